@@ -1,0 +1,110 @@
+//! What the compiler produces: workflows whose jobs are concrete. The engine starts from here.
+
+use crate::protocol::Job;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A compiled config.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compiled {
+    /// `setup: true`: the one workflow may continue the pipeline with another config.
+    pub setup: bool,
+    /// Workflows that apply, in the order of the config; none is not an error.
+    pub workflows: Vec<Workflow>,
+    /// Declared pipeline parameters with the values in force.
+    pub parameters: BTreeMap<String, serde_json::Value>,
+    /// What deserves a word but stops nothing.
+    pub warnings: Vec<super::Diagnostic>,
+    /// The compiled config as YAML, itself a valid config.
+    pub processed: String,
+}
+
+/// A graph of jobs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Workflow {
+    /// Unique within the pipeline.
+    pub name: String,
+    /// In the order of the config, after expansion; filtered-out jobs are gone.
+    pub jobs: Vec<WorkflowJob>,
+    /// 0 to 5: automatic reruns from failed.
+    pub max_auto_reruns: u32,
+    /// Schedules of a workflow that never runs on a push. Kept as data.
+    pub schedules: Vec<Schedule>,
+}
+
+/// One node of the graph.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkflowJob {
+    /// Unique within the workflow.
+    pub name: String,
+    /// What happens when its turn comes.
+    pub kind: JobKind,
+    /// What it waits for; names are of this workflow.
+    pub requires: Vec<Requirement>,
+    /// Contexts in the order of the config.
+    pub contexts: Vec<String>,
+    /// At most one job of the organisation holds this key at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial_group: Option<String>,
+}
+
+/// What a node is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum JobKind {
+    /// Runs steps on a runner.
+    Build {
+        /// The work.
+        job: Box<Job>,
+    },
+    /// Waits for a person.
+    Approval,
+    /// Succeeds when its turn comes. `release` jobs become this as well.
+    NoOp,
+    /// Takes the lock `key` (explicit `lock` jobs, job groups with a serial group).
+    Lock {
+        /// Serial group key.
+        key: String,
+    },
+    /// Gives the lock back.
+    Unlock {
+        /// Serial group key.
+        key: String,
+    },
+}
+
+/// One entry of `requires`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Requirement {
+    /// Name of a job of the same workflow.
+    pub job: String,
+    /// Any of these satisfies it; never empty.
+    pub statuses: Vec<RequiredStatus>,
+}
+
+/// A final status that a requirement can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RequiredStatus {
+    /// Default.
+    Success,
+    /// Failures of any kind.
+    Failed,
+    /// Cancelled, or an approval that was refused.
+    Canceled,
+    /// A context was not allowed.
+    Unauthorized,
+    /// Never ran.
+    NotRun,
+}
+
+/// A `schedule` trigger.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// Five fields, UTC.
+    pub cron: String,
+    /// `filters.branches.only`, as written.
+    pub only: Vec<String>,
+    /// `filters.branches.ignore`, as written.
+    pub ignore: Vec<String>,
+}

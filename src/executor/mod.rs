@@ -1,0 +1,9 @@
+//! One task from start to finish.
+
+use crate::cli::{Failure, Outcome};
+use std::ffi::OsString;
+
+/// Runs `runlet task` with the arguments after the command.
+pub fn command(_args: Vec<OsString>) -> Outcome {
+    Err(Failure::new("`runlet task` is not built yet"))
+}

@@ -1,0 +1,34 @@
+//! Runlet: a CI runner for every machine, and the control plane it polls.
+//!
+//! ```text
+//!  .circleci/config.yml
+//!         |  config::compile            text + parameters + pipeline values -> workflows of concrete jobs
+//!         v
+//!  server::engine                       workflow graph: what is ready, blocked, held, done
+//!         |  one task per parallel node, in the queue of its resource class
+//!         v
+//!  server::api::runner  <== claim (long poll, resource class token) ==  agent::machine
+//!         |                                                              |  starts the task agent, token on stdin
+//!         |                                                              v
+//!         |                                                         executor    steps in order: env, shell, timeout, redaction
+//!         |                                                              |  spool on disk, then offsets on the wire (task token)
+//!         v                                                              v
+//!  server::store + blobs                <== output, events, artifacts, test results
+//! ```
+//!
+//! Modules in reading order. Uses go one way: all may use `protocol`; `server` uses `config`; `agent`
+//! and `executor` know nothing of `server`; `executor` knows nothing of `agent`; `exec` joins them.
+
+#[cfg(feature = "server")]
+pub mod admin;
+pub mod agent;
+pub mod cli;
+#[cfg(feature = "server")]
+pub mod config;
+#[cfg(feature = "server")]
+pub mod exec;
+pub mod executor;
+pub mod http;
+pub mod protocol;
+#[cfg(feature = "server")]
+pub mod server;

@@ -1,0 +1,88 @@
+//! What happened in a task, as numbered events.
+
+use serde::{Deserialize, Serialize};
+
+/// One event. Numbers start at 0 and have no holes; sending one again is harmless. They go to
+/// `POST /api/v3/runner/tasks/{id}/events` as a JSON list; the answer is an [`EventsAnswer`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Position in the task's events.
+    pub number: u64,
+    /// Unix time in milliseconds by the runner's clock.
+    pub at_ms: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum EventKind {
+    /// A step began; its output goes to `steps/{step}/output`.
+    StepStarted {
+        /// Number of this record in the task, from 0 in order of start. Every attempt of a step that
+        /// is rerun has its own. Record 0 is the spin-up record, which is no step of the config.
+        step: u32,
+        /// Position in `job.steps`; `None` for records of the agent's own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        index: Option<u32>,
+        /// Title, secrets masked.
+        name: String,
+        /// `spinup_environment`, `run`, `checkout`, `store_artifacts`, ...
+        kind: String,
+        /// Command text of a `run` step, secrets masked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        command: Option<String>,
+        /// From 1.
+        attempt: u32,
+        /// `max_auto_reruns` of the step.
+        max_auto_reruns: u32,
+        /// True for background steps.
+        background: bool,
+    },
+    /// A step ended, or never began.
+    StepFinished {
+        /// The record.
+        step: u32,
+        /// How it ended.
+        status: StepStatus,
+        /// Exit code of the command; 128 + signal when a signal ended it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exit_code: Option<i32>,
+        /// Signal that ended it, if one did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signal: Option<i32>,
+        /// Why, in one line, secrets masked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+    },
+}
+
+/// How a step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepStatus {
+    /// Exit code 0.
+    Success,
+    /// Anything else that the user's command did.
+    Failed,
+    /// Killed because the task was cancelled.
+    Canceled,
+    /// Killed because of silence or the time limit of the job.
+    Timedout,
+    /// The runner could not do its part.
+    InfrastructureFail,
+    /// Skipped: by `when`, after a halt.
+    NotRun,
+}
+
+/// Answer to a batch of events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventsAnswer {
+    /// The number that is expected next: everything below it is stored.
+    pub next: u64,
+    /// As in a heartbeat.
+    #[serde(default)]
+    pub cancel: bool,
+}

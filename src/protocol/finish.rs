@@ -1,0 +1,59 @@
+//! The end of a task: said once everything is uploaded, and confirmed.
+
+use serde::{Deserialize, Serialize};
+
+/// Body of `POST /api/v3/runner/tasks/{id}/finish` (task token). Repeating it is harmless.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FinishRequest {
+    /// How the task ended.
+    pub status: TaskStatus,
+    /// Why, in one line, secrets masked; absent on success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Number of events sent in all.
+    pub events: u64,
+    /// One entry for each step record.
+    pub steps: Vec<StepSummary>,
+}
+
+/// How a task ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskStatus {
+    /// No step failed.
+    Success,
+    /// A step failed.
+    Failed,
+    /// Cancelled by a person or by a newer pipeline.
+    Canceled,
+    /// The time limit of the job passed.
+    Timedout,
+    /// The runner could not do its part.
+    InfrastructureFail,
+}
+
+/// What the control plane should have of one step's output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepSummary {
+    /// The step record.
+    pub step: u32,
+    /// Length of the output in bytes.
+    pub length: u64,
+    /// SHA-256 of the output, lower-case hex.
+    pub sha256: String,
+}
+
+/// Answer to a finish request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum FinishAnswer {
+    /// Everything is there and the task has ended.
+    Confirmed,
+    /// Something is missing: send it and finish again.
+    Incomplete {
+        /// First event that is missing; equal to `events` when none is.
+        next_event: u64,
+        /// Steps whose output is short or differs, with the offset to send from (0 to start over).
+        steps: Vec<(u32, u64)>,
+    },
+}

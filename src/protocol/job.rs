@@ -1,0 +1,157 @@
+//! A compiled unit of work: what `config` makes of a job and the executor runs.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A job with everything substituted: no parameters, expressions, commands or executors are left.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// `namespace/name` of the runners that may claim its tasks.
+    pub resource_class: String,
+    /// Interpreter of all `run` steps, as one command line; `None` is the default of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shell: Option<String>,
+    /// As written in the config (`~` kept); `None` is the runner's own setting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_directory: Option<String>,
+    /// `environment` of the job over that of its executor, as literal values.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// Number of tasks, at least 1.
+    pub parallelism: u32,
+    /// Steps in order, pre- and post-steps included.
+    pub steps: Vec<Step>,
+    /// `retention.caches`, in days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_retention_days: Option<u32>,
+}
+
+/// One step as compiled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Title for people; never empty.
+    pub name: String,
+    /// When to run it, given what happened before. Never absent: defaults are the compiler's.
+    pub when: When,
+    /// What it does.
+    #[serde(flatten)]
+    pub action: Action,
+}
+
+/// The `when` attribute of a step, decided at run time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum When {
+    /// Unless an earlier step failed.
+    OnSuccess,
+    /// Only if an earlier step failed.
+    OnFail,
+    /// In both cases.
+    Always,
+}
+
+/// What a step does. Paths are as written: relative to the working directory, `~` for the home.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Action {
+    /// A shell command.
+    Run(Run),
+    /// Fetches the repository at the revision of the pipeline.
+    Checkout {
+        /// Target, `.` by default.
+        path: String,
+        /// How much history to fetch.
+        method: CheckoutMethod,
+    },
+    /// Keeps a file or a folder for people.
+    StoreArtifacts {
+        /// File or folder.
+        path: String,
+        /// Name or prefix in the store; `None` derives it from `path`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        destination: Option<String>,
+    },
+    /// Uploads JUnit XML.
+    StoreTestResults {
+        /// File or folder.
+        path: String,
+    },
+    /// Stores files under a key.
+    SaveCache {
+        /// Key template.
+        key: String,
+        /// Files and folders.
+        paths: Vec<String>,
+    },
+    /// Restores the newest cache whose key starts with one of `keys`.
+    RestoreCache {
+        /// Key templates in order of preference.
+        keys: Vec<String>,
+    },
+    /// Adds a layer to the workflow's workspace.
+    PersistToWorkspace {
+        /// Folder that `paths` are relative to.
+        root: String,
+        /// Paths and globs.
+        paths: Vec<String>,
+    },
+    /// Unpacks the layers of upstream jobs.
+    AttachWorkspace {
+        /// Target folder.
+        at: String,
+    },
+    /// Adds SSH keys of the project; all of them if no fingerprint is given.
+    AddSshKeys {
+        /// MD5 or SHA-256 fingerprints.
+        fingerprints: Vec<String>,
+    },
+    /// Accepted and explained: there is no remote Docker on a machine runner.
+    SetupRemoteDocker,
+    /// Accepted by the compiler; fails when run.
+    InstallSigningBundle,
+}
+
+/// How much of the repository `checkout` fetches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum CheckoutMethod {
+    /// All commits, file contents on demand; full where git cannot.
+    Blobless,
+    /// Everything.
+    Full,
+    /// This many commits.
+    Shallow {
+        /// At least 1.
+        depth: u32,
+    },
+}
+
+/// A `run` step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Text given to one invocation of the shell; never empty.
+    pub command: String,
+    /// Overrides the shell of the job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shell: Option<String>,
+    /// Literal values, this step only.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// Start it and go on.
+    #[serde(default)]
+    pub background: bool,
+    /// Relative to the directory of the job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_directory: Option<String>,
+    /// Kill the step after this long without a byte of output.
+    pub no_output_timeout_ms: u64,
+    /// Further attempts after a failure, 0 to 5.
+    #[serde(default)]
+    pub max_auto_reruns: u32,
+    /// Pause before each further attempt.
+    #[serde(default)]
+    pub auto_rerun_delay_ms: u64,
+    /// True for the deprecated `deploy` step: only node 0 runs it.
+    #[serde(default)]
+    pub first_node_only: bool,
+}

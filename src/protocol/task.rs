@@ -1,0 +1,73 @@
+//! What a successful claim hands to a runner.
+
+use super::{Job, Secret, TaskId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// One task as claimed: everything the task agent needs, in one document (at most a few MB).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Task {
+    /// Part of every later path.
+    pub id: TaskId,
+    /// Bearer token of every later call for this task. Never in argv, environment or a file.
+    pub token: Secret,
+    /// Identifies this attempt in failure events.
+    pub allocation: String,
+    /// Name of the job, as expanded in its workflow.
+    pub job_name: String,
+    /// Where people look at the job.
+    pub job_url: String,
+    /// What to run.
+    pub job: Job,
+    /// 0 to `node_total - 1`.
+    pub node_index: u32,
+    /// Number of tasks of the job.
+    pub node_total: u32,
+    /// `CIRCLE_*` and the like that the control plane knows. Lower precedence than `job.environment`.
+    #[serde(default)]
+    pub built_in: BTreeMap<String, String>,
+    /// Project variables, then context variables: later ones win; all below `built_in`.
+    #[serde(default)]
+    pub variables: Vec<Variable>,
+    /// Further values to mask in output (continuation key and the like).
+    #[serde(default)]
+    pub mask: Vec<Secret>,
+    /// What `checkout` fetches; `None` when the project has no repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+    /// The claim lapses this long after the last heartbeat.
+    pub lease_seconds: u32,
+    /// A heartbeat asks to be held this long; it is answered at once when there is news.
+    pub heartbeat_wait_seconds: u32,
+    /// Output of one step beyond this is counted and dropped, and the log says so.
+    pub max_step_output_bytes: u64,
+    /// An artifact larger than this is skipped with an error message in the log.
+    pub max_artifact_bytes: u64,
+}
+
+/// A project or context variable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variable {
+    /// `[A-Za-z_][A-Za-z0-9_]*`.
+    pub name: String,
+    /// Masked in output, subject to the rules of the executor's redactor.
+    pub value: Secret,
+}
+
+/// The repository and revision of a pipeline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// What `git fetch` is given.
+    pub repository_url: String,
+    /// Full commit id.
+    pub revision: String,
+    /// Branch being built; excludes `tag`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// Tag being built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// Full name of the ref that leads to `revision`, when it is known (`refs/heads/main`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+}

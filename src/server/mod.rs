@@ -1,0 +1,9 @@
+//! The control plane.
+
+use crate::cli::{Failure, Outcome};
+use std::ffi::OsString;
+
+/// Runs `runlet server` with the arguments after the command.
+pub fn command(_args: Vec<OsString>) -> Outcome {
+    Err(Failure::new("`runlet server` is not built yet"))
+}

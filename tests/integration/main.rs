@@ -1,0 +1,1 @@
+//! The integration tests: they drive the built program from outside.
