@@ -3,7 +3,7 @@
 //! Functions that can fail report here and return `None`, so that what does not depend on the failure
 //! goes on and several errors come out at once.
 
-use super::package::Package;
+use super::package::{Element, Package};
 use super::scope::Bindings;
 use super::template::{self, Template};
 use super::value::{Data, Kind, Map, Node, Pos, Scalar, Style};
@@ -30,6 +30,8 @@ pub(crate) struct Compiler<'a> {
     steps_left: usize,
     bytes_left: usize,
     exhausted: bool,
+    /// Elements that were used, for what is said about the others.
+    pub(crate) used: HashSet<(Element, usize, Rc<str>)>,
     /// Values in force.
     pub(crate) pipeline_parameters: Bindings,
     /// References of orbs as written and as resolved, for the processed config.
@@ -62,6 +64,7 @@ impl<'a> Compiler<'a> {
             steps_left: limits::EXPANDED_STEPS,
             bytes_left: limits::EXPANDED_BYTES,
             exhausted: false,
+            used: HashSet::new(),
             pipeline_parameters: Bindings::new(),
             resolved_orbs: BTreeMap::new(),
             url_orbs: 0,

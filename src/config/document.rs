@@ -75,6 +75,7 @@ impl Compiler<'_> {
             config.groups = groups;
         }
         let workflows = self.workflows(&root, setup);
+        self.check_unused();
         Some(Document { setup, workflows, declared })
     }
 

@@ -100,8 +100,19 @@ impl Compiler<'_> {
             self.member(entry, None, number, place, &scope, drafts);
             return;
         };
-        let Some(matrix) = self.matrix(matrix, &what, &scope) else { return };
-        let alias = matrix.alias.clone().unwrap_or_else(|| entry.job.clone());
+        let matrix = self.matrix(matrix, &what, &scope);
+        let alias =
+            matrix.as_ref().and_then(|matrix| matrix.alias.clone()).unwrap_or_else(|| entry.job.clone());
+        let matrix = match matrix {
+            Some(matrix) if !matrix.members.is_empty() => matrix,
+            // Without members there is still a name to require: like one that filters dropped.
+            _ => {
+                let prefix = place.prefix.clone();
+                let draft = Draft::new(number, entry.pos, alias.to_string(), JobKind::NoOp);
+                drafts.list.push(Draft { kept: false, space: place.space, prefix, ..draft });
+                return;
+            }
+        };
         for member in &matrix.members {
             let scope = Scope { matrix: Some(Rc::new(member.bindings())), ..scope.clone() };
             self.member(entry, Some((member, &alias)), number, place, &scope, drafts);
@@ -141,26 +152,22 @@ impl Compiler<'_> {
             };
         let kind = self.entry_kind(entry, member.map(|(member, _)| member), scope, place, &what);
         // What could not be compiled still has a name that others may require.
-        let Some(label) = label else { return };
+        let label = label.unwrap_or_else(|| entry.job.to_string());
         let wanted = wanted.unwrap_or_default();
         let links = match place.beginning {
             Some(beginning) if wanted.is_empty() => vec![(beginning, vec![RequiredStatus::Success])],
             _ => Vec::new(),
         };
         drafts.list.push(Draft {
-            entry: number,
             space: place.space,
-            pos: entry.pos,
-            label,
             alias: member.map(|(_, alias)| alias.clone()),
             prefix: place.prefix.clone(),
-            kind: kind.unwrap_or(JobKind::NoOp),
             wanted,
             links,
-            members: None,
             kept: kept.unwrap_or(true),
             contexts: contexts.unwrap_or_default(),
             serial_group,
+            ..Draft::new(number, entry.pos, label, kind.unwrap_or(JobKind::NoOp))
         });
     }
 
@@ -319,9 +326,8 @@ impl Compiler<'_> {
             }
             arguments.push(option);
         }
-        // A matrix parameter called `name` names the jobs; it is an argument only if there is such a parameter.
-        let named = definition.own().is_some_and(|(_, parameters)| parameters.get("name").is_some());
-        arguments.extend(from_matrix.iter().filter(|argument| named || &*argument.key != "name"));
+        // A matrix parameter called `name` names the jobs and is no argument: jobs cannot declare it.
+        arguments.extend(from_matrix.iter().filter(|argument| &*argument.key != "name"));
         let invocation = Invocation {
             arguments,
             pre_steps: options.get("pre-steps"),

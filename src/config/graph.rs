@@ -33,6 +33,27 @@ pub(crate) struct Draft {
     pub(crate) serial_group: Option<String>,
 }
 
+impl Draft {
+    /// A draft of a workflow, without requirements.
+    pub(crate) fn new(entry: usize, pos: Pos, label: String, kind: JobKind) -> Self {
+        Self {
+            entry,
+            space: 0,
+            pos,
+            label,
+            alias: None,
+            prefix: String::new(),
+            kind,
+            wanted: Vec::new(),
+            links: Vec::new(),
+            members: None,
+            kept: true,
+            contexts: Vec::new(),
+            serial_group: None,
+        }
+    }
+}
+
 /// Space of jobs that no `requires` can name: beginning and unlocking of a job group.
 pub(crate) const HIDDEN: usize = usize::MAX;
 

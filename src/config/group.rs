@@ -27,6 +27,14 @@ impl Compiler<'_> {
             if jobs.get(&entry.key).is_some() {
                 self.error(entry.key_pos, format!("`{}` is both a job and a job group", entry.key));
             }
+            for section in ["commands", "workflows"] {
+                if present(root, section)
+                    .and_then(Node::as_map)
+                    .is_some_and(|map| map.get(&entry.key).is_some())
+                {
+                    self.warn(entry.key_pos, format!("{what} has the name of one of the `{section}`"));
+                }
+            }
             let Some(body) = self.expect_map(&entry.value, &what).cloned() else { continue };
             self.check_keys(&body, &what, &["jobs"], true);
             match present(&body, "jobs").and_then(Node::as_seq) {
@@ -72,21 +80,7 @@ impl Compiler<'_> {
         drafts.entries += 1;
         drafts.spaces += 1;
         let number = drafts.entries;
-        let draft = |label: String, space, kind| Draft {
-            entry: number,
-            space,
-            pos: entry.pos,
-            label,
-            alias: None,
-            prefix: String::new(),
-            kind,
-            wanted: Vec::new(),
-            links: Vec::new(),
-            members: None,
-            kept: true,
-            contexts: Vec::new(),
-            serial_group: None,
-        };
+        let draft = |label: String, kind| Draft::new(number, entry.pos, label, kind);
         let first = match &lock {
             Some(key) => JobKind::Lock { key: key.clone() },
             None => JobKind::NoOp,
@@ -96,17 +90,19 @@ impl Compiler<'_> {
         drafts.list.push(Draft {
             wanted: wanted.unwrap_or_default(),
             kept: kept.unwrap_or(true),
-            ..draft(format!("{name}/start"), HIDDEN, first)
+            space: HIDDEN,
+            ..draft(format!("{name}/start"), first)
         });
         let place = Place { space: drafts.spaces, prefix: format!("{name}-"), beginning: Some(beginning) };
         self.within(entry.pos, what, |compiler| compiler.members(group, &place, drafts));
         let members = beginning + 1..drafts.list.len();
         let end = drafts.list.len();
-        drafts.list.push(Draft { members: Some(members), ..draft(name.to_string(), 0, JobKind::NoOp) });
+        drafts.list.push(Draft { members: Some(members), ..draft(name.to_string(), JobKind::NoOp) });
         if let Some(key) = lock {
             drafts.list.push(Draft {
                 links: vec![(end, any_status())],
-                ..draft(format!("{name}/unlock"), HIDDEN, JobKind::Unlock { key })
+                space: HIDDEN,
+                ..draft(format!("{name}/unlock"), JobKind::Unlock { key })
             });
         }
     }

@@ -2,7 +2,7 @@
 
 use super::JobKind;
 use super::compiler::{Compiler, present};
-use super::package::Definition;
+use super::package::{Definition, Element};
 use super::scope::Scope;
 use super::steps::{NullBody, StepList};
 use super::value::{Entry, Map, Node, Pos};
@@ -46,6 +46,7 @@ impl Compiler<'_> {
     /// Compiles a job as it is invoked.
     pub(crate) fn job(&mut self, definition: &Definition, invocation: &Invocation<'_>) -> Option<JobKind> {
         let (map, parameters) = definition.own()?;
+        self.used.insert((Element::Job, definition.package, definition.name.clone()));
         let Invocation { scope, pos, .. } = *invocation;
         let label = definition.label();
         let callee = (&*label, definition.package);
@@ -125,6 +126,11 @@ impl Compiler<'_> {
         let Keys { map, scope, label, pos } = *keys;
         let before = self.errors();
         self.check_keys(map, label, BUILD_KEYS, true);
+        for key in ["executor", "parameters"] {
+            if let Some(entry) = map.entry(key).filter(|_| !self.tags) {
+                self.error(entry.key_pos, format!("`{key}` of {label} needs `version: 2.1`"));
+            }
+        }
         if let Some(entry) = map.entry("branches") {
             self.warn(
                 entry.key_pos,

@@ -45,6 +45,7 @@ mod schedule;
 mod workflow;
 
 mod process;
+mod unused;
 
 pub use compiled::{
     Compiled, DeclaredParameter, JobKind, RequiredStatus, Requirement, Schedule, Workflow, WorkflowJob,

@@ -143,7 +143,8 @@ impl Compiler<'_> {
             return None;
         };
         match steps.as_seq() {
-            Some(seq) if !seq.items.is_empty() => Some(steps.clone()),
+            // A compiled config, of version 2, may have lost all steps of a job to conditions.
+            Some(seq) if !seq.items.is_empty() || !self.tags => Some(steps.clone()),
             Some(_) => {
                 self.error(steps.pos, format!("`steps` of {what} is empty"));
                 None

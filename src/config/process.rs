@@ -245,6 +245,10 @@ fn write_build(out: &mut Emitter, job: &Job) {
         out.string("caches", &format!("{days}d"));
         out.end();
     }
+    if job.steps.is_empty() {
+        out.plain("steps", "[]");
+        return;
+    }
     out.list("steps");
     for step in &job.steps {
         write_step(out, step);

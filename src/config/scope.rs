@@ -120,6 +120,10 @@ impl Compiler<'_> {
         let result = expression
             .evaluate(&mut |name| self.look_up(name, pos, scope).map_err(|missing| (name.clone(), missing)));
         let message = match result {
+            // A name that does not apply stays empty; anything computed from it is false in the end.
+            Ok(Value::Undefined) if !matches!(expression, Expression::Name(_)) => {
+                return Some(Value::Boolean(false));
+            }
             Ok(value) => return Some(value),
             Err(EvaluationError::Type(message)) => format!("{message} in `{source}`"),
             Err(EvaluationError::Name((_, Missing::Hidden(message)))) => message,

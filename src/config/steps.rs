@@ -169,6 +169,10 @@ impl Compiler<'_> {
                 out.steps.push(PlacedStep { step, pos });
                 return Some(());
             }
+            if !self.tags && matches!(name, "when" | "unless" | "steps") {
+                self.error(pos, format!("the step `{name}` needs `version: 2.1`"));
+                return None;
+            }
             match (name, body) {
                 ("when" | "unless", Some(body)) => {
                     return self.conditional(name, body, scope, null_body, out);
@@ -242,6 +246,7 @@ impl Compiler<'_> {
         let bindings = self.bind(parameters, &arguments, scope, (&label, command.package), pos)?;
         let inner = self.package_scope(command.package).with_parameters(bindings);
         let steps = map.get("steps")?;
+        self.used.insert((Element::Command, id.0, id.1.clone()));
         self.calls.push(id);
         let expanded =
             self.within(pos, label, |compiler| compiler.expand(steps, &inner, NullBody::Refused, out));
