@@ -13,6 +13,7 @@ pub mod resource_class;
 pub mod secret;
 pub mod task;
 pub mod transfer;
+pub mod watch;
 
 pub use claim::{ClaimRequest, Heartbeat, HeartbeatAnswer, LostTask};
 pub use event::{Event, EventKind, EventsAnswer, StepStatus};
@@ -23,6 +24,7 @@ pub use resource_class::ResourceClass;
 pub use secret::Secret;
 pub use task::{Source, Task, Variable};
 pub use transfer::{ArtifactRecord, OutputAnswer, Refusal, RefusalCode, TestResultsRecord, UploadAnswer};
+pub use watch::WatchEvent;
 
 /// Version of the runner protocol. Sent by runners in `Runlet-Protocol`; a control plane that does not
 /// speak it answers 400 with [`RefusalCode::ProtocolMismatch`] and says which side to upgrade.
