@@ -12,6 +12,7 @@ pub mod job;
 pub mod resource_class;
 pub mod secret;
 pub mod task;
+pub mod task_input;
 pub mod transfer;
 pub mod watch;
 
@@ -23,6 +24,7 @@ pub use job::{Action, CheckoutMethod, Job, Run, Step, When};
 pub use resource_class::ResourceClass;
 pub use secret::Secret;
 pub use task::{Source, Task, Variable};
+pub use task_input::{TaskEndpoint, TaskInput, task_exit};
 pub use transfer::{ArtifactRecord, OutputAnswer, Refusal, RefusalCode, TestResultsRecord, UploadAnswer};
 pub use watch::WatchEvent;
 
