@@ -1,5 +1,7 @@
 //! One task from start to finish.
 
+pub mod redactor;
+
 use crate::cli::{Failure, Outcome};
 use std::ffi::OsString;
 
