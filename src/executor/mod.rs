@@ -1,6 +1,7 @@
 //! One task from start to finish.
 
 pub mod redactor;
+pub mod report;
 pub mod spool;
 
 use crate::cli::{Failure, Outcome};
