@@ -1,5 +1,6 @@
 //! One task from start to finish.
 
+pub mod environment;
 pub mod process;
 pub mod redactor;
 pub mod report;
