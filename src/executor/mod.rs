@@ -1,6 +1,8 @@
 //! One task from start to finish.
 
+pub mod child;
 pub mod environment;
+pub mod log;
 pub mod process;
 pub mod redactor;
 pub mod report;
