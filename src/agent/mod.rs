@@ -1,5 +1,7 @@
 //! The claim loops.
 
+pub mod settings;
+
 use crate::cli::{Failure, Outcome};
 use std::ffi::OsString;
 
