@@ -67,6 +67,6 @@ fn readable_by_others(_path: &Path) -> bool {
 }
 
 /// The host's name as the kernel has it; empty when it has none.
-pub(crate) fn host_name() -> String {
+pub(in crate::agent) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -8,6 +8,7 @@ mod file;
 mod load;
 mod value;
 
+pub(super) use load::host_name;
 pub use load::load;
 
 use crate::http::Endpoint;
@@ -63,6 +64,9 @@ pub struct Settings {
     pub state_directory: Option<PathBuf>,
     /// Program started as task agent with the argument `task`; `None` is the running program.
     pub task_agent: Option<PathBuf>,
+    /// The process belongs to this runner alone: it may become the reaper of its tasks' orphans and
+    /// treat every child it did not start itself as one. False for a runner inside another program.
+    pub owns_process: bool,
     /// `logging.*`.
     pub logging: logging::Options,
     /// What the operator should know, for the log once it is open.
@@ -313,6 +317,7 @@ pub fn resolve(
         ssh_advertise_addr,
         state_directory,
         task_agent: None,
+        owns_process: false,
         logging: logging::Options {
             level: sources.read("logging.level", logging::parse_level)?.unwrap_or(defaults.level),
             format: sources.read("logging.format", logging::Format::parse)?.unwrap_or(defaults.format),
