@@ -266,7 +266,7 @@ impl Runner {
             Ok(started) => started,
             Err(why) => {
                 log::error!("{why} task_id={}", remembered.id);
-                self.answer_for(&remembered, &why, None);
+                self.answer_for(&remembered, &why, true);
                 return;
             }
         };
@@ -325,11 +325,11 @@ impl Runner {
             self.life.ended(Instant::now());
             return;
         }
-        let mut message = match end {
-            End::Exited(status) if status.code() == Some(i32::from(task_exit::NOT_REPORTED)) => {
-                "the task agent could not report the outcome".to_owned()
-            }
-            _ => format!("the task agent died ({})", end.text()),
+        let not_reported =
+            matches!(end, End::Exited(status) if status.code() == Some(i32::from(task_exit::NOT_REPORTED)));
+        let mut message = match not_reported {
+            true => "the task agent could not report the outcome".to_owned(),
+            false => format!("the task agent died ({})", end.text()),
         };
         if let Some(why) = running.ended_because {
             message = format!("{message} after being told to end: {why}");
@@ -338,19 +338,19 @@ impl Runner {
             End::Gone => log::info!("the task agent of an earlier run has ended task_id={id}"),
             End::Exited(_) => log::warn!("{message} task_id={id}"),
         }
-        self.answer_for(&running.task, &message, Some(end));
+        self.answer_for(&running.task, &message, !not_reported && end != End::Gone);
     }
 
-    /// Reports a task whose agent is gone, and does what the agent would have done.
-    fn answer_for(&mut self, task: &RunningTask, message: &str, end: Option<End>) {
+    /// Reports a task whose agent is gone, and does what the agent would have done. With
+    /// `is_hosts_fault`, the next task might well meet the same end.
+    fn answer_for(&mut self, task: &RunningTask, message: &str, is_hosts_fault: bool) {
         self.sweep(task);
         self.report(task, message);
         if self.settings.cleanup_working_directory {
             clean(&self.settings.working_directory);
         }
         self.forget();
-        let not_reported = matches!(end, Some(End::Exited(status)) if status.code() == Some(i32::from(task_exit::NOT_REPORTED)));
-        if not_reported {
+        if !is_hosts_fault {
             self.life.ended(Instant::now());
         } else if self.life.lost(Instant::now()) {
             log::warn!("pausing for a minute, since the task agent died at once on this host");
@@ -419,7 +419,7 @@ impl Runner {
             None => {
                 let message = "the task agent was gone when the runner started again";
                 log::warn!("{message} task_id={}", task.id);
-                self.answer_for(&task, message, None);
+                self.answer_for(&task, message, false);
             }
         }
     }
