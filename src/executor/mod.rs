@@ -1,5 +1,13 @@
 //! One task from start to finish.
 
+pub mod child;
+pub mod environment;
+pub mod log;
+pub mod process;
+pub mod redactor;
+pub mod report;
+pub mod spool;
+
 use crate::cli::{Failure, Outcome};
 use std::ffi::OsString;
 
