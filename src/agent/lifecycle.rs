@@ -28,6 +28,10 @@ const CUT_AFTER: Duration = Duration::from_secs(10);
 const MIN_CLAIM_WAIT: Duration = Duration::from_secs(5);
 /// Attempts are at most this far apart while the control plane is away.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// A control plane that answers a parked claim sooner does not park it (any more).
+const HASTY: Duration = Duration::from_secs(2);
+/// Between claims of which none is parked.
+const HASTY_WAIT: Duration = Duration::from_secs(5);
 /// Something is wrong with this host when task agents die young; other hosts should have the queue.
 const SICK_WAIT: Duration = Duration::from_secs(60);
 /// What "young" means.
@@ -137,6 +141,8 @@ pub(super) struct Lifecycle {
     told: bool,
     answered: bool,
     claim_wait: Duration,
+    /// What the last claim asked for.
+    asked: Duration,
     cuts: u32,
 }
 
@@ -154,6 +160,7 @@ impl Lifecycle {
             told: false,
             answered: false,
             claim_wait: CLAIM_WAIT,
+            asked: Duration::ZERO,
             cuts: 0,
         }
     }
@@ -181,10 +188,15 @@ impl Lifecycle {
         pauses
     }
 
-    /// The control plane answered a claim with 204.
-    pub(super) fn nothing_came(&mut self, now: Instant) -> Option<Notice> {
+    /// The control plane answered a claim, parked since `started`, with 204.
+    pub(super) fn nothing_came(&mut self, started: Instant, now: Instant, random: f64) -> Option<Notice> {
         self.cuts = 0;
-        self.usable(now)
+        let notice = self.usable(now);
+        let parked = now.duration_since(started);
+        if parked < HASTY && parked < self.asked / 2 {
+            self.not_before = Some(now + HASTY_WAIT.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0));
+        }
+        notice
     }
 
     /// A task was claimed (or found running, then `since` lies in the past).
@@ -308,7 +320,10 @@ impl Lifecycle {
         }
         match self.not_before.map(|at| at.saturating_duration_since(now)) {
             Some(rest) if !rest.is_zero() => Next::Sleep(rest.min(left)),
-            _ => Next::Claim(wait),
+            _ => {
+                self.asked = wait;
+                Next::Claim(wait)
+            }
         }
     }
 }

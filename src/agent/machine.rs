@@ -190,7 +190,7 @@ impl Runner {
         let started = Instant::now();
         match calls::claim(&claims, &self.settings, &self.store.state.nonce, wait) {
             Ok(None) => {
-                let notice = self.life.nothing_came(Instant::now());
+                let notice = self.life.nothing_came(started, Instant::now(), retry::random());
                 self.tell(notice);
             }
             Ok(Some(task)) => {

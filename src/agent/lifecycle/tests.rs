@@ -41,6 +41,10 @@ impl Scene {
     fn next(&mut self) -> Next {
         self.runner.next(self.now)
     }
+    /// A parked claim came to nothing just now.
+    fn nothing(&mut self) -> Option<Notice> {
+        self.runner.nothing_came(self.now - seconds(50), self.now, 1.0)
+    }
     fn fails(&mut self, error: &Error) -> Option<Notice> {
         self.runner.claim_failed(error, self.now, self.now, 1.0)
     }
@@ -157,14 +161,14 @@ fn an_absence_is_told_once_and_its_end_once() {
     }
     scene.now += seconds(60);
     assert_eq!(scene.next(), Next::Claim(CLAIM_WAIT));
-    assert_eq!(scene.runner.nothing_came(scene.now), Some(Notice::Back(seconds(242))));
-    assert_eq!(scene.runner.nothing_came(scene.now), None);
+    assert_eq!(scene.nothing(), Some(Notice::Back(seconds(242))));
+    assert_eq!(scene.nothing(), None);
 }
 
 #[test]
 fn one_stale_connection_is_no_news() {
     let mut scene = idle();
-    scene.runner.nothing_came(scene.now);
+    scene.nothing();
     assert_eq!(scene.fails(&down()), None);
     assert_eq!(scene.next(), Next::Claim(CLAIM_WAIT), "at once");
     assert!(matches!(scene.fails(&down()), Some(Notice::Away(_))));
@@ -195,14 +199,14 @@ fn what_waiting_cannot_change_ends_the_runner() {
 #[test]
 fn something_that_cuts_parked_calls_shortens_the_wait() {
     let mut scene = idle();
-    scene.runner.nothing_came(scene.now);
+    scene.nothing();
     assert_eq!(scene.fails_after(&refused(504, None), 40), None, "once may be chance");
     assert_eq!(scene.next(), Next::Claim(CLAIM_WAIT));
     assert_eq!(scene.fails_after(&refused(504, None), 40), Some(Notice::Shortened(seconds(30))));
     assert_eq!(scene.next(), Next::Claim(seconds(30)));
-    scene.runner.nothing_came(scene.now);
+    scene.nothing();
     assert_eq!(scene.fails_after(&down(), 20), None);
-    assert_eq!(scene.runner.nothing_came(scene.now), None);
+    assert_eq!(scene.nothing(), None);
     assert_eq!(scene.fails_after(&down(), 20), None, "not twice in a row");
 }
 
@@ -211,6 +215,20 @@ fn a_claim_cut_by_a_stop_is_no_failure() {
     let mut scene = idle().told(Level::Drain);
     assert_eq!(scene.fails(&down()), None);
     assert_eq!(scene.next(), Next::Exit(ExitReason::Stopped));
+}
+
+#[test]
+fn a_control_plane_that_does_not_park_claims_is_not_hammered() {
+    let mut scene = idle();
+    assert_eq!(scene.next(), Next::Claim(CLAIM_WAIT));
+    scene.runner.nothing_came(scene.now, scene.now, 1.0);
+    assert_eq!(scene.next(), Next::Sleep(seconds(5)));
+    let mut scene = scene.after(5);
+    assert_eq!(scene.next(), Next::Claim(CLAIM_WAIT));
+    let started = scene.now;
+    scene.now += seconds(3);
+    scene.runner.nothing_came(started, scene.now, 1.0);
+    assert_eq!(scene.next(), Next::Claim(CLAIM_WAIT));
 }
 
 #[test]
