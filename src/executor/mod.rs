@@ -2,6 +2,7 @@
 
 pub mod child;
 pub mod environment;
+pub mod files;
 pub mod log;
 pub mod process;
 pub mod redactor;
