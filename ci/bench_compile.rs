@@ -3,7 +3,7 @@
 //! The first config is the one the budget is about: about 5,000 lines, 40 commands, 60 jobs, a
 //! matrix of 128. Then sizes double, to show that the cost grows with the expanded size.
 
-use runlet::config::compile_text;
+use runlet::config::probe::compile_text;
 use std::fmt::Write;
 use std::time::Instant;
 

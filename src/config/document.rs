@@ -3,7 +3,7 @@
 use super::compiler::{Compiler, present};
 use super::parameters::Owner;
 use super::value::{Kind, Map, Node, Pos};
-use super::{Compiled, DeclaredParameter, Diagnostics, Input, NoOrbs, pipeline, process};
+use super::{Compiled, DeclaredParameter, Diagnostics, Input, pipeline, process};
 use super::{Workflow, yaml};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -129,18 +129,4 @@ impl Compiler<'_> {
 enum Version {
     V2,
     V2_1,
-}
-
-/// Compiles a text by itself: no parameters, values or orbs. For tests and fuzzing.
-#[doc(hidden)]
-pub fn compile_text(source: &str) -> Result<Compiled, Diagnostics> {
-    let none = BTreeMap::new();
-    compile(&Input {
-        source,
-        file_name: "config.yml",
-        parameters: &none,
-        values: &none,
-        orbs: &NoOrbs,
-        default_resource_class: None,
-    })
 }

@@ -47,11 +47,14 @@ mod workflow;
 mod process;
 mod unused;
 
+#[doc(hidden)]
+pub mod probe;
+
 pub use compiled::{
     Compiled, DeclaredParameter, JobKind, RequiredStatus, Requirement, Schedule, Workflow, WorkflowJob,
 };
 pub use diagnostic::{Diagnostic, Diagnostics, Note, Severity};
-pub use document::{compile, compile_text, declared_types};
+pub use document::{compile, declared_types};
 pub use orb::{OrbReference, OrbVersion};
 pub use orb_folder::OrbFolder;
 

@@ -11,7 +11,8 @@
 //! difference against the rules: an expectation that repeats what the program does proves nothing.
 
 use proptest::prelude::*;
-use runlet::config::{Compiled, Diagnostic, Diagnostics, Input, OrbFolder, OrbSource, compile, compile_text};
+use runlet::config::probe::compile_text;
+use runlet::config::{Compiled, Diagnostic, Diagnostics, Input, OrbFolder, OrbSource, compile};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -312,3 +313,101 @@ const FRAGMENTS: &[&str] = &[
     "matrix",
     "requires: [j]",
 ];
+
+/// The program with arguments, given a text on standard input: exit code, stdout, stderr.
+fn runlet(arguments: &[&str], input: &str) -> (Option<i32>, String, String) {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    let mut child = Command::new(env!("CARGO_BIN_EXE_runlet"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+const GOOD: &str = "\
+version: 2.1
+orbs: {t: acme/tools@1.0}
+parameters: {text: {type: string, default: x}, deep: {type: boolean, default: false}}
+jobs:
+  build:
+    machine: true
+    resource_class: a/b
+    steps: [t/hello, {run: echo << pipeline.parameters.text >> << pipeline.parameters.deep >>}]
+";
+
+#[test]
+fn validate_says_that_a_config_is_valid() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), GOOD).unwrap();
+    let path = file.path().to_str().unwrap();
+    let orbs = folder().join("orbs");
+    let (code, out, err) = runlet(&["config", "validate", path, "--orbs", orbs.to_str().unwrap()], "");
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert_eq!(out, format!("Config file at \"{path}\" is valid.\n"));
+}
+
+#[test]
+fn validate_shows_the_line_and_a_caret_and_exits_with_seven() {
+    let source =
+        "version: 2.1\njobs:\n  build:\n    machine: true\n    resource_class: a/b\n    steps: [chekout]\n";
+    let (code, out, err) = runlet(&["config", "validate", "-"], source);
+    assert_eq!((code, out.as_str()), (Some(7), ""));
+    assert_eq!(
+        err,
+        "error: Cannot find a definition for command named chekout, did you mean `checkout`? (known commands: \
+         add_ssh_keys, attach_workspace, checkout, deploy, install_signing_bundle, persist_to_workspace, \
+         restore_cache, run, save_cache, setup_remote_docker, store_artifacts, store_test_results)\n --> standard \
+         input:6:13\n  |\n6 |     steps: [chekout]\n  |             ^\n  = in job `build`, used here (standard \
+         input:3:3)\n"
+    );
+}
+
+#[test]
+fn validate_prints_json_for_programs() {
+    let (code, out, _) = runlet(&["config", "validate", "-", "--json"], "version: 2.1\njobs: {}\n");
+    let value: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(code, Some(7));
+    assert_eq!(value["valid"], false);
+    assert_eq!(value["diagnostics"][0]["severity"], "error");
+    assert_eq!(value["diagnostics"][0]["line"], 2);
+    assert_eq!(value["diagnostics"][0]["message"], "There are no workflows or build jobs in the config.");
+}
+
+#[test]
+fn process_takes_parameters_by_their_declared_types() {
+    let orbs = folder().join("orbs");
+    let arguments = [
+        "config",
+        "process",
+        "-",
+        "--orbs",
+        orbs.to_str().unwrap(),
+        "--pipeline-parameter",
+        "text=1.10",
+        "--pipeline-parameter",
+        "deep=true",
+    ];
+    let (code, out, err) = runlet(&arguments, GOOD);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(out.starts_with("# Orb 'acme/tools@1.0' resolved to 'acme/tools@1.0.0'\nversion: 2\n"), "{out}");
+    assert!(out.contains("command: echo 1.10 true\n"), "{out}");
+    let (code, _, err) = runlet(&["config", "process", "-", "--pipeline-parameter", "deep=maybe"], GOOD);
+    assert_eq!(code, Some(2), "{err}");
+}
+
+#[test]
+fn files_that_cannot_be_read_and_wrong_usage_have_codes_of_their_own() {
+    assert_eq!(runlet(&["config", "validate", "/nowhere/config.yml"], "").0, Some(1));
+    assert_eq!(runlet(&["config", "check"], "").0, Some(2));
+    assert_eq!(runlet(&["config"], "").0, Some(2));
+    let (code, out, _) = runlet(&["config", "--help"], "");
+    assert_eq!(code, Some(0));
+    assert!(out.contains("--orbs DIR"));
+}

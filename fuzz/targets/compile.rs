@@ -1,0 +1,16 @@
+//! Any text is compiled or refused; what was compiled compiles again to the same.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use runlet::config::probe::compile_text;
+
+fuzz_target!(|source: &str| {
+    match compile_text(source) {
+        Ok(compiled) => {
+            let again = compile_text(&compiled.processed).expect("a compiled config is a config");
+            assert_eq!(again.workflows, compiled.workflows);
+            assert_eq!(again.processed, compiled.processed);
+        }
+        Err(diagnostics) => assert!(!diagnostics.0.is_empty()),
+    }
+});

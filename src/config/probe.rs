@@ -1,0 +1,36 @@
+//! Ways into the compiler for what measures and torments it: the benchmark and the fuzz targets. No
+//! part of the interface.
+
+use super::expression::{EvaluationError, Value, parse};
+use super::template;
+use super::{Compiled, Diagnostics, Input, NoOrbs, compile};
+use std::collections::BTreeMap;
+
+/// Compiles a text by itself: no parameters, values or orbs.
+pub fn compile_text(source: &str) -> Result<Compiled, Diagnostics> {
+    let none = BTreeMap::new();
+    compile(&Input {
+        source,
+        file_name: "config.yml",
+        parameters: &none,
+        values: &none,
+        orbs: &NoOrbs,
+        default_resource_class: None,
+    })
+}
+
+/// Parses and evaluates an expression in which every name has some value, and cuts the text at its
+/// tags; tells whether it is an expression.
+pub fn evaluate_text(source: &str) -> bool {
+    // Only that it answers matters.
+    let _ = template::parse(source);
+    let Ok(expression) = parse(source) else { return false };
+    let result = expression.evaluate::<()>(&mut |name| match name.len() % 5 {
+        0 => Ok(Value::Undefined),
+        1 => Ok(Value::Boolean(true)),
+        2 => Ok(Value::Integer(name.len() as i64)),
+        3 => Ok(Value::String(name.clone())),
+        _ => Err(()),
+    });
+    matches!(result, Ok(_) | Err(EvaluationError::Name(()) | EvaluationError::Type(_)))
+}
