@@ -2,6 +2,8 @@
 
 pub mod blobs;
 pub mod engine;
+pub mod flow;
+pub mod hub;
 pub mod junit;
 pub mod store;
 
