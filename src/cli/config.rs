@@ -1,9 +1,211 @@
-//! `runlet config validate` and `runlet config process`.
+//! `runlet config validate` and `runlet config process`: the compiler on its own, for people and
+//! editors. Reads the files; everything else is [`crate::config`].
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, exit, print};
+use crate::config::{self, Compiled, Diagnostic, Diagnostics, Input, NoOrbs, OrbFolder, OrbSource};
+use lexopt::Arg::{Long, Short, Value};
+use lexopt::ValueExt;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::{Read, Write};
+
+const HELP: &str = "\
+runlet config: checks or compiles a config
+
+Usage: runlet config validate [FILE] [OPTIONS]
+       runlet config process [FILE] [OPTIONS]
+
+  validate   says what is wrong with the config, or that it is valid
+  process    prints the compiled config: commands, executors, matrices and conditions expanded
+
+FILE is .circleci/config.yml unless given; `-` reads standard input.
+
+Options:
+  --orbs DIR                    folder of orbs: DIR/namespace/orb@1.2.3.yml
+  --pipeline-parameter NAME=V   value of a pipeline parameter (repeatable)
+  --pipeline-value NAME=V       pipeline value, such as pipeline.number=7 (repeatable)
+  --branch NAME, --tag NAME     as if this branch or tag had been pushed; with neither, filters by
+                                branch and tag keep every job
+  --json                        prints the result as JSON
+  --help                        prints this text
+
+Exit codes: 0 valid, 7 not valid, 2 wrong usage, 1 the file cannot be read.
+";
+
+const DEFAULT_FILE: &str = ".circleci/config.yml";
+/// More than the compiler takes, so that it is the compiler that names the limit.
+const MOST_BYTES: u64 = 16 << 20;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Validate,
+    Process,
+}
+
+struct Arguments {
+    verb: Verb,
+    file: Option<String>,
+    orbs: Option<String>,
+    parameters: Vec<(String, String)>,
+    values: BTreeMap<String, serde_json::Value>,
+    json: bool,
+}
 
 /// Runs the command with the arguments after `config`.
-pub fn command(_args: Vec<OsString>) -> Outcome {
-    Err(Failure::new("`runlet config` is not built yet"))
+pub fn command(args: Vec<OsString>) -> Outcome {
+    let Some(arguments) = parse(args)? else { return print(HELP) };
+    let file = arguments.file.as_deref().unwrap_or(DEFAULT_FILE);
+    let source = read(file)?;
+    let folder = arguments.orbs.as_ref().map(OrbFolder::new);
+    let orbs: &dyn OrbSource = match &folder {
+        Some(folder) => folder,
+        None => &NoOrbs,
+    };
+    let parameters = typed_parameters(&source, &arguments.parameters)?;
+    let shown = if file == "-" { "standard input" } else { file };
+    let result = config::compile(&Input {
+        source: &source,
+        file_name: shown,
+        parameters: &parameters,
+        values: &arguments.values,
+        orbs,
+        default_resource_class: None,
+    });
+    report(&arguments, shown, result)
+}
+
+fn parse(args: Vec<OsString>) -> Result<Option<Arguments>, Failure> {
+    let mut parser = lexopt::Parser::from_args(args);
+    let mut verb = None;
+    let mut arguments = Arguments {
+        verb: Verb::Validate,
+        file: None,
+        orbs: None,
+        parameters: Vec::new(),
+        values: BTreeMap::new(),
+        json: false,
+    };
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("help") | Short('h') => return Ok(None),
+            Long("json") => arguments.json = true,
+            Long("orbs") => arguments.orbs = Some(parser.value()?.string()?),
+            Long("pipeline-parameter") => arguments.parameters.push(pair(&parser.value()?.string()?)?),
+            Long("pipeline-value") => {
+                let (name, text) = pair(&parser.value()?.string()?)?;
+                let name = if name.starts_with("pipeline.") { name } else { format!("pipeline.{name}") };
+                // A number or a boolean is one; everything else is text.
+                let value = serde_json::from_str(&text)
+                    .ok()
+                    .filter(|v: &serde_json::Value| v.is_i64() || v.is_boolean());
+                arguments.values.insert(name, value.unwrap_or_else(|| text.into()));
+            }
+            Long("branch") => {
+                arguments.values.insert("pipeline.git.branch".into(), parser.value()?.string()?.into());
+            }
+            Long("tag") => {
+                arguments.values.insert("pipeline.git.tag".into(), parser.value()?.string()?.into());
+            }
+            Value(word) if verb.is_none() => {
+                verb = Some(match word.to_str() {
+                    Some("validate") => Verb::Validate,
+                    Some("process") => Verb::Process,
+                    _ => {
+                        return Err(Failure::usage(format!(
+                            "unknown command `config {}` (known commands: validate, process)",
+                            word.to_string_lossy()
+                        )));
+                    }
+                });
+            }
+            Value(file) if arguments.file.is_none() => arguments.file = Some(file.string()?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    match verb {
+        Some(verb) => Ok(Some(Arguments { verb, ..arguments })),
+        None => Err(Failure::usage(
+            "`runlet config` needs a command: validate or process (see `runlet config --help`)",
+        )),
+    }
+}
+
+fn pair(text: &str) -> Result<(String, String), Failure> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(Failure::usage(format!("`{text}` is not NAME=VALUE"))),
+    }
+}
+
+/// Text from the command line as values of the types that the config declares.
+fn typed_parameters(
+    source: &str,
+    given: &[(String, String)],
+) -> Result<BTreeMap<String, serde_json::Value>, Failure> {
+    let types = config::declared_types(source);
+    let mut parameters = BTreeMap::new();
+    for (name, text) in given {
+        let wrong = |expected: &str| {
+            Failure::usage(format!("the pipeline parameter `{name}` must be {expected}, not `{text}`"))
+        };
+        let value = match types.get(name).map(String::as_str) {
+            Some("boolean") => match text.as_str() {
+                "true" | "yes" | "on" => true.into(),
+                "false" | "no" | "off" => false.into(),
+                _ => return Err(wrong("`true` or `false`")),
+            },
+            Some("integer") => text.parse::<i64>().map_err(|_| wrong("an integer"))?.into(),
+            _ => text.as_str().into(),
+        };
+        parameters.insert(name.clone(), value);
+    }
+    Ok(parameters)
+}
+
+fn read(file: &str) -> Result<String, Failure> {
+    let mut bytes = Vec::new();
+    let result = if file == "-" {
+        std::io::stdin().lock().take(MOST_BYTES).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(file).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut bytes))
+    };
+    result.map_err(|error| Failure::new(format!("failed to read the config `{file}`: {error}")))?;
+    String::from_utf8(bytes).map_err(|_| Failure {
+        code: exit::INVALID_CONFIG,
+        message: format!("the config `{file}` is not UTF-8 text"),
+    })
+}
+
+fn report(arguments: &Arguments, file: &str, result: Result<Compiled, Diagnostics>) -> Outcome {
+    let (diagnostics, compiled) = match &result {
+        Ok(compiled) => (&compiled.warnings, Some(compiled)),
+        Err(diagnostics) => (&diagnostics.0, None),
+    };
+    let code = if compiled.is_some() { exit::OK } else { exit::INVALID_CONFIG };
+    if arguments.json {
+        print(&(json(diagnostics, compiled, arguments.verb).to_string() + "\n"))?;
+        return Ok(code);
+    }
+    let mut text = String::new();
+    for diagnostic in diagnostics {
+        text += &diagnostic.render();
+    }
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    match compiled {
+        Some(compiled) if arguments.verb == Verb::Process => print(&compiled.processed)?,
+        Some(_) => print(&format!("Config file at \"{file}\" is valid.\n"))?,
+        None => 0,
+    };
+    Ok(code)
+}
+
+fn json(diagnostics: &[Diagnostic], compiled: Option<&Compiled>, verb: Verb) -> serde_json::Value {
+    let mut value = serde_json::json!({ "valid": compiled.is_some(), "diagnostics": diagnostics });
+    if let (Some(compiled), Verb::Process) = (compiled, verb) {
+        value["processed"] = compiled.processed.as_str().into();
+        value["parameters"] = serde_json::json!(compiled.parameters);
+        value["setup"] = compiled.setup.into();
+        value["workflows"] = serde_json::json!(compiled.workflows);
+    }
+    value
 }

@@ -13,10 +13,27 @@ pub struct Compiled {
     pub workflows: Vec<Workflow>,
     /// Declared pipeline parameters with the values in force.
     pub parameters: BTreeMap<String, serde_json::Value>,
+    /// The same parameters as they are declared: what a continuation needs to find conflicts.
+    pub declared: BTreeMap<String, DeclaredParameter>,
     /// What deserves a word but stops nothing.
     pub warnings: Vec<super::Diagnostic>,
     /// The compiled config as YAML, itself a valid config.
     pub processed: String,
+}
+
+/// A pipeline parameter of a config.
+///
+/// A continuation conflicts with its setup config when both declare a name, the continuation passes a
+/// value for it, and the trigger had given the setup config something other than the default.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeclaredParameter {
+    /// `string`, `boolean`, `integer` or `enum`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What holds when the trigger gives nothing.
+    pub default: serde_json::Value,
+    /// The trigger gave a value, and not that of the default.
+    pub given_other_than_default: bool,
 }
 
 /// A graph of jobs.

@@ -14,12 +14,29 @@ pub struct Diagnostic {
     pub line: usize,
     /// From 1, in characters.
     pub column: usize,
-    /// What is wrong, with the known choices where they are few.
+    /// What is wrong, with the known choices where they are few. May have several lines.
+    pub message: String,
+    /// The line of the text it is about; empty when there is none.
+    pub excerpt: String,
+    /// How the compiler came to look there: the innermost invocation first.
+    pub notes: Vec<Note>,
+}
+
+/// A place that led to the one of the message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Note {
+    /// As in [`Diagnostic`].
+    pub file: String,
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+    /// Such as "in command `deploy`, used here".
     pub message: String,
 }
 
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Nothing runs.
@@ -31,6 +48,45 @@ pub enum Severity {
 /// All that was found wrong; never empty when returned as an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostics(pub Vec<Diagnostic>);
+
+impl Diagnostic {
+    /// The message for a terminal: severity and text, place, the line with a caret under the column,
+    /// then the notes. Ends with a newline.
+    pub fn render(&self) -> String {
+        let severity = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        let mut lines = self.message.lines();
+        let mut out = format!("{severity}: {}\n", lines.next().unwrap_or_default());
+        for line in lines {
+            out += &format!("       {line}\n");
+        }
+        let margin = " ".repeat(self.line.to_string().len());
+        out += &format!("{margin}--> {}:{}:{}\n", self.file, self.line, self.column);
+        if !self.excerpt.is_empty() {
+            let (line, column) = self.window();
+            // Tabs stay tabs above the caret, so that it stands under its character.
+            let blank: String =
+                line.chars().take(column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+            out += &format!("{margin} |\n{} | {line}\n{margin} | {blank}^\n", self.line);
+        }
+        for note in &self.notes {
+            out += &format!("{margin} = {} ({}:{}:{})\n", note.message, note.file, note.line, note.column);
+        }
+        out
+    }
+
+    /// The part of a long line around the column, and the column in it.
+    fn window(&self) -> (String, usize) {
+        const WIDTH: usize = 110;
+        let start = if self.column > WIDTH - 20 { self.column - WIDTH / 2 } else { 0 };
+        let printable = |c: char| if c.is_control() && c != '\t' { '\u{fffd}' } else { c };
+        let line: String = self.excerpt.chars().skip(start).take(WIDTH).map(printable).collect();
+        let column = (self.column - start).clamp(1, line.chars().count() + 1);
+        (line, column)
+    }
+}
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -51,3 +107,39 @@ impl fmt::Display for Diagnostics {
 }
 
 impl std::error::Error for Diagnostics {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_caret_stands_under_the_column() {
+        let diagnostic = Diagnostic {
+            severity: Severity::Error,
+            file: "config.yml".into(),
+            line: 12,
+            column: 6,
+            message: "unknown key `commnd`".into(),
+            excerpt: "\t\trun: {commnd: x}".into(),
+            notes: vec![],
+        };
+        let rendered = diagnostic.render();
+        assert!(rendered.ends_with("12 | \t\trun: {commnd: x}\n   | \t\t   ^\n"), "{rendered}");
+    }
+
+    #[test]
+    fn long_lines_are_cut_around_the_column() {
+        let diagnostic = Diagnostic {
+            severity: Severity::Warning,
+            file: "config.yml".into(),
+            line: 1,
+            column: 1001,
+            message: "here".into(),
+            excerpt: format!("{}X{}", "a".repeat(1000), "b".repeat(1000)),
+            notes: vec![],
+        };
+        let rendered = diagnostic.render();
+        let lines: Vec<_> = rendered.lines().collect();
+        assert_eq!(lines[3].find('X'), lines[4].find('^'), "{rendered}");
+    }
+}

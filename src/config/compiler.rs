@@ -1,0 +1,333 @@
+//! The state of one compilation: files, messages, the trace of invocations, budgets.
+//!
+//! Functions that can fail report here and return `None`, so that what does not depend on the failure
+//! goes on and several errors come out at once.
+
+use super::package::{Element, Package};
+use super::scope::Bindings;
+use super::template::{self, Template};
+use super::value::{Data, Kind, Map, Node, Pos, Scalar, Style};
+use super::{Diagnostic, Diagnostics, Input, Note, Severity, limits, suggest};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::rc::Rc;
+
+pub(crate) struct Compiler<'a> {
+    pub(crate) input: &'a Input<'a>,
+    files: Vec<SourceFile>,
+    diagnostics: Vec<Diagnostic>,
+    reported: HashSet<(Pos, String)>,
+    errors: usize,
+    /// Invocations that led to what is compiled now, outermost first.
+    trace: Vec<(Pos, String)>,
+    /// Version 2.1: tags are rendered.
+    pub(crate) tags: bool,
+    templates: HashMap<Rc<str>, Rc<Template>>,
+    /// The config first, then the orbs it uses.
+    pub(crate) packages: Vec<Rc<Package>>,
+    /// Commands and conditional steps that are being expanded.
+    pub(crate) calls: Vec<(usize, Rc<str>)>,
+    pub(crate) step_depth: usize,
+    steps_left: usize,
+    bytes_left: usize,
+    exhausted: bool,
+    /// Elements that were used, for what is said about the others.
+    pub(crate) used: HashSet<(Element, usize, Rc<str>)>,
+    /// Values in force.
+    pub(crate) pipeline_parameters: Bindings,
+    /// References of orbs as written and as resolved, for the processed config.
+    pub(crate) resolved_orbs: BTreeMap<String, String>,
+    pub(crate) url_orbs: usize,
+    pub(crate) known_contexts: BTreeSet<String>,
+    pub(crate) jobs: usize,
+    pub(crate) requirements_used: usize,
+}
+
+struct SourceFile {
+    name: String,
+    text: Rc<str>,
+}
+
+impl<'a> Compiler<'a> {
+    pub(crate) fn new(input: &'a Input<'a>) -> Self {
+        Self {
+            input,
+            files: Vec::new(),
+            diagnostics: Vec::new(),
+            reported: HashSet::new(),
+            errors: 0,
+            trace: Vec::new(),
+            tags: true,
+            templates: HashMap::new(),
+            packages: Vec::new(),
+            calls: Vec::new(),
+            step_depth: 0,
+            steps_left: limits::EXPANDED_STEPS,
+            bytes_left: limits::EXPANDED_BYTES,
+            exhausted: false,
+            used: HashSet::new(),
+            pipeline_parameters: Bindings::new(),
+            resolved_orbs: BTreeMap::new(),
+            url_orbs: 0,
+            known_contexts: BTreeSet::new(),
+            jobs: 0,
+            requirements_used: 0,
+        }
+    }
+
+    /// Makes a text known; the number goes into positions.
+    pub(crate) fn add_file(&mut self, name: &str, text: &str) -> u32 {
+        self.files.push(SourceFile { name: name.to_owned(), text: text.into() });
+        u32::try_from(self.files.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    /// Loads a text as YAML and reports what is wrong with it.
+    pub(crate) fn load(&mut self, name: &str, text: &str) -> Option<Node> {
+        let file = self.add_file(name, text);
+        let (node, problems) = super::yaml::load(text, file);
+        for problem in problems {
+            if problem.warning {
+                self.warn(problem.pos, problem.message);
+            } else {
+                self.error(problem.pos, problem.message);
+            }
+        }
+        node
+    }
+
+    pub(crate) fn error(&mut self, pos: Pos, message: impl Into<String>) {
+        self.report(Severity::Error, pos, message.into());
+    }
+
+    pub(crate) fn warn(&mut self, pos: Pos, message: impl Into<String>) {
+        self.report(Severity::Warning, pos, message.into());
+    }
+
+    fn report(&mut self, severity: Severity, pos: Pos, message: String) {
+        // Counted even when it is not kept: nothing may pass as valid because the list was full.
+        self.errors += usize::from(severity == Severity::Error);
+        let kept = self.diagnostics.iter().filter(|d| d.severity == severity).count();
+        if kept >= limits::DIAGNOSTICS || !self.reported.insert((pos, message.clone())) {
+            return;
+        }
+        let place = |pos: Pos| {
+            let file = self.files.get(pos.file as usize).map_or_else(String::new, |file| file.name.clone());
+            (file, pos.line.max(1) as usize, pos.column.max(1) as usize)
+        };
+        let notes = self.trace.iter().rev().take(8).map(|(pos, what)| {
+            let (file, line, column) = place(*pos);
+            Note { file, line, column, message: format!("in {what}, used here") }
+        });
+        let notes = notes.collect();
+        let (file, line, column) = place(pos);
+        let excerpt = self.line(pos).chars().take(4096).collect();
+        self.diagnostics.push(Diagnostic { severity, file, line, column, message, excerpt, notes });
+    }
+
+    /// How many errors there were so far.
+    pub(crate) fn errors(&self) -> usize {
+        self.errors
+    }
+
+    /// The warnings, or everything when there was an error; in the order of the text.
+    pub(crate) fn finish(mut self) -> Result<Vec<Diagnostic>, Diagnostics> {
+        let order: HashMap<String, usize> =
+            self.files.iter().enumerate().rev().map(|(index, file)| (file.name.clone(), index)).collect();
+        self.diagnostics.sort_by_key(|d| (d.severity, order.get(&d.file).copied(), d.line, d.column));
+        if self.errors > 0 { Err(Diagnostics(self.diagnostics)) } else { Ok(self.diagnostics) }
+    }
+
+    /// The source line of a place.
+    fn line(&self, pos: Pos) -> &str {
+        let text = self.files.get(pos.file as usize).map_or("", |file| &*file.text);
+        text.lines().nth(pos.line.max(1) as usize - 1).unwrap_or_default()
+    }
+
+    /// The place of a byte of a scalar, as exactly as its style allows.
+    pub(crate) fn place_in(&self, pos: Pos, scalar: &Scalar, offset: usize) -> Pos {
+        if scalar.substituted {
+            return pos;
+        }
+        let before = &scalar.text[..offset.min(scalar.text.len())];
+        let breaks = before.matches('\n').count();
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let content = scalar.text[line_start..].lines().next().unwrap_or_default();
+        let down = match scalar.style {
+            Style::Block => breaks + 1,
+            Style::Plain | Style::Quoted if breaks == 0 => 0,
+            Style::Plain | Style::Quoted => return pos,
+        };
+        let line = pos.line + u32::try_from(down).unwrap_or(0);
+        let source = self.line(Pos { line, ..pos });
+        let from = if down == 0 { (pos.column as usize).saturating_sub(1) } else { 0 };
+        let skipped: usize = source.chars().take(from).map(char::len_utf8).sum();
+        match source[skipped..].find(content) {
+            Some(found) => {
+                let chars = source[..skipped + found].chars().count()
+                    + scalar.text[line_start..offset.min(scalar.text.len())].chars().count();
+                Pos { line, column: u32::try_from(chars + 1).unwrap_or(1), ..pos }
+            }
+            None => pos,
+        }
+    }
+
+    /// Runs `inside` with one more level in the trace of messages.
+    pub(crate) fn within<T>(&mut self, pos: Pos, what: String, inside: impl FnOnce(&mut Self) -> T) -> T {
+        self.trace.push((pos, what));
+        let result = inside(self);
+        self.trace.pop();
+        result
+    }
+
+    /// Takes one step and some text from the budgets of expansion; false when they are used up.
+    pub(crate) fn spend(&mut self, pos: Pos, steps: usize, bytes: usize) -> bool {
+        if self.exhausted {
+            return false;
+        }
+        let (Some(steps), Some(bytes)) =
+            (self.steps_left.checked_sub(steps), self.bytes_left.checked_sub(bytes))
+        else {
+            self.exhausted = true;
+            let message = format!(
+                "the config expands to more than the limit of {} steps or {} MiB of text",
+                limits::EXPANDED_STEPS,
+                limits::EXPANDED_BYTES >> 20
+            );
+            self.error(pos, message);
+            return false;
+        };
+        self.steps_left = steps;
+        self.bytes_left = bytes;
+        true
+    }
+
+    /// The parsed form of a text with tags; mistakes are reported at each use.
+    pub(crate) fn template(&mut self, pos: Pos, scalar: &Scalar) -> Option<Rc<Template>> {
+        if let Some(known) = self.templates.get(&scalar.text) {
+            return Some(known.clone());
+        }
+        match template::parse(&scalar.text) {
+            Ok(parsed) => {
+                let parsed = Rc::new(parsed);
+                self.templates.insert(scalar.text.clone(), parsed.clone());
+                Some(parsed)
+            }
+            Err(error) => {
+                let pos = self.place_in(pos, scalar, error.offset);
+                self.error(pos, error.message);
+                None
+            }
+        }
+    }
+
+    // Reading maps. Optional keys that are null count as absent.
+
+    /// Reports keys that are not known: `error` where the language says so, else a warning.
+    pub(crate) fn check_keys(&mut self, map: &Map, what: &str, known: &[&str], error: bool) {
+        for entry in &map.entries {
+            if !known.contains(&&*entry.key) {
+                let choices = suggest::choices("keys", &entry.key, known.iter().copied());
+                let message = format!("unknown key `{}` in {what}{choices}", entry.key);
+                if error {
+                    self.error(entry.key_pos, message);
+                } else {
+                    self.warn(entry.key_pos, format!("{message}; it is ignored"));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn expect_map<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n Rc<Map>> {
+        let map = node.as_map();
+        if map.is_none() {
+            self.error(node.pos, format!("{what} must be a map, not {}", node.describe()));
+        }
+        map
+    }
+
+    /// The text of a string; numbers and booleans count as they are written.
+    pub(crate) fn expect_text(&mut self, node: &Node, what: &str) -> Option<Rc<str>> {
+        match node.as_scalar() {
+            Some(scalar) if scalar.kind != Kind::Null => Some(scalar.text.clone()),
+            _ => {
+                self.error(node.pos, format!("{what} must be a string, not {}", node.describe()));
+                None
+            }
+        }
+    }
+
+    pub(crate) fn text(&mut self, map: &Map, key: &str, what: &str) -> Option<Option<Rc<str>>> {
+        match present(map, key) {
+            Some(node) => self.expect_text(node, &format!("`{key}` of {what}")).map(Some),
+            None => Some(None),
+        }
+    }
+
+    pub(crate) fn required_text(&mut self, map: &Map, key: &str, what: &str, pos: Pos) -> Option<Rc<str>> {
+        match self.text(map, key, what)? {
+            Some(text) if !text.is_empty() => Some(text),
+            Some(_) => {
+                let pos = map.get(key).map_or(pos, |node| node.pos);
+                self.error(pos, format!("`{key}` of {what} is empty"));
+                None
+            }
+            None => {
+                self.error(pos, format!("{what} has no `{key}`"));
+                None
+            }
+        }
+    }
+
+    pub(crate) fn boolean(&mut self, map: &Map, key: &str, what: &str) -> Option<bool> {
+        let Some(node) = present(map, key) else { return Some(false) };
+        let value = node.as_bool();
+        if value.is_none() {
+            self.error(node.pos, format!("`{key}` of {what} must be a boolean, not {}", node.describe()));
+        }
+        value
+    }
+
+    /// An integer between two bounds, `None` inside when absent.
+    pub(crate) fn integer(
+        &mut self,
+        map: &Map,
+        key: &str,
+        what: &str,
+        (least, most): (i64, i64),
+    ) -> Option<Option<i64>> {
+        let Some(node) = present(map, key) else { return Some(None) };
+        match node.as_int() {
+            Some(value) if (least..=most).contains(&value) => Some(Some(value)),
+            _ => {
+                let range = if most == i64::MAX || most == i64::from(u32::MAX) {
+                    format!("of at least {least}")
+                } else {
+                    format!("from {least} to {most}")
+                };
+                let found = node.describe();
+                self.error(node.pos, format!("`{key}` of {what} must be an integer {range}, not {found}"));
+                None
+            }
+        }
+    }
+
+    /// A string or a list of strings.
+    pub(crate) fn text_list(&mut self, node: &Node, what: &str) -> Option<Vec<Rc<str>>> {
+        match &node.data {
+            Data::Seq(seq) => {
+                let before = self.errors;
+                let texts: Vec<_> = seq
+                    .items
+                    .iter()
+                    .filter_map(|item| self.expect_text(item, &format!("an item of {what}")))
+                    .collect();
+                (self.errors == before).then_some(texts)
+            }
+            _ => self.expect_text(node, what).map(|text| vec![text]),
+        }
+    }
+}
+
+/// The value of a key that is there and not null.
+pub(crate) fn present<'m>(map: &'m Map, key: &str) -> Option<&'m Node> {
+    map.get(key).filter(|node| !node.is_null())
+}

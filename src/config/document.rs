@@ -1,0 +1,146 @@
+//! The config as a whole: version and sections in the order in which they depend on each other.
+
+use super::compiler::{Compiler, present};
+use super::parameters::Owner;
+use super::value::{Kind, Map, Node, Pos};
+use super::{Compiled, DeclaredParameter, Diagnostics, Input, NoOrbs, pipeline, process};
+use super::{Workflow, yaml};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+/// Sections that mean something only in version 2.1.
+const ONLY_2_1: &[&str] = &["orbs", "commands", "executors", "parameters", "job-groups"];
+
+/// Compiles a config. Errors that do not depend on each other are reported together.
+pub fn compile(input: &Input<'_>) -> Result<Compiled, Diagnostics> {
+    let mut compiler = Compiler::new(input);
+    let result = compiler.document();
+    let resolved_orbs = std::mem::take(&mut compiler.resolved_orbs);
+    let parameters = std::mem::take(&mut compiler.pipeline_parameters);
+    let warnings = compiler.finish()?;
+    let Some(Document { setup, workflows, declared }) = result else {
+        // Without a result there is an error, and `finish` has returned it.
+        return Err(Diagnostics(warnings));
+    };
+    let tag =
+        input.values.get("pipeline.git.tag").and_then(|tag| tag.as_str()).is_some_and(|tag| !tag.is_empty());
+    let processed = process::render(setup, tag, &workflows, &resolved_orbs);
+    let parameters =
+        parameters.iter().map(|(name, data)| (name.to_string(), pipeline::to_json(data))).collect();
+    Ok(Compiled { setup, workflows, parameters, declared, warnings, processed })
+}
+
+/// The types of the pipeline parameters that a config declares, by name. Nothing for a config that
+/// cannot be read: [`compile`] says why. Lets an edge turn the text of a command line or a form into
+/// values.
+pub fn declared_types(source: &str) -> BTreeMap<String, String> {
+    let (root, _) = yaml::load(source, 0);
+    let parameters = root.as_ref().and_then(Node::as_map).and_then(|root| present(root, "parameters"));
+    let entries = parameters.and_then(Node::as_map).map(|map| map.entries.as_slice()).unwrap_or_default();
+    entries
+        .iter()
+        .filter_map(|entry| {
+            Some((entry.key.to_string(), entry.value.as_map()?.get("type")?.as_str()?.to_string()))
+        })
+        .collect()
+}
+
+struct Document {
+    setup: bool,
+    workflows: Vec<Workflow>,
+    declared: BTreeMap<String, DeclaredParameter>,
+}
+
+impl Compiler<'_> {
+    fn document(&mut self) -> Option<Document> {
+        let input = self.input;
+        let root = self.load(input.file_name, input.source)?;
+        let root = self.root_map(&root)?;
+        self.tags = self.version(&root)? == Version::V2_1;
+        if let Some(entry) = root.entry("functions") {
+            self.error(entry.key_pos, "`functions` is not supported");
+        }
+        let only_later = if self.tags { &[] } else { ONLY_2_1 };
+        for key in only_later {
+            if let Some(entry) = root.entry(key).filter(|entry| !entry.value.is_null()) {
+                self.error(entry.key_pos, format!("`{key}` needs `version: 2.1`"));
+            }
+        }
+        let setup = self.boolean(&root, "setup", "the config") == Some(true);
+        let declared = self.pipeline_parameters(&root);
+        let index = self.reserve_package();
+        self.fill_package(index, &root, &mut HashMap::new(), 0);
+        let groups = self.groups(&root);
+        if let Some(config) = Rc::get_mut(&mut self.packages[index]) {
+            config.groups = groups;
+        }
+        let workflows = self.workflows(&root, setup);
+        self.check_unused();
+        Some(Document { setup, workflows, declared })
+    }
+
+    fn version(&mut self, root: &Map) -> Option<Version> {
+        let Some(entry) = root.entry("version") else {
+            self.error(
+                Pos { file: 0, line: 1, column: 1 },
+                "the config has no `version` (write `version: 2.1`)",
+            );
+            return None;
+        };
+        let scalar = entry.value.as_scalar().filter(|scalar| scalar.kind != Kind::Null);
+        match scalar.map(|scalar| &*scalar.text) {
+            Some("2" | "2.0") => Some(Version::V2),
+            Some("2.1") => Some(Version::V2_1),
+            _ => {
+                let found = entry.value.describe();
+                self.error(entry.value.pos, format!("`version` must be 2.1, 2.0 or 2, not {found}"));
+                None
+            }
+        }
+    }
+
+    fn pipeline_parameters(&mut self, root: &Map) -> BTreeMap<String, DeclaredParameter> {
+        let entry = root.entry("parameters");
+        let pos = entry.map_or(Pos { file: 0, line: 1, column: 1 }, |entry| entry.key_pos);
+        let declarations =
+            self.declarations(entry.map(|entry| &entry.value), Owner::Pipeline, "the pipeline");
+        self.bind_pipeline(&declarations, pos);
+        let scope = super::scope::Scope::pipeline(0, false);
+        let mut declared = BTreeMap::new();
+        for declaration in &declarations.list {
+            let Some(default) = declaration.default.as_ref().and_then(|node| self.substitute(node, &scope))
+            else {
+                continue;
+            };
+            let default = pipeline::to_json(&default.data);
+            let given = self.input.parameters.get(&*declaration.name);
+            let given_other_than_default = given.is_some_and(|value| *value != default);
+            let kind = declaration.kind.name().to_owned();
+            declared.insert(
+                declaration.name.to_string(),
+                DeclaredParameter { kind, default, given_other_than_default },
+            );
+        }
+        declared
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Version {
+    V2,
+    V2_1,
+}
+
+/// Compiles a text by itself: no parameters, values or orbs. For tests and fuzzing.
+#[doc(hidden)]
+pub fn compile_text(source: &str) -> Result<Compiled, Diagnostics> {
+    let none = BTreeMap::new();
+    compile(&Input {
+        source,
+        file_name: "config.yml",
+        parameters: &none,
+        values: &none,
+        orbs: &NoOrbs,
+        default_resource_class: None,
+    })
+}

@@ -1,0 +1,13 @@
+//! The expression language: `pipeline.git.branch == "main" and not parameters.fast`.
+//!
+//! Text to a tree here ([`parse`]), the tree to a value with names looked up by the caller
+//! ([`Expression::evaluate`]). Depth and length are bounded, so both recursions are.
+
+mod evaluate;
+mod lex;
+mod parse;
+mod pattern;
+
+pub(crate) use evaluate::{EvaluationError, Value};
+pub(crate) use parse::{Expression, SyntaxError, parse};
+pub(crate) use pattern::Pattern;

@@ -1,0 +1,151 @@
+//! Job groups: named sets of jobs that a workflow uses like one job.
+//!
+//! A group becomes a beginning (nothing, or taking a lock), its members, and an end that stands for the
+//! group in `requires`; with a serial group also a job that gives the lock back whatever happened.
+
+use super::JobKind;
+use super::compiler::{Compiler, present};
+use super::entry::{Drafts, EntryNode, Place, any_status};
+use super::graph::{Draft, HIDDEN};
+use super::scope::Scope;
+use super::value::{Entry, Map, Node, Pos};
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+/// What the invocation of a group can have.
+const INVOCATION_KEYS: &[&str] = &["name", "requires", "filters", "serial-group"];
+
+impl Compiler<'_> {
+    /// Reads `job-groups`; `jobs` is the section of that name, for clashes.
+    pub(crate) fn groups(&mut self, root: &Map) -> HashMap<Rc<str>, Entry> {
+        let mut groups = HashMap::new();
+        let Some(node) = present(root, "job-groups") else { return groups };
+        let Some(map) = self.expect_map(node, "`job-groups`").cloned() else { return groups };
+        let jobs = present(root, "jobs").and_then(Node::as_map).cloned().unwrap_or_default();
+        for entry in &map.entries {
+            let what = format!("job group `{}`", entry.key);
+            if jobs.get(&entry.key).is_some() {
+                self.error(entry.key_pos, format!("`{}` is both a job and a job group", entry.key));
+            }
+            for section in ["commands", "workflows"] {
+                if present(root, section)
+                    .and_then(Node::as_map)
+                    .is_some_and(|map| map.get(&entry.key).is_some())
+                {
+                    self.warn(entry.key_pos, format!("{what} has the name of one of the `{section}`"));
+                }
+            }
+            let Some(body) = self.expect_map(&entry.value, &what).cloned() else { continue };
+            self.check_keys(&body, &what, &["jobs"], true);
+            match present(&body, "jobs").and_then(Node::as_seq) {
+                Some(list) if !list.items.is_empty() => {
+                    groups.insert(entry.key.clone(), entry.clone());
+                }
+                _ => self.error(entry.key_pos, format!("{what} needs `jobs`, a list of at least one")),
+            }
+        }
+        groups
+    }
+
+    /// Adds the drafts of a group that a workflow invokes.
+    pub(crate) fn group(&mut self, group: &Entry, entry: &EntryNode, drafts: &mut Drafts) {
+        let what = format!("job group `{}` in workflow `{}`", entry.job, drafts.workflow);
+        let scope = Scope::pipeline(0, true);
+        let options = &entry.options;
+        for option in options.entries.iter().filter(|option| !INVOCATION_KEYS.contains(&&*option.key)) {
+            self.error(
+                option.key_pos,
+                format!("{what} cannot have `{}` (known keys: {})", option.key, INVOCATION_KEYS.join(", ")),
+            );
+        }
+        let name = match present(options, "name").map(|node| self.substitute(node, &scope)) {
+            Some(node) => node.and_then(|node| self.expect_text(&node, &format!("`name` of {what}"))),
+            None => Some(entry.job.clone()),
+        };
+        let wanted = self.requirements(present(options, "requires"), &scope, &what);
+        let kept = self.filter(options.get("filters"), &scope, &what);
+        let lock = present(options, "serial-group").and_then(|node| {
+            let substituted = self.substitute(node, &scope)?;
+            let key = self.expect_text(&substituted, &format!("`serial-group` of {what}"))?;
+            self.serial_group(&key, node.pos)
+        });
+        let Some(name) = name else { return };
+        if drafts.list.iter().any(|draft| draft.space == 0 && draft.label == *name) {
+            self.error(
+                entry.pos,
+                format!("{what} has the name `{name}`, which is taken: give it a `name` of its own"),
+            );
+            return;
+        }
+        drafts.entries += 1;
+        drafts.spaces += 1;
+        let number = drafts.entries;
+        let draft = |label: String, kind| Draft::new(number, entry.pos, label, kind);
+        let first = match &lock {
+            Some(key) => JobKind::Lock { key: key.clone() },
+            None => JobKind::NoOp,
+        };
+        let beginning = drafts.list.len();
+        // It has the requirements of the whole group, so it looks them up where the group stands.
+        drafts.list.push(Draft {
+            wanted: wanted.unwrap_or_default(),
+            kept: kept.unwrap_or(true),
+            space: HIDDEN,
+            ..draft(format!("{name}/start"), first)
+        });
+        let place = Place { space: drafts.spaces, prefix: format!("{name}-"), beginning: Some(beginning) };
+        self.within(entry.pos, what, |compiler| compiler.members(group, &place, drafts));
+        let members = beginning + 1..drafts.list.len();
+        let end = drafts.list.len();
+        drafts.list.push(Draft { members: Some(members), ..draft(name.to_string(), JobKind::NoOp) });
+        if let Some(key) = lock {
+            drafts.list.push(Draft {
+                links: vec![(end, any_status())],
+                space: HIDDEN,
+                ..draft(format!("{name}/unlock"), JobKind::Unlock { key })
+            });
+        }
+    }
+
+    fn members(&mut self, group: &Entry, place: &Place, drafts: &mut Drafts) {
+        let list = group.value.as_map().and_then(|map| map.get("jobs")).and_then(Node::as_seq).cloned();
+        let mut names: HashSet<String> = HashSet::new();
+        for item in list.iter().flat_map(|list| &list.items) {
+            let Some(entry) = self.entry_node(item) else { continue };
+            if self.is_group(&entry.job) {
+                self.error(
+                    entry.pos,
+                    format!("job group `{}` cannot contain the job group `{}`", group.key, entry.job),
+                );
+                continue;
+            }
+            if let Some(option) = entry.options.entry("serial-group") {
+                self.error(
+                    option.key_pos,
+                    format!("a member of the job group `{}` cannot have a `serial-group`", group.key),
+                );
+            }
+            let before = drafts.list.len();
+            self.entry(&entry, place, drafts);
+            let mut twice: Option<(Pos, String)> = None;
+            for draft in &drafts.list[before..] {
+                if !names.insert(draft.label.clone()) {
+                    twice = Some((draft.pos, draft.label.clone()));
+                }
+            }
+            if let Some((pos, label)) = twice {
+                self.error(
+                    pos,
+                    format!(
+                        "job group `{}` has two members called `{label}`: give them different names",
+                        group.key
+                    ),
+                );
+            }
+        }
+    }
+
+    pub(crate) fn is_group(&self, name: &str) -> bool {
+        self.packages.first().is_some_and(|config| config.groups.contains_key(name))
+    }
+}

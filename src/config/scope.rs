@@ -1,0 +1,235 @@
+//! What the names in tags stand for, and the substitution of tags by values.
+
+use super::compiler::Compiler;
+use super::expression::{EvaluationError, Expression, Value};
+use super::template::{Part, Tag};
+use super::value::{Data, Entry, Map, Node, Pos, Scalar, Seq};
+use super::{pipeline, suggest};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// Arguments by parameter name.
+pub(crate) type Bindings = BTreeMap<Rc<str>, Data>;
+
+/// Which names can be seen at a place of the config.
+#[derive(Clone)]
+pub(crate) struct Scope {
+    /// Index of the config or orb whose commands, executors and jobs are meant.
+    pub(crate) package: usize,
+    /// Parameters of the job, command or executor around; `None` outside of those.
+    pub(crate) parameters: Option<Rc<Bindings>>,
+    /// Values of the matrix member, inside an entry with a matrix.
+    pub(crate) matrix: Option<Rc<Bindings>>,
+    /// Pipeline parameters cannot be seen in orbs, nor where they are declared.
+    pub(crate) pipeline_parameters: bool,
+}
+
+/// Why a name has no value.
+enum Missing {
+    /// Not declared; the rest of the message.
+    Undeclared(String),
+    /// Declared, but not visible here.
+    Hidden(String),
+}
+
+impl Scope {
+    /// Outside of every element: pipeline values and parameters only.
+    pub(crate) fn pipeline(package: usize, pipeline_parameters: bool) -> Self {
+        Self { package, parameters: None, matrix: None, pipeline_parameters }
+    }
+
+    /// Inside an element of the same package.
+    pub(crate) fn with_parameters(&self, parameters: Bindings) -> Self {
+        Self { parameters: Some(Rc::new(parameters)), matrix: None, ..self.clone() }
+    }
+}
+
+impl Compiler<'_> {
+    /// The scope of the elements of a package, without their parameters.
+    pub(crate) fn package_scope(&self, package: usize) -> Scope {
+        Scope::pipeline(package, package == 0)
+    }
+
+    fn look_up(&mut self, name: &str, pos: Pos, scope: &Scope) -> Result<Value, Missing> {
+        if let Some(name) = name.strip_prefix("parameters.") {
+            let Some(bindings) = &scope.parameters else {
+                return Err(Missing::Undeclared(
+                    ": nothing here has `parameters` (pipeline parameters are `pipeline.parameters.NAME`)"
+                        .into(),
+                ));
+            };
+            return match bindings.get(name) {
+                Some(data) => Ok(Value::of(data)),
+                None => {
+                    let known = bindings.keys().map(|key| &**key);
+                    Err(Missing::Undeclared(suggest::choices("parameters", name, known)))
+                }
+            };
+        }
+        if let Some(name) = name.strip_prefix("pipeline.parameters.") {
+            if !scope.pipeline_parameters {
+                let place =
+                    if scope.package == 0 { "in the declaration of pipeline parameters" } else { "in orbs" };
+                return Err(Missing::Hidden(format!(
+                    "`pipeline.parameters.{name}` cannot be used {place}; pass it as an argument"
+                )));
+            }
+            return match self.pipeline_parameters.get(name) {
+                Some(data) => Ok(Value::of(data)),
+                None => {
+                    let known = self.pipeline_parameters.keys().map(|key| &**key);
+                    Err(Missing::Undeclared(suggest::choices("pipeline parameters", name, known)))
+                }
+            };
+        }
+        if name.starts_with("pipeline.") {
+            if let Some(value) = self.input.values.get(name) {
+                return Ok(Value::of(&pipeline::from_json(value)));
+            }
+            if !pipeline::is_known(name) {
+                let hint = suggest::choices("pipeline values", name, pipeline::names());
+                self.warn(pos, format!("there is no pipeline value `{name}`{hint}; it is left empty"));
+            }
+            return Ok(Value::Undefined);
+        }
+        if let Some(name) = name.strip_prefix("matrix.") {
+            let Some(bindings) = &scope.matrix else {
+                return Err(Missing::Hidden(format!(
+                    "`matrix.{name}` can only be used in a workflow entry that has a `matrix`"
+                )));
+            };
+            return match bindings.get(name) {
+                Some(data) => Ok(Value::of(data)),
+                None => {
+                    let known = bindings.keys().map(|key| &**key);
+                    Err(Missing::Undeclared(suggest::choices("matrix parameters", name, known)))
+                }
+            };
+        }
+        Err(Missing::Undeclared(" (names begin with `pipeline.`, `parameters.` or `matrix.`)".into()))
+    }
+
+    /// The value of an expression. `source` is its text, for messages.
+    pub(crate) fn evaluate(
+        &mut self,
+        expression: &Expression,
+        source: &str,
+        pos: Pos,
+        scope: &Scope,
+    ) -> Option<Value> {
+        let result = expression
+            .evaluate(&mut |name| self.look_up(name, pos, scope).map_err(|missing| (name.clone(), missing)));
+        let message = match result {
+            // A name that does not apply stays empty; anything computed from it is false in the end.
+            Ok(Value::Undefined) if !matches!(expression, Expression::Name(_)) => {
+                return Some(Value::Boolean(false));
+            }
+            Ok(value) => return Some(value),
+            Err(EvaluationError::Type(message)) => format!("{message} in `{source}`"),
+            Err(EvaluationError::Name((_, Missing::Hidden(message)))) => message,
+            Err(EvaluationError::Name((name, Missing::Undeclared(hint)))) => match expression {
+                Expression::Name(_) if name.contains("parameters.") => {
+                    format!("Arguments referenced without declared parameters: {name}{hint}")
+                }
+                _ => {
+                    let at = source.find(&*name).unwrap_or(0);
+                    let caret = " ".repeat(source[..at].chars().count());
+                    format!(
+                        "Referred to a variable \"{name}\" that does not exist{hint}:\n{source}\n{caret}^"
+                    )
+                }
+            },
+        };
+        self.error(pos, message);
+        None
+    }
+
+    fn tag(&mut self, tag: &Tag, pos: Pos, scalar: &Scalar, scope: &Scope) -> Option<Value> {
+        let pos = self.place_in(pos, scalar, tag.offset);
+        self.evaluate(&tag.expression, &tag.source, pos, scope)
+    }
+
+    /// The value of a scalar: that of its tag when that is all there is, else text.
+    fn substitute_scalar(&mut self, pos: Pos, scalar: &Scalar, scope: &Scope) -> Option<Data> {
+        let template = self.template(pos, scalar)?;
+        if let Some(tag) = template.sole_tag() {
+            return self.tag(tag, pos, scalar, scope).map(Value::into_data);
+        }
+        let mut text = String::new();
+        self.render(&template.parts, pos, scalar, scope, &mut text)?;
+        self.spend(pos, 0, text.len()).then(|| Data::string(text))
+    }
+
+    fn render(
+        &mut self,
+        parts: &[Part],
+        pos: Pos,
+        scalar: &Scalar,
+        scope: &Scope,
+        out: &mut String,
+    ) -> Option<()> {
+        let mut complete = Some(());
+        for part in parts {
+            match part {
+                Part::Text(text) => out.push_str(text),
+                Part::Tag(tag) => match self.tag(tag, pos, scalar, scope) {
+                    Some(value) => match value.into_data() {
+                        Data::Scalar(value) => out.push_str(&value.rendered()),
+                        Data::Executor(executor) => out.push_str(&executor.name),
+                        other => {
+                            let pos = self.place_in(pos, scalar, tag.offset);
+                            let source = &tag.source;
+                            let what = other.type_name();
+                            self.error(pos, format!("`{source}` is {what} and cannot stand inside a text"));
+                            complete = None;
+                        }
+                    },
+                    None => complete = None,
+                },
+                Part::Section { name, inverted, parts } => match self.tag(name, pos, scalar, scope) {
+                    Some(value) => {
+                        if value.into_data().is_falsy() == *inverted {
+                            complete = complete.and(self.render(parts, pos, scalar, scope, out));
+                        }
+                    }
+                    None => complete = None,
+                },
+            }
+            if out.len() > super::limits::EXPANDED_BYTES {
+                self.spend(pos, 0, out.len());
+                return None;
+            }
+        }
+        complete
+    }
+
+    /// A tree with all tags in values replaced. What has none is shared, not copied.
+    pub(crate) fn substitute(&mut self, node: &Node, scope: &Scope) -> Option<Node> {
+        if !self.tags || !node.data.tagged() {
+            return Some(node.clone());
+        }
+        let data = match &node.data {
+            Data::Scalar(scalar) => self.substitute_scalar(node.pos, scalar, scope)?,
+            Data::Seq(seq) => {
+                let items: Vec<_> = seq.items.iter().map(|item| self.substitute(item, scope)).collect();
+                Data::Seq(Rc::new(Seq { items: items.into_iter().collect::<Option<_>>()?, tagged: false }))
+            }
+            Data::Map(map) => {
+                let entries: Vec<_> = map
+                    .entries
+                    .iter()
+                    .map(|entry| {
+                        let value = self.substitute(&entry.value, scope)?;
+                        Some(Entry { key: entry.key.clone(), key_pos: entry.key_pos, value })
+                    })
+                    .collect();
+                Data::Map(Rc::new(Map {
+                    entries: entries.into_iter().collect::<Option<_>>()?,
+                    tagged: false,
+                }))
+            }
+            Data::Steps(_) | Data::Executor(_) => node.data.clone(),
+        };
+        Some(Node::new(node.pos, data))
+    }
+}

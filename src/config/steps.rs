@@ -1,0 +1,256 @@
+//! Lists of steps: commands replaced by their steps, conditional steps kept or dropped, `steps`
+//! parameters spliced in.
+
+use super::compiler::{Compiler, present};
+use super::logic::Place;
+use super::package::{Definition, Element};
+use super::scope::Scope;
+use super::value::{Data, Entry, Node, Pos};
+use super::{builtin, limits};
+use crate::protocol::Step;
+use std::rc::Rc;
+
+/// Steps ready to run, in order.
+#[derive(Debug, Default)]
+pub(crate) struct StepList {
+    pub(crate) steps: Vec<PlacedStep>,
+}
+
+/// A step and where it was written.
+#[derive(Clone, Debug)]
+pub(crate) struct PlacedStep {
+    pub(crate) step: Step,
+    pub(crate) pos: Pos,
+}
+
+/// What `- name:` without a body means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NullBody {
+    /// In jobs and commands: a mistake.
+    Refused,
+    /// In pre- and post-steps and in arguments: no arguments.
+    Accepted,
+}
+
+impl Compiler<'_> {
+    /// Expands a list of steps written in `scope`.
+    pub(crate) fn steps(&mut self, node: &Node, scope: &Scope, null_body: NullBody) -> Option<StepList> {
+        let mut list = StepList::default();
+        self.expand(node, scope, null_body, &mut list).map(|()| list)
+    }
+
+    fn expand(&mut self, node: &Node, scope: &Scope, null_body: NullBody, out: &mut StepList) -> Option<()> {
+        if self.step_depth >= limits::STEP_DEPTH {
+            let message = format!(
+                "commands and conditional steps are nested deeper than {} levels",
+                limits::STEP_DEPTH
+            );
+            self.error(node.pos, message);
+            return None;
+        }
+        let substituted;
+        let node = if node.as_scalar().is_some() {
+            substituted = self.substitute(node, scope)?;
+            &substituted
+        } else {
+            node
+        };
+        match &node.data {
+            Data::Steps(list) => {
+                let bytes = list.steps.iter().map(|placed| builtin::size(&placed.step)).sum();
+                if !self.spend(node.pos, list.steps.len(), bytes) {
+                    return None;
+                }
+                out.steps.extend_from_slice(&list.steps);
+                Some(())
+            }
+            Data::Seq(seq) => {
+                self.step_depth += 1;
+                // Every step is looked at, so that all mistakes are found at once.
+                let mut complete = Some(());
+                for item in &seq.items {
+                    complete = self.step(item, scope, null_body, out).and(complete);
+                }
+                self.step_depth -= 1;
+                complete
+            }
+            _ => {
+                self.error(node.pos, format!("steps must be a list, not {}", node.describe()));
+                None
+            }
+        }
+    }
+
+    fn step(&mut self, item: &Node, scope: &Scope, null_body: NullBody, out: &mut StepList) -> Option<()> {
+        if !self.spend(item.pos, 1, 0) {
+            return None;
+        }
+        match &item.data {
+            Data::Scalar(_) => {
+                let item = self.substitute(item, scope)?;
+                if let Data::Steps(_) = item.data {
+                    return self.expand(&item, scope, null_body, out);
+                }
+                let name = self.expect_text(&item, "a step")?;
+                self.invoke(&name, item.pos, None, scope, null_body, out)
+            }
+            Data::Map(map) => {
+                let entry = self.only_entry(item.pos, &map.entries)?;
+                let body = Some(&entry.value).filter(|value| !value.is_null());
+                if body.is_none() {
+                    let name = &entry.key;
+                    if null_body == NullBody::Refused {
+                        self.error(
+                            entry.key_pos,
+                            format!("step `{name}` has nothing after the colon (without arguments, write `- {name}`)"),
+                        );
+                        return None;
+                    }
+                    self.warn(
+                        entry.key_pos,
+                        format!("step `{name}` has nothing after the colon: it is used without arguments"),
+                    );
+                }
+                self.invoke(&entry.key, entry.key_pos, body, scope, null_body, out)
+            }
+            _ => {
+                let found = item.describe();
+                self.error(item.pos, format!("a step is a name or a map with one key, not {found}"));
+                None
+            }
+        }
+    }
+
+    /// The one key of a step. Arguments that stand beside the name instead of below it are a common
+    /// slip, which is told apart from two steps in one item.
+    fn only_entry<'e>(&mut self, pos: Pos, entries: &'e [Entry]) -> Option<&'e Entry> {
+        match entries {
+            [only] => Some(only),
+            [] => {
+                self.error(pos, "a step is a name or a map with one key, not an empty map");
+                None
+            }
+            [first, second, ..] if first.value.is_null() => {
+                let (name, argument) = (&first.key, &second.key);
+                self.warn(
+                    second.key_pos,
+                    format!("`{argument}` stands beside `{name}` and is ignored: indent the arguments of a step below its name"),
+                );
+                Some(first)
+            }
+            [first, second, ..] => {
+                let (name, other) = (&first.key, &second.key);
+                self.error(
+                    second.key_pos,
+                    format!("a step has one key, here are `{name}` and `{other}`: begin the second with `-`, or indent it"),
+                );
+                None
+            }
+        }
+    }
+
+    fn invoke(
+        &mut self,
+        name: &str,
+        pos: Pos,
+        body: Option<&Node>,
+        scope: &Scope,
+        null_body: NullBody,
+        out: &mut StepList,
+    ) -> Option<()> {
+        let shadowed =
+            self.packages.get(scope.package).is_some_and(|package| package.commands.contains_key(name));
+        if !shadowed {
+            if builtin::is_builtin(name) {
+                let step = self.builtin(name, pos, body, scope)?;
+                if !self.spend(pos, 0, builtin::size(&step)) {
+                    return None;
+                }
+                out.steps.push(PlacedStep { step, pos });
+                return Some(());
+            }
+            if !self.tags && matches!(name, "when" | "unless" | "steps") {
+                self.error(pos, format!("the step `{name}` needs `version: 2.1`"));
+                return None;
+            }
+            match (name, body) {
+                ("when" | "unless", Some(body)) => {
+                    return self.conditional(name, body, scope, null_body, out);
+                }
+                ("steps", Some(body)) if body.as_scalar().is_some() => {
+                    return self.expand(body, scope, null_body, out);
+                }
+                ("when" | "unless" | "steps", _) => {
+                    let takes =
+                        if name == "steps" { "a parameter of type steps" } else { "`condition` and `steps`" };
+                    self.error(pos, format!("`{name}` takes {takes}"));
+                    return None;
+                }
+                _ => {}
+            }
+        }
+        match self.find(Element::Command, name, scope.package) {
+            Some(command) => self.call(&command, pos, body, scope, out),
+            None => {
+                let message = self.not_found(Element::Command, name, scope.package);
+                self.error(pos, message);
+                None
+            }
+        }
+    }
+
+    fn conditional(
+        &mut self,
+        name: &str,
+        body: &Node,
+        scope: &Scope,
+        null_body: NullBody,
+        out: &mut StepList,
+    ) -> Option<()> {
+        let what = format!("step `{name}`");
+        let map = self.expect_map(body, &what)?.clone();
+        self.check_keys(&map, &what, &["condition", "steps"], false);
+        // A condition may well be null: a pipeline value that does not apply.
+        let (Some(condition), Some(steps)) = (map.get("condition"), present(&map, "steps")) else {
+            self.error(body.pos, format!("{what} needs `condition` and `steps`"));
+            return None;
+        };
+        if self.condition(condition, scope, Place::Step)? == (name == "when") {
+            self.expand(steps, scope, null_body, out)?;
+        }
+        Some(())
+    }
+
+    fn call(
+        &mut self,
+        command: &Rc<Definition>,
+        pos: Pos,
+        body: Option<&Node>,
+        scope: &Scope,
+        out: &mut StepList,
+    ) -> Option<()> {
+        let label = command.label();
+        let id = (command.package, command.name.clone());
+        if let Some(first) = self.calls.iter().position(|call| *call == id) {
+            let mut chain: Vec<_> = self.calls[first..].iter().map(|(_, name)| format!("`{name}`")).collect();
+            chain.push(format!("`{}`", command.name));
+            self.error(pos, format!("{label} calls itself: {}", chain.join(" -> ")));
+            return None;
+        }
+        let arguments = match body {
+            None => None,
+            Some(body) => Some(self.expect_map(body, &format!("the arguments of {label}"))?.clone()),
+        };
+        let arguments: Vec<_> = arguments.iter().flat_map(|map| &map.entries).collect();
+        let (map, parameters) = command.own()?;
+        let bindings = self.bind(parameters, &arguments, scope, (&label, command.package), pos)?;
+        let inner = self.package_scope(command.package).with_parameters(bindings);
+        let steps = map.get("steps")?;
+        self.used.insert((Element::Command, id.0, id.1.clone()));
+        self.calls.push(id);
+        let expanded =
+            self.within(pos, label, |compiler| compiler.expand(steps, &inner, NullBody::Refused, out));
+        self.calls.pop();
+        expanded
+    }
+}

@@ -1,0 +1,389 @@
+//! Text to tree: anchors and merge keys resolved, positions kept, keys unique, size and depth bounded.
+//!
+//! Written as a loop over the events with its own stack, so that no nesting can exhaust the thread's.
+
+use super::super::limits;
+use super::super::value::{Data, Entry, Kind, Map, Node, Pos, Scalar, Seq, Style};
+use super::scalar::resolve;
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+/// Something wrong with the text.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Problem {
+    pub(crate) pos: Pos,
+    pub(crate) message: String,
+    /// The text can be used all the same.
+    pub(crate) warning: bool,
+}
+
+/// Loads the one document of a text. `file` goes into the positions. Without a tree there is at least
+/// one problem; with a tree there may be some, such as duplicate keys.
+pub(crate) fn load(source: &str, file: u32) -> (Option<Node>, Vec<Problem>) {
+    let mut loader = Loader {
+        file,
+        stack: Vec::new(),
+        anchors: HashMap::new(),
+        nodes: 0,
+        root: None,
+        problems: Vec::new(),
+    };
+    if source.len() > limits::SOURCE_BYTES {
+        let message =
+            format!("the file has {} bytes, more than the limit of {}", source.len(), limits::SOURCE_BYTES);
+        loader.problem(Pos { file, line: 1, column: 1 }, message);
+        return (None, loader.problems);
+    }
+    let tree = loader.run(source.trim_start_matches('\u{feff}'));
+    (tree, loader.problems)
+}
+
+struct Loader {
+    file: u32,
+    stack: Vec<Frame>,
+    anchors: HashMap<usize, Anchor>,
+    /// Values so far, aliases counted with all they stand for.
+    nodes: usize,
+    root: Option<Node>,
+    problems: Vec<Problem>,
+}
+
+struct Anchor {
+    node: Node,
+    nodes: usize,
+    height: usize,
+}
+
+/// A list or map that has begun.
+struct Frame {
+    pos: Pos,
+    anchor: usize,
+    nodes_before: usize,
+    height: usize,
+    tagged: bool,
+    content: Content,
+}
+
+enum Content {
+    Seq(Vec<Node>),
+    Map { entries: Vec<Slot>, key: Option<(Rc<str>, Pos, bool)>, keys: HashSet<Rc<str>> },
+}
+
+/// An entry of a map before merges are done.
+enum Slot {
+    Entry(Entry),
+    Merge(Node),
+}
+
+impl Loader {
+    fn run(&mut self, source: &str) -> Option<Node> {
+        let mut documents = 0;
+        for event in Parser::new_from_str(source) {
+            let (event, span) = match event {
+                Ok(event) => event,
+                Err(error) => {
+                    let pos = self.pos(*error.marker());
+                    // The scanner has a limit of its own for brackets, and runs ahead of the events.
+                    let message = match error.info() {
+                        "recursion limit exceeded" => too_deep(),
+                        info => format!("this is not YAML: {info}"),
+                    };
+                    self.problem(pos, message);
+                    return None;
+                }
+            };
+            let pos = self.pos(span.start);
+            let step = match event {
+                Event::DocumentStart(_) => {
+                    documents += 1;
+                    if documents > 1 {
+                        Err("a config is one document, here a second begins".into())
+                    } else {
+                        Ok(())
+                    }
+                }
+                Event::Scalar(text, style, anchor, tag) => self.scalar(pos, &text, style, anchor, tag),
+                Event::Alias(anchor) => self.alias(pos, anchor),
+                Event::SequenceStart(anchor, _) => self.begin(pos, anchor, Content::Seq(Vec::new())),
+                Event::MappingStart(anchor, _) => {
+                    let content = Content::Map { entries: Vec::new(), key: None, keys: HashSet::new() };
+                    self.begin(pos, anchor, content)
+                }
+                Event::SequenceEnd | Event::MappingEnd => self.end(),
+                Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
+            };
+            if let Err(message) = step {
+                self.problem(pos, message);
+                return None;
+            }
+        }
+        if self.root.is_none() && self.problems.is_empty() {
+            self.problem(Pos { file: self.file, line: 1, column: 1 }, "the file is empty".into());
+        }
+        self.root.take()
+    }
+
+    fn pos(&self, marker: Marker) -> Pos {
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Pos { file: self.file, line: number(marker.line()).max(1), column: number(marker.col() + 1) }
+    }
+
+    fn problem(&mut self, pos: Pos, message: String) {
+        self.problems.push(Problem { pos, message, warning: false });
+    }
+
+    fn count(&mut self, nodes: usize) -> Result<(), String> {
+        self.nodes = self.nodes.saturating_add(nodes);
+        if self.nodes > limits::YAML_NODES {
+            return Err(format!(
+                "the YAML has more than {} values once aliases are expanded",
+                limits::YAML_NODES
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_depth(&self, below: usize) -> Result<(), String> {
+        if self.stack.len() + below > limits::YAML_DEPTH {
+            return Err(too_deep());
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, pos: Pos, anchor: usize, content: Content) -> Result<(), String> {
+        self.check_depth(1)?;
+        if let Some(Frame { content: Content::Map { key: None, .. }, .. }) = self.stack.last() {
+            return Err("a key of a map must be a scalar".into());
+        }
+        let nodes_before = self.nodes;
+        self.count(1)?;
+        self.stack.push(Frame { pos, anchor, nodes_before, height: 1, tagged: false, content });
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), String> {
+        let Some(frame) = self.stack.pop() else { return Ok(()) };
+        let data = match frame.content {
+            Content::Seq(items) => Data::Seq(Rc::new(Seq { items, tagged: frame.tagged })),
+            Content::Map { entries, keys, .. } => {
+                Data::Map(Rc::new(Map { entries: self.merge(entries, keys), tagged: frame.tagged }))
+            }
+        };
+        let node = Node::new(frame.pos, data);
+        self.remember(frame.anchor, &node, self.nodes - frame.nodes_before, frame.height);
+        self.value(node, frame.height)
+    }
+
+    fn scalar(
+        &mut self,
+        pos: Pos,
+        text: &str,
+        style: ScalarStyle,
+        anchor: usize,
+        tag: Option<Cow<'_, Tag>>,
+    ) -> Result<(), String> {
+        self.count(1)?;
+        let style = match style {
+            ScalarStyle::Plain => Style::Plain,
+            ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => Style::Quoted,
+            ScalarStyle::Literal | ScalarStyle::Folded => Style::Block,
+        };
+        let mut kind = if style == Style::Plain { resolve(text) } else { Kind::Str };
+        if let Some(tag) = tag.filter(|tag| tag.is_yaml_core_schema()) {
+            kind = match tag.suffix.as_str() {
+                "str" => Kind::Str,
+                "null" => Kind::Null,
+                "bool" | "int" | "float" => resolve(text),
+                _ => kind,
+            };
+        }
+        let tagged = text.contains("<<");
+        let scalar = Scalar { text: text.into(), kind, style, tagged, substituted: false };
+        let node = Node::new(pos, Data::Scalar(scalar));
+        self.remember(anchor, &node, 1, 0);
+        self.value(node, 0)
+    }
+
+    fn alias(&mut self, pos: Pos, anchor: usize) -> Result<(), String> {
+        let Some(Anchor { node, nodes, height }) = self.anchors.get(&anchor) else {
+            return Err("this alias is inside of what it stands for".into());
+        };
+        let (node, nodes, height) = (node.clone(), *nodes, *height);
+        self.count(nodes)?;
+        self.check_depth(height)?;
+        // What an alias stands for keeps its own place, but a scalar is best shown where it is used.
+        let node = if node.as_scalar().is_some() { Node::new(pos, node.data) } else { node };
+        self.value(node, height)
+    }
+
+    fn remember(&mut self, anchor: usize, node: &Node, nodes: usize, height: usize) {
+        if anchor != 0 {
+            self.anchors.insert(anchor, Anchor { node: node.clone(), nodes, height });
+        }
+    }
+
+    /// Puts a finished value where it belongs: into the list, as a key, under the key before it.
+    fn value(&mut self, node: Node, height: usize) -> Result<(), String> {
+        let Some(frame) = self.stack.last_mut() else {
+            self.root = Some(node);
+            return Ok(());
+        };
+        let is_key = matches!(&frame.content, Content::Map { key: None, .. });
+        if !is_key {
+            frame.tagged |= node.data.tagged();
+            frame.height = frame.height.max(height + 1);
+        }
+        match &mut frame.content {
+            Content::Seq(items) => items.push(node),
+            Content::Map { entries, key, keys } => match key.take() {
+                None => {
+                    let Some(scalar) = node.as_scalar() else {
+                        return Err("a key of a map must be a scalar".into());
+                    };
+                    let merge = &*scalar.text == "<<" && scalar.style == Style::Plain;
+                    *key = Some((scalar.text.clone(), node.pos, merge));
+                }
+                Some((name, key_pos, merge)) => {
+                    if !keys.insert(name.clone()) {
+                        let hint = if merge { " (merge several maps with `<<: [*a, *b]`)" } else { "" };
+                        self.problem(key_pos, format!("duplicate key `{name}`{hint}"));
+                    } else if merge {
+                        entries.push(Slot::Merge(node));
+                    } else {
+                        entries.push(Slot::Entry(Entry { key: name, key_pos, value: node }));
+                    }
+                }
+            },
+        }
+        Ok(())
+    }
+
+    /// Explicit keys win over merged ones; of several merged maps, the earlier win.
+    fn merge(&mut self, slots: Vec<Slot>, mut keys: HashSet<Rc<str>>) -> Vec<Entry> {
+        let mut entries = Vec::with_capacity(slots.len());
+        let mut add = |entries: &mut Vec<Entry>, map: &Map| {
+            for entry in &map.entries {
+                if keys.insert(entry.key.clone()) {
+                    entries.push(entry.clone());
+                }
+            }
+        };
+        for slot in slots {
+            match slot {
+                Slot::Entry(entry) => entries.push(entry),
+                Slot::Merge(node) => {
+                    let wrong = match &node.data {
+                        Data::Map(map) => {
+                            add(&mut entries, map);
+                            None
+                        }
+                        Data::Seq(seq) => seq.items.iter().find(|item| match item.as_map() {
+                            Some(map) => {
+                                add(&mut entries, map);
+                                false
+                            }
+                            None => true,
+                        }),
+                        _ => Some(&node),
+                    };
+                    if let Some(wrong) = wrong {
+                        let message = format!(
+                            "`<<` merges maps, not {}: expected `*alias` or a list of those",
+                            wrong.describe()
+                        );
+                        self.problems.push(Problem { pos: wrong.pos, message, warning: false });
+                    }
+                }
+            }
+        }
+        entries
+    }
+}
+
+fn too_deep() -> String {
+    format!("the YAML is nested deeper than {} levels", limits::YAML_DEPTH)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn tree(source: &str) -> Node {
+        let (node, problems) = load(source, 0);
+        assert_eq!(problems, []);
+        node.unwrap()
+    }
+
+    fn problem(source: &str) -> String {
+        let (_, problems) = load(source, 0);
+        let first = problems.first().expect("a problem");
+        format!("{}:{} {}", first.pos.line, first.pos.column, first.message)
+    }
+
+    fn keys(node: &Node) -> Vec<String> {
+        node.as_map().unwrap().entries.iter().map(|e| e.key.to_string()).collect()
+    }
+
+    #[test]
+    fn positions_are_of_the_first_character() {
+        let root = tree("a: 1\nb:\n  - x\n  - 'y'\n");
+        let list = root.as_map().unwrap().get("b").unwrap().as_seq().unwrap().clone();
+        let at: Vec<_> = list.items.iter().map(|n| (n.pos.line, n.pos.column)).collect();
+        assert_eq!(at, [(3, 5), (4, 5)]);
+    }
+
+    #[test]
+    fn merges_follow_the_explicit_keys_and_the_order_of_the_list() {
+        let root = tree("a: &a {x: 1, y: 1}\nb: &b {y: 2, z: 2}\nc: {<<: [*a, *b], x: 3}\n");
+        let merged = root.as_map().unwrap().get("c").unwrap().clone();
+        assert_eq!(keys(&merged), ["y", "z", "x"]);
+        let value = |key: &str| merged.as_map().unwrap().get(key).unwrap().as_int().unwrap();
+        assert_eq!((value("x"), value("y"), value("z")), (3, 1, 2));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_where_it_is() {
+        assert_eq!(problem("a: 1\nb: 2\na: 3\n"), "3:1 duplicate key `a`");
+        assert!(problem("a: &a [1]\nb: {<<: *a}\n").contains("merges maps, not an integer"));
+        assert!(problem("a: &a [*a]\n").contains("inside of what it stands for"));
+        assert!(problem("[a]: 1\n").contains("must be a scalar"));
+        assert!(problem("a: 1\n---\nb: 2\n").contains("one document"));
+        assert!(problem("").contains("empty"));
+        assert!(problem("a: *nowhere\n").contains("not YAML"));
+    }
+
+    #[test]
+    fn alias_bombs_and_deep_nesting_are_refused() {
+        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..20 {
+            let below = format!("*a{}", level - 1);
+            bomb += &format!("a{level}: &a{level} [{}]\n", [below.as_str(); 10].join(", "));
+        }
+        assert!(problem(&bomb).contains("more than 500000 values"));
+        assert!(problem(&"[".repeat(100_000)).contains("deeper than 256"));
+        let mut chain = "a0: &a0 [x]\n".to_owned();
+        for level in 1..400 {
+            chain += &format!("a{level}: &a{level} [*a{}]\n", level - 1);
+        }
+        assert!(problem(&chain).contains("deeper than 256"));
+    }
+
+    #[test]
+    fn quoted_words_are_text() {
+        let root = tree("[true, \"true\", !!str true, 1, '1']");
+        let kinds: Vec<_> = root.as_seq().unwrap().items.iter().map(|n| n.data.type_name()).collect();
+        assert_eq!(kinds, ["a boolean", "a string", "a string", "an integer", "a string"]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "[a-c:&*<\\-\\[\\]{}, \n'\"|>#!?0-9]{0,80}") {
+            let (node, problems) = load(&text, 0);
+            prop_assert!(node.is_some() || !problems.is_empty());
+        }
+    }
+}
