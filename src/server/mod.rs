@@ -5,6 +5,8 @@ pub mod engine;
 pub mod flow;
 pub mod hub;
 pub mod junit;
+pub mod pipelines;
+pub mod state;
 pub mod store;
 
 use crate::cli::{Failure, Outcome};
