@@ -1,6 +1,8 @@
 //! The control plane: compiles configs, queues tasks by resource class, keeps logs and results.
 
+pub mod api;
 pub mod blobs;
+pub mod claim;
 pub mod engine;
 pub mod flow;
 pub mod hub;
