@@ -428,7 +428,13 @@ fn a_parked_runner_is_idle() {
             })
             .sum()
     };
-    let before = switches();
+    // The server has the claim a moment before the runner has gone to sleep.
+    let mut before = switches();
+    poll("a runner at rest", || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let now = switches();
+        if std::mem::replace(&mut before, now) == now { Ok(()) } else { Err(format!("{now} switches")) }
+    });
     std::thread::sleep(std::time::Duration::from_secs(3));
     assert_eq!(switches(), before, "nothing may wake it while it waits");
     assert_eq!(server.claims(), 1);
