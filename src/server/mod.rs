@@ -1,4 +1,9 @@
-//! The control plane.
+//! The control plane: compiles configs, queues tasks by resource class, keeps logs and results.
+
+pub mod blobs;
+pub mod engine;
+pub mod junit;
+pub mod store;
 
 use crate::cli::{Failure, Outcome};
 use std::ffi::OsString;
