@@ -8,6 +8,7 @@ use crate::protocol::{
 };
 use crate::server::flow;
 use crate::server::junit;
+use crate::server::listen::Peer;
 use crate::server::state::{Shared, now_ms, token_hash};
 use crate::server::store::status::{StepState, TaskState};
 use crate::server::store::{Effect, Tx, new_id};
@@ -21,7 +22,7 @@ use rusqlite::{OptionalExtension, params};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io::Read;
-use std::net::SocketAddr;
+
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -69,7 +70,7 @@ pub(super) async fn stopped(state: &Shared) {
 async fn claim(
     State(state): State<Shared>,
     token: ClassToken,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
     query: Numbers,
     Json(request): Json<ClaimRequest>,
 ) -> Answer<Response> {
