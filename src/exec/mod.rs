@@ -118,20 +118,22 @@ fn run(
         return Ok(exit::INTERRUPTED);
     }
     if screen.jobs().next().is_none() {
-        println!("nothing to run: every workflow or job of the config is filtered out here");
+        crate::cli::print("nothing to run: every workflow or job of the config is filtered out here\n")?;
         return Ok(exit::OK);
     }
     let folder = options.artifacts.clone().unwrap_or_else(|| root.join(".runlet"));
     let summary = results::collect(&client, person, &screen, &folder, options.artifacts.is_none())
         .map_err(Failure::new)?;
-    print!("{summary}");
+    crate::cli::print(&summary)?;
     if interrupts.count() > 0 {
         return Ok(exit::INTERRUPTED);
     }
     let good = screen.workflow_statuses().all(|status| status == "success");
     let waits = screen.workflow_statuses().any(|status| status == "on_hold");
     if waits {
-        println!("an approval is waiting, and nobody can give it here: the jobs behind it did not run");
+        crate::cli::print(
+            "an approval is waiting, and nobody can give it here: the jobs behind it did not run\n",
+        )?;
     }
     Ok(if good || waits && screen.jobs().all(|(_, job)| !job.failed()) { exit::OK } else { exit::FAILED })
 }

@@ -280,13 +280,29 @@ impl TaskRun {
         }
     }
 
+    /// Records a step that does not run. Start and end go together: nobody should see it running.
     fn skip(&mut self, index: usize, step: &Step) {
         let record = self.records;
-        let kind = if let Action::Run(_) = &step.action { "run" } else { kind_of(&step.action) };
-        if let Ok(log) = self.open(Some(index), &step.name, kind, None, 1, 0, false) {
-            log.close();
-        }
-        self.finished(record, &StepEnd { status: StepStatus::NotRun, ended: None, message: None });
+        self.records += 1;
+        self.reporter.events([
+            EventKind::StepStarted {
+                step: record,
+                index: Some(index as u32),
+                name: self.secrets.mask(&step.name),
+                kind: kind_of(&step.action).to_owned(),
+                command: None,
+                attempt: 1,
+                max_auto_reruns: 0,
+                background: false,
+            },
+            EventKind::StepFinished {
+                step: record,
+                status: StepStatus::NotRun,
+                exit_code: None,
+                signal: None,
+                message: None,
+            },
+        ]);
     }
 
     /// Opens the next record: its log, and the event that says so.

@@ -32,17 +32,18 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])
             .map_err(|e| Failure::new(format!("failed to handle signals: {e}")))?;
     let running = start(options.clone()).map_err(Failure::new)?;
-    println!("runlet: the control plane listens on {}", running.url);
+    let mut text = format!("runlet: the control plane listens on {}\n", running.url);
     if let Some(token) = &running.first_token {
         let path = running.keep_token(&options, token).map_err(Failure::new)?;
-        println!("runlet: this is the first start; the administrator's token is in `{}`", path.display());
-        println!("runlet: next, make a resource class and a token for its runners:");
-        println!(
-            "  curl -H \"Circle-Token: $(cat {})\" -H 'Content-Type: application/json' -d '{{\"resource_class\":\"acme/linux\"}}' {}/api/v3/runner/resource",
-            path.display(),
-            running.url
-        );
+        text.push_str(&format!(
+            "runlet: this is the first start; the administrator's token is in `{path}`\n\
+             runlet: next, make a resource class (and then a token for its runners, at `/api/v3/runner/token`):\n  \
+             curl -H \"Circle-Token: $(cat {path})\" -H 'Content-Type: application/json' -d '{{\"resource_class\":\"acme/linux\"}}' {url}/api/v3/runner/resource\n",
+            path = path.display(),
+            url = running.url
+        ));
     }
+    crate::cli::print(&text)?;
     signals.forever().next();
     log::info!("stopping");
     running.stop();

@@ -65,19 +65,19 @@ async fn tell(state: Shared, pipeline: String, sender: tokio::sync::mpsc::Sender
         changes.mark_unchanged();
         let id = pipeline.clone();
         let Ok((events, outputs, ended)) = state.store.read(move |c| snapshot(c, &id)).await else { return };
-        // Jobs and steps before output, ends of steps after it.
-        let (ends, starts): (Vec<_>, Vec<_>) = events.into_iter().partition(|(_, event)| is_end(event));
-        for (key, event) in starts {
-            if !send(&sender, &mut told, key, event).await {
-                return;
+        for (key, event) in events {
+            // Every step is told to run before its output, and to have ended after it, even one that did
+            // both since the last look.
+            if let Some(output) = outputs.get(&key) {
+                if !told.things.contains_key(&key)
+                    && !send(&sender, &mut told, key.clone(), started(&event)).await
+                {
+                    return;
+                }
+                if send_output(&state, &sender, &mut told, output).await.is_err() {
+                    return;
+                }
             }
-        }
-        for output in &outputs {
-            if send_output(&state, &sender, &mut told, output).await.is_err() {
-                return;
-            }
-        }
-        for (key, event) in ends {
             if !send(&sender, &mut told, key, event).await {
                 return;
             }
@@ -105,6 +105,18 @@ fn is_end(event: &WatchEvent) -> bool {
         WatchEvent::Step { ended_at_ms, .. } | WatchEvent::Job { ended_at_ms, .. } => ended_at_ms.is_some(),
         _ => false,
     }
+}
+
+/// A step as it was while it ran.
+fn started(event: &WatchEvent) -> WatchEvent {
+    let mut event = event.clone();
+    if let WatchEvent::Step { status, exit_code, ended_at_ms, message, .. } = &mut event {
+        if status != "not_run" {
+            "running".clone_into(status);
+        }
+        (*exit_code, *ended_at_ms, *message) = (None, None, None);
+    }
+    event
 }
 
 async fn send(
@@ -152,7 +164,8 @@ fn encode(event: &WatchEvent) -> Bytes {
     Bytes::from(format!("data: {}\n\n", serde_json::to_string(event).unwrap_or_default()))
 }
 
-type Snapshot = (Vec<(String, WatchEvent)>, Vec<StepOutput>, bool);
+/// Everything to tell in order, the steps among it, and whether all workflows have ended.
+type Snapshot = (Vec<(String, WatchEvent)>, HashMap<String, StepOutput>, bool);
 
 fn snapshot(c: &Connection, pipeline: &str) -> Result<Snapshot, Error> {
     let mut events = Vec::new();
@@ -194,7 +207,7 @@ fn snapshot(c: &Connection, pipeline: &str) -> Result<Snapshot, Error> {
     )?;
     let mut rows = query.query([pipeline])?;
     let mut steps = Vec::new();
-    let mut outputs = Vec::new();
+    let mut outputs = HashMap::new();
     while let Some(row) = rows.next()? {
         let (task, job_id, execution, step): (String, String, u32, u32) =
             (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
@@ -212,8 +225,9 @@ fn snapshot(c: &Connection, pipeline: &str) -> Result<Snapshot, Error> {
             ended_at_ms: row.get(11)?,
             message: row.get(12)?,
         };
-        steps.push((format!("{task}/{step}"), event));
-        outputs.push(StepOutput { task, job: job_id, execution, step });
+        let key = format!("{task}/{step}");
+        steps.push((key.clone(), event));
+        outputs.insert(key, StepOutput { task, job: job_id, execution, step });
     }
     // Ends of steps are told before the ends of their jobs.
     let (job_ends, mut all): (Vec<_>, Vec<_>) = events.into_iter().partition(|(_, event)| is_end(event));
