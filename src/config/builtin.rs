@@ -87,6 +87,9 @@ impl Compiler<'_> {
             Some(body) => Some(self.substitute(body, scope)?),
             None => None,
         };
+        if name == "deploy" {
+            self.warn(pos, "the step `deploy` is deprecated; it is run on the first parallel node only, use `run` with a condition");
+        }
         if let ("run" | "deploy", Some(node)) = (name, &body) {
             if node.as_scalar().is_some() {
                 let command = self.expect_text(node, "the command of `run`")?;
@@ -103,10 +106,7 @@ impl Compiler<'_> {
             "run" | "deploy" => {
                 allows_when = true;
                 let mut run = self.run(&fields)?;
-                if name == "deploy" {
-                    self.warn(pos, "the step `deploy` is deprecated; it is run on the first parallel node only, use `run` with a condition");
-                    run.first_node_only = true;
-                }
+                run.first_node_only = name == "deploy";
                 Action::Run(run)
             }
             "checkout" => self.checkout(&fields)?,

@@ -151,23 +151,23 @@ impl<'a> Compiler<'a> {
         let breaks = before.matches('\n').count();
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let content = scalar.text[line_start..].lines().next().unwrap_or_default();
-        let down = match scalar.style {
-            Style::Block => breaks + 1,
-            Style::Plain | Style::Quoted if breaks == 0 => 0,
-            Style::Plain | Style::Quoted => return pos,
+        let candidates: &[usize] = match scalar.style {
+            // The place of a block is its first line of text, or the line above.
+            Style::Block => &[breaks, breaks + 1],
+            Style::Plain | Style::Quoted if breaks == 0 => &[0],
+            Style::Plain | Style::Quoted => &[],
         };
-        let line = pos.line + u32::try_from(down).unwrap_or(0);
-        let source = self.line(Pos { line, ..pos });
-        let from = if down == 0 { (pos.column as usize).saturating_sub(1) } else { 0 };
-        let skipped: usize = source.chars().take(from).map(char::len_utf8).sum();
-        match source[skipped..].find(content) {
-            Some(found) => {
-                let chars = source[..skipped + found].chars().count()
-                    + scalar.text[line_start..offset.min(scalar.text.len())].chars().count();
-                Pos { line, column: u32::try_from(chars + 1).unwrap_or(1), ..pos }
+        for down in candidates {
+            let line = pos.line + u32::try_from(*down).unwrap_or(0);
+            let source = self.line(Pos { line, ..pos });
+            let from = if scalar.style == Style::Block { 0 } else { (pos.column as usize).saturating_sub(1) };
+            let skipped: usize = source.chars().take(from).map(char::len_utf8).sum();
+            if let Some(found) = source[skipped..].find(content) {
+                let chars = source[..skipped + found].chars().count() + before[line_start..].chars().count();
+                return Pos { line, column: u32::try_from(chars + 1).unwrap_or(1), ..pos };
             }
-            None => pos,
         }
+        pos
     }
 
     /// Runs `inside` with one more level in the trace of messages.
@@ -226,11 +226,11 @@ impl<'a> Compiler<'a> {
         for entry in &map.entries {
             if !known.contains(&&*entry.key) {
                 let choices = suggest::choices("keys", &entry.key, known.iter().copied());
-                let message = format!("unknown key `{}` in {what}{choices}", entry.key);
+                let key = &entry.key;
                 if error {
-                    self.error(entry.key_pos, message);
+                    self.error(entry.key_pos, format!("unknown key `{key}` in {what}{choices}"));
                 } else {
-                    self.warn(entry.key_pos, format!("{message}; it is ignored"));
+                    self.warn(entry.key_pos, format!("unknown key `{key}` in {what} is ignored{choices}"));
                 }
             }
         }

@@ -314,7 +314,7 @@ impl Compiler<'_> {
             return self.approval(entry, place, what);
         }
         let definition = self.entry_job(entry, scope, what)?;
-        let from_matrix = member.map(|member| member.arguments(entry.pos)).unwrap_or_default();
+        let from_matrix = member.map(|member| member.values.as_slice()).unwrap_or_default();
         let mut arguments: Vec<&Entry> = Vec::new();
         for option in options.entries.iter().filter(|option| !KEYS.contains(&&*option.key)) {
             if from_matrix.iter().any(|argument| argument.key == option.key) {
@@ -371,7 +371,7 @@ impl Compiler<'_> {
                 return Some(definition);
             }
             let message = self.not_found(Element::Job, &reference, 0);
-            self.warn(node.pos, format!("{message}; {what} is not overridden"));
+            self.warn(node.pos, format!("{what} is not overridden: {message}"));
         }
         let found = self.find(Element::Job, &entry.job, 0);
         if found.is_none() {

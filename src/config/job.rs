@@ -156,7 +156,9 @@ impl Compiler<'_> {
             Some(executor) => vec![&settings, &*executor.keys],
             None => vec![&settings],
         };
-        let resource_class = self.resource_class(&levels, label, pos);
+        // An executor that was not found has been reported; it would also have said where to run.
+        let missing = executor.is_none() && present(map, "executor").is_some();
+        let resource_class = if missing { None } else { self.resource_class(&levels, label, pos) };
         let shell = levels
             .iter()
             .find_map(|level| present(level, "shell").or_else(|| machine_key(level, "shell")))

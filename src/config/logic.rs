@@ -3,7 +3,7 @@
 use super::compiler::Compiler;
 use super::expression::{Pattern, parse};
 use super::scope::Scope;
-use super::value::{Data, Kind, Node};
+use super::value::{Data, Kind, Node, shorten};
 use super::{limits, suggest};
 
 /// Where a condition stands; it decides what a plain string means.
@@ -40,7 +40,10 @@ impl Compiler<'_> {
                 }
                 (Err(error), Place::Workflow) => {
                     let pos = self.place_in(node.pos, scalar, error.offset);
-                    self.error(pos, format!("{} in the expression `{}`", error.message, scalar.text.trim()));
+                    self.error(
+                        pos,
+                        format!("{} in the expression `{}`", error.message, shorten(scalar.text.trim())),
+                    );
                     return None;
                 }
             }

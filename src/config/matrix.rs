@@ -15,32 +15,28 @@ pub(crate) struct Matrix {
 
 /// One combination: the value of each parameter, in the order of the text.
 pub(crate) struct Member {
-    pub(crate) values: Vec<(Rc<str>, Node)>,
+    pub(crate) values: Vec<Entry>,
 }
 
 impl Member {
     /// The values as `matrix.` names.
     pub(crate) fn bindings(&self) -> Bindings {
-        self.values.iter().map(|(name, node)| (name.clone(), node.data.clone())).collect()
+        self.values.iter().map(|entry| (entry.key.clone(), entry.value.data.clone())).collect()
     }
 
     /// The end of a member's name: `-value1-value2`.
     pub(crate) fn suffix(&self) -> String {
-        self.values.iter().map(|(_, node)| format!("-{}", value_text(node))).collect()
+        self.values.iter().map(|entry| format!("-{}", value_text(&entry.value))).collect()
     }
 
     /// The value of a parameter as text.
     pub(crate) fn text(&self, parameter: &str) -> Option<String> {
-        self.values.iter().find(|(name, _)| &**name == parameter).map(|(_, node)| value_text(node))
-    }
-
-    /// The values as arguments.
-    pub(crate) fn arguments(&self, pos: Pos) -> Vec<Entry> {
-        let entry =
-            |(name, value): &(Rc<str>, Node)| Entry { key: name.clone(), key_pos: pos, value: value.clone() };
-        self.values.iter().map(entry).collect()
+        self.values.iter().find(|entry| &*entry.key == parameter).map(|entry| value_text(&entry.value))
     }
 }
+
+/// A parameter with its values.
+type Axis<'m> = (&'m Entry, Vec<Node>);
 
 /// A value as it was written; executors given as maps by their name.
 fn value_text(node: &Node) -> String {
@@ -67,7 +63,7 @@ impl Compiler<'_> {
             return None;
         };
         let parameters = self.expect_map(parameters, &format!("`parameters` of {what}"))?.clone();
-        let mut axes: Vec<(Rc<str>, Vec<Node>)> = Vec::new();
+        let mut axes: Vec<Axis<'_>> = Vec::new();
         for entry in &parameters.entries {
             let values = match &entry.value.data {
                 Data::Seq(seq) => seq.items.clone(),
@@ -87,7 +83,7 @@ impl Compiler<'_> {
                     format!("`{}` in {what} has no values, so there is no job", entry.key),
                 );
             }
-            axes.push((entry.key.clone(), values));
+            axes.push((entry, values));
         }
         if axes.is_empty() {
             self.error(node.pos, format!("`parameters` of {what} is empty"));
@@ -101,7 +97,7 @@ impl Compiler<'_> {
     fn exclusions(
         &mut self,
         node: Option<&Node>,
-        axes: &[(Rc<str>, Vec<Node>)],
+        axes: &[Axis<'_>],
         what: &str,
     ) -> Option<Vec<Vec<(usize, Node)>>> {
         let Some(node) = node else { return Some(Vec::new()) };
@@ -117,8 +113,8 @@ impl Compiler<'_> {
             let map = self.expect_map(item, &format!("an item of `exclude` of {what}"))?.clone();
             let mut wanted = Vec::new();
             for entry in &map.entries {
-                let Some(axis) = axes.iter().position(|(name, _)| *name == entry.key) else {
-                    let names: Vec<&str> = axes.iter().map(|(name, _)| &**name).collect();
+                let Some(axis) = axes.iter().position(|(axis, _)| axis.key == entry.key) else {
+                    let names: Vec<&str> = axes.iter().map(|(axis, _)| &*axis.key).collect();
                     let choices = super::suggest::choices("parameters", &entry.key, names);
                     self.error(
                         entry.key_pos,
@@ -138,7 +134,7 @@ impl Compiler<'_> {
     /// All combinations, the first parameter varying slowest.
     fn combinations(
         &mut self,
-        axes: &[(Rc<str>, Vec<Node>)],
+        axes: &[Axis<'_>],
         excluded: &[Vec<(usize, Node)>],
         pos: Pos,
     ) -> Option<Vec<Member>> {
@@ -164,8 +160,9 @@ impl Compiler<'_> {
                     );
                     return None;
                 }
-                let values =
-                    (0..axes.len()).map(|axis| (axes[axis].0.clone(), value(axis).clone())).collect();
+                let values = (0..axes.len())
+                    .map(|axis| Entry { value: value(axis).clone(), ..axes[axis].0.clone() })
+                    .collect();
                 members.push(Member { values });
             }
             // The last parameter turns fastest, like the last digit of a counter.

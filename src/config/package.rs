@@ -172,7 +172,8 @@ impl Compiler<'_> {
         {
             let word = element.word();
             let rule = "starts with a lower-case letter and has only those, digits, `_` and `-`";
-            self.error(pos, format!("`{name}` is not the name of a {word}: it {rule}"));
+            let article = if element == Element::Executor { "an" } else { "a" };
+            self.error(pos, format!("`{name}` is not the name of {article} {word}: it {rule}"));
         }
     }
 
@@ -206,6 +207,9 @@ impl Compiler<'_> {
     pub(crate) fn not_found(&self, element: Element, reference: &str, package: usize) -> String {
         let word = element.word();
         let Some(known) = self.packages.get(package) else { return format!("unknown {word} `{reference}`") };
+        if known.table(element).contains_key(reference) {
+            return format!("the {word} `{reference}` is an alias that leads to no {word}");
+        }
         let own = known.table(element).keys().map(|name| &**name);
         let builtin: &[&str] = if element == Element::Command { super::builtin::STEPS } else { &[] };
         let own = own.chain(builtin.iter().copied());

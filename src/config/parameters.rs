@@ -94,7 +94,14 @@ impl ParameterType {
                 return Ok(Data::string(""));
             }
             ParameterType::String if text.is_some() => {}
-            ParameterType::String => return Err("a string (quote it)".into()),
+            ParameterType::String => {
+                return Err(if scalar.is_some_and(|s| s.kind != Kind::Null) {
+                    "a string (quote it)"
+                } else {
+                    "a string"
+                }
+                .into());
+            }
             ParameterType::Boolean if node.as_bool().is_some() => {}
             ParameterType::Boolean if plain && matches!(text.map(|t| &**t), Some("y" | "Y")) => {
                 return Ok(Data::bool(true));

@@ -100,7 +100,7 @@ fn check_cron(text: &str) -> Result<(), String> {
             }
         }
         if !field.split(',').all(|value| number(value, name, least, most).is_some()) {
-            return Err(format!("`{field}` is not a {name} ({least} to {most})"));
+            return Err(format!("`{field}` is no value for the {name} ({least} to {most})"));
         }
     }
     Ok(())

@@ -88,7 +88,7 @@ impl Compiler<'_> {
             }
             if !pipeline::is_known(name) {
                 let hint = suggest::choices("pipeline values", name, pipeline::names());
-                self.warn(pos, format!("there is no pipeline value `{name}`{hint}; it is left empty"));
+                self.warn(pos, format!("`{name}` is no pipeline value and is left empty{hint}"));
             }
             return Ok(Value::Undefined);
         }

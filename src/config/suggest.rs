@@ -27,7 +27,10 @@ fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
         .iter()
         .filter(|candidate| candidate.len() <= 64)
         .map(|candidate| (distance(&name, &candidate.to_lowercase()), *candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.chars().count() / 4)
+        .filter(|(distance, candidate)| {
+            let length = candidate.chars().count();
+            *distance <= 1 + length / 4 && distance * 2 <= length
+        })
         .min()
         .map(|(_, candidate)| candidate)
 }

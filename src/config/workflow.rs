@@ -141,10 +141,9 @@ impl Compiler<'_> {
             }
         }
         let group = self.packages.first().and_then(|config| config.groups.get(&item.job).cloned());
-        let approval = item.options.get("type").is_some();
         match group {
-            Some(group) if !approval => self.group(&group, item, drafts),
-            _ => self.entry(item, &Place::default(), drafts),
+            Some(group) => self.group(&group, item, drafts),
+            None => self.entry(item, &Place::default(), drafts),
         }
     }
 
@@ -168,6 +167,10 @@ impl Compiler<'_> {
     fn implicit_workflow(&mut self, root: &Map, pos: Option<Pos>) -> Option<Workflow> {
         let jobs = present(root, "jobs");
         let build = jobs.and_then(Node::as_map).and_then(|jobs| jobs.entry("build"));
+        // A compiled config may have lost all its workflows to conditions.
+        if build.is_none() && !self.tags && pos.is_some() {
+            return None;
+        }
         let Some(build) = build else {
             let pos = pos.or(jobs.map(|node| node.pos)).unwrap_or(Pos { file: 0, line: 1, column: 1 });
             self.error(pos, "There are no workflows or build jobs in the config.");

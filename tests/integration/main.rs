@@ -1,6 +1,9 @@
 //! The integration tests: they drive the built program from outside.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+// The config compiler against its corpus, and against damaged configs.
+#[cfg(feature = "server")]
+mod config;
 // The machine runner: settings, log, claims, drain, lost task agents, restarts.
 mod machine;
 // What the modules share: a fake control plane, certificates, a proxy, the runner as a process.

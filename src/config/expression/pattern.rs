@@ -29,7 +29,7 @@ impl Pattern {
                 |error| {
                     let all = error.to_string();
                     let last = all.lines().last().unwrap_or_default();
-                    fail(last.strip_prefix("error: ").unwrap_or(last))
+                    fail(last.strip_prefix("error: ").unwrap_or(last).trim_end_matches('.'))
                 },
             )
         };

@@ -155,11 +155,18 @@ fn is_plain(text: &str) -> bool {
     let starts_well = first.is_ascii_alphanumeric() || matches!(first, '/' | '_' | '.' | '~' | '$');
     starts_well
         && resolve(text) == Kind::Str
+        && !looks_like_number(text)
         && !matches!(text, "y" | "Y" | "n" | "N")
         && text.chars().all(|c| c.is_ascii_alphanumeric() || " _./~$@+=,:;()*?!%^-".contains(c))
         && !text.ends_with([' ', ':'])
         && !text.contains(": ")
         && !text.starts_with("...")
+}
+
+/// Dates, times, versions and zero-padded numbers are text to this loader, but not to every other.
+fn looks_like_number(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_digit() || c == '.')
+        && text.chars().all(|c| c.is_ascii_digit() || "_.:eE+-".contains(c))
 }
 
 /// Whether a text of several lines survives a literal block.
