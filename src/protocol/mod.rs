@@ -12,7 +12,9 @@ pub mod job;
 pub mod resource_class;
 pub mod secret;
 pub mod task;
+pub mod task_input;
 pub mod transfer;
+pub mod watch;
 
 pub use claim::{ClaimRequest, Heartbeat, HeartbeatAnswer, LostTask};
 pub use event::{Event, EventKind, EventsAnswer, StepStatus};
@@ -22,7 +24,9 @@ pub use job::{Action, CheckoutMethod, Job, Run, Step, When};
 pub use resource_class::ResourceClass;
 pub use secret::Secret;
 pub use task::{Source, Task, Variable};
+pub use task_input::{TaskEndpoint, TaskInput, task_exit};
 pub use transfer::{ArtifactRecord, OutputAnswer, Refusal, RefusalCode, TestResultsRecord, UploadAnswer};
+pub use watch::WatchEvent;
 
 /// Version of the runner protocol. Sent by runners in `Runlet-Protocol`; a control plane that does not
 /// speak it answers 400 with [`RefusalCode::ProtocolMismatch`] and says which side to upgrade.

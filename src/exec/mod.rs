@@ -1,5 +1,7 @@
 //! `runlet exec`: the embedded default.
 
+mod snapshot;
+
 use crate::cli::{Failure, Outcome};
 use std::ffi::OsString;
 

@@ -1,0 +1,136 @@
+//! How a connection is made: name look-up, socket or proxy tunnel, then TLS with our own trust.
+//!
+//! The HTTP library brings the rest; its own TLS connector is not used because it copies every
+//! trusted certificate and cannot be told who to name in an error.
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use std::fmt;
+use std::io::{Read, Write};
+use std::sync::Arc;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{
+    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout,
+    TcpConnector, Transport, TransportAdapter,
+};
+
+/// The chain of connectors; without TLS settings only plain HTTP can be spoken.
+pub(super) fn chain(tls: Option<Arc<ClientConfig>>) -> impl Connector {
+    ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(Tls(tls))
+}
+
+struct Tls(Option<Arc<ClientConfig>>);
+
+impl<In: Transport> Connector<In> for Tls {
+    type Out = Either<In, TlsTransport>;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        chained: Option<In>,
+    ) -> Result<Option<Self::Out>, ureq::Error> {
+        let Some(transport) = chained else { return Ok(None) };
+        if !details.needs_tls() || transport.is_tls() {
+            return Ok(Some(Either::A(transport)));
+        }
+        let config = self.0.clone().ok_or(ureq::Error::TlsRequired)?;
+        let host = details.uri.host().unwrap_or_default();
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let name = ServerName::try_from(host).map_err(|_| ureq::Error::Tls("not a host name"))?;
+        let other = |error: rustls::Error| ureq::Error::Io(std::io::Error::other(error));
+        let mut connection = ClientConnection::new(config, name).map_err(other)?;
+        let mut socket = TransportAdapter::new(transport.boxed(), details.current_time.clone());
+        socket.set_timeout(details.timeout);
+        connection.complete_io(&mut socket)?;
+        let sizes = (details.config.input_buffer_size(), details.config.output_buffer_size());
+        let buffers = LazyBuffers::new(sizes.0, sizes.1);
+        Ok(Some(Either::B(TlsTransport { buffers, stream: StreamOwned::new(connection, socket) })))
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tls")
+    }
+}
+
+struct TlsTransport {
+    buffers: LazyBuffers,
+    stream: StreamOwned<ClientConnection, TransportAdapter>,
+}
+
+impl Transport for TlsTransport {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        self.stream.get_mut().set_timeout(timeout);
+        self.stream.write_all(&self.buffers.output()[..amount])?;
+        self.stream.flush()?;
+        Ok(())
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        self.stream.get_mut().set_timeout(timeout);
+        let amount = self.stream.read(self.buffers.input_append_buf())?;
+        self.buffers.input_appended(amount);
+        Ok(amount > 0)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.stream.get_mut().get_mut().is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for TlsTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsTransport")
+    }
+}
+
+/// Looks names up as the library does, and says so when that is what failed.
+#[derive(Debug, Default)]
+pub(super) struct Names(DefaultResolver);
+
+/// A name that could not be looked up.
+#[derive(Debug)]
+pub(super) struct UnknownHost {
+    /// The name: the control plane's or the proxy's.
+    pub(super) host: String,
+    /// The system's words.
+    pub(super) why: String,
+}
+
+impl fmt::Display for UnknownHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the name `{}` cannot be looked up: {}", self.host, self.why)
+    }
+}
+
+impl std::error::Error for UnknownHost {}
+
+impl Resolver for Names {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &ureq::config::Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        self.0.resolve(uri, config, timeout).map_err(|error| {
+            let why = match &error {
+                ureq::Error::Io(error) => error.to_string(),
+                ureq::Error::HostNotFound => "it has no address".to_owned(),
+                _ => return error,
+            };
+            let why = why.trim_start_matches("failed to lookup address information: ").to_owned();
+            let host = uri.host().unwrap_or_default().to_owned();
+            ureq::Error::Other(Box::new(UnknownHost { host, why }))
+        })
+    }
+}

@@ -1,0 +1,88 @@
+//! What a watching client is told: the events of `GET /api/v3/runs/{id}/events`.
+//!
+//! A server-sent event stream. A new watcher first gets the present state as the same kinds of event,
+//! then changes as they happen, and at last [`WatchEvent::End`]. An event replaces what an earlier one
+//! said of the same thing; output comes in order without holes for each step.
+
+use serde::{Deserialize, Serialize};
+
+/// One event, the `data` of a server-sent event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum WatchEvent {
+    /// A workflow appeared or changed.
+    Workflow {
+        /// UUID.
+        id: String,
+        /// From the config.
+        name: String,
+        /// `running`, `success`, `failed`, `on_hold`, ... as in API v2.
+        status: String,
+    },
+    /// A job appeared or changed.
+    Job {
+        /// UUID.
+        id: String,
+        /// Of the workflow.
+        workflow_id: String,
+        /// As expanded in its workflow.
+        name: String,
+        /// `blocked`, `queued`, `running`, `success`, `failed`, `on_hold`, ... as in API v2.
+        status: String,
+        /// Unix time in milliseconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        started_at_ms: Option<u64>,
+        /// Unix time in milliseconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ended_at_ms: Option<u64>,
+        /// Why it ended this way, when there is something to say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+    },
+    /// A step record appeared or changed.
+    Step {
+        /// UUID of the job.
+        job_id: String,
+        /// Parallel node, from 0.
+        execution: u32,
+        /// Step record.
+        step: u32,
+        /// Title.
+        name: String,
+        /// `run`, `checkout`, `spinup_environment`, ...
+        kind: String,
+        /// `running`, `success`, `failed`, `canceled`, `timedout`, `infrastructure_fail`, `not_run`.
+        status: String,
+        /// Exit code of the command.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exit_code: Option<i32>,
+        /// From 1.
+        attempt: u32,
+        /// True for background steps.
+        background: bool,
+        /// Unix time in milliseconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        started_at_ms: Option<u64>,
+        /// Unix time in milliseconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ended_at_ms: Option<u64>,
+        /// Why it ended this way.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+    },
+    /// A piece of a step's output.
+    Output {
+        /// UUID of the job.
+        job_id: String,
+        /// Parallel node, from 0.
+        execution: u32,
+        /// Step record.
+        step: u32,
+        /// Offset of the first byte.
+        offset: u64,
+        /// The bytes, base64: output need not be UTF-8.
+        data: String,
+    },
+    /// Every workflow has ended and everything was told.
+    End,
+}
