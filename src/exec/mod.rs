@@ -1,5 +1,7 @@
 //! `runlet exec`: the embedded default.
 
+mod options;
+mod render;
 mod snapshot;
 
 use crate::cli::{Failure, Outcome};

@@ -1,9 +1,163 @@
-//! One task from start to finish.
+//! One task from start to finish: the task agent, `runlet task`.
+//!
+//! It reads one [`TaskInput`] on standard input, runs the steps in order, streams their output and
+//! reports to the control plane by itself. The machine runner starts it and only waits. Nothing here
+//! knows of claims or settings.
 
-use crate::cli::{Failure, Outcome};
+mod act;
+mod checkout;
+pub mod child;
+pub mod environment;
+pub mod files;
+pub mod log;
+pub mod process;
+pub mod redactor;
+pub mod report;
+mod scratch;
+pub mod spool;
+pub mod task;
+
+use crate::cli::{Failure, Outcome, exit};
+use crate::http::{Client, Endpoint};
+use crate::protocol::Secret;
+use crate::protocol::task_input::{TaskInput, task_exit};
+use child::Message;
+use redactor::Secrets;
+use report::{Reporter, Wish};
 use std::ffi::OsString;
+use std::io::Read;
+use std::sync::mpsc;
+use task::TaskRun;
+
+/// Longest input that is read, in bytes.
+const LONGEST_INPUT: u64 = 64 * 1024 * 1024;
+
+const HELP: &str = "\
+Run one claimed task. The machine runner starts this; it is not meant for people.
+
+Usage: runlet task < INPUT
+
+INPUT is one JSON document with the claim, its token and the settings of the runner. The first TERM or
+INT cancels the task. Exit code 0 says that the outcome was reported, 75 that it could not be.
+";
 
 /// Runs `runlet task` with the arguments after the command.
-pub fn command(_args: Vec<OsString>) -> Outcome {
-    Err(Failure::new("`runlet task` is not built yet"))
+pub fn command(args: Vec<OsString>) -> Outcome {
+    match args.first().and_then(|arg| arg.to_str()) {
+        None => {}
+        Some("--help" | "-h") => return crate::cli::print(HELP),
+        Some(other) => return Err(Failure::usage(format!("`runlet task` takes no argument `{other}`"))),
+    }
+    let input = read_input().map_err(|why| Failure { code: exit::USAGE, message: why })?;
+    run(input)
+}
+
+fn read_input() -> Result<TaskInput, String> {
+    let mut text = Vec::new();
+    let read = std::io::stdin().take(LONGEST_INPUT).read_to_end(&mut text);
+    read.map_err(|e| format!("failed to read the task on standard input: {e}"))?;
+    // The error of a parser may quote its input, which holds tokens: only the place is told.
+    serde_json::from_slice(&text).map_err(|e| {
+        format!(
+            "failed to read the task on standard input: not what a runner writes (line {}, column {})",
+            e.line(),
+            e.column()
+        )
+    })
+}
+
+fn run(input: TaskInput) -> Outcome {
+    init_logging(&input);
+    process::adopt_descendants();
+    let endpoint = Endpoint {
+        url: input.endpoint.url.clone(),
+        ca_file: input.endpoint.ca_file.clone(),
+        client_certificate: input
+            .endpoint
+            .client_certificate_file
+            .clone()
+            .zip(input.endpoint.client_key_file.clone()),
+    };
+    let fail = |why: String| Failure { code: task_exit::NOT_REPORTED, message: why };
+    let client = Client::new(&endpoint).map_err(|e| fail(e.to_string()))?;
+    let (sender, receiver) = mpsc::channel();
+    forward_signals(sender.clone()).map_err(|e| fail(format!("failed to handle signals: {e}")))?;
+    let wishes = sender.clone();
+    let reporter = Reporter::start(
+        client,
+        input.task.id.clone(),
+        input.task.token.clone(),
+        input.task.heartbeat_wait_seconds,
+        move |wish| {
+            // The task may be over already; then nobody needs to know.
+            let _ = wishes.send(if wish == Wish::Cancel { Message::Cancel } else { Message::Lost });
+        },
+    )
+    .map_err(|e| fail(e.to_string()))?;
+
+    let secrets = secrets_of(&input);
+    let home = scratch::home();
+    let cleanup = input.cleanup_working_directory;
+    let (done, scratch) = match scratch::create(&input) {
+        Ok(scratch) => {
+            let mut task =
+                TaskRun::new(input, reporter.clone(), secrets, scratch.clone(), home, (sender, receiver));
+            let (status, message) = task.run();
+            let directory = cleanup.then(|| task.directory.clone());
+            let done = reporter.finish(status, message);
+            if let Some(directory) = directory {
+                scratch::remove_working_directory(&directory);
+            }
+            (done, Some(scratch))
+        }
+        Err(why) => {
+            ::log::error!("{why}");
+            (reporter.finish(crate::protocol::TaskStatus::InfrastructureFail, Some(why)), None)
+        }
+    };
+    if let Some(scratch) = scratch {
+        scratch::remove(&scratch);
+    }
+    // Given up by the control plane counts as reported: there is nothing left to say.
+    Ok(if done || reporter.is_lost() { task_exit::REPORTED } else { task_exit::NOT_REPORTED })
+}
+
+/// Values to mask: variables, what the control plane names, the task's token, credentials in the URL.
+fn secrets_of(input: &TaskInput) -> Secrets {
+    let task = &input.task;
+    let mut further = task.mask.clone();
+    further.push(task.token.clone());
+    if let Some(source) = &task.source {
+        let user_info = source.repository_url.split_once("://").and_then(|(_, rest)| rest.split('/').next());
+        if let Some((credentials, _)) = user_info.and_then(|host| host.rsplit_once('@')) {
+            let password = credentials.split_once(':').map_or(credentials, |(_, password)| password);
+            if password != "git" {
+                further.push(Secret::new(password));
+            }
+        }
+    }
+    Secrets::new(&task.variables, &further)
+}
+
+fn forward_signals(sender: mpsc::Sender<Message>) -> std::io::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let forward = move || {
+        for _ in signals.forever() {
+            if sender.send(Message::Cancel).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(forward)?;
+    Ok(())
+}
+
+fn init_logging(input: &TaskInput) {
+    let level =
+        input.log_level.as_deref().and_then(|level| level.parse().ok()).unwrap_or(::log::LevelFilter::Info);
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(level);
+    // Embedded twice in one process (tests), the first one stays.
+    let _ = builder.try_init();
 }

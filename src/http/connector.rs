@@ -1,12 +1,15 @@
-//! How a connection is made: name look-up, socket or proxy tunnel, then TLS with our own trust.
+//! How a connection is made: proxy tunnel or not, name look-up, socket, then TLS with our own trust.
 //!
-//! The HTTP library brings the rest; its own TLS connector is not used because it copies every
-//! trusted certificate and cannot be told who to name in an error.
+//! The HTTP library brings the rest. Its own TLS connector is not used because it copies every
+//! trusted certificate and cannot be told who to name in an error. Its own look-up is not used
+//! because it comes before every call, in a thread, even when a connection is at hand: a parked
+//! runner would wake for nothing.
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::fmt;
 use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
@@ -17,7 +20,7 @@ use ureq::unversioned::transport::{
 
 /// The chain of connectors; without TLS settings only plain HTTP can be spoken.
 pub(super) fn chain(tls: Option<Arc<ClientConfig>>) -> impl Connector {
-    ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default()).chain(Tls(tls))
+    ().chain(ConnectProxyConnector::default()).chain(Dial::default()).chain(Tls(tls))
 }
 
 struct Tls(Option<Arc<ClientConfig>>);
@@ -94,9 +97,79 @@ impl fmt::Debug for TlsTransport {
     }
 }
 
-/// Looks names up as the library does, and says so when that is what failed.
+/// Looks the name up and opens the socket.
 #[derive(Debug, Default)]
-pub(super) struct Names(DefaultResolver);
+struct Dial {
+    tcp: TcpConnector,
+    names: DefaultResolver,
+}
+
+impl<In: Transport> Connector<In> for Dial {
+    type Out = Either<In, Box<dyn Transport>>;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        chained: Option<In>,
+    ) -> Result<Option<Self::Out>, ureq::Error> {
+        if let Some(transport) = chained {
+            return Ok(Some(Either::A(transport)));
+        }
+        let details = ConnectionDetails {
+            uri: details.uri,
+            addrs: self.look_up(details)?,
+            config: details.config,
+            request_level: details.request_level,
+            resolver: details.resolver,
+            now: details.now,
+            timeout: details.timeout,
+            current_time: details.current_time.clone(),
+            run_connector: details.run_connector.clone(),
+            register_shutdown: details.register_shutdown.clone(),
+        };
+        let opened = Connector::<Box<dyn Transport>>::connect(&self.tcp, &details, None)?;
+        Ok(opened.map(|socket| Either::B(Box::new(socket) as Box<dyn Transport>)))
+    }
+}
+
+impl Dial {
+    fn look_up(&self, details: &ConnectionDetails) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let host = details.uri.host().unwrap_or_default();
+        if let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+            let default = if details.needs_tls() { 443 } else { 80 };
+            let mut found = self.names.empty();
+            found.push(SocketAddr::new(address, details.uri.port_u16().unwrap_or(default)));
+            return Ok(found);
+        }
+        self.names.resolve(details.uri, details.config, details.timeout).map_err(|error| {
+            let why = match &error {
+                ureq::Error::Io(error) => error.to_string(),
+                ureq::Error::HostNotFound => "it has no address".to_owned(),
+                ureq::Error::Timeout(_) => "no name server answered in time".to_owned(),
+                _ => return error,
+            };
+            let why = why.trim_start_matches("failed to lookup address information: ").to_owned();
+            ureq::Error::Other(Box::new(UnknownHost { host: host.to_owned(), why }))
+        })
+    }
+}
+
+/// Stands where the library looks names up before every call; [`Dial`] does it when it is needed.
+#[derive(Debug, Default)]
+pub(super) struct Later(DefaultResolver);
+
+impl Resolver for Later {
+    fn resolve(
+        &self,
+        _uri: &Uri,
+        _config: &ureq::config::Config,
+        _timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let mut nowhere = self.0.empty();
+        nowhere.push(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
+        Ok(nowhere)
+    }
+}
 
 /// A name that could not be looked up.
 #[derive(Debug)]
@@ -114,23 +187,3 @@ impl fmt::Display for UnknownHost {
 }
 
 impl std::error::Error for UnknownHost {}
-
-impl Resolver for Names {
-    fn resolve(
-        &self,
-        uri: &Uri,
-        config: &ureq::config::Config,
-        timeout: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        self.0.resolve(uri, config, timeout).map_err(|error| {
-            let why = match &error {
-                ureq::Error::Io(error) => error.to_string(),
-                ureq::Error::HostNotFound => "it has no address".to_owned(),
-                _ => return error,
-            };
-            let why = why.trim_start_matches("failed to lookup address information: ").to_owned();
-            let host = uri.host().unwrap_or_default().to_owned();
-            ureq::Error::Other(Box::new(UnknownHost { host, why }))
-        })
-    }
-}

@@ -80,7 +80,9 @@ fn io(error: &io::Error, host: &str) -> String {
             format!("`{host}` cannot be reached from here: {error}")
         }
         ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
-            format!("the connection to `{host}` was cut before an answer came")
+            format!(
+                "the connection to `{host}` was cut before an answer came; if it stays so, check scheme and port of `api.url`, and whether a client certificate is demanded"
+            )
         }
         _ => error.to_string(),
     }

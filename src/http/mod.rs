@@ -306,7 +306,7 @@ fn agent(
         .output_buffer_size(BUFFER_BYTES)
         .user_agent(concat!("runlet/", env!("CARGO_PKG_VERSION")))
         .build();
-    Ok(ureq::Agent::with_parts(config, connector::chain(tls), connector::Names::default()))
+    Ok(ureq::Agent::with_parts(config, connector::chain(tls), connector::Later::default()))
 }
 
 impl Response {

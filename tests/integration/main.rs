@@ -1,1 +1,9 @@
 //! The integration tests: they drive the built program from outside.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+// The machine runner: settings, log, claims, drain, lost task agents, restarts.
+mod machine;
+// What the modules share: a fake control plane, certificates, a proxy, the runner as a process.
+mod support;
+// Private authorities, bad certificates, client certificates, proxies.
+mod trust;

@@ -1,0 +1,72 @@
+//! The IO around the settings: the file, its permissions, the environment, the host.
+
+use super::{Host, Settings, resolve};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Read when no file is named and it exists.
+pub(super) const DEFAULT_FILE: &str = "/etc/circleci-runner/circleci-runner-config.yaml";
+
+/// The data directory of the packages.
+const PACKAGE_DIRECTORY: &str = "/var/lib/circleci-runner";
+
+/// Largest settings file, in bytes.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// Loads the settings from `file` (or the default one when it exists) and the environment. The error
+/// is one line for people.
+pub fn load(file: Option<&Path>) -> Result<Settings, String> {
+    let default = PathBuf::from(DEFAULT_FILE);
+    let path = match file {
+        Some(path) => Some(path),
+        None => default.exists().then_some(default.as_path()),
+    };
+    let text = path.map(read).transpose()?;
+    let shown = path.map(|path| path.display().to_string()).unwrap_or_default();
+    let given = text.as_deref().map(|text| (shown.as_str(), text));
+    let environment = |name: &str| std::env::var(name).ok();
+    let read_token = |path: &Path| fs::read_to_string(path).map_err(|error| error.to_string());
+    let host = Host {
+        name: host_name(),
+        home: environment("HOME").filter(|home| home.starts_with('/')),
+        state_home: environment("XDG_STATE_HOME"),
+        package_directory: Path::new(PACKAGE_DIRECTORY).is_dir().then(|| PACKAGE_DIRECTORY.into()),
+    };
+    let mut settings = resolve(given, &environment, &host, &read_token)?;
+    if let (Some(path), Some(text)) = (path, &text) {
+        if text.contains(settings.token.expose()) && readable_by_others(path) {
+            settings.warnings.push(format!(
+                "`{}` holds a token and can be read by everyone on this host; `chmod o-r` it",
+                path.display()
+            ));
+        }
+    }
+    Ok(settings)
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let fail = |why: String| format!("cannot read the settings file `{}`: {why}", path.display());
+    let length = fs::metadata(path).map_err(|error| fail(error.to_string()))?.len();
+    if length > MAX_FILE_BYTES {
+        return Err(fail(format!("it has {length} bytes; is it the right file?")));
+    }
+    let bytes = fs::read(path).map_err(|error| fail(error.to_string()))?;
+    String::from_utf8(bytes)
+        .map_err(|error| fail(format!("it is not UTF-8 text (byte {})", error.utf8_error().valid_up_to())))
+}
+
+#[cfg(unix)]
+fn readable_by_others(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
+}
+
+#[cfg(not(unix))]
+fn readable_by_others(_path: &Path) -> bool {
+    false
+}
+
+/// The host's name as the kernel has it; empty when it has none.
+pub(in crate::agent) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

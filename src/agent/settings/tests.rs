@@ -1,0 +1,191 @@
+#![expect(clippy::unwrap_used)]
+
+use super::*;
+use log::LevelFilter;
+use std::path::Path;
+
+const MINIMAL: &str = "api:\n  auth_token: abc\n";
+
+fn host() -> Host {
+    Host { name: "big iron".into(), home: Some("/home/ci".into()), ..Host::default() }
+}
+
+fn with(text: &str, variables: &[(&str, &str)]) -> Result<Settings, String> {
+    let environment =
+        |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+    resolve(Some(("c.yaml", text)), &environment, &host(), &|path| {
+        if path == Path::new("/token") { Ok("from-file\n".to_owned()) } else { Err("gone".to_owned()) }
+    })
+}
+
+#[test]
+fn a_token_is_all_that_is_needed() {
+    let settings = with(MINIMAL, &[]).unwrap();
+    assert_eq!(settings.token.expose(), "abc");
+    assert_eq!(settings.endpoint.url, DEFAULT_URL);
+    assert_eq!(settings.name, "big-iron");
+    assert_eq!(settings.mode, Mode::Continuous);
+    assert_eq!(settings.working_directory, Path::new("/home/ci/.local/share/runlet/workdir"));
+    assert_eq!(settings.task_agent_directory.as_deref(), Some(Path::new("/home/ci/.local/libexec/circleci")));
+    assert_eq!(settings.state_directory.as_deref(), Some(Path::new("/home/ci/.local/state/runlet")));
+    assert_eq!(settings.max_run_time, Duration::from_secs(18000));
+    assert_eq!(settings.idle_timeout, None);
+    assert!(!settings.cleanup_working_directory && !settings.use_home_ssh_dir_for_checkout_keys);
+    assert_eq!(settings.logging, logging::Options::default());
+    assert_eq!(settings.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn every_key_is_read_from_the_file() {
+    let text = "
+api: {auth_token: abc, url: 'https://ci.example/', ca_file: /ca.pem, client_certificate: /c.pem, client_key: ~/k.pem}
+runner:
+  name: a.b(c)-_1
+  mode: single-task
+  working_directory: /w/%s
+  cleanup_working_directory: true
+  task_agent_directory: /agents
+  cache_task_agent: yes
+  command_prefix: [sudo, -niHu, me, --]
+  use_home_ssh_dir_for_checkout_keys: true
+  max_run_time: 1h30m
+  idle_timeout: 10m
+  ssh: {advertise_addr: 'h:54782'}
+  state_directory: /state
+  disable_auto_update: true
+logging: {level: debug, format: json, file: /var/log/r.log}
+";
+    let settings = with(text, &[]).unwrap();
+    assert_eq!(settings.endpoint.url, "https://ci.example");
+    assert_eq!(settings.endpoint.ca_file, Some("/ca.pem".into()));
+    assert_eq!(settings.endpoint.client_certificate, Some(("/c.pem".into(), "/home/ci/k.pem".into())));
+    assert_eq!(settings.name, "a.b(c)-_1");
+    assert_eq!(settings.mode, Mode::SingleTask);
+    assert_eq!(settings.working_directory, Path::new("/w/%s"), "`%s` is literal");
+    assert!(settings.cleanup_working_directory && settings.use_home_ssh_dir_for_checkout_keys);
+    assert_eq!(settings.task_agent_directory, Some("/agents".into()));
+    assert_eq!(settings.command_prefix, ["sudo", "-niHu", "me", "--"]);
+    assert_eq!(settings.max_run_time, Duration::from_secs(5400));
+    assert_eq!(settings.idle_timeout, Some(Duration::from_secs(600)));
+    assert_eq!(settings.ssh_advertise_addr.as_deref(), Some("h:54782"));
+    assert_eq!(settings.state_directory, Some("/state".into()));
+    assert_eq!(settings.logging.level, LevelFilter::Debug);
+    assert_eq!(settings.logging.format, logging::Format::Json);
+    assert_eq!(settings.logging.file, Some("/var/log/r.log".into()));
+}
+
+#[test]
+fn a_variable_beats_the_file_and_the_launch_agents_variables_are_known() {
+    let text = "api: {auth_token: file}\nrunner: {name: file, mode: single-task}\nlogging: {file: /x}\n";
+    let settings = with(
+        text,
+        &[
+            ("LAUNCH_AGENT_API_AUTH_TOKEN", "launch"),
+            ("CIRCLECI_API_TOKEN", "image"),
+            ("CIRCLECI_RUNNER_NAME", "variable"),
+            ("LAUNCH_AGENT_RUNNER_NAME", "weaker"),
+            ("CIRCLECI_RUNNER_MODE", ""),
+            ("LAUNCH_AGENT_RUNNER_COMMAND_PREFIX", "sudo -u 'a b'"),
+            ("USE_HOME_SSH_DIR_FOR_CHECKOUT_KEYS", "1"),
+            ("CIRCLECI_RUNNER_LOGGING_FILE", "-"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(settings.token.expose(), "launch");
+    assert_eq!(settings.name, "variable");
+    assert_eq!(settings.mode, Mode::SingleTask, "an empty variable is unset");
+    assert_eq!(settings.command_prefix, ["sudo", "-u", "a b"]);
+    assert!(settings.use_home_ssh_dir_for_checkout_keys);
+    assert_eq!(settings.logging.file, None);
+    let settings = with("", &[("CIRCLECI_API_TOKEN", "image"), ("CIRCLECI_RESOURCE_CLASS", "a/b")]).unwrap();
+    assert_eq!((settings.token.expose(), settings.warnings.len()), ("image", 0));
+}
+
+#[test]
+fn the_token_may_be_in_a_file_of_its_own() {
+    let settings = with("api: {auth_token_file: /token}", &[]).unwrap();
+    assert_eq!(settings.token.expose(), "from-file");
+    let settings =
+        with("api: {auth_token_file: /token}", &[("CIRCLECI_RUNNER_API_AUTH_TOKEN", "v")]).unwrap();
+    assert_eq!(settings.token.expose(), "v");
+    let settings = with(MINIMAL, &[("CIRCLECI_RUNNER_API_AUTH_TOKEN_FILE", "/token")]).unwrap();
+    assert_eq!(settings.token.expose(), "from-file");
+}
+
+#[test]
+fn errors_name_place_key_value_and_choices() {
+    for (text, expected) in [
+        ("runner: {name: x}", "no resource class token: set `api.auth_token`"),
+        ("api:\n  auth_token: << AUTH_TOKEN >>\n", "c.yaml:2:3: `api.auth_token` is still the placeholder"),
+        ("api: {auth_token: 'a b'}", "c.yaml:1:7: `api.auth_token` is not a token"),
+        ("api: {auth_token: [a]}", "c.yaml:1:7: `api.auth_token` is"),
+        ("api: {auth_token: a, auth_token_file: /token}", "are both set"),
+        ("api: {auth_token_file: /nowhere}", "cannot read `/nowhere`: gone"),
+        ("api: {auth_token: a, url: ci.example}", "c.yaml:1:22: `api.url`: `ci.example` is not the address"),
+        ("api: {auth_token: a, client_key: /k}", "`api.client_key` is set without"),
+        (
+            "api: {auth_token: a}\nrunner: {mode: once}",
+            "c.yaml:2:10: `runner.mode` is `once`: expected `continuous` or `single-task`",
+        ),
+        ("api: {auth_token: a}\nrunner: {name: 'a b'}", "`runner.name` is `a b`: expected letters"),
+        ("api: {auth_token: a}\nrunner: {name: ''}", "`runner.name` is ``: expected 1 to 255"),
+        ("api: {auth_token: a}\nrunner: {working_directory: w}", "expected an absolute path"),
+        ("api: {auth_token: a}\nrunner: {working_directory: '~/w'}", "expected an absolute path"),
+        ("api: {auth_token: a}\nrunner: {max_run_time: 5}", "`5`: expected a duration"),
+        ("api: {auth_token: a}\nrunner: {max_run_time: 0s}", "expected more than nothing"),
+        ("api: {auth_token: a}\nrunner: {cleanup_working_directory: maybe}", "expected `true` or `false`"),
+        ("api: {auth_token: a}\nrunner: {command_prefix: ['']}", "names no program"),
+        ("api: {auth_token: a}\nrunner: {name: [a, b]}", "expected a single value"),
+        ("api: {auth_token: a}\nlogging: {level: loud}", "`loud`: expected `debug`"),
+        ("api: {auth_token: a}\nlogging: {format: xml}", "`xml`: expected `color`"),
+        ("api: {auth_token: a\n", "c.yaml:"),
+    ] {
+        let error = with(text, &[]).unwrap_err();
+        assert!(error.contains(expected), "{text}\n  found:  {error}\n  wanted: {expected}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+    let error = with(MINIMAL, &[("CIRCLECI_RUNNER_MODE", "x")]).unwrap_err();
+    assert!(error.starts_with("CIRCLECI_RUNNER_MODE is `x`"), "{error}");
+}
+
+#[test]
+fn a_token_never_stands_in_an_error() {
+    let error = with("api: {auth_token: 'hunter2 hunter2'}", &[]).unwrap_err();
+    assert!(!error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn unknown_keys_are_told_and_ignored() {
+    let settings = with("api: {auth_token: a, colour: red}\nname: x\n", &[]).unwrap();
+    assert_eq!(
+        settings.warnings,
+        [
+            "c.yaml:1:22: unknown key `api.colour` is ignored",
+            "c.yaml:2:1: unknown key `name` is ignored (did you mean `runner.name`?)"
+        ]
+    );
+}
+
+#[test]
+fn a_host_without_home_or_name_needs_more_settings() {
+    let bare = |text: &str| resolve(Some(("c", text)), &|_| None, &Host::default(), &|_| Err(String::new()));
+    assert!(bare(MINIMAL).unwrap_err().contains("`runner.name` is not set"));
+    let text = "api: {auth_token: a}\nrunner: {name: x}";
+    assert!(bare(text).unwrap_err().contains("`runner.working_directory` is not set"));
+    let settings = bare("api: {auth_token: a}\nrunner: {name: x, working_directory: /w/d}").unwrap();
+    assert_eq!(settings.state_directory, Some("/w/.runlet".into()));
+    assert_eq!(settings.task_agent_directory, None);
+}
+
+#[test]
+fn the_packages_directory_is_the_default_where_it_exists() {
+    let host = Host { package_directory: Some("/var/lib/circleci-runner".into()), ..host() };
+    let settings = resolve(Some(("c", MINIMAL)), &|_| None, &host, &|_| Err(String::new())).unwrap();
+    assert_eq!(settings.working_directory, Path::new("/var/lib/circleci-runner/workdir"));
+}
+
+#[test]
+fn variables_that_hold_a_token_are_known() {
+    let names: Vec<_> = token_variables().collect();
+    assert!(names.contains(&"CIRCLECI_API_TOKEN") && names.contains(&"LAUNCH_AGENT_API_AUTH_TOKEN"));
+}

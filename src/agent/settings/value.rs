@@ -1,0 +1,147 @@
+//! Readers of single values: text to a checked value, or the reason why not.
+//!
+//! The reasons complete the sentence "`key` is `value` (...)"; whoever calls them adds key and place.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Most characters of a runner's name.
+const MAX_NAME: usize = 255;
+
+/// The spellings of YAML and of Go.
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" | "t" | "y" => Ok(true),
+        "false" | "no" | "off" | "0" | "f" | "n" => Ok(false),
+        _ => Err("expected `true` or `false`".to_owned()),
+    }
+}
+
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    crate::protocol::duration::parse(text)
+        .map_err(|_| "expected a duration such as `90s`, `10m` or `1h30m20s`".to_owned())
+}
+
+pub(super) fn absolute(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err("expected an absolute path, beginning with `/`".to_owned())
+    }
+}
+
+/// An absolute path, or one below the home directory written with `~/`.
+pub(super) fn path(text: &str, home: Option<&str>) -> Result<PathBuf, String> {
+    let Some(rest) = text.strip_prefix("~/").or((text == "~").then_some("")) else { return absolute(text) };
+    match home {
+        Some(home) => Ok(PathBuf::from(home).join(rest)),
+        None => Err("`~` has no meaning here: HOME is not set".to_owned()),
+    }
+}
+
+fn fits_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || ".()-_".contains(c)
+}
+
+pub(super) fn name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > MAX_NAME {
+        return Err(format!("expected 1 to {MAX_NAME} characters"));
+    }
+    match text.chars().find(|c| !fits_name(*c)) {
+        Some(_) => Err("expected letters, digits, `.`, `(`, `)`, `-` and `_` only".to_owned()),
+        None => Ok(text.to_owned()),
+    }
+}
+
+/// A host name as a runner's name: whatever does not fit becomes `-`.
+pub(super) fn name_of_host(host: &str) -> Option<String> {
+    let name: String = host.chars().take(MAX_NAME).map(|c| if fits_name(c) { c } else { '-' }).collect();
+    (!name.is_empty() && name != "(none)").then_some(name)
+}
+
+pub(super) fn host_and_port(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text.to_owned()),
+        _ => Err("expected `host:port`".to_owned()),
+    }
+}
+
+/// A list in one variable: a JSON list of strings, or words as a shell would split them.
+pub(super) fn list(text: &str) -> Result<Vec<String>, String> {
+    if text.trim_start().starts_with('[') {
+        return serde_json::from_str(text).map_err(|_| "expected a JSON list of strings".to_owned());
+    }
+    let mut words: Vec<String> = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut characters = text.chars();
+    let unfinished = || "it ends within a quote".to_owned();
+    while let Some(c) = characters.next() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (Some('\''), c) => word.get_or_insert_default().push(c),
+            (_, '\\') => word.get_or_insert_default().push(characters.next().ok_or_else(unfinished)?),
+            (Some(_), c) => word.get_or_insert_default().push(c),
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (None, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    if quote.is_some() {
+        return Err(unfinished());
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_json_or_words() {
+        assert_eq!(list("sudo -niHu 'a b' --").unwrap(), ["sudo", "-niHu", "a b", "--"]);
+        assert_eq!(list(" \"x\\\"y\" a\\ b '' ").unwrap(), ["x\"y", "a b", ""]);
+        assert_eq!(list(r#"["env", "A=b c"]"#).unwrap(), ["env", "A=b c"]);
+        assert_eq!(list("").unwrap(), [""; 0]);
+        for bad in ["'a", "a \"b", "a\\", "[1]", "[\"a\""] {
+            assert!(list(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_are_checked_and_host_names_cleaned() {
+        assert!(name("a.b(c)-_9").is_ok());
+        for bad in ["", "a b", "ä", "a/b", &"x".repeat(256)] {
+            assert!(name(bad).is_err(), "{bad}");
+        }
+        assert_eq!(name_of_host("köln:1").as_deref(), Some("k-ln-1"));
+        assert_eq!(name_of_host(""), None);
+        assert_eq!(name_of_host("(none)"), None);
+    }
+
+    #[test]
+    fn paths_are_absolute_or_below_home() {
+        assert_eq!(path("~/x", Some("/home/a")), Ok(PathBuf::from("/home/a/x")));
+        assert_eq!(path("/x", None), Ok(PathBuf::from("/x")));
+        assert!(path("~/x", None).unwrap_err().contains("HOME"));
+        assert!(path("x", Some("/h")).is_err() && path("~a/x", Some("/h")).is_err());
+    }
+
+    #[test]
+    fn small_values() {
+        assert_eq!((boolean("True"), boolean("0")), (Ok(true), Ok(false)));
+        assert!(boolean("maybe").is_err() && boolean("").is_err());
+        assert!(
+            host_and_port("[::1]:54782").is_ok()
+                && host_and_port("h:x").is_err()
+                && host_and_port(":1").is_err()
+        );
+        assert!(duration("1 day").is_err());
+    }
+}

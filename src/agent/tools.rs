@@ -1,0 +1,62 @@
+//! `runner.task_agent_directory`: the in-job commands `circleci-agent` and `circleci`, links to the
+//! running program. Best effort: without it the task agent makes a directory of its own.
+
+use super::settings::Settings;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// The names under which steps call this program.
+const NAMES: [&str; 2] = ["circleci-agent", "circleci"];
+
+/// Puts the links in place; `None` when that is not possible, which is no failure.
+pub(super) fn prepare(settings: &Settings, program: &Path) -> Option<PathBuf> {
+    let directory = settings.task_agent_directory.as_ref()?;
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    if !settings.command_prefix.is_empty() && home.is_some_and(|home| directory.starts_with(home)) {
+        // The user behind the prefix may not look into this user's home.
+        return None;
+    }
+    let linked = fs::create_dir_all(directory)
+        .and_then(|()| NAMES.iter().try_for_each(|name| link(program, &directory.join(name))));
+    match linked {
+        Ok(()) => Some(directory.clone()),
+        Err(error) => {
+            log::debug!("no in-job commands in `{}`: {error}", directory.display());
+            None
+        }
+    }
+}
+
+/// Replaces an older link, but nothing else: the file may be another product's.
+fn link(program: &Path, path: &Path) -> std::io::Result<()> {
+    match fs::read_link(path) {
+        Ok(target) if target == program => return Ok(()),
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(_) => return Err(std::io::Error::other(format!("`{}` is not a link", path.display()))),
+    }
+    let temporary = path.with_extension(format!("new-{}", std::process::id()));
+    let _ = fs::remove_file(&temporary);
+    std::os::unix::fs::symlink(program, &temporary)?;
+    fs::rename(&temporary, path)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_follow_the_program_and_spare_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("circleci");
+        link(Path::new("/old"), &path).unwrap();
+        link(Path::new("/new"), &path).unwrap();
+        assert_eq!(fs::read_link(&path).unwrap(), Path::new("/new"));
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "another product").unwrap();
+        assert!(link(Path::new("/new"), &path).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "another product");
+    }
+}

@@ -1,0 +1,426 @@
+//! What a person sees while a pipeline runs: watch events in, text out. No IO, time passed in.
+//!
+//! Lines carry the name of their job when there are several. On a terminal there is colour and one
+//! progress line at the bottom; elsewhere the lines are plain and nothing is ever redrawn.
+
+use crate::protocol::WatchEvent;
+use std::collections::BTreeMap;
+
+/// A line that is still without its end is written out at this length, in bytes.
+const LONGEST_LINE: usize = 64 * 1024;
+
+/// How to draw.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Style {
+    /// Colours, and a progress line.
+    pub terminal: bool,
+    /// Columns of the terminal.
+    pub width: usize,
+}
+
+/// The screen.
+pub(super) struct Screen {
+    style: Style,
+    jobs: BTreeMap<String, JobView>,
+    steps: BTreeMap<(String, u32, u32), StepView>,
+    order: Vec<String>,
+    workflows: BTreeMap<String, (String, String)>,
+    progress_drawn: bool,
+    out: Vec<u8>,
+}
+
+/// What is known of a job.
+#[derive(Clone, Debug, Default)]
+pub(super) struct JobView {
+    /// Expanded name.
+    pub name: String,
+    /// API v2 status.
+    pub status: String,
+    /// Unix time in milliseconds.
+    pub started_at_ms: Option<u64>,
+    /// Unix time in milliseconds.
+    pub ended_at_ms: Option<u64>,
+    /// Why it ended this way.
+    pub message: Option<String>,
+    nodes: u32,
+}
+
+#[derive(Default)]
+struct StepView {
+    name: String,
+    kind: String,
+    status: String,
+    started_at_ms: Option<u64>,
+    partial: Vec<u8>,
+    headed: bool,
+}
+
+impl Screen {
+    pub(super) fn new(style: Style) -> Self {
+        Self {
+            style,
+            jobs: BTreeMap::new(),
+            steps: BTreeMap::new(),
+            order: Vec::new(),
+            workflows: BTreeMap::new(),
+            progress_drawn: false,
+            out: Vec::new(),
+        }
+    }
+
+    /// Jobs in order of appearance, as `(id, view)`.
+    pub(super) fn jobs(&self) -> impl Iterator<Item = (&str, &JobView)> {
+        self.order.iter().filter_map(|id| Some((id.as_str(), self.jobs.get(id)?)))
+    }
+
+    /// Workflow statuses.
+    pub(super) fn workflow_statuses(&self) -> impl Iterator<Item = &str> {
+        self.workflows.values().map(|(_, status)| status.as_str())
+    }
+
+    /// Ids of the workflows.
+    pub(super) fn workflow_ids(&self) -> impl Iterator<Item = &str> {
+        self.workflows.keys().map(String::as_str)
+    }
+
+    /// Takes one event in; `output` is the decoded data of an output event.
+    pub(super) fn event(&mut self, event: WatchEvent, output: &[u8]) {
+        match event {
+            WatchEvent::Workflow { id, name, status } => {
+                self.workflows.insert(id, (name, status));
+            }
+            WatchEvent::Job { id, name, status, started_at_ms, ended_at_ms, message, .. } => {
+                if !self.jobs.contains_key(&id) {
+                    self.order.push(id.clone());
+                }
+                let view = self.jobs.entry(id.clone()).or_default();
+                let changed = view.status != status;
+                view.name = name;
+                view.status = status;
+                view.started_at_ms = started_at_ms;
+                view.ended_at_ms = ended_at_ms;
+                view.message = message;
+                if changed {
+                    self.job_changed(&id);
+                }
+            }
+            WatchEvent::Step {
+                job_id,
+                execution,
+                step,
+                name,
+                kind,
+                status,
+                exit_code,
+                attempt,
+                started_at_ms,
+                ended_at_ms,
+                message,
+                ..
+            } => {
+                if let Some(job) = self.jobs.get_mut(&job_id) {
+                    job.nodes = job.nodes.max(execution + 1);
+                }
+                let key = (job_id, execution, step);
+                let view = self.steps.entry(key.clone()).or_default();
+                let ended = view.status != status && status != "running";
+                view.name = if attempt > 1 { format!("{name} (attempt {attempt})") } else { name };
+                view.kind = kind;
+                view.status = status;
+                view.started_at_ms = started_at_ms;
+                if view.kind != "spinup_environment" && view.status != "not_run" {
+                    self.head(&key);
+                }
+                if ended {
+                    self.step_ended(&key, exit_code, ended_at_ms, message.as_deref());
+                }
+            }
+            WatchEvent::Output { job_id, execution, step, .. } => {
+                let key = (job_id, execution, step);
+                let Some(view) = self.steps.get_mut(&key) else { return };
+                // The spin-up record matters only when something went wrong there; its message says so.
+                if view.kind == "spinup_environment" {
+                    return;
+                }
+                let mut partial = std::mem::take(&mut view.partial);
+                partial.extend_from_slice(output);
+                let mut rest = &partial[..];
+                while let Some(end) = rest.iter().position(|&b| b == b'\n') {
+                    self.output_line(&key, &rest[..end]);
+                    rest = &rest[end + 1..];
+                }
+                while rest.len() > LONGEST_LINE {
+                    self.output_line(&key, &rest[..LONGEST_LINE]);
+                    rest = &rest[LONGEST_LINE..];
+                }
+                let rest = rest.to_vec();
+                if let Some(view) = self.steps.get_mut(&key) {
+                    view.partial = rest;
+                }
+            }
+            WatchEvent::End => {}
+        }
+    }
+
+    /// The text since the last call, with the progress line redrawn below it.
+    pub(super) fn take(&mut self, now_ms: u64) -> Vec<u8> {
+        let lines = std::mem::take(&mut self.out);
+        if !self.style.terminal {
+            return lines;
+        }
+        let mut text = Vec::with_capacity(lines.len() + 256);
+        if self.progress_drawn {
+            text.extend_from_slice(b"\r\x1b[2K");
+            self.progress_drawn = false;
+        }
+        text.extend_from_slice(&lines);
+        if let Some(progress) = self.progress(now_ms) {
+            text.extend_from_slice(progress.as_bytes());
+            self.progress_drawn = true;
+        }
+        text
+    }
+
+    fn progress(&self, now_ms: u64) -> Option<String> {
+        let running: Vec<_> = self.jobs().filter(|(_, job)| job.status == "running").collect();
+        if running.is_empty() {
+            return None;
+        }
+        let done = self.jobs.values().filter(|job| job.ended_at_ms.is_some()).count();
+        let mut text = format!("[{done}/{}]", self.jobs.len());
+        for (_, job) in running {
+            let seconds = job.started_at_ms.map_or(0, |started| now_ms.saturating_sub(started) / 1000);
+            text.push_str(&format!("  {} {seconds}s", job.name));
+        }
+        let shown: String = text.chars().take(self.style.width.saturating_sub(1)).collect();
+        Some(self.paint("2", &shown))
+    }
+
+    fn job_changed(&mut self, id: &str) {
+        let Some(job) = self.jobs.get(id).cloned() else { return };
+        let took = match (job.started_at_ms, job.ended_at_ms) {
+            (Some(started), Some(ended)) => format!(" in {}", seconds(ended.saturating_sub(started))),
+            _ => String::new(),
+        };
+        let why = job.message.as_deref().map_or_else(String::new, |why| format!(": {why}"));
+        let text = match job.status.as_str() {
+            "success" => self.paint("32", &format!("= success{took}")),
+            "running" | "blocked" | "queued" | "not_running" => return,
+            "not_run" => self.paint("2", &format!("= not run{why}")),
+            "on_hold" => self.paint("33", "= waits for approval"),
+            other => self.paint("31", &format!("= {}{took}{why}", other.replace('_', " "))),
+        };
+        self.line(id, 0, text.as_bytes());
+    }
+
+    fn head(&mut self, key: &(String, u32, u32)) {
+        let Some(view) = self.steps.get_mut(key) else { return };
+        if view.headed {
+            return;
+        }
+        view.headed = true;
+        let title = view.name.lines().next().unwrap_or_default().to_owned();
+        let more = if view.name.lines().count() > 1 { " ..." } else { "" };
+        let text = self.paint("1", &format!("> {title}{more}"));
+        self.line(&key.0, key.1, text.as_bytes());
+    }
+
+    fn step_ended(
+        &mut self,
+        key: &(String, u32, u32),
+        exit_code: Option<i32>,
+        ended: Option<u64>,
+        why: Option<&str>,
+    ) {
+        let Some(view) = self.steps.get_mut(key) else { return };
+        let partial = std::mem::take(&mut view.partial);
+        let took = match (view.started_at_ms, ended) {
+            (Some(started), Some(ended)) => seconds(ended.saturating_sub(started)),
+            _ => String::new(),
+        };
+        let (status, kind, name) = (view.status.clone(), view.kind.clone(), view.name.clone());
+        if !partial.is_empty() {
+            self.output_line(key, &partial);
+        }
+        let text = match status.as_str() {
+            "success" if kind == "spinup_environment" => return,
+            "success" => self.paint("32", &format!("  ok {took}")),
+            "not_run" => self.paint("2", &format!("- {} (skipped)", name.lines().next().unwrap_or_default())),
+            other => {
+                let code = exit_code.map_or_else(String::new, |code| format!(" with exit code {code}"));
+                let why = why.map_or_else(String::new, |why| format!(": {why}"));
+                self.paint("31", &format!("  {}{code} after {took}{why}", other.replace('_', " ")))
+            }
+        };
+        self.line(&key.0, key.1, text.as_bytes());
+    }
+
+    fn output_line(&mut self, key: &(String, u32, u32), line: &[u8]) {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if self.style.terminal {
+            // A redrawn line ends as its last state; other control sequences would fight the progress line.
+            let last = line.rsplit(|&b| b == b'\r').next().unwrap_or(line);
+            let clean = only_colours(last);
+            self.line(&key.0, key.1, &clean);
+        } else {
+            self.line(&key.0, key.1, line);
+        }
+    }
+
+    fn line(&mut self, id: &str, execution: u32, text: &[u8]) {
+        if self.jobs.len() > 1 || self.jobs.values().any(|job| job.nodes > 1) {
+            let width = self.jobs.values().map(|job| job.name.chars().count()).max().unwrap_or(0).min(30);
+            let (name, nodes) = self.jobs.get(id).map_or(("?", 1), |job| (job.name.as_str(), job.nodes));
+            let label = if nodes > 1 { format!("{name}#{execution}") } else { name.to_owned() };
+            let colour = 34 + self.order.iter().position(|known| known == id).unwrap_or(0) % 3;
+            let label = self.paint(&colour.to_string(), &format!("{label:width$} |"));
+            self.out.extend_from_slice(label.as_bytes());
+            self.out.push(b' ');
+        }
+        self.out.extend_from_slice(text);
+        if self.style.terminal && text.contains(&0x1b) {
+            self.out.extend_from_slice(b"\x1b[0m");
+        }
+        self.out.push(b'\n');
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.style.terminal { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// `0.4s`, `12.0s`, `3m5s`.
+pub(super) fn seconds(ms: u64) -> String {
+    if ms >= 60_000 {
+        format!("{}m{}s", ms / 60_000, ms / 1000 % 60)
+    } else {
+        format!("{}.{}s", ms / 1000, ms / 100 % 10)
+    }
+}
+
+/// Removes control sequences other than colours and control characters other than tabs.
+fn only_colours(line: &[u8]) -> Vec<u8> {
+    let mut clean = Vec::with_capacity(line.len());
+    let mut rest = line;
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        if byte != 0x1b {
+            if byte >= 0x20 && byte != 0x7f || byte == b'\t' {
+                clean.push(byte);
+            }
+            continue;
+        }
+        let Some(sequence) = tail.strip_prefix(b"[") else { continue };
+        let Some(end) = sequence.iter().position(|b| (0x40..=0x7e).contains(b)) else { return clean };
+        if sequence[end] == b'm' {
+            clean.extend_from_slice(b"\x1b[");
+            clean.extend_from_slice(&sequence[..=end]);
+        }
+        rest = &sequence[end + 1..];
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(id: &str, status: &str) -> WatchEvent {
+        let ended_at_ms = (status == "success" || status == "failed").then_some(2500);
+        let (id, name) = (id.to_owned(), format!("job-{id}"));
+        let workflow_id = "w".to_owned();
+        WatchEvent::Job {
+            id,
+            workflow_id,
+            name,
+            status: status.to_owned(),
+            started_at_ms: Some(1000),
+            ended_at_ms,
+            message: None,
+        }
+    }
+
+    fn step(job: &str, status: &str, exit_code: Option<i32>) -> WatchEvent {
+        WatchEvent::Step {
+            job_id: job.to_owned(),
+            execution: 0,
+            step: 1,
+            name: "make\ncheck".to_owned(),
+            kind: "run".to_owned(),
+            status: status.to_owned(),
+            exit_code,
+            attempt: 1,
+            background: false,
+            started_at_ms: Some(1000),
+            ended_at_ms: exit_code.map(|_| 1400),
+            message: None,
+        }
+    }
+
+    fn output(screen: &mut Screen, job: &str, bytes: &[u8]) {
+        let event = WatchEvent::Output {
+            job_id: job.to_owned(),
+            execution: 0,
+            step: 1,
+            offset: 0,
+            data: String::new(),
+        };
+        screen.event(event, bytes);
+    }
+
+    fn text(screen: &mut Screen) -> String {
+        String::from_utf8_lossy(&screen.take(3000)).into_owned()
+    }
+
+    #[test]
+    fn one_job_has_no_prefix_and_partial_lines_wait() {
+        let mut screen = Screen::new(Style { terminal: false, width: 80 });
+        screen.event(job("a", "running"), b"");
+        screen.event(step("a", "running", None), b"");
+        output(&mut screen, "a", b"one\ntw");
+        assert_eq!(text(&mut screen), "> make ...\none\n");
+        output(&mut screen, "a", b"o\xff");
+        screen.event(step("a", "failed", Some(2)), b"");
+        screen.event(job("a", "failed"), b"");
+        assert_eq!(
+            text(&mut screen),
+            "two\u{fffd}\n  failed with exit code 2 after 0.4s\n= failed in 1.5s\n"
+        );
+    }
+
+    #[test]
+    fn several_jobs_are_told_apart() {
+        let mut screen = Screen::new(Style { terminal: false, width: 80 });
+        screen.event(job("a", "running"), b"");
+        screen.event(job("bb", "running"), b"");
+        screen.event(step("a", "running", None), b"");
+        output(&mut screen, "a", b"x\n");
+        screen.event(job("bb", "success"), b"");
+        assert_eq!(text(&mut screen), "job-a  | > make ...\njob-a  | x\njob-bb | = success in 1.5s\n");
+    }
+
+    #[test]
+    fn a_terminal_gets_one_progress_line_and_no_foreign_control_sequences() {
+        let mut screen = Screen::new(Style { terminal: true, width: 20 });
+        screen.event(job("a", "running"), b"");
+        screen.event(step("a", "running", None), b"");
+        output(&mut screen, "a", b"10%\r\x1b[2J\x1b[31m100%\x07\r\n");
+        let first = text(&mut screen);
+        assert!(first.contains("\x1b[31m100%\x1b[0m\n"), "{first:?}");
+        assert!(!first.contains("2J") && !first.contains("10%\r"), "{first:?}");
+        assert!(first.ends_with("[0/1]  job-a 2s\x1b[0m"), "{first:?}");
+        assert!(text(&mut screen).starts_with("\r\x1b[2K"));
+    }
+
+    #[test]
+    fn an_endless_line_is_written_in_pieces() {
+        let mut screen = Screen::new(Style { terminal: false, width: 80 });
+        screen.event(job("a", "running"), b"");
+        screen.event(step("a", "running", None), b"");
+        for _ in 0..3 {
+            output(&mut screen, "a", &vec![b'x'; LONGEST_LINE]);
+        }
+        assert!(screen.take(0).len() > LONGEST_LINE);
+        assert!(screen.steps.values().all(|step| step.partial.len() <= LONGEST_LINE));
+    }
+}

@@ -1,0 +1,244 @@
+//! The environment of a step, and the words of a shell. Values in, values out.
+
+use crate::protocol::{Run, Task};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Names that the runner's own environment must not hand to users' steps: its settings and tokens.
+const PRIVATE_PREFIXES: [&str; 3] = ["CIRCLECI_RUNNER_", "LAUNCH_AGENT_", "RUNLET_"];
+const PRIVATE_NAMES: [&str; 3] =
+    ["CIRCLECI_API_TOKEN", "CIRCLECI_RESOURCE_CLASS", "USE_HOME_SSH_DIR_FOR_CHECKOUT_KEYS"];
+
+/// Names that are never set on a runner, whatever the runner's own environment holds.
+const NEVER_SET: [&str; 5] = [
+    "CIRCLE_PREVIOUS_BUILD_NUM",
+    "CIRCLE_COMPARE_URL",
+    "CIRCLE_ARTIFACTS",
+    "CIRCLE_TEST_REPORTS",
+    "CIRCLE_CONTINUATION_KEY",
+];
+
+/// What the agent itself adds.
+pub struct Own<'a> {
+    /// Private folder of the task.
+    pub task_data: &'a Path,
+    /// File that bash reads before each command.
+    pub bash_env: &'a Path,
+    /// Working directory of the job, as the config or the settings write it.
+    pub working_directory: &'a str,
+    /// Folder with `circleci-agent`, appended to `PATH`.
+    pub tool_directory: Option<&'a Path>,
+    /// Home directory for when the runner's environment has none.
+    pub home: &'a Path,
+}
+
+/// The environment of the steps of a task: the runner's own, project and context variables, built-ins,
+/// the job's; each wins over those before it.
+pub fn of_job(
+    inherited: impl Iterator<Item = (String, String)>,
+    task: &Task,
+    own: &Own<'_>,
+) -> BTreeMap<String, String> {
+    let mut environment: BTreeMap<String, String> = inherited.filter(|(name, _)| !is_private(name)).collect();
+    environment.entry("HOME".to_owned()).or_insert_with(|| text(own.home));
+    let path =
+        environment.entry("PATH".to_owned()).or_insert_with(|| "/usr/local/bin:/usr/bin:/bin".to_owned());
+    if let Some(tools) = own.tool_directory {
+        path.push(':');
+        path.push_str(&tools.to_string_lossy());
+    }
+    for variable in &task.variables {
+        environment.insert(variable.name.clone(), variable.value.expose().to_owned());
+    }
+    environment.extend(task.built_in.clone());
+    let agent = [
+        ("CIRCLE_NODE_INDEX", task.node_index.to_string()),
+        ("CIRCLE_NODE_TOTAL", task.node_total.to_string()),
+        ("CIRCLE_WORKING_DIRECTORY", own.working_directory.to_owned()),
+        ("CIRCLE_INTERNAL_TASK_DATA", text(own.task_data)),
+        ("BASH_ENV", text(own.bash_env)),
+    ];
+    environment.extend(agent.map(|(name, value)| (name.to_owned(), value)));
+    environment.extend(task.job.environment.clone());
+    environment
+}
+
+/// Adds the environment of one step.
+pub fn of_step(job: &BTreeMap<String, String>, run: &Run) -> BTreeMap<String, String> {
+    let mut environment = job.clone();
+    environment.extend(run.environment.clone());
+    environment
+}
+
+fn is_private(name: &str) -> bool {
+    PRIVATE_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || PRIVATE_NAMES.contains(&name)
+        || NEVER_SET.contains(&name)
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// Splits a shell setting into words: white space separates, single and double quotes and backslashes
+/// protect. The error is a sentence for people.
+pub fn words(line: &str) -> Result<Vec<String>, String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (Some(q), c) if c == q => quote = None,
+            (None, '"' | '\'') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (None | Some('"'), '\\') => word.get_or_insert_default().extend(chars.next()),
+            (_, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    if let Some(quote) = quote {
+        return Err(format!("the shell `{line}` has an unclosed {quote}"));
+    }
+    words.extend(word);
+    if words.is_empty() { Err("the shell is empty".to_owned()) } else { Ok(words) }
+}
+
+/// The shell of jobs that name none.
+pub fn default_shell(bash_exists: bool) -> &'static str {
+    if cfg!(target_os = "macos") {
+        "/bin/bash --login -eo pipefail"
+    } else if bash_exists {
+        "/bin/bash -eo pipefail"
+    } else {
+        "/bin/sh -eo pipefail"
+    }
+}
+
+/// A path of the config made absolute: `~` is the home, anything relative is below `base`. Variables
+/// are not expanded.
+pub fn resolve(path: &str, base: &Path, home: &Path) -> PathBuf {
+    match path.strip_prefix('~') {
+        Some("") => home.to_owned(),
+        Some(rest) if rest.starts_with('/') => home.join(rest.trim_start_matches('/')),
+        _ => {
+            let joined = base.join(path);
+            // `a/.` names `a`; other dots are the system's business.
+            joined.components().filter(|part| !matches!(part, std::path::Component::CurDir)).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{Job, Secret, TaskId, Variable};
+
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn task() -> Task {
+        Task {
+            id: TaskId::new("1").expect("valid"),
+            token: Secret::new("t"),
+            allocation: String::new(),
+            job_name: "j".into(),
+            job_url: String::new(),
+            job: Job {
+                resource_class: "a/b".into(),
+                shell: None,
+                working_directory: None,
+                environment: map(&[("FOO", "job"), ("ONLY_JOB", "$HOME/bin")]),
+                parallelism: 1,
+                steps: vec![],
+                cache_retention_days: None,
+            },
+            node_index: 1,
+            node_total: 2,
+            built_in: map(&[("CI", "true"), ("BAR", "built-in")]),
+            variables: ["first", "ctx"]
+                .map(|value| Variable { name: "BAZ".into(), value: Secret::new(value) })
+                .into_iter()
+                .chain([Variable { name: "BAR".into(), value: Secret::new("prj") }])
+                .collect(),
+            mask: vec![],
+            source: None,
+            lease_seconds: 60,
+            heartbeat_wait_seconds: 20,
+            max_step_output_bytes: 1,
+            max_artifact_bytes: 1,
+        }
+    }
+
+    fn environment(inherited: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let own = Own {
+            task_data: Path::new("/t"),
+            bash_env: Path::new("/t/bash_env"),
+            working_directory: "~/project",
+            tool_directory: Some(Path::new("/tools")),
+            home: Path::new("/home/ci"),
+        };
+        of_job(map(inherited).into_iter(), &task(), &own)
+    }
+
+    #[test]
+    fn later_sources_win() {
+        let job = environment(&[
+            ("FOO", "host"),
+            ("BAR", "host"),
+            ("BAZ", "host"),
+            ("KEPT", "host"),
+            ("PATH", "/bin"),
+        ]);
+        let get = |name: &str| job.get(name).map(String::as_str);
+        assert_eq!((get("FOO"), get("BAR"), get("BAZ")), (Some("job"), Some("built-in"), Some("ctx")));
+        assert_eq!((get("KEPT"), get("ONLY_JOB")), (Some("host"), Some("$HOME/bin")));
+        assert_eq!((get("PATH"), get("HOME")), (Some("/bin:/tools"), Some("/home/ci")));
+        assert_eq!((get("CIRCLE_NODE_INDEX"), get("CIRCLE_NODE_TOTAL")), (Some("1"), Some("2")));
+        assert_eq!(
+            (get("BASH_ENV"), get("CIRCLE_WORKING_DIRECTORY")),
+            (Some("/t/bash_env"), Some("~/project"))
+        );
+    }
+
+    #[test]
+    fn the_runners_own_settings_and_tokens_stay_with_it() {
+        let names = [
+            "CIRCLECI_RUNNER_API_AUTH_TOKEN",
+            "LAUNCH_AGENT_API_AUTH_TOKEN",
+            "CIRCLECI_API_TOKEN",
+            "RUNLET_X",
+            "CIRCLE_PREVIOUS_BUILD_NUM",
+        ];
+        let job = environment(&names.map(|name| (name, "secret")));
+        assert!(!job.values().any(|value| value == "secret"), "{job:?}");
+    }
+
+    #[test]
+    fn shells_are_split_like_a_shell_does() {
+        let split = |line: &str| words(line);
+        assert_eq!(
+            split("/bin/bash -eo pipefail").as_deref(),
+            Ok(&["/bin/bash", "-eo", "pipefail"].map(String::from)[..])
+        );
+        assert_eq!(
+            split(r#"'a b' "c \" d" e\ f """#).as_deref(),
+            Ok(&["a b", "c \" d", "e f", ""].map(String::from)[..])
+        );
+        assert!(split("'open").is_err() && split("  ").is_err());
+    }
+
+    #[test]
+    fn paths_know_the_home_and_no_variables() {
+        let resolve = |path| resolve(path, Path::new("/w"), Path::new("/h"));
+        assert_eq!(resolve("~"), Path::new("/h"));
+        assert_eq!(resolve("~/a"), Path::new("/h/a"));
+        assert_eq!(resolve("~other"), Path::new("/w/~other"));
+        assert_eq!(resolve("./a/."), Path::new("/w/a"));
+        assert_eq!(resolve("/abs"), Path::new("/abs"));
+        assert_eq!(resolve("$HOME/x"), Path::new("/w/$HOME/x"));
+    }
+}

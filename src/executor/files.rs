@@ -1,0 +1,274 @@
+//! `store_artifacts` and `store_test_results`: which files, under which names, and their way to the
+//! control plane: SHA-256 first, then chunks that can be resumed, then a record that names the upload.
+
+use super::report::Reporter;
+use super::spool::hex;
+use crate::http::{Body, Error};
+use crate::protocol::{MAX_CHUNK_BYTES, RefusalCode, UploadAnswer};
+use ring::digest::{Context, SHA256};
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+/// A file to store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Name in the store: relative, `/` between parts.
+    pub name: String,
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// What was found under a path.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Files by name.
+    pub files: Vec<Found>,
+    /// Sentences about what was left out.
+    pub notes: Vec<String>,
+}
+
+/// Most files that one step stores.
+const MOST_FILES: usize = 100_000;
+
+/// Lists the file or the folder at `path`. `written` is the path as the config has it, with the home
+/// expanded; it names the files when there is no `destination`.
+pub fn artifacts(path: &Path, written: &str, destination: Option<&str>) -> io::Result<Listing> {
+    let mut listing = Listing::default();
+    let prefix = clean_name(destination.unwrap_or(written));
+    if fs::metadata(path)?.is_dir() {
+        let root = fs::canonicalize(path)?;
+        walk(&root, &root, &prefix, &mut listing, &|_| true, &|_| true)?;
+    } else {
+        let name = if prefix.is_empty() { file_name(path) } else { prefix };
+        listing.files.push(Found { name, path: path.to_owned() });
+    }
+    Ok(listing)
+}
+
+/// Lists the XML file at `path`, or those in the folder; hidden folders are not searched.
+pub fn test_results(path: &Path) -> io::Result<Listing> {
+    let mut listing = Listing::default();
+    if fs::metadata(path)?.is_dir() {
+        let root = fs::canonicalize(path)?;
+        let is_xml = |path: &Path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("xml"));
+        let visible = |path: &Path| !file_name(path).starts_with('.');
+        walk(&root, &root, "", &mut listing, &is_xml, &visible)?;
+    } else {
+        listing.files.push(Found { name: file_name(path), path: path.to_owned() });
+    }
+    Ok(listing)
+}
+
+fn walk(
+    root: &Path,
+    folder: &Path,
+    prefix: &str,
+    listing: &mut Listing,
+    wanted: &dyn Fn(&Path) -> bool,
+    enter: &dyn Fn(&Path) -> bool,
+) -> io::Result<()> {
+    let mut entries: Vec<_> = fs::read_dir(folder)?.collect::<Result<_, _>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let path = entry.path();
+        let name = clean_name(&format!("{prefix}/{}", entry.file_name().to_string_lossy()));
+        let kind = entry.file_type()?;
+        let target = if kind.is_symlink() { fs::canonicalize(&path).ok() } else { Some(path.clone()) };
+        let Some(target) = target else {
+            listing.notes.push(format!("skipped `{name}`: a link to nothing"));
+            continue;
+        };
+        if kind.is_dir() {
+            if enter(&path) {
+                walk(root, &path, &name, listing, wanted, enter)?;
+            }
+        } else if kind.is_symlink() && !target.starts_with(root) {
+            listing.notes.push(format!("skipped `{name}`: a link that leaves the folder"));
+        } else if !target.is_file() {
+            // Sockets, pipes, devices; and links to folders, which could lead in a circle.
+            listing.notes.push(format!("skipped `{name}`: not a regular file"));
+        } else if wanted(&path) {
+            if listing.files.len() >= MOST_FILES {
+                return Err(io::Error::other(format!("there are more than {MOST_FILES} files")));
+            }
+            listing.files.push(Found { name, path: target });
+        }
+    }
+    Ok(())
+}
+
+/// Parts without `.`, `..` and empty ones, joined by `/`.
+fn clean_name(text: &str) -> String {
+    let parts: Vec<_> = text.split('/').filter(|part| !matches!(*part, "" | "." | "..")).collect();
+    parts.join("/")
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Why a file did not arrive.
+#[derive(Debug)]
+pub enum UploadError {
+    /// It could not be read here.
+    Read(io::Error),
+    /// It kept changing while it was read.
+    Changing,
+    /// It is larger than the control plane takes.
+    TooLarge(u64),
+    /// Asked to stop meanwhile.
+    Stopped,
+    /// The control plane did not take it.
+    Refused(Error),
+}
+
+impl std::fmt::Display for UploadError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Read(error) => write!(f, "cannot read it: {error}"),
+            Self::Changing => f.write_str("it changed while it was being uploaded"),
+            Self::TooLarge(length) => {
+                write!(f, "it has {length} bytes, more than this control plane accepts")
+            }
+            Self::Stopped => f.write_str("the task was stopped"),
+            Self::Refused(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Uploads a file. Returns length and SHA-256, to be named in a record.
+pub fn upload(
+    reporter: &Reporter,
+    path: &Path,
+    limit: u64,
+    stopped: &mut dyn FnMut() -> bool,
+) -> Result<(u64, String), UploadError> {
+    for _ in 0..3 {
+        let mut file = File::open(path).map_err(UploadError::Read)?;
+        let (length, sha256) = digest(&mut file).map_err(UploadError::Read)?;
+        if length > limit {
+            return Err(UploadError::TooLarge(length));
+        }
+        let address = format!("uploads/{sha256}?length={length}");
+        let mut at =
+            reporter.call::<UploadAnswer>("GET", &address, Body::Empty).map_err(UploadError::Refused)?.offset;
+        let mut buffer = vec![0; MAX_CHUNK_BYTES];
+        let outcome = loop {
+            if at >= length && length > 0 {
+                break Some((length, sha256.clone()));
+            }
+            if stopped() {
+                return Err(UploadError::Stopped);
+            }
+            file.seek(SeekFrom::Start(at)).map_err(UploadError::Read)?;
+            let most = usize::try_from(length - at).unwrap_or(MAX_CHUNK_BYTES).min(MAX_CHUNK_BYTES);
+            let n = read_full(&mut file, &mut buffer[..most]).map_err(UploadError::Read)?;
+            if n < most {
+                break None;
+            }
+            let call = format!("{address}&offset={at}");
+            match reporter.call::<UploadAnswer>("PATCH", &call, Body::Bytes(&buffer[..n])) {
+                Ok(answer) => at = answer.offset,
+                Err(Error::Refused { refusal: Some(refusal), .. })
+                    if refusal.code == Some(RefusalCode::Gap) =>
+                {
+                    at = refusal.offset.unwrap_or(0);
+                }
+                Err(Error::Refused { refusal: Some(refusal), .. })
+                    if refusal.code == Some(RefusalCode::Checksum) =>
+                {
+                    break None;
+                }
+                Err(error) => return Err(UploadError::Refused(error)),
+            }
+            if length == 0 {
+                break Some((0, sha256.clone()));
+            }
+        };
+        if let Some(done) = outcome {
+            return Ok(done);
+        }
+    }
+    Err(UploadError::Changing)
+}
+
+fn digest(file: &mut File) -> io::Result<(u64, String)> {
+    let mut context = Context::new(&SHA256);
+    let mut buffer = vec![0; 256 * 1024];
+    let mut length = 0;
+    loop {
+        let n = read_full(file, &mut buffer)?;
+        if n == 0 {
+            return Ok((length, hex(context.finish().as_ref())));
+        }
+        context.update(&buffer[..n]);
+        length += n as u64;
+    }
+}
+
+fn read_full(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot set up its files should fail loudly")]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn names(listing: &Listing) -> Vec<&str> {
+        listing.files.iter().map(|file| file.name.as_str()).collect()
+    }
+
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("out/.hidden")).unwrap();
+        for name in ["out/a.xml", "out/b.txt", "out/.hidden/c.xml"] {
+            fs::write(folder.path().join(name), name).unwrap();
+        }
+        symlink("a.xml", folder.path().join("out/link")).unwrap();
+        symlink("/etc/passwd", folder.path().join("out/escape")).unwrap();
+        symlink("nowhere", folder.path().join("out/broken")).unwrap();
+        symlink(".", folder.path().join("out/loop")).unwrap();
+        folder
+    }
+
+    #[test]
+    fn names_follow_path_and_destination() {
+        let folder = folder();
+        let out = folder.path().join("out");
+        let listing = artifacts(&out, "./out", None).unwrap();
+        assert_eq!(names(&listing), ["out/.hidden/c.xml", "out/a.xml", "out/b.txt", "out/link"]);
+        assert_eq!(listing.notes.len(), 3, "{:?}", listing.notes);
+        assert_eq!(names(&artifacts(&out, "out", Some("d")).unwrap())[1], "d/a.xml");
+        assert_eq!(names(&artifacts(&out.join("b.txt"), "/tmp/out/b.txt", None).unwrap()), ["tmp/out/b.txt"]);
+        assert_eq!(names(&artifacts(&out.join("b.txt"), "x", Some("../../d")).unwrap()), ["d"]);
+        assert!(artifacts(&out.join("missing"), "x", None).is_err());
+    }
+
+    #[test]
+    fn test_results_are_xml_outside_hidden_folders() {
+        let folder = folder();
+        assert_eq!(names(&test_results(&folder.path().join("out")).unwrap()), ["a.xml"]);
+        assert_eq!(names(&test_results(&folder.path().join("out/b.txt")).unwrap()), ["b.txt"]);
+    }
+
+    #[test]
+    fn digests_are_those_of_the_bytes() {
+        let folder = folder();
+        fs::write(folder.path().join("abc"), "abc").unwrap();
+        let mut file = File::open(folder.path().join("abc")).unwrap();
+        let (length, sum) = digest(&mut file).unwrap();
+        assert_eq!((length, &sum[..8]), (3, "ba7816bf"));
+    }
+}

@@ -1,0 +1,209 @@
+//! One child process with its output, and killing: the group first, then whatever escaped from it.
+//!
+//! The child leads a process group of its own; stdout and stderr are one pipe, so their order is kept.
+//! The task agent is a child sub-reaper: a process that outlives its parent becomes its child and is
+//! found through /proc, whatever group or session it moved to.
+
+use rustix::process::{Pid, Signal, WaitOptions};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// A started child.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    pid: Pid,
+}
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Exit code; 128 + signal when a signal ended it.
+    pub code: i32,
+    /// The signal.
+    pub signal: Option<i32>,
+}
+
+/// Starts `command` in a process group of its own, with no input. Returns the reading end of its output.
+pub fn start(mut command: Command) -> io::Result<(Process, File)> {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let second = writer.try_clone()?;
+    command.stdin(Stdio::null()).stdout(writer).stderr(second).process_group(0);
+    let child = command.spawn()?;
+    // The command owns the writing ends: the pipe would never close while it lives.
+    drop(command);
+    let pid = Pid::from_child(&child);
+    Ok((Process { child, pid }, File::from(reader)))
+}
+
+impl Process {
+    /// Process id, which is the id of its group too.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Waits for the child itself, not for its descendants.
+    pub fn wait(&mut self) -> io::Result<Ended> {
+        self.child.wait().map(ended)
+    }
+}
+
+fn ended(status: ExitStatus) -> Ended {
+    match status.signal() {
+        Some(signal) => Ended { code: 128 + signal, signal: Some(signal) },
+        None => Ended { code: status.code().unwrap_or(1), signal: None },
+    }
+}
+
+/// Makes this process the parent of orphaned descendants and the leader of a session, as far as the
+/// system allows.
+pub fn adopt_descendants() {
+    if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
+        log::warn!("cannot become the reaper of orphaned processes: {error}");
+    }
+    // Fails when it leads a group already: then a signal to the runner's group may reach it as well.
+    let _ = rustix::process::setsid();
+}
+
+/// Signals a process group; that it is gone already is no matter.
+pub fn signal_group(group: Pid, signal: Signal) {
+    let _ = rustix::process::kill_process_group(group, signal);
+}
+
+/// A process as /proc shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Process id.
+    pub pid: i32,
+    /// Parent.
+    pub parent: i32,
+    /// True when it has ended and waits to be reaped.
+    pub zombie: bool,
+    /// Arguments, or the name of the program in brackets.
+    pub command: String,
+}
+
+/// All descendants of this process, without `except` and the descendants of those.
+pub fn descendants(except: &[i32]) -> Vec<Found> {
+    let all = processes();
+    let mut found = Vec::new();
+    let mut parents = vec![rustix::process::getpid().as_raw_nonzero().get()];
+    while let Some(parent) = parents.pop() {
+        for process in all.values().filter(|process| process.parent == parent) {
+            if !except.contains(&process.pid) {
+                parents.push(process.pid);
+                found.push(process.clone());
+            }
+        }
+    }
+    found
+}
+
+/// Ends every descendant: TERM, `grace`, KILL, until none is left or `patience` has passed. Returns what
+/// was found alive. Call it when no thread waits for a child any more: it reaps.
+pub fn end_descendants(grace: Duration, patience: Duration) -> Vec<Found> {
+    let started = Instant::now();
+    let mut survivors: BTreeMap<i32, Found> = BTreeMap::new();
+    let mut termed: Vec<i32> = Vec::new();
+    loop {
+        while let Ok(Some(_)) = rustix::process::waitpid(None, WaitOptions::NOHANG) {}
+        let alive: Vec<_> = descendants(&[]).into_iter().filter(|process| !process.zombie).collect();
+        if alive.is_empty() || started.elapsed() > patience {
+            return survivors.into_values().collect();
+        }
+        for process in alive {
+            let Some(pid) = Pid::from_raw(process.pid) else { continue };
+            if started.elapsed() >= grace {
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            } else if !termed.contains(&process.pid) {
+                termed.push(process.pid);
+                let _ = rustix::process::kill_process(pid, Signal::TERM);
+            }
+            survivors.entry(process.pid).or_insert(process);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn processes() -> BTreeMap<i32, Found> {
+    let Ok(folder) = std::fs::read_dir("/proc") else { return BTreeMap::new() };
+    let pids = folder.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter_map(|pid| Some((pid, read(pid)?))).collect()
+}
+
+fn read(pid: i32) -> Option<Found> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
+    // The name stands in brackets and may hold anything, brackets and spaces included.
+    let (start, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?;
+    let parent = fields.next()?.parse().ok()?;
+    let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut command = String::from_utf8_lossy(&arguments).replace('\0', " ").trim_end().to_owned();
+    if command.is_empty() {
+        command = format!("[{}]", start.split_once('(').map_or("", |(_, name)| name));
+    }
+    if command.len() > 200 {
+        let cut = (0..=200).rev().find(|&at| command.is_char_boundary(at)).unwrap_or(0);
+        command.truncate(cut);
+    }
+    Some(Found { pid, parent, zombie: state == "Z" || state == "X", command })
+}
+
+/// Who, among the descendants of this process, holds the writing end of the pipe that `reader` reads.
+pub fn holders(reader: &File) -> Vec<Found> {
+    use std::os::fd::AsRawFd;
+    let own = std::fs::read_link(format!("/proc/self/fd/{}", reader.as_raw_fd()));
+    let Ok(pipe) = own else { return Vec::new() };
+    let holds = |process: &Found| {
+        let Ok(folder) = std::fs::read_dir(format!("/proc/{}/fd", process.pid)) else { return false };
+        folder.flatten().any(|entry| std::fs::read_link(entry.path()).is_ok_and(|target| target == pipe))
+    };
+    descendants(&[]).into_iter().filter(holds).collect()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot start a shell should fail loudly")]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    fn shell(script: &str) -> (Process, File) {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        start(command).unwrap()
+    }
+
+    #[test]
+    fn output_of_both_streams_keeps_its_order() {
+        let (mut process, mut reader) = shell("echo one; echo two >&2; echo three; exit 3");
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "one\ntwo\nthree\n");
+        assert_eq!(process.wait().unwrap(), Ended { code: 3, signal: None });
+    }
+
+    #[test]
+    fn a_signal_reaches_the_whole_group_and_is_reported() {
+        let (mut process, mut reader) = shell("sleep 600 & echo ready; wait");
+        let mut ready = [0; 6];
+        reader.read_exact(&mut ready).unwrap();
+        signal_group(process.pid(), Signal::KILL);
+        assert_eq!(process.wait().unwrap(), Ended { code: 137, signal: Some(9) });
+        // The pipe closes only when the grandchild is gone as well.
+        let mut rest = Vec::new();
+        assert_eq!(reader.read_to_end(&mut rest).unwrap(), 0);
+    }
+
+    #[test]
+    fn names_with_brackets_and_own_entry_are_read() {
+        let own = read(rustix::process::getpid().as_raw_nonzero().get()).unwrap();
+        assert_eq!(own.parent, rustix::process::getppid().unwrap().as_raw_nonzero().get());
+        assert!(!own.zombie && !own.command.is_empty());
+    }
+}

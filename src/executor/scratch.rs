@@ -1,0 +1,85 @@
+//! The private folder of a task, the home directory, and cleaning up after the job.
+
+use crate::protocol::task_input::TaskInput;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Creates the private folder: in the system's temporary folder, or, where that is missing or
+/// read-only, beside the working directory.
+pub(super) fn create(input: &TaskInput) -> Result<PathBuf, String> {
+    let beside = input.working_directory.as_deref().and_then(Path::parent).map(Path::to_owned);
+    let places =
+        [Some(std::env::temp_dir()), Some("/tmp".into()), Some("/var/tmp".into()), beside, Some(home())];
+    let mut why = Vec::new();
+    for place in places.into_iter().flatten() {
+        let folder = place.join(format!("runlet-task-{}", input.task.id));
+        // Left over from an attempt that was killed: it is ours when its name and owner are.
+        match fs::DirBuilder::new().mode(0o700).create(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(error) => why.push(format!("`{}`: {error}", folder.display())),
+        }
+    }
+    Err(format!(
+        "failed to create a private folder for the task (set TMPDIR to a writable one): {}",
+        why.join("; ")
+    ))
+}
+
+/// Removes the private folder.
+pub(super) fn remove(folder: &Path) {
+    if let Err(error) = fs::remove_dir_all(folder) {
+        ::log::warn!("failed to remove `{}`: {error}", folder.display());
+    }
+}
+
+/// The home of the user; `/` when nothing says where it is.
+pub(super) fn home() -> PathBuf {
+    let named = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+    named.or_else(from_passwd).unwrap_or_else(|| PathBuf::from("/"))
+}
+
+/// Looked up in the file itself: a static program cannot load the system's name services.
+fn from_passwd() -> Option<PathBuf> {
+    let uid = rustix::process::getuid().as_raw().to_string();
+    let text = fs::read_to_string("/etc/passwd").ok()?;
+    let line = text.lines().find(|line| line.split(':').nth(2) == Some(uid.as_str()))?;
+    line.split(':').nth(5).filter(|home| !home.is_empty()).map(PathBuf::from)
+}
+
+/// Removes the working directory after the job. What cannot be removed is named in the runner's log.
+pub(super) fn remove_working_directory(directory: &Path) {
+    if directory.parent().is_none() || directory == home() {
+        ::log::warn!(
+            "not removing the working directory `{}`: it is the root or the home",
+            directory.display()
+        );
+        return;
+    }
+    let removed = fs::remove_dir_all(directory).or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(()),
+        // A job may leave folders without write permission; those of this user can be opened up.
+        io::ErrorKind::PermissionDenied => {
+            open_up(directory);
+            fs::remove_dir_all(directory)
+        }
+        _ => Err(error),
+    });
+    if let Err(error) = removed {
+        ::log::warn!(
+            "failed to clean the working directory `{}`: {error} (files of another user must be removed by that user)",
+            directory.display()
+        );
+    }
+}
+
+fn open_up(directory: &Path) {
+    let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            open_up(&entry.path());
+        }
+    }
+}

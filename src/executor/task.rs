@@ -1,0 +1,540 @@
+//! One task: its steps in order, what each end means for the next, and the end of everything.
+//!
+//! One thread runs this; children, heartbeat and signals speak to it through one channel.
+
+use super::child::{Message, Running};
+use super::environment::{self, Own};
+use super::log::StepLog;
+use super::process::{self, Ended};
+use super::redactor::Secrets;
+use super::report::Reporter;
+use crate::protocol::task_input::TaskInput;
+use crate::protocol::{Action, EventKind, Step, StepStatus, TaskStatus, When, duration};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+/// Why no further step may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Cancelled.
+    Cancel,
+    /// Given up by the control plane: nobody listens any more.
+    Lost,
+    /// The time limit of the job passed.
+    TimeLimit,
+}
+
+/// How a step ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepEnd {
+    /// Status.
+    pub status: StepStatus,
+    /// Exit code and signal, when a command ran.
+    pub ended: Option<Ended>,
+    /// Why.
+    pub message: Option<String>,
+}
+
+impl StepEnd {
+    /// A step that did what it should.
+    pub fn success() -> Self {
+        Self { status: StepStatus::Success, ended: None, message: None }
+    }
+
+    /// A failure with its reason.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self { status: StepStatus::Failed, ended: None, message: Some(message.into()) }
+    }
+}
+
+/// How a child ended.
+#[derive(Debug)]
+pub enum ChildEnd {
+    /// By itself.
+    Ended(Ended),
+    /// It was silent for too long and was killed.
+    Silent(Duration),
+    /// The task was stopped and so was the child.
+    Stopped(Stop),
+    /// It never began.
+    NotStarted(io::Error),
+}
+
+/// Everything a step needs.
+pub struct TaskRun {
+    /// The claim and the settings.
+    pub input: TaskInput,
+    /// To the control plane.
+    pub reporter: Reporter,
+    /// What to mask.
+    pub secrets: Secrets,
+    /// Private folder.
+    pub scratch: PathBuf,
+    /// Home of the user.
+    pub home: PathBuf,
+    /// Working directory of the job, absolute.
+    pub directory: PathBuf,
+    /// Environment of the steps.
+    pub environment: BTreeMap<String, String>,
+    messages: Receiver<Message>,
+    sender: Sender<Message>,
+    background: Vec<Running>,
+    stop: Option<Stop>,
+    deadline: Option<Instant>,
+    records: u32,
+}
+
+/// File whose existence asks for a halt.
+pub const HALT_FILE: &str = "halt";
+
+/// Whether a step runs, given what happened before it.
+pub fn runs(when: When, failed: bool) -> bool {
+    match when {
+        When::OnSuccess => !failed,
+        When::OnFail => failed,
+        When::Always => true,
+    }
+}
+
+impl TaskRun {
+    /// Prepares a task; nothing has been reported yet.
+    pub fn new(
+        input: TaskInput,
+        reporter: Reporter,
+        secrets: Secrets,
+        scratch: PathBuf,
+        home: PathBuf,
+        channel: (Sender<Message>, Receiver<Message>),
+    ) -> Self {
+        let limit = input.max_run_time_ms;
+        let deadline = (limit > 0).then(|| Instant::now() + Duration::from_millis(limit));
+        Self {
+            input,
+            reporter,
+            secrets,
+            scratch,
+            home,
+            directory: PathBuf::new(),
+            environment: BTreeMap::new(),
+            messages: channel.1,
+            sender: channel.0,
+            background: Vec::new(),
+            stop: None,
+            deadline,
+            records: 0,
+        }
+    }
+
+    /// Runs the task to its end. Returns what to finish with.
+    pub fn run(&mut self) -> (TaskStatus, Option<String>) {
+        if let Err(why) = self.spin_up() {
+            return (TaskStatus::InfrastructureFail, Some(self.secrets.mask(&why)));
+        }
+        let mut first_failure = None;
+        let mut halted = false;
+        let steps = self.input.task.job.steps.clone();
+        for (index, step) in steps.iter().enumerate() {
+            let not_first_node = matches!(&step.action, Action::Run(run) if run.first_node_only)
+                && self.input.task.node_index > 0;
+            if halted
+                || not_first_node
+                || self.stopped().is_some()
+                || !runs(step.when, first_failure.is_some())
+            {
+                self.skip(index, step);
+                continue;
+            }
+            let end = self.attempts(index, step);
+            if end.status != StepStatus::Success && first_failure.is_none() {
+                let why = end.message.unwrap_or_else(|| "it failed".to_owned());
+                let title = step.name.lines().next().unwrap_or_default();
+                first_failure = Some(self.secrets.mask(&format!("step `{title}`: {why}")));
+            } else if end.status == StepStatus::Success && first_failure.is_none() {
+                halted = self.scratch.join(HALT_FILE).exists();
+            }
+        }
+        self.end_background();
+        self.end_leftovers();
+        match (self.stop, first_failure) {
+            (Some(Stop::Cancel | Stop::Lost), _) => (TaskStatus::Canceled, None),
+            (Some(Stop::TimeLimit), _) => (TaskStatus::Timedout, Some(self.time_limit_text())),
+            (None, Some(why)) => (TaskStatus::Failed, Some(why)),
+            (None, None) => (TaskStatus::Success, None),
+        }
+    }
+
+    fn time_limit_text(&self) -> String {
+        let limit = duration::format(Duration::from_millis(self.input.max_run_time_ms));
+        format!("the job ran longer than the {limit} that this runner allows (`runner.max_run_time`)")
+    }
+
+    /// Record 0: where this runs, and whatever keeps it from running.
+    fn spin_up(&mut self) -> Result<(), String> {
+        let task = &self.input.task;
+        let written = task.job.working_directory.clone().or_else(|| {
+            self.input.working_directory.as_ref().map(|path| path.to_string_lossy().into_owned())
+        });
+        let written = written.unwrap_or_else(|| "~/project".to_owned());
+        let base = self.input.working_directory.clone().unwrap_or_else(|| self.home.clone());
+        self.directory = environment::resolve(&written, &base, &self.home);
+        let bash_env = self.scratch.join("bash_env");
+        let own = Own {
+            task_data: &self.scratch,
+            bash_env: &bash_env,
+            working_directory: &written,
+            tool_directory: self.input.tool_directory.as_deref(),
+            home: &self.home,
+        };
+        self.environment = environment::of_job(text_variables(), task, &own);
+        let lines = [
+            format!("runner: {} (version {})", self.input.runner_name, self.input.runner_version),
+            format!("host: {}, {} {}", hostname(), std::env::consts::OS, std::env::consts::ARCH),
+            format!("resource class: {}", task.job.resource_class),
+            format!("working directory: {}", self.directory.display()),
+            format!("shell: {}", self.shell_of(None)),
+        ];
+        let step = self.records;
+        let log = self.open(None, "Spin up environment", "spinup_environment", None, 1, 0, false);
+        let log = log.map_err(|e| format!("failed to write in `{}`: {e}", self.scratch.display()))?;
+        for line in lines {
+            log.note(&line);
+        }
+        let ready = std::fs::write(&bash_env, "")
+            .map_err(|e| format!("failed to write `{}`: {e}", bash_env.display()))
+            .and_then(|()| prepare_directory(&self.directory));
+        if let Err(why) = &ready {
+            log.note(why);
+        }
+        log.close();
+        let status = if ready.is_ok() { StepStatus::Success } else { StepStatus::InfrastructureFail };
+        self.finished(step, &StepEnd { status, ended: None, message: ready.clone().err() });
+        ready
+    }
+
+    /// A step with its automatic reruns.
+    fn attempts(&mut self, index: usize, step: &Step) -> StepEnd {
+        let (reruns, delay) = match &step.action {
+            Action::Run(run) => (run.max_auto_reruns, Duration::from_millis(run.auto_rerun_delay_ms)),
+            _ => (0, Duration::ZERO),
+        };
+        let mut attempt = 1;
+        loop {
+            let end = self.attempt(index, step, attempt, reruns);
+            let again = matches!(end.status, StepStatus::Failed | StepStatus::Timedout) && attempt <= reruns;
+            if !again || self.wait_or_stop(delay) {
+                return end;
+            }
+            attempt += 1;
+        }
+    }
+
+    fn attempt(&mut self, index: usize, step: &Step, attempt: u32, reruns: u32) -> StepEnd {
+        let (kind, command, background) = match &step.action {
+            Action::Run(run) => ("run", Some(run.command.clone()), run.background),
+            action => (kind_of(action), None, false),
+        };
+        let record = self.records;
+        let log = match self.open(Some(index), &step.name, kind, command, attempt, reruns, background) {
+            Ok(log) => log,
+            Err(error) => {
+                let why =
+                    format!("failed to open the log of the step in `{}`: {error}", self.scratch.display());
+                let end = StepEnd { status: StepStatus::InfrastructureFail, ended: None, message: Some(why) };
+                self.finished(record, &end);
+                return end;
+            }
+        };
+        if background {
+            return self.start_background(record, step, &log);
+        }
+        let end = self.act(record, step, &log);
+        if let Some(message) = &end.message {
+            log.note(message);
+        }
+        log.close();
+        self.finished(record, &end);
+        end
+    }
+
+    fn start_background(&mut self, record: u32, step: &Step, log: &StepLog) -> StepEnd {
+        let Action::Run(run) = &step.action else { return StepEnd::success() };
+        let started = self.shell_command(run, record).and_then(|command| {
+            Running::start(record, command, log, &self.sender).map_err(|e| self.explain_start(run, &e))
+        });
+        match started {
+            Ok(running) => {
+                self.background.push(running);
+                StepEnd::success()
+            }
+            Err(why) => {
+                log.note(&why);
+                log.close();
+                let end = StepEnd::failed(why);
+                self.finished(record, &end);
+                end
+            }
+        }
+    }
+
+    fn skip(&mut self, index: usize, step: &Step) {
+        let record = self.records;
+        let kind = if let Action::Run(_) = &step.action { "run" } else { kind_of(&step.action) };
+        if let Ok(log) = self.open(Some(index), &step.name, kind, None, 1, 0, false) {
+            log.close();
+        }
+        self.finished(record, &StepEnd { status: StepStatus::NotRun, ended: None, message: None });
+    }
+
+    /// Opens the next record: its log, and the event that says so.
+    #[expect(clippy::too_many_arguments, reason = "the fields of one event")]
+    fn open(
+        &mut self,
+        index: Option<usize>,
+        name: &str,
+        kind: &str,
+        command: Option<String>,
+        attempt: u32,
+        reruns: u32,
+        background: bool,
+    ) -> io::Result<StepLog> {
+        let step = self.records;
+        self.records += 1;
+        let limit = self.input.task.max_step_output_bytes;
+        let log = StepLog::open(&self.scratch, step, limit, &self.secrets, &self.reporter);
+        self.reporter.event(EventKind::StepStarted {
+            step,
+            index: index.map(|index| index as u32),
+            name: self.secrets.mask(name),
+            kind: kind.to_owned(),
+            command: command.map(|command| self.secrets.mask(&command)),
+            attempt,
+            max_auto_reruns: reruns,
+            background,
+        });
+        log
+    }
+
+    fn finished(&self, step: u32, end: &StepEnd) {
+        self.reporter.event(EventKind::StepFinished {
+            step,
+            status: end.status,
+            exit_code: end.ended.map(|ended| ended.code),
+            signal: end.ended.and_then(|ended| ended.signal),
+            message: end.message.as_deref().map(|message| self.secrets.mask(message)),
+        });
+    }
+
+    /// Runs a child of a step to its end; `silence` is how long it may write nothing.
+    pub fn child(
+        &mut self,
+        step: u32,
+        log: &StepLog,
+        command: Command,
+        silence: Option<Duration>,
+    ) -> ChildEnd {
+        if let Some(stop) = self.stopped() {
+            return ChildEnd::Stopped(stop);
+        }
+        let mut running = match Running::start(step, command, log, &self.sender) {
+            Ok(running) => running,
+            Err(error) => return ChildEnd::NotStarted(error),
+        };
+        let mut silent = None;
+        loop {
+            let now = Instant::now();
+            self.note_deadline(now);
+            if running.is_over(now) {
+                break;
+            }
+            if self.stop.is_some() {
+                running.terminate(now);
+            } else if let Some(limit) = silence.filter(|limit| running.is_silent(*limit, now)) {
+                silent = Some(limit);
+                running.terminate(now);
+            }
+            running.escalate(now);
+            let wake = [running.next_deadline(silence), self.deadline.filter(|_| self.stop.is_none())];
+            if let Some(message) = self.receive(wake.into_iter().flatten().min()) {
+                running.take(&message);
+            }
+        }
+        running.close();
+        match (self.stop, silent, running.ended) {
+            (_, Some(limit), _) => ChildEnd::Silent(limit),
+            (Some(stop), None, _) => ChildEnd::Stopped(stop),
+            (None, None, ended) => ChildEnd::Ended(ended.unwrap_or(Ended { code: 1, signal: None })),
+        }
+    }
+
+    /// Whether the task must stop, by what has arrived so far.
+    pub fn stopped(&mut self) -> Option<Stop> {
+        while let Ok(message) = self.messages.try_recv() {
+            self.note(&message);
+        }
+        self.note_deadline(Instant::now());
+        self.stop
+    }
+
+    fn note_deadline(&mut self, now: Instant) {
+        if self.stop.is_none() && self.deadline.is_some_and(|deadline| now >= deadline) {
+            self.stop = Some(Stop::TimeLimit);
+        }
+    }
+
+    fn receive(&mut self, wake: Option<Instant>) -> Option<Message> {
+        let message = match wake {
+            Some(at) => self.messages.recv_timeout(at.saturating_duration_since(Instant::now())),
+            None => self.messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        let message = message.ok()?;
+        self.note(&message);
+        Some(message)
+    }
+
+    fn note(&mut self, message: &Message) {
+        match message {
+            Message::Cancel => self.stop = self.stop.or(Some(Stop::Cancel)),
+            Message::Lost => self.stop = Some(Stop::Lost),
+            Message::Exited { .. } | Message::Closed { .. } => {
+                for running in &mut self.background {
+                    running.take(message);
+                }
+            }
+        }
+    }
+
+    /// Waits; true when the task was stopped meanwhile.
+    fn wait_or_stop(&mut self, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        while Instant::now() < until && self.stopped().is_none() {
+            let wake = self.deadline.map_or(until, |deadline| deadline.min(until));
+            self.receive(Some(wake));
+        }
+        self.stopped().is_some()
+    }
+
+    /// Ends background steps: those that ended by themselves keep their status, the others are stopped.
+    fn end_background(&mut self) {
+        self.stopped();
+        let still_running: Vec<u32> =
+            self.background.iter().filter(|r| r.ended.is_none()).map(|r| r.step).collect();
+        loop {
+            let now = Instant::now();
+            for running in &mut self.background {
+                running.terminate(now);
+                running.escalate(now);
+            }
+            if self.background.iter().all(|running| running.is_over(now)) {
+                break;
+            }
+            let wake = self
+                .background
+                .iter()
+                .filter(|r| !r.is_over(now))
+                .filter_map(|r| r.next_deadline(None))
+                .min();
+            self.receive(Some(wake.unwrap_or(now + Duration::from_secs(1))));
+        }
+        for running in std::mem::take(&mut self.background) {
+            let by_itself = !still_running.contains(&running.step);
+            let end = match running.ended {
+                Some(ended) if by_itself && ended.code != 0 => {
+                    StepEnd { ended: Some(ended), ..exit_text(ended) }
+                }
+                ended => StepEnd { ended: ended.filter(|_| by_itself), ..StepEnd::success() },
+            };
+            if !by_itself {
+                running.log.note("[stopped: the job has ended]");
+            }
+            running.close();
+            self.finished(running.step, &end);
+        }
+    }
+
+    /// Nothing survives a task.
+    fn end_leftovers(&mut self) {
+        if process::descendants(&[]).iter().all(|process| process.zombie) {
+            return;
+        }
+        let found = process::end_descendants(Duration::from_secs(2), Duration::from_secs(15));
+        if found.is_empty() {
+            return;
+        }
+        let step = self.records;
+        if let Ok(log) = self.open(None, "Stop leftover processes", "cleanup", None, 1, 0, false) {
+            for process in &found {
+                log.note(&format!("stopped pid {}: `{}`", process.pid, process.command));
+            }
+            log.close();
+        }
+        self.finished(step, &StepEnd::success());
+    }
+}
+
+/// How an exit reads.
+pub fn exit_text(ended: Ended) -> StepEnd {
+    let message = match ended.signal {
+        Some(signal) => format!("killed by signal {signal}"),
+        None => format!("exited with code {}", ended.code),
+    };
+    StepEnd { status: StepStatus::Failed, ended: Some(ended), message: Some(message) }
+}
+
+fn kind_of(action: &Action) -> &'static str {
+    match action {
+        Action::Run(_) => "run",
+        Action::Checkout { .. } => "checkout",
+        Action::StoreArtifacts { .. } => "store_artifacts",
+        Action::StoreTestResults { .. } => "store_test_results",
+        Action::SaveCache { .. } => "save_cache",
+        Action::RestoreCache { .. } => "restore_cache",
+        Action::PersistToWorkspace { .. } => "persist_to_workspace",
+        Action::AttachWorkspace { .. } => "attach_workspace",
+        Action::AddSshKeys { .. } => "add_ssh_keys",
+        Action::SetupRemoteDocker => "setup_remote_docker",
+        Action::InstallSigningBundle => "install_signing_bundle",
+    }
+}
+
+/// Variables of this process that are text; others cannot be handed through JSON or to a shell safely.
+fn text_variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn prepare_directory(path: &Path) -> Result<(), String> {
+    let explain = |what: &str, e: io::Error| {
+        Err(format!(
+            "failed to {what} the working directory `{}`: {e} (make it writable for the user of the job, or set another `working_directory`)",
+            path.display()
+        ))
+    };
+    if let Err(error) = std::fs::create_dir_all(path) {
+        return explain("create", error);
+    }
+    match rustix::fs::access(path, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK) {
+        Ok(()) => Ok(()),
+        Err(error) => explain("use", error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_run_by_when() {
+        let table = [(When::OnSuccess, true, false), (When::OnFail, false, true), (When::Always, true, true)];
+        for (when, ok, failed) in table {
+            assert_eq!((runs(when, false), runs(when, true)), (ok, failed), "{when:?}");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! A fake control plane: an HTTP/1.1 server on loopback, with or without TLS, that hands out tasks,
+//! records every request and answers as it is told.
+
+use runlet::protocol::Task;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// One request as it arrived.
+#[derive(Clone, Debug)]
+pub(crate) struct Recorded {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) token: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Recorded {
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+}
+
+/// What to answer instead of the ordinary answer.
+#[derive(Clone)]
+pub(crate) struct Canned {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+}
+
+#[derive(Default)]
+struct State {
+    offered: VecDeque<String>,
+    requests: Vec<Recorded>,
+    /// Applies to paths that contain the text.
+    canned: Vec<(String, Canned)>,
+    parked: usize,
+    over: bool,
+}
+
+/// The server; it ends with the value.
+pub(crate) struct ControlPlane {
+    address: SocketAddr,
+    scheme: &'static str,
+    shared: Arc<(Mutex<State>, Condvar)>,
+}
+
+impl ControlPlane {
+    /// Plain HTTP.
+    pub(crate) fn start() -> Self {
+        Self::listen(TcpListener::bind("127.0.0.1:0").unwrap(), None)
+    }
+
+    /// Plain HTTP on a port that was free a moment ago.
+    pub(crate) fn start_at(address: SocketAddr) -> Self {
+        let listener = super::poll("binding the port again", || {
+            TcpListener::bind(address).map_err(|error| error.to_string())
+        });
+        Self::listen(listener, None)
+    }
+
+    pub(crate) fn start_tls(config: ServerConfig) -> Self {
+        Self::listen(TcpListener::bind("127.0.0.1:0").unwrap(), Some(Arc::new(config)))
+    }
+
+    fn listen(listener: TcpListener, tls: Option<Arc<ServerConfig>>) -> Self {
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new((Mutex::new(State::default()), Condvar::new()));
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let for_server = shared.clone();
+        std::thread::spawn(move || {
+            for socket in listener.incoming() {
+                if lock(&for_server).over {
+                    break;
+                }
+                let (shared, tls) = (for_server.clone(), tls.clone());
+                let Ok(socket) = socket else { continue };
+                std::thread::spawn(move || {
+                    let _ = match tls {
+                        None => serve(socket, &shared),
+                        Some(tls) => serve_tls(socket, tls, &shared),
+                    };
+                });
+            }
+        });
+        Self { address, scheme, shared }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.address)
+    }
+
+    /// Puts a task into the queue.
+    pub(crate) fn offer(&self, task: &Task) {
+        lock(&self.shared).offered.push_back(serde_json::to_string(task).unwrap());
+        self.shared.1.notify_all();
+    }
+
+    /// Answers calls whose path contains `path` so from now on.
+    pub(crate) fn answer(&self, path: &str, status: u16, body: &str) {
+        let canned = Canned { status, body: body.to_owned() };
+        lock(&self.shared).canned.push((path.to_owned(), canned));
+        self.shared.1.notify_all();
+    }
+
+    /// Takes back every [`ControlPlane::answer`].
+    pub(crate) fn behave(&self) {
+        lock(&self.shared).canned.clear();
+    }
+
+    pub(crate) fn requests(&self) -> Vec<Recorded> {
+        lock(&self.shared).requests.clone()
+    }
+
+    /// Waits for a request whose path ends in `end`, and returns it.
+    pub(crate) fn wait_for(&self, end: &str) -> Recorded {
+        super::poll(&format!("a request to `{end}`"), || {
+            let requests = self.requests();
+            let found = requests.iter().find(|request| request.path.ends_with(end)).cloned();
+            found.ok_or_else(|| requests.iter().map(|r| format!("{} {}\n", r.method, r.path)).collect())
+        })
+    }
+
+    /// Waits until a claim is parked.
+    pub(crate) fn wait_parked(&self) {
+        super::poll("a parked claim", || match lock(&self.shared).parked {
+            0 => Err("none is parked".to_owned()),
+            _ => Ok(()),
+        });
+    }
+
+    pub(crate) fn claims(&self) -> usize {
+        self.requests().iter().filter(|request| request.path.contains("/runner/claim")).count()
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        lock(&self.shared).over = true;
+        self.shared.1.notify_all();
+        // Wakes the accepting thread, which closes the port.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+fn lock(shared: &(Mutex<State>, Condvar)) -> MutexGuard<'_, State> {
+    shared.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn serve_tls(
+    mut socket: TcpStream,
+    tls: Arc<ServerConfig>,
+    shared: &(Mutex<State>, Condvar),
+) -> std::io::Result<()> {
+    let mut connection = ServerConnection::new(tls).map_err(std::io::Error::other)?;
+    while connection.is_handshaking() {
+        if let Err(error) = connection.complete_io(&mut socket) {
+            // Closing with unread bytes would reset the connection and lose the alert on the way.
+            socket.shutdown(std::net::Shutdown::Write)?;
+            let _ = std::io::copy(&mut socket, &mut std::io::sink());
+            return Err(error);
+        }
+    }
+    serve(StreamOwned::new(connection, socket), shared)
+}
+
+fn serve<S: Read + Write>(stream: S, shared: &(Mutex<State>, Condvar)) -> std::io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    loop {
+        if stream.fill_buf()?.first().is_some_and(|byte| !byte.is_ascii_alphabetic()) {
+            return stream.get_mut().write_all(b"HTTP/1.1 400 What\r\nContent-Length: 0\r\n\r\n");
+        }
+        let mut line = String::new();
+        if stream.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        let mut words = line.split_ascii_whitespace();
+        let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let mut request = Recorded {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            token: String::new(),
+            body: Vec::new(),
+        };
+        let mut length = 0;
+        loop {
+            let mut header = String::new();
+            stream.read_line(&mut header)?;
+            let Some((name, value)) = header.trim_end().split_once(':') else { break };
+            match name.to_ascii_lowercase().as_str() {
+                "content-length" => length = value.trim().parse().unwrap_or(0),
+                "authorization" => request.token = value.trim().trim_start_matches("Bearer ").to_owned(),
+                _ => {}
+            }
+        }
+        request.body = vec![0; length];
+        stream.read_exact(&mut request.body)?;
+        let (status, body) = answer(request, shared);
+        if lock(shared).over {
+            return Ok(());
+        }
+        let length =
+            if status == 204 { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+        let head = format!("HTTP/1.1 {status} Said\r\n{length}Content-Type: application/json\r\n\r\n");
+        let out = stream.get_mut();
+        out.write_all(head.as_bytes())?;
+        if status != 204 {
+            out.write_all(body.as_bytes())?;
+        }
+        out.flush()?;
+    }
+}
+
+fn answer(request: Recorded, shared: &(Mutex<State>, Condvar)) -> (u16, String) {
+    let path = request.path.clone();
+    let mut state = lock(shared);
+    state.requests.push(request);
+    let canned = |state: &State| {
+        state.canned.iter().rev().find(|(part, _)| path.contains(part)).map(|(_, canned)| canned.clone())
+    };
+    if let Some(canned) = canned(&state) {
+        return (canned.status, canned.body);
+    }
+    if !path.contains("/runner/claim") {
+        return (200, "{}".to_owned());
+    }
+    let wait = path.split_once("wait=").and_then(|(_, text)| text.parse().ok()).unwrap_or(0);
+    let deadline = Instant::now() + Duration::from_secs(wait);
+    state.parked += 1;
+    let answer = loop {
+        if let Some(canned) = canned(&state) {
+            break (canned.status, canned.body);
+        }
+        if let Some(task) = state.offered.pop_front() {
+            break (200, task);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || state.over {
+            break (204, String::new());
+        }
+        state = shared.1.wait_timeout(state, left).unwrap_or_else(std::sync::PoisonError::into_inner).0;
+    };
+    state.parked -= 1;
+    answer
+}

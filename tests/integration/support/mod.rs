@@ -1,0 +1,24 @@
+//! What the tests share: a control plane that plays its part badly on request, a builder of tasks,
+//! and the runner as a process.
+
+pub(crate) mod control_plane;
+pub(crate) mod pki;
+pub(crate) mod proxy;
+pub(crate) mod runner;
+
+use std::time::{Duration, Instant};
+
+/// Longest that a test waits for anything.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Polls until there is an answer; panics with `what` and the last state when there is none in time.
+pub(crate) fn poll<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(state) if Instant::now() > deadline => panic!("{what} did not happen; last seen:\n{state}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}

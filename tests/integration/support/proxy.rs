@@ -1,0 +1,71 @@
+//! A CONNECT proxy on loopback: sends every tunnel to one place, whatever name is asked for, and
+//! demands a login when told to.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+/// The proxy, and what it was asked.
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
+    /// `host:port` of each CONNECT that was let through.
+    pub(crate) tunnels: Arc<Mutex<Vec<String>>>,
+}
+
+impl Proxy {
+    /// `login` is the value expected after `Basic `.
+    pub(crate) fn start(target: SocketAddr, login: Option<&'static str>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let tunnels = Arc::new(Mutex::new(Vec::new()));
+        let seen = tunnels.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let seen = seen.clone();
+                std::thread::spawn(move || {
+                    let _ = tunnel(client, target, login, &seen);
+                });
+            }
+        });
+        Self { address, tunnels }
+    }
+}
+
+fn tunnel(
+    client: TcpStream,
+    target: SocketAddr,
+    login: Option<&str>,
+    seen: &Mutex<Vec<String>>,
+) -> std::io::Result<()> {
+    let mut reader = BufReader::new(client.try_clone()?);
+    let (mut request, mut authorized) = (String::new(), login.is_none());
+    reader.read_line(&mut request)?;
+    loop {
+        let mut header = String::new();
+        if reader.read_line(&mut header)? <= 2 {
+            break;
+        }
+        if let Some(value) = header.trim_end().strip_prefix("Proxy-Authorization: Basic ") {
+            authorized |= login == Some(value);
+        }
+    }
+    let mut client = client;
+    if !authorized {
+        return client
+            .write_all(b"HTTP/1.1 407 Who\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n");
+    }
+    let host = request.split_ascii_whitespace().nth(1).unwrap_or_default().to_owned();
+    seen.lock().unwrap().push(host);
+    let server = TcpStream::connect(target)?;
+    client.write_all(b"HTTP/1.1 200 Go\r\n\r\n")?;
+    let (mut from, mut to) = (server.try_clone()?, client.try_clone()?);
+    let back = std::thread::spawn(move || {
+        let _ = std::io::copy(&mut from, &mut to);
+        let _ = to.shutdown(std::net::Shutdown::Both);
+    });
+    let mut server = server;
+    let _ = std::io::copy(&mut client, &mut server);
+    let _ = server.shutdown(std::net::Shutdown::Both);
+    let _ = back.join();
+    Ok(())
+}

@@ -1,0 +1,204 @@
+//! The machine runner as a process, with settings, log and directories of its own.
+
+use super::poll;
+use runlet::protocol::{Job, Secret, Task, TaskId};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+/// The built program.
+pub(crate) const RUNLET: &str = env!("CARGO_BIN_EXE_runlet");
+
+/// Builds a runner: `Machine::new(url).setting("mode", "single-task").start()`.
+pub(crate) struct Machine {
+    directory: tempfile::TempDir,
+    api: String,
+    runner: String,
+    logging: String,
+    variables: Vec<(String, String)>,
+}
+
+/// A runner that was started. Killed with the value.
+pub(crate) struct Running {
+    pub(crate) machine: Machine,
+    child: Child,
+}
+
+impl Machine {
+    pub(crate) fn new(url: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let runner = format!(
+            "  name: tester\n  working_directory: {0}/work\n  state_directory: {0}/state\n  task_agent_directory: {0}/tools\n",
+            path.display()
+        );
+        let api = format!("  auth_token: class-token\n  url: {url}\n");
+        Self { directory, api, runner, logging: "  format: text\n".to_owned(), variables: Vec::new() }
+    }
+
+    /// A key below `runner`.
+    pub(crate) fn setting(mut self, key: &str, value: &str) -> Self {
+        self.runner += &format!("  {key}: {value}\n");
+        self
+    }
+
+    /// A key below `api`.
+    pub(crate) fn api(mut self, key: &str, value: &str) -> Self {
+        self.api += &format!("  {key}: {value}\n");
+        self
+    }
+
+    /// The keys below `logging`.
+    pub(crate) fn logging(mut self, lines: &[&str]) -> Self {
+        self.logging = lines.iter().map(|line| format!("  {line}\n")).collect();
+        self
+    }
+
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Writes a file and returns its path.
+    pub(crate) fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Uses a shell script in place of the task agent: it is the command prefix, and its arguments
+    /// are the task agent's. `$DIR` is the runner's directory.
+    pub(crate) fn task_agent(self, script: &str) -> Self {
+        let text = format!("DIR='{}'\n{script}\n", self.directory.path().display());
+        let path = self.file("agent.sh", &text);
+        self.setting("command_prefix", &format!("[/bin/sh, {}]", path.display()))
+    }
+
+    fn command(&self) -> Command {
+        let text = format!("api:\n{}runner:\n{}logging:\n{}", self.api, self.runner, self.logging);
+        let config = self.file("config.yaml", &text);
+        fs::set_permissions(&config, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let mut command = Command::new(RUNLET);
+        command.arg("machine").arg("--config").arg(config).stdin(Stdio::null());
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy().into_owned();
+            if name.to_ascii_lowercase().ends_with("_proxy") || name.starts_with("SSL_CERT") {
+                command.env_remove(name);
+            }
+        }
+        command.env("HOME", self.directory.path()).envs(self.variables.iter().cloned());
+        command
+    }
+
+    /// Starts it; its log goes to a file.
+    pub(crate) fn start(self) -> Running {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
+        let child = self.command().stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        Running { machine: self, child }
+    }
+
+    /// Runs it with `--check` and returns the status and everything it printed.
+    pub(crate) fn check(self) -> (ExitStatus, String) {
+        let output = self.command().arg("--check").output().unwrap();
+        (output.status, String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    }
+}
+
+impl Running {
+    pub(crate) fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.machine.path("log")).unwrap_or_default()
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    pub(crate) fn term(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    pub(crate) fn wait_log(&self, text: &str) -> String {
+        poll(&format!("`{text}` in the log"), || {
+            let log = self.log();
+            if log.contains(text) { Ok(log) } else { Err(log) }
+        })
+    }
+
+    /// Waits for its end; returns the exit code (`None` for a signal).
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        let log = self.machine.path("log");
+        poll("the end of the runner", || {
+            let seen = || fs::read_to_string(&log).unwrap_or_default();
+            self.child.try_wait().unwrap().ok_or_else(seen)
+        })
+        .code()
+    }
+
+    /// Ends the runner without mercy and starts another one in its place.
+    pub(crate) fn crash_and_restart(mut self) -> Running {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let log = fs::OpenOptions::new().append(true).open(self.machine.path("log")).unwrap();
+        self.child = self.machine.command().stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        self
+    }
+
+    /// Waits until a file exists and returns its text.
+    pub(crate) fn wait_file(&self, name: &str) -> String {
+        let path = self.machine.path(name);
+        wait_file(&path, || self.log())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn wait_file(path: &Path, state: impl Fn() -> String) -> String {
+    poll(&format!("`{}`", path.display()), || match fs::read_to_string(path) {
+        Ok(text) if text.ends_with('\n') => Ok(text.trim().to_owned()),
+        _ => Err(state()),
+    })
+}
+
+/// A task without steps.
+pub(crate) fn task(id: &str) -> Task {
+    Task {
+        id: TaskId::new(id).unwrap(),
+        token: Secret::new(format!("task-token-of-{id}")),
+        allocation: format!("allocation-{id}"),
+        job_name: "build".to_owned(),
+        job_url: "http://localhost/jobs/1".to_owned(),
+        job: Job {
+            resource_class: "acme/linux".to_owned(),
+            shell: None,
+            working_directory: None,
+            environment: Default::default(),
+            parallelism: 1,
+            steps: Vec::new(),
+            cache_retention_days: None,
+        },
+        node_index: 0,
+        node_total: 1,
+        built_in: Default::default(),
+        variables: Vec::new(),
+        mask: Vec::new(),
+        source: None,
+        lease_seconds: 60,
+        heartbeat_wait_seconds: 20,
+        max_step_output_bytes: 1 << 20,
+        max_artifact_bytes: 1 << 20,
+    }
+}
