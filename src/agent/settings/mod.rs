@@ -2,7 +2,7 @@
 //! runner 3 and its launch agent name them, and a few keys of our own.
 //!
 //! A variable beats the file; an empty variable counts as unset. [`resolve`] decides and does no IO;
-//! [`load`] reads the file and the environment around it. Every key: `docs/runner.md`.
+//! [`load()`] reads the file and the environment around it. Every key: `docs/runner.md`.
 
 mod file;
 mod load;

@@ -1,6 +1,6 @@
 //! State of the control plane in SQLite.
 //!
-//! Writes go through one thread ([`writer`]) that puts what is queued into one transaction; reads run on
+//! Writes go through one thread (`writer`) that puts what is queued into one transaction; reads run on
 //! connections of their own and see the last commit. [`Tx`] dereferences to a [`Connection`], so a query
 //! serves reads and writes. Decisions are the engine's; nothing here knows HTTP.
 //!
