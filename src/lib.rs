@@ -33,3 +33,4 @@ pub mod logging;
 pub mod protocol;
 #[cfg(feature = "server")]
 pub mod server;
+pub mod tool;
