@@ -88,8 +88,10 @@ pub struct TaskRun {
     records: u32,
 }
 
-/// File whose existence asks for a halt.
-pub const HALT_FILE: &str = "halt";
+/// File in the private folder whose existence asks for a halt after the step of this record.
+fn halt_file(record: u32) -> String {
+    crate::tool::halt::file_name(&record.to_string())
+}
 
 /// Whether a step runs, given what happened before it.
 pub fn runs(when: When, failed: bool) -> bool {
@@ -154,7 +156,8 @@ impl TaskRun {
                 let title = step.name.lines().next().unwrap_or_default();
                 first_failure = Some(self.secrets.mask(&format!("step `{title}`: {why}")));
             } else if end.status == StepStatus::Success && first_failure.is_none() {
-                halted = self.scratch.join(HALT_FILE).exists();
+                // The last attempt's record is the newest one.
+                halted = self.scratch.join(halt_file(self.records.saturating_sub(1))).exists();
             }
         }
         self.end_background();

@@ -133,7 +133,7 @@ fn queue_job(tx: &Tx<'_>, job: &str, now: u64) -> Result<JobStatus, Error> {
     let known = tx.prepare_cached("SELECT 1 FROM resource_classes WHERE name = ?1")?.exists([&class])?;
     if !known {
         let message = format!(
-            "cannot run this job using the selected resource class `{class}`: there is no such class here (`runlet admin resource-class create {class}` makes it)"
+            "cannot run this job using the selected resource class `{class}`: there is no such class here (make it with `POST /api/v3/runner/resource`)"
         );
         say(tx, job, "error", &message)?;
         return end_job(tx, job, JobStatus::Failed, now);

@@ -88,7 +88,7 @@ impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Error::NoProject(slug) => {
-                write!(f, "there is no project `{slug}` here (`runlet admin project create {slug}` makes it)")
+                write!(f, "there is no project `{slug}` here")
             }
             Error::NoSuch(why) => f.write_str(why),
             Error::Store(error) => error.fmt(f),
