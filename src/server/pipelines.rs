@@ -102,6 +102,28 @@ impl From<StoreError> for Error {
     }
 }
 
+/// Makes sure that a project and its organisation exist. `slug` is `vcs/org/repo`. Returns both ids.
+pub fn create_project(
+    tx: &Tx<'_>,
+    slug: &str,
+    repository_url: Option<&str>,
+    now: u64,
+) -> Result<(String, String), StoreError> {
+    let mut parts = slug.splitn(3, '/');
+    let (vcs, org, repo) = (parts.next(), parts.next(), parts.next());
+    let now = now as i64;
+    tx.execute(
+        "INSERT OR IGNORE INTO organisations VALUES (?1, ?2, ?3, ?4)",
+        params![new_id(), vcs, org, now],
+    )?;
+    tx.execute(
+        "INSERT OR IGNORE INTO projects SELECT ?1, id, ?2, ?3, ?4, ?5, 'main', '{}', 1, 1, ?6 FROM organisations WHERE vcs = ?2 AND name = ?3",
+        params![new_id(), vcs, org, repo, repository_url, now],
+    )?;
+    let found = "SELECT id, organisation_id FROM projects WHERE vcs = ?1 AND org = ?2 AND repo = ?3";
+    Ok(tx.query_row(found, params![vcs, org, repo], |row| Ok((row.get(0)?, row.get(1)?)))?)
+}
+
 /// Creates a pipeline. An invalid config makes an errored one, which is not an error here.
 pub async fn create(state: &Shared, trigger: Trigger) -> Result<Created, Error> {
     let slug = trigger.slug.clone();

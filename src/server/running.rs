@@ -8,7 +8,7 @@ use super::pipelines::{self, Created, Trigger};
 use super::state::{Settings, Shared, State, new_token, now_ms, token_hash};
 use super::store::{Error as StoreError, Store, Tx, new_id};
 use crate::protocol::Secret;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -202,17 +202,10 @@ impl Running {
     /// Makes sure that a project exists. `slug` is `vcs/org/repo`.
     pub fn ensure_project(&self, slug: &str, repository_url: Option<&str>) -> Result<(), String> {
         let (slug, url) = (slug.to_owned(), repository_url.map(str::to_owned));
-        let made = self.state.store.write_blocking(move |tx| {
-            let mut parts = slug.splitn(3, '/');
-            let (vcs, org, repo) = (parts.next(), parts.next(), parts.next());
-            let now = now_ms() as i64;
-            tx.execute("INSERT OR IGNORE INTO organisations VALUES (?1, ?2, ?3, ?4)", params![new_id(), vcs, org, now])?;
-            tx.execute(
-                "INSERT OR IGNORE INTO projects SELECT ?1, id, ?2, ?3, ?4, ?5, 'main', '{}', 1, 1, ?6 FROM organisations WHERE vcs = ?2 AND name = ?3",
-                params![new_id(), vcs, org, repo, url, now],
-            )?;
-            Ok(tx.query_row("SELECT 1 FROM projects WHERE vcs = ?1 AND org = ?2 AND repo = ?3", params![vcs, org, repo], |_| Ok(())).optional()?)
-        });
+        let made = self
+            .state
+            .store
+            .write_blocking(move |tx| pipelines::create_project(tx, &slug, url.as_deref(), now_ms()));
         made.map(|_| ()).map_err(|e| format!("failed to register the project: {e}"))
     }
 

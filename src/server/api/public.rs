@@ -26,6 +26,7 @@ pub fn router() -> Router<Shared> {
         .route("/metrics", get(metrics))
         .route("/api/v2/me", get(me))
         .route("/api/v2/project/{vcs}/{org}/{repo}/pipeline/run", post(trigger))
+        .route("/api/v2/organization/{vcs}/{org}/project", post(create_project))
         .route("/api/v2/pipeline/{id}", get(pipeline))
         .route("/api/v2/pipeline/{id}/workflow", get(workflows))
         .route("/api/v2/workflow/{id}", get(workflow))
@@ -79,6 +80,43 @@ async fn me(person: Person) -> Json<Value> {
     Json(json!({ "id": person.id, "login": person.login, "name": person.login }))
 }
 
+/// The short name of a version control system, as it stands in slugs.
+fn short_vcs(vcs: String) -> String {
+    match vcs.as_str() {
+        "github" => "gh".to_owned(),
+        "bitbucket" => "bb".to_owned(),
+        _ => vcs,
+    }
+}
+
+async fn create_project(
+    State(state): State<Shared>,
+    _person: Person,
+    Path((vcs, org)): Path<(String, String)>,
+    Json(body): Json<Value>,
+) -> Answer<Response> {
+    let (vcs, name) = (short_vcs(vcs), body["name"].as_str().unwrap_or_default().to_owned());
+    let fits = |text: &str| {
+        (1..=200).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    };
+    if ![&vcs, &org, &name].into_iter().all(|part| fits(part)) {
+        let why = format!(
+            "`{vcs}/{org}/{name}` is not a project slug: its parts have letters, digits, `.`, `_` and `-`"
+        );
+        return Err(Failure::new(StatusCode::BAD_REQUEST, why));
+    }
+    let slug = format!("{vcs}/{org}/{name}");
+    let made = slug.clone();
+    let (id, organisation) =
+        state.store.write(move |tx| pipelines::create_project(tx, &made, None, now_ms())).await?;
+    let answer = json!({
+        "id": id, "slug": slug, "name": name, "organization_name": org, "organization_slug": format!("{vcs}/{org}"),
+        "organization_id": organisation, "vcs_info": { "vcs_url": "", "provider": "CircleCI", "default_branch": "main" },
+    });
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
 /// `POST .../pipeline/run` with the config sent along.
 async fn trigger(
     State(state): State<Shared>,
@@ -98,11 +136,7 @@ async fn trigger(
         Value::Object(map) => map.clone().into_iter().collect(),
         _ => return Err(Failure::new(StatusCode::BAD_REQUEST, "`parameters` is not an object")),
     };
-    let vcs = match vcs.as_str() {
-        "github" => "gh".to_owned(),
-        "bitbucket" => "bb".to_owned(),
-        _ => vcs,
-    };
+    let vcs = short_vcs(vcs);
     let created = pipelines::create(
         &state,
         Trigger {
