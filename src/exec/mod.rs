@@ -265,7 +265,7 @@ impl Runners {
             let directory = scratch.join(format!("work-{number}"));
             let mut settings = Settings::new(token.clone(), endpoint, format!("exec-{number}"), directory);
             settings.cleanup_working_directory = true;
-            settings.task_agent_directory = Some(scratch.join("bin"));
+            settings.task_agent_directory = Some(scratch.join(format!("bin-{number}")));
             settings.logging.format = crate::logging::Format::None;
             let (stop, failures) = (stop.clone(), failures.clone());
             let work = move || {

@@ -9,6 +9,9 @@ mod config;
 mod exec;
 // The machine runner: settings, log, claims, drain, lost task agents, restarts.
 mod machine;
+// The control plane with real machine runners.
+#[cfg(feature = "server")]
+mod server;
 // What the modules share: a fake control plane, certificates, a proxy, the runner as a process.
 mod support;
 // Private authorities, bad certificates, client certificates, proxies.
