@@ -134,7 +134,7 @@ impl Compiler<'_> {
                 let mut keys: Vec<String> =
                     self.text(&map, "key", &what)?.iter().map(|k| k.to_string()).collect();
                 if let Some(node) = present(&map, "keys") {
-                    let texts = self.text_list(node, &format!("`keys` of {what}"))?;
+                    let texts = self.text_list(node, format_args!("`keys` of {what}"))?;
                     keys.extend(texts.iter().map(|k| k.to_string()));
                 }
                 if keys.is_empty() {
@@ -156,7 +156,7 @@ impl Compiler<'_> {
             "add_ssh_keys" => {
                 self.check_step_keys(&fields, &["fingerprints"]);
                 let fingerprints = match present(&map, "fingerprints") {
-                    Some(node) => self.text_list(node, &format!("`fingerprints` of {what}"))?,
+                    Some(node) => self.text_list(node, format_args!("`fingerprints` of {what}"))?,
                     None => Vec::new(),
                 };
                 Action::AddSshKeys { fingerprints: fingerprints.iter().map(|f| f.to_string()).collect() }
@@ -236,7 +236,7 @@ impl Compiler<'_> {
         let before = self.errors();
         let command = match present(map, "command") {
             Some(node) => self
-                .expect_text(node, &format!("`command` of {what}"))
+                .expect_text(node, format_args!("`command` of {what}"))
                 .and_then(|text| self.command(&text, node.pos)),
             None => {
                 self.error(pos, format!("{what} has no `command`"));
@@ -276,7 +276,7 @@ impl Compiler<'_> {
 
     /// A shell: one command line, or a list of words.
     pub(crate) fn shell(&mut self, node: &Node, what: &str) -> Option<String> {
-        let words = self.text_list(node, &format!("`shell` of {what}"))?;
+        let words = self.text_list(node, format_args!("`shell` of {what}"))?;
         let shell = words.join(" ");
         if shell.trim().is_empty() {
             self.error(node.pos, format!("`shell` of {what} is empty"));
@@ -287,7 +287,7 @@ impl Compiler<'_> {
 
     fn timeout(&mut self, map: &Map, what: &str) -> Option<Duration> {
         let node = present(map, "no_output_timeout")?;
-        let text = self.expect_text(node, &format!("`no_output_timeout` of {what}"))?;
+        let text = self.expect_text(node, format_args!("`no_output_timeout` of {what}"))?;
         match duration::parse(&text) {
             Ok(time) if !time.is_zero() => Some(time),
             Ok(_) => {
@@ -304,7 +304,7 @@ impl Compiler<'_> {
     /// `1m` to `10m`, or seconds from `1s`.
     fn rerun_delay(&mut self, map: &Map, what: &str) -> Option<Duration> {
         let node = present(map, "auto_rerun_delay")?;
-        let text = self.expect_text(node, &format!("`auto_rerun_delay` of {what}"))?;
+        let text = self.expect_text(node, format_args!("`auto_rerun_delay` of {what}"))?;
         let whole = |digits: &str| {
             let plain = digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
             digits.parse::<u64>().ok().filter(|_| plain)
@@ -357,7 +357,7 @@ impl Compiler<'_> {
             );
             return None;
         }
-        let texts = self.text_list(node, &format!("`paths` of {what}"))?;
+        let texts = self.text_list(node, format_args!("`paths` of {what}"))?;
         Some(texts.iter().map(|text| text.to_string()).collect())
     }
 

@@ -9,6 +9,7 @@ use super::template::{self, Template};
 use super::value::{Data, Kind, Map, Node, Pos, Scalar, Style};
 use super::{Diagnostic, Diagnostics, Input, Note, Severity, limits, suggest};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt::Display;
 use std::rc::Rc;
 
 pub(crate) struct Compiler<'a> {
@@ -21,7 +22,8 @@ pub(crate) struct Compiler<'a> {
     trace: Vec<(Pos, String)>,
     /// Version 2.1: tags are rendered.
     pub(crate) tags: bool,
-    templates: HashMap<Rc<str>, Rc<Template>>,
+    /// By the address of the text, which is kept here so that no other can have it.
+    templates: HashMap<*const u8, (Rc<str>, Rc<Template>)>,
     /// The config first, then the orbs it uses.
     pub(crate) packages: Vec<Rc<Package>>,
     /// Commands and conditional steps that are being expanded.
@@ -202,13 +204,13 @@ impl<'a> Compiler<'a> {
 
     /// The parsed form of a text with tags; mistakes are reported at each use.
     pub(crate) fn template(&mut self, pos: Pos, scalar: &Scalar) -> Option<Rc<Template>> {
-        if let Some(known) = self.templates.get(&scalar.text) {
+        if let Some((_, known)) = self.templates.get(&scalar.text.as_ptr()) {
             return Some(known.clone());
         }
         match template::parse(&scalar.text) {
             Ok(parsed) => {
                 let parsed = Rc::new(parsed);
-                self.templates.insert(scalar.text.clone(), parsed.clone());
+                self.templates.insert(scalar.text.as_ptr(), (scalar.text.clone(), parsed.clone()));
                 Some(parsed)
             }
             Err(error) => {
@@ -236,7 +238,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    pub(crate) fn expect_map<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n Rc<Map>> {
+    pub(crate) fn expect_map<'n>(&mut self, node: &'n Node, what: impl Display) -> Option<&'n Rc<Map>> {
         let map = node.as_map();
         if map.is_none() {
             self.error(node.pos, format!("{what} must be a map, not {}", node.describe()));
@@ -245,7 +247,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// The text of a string; numbers and booleans count as they are written.
-    pub(crate) fn expect_text(&mut self, node: &Node, what: &str) -> Option<Rc<str>> {
+    pub(crate) fn expect_text(&mut self, node: &Node, what: impl Display) -> Option<Rc<str>> {
         match node.as_scalar() {
             Some(scalar) if scalar.kind != Kind::Null => Some(scalar.text.clone()),
             _ => {
@@ -257,7 +259,7 @@ impl<'a> Compiler<'a> {
 
     pub(crate) fn text(&mut self, map: &Map, key: &str, what: &str) -> Option<Option<Rc<str>>> {
         match present(map, key) {
-            Some(node) => self.expect_text(node, &format!("`{key}` of {what}")).map(Some),
+            Some(node) => self.expect_text(node, format_args!("`{key}` of {what}")).map(Some),
             None => Some(None),
         }
     }
@@ -311,14 +313,14 @@ impl<'a> Compiler<'a> {
     }
 
     /// A string or a list of strings.
-    pub(crate) fn text_list(&mut self, node: &Node, what: &str) -> Option<Vec<Rc<str>>> {
+    pub(crate) fn text_list(&mut self, node: &Node, what: impl Display) -> Option<Vec<Rc<str>>> {
         match &node.data {
             Data::Seq(seq) => {
                 let before = self.errors;
                 let texts: Vec<_> = seq
                     .items
                     .iter()
-                    .filter_map(|item| self.expect_text(item, &format!("an item of {what}")))
+                    .filter_map(|item| self.expect_text(item, format_args!("an item of {what}")))
                     .collect();
                 (self.errors == before).then_some(texts)
             }

@@ -85,7 +85,7 @@ impl Compiler<'_> {
         let options = if entry.value.is_null() {
             Rc::default()
         } else {
-            self.expect_map(&entry.value, &format!("the options of job `{}`", entry.key))?.clone()
+            self.expect_map(&entry.value, format_args!("the options of job `{}`", entry.key))?.clone()
         };
         Some(EntryNode { job: entry.key.clone(), pos: entry.key_pos, options })
     }
@@ -145,7 +145,7 @@ impl Compiler<'_> {
         let serial_group =
             match present(options, "serial-group").map(|node| (self.substitute(node, scope), node.pos)) {
                 Some((Some(node), pos)) => {
-                    let key = self.expect_text(&node, &format!("`serial-group` of {what}"));
+                    let key = self.expect_text(&node, format_args!("`serial-group` of {what}"));
                     key.and_then(|key| self.serial_group(&key, pos))
                 }
                 _ => None,
@@ -180,7 +180,7 @@ impl Compiler<'_> {
     ) -> Option<String> {
         if let Some(node) = present(&entry.options, "name") {
             let substituted = self.substitute(node, scope)?;
-            let name = self.expect_text(&substituted, &format!("`name` of {what}"))?;
+            let name = self.expect_text(&substituted, format_args!("`name` of {what}"))?;
             if name.trim().is_empty() {
                 self.error(node.pos, format!("`name` of {what} is empty"));
                 return None;
@@ -214,7 +214,7 @@ impl Compiler<'_> {
 
     fn requirement(&mut self, item: &Node, what: &str) -> Option<Wanted> {
         let Some(map) = item.as_map() else {
-            let name = self.expect_text(item, &format!("an item of `requires` of {what}"))?;
+            let name = self.expect_text(item, format_args!("an item of `requires` of {what}"))?;
             return Some(Wanted { name, statuses: vec![RequiredStatus::Success], pos: item.pos });
         };
         let [entry] = map.entries.as_slice() else {
@@ -268,7 +268,7 @@ impl Compiler<'_> {
             return Some(Vec::new());
         }
         let mut contexts = Vec::new();
-        for name in self.text_list(&node, &format!("`context` of {what}"))? {
+        for name in self.text_list(&node, format_args!("`context` of {what}"))? {
             if name.chars().count() > limits::CONTEXT_CHARS {
                 self.error(
                     node.pos,
@@ -303,7 +303,7 @@ impl Compiler<'_> {
         let options = &entry.options;
         if let Some(node) = present(options, "type") {
             let node = self.substitute(node, scope)?;
-            let kind = self.expect_text(&node, &format!("`type` of {what}"))?;
+            let kind = self.expect_text(&node, format_args!("`type` of {what}"))?;
             if &*kind != "approval" {
                 self.error(
                     node.pos,
@@ -362,7 +362,7 @@ impl Compiler<'_> {
     fn entry_job(&mut self, entry: &EntryNode, scope: &Scope, what: &str) -> Option<Rc<Definition>> {
         if let Some(node) = present(&entry.options, "override-with") {
             let substituted = self.substitute(node, scope)?;
-            let reference = self.expect_text(&substituted, &format!("`override-with` of {what}"))?;
+            let reference = self.expect_text(&substituted, format_args!("`override-with` of {what}"))?;
             if !reference.contains('/') {
                 self.error(node.pos, format!("`override-with` of {what} must name the job of an orb (`alias/job`), not `{reference}`"));
                 return None;

@@ -60,7 +60,7 @@ impl Compiler<'_> {
     fn git_list(&mut self, map: &Map, key: &str, what: &str) -> Option<Option<Vec<NamePattern>>> {
         let Some(node) = present(map, key) else { return Some(None) };
         let mut patterns = Vec::new();
-        for text in self.text_list(node, &format!("`{key}` of {what}"))? {
+        for text in self.text_list(node, format_args!("`{key}` of {what}"))? {
             match NamePattern::new(&text) {
                 Ok(pattern) => patterns.push(pattern),
                 Err(message) => {

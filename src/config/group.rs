@@ -59,14 +59,14 @@ impl Compiler<'_> {
             );
         }
         let name = match present(options, "name").map(|node| self.substitute(node, &scope)) {
-            Some(node) => node.and_then(|node| self.expect_text(&node, &format!("`name` of {what}"))),
+            Some(node) => node.and_then(|node| self.expect_text(&node, format_args!("`name` of {what}"))),
             None => Some(entry.job.clone()),
         };
         let wanted = self.requirements(present(options, "requires"), &scope, &what);
         let kept = self.filter(options.get("filters"), &scope, &what);
         let lock = present(options, "serial-group").and_then(|node| {
             let substituted = self.substitute(node, &scope)?;
-            let key = self.expect_text(&substituted, &format!("`serial-group` of {what}"))?;
+            let key = self.expect_text(&substituted, format_args!("`serial-group` of {what}"))?;
             self.serial_group(&key, node.pos)
         });
         let Some(name) = name else { return };

@@ -62,7 +62,7 @@ impl Compiler<'_> {
             let kind = match present(map, "type") {
                 Some(node) => {
                     let node = compiler.substitute(node, &inner)?;
-                    compiler.expect_text(&node, &format!("`type` of {label}"))?
+                    compiler.expect_text(&node, format_args!("`type` of {label}"))?
                 }
                 None => "build".into(),
             };
@@ -98,7 +98,7 @@ impl Compiler<'_> {
                 None => None,
             };
             match substituted.filter(|node| !node.is_null()) {
-                Some(node) => compiler.expect_text(&node, &format!("`{key}` of {label}")),
+                Some(node) => compiler.expect_text(&node, format_args!("`{key}` of {label}")),
                 None => {
                     compiler.error(definition.pos, format!("{label} of type `{kind}` has no `{key}`"));
                     None
@@ -166,7 +166,7 @@ impl Compiler<'_> {
         let working_directory = levels
             .iter()
             .find_map(|level| present(level, "working_directory"))
-            .and_then(|node| self.expect_text(node, &format!("`working_directory` of {label}")));
+            .and_then(|node| self.expect_text(node, format_args!("`working_directory` of {label}")));
         let mut environment = BTreeMap::new();
         for level in levels.iter().rev() {
             if let Some(node) = present(level, "environment") {
@@ -249,7 +249,9 @@ impl Compiler<'_> {
             present(level, "resource_class").or_else(|| machine_key(level, "resource_class"))
         });
         let name = match class {
-            Some(node) => Some((self.expect_text(node, &format!("`resource_class` of {label}"))?, node.pos)),
+            Some(node) => {
+                Some((self.expect_text(node, format_args!("`resource_class` of {label}"))?, node.pos))
+            }
             None => None,
         };
         if let Some((name, pos)) = name.filter(|(name, _)| name.contains('/')) {
@@ -289,7 +291,7 @@ impl Compiler<'_> {
         let map = self.expect_map(node, &what)?.clone();
         self.check_keys(&map, &what, &["caches"], false);
         let caches = present(&map, "caches")?;
-        let text = self.expect_text(caches, &format!("`caches` of {what}"))?;
+        let text = self.expect_text(caches, format_args!("`caches` of {what}"))?;
         let days =
             text.strip_suffix('d').and_then(|days| days.parse().ok()).filter(|days| (1..=15).contains(days));
         if days.is_none() {

@@ -2,7 +2,7 @@
 
 use super::compiler::Compiler;
 use super::expression::{Pattern, parse};
-use super::scope::Scope;
+use super::scope::{At, Scope};
 use super::value::{Data, Kind, Node, shorten};
 use super::{limits, suggest};
 
@@ -35,7 +35,7 @@ impl Compiler<'_> {
                     }
                     let source = scalar.text.trim();
                     return self
-                        .evaluate(&expression, source, node.pos, scope)
+                        .evaluate(&expression, source, At::Exactly(node.pos), scope)
                         .map(|value| value.is_truthy());
                 }
                 (Err(error), Place::Workflow) => {

@@ -62,7 +62,7 @@ impl Compiler<'_> {
             self.error(node.pos, format!("{what} has no `parameters`"));
             return None;
         };
-        let parameters = self.expect_map(parameters, &format!("`parameters` of {what}"))?.clone();
+        let parameters = self.expect_map(parameters, format_args!("`parameters` of {what}"))?.clone();
         let mut axes: Vec<Axis<'_>> = Vec::new();
         for entry in &parameters.entries {
             let values = match &entry.value.data {
@@ -110,7 +110,7 @@ impl Compiler<'_> {
         };
         let mut excluded = Vec::new();
         for item in &list.items {
-            let map = self.expect_map(item, &format!("an item of `exclude` of {what}"))?.clone();
+            let map = self.expect_map(item, format_args!("an item of `exclude` of {what}"))?.clone();
             let mut wanted = Vec::new();
             for entry in &map.entries {
                 let Some(axis) = axes.iter().position(|(axis, _)| axis.key == entry.key) else {

@@ -171,7 +171,7 @@ impl Compiler<'_> {
             return Some(index);
         }
         let node = self.substitute(&entry.value, &Scope::pipeline(package, package == 0))?;
-        let reference = self.expect_text(&node, &format!("orb `{}`", entry.key))?;
+        let reference = self.expect_text(&node, format_args!("orb `{}`", entry.key))?;
         let (exact, text) = self.fetch(&reference, node.pos, depth)?;
         self.resolved_orbs.insert(reference.to_string(), exact.clone());
         if let Some(index) = imported.get(&exact) {
@@ -180,7 +180,7 @@ impl Compiler<'_> {
         let index = self.reserve_package();
         imported.insert(exact.clone(), index);
         let root = self.load(&exact, &text)?;
-        let map = self.expect_map(&root, &format!("orb `{exact}`"))?.clone();
+        let map = self.expect_map(&root, format_args!("orb `{exact}`"))?.clone();
         self.check_orb(&map, &exact);
         self.within(pos, format!("orb `{exact}`"), |compiler| {
             compiler.fill_package(index, &map, imported, depth + 1);

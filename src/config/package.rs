@@ -98,7 +98,7 @@ impl Compiler<'_> {
         let section = format!("{}s", element.word());
         let mut table = Table::new();
         let Some(node) = present(root, &section) else { return table };
-        let Some(map) = self.expect_map(node, &format!("`{section}`")) else { return table };
+        let Some(map) = self.expect_map(node, format_args!("`{section}`")) else { return table };
         let mut folded: HashMap<String, Rc<str>> = HashMap::new();
         for entry in &map.entries {
             self.check_name(&entry.key, entry.key_pos, element);
@@ -179,28 +179,23 @@ impl Compiler<'_> {
 
     /// Finds an element by `name` or `alias/name`, through declared aliases. `None` when there is none.
     pub(crate) fn find(&self, element: Element, reference: &str, package: usize) -> Option<Rc<Definition>> {
-        let mut package = package;
-        let mut reference: Rc<str> = reference.into();
+        let mut found = self.look(element, reference, package)?;
         // A chain of aliases is short; a ring of them ends here.
         for _ in 0..16 {
-            let known = self.packages.get(package)?;
-            let definition = match known.table(element).get(&reference) {
-                Some(definition) => definition.clone(),
-                None => {
-                    let (alias, name) = reference.split_once('/')?;
-                    let orb = *known.orbs.get(alias)?;
-                    self.packages.get(orb)?.table(element).get(name)?.clone()
-                }
-            };
-            match &definition.body {
-                Body::Own { .. } => return Some(definition),
-                Body::Alias(target) => {
-                    package = definition.package;
-                    reference = target.clone();
-                }
-            }
+            let Body::Alias(target) = &found.body else { return Some(found) };
+            found = self.look(element, target, found.package)?;
         }
         None
+    }
+
+    fn look(&self, element: Element, reference: &str, package: usize) -> Option<Rc<Definition>> {
+        let package = self.packages.get(package)?;
+        if let Some(definition) = package.table(element).get(reference) {
+            return Some(definition.clone());
+        }
+        let (alias, name) = reference.split_once('/')?;
+        let orb = *package.orbs.get(alias)?;
+        self.packages.get(orb)?.table(element).get(name).cloned()
     }
 
     /// The message for an element that was not found.

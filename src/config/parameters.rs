@@ -146,7 +146,7 @@ impl Compiler<'_> {
     pub(crate) fn declarations(&mut self, node: Option<&Node>, owner: Owner, what: &str) -> Declarations {
         let mut declarations = Declarations::default();
         let Some(node) = node.filter(|node| !node.is_null()) else { return declarations };
-        let Some(map) = self.expect_map(node, &format!("`parameters` of {what}")) else {
+        let Some(map) = self.expect_map(node, format_args!("`parameters` of {what}")) else {
             return declarations;
         };
         if map.entries.is_empty() && owner != Owner::Pipeline {
@@ -216,7 +216,7 @@ impl Compiler<'_> {
             self.error(pos, format!("{label} has no `type` (known types: {})", allowed.join(", ")));
             return None;
         };
-        let name = self.expect_text(node, &format!("the type of {label}"))?;
+        let name = self.expect_text(node, format_args!("the type of {label}"))?;
         if !allowed.contains(&&*name) {
             let choices = suggest::choices("types", &name, allowed.iter().copied());
             self.error(node.pos, format!("{label} cannot have the type `{name}`{choices}"));
@@ -243,7 +243,7 @@ impl Compiler<'_> {
                 let texts: Vec<_> = list
                     .items
                     .iter()
-                    .map(|item| self.expect_text(item, &format!("a value of {label}")))
+                    .map(|item| self.expect_text(item, format_args!("a value of {label}")))
                     .collect();
                 ParameterType::Enum(texts.into_iter().collect::<Option<_>>()?)
             }

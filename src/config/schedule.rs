@@ -34,7 +34,7 @@ impl Compiler<'_> {
     }
 
     fn schedule(&mut self, item: &Node, what: &str) -> Option<Schedule> {
-        let map = self.expect_map(item, &format!("an item of {what}"))?.clone();
+        let map = self.expect_map(item, format_args!("an item of {what}"))?.clone();
         self.check_keys(&map, what, &["schedule"], true);
         let Some(node) = present(&map, "schedule") else {
             self.error(item.pos, format!("an item of {what} has no `schedule`"));
@@ -68,7 +68,7 @@ impl Compiler<'_> {
 
     fn schedule_names(&mut self, map: &Map, key: &str, what: &str) -> Option<Vec<String>> {
         let Some(node) = present(map, key) else { return Some(Vec::new()) };
-        let names = self.text_list(node, &format!("`{key}` of {what}"))?;
+        let names = self.text_list(node, format_args!("`{key}` of {what}"))?;
         Some(names.iter().map(|name| name.to_string()).collect())
     }
 }

@@ -24,6 +24,14 @@ pub(crate) struct Scope {
     pub(crate) pipeline_parameters: bool,
 }
 
+/// Where an expression stands. The exact place inside of a text is worked out only for a message.
+#[derive(Clone, Copy)]
+pub(crate) enum At<'s> {
+    Exactly(Pos),
+    /// At a byte of a scalar that is at the place.
+    Within(Pos, &'s Scalar, usize),
+}
+
 /// Why a name has no value.
 enum Missing {
     /// Not declared; the rest of the message.
@@ -50,7 +58,14 @@ impl Compiler<'_> {
         Scope::pipeline(package, package == 0)
     }
 
-    fn look_up(&mut self, name: &str, pos: Pos, scope: &Scope) -> Result<Value, Missing> {
+    fn place(&self, at: At<'_>) -> Pos {
+        match at {
+            At::Exactly(pos) => pos,
+            At::Within(pos, scalar, offset) => self.place_in(pos, scalar, offset),
+        }
+    }
+
+    fn look_up(&mut self, name: &str, at: At<'_>, scope: &Scope) -> Result<Value, Missing> {
         if let Some(name) = name.strip_prefix("parameters.") {
             let Some(bindings) = &scope.parameters else {
                 return Err(Missing::Undeclared(
@@ -88,6 +103,7 @@ impl Compiler<'_> {
             }
             if !pipeline::is_known(name) {
                 let hint = suggest::choices("pipeline values", name, pipeline::names());
+                let pos = self.place(at);
                 self.warn(pos, format!("`{name}` is no pipeline value and is left empty{hint}"));
             }
             return Ok(Value::Undefined);
@@ -114,11 +130,11 @@ impl Compiler<'_> {
         &mut self,
         expression: &Expression,
         source: &str,
-        pos: Pos,
+        at: At<'_>,
         scope: &Scope,
     ) -> Option<Value> {
         let result = expression
-            .evaluate(&mut |name| self.look_up(name, pos, scope).map_err(|missing| (name.clone(), missing)));
+            .evaluate(&mut |name| self.look_up(name, at, scope).map_err(|missing| (name.clone(), missing)));
         let message = match result {
             // A name that does not apply stays empty; anything computed from it is false in the end.
             Ok(Value::Undefined) if !matches!(expression, Expression::Name(_)) => {
@@ -140,13 +156,13 @@ impl Compiler<'_> {
                 }
             },
         };
+        let pos = self.place(at);
         self.error(pos, message);
         None
     }
 
     fn tag(&mut self, tag: &Tag, pos: Pos, scalar: &Scalar, scope: &Scope) -> Option<Value> {
-        let pos = self.place_in(pos, scalar, tag.offset);
-        self.evaluate(&tag.expression, &tag.source, pos, scope)
+        self.evaluate(&tag.expression, &tag.source, At::Within(pos, scalar, tag.offset), scope)
     }
 
     /// The value of a scalar: that of its tag when that is all there is, else text.

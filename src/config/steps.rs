@@ -239,7 +239,7 @@ impl Compiler<'_> {
         }
         let arguments = match body {
             None => None,
-            Some(body) => Some(self.expect_map(body, &format!("the arguments of {label}"))?.clone()),
+            Some(body) => Some(self.expect_map(body, format_args!("the arguments of {label}"))?.clone()),
         };
         let arguments: Vec<_> = arguments.iter().flat_map(|map| &map.entries).collect();
         let (map, parameters) = command.own()?;

@@ -36,7 +36,7 @@ impl Compiler<'_> {
             if name.is_empty() {
                 self.error(entry.key_pos, "the name of a workflow is empty");
             }
-            let Some(body) = self.expect_map(&entry.value, &format!("workflow `{name}`")).cloned() else {
+            let Some(body) = self.expect_map(&entry.value, format_args!("workflow `{name}`")).cloned() else {
                 continue;
             };
             self.check_keys(&body, &format!("workflow `{name}`"), KEYS, false);

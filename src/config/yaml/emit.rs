@@ -79,8 +79,13 @@ impl Emitter {
         if self.dash {
             self.dash = false;
         } else {
-            self.out.extend(std::iter::repeat_n(' ', self.indent));
+            self.blanks(self.indent);
         }
+    }
+
+    fn blanks(&mut self, count: usize) {
+        const BLANKS: &str = "                                ";
+        self.out.push_str(&BLANKS[..count.min(BLANKS.len())]);
     }
 
     fn key(&mut self, key: &str) {
@@ -114,7 +119,7 @@ impl Emitter {
         for line in text.strip_suffix('\n').unwrap_or(text).split('\n') {
             self.out.push('\n');
             if !line.is_empty() {
-                self.out.extend(std::iter::repeat_n(' ', self.indent + 2));
+                self.blanks(self.indent + 2);
                 self.out.push_str(line);
             }
         }
@@ -122,14 +127,20 @@ impl Emitter {
 
     fn quoted(&mut self, text: &str) {
         self.out.push('"');
-        for c in text.chars() {
+        let mut plain = 0;
+        for (at, c) in text.char_indices() {
+            if c != '"' && c != '\\' && !is_special(c) {
+                continue;
+            }
+            self.out.push_str(&text[plain..at]);
+            plain = at + c.len_utf8();
             match c {
                 '"' => self.out.push_str("\\\""),
                 '\\' => self.out.push_str("\\\\"),
                 '\n' => self.out.push_str("\\n"),
                 '\t' => self.out.push_str("\\t"),
                 '\r' => self.out.push_str("\\r"),
-                c if is_special(c) => {
+                c => {
                     let code = u32::from(c);
                     let _ = if code > 0xffff {
                         write!(self.out, "\\U{code:08x}")
@@ -137,9 +148,9 @@ impl Emitter {
                         write!(self.out, "\\u{code:04x}")
                     };
                 }
-                c => self.out.push(c),
             }
         }
+        self.out.push_str(&text[plain..]);
         self.out.push('"');
     }
 }
@@ -149,17 +160,28 @@ fn is_special(c: char) -> bool {
     c.is_control() || matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
 }
 
+/// Whether a text of several lines has such characters.
+fn has_special(text: &str) -> bool {
+    if text.is_ascii() {
+        return text.bytes().any(|b| b != b'\n' && b != b'\t' && b.is_ascii_control());
+    }
+    text.chars().any(|c| c != '\n' && c != '\t' && is_special(c))
+}
+
 /// Whether a text can stand without quotes and is read back as text. Stricter than YAML.
 fn is_plain(text: &str) -> bool {
-    let Some(first) = text.chars().next() else { return false };
-    let starts_well = first.is_ascii_alphanumeric() || matches!(first, '/' | '_' | '.' | '~' | '$');
+    let bytes = text.as_bytes();
+    let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else { return false };
+    let starts_well = first.is_ascii_alphanumeric() || b"/_.~$".contains(first);
     starts_well
+        && !matches!(last, b' ' | b':')
+        && bytes.iter().zip(bytes.iter().skip(1).chain(b"x")).all(|(byte, next)| {
+            (byte.is_ascii_alphanumeric() || b" _./~$@+=,:;()*?!%^-".contains(byte))
+                && (*byte != b':' || *next != b' ')
+        })
         && resolve(text) == Kind::Str
         && !looks_like_number(text)
         && !matches!(text, "y" | "Y" | "n" | "N")
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || " _./~$@+=,:;()*?!%^-".contains(c))
-        && !text.ends_with([' ', ':'])
-        && !text.contains(": ")
         && !text.starts_with("...")
 }
 
@@ -175,7 +197,7 @@ fn is_block(text: &str) -> bool {
     text.contains('\n')
         && !body.is_empty()
         && !text.starts_with([' ', '\n', '\t'])
-        && !text.chars().any(|c| c != '\n' && c != '\t' && is_special(c))
+        && !has_special(text)
         // A last line of blanks, or a tab where the indentation ends, is read differently by different parsers.
         && !body.lines().any(|line| line.starts_with('\t') || (!line.is_empty() && line.trim().is_empty()))
 }

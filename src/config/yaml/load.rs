@@ -68,13 +68,37 @@ struct Frame {
 
 enum Content {
     Seq(Vec<Node>),
-    Map { entries: Vec<Slot>, key: Option<(Rc<str>, Pos, bool)>, keys: HashSet<Rc<str>> },
+    Map { entries: Vec<Slot>, key: Option<(Rc<str>, Pos, bool)>, keys: Keys },
 }
 
 /// An entry of a map before merges are done.
 enum Slot {
     Entry(Entry),
     Merge(Node),
+}
+
+/// The keys of one map. Most maps are small, and a set of hashes costs more than it saves there.
+#[derive(Default)]
+struct Keys {
+    few: Vec<Rc<str>>,
+    many: HashSet<Rc<str>>,
+}
+
+impl Keys {
+    /// Adds a key; false if it is there already.
+    fn insert(&mut self, key: Rc<str>) -> bool {
+        if !self.many.is_empty() {
+            return self.many.insert(key);
+        }
+        if self.few.contains(&key) {
+            return false;
+        }
+        self.few.push(key);
+        if self.few.len() > 16 {
+            self.many = self.few.drain(..).collect();
+        }
+        true
+    }
 }
 
 impl Loader {
@@ -108,7 +132,7 @@ impl Loader {
                 Event::Alias(anchor) => self.alias(pos, anchor),
                 Event::SequenceStart(anchor, _) => self.begin(pos, anchor, Content::Seq(Vec::new())),
                 Event::MappingStart(anchor, _) => {
-                    let content = Content::Map { entries: Vec::new(), key: None, keys: HashSet::new() };
+                    let content = Content::Map { entries: Vec::new(), key: None, keys: Keys::default() };
                     self.begin(pos, anchor, content)
                 }
                 Event::SequenceEnd | Event::MappingEnd => self.end(),
@@ -261,7 +285,7 @@ impl Loader {
     }
 
     /// Explicit keys win over merged ones; of several merged maps, the earlier win.
-    fn merge(&mut self, slots: Vec<Slot>, mut keys: HashSet<Rc<str>>) -> Vec<Entry> {
+    fn merge(&mut self, slots: Vec<Slot>, mut keys: Keys) -> Vec<Entry> {
         let mut entries = Vec::with_capacity(slots.len());
         let mut add = |entries: &mut Vec<Entry>, map: &Map| {
             for entry in &map.entries {

@@ -7,16 +7,14 @@ use super::super::value::Kind;
 /// Numbers with leading zeros (`007`) stay text: the specifications disagree about their base, and
 /// text loses nothing.
 pub(crate) fn resolve(text: &str) -> Kind {
-    match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Kind::Null,
-        "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => return Kind::Bool(true),
-        "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => {
-            return Kind::Bool(false);
+    // Most scalars are longer than any of the words.
+    if text.len() <= 5 {
+        if let Some(kind) = word(text) {
+            return kind;
         }
-        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => return Kind::Float(f64::INFINITY),
-        "-.inf" | "-.Inf" | "-.INF" => return Kind::Float(f64::NEG_INFINITY),
-        ".nan" | ".NaN" | ".NAN" => return Kind::Float(f64::NAN),
-        _ => {}
+    }
+    if !matches!(text.as_bytes().first(), Some(b'0'..=b'9' | b'.' | b'-' | b'+')) {
+        return Kind::Str;
     }
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     if !unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
@@ -40,6 +38,18 @@ pub(crate) fn resolve(text: &str) -> Kind {
         };
     }
     if is_decimal(unsigned) { text.parse().map_or(Kind::Str, Kind::Float) } else { Kind::Str }
+}
+
+fn word(text: &str) -> Option<Kind> {
+    Some(match text {
+        "" | "~" | "null" | "Null" | "NULL" => Kind::Null,
+        "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Kind::Bool(true),
+        "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Kind::Bool(false),
+        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => Kind::Float(f64::INFINITY),
+        "-.inf" | "-.Inf" | "-.INF" => Kind::Float(f64::NEG_INFINITY),
+        ".nan" | ".NaN" | ".NAN" => Kind::Float(f64::NAN),
+        _ => return None,
+    })
 }
 
 /// `1.`, `.5`, `1.5`, `1e3`, `1.5e-3`, without sign.
