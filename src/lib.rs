@@ -19,8 +19,6 @@
 //! Modules in reading order. Uses go one way: all may use `protocol`; `server` uses `config`; `agent`
 //! and `executor` know nothing of `server`; `executor` knows nothing of `agent`; `exec` joins them.
 
-#[cfg(feature = "server")]
-pub mod admin;
 pub mod agent;
 pub mod cli;
 #[cfg(feature = "server")]
@@ -33,3 +31,4 @@ pub mod logging;
 pub mod protocol;
 #[cfg(feature = "server")]
 pub mod server;
+pub mod tool;

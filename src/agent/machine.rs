@@ -1,4 +1,4 @@
-//! The machine runner: one host, one task at a time. Carries out what [`super::lifecycle`] decides.
+//! The machine runner: one host, one task at a time. Carries out what `lifecycle` decides.
 //!
 //! Claim, start the task agent, wait, report it lost if it died without reporting, clean up, again.
 //! A task agent outlives the runner; a restarted runner finds it by the state file, waits for it and

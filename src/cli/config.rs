@@ -138,7 +138,8 @@ fn pair(text: &str) -> Result<(String, String), Failure> {
 }
 
 /// Text from the command line as values of the types that the config declares.
-fn typed_parameters(
+/// Values of pipeline parameters as the config declares their types.
+pub fn typed_parameters(
     source: &str,
     given: &[(String, String)],
 ) -> Result<BTreeMap<String, serde_json::Value>, Failure> {

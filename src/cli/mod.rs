@@ -54,19 +54,21 @@ pub fn main() -> u8 {
     }
 }
 
-fn run(_program: &OsString, mut args: Vec<OsString>) -> Outcome {
+fn run(program: &OsString, mut args: Vec<OsString>) -> Outcome {
+    if crate::tool::is_called_as_tool(program) {
+        return crate::tool::command(args);
+    }
     let first = if args.is_empty() { OsString::from("--help") } else { args.remove(0) };
     match first.to_str().unwrap_or_default() {
         "machine" => crate::agent::command(args),
         "task" => crate::executor::command(args),
+        "tool" => crate::tool::command(args),
         #[cfg(feature = "server")]
         "server" => crate::server::command(args),
         #[cfg(feature = "server")]
         "exec" => crate::exec::command(args),
         #[cfg(feature = "server")]
         "config" => config::command(args),
-        #[cfg(feature = "server")]
-        "admin" => crate::admin::command(args),
         "--version" | "-V" | "version" => print(&version()),
         "--help" | "-h" | "help" => print(HELP),
         other => {

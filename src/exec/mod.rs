@@ -1,13 +1,335 @@
-//! `runlet exec`: the embedded default.
+//! `runlet exec`: the embedded default. A control plane and a machine runner in this process, for one
+//! pipeline, on the working tree as it is; nothing is left but the results.
 
 mod options;
 mod render;
+mod results;
 mod snapshot;
 
-use crate::cli::{Failure, Outcome};
+use crate::agent::machine;
+use crate::agent::settings::Settings;
+use crate::agent::{Level, Stop};
+use crate::cli::{Failure, Outcome, exit};
+use crate::http::{Body, Client, Endpoint, Request};
+use crate::protocol::{Secret, WatchEvent};
+use crate::server::pipelines::{Only, Revision, Trigger};
+use crate::server::store::status::PipelineState;
+use crate::server::{self, Running, ServerOptions};
+use base64::Engine;
+use options::Options;
+use render::{Screen, Style};
 use std::ffi::OsString;
+use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// The class that everything runs in.
+const CLASS: &str = "runlet/exec";
 
 /// Runs `runlet exec` with the arguments after the command.
-pub fn command(_args: Vec<OsString>) -> Outcome {
-    Err(Failure::new("`runlet exec` is not built yet"))
+pub fn command(args: Vec<OsString>) -> Outcome {
+    match Options::parse(args)? {
+        Some(options) => exec(&options),
+        None => crate::cli::print(options::HELP),
+    }
+}
+
+fn exec(options: &Options) -> Outcome {
+    let root = std::fs::canonicalize(&options.path)
+        .map_err(|e| Failure::usage(format!("cannot open the folder `{}`: {e}", options.path.display())))?;
+    let file = options.config.clone().unwrap_or_else(|| root.join(".circleci/config.yml"));
+    let config = std::fs::read_to_string(&file).map_err(|e| Failure {
+        code: exit::USAGE,
+        message: format!(
+            "failed to read the config `{}`: {e} (name another with `--config`)",
+            file.display()
+        ),
+    })?;
+    let parameters = crate::cli::config::typed_parameters(&config, &options.parameters)?;
+    let scratch = Scratch::create().map_err(Failure::new)?;
+    let snapshot = snapshot::take(&root, &scratch.0).map_err(Failure::new)?;
+    let interrupts =
+        Interrupts::start().map_err(|e| Failure::new(format!("failed to handle signals: {e}")))?;
+
+    let mut server_options = ServerOptions::new(scratch.0.join("data"));
+    server_options.listen.set_port(0);
+    server_options.route_all_to = Some(CLASS.to_owned());
+    server_options.default_resource_class = Some(CLASS.to_owned());
+    server_options.orbs = options.orbs.clone();
+    server_options.max_step_output_bytes = 4 << 30;
+    // It lives as long as this process: waiting for the disk would buy nothing.
+    server_options.durable = false;
+    let running = server::start(server_options).map_err(Failure::new)?;
+    let person = running.first_token.clone().unwrap_or_else(|| Secret::new(""));
+    let slug = slug_of(&snapshot, &root);
+    running.ensure_project(&slug, snapshot.origin.as_deref()).map_err(Failure::new)?;
+    let class_token = running.class_token(CLASS, "exec").map_err(Failure::new)?;
+    let runners = Runners::start(options, &scratch.0, &running, &class_token);
+
+    let trigger = Trigger {
+        slug,
+        config: config.clone(),
+        file_name: file.strip_prefix(&root).unwrap_or(&file).display().to_string(),
+        parameters,
+        revision: Some(Revision {
+            repository_url: format!("file://{}", snapshot.repository.display()),
+            revision: snapshot.revision.clone(),
+            branch: Some(snapshot.branch.clone()),
+            tag: None,
+            subject: snapshot.subject.clone(),
+            is_default_branch: snapshot.is_default_branch,
+        }),
+        actor: std::env::var("USER").unwrap_or_else(|_| "exec".to_owned()),
+        trigger_type: "explicit".to_owned(),
+        only: Some(Only { workflow: options.workflow.clone(), job: options.job.clone() }),
+    };
+    let outcome = run(options, &root, &running, &person, trigger, &interrupts);
+    runners.stop(outcome.is_err() || interrupts.count() > 0);
+    running.stop();
+    outcome
+}
+
+fn run(
+    options: &Options,
+    root: &Path,
+    running: &Running,
+    person: &Secret,
+    trigger: Trigger,
+    interrupts: &Interrupts,
+) -> Outcome {
+    let created = running.trigger(trigger).map_err(Failure::usage)?;
+    for warning in &created.warnings {
+        eprintln!("warning: {warning}");
+    }
+    if created.state == PipelineState::Errored {
+        let why = created.errors.map(|errors| errors.to_string()).unwrap_or_default();
+        return Err(Failure {
+            code: exit::INVALID_CONFIG,
+            message: format!("the config is not valid:\n{why}"),
+        });
+    }
+    let client = Client::new(&Endpoint { url: running.url.clone(), ..Endpoint::default() });
+    let client = Arc::new(client.map_err(|e| Failure::new(e.to_string()))?);
+    let screen = watch(options, &client, person, &created.id, interrupts)?;
+    if interrupts.count() > 1 {
+        return Ok(exit::INTERRUPTED);
+    }
+    if screen.jobs().next().is_none() {
+        crate::cli::print("nothing to run: every workflow or job of the config is filtered out here\n")?;
+        return Ok(exit::OK);
+    }
+    let folder = options.artifacts.clone().unwrap_or_else(|| root.join(".runlet"));
+    let summary = results::collect(&client, person, &screen, &folder, options.artifacts.is_none())
+        .map_err(Failure::new)?;
+    crate::cli::print(&summary)?;
+    if interrupts.count() > 0 {
+        return Ok(exit::INTERRUPTED);
+    }
+    let good = screen.workflow_statuses().all(|status| status == "success");
+    let waits = screen.workflow_statuses().any(|status| status == "on_hold");
+    if waits {
+        crate::cli::print(
+            "an approval is waiting, and nobody can give it here: the jobs behind it did not run\n",
+        )?;
+    }
+    Ok(if good || waits && screen.jobs().all(|(_, job)| !job.failed()) { exit::OK } else { exit::FAILED })
+}
+
+/// What the watching loop waits for.
+enum Wake {
+    Event(WatchEvent),
+    Closed(String),
+}
+
+/// Draws the pipeline until it has ended, waits for a person, or was interrupted for good.
+fn watch(
+    options: &Options,
+    client: &Arc<Client>,
+    person: &Secret,
+    pipeline: &str,
+    interrupts: &Interrupts,
+) -> Result<Screen, Failure> {
+    let terminal = std::io::stdout().is_terminal()
+        && !options.plain
+        && std::env::var_os("NO_COLOR").is_none()
+        && std::env::var("TERM").is_ok_and(|term| term != "dumb");
+    let width = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(80);
+    let mut screen = Screen::new(Style { terminal, width });
+    let events = listen(client, person, pipeline)?;
+    let mut told_interrupts = 0;
+    loop {
+        let wake = events.recv_timeout(Duration::from_millis(200));
+        let mut ended = false;
+        match wake {
+            Ok(Wake::Event(WatchEvent::End)) => ended = true,
+            Ok(Wake::Event(event)) => {
+                let output = match &event {
+                    WatchEvent::Output { data, .. } => {
+                        base64::engine::general_purpose::STANDARD.decode(data).unwrap_or_default()
+                    }
+                    _ => Vec::new(),
+                };
+                screen.event(event, &output);
+            }
+            Ok(Wake::Closed(why)) => return Err(Failure::new(format!("lost sight of the pipeline: {why}"))),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(Failure::new("lost sight of the pipeline")),
+        }
+        let text = screen.take(server::state::now_ms());
+        // A reader that has gone away does not stop the pipeline.
+        let mut out = std::io::stdout().lock();
+        let _ = out.write_all(&text).and_then(|()| out.flush());
+        drop(out);
+        let held = screen.workflow_statuses().next().is_some()
+            && screen
+                .workflow_statuses()
+                .all(|status| matches!(status, "on_hold" | "success" | "failed" | "canceled"))
+            && screen.workflow_statuses().any(|status| status == "on_hold");
+        if ended || held || interrupts.count() > 1 {
+            return Ok(screen);
+        }
+        if interrupts.count() > told_interrupts {
+            told_interrupts = interrupts.count();
+            eprintln!("runlet: canceling (once more to stop at once)");
+            for id in screen.workflow_ids() {
+                let path = format!("/api/v2/workflow/{id}/cancel");
+                let timeout = Duration::from_secs(10);
+                let request =
+                    Request { method: "POST", path: &path, token: Some(person), body: Body::Empty, timeout };
+                if let Err(error) = client.json::<serde_json::Value>(&request) {
+                    eprintln!("runlet: {error}");
+                }
+            }
+        }
+    }
+}
+
+/// Reads the event stream on a thread of its own.
+fn listen(client: &Arc<Client>, person: &Secret, pipeline: &str) -> Result<mpsc::Receiver<Wake>, Failure> {
+    let path = format!("/api/v3/runs/{pipeline}/events");
+    let stream = client.open(&path, person).map_err(|e| Failure::new(e.to_string()))?;
+    let (sender, receiver) = mpsc::sync_channel(256);
+    let read = move || {
+        for line in BufReader::new(stream).lines() {
+            let line = match line {
+                Ok(line) => line,
+                Err(error) => return sender.send(Wake::Closed(error.to_string())).is_ok(),
+            };
+            let Some(data) = line.strip_prefix("data: ") else { continue };
+            let Ok(event) = serde_json::from_str(data) else { continue };
+            if sender.send(Wake::Event(event)).is_err() {
+                return false;
+            }
+        }
+        sender.send(Wake::Closed("the stream has ended".to_owned())).is_ok()
+    };
+    std::thread::Builder::new()
+        .name("watch".into())
+        .spawn(read)
+        .map_err(|e| Failure::new(format!("failed to start a thread: {e}")))?;
+    Ok(receiver)
+}
+
+/// `gh/org/repo` from the origin when it says so, else a slug of this host.
+fn slug_of(snapshot: &snapshot::Snapshot, root: &Path) -> String {
+    let origin = snapshot.origin.as_deref().unwrap_or_default().trim_end_matches(".git");
+    let vcs = [("github.com", "gh"), ("bitbucket.org", "bb"), ("gitlab.com", "gl")];
+    let found = vcs.into_iter().find_map(|(host, vcs)| Some((vcs, origin.split_once(host)?.1)));
+    if let Some((vcs, rest)) = found {
+        let mut parts = rest.trim_start_matches([':', '/']).splitn(2, '/');
+        if let (Some(org), Some(repo)) = (parts.next(), parts.next()) {
+            return format!("{vcs}/{org}/{}", repo.replace('/', "-"));
+        }
+    }
+    let name =
+        root.file_name().map_or_else(|| "project".to_owned(), |name| name.to_string_lossy().into_owned());
+    format!("local/exec/{name}")
+}
+
+/// The runners, a thread each.
+struct Runners {
+    threads: Vec<std::thread::JoinHandle<()>>,
+    stop: Stop,
+}
+
+impl Runners {
+    fn start(options: &Options, scratch: &Path, running: &Running, token: &Secret) -> Self {
+        let stop = Stop::new();
+        let failures = Arc::new(Mutex::new(()));
+        let mut threads = Vec::new();
+        for number in 0..options.concurrency {
+            let endpoint = Endpoint { url: running.url.clone(), ..Endpoint::default() };
+            let directory = scratch.join(format!("work-{number}"));
+            let mut settings = Settings::new(token.clone(), endpoint, format!("exec-{number}"), directory);
+            settings.cleanup_working_directory = true;
+            settings.task_agent_directory = Some(scratch.join(format!("bin-{number}")));
+            settings.logging.format = crate::logging::Format::None;
+            let (stop, failures) = (stop.clone(), failures.clone());
+            let work = move || {
+                if let Err(error) = machine::run(settings, &stop) {
+                    let _one_at_a_time = failures.lock().unwrap_or_else(PoisonError::into_inner);
+                    eprintln!("runlet: a runner stopped: {error}");
+                }
+            };
+            threads.extend(std::thread::Builder::new().name(format!("runner-{number}")).spawn(work));
+        }
+        Self { threads, stop }
+    }
+
+    fn stop(self, cancel: bool) {
+        self.stop.request(if cancel { Level::Cancel } else { Level::Drain });
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Counts Ctrl-C and TERM.
+struct Interrupts(Arc<AtomicU32>);
+
+impl Interrupts {
+    fn start() -> std::io::Result<Self> {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        let count = Arc::new(AtomicU32::new(0));
+        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+        let counter = Arc::clone(&count);
+        let wait = move || {
+            for _ in signals.forever() {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        std::thread::Builder::new().name("signals".into()).spawn(wait)?;
+        Ok(Self(count))
+    }
+
+    fn count(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A temporary folder that goes away with its owner.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn create() -> Result<Self, String> {
+        use std::os::unix::fs::DirBuilderExt;
+        let place = std::fs::canonicalize(std::env::temp_dir()).unwrap_or_else(|_| std::env::temp_dir());
+        let folder = place.join(format!("runlet-exec-{}", uuid::Uuid::new_v4()));
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&folder);
+        made.map_err(|e| {
+            format!("failed to create `{}`: {e} (set TMPDIR to a writable folder)", folder.display())
+        })?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            eprintln!("runlet: failed to remove `{}`: {error}", self.0.display());
+        }
+    }
 }

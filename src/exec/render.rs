@@ -55,6 +55,16 @@ struct StepView {
     headed: bool,
 }
 
+impl JobView {
+    /// Whether it ended badly.
+    pub(super) fn failed(&self) -> bool {
+        matches!(
+            self.status.as_str(),
+            "failed" | "infrastructure_fail" | "timedout" | "terminated-unknown" | "unauthorized"
+        )
+    }
+}
+
 impl Screen {
     pub(super) fn new(style: Style) -> Self {
         Self {

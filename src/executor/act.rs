@@ -64,7 +64,8 @@ impl TaskRun {
         }
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).current_dir(directory).env_clear();
-        let environment = environment::of_step(&self.environment, run);
+        let mut environment = environment::of_step(&self.environment, run);
+        environment.insert(crate::tool::halt::STEP.to_owned(), record.to_string());
         // A name or value that the system cannot pass on would fail the spawn without saying which.
         if let Some((name, _)) = environment
             .iter()

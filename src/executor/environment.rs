@@ -71,6 +71,10 @@ pub fn of_step(job: &BTreeMap<String, String>, run: &Run) -> BTreeMap<String, St
 }
 
 fn is_private(name: &str) -> bool {
+    // By this name the runner finds processes that outlived their task.
+    if name == "RUNLET_TASK_ID" {
+        return false;
+    }
     PRIVATE_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         || PRIVATE_NAMES.contains(&name)
         || NEVER_SET.contains(&name)

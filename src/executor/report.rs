@@ -115,11 +115,18 @@ impl Reporter {
 
     /// Queues an event.
     pub fn event(&self, kind: EventKind) {
+        self.events([kind]);
+    }
+
+    /// Queues events that belong together.
+    pub fn events(&self, kinds: impl IntoIterator<Item = EventKind>) {
         let at_ms =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
         let mut state = self.lock();
-        let number = state.events.len() as u64;
-        state.events.push(Event { number, at_ms, kind });
+        for kind in kinds {
+            let number = state.events.len() as u64;
+            state.events.push(Event { number, at_ms, kind });
+        }
         state.hurry = true;
         self.0.changed.notify_all();
     }

@@ -88,8 +88,10 @@ pub struct TaskRun {
     records: u32,
 }
 
-/// File whose existence asks for a halt.
-pub const HALT_FILE: &str = "halt";
+/// File in the private folder whose existence asks for a halt after the step of this record.
+fn halt_file(record: u32) -> String {
+    crate::tool::halt::file_name(&record.to_string())
+}
 
 /// Whether a step runs, given what happened before it.
 pub fn runs(when: When, failed: bool) -> bool {
@@ -154,7 +156,8 @@ impl TaskRun {
                 let title = step.name.lines().next().unwrap_or_default();
                 first_failure = Some(self.secrets.mask(&format!("step `{title}`: {why}")));
             } else if end.status == StepStatus::Success && first_failure.is_none() {
-                halted = self.scratch.join(HALT_FILE).exists();
+                // The last attempt's record is the newest one.
+                halted = self.scratch.join(halt_file(self.records.saturating_sub(1))).exists();
             }
         }
         self.end_background();
@@ -280,13 +283,29 @@ impl TaskRun {
         }
     }
 
+    /// Records a step that does not run. Start and end go together: nobody should see it running.
     fn skip(&mut self, index: usize, step: &Step) {
         let record = self.records;
-        let kind = if let Action::Run(_) = &step.action { "run" } else { kind_of(&step.action) };
-        if let Ok(log) = self.open(Some(index), &step.name, kind, None, 1, 0, false) {
-            log.close();
-        }
-        self.finished(record, &StepEnd { status: StepStatus::NotRun, ended: None, message: None });
+        self.records += 1;
+        self.reporter.events([
+            EventKind::StepStarted {
+                step: record,
+                index: Some(index as u32),
+                name: self.secrets.mask(&step.name),
+                kind: kind_of(&step.action).to_owned(),
+                command: None,
+                attempt: 1,
+                max_auto_reruns: 0,
+                background: false,
+            },
+            EventKind::StepFinished {
+                step: record,
+                status: StepStatus::NotRun,
+                exit_code: None,
+                signal: None,
+                message: None,
+            },
+        ]);
     }
 
     /// Opens the next record: its log, and the event that says so.

@@ -9,6 +9,7 @@ mod connector;
 mod explain;
 mod proxy;
 pub mod retry;
+mod stream;
 pub mod tls;
 
 use crate::protocol::{PROTOCOL_HEADER, PROTOCOL_VERSION, Refusal, Secret};

@@ -18,7 +18,7 @@ use rustls::{
 };
 use std::path::Path;
 use std::sync::{Arc, Once};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 use std::{fmt, fs};
 
 /// Largest certificate or key file that is read, in bytes.
@@ -145,15 +145,31 @@ struct Verifier {
 impl Verifier {
     /// A server whose own certificate is in `ca_file` is known without any authority: self-signed
     /// certificates are often marked as authorities, which the ordinary check refuses for a server.
-    fn is_pinned(&self, certificate: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> bool {
-        let holds = |facts: Facts| {
-            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
-            facts.not_before <= now && now <= facts.not_after
+    /// `None`: it is not in there. Dates and name are checked as ever.
+    fn check_pinned(
+        &self,
+        certificate: &CertificateDer<'_>,
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Option<Result<ServerCertVerified, rustls::Error>> {
+        if !self.pinned.iter().any(|pinned| pinned.as_ref() == certificate.as_ref()) {
+            return None;
+        }
+        let facts = certificate::facts(certificate)?;
+        let at = |time: SystemTime| {
+            UnixTime::since_unix_epoch(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
         };
-        self.pinned.iter().any(|pinned| pinned.as_ref() == certificate.as_ref())
-            && certificate::facts(certificate).is_some_and(holds)
-            && ParsedCertificate::try_from(certificate)
-                .is_ok_and(|parsed| verify_server_name(&parsed, name).is_ok())
+        let (not_before, not_after) = (at(facts.not_before), at(facts.not_after));
+        let wrong = if now > not_after {
+            CertificateError::ExpiredContext { time: now, not_after }
+        } else if now < not_before {
+            CertificateError::NotValidYetContext { time: now, not_before }
+        } else {
+            let named =
+                ParsedCertificate::try_from(certificate).and_then(|parsed| verify_server_name(&parsed, name));
+            return Some(named.map(|()| ServerCertVerified::assertion()));
+        };
+        Some(Err(rustls::Error::InvalidCertificate(wrong)))
     }
 }
 
@@ -168,10 +184,11 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let checked =
             self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        if checked.is_err() && self.is_pinned(end_entity, server_name, now) {
-            return Ok(ServerCertVerified::assertion());
+        let Err(error) = checked else { return checked };
+        if let Some(checked) = self.check_pinned(end_entity, server_name, now) {
+            return checked;
         }
-        checked.map_err(|error| match error {
+        Err(match error {
             rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
                 // The last certificate that was sent is the nearest to the authority that is missing.
                 let last = intermediates.last().unwrap_or(end_entity);

@@ -1,9 +1,22 @@
-//! The control plane.
+//! The control plane: compiles configs, queues tasks by resource class, keeps logs and results.
+//!
+//! `api` takes calls in, `pipelines` compiles what they trigger, `engine` decides what may run, `flow`
+//! commits it, `claim` hands tasks to runners, `store` and `blobs` keep everything, `hub` wakes who
+//! waits. [`start`] runs it inside any process; `runlet exec` does so.
 
-use crate::cli::{Failure, Outcome};
-use std::ffi::OsString;
+pub mod api;
+pub mod blobs;
+pub mod claim;
+mod command;
+pub mod engine;
+pub mod flow;
+pub mod hub;
+pub mod junit;
+pub mod listen;
+pub mod pipelines;
+mod running;
+pub mod state;
+pub mod store;
 
-/// Runs `runlet server` with the arguments after the command.
-pub fn command(_args: Vec<OsString>) -> Outcome {
-    Err(Failure::new("`runlet server` is not built yet"))
-}
+pub use command::command;
+pub use running::{Running, ServerOptions, start};

@@ -5,6 +5,7 @@
 use crate::support::control_plane::ControlPlane;
 use crate::support::poll;
 use crate::support::runner::{Machine, RUNLET, task};
+use runlet::agent::settings::Settings;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::fs;
 use std::process::Command;
@@ -374,6 +375,36 @@ fn a_check_says_whether_the_control_plane_agrees() {
     assert!(Machine::new(&server.url()).check().0.success());
 }
 
+#[test]
+fn several_runners_share_a_process_and_a_request_to_stop() {
+    let server = ControlPlane::start();
+    let directory = tempfile::tempdir().unwrap();
+    let stop = runlet::agent::Stop::new();
+    std::thread::scope(|scope| {
+        let start = |name: &str| {
+            let endpoint = runlet::http::Endpoint { url: server.url(), ..Default::default() };
+            let token = runlet::protocol::Secret::new("class-token");
+            let work = directory.path().join(name);
+            let mut settings = Settings::new(token, endpoint, name.to_owned(), work);
+            settings.command_prefix =
+                ["/bin/sh", "-c", "cat > /dev/null; exit 0", "--"].map(str::to_owned).to_vec();
+            let stop = stop.clone();
+            scope.spawn(move || runlet::agent::machine::run(settings, &stop))
+        };
+        let runners = [start("one"), start("two")];
+        server.offer(&task("shared-1"));
+        server.offer(&task("shared-2"));
+        poll("both tasks taken and both runners parked again", || match server.claims() {
+            4 => Ok(()),
+            n => Err(format!("{n} claims")),
+        });
+        stop.request(runlet::agent::Level::Drain);
+        for runner in runners {
+            assert_eq!(runner.join().unwrap().unwrap(), runlet::agent::ExitReason::Stopped);
+        }
+    });
+}
+
 /// The promise of a parked runner: two threads, one connection, and no work but the long poll.
 #[test]
 #[cfg(target_os = "linux")]
@@ -397,7 +428,13 @@ fn a_parked_runner_is_idle() {
             })
             .sum()
     };
-    let before = switches();
+    // The server has the claim a moment before the runner has gone to sleep.
+    let mut before = switches();
+    poll("a runner at rest", || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let now = switches();
+        if std::mem::replace(&mut before, now) == now { Ok(()) } else { Err(format!("{now} switches")) }
+    });
     std::thread::sleep(std::time::Duration::from_secs(3));
     assert_eq!(switches(), before, "nothing may wake it while it waits");
     assert_eq!(server.claims(), 1);

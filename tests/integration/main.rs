@@ -4,8 +4,14 @@
 // The config compiler against its corpus, and against damaged configs.
 #[cfg(feature = "server")]
 mod config;
+// `runlet exec`: the whole road.
+#[cfg(feature = "server")]
+mod exec;
 // The machine runner: settings, log, claims, drain, lost task agents, restarts.
 mod machine;
+// The control plane with real machine runners.
+#[cfg(feature = "server")]
+mod server;
 // What the modules share: a fake control plane, certificates, a proxy, the runner as a process.
 mod support;
 // Private authorities, bad certificates, client certificates, proxies.

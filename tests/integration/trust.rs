@@ -84,6 +84,13 @@ fn a_self_signed_certificate_is_trusted_only_when_it_is_named() {
     let file = machine.file("server.pem", &lone.certificate).display().to_string();
     let (status, text) = machine.api("ca_file", &file).check();
     assert!(status.success(), "{text}");
+    let machine = Machine::new(&server.url().replace("127.0.0.1", "localhost"));
+    let file = machine.file("server.pem", &lone.certificate).display().to_string();
+    let (status, text) = machine.api("ca_file", &file).check();
+    assert!(
+        !status.success() && text.contains("the certificate of `localhost` is for `127.0.0.1`"),
+        "{text}"
+    );
 }
 
 #[test]

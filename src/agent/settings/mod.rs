@@ -2,7 +2,7 @@
 //! runner 3 and its launch agent name them, and a few keys of our own.
 //!
 //! A variable beats the file; an empty variable counts as unset. [`resolve`] decides and does no IO;
-//! [`load`] reads the file and the environment around it. Every key: `docs/runner.md`.
+//! [`load()`] reads the file and the environment around it. Every key: `docs/runner.md`.
 
 mod file;
 mod load;
@@ -71,6 +71,32 @@ pub struct Settings {
     pub logging: logging::Options,
     /// What the operator should know, for the log once it is open.
     pub warnings: Vec<String>,
+}
+
+impl Settings {
+    /// The defaults, for a runner inside another program: it remembers nothing across restarts and
+    /// does not touch processes that it did not start.
+    pub fn new(token: Secret, endpoint: Endpoint, name: String, working_directory: PathBuf) -> Self {
+        Self {
+            token,
+            endpoint,
+            name,
+            mode: Mode::Continuous,
+            working_directory,
+            cleanup_working_directory: false,
+            task_agent_directory: None,
+            command_prefix: Vec::new(),
+            use_home_ssh_dir_for_checkout_keys: false,
+            max_run_time: Duration::from_secs(5 * 3600),
+            idle_timeout: None,
+            ssh_advertise_addr: None,
+            state_directory: None,
+            task_agent: None,
+            owns_process: false,
+            logging: logging::Options::default(),
+            warnings: Vec::new(),
+        }
+    }
 }
 
 /// What [`resolve`] needs to know of the host.
@@ -299,32 +325,24 @@ pub fn resolve(
             warnings.push(format!("CIRCLECI_RESOURCE_CLASS: {error}; the token decides the resource class"));
         }
     }
-    let defaults = logging::Options::default();
-    Ok(Settings {
-        token,
-        endpoint,
-        name,
-        mode: mode.unwrap_or(Mode::Continuous),
-        working_directory,
-        cleanup_working_directory: flag("runner.cleanup_working_directory")?,
-        task_agent_directory: path("runner.task_agent_directory")?
-            .or_else(|| home.map(|home| PathBuf::from(home).join(".local/libexec/circleci"))),
-        command_prefix: command_prefix(&sources)?,
-        use_home_ssh_dir_for_checkout_keys: flag("runner.use_home_ssh_dir_for_checkout_keys")?,
-        max_run_time: max_run_time.unwrap_or(Duration::from_secs(5 * 3600)),
-        // As in Go, where the zero value is "not set".
-        idle_timeout: idle_timeout.filter(|time| !time.is_zero()),
-        ssh_advertise_addr,
-        state_directory,
-        task_agent: None,
-        owns_process: false,
-        logging: logging::Options {
-            level: sources.read("logging.level", logging::parse_level)?.unwrap_or(defaults.level),
-            format: sources.read("logging.format", logging::Format::parse)?.unwrap_or(defaults.format),
-            file: log_file.flatten(),
-        },
-        warnings,
-    })
+    let mut settings = Settings::new(token, endpoint, name, working_directory);
+    settings.mode = mode.unwrap_or(settings.mode);
+    settings.cleanup_working_directory = flag("runner.cleanup_working_directory")?;
+    settings.task_agent_directory = path("runner.task_agent_directory")?
+        .or_else(|| home.map(|home| PathBuf::from(home).join(".local/libexec/circleci")));
+    settings.command_prefix = command_prefix(&sources)?;
+    settings.use_home_ssh_dir_for_checkout_keys = flag("runner.use_home_ssh_dir_for_checkout_keys")?;
+    settings.max_run_time = max_run_time.unwrap_or(settings.max_run_time);
+    // As in Go, where the zero value is "not set".
+    settings.idle_timeout = idle_timeout.filter(|time| !time.is_zero());
+    settings.ssh_advertise_addr = ssh_advertise_addr;
+    settings.state_directory = state_directory;
+    let logging = &mut settings.logging;
+    logging.level = sources.read("logging.level", logging::parse_level)?.unwrap_or(logging.level);
+    logging.format = sources.read("logging.format", logging::Format::parse)?.unwrap_or(logging.format);
+    logging.file = log_file.flatten();
+    settings.warnings = warnings;
+    Ok(settings)
 }
 
 fn unknown_keys(sources: &Sources<'_>, warnings: &mut Vec<String>) {

@@ -1,6 +1,6 @@
 //! The expression language: `pipeline.git.branch == "main" and not parameters.fast`.
 //!
-//! Text to a tree here ([`parse`]), the tree to a value with names looked up by the caller
+//! Text to a tree here ([`parse()`]), the tree to a value with names looked up by the caller
 //! ([`Expression::evaluate`]). Depth and length are bounded, so both recursions are.
 
 mod evaluate;

@@ -213,7 +213,7 @@ mod tests {
         let mut emitter = Emitter::default();
         emitter.map("a");
         emitter.string(text, text);
-        emitter.list("b");
+        emitter.list("list");
         emitter.item();
         emitter.string("c", text);
         emitter.plain("d", 1);
@@ -227,7 +227,7 @@ mod tests {
         let root = node.unwrap();
         let a = root.as_map().unwrap().get("a").unwrap().as_map().unwrap().clone();
         assert_eq!(&*a.entries[0].key, text, "{out}");
-        let b = a.get("b").unwrap().as_seq().unwrap().clone();
+        let b = a.get("list").unwrap().as_seq().unwrap().clone();
         let c = b.items[0].as_map().unwrap().get("c").unwrap().as_str().unwrap().to_string();
         assert_eq!(c, *b.items[1].as_str().unwrap().to_string(), "{out}");
         let first = a.entries[0].value.as_str().unwrap();

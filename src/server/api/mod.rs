@@ -1,0 +1,220 @@
+//! HTTP: one file per caller. Errors are `{"message", "code"?}` with a status that clients understand.
+
+pub mod public;
+pub mod runner;
+pub mod watch;
+
+use super::blobs;
+use super::state::{Shared, token_hash};
+use super::store::Error as StoreError;
+use crate::protocol::{PROTOCOL_HEADER, PROTOCOL_VERSION, Refusal, RefusalCode};
+use axum::Json;
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Request, State};
+use axum::http::{StatusCode, header, request::Parts};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use rusqlite::OptionalExtension;
+use std::sync::atomic::Ordering;
+
+/// Everything that is served.
+pub fn router(state: Shared) -> axum::Router {
+    axum::Router::new()
+        .merge(runner::router())
+        .merge(public::router())
+        .merge(watch::router())
+        .fallback(|| async { Failure::new(StatusCode::NOT_FOUND, "there is nothing at this path") })
+        .layer(DefaultBodyLimit::max(crate::protocol::MAX_CHUNK_BYTES + 1024))
+        .layer(middleware::from_fn_with_state(state.clone(), count))
+        .with_state(state)
+}
+
+async fn count(State(state): State<Shared>, request: Request, next: Next) -> Response {
+    state.requests.fetch_add(1, Ordering::Relaxed);
+    next.run(request).await
+}
+
+/// A refused call.
+#[derive(Debug)]
+pub struct Failure {
+    status: StatusCode,
+    refusal: Refusal,
+}
+
+impl Failure {
+    /// A refusal with a message for people.
+    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, refusal: Refusal { message: message.into(), code: None, offset: None } }
+    }
+
+    /// A refusal with a code for programs.
+    pub fn coded(status: StatusCode, code: RefusalCode, message: impl Into<String>) -> Self {
+        Self { status, refusal: Refusal { message: message.into(), code: Some(code), offset: None } }
+    }
+
+    /// 409 with the offset to send from.
+    pub fn gap(offset: u64, message: impl Into<String>) -> Self {
+        let refusal = Refusal { message: message.into(), code: Some(RefusalCode::Gap), offset: Some(offset) };
+        Self { status: StatusCode::CONFLICT, refusal }
+    }
+
+    /// 404.
+    pub fn not_found(what: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, what)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        (self.status, Json(self.refusal)).into_response()
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NoSpace => {
+                Self::coded(StatusCode::INSUFFICIENT_STORAGE, RefusalCode::NoSpace, error.to_string())
+            }
+            StoreError::Closed => Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+            error => {
+                log::error!("{error}");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the control plane failed; its log says why")
+            }
+        }
+    }
+}
+
+impl From<blobs::Error> for Failure {
+    fn from(error: blobs::Error) -> Self {
+        let message = error.to_string();
+        match error {
+            blobs::Error::Gap { stored } => Self::gap(stored, message),
+            blobs::Error::Checksum => {
+                Self::coded(StatusCode::UNPROCESSABLE_ENTITY, RefusalCode::Checksum, message)
+            }
+            blobs::Error::NoSpace => {
+                Self::coded(StatusCode::INSUFFICIENT_STORAGE, RefusalCode::NoSpace, message)
+            }
+            blobs::Error::Invalid(_) => Self::new(StatusCode::BAD_REQUEST, message),
+            blobs::Error::Io(_) => {
+                log::error!("{message}");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the control plane failed; its log says why")
+            }
+        }
+    }
+}
+
+/// What a handler answers.
+pub type Answer<T> = Result<T, Failure>;
+
+/// Runs blob work where blocking is allowed.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, blobs::Error> + Send + 'static,
+) -> Answer<T> {
+    let result = tokio::task::spawn_blocking(work).await;
+    result
+        .map_err(|_| Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the control plane is stopping"))?
+        .map_err(Failure::from)
+}
+
+/// The bearer token of a request.
+pub fn bearer(parts: &Parts) -> Option<&str> {
+    let value = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    value.strip_prefix("Bearer ").map(str::trim)
+}
+
+/// A person, by any of the forms in which clients send a personal token.
+#[derive(Clone, Debug)]
+pub struct Person {
+    /// UUID.
+    pub id: String,
+    /// Login.
+    pub login: String,
+}
+
+impl FromRequestParts<Shared> for Person {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, Failure> {
+        let mut tokens: Vec<String> = Vec::new();
+        tokens.extend(bearer(parts).map(str::to_owned));
+        tokens.extend(parts.headers.get("circle-token").and_then(|v| v.to_str().ok()).map(str::to_owned));
+        let basic =
+            parts.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()?.strip_prefix("Basic "));
+        let decoded =
+            basic.and_then(|text| base64::engine::general_purpose::STANDARD.decode(text.trim()).ok());
+        let user = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+        tokens.extend(user.and_then(|pair| pair.split(':').next().map(str::to_owned)));
+        let query = parts.uri.query().unwrap_or_default();
+        tokens.extend(
+            query.split('&').filter_map(|pair| pair.strip_prefix("circle-token=")).map(str::to_owned),
+        );
+        let hashes: Vec<_> = tokens.iter().map(|token| token_hash(token)).collect();
+        let found = state
+            .store
+            .read(move |c| {
+                for hash in hashes {
+                    let person = c
+                        .prepare_cached("SELECT users.id, users.login FROM personal_tokens JOIN users ON users.id = user_id WHERE hash = ?1")?
+                        .query_row([hash], |row| Ok(Person { id: row.get(0)?, login: row.get(1)? }))
+                        .optional()?;
+                    if person.is_some() {
+                        return Ok(person);
+                    }
+                }
+                Ok(None)
+            })
+            .await?;
+        found.ok_or_else(|| Failure::new(StatusCode::UNAUTHORIZED, "a valid personal token is needed here"))
+    }
+}
+
+/// A runner, by its resource class token; also checks the protocol version.
+#[derive(Clone, Debug)]
+pub struct ClassToken {
+    /// UUID of the token.
+    pub id: String,
+    /// UUID of the class.
+    pub class_id: String,
+    /// `namespace/name`.
+    pub class: String,
+}
+
+impl FromRequestParts<Shared> for ClassToken {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, Failure> {
+        check_protocol(parts)?;
+        let hash = bearer(parts).map(token_hash);
+        let found = state
+            .store
+            .read(move |c| {
+                let Some(hash) = hash else { return Ok(None) };
+                Ok(c.prepare_cached(
+                    "SELECT t.id, r.id, r.name FROM resource_class_tokens t JOIN resource_classes r ON r.id = t.resource_class_id WHERE t.hash = ?1",
+                )?
+                .query_row([hash], |row| Ok(ClassToken { id: row.get(0)?, class_id: row.get(1)?, class: row.get(2)? }))
+                .optional()?)
+            })
+            .await?;
+        found.ok_or_else(|| {
+            Failure::new(StatusCode::UNAUTHORIZED, "a valid resource class token is needed here")
+        })
+    }
+}
+
+/// Refuses runners of another protocol version; those that name none are given the benefit of the doubt.
+pub fn check_protocol(parts: &Parts) -> Result<(), Failure> {
+    let Some(version) = parts.headers.get(PROTOCOL_HEADER) else { return Ok(()) };
+    let theirs: u32 = version.to_str().ok().and_then(|v| v.parse().ok()).unwrap_or(0);
+    if theirs == PROTOCOL_VERSION {
+        return Ok(());
+    }
+    let side = if theirs < PROTOCOL_VERSION { "the runner" } else { "the control plane" };
+    Err(Failure::coded(
+        StatusCode::BAD_REQUEST,
+        RefusalCode::ProtocolMismatch,
+        format!("the runner speaks protocol {theirs}, this control plane {PROTOCOL_VERSION}: upgrade {side}"),
+    ))
+}

@@ -1,0 +1,85 @@
+//! `runlet server`.
+
+use super::{ServerOptions, start};
+use crate::cli::{Failure, Outcome, exit};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+const HELP: &str = "\
+Run the control plane.
+
+Usage: runlet server --data DIR [OPTIONS]
+
+  --data DIR               where everything is kept: database, output, artifacts
+  --listen ADDRESS:PORT    default: 127.0.0.1:8080; plain HTTP on loopback only
+  --tls-cert FILE          certificate chain, PEM
+  --tls-key FILE           its key, PEM
+  --behind-proxy           a TLS proxy stands in front: plain HTTP on any address
+  --public-url URL         base of the URLs that people see
+  --orbs DIR               folder of orb files, `namespace/name@version.yml`
+  --help
+
+The first start prints how to get in. TERM and INT stop it: parked calls are answered, nothing is lost.
+";
+
+/// Runs `runlet server` with the arguments after the command.
+pub fn command(args: Vec<OsString>) -> Outcome {
+    let Some(options) = parse(args)? else { return crate::cli::print(HELP) };
+    let logging = crate::logging::Options { format: crate::logging::Format::Text, ..Default::default() };
+    // A second logger (in tests) changes nothing.
+    let _ = crate::logging::init(&logging);
+    let mut signals =
+        signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])
+            .map_err(|e| Failure::new(format!("failed to handle signals: {e}")))?;
+    let running = start(options.clone()).map_err(Failure::new)?;
+    let mut text = format!("runlet: the control plane listens on {}\n", running.url);
+    if let Some(token) = &running.first_token {
+        let path = running.keep_token(&options, token).map_err(Failure::new)?;
+        text.push_str(&format!(
+            "runlet: this is the first start; the administrator's token is in `{path}`\n\
+             runlet: next, make a resource class (and then a token for its runners, at `/api/v3/runner/token`):\n  \
+             curl -H \"Circle-Token: $(cat {path})\" -H 'Content-Type: application/json' -d '{{\"resource_class\":\"acme/linux\"}}' {url}/api/v3/runner/resource\n",
+            path = path.display(),
+            url = running.url
+        ));
+    }
+    crate::cli::print(&text)?;
+    signals.forever().next();
+    log::info!("stopping");
+    running.stop();
+    Ok(exit::OK)
+}
+
+fn parse(args: Vec<OsString>) -> Result<Option<ServerOptions>, Failure> {
+    use lexopt::prelude::*;
+    let (mut data, mut certificate, mut key) = (None, None, None);
+    let mut options = ServerOptions::new(PathBuf::new());
+    let mut parser = lexopt::Parser::from_args(args);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("data") => data = Some(PathBuf::from(parser.value()?)),
+            Long("listen") => {
+                let text = parser.value()?.string()?;
+                options.listen = text.parse().map_err(|_| {
+                    Failure::usage(format!("`--listen {text}` is not ADDRESS:PORT, such as 127.0.0.1:8080"))
+                })?;
+            }
+            Long("tls-cert") => certificate = Some(PathBuf::from(parser.value()?)),
+            Long("tls-key") => key = Some(PathBuf::from(parser.value()?)),
+            Long("behind-proxy") => options.behind_proxy = true,
+            Long("public-url") => options.public_url = Some(parser.value()?.string()?),
+            Long("orbs") => options.orbs = Some(parser.value()?.into()),
+            Long("help") | Short('h') => return Ok(None),
+            _ => {
+                return Err(Failure::usage(format!("{}; see `runlet server --help`", argument.unexpected())));
+            }
+        }
+    }
+    options.data = data.ok_or_else(|| Failure::usage("`runlet server` needs `--data DIR`"))?;
+    options.tls = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        _ => return Err(Failure::usage("`--tls-cert` and `--tls-key` go together")),
+    };
+    Ok(Some(options))
+}

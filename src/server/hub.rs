@@ -1,0 +1,66 @@
+//! Who waits for what: parked claims, parked heartbeats, watchers. Told after each commit.
+
+use super::store::Effect;
+use crate::protocol::TaskId;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, watch};
+
+/// Shared by all handlers.
+#[derive(Default)]
+pub struct Hub {
+    classes: Mutex<HashMap<String, Arc<Notify>>>,
+    tasks: Mutex<HashMap<TaskId, Arc<Notify>>>,
+    pipelines: Mutex<HashMap<String, watch::Sender<u64>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Hub {
+    /// Passes on what a transaction announced.
+    pub fn committed(&self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Changed(pipeline) => self.changed(&pipeline),
+                // One waiting claim is woken for each task; a permit is kept when none waits.
+                Effect::Queued(class) => self.class(&class).notify_one(),
+                Effect::Cancel(task) | Effect::Ended(task) => {
+                    if let Some(notify) = lock(&self.tasks).get(&task) {
+                        notify.notify_waiters();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Something that watchers of the pipeline see has changed.
+    pub fn changed(&self, pipeline: &str) {
+        if let Some(sender) = lock(&self.pipelines).get(pipeline) {
+            sender.send_modify(|version| *version += 1);
+        }
+    }
+
+    /// Woken when a task enters the queue of the class.
+    pub fn class(&self, class: &str) -> Arc<Notify> {
+        Arc::clone(lock(&self.classes).entry(class.to_owned()).or_default())
+    }
+
+    /// Woken when a heartbeat of the task should be answered.
+    pub fn task(&self, task: &TaskId) -> Arc<Notify> {
+        Arc::clone(lock(&self.tasks).entry(task.clone()).or_default())
+    }
+
+    /// The task has ended: nobody will wait for it again.
+    pub fn forget_task(&self, task: &TaskId) {
+        lock(&self.tasks).remove(task);
+    }
+
+    /// Sees every change of the pipeline from now on.
+    pub fn watch(&self, pipeline: &str) -> watch::Receiver<u64> {
+        let mut pipelines = lock(&self.pipelines);
+        pipelines.retain(|_, sender| sender.receiver_count() > 0);
+        pipelines.entry(pipeline.to_owned()).or_insert_with(|| watch::channel(0).0).subscribe()
+    }
+}

@@ -1,0 +1,236 @@
+//! A control plane in this process: started, used from synchronous code, stopped.
+
+use super::blobs::{Blobs, write_private};
+use super::flow::{self, Routing};
+use super::hub::Hub;
+use super::listen::{self, Listener};
+use super::pipelines::{self, Created, Trigger};
+use super::state::{Settings, Shared, State, new_token, now_ms, token_hash};
+use super::store::{Error as StoreError, Store, Tx, new_id};
+use crate::protocol::Secret;
+use rusqlite::params;
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How to start.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Folder of everything that is kept.
+    pub data: PathBuf,
+    /// Where to listen; port 0 takes any.
+    pub listen: SocketAddr,
+    /// Certificate chain and key, PEM.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// A TLS proxy stands in front: plain HTTP is fine on any address.
+    pub behind_proxy: bool,
+    /// Base of the URLs that people see.
+    pub public_url: Option<String>,
+    /// Every task queues in this class.
+    pub route_all_to: Option<String>,
+    /// Class of `machine: true` jobs that name none.
+    pub default_resource_class: Option<String>,
+    /// Bytes of output kept of a step.
+    pub max_step_output_bytes: u64,
+    /// Folder of registry orbs.
+    pub orbs: Option<PathBuf>,
+    /// Wait for the disk at each commit.
+    pub durable: bool,
+}
+
+impl ServerOptions {
+    /// The defaults, on loopback.
+    pub fn new(data: PathBuf) -> Self {
+        Self {
+            data,
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            tls: None,
+            behind_proxy: false,
+            public_url: None,
+            route_all_to: None,
+            default_resource_class: None,
+            max_step_output_bytes: 100 * 1024 * 1024,
+            orbs: None,
+            durable: true,
+        }
+    }
+}
+
+/// A running control plane.
+pub struct Running {
+    runtime: tokio::runtime::Runtime,
+    state: Shared,
+    serving: Option<tokio::task::JoinHandle<()>>,
+    /// Base URL, as reached from this host.
+    pub url: String,
+    /// Set on the first start only: the token of the first person.
+    pub first_token: Option<Secret>,
+    /// Held as long as this runs.
+    _lock: File,
+}
+
+/// Starts a control plane.
+pub fn start(options: ServerOptions) -> Result<Running, String> {
+    let shown = options.data.display().to_string();
+    fs::create_dir_all(&options.data)
+        .map_err(|e| format!("failed to create the data folder `{shown}`: {e}"))?;
+    let lock = lock(&options.data)?;
+    if options.tls.is_none() && !options.listen.ip().is_loopback() && !options.behind_proxy {
+        return Err(format!(
+            "refusing to serve plain HTTP on {}: tokens would be readable on the way (give `--tls-cert` and `--tls-key`, listen on loopback, or say `--behind-proxy` when a TLS proxy stands in front)",
+            options.listen
+        ));
+    }
+    let tls = options.tls.as_ref().map(|(certificate, key)| listen::tls(certificate, key)).transpose()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("failed to start the control plane's threads: {e}"))?;
+    let socket = runtime.block_on(tokio::net::TcpListener::bind(options.listen)).map_err(|e| {
+        format!("failed to listen on {}: {e} (choose another address with `--listen`)", options.listen)
+    })?;
+    let address = socket.local_addr().map_err(|e| e.to_string())?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{address}");
+
+    let hub = Arc::new(Hub::default());
+    let announce = Arc::clone(&hub);
+    let store_error = |e: StoreError| format!("failed to open the store in `{shown}`: {e}");
+    let store = Store::open(&options.data.join("runlet.db"), options.durable, move |effects| {
+        announce.committed(effects)
+    })
+    .map_err(store_error)?;
+    let blobs =
+        Blobs::open(&options.data).map_err(|e| format!("failed to open the blobs in `{shown}`: {e}"))?;
+    let settings = Settings {
+        public_url: options
+            .public_url
+            .clone()
+            .unwrap_or_else(|| url.clone())
+            .trim_end_matches('/')
+            .to_owned(),
+        routing: Routing { route_all_to: options.route_all_to.clone() },
+        default_resource_class: options.default_resource_class.clone(),
+        lease_seconds: 60,
+        heartbeat_wait_seconds: 20,
+        max_step_output_bytes: options.max_step_output_bytes,
+        max_artifact_bytes: 3 * 1024 * 1024 * 1024,
+        orbs: options.orbs.clone(),
+        mirrors: options.data.join("mirrors"),
+    };
+    let first_token = store.write_blocking(first_person).map_err(store_error)?.map(Secret::new);
+    let state: Shared = Arc::new(State {
+        store,
+        blobs,
+        hub,
+        settings,
+        stopping: tokio::sync::watch::channel(false).0,
+        requests: Default::default(),
+        output_bytes: Default::default(),
+    });
+    let serving = {
+        let _inside = runtime.enter();
+        let listener = Listener::start(socket, tls).map_err(|e| format!("failed to listen: {e}"))?;
+        runtime.spawn(sweep(state.clone()));
+        runtime.spawn(listen::serve(listener, state.clone()))
+    };
+    Ok(Running { runtime, state, serving: Some(serving), url, first_token, _lock: lock })
+}
+
+/// Two control planes on one data folder would destroy it.
+fn lock(data: &std::path::Path) -> Result<File, String> {
+    let path = data.join("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(|e| format!("failed to open `{}`: {e}", path.display()))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        format!(
+            "another control plane uses the data folder `{}`: stop it, or use another `--data`",
+            data.display()
+        )
+    })?;
+    Ok(file)
+}
+
+/// The first start makes the first person; later ones change nothing.
+fn first_person(tx: &Tx<'_>) -> Result<Option<String>, StoreError> {
+    if tx.prepare_cached("SELECT 1 FROM users LIMIT 1")?.exists([])? {
+        return Ok(None);
+    }
+    let (user, token, now) = (new_id(), new_token("rlp_")?, now_ms() as i64);
+    tx.execute("INSERT INTO users VALUES (?1, 'admin', 'Administrator', 1, ?2)", params![user, now])?;
+    tx.execute(
+        "INSERT INTO personal_tokens VALUES (?1, ?2, ?3, 'first start', ?4)",
+        params![new_id(), user, token_hash(&token), now],
+    )?;
+    Ok(Some(token))
+}
+
+/// Leases lapse whether anybody asks or not.
+async fn sweep(state: Shared) {
+    let mut stopping = state.stopping.subscribe();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(5)) => {}
+            _ = stopping.changed() => return,
+        }
+        match state.store.write(|tx| flow::expire_leases_once(tx, now_ms())).await {
+            Ok(0) | Err(StoreError::Closed) => {}
+            Ok(count) => log::warn!("tasks lost their runner task_count={count}"),
+            Err(error) => log::error!("failed to expire leases: {error}"),
+        }
+    }
+}
+
+impl Running {
+    /// Makes sure that a resource class exists, and makes a token for it.
+    pub fn class_token(&self, class: &str, nickname: &str) -> Result<Secret, String> {
+        let (class, nickname) = (class.to_owned(), nickname.to_owned());
+        let made = self.state.store.write_blocking(move |tx| {
+            let (token, now) = (new_token("rlc_")?, now_ms() as i64);
+            tx.execute("INSERT OR IGNORE INTO resource_classes VALUES (?1, ?2, '', ?3)", params![new_id(), class, now])?;
+            tx.execute(
+                "INSERT INTO resource_class_tokens SELECT ?1, id, ?3, ?4, ?5 FROM resource_classes WHERE name = ?2",
+                params![new_id(), class, nickname, token_hash(&token), now],
+            )?;
+            Ok(token)
+        });
+        made.map(Secret::new).map_err(|e| format!("failed to make a resource class token: {e}"))
+    }
+
+    /// Makes sure that a project exists. `slug` is `vcs/org/repo`.
+    pub fn ensure_project(&self, slug: &str, repository_url: Option<&str>) -> Result<(), String> {
+        let (slug, url) = (slug.to_owned(), repository_url.map(str::to_owned));
+        let made = self
+            .state
+            .store
+            .write_blocking(move |tx| pipelines::create_project(tx, &slug, url.as_deref(), now_ms()));
+        made.map(|_| ()).map_err(|e| format!("failed to register the project: {e}"))
+    }
+
+    /// Creates a pipeline.
+    pub fn trigger(&self, trigger: Trigger) -> Result<Created, String> {
+        self.runtime.block_on(pipelines::create(&self.state, trigger)).map_err(|e| e.to_string())
+    }
+
+    /// Keeps a token in a file of the data folder that only the owner can read.
+    pub fn keep_token(&self, options: &ServerOptions, token: &Secret) -> Result<PathBuf, String> {
+        let path = options.data.join("admin-token");
+        write_private(&path, token.expose())
+            .map_err(|e| format!("failed to write `{}`: {e}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Stops: parked calls are answered, what was accepted is committed.
+    pub fn stop(mut self) {
+        self.state.stopping.send_replace(true);
+        if let Some(serving) = self.serving.take() {
+            // Streams to clients that do not read would keep it up for ever.
+            let _ =
+                self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), serving).await });
+        }
+        self.state.store.close();
+        self.runtime.shutdown_timeout(Duration::from_secs(2));
+    }
+}

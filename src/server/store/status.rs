@@ -1,0 +1,262 @@
+//! The words of the API for states, as types that are stored as text.
+
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use std::fmt;
+
+/// Defines an enum whose variants are stored, printed and serialised as fixed words.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)+
+        }
+
+        impl $name {
+            /// The word that the API and the database use.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+
+            /// Reads the word.
+            pub fn parse(word: &str) -> Option<Self> {
+                match word { $($word => Some(Self::$variant),)+ _ => None }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl ToSql for $name {
+            fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+                Ok(ToSqlOutput::from(self.as_str()))
+            }
+        }
+
+        impl FromSql for $name {
+            fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+                Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
+            }
+        }
+    };
+}
+
+words! {
+    /// State of a pipeline.
+    PipelineState {
+        /// Its workflows exist.
+        Created = "created",
+        /// It has no workflows because of an error.
+        Errored = "errored",
+        /// Its setup workflow is about to be made.
+        SetupPending = "setup-pending",
+        /// Its setup workflow exists and may continue it.
+        Setup = "setup",
+        /// Its workflows are about to be made.
+        Pending = "pending",
+    }
+}
+
+words! {
+    /// Status of a workflow.
+    WorkflowStatus {
+        /// Ended well.
+        Success = "success",
+        /// Something runs or can run.
+        Running = "running",
+        /// Never ran.
+        NotRun = "not_run",
+        /// Ended with a failed job.
+        Failed = "failed",
+        /// A job could not be started because of an internal error.
+        Error = "error",
+        /// Not ended, and a job has failed.
+        Failing = "failing",
+        /// Nothing runs, and an approval waits.
+        OnHold = "on_hold",
+        /// Ended because somebody cancelled.
+        Canceled = "canceled",
+        /// Ended with a job that may not use a context.
+        Unauthorized = "unauthorized",
+        /// Only waits for a serial group. Not a word of the v2 API: shown there as `running`.
+        Queued = "queued",
+    }
+}
+
+impl WorkflowStatus {
+    /// Whether nothing will happen any more.
+    pub fn is_terminal(self) -> bool {
+        matches!(
+            self,
+            Self::Success | Self::NotRun | Self::Failed | Self::Error | Self::Canceled | Self::Unauthorized
+        )
+    }
+}
+
+words! {
+    /// Status of a job.
+    JobStatus {
+        /// Waits for what it requires.
+        Blocked = "blocked",
+        /// Waits for a runner or for its serial group.
+        Queued = "queued",
+        /// A runner has one of its tasks.
+        Running = "running",
+        /// An approval that waits for a person.
+        OnHold = "on_hold",
+        /// Ended well, or approved.
+        Success = "success",
+        /// A step failed, or it could not be started.
+        Failed = "failed",
+        /// Cancelled.
+        Canceled = "canceled",
+        /// Can never run, or was skipped.
+        NotRun = "not_run",
+        /// May not use one of its contexts.
+        Unauthorized = "unauthorized",
+        /// The runner could not do its part.
+        InfrastructureFail = "infrastructure_fail",
+        /// The time limit passed.
+        Timedout = "timedout",
+        /// Ended for reasons nobody knows.
+        TerminatedUnknown = "terminated-unknown",
+    }
+}
+
+impl JobStatus {
+    /// Whether nothing will happen any more.
+    pub fn is_terminal(self) -> bool {
+        !matches!(self, Self::Blocked | Self::Queued | Self::Running | Self::OnHold)
+    }
+
+    /// Whether it counts as `failed` for `requires` and for the workflow.
+    pub fn is_failure(self) -> bool {
+        matches!(self, Self::Failed | Self::InfrastructureFail | Self::Timedout | Self::TerminatedUnknown)
+    }
+}
+
+words! {
+    /// Status of a task.
+    TaskState {
+        /// Waits in the queue of its resource class.
+        Queued = "queued",
+        /// A runner has it.
+        Running = "running",
+        /// No step failed.
+        Success = "success",
+        /// A step failed.
+        Failed = "failed",
+        /// Cancelled.
+        Canceled = "canceled",
+        /// The time limit passed.
+        Timedout = "timedout",
+        /// The runner could not do its part.
+        InfrastructureFail = "infrastructure_fail",
+        /// Went back to the queue as a further attempt.
+        Retried = "retried",
+    }
+}
+
+impl TaskState {
+    /// Whether nothing will happen any more to this attempt.
+    pub fn is_terminal(self) -> bool {
+        !matches!(self, Self::Queued | Self::Running)
+    }
+}
+
+impl From<crate::protocol::TaskStatus> for TaskState {
+    fn from(status: crate::protocol::TaskStatus) -> Self {
+        use crate::protocol::TaskStatus;
+        match status {
+            TaskStatus::Success => Self::Success,
+            TaskStatus::Failed => Self::Failed,
+            TaskStatus::Canceled => Self::Canceled,
+            TaskStatus::Timedout => Self::Timedout,
+            TaskStatus::InfrastructureFail => Self::InfrastructureFail,
+        }
+    }
+}
+
+words! {
+    /// Status of a step record.
+    StepState {
+        /// Began and has not ended.
+        Running = "running",
+        /// Exit code 0.
+        Success = "success",
+        /// The user's command failed.
+        Failed = "failed",
+        /// Killed because the task was cancelled.
+        Canceled = "canceled",
+        /// Killed because of silence or a time limit.
+        Timedout = "timedout",
+        /// The runner could not do its part.
+        InfrastructureFail = "infrastructure_fail",
+        /// Skipped.
+        NotRun = "not_run",
+    }
+}
+
+impl From<crate::protocol::StepStatus> for StepState {
+    fn from(status: crate::protocol::StepStatus) -> Self {
+        use crate::protocol::StepStatus;
+        match status {
+            StepStatus::Success => Self::Success,
+            StepStatus::Failed => Self::Failed,
+            StepStatus::Canceled => Self::Canceled,
+            StepStatus::Timedout => Self::Timedout,
+            StepStatus::InfrastructureFail => Self::InfrastructureFail,
+            StepStatus::NotRun => Self::NotRun,
+        }
+    }
+}
+
+words! {
+    /// What a node of a workflow is.
+    JobType {
+        /// Runs steps.
+        Build = "build",
+        /// Waits for a person.
+        Approval = "approval",
+        /// Succeeds when its turn comes.
+        NoOp = "no-op",
+        /// Takes the key of a serial group.
+        Lock = "lock",
+        /// Gives it back.
+        Unlock = "unlock",
+    }
+}
+
+impl From<&crate::config::JobKind> for JobType {
+    fn from(kind: &crate::config::JobKind) -> Self {
+        use crate::config::JobKind;
+        match kind {
+            JobKind::Build { .. } => Self::Build,
+            JobKind::Approval => Self::Approval,
+            JobKind::NoOp => Self::NoOp,
+            JobKind::Lock { .. } => Self::Lock,
+            JobKind::Unlock { .. } => Self::Unlock,
+        }
+    }
+}
+
+words! {
+    /// Result of a test.
+    TestResult {
+        /// Passed.
+        Success = "success",
+        /// Failed or broke.
+        Failure = "failure",
+        /// Was not run.
+        Skipped = "skipped",
+    }
+}

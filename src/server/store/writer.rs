@@ -1,0 +1,170 @@
+//! The one thread that writes.
+//!
+//! It takes what is queued, runs each piece of work in a savepoint of one transaction, commits, and only
+//! then answers: a lone write waits for nobody, and a burst shares one commit.
+
+use super::Error;
+use crate::protocol::TaskId;
+use rusqlite::Connection;
+use std::cell::RefCell;
+use std::ops::Deref;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+/// Most pieces of work in one transaction: bounds how long the first of them waits.
+const MAX_GROUP: usize = 128;
+
+/// Something that others must hear of once it is committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Anything of this pipeline (its id) changed.
+    Changed(String),
+    /// A task entered the queue of this resource class.
+    Queued(String),
+    /// Cancel was asked for on a claimed task.
+    Cancel(TaskId),
+    /// A claimed task has ended or went back to its queue: its token is dead.
+    Ended(TaskId),
+}
+
+/// An open transaction. Dereferences to the connection, so that the table functions take it.
+pub struct Tx<'a> {
+    connection: &'a Connection,
+    effects: RefCell<Vec<Effect>>,
+}
+
+impl<'a> Tx<'a> {
+    pub(super) fn new(connection: &'a Connection) -> Self {
+        Self { connection, effects: RefCell::new(Vec::new()) }
+    }
+
+    /// Announces something after the commit. The same effect in a row is announced once, except for
+    /// [`Effect::Queued`], of which each one wakes a runner.
+    pub fn effect(&self, effect: Effect) {
+        let mut effects = self.effects.borrow_mut();
+        if matches!(effect, Effect::Queued(_)) || !effects.contains(&effect) {
+            effects.push(effect);
+        }
+    }
+
+    /// The effects so far, for tests and for the writer.
+    pub fn take_effects(&self) -> Vec<Effect> {
+        self.effects.take()
+    }
+}
+
+impl Deref for Tx<'_> {
+    type Target = Connection;
+    fn deref(&self) -> &Connection {
+        self.connection
+    }
+}
+
+/// Answers the caller: `Some` is the reason why the commit failed.
+type Answer = Box<dyn FnOnce(Option<&str>) + Send>;
+/// Does the work, or not when there is no transaction to do it in; tells whether to keep it, and how to
+/// answer.
+type Work = Box<dyn FnOnce(Option<&Tx<'_>>) -> (bool, Answer) + Send>;
+
+#[derive(Clone)]
+pub(super) struct Writer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    queue: Mutex<Option<Sender<Work>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Writer {
+    pub(super) fn start(
+        connection: Connection,
+        on_commit: impl Fn(Vec<Effect>) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (sender, receiver) = channel();
+        let thread = std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || run(&connection, &receiver, &on_commit))?;
+        Ok(Self {
+            inner: Arc::new(Inner { queue: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)) }),
+        })
+    }
+
+    pub(super) fn submit<T, F, A>(&self, work: F, answer: A) -> Result<(), Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T, Error> + Send + 'static,
+        A: FnOnce(Result<T, Error>) + Send + 'static,
+    {
+        let work: Work = Box::new(move |tx| {
+            let result = match tx {
+                Some(tx) => work(tx),
+                None => Err(Error::Commit(String::new())),
+            };
+            let keep = result.is_ok();
+            let finish: Answer = Box::new(move |failure| {
+                answer(match failure {
+                    Some(why) if result.is_ok() || matches!(result, Err(Error::Commit(_))) => {
+                        Err(Error::Commit(why.to_owned()))
+                    }
+                    _ => result,
+                });
+            });
+            (keep, finish)
+        });
+        let queue = self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.as_ref().ok_or(Error::Closed)?.send(work).map_err(|_| Error::Closed)
+    }
+
+    pub(super) fn close(&self) {
+        drop(self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let thread = self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(connection: &Connection, queue: &Receiver<Work>, on_commit: &dyn Fn(Vec<Effect>)) {
+    while let Ok(first) = queue.recv() {
+        let group = std::iter::once(first).chain(queue.try_iter()).take(MAX_GROUP);
+        commit_group(connection, group, on_commit);
+    }
+}
+
+fn commit_group(connection: &Connection, group: impl Iterator<Item = Work>, on_commit: &dyn Fn(Vec<Effect>)) {
+    let mut answers = Vec::new();
+    let mut effects = Vec::new();
+    let mut failure = connection.execute_batch("BEGIN IMMEDIATE").err().map(|e| e.to_string());
+    for work in group {
+        let tx = Tx::new(connection);
+        if failure.is_none() {
+            failure = connection.execute_batch("SAVEPOINT work").err().map(|e| e.to_string());
+        }
+        let (keep, answer) = work(failure.is_none().then_some(&tx));
+        if failure.is_none() {
+            let end = if keep { "RELEASE work" } else { "ROLLBACK TO work; RELEASE work" };
+            failure = connection.execute_batch(end).err().map(|e| e.to_string());
+        }
+        if keep {
+            effects.append(&mut tx.take_effects());
+        }
+        answers.push(answer);
+    }
+    if failure.is_none() {
+        failure = connection.execute_batch("COMMIT").err().map(|e| e.to_string());
+    }
+    if let Some(why) = &failure {
+        log::error!("failed to commit {} writes: {why}", answers.len());
+        // Nothing is open when `BEGIN` was what failed.
+        if !connection.is_autocommit() {
+            let _ = connection.execute_batch("ROLLBACK");
+        }
+    } else if !effects.is_empty() {
+        on_commit(effects);
+    }
+    for answer in answers {
+        answer(failure.as_deref());
+    }
+}

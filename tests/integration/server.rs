@@ -1,0 +1,232 @@
+//! `runlet server` with real machine runners: what the terminal of `exec` does not show.
+
+use runlet::http::{Body, Client, Endpoint, Request};
+use runlet::protocol::Secret;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A control plane with a person's token; stopped when dropped.
+struct Server {
+    child: Child,
+    client: Client,
+    token: Secret,
+    folder: tempfile::TempDir,
+}
+
+/// A machine runner; killed when dropped.
+struct Runner(Child);
+
+fn runlet() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_runlet"));
+    command.stdin(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+impl Server {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let mut command = runlet();
+        command.arg("server").arg("--data").arg(&data).args(["--listen", "127.0.0.1:0"]);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = lines.next().unwrap().unwrap();
+        let url = first.rsplit(' ').next().unwrap().to_owned();
+        // The rest of the greeting comes after the token was written.
+        assert!(lines.next().unwrap().unwrap().contains("admin-token"));
+        let token = Secret::new(std::fs::read_to_string(data.join("admin-token")).unwrap());
+        let client = Client::new(&Endpoint { url, ..Endpoint::default() }).unwrap();
+        Self { child, client, token, folder }
+    }
+
+    fn call(&self, method: &'static str, path: &str, body: Option<Value>) -> Value {
+        let bytes = body.map(|body| body.to_string().into_bytes());
+        let body = bytes.as_deref().map_or(Body::Empty, Body::Json);
+        let timeout = Duration::from_secs(30);
+        self.client.json(&Request { method, path, token: Some(&self.token), body, timeout }).unwrap()
+    }
+
+    fn text(&self, path: &str) -> Vec<u8> {
+        let timeout = Duration::from_secs(30);
+        let request = Request { method: "GET", path, token: Some(&self.token), body: Body::Empty, timeout };
+        let answer = self.client.send(&request).unwrap();
+        assert_eq!(answer.status, 200, "{path}");
+        answer.body
+    }
+
+    fn class_token(&self, class: &str) -> String {
+        self.call("POST", "/api/v3/runner/resource", Some(json!({ "resource_class": class })));
+        let token = self.call(
+            "POST",
+            "/api/v3/runner/token",
+            Some(json!({ "resource_class": class, "nickname": "t" })),
+        );
+        token["token"].as_str().unwrap().to_owned()
+    }
+
+    fn runner(&self, name: &str, token: &str) -> Runner {
+        let folder = self.folder.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        let settings = folder.join("runner.yaml");
+        let text = format!(
+            "api:\n  url: {}\n  auth_token: {token}\nrunner:\n  name: {name}\n  working_directory: {dir}/work\n  state_directory: {dir}/state\n  task_agent_directory: {dir}/bin\n  cleanup_working_directory: true\n",
+            self.client.url(),
+            dir = folder.display()
+        );
+        write_private(&settings, &text);
+        Runner(runlet().args(["machine", "--config"]).arg(&settings).stdout(Stdio::null()).spawn().unwrap())
+    }
+
+    fn trigger(&self, config: &str) -> String {
+        let body = json!({ "config": { "content": config } });
+        let created = self.call("POST", "/api/v2/project/gh/acme/hello/pipeline/run", Some(body));
+        assert_eq!(created["state"], "created", "{created}");
+        created["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits for all workflows of a pipeline to end; their jobs, by name.
+    fn ended(&self, pipeline: &str) -> Vec<Value> {
+        let deadline = Instant::now() + Duration::from_secs(300);
+        loop {
+            let workflows = self.call("GET", &format!("/api/v2/pipeline/{pipeline}/workflow"), None);
+            let items = workflows["items"].as_array().unwrap();
+            if items.iter().all(|workflow| !workflow["stopped_at"].is_null()) {
+                let jobs = |workflow: &Value| {
+                    let path = format!("/api/v2/workflow/{}/job", workflow["id"].as_str().unwrap());
+                    self.call("GET", &path, None)["items"].as_array().unwrap().clone()
+                };
+                return items.iter().flat_map(jobs).collect();
+            }
+            assert!(Instant::now() < deadline, "not ended: {workflows}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+fn write_private(path: &Path, text: &str) {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file =
+        std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        signal(&self.child, "-TERM");
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Five jobs, each of which prints lines that the test can foretell.
+fn config(lines: u32) -> String {
+    let mut text = String::from("version: 2.1\njobs:\n");
+    for name in ["a", "b", "c", "d", "e"] {
+        text.push_str(&format!(
+            "  {name}:\n    machine: true\n    resource_class: acme/linux\n    steps:\n      - run: seq -f '{name} %.0f' {lines}\n"
+        ));
+    }
+    text.push_str("workflows:\n  w:\n    jobs:\n      - a\n      - b: {requires: [a]}\n      - c: {requires: [a]}\n      - d: {requires: [b, c]}\n      - e\n");
+    text
+}
+
+fn expected(name: &str, lines: u32) -> String {
+    (1..=lines).map(|n| format!("{name} {n}\n")).collect()
+}
+
+#[test]
+fn many_pipelines_through_many_runners_lose_nothing() {
+    const PIPELINES: usize = 200;
+    const LINES: u32 = 500;
+    let server = Server::start();
+    server.call("POST", "/api/v2/organization/gh/acme/project", Some(json!({ "name": "hello" })));
+    let token = server.class_token("acme/linux");
+    let runners: Vec<Runner> = (0..8).map(|n| server.runner(&format!("r{n}"), &token)).collect();
+    let pipelines: Vec<String> = (0..PIPELINES).map(|_| server.trigger(&config(LINES))).collect();
+    for pipeline in &pipelines {
+        let jobs = server.ended(pipeline);
+        assert_eq!(jobs.len(), 5);
+        for job in jobs {
+            assert_eq!(job["status"], "success", "{job}");
+            let (id, name) = (job["id"].as_str().unwrap(), job["name"].as_str().unwrap());
+            let path = format!("/api/v3/jobs/{id}/stdout?filter[execution]=0&filter[step_num]=1");
+            let path = path.replace('[', "%5B").replace(']', "%5D");
+            assert_eq!(String::from_utf8(server.text(&path)).unwrap(), expected(name, LINES));
+        }
+    }
+    for runner in &runners {
+        signal(&runner.0, "-TERM");
+    }
+    for mut runner in runners {
+        assert!(runner.0.wait().unwrap().success(), "a drained runner ends well");
+    }
+}
+
+#[test]
+fn a_cancel_stops_what_runs() {
+    let server = Server::start();
+    server.call("POST", "/api/v2/organization/gh/acme/project", Some(json!({ "name": "hello" })));
+    let token = server.class_token("acme/linux");
+    let _runner = server.runner("r", &token);
+    let pipeline = server.trigger(
+        "version: 2.1\njobs:\n  build:\n    machine: true\n    resource_class: acme/linux\n    steps:\n      - run: sleep 600\n      - run: {command: 'true', when: always}\n",
+    );
+    let workflows = server.call("GET", &format!("/api/v2/pipeline/{pipeline}/workflow"), None);
+    let workflow = workflows["items"][0]["id"].as_str().unwrap().to_owned();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while server.call("GET", &format!("/api/v2/workflow/{workflow}/job"), None)["items"][0]["status"]
+        != "running"
+    {
+        assert!(Instant::now() < deadline, "the job did not begin");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    server.call("POST", &format!("/api/v2/workflow/{workflow}/cancel"), None);
+    let jobs = server.ended(&pipeline);
+    assert_eq!(jobs[0]["status"], "canceled");
+}
+
+#[test]
+fn an_unknown_class_fails_the_job_and_says_so() {
+    let server = Server::start();
+    server.call("POST", "/api/v2/organization/gh/acme/project", Some(json!({ "name": "hello" })));
+    let pipeline = server.trigger(&config(1));
+    let jobs = server.ended(&pipeline);
+    let status = |name: &str| jobs.iter().find(|job| job["name"] == name).unwrap()["status"].clone();
+    assert_eq!((status("a"), status("d")), (json!("failed"), json!("not_run")));
+}
+
+#[test]
+fn strangers_are_refused() {
+    let server = Server::start();
+    let stranger = Secret::new("rlp_wrong");
+    for path in ["/api/v2/me", "/api/v3/runner/resource", "/api/v2/pipeline/x"] {
+        let timeout = Duration::from_secs(5);
+        let request = Request { method: "GET", path, token: Some(&stranger), body: Body::Empty, timeout };
+        assert_eq!(server.client.send(&request).unwrap().status, 401, "{path}");
+    }
+    let second =
+        runlet().arg("server").arg("--data").arg(server.folder.path().join("data")).output().unwrap();
+    assert_eq!(second.status.code(), Some(1), "a second control plane on the same data");
+    let mut open = runlet();
+    open.args(["server", "--data"]).arg(server.folder.path().join("other")).args(["--listen", "0.0.0.0:0"]);
+    assert_eq!(
+        open.stdin(Stdio::null()).output().unwrap().status.code(),
+        Some(1),
+        "plain HTTP on every address"
+    );
+}
