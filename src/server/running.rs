@@ -175,6 +175,10 @@ async fn sweep(state: Shared) {
             () = tokio::time::sleep(Duration::from_secs(5)) => {}
             _ = stopping.changed() => return,
         }
+        let waits = state.store.write(|tx| flow::expire_waits_once(tx, now_ms())).await;
+        if let Ok(count @ 1..) = waits {
+            log::warn!("jobs waited too long for their serial group job_count={count}");
+        }
         match state.store.write(|tx| flow::expire_leases_once(tx, now_ms())).await {
             Ok(0) | Err(StoreError::Closed) => {}
             Ok(count) => log::warn!("tasks lost their runner task_count={count}"),
