@@ -160,7 +160,11 @@ pub async fn create(state: &Shared, trigger: Trigger) -> Result<Created, Error> 
         Err(errors) => (None, Some(errors)),
     };
     let warnings = compiled.as_ref().map(|compiled| compiled.warnings.clone()).unwrap_or_default();
-    let pipeline_state = if errors.is_some() { PipelineState::Errored } else { PipelineState::Created };
+    let pipeline_state = match &compiled {
+        None => PipelineState::Errored,
+        Some(compiled) if compiled.setup => PipelineState::Setup,
+        Some(_) => PipelineState::Created,
+    };
     let now = now_ms();
     let created = Created {
         id: id.clone(),
@@ -178,7 +182,8 @@ pub async fn create(state: &Shared, trigger: Trigger) -> Result<Created, Error> 
     Ok(created)
 }
 
-fn compile(
+/// Compiles the config of a trigger as this control plane is set up.
+pub(super) fn compile(
     settings: &super::state::Settings,
     trigger: &Trigger,
     values: &BTreeMap<String, Value>,
