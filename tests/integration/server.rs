@@ -328,3 +328,38 @@ fn a_workflow_is_run_again_from_where_it_failed() {
         server.refused("POST", &format!("/api/v2/workflow/{workflow}/rerun"), json!({ "enable_ssh": true }));
     assert!(refused.contains("SSH"), "{refused}");
 }
+
+#[test]
+fn configs_are_compiled_for_clients() {
+    let server = Server::start();
+    let anonymous = |path: &str, body: Option<Value>| {
+        let bytes = body.map(|body| body.to_string().into_bytes());
+        let body = bytes.as_deref().map_or(Body::Empty, Body::Json);
+        let timeout = Duration::from_secs(30);
+        let request = Request { method: "POST", path, token: None, body, timeout };
+        let answer = server.client.send(&request).unwrap();
+        (answer.status, serde_json::from_slice::<Value>(&answer.body).unwrap())
+    };
+    let config = "version: 2.1\nparameters: {who: {type: string, default: x}}\njobs:\n  build:\n    machine: true\n    resource_class: a/b\n    steps: [{run: echo << pipeline.parameters.who >> << pipeline.git.branch >>}]\n";
+    let v2 = "/api/v2/compile-config-with-defaults";
+    assert_eq!(anonymous(v2, None).0, 400, "the probe of a client");
+    let options = json!({ "pipeline_parameters": { "who": "ada" }, "pipeline_values": { "pipeline.git.branch": "main" } });
+    let (status, good) = anonymous(v2, Some(json!({ "config_yaml": config, "options": options })));
+    assert_eq!((status, &good["valid"], &good["errors"]), (200, &json!(true), &Value::Null));
+    assert!(good["output-yaml"].as_str().unwrap().contains("echo ada main"), "{good}");
+    assert_eq!(good["source-yaml"], config);
+    let (status, bad) =
+        anonymous(v2, Some(json!({ "config_yaml": "version: 2.1\njobs: {build: {stepz: []}}\n" })));
+    assert_eq!((status, &bad["valid"]), (200, &json!(false)));
+    assert!(bad["errors"][0]["message"].as_str().unwrap().contains("config.yml:2:"), "{bad}");
+
+    let v3 = "/api/v3/configs/compile";
+    let request = |config: &str| json!({ "data": { "attributes": { "config": config, "pipeline_values": { "pipeline.git.branch": "main", "pipeline.parameters.who": "bob" } } } });
+    let (status, good) = anonymous(v3, Some(request(config)));
+    let attributes = &good["data"]["attributes"];
+    assert_eq!((status, &attributes["outcome"]), (200, &json!("succeeded")));
+    assert!(attributes["compiled_config"].as_str().unwrap().contains("echo bob main"), "{good}");
+    let (status, bad) = anonymous(v3, Some(request("version: 2.1\njobs: {}\n")));
+    assert_eq!((status, &bad["data"]["attributes"]["outcome"]), (200, &json!("failed")));
+    assert!(bad["meta"]["messages"][0]["title"].as_str().is_some_and(|title| !title.is_empty()), "{bad}");
+}
