@@ -188,17 +188,12 @@ pub(super) fn compile(
     trigger: &Trigger,
     values: &BTreeMap<String, Value>,
 ) -> Result<Compiled, config::Diagnostics> {
-    let folder = settings.orbs.as_ref().map(|path| config::OrbFolder::new(path.clone()));
-    let orbs: &dyn config::OrbSource = match &folder {
-        Some(folder) => folder,
-        None => &config::NoOrbs,
-    };
     config::compile(&config::Input {
         source: &trigger.config,
         file_name: &trigger.file_name,
         parameters: &trigger.parameters,
         values,
-        orbs,
+        orbs: &settings.orbs,
         default_resource_class: settings.default_resource_class.as_deref(),
     })
 }
