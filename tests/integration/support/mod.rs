@@ -22,3 +22,9 @@ pub(crate) fn poll<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -
         }
     }
 }
+
+/// Whether the runner is emulated (`ci/emulate` says so). A test that asks for it states what the
+/// emulator cannot do, and asserts what is left.
+pub(crate) fn emulated() -> bool {
+    std::env::var_os("RUNLET_EMULATED").is_some()
+}
