@@ -9,6 +9,9 @@ mod config;
 mod exec;
 // The machine runner: settings, log, claims, drain, lost task agents, restarts.
 mod machine;
+// The whole road over TLS, with a runner of any architecture.
+#[cfg(feature = "server")]
+mod road;
 // The control plane with real machine runners.
 #[cfg(feature = "server")]
 mod server;

@@ -16,6 +16,7 @@ pub(crate) struct Machine {
     runner: String,
     logging: String,
     variables: Vec<(String, String)>,
+    program: PathBuf,
 }
 
 /// A runner that was started. Killed with the value.
@@ -33,7 +34,21 @@ impl Machine {
             path.display()
         );
         let api = format!("  auth_token: class-token\n  url: {url}\n");
-        Self { directory, api, runner, logging: "  format: text\n".to_owned(), variables: Vec::new() }
+        Self {
+            directory,
+            api,
+            runner,
+            logging: "  format: text\n".to_owned(),
+            variables: Vec::new(),
+            program: RUNLET.into(),
+        }
+    }
+
+    /// Starts this program in place of the built one.
+    #[cfg(feature = "server")]
+    pub(crate) fn program(mut self, program: &Path) -> Self {
+        self.program = program.to_owned();
+        self
     }
 
     /// A key below `runner`.
@@ -82,7 +97,7 @@ impl Machine {
         let text = format!("api:\n{}runner:\n{}logging:\n{}", self.api, self.runner, self.logging);
         let config = self.file("config.yaml", &text);
         fs::set_permissions(&config, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-        let mut command = Command::new(RUNLET);
+        let mut command = Command::new(&self.program);
         command.arg("machine").arg("--config").arg(config).stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
