@@ -5,6 +5,7 @@ pub(crate) mod control_plane;
 pub(crate) mod pki;
 pub(crate) mod proxy;
 pub(crate) mod runner;
+pub(crate) mod task_calls;
 
 use std::time::{Duration, Instant};
 
