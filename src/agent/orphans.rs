@@ -81,6 +81,11 @@ pub(super) fn stat(pid: i32) -> Option<Stat> {
     parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
+/// Whether processes can be looked at: that needs `/proc`.
+pub(super) fn can_look() -> bool {
+    !cfg!(target_os = "linux") || stat(std::process::id() as i32).is_some()
+}
+
 /// Makes this process the parent of orphans below it. Best effort: without it they go to init.
 pub(super) fn become_reaper() {
     #[cfg(target_os = "linux")]

@@ -32,12 +32,20 @@ pub struct Ended {
 pub fn start(mut command: Command) -> io::Result<(Process, File)> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let second = writer.try_clone()?;
-    command.stdin(Stdio::null()).stdout(writer).stderr(second).process_group(0);
+    command.stdin(nothing()?).stdout(writer).stderr(second).process_group(0);
     let child = command.spawn()?;
     // The command owns the writing ends: the pipe would never close while it lives.
     drop(command);
     let pid = Pid::from_child(&child);
     Ok((Process { child, pid }, File::from(reader)))
+}
+
+/// An input that ends at once: `/dev/null`, or a pipe that nobody writes to in roots that have no `/dev`.
+fn nothing() -> io::Result<Stdio> {
+    match File::open("/dev/null") {
+        Ok(file) => Ok(file.into()),
+        Err(_) => Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?.0.into()),
+    }
 }
 
 impl Process {
