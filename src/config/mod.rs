@@ -45,6 +45,7 @@ mod schedule;
 mod workflow;
 
 mod process;
+mod restriction;
 mod unused;
 
 #[doc(hidden)]
@@ -57,6 +58,7 @@ pub use diagnostic::{Diagnostic, Diagnostics, Note, Severity};
 pub use document::{compile, declared_types};
 pub use orb::{OrbReference, OrbVersion};
 pub use orb_folder::OrbFolder;
+pub use restriction::{check_rule, rule_holds};
 
 use serde_json::Value;
 use std::collections::BTreeMap;

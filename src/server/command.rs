@@ -17,6 +17,8 @@ Usage: runlet server --data DIR [OPTIONS]
   --behind-proxy           a TLS proxy stands in front: plain HTTP on any address
   --public-url URL         base of the URLs that people see
   --orbs DIR               folder of orb files, `namespace/name@version.yml`
+  --secrets-key FILE       key that seals the values of variables; default: DIR/secrets.key, made by the
+                           first start; also by RUNLET_SECRETS_KEY. Back it up apart from the data
   --help
 
 The first start prints how to get in. TERM and INT stop it: parked calls are answered, nothing is lost.
@@ -54,6 +56,8 @@ fn parse(args: Vec<OsString>) -> Result<Option<ServerOptions>, Failure> {
     use lexopt::prelude::*;
     let (mut data, mut certificate, mut key) = (None, None, None);
     let mut options = ServerOptions::new(PathBuf::new());
+    options.secrets_key =
+        std::env::var_os("RUNLET_SECRETS_KEY").filter(|path| !path.is_empty()).map(PathBuf::from);
     let mut parser = lexopt::Parser::from_args(args);
     while let Some(argument) = parser.next()? {
         match argument {
@@ -69,6 +73,7 @@ fn parse(args: Vec<OsString>) -> Result<Option<ServerOptions>, Failure> {
             Long("behind-proxy") => options.behind_proxy = true,
             Long("public-url") => options.public_url = Some(parser.value()?.string()?),
             Long("orbs") => options.orbs = Some(parser.value()?.into()),
+            Long("secrets-key") => options.secrets_key = Some(parser.value()?.into()),
             Long("help") | Short('h') => return Ok(None),
             _ => {
                 return Err(Failure::usage(format!("{}; see `runlet server --help`", argument.unexpected())));

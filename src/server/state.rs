@@ -3,6 +3,8 @@
 use super::blobs::Blobs;
 use super::flow::Routing;
 use super::hub::Hub;
+use super::repository::Mirrors;
+use super::secrets::Sealer;
 use super::store::{Error, Store};
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -52,8 +54,10 @@ pub struct Settings {
     pub max_artifact_bytes: u64,
     /// Folder of registry orbs.
     pub orbs: Option<PathBuf>,
-    /// Folder of git mirrors.
-    pub mirrors: PathBuf,
+    /// Repositories that configs are read from.
+    pub mirrors: Arc<Mirrors>,
+    /// Seals and opens the values of variables.
+    pub sealer: Arc<Sealer>,
 }
 
 /// Unix time in milliseconds.
