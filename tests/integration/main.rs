@@ -9,6 +9,12 @@ mod config;
 mod exec;
 // The machine runner: settings, log, claims, drain, lost task agents, restarts.
 mod machine;
+// Reading configs from repositories.
+#[cfg(feature = "server")]
+mod repositories;
+// Variables and contexts: sealed, handed out, masked.
+#[cfg(feature = "server")]
+mod secrets;
 // The control plane with real machine runners.
 #[cfg(feature = "server")]
 mod server;
