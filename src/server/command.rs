@@ -39,8 +39,11 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         let path = running.keep_token(&options, token).map_err(Failure::new)?;
         text.push_str(&format!(
             "runlet: this is the first start; the administrator's token is in `{path}`\n\
-             runlet: next, make a resource class (and then a token for its runners, at `/api/v3/runner/token`):\n  \
-             curl -H \"Circle-Token: $(cat {path})\" -H 'Content-Type: application/json' -d '{{\"resource_class\":\"acme/linux\"}}' {url}/api/v3/runner/resource\n",
+             runlet: next, make a resource class, a token for its runners, and a project:\n  \
+             export RUNLET_SERVER={url}\n  \
+             runlet admin resource-class create acme/linux --token-file {path}\n  \
+             runlet admin token create acme/linux --token-file {path}\n  \
+             runlet admin project create gh/acme/app --repository https://... --token-file {path}\n",
             path = path.display(),
             url = running.url
         ));

@@ -1,6 +1,9 @@
 //! The integration tests: they drive the built program from outside.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+// `runlet admin` against a real control plane.
+#[cfg(feature = "server")]
+mod admin;
 // The config compiler against its corpus, and against damaged configs.
 #[cfg(feature = "server")]
 mod config;
