@@ -9,6 +9,7 @@ pub mod blobs;
 pub mod claim;
 mod command;
 pub mod contexts;
+mod continuation;
 pub mod engine;
 pub mod flow;
 pub mod hub;

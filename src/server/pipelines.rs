@@ -179,7 +179,11 @@ pub async fn create(state: &Shared, trigger: Trigger) -> Result<Created, Error> 
         Some(Err(errors)) => (None, Some(errors)),
     };
     let warnings = compiled.as_ref().map(|compiled| compiled.warnings.clone()).unwrap_or_default();
-    let pipeline_state = if compiled.is_none() { PipelineState::Errored } else { PipelineState::Created };
+    let pipeline_state = match &compiled {
+        None => PipelineState::Errored,
+        Some(compiled) if compiled.setup => PipelineState::Setup,
+        Some(_) => PipelineState::Created,
+    };
     let now = now_ms();
     let created = Created {
         id: id.clone(),
@@ -198,22 +202,18 @@ pub async fn create(state: &Shared, trigger: Trigger) -> Result<Created, Error> 
     Ok(Created { made_contexts, ..created })
 }
 
-fn compile(
+/// Compiles the config of a trigger as this control plane is set up.
+pub(super) fn compile(
     settings: &super::state::Settings,
     trigger: &Trigger,
     values: &BTreeMap<String, Value>,
 ) -> Result<Compiled, config::Diagnostics> {
-    let folder = settings.orbs.as_ref().map(|path| config::OrbFolder::new(path.clone()));
-    let orbs: &dyn config::OrbSource = match &folder {
-        Some(folder) => folder,
-        None => &config::NoOrbs,
-    };
     config::compile(&config::Input {
         source: &trigger.config,
         file_name: &trigger.file_name,
         parameters: &trigger.parameters,
         values,
-        orbs,
+        orbs: &settings.orbs,
         default_resource_class: settings.default_resource_class.as_deref(),
     })
 }

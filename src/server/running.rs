@@ -9,6 +9,7 @@ use super::repository::Mirrors;
 use super::secrets;
 use super::state::{Settings, Shared, State, new_token, now_ms, token_hash};
 use super::store::{Error as StoreError, Store, Tx, new_id};
+use crate::config::OrbSites;
 use crate::protocol::Secret;
 use rusqlite::params;
 use std::fs::{self, File};
@@ -37,10 +38,10 @@ pub struct ServerOptions {
     pub default_resource_class: Option<String>,
     /// Bytes of output kept of a step.
     pub max_step_output_bytes: u64,
-    /// Folder of registry orbs.
-    pub orbs: Option<PathBuf>,
     /// Key file of sealed values; `secrets.key` in the data folder unless given.
     pub secrets_key: Option<PathBuf>,
+    /// Where orbs come from.
+    pub orbs: OrbSites,
     /// Wait for the disk at each commit.
     pub durable: bool,
 }
@@ -57,8 +58,8 @@ impl ServerOptions {
             route_all_to: None,
             default_resource_class: None,
             max_step_output_bytes: 100 * 1024 * 1024,
-            orbs: None,
             secrets_key: None,
+            orbs: OrbSites::default(),
             durable: true,
         }
     }

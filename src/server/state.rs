@@ -6,9 +6,9 @@ use super::hub::Hub;
 use super::repository::Mirrors;
 use super::secrets::Sealer;
 use super::store::{Error, Store};
+use crate::config::OrbSites;
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::SystemTime;
@@ -52,12 +52,12 @@ pub struct Settings {
     pub max_step_output_bytes: u64,
     /// Largest artifact.
     pub max_artifact_bytes: u64,
-    /// Folder of registry orbs.
-    pub orbs: Option<PathBuf>,
     /// Repositories that configs are read from.
     pub mirrors: Arc<Mirrors>,
     /// Seals and opens the values of variables.
     pub sealer: Arc<Sealer>,
+    /// Where orbs come from.
+    pub orbs: OrbSites,
 }
 
 /// Unix time in milliseconds.

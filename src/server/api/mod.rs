@@ -1,7 +1,9 @@
 //! HTTP: one file per caller. Errors are `{"message", "code"?}` with a status that clients understand.
 
+pub mod compile;
 pub mod contexts;
 pub mod input;
+pub mod orchestration;
 pub mod projects;
 pub mod public;
 pub mod runner;
@@ -27,6 +29,8 @@ use std::sync::atomic::Ordering;
 pub fn router(state: Shared) -> axum::Router {
     let routes = axum::Router::new()
         .merge(runner::router())
+        .merge(compile::router())
+        .merge(orchestration::router())
         .merge(public::router())
         .merge(watch::router())
         .merge(projects::router())
