@@ -99,11 +99,16 @@ impl Runner {
         let stop = stop.listen().map_err(|error| system("cannot make a socket pair", error))?;
         let program = match &settings.task_agent {
             Some(program) => program.clone(),
-            None => std::env::current_exe().map_err(|error| system("cannot find this program", error))?,
+            None => own_program().map_err(|error| system("cannot find this program", error))?,
         };
         let store = open_store(&settings)?;
         if settings.owns_process {
             orphans::become_reaper();
+        }
+        if !orphans::can_look() {
+            log::warn!(
+                "/proc is not mounted: processes that a task leaves behind cannot be found and ended; mount it"
+            );
         }
         let tool_directory = tools::prepare(&settings, &program);
         let limits = Limits {
@@ -464,6 +469,14 @@ fn clean(directory: &Path) {
         ),
         _ => {}
     }
+}
+
+/// The path of this program. Without `/proc` the system cannot tell, but the one it was called by may do.
+fn own_program() -> std::io::Result<PathBuf> {
+    std::env::current_exe().or_else(|error| {
+        let called = std::env::args_os().next().map(PathBuf::from);
+        called.filter(|path| path.components().count() > 1).ok_or(error)?.canonicalize()
+    })
 }
 
 fn unix_ms() -> u64 {

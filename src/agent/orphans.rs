@@ -33,7 +33,8 @@ pub(super) struct Markers {
 impl Markers {
     pub(super) fn of(task: &Task) -> Self {
         let find = |name: &str| Some((name.to_owned(), task.built_in.get(name)?.clone()));
-        let built_in: BTreeMap<_, _> = BUILT_IN.iter().filter_map(|name| find(name)).collect();
+        let mut built_in = BTreeMap::new();
+        built_in.extend(BUILT_IN.iter().filter_map(|name| find(name)));
         let complete = built_in.len() == BUILT_IN.len();
         Self {
             task: task.id.as_str().to_owned(),
@@ -79,6 +80,11 @@ fn parse_stat(text: &str) -> Option<Stat> {
 /// The facts of a process; `None` when there is none of that number, or no `/proc`.
 pub(super) fn stat(pid: i32) -> Option<Stat> {
     parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Whether processes can be looked at: that needs `/proc`.
+pub(super) fn can_look() -> bool {
+    !cfg!(target_os = "linux") || stat(std::process::id() as i32).is_some()
 }
 
 /// Makes this process the parent of orphans below it. Best effort: without it they go to init.

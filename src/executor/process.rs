@@ -32,12 +32,20 @@ pub struct Ended {
 pub fn start(mut command: Command) -> io::Result<(Process, File)> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let second = writer.try_clone()?;
-    command.stdin(Stdio::null()).stdout(writer).stderr(second).process_group(0);
+    command.stdin(nothing()?).stdout(writer).stderr(second).process_group(0);
     let child = command.spawn()?;
     // The command owns the writing ends: the pipe would never close while it lives.
     drop(command);
     let pid = Pid::from_child(&child);
     Ok((Process { child, pid }, File::from(reader)))
+}
+
+/// An input that ends at once: `/dev/null`, or a pipe that nobody writes to in roots that have no `/dev`.
+fn nothing() -> io::Result<Stdio> {
+    match File::open("/dev/null") {
+        Ok(file) => Ok(file.into()),
+        Err(_) => Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?.0.into()),
+    }
 }
 
 impl Process {
@@ -93,7 +101,7 @@ pub fn descendants(except: &[i32]) -> Vec<Found> {
     let mut found = Vec::new();
     let mut parents = vec![rustix::process::getpid().as_raw_nonzero().get()];
     while let Some(parent) = parents.pop() {
-        for process in all.values().filter(|process| process.parent == parent) {
+        for process in all.iter().filter(|process| process.parent == parent) {
             if !except.contains(&process.pid) {
                 parents.push(process.pid);
                 found.push(process.clone());
@@ -129,10 +137,10 @@ pub fn end_descendants(grace: Duration, patience: Duration) -> Vec<Found> {
     }
 }
 
-fn processes() -> BTreeMap<i32, Found> {
-    let Ok(folder) = std::fs::read_dir("/proc") else { return BTreeMap::new() };
+fn processes() -> Vec<Found> {
+    let Ok(folder) = std::fs::read_dir("/proc") else { return Vec::new() };
     let pids = folder.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter_map(|pid| Some((pid, read(pid)?))).collect()
+    pids.filter_map(read).collect()
 }
 
 fn read(pid: i32) -> Option<Found> {

@@ -43,6 +43,8 @@ struct Inner {
     state: Mutex<State>,
     changed: Condvar,
     lost: AtomicBool,
+    /// The end is on its way to the control plane.
+    finishing: AtomicBool,
     wish: Box<dyn Fn(Wish) + Send + Sync>,
 }
 
@@ -91,6 +93,7 @@ impl Reporter {
             state: Mutex::default(),
             changed: Condvar::new(),
             lost: AtomicBool::new(false),
+            finishing: AtomicBool::new(false),
             wish: Box::new(wish),
         };
         let reporter = Self(Arc::new(inner));
@@ -186,6 +189,7 @@ impl Reporter {
                 return false;
             }
             let body = serde_json::to_vec(&request).unwrap_or_default();
+            self.0.finishing.store(true, Ordering::Relaxed);
             match self.call::<FinishAnswer>("POST", "finish", Body::Json(&body)) {
                 Ok(FinishAnswer::Confirmed) => return true,
                 Ok(FinishAnswer::Incomplete { next_event, steps }) => {
@@ -193,6 +197,7 @@ impl Reporter {
                         "the control plane misses a part of the task: sending it again step_count={}",
                         steps.len()
                     );
+                    self.0.finishing.store(false, Ordering::Relaxed);
                     let mut state = self.lock();
                     state.acknowledged_events = state.events.len().min(next_event as usize);
                     for (step, offset) in steps {
@@ -246,7 +251,10 @@ impl Reporter {
 
     fn lose(&self, why: &str) {
         if !self.0.lost.swap(true, Ordering::Relaxed) {
-            log::warn!("giving the task up: {why}");
+            // A parked heartbeat often hears of the end before its confirmation arrives here.
+            let expected = self.0.finishing.load(Ordering::Relaxed);
+            let level = if expected { log::Level::Debug } else { log::Level::Warn };
+            log::log!(level, "giving the task up: {why}");
             (self.0.wish)(Wish::Lost);
         }
         self.0.changed.notify_all();

@@ -141,6 +141,23 @@ mod tests {
     }
 
     #[test]
+    fn bytes_beyond_four_gigabytes_have_their_place() {
+        let file = tempfile::tempfile().unwrap();
+        // A hole: it takes no room on the disk.
+        let far = (1 << 32) + 5;
+        file.write_all_at(b"far", far).unwrap();
+        file.write_all_at(b"near", 5).unwrap();
+        let reader = SpoolReader(file);
+        assert_eq!(reader.read(far, 10).unwrap(), b"far");
+        assert_eq!(reader.read(5, 4).unwrap(), b"near");
+    }
+
+    #[test]
+    fn digits_stand_in_the_order_of_the_bytes() {
+        assert_eq!(hex(&[0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef]), "0123456789abcdef");
+    }
+
+    #[test]
     fn output_beyond_the_limit_is_counted() {
         let folder = tempfile::tempdir().unwrap();
         let mut spool = Spool::create(&folder.path().join("0"), 5).unwrap();

@@ -171,6 +171,15 @@ mod tests {
     }
 
     #[test]
+    fn wide_characters_and_long_lengths_are_most_significant_first() {
+        assert_eq!(text(BMP_STRING, &[0, b'G', 0, 0xf6, 0x20, 0xac]), "Gö€");
+        let long = [&[SEQUENCE, 0x82, 0x01, 0x02][..], &[7; 0x102], &[9, 0]].concat();
+        let mut der = Der(&long);
+        assert_eq!(der.next(), Some((SEQUENCE, &[7; 0x102][..])));
+        assert_eq!(der.next(), Some((9, &[][..])));
+    }
+
+    #[test]
     fn damage_is_no_panic() {
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate =

@@ -12,6 +12,9 @@ pub mod retry;
 mod stream;
 pub mod tls;
 
+#[cfg(test)]
+mod known_answers;
+
 use crate::protocol::{PROTOCOL_HEADER, PROTOCOL_VERSION, Refusal, Secret};
 use std::fmt;
 use std::io::Read;

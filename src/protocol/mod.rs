@@ -16,6 +16,9 @@ pub mod task_input;
 pub mod transfer;
 pub mod watch;
 
+#[cfg(test)]
+mod fixed_bytes;
+
 pub use claim::{ClaimRequest, Heartbeat, HeartbeatAnswer, LostTask};
 pub use event::{Event, EventKind, EventsAnswer, StepStatus};
 pub use finish::{FinishAnswer, FinishRequest, StepSummary, TaskStatus};

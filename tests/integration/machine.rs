@@ -3,8 +3,8 @@
 //! Task ids are unique among the tests: a runner ends whatever carries the id of its task.
 
 use crate::support::control_plane::ControlPlane;
-use crate::support::poll;
 use crate::support::runner::{Machine, RUNLET, task};
+use crate::support::{emulated, poll};
 use runlet::agent::settings::Settings;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::fs;
@@ -161,11 +161,18 @@ fn what_a_killed_task_agent_leaves_behind_is_killed_and_named() {
         kill -KILL $$"#;
     let mut runner = Machine::new(&server.url()).setting("mode", "single-task").task_agent(script).start();
     assert_eq!(runner.wait(), Some(0));
-    for file in ["child", "escaped"] {
-        assert!(is_gone(&runner.wait_file(file)), "{file}: {}", runner.log());
-    }
+    assert!(is_gone(&runner.wait_file("child")), "{}", runner.log());
     assert!(runner.log().contains("killed a process that the task left behind: pid "), "{}", runner.log());
-    assert!(runner.log().contains("(sleep 1002)"), "{}", runner.log());
+    assert!(runner.log().contains("(sleep 1001)"), "{}", runner.log());
+    let escaped = runner.wait_file("escaped");
+    if emulated() {
+        // qemu-user refuses PR_SET_CHILD_SUBREAPER, so what left its session and its environment behind
+        // is adopted by somebody else and cannot be found: only the rest is asserted.
+        let _ = kill_process(Pid::from_raw(escaped.parse().unwrap()).unwrap(), Signal::KILL);
+    } else {
+        assert!(is_gone(&escaped), "{}", runner.log());
+        assert!(runner.log().contains("(sleep 1002)"), "{}", runner.log());
+    }
     let message = server.wait_for("/tasks/h-1/lost").json()["message"].to_string();
     assert!(message.contains("the task agent died (signal 9)"), "{message}");
 }
@@ -413,10 +420,12 @@ fn a_parked_runner_is_idle() {
     let runner = Machine::new(&server.url()).start();
     server.wait_parked();
     let process = format!("/proc/{}", runner.pid());
+    // qemu-user has a thread of its own, which sleeps too.
+    let most = if emulated() { 3 } else { 2 };
     // The thread that looks a name up ends shortly after its answer.
-    poll("two threads", || {
+    poll("no thread too many", || {
         let threads = fs::read_dir(format!("{process}/task")).unwrap().count();
-        if threads <= 2 { Ok(()) } else { Err(format!("{threads} threads")) }
+        if threads <= most { Ok(()) } else { Err(format!("{threads} threads")) }
     });
     let switches = || -> u64 {
         let tasks = fs::read_dir(format!("{process}/task")).unwrap();

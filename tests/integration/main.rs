@@ -10,6 +10,8 @@ mod config;
 // `runlet exec`: the whole road.
 #[cfg(feature = "server")]
 mod exec;
+// Hosts that withhold what a runner is used to.
+mod hostile;
 // The machine runner: settings, log, claims, drain, lost task agents, restarts.
 mod machine;
 // Reading configs from repositories.
@@ -18,6 +20,9 @@ mod repositories;
 // Variables and contexts: sealed, handed out, masked.
 #[cfg(feature = "server")]
 mod secrets;
+// The whole road over TLS, with a runner of any architecture.
+#[cfg(feature = "server")]
+mod road;
 // The control plane with real machine runners.
 #[cfg(feature = "server")]
 mod server;

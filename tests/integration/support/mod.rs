@@ -5,6 +5,7 @@ pub(crate) mod control_plane;
 pub(crate) mod pki;
 pub(crate) mod proxy;
 pub(crate) mod runner;
+pub(crate) mod task_calls;
 
 use std::time::{Duration, Instant};
 
@@ -21,4 +22,10 @@ pub(crate) fn poll<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }
     }
+}
+
+/// Whether the runner is emulated (`ci/emulate` says so). A test that asks for it states what the
+/// emulator cannot do, and asserts what is left.
+pub(crate) fn emulated() -> bool {
+    std::env::var_os("RUNLET_EMULATED").is_some()
 }

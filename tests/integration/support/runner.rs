@@ -1,7 +1,8 @@
 //! The machine runner as a process, with settings, log and directories of its own.
 
 use super::poll;
-use runlet::protocol::{Job, Secret, Task, TaskId};
+use runlet::protocol::{Action, Job, Run, Secret, Step, Task, TaskId, When};
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -16,6 +17,8 @@ pub(crate) struct Machine {
     runner: String,
     logging: String,
     variables: Vec<(String, String)>,
+    program: PathBuf,
+    wrapper: Vec<String>,
 }
 
 /// A runner that was started. Killed with the value.
@@ -26,14 +29,32 @@ pub(crate) struct Running {
 
 impl Machine {
     pub(crate) fn new(url: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::at(tempfile::tempdir().unwrap(), url)
+    }
+
+    /// With its files in this directory.
+    pub(crate) fn at(directory: tempfile::TempDir, url: &str) -> Self {
         let path = directory.path();
         let runner = format!(
             "  name: tester\n  working_directory: {0}/work\n  state_directory: {0}/state\n  task_agent_directory: {0}/tools\n",
             path.display()
         );
         let api = format!("  auth_token: class-token\n  url: {url}\n");
-        Self { directory, api, runner, logging: "  format: text\n".to_owned(), variables: Vec::new() }
+        Self {
+            directory,
+            api,
+            runner,
+            logging: "  format: text\n".to_owned(),
+            variables: Vec::new(),
+            program: RUNLET.into(),
+            wrapper: Vec::new(),
+        }
+    }
+
+    /// Starts this program in place of the built one.
+    pub(crate) fn program(mut self, program: &Path) -> Self {
+        self.program = program.to_owned();
+        self
     }
 
     /// A key below `runner`.
@@ -56,6 +77,12 @@ impl Machine {
 
     pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Puts a command in front of the runner's own, which has to become it.
+    pub(crate) fn wrapper(mut self, words: &[&str]) -> Self {
+        self.wrapper = words.iter().map(|word| (*word).to_owned()).collect();
         self
     }
 
@@ -82,8 +109,10 @@ impl Machine {
         let text = format!("api:\n{}runner:\n{}logging:\n{}", self.api, self.runner, self.logging);
         let config = self.file("config.yaml", &text);
         fs::set_permissions(&config, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-        let mut command = Command::new(RUNLET);
-        command.arg("machine").arg("--config").arg(config).stdin(Stdio::null());
+        let mut words: Vec<_> = self.wrapper.iter().map(OsString::from).collect();
+        words.push(self.program.clone().into());
+        let mut command = Command::new(words.remove(0));
+        command.args(words).arg("machine").arg("--config").arg(config).stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
             if name.to_ascii_lowercase().ends_with("_proxy") || name.starts_with("SSL_CERT") {
@@ -171,6 +200,28 @@ fn wait_file(path: &Path, state: impl Fn() -> String) -> String {
         Ok(text) if text.ends_with('\n') => Ok(text.trim().to_owned()),
         _ => Err(state()),
     })
+}
+
+/// A task that runs these commands, a step each.
+pub(crate) fn task_of(id: &str, commands: &[&str]) -> Task {
+    let mut task = task(id);
+    let step = |command: &&str| Step {
+        name: (*command).to_owned(),
+        when: When::OnSuccess,
+        action: Action::Run(Run {
+            command: (*command).to_owned(),
+            shell: None,
+            environment: Default::default(),
+            background: false,
+            working_directory: None,
+            no_output_timeout_ms: 60_000,
+            max_auto_reruns: 0,
+            auto_rerun_delay_ms: 0,
+            first_node_only: false,
+        }),
+    };
+    task.job.steps = commands.iter().map(step).collect();
+    task
 }
 
 /// A task without steps.
