@@ -17,9 +17,9 @@ Usage: runlet server --data DIR [OPTIONS]
   --behind-proxy           a TLS proxy stands in front: plain HTTP on any address
   --public-url URL         base of the URLs that people see
   --orbs DIR               folder of orb files, `namespace/name@version.yml`
+  --allow-orb-url PREFIX   fetch orbs given by a URL that begins so: https://HOST/PATH (repeatable)
   --secrets-key FILE       key that seals the values of variables; default: DIR/secrets.key, made by the
                            first start; also by RUNLET_SECRETS_KEY. Back it up apart from the data
-  --allow-orb-url PREFIX   fetch orbs given by a URL that begins so: https://HOST/PATH (repeatable)
   --help
 
 The first start prints how to get in. TERM and INT stop it: parked calls are answered, nothing is lost.
@@ -76,11 +76,11 @@ fn parse(args: Vec<OsString>) -> Result<Option<ServerOptions>, Failure> {
             Long("tls-key") => key = Some(PathBuf::from(parser.value()?)),
             Long("behind-proxy") => options.behind_proxy = true,
             Long("public-url") => options.public_url = Some(parser.value()?.string()?),
-            Long("secrets-key") => options.secrets_key = Some(parser.value()?.into()),
             Long("orbs") => options.orbs.use_folder(parser.value()?.into()),
             Long("allow-orb-url") => {
                 options.orbs.allow(&parser.value()?.string()?).map_err(Failure::usage)?;
             }
+            Long("secrets-key") => options.secrets_key = Some(parser.value()?.into()),
             Long("help") | Short('h') => return Ok(None),
             _ => {
                 return Err(Failure::usage(format!("{}; see `runlet server --help`", argument.unexpected())));

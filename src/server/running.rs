@@ -38,10 +38,10 @@ pub struct ServerOptions {
     pub default_resource_class: Option<String>,
     /// Bytes of output kept of a step.
     pub max_step_output_bytes: u64,
-    /// Key file of sealed values; `secrets.key` in the data folder unless given.
-    pub secrets_key: Option<PathBuf>,
     /// Where orbs come from.
     pub orbs: OrbSites,
+    /// Key file of sealed values; `secrets.key` in the data folder unless given.
+    pub secrets_key: Option<PathBuf>,
     /// Wait for the disk at each commit.
     pub durable: bool,
 }
@@ -58,8 +58,8 @@ impl ServerOptions {
             route_all_to: None,
             default_resource_class: None,
             max_step_output_bytes: 100 * 1024 * 1024,
-            secrets_key: None,
             orbs: OrbSites::default(),
+            secrets_key: None,
             durable: true,
         }
     }

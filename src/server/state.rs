@@ -52,12 +52,12 @@ pub struct Settings {
     pub max_step_output_bytes: u64,
     /// Largest artifact.
     pub max_artifact_bytes: u64,
+    /// Where orbs come from.
+    pub orbs: OrbSites,
     /// Repositories that configs are read from.
     pub mirrors: Arc<Mirrors>,
     /// Seals and opens the values of variables.
     pub sealer: Arc<Sealer>,
-    /// Where orbs come from.
-    pub orbs: OrbSites,
 }
 
 /// Unix time in milliseconds.

@@ -14,15 +14,15 @@ mod exec;
 mod hostile;
 // The machine runner: settings, log, claims, drain, lost task agents, restarts.
 mod machine;
+// The whole road over TLS, with a runner of any architecture.
+#[cfg(feature = "server")]
+mod road;
 // Reading configs from repositories.
 #[cfg(feature = "server")]
 mod repositories;
 // Variables and contexts: sealed, handed out, masked.
 #[cfg(feature = "server")]
 mod secrets;
-// The whole road over TLS, with a runner of any architecture.
-#[cfg(feature = "server")]
-mod road;
 // The control plane with real machine runners.
 #[cfg(feature = "server")]
 mod server;

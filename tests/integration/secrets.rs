@@ -25,10 +25,22 @@ impl Server {
         (answer.status, serde_json::from_slice(&answer.body).unwrap())
     }
 
-    fn refuses(&self, method: &'static str, path: &str, body: Option<Value>, status: u16, why: &str) {
+    /// A call that is refused with this status, for a reason that holds these words.
+    pub(crate) fn refused(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: Option<Value>,
+        status: u16,
+        why: &str,
+    ) {
         let (found, answer) = self.answer(method, path, body);
         let message = answer["message"].as_str().unwrap_or_default();
         assert!(found == status && message.contains(why), "{method} {path}: {found} {answer}");
+    }
+
+    pub(crate) fn project(&self) {
+        self.call("POST", "/api/v2/organization/gh/acme/project", Some(json!({ "name": "hello" })));
     }
 
     fn variable(&self, name: &str, value: &str) {
@@ -48,7 +60,8 @@ impl Server {
         id
     }
 
-    fn output_of(&self, job: &Value, step: u32) -> String {
+    /// What a step of a job wrote.
+    pub(crate) fn output(&self, job: &Value, step: u32) -> String {
         let id = job["id"].as_str().unwrap();
         let path = format!("/api/v3/jobs/{id}/stdout?filter%5Bexecution%5D=0&filter%5Bstep_num%5D={step}");
         String::from_utf8(self.text(&path)).unwrap()
@@ -168,11 +181,11 @@ workflows:
 
     let jobs = server.ended(&pipeline);
     assert_eq!(jobs[0]["status"], "success", "{}", jobs[0]);
-    assert_eq!(server.output_of(&jobs[0], 1), "whole **** and ****\n");
-    assert_eq!(server.output_of(&jobs[0], 2), "cut **** end\n");
-    assert_eq!(server.output_of(&jobs[0], 3), "short abc true\n");
-    assert_eq!(server.output_of(&jobs[0], 4), "right\n");
-    assert_eq!(server.output_of(&jobs[0], 5).trim(), "****");
+    assert_eq!(server.output(&jobs[0], 1), "whole **** and ****\n");
+    assert_eq!(server.output(&jobs[0], 2), "cut **** end\n");
+    assert_eq!(server.output(&jobs[0], 3), "short abc true\n");
+    assert_eq!(server.output(&jobs[0], 4), "right\n");
+    assert_eq!(server.output(&jobs[0], 5).trim(), "****");
     assert_eq!(files_with(server.folder.path(), &secrets), Vec::<String>::new());
     let data = server.folder.path().join("data");
     let sealed = std::fs::read(data.join("runlet.db-wal")).unwrap_or_default().len();
@@ -245,16 +258,16 @@ fn jobs_without_their_context_are_unauthorized() {
     run("success");
 
     let wrong = |kind: &str, value: &str| json!({ "restriction_type": kind, "restriction_value": value });
-    server.refuses("POST", &path, Some(wrong("expression", "branch ==")), 400, "not a rule");
-    server.refuses(
+    server.refused("POST", &path, Some(wrong("expression", "branch ==")), 400, "not a rule");
+    server.refused(
         "POST",
         &path,
         Some(wrong("expression", "pipeline.git.brunch")),
         400,
         "pipeline.git.brunch",
     );
-    server.refuses("POST", &path, Some(wrong("project", "gh/acme/none")), 400, "no project");
-    server.refuses("POST", &path, Some(wrong("moon", "full")), 400, "known: project");
+    server.refused("POST", &path, Some(wrong("project", "gh/acme/none")), 400, "no project");
+    server.refused("POST", &path, Some(wrong("moon", "full")), 400, "known: project");
 }
 
 #[test]
@@ -298,29 +311,29 @@ fn variables_have_the_shapes_that_clients_read() {
         );
     }
     assert!(server.call("DELETE", &one, None)["message"].is_string());
-    server.refuses("GET", &one, None, 404, "no variable `TOKEN`");
-    server.refuses("DELETE", &one, None, 404, "no variable");
-    server.refuses("POST", base, Some(json!({ "name": "1A", "value": "x" })), 400, "not the name");
-    server.refuses("POST", base, Some(json!({ "name": "A" })), 400, "`value` must be");
-    server.refuses(
+    server.refused("GET", &one, None, 404, "no variable `TOKEN`");
+    server.refused("DELETE", &one, None, 404, "no variable");
+    server.refused("POST", base, Some(json!({ "name": "1A", "value": "x" })), 400, "not the name");
+    server.refused("POST", base, Some(json!({ "name": "A" })), 400, "`value` must be");
+    server.refused(
         "POST",
         base,
         Some(json!({ "name": "A", "value": "x".repeat(32769) })),
         400,
         "limit is 32768",
     );
-    server.refuses("POST", base, None, 400, "`name` must be");
-    server.refuses("GET", "/api/v2/project/gh%2Facme%2Fnone/envvar", None, 404, "no project `gh/acme/none`");
+    server.refused("POST", base, None, 400, "`name` must be");
+    server.refused("GET", "/api/v2/project/gh%2Facme%2Fnone/envvar", None, 404, "no project `gh/acme/none`");
 
-    server.refuses(
+    server.refused(
         "POST",
         "/api/v2/context",
         Some(json!({ "name": "c", "owner": { "slug": "gh/none" } })),
         404,
         "no organisation",
     );
-    server.refuses("POST", "/api/v2/context", Some(json!({ "name": "c" })), 400, "owner is missing");
-    server.refuses(
+    server.refused("POST", "/api/v2/context", Some(json!({ "name": "c" })), 400, "owner is missing");
+    server.refused(
         "POST",
         "/api/v2/context",
         Some(json!({ "name": "x".repeat(201), "owner": { "slug": "gh/acme" } })),
@@ -328,7 +341,7 @@ fn variables_have_the_shapes_that_clients_read() {
         "200",
     );
     let id = server.context("deploy", &[("A", "0123456789")]);
-    server.refuses(
+    server.refused(
         "POST",
         "/api/v2/context",
         Some(json!({ "name": "deploy", "owner": { "slug": "gh/acme" } })),
@@ -346,7 +359,7 @@ fn variables_have_the_shapes_that_clients_read() {
     let context = server.call("GET", &format!("/api/v2/context/{id}"), None);
     assert!(context["org_id"].is_string() && context["restrictions"] == json!([]), "{context}");
     assert_eq!(context["environment_variables"][0]["context_id"], json!(id));
-    server.refuses(
+    server.refused(
         "DELETE",
         &format!("/api/v2/context/{id}/environment-variable/B"),
         None,
@@ -355,7 +368,7 @@ fn variables_have_the_shapes_that_clients_read() {
     );
     server.call("DELETE", &format!("/api/v2/context/{id}/environment-variable/A"), None);
     server.call("DELETE", &format!("/api/v2/context/{id}"), None);
-    server.refuses("GET", &format!("/api/v2/context/{id}"), None, 404, "no context");
+    server.refused("GET", &format!("/api/v2/context/{id}"), None, 404, "no context");
 }
 
 #[test]

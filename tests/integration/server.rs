@@ -60,28 +60,6 @@ impl Server {
         self.client.json(&Request { method, path, token: Some(&self.token), body, timeout }).unwrap()
     }
 
-    /// The message with which a call is refused.
-    fn refused(&self, method: &'static str, path: &str, body: Value) -> String {
-        let bytes = body.to_string().into_bytes();
-        let timeout = Duration::from_secs(30);
-        let request = Request { method, path, token: Some(&self.token), body: Body::Json(&bytes), timeout };
-        let answer = self.client.send(&request).unwrap();
-        assert!((400..500).contains(&answer.status), "{}", answer.status);
-        let body: Value = serde_json::from_slice(&answer.body).unwrap();
-        body["message"].as_str().unwrap().to_owned()
-    }
-
-    pub(crate) fn project(&self) {
-        self.call("POST", "/api/v2/organization/gh/acme/project", Some(json!({ "name": "hello" })));
-    }
-
-    /// What the first step of a job wrote.
-    fn output(&self, job: &Value) -> String {
-        let id = job["id"].as_str().unwrap();
-        let path = format!("/api/v3/jobs/{id}/stdout?filter[execution]=0&filter[step_num]=1");
-        String::from_utf8(self.text(&path.replace('[', "%5B").replace(']', "%5D"))).unwrap()
-    }
-
     pub(crate) fn text(&self, path: &str) -> Vec<u8> {
         let timeout = Duration::from_secs(30);
         let request = Request { method: "GET", path, token: Some(&self.token), body: Body::Empty, timeout };
@@ -193,7 +171,7 @@ fn many_pipelines_through_many_runners_lose_nothing() {
         assert_eq!(jobs.len(), 5);
         for job in jobs {
             assert_eq!(job["status"], "success", "{job}");
-            assert_eq!(server.output(&job), expected(job["name"].as_str().unwrap(), LINES));
+            assert_eq!(server.output(&job, 1), expected(job["name"].as_str().unwrap(), LINES));
         }
     }
     for runner in &runners {
@@ -297,10 +275,10 @@ fn a_setup_job_continues_its_pipeline_once() {
     let jobs = server.ended(pipeline);
     let names: Vec<_> = jobs.iter().map(|job| (job["name"].as_str().unwrap(), &job["status"])).collect();
     assert_eq!(names, [("plan", &json!("success")), ("greet", &json!("success"))], "{jobs:?}");
-    let plan = server.output(&jobs[0]);
+    let plan = server.output(&jobs[0], 1);
     assert!(plan.contains("`loud`") && plan.contains("continued already"), "{plan}");
     assert!(plan.contains("key ****") && !plan.contains("rlk_"), "{plan}");
-    assert!(server.output(&jobs[1]).contains("hello ada true"));
+    assert!(server.output(&jobs[1], 1).contains("hello ada true"));
     let stored = server.call("GET", &format!("/api/v2/pipeline/{pipeline}"), None);
     assert_eq!(stored["state"], "created");
 }
@@ -332,9 +310,8 @@ fn a_workflow_is_run_again_from_where_it_failed() {
     );
     assert_eq!(again["items"][0]["job_number"], first[0]["job_number"], "the result was kept");
     assert_ne!(again["items"][1]["job_number"], first[1]["job_number"]);
-    let refused =
-        server.refused("POST", &format!("/api/v2/workflow/{workflow}/rerun"), json!({ "enable_ssh": true }));
-    assert!(refused.contains("SSH"), "{refused}");
+    let path = format!("/api/v2/workflow/{workflow}/rerun");
+    server.refused("POST", &path, Some(json!({ "enable_ssh": true })), 400, "SSH");
 }
 
 #[test]
