@@ -32,10 +32,15 @@ pub(crate) fn signal(child: &Child, name: &str) {
 
 impl Server {
     pub(crate) fn start() -> Self {
+        Self::start_with(&[], None)
+    }
+
+    /// With further arguments, and the authority to trust.
+    pub(crate) fn start_with(args: &[&str], ca_file: Option<&str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         let mut command = runlet();
-        command.arg("server").arg("--data").arg(&data).args(["--listen", "127.0.0.1:0"]);
+        command.arg("server").arg("--data").arg(&data).args(["--listen", "127.0.0.1:0"]).args(args);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = lines.next().unwrap().unwrap();
@@ -43,7 +48,8 @@ impl Server {
         // The rest of the greeting comes after the token was written.
         assert!(lines.next().unwrap().unwrap().contains("admin-token"));
         let token = Secret::new(std::fs::read_to_string(data.join("admin-token")).unwrap());
-        let client = Client::new(&Endpoint { url, ..Endpoint::default() }).unwrap();
+        let ca_file = ca_file.map(std::path::PathBuf::from);
+        let client = Client::new(&Endpoint { url, ca_file, client_certificate: None }).unwrap();
         Self { child, client, token, folder }
     }
 
