@@ -157,14 +157,23 @@ fn printable(message: &str) -> String {
 
 fn json(time: &str, level: Level, message: &str) -> String {
     let (message, fields) = fields(message);
-    let mut object = serde_json::Map::new();
-    object.insert("time".into(), time.into());
-    object.insert("level".into(), level.as_str().to_ascii_lowercase().into());
-    object.insert("message".into(), message.into());
+    let level = level.as_str().to_ascii_lowercase();
+    let mut members = vec![("time", time), ("level", &level), ("message", message)];
     for (key, value) in fields {
-        object.entry(key).or_insert_with(|| value.trim_matches('"').into());
+        if members.iter().all(|(taken, _)| *taken != key) {
+            members.push((key, value.trim_matches('"')));
+        }
     }
-    serde_json::Value::Object(object).to_string()
+    let mut object = String::new();
+    for (key, value) in members {
+        object.push(if object.is_empty() { '{' } else { ',' });
+        // Text can always be written as JSON.
+        object += &serde_json::to_string(key).unwrap_or_default();
+        object.push(':');
+        object += &serde_json::to_string(value).unwrap_or_default();
+    }
+    object.push('}');
+    object
 }
 
 /// Splits the trailing `key=value` words from a message. A value is a word or stands in quotes.

@@ -3,6 +3,8 @@
 use super::settings::Settings;
 use crate::http::{Body, Client, Error, Request};
 use crate::protocol::{ClaimRequest, LostTask, Task, TaskId};
+use serde::Serialize;
+use serde::de::IgnoredAny;
 use std::time::Duration;
 
 /// How much longer than it asks to be parked a claim may take.
@@ -52,13 +54,18 @@ pub(super) fn lost(client: &Client, settings: &Settings, id: &TaskId, message: &
         body: Body::Json(&body),
         timeout: SHORT,
     };
-    let _: serde_json::Value = client.json(&request)?;
-    Ok(())
+    client.json::<IgnoredAny>(&request).map(drop)
+}
+
+#[derive(Serialize)]
+struct Unclaim<'a> {
+    task_id: &'a TaskId,
+    task_token: &'a str,
 }
 
 /// Gives a task back that was not begun.
 pub(super) fn unclaim(client: &Client, task: &Task) -> Result<(), Error> {
-    let body = encode(&serde_json::json!({ "task_id": task.id, "task_token": task.token.expose() }))?;
+    let body = encode(&Unclaim { task_id: &task.id, task_token: task.token.expose() })?;
     let request = Request {
         method: "POST",
         path: "/api/v3/runner/unclaim",
@@ -69,10 +76,10 @@ pub(super) fn unclaim(client: &Client, task: &Task) -> Result<(), Error> {
     let response = client.send(&request)?;
     match response.status {
         200..=299 => Ok(()),
-        _ => response.decode::<serde_json::Value>(&request, client.url()).map(drop),
+        _ => response.decode::<IgnoredAny>(&request, client.url()).map(drop),
     }
 }
 
-fn encode<T: serde::Serialize>(body: &T) -> Result<Vec<u8>, Error> {
+fn encode<T: Serialize>(body: &T) -> Result<Vec<u8>, Error> {
     serde_json::to_vec(body).map_err(|error| Error::Setup(format!("cannot write JSON: {error}")))
 }

@@ -33,7 +33,8 @@ pub(super) struct Markers {
 impl Markers {
     pub(super) fn of(task: &Task) -> Self {
         let find = |name: &str| Some((name.to_owned(), task.built_in.get(name)?.clone()));
-        let built_in: BTreeMap<_, _> = BUILT_IN.iter().filter_map(|name| find(name)).collect();
+        let mut built_in = BTreeMap::new();
+        built_in.extend(BUILT_IN.iter().filter_map(|name| find(name)));
         let complete = built_in.len() == BUILT_IN.len();
         Self {
             task: task.id.as_str().to_owned(),

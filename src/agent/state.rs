@@ -148,8 +148,8 @@ impl Store {
 }
 
 fn read(path: &Path) -> State {
-    let mut text = String::new();
-    match File::open(path).and_then(|file| file.take(MAX_STATE_BYTES).read_to_string(&mut text)) {
+    let mut text = Vec::new();
+    match File::open(path).and_then(|file| file.take(MAX_STATE_BYTES).read_to_end(&mut text)) {
         Ok(_) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return State::default(),
         Err(error) => {
@@ -157,7 +157,7 @@ fn read(path: &Path) -> State {
             return State::default();
         }
     }
-    serde_json::from_str(&text).unwrap_or_else(|error| {
+    serde_json::from_slice(&text).unwrap_or_else(|error| {
         log::warn!("`{}` is damaged ({error}); starting without it", path.display());
         State::default()
     })
@@ -166,7 +166,7 @@ fn read(path: &Path) -> State {
 fn write(path: &Path, state: &State) -> std::io::Result<()> {
     let temporary = path.with_extension("json.new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(serde_json::to_string(state)?.as_bytes())?;
+    file.write_all(&serde_json::to_vec(state)?)?;
     fs::rename(&temporary, path)
 }
 

@@ -2,7 +2,7 @@
 //! editors. Reads the files; everything else is [`crate::config`].
 
 use super::{Failure, Outcome, exit, print};
-use crate::config::{self, Compiled, Diagnostic, Diagnostics, Input, NoOrbs, OrbFolder, OrbSource};
+use crate::config::{self, Compiled, Diagnostic, Diagnostics, Input, OrbSites};
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::ValueExt;
 use std::collections::BTreeMap;
@@ -22,6 +22,7 @@ FILE is .circleci/config.yml unless given; `-` reads standard input.
 
 Options:
   --orbs DIR                    folder of orbs: DIR/namespace/orb@1.2.3.yml
+  --allow-orb-url PREFIX        fetch orbs given by a URL that begins so: https://HOST/PATH (repeatable)
   --pipeline-parameter NAME=V   value of a pipeline parameter (repeatable)
   --pipeline-value NAME=V       pipeline value, such as pipeline.number=7 (repeatable)
   --branch NAME, --tag NAME     as if this branch or tag had been pushed; with neither, filters by
@@ -45,7 +46,7 @@ enum Verb {
 struct Arguments {
     verb: Verb,
     file: Option<String>,
-    orbs: Option<String>,
+    orbs: OrbSites,
     parameters: Vec<(String, String)>,
     values: BTreeMap<String, serde_json::Value>,
     json: bool,
@@ -56,11 +57,6 @@ pub fn command(args: Vec<OsString>) -> Outcome {
     let Some(arguments) = parse(args)? else { return print(HELP) };
     let file = arguments.file.as_deref().unwrap_or(DEFAULT_FILE);
     let source = read(file)?;
-    let folder = arguments.orbs.as_ref().map(OrbFolder::new);
-    let orbs: &dyn OrbSource = match &folder {
-        Some(folder) => folder,
-        None => &NoOrbs,
-    };
     let parameters = typed_parameters(&source, &arguments.parameters)?;
     let shown = if file == "-" { "standard input" } else { file };
     let result = config::compile(&Input {
@@ -68,7 +64,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         file_name: shown,
         parameters: &parameters,
         values: &arguments.values,
-        orbs,
+        orbs: &arguments.orbs,
         default_resource_class: None,
     });
     report(&arguments, shown, result)
@@ -80,7 +76,7 @@ fn parse(args: Vec<OsString>) -> Result<Option<Arguments>, Failure> {
     let mut arguments = Arguments {
         verb: Verb::Validate,
         file: None,
-        orbs: None,
+        orbs: OrbSites::default(),
         parameters: Vec::new(),
         values: BTreeMap::new(),
         json: false,
@@ -89,7 +85,10 @@ fn parse(args: Vec<OsString>) -> Result<Option<Arguments>, Failure> {
         match argument {
             Long("help") | Short('h') => return Ok(None),
             Long("json") => arguments.json = true,
-            Long("orbs") => arguments.orbs = Some(parser.value()?.string()?),
+            Long("orbs") => arguments.orbs.use_folder(parser.value()?.into()),
+            Long("allow-orb-url") => {
+                arguments.orbs.allow(&parser.value()?.string()?).map_err(Failure::usage)?;
+            }
             Long("pipeline-parameter") => arguments.parameters.push(pair(&parser.value()?.string()?)?),
             Long("pipeline-value") => {
                 let (name, text) = pair(&parser.value()?.string()?)?;
@@ -137,7 +136,6 @@ fn pair(text: &str) -> Result<(String, String), Failure> {
     }
 }
 
-/// Text from the command line as values of the types that the config declares.
 /// Values of pipeline parameters as the config declares their types.
 pub fn typed_parameters(
     source: &str,

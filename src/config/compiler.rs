@@ -182,6 +182,7 @@ impl<'a> Compiler<'a> {
 
     /// Takes one step and some text from the budgets of expansion; false when they are used up.
     pub(crate) fn spend(&mut self, pos: Pos, steps: usize, bytes: usize) -> bool {
+        self.exhausted |= self.errors >= limits::FOUND_ERRORS;
         if self.exhausted {
             return false;
         }

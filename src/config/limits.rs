@@ -47,5 +47,8 @@ pub(crate) const ORB_DEPTH: usize = 20;
 pub(crate) const PARALLELISM: i64 = 1000;
 /// Further attempts of a step or a workflow.
 pub(crate) const AUTO_RERUNS: i64 = 5;
+/// Errors found, the same ones at each use counted, before expansion is given up: they multiply as
+/// commands do, and few of them are shown.
+pub(crate) const FOUND_ERRORS: usize = 2000;
 /// Errors and warnings reported at once.
 pub(crate) const DIAGNOSTICS: usize = 100;

@@ -28,6 +28,7 @@ mod template;
 mod executor;
 mod orb;
 mod orb_folder;
+mod orb_sites;
 mod package;
 mod parameters;
 
@@ -57,6 +58,7 @@ pub use diagnostic::{Diagnostic, Diagnostics, Note, Severity};
 pub use document::{compile, declared_types};
 pub use orb::{OrbReference, OrbVersion};
 pub use orb_folder::OrbFolder;
+pub use orb_sites::OrbSites;
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -88,7 +90,7 @@ pub trait OrbSource {
     /// Gets the text of an orb given by URL; only a source that has a list of allowed URLs overrides it.
     fn fetch(&self, url: &str) -> Result<String, String> {
         Err(format!(
-            "the orb `{url}` is given by URL, which is not allowed here: put it into the folder of orbs and refer to it as `namespace/orb@1.2.3`"
+            "the orb `{url}` is given by URL, which is not allowed here: allow its address (`--allow-orb-url`), or put it into the folder of orbs and refer to it as `namespace/orb@1.2.3`"
         ))
     }
 }

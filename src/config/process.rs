@@ -300,17 +300,7 @@ fn write_step(out: &mut Emitter, step: &Step) {
 fn step_word(action: &Action) -> &'static str {
     match action {
         Action::Run(run) if run.first_node_only => "deploy",
-        Action::Run(_) => "run",
-        Action::Checkout { .. } => "checkout",
-        Action::StoreArtifacts { .. } => "store_artifacts",
-        Action::StoreTestResults { .. } => "store_test_results",
-        Action::SaveCache { .. } => "save_cache",
-        Action::RestoreCache { .. } => "restore_cache",
-        Action::PersistToWorkspace { .. } => "persist_to_workspace",
-        Action::AttachWorkspace { .. } => "attach_workspace",
-        Action::AddSshKeys { .. } => "add_ssh_keys",
-        Action::SetupRemoteDocker => "setup_remote_docker",
-        Action::InstallSigningBundle => "install_signing_bundle",
+        action => action.kind(),
     }
 }
 

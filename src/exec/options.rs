@@ -1,11 +1,12 @@
 //! The arguments of `runlet exec`.
 
 use crate::cli::Failure;
+use crate::config::OrbSites;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// What the person asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Options {
     /// Folder with the repository.
     pub path: PathBuf,
@@ -21,8 +22,8 @@ pub(super) struct Options {
     pub artifacts: Option<PathBuf>,
     /// Jobs at the same time.
     pub concurrency: usize,
-    /// Folder of registry orbs.
-    pub orbs: Option<PathBuf>,
+    /// Where orbs come from.
+    pub orbs: OrbSites,
     /// Plain lines even on a terminal.
     pub plain: bool,
 }
@@ -44,6 +45,7 @@ temporary folders. Nothing listens beyond loopback.
   --concurrency N               jobs at the same time (default: the number of processors, at most 4)
   --config FILE                 another config file
   --orbs DIR                    folder of orb files, `namespace/name@version.yml`
+  --allow-orb-url PREFIX        fetch orbs given by a URL that begins so: https://HOST/PATH (repeatable)
   --plain                       plain lines: no colour, no progress line (also NO_COLOR, or a pipe)
   --help
 
@@ -63,7 +65,7 @@ impl Options {
             parameters: Vec::new(),
             artifacts: None,
             concurrency: std::thread::available_parallelism().map_or(2, |n| n.get()).min(4),
-            orbs: None,
+            orbs: OrbSites::default(),
             plain: false,
         };
         let mut path = None;
@@ -94,7 +96,10 @@ impl Options {
                     };
                 }
                 Long("config") => options.config = Some(parser.value()?.into()),
-                Long("orbs") => options.orbs = Some(parser.value()?.into()),
+                Long("orbs") => options.orbs.use_folder(parser.value()?.into()),
+                Long("allow-orb-url") => {
+                    options.orbs.allow(&parser.value()?.string()?).map_err(Failure::usage)?;
+                }
                 Long("plain") => options.plain = true,
                 Long("help") | Short('h') => return Ok(None),
                 Value(value) if path.is_none() => path = Some(PathBuf::from(value)),

@@ -127,7 +127,7 @@ impl TaskRun {
             match self.upload_file(&file.path, limit) {
                 Ok((length, sha256)) => {
                     let entry = ArtifactRecord { path: file.name.clone(), sha256, length, step: record };
-                    if let Err(why) = self.name_upload::<serde_json::Value>("artifacts", &entry) {
+                    if let Err(why) = self.name_upload::<serde::de::IgnoredAny>("artifacts", &entry) {
                         return StepEnd::failed(format!(
                             "failed to store the artifact `{}`: {why}",
                             file.name

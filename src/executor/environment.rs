@@ -39,7 +39,9 @@ pub fn of_job(
     task: &Task,
     own: &Own<'_>,
 ) -> BTreeMap<String, String> {
-    let mut environment: BTreeMap<String, String> = inherited.filter(|(name, _)| !is_private(name)).collect();
+    let mut environment = BTreeMap::new();
+    // Inserted, not collected: that would bring a sort of its own into the small file.
+    environment.extend(inherited.filter(|(name, _)| !is_private(name)));
     environment.entry("HOME".to_owned()).or_insert_with(|| text(own.home));
     let path =
         environment.entry("PATH".to_owned()).or_insert_with(|| "/usr/local/bin:/usr/bin:/bin".to_owned());

@@ -69,7 +69,7 @@ fn walk(
     enter: &dyn Fn(&Path) -> bool,
 ) -> io::Result<()> {
     let mut entries: Vec<_> = fs::read_dir(folder)?.collect::<Result<_, _>>()?;
-    entries.sort_by_key(fs::DirEntry::file_name);
+    entries.sort_unstable_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let path = entry.path();
         let name = clean_name(&format!("{prefix}/{}", entry.file_name().to_string_lossy()));

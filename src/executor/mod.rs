@@ -100,6 +100,7 @@ fn run(input: TaskInput) -> Outcome {
     let cleanup = input.cleanup_working_directory;
     let (done, scratch) = match scratch::create(&input) {
         Ok(scratch) => {
+            leave_endpoint(&input, &scratch);
             let mut task =
                 TaskRun::new(input, reporter.clone(), secrets, scratch.clone(), home, (sender, receiver));
             let (status, message) = task.run();
@@ -120,6 +121,16 @@ fn run(input: TaskInput) -> Outcome {
     }
     // Given up by the control plane counts as reported: there is nothing left to say.
     Ok(if done || reporter.is_lost() { task_exit::REPORTED } else { task_exit::NOT_REPORTED })
+}
+
+/// For the commands that steps call: where the control plane is, without any token.
+fn leave_endpoint(input: &TaskInput, scratch: &std::path::Path) {
+    let file = crate::tool::continuation::endpoint_file(scratch);
+    let written =
+        serde_json::to_vec(&input.endpoint).map_err(Into::into).and_then(|text| std::fs::write(&file, text));
+    if let Err(error) = written {
+        ::log::warn!("failed to write `{}`: {error}", file.display());
+    }
 }
 
 /// Values to mask: variables, what the control plane names, the task's token, credentials in the URL.

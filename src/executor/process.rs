@@ -101,7 +101,7 @@ pub fn descendants(except: &[i32]) -> Vec<Found> {
     let mut found = Vec::new();
     let mut parents = vec![rustix::process::getpid().as_raw_nonzero().get()];
     while let Some(parent) = parents.pop() {
-        for process in all.values().filter(|process| process.parent == parent) {
+        for process in all.iter().filter(|process| process.parent == parent) {
             if !except.contains(&process.pid) {
                 parents.push(process.pid);
                 found.push(process.clone());
@@ -137,10 +137,10 @@ pub fn end_descendants(grace: Duration, patience: Duration) -> Vec<Found> {
     }
 }
 
-fn processes() -> BTreeMap<i32, Found> {
-    let Ok(folder) = std::fs::read_dir("/proc") else { return BTreeMap::new() };
+fn processes() -> Vec<Found> {
+    let Ok(folder) = std::fs::read_dir("/proc") else { return Vec::new() };
     let pids = folder.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter_map(|pid| Some((pid, read(pid)?))).collect()
+    pids.filter_map(read).collect()
 }
 
 fn read(pid: i32) -> Option<Found> {

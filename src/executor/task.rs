@@ -238,7 +238,7 @@ impl TaskRun {
     fn attempt(&mut self, index: usize, step: &Step, attempt: u32, reruns: u32) -> StepEnd {
         let (kind, command, background) = match &step.action {
             Action::Run(run) => ("run", Some(run.command.clone()), run.background),
-            action => (kind_of(action), None, false),
+            action => (action.kind(), None, false),
         };
         let record = self.records;
         let log = match self.open(Some(index), &step.name, kind, command, attempt, reruns, background) {
@@ -292,7 +292,7 @@ impl TaskRun {
                 step: record,
                 index: Some(index as u32),
                 name: self.secrets.mask(&step.name),
-                kind: kind_of(&step.action).to_owned(),
+                kind: step.action.kind().to_owned(),
                 command: None,
                 attempt: 1,
                 max_auto_reruns: 0,
@@ -501,22 +501,6 @@ pub fn exit_text(ended: Ended) -> StepEnd {
         None => format!("exited with code {}", ended.code),
     };
     StepEnd { status: StepStatus::Failed, ended: Some(ended), message: Some(message) }
-}
-
-fn kind_of(action: &Action) -> &'static str {
-    match action {
-        Action::Run(_) => "run",
-        Action::Checkout { .. } => "checkout",
-        Action::StoreArtifacts { .. } => "store_artifacts",
-        Action::StoreTestResults { .. } => "store_test_results",
-        Action::SaveCache { .. } => "save_cache",
-        Action::RestoreCache { .. } => "restore_cache",
-        Action::PersistToWorkspace { .. } => "persist_to_workspace",
-        Action::AttachWorkspace { .. } => "attach_workspace",
-        Action::AddSshKeys { .. } => "add_ssh_keys",
-        Action::SetupRemoteDocker => "setup_remote_docker",
-        Action::InstallSigningBundle => "install_signing_bundle",
-    }
 }
 
 /// Variables of this process that are text; others cannot be handed through JSON or to a shell safely.

@@ -155,3 +155,22 @@ pub struct Run {
     #[serde(default)]
     pub first_node_only: bool,
 }
+
+impl Action {
+    /// The word of the config for it, which records of steps carry as well.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Action::Run(_) => "run",
+            Action::Checkout { .. } => "checkout",
+            Action::StoreArtifacts { .. } => "store_artifacts",
+            Action::StoreTestResults { .. } => "store_test_results",
+            Action::SaveCache { .. } => "save_cache",
+            Action::RestoreCache { .. } => "restore_cache",
+            Action::PersistToWorkspace { .. } => "persist_to_workspace",
+            Action::AttachWorkspace { .. } => "attach_workspace",
+            Action::AddSshKeys { .. } => "add_ssh_keys",
+            Action::SetupRemoteDocker => "setup_remote_docker",
+            Action::InstallSigningBundle => "install_signing_bundle",
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! Handing out a task: one transaction that finds, marks and describes it.
 
 use super::api::ClassToken;
+use super::continuation;
 use super::state::{Settings, new_token, token_hash};
 use super::store::status::TaskState;
 use super::store::{Effect, Error, Tx, new_id};
@@ -127,8 +128,13 @@ fn describe(
         };
         Ok((row.get::<_, u32>(0)?, text(3)?, row.get::<_, u32>(5)?, text(6)?, job_url, built_in, source))
     })?;
-    let (node_index, job_name, node_total, definition, job_url, built_in, source) = task;
+    let (node_index, job_name, node_total, definition, job_url, mut built_in, source) = task;
     let definition: WorkflowJob = serde_json::from_str(&definition)?;
+    let mut mask = Vec::new();
+    if let Some(key) = continuation::key_for_claim(tx, &id)? {
+        mask.push(Secret::new(key.clone()));
+        built_in.insert("CIRCLE_CONTINUATION_KEY".to_owned(), key);
+    }
     let JobKind::Build { job } = definition.kind else {
         return Err(Error::Corrupt(format!("the task `{id}` is of a job without steps")));
     };
@@ -144,7 +150,7 @@ fn describe(
         node_total,
         built_in,
         variables: Vec::new(),
-        mask: Vec::new(),
+        mask,
         source,
         lease_seconds: settings.lease_seconds,
         heartbeat_wait_seconds: settings.heartbeat_wait_seconds,

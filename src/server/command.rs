@@ -17,6 +17,7 @@ Usage: runlet server --data DIR [OPTIONS]
   --behind-proxy           a TLS proxy stands in front: plain HTTP on any address
   --public-url URL         base of the URLs that people see
   --orbs DIR               folder of orb files, `namespace/name@version.yml`
+  --allow-orb-url PREFIX   fetch orbs given by a URL that begins so: https://HOST/PATH (repeatable)
   --help
 
 The first start prints how to get in. TERM and INT stop it: parked calls are answered, nothing is lost.
@@ -68,7 +69,10 @@ fn parse(args: Vec<OsString>) -> Result<Option<ServerOptions>, Failure> {
             Long("tls-key") => key = Some(PathBuf::from(parser.value()?)),
             Long("behind-proxy") => options.behind_proxy = true,
             Long("public-url") => options.public_url = Some(parser.value()?.string()?),
-            Long("orbs") => options.orbs = Some(parser.value()?.into()),
+            Long("orbs") => options.orbs.use_folder(parser.value()?.into()),
+            Long("allow-orb-url") => {
+                options.orbs.allow(&parser.value()?.string()?).map_err(Failure::usage)?;
+            }
             Long("help") | Short('h') => return Ok(None),
             _ => {
                 return Err(Failure::usage(format!("{}; see `runlet server --help`", argument.unexpected())));

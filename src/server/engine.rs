@@ -2,6 +2,7 @@
 
 use super::store::status::{JobStatus, JobType, TaskState, WorkflowStatus};
 use crate::config::{RequiredStatus, Requirement};
+use std::collections::HashMap;
 
 /// One job as the engine sees it.
 #[derive(Clone, Debug)]
@@ -14,6 +15,8 @@ pub struct Node {
     pub requires: Vec<Requirement>,
     /// Where it stands.
     pub status: JobStatus,
+    /// Queued only because another job holds the key of its serial group.
+    pub waits_for_lock: bool,
 }
 
 /// What becomes of a blocked job.
@@ -25,22 +28,22 @@ pub enum Decision {
     NotRun,
 }
 
-/// Decides about every blocked job that can be decided now. Jobs that succeed at once (no-ops) and jobs
-/// that never run decide about others, so the answer is a fixed point, in order of decision.
+/// Decides about every blocked job that can be decided now. Jobs that never run decide about others, so
+/// the answer is a fixed point, in order of decision; once the caller knows where the started ones stand
+/// it asks again.
 pub fn advance(nodes: &[Node]) -> Vec<(usize, Decision)> {
     let mut statuses: Vec<JobStatus> = nodes.iter().map(|node| node.status).collect();
     let mut decisions = Vec::new();
+    let by_name: HashMap<&str, usize> =
+        nodes.iter().enumerate().map(|(index, node)| (node.name.as_str(), index)).collect();
     loop {
         let before = decisions.len();
         for (index, node) in nodes.iter().enumerate() {
             if statuses[index] != JobStatus::Blocked {
                 continue;
             }
-            let status_of = |name: &str| {
-                let found = nodes.iter().position(|other| other.name == name);
-                // A requirement that is not in the workflow was filtered out: it stops nobody.
-                found.map(|found| statuses[found])
-            };
+            // A requirement that is not in the workflow was filtered out: it stops nobody.
+            let status_of = |name: &str| by_name.get(name).map(|&found| statuses[found]);
             let (mut met, mut impossible) = (true, false);
             for requirement in &node.requires {
                 match status_of(&requirement.job).map(reached) {
@@ -53,11 +56,8 @@ pub fn advance(nodes: &[Node]) -> Vec<(usize, Decision)> {
                 statuses[index] = JobStatus::NotRun;
                 decisions.push((index, Decision::NotRun));
             } else if met {
-                statuses[index] = match node.kind {
-                    JobType::Approval => JobStatus::OnHold,
-                    JobType::Build => JobStatus::Queued,
-                    JobType::NoOp | JobType::Lock | JobType::Unlock => JobStatus::Success,
-                };
+                // Where that leads (a no-op succeeds, a lock may wait) is for the caller to find out.
+                statuses[index] = JobStatus::Queued;
                 decisions.push((index, Decision::Start));
             }
         }
@@ -79,10 +79,36 @@ fn reached(status: JobStatus) -> Option<RequiredStatus> {
     }
 }
 
+/// What runs again when the chosen jobs do: they, and everything that depends on them, since another
+/// result may decide differently about it.
+pub fn run_again(nodes: &[Node], chosen: impl Fn(usize) -> bool) -> Vec<bool> {
+    let mut again: Vec<bool> = (0..nodes.len()).map(chosen).collect();
+    let by_name: HashMap<&str, usize> =
+        nodes.iter().enumerate().map(|(index, node)| (node.name.as_str(), index)).collect();
+    loop {
+        let mut grew = false;
+        for (index, node) in nodes.iter().enumerate() {
+            let depends = |requirement: &Requirement| {
+                by_name.get(requirement.job.as_str()).is_some_and(|&required| again[required])
+            };
+            if !again[index] && node.requires.iter().any(depends) {
+                again[index] = true;
+                grew = true;
+            }
+        }
+        if !grew {
+            return again;
+        }
+    }
+}
+
 /// Where the workflow stands, given its jobs.
-pub fn workflow_status(jobs: &[JobStatus], is_canceled: bool) -> WorkflowStatus {
-    let any = |wanted: fn(JobStatus) -> bool| jobs.iter().any(|&status| wanted(status));
-    let ended = jobs.iter().all(|status| status.is_terminal());
+pub fn workflow_status(jobs: &[Node], is_canceled: bool) -> WorkflowStatus {
+    let any = |wanted: fn(JobStatus) -> bool| jobs.iter().any(|job| wanted(job.status));
+    let ended = jobs.iter().all(|job| job.status.is_terminal());
+    let runs = jobs.iter().any(|job| {
+        job.status == JobStatus::Running || (job.status == JobStatus::Queued && !job.waits_for_lock)
+    });
     if ended && any(|status| status == JobStatus::Unauthorized) {
         WorkflowStatus::Unauthorized
     } else if ended && any(JobStatus::is_failure) {
@@ -93,10 +119,10 @@ pub fn workflow_status(jobs: &[JobStatus], is_canceled: bool) -> WorkflowStatus 
         WorkflowStatus::Success
     } else if any(JobStatus::is_failure) {
         WorkflowStatus::Failing
-    } else if any(|status| status == JobStatus::OnHold)
-        && !any(|status| matches!(status, JobStatus::Queued | JobStatus::Running))
-    {
+    } else if any(|status| status == JobStatus::OnHold) && !runs {
         WorkflowStatus::OnHold
+    } else if any(|status| status == JobStatus::Queued) && !runs {
+        WorkflowStatus::Queued
     } else {
         WorkflowStatus::Running
     }
@@ -128,7 +154,18 @@ mod tests {
         let requires = requires
             .iter()
             .map(|(job, statuses)| Requirement { job: (*job).into(), statuses: statuses.to_vec() });
-        Node { name: name.into(), kind: JobType::Build, requires: requires.collect(), status }
+        Node {
+            name: name.into(),
+            kind: JobType::Build,
+            requires: requires.collect(),
+            status,
+            waits_for_lock: false,
+        }
+    }
+
+    fn standing(jobs: &[JobStatus], is_canceled: bool) -> WorkflowStatus {
+        let jobs: Vec<Node> = jobs.iter().map(|status| node("job", *status, &[])).collect();
+        workflow_status(&jobs, is_canceled)
     }
 
     const OK: &[RequiredStatus] = &[RequiredStatus::Success];
@@ -164,7 +201,7 @@ mod tests {
         let nodes =
             [node("build", Success, &[]), node("alert", Blocked, &[("build", &[RequiredStatus::Failed])])];
         assert_eq!(advance(&nodes), [(1, Decision::NotRun)]);
-        assert_eq!(workflow_status(&[Success, NotRun], false), WorkflowStatus::Success);
+        assert_eq!(standing(&[Success, NotRun], false), WorkflowStatus::Success);
     }
 
     #[test]
@@ -173,23 +210,19 @@ mod tests {
     }
 
     #[test]
-    fn no_ops_succeed_within_one_decision() {
-        let mut nodes = vec![node("gate", Blocked, &[]), node("a", Blocked, &[("gate", OK)])];
-        nodes[0].kind = JobType::NoOp;
-        assert_eq!(advance(&nodes), [(0, Decision::Start), (1, Decision::Start)]);
-        nodes[0].kind = JobType::Approval;
-        assert_eq!(advance(&nodes), [(0, Decision::Start)]);
-    }
-
-    #[test]
     fn workflows_stand_where_their_jobs_put_them() {
-        let status = |jobs: &[JobStatus]| workflow_status(jobs, false);
+        let status = |jobs: &[JobStatus]| standing(jobs, false);
         assert_eq!(status(&[Success, Running]), WorkflowStatus::Running);
         assert_eq!(status(&[Failed, Running]), WorkflowStatus::Failing);
         assert_eq!(status(&[Failed, Canceled]), WorkflowStatus::Failed);
         assert_eq!(status(&[Success, OnHold, Blocked]), WorkflowStatus::OnHold);
         assert_eq!(status(&[Queued, OnHold]), WorkflowStatus::Running);
-        assert_eq!(workflow_status(&[Success, NotRun], true), WorkflowStatus::Canceled);
+        assert_eq!(standing(&[Success, NotRun], true), WorkflowStatus::Canceled);
+        let mut waiting = node("deploy", Queued, &[]);
+        waiting.waits_for_lock = true;
+        let held = [node("build", Success, &[]), waiting.clone(), node("after", Blocked, &[])];
+        assert_eq!(workflow_status(&held, false), WorkflowStatus::Queued);
+        assert_eq!(workflow_status(&[waiting, node("gate", OnHold, &[])], false), WorkflowStatus::OnHold);
         assert_eq!(status(&[]), WorkflowStatus::Success);
     }
 

@@ -1,13 +1,27 @@
 //! Commits what the engine decides: jobs start, tasks queue, ends spread, workflows come to rest.
 //!
-//! Everything here runs inside one transaction of the caller's, with the time passed in.
+//! Everything here runs inside one transaction of the caller's, with the time passed in. What happens to
+//! one workflow can reach others (a serial group's key passes on), so every change is collected as a
+//! `Ripple` and settled at its end.
+
+mod cancel;
+mod rerun;
+mod serial;
+mod task;
+#[cfg(test)]
+mod tests;
+
+pub use cancel::{approve, cancel_job, cancel_redundant, cancel_workflow};
+pub use rerun::{Refused, Scope, rerun};
+pub use serial::expire_waits_once;
+pub use task::{end_task, expire_leases_once, requeue, task_started};
 
 use super::engine::{self, Decision, Node};
 use super::store::status::{JobStatus, JobType, TaskState, WorkflowStatus};
 use super::store::{Effect, Error, Tx, new_id};
-use crate::config::{JobKind, Workflow, WorkflowJob};
-use crate::protocol::TaskId;
-use rusqlite::{OptionalExtension, params};
+use crate::config::{JobKind, Workflow};
+use rusqlite::params;
+use std::collections::VecDeque;
 
 /// Where the tasks of a job queue.
 #[derive(Clone, Debug, Default)]
@@ -16,12 +30,37 @@ pub struct Routing {
     pub route_all_to: Option<String>,
 }
 
+/// Workflows that must be looked at again because of what happened so far.
+#[derive(Default)]
+#[must_use = "a ripple that is not settled leaves workflows behind their jobs"]
+struct Ripple {
+    waiting: VecDeque<String>,
+}
+
+impl Ripple {
+    /// Something about a job of this workflow changed.
+    fn touch(&mut self, workflow: String) {
+        if !self.waiting.contains(&workflow) {
+            self.waiting.push_back(workflow);
+        }
+    }
+
+    /// Brings every touched workflow up to date, and those that this reaches.
+    fn settle(mut self, tx: &Tx<'_>, now: u64) -> Result<(), Error> {
+        while let Some(workflow) = self.waiting.pop_front() {
+            advance(tx, &workflow, &mut self, now)?;
+        }
+        Ok(())
+    }
+}
+
 /// Stores a workflow and starts what can start. Returns its id.
 pub fn create_workflow(
     tx: &Tx<'_>,
     pipeline: &str,
     project: &str,
     workflow: &Workflow,
+    is_setup: bool,
     routing: &Routing,
     now: u64,
 ) -> Result<String, Error> {
@@ -30,19 +69,23 @@ pub fn create_workflow(
     tx.prepare_cached(
         "INSERT INTO workflows (id, pipeline_id, project_id, name, position, status, is_setup, created_at_ms,
             is_canceled, max_auto_reruns, auto_rerun_number, root, is_manual_rerun, workspace_id)
-         VALUES (?1, ?2, ?3, ?4, (SELECT count(*) FROM workflows WHERE pipeline_id = ?2), ?5, 0, ?6, 0, ?7, 0, ?1, 0, ?8)",
+         VALUES (?1, ?2, ?3, ?4, (SELECT count(*) FROM workflows WHERE pipeline_id = ?2), ?5, ?9, ?6, 0, ?7, 0, ?1, 0, ?8)",
     )?
-    .execute(params![id, pipeline, project, workflow.name, WorkflowStatus::Running, now_ms, workflow.max_auto_reruns, new_id()])?;
+    .execute(params![id, pipeline, project, workflow.name, WorkflowStatus::Running, now_ms, workflow.max_auto_reruns, new_id(), is_setup])?;
     for (position, job) in workflow.jobs.iter().enumerate() {
         let (class, parallelism) = match &job.kind {
             JobKind::Build { job } => (Some(job.resource_class.clone()), job.parallelism),
             _ => (None, 1),
         };
         let class = class.map(|class| routing.route_all_to.clone().unwrap_or(class));
+        let key = match &job.kind {
+            JobKind::Lock { key } | JobKind::Unlock { key } => Some(key),
+            _ => job.serial_group.as_ref(),
+        };
         tx.prepare_cached(
-            "INSERT INTO jobs (id, workflow_id, pipeline_id, project_id, position, name, kind, definition, status,
-                resource_class, parallelism, messages, waits_for_lock, created_at_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, '[]', 0, ?12)",
+            "INSERT INTO jobs (id, workflow_id, pipeline_id, project_id, position, name, kind, definition, requires, serial_group,
+                status, resource_class, parallelism, messages, waits_for_lock, created_at_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, '[]', 0, ?14)",
         )?
         .execute(params![
             new_id(),
@@ -53,30 +96,40 @@ pub fn create_workflow(
             job.name,
             JobType::from(&job.kind),
             serde_json::to_string(job)?,
+            serde_json::to_string(&job.requires)?,
+            key,
             JobStatus::Blocked,
             class,
             parallelism,
             now_ms
         ])?;
     }
-    advance(tx, &id, now)?;
+    let mut ripple = Ripple::default();
+    ripple.touch(id.clone());
+    ripple.settle(tx, now)?;
     Ok(id)
 }
 
 /// Starts what can start, gives up what cannot, and brings the workflow's status up to date.
-pub fn advance(tx: &Tx<'_>, workflow: &str, now: u64) -> Result<(), Error> {
-    let (pipeline, canceled): (String, bool) = tx
-        .prepare_cached("SELECT pipeline_id, is_canceled FROM workflows WHERE id = ?1")?
-        .query_row([workflow], |row| Ok((row.get(0)?, row.get(1)?)))?;
+fn advance(tx: &Tx<'_>, workflow: &str, ripple: &mut Ripple, now: u64) -> Result<(), Error> {
+    let (pipeline, canceled, ended): (String, bool, bool) = tx
+        .prepare_cached(
+            "SELECT pipeline_id, is_canceled, stopped_at_ms IS NOT NULL FROM workflows WHERE id = ?1",
+        )?
+        .query_row([workflow], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    if ended {
+        return Ok(());
+    }
     let (ids, mut nodes) = nodes(tx, workflow)?;
     // A cancelled workflow starts nothing more.
     if !canceled {
         loop {
             let decisions = engine::advance(&nodes);
             for &(index, decision) in &decisions {
-                nodes[index].status = match decision {
-                    Decision::NotRun => end_job(tx, &ids[index], JobStatus::NotRun, now)?,
-                    Decision::Start => start_job(tx, &ids[index], nodes[index].kind, now)?,
+                let node = &mut nodes[index];
+                node.status = match decision {
+                    Decision::NotRun => end_job(tx, &ids[index], JobStatus::NotRun, ripple, now)?,
+                    Decision::Start => start_job(tx, workflow, &ids[index], node.kind, ripple, now)?,
                 };
             }
             // A job that could not be started has ended, which decides about others.
@@ -85,46 +138,100 @@ pub fn advance(tx: &Tx<'_>, workflow: &str, now: u64) -> Result<(), Error> {
             }
         }
     }
-    let statuses: Vec<_> = nodes.iter().map(|node| node.status).collect();
-    let status = engine::workflow_status(&statuses, canceled);
+    // A job may have come to hold a key that was given back meanwhile.
+    let (_, nodes) = self::nodes(tx, workflow)?;
+    let status = engine::workflow_status(&nodes, canceled);
     let stopped = status.is_terminal().then_some(now as i64);
-    tx.prepare_cached(
-        "UPDATE workflows SET status = ?2, stopped_at_ms = coalesce(stopped_at_ms, ?3) WHERE id = ?1",
-    )?
-    .execute(params![workflow, status, stopped])?;
+    tx.prepare_cached("UPDATE workflows SET status = ?2, stopped_at_ms = ?3 WHERE id = ?1")?
+        .execute(params![workflow, status, stopped])?;
     tx.effect(Effect::Changed(pipeline));
+    if status.is_terminal() {
+        serial::leave_all(tx, workflow, ripple, now)?;
+        rerun::automatically(tx, workflow, status, ripple, now)?;
+    }
     Ok(())
 }
 
 fn nodes(tx: &Tx<'_>, workflow: &str) -> Result<(Vec<String>, Vec<Node>), Error> {
     let mut query = tx.prepare_cached(
-        "SELECT id, name, kind, status, definition FROM jobs WHERE workflow_id = ?1 ORDER BY position",
+        "SELECT id, name, kind, status, requires, waits_for_lock FROM jobs WHERE workflow_id = ?1 ORDER BY position",
     )?;
     let mut rows = query.query([workflow])?;
     let (mut ids, mut nodes) = (Vec::new(), Vec::new());
     while let Some(row) = rows.next()? {
-        let definition: WorkflowJob = serde_json::from_str(&row.get::<_, String>(4)?)?;
         ids.push(row.get(0)?);
         nodes.push(Node {
             name: row.get(1)?,
             kind: row.get(2)?,
-            requires: definition.requires,
             status: row.get(3)?,
+            requires: serde_json::from_str(&row.get::<_, String>(4)?)?,
+            waits_for_lock: row.get(5)?,
         });
     }
     Ok((ids, nodes))
 }
 
 /// The job's turn has come. Returns its status from now on.
-fn start_job(tx: &Tx<'_>, job: &str, kind: JobType, now: u64) -> Result<JobStatus, Error> {
+fn start_job(
+    tx: &Tx<'_>,
+    workflow: &str,
+    job: &str,
+    kind: JobType,
+    ripple: &mut Ripple,
+    now: u64,
+) -> Result<JobStatus, Error> {
+    let key: Option<String> = tx
+        .prepare_cached("SELECT serial_group FROM jobs WHERE id = ?1")?
+        .query_row([job], |row| row.get(0))?;
+    if let Some(key) = key {
+        if kind == JobType::Unlock {
+            serial::unlock(tx, workflow, &key, ripple, now)?;
+            return end_job(tx, job, JobStatus::Success, ripple, now);
+        }
+        match serial::arrive(tx, job, &key, now)? {
+            serial::Turn::Taken => {}
+            serial::Turn::TooLate => {
+                let why = format!("skipped: a newer pipeline came first to the serial group `{key}`");
+                say(tx, job, "warning", &why)?;
+                return end_job(tx, job, JobStatus::NotRun, ripple, now);
+            }
+            serial::Turn::Waits => {
+                tx.prepare_cached(
+                    "UPDATE jobs SET status = ?2, waits_for_lock = 1, queued_at_ms = ?3 WHERE id = ?1",
+                )?
+                .execute(params![job, JobStatus::Queued, now as i64])?;
+                return Ok(JobStatus::Queued);
+            }
+        }
+    }
+    begin_job(tx, job, kind, ripple, now)
+}
+
+/// A job that waited for its key has it now.
+fn granted(tx: &Tx<'_>, job: &str, ripple: &mut Ripple, now: u64) -> Result<(), Error> {
+    let kind = tx
+        .prepare_cached("UPDATE jobs SET waits_for_lock = 0 WHERE id = ?1 RETURNING kind")?
+        .query_row([job], |row| row.get(0))?;
+    begin_job(tx, job, kind, ripple, now).map(drop)
+}
+
+fn begin_job(
+    tx: &Tx<'_>,
+    job: &str,
+    kind: JobType,
+    ripple: &mut Ripple,
+    now: u64,
+) -> Result<JobStatus, Error> {
     match kind {
         JobType::Approval => set_status(tx, job, JobStatus::OnHold),
-        JobType::NoOp | JobType::Lock | JobType::Unlock => end_job(tx, job, JobStatus::Success, now),
-        JobType::Build => queue_job(tx, job, now),
+        JobType::NoOp | JobType::Unlock => end_job(tx, job, JobStatus::Success, ripple, now),
+        // It ends, but keeps its key.
+        JobType::Lock => close_job(tx, job, JobStatus::Success, now),
+        JobType::Build => queue_job(tx, job, ripple, now),
     }
 }
 
-fn queue_job(tx: &Tx<'_>, job: &str, now: u64) -> Result<JobStatus, Error> {
+fn queue_job(tx: &Tx<'_>, job: &str, ripple: &mut Ripple, now: u64) -> Result<JobStatus, Error> {
     let (class, parallelism, pipeline, project): (String, u32, String, String) = tx
         .prepare_cached(
             "SELECT resource_class, parallelism, pipeline_id, project_id FROM jobs WHERE id = ?1",
@@ -133,10 +240,10 @@ fn queue_job(tx: &Tx<'_>, job: &str, now: u64) -> Result<JobStatus, Error> {
     let known = tx.prepare_cached("SELECT 1 FROM resource_classes WHERE name = ?1")?.exists([&class])?;
     if !known {
         let message = format!(
-            "cannot run this job using the selected resource class `{class}`: there is no such class here (make it with `POST /api/v3/runner/resource`)"
+            "cannot run this job using the selected resource class `{class}`: there is no such class here (make it with `runlet admin resource-class create`)"
         );
         say(tx, job, "error", &message)?;
-        return end_job(tx, job, JobStatus::Failed, now);
+        return end_job(tx, job, JobStatus::Failed, ripple, now);
     }
     let number: i64 = tx
         .prepare_cached("UPDATE projects SET next_job_number = next_job_number + 1 WHERE id = ?1 RETURNING next_job_number - 1")?
@@ -160,9 +267,22 @@ fn set_status(tx: &Tx<'_>, job: &str, status: JobStatus) -> Result<JobStatus, Er
     Ok(status)
 }
 
-fn end_job(tx: &Tx<'_>, job: &str, status: JobStatus, now: u64) -> Result<JobStatus, Error> {
+/// Ends a job: what it held passes on.
+fn end_job(
+    tx: &Tx<'_>,
+    job: &str,
+    status: JobStatus,
+    ripple: &mut Ripple,
+    now: u64,
+) -> Result<JobStatus, Error> {
+    close_job(tx, job, status, now)?;
+    serial::leave(tx, job, ripple, now)?;
+    Ok(status)
+}
+
+fn close_job(tx: &Tx<'_>, job: &str, status: JobStatus, now: u64) -> Result<JobStatus, Error> {
     tx.prepare_cached(
-        "UPDATE jobs SET status = ?2, stopped_at_ms = coalesce(stopped_at_ms, ?3) WHERE id = ?1",
+        "UPDATE jobs SET status = ?2, waits_for_lock = 0, stopped_at_ms = coalesce(stopped_at_ms, ?3) WHERE id = ?1",
     )?
     .execute(params![job, status, now as i64])?;
     Ok(status)
@@ -174,150 +294,4 @@ pub fn say(tx: &Tx<'_>, job: &str, kind: &str, message: &str) -> Result<(), Erro
     tx.prepare_cached("UPDATE jobs SET messages = json_insert(messages, '$[#]', json(?2)) WHERE id = ?1")?
         .execute(params![job, entry])?;
     Ok(())
-}
-
-/// A task has begun: so has its job.
-pub fn task_started(tx: &Tx<'_>, task: &TaskId, now: u64) -> Result<(), Error> {
-    tx.prepare_cached(
-        "UPDATE jobs SET status = ?2, started_at_ms = coalesce(started_at_ms, ?3)
-         WHERE id = (SELECT job_id FROM tasks WHERE id = ?1) AND stopped_at_ms IS NULL",
-    )?
-    .execute(params![task.as_str(), JobStatus::Running, now as i64])?;
-    Ok(())
-}
-
-/// Ends a task and everything that follows from it. Harmless when it has ended already.
-pub fn end_task(
-    tx: &Tx<'_>,
-    task: &TaskId,
-    state: TaskState,
-    message: Option<&str>,
-    now: u64,
-) -> Result<(), Error> {
-    let changed = tx
-        .prepare_cached(
-            "UPDATE tasks SET status = ?2, message = coalesce(?3, message), stopped_at_ms = ?4, token_hash = token_hash
-             WHERE id = ?1 AND stopped_at_ms IS NULL",
-        )?
-        .execute(params![task.as_str(), state, message, now as i64])?;
-    if changed == 0 {
-        return Ok(());
-    }
-    tx.effect(Effect::Ended(task.clone()));
-    // A step that was running when the task was lost will not end by itself.
-    tx.prepare_cached(
-        "UPDATE steps SET status = ?2, ended_at_ms = ?3 WHERE task_id = ?1 AND status = 'running'",
-    )?
-    .execute(params![
-        task.as_str(),
-        if state == TaskState::Canceled { "canceled" } else { "infrastructure_fail" },
-        now as i64
-    ])?;
-    let (job, workflow): (String, String) = tx
-        .prepare_cached("SELECT jobs.id, jobs.workflow_id FROM tasks JOIN jobs ON jobs.id = tasks.job_id WHERE tasks.id = ?1")?
-        .query_row([task.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    if let Some(message) = message {
-        say(tx, &job, "error", message)?;
-    }
-    let states: Vec<TaskState> = tx
-        .prepare_cached("SELECT status FROM tasks WHERE job_id = ?1 AND status <> 'retried'")?
-        .query_map([&job], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    let status = engine::job_status(&states);
-    if status.is_terminal() {
-        end_job(tx, &job, status, now)?;
-    } else {
-        set_status(tx, &job, status)?;
-    }
-    advance(tx, &workflow, now)
-}
-
-/// Cancels a workflow: what has not begun ends now, what runs is told to stop.
-pub fn cancel_workflow(tx: &Tx<'_>, workflow: &str, now: u64) -> Result<bool, Error> {
-    let changed = tx
-        .prepare_cached("UPDATE workflows SET is_canceled = 1 WHERE id = ?1 AND stopped_at_ms IS NULL")?
-        .execute([workflow])?;
-    if changed == 0 {
-        return Ok(tx.prepare_cached("SELECT 1 FROM workflows WHERE id = ?1")?.exists([workflow])?);
-    }
-    tx.prepare_cached("UPDATE jobs SET status = 'canceled', stopped_at_ms = ?2 WHERE workflow_id = ?1 AND status IN ('blocked', 'on_hold')")?
-        .execute(params![workflow, now as i64])?;
-    let tasks: Vec<(String, TaskState)> = tx
-        .prepare_cached(
-            "SELECT tasks.id, tasks.status FROM tasks JOIN jobs ON jobs.id = tasks.job_id
-             WHERE jobs.workflow_id = ?1 AND tasks.stopped_at_ms IS NULL",
-        )?
-        .query_map([workflow], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<Result<_, _>>()?;
-    for (id, state) in tasks {
-        let Ok(task) = TaskId::new(id) else { continue };
-        if state == TaskState::Queued {
-            end_task(tx, &task, TaskState::Canceled, None, now)?;
-        } else {
-            tx.prepare_cached("UPDATE tasks SET is_canceled = 1 WHERE id = ?1")?.execute([task.as_str()])?;
-            tx.effect(Effect::Cancel(task));
-        }
-    }
-    advance(tx, workflow, now)?;
-    Ok(true)
-}
-
-/// Approves a job that waits. False when there is no such job waiting.
-pub fn approve(tx: &Tx<'_>, workflow: &str, job: &str, now: u64) -> Result<bool, Error> {
-    let found: Option<i64> = tx
-        .prepare_cached("UPDATE jobs SET status = 'success', stopped_at_ms = ?3 WHERE id = ?2 AND workflow_id = ?1 AND status = 'on_hold' RETURNING position")?
-        .query_row(params![workflow, job, now as i64], |row| row.get(0))
-        .optional()?;
-    if found.is_some() {
-        advance(tx, workflow, now)?;
-    }
-    Ok(found.is_some())
-}
-
-/// Ends tasks whose lease has lapsed: their runner is gone. Returns how many.
-pub fn expire_leases_once(tx: &Tx<'_>, now: u64) -> Result<usize, Error> {
-    let lapsed: Vec<(String, bool, bool)> = tx
-        .prepare_cached(
-            "SELECT id, started_at_ms IS NOT NULL, is_canceled FROM tasks WHERE status = 'running' AND lease_until_ms < ?1",
-        )?
-        .query_map([now as i64], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-        .collect::<Result<_, _>>()?;
-    for (id, started, canceled) in &lapsed {
-        let Ok(task) = TaskId::new(id.clone()) else { continue };
-        if *canceled {
-            end_task(tx, &task, TaskState::Canceled, None, now)?;
-        } else if *started || !requeue(tx, &task, now)? {
-            let why = "the runner was not heard of any more while the task ran: it was stopped, or lost the network";
-            end_task(tx, &task, TaskState::InfrastructureFail, Some(why), now)?;
-        }
-    }
-    Ok(lapsed.len())
-}
-
-/// Times that a task may go back to its queue.
-const MOST_UNCLAIMS: i64 = 3;
-
-/// Puts a claimed task back into its queue, under a new id so that the old token is dead. False when it
-/// went back too often.
-pub fn requeue(tx: &Tx<'_>, task: &TaskId, now: u64) -> Result<bool, Error> {
-    let row: Option<(String, i64)> = tx
-        .prepare_cached("SELECT resource_class, unclaims FROM tasks WHERE id = ?1 AND stopped_at_ms IS NULL")?
-        .query_row([task.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let Some((class, unclaims)) = row else { return Ok(false) };
-    if unclaims >= MOST_UNCLAIMS {
-        return Ok(false);
-    }
-    tx.prepare_cached("UPDATE tasks SET status = 'retried', stopped_at_ms = ?2 WHERE id = ?1")?
-        .execute(params![task.as_str(), now as i64])?;
-    tx.prepare_cached(
-        "INSERT INTO tasks (id, job_id, pipeline_id, project_id, node_index, attempt, resource_class, status,
-            is_canceled, unclaims, next_event, is_finished, queued_at_ms)
-         SELECT ?2, job_id, pipeline_id, project_id, node_index, attempt + 1, resource_class, 'queued', 0, unclaims + 1, 0, 0, ?3
-         FROM tasks WHERE id = ?1",
-    )?
-    .execute(params![task.as_str(), new_id(), now as i64])?;
-    tx.effect(Effect::Ended(task.clone()));
-    tx.effect(Effect::Queued(class));
-    Ok(true)
 }

@@ -8,6 +8,7 @@ pub mod api;
 pub mod blobs;
 pub mod claim;
 mod command;
+mod continuation;
 pub mod engine;
 pub mod flow;
 pub mod hub;

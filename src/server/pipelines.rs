@@ -160,7 +160,11 @@ pub async fn create(state: &Shared, trigger: Trigger) -> Result<Created, Error> 
         Err(errors) => (None, Some(errors)),
     };
     let warnings = compiled.as_ref().map(|compiled| compiled.warnings.clone()).unwrap_or_default();
-    let pipeline_state = if errors.is_some() { PipelineState::Errored } else { PipelineState::Created };
+    let pipeline_state = match &compiled {
+        None => PipelineState::Errored,
+        Some(compiled) if compiled.setup => PipelineState::Setup,
+        Some(_) => PipelineState::Created,
+    };
     let now = now_ms();
     let created = Created {
         id: id.clone(),
@@ -178,22 +182,18 @@ pub async fn create(state: &Shared, trigger: Trigger) -> Result<Created, Error> 
     Ok(created)
 }
 
-fn compile(
+/// Compiles the config of a trigger as this control plane is set up.
+pub(super) fn compile(
     settings: &super::state::Settings,
     trigger: &Trigger,
     values: &BTreeMap<String, Value>,
 ) -> Result<Compiled, config::Diagnostics> {
-    let folder = settings.orbs.as_ref().map(|path| config::OrbFolder::new(path.clone()));
-    let orbs: &dyn config::OrbSource = match &folder {
-        Some(folder) => folder,
-        None => &config::NoOrbs,
-    };
     config::compile(&config::Input {
         source: &trigger.config,
         file_name: &trigger.file_name,
         parameters: &trigger.parameters,
         values,
-        orbs,
+        orbs: &settings.orbs,
         default_resource_class: settings.default_resource_class.as_deref(),
     })
 }
@@ -220,8 +220,8 @@ fn insert(
     let parameters = compiled.map(|compiled| json!(compiled.parameters)).unwrap_or_else(|| json!({}));
     tx.prepare_cached(
         "INSERT INTO pipelines (id, project_id, number, state, created_at_ms, updated_at_ms, trigger_type, actor_login,
-            repository_url, revision, branch, tag, commit_subject, trigger_parameters, parameters, pipeline_values, errors, warnings)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+            repository_url, revision, branch, tag, commit_subject, trigger_parameters, parameters, pipeline_values, errors, warnings, declared)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
     )?
     .execute(params![
         created.id,
@@ -241,16 +241,19 @@ fn insert(
         serde_json::to_string(values)?,
         Value::from(errors).to_string(),
         json!(warnings).to_string(),
+        compiled.map(|compiled| json!(compiled.declared)).unwrap_or_else(|| json!({})).to_string(),
     ])?;
     let processed = compiled.map(|compiled| compiled.processed.as_str()).unwrap_or_default();
     tx.prepare_cached("INSERT INTO pipeline_configs (pipeline_id, source, processed) VALUES (?1, ?2, ?3)")?
         .execute(params![created.id, trigger.config, processed])?;
+    let compiled_setup = compiled.is_some_and(|compiled| compiled.setup);
     for workflow in compiled.iter().flat_map(|compiled| &compiled.workflows) {
         // A scheduled workflow never runs on another trigger.
         if workflow.schedules.is_empty() {
-            flow::create_workflow(tx, &created.id, project, workflow, routing, now)?;
+            flow::create_workflow(tx, &created.id, project, workflow, compiled_setup, routing, now)?;
         }
     }
+    flow::cancel_redundant(tx, &created.id, now)?;
     tx.effect(Effect::Changed(created.id.clone()));
     Ok(())
 }

@@ -7,6 +7,7 @@ use super::listen::{self, Listener};
 use super::pipelines::{self, Created, Trigger};
 use super::state::{Settings, Shared, State, new_token, now_ms, token_hash};
 use super::store::{Error as StoreError, Store, Tx, new_id};
+use crate::config::OrbSites;
 use crate::protocol::Secret;
 use rusqlite::params;
 use std::fs::{self, File};
@@ -34,8 +35,8 @@ pub struct ServerOptions {
     pub default_resource_class: Option<String>,
     /// Bytes of output kept of a step.
     pub max_step_output_bytes: u64,
-    /// Folder of registry orbs.
-    pub orbs: Option<PathBuf>,
+    /// Where orbs come from.
+    pub orbs: OrbSites,
     /// Wait for the disk at each commit.
     pub durable: bool,
 }
@@ -52,7 +53,7 @@ impl ServerOptions {
             route_all_to: None,
             default_resource_class: None,
             max_step_output_bytes: 100 * 1024 * 1024,
-            orbs: None,
+            orbs: OrbSites::default(),
             durable: true,
         }
     }
@@ -174,6 +175,10 @@ async fn sweep(state: Shared) {
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(5)) => {}
             _ = stopping.changed() => return,
+        }
+        let waits = state.store.write(|tx| flow::expire_waits_once(tx, now_ms())).await;
+        if let Ok(count @ 1..) = waits {
+            log::warn!("jobs waited too long for their serial group job_count={count}");
         }
         match state.store.write(|tx| flow::expire_leases_once(tx, now_ms())).await {
             Ok(0) | Err(StoreError::Closed) => {}

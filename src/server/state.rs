@@ -4,6 +4,7 @@ use super::blobs::Blobs;
 use super::flow::Routing;
 use super::hub::Hub;
 use super::store::{Error, Store};
+use crate::config::OrbSites;
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::path::PathBuf;
@@ -50,8 +51,8 @@ pub struct Settings {
     pub max_step_output_bytes: u64,
     /// Largest artifact.
     pub max_artifact_bytes: u64,
-    /// Folder of registry orbs.
-    pub orbs: Option<PathBuf>,
+    /// Where orbs come from.
+    pub orbs: OrbSites,
     /// Folder of git mirrors.
     pub mirrors: PathBuf,
 }

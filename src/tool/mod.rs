@@ -4,6 +4,7 @@
 //! that the task agent appends to the `PATH` of steps, last, so that a command of the same name which
 //! is installed on the host wins. A command that this version does not have fails and says so.
 
+pub(crate) mod continuation;
 pub(crate) mod halt;
 pub mod subst;
 
@@ -24,6 +25,8 @@ Commands for use inside the steps of a job.
 Usage: circleci-agent COMMAND
 
   step halt            end the job after this step, as a success (also: task halt)
+  pipeline continue [--parameters JSON|FILE] CONFIG
+                       go on with this config, in a job of a setup workflow
   env subst [TEXT]     replace $NAME and ${NAME} in TEXT, or in standard input
   version [--short]    print the version
 ";
@@ -55,7 +58,8 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         )),
         ["step" | "task", "halt"] => halt::halt(|name| std::env::var_os(name)).map_err(Failure::new),
         ["env", "subst", rest @ ..] => substitute(rest),
-        ["step" | "task" | "env", rest @ ..] => Err(usage(format!(
+        ["pipeline", "continue", rest @ ..] => go_on(rest),
+        ["step" | "task" | "env" | "pipeline", rest @ ..] => Err(usage(format!(
             "`{}` is not a command of `{}`; `circleci-agent --help` lists the commands",
             rest.first().unwrap_or(&""),
             words[0]
@@ -76,6 +80,22 @@ pub fn command(args: Vec<OsString>) -> Outcome {
 /// Wrong use of an in-job command: exit code 1, as scripts expect.
 fn usage(message: String) -> Failure {
     Failure { code: exit::FAILED, message }
+}
+
+fn go_on(args: &[&str]) -> Outcome {
+    let (config, parameters) = match args {
+        [config] => (config, None),
+        ["--parameters", parameters, config] | [config, "--parameters", parameters] => {
+            (config, Some(*parameters))
+        }
+        _ => {
+            return Err(usage(
+                "`pipeline continue` takes the file of a config, or `-`, and `--parameters`".to_owned(),
+            ));
+        }
+    };
+    continuation::go_on(config, parameters, |name| std::env::var_os(name)).map_err(Failure::new)?;
+    Ok(exit::OK)
 }
 
 fn substitute(args: &[&str]) -> Outcome {

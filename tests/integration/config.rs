@@ -411,3 +411,36 @@ fn files_that_cannot_be_read_and_wrong_usage_have_codes_of_their_own() {
     assert_eq!(code, Some(0));
     assert!(out.contains("--orbs DIR"));
 }
+
+#[test]
+fn orbs_are_fetched_from_allowed_addresses_only() {
+    use crate::support::{control_plane::ControlPlane, pki};
+    let authority = pki::Authority::new("Acme Root");
+    let server = ControlPlane::start_tls(pki::server(&authority.issue("127.0.0.1", |_| {}), None));
+    let orb = "commands:\n  greet:\n    steps: [{run: echo from the orb}]\n";
+    server.answer("/orbs/tools.yml", 200, orb);
+    let folder = tempfile::tempdir().unwrap();
+    let (ca, config) = (folder.path().join("ca.pem"), folder.path().join("config.yml"));
+    std::fs::write(&ca, &authority.pem).unwrap();
+    let text = format!(
+        "version: 2.1\norbs: {{tools: '{}/orbs/tools.yml'}}\njobs: {{build: {{machine: true, resource_class: a/b, steps: [tools/greet]}}}}\n",
+        server.url()
+    );
+    std::fs::write(&config, text).unwrap();
+    let process = |allowed: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_runlet"));
+        command.args(["config", "process"]).arg(&config).env("SSL_CERT_FILE", &ca);
+        let output = command.args(["--allow-orb-url", allowed]).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    let (code, text) = process(&format!("{}/orbs/", server.url()));
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("echo from the orb"), "{text}");
+    let (code, text) = process(&format!("{}/other/", server.url()));
+    assert!(code == Some(7) && text.contains("not below an allowed address"), "{text}");
+    assert_eq!(process("https://example.com").0, Some(2));
+    server.answer("/orbs/tools.yml", 404, "{}");
+    let (code, text) = process(&format!("{}/orbs/", server.url()));
+    assert!(code == Some(7) && text.contains("the server answered 404"), "{text}");
+}

@@ -54,6 +54,28 @@ impl Server {
         self.client.json(&Request { method, path, token: Some(&self.token), body, timeout }).unwrap()
     }
 
+    /// The message with which a call is refused.
+    fn refused(&self, method: &'static str, path: &str, body: Value) -> String {
+        let bytes = body.to_string().into_bytes();
+        let timeout = Duration::from_secs(30);
+        let request = Request { method, path, token: Some(&self.token), body: Body::Json(&bytes), timeout };
+        let answer = self.client.send(&request).unwrap();
+        assert!((400..500).contains(&answer.status), "{}", answer.status);
+        let body: Value = serde_json::from_slice(&answer.body).unwrap();
+        body["message"].as_str().unwrap().to_owned()
+    }
+
+    fn project(&self) {
+        self.call("POST", "/api/v2/organization/gh/acme/project", Some(json!({ "name": "hello" })));
+    }
+
+    /// What the first step of a job wrote.
+    fn output(&self, job: &Value) -> String {
+        let id = job["id"].as_str().unwrap();
+        let path = format!("/api/v3/jobs/{id}/stdout?filter[execution]=0&filter[step_num]=1");
+        String::from_utf8(self.text(&path.replace('[', "%5B").replace(']', "%5D"))).unwrap()
+    }
+
     fn text(&self, path: &str) -> Vec<u8> {
         let timeout = Duration::from_secs(30);
         let request = Request { method: "GET", path, token: Some(&self.token), body: Body::Empty, timeout };
@@ -154,7 +176,7 @@ fn many_pipelines_through_many_runners_lose_nothing() {
     const PIPELINES: usize = 200;
     const LINES: u32 = 500;
     let server = Server::start();
-    server.call("POST", "/api/v2/organization/gh/acme/project", Some(json!({ "name": "hello" })));
+    server.project();
     let token = server.class_token("acme/linux");
     let runners: Vec<Runner> = (0..8).map(|n| server.runner(&format!("r{n}"), &token)).collect();
     let pipelines: Vec<String> = (0..PIPELINES).map(|_| server.trigger(&config(LINES))).collect();
@@ -163,10 +185,7 @@ fn many_pipelines_through_many_runners_lose_nothing() {
         assert_eq!(jobs.len(), 5);
         for job in jobs {
             assert_eq!(job["status"], "success", "{job}");
-            let (id, name) = (job["id"].as_str().unwrap(), job["name"].as_str().unwrap());
-            let path = format!("/api/v3/jobs/{id}/stdout?filter[execution]=0&filter[step_num]=1");
-            let path = path.replace('[', "%5B").replace(']', "%5D");
-            assert_eq!(String::from_utf8(server.text(&path)).unwrap(), expected(name, LINES));
+            assert_eq!(server.output(&job), expected(job["name"].as_str().unwrap(), LINES));
         }
     }
     for runner in &runners {
@@ -180,7 +199,7 @@ fn many_pipelines_through_many_runners_lose_nothing() {
 #[test]
 fn a_cancel_stops_what_runs() {
     let server = Server::start();
-    server.call("POST", "/api/v2/organization/gh/acme/project", Some(json!({ "name": "hello" })));
+    server.project();
     let token = server.class_token("acme/linux");
     let _runner = server.runner("r", &token);
     let pipeline = server.trigger(
@@ -203,7 +222,7 @@ fn a_cancel_stops_what_runs() {
 #[test]
 fn an_unknown_class_fails_the_job_and_says_so() {
     let server = Server::start();
-    server.call("POST", "/api/v2/organization/gh/acme/project", Some(json!({ "name": "hello" })));
+    server.project();
     let pipeline = server.trigger(&config(1));
     let jobs = server.ended(&pipeline);
     let status = |name: &str| jobs.iter().find(|job| job["name"] == name).unwrap()["status"].clone();
@@ -229,4 +248,118 @@ fn strangers_are_refused() {
         Some(1),
         "plain HTTP on every address"
     );
+}
+
+const SETUP: &str = "\
+version: 2.1
+setup: true
+parameters: {who: {type: string, default: nobody}}
+jobs:
+  plan:
+    machine: true
+    resource_class: a/b
+    steps:
+      - run: |
+          cat > next.yml \\<<'END'
+          version: 2.1
+          parameters: {who: {type: string, default: nobody}, loud: {type: boolean, default: false}}
+          jobs:
+            greet:
+              machine: true
+              resource_class: a/b
+              steps: [{run: 'echo hello \\<< pipeline.parameters.who >> \\<< pipeline.parameters.loud >>'}]
+          workflows: {go: {jobs: [greet]}}
+          END
+          echo \"key $CIRCLE_CONTINUATION_KEY\"
+          circleci-agent pipeline continue --parameters '{\"loud\": 7}' next.yml && exit 1
+          circleci-agent pipeline continue --parameters '{\"loud\": true, \"who\": \"ada\"}' next.yml
+          circleci-agent pipeline continue next.yml && exit 1
+          exit 0
+workflows: {plan: {jobs: [plan]}}
+";
+
+#[test]
+fn a_setup_job_continues_its_pipeline_once() {
+    let server = Server::start();
+    server.project();
+    let _runner = server.runner("one", &server.class_token("a/b"));
+    let body = json!({ "config": { "content": SETUP } });
+    let created = server.call("POST", "/api/v2/project/gh/acme/hello/pipeline/run", Some(body));
+    let pipeline = created["id"].as_str().unwrap();
+    let jobs = server.ended(pipeline);
+    let names: Vec<_> = jobs.iter().map(|job| (job["name"].as_str().unwrap(), &job["status"])).collect();
+    assert_eq!(names, [("plan", &json!("success")), ("greet", &json!("success"))], "{jobs:?}");
+    let plan = server.output(&jobs[0]);
+    assert!(plan.contains("`loud`") && plan.contains("continued already"), "{plan}");
+    assert!(plan.contains("key ****") && !plan.contains("rlk_"), "{plan}");
+    assert!(server.output(&jobs[1]).contains("hello ada true"));
+    let stored = server.call("GET", &format!("/api/v2/pipeline/{pipeline}"), None);
+    assert_eq!(stored["state"], "created");
+}
+
+#[test]
+fn a_workflow_is_run_again_from_where_it_failed() {
+    let server = Server::start();
+    server.project();
+    let _runner = server.runner("one", &server.class_token("a/b"));
+    let flag = server.folder.path().join("flag");
+    let config = format!(
+        "version: 2.1\njobs:\n  build: {{machine: true, resource_class: a/b, steps: [{{run: date +%s%N}}]}}\n  test: {{machine: true, resource_class: a/b, steps: [{{run: 'test -e {}'}}]}}\nworkflows: {{w: {{jobs: [build, {{test: {{requires: [build]}}}}]}}}}\n",
+        flag.display()
+    );
+    let pipeline = server.trigger(&config);
+    let first = server.ended(&pipeline);
+    assert_eq!(first[1]["status"], "failed");
+    std::fs::write(&flag, "").unwrap();
+    let workflows = server.call("GET", &format!("/api/v2/pipeline/{pipeline}/workflow"), None);
+    let workflow = workflows["items"][0]["id"].as_str().unwrap();
+    let path = format!("/api/v2/workflow/{workflow}/rerun");
+    let made = server.call("POST", &path, Some(json!({ "from_failed": true, "sparse_tree": false })));
+    server.ended(&pipeline);
+    let path = format!("/api/v2/workflow/{}/job", made["workflow_id"].as_str().unwrap());
+    let again = server.call("GET", &path, None);
+    assert_eq!(
+        (&again["items"][0]["status"], &again["items"][1]["status"]),
+        (&json!("success"), &json!("success"))
+    );
+    assert_eq!(again["items"][0]["job_number"], first[0]["job_number"], "the result was kept");
+    assert_ne!(again["items"][1]["job_number"], first[1]["job_number"]);
+    let refused =
+        server.refused("POST", &format!("/api/v2/workflow/{workflow}/rerun"), json!({ "enable_ssh": true }));
+    assert!(refused.contains("SSH"), "{refused}");
+}
+
+#[test]
+fn configs_are_compiled_for_clients() {
+    let server = Server::start();
+    let anonymous = |path: &str, body: Option<Value>| {
+        let bytes = body.map(|body| body.to_string().into_bytes());
+        let body = bytes.as_deref().map_or(Body::Empty, Body::Json);
+        let timeout = Duration::from_secs(30);
+        let request = Request { method: "POST", path, token: None, body, timeout };
+        let answer = server.client.send(&request).unwrap();
+        (answer.status, serde_json::from_slice::<Value>(&answer.body).unwrap())
+    };
+    let config = "version: 2.1\nparameters: {who: {type: string, default: x}}\njobs:\n  build:\n    machine: true\n    resource_class: a/b\n    steps: [{run: echo << pipeline.parameters.who >> << pipeline.git.branch >>}]\n";
+    let v2 = "/api/v2/compile-config-with-defaults";
+    assert_eq!(anonymous(v2, None).0, 400, "the probe of a client");
+    let options = json!({ "pipeline_parameters": { "who": "ada" }, "pipeline_values": { "pipeline.git.branch": "main" } });
+    let (status, good) = anonymous(v2, Some(json!({ "config_yaml": config, "options": options })));
+    assert_eq!((status, &good["valid"], &good["errors"]), (200, &json!(true), &Value::Null));
+    assert!(good["output-yaml"].as_str().unwrap().contains("echo ada main"), "{good}");
+    assert_eq!(good["source-yaml"], config);
+    let (status, bad) =
+        anonymous(v2, Some(json!({ "config_yaml": "version: 2.1\njobs: {build: {stepz: []}}\n" })));
+    assert_eq!((status, &bad["valid"]), (200, &json!(false)));
+    assert!(bad["errors"][0]["message"].as_str().unwrap().contains("config.yml:2:"), "{bad}");
+
+    let v3 = "/api/v3/configs/compile";
+    let request = |config: &str| json!({ "data": { "attributes": { "config": config, "pipeline_values": { "pipeline.git.branch": "main", "pipeline.parameters.who": "bob" } } } });
+    let (status, good) = anonymous(v3, Some(request(config)));
+    let attributes = &good["data"]["attributes"];
+    assert_eq!((status, &attributes["outcome"]), (200, &json!("succeeded")));
+    assert!(attributes["compiled_config"].as_str().unwrap().contains("echo bob main"), "{good}");
+    let (status, bad) = anonymous(v3, Some(request("version: 2.1\njobs: {}\n")));
+    assert_eq!((status, &bad["data"]["attributes"]["outcome"]), (200, &json!("failed")));
+    assert!(bad["meta"]["messages"][0]["title"].as_str().is_some_and(|title| !title.is_empty()), "{bad}");
 }

@@ -70,7 +70,8 @@ pub(super) fn host_and_port(text: &str) -> Result<String, String> {
 /// A list in one variable: a JSON list of strings, or words as a shell would split them.
 pub(super) fn list(text: &str) -> Result<Vec<String>, String> {
     if text.trim_start().starts_with('[') {
-        return serde_json::from_str(text).map_err(|_| "expected a JSON list of strings".to_owned());
+        return serde_json::from_slice(text.as_bytes())
+            .map_err(|_| "expected a JSON list of strings".to_owned());
     }
     let mut words: Vec<String> = Vec::new();
     let mut word: Option<String> = None;

@@ -1,5 +1,7 @@
 //! HTTP: one file per caller. Errors are `{"message", "code"?}` with a status that clients understand.
 
+pub mod compile;
+pub mod orchestration;
 pub mod public;
 pub mod runner;
 pub mod watch;
@@ -21,6 +23,8 @@ use std::sync::atomic::Ordering;
 pub fn router(state: Shared) -> axum::Router {
     axum::Router::new()
         .merge(runner::router())
+        .merge(compile::router())
+        .merge(orchestration::router())
         .merge(public::router())
         .merge(watch::router())
         .fallback(|| async { Failure::new(StatusCode::NOT_FOUND, "there is nothing at this path") })

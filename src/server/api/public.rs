@@ -299,19 +299,20 @@ async fn jobs(State(state): State<Shared>, _person: Person, Path(id): Path<Strin
     Ok(page(state.store.read(read).await?))
 }
 
-async fn cancel(State(state): State<Shared>, _person: Person, Path(id): Path<String>) -> Answer<Response> {
+async fn cancel(State(state): State<Shared>, person: Person, Path(id): Path<String>) -> Answer<Response> {
     let what = format!("there is no workflow `{id}`");
-    let known = state.store.write(move |tx| flow::cancel_workflow(tx, &id, now_ms())).await?;
+    let known =
+        state.store.write(move |tx| flow::cancel_workflow(tx, &id, Some(&person.id), now_ms())).await?;
     accepted(known, what)
 }
 
 async fn approve(
     State(state): State<Shared>,
-    _person: Person,
+    person: Person,
     Path((id, job)): Path<(String, String)>,
 ) -> Answer<Response> {
     let what = format!("no approval `{job}` is waiting in the workflow `{id}`");
-    let known = state.store.write(move |tx| flow::approve(tx, &id, &job, now_ms())).await?;
+    let known = state.store.write(move |tx| flow::approve(tx, &id, &job, Some(&person.id), now_ms())).await?;
     accepted(known, what)
 }
 

@@ -125,13 +125,18 @@ CREATE TABLE pipelines (
     pipeline_values       TEXT NOT NULL,    -- JSON object: pipeline.* by full name
     errors                TEXT NOT NULL,    -- JSON [{"type","message"}]
     warnings              TEXT NOT NULL,    -- JSON [text]
-    continuation_hash     BLOB,             -- SHA-256 of the continuation key
-    continued_at_ms       INTEGER,
+    declared              TEXT NOT NULL,    -- JSON {name: config::DeclaredParameter} of the (setup) config
+    continued_at_ms       INTEGER,          -- when a setup pipeline got its second config
     UNIQUE (project_id, number)
 ) STRICT;
 CREATE INDEX pipelines_by_age ON pipelines (created_at_ms);
 CREATE INDEX pipelines_by_branch ON pipelines (project_id, branch, number);
-CREATE UNIQUE INDEX pipelines_by_continuation ON pipelines (continuation_hash) WHERE continuation_hash IS NOT NULL;
+
+-- Every claim of a job of a setup workflow hands out a key of its own.
+CREATE TABLE continuation_keys (
+    hash        BLOB PRIMARY KEY,           -- SHA-256
+    pipeline_id TEXT NOT NULL REFERENCES pipelines (id) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
 
 -- Apart from the pipelines because lists never read it.
 CREATE TABLE pipeline_configs (
@@ -175,6 +180,8 @@ CREATE TABLE jobs (
     name           TEXT NOT NULL,
     kind           TEXT NOT NULL,           -- build, approval, no-op, lock, unlock
     definition     TEXT NOT NULL,           -- JSON of config::WorkflowJob
+    requires       TEXT NOT NULL,           -- JSON [config::Requirement], apart because the engine reads it often
+    serial_group   TEXT,                    -- key that the job takes, holds or gives back
     number         INTEGER,
     status         TEXT NOT NULL,
     resource_class TEXT,                    -- the queue its tasks go to
