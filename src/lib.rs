@@ -19,6 +19,8 @@
 //! Modules in reading order. Uses go one way: all may use `protocol`; `server` uses `config`; `agent`
 //! and `executor` know nothing of `server`; `executor` knows nothing of `agent`; `exec` joins them.
 
+#[cfg(feature = "server")]
+pub mod admin;
 pub mod agent;
 pub mod cli;
 #[cfg(feature = "server")]

@@ -69,6 +69,8 @@ fn run(program: &OsString, mut args: Vec<OsString>) -> Outcome {
         "exec" => crate::exec::command(args),
         #[cfg(feature = "server")]
         "config" => config::command(args),
+        #[cfg(feature = "server")]
+        "admin" => crate::admin::command(args),
         "--version" | "-V" | "version" => print(&version()),
         "--help" | "-h" | "help" => print(HELP),
         other => {

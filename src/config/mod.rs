@@ -46,6 +46,7 @@ mod schedule;
 mod workflow;
 
 mod process;
+mod restriction;
 mod unused;
 
 #[doc(hidden)]
@@ -59,6 +60,7 @@ pub use document::{compile, declared_types};
 pub use orb::{OrbReference, OrbVersion};
 pub use orb_folder::OrbFolder;
 pub use orb_sites::OrbSites;
+pub use restriction::{check_rule, rule_holds};
 
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -80,11 +80,16 @@ fn exec(options: &Options) -> Outcome {
             branch: Some(snapshot.branch.clone()),
             tag: None,
             subject: snapshot.subject.clone(),
+            body: String::new(),
+            author: String::new(),
             is_default_branch: snapshot.is_default_branch,
         }),
         actor: std::env::var("USER").unwrap_or_else(|_| "exec".to_owned()),
         trigger_type: "explicit".to_owned(),
         only: Some(Only { workflow: options.workflow.clone(), job: options.job.clone() }),
+        is_sent_along: false,
+        fetch_error: None,
+        make_contexts: true,
     };
     let outcome = run(options, &root, &running, &person, trigger, &interrupts);
     runners.stop(outcome.is_err() || interrupts.count() > 0);
@@ -103,6 +108,12 @@ fn run(
     let created = running.trigger(trigger).map_err(Failure::usage)?;
     for warning in &created.warnings {
         eprintln!("warning: {warning}");
+    }
+    if !created.made_contexts.is_empty() {
+        eprintln!(
+            "note: contexts are empty here ({}): set what their variables hold in this environment, where jobs need it",
+            created.made_contexts.join(", ")
+        );
     }
     if created.state == PipelineState::Errored {
         let why = created.errors.map(|errors| errors.to_string()).unwrap_or_default();

@@ -115,6 +115,17 @@ impl Blobs {
         Ok(bytes)
     }
 
+    /// Removes the output of a task that is no more.
+    pub fn remove_output(&self, task: &str) {
+        let Ok(task) = TaskId::new(task) else { return };
+        let folder = self.root.join("output").join(task.as_str());
+        if let Err(error) = fs::remove_dir_all(&folder) {
+            if error.kind() != io::ErrorKind::NotFound {
+                log::warn!("failed to remove `{}`: {error}", folder.display());
+            }
+        }
+    }
+
     /// Compares a step's output with what the runner wrote and makes it durable. The offset to send
     /// from when it differs.
     pub fn check_output(

@@ -2,11 +2,13 @@
 
 use super::api::ClassToken;
 use super::continuation;
+use super::flow;
 use super::state::{Settings, new_token, token_hash};
 use super::store::status::TaskState;
 use super::store::{Effect, Error, Tx, new_id};
+use super::variables::{self, Withheld};
 use crate::config::{JobKind, WorkflowJob};
-use crate::protocol::{ClaimRequest, Secret, Source, Task, TaskId};
+use crate::protocol::{ClaimRequest, Secret, Source, Task, TaskId, Variable};
 use rusqlite::{OptionalExtension, params};
 use std::collections::BTreeMap;
 
@@ -28,16 +30,31 @@ pub fn claim(
         )?
         .query_row(params![token.class, request.nonce, token.id, now as i64], |row| row.get(0))
         .optional()?;
-    let waiting = match again {
-        Some(id) => Some(id),
-        None => tx
-            .prepare_cached(
-                "SELECT id FROM tasks WHERE resource_class = ?1 AND status = 'queued' ORDER BY seq LIMIT 1",
-            )?
-            .query_row([&token.class], |row| row.get(0))
-            .optional()?,
+    let mut waiting = again;
+    // A task whose variables may not or cannot be handed out ends here; the next one is looked at.
+    let (id, variables) = loop {
+        let next: Option<String> = match waiting.take() {
+            Some(id) => Some(id),
+            None => tx
+                .prepare_cached(
+                    "SELECT id FROM tasks WHERE resource_class = ?1 AND status = 'queued' ORDER BY seq LIMIT 1",
+                )?
+                .query_row([&token.class], |row| row.get(0))
+                .optional()?,
+        };
+        let Some(id) = next else { return Ok(None) };
+        let job: String = tx
+            .prepare_cached("SELECT job_id FROM tasks WHERE id = ?1")?
+            .query_row([&id], |row| row.get(0))?;
+        let (end, why) = match variables::of_job(tx, &settings.sealer, &job)? {
+            Ok(variables) => break (id, variables),
+            Err(Withheld::Unauthorized(why)) => (TaskState::Failed, format!("unauthorized: {why}")),
+            Err(Withheld::Unusable(why)) => (TaskState::InfrastructureFail, why),
+        };
+        log::warn!("a task cannot be handed out: {why} task_id={id}");
+        let id = TaskId::new(id).map_err(|e| Error::Corrupt(e.to_string()))?;
+        flow::end_task(tx, &id, end, Some(&why), now)?;
     };
-    let Some(id) = waiting else { return Ok(None) };
     let task_token = new_token("rlt_")?;
     let allocation = new_id();
     let lease = now + u64::from(settings.lease_seconds) * 1000;
@@ -60,7 +77,7 @@ pub fn claim(
         "UPDATE runner_instances SET last_used_ms = ?3 WHERE resource_class_id = ?1 AND name = ?2",
     )?
     .execute(params![token.class_id, request.name, now as i64])?;
-    describe(tx, id, task_token, allocation, settings).map(Some)
+    describe(tx, id, task_token, allocation, variables, settings).map(Some)
 }
 
 /// Keeps the inventory.
@@ -79,6 +96,7 @@ fn describe(
     id: String,
     token: String,
     allocation: String,
+    variables: Vec<Variable>,
     settings: &Settings,
 ) -> Result<Task, Error> {
     let mut query = tx.prepare_cached(
@@ -149,7 +167,7 @@ fn describe(
         node_index,
         node_total,
         built_in,
-        variables: Vec::new(),
+        variables,
         mask,
         source,
         lease_seconds: settings.lease_seconds,

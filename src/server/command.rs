@@ -18,6 +18,8 @@ Usage: runlet server --data DIR [OPTIONS]
   --public-url URL         base of the URLs that people see
   --orbs DIR               folder of orb files, `namespace/name@version.yml`
   --allow-orb-url PREFIX   fetch orbs given by a URL that begins so: https://HOST/PATH (repeatable)
+  --secrets-key FILE       key that seals the values of variables; default: DIR/secrets.key, made by the
+                           first start; also by RUNLET_SECRETS_KEY. Back it up apart from the data
   --help
 
 The first start prints how to get in. TERM and INT stop it: parked calls are answered, nothing is lost.
@@ -38,8 +40,11 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         let path = running.keep_token(&options, token).map_err(Failure::new)?;
         text.push_str(&format!(
             "runlet: this is the first start; the administrator's token is in `{path}`\n\
-             runlet: next, make a resource class (and then a token for its runners, at `/api/v3/runner/token`):\n  \
-             curl -H \"Circle-Token: $(cat {path})\" -H 'Content-Type: application/json' -d '{{\"resource_class\":\"acme/linux\"}}' {url}/api/v3/runner/resource\n",
+             runlet: next, make a resource class, a token for its runners, and a project:\n  \
+             export RUNLET_SERVER={url}\n  \
+             runlet admin resource-class create acme/linux --token-file {path}\n  \
+             runlet admin token create acme/linux --token-file {path}\n  \
+             runlet admin project create gh/acme/app --repository https://... --token-file {path}\n",
             path = path.display(),
             url = running.url
         ));
@@ -55,6 +60,8 @@ fn parse(args: Vec<OsString>) -> Result<Option<ServerOptions>, Failure> {
     use lexopt::prelude::*;
     let (mut data, mut certificate, mut key) = (None, None, None);
     let mut options = ServerOptions::new(PathBuf::new());
+    options.secrets_key =
+        std::env::var_os("RUNLET_SECRETS_KEY").filter(|path| !path.is_empty()).map(PathBuf::from);
     let mut parser = lexopt::Parser::from_args(args);
     while let Some(argument) = parser.next()? {
         match argument {
@@ -73,6 +80,7 @@ fn parse(args: Vec<OsString>) -> Result<Option<ServerOptions>, Failure> {
             Long("allow-orb-url") => {
                 options.orbs.allow(&parser.value()?.string()?).map_err(Failure::usage)?;
             }
+            Long("secrets-key") => options.secrets_key = Some(parser.value()?.into()),
             Long("help") | Short('h') => return Ok(None),
             _ => {
                 return Err(Failure::usage(format!("{}; see `runlet server --help`", argument.unexpected())));

@@ -16,6 +16,7 @@ pub use rerun::{Refused, Scope, rerun};
 pub use serial::expire_waits_once;
 pub use task::{end_task, expire_leases_once, requeue, task_started};
 
+use super::contexts;
 use super::engine::{self, Decision, Node};
 use super::store::status::{JobStatus, JobType, TaskState, WorkflowStatus};
 use super::store::{Effect, Error, Tx, new_id};
@@ -180,6 +181,10 @@ fn start_job(
     ripple: &mut Ripple,
     now: u64,
 ) -> Result<JobStatus, Error> {
+    if let (JobType::Build, Err(why)) = (kind, contexts::of_job(tx, job)?) {
+        say(tx, job, "error", &why)?;
+        return end_job(tx, job, JobStatus::Unauthorized, ripple, now);
+    }
     let key: Option<String> = tx
         .prepare_cached("SELECT serial_group FROM jobs WHERE id = ?1")?
         .query_row([job], |row| row.get(0))?;

@@ -1,5 +1,6 @@
 //! From a trigger to stored workflows: finds the config, compiles it, hands it to the engine.
 
+use super::contexts;
 use super::flow;
 use super::state::{Shared, now_ms};
 use super::store::status::PipelineState;
@@ -28,6 +29,12 @@ pub struct Trigger {
     pub trigger_type: String,
     /// Keeps only this workflow, and only this job with what it requires.
     pub only: Option<Only>,
+    /// The config came with the trigger, not from a repository.
+    pub is_sent_along: bool,
+    /// Why there is no config: the pipeline is made errored.
+    pub fetch_error: Option<String>,
+    /// Contexts that do not exist are made, without variables.
+    pub make_contexts: bool,
 }
 
 /// Narrows a pipeline down.
@@ -52,6 +59,10 @@ pub struct Revision {
     pub tag: Option<String>,
     /// First line of the commit message.
     pub subject: String,
+    /// The rest of it.
+    pub body: String,
+    /// Name of the commit's author.
+    pub author: String,
     /// Whether the branch is the default one.
     pub is_default_branch: bool,
 }
@@ -71,6 +82,8 @@ pub struct Created {
     pub errors: Option<config::Diagnostics>,
     /// Warnings about it.
     pub warnings: Vec<config::Diagnostic>,
+    /// Contexts that were made because of `make_contexts`.
+    pub made_contexts: Vec<String>,
 }
 
 /// Why there is no pipeline.
@@ -147,17 +160,23 @@ pub async fn create(state: &Shared, trigger: Trigger) -> Result<Created, Error> 
     // The compiler is pure and bounded, but may take milliseconds: not on a thread that serves others.
     let (settings, job) = (state.settings.clone(), trigger.clone());
     let compiled_with = values.clone();
-    let compiled = tokio::task::spawn_blocking(move || compile(&settings, &job, &compiled_with))
-        .await
-        .map_err(|_| StoreError::Closed)?;
+    let compiled = match &trigger.fetch_error {
+        Some(_) => None,
+        None => Some(
+            tokio::task::spawn_blocking(move || compile(&settings, &job, &compiled_with))
+                .await
+                .map_err(|_| StoreError::Closed)?,
+        ),
+    };
     let (compiled, errors) = match compiled {
-        Ok(mut compiled) => {
+        None => (None, None),
+        Some(Ok(mut compiled)) => {
             if let Some(only) = &trigger.only {
                 narrow(&mut compiled, only).map_err(Error::NoSuch)?;
             }
             (Some(compiled), None)
         }
-        Err(errors) => (None, Some(errors)),
+        Some(Err(errors)) => (None, Some(errors)),
     };
     let warnings = compiled.as_ref().map(|compiled| compiled.warnings.clone()).unwrap_or_default();
     let pipeline_state = match &compiled {
@@ -173,13 +192,14 @@ pub async fn create(state: &Shared, trigger: Trigger) -> Result<Created, Error> 
         created_at_ms: now as i64,
         errors,
         warnings,
+        made_contexts: Vec::new(),
     };
     let (row, routing) = (created.clone(), state.settings.routing.clone());
-    state
+    let made_contexts = state
         .store
         .write(move |tx| insert(tx, &row, &project, &trigger, &values, compiled.as_ref(), &routing, now))
         .await?;
-    Ok(created)
+    Ok(Created { made_contexts, ..created })
 }
 
 /// Compiles the config of a trigger as this control plane is set up.
@@ -208,20 +228,22 @@ fn insert(
     compiled: Option<&Compiled>,
     routing: &flow::Routing,
     now: u64,
-) -> Result<(), StoreError> {
-    let errors: Vec<Value> = created
+) -> Result<Vec<String>, StoreError> {
+    let mut errors: Vec<Value> = created
         .errors
         .iter()
         .flat_map(|errors| &errors.0)
         .map(|error| json!({ "type": "config", "message": error.to_string() }))
         .collect();
+    errors.extend(trigger.fetch_error.iter().map(|why| json!({ "type": "config-fetch", "message": why })));
     let warnings: Vec<String> = created.warnings.iter().map(ToString::to_string).collect();
     let revision = trigger.revision.as_ref();
     let parameters = compiled.map(|compiled| json!(compiled.parameters)).unwrap_or_else(|| json!({}));
     tx.prepare_cached(
         "INSERT INTO pipelines (id, project_id, number, state, created_at_ms, updated_at_ms, trigger_type, actor_login,
-            repository_url, revision, branch, tag, commit_subject, trigger_parameters, parameters, pipeline_values, errors, warnings, declared)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+            repository_url, revision, branch, tag, commit_subject, trigger_parameters, parameters, pipeline_values, errors, warnings, declared,
+            commit_body, commit_author)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
     )?
     .execute(params![
         created.id,
@@ -242,7 +264,11 @@ fn insert(
         Value::from(errors).to_string(),
         json!(warnings).to_string(),
         compiled.map(|compiled| json!(compiled.declared)).unwrap_or_else(|| json!({})).to_string(),
+        revision.map(|r| &r.body),
+        revision.map(|r| &r.author),
     ])?;
+    let made_contexts =
+        if trigger.make_contexts { make_contexts(tx, project, compiled, now)? } else { Vec::new() };
     let processed = compiled.map(|compiled| compiled.processed.as_str()).unwrap_or_default();
     tx.prepare_cached("INSERT INTO pipeline_configs (pipeline_id, source, processed) VALUES (?1, ?2, ?3)")?
         .execute(params![created.id, trigger.config, processed])?;
@@ -255,7 +281,26 @@ fn insert(
     }
     flow::cancel_redundant(tx, &created.id, now)?;
     tx.effect(Effect::Changed(created.id.clone()));
-    Ok(())
+    Ok(made_contexts)
+}
+
+/// Makes the contexts that a config uses and that do not exist. Returns their names.
+fn make_contexts(
+    tx: &Tx<'_>,
+    project: &str,
+    compiled: Option<&Compiled>,
+    now: u64,
+) -> Result<Vec<String>, StoreError> {
+    let organisation: String =
+        tx.query_row("SELECT organisation_id FROM projects WHERE id = ?1", [project], |row| row.get(0))?;
+    let mut made = Vec::new();
+    let jobs = compiled.into_iter().flat_map(|compiled| &compiled.workflows).flat_map(|w| &w.jobs);
+    for name in jobs.flat_map(|job| &job.contexts) {
+        if contexts::create(tx, &organisation, name, now)?.is_ok() {
+            made.push(name.clone());
+        }
+    }
+    Ok(made)
 }
 
 /// The `pipeline.*` values that apply.
@@ -279,6 +324,10 @@ fn pipeline_values(id: &str, number: i64, trigger: &Trigger) -> BTreeMap<String,
     set("trigger_source", json!("api"));
     set("event.name", json!("api"));
     set("event.action", json!("api"));
+    if trigger.is_sent_along {
+        // What rules of contexts are written against: such a config was reviewed by nobody.
+        set("config_source", json!("api"));
+    }
     if let Some(revision) = &trigger.revision {
         set("project.git_url", json!(revision.repository_url));
         set("git.repo_url", json!(revision.repository_url));
@@ -286,6 +335,7 @@ fn pipeline_values(id: &str, number: i64, trigger: &Trigger) -> BTreeMap<String,
         set("git.repo_name", json!(repo));
         set("git.revision", json!(revision.revision));
         set("git.commit.subject", json!(revision.subject));
+        set("git.commit.body", json!(revision.body));
         if let Some(branch) = &revision.branch {
             set("git.branch", json!(branch));
             set("git.branch.is_default", json!(revision.is_default_branch));

@@ -5,6 +5,8 @@ use super::flow::{self, Routing};
 use super::hub::Hub;
 use super::listen::{self, Listener};
 use super::pipelines::{self, Created, Trigger};
+use super::repository::Mirrors;
+use super::secrets;
 use super::state::{Settings, Shared, State, new_token, now_ms, token_hash};
 use super::store::{Error as StoreError, Store, Tx, new_id};
 use crate::config::OrbSites;
@@ -12,6 +14,7 @@ use crate::protocol::Secret;
 use rusqlite::params;
 use std::fs::{self, File};
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +40,8 @@ pub struct ServerOptions {
     pub max_step_output_bytes: u64,
     /// Where orbs come from.
     pub orbs: OrbSites,
+    /// Key file of sealed values; `secrets.key` in the data folder unless given.
+    pub secrets_key: Option<PathBuf>,
     /// Wait for the disk at each commit.
     pub durable: bool,
 }
@@ -54,6 +59,7 @@ impl ServerOptions {
             default_resource_class: None,
             max_step_output_bytes: 100 * 1024 * 1024,
             orbs: OrbSites::default(),
+            secrets_key: None,
             durable: true,
         }
     }
@@ -75,7 +81,11 @@ pub struct Running {
 /// Starts a control plane.
 pub fn start(options: ServerOptions) -> Result<Running, String> {
     let shown = options.data.display().to_string();
-    fs::create_dir_all(&options.data)
+    // Closed to others from the start; a folder that exists keeps the rights that it was given.
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&options.data)
         .map_err(|e| format!("failed to create the data folder `{shown}`: {e}"))?;
     let lock = lock(&options.data)?;
     if options.tls.is_none() && !options.listen.ip().is_loopback() && !options.behind_proxy {
@@ -105,6 +115,8 @@ pub fn start(options: ServerOptions) -> Result<Running, String> {
     .map_err(store_error)?;
     let blobs =
         Blobs::open(&options.data).map_err(|e| format!("failed to open the blobs in `{shown}`: {e}"))?;
+    let key = options.secrets_key.clone().unwrap_or_else(|| options.data.join("secrets.key"));
+    let sealer = store.read_blocking(|c| Ok(secrets::open_key(&key, c))).map_err(store_error)??;
     let settings = Settings {
         public_url: options
             .public_url
@@ -119,7 +131,8 @@ pub fn start(options: ServerOptions) -> Result<Running, String> {
         max_step_output_bytes: options.max_step_output_bytes,
         max_artifact_bytes: 3 * 1024 * 1024 * 1024,
         orbs: options.orbs.clone(),
-        mirrors: options.data.join("mirrors"),
+        mirrors: Arc::new(Mirrors::new(options.data.join("mirrors"))),
+        sealer: Arc::new(sealer),
     };
     let first_token = store.write_blocking(first_person).map_err(store_error)?.map(Secret::new);
     let state: Shared = Arc::new(State {

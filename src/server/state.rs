@@ -3,11 +3,12 @@
 use super::blobs::Blobs;
 use super::flow::Routing;
 use super::hub::Hub;
+use super::repository::Mirrors;
+use super::secrets::Sealer;
 use super::store::{Error, Store};
 use crate::config::OrbSites;
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::SystemTime;
@@ -53,8 +54,10 @@ pub struct Settings {
     pub max_artifact_bytes: u64,
     /// Where orbs come from.
     pub orbs: OrbSites,
-    /// Folder of git mirrors.
-    pub mirrors: PathBuf,
+    /// Repositories that configs are read from.
+    pub mirrors: Arc<Mirrors>,
+    /// Seals and opens the values of variables.
+    pub sealer: Arc<Sealer>,
 }
 
 /// Unix time in milliseconds.

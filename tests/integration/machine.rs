@@ -236,7 +236,9 @@ fn a_control_plane_that_is_down_is_told_once_and_found_again() {
     runner.term();
     assert_eq!(runner.wait(), Some(0));
     assert_eq!(runner.log().matches("cannot claim tasks").count(), 1, "{}", runner.log());
-    assert!(runner.log().contains("connection refused"), "{}", runner.log());
+    // The one that was there before may not be gone for good when the runner comes.
+    let (refused, cut) = (runner.log().contains("connection refused"), runner.log().contains("was cut"));
+    assert!(refused || cut, "{}", runner.log());
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! The integration tests: they drive the built program from outside.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+// `runlet admin` against a real control plane.
+#[cfg(feature = "server")]
+mod admin;
 // The config compiler against its corpus, and against damaged configs.
 #[cfg(feature = "server")]
 mod config;
@@ -14,6 +17,12 @@ mod machine;
 // The whole road over TLS, with a runner of any architecture.
 #[cfg(feature = "server")]
 mod road;
+// Reading configs from repositories.
+#[cfg(feature = "server")]
+mod repositories;
+// Variables and contexts: sealed, handed out, masked.
+#[cfg(feature = "server")]
+mod secrets;
 // The control plane with real machine runners.
 #[cfg(feature = "server")]
 mod server;

@@ -1,9 +1,15 @@
 //! HTTP: one file per caller. Errors are `{"message", "code"?}` with a status that clients understand.
 
 pub mod compile;
+pub mod contexts;
+pub mod input;
 pub mod orchestration;
+pub mod projects;
 pub mod public;
 pub mod runner;
+pub mod slug;
+pub mod triggers;
+pub mod variables;
 pub mod watch;
 
 use super::blobs;
@@ -21,16 +27,22 @@ use std::sync::atomic::Ordering;
 
 /// Everything that is served.
 pub fn router(state: Shared) -> axum::Router {
-    axum::Router::new()
+    let routes = axum::Router::new()
         .merge(runner::router())
         .merge(compile::router())
         .merge(orchestration::router())
         .merge(public::router())
         .merge(watch::router())
+        .merge(projects::router())
+        .merge(variables::router())
+        .merge(contexts::router())
+        .merge(triggers::router())
         .fallback(|| async { Failure::new(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .layer(DefaultBodyLimit::max(crate::protocol::MAX_CHUNK_BYTES + 1024))
         .layer(middleware::from_fn_with_state(state.clone(), count))
-        .with_state(state)
+        .with_state(state.clone());
+    // A layer runs after the routing of its own router: slugs are rewritten by one around it.
+    axum::Router::new().fallback_service(routes).layer(middleware::from_fn_with_state(state, slug::rewrite))
 }
 
 async fn count(State(state): State<Shared>, request: Request, next: Next) -> Response {

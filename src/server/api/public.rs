@@ -4,7 +4,6 @@
 use super::{Answer, Failure, Person, blocking};
 use crate::protocol::{ResourceClass, TaskId};
 use crate::server::flow;
-use crate::server::pipelines::{self, Trigger};
 use crate::server::state::{Shared, new_token, now_ms, timestamp, token_hash};
 use crate::server::store::{Connection, Error as StoreError, new_id};
 use axum::body::Body;
@@ -15,7 +14,7 @@ use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use rusqlite::{OptionalExtension, Row, params};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 /// The paths.
@@ -25,8 +24,6 @@ pub fn router() -> Router<Shared> {
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/api/v2/me", get(me))
-        .route("/api/v2/project/{vcs}/{org}/{repo}/pipeline/run", post(trigger))
-        .route("/api/v2/organization/{vcs}/{org}/project", post(create_project))
         .route("/api/v2/pipeline/{id}", get(pipeline))
         .route("/api/v2/pipeline/{id}/workflow", get(workflows))
         .route("/api/v2/workflow/{id}", get(workflow))
@@ -78,89 +75,6 @@ async fn metrics(State(state): State<Shared>) -> Answer<String> {
 
 async fn me(person: Person) -> Json<Value> {
     Json(json!({ "id": person.id, "login": person.login, "name": person.login }))
-}
-
-/// The short name of a version control system, as it stands in slugs.
-fn short_vcs(vcs: String) -> String {
-    match vcs.as_str() {
-        "github" => "gh".to_owned(),
-        "bitbucket" => "bb".to_owned(),
-        _ => vcs,
-    }
-}
-
-async fn create_project(
-    State(state): State<Shared>,
-    _person: Person,
-    Path((vcs, org)): Path<(String, String)>,
-    Json(body): Json<Value>,
-) -> Answer<Response> {
-    let (vcs, name) = (short_vcs(vcs), body["name"].as_str().unwrap_or_default().to_owned());
-    let fits = |text: &str| {
-        (1..=200).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-    };
-    if ![&vcs, &org, &name].into_iter().all(|part| fits(part)) {
-        let why = format!(
-            "`{vcs}/{org}/{name}` is not a project slug: its parts have letters, digits, `.`, `_` and `-`"
-        );
-        return Err(Failure::new(StatusCode::BAD_REQUEST, why));
-    }
-    let slug = format!("{vcs}/{org}/{name}");
-    let made = slug.clone();
-    let (id, organisation) =
-        state.store.write(move |tx| pipelines::create_project(tx, &made, None, now_ms())).await?;
-    let answer = json!({
-        "id": id, "slug": slug, "name": name, "organization_name": org, "organization_slug": format!("{vcs}/{org}"),
-        "organization_id": organisation, "vcs_info": { "vcs_url": "", "provider": "CircleCI", "default_branch": "main" },
-    });
-    Ok((StatusCode::CREATED, Json(answer)).into_response())
-}
-
-/// `POST .../pipeline/run` with the config sent along.
-async fn trigger(
-    State(state): State<Shared>,
-    person: Person,
-    Path((vcs, org, repo)): Path<(String, String, String)>,
-    Json(body): Json<Value>,
-) -> Answer<Response> {
-    let config = body["config"]["content"].as_str().unwrap_or_default();
-    if config.is_empty() {
-        return Err(Failure::new(
-            StatusCode::BAD_REQUEST,
-            "`config.content` is empty: this version takes the config with the trigger and reads none from repositories yet",
-        ));
-    }
-    let parameters: BTreeMap<String, Value> = match &body["parameters"] {
-        Value::Null => BTreeMap::new(),
-        Value::Object(map) => map.clone().into_iter().collect(),
-        _ => return Err(Failure::new(StatusCode::BAD_REQUEST, "`parameters` is not an object")),
-    };
-    let vcs = short_vcs(vcs);
-    let created = pipelines::create(
-        &state,
-        Trigger {
-            slug: format!("{vcs}/{org}/{repo}"),
-            config: config.to_owned(),
-            file_name: ".circleci/config.yml".to_owned(),
-            parameters,
-            revision: None,
-            actor: person.login,
-            trigger_type: "api".to_owned(),
-            only: None,
-        },
-    )
-    .await
-    .map_err(|error| match error {
-        pipelines::Error::NoProject(_) => Failure::not_found(error.to_string()),
-        pipelines::Error::NoSuch(why) => Failure::new(StatusCode::BAD_REQUEST, why),
-        pipelines::Error::Store(error) => error.into(),
-    })?;
-    let answer = json!({
-        "id": created.id, "number": created.number, "state": created.state,
-        "created_at": timestamp(created.created_at_ms),
-    });
-    Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
 async fn one<T: Send + 'static>(

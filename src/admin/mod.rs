@@ -1,0 +1,126 @@
+//! `runlet admin`: resource classes, tokens, projects, variables and contexts over the API.
+//!
+//! Everything goes through the API with a personal token, so it works from any host. Secrets come from
+//! standard input, a file or the environment, never from arguments: those are visible to others.
+
+mod arguments;
+mod context;
+mod pipeline;
+mod project;
+mod remote;
+mod runner;
+mod table;
+
+use crate::cli::{Failure, Outcome, exit, print};
+use arguments::Arguments;
+use remote::Remote;
+use serde_json::Value;
+use std::ffi::OsString;
+use table::Table;
+
+const HELP: &str = "\
+Administer a control plane over its API.
+
+Usage: runlet admin NOUN VERB [ARGUMENTS] [OPTIONS]
+
+Runners
+  resource-class create NAMESPACE/NAME [--description TEXT]
+  resource-class list [--namespace NAMESPACE]
+  resource-class delete NAMESPACE/NAME [--force]     --force deletes its tokens as well
+  token create NAMESPACE/NAME [--nickname TEXT]      prints the token, once
+  token list NAMESPACE/NAME
+  token delete ID
+
+Projects; SLUG is VCS/ORGANIZATION/REPOSITORY, such as gh/acme/app
+  project create SLUG [--repository URL] [--default-branch NAME]
+  project list [--organization VCS/ORGANIZATION]
+  project set-repository SLUG [URL] [--default-branch NAME]
+  project delete SLUG                                with its pipelines and variables
+  variable set SLUG NAME                             the value is read from standard input
+  variable list SLUG
+  variable delete SLUG NAME
+  pipeline trigger SLUG [--branch NAME | --tag NAME] [--config FILE] [--parameter NAME=VALUE]...
+
+Contexts; OWNER is VCS/ORGANIZATION
+  context create OWNER NAME
+  context list OWNER
+  context show OWNER NAME                            its variables and restrictions
+  context delete OWNER NAME
+  context set OWNER NAME VARIABLE                    the value is read from standard input
+  context unset OWNER NAME VARIABLE
+  context restrict OWNER NAME --project SLUG | --rule EXPRESSION | --group ID
+  context unrestrict OWNER NAME ID
+
+Options
+  --server URL         the control plane; also by RUNLET_SERVER
+  --token-file FILE    holds the personal token; also by RUNLET_TOKEN (the token itself)
+  --ca-file FILE       certificate authority to trust besides the system's, PEM; also by RUNLET_CA_FILE
+  --exact              `set` keeps the last line end of the value, which is dropped otherwise
+  --json               print what the API answers
+  --help
+
+Exit codes: 0 done, 2 wrong usage, 3 the token is not accepted, 4 refused, 5 not found, 1 anything else.
+";
+
+/// Runs `runlet admin` with the arguments after the command.
+pub fn command(args: Vec<OsString>) -> Outcome {
+    let Some(mut arguments) = Arguments::parse(args)? else { return print(HELP) };
+    let (noun, verb) = (arguments.word("NOUN")?, arguments.word("VERB")?);
+    let act = match noun.as_str() {
+        "resource-class" => runner::class(&verb),
+        "token" => runner::token(&verb),
+        "project" => project::project(&verb),
+        "variable" => project::variable(&verb),
+        "pipeline" => pipeline::pipeline(&verb),
+        "context" => context::context(&verb),
+        _ => {
+            return Err(Failure::usage(format!(
+                "unknown noun `{noun}` (known: resource-class, token, project, variable, pipeline, context); see `runlet admin --help`"
+            )));
+        }
+    };
+    let act = act.map_err(|known| {
+        Failure::usage(format!("unknown verb `{noun} {verb}` (known: {known}); see `runlet admin --help`"))
+    })?;
+    let (json, remote) = (arguments.flag("json"), Remote::new(&mut arguments)?);
+    arguments.command = format!("{noun} {verb}");
+    match act(&mut arguments, &remote)? {
+        Said::Done(_, answer) | Said::Secret(_, answer) if json => print(&pretty(&answer)),
+        Said::List(_, items) if json => print(&pretty(&Value::Array(items))),
+        Said::Done(text, _) => print(&format!("{text}\n")),
+        Said::Secret(text, answer) => {
+            // The secret alone is on standard output, so that it can go into a file.
+            eprintln!("{text}");
+            print(&format!("{}\n", answer["token"].as_str().unwrap_or_default()))
+        }
+        Said::List(table, _) => print(&table.render()),
+    }
+}
+
+fn pretty(value: &Value) -> String {
+    format!("{value:#}\n")
+}
+
+/// What a verb has to say.
+enum Said {
+    /// A sentence, and the answer of the API.
+    Done(String, Value),
+    /// A sentence for the terminal, and an answer with a `token` that is shown once.
+    Secret(String, Value),
+    /// Rows, and the items of the API.
+    List(Table, Vec<Value>),
+}
+
+/// A verb.
+type Act = fn(&mut Arguments, &Remote) -> Result<Said, Failure>;
+
+/// A verb by its name, or the names that are known.
+fn find(verbs: &[(&'static str, Act)], verb: &str) -> Result<Act, String> {
+    let found = verbs.iter().find(|(name, _)| *name == verb).map(|(_, act)| *act);
+    found.ok_or_else(|| verbs.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "))
+}
+
+/// 404 of our own making: the API was asked for a list.
+fn not_found(message: String) -> Failure {
+    Failure { code: exit::NOT_FOUND, message }
+}

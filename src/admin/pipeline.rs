@@ -1,0 +1,67 @@
+//! Triggering a pipeline.
+
+use super::arguments::Arguments;
+use super::remote::{Remote, slug_path};
+use super::{Act, Said, find};
+use crate::cli::Failure;
+use crate::cli::config::typed_parameters;
+use serde_json::{Value, json};
+
+/// Verbs of `pipeline`.
+pub(super) fn pipeline(verb: &str) -> Result<Act, String> {
+    find(&[("trigger", trigger)], verb)
+}
+
+fn trigger(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+    let slug = arguments.word("SLUG")?;
+    let path = slug_path(&slug)?;
+    let checkout = json!({ "branch": arguments.option("branch"), "tag": arguments.option("tag") });
+    let file = arguments.option("config");
+    let given: Vec<(String, String)> = arguments
+        .all("parameter")
+        .into_iter()
+        .map(|text| match text.split_once('=') {
+            Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+            None => Err(Failure::usage(format!("`--parameter {text}` is not NAME=VALUE"))),
+        })
+        .collect::<Result<_, _>>()?;
+    arguments.finish()?;
+    let content = match &file {
+        None => None,
+        Some(file) => Some(
+            std::fs::read_to_string(file)
+                .map_err(|e| Failure::usage(format!("failed to read the config `{file}`: {e}")))?,
+        ),
+    };
+    let parameters = match &content {
+        Some(source) => typed_parameters(source, &given)?,
+        // The types are in the repository: what reads like a boolean or a number is one.
+        None => given.into_iter().map(|(name, text)| (name, guessed(text))).collect(),
+    };
+    let mut body = json!({ "config": { "content": content }, "parameters": parameters });
+    // Without a place to check out, a project without a repository can be triggered too.
+    if checkout.as_object().is_some_and(|refs| refs.values().any(|text| !text.is_null())) {
+        body["checkout"] = checkout;
+    }
+    let answer = remote.call("POST", &format!("/api/v2/project/{path}/pipeline/run"), Some(body))?;
+    let Some(number) = answer["number"].as_i64() else {
+        let why = answer["message"].as_str().unwrap_or("no pipeline was made").to_owned();
+        return Ok(Said::Done(why, answer));
+    };
+    let id = answer["id"].as_str().unwrap_or_default();
+    if answer["state"] == "errored" {
+        let pipeline = remote.call("GET", &format!("/api/v2/pipeline/{id}"), None)?;
+        let errors = pipeline["errors"].as_array().into_iter().flatten();
+        let errors: Vec<&str> = errors.filter_map(|error| error["message"].as_str()).collect();
+        return Err(Failure::new(format!("pipeline {number} ({id}) has errors:\n{}", errors.join("\n"))));
+    }
+    Ok(Said::Done(format!("pipeline {number} of {slug} was made ({id})"), answer))
+}
+
+fn guessed(text: String) -> Value {
+    match text.as_str() {
+        "true" => true.into(),
+        "false" => false.into(),
+        _ => text.parse::<i64>().map_or_else(|_| text.into(), Value::from),
+    }
+}

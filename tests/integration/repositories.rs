@@ -1,0 +1,226 @@
+//! Pipelines whose config is read from a repository: local ones, and one behind `git daemon`.
+
+use crate::server::Server;
+use crate::support::poll;
+use serde_json::{Value, json};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// A repository with a work tree.
+pub(crate) struct Work(PathBuf);
+
+impl Work {
+    pub(crate) fn new(folder: &Path) -> Self {
+        let work = Self(folder.join("repositories/work"));
+        std::fs::create_dir_all(&work.0).unwrap();
+        work.git(&["init", "--quiet", "-b", "main"]);
+        work
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("file://{}", self.0.display())
+    }
+
+    fn git(&self, args: &[&str]) -> String {
+        let mut command = Command::new("git");
+        command.current_dir(&self.0).args(args).env("GIT_CONFIG_GLOBAL", "/dev/null");
+        for (name, value) in [("NAME", "Ada"), ("EMAIL", "ada@example.com")] {
+            command.env(format!("GIT_AUTHOR_{name}"), value).env(format!("GIT_COMMITTER_{name}"), value);
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// Commits a config whose only job prints `word`, and returns the id of the commit.
+    pub(crate) fn commit(&self, word: &str, message: &str) -> String {
+        let config = format!(
+            "version: 2.1\nparameters:\n  fast: {{type: boolean, default: false}}\njobs:\n  {word}:\n    machine: true\n    resource_class: acme/linux\n    steps:\n      - checkout\n      - run: git log -1 --format=%s && echo {word} << pipeline.parameters.fast >>\nworkflows:\n  w: {{jobs: [{word}]}}\n"
+        );
+        std::fs::create_dir_all(self.0.join(".circleci")).unwrap();
+        std::fs::write(self.0.join(".circleci/config.yml"), config).unwrap();
+        self.git(&["add", "."]);
+        self.git(&["commit", "--quiet", "--allow-empty", "-m", message]);
+        self.git(&["rev-parse", "HEAD"])
+    }
+}
+
+const PIPELINE: &str = "/api/v2/project/gh%2Facme%2Fhello/pipeline";
+const RUN: &str = "/api/v2/project/gh/acme/hello/pipeline/run";
+
+impl Server {
+    fn register(&self, url: &str) {
+        let body = json!({ "repository_url": url });
+        let answer = self.call("PATCH", "/api/v2/project/gh/acme/hello", Some(body));
+        assert_eq!(answer["repository_url"], url);
+    }
+
+    /// Triggers and returns the pipeline as it reads.
+    fn triggered(&self, path: &str, body: Value) -> Value {
+        let (status, answer) = self.answer("POST", path, Some(body));
+        assert_eq!(status, 201, "{answer}");
+        assert!(answer["number"].is_i64() && answer["created_at"].is_string(), "{answer}");
+        self.call("GET", &format!("/api/v2/pipeline/{}", answer["id"].as_str().unwrap()), None)
+    }
+
+    fn wrong(&self, path: &str, body: Value, why: &str) {
+        let (status, answer) = self.answer("POST", path, Some(body));
+        assert!(
+            status == 400 && answer["message"].as_str().unwrap_or_default().contains(why),
+            "{status} {answer}"
+        );
+    }
+
+    /// The names of the jobs of a pipeline.
+    fn names(&self, pipeline: &Value) -> Vec<String> {
+        let path = format!("/api/v2/pipeline/{}/workflow", pipeline["id"].as_str().unwrap());
+        let workflow = self.call("GET", &path, None)["items"][0]["id"].as_str().unwrap().to_owned();
+        let jobs = self.call("GET", &format!("/api/v2/workflow/{workflow}/job"), None);
+        jobs["items"].as_array().unwrap().iter().map(|job| job["name"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+#[test]
+fn branches_tags_and_the_default_are_built() {
+    let server = Server::start();
+    server.project();
+    let work = Work::new(server.folder.path());
+    let tagged = work.commit("tagged", "the tagged one");
+    work.git(&["tag", "v1"]);
+    work.git(&["switch", "--quiet", "-c", "feature/x"]);
+    let feature = work.commit("feature", "the feature\n\nwith a body");
+    work.git(&["switch", "--quiet", "main"]);
+    let main = work.commit("main", "the main one");
+    server.register(&work.url());
+    let token = server.class_token("acme/linux");
+    let _runner = server.runner("r", &token);
+
+    let pipeline = server.triggered(PIPELINE, Value::Null);
+    assert_eq!((&pipeline["vcs"]["revision"], &pipeline["vcs"]["branch"]), (&json!(main), &json!("main")));
+    assert_eq!(server.names(&pipeline), ["main"]);
+    let pipeline = server.triggered(PIPELINE, json!({ "tag": "v1" }));
+    assert_eq!((&pipeline["vcs"]["revision"], &pipeline["vcs"]["tag"]), (&json!(tagged), &json!("v1")));
+    assert!(pipeline["vcs"]["branch"].is_null());
+    let pipeline =
+        server.triggered(PIPELINE, json!({ "branch": "feature/x", "parameters": { "fast": true } }));
+    assert_eq!(pipeline["vcs"]["revision"], json!(feature));
+    let jobs = server.ended(pipeline["id"].as_str().unwrap());
+    assert_eq!((&jobs[0]["name"], &jobs[0]["status"]), (&json!("feature"), &json!("success")));
+    let path = format!(
+        "/api/v3/jobs/{}/stdout?filter%5Bexecution%5D=0&filter%5Bstep_num%5D=2",
+        jobs[0]["id"].as_str().unwrap()
+    );
+    assert_eq!(String::from_utf8(server.text(&path)).unwrap(), "the feature\nfeature true\n");
+
+    // The config from one place, the files from another.
+    let body = json!({ "definition_id": "", "config": { "tag": "v1", "content": "" }, "checkout": { "branch": "feature/x", "tag": "" } });
+    let pipeline = server.triggered(RUN, body);
+    assert_eq!(
+        (&pipeline["vcs"]["revision"], server.names(&pipeline)),
+        (&json!(feature), vec!["tagged".to_owned()])
+    );
+    // The config sent along, the files of the default branch.
+    let content =
+        std::fs::read_to_string(work.0.join(".circleci/config.yml")).unwrap().replace("main", "sent");
+    let pipeline = server.triggered(RUN, json!({ "config": { "content": content } }));
+    assert_eq!(
+        (&pipeline["vcs"]["revision"], server.names(&pipeline)),
+        (&json!(main), vec!["sent".to_owned()])
+    );
+}
+
+#[test]
+fn wrong_triggers_are_refused_and_lost_repositories_seen() {
+    let server = Server::start();
+    server.project();
+    server.wrong(PIPELINE, json!({}), "has no repository");
+    let work = Work::new(server.folder.path());
+    work.commit("main", "the main one");
+    server.register(&work.url());
+    server.wrong(PIPELINE, json!({ "branch": "main", "tag": "v1" }), "not both");
+    server.wrong(PIPELINE, json!({ "branch": "nothing" }), "no branch `nothing`");
+    server.wrong(PIPELINE, json!({ "tag": "v9" }), "no tag `v9`");
+    server.wrong(PIPELINE, json!({ "branch": "--upload-pack=touch x" }), "cannot be the name");
+    server.wrong(PIPELINE, json!({ "parameters": { "fast": "yes" } }), "expected a boolean");
+    server.wrong(PIPELINE, json!({ "parameters": { "slow": 1 } }), "not declared");
+    server.wrong(PIPELINE, json!({ "parameters": [] }), "must be an object");
+    server.wrong(PIPELINE, json!([1]), "must be an object");
+    server.wrong(RUN, json!({ "config": { "content": 3 } }), "must be a string");
+
+    work.commit("main", "docs only [skip ci]");
+    let (status, answer) = server.answer("POST", RUN, Some(json!({})));
+    assert!(status == 200 && answer["message"].as_str().unwrap().contains("[skip ci]"), "{answer}");
+
+    work.git(&["rm", "--quiet", ".circleci/config.yml"]);
+    work.git(&["commit", "--quiet", "-m", "no config"]);
+    let pipeline = server.triggered(PIPELINE, json!({}));
+    assert_eq!(
+        (&pipeline["state"], &pipeline["errors"][0]["type"]),
+        (&json!("errored"), &json!("config-fetch"))
+    );
+    assert!(
+        pipeline["errors"][0]["message"].as_str().unwrap().contains("there is no `.circleci/config.yml`")
+    );
+
+    server.register("git://127.0.0.1:9/nothing");
+    let pipeline = server.triggered(PIPELINE, json!({}));
+    assert_eq!(
+        (&pipeline["state"], &pipeline["errors"][0]["type"]),
+        (&json!("errored"), &json!("config-fetch"))
+    );
+    for url in
+        ["/etc", "ext::sh -c id", "https://token@example.com/x", "file:///a/../b", "http://example.com/x"]
+    {
+        let (status, answer) =
+            server.answer("PATCH", "/api/v2/project/gh/acme/hello", Some(json!({ "repository_url": url })));
+        assert!(status == 400 && !answer["message"].as_str().unwrap().contains("token"), "{url}: {answer}");
+    }
+}
+
+/// Ends with the value.
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn triggers_at_once_through_a_daemon_all_count() {
+    let server = Server::start();
+    server.project();
+    let work = Work::new(server.folder.path());
+    let revision = work.commit("main", "the main one");
+    // Free a moment ago; the daemon cannot say which port it took.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut command = Command::new("git");
+    command
+        .args(["daemon", "--export-all", "--listen=127.0.0.1", "--reuseaddr"])
+        .arg(format!("--port={port}"))
+        .arg(format!("--base-path={}", work.0.parent().unwrap().display()))
+        .env("HOME", server.folder.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let _daemon = Daemon(command.spawn().unwrap());
+    poll("the daemon", || std::net::TcpStream::connect(("127.0.0.1", port)).map_err(|e| e.to_string()));
+    server.register(&format!("git://127.0.0.1:{port}/work"));
+    let numbers = std::thread::scope(|scope| {
+        let trigger = || {
+            let pipeline = server.triggered(PIPELINE, json!({ "branch": "main" }));
+            assert_eq!(
+                (&pipeline["state"], &pipeline["vcs"]["revision"]),
+                (&json!("created"), &json!(revision))
+            );
+            pipeline["number"].as_i64().unwrap()
+        };
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(trigger)).collect();
+        let mut numbers: Vec<i64> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        numbers.sort_unstable();
+        numbers
+    });
+    assert_eq!(numbers, (1..=8).collect::<Vec<i64>>());
+}
