@@ -4,7 +4,7 @@ use runlet::http::{Body, Client, Endpoint, Request};
 use runlet::protocol::Secret;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -32,10 +32,14 @@ pub(crate) fn signal(child: &Child, name: &str) {
 
 impl Server {
     pub(crate) fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_with(tempfile::tempdir().unwrap(), &[], None)
+    }
+
+    /// With further arguments, and an authority to trust (PEM).
+    pub(crate) fn start_with(folder: tempfile::TempDir, args: &[&Path], ca_file: Option<PathBuf>) -> Self {
         let data = folder.path().join("data");
         let mut command = runlet();
-        command.arg("server").arg("--data").arg(&data).args(["--listen", "127.0.0.1:0"]);
+        command.arg("server").arg("--data").arg(&data).args(["--listen", "127.0.0.1:0"]).args(args);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = lines.next().unwrap().unwrap();
@@ -43,7 +47,7 @@ impl Server {
         // The rest of the greeting comes after the token was written.
         assert!(lines.next().unwrap().unwrap().contains("admin-token"));
         let token = Secret::new(std::fs::read_to_string(data.join("admin-token")).unwrap());
-        let client = Client::new(&Endpoint { url, ..Endpoint::default() }).unwrap();
+        let client = Client::new(&Endpoint { url, ca_file, ..Endpoint::default() }).unwrap();
         Self { child, client, token, folder }
     }
 
