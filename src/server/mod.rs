@@ -16,6 +16,7 @@ pub mod hub;
 pub mod junit;
 pub mod listen;
 pub mod pipelines;
+pub mod read;
 pub mod repository;
 mod running;
 pub mod secrets;

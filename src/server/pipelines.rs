@@ -242,8 +242,9 @@ fn insert(
     tx.prepare_cached(
         "INSERT INTO pipelines (id, project_id, number, state, created_at_ms, updated_at_ms, trigger_type, actor_login,
             repository_url, revision, branch, tag, commit_subject, trigger_parameters, parameters, pipeline_values, errors, warnings, declared,
-            commit_body, commit_author)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+            commit_body, commit_author, actor_id)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
+            (SELECT id FROM users WHERE login = ?7))",
     )?
     .execute(params![
         created.id,

@@ -11,8 +11,9 @@ use git::{Git, GitError};
 use ring::digest::{SHA256, digest};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where the config is.
 const CONFIG: &str = ".circleci/config.yml";
@@ -90,16 +91,29 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Mirrors {
     folder: PathBuf,
-    busy: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    busy: Mutex<HashMap<String, Turn>>,
+    fetches: AtomicU64,
+}
+
+/// Whoever holds it works on the mirror; it remembers the last read while others wait.
+type Turn = Arc<tokio::sync::Mutex<Option<Recent>>>;
+
+/// A read that serves everybody who asked before it began.
+#[derive(Debug)]
+struct Recent {
+    url: String,
+    reference: Reference,
+    began: Instant,
+    read: Result<Read, Error>,
 }
 
 impl Mirrors {
     /// Mirrors below `folder`, which is made when it is needed.
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder, busy: Mutex::default() }
+        Self { folder, busy: Mutex::default(), fetches: AtomicU64::new(0) }
     }
 
-    fn turn(&self, project: &str) -> Arc<tokio::sync::Mutex<()>> {
+    fn turn(&self, project: &str) -> Turn {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         // Whoever waits or works holds a clone.
         busy.retain(|_, turn| Arc::strong_count(turn) > 1);
@@ -117,12 +131,22 @@ impl Mirrors {
         let protocol = address::check(url).map_err(Error::Failed)?;
         let (mirrors, project, url, reference) =
             (Arc::clone(self), project.to_owned(), url.to_owned(), reference.clone());
+        let asked = Instant::now();
         let work = async move {
             let turn = mirrors.turn(&project);
-            let _alone = turn.lock().await;
+            let mut recent = turn.lock().await;
+            // A burst of triggers shares one fetch, and one failure.
+            let same = |r: &&Recent| r.began >= asked && r.url == url && r.reference == reference;
+            if let Some(recent) = recent.as_ref().filter(same) {
+                return recent.read.clone();
+            }
+            let began = Instant::now();
+            mirrors.fetches.fetch_add(1, Ordering::Relaxed);
             let folder = mirrors.folder.join(format!("{project}.git"));
             let git = Git::new(folder, protocol);
-            read(&git, &url, &reference).await
+            let read = read(&git, &url, &reference).await;
+            *recent = Some(Recent { url, reference, began, read: read.clone() });
+            read
         };
         let stopping = |_| Error::Failed("the control plane is stopping".to_owned());
         tokio::spawn(work).await.map_err(stopping)?

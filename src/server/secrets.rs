@@ -30,6 +30,8 @@ pub enum Place<'a> {
     Project(&'a str, &'a str),
     /// A variable of the context with this id.
     Context(&'a str, &'a str),
+    /// An address that opens something for a while to whoever has it. Never stored.
+    Link,
 }
 
 impl Place<'_> {
@@ -38,6 +40,7 @@ impl Place<'_> {
         let (table, owner, name) = match self {
             Place::Project(owner, name) => ("project_variables", owner, name),
             Place::Context(owner, name) => ("context_variables", owner, name),
+            Place::Link => ("link", &"", &""),
         };
         let mut data = b"runlet sealed value".to_vec();
         for part in [table, owner, name] {

@@ -2,6 +2,7 @@
 
 use crate::repositories::Work;
 use crate::server::{Server, runlet};
+use crate::support::pki::Authority;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::{Output, Stdio};
@@ -137,6 +138,25 @@ fn variables_and_contexts_take_values_from_standard_input() {
     server.admin(&["context", "unset", "gh/acme", "deploy", "PASSWORD"], "");
     server.admin(&["context", "delete", "gh/acme", "deploy"], "");
     server.admin_fails(&["context", "show", "gh/acme", "deploy"], 5, "gh/acme has no context `deploy`");
+}
+
+#[test]
+fn a_private_authority_is_trusted_when_it_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let authority = Authority::new("private");
+    let issued = authority.issue("127.0.0.1", |_| ());
+    let (certificate, key) = (file("cert.pem", &issued.certificate), file("key.pem", &issued.key));
+    let ca = file("ca.pem", &authority.pem);
+    let server = Server::start_with(&["--tls-cert", &certificate, "--tls-key", &key], Some(&ca));
+    assert!(server.client.url().starts_with("https://"));
+    let output = server.admin_output(&["project", "list"], "");
+    assert_eq!(output.status.code(), Some(1), "not trusted: {}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(server.admin(&["project", "list", "--ca-file", &ca], ""), "there are none\n");
 }
 
 #[test]

@@ -236,3 +236,11 @@ fn an_interrupt_cancels_and_leaves_nothing() {
         assert_eq!(String::from_utf8_lossy(&left.stdout), "", "processes were left behind");
     }
 }
+
+#[test]
+fn contexts_are_empty_and_said_to_be() {
+    let folder = folder(
+        "version: 2.1\njobs:\n  build:\n    machine: true\n    steps: [run: 'echo \"<$FROM_CONTEXT>\"']\nworkflows:\n  w:\n    jobs:\n      - build: {context: [deploy, org-global]}\n",
+    );
+    exec(folder.path(), &[]).exits(0).says("contexts are empty here (deploy, org-global)").says("<>");
+}

@@ -4,6 +4,9 @@
 // `runlet admin` against a real control plane.
 #[cfg(feature = "server")]
 mod admin;
+// The public APIs, read by an independent client.
+#[cfg(feature = "server")]
+mod api;
 // The config compiler against its corpus, and against damaged configs.
 #[cfg(feature = "server")]
 mod config;

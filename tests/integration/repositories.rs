@@ -1,6 +1,7 @@
 //! Pipelines whose config is read from a repository: local ones, and one behind `git daemon`.
 
 use crate::server::Server;
+use crate::support::control_plane::ControlPlane;
 use crate::support::poll;
 use serde_json::{Value, json};
 use std::net::TcpListener;
@@ -169,6 +170,13 @@ fn wrong_triggers_are_refused_and_lost_repositories_seen() {
         (&pipeline["state"], &pipeline["errors"][0]["type"]),
         (&json!("errored"), &json!("config-fetch"))
     );
+    // One that wants a login: nobody is asked for it.
+    let guarded = ControlPlane::start();
+    guarded.answer("/", 401, "{}");
+    server.register(&format!("{}/acme/app.git", guarded.url()));
+    let pipeline = server.triggered(PIPELINE, json!({}));
+    let why = pipeline["errors"][0]["message"].as_str().unwrap_or_default();
+    assert!(why.starts_with("failed to fetch `refs/heads/main`") && pipeline["state"] == "errored", "{why}");
     for url in
         ["/etc", "ext::sh -c id", "https://token@example.com/x", "file:///a/../b", "http://example.com/x"]
     {

@@ -43,19 +43,17 @@ jobs:
       - run: echo never
 "#;
 
-/// A control plane with a certificate of `authority`.
-fn control_plane(authority: &Authority) -> Server {
-    let folder = tempfile::tempdir().unwrap();
+/// A control plane with a certificate of `authority`. The folder holds the files for its start.
+fn control_plane(authority: &Authority, folder: &Path) -> Server {
     let issued = authority.issue("127.0.0.1", |_| {});
     let write = |name: &str, text: &str| {
-        let path = folder.path().join(name);
+        let path = folder.join(name);
         fs::write(&path, text).unwrap();
-        path
+        path.display().to_string()
     };
     let (certificate, key) = (write("server.pem", &issued.certificate), write("server.key", &issued.key));
     let ca_file = write("ca.pem", &authority.pem);
-    let args = [Path::new("--tls-cert"), &certificate, Path::new("--tls-key"), &key];
-    let server = Server::start_with(folder, &args, Some(ca_file));
+    let server = Server::start_with(&["--tls-cert", &certificate, "--tls-key", &key], Some(&ca_file));
     assert!(server.client.url().starts_with("https://"), "{}", server.client.url());
     server
 }
@@ -107,8 +105,9 @@ fn a_pipeline_travels_over_tls_and_every_byte_arrives() {
     let runner = std::env::var_os("RUNLET_ROAD_RUNNER").map_or_else(|| PathBuf::from(RUNLET), PathBuf::from);
     let arch = std::env::var("RUNLET_ROAD_ARCH").unwrap_or_else(|_| std::env::consts::ARCH.to_owned());
     let authority = Authority::new("Road Root");
-    let server = control_plane(&authority);
-    let source = server.folder.path().join("source");
+    let folder = tempfile::tempdir().unwrap();
+    let server = control_plane(&authority, folder.path());
+    let source = folder.path().join("source");
     let (revision, sum_of_source) = repository(&source);
     let url = format!("file://{}", source.display());
     server.call("POST", "/api/v2/organization/gh/acme/project", Some(json!({ "name": "road" })));

@@ -271,6 +271,20 @@ fn jobs_without_their_context_are_unauthorized() {
 }
 
 #[test]
+fn a_context_that_goes_while_its_job_waits_is_missed() {
+    let server = Server::start();
+    server.project();
+    let token = server.class_token("acme/linux");
+    let id = server.context("deploy", &[("A", "value-of-a")]);
+    let (gone, kept) = (server.trigger(TWO_JOBS), server.trigger(&TWO_JOBS.replace("deploy", "org-global")));
+    server.call("DELETE", &format!("/api/v2/context/{id}"), None);
+    // The first claim finds nothing to hand out in the first pipeline, and takes from the second.
+    let _runner = server.runner("r", &token);
+    assert_eq!(server.ended(&gone)[0]["status"], "failed");
+    assert_eq!(server.ended(&kept)[0]["status"], "success");
+}
+
+#[test]
 fn variables_have_the_shapes_that_clients_read() {
     let server = Server::start();
     server.project();
@@ -288,6 +302,14 @@ fn variables_have_the_shapes_that_clients_read() {
     assert_eq!(server.call("GET", &one, None), json!({ "name": "TOKEN", "value": "xxxx6789" }));
     let old = server.call("GET", "/api/v1.1/project/github/acme/hello/envvar", None);
     assert_eq!(old, json!([{ "name": "EMPTY", "value": "xxxx" }, { "name": "TOKEN", "value": "xxxx6789" }]));
+    // Any form of the slug, and the id, name the same project.
+    let id = server.call("GET", "/api/v2/project", None)["items"][0]["id"].as_str().unwrap().to_owned();
+    for slug in [id.as_str(), "gh%2facme%2Fhello", "gh/acme/hello", "github/acme/hello"] {
+        assert_eq!(
+            server.call("GET", &format!("/api/v2/project/{slug}/envvar/TOKEN"), None)["value"],
+            "xxxx6789"
+        );
+    }
     assert!(server.call("DELETE", &one, None)["message"].is_string());
     server.refused("GET", &one, None, 404, "no variable `TOKEN`");
     server.refused("DELETE", &one, None, 404, "no variable");

@@ -4,7 +4,7 @@ use runlet::http::{Body, Client, Endpoint, Request};
 use runlet::protocol::Secret;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -32,11 +32,12 @@ pub(crate) fn signal(child: &Child, name: &str) {
 
 impl Server {
     pub(crate) fn start() -> Self {
-        Self::start_with(tempfile::tempdir().unwrap(), &[], None)
+        Self::start_with(&[], None)
     }
 
-    /// With further arguments, and an authority to trust (PEM).
-    pub(crate) fn start_with(folder: tempfile::TempDir, args: &[&Path], ca_file: Option<PathBuf>) -> Self {
+    /// With further arguments, and the authority to trust.
+    pub(crate) fn start_with(args: &[&str], ca_file: Option<&str>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         let mut command = runlet();
         command.arg("server").arg("--data").arg(&data).args(["--listen", "127.0.0.1:0"]).args(args);
@@ -47,7 +48,8 @@ impl Server {
         // The rest of the greeting comes after the token was written.
         assert!(lines.next().unwrap().unwrap().contains("admin-token"));
         let token = Secret::new(std::fs::read_to_string(data.join("admin-token")).unwrap());
-        let client = Client::new(&Endpoint { url, ca_file, ..Endpoint::default() }).unwrap();
+        let ca_file = ca_file.map(std::path::PathBuf::from);
+        let client = Client::new(&Endpoint { url, ca_file, client_certificate: None }).unwrap();
         Self { child, client, token, folder }
     }
 

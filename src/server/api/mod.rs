@@ -3,13 +3,20 @@
 pub mod compile;
 pub mod contexts;
 pub mod input;
+pub mod inventory;
+pub mod operator;
 pub mod orchestration;
 pub mod projects;
-pub mod public;
+pub mod results;
 pub mod runner;
+pub mod shape;
 pub mod slug;
 pub mod triggers;
+pub mod v1;
+pub mod v2;
+pub mod v3;
 pub mod variables;
+pub mod vocabulary;
 pub mod watch;
 
 use super::blobs;
@@ -31,7 +38,12 @@ pub fn router(state: Shared) -> axum::Router {
         .merge(runner::router())
         .merge(compile::router())
         .merge(orchestration::router())
-        .merge(public::router())
+        .merge(operator::router())
+        .merge(inventory::router())
+        .merge(results::router())
+        .merge(v1::router())
+        .merge(v2::router())
+        .merge(v3::router())
         .merge(watch::router())
         .merge(projects::router())
         .merge(variables::router())
@@ -39,6 +51,7 @@ pub fn router(state: Shared) -> axum::Router {
         .merge(triggers::router())
         .fallback(|| async { Failure::new(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .layer(DefaultBodyLimit::max(crate::protocol::MAX_CHUNK_BYTES + 1024))
+        .layer(middleware::from_fn(shape::refusals))
         .layer(middleware::from_fn_with_state(state.clone(), count))
         .with_state(state.clone());
     // A layer runs after the routing of its own router: slugs are rewritten by one around it.

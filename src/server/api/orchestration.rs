@@ -1,5 +1,6 @@
 //! What moves pipelines on from outside: reruns and continuation; and the settings that decide about it.
 
+use super::input::{Body, bad};
 use super::{Answer, Failure, Person};
 use crate::protocol::MAX_CHUNK_BYTES;
 use crate::server::continuation::{self, Continuation};
@@ -31,7 +32,7 @@ pub fn router() -> Router<Shared> {
 }
 
 /// An optional JSON body: nothing and `null` are the default.
-fn body<T: DeserializeOwned + Default>(bytes: &Bytes) -> Answer<T> {
+fn optional<T: DeserializeOwned + Default>(bytes: &Bytes) -> Answer<T> {
     if bytes.trim_ascii().is_empty() {
         return Ok(T::default());
     }
@@ -58,7 +59,7 @@ async fn rerun_v2(
     Path(id): Path<String>,
     bytes: Bytes,
 ) -> Answer<Response> {
-    let request: RerunV2 = body(&bytes)?;
+    let request: RerunV2 = optional(&bytes)?;
     if request.enable_ssh == Some(true) {
         let message = "reruns with SSH are not available on this control plane: leave `enable_ssh` out";
         return Err(Failure::new(StatusCode::BAD_REQUEST, message));
@@ -89,7 +90,7 @@ async fn rerun_v3(
     Path(id): Path<String>,
     bytes: Bytes,
 ) -> Answer<Response> {
-    let request: RerunV3 = body(&bytes)?;
+    let request: RerunV3 = optional(&bytes)?;
     let scope = if request.is_from_failed == Some(true) { Scope::Failed } else { Scope::All };
     let id = run_again(&state, person, id, scope).await?;
     let location = [(header::LOCATION, format!("/api/v3/workflows/{id}"))];
@@ -169,8 +170,9 @@ async fn update_settings(
     State(state): State<Shared>,
     _person: Person,
     Path(id): Path<String>,
-    Json(changes): Json<Map<String, Value>>,
+    body: Body,
 ) -> Answer<Json<Value>> {
+    let changes = body.0.as_object().cloned().ok_or_else(|| bad("the body must be an object of settings"))?;
     for (name, value) in &changes {
         if !SETTINGS.contains(&name.as_str()) {
             let message = format!(

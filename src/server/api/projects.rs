@@ -12,20 +12,20 @@ use crate::server::store::{Connection, Error, new_id};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, patch, post};
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use rusqlite::{OptionalExtension, params};
 use serde_json::{Value, json};
 
 type Slug = Path<(String, String, String)>;
 
-/// The paths. `GET` of one project is with the other reads.
+/// The paths.
 pub fn router() -> Router<Shared> {
     Router::new()
         .route("/api/v2/organization", post(create_organisation))
         .route("/api/v2/organization/{vcs}/{org}/project", post(create))
         .route("/api/v2/project", get(list))
-        .route("/api/v2/project/{vcs}/{org}/{repo}", patch(change).delete(remove))
+        .route("/api/v2/project/{vcs}/{org}/{repo}", get(one).patch(change).delete(remove))
 }
 
 fn shown(project: &Project) -> Value {
@@ -155,6 +155,10 @@ async fn list(State(state): State<Shared>, _person: Person, words: Words) -> Ans
     };
     let projects = state.store.read(read).await?;
     page(projects.into_iter().map(|project| (project.slug.clone(), shown(&project))).collect(), &words)
+}
+
+async fn one(State(state): State<Shared>, _person: Person, Path(slug): Slug) -> Answer<Json<Value>> {
+    Ok(Json(shown(&project(&state, slug).await?)))
 }
 
 async fn change(

@@ -159,6 +159,23 @@ pub fn check_ref(name: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_is_never_an_option_or_a_command(
+            address in "(https|http|ssh|git|file|ext)?(:|://|::)?[-a-z@:/.\\[\\] \n]{0,30}",
+            name in "[-a-z./@{~ ]{0,20}",
+        ) {
+            if check(&address).is_ok() {
+                prop_assert!(!address.starts_with('-') && !address.starts_with("ext::"));
+                prop_assert!(!address.chars().any(|c| c.is_control() || c == ' '));
+            }
+            if check_ref(&name).is_ok() {
+                prop_assert!(!name.starts_with('-') && !name.contains("..") && !name.contains(' '));
+            }
+        }
+    }
 
     #[test]
     fn addresses_are_told_apart() {

@@ -154,6 +154,31 @@ async fn reads_at_once_do_not_disturb_each_other() {
     assert!(bench.mirrors.busy.lock().unwrap().len() <= 1, "turns of idle projects go away");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_shares_a_fetch_and_later_reads_do_not() {
+    let bench = Bench::new();
+    let turn = bench.mirrors.turn("p");
+    let alone = turn.lock().await;
+    let reads: Vec<_> = (0..20)
+        .map(|_| {
+            let (mirrors, url) = (Arc::clone(&bench.mirrors), bench.url());
+            tokio::spawn(async move { mirrors.read("p", &url, &Reference::Branch("main".into())).await })
+        })
+        .collect();
+    // All of them wait before the first begins.
+    while Arc::strong_count(&turn) < 22 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let latest = bench.commit("version: 2.1 # two\n", "second");
+    drop(alone);
+    for read in reads {
+        assert_eq!(read.await.unwrap().unwrap().commit.revision, latest);
+    }
+    assert_eq!(bench.mirrors.fetches.load(Ordering::Relaxed), 1);
+    let latest = bench.commit("version: 2.1 # three\n", "third");
+    assert_eq!(bench.branch("main").await.unwrap().commit.revision, latest);
+}
+
 #[test]
 fn skipped_commits_say_so_early() {
     let commit = |subject: &str, body: &str| Commit {
