@@ -3,6 +3,7 @@
 //! Task ids are unique among the tests: a runner ends whatever carries the id of its task.
 
 use crate::support::control_plane::ControlPlane;
+use crate::support::pki::{self, Authority};
 use crate::support::runner::{Machine, RUNLET, task};
 use crate::support::{emulated, poll};
 use runlet::agent::settings::Settings;
@@ -414,12 +415,28 @@ fn several_runners_share_a_process_and_a_request_to_stop() {
     });
 }
 
+/// Connections over TCP of a process, those that are established.
+#[cfg(target_os = "linux")]
+fn connections(process: &str) -> usize {
+    let sockets: Vec<String> = fs::read_dir(format!("{process}/fd"))
+        .unwrap()
+        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()?.to_str().map(str::to_owned))
+        .filter_map(|target| Some(target.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
+    let table = fs::read_to_string(format!("{process}/net/tcp")).unwrap();
+    let lines = table.lines().skip(1).map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    lines.filter(|line| line[3] == "01" && sockets.iter().any(|socket| socket == line[9])).count()
+}
+
 /// The promise of a parked runner: two threads, one connection, and no work but the long poll.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_parked_runner_is_idle() {
-    let server = ControlPlane::start();
-    let runner = Machine::new(&server.url()).start();
+    let authority = Authority::new("Acme Root");
+    let server = ControlPlane::start_tls(pki::server(&authority.issue("127.0.0.1", |_| {}), None));
+    let machine = Machine::new(&server.url());
+    let file = machine.file("ca.pem", &authority.pem).display().to_string();
+    let runner = machine.api("ca_file", &file).start();
     server.wait_parked();
     let process = format!("/proc/{}", runner.pid());
     // qemu-user has a thread of its own, which sleeps too.
@@ -448,5 +465,6 @@ fn a_parked_runner_is_idle() {
     });
     std::thread::sleep(std::time::Duration::from_secs(3));
     assert_eq!(switches(), before, "nothing may wake it while it waits");
+    assert_eq!(connections(&process), 1);
     assert_eq!(server.claims(), 1);
 }

@@ -6,21 +6,15 @@
 //! The runner is this build's own program, or the file that `RUNLET_ROAD_RUNNER` names, which may be
 //! built for another architecture: `ci/cross-road` gives those and lets the kernel emulate them.
 
+use crate::server::Server;
 use crate::support::pki::Authority;
 use crate::support::runner::{Machine, RUNLET};
 use crate::support::{emulated, poll};
 use ring::digest::{SHA256, digest};
-use runlet::http::{Body, Client, Endpoint, Request};
-use runlet::protocol::Secret;
-use runlet::server::pipelines::{Revision, Trigger};
-use runlet::server::{self, Running, ServerOptions};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
-
-const CLASS: &str = "acme/foreign";
 
 /// The sums of what is written are printed, for the test to compare; `circleci-agent` is the runner's
 /// own program, called by a step. The artifact is larger than a chunk of an upload.
@@ -49,56 +43,29 @@ jobs:
       - run: echo never
 "#;
 
-struct Road {
-    running: Running,
-    client: Client,
-    person: Secret,
-    folder: tempfile::TempDir,
-    authority: Authority,
+/// A control plane with a certificate of `authority`. The folder holds the files for its start.
+fn control_plane(authority: &Authority, folder: &Path) -> Server {
+    let issued = authority.issue("127.0.0.1", |_| {});
+    let write = |name: &str, text: &str| {
+        let path = folder.join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (certificate, key) = (write("server.pem", &issued.certificate), write("server.key", &issued.key));
+    let ca_file = write("ca.pem", &authority.pem);
+    let server = Server::start_with(&["--tls-cert", &certificate, "--tls-key", &key], Some(&ca_file));
+    assert!(server.client.url().starts_with("https://"), "{}", server.client.url());
+    server
 }
 
-impl Road {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let authority = Authority::new("Road Root");
-        let issued = authority.issue("127.0.0.1", |_| {});
-        let write = |name: &str, text: &str| {
-            let path = folder.path().join(name);
-            fs::write(&path, text).unwrap();
-            path
-        };
-        let mut options = ServerOptions::new(folder.path().join("data"));
-        options.listen.set_port(0);
-        options.tls = Some((write("server.pem", &issued.certificate), write("server.key", &issued.key)));
-        let running = server::start(options).unwrap();
-        assert!(running.url.starts_with("https://"), "{}", running.url);
-        let endpoint = Endpoint {
-            url: running.url.clone(),
-            ca_file: Some(write("ca.pem", &authority.pem)),
-            ..Endpoint::default()
-        };
-        let client = Client::new(&endpoint).unwrap();
-        let person = running.first_token.clone().unwrap();
-        Self { running, client, person, folder, authority }
-    }
+fn json(server: &Server, path: &str) -> Value {
+    serde_json::from_slice(&server.text(path)).unwrap()
+}
 
-    fn get(&self, path: &str) -> Vec<u8> {
-        let timeout = Duration::from_secs(30);
-        let request = Request { method: "GET", path, token: Some(&self.person), body: Body::Empty, timeout };
-        let answer = self.client.send(&request).unwrap();
-        assert_eq!(answer.status, 200, "{path}: {}", String::from_utf8_lossy(&answer.body));
-        answer.body
-    }
-
-    fn json(&self, path: &str) -> Value {
-        serde_json::from_slice(&self.get(path)).unwrap()
-    }
-
-    /// Output of a step record.
-    fn output(&self, job: &str, record: u32) -> String {
-        let path = format!("/api/v3/jobs/{job}/stdout?filter%5Bexecution%5D=0&filter%5Bstep_num%5D={record}");
-        String::from_utf8(self.get(&path)).unwrap()
-    }
+/// Output of a step record.
+fn output(server: &Server, job: &str, record: u32) -> String {
+    let path = format!("/api/v3/jobs/{job}/stdout?filter%5Bexecution%5D=0&filter%5Bstep_num%5D={record}");
+    String::from_utf8(server.text(&path)).unwrap()
 }
 
 fn git(folder: &Path, args: &[&str]) -> String {
@@ -109,18 +76,19 @@ fn git(folder: &Path, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// A repository with two commits; the first one is built. Returns that commit and the sum of its file.
+/// A repository with the config and a file. Returns the commit and the sum of the file.
 fn repository(folder: &Path) -> (String, String) {
-    fs::create_dir(folder).unwrap();
+    fs::create_dir_all(folder.join(".circleci")).unwrap();
     git(folder, &["init", "--quiet"]);
-    let bytes: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
-    fs::write(folder.join("data.bin"), &bytes).unwrap();
+    fs::write(folder.join("data.bin"), "one").unwrap();
     git(folder, &["add", "."]);
     git(folder, &["commit", "--quiet", "-m", "one"]);
-    let revision = git(folder, &["rev-parse", "HEAD"]);
-    fs::write(folder.join("data.bin"), "two").unwrap();
-    git(folder, &["commit", "--quiet", "-a", "-m", "two"]);
-    (revision, sum(&bytes))
+    let bytes: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
+    fs::write(folder.join("data.bin"), &bytes).unwrap();
+    fs::write(folder.join(".circleci/config.yml"), CONFIG).unwrap();
+    git(folder, &["add", "."]);
+    git(folder, &["commit", "--quiet", "-m", "two"]);
+    (git(folder, &["rev-parse", "HEAD"]), sum(&bytes))
 }
 
 fn sum(bytes: &[u8]) -> String {
@@ -136,70 +104,62 @@ fn sums(output: &str) -> Vec<&str> {
 fn a_pipeline_travels_over_tls_and_every_byte_arrives() {
     let runner = std::env::var_os("RUNLET_ROAD_RUNNER").map_or_else(|| PathBuf::from(RUNLET), PathBuf::from);
     let arch = std::env::var("RUNLET_ROAD_ARCH").unwrap_or_else(|_| std::env::consts::ARCH.to_owned());
-    let road = Road::start();
-    let source = road.folder.path().join("source");
+    let authority = Authority::new("Road Root");
+    let folder = tempfile::tempdir().unwrap();
+    let server = control_plane(&authority, folder.path());
+    let source = folder.path().join("source");
     let (revision, sum_of_source) = repository(&source);
-    road.running.ensure_project("gh/acme/road", None).unwrap();
-    let token = road.running.class_token(CLASS, "road").unwrap();
+    let url = format!("file://{}", source.display());
+    server.call("POST", "/api/v2/organization/gh/acme/project", Some(json!({ "name": "road" })));
+    server.call("PATCH", "/api/v2/project/gh/acme/road", Some(json!({ "repository_url": url })));
+    let token = server.class_token("acme/foreign");
 
-    let machine = Machine::new(&road.running.url).program(&runner);
-    let ca_file = machine.file("ca.pem", &road.authority.pem).display().to_string();
+    let machine = Machine::new(server.client.url()).program(&runner);
+    let ca_file = machine.file("ca.pem", &authority.pem).display().to_string();
     let mut machine = machine
         .api("ca_file", &ca_file)
         .setting("cleanup_working_directory", "true")
-        .variable("CIRCLECI_RUNNER_API_AUTH_TOKEN", token.expose())
+        .variable("CIRCLECI_RUNNER_API_AUTH_TOKEN", &token)
         .start();
-    let trigger = Trigger {
-        slug: "gh/acme/road".to_owned(),
-        config: CONFIG.to_owned(),
-        file_name: ".circleci/config.yml".to_owned(),
-        revision: Some(Revision {
-            repository_url: format!("file://{}", source.display()),
-            revision: revision.clone(),
-            branch: Some("main".to_owned()),
-            is_default_branch: true,
-            ..Revision::default()
-        }),
-        ..Trigger::default()
-    };
-    let created = road.running.trigger(trigger).unwrap();
-    assert!(created.errors.is_none(), "{:?}", created.errors);
+    let trigger = Some(json!({ "branch": "main" }));
+    let created = server.call("POST", "/api/v2/project/gh/acme/road/pipeline", trigger);
+    let id = created["id"].as_str().unwrap();
 
-    let workflows = format!("/api/v2/pipeline/{}/workflow", created.id);
+    let workflows = format!("/api/v2/pipeline/{id}/workflow");
     let workflow = poll("the end of the workflow", || {
-        let workflow = road.json(&workflows)["items"][0].clone();
+        let workflow = json(&server, &workflows)["items"][0].clone();
         let log = || format!("{workflow}\n{}", machine.log());
         if workflow["stopped_at"].is_null() { Err(log()) } else { Ok(workflow) }
     });
-    let jobs = road.json(&format!("/api/v2/workflow/{}/job", workflow["id"].as_str().unwrap()));
+    let jobs = json(&server, &format!("/api/v2/workflow/{}/job", workflow["id"].as_str().unwrap()));
     let job = jobs["items"][0]["id"].as_str().unwrap();
-    let all = || (0..10).map(|record| format!("--- {record}\n{:.300}\n", road.output(job, record)));
+    let all = || (0..10).map(|record| format!("--- {record}\n{:.300}\n", output(&server, job, record)));
     assert_eq!(jobs["items"][0]["status"], "success", "{}\n{}", machine.log(), all().collect::<String>());
 
-    assert!(road.output(job, 0).contains(&format!("linux {arch}\n")), "{}", road.output(job, 0));
-    assert_eq!(road.output(job, 2), format!("{revision}\n{sum_of_source}  -\ngröße\n"));
+    assert!(output(&server, job, 0).contains(&format!("linux {arch}\n")), "{}", output(&server, job, 0));
+    assert_eq!(output(&server, job, 2), format!("{revision}\n{sum_of_source}  -\ngröße\n"));
     // The output itself, and the sum that its step made of it.
-    let output = road.output(job, 4);
-    assert_eq!(output.len(), 2_000_000 * 3 + 2_000_000 / 16);
-    assert_eq!(sums(&road.output(job, 5)), [sum(output.as_bytes())]);
+    let printed = output(&server, job, 4);
+    assert_eq!(printed.len(), 2_000_000 * 3 + 2_000_000 / 16);
+    assert_eq!(sums(&output(&server, job, 5)), [sum(printed.as_bytes())]);
 
-    let written = road.output(job, 3);
+    let written = output(&server, job, 3);
     let written = sums(&written);
-    let artifacts = road.json(&format!("/api/v3/jobs/{job}/artifacts"));
+    let artifacts = json(&server, &format!("/api/v3/jobs/{job}/artifacts"));
     let stored: Vec<(String, String)> = artifacts["data"]
         .as_array()
         .unwrap()
         .iter()
         .map(|artifact| {
             let id = artifact["id"].as_str().unwrap();
-            let bytes = road.get(&format!("/api/v3/artifacts/{id}"));
+            let bytes = server.text(&format!("/api/v3/artifacts/{id}"));
             (artifact["attributes"]["path"].as_str().unwrap().to_owned(), sum(&bytes))
         })
         .collect();
     let expected = [("out/deep/empty", written[1]), ("out/random.bin", written[0])];
     assert_eq!(stored, expected.map(|(path, sum)| (path.to_owned(), sum.to_owned())));
 
-    let tests = String::from_utf8(road.get(&format!("/api/v3/jobs/{job}/tests"))).unwrap();
+    let tests = String::from_utf8(server.text(&format!("/api/v3/jobs/{job}/tests"))).unwrap();
     let tests: Vec<Value> = tests.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let facts: Vec<_> =
         tests.iter().map(|test| (&test["name"], &test["result"], test["run_time"].as_f64())).collect();
@@ -212,10 +172,9 @@ fn a_pipeline_travels_over_tls_and_every_byte_arrives() {
     assert_eq!(machine.wait(), Some(0), "{}", machine.log());
     assert!(!machine.machine.path("work").exists(), "the working directory is cleaned");
     let log = machine.log();
-    assert!(!log.contains(token.expose()), "{log}");
+    assert!(!log.contains(&token), "{log}");
     // qemu-user refuses PR_SET_CHILD_SUBREAPER, which the task agent rightly reports.
     let expected = |line: &&str| emulated() && line.contains("reaper of orphaned processes");
     let trouble = |line: &&str| (line.contains("WARN") || line.contains("ERROR")) && !expected(line);
     assert_eq!(log.lines().find(trouble), None);
-    road.running.stop();
 }

@@ -5,7 +5,7 @@
 use crate::support::control_plane::ControlPlane;
 use crate::support::pki::{self, Authority};
 use crate::support::proxy::Proxy;
-use crate::support::runner::{Machine, task};
+use crate::support::runner::{Machine, task, task_of};
 
 /// A name that only a proxy can lead to.
 const FAR: &str = "https://ci.runlet.invalid";
@@ -50,6 +50,26 @@ fn an_untrusted_issuer_is_named_with_the_setting_to_use() {
     assert!(!status.success());
     assert!(text.contains("was issued by `CN=Other Root`"), "{text}");
     assert!(text.contains("`api.ca_file` or SSL_CERT_FILE"), "{text}");
+}
+
+#[test]
+fn of_a_chain_the_authority_that_is_missing_is_named() {
+    let root = Authority::new("Acme Root");
+    let between = root.intermediate("Acme Servers");
+    let mut issued = between.issue("127.0.0.1", |_| {});
+    issued.certificate += &between.pem;
+    let server = ControlPlane::start_tls(pki::server(&issued, None));
+    let (status, text) = trusting(&server.url(), &Authority::new("Other Root")).check();
+    assert!(!status.success() && text.contains("was issued by `CN=Acme Root`"), "{text}");
+    for trusted in [&root, &between] {
+        let (status, text) = trusting(&server.url(), trusted).check();
+        assert!(status.success(), "{text}");
+    }
+    // Without the certificate between them nobody can know the root.
+    let alone = between.issue("127.0.0.1", |_| {});
+    let server = ControlPlane::start_tls(pki::server(&alone, None));
+    let (status, text) = trusting(&server.url(), &root).check();
+    assert!(!status.success() && text.contains("was issued by `CN=Acme Servers`"), "{text}");
 }
 
 #[test]
@@ -174,6 +194,32 @@ fn a_proxy_that_demands_a_login_gets_it_or_is_named() {
     assert!(!text.contains("wrong"), "{text}");
     let (status, text) = through("me:p%40ss@");
     assert!(status.success(), "{text}");
+}
+
+/// Runner and task agent make the same way, each by itself.
+#[test]
+fn a_whole_task_takes_proxy_login_and_client_certificate_along() {
+    let (authority, clients) = (Authority::new("Acme Root"), Authority::new("Acme Runners"));
+    let issued = authority.issue("ci.runlet.invalid", |_| {});
+    let server = ControlPlane::start_tls(pki::server(&issued, Some(&clients)));
+    let proxy = Proxy::start(server.address(), Some("bWU6cEBzcw=="));
+    let client = clients.issue("runner", |_| {});
+    let machine = trusting(FAR, &authority);
+    let certificate = machine.file("client.pem", &client.certificate).display().to_string();
+    let key = machine.file("client.key", &client.key).display().to_string();
+    server.offer(&task_of("way-1", &["seq 1 50000"]));
+    let mut runner = machine
+        .api("client_certificate", &certificate)
+        .api("client_key", &key)
+        .variable("HTTPS_PROXY", &format!("http://me:p%40ss@{}", proxy.address))
+        .setting("mode", "single-task")
+        .start();
+    assert_eq!(runner.wait(), Some(0), "{}", runner.log());
+    assert_eq!(server.wait_finished("way-1")["status"], "success", "{}", runner.log());
+    assert_eq!(server.output("way-1", 1), (1..=50_000).map(|n| format!("{n}\n")).collect::<String>());
+    let tunnels = proxy.tunnels.lock().unwrap();
+    assert!(tunnels.len() >= 2 && tunnels.iter().all(|host| host == "ci.runlet.invalid:443"), "{tunnels:?}");
+    assert!(!runner.log().contains("p%40ss") && !runner.log().contains("p@ss"), "{}", runner.log());
 }
 
 #[test]

@@ -12,7 +12,7 @@ pub(crate) struct Authority {
     pub(crate) pem: String,
 }
 
-/// A certificate and its key, PEM.
+/// A certificate, with those that lead to its authority if there are any, and its key; PEM.
 pub(crate) struct Issued {
     pub(crate) certificate: String,
     pub(crate) key: String,
@@ -26,6 +26,17 @@ impl Authority {
         parameters.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         let pem = parameters.self_signed(&key).unwrap().pem();
+        Self { issuer: Issuer::new(parameters, key), pem }
+    }
+
+    /// An authority that this one vouches for; its `pem` is only its own certificate.
+    pub(crate) fn intermediate(&self, name: &str) -> Self {
+        let mut parameters = CertificateParams::new(vec![]).unwrap();
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        let pem = parameters.signed_by(&key, &self.issuer).unwrap().pem();
         Self { issuer: Issuer::new(parameters, key), pem }
     }
 
@@ -64,7 +75,8 @@ pub(crate) fn server(issued: &Issued, clients: Option<&Authority>) -> ServerConf
             builder.with_client_cert_verifier(verifier.build().unwrap())
         }
     };
-    let chain = vec![CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap()];
+    let chain = CertificateDer::pem_slice_iter(issued.certificate.as_bytes());
+    let chain = chain.collect::<Result<Vec<_>, _>>().unwrap();
     let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
     builder.with_single_cert(chain, key).unwrap()
 }
