@@ -194,9 +194,12 @@ fn watch(
         let mut out = std::io::stdout().lock();
         let _ = out.write_all(&text).and_then(|()| out.flush());
         drop(out);
-        let held = screen.workflow_statuses().next().is_some()
-            && screen.workflow_statuses().all(|status| !matches!(status, "running" | "queued" | "failing"))
-            && screen.workflow_statuses().any(|status| status == "on_hold");
+        // Jobs are told after their workflow: one that runs has its end still to come.
+        let rests = |status: &str| !matches!(status, "running" | "queued" | "failing");
+        let held = screen.workflow_statuses().all(rests)
+            && screen.workflow_statuses().any(|status| status == "on_hold")
+            && screen.jobs().any(|(_, job)| job.status == "on_hold")
+            && screen.jobs().all(|(_, job)| rests(&job.status));
         if ended || held || interrupts.count() > 1 {
             return Ok(screen);
         }

@@ -4,7 +4,7 @@
 //! progress line at the bottom; elsewhere the lines are plain and nothing is ever redrawn.
 
 use crate::protocol::WatchEvent;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A line that is still without its end is written out at this length, in bytes.
 const LONGEST_LINE: usize = 64 * 1024;
@@ -29,6 +29,10 @@ pub(super) struct Screen {
     /// Workflows that were run again: what became of them no longer counts.
     superseded: BTreeSet<String>,
     progress_drawn: bool,
+    /// The step record that the last line of each job and node belongs to.
+    current: HashMap<(String, u32), u32>,
+    /// What stands before the lines of each job and node; empty when there is only one.
+    labels: HashMap<(String, u32), Vec<u8>>,
     out: Vec<u8>,
 }
 
@@ -79,6 +83,8 @@ impl Screen {
             workflows: BTreeMap::new(),
             superseded: BTreeSet::new(),
             progress_drawn: false,
+            current: HashMap::new(),
+            labels: HashMap::new(),
             out: Vec::new(),
         }
     }
@@ -110,6 +116,7 @@ impl Screen {
             WatchEvent::Job { id, workflow_id, name, status, started_at_ms, ended_at_ms, message } => {
                 if !self.jobs.contains_key(&id) {
                     self.order.push(id.clone());
+                    self.labels.clear();
                 }
                 let view = self.jobs.entry(id.clone()).or_default();
                 let changed = view.status != status;
@@ -137,8 +144,9 @@ impl Screen {
                 message,
                 ..
             } => {
-                if let Some(job) = self.jobs.get_mut(&job_id) {
-                    job.nodes = job.nodes.max(execution + 1);
+                if let Some(job) = self.jobs.get_mut(&job_id).filter(|job| job.nodes <= execution) {
+                    job.nodes = execution + 1;
+                    self.labels.clear();
                 }
                 let key = (job_id, execution, step);
                 let view = self.steps.entry(key.clone()).or_default();
@@ -162,20 +170,21 @@ impl Screen {
                     return;
                 }
                 let mut partial = std::mem::take(&mut view.partial);
-                partial.extend_from_slice(output);
-                let mut rest = &partial[..];
-                while let Some(end) = rest.iter().position(|&b| b == b'\n') {
-                    self.output_line(&key, &rest[..end]);
+                self.resume(&key);
+                let mut rest = output;
+                if !partial.is_empty() {
+                    let Some(end) = rest.iter().position(|&b| b == b'\n') else {
+                        partial.extend_from_slice(rest);
+                        self.keep(&key, partial);
+                        return;
+                    };
+                    partial.extend_from_slice(&rest[..end]);
+                    self.output_line(&key, &partial);
                     rest = &rest[end + 1..];
                 }
-                while rest.len() > LONGEST_LINE {
-                    self.output_line(&key, &rest[..LONGEST_LINE]);
-                    rest = &rest[LONGEST_LINE..];
-                }
-                let rest = rest.to_vec();
-                if let Some(view) = self.steps.get_mut(&key) {
-                    view.partial = rest;
-                }
+                let whole = rest.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
+                self.output_lines(&key, &rest[..whole]);
+                self.keep(&key, rest[whole..].to_vec());
             }
             WatchEvent::End => {}
         }
@@ -232,6 +241,33 @@ impl Screen {
         self.line(id, 0, text.as_bytes());
     }
 
+    /// Keeps the beginning of a line until the rest comes, unless it grows too long.
+    fn keep(&mut self, key: &(String, u32, u32), mut partial: Vec<u8>) {
+        if partial.len() > LONGEST_LINE {
+            let whole = partial.len() - partial.len() % LONGEST_LINE;
+            for piece in partial[..whole].chunks(LONGEST_LINE) {
+                self.output_line(key, piece);
+            }
+            partial.drain(..whole);
+        }
+        if let Some(view) = self.steps.get_mut(key) {
+            view.partial = partial;
+        }
+    }
+
+    /// Says which step the next line belongs to, when it is not the one of the line before.
+    fn resume(&mut self, key: &(String, u32, u32)) {
+        let node = (key.0.clone(), key.1);
+        if self.current.get(&node).is_none_or(|&step| step == key.2) {
+            return;
+        }
+        let Some(view) = self.steps.get(key).filter(|view| view.headed) else { return };
+        let text = format!("> {} (continued)", view.name.lines().next().unwrap_or_default());
+        let text = self.paint("1", &text);
+        self.current.insert(node, key.2);
+        self.line(&key.0, key.1, text.as_bytes());
+    }
+
     fn head(&mut self, key: &(String, u32, u32)) {
         let Some(view) = self.steps.get_mut(key) else { return };
         if view.headed {
@@ -241,6 +277,7 @@ impl Screen {
         let title = view.name.lines().next().unwrap_or_default().to_owned();
         let more = if view.name.lines().count() > 1 { " ..." } else { "" };
         let text = self.paint("1", &format!("> {title}{more}"));
+        self.current.insert((key.0.clone(), key.1), key.2);
         self.line(&key.0, key.1, text.as_bytes());
     }
 
@@ -258,6 +295,7 @@ impl Screen {
             _ => String::new(),
         };
         let (status, kind, name) = (view.status.clone(), view.kind.clone(), view.name.clone());
+        self.resume(key);
         if !partial.is_empty() {
             self.output_line(key, &partial);
         }
@@ -274,6 +312,17 @@ impl Screen {
         self.line(&key.0, key.1, text.as_bytes());
     }
 
+    /// Whole lines, each with its end.
+    fn output_lines(&mut self, key: &(String, u32, u32), lines: &[u8]) {
+        if !self.style.terminal && self.label(&key.0, key.1).is_empty() && !lines.contains(&b'\r') {
+            self.out.extend_from_slice(lines);
+            return;
+        }
+        for line in lines.split_inclusive(|&b| b == b'\n') {
+            self.output_line(key, line.strip_suffix(b"\n").unwrap_or(line));
+        }
+    }
+
     fn output_line(&mut self, key: &(String, u32, u32), line: &[u8]) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if self.style.terminal {
@@ -287,20 +336,32 @@ impl Screen {
     }
 
     fn line(&mut self, id: &str, execution: u32, text: &[u8]) {
-        if self.jobs.len() > 1 || self.jobs.values().any(|job| job.nodes > 1) {
-            let width = self.jobs.values().map(|job| job.name.chars().count()).max().unwrap_or(0).min(30);
-            let (name, nodes) = self.jobs.get(id).map_or(("?", 1), |job| (job.name.as_str(), job.nodes));
-            let label = if nodes > 1 { format!("{name}#{execution}") } else { name.to_owned() };
-            let colour = 34 + self.order.iter().position(|known| known == id).unwrap_or(0) % 3;
-            let label = self.paint(&colour.to_string(), &format!("{label:width$} |"));
-            self.out.extend_from_slice(label.as_bytes());
-            self.out.push(b' ');
-        }
+        let label = self.label(id, execution);
+        self.out.extend_from_slice(&label);
         self.out.extend_from_slice(text);
         if self.style.terminal && text.contains(&0x1b) {
             self.out.extend_from_slice(b"\x1b[0m");
         }
         self.out.push(b'\n');
+    }
+
+    /// What stands before each line of a node.
+    fn label(&mut self, id: &str, execution: u32) -> Vec<u8> {
+        let key = (id.to_owned(), execution);
+        if let Some(label) = self.labels.get(&key) {
+            return label.clone();
+        }
+        let mut label = Vec::new();
+        if self.jobs.len() > 1 || self.jobs.values().any(|job| job.nodes > 1) {
+            let width = self.jobs.values().map(|job| job.name.chars().count()).max().unwrap_or(0).min(30);
+            let (name, nodes) = self.jobs.get(id).map_or(("?", 1), |job| (job.name.as_str(), job.nodes));
+            let text = if nodes > 1 { format!("{name}#{execution}") } else { name.to_owned() };
+            let colour = 34 + self.order.iter().position(|known| known == id).unwrap_or(0) % 3;
+            label = self.paint(&colour.to_string(), &format!("{text:width$} |")).into_bytes();
+            label.push(b' ');
+        }
+        self.labels.insert(key, label.clone());
+        label
     }
 
     fn paint(&self, code: &str, text: &str) -> String {

@@ -125,6 +125,16 @@ impl Running {
         self.ended_at.is_some_and(|at| self.closed || now.duration_since(at) >= PIPE_GRACE)
     }
 
+    /// True when nothing more will come of it by itself.
+    pub fn is_complete(&self) -> bool {
+        self.ended.is_some() && self.closed
+    }
+
+    /// True when it was told to end.
+    pub fn was_stopped(&self) -> bool {
+        self.termed_at.is_some()
+    }
+
     /// When something is to be done about this child if no message comes.
     pub fn next_deadline(&self, silence: Option<Duration>) -> Option<Instant> {
         if let Some(at) = self.ended_at {

@@ -163,6 +163,11 @@ impl Reporter {
         }
     }
 
+    /// Bytes of output of a step so far.
+    pub fn output_bytes(&self, step: u32) -> u64 {
+        self.lock().steps.get(&step).map_or(0, |output| output.length)
+    }
+
     /// Sends what is left and ends the task. True when the control plane has confirmed it.
     pub fn finish(&self, status: TaskStatus, message: Option<String>) -> bool {
         loop {

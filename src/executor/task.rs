@@ -304,6 +304,7 @@ impl TaskRun {
                 exit_code: None,
                 signal: None,
                 message: None,
+                output_bytes: 0,
             },
         ]);
     }
@@ -344,6 +345,7 @@ impl TaskRun {
             exit_code: end.ended.map(|ended| ended.code),
             signal: end.ended.and_then(|ended| ended.signal),
             message: end.message.as_deref().map(|message| self.secrets.mask(message)),
+            output_bytes: self.reporter.output_bytes(step),
         });
     }
 
@@ -422,6 +424,10 @@ impl TaskRun {
                 for running in &mut self.background {
                     running.take(message);
                 }
+                while let Some(at) = self.background.iter().position(Running::is_complete) {
+                    let running = self.background.remove(at);
+                    self.close_background(&running);
+                }
             }
         }
     }
@@ -436,42 +442,42 @@ impl TaskRun {
         self.stopped().is_some()
     }
 
-    /// Ends background steps: those that ended by themselves keep their status, the others are stopped.
+    /// Stops the background steps that still run.
     fn end_background(&mut self) {
         self.stopped();
-        let still_running: Vec<u32> =
-            self.background.iter().filter(|r| r.ended.is_none()).map(|r| r.step).collect();
         loop {
             let now = Instant::now();
             for running in &mut self.background {
                 running.terminate(now);
                 running.escalate(now);
             }
-            if self.background.iter().all(|running| running.is_over(now)) {
-                break;
-            }
             let wake = self
                 .background
                 .iter()
-                .filter(|r| !r.is_over(now))
-                .filter_map(|r| r.next_deadline(None))
+                .filter(|running| !running.is_over(now))
+                .map(|running| running.next_deadline(None).unwrap_or(now + Duration::from_secs(1)))
                 .min();
-            self.receive(Some(wake.unwrap_or(now + Duration::from_secs(1))));
+            let Some(wake) = wake else { break };
+            self.receive(Some(wake));
         }
         for running in std::mem::take(&mut self.background) {
-            let by_itself = !still_running.contains(&running.step);
-            let end = match running.ended {
-                Some(ended) if by_itself && ended.code != 0 => {
-                    StepEnd { ended: Some(ended), ..exit_text(ended) }
-                }
-                ended => StepEnd { ended: ended.filter(|_| by_itself), ..StepEnd::success() },
-            };
-            if !by_itself {
-                running.log.note("[stopped: the job has ended]");
-            }
-            running.close();
-            self.finished(running.step, &end);
+            self.close_background(&running);
         }
+    }
+
+    /// Ends the record of a background step: one that was stopped is none that failed.
+    fn close_background(&self, running: &Running) {
+        let end = match running.ended {
+            Some(ended) if !running.was_stopped() && ended.code != 0 => {
+                StepEnd { ended: Some(ended), ..exit_text(ended) }
+            }
+            ended => StepEnd { ended: ended.filter(|_| !running.was_stopped()), ..StepEnd::success() },
+        };
+        if running.was_stopped() {
+            running.log.note("[stopped: the job has ended]");
+        }
+        running.close();
+        self.finished(running.step, &end);
     }
 
     /// Nothing survives a task.

@@ -56,6 +56,9 @@ pub enum EventKind {
         /// Why, in one line, secrets masked.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
+        /// Bytes of its output, which may still be on their way: watchers hear of the end after them.
+        #[serde(default)]
+        output_bytes: u64,
     },
 }
 

@@ -47,10 +47,11 @@ fn events_and_their_numbers() {
         exit_code: Some(-16_909_060),
         signal: Some(15),
         message: None,
+        output_bytes: 1_099_511_627_777,
     };
     same(
         &Event { number: 72_623_859_790_382_856, at_ms: 1_700_000_000_123, kind: finished },
-        r#"{"number":72623859790382856,"at_ms":1700000000123,"event":"step_finished","step":258,"status":"failed","exit_code":-16909060,"signal":15}"#,
+        r#"{"number":72623859790382856,"at_ms":1700000000123,"event":"step_finished","step":258,"status":"failed","exit_code":-16909060,"signal":15,"output_bytes":1099511627777}"#,
     );
     same(
         &EventsAnswer { next: 72_623_859_790_382_857, cancel: false },

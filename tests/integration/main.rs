@@ -26,6 +26,9 @@ mod repositories;
 // Variables and contexts: sealed, handed out, masked.
 #[cfg(feature = "server")]
 mod secrets;
+// Scenario folders: what `runlet exec` shows and leaves.
+#[cfg(feature = "server")]
+mod scenarios;
 // The control plane with real machine runners.
 #[cfg(feature = "server")]
 mod server;

@@ -267,11 +267,12 @@ fn store_events(
                 )?
                 .execute(params![id, step, index, name, kind, command, attempt, max_auto_reruns, background, StepState::Running, event.at_ms as i64])?;
             }
-            EventKind::StepFinished { step, status, exit_code, signal, message } => {
+            EventKind::StepFinished { step, status, exit_code, signal, message, output_bytes } => {
                 tx.prepare_cached(
-                    "UPDATE steps SET status = ?3, exit_code = ?4, signal = ?5, message = ?6, ended_at_ms = ?7 WHERE task_id = ?1 AND step = ?2",
+                    "UPDATE steps SET status = ?3, exit_code = ?4, signal = ?5, message = ?6, ended_at_ms = ?7, output_bytes = ?8
+                     WHERE task_id = ?1 AND step = ?2",
                 )?
-                .execute(params![id, step, StepState::from(*status), exit_code, signal, message, event.at_ms as i64])?;
+                .execute(params![id, step, StepState::from(*status), exit_code, signal, message, event.at_ms as i64, output_bytes])?;
             }
         }
     }

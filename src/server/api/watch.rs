@@ -14,7 +14,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use base64::Engine;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 
 /// Most bytes of output in one event.
@@ -56,6 +56,8 @@ struct StepOutput {
     job: String,
     execution: u32,
     step: u32,
+    /// Bytes to tell before its end is told; none when the task is over and nothing more comes.
+    awaited: u64,
 }
 
 async fn tell(state: Shared, pipeline: String, sender: tokio::sync::mpsc::Sender<Bytes>) {
@@ -65,7 +67,12 @@ async fn tell(state: Shared, pipeline: String, sender: tokio::sync::mpsc::Sender
         changes.mark_unchanged();
         let id = pipeline.clone();
         let Ok((events, outputs, ended)) = state.store.read(move |c| snapshot(c, &id)).await else { return };
+        // Tasks whose output is still on its way: what comes after it in them is told after it.
+        let mut waiting: HashSet<String> = HashSet::new();
         for (key, event) in events {
+            if outputs.get(&key).is_some_and(|output| waiting.contains(&output.task)) {
+                continue;
+            }
             // Every step is told to run before its output, and to have ended after it, even one that did
             // both since the last look.
             if let Some(output) = outputs.get(&key) {
@@ -74,8 +81,13 @@ async fn tell(state: Shared, pipeline: String, sender: tokio::sync::mpsc::Sender
                 {
                     return;
                 }
-                if send_output(&state, &sender, &mut told, output).await.is_err() {
-                    return;
+                match send_output(&state, &sender, &mut told, output).await {
+                    Err(()) => return,
+                    Ok(sent) if is_end(&event) && sent < output.awaited => {
+                        waiting.insert(output.task.clone());
+                        continue;
+                    }
+                    Ok(_) => {}
                 }
             }
             if !send(&sender, &mut told, key, event).await {
@@ -133,12 +145,13 @@ async fn send(
     sent
 }
 
+/// Tells what there is of the output of a step. Returns how much was told in all.
 async fn send_output(
     state: &Shared,
     sender: &tokio::sync::mpsc::Sender<Bytes>,
     told: &mut Told,
     output: &StepOutput,
-) -> Result<(), ()> {
+) -> Result<u64, ()> {
     let key = (output.task.clone(), output.step);
     let task = TaskId::new(output.task.clone()).map_err(|_| ())?;
     loop {
@@ -146,7 +159,7 @@ async fn send_output(
         let (blobs, id, step) = (state.blobs.clone(), task.clone(), output.step);
         let bytes = blocking(move || blobs.read_output(&id, step, offset, CHUNK)).await.map_err(|_| ())?;
         if bytes.is_empty() {
-            return Ok(());
+            return Ok(offset);
         }
         told.offsets.insert(key.clone(), offset + bytes.len() as u64);
         let event = WatchEvent::Output {
@@ -203,7 +216,8 @@ fn snapshot(c: &Connection, pipeline: &str) -> Result<Snapshot, Error> {
     }
     let mut query = c.prepare_cached(
         "SELECT t.id, t.job_id, t.node_index, s.step, s.name, s.kind, s.status, s.exit_code, s.attempt, s.background,
-            s.started_at_ms, s.ended_at_ms, s.message
+            s.started_at_ms, s.ended_at_ms, s.message,
+            CASE WHEN t.stopped_at_ms IS NULL THEN coalesce(s.output_bytes, 0) ELSE 0 END
          FROM steps s JOIN tasks t ON t.id = s.task_id WHERE t.pipeline_id = ?1 AND t.status <> 'retried' ORDER BY t.seq, s.step",
     )?;
     let mut rows = query.query([pipeline])?;
@@ -228,7 +242,7 @@ fn snapshot(c: &Connection, pipeline: &str) -> Result<Snapshot, Error> {
         };
         let key = format!("{task}/{step}");
         steps.push((key.clone(), event));
-        outputs.insert(key, StepOutput { task, job: job_id, execution, step });
+        outputs.insert(key, StepOutput { task, job: job_id, execution, step, awaited: row.get(13)? });
     }
     // Ends of steps are told before the ends of their jobs.
     let (job_ends, mut all): (Vec<_>, Vec<_>) = events.into_iter().partition(|(_, event)| is_end(event));

@@ -247,7 +247,7 @@ CREATE TABLE steps (
     message         TEXT,
     started_at_ms   INTEGER NOT NULL,
     ended_at_ms     INTEGER,
-    output_bytes    INTEGER,                -- known once the task has ended; until then ask the blobs
+    output_bytes    INTEGER,                -- of the whole output, once the step has ended; it may still be coming
     PRIMARY KEY (task_id, step)
 ) STRICT, WITHOUT ROWID;
 

@@ -1,0 +1,141 @@
+//! Scenario folders under `tests/scenarios/run/`: each is a config that `runlet exec` runs, and what it
+//! must show and leave.
+//!
+//! - `config.yml` becomes `.circleci/config.yml`; what is in `files/` is copied beside it;
+//! - `args`: arguments, one a line; `env`: `NAME=VALUE` lines for the environment of the program;
+//! - `expected`: exit code, the whole terminal, and every file that is left. Times, identifiers and
+//!   folders are replaced by words, nothing else is.
+//!
+//! `RUNLET_BLESS=1` rewrites `expected`. Whoever does that reads the difference against the rules: an
+//! expectation that repeats what the program does proves nothing.
+
+use regex::Regex;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+fn scenarios() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios/run");
+    let mut found: Vec<PathBuf> = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    found.sort();
+    found
+}
+
+fn lines(path: &Path) -> Vec<String> {
+    fs::read_to_string(path).map(|text| text.lines().map(str::to_owned).collect()).unwrap_or_default()
+}
+
+/// What varies from run to run, as words.
+fn steady(text: &str, place: &Path) -> String {
+    let mut text = text.replace(&*place.to_string_lossy(), "PLACE");
+    for (pattern, word) in [
+        (r"/\S*/runlet-exec-[0-9a-f-]{36}", "PRIVATE"),
+        (r"/\S*/runlet-task-[0-9a-f-]{36}", "SCRATCH"),
+        (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
+        (r"\b[0-9a-f]{40}\b", "REVISION"),
+        (r"\b[0-9]+\.[0-9]s\b", "TIME"),
+        (r"  TIME *\n", "  TIME\n"),
+        (r"pid [0-9]+", "pid PID"),
+        // Where a line without end is broken depends on how it arrived.
+        (r"(?:x{1000,}\n)+(?:x+\n)?", "LONG LINE\n"),
+        (r"PRIVATE/work-[0-9]+", "PRIVATE/work"),
+    ] {
+        text = Regex::new(pattern).unwrap().replace_all(&text, word).into_owned();
+    }
+    text
+}
+
+/// Every file below `folder`, with its text where that is short.
+fn left(folder: &Path, prefix: &str, out: &mut String) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    let mut entries: Vec<_> = entries.map(|entry| entry.unwrap()).collect();
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        if entry.file_type().unwrap().is_dir() {
+            left(&entry.path(), &format!("{name}/"), out);
+        } else if name != ".gitignore" {
+            let bytes = fs::read(entry.path()).unwrap();
+            match std::str::from_utf8(&bytes) {
+                Ok(text) if bytes.len() <= 400 => writeln!(out, "{name}: {text:?}").unwrap(),
+                _ => writeln!(out, "{name}: {} bytes", bytes.len()).unwrap(),
+            }
+        }
+    }
+}
+
+/// Runs one scenario; what came of it.
+fn run(scenario: &Path) -> String {
+    let place = tempfile::tempdir().unwrap();
+    let repository = place.path().join("repository");
+    fs::create_dir_all(repository.join(".circleci")).unwrap();
+    fs::copy(scenario.join("config.yml"), repository.join(".circleci/config.yml")).unwrap();
+    if scenario.join("files").is_dir() {
+        let copied = Command::new("cp").arg("-R").arg(scenario.join("files/.")).arg(&repository).status();
+        assert!(copied.unwrap().success());
+    }
+    let home = place.path().join("home");
+    fs::create_dir(&home).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_runlet"));
+    command.arg("exec").arg(&repository).args(lines(&scenario.join("args")));
+    command.env_clear().env("HOME", &home).env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LANG", "C.UTF-8");
+    for line in lines(&scenario.join("env")) {
+        let (name, value) = line.split_once('=').unwrap();
+        command.env(name, value);
+    }
+    // One pipe for both, as a terminal has them.
+    let (reader, writer) = std::io::pipe().unwrap();
+    command.stdin(Stdio::null()).stdout(writer.try_clone().unwrap()).stderr(writer);
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut { reader }, &mut bytes).unwrap();
+    let code = child.wait().unwrap().code();
+    let mut text = format!("exit {}\n", code.map_or("by a signal".to_owned(), |code| code.to_string()));
+    text.push_str(&steady(&String::from_utf8_lossy(&bytes), place.path()));
+    let mut files = String::new();
+    left(&repository.join(".runlet"), "", &mut files);
+    if !files.is_empty() {
+        text.push_str("--- left\n");
+        text.push_str(&steady(&files, place.path()));
+    }
+    text
+}
+
+#[test]
+fn every_scenario_shows_and_leaves_what_it_says() {
+    let bless = std::env::var_os("RUNLET_BLESS").is_some();
+    let only = std::env::var("RUNLET_SCENARIO").ok();
+    let wanted = |path: &PathBuf| {
+        only.as_ref().is_none_or(|only| path.file_name().is_some_and(|name| name.to_string_lossy() == **only))
+    };
+    let all: Vec<PathBuf> = scenarios().into_iter().filter(wanted).collect();
+    assert!(!all.is_empty(), "there is no scenario");
+    // Each has a control plane and runners of its own; a few at a time.
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let failures = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while let Some(scenario) = all.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                    let actual = run(scenario);
+                    let file = scenario.join("expected");
+                    if bless {
+                        fs::write(&file, &actual).unwrap();
+                    }
+                    let expected = fs::read_to_string(&file).unwrap_or_default();
+                    if actual != expected {
+                        let name = scenario.file_name().unwrap().to_string_lossy();
+                        let head = |text: &str| text.chars().take(4000).collect::<String>();
+                        let (wanted, got) = (head(&expected), head(&actual));
+                        let failure = format!("=== {name}\n--- expected\n{wanted}--- got\n{got}");
+                        failures.lock().unwrap().push(failure);
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().unwrap();
+    assert!(failures.is_empty(), "{} of {} scenarios:\n{}", failures.len(), all.len(), failures.join("\n"));
+}
