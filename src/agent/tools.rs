@@ -5,6 +5,11 @@ use super::settings::Settings;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+/// Links made by this process.
+static LINKS: AtomicU64 = AtomicU64::new(0);
 
 /// The names under which steps call this program.
 const NAMES: [&str; 2] = ["circleci-agent", "circleci"];
@@ -36,10 +41,18 @@ fn link(program: &Path, path: &Path) -> std::io::Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(_) => return Err(std::io::Error::other(format!("`{}` is not a link", path.display()))),
     }
-    let temporary = path.with_extension(format!("new-{}", std::process::id()));
-    let _ = fs::remove_file(&temporary);
+    // A name that is nobody else's: several runners may start at once, in one process or in many, also
+    // in containers that share this directory and number their processes alike.
+    let temporary = path.with_extension(format!(
+        "new-{}-{:x}-{}",
+        std::process::id(),
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos()),
+        LINKS.fetch_add(1, Ordering::Relaxed)
+    ));
     std::os::unix::fs::symlink(program, &temporary)?;
-    fs::rename(&temporary, path)
+    fs::rename(&temporary, path).inspect_err(|_| {
+        let _ = fs::remove_file(&temporary);
+    })
 }
 
 #[cfg(test)]
@@ -58,5 +71,22 @@ mod tests {
         fs::write(&path, "another product").unwrap();
         assert!(link(Path::new("/new"), &path).is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), "another product");
+    }
+
+    #[test]
+    fn runners_that_start_together_share_one_directory() {
+        for _ in 0..20 {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("circleci");
+            std::thread::scope(|scope| {
+                for n in 0..8 {
+                    let path = &path;
+                    let program = PathBuf::from(format!("/program-{}", n % 2));
+                    scope.spawn(move || link(&program, path).unwrap());
+                }
+            });
+            assert!(fs::read_link(&path).unwrap().starts_with("/"));
+            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "temporary links stayed");
+        }
     }
 }

@@ -195,9 +195,7 @@ fn watch(
         let _ = out.write_all(&text).and_then(|()| out.flush());
         drop(out);
         let held = screen.workflow_statuses().next().is_some()
-            && screen
-                .workflow_statuses()
-                .all(|status| matches!(status, "on_hold" | "success" | "failed" | "canceled"))
+            && screen.workflow_statuses().all(|status| !matches!(status, "running" | "queued" | "failing"))
             && screen.workflow_statuses().any(|status| status == "on_hold");
         if ended || held || interrupts.count() > 1 {
             return Ok(screen);

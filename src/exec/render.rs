@@ -4,7 +4,7 @@
 //! progress line at the bottom; elsewhere the lines are plain and nothing is ever redrawn.
 
 use crate::protocol::WatchEvent;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A line that is still without its end is written out at this length, in bytes.
 const LONGEST_LINE: usize = 64 * 1024;
@@ -24,7 +24,10 @@ pub(super) struct Screen {
     jobs: BTreeMap<String, JobView>,
     steps: BTreeMap<(String, u32, u32), StepView>,
     order: Vec<String>,
-    workflows: BTreeMap<String, (String, String)>,
+    /// Status by id.
+    workflows: BTreeMap<String, String>,
+    /// Workflows that were run again: what became of them no longer counts.
+    superseded: BTreeSet<String>,
     progress_drawn: bool,
     out: Vec<u8>,
 }
@@ -42,6 +45,7 @@ pub(super) struct JobView {
     pub ended_at_ms: Option<u64>,
     /// Why it ended this way.
     pub message: Option<String>,
+    workflow_id: String,
     nodes: u32,
 }
 
@@ -73,19 +77,22 @@ impl Screen {
             steps: BTreeMap::new(),
             order: Vec::new(),
             workflows: BTreeMap::new(),
+            superseded: BTreeSet::new(),
             progress_drawn: false,
             out: Vec::new(),
         }
     }
 
-    /// Jobs in order of appearance, as `(id, view)`.
+    /// Jobs of the workflows that count, in order of appearance, as `(id, view)`.
     pub(super) fn jobs(&self) -> impl Iterator<Item = (&str, &JobView)> {
-        self.order.iter().filter_map(|id| Some((id.as_str(), self.jobs.get(id)?)))
+        let all = self.order.iter().filter_map(|id| Some((id.as_str(), self.jobs.get(id)?)));
+        all.filter(|(_, job)| !self.superseded.contains(&job.workflow_id))
     }
 
-    /// Workflow statuses.
+    /// Statuses of the workflows that count: those that were not run again.
     pub(super) fn workflow_statuses(&self) -> impl Iterator<Item = &str> {
-        self.workflows.values().map(|(_, status)| status.as_str())
+        let counts = |(id, _): &(&String, &String)| !self.superseded.contains(*id);
+        self.workflows.iter().filter(counts).map(|(_, status)| status.as_str())
     }
 
     /// Ids of the workflows.
@@ -96,16 +103,18 @@ impl Screen {
     /// Takes one event in; `output` is the decoded data of an output event.
     pub(super) fn event(&mut self, event: WatchEvent, output: &[u8]) {
         match event {
-            WatchEvent::Workflow { id, name, status } => {
-                self.workflows.insert(id, (name, status));
+            WatchEvent::Workflow { id, status, rerun_of, .. } => {
+                self.workflows.insert(id, status);
+                self.superseded.extend(rerun_of);
             }
-            WatchEvent::Job { id, name, status, started_at_ms, ended_at_ms, message, .. } => {
+            WatchEvent::Job { id, workflow_id, name, status, started_at_ms, ended_at_ms, message } => {
                 if !self.jobs.contains_key(&id) {
                     self.order.push(id.clone());
                 }
                 let view = self.jobs.entry(id.clone()).or_default();
                 let changed = view.status != status;
                 view.name = name;
+                view.workflow_id = workflow_id;
                 view.status = status;
                 view.started_at_ms = started_at_ms;
                 view.ended_at_ms = ended_at_ms;

@@ -18,6 +18,9 @@ pub enum WatchEvent {
         name: String,
         /// `running`, `success`, `failed`, `on_hold`, ... as in API v2.
         status: String,
+        /// The workflow that this one runs again, whose result no longer counts.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rerun_of: Option<String>,
     },
     /// A job appeared or changed.
     Job {

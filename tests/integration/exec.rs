@@ -244,3 +244,24 @@ fn contexts_are_empty_and_said_to_be() {
     );
     exec(folder.path(), &[]).exits(0).says("contexts are empty here (deploy, org-global)").says("<>");
 }
+
+#[test]
+fn a_workflow_that_reruns_by_itself_counts_by_its_last_result() {
+    let tries = tempfile::NamedTempFile::new().unwrap();
+    let folder = folder(&format!(
+        "version: 2.1
+jobs:
+  first: {{machine: true, steps: [{{run: 'true'}}]}}
+  second: {{machine: true, steps: [{{run: 'echo x >> {0}; test $(wc -l < {0}) -ge 3'}}]}}
+workflows:
+  w:
+    max_auto_reruns: 3
+    jobs: [first, {{second: {{requires: [first]}}}}]
+",
+        tries.path().display()
+    ));
+    let ran = exec(folder.path(), &[]).exits(0);
+    assert_eq!(fs::read_to_string(tries.path()).unwrap().lines().count(), 3);
+    let table = &ran.text[ran.text.rfind("\njob").unwrap()..];
+    assert_eq!(table.matches("second").count(), 1, "only the last try is in the summary: {table}");
+}

@@ -171,13 +171,14 @@ fn snapshot(c: &Connection, pipeline: &str) -> Result<Snapshot, Error> {
     let mut events = Vec::new();
     let mut ended = true;
     let mut query = c.prepare_cached(
-        "SELECT id, name, status, stopped_at_ms FROM workflows WHERE pipeline_id = ?1 ORDER BY position",
+        "SELECT id, name, status, stopped_at_ms, rerun_of FROM workflows WHERE pipeline_id = ?1 ORDER BY position",
     )?;
     let mut rows = query.query([pipeline])?;
     while let Some(row) = rows.next()? {
         ended &= row.get::<_, Option<i64>>(3)?.is_some();
         let id: String = row.get(0)?;
-        events.push((id.clone(), WatchEvent::Workflow { id, name: row.get(1)?, status: row.get(2)? }));
+        let (name, status, rerun_of) = (row.get(1)?, row.get(2)?, row.get(4)?);
+        events.push((id.clone(), WatchEvent::Workflow { id, name, status, rerun_of }));
     }
     let mut query = c.prepare_cached(
         "SELECT j.id, j.workflow_id, j.name, j.status, j.started_at_ms, j.stopped_at_ms,
