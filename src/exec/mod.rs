@@ -12,20 +12,21 @@ use crate::agent::{Level, Stop};
 use crate::cli::{Failure, Outcome, exit};
 use crate::http::{Body, Client, Endpoint, Request};
 use crate::protocol::{Secret, WatchEvent};
+use crate::server::api::watch::Told;
 use crate::server::pipelines::{Only, Revision, Trigger};
 use crate::server::store::status::PipelineState;
-use crate::server::{self, Running, ServerOptions};
-use base64::Engine;
+use crate::server::{self, Running, ServerOptions, WatchEnded, Watcher};
 use options::Options;
 use render::{Screen, Style};
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+/// This much text is drawn at once at most, about.
+const DRAW_BYTES: usize = 4 * 1024 * 1024;
 /// The class that everything runs in.
 const CLASS: &str = "runlet/exec";
 
@@ -123,8 +124,8 @@ fn run(
         });
     }
     let client = Client::new(&Endpoint { url: running.url.clone(), ..Endpoint::default() });
-    let client = Arc::new(client.map_err(|e| Failure::new(e.to_string()))?);
-    let screen = watch(options, &client, person, &created.id, interrupts)?;
+    let client = client.map_err(|e| Failure::new(e.to_string()))?;
+    let screen = watch(options, &client, person, running.watch(&created.id), interrupts)?;
     if interrupts.count() > 1 {
         return Ok(exit::INTERRUPTED);
     }
@@ -149,18 +150,12 @@ fn run(
     Ok(if good || waits && screen.jobs().all(|(_, job)| !job.failed()) { exit::OK } else { exit::FAILED })
 }
 
-/// What the watching loop waits for.
-enum Wake {
-    Event(WatchEvent),
-    Closed(String),
-}
-
 /// Draws the pipeline until it has ended, waits for a person, or was interrupted for good.
 fn watch(
     options: &Options,
-    client: &Arc<Client>,
+    client: &Client,
     person: &Secret,
-    pipeline: &str,
+    mut watcher: Watcher,
     interrupts: &Interrupts,
 ) -> Result<Screen, Failure> {
     let terminal = std::io::stdout().is_terminal()
@@ -169,25 +164,17 @@ fn watch(
         && std::env::var("TERM").is_ok_and(|term| term != "dumb");
     let width = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(80);
     let mut screen = Screen::new(Style { terminal, width });
-    let events = listen(client, person, pipeline)?;
     let mut told_interrupts = 0;
     loop {
-        let wake = events.recv_timeout(Duration::from_millis(200));
+        let mut next = watcher.next(Duration::from_millis(200)).map_err(|WatchEnded| {
+            Failure::new("lost sight of the pipeline: its control plane has stopped")
+        })?;
         let mut ended = false;
-        match wake {
-            Ok(Wake::Event(WatchEvent::End)) => ended = true,
-            Ok(Wake::Event(event)) => {
-                let output = match &event {
-                    WatchEvent::Output { data, .. } => {
-                        base64::engine::general_purpose::STANDARD.decode(data).unwrap_or_default()
-                    }
-                    _ => Vec::new(),
-                };
-                screen.event(event, &output);
-            }
-            Ok(Wake::Closed(why)) => return Err(Failure::new(format!("lost sight of the pipeline: {why}"))),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Err(Failure::new("lost sight of the pipeline")),
+        // What has gathered meanwhile is drawn in one go, unless it is very much.
+        while let Some(Told { event, output }) = next {
+            ended = event == WatchEvent::End;
+            screen.event(event, &output);
+            next = if ended || screen.pending() >= DRAW_BYTES { None } else { watcher.ready() };
         }
         let text = screen.take(server::state::now_ms());
         // A reader that has gone away does not stop the pipeline.
@@ -217,32 +204,6 @@ fn watch(
             }
         }
     }
-}
-
-/// Reads the event stream on a thread of its own.
-fn listen(client: &Arc<Client>, person: &Secret, pipeline: &str) -> Result<mpsc::Receiver<Wake>, Failure> {
-    let path = format!("/api/v3/runs/{pipeline}/events");
-    let stream = client.open(&path, person).map_err(|e| Failure::new(e.to_string()))?;
-    let (sender, receiver) = mpsc::sync_channel(256);
-    let read = move || {
-        for line in BufReader::new(stream).lines() {
-            let line = match line {
-                Ok(line) => line,
-                Err(error) => return sender.send(Wake::Closed(error.to_string())).is_ok(),
-            };
-            let Some(data) = line.strip_prefix("data: ") else { continue };
-            let Ok(event) = serde_json::from_str(data) else { continue };
-            if sender.send(Wake::Event(event)).is_err() {
-                return false;
-            }
-        }
-        sender.send(Wake::Closed("the stream has ended".to_owned())).is_ok()
-    };
-    std::thread::Builder::new()
-        .name("watch".into())
-        .spawn(read)
-        .map_err(|e| Failure::new(format!("failed to start a thread: {e}")))?;
-    Ok(receiver)
 }
 
 /// `gh/org/repo` from the origin when it says so, else a slug of this host.

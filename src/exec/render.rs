@@ -31,8 +31,6 @@ pub(super) struct Screen {
     progress_drawn: bool,
     /// The step record that the last line of each job and node belongs to.
     current: HashMap<(String, u32), u32>,
-    /// What stands before the lines of each job and node; empty when there is only one.
-    labels: HashMap<(String, u32), Vec<u8>>,
     out: Vec<u8>,
 }
 
@@ -60,6 +58,7 @@ struct StepView {
     status: String,
     started_at_ms: Option<u64>,
     partial: Vec<u8>,
+    bytes: u64,
     headed: bool,
 }
 
@@ -84,7 +83,6 @@ impl Screen {
             superseded: BTreeSet::new(),
             progress_drawn: false,
             current: HashMap::new(),
-            labels: HashMap::new(),
             out: Vec::new(),
         }
     }
@@ -116,7 +114,6 @@ impl Screen {
             WatchEvent::Job { id, workflow_id, name, status, started_at_ms, ended_at_ms, message } => {
                 if !self.jobs.contains_key(&id) {
                     self.order.push(id.clone());
-                    self.labels.clear();
                 }
                 let view = self.jobs.entry(id.clone()).or_default();
                 let changed = view.status != status;
@@ -146,7 +143,6 @@ impl Screen {
             } => {
                 if let Some(job) = self.jobs.get_mut(&job_id).filter(|job| job.nodes <= execution) {
                     job.nodes = execution + 1;
-                    self.labels.clear();
                 }
                 let key = (job_id, execution, step);
                 let view = self.steps.entry(key.clone()).or_default();
@@ -169,25 +165,21 @@ impl Screen {
                 if view.kind == "spinup_environment" {
                     return;
                 }
-                let mut partial = std::mem::take(&mut view.partial);
+                view.bytes += output.len() as u64;
+                let partial = std::mem::take(&mut view.partial);
                 self.resume(&key);
-                let mut rest = output;
-                if !partial.is_empty() {
-                    let Some(end) = rest.iter().position(|&b| b == b'\n') else {
-                        partial.extend_from_slice(rest);
-                        self.keep(&key, partial);
-                        return;
-                    };
-                    partial.extend_from_slice(&rest[..end]);
-                    self.output_line(&key, &partial);
-                    rest = &rest[end + 1..];
+                let rest = self.output(&key, partial, output);
+                if let Some(view) = self.steps.get_mut(&key) {
+                    view.partial = rest;
                 }
-                let whole = rest.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
-                self.output_lines(&key, &rest[..whole]);
-                self.keep(&key, rest[whole..].to_vec());
             }
             WatchEvent::End => {}
         }
+    }
+
+    /// Bytes of text that wait for [`Screen::take`].
+    pub(super) fn pending(&self) -> usize {
+        self.out.len()
     }
 
     /// The text since the last call, with the progress line redrawn below it.
@@ -241,20 +233,6 @@ impl Screen {
         self.line(id, 0, text.as_bytes());
     }
 
-    /// Keeps the beginning of a line until the rest comes, unless it grows too long.
-    fn keep(&mut self, key: &(String, u32, u32), mut partial: Vec<u8>) {
-        if partial.len() > LONGEST_LINE {
-            let whole = partial.len() - partial.len() % LONGEST_LINE;
-            for piece in partial[..whole].chunks(LONGEST_LINE) {
-                self.output_line(key, piece);
-            }
-            partial.drain(..whole);
-        }
-        if let Some(view) = self.steps.get_mut(key) {
-            view.partial = partial;
-        }
-    }
-
     /// Says which step the next line belongs to, when it is not the one of the line before.
     fn resume(&mut self, key: &(String, u32, u32)) {
         let node = (key.0.clone(), key.1);
@@ -291,13 +269,16 @@ impl Screen {
         let Some(view) = self.steps.get_mut(key) else { return };
         let partial = std::mem::take(&mut view.partial);
         let took = match (view.started_at_ms, ended) {
-            (Some(started), Some(ended)) => seconds(ended.saturating_sub(started)),
+            (Some(started), Some(ended)) => {
+                format!("{}{}", seconds(ended.saturating_sub(started)), much(view.bytes))
+            }
             _ => String::new(),
         };
         let (status, kind, name) = (view.status.clone(), view.kind.clone(), view.name.clone());
         self.resume(key);
         if !partial.is_empty() {
-            self.output_line(key, &partial);
+            let label = self.label(&key.0, key.1);
+            self.output_line(&label, &partial);
         }
         let text = match status.as_str() {
             "success" if kind == "spinup_environment" => return,
@@ -312,56 +293,74 @@ impl Screen {
         self.line(&key.0, key.1, text.as_bytes());
     }
 
-    /// Whole lines, each with its end.
-    fn output_lines(&mut self, key: &(String, u32, u32), lines: &[u8]) {
-        if !self.style.terminal && self.label(&key.0, key.1).is_empty() && !lines.contains(&b'\r') {
-            self.out.extend_from_slice(lines);
-            return;
+    /// Writes the whole lines of `partial` followed by `output`; returns what is left of the last one.
+    fn output(&mut self, key: &(String, u32, u32), mut partial: Vec<u8>, output: &[u8]) -> Vec<u8> {
+        let label = self.label(&key.0, key.1);
+        let mut rest = output;
+        if label.is_empty() && !self.style.terminal {
+            // Nothing is added to a line: everything up to the last end of a line goes out as it is.
+            if let Some(last) = memchr::memrchr(b'\n', rest) {
+                self.out.append(&mut partial);
+                self.out.extend_from_slice(&rest[..=last]);
+                rest = &rest[last + 1..];
+            }
+        } else {
+            while let Some(end) = memchr::memchr(b'\n', rest) {
+                if partial.is_empty() {
+                    self.output_line(&label, &rest[..end]);
+                } else {
+                    partial.extend_from_slice(&rest[..end]);
+                    self.output_line(&label, &partial);
+                    partial.clear();
+                }
+                rest = &rest[end + 1..];
+            }
         }
-        for line in lines.split_inclusive(|&b| b == b'\n') {
-            self.output_line(key, line.strip_suffix(b"\n").unwrap_or(line));
+        partial.extend_from_slice(rest);
+        let mut from = 0;
+        while partial.len() - from > LONGEST_LINE {
+            self.output_line(&label, &partial[from..from + LONGEST_LINE]);
+            from += LONGEST_LINE;
         }
+        partial.drain(..from);
+        partial
     }
 
-    fn output_line(&mut self, key: &(String, u32, u32), line: &[u8]) {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
+    fn output_line(&mut self, label: &[u8], line: &[u8]) {
         if self.style.terminal {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
             // A redrawn line ends as its last state; other control sequences would fight the progress line.
-            let last = line.rsplit(|&b| b == b'\r').next().unwrap_or(line);
-            let clean = only_colours(last);
-            self.line(&key.0, key.1, &clean);
+            let last = memchr::memrchr(b'\r', line).map_or(line, |at| &line[at + 1..]);
+            self.labelled(label, &only_colours(last));
         } else {
-            self.line(&key.0, key.1, line);
+            self.labelled(label, line);
         }
     }
 
     fn line(&mut self, id: &str, execution: u32, text: &[u8]) {
         let label = self.label(id, execution);
-        self.out.extend_from_slice(&label);
+        self.labelled(&label, text);
+    }
+
+    /// What stands before the lines of a job; empty when there is only one.
+    fn label(&self, id: &str, execution: u32) -> Vec<u8> {
+        if self.jobs.len() <= 1 && self.jobs.values().all(|job| job.nodes <= 1) {
+            return Vec::new();
+        }
+        let width = self.jobs.values().map(|job| job.name.chars().count()).max().unwrap_or(0).min(30);
+        let (name, nodes) = self.jobs.get(id).map_or(("?", 1), |job| (job.name.as_str(), job.nodes));
+        let label = if nodes > 1 { format!("{name}#{execution}") } else { name.to_owned() };
+        let colour = 34 + self.order.iter().position(|known| known == id).unwrap_or(0) % 3;
+        format!("{} ", self.paint(&colour.to_string(), &format!("{label:width$} |"))).into_bytes()
+    }
+
+    fn labelled(&mut self, label: &[u8], text: &[u8]) {
+        self.out.extend_from_slice(label);
         self.out.extend_from_slice(text);
-        if self.style.terminal && text.contains(&0x1b) {
+        if self.style.terminal && memchr::memchr(0x1b, text).is_some() {
             self.out.extend_from_slice(b"\x1b[0m");
         }
         self.out.push(b'\n');
-    }
-
-    /// What stands before each line of a node.
-    fn label(&mut self, id: &str, execution: u32) -> Vec<u8> {
-        let key = (id.to_owned(), execution);
-        if let Some(label) = self.labels.get(&key) {
-            return label.clone();
-        }
-        let mut label = Vec::new();
-        if self.jobs.len() > 1 || self.jobs.values().any(|job| job.nodes > 1) {
-            let width = self.jobs.values().map(|job| job.name.chars().count()).max().unwrap_or(0).min(30);
-            let (name, nodes) = self.jobs.get(id).map_or(("?", 1), |job| (job.name.as_str(), job.nodes));
-            let text = if nodes > 1 { format!("{name}#{execution}") } else { name.to_owned() };
-            let colour = 34 + self.order.iter().position(|known| known == id).unwrap_or(0) % 3;
-            label = self.paint(&colour.to_string(), &format!("{text:width$} |")).into_bytes();
-            label.push(b' ');
-        }
-        self.labels.insert(key, label.clone());
-        label
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
@@ -375,6 +374,14 @@ pub(super) fn seconds(ms: u64) -> String {
         format!("{}m{}s", ms / 60_000, ms / 1000 % 60)
     } else {
         format!("{}.{}s", ms / 1000, ms / 100 % 10)
+    }
+}
+
+/// How much a step wrote, when that is remarkable.
+fn much(bytes: u64) -> String {
+    match bytes >> 20 {
+        0 => String::new(),
+        mib => format!(", {mib} MiB of output"),
     }
 }
 
@@ -500,7 +507,13 @@ mod tests {
         for _ in 0..3 {
             output(&mut screen, "a", &vec![b'x'; LONGEST_LINE]);
         }
-        assert!(screen.take(0).len() > LONGEST_LINE);
+        screen.event(step("a", "success", Some(0)), b"");
+        let text = text(&mut screen);
+        assert!(text.len() > 3 * LONGEST_LINE && text.ends_with("  ok 0.4s\n"));
+        output(&mut screen, "a", &vec![b'x'; 2 << 20]);
+        screen.event(step("a", "failed", Some(1)), b"");
+        let text = self::text(&mut screen);
+        assert!(text.ends_with("with exit code 1 after 0.4s, 2 MiB of output\n"));
         assert!(screen.steps.values().all(|step| step.partial.len() <= LONGEST_LINE));
     }
 }

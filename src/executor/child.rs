@@ -79,7 +79,7 @@ impl Running {
         let (log, sender) = (log.clone(), messages.clone());
         let drain = move || {
             let mut reader = reader;
-            let mut buffer = vec![0; 64 * 1024];
+            let mut buffer = vec![0; process::PIPE_BYTES];
             loop {
                 match reader.read(&mut buffer) {
                     Ok(0) => break,

@@ -12,6 +12,9 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+/// How much output the system holds between a child and its reader.
+pub const PIPE_BYTES: usize = 256 * 1024;
+
 /// A started child.
 #[derive(Debug)]
 pub struct Process {
@@ -31,6 +34,8 @@ pub struct Ended {
 /// Starts `command` in a process group of its own, with no input. Returns the reading end of its output.
 pub fn start(mut command: Command) -> io::Result<(Process, File)> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    // Fewer and larger reads from a step that prints much; a system that refuses keeps its default.
+    let _ = rustix::pipe::fcntl_setpipe_size(&writer, PIPE_BYTES);
     let second = writer.try_clone()?;
     command.stdin(nothing()?).stdout(writer).stderr(second).process_group(0);
     let child = command.spawn()?;

@@ -12,6 +12,9 @@ const MASK: &[u8] = b"****";
 /// Shorter values would mask ordinary text everywhere.
 const SHORTEST_SECRET: usize = 4;
 
+/// A word of ones in every byte.
+const ONES: u64 = 0x0101_0101_0101_0101;
+
 /// The secrets to look for. Shared by the streams of a task.
 #[derive(Clone, Default)]
 pub struct Secrets {
@@ -56,6 +59,8 @@ pub struct Redactor {
     secrets: Secrets,
     /// `true` for bytes that begin a secret.
     begins: [bool; 256],
+    /// The same bytes, each repeated in a word, when they are few.
+    few: Option<Vec<u64>>,
     /// Bytes that are not decided yet.
     held: Vec<u8>,
     /// The first bytes of `held` that belong to a stretch whose mask was written.
@@ -69,7 +74,28 @@ impl Redactor {
         for pattern in &secrets.patterns {
             begins[usize::from(pattern[0])] = true;
         }
-        Self { secrets, begins, held: Vec::new(), masked: 0 }
+        let bytes = (0..=255u8).filter(|&byte| begins[usize::from(byte)]);
+        let words: Vec<u64> = bytes.map(|byte| u64::from(byte) * ONES).collect();
+        let few = (words.len() <= 4).then_some(words);
+        Self { secrets, begins, few, held: Vec::new(), masked: 0 }
+    }
+
+    /// How many of the first bytes begin no secret.
+    fn plain(&self, bytes: &[u8]) -> usize {
+        let mut from = 0;
+        if let Some(few) = &self.few {
+            // Eight bytes at a time: a byte of `x` is zero where the byte looked for stands.
+            let has_zero = |x: u64| x.wrapping_sub(ONES) & !x & (ONES << 7) != 0;
+            for chunk in bytes.chunks_exact(8) {
+                let word = u64::from_le_bytes(chunk.try_into().unwrap_or_default());
+                if few.iter().any(|byte| has_zero(word ^ byte)) {
+                    break;
+                }
+                from += 8;
+            }
+        }
+        let rest = bytes[from..].iter().position(|&byte| self.begins[usize::from(byte)]);
+        rest.map_or(bytes.len(), |at| from + at)
     }
 
     /// Takes the next piece and appends what is decided to `out`.
@@ -94,8 +120,7 @@ impl Redactor {
         while at < held.len() {
             if at >= mask_end {
                 // The common case: a run of bytes that begin no secret.
-                let plain = held[at..].iter().position(|&b| self.begins[usize::from(b)]);
-                let plain = plain.unwrap_or(held.len() - at);
+                let plain = self.plain(&held[at..]);
                 if plain > 0 {
                     out.extend_from_slice(&held[at..at + plain]);
                     at += plain;
@@ -168,8 +193,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_split_gives_what_the_whole_text_gives(
-            values in proptest::collection::vec("[ab]{4,7}", 1..4),
-            text in "[abc]{0,60}",
+            values in proptest::collection::vec("[abcdef]?[ab]{4,6}", 1..6),
+            text in "[abcdefx]{0,9}[abc]{0,60}[x]{0,20}[abcdefx]{0,30}",
             cuts in proptest::collection::vec(1usize..9, 0..30),
         ) {
             let values: Vec<&str> = values.iter().map(String::as_str).collect();

@@ -49,16 +49,18 @@ fn io_error(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
 #[derive(Clone, Debug)]
 pub struct Blobs {
     root: PathBuf,
+    durable: bool,
 }
 
 impl Blobs {
-    /// Opens the folder, creating it when it is missing.
-    pub fn open(root: &Path) -> Result<Self, Error> {
+    /// Opens the folder, creating it when it is missing. `durable` waits for the disk before bytes are
+    /// confirmed.
+    pub fn open(root: &Path, durable: bool) -> Result<Self, Error> {
         for name in ["output", "partial", "objects"] {
             let folder = root.join(name);
             fs::create_dir_all(&folder).map_err(io_error(&folder))?;
         }
-        Ok(Self { root: root.to_owned() })
+        Ok(Self { root: root.to_owned(), durable })
     }
 
     fn output_path(&self, task: &TaskId, step: u32) -> PathBuf {
@@ -144,7 +146,9 @@ impl Blobs {
             return Ok(None);
         }
         let mut file = File::open(&path).map_err(io_error(&path))?;
-        file.sync_data().map_err(io_error(&path))?;
+        if self.durable {
+            file.sync_data().map_err(io_error(&path))?;
+        }
         if stored == length && digest(&mut file).map_err(io_error(&path))? == sha256 {
             return Ok(None);
         }
@@ -212,7 +216,9 @@ impl Blobs {
                 let _ = fs::remove_file(&path);
                 return Err(Error::Checksum);
             }
-            whole.sync_all().map_err(&fail)?;
+            if self.durable {
+                whole.sync_all().map_err(&fail)?;
+            }
             if let Some(folder) = object.parent() {
                 fs::create_dir_all(folder).map_err(&fail)?;
                 fs::rename(&path, &object).map_err(&fail)?;
@@ -263,7 +269,7 @@ mod tests {
 
     fn blobs() -> (tempfile::TempDir, Blobs, TaskId) {
         let dir = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(dir.path()).unwrap();
+        let blobs = Blobs::open(dir.path(), true).unwrap();
         (dir, blobs, TaskId::new("t").unwrap())
     }
 

@@ -6,12 +6,22 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 
+/// How often what watchers see has changed. Output is counted apart: it comes often, and the store knows
+/// nothing of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Version {
+    /// Anything in the store.
+    pub state: u64,
+    /// Output of steps.
+    pub output: u64,
+}
+
 /// Shared by all handlers.
 #[derive(Default)]
 pub struct Hub {
     classes: Mutex<HashMap<String, Arc<Notify>>>,
     tasks: Mutex<HashMap<TaskId, Arc<Notify>>>,
-    pipelines: Mutex<HashMap<String, watch::Sender<u64>>>,
+    pipelines: Mutex<HashMap<String, watch::Sender<Version>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -38,7 +48,14 @@ impl Hub {
     /// Something that watchers of the pipeline see has changed.
     pub fn changed(&self, pipeline: &str) {
         if let Some(sender) = lock(&self.pipelines).get(pipeline) {
-            sender.send_modify(|version| *version += 1);
+            sender.send_modify(|version| version.state += 1);
+        }
+    }
+
+    /// A running step of the pipeline has written more.
+    pub fn wrote(&self, pipeline: &str) {
+        if let Some(sender) = lock(&self.pipelines).get(pipeline) {
+            sender.send_modify(|version| version.output += 1);
         }
     }
 
@@ -58,9 +75,12 @@ impl Hub {
     }
 
     /// Sees every change of the pipeline from now on.
-    pub fn watch(&self, pipeline: &str) -> watch::Receiver<u64> {
+    pub fn watch(&self, pipeline: &str) -> watch::Receiver<Version> {
         let mut pipelines = lock(&self.pipelines);
         pipelines.retain(|_, sender| sender.receiver_count() > 0);
-        pipelines.entry(pipeline.to_owned()).or_insert_with(|| watch::channel(0).0).subscribe()
+        pipelines
+            .entry(pipeline.to_owned())
+            .or_insert_with(|| watch::channel(Version::default()).0)
+            .subscribe()
     }
 }

@@ -26,4 +26,4 @@ pub mod triggers;
 pub mod variables;
 
 pub use command::command;
-pub use running::{Running, ServerOptions, start};
+pub use running::{Running, ServerOptions, WatchEnded, Watcher, start};

@@ -1,5 +1,6 @@
 //! A control plane in this process: started, used from synchronous code, stopped.
 
+use super::api::watch::{self, Told};
 use super::blobs::{Blobs, write_private};
 use super::flow::{self, Routing};
 use super::hub::Hub;
@@ -113,8 +114,8 @@ pub fn start(options: ServerOptions) -> Result<Running, String> {
         announce.committed(effects)
     })
     .map_err(store_error)?;
-    let blobs =
-        Blobs::open(&options.data).map_err(|e| format!("failed to open the blobs in `{shown}`: {e}"))?;
+    let blobs = Blobs::open(&options.data, options.durable)
+        .map_err(|e| format!("failed to open the blobs in `{shown}`: {e}"))?;
     let key = options.secrets_key.clone().unwrap_or_else(|| options.data.join("secrets.key"));
     let sealer = store.read_blocking(|c| Ok(secrets::open_key(&key, c))).map_err(store_error)??;
     let settings = Settings {
@@ -232,6 +233,13 @@ impl Running {
         self.runtime.block_on(pipelines::create(&self.state, trigger)).map_err(|e| e.to_string())
     }
 
+    /// Watches a pipeline from within this process: no encoding, and large pieces of output.
+    pub fn watch(&self, pipeline: &str) -> Watcher {
+        let _inside = self.runtime.enter();
+        let events = watch::follow(self.state.clone(), pipeline.to_owned(), 1024 * 1024);
+        Watcher { runtime: self.runtime.handle().clone(), events }
+    }
+
     /// Keeps a token in a file of the data folder that only the owner can read.
     pub fn keep_token(&self, options: &ServerOptions, token: &Secret) -> Result<PathBuf, String> {
         let path = options.data.join("admin-token");
@@ -252,3 +260,30 @@ impl Running {
         self.runtime.shutdown_timeout(Duration::from_secs(2));
     }
 }
+
+/// A pipeline as it happens; see [`Running::watch`].
+pub struct Watcher {
+    runtime: tokio::runtime::Handle,
+    events: tokio::sync::mpsc::Receiver<Told>,
+}
+
+impl Watcher {
+    /// The next event, if one comes within `wait`. The error is the end of them all.
+    pub fn next(&mut self, wait: Duration) -> Result<Option<Told>, WatchEnded> {
+        let next = async { tokio::time::timeout(wait, self.events.recv()).await };
+        match self.runtime.block_on(next) {
+            Ok(Some(told)) => Ok(Some(told)),
+            Ok(None) => Err(WatchEnded),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The next event, if it is there already.
+    pub fn ready(&mut self) -> Option<Told> {
+        self.events.try_recv().ok()
+    }
+}
+
+/// Nothing more will be told.
+#[derive(Debug)]
+pub struct WatchEnded;

@@ -77,21 +77,17 @@ fn run(scenario: &Path) -> String {
     }
     let home = place.path().join("home");
     fs::create_dir(&home).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_runlet"));
+    // One stream for both, as a terminal has them.
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$0\" \"$@\" 2>&1", env!("CARGO_BIN_EXE_runlet")]);
     command.arg("exec").arg(&repository).args(lines(&scenario.join("args")));
     command.env_clear().env("HOME", &home).env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LANG", "C.UTF-8");
     for line in lines(&scenario.join("env")) {
         let (name, value) = line.split_once('=').unwrap();
         command.env(name, value);
     }
-    // One pipe for both, as a terminal has them.
-    let (reader, writer) = std::io::pipe().unwrap();
-    command.stdin(Stdio::null()).stdout(writer.try_clone().unwrap()).stderr(writer);
-    let mut child = command.spawn().unwrap();
-    drop(command);
-    let mut bytes = Vec::new();
-    std::io::Read::read_to_end(&mut { reader }, &mut bytes).unwrap();
-    let code = child.wait().unwrap().code();
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let (bytes, code) = (output.stdout, output.status.code());
     let mut text = format!("exit {}\n", code.map_or("by a signal".to_owned(), |code| code.to_string()));
     text.push_str(&steady(&String::from_utf8_lossy(&bytes), place.path()));
     let mut files = String::new();

@@ -214,7 +214,7 @@ async fn output(
     state.output_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     let (blobs, id) = (state.blobs.clone(), task.id.clone());
     let offset = blocking(move || blobs.append_output(&id, step, offset, &bytes)).await?;
-    state.hub.changed(&task.pipeline);
+    state.hub.wrote(&task.pipeline);
     Ok(Json(OutputAnswer { offset, cancel: task.canceled }))
 }
 

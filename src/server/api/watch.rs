@@ -1,7 +1,8 @@
-//! `GET /api/v3/runs/{id}/events`: a pipeline as it happens, for people's terminals and pages.
+//! A pipeline as it happens, for people's terminals and pages: `GET /api/v3/runs/{id}/events`, and
+//! [`follow`] for a watcher in this process.
 //!
-//! The handler compares what it told with what is stored whenever the pipeline changes: a watcher that is
-//! slow or comes late sees the same in the end.
+//! What was told is compared with what is stored whenever the pipeline changes: a watcher that is slow or
+//! comes late sees the same in the end.
 
 use super::{Answer, Failure, Person, blocking};
 use crate::protocol::{TaskId, WatchEvent};
@@ -16,9 +17,15 @@ use axum::routing::get;
 use base64::Engine;
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
+use std::time::Duration;
+use tokio::sync::mpsc;
 
-/// Most bytes of output in one event.
+/// Most bytes of output in one event of the stream.
 const CHUNK: usize = 256 * 1024;
+/// Most pieces of a running step's output before other steps have their turn.
+const TURN: usize = 8;
+/// A comment this often keeps proxies from closing a quiet stream.
+const QUIET: Duration = Duration::from_secs(15);
 
 /// The path.
 pub fn router() -> Router<Shared> {
@@ -34,18 +41,45 @@ async fn events(State(state): State<Shared>, _person: Person, Path(id): Path<Str
     if !known {
         return Err(Failure::not_found(format!("there is no pipeline `{id}`")));
     }
-    let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(16);
-    tokio::spawn(tell(state, id, sender));
+    let receiver = follow(state, id, CHUNK);
     let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
-        receiver.recv().await.map(|bytes| (Ok::<_, Infallible>(bytes), receiver))
+        let bytes = match tokio::time::timeout(QUIET, receiver.recv()).await {
+            Ok(Some(told)) => encode(told),
+            Ok(None) => return None,
+            Err(_) => Bytes::from_static(b": quiet\n\n"),
+        };
+        Some((Ok::<_, Infallible>(bytes), receiver))
     });
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     Ok((headers, Body::from_stream(stream)).into_response())
 }
 
-/// What a watcher was told.
-#[derive(Default)]
-struct Told {
+/// One thing that a watcher is told.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// What. The `data` of an output event is empty.
+    pub event: WatchEvent,
+    /// The bytes of an output event, as the step wrote them.
+    pub output: Vec<u8>,
+}
+
+/// Tells everything about a pipeline from now on, until it has ended or nobody listens. Output comes in
+/// pieces of at most `chunk` bytes. Call it on the control plane's runtime.
+pub fn follow(state: Shared, pipeline: String, chunk: usize) -> mpsc::Receiver<Told> {
+    let (sender, receiver) = mpsc::channel(8);
+    tokio::spawn(async move {
+        let mut teller = Teller { state, sender, chunk, things: HashMap::new(), offsets: HashMap::new() };
+        // `None` is a watcher that has gone away, or a store that is being closed.
+        teller.tell(pipeline).await.unwrap_or_default();
+    });
+    receiver
+}
+
+/// What one watcher was told.
+struct Teller {
+    state: Shared,
+    sender: mpsc::Sender<Told>,
+    chunk: usize,
     things: HashMap<String, WatchEvent>,
     offsets: HashMap<(String, u32), u64>,
 }
@@ -60,55 +94,110 @@ struct StepOutput {
     awaited: u64,
 }
 
-async fn tell(state: Shared, pipeline: String, sender: tokio::sync::mpsc::Sender<Bytes>) {
-    let mut changes = state.hub.watch(&pipeline);
-    let mut told = Told::default();
-    loop {
-        changes.mark_unchanged();
-        let id = pipeline.clone();
-        let Ok((events, outputs, ended)) = state.store.read(move |c| snapshot(c, &id)).await else { return };
-        // Tasks whose output is still on its way: what comes after it in them is told after it.
-        let mut waiting: HashSet<String> = HashSet::new();
-        for (key, event) in events {
-            if outputs.get(&key).is_some_and(|output| waiting.contains(&output.task)) {
-                continue;
-            }
-            // Every step is told to run before its output, and to have ended after it, even one that did
-            // both since the last look.
-            if let Some(output) = outputs.get(&key) {
-                if !told.things.contains_key(&key)
-                    && !send(&sender, &mut told, key.clone(), started(&event)).await
-                {
-                    return;
-                }
-                match send_output(&state, &sender, &mut told, output).await {
-                    Err(()) => return,
-                    Ok(sent) if is_end(&event) && sent < output.awaited => {
-                        waiting.insert(output.task.clone());
+impl Teller {
+    async fn tell(&mut self, pipeline: String) -> Option<()> {
+        let mut changes = self.state.hub.watch(&pipeline);
+        let mut seen = None;
+        let mut running: Vec<StepOutput> = Vec::new();
+        loop {
+            let version = *changes.borrow_and_update();
+            let mut more = false;
+            if seen != Some(version.state) {
+                seen = Some(version.state);
+                let id = pipeline.clone();
+                let (events, mut outputs, ended) =
+                    self.state.store.read(move |c| snapshot(c, &id)).await.ok()?;
+                running.clear();
+                // Tasks whose output is still on its way: what comes after it in them is told after it.
+                let mut waiting: HashSet<String> = HashSet::new();
+                for (key, event) in events {
+                    if outputs.get(&key).is_some_and(|output| waiting.contains(&output.task)) {
                         continue;
                     }
-                    Ok(_) => {}
+                    // Every step is told to run before its output, and to have ended after it, even one
+                    // that did both since the last look.
+                    if let Some(output) = outputs.remove(&key) {
+                        if !self.things.contains_key(&key) {
+                            self.event(key.clone(), started(&event)).await?;
+                        }
+                        let is_over = is_end(&event);
+                        more |= self.output(&output, if is_over { usize::MAX } else { TURN }).await?;
+                        let is_waiting = is_over && self.told_of(&output) < output.awaited;
+                        if is_waiting {
+                            waiting.insert(output.task.clone());
+                        }
+                        if is_waiting || !is_over {
+                            running.push(output);
+                        }
+                        if is_waiting {
+                            continue;
+                        }
+                    }
+                    self.event(key, event).await?;
+                }
+                if ended {
+                    return self.send(WatchEvent::End, Vec::new()).await;
+                }
+            } else {
+                for output in &running {
+                    more |= self.output(output, TURN).await?;
+                    // The end of a step may have waited for just this.
+                    if output.awaited > 0 && self.told_of(output) >= output.awaited {
+                        seen = None;
+                    }
                 }
             }
-            if !send(&sender, &mut told, key, event).await {
-                return;
+            if more {
+                continue;
+            }
+            tokio::select! {
+                changed = changes.changed() => changed.ok()?,
+                () = self.sender.closed() => return None,
+                () = super::runner::stopped(&self.state) => return None,
             }
         }
-        if ended {
-            let _ = sender.send(encode(&WatchEvent::End)).await;
-            return;
+    }
+
+    /// Tells `event` unless that is what was told last of this thing.
+    async fn event(&mut self, key: String, event: WatchEvent) -> Option<()> {
+        if self.things.get(&key) == Some(&event) {
+            return Some(());
         }
-        tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
-            // A comment now and then keeps proxies from closing a quiet stream.
-            () = tokio::time::sleep(std::time::Duration::from_secs(15)) => {
-                if sender.send(Bytes::from_static(b": quiet\n\n")).await.is_err() {
-                    return;
-                }
+        self.things.insert(key, event.clone());
+        self.send(event, Vec::new()).await
+    }
+
+    /// Bytes of the output that were told.
+    fn told_of(&self, output: &StepOutput) -> u64 {
+        self.offsets.get(&(output.task.clone(), output.step)).copied().unwrap_or(0)
+    }
+
+    /// Tells up to `most` pieces of what a step has written since; true when there may be more.
+    async fn output(&mut self, output: &StepOutput, most: usize) -> Option<bool> {
+        let key = (output.task.clone(), output.step);
+        let task = TaskId::new(output.task.clone()).ok()?;
+        for _ in 0..most {
+            let offset = self.offsets.get(&key).copied().unwrap_or(0);
+            let (blobs, id, step, chunk) = (self.state.blobs.clone(), task.clone(), output.step, self.chunk);
+            let bytes = blocking(move || blobs.read_output(&id, step, offset, chunk)).await.ok()?;
+            if bytes.is_empty() {
+                return Some(false);
             }
-            () = sender.closed() => return,
-            () = super::runner::stopped(&state) => return,
+            self.offsets.insert(key.clone(), offset + bytes.len() as u64);
+            let event = WatchEvent::Output {
+                job_id: output.job.clone(),
+                execution: output.execution,
+                step: output.step,
+                offset,
+                data: String::new(),
+            };
+            self.send(event, bytes).await?;
         }
+        Some(true)
+    }
+
+    async fn send(&mut self, event: WatchEvent, output: Vec<u8>) -> Option<()> {
+        self.sender.send(Told { event, output }).await.ok()
     }
 }
 
@@ -131,50 +220,12 @@ fn started(event: &WatchEvent) -> WatchEvent {
     event
 }
 
-async fn send(
-    sender: &tokio::sync::mpsc::Sender<Bytes>,
-    told: &mut Told,
-    key: String,
-    event: WatchEvent,
-) -> bool {
-    if told.things.get(&key) == Some(&event) {
-        return true;
+fn encode(told: Told) -> Bytes {
+    let Told { mut event, output } = told;
+    if let WatchEvent::Output { data, .. } = &mut event {
+        *data = base64::engine::general_purpose::STANDARD.encode(&output);
     }
-    let sent = sender.send(encode(&event)).await.is_ok();
-    told.things.insert(key, event);
-    sent
-}
-
-/// Tells what there is of the output of a step. Returns how much was told in all.
-async fn send_output(
-    state: &Shared,
-    sender: &tokio::sync::mpsc::Sender<Bytes>,
-    told: &mut Told,
-    output: &StepOutput,
-) -> Result<u64, ()> {
-    let key = (output.task.clone(), output.step);
-    let task = TaskId::new(output.task.clone()).map_err(|_| ())?;
-    loop {
-        let offset = told.offsets.get(&key).copied().unwrap_or(0);
-        let (blobs, id, step) = (state.blobs.clone(), task.clone(), output.step);
-        let bytes = blocking(move || blobs.read_output(&id, step, offset, CHUNK)).await.map_err(|_| ())?;
-        if bytes.is_empty() {
-            return Ok(offset);
-        }
-        told.offsets.insert(key.clone(), offset + bytes.len() as u64);
-        let event = WatchEvent::Output {
-            job_id: output.job.clone(),
-            execution: output.execution,
-            step: output.step,
-            offset,
-            data: base64::engine::general_purpose::STANDARD.encode(&bytes),
-        };
-        sender.send(encode(&event)).await.map_err(|_| ())?;
-    }
-}
-
-fn encode(event: &WatchEvent) -> Bytes {
-    Bytes::from(format!("data: {}\n\n", serde_json::to_string(event).unwrap_or_default()))
+    Bytes::from(format!("data: {}\n\n", serde_json::to_string(&event).unwrap_or_default()))
 }
 
 /// Everything to tell in order, the steps among it, and whether all workflows have ended.
