@@ -3,6 +3,7 @@
 //!
 //! - `config.yml` becomes `.circleci/config.yml`; what is in `files/` is copied beside it;
 //! - `args`: arguments, one a line; `env`: `NAME=VALUE` lines for the environment of the program;
+//! - `unordered`: steps run side by side, so only the lines count and not their order;
 //! - `expected`: exit code, the whole terminal, and every file that is left. Times, identifiers and
 //!   folders are replaced by words, nothing else is.
 //!
@@ -43,7 +44,18 @@ fn steady(text: &str, place: &Path) -> String {
     ] {
         text = Regex::new(pattern).unwrap().replace_all(&text, word).into_owned();
     }
-    text
+    by_job(&text)
+}
+
+/// Lines of jobs that run side by side, those of each job together.
+fn by_job(text: &str) -> String {
+    let label = Regex::new(r"^(\S+ +)\| ").unwrap();
+    let (mut jobs, mut rest): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
+    for line in text.split_inclusive('\n') {
+        if label.is_match(line) { jobs.push(line) } else { rest.push(line) }
+    }
+    jobs.sort_by_key(|line| label.captures(line).map(|found| found[1].to_owned()));
+    jobs.concat() + &rest.concat()
 }
 
 /// Every file below `folder`, with its text where that is short.
@@ -89,7 +101,14 @@ fn run(scenario: &Path) -> String {
     let output = command.stdin(Stdio::null()).output().unwrap();
     let (bytes, code) = (output.stdout, output.status.code());
     let mut text = format!("exit {}\n", code.map_or("by a signal".to_owned(), |code| code.to_string()));
-    text.push_str(&steady(&String::from_utf8_lossy(&bytes), place.path()));
+    let mut shown = steady(&String::from_utf8_lossy(&bytes), place.path());
+    if scenario.join("unordered").exists() {
+        let mut lines: Vec<&str> =
+            shown.split_inclusive('\n').filter(|line| !line.ends_with(" (continued)\n")).collect();
+        lines.sort_unstable();
+        shown = lines.concat();
+    }
+    text.push_str(&shown);
     let mut files = String::new();
     left(&repository.join(".runlet"), "", &mut files);
     if !files.is_empty() {

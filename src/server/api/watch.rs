@@ -269,7 +269,8 @@ fn snapshot(c: &Connection, pipeline: &str) -> Result<Snapshot, Error> {
         "SELECT t.id, t.job_id, t.node_index, s.step, s.name, s.kind, s.status, s.exit_code, s.attempt, s.background,
             s.started_at_ms, s.ended_at_ms, s.message,
             CASE WHEN t.stopped_at_ms IS NULL THEN coalesce(s.output_bytes, 0) ELSE 0 END
-         FROM steps s JOIN tasks t ON t.id = s.task_id WHERE t.pipeline_id = ?1 AND t.status <> 'retried' ORDER BY t.seq, s.step",
+         FROM steps s JOIN tasks t ON t.id = s.task_id WHERE t.pipeline_id = ?1 AND t.status <> 'retried'
+         ORDER BY t.seq, CASE WHEN s.background AND s.ended_at_ms IS NOT NULL THEN s.ended_at_ms ELSE s.started_at_ms END, s.step",
     )?;
     let mut rows = query.query([pipeline])?;
     let mut steps = Vec::new();
