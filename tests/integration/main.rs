@@ -13,6 +13,9 @@ mod config;
 // `runlet exec`: the whole road.
 #[cfg(feature = "server")]
 mod exec;
+// Bad lines, and processes that are killed in the middle.
+#[cfg(feature = "server")]
+mod faults;
 // Hosts that withhold what a runner is used to.
 mod hostile;
 // The machine runner: settings, log, claims, drain, lost task agents, restarts.

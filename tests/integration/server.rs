@@ -79,12 +79,17 @@ impl Server {
     }
 
     pub(crate) fn runner(&self, name: &str, token: &str) -> Runner {
+        self.runner_at(name, token, self.client.url())
+    }
+
+    /// A runner that reaches the control plane by another way.
+    pub(crate) fn runner_at(&self, name: &str, token: &str, url: &str) -> Runner {
         let folder = self.folder.path().join(name);
-        std::fs::create_dir(&folder).unwrap();
+        std::fs::create_dir_all(&folder).unwrap();
         let settings = folder.join("runner.yaml");
         let text = format!(
             "api:\n  url: {}\n  auth_token: {token}\nrunner:\n  name: {name}\n  working_directory: {dir}/work\n  state_directory: {dir}/state\n  task_agent_directory: {dir}/bin\n  cleanup_working_directory: true\n",
-            self.client.url(),
+            url,
             dir = folder.display()
         );
         write_private(&settings, &text);
