@@ -29,9 +29,9 @@ mod repositories;
 // Variables and contexts: sealed, handed out, masked.
 #[cfg(feature = "server")]
 mod secrets;
-// Scenario folders: what `runlet exec` shows and leaves.
+// What `runlet exec` shows and leaves, to the letter.
 #[cfg(feature = "server")]
-mod scenarios;
+mod transcripts;
 // The control plane with real machine runners.
 #[cfg(feature = "server")]
 mod server;

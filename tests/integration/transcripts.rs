@@ -1,4 +1,4 @@
-//! Scenario folders under `tests/scenarios/run/`: each is a config that `runlet exec` runs, and what it
+//! Transcripts under `tests/scenarios/transcripts/`: each is a config that `runlet exec` runs, and what it
 //! must show and leave.
 //!
 //! - `config.yml` becomes `.circleci/config.yml`; what is in `files/` is copied beside it;
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 fn scenarios() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios/run");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios/transcripts");
     let mut found: Vec<PathBuf> = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
     found.sort();
     found
