@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A line that is still without its end is written out at this length, in bytes.
 const LONGEST_LINE: usize = 64 * 1024;
+/// So much of a step's end is remembered, in bytes.
+const TAIL_BYTES: usize = 1024;
 
 /// How to draw.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +59,8 @@ struct StepView {
     started_at_ms: Option<u64>,
     partial: Vec<u8>,
     bytes: u64,
+    /// The end of the output.
+    tail: Vec<u8>,
     headed: bool,
 }
 
@@ -163,6 +167,8 @@ impl Screen {
                     return;
                 }
                 view.bytes += output.len() as u64;
+                view.tail.extend_from_slice(&output[output.len().saturating_sub(TAIL_BYTES)..]);
+                view.tail.drain(..view.tail.len().saturating_sub(TAIL_BYTES));
                 let partial = std::mem::take(&mut view.partial);
                 let rest = self.output(&key, partial, output);
                 if let Some(view) = self.steps.get_mut(&key) {
@@ -256,6 +262,8 @@ impl Screen {
             }
             _ => String::new(),
         };
+        // The log ends with the reason, as a rule.
+        let why = why.filter(|why| !view.tail.trim_ascii_end().ends_with(why.trim_end().as_bytes()));
         let (status, kind, name) = (view.status.clone(), view.kind.clone(), view.name.clone());
         if !partial.is_empty() {
             let label = self.label(&key.0, key.1);

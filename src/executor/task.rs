@@ -381,7 +381,7 @@ impl TaskRun {
                 running.take(&message);
             }
         }
-        running.close();
+        running.let_go();
         match (self.stop, silent, running.ended) {
             (_, Some(limit), _) => ChildEnd::Silent(limit),
             (Some(stop), None, _) => ChildEnd::Stopped(stop),
@@ -469,7 +469,11 @@ impl TaskRun {
             if !by_itself {
                 running.log.note("[stopped: the job has ended]");
             }
-            running.close();
+            running.let_go();
+            if let Some(message) = &end.message {
+                running.log.note(message);
+            }
+            running.log.close();
             self.finished(running.step, &end);
         }
     }
