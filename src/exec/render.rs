@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A line that is still without its end is written out at this length, in bytes.
 const LONGEST_LINE: usize = 64 * 1024;
+/// So much of a step's end is remembered, in bytes.
+const TAIL_BYTES: usize = 1024;
 
 /// How to draw.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +61,8 @@ struct StepView {
     started_at_ms: Option<u64>,
     partial: Vec<u8>,
     bytes: u64,
+    /// The end of the output.
+    tail: Vec<u8>,
     headed: bool,
 }
 
@@ -166,6 +170,8 @@ impl Screen {
                     return;
                 }
                 view.bytes += output.len() as u64;
+                view.tail.extend_from_slice(&output[output.len().saturating_sub(TAIL_BYTES)..]);
+                view.tail.drain(..view.tail.len().saturating_sub(TAIL_BYTES));
                 let partial = std::mem::take(&mut view.partial);
                 self.resume(&key);
                 let rest = self.output(&key, partial, output);
@@ -274,6 +280,8 @@ impl Screen {
             }
             _ => String::new(),
         };
+        // The log ends with the reason, as a rule.
+        let why = why.filter(|why| !view.tail.trim_ascii_end().ends_with(why.trim_end().as_bytes()));
         let (status, kind, name) = (view.status.clone(), view.kind.clone(), view.name.clone());
         self.resume(key);
         if !partial.is_empty() {

@@ -50,6 +50,7 @@ pub struct Running {
     /// True once nobody holds its output any more.
     pub closed: bool,
     group: Pid,
+    turn: u64,
     reader: std::fs::File,
     started: Instant,
     last_output_ms: Arc<AtomicU64>,
@@ -61,6 +62,7 @@ impl Running {
     /// Starts `command`; what happens to it arrives on `messages`.
     pub fn start(step: u32, command: Command, log: &StepLog, messages: &Sender<Message>) -> io::Result<Self> {
         let (mut child, reader) = process::start(command)?;
+        let turn = log.begin_child();
         let started = Instant::now();
         let last_output_ms = Arc::new(AtomicU64::new(0));
         let running = Self {
@@ -70,6 +72,7 @@ impl Running {
             ended_at: None,
             closed: false,
             group: child.pid(),
+            turn,
             reader: reader.try_clone()?,
             started,
             last_output_ms: last_output_ms.clone(),
@@ -85,7 +88,7 @@ impl Running {
                     Ok(0) => break,
                     Ok(n) => {
                         last_output_ms.store(started.elapsed().as_millis() as u64, Ordering::Relaxed);
-                        log.write(&buffer[..n]);
+                        log.write(turn, &buffer[..n]);
                     }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(_) => break,
@@ -172,8 +175,9 @@ impl Running {
         }
     }
 
-    /// Ends the log. When someone still holds the output, says who.
-    pub fn close(&self) {
+    /// Takes no more of its output. When someone still holds it open, says who.
+    pub fn let_go(&self) {
+        self.log.end_child(self.turn);
         if !self.closed {
             let holders = process::holders(&self.reader);
             let named: Vec<_> = holders.iter().map(|p| format!("pid {} `{}`", p.pid, p.command)).collect();
@@ -182,6 +186,5 @@ impl Running {
                 "[this step has ended, but {who} still holds its output open; what it writes from here on is dropped]"
             ));
         }
-        self.log.close();
     }
 }

@@ -7,8 +7,9 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Shared by the thread that reads a child's output and the one that ends the step. After
-/// [`StepLog::close`] everything written is discarded.
+/// Shared by the threads that read children's output and the one that ends the step. A step may have
+/// several children one after the other; what a child's descendants write when its turn is over is
+/// discarded, as is everything after [`StepLog::close`].
 #[derive(Clone)]
 pub struct StepLog(Arc<Mutex<Option<Open>>>, u32);
 
@@ -18,6 +19,9 @@ struct Open {
     reporter: Reporter,
     clean: Vec<u8>,
     at_line_start: bool,
+    /// The child whose output is taken; counted from 1.
+    child: u64,
+    children: u64,
 }
 
 impl StepLog {
@@ -37,14 +41,33 @@ impl StepLog {
             reporter: reporter.clone(),
             clean: Vec::new(),
             at_line_start: true,
+            child: 0,
+            children: 0,
         };
         Ok(Self(Arc::new(Mutex::new(Some(open))), step))
     }
 
-    /// Appends output of the user's.
-    pub fn write(&self, bytes: &[u8]) {
+    /// The turn of the next child. Its output is written by the number that is returned.
+    pub fn begin_child(&self) -> u64 {
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(open) = guard.as_mut() else { return };
+        let Some(open) = guard.as_mut() else { return 0 };
+        open.children += 1;
+        open.child = open.children;
+        open.child
+    }
+
+    /// Ends the turn of a child.
+    pub fn end_child(&self, child: u64) {
+        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = guard.as_mut().filter(|open| open.child == child) {
+            open.child = 0;
+        }
+    }
+
+    /// Appends output of a child, if it is its turn.
+    pub fn write(&self, child: u64, bytes: &[u8]) {
+        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(open) = guard.as_mut().filter(|open| open.child == child) else { return };
         open.clean.clear();
         open.redactor.push(bytes, &mut open.clean);
         open.flush(self.1);

@@ -383,7 +383,7 @@ impl TaskRun {
                 running.take(&message);
             }
         }
-        running.close();
+        running.let_go();
         match (self.stop, silent, running.ended) {
             (_, Some(limit), _) => ChildEnd::Silent(limit),
             (Some(stop), None, _) => ChildEnd::Stopped(stop),
@@ -476,7 +476,11 @@ impl TaskRun {
         if running.was_stopped() {
             running.log.note("[stopped: the job has ended]");
         }
-        running.close();
+        running.let_go();
+        if let Some(message) = &end.message {
+            running.log.note(message);
+        }
+        running.log.close();
         self.finished(running.step, &end);
     }
 

@@ -26,6 +26,9 @@ mod road;
 // Reading configs from repositories.
 #[cfg(feature = "server")]
 mod repositories;
+// Folders with a config and its expected outcome.
+#[cfg(feature = "server")]
+mod scenarios;
 // Variables and contexts: sealed, handed out, masked.
 #[cfg(feature = "server")]
 mod secrets;

@@ -5,6 +5,8 @@ pub(crate) mod control_plane;
 pub(crate) mod pki;
 pub(crate) mod proxy;
 pub(crate) mod runner;
+#[cfg(feature = "server")]
+pub(crate) mod seen;
 pub(crate) mod task_calls;
 
 use std::time::{Duration, Instant};

@@ -1,0 +1,3 @@
+echo first > file
+git add --all
+git commit --quiet -m first

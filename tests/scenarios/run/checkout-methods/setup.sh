@@ -1,0 +1,5 @@
+for n in one two; do
+    echo $n > file
+    git add --all
+    git commit --quiet -m $n
+done
