@@ -95,6 +95,9 @@ impl StepLog {
         open.clean.clear();
         open.redactor.finish(&mut open.clean);
         open.flush(self.1);
+        if let Some(why) = open.spool.lost() {
+            open.reporter.output_lost(why);
+        }
         let (length, sha256) = open.spool.finish();
         open.reporter.output_finished(self.1, length, sha256);
     }

@@ -57,6 +57,7 @@ struct State {
     last_sent: Option<Instant>,
     hurry: bool,
     told_cancel: bool,
+    lost_output: Option<String>,
 }
 
 struct Output {
@@ -163,6 +164,11 @@ impl Reporter {
         }
     }
 
+    /// Output of a step is gone for good: the task cannot end as a success any more.
+    pub fn output_lost(&self, why: String) {
+        self.lock().lost_output.get_or_insert(why);
+    }
+
     /// Bytes of output of a step so far.
     pub fn output_bytes(&self, step: u32) -> u64 {
         self.lock().steps.get(&step).map_or(0, |output| output.length)
@@ -170,6 +176,11 @@ impl Reporter {
 
     /// Sends what is left and ends the task. True when the control plane has confirmed it.
     pub fn finish(&self, status: TaskStatus, message: Option<String>) -> bool {
+        // A success whose log has holes is none.
+        let (status, message) = match self.lock().lost_output.clone() {
+            Some(why) if status == TaskStatus::Success => (TaskStatus::InfrastructureFail, Some(why)),
+            _ => (status, message),
+        };
         loop {
             let request = {
                 let mut state = self.lock();

@@ -54,6 +54,16 @@ impl Spool {
         self.length
     }
 
+    /// What could not be kept because the disk took no more; `None` when everything was.
+    pub fn lost(&self) -> Option<String> {
+        (self.lost > 0).then(|| {
+            format!(
+                "{} bytes of output were lost: the runner could not keep them on its disk: {} (free some space, or set TMPDIR to a larger place)",
+                self.lost, self.why_lost
+            )
+        })
+    }
+
     /// Ends the output: says what is missing. Returns length and SHA-256. Nothing is synced: a power cut
     /// ends the task agent as well, and nobody else would send the rest.
     pub fn finish(mut self) -> (u64, String) {

@@ -185,6 +185,13 @@ fn many_pipelines_through_many_runners_lose_nothing() {
     for mut runner in runners {
         assert!(runner.0.wait().unwrap().success(), "a drained runner ends well");
     }
+    // Steps ran in folders below this one; whatever one of them left would still be there.
+    let left: Vec<_> = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| std::fs::read_link(entry.ok()?.path().join("cwd")).ok())
+        .filter(|directory| directory.starts_with(server.folder.path()))
+        .collect();
+    assert!(left.is_empty(), "processes were left behind in {left:?}");
 }
 
 #[test]
