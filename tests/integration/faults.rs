@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// A line to `upstream` that breaks: each connection carries only so many bytes in either direction, and
 /// now and then one is answered by a stranger's error page.
+#[derive(Debug)]
 struct BadLine {
     address: SocketAddr,
     broken: Arc<AtomicUsize>,
@@ -40,12 +41,11 @@ impl BadLine {
                 }
                 std::thread::spawn(move || {
                     let Ok(server) = TcpStream::connect(upstream) else { return };
-                    let left = Arc::new(AtomicUsize::new(budget));
+                    let left = Arc::new(Mutex::new(budget));
                     let back = (server.try_clone().unwrap(), client.try_clone().unwrap(), left.clone());
                     let returning = std::thread::spawn(move || carry(back.0, back.1, &back.2));
-                    carry(client, server, &left);
-                    let _ = returning.join();
-                    if left.load(Ordering::Relaxed) == 0 {
+                    let cut = carry(client, server, &left);
+                    if cut | returning.join().unwrap_or(false) {
                         count.fetch_add(1, Ordering::Relaxed);
                     }
                 });
@@ -55,19 +55,26 @@ impl BadLine {
     }
 }
 
-/// Carries bytes until the budget of both directions is used up, then cuts both, wherever that is.
-fn carry(mut from: TcpStream, mut to: TcpStream, left: &AtomicUsize) {
+/// Carries bytes until the budget of both directions is used up, then cuts both, wherever that is. Returns
+/// whether bytes were lost that way.
+fn carry(mut from: TcpStream, mut to: TcpStream, left: &Mutex<usize>) -> bool {
     let mut buffer = [0; 4096];
+    let mut cut = false;
     while let Ok(n @ 1..) = from.read(&mut buffer) {
-        let before = left.load(Ordering::Relaxed);
-        left.store(before.saturating_sub(n), Ordering::Relaxed);
-        let allowed = n.min(before);
-        if to.write_all(&buffer[..allowed]).is_err() || allowed < n {
+        let allowed = {
+            let mut left = left.lock().unwrap();
+            let allowed = n.min(*left);
+            *left -= allowed;
+            allowed
+        };
+        cut = allowed < n;
+        if to.write_all(&buffer[..allowed]).is_err() || cut {
             break;
         }
     }
     let _ = from.shutdown(Shutdown::Both);
     let _ = to.shutdown(Shutdown::Both);
+    cut
 }
 
 fn address_of(server: &Server) -> SocketAddr {
@@ -121,12 +128,17 @@ fn a_bad_line_loses_and_doubles_nothing() {
     let line = BadLine::to(address_of(&server));
     let token = server.class_token("a/b");
     let _runner = server.runner_at("one", &token, &format!("http://{}", line.address));
-    let pipelines: Vec<String> = (0..2).map(|_| server.trigger(WORK)).collect();
-    for pipeline in &pipelines {
-        let jobs = server.ended(pipeline);
+    // How many connections a pipeline takes depends on the machine's speed: as many pipelines as it takes
+    // for the line to have broken often.
+    for _ in 0..20 {
+        let pipeline = server.trigger(WORK);
+        let jobs = server.ended(&pipeline);
         assert_all_arrived(&server, &jobs[0]);
+        if line.broken.load(Ordering::Relaxed) >= 8 {
+            return;
+        }
     }
-    assert!(line.broken.load(Ordering::Relaxed) >= 5, "the line was too good to prove anything");
+    panic!("the line was too good to prove anything: {line:?}");
 }
 
 #[test]
