@@ -1,6 +1,6 @@
 //! The public APIs on a real control plane after a real pipeline: shapes and words that clients insist on.
 
-use crate::server::Server;
+use crate::server::{ANSWER, Server};
 use runlet::http::{Body, Request};
 use serde_json::{Value, json};
 use std::io::{ErrorKind, Read, Write};
@@ -329,9 +329,8 @@ fn refusals_are_json_in_every_family() {
         json!({ "running_runner_tasks": 0 })
     );
     // The runner's own client speaks the same.
-    let timeout = Duration::from_secs(120);
-    let request =
-        Request { method: "GET", path: "/api/v2/me", token: Some(&server.token), body: Body::Empty, timeout };
+    let (path, token, body) = ("/api/v2/me", Some(&server.token), Body::Empty);
+    let request = Request { method: "GET", path, token, body, timeout: ANSWER };
     assert_eq!(server.client.send(&request).unwrap().status, 200);
 }
 
@@ -347,7 +346,7 @@ fn a_refused_call_leaves_its_connection_usable() {
         let early = connection.read(&mut [0]).map_err(|error| error.kind());
         assert!(matches!(early, Err(ErrorKind::WouldBlock | ErrorKind::TimedOut)), "{path}: {early:?}");
         connection.write_all(b"[1,2]").unwrap();
-        connection.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+        connection.set_read_timeout(Some(ANSWER)).unwrap();
         let mut answer = String::new();
         // A refusal is one object.
         while !answer.ends_with('}') {

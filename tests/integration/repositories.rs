@@ -2,9 +2,8 @@
 
 use crate::server::Server;
 use crate::support::control_plane::ControlPlane;
-use crate::support::poll;
+use crate::support::{poll, ports};
 use serde_json::{Value, json};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -202,8 +201,8 @@ fn triggers_at_once_through_a_daemon_all_count() {
     server.project();
     let work = Work::new(server.folder.path());
     let revision = work.commit("main", "the main one");
-    // Free a moment ago; the daemon cannot say which port it took.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // The daemon cannot say which port it took.
+    let port = ports::unused();
     let mut command = Command::new("git");
     command
         .args(["daemon", "--export-all", "--listen=127.0.0.1", "--reuseaddr"])

@@ -53,7 +53,15 @@ pub(super) fn pipeline(stage: &Stage<'_>, created: &Value, seen: &Seen, log: &st
                 }
             }
             ["artifacts", job] => {
-                artifacts(stage, seen, job).iter().map(|a| &*a.0).collect::<Vec<_>>().join(" ") == value
+                // In any order: some are named after folders of this run.
+                let names =
+                    artifacts(stage, seen, job).into_iter().map(|a| a.0).collect::<Vec<_>>().join(" ");
+                let sorted = |names: &str| {
+                    let mut names: Vec<String> = names.split(' ').map(str::to_owned).collect();
+                    names.sort_unstable();
+                    names
+                };
+                sorted(&names) == sorted(value)
             }
             ["artifact", job, path, ref how @ ..] => {
                 let all = artifacts(stage, seen, job);
