@@ -2,6 +2,7 @@
 
 use crate::support::poll;
 use crate::support::processes::signal;
+use crate::support::seen::Seen;
 use runlet::http::{Body, Client, Endpoint, Request};
 use runlet::protocol::Secret;
 use rustix::process::Signal;
@@ -209,6 +210,22 @@ fn many_pipelines_through_many_runners_lose_nothing() {
         .filter(|directory| directory.starts_with(server.folder.path()))
         .collect();
     assert!(left.is_empty(), "processes were left behind in {left:?}");
+}
+
+#[test]
+fn who_watches_late_is_told_everything_in_order() {
+    let server = Server::start();
+    server.project();
+    let _runner = server.runner("r", &server.class_token("acme/linux"));
+    let pipeline = server.trigger(&config(3));
+    server.ended(&pipeline);
+    // A step of a job that nobody was told of would be noticed here.
+    let seen = Seen::watch(&server, &pipeline);
+    for name in ["a", "b", "c", "d", "e"] {
+        let job = seen.job(name);
+        let output = String::from_utf8(job.steps[1].output.clone()).unwrap();
+        assert_eq!((job.status.as_str(), output), ("success", expected(name, 3)));
+    }
 }
 
 #[test]
