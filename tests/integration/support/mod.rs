@@ -4,6 +4,7 @@
 pub(crate) mod control_plane;
 pub(crate) mod pki;
 pub(crate) mod ports;
+#[cfg(feature = "server")]
 pub(crate) mod processes;
 pub(crate) mod proxy;
 pub(crate) mod runner;
