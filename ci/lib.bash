@@ -14,10 +14,12 @@ CROSS_CACHE=$RUNLET_CACHE/cross
 
 # Where the scripts of this folder build, apart from a developer's own `target/`.
 CI_TARGET=${CARGO_TARGET_DIR:-$RUNLET_ROOT/target}/ci
+CROSS_TARGET=$CI_TARGET/cross
 
 # Short names, in the order they are built and reported.
-ALL_TARGETS="x86_64 aarch64 s390x powerpc64le armv7"
-ALL_TARGETS_AND_RISCV="$ALL_TARGETS riscv64"
+ALL_TARGETS="x86_64 aarch64 s390x powerpc64le armv7 riscv64"
+# Those of which Debian 12 has a musl.
+MUSL_TARGETS="x86_64 aarch64 s390x powerpc64le armv7"
 
 die() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
@@ -36,32 +38,88 @@ usage() {
 
 # target_facts NAME: sets the facts of one target, by its short name, triple or Debian architecture:
 #   ARCH short name, TRIPLE of the glibc target, MUSL_TRIPLE, DEB Debian architecture, GNU prefix of
-#   Debian's cross tools, QEMU program, ENVKEY the triple as cargo spells it in variables.
+#   Debian's cross tools, QEMU program, ENVKEY the triple as cargo spells it in variables; MUSL_GNU the
+#   folder of Debian's musl (empty where Debian has none), MUSL_LD its linker emulation where it must be named.
 target_facts() {
-    MUSL_TRIPLE=
+    MUSL_TRIPLE= MUSL_GNU= MUSL_LD=
     case $1 in
         x86_64 | amd64 | x86_64-unknown-linux-gnu | x86_64-unknown-linux-musl)
             ARCH=x86_64 DEB=amd64 GNU=x86_64-linux-gnu QEMU=
-            TRIPLE=x86_64-unknown-linux-gnu MUSL_TRIPLE=x86_64-unknown-linux-musl ;;
+            TRIPLE=x86_64-unknown-linux-gnu MUSL_TRIPLE=x86_64-unknown-linux-musl
+            MUSL_GNU=x86_64-linux-musl MUSL_LD= ;;
         aarch64 | arm64 | aarch64-unknown-linux-gnu | aarch64-unknown-linux-musl)
             ARCH=aarch64 DEB=arm64 GNU=aarch64-linux-gnu QEMU=qemu-aarch64-static
-            TRIPLE=aarch64-unknown-linux-gnu MUSL_TRIPLE=aarch64-unknown-linux-musl ;;
+            TRIPLE=aarch64-unknown-linux-gnu MUSL_TRIPLE=aarch64-unknown-linux-musl
+            MUSL_GNU=aarch64-linux-musl MUSL_LD=aarch64linux ;;
         s390x | s390x-unknown-linux-gnu | s390x-unknown-linux-musl)
             ARCH=s390x DEB=s390x GNU=s390x-linux-gnu QEMU=qemu-s390x-static
-            TRIPLE=s390x-unknown-linux-gnu MUSL_TRIPLE=s390x-unknown-linux-musl ;;
+            TRIPLE=s390x-unknown-linux-gnu MUSL_TRIPLE=s390x-unknown-linux-musl
+            MUSL_GNU=s390x-linux-musl MUSL_LD=elf64_s390 ;;
         powerpc64le | ppc64le | ppc64el | powerpc64le-unknown-linux-gnu | powerpc64le-unknown-linux-musl)
             ARCH=powerpc64le DEB=ppc64el GNU=powerpc64le-linux-gnu QEMU=qemu-ppc64le-static
-            TRIPLE=powerpc64le-unknown-linux-gnu MUSL_TRIPLE=powerpc64le-unknown-linux-musl ;;
+            TRIPLE=powerpc64le-unknown-linux-gnu MUSL_TRIPLE=powerpc64le-unknown-linux-musl
+            MUSL_GNU=powerpc64le-linux-musl MUSL_LD=elf64lppc ;;
         armv7 | armhf | armv7-unknown-linux-gnueabihf | armv7-unknown-linux-musleabihf)
             ARCH=armv7 DEB=armhf GNU=arm-linux-gnueabihf QEMU=qemu-arm-static
-            TRIPLE=armv7-unknown-linux-gnueabihf MUSL_TRIPLE=armv7-unknown-linux-musleabihf ;;
+            TRIPLE=armv7-unknown-linux-gnueabihf MUSL_TRIPLE=armv7-unknown-linux-musleabihf
+            MUSL_GNU=arm-linux-musleabihf MUSL_LD=armelf_linux_eabi ;;
         riscv64 | riscv64gc | riscv64gc-unknown-linux-gnu | riscv64gc-unknown-linux-musl)
             ARCH=riscv64 DEB=riscv64 GNU=riscv64-linux-gnu QEMU=qemu-riscv64-static
             TRIPLE=riscv64gc-unknown-linux-gnu MUSL_TRIPLE=riscv64gc-unknown-linux-musl ;;
-        *) die "unknown target \`$1\` (known targets: $ALL_TARGETS_AND_RISCV)" ;;
+        *) die "unknown target \`$1\` (known targets: $ALL_TARGETS)" ;;
     esac
     local upper=${TRIPLE^^}
     ENVKEY=${upper//-/_}
+}
+
+# The two compilers that ci/cross-setup unpacks: the one with foreign standard libraries, and the one with
+# the library's sources.
+STABLE_SHORT=1.85
+SOURCE_SHORT=1.96
+
+# compiler_for: the short version of the compiler that builds for the current target and LIBC.
+compiler_for() {
+    if [ "$ARCH" = riscv64 ] || [ "${LIBC:-gnu}" = musl ]; then echo $SOURCE_SHORT; else echo $STABLE_SHORT; fi
+}
+
+# built_by_cargo: the path of the release file of the current target and LIBC.
+built_by_cargo() {
+    local triple=$TRIPLE
+    [ "${LIBC:-gnu}" = gnu ] || triple=$MUSL_TRIPLE
+    echo "$CROSS_TARGET/$(compiler_for)/$triple/release/runlet"
+}
+
+# cargo_for COMMAND ARG...: cargo with the compiler, linker and flags of the current target, and of LIBC:
+# `gnu` (unless set) or `musl`. RUNNER, where set, starts the tests. By variables, not by
+# .cargo/config.toml: ordinary builds of this tree must not notice.
+#
+# No path of this machine reaches the file: it is the same bytes wherever it is built.
+cargo_for() {
+    local short triple=$TRIPLE gcc=$GNU-gcc key=$ENVKEY flags="-C target-feature=+crt-static" options=()
+    local sources=$CROSS_CACHE/rust-$SOURCE_SHORT/usr/src
+    short=$(compiler_for)
+    if [ "${LIBC:-gnu}" = musl ]; then
+        triple=$MUSL_TRIPLE gcc=$CROSS_CACHE/bin/musl-$ARCH-gcc
+        key=${triple^^} key=${key//-/_}
+        flags+=" -C relocation-model=static -C link-self-contained=no -L $CROSS_CACHE/musl/$ARCH/lib"
+        # They abort on a panic: no unwinder, and nobody to name the frames of a stripped file.
+        options=(-Zbuild-std=std,panic_abort -Zbuild-std-features=)
+    elif [ "$short" = $SOURCE_SHORT ]; then
+        # No standard library of Debian's for this one: built from its sources.
+        options=(-Zbuild-std=std,panic_unwind,panic_abort,test)
+    fi
+    [ ${#options[@]} = 0 ] || export RUSTC_BOOTSTRAP=1
+    local from remap=()
+    for from in "$RUNLET_ROOT=/runlet" "${CARGO_HOME:-$HOME/.cargo}=/cargo" "$sources=/rust"; do
+        flags+=" --remap-path-prefix=$from"
+        remap+=("-ffile-prefix-map=$from")
+    done
+    env RUSTC="$CROSS_CACHE/bin/rustc-$short" RUSTDOC="$CROSS_CACHE/bin/rustdoc-$short" \
+        CARGO_TARGET_DIR="$CROSS_TARGET/$short" CARGO_INCREMENTAL=0 \
+        "CARGO_TARGET_${key}_LINKER=$gcc" "CARGO_TARGET_${key}_RUSTFLAGS=$flags" \
+        "CC_${triple//-/_}=$gcc" "AR_${triple//-/_}=$GNU-ar" "CFLAGS_${triple//-/_}=${remap[*]}" \
+        ${RUNNER:+"CARGO_TARGET_${key}_RUNNER=$RUNNER"} \
+        cargo "$1" "${options[@]}" --quiet --locked --no-default-features --target "$triple" "${@:2}"
 }
 
 # as_root COMMAND...: through sudo where this is not root already.
