@@ -1,7 +1,7 @@
 //! `runlet server` with real machine runners: what the terminal of `exec` does not show.
 
 use crate::support::poll;
-use crate::support::processes::signal;
+use crate::support::processes::{end, signal};
 use crate::support::seen::Seen;
 use runlet::http::{Body, Client, Endpoint, Request};
 use runlet::protocol::Secret;
@@ -159,8 +159,7 @@ impl Drop for Server {
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        end(&mut self.0);
     }
 }
 

@@ -4,7 +4,10 @@
 pub(crate) mod control_plane;
 pub(crate) mod pki;
 pub(crate) mod ports;
-#[cfg(feature = "server")]
+#[cfg_attr(
+    not(feature = "server"),
+    allow(dead_code, reason = "most of it is for tests of the control plane")
+)]
 pub(crate) mod processes;
 pub(crate) mod proxy;
 pub(crate) mod runner;

@@ -2,6 +2,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
+use std::process::Child;
 
 /// A process and its command line.
 #[derive(Clone, Debug)]
@@ -36,6 +37,25 @@ pub(crate) fn child_with(parent: u32, word: &str) -> Option<u32> {
 pub(crate) fn lines_with(texts: &[&str]) -> Vec<String> {
     let lines = all().into_iter().map(|process| process.line);
     lines.filter(|line| texts.iter().any(|text| line.contains(text))).collect()
+}
+
+/// Ends a child without mercy, and with it what it started: a task agent outlives its runner, and would
+/// look for a control plane that is gone for an hour.
+pub(crate) fn end(child: &mut Child) {
+    if matches!(child.try_wait(), Ok(None)) {
+        let all = all();
+        let mut family = vec![child.id()];
+        let mut next = 0;
+        while let Some(&parent) = family.get(next) {
+            family.extend(all.iter().filter(|process| process.parent == parent).map(|process| process.pid));
+            next += 1;
+        }
+        for pid in family {
+            // It may have ended by now.
+            let _ = kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL);
+        }
+    }
+    let _ = child.wait();
 }
 
 pub(crate) fn signal(pid: u32, signal: Signal) {

@@ -190,8 +190,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        super::processes::end(&mut self.child);
     }
 }
 
