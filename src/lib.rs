@@ -29,6 +29,7 @@ pub mod config;
 pub mod exec;
 pub mod executor;
 pub mod http;
+pub mod locked;
 pub mod logging;
 pub mod protocol;
 #[cfg(feature = "server")]

@@ -242,7 +242,7 @@ mod tests {
 
     fn wait(agent: &mut Agent) -> End {
         let stop = Stop::new().listen().unwrap();
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(300);
         loop {
             if let Some(end) = agent.wait(Some(deadline), &stop) {
                 return end;

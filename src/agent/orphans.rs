@@ -214,7 +214,7 @@ mod tests {
         let markers = Markers { task, ..Markers::default() };
         let sought = mine.id() as i32;
         // The marker is in `/proc` once the child has become `sleep`.
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(300);
         let swept = loop {
             let swept = sweep(&Sweep { markers: &markers, agent: None, owns_children: false });
             if !swept.is_empty() || Instant::now() > deadline {

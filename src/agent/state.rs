@@ -5,7 +5,6 @@
 //! whatever happens a later runner knows which task to answer for.
 
 use crate::protocol::TaskId;
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, Write};
@@ -101,7 +100,7 @@ impl Store {
             .mode(0o600)
             .open(&lock_path)
             .map_err(|error| unusable("cannot write to", &error))?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if !crate::locked::take(&lock) {
             let mut holder = String::new();
             // An unreadable number only makes the message poorer.
             let _ = (&mut lock).take(32).read_to_string(&mut holder);

@@ -62,7 +62,9 @@ impl TaskRun {
         for args in steps {
             self.git(record, directory, args, log)?;
         }
+        // Housekeeping would outlive the step, behind the back of those that follow.
         self.git(record, directory, &["config", "gc.auto", "0"], log)?;
+        self.git(record, directory, &["config", "maintenance.auto", "false"], log)?;
 
         let refspec = match (&source.reference, &source.branch, &source.tag) {
             (Some(reference), ..) => format!("+{reference}:refs/runlet/source"),

@@ -3,11 +3,13 @@
 
 use super::log::StepLog;
 use super::process::{self, Ended};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal};
+use std::fs::File;
 use std::io::{self, Read};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,10 @@ use std::time::{Duration, Instant};
 pub const GRACE: Duration = Duration::from_secs(10);
 /// How long the output of a child that has ended may stay open.
 pub const PIPE_GRACE: Duration = Duration::from_millis(500);
+/// More than a pipe and a reader's buffer hold: whatever a child wrote is among this many bytes after its end.
+const MOST_UNREAD: u64 = 4 * 1024 * 1024;
+/// How often something is looked at that no message announces.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What the threads of a task tell the thread that runs the steps.
 #[derive(Debug)]
@@ -51,11 +57,25 @@ pub struct Running {
     pub closed: bool,
     group: Pid,
     turn: u64,
-    reader: std::fs::File,
+    reader: File,
     started: Instant,
-    last_output_ms: Arc<AtomicU64>,
+    taken: Arc<Taken>,
+    /// Once this much was taken, nothing of the child itself is left: a bound for descendants that
+    /// never pause.
+    enough: u64,
     termed_at: Option<Instant>,
     killed: bool,
+}
+
+/// How far the thread that reads the output has come.
+#[derive(Debug, Default)]
+struct Taken {
+    /// When it last read something, since the start.
+    last_ms: AtomicU64,
+    /// Bytes that are in the log.
+    bytes: AtomicU64,
+    /// True while it waits for the pipe: then it holds nothing that is not in the log.
+    waits: AtomicBool,
 }
 
 impl Running {
@@ -64,7 +84,7 @@ impl Running {
         let (mut child, reader) = process::start(command)?;
         let turn = log.begin_child();
         let started = Instant::now();
-        let last_output_ms = Arc::new(AtomicU64::new(0));
+        let taken = Arc::new(Taken::default());
         let running = Self {
             step,
             log: log.clone(),
@@ -75,7 +95,8 @@ impl Running {
             turn,
             reader: reader.try_clone()?,
             started,
-            last_output_ms: last_output_ms.clone(),
+            taken: taken.clone(),
+            enough: u64::MAX,
             termed_at: None,
             killed: false,
         };
@@ -84,11 +105,16 @@ impl Running {
             let mut reader = reader;
             let mut buffer = vec![0; process::PIPE_BYTES];
             loop {
+                // Waiting and reading are apart, so that `waits` never covers bytes in the buffer.
+                taken.waits.store(true, Ordering::SeqCst);
+                is_readable(&reader, None);
+                taken.waits.store(false, Ordering::SeqCst);
                 match reader.read(&mut buffer) {
                     Ok(0) => break,
                     Ok(n) => {
-                        last_output_ms.store(started.elapsed().as_millis() as u64, Ordering::Relaxed);
+                        taken.last_ms.store(started.elapsed().as_millis() as u64, Ordering::Relaxed);
                         log.write(turn, &buffer[..n]);
+                        taken.bytes.fetch_add(n as u64, Ordering::SeqCst);
                     }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(_) => break,
@@ -117,15 +143,27 @@ impl Running {
             Message::Exited { step, ended } if *step == self.step => {
                 self.ended = Some(*ended);
                 self.ended_at = Some(Instant::now());
+                self.enough = self.taken.bytes.load(Ordering::SeqCst).saturating_add(MOST_UNREAD);
             }
             Message::Closed { step } if *step == self.step => self.closed = true,
             _ => {}
         }
     }
 
-    /// True when the step is over: the child has ended, and its output closed or was left open too long.
+    /// True when the step is over: the child has ended, all that it wrote is in the log, and its output
+    /// closed or was left open too long.
     pub fn is_over(&self, now: Instant) -> bool {
-        self.ended_at.is_some_and(|at| self.closed || now.duration_since(at) >= PIPE_GRACE)
+        let late = |at| now.duration_since(at) >= PIPE_GRACE;
+        self.ended_at.is_some_and(|at| self.closed || late(at) && self.has_taken_all())
+    }
+
+    /// Whether what the child had written when it ended is in the log. On a slow or loaded host that can
+    /// be much later than its end.
+    fn has_taken_all(&self) -> bool {
+        // In this order: what was in the pipe a moment ago is in the log once the reader waits again.
+        let is_empty = !is_readable(&self.reader, Some(Duration::ZERO));
+        is_empty && self.taken.waits.load(Ordering::SeqCst)
+            || self.taken.bytes.load(Ordering::SeqCst) >= self.enough
     }
 
     /// True when nothing more will come of it by itself.
@@ -139,24 +177,27 @@ impl Running {
     }
 
     /// When something is to be done about this child if no message comes.
-    pub fn next_deadline(&self, silence: Option<Duration>) -> Option<Instant> {
+    pub fn next_deadline(&self, silence: Option<Duration>, now: Instant) -> Option<Instant> {
         if let Some(at) = self.ended_at {
-            return Some(at + PIPE_GRACE);
+            return Some((at + PIPE_GRACE).max(now + LOOK));
         }
         match self.termed_at {
             Some(at) if !self.killed => Some(at + GRACE),
             Some(_) => None,
-            None => silence.map(|silence| self.last_output() + silence),
+            None => silence.map(|silence| (self.last_output() + silence).max(now + LOOK)),
         }
     }
 
     /// True when it wrote nothing for `silence`.
     pub fn is_silent(&self, silence: Duration, now: Instant) -> bool {
-        self.ended.is_none() && now >= self.last_output() + silence
+        // What waits to be read was no silence, only a slow reader.
+        self.ended.is_none()
+            && now >= self.last_output() + silence
+            && !is_readable(&self.reader, Some(Duration::ZERO))
     }
 
     fn last_output(&self) -> Instant {
-        self.started + Duration::from_millis(self.last_output_ms.load(Ordering::Relaxed))
+        self.started + Duration::from_millis(self.taken.last_ms.load(Ordering::Relaxed))
     }
 
     /// First rung of the ladder.
@@ -186,5 +227,116 @@ impl Running {
                 "[this step has ended, but {who} still holds its output open; what it writes from here on is dropped]"
             ));
         }
+    }
+}
+
+/// Waits for something to read, or for the end of the output, at most for `time`. True when there is
+/// something to read.
+fn is_readable(reader: &File, time: Option<Duration>) -> bool {
+    let time = time.and_then(|time| Timespec::try_from(time).ok());
+    let mut fds = [PollFd::new(reader, PollFlags::IN)];
+    // An interrupted wait is a short one, and reading waits as well.
+    poll(&mut fds, time.as_ref()).is_ok() && fds[0].revents().contains(PollFlags::IN)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot start a shell should fail loudly")]
+mod tests {
+    use super::*;
+    use crate::executor::redactor::Secrets;
+    use crate::executor::report::Reporter;
+    use crate::http::{Client, Endpoint};
+    use crate::protocol::{Secret, TaskId};
+    use std::sync::mpsc::{Receiver, channel};
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    /// A shell whose log is in a folder, with a reporter that nobody listens to.
+    struct Bench {
+        folder: tempfile::TempDir,
+        log: StepLog,
+        messages: Receiver<Message>,
+        running: Running,
+    }
+
+    fn run(script: &str) -> Bench {
+        let folder = tempfile::tempdir().unwrap();
+        let endpoint = Endpoint { url: "http://127.0.0.1:9".to_owned(), ..Endpoint::default() };
+        let client = Client::new(&endpoint).unwrap();
+        let id = TaskId::new("child-test").unwrap();
+        let reporter = Reporter::start(client, id, Secret::new("t"), 1, |_| {}).unwrap();
+        let log = StepLog::open(folder.path(), 0, 1 << 30, &Secrets::default(), &reporter).unwrap();
+        let (sender, messages) = channel();
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).current_dir(folder.path());
+        let running = Running::start(0, command, &log, &sender).unwrap();
+        Bench { folder, log, messages, running }
+    }
+
+    impl Bench {
+        fn until_exited(&mut self) {
+            while self.running.ended.is_none() {
+                self.running.take(&self.messages.recv().unwrap());
+            }
+        }
+
+        fn output(&self) -> Vec<u8> {
+            std::fs::read(self.folder.path().join("step-0")).unwrap()
+        }
+    }
+
+    impl Drop for Bench {
+        fn drop(&mut self) {
+            process::signal_group(self.running.group, Signal::KILL);
+        }
+    }
+
+    #[test]
+    fn what_a_child_wrote_is_kept_however_late_it_is_read() {
+        let mut bench = run("sleep 600 & head -c 200000 /dev/zero; exit 3");
+        let log = bench.log.clone();
+        log.held(|| {
+            bench.until_exited();
+            assert!(!bench.running.is_over(Instant::now() + DAY), "its output is not in the log yet");
+        });
+        while !bench.running.is_over(Instant::now() + DAY) {
+            std::thread::sleep(LOOK);
+        }
+        assert!(!bench.running.closed, "the grandchild holds the output");
+        assert!(!bench.running.is_over(bench.running.ended_at.unwrap()), "it may close in a moment");
+        assert_eq!(bench.output().len(), 200_000);
+    }
+
+    #[test]
+    fn a_descendant_that_never_pauses_does_not_hold_the_step() {
+        let mut bench = run("yes & exit 0");
+        bench.until_exited();
+        while !bench.running.is_over(Instant::now() + DAY) {
+            std::thread::sleep(LOOK);
+        }
+        assert!(!bench.running.closed);
+    }
+
+    #[test]
+    fn silence_begins_anew_with_every_output() {
+        let bench = run("echo one; until test -e go; do sleep 0.01; done; echo two; sleep 600");
+        let hour = Duration::from_secs(3600);
+        let read = |bytes: usize| {
+            while bench.output().len() < bytes || !bench.running.has_taken_all() {
+                std::thread::sleep(LOOK);
+            }
+            bench.running.last_output()
+        };
+        let first = read(4);
+        let moment = Duration::from_millis(1);
+        assert!(!bench.running.is_silent(hour, first + hour - moment));
+        assert!(bench.running.is_silent(hour, first + hour));
+        // A later millisecond, by the clock that is counted in.
+        std::thread::sleep(2 * moment);
+        std::fs::write(bench.folder.path().join("go"), "").unwrap();
+        let second = read(8);
+        assert!(second > first && !bench.running.is_silent(hour, first + hour));
+        assert!(bench.running.is_silent(hour, second + hour));
+        assert_eq!(bench.running.next_deadline(Some(hour), second), Some(second + hour));
     }
 }

@@ -88,6 +88,13 @@ impl StepLog {
         open.flush(self.1);
     }
 
+    /// Does something while the log takes nothing, as on a disk that is slow.
+    #[cfg(test)]
+    pub(super) fn held<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        work()
+    }
+
     /// Ends the log.
     pub fn close(&self) {
         let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();

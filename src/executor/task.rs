@@ -378,7 +378,7 @@ impl TaskRun {
                 running.terminate(now);
             }
             running.escalate(now);
-            let wake = [running.next_deadline(silence), self.deadline.filter(|_| self.stop.is_none())];
+            let wake = [running.next_deadline(silence, now), self.deadline.filter(|_| self.stop.is_none())];
             if let Some(message) = self.receive(wake.into_iter().flatten().min()) {
                 running.take(&message);
             }
@@ -455,7 +455,7 @@ impl TaskRun {
                 .background
                 .iter()
                 .filter(|running| !running.is_over(now))
-                .map(|running| running.next_deadline(None).unwrap_or(now + Duration::from_secs(1)))
+                .map(|running| running.next_deadline(None, now).unwrap_or(now + Duration::from_secs(1)))
                 .min();
             let Some(wake) = wake else { break };
             self.receive(Some(wake));

@@ -159,13 +159,13 @@ fn lock(data: &std::path::Path) -> Result<File, String> {
     let path = data.join("lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(|e| format!("failed to open `{}`: {e}", path.display()))?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        format!(
-            "another control plane uses the data folder `{}`: stop it, or use another `--data`",
-            data.display()
-        )
-    })?;
-    Ok(file)
+    if crate::locked::take(&file) {
+        return Ok(file);
+    }
+    Err(format!(
+        "another control plane uses the data folder `{}`: stop it, or use another `--data`",
+        data.display()
+    ))
 }
 
 /// The first start makes the first person; later ones change nothing.

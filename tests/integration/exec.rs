@@ -1,9 +1,10 @@
 //! `runlet exec`: the whole road, from a config in a folder to results in a folder.
 
+use crate::support::{poll, processes};
+use rustix::process::Signal;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 fn folder(config: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -121,7 +122,7 @@ fn a_step_is_tried_again_as_often_as_it_says() {
 
 #[test]
 fn silence_is_timed_out() {
-    run_steps("- run: {command: echo before; sleep 60, no_output_timeout: 1s}")
+    run_steps("- run: {command: echo before; sleep 600, no_output_timeout: 1s}")
         .exits(1)
         .says("Too long with no output (exceeded 1s)");
 }
@@ -134,15 +135,13 @@ fn background_steps_and_leftovers_do_not_survive() {
     ))
     .exits(0)
     .says("[stopped: the job has ended]");
-    let left = Command::new("pgrep").args(["-f", &format!("sleep {mark}")]).output();
-    if let Ok(left) = left {
-        assert_eq!(String::from_utf8_lossy(&left.stdout), "", "processes were left behind");
-    }
+    let left = processes::lines_with(&[&format!("sleep {mark}")]);
+    assert!(left.is_empty(), "processes were left behind: {left:?}");
 }
 
 #[test]
 fn a_grandchild_that_holds_the_output_does_not_hold_the_job() {
-    run_steps("- run: sleep 60 & echo started").exits(0).says("still holds its output open");
+    run_steps("- run: sleep 600 & echo started").exits(0).says("still holds its output open");
 }
 
 #[test]
@@ -224,17 +223,11 @@ fn an_interrupt_cancels_and_leaves_nothing() {
     let folder = folder(&steps(&format!("- run: echo begun > \"$MARK\"; sleep {mark}")));
     let begun = folder.path().join("begun");
     let mut child = command(folder.path(), &[]).env("MARK", &begun).stdout(Stdio::null()).spawn().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !begun.exists() {
-        assert!(Instant::now() < deadline, "the step did not begin");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert!(killed.success());
+    poll("the beginning of the step", || if begun.exists() { Ok(()) } else { Err(String::new()) });
+    processes::signal(child.id(), Signal::INT);
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    if let Ok(left) = Command::new("pgrep").args(["-f", &format!("sleep {mark}")]).output() {
-        assert_eq!(String::from_utf8_lossy(&left.stdout), "", "processes were left behind");
-    }
+    let left = processes::lines_with(&[&format!("sleep {mark}")]);
+    assert!(left.is_empty(), "processes were left behind: {left:?}");
 }
 
 #[test]

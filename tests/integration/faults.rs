@@ -1,14 +1,17 @@
 //! What promises that nothing is lost, on networks and hosts that lose things: real runners and a real
 //! control plane with a bad line between them, or killed in the middle.
 
-use crate::server::{Runner, Server, runlet, signal};
-use crate::support::poll;
+use crate::server::{ANSWER, Runner, Server, runlet};
+use crate::support::processes::{child_with, signal};
+use crate::support::{poll, ports};
 use runlet::http::{Body, Client, Endpoint, Request};
 use runlet::protocol::Secret;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -143,8 +146,7 @@ fn a_bad_line_loses_and_doubles_nothing() {
 
 #[test]
 fn a_control_plane_that_is_killed_goes_on_where_it_was() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let listen = format!("127.0.0.1:{port}");
+    let listen = format!("127.0.0.1:{}", ports::unused());
     let mut server = Server::start_with(&["--listen", &listen], None);
     server.project();
     let _runner = server.runner("one", &server.class_token("a/b"));
@@ -158,33 +160,28 @@ fn a_control_plane_that_is_killed_goes_on_where_it_was() {
         let steps = &job["data"]["attributes"]["parallel_executions"][0]["steps"];
         if steps.as_array().is_some_and(|steps| steps.len() >= 3) { Ok(()) } else { Err(job.to_string()) }
     });
-    signal(&server.child, "-KILL");
+    signal(server.child.id(), Signal::KILL);
     server.child.wait().unwrap();
     std::thread::sleep(Duration::from_millis(300));
     let mut again = runlet();
     again.arg("server").arg("--data").arg(server.folder.path().join("data")).args(["--listen", &listen]);
     server.child = again.stdout(Stdio::null()).spawn().unwrap();
     poll("the control plane to be back", || {
-        let timeout = Duration::from_secs(5);
-        let request = Request { method: "GET", path: "/ready", token: None, body: Body::Empty, timeout };
+        let (path, body) = ("/ready", Body::Empty);
+        let request = Request { method: "GET", path, token: None, body, timeout: ANSWER };
         server.client.send(&request).map(drop).map_err(|error| error.to_string())
     });
     let jobs = server.ended(&pipeline);
     assert_all_arrived(&server, &jobs[0]);
 }
 
-/// The processes below one, by their command lines.
-fn child_with(parent: u32, word: &str) -> Option<u32> {
-    let output = Command::new("ps").args(["-eo", "pid=,ppid=,args="]).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines().find_map(|line| {
-        let mut words = line.split_whitespace();
-        let (pid, ppid) = (words.next()?.parse().ok()?, words.next()?.parse::<u32>().ok()?);
-        (ppid == parent && words.any(|found| found == word)).then_some(pid)
-    })
+/// A job that lasts until the file is there.
+fn until(go: &Path) -> String {
+    let go = go.display();
+    format!(
+        "version: 2.1\njobs: {{build: {{machine: true, resource_class: a/b, steps: [{{run: 'echo begun; until test -e {go}; do sleep 0.05; done; echo ended'}}]}}}}\nworkflows: {{w: {{jobs: [build]}}}}\n"
+    )
 }
-
-const SLEEPS: &str = "version: 2.1\njobs: {build: {machine: true, resource_class: a/b, steps: [{run: 'echo begun; sleep 4; echo ended'}]}}\nworkflows: {w: {jobs: [build]}}\n";
 
 fn task_agent_of(runner: &Runner) -> u32 {
     poll("the task agent", || child_with(runner.0.id(), "task").ok_or_else(|| "no child".to_owned()))
@@ -195,10 +192,9 @@ fn a_killed_task_agent_is_an_infrastructure_failure() {
     let server = Server::start();
     server.project();
     let runner = server.runner("one", &server.class_token("a/b"));
-    let pipeline = server.trigger(SLEEPS);
-    let agent = task_agent_of(&runner);
-    std::thread::sleep(Duration::from_millis(300));
-    assert!(Command::new("kill").args(["-KILL", &agent.to_string()]).status().unwrap().success());
+    let pipeline = server.trigger(&until(&server.folder.path().join("go")));
+    server.wait_output(&pipeline, 1, "begun");
+    signal(task_agent_of(&runner), Signal::KILL);
     let jobs = server.ended(&pipeline);
     assert_eq!(jobs[0]["status"], "infrastructure_fail", "{jobs:?}");
 }
@@ -209,11 +205,14 @@ fn a_killed_runner_finds_its_task_again() {
     server.project();
     let token = server.class_token("a/b");
     let mut runner = server.runner("one", &token);
-    let pipeline = server.trigger(SLEEPS);
-    task_agent_of(&runner);
+    let go = server.folder.path().join("go");
+    let pipeline = server.trigger(&until(&go));
+    // A task agent that has not been given its task yet could not go on with it.
+    server.wait_output(&pipeline, 1, "begun");
     runner.0.kill().unwrap();
     runner.0.wait().unwrap();
     let _again = server.runner("one", &token);
+    std::fs::write(go, "").unwrap();
     let jobs = server.ended(&pipeline);
     assert_eq!(jobs[0]["status"], "success", "{jobs:?}");
     assert_eq!(server.output(&jobs[0], 1), "begun\nended\n");
@@ -227,7 +226,7 @@ struct Rogue {
 
 impl Rogue {
     fn send(&self, method: &'static str, path: &str, token: &Secret, body: Body<'_>) -> (u16, Value) {
-        let request = Request { method, path, token: Some(token), body, timeout: Duration::from_secs(20) };
+        let request = Request { method, path, token: Some(token), body, timeout: ANSWER };
         let answer = self.client.send(&request).unwrap();
         (answer.status, serde_json::from_slice(&answer.body).unwrap_or_default())
     }
@@ -246,7 +245,7 @@ fn claims_offsets_and_checksums_are_held_to() {
     let client =
         Client::new(&Endpoint { url: server.client.url().to_owned(), ..Endpoint::default() }).unwrap();
     let rogue = Rogue { client, class };
-    server.trigger(SLEEPS);
+    server.trigger(&until(Path::new("/")));
     let (status, first) = rogue.claim("n-1");
     assert_eq!(status, 200, "{first}");
     let (_, again) = rogue.claim("n-1");

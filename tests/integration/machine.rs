@@ -1,11 +1,11 @@
 //! The machine runner against a fake control plane, with shell scripts in place of the task agent.
 //!
-//! Task ids are unique among the tests: a runner ends whatever carries the id of its task.
+//! Task ids differ between the tests: a runner ends whatever carries the id of its task.
 
 use crate::support::control_plane::ControlPlane;
 use crate::support::pki::{self, Authority};
-use crate::support::runner::{Machine, RUNLET, task};
-use crate::support::{emulated, poll};
+use crate::support::runner::{Machine, RUNLET, id_suffix, task};
+use crate::support::{emulated, poll, ports};
 use runlet::agent::settings::Settings;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::fs;
@@ -18,6 +18,11 @@ const GOOD: &str =
 /// Reads its task and ends well once `$DIR/go` exists.
 const PATIENT: &str =
     r#"cat > /dev/null; echo $$ > "$DIR/pid"; while ! test -e "$DIR/go"; do sleep 0.05; done; exit 0"#;
+
+/// Waits for the end of a process: one that was killed is gone only when the kernel comes to it.
+fn wait_gone(pid: &str) {
+    poll("the end of the process", || if is_gone(pid) { Ok(()) } else { Err(format!("pid {pid}")) });
+}
 
 fn is_gone(pid: &str) -> bool {
     let pid: i32 = pid.trim().parse().unwrap();
@@ -43,7 +48,7 @@ fn a_single_task_is_claimed_run_and_left() {
     assert_eq!(claim.json()["arch"], std::env::consts::ARCH);
     let input: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(runner.machine.path("input")).unwrap()).unwrap();
-    assert_eq!(input["task"]["id"], "a-1");
+    assert_eq!(input["task"]["id"], format!("a-1{}", id_suffix()));
     assert_eq!(input["task"]["token"], "task-token-of-a-1");
     assert_eq!(input["max_run_time_ms"], 3_600_000);
     assert_eq!(input["runner_name"], "tester");
@@ -132,11 +137,12 @@ fn a_deaf_task_agent_is_killed_after_its_time() {
     let script = r#"trap '' TERM; cat > /dev/null; echo $$ > "$DIR/pid"; while :; do sleep 0.05; done"#;
     let mut runner = Machine::new(&server.url())
         .setting("mode", "single-task")
-        .setting("max_run_time", "1s")
+        // The runner steps in after twice this: time enough for the script to become deaf.
+        .setting("max_run_time", "5s")
         .task_agent(script)
         .start();
     assert_eq!(runner.wait(), Some(0));
-    assert!(is_gone(&runner.wait_file("pid")));
+    wait_gone(&runner.wait_file("pid"));
     let message = server.wait_for("/tasks/f-1/lost").json()["message"].to_string();
     assert!(message.contains("signal 9") && message.contains("runner.max_run_time"), "{message}");
 }
@@ -144,10 +150,13 @@ fn a_deaf_task_agent_is_killed_after_its_time() {
 #[test]
 fn an_idle_runner_leaves_after_its_timeout() {
     let server = ControlPlane::start();
-    let mut runner = Machine::new(&server.url()).setting("idle_timeout", "1s").start();
+    let mut runner = Machine::new(&server.url()).setting("idle_timeout", "3s").start();
     assert_eq!(runner.wait(), Some(0));
     assert!(runner.log().contains("no task within `runner.idle_timeout`"));
-    assert!(server.wait_for("claim?wait=1").path.ends_with("wait=1"));
+    // Less than 3 where the start took long; then perhaps none was asked for at all.
+    let requests = server.requests();
+    let waits: Vec<_> = requests.iter().filter_map(|r| r.path.split_once("claim?wait=")).collect();
+    assert!(waits.iter().all(|(_, wait)| ["1", "2", "3"].contains(wait)), "{waits:?}");
 }
 
 #[test]
@@ -159,10 +168,13 @@ fn what_a_killed_task_agent_leaves_behind_is_killed_and_named() {
         echo $! > "$DIR/child"
         setsid env -i /bin/sh -c "echo \$\$ > '$DIR/escaped'; exec sleep 1002" &
         while ! test -s "$DIR/escaped"; do sleep 0.05; done
+        for pid in $(cat "$DIR/child" "$DIR/escaped"); do
+            until grep -q sleep /proc/$pid/comm; do sleep 0.05; done
+        done
         kill -KILL $$"#;
     let mut runner = Machine::new(&server.url()).setting("mode", "single-task").task_agent(script).start();
     assert_eq!(runner.wait(), Some(0));
-    assert!(is_gone(&runner.wait_file("child")), "{}", runner.log());
+    wait_gone(&runner.wait_file("child"));
     assert!(runner.log().contains("killed a process that the task left behind: pid "), "{}", runner.log());
     assert!(runner.log().contains("(sleep 1001)"), "{}", runner.log());
     let escaped = runner.wait_file("escaped");
@@ -171,7 +183,7 @@ fn what_a_killed_task_agent_leaves_behind_is_killed_and_named() {
         // is adopted by somebody else and cannot be found: only the rest is asserted.
         let _ = kill_process(Pid::from_raw(escaped.parse().unwrap()).unwrap(), Signal::KILL);
     } else {
-        assert!(is_gone(&escaped), "{}", runner.log());
+        wait_gone(&escaped);
         assert!(runner.log().contains("(sleep 1002)"), "{}", runner.log());
     }
     let message = server.wait_for("/tasks/h-1/lost").json()["message"].to_string();
@@ -226,7 +238,7 @@ fn a_second_runner_of_the_same_name_is_refused() {
 
 #[test]
 fn a_control_plane_that_is_down_is_told_once_and_found_again() {
-    let address = ControlPlane::start().address();
+    let address = ([127, 0, 0, 1], ports::unused()).into();
     let mut runner = Machine::new(&format!("http://{address}")).task_agent(GOOD).start();
     runner.wait_log("cannot claim tasks, trying on quietly");
     let server = ControlPlane::start_at(address);
@@ -236,9 +248,7 @@ fn a_control_plane_that_is_down_is_told_once_and_found_again() {
     runner.term();
     assert_eq!(runner.wait(), Some(0));
     assert_eq!(runner.log().matches("cannot claim tasks").count(), 1, "{}", runner.log());
-    // The one that was there before may not be gone for good when the runner comes.
-    let (refused, cut) = (runner.log().contains("connection refused"), runner.log().contains("was cut"));
-    assert!(refused || cut, "{}", runner.log());
+    assert!(runner.log().contains("connection refused"), "{}", runner.log());
 }
 
 #[test]
@@ -456,15 +466,13 @@ fn a_parked_runner_is_idle() {
             })
             .sum()
     };
-    // The server has the claim a moment before the runner has gone to sleep.
-    let mut before = switches();
-    poll("a runner at rest", || {
-        std::thread::sleep(std::time::Duration::from_millis(300));
-        let now = switches();
-        if std::mem::replace(&mut before, now) == now { Ok(()) } else { Err(format!("{now} switches")) }
+    // The server has the claim before the runner has gone to sleep, by how much nobody can say. A runner
+    // that wakes by itself every now and then never rests for long.
+    poll("three seconds in which nothing wakes it", || {
+        let (claims, before) = (server.claims(), switches());
+        std::thread::sleep(std::time::Duration::from_secs(3));
+        let woken = switches().abs_diff(before);
+        if woken == 0 && server.claims() == claims { Ok(()) } else { Err(format!("woken {woken} times")) }
     });
-    std::thread::sleep(std::time::Duration::from_secs(3));
-    assert_eq!(switches(), before, "nothing may wake it while it waits");
     assert_eq!(connections(&process), 1);
-    assert_eq!(server.claims(), 1);
 }

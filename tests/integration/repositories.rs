@@ -2,9 +2,10 @@
 
 use crate::server::Server;
 use crate::support::control_plane::ControlPlane;
-use crate::support::poll;
+use crate::support::{poll, ports};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
-use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -186,12 +187,13 @@ fn wrong_triggers_are_refused_and_lost_repositories_seen() {
     }
 }
 
-/// Ends with the value.
+/// Ends with the value, and what `git` started for it.
 struct Daemon(Child);
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        let group = Pid::from_raw(self.0.id() as i32).unwrap();
+        let _ = kill_process_group(group, Signal::KILL);
         let _ = self.0.wait();
     }
 }
@@ -202,8 +204,8 @@ fn triggers_at_once_through_a_daemon_all_count() {
     server.project();
     let work = Work::new(server.folder.path());
     let revision = work.commit("main", "the main one");
-    // Free a moment ago; the daemon cannot say which port it took.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // The daemon cannot say which port it took.
+    let port = ports::unused();
     let mut command = Command::new("git");
     command
         .args(["daemon", "--export-all", "--listen=127.0.0.1", "--reuseaddr"])
@@ -213,7 +215,7 @@ fn triggers_at_once_through_a_daemon_all_count() {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    let _daemon = Daemon(command.spawn().unwrap());
+    let _daemon = Daemon(command.process_group(0).spawn().unwrap());
     poll("the daemon", || std::net::TcpStream::connect(("127.0.0.1", port)).map_err(|e| e.to_string()));
     server.register(&format!("git://127.0.0.1:{port}/work"));
     let numbers = std::thread::scope(|scope| {

@@ -1,15 +1,14 @@
 //! Variables and contexts on the whole road: sealed in the store, handed out with claims, masked in what
 //! jobs print.
 
-use crate::server::{Runner, Server, runlet};
-use crate::support::poll;
+use crate::server::{ANSWER, Runner, Server, runlet};
+use crate::support::processes;
 use base64::Engine;
 use runlet::http::{Body, Request};
 use serde_json::{Value, json};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::time::Duration;
 
 const PROJECT_SECRET: &str = "pr0ject-Secret-Value-41";
 const CONTEXT_SECRET: &str = "c0ntext-Secret-Value-42";
@@ -19,8 +18,7 @@ impl Server {
     pub(crate) fn answer(&self, method: &'static str, path: &str, body: Option<Value>) -> (u16, Value) {
         let bytes = body.map(|body| body.to_string().into_bytes());
         let body = bytes.as_deref().map_or(Body::Empty, Body::Json);
-        let timeout = Duration::from_secs(60);
-        let request = Request { method, path, token: Some(&self.token), body, timeout };
+        let request = Request { method, path, token: Some(&self.token), body, timeout: ANSWER };
         let answer = self.client.send(&request).unwrap();
         (answer.status, serde_json::from_slice(&answer.body).unwrap())
     }
@@ -69,7 +67,7 @@ impl Server {
 
     /// Stops it and starts another one on the same data, which answers or ends.
     fn restart(mut self, args: &[&str]) -> std::process::Output {
-        crate::server::signal(&self.child, "-TERM");
+        crate::support::processes::signal(self.child.id(), rustix::process::Signal::TERM);
         self.child.wait().unwrap();
         let data = self.folder.path().join("data");
         let mut command = runlet();
@@ -96,19 +94,6 @@ fn files_with(folder: &Path, texts: &[&str]) -> Vec<String> {
             found.extend(
                 texts.iter().find(|text| holds(text)).map(|text| format!("{text}: {}", path.display())),
             );
-        }
-    }
-    found
-}
-
-/// Command lines on this host that hold one of the texts.
-fn command_lines_with(texts: &[&str]) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).into_owned();
-        if texts.iter().any(|text| line.contains(text)) {
-            found.push(line);
         }
     }
     found
@@ -145,7 +130,7 @@ jobs:
       - run: echo "short $SHORT $FLAG"
       - run: test "${{BOTH#from-context-}} $JOB_WINS" = "two job" && echo right
       - run: printf '%s' "$KEY" | tail -n 1
-      - run: while [ ! -e '{go}' ]; do sleep 0.05; done
+      - run: echo waits; while [ ! -e '{go}' ]; do sleep 0.05; done
 workflows:
   w:
     jobs:
@@ -163,19 +148,9 @@ workflows:
         text
     });
     let secrets = [PROJECT_SECRET, CONTEXT_SECRET, "from-context-two", "second line of it"];
-    poll("the last step", || {
-        let workflows = server.call("GET", &format!("/api/v2/pipeline/{pipeline}/workflow"), None);
-        let id = workflows["items"][0]["id"].as_str().unwrap().to_owned();
-        let jobs = server.call("GET", &format!("/api/v2/workflow/{id}/job"), None);
-        let id = jobs["items"][0]["id"].as_str().unwrap_or_default().to_owned();
-        let path = format!("/api/v3/jobs/{id}/stdout?filter%5Bexecution%5D=0&filter%5Bstep_num%5D=6");
-        match server.answer_status(&path) {
-            200 => Ok(()),
-            status => Err(format!("{status} {jobs}")),
-        }
-    });
+    server.wait_output(&pipeline, 6, "waits");
     // While the job runs its environment holds them; files and command lines do not.
-    assert_eq!(command_lines_with(&secrets), Vec::<String>::new());
+    assert_eq!(processes::lines_with(&secrets), Vec::<String>::new());
     assert_eq!(files_with(server.folder.path(), &secrets), Vec::<String>::new());
     std::fs::write(&go, "").unwrap();
 
@@ -203,14 +178,6 @@ workflows:
     }
     assert!(shown.contains("whole **** and ****"), "{shown}");
     assert!(!secrets.iter().any(|secret| shown.contains(secret)), "{shown}");
-}
-
-impl Server {
-    fn answer_status(&self, path: &str) -> u16 {
-        let timeout = Duration::from_secs(30);
-        let request = Request { method: "GET", path, token: Some(&self.token), body: Body::Empty, timeout };
-        self.client.send(&request).unwrap().status
-    }
 }
 
 const TWO_JOBS: &str = "version: 2.1\njobs:\n  build: &job\n    machine: true\n    resource_class: acme/linux\n    steps: [run: 'true']\n  after: *job\nworkflows:\n  w:\n    jobs:\n      - build: {context: deploy}\n      - after: {requires: [build]}\n";
@@ -380,6 +347,7 @@ fn swapped_rows_do_not_open() {
     server.variable("A", "value-of-a");
     server.variable("B", "value-of-b");
     let database = rusqlite::Connection::open(server.folder.path().join("data/runlet.db")).unwrap();
+    database.busy_timeout(ANSWER).unwrap();
     database
         .execute("UPDATE project_variables SET sealed = (SELECT sealed FROM project_variables WHERE name = 'A') WHERE name = 'B'", [])
         .unwrap();

@@ -1,12 +1,16 @@
 //! `runlet server` with real machine runners: what the terminal of `exec` does not show.
 
+use crate::support::poll;
+use crate::support::processes::{end, signal};
+use crate::support::seen::Seen;
 use runlet::http::{Body, Client, Endpoint, Request};
 use runlet::protocol::Secret;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A control plane with a person's token; stopped when dropped.
 pub(crate) struct Server {
@@ -25,10 +29,8 @@ pub(crate) fn runlet() -> Command {
     command
 }
 
-pub(crate) fn signal(child: &Child, name: &str) {
-    let status = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
-    assert!(status.success());
-}
+/// How long an answer may take: a guard against waiting for ever.
+pub(crate) const ANSWER: Duration = Duration::from_secs(240);
 
 impl Server {
     pub(crate) fn start() -> Self {
@@ -56,13 +58,13 @@ impl Server {
     pub(crate) fn call(&self, method: &'static str, path: &str, body: Option<Value>) -> Value {
         let bytes = body.map(|body| body.to_string().into_bytes());
         let body = bytes.as_deref().map_or(Body::Empty, Body::Json);
-        let timeout = Duration::from_secs(30);
-        self.client.json(&Request { method, path, token: Some(&self.token), body, timeout }).unwrap()
+        let request = Request { method, path, token: Some(&self.token), body, timeout: ANSWER };
+        self.client.json(&request).unwrap()
     }
 
     pub(crate) fn text(&self, path: &str) -> Vec<u8> {
-        let timeout = Duration::from_secs(30);
-        let request = Request { method: "GET", path, token: Some(&self.token), body: Body::Empty, timeout };
+        let (token, body) = (Some(&self.token), Body::Empty);
+        let request = Request { method: "GET", path, token, body, timeout: ANSWER };
         let answer = self.client.send(&request).unwrap();
         assert_eq!(answer.status, 200, "{path}");
         answer.body
@@ -105,8 +107,7 @@ impl Server {
 
     /// Waits for all workflows of a pipeline to end; their jobs, by name.
     pub(crate) fn ended(&self, pipeline: &str) -> Vec<Value> {
-        let deadline = Instant::now() + Duration::from_secs(300);
-        loop {
+        poll("the end of the pipeline", || {
             let workflows = self.call("GET", &format!("/api/v2/pipeline/{pipeline}/workflow"), None);
             let items = workflows["items"].as_array().unwrap();
             if items.iter().all(|workflow| !workflow["stopped_at"].is_null()) {
@@ -114,11 +115,28 @@ impl Server {
                     let path = format!("/api/v2/workflow/{}/job", workflow["id"].as_str().unwrap());
                     self.call("GET", &path, None)["items"].as_array().unwrap().clone()
                 };
-                return items.iter().flat_map(jobs).collect();
+                return Ok(items.iter().flat_map(jobs).collect());
             }
-            assert!(Instant::now() < deadline, "not ended: {workflows}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+            Err(workflows.to_string())
+        })
+    }
+
+    /// Waits until the first job of a pipeline has written this in a step.
+    pub(crate) fn wait_output(&self, pipeline: &str, step: u32, text: &str) {
+        poll("the output of the step", || {
+            let workflows = self.call("GET", &format!("/api/v2/pipeline/{pipeline}/workflow"), None);
+            let path = format!("/api/v2/workflow/{}/job", workflows["items"][0]["id"].as_str().unwrap());
+            let jobs = self.call("GET", &path, None);
+            let id = jobs["items"][0]["id"].as_str().unwrap_or_default();
+            let path =
+                format!("/api/v3/jobs/{id}/stdout?filter%5Bexecution%5D=0&filter%5Bstep_num%5D={step}");
+            let (token, body) = (Some(&self.token), Body::Empty);
+            let request = Request { method: "GET", path: &path, token, body, timeout: ANSWER };
+            let answer = self.client.send(&request).unwrap();
+            let output = String::from_utf8_lossy(&answer.body).into_owned();
+            let is_there = answer.status == 200 && output.contains(text);
+            if is_there { Ok(()) } else { Err(format!("{} {output} {jobs}", answer.status)) }
+        });
     }
 }
 
@@ -133,7 +151,7 @@ fn write_private(path: &Path, text: &str) {
 impl Drop for Server {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            signal(&self.child, "-TERM");
+            signal(self.child.id(), Signal::TERM);
         }
         let _ = self.child.wait();
     }
@@ -141,8 +159,7 @@ impl Drop for Server {
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        end(&mut self.0);
     }
 }
 
@@ -180,7 +197,7 @@ fn many_pipelines_through_many_runners_lose_nothing() {
         }
     }
     for runner in &runners {
-        signal(&runner.0, "-TERM");
+        signal(runner.0.id(), Signal::TERM);
     }
     for mut runner in runners {
         assert!(runner.0.wait().unwrap().success(), "a drained runner ends well");
@@ -195,6 +212,22 @@ fn many_pipelines_through_many_runners_lose_nothing() {
 }
 
 #[test]
+fn who_watches_late_is_told_everything_in_order() {
+    let server = Server::start();
+    server.project();
+    let _runner = server.runner("r", &server.class_token("acme/linux"));
+    let pipeline = server.trigger(&config(3));
+    server.ended(&pipeline);
+    // A step of a job that nobody was told of would be noticed here.
+    let seen = Seen::watch(&server, &pipeline);
+    for name in ["a", "b", "c", "d", "e"] {
+        let job = seen.job(name);
+        let output = String::from_utf8(job.steps[1].output.clone()).unwrap();
+        assert_eq!((job.status.as_str(), output), ("success", expected(name, 3)));
+    }
+}
+
+#[test]
 fn a_cancel_stops_what_runs() {
     let server = Server::start();
     server.project();
@@ -205,13 +238,10 @@ fn a_cancel_stops_what_runs() {
     );
     let workflows = server.call("GET", &format!("/api/v2/pipeline/{pipeline}/workflow"), None);
     let workflow = workflows["items"][0]["id"].as_str().unwrap().to_owned();
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while server.call("GET", &format!("/api/v2/workflow/{workflow}/job"), None)["items"][0]["status"]
-        != "running"
-    {
-        assert!(Instant::now() < deadline, "the job did not begin");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    poll("the beginning of the job", || {
+        let jobs = server.call("GET", &format!("/api/v2/workflow/{workflow}/job"), None);
+        if jobs["items"][0]["status"] == "running" { Ok(()) } else { Err(jobs.to_string()) }
+    });
     server.call("POST", &format!("/api/v2/workflow/{workflow}/cancel"), None);
     let jobs = server.ended(&pipeline);
     assert_eq!(jobs[0]["status"], "canceled");
@@ -232,8 +262,8 @@ fn strangers_are_refused() {
     let server = Server::start();
     let stranger = Secret::new("rlp_wrong");
     for path in ["/api/v2/me", "/api/v3/runner/resource", "/api/v2/pipeline/x"] {
-        let timeout = Duration::from_secs(5);
-        let request = Request { method: "GET", path, token: Some(&stranger), body: Body::Empty, timeout };
+        let (token, body) = (Some(&stranger), Body::Empty);
+        let request = Request { method: "GET", path, token, body, timeout: ANSWER };
         assert_eq!(server.client.send(&request).unwrap().status, 401, "{path}");
     }
     let second =
@@ -332,8 +362,7 @@ fn configs_are_compiled_for_clients() {
     let anonymous = |path: &str, body: Option<Value>| {
         let bytes = body.map(|body| body.to_string().into_bytes());
         let body = bytes.as_deref().map_or(Body::Empty, Body::Json);
-        let timeout = Duration::from_secs(30);
-        let request = Request { method: "POST", path, token: None, body, timeout };
+        let request = Request { method: "POST", path, token: None, body, timeout: ANSWER };
         let answer = server.client.send(&request).unwrap();
         (answer.status, serde_json::from_slice::<Value>(&answer.body).unwrap())
     };

@@ -35,7 +35,10 @@ fn steady(text: &str, place: &Path) -> String {
         (r"/\S*/runlet-task-[0-9a-f-]{36}", "SCRATCH"),
         (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
         (r"\b[0-9a-f]{40}\b", "REVISION"),
-        (r"\b[0-9]+\.[0-9]s\b", "TIME"),
+        (r"\b([0-9]+\.[0-9]|[0-9]+m[0-9]+)s\b", "TIME"),
+        // A column is as wide as the longest time.
+        (r"\btime +tests\b", "time  tests"),
+        (r"  TIME +([0-9])", "  TIME  $1"),
         (r"  TIME *\n", "  TIME\n"),
         (r"pid [0-9]+", "pid PID"),
         // Where a line without end is broken depends on how it arrived.

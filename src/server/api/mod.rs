@@ -12,6 +12,7 @@ pub mod runner;
 pub mod shape;
 pub mod slug;
 pub mod triggers;
+pub mod unread;
 pub mod v1;
 pub mod v2;
 pub mod v3;
@@ -52,6 +53,7 @@ pub fn router(state: Shared) -> axum::Router {
         .fallback(|| async { Failure::new(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .layer(DefaultBodyLimit::max(crate::protocol::MAX_CHUNK_BYTES + 1024))
         .layer(middleware::from_fn(shape::refusals))
+        .layer(middleware::from_fn(unread::drain))
         .layer(middleware::from_fn_with_state(state.clone(), count))
         .with_state(state.clone());
     // A layer runs after the routing of its own router: slugs are rewritten by one around it.

@@ -110,6 +110,12 @@ impl Teller {
                 running.clear();
                 // Tasks whose output is still on its way: what comes after it in them is told after it.
                 let mut waiting: HashSet<String> = HashSet::new();
+                // A job that has ended is told after its steps; who was never told of it learns of it first.
+                for (key, event) in events.iter().filter(|(_, event)| has_run(event)) {
+                    if !self.things.contains_key(key) {
+                        self.event(key.clone(), started(event)).await?;
+                    }
+                }
                 for (key, event) in events {
                     if outputs.get(&key).is_some_and(|output| waiting.contains(&output.task)) {
                         continue;
@@ -208,9 +214,18 @@ fn is_end(event: &WatchEvent) -> bool {
     }
 }
 
-/// A step as it was while it ran.
+/// Whether it is a job that began and has ended.
+fn has_run(event: &WatchEvent) -> bool {
+    matches!(event, WatchEvent::Job { started_at_ms: Some(_), ended_at_ms: Some(_), .. })
+}
+
+/// A step or a job as it was while it ran.
 fn started(event: &WatchEvent) -> WatchEvent {
     let mut event = event.clone();
+    if let WatchEvent::Job { status, ended_at_ms, message, .. } = &mut event {
+        "running".clone_into(status);
+        (*ended_at_ms, *message) = (None, None);
+    }
     if let WatchEvent::Step { status, exit_code, ended_at_ms, message, .. } = &mut event {
         if status != "not_run" {
             "running".clone_into(status);

@@ -9,14 +9,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Makes the root and every place for temporary files read-only, all but the folders `kept`.
-fn read_only(kept: &[&Path]) -> String {
+/// Makes the root, the runner's own directory and every place for temporary files read-only, all but the
+/// folders `kept`.
+fn read_only(own: &Path, kept: &[&Path]) -> String {
     let kept: String = kept.iter().map(|path| format!(" '{}'", path.display())).collect();
+    // It may be on a file system of its own, which the root does not cover.
+    let places = format!("/tmp /var/tmp /dev/shm '{}'", own.display());
     // Each of them becomes a mount of its own while everything can still be written.
     format!(
-        "for place in /tmp /var/tmp /dev/shm; do test ! -d $place || mount --rbind $place $place; done
-         for place in {kept}; do mount --bind $place $place; done
-         for place in /tmp /var/tmp /dev/shm /; do test ! -d $place || mount -o remount,bind,ro $place; done"
+        "for place in {places}; do test ! -d \"$place\" || mount --rbind \"$place\" \"$place\"; done
+         for place in {places} /; do test ! -d \"$place\" || mount -o remount,bind,ro \"$place\"; done
+         for place in {kept}; do mount --bind \"$place\" \"$place\"; mount -o remount,bind,rw \"$place\"; done"
     )
 }
 
@@ -96,7 +99,7 @@ fn without_a_temporary_folder_the_place_beside_the_working_directory_is_used() {
     let server = ControlPlane::start();
     let machine = machine(&server.url());
     let directory = machine.path("");
-    let script = read_only(&[&directory]);
+    let script = read_only(&directory, &[&directory]);
     let (end, log) = run_one(
         &server,
         inside(machine, &script).variable("HOME", "/nonexistent"),
@@ -121,7 +124,8 @@ fn a_read_only_root_is_a_failure_that_says_what_to_set() {
         }
         let kept: Vec<_> = kept.iter().map(|name| machine.path(name)).collect();
         let kept: Vec<_> = kept.iter().map(PathBuf::as_path).collect();
-        inside(machine, &read_only(&kept)).variable("HOME", "/nonexistent")
+        let script = read_only(&machine.path(""), &kept);
+        inside(machine, &script).variable("HOME", "/nonexistent")
     };
     // Only the working directory can be written: the runner goes on, the task cannot.
     let (end, log) = run_one(&server, machine(&["work"]), "ro-1", &["echo never"]);
@@ -144,7 +148,7 @@ fn a_user_without_a_name_or_a_home_runs_tasks() {
     }
     let server = ControlPlane::start();
     let nobody = |machine: crate::support::runner::Machine| {
-        let script = read_only(&[&machine.path("")]);
+        let script = read_only(&machine.path(""), &[&machine.path("")]);
         let script =
             format!("{script}\nunset HOME\nexec unshare -U --map-user=54321 --map-group=54321 \"$@\"");
         inside(machine, &script)

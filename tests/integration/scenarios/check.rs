@@ -53,7 +53,15 @@ pub(super) fn pipeline(stage: &Stage<'_>, created: &Value, seen: &Seen, log: &st
                 }
             }
             ["artifacts", job] => {
-                artifacts(stage, seen, job).iter().map(|a| &*a.0).collect::<Vec<_>>().join(" ") == value
+                // In any order: some are named after folders of this run.
+                let names =
+                    artifacts(stage, seen, job).into_iter().map(|a| a.0).collect::<Vec<_>>().join(" ");
+                let sorted = |names: &str| {
+                    let mut names: Vec<String> = names.split(' ').map(str::to_owned).collect();
+                    names.sort_unstable();
+                    names
+                };
+                sorted(&names) == sorted(value)
             }
             ["artifact", job, path, ref how @ ..] => {
                 let all = artifacts(stage, seen, job);
@@ -127,8 +135,10 @@ fn found<'a>(seen: &'a Seen, job: &str, title: &str) -> &'a crate::support::seen
 /// `title, title#2`: the records of the config's steps in order.
 fn titles(job: &SeenJob) -> String {
     let own = ["spinup_environment", "cleanup"];
-    let steps = job.steps.iter().filter(|step| !own.contains(&step.kind.as_str()));
-    let titles = steps.map(|step| match step.attempt {
+    let mut steps: Vec<_> = job.steps.iter().filter(|step| !own.contains(&step.kind.as_str())).collect();
+    // Who comes late is told of a step in the background where it ended.
+    steps.sort_by_key(|step| (step.execution, step.record));
+    let titles = steps.into_iter().map(|step| match step.attempt {
         1 => step.name.clone(),
         n => format!("{}#{n}", step.name),
     });

@@ -2,7 +2,7 @@
 //!
 //! A line is `WORDS: VALUE`; lines that begin with `#` or are empty say nothing. In a value `\n`, `\t`,
 //! `\0` and `\\` are escapes, and `{name}` stands for a place or a value of this run (`{work}`, `{repo}`,
-//! `{home}`, `{revision}`, `{class}`). A title of a step is in double quotes: `"title#2"` is its second
+//! `{home}`, `{place}`, `{place-below}` without its first slash, `{revision}`, `{class}`). A title of a step is in double quotes: `"title#2"` is its second
 //! attempt, `"title@1"` that of the second parallel node.
 
 use std::collections::BTreeMap;

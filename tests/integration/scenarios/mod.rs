@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! tests/scenarios/run/NAME/
-//!   config.yml     becomes .circleci/config.yml; `acme/scenario` in it stands for the runner's class
+//!   config.yml     becomes .circleci/config.yml; `acme/scenario` in it stands for the runner's class,
+//!                  `PLACE` for a folder of this run
 //!   files/         copied into the repository, if there
 //!   setup.sh       run in the repository after the first commit, if there
 //!   expect         what is set up beside it, and what comes of it (see `expect`)
@@ -74,12 +75,14 @@ struct Stage<'a> {
 fn run(server: &Server, folder: &Path, name: &str) {
     let directory = tempfile::tempdir().unwrap();
     let repository = directory.path().join("repository");
-    make_repository(folder, &repository, name);
+    make_repository(folder, &repository, name, directory.path());
     let machine = Machine::new(server.client.url());
     let places = BTreeMap::from([
         ("work", machine.path("work").display().to_string()),
         ("home", machine.path("").display().to_string().trim_end_matches('/').to_owned()),
         ("repo", repository.display().to_string()),
+        ("place", directory.path().display().to_string()),
+        ("place-below", directory.path().display().to_string().trim_start_matches('/').to_owned()),
         ("class", format!("acme/{name}")),
         ("url", server.client.url().to_owned()),
         ("revision", git(&repository, &["rev-parse", "HEAD"])),
@@ -160,6 +163,8 @@ impl Stage<'_> {
         let args = self.values("exec").next().unwrap_or_default();
         command.arg("exec").arg(&self.repository).args(args.split_whitespace());
         command.args(["--artifacts", &self.directory.path().join("results").display().to_string()]);
+        // Steps write there, too.
+        command.env("HOME", self.directory.path());
         command.env_remove("BASH_ENV").stdin(std::process::Stdio::null());
         for pair in self.values("runner-variable") {
             let (name, value) = pair.split_once('=').unwrap();
@@ -180,12 +185,15 @@ fn git(folder: &Path, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-fn make_repository(folder: &Path, repository: &Path, name: &str) {
+fn make_repository(folder: &Path, repository: &Path, name: &str, place: &Path) {
     fs::create_dir_all(repository.join(".circleci")).unwrap();
     if let Ok(config) = fs::read(folder.join("config.yml")) {
         // Not every config is text.
         let config = match String::from_utf8(config) {
-            Ok(text) => text.replace("acme/scenario", &format!("acme/{name}")).into_bytes(),
+            Ok(text) => text
+                .replace("acme/scenario", &format!("acme/{name}"))
+                .replace("PLACE", &place.display().to_string())
+                .into_bytes(),
             Err(other) => other.into_bytes(),
         };
         fs::write(repository.join(".circleci/config.yml"), config).unwrap();

@@ -190,8 +190,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        super::processes::end(&mut self.child);
     }
 }
 
@@ -224,10 +223,16 @@ pub(crate) fn task_of(id: &str, commands: &[&str]) -> Task {
     task
 }
 
-/// A task without steps.
+/// What follows the id of a task. A runner ends every process that carries the id of its task, whoever
+/// started it: those of another test program, too, if it used the same.
+pub(crate) fn id_suffix() -> String {
+    format!("-{}", std::process::id())
+}
+
+/// A task without steps. Its id is `id` with [`id_suffix`]; the fake control plane records it without.
 pub(crate) fn task(id: &str) -> Task {
     Task {
-        id: TaskId::new(id).unwrap(),
+        id: TaskId::new(format!("{id}{}", id_suffix())).unwrap(),
         token: Secret::new(format!("task-token-of-{id}")),
         allocation: format!("allocation-{id}"),
         job_name: "build".to_owned(),

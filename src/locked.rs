@@ -1,0 +1,51 @@
+//! Locks that keep a second process off the same files: the machine runner's state, the control plane's
+//! data.
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+/// How long a lock may be held by someone who is about to let go of it: a process that was just forked
+/// holds the files of its parent until it becomes the program that it was forked for, even when the
+/// parent has ended meanwhile.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Between two tries.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Takes the lock of a file, which ends with the file. False when somebody else has it and keeps it.
+pub fn take(file: &File) -> bool {
+    take_within(file, PATIENCE)
+}
+
+fn take_within(file: &File, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return true,
+            Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < deadline => std::thread::sleep(LOOK),
+            Err(_) => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_is_let_go_soon_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || File::options().create(true).append(true).open(folder.path().join("lock")).unwrap();
+        let (first, second) = (open(), open());
+        assert!(take(&first));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| take_within(&second, Duration::from_secs(300)));
+            std::thread::sleep(3 * LOOK);
+            flock(&first, FlockOperation::Unlock).unwrap();
+            assert!(waiting.join().unwrap());
+        });
+        assert!(!take_within(&first, LOOK), "the other one keeps it");
+    }
+}

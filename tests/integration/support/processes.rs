@@ -1,0 +1,63 @@
+//! Other processes, as `/proc` shows them: no `ps`, `pgrep` or `kill` need be installed.
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::process::Child;
+
+/// A process and its command line.
+#[derive(Clone, Debug)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    pub(crate) parent: u32,
+    /// Arguments, with a space between them; empty for one that has ended.
+    pub(crate) line: String,
+}
+
+/// All of them.
+pub(crate) fn all() -> Vec<Process> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| read(entry.file_name().to_str()?.parse().ok()?)).collect()
+}
+
+fn read(pid: u32) -> Option<Process> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let parent = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let line = String::from_utf8_lossy(&line).trim_end_matches('\0').replace('\0', " ");
+    Some(Process { pid, parent, line })
+}
+
+/// The child of `parent` that was started with this word.
+pub(crate) fn child_with(parent: u32, word: &str) -> Option<u32> {
+    let is_it = |process: &Process| process.parent == parent && process.line.split(' ').any(|w| w == word);
+    all().into_iter().find(is_it).map(|process| process.pid)
+}
+
+/// Command lines that hold one of the texts.
+pub(crate) fn lines_with(texts: &[&str]) -> Vec<String> {
+    let lines = all().into_iter().map(|process| process.line);
+    lines.filter(|line| texts.iter().any(|text| line.contains(text))).collect()
+}
+
+/// Ends a child without mercy, and with it what it started: a task agent outlives its runner, and would
+/// look for a control plane that is gone for an hour.
+pub(crate) fn end(child: &mut Child) {
+    if matches!(child.try_wait(), Ok(None)) {
+        let all = all();
+        let mut family = vec![child.id()];
+        let mut next = 0;
+        while let Some(&parent) = family.get(next) {
+            family.extend(all.iter().filter(|process| process.parent == parent).map(|process| process.pid));
+            next += 1;
+        }
+        for pid in family {
+            // It may have ended by now.
+            let _ = kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL);
+        }
+    }
+    let _ = child.wait();
+}
+
+pub(crate) fn signal(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
+}
