@@ -10,6 +10,7 @@ pub mod child;
 pub mod environment;
 pub mod files;
 pub mod log;
+mod piece;
 pub mod process;
 pub mod redactor;
 pub mod report;
