@@ -53,6 +53,16 @@ impl Format {
             _ => Err("expected `color`, `text`, `json` or `none`".to_owned()),
         }
     }
+
+    /// What [`Format::parse`] reads.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Color => "color",
+            Format::Text => "text",
+            Format::Json => "json",
+            Format::None => "none",
+        }
+    }
 }
 
 /// Reads the name of a level; the error lists the choices.
@@ -254,5 +264,8 @@ mod tests {
         assert!(Format::parse("yaml").unwrap_err().contains("`json`"));
         assert!(parse_level("loud").unwrap_err().contains("`warn`"));
         assert_eq!(parse_level("WARN"), Ok(LevelFilter::Warn));
+        for format in [Format::Color, Format::Text, Format::Json, Format::None] {
+            assert_eq!(Format::parse(format.name()), Ok(format));
+        }
     }
 }

@@ -306,7 +306,7 @@ impl Runner {
             runner_version: env!("CARGO_PKG_VERSION").to_owned(),
             tool_directory: self.tool_directory.clone(),
             log_level: Some(self.settings.logging.level.as_str().to_ascii_lowercase()),
-            log_json: self.settings.logging.format == crate::logging::Format::Json,
+            log_format: Some(self.settings.logging.format.name().to_owned()),
             task,
         };
         serde_json::to_vec(&input).map_err(|error| format!("cannot write the task as JSON: {error}"))

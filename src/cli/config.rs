@@ -141,13 +141,13 @@ pub fn typed_parameters(
     source: &str,
     given: &[(String, String)],
 ) -> Result<BTreeMap<String, serde_json::Value>, Failure> {
-    let types = config::declared_types(source);
+    let types = config::declared_types(source).unwrap_or_default();
     let mut parameters = BTreeMap::new();
     for (name, text) in given {
         let wrong = |expected: &str| {
             Failure::usage(format!("the pipeline parameter `{name}` must be {expected}, not `{text}`"))
         };
-        let value = match types.get(name).map(String::as_str) {
+        let value = match types.get(name).map(|declared| declared.kind.as_str()) {
             Some("boolean") => match text.as_str() {
                 "true" | "yes" | "on" => true.into(),
                 "false" | "no" | "off" => false.into(),

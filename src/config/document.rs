@@ -1,10 +1,10 @@
 //! The config as a whole: version and sections in the order in which they depend on each other.
 
-use super::compiler::{Compiler, present};
+use super::Workflow;
+use super::compiler::Compiler;
 use super::parameters::Owner;
-use super::value::{Kind, Map, Node, Pos};
+use super::value::{Kind, Map, Pos};
 use super::{Compiled, DeclaredParameter, Diagnostics, Input, pipeline, process};
-use super::{Workflow, yaml};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
@@ -28,21 +28,6 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled, Diagnostics> {
     let parameters =
         parameters.iter().map(|(name, data)| (name.to_string(), pipeline::to_json(data))).collect();
     Ok(Compiled { setup, workflows, parameters, declared, warnings, processed })
-}
-
-/// The types of the pipeline parameters that a config declares, by name. Nothing for a config that
-/// cannot be read: [`compile`] says why. Lets an edge turn the text of a command line or a form into
-/// values.
-pub fn declared_types(source: &str) -> BTreeMap<String, String> {
-    let (root, _) = yaml::load(source, 0);
-    let parameters = root.as_ref().and_then(Node::as_map).and_then(|root| present(root, "parameters"));
-    let entries = parameters.and_then(Node::as_map).map(|map| map.entries.as_slice()).unwrap_or_default();
-    entries
-        .iter()
-        .filter_map(|entry| {
-            Some((entry.key.to_string(), entry.value.as_map()?.get("type")?.as_str()?.to_string()))
-        })
-        .collect()
 }
 
 struct Document {

@@ -26,6 +26,7 @@ mod scope;
 mod template;
 
 mod executor;
+mod given;
 mod orb;
 mod orb_folder;
 mod orb_sites;
@@ -56,7 +57,8 @@ pub use compiled::{
     Compiled, DeclaredParameter, JobKind, RequiredStatus, Requirement, Schedule, Workflow, WorkflowJob,
 };
 pub use diagnostic::{Diagnostic, Diagnostics, Note, Severity};
-pub use document::{compile, declared_types};
+pub use document::compile;
+pub use given::{DeclaredType, check_parameters, declared_types};
 pub use orb::{OrbReference, OrbVersion};
 pub use orb_folder::OrbFolder;
 pub use orb_sites::OrbSites;

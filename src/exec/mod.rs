@@ -50,6 +50,7 @@ fn exec(options: &Options) -> Outcome {
         ),
     })?;
     let parameters = crate::cli::config::typed_parameters(&config, &options.parameters)?;
+    crate::config::check_parameters(&config, &parameters).map_err(Failure::usage)?;
     let scratch = Scratch::create().map_err(Failure::new)?;
     let snapshot = snapshot::take(&root, &scratch.0).map_err(Failure::new)?;
     let interrupts =

@@ -1,6 +1,7 @@
 //! `store_artifacts` and `store_test_results`: which files, under which names, and their way to the
 //! control plane: SHA-256 first, then chunks that can be resumed, then a record that names the upload.
 
+use super::piece::PieceSize;
 use super::report::Reporter;
 use super::spool::hex;
 use crate::http::{Body, Error};
@@ -144,6 +145,7 @@ pub fn upload(
     limit: u64,
     stopped: &mut dyn FnMut() -> bool,
 ) -> Result<(u64, String), UploadError> {
+    let mut size = PieceSize::new();
     for _ in 0..3 {
         let mut file = File::open(path).map_err(UploadError::Read)?;
         let (length, sha256) = digest(&mut file).map_err(UploadError::Read)?;
@@ -154,6 +156,7 @@ pub fn upload(
         let mut at =
             reporter.call::<UploadAnswer>("GET", &address, Body::Empty).map_err(UploadError::Refused)?.offset;
         let mut buffer = vec![0; MAX_CHUNK_BYTES];
+        let mut backoff = Reporter::patience();
         let outcome = loop {
             if at >= length && length > 0 {
                 break Some((length, sha256.clone()));
@@ -162,14 +165,22 @@ pub fn upload(
                 return Err(UploadError::Stopped);
             }
             file.seek(SeekFrom::Start(at)).map_err(UploadError::Read)?;
-            let most = usize::try_from(length - at).unwrap_or(MAX_CHUNK_BYTES).min(MAX_CHUNK_BYTES);
+            let most = usize::try_from(length - at).unwrap_or(MAX_CHUNK_BYTES).min(size.bytes());
             let n = read_full(&mut file, &mut buffer[..most]).map_err(UploadError::Read)?;
             if n < most {
                 break None;
             }
             let call = format!("{address}&offset={at}");
-            match reporter.call::<UploadAnswer>("PATCH", &call, Body::Bytes(&buffer[..n])) {
-                Ok(answer) => at = answer.offset,
+            match reporter.attempt::<UploadAnswer>("PATCH", &call, Body::Bytes(&buffer[..n]), &mut backoff) {
+                Ok(Some(answer)) => {
+                    backoff.succeeded();
+                    size.arrived();
+                    at = answer.offset;
+                }
+                Ok(None) => {
+                    size.broke(n);
+                    continue;
+                }
                 Err(Error::Refused { refusal: Some(refusal), .. })
                     if refusal.code == Some(RefusalCode::Gap) =>
                 {

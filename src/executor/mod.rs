@@ -10,6 +10,7 @@ pub mod child;
 pub mod environment;
 pub mod files;
 pub mod log;
+mod piece;
 pub mod process;
 pub mod redactor;
 pub mod report;
@@ -19,6 +20,7 @@ pub mod task;
 
 use crate::cli::{Failure, Outcome, exit};
 use crate::http::{Client, Endpoint};
+use crate::logging::{self, Format};
 use crate::protocol::Secret;
 use crate::protocol::task_input::{TaskInput, task_exit};
 use child::Message;
@@ -49,7 +51,12 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         Some(other) => return Err(Failure::usage(format!("`runlet task` takes no argument `{other}`"))),
     }
     let input = read_input().map_err(|why| Failure { code: exit::USAGE, message: why })?;
-    run(input)
+    init_logging(&input);
+    // From here on the operator reads one log in one format: no plain line may stand in it.
+    run(input).or_else(|failure| {
+        ::log::error!("{}", failure.message);
+        Ok(failure.code)
+    })
 }
 
 fn read_input() -> Result<TaskInput, String> {
@@ -67,7 +74,6 @@ fn read_input() -> Result<TaskInput, String> {
 }
 
 fn run(input: TaskInput) -> Outcome {
-    init_logging(&input);
     process::adopt_descendants();
     let endpoint = Endpoint {
         url: input.endpoint.url.clone(),
@@ -164,11 +170,15 @@ fn forward_signals(sender: mpsc::Sender<Message>) -> std::io::Result<()> {
     Ok(())
 }
 
+/// The runner's choices. Where the log goes is standard error, which the runner has chosen as well.
 fn init_logging(input: &TaskInput) {
-    let level =
-        input.log_level.as_deref().and_then(|level| level.parse().ok()).unwrap_or(::log::LevelFilter::Info);
-    let mut builder = env_logger::Builder::new();
-    builder.filter_level(level);
-    // Embedded twice in one process (tests), the first one stays.
-    let _ = builder.try_init();
+    let level = input.log_level.as_deref().and_then(|level| logging::parse_level(level).ok());
+    let format = input.log_format.as_deref().and_then(|format| Format::parse(format).ok());
+    let options = logging::Options {
+        level: level.unwrap_or(::log::LevelFilter::Info),
+        format: format.unwrap_or(Format::Text),
+        file: None,
+    };
+    // Without a file it cannot fail.
+    let _ = logging::init(&options);
 }

@@ -238,26 +238,46 @@ impl Reporter {
         path: &str,
         body: Body<'_>,
     ) -> Result<A, Error> {
-        let path = format!("/api/v3/runner/tasks/{}/{path}", self.0.id);
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30), BUDGET);
+        let mut backoff = Self::patience();
         loop {
-            let request =
-                Request { method, path: &path, token: Some(&self.0.token), body, timeout: CALL_TIMEOUT };
-            let error = match self.0.client.json(&request) {
-                Ok(answer) => return Ok(answer),
-                Err(error) => error,
-            };
-            if refusal_code(&error) == Some(RefusalCode::TaskEnded) {
-                self.lose("the task has ended at the control plane");
-                return Err(error);
+            if let Some(answer) = self.attempt(method, path, body, &mut backoff)? {
+                return Ok(answer);
             }
-            match backoff.after(&error, Instant::now(), random()) {
-                Some(wait) if !self.is_lost() => {
-                    log::warn!("{error}; trying again in {} ms", wait.as_millis());
-                    std::thread::sleep(wait);
-                }
-                _ => return Err(error),
+        }
+    }
+
+    /// For [`Reporter::attempt`]: lasts as long as the control plane may be away.
+    pub(super) fn patience() -> Backoff {
+        Backoff::new(Duration::from_millis(200), Duration::from_secs(30), BUDGET)
+    }
+
+    /// One attempt at such a call. `None` after a failure that may pass, when its wait is over: the next
+    /// attempt may carry something else.
+    pub(super) fn attempt<A: serde::de::DeserializeOwned>(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: Body<'_>,
+        backoff: &mut Backoff,
+    ) -> Result<Option<A>, Error> {
+        let path = format!("/api/v3/runner/tasks/{}/{path}", self.0.id);
+        let request =
+            Request { method, path: &path, token: Some(&self.0.token), body, timeout: CALL_TIMEOUT };
+        let error = match self.0.client.json(&request) {
+            Ok(answer) => return Ok(Some(answer)),
+            Err(error) => error,
+        };
+        if refusal_code(&error) == Some(RefusalCode::TaskEnded) {
+            self.lose("the task has ended at the control plane");
+            return Err(error);
+        }
+        match backoff.after(&error, Instant::now(), random()) {
+            Some(wait) if !self.is_lost() => {
+                log::warn!("{error}; trying again in {} ms", wait.as_millis());
+                std::thread::sleep(wait);
+                Ok(None)
             }
+            _ => Err(error),
         }
     }
 

@@ -38,9 +38,9 @@ pub struct TaskInput {
     /// standard error.
     #[serde(default)]
     pub log_level: Option<String>,
-    /// True writes the task agent's own log as one JSON object a line.
+    /// `color`, `text`, `json` or `none`: how the task agent's own log is written; `None` is `text`.
     #[serde(default)]
-    pub log_json: bool,
+    pub log_format: Option<String>,
     /// What was claimed.
     pub task: Task,
 }

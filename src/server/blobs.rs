@@ -32,7 +32,9 @@ impl std::fmt::Display for Error {
         match self {
             Error::Gap { stored } => write!(f, "only {stored} bytes are stored so far"),
             Error::Checksum => f.write_str("the bytes do not have the stated SHA-256"),
-            Error::NoSpace => f.write_str("there is no space left to store it"),
+            Error::NoSpace => f.write_str(
+                "there is no space left to store it: the disk of the control plane's data folder is full",
+            ),
             Error::Invalid(why) | Error::Io(why) => f.write_str(why),
         }
     }

@@ -134,7 +134,7 @@ pub(super) async fn continue_pipeline(state: &Shared, request: Continuation) -> 
 
 /// What the trigger gave still holds where the second config declares it; the job's own come on top.
 fn parameters(pending: &Pending, request: &Continuation) -> Result<BTreeMap<String, Value>, Refused> {
-    let types = config::declared_types(&request.configuration);
+    let types = config::declared_types(&request.configuration).unwrap_or_default();
     let conflict = request.parameters.keys().any(|name| {
         types.contains_key(name)
             && pending.declared.get(name).is_some_and(|declared| declared.given_other_than_default)

@@ -14,7 +14,7 @@ mod tests;
 pub use cancel::{approve, cancel_job, cancel_redundant, cancel_workflow};
 pub use rerun::{Refused, Scope, rerun};
 pub use serial::expire_waits_once;
-pub use task::{end_task, expire_leases_once, requeue, task_started};
+pub use task::{end_task, expire_leases_once, renew_leases, requeue, task_started, was_listening};
 
 use super::contexts;
 use super::engine::{self, Decision, Node};

@@ -182,13 +182,29 @@ fn first_person(tx: &Tx<'_>) -> Result<Option<String>, StoreError> {
     Ok(Some(token))
 }
 
-/// Leases lapse whether anybody asks or not.
+/// Leases lapse whether anybody asks or not, but not because this control plane was away, stopped or
+/// without a disk to write to.
 async fn sweep(state: Shared) {
     let mut stopping = state.stopping.subscribe();
+    let (mut passed_at_ms, mut failed_writes) = (None, state.store.failed_writes());
     loop {
+        let (now, failed) = (now_ms(), state.store.failed_writes());
+        if !flow::was_listening(passed_at_ms, failed != failed_writes, now) {
+            let lease = state.settings.lease_seconds;
+            if let Err(error) = state.store.write(move |tx| flow::renew_leases(tx, lease, now)).await {
+                log::error!("failed to renew the leases of running tasks: {error}");
+            }
+        }
+        // What fails from here on, this write included, is for the next pass.
+        failed_writes = failed;
+        passed_at_ms = Some(now);
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(5)) => {}
             _ = stopping.changed() => return,
+        }
+        if state.store.failed_writes() != failed_writes || !flow::was_listening(passed_at_ms, false, now_ms())
+        {
+            continue;
         }
         let waits = state.store.write(|tx| flow::expire_waits_once(tx, now_ms())).await;
         if let Ok(count @ 1..) = waits {

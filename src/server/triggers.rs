@@ -100,7 +100,7 @@ pub async fn create(state: &Shared, place: Place, wanted: Wanted, actor: &str) -
         return Ok(Outcome::Skipped);
     }
     if trigger.fetch_error.is_none() {
-        check_types(&trigger.config, &wanted.parameters).map_err(Error::Wrong)?;
+        config::check_parameters(&trigger.config, &wanted.parameters).map_err(Error::Wrong)?;
     }
     pipelines::create(state, trigger).await.map(Outcome::Created).map_err(Error::Pipeline)
 }
@@ -190,71 +190,10 @@ fn check_sizes(parameters: &BTreeMap<String, Value>) -> Result<(), String> {
     Ok(())
 }
 
-/// Compares parameters with what the config declares. A config that cannot be read declares nothing
-/// and is not held against the caller: its pipeline says what is wrong with it.
-fn check_types(source: &str, parameters: &BTreeMap<String, Value>) -> Result<(), String> {
-    if parameters.is_empty() {
-        return Ok(());
-    }
-    let types = config::declared_types(source);
-    for (name, value) in parameters {
-        let Some(kind) = types.get(name) else {
-            let known: Vec<&str> = types.keys().map(String::as_str).collect();
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            return Err(format!(
-                "Unexpected argument(s): the pipeline parameter `{name}` is not declared (declared: {known})"
-            ));
-        };
-        let (fits, expected) = match kind.as_str() {
-            "boolean" => (value.is_boolean(), "a boolean"),
-            "integer" => (value.is_i64(), "an integer"),
-            "string" => (value.is_string(), "a string"),
-            // The compiler knows the values.
-            _ => (!value.is_null() && !value.is_array() && !value.is_object(), "one of its values"),
-        };
-        if !fits {
-            let found = match value {
-                Value::Null => "null",
-                Value::Bool(_) => "a boolean",
-                Value::Number(_) => "a number",
-                Value::String(_) => "a string",
-                Value::Array(_) => "a list",
-                Value::Object(_) => "an object",
-            };
-            return Err(format!(
-                "Type error for the pipeline parameter `{name}`: expected {expected}, not {found}"
-            ));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
-
-    const SOURCE: &str = "version: 2.1\nparameters:\n  go: {type: boolean, default: false}\n  n: {type: integer, default: 1}\n  s: {type: string, default: ''}\n  e: {type: enum, enum: [a, b], default: a}\n";
-
-    fn typed(name: &str, value: Value) -> Result<(), String> {
-        check_types(SOURCE, &BTreeMap::from([(name.to_owned(), value)]))
-    }
-
-    #[test]
-    fn parameters_fit_their_declarations() {
-        for (name, value) in [("go", json!(true)), ("n", json!(3)), ("s", json!("x")), ("e", json!("a"))] {
-            assert_eq!(typed(name, value), Ok(()), "{name}");
-        }
-        for (name, value) in
-            [("go", json!("true")), ("n", json!("3")), ("n", json!(1.5)), ("s", json!(3)), ("e", json!(null))]
-        {
-            assert!(
-                typed(name, value.clone()).is_err_and(|why| why.contains("Type error")),
-                "{name} {value}"
-            );
-        }
-        assert!(typed("x", json!(1)).is_err_and(|why| why.contains("declared: e, go, n, s")));
-    }
 
     #[test]
     fn parameters_are_bounded() {

@@ -4,7 +4,7 @@
 
 use crate::support::control_plane::ControlPlane;
 use crate::support::pki::{self, Authority};
-use crate::support::runner::{Machine, RUNLET, id_suffix, task};
+use crate::support::runner::{Machine, RUNLET, id_suffix, task, task_of};
 use crate::support::{emulated, poll, ports};
 use runlet::agent::settings::Settings;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -358,6 +358,43 @@ fn log_lines_are_objects_or_text_or_nothing_and_may_go_to_a_file() {
     assert_eq!(filed.wait(), Some(1));
     let text = fs::read_to_string(file).unwrap();
     assert!(text.contains("ERROR no") && !text.contains("starting agent"), "{text}");
+}
+
+/// What the log holds of the runner and of its task agent, which is told the same.
+fn log_of_a_task(format: &str) -> String {
+    let server = ControlPlane::start();
+    // The task agent speaks up when a call fails.
+    server.answer("/tasks/1/events", 503, "{}");
+    server.offer(&task_of("1", &["echo hello"]));
+    let machine = Machine::new(&server.url()).setting("mode", "single-task").logging(&[format]);
+    let file = machine.path("agent.log");
+    let file = if format.contains("file") { file } else { machine.path("log") };
+    let logging = format.replace("FILE", &file.display().to_string());
+    let lines: Vec<&str> = logging.split("; ").collect();
+    let mut runner = machine.logging(&lines).start();
+    server.wait_for("/tasks/1/events");
+    server.behave();
+    assert_eq!(runner.wait(), Some(0), "{}", runner.log());
+    assert_eq!(server.wait_finished("1")["status"], "success");
+    fs::read_to_string(file).unwrap_or_default()
+}
+
+#[test]
+fn the_task_agent_logs_as_the_runner_does() {
+    for format in ["format: json", "format: json; level: debug; file: FILE"] {
+        let log = log_of_a_task(format);
+        let objects: Vec<serde_json::Value> =
+            log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+        let told = |part: &str| objects.iter().any(|o| o["message"].as_str().unwrap().contains(part));
+        assert!(told("starting agent") && told("was refused with status 503"), "{log}");
+        assert!(!log.contains("task-token-of-1") && !log.contains("class-token"), "{log}");
+    }
+    let text = log_of_a_task("format: text");
+    let line = text.lines().find(|line| line.contains("was refused with status 503")).expect(&text);
+    assert!(line.contains("Z WARN  "), "{text}");
+    assert_eq!(log_of_a_task("format: none"), "");
+    let errors = log_of_a_task("level: error; format: text");
+    assert_eq!(errors, "", "warnings are below the level");
 }
 
 #[test]

@@ -16,6 +16,9 @@ mod exec;
 // Bad lines, and processes that are killed in the middle.
 #[cfg(feature = "server")]
 mod faults;
+// A full disk under the control plane.
+#[cfg(feature = "server")]
+mod full_disk;
 // Hosts that withhold what a runner is used to.
 mod hostile;
 // The machine runner: settings, log, claims, drain, lost task agents, restarts.

@@ -146,6 +146,20 @@ fn wrong_triggers_are_refused_and_lost_repositories_seen() {
     server.wrong(PIPELINE, json!({ "branch": "--upload-pack=touch x" }), "cannot be the name");
     server.wrong(PIPELINE, json!({ "parameters": { "fast": "yes" } }), "expected a boolean");
     server.wrong(PIPELINE, json!({ "parameters": { "slow": 1 } }), "not declared");
+    let declared = "version: 2.1\nparameters: {to: {type: enum, enum: [dev, live], default: dev}, n: {type: integer, default: 1}, s: {type: string, default: x}}\njobs: {a: {machine: true, resource_class: a/b, steps: [{run: echo}]}}\nworkflows: {w: {jobs: [a]}}\n";
+    for (given, why) in [
+        (json!({ "to": "prod" }), "expected one of dev, live, not the string `prod`"),
+        (json!({ "to": null }), "expected one of dev, live"),
+        (json!({ "n": "1" }), "expected an integer"),
+        (json!({ "n": 1.5 }), "expected an integer"),
+        (json!({ "s": true }), "expected a string"),
+        (json!({ "s": ["x"] }), "expected a string, not a list"),
+        (json!({ "two": "dev" }), "`two` is not declared (declared: n, s, to)"),
+    ] {
+        server.wrong(RUN, json!({ "config": { "content": declared }, "parameters": given }), why);
+    }
+    let given = json!({ "config": { "content": declared }, "parameters": { "to": "live", "n": 2 } });
+    assert_eq!(server.triggered(RUN, given)["state"], "created");
     server.wrong(PIPELINE, json!({ "parameters": [] }), "must be an object");
     server.wrong(PIPELINE, json!([1]), "must be an object");
     server.wrong(RUN, json!({ "config": { "content": 3 } }), "must be a string");

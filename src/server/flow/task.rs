@@ -85,6 +85,25 @@ pub fn expire_leases_once(tx: &Tx<'_>, now: u64) -> Result<usize, Error> {
     Ok(lapsed.len())
 }
 
+/// Whether the sweep knows that runners could be heard all the time since its last pass: only then does
+/// their silence mean anything. `passed_at_ms` is that pass, `None` after a start; `writes_failed` tells
+/// whether the store lost writes since then, heartbeats among them.
+pub fn was_listening(passed_at_ms: Option<u64>, writes_failed: bool, now: u64) -> bool {
+    // Far more than a pass takes: the process was stopped, the host suspended, or the clock set.
+    const LONGEST_PASS_MS: u64 = 20_000;
+    !writes_failed && passed_at_ms.is_some_and(|at| at <= now && now - at <= LONGEST_PASS_MS)
+}
+
+/// Gives every running task a whole lease from now, for runners that could not be heard. Returns how many.
+pub fn renew_leases(tx: &Tx<'_>, lease_seconds: u32, now: u64) -> Result<usize, Error> {
+    let until = now + u64::from(lease_seconds) * 1000;
+    Ok(tx
+        .prepare_cached(
+            "UPDATE tasks SET lease_until_ms = ?1 WHERE status = 'running' AND lease_until_ms < ?1",
+        )?
+        .execute([until as i64])?)
+}
+
 /// Times that a task may go back to its queue.
 const MOST_UNCLAIMS: i64 = 3;
 

@@ -309,3 +309,36 @@ fn one_job_can_be_cancelled_and_an_approval_refused() {
     bench.end(&workflow, "alert", TaskState::Success, 3);
     assert_eq!(bench.status(&workflow), WorkflowStatus::Canceled);
 }
+
+#[test]
+fn silence_counts_only_while_runners_could_be_heard() {
+    for (passed_at_ms, writes_failed, now, heard) in [
+        (None, false, HOUR, false),
+        (Some(HOUR), false, HOUR + 5_000, true),
+        (Some(HOUR), true, HOUR + 5_000, false),
+        (Some(HOUR), false, HOUR + 60_000, false),
+        (Some(HOUR), false, HOUR - 1, false),
+    ] {
+        assert_eq!(was_listening(passed_at_ms, writes_failed, now), heard, "{passed_at_ms:?} {now}");
+    }
+}
+
+#[test]
+fn renewed_leases_last_and_longer_ones_stay() {
+    let bench = Bench::new();
+    let workflow = bench.pipeline(1, "x", &config(CHAIN), 0).remove(0);
+    let lease = |bench: &Bench| {
+        bench
+            .write(|tx| Ok(tx.query_row("SELECT lease_until_ms FROM tasks", [], |row| row.get::<_, u64>(0))?))
+    };
+    bench.write(|tx| {
+        Ok(tx.execute("UPDATE tasks SET status = 'running', started_at_ms = 1, lease_until_ms = 5000", [])?)
+    });
+    assert_eq!(bench.write(|tx| renew_leases(tx, 60, HOUR)), 1);
+    assert_eq!(lease(&bench), HOUR + 60_000);
+    assert_eq!(bench.write(|tx| renew_leases(tx, 60, HOUR - 1)), 0);
+    assert_eq!(lease(&bench), HOUR + 60_000);
+    assert_eq!(bench.write(|tx| expire_leases_once(tx, HOUR + 60_000)), 0);
+    assert_eq!(bench.write(|tx| expire_leases_once(tx, HOUR + 60_001)), 1);
+    assert!(bench.jobs(&workflow).starts_with("build=infrastructure_fail"), "{}", bench.jobs(&workflow));
+}

@@ -38,7 +38,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Sqlite(error) => write!(f, "the database refused: {error}"),
-            Error::NoSpace => f.write_str("there is no space left for the database"),
+            Error::NoSpace => f.write_str("there is no space left for the database: the disk of the control plane's data folder is full"),
             Error::Corrupt(what) => write!(f, "the database holds what cannot be read: {what}"),
             Error::Commit(why) => write!(f, "failed to commit to the database: {why}"),
             Error::Closed => f.write_str("the control plane is stopping"),
@@ -50,8 +50,10 @@ impl std::error::Error for Error {}
 
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DiskFull) => Error::NoSpace,
+        match error.sqlite_error() {
+            Some(code) if code.code == rusqlite::ErrorCode::DiskFull => Error::NoSpace,
+            // The index of the write-ahead log could not grow.
+            Some(code) if code.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => Error::NoSpace,
             _ => Error::Sqlite(error),
         }
     }
@@ -135,6 +137,12 @@ impl Store {
             let _ = sender.send(result);
         })?;
         receiver.recv().map_err(|_| Error::Closed)?
+    }
+
+    /// How many writes were lost so far because the disk or the database did not take them. It tells
+    /// whether others could reach the store lately.
+    pub fn failed_writes(&self) -> u64 {
+        self.writer.failed_writes()
     }
 
     /// Runs `work` on a read-only connection in a thread where blocking is allowed.

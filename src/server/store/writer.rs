@@ -8,6 +8,7 @@ use crate::protocol::TaskId;
 use rusqlite::Connection;
 use std::cell::RefCell;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -61,8 +62,26 @@ impl Deref for Tx<'_> {
     }
 }
 
+/// Why a transaction was not committed.
+struct Failed {
+    why: String,
+    /// The disk is full: trying again later may help.
+    no_space: bool,
+}
+
+impl Failed {
+    fn of(error: rusqlite::Error) -> Self {
+        let why = error.to_string();
+        Self { why, no_space: matches!(Error::from(error), Error::NoSpace) }
+    }
+
+    fn error(&self) -> Error {
+        if self.no_space { Error::NoSpace } else { Error::Commit(self.why.clone()) }
+    }
+}
+
 /// Answers the caller: `Some` is the reason why the commit failed.
-type Answer = Box<dyn FnOnce(Option<&str>) + Send>;
+type Answer = Box<dyn FnOnce(Option<&Failed>) + Send>;
 /// Does the work, or not when there is no transaction to do it in; tells whether to keep it, and how to
 /// answer.
 type Work = Box<dyn FnOnce(Option<&Tx<'_>>) -> (bool, Answer) + Send>;
@@ -75,6 +94,8 @@ pub(super) struct Writer {
 struct Inner {
     queue: Mutex<Option<Sender<Work>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Writes that were lost to the disk or the database, not to what they said.
+    failed_writes: Arc<AtomicU64>,
 }
 
 impl Writer {
@@ -87,7 +108,11 @@ impl Writer {
             .name("store-writer".into())
             .spawn(move || run(&connection, &receiver, &on_commit))?;
         Ok(Self {
-            inner: Arc::new(Inner { queue: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)) }),
+            inner: Arc::new(Inner {
+                queue: Mutex::new(Some(sender)),
+                thread: Mutex::new(Some(thread)),
+                failed_writes: Arc::default(),
+            }),
         })
     }
 
@@ -97,6 +122,7 @@ impl Writer {
         F: FnOnce(&Tx<'_>) -> Result<T, Error> + Send + 'static,
         A: FnOnce(Result<T, Error>) + Send + 'static,
     {
+        let failed_writes = Arc::clone(&self.inner.failed_writes);
         let work: Work = Box::new(move |tx| {
             let result = match tx {
                 Some(tx) => work(tx),
@@ -104,17 +130,25 @@ impl Writer {
             };
             let keep = result.is_ok();
             let finish: Answer = Box::new(move |failure| {
-                answer(match failure {
-                    Some(why) if result.is_ok() || matches!(result, Err(Error::Commit(_))) => {
-                        Err(Error::Commit(why.to_owned()))
+                let result = match failure {
+                    Some(failed) if result.is_ok() || matches!(result, Err(Error::Commit(_))) => {
+                        Err(failed.error())
                     }
                     _ => result,
-                });
+                };
+                if failure.is_some() || matches!(result, Err(Error::NoSpace)) {
+                    failed_writes.fetch_add(1, Ordering::Relaxed);
+                }
+                answer(result);
             });
             (keep, finish)
         });
         let queue = self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner);
         queue.as_ref().ok_or(Error::Closed)?.send(work).map_err(|_| Error::Closed)
+    }
+
+    pub(super) fn failed_writes(&self) -> u64 {
+        self.inner.failed_writes.load(Ordering::Relaxed)
     }
 
     pub(super) fn close(&self) {
@@ -136,16 +170,16 @@ fn run(connection: &Connection, queue: &Receiver<Work>, on_commit: &dyn Fn(Vec<E
 fn commit_group(connection: &Connection, group: impl Iterator<Item = Work>, on_commit: &dyn Fn(Vec<Effect>)) {
     let mut answers = Vec::new();
     let mut effects = Vec::new();
-    let mut failure = connection.execute_batch("BEGIN IMMEDIATE").err().map(|e| e.to_string());
+    let mut failure = connection.execute_batch("BEGIN IMMEDIATE").err().map(Failed::of);
     for work in group {
         let tx = Tx::new(connection);
         if failure.is_none() {
-            failure = connection.execute_batch("SAVEPOINT work").err().map(|e| e.to_string());
+            failure = connection.execute_batch("SAVEPOINT work").err().map(Failed::of);
         }
         let (keep, answer) = work(failure.is_none().then_some(&tx));
         if failure.is_none() {
             let end = if keep { "RELEASE work" } else { "ROLLBACK TO work; RELEASE work" };
-            failure = connection.execute_batch(end).err().map(|e| e.to_string());
+            failure = connection.execute_batch(end).err().map(Failed::of);
         }
         if keep {
             effects.append(&mut tx.take_effects());
@@ -153,10 +187,11 @@ fn commit_group(connection: &Connection, group: impl Iterator<Item = Work>, on_c
         answers.push(answer);
     }
     if failure.is_none() {
-        failure = connection.execute_batch("COMMIT").err().map(|e| e.to_string());
+        failure = connection.execute_batch("COMMIT").err().map(Failed::of);
     }
-    if let Some(why) = &failure {
-        log::error!("failed to commit {} writes: {why}", answers.len());
+    if let Some(failed) = &failure {
+        let help = if failed.no_space { "; make space where the data folder is" } else { "" };
+        log::error!("failed to commit {} writes: {}{help}", answers.len(), failed.why);
         // Nothing is open when `BEGIN` was what failed.
         if !connection.is_autocommit() {
             let _ = connection.execute_batch("ROLLBACK");
@@ -165,6 +200,6 @@ fn commit_group(connection: &Connection, group: impl Iterator<Item = Work>, on_c
         on_commit(effects);
     }
     for answer in answers {
-        answer(failure.as_deref());
+        answer(failure.as_ref());
     }
 }

@@ -31,7 +31,7 @@ fn tell_skipped(why: &str) -> bool {
 }
 
 /// Whether places can be made here.
-fn has_namespaces() -> bool {
+pub(crate) fn has_namespaces() -> bool {
     static WORKS: OnceLock<bool> = OnceLock::new();
     let works = *WORKS.get_or_init(|| {
         let script = "mount -t tmpfs none /mnt";
