@@ -45,6 +45,7 @@ impl Compiler<'_> {
         if let Some(entry) = root.entry("functions") {
             self.error(entry.key_pos, "`functions` is not supported");
         }
+        self.check_top_level(&root);
         let only_later = if self.tags { &[] } else { ONLY_2_1 };
         for key in only_later {
             if let Some(entry) = root.entry(key).filter(|entry| !entry.value.is_null()) {
@@ -62,6 +63,27 @@ impl Compiler<'_> {
         let workflows = self.workflows(&root, setup);
         self.check_unused();
         Some(Document { setup, workflows, declared })
+    }
+
+    /// Other keys at the top are a place for anchors; one that is nearly a known key is a mistake.
+    fn check_top_level(&mut self, root: &Map) {
+        const SINGULAR: &[(&str, &str)] = &[
+            ("workflow", "workflows"),
+            ("job", "jobs"),
+            ("command", "commands"),
+            ("executor", "executors"),
+            ("parameter", "parameters"),
+            ("orb", "orbs"),
+            ("job_groups", "job-groups"),
+        ];
+        for (written, meant) in SINGULAR {
+            if let Some(entry) = root.entry(written) {
+                self.warn(
+                    entry.key_pos,
+                    format!("`{written}` at the top of the config is ignored, did you mean `{meant}`?"),
+                );
+            }
+        }
     }
 
     fn version(&mut self, root: &Map) -> Option<Version> {

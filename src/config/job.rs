@@ -239,7 +239,11 @@ impl Compiler<'_> {
         if let Some(map) = map {
             let known = ["image", "docker_layer_caching", "enabled", "resource_class", "shell"];
             self.check_keys(map, &format!("`machine` of {label}"), &known, false);
-            self.boolean(map, "docker_layer_caching", &format!("`machine` of {label}"))?;
+            let caching = self.boolean(map, "docker_layer_caching", &format!("`machine` of {label}"));
+            if let (Some(true), Some(entry)) = (caching, map.entry("docker_layer_caching")) {
+                let message = "`docker_layer_caching` needs the hosted service: a machine runner keeps the layers of its own Docker, remove the key";
+                self.error(entry.key_pos, message);
+            }
         }
         if machine.as_bool() == Some(false) || machine.as_seq().is_some() {
             self.error(machine.pos, format!("{label} has no executor: `machine` is {}", machine.describe()));

@@ -146,7 +146,10 @@ fn tag(body: &str, offset: usize) -> Result<Tag, SyntaxError> {
         Ok(expression) => expression,
         Err(_) if is_odd_name(source) => Expression::Name(source.into()),
         Err(error) => {
-            let message = format!("{} (a literal `<<` is written `\\<<`)", error.message);
+            // A here-document that is not escaped looks like this too, unless a value is named.
+            let meant = ["pipeline.", "parameters.", "matrix."].iter().any(|root| source.contains(root));
+            let hint = if meant { "" } else { " (a literal `<<` is written `\\<<`)" };
+            let message = format!("{}{hint}", error.message);
             return Err(SyntaxError { offset: offset + error.offset, message });
         }
     };

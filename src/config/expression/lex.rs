@@ -52,6 +52,14 @@ pub(super) fn lex(text: &str) -> Result<Vec<(usize, Token)>, SyntaxError> {
             '/' => regex(rest).map_err(|message| SyntaxError::new(at, message))?,
             '0'..='9' => integer(rest).map_err(|message| SyntaxError::new(at, message))?,
             'a'..='z' | 'A'..='Z' => name(rest),
+            '&' | '|' | '\'' => {
+                let instead = match c {
+                    '&' => "and is written `and`",
+                    '|' => "or is written `or`",
+                    _ => "strings stand in double quotes",
+                };
+                return Err(SyntaxError::new(at, format!("Unexpected character `{c}` ({instead})")));
+            }
             other => return Err(SyntaxError::new(at, format!("Unexpected character `{other}`"))),
         };
         tokens.push((at, token));

@@ -90,10 +90,17 @@ impl Emitter {
 
     fn key(&mut self, key: &str) {
         self.start();
+        let before = self.out.len();
         if is_plain(key) {
             self.out.push_str(key)
         } else {
             self.quoted(key)
+        }
+        // A key on the line of its value has at most 1024 characters in YAML; a longer one is announced.
+        if self.out.len() - before > 1000 {
+            self.out.insert_str(before, "? ");
+            self.out.push('\n');
+            self.blanks(self.indent);
         }
         self.out.push(':');
     }

@@ -112,7 +112,7 @@ impl Loader {
                     // The scanner has a limit of its own for brackets, and runs ahead of the events.
                     let message = match error.info() {
                         "recursion limit exceeded" => too_deep(),
-                        info => format!("this is not YAML: {info}"),
+                        info => super::advice::not_yaml(info, source),
                     };
                     self.problem(pos, message);
                     return None;

@@ -3,6 +3,7 @@
 //! The events come from `saphyr-parser`; what they mean (types of scalars, merge keys, duplicate keys,
 //! bounds) is decided here.
 
+mod advice;
 mod emit;
 mod load;
 mod scalar;
