@@ -31,6 +31,12 @@ pub(super) fn not_yaml(info: &str, source: &str) -> String {
             "this is not YAML: {info} (the file has the marks `<<<<<<<` of a merge conflict: resolve it)"
         );
     }
+    if let Some(line) = source.lines().position(|line| line.contains('\0')) {
+        return format!(
+            "this is not YAML: {info} (line {} has a NUL byte: the file is not text, or is damaged)",
+            line + 1
+        );
+    }
     match ADVICE.iter().find(|(words, _)| info.contains(words)) {
         Some((_, advice)) => format!("this is not YAML: {info} ({advice})"),
         None => format!("this is not YAML: {info}"),
