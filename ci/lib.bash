@@ -133,14 +133,19 @@ as_root() {
     fi
 }
 
+# with_lock NAME COMMAND...: runs COMMAND while no other script here holds the lock NAME.
+with_lock() {
+    mkdir -p "$RUNLET_CACHE"
+    (
+        flock 9
+        "${@:2}" 9>&-
+    ) 9>>"$RUNLET_CACHE/$1.lock"
+}
+
 # with_apt_lock COMMAND...: runs COMMAND while no other script here runs apt. Two apt commands at once
 # go wrong on container images: their hooks empty the download cache under each other's feet.
 with_apt_lock() {
-    local lock=${TMPDIR:-/tmp}/runlet-apt.lock
-    (
-        flock 9
-        "$@"
-    ) 9>>"$lock"
+    with_lock apt "$@"
 }
 
 # apt_install PACKAGE...: installs what is missing, quietly; does nothing when nothing is.
@@ -159,11 +164,10 @@ apt_install_locked() {
     local log
     log=$(mktemp)
     # The index is refreshed only when the first try fails: a fresh machine, or one whose index is old.
-    if ! as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install \
-        --no-install-recommends -y "$@" >"$log" 2>&1; then
-        if ! { as_root apt-get -qq -o DPkg::Lock::Timeout=300 update &&
-            as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install \
-                --no-install-recommends -y "$@"; } >"$log" 2>&1; then
+    local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=5)
+    if ! as_root "${apt[@]}" install --no-install-recommends -y "$@" >"$log" 2>&1; then
+        if ! { as_root "${apt[@]}" update && as_root "${apt[@]}" install --no-install-recommends -y "$@"; } \
+            >"$log" 2>&1; then
             cat "$log" >&2
             rm -f "$log"
             die "apt-get could not install: $*"
