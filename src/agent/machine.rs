@@ -11,14 +11,15 @@ use super::settings::Settings;
 use super::state::{OpenError, RunningTask, Store};
 use super::stop::{Level, Listener, Stop};
 use super::{calls, tools};
+use crate::executor::scratch;
 use crate::http::{self, Client, retry};
 use crate::protocol::Task;
 use crate::protocol::duration;
 use crate::protocol::task_input::{TaskEndpoint, TaskInput, task_exit};
-use std::path::{Path, PathBuf};
+use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use std::{fmt, fs};
 
 /// How long the control plane may be away before a lost task is left to its lease.
 const REPORT_BUDGET: Duration = Duration::from_secs(600);
@@ -300,6 +301,7 @@ impl Runner {
             },
             working_directory: Some(self.settings.working_directory.clone()),
             cleanup_working_directory: self.settings.cleanup_working_directory,
+            confine: self.settings.confine,
             use_home_ssh_dir_for_checkout_keys: self.settings.use_home_ssh_dir_for_checkout_keys,
             max_run_time_ms: u64::try_from(self.settings.max_run_time.as_millis()).unwrap_or(u64::MAX),
             runner_name: self.settings.name.clone(),
@@ -352,7 +354,7 @@ impl Runner {
         self.sweep(task);
         self.report(task, message);
         if self.settings.cleanup_working_directory {
-            clean(&self.settings.working_directory);
+            scratch::remove_working_directory(&self.settings.working_directory);
         }
         self.forget();
         if !is_hosts_fault {
@@ -453,22 +455,6 @@ fn open_store(settings: &Settings) -> Result<Store, Error> {
         reasons.join("; ")
     );
     Ok(Store::forgetful())
-}
-
-/// Removes the working directory in place of a task agent that could not.
-fn clean(directory: &Path) {
-    let home = std::env::var_os("HOME").is_some_and(|home| Path::new(&home).starts_with(directory));
-    if home || directory.components().count() < 3 {
-        log::warn!("not removing `{}`: it is too close to the root or to a home", directory.display());
-        return;
-    }
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => log::warn!(
-            "cannot remove the working directory `{}`: {error}; files of another user may be in it",
-            directory.display()
-        ),
-        _ => {}
-    }
 }
 
 /// The path of this program. Without `/proc` the system cannot tell, but the one it was called by may do.

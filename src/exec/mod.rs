@@ -18,6 +18,7 @@ use crate::server::store::status::PipelineState;
 use crate::server::{self, Running, ServerOptions, WatchEnded, Watcher};
 use options::Options;
 use render::{Screen, Style};
+use results::Folder;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -51,6 +52,7 @@ fn exec(options: &Options) -> Outcome {
     })?;
     let parameters = crate::cli::config::typed_parameters(&config, &options.parameters)?;
     crate::config::check_parameters(&config, &parameters).map_err(Failure::usage)?;
+    let folder = Folder::open(options.artifacts.as_deref(), &root).map_err(Failure::usage)?;
     let scratch = Scratch::create().map_err(Failure::new)?;
     let snapshot = snapshot::take(&root, &scratch.0).map_err(Failure::new)?;
     let interrupts =
@@ -93,7 +95,7 @@ fn exec(options: &Options) -> Outcome {
         fetch_error: None,
         make_contexts: true,
     };
-    let outcome = run(options, &root, &running, &person, trigger, &interrupts);
+    let outcome = run(options, &folder, &running, &person, trigger, &interrupts);
     runners.stop(outcome.is_err() || interrupts.count() > 0);
     running.stop();
     outcome
@@ -101,7 +103,7 @@ fn exec(options: &Options) -> Outcome {
 
 fn run(
     options: &Options,
-    root: &Path,
+    folder: &Folder,
     running: &Running,
     person: &Secret,
     trigger: Trigger,
@@ -134,14 +136,15 @@ fn run(
         crate::cli::print("nothing to run: every workflow or job of the config is filtered out here\n")?;
         return Ok(exit::OK);
     }
-    let folder = options.artifacts.clone().unwrap_or_else(|| root.join(".runlet"));
-    let summary = results::collect(&client, person, &screen, &folder, options.artifacts.is_none())
-        .map_err(Failure::new)?;
-    crate::cli::print(&summary)?;
+    let summary = results::collect(&client, person, &screen, folder).map_err(Failure::new)?;
+    crate::cli::print(&summary.text)?;
+    for lost in &summary.lost {
+        eprintln!("runlet: {lost}");
+    }
     if interrupts.count() > 0 {
         return Ok(exit::INTERRUPTED);
     }
-    let good = screen.workflow_statuses().all(|status| status == "success");
+    let good = summary.lost.is_empty() && screen.workflow_statuses().all(|status| status == "success");
     let waits = screen.workflow_statuses().any(|status| status == "on_hold");
     if waits {
         crate::cli::print(
@@ -163,8 +166,7 @@ fn watch(
         && !options.plain
         && std::env::var_os("NO_COLOR").is_none()
         && std::env::var("TERM").is_ok_and(|term| term != "dumb");
-    let width = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(80);
-    let mut screen = Screen::new(Style { terminal, width });
+    let mut screen = Screen::new(Style { terminal, width: columns() });
     let mut told_interrupts = 0;
     loop {
         let mut next = watcher.next(Duration::from_millis(200)).map_err(|WatchEnded| {
@@ -177,6 +179,7 @@ fn watch(
             screen.event(event, &output);
             next = if ended || screen.pending() >= DRAW_BYTES { None } else { watcher.ready() };
         }
+        screen.resize(columns());
         let text = screen.take(server::state::now_ms());
         // A reader that has gone away does not stop the pipeline.
         let mut out = std::io::stdout().lock();
@@ -205,6 +208,13 @@ fn watch(
             }
         }
     }
+}
+
+/// Columns of the terminal: of the one that is written to, as it is now, unless the caller says otherwise.
+fn columns() -> usize {
+    let said = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let asked = || rustix::termios::tcgetwinsize(std::io::stdout()).ok().map(|size| usize::from(size.ws_col));
+    said.or_else(asked).filter(|&columns| columns > 0).unwrap_or(80)
 }
 
 /// `gh/org/repo` from the origin when it says so, else a slug of this host.
@@ -239,6 +249,7 @@ impl Runners {
             let directory = scratch.join(format!("work-{number}"));
             let mut settings = Settings::new(token.clone(), endpoint, format!("exec-{number}"), directory);
             settings.cleanup_working_directory = true;
+            settings.confine = true;
             settings.task_agent_directory = Some(scratch.join(format!("bin-{number}")));
             settings.logging.format = crate::logging::Format::None;
             let (stop, failures) = (stop.clone(), failures.clone());

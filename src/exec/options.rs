@@ -35,13 +35,15 @@ Run a repository's pipeline on this host, as its working tree is now.
 Usage: runlet exec [PATH] [OPTIONS]
 
 PATH is the folder that holds .circleci/config.yml (default: this one). Uncommitted files take part,
-ignored files do not, and the repository itself is only read. Jobs run as you, on this host, in
-temporary folders. Nothing listens beyond loopback.
+ignored files do not, and the repository itself is only read. Jobs run as you, on this host, each in a
+temporary folder, also where the config says `working_directory: ~/project`; commands that name such a
+folder themselves reach the real one. Nothing listens beyond loopback.
 
   --job NAME                    only this job and the jobs it requires
   --workflow NAME               only this workflow
   --pipeline-parameter K=V      set a pipeline parameter (repeatable)
-  --artifacts DIR               where artifacts and test results go (default: PATH/.runlet)
+  --artifacts DIR               where artifacts and test results go (default: PATH/.runlet);
+                                replaces those of an earlier run
   --concurrency N               jobs at the same time (default: the number of processors, at most 4)
   --config FILE                 another config file
   --orbs DIR                    folder of orb files, `namespace/name@version.yml`

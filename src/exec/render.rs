@@ -183,6 +183,11 @@ impl Screen {
         }
     }
 
+    /// Takes note of the width of the terminal, in columns.
+    pub(super) fn resize(&mut self, width: usize) {
+        self.style.width = width;
+    }
+
     /// Bytes of text that wait for [`Screen::take`].
     pub(super) fn pending(&self) -> usize {
         self.out.len()

@@ -4,6 +4,7 @@ use super::render::{Screen, seconds};
 use crate::http::{Body, Client, Request};
 use crate::protocol::Secret;
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -34,15 +35,84 @@ struct Test {
     message: String,
 }
 
-/// Fetches the results of all jobs into `folder` and returns the summary. A folder of our own choosing
-/// hides itself from git.
+/// Folders of the results, below the one that was chosen.
+const ARTIFACTS: &str = "artifacts";
+const TEST_RESULTS: &str = "test-results";
+/// Says that these folders are a run's, and may be replaced by the next.
+const MARKER: &str = ".runlet-results";
+
+/// Where results go.
+pub(super) struct Folder {
+    path: PathBuf,
+    /// Chosen by nobody: hidden from git.
+    own: bool,
+}
+
+impl Folder {
+    /// The folder that was asked for, else `.runlet` of the repository. Refuses one where results would be
+    /// mixed with files of somebody else.
+    pub(super) fn open(chosen: Option<&Path>, root: &Path) -> Result<Self, String> {
+        let path = chosen.map_or_else(|| root.join(".runlet"), Path::to_owned);
+        let folder = Self { path, own: chosen.is_none() };
+        let taken = [ARTIFACTS, TEST_RESULTS].map(|name| folder.path.join(name));
+        match taken.iter().find(|path| path.exists() && !folder.is_marked()) {
+            Some(taken) => Err(format!(
+                "`{}` is there already and not from an earlier run: move it, or name another folder with `--artifacts`",
+                taken.display()
+            )),
+            None => Ok(folder),
+        }
+    }
+
+    fn is_marked(&self) -> bool {
+        self.path.join(MARKER).exists()
+    }
+
+    /// Removes what an earlier run left.
+    fn clear(&self) -> Result<(), String> {
+        for path in [ARTIFACTS, TEST_RESULTS].map(|name| self.path.join(name)) {
+            match fs::remove_dir_all(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(format!(
+                        "failed to remove the results of an earlier run, `{}`: {error}",
+                        path.display()
+                    ));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes it, once there is something to keep.
+    fn prepare(&self) -> Result<(), String> {
+        if self.is_marked() {
+            return Ok(());
+        }
+        write(&self.path.join(MARKER), b"Results of `runlet exec`. The next run replaces them.\n")?;
+        if self.own { write(&self.path.join(".gitignore"), b"*\n") } else { Ok(()) }
+    }
+}
+
+/// What came of the pipeline.
+pub(super) struct Summary {
+    /// Failed tests, the table of jobs, and where the artifacts are.
+    pub text: String,
+    /// Results that could not be kept, a sentence each.
+    pub lost: Vec<String>,
+}
+
+/// Fetches the results of all jobs into `folder` and sums them up. What an earlier run left there goes
+/// first: it would pass for results of this one.
 pub(super) fn collect(
     client: &Client,
     token: &Secret,
     screen: &Screen,
-    folder: &Path,
-    own: bool,
-) -> Result<String, String> {
+    folder: &Folder,
+) -> Result<Summary, String> {
+    folder.clear()?;
+    let mut names = BTreeSet::new();
+    let mut lost = Vec::new();
     let mut table = vec![["job", "status", "time", "tests", "artifacts"].map(str::to_owned)];
     let mut failures = Vec::new();
     let mut stored = 0;
@@ -53,16 +123,19 @@ pub(super) fn collect(
         };
         let artifacts: Artifacts = get(client, token, &format!("/api/v3/jobs/{id}/artifacts"))
             .and_then(|bytes| serde_json::from_slice(&bytes).map_err(|e| e.to_string()))?;
-        let place = folder.join("artifacts").join(safe_name(&job.name));
+        let name = own_name(&job.name, &mut names);
+        let place = folder.path.join(ARTIFACTS).join(&name);
+        let several = artifacts.data.iter().any(|artifact| artifact.attributes.execution > 0);
         for artifact in &artifacts.data {
             let Attributes { path, url, execution } = &artifact.attributes;
-            let several = artifacts.data.iter().any(|other| other.attributes.execution > 0);
             let place = if several { place.join(execution.to_string()) } else { place.clone() };
-            let target = inside(&place, path)
-                .ok_or_else(|| format!("the artifact `{path}` would leave its folder"))?;
-            prepare(folder, own)?;
-            download(client, token, url, &target)?;
-            stored += 1;
+            let kept = inside(&place, path)
+                .ok_or_else(|| "it would leave its folder".to_owned())
+                .and_then(|target| folder.prepare().and_then(|()| download(client, token, url, &target)));
+            match kept {
+                Ok(()) => stored += 1,
+                Err(why) => lost.push(format!("the artifact `{path}` of {} is not kept: {why}", job.name)),
+            }
         }
         let lines = get(client, token, &format!("/api/v3/jobs/{id}/tests"))?;
         let tests: Vec<Test> = serde_json::Deserializer::from_slice(&lines)
@@ -70,9 +143,10 @@ pub(super) fn collect(
             .collect::<Result<_, _>>()
             .map_err(|e| e.to_string())?;
         if !tests.is_empty() {
-            prepare(folder, own)?;
-            let target = folder.join("test-results").join(format!("{}.ndjson", safe_name(&job.name)));
-            write(&target, &lines)?;
+            let target = folder.path.join(TEST_RESULTS).join(format!("{name}.ndjson"));
+            folder.prepare().and_then(|()| write(&target, &lines)).unwrap_or_else(|why| {
+                lost.push(format!("the test results of {} are not kept: {why}", job.name));
+            });
         }
         let count = |result: &str| tests.iter().filter(|test| test.result == result).count();
         let mut counts = Vec::new();
@@ -94,9 +168,9 @@ pub(super) fn collect(
     text.push_str(&failures.concat());
     text.push_str(&draw(&table));
     if stored > 0 {
-        text.push_str(&format!("artifacts: {}\n", folder.join("artifacts").display()));
+        text.push_str(&format!("artifacts: {}\n", folder.path.join(ARTIFACTS).display()));
     }
-    Ok(text)
+    Ok(Summary { text, lost })
 }
 
 fn draw(table: &[[String; 5]]) -> String {
@@ -142,15 +216,20 @@ fn write(target: &Path, bytes: &[u8]) -> Result<(), String> {
     fs::write(target, bytes).map_err(fail)
 }
 
-fn prepare(folder: &Path, own: bool) -> Result<(), String> {
-    let ignore = folder.join(".gitignore");
-    if own && !ignore.exists() { write(&ignore, b"*\n") } else { Ok(()) }
-}
-
 /// The path below `place`, unless it would leave it.
 fn inside(place: &Path, path: &str) -> Option<PathBuf> {
     let path = Path::new(path);
     path.components().all(|part| matches!(part, Component::Normal(_))).then(|| place.join(path))
+}
+
+/// A folder for the job alone: jobs of two workflows may share their name.
+fn own_name(job: &str, taken: &mut BTreeSet<String>) -> String {
+    let name = safe_name(job);
+    let numbered = (2..).map(|number| format!("{name}-{number}"));
+    let own =
+        std::iter::once(name.clone()).chain(numbered).find(|name| !taken.contains(name)).unwrap_or(name);
+    taken.insert(own.clone());
+    own
 }
 
 /// A job name as one part of a path.
@@ -170,6 +249,13 @@ mod tests {
         assert_eq!(inside(Path::new("/p"), "../b"), None);
         assert_eq!(inside(Path::new("/p"), "/b"), None);
         assert_eq!((safe_name("a/b:c"), safe_name("..")), ("a_b_c".to_owned(), "_".to_owned()));
+    }
+
+    #[test]
+    fn jobs_of_the_same_name_do_not_share_a_folder() {
+        let mut taken = BTreeSet::new();
+        let names = ["build", "a/b", "build", "a:b", "build"].map(|job| own_name(job, &mut taken));
+        assert_eq!(names, ["build", "a_b", "build-2", "a_b-2", "build-3"]);
     }
 
     #[test]

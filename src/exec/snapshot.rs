@@ -29,14 +29,15 @@ pub(super) struct Snapshot {
 
 /// Freezes the tree at `root` into `scratch` (an empty directory of ours).
 pub(super) fn take(root: &Path, scratch: &Path) -> Result<Snapshot, String> {
+    let found = Repository::find(root)?;
     let repository = scratch.join("source.git");
-    git(root, &[])
-        .args(["init", "--quiet", "--bare"])
-        .arg(&repository)
-        .done("create a temporary repository")?;
+    let mut init = git(root, &[]).args(["init", "--quiet", "--bare"]);
+    if let Some(format) = found.as_ref().and_then(|found| found.object_format.as_deref()) {
+        init = init.args([format!("--object-format={format}")]);
+    }
+    init.arg(&repository).done("create a temporary repository")?;
     let objects = scratch.join("objects");
     fs::create_dir(&objects).map_err(|e| format!("failed to create `{}`: {e}", objects.display()))?;
-    let found = Repository::find(root)?;
     let index = scratch.join("index");
 
     let mut environment = vec![("GIT_INDEX_FILE", index.as_os_str().to_owned())];
@@ -108,9 +109,8 @@ pub(super) fn take(root: &Path, scratch: &Path) -> Result<Snapshot, String> {
         list.push('\n');
     }
     write(&repository.join("objects/info/alternates"), &list)?;
-    if let Some(shallow) = whole.map(|found| found.git_dir.join("shallow")).filter(|path| path.exists()) {
-        let target = repository.join("shallow");
-        fs::copy(&shallow, &target).map_err(|e| format!("failed to copy `{}`: {e}", shallow.display()))?;
+    if let Some(edge) = whole.map(Repository::edge).transpose()?.flatten() {
+        write(&repository.join("shallow"), &edge)?;
     }
     let reference = format!("refs/heads/{branch}");
     git(&repository, &[]).args(["update-ref", &reference, &revision]).done("name the snapshot")?;
@@ -136,9 +136,14 @@ fn head_tree(root: &Path, head: &str) -> Option<String> {
 /// The repository around a folder.
 struct Repository {
     top: PathBuf,
-    git_dir: PathBuf,
     objects: PathBuf,
     index: PathBuf,
+    /// Lists where the history is cut off, in a shallow clone.
+    shallow: PathBuf,
+    /// `sha256`, or `sha1` where this git can tell.
+    object_format: Option<String>,
+    /// Some of its objects are on a server only.
+    is_partial: bool,
     head: Option<String>,
     branch: Option<String>,
     default_branch: Option<String>,
@@ -154,8 +159,7 @@ impl Repository {
         git(root, &[]).args(["--version"]).done("run git")?;
         let Some(top) = ask(&["rev-parse", "--show-toplevel"]) else { return Ok(None) };
         let path = |name: &str| ask(&["rev-parse", "--git-path", name]).map(|text| root.join(text));
-        let (Some(git_dir), Some(objects), Some(index)) =
-            (ask(&["rev-parse", "--absolute-git-dir"]), path("objects"), path("index"))
+        let (Some(objects), Some(index), Some(shallow)) = (path("objects"), path("index"), path("shallow"))
         else {
             return Err(format!(
                 "failed to read the repository of `{}`: git names no directory",
@@ -165,9 +169,12 @@ impl Repository {
         let top = PathBuf::from(top);
         Ok(Some(Self {
             top: fs::canonicalize(&top).unwrap_or(top),
-            git_dir: git_dir.into(),
             objects: fs::canonicalize(&objects).unwrap_or(objects),
             index,
+            shallow,
+            // git before 2.25 knows only one and echoes the question.
+            object_format: ask(&["rev-parse", "--show-object-format"]).filter(|name| !name.starts_with('-')),
+            is_partial: ask(&["config", "--get-regexp", r"^remote\..*\.promisor$"]).is_some(),
             head: ask(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]),
             branch: ask(&["symbolic-ref", "--quiet", "--short", "HEAD"]),
             default_branch: ask(&["symbolic-ref", "--quiet", "--short", "refs/remotes/origin/HEAD"])
@@ -175,6 +182,22 @@ impl Repository {
             subject: ask(&["log", "-1", "--format=%s"]).unwrap_or_default(),
             origin: ask(&["config", "--get", "remote.origin.url"]).map(|url| without_credentials(&url)),
         }))
+    }
+}
+
+impl Repository {
+    /// Where its history ends although commits have parents, as git's file `shallow` has it.
+    fn edge(&self) -> Result<Option<String>, String> {
+        // What a partial clone lacks it would have to fetch, which takes a network and whoever may use it. The
+        // files of HEAD are there.
+        if let (true, Some(head)) = (self.is_partial, &self.head) {
+            return Ok(Some(format!("{head}\n")));
+        }
+        match fs::read_to_string(&self.shallow) {
+            Ok(edge) => Ok(Some(edge)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("failed to read `{}`: {error}", self.shallow.display())),
+        }
     }
 }
 
@@ -324,6 +347,38 @@ mod tests {
         let after =
             sh(repo.path(), "git status --porcelain; find .git -type f | sort; cat .git/index | cksum");
         assert_eq!(before, after, "the user's repository must not change");
+    }
+
+    #[test]
+    fn a_history_that_is_not_all_there_is_cut_off() {
+        let place = tempfile::tempdir().unwrap();
+        sh(
+            place.path(),
+            "git init -qb main whole; cd whole; git config uploadpack.allowFilter true
+             for n in 1 2 3; do echo $n > a; git add a; git commit -qm $n; done",
+        );
+        for (how, commits) in [("--depth 2", "2"), ("--filter=blob:none", "1")] {
+            sh(place.path(), &format!("rm -rf part; git clone -q {how} \"file://$PWD/whole\" part"));
+            let part = place.path().join("part");
+            let (_scratch, taken) = snapshot(&part);
+            assert_eq!(taken.revision, sh(&part, "git rev-parse HEAD").trim(), "{how}");
+            assert_eq!(sh(&taken.repository, "git rev-list --count HEAD").trim(), commits, "{how}");
+            sh(&part, "echo four > a");
+            let (_scratch, taken) = snapshot(&part);
+            assert_eq!(files(&taken), "a four\n", "{how}");
+        }
+    }
+
+    #[test]
+    fn the_snapshot_counts_in_the_hashes_of_its_repository() {
+        let repo = tempfile::tempdir().unwrap();
+        sh(
+            repo.path(),
+            "git init -qb main --object-format=sha256; echo one > a; git add a; git commit -qm first",
+        );
+        let (_scratch, taken) = snapshot(repo.path());
+        assert_eq!(taken.revision, sh(repo.path(), "git rev-parse HEAD").trim());
+        assert_eq!(files(&taken), "a one\n");
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl TaskRun {
     pub(super) fn shell_command(&self, run: &Run, record: u32) -> Result<Command, String> {
         let words = environment::words(&self.shell_of(Some(run)))?;
         let directory = run.working_directory.as_deref().unwrap_or(".");
-        let directory = environment::resolve(directory, &self.directory, &self.home);
+        let directory = self.places.of(directory);
         if !directory.is_dir() {
             return Err(format!("the working directory `{}` does not exist", directory.display()));
         }
@@ -114,7 +114,7 @@ impl TaskRun {
         destination: Option<&str>,
         log: &StepLog,
     ) -> StepEnd {
-        let target = environment::resolve(path, &self.directory, &self.home);
+        let target = self.places.of(path);
         let written =
             if path.starts_with('~') { target.to_string_lossy().into_owned() } else { path.to_owned() };
         let Some(listing) = self.list(files::artifacts(&target, &written, destination), &target, log) else {
@@ -156,7 +156,7 @@ impl TaskRun {
     }
 
     fn store_test_results(&mut self, record: u32, path: &str, log: &StepLog) -> StepEnd {
-        let target = environment::resolve(path, &self.directory, &self.home);
+        let target = self.places.of(path);
         if target.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')) && target.is_dir() {
             log.note(&format!(
                 "warning: `{}` is a hidden folder: no test results are read from it",

@@ -2,7 +2,6 @@
 
 use super::act::end_of;
 
-use super::environment;
 use super::log::StepLog;
 use super::task::{ChildEnd, StepEnd, TaskRun};
 use crate::protocol::{CheckoutMethod, Source};
@@ -27,7 +26,10 @@ impl TaskRun {
                 "this project has no repository to check out (register one, or remove the step)",
             );
         };
-        let directory = environment::resolve(path, &self.directory, &self.home);
+        let directory = self.places.of(path);
+        if let Err(why) = self.places.may_check_out(&directory) {
+            return StepEnd::failed(why);
+        }
         match self.check_out(record, &directory, &source, method, log) {
             Ok(()) => StepEnd::success(),
             Err(end) => end,
@@ -53,10 +55,15 @@ impl TaskRun {
             )));
         }
         let revision = &source.revision;
+        let init: &[&str] = if revision.len() == 64 {
+            &["init", "--quiet", "--object-format=sha256"]
+        } else {
+            &["init", "--quiet"]
+        };
         let steps: &[&[&str]] = if existing {
             &[&["remote", "set-url", "origin", &source.repository_url]]
         } else {
-            &[&["init", "--quiet"], &["remote", "add", "origin", &source.repository_url]]
+            &[init, &["remote", "add", "origin", &source.repository_url]]
         };
         log.note(if existing { "Fetching into the existing clone" } else { "Cloning git repository" });
         for args in steps {
@@ -72,7 +79,7 @@ impl TaskRun {
             (None, None, Some(tag)) => format!("+refs/tags/{tag}:refs/tags/{tag}"),
             (None, None, None) => revision.clone(),
         };
-        let how = self.how(directory, method);
+        let how = self.how(directory, method, is_local(&source.repository_url));
         let mut fetch = vec!["fetch", "--force", "--no-tags"];
         fetch.extend(how.iter().map(String::as_str));
         let plain = fetch.len();
@@ -102,23 +109,26 @@ impl TaskRun {
     }
 
     /// Arguments of `git fetch` for the method, as far as this git can.
-    fn how(&self, directory: &Path, method: CheckoutMethod) -> Vec<String> {
+    fn how(&self, directory: &Path, method: CheckoutMethod, local: bool) -> Vec<String> {
         let shallow = directory.join(".git/shallow").exists();
-        match method {
+        let mut how = match method {
             CheckoutMethod::Shallow { depth } => vec![format!("--depth={depth}")],
-            CheckoutMethod::Full if shallow => vec!["--unshallow".to_owned()],
-            CheckoutMethod::Full => vec![],
-            CheckoutMethod::Blobless => {
+            CheckoutMethod::Blobless if !local => {
                 let output = self.command(directory, &["version"]).stdin(Stdio::null()).output();
                 let version = output
                     .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
                     .unwrap_or_default();
-                let mut how =
-                    if blobless_works(&version) { vec!["--filter=blob:none".to_owned()] } else { vec![] };
-                how.extend(shallow.then(|| "--unshallow".to_owned()));
-                how
+                if blobless_works(&version) { vec!["--filter=blob:none".to_owned()] } else { vec![] }
             }
+            CheckoutMethod::Blobless | CheckoutMethod::Full => vec![],
+        };
+        if shallow && !matches!(method, CheckoutMethod::Shallow { .. }) {
+            how.push("--unshallow".to_owned());
         }
+        if local {
+            how.push("--update-shallow".to_owned());
+        }
+        how
     }
 
     fn has_commit(&self, directory: &Path, revision: &str) -> bool {
@@ -171,6 +181,12 @@ impl TaskRun {
         let found = std::env::split_paths(path).map(|folder| folder.join(name)).find(|file| file.is_file());
         found.unwrap_or_else(|| PathBuf::from(name))
     }
+}
+
+/// Whether the repository is on a disk of this host. Nothing is saved by leaving its blobs out, and where
+/// its own history is cut off, a partial clone would ask for the missing commits for ever.
+fn is_local(url: &str) -> bool {
+    url.starts_with("file://") || url.starts_with('/')
 }
 
 /// Partial clones came with git 2.19; 2.41.0 broke them.

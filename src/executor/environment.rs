@@ -2,7 +2,7 @@
 
 use crate::protocol::{Run, Task};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Names that the runner's own environment must not hand to users' steps: its settings and tokens.
 const PRIVATE_PREFIXES: [&str; 3] = ["CIRCLECI_RUNNER_", "LAUNCH_AGENT_", "RUNLET_"];
@@ -123,20 +123,6 @@ pub fn default_shell(bash_exists: bool) -> &'static str {
     }
 }
 
-/// A path of the config made absolute: `~` is the home, anything relative is below `base`. Variables
-/// are not expanded.
-pub fn resolve(path: &str, base: &Path, home: &Path) -> PathBuf {
-    match path.strip_prefix('~') {
-        Some("") => home.to_owned(),
-        Some(rest) if rest.starts_with('/') => home.join(rest.trim_start_matches('/')),
-        _ => {
-            let joined = base.join(path);
-            // `a/.` names `a`; other dots are the system's business.
-            joined.components().filter(|part| !matches!(part, std::path::Component::CurDir)).collect()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,16 +221,5 @@ mod tests {
             Ok(&["a b", "c \" d", "e f", ""].map(String::from)[..])
         );
         assert!(split("'open").is_err() && split("  ").is_err());
-    }
-
-    #[test]
-    fn paths_know_the_home_and_no_variables() {
-        let resolve = |path| resolve(path, Path::new("/w"), Path::new("/h"));
-        assert_eq!(resolve("~"), Path::new("/h"));
-        assert_eq!(resolve("~/a"), Path::new("/h/a"));
-        assert_eq!(resolve("~other"), Path::new("/w/~other"));
-        assert_eq!(resolve("./a/."), Path::new("/w/a"));
-        assert_eq!(resolve("/abs"), Path::new("/abs"));
-        assert_eq!(resolve("$HOME/x"), Path::new("/w/$HOME/x"));
     }
 }

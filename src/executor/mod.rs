@@ -11,10 +11,11 @@ pub mod environment;
 pub mod files;
 pub mod log;
 mod piece;
+pub mod places;
 pub mod process;
 pub mod redactor;
 pub mod report;
-mod scratch;
+pub mod scratch;
 pub mod spool;
 pub mod task;
 
@@ -110,7 +111,7 @@ fn run(input: TaskInput) -> Outcome {
             let mut task =
                 TaskRun::new(input, reporter.clone(), secrets, scratch.clone(), home, (sender, receiver));
             let (status, message) = task.run();
-            let directory = cleanup.then(|| task.directory.clone());
+            let directory = cleanup.then(|| task.places.cleaned().to_owned());
             let done = reporter.finish(status, message);
             if let Some(directory) = directory {
                 scratch::remove_working_directory(&directory);

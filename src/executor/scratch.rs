@@ -49,10 +49,15 @@ fn from_passwd() -> Option<PathBuf> {
 }
 
 /// Removes the working directory after the job. What cannot be removed is named in the runner's log.
-pub(super) fn remove_working_directory(directory: &Path) {
-    if directory.parent().is_none() || directory == home() {
+///
+/// A config may name any directory. Those that hold the home or this program are never removed, whatever
+/// way leads there (`~/x/..`, a link): they hold more than a job made.
+pub fn remove_working_directory(directory: &Path) {
+    let real = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    let held = [home().canonicalize().ok(), std::env::current_exe().ok()];
+    if real.parent().is_none() || held.iter().flatten().any(|path| path.starts_with(&real)) {
         ::log::warn!(
-            "not removing the working directory `{}`: it is the root or the home",
+            "not removing the working directory `{}`: the home or this program is in it",
             directory.display()
         );
         return;

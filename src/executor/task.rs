@@ -5,6 +5,7 @@
 use super::child::{Message, Running};
 use super::environment::{self, Own};
 use super::log::StepLog;
+use super::places::Places;
 use super::process::{self, Ended};
 use super::redactor::Secrets;
 use super::report::Reporter;
@@ -74,10 +75,8 @@ pub struct TaskRun {
     pub secrets: Secrets,
     /// Private folder.
     pub scratch: PathBuf,
-    /// Home of the user.
-    pub home: PathBuf,
-    /// Working directory of the job, absolute.
-    pub directory: PathBuf,
+    /// Where the paths of the job lead.
+    pub places: Places,
     /// Environment of the steps.
     pub environment: BTreeMap<String, String>,
     messages: Receiver<Message>,
@@ -113,14 +112,18 @@ impl TaskRun {
         channel: (Sender<Message>, Receiver<Message>),
     ) -> Self {
         let limit = input.max_run_time_ms;
+        let base = input.working_directory.as_deref();
+        let written = input.task.job.working_directory.clone();
+        let written = written.or_else(|| base.map(|base| base.to_string_lossy().into_owned()));
+        let written = written.unwrap_or_else(|| "~/project".to_owned());
+        let places = Places::new(&written, base, home, input.confine);
         let deadline = (limit > 0).then(|| Instant::now() + Duration::from_millis(limit));
         Self {
             input,
             reporter,
             secrets,
             scratch,
-            home,
-            directory: PathBuf::new(),
+            places,
             environment: BTreeMap::new(),
             messages: channel.1,
             sender: channel.0,
@@ -178,26 +181,20 @@ impl TaskRun {
     /// Record 0: where this runs, and whatever keeps it from running.
     fn spin_up(&mut self) -> Result<(), String> {
         let task = &self.input.task;
-        let written = task.job.working_directory.clone().or_else(|| {
-            self.input.working_directory.as_ref().map(|path| path.to_string_lossy().into_owned())
-        });
-        let written = written.unwrap_or_else(|| "~/project".to_owned());
-        let base = self.input.working_directory.clone().unwrap_or_else(|| self.home.clone());
-        self.directory = environment::resolve(&written, &base, &self.home);
         let bash_env = self.scratch.join("bash_env");
         let own = Own {
             task_data: &self.scratch,
             bash_env: &bash_env,
-            working_directory: &written,
+            working_directory: &self.places.told,
             tool_directory: self.input.tool_directory.as_deref(),
-            home: &self.home,
+            home: &self.places.home,
         };
         self.environment = environment::of_job(text_variables(), task, &own);
         let lines = [
             format!("runner: {} (version {})", self.input.runner_name, self.input.runner_version),
             format!("host: {}, {} {}", hostname(), std::env::consts::OS, std::env::consts::ARCH),
             format!("resource class: {}", task.job.resource_class),
-            format!("working directory: {}", self.directory.display()),
+            format!("working directory: {}", self.places.directory.display()),
             format!("shell: {}", self.shell_of(None)),
         ];
         let step = self.records;
@@ -208,7 +205,7 @@ impl TaskRun {
         }
         let ready = std::fs::write(&bash_env, "")
             .map_err(|e| format!("failed to write `{}`: {e}", bash_env.display()))
-            .and_then(|()| prepare_directory(&self.directory));
+            .and_then(|()| prepare_directory(&self.places.directory));
         if let Err(why) = &ready {
             log.note(why);
         }

@@ -20,6 +20,10 @@ pub struct TaskInput {
     /// Remove the working directory when the task has ended.
     #[serde(default)]
     pub cleanup_working_directory: bool,
+    /// The working directory of the job is made below `working_directory`, wherever the job wants it, and
+    /// `checkout` leaves what is outside alone.
+    #[serde(default)]
+    pub confine: bool,
     /// `checkout` keeps its keys in `~/.ssh` rather than in the scratch directory.
     #[serde(default)]
     pub use_home_ssh_dir_for_checkout_keys: bool,

@@ -258,3 +258,124 @@ workflows:
     let table = &ran.text[ran.text.rfind("\njob").unwrap()..];
     assert_eq!(table.matches("second").count(), 1, "only the last try is in the summary: {table}");
 }
+
+/// A home with a repository at `project`; the config is committed in it.
+fn home_with_project(config: &str) -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    let project = home.path().join("project");
+    fs::create_dir_all(project.join(".circleci")).unwrap();
+    fs::write(project.join(".circleci/config.yml"), config).unwrap();
+    fs::write(project.join("precious"), "not committed\n").unwrap();
+    git(&project, "init -qb main");
+    git(&project, "add .circleci");
+    git(&project, "commit -qm first");
+    home
+}
+
+fn git(folder: &Path, words: &str) -> String {
+    let identity = ["-c", "user.name=t", "-c", "user.email=t@example.com"];
+    let output =
+        Command::new("git").current_dir(folder).args(identity).args(words.split(' ')).output().unwrap();
+    assert!(output.status.success(), "git {words}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+fn exec_at_home(home: &Path, args: &[&str]) -> Ran {
+    let Output { status, stdout, stderr } =
+        command(&home.join("project"), args).env("HOME", home).output().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    Ran { code: status.code().unwrap_or(-1), text }
+}
+
+#[test]
+fn jobs_that_work_where_the_repository_is_leave_it_alone() {
+    for written in ["~/project", "~", "~/x/..", "PLACE/project", "..", "/"] {
+        let job = "{machine: true, working_directory: WRITTEN, steps: [checkout, \
+                   {run: 'ls -A; echo \"$PWD\" > where; mkdir -p out; echo made > out/x'}, {run: cd / && ls / > /dev/null}, \
+                   {store_artifacts: {path: where}}]}";
+        let config = format!(
+            "version: 2.1\njobs:\n  one: {job}\n  two: {job}\nworkflows: {{w: {{jobs: [one, two]}}}}\n"
+        );
+        let home = home_with_project(&config);
+        let place = home.path().display().to_string();
+        let project = home.path().join("project");
+        let written = written.replace("PLACE", &place);
+        fs::write(project.join(".circleci/config.yml"), config.replace("WRITTEN", &written)).unwrap();
+        let before = git(&project, "status --porcelain");
+        // Both at once, in a directory of the same name.
+        exec_at_home(home.path(), &["--concurrency", "2"]).exits(0).says("precious");
+        assert_eq!(git(&project, "status --porcelain"), before, "{written}");
+        assert_eq!(fs::read_to_string(project.join("precious")).unwrap(), "not committed\n");
+        assert!(!project.join("out").exists(), "{written}");
+        let places = ["one", "two"].map(|job| {
+            fs::read_to_string(project.join(".runlet/artifacts").join(job).join("where")).unwrap()
+        });
+        assert_ne!(places[0], places[1], "{written}");
+        assert!(places.iter().all(|path| path.contains("runlet-exec-")), "{written}: {places:?}");
+    }
+}
+
+#[test]
+fn a_checkout_does_not_take_over_the_repository_itself() {
+    let config = "version: 2.1\njobs: {build: {machine: true, steps: [checkout: {path: ~/project}]}}\n";
+    let home = home_with_project(config);
+    let project = home.path().join("project");
+    git(&project, "remote add origin https://example.com/o/r.git");
+    let before = git(&project, "config --list --local");
+    exec_at_home(home.path(), &[]).exits(1).says("cannot check out into").says("use a `path` below");
+    assert_eq!(git(&project, "config --list --local"), before);
+    assert_eq!(git(&project, "status --porcelain"), "?? .runlet/\n?? precious".replace("?? .runlet/\n", ""));
+}
+
+#[test]
+fn clones_without_their_whole_history_run_too() {
+    let config = "version: 2.1\njobs: {build: {machine: true, steps: [checkout, {run: 'cat precious; git status'}]}}\n";
+    let home = home_with_project(config);
+    let project = home.path().join("project");
+    git(&project, "config uploadpack.allowFilter true");
+    git(&project, "add precious");
+    git(&project, "commit -qm second");
+    for how in ["--depth=1", "--filter=blob:none"] {
+        let clone = home.path().join(how.replace([':', '='], "-"));
+        git(home.path(), &format!("clone -q {how} file://{} {}", project.display(), clone.display()));
+        exec(&clone, &[]).exits(0).says("not committed").never_says("warning");
+        fs::write(clone.join("precious"), "changed\n").unwrap();
+        exec(&clone, &[]).exits(0).says("changed");
+    }
+}
+
+#[test]
+fn results_are_those_of_the_last_run_and_of_it_alone() {
+    let first = steps(
+        "- run: mkdir -p d g; echo 1 > d/x; echo 2 > g/y; echo 3 > keep\n- store_artifacts: {path: d}\n- store_artifacts: {path: keep}",
+    );
+    let folder = folder(&first);
+    exec(folder.path(), &[]).exits(0);
+    let kept = folder.path().join(".runlet/artifacts/build");
+    assert!(kept.join("d/x").exists() && kept.join("keep").exists());
+    let second = steps("- run: mkdir -p g; echo 3 > keep; echo 4 > f\n- store_artifacts: {path: keep}");
+    fs::write(folder.path().join(".circleci/config.yml"), second).unwrap();
+    exec(folder.path(), &[]).exits(0);
+    assert!(!kept.join("d").exists() && kept.join("keep").exists());
+
+    // A folder that somebody else keeps things in is not cleared.
+    let theirs = tempfile::tempdir().unwrap();
+    fs::create_dir(theirs.path().join("artifacts")).unwrap();
+    fs::write(theirs.path().join("artifacts/mine"), "mine").unwrap();
+    let path = theirs.path().display().to_string();
+    exec(folder.path(), &["--artifacts", &path]).exits(2).says("not from an earlier run");
+    assert!(theirs.path().join("artifacts/mine").exists());
+    fs::remove_dir_all(theirs.path().join("artifacts")).unwrap();
+    exec(folder.path(), &["--artifacts", &path]).exits(0);
+    exec(folder.path(), &["--artifacts", &path]).exits(0);
+    assert!(theirs.path().join("artifacts/build/keep").exists());
+}
+
+#[test]
+fn an_artifact_that_cannot_be_kept_is_named_and_the_others_are_kept() {
+    let folder = folder(&steps(
+        "- run: mkdir d; echo 1 > f; echo 2 > d/sub; echo 3 > other\n- store_artifacts: {path: f, destination: g}\n- store_artifacts: {path: d, destination: g}\n- store_artifacts: {path: other}",
+    ));
+    exec(folder.path(), &[]).exits(1).says("is not kept: failed to write").says("= success").says("job  ");
+    assert!(folder.path().join(".runlet/artifacts/build/other").exists());
+}

@@ -48,6 +48,9 @@ pub struct Settings {
     pub working_directory: PathBuf,
     /// `runner.cleanup_working_directory`.
     pub cleanup_working_directory: bool,
+    /// Jobs stay in the working directory, whatever their own `working_directory` says: for a runner on
+    /// somebody's own machine, inside another program. No key of the file sets it.
+    pub confine: bool,
     /// `runner.task_agent_directory`; holds `circleci-agent` and `circleci`. `None`: there is no home.
     pub task_agent_directory: Option<PathBuf>,
     /// `runner.command_prefix`.
@@ -84,6 +87,7 @@ impl Settings {
             mode: Mode::Continuous,
             working_directory,
             cleanup_working_directory: false,
+            confine: false,
             task_agent_directory: None,
             command_prefix: Vec::new(),
             use_home_ssh_dir_for_checkout_keys: false,

@@ -1,0 +1,195 @@
+//! Where the paths of a job lead: its working directory, and what its steps name beside it. Paths in,
+//! paths out; only whether a checkout stays inside is asked of the disk.
+//!
+//! On a runner's host a job goes where it says, as whoever runs it may. `runlet exec` runs it on a person's
+//! own machine, where `~/project` may well be the work of years: there the job is *confined*, and its
+//! working directory is made below the runner's, whatever the config calls it.
+
+use std::path::{Component, Path, PathBuf};
+
+/// The places of one job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// Working directory of the job, absolute.
+    pub directory: PathBuf,
+    /// The same as steps are told (`CIRCLE_WORKING_DIRECTORY`): as the config writes it, where that leads there.
+    pub told: String,
+    /// Home of the user.
+    pub home: PathBuf,
+    confined: Option<Confined>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Confined {
+    /// The runner's own working directory: everything stays below it.
+    root: PathBuf,
+    /// What the config's working directory would be elsewhere.
+    named: PathBuf,
+}
+
+impl Places {
+    /// The places of a job whose working directory is `written`, on a runner that works in `base` (the home
+    /// where it says nothing). A runner that confines its jobs has a `base`.
+    pub fn new(written: &str, base: Option<&Path>, home: PathBuf, confine: bool) -> Self {
+        let root = base.unwrap_or(&home).to_owned();
+        let named = resolve(written, &root, &home);
+        if !confine {
+            return Self { directory: named, told: written.to_owned(), home, confined: None };
+        }
+        let rest = named.strip_prefix(&root).or_else(|_| named.strip_prefix(&home)).unwrap_or(&named);
+        let directory = root.join(kept_inside(rest));
+        let told = directory.to_string_lossy().into_owned();
+        Self { directory, told, home, confined: Some(Confined { root, named }) }
+    }
+
+    /// A path of the config made absolute: `~` is the home, anything relative is below the working
+    /// directory. Variables are not expanded.
+    pub fn of(&self, path: &str) -> PathBuf {
+        let found = resolve(path, &self.directory, &self.home);
+        // What is below the working directory by its own name is below where that was put. A home that is
+        // one remains the home as well: tools keep their things there.
+        let named = self.confined.as_ref().map(|confined| &confined.named);
+        let moved = named.filter(|named| !self.home.starts_with(named));
+        match moved.and_then(|named| found.strip_prefix(named).ok()) {
+            Some(rest) => self.directory.join(rest),
+            None => found,
+        }
+    }
+
+    /// What is removed after the job, where the runner cleans up.
+    pub fn cleaned(&self) -> &Path {
+        self.confined.as_ref().map_or(&self.directory, |confined| &confined.root)
+    }
+
+    /// Whether git may turn `directory` into a clone of the job's. The error is a sentence for people.
+    pub fn may_check_out(&self, directory: &Path) -> Result<(), String> {
+        let Some(confined) = &self.confined else { return Ok(()) };
+        if real(directory).starts_with(real(&confined.root)) {
+            return Ok(());
+        }
+        Err(format!(
+            "cannot check out into `{}`: this runner keeps jobs inside `{}` (use a `path` below the working directory)",
+            directory.display(),
+            confined.root.display()
+        ))
+    }
+}
+
+/// As [`Places::of`], for a job that is not confined.
+fn resolve(path: &str, base: &Path, home: &Path) -> PathBuf {
+    match path.strip_prefix('~') {
+        Some("") => home.to_owned(),
+        Some(rest) if rest.starts_with('/') => home.join(rest.trim_start_matches('/')),
+        _ => {
+            let joined = base.join(path);
+            // `a/.` names `a`; other dots are the system's business.
+            joined.components().filter(|part| !matches!(part, Component::CurDir)).collect()
+        }
+    }
+}
+
+/// The path as a relative one that does not climb out, by its names alone.
+fn kept_inside(path: &Path) -> PathBuf {
+    let mut kept = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => kept.push(name),
+            Component::ParentDir => {
+                kept.pop();
+            }
+            _ => {}
+        }
+    }
+    kept
+}
+
+/// The path without links, as far as it exists.
+fn real(path: &Path) -> PathBuf {
+    match (path.canonicalize(), path.parent(), path.file_name()) {
+        (Ok(found), ..) => found,
+        (Err(_), Some(parent), Some(name)) => real(parent).join(name),
+        // It ends in `..`, or there is not even a root: nothing that is inside of anything.
+        (Err(_), ..) => PathBuf::new(),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot make a folder should fail loudly")]
+mod tests {
+    use super::*;
+
+    fn places(written: &str, confine: bool) -> Places {
+        Places::new(written, Some(Path::new("/w")), "/h".into(), confine)
+    }
+
+    #[test]
+    fn paths_know_the_home_and_no_variables() {
+        let places = places("/w", false);
+        for (path, expected) in [
+            ("~", "/h"),
+            ("~/a", "/h/a"),
+            ("~other", "/w/~other"),
+            ("./a/.", "/w/a"),
+            ("/abs", "/abs"),
+            ("$HOME/x", "/w/$HOME/x"),
+        ] {
+            assert_eq!(places.of(path), Path::new(expected), "{path}");
+        }
+        assert!(places.may_check_out(Path::new("/abs")).is_ok());
+    }
+
+    #[test]
+    fn a_job_goes_where_it_says() {
+        for (written, expected) in
+            [("~/project", "/h/project"), ("/tmp/x", "/tmp/x"), ("sub", "/w/sub"), ("~", "/h")]
+        {
+            assert_eq!(places(written, false).directory, Path::new(expected), "{written}");
+            assert_eq!(places(written, false).cleaned(), Path::new(expected), "{written}");
+        }
+    }
+
+    #[test]
+    fn a_confined_job_stays_below_the_runners_directory() {
+        for (written, expected) in [
+            ("~/project", "/w/project"),
+            ("/tmp/x", "/w/tmp/x"),
+            ("sub", "/w/sub"),
+            ("/w/sub", "/w/sub"),
+            ("~", "/w"),
+            ("~/x/..", "/w"),
+            ("../../etc", "/w/etc"),
+            ("/", "/w"),
+            (".", "/w"),
+        ] {
+            let places = places(written, true);
+            assert_eq!(places.directory, Path::new(expected), "{written}");
+            assert_eq!(places.cleaned(), Path::new("/w"), "{written}");
+        }
+    }
+
+    #[test]
+    fn a_confined_job_finds_its_directory_by_the_name_it_gave_it() {
+        let project = places("~/project", true);
+        assert_eq!(project.of("~/project/out"), Path::new("/w/project/out"));
+        assert_eq!(project.of("/h/project"), Path::new("/w/project"));
+        assert_eq!(project.of("out"), Path::new("/w/project/out"));
+        assert_eq!(project.of("~/.cargo"), Path::new("/h/.cargo"));
+        assert_eq!(places("~", true).of("~/.cargo"), Path::new("/h/.cargo"));
+    }
+
+    #[test]
+    fn a_confined_job_checks_out_inside_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, home) = (folder.path().join("w"), folder.path().join("h"));
+        std::fs::create_dir_all(root.join("project")).unwrap();
+        std::fs::create_dir_all(home.join("repository")).unwrap();
+        std::os::unix::fs::symlink(&home, root.join("link")).unwrap();
+        let places = Places::new("~/project", Some(&root), home.clone(), true);
+        for path in ["~/project", "new/deep", "."] {
+            assert_eq!(places.may_check_out(&places.of(path)), Ok(()), "{path}");
+        }
+        for path in ["~/repository", "../../h/repository", "../link/repository", "../link/new", "/"] {
+            assert!(places.may_check_out(&places.of(path)).is_err(), "{path}");
+        }
+    }
+}
