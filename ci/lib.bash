@@ -93,11 +93,19 @@ compiler_for() {
     if [ "$1" = build ] || [ "$ARCH" = riscv64 ]; then echo $SOURCE_SHORT; else echo $STABLE_SHORT; fi
 }
 
+# built_in COMMAND: the folder in which cargo's COMMAND works for the current target and LIBC. Files with
+# musl have their own, so that both kinds can be built at once.
+built_in() {
+    local suffix=
+    [ "${LIBC:-gnu}" = gnu ] || suffix=-$LIBC
+    echo "$CROSS_TARGET/$(compiler_for "$1")$suffix"
+}
+
 # built_by_cargo: the path of the release file of the current target and LIBC.
 built_by_cargo() {
     local triple=$TRIPLE
     [ "${LIBC:-gnu}" = gnu ] || triple=$MUSL_TRIPLE
-    echo "$CROSS_TARGET/$SOURCE_SHORT/$triple/release/runlet"
+    echo "$(built_in build)/$triple/release/runlet"
 }
 
 # cargo_for COMMAND ARG...: cargo's `build` (with --release) or `test` with the compiler, linker and flags of
@@ -128,7 +136,7 @@ cargo_for() {
         remap+=("-ffile-prefix-map=$from")
     done
     env RUSTC="$CROSS_CACHE/bin/rustc-$short" RUSTDOC="$CROSS_CACHE/bin/rustdoc-$short" \
-        CARGO_TARGET_DIR="$CROSS_TARGET/$short" CARGO_INCREMENTAL=0 \
+        CARGO_TARGET_DIR="$(built_in "$1")" CARGO_INCREMENTAL=0 \
         "CARGO_TARGET_${key}_LINKER=$gcc" "CARGO_TARGET_${key}_RUSTFLAGS=$flags" \
         "CC_${triple//-/_}=$gcc" "AR_${triple//-/_}=$GNU-ar" "CFLAGS_${triple//-/_}=${remap[*]}" \
         ${RUNNER:+"CARGO_TARGET_${key}_RUNNER=$RUNNER"} \
