@@ -88,6 +88,10 @@ pub fn start(options: ServerOptions) -> Result<Running, String> {
         .mode(0o700)
         .create(&options.data)
         .map_err(|e| format!("failed to create the data folder `{shown}`: {e}"))?;
+    // git is started in folders of its own: a relative path would lead elsewhere from there.
+    let data = std::path::absolute(&options.data);
+    let data = data.map_err(|e| format!("failed to find the data folder `{shown}`: {e}"))?;
+    let options = ServerOptions { data, ..options };
     let lock = lock(&options.data)?;
     if options.tls.is_none() && !options.listen.ip().is_loopback() && !options.behind_proxy {
         return Err(format!(
@@ -209,6 +213,10 @@ async fn sweep(state: Shared) {
         let waits = state.store.write(|tx| flow::expire_waits_once(tx, now_ms())).await;
         if let Ok(count @ 1..) = waits {
             log::warn!("jobs waited too long for their serial group job_count={count}");
+        }
+        let forgotten = state.store.write(|tx| flow::cancel_forgotten_once(tx, now_ms())).await;
+        if let Ok(count @ 1..) = forgotten {
+            log::warn!("workflows that had not ended for 90 days were canceled workflow_count={count}");
         }
         match state.store.write(|tx| flow::expire_leases_once(tx, now_ms())).await {
             Ok(0) | Err(StoreError::Closed) => {}

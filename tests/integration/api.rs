@@ -171,6 +171,25 @@ fn version_2_reads_what_ran() {
 }
 
 #[test]
+fn an_approval_can_be_refused_by_its_id() {
+    let server = Server::start();
+    server.project();
+    let workflow = "version: 2.1\nworkflows:\n  w:\n    jobs:\n      - gate: {type: approval}\n      - refused: {requires: [gate: canceled]}\n      - given: {requires: [gate]}\n";
+    let pipeline =
+        server.trigger(&format!("{workflow}jobs:\n  refused: {{type: no-op}}\n  given: {{type: no-op}}\n"));
+    let workflows = server.call("GET", &format!("/api/v2/pipeline/{pipeline}/workflow"), None);
+    let jobs = format!("/api/v2/workflow/{}/job", workflows["items"][0]["id"].as_str().unwrap());
+    let gate = server.get(&jobs).json()["items"][0]["id"].as_str().unwrap().to_owned();
+    let cancel =
+        |job: &str| server.post(&format!("/api/v2/project/gh/acme/hello/job/{job}/cancel"), &json!({}));
+    assert_eq!(cancel(&gate).status, 202);
+    assert_eq!(cancel("11111111-2222-4333-8444-555555555555").status, 404);
+    let ended = server.ended(&pipeline);
+    let statuses: Vec<_> = ended.iter().map(|job| job["status"].as_str().unwrap()).collect();
+    assert_eq!(statuses, ["canceled", "success", "not_run"]);
+}
+
+#[test]
 fn version_3_reads_what_ran() {
     let (server, _runner, pipeline, workflow) = held();
     let me = server.get("/api/v3/users?filter%5Buser_id%5D=me").json();

@@ -219,6 +219,10 @@ fn jobs_without_their_context_are_unauthorized() {
     server.call("DELETE", &rule, None);
     let group = restrict("group", "11111111-2222-4333-8444-555555555555");
     run("unauthorized");
+    // Who may not use a context has nothing to approve with it.
+    let hold = TWO_JOBS.replace("build: {context: deploy}", "build: {context: deploy, type: approval}");
+    let jobs = server.ended(&server.trigger(&hold));
+    assert_eq!((&jobs[0]["status"], &jobs[1]["status"]), (&json!("unauthorized"), &json!("not_run")));
     for restriction in [group, other, own] {
         server.call("DELETE", &restriction, None);
     }

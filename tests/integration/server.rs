@@ -42,7 +42,10 @@ impl Server {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         let mut command = runlet();
-        command.arg("server").arg("--data").arg(&data).args(["--listen", "127.0.0.1:0"]).args(args);
+        // By a relative path, as people write it.
+        command.current_dir(folder.path().parent().unwrap()).arg("server").arg("--data");
+        command.arg(Path::new(folder.path().file_name().unwrap()).join("data"));
+        command.args(["--listen", "127.0.0.1:0"]).args(args);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = lines.next().unwrap().unwrap();
