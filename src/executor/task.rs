@@ -2,7 +2,7 @@
 //!
 //! One thread runs this; children, heartbeat and signals speak to it through one channel.
 
-use super::child::{Message, Running};
+use super::child::{GRACE, Message, Running};
 use super::environment::{self, Own};
 use super::log::StepLog;
 use super::process::{self, Ended};
@@ -16,6 +16,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
+
+/// Time between TERM and KILL for what is left behind by a job that ended by itself.
+const LEFTOVER_GRACE: Duration = Duration::from_secs(2);
+/// How long they may take in all: together with the grace of a step less than the runner waits for the
+/// task agent to end.
+const LEFTOVER_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Why no further step may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -368,16 +374,18 @@ impl TaskRun {
         loop {
             let now = Instant::now();
             self.note_deadline(now);
-            if running.is_over(now) {
-                break;
-            }
             if self.stop.is_some() {
                 running.terminate(now);
+                // Their grace begins now as well, or a stop would last as long as two of them.
+                self.stop_background(now);
             } else if let Some(limit) = silence.filter(|limit| running.is_silent(*limit, now)) {
                 silent = Some(limit);
                 running.terminate(now);
             }
             running.escalate(now);
+            if running.is_over(now) {
+                break;
+            }
             let wake = [running.next_deadline(silence, now), self.deadline.filter(|_| self.stop.is_none())];
             if let Some(message) = self.receive(wake.into_iter().flatten().min()) {
                 running.take(&message);
@@ -447,10 +455,7 @@ impl TaskRun {
         self.stopped();
         loop {
             let now = Instant::now();
-            for running in &mut self.background {
-                running.terminate(now);
-                running.escalate(now);
-            }
+            self.stop_background(now);
             let wake = self
                 .background
                 .iter()
@@ -462,6 +467,13 @@ impl TaskRun {
         }
         for running in std::mem::take(&mut self.background) {
             self.close_background(&running);
+        }
+    }
+
+    fn stop_background(&mut self, now: Instant) {
+        for running in &mut self.background {
+            running.terminate(now);
+            running.escalate(now);
         }
     }
 
@@ -489,7 +501,10 @@ impl TaskRun {
         if process::descendants(&[]).iter().all(|process| process.zombie) {
             return;
         }
-        let found = process::end_descendants(Duration::from_secs(2), Duration::from_secs(15));
+        // A job that is stopped owes what it started the time to clean up; one that has ended by itself
+        // has left behind what it did not care for.
+        let grace = if self.stop.is_some() { GRACE } else { LEFTOVER_GRACE };
+        let found = process::end_descendants(grace, LEFTOVER_PATIENCE);
         if found.is_empty() {
             return;
         }
