@@ -15,7 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Time between TERM and KILL for what is left behind by a job that ended by itself.
 const LEFTOVER_GRACE: Duration = Duration::from_secs(2);
@@ -91,6 +91,8 @@ pub struct TaskRun {
     background: Vec<Running>,
     stop: Option<Stop>,
     deadline: Option<Instant>,
+    /// When the task began, by the clock that files are dated with.
+    pub(super) began: SystemTime,
     records: u32,
 }
 
@@ -133,6 +135,7 @@ impl TaskRun {
             background: Vec::new(),
             stop: None,
             deadline,
+            began: SystemTime::now(),
             records: 0,
         }
     }
