@@ -249,15 +249,14 @@ pub(super) fn end_of(child: ChildEnd) -> StepEnd {
                 duration::format(limit)
             )),
         },
-        ChildEnd::Stopped(Stop::TimeLimit) => StepEnd {
-            status: StepStatus::Timedout,
-            ended: None,
-            message: Some("stopped: the time limit of the job has passed".to_owned()),
-        },
-        ChildEnd::Stopped(Stop::Cancel | Stop::Lost) => StepEnd {
-            status: StepStatus::Canceled,
-            ended: None,
-            message: Some("stopped: the job was canceled".to_owned()),
-        },
+        ChildEnd::Stopped(stop) => {
+            let (status, why) = match stop {
+                Stop::Cancel => (StepStatus::Canceled, "the job was canceled through the control plane"),
+                Stop::Lost => (StepStatus::Canceled, "the control plane has given the job up"),
+                Stop::TimeLimit => (StepStatus::Timedout, "the time limit of the job has passed"),
+                Stop::Runner => (StepStatus::InfrastructureFail, "the runner was told to stop"),
+            };
+            StepEnd { status, ended: None, message: Some(format!("stopped: {why}")) }
+        }
     }
 }

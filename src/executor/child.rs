@@ -25,8 +25,10 @@ const LOOK: Duration = Duration::from_millis(20);
 /// What the threads of a task tell the thread that runs the steps.
 #[derive(Debug)]
 pub enum Message {
-    /// A person cancelled the task, or the runner told the agent to stop.
+    /// The control plane cancelled the task: for a person, or for a newer pipeline.
     Cancel,
+    /// A signal: the runner on this host is being stopped, and the task with it.
+    Terminate,
     /// The control plane has given the task up.
     Lost,
     /// A child ended.

@@ -26,8 +26,11 @@ const LEFTOVER_PATIENCE: Duration = Duration::from_secs(15);
 /// Why no further step may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// Cancelled.
+    /// Cancelled at the control plane.
     Cancel,
+    /// The runner is being stopped. That is nobody's wish for this job, so it counts as a failure of the
+    /// infrastructure, and whatever reruns those may rerun it.
+    Runner,
     /// Given up by the control plane: nobody listens any more.
     Lost,
     /// The time limit of the job passed.
@@ -169,10 +172,16 @@ impl TaskRun {
                 halted = self.scratch.join(halt_file(self.records.saturating_sub(1))).exists();
             }
         }
+        // What comes after the last step changes nothing.
+        let stop = self.stopped();
         self.end_background();
         self.end_leftovers();
-        match (self.stop, first_failure) {
-            (Some(Stop::Cancel | Stop::Lost), _) => (TaskStatus::Canceled, None),
+        match (stop, first_failure) {
+            (Some(Stop::Cancel | Stop::Lost), _) => {
+                let why = "the job was canceled through the control plane";
+                (TaskStatus::Canceled, Some(why.to_owned()))
+            }
+            (Some(Stop::Runner), _) => (TaskStatus::InfrastructureFail, Some(self.runner_stop_text())),
             (Some(Stop::TimeLimit), _) => (TaskStatus::Timedout, Some(self.time_limit_text())),
             (None, Some(why)) => (TaskStatus::Failed, Some(why)),
             (None, None) => (TaskStatus::Success, None),
@@ -182,6 +191,13 @@ impl TaskRun {
     fn time_limit_text(&self) -> String {
         let limit = duration::format(Duration::from_millis(self.input.max_run_time_ms));
         format!("the job ran longer than the {limit} that this runner allows (`runner.max_run_time`)")
+    }
+
+    fn runner_stop_text(&self) -> String {
+        let name = &self.input.runner_name;
+        format!(
+            "the runner `{name}` was told to stop before the job had ended, by its operator or because its host goes down (run the job again; a runner that is told only once lets its job finish)"
+        )
     }
 
     /// Record 0: where this runs, and whatever keeps it from running.
@@ -429,7 +445,12 @@ impl TaskRun {
 
     fn note(&mut self, message: &Message) {
         match message {
-            Message::Cancel => self.stop = self.stop.or(Some(Stop::Cancel)),
+            // Who cancels wants no other result, whatever became of the runner meanwhile.
+            Message::Cancel if matches!(self.stop, None | Some(Stop::Runner)) => {
+                self.stop = Some(Stop::Cancel);
+            }
+            Message::Cancel => {}
+            Message::Terminate => self.stop = self.stop.or(Some(Stop::Runner)),
             Message::Lost => self.stop = Some(Stop::Lost),
             Message::Exited { .. } | Message::Closed { .. } => {
                 for running in &mut self.background {
