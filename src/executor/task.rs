@@ -92,16 +92,13 @@ pub struct TaskRun {
     messages: Receiver<Message>,
     sender: Sender<Message>,
     background: Vec<Running>,
+    /// A step asked that no further one begins.
+    halted: bool,
     stop: Option<Stop>,
     deadline: Option<Instant>,
     /// When the task began, by the clock that files are dated with.
     pub(super) began: SystemTime,
     records: u32,
-}
-
-/// File in the private folder whose existence asks for a halt after the step of this record.
-fn halt_file(record: u32) -> String {
-    crate::tool::halt::file_name(&record.to_string())
 }
 
 /// Whether a step runs, given what happened before it.
@@ -136,6 +133,7 @@ impl TaskRun {
             messages: channel.1,
             sender: channel.0,
             background: Vec::new(),
+            halted: false,
             stop: None,
             deadline,
             began: SystemTime::now(),
@@ -149,16 +147,15 @@ impl TaskRun {
             return (TaskStatus::InfrastructureFail, Some(self.secrets.mask(&why)));
         }
         let mut first_failure = None;
-        let mut halted = false;
         let steps = self.input.task.job.steps.clone();
         for (index, step) in steps.iter().enumerate() {
+            // Takes in, too, what background steps did meanwhile.
+            let stopped = self.stopped().is_some();
+            self.halted |= first_failure.is_none() && self.halt_is_asked();
             let not_first_node = matches!(&step.action, Action::Run(run) if run.first_node_only)
                 && self.input.task.node_index > 0;
-            if halted
-                || not_first_node
-                || self.stopped().is_some()
-                || !runs(step.when, first_failure.is_some())
-            {
+            let halted = self.halted && first_failure.is_none();
+            if halted || not_first_node || stopped || !runs(step.when, first_failure.is_some()) {
                 self.skip(index, step);
                 continue;
             }
@@ -167,9 +164,6 @@ impl TaskRun {
                 let why = end.message.unwrap_or_else(|| "it failed".to_owned());
                 let title = step.name.lines().next().unwrap_or_default();
                 first_failure = Some(self.secrets.mask(&format!("step `{title}`: {why}")));
-            } else if end.status == StepStatus::Success && first_failure.is_none() {
-                // The last attempt's record is the newest one.
-                halted = self.scratch.join(halt_file(self.records.saturating_sub(1))).exists();
             }
         }
         // What comes after the last step changes nothing.
@@ -186,6 +180,18 @@ impl TaskRun {
             (None, Some(why)) => (TaskStatus::Failed, Some(why)),
             (None, None) => (TaskStatus::Success, None),
         }
+    }
+
+    /// Whether the step that has just ended asks for a halt, by the record of its last attempt, or a
+    /// background step that runs.
+    fn halt_is_asked(&self) -> bool {
+        let newest = self.records.saturating_sub(1);
+        let mut records = self.background.iter().map(|running| running.step).chain([newest]);
+        records.any(|record| self.asks_for_halt(record))
+    }
+
+    fn asks_for_halt(&self, record: u32) -> bool {
+        self.scratch.join(crate::tool::halt::file_name(&record.to_string())).exists()
     }
 
     fn time_limit_text(&self) -> String {
@@ -502,7 +508,9 @@ impl TaskRun {
     }
 
     /// Ends the record of a background step: one that was stopped is none that failed.
-    fn close_background(&self, running: &Running) {
+    fn close_background(&mut self, running: &Running) {
+        // From here on it is no step that runs, and whatever it left behind has no say.
+        self.halted |= self.asks_for_halt(running.step);
         let end = match running.ended {
             Some(ended) if !running.was_stopped() && ended.code != 0 => {
                 StepEnd { ended: Some(ended), ..exit_text(ended) }
