@@ -192,11 +192,21 @@ fn a_killed_task_agent_is_an_infrastructure_failure() {
     let server = Server::start();
     server.project();
     let runner = server.runner("one", &server.class_token("a/b"));
-    let pipeline = server.trigger(&until(&server.folder.path().join("go")));
+    let note = server.folder.path().join("private-folder");
+    let config = until(&server.folder.path().join("go"));
+    let telling = format!("echo $CIRCLE_INTERNAL_TASK_DATA > {}; echo begun", note.display());
+    assert!(config.contains("echo begun"), "{config}");
+    let pipeline = server.trigger(&config.replace("echo begun", &telling));
     server.wait_output(&pipeline, 1, "begun");
+    let folder = std::fs::read_to_string(note).unwrap();
+    let folder = Path::new(folder.trim());
+    assert!(folder.is_dir());
     signal(task_agent_of(&runner), Signal::KILL);
     let jobs = server.ended(&pipeline);
     assert_eq!(jobs[0]["status"], "infrastructure_fail", "{jobs:?}");
+    poll("the end of its private folder", || {
+        if folder.exists() { Err(format!("`{}` is there", folder.display())) } else { Ok(()) }
+    });
 }
 
 #[test]
