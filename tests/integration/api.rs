@@ -33,10 +33,10 @@ workflows:
 ";
 
 /// What curl got: status, headers in lower case, body.
-struct Got {
-    status: u16,
-    headers: String,
-    body: Vec<u8>,
+pub(crate) struct Got {
+    pub(crate) status: u16,
+    pub(crate) headers: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Got {
@@ -47,7 +47,7 @@ impl Got {
 
 impl Server {
     /// A call by an independent client.
-    fn curl(&self, path: &str, args: &[&str]) -> Got {
+    pub(crate) fn curl(&self, path: &str, args: &[&str]) -> Got {
         let output = Command::new("curl")
             .args(["-s", "-i", "-g", "--max-time", "120"])
             .args(args)

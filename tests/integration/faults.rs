@@ -219,19 +219,32 @@ fn a_killed_runner_finds_its_task_again() {
 }
 
 /// A runner of this test's own, which breaks the rules on purpose.
-struct Rogue {
+pub(crate) struct Rogue {
     client: Client,
-    class: Secret,
+    pub(crate) class: Secret,
 }
 
 impl Rogue {
-    fn send(&self, method: &'static str, path: &str, token: &Secret, body: Body<'_>) -> (u16, Value) {
+    /// For a class that the control plane does not have yet.
+    pub(crate) fn of(server: &Server, class: &str) -> Self {
+        let class = Secret::new(server.class_token(class));
+        let endpoint = Endpoint { url: server.client.url().to_owned(), ..Endpoint::default() };
+        Self { client: Client::new(&endpoint).unwrap(), class }
+    }
+
+    pub(crate) fn send(
+        &self,
+        method: &'static str,
+        path: &str,
+        token: &Secret,
+        body: Body<'_>,
+    ) -> (u16, Value) {
         let request = Request { method, path, token: Some(token), body, timeout: ANSWER };
         let answer = self.client.send(&request).unwrap();
         (answer.status, serde_json::from_slice(&answer.body).unwrap_or_default())
     }
 
-    fn claim(&self, nonce: &str) -> (u16, Value) {
+    pub(crate) fn claim(&self, nonce: &str) -> (u16, Value) {
         let body = json!({ "name": "rogue", "hostname": "h", "version": "0", "os": "linux", "arch": "x86_64", "nonce": nonce });
         self.send("POST", "/api/v3/runner/claim?wait=0", &self.class, Body::Json(body.to_string().as_bytes()))
     }
@@ -241,10 +254,7 @@ impl Rogue {
 fn claims_offsets_and_checksums_are_held_to() {
     let server = Server::start();
     server.project();
-    let class = Secret::new(server.class_token("a/b"));
-    let client =
-        Client::new(&Endpoint { url: server.client.url().to_owned(), ..Endpoint::default() }).unwrap();
-    let rogue = Rogue { client, class };
+    let rogue = Rogue::of(&server, "a/b");
     server.trigger(&until(Path::new("/")));
     let (status, first) = rogue.claim("n-1");
     assert_eq!(status, 200, "{first}");

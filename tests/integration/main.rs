@@ -16,6 +16,9 @@ mod exec;
 // Bad lines, and processes that are killed in the middle.
 #[cfg(feature = "server")]
 mod faults;
+// Output of a step, followed while it comes.
+#[cfg(feature = "server")]
+mod follow;
 // A full disk under the control plane.
 #[cfg(feature = "server")]
 mod full_disk;

@@ -6,6 +6,7 @@
 
 use super::{Answer, Failure, Person, blocking};
 use crate::protocol::{TaskId, WatchEvent};
+use crate::server::read::{EXTENT, Extent};
 use crate::server::state::Shared;
 use crate::server::store::{Connection, Error};
 use axum::Router;
@@ -90,8 +91,8 @@ struct StepOutput {
     job: String,
     execution: u32,
     step: u32,
-    /// Bytes to tell before its end is told; none when the task is over and nothing more comes.
-    awaited: u64,
+    /// Its end is told after all of its output.
+    extent: Extent,
 }
 
 impl Teller {
@@ -128,15 +129,13 @@ impl Teller {
                         }
                         let is_over = is_end(&event);
                         more |= self.output(&output, if is_over { usize::MAX } else { TURN }).await?;
-                        let is_waiting = is_over && self.told_of(&output) < output.awaited;
-                        if is_waiting {
-                            waiting.insert(output.task.clone());
-                        }
-                        if is_waiting || !is_over {
+                        if !self.is_told(&output) {
+                            let task = output.task.clone();
                             running.push(output);
-                        }
-                        if is_waiting {
-                            continue;
+                            if is_over {
+                                waiting.insert(task);
+                                continue;
+                            }
                         }
                     }
                     self.event(key, event).await?;
@@ -148,7 +147,7 @@ impl Teller {
                 for output in &running {
                     more |= self.output(output, TURN).await?;
                     // The end of a step may have waited for just this.
-                    if output.awaited > 0 && self.told_of(output) >= output.awaited {
+                    if self.is_told(output) {
                         seen = None;
                     }
                 }
@@ -173,9 +172,10 @@ impl Teller {
         self.send(event, Vec::new()).await
     }
 
-    /// Bytes of the output that were told.
-    fn told_of(&self, output: &StepOutput) -> u64 {
-        self.offsets.get(&(output.task.clone(), output.step)).copied().unwrap_or(0)
+    /// Whether the step has ended and all of its output was told.
+    fn is_told(&self, output: &StepOutput) -> bool {
+        let told = self.offsets.get(&(output.task.clone(), output.step));
+        output.extent.is_complete(told.copied().unwrap_or(0))
     }
 
     /// Tells up to `most` pieces of what a step has written since; true when there may be more.
@@ -280,13 +280,12 @@ fn snapshot(c: &Connection, pipeline: &str) -> Result<Snapshot, Error> {
             },
         ));
     }
-    let mut query = c.prepare_cached(
+    let mut query = c.prepare_cached(&format!(
         "SELECT t.id, t.job_id, t.node_index, s.step, s.name, s.kind, s.status, s.exit_code, s.attempt, s.background,
-            s.started_at_ms, s.ended_at_ms, s.message,
-            CASE WHEN t.stopped_at_ms IS NULL THEN coalesce(s.output_bytes, 0) ELSE 0 END
+            s.started_at_ms, s.ended_at_ms, s.message, {EXTENT}
          FROM steps s JOIN tasks t ON t.id = s.task_id WHERE t.pipeline_id = ?1 AND t.status <> 'retried'
          ORDER BY t.seq, CASE WHEN s.background AND s.ended_at_ms IS NOT NULL THEN s.ended_at_ms ELSE s.started_at_ms END, s.step",
-    )?;
+    ))?;
     let mut rows = query.query([pipeline])?;
     let mut steps = Vec::new();
     let mut outputs = HashMap::new();
@@ -309,7 +308,8 @@ fn snapshot(c: &Connection, pipeline: &str) -> Result<Snapshot, Error> {
         };
         let key = format!("{task}/{step}");
         steps.push((key.clone(), event));
-        outputs.insert(key, StepOutput { task, job: job_id, execution, step, awaited: row.get(13)? });
+        let extent = Extent::from_row(row, 13)?;
+        outputs.insert(key, StepOutput { task, job: job_id, execution, step, extent });
     }
     // Ends of steps are told before the ends of their jobs.
     let (job_ends, mut all): (Vec<_>, Vec<_>) = events.into_iter().partition(|(_, event)| is_end(event));
