@@ -61,7 +61,11 @@ fn a_job_runs_with_what_admin_made() {
     let _runner = server.runner("r", token);
     let jobs = server.ended(parsed(&said)["id"].as_str().unwrap());
     assert_eq!((&jobs[0]["name"], &jobs[0]["status"]), (&json!("built"), &json!("success")));
+    assert_eq!(parsed(&said)["state"], "created");
     server.admin_fails(&["pipeline", "trigger", "gh/acme/app", "--branch", "none"], 4, "no branch `none`");
+    let broken = server.folder.path().join("broken.yml").display().to_string();
+    std::fs::write(&broken, "version: 2.1\njobs: {build: {stepz: []}}\n").unwrap();
+    server.admin_fails(&["pipeline", "trigger", "gh/acme/app", "--config", &broken], 1, "has errors:\n");
     server.admin(&["project", "delete", "gh/acme/app"], "");
     assert_eq!(server.admin(&["project", "list"], ""), "there are none\n");
     let outputs = std::fs::read_dir(server.folder.path().join("data/output")).unwrap().count();

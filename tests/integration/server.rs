@@ -101,7 +101,10 @@ impl Server {
     pub(crate) fn trigger(&self, config: &str) -> String {
         let body = json!({ "config": { "content": config } });
         let created = self.call("POST", "/api/v2/project/gh/acme/hello/pipeline/run", Some(body));
-        assert_eq!(created["state"], "created", "{created}");
+        assert_eq!(created["state"], "pending", "{created}");
+        let pipeline =
+            self.call("GET", &format!("/api/v2/pipeline/{}", created["id"].as_str().unwrap()), None);
+        assert_eq!(pipeline["state"], "created", "{pipeline}");
         created["id"].as_str().unwrap().to_owned()
     }
 
