@@ -89,7 +89,7 @@ fn summary(state: &Shared, job: &Job, pipeline: &Pipeline) -> Value {
         "queued_at": time(job.queued_at_ms), "start_time": time(started), "stop_time": time(stopped),
         "build_time_millis": started.zip(stopped).map(|(started, stopped)| stopped - started),
         "parallel": job.parallelism, "canceled": job.status == JobStatus::Canceled,
-        "infrastructure_fail": job.status == JobStatus::InfrastructureFail, "timedout": job.status == JobStatus::Timedout,
+        "infrastructure_fail": job.status == JobStatus::InfrastructureFail, "timedout": job.ran_out_of_time,
         "why": pipeline.trigger_type, "user": { "login": pipeline.actor_login, "is_user": true }, "previous": null,
         "workflows": {
             "job_name": job.name, "job_id": job.id, "workflow_id": job.workflow_id, "workflow_name": job.workflow_name,
