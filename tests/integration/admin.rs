@@ -8,7 +8,7 @@ use std::io::Write;
 use std::process::{Output, Stdio};
 
 impl Server {
-    fn admin_output(&self, args: &[&str], stdin: &str) -> Output {
+    pub(crate) fn admin_output(&self, args: &[&str], stdin: &str) -> Output {
         let token = self.folder.path().join("data/admin-token");
         let mut command = runlet();
         command.arg("admin").args(args).arg("--server").arg(self.client.url()).arg("--token-file").arg(token);
@@ -21,14 +21,14 @@ impl Server {
     }
 
     /// What a command that succeeds prints.
-    fn admin(&self, args: &[&str], stdin: &str) -> String {
+    pub(crate) fn admin(&self, args: &[&str], stdin: &str) -> String {
         let output = self.admin_output(args, stdin);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{args:?}: {:?} {said}", output.status.code());
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn admin_fails(&self, args: &[&str], code: i32, why: &str) {
+    pub(crate) fn admin_fails(&self, args: &[&str], code: i32, why: &str) {
         let output = self.admin_output(args, "");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(
@@ -40,7 +40,7 @@ impl Server {
     }
 }
 
-fn parsed(text: &str) -> Value {
+pub(crate) fn parsed(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
 }
 

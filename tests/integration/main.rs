@@ -26,6 +26,9 @@ mod full_disk;
 mod hostile;
 // The machine runner: settings, log, claims, drain, lost task agents, restarts.
 mod machine;
+// People, personal tokens, and what who is no administrator may do.
+#[cfg(feature = "server")]
+mod people;
 // The whole road over TLS, with a runner of any architecture.
 #[cfg(feature = "server")]
 mod road;

@@ -3,7 +3,7 @@
 use super::input::{self, Body, Words, bad, project};
 use super::v2::{job_of, job_url, show_test};
 use super::vocabulary::{lifecycle_v1, status_v1, time};
-use super::{Answer, Failure, Person, results};
+use super::{Administrator, Answer, Failure, Person, results};
 use crate::server::flow::{self, Refused, Scope};
 use crate::server::read::{self, Attempt, Job, Pipeline, StepRow};
 use crate::server::state::{Shared, now_ms, timestamp};
@@ -290,7 +290,7 @@ async fn settings(State(state): State<Shared>, _person: Person, Path(slug): Slug
 
 async fn change_settings(
     state: State<Shared>,
-    person: Person,
+    Administrator(person): Administrator,
     Path(slug): Slug,
     body: Body,
 ) -> Answer<Json<Value>> {

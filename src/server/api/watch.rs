@@ -6,6 +6,7 @@
 
 use super::{Answer, Failure, Person, blocking};
 use crate::protocol::{TaskId, WatchEvent};
+use crate::server::people;
 use crate::server::read::{EXTENT, Extent};
 use crate::server::state::Shared;
 use crate::server::store::{Connection, Error};
@@ -19,7 +20,7 @@ use base64::Engine;
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Most bytes of output in one event of the stream.
 const CHUNK: usize = 256 * 1024;
@@ -33,7 +34,7 @@ pub fn router() -> Router<Shared> {
     Router::new().route("/api/v3/runs/{id}/events", get(events))
 }
 
-async fn events(State(state): State<Shared>, _person: Person, Path(id): Path<String>) -> Answer<Response> {
+async fn events(State(state): State<Shared>, person: Person, Path(id): Path<String>) -> Answer<Response> {
     let pipeline = id.clone();
     let known = state
         .store
@@ -42,17 +43,47 @@ async fn events(State(state): State<Shared>, _person: Person, Path(id): Path<Str
     if !known {
         return Err(Failure::not_found(format!("there is no pipeline `{id}`")));
     }
-    let receiver = follow(state, id, CHUNK);
-    let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
-        let bytes = match tokio::time::timeout(QUIET, receiver.recv()).await {
-            Ok(Some(told)) => encode(told),
-            Ok(None) => return None,
-            Err(_) => Bytes::from_static(b": quiet\n\n"),
-        };
-        Some((Ok::<_, Infallible>(bytes), receiver))
+    let listener = Listener {
+        revoked: state.hub.revoked(),
+        told: follow(state.clone(), id, CHUNK),
+        state,
+        token: person.token,
+    };
+    let stream = futures_util::stream::unfold(listener, |mut listener| async move {
+        let bytes = listener.next().await?;
+        Some((Ok::<_, Infallible>(bytes), listener))
     });
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     Ok((headers, Body::from_stream(stream)).into_response())
+}
+
+/// Somebody at the other end of a stream.
+struct Listener {
+    state: Shared,
+    /// UUID of the personal token; the stream ends with it.
+    token: String,
+    revoked: watch::Receiver<()>,
+    told: mpsc::Receiver<Told>,
+}
+
+impl Listener {
+    /// The next piece of the stream.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            tokio::select! {
+                biased;
+                changed = self.revoked.changed() => {
+                    changed.ok()?;
+                    let token = self.token.clone();
+                    if !self.state.store.read(move |c| people::is_token(c, &token)).await.ok()? {
+                        return None;
+                    }
+                }
+                told = self.told.recv() => return told.map(encode),
+                () = tokio::time::sleep(QUIET) => return Some(Bytes::from_static(b": quiet\n\n")),
+            }
+        }
+    }
 }
 
 /// One thing that a watcher is told.
