@@ -2,12 +2,15 @@
 //! somebody who is no administrator may do.
 
 use crate::admin::parsed;
+use crate::faults::Rogue;
 use crate::server::Server;
+use crate::support::poll;
 use runlet::http::Body;
 use runlet::protocol::Secret;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::time::Duration;
 
 const HOLD: &str = "\
 version: 2.1
@@ -283,4 +286,44 @@ fn who_is_no_administrator_reads_and_runs_and_changes_nothing_else() {
         ask("GET", "/api/v2/personal-token", Value::Null).1["items"][0]["id"].as_str().unwrap().to_owned();
     assert_eq!(ask("DELETE", &format!("/api/v2/personal-token/{own}"), Value::Null).0, 200);
     assert_eq!(server.status_for(&ada), 401);
+}
+
+#[test]
+fn a_parked_claim_of_an_ended_token_gets_nothing() {
+    let server = Server::start();
+    server.project();
+    let rogue = Rogue::of(&server, "a/b");
+    let class = "/api/v3/runner/token?resource-class=a/b";
+    let ended = server.call("GET", class, None)["items"][0]["id"].as_str().unwrap().to_owned();
+    let made = server.call(
+        "POST",
+        "/api/v3/runner/token",
+        Some(json!({ "resource_class": "a/b", "nickname": "good" })),
+    );
+    let good = Secret::new(made["token"].as_str().unwrap());
+    let claim = |token: &Secret, name: &str| {
+        let body = json!({ "name": name, "hostname": "h", "version": "0", "os": "linux", "arch": "x86_64", "nonce": name });
+        rogue.send("POST", "/api/v3/runner/claim?wait=50", token, Body::Json(body.to_string().as_bytes()))
+    };
+    let seen = |name: &str| {
+        poll("the claim to be parked", || {
+            let seen = server.call("GET", "/api/v3/runner?namespace=a", None);
+            let names = seen["items"].as_array().unwrap().iter().any(|runner| runner["name"] == name);
+            if names { Ok(()) } else { Err(seen.to_string()) }
+        });
+        // It is in the inventory before it waits.
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| claim(&rogue.class, "first"));
+        seen("first");
+        let second = scope.spawn(|| claim(&good, "second"));
+        seen("second");
+        server.call("DELETE", &format!("/api/v3/runner/token/{ended}"), None);
+        server.trigger("version: 2.1\njobs: {build: {machine: true, resource_class: a/b, steps: [{run: 'true'}]}}\nworkflows: {w: {jobs: [build]}}\n");
+        // The first one in line is woken, and passes the task on.
+        assert_eq!(first.join().unwrap().0, 401);
+        let (status, task) = second.join().unwrap();
+        assert_eq!((status, &task["job_name"]), (200, &json!("build")));
+    });
 }

@@ -31,7 +31,7 @@ use axum::http::{StatusCode, header, request::Parts};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
-use rusqlite::{OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension, Row};
 use std::sync::atomic::Ordering;
 
 /// Everything that is served.
@@ -261,9 +261,19 @@ impl FromRequestParts<Shared> for ClassToken {
                 .optional()?)
             })
             .await?;
-        found.ok_or_else(|| {
-            Failure::new(StatusCode::UNAUTHORIZED, "a valid resource class token is needed here")
-        })
+        found.ok_or_else(Self::refusal)
+    }
+}
+
+impl ClassToken {
+    /// Whether it has not been deleted since the call began.
+    pub fn is_there(&self, c: &Connection) -> Result<bool, StoreError> {
+        Ok(c.prepare_cached("SELECT 1 FROM resource_class_tokens WHERE id = ?1")?.exists([&self.id])?)
+    }
+
+    /// 401.
+    pub fn refusal() -> Failure {
+        Failure::new(StatusCode::UNAUTHORIZED, "a valid resource class token is needed here")
     }
 }
 
