@@ -1,7 +1,7 @@
 //! What promises that nothing is lost, on networks and hosts that lose things: real runners and a real
 //! control plane with a bad line between them, or killed in the middle.
 
-use crate::server::{ANSWER, Runner, Server, runlet};
+use crate::server::{ANSWER, Runner, Server};
 use crate::support::processes::{child_with, signal};
 use crate::support::{poll, ports};
 use runlet::http::{Body, Client, Endpoint, Request};
@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -80,7 +79,7 @@ fn carry(mut from: TcpStream, mut to: TcpStream, left: &Mutex<usize>) -> bool {
     cut
 }
 
-fn address_of(server: &Server) -> SocketAddr {
+pub(crate) fn address_of(server: &Server) -> SocketAddr {
     server.client.url().strip_prefix("http://").unwrap().parse().unwrap()
 }
 
@@ -163,20 +162,13 @@ fn a_control_plane_that_is_killed_goes_on_where_it_was() {
     signal(server.child.id(), Signal::KILL);
     server.child.wait().unwrap();
     std::thread::sleep(Duration::from_millis(300));
-    let mut again = runlet();
-    again.arg("server").arg("--data").arg(server.folder.path().join("data")).args(["--listen", &listen]);
-    server.child = again.stdout(Stdio::null()).spawn().unwrap();
-    poll("the control plane to be back", || {
-        let (path, body) = ("/ready", Body::Empty);
-        let request = Request { method: "GET", path, token: None, body, timeout: ANSWER };
-        server.client.send(&request).map(drop).map_err(|error| error.to_string())
-    });
+    server.start_again(&listen);
     let jobs = server.ended(&pipeline);
     assert_all_arrived(&server, &jobs[0]);
 }
 
 /// A job that lasts until the file is there.
-fn until(go: &Path) -> String {
+pub(crate) fn until(go: &Path) -> String {
     let go = go.display();
     format!(
         "version: 2.1\njobs: {{build: {{machine: true, resource_class: a/b, steps: [{{run: 'echo begun; until test -e {go}; do sleep 0.05; done; echo ended'}}]}}}}\nworkflows: {{w: {{jobs: [build]}}}}\n"

@@ -47,6 +47,9 @@ mod transcripts;
 // The control plane with real machine runners.
 #[cfg(feature = "server")]
 mod server;
+// A control plane that is told to stop.
+#[cfg(feature = "server")]
+mod stop;
 // What the modules share: a fake control plane, certificates, a proxy, the runner as a process.
 mod support;
 // Private authorities, bad certificates, client certificates, proxies.

@@ -55,6 +55,18 @@ impl Server {
         Self { child, client, token, folder }
     }
 
+    /// Starts another one on the same data and address, in place of one that has ended.
+    pub(crate) fn start_again(&mut self, listen: &str) {
+        let mut command = runlet();
+        command.arg("server").arg("--data").arg(self.folder.path().join("data")).args(["--listen", listen]);
+        self.child = command.stdout(Stdio::null()).spawn().unwrap();
+        poll("the control plane to be back", || {
+            let (path, body) = ("/ready", Body::Empty);
+            let request = Request { method: "GET", path, token: None, body, timeout: ANSWER };
+            self.client.send(&request).map(drop).map_err(|error| error.to_string())
+        });
+    }
+
     pub(crate) fn call(&self, method: &'static str, path: &str, body: Option<Value>) -> Value {
         let bytes = body.map(|body| body.to_string().into_bytes());
         let body = bytes.as_deref().map_or(Body::Empty, Body::Json);
