@@ -26,6 +26,9 @@ mod full_disk;
 mod hostile;
 // The machine runner: settings, log, claims, drain, lost task agents, restarts.
 mod machine;
+// Many pipelines through many runners, and what they leave.
+#[cfg(feature = "server")]
+mod many;
 // People, personal tokens, and what who is no administrator may do.
 #[cfg(feature = "server")]
 mod people;
