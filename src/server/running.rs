@@ -5,11 +5,12 @@ use super::blobs::{Blobs, write_private};
 use super::flow::{self, Routing};
 use super::hub::Hub;
 use super::listen::{self, Listener};
+use super::people;
 use super::pipelines::{self, Created, Trigger};
 use super::repository::Mirrors;
 use super::secrets;
 use super::state::{Settings, Shared, State, new_token, now_ms, token_hash};
-use super::store::{Error as StoreError, Store, Tx, new_id};
+use super::store::{Error as StoreError, Store, new_id};
 use crate::config::OrbSites;
 use crate::protocol::Secret;
 use rusqlite::params;
@@ -139,7 +140,7 @@ pub fn start(options: ServerOptions) -> Result<Running, String> {
         mirrors: Arc::new(Mirrors::new(options.data.join("mirrors"))),
         sealer: Arc::new(sealer),
     };
-    let first_token = store.write_blocking(first_person).map_err(store_error)?.map(Secret::new);
+    let first_token = store.write_blocking(|tx| people::first(tx, now_ms())).map_err(store_error)?;
     let state: Shared = Arc::new(State {
         store,
         blobs,
@@ -170,20 +171,6 @@ fn lock(data: &std::path::Path) -> Result<File, String> {
         "another control plane uses the data folder `{}`: stop it, or use another `--data`",
         data.display()
     ))
-}
-
-/// The first start makes the first person; later ones change nothing.
-fn first_person(tx: &Tx<'_>) -> Result<Option<String>, StoreError> {
-    if tx.prepare_cached("SELECT 1 FROM users LIMIT 1")?.exists([])? {
-        return Ok(None);
-    }
-    let (user, token, now) = (new_id(), new_token("rlp_")?, now_ms() as i64);
-    tx.execute("INSERT INTO users VALUES (?1, 'admin', 'Administrator', 1, ?2)", params![user, now])?;
-    tx.execute(
-        "INSERT INTO personal_tokens VALUES (?1, ?2, ?3, 'first start', ?4)",
-        params![new_id(), user, token_hash(&token), now],
-    )?;
-    Ok(Some(token))
 }
 
 /// Leases lapse whether anybody asks or not, but not because this control plane was away, stopped or

@@ -63,6 +63,7 @@ impl Server {
         let (status, answer) = self.answer("POST", path, Some(body));
         assert_eq!(status, 201, "{answer}");
         assert!(answer["number"].is_i64() && answer["created_at"].is_string(), "{answer}");
+        assert_eq!(answer["state"], "pending", "also for a config that has errors");
         self.call("GET", &format!("/api/v2/pipeline/{}", answer["id"].as_str().unwrap()), None)
     }
 
