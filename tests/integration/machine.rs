@@ -131,6 +131,37 @@ fn a_second_term_is_passed_on_and_the_task_is_answered_for() {
 }
 
 #[test]
+fn a_runner_that_is_stopped_for_good_says_so_in_its_job() {
+    let server = ControlPlane::start();
+    server.offer(&task_of("e-2", &["echo begun; sleep 600", "true"]));
+    let mut runner = Machine::new(&server.url()).start();
+    poll("output of the step", || {
+        let output = server.output("e-2", 1);
+        if output == "begun\n" { Ok(()) } else { Err(output) }
+    });
+    runner.term();
+    runner.wait_log("draining");
+    runner.term();
+    let finished = server.wait_finished("e-2");
+    let message = finished["message"].as_str().unwrap_or_default();
+    assert_eq!(finished["status"], "infrastructure_fail", "nobody cancelled it: {finished}");
+    assert!(message.contains("the runner `tester` was told to stop before the job had ended"), "{message}");
+    let events = server.requests().into_iter().filter(|request| request.path.ends_with("/events"));
+    let events: Vec<_> = events.flat_map(|request| request.json().as_array().unwrap().clone()).collect();
+    let ended = |step: u64| {
+        let mut ends = events.iter().filter(|event| event["event"] == "step_finished");
+        ends.find(|event| event["step"] == step).unwrap()
+    };
+    assert_eq!(
+        (&ended(1)["status"], &ended(2)["status"]),
+        (&"infrastructure_fail".into(), &"not_run".into())
+    );
+    assert_eq!(ended(1)["message"], "stopped: the runner was told to stop");
+    assert_eq!(runner.wait(), Some(0));
+    assert!(server.requests().iter().all(|request| !request.path.ends_with("/lost")));
+}
+
+#[test]
 fn a_deaf_task_agent_is_killed_after_its_time() {
     let server = ControlPlane::start();
     server.offer(&task("f-1"));
