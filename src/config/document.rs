@@ -3,7 +3,7 @@
 use super::Workflow;
 use super::compiler::Compiler;
 use super::parameters::Owner;
-use super::value::{Kind, Map, Pos};
+use super::value::{Kind, Map, Node, Pos};
 use super::{Compiled, DeclaredParameter, Diagnostics, Input, pipeline, process};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -119,9 +119,14 @@ impl Compiler<'_> {
             else {
                 continue;
             };
-            let default = pipeline::to_json(&default.data);
+            // Both as the type makes them, or the `2` of an enum would differ from its "2".
+            let typed = |node: &Node| declaration.kind.check(node).unwrap_or_else(|_| node.data.clone());
+            let data = typed(&default);
             let given = self.input.parameters.get(&*declaration.name);
-            let given_other_than_default = given.is_some_and(|value| *value != default);
+            let given_other_than_default = given.is_some_and(|value| {
+                !typed(&Node::new(declaration.pos, pipeline::from_json(value))).equals(&data)
+            });
+            let default = pipeline::to_json(&data);
             let kind = declaration.kind.name().to_owned();
             declared.insert(
                 declaration.name.to_string(),
