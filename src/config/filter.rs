@@ -74,13 +74,14 @@ impl Compiler<'_> {
 }
 
 /// A name, or a regular expression between slashes that matches the whole name.
-enum NamePattern {
+pub(crate) enum NamePattern {
     Exact(String),
     Regex(Pattern),
 }
 
 impl NamePattern {
-    fn new(text: &str) -> Result<Self, String> {
+    /// Reads an item of a filter. The error is a sentence for people.
+    pub(crate) fn new(text: &str) -> Result<Self, String> {
         match text.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')) {
             Some(pattern) => Pattern::new(pattern).map(Self::Regex),
             None => Ok(Self::Exact(text.to_owned())),
