@@ -42,6 +42,9 @@ impl Compiler<'_> {
         let root = self.load(input.file_name, input.source)?;
         let root = self.root_map(&root)?;
         self.tags = self.version(&root)? == Version::V2_1;
+        if !self.tags {
+            self.resolved_orbs = process::orbs_of_head(input.source);
+        }
         if let Some(entry) = root.entry("functions") {
             self.error(entry.key_pos, "`functions` is not supported");
         }
