@@ -417,6 +417,29 @@ fn process_takes_parameters_by_their_declared_types() {
 }
 
 #[test]
+fn json_is_printed_also_where_there_is_no_text() {
+    let answer = |arguments: &[&str]| {
+        let (code, out, err) = runlet(arguments, "");
+        assert_eq!(err, "", "{arguments:?}");
+        (code, serde_json::from_str::<Value>(&out).unwrap())
+    };
+    let (code, value) = answer(&["config", "validate", "/nowhere/config.yml", "--json"]);
+    assert_eq!((code, &value["valid"]), (Some(1), &Value::Bool(false)));
+    let message = value["diagnostics"][0]["message"].as_str().unwrap();
+    assert!(message.starts_with("failed to read the config `/nowhere/config.yml`: "), "{message}");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), b"version: 2.1\nj\xc3\xb6bs: \xff\n").unwrap();
+    let path = file.path().to_str().unwrap();
+    let (code, value) = answer(&["config", "process", path, "--json"]);
+    assert_eq!((code, &value["valid"]), (Some(7), &Value::Bool(false)));
+    let diagnostic = &value["diagnostics"][0];
+    assert_eq!((&diagnostic["line"], &diagnostic["column"]), (&2.into(), &7.into()));
+    let (code, out, err) = runlet(&["config", "validate", path], "");
+    assert_eq!((code, out.as_str()), (Some(7), ""));
+    assert!(err.contains("is not UTF-8 text (line 2, column 7)"), "{err}");
+}
+
+#[test]
 fn files_that_cannot_be_read_and_wrong_usage_have_codes_of_their_own() {
     assert_eq!(runlet(&["config", "validate", "/nowhere/config.yml"], "").0, Some(1));
     assert_eq!(runlet(&["config", "check"], "").0, Some(2));
