@@ -2,7 +2,7 @@
 //! editors. Reads the files; everything else is [`crate::config`].
 
 use super::{Failure, Outcome, exit, print};
-use crate::config::{self, Compiled, Diagnostic, Diagnostics, Input, OrbSites};
+use crate::config::{self, Compiled, Diagnostic, Diagnostics, Input, OrbSites, Severity};
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::ValueExt;
 use std::collections::BTreeMap;
@@ -56,9 +56,12 @@ struct Arguments {
 pub fn command(args: Vec<OsString>) -> Outcome {
     let Some(arguments) = parse(args)? else { return print(HELP) };
     let file = arguments.file.as_deref().unwrap_or(DEFAULT_FILE);
-    let source = read(file)?;
-    let parameters = typed_parameters(&source, &arguments.parameters)?;
     let shown = if file == "-" { "standard input" } else { file };
+    let source = match read(file) {
+        Ok(source) => source,
+        Err(unreadable) => return unreadable.report(&arguments, shown),
+    };
+    let parameters = typed_parameters(&source, &arguments.parameters)?;
     let result = config::compile(&Input {
         source: &source,
         file_name: shown,
@@ -161,17 +164,54 @@ pub fn typed_parameters(
     Ok(parameters)
 }
 
-fn read(file: &str) -> Result<String, Failure> {
+/// Why there is no text to compile.
+struct Unreadable {
+    failure: Failure,
+    /// Place in the file, from 1.
+    line: usize,
+    column: usize,
+}
+
+impl Unreadable {
+    /// Fails; whoever asked for JSON gets that instead of a message.
+    fn report(self, arguments: &Arguments, file: &str) -> Outcome {
+        let Self { failure, line, column } = self;
+        if !arguments.json {
+            return Err(failure);
+        }
+        let diagnostic = Diagnostic {
+            severity: Severity::Error,
+            file: file.to_owned(),
+            line,
+            column,
+            message: failure.message,
+            excerpt: String::new(),
+            notes: Vec::new(),
+        };
+        print(&(json(&[diagnostic], None, arguments.verb).to_string() + "\n"))?;
+        Ok(failure.code)
+    }
+}
+
+fn read(file: &str) -> Result<String, Unreadable> {
     let mut bytes = Vec::new();
     let result = if file == "-" {
         std::io::stdin().lock().take(MOST_BYTES).read_to_end(&mut bytes)
     } else {
         std::fs::File::open(file).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut bytes))
     };
-    result.map_err(|error| Failure::new(format!("failed to read the config `{file}`: {error}")))?;
-    String::from_utf8(bytes).map_err(|_| Failure {
-        code: exit::INVALID_CONFIG,
-        message: format!("the config `{file}` is not UTF-8 text"),
+    result.map_err(|error| {
+        let failure = Failure::new(format!("failed to read the config `{file}`: {error}"));
+        Unreadable { failure, line: 1, column: 1 }
+    })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let before = String::from_utf8_lossy(valid);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let message =
+            format!("the config `{file}` is not UTF-8 text (line {line}, column {column}): save it as UTF-8");
+        Unreadable { failure: Failure { code: exit::INVALID_CONFIG, message }, line, column }
     })
 }
 

@@ -48,6 +48,16 @@ pub(crate) fn default_title(action: &Action) -> &str {
     }
 }
 
+/// What a step would need that no runner of this version has.
+fn not_yet(action: &Action) -> Option<&'static str> {
+    match action {
+        Action::SaveCache { .. } | Action::RestoreCache { .. } => Some("caches"),
+        Action::PersistToWorkspace { .. } | Action::AttachWorkspace { .. } => Some("workspaces"),
+        Action::AddSshKeys { .. } => Some("SSH keys of projects"),
+        _ => None,
+    }
+}
+
 /// `when` of a built-in step without the key.
 pub(crate) fn default_when(action: &Action) -> When {
     match action {
@@ -177,6 +187,14 @@ impl Compiler<'_> {
                 Action::InstallSigningBundle
             }
         };
+        if let Some(missing) = not_yet(&action) {
+            self.warn(
+                pos,
+                format!(
+                    "{what}: this version of the runner does not do {missing} yet, so the step will fail"
+                ),
+            );
+        }
         let when = if allows_when { self.when(&fields, &action)? } else { default_when(&action) };
         let title = self.text(&map, "name", &what)?.filter(|name| !name.trim().is_empty());
         let name = title.map_or_else(|| default_title(&action).to_owned(), |title| title.to_string());

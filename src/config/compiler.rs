@@ -39,6 +39,8 @@ pub(crate) struct Compiler<'a> {
     /// References of orbs as written and as resolved, for the processed config.
     pub(crate) resolved_orbs: BTreeMap<String, String>,
     pub(crate) url_orbs: usize,
+    /// Exact references of the orbs that are being read, outermost first.
+    pub(crate) importing: Vec<String>,
     pub(crate) known_contexts: BTreeSet<String>,
     pub(crate) jobs: usize,
     pub(crate) requirements_used: usize,
@@ -70,6 +72,7 @@ impl<'a> Compiler<'a> {
             pipeline_parameters: Bindings::new(),
             resolved_orbs: BTreeMap::new(),
             url_orbs: 0,
+            importing: Vec::new(),
             known_contexts: BTreeSet::new(),
             jobs: 0,
             requirements_used: 0,

@@ -3,7 +3,7 @@
 use super::Workflow;
 use super::compiler::Compiler;
 use super::parameters::Owner;
-use super::value::{Kind, Map, Pos};
+use super::value::{Kind, Map, Node, Pos};
 use super::{Compiled, DeclaredParameter, Diagnostics, Input, pipeline, process};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -42,6 +42,9 @@ impl Compiler<'_> {
         let root = self.load(input.file_name, input.source)?;
         let root = self.root_map(&root)?;
         self.tags = self.version(&root)? == Version::V2_1;
+        if !self.tags {
+            self.resolved_orbs = process::orbs_of_head(input.source);
+        }
         if let Some(entry) = root.entry("functions") {
             self.error(entry.key_pos, "`functions` is not supported");
         }
@@ -119,9 +122,14 @@ impl Compiler<'_> {
             else {
                 continue;
             };
-            let default = pipeline::to_json(&default.data);
+            // Both as the type makes them, or the `2` of an enum would differ from its "2".
+            let typed = |node: &Node| declaration.kind.check(node).unwrap_or_else(|_| node.data.clone());
+            let data = typed(&default);
             let given = self.input.parameters.get(&*declaration.name);
-            let given_other_than_default = given.is_some_and(|value| *value != default);
+            let given_other_than_default = given.is_some_and(|value| {
+                !typed(&Node::new(declaration.pos, pipeline::from_json(value))).equals(&data)
+            });
+            let default = pipeline::to_json(&data);
             let kind = declaration.kind.name().to_owned();
             declared.insert(
                 declaration.name.to_string(),

@@ -108,8 +108,16 @@ impl Compiler<'_> {
             // Without members there is still a name to require: like one that filters dropped.
             _ => {
                 let prefix = place.prefix.clone();
-                let draft = Draft::new(number, entry.pos, alias.to_string(), JobKind::NoOp);
-                drafts.list.push(Draft { kept: false, space: place.space, prefix, ..draft });
+                // A name of the members counts as well, unless it takes a member to know it.
+                let name = present(&entry.options, "name").filter(|name| {
+                    !name.as_scalar().is_some_and(|name| name.tagged && name.text.contains("matrix."))
+                });
+                let name = name.and_then(|name| self.substitute(name, &scope));
+                let name = name.as_ref().and_then(Node::as_scalar).map(|name| name.text.to_string());
+                let label = name.unwrap_or_else(|| alias.to_string());
+                let draft = Draft::new(number, entry.pos, label, JobKind::NoOp);
+                let alias = Some(alias);
+                drafts.list.push(Draft { kept: false, space: place.space, prefix, alias, ..draft });
                 return;
             }
         };
@@ -189,7 +197,8 @@ impl Compiler<'_> {
         }
         Some(match member {
             Some(member) => {
-                member.text("name").unwrap_or_else(|| format!("{}{}", entry.job, member.suffix()))
+                let name = member.text("name").filter(|name| !name.trim().is_empty());
+                name.unwrap_or_else(|| format!("{}{}", entry.job, member.suffix()))
             }
             None => entry.job.to_string(),
         })

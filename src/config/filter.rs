@@ -11,7 +11,7 @@ impl Compiler<'_> {
     pub(crate) fn filter(&mut self, filters: Option<&Node>, scope: &Scope, what: &str) -> Option<bool> {
         let what = format!("`filters` of {what}");
         let Some(node) = filters.filter(|node| !node.is_null()) else {
-            return Some(self.git("pipeline.git.tag").is_none());
+            return Some(self.git("pipeline.git.tag").is_none() || self.git("pipeline.git.branch").is_some());
         };
         if node.as_scalar().is_some() {
             return self.condition(node, scope, Place::Workflow);
@@ -24,8 +24,10 @@ impl Compiler<'_> {
         let tags = self.git_filter(&map, "tags", &what, self.git("pipeline.git.tag"));
         let (branches, tags) = (branches?, tags?);
         Some(match (self.git("pipeline.git.branch"), self.git("pipeline.git.tag")) {
-            (_, Some(_)) => tags.unwrap_or(false),
+            (None, Some(_)) => tags.unwrap_or(false),
             (Some(_), None) => branches.unwrap_or(true),
+            // Branches come first; what says nothing about them goes by its tags.
+            (Some(_), Some(_)) => branches.or(tags).unwrap_or(true),
             // A config that is compiled without a revision is shown whole.
             (None, None) => true,
         })
@@ -74,13 +76,14 @@ impl Compiler<'_> {
 }
 
 /// A name, or a regular expression between slashes that matches the whole name.
-enum NamePattern {
+pub(crate) enum NamePattern {
     Exact(String),
     Regex(Pattern),
 }
 
 impl NamePattern {
-    fn new(text: &str) -> Result<Self, String> {
+    /// Reads an item of a filter. The error is a sentence for people.
+    pub(crate) fn new(text: &str) -> Result<Self, String> {
         match text.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')) {
             Some(pattern) => Pattern::new(pattern).map(Self::Regex),
             None => Ok(Self::Exact(text.to_owned())),

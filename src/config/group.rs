@@ -9,7 +9,7 @@ use super::entry::{Drafts, EntryNode, Place, any_status};
 use super::graph::{Draft, HIDDEN};
 use super::scope::Scope;
 use super::value::{Entry, Map, Node, Pos};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 /// What the invocation of a group can have.
@@ -24,6 +24,7 @@ impl Compiler<'_> {
         let jobs = present(root, "jobs").and_then(Node::as_map).cloned().unwrap_or_default();
         for entry in &map.entries {
             let what = format!("job group `{}`", entry.key);
+            self.check_job_name(&entry.key, entry.key_pos, "job group");
             if jobs.get(&entry.key).is_some() {
                 self.error(entry.key_pos, format!("`{}` is both a job and a job group", entry.key));
             }
@@ -70,13 +71,6 @@ impl Compiler<'_> {
             self.serial_group(&key, node.pos)
         });
         let Some(name) = name else { return };
-        if drafts.list.iter().any(|draft| draft.space == 0 && draft.label == *name) {
-            self.error(
-                entry.pos,
-                format!("{what} has the name `{name}`, which is taken: give it a `name` of its own"),
-            );
-            return;
-        }
         drafts.entries += 1;
         drafts.spaces += 1;
         let number = drafts.entries;
@@ -109,7 +103,8 @@ impl Compiler<'_> {
 
     fn members(&mut self, group: &Entry, place: &Place, drafts: &mut Drafts) {
         let list = group.value.as_map().and_then(|map| map.get("jobs")).and_then(Node::as_seq).cloned();
-        let mut names: HashSet<String> = HashSet::new();
+        // Names and the entry that has them: the members of a matrix may share one, and get numbers.
+        let mut names: HashMap<String, usize> = HashMap::new();
         for item in list.iter().flat_map(|list| &list.items) {
             let Some(entry) = self.entry_node(item) else { continue };
             if self.is_group(&entry.job) {
@@ -129,7 +124,7 @@ impl Compiler<'_> {
             self.entry(&entry, place, drafts);
             let mut twice: Option<(Pos, String)> = None;
             for draft in &drafts.list[before..] {
-                if !names.insert(draft.label.clone()) {
+                if *names.entry(draft.label.clone()).or_insert(draft.entry) != draft.entry {
                     twice = Some((draft.pos, draft.label.clone()));
                 }
             }
@@ -143,6 +138,27 @@ impl Compiler<'_> {
                 );
             }
         }
+    }
+
+    /// Whether every group of a workflow has a name of its own. Jobs that share a name are numbered; a
+    /// group stands for its members, and cannot be.
+    pub(crate) fn check_group_uses(&mut self, drafts: &Drafts) -> bool {
+        let before = self.errors();
+        let mut named: HashMap<&str, &Draft> = HashMap::new();
+        for draft in drafts.list.iter().filter(|draft| draft.space == 0) {
+            let Some(first) = named.get(&*draft.label).filter(|first| first.entry != draft.entry) else {
+                named.insert(&draft.label, draft);
+                continue;
+            };
+            if first.members.is_some() || draft.members.is_some() {
+                let (name, workflow) = (&draft.label, &drafts.workflow);
+                let message = format!(
+                    "workflow `{workflow}` has a job group called `{name}` and another entry of that name: give one of them a `name` of its own"
+                );
+                self.error(draft.pos, message);
+            }
+        }
+        self.errors() == before
     }
 
     pub(crate) fn is_group(&self, name: &str) -> bool {

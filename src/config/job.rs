@@ -249,6 +249,22 @@ impl Compiler<'_> {
             self.error(machine.pos, format!("{label} has no executor: `machine` is {}", machine.describe()));
             return None;
         }
+        if let Some(enabled) = map.and_then(|map| present(map, "enabled")) {
+            match enabled.as_bool() {
+                Some(true) => {}
+                Some(false) => {
+                    let message = format!("{label} has no executor: its `machine` is not `enabled`");
+                    self.error(enabled.pos, message);
+                    return None;
+                }
+                None => {
+                    let found = enabled.describe();
+                    let message = format!("`enabled` of `machine` of {label} must be a boolean, not {found}");
+                    self.error(enabled.pos, message);
+                    return None;
+                }
+            }
+        }
         let class = levels.iter().find_map(|level| {
             present(level, "resource_class").or_else(|| machine_key(level, "resource_class"))
         });

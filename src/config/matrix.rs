@@ -38,10 +38,10 @@ impl Member {
 /// A parameter with its values.
 type Axis<'m> = (&'m Entry, Vec<Node>);
 
-/// A value as it was written; executors given as maps by their name.
+/// A value as a tag would write it; executors given as maps by their name.
 fn value_text(node: &Node) -> String {
     match &node.data {
-        Data::Scalar(scalar) => scalar.text.to_string(),
+        Data::Scalar(scalar) => scalar.rendered().to_string(),
         Data::Executor(executor) => executor.name.to_string(),
         Data::Map(map) => {
             map.get("name").and_then(Node::as_str).map_or_else(|| "map".into(), |n| n.to_string())

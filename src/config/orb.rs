@@ -174,6 +174,14 @@ impl Compiler<'_> {
         let reference = self.expect_text(&node, format_args!("orb `{}`", entry.key))?;
         let (exact, text) = self.fetch(&reference, node.pos, depth)?;
         self.resolved_orbs.insert(reference.to_string(), exact.clone());
+        if let Some(first) = self.importing.iter().position(|outer| *outer == exact) {
+            let mut ring: Vec<String> =
+                self.importing[first..].iter().map(|orb| format!("`{orb}`")).collect();
+            ring.push(format!("`{exact}`"));
+            let message = format!("an orb cannot import itself: {}", ring.join(" imports "));
+            self.error(node.pos, message);
+            return None;
+        }
         if let Some(index) = imported.get(&exact) {
             return Some(*index);
         }
@@ -182,9 +190,11 @@ impl Compiler<'_> {
         let root = self.load(&exact, &text)?;
         let map = self.expect_map(&root, format_args!("orb `{exact}`"))?.clone();
         self.check_orb(&map, &exact);
+        self.importing.push(exact.clone());
         self.within(pos, format!("orb `{exact}`"), |compiler| {
             compiler.fill_package(index, &map, imported, depth + 1);
         });
+        self.importing.pop();
         Some(index)
     }
 

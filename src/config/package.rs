@@ -157,23 +157,29 @@ impl Compiler<'_> {
     }
 
     fn check_name(&mut self, name: &str, pos: Pos, element: Element) {
-        let rest = |extra: &str| {
-            name.chars().skip(1).all(|c| c.is_ascii_alphanumeric() || "_-".contains(c) || extra.contains(c))
-        };
+        let rest = name.chars().skip(1).all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
         if element == Element::Job {
             // Version 2 has no rules for names; compiled configs have names with a `/`.
-            if self.tags && !(name.starts_with(|c: char| c.is_ascii_alphabetic()) && rest(" \t\n")) {
-                let rule = "starts with a letter and has only letters, digits, spaces, `_` and `-`";
-                self.error(pos, format!("`{name}` is not the name of a job: it {rule}"));
+            if self.tags {
+                self.check_job_name(name, pos, "job");
             }
         } else if !(name.starts_with(|c: char| c.is_ascii_lowercase())
-            && rest("")
+            && rest
             && !name.contains(|c: char| c.is_ascii_uppercase()))
         {
             let word = element.word();
             let rule = "starts with a lower-case letter and has only those, digits, `_` and `-`";
             let article = if element == Element::Executor { "an" } else { "a" };
             self.error(pos, format!("`{name}` is not the name of {article} {word}: it {rule}"));
+        }
+    }
+
+    /// Whether a job or a job group can have this name.
+    pub(crate) fn check_job_name(&mut self, name: &str, pos: Pos, word: &str) {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "_- \t\n".contains(c);
+        if !(name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(fits)) {
+            let rule = "starts with a letter and has only letters, digits, spaces, `_` and `-`";
+            self.error(pos, format!("`{name}` is not the name of a {word}: it {rule}"));
         }
     }
 

@@ -84,7 +84,7 @@ impl ParameterType {
     }
 
     /// The value as this type, or what was expected.
-    fn check(&self, node: &Node) -> Result<Data, String> {
+    pub(crate) fn check(&self, node: &Node) -> Result<Data, String> {
         let scalar = node.as_scalar();
         let text = node.as_str();
         let plain = scalar.is_some_and(|scalar| scalar.style == Style::Plain);
@@ -112,10 +112,13 @@ impl ParameterType {
             ParameterType::Boolean => return Err("a boolean (`true` or `false`, without quotes)".into()),
             ParameterType::Integer if node.as_int().is_some() => {}
             ParameterType::Integer => return Err("an integer (without quotes)".into()),
+            // Values of an enum are texts, however they are written: `1.10` stays `1.10`.
             ParameterType::Enum(allowed) => {
-                if !scalar.is_some_and(|scalar| scalar.kind != Kind::Null && allowed.contains(&scalar.text)) {
-                    return Err(format!("one of {}", allowed.join(", ")));
-                }
+                let text = scalar.filter(|scalar| scalar.kind != Kind::Null).map(|scalar| &scalar.text);
+                return match text.filter(|text| allowed.contains(text)) {
+                    Some(text) => Ok(Data::string(text.clone())),
+                    None => Err(format!("one of {}", allowed.join(", "))),
+                };
             }
             ParameterType::EnvVarName if text.is_some_and(|text| is_variable_name(text)) => {}
             ParameterType::EnvVarName => {

@@ -44,6 +44,17 @@ pub(crate) fn render(
     out.finish()
 }
 
+/// The orbs that the head of a compiled config names, as references and what they resolved to.
+pub(crate) fn orbs_of_head(source: &str) -> BTreeMap<String, String> {
+    let head = source.lines().take_while(|line| line.starts_with('#'));
+    let orbs = head.filter_map(|line| {
+        let (reference, exact) =
+            line.strip_prefix("# Orb '")?.strip_suffix('\'')?.split_once("' resolved to '")?;
+        Some((reference.to_owned(), exact.to_owned()))
+    });
+    orbs.collect()
+}
+
 /// Keys of jobs: the name of the workflow entry, unless another job has it already.
 struct Keys<'w> {
     jobs: Vec<(String, &'w JobKind)>,

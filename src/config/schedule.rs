@@ -2,6 +2,7 @@
 
 use super::Schedule;
 use super::compiler::{Compiler, present};
+use super::filter::NamePattern;
 use super::value::{Data, Map, Node};
 
 /// Name and range of the five fields.
@@ -69,6 +70,10 @@ impl Compiler<'_> {
     fn schedule_names(&mut self, map: &Map, key: &str, what: &str) -> Option<Vec<String>> {
         let Some(node) = present(map, key) else { return Some(Vec::new()) };
         let names = self.text_list(node, format_args!("`{key}` of {what}"))?;
+        if let Some(message) = names.iter().find_map(|name| NamePattern::new(name).err()) {
+            self.error(node.pos, message);
+            return None;
+        }
         Some(names.iter().map(|name| name.to_string()).collect())
     }
 }

@@ -119,6 +119,9 @@ impl Compiler<'_> {
             let Some(item) = self.entry_node(item) else { continue };
             self.workflow_entry(&item, &mut drafts);
         }
+        if !self.check_group_uses(&drafts) {
+            return None;
+        }
         let jobs = self.graph(&drafts)?;
         // A workflow that lost all its jobs to filters is not created.
         if self.errors() > before || jobs.is_empty() {

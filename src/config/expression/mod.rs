@@ -7,6 +7,7 @@ mod evaluate;
 mod lex;
 mod parse;
 mod pattern;
+mod re2;
 
 pub(crate) use evaluate::{EvaluationError, Value};
 pub(crate) use parse::{Expression, SyntaxError, parse};

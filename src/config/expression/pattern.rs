@@ -1,6 +1,7 @@
 //! Regular expressions of conditions and filters: RE2 syntax, always matched against the whole text.
 
 use super::super::limits;
+use super::re2;
 use regex::{Regex, RegexBuilder};
 
 /// A compiled pattern.
@@ -23,18 +24,16 @@ impl Pattern {
             return Err(format!("a regular expression must be at most {} characters", limits::REGEX_CHARS));
         }
         let fail = |reason: &str| format!("`{text}` is not a regular expression: {reason}");
-        // Checked alone first: wrapped, an unbalanced `)` could look balanced.
-        let build = |pattern: &str| {
-            RegexBuilder::new(pattern).size_limit(limits::REGEX_BYTES).nest_limit(50).build().map_err(
-                |error| {
-                    let all = error.to_string();
-                    let last = all.lines().last().unwrap_or_default();
-                    fail(last.strip_prefix("error: ").unwrap_or(last).trim_end_matches('.'))
-                },
-            )
-        };
-        build(text)?;
-        let regex = build(&format!(r"\A(?:{text})\z"))?;
+        let translated = re2::translate(text).map_err(|reason| fail(&reason))?;
+        let regex = RegexBuilder::new(&format!(r"\A(?:{translated})\z"))
+            .size_limit(limits::REGEX_BYTES)
+            .nest_limit(50)
+            .build()
+            .map_err(|error| {
+                let all = error.to_string();
+                let last = all.lines().last().unwrap_or_default();
+                fail(last.strip_prefix("error: ").unwrap_or(last).trim_end_matches('.'))
+            })?;
         Ok(Self { text: text.to_owned(), regex })
     }
 

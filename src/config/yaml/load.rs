@@ -223,7 +223,8 @@ impl Loader {
                 _ => kind,
             };
         }
-        let tagged = text.contains("<<");
+        // `<<` alone is the merge key, or a text; a tag it is not.
+        let tagged = text != "<<" && text.contains("<<");
         let scalar = Scalar { text: text.into(), kind, style, tagged, substituted: false };
         let node = Node::new(pos, Data::Scalar(scalar));
         self.remember(anchor, &node, 1, 0);
