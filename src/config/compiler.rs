@@ -7,7 +7,7 @@ use super::package::{Element, Package};
 use super::scope::Bindings;
 use super::template::{self, Template};
 use super::value::{Data, Kind, Map, Node, Pos, Scalar, Style};
-use super::{Diagnostic, Diagnostics, Input, Note, Severity, limits, suggest};
+use super::{Diagnostic, Diagnostics, Input, Note, Severity, cost, limits, suggest};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Display;
 use std::rc::Rc;
@@ -207,6 +207,10 @@ impl<'a> Compiler<'a> {
     pub(crate) fn template(&mut self, pos: Pos, scalar: &Scalar) -> Option<Rc<Template>> {
         if let Some((_, known)) = self.templates.get(&scalar.text.as_ptr()) {
             return Some(known.clone());
+        }
+        // A parsed tag takes much more room than its text.
+        if !self.spend(pos, 0, 4 * cost::VALUE * scalar.text.matches("<<").count()) {
+            return None;
         }
         match template::parse(&scalar.text) {
             Ok(parsed) => {

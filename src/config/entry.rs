@@ -7,7 +7,7 @@ use super::matrix::Member;
 use super::package::{Definition, Element};
 use super::scope::Scope;
 use super::value::{Entry, Map, Node, Pos, Scalar};
-use super::{JobKind, RequiredStatus, limits, suggest};
+use super::{JobKind, RequiredStatus, cost, limits, suggest};
 use std::rc::Rc;
 
 /// Keys of an entry that are not arguments of the job.
@@ -128,6 +128,10 @@ impl Compiler<'_> {
         scope: &Scope,
         drafts: &mut Drafts,
     ) {
+        // The name of the job goes into what is said about it.
+        if !self.spend(entry.pos, 0, cost::text(&entry.job)) {
+            return;
+        }
         let what = format!("job `{}` in workflow `{}`", entry.job, drafts.workflow);
         self.jobs += 1;
         if self.jobs > limits::JOBS {
@@ -158,7 +162,7 @@ impl Compiler<'_> {
             Some(beginning) if wanted.is_empty() => vec![(beginning, vec![RequiredStatus::Success])],
             _ => Vec::new(),
         };
-        drafts.list.push(Draft {
+        let draft = Draft {
             space: place.space,
             alias: member.map(|(_, alias)| alias.clone()),
             prefix: place.prefix.clone(),
@@ -168,7 +172,10 @@ impl Compiler<'_> {
             contexts: contexts.unwrap_or_default(),
             serial_group,
             ..Draft::new(number, entry.pos, label, kind.unwrap_or(JobKind::NoOp))
-        });
+        };
+        if self.spend(entry.pos, 0, cost::draft(&draft)) {
+            drafts.list.push(draft);
+        }
     }
 
     fn label(
@@ -208,6 +215,9 @@ impl Compiler<'_> {
             self.error(node.pos, format!("`requires` of {what} must be a list, not {}", node.describe()));
             return None;
         };
+        if !self.spend(node.pos, 0, cost::wanted(list.items.len())) {
+            return None;
+        }
         let wanted: Vec<_> = list.items.iter().map(|item| self.requirement(item, what)).collect();
         wanted.into_iter().collect()
     }

@@ -1,8 +1,9 @@
 //! The graph of one workflow: names made unique, `requires` resolved, cycles refused, filters applied.
 //! Works on drafts; knows nothing of YAML.
 
+use super::compiler::Compiler;
 use super::value::Pos;
-use super::{JobKind, RequiredStatus, Requirement, WorkflowJob, suggest};
+use super::{JobKind, RequiredStatus, Requirement, WorkflowJob, cost, suggest};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
@@ -65,30 +66,48 @@ pub(crate) struct Wanted {
     pub(crate) pos: Pos,
 }
 
-/// A message about a place.
-pub(crate) type Mistake = (Pos, String);
-
 type Edges = Vec<Vec<(usize, Vec<RequiredStatus>)>>;
 
 /// Makes jobs of drafts. `most` bounds the number of requirements.
-pub(crate) fn build(workflow: &str, drafts: &[Draft], most: usize) -> Result<Vec<WorkflowJob>, Vec<Mistake>> {
-    let names = final_names(drafts);
-    let edges = resolve(workflow, drafts, &names, most)?;
-    let order = sort(workflow, drafts, &names, &edges).map_err(|mistake| vec![mistake])?;
-    let (kept, edges) = filter(drafts, edges, &order);
-    let jobs = drafts.iter().zip(&names).zip(edges).enumerate().filter(|(index, _)| kept[*index]);
-    Ok(jobs
-        .map(|(_, ((draft, name), edges))| WorkflowJob {
-            name: name.clone(),
-            kind: draft.kind.clone(),
-            requires: edges
-                .into_iter()
-                .map(|(target, statuses)| Requirement { job: names[target].clone(), statuses })
-                .collect(),
-            contexts: draft.contexts.clone(),
-            serial_group: draft.serial_group.clone(),
-        })
-        .collect())
+pub(crate) fn build(
+    compiler: &mut Compiler<'_>,
+    workflow: &str,
+    drafts: Vec<Draft>,
+    most: usize,
+) -> Option<Vec<WorkflowJob>> {
+    let names = final_names(&drafts);
+    let edges = resolve(compiler, workflow, &drafts, &names, most)?;
+    let order = match sort(workflow, &drafts, &names, &edges) {
+        Ok(order) => order,
+        Err((pos, message)) => {
+            compiler.error(pos, message);
+            return None;
+        }
+    };
+    let (kept, edges) = filter(&drafts, edges, &order);
+    let mut jobs = Vec::new();
+    for (index, (draft, edges)) in drafts.into_iter().zip(edges).enumerate() {
+        if !kept[index] {
+            continue;
+        }
+        // Every requirement has the name of the other job in full.
+        let bytes = edges.iter().map(|(target, _)| cost::text(&names[*target])).sum();
+        if !compiler.spend(draft.pos, 0, bytes) {
+            return None;
+        }
+        let requires = edges
+            .into_iter()
+            .map(|(target, statuses)| Requirement { job: names[target].clone(), statuses })
+            .collect();
+        jobs.push(WorkflowJob {
+            name: names[index].clone(),
+            kind: draft.kind,
+            requires,
+            contexts: draft.contexts,
+            serial_group: draft.serial_group,
+        });
+    }
+    Some(jobs)
 }
 
 /// Names that occur several times are numbered in the order of the config.
@@ -119,7 +138,13 @@ fn final_names(drafts: &[Draft]) -> Vec<String> {
         .collect()
 }
 
-fn resolve(workflow: &str, drafts: &[Draft], names: &[String], most: usize) -> Result<Edges, Vec<Mistake>> {
+fn resolve(
+    compiler: &mut Compiler<'_>,
+    workflow: &str,
+    drafts: &[Draft],
+    names: &[String],
+    most: usize,
+) -> Option<Edges> {
     // Drafts by what they can be called in each space: label, alias, final name.
     let mut labels: HashMap<(usize, &str), Vec<usize>> = HashMap::new();
     let mut finals: HashMap<(usize, &str), usize> = HashMap::new();
@@ -131,24 +156,30 @@ fn resolve(workflow: &str, drafts: &[Draft], names: &[String], most: usize) -> R
         finals
             .insert((draft.space, names[index].strip_prefix(&*draft.prefix).unwrap_or(&names[index])), index);
     }
-    let mut mistakes = Vec::new();
+    let mut complete = true;
     let mut edges: Edges = Vec::with_capacity(drafts.len());
     let mut total = 0;
     for (index, draft) in drafts.iter().enumerate() {
         let mut own = draft.links.clone();
         for wanted in &draft.wanted {
+            if !compiler.spend(wanted.pos, 0, 0) {
+                return None;
+            }
             match targets(workflow, draft, index, wanted, drafts, &labels, &finals) {
                 Ok(targets) => {
                     total += targets.len();
                     if total > most {
                         let message =
                             format!("workflow `{workflow}` has more than the limit of {most} requirements");
-                        mistakes.push((wanted.pos, message));
-                        return Err(mistakes);
+                        compiler.error(wanted.pos, message);
+                        return None;
                     }
                     own.extend(targets.into_iter().map(|target| (target, wanted.statuses.clone())));
                 }
-                Err(message) => mistakes.push((wanted.pos, message)),
+                Err(message) => {
+                    compiler.error(wanted.pos, message);
+                    complete = false;
+                }
             }
         }
         let mut seen: HashMap<usize, Vec<Vec<RequiredStatus>>> = HashMap::new();
@@ -162,7 +193,7 @@ fn resolve(workflow: &str, drafts: &[Draft], names: &[String], most: usize) -> R
         });
         edges.push(own);
     }
-    if mistakes.is_empty() { Ok(edges) } else { Err(mistakes) }
+    complete.then_some(edges)
 }
 
 /// The drafts that an item of `requires` means.
@@ -216,7 +247,12 @@ fn predecessors<'e>(drafts: &'e [Draft], edges: &'e Edges, index: usize) -> impl
 }
 
 /// An order in which every job comes after what it requires; a cycle is an error.
-fn sort(workflow: &str, drafts: &[Draft], names: &[String], edges: &Edges) -> Result<Vec<usize>, Mistake> {
+fn sort(
+    workflow: &str,
+    drafts: &[Draft],
+    names: &[String],
+    edges: &Edges,
+) -> Result<Vec<usize>, (Pos, String)> {
     let mut waiting: Vec<usize> =
         (0..drafts.len()).map(|index| predecessors(drafts, edges, index).count()).collect();
     let mut dependants: Vec<Vec<usize>> = vec![Vec::new(); drafts.len()];

@@ -3,12 +3,12 @@
 //! A group becomes a beginning (nothing, or taking a lock), its members, and an end that stands for the
 //! group in `requires`; with a serial group also a job that gives the lock back whatever happened.
 
-use super::JobKind;
 use super::compiler::{Compiler, present};
 use super::entry::{Drafts, EntryNode, Place, any_status};
 use super::graph::{Draft, HIDDEN};
 use super::scope::Scope;
 use super::value::{Entry, Map, Node, Pos};
+use super::{JobKind, cost};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
@@ -75,6 +75,10 @@ impl Compiler<'_> {
                 entry.pos,
                 format!("{what} has the name `{name}`, which is taken: give it a `name` of its own"),
             );
+            return;
+        }
+        // Three more jobs have the name, and every member begins with it.
+        if !self.spend(entry.pos, 0, 3 * cost::text(&name)) {
             return;
         }
         drafts.entries += 1;

@@ -6,7 +6,7 @@ use super::package::{Definition, Element};
 use super::scope::Scope;
 use super::steps::{NullBody, StepList};
 use super::value::{Entry, Map, Node, Pos};
-use super::{limits, suggest};
+use super::{cost, limits, suggest};
 use crate::protocol::{Action, Job, ResourceClass};
 use std::collections::BTreeMap;
 
@@ -189,7 +189,7 @@ impl Compiler<'_> {
         if self.errors() > before {
             return None;
         }
-        Some(Job {
+        let job = Job {
             resource_class: resource_class?,
             shell,
             working_directory: working_directory.map(|text| text.to_string()),
@@ -197,7 +197,8 @@ impl Compiler<'_> {
             parallelism: parallelism?.and_then(|n| u32::try_from(n).ok()).unwrap_or(1),
             steps: steps.into_iter().map(|placed| placed.step).collect(),
             cache_retention_days: retention,
-        })
+        };
+        self.spend(pos, 0, cost::job(&job)).then_some(job)
     }
 
     fn check_steps(&mut self, map: &Map, scope: &Scope, label: &str, pos: Pos) -> Option<StepList> {

@@ -4,7 +4,7 @@ use super::compiler::Compiler;
 use super::expression::{Pattern, parse};
 use super::scope::{At, Scope};
 use super::value::{Data, Kind, Node, shorten};
-use super::{limits, suggest};
+use super::{cost, limits, suggest};
 
 /// Where a condition stands; it decides what a plain string means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +112,9 @@ impl Compiler<'_> {
 
     fn combination(&mut self, word: &str, node: &Node, scope: &Scope, depth: usize) -> Option<bool> {
         let arguments = self.arguments(word, node)?;
+        if !self.spend(node.pos, 0, cost::VALUE * arguments.len()) {
+            return None;
+        }
         let values: Vec<_> =
             arguments.iter().map(|argument| self.statement(argument, scope, depth + 1)).collect();
         let values: Vec<bool> = values.into_iter().collect::<Option<_>>()?;
@@ -122,6 +125,10 @@ impl Compiler<'_> {
         let arguments = self.arguments("equal", node)?;
         let values: Vec<_> = arguments.iter().map(|argument| self.substitute(argument, scope)).collect();
         let values: Vec<Node> = values.into_iter().collect::<Option<_>>()?;
+        let compared: usize = values.iter().map(|value| cost::values(&value.data)).sum();
+        if !self.spend(node.pos, 0, cost::VALUE * compared) {
+            return None;
+        }
         Some(values.iter().all(|value| value.data.equals(&values[0].data)))
     }
 

@@ -1,9 +1,9 @@
 //! `matrix` of a workflow entry: every combination of values, less the excluded ones.
 
 use super::compiler::{Compiler, present};
-use super::limits;
 use super::scope::{Bindings, Scope};
 use super::value::{Data, Entry, Node, Pos};
+use super::{cost, limits};
 use std::rc::Rc;
 
 /// A matrix with its values.
@@ -143,9 +143,11 @@ impl Compiler<'_> {
             return Some(members);
         }
         let mut at = vec![0; axes.len()];
+        let compared: usize = excluded.iter().flatten().map(|(_, node)| cost::values(&node.data) - 1).sum();
+        let bytes = cost::VALUE * (4 * axes.len() + compared);
         loop {
             // Exclusions may leave few of very many combinations; looking at them has its price.
-            if !self.spend(pos, 1 + excluded.len(), 0) {
+            if !self.spend(pos, 1 + excluded.len(), bytes) {
                 return None;
             }
             let value = |axis: usize| &axes[axis].1[at[axis]];

@@ -12,6 +12,7 @@ mod diagnostic;
 
 mod compiled;
 mod compiler;
+mod cost;
 mod document;
 mod limits;
 mod suggest;

@@ -4,7 +4,7 @@ use super::compiler::Compiler;
 use super::scope::{Bindings, Scope};
 use super::steps::NullBody;
 use super::value::{Data, Entry, Kind, Node, Pos, Style};
-use super::{limits, pipeline, suggest};
+use super::{cost, limits, pipeline, suggest};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -259,6 +259,9 @@ impl Compiler<'_> {
         (callee, package): (&str, usize),
         pos: Pos,
     ) -> Option<Bindings> {
+        if !self.spend(pos, 0, cost::VALUE * (declarations.list.len() + arguments.len())) {
+            return None;
+        }
         let mut bindings = Bindings::new();
         let mut complete = true;
         for entry in arguments {

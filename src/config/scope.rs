@@ -4,7 +4,7 @@ use super::compiler::Compiler;
 use super::expression::{EvaluationError, Expression, Value};
 use super::template::{Part, Tag};
 use super::value::{Data, Entry, Map, Node, Pos, Scalar, Seq};
-use super::{pipeline, suggest};
+use super::{cost, pipeline, suggest};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -223,6 +223,14 @@ impl Compiler<'_> {
     pub(crate) fn substitute(&mut self, node: &Node, scope: &Scope) -> Option<Node> {
         if !self.tags || !node.data.tagged() {
             return Some(node.clone());
+        }
+        let copied = match &node.data {
+            Data::Seq(seq) => seq.items.len(),
+            Data::Map(map) => map.entries.len(),
+            Data::Scalar(_) | Data::Steps(_) | Data::Executor(_) => 0,
+        };
+        if !self.spend(node.pos, 0, cost::VALUE * copied) {
+            return None;
         }
         let data = match &node.data {
             Data::Scalar(scalar) => self.substitute_scalar(node.pos, scalar, scope)?,

@@ -6,7 +6,7 @@ use super::logic::Place;
 use super::package::{Definition, Element};
 use super::scope::Scope;
 use super::value::{Data, Entry, Node, Pos};
-use super::{builtin, limits};
+use super::{builtin, cost, limits};
 use crate::protocol::Step;
 use std::rc::Rc;
 
@@ -57,7 +57,7 @@ impl Compiler<'_> {
         };
         match &node.data {
             Data::Steps(list) => {
-                let bytes = list.steps.iter().map(|placed| builtin::size(&placed.step)).sum();
+                let bytes = list.steps.iter().map(|placed| cost::step(&placed.step)).sum();
                 if !self.spend(node.pos, list.steps.len(), bytes) {
                     return None;
                 }
@@ -163,7 +163,7 @@ impl Compiler<'_> {
         if !shadowed {
             if builtin::is_builtin(name) {
                 let step = self.builtin(name, pos, body, scope)?;
-                if !self.spend(pos, 0, builtin::size(&step)) {
+                if !self.spend(pos, 0, cost::step(&step)) {
                     return None;
                 }
                 out.steps.push(PlacedStep { step, pos });
