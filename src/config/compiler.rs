@@ -5,9 +5,11 @@
 
 use super::package::{Element, Package};
 use super::scope::Bindings;
+use super::suggest::Hints;
 use super::template::{self, Template};
 use super::value::{Data, Kind, Map, Node, Pos, Scalar, Style};
-use super::{Diagnostic, Diagnostics, Input, Note, Severity, cost, limits, suggest};
+use super::{Diagnostic, Diagnostics, Input, Note, Severity, cost, limits};
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Display;
 use std::rc::Rc;
@@ -16,7 +18,12 @@ pub(crate) struct Compiler<'a> {
     pub(crate) input: &'a Input<'a>,
     files: Vec<SourceFile>,
     diagnostics: Vec<Diagnostic>,
+    /// How many of them are errors, and warnings.
+    kept: [usize; 2],
     reported: HashSet<(Pos, String)>,
+    pub(crate) hints: RefCell<Hints>,
+    /// Tags with a pipeline value that does not exist, by place and offset in the text.
+    pub(crate) unknown_values: HashSet<(Pos, usize)>,
     errors: usize,
     /// Invocations that led to what is compiled now, outermost first.
     trace: Vec<(Pos, String)>,
@@ -47,6 +54,20 @@ pub(crate) struct Compiler<'a> {
 struct SourceFile {
     name: String,
     text: Rc<str>,
+    /// Where lines begin; looked for with the first message.
+    lines: OnceCell<Vec<usize>>,
+}
+
+impl SourceFile {
+    /// A line, from 1; empty when there is none.
+    fn line(&self, number: u32) -> &str {
+        let lines = self.lines.get_or_init(|| {
+            std::iter::once(0).chain(self.text.match_indices('\n').map(|(at, _)| at + 1)).collect()
+        });
+        let start = number.max(1) as usize - 1;
+        let rest = lines.get(start).map_or("", |start| &self.text[*start..]);
+        rest.lines().next().unwrap_or_default()
+    }
 }
 
 impl<'a> Compiler<'a> {
@@ -55,6 +76,9 @@ impl<'a> Compiler<'a> {
             input,
             files: Vec::new(),
             diagnostics: Vec::new(),
+            kept: [0; 2],
+            hints: RefCell::default(),
+            unknown_values: HashSet::new(),
             reported: HashSet::new(),
             errors: 0,
             trace: Vec::new(),
@@ -78,7 +102,7 @@ impl<'a> Compiler<'a> {
 
     /// Makes a text known; the number goes into positions.
     pub(crate) fn add_file(&mut self, name: &str, text: &str) -> u32 {
-        self.files.push(SourceFile { name: name.to_owned(), text: text.into() });
+        self.files.push(SourceFile { name: name.to_owned(), text: text.into(), lines: OnceCell::new() });
         u32::try_from(self.files.len() - 1).unwrap_or(u32::MAX)
     }
 
@@ -107,10 +131,10 @@ impl<'a> Compiler<'a> {
     fn report(&mut self, severity: Severity, pos: Pos, message: String) {
         // Counted even when it is not kept: nothing may pass as valid because the list was full.
         self.errors += usize::from(severity == Severity::Error);
-        let kept = self.diagnostics.iter().filter(|d| d.severity == severity).count();
-        if kept >= limits::DIAGNOSTICS || !self.reported.insert((pos, message.clone())) {
+        if self.is_full(severity) || !self.reported.insert((pos, message.clone())) {
             return;
         }
+        self.kept[severity as usize] += 1;
         let place = |pos: Pos| {
             let file = self.files.get(pos.file as usize).map_or_else(String::new, |file| file.name.clone());
             (file, pos.line.max(1) as usize, pos.column.max(1) as usize)
@@ -123,6 +147,11 @@ impl<'a> Compiler<'a> {
         let (file, line, column) = place(pos);
         let excerpt = self.line(pos).chars().take(4096).collect();
         self.diagnostics.push(Diagnostic { severity, file, line, column, message, excerpt, notes });
+    }
+
+    /// As many messages as are shown were found: what else there is need not be put into words.
+    pub(crate) fn is_full(&self, severity: Severity) -> bool {
+        self.kept[severity as usize] >= limits::DIAGNOSTICS
     }
 
     /// How many errors there were so far.
@@ -140,8 +169,7 @@ impl<'a> Compiler<'a> {
 
     /// The source line of a place.
     fn line(&self, pos: Pos) -> &str {
-        let text = self.files.get(pos.file as usize).map_or("", |file| &*file.text);
-        text.lines().nth(pos.line.max(1) as usize - 1).unwrap_or_default()
+        self.files.get(pos.file as usize).map_or("", |file| file.line(pos.line))
     }
 
     /// The place of a byte of a scalar, as exactly as its style allows.
@@ -230,15 +258,19 @@ impl<'a> Compiler<'a> {
 
     /// Reports keys that are not known: `error` where the language says so, else a warning.
     pub(crate) fn check_keys(&mut self, map: &Map, what: &str, known: &[&str], error: bool) {
-        for entry in &map.entries {
-            if !known.contains(&&*entry.key) {
-                let choices = suggest::choices("keys", &entry.key, known.iter().copied());
-                let key = &entry.key;
-                if error {
-                    self.error(entry.key_pos, format!("unknown key `{key}` in {what}{choices}"));
-                } else {
-                    self.warn(entry.key_pos, format!("unknown key `{key}` in {what} is ignored{choices}"));
-                }
+        let severity = if error { Severity::Error } else { Severity::Warning };
+        for entry in map.entries.iter().filter(|entry| !known.contains(&&*entry.key)) {
+            // Very many may be met very often, and none of them be shown.
+            if !self.spend(entry.key_pos, 0, cost::VALUE) {
+                return;
+            }
+            let (key, pos) = (&entry.key, entry.key_pos);
+            if error {
+                let choices = self.choices(severity, pos, "keys", key, known.iter().copied());
+                self.error(pos, format!("unknown key `{key}` in {what}{choices}"));
+            } else if !self.is_full(severity) {
+                let choices = self.choices(severity, pos, "keys", key, known.iter().copied());
+                self.warn(pos, format!("unknown key `{key}` in {what} is ignored{choices}"));
             }
         }
     }

@@ -25,8 +25,10 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled, Diagnostics> {
     let tag =
         input.values.get("pipeline.git.tag").and_then(|tag| tag.as_str()).is_some_and(|tag| !tag.is_empty());
     let processed = process::render(setup, tag, &workflows, &resolved_orbs);
-    let parameters =
-        parameters.iter().map(|(name, data)| (name.to_string(), pipeline::to_json(data))).collect();
+    let parameters = parameters
+        .iter()
+        .filter_map(|(name, data)| Some((name.to_string(), pipeline::to_json(data.as_ref()?))))
+        .collect();
     Ok(Compiled { setup, workflows, parameters, declared, warnings, processed })
 }
 

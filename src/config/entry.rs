@@ -7,7 +7,7 @@ use super::matrix::Member;
 use super::package::{Definition, Element};
 use super::scope::Scope;
 use super::value::{Entry, Map, Node, Pos, Scalar};
-use super::{JobKind, RequiredStatus, cost, limits, suggest};
+use super::{JobKind, RequiredStatus, Severity, cost, limits};
 use std::rc::Rc;
 
 /// Keys of an entry that are not arguments of the job.
@@ -252,7 +252,7 @@ impl Compiler<'_> {
                     if single {
                         known.push("terminal");
                     }
-                    let choices = suggest::choices("statuses", other, known);
+                    let choices = self.choices(Severity::Error, entry.value.pos, "statuses", other, known);
                     self.error(
                         entry.value.pos,
                         format!("`requires` of {what} has the unknown status `{other}`{choices}"),
@@ -380,12 +380,12 @@ impl Compiler<'_> {
             if let Some(definition) = self.find(Element::Job, &reference, 0) {
                 return Some(definition);
             }
-            let message = self.not_found(Element::Job, &reference, 0);
+            let message = self.not_found(Element::Job, &reference, 0, node.pos);
             self.warn(node.pos, format!("{what} is not overridden: {message}"));
         }
         let found = self.find(Element::Job, &entry.job, 0);
         if found.is_none() {
-            let message = self.not_found(Element::Job, &entry.job, 0);
+            let message = self.not_found(Element::Job, &entry.job, 0, entry.pos);
             self.error(entry.pos, format!("{what}: {message}"));
         }
         found

@@ -3,7 +3,7 @@
 
 use super::compiler::Compiler;
 use super::value::Pos;
-use super::{JobKind, RequiredStatus, Requirement, WorkflowJob, cost, suggest};
+use super::{JobKind, RequiredStatus, Requirement, Severity, WorkflowJob, cost};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
@@ -165,7 +165,7 @@ fn resolve(
             if !compiler.spend(wanted.pos, 0, 0) {
                 return None;
             }
-            match targets(workflow, draft, index, wanted, drafts, &labels, &finals) {
+            match targets(compiler, workflow, draft, index, wanted, drafts, &labels, &finals) {
                 Ok(targets) => {
                     total += targets.len();
                     if total > most {
@@ -198,6 +198,7 @@ fn resolve(
 
 /// The drafts that an item of `requires` means.
 fn targets(
+    compiler: &Compiler<'_>,
     workflow: &str,
     draft: &Draft,
     index: usize,
@@ -232,8 +233,8 @@ fn targets(
         return Err(format!("job `{}` in workflow `{workflow}` requires itself", draft.label));
     }
     let elsewhere = if space == 0 { "" } else { " of the same job group" };
-    let known: Vec<&str> = labels.keys().filter(|(at, _)| *at == space).map(|(_, name)| *name).collect();
-    let choices = suggest::choices("jobs", &wanted.name, known);
+    let known = labels.keys().filter(|(at, _)| *at == space).map(|(_, name)| *name);
+    let choices = compiler.choices(Severity::Error, wanted.pos, "jobs", &wanted.name, known);
     Err(format!(
         "job `{}` in workflow `{workflow}` requires unknown job `{}`{elsewhere}{choices}",
         draft.label, wanted.name

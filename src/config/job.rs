@@ -6,7 +6,7 @@ use super::package::{Definition, Element};
 use super::scope::Scope;
 use super::steps::{NullBody, StepList};
 use super::value::{Entry, Map, Node, Pos};
-use super::{cost, limits, suggest};
+use super::{Severity, cost, limits};
 use crate::protocol::{Action, Job, ResourceClass};
 use std::collections::BTreeMap;
 
@@ -47,17 +47,18 @@ impl Compiler<'_> {
     pub(crate) fn job(&mut self, definition: &Definition, invocation: &Invocation<'_>) -> Option<JobKind> {
         let (map, parameters) = definition.own()?;
         self.used.insert((Element::Job, definition.package, definition.name.clone()));
+        let before = self.errors();
         let Invocation { scope, pos, .. } = *invocation;
         let label = definition.label();
         let callee = (&*label, definition.package);
-        let bindings = self.bind(parameters, &invocation.arguments, scope, callee, pos);
+        let bound = self.bind(parameters, &invocation.arguments, scope, callee, pos);
         // Pre- and post-steps belong to the workflow entry and its scope.
         let mut around = |steps: Option<&Node>| match steps.filter(|steps| !steps.is_null()) {
             Some(steps) => self.steps(steps, scope, NullBody::Accepted),
             None => Some(StepList::default()),
         };
         let (pre, post) = (around(invocation.pre_steps), around(invocation.post_steps));
-        let inner = self.package_scope(definition.package).with_parameters(bindings?);
+        let inner = self.package_scope(definition.package).with_parameters(bound.bindings);
         self.within(pos, label.clone(), |compiler| {
             let kind = match present(map, "type") {
                 Some(node) => {
@@ -69,12 +70,14 @@ impl Compiler<'_> {
             match &*kind {
                 "build" => {
                     let keys = Keys { map, scope: &inner, label: &label, pos: definition.pos };
-                    let job = compiler.build(&keys, pre?, post?)?;
+                    let (pre, post) = (pre.unwrap_or_default(), post.unwrap_or_default());
+                    let job = compiler.build(&keys, pre, post)?;
                     Some(JobKind::Build { job: Box::new(job) })
                 }
                 kind => compiler.stepless(kind, map, definition, &inner),
             }
         })
+        .filter(|_| self.errors() == before)
     }
 
     /// Jobs of the types that run nothing.
@@ -82,7 +85,7 @@ impl Compiler<'_> {
         let label = definition.label();
         if !TYPES.contains(&kind) {
             let pos = map.get("type").map_or(definition.pos, |node| node.pos);
-            let choices = suggest::choices("types", kind, TYPES.iter().copied());
+            let choices = self.choices(Severity::Error, pos, "types", kind, TYPES.iter().copied());
             self.error(pos, format!("{label} has the unknown type `{kind}`{choices}"));
             return None;
         }

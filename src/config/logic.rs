@@ -4,7 +4,7 @@ use super::compiler::Compiler;
 use super::expression::{Pattern, parse};
 use super::scope::{At, Scope};
 use super::value::{Data, Kind, Node, shorten};
-use super::{cost, limits, suggest};
+use super::{Severity, cost, limits};
 
 /// Where a condition stands; it decides what a plain string means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,17 +25,18 @@ impl Compiler<'_> {
                 (Ok(expression), place) => {
                     let mut names = Vec::new();
                     expression.names(&mut names);
-                    let foreign = names.iter().find(|name| !name.starts_with("pipeline."));
+                    let foreign = names.iter().find(|name| !name.text.starts_with("pipeline."));
                     if let (Some(name), Place::Workflow) = (foreign, place) {
                         let message = format!(
-                            "`{name}` cannot be used here: conditions of workflows and filters only know `pipeline.` names (for a condition that is always true, write `true` without quotes)"
+                            "`{}` cannot be used here: conditions of workflows and filters only know `pipeline.` names (for a condition that is always true, write `true` without quotes)",
+                            name.text
                         );
-                        self.error(node.pos, message);
+                        let pos = self.place_in(node.pos, scalar, name.offset);
+                        self.error(pos, message);
                         return None;
                     }
-                    let source = scalar.text.trim();
                     return self
-                        .evaluate(&expression, source, At::Exactly(node.pos), scope)
+                        .evaluate(&expression, &scalar.text, At { pos: node.pos, scalar, offset: 0 }, scope)
                         .map(|value| value.is_truthy());
                 }
                 (Err(error), Place::Workflow) => {
@@ -85,7 +86,8 @@ impl Compiler<'_> {
                     "matches" => self.matches(&entry.value, scope),
                     other => {
                         let known = ["and", "or", "not", "equal", "matches"];
-                        let choices = suggest::choices("statements", other, known);
+                        let choices =
+                            self.choices(Severity::Error, entry.key_pos, "statements", other, known);
                         self.error(entry.key_pos, format!("unknown logic statement `{other}`{choices}"));
                         None
                     }

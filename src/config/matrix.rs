@@ -21,7 +21,7 @@ pub(crate) struct Member {
 impl Member {
     /// The values as `matrix.` names.
     pub(crate) fn bindings(&self) -> Bindings {
-        self.values.iter().map(|entry| (entry.key.clone(), entry.value.data.clone())).collect()
+        self.values.iter().map(|entry| (entry.key.clone(), Some(entry.value.data.clone()))).collect()
     }
 
     /// The end of a member's name: `-value1-value2`.
@@ -115,7 +115,8 @@ impl Compiler<'_> {
             for entry in &map.entries {
                 let Some(axis) = axes.iter().position(|(axis, _)| axis.key == entry.key) else {
                     let names: Vec<&str> = axes.iter().map(|(axis, _)| &*axis.key).collect();
-                    let choices = super::suggest::choices("parameters", &entry.key, names);
+                    let choices =
+                        self.choices(super::Severity::Error, entry.key_pos, "parameters", &entry.key, names);
                     self.error(
                         entry.key_pos,
                         format!("`exclude` of {what} names the unknown parameter `{}`{choices}", entry.key),

@@ -192,7 +192,7 @@ impl Compiler<'_> {
         match self.find(Element::Command, name, scope.package) {
             Some(command) => self.call(&command, pos, body, scope, out),
             None => {
-                let message = self.not_found(Element::Command, name, scope.package);
+                let message = self.not_found(Element::Command, name, scope.package, pos);
                 self.error(pos, message);
                 None
             }
@@ -237,20 +237,20 @@ impl Compiler<'_> {
             self.error(pos, format!("{label} calls itself: {}", chain.join(" -> ")));
             return None;
         }
+        self.used.insert((Element::Command, id.0, id.1.clone()));
         let arguments = match body {
             None => None,
             Some(body) => Some(self.expect_map(body, format_args!("the arguments of {label}"))?.clone()),
         };
         let arguments: Vec<_> = arguments.iter().flat_map(|map| &map.entries).collect();
         let (map, parameters) = command.own()?;
-        let bindings = self.bind(parameters, &arguments, scope, (&label, command.package), pos)?;
-        let inner = self.package_scope(command.package).with_parameters(bindings);
+        let bound = self.bind(parameters, &arguments, scope, (&label, command.package), pos);
+        let inner = self.package_scope(command.package).with_parameters(bound.bindings);
         let steps = map.get("steps")?;
-        self.used.insert((Element::Command, id.0, id.1.clone()));
         self.calls.push(id);
         let expanded =
             self.within(pos, label, |compiler| compiler.expand(steps, &inner, NullBody::Refused, out));
         self.calls.pop();
-        expanded
+        expanded.filter(|()| bound.complete)
     }
 }

@@ -73,8 +73,9 @@ impl Compiler<'_> {
         let check = |compiler: &mut Self, tag: &Tag| {
             // In a longer expression an unknown name may never be looked at.
             let Expression::Name(name) = &tag.expression else { return };
+            let name = &name.text;
             let Some(parameter) = name.strip_prefix("parameters.") else { return };
-            if parameters.get(parameter).is_none() {
+            if !parameters.has(parameter) {
                 let pos = compiler.place_in(pos, scalar, tag.offset);
                 let message = format!("Arguments referenced without declared parameters: {name}");
                 compiler.unused_mistake(pos, label, &message);
@@ -108,7 +109,7 @@ impl Compiler<'_> {
                 && !builtin::is_builtin(&name)
                 && self.find(Element::Command, &name, 0).is_none()
             {
-                let message = self.not_found(Element::Command, &name, 0);
+                let message = self.not_found(Element::Command, &name, 0, pos);
                 self.unused_mistake(pos, label, &message);
             }
         }

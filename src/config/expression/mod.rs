@@ -9,5 +9,5 @@ mod parse;
 mod pattern;
 
 pub(crate) use evaluate::{EvaluationError, Value};
-pub(crate) use parse::{Expression, SyntaxError, parse};
+pub(crate) use parse::{Expression, Name, SyntaxError, parse};
 pub(crate) use pattern::Pattern;
