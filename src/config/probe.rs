@@ -14,6 +14,7 @@ pub fn compile_text(source: &str) -> Result<Compiled, Diagnostics> {
         file_name: "config.yml",
         parameters: &none,
         values: &none,
+        stand_ins: &none,
         orbs: &NoOrbs,
         default_resource_class: None,
     })

@@ -106,7 +106,8 @@ impl Compiler<'_> {
             };
         }
         if name.starts_with("pipeline.") {
-            if let Some(value) = self.input.values.get(name) {
+            let values = [self.input.values, self.input.stand_ins];
+            if let Some(value) = values.into_iter().find_map(|values| values.get(name)) {
                 return Ok(Value::of(&pipeline::from_json(value)));
             }
             // Said once for each tag, which many steps may come from.

@@ -1,7 +1,7 @@
 //! The language corpus: every case under `tests/scenarios/config/` compiles to what it says.
 //!
 //! A file holds cases. A case is a title line `=== title`, lines of circumstances `@ key=value`
-//! (`branch`, `tag`, `value.NAME`, `param.NAME`, `class`, `orbs`), the config, and what is expected:
+//! (`branch`, `tag`, `value.NAME`, `param.NAME`, `class`, `stand_ins.BRANCH` after the values), the config, and what is expected:
 //!
 //! - `--- shows`: lines of the compiled config, in this order; `! text` must not be in any line;
 //! - `--- processed`: the whole compiled config;
@@ -12,7 +12,7 @@
 
 use proptest::prelude::*;
 use runlet::config::probe::compile_text;
-use runlet::config::{Compiled, Diagnostic, Diagnostics, Input, OrbFolder, OrbSource, compile};
+use runlet::config::{Compiled, Diagnostic, Diagnostics, Input, OrbFolder, OrbSource, compile, stand_ins};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -82,6 +82,7 @@ fn value(text: &str) -> Value {
 struct Circumstances {
     parameters: BTreeMap<String, Value>,
     values: BTreeMap<String, Value>,
+    stand_ins: BTreeMap<String, Value>,
     class: Option<String>,
     orbs: OrbFolder,
 }
@@ -91,6 +92,7 @@ impl Circumstances {
         let mut this = Self {
             parameters: BTreeMap::new(),
             values: BTreeMap::new(),
+            stand_ins: BTreeMap::new(),
             class: None,
             orbs: OrbFolder::new(folder().join("orbs")),
         };
@@ -101,6 +103,8 @@ impl Circumstances {
                 ("tag", _) => drop(this.values.insert("pipeline.git.tag".into(), text.into())),
                 ("value", name) => drop(this.values.insert(format!("pipeline.{name}"), value(text))),
                 ("param", name) => drop(this.parameters.insert(name.to_owned(), value(text))),
+                // As without a pipeline; what was given comes before it.
+                ("stand_ins", branch) => this.stand_ins = stand_ins(Some(branch), &this.values),
                 ("class", _) => this.class = Some(text.to_owned()),
                 _ => panic!("unknown circumstance `{circumstance}` in `{}`", case.title),
             }
@@ -114,6 +118,7 @@ impl Circumstances {
             file_name: "config.yml",
             parameters: &self.parameters,
             values: &self.values,
+            stand_ins: &self.stand_ins,
             orbs: &self.orbs as &dyn OrbSource,
             default_resource_class: self.class.as_deref(),
         })
