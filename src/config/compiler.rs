@@ -3,7 +3,7 @@
 //! Functions that can fail report here and return `None`, so that what does not depend on the failure
 //! goes on and several errors come out at once.
 
-use super::package::{Element, Package};
+use super::package::{Definition, Element, Package};
 use super::scope::Bindings;
 use super::suggest::Hints;
 use super::template::{self, Template};
@@ -39,8 +39,13 @@ pub(crate) struct Compiler<'a> {
     steps_left: usize,
     bytes_left: usize,
     exhausted: bool,
+    /// What is compiled for show only: errors in it are warnings.
+    rehearsal: Option<String>,
+    /// The errors before rehearsals began.
+    errors_before: usize,
     /// Elements that were used, for what is said about the others.
     pub(crate) used: HashSet<(Element, usize, Rc<str>)>,
+    pub(crate) used_groups: HashSet<Rc<str>>,
     /// Values in force.
     pub(crate) pipeline_parameters: Bindings,
     /// References of orbs as written and as resolved, for the processed config.
@@ -90,7 +95,10 @@ impl<'a> Compiler<'a> {
             steps_left: limits::EXPANDED_STEPS,
             bytes_left: limits::EXPANDED_BYTES,
             exhausted: false,
+            rehearsal: None,
+            errors_before: 0,
             used: HashSet::new(),
+            used_groups: HashSet::new(),
             pipeline_parameters: Bindings::new(),
             resolved_orbs: BTreeMap::new(),
             url_orbs: 0,
@@ -131,6 +139,12 @@ impl<'a> Compiler<'a> {
     fn report(&mut self, severity: Severity, pos: Pos, message: String) {
         // Counted even when it is not kept: nothing may pass as valid because the list was full.
         self.errors += usize::from(severity == Severity::Error);
+        let (severity, message) = match (&self.rehearsal, severity) {
+            (Some(label), Severity::Error) => {
+                (Severity::Warning, format!("{label} is not used, but has a mistake: {message}"))
+            }
+            _ => (severity, message),
+        };
         if self.is_full(severity) || !self.reported.insert((pos, message.clone())) {
             return;
         }
@@ -151,12 +165,51 @@ impl<'a> Compiler<'a> {
 
     /// As many messages as are shown were found: what else there is need not be put into words.
     pub(crate) fn is_full(&self, severity: Severity) -> bool {
+        let severity = if self.is_rehearsal() { Severity::Warning } else { severity };
         self.kept[severity as usize] >= limits::DIAGNOSTICS
     }
 
     /// How many errors there were so far.
     pub(crate) fn errors(&self) -> usize {
         self.errors
+    }
+
+    /// Whether something is compiled for show only. Nothing counts as used then, and what is used is not
+    /// looked at by the way.
+    pub(crate) fn is_rehearsal(&self) -> bool {
+        self.rehearsal.is_some()
+    }
+
+    /// Gives rehearsals a budget of their own; false when there is no point in them, because expansion
+    /// was given up.
+    pub(crate) fn begin_rehearsals(&mut self) -> bool {
+        if self.exhausted {
+            return false;
+        }
+        self.errors_before = std::mem::take(&mut self.errors);
+        self.steps_left = limits::EXPANDED_STEPS;
+        self.bytes_left = limits::EXPANDED_BYTES;
+        self.jobs = 0;
+        true
+    }
+
+    pub(crate) fn rehearse(&mut self, label: String, inside: impl FnOnce(&mut Self)) {
+        if self.exhausted {
+            return;
+        }
+        self.rehearsal = Some(label);
+        inside(self);
+        self.rehearsal = None;
+    }
+
+    pub(crate) fn end_rehearsals(&mut self) {
+        self.errors = self.errors_before;
+    }
+
+    pub(crate) fn mark_used(&mut self, definition: &Definition) {
+        if !self.is_rehearsal() {
+            self.used.insert((definition.element, definition.package, definition.name.clone()));
+        }
     }
 
     /// The warnings, or everything when there was an error; in the order of the text.
@@ -218,6 +271,9 @@ impl<'a> Compiler<'a> {
             (self.steps_left.checked_sub(steps), self.bytes_left.checked_sub(bytes))
         else {
             self.exhausted = true;
+            if self.is_rehearsal() {
+                return false;
+            }
             let message = format!(
                 "the config expands to more than the limit of {} steps or {} MiB of text",
                 limits::EXPANDED_STEPS,

@@ -32,14 +32,14 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled, Diagnostics> {
     Ok(Compiled { setup, workflows, parameters, declared, warnings, processed })
 }
 
-struct Document {
+pub(crate) struct Document {
     setup: bool,
     workflows: Vec<Workflow>,
     declared: BTreeMap<String, DeclaredParameter>,
 }
 
 impl Compiler<'_> {
-    fn document(&mut self) -> Option<Document> {
+    pub(crate) fn document(&mut self) -> Option<Document> {
         let input = self.input;
         let root = self.load(input.file_name, input.source)?;
         let root = self.root_map(&root)?;

@@ -83,7 +83,7 @@ impl Compiler<'_> {
             return None;
         };
         let (map, parameters) = definition.own()?;
-        self.used.insert((Element::Executor, definition.package, definition.name.clone()));
+        self.mark_used(&definition);
         let arguments: Vec<_> = arguments.iter().collect();
         let callee = (&*definition.label(), definition.package);
         let bound = self.bind(parameters, &arguments, scope, callee, pos);

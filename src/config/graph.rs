@@ -55,6 +55,16 @@ impl Draft {
     }
 }
 
+impl Draft {
+    /// What it is for the author of the config: the beginning of a job group is the group.
+    fn said(&self) -> String {
+        match self.label.strip_suffix("/start") {
+            Some(group) if self.space == HIDDEN => format!("job group `{group}`"),
+            _ => format!("job `{}`", self.label),
+        }
+    }
+}
+
 /// Space of jobs that no `requires` can name: beginning and unlocking of a job group.
 pub(crate) const HIDDEN: usize = usize::MAX;
 
@@ -218,8 +228,9 @@ fn targets(
         for other in others {
             if drafts[other].entry != entry {
                 return Err(format!(
-                    "job `{}` in workflow `{workflow}` requires `{}`, which names several entries: give them different names",
-                    draft.label, wanted.name
+                    "{} in workflow `{workflow}` requires `{}`, which names several entries: give them different names",
+                    draft.said(),
+                    wanted.name
                 ));
             }
             same.push(other);
@@ -230,14 +241,15 @@ fn targets(
         return Ok(vec![*target]);
     }
     if !found.is_empty() {
-        return Err(format!("job `{}` in workflow `{workflow}` requires itself", draft.label));
+        return Err(format!("{} in workflow `{workflow}` requires itself", draft.said()));
     }
     let elsewhere = if space == 0 { "" } else { " of the same job group" };
     let known = labels.keys().filter(|(at, _)| *at == space).map(|(_, name)| *name);
     let choices = compiler.choices(Severity::Error, wanted.pos, "jobs", &wanted.name, known);
     Err(format!(
-        "job `{}` in workflow `{workflow}` requires unknown job `{}`{elsewhere}{choices}",
-        draft.label, wanted.name
+        "{} in workflow `{workflow}` requires unknown job `{}`{elsewhere}{choices}",
+        draft.said(),
+        wanted.name
     ))
 }
 
@@ -288,8 +300,15 @@ fn sort(
         }
         path.push(target);
     }
-    let chain: Vec<_> = path.iter().take(20).map(|index| format!("`{}`", names[*index])).collect();
     let pos = drafts[path[0]].pos;
+    // A cycle through a job group is one of the group: how that is put together is nobody's business.
+    if path.iter().any(|index| drafts[*index].space == HIDDEN) {
+        path.retain(|index| drafts[*index].space == 0);
+        if path.first() != path.last() {
+            path.extend(path.first().copied());
+        }
+    }
+    let chain: Vec<_> = path.iter().take(20).map(|index| format!("`{}`", names[*index])).collect();
     Err((pos, format!("workflow `{workflow}` has a cycle of requirements: {}", chain.join(" requires "))))
 }
 

@@ -49,6 +49,9 @@ impl Compiler<'_> {
 
     /// Adds the drafts of a group that a workflow invokes.
     pub(crate) fn group(&mut self, group: &Entry, entry: &EntryNode, drafts: &mut Drafts) {
+        if !self.is_rehearsal() {
+            self.used_groups.insert(group.key.clone());
+        }
         let what = format!("job group `{}` in workflow `{}`", entry.job, drafts.workflow);
         let scope = Scope::pipeline(0, true);
         let options = &entry.options;

@@ -71,6 +71,11 @@ impl Declarations {
         self.by_name.contains_key(name) || self.broken.contains(name)
     }
 
+    /// Every name that is declared.
+    pub(crate) fn all_names(&self) -> impl Iterator<Item = &Rc<str>> {
+        self.list.iter().map(|declaration| &declaration.name).chain(&self.broken)
+    }
+
     fn names(&self) -> impl Iterator<Item = &str> {
         self.list.iter().map(|declaration| &*declaration.name)
     }
@@ -157,6 +162,14 @@ pub(crate) fn is_variable_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
+/// Pipeline parameters are named in expressions only, which know dots as well.
+fn is_pipeline_parameter_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && !name.contains("..")
+        && !name.ends_with('.')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+}
+
 fn is_parameter_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
@@ -190,12 +203,16 @@ impl Compiler<'_> {
     fn declaration(&mut self, entry: &Entry, owner: Owner, what: &str) -> Option<Declaration> {
         let name = &entry.key;
         let label = format!("parameter `{name}` of {what}");
-        if !is_parameter_name(name) {
+        let fits = match owner {
+            Owner::Pipeline => is_pipeline_parameter_name(name),
+            _ => is_parameter_name(name),
+        };
+        if !fits {
             let message = "starts with a letter and has only letters, digits, `_` and `-`";
             if owner == Owner::Pipeline && !name.is_empty() && !name.contains(char::is_whitespace) {
                 self.warn(
                     entry.key_pos,
-                    format!("`{name}` cannot be used in expressions: a parameter name {message}"),
+                    format!("`{name}` cannot be used in expressions: there a parameter name {message}, and single dots between them"),
                 );
             } else {
                 self.error(entry.key_pos, format!("`{name}` is not a parameter name: it {message}"));

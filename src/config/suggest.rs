@@ -125,4 +125,45 @@ mod tests {
             "{all}"
         );
     }
+
+    /// The number of places that choices were looked for.
+    fn looked(source: &str) -> usize {
+        let none = std::collections::BTreeMap::new();
+        let input = super::super::Input {
+            source,
+            file_name: "config.yml",
+            parameters: &none,
+            values: &none,
+            stand_ins: &none,
+            orbs: &super::super::NoOrbs,
+            default_resource_class: None,
+        };
+        let mut compiler = Compiler::new(&input);
+        compiler.document();
+        let hints = compiler.hints.borrow();
+        hints.values().map(Vec::len).sum()
+    }
+
+    #[test]
+    fn choices_are_looked_for_once_for_a_place_and_for_what_is_shown() {
+        let commands = "version: 2.1
+commands:
+  a: {steps: [run: 'x << pipeline.zz >>', run: {command: x, commnd: y}, nowhere]}
+  b: {steps: [a, a, a, a, a, a, a, a, a, a]}
+  c: {steps: [b, b, b, b, b, b, b, b, b, b]}
+jobs: {build: {machine: true, resource_class: a/b, steps: [c]}}
+";
+        assert_eq!(looked(commands), 3);
+        let mut requires = "version: 2.1
+jobs: {j: {machine: true, resource_class: a/b, steps: [checkout]}}
+workflows:
+  w:
+    jobs:
+"
+        .to_owned();
+        for n in 0..500 {
+            requires += &format!("      - j: {{name: j{n}, requires: [x{n}, y{n}, z{n}]}}\n");
+        }
+        assert_eq!(looked(&requires), super::super::limits::DIAGNOSTICS);
+    }
 }
