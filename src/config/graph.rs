@@ -155,9 +155,8 @@ fn resolve(
     names: &[String],
     most: usize,
 ) -> Option<Edges> {
-    // Drafts by what they can be called in each space: label, alias, final name.
-    let mut labels: HashMap<(usize, &str), Vec<usize>> = HashMap::new();
-    let mut finals: HashMap<(usize, &str), usize> = HashMap::new();
+    let mut known = Names::default();
+    let Names { labels, finals } = &mut known;
     for (index, draft) in drafts.iter().enumerate() {
         labels.entry((draft.space, &draft.label)).or_default().push(index);
         if let Some(alias) = draft.alias.as_deref().filter(|alias| *alias != draft.label) {
@@ -175,7 +174,7 @@ fn resolve(
             if !compiler.spend(wanted.pos, 0, 0) {
                 return None;
             }
-            match targets(compiler, workflow, draft, index, wanted, drafts, &labels, &finals) {
+            match targets(compiler, workflow, drafts, index, wanted, &known) {
                 Ok(targets) => {
                     total += targets.len();
                     if total > most {
@@ -206,17 +205,25 @@ fn resolve(
     complete.then_some(edges)
 }
 
+/// Drafts by what they can be called in each space.
+#[derive(Default)]
+struct Names<'d> {
+    /// By label and by alias.
+    labels: HashMap<(usize, &'d str), Vec<usize>>,
+    /// By final name.
+    finals: HashMap<(usize, &'d str), usize>,
+}
+
 /// The drafts that an item of `requires` means.
 fn targets(
     compiler: &Compiler<'_>,
     workflow: &str,
-    draft: &Draft,
+    drafts: &[Draft],
     index: usize,
     wanted: &Wanted,
-    drafts: &[Draft],
-    labels: &HashMap<(usize, &str), Vec<usize>>,
-    finals: &HashMap<(usize, &str), usize>,
+    Names { labels, finals }: &Names<'_>,
 ) -> Result<Vec<usize>, String> {
+    let draft = &drafts[index];
     let space = if draft.space == HIDDEN { 0 } else { draft.space };
     let key = (space, &*wanted.name);
     let empty = Vec::new();

@@ -386,6 +386,26 @@ fn validate_prints_json_for_programs() {
 }
 
 #[test]
+fn process_makes_up_what_every_pipeline_has() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join(".git")).unwrap();
+    std::fs::write(folder.path().join(".git/HEAD"), "ref: refs/heads/topic/one\n").unwrap();
+    let path = folder.path().join("config.yml");
+    let source = "version: 2.1\njobs: {build: {machine: true, resource_class: a/b, parallelism: << pipeline.number >>, steps: [run: echo << pipeline.git.branch >>]}}\nworkflows: {w: {jobs: [build: {filters: {branches: {only: main}}}]}}\n";
+    std::fs::write(&path, source).unwrap();
+    let process = |more: &[&str]| {
+        let arguments = [&["config", "process", path.to_str().unwrap()], more].concat();
+        let (code, out, err) = runlet(&arguments, "");
+        assert_eq!((code, err.as_str()), (Some(0), ""));
+        out
+    };
+    assert!(process(&[]).contains("command: echo topic/one\n"));
+    let given = process(&["--branch", "main", "--pipeline-value", "number=3"]);
+    assert!(given.contains("parallelism: 3\n") && given.contains("command: echo main\n"), "{given}");
+    assert!(!process(&["--branch", "dev"]).contains("echo"), "filters go by what is given");
+}
+
+#[test]
 fn process_takes_parameters_by_their_declared_types() {
     let orbs = folder().join("orbs");
     let arguments = [
