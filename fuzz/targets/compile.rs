@@ -4,7 +4,9 @@
 use libfuzzer_sys::fuzz_target;
 use runlet::config::probe::compile_text;
 
+// Limits of memory are far from what fits into an input, so a `%` stands for a long word.
 fuzz_target!(|source: &str| {
+    let source = &source.replace('%', &"w".repeat(5000));
     match compile_text(source) {
         Ok(compiled) => {
             let again = compile_text(&compiled.processed).expect("a compiled config is a config");

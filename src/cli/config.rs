@@ -8,6 +8,7 @@ use lexopt::ValueExt;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{Read, Write};
+use std::path::Path;
 
 const HELP: &str = "\
 runlet config: checks or compiles a config
@@ -24,7 +25,9 @@ Options:
   --orbs DIR                    folder of orbs: DIR/namespace/orb@1.2.3.yml
   --allow-orb-url PREFIX        fetch orbs given by a URL that begins so: https://HOST/PATH (repeatable)
   --pipeline-parameter NAME=V   value of a pipeline parameter (repeatable)
-  --pipeline-value NAME=V       pipeline value, such as pipeline.number=7 (repeatable)
+  --pipeline-value NAME=V       pipeline value, such as pipeline.number=7 (repeatable); those that every
+                                pipeline has are made up: number 1, the branch of the checkout or
+                                main, github/example/project, ids and revision of zeros
   --branch NAME, --tag NAME     as if this branch or tag had been pushed; with neither, filters by
                                 branch and tag keep every job
   --json                        prints the result as JSON
@@ -62,15 +65,32 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         Err(unreadable) => return unreadable.report(&arguments, shown),
     };
     let parameters = typed_parameters(&source, &arguments.parameters)?;
+    let stand_ins = config::stand_ins(branch_around(file).as_deref(), &arguments.values);
     let result = config::compile(&Input {
         source: &source,
         file_name: shown,
         parameters: &parameters,
         values: &arguments.values,
+        stand_ins: &stand_ins,
         orbs: &arguments.orbs,
         default_resource_class: None,
     });
     report(&arguments, shown, result)
+}
+
+/// The branch that is checked out where the file is, or here for standard input.
+fn branch_around(file: &str) -> Option<String> {
+    let start = if file == "-" { std::env::current_dir() } else { std::fs::canonicalize(file) }.ok()?;
+    let git = start.ancestors().map(|folder| folder.join(".git")).find(|git| git.exists())?;
+    let small = |path: &Path| {
+        let mut text = String::new();
+        std::fs::File::open(path).ok()?.take(4096).read_to_string(&mut text).ok().map(|_| text)
+    };
+    // In a worktree it is a file that says where the folder is.
+    let folder =
+        if git.is_dir() { git } else { git.parent()?.join(small(&git)?.strip_prefix("gitdir:")?.trim()) };
+    let branch = small(&folder.join("HEAD"))?.strip_prefix("ref: refs/heads/")?.trim().to_owned();
+    (!branch.is_empty()).then_some(branch)
 }
 
 fn parse(args: Vec<OsString>) -> Result<Option<Arguments>, Failure> {

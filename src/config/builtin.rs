@@ -66,23 +66,6 @@ pub(crate) fn default_when(action: &Action) -> When {
     }
 }
 
-/// Bytes of text in a step, for the budget of expansion.
-pub(crate) fn size(step: &Step) -> usize {
-    let lists = |list: &[String]| list.iter().map(String::len).sum::<usize>();
-    step.name.len()
-        + match &step.action {
-            Action::Run(run) => {
-                run.command.len() + run.environment.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>()
-            }
-            Action::SaveCache { key, paths } => key.len() + lists(paths),
-            Action::PersistToWorkspace { root, paths } => root.len() + lists(paths),
-            Action::RestoreCache { keys } => lists(keys),
-            Action::AddSshKeys { fingerprints } => lists(fingerprints),
-            Action::StoreArtifacts { path, .. } | Action::StoreTestResults { path } => path.len(),
-            _ => 0,
-        }
-}
-
 impl Compiler<'_> {
     /// Compiles one built-in step. `body` is what stands after the colon, not yet substituted.
     pub(crate) fn builtin(

@@ -3,11 +3,13 @@
 //! Functions that can fail report here and return `None`, so that what does not depend on the failure
 //! goes on and several errors come out at once.
 
-use super::package::{Element, Package};
+use super::package::{Definition, Element, Package};
 use super::scope::Bindings;
+use super::suggest::Hints;
 use super::template::{self, Template};
 use super::value::{Data, Kind, Map, Node, Pos, Scalar, Style};
-use super::{Diagnostic, Diagnostics, Input, Note, Severity, limits, suggest};
+use super::{Diagnostic, Diagnostics, Input, Note, Severity, cost, limits};
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Display;
 use std::rc::Rc;
@@ -16,7 +18,12 @@ pub(crate) struct Compiler<'a> {
     pub(crate) input: &'a Input<'a>,
     files: Vec<SourceFile>,
     diagnostics: Vec<Diagnostic>,
+    /// How many of them are errors, and warnings.
+    kept: [usize; 2],
     reported: HashSet<(Pos, String)>,
+    pub(crate) hints: RefCell<Hints>,
+    /// Tags with a pipeline value that does not exist, by place and offset in the text.
+    pub(crate) unknown_values: HashSet<(Pos, usize)>,
     errors: usize,
     /// Invocations that led to what is compiled now, outermost first.
     trace: Vec<(Pos, String)>,
@@ -32,8 +39,13 @@ pub(crate) struct Compiler<'a> {
     steps_left: usize,
     bytes_left: usize,
     exhausted: bool,
+    /// What is compiled for show only: errors in it are warnings.
+    rehearsal: Option<String>,
+    /// The errors before rehearsals began.
+    errors_before: usize,
     /// Elements that were used, for what is said about the others.
     pub(crate) used: HashSet<(Element, usize, Rc<str>)>,
+    pub(crate) used_groups: HashSet<Rc<str>>,
     /// Values in force.
     pub(crate) pipeline_parameters: Bindings,
     /// References of orbs as written and as resolved, for the processed config.
@@ -49,6 +61,20 @@ pub(crate) struct Compiler<'a> {
 struct SourceFile {
     name: String,
     text: Rc<str>,
+    /// Where lines begin; looked for with the first message.
+    lines: OnceCell<Vec<usize>>,
+}
+
+impl SourceFile {
+    /// A line, from 1; empty when there is none.
+    fn line(&self, number: u32) -> &str {
+        let lines = self.lines.get_or_init(|| {
+            std::iter::once(0).chain(self.text.match_indices('\n').map(|(at, _)| at + 1)).collect()
+        });
+        let start = number.max(1) as usize - 1;
+        let rest = lines.get(start).map_or("", |start| &self.text[*start..]);
+        rest.lines().next().unwrap_or_default()
+    }
 }
 
 impl<'a> Compiler<'a> {
@@ -57,6 +83,9 @@ impl<'a> Compiler<'a> {
             input,
             files: Vec::new(),
             diagnostics: Vec::new(),
+            kept: [0; 2],
+            hints: RefCell::default(),
+            unknown_values: HashSet::new(),
             reported: HashSet::new(),
             errors: 0,
             trace: Vec::new(),
@@ -68,7 +97,10 @@ impl<'a> Compiler<'a> {
             steps_left: limits::EXPANDED_STEPS,
             bytes_left: limits::EXPANDED_BYTES,
             exhausted: false,
+            rehearsal: None,
+            errors_before: 0,
             used: HashSet::new(),
+            used_groups: HashSet::new(),
             pipeline_parameters: Bindings::new(),
             resolved_orbs: BTreeMap::new(),
             url_orbs: 0,
@@ -81,7 +113,7 @@ impl<'a> Compiler<'a> {
 
     /// Makes a text known; the number goes into positions.
     pub(crate) fn add_file(&mut self, name: &str, text: &str) -> u32 {
-        self.files.push(SourceFile { name: name.to_owned(), text: text.into() });
+        self.files.push(SourceFile { name: name.to_owned(), text: text.into(), lines: OnceCell::new() });
         u32::try_from(self.files.len() - 1).unwrap_or(u32::MAX)
     }
 
@@ -110,10 +142,16 @@ impl<'a> Compiler<'a> {
     fn report(&mut self, severity: Severity, pos: Pos, message: String) {
         // Counted even when it is not kept: nothing may pass as valid because the list was full.
         self.errors += usize::from(severity == Severity::Error);
-        let kept = self.diagnostics.iter().filter(|d| d.severity == severity).count();
-        if kept >= limits::DIAGNOSTICS || !self.reported.insert((pos, message.clone())) {
+        let (severity, message) = match (&self.rehearsal, severity) {
+            (Some(label), Severity::Error) => {
+                (Severity::Warning, format!("{label} is not used, but has a mistake: {message}"))
+            }
+            _ => (severity, message),
+        };
+        if self.is_full(severity) || !self.reported.insert((pos, message.clone())) {
             return;
         }
+        self.kept[severity as usize] += 1;
         let place = |pos: Pos| {
             let file = self.files.get(pos.file as usize).map_or_else(String::new, |file| file.name.clone());
             (file, pos.line.max(1) as usize, pos.column.max(1) as usize)
@@ -128,9 +166,53 @@ impl<'a> Compiler<'a> {
         self.diagnostics.push(Diagnostic { severity, file, line, column, message, excerpt, notes });
     }
 
+    /// As many messages as are shown were found: what else there is need not be put into words.
+    pub(crate) fn is_full(&self, severity: Severity) -> bool {
+        let severity = if self.is_rehearsal() { Severity::Warning } else { severity };
+        self.kept[severity as usize] >= limits::DIAGNOSTICS
+    }
+
     /// How many errors there were so far.
     pub(crate) fn errors(&self) -> usize {
         self.errors
+    }
+
+    /// Whether something is compiled for show only. Nothing counts as used then, and what is used is not
+    /// looked at by the way.
+    pub(crate) fn is_rehearsal(&self) -> bool {
+        self.rehearsal.is_some()
+    }
+
+    /// Gives rehearsals a budget of their own; false when there is no point in them, because expansion
+    /// was given up.
+    pub(crate) fn begin_rehearsals(&mut self) -> bool {
+        if self.exhausted {
+            return false;
+        }
+        self.errors_before = std::mem::take(&mut self.errors);
+        self.steps_left = limits::EXPANDED_STEPS;
+        self.bytes_left = limits::EXPANDED_BYTES;
+        self.jobs = 0;
+        true
+    }
+
+    pub(crate) fn rehearse(&mut self, label: String, inside: impl FnOnce(&mut Self)) {
+        if self.exhausted {
+            return;
+        }
+        self.rehearsal = Some(label);
+        inside(self);
+        self.rehearsal = None;
+    }
+
+    pub(crate) fn end_rehearsals(&mut self) {
+        self.errors = self.errors_before;
+    }
+
+    pub(crate) fn mark_used(&mut self, definition: &Definition) {
+        if !self.is_rehearsal() {
+            self.used.insert((definition.element, definition.package, definition.name.clone()));
+        }
     }
 
     /// The warnings, or everything when there was an error; in the order of the text.
@@ -143,8 +225,7 @@ impl<'a> Compiler<'a> {
 
     /// The source line of a place.
     fn line(&self, pos: Pos) -> &str {
-        let text = self.files.get(pos.file as usize).map_or("", |file| &*file.text);
-        text.lines().nth(pos.line.max(1) as usize - 1).unwrap_or_default()
+        self.files.get(pos.file as usize).map_or("", |file| file.line(pos.line))
     }
 
     /// The place of a byte of a scalar, as exactly as its style allows.
@@ -193,6 +274,9 @@ impl<'a> Compiler<'a> {
             (self.steps_left.checked_sub(steps), self.bytes_left.checked_sub(bytes))
         else {
             self.exhausted = true;
+            if self.is_rehearsal() {
+                return false;
+            }
             let message = format!(
                 "the config expands to more than the limit of {} steps or {} MiB of text",
                 limits::EXPANDED_STEPS,
@@ -210,6 +294,10 @@ impl<'a> Compiler<'a> {
     pub(crate) fn template(&mut self, pos: Pos, scalar: &Scalar) -> Option<Rc<Template>> {
         if let Some((_, known)) = self.templates.get(&scalar.text.as_ptr()) {
             return Some(known.clone());
+        }
+        // A parsed tag takes much more room than its text.
+        if !self.spend(pos, 0, 4 * cost::VALUE * scalar.text.matches("<<").count()) {
+            return None;
         }
         match template::parse(&scalar.text) {
             Ok(parsed) => {
@@ -229,15 +317,19 @@ impl<'a> Compiler<'a> {
 
     /// Reports keys that are not known: `error` where the language says so, else a warning.
     pub(crate) fn check_keys(&mut self, map: &Map, what: &str, known: &[&str], error: bool) {
-        for entry in &map.entries {
-            if !known.contains(&&*entry.key) {
-                let choices = suggest::choices("keys", &entry.key, known.iter().copied());
-                let key = &entry.key;
-                if error {
-                    self.error(entry.key_pos, format!("unknown key `{key}` in {what}{choices}"));
-                } else {
-                    self.warn(entry.key_pos, format!("unknown key `{key}` in {what} is ignored{choices}"));
-                }
+        let severity = if error { Severity::Error } else { Severity::Warning };
+        for entry in map.entries.iter().filter(|entry| !known.contains(&&*entry.key)) {
+            // Very many may be met very often, and none of them be shown.
+            if !self.spend(entry.key_pos, 0, cost::VALUE) {
+                return;
+            }
+            let (key, pos) = (&entry.key, entry.key_pos);
+            if error {
+                let choices = self.choices(severity, pos, "keys", key, known.iter().copied());
+                self.error(pos, format!("unknown key `{key}` in {what}{choices}"));
+            } else if !self.is_full(severity) {
+                let choices = self.choices(severity, pos, "keys", key, known.iter().copied());
+                self.warn(pos, format!("unknown key `{key}` in {what} is ignored{choices}"));
             }
         }
     }

@@ -8,7 +8,7 @@ use std::fmt;
 pub struct Diagnostic {
     /// Error or warning.
     pub severity: Severity,
-    /// File as given to the compiler, or the reference of an orb.
+    /// File as given to the compiler; for an orb the file in the folder of orbs, or its reference.
     pub file: String,
     /// From 1.
     pub line: usize,

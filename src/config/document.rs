@@ -25,19 +25,21 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled, Diagnostics> {
     let tag =
         input.values.get("pipeline.git.tag").and_then(|tag| tag.as_str()).is_some_and(|tag| !tag.is_empty());
     let processed = process::render(setup, tag, &workflows, &resolved_orbs);
-    let parameters =
-        parameters.iter().map(|(name, data)| (name.to_string(), pipeline::to_json(data))).collect();
+    let parameters = parameters
+        .iter()
+        .filter_map(|(name, data)| Some((name.to_string(), pipeline::to_json(data.as_ref()?))))
+        .collect();
     Ok(Compiled { setup, workflows, parameters, declared, warnings, processed })
 }
 
-struct Document {
+pub(crate) struct Document {
     setup: bool,
     workflows: Vec<Workflow>,
     declared: BTreeMap<String, DeclaredParameter>,
 }
 
 impl Compiler<'_> {
-    fn document(&mut self) -> Option<Document> {
+    pub(crate) fn document(&mut self) -> Option<Document> {
         let input = self.input;
         let root = self.load(input.file_name, input.source)?;
         let root = self.root_map(&root)?;

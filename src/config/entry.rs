@@ -7,7 +7,7 @@ use super::matrix::Member;
 use super::package::{Definition, Element};
 use super::scope::Scope;
 use super::value::{Entry, Map, Node, Pos, Scalar};
-use super::{JobKind, RequiredStatus, limits, suggest};
+use super::{JobKind, RequiredStatus, Severity, cost, limits};
 use std::rc::Rc;
 
 /// Keys of an entry that are not arguments of the job.
@@ -136,6 +136,10 @@ impl Compiler<'_> {
         scope: &Scope,
         drafts: &mut Drafts,
     ) {
+        // The name of the job goes into what is said about it.
+        if !self.spend(entry.pos, 0, cost::text(&entry.job)) {
+            return;
+        }
         let what = format!("job `{}` in workflow `{}`", entry.job, drafts.workflow);
         self.jobs += 1;
         if self.jobs > limits::JOBS {
@@ -166,7 +170,7 @@ impl Compiler<'_> {
             Some(beginning) if wanted.is_empty() => vec![(beginning, vec![RequiredStatus::Success])],
             _ => Vec::new(),
         };
-        drafts.list.push(Draft {
+        let draft = Draft {
             space: place.space,
             alias: member.map(|(_, alias)| alias.clone()),
             prefix: place.prefix.clone(),
@@ -176,7 +180,10 @@ impl Compiler<'_> {
             contexts: contexts.unwrap_or_default(),
             serial_group,
             ..Draft::new(number, entry.pos, label, kind.unwrap_or(JobKind::NoOp))
-        });
+        };
+        if self.spend(entry.pos, 0, cost::draft(&draft)) {
+            drafts.list.push(draft);
+        }
     }
 
     fn label(
@@ -217,6 +224,9 @@ impl Compiler<'_> {
             self.error(node.pos, format!("`requires` of {what} must be a list, not {}", node.describe()));
             return None;
         };
+        if !self.spend(node.pos, 0, cost::wanted(list.items.len())) {
+            return None;
+        }
         let wanted: Vec<_> = list.items.iter().map(|item| self.requirement(item, what)).collect();
         wanted.into_iter().collect()
     }
@@ -251,7 +261,7 @@ impl Compiler<'_> {
                     if single {
                         known.push("terminal");
                     }
-                    let choices = suggest::choices("statuses", other, known);
+                    let choices = self.choices(Severity::Error, entry.value.pos, "statuses", other, known);
                     self.error(
                         entry.value.pos,
                         format!("`requires` of {what} has the unknown status `{other}`{choices}"),
@@ -379,12 +389,12 @@ impl Compiler<'_> {
             if let Some(definition) = self.find(Element::Job, &reference, 0) {
                 return Some(definition);
             }
-            let message = self.not_found(Element::Job, &reference, 0);
+            let message = self.not_found(Element::Job, &reference, 0, node.pos);
             self.warn(node.pos, format!("{what} is not overridden: {message}"));
         }
         let found = self.find(Element::Job, &entry.job, 0);
         if found.is_none() {
-            let message = self.not_found(Element::Job, &entry.job, 0);
+            let message = self.not_found(Element::Job, &entry.job, 0, entry.pos);
             self.error(entry.pos, format!("{what}: {message}"));
         }
         found

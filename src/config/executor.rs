@@ -78,16 +78,16 @@ impl Compiler<'_> {
         package: usize,
     ) -> Option<Rc<ExecutorValue>> {
         let Some(definition) = self.find(Element::Executor, name, package) else {
-            let message = self.not_found(Element::Executor, name, package);
+            let message = self.not_found(Element::Executor, name, package, pos);
             self.error(pos, message);
             return None;
         };
         let (map, parameters) = definition.own()?;
-        self.used.insert((Element::Executor, definition.package, definition.name.clone()));
+        self.mark_used(&definition);
         let arguments: Vec<_> = arguments.iter().collect();
         let callee = (&*definition.label(), definition.package);
-        let bindings = self.bind(parameters, &arguments, scope, callee, pos)?;
-        let scope = self.package_scope(definition.package).with_parameters(bindings);
+        let bound = self.bind(parameters, &arguments, scope, callee, pos);
+        let scope = self.package_scope(definition.package).with_parameters(bound.bindings);
         let keys = self.within(pos, definition.label(), |compiler| {
             let mut keys = Map::default();
             let mut complete = true;
@@ -99,7 +99,7 @@ impl Compiler<'_> {
                     None => complete = false,
                 }
             }
-            complete.then_some(keys)
+            (complete && bound.complete).then_some(keys)
         })?;
         Some(Rc::new(ExecutorValue { name: name.clone(), keys: Rc::new(keys) }))
     }

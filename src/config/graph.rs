@@ -1,8 +1,9 @@
 //! The graph of one workflow: names made unique, `requires` resolved, cycles refused, filters applied.
 //! Works on drafts; knows nothing of YAML.
 
+use super::compiler::Compiler;
 use super::value::Pos;
-use super::{JobKind, RequiredStatus, Requirement, WorkflowJob, suggest};
+use super::{JobKind, RequiredStatus, Requirement, Severity, WorkflowJob, cost};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
@@ -54,6 +55,16 @@ impl Draft {
     }
 }
 
+impl Draft {
+    /// What it is for the author of the config: the beginning of a job group is the group.
+    fn said(&self) -> String {
+        match self.label.strip_suffix("/start") {
+            Some(group) if self.space == HIDDEN => format!("job group `{group}`"),
+            _ => format!("job `{}`", self.label),
+        }
+    }
+}
+
 /// Space of jobs that no `requires` can name: beginning and unlocking of a job group.
 pub(crate) const HIDDEN: usize = usize::MAX;
 
@@ -65,30 +76,48 @@ pub(crate) struct Wanted {
     pub(crate) pos: Pos,
 }
 
-/// A message about a place.
-pub(crate) type Mistake = (Pos, String);
-
 type Edges = Vec<Vec<(usize, Vec<RequiredStatus>)>>;
 
 /// Makes jobs of drafts. `most` bounds the number of requirements.
-pub(crate) fn build(workflow: &str, drafts: &[Draft], most: usize) -> Result<Vec<WorkflowJob>, Vec<Mistake>> {
-    let names = final_names(drafts);
-    let edges = resolve(workflow, drafts, &names, most)?;
-    let order = sort(workflow, drafts, &names, &edges).map_err(|mistake| vec![mistake])?;
-    let (kept, edges) = filter(drafts, edges, &order);
-    let jobs = drafts.iter().zip(&names).zip(edges).enumerate().filter(|(index, _)| kept[*index]);
-    Ok(jobs
-        .map(|(_, ((draft, name), edges))| WorkflowJob {
-            name: name.clone(),
-            kind: draft.kind.clone(),
-            requires: edges
-                .into_iter()
-                .map(|(target, statuses)| Requirement { job: names[target].clone(), statuses })
-                .collect(),
-            contexts: draft.contexts.clone(),
-            serial_group: draft.serial_group.clone(),
-        })
-        .collect())
+pub(crate) fn build(
+    compiler: &mut Compiler<'_>,
+    workflow: &str,
+    drafts: Vec<Draft>,
+    most: usize,
+) -> Option<Vec<WorkflowJob>> {
+    let names = final_names(&drafts);
+    let edges = resolve(compiler, workflow, &drafts, &names, most)?;
+    let order = match sort(workflow, &drafts, &names, &edges) {
+        Ok(order) => order,
+        Err((pos, message)) => {
+            compiler.error(pos, message);
+            return None;
+        }
+    };
+    let (kept, edges) = filter(&drafts, edges, &order);
+    let mut jobs = Vec::new();
+    for (index, (draft, edges)) in drafts.into_iter().zip(edges).enumerate() {
+        if !kept[index] {
+            continue;
+        }
+        // Every requirement has the name of the other job in full.
+        let bytes = edges.iter().map(|(target, _)| cost::text(&names[*target])).sum();
+        if !compiler.spend(draft.pos, 0, bytes) {
+            return None;
+        }
+        let requires = edges
+            .into_iter()
+            .map(|(target, statuses)| Requirement { job: names[target].clone(), statuses })
+            .collect();
+        jobs.push(WorkflowJob {
+            name: names[index].clone(),
+            kind: draft.kind,
+            requires,
+            contexts: draft.contexts,
+            serial_group: draft.serial_group,
+        });
+    }
+    Some(jobs)
 }
 
 /// Names that occur several times are numbered in the order of the config.
@@ -119,10 +148,15 @@ fn final_names(drafts: &[Draft]) -> Vec<String> {
         .collect()
 }
 
-fn resolve(workflow: &str, drafts: &[Draft], names: &[String], most: usize) -> Result<Edges, Vec<Mistake>> {
-    // Drafts by what they can be called in each space: label, alias, final name.
-    let mut labels: HashMap<(usize, &str), Vec<usize>> = HashMap::new();
-    let mut finals: HashMap<(usize, &str), usize> = HashMap::new();
+fn resolve(
+    compiler: &mut Compiler<'_>,
+    workflow: &str,
+    drafts: &[Draft],
+    names: &[String],
+    most: usize,
+) -> Option<Edges> {
+    let mut known = Names::default();
+    let Names { labels, finals } = &mut known;
     for (index, draft) in drafts.iter().enumerate() {
         labels.entry((draft.space, &draft.label)).or_default().push(index);
         if let Some(alias) = draft.alias.as_deref().filter(|alias| *alias != draft.label) {
@@ -131,24 +165,30 @@ fn resolve(workflow: &str, drafts: &[Draft], names: &[String], most: usize) -> R
         finals
             .insert((draft.space, names[index].strip_prefix(&*draft.prefix).unwrap_or(&names[index])), index);
     }
-    let mut mistakes = Vec::new();
+    let mut complete = true;
     let mut edges: Edges = Vec::with_capacity(drafts.len());
     let mut total = 0;
     for (index, draft) in drafts.iter().enumerate() {
         let mut own = draft.links.clone();
         for wanted in &draft.wanted {
-            match targets(workflow, draft, index, wanted, drafts, &labels, &finals) {
+            if !compiler.spend(wanted.pos, 0, 0) {
+                return None;
+            }
+            match targets(compiler, workflow, drafts, index, wanted, &known) {
                 Ok(targets) => {
                     total += targets.len();
                     if total > most {
                         let message =
                             format!("workflow `{workflow}` has more than the limit of {most} requirements");
-                        mistakes.push((wanted.pos, message));
-                        return Err(mistakes);
+                        compiler.error(wanted.pos, message);
+                        return None;
                     }
                     own.extend(targets.into_iter().map(|target| (target, wanted.statuses.clone())));
                 }
-                Err(message) => mistakes.push((wanted.pos, message)),
+                Err(message) => {
+                    compiler.error(wanted.pos, message);
+                    complete = false;
+                }
             }
         }
         let mut seen: HashMap<usize, Vec<Vec<RequiredStatus>>> = HashMap::new();
@@ -162,19 +202,28 @@ fn resolve(workflow: &str, drafts: &[Draft], names: &[String], most: usize) -> R
         });
         edges.push(own);
     }
-    if mistakes.is_empty() { Ok(edges) } else { Err(mistakes) }
+    complete.then_some(edges)
+}
+
+/// Drafts by what they can be called in each space.
+#[derive(Default)]
+struct Names<'d> {
+    /// By label and by alias.
+    labels: HashMap<(usize, &'d str), Vec<usize>>,
+    /// By final name.
+    finals: HashMap<(usize, &'d str), usize>,
 }
 
 /// The drafts that an item of `requires` means.
 fn targets(
+    compiler: &Compiler<'_>,
     workflow: &str,
-    draft: &Draft,
+    drafts: &[Draft],
     index: usize,
     wanted: &Wanted,
-    drafts: &[Draft],
-    labels: &HashMap<(usize, &str), Vec<usize>>,
-    finals: &HashMap<(usize, &str), usize>,
+    Names { labels, finals }: &Names<'_>,
 ) -> Result<Vec<usize>, String> {
+    let draft = &drafts[index];
     let space = if draft.space == HIDDEN { 0 } else { draft.space };
     let key = (space, &*wanted.name);
     let empty = Vec::new();
@@ -186,8 +235,9 @@ fn targets(
         for other in others {
             if drafts[other].entry != entry {
                 return Err(format!(
-                    "job `{}` in workflow `{workflow}` requires `{}`, which names several entries: give them different names",
-                    draft.label, wanted.name
+                    "{} in workflow `{workflow}` requires `{}`, which names several entries: give them different names",
+                    draft.said(),
+                    wanted.name
                 ));
             }
             same.push(other);
@@ -198,14 +248,15 @@ fn targets(
         return Ok(vec![*target]);
     }
     if !found.is_empty() {
-        return Err(format!("job `{}` in workflow `{workflow}` requires itself", draft.label));
+        return Err(format!("{} in workflow `{workflow}` requires itself", draft.said()));
     }
     let elsewhere = if space == 0 { "" } else { " of the same job group" };
-    let known: Vec<&str> = labels.keys().filter(|(at, _)| *at == space).map(|(_, name)| *name).collect();
-    let choices = suggest::choices("jobs", &wanted.name, known);
+    let known = labels.keys().filter(|(at, _)| *at == space).map(|(_, name)| *name);
+    let choices = compiler.choices(Severity::Error, wanted.pos, "jobs", &wanted.name, known);
     Err(format!(
-        "job `{}` in workflow `{workflow}` requires unknown job `{}`{elsewhere}{choices}",
-        draft.label, wanted.name
+        "{} in workflow `{workflow}` requires unknown job `{}`{elsewhere}{choices}",
+        draft.said(),
+        wanted.name
     ))
 }
 
@@ -216,7 +267,12 @@ fn predecessors<'e>(drafts: &'e [Draft], edges: &'e Edges, index: usize) -> impl
 }
 
 /// An order in which every job comes after what it requires; a cycle is an error.
-fn sort(workflow: &str, drafts: &[Draft], names: &[String], edges: &Edges) -> Result<Vec<usize>, Mistake> {
+fn sort(
+    workflow: &str,
+    drafts: &[Draft],
+    names: &[String],
+    edges: &Edges,
+) -> Result<Vec<usize>, (Pos, String)> {
     let mut waiting: Vec<usize> =
         (0..drafts.len()).map(|index| predecessors(drafts, edges, index).count()).collect();
     let mut dependants: Vec<Vec<usize>> = vec![Vec::new(); drafts.len()];
@@ -251,8 +307,15 @@ fn sort(workflow: &str, drafts: &[Draft], names: &[String], edges: &Edges) -> Re
         }
         path.push(target);
     }
-    let chain: Vec<_> = path.iter().take(20).map(|index| format!("`{}`", names[*index])).collect();
     let pos = drafts[path[0]].pos;
+    // A cycle through a job group is one of the group: how that is put together is nobody's business.
+    if path.iter().any(|index| drafts[*index].space == HIDDEN) {
+        path.retain(|index| drafts[*index].space == 0);
+        if path.first() != path.last() {
+            path.extend(path.first().copied());
+        }
+    }
+    let chain: Vec<_> = path.iter().take(20).map(|index| format!("`{}`", names[*index])).collect();
     Err((pos, format!("workflow `{workflow}` has a cycle of requirements: {}", chain.join(" requires "))))
 }
 

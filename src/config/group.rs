@@ -3,12 +3,12 @@
 //! A group becomes a beginning (nothing, or taking a lock), its members, and an end that stands for the
 //! group in `requires`; with a serial group also a job that gives the lock back whatever happened.
 
-use super::JobKind;
 use super::compiler::{Compiler, present};
 use super::entry::{Drafts, EntryNode, Place, any_status};
 use super::graph::{Draft, HIDDEN};
 use super::scope::Scope;
 use super::value::{Entry, Map, Node, Pos};
+use super::{JobKind, cost};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -50,6 +50,9 @@ impl Compiler<'_> {
 
     /// Adds the drafts of a group that a workflow invokes.
     pub(crate) fn group(&mut self, group: &Entry, entry: &EntryNode, drafts: &mut Drafts) {
+        if !self.is_rehearsal() {
+            self.used_groups.insert(group.key.clone());
+        }
         let what = format!("job group `{}` in workflow `{}`", entry.job, drafts.workflow);
         let scope = Scope::pipeline(0, true);
         let options = &entry.options;
@@ -71,6 +74,10 @@ impl Compiler<'_> {
             self.serial_group(&key, node.pos)
         });
         let Some(name) = name else { return };
+        // Three more jobs have the name, and every member begins with it.
+        if !self.spend(entry.pos, 0, 3 * cost::text(&name)) {
+            return;
+        }
         drafts.entries += 1;
         drafts.spaces += 1;
         let number = drafts.entries;

@@ -2,11 +2,11 @@
 
 use super::JobKind;
 use super::compiler::{Compiler, present};
-use super::package::{Definition, Element};
+use super::package::Definition;
 use super::scope::Scope;
 use super::steps::{NullBody, StepList};
 use super::value::{Entry, Map, Node, Pos};
-use super::{limits, suggest};
+use super::{Severity, cost, limits};
 use crate::protocol::{Action, Job, ResourceClass};
 use std::collections::BTreeMap;
 
@@ -46,35 +46,53 @@ impl Compiler<'_> {
     /// Compiles a job as it is invoked.
     pub(crate) fn job(&mut self, definition: &Definition, invocation: &Invocation<'_>) -> Option<JobKind> {
         let (map, parameters) = definition.own()?;
-        self.used.insert((Element::Job, definition.package, definition.name.clone()));
+        self.mark_used(definition);
+        let before = self.errors();
         let Invocation { scope, pos, .. } = *invocation;
         let label = definition.label();
         let callee = (&*label, definition.package);
-        let bindings = self.bind(parameters, &invocation.arguments, scope, callee, pos);
+        let bound = self.bind(parameters, &invocation.arguments, scope, callee, pos);
         // Pre- and post-steps belong to the workflow entry and its scope.
         let mut around = |steps: Option<&Node>| match steps.filter(|steps| !steps.is_null()) {
             Some(steps) => self.steps(steps, scope, NullBody::Accepted),
             None => Some(StepList::default()),
         };
         let (pre, post) = (around(invocation.pre_steps), around(invocation.post_steps));
-        let inner = self.package_scope(definition.package).with_parameters(bindings?);
-        self.within(pos, label.clone(), |compiler| {
-            let kind = match present(map, "type") {
-                Some(node) => {
-                    let node = compiler.substitute(node, &inner)?;
-                    compiler.expect_text(&node, format_args!("`type` of {label}"))?
-                }
-                None => "build".into(),
-            };
-            match &*kind {
-                "build" => {
-                    let keys = Keys { map, scope: &inner, label: &label, pos: definition.pos };
-                    let job = compiler.build(&keys, pre?, post?)?;
-                    Some(JobKind::Build { job: Box::new(job) })
-                }
-                kind => compiler.stepless(kind, map, definition, &inner),
+        let inner = self.package_scope(definition.package).with_parameters(bound.bindings);
+        if self.is_rehearsal() {
+            return Some(JobKind::NoOp);
+        }
+        let (pre, post) = (pre.unwrap_or_default(), post.unwrap_or_default());
+        let kind = self.within(pos, label, |compiler| compiler.job_body(definition, map, &inner, pre, post));
+        // With a mistake in the arguments its inside was looked at for those that are there as well.
+        kind.filter(|_| self.errors() == before)
+    }
+
+    /// A job in the scope of its parameters.
+    pub(crate) fn job_body(
+        &mut self,
+        definition: &Definition,
+        map: &Map,
+        scope: &Scope,
+        pre: StepList,
+        post: StepList,
+    ) -> Option<JobKind> {
+        let label = definition.label();
+        let kind = match present(map, "type") {
+            Some(node) => {
+                let node = self.substitute(node, scope)?;
+                self.expect_text(&node, format_args!("`type` of {label}"))?
             }
-        })
+            None => "build".into(),
+        };
+        match &*kind {
+            "build" => {
+                let keys = Keys { map, scope, label: &label, pos: definition.pos };
+                let job = self.build(&keys, pre, post)?;
+                Some(JobKind::Build { job: Box::new(job) })
+            }
+            kind => self.stepless(kind, map, definition, scope),
+        }
     }
 
     /// Jobs of the types that run nothing.
@@ -82,7 +100,7 @@ impl Compiler<'_> {
         let label = definition.label();
         if !TYPES.contains(&kind) {
             let pos = map.get("type").map_or(definition.pos, |node| node.pos);
-            let choices = suggest::choices("types", kind, TYPES.iter().copied());
+            let choices = self.choices(Severity::Error, pos, "types", kind, TYPES.iter().copied());
             self.error(pos, format!("{label} has the unknown type `{kind}`{choices}"));
             return None;
         }
@@ -140,24 +158,24 @@ impl Compiler<'_> {
         let steps = self.check_steps(map, scope, label, pos);
         // Every own key replaces that of the executor, which is found first.
         let executor = match present(map, "executor") {
-            Some(node) => {
-                let node = self.substitute(node, scope)?;
-                self.executor(&node, scope)
-            }
+            Some(node) => self.substitute(node, scope).and_then(|node| self.executor(&node, scope)),
             None => None,
         };
         let mut settings = Map::default();
+        let mut complete = true;
         for entry in map.entries.iter().filter(|entry| SETTINGS.contains(&&*entry.key)) {
-            if let Some(value) = self.substitute(&entry.value, scope).filter(|value| !value.is_null()) {
-                settings.entries.push(Entry { value, ..entry.clone() });
+            match self.substitute(&entry.value, scope) {
+                Some(value) if value.is_null() => {}
+                Some(value) => settings.entries.push(Entry { value, ..entry.clone() }),
+                None => complete = false,
             }
         }
         let levels = match &executor {
             Some(executor) => vec![&settings, &*executor.keys],
             None => vec![&settings],
         };
-        // An executor that was not found has been reported; it would also have said where to run.
-        let missing = executor.is_none() && present(map, "executor").is_some();
+        // What has no value has been reported; it might also have said where to run.
+        let missing = !complete || executor.is_none() && present(map, "executor").is_some();
         let resource_class = if missing { None } else { self.resource_class(&levels, label, pos) };
         let shell = levels
             .iter()
@@ -186,10 +204,10 @@ impl Compiler<'_> {
         if let (Some(_), Some(second)) = (remote_docker.next(), remote_docker.next()) {
             self.error(second.pos, format!("{label} has more than one `setup_remote_docker`"));
         }
-        if self.errors() > before {
+        if self.errors() > before || !complete {
             return None;
         }
-        Some(Job {
+        let job = Job {
             resource_class: resource_class?,
             shell,
             working_directory: working_directory.map(|text| text.to_string()),
@@ -197,7 +215,8 @@ impl Compiler<'_> {
             parallelism: parallelism?.and_then(|n| u32::try_from(n).ok()).unwrap_or(1),
             steps: steps.into_iter().map(|placed| placed.step).collect(),
             cache_retention_days: retention,
-        })
+        };
+        self.spend(pos, 0, cost::job(&job)).then_some(job)
     }
 
     fn check_steps(&mut self, map: &Map, scope: &Scope, label: &str, pos: Pos) -> Option<StepList> {
@@ -208,22 +227,29 @@ impl Compiler<'_> {
         self.steps(&node, scope, NullBody::Refused)
     }
 
+    /// Whether at most one of the keys says what to run in; reported if not.
+    pub(crate) fn one_environment(&mut self, level: &Map, label: &str) -> bool {
+        let present: Vec<_> =
+            level.entries.iter().filter(|entry| ENVIRONMENTS.contains(&&*entry.key)).collect();
+        let [first, second, ..] = present.as_slice() else { return true };
+        let (a, b) = (&first.key, &second.key);
+        self.error(
+            second.key_pos,
+            format!("{label} has both `{a}` and `{b}`: a job runs in one of docker, machine, macos"),
+        );
+        false
+    }
+
     /// The class whose runners may take the job. Everything that is not a machine of one's own is
     /// refused by name.
     fn resource_class(&mut self, levels: &[&Map], label: &str, pos: Pos) -> Option<String> {
         let mut found = None;
         for level in levels {
-            let present: Vec<_> =
-                level.entries.iter().filter(|entry| ENVIRONMENTS.contains(&&*entry.key)).collect();
-            if let [first, second, ..] = present.as_slice() {
-                let (a, b) = (&first.key, &second.key);
-                self.error(
-                    second.key_pos,
-                    format!("{label} has both `{a}` and `{b}`: a job runs in one of docker, machine, macos"),
-                );
+            if !self.one_environment(level, label) {
                 return None;
             }
-            found = found.or(present.first().copied());
+            let mut present = level.entries.iter().filter(|entry| ENVIRONMENTS.contains(&&*entry.key));
+            found = found.or(present.next());
         }
         let Some(environment) = found else {
             self.error(pos, format!("{label} has no executor: it needs one of executor, docker, machine, macos (on a runner of your own, `machine: true` and `resource_class: namespace/name`)"));

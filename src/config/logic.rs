@@ -4,7 +4,7 @@ use super::compiler::Compiler;
 use super::expression::{Pattern, parse};
 use super::scope::{At, Scope};
 use super::value::{Data, Kind, Node, shorten};
-use super::{limits, suggest};
+use super::{Severity, cost, limits};
 
 /// Where a condition stands; it decides what a plain string means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,17 +25,18 @@ impl Compiler<'_> {
                 (Ok(expression), place) => {
                     let mut names = Vec::new();
                     expression.names(&mut names);
-                    let foreign = names.iter().find(|name| !name.starts_with("pipeline."));
+                    let foreign = names.iter().find(|name| !name.text.starts_with("pipeline."));
                     if let (Some(name), Place::Workflow) = (foreign, place) {
                         let message = format!(
-                            "`{name}` cannot be used here: conditions of workflows and filters only know `pipeline.` names (for a condition that is always true, write `true` without quotes)"
+                            "`{}` cannot be used here: conditions of workflows and filters only know `pipeline.` names (for a condition that is always true, write `true` without quotes)",
+                            name.text
                         );
-                        self.error(node.pos, message);
+                        let pos = self.place_in(node.pos, scalar, name.offset);
+                        self.error(pos, message);
                         return None;
                     }
-                    let source = scalar.text.trim();
                     return self
-                        .evaluate(&expression, source, At::Exactly(node.pos), scope)
+                        .evaluate(&expression, &scalar.text, At { pos: node.pos, scalar, offset: 0 }, scope)
                         .map(|value| value.is_truthy());
                 }
                 (Err(error), Place::Workflow) => {
@@ -85,7 +86,8 @@ impl Compiler<'_> {
                     "matches" => self.matches(&entry.value, scope),
                     other => {
                         let known = ["and", "or", "not", "equal", "matches"];
-                        let choices = suggest::choices("statements", other, known);
+                        let choices =
+                            self.choices(Severity::Error, entry.key_pos, "statements", other, known);
                         self.error(entry.key_pos, format!("unknown logic statement `{other}`{choices}"));
                         None
                     }
@@ -112,6 +114,9 @@ impl Compiler<'_> {
 
     fn combination(&mut self, word: &str, node: &Node, scope: &Scope, depth: usize) -> Option<bool> {
         let arguments = self.arguments(word, node)?;
+        if !self.spend(node.pos, 0, cost::VALUE * arguments.len()) {
+            return None;
+        }
         let values: Vec<_> =
             arguments.iter().map(|argument| self.statement(argument, scope, depth + 1)).collect();
         let values: Vec<bool> = values.into_iter().collect::<Option<_>>()?;
@@ -122,6 +127,10 @@ impl Compiler<'_> {
         let arguments = self.arguments("equal", node)?;
         let values: Vec<_> = arguments.iter().map(|argument| self.substitute(argument, scope)).collect();
         let values: Vec<Node> = values.into_iter().collect::<Option<_>>()?;
+        let compared: usize = values.iter().map(|value| cost::values(&value.data)).sum();
+        if !self.spend(node.pos, 0, cost::VALUE * compared) {
+            return None;
+        }
         Some(values.iter().all(|value| value.data.equals(&values[0].data)))
     }
 

@@ -1,9 +1,9 @@
 //! `matrix` of a workflow entry: every combination of values, less the excluded ones.
 
 use super::compiler::{Compiler, present};
-use super::limits;
 use super::scope::{Bindings, Scope};
 use super::value::{Data, Entry, Node, Pos};
+use super::{cost, limits};
 use std::rc::Rc;
 
 /// A matrix with its values.
@@ -21,7 +21,7 @@ pub(crate) struct Member {
 impl Member {
     /// The values as `matrix.` names.
     pub(crate) fn bindings(&self) -> Bindings {
-        self.values.iter().map(|entry| (entry.key.clone(), entry.value.data.clone())).collect()
+        self.values.iter().map(|entry| (entry.key.clone(), Some(entry.value.data.clone()))).collect()
     }
 
     /// The end of a member's name: `-value1-value2`.
@@ -115,7 +115,8 @@ impl Compiler<'_> {
             for entry in &map.entries {
                 let Some(axis) = axes.iter().position(|(axis, _)| axis.key == entry.key) else {
                     let names: Vec<&str> = axes.iter().map(|(axis, _)| &*axis.key).collect();
-                    let choices = super::suggest::choices("parameters", &entry.key, names);
+                    let choices =
+                        self.choices(super::Severity::Error, entry.key_pos, "parameters", &entry.key, names);
                     self.error(
                         entry.key_pos,
                         format!("`exclude` of {what} names the unknown parameter `{}`{choices}", entry.key),
@@ -143,9 +144,11 @@ impl Compiler<'_> {
             return Some(members);
         }
         let mut at = vec![0; axes.len()];
+        let compared: usize = excluded.iter().flatten().map(|(_, node)| cost::values(&node.data) - 1).sum();
+        let bytes = cost::VALUE * (4 * axes.len() + compared);
         loop {
             // Exclusions may leave few of very many combinations; looking at them has its price.
-            if !self.spend(pos, 1 + excluded.len(), 0) {
+            if !self.spend(pos, 1 + excluded.len(), bytes) {
                 return None;
             }
             let value = |axis: usize| &axes[axis].1[at[axis]];

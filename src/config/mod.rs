@@ -12,6 +12,7 @@ mod diagnostic;
 
 mod compiled;
 mod compiler;
+mod cost;
 mod document;
 mod limits;
 mod suggest;
@@ -62,6 +63,7 @@ pub use given::{DeclaredType, check_parameters, declared_types};
 pub use orb::{OrbReference, OrbVersion};
 pub use orb_folder::OrbFolder;
 pub use orb_sites::OrbSites;
+pub use pipeline::stand_ins;
 pub use restriction::{check_rule, rule_holds};
 
 use serde_json::Value;
@@ -78,6 +80,9 @@ pub struct Input<'a> {
     /// Pipeline values by full name (`pipeline.git.branch`); names that do not apply are absent. With
     /// neither a branch nor a tag, lists of branches and tags in `filters` keep every job.
     pub values: &'a BTreeMap<String, Value>,
+    /// What stands for values that `values` has not, where no pipeline is there to have them (see
+    /// [`stand_ins`]). Filters do not see them.
+    pub stand_ins: &'a BTreeMap<String, Value>,
     /// Where registry orbs come from.
     pub orbs: &'a dyn OrbSource,
     /// Resource class for `machine: true` jobs that name none; `None` makes them an error. Used by
@@ -90,6 +95,12 @@ pub trait OrbSource {
     /// Resolves `namespace/orb@version` to the exact reference and the text of the orb. The error is a
     /// sentence for people.
     fn resolve(&self, reference: &str) -> Result<(String, String), String>;
+
+    /// Where the text of an orb that was resolved is, for messages about it; nothing where that would not
+    /// help anybody to find it.
+    fn place(&self, _exact: &str) -> Option<String> {
+        None
+    }
 
     /// Gets the text of an orb given by URL; only a source that has a list of allowed URLs overrides it.
     fn fetch(&self, url: &str) -> Result<String, String> {

@@ -142,7 +142,11 @@ impl Compiler<'_> {
         let Some(map) = self.expect_map(node, "`orbs`").cloned() else { return orbs };
         for entry in &map.entries {
             if entry.key.contains('/') || entry.key.is_empty() {
-                self.error(entry.key_pos, format!("`{}` is not a name for an orb: it has a `/`", entry.key));
+                let message = match &*entry.key {
+                    "" => "the name of an orb is empty".to_owned(),
+                    name => format!("`{name}` is not a name for an orb: it has a `/`"),
+                };
+                self.error(entry.key_pos, message);
                 continue;
             }
             if let Some(index) = self.orb(entry, package, imported, depth) {
@@ -187,14 +191,17 @@ impl Compiler<'_> {
         }
         let index = self.reserve_package();
         imported.insert(exact.clone(), index);
-        let root = self.load(&exact, &text)?;
-        let map = self.expect_map(&root, format_args!("orb `{exact}`"))?.clone();
-        self.check_orb(&map, &exact);
+        let file = self.input.orbs.place(&exact).unwrap_or_else(|| exact.clone());
         self.importing.push(exact.clone());
-        self.within(pos, format!("orb `{exact}`"), |compiler| {
+        let filled = self.within(pos, format!("orb `{exact}`"), |compiler| {
+            let root = compiler.load(&file, &text)?;
+            let map = compiler.expect_map(&root, format_args!("orb `{exact}`"))?.clone();
+            compiler.check_orb(&map, &exact);
             compiler.fill_package(index, &map, imported, depth + 1);
+            Some(())
         });
         self.importing.pop();
+        filled?;
         Some(index)
     }
 

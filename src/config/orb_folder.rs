@@ -19,6 +19,10 @@ impl OrbFolder {
         Self { folder: folder.into() }
     }
 
+    fn path(&self, reference: &OrbReference, version: &OrbVersion) -> PathBuf {
+        self.folder.join(&reference.namespace).join(format!("{}@{version}.yml", reference.name))
+    }
+
     /// Versions of an orb that are there: released ones as numbers, and labels of dev versions.
     fn versions(&self, reference: &OrbReference) -> Result<Vec<OrbVersion>, String> {
         let folder = self.folder.join(&reference.namespace);
@@ -71,10 +75,15 @@ impl OrbSource for OrbFolder {
             return Err(format!("unknown orb '{text}': {known}"));
         };
         let exact = format!("{}/{}@{version}", reference.namespace, reference.name);
-        let path = self.folder.join(&reference.namespace).join(format!("{}@{version}.yml", reference.name));
+        let path = self.path(&reference, &version);
         let text =
             read(&path).map_err(|error| format!("failed to read the orb `{}`: {error}", path.display()))?;
         Ok((exact, text))
+    }
+
+    fn place(&self, exact: &str) -> Option<String> {
+        let reference = OrbReference::parse(exact).ok()?;
+        Some(self.path(&reference, &reference.version).display().to_string())
     }
 }
 

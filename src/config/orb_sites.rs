@@ -70,6 +70,10 @@ impl OrbSource for OrbSites {
         }
     }
 
+    fn place(&self, exact: &str) -> Option<String> {
+        self.folder.as_ref().and_then(|folder| folder.place(exact))
+    }
+
     fn fetch(&self, url: &str) -> Result<String, String> {
         if self.allowed.is_empty() {
             return NoOrbs.fetch(url);

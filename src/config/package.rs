@@ -1,8 +1,8 @@
 //! A namespace of elements: the config itself, or an orb. Reads definitions; finds them by name.
 
+use super::Severity;
 use super::compiler::{Compiler, present};
 use super::parameters::{Declarations, Owner};
-use super::suggest;
 use super::value::{Entry, Map, Node, Pos};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -205,7 +205,7 @@ impl Compiler<'_> {
     }
 
     /// The message for an element that was not found.
-    pub(crate) fn not_found(&self, element: Element, reference: &str, package: usize) -> String {
+    pub(crate) fn not_found(&self, element: Element, reference: &str, package: usize, pos: Pos) -> String {
         let word = element.word();
         let Some(known) = self.packages.get(package) else { return format!("unknown {word} `{reference}`") };
         if known.table(element).contains_key(reference) {
@@ -215,7 +215,7 @@ impl Compiler<'_> {
         let builtin: &[&str] = if element == Element::Command { super::builtin::STEPS } else { &[] };
         let own = own.chain(builtin.iter().copied());
         let Some((alias, name)) = reference.split_once('/') else {
-            let choices = suggest::choices(&format!("{word}s"), reference, own);
+            let choices = self.choices(Severity::Error, pos, &format!("{word}s"), reference, own);
             return match element {
                 Element::Command => {
                     format!("Cannot find a definition for command named {reference}{choices}")
@@ -225,12 +225,13 @@ impl Compiler<'_> {
         };
         match known.orbs.get(alias).and_then(|orb| self.packages.get(*orb)) {
             None => {
-                let choices = suggest::choices("orbs", alias, known.orbs.keys().map(|name| &**name));
+                let choices =
+                    self.choices(Severity::Error, pos, "orbs", alias, known.orbs.keys().map(|name| &**name));
                 format!("unknown orb '{alias}' in the {word} `{reference}`{choices}")
             }
             Some(orb) => {
                 let names = orb.table(element).keys().map(|name| &**name);
-                let choices = suggest::choices(&format!("{word}s"), name, names);
+                let choices = self.choices(Severity::Error, pos, &format!("{word}s"), name, names);
                 format!("Cannot find {word} {name} in orb {alias}{choices}")
             }
         }

@@ -4,8 +4,8 @@ use super::compiler::Compiler;
 use super::scope::{Bindings, Scope};
 use super::steps::NullBody;
 use super::value::{Data, Entry, Kind, Node, Pos, Style};
-use super::{limits, pipeline, suggest};
-use std::collections::HashMap;
+use super::{Severity, cost, limits, pipeline};
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 /// The parameters of one element, or of the pipeline, in the order of the text.
@@ -13,6 +13,8 @@ use std::rc::Rc;
 pub(crate) struct Declarations {
     pub(crate) list: Vec<Declaration>,
     by_name: HashMap<Rc<str>, usize>,
+    /// Declared, but with a mistake: nothing is said about their uses.
+    broken: BTreeSet<Rc<str>>,
 }
 
 #[derive(Debug)]
@@ -64,8 +66,32 @@ impl Declarations {
         self.by_name.get(name).map(|index| &self.list[*index])
     }
 
+    /// Whether a name is declared, be it with a mistake.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.by_name.contains_key(name) || self.broken.contains(name)
+    }
+
+    /// Every name that is declared.
+    pub(crate) fn all_names(&self) -> impl Iterator<Item = &Rc<str>> {
+        self.list.iter().map(|declaration| &declaration.name).chain(&self.broken)
+    }
+
     fn names(&self) -> impl Iterator<Item = &str> {
         self.list.iter().map(|declaration| &*declaration.name)
+    }
+}
+
+/// Arguments bound to parameters.
+pub(crate) struct Bound {
+    pub(crate) bindings: Bindings,
+    /// Every parameter has its value.
+    pub(crate) complete: bool,
+}
+
+impl Bound {
+    fn insert(&mut self, declaration: &Declaration, data: Option<Data>) {
+        self.complete &= data.is_some();
+        self.bindings.insert(declaration.name.clone(), data);
     }
 }
 
@@ -139,6 +165,14 @@ pub(crate) fn is_variable_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
+/// Pipeline parameters are named in expressions only, which know dots as well.
+fn is_pipeline_parameter_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && !name.contains("..")
+        && !name.ends_with('.')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+}
+
 fn is_parameter_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
@@ -156,9 +190,14 @@ impl Compiler<'_> {
             self.error(node.pos, format!("`parameters` of {what} is empty"));
         }
         for entry in &map.entries {
-            if let Some(declaration) = self.declaration(entry, owner, what) {
-                declarations.by_name.insert(declaration.name.clone(), declarations.list.len());
-                declarations.list.push(declaration);
+            match self.declaration(entry, owner, what) {
+                Some(declaration) => {
+                    declarations.by_name.insert(declaration.name.clone(), declarations.list.len());
+                    declarations.list.push(declaration);
+                }
+                None => {
+                    declarations.broken.insert(entry.key.clone());
+                }
             }
         }
         declarations
@@ -167,12 +206,16 @@ impl Compiler<'_> {
     fn declaration(&mut self, entry: &Entry, owner: Owner, what: &str) -> Option<Declaration> {
         let name = &entry.key;
         let label = format!("parameter `{name}` of {what}");
-        if !is_parameter_name(name) {
+        let fits = match owner {
+            Owner::Pipeline => is_pipeline_parameter_name(name),
+            _ => is_parameter_name(name),
+        };
+        if !fits {
             let message = "starts with a letter and has only letters, digits, `_` and `-`";
             if owner == Owner::Pipeline && !name.is_empty() && !name.contains(char::is_whitespace) {
                 self.warn(
                     entry.key_pos,
-                    format!("`{name}` cannot be used in expressions: a parameter name {message}"),
+                    format!("`{name}` cannot be used in expressions: there a parameter name {message}, and single dots between them"),
                 );
             } else {
                 self.error(entry.key_pos, format!("`{name}` is not a parameter name: it {message}"));
@@ -189,6 +232,7 @@ impl Compiler<'_> {
         let default = map.get("default").cloned();
         if owner == Owner::Pipeline && default.is_none() {
             self.error(entry.key_pos, format!("{label} has no `default`: pipeline parameters need one"));
+            return None;
         }
         let checkable = !matches!(kind, ParameterType::Steps | ParameterType::Executor);
         if let Some(default) = default.as_ref().filter(|default| checkable && !default.data.tagged()) {
@@ -221,7 +265,7 @@ impl Compiler<'_> {
         };
         let name = self.expect_text(node, format_args!("the type of {label}"))?;
         if !allowed.contains(&&*name) {
-            let choices = suggest::choices("types", &name, allowed.iter().copied());
+            let choices = self.choices(Severity::Error, node.pos, "types", &name, allowed.iter().copied());
             self.error(node.pos, format!("{label} cannot have the type `{name}`{choices}"));
             return None;
         }
@@ -253,7 +297,8 @@ impl Compiler<'_> {
         })
     }
 
-    /// Binds arguments, written in `scope`, to the parameters of `callee` in the package `package`.
+    /// Binds arguments, written in `scope`, to the parameters of `callee` in the package `package`. With
+    /// mistakes there are bindings too, so that the inside of the callee can be looked at as well.
     pub(crate) fn bind(
         &mut self,
         declarations: &Declarations,
@@ -261,45 +306,49 @@ impl Compiler<'_> {
         scope: &Scope,
         (callee, package): (&str, usize),
         pos: Pos,
-    ) -> Option<Bindings> {
-        let mut bindings = Bindings::new();
-        let mut complete = true;
+    ) -> Bound {
+        let mut bound = Bound { bindings: Bindings::new(), complete: declarations.broken.is_empty() };
+        if !self.spend(pos, 0, cost::VALUE * (declarations.list.len() + arguments.len())) {
+            return Bound { complete: false, ..bound };
+        }
+        for name in &declarations.broken {
+            bound.bindings.insert(name.clone(), None);
+        }
         for entry in arguments {
             let Some(declaration) = declarations.get(&entry.key) else {
-                let choices = suggest::choices("parameters", &entry.key, declarations.names());
-                self.error(
-                    entry.key_pos,
-                    format!("Unexpected argument(s): `{}` for {callee}{choices}", entry.key),
-                );
-                complete = false;
+                if !declarations.has(&entry.key) {
+                    let known = declarations.names();
+                    let choices =
+                        self.choices(Severity::Error, entry.key_pos, "parameters", &entry.key, known);
+                    self.error(
+                        entry.key_pos,
+                        format!("Unexpected argument(s): `{}` for {callee}{choices}", entry.key),
+                    );
+                }
+                bound.complete = false;
                 continue;
             };
-            match self.argument(declaration, &entry.value, scope, package, callee) {
-                Some(data) => {
-                    bindings.insert(declaration.name.clone(), data);
-                }
-                None => complete = false,
-            }
+            let data = self.argument(declaration, &entry.value, scope, package, callee);
+            bound.insert(declaration, data);
         }
         for declaration in &declarations.list {
-            if arguments.iter().any(|entry| entry.key == declaration.name) {
+            if bound.bindings.contains_key(&declaration.name) {
                 continue;
             }
-            let Some(default) = &declaration.default else {
-                let (name, kind) = (&declaration.name, declaration.kind.name());
-                self.error(pos, format!("Missing required argument: `{name}` ({kind}) for {callee}"));
-                complete = false;
-                continue;
-            };
-            let scope = self.package_scope(package);
-            match self.argument(declaration, default, &scope, package, callee) {
-                Some(data) => {
-                    bindings.insert(declaration.name.clone(), data);
+            let data = match &declaration.default {
+                Some(default) => {
+                    let scope = self.package_scope(package);
+                    self.argument(declaration, default, &scope, package, callee)
                 }
-                None => complete = false,
-            }
+                None => {
+                    let (name, kind) = (&declaration.name, declaration.kind.name());
+                    self.error(pos, format!("Missing required argument: `{name}` ({kind}) for {callee}"));
+                    None
+                }
+            };
+            bound.insert(declaration, data);
         }
-        complete.then_some(bindings)
+        bound
     }
 
     fn argument(
@@ -345,8 +394,9 @@ impl Compiler<'_> {
             self.error(pos, message);
         }
         for name in given.keys() {
-            if declarations.get(name).is_none() {
-                let choices = suggest::choices("pipeline parameters", name, declarations.names());
+            if !declarations.has(name) {
+                let choices =
+                    self.choices(Severity::Error, pos, "pipeline parameters", name, declarations.names());
                 self.error(
                     pos,
                     format!(
@@ -355,46 +405,53 @@ impl Compiler<'_> {
                 );
             }
         }
-        let scope = Scope::pipeline(0, false);
+        for name in &declarations.broken {
+            self.pipeline_parameters.insert(name.clone(), None);
+        }
         for declaration in &declarations.list {
-            let name = &declaration.name;
-            let Some(default) = &declaration.default else { continue };
-            let Some(mut node) = self.substitute(default, &scope) else { continue };
-            let mut source = "the default";
-            if let Some(value) = given.get(&**name) {
-                if name.chars().count() > limits::PARAMETER_NAME_CHARS {
-                    let message = format!(
-                        "the name of a pipeline parameter has at most {} characters",
-                        limits::PARAMETER_NAME_CHARS
-                    );
-                    self.error(declaration.pos, message);
-                }
-                if value.as_str().is_some_and(|text| text.chars().count() > limits::PARAMETER_VALUE_CHARS) {
-                    let message = format!(
-                        "the value given for the pipeline parameter `{name}` has more than {} characters",
-                        limits::PARAMETER_VALUE_CHARS
-                    );
-                    self.error(declaration.pos, message);
-                }
-                if value.is_array() || value.is_object() {
-                    self.error(declaration.pos, format!("the value given for the pipeline parameter `{name}` must be a string, a number or a boolean"));
-                    continue;
-                }
-                source = "the value given";
-                node = Node::new(declaration.pos, pipeline::from_json(value));
+            let value = self.pipeline_parameter(declaration);
+            self.pipeline_parameters.insert(declaration.name.clone(), value);
+        }
+    }
+
+    fn pipeline_parameter(&mut self, declaration: &Declaration) -> Option<Data> {
+        let name = &declaration.name;
+        let scope = Scope::pipeline(0, false);
+        let mut node = self.substitute(declaration.default.as_ref()?, &scope)?;
+        let mut source = "the default";
+        if let Some(value) = self.input.parameters.get(&**name) {
+            if name.chars().count() > limits::PARAMETER_NAME_CHARS {
+                let message = format!(
+                    "the name of a pipeline parameter has at most {} characters",
+                    limits::PARAMETER_NAME_CHARS
+                );
+                self.error(declaration.pos, message);
             }
-            match declaration.kind.check(&node) {
-                // Given as null is no value at all.
-                Ok(_) if node.is_null() => {
-                    self.error(node.pos, format!("{source} for the pipeline parameter `{name}` is null"));
-                }
-                Ok(data) => {
-                    self.pipeline_parameters.insert(name.clone(), data);
-                }
-                Err(expected) => {
-                    let found = node.describe();
-                    self.error(node.pos, format!("Type error for the pipeline parameter `{name}`: {source} must be {expected}, not {found}"));
-                }
+            if value.as_str().is_some_and(|text| text.chars().count() > limits::PARAMETER_VALUE_CHARS) {
+                let message = format!(
+                    "the value given for the pipeline parameter `{name}` has more than {} characters",
+                    limits::PARAMETER_VALUE_CHARS
+                );
+                self.error(declaration.pos, message);
+            }
+            if value.is_array() || value.is_object() {
+                self.error(declaration.pos, format!("the value given for the pipeline parameter `{name}` must be a string, a number or a boolean"));
+                return None;
+            }
+            source = "the value given";
+            node = Node::new(declaration.pos, pipeline::from_json(value));
+        }
+        match declaration.kind.check(&node) {
+            // Given as null is no value at all.
+            Ok(_) if node.is_null() => {
+                self.error(node.pos, format!("{source} for the pipeline parameter `{name}` is null"));
+                None
+            }
+            Ok(data) => Some(data),
+            Err(expected) => {
+                let found = node.describe();
+                self.error(node.pos, format!("Type error for the pipeline parameter `{name}`: {source} must be {expected}, not {found}"));
+                None
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::value::{Data, Kind, Scalar};
 use serde_json::Value as Json;
+use std::collections::BTreeMap;
 
 /// Every documented name. Those that do not apply to a pipeline are undefined.
 const NAMES: &[&str] = &[
@@ -109,6 +110,44 @@ pub(crate) fn from_json(value: &Json) -> Data {
     }
 }
 
+/// Values such as a pipeline would have, for a config that is checked or shown without one: so that an
+/// integer parameter can be given `pipeline.number`. `branch` is used unless `given` has a branch or a
+/// tag; what is given stays out.
+pub fn stand_ins(branch: Option<&str>, given: &BTreeMap<String, Json>) -> BTreeMap<String, Json> {
+    const NIL: &str = "00000000-0000-0000-0000-000000000000";
+    let text = |name: &str| given.get(name).and_then(Json::as_str).filter(|text| !text.is_empty());
+    let branch = text("pipeline.git.branch").or(branch).unwrap_or("main");
+    let mut values: BTreeMap<String, Json> = [
+        ("id", Json::from(NIL)),
+        ("number", 1.into()),
+        ("definition.id", NIL.into()),
+        ("project.type", "github".into()),
+        ("project.slug", "github/example/project".into()),
+        ("project.git_url", "https://github.com/example/project".into()),
+        ("trigger.id", NIL.into()),
+        ("trigger.type", "api".into()),
+        ("trigger_source", "api".into()),
+        ("event.name", "api".into()),
+        ("event.action", "api".into()),
+        ("git.repo_url", "https://github.com/example/project".into()),
+        ("git.repo_owner", "example".into()),
+        ("git.repo_name", "project".into()),
+        ("git.revision", "0".repeat(40).into()),
+        ("git.commit.subject", "".into()),
+        ("git.commit.body", "".into()),
+    ]
+    .into_iter()
+    .map(|(name, value)| (format!("pipeline.{name}"), value))
+    .collect();
+    if text("pipeline.git.tag").is_none() {
+        values.insert("pipeline.git.branch".into(), branch.into());
+        let is_default = matches!(branch, "main" | "master");
+        values.insert("pipeline.git.branch.is_default".into(), is_default.into());
+    }
+    values.retain(|name, _| !given.contains_key(name));
+    values
+}
+
 /// A value in force, for the result of the compilation.
 pub(crate) fn to_json(data: &Data) -> Json {
     match data {
@@ -133,5 +172,20 @@ mod tests {
         assert!(is_known("pipeline.git.branch.is_default"));
         assert!(is_known("pipeline.trigger_parameters.gitlab.type"));
         assert!(!is_known("pipeline.git.brunch"));
+    }
+
+    #[test]
+    fn stand_ins_give_way_to_what_is_given() {
+        let stand_ins = |name: &str, value: &str| {
+            super::stand_ins(Some("topic"), &BTreeMap::from([(name.to_owned(), Json::from(value))]))
+        };
+        let all = super::stand_ins(None, &BTreeMap::new());
+        assert!(all.keys().all(|name| is_known(name)));
+        assert_eq!(all["pipeline.git.branch"], "main");
+        assert_eq!(all["pipeline.git.branch.is_default"], true);
+        assert_eq!(stand_ins("pipeline.number", "7")["pipeline.git.branch"], "topic");
+        assert!(!stand_ins("pipeline.number", "7").contains_key("pipeline.number"));
+        assert_eq!(stand_ins("pipeline.git.branch", "dev")["pipeline.git.branch.is_default"], false);
+        assert!(!stand_ins("pipeline.git.tag", "v1").contains_key("pipeline.git.branch"));
     }
 }

@@ -14,6 +14,7 @@ pub fn compile_text(source: &str) -> Result<Compiled, Diagnostics> {
         file_name: "config.yml",
         parameters: &none,
         values: &none,
+        stand_ins: &none,
         orbs: &NoOrbs,
         default_resource_class: None,
     })
@@ -25,12 +26,12 @@ pub fn evaluate_text(source: &str) -> bool {
     // Only that it answers matters.
     let _ = template::parse(source);
     let Ok(expression) = parse(source) else { return false };
-    let result = expression.evaluate::<()>(&mut |name| match name.len() % 5 {
+    let result = expression.evaluate::<()>(&mut |name| match name.text.len() % 5 {
         0 => Ok(Value::Undefined),
         1 => Ok(Value::Boolean(true)),
-        2 => Ok(Value::Integer(name.len() as i64)),
-        3 => Ok(Value::String(name.clone())),
+        2 => Ok(Value::Integer(name.text.len() as i64)),
+        3 => Ok(Value::String(name.text.clone())),
         _ => Err(()),
     });
-    matches!(result, Ok(_) | Err(EvaluationError::Name(()) | EvaluationError::Type(_)))
+    matches!(result, Ok(_) | Err(EvaluationError::Name(()) | EvaluationError::Type(..)))
 }

@@ -67,6 +67,8 @@ impl<'w> Keys<'w> {
         let mut jobs: Vec<(String, &JobKind)> = Vec::new();
         // Keys by folded name: two jobs whose names differ only in case cannot stand in one config.
         let mut taken: HashMap<String, Vec<usize>> = HashMap::new();
+        // The last number given to a name, so that many of one name do not try all before theirs.
+        let mut numbers: HashMap<&str, usize> = HashMap::new();
         let mut of = Vec::new();
         for workflow in workflows {
             let mut keys = Vec::new();
@@ -82,9 +84,9 @@ impl<'w> Keys<'w> {
                     continue;
                 }
                 let mut key = job.name.clone();
-                let mut number = 1;
+                let number = numbers.entry(&job.name).or_insert(1);
                 while jobs_has(&taken, &jobs, &key) {
-                    number += 1;
+                    *number += 1;
                     key = format!("{}-{number}", job.name);
                 }
                 let index = jobs.len();

@@ -3,10 +3,9 @@
 //! The language is that of conditions. What does not apply to a pipeline is undefined, and a rule whose
 //! value is undefined does not hold, so a rule never opens a context by accident.
 
-use super::expression::{EvaluationError, Value, parse};
+use super::expression::{EvaluationError, Name, Value, parse};
 use super::pipeline;
 use serde_json::Value as Json;
-use std::rc::Rc;
 
 /// Whether the job is a rerun with SSH.
 const SSH: &str = "job.ssh.enabled";
@@ -18,10 +17,11 @@ pub fn check_rule(source: &str) -> Result<(), String> {
     let expression = parse(source).map_err(|error| error.message)?;
     let mut names = Vec::new();
     expression.names(&mut names);
-    match names.into_iter().find(|name| !is_known(name)) {
+    match names.into_iter().find(|name| !is_known(&name.text)) {
         None => Ok(()),
         Some(name) => Err(format!(
-            "`{name}` cannot be used here: rules know the `pipeline.` values, `pipeline.parameters.` and `{SSH}`"
+            "`{}` cannot be used here: rules know the `pipeline.` values, `pipeline.parameters.` and `{SSH}`",
+            name.text
         )),
     }
 }
@@ -30,12 +30,12 @@ pub fn check_rule(source: &str) -> Result<(), String> {
 pub fn rule_holds(source: &str, values: &dyn Fn(&str) -> Option<Json>) -> Result<bool, String> {
     check_rule(source)?;
     let expression = parse(source).map_err(|error| error.message)?;
-    let mut look_up = |name: &Rc<str>| -> Result<Value, String> {
-        Ok(values(name).map_or(Value::Undefined, |value| Value::of(&pipeline::from_json(&value))))
+    let mut look_up = |name: &Name| -> Result<Value, String> {
+        Ok(values(&name.text).map_or(Value::Undefined, |value| Value::of(&pipeline::from_json(&value))))
     };
     match expression.evaluate(&mut look_up) {
         Ok(value) => Ok(value.is_truthy()),
-        Err(EvaluationError::Name(message) | EvaluationError::Type(message)) => Err(message),
+        Err(EvaluationError::Name(message) | EvaluationError::Type(_, message)) => Err(message),
     }
 }
 

@@ -1,15 +1,17 @@
 //! What the names in tags stand for, and the substitution of tags by values.
 
+use super::Severity::{Error, Warning};
 use super::compiler::Compiler;
-use super::expression::{EvaluationError, Expression, Value};
+use super::expression::{EvaluationError, Expression, Name, Value};
 use super::template::{Part, Tag};
 use super::value::{Data, Entry, Map, Node, Pos, Scalar, Seq};
-use super::{pipeline, suggest};
+use super::{cost, pipeline};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// Arguments by parameter name.
-pub(crate) type Bindings = BTreeMap<Rc<str>, Data>;
+/// Arguments by parameter name. What had a mistake, in the declaration or in the value, is `None`: it
+/// was reported, and whatever uses it has no value and nothing to add.
+pub(crate) type Bindings = BTreeMap<Rc<str>, Option<Data>>;
 
 /// Which names can be seen at a place of the config.
 #[derive(Clone)]
@@ -24,20 +26,28 @@ pub(crate) struct Scope {
     pub(crate) pipeline_parameters: bool,
 }
 
-/// Where an expression stands. The exact place inside of a text is worked out only for a message.
+/// Where an expression stands: at a byte of a scalar that is at the place. The exact place is worked
+/// out only for a message.
 #[derive(Clone, Copy)]
-pub(crate) enum At<'s> {
-    Exactly(Pos),
-    /// At a byte of a scalar that is at the place.
-    Within(Pos, &'s Scalar, usize),
+pub(crate) struct At<'s> {
+    pub(crate) pos: Pos,
+    pub(crate) scalar: &'s Scalar,
+    pub(crate) offset: usize,
 }
 
 /// Why a name has no value.
 enum Missing {
     /// Not declared; the rest of the message.
-    Undeclared(String),
+    Undeclared(Rc<str>),
     /// Declared, but not visible here.
     Hidden(String),
+    /// Its declaration or its value has a mistake, which was reported.
+    Broken,
+}
+
+/// The value of a name, unless it is a broken one.
+fn bound(data: &Option<Data>) -> Result<Value, Missing> {
+    data.as_ref().map(Value::of).ok_or(Missing::Broken)
 }
 
 impl Scope {
@@ -58,14 +68,12 @@ impl Compiler<'_> {
         Scope::pipeline(package, package == 0)
     }
 
-    fn place(&self, at: At<'_>) -> Pos {
-        match at {
-            At::Exactly(pos) => pos,
-            At::Within(pos, scalar, offset) => self.place_in(pos, scalar, offset),
-        }
+    fn place(&self, at: At<'_>, offset: usize) -> Pos {
+        self.place_in(at.pos, at.scalar, at.offset + offset)
     }
 
-    fn look_up(&mut self, name: &str, at: At<'_>, scope: &Scope) -> Result<Value, Missing> {
+    fn look_up(&mut self, name: &Name, at: At<'_>, scope: &Scope) -> Result<Value, Missing> {
+        let (offset, name) = (name.offset, &*name.text);
         if let Some(name) = name.strip_prefix("parameters.") {
             let Some(bindings) = &scope.parameters else {
                 return Err(Missing::Undeclared(
@@ -74,10 +82,10 @@ impl Compiler<'_> {
                 ));
             };
             return match bindings.get(name) {
-                Some(data) => Ok(Value::of(data)),
+                Some(data) => bound(data),
                 None => {
                     let known = bindings.keys().map(|key| &**key);
-                    Err(Missing::Undeclared(suggest::choices("parameters", name, known)))
+                    Err(Missing::Undeclared(self.choices(Error, at.pos, "parameters", name, known)))
                 }
             };
         }
@@ -90,20 +98,25 @@ impl Compiler<'_> {
                 )));
             }
             return match self.pipeline_parameters.get(name) {
-                Some(data) => Ok(Value::of(data)),
+                Some(data) => bound(data),
                 None => {
                     let known = self.pipeline_parameters.keys().map(|key| &**key);
-                    Err(Missing::Undeclared(suggest::choices("pipeline parameters", name, known)))
+                    Err(Missing::Undeclared(self.choices(Error, at.pos, "pipeline parameters", name, known)))
                 }
             };
         }
         if name.starts_with("pipeline.") {
-            if let Some(value) = self.input.values.get(name) {
+            let values = [self.input.values, self.input.stand_ins];
+            if let Some(value) = values.into_iter().find_map(|values| values.get(name)) {
                 return Ok(Value::of(&pipeline::from_json(value)));
             }
-            if !pipeline::is_known(name) {
-                let hint = suggest::choices("pipeline values", name, pipeline::names());
-                let pos = self.place(at);
+            // Said once for each tag, which many steps may come from.
+            if !pipeline::is_known(name)
+                && !self.is_full(Warning)
+                && self.unknown_values.insert((at.pos, at.offset + offset))
+            {
+                let hint = self.choices(Warning, at.pos, "pipeline values", name, pipeline::names());
+                let pos = self.place(at, offset);
                 self.warn(pos, format!("`{name}` is no pipeline value and is left empty{hint}"));
             }
             return Ok(Value::Undefined);
@@ -115,10 +128,10 @@ impl Compiler<'_> {
                 )));
             };
             return match bindings.get(name) {
-                Some(data) => Ok(Value::of(data)),
+                Some(data) => bound(data),
                 None => {
                     let known = bindings.keys().map(|key| &**key);
-                    Err(Missing::Undeclared(suggest::choices("matrix parameters", name, known)))
+                    Err(Missing::Undeclared(self.choices(Error, at.pos, "matrix parameters", name, known)))
                 }
             };
         }
@@ -135,34 +148,44 @@ impl Compiler<'_> {
     ) -> Option<Value> {
         let result = expression
             .evaluate(&mut |name| self.look_up(name, at, scope).map_err(|missing| (name.clone(), missing)));
-        let message = match result {
+        let (offset, message) = match result {
             // A name that does not apply stays empty; anything computed from it is false in the end.
             Ok(Value::Undefined) if !matches!(expression, Expression::Name(_)) => {
                 return Some(Value::Boolean(false));
             }
             Ok(value) => return Some(value),
-            Err(EvaluationError::Type(message)) => format!("{message} in `{source}`"),
-            Err(EvaluationError::Name((_, Missing::Hidden(message)))) => message,
-            Err(EvaluationError::Name((name, Missing::Undeclared(hint)))) => match expression {
-                Expression::Name(_) if name.contains("parameters.") => {
-                    format!("Arguments referenced without declared parameters: {name}{hint}")
-                }
-                _ => {
-                    let at = source.find(&*name).unwrap_or(0);
-                    let caret = " ".repeat(source[..at].chars().count());
-                    format!(
-                        "Referred to a variable \"{name}\" that does not exist{hint}:\n{source}\n{caret}^"
-                    )
-                }
-            },
+            Err(EvaluationError::Name((_, Missing::Broken))) => return None,
+            Err(EvaluationError::Type(offset, message)) => {
+                (offset, format!("{message} in `{}`", source.trim()))
+            }
+            Err(EvaluationError::Name((name, Missing::Hidden(message)))) => (name.offset, message),
+            Err(EvaluationError::Name((name, Missing::Undeclared(hint)))) => {
+                let Name { text, offset } = name;
+                let message = match expression {
+                    Expression::Name(_) if text.contains("parameters.") => {
+                        format!("Arguments referenced without declared parameters: {text}{hint}")
+                    }
+                    _ => {
+                        let (before, after) = source.split_at(offset.min(source.len()));
+                        let before = before.rsplit('\n').next().unwrap_or_default();
+                        let line = format!("{before}{}", after.lines().next().unwrap_or_default());
+                        let indent = before.chars().count() - (line.len() - line.trim_start().len());
+                        let (line, caret) = (line.trim(), " ".repeat(indent));
+                        format!(
+                            "Referred to a variable \"{text}\" that does not exist{hint}:\n{line}\n{caret}^"
+                        )
+                    }
+                };
+                (offset, message)
+            }
         };
-        let pos = self.place(at);
+        let pos = self.place(at, offset);
         self.error(pos, message);
         None
     }
 
     fn tag(&mut self, tag: &Tag, pos: Pos, scalar: &Scalar, scope: &Scope) -> Option<Value> {
-        self.evaluate(&tag.expression, &tag.source, At::Within(pos, scalar, tag.offset), scope)
+        self.evaluate(&tag.expression, &tag.source, At { pos, scalar, offset: tag.offset }, scope)
     }
 
     /// The value of a scalar: that of its tag when that is all there is, else text.
@@ -223,6 +246,14 @@ impl Compiler<'_> {
     pub(crate) fn substitute(&mut self, node: &Node, scope: &Scope) -> Option<Node> {
         if !self.tags || !node.data.tagged() {
             return Some(node.clone());
+        }
+        let copied = match &node.data {
+            Data::Seq(seq) => seq.items.len(),
+            Data::Map(map) => map.entries.len(),
+            Data::Scalar(_) | Data::Steps(_) | Data::Executor(_) => 0,
+        };
+        if !self.spend(node.pos, 0, cost::VALUE * copied) {
+            return None;
         }
         let data = match &node.data {
             Data::Scalar(scalar) => self.substitute_scalar(node.pos, scalar, scope)?,

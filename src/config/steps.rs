@@ -6,7 +6,7 @@ use super::logic::Place;
 use super::package::{Definition, Element};
 use super::scope::Scope;
 use super::value::{Data, Entry, Node, Pos};
-use super::{builtin, limits};
+use super::{builtin, cost, limits};
 use crate::protocol::Step;
 use std::rc::Rc;
 
@@ -57,7 +57,7 @@ impl Compiler<'_> {
         };
         match &node.data {
             Data::Steps(list) => {
-                let bytes = list.steps.iter().map(|placed| builtin::size(&placed.step)).sum();
+                let bytes = list.steps.iter().map(|placed| cost::step(&placed.step)).sum();
                 if !self.spend(node.pos, list.steps.len(), bytes) {
                     return None;
                 }
@@ -99,6 +99,13 @@ impl Compiler<'_> {
                 let body = Some(&entry.value).filter(|value| !value.is_null());
                 if body.is_none() {
                     let name = &entry.key;
+                    if let Some(takes) = self.takes(name, scope) {
+                        self.error(
+                            entry.key_pos,
+                            format!("step `{name}` has nothing after the colon: it takes {takes}"),
+                        );
+                        return None;
+                    }
                     if null_body == NullBody::Refused {
                         self.error(
                             entry.key_pos,
@@ -163,7 +170,7 @@ impl Compiler<'_> {
         if !shadowed {
             if builtin::is_builtin(name) {
                 let step = self.builtin(name, pos, body, scope)?;
-                if !self.spend(pos, 0, builtin::size(&step)) {
+                if !self.spend(pos, 0, cost::step(&step)) {
                     return None;
                 }
                 out.steps.push(PlacedStep { step, pos });
@@ -181,8 +188,7 @@ impl Compiler<'_> {
                     return self.expand(body, scope, null_body, out);
                 }
                 ("when" | "unless" | "steps", _) => {
-                    let takes =
-                        if name == "steps" { "a parameter of type steps" } else { "`condition` and `steps`" };
+                    let takes = self.takes(name, scope).unwrap_or_default();
                     self.error(pos, format!("`{name}` takes {takes}"));
                     return None;
                 }
@@ -192,11 +198,23 @@ impl Compiler<'_> {
         match self.find(Element::Command, name, scope.package) {
             Some(command) => self.call(&command, pos, body, scope, out),
             None => {
-                let message = self.not_found(Element::Command, name, scope.package);
+                let message = self.not_found(Element::Command, name, scope.package, pos);
                 self.error(pos, message);
                 None
             }
         }
+    }
+
+    /// What the steps that are no commands take; `None` for commands, also those that have such a name.
+    fn takes(&self, name: &str, scope: &Scope) -> Option<&'static str> {
+        let takes = match name {
+            "when" | "unless" => "`condition` and `steps`",
+            "steps" => "a parameter of type steps",
+            _ => return None,
+        };
+        let package = self.packages.get(scope.package);
+        let shadowed = package.is_some_and(|package| package.commands.contains_key(name));
+        (!shadowed && self.tags).then_some(takes)
     }
 
     fn conditional(
@@ -215,7 +233,11 @@ impl Compiler<'_> {
             self.error(body.pos, format!("{what} needs `condition` and `steps`"));
             return None;
         };
-        if self.condition(condition, scope, Place::Step)? == (name == "when") {
+        let holds = self.condition(condition, scope, Place::Step);
+        if self.is_rehearsal() {
+            return self.expand(steps, scope, null_body, out);
+        }
+        if holds? == (name == "when") {
             self.expand(steps, scope, null_body, out)?;
         }
         Some(())
@@ -237,20 +259,23 @@ impl Compiler<'_> {
             self.error(pos, format!("{label} calls itself: {}", chain.join(" -> ")));
             return None;
         }
+        self.mark_used(command);
         let arguments = match body {
             None => None,
             Some(body) => Some(self.expect_map(body, format_args!("the arguments of {label}"))?.clone()),
         };
         let arguments: Vec<_> = arguments.iter().flat_map(|map| &map.entries).collect();
         let (map, parameters) = command.own()?;
-        let bindings = self.bind(parameters, &arguments, scope, (&label, command.package), pos)?;
-        let inner = self.package_scope(command.package).with_parameters(bindings);
+        let bound = self.bind(parameters, &arguments, scope, (&label, command.package), pos);
+        if self.is_rehearsal() {
+            return Some(());
+        }
+        let inner = self.package_scope(command.package).with_parameters(bound.bindings);
         let steps = map.get("steps")?;
-        self.used.insert((Element::Command, id.0, id.1.clone()));
         self.calls.push(id);
         let expanded =
             self.within(pos, label, |compiler| compiler.expand(steps, &inner, NullBody::Refused, out));
         self.calls.pop();
-        expanded
+        expanded.filter(|()| bound.complete)
     }
 }

@@ -1,6 +1,6 @@
 //! `<< >>` tags in a text: found, unescaped and parsed. What the names stand for is the caller's.
 
-use super::expression::{Expression, SyntaxError, parse as parse_expression};
+use super::expression::{Expression, Name, SyntaxError, parse as parse_expression};
 use super::limits;
 use std::rc::Rc;
 
@@ -128,6 +128,7 @@ fn body(text: &str, start: usize) -> Result<(&str, usize), SyntaxError> {
 
 fn section_name(text: &str, offset: usize) -> Result<Tag, SyntaxError> {
     let source = text.trim();
+    let offset = offset + (text.len() - text.trim_start().len());
     match parse_expression(source) {
         Ok(expression @ Expression::Name(_)) => Ok(Tag { source: source.into(), offset, expression }),
         _ => Err(SyntaxError { offset, message: "Expected valid identifier".into() }),
@@ -144,7 +145,7 @@ fn tag(body: &str, offset: usize) -> Result<Tag, SyntaxError> {
     }
     let expression = match parse_expression(source) {
         Ok(expression) => expression,
-        Err(_) if is_odd_name(source) => Expression::Name(source.into()),
+        Err(_) if is_odd_name(source) => Expression::Name(Name { text: source.into(), offset: 0 }),
         Err(error) => {
             // A here-document that is not escaped looks like this too, unless a value is named.
             let meant = ["pipeline.", "parameters.", "matrix."].iter().any(|root| source.contains(root));
@@ -218,10 +219,10 @@ mod tests {
             ("cat <<EOF", "4: Unclosed '<<' tag"),
             ("<<>>", "0: Expected expression after '<<'"),
             ("<< >>", "0: Expected expression"),
-            ("<<# a.b >>x", "3: Unclosed section, expected '<</'"),
+            ("<<# a.b >>x", "4: Unclosed section, expected '<</'"),
             ("<<# a.b >>x<</ c.d >>", "11: Expected section end tag to match start tag"),
             ("x<</ c.d >>", "1: Section end tag without a section"),
-            ("<<# a b >>x<</ a b >>", "3: Expected valid identifier"),
+            ("<<# a b >>x<</ a b >>", "4: Expected valid identifier"),
             ("<< a & b >>", "5: Unexpected character `&`"),
             ("<<include(x.sh)>>", "2: `<<include(file)>>`"),
         ] {

@@ -1,19 +1,27 @@
 //! A look at what no workflow uses: mistakes there stop nothing now, but will when it is used.
+//!
+//! Each such element is compiled for show, with parameters that have no value: what depends on one is
+//! passed over in silence, everything else is checked by the same code as ever. Its errors are warnings.
 
-use super::builtin;
 use super::compiler::{Compiler, present};
-use super::expression::Expression;
+use super::entry::{Drafts, EntryNode};
+use super::executor;
+use super::graph;
+use super::limits;
 use super::package::{Definition, Element};
-use super::parameters::Declarations;
-use super::template::{self, Part, Tag};
-use super::value::{Data, Node, Pos, Scalar};
+use super::scope::{Bindings, Scope};
+use super::steps::{NullBody, StepList};
+use super::value::{Entry, Map};
 use std::rc::Rc;
 
 impl Compiler<'_> {
-    /// Warns about mistakes in elements of the config that were not used. Only what is certain without
-    /// arguments is looked at: tags, names of parameters, names of steps.
+    /// Warns about mistakes in elements of the config that were not used.
     pub(crate) fn check_unused(&mut self) {
         let Some(config) = self.packages.first().cloned() else { return };
+        // What was given up before its end may be used all the same.
+        if !self.begin_rehearsals() {
+            return;
+        }
         for element in [Element::Command, Element::Executor, Element::Job] {
             let mut unused: Vec<Rc<Definition>> = config
                 .table(element)
@@ -23,94 +31,63 @@ impl Compiler<'_> {
                 .collect();
             unused.sort_by_key(|definition| definition.pos);
             for definition in unused {
-                let Some((map, parameters)) = definition.own() else { continue };
-                let label = definition.label();
-                for entry in map.entries.iter().filter(|entry| &*entry.key != "parameters") {
-                    self.check_tags(&entry.value, parameters, &label);
+                self.rehearse(definition.label(), |compiler| compiler.rehearse_element(&definition));
+            }
+        }
+        let mut groups: Vec<&Entry> =
+            config.groups.values().filter(|group| !self.used_groups.contains(&group.key)).collect();
+        groups.sort_by_key(|group| group.key_pos);
+        for group in groups {
+            self.rehearse(format!("job group `{}`", group.key), |compiler| compiler.rehearse_group(group));
+        }
+        self.end_rehearsals();
+    }
+
+    fn rehearse_element(&mut self, definition: &Definition) {
+        let Some((map, parameters)) = definition.own() else { return };
+        let bindings: Bindings = parameters.all_names().map(|name| (name.clone(), None)).collect();
+        let scope = self.package_scope(definition.package).with_parameters(bindings);
+        match definition.element {
+            Element::Command => {
+                if let Some(steps) = present(map, "steps") {
+                    self.steps(steps, &scope, NullBody::Refused);
                 }
-                if element != Element::Executor {
-                    self.check_step_names(present(map, "steps"), &label);
-                }
+            }
+            Element::Executor => self.rehearse_executor(definition, map, &scope),
+            Element::Job => {
+                self.job_body(definition, map, &scope, StepList::default(), StepList::default());
             }
         }
     }
 
-    fn unused_mistake(&mut self, pos: Pos, label: &str, message: &str) {
-        self.warn(pos, format!("{label} is not used, but has a mistake: {message}"));
-    }
-
-    fn check_tags(&mut self, node: &Node, parameters: &Declarations, label: &str) {
-        match &node.data {
-            Data::Scalar(scalar) if scalar.tagged && self.tags => match template::parse(&scalar.text) {
-                Ok(template) => self.check_parts(&template.parts, node.pos, scalar, parameters, label),
-                Err(error) => {
-                    let pos = self.place_in(node.pos, scalar, error.offset);
-                    self.unused_mistake(pos, label, &error.message);
-                }
-            },
-            Data::Seq(seq) if seq.tagged => {
-                for item in &seq.items {
-                    self.check_tags(item, parameters, label);
-                }
+    fn rehearse_executor(&mut self, definition: &Definition, map: &Map, scope: &Scope) {
+        let label = definition.label();
+        let mut keys = Map::default();
+        for entry in map.entries.iter().filter(|entry| executor::KEYS.contains(&&*entry.key)) {
+            if matches!(&*entry.key, "parameters" | "description") {
+                continue;
             }
-            Data::Map(map) if map.tagged => {
-                for entry in &map.entries {
-                    self.check_tags(&entry.value, parameters, label);
-                }
+            if let Some(value) = self.substitute(&entry.value, scope).filter(|value| !value.is_null()) {
+                keys.entries.push(Entry { value, ..entry.clone() });
             }
-            _ => {}
+        }
+        self.one_environment(&keys, &label);
+        if let Some(node) = present(&keys, "environment") {
+            self.environment(node, &label);
+        }
+        if let Some(node) = present(&keys, "shell") {
+            self.shell(node, &label);
+        }
+        for key in ["resource_class", "working_directory"] {
+            self.text(&keys, key, &label);
         }
     }
 
-    fn check_parts(
-        &mut self,
-        parts: &[Part],
-        pos: Pos,
-        scalar: &Scalar,
-        parameters: &Declarations,
-        label: &str,
-    ) {
-        let check = |compiler: &mut Self, tag: &Tag| {
-            // In a longer expression an unknown name may never be looked at.
-            let Expression::Name(name) = &tag.expression else { return };
-            let Some(parameter) = name.strip_prefix("parameters.") else { return };
-            if parameters.get(parameter).is_none() {
-                let pos = compiler.place_in(pos, scalar, tag.offset);
-                let message = format!("Arguments referenced without declared parameters: {name}");
-                compiler.unused_mistake(pos, label, &message);
-            }
-        };
-        for part in parts {
-            match part {
-                Part::Text(_) => {}
-                Part::Tag(tag) => check(self, tag),
-                Part::Section { name, parts, .. } => {
-                    check(self, name);
-                    self.check_parts(parts, pos, scalar, parameters, label);
-                }
-            }
-        }
-    }
-
-    fn check_step_names(&mut self, steps: Option<&Node>, label: &str) {
-        for item in steps.and_then(Node::as_seq).iter().flat_map(|seq| &seq.items) {
-            let (name, pos, body) = match &item.data {
-                Data::Scalar(scalar) if !scalar.tagged => (scalar.text.clone(), item.pos, None),
-                Data::Map(map) => match map.entries.first() {
-                    Some(entry) => (entry.key.clone(), entry.key_pos, Some(&entry.value)),
-                    None => continue,
-                },
-                _ => continue,
-            };
-            if let "when" | "unless" = &*name {
-                self.check_step_names(body.and_then(Node::as_map).and_then(|map| map.get("steps")), label);
-            } else if &*name != "steps"
-                && !builtin::is_builtin(&name)
-                && self.find(Element::Command, &name, 0).is_none()
-            {
-                let message = self.not_found(Element::Command, &name, 0);
-                self.unused_mistake(pos, label, &message);
-            }
-        }
+    fn rehearse_group(&mut self, group: &Entry) {
+        let workflow = "any".to_owned();
+        let mut drafts = Drafts { workflow, list: Vec::new(), entries: 0, spaces: 0 };
+        let entry = EntryNode { job: group.key.clone(), pos: group.key_pos, options: Rc::default() };
+        self.group(group, &entry, &mut drafts);
+        graph::build(self, &drafts.workflow, drafts.list, limits::REQUIREMENTS);
     }
 }

@@ -6,6 +6,7 @@
 
 use super::executor::ExecutorValue;
 use super::steps::StepList;
+use std::collections::HashMap;
 use std::rc::Rc;
 
 /// A place in one of the files of a compilation; lines and columns from 1.
@@ -204,10 +205,12 @@ impl Data {
                     && a.items.iter().zip(&b.items).all(|(a, b)| a.data.equals(&b.data))
             }
             (Data::Map(a), Data::Map(b)) => {
+                // By key, so that large maps do not cost the square of their size.
+                let other: HashMap<&str, &Node> = b.entries.iter().map(|e| (&*e.key, &e.value)).collect();
                 a.entries.len() == b.entries.len()
                     && a.entries
                         .iter()
-                        .all(|e| b.get(&e.key).is_some_and(|value| e.value.data.equals(&value.data)))
+                        .all(|e| other.get(&*e.key).is_some_and(|value| e.value.data.equals(&value.data)))
             }
             (Data::Executor(a), Data::Executor(b)) => a.name == b.name,
             (Data::Executor(a), Data::Scalar(b)) | (Data::Scalar(b), Data::Executor(a)) => {

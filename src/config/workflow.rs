@@ -5,7 +5,7 @@ use super::entry::{Drafts, EntryNode, Place};
 use super::logic;
 use super::scope::Scope;
 use super::value::{Entry, Map, Node, Pos};
-use super::{Workflow, graph, limits};
+use super::{Workflow, cost, graph, limits};
 use std::rc::Rc;
 
 const KEYS: &[&str] = &["jobs", "when", "unless", "triggers", "max_auto_reruns", "description"];
@@ -94,6 +94,7 @@ impl Compiler<'_> {
             Some(Some(node)) => self.schedules(&node, &what).unwrap_or_default(),
             _ => Vec::new(),
         };
+        self.spend(entry.key_pos, 0, schedules.iter().map(cost::schedule).sum());
         let reruns = match body.entry("max_auto_reruns") {
             Some(reruns) => {
                 let value = self.workflow_scalar(&reruns.value);
@@ -122,7 +123,7 @@ impl Compiler<'_> {
         if !self.check_group_uses(&drafts) {
             return None;
         }
-        let jobs = self.graph(&drafts)?;
+        let jobs = self.graph(drafts)?;
         // A workflow that lost all its jobs to filters is not created.
         if self.errors() > before || jobs.is_empty() {
             return None;
@@ -150,20 +151,11 @@ impl Compiler<'_> {
         }
     }
 
-    fn graph(&mut self, drafts: &Drafts) -> Option<Vec<super::WorkflowJob>> {
+    fn graph(&mut self, drafts: Drafts) -> Option<Vec<super::WorkflowJob>> {
         let left = limits::REQUIREMENTS.saturating_sub(self.requirements_used);
-        match graph::build(&drafts.workflow, &drafts.list, left) {
-            Ok(jobs) => {
-                self.requirements_used += jobs.iter().map(|job| job.requires.len()).sum::<usize>();
-                Some(jobs)
-            }
-            Err(mistakes) => {
-                for (pos, message) in mistakes {
-                    self.error(pos, message);
-                }
-                None
-            }
-        }
+        let jobs = graph::build(self, &drafts.workflow, drafts.list, left)?;
+        self.requirements_used += jobs.iter().map(|job| job.requires.len()).sum::<usize>();
+        Some(jobs)
     }
 
     /// Without workflows, the job `build` makes one by itself.
@@ -183,7 +175,7 @@ impl Compiler<'_> {
         let entry = EntryNode { job: build.key.clone(), pos: build.key_pos, options: Rc::default() };
         let before = self.errors();
         self.entry(&entry, &Place::default(), &mut drafts);
-        let jobs = self.graph(&drafts)?;
+        let jobs = self.graph(drafts)?;
         (self.errors() == before && !jobs.is_empty()).then(|| Workflow {
             name: "workflow".to_owned(),
             jobs,

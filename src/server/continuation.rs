@@ -118,7 +118,7 @@ pub(super) async fn continue_pipeline(state: &Shared, request: Continuation) -> 
     };
     let (settings, values) = (state.settings.clone(), pending.values.clone());
     let compiling = tokio::task::spawn_blocking(move || {
-        let compiled = pipelines::compile(&settings, &trigger, &values);
+        let compiled = pipelines::compile(&settings, &trigger, &values, &BTreeMap::new());
         (compiled, trigger.config)
     });
     let (compiled, source) = compiling.await.map_err(|_| StoreError::Closed)?;

@@ -174,7 +174,7 @@ pub async fn create(state: &Shared, trigger: Trigger) -> Result<Created, Error> 
     let compiled = match &trigger.fetch_error {
         Some(_) => None,
         None => Some(
-            tokio::task::spawn_blocking(move || compile(&settings, &job, &compiled_with))
+            tokio::task::spawn_blocking(move || compile(&settings, &job, &compiled_with, &BTreeMap::new()))
                 .await
                 .map_err(|_| StoreError::Closed)?,
         ),
@@ -213,17 +213,20 @@ pub async fn create(state: &Shared, trigger: Trigger) -> Result<Created, Error> 
     Ok(Created { made_contexts, ..created })
 }
 
-/// Compiles the config of a trigger as this control plane is set up.
+/// Compiles the config of a trigger as this control plane is set up. `stand_ins` are for configs that no
+/// pipeline is made of.
 pub(super) fn compile(
     settings: &super::state::Settings,
     trigger: &Trigger,
     values: &BTreeMap<String, Value>,
+    stand_ins: &BTreeMap<String, Value>,
 ) -> Result<Compiled, config::Diagnostics> {
     config::compile(&config::Input {
         source: &trigger.config,
         file_name: &trigger.file_name,
         parameters: &trigger.parameters,
         values,
+        stand_ins,
         orbs: &settings.orbs,
         default_resource_class: settings.default_resource_class.as_deref(),
     })

@@ -44,6 +44,14 @@ impl Reference {
             Reference::Tag(name) => format!("refs/tags/{name}"),
         }
     }
+
+    /// What it is and its name, for messages.
+    fn said(&self) -> (&'static str, &str) {
+        match self {
+            Reference::Branch(name) => ("branch", name),
+            Reference::Tag(name) => ("tag", name),
+        }
+    }
 }
 
 /// A commit.
@@ -184,7 +192,7 @@ async fn read(git: &Git, url: &str, reference: &Reference) -> Result<Read, Error
         .map_err(failed)?;
     let commit = parse_commit(&told.bytes)
         .ok_or_else(|| Error::Failed(format!("the mirror of `{url}` has no readable commit")))?;
-    let config = config(git, &commit.revision).await;
+    let config = config(git, url, reference, &commit.revision).await;
     Ok(Read { commit, config })
 }
 
@@ -206,10 +214,7 @@ async fn fetch(git: &Git, url: &str, reference: &Reference) -> Result<String, Er
         args.extend(["--", url, &refspec]);
         let Err(error) = git.run(FETCH, 0, &args).await else { return Ok(target) };
         if error.says(&["couldn't find remote ref", "no such remote ref"]) {
-            let (what, name) = match reference {
-                Reference::Branch(name) => ("branch", name),
-                Reference::Tag(name) => ("tag", name),
-            };
+            let (what, name) = reference.said();
             return Err(Error::UnknownRef(format!("the repository `{url}` has no {what} `{name}`")));
         }
         if !deep && error.says(&["does not support shallow", "does not support --depth"]) {
@@ -236,8 +241,10 @@ async fn fetch(git: &Git, url: &str, reference: &Reference) -> Result<String, Er
     }
 }
 
-async fn config(git: &Git, revision: &str) -> Result<String, String> {
-    let what = format!("the config `{CONFIG}` at {revision}");
+async fn config(git: &Git, url: &str, reference: &Reference, revision: &str) -> Result<String, String> {
+    let (kind, name) = reference.said();
+    let place = format!("the {kind} `{name}` of the repository `{url}` (revision {revision})");
+    let what = format!("the config `{CONFIG}` on {place}");
     let failed = |error: GitError| format!("failed to read {what}: {error}");
     let tree = ["ls-tree", "-l", "-z", "--full-tree", revision, "--", CONFIG];
     let listed = git.run(LOCAL, 4096, &tree).await.map_err(failed)?;
@@ -246,7 +253,7 @@ async fn config(git: &Git, revision: &str) -> Result<String, String> {
     let mut words = listed.split(['\t', '\0']).next().unwrap_or_default().split_ascii_whitespace();
     let (mode, kind, object, size) = (words.next(), words.next(), words.next(), words.next());
     match (mode, kind) {
-        (None, _) => return Err(format!("there is no `{CONFIG}` at {revision}")),
+        (None, _) => return Err(format!("there is no `{CONFIG}` on {place}")),
         (Some("120000"), _) => return Err(format!("{what} is a symbolic link, which is not followed")),
         (_, Some("blob")) => {}
         _ => return Err(format!("{what} is not a file")),

@@ -1,8 +1,8 @@
 //! The language corpus: every case under `tests/scenarios/config/` compiles to what it says.
 //!
 //! A file holds cases. A case is a title line `=== title`, lines of circumstances `@ key=value`
-//! (`branch`, `tag`, `value.NAME`, `param.NAME`, `class`; `text=bom` or `text=crlf` for how the text is
-//! stored), the config, and what is expected:
+//! (`branch`, `tag`, `value.NAME`, `param.NAME`, `class`; `stand_ins.BRANCH` after the values; `text=bom` or
+//! `text=crlf` for how the text is stored), the config, and what is expected:
 //!
 //! - `--- shows`: lines of the compiled config, in this order; `! text` must not be in any line;
 //! - `--- processed`: the whole compiled config;
@@ -13,7 +13,7 @@
 
 use proptest::prelude::*;
 use runlet::config::probe::compile_text;
-use runlet::config::{Compiled, Diagnostic, Diagnostics, Input, OrbFolder, OrbSource, compile};
+use runlet::config::{Compiled, Diagnostic, Diagnostics, Input, OrbFolder, OrbSource, compile, stand_ins};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -95,6 +95,7 @@ fn value(text: &str) -> Value {
 struct Circumstances {
     parameters: BTreeMap<String, Value>,
     values: BTreeMap<String, Value>,
+    stand_ins: BTreeMap<String, Value>,
     class: Option<String>,
     orbs: OrbFolder,
 }
@@ -104,6 +105,7 @@ impl Circumstances {
         let mut this = Self {
             parameters: BTreeMap::new(),
             values: BTreeMap::new(),
+            stand_ins: BTreeMap::new(),
             class: None,
             orbs: OrbFolder::new(folder().join("orbs")),
         };
@@ -115,6 +117,8 @@ impl Circumstances {
                 ("value", name) => drop(this.values.insert(format!("pipeline.{name}"), value(text))),
                 ("param", name) => drop(this.parameters.insert(name.to_owned(), value(text))),
                 ("text", _) => {}
+                // As without a pipeline; what was given comes before it.
+                ("stand_ins", branch) => this.stand_ins = stand_ins(Some(branch), &this.values),
                 ("class", _) => this.class = Some(text.to_owned()),
                 _ => panic!("unknown circumstance `{circumstance}` in `{}`", case.title),
             }
@@ -128,6 +132,7 @@ impl Circumstances {
             file_name: "config.yml",
             parameters: &self.parameters,
             values: &self.values,
+            stand_ins: &self.stand_ins,
             orbs: &self.orbs as &dyn OrbSource,
             default_resource_class: self.class.as_deref(),
         })
@@ -395,6 +400,26 @@ fn validate_prints_json_for_programs() {
 }
 
 #[test]
+fn process_makes_up_what_every_pipeline_has() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join(".git")).unwrap();
+    std::fs::write(folder.path().join(".git/HEAD"), "ref: refs/heads/topic/one\n").unwrap();
+    let path = folder.path().join("config.yml");
+    let source = "version: 2.1\njobs: {build: {machine: true, resource_class: a/b, parallelism: << pipeline.number >>, steps: [run: echo << pipeline.git.branch >>]}}\nworkflows: {w: {jobs: [build: {filters: {branches: {only: main}}}]}}\n";
+    std::fs::write(&path, source).unwrap();
+    let process = |more: &[&str]| {
+        let arguments = [&["config", "process", path.to_str().unwrap()], more].concat();
+        let (code, out, err) = runlet(&arguments, "");
+        assert_eq!((code, err.as_str()), (Some(0), ""));
+        out
+    };
+    assert!(process(&[]).contains("command: echo topic/one\n"));
+    let given = process(&["--branch", "main", "--pipeline-value", "number=3"]);
+    assert!(given.contains("parallelism: 3\n") && given.contains("command: echo main\n"), "{given}");
+    assert!(!process(&["--branch", "dev"]).contains("echo"), "filters go by what is given");
+}
+
+#[test]
 fn process_takes_parameters_by_their_declared_types() {
     let orbs = folder().join("orbs");
     let arguments = [
@@ -502,6 +527,7 @@ fn outcome(source: &str, parameters: &BTreeMap<String, Value>, orbs: &Orbs) -> R
         file_name: "config.yml",
         parameters,
         values: &BTreeMap::new(),
+        stand_ins: &BTreeMap::new(),
         orbs,
         default_resource_class: None,
     };

@@ -179,8 +179,10 @@ fn wrong_triggers_are_refused_and_lost_repositories_seen() {
         (&pipeline["state"], &pipeline["errors"][0]["type"]),
         (&json!("errored"), &json!("config-fetch"))
     );
+    let message = pipeline["errors"][0]["message"].as_str().unwrap();
     assert!(
-        pipeline["errors"][0]["message"].as_str().unwrap().contains("there is no `.circleci/config.yml`")
+        message.contains("there is no `.circleci/config.yml` on the branch `main` of the repository `"),
+        "{message}"
     );
 
     server.register("git://127.0.0.1:9/nothing");

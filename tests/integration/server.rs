@@ -370,6 +370,12 @@ fn configs_are_compiled_for_clients() {
     assert_eq!((status, &bad["valid"]), (200, &json!(false)));
     assert!(bad["errors"][0]["message"].as_str().unwrap().contains("config.yml:2:"), "{bad}");
 
+    // Values that a pipeline would have are made up.
+    let numbered = "version: 2.1\njobs:\n  build:\n    machine: true\n    resource_class: a/b\n    parallelism: << pipeline.number >>\n    steps: [{run: echo << pipeline.git.branch >>}]\n";
+    let (status, good) = anonymous(v2, Some(json!({ "config_yaml": numbered })));
+    assert_eq!((status, &good["valid"]), (200, &json!(true)), "{good}");
+    assert!(good["output-yaml"].as_str().unwrap().contains("echo main"), "{good}");
+
     let v3 = "/api/v3/configs/compile";
     let request = |config: &str| json!({ "data": { "attributes": { "config": config, "pipeline_values": { "pipeline.git.branch": "main", "pipeline.parameters.who": "bob" } } } });
     let (status, good) = anonymous(v3, Some(request(config)));

@@ -4,7 +4,7 @@
 //! that `x == "a"` and `x != "a"` are both false for a value that does not apply.
 
 use super::super::value::{Data, Kind};
-use super::parse::{Expression, Infix};
+use super::parse::{Expression, Infix, Name};
 use std::rc::Rc;
 
 /// What an expression can be.
@@ -23,8 +23,8 @@ pub(crate) enum Value {
 pub(crate) enum EvaluationError<E> {
     /// The caller could not look up a name.
     Name(E),
-    /// An operand has the wrong type.
-    Type(String),
+    /// An operand has the wrong type; with the offset of the operator.
+    Type(usize, String),
 }
 
 impl Value {
@@ -86,7 +86,7 @@ impl Expression {
     /// The value, with `look_up` called for each name that matters.
     pub(crate) fn evaluate<E>(
         &self,
-        look_up: &mut dyn FnMut(&Rc<str>) -> Result<Value, E>,
+        look_up: &mut dyn FnMut(&Name) -> Result<Value, E>,
     ) -> Result<Value, EvaluationError<E>> {
         Ok(match self {
             Expression::Integer(value) => Value::Integer(*value),
@@ -102,25 +102,28 @@ impl Expression {
                 let left = left.evaluate(look_up)?;
                 if left.is_truthy() { left } else { right.evaluate(look_up)? }
             }
-            Expression::Matches(left, pattern) => match left.evaluate(look_up)? {
+            Expression::Matches(left, at, pattern) => match left.evaluate(look_up)? {
                 Value::Undefined => Value::Undefined,
                 Value::String(text) => Value::Boolean(pattern.is_match(&text)),
-                other => return Err(wrong_type("matches", "a string", &other)),
+                other => {
+                    return Err(EvaluationError::Type(*at, wrong_type("matches", "a string", &other)));
+                }
             },
-            Expression::Infix(infix, left, right) => {
+            Expression::Infix(infix, at, left, right) => {
                 let left = left.evaluate(look_up)?;
                 let right = right.evaluate(look_up)?;
                 if matches!(left, Value::Undefined) || matches!(right, Value::Undefined) {
                     return Ok(Value::Undefined);
                 }
-                Value::Boolean(infix.apply(&left, &right)?)
+                let applied = infix.apply(&left, &right);
+                Value::Boolean(applied.map_err(|message| EvaluationError::Type(*at, message))?)
             }
         })
     }
 }
 
 impl Infix {
-    fn apply<E>(self, left: &Value, right: &Value) -> Result<bool, EvaluationError<E>> {
+    fn apply(self, left: &Value, right: &Value) -> Result<bool, String> {
         let strings = |word: &str| match (left, right) {
             (Value::String(a), Value::String(b)) => Ok((a.clone(), b.clone())),
             (Value::String(_), other) | (other, _) => Err(wrong_type(word, "strings", other)),
@@ -142,8 +145,8 @@ impl Infix {
     }
 }
 
-fn wrong_type<E>(operator: &str, expected: &str, found: &Value) -> EvaluationError<E> {
-    EvaluationError::Type(format!("`{operator}` needs {expected}, not {}", found.describe()))
+fn wrong_type(operator: &str, expected: &str, found: &Value) -> String {
+    format!("`{operator}` needs {expected}, not {}", found.describe())
 }
 
 #[cfg(test)]
@@ -158,7 +161,7 @@ mod tests {
             Ok(expression) => expression,
             Err(error) => return format!("{}: {}", error.offset, error.message),
         };
-        let result = expression.evaluate(&mut |name| match &**name {
+        let result = expression.evaluate(&mut |name| match &*name.text {
             "p.one" => Ok(Value::Integer(1)),
             "p.main" => Ok(Value::String("main".into())),
             "p.empty" => Ok(Value::String("".into())),
@@ -173,7 +176,7 @@ mod tests {
             Ok(Value::Undefined) => "undefined".into(),
             Ok(Value::Other(_)) => "other".into(),
             Err(EvaluationError::Name(name)) => format!("unknown {name}"),
-            Err(EvaluationError::Type(message)) => message,
+            Err(EvaluationError::Type(_, message)) => message,
         }
     }
 

@@ -10,5 +10,5 @@ mod pattern;
 mod re2;
 
 pub(crate) use evaluate::{EvaluationError, Value};
-pub(crate) use parse::{Expression, SyntaxError, parse};
+pub(crate) use parse::{Expression, Name, SyntaxError, parse};
 pub(crate) use pattern::Pattern;

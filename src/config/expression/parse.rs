@@ -11,12 +11,20 @@ pub(crate) enum Expression {
     Integer(i64),
     String(Rc<str>),
     Boolean(bool),
-    Name(Rc<str>),
+    Name(Name),
     Not(Box<Expression>),
     And(Box<Expression>, Box<Expression>),
     Or(Box<Expression>, Box<Expression>),
-    Infix(Infix, Box<Expression>, Box<Expression>),
-    Matches(Box<Expression>, Pattern),
+    /// With the offset of the operator.
+    Infix(Infix, usize, Box<Expression>, Box<Expression>),
+    Matches(Box<Expression>, usize, Pattern),
+}
+
+/// A name and where it stands, as a byte offset.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Name {
+    pub(crate) text: Rc<str>,
+    pub(crate) offset: usize,
 }
 
 /// Operators that need both operands.
@@ -69,15 +77,15 @@ impl Expression {
     pub(crate) fn names_are_dotted(&self) -> bool {
         let mut names = Vec::new();
         self.names(&mut names);
-        !names.is_empty() && names.iter().all(|name| name.contains('.'))
+        !names.is_empty() && names.iter().all(|name| name.text.contains('.'))
     }
 
     /// All names in it.
-    pub(crate) fn names<'a>(&'a self, into: &mut Vec<&'a Rc<str>>) {
+    pub(crate) fn names<'a>(&'a self, into: &mut Vec<&'a Name>) {
         match self {
             Expression::Name(name) => into.push(name),
-            Expression::Not(a) | Expression::Matches(a, _) => a.names(into),
-            Expression::And(a, b) | Expression::Or(a, b) | Expression::Infix(_, a, b) => {
+            Expression::Not(a) | Expression::Matches(a, _, _) => a.names(into),
+            Expression::And(a, b) | Expression::Or(a, b) | Expression::Infix(_, _, a, b) => {
                 a.names(into);
                 b.names(into);
             }
@@ -107,8 +115,12 @@ impl Parser {
     }
 
     fn error(&self, message: impl Into<String>) -> SyntaxError {
-        let offset = self.tokens.get(self.next).map_or(self.end, |(at, _)| *at);
-        SyntaxError::new(offset, message)
+        SyntaxError::new(self.offset(), message)
+    }
+
+    /// Where the next token stands.
+    fn offset(&self) -> usize {
+        self.tokens.get(self.next).map_or(self.end, |(at, _)| *at)
     }
 
     fn or(&mut self) -> Parsed {
@@ -130,6 +142,7 @@ impl Parser {
     fn equality(&mut self) -> Parsed {
         let mut left = self.comparison()?;
         loop {
+            let at = self.offset();
             let infix = match self.peek() {
                 Some(Token::Equal) => Infix::Equal,
                 Some(Token::NotEqual) => Infix::NotEqual,
@@ -138,7 +151,7 @@ impl Parser {
                     "contains" => Infix::Contains,
                     "matches" => {
                         self.next += 1;
-                        left = Expression::Matches(Box::new(left), self.pattern()?);
+                        left = Expression::Matches(Box::new(left), at, self.pattern()?);
                         continue;
                     }
                     _ => return Ok(left),
@@ -146,7 +159,7 @@ impl Parser {
                 _ => return Ok(left),
             };
             self.next += 1;
-            left = Expression::Infix(infix, Box::new(left), Box::new(self.comparison()?));
+            left = Expression::Infix(infix, at, Box::new(left), Box::new(self.comparison()?));
         }
     }
 
@@ -162,6 +175,7 @@ impl Parser {
     fn comparison(&mut self) -> Parsed {
         let mut left = self.unary()?;
         loop {
+            let at = self.offset();
             let infix = match self.peek() {
                 Some(Token::GreaterOrEqual) => Infix::GreaterOrEqual,
                 Some(Token::Greater) => Infix::Greater,
@@ -170,7 +184,7 @@ impl Parser {
                 _ => return Ok(left),
             };
             self.next += 1;
-            left = Expression::Infix(infix, Box::new(left), Box::new(self.unary()?));
+            left = Expression::Infix(infix, at, Box::new(left), Box::new(self.unary()?));
         }
     }
 
@@ -194,7 +208,7 @@ impl Parser {
             Some(Token::String(text)) => Expression::String(text.clone()),
             Some(Token::True) => Expression::Boolean(true),
             Some(Token::False) => Expression::Boolean(false),
-            Some(Token::Name(name)) => Expression::Name(name.clone()),
+            Some(Token::Name(name)) => Expression::Name(Name { text: name.clone(), offset: self.offset() }),
             Some(Token::Open) => {
                 self.next += 1;
                 let inner = self.or()?;

@@ -130,8 +130,12 @@ impl Loader {
                 }
                 Event::Scalar(text, style, anchor, tag) => self.scalar(pos, &text, style, anchor, tag),
                 Event::Alias(anchor) => self.alias(pos, anchor),
-                Event::SequenceStart(anchor, _) => self.begin(pos, anchor, Content::Seq(Vec::new())),
-                Event::MappingStart(anchor, _) => {
+                Event::SequenceStart(anchor, tag) => {
+                    self.check_tag(pos, tag.as_deref(), "seq");
+                    self.begin(pos, anchor, Content::Seq(Vec::new()))
+                }
+                Event::MappingStart(anchor, tag) => {
+                    self.check_tag(pos, tag.as_deref(), "map");
                     let content = Content::Map { entries: Vec::new(), key: None, keys: Keys::default() };
                     self.begin(pos, anchor, content)
                 }
@@ -176,6 +180,25 @@ impl Loader {
         Ok(())
     }
 
+    /// Warns about a tag that means nothing here; `own` is that of the kind of value.
+    fn check_tag(&mut self, pos: Pos, tag: Option<&Tag>, own: &str) {
+        let Some(tag) = tag else { return };
+        // A lone `!` asks for what a quoted scalar is anyway.
+        if tag.suffix.is_empty() || tag.suffix == "!" {
+            return;
+        }
+        let known: &[&str] = if own.is_empty() { &["str", "null", "bool", "int", "float"] } else { &[own] };
+        if !(tag.is_yaml_core_schema() && known.contains(&tag.suffix.as_str())) {
+            let core = if tag.is_yaml_core_schema() { "!!" } else { tag.handle.as_str() };
+            let message = format!(
+                "the YAML tag `{core}{}` is ignored here: known are {}",
+                tag.suffix,
+                known.iter().map(|known| format!("`!!{known}`")).collect::<Vec<_>>().join(", ")
+            );
+            self.problems.push(Problem { pos, message, warning: true });
+        }
+    }
+
     fn begin(&mut self, pos: Pos, anchor: usize, content: Content) -> Result<(), String> {
         self.check_depth(1)?;
         if let Some(Frame { content: Content::Map { key: None, .. }, .. }) = self.stack.last() {
@@ -214,6 +237,7 @@ impl Loader {
             ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => Style::Quoted,
             ScalarStyle::Literal | ScalarStyle::Folded => Style::Block,
         };
+        self.check_tag(pos, tag.as_deref(), "");
         let mut kind = if style == Style::Plain { resolve(text) } else { Kind::Str };
         if let Some(tag) = tag.filter(|tag| tag.is_yaml_core_schema()) {
             kind = match tag.suffix.as_str() {

@@ -132,7 +132,10 @@ async fn compile(state: &Shared, config: String, options: Options) -> Answer<Res
     let settings = state.settings.clone();
     let stopping = |_| Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the control plane is stopping");
     let _place = PLACES.acquire().await.map_err(|_| stopping(()))?;
-    let compiling = tokio::task::spawn_blocking(move || pipelines::compile(&settings, &trigger, &values));
+    let compiling = tokio::task::spawn_blocking(move || {
+        let stand_ins = crate::config::stand_ins(None, &values);
+        pipelines::compile(&settings, &trigger, &values, &stand_ins)
+    });
     compiling.await.map_err(|_| stopping(()))
 }
 
