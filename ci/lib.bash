@@ -39,9 +39,10 @@ usage() {
 # target_facts NAME: sets the facts of one target, by its short name, triple or Debian architecture:
 #   ARCH short name, TRIPLE of the glibc target, MUSL_TRIPLE, DEB Debian architecture, GNU prefix of
 #   Debian's cross tools, QEMU program, ENVKEY the triple as cargo spells it in variables; MUSL_GNU the
-#   folder of Debian's musl (empty where Debian has none), MUSL_LD its linker emulation where it must be named.
+#   folder of Debian's musl (empty where Debian has none), MUSL_LD its linker emulation where it must be named;
+#   FLAGS what rustc is told, for every kind of file (cross/Dockerfile says the same).
 target_facts() {
-    MUSL_TRIPLE= MUSL_GNU= MUSL_LD=
+    MUSL_TRIPLE= MUSL_GNU= MUSL_LD= FLAGS='-C target-feature=+crt-static'
     case $1 in
         x86_64 | amd64 | x86_64-unknown-linux-gnu | x86_64-unknown-linux-musl)
             ARCH=x86_64 DEB=amd64 GNU=x86_64-linux-gnu QEMU=
@@ -68,40 +69,60 @@ target_facts() {
             TRIPLE=riscv64gc-unknown-linux-gnu MUSL_TRIPLE=riscv64gc-unknown-linux-musl ;;
         *) die "unknown target \`$1\` (known targets: $ALL_TARGETS)" ;;
     esac
+    case $ARCH in
+        # The shorter instructions, which every ARMv7 has.
+        armv7) FLAGS+=,+thumb-mode ;;
+        # The only one whose files can be loaded anywhere, and so hold a table of what depends on the place;
+        # glibc reads the short form of it since 2.36.
+        x86_64) FLAGS+=' -C link-arg=-Wl,-z,pack-relative-relocs' ;;
+    esac
     local upper=${TRIPLE^^}
     ENVKEY=${upper//-/_}
 }
 
-# The two compilers that ci/cross-setup unpacks: the one with foreign standard libraries, and the one with
-# the library's sources.
+# The two compilers that ci/cross-setup unpacks: the one with foreign standard libraries, the oldest that
+# Runlet is built with; and the one with the library's sources.
 STABLE_SHORT=1.85
 SOURCE_SHORT=1.96
 
-# compiler_for: the short version of the compiler that builds for the current target and LIBC.
+# compiler_for COMMAND: the short version of the compiler with which cargo's COMMAND is done for the current
+# target. Release files come from the one with sources: a standard library that is compiled for them carries
+# nothing that names the frames of a stack. Tests need an unwinder, and show that the older one will do;
+# of riscv64 it has no library.
 compiler_for() {
-    if [ "$ARCH" = riscv64 ] || [ "${LIBC:-gnu}" = musl ]; then echo $SOURCE_SHORT; else echo $STABLE_SHORT; fi
+    if [ "$1" = build ] || [ "$ARCH" = riscv64 ]; then echo $SOURCE_SHORT; else echo $STABLE_SHORT; fi
+}
+
+# built_in COMMAND: the folder in which cargo's COMMAND works for the current target and LIBC. Files with
+# musl have their own, so that both kinds can be built at once.
+built_in() {
+    local suffix=
+    [ "${LIBC:-gnu}" = gnu ] || suffix=-$LIBC
+    echo "$CROSS_TARGET/$(compiler_for "$1")$suffix"
 }
 
 # built_by_cargo: the path of the release file of the current target and LIBC.
 built_by_cargo() {
     local triple=$TRIPLE
     [ "${LIBC:-gnu}" = gnu ] || triple=$MUSL_TRIPLE
-    echo "$CROSS_TARGET/$(compiler_for)/$triple/release/runlet"
+    echo "$(built_in build)/$triple/release/runlet"
 }
 
-# cargo_for COMMAND ARG...: cargo with the compiler, linker and flags of the current target, and of LIBC:
-# `gnu` (unless set) or `musl`. RUNNER, where set, starts the tests. By variables, not by
-# .cargo/config.toml: ordinary builds of this tree must not notice.
+# cargo_for COMMAND ARG...: cargo's `build` (with --release) or `test` with the compiler, linker and flags of
+# the current target, and of LIBC: `gnu` (unless set) or `musl`. RUNNER, where set, starts the tests. By
+# variables, not by .cargo/config.toml: ordinary builds of this tree must not notice.
 #
 # No path of this machine reaches the file: it is the same bytes wherever it is built.
 cargo_for() {
-    local short triple=$TRIPLE gcc=$GNU-gcc key=$ENVKEY flags="-C target-feature=+crt-static" options=()
+    local short triple=$TRIPLE gcc=$GNU-gcc key=$ENVKEY flags=$FLAGS options=()
     local sources=$CROSS_CACHE/rust-$SOURCE_SHORT/usr/src
-    short=$(compiler_for)
+    short=$(compiler_for "$1")
     if [ "${LIBC:-gnu}" = musl ]; then
         triple=$MUSL_TRIPLE gcc=$CROSS_CACHE/bin/musl-$ARCH-gcc
         key=${triple^^} key=${key//-/_}
         flags+=" -C relocation-model=static -C link-self-contained=no -L $CROSS_CACHE/musl/$ARCH/lib"
+    fi
+    if [ "$1" = build ]; then
         # They abort on a panic: no unwinder, and nobody to name the frames of a stripped file.
         options=(-Zbuild-std=std,panic_abort -Zbuild-std-features=)
     elif [ "$short" = $SOURCE_SHORT ]; then
@@ -115,7 +136,7 @@ cargo_for() {
         remap+=("-ffile-prefix-map=$from")
     done
     env RUSTC="$CROSS_CACHE/bin/rustc-$short" RUSTDOC="$CROSS_CACHE/bin/rustdoc-$short" \
-        CARGO_TARGET_DIR="$CROSS_TARGET/$short" CARGO_INCREMENTAL=0 \
+        CARGO_TARGET_DIR="$(built_in "$1")" CARGO_INCREMENTAL=0 \
         "CARGO_TARGET_${key}_LINKER=$gcc" "CARGO_TARGET_${key}_RUSTFLAGS=$flags" \
         "CC_${triple//-/_}=$gcc" "AR_${triple//-/_}=$GNU-ar" "CFLAGS_${triple//-/_}=${remap[*]}" \
         ${RUNNER:+"CARGO_TARGET_${key}_RUNNER=$RUNNER"} \

@@ -8,15 +8,17 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Read};
 
 /// Options without a value.
-const FLAGS: [&str; 3] = ["json", "force", "exact"];
+const FLAGS: [&str; 4] = ["json", "force", "exact", "admin"];
 /// Options with one.
-const VALUES: [&str; 15] = [
+const VALUES: [&str; 17] = [
     "branch",
     "ca-file",
     "config",
     "default-branch",
     "description",
     "group",
+    "label",
+    "name",
     "namespace",
     "nickname",
     "organization",

@@ -1,10 +1,11 @@
-//! `runlet admin`: resource classes, tokens, projects, variables and contexts over the API.
+//! `runlet admin`: resource classes, tokens, people, projects, variables and contexts over the API.
 //!
 //! Everything goes through the API with a personal token, so it works from any host. Secrets come from
 //! standard input, a file or the environment, never from arguments: those are visible to others.
 
 mod arguments;
 mod context;
+mod people;
 mod pipeline;
 mod project;
 mod remote;
@@ -30,6 +31,14 @@ Runners
   token create NAMESPACE/NAME [--nickname TEXT]      prints the token, once
   token list NAMESPACE/NAME
   token delete ID
+
+People
+  user create LOGIN [--name TEXT] [--admin]          --admin lets them change what is set up
+  user list
+  user delete LOGIN                                  with their tokens
+  personal-token create LOGIN [--label TEXT]         prints the token, once
+  personal-token list [LOGIN]                        your own, unless you name somebody
+  personal-token delete ID
 
 Projects; SLUG is VCS/ORGANIZATION/REPOSITORY, such as gh/acme/app
   project create SLUG [--repository URL] [--default-branch NAME]
@@ -69,13 +78,15 @@ pub fn command(args: Vec<OsString>) -> Outcome {
     let act = match noun.as_str() {
         "resource-class" => runner::class(&verb),
         "token" => runner::token(&verb),
+        "user" => people::user(&verb),
+        "personal-token" => people::token(&verb),
         "project" => project::project(&verb),
         "variable" => project::variable(&verb),
         "pipeline" => pipeline::pipeline(&verb),
         "context" => context::context(&verb),
         _ => {
             return Err(Failure::usage(format!(
-                "unknown noun `{noun}` (known: resource-class, token, project, variable, pipeline, context); see `runlet admin --help`"
+                "unknown noun `{noun}` (known: resource-class, token, user, personal-token, project, variable, pipeline, context); see `runlet admin --help`"
             )));
         }
     };
@@ -118,6 +129,11 @@ type Act = fn(&mut Arguments, &Remote) -> Result<Said, Failure>;
 fn find(verbs: &[(&'static str, Act)], verb: &str) -> Result<Act, String> {
     let found = verbs.iter().find(|(name, _)| *name == verb).map(|(_, act)| *act);
     found.ok_or_else(|| verbs.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "))
+}
+
+/// A field of an item, for a table.
+fn text<'a>(item: &'a Value, key: &str) -> &'a str {
+    item[key].as_str().unwrap_or_default()
 }
 
 /// 404 of our own making: the API was asked for a list.

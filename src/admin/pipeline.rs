@@ -1,7 +1,7 @@
 //! Triggering a pipeline.
 
 use super::arguments::Arguments;
-use super::remote::{Remote, slug_path};
+use super::remote::{Remote, encode, slug_path};
 use super::{Act, Said, find};
 use crate::cli::Failure;
 use crate::cli::config::typed_parameters;
@@ -49,13 +49,14 @@ fn trigger(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> 
         return Ok(Said::Done(why, answer));
     };
     let id = answer["id"].as_str().unwrap_or_default();
-    if answer["state"] == "errored" {
-        let pipeline = remote.call("GET", &format!("/api/v2/pipeline/{id}"), None)?;
+    // The answer to a trigger does not say what became of its config.
+    let pipeline = remote.call("GET", &format!("/api/v2/pipeline/{}", encode(id)), None)?;
+    if pipeline["state"] == "errored" {
         let errors = pipeline["errors"].as_array().into_iter().flatten();
         let errors: Vec<&str> = errors.filter_map(|error| error["message"].as_str()).collect();
         return Err(Failure::new(format!("pipeline {number} ({id}) has errors:\n{}", errors.join("\n"))));
     }
-    Ok(Said::Done(format!("pipeline {number} of {slug} was made ({id})"), answer))
+    Ok(Said::Done(format!("pipeline {number} of {slug} was made ({id})"), pipeline))
 }
 
 fn guessed(text: String) -> Value {

@@ -3,9 +3,9 @@
 use super::arguments::Arguments;
 use super::remote::{Remote, encode};
 use super::table::Table;
-use super::{Act, Said, find, not_found};
+use super::{Act, Said, find, not_found, text};
 use crate::cli::Failure;
-use serde_json::{Value, json};
+use serde_json::json;
 
 const CLASSES: &str = "/api/v3/runner/resource";
 const TOKENS: &str = "/api/v3/runner/token";
@@ -18,10 +18,6 @@ pub(super) fn class(verb: &str) -> Result<Act, String> {
 /// Verbs of `token`.
 pub(super) fn token(verb: &str) -> Result<Act, String> {
     find(&[("create", create_token), ("list", list_tokens), ("delete", delete_token)], verb)
-}
-
-fn text<'a>(item: &'a Value, key: &str) -> &'a str {
-    item[key].as_str().unwrap_or_default()
 }
 
 fn create_class(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {

@@ -111,7 +111,7 @@ pub(super) enum Next {
 /// What the log should say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Notice {
-    /// The control plane cannot be used; said once.
+    /// The control plane cannot be used; said once for each kind of cause.
     Away(String),
     /// It can be used again, after this long.
     Back(Duration),
@@ -138,7 +138,8 @@ pub(super) struct Lifecycle {
     not_before: Option<Instant>,
     backoff: Backoff,
     away_since: Option<Instant>,
-    told: bool,
+    /// The kinds of cause that this absence was put down to, a bit each.
+    told: u8,
     answered: bool,
     claim_wait: Duration,
     /// What the last claim asked for.
@@ -157,7 +158,7 @@ impl Lifecycle {
             not_before: None,
             backoff: Backoff::new(Duration::from_secs(1), MAX_BACKOFF, Duration::MAX),
             away_since: None,
-            told: false,
+            told: 0,
             answered: false,
             claim_wait: CLAIM_WAIT,
             asked: Duration::ZERO,
@@ -221,7 +222,7 @@ impl Lifecycle {
         self.not_before = None;
         self.answered = true;
         let away = self.away_since.take();
-        std::mem::take(&mut self.told).then(|| Notice::Back(now.duration_since(away.unwrap_or(now))))
+        (std::mem::take(&mut self.told) != 0).then(|| Notice::Back(now.duration_since(away.unwrap_or(now))))
     }
 
     /// A claim, parked since `started`, failed.
@@ -261,7 +262,11 @@ impl Lifecycle {
         if stale {
             self.not_before = None;
         }
-        (!stale && !std::mem::replace(&mut self.told, true)).then(|| Notice::Away(advice(error)))
+        if stale || self.told & kind(error) != 0 {
+            return None;
+        }
+        self.told |= kind(error);
+        Some(Notice::Away(advice(error)))
     }
 
     /// What to do now. Asking does not change anything, except that a decision to signal is made once.
@@ -340,6 +345,16 @@ fn was_cut(error: &Error) -> bool {
         Error::Transport(_) => true,
         Error::Refused { status, .. } => matches!(status, 408 | 502 | 504 | 524),
         _ => false,
+    }
+}
+
+/// What people do about an error differs by these; a bit each.
+fn kind(error: &Error) -> u8 {
+    match error {
+        Error::Setup(_) | Error::Transport(_) => 1,
+        Error::Refused { .. } if error.is_retryable() => 2,
+        Error::Refused { .. } => 4,
+        Error::Undecodable(_) => 8,
     }
 }
 

@@ -353,6 +353,7 @@ impl Runner {
     fn answer_for(&mut self, task: &RunningTask, message: &str, is_hosts_fault: bool) {
         self.sweep(task);
         self.report(task, message);
+        scratch::remove_left_behind(&task.id, &self.settings.working_directory);
         if self.settings.cleanup_working_directory {
             scratch::remove_working_directory(&self.settings.working_directory);
         }

@@ -13,7 +13,7 @@ use crate::cli::{Failure, Outcome, exit};
 use crate::http::{Body, Client, Endpoint, Request};
 use crate::protocol::{Secret, WatchEvent};
 use crate::server::api::watch::Told;
-use crate::server::pipelines::{Only, Revision, Trigger};
+use crate::server::pipelines::{ConfigPlace, Only, Revision, Trigger};
 use crate::server::store::status::PipelineState;
 use crate::server::{self, Running, ServerOptions, WatchEnded, Watcher};
 use options::Options;
@@ -87,6 +87,10 @@ fn exec(options: &Options) -> Outcome {
             body: String::new(),
             author: String::new(),
             is_default_branch: snapshot.is_default_branch,
+        }),
+        config_place: Some(ConfigPlace {
+            reference: format!("refs/heads/{}", snapshot.branch),
+            revision: snapshot.revision.clone(),
         }),
         actor: std::env::var("USER").unwrap_or_else(|_| "exec".to_owned()),
         trigger_type: "explicit".to_owned(),

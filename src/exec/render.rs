@@ -71,7 +71,7 @@ impl JobView {
     pub(super) fn failed(&self) -> bool {
         matches!(
             self.status.as_str(),
-            "failed" | "infrastructure_fail" | "timedout" | "terminated-unknown" | "unauthorized"
+            "failed" | "infrastructure_fail" | "terminated-unknown" | "unauthorized"
         )
     }
 }

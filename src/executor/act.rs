@@ -59,8 +59,9 @@ impl TaskRun {
         let words = environment::words(&self.shell_of(Some(run)))?;
         let directory = run.working_directory.as_deref().unwrap_or(".");
         let directory = self.places.of(directory);
-        if !directory.is_dir() {
-            return Err(format!("the working directory `{}` does not exist", directory.display()));
+        // Or the system would blame the shell.
+        if let Err(why) = may_enter(&directory) {
+            return Err(format!("the working directory `{}` {why}", directory.display()));
         }
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).current_dir(directory).env_clear();
@@ -121,8 +122,7 @@ impl TaskRun {
             return StepEnd::success();
         };
         let limit = self.input.task.max_artifact_bytes;
-        let count = listing.files.len();
-        let mut total = 0;
+        let (mut count, mut total) = (0, 0);
         for file in listing.files {
             match self.upload_file(&file.path, limit) {
                 Ok((length, sha256)) => {
@@ -133,14 +133,17 @@ impl TaskRun {
                             file.name
                         ));
                     }
+                    count += 1;
                     total += length;
-                    log.note(&format!("stored `{}` ({length} bytes)", file.name));
+                    log.note(&format!("stored `{}` ({})", file.name, counted(length, "byte")));
                 }
                 Err(UploadError::Stopped) => return self.stopped_end(),
                 Err(UploadError::TooLarge(length)) => {
                     log.note(&format!(
-                        "error: skipped `{}`: {length} bytes, the limit is {limit} bytes",
-                        file.name
+                        "error: skipped `{}`: {}, the limit is {}",
+                        file.name,
+                        counted(length, "byte"),
+                        counted(limit, "byte")
                     ));
                 }
                 Err(error) => {
@@ -151,7 +154,7 @@ impl TaskRun {
                 }
             }
         }
-        log.note(&format!("{count} files, {total} bytes"));
+        log.note(&format!("{}, {}", counted(count, "file"), counted(total, "byte")));
         StepEnd::success()
     }
 
@@ -178,7 +181,9 @@ impl TaskRun {
                         Ok(StoredTests { message: Some(why), .. }) => {
                             log.note(&format!("warning: ignored `{}`: {why}", file.name));
                         }
-                        Ok(stored) => log.note(&format!("stored `{}` ({} tests)", file.name, stored.tests)),
+                        Ok(stored) => {
+                            log.note(&format!("stored `{}` ({})", file.name, counted(stored.tests, "test")));
+                        }
                         Err(why) => {
                             return StepEnd::failed(format!("failed to store `{}`: {why}", file.name));
                         }
@@ -232,6 +237,25 @@ struct StoredTests {
     message: Option<String>,
 }
 
+/// `1 file`, `2 files`.
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Whether a command can be started in the folder; otherwise the rest of a sentence that begins with it.
+fn may_enter(folder: &Path) -> Result<(), String> {
+    use rustix::fs::{Access, access};
+    match std::fs::metadata(folder) {
+        Ok(about) if !about.is_dir() => Err("is a file, not a folder".to_owned()),
+        Ok(_) => access(folder, Access::EXEC_OK)
+            .map_err(|e| format!("may not be entered by the user of the job: {}", io::Error::from(e))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            Err("does not exist (make it in an earlier step)".to_owned())
+        }
+        Err(e) => Err(format!("cannot be used: {e}")),
+    }
+}
+
 fn unsupported(what: &str) -> StepEnd {
     StepEnd::failed(format!("this version of the runner does not do {what} yet"))
 }
@@ -249,15 +273,14 @@ pub(super) fn end_of(child: ChildEnd) -> StepEnd {
                 duration::format(limit)
             )),
         },
-        ChildEnd::Stopped(Stop::TimeLimit) => StepEnd {
-            status: StepStatus::Timedout,
-            ended: None,
-            message: Some("stopped: the time limit of the job has passed".to_owned()),
-        },
-        ChildEnd::Stopped(Stop::Cancel | Stop::Lost) => StepEnd {
-            status: StepStatus::Canceled,
-            ended: None,
-            message: Some("stopped: the job was canceled".to_owned()),
-        },
+        ChildEnd::Stopped(stop) => {
+            let (status, why) = match stop {
+                Stop::Cancel => (StepStatus::Canceled, "the job was canceled through the control plane"),
+                Stop::Lost => (StepStatus::Canceled, "the control plane has given the job up"),
+                Stop::TimeLimit => (StepStatus::Timedout, "the time limit of the job has passed"),
+                Stop::Runner => (StepStatus::InfrastructureFail, "the runner was told to stop"),
+            };
+            StepEnd { status, ended: None, message: Some(format!("stopped: {why}")) }
+        }
     }
 }

@@ -6,9 +6,10 @@ use super::log::StepLog;
 use super::task::{ChildEnd, StepEnd, TaskRun};
 use crate::protocol::{CheckoutMethod, Source};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// A fetch that says nothing for this long hangs.
 const SILENCE: Duration = Duration::from_secs(600);
@@ -47,7 +48,8 @@ impl TaskRun {
         let shown = directory.display();
         fs::create_dir_all(directory)
             .map_err(|e| StepEnd::failed(format!("failed to create `{shown}`: {e}")))?;
-        let existing = directory.join(".git").exists();
+        let repository = directory.join(".git");
+        let existing = repository.exists();
         let empty = fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none());
         if !existing && !empty {
             return Err(StepEnd::failed(format!(
@@ -55,23 +57,36 @@ impl TaskRun {
             )));
         }
         let revision = &source.revision;
-        let init: &[&str] = if revision.len() == 64 {
-            &["init", "--quiet", "--object-format=sha256"]
-        } else {
-            &["init", "--quiet"]
-        };
-        let steps: &[&[&str]] = if existing {
-            &[&["remote", "set-url", "origin", &source.repository_url]]
-        } else {
-            &[init, &["remote", "add", "origin", &source.repository_url]]
-        };
-        log.note(if existing { "Fetching into the existing clone" } else { "Cloning git repository" });
-        for args in steps {
-            self.git(record, directory, args, log)?;
+        log.note(if existing { "Fetching into the existing repository" } else { "Cloning git repository" });
+        if existing {
+            // A reference may not be called like this, so among them only locks are.
+            for (folder, deep) in [(repository.as_path(), false), (&repository.join("refs"), true)] {
+                remove_locks(folder, deep, self.began, &mut |path, outcome| match outcome {
+                    Ok(()) => {
+                        log.note(&format!("removed `{}`, left by a git that was killed", path.display()))
+                    }
+                    Err(error) => log.note(&format!("failed to remove `{}`: {error}", path.display())),
+                });
+            }
         }
-        // Housekeeping would outlive the step, behind the back of those that follow.
-        self.git(record, directory, &["config", "gc.auto", "0"], log)?;
-        self.git(record, directory, &["config", "maintenance.auto", "false"], log)?;
+        // One that was killed while it was made is made again: that adds what is missing.
+        if !existing || !self.succeeds(directory, &["--git-dir=.git", "rev-parse", "--git-dir"]) {
+            let mut init = vec!["init", "--quiet"];
+            if revision.len() == 64 {
+                init.push("--object-format=sha256");
+            }
+            self.git(record, directory, &init, log)?;
+        }
+        let settings = [
+            ("remote.origin.url", source.repository_url.as_str()),
+            ("remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*"),
+            // Housekeeping would outlive the step, behind the back of those that follow.
+            ("gc.auto", "0"),
+            ("maintenance.auto", "false"),
+        ];
+        for (name, value) in settings {
+            self.git(record, directory, &["config", "--replace-all", name, value], log)?;
+        }
 
         let refspec = match (&source.reference, &source.branch, &source.tag) {
             (Some(reference), ..) => format!("+{reference}:refs/runlet/source"),
@@ -132,8 +147,12 @@ impl TaskRun {
     }
 
     fn has_commit(&self, directory: &Path, revision: &str) -> bool {
-        let object = format!("{revision}^{{commit}}");
-        let mut command = self.command(directory, &["cat-file", "-e", &object]);
+        self.succeeds(directory, &["cat-file", "-e", &format!("{revision}^{{commit}}")])
+    }
+
+    /// Asks git something that is answered at once, without a word in the log.
+    fn succeeds(&self, directory: &Path, args: &[&str]) -> bool {
+        let mut command = self.command(directory, args);
         // Without this a blobless clone would ask the server for a commit that it does not have.
         command
             .env("GIT_NO_LAZY_FETCH", "1")
@@ -152,11 +171,9 @@ impl TaskRun {
                 message: Some(format!("`git {what}` failed with exit code {}", ended.code)),
                 ..super::task::exit_text(ended)
             }),
-            ChildEnd::NotStarted(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Err(StepEnd::failed(
-                    "cannot run `git`: it is not installed on this runner, and `checkout` needs it",
-                ))
-            }
+            ChildEnd::NotStarted(error) if error.kind() == io::ErrorKind::NotFound => Err(StepEnd::failed(
+                "cannot run `git`: it is not installed on this runner, and `checkout` needs it",
+            )),
             other => Err(end_of(other)),
         }
     }
@@ -168,6 +185,10 @@ impl TaskRun {
             command.env_remove(name);
         }
         command.env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C");
+        // A damaged repository must not make it take one further up for its own.
+        if let Some(above) = fs::canonicalize(directory).ok().as_deref().and_then(Path::parent) {
+            command.env("GIT_CEILING_DIRECTORIES", above);
+        }
         if !self.environment.contains_key("GIT_SSH_COMMAND") {
             command.env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes");
         }
@@ -189,6 +210,23 @@ fn is_local(url: &str) -> bool {
     url.starts_with("file://") || url.starts_with('/')
 }
 
+/// Removes the lock files in a folder of a repository that are older than the task, and tells of each. They
+/// are of a git that was killed: nothing survives a task, and a git of this one has made its locks since.
+fn remove_locks(folder: &Path, deep: bool, began: SystemTime, tell: &mut dyn FnMut(&Path, io::Result<()>)) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let Ok(about) = entry.metadata() else { continue };
+        if about.is_dir() && deep {
+            remove_locks(&path, deep, began, tell);
+        } else if path.extension().is_some_and(|e| e == "lock")
+            && about.is_file()
+            && about.modified().is_ok_and(|at| at < began)
+        {
+            tell(&path, fs::remove_file(&path));
+        }
+    }
+}
+
 /// Partial clones came with git 2.19; 2.41.0 broke them.
 fn blobless_works(version: &str) -> bool {
     let number = version.split_whitespace().nth(2).unwrap_or_default();
@@ -198,8 +236,35 @@ fn blobless_works(version: &str) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot set up its files should fail loudly")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_locks_from_before_the_task_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("refs/heads/deep")).unwrap();
+        let began = SystemTime::now();
+        let make = |name: &str, age: u64| {
+            let file = fs::File::create(folder.path().join(name)).unwrap();
+            file.set_modified(began - Duration::from_secs(age)).unwrap();
+        };
+        let locks = ["HEAD.lock", "index.lock", "refs/heads/deep/main.lock"];
+        locks.iter().for_each(|name| make(name, 60));
+        make("shallow.lock", 0);
+        make("index", 60);
+        let mut removed = Vec::new();
+        for deep in [false, true] {
+            remove_locks(folder.path(), deep, began, &mut |path, outcome| {
+                outcome.unwrap();
+                removed.push(path.strip_prefix(folder.path()).unwrap().display().to_string());
+            });
+            assert_eq!(removed.len(), if deep { 3 } else { 2 });
+        }
+        removed.sort();
+        assert_eq!(removed, locks);
+        assert!(folder.path().join("shallow.lock").exists() && folder.path().join("index").exists());
+    }
 
     #[test]
     fn old_and_broken_gits_clone_in_full() {

@@ -25,8 +25,10 @@ const LOOK: Duration = Duration::from_millis(20);
 /// What the threads of a task tell the thread that runs the steps.
 #[derive(Debug)]
 pub enum Message {
-    /// A person cancelled the task, or the runner told the agent to stop.
+    /// The control plane cancelled the task: for a person, or for a newer pipeline.
     Cancel,
+    /// A signal: the runner on this host is being stopped, and the task with it.
+    Terminate,
     /// The control plane has given the task up.
     Lost,
     /// A child ended.
@@ -51,8 +53,9 @@ pub struct Running {
     pub log: StepLog,
     /// How it ended, once it did.
     pub ended: Option<Ended>,
-    /// When it was seen to have ended.
-    pub ended_at: Option<Instant>,
+    /// When everything that the step waits for was seen to have ended: the child, and its whole group
+    /// when it was told to end. From then on only its output is waited for.
+    pub settled_at: Option<Instant>,
     /// True once nobody holds its output any more.
     pub closed: bool,
     group: Pid,
@@ -60,8 +63,8 @@ pub struct Running {
     reader: File,
     started: Instant,
     taken: Arc<Taken>,
-    /// Once this much was taken, nothing of the child itself is left: a bound for descendants that
-    /// never pause.
+    /// Once this much was taken, nothing of what has ended is left: a bound for descendants that never
+    /// pause.
     enough: u64,
     termed_at: Option<Instant>,
     killed: bool,
@@ -89,7 +92,7 @@ impl Running {
             step,
             log: log.clone(),
             ended: None,
-            ended_at: None,
+            settled_at: None,
             closed: false,
             group: child.pid(),
             turn,
@@ -142,23 +145,30 @@ impl Running {
         match message {
             Message::Exited { step, ended } if *step == self.step => {
                 self.ended = Some(*ended);
-                self.ended_at = Some(Instant::now());
-                self.enough = self.taken.bytes.load(Ordering::SeqCst).saturating_add(MOST_UNREAD);
+                // What it leaves running is welcome to, unless all of it was told to end.
+                if self.termed_at.is_none() {
+                    self.settle(Instant::now());
+                }
             }
             Message::Closed { step } if *step == self.step => self.closed = true,
             _ => {}
         }
     }
 
-    /// True when the step is over: the child has ended, all that it wrote is in the log, and its output
-    /// closed or was left open too long.
-    pub fn is_over(&self, now: Instant) -> bool {
-        let late = |at| now.duration_since(at) >= PIPE_GRACE;
-        self.ended_at.is_some_and(|at| self.closed || late(at) && self.has_taken_all())
+    fn settle(&mut self, now: Instant) {
+        self.settled_at = Some(now);
+        self.enough = self.taken.bytes.load(Ordering::SeqCst).saturating_add(MOST_UNREAD);
     }
 
-    /// Whether what the child had written when it ended is in the log. On a slow or loaded host that can
-    /// be much later than its end.
+    /// True when the step is over: what it waits for has ended, all that this wrote is in the log, and its
+    /// output closed or was left open too long.
+    pub fn is_over(&self, now: Instant) -> bool {
+        let late = |at| now.duration_since(at) >= PIPE_GRACE;
+        self.settled_at.is_some_and(|at| self.closed || late(at) && self.has_taken_all())
+    }
+
+    /// Whether what had been written when it ended is in the log. On a slow or loaded host that can be
+    /// much later than the end.
     fn has_taken_all(&self) -> bool {
         // In this order: what was in the pipe a moment ago is in the log once the reader waits again.
         let is_empty = !is_readable(&self.reader, Some(Duration::ZERO));
@@ -168,7 +178,7 @@ impl Running {
 
     /// True when nothing more will come of it by itself.
     pub fn is_complete(&self) -> bool {
-        self.ended.is_some() && self.closed
+        self.settled_at.is_some() && self.closed
     }
 
     /// True when it was told to end.
@@ -178,10 +188,12 @@ impl Running {
 
     /// When something is to be done about this child if no message comes.
     pub fn next_deadline(&self, silence: Option<Duration>, now: Instant) -> Option<Instant> {
-        if let Some(at) = self.ended_at {
+        if let Some(at) = self.settled_at {
             return Some((at + PIPE_GRACE).max(now + LOOK));
         }
         match self.termed_at {
+            // No message tells of the end of the rest of a group.
+            Some(_) if self.ended.is_some() => Some(now + LOOK),
             Some(at) if !self.killed => Some(at + GRACE),
             Some(_) => None,
             None => silence.map(|silence| (self.last_output() + silence).max(now + LOOK)),
@@ -208,9 +220,17 @@ impl Running {
         }
     }
 
-    /// Second rung, when its time has come.
+    /// Second rung, when its time has come. A child that was told to end has its whole group waited for:
+    /// a shell dies at once of a TERM whose real addressee still cleans up.
     pub fn escalate(&mut self, now: Instant) {
-        if self.ended.is_none() && !self.killed && self.termed_at.is_some_and(|at| now >= at + GRACE) {
+        let Some(at) = self.termed_at.filter(|_| self.settled_at.is_none()) else { return };
+        // Not before the child was waited for: until then it belongs to the group even when it is dead.
+        let gone = self.ended.is_some() && process::group_is_gone(self.group);
+        // Past the grace, what was killed but does not go (it waits for a broken disk, or for a parent
+        // elsewhere that never reaps it) holds the step no longer than an open pipe does.
+        if gone || self.ended.is_some() && self.killed && now >= at + GRACE + PIPE_GRACE {
+            self.settle(now);
+        } else if !self.killed && now >= at + GRACE {
             self.killed = true;
             process::signal_group(self.group, Signal::KILL);
         }
@@ -303,7 +323,7 @@ mod tests {
             std::thread::sleep(LOOK);
         }
         assert!(!bench.running.closed, "the grandchild holds the output");
-        assert!(!bench.running.is_over(bench.running.ended_at.unwrap()), "it may close in a moment");
+        assert!(!bench.running.is_over(bench.running.settled_at.unwrap()), "it may close in a moment");
         assert_eq!(bench.output().len(), 200_000);
     }
 
@@ -315,6 +335,56 @@ mod tests {
             std::thread::sleep(LOOK);
         }
         assert!(!bench.running.closed);
+    }
+
+    /// A shell that dies of TERM at once, and what it started, which does `cleanup` then. Both are ready.
+    fn two_generations(cleanup: &str) -> Bench {
+        let bench = run(&format!(
+            "sh -c 'trap \"{cleanup}\" TERM; echo > ready; while :; do sleep 0.01; done' & wait"
+        ));
+        while !bench.folder.path().join("ready").exists() {
+            std::thread::sleep(LOOK);
+        }
+        bench
+    }
+
+    #[test]
+    fn the_rest_of_a_group_has_its_grace_too() {
+        // Where that is refused, somebody else reaps the dead, or nobody does.
+        let adopted = rustix::process::set_child_subreaper(Some(rustix::process::getpid())).is_ok();
+        let mut bench = two_generations("until test -e go; do sleep 0.01; done; echo cleaned; exit");
+        let told = Instant::now();
+        bench.running.terminate(told);
+        bench.until_exited();
+        bench.running.escalate(told + GRACE - LOOK);
+        assert_eq!((bench.running.settled_at, bench.running.killed), (None, false), "it still cleans up");
+        assert_eq!(bench.running.next_deadline(None, told), Some(told + LOOK));
+        std::fs::write(bench.folder.path().join("go"), "").unwrap();
+        while !bench.running.closed {
+            bench.running.take(&bench.messages.recv().unwrap());
+        }
+        assert!(bench.output().ends_with(b"cleaned\n"));
+        while adopted && !bench.running.is_over(told) {
+            bench.running.escalate(told + GRACE - LOOK);
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    #[test]
+    fn a_group_that_does_not_go_is_killed_after_its_grace() {
+        let mut bench = two_generations("");
+        let told = Instant::now();
+        bench.running.terminate(told);
+        bench.until_exited();
+        bench.running.escalate(told + GRACE - LOOK);
+        assert!(!bench.running.killed);
+        bench.running.escalate(told + GRACE);
+        assert!(bench.running.killed);
+        while !bench.running.closed {
+            bench.running.take(&bench.messages.recv().unwrap());
+        }
+        bench.running.escalate(told + GRACE + PIPE_GRACE);
+        assert!(bench.running.is_over(told + GRACE + PIPE_GRACE));
     }
 
     #[test]

@@ -4,19 +4,11 @@ use crate::protocol::{Run, Task};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Names that the runner's own environment must not hand to users' steps: its settings and tokens.
-const PRIVATE_PREFIXES: [&str; 3] = ["CIRCLECI_RUNNER_", "LAUNCH_AGENT_", "RUNLET_"];
-const PRIVATE_NAMES: [&str; 3] =
-    ["CIRCLECI_API_TOKEN", "CIRCLECI_RESOURCE_CLASS", "USE_HOME_SSH_DIR_FOR_CHECKOUT_KEYS"];
-
-/// Names that are never set on a runner, whatever the runner's own environment holds.
-const NEVER_SET: [&str; 5] = [
-    "CIRCLE_PREVIOUS_BUILD_NUM",
-    "CIRCLE_COMPARE_URL",
-    "CIRCLE_ARTIFACTS",
-    "CIRCLE_TEST_REPORTS",
-    "CIRCLE_CONTINUATION_KEY",
-];
+/// What the runner's own environment must not hand to users' steps: its settings and tokens, and whatever
+/// a job is told by the control plane or not at all. Where the runner runs inside a job of another CI, that
+/// job's branch, tag, pull request and tokens are none of this one's.
+const PRIVATE_PREFIXES: [&str; 4] = ["CIRCLE_", "CIRCLECI_", "LAUNCH_AGENT_", "RUNLET_"];
+const PRIVATE_NAMES: [&str; 4] = ["CI", "CIRCLECI", "BASH_ENV", "USE_HOME_SSH_DIR_FOR_CHECKOUT_KEYS"];
 
 /// What the agent itself adds.
 pub struct Own<'a> {
@@ -77,9 +69,7 @@ fn is_private(name: &str) -> bool {
     if name == "RUNLET_TASK_ID" {
         return false;
     }
-    PRIVATE_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-        || PRIVATE_NAMES.contains(&name)
-        || NEVER_SET.contains(&name)
+    PRIVATE_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || PRIVATE_NAMES.contains(&name)
 }
 
 fn text(path: &Path) -> String {
@@ -203,10 +193,29 @@ mod tests {
             "LAUNCH_AGENT_API_AUTH_TOKEN",
             "CIRCLECI_API_TOKEN",
             "RUNLET_X",
-            "CIRCLE_PREVIOUS_BUILD_NUM",
+            "USE_HOME_SSH_DIR_FOR_CHECKOUT_KEYS",
         ];
         let job = environment(&names.map(|name| (name, "secret")));
         assert!(!job.values().any(|value| value == "secret"), "{job:?}");
+    }
+
+    #[test]
+    fn what_another_job_around_the_runner_is_told_stays_there() {
+        let names = [
+            "CI",
+            "CIRCLECI",
+            "BASH_ENV",
+            "CIRCLE_TAG",
+            "CIRCLE_OIDC_TOKEN",
+            "CIRCLE_PR_NUMBER",
+            "CIRCLE_PREVIOUS_BUILD_NUM",
+            "CIRCLE_NODE_INDEX",
+        ];
+        let job = environment(&names.map(|name| (name, "other")));
+        assert!(!job.values().any(|value| value == "other"), "{job:?}");
+        // Others that begin alike are nobody's but the host's.
+        let job = environment(&[("CIRCLES", "kept"), ("CIRCLECITY", "kept"), ("CI_HOST", "kept")]);
+        assert_eq!(job.values().filter(|value| *value == "kept").count(), 3);
     }
 
     #[test]

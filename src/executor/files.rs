@@ -29,74 +29,114 @@ pub struct Listing {
     pub notes: Vec<String>,
 }
 
-/// Most files that one step stores.
+/// Most files and folders that one step looks at.
 const MOST_FILES: usize = 100_000;
 
 /// Lists the file or the folder at `path`. `written` is the path as the config has it, with the home
 /// expanded; it names the files when there is no `destination`.
 pub fn artifacts(path: &Path, written: &str, destination: Option<&str>) -> io::Result<Listing> {
-    let mut listing = Listing::default();
     let prefix = clean_name(destination.unwrap_or(written));
-    if fs::metadata(path)?.is_dir() {
-        let root = fs::canonicalize(path)?;
-        walk(&root, &root, &prefix, &mut listing, &|_| true, &|_| true)?;
-    } else {
+    if !fs::metadata(path)?.is_dir() {
         let name = if prefix.is_empty() { file_name(path) } else { prefix };
-        listing.files.push(Found { name, path: path.to_owned() });
+        return Ok(Listing { files: vec![Found { name, path: path.to_owned() }], notes: Vec::new() });
     }
-    Ok(listing)
+    let root = fs::canonicalize(path)?;
+    let walk = |follow| Walk::new(&root, follow, &|_| true, &|_| true).list(&prefix);
+    // Folders that link to each other a thousandfold, as package managers make them, have more paths than
+    // anybody wants stored.
+    walk(true).or_else(|why| {
+        let mut listing = walk(false)?;
+        listing.notes.push(format!("links to folders were skipped: with them {why}"));
+        Ok(listing)
+    })
 }
 
 /// Lists the XML file at `path`, or those in the folder; hidden folders are not searched.
 pub fn test_results(path: &Path) -> io::Result<Listing> {
-    let mut listing = Listing::default();
     if fs::metadata(path)?.is_dir() {
         let root = fs::canonicalize(path)?;
         let is_xml = |path: &Path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("xml"));
         let visible = |path: &Path| !file_name(path).starts_with('.');
-        walk(&root, &root, "", &mut listing, &is_xml, &visible)?;
-    } else {
-        listing.files.push(Found { name: file_name(path), path: path.to_owned() });
+        // By links a test would count twice.
+        return Walk::new(&root, false, &is_xml, &visible).list("");
     }
-    Ok(listing)
+    Ok(Listing { files: vec![Found { name: file_name(path), path: path.to_owned() }], notes: Vec::new() })
 }
 
-fn walk(
-    root: &Path,
-    folder: &Path,
-    prefix: &str,
-    listing: &mut Listing,
-    wanted: &dyn Fn(&Path) -> bool,
-    enter: &dyn Fn(&Path) -> bool,
-) -> io::Result<()> {
-    let mut entries: Vec<_> = fs::read_dir(folder)?.collect::<Result<_, _>>()?;
-    entries.sort_unstable_by_key(fs::DirEntry::file_name);
-    for entry in entries {
-        let path = entry.path();
-        let name = clean_name(&format!("{prefix}/{}", entry.file_name().to_string_lossy()));
-        let kind = entry.file_type()?;
-        let target = if kind.is_symlink() { fs::canonicalize(&path).ok() } else { Some(path.clone()) };
-        let Some(target) = target else {
-            listing.notes.push(format!("skipped `{name}`: a link to nothing"));
-            continue;
-        };
-        if kind.is_dir() {
-            if enter(&path) {
-                walk(root, &path, &name, listing, wanted, enter)?;
-            }
-        } else if kind.is_symlink() && !target.starts_with(root) {
-            listing.notes.push(format!("skipped `{name}`: a link that leaves the folder"));
-        } else if !target.is_file() {
-            // Sockets, pipes, devices; and links to folders, which could lead in a circle.
-            listing.notes.push(format!("skipped `{name}`: not a regular file"));
-        } else if wanted(&path) {
-            if listing.files.len() >= MOST_FILES {
-                return Err(io::Error::other(format!("there are more than {MOST_FILES} files")));
-            }
-            listing.files.push(Found { name, path: target });
-        }
+/// Collects the files of a folder.
+struct Walk<'a> {
+    root: &'a Path,
+    /// Whether links to folders are followed.
+    follow: bool,
+    wanted: &'a dyn Fn(&Path) -> bool,
+    enter: &'a dyn Fn(&Path) -> bool,
+    /// The folders that it is in, by their real paths.
+    inside: Vec<PathBuf>,
+    /// Entries so far.
+    seen: usize,
+    listing: Listing,
+}
+
+impl<'a> Walk<'a> {
+    fn new(
+        root: &'a Path,
+        follow: bool,
+        wanted: &'a dyn Fn(&Path) -> bool,
+        enter: &'a dyn Fn(&Path) -> bool,
+    ) -> Self {
+        Self { root, follow, wanted, enter, inside: Vec::new(), seen: 0, listing: Listing::default() }
     }
-    Ok(())
+
+    fn list(mut self, prefix: &str) -> io::Result<Listing> {
+        self.folder(self.root.to_owned(), prefix)?;
+        Ok(self.listing)
+    }
+
+    fn folder(&mut self, folder: PathBuf, prefix: &str) -> io::Result<()> {
+        let mut entries: Vec<_> = fs::read_dir(&folder)?.collect::<Result<_, _>>()?;
+        entries.sort_unstable_by_key(fs::DirEntry::file_name);
+        self.inside.push(folder);
+        for entry in entries {
+            self.seen += 1;
+            if self.seen > MOST_FILES {
+                return Err(io::Error::other(format!("there are more than {MOST_FILES} files and folders")));
+            }
+            let name = clean_name(&format!("{prefix}/{}", entry.file_name().to_string_lossy()));
+            if let Some(why) = self.entry(&entry, &name)? {
+                self.listing.notes.push(format!("skipped `{name}`: {why}"));
+            }
+        }
+        self.inside.pop();
+        Ok(())
+    }
+
+    /// Takes an entry in. Returns why not, when that should be told.
+    fn entry(&mut self, entry: &fs::DirEntry, name: &str) -> io::Result<Option<&'static str>> {
+        let path = entry.path();
+        let is_link = entry.file_type()?.is_symlink();
+        let target = if is_link { fs::canonicalize(&path).ok() } else { Some(path.clone()) };
+        let Some(target) = target else { return Ok(Some("a link to nothing")) };
+        if !target.starts_with(self.root) {
+            return Ok(Some("a link that leaves the folder"));
+        }
+        if target.is_dir() {
+            if is_link && !self.follow {
+                return Ok(Some("a link to a folder"));
+            }
+            // Whatever holds one of the folders that this is in comes back to here.
+            if is_link && self.inside.iter().any(|folder| folder.starts_with(&target)) {
+                return Ok(Some("a link that leads in a circle"));
+            }
+            if (self.enter)(&path) {
+                self.folder(target, name)?;
+            }
+        } else if !target.is_file() {
+            return Ok(Some("not a regular file"));
+        } else if (self.wanted)(&path) {
+            self.listing.files.push(Found { name: name.to_owned(), path: target });
+        }
+        Ok(None)
+    }
 }
 
 /// Parts without `.`, `..` and empty ones, joined by `/`.
@@ -265,6 +305,56 @@ mod tests {
         assert_eq!(names(&artifacts(&out.join("b.txt"), "/tmp/out/b.txt", None).unwrap()), ["tmp/out/b.txt"]);
         assert_eq!(names(&artifacts(&out.join("b.txt"), "x", Some("../../d")).unwrap()), ["d"]);
         assert!(artifacts(&out.join("missing"), "x", None).is_err());
+    }
+
+    #[test]
+    fn links_to_folders_are_followed_inside_and_never_in_a_circle() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("out/real/deep")).unwrap();
+        fs::create_dir_all(at("out/other")).unwrap();
+        fs::create_dir_all(at("outside")).unwrap();
+        fs::write(at("out/real/deep/x"), "x").unwrap();
+        fs::write(at("out/other/y.xml"), "y").unwrap();
+        symlink("real/deep", at("out/alias")).unwrap();
+        symlink("../outside", at("out/leaves")).unwrap();
+        symlink("../../real", at("out/real/deep/up")).unwrap();
+        symlink("../real", at("out/other/to")).unwrap();
+        symlink("../other", at("out/real/back")).unwrap();
+        let listing = artifacts(&at("out"), "o", None).unwrap();
+        let expected =
+            ["o/alias/x", "o/other/to/deep/x", "o/other/y.xml", "o/real/back/y.xml", "o/real/deep/x"];
+        assert_eq!(names(&listing), expected);
+        let notes = [
+            // `real` holds `real/deep`, which `alias` stands for.
+            "skipped `o/alias/up`: a link that leads in a circle",
+            "skipped `o/leaves`: a link that leaves the folder",
+            "skipped `o/other/to/back`: a link that leads in a circle",
+            "skipped `o/other/to/deep/up`: a link that leads in a circle",
+            "skipped `o/real/back/to`: a link that leads in a circle",
+            "skipped `o/real/deep/up`: a link that leads in a circle",
+        ];
+        assert_eq!(listing.notes, notes);
+        assert_eq!(names(&test_results(&at("out")).unwrap()), ["other/y.xml"]);
+    }
+
+    #[test]
+    fn folders_that_all_link_to_each_other_are_stored_once() {
+        let folder = tempfile::tempdir().unwrap();
+        for one in 0..12 {
+            let path = folder.path().join(one.to_string());
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join("file"), "").unwrap();
+            for other in (0..12).filter(|other| *other != one) {
+                symlink(format!("../{other}"), path.join(format!("to-{other}"))).unwrap();
+            }
+        }
+        let listing = artifacts(folder.path(), "o", None).unwrap();
+        assert_eq!(listing.files.len(), 12);
+        assert_eq!(
+            listing.notes.last().unwrap(),
+            "links to folders were skipped: with them there are more than 100000 files and folders"
+        );
     }
 
     #[test]

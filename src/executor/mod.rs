@@ -40,8 +40,8 @@ Run one claimed task. The machine runner starts this; it is not meant for people
 
 Usage: runlet task < INPUT
 
-INPUT is one JSON document with the claim, its token and the settings of the runner. The first TERM or
-INT cancels the task. Exit code 0 says that the outcome was reported, 75 that it could not be.
+INPUT is one JSON document with the claim, its token and the settings of the runner. TERM or INT stop
+the task, which then ends as an infrastructure failure. Exit code 0 says that the outcome was reported, 75 that it could not be.
 ";
 
 /// Runs `runlet task` with the arguments after the command.
@@ -162,7 +162,7 @@ fn forward_signals(sender: mpsc::Sender<Message>) -> std::io::Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let forward = move || {
         for _ in signals.forever() {
-            if sender.send(Message::Cancel).is_err() {
+            if sender.send(Message::Terminate).is_err() {
                 return;
             }
         }

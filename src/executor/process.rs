@@ -87,6 +87,14 @@ pub fn signal_group(group: Pid, signal: Signal) {
     let _ = rustix::process::kill_process_group(group, signal);
 }
 
+/// Whether nothing is left of a group whose leader was waited for. Its members that have died and were
+/// adopted by this process are reaped: the dead count as members, and keep the number of the group.
+pub fn group_is_gone(group: Pid) -> bool {
+    while let Ok(Some(_)) = rustix::process::waitpgid(group, WaitOptions::NOHANG) {}
+    // Another answer than this one comes of members, if only of such as may not be signalled.
+    rustix::process::test_kill_process_group(group) == Err(rustix::io::Errno::SRCH)
+}
+
 /// A process as /proc shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -117,28 +125,33 @@ pub fn descendants(except: &[i32]) -> Vec<Found> {
 }
 
 /// Ends every descendant: TERM, `grace`, KILL, until none is left or `patience` has passed. Returns what
-/// was found alive. Call it when no thread waits for a child any more: it reaps.
+/// was signalled. Call it when no thread waits for a child any more: it reaps.
 pub fn end_descendants(grace: Duration, patience: Duration) -> Vec<Found> {
     let started = Instant::now();
-    let mut survivors: BTreeMap<i32, Found> = BTreeMap::new();
-    let mut termed: Vec<i32> = Vec::new();
+    let mut pause = Duration::from_millis(10);
+    let mut signalled: BTreeMap<i32, Found> = BTreeMap::new();
+    let mut first = true;
     loop {
         while let Ok(Some(_)) = rustix::process::waitpid(None, WaitOptions::NOHANG) {}
         let alive: Vec<_> = descendants(&[]).into_iter().filter(|process| !process.zombie).collect();
         if alive.is_empty() || started.elapsed() > patience {
-            return survivors.into_values().collect();
+            return signalled.into_values().collect();
         }
         for process in alive {
             let Some(pid) = Pid::from_raw(process.pid) else { continue };
-            if started.elapsed() >= grace {
-                let _ = rustix::process::kill_process(pid, Signal::KILL);
-            } else if !termed.contains(&process.pid) {
-                termed.push(process.pid);
-                let _ = rustix::process::kill_process(pid, Signal::TERM);
-            }
-            survivors.entry(process.pid).or_insert(process);
+            // What comes up after TERM cleans up, and is let do it.
+            let signal = match started.elapsed() >= grace {
+                true => Signal::KILL,
+                false if first => Signal::TERM,
+                false => continue,
+            };
+            let _ = rustix::process::kill_process(pid, signal);
+            signalled.entry(process.pid).or_insert(process);
         }
-        std::thread::sleep(Duration::from_millis(10));
+        first = false;
+        std::thread::sleep(pause);
+        // A look goes through all of /proc, and a grace is long.
+        pause = (pause * 2).min(Duration::from_millis(100));
     }
 }
 
@@ -211,6 +224,26 @@ mod tests {
         // The pipe closes only when the grandchild is gone as well.
         let mut rest = Vec::new();
         assert_eq!(reader.read_to_end(&mut rest).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_group_is_gone_once_its_dead_are_reaped() {
+        // Without it somebody else reaps what is left of the group, or nobody does.
+        if rustix::process::set_child_subreaper(Some(rustix::process::getpid())).is_err() {
+            return;
+        }
+        let (mut process, mut reader) = shell("sleep 600 & exit 0");
+        let group = process.pid();
+        process.wait().unwrap();
+        assert!(!group_is_gone(group));
+        signal_group(group, Signal::KILL);
+        reader.read_to_end(&mut Vec::new()).unwrap();
+        // The output closes a moment before the process counts as dead.
+        let deadline = Instant::now() + Duration::from_secs(300);
+        while !group_is_gone(group) {
+            assert!(Instant::now() < deadline);
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::protocol::{Secret, Variable};
 /// What stands in place of a secret.
 const MASK: &[u8] = b"****";
 
-/// Shorter values would mask ordinary text everywhere.
+/// In characters. Shorter values would mask ordinary text everywhere.
 const SHORTEST_SECRET: usize = 4;
 
 /// A word of ones in every byte.
@@ -23,8 +23,8 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// Values of variables and further secrets. Values shorter than four bytes and the words of booleans
-    /// are not secret; a value of several lines counts whole and line by line.
+    /// Values of variables and further secrets. Values shorter than four characters and the words of
+    /// booleans are not secret; a value of several lines counts whole and line by line.
     pub fn new(variables: &[Variable], further: &[Secret]) -> Self {
         let mut patterns: Vec<Vec<u8>> = Vec::new();
         let values = variables.iter().map(|variable| &variable.value).chain(further);
@@ -34,7 +34,7 @@ impl Secrets {
             }
             let lines = value.lines().map(|line| line.trim_end_matches('\r'));
             for text in std::iter::once(value).chain(lines) {
-                if text.len() >= SHORTEST_SECRET {
+                if text.chars().count() >= SHORTEST_SECRET {
                     patterns.push(text.as_bytes().to_vec());
                 }
             }
@@ -218,6 +218,8 @@ mod tests {
     fn short_values_and_booleans_are_not_secret() {
         let secrets = secrets(&["abc", "true", "False", "abcd"]);
         assert_eq!(secrets.mask("abc true False abcd"), "abc true False ****");
+        // Characters are counted, as people who choose a value do.
+        assert_eq!(self::secrets(&["öäü", "öäüß"]).mask("öäü öäüß"), "öäü ****");
     }
 
     #[test]

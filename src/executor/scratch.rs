@@ -1,5 +1,6 @@
 //! The private folder of a task, the home directory, and cleaning up after the job.
 
+use crate::protocol::TaskId;
 use crate::protocol::task_input::TaskInput;
 use std::fs;
 use std::io;
@@ -9,13 +10,8 @@ use std::path::{Path, PathBuf};
 /// Creates the private folder: in the system's temporary folder, or, where that is missing or
 /// read-only, beside the working directory.
 pub(super) fn create(input: &TaskInput) -> Result<PathBuf, String> {
-    let beside = input.working_directory.as_deref().and_then(Path::parent).map(Path::to_owned);
-    let places =
-        [Some(std::env::temp_dir()), Some("/tmp".into()), Some("/var/tmp".into()), beside, Some(home())];
     let mut why = Vec::new();
-    for place in places.into_iter().flatten() {
-        let folder = place.join(format!("runlet-task-{}", input.task.id));
-        // Left over from an attempt that was killed: it is ours when its name and owner are.
+    for folder in candidates(&input.task.id, input.working_directory.as_deref()) {
         match fs::DirBuilder::new().mode(0o700).create(&folder) {
             Ok(()) => return Ok(folder),
             Err(error) => why.push(format!("`{}`: {error}", folder.display())),
@@ -25,6 +21,24 @@ pub(super) fn create(input: &TaskInput) -> Result<PathBuf, String> {
         "failed to create a private folder for the task (set TMPDIR to a writable one): {}",
         why.join("; ")
     ))
+}
+
+/// Where the private folder of a task may be, best first.
+fn candidates(task: &TaskId, working_directory: Option<&Path>) -> impl Iterator<Item = PathBuf> {
+    let beside = working_directory.and_then(Path::parent).map(Path::to_owned);
+    let places =
+        [Some(std::env::temp_dir()), Some("/tmp".into()), Some("/var/tmp".into()), beside, Some(home())];
+    let name = format!("runlet-task-{task}");
+    places.into_iter().flatten().map(move |place| place.join(&name))
+}
+
+/// Removes the private folder of a task whose agent was killed: it may hold the output of hours.
+pub fn remove_left_behind(task: &TaskId, working_directory: &Path) {
+    for folder in candidates(task, Some(working_directory)) {
+        if folder.is_dir() {
+            remove(&folder);
+        }
+    }
 }
 
 /// Removes the private folder.

@@ -1,5 +1,11 @@
 //! Output of one step on disk: what the redactor lets through is appended here, and the uploader sends
 //! it from here, so memory stays bounded whatever a job prints and however long the network is away.
+//!
+//! Nothing is synced. What a sync saves is what a crash of the host would lose, and nobody would come for it:
+//! the number of every event and how far each spool was acknowledged are in the memory of the task agent,
+//! which ends with the host, and the control plane then ends the task when its lease lapses. Against the
+//! crash of a process, the runner's included, the system's cache is enough. On the slow disks of small
+//! hosts a sync of each step would cost more than many a step takes.
 
 use ring::digest::{Context, SHA256};
 use std::fs::File;
@@ -64,8 +70,7 @@ impl Spool {
         })
     }
 
-    /// Ends the output: says what is missing. Returns length and SHA-256. Nothing is synced: a power cut
-    /// ends the task agent as well, and nobody else would send the rest.
+    /// Ends the output: says what is missing. Returns length and SHA-256.
     pub fn finish(mut self) -> (u64, String) {
         if self.dropped > 0 {
             let (dropped, limit) = (self.dropped, self.limit);

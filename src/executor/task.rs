@@ -2,7 +2,7 @@
 //!
 //! One thread runs this; children, heartbeat and signals speak to it through one channel.
 
-use super::child::{Message, Running};
+use super::child::{GRACE, Message, Running};
 use super::environment::{self, Own};
 use super::log::StepLog;
 use super::places::Places;
@@ -16,13 +16,22 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Time between TERM and KILL for what is left behind by a job that ended by itself.
+const LEFTOVER_GRACE: Duration = Duration::from_secs(2);
+/// How long they may take in all: together with the grace of a step less than the runner waits for the
+/// task agent to end.
+const LEFTOVER_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Why no further step may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// Cancelled.
+    /// Cancelled at the control plane.
     Cancel,
+    /// The runner is being stopped. That is nobody's wish for this job, so it counts as a failure of the
+    /// infrastructure, and whatever reruns those may rerun it.
+    Runner,
     /// Given up by the control plane: nobody listens any more.
     Lost,
     /// The time limit of the job passed.
@@ -82,14 +91,13 @@ pub struct TaskRun {
     messages: Receiver<Message>,
     sender: Sender<Message>,
     background: Vec<Running>,
+    /// A step asked that no further one begins.
+    halted: bool,
     stop: Option<Stop>,
     deadline: Option<Instant>,
+    /// When the task began, by the clock that files are dated with.
+    pub(super) began: SystemTime,
     records: u32,
-}
-
-/// File in the private folder whose existence asks for a halt after the step of this record.
-fn halt_file(record: u32) -> String {
-    crate::tool::halt::file_name(&record.to_string())
 }
 
 /// Whether a step runs, given what happened before it.
@@ -128,8 +136,10 @@ impl TaskRun {
             messages: channel.1,
             sender: channel.0,
             background: Vec::new(),
+            halted: false,
             stop: None,
             deadline,
+            began: SystemTime::now(),
             records: 0,
         }
     }
@@ -140,16 +150,15 @@ impl TaskRun {
             return (TaskStatus::InfrastructureFail, Some(self.secrets.mask(&why)));
         }
         let mut first_failure = None;
-        let mut halted = false;
         let steps = self.input.task.job.steps.clone();
         for (index, step) in steps.iter().enumerate() {
+            // Takes in, too, what background steps did meanwhile.
+            let stopped = self.stopped().is_some();
+            self.halted |= first_failure.is_none() && self.halt_is_asked();
             let not_first_node = matches!(&step.action, Action::Run(run) if run.first_node_only)
                 && self.input.task.node_index > 0;
-            if halted
-                || not_first_node
-                || self.stopped().is_some()
-                || !runs(step.when, first_failure.is_some())
-            {
+            let halted = self.halted && first_failure.is_none();
+            if halted || not_first_node || stopped || !runs(step.when, first_failure.is_some()) {
                 self.skip(index, step);
                 continue;
             }
@@ -158,24 +167,46 @@ impl TaskRun {
                 let why = end.message.unwrap_or_else(|| "it failed".to_owned());
                 let title = step.name.lines().next().unwrap_or_default();
                 first_failure = Some(self.secrets.mask(&format!("step `{title}`: {why}")));
-            } else if end.status == StepStatus::Success && first_failure.is_none() {
-                // The last attempt's record is the newest one.
-                halted = self.scratch.join(halt_file(self.records.saturating_sub(1))).exists();
             }
         }
+        // What comes after the last step changes nothing.
+        let stop = self.stopped();
         self.end_background();
         self.end_leftovers();
-        match (self.stop, first_failure) {
-            (Some(Stop::Cancel | Stop::Lost), _) => (TaskStatus::Canceled, None),
+        match (stop, first_failure) {
+            (Some(Stop::Cancel | Stop::Lost), _) => {
+                let why = "the job was canceled through the control plane";
+                (TaskStatus::Canceled, Some(why.to_owned()))
+            }
+            (Some(Stop::Runner), _) => (TaskStatus::InfrastructureFail, Some(self.runner_stop_text())),
             (Some(Stop::TimeLimit), _) => (TaskStatus::Timedout, Some(self.time_limit_text())),
             (None, Some(why)) => (TaskStatus::Failed, Some(why)),
             (None, None) => (TaskStatus::Success, None),
         }
     }
 
+    /// Whether the step that has just ended asks for a halt, by the record of its last attempt, or a
+    /// background step that runs.
+    fn halt_is_asked(&self) -> bool {
+        let newest = self.records.saturating_sub(1);
+        let mut records = self.background.iter().map(|running| running.step).chain([newest]);
+        records.any(|record| self.asks_for_halt(record))
+    }
+
+    fn asks_for_halt(&self, record: u32) -> bool {
+        self.scratch.join(crate::tool::halt::file_name(&record.to_string())).exists()
+    }
+
     fn time_limit_text(&self) -> String {
         let limit = duration::format(Duration::from_millis(self.input.max_run_time_ms));
         format!("the job ran longer than the {limit} that this runner allows (`runner.max_run_time`)")
+    }
+
+    fn runner_stop_text(&self) -> String {
+        let name = &self.input.runner_name;
+        format!(
+            "the runner `{name}` was told to stop before the job had ended, by its operator or because its host goes down (run the job again; a runner that is told only once lets its job finish)"
+        )
     }
 
     /// Record 0: where this runs, and whatever keeps it from running.
@@ -365,16 +396,18 @@ impl TaskRun {
         loop {
             let now = Instant::now();
             self.note_deadline(now);
-            if running.is_over(now) {
-                break;
-            }
             if self.stop.is_some() {
                 running.terminate(now);
+                // Their grace begins now as well, or a stop would last as long as two of them.
+                self.stop_background(now);
             } else if let Some(limit) = silence.filter(|limit| running.is_silent(*limit, now)) {
                 silent = Some(limit);
                 running.terminate(now);
             }
             running.escalate(now);
+            if running.is_over(now) {
+                break;
+            }
             let wake = [running.next_deadline(silence, now), self.deadline.filter(|_| self.stop.is_none())];
             if let Some(message) = self.receive(wake.into_iter().flatten().min()) {
                 running.take(&message);
@@ -415,7 +448,12 @@ impl TaskRun {
 
     fn note(&mut self, message: &Message) {
         match message {
-            Message::Cancel => self.stop = self.stop.or(Some(Stop::Cancel)),
+            // Who cancels wants no other result, whatever became of the runner meanwhile.
+            Message::Cancel if matches!(self.stop, None | Some(Stop::Runner)) => {
+                self.stop = Some(Stop::Cancel);
+            }
+            Message::Cancel => {}
+            Message::Terminate => self.stop = self.stop.or(Some(Stop::Runner)),
             Message::Lost => self.stop = Some(Stop::Lost),
             Message::Exited { .. } | Message::Closed { .. } => {
                 for running in &mut self.background {
@@ -444,10 +482,7 @@ impl TaskRun {
         self.stopped();
         loop {
             let now = Instant::now();
-            for running in &mut self.background {
-                running.terminate(now);
-                running.escalate(now);
-            }
+            self.stop_background(now);
             let wake = self
                 .background
                 .iter()
@@ -462,8 +497,17 @@ impl TaskRun {
         }
     }
 
+    fn stop_background(&mut self, now: Instant) {
+        for running in &mut self.background {
+            running.terminate(now);
+            running.escalate(now);
+        }
+    }
+
     /// Ends the record of a background step: one that was stopped is none that failed.
-    fn close_background(&self, running: &Running) {
+    fn close_background(&mut self, running: &Running) {
+        // From here on it is no step that runs, and whatever it left behind has no say.
+        self.halted |= self.asks_for_halt(running.step);
         let end = match running.ended {
             Some(ended) if !running.was_stopped() && ended.code != 0 => {
                 StepEnd { ended: Some(ended), ..exit_text(ended) }
@@ -486,7 +530,10 @@ impl TaskRun {
         if process::descendants(&[]).iter().all(|process| process.zombie) {
             return;
         }
-        let found = process::end_descendants(Duration::from_secs(2), Duration::from_secs(15));
+        // A job that is stopped owes what it started the time to clean up; one that has ended by itself
+        // has left behind what it did not care for.
+        let grace = if self.stop.is_some() { GRACE } else { LEFTOVER_GRACE };
+        let found = process::end_descendants(grace, LEFTOVER_PATIENCE);
         if found.is_empty() {
             return;
         }

@@ -17,6 +17,8 @@ pub(super) struct Facts {
     pub(super) not_before: SystemTime,
     /// End of its validity.
     pub(super) not_after: SystemTime,
+    /// Whether it is of the version that names hosts.
+    pub(super) is_version_3: bool,
 }
 
 const SEQUENCE: u8 = 0x30;
@@ -24,21 +26,36 @@ const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 const BMP_STRING: u8 = 0x1e;
 const VERSION: u8 = 0xa0;
+const BIT_STRING: u8 = 0x03;
+const INTEGER: u8 = 0x02;
+/// `rsaEncryption`.
+const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
 
 /// Reads a DER certificate.
 pub(super) fn facts(der: &[u8]) -> Option<Facts> {
     let mut certificate = Der(Der(der).expect(SEQUENCE)?);
     let mut tbs = Der(certificate.expect(SEQUENCE)?);
-    if tbs.peek() == Some(VERSION) {
-        tbs.next()?;
-    }
+    let is_version_3 = tbs.peek() == Some(VERSION) && tbs.next()?.1 == [INTEGER, 1, 2];
     tbs.next()?; // serial number
     tbs.expect(SEQUENCE)?; // signature algorithm
     let issuer = name(tbs.expect(SEQUENCE)?)?;
     let mut validity = Der(tbs.expect(SEQUENCE)?);
     let (not_before, not_after) = (time(validity.next()?)?, time(validity.next()?)?);
     let subject = name(tbs.expect(SEQUENCE)?)?;
-    Some(Facts { issuer, subject, not_before, not_after })
+    Some(Facts { issuer, subject, not_before, not_after, is_version_3 })
+}
+
+/// The length of a public key (the inside of a `SubjectPublicKeyInfo`), if it is RSA.
+pub(super) fn rsa_bits(key: &[u8]) -> Option<usize> {
+    let mut key = Der(key);
+    if Der(key.expect(SEQUENCE)?).next()?.1 != RSA {
+        return None;
+    }
+    let mut numbers = Der(Der(key.expect(BIT_STRING)?.get(1..)?).expect(SEQUENCE)?);
+    let modulus = numbers.expect(INTEGER)?;
+    // The first byte may be there for the sign only.
+    let leading = modulus.iter().position(|byte| *byte != 0)?;
+    Some(8 * (modulus.len() - leading) - usize::try_from(modulus[leading].leading_zeros()).ok()?)
 }
 
 /// A reader of DER elements.
@@ -75,7 +92,7 @@ impl<'a> Der<'a> {
 }
 
 /// The common name and the organisation, or whatever else the name consists of.
-fn name(body: &[u8]) -> Option<String> {
+pub(super) fn name(body: &[u8]) -> Option<String> {
     let mut sets = Der(body);
     let (mut known, mut other) = (Vec::new(), Vec::new());
     while sets.peek().is_some() {
@@ -166,6 +183,7 @@ mod tests {
         let facts = facts(certificate.der()).unwrap();
         assert_eq!(facts.issuer, "CN=Acme Root, O=Acme? Ltd");
         assert_eq!(facts.subject, facts.issuer);
+        assert!(facts.is_version_3);
         assert_eq!(seconds(facts.not_before), 1_582_934_400);
         assert_eq!(seconds(facts.not_after), 2_871_849_600);
     }

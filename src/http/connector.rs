@@ -38,6 +38,8 @@ impl<In: Transport> Connector<In> for Tls {
             return Ok(Some(Either::A(transport)));
         }
         let config = self.0.clone().ok_or(ureq::Error::TlsRequired)?;
+        // The way to the proxy is made by a configuration without one.
+        let tunnelled = details.config.proxy().is_some();
         let host = details.uri.host().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(host).map_err(|_| ureq::Error::Tls("not a host name"))?;
@@ -45,7 +47,10 @@ impl<In: Transport> Connector<In> for Tls {
         let mut connection = ClientConnection::new(config, name).map_err(other)?;
         let mut socket = TransportAdapter::new(transport.boxed(), details.current_time.clone());
         socket.set_timeout(details.timeout);
-        connection.complete_io(&mut socket)?;
+        connection.complete_io(&mut socket).map_err(|error| match ureq::Error::from(error) {
+            ureq::Error::Io(error) => ureq::Error::Other(Box::new(Handshake { tunnelled, error })),
+            other => other,
+        })?;
         let sizes = (details.config.input_buffer_size(), details.config.output_buffer_size());
         let buffers = LazyBuffers::new(sizes.0, sizes.1);
         Ok(Some(Either::B(TlsTransport { buffers, stream: StreamOwned::new(connection, socket) })))
@@ -96,6 +101,23 @@ impl fmt::Debug for TlsTransport {
         f.write_str("TlsTransport")
     }
 }
+
+/// TLS did not come about.
+#[derive(Debug)]
+pub(super) struct Handshake {
+    /// At the end of a proxy's tunnel, and not with the first host on the way.
+    pub(super) tunnelled: bool,
+    /// Why; most often an error of TLS inside.
+    pub(super) error: std::io::Error,
+}
+
+impl fmt::Display for Handshake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for Handshake {}
 
 /// Looks the name up and opens the socket.
 #[derive(Debug, Default)]

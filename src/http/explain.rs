@@ -1,39 +1,76 @@
 //! Why no answer came and what to do about it: the library's errors in the words of an operator.
 
-use super::connector::UnknownHost;
+use super::connector::{Handshake, UnknownHost};
 use super::proxy::Choice;
-use super::tls::Untrusted;
+use super::rejected::{Rejected, Why};
 use rustls::{AlertDescription, CertificateError};
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::time::{Duration, SystemTime};
 use ureq::Timeout;
 
+/// The way to the control plane.
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    /// Its name.
+    pub(super) host: &'a str,
+    /// What leads there.
+    pub(super) proxy: Option<&'a Choice>,
+    /// Whether a client certificate is presented.
+    pub(super) presents: bool,
+}
+
+/// Who something failed with.
+#[derive(Clone, Copy)]
+pub(super) enum Peer<'a> {
+    ControlPlane(&'a str),
+    Proxy(&'a Choice),
+}
+
+impl Peer<'_> {
+    /// Where its address is from.
+    fn setting(&self) -> &str {
+        match self {
+            Peer::ControlPlane(_) => "`api.url`",
+            Peer::Proxy(proxy) => proxy.variable,
+        }
+    }
+}
+
+impl fmt::Display for Peer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::ControlPlane(host) => write!(f, "`{host}`"),
+            Peer::Proxy(proxy) => write!(f, "the proxy `{}` of {}", proxy.shown, proxy.variable),
+        }
+    }
+}
+
 /// One line: the cause, and after a semicolon what to do when that is known.
-pub(super) fn transport(error: &ureq::Error, host: &str, proxy: Option<&Choice>) -> String {
+pub(super) fn transport(error: &ureq::Error, way: &Way<'_>) -> String {
+    let (far, proxy) = (Peer::ControlPlane(way.host), way.proxy);
+    // The socket leads to the proxy, where there is one.
+    let near = proxy.map_or(far, Peer::Proxy);
     let via = |text: String| match proxy {
-        Some(proxy) => format!("{text} (through the proxy `{}` of {})", proxy.shown, proxy.variable),
+        Some(_) => format!("{text} (through {near})"),
         None => text,
     };
     match error {
         ureq::Error::ConnectProxyFailed(why) => refused_by_proxy(why, proxy),
-        ureq::Error::Timeout(timeout) => via(timed_out(*timeout, host)),
-        ureq::Error::Other(other) => match other.downcast_ref::<UnknownHost>() {
-            Some(unknown) => via(format!(
-                "{unknown}; check `api.url` and the name servers of this host{}",
-                if proxy.is_some_and(|p| p.shown.starts_with(&unknown.host)) {
-                    " (it is the proxy)"
-                } else {
-                    ""
-                }
-            )),
-            None => via(other.to_string()),
-        },
-        ureq::Error::Io(error) => match tls_cause(error) {
-            Some(cause) => via(tls(cause, host)),
-            None => via(io(error, host)),
-        },
+        ureq::Error::Timeout(timeout) => via(timed_out(*timeout, way.host)),
+        ureq::Error::Other(other) => {
+            if let Some(unknown) = other.downcast_ref::<UnknownHost>() {
+                return format!("{unknown}; check {} and the name servers of this host", near.setting());
+            }
+            match other.downcast_ref::<Handshake>() {
+                Some(Handshake { tunnelled: false, error }) => io(error, near, way.presents),
+                Some(Handshake { error, .. }) => via(io(error, far, way.presents)),
+                None => via(other.to_string()),
+            }
+        }
+        ureq::Error::Io(error) => opened(error, near).unwrap_or_else(|| via(io(error, far, way.presents))),
         ureq::Error::Protocol(error) => via(format!(
-            "`{host}` does not speak HTTP there ({error}); check scheme and port of `api.url` (TLS needs `https://`)"
+            "{far} does not speak HTTP there ({error}); check scheme and port of `api.url` (TLS needs `https://`)"
         )),
         ureq::Error::TlsRequired => {
             "the proxy wants TLS, which was not set up for a plain HTTP control plane; use an `http://` proxy"
@@ -71,19 +108,29 @@ fn timed_out(timeout: Timeout, host: &str) -> String {
     }
 }
 
-fn io(error: &io::Error, host: &str) -> String {
-    match error.kind() {
-        ErrorKind::ConnectionRefused => {
-            format!("connection refused: nothing listens there; is the control plane at `{host}` running?")
+/// What went wrong when the socket was opened, if it was that.
+fn opened(error: &io::Error, peer: Peer<'_>) -> Option<String> {
+    Some(match (error.kind(), peer) {
+        (ErrorKind::ConnectionRefused, Peer::ControlPlane(_)) => {
+            format!("connection refused: nothing listens there; is the control plane at {peer} running?")
         }
-        ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable | ErrorKind::AddrNotAvailable => {
-            format!("`{host}` cannot be reached from here: {error}")
+        (ErrorKind::ConnectionRefused, Peer::Proxy(_)) => format!(
+            "connection refused: nothing listens at {peer}; is it running? If none is needed, put the host into NO_PROXY"
+        ),
+        (ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable | ErrorKind::AddrNotAvailable, _) => {
+            format!("{peer} cannot be reached from here: {error}")
         }
-        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
-            format!(
-                "the connection to `{host}` was cut before an answer came; if it stays so, check scheme and port of `api.url`, and whether a client certificate is demanded"
-            )
-        }
+        _ => return None,
+    })
+}
+
+fn io(error: &io::Error, peer: Peer<'_>, presents: bool) -> String {
+    match (tls_cause(error), error.kind()) {
+        (Some(cause), _) => tls(cause, peer, presents),
+        (None, ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => format!(
+            "the connection to {peer} was cut before an answer came; if it stays so, check scheme and port of {}, and whether a client certificate is demanded",
+            peer.setting()
+        ),
         _ => error.to_string(),
     }
 }
@@ -102,15 +149,22 @@ fn tls_cause(error: &io::Error) -> Option<&rustls::Error> {
     }
 }
 
-fn tls(error: &rustls::Error, host: &str) -> String {
+pub(super) fn tls(error: &rustls::Error, peer: Peer<'_>, presents: bool) -> String {
     use rustls::Error::{AlertReceived, InvalidCertificate, InvalidMessage};
     match error {
-        InvalidCertificate(why) => certificate(why, host),
-        InvalidMessage(_) => format!(
-            "`{host}` does not speak TLS there; check scheme and port of `api.url` (a control plane without TLS needs `http://`)"
-        ),
+        InvalidCertificate(why) => certificate(why, peer),
+        InvalidMessage(_) => match peer {
+            Peer::ControlPlane(_) => format!(
+                "{peer} does not speak TLS there; check scheme and port of `api.url` (a control plane without TLS needs `http://`)"
+            ),
+            Peer::Proxy(_) => format!("{peer} does not speak TLS; write it as `http://`"),
+        },
         AlertReceived(AlertDescription::CertificateRequired) => format!(
-            "`{host}` demands a client certificate; name it in `api.client_certificate` and `api.client_key`"
+            "{peer} demands a client certificate; name it in `api.client_certificate` and `api.client_key`"
+        ),
+        // TLS 1.2 has no word of its own for it.
+        AlertReceived(AlertDescription::HandshakeFailure) if !presents => format!(
+            "{peer} refused the TLS connection (HandshakeFailure); it may demand a client certificate (`api.client_certificate` and `api.client_key`), or have a key of a kind that is not known here (known: RSA, P-256, P-384, Ed25519)"
         ),
         AlertReceived(
             alert @ (AlertDescription::UnknownCA
@@ -119,49 +173,69 @@ fn tls(error: &rustls::Error, host: &str) -> String {
             | AlertDescription::CertificateExpired
             | AlertDescription::CertificateRevoked
             | AlertDescription::AccessDenied
-            | AlertDescription::DecryptError),
-        ) => format!(
-            "`{host}` does not accept the client certificate ({alert:?}); check `api.client_certificate`"
-        ),
-        AlertReceived(alert) => format!("`{host}` refused the TLS connection ({alert:?})"),
-        other => format!("TLS with `{host}` failed: {other}"),
+            | AlertDescription::DecryptError
+            | AlertDescription::HandshakeFailure),
+        ) if presents => {
+            format!(
+                "{peer} does not accept the client certificate ({alert:?}); check `api.client_certificate`"
+            )
+        }
+        AlertReceived(alert) => format!("{peer} refused the TLS connection ({alert:?})"),
+        other => format!("TLS with {peer} failed: {other}"),
     }
 }
 
-fn certificate(error: &CertificateError, host: &str) -> String {
-    use CertificateError::{ExpiredContext, NotValidForNameContext, NotValidYetContext, Other};
-    let at = |seconds: u64| {
-        humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
-    };
+fn certificate(error: &CertificateError, peer: Peer<'_>) -> String {
+    use CertificateError::{NotValidForNameContext, Other};
     match error {
-        ExpiredContext { time, not_after } => format!(
-            "the certificate of `{host}` expired at {} (the clock here says {}); renew it on the server",
-            at(not_after.as_secs()),
-            at(time.as_secs())
-        ),
-        NotValidYetContext { time, not_before } => format!(
-            "the certificate of `{host}` is valid from {} only (the clock here says {}); check this host's clock",
-            at(not_before.as_secs()),
-            at(time.as_secs())
-        ),
         NotValidForNameContext { presented, .. } => {
             let names: Vec<String> = presented.iter().map(|name| format!("`{}`", shown_name(name))).collect();
             let names = if names.is_empty() { "no name at all".to_owned() } else { names.join(", ") };
             format!(
-                "the certificate of `{host}` is for {names}; use one of these in `api.url`, or a certificate that has `{host}`"
+                "the certificate of {peer} is for {names}; use one of these in {}, or a certificate that has this one",
+                peer.setting()
             )
         }
-        Other(other) => match other.0.downcast_ref::<Untrusted>() {
-            Some(untrusted) => format!(
-                "the certificate of `{host}` {untrusted}, which this host does not trust; put the certificate of that authority (PEM) into a file and name it in `api.ca_file` or SSL_CERT_FILE"
-            ),
-            None if other.0.to_string().contains("CaUsedAsEndEntity") => format!(
-                "the certificate of `{host}` is marked as an authority; name that very certificate in `api.ca_file`, or have one issued for the server"
-            ),
-            None => format!("the certificate of `{host}` is not accepted: {other}"),
+        Other(other) => match other.0.downcast_ref::<Rejected>() {
+            Some(rejected) => {
+                let whose = match &rejected.of {
+                    None => format!("the certificate of {peer}"),
+                    Some(owner) => format!("the certificate `{owner}`, which {peer} sends along,"),
+                };
+                match &rejected.why {
+                    Why::Other(error) => {
+                        dated(error, &whose).unwrap_or_else(|| format!("{whose} {rejected}"))
+                    }
+                    _ => format!("{whose} {rejected}"),
+                }
+            }
+            None => format!("the certificate of {peer} is not accepted: {other}"),
         },
-        other => format!("the certificate of `{host}` is not accepted: {other}"),
+        other => {
+            let whose = format!("the certificate of {peer}");
+            dated(other, &whose).unwrap_or_else(|| format!("{whose} is not accepted: {other}"))
+        }
     }
+}
+
+/// A certificate whose time is over or has not come.
+fn dated(error: &CertificateError, whose: &str) -> Option<String> {
+    let at = |seconds: u64| {
+        humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
+    };
+    Some(match error {
+        CertificateError::ExpiredContext { time, not_after } => format!(
+            "{whose} expired at {} (the clock here says {}); renew it on the server",
+            at(not_after.as_secs()),
+            at(time.as_secs())
+        ),
+        CertificateError::NotValidYetContext { time, not_before } => format!(
+            "{whose} is valid from {} only (the clock here says {}); check this host's clock",
+            at(not_before.as_secs()),
+            at(time.as_secs())
+        ),
+        _ => return None,
+    })
 }
 
 /// `DnsName("a.example")` as the TLS library writes it, or `IpAddress(127.0.0.1)`, as `a.example`.
@@ -183,12 +257,49 @@ mod tests {
         }
     }
 
+    fn way(proxy: Option<&Choice>) -> Way<'_> {
+        Way { host: "ci", proxy, presents: false }
+    }
+
+    #[test]
+    fn what_the_first_socket_met_is_the_proxys() {
+        let refused = || ureq::Error::Io(ErrorKind::ConnectionRefused.into());
+        let text = transport(&refused(), &way(Some(&proxy(true))));
+        assert!(text.contains("nothing listens at the proxy `proxy:3128` of HTTPS_PROXY"), "{text}");
+        assert!(!text.contains("control plane"), "{text}");
+        assert!(transport(&refused(), &way(None)).contains("is the control plane at `ci` running?"));
+        let expired = |tunnelled| {
+            let error = rustls::Error::InvalidCertificate(CertificateError::Revoked);
+            ureq::Error::Other(Box::new(Handshake { tunnelled, error: io::Error::other(error) }))
+        };
+        let text = transport(&expired(false), &way(Some(&proxy(false))));
+        assert!(
+            text.starts_with("the certificate of the proxy `proxy:3128` of HTTPS_PROXY is not"),
+            "{text}"
+        );
+        let text = transport(&expired(true), &way(Some(&proxy(false))));
+        assert!(
+            text.starts_with("the certificate of `ci` is not") && text.contains("(through the"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_refused_handshake_speaks_of_the_client_certificate() {
+        let alert = rustls::Error::AlertReceived(AlertDescription::HandshakeFailure);
+        let peer = Peer::ControlPlane("ci");
+        assert!(
+            tls(&alert, peer, false).contains("may demand a client certificate (`api.client_certificate`")
+        );
+        assert!(tls(&alert, peer, true).contains("does not accept the client certificate"));
+    }
+
     #[test]
     fn a_proxy_that_demands_a_login_is_told_apart_from_one_that_refuses_it() {
         let error = ureq::Error::ConnectProxyFailed("proxy server responded 407/407".into());
-        let text = transport(&error, "ci", Some(&proxy(false)));
+        let text = transport(&error, &way(Some(&proxy(false))));
         assert!(text.contains("demands a login (407); write it into HTTPS_PROXY"), "{text}");
-        let text = transport(&error, "ci", Some(&proxy(true)));
+        let text = transport(&error, &way(Some(&proxy(true))));
         assert!(text.contains("refused the login") && !text.contains("secret"), "{text}");
     }
 
@@ -199,7 +310,7 @@ mod tests {
             rustls::Error::InvalidCertificate(CertificateError::Revoked),
         );
         let wrapped = io::Error::other(inner);
-        assert!(transport(&ureq::Error::Io(wrapped), "ci", None).contains("certificate of `ci`"));
+        assert!(transport(&ureq::Error::Io(wrapped), &way(None)).contains("certificate of `ci`"));
         assert!(tls_cause(&io::Error::other("x")).is_none());
     }
 
@@ -212,12 +323,12 @@ mod tests {
             time: time(Duration::from_secs(1_800_000_000)),
             not_after: time(Duration::from_secs(1_700_000_000)),
         };
-        let text = certificate(&error, "ci");
+        let text = certificate(&error, Peer::ControlPlane("ci"));
         assert!(text.contains("expired at 2023-11-14T22:13:20Z"), "{text}");
         let error = CertificateError::NotValidForNameContext {
             expected: rustls::pki_types::ServerName::try_from("ci").unwrap(),
             presented: vec![],
         };
-        assert!(certificate(&error, "ci").contains("no name at all"));
+        assert!(certificate(&error, Peer::ControlPlane("ci")).contains("no name at all"));
     }
 }

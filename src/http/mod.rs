@@ -8,6 +8,7 @@ mod certificate;
 mod connector;
 mod explain;
 mod proxy;
+mod rejected;
 pub mod retry;
 mod stream;
 pub mod tls;
@@ -219,7 +220,7 @@ impl Client {
             .allow_non_standard_methods(true)
             .build();
         let answer = self.agent.run(http).map_err(|error| {
-            let why = explain::transport(&error, &self.host, self.proxy.as_ref());
+            let why = self.explain(&error);
             Error::Transport(format!("failed to {} `{url}`: {why}", request.method))
         })?;
         let status = answer.status().as_u16();
@@ -241,7 +242,7 @@ impl Client {
         let mut body = Vec::new();
         let mut reader = answer.into_body().into_reader().take(MAX_ANSWER_BYTES + 1);
         reader.read_to_end(&mut body).map_err(|error| {
-            let why = explain::transport(&error.into(), &self.host, self.proxy.as_ref());
+            let why = self.explain(&error.into());
             Error::Transport(format!("failed to read the answer of `{url}`: {why}"))
         })?;
         if body.len() as u64 > MAX_ANSWER_BYTES {
@@ -250,6 +251,11 @@ impl Client {
             )));
         }
         Ok(Response { status, retry_after, body })
+    }
+
+    fn explain(&self, error: &ureq::Error) -> String {
+        let presents = self.tls.as_ref().is_some_and(|tls| tls.client_auth_cert_resolver.has_certs());
+        explain::transport(error, &explain::Way { host: &self.host, proxy: self.proxy.as_ref(), presents })
     }
 
     /// Makes one call and decodes a 2xx answer as JSON; anything else is an error.

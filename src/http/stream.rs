@@ -1,6 +1,6 @@
 //! Answers without an end in sight: event streams and downloads, read as they arrive.
 
-use super::{Client, Error, explain};
+use super::{Client, Error};
 use crate::protocol::Secret;
 use std::io::Read;
 
@@ -10,7 +10,7 @@ impl Client {
         let url = if path.starts_with('/') { format!("{}{path}", self.url) } else { path.to_owned() };
         let call = self.agent.get(&url).header("Authorization", format!("Bearer {}", token.expose()));
         let answer = call.call().map_err(|error| {
-            let why = explain::transport(&error, &self.host, self.proxy.as_ref());
+            let why = self.explain(&error);
             Error::Transport(format!("failed to GET `{url}`: {why}"))
         })?;
         let status = answer.status().as_u16();

@@ -5,8 +5,7 @@
 //! another one), those of `ca_file`, and a server certificate that is itself in `ca_file`, as
 //! self-signed ones are. There is no switch that turns the check off.
 
-use super::certificate::{self, Facts};
-use super::{Endpoint, Error};
+use super::{Endpoint, Error, certificate, rejected};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{self, CryptoProvider};
@@ -159,6 +158,23 @@ impl Verifier {
         Ok(ServerCertVerified::assertion())
     }
 
+    /// Whether the server's certificate was signed by another key than that of the certificate which it
+    /// sent along as the issuer's.
+    fn is_broken(
+        &self,
+        certificate: &CertificateDer<'_>,
+        sent: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> bool {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(sent.iter().cloned());
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        let checked = ParsedCertificate::try_from(certificate).and_then(|parsed| {
+            verify_server_cert_signed_by_trust_anchor(&parsed, &roots, &[], now, algorithms)
+        });
+        matches!(checked, Err(rustls::Error::InvalidCertificate(CertificateError::BadSignature)))
+    }
+
     /// A server whose own certificate is in `ca_file` is known without any authority: self-signed
     /// certificates are often marked as authorities, which the ordinary check refuses for a server.
     /// `None`: it is not in there. Dates and name are checked as ever.
@@ -204,11 +220,13 @@ impl ServerCertVerifier for Verifier {
             return checked;
         }
         Err(match error {
-            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-                // The last certificate that was sent is the nearest to the authority that is missing.
-                let last = intermediates.last().unwrap_or(end_entity);
-                let untrusted = Untrusted(certificate::facts(last));
-                rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(untrusted))))
+            // Says by itself what is needed.
+            rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. }) => error,
+            rustls::Error::InvalidCertificate(error) => {
+                let chain: Vec<_> = std::iter::once(end_entity).chain(intermediates).collect();
+                let broken = || self.is_broken(end_entity, intermediates, now);
+                let rejected = rejected::diagnose(error, &chain, &self.roots, &self.pinned, broken);
+                rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(rejected))))
             }
             other => other,
         })
@@ -239,20 +257,111 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Nobody trusted vouches for the server; carries the certificate nearest to the missing authority.
-#[derive(Debug)]
-pub(super) struct Untrusted(pub(super) Option<Facts>);
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use super::super::explain::{Peer, tls};
+    use super::*;
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+    use std::time::Duration;
 
-impl fmt::Display for Untrusted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Some(facts) if facts.issuer == facts.subject => {
-                write!(f, "is signed by itself (`{}`)", facts.subject)
-            }
-            Some(facts) => write!(f, "was issued by `{}`", facts.issuer),
-            None => f.write_str("was issued by an unknown authority"),
+    /// 2026-11-25.
+    const NOW: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(1_795_600_000));
+
+    /// What is said of this chain, the server's own certificate first, by a host with this `ca_file`.
+    fn said(chain: &[CertificateDer<'static>], ca_file: &[CertificateDer<'static>]) -> String {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(ca_file.iter().cloned());
+        let verifier = Verifier { roots, pinned: ca_file.to_vec(), provider: provider() };
+        let name = ServerName::try_from("ci.example").unwrap();
+        let error = verifier.verify_server_cert(&chain[0], &chain[1..], &name, &[], NOW).unwrap_err();
+        tls(&error, Peer::ControlPlane("ci.example"), false)
+    }
+
+    /// An authority: its certificate, and the means to issue others.
+    fn authority(
+        name: &str,
+        key: KeyPair,
+        by: Option<&Issuer<'_, KeyPair>>,
+        expires: i32,
+    ) -> (CertificateDer<'static>, Issuer<'static, KeyPair>) {
+        let mut parameters = CertificateParams::new(vec![]).unwrap();
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        parameters.not_after = rcgen::date_time_ymd(expires, 1, 2);
+        let made = match by {
+            Some(issuer) => parameters.signed_by(&key, issuer),
+            None => parameters.self_signed(&key),
+        };
+        (made.unwrap().der().clone(), Issuer::new(parameters, key))
+    }
+
+    fn server(by: &Issuer<'_, KeyPair>) -> CertificateDer<'static> {
+        let parameters = CertificateParams::new(vec!["ci.example".to_owned()]).unwrap();
+        parameters.signed_by(&KeyPair::generate().unwrap(), by).unwrap().der().clone()
+    }
+
+    fn key() -> KeyPair {
+        KeyPair::generate().unwrap()
+    }
+
+    #[test]
+    fn an_authority_made_again_under_its_old_name_is_recognised() {
+        let (old, _) = authority("Acme Root", key(), None, 2099);
+        let (_, new) = authority("Acme Root", key(), None, 2099);
+        let wanted = "the certificate of `ci.example` was signed by another key than the `CN=Acme Root` in `api.ca_file`; was that authority renewed?";
+        let text = said(&[server(&new)], std::slice::from_ref(&old));
+        assert!(text.starts_with(wanted), "{text}");
+        // With a key of another kind, and with a certificate between them.
+        let (_, new) =
+            authority("Acme Root", KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap(), None, 2099);
+        let text = said(&[server(&new)], std::slice::from_ref(&old));
+        assert!(text.starts_with(wanted), "{text}");
+        let (between, issuer) = authority("Acme Servers", key(), Some(&new), 2099);
+        let text = said(&[server(&issuer), between], std::slice::from_ref(&old));
+        assert!(
+            text.contains("`CN=Acme Servers`, which `ci.example` sends along, was signed by another"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn of_a_chain_the_certificate_that_expired_is_named() {
+        let (root, issuer) = authority("Acme Root", key(), None, 2099);
+        let (between, issuer) = authority("Acme Servers", key(), Some(&issuer), 2021);
+        let text = said(&[server(&issuer), between], &[root]);
+        let wanted = "the certificate `CN=Acme Servers`, which `ci.example` sends along, expired at 2021-01-02T00:00:00Z";
+        assert!(text.starts_with(wanted), "{text}");
+    }
+
+    #[test]
+    fn a_server_that_sends_the_wrong_certificate_along_is_told_apart() {
+        let (root, issuer) = authority("Acme Root", key(), None, 2099);
+        let (between, _) = authority("Acme Servers", key(), Some(&issuer), 2099);
+        let (_, other) = authority("Acme Servers", key(), Some(&issuer), 2099);
+        let text = said(&[server(&other), between], &[root]);
+        assert!(
+            text.contains("another key than the `CN=Acme Servers` that the server sends along"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn kinds_of_keys_and_certificates_that_are_not_accepted_are_named() {
+        for (pem, wanted) in [
+            (
+                include_str!("../../tests/certificates/rsa-1024.pem"),
+                "was signed by `CN=rsa-1024 authority` with an RSA key of 1024 bits",
+            ),
+            (
+                include_str!("../../tests/certificates/p-521.pem"),
+                "was signed by `CN=p-521 authority` in a way that is not accepted",
+            ),
+            (include_str!("../../tests/certificates/version-1.pem"), "is of an X.509 version before 3"),
+        ] {
+            let both: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes()).map(Result::unwrap).collect();
+            let text = said(&both[..1], &both[1..]);
+            assert!(text.starts_with("the certificate of `ci.example` ") && text.contains(wanted), "{text}");
         }
     }
 }
-
-impl std::error::Error for Untrusted {}

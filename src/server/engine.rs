@@ -128,13 +128,14 @@ pub fn workflow_status(jobs: &[Node], is_canceled: bool) -> WorkflowStatus {
     }
 }
 
-/// Where a job stands, given the newest attempt of each of its tasks: the worst result once all ended.
+/// Where a job stands, given the newest attempt of each of its tasks: the worst result once all ended. A
+/// task that ran out of time makes a failed job: clients act on failures by that word alone.
 pub fn job_status(tasks: &[TaskState]) -> JobStatus {
     let any = |state| tasks.contains(&state);
     if tasks.iter().all(|task| task.is_terminal()) {
         let worst = [
             (TaskState::InfrastructureFail, JobStatus::InfrastructureFail),
-            (TaskState::Timedout, JobStatus::Timedout),
+            (TaskState::Timedout, JobStatus::Failed),
             (TaskState::Failed, JobStatus::Failed),
             (TaskState::Canceled, JobStatus::Canceled),
         ];
@@ -233,5 +234,6 @@ mod tests {
         assert_eq!(job_status(&[T::Success, T::Queued]), Running);
         assert_eq!(job_status(&[T::Queued, T::Queued]), Queued);
         assert_eq!(job_status(&[T::Canceled, T::InfrastructureFail]), JobStatus::InfrastructureFail);
+        assert_eq!(job_status(&[T::Success, T::Timedout, T::Canceled]), Failed);
     }
 }

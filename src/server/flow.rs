@@ -11,7 +11,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 
-pub use cancel::{approve, cancel_job, cancel_redundant, cancel_workflow};
+pub use cancel::{approve, cancel_forgotten_once, cancel_job, cancel_redundant, cancel_workflow};
 pub use rerun::{Refused, Scope, rerun};
 pub use serial::expire_waits_once;
 pub use task::{end_task, expire_leases_once, renew_leases, requeue, task_started, was_listening};
@@ -23,6 +23,9 @@ use super::store::{Effect, Error, Tx, new_id};
 use crate::config::{JobKind, Workflow};
 use rusqlite::params;
 use std::collections::VecDeque;
+
+/// Nothing older runs again, and what has not ended by then is ended: 90 days.
+const OLDEST_MS: u64 = 90 * 24 * 60 * 60 * 1000;
 
 /// Where the tasks of a job queue.
 #[derive(Clone, Debug, Default)]
@@ -181,7 +184,8 @@ fn start_job(
     ripple: &mut Ripple,
     now: u64,
 ) -> Result<JobStatus, Error> {
-    if let (JobType::Build, Err(why)) = (kind, contexts::of_job(tx, job)?) {
+    // An approval opens what is behind it: whoever may not use its context may not have it waiting either.
+    if let (JobType::Build | JobType::Approval, Err(why)) = (kind, contexts::of_job(tx, job)?) {
         say(tx, job, "error", &why)?;
         return end_job(tx, job, JobStatus::Unauthorized, ripple, now);
     }

@@ -22,6 +22,7 @@ pub struct Hub {
     classes: Mutex<HashMap<String, Arc<Notify>>>,
     tasks: Mutex<HashMap<TaskId, Arc<Notify>>>,
     pipelines: Mutex<HashMap<String, watch::Sender<Version>>>,
+    revoked: watch::Sender<()>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -41,6 +42,7 @@ impl Hub {
                         notify.notify_waiters();
                     }
                 }
+                Effect::Revoked => self.revoked.send_modify(|()| {}),
             }
         }
     }
@@ -72,6 +74,13 @@ impl Hub {
     /// The task has ended: nobody will wait for it again.
     pub fn forget_task(&self, task: &TaskId) {
         lock(&self.tasks).remove(task);
+    }
+
+    /// Changes whenever personal tokens are ended. It has changed at first: whoever asks must look once.
+    pub fn revoked(&self) -> watch::Receiver<()> {
+        let mut revoked = self.revoked.subscribe();
+        revoked.mark_changed();
+        revoked
     }
 
     /// Sees every change of the pipeline from now on.

@@ -15,6 +15,7 @@ pub mod flow;
 pub mod hub;
 pub mod junit;
 pub mod listen;
+pub mod people;
 pub mod pipelines;
 pub mod read;
 pub mod repository;

@@ -2,7 +2,7 @@
 
 use super::contexts;
 use super::flow;
-use super::state::{Shared, now_ms};
+use super::state::{Shared, now_ms, timestamp};
 use super::store::status::PipelineState;
 use super::store::{Effect, Error as StoreError, Tx, new_id};
 use crate::config::{self, Compiled};
@@ -23,6 +23,8 @@ pub struct Trigger {
     pub parameters: BTreeMap<String, Value>,
     /// What `checkout` fetches, when there is a repository.
     pub revision: Option<Revision>,
+    /// Where in the repository the config was read, unless it was sent along.
+    pub config_place: Option<ConfigPlace>,
     /// Login of who asked.
     pub actor: String,
     /// `api`, `explicit`, ...
@@ -35,6 +37,15 @@ pub struct Trigger {
     pub fetch_error: Option<String>,
     /// Contexts that do not exist are made, without variables.
     pub make_contexts: bool,
+}
+
+/// Where a config comes from.
+#[derive(Clone, Debug, Default)]
+pub struct ConfigPlace {
+    /// Full ref: `refs/heads/main`.
+    pub reference: String,
+    /// Full commit id.
+    pub revision: String,
 }
 
 /// Narrows a pipeline down.
@@ -156,7 +167,7 @@ pub async fn create(state: &Shared, trigger: Trigger) -> Result<Created, Error> 
         .await?;
     let Some((project, number)) = project else { return Err(Error::NoProject(trigger.slug)) };
     let id = new_id();
-    let values = pipeline_values(&id, number, &trigger);
+    let values = pipeline_values(&id, number, &trigger, now_ms());
     // The compiler is pure and bounded, but may take milliseconds: not on a thread that serves others.
     let (settings, job) = (state.settings.clone(), trigger.clone());
     let compiled_with = values.clone();
@@ -305,7 +316,7 @@ fn make_contexts(
 }
 
 /// The `pipeline.*` values that apply.
-fn pipeline_values(id: &str, number: i64, trigger: &Trigger) -> BTreeMap<String, Value> {
+fn pipeline_values(id: &str, number: i64, trigger: &Trigger, now: u64) -> BTreeMap<String, Value> {
     let mut parts = trigger.slug.splitn(3, '/');
     let vcs = match parts.next().unwrap_or_default() {
         "gh" => "github",
@@ -322,12 +333,23 @@ fn pipeline_values(id: &str, number: i64, trigger: &Trigger) -> BTreeMap<String,
     set("project.type", json!(vcs));
     set("project.slug", json!(format!("{vcs}/{org}/{repo}")));
     set("trigger.type", json!("api"));
+    set("trigger.received_at", json!(timestamp(now as i64)));
     set("trigger_source", json!("api"));
     set("event.name", json!("api"));
     set("event.action", json!("api"));
     if trigger.is_sent_along {
         // What rules of contexts are written against: such a config was reviewed by nobody.
         set("config_source", json!("api"));
+    }
+    if let Some(place) = &trigger.config_place {
+        set("config.file_path", json!(trigger.file_name));
+        set("config.ref", json!(place.reference));
+        set("config.sha", json!(place.revision));
+        set("config.repository.name", json!(format!("{org}/{repo}")));
+        set(
+            "config.repository.url",
+            json!(trigger.revision.as_ref().map(|revision| &revision.repository_url)),
+        );
     }
     if let Some(revision) = &trigger.revision {
         set("project.git_url", json!(revision.repository_url));

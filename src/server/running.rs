@@ -5,11 +5,12 @@ use super::blobs::{Blobs, write_private};
 use super::flow::{self, Routing};
 use super::hub::Hub;
 use super::listen::{self, Listener};
+use super::people;
 use super::pipelines::{self, Created, Trigger};
 use super::repository::Mirrors;
 use super::secrets;
 use super::state::{Settings, Shared, State, new_token, now_ms, token_hash};
-use super::store::{Error as StoreError, Store, Tx, new_id};
+use super::store::{Error as StoreError, Store, new_id};
 use crate::config::OrbSites;
 use crate::protocol::Secret;
 use rusqlite::params;
@@ -88,6 +89,10 @@ pub fn start(options: ServerOptions) -> Result<Running, String> {
         .mode(0o700)
         .create(&options.data)
         .map_err(|e| format!("failed to create the data folder `{shown}`: {e}"))?;
+    // git is started in folders of its own: a relative path would lead elsewhere from there.
+    let data = std::path::absolute(&options.data);
+    let data = data.map_err(|e| format!("failed to find the data folder `{shown}`: {e}"))?;
+    let options = ServerOptions { data, ..options };
     let lock = lock(&options.data)?;
     if options.tls.is_none() && !options.listen.ip().is_loopback() && !options.behind_proxy {
         return Err(format!(
@@ -135,7 +140,7 @@ pub fn start(options: ServerOptions) -> Result<Running, String> {
         mirrors: Arc::new(Mirrors::new(options.data.join("mirrors"))),
         sealer: Arc::new(sealer),
     };
-    let first_token = store.write_blocking(first_person).map_err(store_error)?.map(Secret::new);
+    let first_token = store.write_blocking(|tx| people::first(tx, now_ms())).map_err(store_error)?;
     let state: Shared = Arc::new(State {
         store,
         blobs,
@@ -168,20 +173,6 @@ fn lock(data: &std::path::Path) -> Result<File, String> {
     ))
 }
 
-/// The first start makes the first person; later ones change nothing.
-fn first_person(tx: &Tx<'_>) -> Result<Option<String>, StoreError> {
-    if tx.prepare_cached("SELECT 1 FROM users LIMIT 1")?.exists([])? {
-        return Ok(None);
-    }
-    let (user, token, now) = (new_id(), new_token("rlp_")?, now_ms() as i64);
-    tx.execute("INSERT INTO users VALUES (?1, 'admin', 'Administrator', 1, ?2)", params![user, now])?;
-    tx.execute(
-        "INSERT INTO personal_tokens VALUES (?1, ?2, ?3, 'first start', ?4)",
-        params![new_id(), user, token_hash(&token), now],
-    )?;
-    Ok(Some(token))
-}
-
 /// Leases lapse whether anybody asks or not, but not because this control plane was away, stopped or
 /// without a disk to write to.
 async fn sweep(state: Shared) {
@@ -209,6 +200,10 @@ async fn sweep(state: Shared) {
         let waits = state.store.write(|tx| flow::expire_waits_once(tx, now_ms())).await;
         if let Ok(count @ 1..) = waits {
             log::warn!("jobs waited too long for their serial group job_count={count}");
+        }
+        let forgotten = state.store.write(|tx| flow::cancel_forgotten_once(tx, now_ms())).await;
+        if let Ok(count @ 1..) = forgotten {
+            log::warn!("workflows that had not ended for 90 days were canceled workflow_count={count}");
         }
         match state.store.write(|tx| flow::expire_leases_once(tx, now_ms())).await {
             Ok(0) | Err(StoreError::Closed) => {}

@@ -1,7 +1,7 @@
 //! From what a caller asks for to a [`Trigger`]: reads the repository where there is one, checks the
 //! parameters against the config, and leaves the rest to `pipelines`.
 
-use super::pipelines::{self, Created, Revision, Trigger};
+use super::pipelines::{self, ConfigPlace, Created, Revision, Trigger};
 use super::repository::{Commit, Error as ReadError, Reference, address};
 use super::state::Shared;
 use crate::config;
@@ -131,20 +131,32 @@ async fn from_repository(
     if read.commit.skips_ci() {
         return Ok(false);
     }
-    let config = if config_at == checkout {
-        read.config
+    let read = if config_at == checkout {
+        read
     } else {
         match state.settings.mirrors.read(&place.project, url, &config_at).await {
-            Ok(other) => other.config,
+            Ok(other) => other,
             Err(ReadError::UnknownRef(why)) => return Err(Error::Wrong(unknown(why, place, wanted))),
-            Err(ReadError::Failed(why)) => Err(why),
+            Err(ReadError::Failed(why)) => {
+                trigger.fetch_error = Some(why);
+                return Ok(true);
+            }
         }
     };
-    match config {
+    trigger.config_place =
+        Some(ConfigPlace { reference: full_name(&config_at), revision: read.commit.revision });
+    match read.config {
         Ok(text) => trigger.config = text,
         Err(why) => trigger.fetch_error = Some(why),
     }
     Ok(true)
+}
+
+fn full_name(reference: &Reference) -> String {
+    match reference {
+        Reference::Branch(name) => format!("refs/heads/{name}"),
+        Reference::Tag(name) => format!("refs/tags/{name}"),
+    }
 }
 
 fn unknown(why: String, place: &Place, wanted: &Wanted) -> String {

@@ -1,4 +1,5 @@
-//! `step halt`: the current step runs to its end, then the job ends as a success.
+//! `step halt`: the current step runs to its end, then the job ends as a success. A background step that
+//! calls it does so while another one is the current step.
 //!
 //! The message to the task agent is a file in its scratch directory, named after the step record that
 //! the calling process belongs to. So a process that outlives its step cannot halt a later one.

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::process::{Output, Stdio};
 
 impl Server {
-    fn admin_output(&self, args: &[&str], stdin: &str) -> Output {
+    pub(crate) fn admin_output(&self, args: &[&str], stdin: &str) -> Output {
         let token = self.folder.path().join("data/admin-token");
         let mut command = runlet();
         command.arg("admin").args(args).arg("--server").arg(self.client.url()).arg("--token-file").arg(token);
@@ -21,14 +21,14 @@ impl Server {
     }
 
     /// What a command that succeeds prints.
-    fn admin(&self, args: &[&str], stdin: &str) -> String {
+    pub(crate) fn admin(&self, args: &[&str], stdin: &str) -> String {
         let output = self.admin_output(args, stdin);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{args:?}: {:?} {said}", output.status.code());
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn admin_fails(&self, args: &[&str], code: i32, why: &str) {
+    pub(crate) fn admin_fails(&self, args: &[&str], code: i32, why: &str) {
         let output = self.admin_output(args, "");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(
@@ -40,7 +40,7 @@ impl Server {
     }
 }
 
-fn parsed(text: &str) -> Value {
+pub(crate) fn parsed(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
 }
 
@@ -61,7 +61,11 @@ fn a_job_runs_with_what_admin_made() {
     let _runner = server.runner("r", token);
     let jobs = server.ended(parsed(&said)["id"].as_str().unwrap());
     assert_eq!((&jobs[0]["name"], &jobs[0]["status"]), (&json!("built"), &json!("success")));
+    assert_eq!(parsed(&said)["state"], "created");
     server.admin_fails(&["pipeline", "trigger", "gh/acme/app", "--branch", "none"], 4, "no branch `none`");
+    let broken = server.folder.path().join("broken.yml").display().to_string();
+    std::fs::write(&broken, "version: 2.1\njobs: {build: {stepz: []}}\n").unwrap();
+    server.admin_fails(&["pipeline", "trigger", "gh/acme/app", "--config", &broken], 1, "has errors:\n");
     server.admin(&["project", "delete", "gh/acme/app"], "");
     assert_eq!(server.admin(&["project", "list"], ""), "there are none\n");
     let outputs = std::fs::read_dir(server.folder.path().join("data/output")).unwrap().count();

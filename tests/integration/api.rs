@@ -1,7 +1,9 @@
 //! The public APIs on a real control plane after a real pipeline: shapes and words that clients insist on.
 
+use crate::faults::Rogue;
 use crate::server::{ANSWER, Server};
 use runlet::http::{Body, Request};
+use runlet::protocol::Secret;
 use serde_json::{Value, json};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -33,10 +35,10 @@ workflows:
 ";
 
 /// What curl got: status, headers in lower case, body.
-struct Got {
-    status: u16,
-    headers: String,
-    body: Vec<u8>,
+pub(crate) struct Got {
+    pub(crate) status: u16,
+    pub(crate) headers: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Got {
@@ -47,7 +49,7 @@ impl Got {
 
 impl Server {
     /// A call by an independent client.
-    fn curl(&self, path: &str, args: &[&str]) -> Got {
+    pub(crate) fn curl(&self, path: &str, args: &[&str]) -> Got {
         let output = Command::new("curl")
             .args(["-s", "-i", "-g", "--max-time", "120"])
             .args(args)
@@ -168,6 +170,25 @@ fn version_2_reads_what_ran() {
     assert_eq!((approved.status, approved.json()), (202, json!({ "message": "Accepted." })));
     server.ended(&pipeline);
     assert_eq!(server.get(&format!("/api/v2/workflow/{workflow}")).json()["status"], "failed");
+}
+
+#[test]
+fn an_approval_can_be_refused_by_its_id() {
+    let server = Server::start();
+    server.project();
+    let workflow = "version: 2.1\nworkflows:\n  w:\n    jobs:\n      - gate: {type: approval}\n      - refused: {requires: [gate: canceled]}\n      - given: {requires: [gate]}\n";
+    let pipeline =
+        server.trigger(&format!("{workflow}jobs:\n  refused: {{type: no-op}}\n  given: {{type: no-op}}\n"));
+    let workflows = server.call("GET", &format!("/api/v2/pipeline/{pipeline}/workflow"), None);
+    let jobs = format!("/api/v2/workflow/{}/job", workflows["items"][0]["id"].as_str().unwrap());
+    let gate = server.get(&jobs).json()["items"][0]["id"].as_str().unwrap().to_owned();
+    let cancel =
+        |job: &str| server.post(&format!("/api/v2/project/gh/acme/hello/job/{job}/cancel"), &json!({}));
+    assert_eq!(cancel(&gate).status, 202);
+    assert_eq!(cancel("11111111-2222-4333-8444-555555555555").status, 404);
+    let ended = server.ended(&pipeline);
+    let statuses: Vec<_> = ended.iter().map(|job| job["status"].as_str().unwrap()).collect();
+    assert_eq!(statuses, ["canceled", "success", "not_run"]);
 }
 
 #[test]
@@ -293,6 +314,39 @@ fn version_1_reads_builds_and_their_output() {
     server.call("POST", &format!("/api/v2/workflow/{workflow}/cancel"), None);
     let again = server.post(&format!("{project}/{number}/retry"), &Value::Null);
     assert_eq!((again.status, &again.json()["workflows"]["job_name"]), (200, &json!("build")));
+}
+
+/// Clients report failures for the word `failed` alone; the run of the node keeps what it was.
+#[test]
+fn a_task_that_ran_out_of_time_is_a_failed_job_in_every_version() {
+    let server = Server::start();
+    server.project();
+    let rogue = Rogue::of(&server, "a/b");
+    let pipeline = server.trigger(
+        "version: 2.1\njobs: {build: {machine: true, resource_class: a/b, steps: [{run: 'true'}]}}\nworkflows: {w: {jobs: [build]}}\n",
+    );
+    let (_, task) = rogue.claim("n-1");
+    let path = format!("/api/v3/runner/tasks/{}/finish", task["id"].as_str().unwrap());
+    let token = Secret::new(task["token"].as_str().unwrap());
+    let end = json!({ "status": "timedout", "message": "too long", "events": 0, "steps": [] }).to_string();
+    let (status, answer) = rogue.send("POST", &path, &token, Body::Json(end.as_bytes()));
+    assert_eq!((status, &answer["answer"]), (200, &json!("confirmed")));
+    let jobs = server.ended(&pipeline);
+    assert_eq!(jobs[0]["status"], "failed");
+    let v3 = server.get(&format!("/api/v3/jobs/{}", jobs[0]["id"].as_str().unwrap())).json();
+    assert_eq!(v3["data"]["attributes"]["outcome"], "failed");
+    let v2 = server.get("/api/v2/project/gh/acme/hello/job/1").json();
+    assert_eq!(
+        (&v2["status"], &v2["parallel_runs"], &v2["messages"][0]["message"]),
+        (&json!("failed"), &json!([{ "index": 0, "status": "timedout" }]), &json!("too long"))
+    );
+    let v1 = server.get("/api/v1.1/project/gh/acme/hello/1").json();
+    assert_eq!(
+        (&v1["status"], &v1["outcome"], &v1["timedout"]),
+        (&json!("failed"), &json!("failed"), &json!(true))
+    );
+    let workflow = server.get(&format!("/api/v3/workflows?filter[run_id]={pipeline}")).json();
+    assert_eq!(workflow["data"][0]["attributes"]["outcome"], "failed");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What promises that nothing is lost, on networks and hosts that lose things: real runners and a real
 //! control plane with a bad line between them, or killed in the middle.
 
-use crate::server::{ANSWER, Runner, Server, runlet};
+use crate::server::{ANSWER, Runner, Server};
 use crate::support::processes::{child_with, signal};
 use crate::support::{poll, ports};
 use runlet::http::{Body, Client, Endpoint, Request};
@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -80,7 +79,7 @@ fn carry(mut from: TcpStream, mut to: TcpStream, left: &Mutex<usize>) -> bool {
     cut
 }
 
-fn address_of(server: &Server) -> SocketAddr {
+pub(crate) fn address_of(server: &Server) -> SocketAddr {
     server.client.url().strip_prefix("http://").unwrap().parse().unwrap()
 }
 
@@ -163,20 +162,13 @@ fn a_control_plane_that_is_killed_goes_on_where_it_was() {
     signal(server.child.id(), Signal::KILL);
     server.child.wait().unwrap();
     std::thread::sleep(Duration::from_millis(300));
-    let mut again = runlet();
-    again.arg("server").arg("--data").arg(server.folder.path().join("data")).args(["--listen", &listen]);
-    server.child = again.stdout(Stdio::null()).spawn().unwrap();
-    poll("the control plane to be back", || {
-        let (path, body) = ("/ready", Body::Empty);
-        let request = Request { method: "GET", path, token: None, body, timeout: ANSWER };
-        server.client.send(&request).map(drop).map_err(|error| error.to_string())
-    });
+    server.start_again(&listen);
     let jobs = server.ended(&pipeline);
     assert_all_arrived(&server, &jobs[0]);
 }
 
 /// A job that lasts until the file is there.
-fn until(go: &Path) -> String {
+pub(crate) fn until(go: &Path) -> String {
     let go = go.display();
     format!(
         "version: 2.1\njobs: {{build: {{machine: true, resource_class: a/b, steps: [{{run: 'echo begun; until test -e {go}; do sleep 0.05; done; echo ended'}}]}}}}\nworkflows: {{w: {{jobs: [build]}}}}\n"
@@ -192,11 +184,21 @@ fn a_killed_task_agent_is_an_infrastructure_failure() {
     let server = Server::start();
     server.project();
     let runner = server.runner("one", &server.class_token("a/b"));
-    let pipeline = server.trigger(&until(&server.folder.path().join("go")));
+    let note = server.folder.path().join("private-folder");
+    let config = until(&server.folder.path().join("go"));
+    let telling = format!("echo $CIRCLE_INTERNAL_TASK_DATA > {}; echo begun", note.display());
+    assert!(config.contains("echo begun"), "{config}");
+    let pipeline = server.trigger(&config.replace("echo begun", &telling));
     server.wait_output(&pipeline, 1, "begun");
+    let folder = std::fs::read_to_string(note).unwrap();
+    let folder = Path::new(folder.trim());
+    assert!(folder.is_dir());
     signal(task_agent_of(&runner), Signal::KILL);
     let jobs = server.ended(&pipeline);
     assert_eq!(jobs[0]["status"], "infrastructure_fail", "{jobs:?}");
+    poll("the end of its private folder", || {
+        if folder.exists() { Err(format!("`{}` is there", folder.display())) } else { Ok(()) }
+    });
 }
 
 #[test]
@@ -219,19 +221,32 @@ fn a_killed_runner_finds_its_task_again() {
 }
 
 /// A runner of this test's own, which breaks the rules on purpose.
-struct Rogue {
+pub(crate) struct Rogue {
     client: Client,
-    class: Secret,
+    pub(crate) class: Secret,
 }
 
 impl Rogue {
-    fn send(&self, method: &'static str, path: &str, token: &Secret, body: Body<'_>) -> (u16, Value) {
+    /// For a class that the control plane does not have yet.
+    pub(crate) fn of(server: &Server, class: &str) -> Self {
+        let class = Secret::new(server.class_token(class));
+        let endpoint = Endpoint { url: server.client.url().to_owned(), ..Endpoint::default() };
+        Self { client: Client::new(&endpoint).unwrap(), class }
+    }
+
+    pub(crate) fn send(
+        &self,
+        method: &'static str,
+        path: &str,
+        token: &Secret,
+        body: Body<'_>,
+    ) -> (u16, Value) {
         let request = Request { method, path, token: Some(token), body, timeout: ANSWER };
         let answer = self.client.send(&request).unwrap();
         (answer.status, serde_json::from_slice(&answer.body).unwrap_or_default())
     }
 
-    fn claim(&self, nonce: &str) -> (u16, Value) {
+    pub(crate) fn claim(&self, nonce: &str) -> (u16, Value) {
         let body = json!({ "name": "rogue", "hostname": "h", "version": "0", "os": "linux", "arch": "x86_64", "nonce": nonce });
         self.send("POST", "/api/v3/runner/claim?wait=0", &self.class, Body::Json(body.to_string().as_bytes()))
     }
@@ -241,10 +256,7 @@ impl Rogue {
 fn claims_offsets_and_checksums_are_held_to() {
     let server = Server::start();
     server.project();
-    let class = Secret::new(server.class_token("a/b"));
-    let client =
-        Client::new(&Endpoint { url: server.client.url().to_owned(), ..Endpoint::default() }).unwrap();
-    let rogue = Rogue { client, class };
+    let rogue = Rogue::of(&server, "a/b");
     server.trigger(&until(Path::new("/")));
     let (status, first) = rogue.claim("n-1");
     assert_eq!(status, 200, "{first}");

@@ -16,6 +16,9 @@ mod exec;
 // Bad lines, and processes that are killed in the middle.
 #[cfg(feature = "server")]
 mod faults;
+// Output of a step, followed while it comes.
+#[cfg(feature = "server")]
+mod follow;
 // A full disk under the control plane.
 #[cfg(feature = "server")]
 mod full_disk;
@@ -23,6 +26,12 @@ mod full_disk;
 mod hostile;
 // The machine runner: settings, log, claims, drain, lost task agents, restarts.
 mod machine;
+// Many pipelines through many runners, and what they leave.
+#[cfg(feature = "server")]
+mod many;
+// People, personal tokens, and what who is no administrator may do.
+#[cfg(feature = "server")]
+mod people;
 // The whole road over TLS, with a runner of any architecture.
 #[cfg(feature = "server")]
 mod road;
@@ -41,6 +50,9 @@ mod transcripts;
 // The control plane with real machine runners.
 #[cfg(feature = "server")]
 mod server;
+// A control plane that is told to stop.
+#[cfg(feature = "server")]
+mod stop;
 // What the modules share: a fake control plane, certificates, a proxy, the runner as a process.
 mod support;
 // Private authorities, bad certificates, client certificates, proxies.

@@ -38,7 +38,7 @@ impl Work {
     /// Commits a config whose only job prints `word`, and returns the id of the commit.
     pub(crate) fn commit(&self, word: &str, message: &str) -> String {
         let config = format!(
-            "version: 2.1\nparameters:\n  fast: {{type: boolean, default: false}}\njobs:\n  {word}:\n    machine: true\n    resource_class: acme/linux\n    steps:\n      - checkout\n      - run: git log -1 --format=%s && echo {word} << pipeline.parameters.fast >>\nworkflows:\n  w: {{jobs: [{word}]}}\n"
+            "version: 2.1\nparameters:\n  fast: {{type: boolean, default: false}}\njobs:\n  {word}:\n    machine: true\n    resource_class: acme/linux\n    steps:\n      - checkout\n      - run: git log -1 --format=%s && echo {word} << pipeline.parameters.fast >> << pipeline.config.ref >> << pipeline.config.sha >>\nworkflows:\n  w: {{jobs: [{word}]}}\n"
         );
         std::fs::create_dir_all(self.0.join(".circleci")).unwrap();
         std::fs::write(self.0.join(".circleci/config.yml"), config).unwrap();
@@ -63,6 +63,7 @@ impl Server {
         let (status, answer) = self.answer("POST", path, Some(body));
         assert_eq!(status, 201, "{answer}");
         assert!(answer["number"].is_i64() && answer["created_at"].is_string(), "{answer}");
+        assert_eq!(answer["state"], "pending", "also for a config that has errors");
         self.call("GET", &format!("/api/v2/pipeline/{}", answer["id"].as_str().unwrap()), None)
     }
 
@@ -113,7 +114,10 @@ fn branches_tags_and_the_default_are_built() {
         "/api/v3/jobs/{}/stdout?filter%5Bexecution%5D=0&filter%5Bstep_num%5D=2",
         jobs[0]["id"].as_str().unwrap()
     );
-    assert_eq!(String::from_utf8(server.text(&path)).unwrap(), "the feature\nfeature true\n");
+    assert_eq!(
+        String::from_utf8(server.text(&path)).unwrap(),
+        format!("the feature\nfeature true refs/heads/feature/x {feature}\n")
+    );
 
     // The config from one place, the files from another.
     let body = json!({ "definition_id": "", "config": { "tag": "v1", "content": "" }, "checkout": { "branch": "feature/x", "tag": "" } });

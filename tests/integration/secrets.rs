@@ -5,6 +5,7 @@ use crate::server::{ANSWER, Runner, Server, runlet};
 use crate::support::processes;
 use base64::Engine;
 use runlet::http::{Body, Request};
+use runlet::protocol::Secret;
 use serde_json::{Value, json};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -16,9 +17,20 @@ const CONTEXT_SECRET: &str = "c0ntext-Secret-Value-42";
 impl Server {
     /// A call with any answer.
     pub(crate) fn answer(&self, method: &'static str, path: &str, body: Option<Value>) -> (u16, Value) {
+        self.answer_to(&self.token, method, path, body)
+    }
+
+    /// The same with somebody's token.
+    pub(crate) fn answer_to(
+        &self,
+        token: &Secret,
+        method: &'static str,
+        path: &str,
+        body: Option<Value>,
+    ) -> (u16, Value) {
         let bytes = body.map(|body| body.to_string().into_bytes());
         let body = bytes.as_deref().map_or(Body::Empty, Body::Json);
-        let request = Request { method, path, token: Some(&self.token), body, timeout: ANSWER };
+        let request = Request { method, path, token: Some(token), body, timeout: ANSWER };
         let answer = self.client.send(&request).unwrap();
         (answer.status, serde_json::from_slice(&answer.body).unwrap())
     }
@@ -219,6 +231,10 @@ fn jobs_without_their_context_are_unauthorized() {
     server.call("DELETE", &rule, None);
     let group = restrict("group", "11111111-2222-4333-8444-555555555555");
     run("unauthorized");
+    // Who may not use a context has nothing to approve with it.
+    let hold = TWO_JOBS.replace("build: {context: deploy}", "build: {context: deploy, type: approval}");
+    let jobs = server.ended(&server.trigger(&hold));
+    assert_eq!((&jobs[0]["status"], &jobs[1]["status"]), (&json!("unauthorized"), &json!("not_run")));
     for restriction in [group, other, own] {
         server.call("DELETE", &restriction, None);
     }

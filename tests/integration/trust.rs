@@ -238,14 +238,44 @@ fn an_intercepting_proxy_is_recognised_by_its_issuer() {
 }
 
 #[test]
+fn a_proxy_with_tls_is_trusted_by_its_own_certificate() {
+    let (authority, other) = (Authority::new("Acme Root"), Authority::new("Other Root"));
+    let server = ControlPlane::start_tls(pki::server(&authority.issue("ci.runlet.invalid", |_| {}), None));
+    let proxy = |by: &Authority| {
+        Proxy::start_tls(server.address(), pki::server(&by.issue("127.0.0.1", |_| {}), None))
+    };
+    let through = |proxy: &Proxy| {
+        trusting(FAR, &authority).variable("HTTPS_PROXY", &format!("https://{}", proxy.address)).check()
+    };
+    let known = proxy(&authority);
+    let (status, text) = through(&known);
+    assert!(status.success(), "{text}");
+    assert_eq!(*known.tunnels.lock().unwrap(), ["ci.runlet.invalid:443"]);
+    let unknown = proxy(&other);
+    let (status, text) = through(&unknown);
+    let wanted = format!(
+        "the certificate of the proxy `{}` of HTTPS_PROXY was issued by `CN=Other Root`",
+        unknown.address
+    );
+    assert!(!status.success() && text.contains(&wanted), "{text}");
+    let plain = Proxy::start(server.address(), None);
+    let (status, text) = through(&plain);
+    let wanted = format!("connection to the proxy `{}` of HTTPS_PROXY was cut", plain.address);
+    assert!(!status.success() && text.contains(&wanted), "{text}");
+    assert!(text.contains("check scheme and port of HTTPS_PROXY"), "{text}");
+}
+
+#[test]
 fn a_proxy_that_is_down_or_no_proxy_is_named() {
     let gone = format!("127.0.0.1:{}", ports::unused());
     let authority = Authority::new("Acme Root");
     let (status, text) = trusting(FAR, &authority).variable("ALL_PROXY", &gone).check();
-    assert!(
-        !status.success() && text.contains(&format!("through the proxy `{gone}` of ALL_PROXY")),
-        "{text}"
-    );
+    let wanted = format!("connection refused: nothing listens at the proxy `{gone}` of ALL_PROXY");
+    assert!(!status.success() && text.contains(&wanted), "{text}");
+    assert!(!text.contains("is the control plane"), "{text}");
+    let (status, text) = trusting(FAR, &authority).variable("HTTPS_PROXY", "proxy.runlet.invalid:1").check();
+    assert!(!status.success() && text.contains("`proxy.runlet.invalid` cannot be looked up"), "{text}");
+    assert!(text.contains("check HTTPS_PROXY and the name servers"), "{text}");
     let (status, text) = trusting(FAR, &authority).variable("HTTPS_PROXY", "socks5://127.0.0.1:1").check();
     assert!(!status.success() && text.contains("`socks5` proxies are not supported"), "{text}");
 }

@@ -166,6 +166,23 @@ fn an_absence_is_told_once_and_its_end_once() {
 }
 
 #[test]
+fn another_kind_of_cause_is_told_too_once() {
+    let mut scene = idle();
+    assert!(matches!(scene.fails(&down()), Some(Notice::Away(_))));
+    // A load balancer without a control plane behind it, then one that knows the token no more.
+    assert!(matches!(scene.fails(&refused(503, None)), Some(Notice::Away(_))));
+    assert!(matches!(scene.fails(&refused(401, None)), Some(Notice::Away(text)) if text.contains("token")));
+    let page = Error::Undecodable("a page".into());
+    assert!(matches!(scene.fails(&page), Some(Notice::Away(_))));
+    for error in [down(), refused(502, None), refused(403, None), page] {
+        assert_eq!(scene.fails(&error), None, "{error}");
+    }
+    assert!(matches!(scene.nothing(), Some(Notice::Back(_))));
+    assert_eq!(scene.fails(&down()), None, "a stale connection");
+    assert!(matches!(scene.fails(&refused(401, None)), Some(Notice::Away(_))), "a new absence");
+}
+
+#[test]
 fn one_stale_connection_is_no_news() {
     let mut scene = idle();
     scene.nothing();

@@ -2,7 +2,7 @@
 
 use super::input::{Body, Words, bad, conflict, message, organisation, page, project_by_slug};
 use super::slug::short_vcs;
-use super::{Answer, Failure, Person};
+use super::{Administrator, Answer, Failure, Person};
 use crate::config;
 use crate::protocol::Secret;
 use crate::server::contexts::{self, Context, Full, Kind, Restriction};
@@ -75,7 +75,7 @@ async fn list(State(state): State<Shared>, _person: Person, words: Words) -> Ans
     page(items.map(|context| (context.name.clone(), shown(context))).collect(), &words)
 }
 
-async fn create(State(state): State<Shared>, _person: Person, body: Body) -> Answer<Json<Value>> {
+async fn create(State(state): State<Shared>, _admin: Administrator, body: Body) -> Answer<Json<Value>> {
     let name = body.text("name")?.to_owned();
     contexts::check_name(&name).map_err(bad)?;
     let owner = &body.0["owner"];
@@ -108,7 +108,11 @@ async fn one(State(state): State<Shared>, _person: Person, Path(id): Path<String
     Ok(Json(answer))
 }
 
-async fn remove(State(state): State<Shared>, _person: Person, Path(id): Path<String>) -> Answer<Json<Value>> {
+async fn remove(
+    State(state): State<Shared>,
+    _admin: Administrator,
+    Path(id): Path<String>,
+) -> Answer<Json<Value>> {
     let what = missing(&id);
     let removed = state.store.write(move |tx| contexts::delete(tx, &id)).await?;
     if removed { Ok(message("Context deleted.")) } else { Err(what) }
@@ -128,7 +132,7 @@ async fn list_variables(
 
 async fn set_variable(
     State(state): State<Shared>,
-    _person: Person,
+    _admin: Administrator,
     Path((id, name)): Path<(String, String)>,
     body: Body,
 ) -> Answer<Json<Value>> {
@@ -158,7 +162,7 @@ async fn set_variable(
 
 async fn remove_variable(
     State(state): State<Shared>,
-    _person: Person,
+    _admin: Administrator,
     Path((id, name)): Path<(String, String)>,
 ) -> Answer<Json<Value>> {
     let context = context(&state, &id).await?;
@@ -187,7 +191,7 @@ async fn list_restrictions(
 
 async fn restrict(
     State(state): State<Shared>,
-    _person: Person,
+    _admin: Administrator,
     Path(id): Path<String>,
     body: Body,
 ) -> Answer<Response> {
@@ -245,7 +249,7 @@ fn project_id(c: &Connection, organisation: &str, named: &str) -> Result<Option<
 
 async fn unrestrict(
     State(state): State<Shared>,
-    _person: Person,
+    _admin: Administrator,
     Path((id, restriction)): Path<(String, String)>,
 ) -> Answer<Json<Value>> {
     context(&state, &id).await?;

@@ -2,7 +2,7 @@
 
 use super::input::{Body, Words, bad};
 use super::vocabulary::time;
-use super::{Answer, Failure, Person};
+use super::{Administrator, Answer, Failure, Person};
 use crate::protocol::ResourceClass;
 use crate::server::state::{Shared, new_token, now_ms, timestamp, token_hash};
 use crate::server::store::{Connection, Error as StoreError, new_id};
@@ -93,7 +93,11 @@ async fn list_classes(State(state): State<Shared>, _person: Person, words: Words
     Ok(Json(json!({ "items": state.store.read(read).await? })))
 }
 
-async fn create_class(State(state): State<Shared>, _person: Person, Body(body): Body) -> Answer<Response> {
+async fn create_class(
+    State(state): State<Shared>,
+    _admin: Administrator,
+    Body(body): Body,
+) -> Answer<Response> {
     let class = ResourceClass::new(body["resource_class"].as_str().unwrap_or_default())
         .map_err(|why| Failure::new(StatusCode::BAD_REQUEST, why))?;
     let description = body["description"].as_str().unwrap_or_default().to_owned();
@@ -117,21 +121,21 @@ fn duplicate(error: StoreError, message: String) -> Failure {
     if error.is_duplicate() { Failure::new(StatusCode::CONFLICT, message) } else { error.into() }
 }
 
-async fn delete_class(state: State<Shared>, person: Person, id: Path<String>) -> Answer<Json<Value>> {
-    remove_class(state, person, id, false).await
+async fn delete_class(state: State<Shared>, admin: Administrator, id: Path<String>) -> Answer<Json<Value>> {
+    remove_class(state, admin, id, false).await
 }
 
 async fn delete_class_by_force(
     state: State<Shared>,
-    person: Person,
+    admin: Administrator,
     id: Path<String>,
 ) -> Answer<Json<Value>> {
-    remove_class(state, person, id, true).await
+    remove_class(state, admin, id, true).await
 }
 
 async fn remove_class(
     State(state): State<Shared>,
-    _person: Person,
+    _admin: Administrator,
     Path(id): Path<String>,
     force: bool,
 ) -> Answer<Json<Value>> {
@@ -166,7 +170,11 @@ async fn list_tokens(State(state): State<Shared>, _person: Person, words: Words)
     Ok(Json(json!({ "items": state.store.read(read).await? })))
 }
 
-async fn create_token(State(state): State<Shared>, _person: Person, Body(body): Body) -> Answer<Response> {
+async fn create_token(
+    State(state): State<Shared>,
+    _admin: Administrator,
+    Body(body): Body,
+) -> Answer<Response> {
     let class = body["resource_class"].as_str().unwrap_or_default().to_owned();
     let nickname = body["nickname"].as_str().unwrap_or_default().to_owned();
     let token = new_token("rlc_")?;
@@ -185,7 +193,7 @@ async fn create_token(State(state): State<Shared>, _person: Person, Body(body): 
 
 async fn delete_token(
     State(state): State<Shared>,
-    _person: Person,
+    _admin: Administrator,
     Path(id): Path<String>,
 ) -> Answer<Json<Value>> {
     let what = format!("there is no token with the id `{id}`");

@@ -6,6 +6,7 @@ pub mod input;
 pub mod inventory;
 pub mod operator;
 pub mod orchestration;
+pub mod people;
 pub mod projects;
 pub mod results;
 pub mod runner;
@@ -30,7 +31,7 @@ use axum::http::{StatusCode, header, request::Parts};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
-use rusqlite::OptionalExtension;
+use rusqlite::{Connection, OptionalExtension, Row};
 use std::sync::atomic::Ordering;
 
 /// Everything that is served.
@@ -46,6 +47,7 @@ pub fn router(state: Shared) -> axum::Router {
         .merge(v2::router())
         .merge(v3::router())
         .merge(watch::router())
+        .merge(people::router())
         .merge(projects::router())
         .merge(variables::router())
         .merge(contexts::router())
@@ -162,6 +164,10 @@ pub struct Person {
     pub id: String,
     /// Login.
     pub login: String,
+    /// May change what is set up.
+    pub is_admin: bool,
+    /// UUID of the token that was shown.
+    pub token: String,
 }
 
 impl FromRequestParts<Shared> for Person {
@@ -186,10 +192,19 @@ impl FromRequestParts<Shared> for Person {
             .store
             .read(move |c| {
                 for hash in hashes {
-                    let person = c
-                        .prepare_cached("SELECT users.id, users.login FROM personal_tokens JOIN users ON users.id = user_id WHERE hash = ?1")?
-                        .query_row([hash], |row| Ok(Person { id: row.get(0)?, login: row.get(1)? }))
-                        .optional()?;
+                    let mut query = c.prepare_cached(
+                        "SELECT users.id, login, is_admin, t.id FROM personal_tokens t JOIN users ON users.id = user_id
+                         WHERE hash = ?1",
+                    )?;
+                    let row = |row: &Row<'_>| {
+                        Ok(Person {
+                            id: row.get(0)?,
+                            login: row.get(1)?,
+                            is_admin: row.get(2)?,
+                            token: row.get(3)?,
+                        })
+                    };
+                    let person = query.query_row([hash], row).optional()?;
                     if person.is_some() {
                         return Ok(person);
                     }
@@ -198,6 +213,23 @@ impl FromRequestParts<Shared> for Person {
             })
             .await?;
         found.ok_or_else(|| Failure::new(StatusCode::UNAUTHORIZED, "a valid personal token is needed here"))
+    }
+}
+
+/// A person who may change what is set up: resource classes, projects, secrets, people.
+#[derive(Clone, Debug)]
+pub struct Administrator(pub Person);
+
+impl FromRequestParts<Shared> for Administrator {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, Failure> {
+        let person = Person::from_request_parts(parts, state).await?;
+        if person.is_admin {
+            return Ok(Self(person));
+        }
+        let why = format!("only an administrator may do this, and `{}` is none: ask one", person.login);
+        Err(Failure::new(StatusCode::FORBIDDEN, why))
     }
 }
 
@@ -229,9 +261,19 @@ impl FromRequestParts<Shared> for ClassToken {
                 .optional()?)
             })
             .await?;
-        found.ok_or_else(|| {
-            Failure::new(StatusCode::UNAUTHORIZED, "a valid resource class token is needed here")
-        })
+        found.ok_or_else(Self::refusal)
+    }
+}
+
+impl ClassToken {
+    /// Whether it has not been deleted since the call began.
+    pub fn is_there(&self, c: &Connection) -> Result<bool, StoreError> {
+        Ok(c.prepare_cached("SELECT 1 FROM resource_class_tokens WHERE id = ?1")?.exists([&self.id])?)
+    }
+
+    /// 401.
+    pub fn refusal() -> Failure {
+        Failure::new(StatusCode::UNAUTHORIZED, "a valid resource class token is needed here")
     }
 }
 

@@ -1,7 +1,7 @@
 //! What moves pipelines on from outside: reruns and continuation; and the settings that decide about it.
 
 use super::input::{Body, bad};
-use super::{Answer, Failure, Person};
+use super::{Administrator, Answer, Failure, Person};
 use crate::protocol::MAX_CHUNK_BYTES;
 use crate::server::continuation::{self, Continuation};
 use crate::server::flow::{self, Refused, Scope};
@@ -168,7 +168,7 @@ fn shown(stored: &str) -> Json<Value> {
 
 async fn update_settings(
     State(state): State<Shared>,
-    _person: Person,
+    _admin: Administrator,
     Path(id): Path<String>,
     body: Body,
 ) -> Answer<Json<Value>> {

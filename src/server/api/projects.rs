@@ -4,9 +4,9 @@
 
 use super::input::{Body, Project, Words, bad, conflict, message, organisation, page, project, project_row};
 use super::slug::short_vcs;
-use super::{Answer, Person};
+use super::{Administrator, Answer, Person};
 use crate::server::pipelines;
-use crate::server::repository::address::{self, Protocol};
+use crate::server::repository::address;
 use crate::server::state::{Shared, now_ms};
 use crate::server::store::{Connection, Error, new_id};
 use axum::extract::{Path, State};
@@ -14,7 +14,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 use serde_json::{Value, json};
 
 type Slug = Path<(String, String, String)>;
@@ -63,24 +63,13 @@ fn check_part(what: &str, text: &str) -> Answer<()> {
     )))
 }
 
-/// Checks what a body says of the repository. A repository on the control plane's own host is for
-/// administrators: whoever registers one reads it with the rights of the control plane.
-async fn repository(state: &Shared, person: &Person, body: &Body) -> Answer<Option<String>> {
+/// What a body says of the repository. It is read with the rights of the control plane, which is one of the
+/// reasons why projects are for administrators.
+fn repository(body: &Body) -> Answer<Option<String>> {
     let Some(url) = body.optional_text("repository_url")?.filter(|url| !url.is_empty()) else {
         return Ok(None);
     };
-    if address::check(url).map_err(bad)? == Protocol::File {
-        let id = person.id.clone();
-        let read = move |c: &Connection| {
-            Ok(c.query_row("SELECT is_admin FROM users WHERE id = ?1", [id], |row| row.get(0)).optional()?)
-        };
-        let is_admin: Option<bool> = state.store.read(read).await?;
-        if is_admin != Some(true) {
-            let why =
-                "only an administrator can register a repository on the control plane's own host (`file://`)";
-            return Err(super::Failure::new(StatusCode::FORBIDDEN, why));
-        }
-    }
+    address::check(url).map_err(bad)?;
     Ok(Some(url.to_owned()))
 }
 
@@ -92,7 +81,11 @@ fn default_branch(body: &Body) -> Answer<Option<String>> {
     Ok(Some(branch.to_owned()))
 }
 
-async fn create_organisation(State(state): State<Shared>, _person: Person, body: Body) -> Answer<Response> {
+async fn create_organisation(
+    State(state): State<Shared>,
+    _admin: Administrator,
+    body: Body,
+) -> Answer<Response> {
     let (name, vcs) = (body.text("name")?.to_owned(), short_vcs(body.text("vcs_type")?).to_owned());
     check_part("version control system", &vcs)?;
     check_part("organisation", &name)?;
@@ -113,7 +106,7 @@ async fn create_organisation(State(state): State<Shared>, _person: Person, body:
 
 async fn create(
     State(state): State<Shared>,
-    person: Person,
+    _admin: Administrator,
     Path((vcs, org)): Path<(String, String)>,
     body: Body,
 ) -> Answer<Response> {
@@ -121,7 +114,7 @@ async fn create(
     check_part("version control system", &vcs)?;
     check_part("organisation", &org)?;
     check_part("project", &name)?;
-    let url = repository(&state, &person, &body).await?;
+    let url = repository(&body)?;
     let branch = default_branch(&body)?;
     let slug = format!("{vcs}/{org}/{name}");
     let wanted = slug.clone();
@@ -163,7 +156,7 @@ async fn one(State(state): State<Shared>, _person: Person, Path(slug): Slug) -> 
 
 async fn change(
     State(state): State<Shared>,
-    person: Person,
+    _admin: Administrator,
     Path(slug): Slug,
     body: Body,
 ) -> Answer<Json<Value>> {
@@ -173,7 +166,7 @@ async fn change(
     }
     let before = project.repository_url.clone();
     if body.0.get("repository_url").is_some() {
-        project.repository_url = repository(&state, &person, &body).await?;
+        project.repository_url = repository(&body)?;
     }
     if let Some(branch) = default_branch(&body)? {
         project.default_branch = branch;
@@ -196,7 +189,7 @@ async fn change(
     Ok(Json(shown(&project)))
 }
 
-async fn remove(State(state): State<Shared>, _person: Person, Path(slug): Slug) -> Answer<Json<Value>> {
+async fn remove(State(state): State<Shared>, _admin: Administrator, Path(slug): Slug) -> Answer<Json<Value>> {
     let project = project(&state, slug).await?;
     let id = project.id.clone();
     let tasks = state

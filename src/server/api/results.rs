@@ -4,7 +4,7 @@ use super::input::Words;
 use super::v2::one;
 use super::{Answer, Failure, Person, blocking};
 use crate::protocol::{Secret, TaskId};
-use crate::server::read::{self, Artifact};
+use crate::server::read::{self, Artifact, EXTENT, Extent};
 use crate::server::secrets::Place;
 use crate::server::state::{Shared, now_ms, timestamp};
 use axum::body::Body;
@@ -15,7 +15,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::{Value, json};
 
 /// An address of output that needs no token works this long: 1 hour.
@@ -52,14 +52,13 @@ pub fn output_url(state: &Shared, task: &str, step: u32) -> Answer<String> {
     Ok(format!("{}/api/v1.1/output/{}", state.settings.public_url, URL_SAFE_NO_PAD.encode(sealed)))
 }
 
-/// One step of the newest attempt of a node, and whether it has ended.
+/// One step of the newest attempt of a node.
 struct Output {
     task: TaskId,
     step: u32,
-    ended: bool,
 }
 
-async fn output_of(state: &Shared, job: String, words: &Words) -> Answer<Output> {
+async fn output_of(state: &Shared, job: String, words: &Words) -> Answer<(Output, Extent)> {
     let wanted = |name: &str| match words.get(name) {
         None => Ok(0),
         Some(text) => text.parse::<u32>().map_err(|_| {
@@ -69,15 +68,16 @@ async fn output_of(state: &Shared, job: String, words: &Words) -> Answer<Output>
     let (execution, step) = (wanted("filter[execution]")?, wanted("filter[step_num]")?);
     let what = format!("there is no step {step} in execution {execution} of the job `{job}`");
     let read = move |c: &Connection| {
-        let mut query = c.prepare_cached(
-            "SELECT t.id, s.ended_at_ms IS NOT NULL FROM tasks t JOIN steps s ON s.task_id = t.id
+        let mut query = c.prepare_cached(&format!(
+            "SELECT t.id, {EXTENT} FROM tasks t JOIN steps s ON s.task_id = t.id
              WHERE t.job_id = (SELECT coalesce(reused_from, id) FROM jobs WHERE id = ?1)
                 AND t.node_index = ?2 AND s.step = ?3 ORDER BY t.attempt DESC LIMIT 1",
-        )?;
-        Ok(query.query_row(params![job, execution, step], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
+        ))?;
+        let row = |row: &Row<'_>| Ok((row.get(0)?, Extent::from_row(row, 1)?));
+        Ok(query.query_row(params![job, execution, step], row).optional()?)
     };
-    let (task, ended): (String, bool) = one(state, what, read).await?;
-    Ok(Output { task: task_id(task)?, step, ended })
+    let (task, extent): (String, Extent) = one(state, what, read).await?;
+    Ok((Output { task: task_id(task)?, step }, extent))
 }
 
 fn task_id(text: String) -> Answer<TaskId> {
@@ -95,7 +95,8 @@ fn text(bytes: Vec<u8>) -> Response {
     (headers, bytes).into_response()
 }
 
-/// `Range: bytes=N-` continues, also at the very end; `X-Terminal` says that the step has ended.
+/// `Range: bytes=N-` continues, also at the very end; `X-Terminal` says that the step has ended and that
+/// nothing comes after these bytes.
 async fn stdout(
     State(state): State<Shared>,
     _person: Person,
@@ -103,11 +104,16 @@ async fn stdout(
     words: Words,
     headers: HeaderMap,
 ) -> Answer<Response> {
-    let output = output_of(&state, id, &words).await?;
+    let (output, extent) = output_of(&state, id, &words).await?;
     let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
     let from = range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
-    let mut response = text(bytes_of(&state, &output, from.unwrap_or(0)).await?);
-    if output.ended {
+    let from: u64 = from.unwrap_or(0);
+    // In this order: what was complete when it was looked at is among the bytes that are read afterwards.
+    let stored = state.blobs.output_length(&output.task, output.step);
+    let bytes = bytes_of(&state, &output, from).await?;
+    let is_last = from.saturating_add(bytes.len() as u64) >= stored;
+    let mut response = text(bytes);
+    if is_last && extent.is_complete(stored) {
         response.headers_mut().insert("x-terminal", HeaderValue::from_static("true"));
     }
     Ok(response)
@@ -131,7 +137,7 @@ async fn condensed(
     Path(id): Path<String>,
     words: Words,
 ) -> Answer<Response> {
-    let output = output_of(&state, id, &words).await?;
+    let (output, _) = output_of(&state, id, &words).await?;
     let length = state.blobs.output_length(&output.task, output.step);
     let bytes = bytes_of(&state, &output, length.saturating_sub(1 << 20)).await?;
     let mut lines: Vec<&[u8]> = bytes.split_inclusive(|&b| b == b'\n').rev().take(CONDENSED_LINES).collect();
@@ -154,7 +160,7 @@ async fn linked_output(State(state): State<Shared>, Path(link): Path<String>) ->
     if now_ms() > until {
         return Err(refused());
     }
-    let output = Output { task: task_id(task.to_owned())?, step, ended: true };
+    let output = Output { task: task_id(task.to_owned())?, step };
     let bytes = bytes_of(&state, &output, 0).await?;
     if bytes.is_empty() {
         return Ok(Json(json!([])));
@@ -178,7 +184,7 @@ async fn raw(
     if stream != "output" {
         return Ok(Json(json!("")));
     }
-    let output = Output { task: task_id(attempt.task)?, step, ended: true };
+    let output = Output { task: task_id(attempt.task)?, step };
     let bytes = bytes_of(&state, &output, 0).await?;
     Ok(Json(json!(String::from_utf8_lossy(&bytes))))
 }

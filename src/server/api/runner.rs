@@ -81,12 +81,21 @@ async fn claim(
         let woken = notify.notified();
         let (request, token, settings) = (request.clone(), token.clone(), state.settings.clone());
         let ip = peer.ip().to_string();
-        let claimed = state
-            .store
-            .write(move |tx| crate::server::claim::claim(tx, &token, &request, &ip, &settings, now_ms()))
-            .await?;
-        if let Some(task) = claimed {
-            return Ok(Json(task).into_response());
+        let claimed = state.store.write(move |tx| {
+            // It may have been deleted while this claim was parked.
+            if !token.is_there(tx)? {
+                return Ok(None);
+            }
+            crate::server::claim::claim(tx, &token, &request, &ip, &settings, now_ms()).map(Some)
+        });
+        match claimed.await? {
+            Some(Some(task)) => return Ok(Json(task).into_response()),
+            Some(None) => {}
+            None => {
+                // Whatever woke this claim is for another one.
+                notify.notify_one();
+                return Err(ClassToken::refusal());
+            }
         }
         tokio::select! {
             () = woken => {}

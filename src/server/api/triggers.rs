@@ -4,6 +4,7 @@ use super::input::{Body, bad, message, project};
 use super::{Answer, Failure, Person};
 use crate::server::pipelines;
 use crate::server::state::{Shared, timestamp};
+use crate::server::store::status::PipelineState;
 use crate::server::triggers::{self, Outcome, Place, Wanted, reference};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -81,8 +82,9 @@ async fn create(
     };
     match triggers::create(&state, place, wanted, &person.login).await {
         Ok(Outcome::Created(created)) => {
+            // Where it stands is asked for: clients expect this word here, also of a config that has errors.
             let answer = json!({
-                "id": created.id, "number": created.number, "state": created.state,
+                "id": created.id, "number": created.number, "state": PipelineState::Pending,
                 "created_at": timestamp(created.created_at_ms),
             });
             Ok((StatusCode::CREATED, Json(answer)).into_response())

@@ -3,7 +3,7 @@
 use super::input::{self, Body, Words, bad, project};
 use super::v2::{job_of, job_url, show_test};
 use super::vocabulary::{lifecycle_v1, status_v1, time};
-use super::{Answer, Failure, Person, results};
+use super::{Administrator, Answer, Failure, Person, results};
 use crate::server::flow::{self, Refused, Scope};
 use crate::server::read::{self, Attempt, Job, Pipeline, StepRow};
 use crate::server::state::{Shared, now_ms, timestamp};
@@ -89,7 +89,7 @@ fn summary(state: &Shared, job: &Job, pipeline: &Pipeline) -> Value {
         "queued_at": time(job.queued_at_ms), "start_time": time(started), "stop_time": time(stopped),
         "build_time_millis": started.zip(stopped).map(|(started, stopped)| stopped - started),
         "parallel": job.parallelism, "canceled": job.status == JobStatus::Canceled,
-        "infrastructure_fail": job.status == JobStatus::InfrastructureFail, "timedout": job.status == JobStatus::Timedout,
+        "infrastructure_fail": job.status == JobStatus::InfrastructureFail, "timedout": job.ran_out_of_time,
         "why": pipeline.trigger_type, "user": { "login": pipeline.actor_login, "is_user": true }, "previous": null,
         "workflows": {
             "job_name": job.name, "job_id": job.id, "workflow_id": job.workflow_id, "workflow_name": job.workflow_name,
@@ -290,7 +290,7 @@ async fn settings(State(state): State<Shared>, _person: Person, Path(slug): Slug
 
 async fn change_settings(
     state: State<Shared>,
-    person: Person,
+    Administrator(person): Administrator,
     Path(slug): Slug,
     body: Body,
 ) -> Answer<Json<Value>> {

@@ -391,8 +391,22 @@ async fn numbered_job(
     })))
 }
 
-async fn cancel_job(State(state): State<Shared>, person: Person, Path(path): Numbered) -> Answer<Response> {
-    let job = job_of(&state, path).await?;
+/// By number, as published, or by id: an approval has no number, and may be cancelled all the same.
+async fn cancel_job(
+    State(state): State<Shared>,
+    person: Person,
+    Path((vcs, org, repo, job)): Path<(String, String, String, String)>,
+) -> Answer<Response> {
+    let job = match job.parse() {
+        Ok(number) => job_of(&state, (vcs, org, repo, number)).await?,
+        Err(_) => {
+            let project = project(&state, (vcs, org, repo)).await?;
+            let what = format!("the project `{}` has no job `{job}`", project.slug);
+            let read =
+                move |c: &Connection| Ok(read::job(c, &job)?.filter(|job| job.project.id == project.id));
+            one(&state, what, read).await?
+        }
+    };
     state.store.write(move |tx| flow::cancel_job(tx, &job.id, Some(&person.id), now_ms())).await?;
     Ok(accepted())
 }

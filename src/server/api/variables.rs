@@ -1,7 +1,7 @@
 //! Project variables: `envvar` of v2 and v1.1. Values go in and never come out.
 
 use super::input::{Body, Project, Words, bad, conflict, message, page, project};
-use super::{Answer, Failure, Person};
+use super::{Administrator, Answer, Failure, Person};
 use crate::protocol::Secret;
 use crate::server::state::{Shared, now_ms, timestamp};
 use crate::server::variables::{self, Shown};
@@ -68,7 +68,12 @@ async fn one(
     found.map(|variable| Json(shown(&variable))).ok_or(what)
 }
 
-async fn set(State(state): State<Shared>, _person: Person, Path(slug): Slug, body: Body) -> Answer<Response> {
+async fn set(
+    State(state): State<Shared>,
+    _admin: Administrator,
+    Path(slug): Slug,
+    body: Body,
+) -> Answer<Response> {
     let project = project(&state, slug).await?;
     let (name, value) = (body.text("name")?.to_owned(), Secret::new(body.text("value")?));
     variables::check_name(&name).and_then(|()| variables::check_value(value.expose())).map_err(bad)?;
@@ -85,7 +90,7 @@ async fn set(State(state): State<Shared>, _person: Person, Path(slug): Slug, bod
 
 async fn remove(
     State(state): State<Shared>,
-    _person: Person,
+    _admin: Administrator,
     Path((vcs, org, repo, name)): SlugAndName,
 ) -> Answer<Json<Value>> {
     let project = project(&state, (vcs, org, repo)).await?;

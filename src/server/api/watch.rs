@@ -6,6 +6,8 @@
 
 use super::{Answer, Failure, Person, blocking};
 use crate::protocol::{TaskId, WatchEvent};
+use crate::server::people;
+use crate::server::read::{EXTENT, Extent};
 use crate::server::state::Shared;
 use crate::server::store::{Connection, Error};
 use axum::Router;
@@ -18,7 +20,7 @@ use base64::Engine;
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Most bytes of output in one event of the stream.
 const CHUNK: usize = 256 * 1024;
@@ -32,7 +34,7 @@ pub fn router() -> Router<Shared> {
     Router::new().route("/api/v3/runs/{id}/events", get(events))
 }
 
-async fn events(State(state): State<Shared>, _person: Person, Path(id): Path<String>) -> Answer<Response> {
+async fn events(State(state): State<Shared>, person: Person, Path(id): Path<String>) -> Answer<Response> {
     let pipeline = id.clone();
     let known = state
         .store
@@ -41,17 +43,47 @@ async fn events(State(state): State<Shared>, _person: Person, Path(id): Path<Str
     if !known {
         return Err(Failure::not_found(format!("there is no pipeline `{id}`")));
     }
-    let receiver = follow(state, id, CHUNK);
-    let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
-        let bytes = match tokio::time::timeout(QUIET, receiver.recv()).await {
-            Ok(Some(told)) => encode(told),
-            Ok(None) => return None,
-            Err(_) => Bytes::from_static(b": quiet\n\n"),
-        };
-        Some((Ok::<_, Infallible>(bytes), receiver))
+    let listener = Listener {
+        revoked: state.hub.revoked(),
+        told: follow(state.clone(), id, CHUNK),
+        state,
+        token: person.token,
+    };
+    let stream = futures_util::stream::unfold(listener, |mut listener| async move {
+        let bytes = listener.next().await?;
+        Some((Ok::<_, Infallible>(bytes), listener))
     });
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     Ok((headers, Body::from_stream(stream)).into_response())
+}
+
+/// Somebody at the other end of a stream.
+struct Listener {
+    state: Shared,
+    /// UUID of the personal token; the stream ends with it.
+    token: String,
+    revoked: watch::Receiver<()>,
+    told: mpsc::Receiver<Told>,
+}
+
+impl Listener {
+    /// The next piece of the stream.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            tokio::select! {
+                biased;
+                changed = self.revoked.changed() => {
+                    changed.ok()?;
+                    let token = self.token.clone();
+                    if !self.state.store.read(move |c| people::is_token(c, &token)).await.ok()? {
+                        return None;
+                    }
+                }
+                told = self.told.recv() => return told.map(encode),
+                () = tokio::time::sleep(QUIET) => return Some(Bytes::from_static(b": quiet\n\n")),
+            }
+        }
+    }
 }
 
 /// One thing that a watcher is told.
@@ -90,8 +122,8 @@ struct StepOutput {
     job: String,
     execution: u32,
     step: u32,
-    /// Bytes to tell before its end is told; none when the task is over and nothing more comes.
-    awaited: u64,
+    /// Its end is told after all of its output.
+    extent: Extent,
 }
 
 impl Teller {
@@ -128,15 +160,13 @@ impl Teller {
                         }
                         let is_over = is_end(&event);
                         more |= self.output(&output, if is_over { usize::MAX } else { TURN }).await?;
-                        let is_waiting = is_over && self.told_of(&output) < output.awaited;
-                        if is_waiting {
-                            waiting.insert(output.task.clone());
-                        }
-                        if is_waiting || !is_over {
+                        if !self.is_told(&output) {
+                            let task = output.task.clone();
                             running.push(output);
-                        }
-                        if is_waiting {
-                            continue;
+                            if is_over {
+                                waiting.insert(task);
+                                continue;
+                            }
                         }
                     }
                     self.event(key, event).await?;
@@ -148,7 +178,7 @@ impl Teller {
                 for output in &running {
                     more |= self.output(output, TURN).await?;
                     // The end of a step may have waited for just this.
-                    if output.awaited > 0 && self.told_of(output) >= output.awaited {
+                    if self.is_told(output) {
                         seen = None;
                     }
                 }
@@ -173,9 +203,10 @@ impl Teller {
         self.send(event, Vec::new()).await
     }
 
-    /// Bytes of the output that were told.
-    fn told_of(&self, output: &StepOutput) -> u64 {
-        self.offsets.get(&(output.task.clone(), output.step)).copied().unwrap_or(0)
+    /// Whether the step has ended and all of its output was told.
+    fn is_told(&self, output: &StepOutput) -> bool {
+        let told = self.offsets.get(&(output.task.clone(), output.step));
+        output.extent.is_complete(told.copied().unwrap_or(0))
     }
 
     /// Tells up to `most` pieces of what a step has written since; true when there may be more.
@@ -280,13 +311,12 @@ fn snapshot(c: &Connection, pipeline: &str) -> Result<Snapshot, Error> {
             },
         ));
     }
-    let mut query = c.prepare_cached(
+    let mut query = c.prepare_cached(&format!(
         "SELECT t.id, t.job_id, t.node_index, s.step, s.name, s.kind, s.status, s.exit_code, s.attempt, s.background,
-            s.started_at_ms, s.ended_at_ms, s.message,
-            CASE WHEN t.stopped_at_ms IS NULL THEN coalesce(s.output_bytes, 0) ELSE 0 END
+            s.started_at_ms, s.ended_at_ms, s.message, {EXTENT}
          FROM steps s JOIN tasks t ON t.id = s.task_id WHERE t.pipeline_id = ?1 AND t.status <> 'retried'
          ORDER BY t.seq, CASE WHEN s.background AND s.ended_at_ms IS NOT NULL THEN s.ended_at_ms ELSE s.started_at_ms END, s.step",
-    )?;
+    ))?;
     let mut rows = query.query([pipeline])?;
     let mut steps = Vec::new();
     let mut outputs = HashMap::new();
@@ -309,7 +339,8 @@ fn snapshot(c: &Connection, pipeline: &str) -> Result<Snapshot, Error> {
         };
         let key = format!("{task}/{step}");
         steps.push((key.clone(), event));
-        outputs.insert(key, StepOutput { task, job: job_id, execution, step, awaited: row.get(13)? });
+        let extent = Extent::from_row(row, 13)?;
+        outputs.insert(key, StepOutput { task, job: job_id, execution, step, extent });
     }
     // Ends of steps are told before the ends of their jobs.
     let (job_ends, mut all): (Vec<_>, Vec<_>) = events.into_iter().partition(|(_, event)| is_end(event));

@@ -2,7 +2,7 @@
 
 use super::super::store::status::{JobStatus, TaskState};
 use super::super::store::{Effect, Error, Tx};
-use super::{Ripple, end_job, task};
+use super::{OLDEST_MS, Ripple, end_job, task};
 use crate::protocol::TaskId;
 use rusqlite::{OptionalExtension, params};
 
@@ -110,4 +110,17 @@ pub fn cancel_redundant(tx: &Tx<'_>, pipeline: &str, now: u64) -> Result<usize, 
         cancel_workflow(tx, workflow, None, now)?;
     }
     Ok(older.len())
+}
+
+/// Cancels workflows that have not ended in 90 days: an approval that nobody gives, a class without runners.
+/// Returns how many.
+pub fn cancel_forgotten_once(tx: &Tx<'_>, now: u64) -> Result<usize, Error> {
+    let forgotten: Vec<String> = tx
+        .prepare_cached("SELECT id FROM workflows WHERE stopped_at_ms IS NULL AND created_at_ms < ?1")?
+        .query_map([now.saturating_sub(OLDEST_MS) as i64], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for workflow in &forgotten {
+        cancel_workflow(tx, workflow, None, now)?;
+    }
+    Ok(forgotten.len())
 }

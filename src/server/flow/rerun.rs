@@ -3,15 +3,12 @@
 use super::super::engine;
 use super::super::store::status::{JobStatus, JobType, WorkflowStatus};
 use super::super::store::{Error, Tx, new_id};
-use super::Ripple;
+use super::{OLDEST_MS, Ripple};
 use rusqlite::{OptionalExtension, params};
 use std::fmt;
 
 /// Reruns of one workflow, over all its generations.
 const MOST_RERUNS: i64 = 100;
-
-/// Nothing older is run again: 90 days.
-const OLDEST_MS: u64 = 90 * 24 * 60 * 60 * 1000;
 
 /// What runs again.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -250,6 +250,18 @@ fn an_older_pipeline_is_skipped_and_a_long_wait_ends() {
 }
 
 #[test]
+fn what_has_not_ended_in_90_days_is_canceled() {
+    let bench = Bench::new();
+    let text = config("    jobs:\n      - hold: {type: approval}\n      - build: {requires: [hold]}\n");
+    let forgotten = bench.pipeline(1, "x", &text, 0).remove(0);
+    let recent = bench.pipeline(2, "x", &text, 24 * HOUR).remove(0);
+    assert_eq!(bench.write(|tx| cancel_forgotten_once(tx, 90 * 24 * HOUR)), 0);
+    assert_eq!(bench.write(|tx| cancel_forgotten_once(tx, 90 * 24 * HOUR + 1)), 1);
+    assert_eq!(bench.status(&forgotten), WorkflowStatus::Canceled);
+    assert_eq!(bench.jobs(&recent), "hold=on_hold build=blocked");
+}
+
+#[test]
 fn a_lock_is_held_over_a_job_group_and_given_back_whatever_happens() {
     let bench = Bench::new();
     let text = config("    jobs:\n      - ship: {serial-group: production}\n")

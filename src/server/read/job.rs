@@ -55,6 +55,8 @@ pub struct Job {
     pub approved_by: Option<String>,
     /// The job whose tasks hold the result: itself, unless it was kept from an earlier workflow.
     pub ran_as: String,
+    /// Whether a task of it ran out of time.
+    pub ran_out_of_time: bool,
 }
 
 fn query(rest: &str) -> String {
@@ -62,6 +64,7 @@ fn query(rest: &str) -> String {
         "SELECT j.id, j.name, j.kind, j.status, j.number, j.workflow_id, w.name, w.workspace_id, j.pipeline_id,
             j.resource_class, j.parallelism, j.messages, j.requires, j.definition -> '$.contexts', j.created_at_ms,
             j.queued_at_ms, j.started_at_ms, j.stopped_at_ms, j.canceled_by, j.approved_by, coalesce(j.reused_from, j.id),
+            EXISTS (SELECT 1 FROM tasks t WHERE t.job_id = coalesce(j.reused_from, j.id) AND t.status = 'timedout'),
             {PROJECT}
          FROM jobs j JOIN workflows w ON w.id = j.workflow_id JOIN projects r ON r.id = j.project_id {rest}"
     )
@@ -90,7 +93,8 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Job> {
         canceled_by: row.get(18)?,
         approved_by: row.get(19)?,
         ran_as: row.get(20)?,
-        project: ProjectRef::from_row(row, 21)?,
+        ran_out_of_time: row.get(21)?,
+        project: ProjectRef::from_row(row, 22)?,
     })
 }
 

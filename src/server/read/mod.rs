@@ -4,6 +4,7 @@
 //! own. Nothing here decides or writes.
 
 mod job;
+mod output;
 mod pipeline;
 mod workflow;
 
@@ -11,6 +12,7 @@ pub use job::{
     Artifact, Attempt, Job, StepRow, Test, artifacts, attempts, job, job_by_number, jobs_of, recent_jobs,
     tests,
 };
+pub use output::{EXTENT, Extent};
 pub use pipeline::{Cursor, Filter, Listed, Pipeline, RunStatus, pipeline, pipeline_by_number, pipelines};
 pub use workflow::{Workflow, workflow, workflows_of};
 

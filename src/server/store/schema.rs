@@ -4,7 +4,11 @@ use super::Error;
 use rusqlite::Connection;
 
 /// Each entry brings the schema from the version of its position to the next.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema.sql"),
+    // Jobs that ran out of time had a status of their own.
+    "UPDATE jobs SET status = 'failed' WHERE status = 'timedout';",
+];
 
 /// Brings the schema up to date; refuses a database that a newer version has written.
 pub(super) fn migrate(connection: &Connection) -> Result<(), Error> {
@@ -25,4 +29,29 @@ pub(super) fn migrate(connection: &Connection) -> Result<(), Error> {
         ))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_first_version_stored_is_brought_up_to_date() {
+        let c = Connection::open_in_memory().unwrap();
+        c.execute_batch(MIGRATIONS[0]).unwrap();
+        c.pragma_update(None, "foreign_keys", false).unwrap();
+        c.pragma_update(None, "user_version", 1).unwrap();
+        let insert =
+            "INSERT INTO jobs VALUES (?1, 'w', 'p', 'r', ?2, 'n', 'build', '{}', '[]', NULL, 1, ?1, NULL, 1,
+            '[]', 0, NULL, 0, 0, 0, 0, NULL, NULL)";
+        for (position, status) in ["timedout", "success"].into_iter().enumerate() {
+            c.execute(insert, rusqlite::params![status, position]).unwrap();
+        }
+        migrate(&c).unwrap();
+        let mut query = c.prepare("SELECT status FROM jobs ORDER BY position").unwrap();
+        let statuses = query.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        assert_eq!(statuses.collect::<Result<Vec<_>, _>>().unwrap(), ["failed", "success"]);
+        migrate(&c).unwrap();
+    }
 }

@@ -115,7 +115,7 @@ words! {
         OnHold = "on_hold",
         /// Ended well, or approved.
         Success = "success",
-        /// A step failed, or it could not be started.
+        /// A step failed, it could not be started, or its time limit passed.
         Failed = "failed",
         /// Cancelled.
         Canceled = "canceled",
@@ -125,8 +125,6 @@ words! {
         Unauthorized = "unauthorized",
         /// The runner could not do its part.
         InfrastructureFail = "infrastructure_fail",
-        /// The time limit passed.
-        Timedout = "timedout",
         /// Ended for reasons nobody knows.
         TerminatedUnknown = "terminated-unknown",
     }
@@ -140,7 +138,7 @@ impl JobStatus {
 
     /// Whether it counts as `failed` for `requires` and for the workflow.
     pub fn is_failure(self) -> bool {
-        matches!(self, Self::Failed | Self::InfrastructureFail | Self::Timedout | Self::TerminatedUnknown)
+        matches!(self, Self::Failed | Self::InfrastructureFail | Self::TerminatedUnknown)
     }
 }
 

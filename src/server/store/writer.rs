@@ -27,6 +27,8 @@ pub enum Effect {
     Cancel(TaskId),
     /// A claimed task has ended or went back to its queue: its token is dead.
     Ended(TaskId),
+    /// Personal tokens are none any more.
+    Revoked,
 }
 
 /// An open transaction. Dereferences to the connection, so that the table functions take it.

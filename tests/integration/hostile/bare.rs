@@ -1,6 +1,6 @@
 //! Nothing but the static file and a BusyBox: no libraries, no `/etc`, no `/dev`, no `/proc` unless the
 //! test says so. `RUNLET_TEST_BUSYBOX` names the BusyBox; that of the runner's own architecture makes
-//! the whole userland foreign.
+//! the whole userland foreign. Where it is set these tests run or fail.
 
 use super::{find, has_namespaces, inside, is_static, machine, run_one, skip, tell_skipped};
 use crate::support::control_plane::ControlPlane;
@@ -15,12 +15,14 @@ fn busybox() -> Option<PathBuf> {
     if !has_namespaces() {
         return None;
     }
+    let named = std::env::var_os("RUNLET_TEST_BUSYBOX").map(PathBuf::from);
     if !is_static(Path::new(RUNLET)) {
+        // ci/cross names one, and makes static files.
+        assert!(named.is_none(), "this build of the runner is not static, or `readelf` is missing");
         // Required or not: it depends on the build, not on the host.
         tell_skipped("this build of the runner is not static (ci/cross makes one that is)");
         return None;
     }
-    let named = std::env::var_os("RUNLET_TEST_BUSYBOX").map(PathBuf::from);
     let found = named.or_else(|| find("busybox")).filter(|path| is_static(path));
     if found.is_none() {
         skip("there is no static BusyBox (install `busybox-static`, or name one in RUNLET_TEST_BUSYBOX)");

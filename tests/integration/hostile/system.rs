@@ -74,7 +74,7 @@ fn without_pidfd_a_running_task_is_found_again_and_answered_for() {
     runner.wait_log("draining");
     runner.term();
     assert_eq!(runner.wait(), Some(0), "{}", runner.log());
-    assert_eq!(server.wait_finished("old-2")["status"], "canceled");
+    assert_eq!(server.wait_finished("old-2")["status"], "infrastructure_fail");
 }
 
 #[test]

@@ -39,6 +39,16 @@ pub(crate) fn lines_with(texts: &[&str]) -> Vec<String> {
     lines.filter(|line| texts.iter().any(|text| line.contains(text))).collect()
 }
 
+/// Those that have a variable with this value in their environment, or the value in their command line.
+pub(crate) fn marked(name: &str, value: &str) -> Vec<Process> {
+    let variable = format!("{name}={value}").into_bytes();
+    let has_it = |process: &Process| {
+        let environment = fs::read(format!("/proc/{}/environ", process.pid)).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|one| one == variable) || process.line.contains(value)
+    };
+    all().into_iter().filter(has_it).collect()
+}
+
 /// Ends a child without mercy, and with it what it started: a task agent outlives its runner, and would
 /// look for a control plane that is gone for an hour.
 pub(crate) fn end(child: &mut Child) {

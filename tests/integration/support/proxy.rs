@@ -1,7 +1,8 @@
 //! A CONNECT proxy on loopback: sends every tunnel to one place, whatever name is asked for, and
-//! demands a login when told to.
+//! demands a login, or speaks TLS itself, when told to.
 
-use std::io::{BufRead, BufReader, Write};
+use rustls::{ServerConfig, ServerConnection};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
@@ -29,6 +30,58 @@ impl Proxy {
         });
         Self { address, tunnels }
     }
+
+    /// One that is spoken to over TLS.
+    pub(crate) fn start_tls(target: SocketAddr, config: ServerConfig) -> Self {
+        let inner = Self::start(target, None);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (plain, config) = (inner.address, Arc::new(config));
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let config = config.clone();
+                std::thread::spawn(move || unwrap_tls(client, plain, config));
+            }
+        });
+        Self { address, tunnels: inner.tunnels }
+    }
+}
+
+/// Takes the TLS off a connection and hands what is inside to `plain`, until one side has enough.
+fn unwrap_tls(mut client: TcpStream, plain: SocketAddr, config: Arc<ServerConfig>) -> std::io::Result<()> {
+    let mut tls = ServerConnection::new(config).map_err(std::io::Error::other)?;
+    let mut server = TcpStream::connect(plain)?;
+    // Both ways in one thread: each is asked for a moment.
+    for socket in [&client, &server] {
+        socket.set_read_timeout(Some(std::time::Duration::from_millis(5)))?;
+    }
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        match tls.read_tls(&mut client) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {
+                let state = tls.process_new_packets().map_err(std::io::Error::other);
+                tls.write_tls(&mut client)?;
+                let amount = state?.plaintext_bytes_to_read();
+                std::io::copy(&mut tls.reader().take(amount as u64), &mut server)?;
+            }
+            Err(error) if is_pause(&error) => {}
+            Err(error) => return Err(error),
+        }
+        match server.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(amount) => tls.writer().write_all(&buffer[..amount])?,
+            Err(error) if is_pause(&error) => {}
+            Err(error) => return Err(error),
+        }
+        while tls.wants_write() {
+            tls.write_tls(&mut client)?;
+        }
+    }
+}
+
+fn is_pause(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
 fn tunnel(

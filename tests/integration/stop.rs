@@ -1,0 +1,178 @@
+//! A control plane that is told to stop with everything open that can be: parked calls, streams, halves of
+//! requests. It answers who waits, ends well and soon, and another one on its data finds everything.
+
+use crate::faults::{Rogue, address_of, until};
+use crate::server::{ANSWER, Server};
+use crate::support::processes::signal;
+use crate::support::{poll, ports};
+use runlet::http::{Body, Client, Endpoint, Request};
+use runlet::protocol::Secret;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// What parked calls ask for, in seconds. Whoever is answered sooner was answered by the stop.
+const PARKED: u64 = 50;
+/// Much longer than a stop takes, and shorter than a parked call.
+const SOON: Duration = Duration::from_secs(PARKED / 2);
+
+const ONE: &str = "\
+version: 2.1
+jobs: {one: {machine: true, resource_class: a/queue, steps: [{run: 'true'}]}}
+workflows: {w: {jobs: [one]}}
+";
+
+/// Prints much more than a connection holds, and then waits.
+fn loud(go: &Path) -> String {
+    until(go).replace("echo begun;", "head -c 12000000 /dev/zero | tr \"\\\\0\" x; echo begun;")
+}
+
+fn claim(name: &str) -> Value {
+    json!({ "name": name, "hostname": "h", "version": "0", "os": "linux", "arch": "x86_64", "nonce": name })
+}
+
+/// A connection that has said this much.
+fn said(server: &Server, text: &str) -> TcpStream {
+    let mut connection = TcpStream::connect(address_of(server)).unwrap();
+    connection.write_all(text.as_bytes()).unwrap();
+    connection.set_read_timeout(Some(ANSWER)).unwrap();
+    connection
+}
+
+/// Triggers one pipeline after the other until the control plane is gone; those that it said it made.
+fn trigger_until_gone(server: &Server) -> Vec<String> {
+    let endpoint = Endpoint { url: server.client.url().to_owned(), ..Endpoint::default() };
+    let client = Client::new(&endpoint).unwrap();
+    let body = json!({ "config": { "content": ONE } }).to_string();
+    let (path, token) = ("/api/v2/project/gh/acme/hello/pipeline/run", Some(&server.token));
+    let body = Body::Json(body.as_bytes());
+    let request = Request { method: "POST", path, token, body, timeout: ANSWER };
+    let mut made = Vec::new();
+    while let Ok(answer) = client.send(&request) {
+        if answer.status != 201 {
+            break;
+        }
+        let answer: Value = serde_json::from_slice(&answer.body).unwrap();
+        made.push(answer["id"].as_str().unwrap().to_owned());
+    }
+    made
+}
+
+#[test]
+fn who_waits_is_answered_and_everything_is_found_again() {
+    let listen = format!("127.0.0.1:{}", ports::unused());
+    let mut server = Server::start_with(&["--listen", &listen], None);
+    server.project();
+    let _runner = server.runner("one", &server.class_token("a/b"));
+    let (idle, held) = (Rogue::of(&server, "a/idle"), Rogue::of(&server, "a/held"));
+    server.class_token("a/queue");
+    let go = server.folder.path().join("go");
+    let pipeline = server.trigger(&loud(&go));
+    server.wait_output(&pipeline, 1, "begun");
+    let other = server.trigger(&ONE.replace("a/queue", "a/held"));
+    let (status, task) = held.claim("held");
+    assert_eq!(status, 200, "{task}");
+    let task_token = Secret::new(task["token"].as_str().unwrap());
+
+    let token = server.token.expose();
+    let events = format!("/api/v3/runs/{pipeline}/events");
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\nCircle-Token: {token}\r\n");
+    // A stream that is read, one that is not, a connection that waits for its next call, and one whose
+    // call never gets its body.
+    let mut stream = BufReader::new(server.client.open(&events, &server.token).unwrap());
+    let _deaf = said(&server, &format!("{}\r\n", get(&events)));
+    let mut idler = said(&server, &format!("{}\r\n", get("/api/v2/me")));
+    idler.read_exact(&mut [0]).unwrap();
+    let _half = said(&server, "POST /api/v2/user HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{");
+
+    let (asked, pid) = (Instant::now(), server.child.id());
+    let (made, stopped) = std::thread::scope(|scope| {
+        let parked = scope.spawn(|| {
+            let (path, body) = (format!("/api/v3/runner/claim?wait={PARKED}"), claim("idle").to_string());
+            idle.send("POST", &path, &idle.class, Body::Json(body.as_bytes())).0
+        });
+        let beat = scope.spawn(|| {
+            let id = task["id"].as_str().unwrap();
+            let path = format!("/api/v3/runner/tasks/{id}/heartbeat?wait={PARKED}");
+            held.send("POST", &path, &task_token, Body::Json(b"{}"))
+        });
+        let read = scope.spawn(move || {
+            let mut text = String::new();
+            while stream.read_line(&mut text).unwrap() > 0 {
+                text.clear();
+            }
+        });
+        let triggers = scope.spawn(|| trigger_until_gone(&server));
+        poll("the parked claim", || {
+            let seen = server.call("GET", "/api/v3/runner?namespace=a", None);
+            let is_seen = seen["items"].as_array().unwrap().iter().any(|runner| runner["name"] == "idle");
+            if is_seen { Ok(()) } else { Err(seen.to_string()) }
+        });
+        // In the inventory before it waits; and some pipelines are to be made.
+        std::thread::sleep(Duration::from_millis(500));
+        let told = Instant::now();
+        signal(pid, Signal::TERM);
+        assert_eq!(parked.join().unwrap(), 204);
+        let (status, answer) = beat.join().unwrap();
+        assert_eq!((status, &answer["cancel"]), (200, &json!(false)));
+        read.join().unwrap();
+        assert!(
+            asked.elapsed() < Duration::from_secs(PARKED) && told.elapsed() < SOON,
+            "{:?}",
+            told.elapsed()
+        );
+        (triggers.join().unwrap(), told)
+    });
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    assert!(stopped.elapsed() < SOON, "{:?}", stopped.elapsed());
+
+    let database = rusqlite::Connection::open(server.folder.path().join("data/runlet.db")).unwrap();
+    let check: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(check, "ok");
+    assert!(!database.prepare("PRAGMA foreign_key_check").unwrap().exists([]).unwrap(), "rows without owner");
+    database.close().unwrap();
+
+    server.start_again(&listen);
+    assert!(!made.is_empty(), "no pipeline was made meanwhile");
+    for id in &made {
+        let found = server.call("GET", &format!("/api/v2/pipeline/{id}"), None);
+        assert_eq!(found["state"], "created", "{found}");
+    }
+    // Whole ones, all of them: one whose answer was lost on the way may be there as well.
+    let page = server.call("GET", "/api/v2/project/gh/acme/hello/pipeline", None);
+    for found in page["items"].as_array().unwrap() {
+        let path = format!("/api/v2/pipeline/{}/workflow", found["id"].as_str().unwrap());
+        assert_eq!(server.call("GET", &path, None)["items"].as_array().unwrap().len(), 1, "{found}");
+    }
+    // The task that a stranger holds is still its own, and so is what ran all the while.
+    let path = format!("/api/v3/runner/tasks/{}/finish", task["id"].as_str().unwrap());
+    let end = json!({ "status": "success", "events": 0, "steps": [] }).to_string();
+    let (status, answer) = held.send("POST", &path, &task_token, Body::Json(end.as_bytes()));
+    assert_eq!((status, &answer["answer"]), (200, &json!("confirmed")));
+    assert_eq!(server.ended(&other)[0]["status"], "success");
+    std::fs::write(go, "").unwrap();
+    let jobs = server.ended(&pipeline);
+    assert_eq!(jobs[0]["status"], "success", "{jobs:?}");
+    let output = server.output(&jobs[0], 1);
+    assert!(output.len() == 12_000_000 + "begun\nended\n".len(), "{} bytes", output.len());
+    assert!(output.ends_with("xbegun\nended\n"));
+}
+
+/// With nobody who holds it up, nothing is waited for.
+#[test]
+fn an_idle_control_plane_stops_at_once() {
+    let mut server = Server::start();
+    let told = Instant::now();
+    signal(server.child.id(), Signal::TERM);
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    assert!(told.elapsed() < SOON, "{:?}", told.elapsed());
+    let left: Vec<_> = std::fs::read_dir(server.folder.path().join("data"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with("-wal") || name.ends_with("-shm"))
+        .collect();
+    assert!(left.is_empty(), "the database was not closed: {left:?}");
+}
