@@ -246,6 +246,42 @@ fn every_case_compiles_to_what_it_says() {
     assert!(count >= 150, "only {count} cases were found");
 }
 
+/// The head of the acceptance cases says where each is tried; what it names is there.
+#[test]
+fn every_acceptance_case_is_tried_somewhere() {
+    let text = std::fs::read_to_string(folder().join("acceptance.cases")).unwrap();
+    let head = text.lines().take_while(|line| line.starts_with('#'));
+    let table: Vec<(usize, &str)> = head
+        .filter_map(|line| line.trim_start_matches('#').trim_start().split_once(' '))
+        .filter_map(|(number, places)| Some((number.parse().ok()?, places)))
+        .collect();
+    assert_eq!(table.iter().map(|(number, _)| *number).collect::<Vec<_>>(), (1..=44).collect::<Vec<_>>());
+    let numbers: Vec<String> = cases(&text)
+        .iter()
+        .filter_map(|case| case.title.split_once(':').map(|(numbers, _)| numbers.to_owned()))
+        .flat_map(|numbers| numbers.replace(" and ", ", ").split(", ").map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (number, places) in table {
+        let has_case = numbers.contains(&number.to_string());
+        assert_eq!(has_case, places.contains("here"), "{number}: {places}");
+        for place in places.split("; ") {
+            match place.split_once(": ") {
+                Some((run, _)) if run.starts_with("run/") => {
+                    assert!(root.join("tests/scenarios").join(run).is_dir(), "{number}: {run}");
+                }
+                Some((file, test)) if file.ends_with(".rs") => {
+                    let places =
+                        [root.join("tests/integration").join(file), root.join("src/server").join(file)];
+                    let source = places.iter().find_map(|path| std::fs::read_to_string(path).ok()).unwrap();
+                    assert!(source.contains(&format!("fn {test}()")), "{number}: {place}");
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
 fn bless() {
     for (path, cases) in corpus() {
         // What stands before the first case is kept.
