@@ -322,6 +322,8 @@ proptest! {
         }
         let text: String = text.into_iter().collect();
         match compile_text(&text) {
+            // More than a source may have.
+            Ok(compiled) if compiled.processed.len() > 4 << 20 => {}
             Ok(compiled) => {
                 let again = compile_text(&compiled.processed);
                 prop_assert_eq!(again.map(|again| again.workflows), Ok(compiled.workflows));
