@@ -10,6 +10,9 @@ mod api;
 // The config compiler against its corpus, and against damaged configs.
 #[cfg(feature = "server")]
 mod config;
+// The limits of the config compiler.
+#[cfg(feature = "server")]
+mod config_limits;
 // `runlet exec`: the whole road.
 #[cfg(feature = "server")]
 mod exec;
