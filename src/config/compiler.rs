@@ -29,8 +29,6 @@ pub(crate) struct Compiler<'a> {
     trace: Vec<(Pos, String)>,
     /// Version 2.1: tags are rendered.
     pub(crate) tags: bool,
-    /// By the address of the text, which is kept here so that no other can have it.
-    templates: HashMap<*const u8, (Rc<str>, Rc<Template>)>,
     /// The config first, then the orbs it uses.
     pub(crate) packages: Vec<Rc<Package>>,
     /// Commands and conditional steps that are being expanded.
@@ -90,7 +88,6 @@ impl<'a> Compiler<'a> {
             errors: 0,
             trace: Vec::new(),
             tags: true,
-            templates: HashMap::new(),
             packages: Vec::new(),
             calls: Vec::new(),
             step_depth: 0,
@@ -290,21 +287,18 @@ impl<'a> Compiler<'a> {
         true
     }
 
-    /// The parsed form of a text with tags; mistakes are reported at each use.
+    /// The parsed form of a text with tags, `None` for one without; mistakes are reported at each use.
     pub(crate) fn template(&mut self, pos: Pos, scalar: &Scalar) -> Option<Rc<Template>> {
-        if let Some((_, known)) = self.templates.get(&scalar.text.as_ptr()) {
-            return Some(known.clone());
+        let known = scalar.template.as_ref()?;
+        if let Some(parsed) = known.get() {
+            return Some(parsed.clone());
         }
         // A parsed tag takes much more room than its text.
         if !self.spend(pos, 0, 4 * cost::VALUE * scalar.text.matches("<<").count()) {
             return None;
         }
         match template::parse(&scalar.text) {
-            Ok(parsed) => {
-                let parsed = Rc::new(parsed);
-                self.templates.insert(scalar.text.as_ptr(), (scalar.text.clone(), parsed.clone()));
-                Some(parsed)
-            }
+            Ok(parsed) => Some(known.get_or_init(|| Rc::new(parsed)).clone()),
             Err(error) => {
                 let pos = self.place_in(pos, scalar, error.offset);
                 self.error(pos, error.message);

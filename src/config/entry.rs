@@ -110,7 +110,7 @@ impl Compiler<'_> {
                 let prefix = place.prefix.clone();
                 // A name of the members counts as well, unless it takes a member to know it.
                 let name = present(&entry.options, "name").filter(|name| {
-                    !name.as_scalar().is_some_and(|name| name.tagged && name.text.contains("matrix."))
+                    !name.as_scalar().is_some_and(|name| name.tagged() && name.text.contains("matrix."))
                 });
                 let name = name.and_then(|name| self.substitute(name, &scope));
                 let name = name.as_ref().and_then(Node::as_scalar).map(|name| name.text.to_string());

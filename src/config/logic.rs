@@ -18,7 +18,7 @@ pub(crate) enum Place {
 impl Compiler<'_> {
     /// Whether a condition holds.
     pub(crate) fn condition(&mut self, node: &Node, scope: &Scope, place: Place) -> Option<bool> {
-        if let Some(scalar) = node.as_scalar().filter(|scalar| scalar.kind == Kind::Str && !scalar.tagged) {
+        if let Some(scalar) = node.as_scalar().filter(|scalar| scalar.kind == Kind::Str && !scalar.tagged()) {
             match (parse(&scalar.text), place) {
                 (Ok(expression), Place::Step) if !expression.names_are_dotted() => {}
                 (Err(_), Place::Step) => {}
@@ -60,7 +60,7 @@ impl Compiler<'_> {
         match &node.data {
             Data::Scalar(scalar) => {
                 let mixed =
-                    self.tags && scalar.tagged && self.template(node.pos, scalar)?.sole_tag().is_none();
+                    self.tags && scalar.tagged() && self.template(node.pos, scalar)?.sole_tag().is_none();
                 if mixed {
                     let message = "this mixes text and `<< >>`, which makes it a string and so always true; put all of it into one tag";
                     self.warn(node.pos, message);

@@ -6,6 +6,8 @@
 
 use super::executor::ExecutorValue;
 use super::steps::StepList;
+use super::template::Template;
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -43,8 +45,8 @@ pub(crate) struct Scalar {
     pub(crate) text: Rc<str>,
     pub(crate) kind: Kind,
     pub(crate) style: Style,
-    /// The text has a `<<`.
-    pub(crate) tagged: bool,
+    /// The text has a `<<`: its parts, once they are needed. Shared by all copies of the scalar.
+    pub(crate) template: Option<Rc<OnceCell<Rc<Template>>>>,
     /// It is the value of a tag; a null is then a pipeline value that does not apply.
     pub(crate) substituted: bool,
 }
@@ -109,7 +111,12 @@ impl Scalar {
 
     /// A value that stands in for a tag.
     pub(crate) fn of(kind: Kind, text: impl Into<Rc<str>>) -> Self {
-        Self { text: text.into(), kind, style: Style::Quoted, tagged: false, substituted: true }
+        Self { text: text.into(), kind, style: Style::Quoted, template: None, substituted: true }
+    }
+
+    /// The text has a `<<`.
+    pub(crate) fn tagged(&self) -> bool {
+        self.template.is_some()
     }
 
     /// The text that stands for the value inside a longer one.
@@ -143,7 +150,7 @@ impl Data {
     /// Whether substitution has anything to do.
     pub(crate) fn tagged(&self) -> bool {
         match self {
-            Data::Scalar(scalar) => scalar.tagged,
+            Data::Scalar(scalar) => scalar.tagged(),
             Data::Seq(seq) => seq.tagged,
             Data::Map(map) => map.tagged,
             Data::Steps(_) | Data::Executor(_) => false,
@@ -154,7 +161,7 @@ impl Data {
     pub(crate) fn substituted(&self) -> Self {
         match self {
             Data::Scalar(scalar) => {
-                Data::Scalar(Scalar { tagged: false, substituted: true, ..scalar.clone() })
+                Data::Scalar(Scalar { template: None, substituted: true, ..scalar.clone() })
             }
             other => other.clone(),
         }

@@ -175,6 +175,23 @@ fn has_special(text: &str) -> bool {
     text.chars().any(|c| c != '\n' && c != '\t' && is_special(c))
 }
 
+/// Characters that mean nothing in YAML wherever they stand in a plain text.
+const PLAIN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b" _./~$@+=,:;()*?!%^-";
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
+
 /// Whether a text can stand without quotes and is read back as text. Stricter than YAML.
 fn is_plain(text: &str) -> bool {
     let bytes = text.as_bytes();
@@ -182,10 +199,8 @@ fn is_plain(text: &str) -> bool {
     let starts_well = first.is_ascii_alphanumeric() || b"/_.~$".contains(first);
     starts_well
         && !matches!(last, b' ' | b':')
-        && bytes.iter().zip(bytes.iter().skip(1).chain(b"x")).all(|(byte, next)| {
-            (byte.is_ascii_alphanumeric() || b" _./~$@+=,:;()*?!%^-".contains(byte))
-                && (*byte != b':' || *next != b' ')
-        })
+        && bytes.iter().all(|byte| PLAIN[usize::from(*byte)])
+        && !memchr::memchr_iter(b':', bytes).any(|at| bytes.get(at + 1) == Some(&b' '))
         && resolve(text) == Kind::Str
         && !looks_like_number(text)
         && !matches!(text, "y" | "Y" | "n" | "N")

@@ -68,36 +68,39 @@ struct Frame {
 
 enum Content {
     Seq(Vec<Node>),
-    Map { entries: Vec<Slot>, key: Option<(Rc<str>, Pos, bool)>, keys: Keys },
+    Map(OpenMap),
 }
 
-/// An entry of a map before merges are done.
-enum Slot {
-    Entry(Entry),
-    Merge(Node),
-}
-
-/// The keys of one map. Most maps are small, and a set of hashes costs more than it saves there.
+/// A map that has begun.
 #[derive(Default)]
-struct Keys {
-    few: Vec<Rc<str>>,
-    many: HashSet<Rc<str>>,
+struct OpenMap {
+    entries: Vec<Entry>,
+    /// The keys of `entries` once they are many. Most maps are small, and hashing costs more than it saves
+    /// there.
+    keys: HashSet<Rc<str>>,
+    /// What `<<` merges into it, and how many entries stand before.
+    merge: Option<(usize, Node)>,
+    /// A key whose value comes next; true for `<<`.
+    key: Option<(Rc<str>, Pos, bool)>,
 }
 
-impl Keys {
-    /// Adds a key; false if it is there already.
-    fn insert(&mut self, key: Rc<str>) -> bool {
-        if !self.many.is_empty() {
-            return self.many.insert(key);
+impl OpenMap {
+    fn has(&self, key: &str) -> bool {
+        if self.keys.is_empty() {
+            self.entries.iter().any(|entry| &*entry.key == key)
+        } else {
+            self.keys.contains(key)
         }
-        if self.few.contains(&key) {
-            return false;
+    }
+
+    /// Adds an entry; the caller knows that there is none with its key.
+    fn push(&mut self, entry: Entry) {
+        if !self.keys.is_empty() {
+            self.keys.insert(entry.key.clone());
+        } else if self.entries.len() >= 16 {
+            self.keys = self.entries.iter().chain([&entry]).map(|entry| entry.key.clone()).collect();
         }
-        self.few.push(key);
-        if self.few.len() > 16 {
-            self.many = self.few.drain(..).collect();
-        }
-        true
+        self.entries.push(entry);
     }
 }
 
@@ -136,8 +139,7 @@ impl Loader {
                 }
                 Event::MappingStart(anchor, tag) => {
                     self.check_tag(pos, tag.as_deref(), "map");
-                    let content = Content::Map { entries: Vec::new(), key: None, keys: Keys::default() };
-                    self.begin(pos, anchor, content)
+                    self.begin(pos, anchor, Content::Map(OpenMap::default()))
                 }
                 Event::SequenceEnd | Event::MappingEnd => self.end(),
                 Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
@@ -201,7 +203,7 @@ impl Loader {
 
     fn begin(&mut self, pos: Pos, anchor: usize, content: Content) -> Result<(), String> {
         self.check_depth(1)?;
-        if let Some(Frame { content: Content::Map { key: None, .. }, .. }) = self.stack.last() {
+        if let Some(Frame { content: Content::Map(OpenMap { key: None, .. }), .. }) = self.stack.last() {
             return Err("a key of a map must be a scalar".into());
         }
         let nodes_before = self.nodes;
@@ -214,8 +216,12 @@ impl Loader {
         let Some(frame) = self.stack.pop() else { return Ok(()) };
         let data = match frame.content {
             Content::Seq(items) => Data::Seq(Rc::new(Seq { items, tagged: frame.tagged })),
-            Content::Map { entries, keys, .. } => {
-                Data::Map(Rc::new(Map { entries: self.merge(entries, keys), tagged: frame.tagged }))
+            Content::Map(map) => {
+                let entries = match map.merge {
+                    Some((before, merged)) => self.merge(map.entries, before, &merged),
+                    None => map.entries,
+                };
+                Data::Map(Rc::new(Map { entries, tagged: frame.tagged }))
             }
         };
         let node = Node::new(frame.pos, data);
@@ -248,8 +254,9 @@ impl Loader {
             };
         }
         // `<<` alone is the merge key, or a text; a tag it is not.
-        let tagged = text != "<<" && text.contains("<<");
-        let scalar = Scalar { text: text.into(), kind, style, tagged, substituted: false };
+        let tagged = text != "<<" && has_tag(text);
+        let scalar =
+            Scalar { text: text.into(), kind, style, template: tagged.then(Rc::default), substituted: false };
         let node = Node::new(pos, Data::Scalar(scalar));
         self.remember(anchor, &node, 1, 0);
         self.value(node, 0)
@@ -279,29 +286,29 @@ impl Loader {
             self.root = Some(node);
             return Ok(());
         };
-        let is_key = matches!(&frame.content, Content::Map { key: None, .. });
+        let is_key = matches!(&frame.content, Content::Map(OpenMap { key: None, .. }));
         if !is_key {
             frame.tagged |= node.data.tagged();
             frame.height = frame.height.max(height + 1);
         }
         match &mut frame.content {
             Content::Seq(items) => items.push(node),
-            Content::Map { entries, key, keys } => match key.take() {
+            Content::Map(map) => match map.key.take() {
                 None => {
-                    let Some(scalar) = node.as_scalar() else {
+                    let Data::Scalar(scalar) = node.data else {
                         return Err("a key of a map must be a scalar".into());
                     };
                     let merge = &*scalar.text == "<<" && scalar.style == Style::Plain;
-                    *key = Some((scalar.text.clone(), node.pos, merge));
+                    map.key = Some((scalar.text, node.pos, merge));
                 }
                 Some((name, key_pos, merge)) => {
-                    if !keys.insert(name.clone()) {
+                    if map.has(&name) || (merge && map.merge.is_some()) {
                         let hint = if merge { " (merge several maps with `<<: [*a, *b]`)" } else { "" };
                         self.problem(key_pos, format!("duplicate key `{name}`{hint}"));
                     } else if merge {
-                        entries.push(Slot::Merge(node));
+                        map.merge = Some((map.entries.len(), node));
                     } else {
-                        entries.push(Slot::Entry(Entry { key: name, key_pos, value: node }));
+                        map.push(Entry { key: name, key_pos, value: node });
                     }
                 }
             },
@@ -309,46 +316,45 @@ impl Loader {
         Ok(())
     }
 
-    /// Explicit keys win over merged ones; of several merged maps, the earlier win.
-    fn merge(&mut self, slots: Vec<Slot>, mut keys: Keys) -> Vec<Entry> {
-        let mut entries = Vec::with_capacity(slots.len());
-        let mut add = |entries: &mut Vec<Entry>, map: &Map| {
-            for entry in &map.entries {
-                if keys.insert(entry.key.clone()) {
-                    entries.push(entry.clone());
-                }
-            }
+    /// Puts the entries of one or several maps among the others. Explicit keys win over merged ones; of
+    /// several merged maps, the earlier win.
+    fn merge(&mut self, entries: Vec<Entry>, before: usize, merged: &Node) -> Vec<Entry> {
+        let mut keys: HashSet<_> = entries.iter().map(|entry| entry.key.clone()).collect();
+        let mut own = entries.into_iter();
+        let mut all: Vec<_> = own.by_ref().take(before).collect();
+        let mut add = |map: &Map| {
+            all.extend(map.entries.iter().filter(|entry| keys.insert(entry.key.clone())).cloned());
         };
-        for slot in slots {
-            match slot {
-                Slot::Entry(entry) => entries.push(entry),
-                Slot::Merge(node) => {
-                    let wrong = match &node.data {
-                        Data::Map(map) => {
-                            add(&mut entries, map);
-                            None
-                        }
-                        Data::Seq(seq) => seq.items.iter().find(|item| match item.as_map() {
-                            Some(map) => {
-                                add(&mut entries, map);
-                                false
-                            }
-                            None => true,
-                        }),
-                        _ => Some(&node),
-                    };
-                    if let Some(wrong) = wrong {
-                        let message = format!(
-                            "`<<` merges maps, not {}: expected `*alias` or a list of those",
-                            wrong.describe()
-                        );
-                        self.problems.push(Problem { pos: wrong.pos, message, warning: false });
-                    }
-                }
+        let wrong = match &merged.data {
+            Data::Map(map) => {
+                add(map);
+                None
             }
+            Data::Seq(seq) => seq.items.iter().find(|item| match item.as_map() {
+                Some(map) => {
+                    add(map);
+                    false
+                }
+                None => true,
+            }),
+            _ => Some(merged),
+        };
+        if let Some(wrong) = wrong {
+            let found = wrong.describe();
+            self.problem(
+                wrong.pos,
+                format!("`<<` merges maps, not {found}: expected `*alias` or a list of those"),
+            );
         }
-        entries
+        all.extend(own);
+        all
     }
+}
+
+/// Whether a text has a `<<`.
+fn has_tag(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    memchr::memchr_iter(b'<', bytes).any(|at| bytes.get(at + 1) == Some(&b'<'))
 }
 
 fn too_deep() -> String {
