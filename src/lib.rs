@@ -28,6 +28,7 @@ pub mod config;
 #[cfg(feature = "server")]
 pub mod exec;
 pub mod executor;
+pub mod glob;
 pub mod http;
 pub mod locked;
 pub mod logging;
