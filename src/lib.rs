@@ -13,7 +13,7 @@
 //!         |                                                         executor    steps in order: env, shell, timeout, redaction
 //!         |                                                              |  spool on disk, then offsets on the wire (task token)
 //!         v                                                              v
-//!  server::store + blobs                <== output, events, artifacts, test results
+//!  server::store + blobs                <== output, events, artifacts, caches, workspaces, test results
 //! ```
 //!
 //! Modules in reading order. Uses go one way: all may use `protocol`; `server` uses `config`; `agent`
@@ -22,6 +22,8 @@
 #[cfg(feature = "server")]
 pub mod admin;
 pub mod agent;
+pub mod archive;
+pub mod calendar;
 pub mod cli;
 #[cfg(feature = "server")]
 pub mod config;

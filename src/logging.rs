@@ -4,6 +4,7 @@
 //! only uses the macros of `log`. A message reads well alone and ends in `key=value` fields, which the
 //! `json` format writes as members of their own. Job output never comes here.
 
+use crate::calendar::Rfc3339;
 use log::{Level, LevelFilter, Record};
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
@@ -130,7 +131,7 @@ impl Options {
 
 /// One record as it stands in the log, line break included.
 fn line(format: Format, now: SystemTime, record: &Record<'_>) -> String {
-    let time = humantime::format_rfc3339_millis(now);
+    let time = Rfc3339 { time: now, milliseconds: true };
     let message = record.args().to_string();
     let mut line = String::with_capacity(message.len() + 64);
     // Writing to a string cannot fail.

@@ -51,8 +51,6 @@ pub(crate) fn default_title(action: &Action) -> &str {
 /// What a step would need that no runner of this version has.
 fn not_yet(action: &Action) -> Option<&'static str> {
     match action {
-        Action::SaveCache { .. } | Action::RestoreCache { .. } => Some("caches"),
-        Action::PersistToWorkspace { .. } | Action::AttachWorkspace { .. } => Some("workspaces"),
         Action::AddSshKeys { .. } => Some("SSH keys of projects"),
         _ => None,
     }
@@ -105,25 +103,25 @@ impl Compiler<'_> {
             "checkout" => self.checkout(&fields)?,
             "store_artifacts" => {
                 allows_when = true;
-                self.check_step_keys(&fields, &["path", "destination", "when"]);
+                self.check_step_keys(&fields, &["path", "destination", "when", "name"]);
                 let path = self.required_text(&map, "path", &what, pos)?.to_string();
                 let destination = self.text(&map, "destination", &what)?.map(|text| text.to_string());
                 Action::StoreArtifacts { path, destination: destination.filter(|text| !text.is_empty()) }
             }
             "store_test_results" => {
                 allows_when = true;
-                self.check_step_keys(&fields, &["path", "when"]);
+                self.check_step_keys(&fields, &["path", "when", "name"]);
                 Action::StoreTestResults { path: self.required_text(&map, "path", &what, pos)?.to_string() }
             }
             "save_cache" => {
                 allows_when = true;
-                self.check_step_keys(&fields, &["key", "paths", "when"]);
+                self.check_step_keys(&fields, &["key", "paths", "when", "name"]);
                 let key = self.required_text(&map, "key", &what, pos);
                 let paths = self.paths(&fields);
                 Action::SaveCache { key: key?.to_string(), paths: paths? }
             }
             "restore_cache" => {
-                self.check_step_keys(&fields, &["key", "keys"]);
+                self.check_step_keys(&fields, &["key", "keys", "name"]);
                 let mut keys: Vec<String> =
                     self.text(&map, "key", &what)?.iter().map(|k| k.to_string()).collect();
                 if let Some(node) = present(&map, "keys") {
@@ -137,17 +135,17 @@ impl Compiler<'_> {
                 Action::RestoreCache { keys }
             }
             "persist_to_workspace" => {
-                self.check_step_keys(&fields, &["root", "paths"]);
+                self.check_step_keys(&fields, &["root", "paths", "name"]);
                 let root = self.required_text(&map, "root", &what, pos);
                 let paths = self.paths(&fields);
                 Action::PersistToWorkspace { root: root?.to_string(), paths: paths? }
             }
             "attach_workspace" => {
-                self.check_step_keys(&fields, &["at"]);
+                self.check_step_keys(&fields, &["at", "name"]);
                 Action::AttachWorkspace { at: self.required_text(&map, "at", &what, pos)?.to_string() }
             }
             "add_ssh_keys" => {
-                self.check_step_keys(&fields, &["fingerprints"]);
+                self.check_step_keys(&fields, &["fingerprints", "name"]);
                 let fingerprints = match present(&map, "fingerprints") {
                     Some(node) => self.text_list(node, format_args!("`fingerprints` of {what}"))?,
                     None => Vec::new(),
@@ -155,7 +153,10 @@ impl Compiler<'_> {
                 Action::AddSshKeys { fingerprints: fingerprints.iter().map(|f| f.to_string()).collect() }
             }
             "setup_remote_docker" => {
-                self.check_step_keys(&fields, &["docker_layer_caching", "version", "prefer_same_region"]);
+                self.check_step_keys(
+                    &fields,
+                    &["docker_layer_caching", "version", "prefer_same_region", "name"],
+                );
                 self.boolean(&map, "docker_layer_caching", &what)?;
                 self.boolean(&map, "prefer_same_region", &what)?;
                 self.warn(
@@ -165,7 +166,7 @@ impl Compiler<'_> {
                 Action::SetupRemoteDocker
             }
             _ => {
-                self.check_step_keys(&fields, &[]);
+                self.check_step_keys(&fields, &["name"]);
                 self.warn(pos, "`install_signing_bundle` needs the hosted service: the step will fail");
                 Action::InstallSigningBundle
             }
@@ -185,9 +186,8 @@ impl Compiler<'_> {
     }
 
     fn check_step_keys(&mut self, fields: &Fields<'_>, known: &[&str]) {
-        let mut known = known.to_vec();
-        known.push("name");
-        self.check_keys(fields.map, fields.what, &known, false);
+        debug_assert!(known.contains(&"name"), "every step can be named");
+        self.check_keys(fields.map, fields.what, known, false);
     }
 
     fn plain_run(&mut self, command: Rc<str>, pos: Pos, first_node_only: bool) -> Option<Step> {
@@ -232,6 +232,7 @@ impl Compiler<'_> {
                 "when",
                 "max_auto_reruns",
                 "auto_rerun_delay",
+                "name",
             ],
         );
         let before = self.errors();
@@ -364,7 +365,7 @@ impl Compiler<'_> {
 
     fn checkout(&mut self, fields: &Fields<'_>) -> Option<Action> {
         let Fields { map, what, pos } = *fields;
-        self.check_step_keys(fields, &["path", "method", "depth"]);
+        self.check_step_keys(fields, &["path", "method", "depth", "name"]);
         let path = self.text(map, "path", what)?.map_or_else(|| ".".to_owned(), |path| path.to_string());
         let depth = self.integer(map, "depth", what, (1, i64::from(u32::MAX)))?;
         let method = self.text(map, "method", what)?;

@@ -28,8 +28,10 @@ impl TaskRun {
                 log.note("there is no remote Docker on a machine runner: use the Docker of this host, if it has one");
                 StepEnd::success()
             }
-            Action::SaveCache { .. } | Action::RestoreCache { .. } => unsupported("caches"),
-            Action::PersistToWorkspace { .. } | Action::AttachWorkspace { .. } => unsupported("workspaces"),
+            Action::SaveCache { key, paths } => self.save_cache(key, paths, log),
+            Action::RestoreCache { keys } => self.restore_cache(keys, log),
+            Action::PersistToWorkspace { root, paths } => self.persist_to_workspace(record, root, paths, log),
+            Action::AttachWorkspace { at } => self.attach_workspace(at, log),
             Action::AddSshKeys { .. } => unsupported("project SSH keys"),
             Action::InstallSigningBundle => unsupported("signing bundles"),
         }
@@ -210,12 +212,12 @@ impl TaskRun {
         }
     }
 
-    fn upload_file(&mut self, path: &Path, limit: u64) -> Result<(u64, String), UploadError> {
+    pub(super) fn upload_file(&mut self, path: &Path, limit: u64) -> Result<(u64, String), UploadError> {
         let reporter = self.reporter.clone();
         files::upload(&reporter, path, limit, &mut || self.stopped().is_some())
     }
 
-    fn name_upload<A: serde::de::DeserializeOwned>(
+    pub(super) fn name_upload<A: serde::de::DeserializeOwned>(
         &self,
         call: &str,
         entry: &impl serde::Serialize,
@@ -224,7 +226,7 @@ impl TaskRun {
         self.reporter.call("POST", call, Body::Json(&body)).map_err(|e| e.to_string())
     }
 
-    fn stopped_end(&mut self) -> StepEnd {
+    pub(super) fn stopped_end(&mut self) -> StepEnd {
         end_of(ChildEnd::Stopped(self.stopped().unwrap_or(Stop::Cancel)))
     }
 }
@@ -238,7 +240,7 @@ struct StoredTests {
 }
 
 /// `1 file`, `2 files`.
-fn counted(count: u64, what: &str) -> String {
+pub(super) fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 

@@ -5,8 +5,11 @@
 //! knows of claims or settings.
 
 mod act;
+mod cache;
+mod cache_key;
 mod checkout;
 pub mod child;
+mod download;
 pub mod environment;
 pub mod files;
 pub mod log;
@@ -18,6 +21,7 @@ pub mod report;
 pub mod scratch;
 pub mod spool;
 pub mod task;
+mod workspace;
 
 use crate::cli::{Failure, Outcome, exit};
 use crate::http::{Client, Endpoint};

@@ -260,13 +260,34 @@ impl Reporter {
         body: Body<'_>,
         backoff: &mut Backoff,
     ) -> Result<Option<A>, Error> {
-        let path = format!("/api/v3/runner/tasks/{}/{path}", self.0.id);
-        let request =
-            Request { method, path: &path, token: Some(&self.0.token), body, timeout: CALL_TIMEOUT };
-        let error = match self.0.client.json(&request) {
+        let path = self.path(path);
+        let error = match self.0.client.json(&self.request(method, &path, body)) {
             Ok(answer) => return Ok(Some(answer)),
             Err(error) => error,
         };
+        self.wait_after(error, backoff).map(|()| None)
+    }
+
+    /// [`Reporter::attempt`] at getting raw bytes.
+    pub(super) fn attempt_bytes(&self, path: &str, backoff: &mut Backoff) -> Result<Option<Vec<u8>>, Error> {
+        let path = self.path(path);
+        let error = match self.0.client.bytes(&self.request("GET", &path, Body::Empty)) {
+            Ok(bytes) => return Ok(Some(bytes)),
+            Err(error) => error,
+        };
+        self.wait_after(error, backoff).map(|()| None)
+    }
+
+    fn path(&self, path: &str) -> String {
+        format!("/api/v3/runner/tasks/{}/{path}", self.0.id)
+    }
+
+    fn request<'r>(&'r self, method: &'static str, path: &'r str, body: Body<'r>) -> Request<'r> {
+        Request { method, path, token: Some(&self.0.token), body, timeout: CALL_TIMEOUT }
+    }
+
+    /// Waits before the next attempt; an error when there should be none.
+    fn wait_after(&self, error: Error, backoff: &mut Backoff) -> Result<(), Error> {
         if refusal_code(&error) == Some(RefusalCode::TaskEnded) {
             self.lose("the task has ended at the control plane");
             return Err(error);
@@ -275,7 +296,7 @@ impl Reporter {
             Some(wait) if !self.is_lost() => {
                 log::warn!("{error}; trying again in {} ms", wait.as_millis());
                 std::thread::sleep(wait);
-                Ok(None)
+                Ok(())
             }
             _ => Err(error),
         }

@@ -4,7 +4,8 @@
 //! No decision about trust rests on what is read here except the dates of a certificate that the
 //! operator named byte for byte. Malformed input gives `None`, never a panic.
 
-use std::time::{Duration, SystemTime};
+use crate::calendar::unix_time;
+use std::time::SystemTime;
 
 /// What a message says about a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,28 +141,6 @@ fn time((tag, value): (u8, &[u8])) -> Option<SystemTime> {
     unix_time(year, field(0)?, field(2)?, field(4)?, field(6)?, field(8)?)
 }
 
-/// Seconds since 1970 of a date and time in UTC; years before 1970 count as 1970.
-pub(super) fn unix_time(
-    year: u64,
-    month: u64,
-    day: u64,
-    hour: u64,
-    minute: u64,
-    second: u64,
-) -> Option<SystemTime> {
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
-    if !(1970..=9999).contains(&year) {
-        return (year < 1970).then_some(SystemTime::UNIX_EPOCH);
-    }
-    // Days since 0000-03-01, so that the leap day is the last of its year.
-    let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = y * 365 + y / 4 - y / 100 + y / 400 + (m * 153 + 2) / 5 + day - 1;
-    let seconds = days.checked_sub(719_468)? * 86_400 + hour * 3600 + minute * 60 + second;
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used)]
 mod tests {
@@ -209,14 +188,5 @@ mod tests {
             damaged[length] ^= 0xff;
             let _ = facts(&damaged);
         }
-    }
-
-    #[test]
-    fn dates_are_counted() {
-        assert_eq!(unix_time(1970, 1, 1, 0, 0, 0).map(seconds), Some(0));
-        assert_eq!(unix_time(2000, 3, 1, 0, 0, 1).map(seconds), Some(951_868_801));
-        assert_eq!(unix_time(2024, 2, 29, 23, 59, 59).map(seconds), Some(1_709_251_199));
-        assert_eq!(unix_time(2024, 13, 1, 0, 0, 0), None);
-        assert_eq!(unix_time(1949, 1, 1, 0, 0, 0).map(seconds), Some(0));
     }
 }

@@ -3,6 +3,7 @@
 use super::connector::{Handshake, UnknownHost};
 use super::proxy::Choice;
 use super::rejected::{Rejected, Why};
+use crate::calendar::Rfc3339;
 use rustls::{AlertDescription, CertificateError};
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -221,7 +222,8 @@ fn certificate(error: &CertificateError, peer: Peer<'_>) -> String {
 /// A certificate whose time is over or has not come.
 fn dated(error: &CertificateError, whose: &str) -> Option<String> {
     let at = |seconds: u64| {
-        humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
+        Rfc3339 { time: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds), milliseconds: false }
+            .to_string()
     };
     Some(match error {
         CertificateError::ExpiredContext { time, not_after } => format!(

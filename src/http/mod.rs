@@ -263,6 +263,15 @@ impl Client {
         let response = self.send(request)?;
         response.decode(request, &self.url)
     }
+
+    /// Makes one call and returns the body of a 2xx answer as it is; anything else is an error.
+    pub fn bytes(&self, request: &Request<'_>) -> Result<Vec<u8>, Error> {
+        let response = self.send(request)?;
+        if (200..300).contains(&response.status) {
+            return Ok(response.body);
+        }
+        Err(response.refused(request, &self.url))
+    }
 }
 
 /// Checks the base URL; the error says what is wrong with it.
@@ -333,14 +342,19 @@ impl Response {
                 Error::Undecodable(format!("the answer to {what} is not what a control plane says: {e}"))
             });
         }
+        Err(self.refused(request, url))
+    }
+
+    fn refused(self, request: &Request<'_>, url: &str) -> Error {
+        let what = format!("{} `{url}{}`", request.method, request.path);
         let refusal: Option<Refusal> = serde_json::from_slice(&self.body).ok();
         let why = refusal.as_ref().map_or_else(String::new, |r| format!(": {}", r.message));
-        Err(Error::Refused {
+        Error::Refused {
             status: self.status,
             retry_after: self.retry_after,
             message: format!("{what} was refused with status {}{why}", self.status),
             refusal,
-        })
+        }
     }
 }
 

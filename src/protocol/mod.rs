@@ -3,6 +3,7 @@
 //! Every other module may use this one; it uses none of them. The calls themselves, with their paths
 //! and answers, are described in `docs/protocol.md`. All bodies are JSON unless they are raw bytes.
 
+pub mod archive;
 pub mod claim;
 pub mod duration;
 pub mod event;
@@ -19,6 +20,10 @@ pub mod watch;
 #[cfg(test)]
 mod fixed_bytes;
 
+pub use archive::{
+    Archive, Cache, CacheAnswer, CacheRecord, FindCache, FoundCache, LONGEST_CACHE_KEY, Layer, LayerJob,
+    LayerRecord, Workspace,
+};
 pub use claim::{ClaimRequest, Heartbeat, HeartbeatAnswer, LostTask};
 pub use event::{Event, EventKind, EventsAnswer, StepStatus};
 pub use finish::{FinishAnswer, FinishRequest, StepSummary, TaskStatus};

@@ -8,6 +8,8 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
 
 /// Why bytes were not stored or found.
 #[derive(Debug)]
@@ -52,6 +54,8 @@ fn io_error(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
 pub struct Blobs {
     root: PathBuf,
     durable: bool,
+    /// Held while an object is looked for and marked as wanted; held alone while one is removed.
+    removing: Arc<RwLock<()>>,
 }
 
 impl Blobs {
@@ -62,7 +66,7 @@ impl Blobs {
             let folder = root.join(name);
             fs::create_dir_all(&folder).map_err(io_error(&folder))?;
         }
-        Ok(Self { root: root.to_owned(), durable })
+        Ok(Self { root: root.to_owned(), durable, removing: Arc::default() })
     }
 
     fn output_path(&self, task: &TaskId, step: u32) -> PathBuf {
@@ -105,18 +109,7 @@ impl Blobs {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other.map_err(io_error(&path))?,
         };
-        let length = file.metadata().map_err(io_error(&path))?.len();
-        let most = usize::try_from(length.saturating_sub(from)).unwrap_or(most).min(most);
-        let mut bytes = vec![0; most];
-        let mut filled = 0;
-        while filled < most {
-            match file.read_at(&mut bytes[filled..], from + filled as u64).map_err(io_error(&path))? {
-                0 => break,
-                n => filled += n,
-            }
-        }
-        bytes.truncate(filled);
-        Ok(bytes)
+        read_piece(&file, from, most).map_err(io_error(&path))
     }
 
     /// Removes the output of a task that is no more.
@@ -173,8 +166,7 @@ impl Blobs {
 
     /// Where to continue an upload; `length` when it is complete.
     pub fn upload_offset(&self, task: &TaskId, sha256: &str, length: u64) -> Result<u64, Error> {
-        let object = self.object_path(sha256)?;
-        if fs::metadata(&object).is_ok_and(|meta| meta.len() == length) {
+        if self.has_object(sha256, length)? {
             return Ok(length);
         }
         Ok(fs::metadata(self.partial_path(task, sha256)).map_or(0, |meta| meta.len()))
@@ -237,10 +229,76 @@ impl Blobs {
         File::open(&path).map_err(io_error(&path))
     }
 
-    /// Whether an upload of this length is complete.
+    /// Whether an upload of this length is complete. One that is there stays for a day at least, for whoever
+    /// asks to name it.
     pub fn has_object(&self, sha256: &str, length: u64) -> Result<bool, Error> {
-        Ok(fs::metadata(self.object_path(sha256)?).is_ok_and(|meta| meta.len() == length))
+        let path = self.object_path(sha256)?;
+        let _wanted = self.removing.read().unwrap_or_else(PoisonError::into_inner);
+        if !fs::metadata(&path).is_ok_and(|meta| meta.len() == length) {
+            return Ok(false);
+        }
+        let fail = io_error(&path);
+        File::open(&path).and_then(|file| file.set_modified(SystemTime::now())).map_err(fail)?;
+        Ok(true)
     }
+
+    /// Up to `most` bytes of a complete upload at `from`.
+    pub fn read_object(&self, sha256: &str, from: u64, most: usize) -> Result<Vec<u8>, Error> {
+        let path = self.object_path(sha256)?;
+        let file = File::open(&path).map_err(io_error(&path))?;
+        read_piece(&file, from, most).map_err(io_error(&path))
+    }
+
+    /// The uploads, complete or not, that nobody has asked for since a time; of the complete ones the
+    /// checksums. Parts of uploads that were given up are removed on the way.
+    pub fn unused_since(&self, since: SystemTime) -> Result<Vec<String>, Error> {
+        let mut unused = Vec::new();
+        let objects = self.root.join("objects");
+        for folder in fs::read_dir(&objects).map_err(io_error(&objects))?.flatten() {
+            let Ok(files) = fs::read_dir(folder.path()) else { continue };
+            for file in files.flatten().filter(|file| is_older(&file.path(), since)) {
+                let name =
+                    [folder.file_name(), file.file_name()].map(|part| part.to_string_lossy().into_owned());
+                unused.push(name.concat());
+            }
+        }
+        let partial = self.root.join("partial");
+        for file in fs::read_dir(&partial).map_err(io_error(&partial))?.flatten() {
+            if is_older(&file.path(), since) {
+                let _ = fs::remove_file(file.path());
+            }
+        }
+        Ok(unused)
+    }
+
+    /// Removes a complete upload, unless somebody has asked for it since that time. True when it is gone.
+    pub fn remove_object(&self, sha256: &str, since: SystemTime) -> Result<bool, Error> {
+        let path = self.object_path(sha256)?;
+        let _alone = self.removing.write().unwrap_or_else(PoisonError::into_inner);
+        if !is_older(&path, since) {
+            return Ok(false);
+        }
+        fs::remove_file(&path).map_err(io_error(&path)).map(|()| true)
+    }
+}
+
+fn is_older(path: &Path, since: SystemTime) -> bool {
+    fs::metadata(path).and_then(|about| about.modified()).is_ok_and(|modified| modified < since)
+}
+
+fn read_piece(file: &File, from: u64, most: usize) -> io::Result<Vec<u8>> {
+    let length = file.metadata()?.len();
+    let most = usize::try_from(length.saturating_sub(from)).unwrap_or(most).min(most);
+    let mut bytes = vec![0; most];
+    let mut filled = 0;
+    while filled < most {
+        match file.read_at(&mut bytes[filled..], from + filled as u64)? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
 }
 
 fn digest(file: &mut File) -> io::Result<String> {
@@ -302,5 +360,26 @@ mod tests {
         assert!(matches!(blobs.append_upload(&task, &wrong, 3, 0, b"abc"), Err(Error::Checksum)));
         assert_eq!(blobs.upload_offset(&task, &wrong, 3).unwrap(), 0);
         assert!(matches!(blobs.upload_offset(&task, "../../etc", 3), Err(Error::Invalid(_))));
+        assert_eq!(blobs.read_object(ABC, 1, 10).unwrap(), b"bc");
+        assert_eq!(blobs.read_object(ABC, 9, 10).unwrap(), b"");
+    }
+
+    #[test]
+    fn uploads_go_when_nobody_has_asked_for_them() {
+        let (dir, blobs, task) = blobs();
+        blobs.append_upload(&task, ABC, 3, 0, b"abc").unwrap();
+        let other = ABC.replace('b', "0");
+        blobs.append_upload(&task, &other, 3, 0, b"a").unwrap();
+        let partial = || fs::read_dir(dir.path().join("partial")).unwrap().count();
+        let now = SystemTime::now();
+        let before = now - std::time::Duration::from_secs(60);
+        assert!(blobs.unused_since(before).unwrap().is_empty());
+        assert_eq!(partial(), 1);
+        let later = now + std::time::Duration::from_secs(60);
+        assert_eq!(blobs.unused_since(later).unwrap(), [ABC]);
+        assert_eq!(partial(), 0);
+        assert!(!blobs.remove_object(ABC, before).unwrap());
+        assert!(blobs.remove_object(ABC, later).unwrap());
+        assert!(!blobs.has_object(ABC, 3).unwrap());
     }
 }

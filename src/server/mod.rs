@@ -5,6 +5,7 @@
 //! waits. [`start`] runs it inside any process; `runlet exec` does so.
 
 pub mod api;
+pub mod archives;
 pub mod blobs;
 pub mod claim;
 mod command;
@@ -19,6 +20,7 @@ pub mod people;
 pub mod pipelines;
 pub mod read;
 pub mod repository;
+mod retention;
 mod running;
 pub mod secrets;
 pub mod state;

@@ -8,6 +8,7 @@ use super::listen::{self, Listener};
 use super::people;
 use super::pipelines::{self, Created, Trigger};
 use super::repository::Mirrors;
+use super::retention;
 use super::secrets;
 use super::state::{Settings, Shared, State, new_token, now_ms, token_hash};
 use super::store::{Error as StoreError, Store, new_id};
@@ -154,6 +155,7 @@ pub fn start(options: ServerOptions) -> Result<Running, String> {
         let _inside = runtime.enter();
         let listener = Listener::start(socket, tls).map_err(|e| format!("failed to listen: {e}"))?;
         runtime.spawn(sweep(state.clone()));
+        runtime.spawn(sweep_old(state.clone()));
         runtime.spawn(listen::serve(listener, state.clone()))
     };
     Ok(Running { runtime, state, serving: Some(serving), url, first_token, _lock: lock })
@@ -209,6 +211,18 @@ async fn sweep(state: Shared) {
             Ok(0) | Err(StoreError::Closed) => {}
             Ok(count) => log::warn!("tasks lost their runner task_count={count}"),
             Err(error) => log::error!("failed to expire leases: {error}"),
+        }
+    }
+}
+
+/// Removes what is too old, at the start and every hour.
+async fn sweep_old(state: Shared) {
+    let mut stopping = state.stopping.subscribe();
+    loop {
+        retention::sweep_once(&state).await;
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(60 * 60)) => {}
+            _ = stopping.changed() => return,
         }
     }
 }

@@ -18,13 +18,18 @@ use std::time::Duration;
 /// A line to `upstream` that breaks: each connection carries only so many bytes in either direction, and
 /// now and then one is answered by a stranger's error page.
 #[derive(Debug)]
-struct BadLine {
-    address: SocketAddr,
+pub(crate) struct BadLine {
+    pub(crate) address: SocketAddr,
     broken: Arc<AtomicUsize>,
 }
 
 impl BadLine {
-    fn to(upstream: SocketAddr) -> Self {
+    /// How many connections have lost bytes so far.
+    pub(crate) fn breaks(&self) -> usize {
+        self.broken.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn to(upstream: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let broken = Arc::new(AtomicUsize::new(0));

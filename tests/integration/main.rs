@@ -7,6 +7,9 @@ mod admin;
 // The public APIs, read by an independent client.
 #[cfg(feature = "server")]
 mod api;
+
+#[cfg(feature = "server")]
+mod archives;
 // The config compiler against its corpus, and against damaged configs.
 #[cfg(feature = "server")]
 mod config;

@@ -88,6 +88,11 @@ impl Server {
         answer.body
     }
 
+    /// The data folder.
+    pub(crate) fn data(&self) -> std::path::PathBuf {
+        self.folder.path().join("data")
+    }
+
     pub(crate) fn class_token(&self, class: &str) -> String {
         self.call("POST", "/api/v3/runner/resource", Some(json!({ "resource_class": class })));
         let token = self.call(

@@ -41,6 +41,9 @@ fn steady(text: &str, place: &Path) -> String {
         (r"  TIME +([0-9])", "  TIME  $1"),
         (r"  TIME *\n", "  TIME\n"),
         (r"pid [0-9]+", "pid PID"),
+        // Times of files are in their archive as well.
+        (r"[0-9]+ bytes compressed", "SIZE compressed"),
+        (r"(found the cache `[^`]*`) \([0-9]+ bytes\)", "$1 (SIZE)"),
         // Where a line without end is broken depends on how it arrived.
         (r"(?:x{1000,}\n)+(?:x+\n)?", "LONG LINE\n"),
         (r"PRIVATE/work-[0-9]+", "PRIVATE/work"),

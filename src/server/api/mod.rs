@@ -1,5 +1,6 @@
 //! HTTP: one file per caller. Errors are `{"message", "code"?}` with a status that clients understand.
 
+pub mod archives;
 pub mod compile;
 pub mod contexts;
 pub mod input;
@@ -38,6 +39,7 @@ use std::sync::atomic::Ordering;
 pub fn router(state: Shared) -> axum::Router {
     let routes = axum::Router::new()
         .merge(runner::router())
+        .merge(archives::router())
         .merge(compile::router())
         .merge(orchestration::router())
         .merge(operator::router())

@@ -28,6 +28,8 @@ use std::time::Duration;
 
 /// Longest time that a claim or a heartbeat is held, in seconds.
 const LONGEST_WAIT: u64 = 55;
+/// Largest upload, in bytes: caches have no limit of their own, and the disk is smaller than this.
+const LARGEST_UPLOAD: u64 = 1 << 40;
 /// Largest JUnit file that is parsed, in bytes.
 const LARGEST_JUNIT: u64 = 64 * 1024 * 1024;
 
@@ -49,9 +51,9 @@ pub fn router() -> Router<Shared> {
 }
 
 /// Query parameters by name.
-type Numbers = Query<HashMap<String, String>>;
+pub(super) type Numbers = Query<HashMap<String, String>>;
 
-fn number(query: &Numbers, name: &str) -> Answer<u64> {
+pub(super) fn number(query: &Numbers, name: &str) -> Answer<u64> {
     let text = query.get(name).map(String::as_str).unwrap_or_default();
     text.parse()
         .map_err(|_| Failure::new(StatusCode::BAD_REQUEST, format!("`{name}={text}` is not a number")))
@@ -106,11 +108,11 @@ async fn claim(
 }
 
 /// A task by its token. The task in the path must be the token's.
-struct Holder {
-    id: TaskId,
+pub(super) struct Holder {
+    pub(super) id: TaskId,
     pipeline: String,
-    job: String,
-    project: String,
+    pub(super) job: String,
+    pub(super) project: String,
     node: u32,
     allocation: String,
     canceled: bool,
@@ -155,7 +157,8 @@ impl FromRequestParts<Shared> for Holder {
 }
 
 impl Holder {
-    fn alive(self) -> Answer<Self> {
+    /// Refuses a task that has ended.
+    pub(super) fn alive(self) -> Answer<Self> {
         if self.ended {
             return Err(Failure::coded(
                 StatusCode::CONFLICT,
@@ -301,7 +304,7 @@ async fn upload_offset(
     query: Numbers,
 ) -> Answer<Json<UploadAnswer>> {
     let task = task.alive()?;
-    let length = upload_length(&state, &query)?;
+    let length = upload_length(&query)?;
     let (blobs, id) = (state.blobs.clone(), task.id.clone());
     let offset = blocking(move || blobs.upload_offset(&id, &sha256, length)).await?;
     Ok(Json(UploadAnswer { offset, cancel: task.canceled }))
@@ -315,16 +318,19 @@ async fn upload(
     bytes: Bytes,
 ) -> Answer<Json<UploadAnswer>> {
     let task = task.alive()?;
-    let (length, offset) = (upload_length(&state, &query)?, number(&query, "offset")?);
+    let (length, offset) = (upload_length(&query)?, number(&query, "offset")?);
     debug_assert!(bytes.len() <= MAX_CHUNK_BYTES + 1024, "the router bounds bodies");
     let (blobs, id) = (state.blobs.clone(), task.id.clone());
     let offset = blocking(move || blobs.append_upload(&id, &sha256, length, offset, &bytes)).await?;
     Ok(Json(UploadAnswer { offset, cancel: task.canceled }))
 }
 
-fn upload_length(state: &Shared, query: &Numbers) -> Answer<u64> {
+fn upload_length(query: &Numbers) -> Answer<u64> {
     let length = number(query, "length")?;
-    let limit = state.settings.max_artifact_bytes;
+    check_length(length, LARGEST_UPLOAD)
+}
+
+fn check_length(length: u64, limit: u64) -> Answer<u64> {
     if length > limit {
         let message = format!("{length} bytes are more than the {limit} that this control plane accepts");
         return Err(Failure::coded(StatusCode::PAYLOAD_TOO_LARGE, RefusalCode::TooLarge, message));
@@ -332,7 +338,8 @@ fn upload_length(state: &Shared, query: &Numbers) -> Answer<u64> {
     Ok(length)
 }
 
-async fn complete(state: &Shared, sha256: &str, length: u64) -> Answer<()> {
+/// Refuses to name an upload that is not complete.
+pub(super) async fn complete(state: &Shared, sha256: &str, length: u64) -> Answer<()> {
     let (blobs, sha256) = (state.blobs.clone(), sha256.to_owned());
     if blocking(move || blobs.has_object(&sha256, length)).await? {
         return Ok(());
@@ -358,6 +365,7 @@ async fn artifact(
             format!("`{}` is not a path for an artifact", record.path),
         ));
     }
+    check_length(record.length, state.settings.max_artifact_bytes)?;
     complete(&state, &record.sha256, record.length).await?;
     state
         .store

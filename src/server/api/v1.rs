@@ -4,13 +4,14 @@ use super::input::{self, Body, Words, bad, project};
 use super::v2::{job_of, job_url, show_test};
 use super::vocabulary::{lifecycle_v1, status_v1, time};
 use super::{Administrator, Answer, Failure, Person, results};
+use crate::server::archives;
 use crate::server::flow::{self, Refused, Scope};
 use crate::server::read::{self, Attempt, Job, Pipeline, StepRow};
 use crate::server::state::{Shared, now_ms, timestamp};
 use crate::server::store::status::{JobStatus, StepState};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use rusqlite::{Connection, OptionalExtension};
 use serde_json::{Value, json};
@@ -34,6 +35,7 @@ pub fn router() -> Router<Shared> {
         .route(&format!("{project}/{{number}}/cancel"), post(cancel))
         .route(&format!("{project}/{{number}}/retry"), post(retry))
         .route(&format!("{project}/{{number}}/ssh"), post(ssh))
+        .route(&format!("{project}/build-cache"), delete(forget_caches))
         .route(&format!("{project}/settings"), get(settings).put(change_settings))
 }
 
@@ -74,6 +76,17 @@ fn long_vcs(vcs: &str) -> &str {
 async fn follow(State(state): State<Shared>, _person: Person, Path(slug): Slug) -> Answer<Json<Value>> {
     project(&state, slug).await?;
     Ok(Json(json!({ "following": true, "followed": true })))
+}
+
+/// The next jobs begin without caches, as after a bad one was saved.
+async fn forget_caches(
+    State(state): State<Shared>,
+    _person: Person,
+    Path(slug): Slug,
+) -> Answer<Json<Value>> {
+    let project = input::project(&state, slug).await?;
+    let count = state.store.write(move |tx| archives::forget_caches(tx, project.id.as_str())).await?;
+    Ok(Json(json!({ "status": format!("build dependency caches deleted: {count}") })))
 }
 
 /// A build without its steps.

@@ -8,6 +8,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema.sql"),
     // Jobs that ran out of time had a status of their own.
     "UPDATE jobs SET status = 'failed' WHERE status = 'timedout';",
+    include_str!("archives.sql"),
 ];
 
 /// Brings the schema up to date; refuses a database that a newer version has written.
