@@ -4,6 +4,7 @@
 //! goes on and several errors come out at once.
 
 use super::package::{Definition, Element, Package};
+use super::repeated::Repeated;
 use super::scope::Bindings;
 use super::suggest::Hints;
 use super::template::{self, Template};
@@ -34,6 +35,7 @@ pub(crate) struct Compiler<'a> {
     /// Commands and conditional steps that are being expanded.
     pub(crate) calls: Vec<(usize, Rc<str>)>,
     pub(crate) step_depth: usize,
+    pub(crate) repeated: Repeated,
     steps_left: usize,
     bytes_left: usize,
     exhausted: bool,
@@ -91,6 +93,7 @@ impl<'a> Compiler<'a> {
             packages: Vec::new(),
             calls: Vec::new(),
             step_depth: 0,
+            repeated: Repeated::default(),
             steps_left: limits::EXPANDED_STEPS,
             bytes_left: limits::EXPANDED_BYTES,
             exhausted: false,
@@ -259,6 +262,16 @@ impl<'a> Compiler<'a> {
         let result = inside(self);
         self.trace.pop();
         result
+    }
+
+    /// Steps and text that the budgets of expansion still have.
+    pub(crate) fn left(&self) -> (usize, usize) {
+        (self.steps_left, self.bytes_left)
+    }
+
+    /// How many messages there were so far, shown or not.
+    pub(crate) fn messages(&self) -> (usize, usize) {
+        (self.errors, self.reported.len())
     }
 
     /// Takes one step and some text from the budgets of expansion; false when they are used up.

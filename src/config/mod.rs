@@ -37,6 +37,7 @@ mod parameters;
 mod builtin;
 mod environment;
 mod job;
+mod repeated;
 mod steps;
 
 mod entry;

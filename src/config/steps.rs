@@ -270,12 +270,32 @@ impl Compiler<'_> {
         if self.is_rehearsal() {
             return Some(());
         }
+        // Near the limit the same call may be too deep in one place and not in another.
+        let is_repeatable = bound.complete && self.step_depth < limits::STEP_DEPTH / 2;
+        let known = self.repeated.find(command, &bound.bindings).filter(|_| is_repeatable);
+        // Where the budget ends is said at the step that it ends with.
+        let left = self.left();
+        if let Some(known) = known.filter(|known| known.spent.0 <= left.0 && known.spent.1 <= left.1) {
+            if !self.spend(pos, known.spent.0, known.spent.1) {
+                return None;
+            }
+            out.steps.extend_from_slice(&known.list.steps);
+            return Some(());
+        }
         let inner = self.package_scope(command.package).with_parameters(bound.bindings);
         let steps = map.get("steps")?;
+        let (left, messages, first) = (self.left(), self.messages(), out.steps.len());
         self.calls.push(id);
         let expanded =
             self.within(pos, label, |compiler| compiler.expand(steps, &inner, NullBody::Refused, out));
         self.calls.pop();
-        expanded.filter(|()| bound.complete)
+        expanded.filter(|()| bound.complete)?;
+        if let (true, true, Some(arguments)) = (is_repeatable, self.messages() == messages, inner.parameters)
+        {
+            let list = Rc::new(StepList { steps: out.steps[first..].to_vec() });
+            let now = self.left();
+            self.repeated.keep(command, arguments, list, (left.0 - now.0, left.1 - now.1));
+        }
+        Some(())
     }
 }
