@@ -7,7 +7,7 @@
 mod pattern;
 
 use pattern::{Alternatives, Part};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -42,12 +42,14 @@ type State = (usize, usize);
 pub fn find(root: &Path, pattern: &str, dialect: Dialect, most: usize) -> Result<Vec<String>, String> {
     let alternatives = pattern::parse(pattern, dialect)?;
     let mut walk =
-        Walk { root, alternatives: &alternatives, dialect, found: Vec::new(), folders: Vec::new() };
-    let start = |absolute| {
-        let all = alternatives.iter().enumerate();
-        all.filter(move |(_, one)| one.absolute == absolute).map(|(index, _)| (index, 0)).collect::<Vec<_>>()
-    };
-    for (prefix, states) in [("", start(false)), ("/", start(true))] {
+        Walk { root, alternatives: &alternatives, dialect, found: BTreeSet::new(), folders: Vec::new() };
+    for (absolute, prefix) in [(false, ""), (true, "/")] {
+        let mut states = Vec::new();
+        for (index, one) in alternatives.iter().enumerate() {
+            if one.absolute == absolute {
+                states.push((index, 0));
+            }
+        }
         if !states.is_empty() {
             walk.folders.push((prefix.to_owned(), states));
         }
@@ -60,28 +62,19 @@ pub fn find(root: &Path, pattern: &str, dialect: Dialect, most: usize) -> Result
                 "the pattern `{pattern}` leads through more than {MOST_FOLDERS} folders: write more of the path"
             ));
         }
-        walk.folder(&prefix, &states)?;
+        walk.folder(&prefix, states)?;
         if walk.found.len() > most {
-            // Several ways may lead to one path.
-            walk.found.sort_unstable();
-            walk.found.dedup();
-            if walk.found.len() > most {
-                return Err(format!(
-                    "the pattern `{pattern}` matches more than {most} paths: write more of it"
-                ));
-            }
+            return Err(format!("the pattern `{pattern}` matches more than {most} paths: write more of it"));
         }
     }
-    walk.found.sort_unstable();
-    walk.found.dedup();
-    Ok(walk.found)
+    Ok(walk.found.into_iter().collect())
 }
 
 struct Walk<'a> {
     root: &'a Path,
     alternatives: &'a Alternatives,
     dialect: Dialect,
-    found: Vec<String>,
+    found: BTreeSet<String>,
     /// What is left to look at: the path with its last slash, as it is printed, and where the pattern is.
     folders: Vec<(String, Vec<State>)>,
 }
@@ -92,48 +85,53 @@ impl Walk<'_> {
     }
 
     /// Looks at one folder.
-    fn folder(&mut self, prefix: &str, states: &[State]) -> Result<(), String> {
-        let states = self.with_skipped(states);
-        let mut written: BTreeMap<&str, Vec<State>> = BTreeMap::new();
+    fn folder(&mut self, prefix: &str, mut states: Vec<State>) -> Result<(), String> {
+        // Every `**` may stand for no folder at all.
+        let mut at = 0;
+        while let Some(&state) = states.get(at) {
+            if matches!(self.part(state), Some(Part::Deep)) && !states.contains(&next(state)) {
+                states.push(next(state));
+            }
+            at += 1;
+        }
+        // Names, where the pattern goes on if they exist, and what stays in force below them.
+        let mut further: Vec<(String, Vec<State>, Vec<State>)> = Vec::new();
         let mut listed = false;
         for &state in &states {
             match self.part(state) {
-                Some(Part::Name(name)) => written.entry(name).or_default().push(next(state)),
+                Some(Part::Name(name)) => match further.iter_mut().find(|(other, ..)| other == name) {
+                    Some((_, nexts, _)) => nexts.push(next(state)),
+                    None => further.push((name.clone(), vec![next(state)], Vec::new())),
+                },
                 Some(Part::Deep | Part::Glob(_)) => listed = true,
                 None => {}
             }
         }
-        let mut further = Vec::new();
-        for (name, nexts) in written {
-            further.push((name.to_owned(), nexts, Vec::new()));
-        }
-        if listed {
-            let folder = self.root.join(if prefix.is_empty() { "." } else { prefix });
-            let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
-            for entry in entries.flatten() {
-                let name = entry.file_name();
-                let lossy = name.to_string_lossy();
-                let (mut nexts, mut deeper) = (Vec::new(), Vec::new());
-                let hidden = self.dialect == Dialect::Shell && lossy.starts_with('.');
-                for &state in &states {
-                    match self.part(state) {
-                        Some(Part::Glob(glob)) if glob.matches(&lossy, hidden) => nexts.push(next(state)),
-                        Some(Part::Deep) if !hidden => deeper.push(state),
-                        _ => {}
-                    }
+        let folder = self.root.join(if prefix.is_empty() { "." } else { prefix });
+        let entries = if listed { fs::read_dir(folder).ok() } else { None };
+        for entry in entries.into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let lossy = name.to_string_lossy();
+            let (mut nexts, mut deeper) = (Vec::new(), Vec::new());
+            let hidden = self.dialect == Dialect::Shell && lossy.starts_with('.');
+            for &state in &states {
+                match self.part(state) {
+                    Some(Part::Glob(glob)) if glob.matches(&lossy, hidden) => nexts.push(next(state)),
+                    Some(Part::Deep) if !hidden => deeper.push(state),
+                    _ => {}
                 }
-                // `**` alone leads into folders only; that spares a look at most files of a tree.
-                let leads = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
-                if nexts.is_empty() && (deeper.is_empty() || !leads(&entry)) {
-                    continue;
+            }
+            // `**` alone leads into folders only; that spares a look at most files of a tree.
+            let leads = || entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if nexts.is_empty() && (deeper.is_empty() || !leads()) {
+                continue;
+            }
+            match name.to_str() {
+                Some(name) => further.push((name.to_owned(), nexts, deeper)),
+                None if self.dialect == Dialect::Go => {
+                    return Err(format!("the name of `{prefix}{lossy}` is not UTF-8: rename it"));
                 }
-                match name.to_str() {
-                    Some(name) => further.push((name.to_owned(), nexts, deeper)),
-                    None if self.dialect == Dialect::Go => {
-                        return Err(format!("the name of `{prefix}{lossy}` is not UTF-8: rename it"));
-                    }
-                    None => {}
-                }
+                None => {}
             }
         }
         for (name, nexts, deeper) in further {
@@ -159,30 +157,17 @@ impl Walk<'_> {
         };
         let found = nexts.iter().any(|state| complete(state) && good(state));
         nexts.retain(|state| !complete(state));
-        if !own.is_symlink() {
-            nexts.extend(deeper);
+        for state in deeper {
+            if !own.is_symlink() && !nexts.contains(&state) {
+                nexts.push(state);
+            }
         }
         if is_folder && !nexts.is_empty() {
             self.folders.push((format!("{path}/"), nexts));
         }
         if found {
-            self.found.push(path);
+            self.found.insert(path);
         }
-    }
-
-    /// The states, and those after every `**` that stands for no folder at all; each once.
-    fn with_skipped(&self, states: &[State]) -> Vec<State> {
-        let mut all = states.to_vec();
-        let mut at = 0;
-        while let Some(&state) = all.get(at) {
-            if matches!(self.part(state), Some(Part::Deep)) {
-                all.push(next(state));
-            }
-            at += 1;
-        }
-        all.sort_unstable();
-        all.dedup();
-        all
     }
 }
 

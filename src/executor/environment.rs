@@ -148,6 +148,7 @@ mod tests {
                 .collect(),
             mask: vec![],
             source: None,
+            has_test_timings: false,
             lease_seconds: 60,
             heartbeat_wait_seconds: 20,
             max_step_output_bytes: 1,

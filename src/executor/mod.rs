@@ -21,6 +21,7 @@ pub mod report;
 pub mod scratch;
 pub mod spool;
 pub mod task;
+mod timings;
 mod workspace;
 
 use crate::cli::{Failure, Outcome, exit};
@@ -112,10 +113,12 @@ fn run(input: TaskInput) -> Outcome {
     let (done, scratch) = match scratch::create(&input) {
         Ok(scratch) => {
             leave_endpoint(&input, &scratch);
+            let fetch = timings::Fetch::start(&input.task, &scratch, &reporter);
             let mut task =
                 TaskRun::new(input, reporter.clone(), secrets, scratch.clone(), home, (sender, receiver));
             let (status, message) = task.run();
             let directory = cleanup.then(|| task.places.cleaned().to_owned());
+            fetch.stop();
             let done = reporter.finish(status, message);
             if let Some(directory) = directory {
                 scratch::remove_working_directory(&directory);

@@ -8,10 +8,10 @@ use super::Dialect;
 
 /// Longest pattern, in bytes.
 const LONGEST: usize = 4096;
-/// Most alternatives that braces may make.
+/// Most alternatives that a pattern may stand for.
 const MOST_ALTERNATIVES: usize = 1000;
-/// Most braces that are taken apart: nested ones make more work than alternatives.
-const MOST_BRACES: usize = 4 * MOST_ALTERNATIVES;
+/// Most braces and `**` that are taken apart: nested ones make more work than alternatives.
+const MOST_STEPS: usize = 4 * MOST_ALTERNATIVES;
 
 /// Whatever braces and `**` within a name stand for.
 pub(super) type Alternatives = Vec<Alternative>;
@@ -28,7 +28,7 @@ pub(super) struct Alternative {
 }
 
 /// What one component of a path must be.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) enum Part {
     /// Exactly this.
     Name(String),
@@ -39,18 +39,16 @@ pub(super) enum Part {
 }
 
 /// A component with special characters.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Glob(Vec<Token>);
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 enum Token {
     Char(char),
     /// `?`
     Any,
     /// `*`
     Star,
-    /// `**` beside other characters, until it is taken apart.
-    Deep,
     /// Characters and ranges of them, both ends included.
     Class {
         negated: bool,
@@ -64,66 +62,79 @@ pub(super) fn parse(pattern: &str, dialect: Dialect) -> Result<Alternatives, Str
         let begin: String = pattern.chars().take(40).collect();
         return Err(format!("the pattern `{begin}...` is longer than {LONGEST} bytes: use several"));
     }
-    let too_many =
-        || format!("the braces of the pattern `{pattern}` stand for more than {MOST_ALTERNATIVES} others");
     let texts = match dialect {
-        Dialect::Shell => write_out(pattern).ok_or_else(too_many)?,
+        Dialect::Shell => write_out(pattern).ok_or_else(|| {
+            format!("the pattern `{pattern}` stands for more than {MOST_ALTERNATIVES} others: use several")
+        })?,
         Dialect::Go => vec![pattern.to_owned()],
     };
     let mut all = Vec::new();
-    for text in &texts {
-        let components = components(text, dialect).ok_or_else(|| {
-            format!("the pattern `{pattern}` is malformed: a `[` without its `]`, a range without its end, or a `\\` at the end of a name")
-        })?;
-        // An empty pattern is no path.
-        if components.is_empty() {
-            continue;
-        }
-        let mut made = vec![Vec::new()];
-        for tokens in components {
-            add(&mut made, tokens);
-            if all.len() + made.len() > MOST_ALTERNATIVES {
-                return Err(too_many());
+    for text in texts {
+        let mut parts = Vec::new();
+        for component in text.split('/') {
+            match component {
+                "" => {}
+                stars if is_deep(stars, dialect) => parts.push(Part::Deep),
+                component => parts.push(part(component, dialect).ok_or_else(|| {
+                    format!("the pattern `{pattern}` is malformed: a `[` without its `]`, a range without its end, or a `\\` at the end of a name")
+                })?),
             }
         }
-        let (absolute, folder) = (text.starts_with('/'), text.ends_with('/'));
-        all.extend(made.into_iter().map(|parts| Alternative { absolute, folder, parts: end_deep(parts) }));
+        // `a/**` is everything below `a`.
+        if let Some(Part::Deep) = parts.last() {
+            parts.push(Part::Glob(Glob(vec![Token::Star])));
+        }
+        // An empty pattern is no path.
+        if !parts.is_empty() {
+            let (absolute, folder) = (text.starts_with('/'), text.ends_with('/'));
+            all.push(Alternative { absolute, folder, parts });
+        }
     }
     Ok(all)
 }
 
-/// Writes braces out: the texts in the order in which they stand. `None` when there are too many.
+fn is_deep(component: &str, dialect: Dialect) -> bool {
+    dialect == Dialect::Shell && component.len() > 1 && component.bytes().all(|byte| byte == b'*')
+}
+
+/// Writes out braces, and `**` beside other characters: the texts in the order in which they stand. `None`
+/// when there are too many.
 fn write_out(pattern: &str) -> Option<Vec<String>> {
     let mut done = Vec::new();
     let mut work = vec![pattern.to_owned()];
     let mut steps = 0;
     while let Some(text) = work.pop() {
         steps += 1;
-        let Some((begin, commas, end)) = first_braces(&text) else {
+        let (begin, end, middles) = if let Some((begin, ends)) = first_braces(&text) {
+            let mut from = begin + 1;
+            let mut middles = Vec::new();
+            for &at in &ends {
+                middles.push(&text[from..at]);
+                from = at + 1;
+            }
+            (begin, from, middles)
+        } else if let Some((begin, end)) = first_stars(&text) {
+            // A name, or the end of one, any number of folders, and the beginning of another.
+            (begin, end, vec!["*", "*/**/*"])
+        } else {
             done.push(text);
             continue;
         };
-        let mut ends = commas;
-        ends.push(end);
-        if steps > MOST_BRACES || done.len() + work.len() + ends.len() > MOST_ALTERNATIVES {
+        if steps > MOST_STEPS || done.len() + work.len() + middles.len() > MOST_ALTERNATIVES {
             return None;
         }
-        let mut from = begin + 1;
-        let mut written = Vec::new();
-        for at in ends {
-            written.push(format!("{}{}{}", &text[..begin], &text[from..at], &text[end + 1..]));
-            from = at + 1;
-        }
-        work.extend(written.into_iter().rev());
+        // The first comes off first.
+        let written = middles.iter().rev().map(|middle| [&text[..begin], middle, &text[end..]].concat());
+        work.extend(written);
     }
     Some(done)
 }
 
-/// The first `{` that has its `}`: where they are, and the commas that belong to them.
-fn first_braces(text: &str) -> Option<(usize, Vec<usize>, usize)> {
+/// The first `{` that has its `}`: where it is, and the commas that belong to it, then the `}`.
+fn first_braces(text: &str) -> Option<(usize, Vec<usize>)> {
     // Each open brace with its commas. One that is never closed means itself, those within it count.
     let mut open: Vec<(usize, Vec<usize>)> = Vec::new();
-    let mut found: Option<(usize, Vec<usize>, usize)> = None;
+    let mut found: Option<(usize, Vec<usize>)> = None;
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate() {
         if std::mem::take(&mut escaped) {
@@ -138,9 +149,10 @@ fn first_braces(text: &str) -> Option<(usize, Vec<usize>, usize)> {
                 }
             }
             b'}' => {
-                if let Some((begin, commas)) = open.pop() {
-                    if found.as_ref().is_none_or(|(other, ..)| begin < *other) {
-                        found = Some((begin, commas, at));
+                if let Some((begin, mut ends)) = open.pop() {
+                    ends.push(at);
+                    if found.as_ref().is_none_or(|(other, _)| begin < *other) {
+                        found = Some((begin, ends));
                     }
                     if open.is_empty() {
                         return found;
@@ -153,39 +165,49 @@ fn first_braces(text: &str) -> Option<(usize, Vec<usize>, usize)> {
     found
 }
 
-/// The components of a path, each as tokens; empty ones are left out. `None` when it is malformed.
-fn components(text: &str, dialect: Dialect) -> Option<Vec<Vec<Token>>> {
-    let mut all = Vec::new();
-    for component in text.split('/').filter(|component| !component.is_empty()) {
-        let chars: Vec<char> = component.chars().collect();
-        all.push(match dialect {
-            Dialect::Shell => shell_tokens(&chars),
-            Dialect::Go => go_tokens(&chars)?,
-        });
+/// The first `**` that is not all of a component: where it begins and ends.
+fn first_stars(text: &str) -> Option<(usize, usize)> {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        let begin = at;
+        match bytes[at] {
+            b'\\' => at += 1,
+            b'*' => {
+                while bytes.get(at + 1) == Some(&b'*') {
+                    at += 1;
+                }
+                let alone = (begin == 0 || bytes[begin - 1] == b'/')
+                    && matches!(bytes.get(at + 1), None | Some(b'/'));
+                if at > begin && !alone {
+                    return Some((begin, at + 1));
+                }
+            }
+            _ => {}
+        }
+        at += 1;
     }
-    Some(all)
+    None
 }
 
-fn shell_tokens(chars: &[char]) -> Vec<Token> {
+/// Reads one component. `None` when it is malformed.
+fn part(text: &str, dialect: Dialect) -> Option<Part> {
+    let chars: Vec<char> = text.chars().collect();
+    let strict = dialect == Dialect::Go;
     let mut tokens = Vec::new();
+    let mut name = String::new();
     let mut at = 0;
     while let Some(&c) = chars.get(at) {
         at += 1;
         tokens.push(match c {
-            '*' => {
-                let mut stars = 1;
-                while chars.get(at) == Some(&'*') {
-                    stars += 1;
-                    at += 1;
-                }
-                if stars == 1 { Token::Star } else { Token::Deep }
-            }
+            '*' => Token::Star,
             '?' => Token::Any,
-            '[' => match shell_class(&chars[at..]) {
-                Some((class, length)) => {
-                    at += length;
+            '[' => match class(&chars, at, strict) {
+                Some((class, end)) => {
+                    at = end;
                     class
                 }
+                None if strict => return None,
                 None => Token::Char('['),
             },
             '\\' => match chars.get(at) {
@@ -193,138 +215,56 @@ fn shell_tokens(chars: &[char]) -> Vec<Token> {
                     at += 1;
                     Token::Char(next)
                 }
+                None if strict => return None,
                 // Before a slash it changes nothing.
                 None => break,
             },
             c => Token::Char(c),
         });
+        if let Some(Token::Char(c)) = tokens.last() {
+            name.push(*c);
+        }
     }
-    tokens
+    let plain = tokens.iter().all(|token| matches!(token, Token::Char(_)));
+    Some(if plain { Part::Name(name) } else { Part::Glob(Glob(tokens)) })
 }
 
-/// A class after its `[`, and how long it is with its `]`. `None` when it has no end.
-fn shell_class(chars: &[char]) -> Option<(Token, usize)> {
-    let negated = matches!(chars.first(), Some('!' | '^'));
-    let first = usize::from(negated);
-    let mut at = first;
+/// A class whose `[` is before `at`, and where it ends. `None` when it has no end, or, when `strict`, when a
+/// minus or a bracket in it has no backslash.
+fn class(chars: &[char], mut at: usize, strict: bool) -> Option<(Token, usize)> {
+    let negated = match chars.get(at) {
+        Some('^') => true,
+        Some('!') => !strict,
+        _ => false,
+    };
+    at += usize::from(negated);
     let mut ranges = Vec::new();
-    loop {
-        let mut c = *chars.get(at)?;
-        if c == ']' && at > first {
-            return Some((Token::Class { negated, ranges }, at + 1));
-        }
-        if c == '\\' {
-            at += 1;
-            c = *chars.get(at)?;
-        }
-        at += 1;
+    while ranges.is_empty() || *chars.get(at)? != ']' {
+        let first = one(chars, &mut at, strict)?;
         // A minus before the end means itself.
-        let mut last = c;
-        if chars.get(at) == Some(&'-') && chars.get(at + 1).is_some_and(|&c| c != ']') {
+        let ranges_on = chars.get(at) == Some(&'-') && (strict || chars.get(at + 1) != Some(&']'));
+        let last = if ranges_on {
             at += 1;
-            last = *chars.get(at)?;
-            if last == '\\' {
-                at += 1;
-                last = *chars.get(at)?;
-            }
-            at += 1;
-        }
-        ranges.push((c, last));
+            one(chars, &mut at, strict)?
+        } else {
+            first
+        };
+        ranges.push((first, last));
     }
+    Some((Token::Class { negated, ranges }, at + 1))
 }
 
-fn go_tokens(chars: &[char]) -> Option<Vec<Token>> {
-    let mut tokens = Vec::new();
-    let mut rest = chars.iter().copied().peekable();
-    while let Some(c) = rest.next() {
-        tokens.push(match c {
-            '*' => Token::Star,
-            '?' => Token::Any,
-            '\\' => Token::Char(rest.next()?),
-            '[' => {
-                let negated = rest.next_if_eq(&'^').is_some();
-                let mut ranges = Vec::new();
-                loop {
-                    if !ranges.is_empty() && rest.next_if_eq(&']').is_some() {
-                        break Token::Class { negated, ranges };
-                    }
-                    let mut one = || match rest.next()? {
-                        '-' | ']' => None,
-                        '\\' => rest.next(),
-                        c => Some(c),
-                    };
-                    let first = one()?;
-                    let last = if rest.next_if_eq(&'-').is_some() {
-                        match rest.next()? {
-                            '-' | ']' => return None,
-                            '\\' => rest.next()?,
-                            c => c,
-                        }
-                    } else {
-                        first
-                    };
-                    ranges.push((first, last));
-                }
-            }
-            c => Token::Char(c),
-        });
+fn one(chars: &[char], at: &mut usize, strict: bool) -> Option<char> {
+    let mut c = *chars.get(*at)?;
+    if strict && matches!(c, '-' | ']') {
+        return None;
     }
-    Some(tokens)
-}
-
-/// Adds a component to every alternative. `**` beside other characters is a name, or the end of one, any
-/// number of folders, and the beginning of another: `a**b` is `a*b` or `a*/**/*b`.
-fn add(made: &mut Vec<Vec<Part>>, tokens: Vec<Token>) {
-    if tokens == [Token::Deep] {
-        made.iter_mut().for_each(|parts| parts.push(Part::Deep));
-        return;
+    if c == '\\' {
+        *at += 1;
+        c = *chars.get(*at)?;
     }
-    let mut ways: Vec<Vec<Part>> = vec![Vec::new()];
-    let mut current: Vec<Vec<Token>> = vec![Vec::new()];
-    for token in tokens {
-        if token != Token::Deep {
-            current.iter_mut().for_each(|tokens| tokens.push(token.clone()));
-            continue;
-        }
-        for index in 0..ways.len() {
-            current[index].push(Token::Star);
-            let mut parts = ways[index].clone();
-            parts.extend([part(current[index].clone()), Part::Deep]);
-            ways.push(parts);
-            current.push(vec![Token::Star]);
-        }
-        if ways.len() > MOST_ALTERNATIVES {
-            break;
-        }
-    }
-    let before = std::mem::take(made);
-    for (way, last) in ways.into_iter().zip(current) {
-        for parts in &before {
-            let mut parts = parts.clone();
-            parts.extend(way.iter().cloned());
-            parts.push(part(last.clone()));
-            made.push(parts);
-        }
-        if made.len() > MOST_ALTERNATIVES {
-            return;
-        }
-    }
-}
-
-fn part(tokens: Vec<Token>) -> Part {
-    let text = tokens.iter().map(|token| if let Token::Char(c) = token { Some(*c) } else { None });
-    match text.collect::<Option<String>>() {
-        Some(name) => Part::Name(name),
-        None => Part::Glob(Glob(tokens)),
-    }
-}
-
-/// `a/**` is everything below `a`.
-fn end_deep(mut parts: Vec<Part>) -> Vec<Part> {
-    if matches!(parts.last(), Some(Part::Deep)) {
-        parts.push(Part::Glob(Glob(vec![Token::Star])));
-    }
-    parts
+    *at += 1;
+    Some(c)
 }
 
 impl Glob {
@@ -371,7 +311,7 @@ impl Token {
             Token::Class { negated, ranges } => {
                 ranges.iter().any(|(first, last)| (*first..=*last).contains(&c)) != *negated
             }
-            Token::Star | Token::Deep => false,
+            Token::Star => false,
         }
     }
 }
@@ -448,6 +388,11 @@ mod tests {
             ("{a,{b", "{a,{b"),
             ("{{a,b}", "{a {b"),
             ("a}b,c", "a}b,c"),
+            ("**", "**"),
+            ("a/**/b", "a/**/b"),
+            ("a/***", "a/***"),
+            ("a**b/c", "a*b/c a*/**/*b/c"),
+            ("\\***", "\\** \\**/**/*"),
         ] {
             assert_eq!(out(text).as_deref(), Some(expected), "{text}");
         }
@@ -456,9 +401,8 @@ mod tests {
 
     #[test]
     fn long_and_deeply_nested_patterns_end() {
-        let tokens = |text: &str| Glob(shell_tokens(&text.chars().collect::<Vec<_>>()));
-        let pattern = tokens(&"*a".repeat(1000));
-        assert!(!pattern.matches(&format!("{}b", "a".repeat(20_000)), false));
+        let Some(Part::Glob(glob)) = part(&"*a".repeat(1000), Dialect::Shell) else { return };
+        assert!(!glob.matches(&format!("{}b", "a".repeat(20_000)), false));
         let nested = format!("{}{}", "{a,".repeat(1000), "}".repeat(1000));
         let _ = parse(&nested, Dialect::Shell);
         let _ = parse(&"{".repeat(4096), Dialect::Shell);
@@ -481,9 +425,10 @@ mod tests {
     proptest! {
         #[test]
         fn matching_is_what_it_means(pattern in "[ab*?]{0,8}", name in "[ab]{0,8}") {
-            let tokens = go_tokens(&pattern.chars().collect::<Vec<_>>()).unwrap_or_default();
             let chars: Vec<char> = name.chars().collect();
-            prop_assert_eq!(Glob(tokens.clone()).matches(&name, false), slowly(&tokens, &chars));
+            if let Some(Part::Glob(glob)) = part(&pattern, Dialect::Go) {
+                prop_assert_eq!(glob.matches(&name, false), slowly(&glob.0, &chars));
+            }
         }
 
         #[test]

@@ -3,7 +3,7 @@
 
 use super::{
     ArtifactRecord, Event, EventKind, EventsAnswer, FinishAnswer, FinishRequest, HeartbeatAnswer,
-    OutputAnswer, Refusal, RefusalCode, StepStatus, StepSummary, TaskStatus, UploadAnswer,
+    OutputAnswer, Refusal, RefusalCode, StepStatus, StepSummary, TaskStatus, TestTimings, UploadAnswer,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
@@ -75,5 +75,14 @@ fn the_end_of_a_task() {
     same(
         &FinishAnswer::Incomplete { next_event: 4_294_967_298, steps: vec![(16_909_060, 4_294_967_299)] },
         r#"{"answer":"incomplete","next_event":4294967298,"steps":[[16909060,4294967299]]}"#,
+    );
+}
+
+#[test]
+fn seconds_of_tests() {
+    let filename = [("größe/a".to_owned(), 0.015_625), ("b".to_owned(), 67_305_985.25)].into();
+    same(
+        &TestTimings { filename, ..TestTimings::default() },
+        r#"{"filename":{"b":67305985.25,"größe/a":0.015625}}"#,
     );
 }

@@ -14,6 +14,7 @@ pub mod resource_class;
 pub mod secret;
 pub mod task;
 pub mod task_input;
+pub mod timings;
 pub mod transfer;
 pub mod watch;
 
@@ -33,6 +34,7 @@ pub use resource_class::ResourceClass;
 pub use secret::Secret;
 pub use task::{Source, Task, Variable};
 pub use task_input::{TaskEndpoint, TaskInput, task_exit};
+pub use timings::TestTimings;
 pub use transfer::{ArtifactRecord, OutputAnswer, Refusal, RefusalCode, TestResultsRecord, UploadAnswer};
 pub use watch::WatchEvent;
 

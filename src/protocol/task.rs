@@ -35,6 +35,10 @@ pub struct Task {
     /// What `checkout` fetches; `None` when the project has no repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
+    /// `GET .../test-timings` has an answer: an earlier run of the job stored test results, and this one has
+    /// several nodes to share them among.
+    #[serde(default)]
+    pub has_test_timings: bool,
     /// The claim lapses this long after the last heartbeat.
     pub lease_seconds: u32,
     /// A heartbeat asks to be held this long; it is answered at once when there is news.

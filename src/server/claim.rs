@@ -102,7 +102,7 @@ fn describe(
     let mut query = tx.prepare_cached(
         "SELECT t.node_index, t.pipeline_id, j.id, j.name, j.number, j.parallelism, j.definition, j.workflow_id,
             w.workspace_id, p.repository_url, p.revision, p.branch, p.tag, p.actor_login, p.reference,
-            r.id, r.organisation_id, r.vcs, r.org, r.repo
+            r.id, r.organisation_id, r.vcs, r.org, r.repo, j.timings_of IS NOT NULL
          FROM tasks t JOIN jobs j ON j.id = t.job_id JOIN workflows w ON w.id = j.workflow_id
             JOIN pipelines p ON p.id = t.pipeline_id JOIN projects r ON r.id = t.project_id WHERE t.id = ?1",
     )?;
@@ -144,9 +144,12 @@ fn describe(
             }),
             _ => None,
         };
-        Ok((row.get::<_, u32>(0)?, text(3)?, row.get::<_, u32>(5)?, text(6)?, job_url, built_in, source))
+        let has_test_timings: bool = row.get(20)?;
+        let (node_index, node_total): (u32, u32) = (row.get(0)?, row.get(5)?);
+        Ok((node_index, text(3)?, node_total, text(6)?, job_url, built_in, source, has_test_timings))
     })?;
-    let (node_index, job_name, node_total, definition, job_url, mut built_in, source) = task;
+    let (node_index, job_name, node_total, definition, job_url, mut built_in, source, has_test_timings) =
+        task;
     let definition: WorkflowJob = serde_json::from_str(&definition)?;
     let mut mask = Vec::new();
     if let Some(key) = continuation::key_for_claim(tx, &id)? {
@@ -170,6 +173,7 @@ fn describe(
         variables,
         mask,
         source,
+        has_test_timings,
         lease_seconds: settings.lease_seconds,
         heartbeat_wait_seconds: settings.heartbeat_wait_seconds,
         max_step_output_bytes: settings.max_step_output_bytes,

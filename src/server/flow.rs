@@ -20,6 +20,7 @@ use super::contexts;
 use super::engine::{self, Decision, Node};
 use super::store::status::{JobStatus, JobType, TaskState, WorkflowStatus};
 use super::store::{Effect, Error, Tx, new_id};
+use super::timings;
 use crate::config::{JobKind, Workflow};
 use rusqlite::params;
 use std::collections::VecDeque;
@@ -259,6 +260,9 @@ fn queue_job(tx: &Tx<'_>, job: &str, ripple: &mut Ripple, now: u64) -> Result<Jo
         .query_row([&project], |row| row.get(0))?;
     tx.prepare_cached("UPDATE jobs SET status = ?2, number = ?3, queued_at_ms = ?4 WHERE id = ?1")?
         .execute(params![job, JobStatus::Queued, number, now as i64])?;
+    if parallelism > 1 {
+        timings::choose(tx, job)?;
+    }
     for node in 0..parallelism {
         tx.prepare_cached(
             "INSERT INTO tasks (id, job_id, pipeline_id, project_id, node_index, attempt, resource_class, status,

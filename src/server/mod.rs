@@ -25,6 +25,7 @@ mod running;
 pub mod secrets;
 pub mod state;
 pub mod store;
+pub mod timings;
 pub mod triggers;
 pub mod variables;
 

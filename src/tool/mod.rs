@@ -7,6 +7,7 @@
 pub(crate) mod continuation;
 pub(crate) mod halt;
 pub mod subst;
+pub(crate) mod suite;
 
 use crate::cli::{Failure, Outcome, exit};
 use std::ffi::OsString;
@@ -28,6 +29,12 @@ Usage: circleci-agent COMMAND
   pipeline continue [--parameters JSON|FILE] CONFIG
                        go on with this config, in a job of a setup workflow
   env subst [TEXT]     replace $NAME and ${NAME} in TEXT, or in standard input
+  tests glob PATTERN...
+                       print the files that match; ** is any folders
+  tests split [OPTIONS] [FILE]
+                       print this parallel node's share of the names in FILE, or in standard input
+  tests run --command=COMMAND [OPTIONS]
+                       give this node's share to COMMAND (`circleci-agent tests --help`)
   version [--short]    print the version
 ";
 
@@ -46,7 +53,11 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         })
         .collect::<Result<_, _>>()?;
     let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
-    words.retain(|word| !matches!(*word, "--verbose"));
+    words.drain(..words.iter().take_while(|word| **word == "--verbose").count());
+    // These have an option of that name.
+    if words.first() != Some(&"tests") {
+        words.retain(|word| *word != "--verbose");
+    }
     match words.as_slice() {
         [] | ["help" | "--help" | "-h", ..] => crate::cli::print(HELP),
         ["version", "--short"] => crate::cli::print(concat!(env!("CARGO_PKG_VERSION"), "\n")),
@@ -59,12 +70,13 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         ["step" | "task", "halt"] => halt::halt(|name| std::env::var_os(name)).map_err(Failure::new),
         ["env", "subst", rest @ ..] => substitute(rest),
         ["pipeline", "continue", rest @ ..] => go_on(rest),
+        ["tests", rest @ ..] => suite::command(rest),
         ["step" | "task" | "env" | "pipeline", rest @ ..] => Err(usage(format!(
             "`{}` is not a command of `{}`; `circleci-agent --help` lists the commands",
             rest.first().unwrap_or(&""),
             words[0]
         ))),
-        [known @ ("tests" | "run" | "testsuite" | "cache" | "workspace"), ..] => Err(Failure::new(format!(
+        [known @ ("run" | "testsuite" | "cache" | "workspace"), ..] => Err(Failure::new(format!(
             "`circleci-agent {known}` is not available in this version of the runner ({})",
             env!("CARGO_PKG_VERSION")
         ))),
@@ -142,7 +154,10 @@ mod tests {
     #[test]
     fn what_is_missing_is_refused_clearly() {
         for (words, part) in [
-            (&["tests", "split"][..], "not available in this version"),
+            (&["testsuite", "run"][..], "not available in this version"),
+            (&["tests", "merge"], "known: glob, split, run"),
+            (&["tests", "glob"], "takes one or more patterns"),
+            (&["--verbose", "tests", "split", "--index=2", "--total=2"], "no node 2 among 2"),
             (&["config", "process"], "people install"),
             (&["step", "stop"], "not a command of `step`"),
             (&["nonsense"], "unknown command `nonsense`"),

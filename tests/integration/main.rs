@@ -56,6 +56,8 @@ mod transcripts;
 // The control plane with real machine runners.
 #[cfg(feature = "server")]
 mod server;
+// Tests of a job, shared among its parallel nodes.
+mod splitting;
 // A control plane that is told to stop.
 #[cfg(feature = "server")]
 mod stop;

@@ -4,7 +4,7 @@ use super::{Answer, ClassToken, Failure, bearer, blocking, check_protocol};
 use crate::protocol::{
     ArtifactRecord, ClaimRequest, Event, EventKind, EventsAnswer, FinishAnswer, FinishRequest,
     HeartbeatAnswer, LostTask, MAX_CHUNK_BYTES, OutputAnswer, RefusalCode, TaskId, TestResultsRecord,
-    UploadAnswer,
+    TestTimings, UploadAnswer,
 };
 use crate::server::flow;
 use crate::server::junit;
@@ -12,6 +12,7 @@ use crate::server::listen::Peer;
 use crate::server::state::{Shared, now_ms, token_hash};
 use crate::server::store::status::{StepState, TaskState};
 use crate::server::store::{Effect, Tx, new_id};
+use crate::server::timings;
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, FromRequestParts, Path, Query, State};
 use axum::http::{StatusCode, request::Parts};
@@ -44,6 +45,7 @@ pub fn router() -> Router<Shared> {
         .route(&format!("{task}/uploads/{{sha256}}"), get(upload_offset).patch(upload))
         .route(&format!("{task}/artifacts"), post(artifact))
         .route(&format!("{task}/test-results"), post(test_results))
+        .route(&format!("{task}/test-timings"), get(test_timings))
         .route(&format!("{task}/finish"), post(finish))
         .route(&format!("{task}/lost"), post(lost))
         .route("/api/v3/runner/unclaim", post(unclaim))
@@ -423,10 +425,16 @@ async fn test_results(
                 )?
                 .execute(params![task.job, id, record.path, case.name, case.classname, case.file, case.result, case.run_time, case.message])?;
             }
-            Ok(())
+            if cases.is_empty() { Ok(()) } else { timings::stored(tx, &task.job) }
         })
         .await?;
     Ok(Json(answer))
+}
+
+async fn test_timings(State(state): State<Shared>, task: Holder) -> Answer<Json<TestTimings>> {
+    let task = task.alive()?;
+    let found = state.store.read(move |c| timings::of_job(c, &task.job)).await?;
+    found.map(Json).ok_or_else(|| Failure::not_found("there are no test timings for this job"))
 }
 
 async fn finish(

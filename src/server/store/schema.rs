@@ -9,6 +9,19 @@ const MIGRATIONS: &[&str] = &[
     // Jobs that ran out of time had a status of their own.
     "UPDATE jobs SET status = 'failed' WHERE status = 'timedout';",
     include_str!("archives.sql"),
+    // Jobs that stored test results, in the order of their first ones; and for each job with several nodes
+    // the one whose timings they share their tests by.
+    "CREATE TABLE jobs_with_tests (
+        seq        INTEGER PRIMARY KEY,
+        project_id TEXT NOT NULL,
+        name       TEXT NOT NULL,
+        job_id     TEXT NOT NULL UNIQUE REFERENCES jobs (id) ON DELETE CASCADE
+    ) STRICT;
+    CREATE INDEX jobs_with_tests_by_name ON jobs_with_tests (project_id, name, seq);
+    INSERT INTO jobs_with_tests (project_id, name, job_id)
+        SELECT j.project_id, j.name, j.id FROM (SELECT job_id, min(id) AS first FROM test_results GROUP BY job_id) t
+        JOIN jobs j ON j.id = t.job_id ORDER BY t.first;
+    ALTER TABLE jobs ADD COLUMN timings_of TEXT;",
 ];
 
 /// Brings the schema up to date; refuses a database that a newer version has written.
@@ -49,10 +62,18 @@ mod tests {
         for (position, status) in ["timedout", "success"].into_iter().enumerate() {
             c.execute(insert, rusqlite::params![status, position]).unwrap();
         }
+        for job in ["timedout", "success", "timedout", "long-gone"] {
+            let insert =
+                "INSERT INTO test_results VALUES (NULL, ?1, 't', 'p', 'n', '', NULL, '', 'success', 1, '')";
+            c.execute(insert, [job]).unwrap();
+        }
         migrate(&c).unwrap();
         let mut query = c.prepare("SELECT status FROM jobs ORDER BY position").unwrap();
         let statuses = query.query_map([], |row| row.get::<_, String>(0)).unwrap();
         assert_eq!(statuses.collect::<Result<Vec<_>, _>>().unwrap(), ["failed", "success"]);
+        let mut query = c.prepare("SELECT job_id FROM jobs_with_tests ORDER BY seq").unwrap();
+        let jobs = query.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        assert_eq!(jobs.collect::<Result<Vec<_>, _>>().unwrap(), ["timedout", "success"]);
         migrate(&c).unwrap();
     }
 }

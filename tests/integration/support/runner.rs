@@ -252,6 +252,7 @@ pub(crate) fn task(id: &str) -> Task {
         variables: Vec::new(),
         mask: Vec::new(),
         source: None,
+        has_test_timings: false,
         lease_seconds: 60,
         heartbeat_wait_seconds: 20,
         max_step_output_bytes: 1 << 20,

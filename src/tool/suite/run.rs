@@ -1,0 +1,99 @@
+//! `tests run`: a command that is given the share of this node on its standard input.
+
+use super::options::Options;
+use super::{Failure, Outcome, exit, names, say, split};
+use crate::executor::environment::default_shell;
+use std::ffi::OsString;
+use std::io::{ErrorKind, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+
+/// Runs the command; its exit code is the answer.
+pub(super) fn run(options: &Options, variable: &dyn Fn(&str) -> Option<OsString>) -> Outcome {
+    let names = names::read(None, options.verbose).map_err(Failure::new)?;
+    if names.is_empty() {
+        say(split::NO_NAMES);
+        return Ok(exit::OK);
+    }
+    let share = split::of_node(&names, options, variable).map_err(Failure::new)?;
+    if share.is_empty() {
+        say(&format!(
+            "no test is left for node {} of {}: the command is not run",
+            options.index, options.total
+        ));
+        return Ok(exit::OK);
+    }
+    feed(&options.command, share.join(" "), options.verbose).map_err(Failure::new)
+}
+
+/// Words of the shell that runs the command: what steps have, where nothing else was asked for. Without
+/// bash it is whatever the host has, which may not know `pipefail`.
+fn shell() -> &'static str {
+    if Path::new("/bin/bash").exists() { default_shell(true) } else { "/bin/sh -e" }
+}
+
+/// Runs `command` with `input` on its standard input: one line without its end, so that a command which
+/// separates at spaces (`xargs -d ' '`) finds no line feed in the last name.
+fn feed(command: &str, input: String, verbose: bool) -> Result<u8, String> {
+    let mut words = shell().split(' ');
+    let program = words.next().unwrap_or_default();
+    if verbose {
+        say(&format!(
+            "running `{command}` in `{}` with {} bytes on its standard input",
+            shell(),
+            input.len()
+        ));
+    }
+    let mut child = Command::new(program)
+        .args(words)
+        .arg("-c")
+        .arg(command)
+        .stdin(Stdio::piped())
+        .spawn()
+        .map_err(|e| format!("failed to run the tests: cannot start `{program}`: {e}"))?;
+    if let Some(mut pipe) = child.stdin.take() {
+        // On a thread of its own and never waited for: a command may end without reading all of it, and what
+        // it left running may hold the pipe open.
+        let write = move || match pipe.write_all(input.as_bytes()) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                say(&format!("failed to hand the names of tests to the command: {error}"));
+            }
+            _ => {}
+        };
+        std::thread::Builder::new()
+            .name("names".into())
+            .spawn(write)
+            .map_err(|e| format!("failed to start a thread: {e}"))?;
+    }
+    let status = child.wait().map_err(|e| format!("failed to wait for the command: {e}"))?;
+    Ok(code_of(status))
+}
+
+/// As a shell puts it: 128 and the number of the signal.
+fn code_of(status: ExitStatus) -> u8 {
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    u8::try_from(code).unwrap_or(exit::FAILED)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_gets_one_line_and_its_code_is_the_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let command = format!("cat > '{}'; exit 7", out.display());
+        assert_eq!(feed(&command, "a b c".to_owned(), false), Ok(7));
+        assert_eq!(std::fs::read_to_string(&out).unwrap(), "a b c");
+        assert_eq!(feed("false; true", String::new(), false), Ok(1));
+        assert_eq!(feed("kill -9 $$", "a".to_owned(), true), Ok(137));
+    }
+
+    #[test]
+    fn a_command_need_not_read() {
+        assert_eq!(feed("true", "x ".repeat(200_000), false), Ok(0));
+    }
+}
