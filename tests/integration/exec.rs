@@ -163,7 +163,8 @@ fn what_is_missing_is_named() {
         .says("`/no/such/shell`: it is not installed");
     run_steps("- run: {command: x, working_directory: nowhere}").exits(1).says("nowhere` does not exist");
     run_steps("- store_artifacts: {path: nothing}").exits(0).says("nothing to store");
-    run_steps("- save_cache: {key: k, paths: [x]}").exits(1).says("does not do caches yet");
+    run_steps("- save_cache: {key: k, paths: [x]}").exits(0).says("there is no `").says("nothing was saved");
+    run_steps("- add_ssh_keys").exits(1).says("does not do project SSH keys yet");
 }
 
 #[test]
