@@ -313,9 +313,12 @@ mod tests {
 
     #[test]
     fn what_a_child_wrote_is_kept_however_late_it_is_read() {
-        let mut bench = run("sleep 600 & head -c 200000 /dev/zero; exit 3");
+        // It begins when the log is held, however busy the machine is.
+        let wait = "while [ ! -e go ]; do sleep 0.01; done";
+        let mut bench = run(&format!("sleep 600 & {wait}; head -c 200000 /dev/zero; exit 3"));
         let log = bench.log.clone();
         log.held(|| {
+            std::fs::write(bench.folder.path().join("go"), "").unwrap();
             bench.until_exited();
             assert!(!bench.running.is_over(Instant::now() + DAY), "its output is not in the log yet");
         });
