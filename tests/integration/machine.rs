@@ -328,7 +328,7 @@ fn a_working_directory_is_cleaned_when_the_task_agent_could_not() {
     let mut runner = Machine::new(&server.url())
         .setting("mode", "single-task")
         .setting("cleanup_working_directory", "true")
-        .task_agent(r#"cat > /dev/null; mkdir -p "$DIR/work/left"; exit 3"#)
+        .task_agent(r#"cat > /dev/null; cd "$DIR"; mkdir -p work/left; exit 3"#)
         .start();
     assert_eq!(runner.wait(), Some(0));
     assert!(!runner.machine.path("work").exists());

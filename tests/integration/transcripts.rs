@@ -46,7 +46,7 @@ fn steady(text: &str, place: &Path) -> String {
         (r"(found the cache `[^`]*`) \([0-9]+ bytes\)", "$1 (SIZE)"),
         // Where a line without end is broken depends on how it arrived.
         (r"(?:x{1000,}\n)+(?:x+\n)?", "LONG LINE\n"),
-        (r"PRIVATE/work-[0-9]+", "PRIVATE/work"),
+        (r"PRIVATE/work-[0-9]+", "JOBDIR"),
     ] {
         text = Regex::new(pattern).unwrap().replace_all(&text, word).into_owned();
     }
