@@ -10,13 +10,22 @@ pub mod pack;
 pub mod tar;
 pub mod unpack;
 
+/// Why nothing more is packed or unpacked.
+#[derive(Debug)]
+pub enum Error {
+    /// The task was stopped.
+    Stopped,
+    /// A sentence for people.
+    Failed(String),
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used)]
 mod tests {
     use super::pack::Packer;
     use super::tar::{Entry, Kind};
-    use super::unpack::{self, Error, Target, unpack};
-    use super::{lz4, tar};
+    use super::unpack::{self, Target, unpack};
+    use super::{Error, lz4, tar};
     use std::fs::{self, Permissions};
     use std::io::Read;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

@@ -1,6 +1,7 @@
 //! Files and folders to an archive: in the order of their names, links as links, files that are one on disk
 //! stored once.
 
+use super::Error;
 use super::tar::{self, Entry, Kind};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -12,15 +13,6 @@ use std::path::{Path, PathBuf};
 
 /// Most notes that are kept: a folder of ten thousand sockets is one thing to say.
 const MOST_NOTES: usize = 20;
-
-/// Why nothing more is packed.
-#[derive(Debug)]
-pub enum Error {
-    /// The task was stopped.
-    Stopped,
-    /// Reading a file or writing the archive failed; a sentence for people.
-    Failed(String),
-}
 
 /// An archive that is being written.
 pub struct Packer<'s, W: Write> {

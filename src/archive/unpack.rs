@@ -1,6 +1,7 @@
 //! An archive to files and folders. Whatever stands in the way of a file is replaced by it; folders that are
 //! there stay.
 
+use super::Error;
 use super::tar::{Entry, Kind, Reader};
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
@@ -9,15 +10,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
-
-/// Why nothing more is unpacked.
-#[derive(Debug)]
-pub enum Error {
-    /// The task was stopped.
-    Stopped,
-    /// A sentence for people.
-    Failed(String),
-}
 
 /// What was unpacked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

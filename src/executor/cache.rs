@@ -6,30 +6,21 @@
 use super::act::counted;
 use super::cache_key::{self, Values};
 use super::download::Download;
+use super::files::sha256;
 use super::log::StepLog;
+use super::packing::{self, Uploaded};
 use super::places::Places;
 use super::task::{StepEnd, TaskRun};
-use crate::archive::lz4;
-use crate::archive::pack::{self, Packer};
 use crate::archive::unpack::{self, Target};
-use crate::protocol::{Archive, CacheAnswer, CacheRecord, FindCache, FoundCache};
+use crate::archive::{Error, lz4};
+use crate::protocol::{CacheAnswer, CacheRecord, FindCache, FoundCache};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use ring::digest::{Context, SHA256};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
-
-/// What comes of packing.
-pub(super) enum Packed {
-    /// An archive in the task's private folder.
-    Ready { file: PathBuf, files: u64, bytes: u64 },
-    /// There was nothing to pack.
-    Empty,
-}
 
 impl TaskRun {
     pub(super) fn save_cache(&mut self, key: &str, paths: &[String], log: &StepLog) -> StepEnd {
@@ -46,7 +37,7 @@ impl TaskRun {
             Err(why) => return self.not_saved(&why, log),
         }
         let places = self.places.clone();
-        let packed = self.pack(log, |packer| {
+        let uploaded = self.upload_packed(log, |packer| {
             for path in paths {
                 let place = places.of(path);
                 if place.symlink_metadata().is_err() {
@@ -57,32 +48,20 @@ impl TaskRun {
             }
             Ok(())
         });
-        let (file, files, bytes) = match packed {
-            Ok(Packed::Ready { file, files, bytes }) => (file, files, bytes),
-            Ok(Packed::Empty) => {
+        let Uploaded { archive, summary } = match uploaded {
+            Ok(Some(uploaded)) => uploaded,
+            Ok(None) => {
                 log.note("nothing was saved: none of the paths has anything in it");
                 return StepEnd::success();
             }
-            Err(pack::Error::Stopped) => return self.stopped_end(),
-            Err(pack::Error::Failed(why)) => {
+            Err(packing::Error::Stopped) => return self.stopped_end(),
+            Err(packing::Error::Packing(why)) => {
                 return StepEnd::failed(format!("failed to save the cache: {why}"));
             }
+            Err(packing::Error::Upload(why)) => return self.not_saved(&why, log),
         };
-        let uploaded = self.upload_file(&file, u64::MAX);
-        let _ = std::fs::remove_file(&file);
-        let archive = match uploaded {
-            Ok((length, sha256)) => Archive { sha256, length },
-            Err(super::files::UploadError::Stopped) => return self.stopped_end(),
-            Err(error) => return self.not_saved(&error.to_string(), log),
-        };
-        let length = archive.length;
         match self.name_upload::<CacheAnswer>("caches", &CacheRecord { key: key.clone(), archive }) {
-            Ok(CacheAnswer { stored: true }) => log.note(&format!(
-                "saved the cache `{key}`: {} with {}, {} compressed",
-                counted(files, "file"),
-                counted(bytes, "byte"),
-                counted(length, "byte")
-            )),
+            Ok(CacheAnswer { stored: true }) => log.note(&format!("saved the cache `{key}`: {summary}")),
             Ok(CacheAnswer { stored: false }) => {
                 log.note(&format!("skipped: another job has saved the key `{key}` meanwhile"));
             }
@@ -133,8 +112,8 @@ impl TaskRun {
                 ));
                 StepEnd::success()
             }
-            Err(unpack::Error::Stopped) => self.stopped_end(),
-            Err(unpack::Error::Failed(why)) => {
+            Err(Error::Stopped) => self.stopped_end(),
+            Err(Error::Failed(why)) => {
                 StepEnd::failed(format!("failed to restore the cache `{}`: {why}", cache.key))
             }
         }
@@ -142,31 +121,6 @@ impl TaskRun {
 
     fn find_cache(&self, keys: Vec<String>, exact: bool) -> Result<FoundCache, String> {
         self.name_upload("caches/find", &FindCache { keys, exact })
-    }
-
-    /// Packs what `add` adds, into a file of the private folder.
-    pub(super) fn pack(
-        &mut self,
-        log: &StepLog,
-        add: impl FnOnce(&mut Packer<'_, lz4::Writer<File>>) -> Result<(), pack::Error>,
-    ) -> Result<Packed, pack::Error> {
-        let file = self.scratch.join("archive");
-        let scratch = self.scratch.clone();
-        let result = (|| {
-            let out = File::create(&file).and_then(lz4::Writer::new).map_err(pack::cannot_write)?;
-            let mut stopped = || self.stopped().is_some();
-            let mut packer = Packer::new(out, scratch, &mut stopped);
-            let added = add(&mut packer);
-            packer.notes.iter().for_each(|note| log.note(note));
-            added?;
-            let (files, bytes, anything) = (packer.files, packer.bytes, packer.entries > 0);
-            packer.finish().and_then(lz4::Writer::finish).map_err(pack::cannot_write)?;
-            Ok(if anything { Packed::Ready { file: file.clone(), files, bytes } } else { Packed::Empty })
-        })();
-        if !matches!(result, Ok(Packed::Ready { .. })) {
-            let _ = std::fs::remove_file(&file);
-        }
-        result
     }
 }
 
@@ -247,17 +201,8 @@ impl Values for TaskRun {
 
     fn checksum(&self, path: &str) -> Result<String, String> {
         let place = self.places.of(path);
-        let sum = (|| -> io::Result<String> {
-            let mut file = File::open(&place)?;
-            let mut context = Context::new(&SHA256);
-            let mut buffer = vec![0; 64 * 1024];
-            loop {
-                match file.read(&mut buffer)? {
-                    0 => return Ok(STANDARD.encode(context.finish())),
-                    n => context.update(&buffer[..n]),
-                }
-            }
-        })();
+        let sum = File::open(&place).and_then(|mut file| sha256(&mut file));
+        let sum = sum.map(|(_, sum)| STANDARD.encode(sum));
         sum.map_err(|error| format!("the checksum of `{}` cannot be made: {error}", place.display()))
     }
 

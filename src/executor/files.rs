@@ -6,7 +6,7 @@ use super::report::Reporter;
 use super::spool::hex;
 use crate::http::{Body, Error};
 use crate::protocol::{MAX_CHUNK_BYTES, RefusalCode, UploadAnswer};
-use ring::digest::{Context, SHA256};
+use ring::digest::{Context, Digest, SHA256};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -188,7 +188,8 @@ pub fn upload(
     let mut size = PieceSize::new();
     for _ in 0..3 {
         let mut file = File::open(path).map_err(UploadError::Read)?;
-        let (length, sha256) = digest(&mut file).map_err(UploadError::Read)?;
+        let (length, sum) = sha256(&mut file).map_err(UploadError::Read)?;
+        let sha256 = hex(sum.as_ref());
         if length > limit {
             return Err(UploadError::TooLarge(length));
         }
@@ -244,14 +245,15 @@ pub fn upload(
     Err(UploadError::Changing)
 }
 
-fn digest(file: &mut File) -> io::Result<(u64, String)> {
+/// Length and SHA-256 of what is left to read of a file.
+pub(super) fn sha256(file: &mut File) -> io::Result<(u64, Digest)> {
     let mut context = Context::new(&SHA256);
     let mut buffer = vec![0; 256 * 1024];
     let mut length = 0;
     loop {
         let n = read_full(file, &mut buffer)?;
         if n == 0 {
-            return Ok((length, hex(context.finish().as_ref())));
+            return Ok((length, context.finish()));
         }
         context.update(&buffer[..n]);
         length += n as u64;
@@ -369,7 +371,8 @@ mod tests {
         let folder = folder();
         fs::write(folder.path().join("abc"), "abc").unwrap();
         let mut file = File::open(folder.path().join("abc")).unwrap();
-        let (length, sum) = digest(&mut file).unwrap();
+        let (length, sum) = sha256(&mut file).unwrap();
+        let sum = hex(sum.as_ref());
         assert_eq!(
             (length, sum.as_str()),
             (3, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")

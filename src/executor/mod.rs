@@ -13,6 +13,7 @@ mod download;
 pub mod environment;
 pub mod files;
 pub mod log;
+mod packing;
 mod piece;
 pub mod places;
 pub mod process;

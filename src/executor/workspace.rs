@@ -1,16 +1,15 @@
 //! `persist_to_workspace` and `attach_workspace`.
 
 use super::act::counted;
-use super::cache::Packed;
 use super::download::Download;
 use super::log::StepLog;
+use super::packing::{self, Uploaded};
 use super::task::{StepEnd, TaskRun};
-use crate::archive::lz4;
-use crate::archive::pack;
 use crate::archive::unpack::{self, Target};
+use crate::archive::{Error, lz4};
 use crate::glob::{self, Dialect};
 use crate::http::Body;
-use crate::protocol::{Archive, Layer, LayerRecord, Workspace};
+use crate::protocol::{Layer, LayerRecord, Workspace};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
@@ -30,34 +29,24 @@ impl TaskRun {
             Ok(names) => names,
             Err(why) => return StepEnd::failed(why),
         };
-        let packed = self.pack(log, |packer| {
+        let uploaded = self.upload_packed(log, |packer| {
             names.iter().try_for_each(|name| packer.add(&root.join(name), name.as_bytes()))
         });
-        let (file, files, bytes) = match packed {
-            Ok(Packed::Ready { file, files, bytes }) => (file, files, bytes),
-            Ok(Packed::Empty) => {
+        let Uploaded { archive, summary } = match uploaded {
+            Ok(Some(uploaded)) => uploaded,
+            Ok(None) => {
                 log.note(&format!("nothing was persisted: `{}` is empty", root.display()));
                 return StepEnd::success();
             }
-            Err(pack::Error::Stopped) => return self.stopped_end(),
-            Err(pack::Error::Failed(why)) => return StepEnd::failed(format!("failed to persist: {why}")),
+            Err(packing::Error::Stopped) => return self.stopped_end(),
+            Err(packing::Error::Packing(why)) => return StepEnd::failed(format!("failed to persist: {why}")),
+            Err(packing::Error::Upload(why)) => {
+                return StepEnd::failed(format!("failed to upload the layer: {why}"));
+            }
         };
-        let uploaded = self.upload_file(&file, u64::MAX);
-        let _ = std::fs::remove_file(&file);
-        let archive = match uploaded {
-            Ok((length, sha256)) => Archive { sha256, length },
-            Err(super::files::UploadError::Stopped) => return self.stopped_end(),
-            Err(error) => return StepEnd::failed(format!("failed to upload the layer: {error}")),
-        };
-        let length = archive.length;
         match self.name_upload::<serde::de::IgnoredAny>("workspace", &LayerRecord { archive, step: record }) {
             Ok(_) => {
-                log.note(&format!(
-                    "persisted {} with {}, {} compressed",
-                    counted(files, "file"),
-                    counted(bytes, "byte"),
-                    counted(length, "byte")
-                ));
+                log.note(&format!("persisted {summary}"));
                 StepEnd::success()
             }
             Err(why) => StepEnd::failed(format!("failed to store the layer: {why}")),
@@ -95,8 +84,8 @@ impl TaskRun {
                     counted(done.files, "file"),
                     counted(done.bytes, "byte")
                 )),
-                Err(unpack::Error::Stopped) => return self.stopped_end(),
-                Err(unpack::Error::Failed(why)) => {
+                Err(Error::Stopped) => return self.stopped_end(),
+                Err(Error::Failed(why)) => {
                     return StepEnd::failed(format!(
                         "failed to attach what the job `{job}` persisted: {why}"
                     ));
@@ -216,7 +205,7 @@ impl Target for Attached<'_, '_> {
 #[expect(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::protocol::LayerJob;
+    use crate::protocol::{Archive, LayerJob};
     use std::fs;
 
     #[test]

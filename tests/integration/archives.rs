@@ -2,9 +2,17 @@
 //! real runners. What they do when all is well is in the scenarios `cache*` and `workspace*`.
 
 use crate::faults::{BadLine, address_of};
-use crate::server::Server;
+use crate::server::{Runner, Server};
 use serde_json::{Value, json};
 use std::path::PathBuf;
+
+/// A control plane with a project and a runner.
+fn stage() -> (Server, Runner) {
+    let server = Server::start();
+    server.project();
+    let runner = server.runner("one", &server.class_token("a/b"));
+    (server, runner)
+}
 
 fn job<'a>(jobs: &'a [Value], name: &str) -> &'a Value {
     jobs.iter().find(|job| job["name"] == name).unwrap_or_else(|| panic!("no job `{name}` in {jobs:?}"))
@@ -89,9 +97,7 @@ workflows: {w: {jobs: [restore]}}
 
 #[test]
 fn an_archive_that_was_damaged_where_it_is_stored_is_refused() {
-    let server = Server::start();
-    server.project();
-    let _runner = server.runner("one", &server.class_token("a/b"));
+    let (server, _runner) = stage();
     assert!(succeeded(&server.ended(&server.trigger(SAVE))));
     let files = objects(&server);
     assert_eq!(files.len(), 1, "{files:?}");
@@ -117,9 +123,7 @@ fn an_archive_that_was_damaged_where_it_is_stored_is_refused() {
 
 #[test]
 fn caches_are_of_one_project_and_can_be_forgotten() {
-    let server = Server::start();
-    server.project();
-    let _runner = server.runner("one", &server.class_token("a/b"));
+    let (server, _runner) = stage();
     assert!(succeeded(&server.ended(&server.trigger(SAVE))));
     server.call("POST", "/api/v2/organization/gh/acme/project", Some(json!({ "name": "other" })));
     let body = json!({ "config": { "content": RESTORE } });
@@ -136,9 +140,7 @@ fn caches_are_of_one_project_and_can_be_forgotten() {
 
 #[test]
 fn a_rerun_sees_the_layers_of_jobs_that_do_not_run_again() {
-    let server = Server::start();
-    server.project();
-    let _runner = server.runner("one", &server.class_token("a/b"));
+    let (server, _runner) = stage();
     let config = "\
 version: 2.1
 jobs:
