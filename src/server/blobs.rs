@@ -1,8 +1,8 @@
 //! Bytes on disk: output of steps by offset, uploads by checksum. Synchronous; callers are on threads
 //! where blocking is allowed.
 
-use crate::executor::spool::hex;
 use crate::protocol::TaskId;
+use crate::system::hex;
 use ring::digest::{Context, SHA256};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};

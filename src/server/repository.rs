@@ -200,7 +200,7 @@ async fn read(git: &Git, url: &str, reference: &Reference) -> Result<Read, Error
 async fn fetch(git: &Git, url: &str, reference: &Reference) -> Result<String, Error> {
     let full = reference.full();
     // Flat names: a branch `a` that gave way to `a/b` cannot be in the way.
-    let hash = crate::executor::spool::hex(&digest(&SHA256, full.as_bytes()).as_ref()[..16]);
+    let hash = crate::system::hex(&digest(&SHA256, full.as_bytes()).as_ref()[..16]);
     let target = format!("refs/runlet/{hash}");
     let refspec = format!("+{full}:{target}");
     let failed = |error: &GitError| Error::Failed(format!("failed to fetch `{full}` from `{url}`: {error}"));

@@ -166,7 +166,7 @@ fn lock(data: &std::path::Path) -> Result<File, String> {
     let path = data.join("lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(|e| format!("failed to open `{}`: {e}", path.display()))?;
-    if crate::locked::take(&file) {
+    if crate::system::locks::take(&file) {
         return Ok(file);
     }
     Err(format!(

@@ -232,7 +232,7 @@ fn make_key(path: &Path) -> Result<Sealer, String> {
     let write = || -> io::Result<()> {
         let _ = std::fs::remove_file(&draft);
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(&draft)?;
-        file.write_all(format!("{}\n", crate::executor::spool::hex(&key)).as_bytes())?;
+        file.write_all(format!("{}\n", crate::system::hex(&key)).as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&draft, path)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());

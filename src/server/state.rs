@@ -77,7 +77,7 @@ pub fn new_token(prefix: &str) -> Result<String, Error> {
     SystemRandom::new()
         .fill(&mut bytes)
         .map_err(|_| Error::Corrupt("the system gave no random bytes".into()))?;
-    Ok(format!("{prefix}{}", crate::executor::spool::hex(&bytes)))
+    Ok(format!("{prefix}{}", crate::system::hex(&bytes)))
 }
 
 /// What is stored of a token. Looking a token up by its hash tells nothing about it by timing.
