@@ -1,7 +1,7 @@
 //! `runlet server`.
 
-use super::{ServerOptions, start};
 use crate::outcome::{Failure, Outcome, exit};
+use crate::server::{ServerOptions, start};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
