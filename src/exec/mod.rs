@@ -13,8 +13,8 @@ use crate::http::{Body, Client, Endpoint, Request};
 use crate::outcome::{Failure, Outcome, exit};
 use crate::protocol::{Secret, WatchEvent};
 use crate::server::api::ours::watch::Told;
-use crate::server::pipelines::{ConfigPlace, Only, Revision, Trigger};
-use crate::server::store::status::PipelineState;
+use crate::server::pipelines::types::{ConfigOrigin, Only, Revision, Trigger};
+use crate::server::store::status::{PipelineState, TriggerType};
 use crate::server::{self, Running, ServerOptions, WatchEnded, Watcher};
 use options::Options;
 use render::{Screen, Style};
@@ -66,11 +66,15 @@ fn exec(options: &Options) -> Outcome {
     server_options.max_step_output_bytes = 4 << 30;
     // It lives as long as this process: waiting for the disk would buy nothing.
     server_options.durable = false;
-    let running = server::start(server_options).map_err(Failure::new)?;
+    let running = server::start(server_options).map_err(|error| Failure::new(error.to_string()))?;
     let person = running.first_token.clone().unwrap_or_else(|| Secret::new(""));
     let slug = slug_of(&snapshot, &root);
-    running.ensure_project(&slug, snapshot.origin.as_deref()).map_err(Failure::new)?;
-    let class_token = running.class_token(CLASS, "exec").map_err(Failure::new)?;
+    running
+        .ensure_project(&slug, snapshot.origin.as_deref())
+        .map_err(|error| Failure::new(format!("failed to register the project: {error}")))?;
+    let class_token = running
+        .class_token(CLASS, "exec")
+        .map_err(|error| Failure::new(format!("failed to make a resource class token: {error}")))?;
     let runners = Runners::start(options, &scratch.0, &running, &class_token);
 
     let trigger = Trigger {
@@ -88,12 +92,12 @@ fn exec(options: &Options) -> Outcome {
             author: String::new(),
             is_default_branch: snapshot.is_default_branch,
         }),
-        config_place: Some(ConfigPlace {
+        config_origin: Some(ConfigOrigin {
             reference: format!("refs/heads/{}", snapshot.branch),
             revision: snapshot.revision.clone(),
         }),
         actor: std::env::var("USER").unwrap_or_else(|_| "exec".to_owned()),
-        trigger_type: "explicit".to_owned(),
+        trigger_type: TriggerType::Explicit,
         only: Some(Only { workflow: options.workflow.clone(), job: options.job.clone() }),
         is_sent_along: false,
         fetch_error: None,
@@ -113,7 +117,7 @@ fn run(
     trigger: Trigger,
     interrupts: &Interrupts,
 ) -> Outcome {
-    let created = running.trigger(trigger).map_err(Failure::usage)?;
+    let created = running.trigger(trigger).map_err(|error| Failure::usage(error.to_string()))?;
     for warning in &created.warnings {
         eprintln!("warning: {warning}");
     }
