@@ -14,7 +14,6 @@ use crate::outcome::{Failure, Outcome, exit};
 use crate::protocol::{Secret, WatchEvent};
 use crate::server::api::ours::watch::Told;
 use crate::server::pipelines::types::{ConfigOrigin, Only, Revision, Trigger};
-use crate::server::store::status::{PipelineState, TriggerType};
 use crate::server::{self, Running, ServerOptions, WatchEnded, Watcher};
 use options::Options;
 use render::{Screen, Style};
@@ -77,10 +76,9 @@ fn exec(options: &Options) -> Outcome {
         .map_err(|error| Failure::new(format!("failed to make a resource class token: {error}")))?;
     let runners = Runners::start(options, &scratch.0, &running, &class_token);
 
+    let file_name = file.strip_prefix(&root).unwrap_or(&file).display().to_string();
     let trigger = Trigger {
-        slug,
         config: config.clone(),
-        file_name: file.strip_prefix(&root).unwrap_or(&file).display().to_string(),
         parameters,
         revision: Some(Revision {
             repository_url: format!("file://{}", snapshot.repository.display()),
@@ -97,11 +95,8 @@ fn exec(options: &Options) -> Outcome {
             revision: snapshot.revision.clone(),
         }),
         actor: std::env::var("USER").unwrap_or_else(|_| "exec".to_owned()),
-        trigger_type: TriggerType::Explicit,
         only: Some(Only { workflow: options.workflow.clone(), job: options.job.clone() }),
-        is_sent_along: false,
-        fetch_error: None,
-        make_contexts: true,
+        ..Trigger::explicit(&slug, &file_name)
     };
     let outcome = run(options, &folder, &running, &person, trigger, &interrupts);
     runners.stop(outcome.is_err() || interrupts.count() > 0);
@@ -127,7 +122,7 @@ fn run(
             created.made_contexts.join(", ")
         );
     }
-    if created.state == PipelineState::Errored {
+    if created.is_errored() {
         let why = created.errors.map(|errors| errors.to_string()).unwrap_or_default();
         return Err(Failure {
             code: exit::INVALID_CONFIG,

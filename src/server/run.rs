@@ -213,7 +213,7 @@ async fn sweep(state: Shared) {
                 log::error!("failed to renew the leases of running tasks: {error}");
             }
         }
-        // What fails from here on, this write included, is for the next pass.
+        // Writes that fail from here on, this one included, are for the next pass.
         failed_writes = failed;
         passed_at_ms = Some(now);
         tokio::select! {

@@ -4,10 +4,10 @@ use crate::config::{JobKind, WorkflowJob};
 use crate::protocol::{ClaimRequest, Secret, Source, Task, TaskId, Variable};
 use crate::server::api::ClassToken;
 use crate::server::engine::commit;
-use crate::server::pipelines::continuation;
 use crate::server::secrets::handout::{self, Withheld};
 use crate::server::state::{Settings, new_token, token_hash};
 use crate::server::store::status::TaskState;
+use crate::server::store::tables::keys;
 use crate::server::store::{Effect, Error, Tx, new_id};
 use rusqlite::{OptionalExtension, params};
 use std::collections::BTreeMap;
@@ -91,6 +91,15 @@ fn seen(tx: &Tx<'_>, token: &ClassToken, request: &ClaimRequest, ip: &str, now: 
     Ok(())
 }
 
+/// Makes a key for one claim of a job of a setup workflow, to continue its pipeline with; `None` for jobs of other
+/// workflows and once the pipeline has gone on. Only its hash is kept.
+fn continuation_key(tx: &Tx<'_>, task: &TaskId) -> Result<Option<String>, Error> {
+    let Some(pipeline) = keys::pipeline_to_continue(tx, task)? else { return Ok(None) };
+    let key = new_token("rlk_")?;
+    keys::add_key(tx, &token_hash(&key), &pipeline)?;
+    Ok(Some(key))
+}
+
 fn describe(
     tx: &Tx<'_>,
     id: String,
@@ -153,7 +162,7 @@ fn describe(
     let definition: WorkflowJob = serde_json::from_str(&definition)?;
     let mut mask = Vec::new();
     let task_id = TaskId::new(id.as_str()).map_err(|e| Error::Corrupt(e.to_string()))?;
-    if let Some(key) = continuation::key_for_claim(tx, &task_id)? {
+    if let Some(key) = continuation_key(tx, &task_id)? {
         mask.push(Secret::new(key.clone()));
         built_in.insert("CIRCLE_CONTINUATION_KEY".to_owned(), key);
     }

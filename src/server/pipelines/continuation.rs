@@ -2,11 +2,9 @@
 //! goes on with, authorised by the key that its claim carried.
 
 use crate::config::{self, Compiled};
-use crate::protocol::TaskId;
 use crate::server::engine::commit;
 use crate::server::pipelines::compile::{Source, compile};
-use crate::server::state::{Shared, new_token, token_hash};
-use crate::server::store::tables::keys;
+use crate::server::state::{Shared, token_hash};
 use crate::server::store::tables::pipelines::{self, Pending, SecondConfig};
 use crate::server::store::{Effect, Error as StoreError, Tx};
 use crate::server::time::Millis;
@@ -70,15 +68,6 @@ impl fmt::Display for Refused {
             Refused::Store(error) => error.fmt(f),
         }
     }
-}
-
-/// Makes a key for one claim of a job of a setup workflow; `None` for jobs of other workflows and once the
-/// pipeline has gone on. Only its hash is kept.
-pub(in crate::server) fn key_for_claim(tx: &Tx<'_>, task: &TaskId) -> Result<Option<String>, StoreError> {
-    let Some(pipeline) = keys::pipeline_to_continue(tx, task)? else { return Ok(None) };
-    let key = new_token("rlk_")?;
-    keys::add_key(tx, &token_hash(&key), &pipeline)?;
-    Ok(Some(key))
 }
 
 /// Goes on with a pipeline. A config that does not compile leaves the pipeline as it is, so that the job

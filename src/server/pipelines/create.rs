@@ -8,7 +8,7 @@ use crate::server::pipelines::types::{Created, Error, Trigger};
 use crate::server::secrets::contexts;
 use crate::server::state::Shared;
 use crate::server::store::status::PipelineState;
-use crate::server::store::tables::pipelines::{NewPipeline, PipelineError, add_pipeline};
+use crate::server::store::tables::pipelines::{NewPipeline, PipelineError, RevisionRow, add_pipeline};
 use crate::server::store::tables::projects::{draw_pipeline_number, organisation_of};
 use crate::server::store::{Effect, Error as StoreError, Tx};
 use crate::server::time::Millis;
@@ -101,7 +101,15 @@ fn insert(tx: &Tx<'_>, new: &New, routing: &commit::Routing) -> Result<Vec<Strin
         state: created.state,
         trigger_type: trigger.trigger_type,
         actor: &trigger.actor,
-        revision: trigger.revision.as_ref(),
+        revision: trigger.revision.as_ref().map(|revision| RevisionRow {
+            repository_url: &revision.repository_url,
+            revision: &revision.revision,
+            branch: revision.branch.as_deref(),
+            tag: revision.tag.as_deref(),
+            subject: &revision.subject,
+            body: &revision.body,
+            author: &revision.author,
+        }),
         given: &trigger.parameters,
         parameters: compiled.map_or(&no_parameters, |compiled| &compiled.parameters),
         values: &new.values,

@@ -73,18 +73,11 @@ pub async fn trigger(
     check_sizes(&wanted.parameters).map_err(Error::Wrong)?;
     let is_sent_along = wanted.content.is_some();
     let mut trigger = Trigger {
-        slug: project.slug.clone(),
         config: wanted.content.clone().unwrap_or_default(),
-        file_name: ".circleci/config.yml".to_owned(),
         parameters: wanted.parameters.clone(),
         actor: actor.to_owned(),
-        trigger_type: TriggerType::Api,
         is_sent_along,
-        revision: None,
-        config_origin: None,
-        only: None,
-        fetch_error: None,
-        make_contexts: false,
+        ..Trigger::new(&project.slug, ".circleci/config.yml", TriggerType::Api)
     };
     let wants_pipeline = match &project.repository_url {
         Some(url) => from_repository(state, project, url, &wanted, &mut trigger).await?,

@@ -4,7 +4,6 @@ use crate::config;
 use crate::server::ids::PipelineId;
 use crate::server::store::Error as StoreError;
 use crate::server::store::status::{PipelineState, TriggerType};
-pub use crate::server::store::tables::pipelines::Revision;
 use crate::server::time::Millis;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -36,6 +35,53 @@ pub struct Trigger {
     pub fetch_error: Option<String>,
     /// Contexts that do not exist are made, without variables.
     pub make_contexts: bool,
+}
+
+impl Trigger {
+    /// A trigger of the project `slug` (`vcs/org/repo`) without anything else; `file_name` is the name of its
+    /// config in errors.
+    pub fn new(slug: &str, file_name: &str, trigger_type: TriggerType) -> Self {
+        Self {
+            slug: slug.to_owned(),
+            config: String::new(),
+            file_name: file_name.to_owned(),
+            parameters: BTreeMap::new(),
+            revision: None,
+            config_origin: None,
+            actor: String::new(),
+            trigger_type,
+            only: None,
+            is_sent_along: false,
+            fetch_error: None,
+            make_contexts: false,
+        }
+    }
+
+    /// A trigger by a person at their own host. Its contexts are made.
+    pub fn explicit(slug: &str, file_name: &str) -> Self {
+        Self { make_contexts: true, ..Self::new(slug, file_name, TriggerType::Explicit) }
+    }
+}
+
+/// The revision of a repository that a pipeline is of.
+#[derive(Clone, Debug, Default)]
+pub struct Revision {
+    /// URL that git fetches from.
+    pub repository_url: String,
+    /// Full commit id.
+    pub revision: String,
+    /// Branch, unless a tag is built.
+    pub branch: Option<String>,
+    /// Tag, unless a branch is built.
+    pub tag: Option<String>,
+    /// First line of the commit message.
+    pub subject: String,
+    /// The rest of the commit message.
+    pub body: String,
+    /// Name of the commit's author.
+    pub author: String,
+    /// Whether the branch is the default one.
+    pub is_default_branch: bool,
 }
 
 /// The commit that a config was read from.
@@ -73,6 +119,13 @@ pub struct Created {
     pub warnings: Vec<config::Diagnostic>,
     /// Contexts that were made because of `make_contexts`.
     pub made_contexts: Vec<String>,
+}
+
+impl Created {
+    /// Whether it has no workflows because of errors.
+    pub fn is_errored(&self) -> bool {
+        self.state == PipelineState::Errored
+    }
 }
 
 /// The reason why there is no pipeline.

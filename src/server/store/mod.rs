@@ -9,82 +9,27 @@
 //! SQLite only, besides the constructs that the headers of the files name: the pragmas and transactions of this
 //! file and of `writer`, `user_version` in `schema`, and `STRICT` tables whose booleans are integers.
 
+mod error;
 pub mod read;
 mod schema;
 pub mod status;
 pub mod tables;
 mod values;
+mod view;
 mod writer;
 
 pub use crate::server::ids::fresh_uuid as new_id;
+pub use error::Error;
 use rusqlite::Connection;
+pub use view::View;
 pub use writer::{Effect, Tx};
 
-use std::fmt;
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-/// The reason why a read or write did not happen.
-#[derive(Debug)]
-pub enum Error {
-    /// The database said no: a broken constraint, a damaged file.
-    Sqlite(rusqlite::Error),
-    /// The disk is full. Trying again later may help.
-    NoSpace,
-    /// A stored value cannot be read: it was written by a newer version, or is damaged.
-    Corrupt(String),
-    /// The transaction that this write was part of could not be committed.
-    Commit(String),
-    /// The database file cannot be opened or made.
-    File(PathBuf, io::Error),
-    /// The store has been closed.
-    Closed,
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Sqlite(error) => write!(f, "the database refused: {error}"),
-            Error::NoSpace => f.write_str("there is no space left for the database: the disk of the control plane's data folder is full"),
-            Error::Corrupt(what) => write!(f, "the database holds what cannot be read: {what}"),
-            Error::Commit(why) => write!(f, "failed to commit to the database: {why}"),
-            Error::File(path, error) => {
-                write!(f, "failed to open the database file `{}`: {error}", path.display())
-            }
-            Error::Closed => f.write_str("the control plane is stopping"),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
-
-impl From<rusqlite::Error> for Error {
-    fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error() {
-            Some(code) if code.code == rusqlite::ErrorCode::DiskFull => Error::NoSpace,
-            // The index of the write-ahead log could not grow.
-            Some(code) if code.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => Error::NoSpace,
-            _ => Error::Sqlite(error),
-        }
-    }
-}
-
-impl From<serde_json::Error> for Error {
-    fn from(error: serde_json::Error) -> Self {
-        Error::Corrupt(error.to_string())
-    }
-}
-
-impl Error {
-    /// Whether a row that must be unique was there already.
-    pub fn is_duplicate(&self) -> bool {
-        matches!(self, Error::Sqlite(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation))
-    }
-}
 
 /// Most reads that run at once; further ones wait.
 const MAX_READERS: usize = 8;
@@ -116,7 +61,7 @@ impl Store {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", if durable { "FULL" } else { "NORMAL" })?;
         schema::migrate(&connection)?;
-        let writer = writer::Writer::start(View(connection), on_commit)
+        let writer = writer::Writer::start(View::new(connection), on_commit)
             .map_err(|e| Error::Corrupt(format!("cannot start the writer thread: {e}")))?;
         let readers = Readers {
             path: path.to_owned(),
@@ -204,7 +149,7 @@ impl Readers {
             None => {
                 let connection = connect(&self.path)?;
                 connection.pragma_update(None, "query_only", true)?;
-                View(connection)
+                View::new(connection)
             }
         };
         // One transaction, so that several queries of one read see the same state.
@@ -251,26 +196,6 @@ fn connect(path: &Path) -> Result<Connection, Error> {
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.set_prepared_statement_cache_capacity(128);
     Ok(connection)
-}
-
-/// The database as it was at one moment: what a read sees, and what a transaction sees of itself.
-///
-/// Statements are written in this room only; nothing else can reach the connection. A [`Tx`] is a view, too.
-pub struct View(Connection);
-
-impl View {
-    /// The connection, for the statements of this room.
-    pub(in crate::server::store) fn sql(&self) -> &Connection {
-        &self.0
-    }
-}
-
-/// Transitional: statements that have not moved to this room yet go through it.
-impl std::ops::Deref for View {
-    type Target = Connection;
-    fn deref(&self) -> &Connection {
-        &self.0
-    }
 }
 
 #[cfg(test)]

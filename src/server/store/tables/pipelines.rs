@@ -23,24 +23,22 @@ pub struct PipelineError {
 }
 
 /// The revision of a repository that a pipeline is of.
-#[derive(Clone, Debug, Default)]
-pub struct Revision {
+#[derive(Clone, Copy, Debug)]
+pub struct RevisionRow<'a> {
     /// URL that git fetches from.
-    pub repository_url: String,
+    pub repository_url: &'a str,
     /// Full commit id.
-    pub revision: String,
+    pub revision: &'a str,
     /// Branch, unless a tag is built.
-    pub branch: Option<String>,
+    pub branch: Option<&'a str>,
     /// Tag, unless a branch is built.
-    pub tag: Option<String>,
+    pub tag: Option<&'a str>,
     /// First line of the commit message.
-    pub subject: String,
+    pub subject: &'a str,
     /// The rest of the commit message.
-    pub body: String,
+    pub body: &'a str,
     /// Name of the commit's author.
-    pub author: String,
-    /// Whether the branch is the default one.
-    pub is_default_branch: bool,
+    pub author: &'a str,
 }
 
 /// A pipeline that is about to be stored.
@@ -59,7 +57,7 @@ pub struct NewPipeline<'a> {
     /// Login of the person who asked for it; their id is looked up.
     pub actor: &'a str,
     /// Its revision, where it has a repository.
-    pub revision: Option<&'a Revision>,
+    pub revision: Option<RevisionRow<'a>>,
     /// Parameters as the trigger gave them.
     pub given: &'a BTreeMap<String, Value>,
     /// Declared parameters with the values in force.
@@ -97,13 +95,13 @@ pub fn add_pipeline(tx: &Tx<'_>, new: &NewPipeline<'_>, now: Millis) -> Result<(
             now,
             new.trigger_type,
             new.actor,
-            revision.map(|r| &r.repository_url),
-            revision.map(|r| &r.revision),
-            revision.and_then(|r| r.branch.as_ref()),
-            revision.and_then(|r| r.tag.as_ref()),
-            revision.map(|r| &r.subject),
-            revision.map(|r| &r.body),
-            revision.map(|r| &r.author),
+            revision.map(|r| r.repository_url),
+            revision.map(|r| r.revision),
+            revision.and_then(|r| r.branch),
+            revision.and_then(|r| r.tag),
+            revision.map(|r| r.subject),
+            revision.map(|r| r.body),
+            revision.map(|r| r.author),
             serde_json::to_string(new.given)?,
             serde_json::to_string(new.parameters)?,
             serde_json::to_string(new.values)?,
