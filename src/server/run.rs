@@ -14,6 +14,7 @@ use crate::server::state::{Settings, Shared, State, new_token, now_ms, token_has
 use crate::server::store::tables::people;
 use crate::server::store::{Error as StoreError, Store, new_id};
 use crate::server::sweep::retention;
+use crate::server::time::Millis;
 use rusqlite::params;
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -200,11 +201,11 @@ async fn sweep(state: Shared) {
         {
             continue;
         }
-        let waits = state.store.write(|tx| commit::expire_waits_once(tx, now_ms())).await;
+        let waits = state.store.write(|tx| commit::expire_waits_once(tx, Millis::now())).await;
         if let Ok(count @ 1..) = waits {
             log::warn!("jobs waited too long for their serial group job_count={count}");
         }
-        let forgotten = state.store.write(|tx| commit::cancel_forgotten_once(tx, now_ms())).await;
+        let forgotten = state.store.write(|tx| commit::cancel_forgotten_once(tx, Millis::now())).await;
         if let Ok(count @ 1..) = forgotten {
             log::warn!("workflows that had not ended for 90 days were canceled workflow_count={count}");
         }

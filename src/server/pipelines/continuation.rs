@@ -4,11 +4,12 @@
 use crate::config::{self, Compiled, DeclaredParameter};
 use crate::server::engine::commit;
 use crate::server::pipelines::{self, Trigger};
-use crate::server::state::{Shared, new_token, now_ms, token_hash};
+use crate::server::state::{Shared, now_ms, token_hash};
 use crate::server::store::View;
 use crate::server::store::status::PipelineState;
 use crate::server::store::{Effect, Error as StoreError, Tx};
-use rusqlite::{OptionalExtension, params};
+use crate::server::time::Millis;
+use rusqlite::params;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -68,24 +69,6 @@ impl fmt::Display for Refused {
             Refused::Store(error) => error.fmt(f),
         }
     }
-}
-
-/// A key for one claim of a job of a setup workflow; `None` for jobs of other workflows and once the
-/// pipeline has gone on. Only its hash is kept.
-pub(in crate::server) fn key_for_claim(tx: &Tx<'_>, task: &str) -> Result<Option<String>, StoreError> {
-    let pipeline: Option<String> = tx
-        .prepare_cached(
-            "SELECT p.id FROM tasks t JOIN jobs j ON j.id = t.job_id JOIN workflows w ON w.id = j.workflow_id
-             JOIN pipelines p ON p.id = t.pipeline_id
-             WHERE t.id = ?1 AND w.is_setup AND p.continued_at_ms IS NULL",
-        )?
-        .query_row([task], |row| row.get(0))
-        .optional()?;
-    let Some(pipeline) = pipeline else { return Ok(None) };
-    let key = new_token("rlk_")?;
-    tx.prepare_cached("INSERT INTO continuation_keys VALUES (?1, ?2)")?
-        .execute(params![token_hash(&key), pipeline])?;
-    Ok(Some(key))
 }
 
 /// What is stored of the pipeline that a key belongs to.
@@ -201,7 +184,15 @@ fn commit(
     )?
     .execute(params![pending.id, source, compiled.processed])?;
     for workflow in compiled.workflows.iter().filter(|workflow| workflow.schedules.is_empty()) {
-        commit::create_workflow(tx, &pending.id, &pending.project, workflow, false, routing, now)?;
+        commit::create_workflow(
+            tx,
+            &pending.id.as_str().into(),
+            &pending.project.as_str().into(),
+            workflow,
+            false,
+            routing,
+            Millis(now),
+        )?;
     }
     tx.effect(Effect::Changed(pending.id.clone()));
     Ok(true)

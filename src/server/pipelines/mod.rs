@@ -10,6 +10,7 @@ use crate::server::secrets::contexts;
 use crate::server::state::{Shared, now_ms, timestamp};
 use crate::server::store::status::PipelineState;
 use crate::server::store::{Effect, Error as StoreError, Tx, new_id};
+use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, params};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -295,10 +296,18 @@ fn insert(
     for workflow in compiled.iter().flat_map(|compiled| &compiled.workflows) {
         // A scheduled workflow never runs on another trigger.
         if workflow.schedules.is_empty() {
-            commit::create_workflow(tx, &created.id, project, workflow, compiled_setup, routing, now)?;
+            commit::create_workflow(
+                tx,
+                &created.id.as_str().into(),
+                &project.into(),
+                workflow,
+                compiled_setup,
+                routing,
+                Millis(now),
+            )?;
         }
     }
-    commit::cancel_redundant(tx, &created.id, now)?;
+    commit::cancel_redundant(tx, &created.id.as_str().into(), Millis(now))?;
     tx.effect(Effect::Changed(created.id.clone()));
     Ok(made_contexts)
 }

@@ -1,7 +1,6 @@
-//! Project variables in the store, and what a task is given of them and of its contexts' variables.
+//! Project variables in the store.
 
-use crate::protocol::{Secret, Variable};
-use crate::server::secrets::contexts;
+use crate::protocol::Secret;
 use crate::server::secrets::sealer::{Place, Sealer, hint};
 use crate::server::store::{Error, Tx, View};
 use rusqlite::{OptionalExtension, params};
@@ -12,8 +11,6 @@ pub const MOST_NAME_BYTES: usize = 300;
 pub const MOST_VALUE_BYTES: usize = 32 * 1024;
 /// Variables of one project.
 pub const MOST_PER_PROJECT: i64 = 1000;
-/// Bytes of all variables of one task: more than a process can be started with.
-const MOST_TASK_BYTES: usize = 4 * 1024 * 1024;
 
 /// A variable as people see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,69 +109,6 @@ pub(super) fn shown(row: &rusqlite::Row<'_>) -> rusqlite::Result<Shown> {
 
 pub(super) fn broken(name: &str, why: &crate::server::secrets::sealer::SealError) -> Error {
     Error::Corrupt(format!("the variable `{name}` cannot be sealed or opened: {why}"))
-}
-
-/// Why a task gets no variables, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Withheld {
-    /// A context does not exist (any more), or is restricted.
-    Unauthorized(String),
-    /// A stored value cannot be opened, or they are too many.
-    Unusable(String),
-}
-
-/// What a task of the job is given: the project's variables, then those of its contexts in their order;
-/// of variables with one name the last.
-pub fn of_job(c: &View, sealer: &Sealer, job: &str) -> Result<Result<Vec<Variable>, Withheld>, Error> {
-    let contexts = match contexts::of_job(c, job)? {
-        Ok(contexts) => contexts,
-        Err(why) => return Ok(Err(Withheld::Unauthorized(why))),
-    };
-    let mut rows: Vec<(Option<String>, String, Vec<u8>)> = Vec::new();
-    let project: String =
-        c.prepare_cached("SELECT project_id FROM jobs WHERE id = ?1")?.query_row([job], |row| row.get(0))?;
-    let mut query =
-        c.prepare_cached("SELECT name, sealed FROM project_variables WHERE project_id = ?1 ORDER BY name")?;
-    for row in query.query_map([&project], |row| Ok((None, row.get(0)?, row.get(1)?)))? {
-        rows.push(row?);
-    }
-    let mut query =
-        c.prepare_cached("SELECT name, sealed FROM context_variables WHERE context_id = ?1 ORDER BY name")?;
-    for context in contexts {
-        for row in query.query_map([&context], |row| Ok((Some(context.clone()), row.get(0)?, row.get(1)?)))? {
-            rows.push(row?);
-        }
-    }
-    let mut variables: Vec<Variable> = Vec::new();
-    let mut places = std::collections::HashMap::new();
-    for (context, name, sealed) in rows {
-        let place = match &context {
-            Some(context) => Place::Context(context, &name),
-            None => Place::Project(&project, &name),
-        };
-        let value = match sealer.open(place, &sealed) {
-            Ok(value) => value,
-            Err(why) => {
-                let why = format!("the variable `{name}` cannot be handed out: {why}; set it again");
-                return Ok(Err(Withheld::Unusable(why)));
-            }
-        };
-        match places.get(&name) {
-            Some(&at) => variables[at] = Variable { name, value },
-            None => {
-                places.insert(name.clone(), variables.len());
-                variables.push(Variable { name, value });
-            }
-        }
-    }
-    let bytes: usize = variables.iter().map(|v| v.name.len() + v.value.expose().len()).sum();
-    if bytes > MOST_TASK_BYTES {
-        let why = format!(
-            "the variables of this job have {bytes} bytes together, the limit is {MOST_TASK_BYTES}: use fewer contexts"
-        );
-        return Ok(Err(Withheld::Unusable(why)));
-    }
-    Ok(Ok(variables))
 }
 
 #[cfg(test)]

@@ -248,6 +248,16 @@ impl From<&crate::config::JobKind> for JobType {
 }
 
 words! {
+    /// How a message that people see with a job is shown.
+    MessageKind {
+        /// Why the job ended badly.
+        Error = "error",
+        /// Why the job ended otherwise than expected.
+        Warning = "warning",
+    }
+}
+
+words! {
     /// Result of a test.
     TestResult {
         /// Passed.

@@ -4,8 +4,10 @@ use crate::protocol::MAX_CHUNK_BYTES;
 use crate::server::api::shared::input::{Body, bad};
 use crate::server::api::{Administrator, Answer, Failure, Person};
 use crate::server::engine::commit::{self, Refused, Scope};
+use crate::server::ids::JobId;
 use crate::server::pipelines::continuation::{self, Continuation};
-use crate::server::state::{Shared, now_ms};
+use crate::server::state::Shared;
+use crate::server::time::Millis;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{StatusCode, header};
@@ -71,7 +73,7 @@ async fn rerun_v2(
             return Err(Failure::new(StatusCode::BAD_REQUEST, message));
         }
         (true, None) => Scope::Failed,
-        (false, Some(jobs)) => Scope::Jobs(jobs),
+        (false, Some(jobs)) => Scope::Jobs(jobs.into_iter().map(JobId::from).collect()),
         (false, None) => Scope::All,
     };
     let id = run_again(&state, person, id, scope).await?;
@@ -98,9 +100,13 @@ async fn rerun_v3(
 }
 
 async fn run_again(state: &Shared, person: Person, id: String, scope: Scope) -> Answer<String> {
-    let made =
-        state.store.write(move |tx| commit::rerun(tx, &id, &scope, Some(&person.id), now_ms())).await?;
-    made.map_err(|refused| {
+    let made = state
+        .store
+        .write(move |tx| {
+            commit::rerun(tx, &id.into(), &scope, Some(&person.id.as_str().into()), Millis::now())
+        })
+        .await?;
+    made.map(String::from).map_err(|refused| {
         let status = match refused {
             Refused::Unknown => StatusCode::NOT_FOUND,
             _ => StatusCode::BAD_REQUEST,

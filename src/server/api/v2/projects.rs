@@ -217,7 +217,7 @@ async fn remove(State(state): State<Shared>, _admin: Administrator, Path(slug): 
     let blobs = state.blobs.clone();
     crate::server::api::blocking(move || {
         for task in tasks {
-            blobs.remove_output(&task);
+            blobs.outputs.remove(&task);
         }
         Ok(())
     })
