@@ -2,11 +2,11 @@
 
 use crate::config::OrbSites;
 use crate::protocol::Secret;
-use crate::server::api::ours::watch::{self, Told};
 use crate::server::blobs::{Blobs, write_private};
 use crate::server::engine::commit::{self, Routing};
 use crate::server::listen::{self, Listener};
 use crate::server::live::hub::Hub;
+use crate::server::live::watch::{self, Told};
 use crate::server::pipelines::repository::Mirrors;
 use crate::server::pipelines::{self, Created, Trigger};
 use crate::server::secrets::sealer;
@@ -262,7 +262,7 @@ impl Running {
     /// Watches a pipeline from within this process: no encoding, and large pieces of output.
     pub fn watch(&self, pipeline: &str) -> Watcher {
         let _inside = self.runtime.enter();
-        let events = watch::follow(self.state.clone(), pipeline.to_owned(), 1024 * 1024);
+        let events = watch::follow(self.state.clone(), pipeline.into(), 1024 * 1024);
         Watcher { runtime: self.runtime.handle().clone(), events }
     }
 

@@ -1,6 +1,10 @@
 //! Bytes on disk: output of steps by offset, uploads by checksum. Synchronous; callers are on threads
 //! where blocking is allowed.
 
+mod stretch;
+
+pub use stretch::Stretch;
+
 use crate::protocol::TaskId;
 use crate::system::hex;
 use ring::digest::{Context, SHA256};

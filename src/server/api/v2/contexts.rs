@@ -72,7 +72,7 @@ async fn list(State(state): State<Shared>, _person: Person, words: Words) -> Ans
     let word = |name: &str| words.get(name).map(String::as_str);
     let owner = organisation(&state, word("owner-id"), word("owner-slug")).await?;
     let part = word("name").unwrap_or_default().to_owned();
-    let all = state.store.read(move |c| contexts::list(c, &owner)).await?;
+    let all = state.store.read(move |c| contexts::list(c, owner.as_str())).await?;
     let items = all.iter().filter(|context| context.name.contains(&part));
     page(items.map(|context| (context.name.clone(), shown(context))).collect(), &words)
 }
@@ -83,7 +83,7 @@ async fn create(State(state): State<Shared>, _admin: Administrator, body: Body) 
     let owner = &body.0["owner"];
     let owner = organisation(&state, owner["id"].as_str(), owner["slug"].as_str()).await?;
     let wanted = name.clone();
-    let made = state.store.write(move |tx| contexts::create(tx, &owner, &wanted, now_ms())).await?;
+    let made = state.store.write(move |tx| contexts::create(tx, owner.as_str(), &wanted, now_ms())).await?;
     made.map(|context| Json(shown(&context))).map_err(|full| match full {
         Full::Exists => conflict(format!("there is a context `{name}` already")),
         Full::TooMany(most) => conflict(format!("the organisation has {most} contexts, which is the limit")),
@@ -239,8 +239,8 @@ async fn restrict(
 fn project_id(c: &View, organisation: &str, named: &str) -> Result<Option<String>, Error> {
     let found: Option<String> = match named.split_once('/') {
         Some((vcs, rest)) => project_by_slug(c, &format!("{}/{rest}", short_vcs(vcs)))?
-            .filter(|project| project.organisation == organisation)
-            .map(|project| project.id),
+            .filter(|project| project.organisation.as_str() == organisation)
+            .map(|project| project.id.into()),
         None => c
             .prepare_cached("SELECT id FROM projects WHERE id = ?1 AND organisation_id = ?2")?
             .query_row([named, organisation], |row| row.get(0))

@@ -3,13 +3,14 @@
 //! Making them is CircleCI's; the list, the repository and the removal are our own.
 
 use crate::server::api::shared::input::{
-    Body, Project, Words, bad, conflict, message, organisation, page, project, project_row,
+    Body, Project, Words, bad, conflict, message, organisation, page, project,
 };
 use crate::server::api::shared::slug::short_vcs;
 use crate::server::api::{Administrator, Answer, Person};
 use crate::server::pipelines;
 use crate::server::pipelines::repository::address;
 use crate::server::state::{Shared, now_ms};
+use crate::server::store::read;
 use crate::server::store::{Error, View, new_id};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -127,9 +128,12 @@ async fn create(
         pipelines::create_project(tx, &wanted, url.as_deref(), now_ms())?;
         let project = crate::server::api::shared::input::project_by_slug(tx, &wanted)?;
         if let (Some(project), Some(branch)) = (&project, &branch) {
-            tx.execute("UPDATE projects SET default_branch = ?2 WHERE id = ?1", [&project.id, branch])?;
+            tx.execute(
+                "UPDATE projects SET default_branch = ?2 WHERE id = ?1",
+                [project.id.as_str(), branch],
+            )?;
         }
-        Ok(crate::server::api::shared::input::project_by_slug(tx, &wanted)?)
+        crate::server::api::shared::input::project_by_slug(tx, &wanted)
     });
     let project = made.await?.ok_or_else(|| conflict(format!("the project `{slug}` exists already")))?;
     Ok((StatusCode::CREATED, Json(shown(&project))).into_response())
@@ -140,14 +144,7 @@ async fn list(State(state): State<Shared>, _person: Person, words: Words) -> Ans
         Some(slug) => Some(organisation(&state, None, Some(slug)).await?),
         None => None,
     };
-    let read = move |c: &View| {
-        let mut query = c.prepare_cached(
-            "SELECT id, organisation_id, vcs || '/' || org || '/' || repo, repository_url, default_branch
-             FROM projects WHERE ?1 IS NULL OR organisation_id = ?1 ORDER BY 3",
-        )?;
-        let rows = query.query_map([owner], project_row)?;
-        Ok(rows.collect::<Result<Vec<_>, _>>()?)
-    };
+    let read = move |c: &View| read::projects_of_some(c, owner.as_ref());
     let projects = state.store.read(read).await?;
     page(projects.into_iter().map(|project| (project.slug.clone(), shown(&project))).collect(), &words)
 }
@@ -186,7 +183,7 @@ async fn change(
         .await?;
     if before != project.repository_url {
         // What was fetched from elsewhere must not be found under the same name.
-        state.settings.mirrors.forget(&project.id).await;
+        state.settings.mirrors.forget(project.id.as_str()).await;
     }
     Ok(Json(shown(&project)))
 }
@@ -213,7 +210,7 @@ async fn remove(State(state): State<Shared>, _admin: Administrator, Path(slug): 
         let slug = &project.slug;
         return Err(conflict(format!("workflows of `{slug}` have not ended: cancel them or wait for them")));
     };
-    state.settings.mirrors.forget(&project.id).await;
+    state.settings.mirrors.forget(project.id.as_str()).await;
     let blobs = state.blobs.clone();
     crate::server::api::blocking(move || {
         for task in tasks {

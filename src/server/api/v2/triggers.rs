@@ -75,7 +75,7 @@ async fn create(
 ) -> Answer<Response> {
     let project = project(&state, slug).await?;
     let place = Place {
-        project: project.id,
+        project: project.id.into(),
         slug: project.slug,
         repository_url: project.repository_url,
         default_branch: project.default_branch,

@@ -33,7 +33,7 @@ fn shown(variable: &Shown) -> Value {
 
 async fn all(state: &Shared, slug: (String, String, String)) -> Answer<Vec<Shown>> {
     let project = project(state, slug).await?;
-    Ok(state.store.read(move |c| variables::list(c, &project.id)).await?)
+    Ok(state.store.read(move |c| variables::list(c, project.id.as_str())).await?)
 }
 
 async fn list(
@@ -64,7 +64,7 @@ async fn one(
 ) -> Answer<Json<Value>> {
     let project = project(&state, (vcs, org, repo)).await?;
     let what = missing(&project, &name);
-    let found = state.store.read(move |c| variables::get(c, &project.id, &name)).await?;
+    let found = state.store.read(move |c| variables::get(c, project.id.as_str(), &name)).await?;
     found.map(|variable| Json(shown(&variable))).ok_or(what)
 }
 
@@ -80,7 +80,7 @@ async fn set(
     let sealer = state.settings.sealer.clone();
     let stored = state
         .store
-        .write(move |tx| variables::set(tx, &sealer, &project.id, &name, &value, now_ms()))
+        .write(move |tx| variables::set(tx, &sealer, project.id.as_str(), &name, &value, now_ms()))
         .await?
         .ok_or_else(|| {
             conflict(format!("the project has {} variables, which is the limit", variables::MOST_PER_PROJECT))
@@ -95,7 +95,7 @@ async fn remove(
 ) -> Answer<Json<Value>> {
     let project = project(&state, (vcs, org, repo)).await?;
     let what = missing(&project, &name);
-    let removed = state.store.write(move |tx| variables::delete(tx, &project.id, &name)).await?;
+    let removed = state.store.write(move |tx| variables::delete(tx, project.id.as_str(), &name)).await?;
     if removed { Ok(message("ok")) } else { Err(what) }
 }
 
