@@ -4,10 +4,10 @@ use crate::config::{JobKind, WorkflowJob};
 use crate::protocol::{ClaimRequest, Secret, Source, Task, TaskId, Variable};
 use crate::server::api::ClassToken;
 use crate::server::engine::commit;
-use crate::server::pipelines::continuation;
-use crate::server::secrets::variables::{self, Withheld};
+use crate::server::secrets::handout::{self, Withheld};
 use crate::server::state::{Settings, new_token, token_hash};
 use crate::server::store::status::TaskState;
+use crate::server::store::tables::keys;
 use crate::server::store::{Effect, Error, Tx, new_id};
 use rusqlite::{OptionalExtension, params};
 use std::collections::BTreeMap;
@@ -46,7 +46,7 @@ pub fn claim(
         let job: String = tx
             .prepare_cached("SELECT job_id FROM tasks WHERE id = ?1")?
             .query_row([&id], |row| row.get(0))?;
-        let (end, why) = match variables::of_job(tx, &settings.sealer, &job)? {
+        let (end, why) = match handout::variables_of_job(tx, &settings.sealer, &job.as_str().into())? {
             Ok(variables) => break (id, variables),
             Err(Withheld::Unauthorized(why)) => (TaskState::Failed, format!("unauthorized: {why}")),
             Err(Withheld::Unusable(why)) => (TaskState::InfrastructureFail, why),
@@ -89,6 +89,15 @@ fn seen(tx: &Tx<'_>, token: &ClassToken, request: &ClaimRequest, ip: &str, now: 
     )?
     .execute(params![token.class_id, request.name, request.hostname, ip, request.version, request.os, request.arch, now as i64])?;
     Ok(())
+}
+
+/// Makes a key for one claim of a job of a setup workflow, to continue its pipeline with; `None` for jobs of other
+/// workflows and once the pipeline has gone on. Only its hash is kept.
+fn continuation_key(tx: &Tx<'_>, task: &TaskId) -> Result<Option<String>, Error> {
+    let Some(pipeline) = keys::pipeline_to_continue(tx, task)? else { return Ok(None) };
+    let key = new_token("rlk_")?;
+    keys::add_key(tx, &token_hash(&key), &pipeline)?;
+    Ok(Some(key))
 }
 
 fn describe(
@@ -152,7 +161,8 @@ fn describe(
         task;
     let definition: WorkflowJob = serde_json::from_str(&definition)?;
     let mut mask = Vec::new();
-    if let Some(key) = continuation::key_for_claim(tx, &id)? {
+    let task_id = TaskId::new(id.as_str()).map_err(|e| Error::Corrupt(e.to_string()))?;
+    if let Some(key) = continuation_key(tx, &task_id)? {
         mask.push(Secret::new(key.clone()));
         built_in.insert("CIRCLE_CONTINUATION_KEY".to_owned(), key);
     }

@@ -94,9 +94,10 @@ mod tests {
     use super::*;
     use crate::protocol::{Archive, CacheRecord, FindCache, TaskId};
     use crate::server::engine::commit::Routing;
-    use crate::server::pipelines::create_project;
     use crate::server::store::Store;
     use crate::server::store::tables::archives::{find_cache, save_cache};
+    use crate::server::store::tables::projects::ensure_project;
+    use crate::server::time::Millis;
 
     const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -111,7 +112,7 @@ mod tests {
 
     /// A job with a cache retention of two days, and its task.
     fn task(tx: &Tx<'_>) -> (TaskId, String) {
-        create_project(tx, "gh/acme/app", None, 0).unwrap();
+        ensure_project(tx, "gh/acme/app", None, Millis(0)).unwrap();
         tx.execute("INSERT INTO resource_classes VALUES ('c', 'a/b', '', 0)", []).unwrap();
         let project: String = tx.query_row("SELECT id FROM projects", [], |row| row.get(0)).unwrap();
         tx.execute(

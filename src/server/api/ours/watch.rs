@@ -68,7 +68,7 @@ impl Client {
                 changed = self.revoked.changed() => {
                     changed.ok()?;
                     let token = self.token.clone();
-                    if !self.state.store.read(move |view| people::is_token(view, &token)).await.ok()? {
+                    if !self.state.store.read(move |view| people::is_token(view, &token.into())).await.ok()? {
                         return None;
                     }
                 }

@@ -186,7 +186,7 @@ fn start_job(
     now: u64,
 ) -> Result<JobStatus, Error> {
     // An approval opens what is behind it: whoever may not use its context may not have it waiting either.
-    if let (JobType::Build | JobType::Approval, Err(why)) = (kind, contexts::of_job(tx, job)?) {
+    if let (JobType::Build | JobType::Approval, Err(why)) = (kind, contexts::of_job(tx, &job.into())?) {
         say(tx, job, "error", &why)?;
         return end_job(tx, job, JobStatus::Unauthorized, ripple, now);
     }

@@ -4,8 +4,9 @@
 use super::*;
 use crate::config;
 use crate::protocol::TaskId;
-use crate::server::pipelines::create_project;
 use crate::server::store::Store;
+use crate::server::store::tables::projects::ensure_project;
+use crate::server::time::Millis;
 use rusqlite::OptionalExtension;
 
 const HOUR: u64 = 60 * 60 * 1000;
@@ -21,7 +22,7 @@ impl Bench {
         let store = Store::open(&dir.path().join("db"), false, |_| ()).unwrap();
         let bench = Self { store, _dir: dir };
         bench.write(|tx| {
-            create_project(tx, "gh/acme/app", None, 0)?;
+            ensure_project(tx, "gh/acme/app", None, Millis(0))?;
             tx.execute("INSERT INTO resource_classes VALUES ('c', 'a/b', '', 0)", [])?;
             Ok(())
         });
