@@ -23,7 +23,6 @@
 pub mod admin;
 pub mod agent;
 pub mod archive;
-pub mod calendar;
 pub mod cli;
 #[cfg(feature = "server")]
 pub mod config;
@@ -32,9 +31,10 @@ pub mod exec;
 pub mod executor;
 pub mod glob;
 pub mod http;
-pub mod locked;
 pub mod logging;
+pub mod outcome;
 pub mod protocol;
 #[cfg(feature = "server")]
 pub mod server;
+pub mod system;
 pub mod tool;

@@ -1,7 +1,7 @@
 //! `runlet server`.
 
-use super::{ServerOptions, start};
-use crate::cli::{Failure, Outcome, exit};
+use crate::outcome::{Failure, Outcome, exit};
+use crate::server::{ServerOptions, start};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -27,17 +27,17 @@ The first start prints how to get in. TERM and INT stop it: parked calls are ans
 
 /// Runs `runlet server` with the arguments after the command.
 pub fn command(args: Vec<OsString>) -> Outcome {
-    let Some(options) = parse(args)? else { return crate::cli::print(HELP) };
+    let Some(options) = parse(args)? else { return crate::outcome::print(HELP) };
     let logging = crate::logging::Options { format: crate::logging::Format::Text, ..Default::default() };
     // A second logger (in tests) changes nothing.
     let _ = crate::logging::init(&logging);
     let mut signals =
         signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])
             .map_err(|e| Failure::new(format!("failed to handle signals: {e}")))?;
-    let running = start(options.clone()).map_err(Failure::new)?;
+    let running = start(options.clone()).map_err(|error| Failure::new(error.to_string()))?;
     let mut text = format!("runlet: the control plane listens on {}\n", running.url);
     if let Some(token) = &running.first_token {
-        let path = running.keep_token(&options, token).map_err(Failure::new)?;
+        let path = running.keep_token(&options, token).map_err(|error| Failure::new(error.to_string()))?;
         text.push_str(&format!(
             "runlet: this is the first start; the administrator's token is in `{path}`\n\
              runlet: next, make a resource class, a token for its runners, and a project:\n  \
@@ -49,7 +49,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
             url = running.url
         ));
     }
-    crate::cli::print(&text)?;
+    crate::outcome::print(&text)?;
     signals.forever().next();
     log::info!("stopping");
     running.stop();

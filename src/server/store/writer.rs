@@ -3,9 +3,8 @@
 //! It takes what is queued, runs each piece of work in a savepoint of one transaction, commits, and only
 //! then answers: a lone write waits for nobody, and a burst shares one commit.
 
-use super::Error;
+use super::{Error, View};
 use crate::protocol::TaskId;
-use rusqlite::Connection;
 use std::cell::RefCell;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +15,7 @@ use std::thread::JoinHandle;
 /// Most pieces of work in one transaction: bounds how long the first of them waits.
 const MAX_GROUP: usize = 128;
 
-/// Something that others must hear of once it is committed.
+/// A change that others are told of once it is committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Anything of this pipeline (its id) changed.
@@ -27,18 +26,18 @@ pub enum Effect {
     Cancel(TaskId),
     /// A claimed task has ended or went back to its queue: its token is dead.
     Ended(TaskId),
-    /// Personal tokens are none any more.
+    /// Personal tokens were revoked: whoever shows one that was accepted before is checked again.
     Revoked,
 }
 
-/// An open transaction. Dereferences to the connection, so that the table functions take it.
+/// An open transaction. It is a [`View`] as well, so that functions that read take it.
 pub struct Tx<'a> {
-    connection: &'a Connection,
+    connection: &'a View,
     effects: RefCell<Vec<Effect>>,
 }
 
 impl<'a> Tx<'a> {
-    pub(super) fn new(connection: &'a Connection) -> Self {
+    pub(super) fn new(connection: &'a View) -> Self {
         Self { connection, effects: RefCell::new(Vec::new()) }
     }
 
@@ -58,13 +57,13 @@ impl<'a> Tx<'a> {
 }
 
 impl Deref for Tx<'_> {
-    type Target = Connection;
-    fn deref(&self) -> &Connection {
+    type Target = View;
+    fn deref(&self) -> &View {
         self.connection
     }
 }
 
-/// Why a transaction was not committed.
+/// The reason why a transaction was not committed.
 struct Failed {
     why: String,
     /// The disk is full: trying again later may help.
@@ -102,7 +101,7 @@ struct Inner {
 
 impl Writer {
     pub(super) fn start(
-        connection: Connection,
+        connection: View,
         on_commit: impl Fn(Vec<Effect>) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (sender, receiver) = channel();
@@ -162,26 +161,26 @@ impl Writer {
     }
 }
 
-fn run(connection: &Connection, queue: &Receiver<Work>, on_commit: &dyn Fn(Vec<Effect>)) {
+fn run(connection: &View, queue: &Receiver<Work>, on_commit: &dyn Fn(Vec<Effect>)) {
     while let Ok(first) = queue.recv() {
         let group = std::iter::once(first).chain(queue.try_iter()).take(MAX_GROUP);
         commit_group(connection, group, on_commit);
     }
 }
 
-fn commit_group(connection: &Connection, group: impl Iterator<Item = Work>, on_commit: &dyn Fn(Vec<Effect>)) {
+fn commit_group(connection: &View, group: impl Iterator<Item = Work>, on_commit: &dyn Fn(Vec<Effect>)) {
     let mut answers = Vec::new();
     let mut effects = Vec::new();
-    let mut failure = connection.execute_batch("BEGIN IMMEDIATE").err().map(Failed::of);
+    let mut failure = connection.sql().execute_batch("BEGIN IMMEDIATE").err().map(Failed::of);
     for work in group {
         let tx = Tx::new(connection);
         if failure.is_none() {
-            failure = connection.execute_batch("SAVEPOINT work").err().map(Failed::of);
+            failure = connection.sql().execute_batch("SAVEPOINT work").err().map(Failed::of);
         }
         let (keep, answer) = work(failure.is_none().then_some(&tx));
         if failure.is_none() {
             let end = if keep { "RELEASE work" } else { "ROLLBACK TO work; RELEASE work" };
-            failure = connection.execute_batch(end).err().map(Failed::of);
+            failure = connection.sql().execute_batch(end).err().map(Failed::of);
         }
         if keep {
             effects.append(&mut tx.take_effects());
@@ -189,14 +188,14 @@ fn commit_group(connection: &Connection, group: impl Iterator<Item = Work>, on_c
         answers.push(answer);
     }
     if failure.is_none() {
-        failure = connection.execute_batch("COMMIT").err().map(Failed::of);
+        failure = connection.sql().execute_batch("COMMIT").err().map(Failed::of);
     }
     if let Some(failed) = &failure {
         let help = if failed.no_space { "; make space where the data folder is" } else { "" };
         log::error!("failed to commit {} writes: {}{help}", answers.len(), failed.why);
         // Nothing is open when `BEGIN` was what failed.
-        if !connection.is_autocommit() {
-            let _ = connection.execute_batch("ROLLBACK");
+        if !connection.sql().is_autocommit() {
+            let _ = connection.sql().execute_batch("ROLLBACK");
         }
     } else if !effects.is_empty() {
         on_commit(effects);

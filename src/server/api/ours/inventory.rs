@@ -1,0 +1,182 @@
+//! The inventory of runners: resource classes, their tokens, the runners that were seen, what waits.
+
+use crate::protocol::ResourceClass;
+use crate::server::api::shared::input::{Body, Words, bad, conflict, message};
+use crate::server::api::{Administrator, Answer, Failure, Person};
+use crate::server::ids::{ClassTokenId, ResourceClassId};
+use crate::server::state::{Shared, new_token, token_hash};
+use crate::server::store::status::TaskState;
+use crate::server::store::tables::classes::{self, Class, Instance, Token};
+use crate::server::time::Millis;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// A runner that was silent this long is no longer listed.
+const FORGOTTEN: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// Serves the paths of this file.
+pub fn router() -> Router<Shared> {
+    Router::new()
+        .route("/api/v3/runner", get(instances))
+        .route("/api/v3/runner/tasks", get(unclaimed))
+        .route("/api/v3/runner/tasks/running", get(running))
+        .route("/api/v3/runner/resource", get(list_classes).post(create_class))
+        .route("/api/v3/runner/resource/{id}", delete(delete_class))
+        .route("/api/v3/runner/resource/{id}/force", delete(delete_class_by_force))
+        .route("/api/v3/runner/token", get(list_tokens).post(create_token))
+        .route("/api/v3/runner/token/{id}", delete(delete_token))
+}
+
+async fn instances(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
+    let given = |name: &str| words.get(name).filter(|text| !text.is_empty()).cloned();
+    let (class, namespace) = (given("resource-class"), given("namespace"));
+    if class.is_none() && namespace.is_none() && given("org-id").is_none() {
+        return Err(bad("one of `resource-class`, `namespace` and `org-id` is needed"));
+    }
+    let since = Millis::now().minus(FORGOTTEN);
+    let read = state
+        .store
+        .read(move |view| classes::list_instances(view, class.as_deref(), namespace.as_deref(), since));
+    let items: Vec<Value> = read.await?.iter().map(shown_instance).collect();
+    Ok(Json(json!({ "items": items })))
+}
+
+fn shown_instance(instance: &Instance) -> Value {
+    json!({
+        "resource_class": instance.class, "hostname": instance.hostname, "name": instance.name,
+        "first_connected": instance.first_connected.to_string(),
+        "last_connected": instance.last_connected.to_string(),
+        "last_used": instance.last_used.map(|time| time.to_string()),
+        "ip": instance.ip, "version": instance.version,
+    })
+}
+
+async fn count(state: &Shared, words: &Words, task_state: TaskState) -> Answer<u64> {
+    let class = words.get("resource-class").filter(|class| !class.is_empty()).cloned();
+    let class = class.ok_or_else(|| bad("`resource-class` is missing"))?;
+    Ok(state.store.read(move |view| classes::count_tasks(view, &class, task_state)).await?)
+}
+
+async fn unclaimed(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
+    Ok(Json(json!({ "unclaimed_task_count": count(&state, &words, TaskState::Queued).await? })))
+}
+
+async fn running(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
+    Ok(Json(json!({ "running_runner_tasks": count(&state, &words, TaskState::Running).await? })))
+}
+
+fn shown_class(class: &Class) -> Value {
+    json!({ "id": class.id, "resource_class": class.name, "description": class.description })
+}
+
+async fn list_classes(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
+    let namespace = words.get("namespace").map(String::as_str);
+    let all = state.store.read(classes::list_classes).await?;
+    let fits =
+        |class: &&Class| namespace.is_none_or(|namespace| class.name.split('/').next() == Some(namespace));
+    let items: Vec<Value> = all.iter().filter(fits).map(shown_class).collect();
+    Ok(Json(json!({ "items": items })))
+}
+
+async fn create_class(
+    State(state): State<Shared>,
+    _admin: Administrator,
+    Body(body): Body,
+) -> Answer<Response> {
+    let name = ResourceClass::new(body["resource_class"].as_str().unwrap_or_default()).map_err(bad)?;
+    let description = body["description"].as_str().unwrap_or_default().to_owned();
+    let class = Class { id: ResourceClassId::fresh(), name: name.as_str().to_owned(), description };
+    let answer = shown_class(&class);
+    let is_new = state.store.write(move |tx| classes::add_class(tx, &class, Millis::now())).await?;
+    if !is_new {
+        return Err(conflict(format!("the resource class `{name}` exists already")));
+    }
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+async fn delete_class(
+    state: State<Shared>,
+    admin: Administrator,
+    id: Path<ResourceClassId>,
+) -> Answer<Json<Value>> {
+    remove_class(state, admin, id, false).await
+}
+
+async fn delete_class_by_force(
+    state: State<Shared>,
+    admin: Administrator,
+    id: Path<ResourceClassId>,
+) -> Answer<Json<Value>> {
+    remove_class(state, admin, id, true).await
+}
+
+async fn remove_class(
+    State(state): State<Shared>,
+    _admin: Administrator,
+    Path(id): Path<ResourceClassId>,
+    force: bool,
+) -> Answer<Json<Value>> {
+    let unknown = Failure::not_found(format!("there is no resource class with the id `{id}`"));
+    let removed = state.store.write(move |tx| {
+        if force {
+            classes::delete_tokens_of(tx, &id)?;
+        } else if classes::has_tokens(tx, &id)? {
+            return Ok(None);
+        }
+        classes::delete_class(tx, &id).map(Some)
+    });
+    match removed.await? {
+        Some(true) => Ok(message("Deleted.")),
+        Some(false) => Err(unknown),
+        None => Err(conflict("the class still has tokens: delete them first, or use `/force`")),
+    }
+}
+
+fn shown_token(class: &str, token: &Token) -> Value {
+    json!({
+        "id": token.id, "resource_class": class, "nickname": token.nickname,
+        "created_at": token.created_at.to_string(),
+    })
+}
+
+async fn list_tokens(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
+    let class = words.get("resource-class").cloned().unwrap_or_default();
+    let key = class.clone();
+    let tokens = state.store.read(move |view| classes::list_tokens(view, &key)).await?;
+    let items: Vec<Value> = tokens.iter().map(|token| shown_token(&class, token)).collect();
+    Ok(Json(json!({ "items": items })))
+}
+
+async fn create_token(
+    State(state): State<Shared>,
+    _admin: Administrator,
+    Body(body): Body,
+) -> Answer<Response> {
+    let class = body["resource_class"].as_str().unwrap_or_default().to_owned();
+    let nickname = body["nickname"].as_str().unwrap_or_default().to_owned();
+    let secret = new_token("rlc_")?;
+    let token = Token { id: ClassTokenId::fresh(), nickname, created_at: Millis::now() };
+    let mut answer = shown_token(&class, &token);
+    answer["token"] = json!(secret);
+    let unknown = Failure::not_found(format!("there is no resource class `{class}`"));
+    let hash = token_hash(&secret);
+    if !state.store.write(move |tx| classes::add_token(tx, &class, &token, &hash)).await? {
+        return Err(unknown);
+    }
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+async fn delete_token(
+    State(state): State<Shared>,
+    _admin: Administrator,
+    Path(id): Path<ClassTokenId>,
+) -> Answer<Json<Value>> {
+    let unknown = Failure::not_found(format!("there is no token with the id `{id}`"));
+    let removed = state.store.write(move |tx| classes::delete_token(tx, &id)).await?;
+    if removed { Ok(message("Deleted.")) } else { Err(unknown) }
+}

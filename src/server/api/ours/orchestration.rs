@@ -1,0 +1,195 @@
+//! Calls that move pipelines on: reruns and continuation; and the settings of projects that decide about it.
+
+use crate::protocol::MAX_CHUNK_BYTES;
+use crate::server::api::shared::input::{Body, bad};
+use crate::server::api::{Administrator, Answer, Failure, Person};
+use crate::server::engine::commit::{self, Refused, Scope};
+use crate::server::ids::ProjectId;
+use crate::server::pipelines::continuation::{self, Continuation};
+use crate::server::state::Shared;
+use crate::server::store::tables::projects::{self, ProjectSettings};
+use crate::server::time::Millis;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Serves the paths of this file.
+pub fn router() -> Router<Shared> {
+    Router::new()
+        .route("/api/v2/workflow/{id}/rerun", post(rerun_v2))
+        .route("/api/v3/workflows/{id}/rerun", post(rerun_v3))
+        .route("/api/v3/projects/{id}/settings", get(settings))
+        .route("/api/v3/projects/{id}/update-settings", post(update_settings))
+        .route(
+            "/api/v2/pipeline/continue",
+            post(continue_pipeline).layer(DefaultBodyLimit::max(4 * MAX_CHUNK_BYTES)),
+        )
+}
+
+/// Reads an optional JSON body: nothing and `null` are the default.
+fn optional<T: DeserializeOwned + Default>(bytes: &Bytes) -> Answer<T> {
+    if bytes.trim_ascii().is_empty() {
+        return Ok(T::default());
+    }
+    let parsed: Option<T> = serde_json::from_slice(bytes).map_err(|e| {
+        Failure::new(StatusCode::BAD_REQUEST, format!("the body is not what is expected: {e}"))
+    })?;
+    Ok(parsed.unwrap_or_default())
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct RerunV2 {
+    // A published client misspells it.
+    #[serde(default, alias = "fromFailed")]
+    from_failed: Option<bool>,
+    #[serde(default)]
+    jobs: Option<Vec<String>>,
+    #[serde(default)]
+    enable_ssh: Option<bool>,
+}
+
+async fn rerun_v2(
+    State(state): State<Shared>,
+    person: Person,
+    Path(id): Path<String>,
+    bytes: Bytes,
+) -> Answer<Response> {
+    let request: RerunV2 = optional(&bytes)?;
+    if request.enable_ssh == Some(true) {
+        let message = "reruns with SSH are not available on this control plane: leave `enable_ssh` out";
+        return Err(Failure::new(StatusCode::BAD_REQUEST, message));
+    }
+    let jobs = request.jobs.filter(|jobs| !jobs.is_empty());
+    let scope = match (request.from_failed.unwrap_or(false), jobs) {
+        (true, Some(_)) => {
+            let message = "`from_failed` and `jobs` exclude each other: give one of them";
+            return Err(Failure::new(StatusCode::BAD_REQUEST, message));
+        }
+        (true, None) => Scope::Failed,
+        (false, Some(jobs)) => Scope::Jobs(jobs),
+        (false, None) => Scope::All,
+    };
+    let id = run_again(&state, person, id, scope).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "workflow_id": id }))).into_response())
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct RerunV3 {
+    #[serde(default)]
+    is_from_failed: Option<bool>,
+}
+
+async fn rerun_v3(
+    State(state): State<Shared>,
+    person: Person,
+    Path(id): Path<String>,
+    bytes: Bytes,
+) -> Answer<Response> {
+    let request: RerunV3 = optional(&bytes)?;
+    let scope = if request.is_from_failed == Some(true) { Scope::Failed } else { Scope::All };
+    let id = run_again(&state, person, id, scope).await?;
+    let location = [(header::LOCATION, format!("/api/v3/workflows/{id}"))];
+    Ok((StatusCode::CREATED, location, Json(json!({ "data": { "id": id } }))).into_response())
+}
+
+async fn run_again(state: &Shared, person: Person, id: String, scope: Scope) -> Answer<String> {
+    let made = state
+        .store
+        .write(move |tx| commit::rerun(tx, &id, &scope, Some(&person.id), Millis::now().0))
+        .await?;
+    made.map_err(|refused| {
+        let status = match refused {
+            Refused::Unknown => StatusCode::NOT_FOUND,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Failure::new(status, refused.to_string())
+    })
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct ContinueRequest {
+    continuation_key: String,
+    configuration: String,
+    #[serde(default)]
+    parameters: Option<BTreeMap<String, Value>>,
+}
+
+/// Continues a pipeline. The key alone authorises: the scripts that call this have no other token.
+async fn continue_pipeline(State(state): State<Shared>, bytes: Bytes) -> Answer<Json<Value>> {
+    let request: ContinueRequest = serde_json::from_slice(&bytes).map_err(|e| {
+        let message =
+            format!("the body is not what is expected (continuation-key, configuration, parameters): {e}");
+        Failure::new(StatusCode::BAD_REQUEST, message)
+    })?;
+    let request = Continuation {
+        key: request.continuation_key,
+        configuration: request.configuration,
+        parameters: request.parameters.unwrap_or_default(),
+    };
+    use continuation::Refused;
+    continuation::continue_pipeline(&state, request).await.map_err(|refused| match refused {
+        Refused::Store(error) => Failure::from(error),
+        Refused::UnknownKey => Failure::new(StatusCode::NOT_FOUND, refused.to_string()),
+        _ => Failure::new(StatusCode::BAD_REQUEST, refused.to_string()),
+    })?;
+    Ok(Json(json!({ "message": "Accepted." })))
+}
+
+/// The one setting that this control plane acts on. Others are refused rather than stored without effect.
+const AUTO_CANCEL: &str = "enable_auto_cancel_redundant_workflows";
+
+fn shown(settings: ProjectSettings) -> Json<Value> {
+    let attributes = json!({ AUTO_CANCEL: settings.enable_auto_cancel_redundant_workflows });
+    Json(json!({ "data": { "attributes": attributes } }))
+}
+
+fn unknown_project(id: &ProjectId) -> Failure {
+    Failure::not_found(format!("there is no project `{id}`"))
+}
+
+async fn settings(
+    State(state): State<Shared>,
+    _person: Person,
+    Path(id): Path<ProjectId>,
+) -> Answer<Json<Value>> {
+    let unknown = unknown_project(&id);
+    let found = state.store.read(move |view| projects::settings(view, &id)).await?;
+    found.map(shown).ok_or(unknown)
+}
+
+async fn update_settings(
+    State(state): State<Shared>,
+    _admin: Administrator,
+    Path(id): Path<ProjectId>,
+    body: Body,
+) -> Answer<Json<Value>> {
+    let changes = body.0.as_object().ok_or_else(|| bad("the body must be an object of settings"))?;
+    let mut auto_cancel = None;
+    for (name, value) in changes {
+        if name != AUTO_CANCEL {
+            return Err(bad(format!(
+                "the setting `{name}` is not available on this control plane (available: {AUTO_CANCEL})"
+            )));
+        }
+        let flag = value.as_bool().ok_or_else(|| bad(format!("`{name}` must be true or false")))?;
+        auto_cancel = Some(flag);
+    }
+    let unknown = unknown_project(&id);
+    let changed = state.store.write(move |tx| {
+        let Some(mut settings) = projects::settings(tx, &id)? else { return Ok(None) };
+        if let Some(flag) = auto_cancel {
+            settings.enable_auto_cancel_redundant_workflows = flag;
+            projects::set_settings(tx, &id, &settings)?;
+        }
+        Ok(Some(settings))
+    });
+    changed.await?.map(shown).ok_or(unknown)
+}

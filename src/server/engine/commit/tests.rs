@@ -1,0 +1,357 @@
+//! Workflows driven by hand on a real database: tasks end when the test says so.
+#![expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
+
+use super::*;
+use crate::config;
+use crate::protocol::TaskId;
+use crate::server::store::Store;
+use crate::server::store::tables::projects::ensure_project;
+use crate::server::time::Millis;
+use rusqlite::OptionalExtension;
+
+const HOUR: u64 = 60 * 60 * 1000;
+
+struct Bench {
+    store: Store,
+    _dir: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("db"), false, |_| ()).unwrap();
+        let bench = Self { store, _dir: dir };
+        bench.write(|tx| {
+            ensure_project(tx, "gh/acme/app", None, Millis(0))?;
+            tx.execute("INSERT INTO resource_classes VALUES ('c', 'a/b', '', 0)", [])?;
+            Ok(())
+        });
+        bench
+    }
+
+    fn write<T: Send + 'static>(&self, work: impl FnOnce(&Tx<'_>) -> Result<T, Error> + Send + 'static) -> T {
+        self.store.write_blocking(work).unwrap()
+    }
+
+    /// A pipeline of the workflows in the config. Returns the ids of the workflows.
+    fn pipeline(&self, number: i64, branch: &str, text: &str, now: u64) -> Vec<String> {
+        let compiled = config::probe::compile_text(text).map_err(|errors| errors.to_string()).unwrap();
+        let branch = branch.to_owned();
+        self.write(move |tx| {
+            let id = new_id();
+            let project: String = tx.query_row("SELECT id FROM projects", [], |row| row.get(0))?;
+            tx.execute(
+                "INSERT INTO pipelines (id, project_id, number, state, created_at_ms, updated_at_ms, trigger_type, actor_login,
+                    branch, trigger_parameters, parameters, pipeline_values, errors, warnings, declared)
+                 VALUES (?1, ?2, ?3, 'created', ?4, ?4, 'api', 'ada', ?5, '{}', '{}', '{}', '[]', '[]', '{}')",
+                params![id, project, number, now as i64, branch],
+            )?;
+            let mut ids = Vec::new();
+            for workflow in &compiled.workflows {
+                ids.push(create_workflow(tx, &id, &project, workflow, false, &Routing::default(), now)?);
+            }
+            cancel_redundant(tx, &id, now)?;
+            Ok(ids)
+        })
+    }
+
+    /// `name=status` of each job, in order.
+    fn jobs(&self, workflow: &str) -> String {
+        let workflow = workflow.to_owned();
+        self.write(move |tx| {
+            let mut query = tx
+                .prepare("SELECT name || '=' || status FROM jobs WHERE workflow_id = ?1 ORDER BY position")?;
+            let jobs = query.query_map([workflow], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+            Ok(jobs.join(" "))
+        })
+    }
+
+    fn status(&self, workflow: &str) -> WorkflowStatus {
+        let workflow = workflow.to_owned();
+        self.write(move |tx| {
+            Ok(tx.query_row("SELECT status FROM workflows WHERE id = ?1", [workflow], |row| row.get(0))?)
+        })
+    }
+
+    /// Ends the waiting tasks of a job.
+    fn end(&self, workflow: &str, job: &str, state: TaskState, now: u64) {
+        let (workflow, job) = (workflow.to_owned(), job.to_owned());
+        self.write(move |tx| {
+            let mut query = tx.prepare(
+                "SELECT t.id FROM tasks t JOIN jobs j ON j.id = t.job_id
+                 WHERE j.workflow_id = ?1 AND j.name = ?2 AND t.stopped_at_ms IS NULL",
+            )?;
+            let tasks =
+                query.query_map([&workflow, &job], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+            assert!(!tasks.is_empty(), "the job `{job}` has no task that waits");
+            for task in tasks {
+                end_task(tx, &TaskId::new(task).unwrap(), state, None, now)?;
+            }
+            Ok(())
+        });
+    }
+
+    fn rerun(&self, workflow: &str, scope: Scope) -> Result<String, Refused> {
+        let workflow = workflow.to_owned();
+        self.write(move |tx| rerun(tx, &workflow, &scope, None, HOUR))
+    }
+
+    /// The newest workflow made from this one.
+    fn next(&self, workflow: &str) -> Option<String> {
+        let workflow = workflow.to_owned();
+        self.write(move |tx| {
+            Ok(tx
+                .query_row("SELECT id FROM workflows WHERE rerun_of = ?1", [workflow], |row| row.get(0))
+                .optional()?)
+        })
+    }
+
+    fn claims(&self) -> i64 {
+        self.write(|tx| Ok(tx.query_row("SELECT count(*) FROM serial_claims", [], |row| row.get(0))?))
+    }
+}
+
+fn config(workflow: &str) -> String {
+    let jobs = ["build", "test", "deploy", "alert"]
+        .map(|name| format!("  {name}: {{machine: true, resource_class: a/b, steps: [checkout]}}\n"));
+    format!("version: 2.1\njobs:\n{}workflows:\n  main:\n{workflow}", jobs.concat())
+}
+
+const CHAIN: &str = "    jobs:
+      - build
+      - test: {requires: [build]}
+      - deploy: {requires: [test]}
+      - alert: {requires: [{test: failed}]}
+";
+
+#[test]
+fn a_rerun_from_failed_keeps_what_succeeded_and_decides_about_the_rest_again() {
+    let bench = Bench::new();
+    let first = bench.pipeline(1, "x", &config(CHAIN), 0).remove(0);
+    assert_eq!(bench.rerun(&first, Scope::Failed), Err(Refused::NotEnded));
+    bench.end(&first, "build", TaskState::Success, 1);
+    bench.end(&first, "test", TaskState::Failed, 2);
+    bench.end(&first, "alert", TaskState::Success, 3);
+    assert_eq!(bench.status(&first), WorkflowStatus::Failed);
+
+    let second = bench.rerun(&first, Scope::Failed).unwrap();
+    assert_eq!(bench.jobs(&second), "build=success test=queued deploy=blocked alert=blocked");
+    bench.end(&second, "test", TaskState::Success, 4);
+    bench.end(&second, "deploy", TaskState::Success, 5);
+    assert_eq!(bench.jobs(&second), "build=success test=success deploy=success alert=not_run");
+    assert_eq!(bench.status(&second), WorkflowStatus::Success);
+    assert_eq!(bench.status(&first), WorkflowStatus::Failed);
+
+    // Not run because its condition did not hold: nothing of it failed.
+    let third = bench.rerun(&second, Scope::All).unwrap();
+    assert_eq!(bench.jobs(&third), "build=queued test=blocked deploy=blocked alert=blocked");
+    assert_eq!(bench.rerun(&new_id(), Scope::All), Err(Refused::Unknown));
+}
+
+#[test]
+fn chosen_jobs_run_again_with_what_depends_on_them() {
+    let bench = Bench::new();
+    let first = bench.pipeline(1, "x", &config(CHAIN), 0).remove(0);
+    for job in ["build", "test", "deploy"] {
+        bench.end(&first, job, TaskState::Success, 1);
+    }
+    assert_eq!(bench.rerun(&first, Scope::Failed), Err(Refused::NothingFailed));
+    let job =
+        bench.write(|tx| Ok(tx.query_row("SELECT id FROM jobs WHERE name = 'test'", [], |row| row.get(0))?));
+    let second = bench.rerun(&first, Scope::Jobs(vec![job])).unwrap();
+    assert_eq!(bench.jobs(&second), "build=success test=queued deploy=blocked alert=blocked");
+    let stranger = new_id();
+    assert_eq!(bench.rerun(&first, Scope::Jobs(vec![stranger.clone()])), Err(Refused::NoSuchJob(stranger)));
+}
+
+#[test]
+fn a_workflow_reruns_by_itself_as_often_as_it_says() {
+    let bench = Bench::new();
+    let text = config("    max_auto_reruns: 2\n    jobs: [build, test]\n");
+    let first = bench.pipeline(1, "x", &text, 0).remove(0);
+    bench.end(&first, "build", TaskState::Success, 1);
+    bench.end(&first, "test", TaskState::Failed, 1);
+    let second = bench.next(&first).unwrap();
+    assert_eq!(bench.jobs(&second), "build=success test=queued");
+    bench.end(&second, "test", TaskState::Failed, 2);
+    let third = bench.next(&second).unwrap();
+    bench.end(&third, "test", TaskState::Failed, 3);
+    assert_eq!(bench.next(&third), None);
+
+    // A manual rerun does not rerun by itself, and neither does what was cancelled.
+    let manual = bench.rerun(&third, Scope::Failed).unwrap();
+    bench.end(&manual, "test", TaskState::Failed, 4);
+    assert_eq!(bench.next(&manual), None);
+    let other = bench.pipeline(2, "x", &text, 0).remove(0);
+    bench.end(&other, "build", TaskState::Failed, 1);
+    let canceled = other.clone();
+    bench.write(move |tx| cancel_workflow(tx, &canceled, None, 5));
+    assert_eq!((bench.status(&other), bench.next(&other)), (WorkflowStatus::Failed, None));
+}
+
+#[test]
+fn nothing_is_rerun_without_end() {
+    let bench = Bench::new();
+    let first = bench.pipeline(1, "x", &config("    jobs: [build]\n"), 0).remove(0);
+    for _ in 0..100 {
+        bench.rerun(&first, Scope::All).unwrap();
+    }
+    assert_eq!(bench.rerun(&first, Scope::All), Err(Refused::TooOften));
+    let other = bench.pipeline(2, "x", &config("    jobs: [build]\n"), 0).remove(0);
+    let late = bench.write(move |tx| rerun(tx, &other, &Scope::All, None, 91 * 24 * HOUR));
+    assert_eq!(late, Err(Refused::TooOld));
+}
+
+const SERIAL: &str = "    jobs:
+      - build
+      - deploy: {requires: [build], serial-group: production}
+      - test: {requires: [deploy]}
+";
+
+#[test]
+fn a_serial_group_passes_on_in_order_of_arrival() {
+    let bench = Bench::new();
+    let workflows: Vec<_> =
+        (1..=3).map(|number| bench.pipeline(number, "x", &config(SERIAL), 0).remove(0)).collect();
+    for workflow in &workflows {
+        bench.end(workflow, "build", TaskState::Success, 1);
+    }
+    assert_eq!(bench.status(&workflows[0]), WorkflowStatus::Running);
+    assert_eq!(bench.status(&workflows[1]), WorkflowStatus::Queued);
+    bench.end(&workflows[0], "deploy", TaskState::Failed, 2);
+    // Only the oldest that waits goes on.
+    assert_eq!(bench.status(&workflows[1]), WorkflowStatus::Running);
+    assert_eq!(bench.status(&workflows[2]), WorkflowStatus::Queued);
+    // One that waits can be cancelled; it never holds the key.
+    let third = workflows[2].clone();
+    bench.write(move |tx| cancel_workflow(tx, &third, None, 3));
+    assert_eq!(bench.status(&workflows[2]), WorkflowStatus::Canceled);
+    bench.end(&workflows[1], "deploy", TaskState::Success, 4);
+    assert_eq!(bench.jobs(&workflows[1]), "build=success deploy=success test=queued");
+    assert_eq!(bench.claims(), 0);
+}
+
+#[test]
+fn an_older_pipeline_is_skipped_and_a_long_wait_ends() {
+    let bench = Bench::new();
+    let old = bench.pipeline(1, "x", &config(SERIAL), 0).remove(0);
+    let new = bench.pipeline(2, "x", &config(SERIAL), 0).remove(0);
+    bench.end(&new, "build", TaskState::Success, 1);
+    bench.end(&old, "build", TaskState::Success, 2);
+    assert_eq!(bench.jobs(&old), "build=success deploy=not_run test=not_run");
+
+    let third = bench.pipeline(3, "x", &config(SERIAL), 0).remove(0);
+    bench.end(&third, "build", TaskState::Success, 1);
+    assert_eq!(bench.write(|tx| expire_waits_once(tx, 5 * HOUR)), 0);
+    assert_eq!(bench.write(|tx| expire_waits_once(tx, 5 * HOUR + 2)), 1);
+    assert_eq!(bench.jobs(&third), "build=success deploy=canceled test=not_run");
+    assert_eq!(bench.status(&third), WorkflowStatus::Canceled);
+    bench.end(&new, "deploy", TaskState::Success, 3);
+    assert_eq!(bench.claims(), 0);
+}
+
+#[test]
+fn what_has_not_ended_in_90_days_is_canceled() {
+    let bench = Bench::new();
+    let text = config("    jobs:\n      - hold: {type: approval}\n      - build: {requires: [hold]}\n");
+    let forgotten = bench.pipeline(1, "x", &text, 0).remove(0);
+    let recent = bench.pipeline(2, "x", &text, 24 * HOUR).remove(0);
+    assert_eq!(bench.write(|tx| cancel_forgotten_once(tx, 90 * 24 * HOUR)), 0);
+    assert_eq!(bench.write(|tx| cancel_forgotten_once(tx, 90 * 24 * HOUR + 1)), 1);
+    assert_eq!(bench.status(&forgotten), WorkflowStatus::Canceled);
+    assert_eq!(bench.jobs(&recent), "hold=on_hold build=blocked");
+}
+
+#[test]
+fn a_lock_is_held_over_a_job_group_and_given_back_whatever_happens() {
+    let bench = Bench::new();
+    let text = config("    jobs:\n      - ship: {serial-group: production}\n")
+        + "job-groups:\n  ship:\n    jobs:\n      - deploy\n      - test: {requires: [deploy]}\n";
+    let (one, two) = (bench.pipeline(1, "x", &text, 0).remove(0), bench.pipeline(2, "x", &text, 0).remove(0));
+    assert_eq!(bench.status(&two), WorkflowStatus::Queued);
+    bench.end(&one, "ship-deploy", TaskState::Failed, 1);
+    assert_eq!(bench.status(&one), WorkflowStatus::Failed);
+    assert_eq!(bench.status(&two), WorkflowStatus::Running);
+    let second = two.clone();
+    bench.write(move |tx| cancel_workflow(tx, &second, None, 2));
+    assert_eq!((bench.status(&two), bench.claims()), (WorkflowStatus::Canceled, 0));
+    // The lock is taken again by a rerun, though it had succeeded.
+    let again = bench.rerun(&one, Scope::Failed).unwrap();
+    assert_eq!((bench.status(&again), bench.claims()), (WorkflowStatus::Running, 1));
+}
+
+#[test]
+fn a_newer_pipeline_cancels_older_ones_of_its_branch_where_the_project_wants_it() {
+    let bench = Bench::new();
+    let text = config("    jobs: [build]\n");
+    let before = bench.pipeline(1, "x", &text, 0).remove(0);
+    bench.pipeline(2, "x", &text, 0);
+    assert_eq!(bench.status(&before), WorkflowStatus::Running, "the setting is off");
+    bench.write(|tx| {
+        Ok(tx.execute(
+            "UPDATE projects SET settings = '{\"enable_auto_cancel_redundant_workflows\": true}'",
+            [],
+        )?)
+    });
+    let other = bench.pipeline(3, "y", &text, 0).remove(0);
+    let main = bench.pipeline(4, "main", &text, 0).remove(0);
+    let again = bench.rerun(&other, Scope::All).unwrap();
+    bench.pipeline(5, "main", &text, 0);
+    bench.pipeline(6, "y", &text, 0);
+    assert_eq!(bench.status(&before), WorkflowStatus::Running);
+    assert_eq!(bench.status(&main), WorkflowStatus::Running, "never on the default branch");
+    assert_eq!(bench.status(&other), WorkflowStatus::Canceled);
+    assert_eq!(bench.status(&again), WorkflowStatus::Running, "reruns are exempt");
+}
+
+#[test]
+fn one_job_can_be_cancelled_and_an_approval_refused() {
+    let bench = Bench::new();
+    let text = config(
+        "    jobs:\n      - gate: {type: approval}\n      - build\n      - test: {requires: [gate]}\n      - alert: {requires: [{gate: canceled}]}\n",
+    );
+    let workflow = bench.pipeline(1, "x", &text, 0).remove(0);
+    let gate: String =
+        bench.write(|tx| Ok(tx.query_row("SELECT id FROM jobs WHERE name = 'gate'", [], |row| row.get(0))?));
+    assert!(bench.write(move |tx| cancel_job(tx, &gate, None, 1)));
+    assert_eq!(bench.jobs(&workflow), "gate=canceled build=queued test=not_run alert=queued");
+    assert!(!bench.write(|tx| cancel_job(tx, "no such job", None, 1)));
+    let build: String =
+        bench.write(|tx| Ok(tx.query_row("SELECT id FROM jobs WHERE name = 'build'", [], |row| row.get(0))?));
+    bench.write(move |tx| cancel_job(tx, &build, None, 2));
+    bench.end(&workflow, "alert", TaskState::Success, 3);
+    assert_eq!(bench.status(&workflow), WorkflowStatus::Canceled);
+}
+
+#[test]
+fn silence_counts_only_while_runners_could_be_heard() {
+    for (passed_at_ms, writes_failed, now, heard) in [
+        (None, false, HOUR, false),
+        (Some(HOUR), false, HOUR + 5_000, true),
+        (Some(HOUR), true, HOUR + 5_000, false),
+        (Some(HOUR), false, HOUR + 60_000, false),
+        (Some(HOUR), false, HOUR - 1, false),
+    ] {
+        assert_eq!(was_listening(passed_at_ms, writes_failed, now), heard, "{passed_at_ms:?} {now}");
+    }
+}
+
+#[test]
+fn renewed_leases_last_and_longer_ones_stay() {
+    let bench = Bench::new();
+    let workflow = bench.pipeline(1, "x", &config(CHAIN), 0).remove(0);
+    let lease = |bench: &Bench| {
+        bench
+            .write(|tx| Ok(tx.query_row("SELECT lease_until_ms FROM tasks", [], |row| row.get::<_, u64>(0))?))
+    };
+    bench.write(|tx| {
+        Ok(tx.execute("UPDATE tasks SET status = 'running', started_at_ms = 1, lease_until_ms = 5000", [])?)
+    });
+    assert_eq!(bench.write(|tx| renew_leases(tx, 60, HOUR)), 1);
+    assert_eq!(lease(&bench), HOUR + 60_000);
+    assert_eq!(bench.write(|tx| renew_leases(tx, 60, HOUR - 1)), 0);
+    assert_eq!(lease(&bench), HOUR + 60_000);
+    assert_eq!(bench.write(|tx| expire_leases_once(tx, HOUR + 60_000)), 0);
+    assert_eq!(bench.write(|tx| expire_leases_once(tx, HOUR + 60_001)), 1);
+    assert!(bench.jobs(&workflow).starts_with("build=infrastructure_fail"), "{}", bench.jobs(&workflow));
+}

@@ -1,0 +1,353 @@
+//! A control plane in this process: started, used from synchronous code, stopped.
+
+use crate::config::OrbSites;
+use crate::protocol::Secret;
+use crate::server::api::ours::watch::{self, Told};
+use crate::server::blobs::{Blobs, Error as BlobError, write_private};
+use crate::server::data_folder::{DataFolder, FolderError};
+use crate::server::engine::commit::{self, Routing};
+use crate::server::ids::{ClassTokenId, PipelineId, ResourceClassId};
+use crate::server::listen::{self, Listener};
+use crate::server::live::hub::Hub;
+use crate::server::people;
+use crate::server::pipelines::create;
+use crate::server::pipelines::repository::Mirrors;
+use crate::server::pipelines::types::{Created, Error as PipelineError, Trigger};
+use crate::server::secrets::sealer::{self, KeyError};
+use crate::server::state::{Settings, Shared, State, new_token, now_ms, token_hash};
+use crate::server::store::tables::classes::{self, Class, Token};
+use crate::server::store::tables::projects;
+use crate::server::store::{Error as StoreError, Store};
+use crate::server::sweep::retention;
+use crate::server::time::Millis;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Options of a start.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Folder of everything that is kept.
+    pub data: PathBuf,
+    /// Address to listen on; port 0 takes any.
+    pub listen: SocketAddr,
+    /// Certificate chain and key, PEM.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// A TLS proxy stands in front: plain HTTP is fine on any address.
+    pub behind_proxy: bool,
+    /// Base of the URLs that people see.
+    pub public_url: Option<String>,
+    /// Every task queues in this class.
+    pub route_all_to: Option<String>,
+    /// Class of `machine: true` jobs that name none.
+    pub default_resource_class: Option<String>,
+    /// Bytes of output kept of a step.
+    pub max_step_output_bytes: u64,
+    /// Sources of orbs.
+    pub orbs: OrbSites,
+    /// Key file of sealed values; `secrets.key` in the data folder unless given.
+    pub secrets_key: Option<PathBuf>,
+    /// Wait for the disk at each commit.
+    pub durable: bool,
+}
+
+impl ServerOptions {
+    /// The defaults, on loopback.
+    pub fn new(data: PathBuf) -> Self {
+        Self {
+            data,
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            tls: None,
+            behind_proxy: false,
+            public_url: None,
+            route_all_to: None,
+            default_resource_class: None,
+            max_step_output_bytes: 100 * 1024 * 1024,
+            orbs: OrbSites::default(),
+            secrets_key: None,
+            durable: true,
+        }
+    }
+}
+
+/// A running control plane.
+pub struct Running {
+    runtime: tokio::runtime::Runtime,
+    state: Shared,
+    serving: Option<tokio::task::JoinHandle<()>>,
+    /// Base URL, as reached from this host.
+    pub url: String,
+    /// Set on the first start only: the token of the first person.
+    pub first_token: Option<Secret>,
+    /// Held as long as this runs.
+    _folder: DataFolder,
+}
+
+/// The reason why a control plane did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The data folder cannot be used, or another control plane uses it.
+    Folder(FolderError),
+    /// Plain HTTP would be served on this address, where others could read it.
+    PlainHttp(SocketAddr),
+    /// The certificate or its key cannot be used; the sentence names the file.
+    Certificate(String),
+    /// Threads cannot be started.
+    Threads(io::Error),
+    /// The address cannot be listened on: it is in use, or not of this host, or not allowed.
+    Listen(SocketAddr, io::Error),
+    /// The database in this data folder cannot be opened.
+    Store(PathBuf, StoreError),
+    /// The stored files in this data folder cannot be opened.
+    Blobs(PathBuf, BlobError),
+    /// The key of sealed values cannot be used.
+    Key(KeyError),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Folder(error) => error.fmt(f),
+            StartError::PlainHttp(address) => write!(
+                f,
+                "refusing to serve plain HTTP on {address}: tokens would be readable on the way (give `--tls-cert` and `--tls-key`, listen on loopback, or say `--behind-proxy` when a TLS proxy stands in front)"
+            ),
+            StartError::Certificate(why) => f.write_str(why),
+            StartError::Threads(error) => write!(f, "failed to start the control plane's threads: {error}"),
+            StartError::Listen(address, error) => {
+                write!(f, "failed to listen on {address}: {error} (choose another address with `--listen`)")
+            }
+            StartError::Store(folder, error) => {
+                write!(f, "failed to open the store in `{}`: {error}", folder.display())
+            }
+            StartError::Blobs(folder, error) => {
+                write!(f, "failed to open the blobs in `{}`: {error}", folder.display())
+            }
+            StartError::Key(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Starts a control plane.
+pub fn start(options: ServerOptions) -> Result<Running, StartError> {
+    let folder = DataFolder::open(&options.data).map_err(StartError::Folder)?;
+    let data = folder.path.clone();
+    let options = ServerOptions { data: data.clone(), ..options };
+    if options.tls.is_none() && !options.listen.ip().is_loopback() && !options.behind_proxy {
+        return Err(StartError::PlainHttp(options.listen));
+    }
+    let tls = options.tls.as_ref().map(|(certificate, key)| listen::tls(certificate, key)).transpose();
+    let tls = tls.map_err(StartError::Certificate)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(StartError::Threads)?;
+    let not_heard = |error| StartError::Listen(options.listen, error);
+    let socket = runtime.block_on(tokio::net::TcpListener::bind(options.listen)).map_err(not_heard)?;
+    let address = socket.local_addr().map_err(not_heard)?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{address}");
+
+    let hub = Arc::new(Hub::default());
+    let announce = Arc::clone(&hub);
+    let store_error = |error: StoreError| StartError::Store(data.clone(), error);
+    let store =
+        Store::open(&data.join("runlet.db"), options.durable, move |effects| announce.committed(effects))
+            .map_err(store_error)?;
+    let blobs =
+        Blobs::open(&data, options.durable).map_err(|error| StartError::Blobs(data.clone(), error))?;
+    let key = options.secrets_key.clone().unwrap_or_else(|| data.join("secrets.key"));
+    let sealer = store.read_blocking(|view| Ok(sealer::open_key(&key, view))).map_err(store_error)?;
+    let sealer = sealer.map_err(StartError::Key)?;
+    let settings = Settings {
+        public_url: options
+            .public_url
+            .clone()
+            .unwrap_or_else(|| url.clone())
+            .trim_end_matches('/')
+            .to_owned(),
+        routing: Routing { route_all_to: options.route_all_to.clone() },
+        default_resource_class: options.default_resource_class.clone(),
+        lease_seconds: 60,
+        heartbeat_wait_seconds: 20,
+        max_step_output_bytes: options.max_step_output_bytes,
+        max_artifact_bytes: 3 * 1024 * 1024 * 1024,
+        orbs: options.orbs.clone(),
+        mirrors: Arc::new(Mirrors::new(data.join("mirrors"))),
+        sealer: Arc::new(sealer),
+    };
+    let first_token =
+        store.write_blocking(|tx| people::create_first(tx, Millis::now())).map_err(store_error)?;
+    let state: Shared = Arc::new(State {
+        store,
+        blobs,
+        hub,
+        settings,
+        stopping: tokio::sync::watch::channel(false).0,
+        requests: Default::default(),
+        output_bytes: Default::default(),
+    });
+    let serving = {
+        let _inside = runtime.enter();
+        let listener = Listener::start(socket, tls).map_err(not_heard)?;
+        runtime.spawn(sweep(state.clone()));
+        runtime.spawn(sweep_old(state.clone()));
+        runtime.spawn(listen::serve(listener, state.clone()))
+    };
+    Ok(Running { runtime, state, serving: Some(serving), url, first_token, _folder: folder })
+}
+
+/// Leases lapse whether anybody asks or not, but not because this control plane was away, stopped or
+/// without a disk to write to.
+async fn sweep(state: Shared) {
+    let mut stopping = state.stopping.subscribe();
+    let (mut passed_at_ms, mut failed_writes) = (None, state.store.failed_writes());
+    loop {
+        let (now, failed) = (now_ms(), state.store.failed_writes());
+        if !commit::was_listening(passed_at_ms, failed != failed_writes, now) {
+            let lease = state.settings.lease_seconds;
+            if let Err(error) = state.store.write(move |tx| commit::renew_leases(tx, lease, now)).await {
+                log::error!("failed to renew the leases of running tasks: {error}");
+            }
+        }
+        // Writes that fail from here on, this one included, are for the next pass.
+        failed_writes = failed;
+        passed_at_ms = Some(now);
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(5)) => {}
+            _ = stopping.changed() => return,
+        }
+        if state.store.failed_writes() != failed_writes
+            || !commit::was_listening(passed_at_ms, false, now_ms())
+        {
+            continue;
+        }
+        let waits = state.store.write(|tx| commit::expire_waits_once(tx, now_ms())).await;
+        if let Ok(count @ 1..) = waits {
+            log::warn!("jobs waited too long for their serial group job_count={count}");
+        }
+        let forgotten = state.store.write(|tx| commit::cancel_forgotten_once(tx, now_ms())).await;
+        if let Ok(count @ 1..) = forgotten {
+            log::warn!("workflows that had not ended for 90 days were canceled workflow_count={count}");
+        }
+        match state.store.write(|tx| commit::expire_leases_once(tx, now_ms())).await {
+            Ok(0) | Err(StoreError::Closed) => {}
+            Ok(count) => log::warn!("tasks lost their runner task_count={count}"),
+            Err(error) => log::error!("failed to expire leases: {error}"),
+        }
+    }
+}
+
+/// Removes what is too old, at the start and every hour.
+async fn sweep_old(state: Shared) {
+    let mut stopping = state.stopping.subscribe();
+    loop {
+        retention::sweep_once(&state).await;
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(60 * 60)) => {}
+            _ = stopping.changed() => return,
+        }
+    }
+}
+
+impl Running {
+    /// Makes sure that a resource class exists, and makes a token for it.
+    pub fn class_token(&self, class: &str, nickname: &str) -> Result<Secret, StoreError> {
+        let (name, nickname) = (class.to_owned(), nickname.to_owned());
+        self.state.store.write_blocking(move |tx| {
+            let (secret, now) = (new_token("rlc_")?, Millis::now());
+            let class = Class { id: ResourceClassId::fresh(), name, description: String::new() };
+            // One that exists already serves as well.
+            classes::add_class(tx, &class, now)?;
+            let token = Token { id: ClassTokenId::fresh(), nickname, created_at: now };
+            classes::add_token(tx, &class.name, &token, &token_hash(&secret))?;
+            Ok(Secret::new(secret))
+        })
+    }
+
+    /// Makes sure that a project exists. `slug` is `vcs/org/repo`.
+    pub fn ensure_project(&self, slug: &str, repository_url: Option<&str>) -> Result<(), StoreError> {
+        let (slug, url) = (slug.to_owned(), repository_url.map(str::to_owned));
+        self.state.store.write_blocking(move |tx| {
+            projects::ensure_project(tx, &slug, url.as_deref(), Millis::now()).map(drop)
+        })
+    }
+
+    /// Creates a pipeline.
+    pub fn trigger(&self, trigger: Trigger) -> Result<Created, PipelineError> {
+        self.runtime.block_on(create::create(&self.state, trigger))
+    }
+
+    /// Watches a pipeline from within this process: no encoding, and large pieces of output.
+    pub fn watch(&self, pipeline: &PipelineId) -> Watcher {
+        let _inside = self.runtime.enter();
+        let events = watch::follow(self.state.clone(), pipeline.as_str().to_owned(), 1024 * 1024);
+        Watcher { runtime: self.runtime.handle().clone(), events }
+    }
+
+    /// Keeps a token in a file of the data folder that only the owner can read.
+    pub fn keep_token(&self, options: &ServerOptions, token: &Secret) -> Result<PathBuf, KeepError> {
+        let path = options.data.join("admin-token");
+        match write_private(&path, token.expose()) {
+            Ok(()) => Ok(path),
+            Err(error) => Err(KeepError { path, error }),
+        }
+    }
+
+    /// Stops: parked calls are answered, what was accepted is committed.
+    pub fn stop(mut self) {
+        self.state.stopping.send_replace(true);
+        if let Some(serving) = self.serving.take() {
+            // Streams to clients that do not read would keep it up for ever.
+            let _ =
+                self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), serving).await });
+        }
+        self.state.store.close();
+        self.runtime.shutdown_timeout(Duration::from_secs(2));
+    }
+}
+
+/// The file that a token should be kept in cannot be written.
+#[derive(Debug)]
+pub struct KeepError {
+    path: PathBuf,
+    error: io::Error,
+}
+
+impl fmt::Display for KeepError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "failed to write `{}`: {}", self.path.display(), self.error)
+    }
+}
+
+impl std::error::Error for KeepError {}
+
+/// A pipeline as it happens; see [`Running::watch`].
+pub struct Watcher {
+    runtime: tokio::runtime::Handle,
+    events: tokio::sync::mpsc::Receiver<Told>,
+}
+
+impl Watcher {
+    /// The next event, if one comes within `wait`. The error is the end of them all.
+    pub fn next(&mut self, wait: Duration) -> Result<Option<Told>, WatchEnded> {
+        let next = async { tokio::time::timeout(wait, self.events.recv()).await };
+        match self.runtime.block_on(next) {
+            Ok(Some(told)) => Ok(Some(told)),
+            Ok(None) => Err(WatchEnded),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The next event, if it is there already.
+    pub fn ready(&mut self) -> Option<Told> {
+        self.events.try_recv().ok()
+    }
+}
+
+/// Nothing more will be told.
+#[derive(Debug)]
+pub struct WatchEnded;
