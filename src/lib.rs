@@ -34,6 +34,8 @@ pub mod glob;
 pub mod http;
 pub mod locked;
 pub mod logging;
+#[cfg(feature = "server")]
+pub mod orbs;
 pub mod protocol;
 #[cfg(feature = "server")]
 pub mod server;

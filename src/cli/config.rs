@@ -2,7 +2,8 @@
 //! editors. Reads the files; everything else is [`crate::config`].
 
 use super::{Failure, Outcome, exit, print};
-use crate::config::{self, Compiled, Diagnostic, Diagnostics, Input, OrbSites, Severity};
+use crate::config::{self, Compiled, Diagnostic, Diagnostics, Input, Severity};
+use crate::orbs::OrbSites;
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::ValueExt;
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 //! people write.
 
 /// Bytes of one source (a config or an orb).
-pub(crate) const SOURCE_BYTES: usize = 4 << 20;
+pub const SOURCE_BYTES: usize = 4 << 20;
 /// Values in one source once aliases are expanded.
 pub(crate) const YAML_NODES: usize = 500_000;
 /// Levels of nesting in one source, aliases included.

@@ -29,8 +29,6 @@ mod template;
 mod executor;
 mod given;
 mod orb;
-mod orb_folder;
-mod orb_sites;
 mod package;
 mod parameters;
 
@@ -61,9 +59,8 @@ pub use compiled::{
 pub use diagnostic::{Diagnostic, Diagnostics, Note, Severity};
 pub use document::compile;
 pub use given::{DeclaredType, check_parameters, declared_types};
+pub use limits::SOURCE_BYTES;
 pub use orb::{OrbReference, OrbVersion};
-pub use orb_folder::OrbFolder;
-pub use orb_sites::OrbSites;
 pub use pipeline::stand_ins;
 pub use restriction::{check_rule, rule_holds};
 

@@ -1,7 +1,7 @@
 //! The arguments of `runlet exec`.
 
 use crate::cli::Failure;
-use crate::config::OrbSites;
+use crate::orbs::OrbSites;
 use std::ffi::OsString;
 use std::path::PathBuf;
 

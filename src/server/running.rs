@@ -12,7 +12,7 @@ use super::retention;
 use super::secrets;
 use super::state::{Settings, Shared, State, new_token, now_ms, token_hash};
 use super::store::{Error as StoreError, Store, new_id};
-use crate::config::OrbSites;
+use crate::orbs::OrbSites;
 use crate::protocol::Secret;
 use rusqlite::params;
 use std::fs::{self, File};

@@ -6,7 +6,7 @@ use super::hub::Hub;
 use super::repository::Mirrors;
 use super::secrets::Sealer;
 use super::store::{Error, Store};
-use crate::config::OrbSites;
+use crate::orbs::OrbSites;
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::sync::Arc;

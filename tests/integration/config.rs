@@ -13,7 +13,8 @@
 
 use proptest::prelude::*;
 use runlet::config::probe::compile_text;
-use runlet::config::{Compiled, Diagnostic, Diagnostics, Input, OrbFolder, OrbSource, compile, stand_ins};
+use runlet::config::{Compiled, Diagnostic, Diagnostics, Input, OrbSource, compile, stand_ins};
+use runlet::orbs::OrbFolder;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,7 @@
-//! Registry orbs from a folder: `DIR/namespace/orb@1.2.3.yml`. The only file of the compiler that
-//! touches a disk. Lets sites without a way out mirror the orbs they use.
+//! Registry orbs from a folder: `DIR/namespace/orb@1.2.3.yml`. Lets sites without a way out mirror the
+//! orbs they use.
 
-use super::OrbSource;
-use super::limits;
-use super::orb::{OrbReference, OrbVersion};
+use crate::config::{OrbReference, OrbSource, OrbVersion, SOURCE_BYTES};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -90,7 +88,7 @@ impl OrbSource for OrbFolder {
 fn read(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
     // One byte more than allowed, so that the compiler sees and names the limit.
-    std::fs::File::open(path)?.take(limits::SOURCE_BYTES as u64 + 1).read_to_string(&mut text)?;
+    std::fs::File::open(path)?.take(SOURCE_BYTES as u64 + 1).read_to_string(&mut text)?;
     Ok(text)
 }
 

@@ -1,7 +1,8 @@
-//! Where orbs come from on this machine: a folder of registry orbs, and web addresses that the operator
-//! has allowed. With neither, orbs have to be inline.
+//! The sources of orbs of this machine: a folder of registry orbs, and web addresses that the operator has
+//! allowed. With neither, orbs have to be inline.
 
-use super::{NoOrbs, OrbFolder, OrbSource, limits};
+use super::folder::OrbFolder;
+use crate::config::{NoOrbs, OrbSource, SOURCE_BYTES};
 use crate::http::{Body, Client, Endpoint, Error, Request};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -102,8 +103,8 @@ impl OrbSource for OrbSites {
         if answer.status != 200 {
             return Err(format!("failed to fetch the orb `{url}`: the server answered {}", answer.status));
         }
-        if answer.body.len() > limits::SOURCE_BYTES {
-            return Err(format!("the orb `{url}` is longer than {} bytes", limits::SOURCE_BYTES));
+        if answer.body.len() > SOURCE_BYTES {
+            return Err(format!("the orb `{url}` is longer than {} bytes", SOURCE_BYTES));
         }
         let text =
             String::from_utf8(answer.body).map_err(|_| format!("the orb `{url}` is not UTF-8 text"))?;
