@@ -16,7 +16,7 @@ pub struct Compiled {
     /// The same parameters as they are declared: what a continuation needs to find conflicts.
     pub declared: BTreeMap<String, DeclaredParameter>,
     /// What deserves a word but stops nothing.
-    pub warnings: Vec<super::Diagnostic>,
+    pub warnings: Vec<crate::config::Diagnostic>,
     /// The compiled config as YAML, itself a valid config.
     pub processed: String,
 }

@@ -8,61 +8,36 @@
 //!    workflow -> entry (matrix, group) -> job -> steps (template, scope, expression) -> graph -> Workflow
 //! ```
 
-mod diagnostic;
-
+mod compile;
 mod compiled;
-mod compiler;
-mod cost;
-mod document;
+mod diagnostic;
 mod limits;
-mod suggest;
-mod value;
-
-mod yaml;
-
-mod expression;
-mod logic;
-mod pipeline;
-mod scope;
-mod template;
-
-mod executor;
-mod given;
-mod orb;
-mod package;
-mod parameters;
-
-mod builtin;
-mod environment;
-mod job;
-mod repeated;
-mod steps;
-
-mod entry;
-mod filter;
-mod graph;
-mod group;
-mod matrix;
-mod schedule;
-mod workflow;
-
 mod process;
-mod restriction;
-mod unused;
+
+mod graph;
+mod jobs;
+
+mod definitions;
+mod language;
+mod session;
+
+mod syntax;
+mod values;
+mod yaml;
 
 #[doc(hidden)]
 pub mod probe;
 
+pub use compile::compile;
 pub use compiled::{
     Compiled, DeclaredParameter, JobKind, RequiredStatus, Requirement, Schedule, Workflow, WorkflowJob,
 };
+pub use definitions::given::{DeclaredType, check_parameters, declared_types};
+pub use definitions::orb::{OrbReference, OrbVersion};
 pub use diagnostic::{Diagnostic, Diagnostics, Note, Severity};
-pub use document::compile;
-pub use given::{DeclaredType, check_parameters, declared_types};
+pub use language::pipeline::stand_ins;
+pub use language::{check_rule, rule_holds};
 pub use limits::SOURCE_BYTES;
-pub use orb::{OrbReference, OrbVersion};
-pub use pipeline::stand_ins;
-pub use restriction::{check_rule, rule_holds};
 
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -1,9 +1,10 @@
 //! Ways into the compiler for what measures and torments it: the benchmark and the fuzz targets. No
 //! part of the interface.
 
-use super::expression::{EvaluationError, Value, parse};
-use super::template;
-use super::{Compiled, Diagnostics, Input, NoOrbs, compile};
+use crate::config::language::{EvaluationError, Value};
+use crate::config::syntax::parse;
+use crate::config::syntax::template;
+use crate::config::{Compiled, Diagnostics, Input, NoOrbs, compile};
 use std::collections::BTreeMap;
 
 /// Compiles a text by itself: no parameters, values or orbs.

@@ -1,7 +1,7 @@
 //! Values to text: block style, stable, and read back by the loader as exactly what went in.
 
-use super::super::value::Kind;
 use super::scalar::resolve;
+use crate::config::values::Kind;
 use std::fmt::Write;
 
 /// Writes a document entry by entry. Calls of `map`, `list` and `item` are closed by `end`.

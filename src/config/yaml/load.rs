@@ -2,9 +2,9 @@
 //!
 //! Written as a loop over the events with its own stack, so that no nesting can exhaust the thread's.
 
-use super::super::limits;
-use super::super::value::{Data, Entry, Kind, Map, Node, Pos, Scalar, Seq, Style};
 use super::scalar::resolve;
+use crate::config::limits;
+use crate::config::values::{Data, Entry, Kind, Map, Node, Pos, Scalar, Seq, Style};
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};

@@ -1,6 +1,6 @@
 //! What a plain scalar means: YAML 1.1 words for booleans, decimal numbers, everything else text.
 
-use super::super::value::Kind;
+use crate::config::values::Kind;
 
 /// The type of an unquoted scalar.
 ///
