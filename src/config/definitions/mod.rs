@@ -2,5 +2,6 @@
 
 pub(crate) mod given;
 pub(crate) mod orb;
+pub(crate) mod orb_reference;
 pub(crate) mod package;
 pub(crate) mod parameters;

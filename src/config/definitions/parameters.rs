@@ -3,11 +3,11 @@
 use crate::config::Severity;
 use crate::config::jobs::steps::NullBody;
 use crate::config::language::pipeline;
-use crate::config::language::scope::{Bindings, Scope};
+use crate::config::language::scope::Scope;
 use crate::config::limits;
 use crate::config::session::compiler::Compiler;
 use crate::config::session::cost;
-use crate::config::values::{Data, Entry, Kind, Node, Pos, Style};
+use crate::config::values::{Bindings, Data, Entry, Kind, Node, Pos, Style};
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 

@@ -1,81 +1,12 @@
 //! The graph of one workflow: names made unique, `requires` resolved, cycles refused, filters applied.
 //! Works on drafts; knows nothing of YAML.
 
+use crate::config::graph::draft::{Draft, HIDDEN, Wanted};
 use crate::config::session::compiler::Compiler;
 use crate::config::session::cost;
 use crate::config::values::Pos;
-use crate::config::{JobKind, RequiredStatus, Requirement, Severity, WorkflowJob};
+use crate::config::{RequiredStatus, Requirement, Severity, WorkflowJob};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::rc::Rc;
-
-/// A job of a workflow before its name is final and its requirements are known.
-#[derive(Debug)]
-pub(crate) struct Draft {
-    /// Number of the workflow entry it came from; the members of a matrix share it.
-    pub(crate) entry: usize,
-    /// 0 for the workflow, else the number of the job group it is inside of, or [`HIDDEN`].
-    pub(crate) space: usize,
-    pub(crate) pos: Pos,
-    /// Name before numbering, as the config calls it within its space.
-    pub(crate) label: String,
-    /// Name of the whole matrix.
-    pub(crate) alias: Option<Rc<str>>,
-    /// What its name begins with inside of a job group.
-    pub(crate) prefix: String,
-    pub(crate) kind: JobKind,
-    pub(crate) wanted: Vec<Wanted>,
-    /// Drafts that it waits for besides, by index: what holds a job group together.
-    pub(crate) links: Vec<(usize, Vec<RequiredStatus>)>,
-    /// For the end of a job group: its members, the last of which it waits for. The beginning of the
-    /// group stands just before them.
-    pub(crate) members: Option<std::ops::Range<usize>>,
-    /// Its filters keep it.
-    pub(crate) kept: bool,
-    pub(crate) contexts: Vec<String>,
-    pub(crate) serial_group: Option<String>,
-}
-
-impl Draft {
-    /// A draft of a workflow, without requirements.
-    pub(crate) fn new(entry: usize, pos: Pos, label: String, kind: JobKind) -> Self {
-        Self {
-            entry,
-            space: 0,
-            pos,
-            label,
-            alias: None,
-            prefix: String::new(),
-            kind,
-            wanted: Vec::new(),
-            links: Vec::new(),
-            members: None,
-            kept: true,
-            contexts: Vec::new(),
-            serial_group: None,
-        }
-    }
-}
-
-impl Draft {
-    /// What it is for the author of the config: the beginning of a job group is the group.
-    fn said(&self) -> String {
-        match self.label.strip_suffix("/start") {
-            Some(group) if self.space == HIDDEN => format!("job group `{group}`"),
-            _ => format!("job `{}`", self.label),
-        }
-    }
-}
-
-/// Space of jobs that no `requires` can name: beginning and unlocking of a job group.
-pub(crate) const HIDDEN: usize = usize::MAX;
-
-/// An item of `requires` as written.
-#[derive(Clone, Debug)]
-pub(crate) struct Wanted {
-    pub(crate) name: Rc<str>,
-    pub(crate) statuses: Vec<RequiredStatus>,
-    pub(crate) pos: Pos,
-}
 
 type Edges = Vec<Vec<(usize, Vec<RequiredStatus>)>>;
 

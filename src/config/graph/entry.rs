@@ -1,7 +1,7 @@
 //! Entries of a workflow's `jobs`: which job, under what name, after what, with which arguments.
 
 use crate::config::definitions::package::{Definition, Element};
-use crate::config::graph::edges::{Draft, Wanted};
+use crate::config::graph::draft::{Draft, Wanted};
 use crate::config::graph::matrix::Member;
 use crate::config::jobs::job::Invocation;
 use crate::config::language::scope::Scope;
@@ -183,7 +183,7 @@ impl Compiler<'_> {
             serial_group,
             ..Draft::new(number, entry.pos, label, kind.unwrap_or(JobKind::NoOp))
         };
-        if self.spend(entry.pos, 0, cost::draft(&draft)) {
+        if self.spend(entry.pos, 0, draft.cost()) {
             drafts.list.push(draft);
         }
     }

@@ -4,7 +4,7 @@
 //! group in `requires`; with a serial group also a job that gives the lock back whatever happened.
 
 use crate::config::JobKind;
-use crate::config::graph::edges::{Draft, HIDDEN};
+use crate::config::graph::draft::{Draft, HIDDEN};
 use crate::config::graph::entry::{Drafts, EntryNode, Place, any_status};
 use crate::config::language::scope::Scope;
 use crate::config::session::compiler::{Compiler, present};

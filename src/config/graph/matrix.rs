@@ -1,10 +1,10 @@
 //! `matrix` of a workflow entry: every combination of values, less the excluded ones.
 
-use crate::config::language::scope::{Bindings, Scope};
+use crate::config::language::scope::Scope;
 use crate::config::limits;
 use crate::config::session::compiler::{Compiler, present};
 use crate::config::session::cost;
-use crate::config::values::{Data, Entry, Node, Pos};
+use crate::config::values::{Bindings, Data, Entry, Node, Pos};
 use std::rc::Rc;
 
 /// A matrix with its values.

@@ -1,6 +1,8 @@
 //! Workflows: entries, matrices and groups of jobs, joined to a graph.
 
-pub(crate) mod edges;
+mod edges;
+
+mod draft;
 
 mod entry;
 mod filter;

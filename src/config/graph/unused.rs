@@ -7,11 +7,11 @@ use crate::config::definitions::package::{Definition, Element};
 use crate::config::graph::edges;
 use crate::config::graph::entry::{Drafts, EntryNode};
 use crate::config::jobs::executor;
-use crate::config::jobs::steps::{NullBody, StepList};
-use crate::config::language::scope::{Bindings, Scope};
+use crate::config::jobs::steps::NullBody;
+use crate::config::language::scope::Scope;
 use crate::config::limits;
 use crate::config::session::compiler::{Compiler, present};
-use crate::config::values::{Entry, Map};
+use crate::config::values::{Bindings, Entry, Map, StepList};
 use std::rc::Rc;
 
 impl Compiler<'_> {

@@ -3,7 +3,7 @@
 use crate::config::definitions::package::Element;
 use crate::config::language::scope::Scope;
 use crate::config::session::compiler::Compiler;
-use crate::config::values::{Data, Entry, Map, Node, Pos};
+use crate::config::values::{Data, Entry, ExecutorValue, Map, Node, Pos};
 use std::rc::Rc;
 
 /// Keys of an executor.
@@ -18,15 +18,6 @@ pub(crate) const KEYS: &[&str] = &[
     "parameters",
     "description",
 ];
-
-/// An executor with its arguments bound.
-#[derive(Debug)]
-pub(crate) struct ExecutorValue {
-    /// As it was written.
-    pub(crate) name: Rc<str>,
-    /// Its keys with everything substituted.
-    pub(crate) keys: Rc<Map>,
-}
 
 impl Compiler<'_> {
     /// The value of a job's `executor`, already substituted.

@@ -3,12 +3,12 @@
 use crate::config::JobKind;
 use crate::config::Severity;
 use crate::config::definitions::package::Definition;
-use crate::config::jobs::steps::{NullBody, StepList};
+use crate::config::jobs::steps::NullBody;
 use crate::config::language::scope::Scope;
 use crate::config::limits;
 use crate::config::session::compiler::{Compiler, present};
 use crate::config::session::cost;
-use crate::config::values::{Entry, Map, Node, Pos};
+use crate::config::values::{Entry, Map, Node, Pos, StepList};
 use crate::protocol::{Action, Job, ResourceClass};
 use std::collections::BTreeMap;
 

@@ -5,9 +5,8 @@
 //! only as much as a config of ordinary size has, so that memory stays bounded.
 
 use crate::config::definitions::package::Definition;
-use crate::config::jobs::steps::StepList;
-use crate::config::language::scope::Bindings;
-use crate::config::values::{Data, Kind};
+
+use crate::config::values::{Bindings, Data, Kind, StepList};
 use std::collections::HashMap;
 use std::rc::Rc;
 

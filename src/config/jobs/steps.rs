@@ -8,22 +8,8 @@ use crate::config::language::scope::Scope;
 use crate::config::limits;
 use crate::config::session::compiler::{Compiler, present};
 use crate::config::session::cost;
-use crate::config::values::{Data, Entry, Node, Pos};
-use crate::protocol::Step;
+use crate::config::values::{Data, Entry, Node, PlacedStep, Pos, StepList};
 use std::rc::Rc;
-
-/// Steps ready to run, in order.
-#[derive(Debug, Default)]
-pub(crate) struct StepList {
-    pub(crate) steps: Vec<PlacedStep>,
-}
-
-/// A step and where it was written.
-#[derive(Clone, Debug)]
-pub(crate) struct PlacedStep {
-    pub(crate) step: Step,
-    pub(crate) pos: Pos,
-}
 
 /// What `- name:` without a body means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

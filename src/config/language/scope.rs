@@ -7,13 +7,8 @@ use crate::config::session::compiler::Compiler;
 use crate::config::session::cost;
 use crate::config::syntax::template::{Part, Tag};
 use crate::config::syntax::{Expression, Name};
-use crate::config::values::{Data, Entry, Map, Node, Pos, Scalar, Seq};
-use std::collections::BTreeMap;
+use crate::config::values::{Bindings, Data, Entry, Map, Node, Pos, Scalar, Seq};
 use std::rc::Rc;
-
-/// Arguments by parameter name. What had a mistake, in the declaration or in the value, is `None`: it
-/// was reported, and whatever uses it has no value and nothing to add.
-pub(crate) type Bindings = BTreeMap<Rc<str>, Option<Data>>;
 
 /// Which names can be seen at a place of the config.
 #[derive(Clone)]

@@ -5,12 +5,12 @@
 
 use crate::config::definitions::package::{Definition, Element, Package};
 use crate::config::jobs::repeated::Repeated;
-use crate::config::language::scope::Bindings;
+
 use crate::config::limits;
 use crate::config::session::cost;
 use crate::config::session::suggest::Hints;
 use crate::config::syntax::template::{self, Template};
-use crate::config::values::{Data, Kind, Map, Node, Pos, Scalar, Style};
+use crate::config::values::{Bindings, Data, Kind, Map, Node, Pos, Scalar, Style};
 use crate::config::{Diagnostic, Diagnostics, Input, Note, Severity};
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};

@@ -4,7 +4,6 @@
 //! compile until its cost was thought of.
 
 use crate::config::Schedule;
-use crate::config::graph::edges::Draft;
 use crate::config::values::Data;
 use crate::protocol::{Action, Job, Run, Step};
 use std::collections::BTreeMap;
@@ -29,11 +28,11 @@ pub(crate) fn values(data: &Data) -> usize {
     }
 }
 
-fn optional(value: &Option<String>) -> usize {
+pub(crate) fn optional(value: &Option<String>) -> usize {
     value.as_deref().map_or(0, text)
 }
 
-fn list(values: &[String]) -> usize {
+pub(crate) fn list(values: &[String]) -> usize {
     values.iter().map(|value| text(value)).sum()
 }
 
@@ -80,27 +79,6 @@ pub(crate) fn job(job: &Job) -> usize {
         cache_retention_days: _,
     } = job;
     text(resource_class) + optional(shell) + optional(working_directory) + variables(environment)
-}
-
-/// A job of a workflow apart from what it runs and requires.
-pub(crate) fn draft(draft: &Draft) -> usize {
-    let Draft {
-        entry: _,
-        space: _,
-        pos: _,
-        label,
-        alias: _,
-        prefix,
-        kind: _,
-        wanted: _,
-        links: _,
-        members: _,
-        kept: _,
-        contexts,
-        serial_group,
-    } = draft;
-    // Names of whole matrices are shared, and requirements were paid for as they were read.
-    text(label) + text(prefix) + list(contexts) + optional(serial_group)
 }
 
 pub(crate) fn schedule(schedule: &Schedule) -> usize {

@@ -1,6 +1,5 @@
 //! Expression text to tokens.
 
-use super::parse::SyntaxError;
 use std::rc::Rc;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +23,19 @@ pub(super) enum Token {
     Less,
     Open,
     Close,
+}
+
+/// Where an expression stops being one, as a byte offset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SyntaxError {
+    pub(crate) offset: usize,
+    pub(crate) message: String,
+}
+
+impl SyntaxError {
+    pub(super) fn new(offset: usize, message: impl Into<String>) -> Self {
+        Self { offset, message: message.into() }
+    }
 }
 
 /// Tokens with the byte offset of each.

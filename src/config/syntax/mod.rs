@@ -10,5 +10,6 @@ mod parse;
 mod pattern;
 mod re2;
 
-pub(crate) use parse::{Expression, Infix, Name, SyntaxError, parse};
+pub(crate) use lex::SyntaxError;
+pub(crate) use parse::{Expression, Infix, Name, parse};
 pub(crate) use pattern::Pattern;

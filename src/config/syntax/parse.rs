@@ -1,6 +1,6 @@
 //! Tokens to a tree, by precedence: `or`, `and`, equality and infix words, comparison, negation.
 
-use super::lex::{Token, lex};
+use super::lex::{SyntaxError, Token, lex};
 use super::pattern::Pattern;
 use crate::config::limits;
 use std::rc::Rc;
@@ -38,19 +38,6 @@ pub(crate) enum Infix {
     Greater,
     LessOrEqual,
     Less,
-}
-
-/// Where an expression stops being one, as a byte offset.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SyntaxError {
-    pub(crate) offset: usize,
-    pub(crate) message: String,
-}
-
-impl SyntaxError {
-    pub(super) fn new(offset: usize, message: impl Into<String>) -> Self {
-        Self { offset, message: message.into() }
-    }
 }
 
 /// Parses a whole text.

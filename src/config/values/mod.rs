@@ -2,4 +2,7 @@
 
 mod tree;
 
-pub(crate) use tree::{Data, Entry, Kind, Map, Node, Pos, Scalar, Seq, Style, shorten};
+pub(crate) use tree::{
+    Bindings, Data, Entry, ExecutorValue, Kind, Map, Node, PlacedStep, Pos, Scalar, Seq, StepList, Style,
+    shorten,
+};

@@ -4,11 +4,10 @@
 //! the position of the place they were used at. Two further kinds of data exist only after arguments
 //! were bound: a list of compiled steps and a resolved executor.
 
-use crate::config::jobs::executor::ExecutorValue;
-use crate::config::jobs::steps::StepList;
 use crate::config::syntax::template::Template;
+use crate::protocol::Step;
 use std::cell::OnceCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 /// A place in one of the files of a compilation; lines and columns from 1.
@@ -92,6 +91,32 @@ pub(crate) struct Entry {
     pub(crate) key_pos: Pos,
     pub(crate) value: Node,
 }
+
+/// Steps ready to run, in order.
+#[derive(Debug, Default)]
+pub(crate) struct StepList {
+    pub(crate) steps: Vec<PlacedStep>,
+}
+
+/// A step and where it was written.
+#[derive(Clone, Debug)]
+pub(crate) struct PlacedStep {
+    pub(crate) step: Step,
+    pub(crate) pos: Pos,
+}
+
+/// An executor with its arguments bound.
+#[derive(Debug)]
+pub(crate) struct ExecutorValue {
+    /// As it was written.
+    pub(crate) name: Rc<str>,
+    /// Its keys with everything substituted.
+    pub(crate) keys: Rc<Map>,
+}
+
+/// Arguments by parameter name. What had a mistake, in the declaration or in the value, is `None`: it
+/// was reported, and whatever uses it has no value and nothing to add.
+pub(crate) type Bindings = BTreeMap<Rc<str>, Option<Data>>;
 
 impl Map {
     pub(crate) fn get(&self, key: &str) -> Option<&Node> {
