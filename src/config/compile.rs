@@ -1,26 +1,26 @@
 //! The config as a whole: version and sections in the order in which they depend on each other.
 
-use crate::config::Workflow;
-use crate::config::definitions::parameters::Owner;
-use crate::config::language::pipeline;
-use crate::config::process;
-use crate::config::session::compiler::Compiler;
-use crate::config::values::{Kind, Map, Node, Pos};
-use crate::config::{Compiled, DeclaredParameter, Diagnostics, Input};
-use std::collections::{BTreeMap, HashMap};
-use std::rc::Rc;
+use super::compiled::{Compiled, DeclaredParameter, Workflow};
+use super::definitions::{self, Library, sections};
+use super::diagnostic::Diagnostics;
+use super::graph::Workflows;
+use super::input::Input;
+use super::jobs::Expander;
+use super::language::{Language, pipeline};
+use super::process;
+use super::session::{Budget, Reader, Report};
+use super::values::{Bindings, Kind, Map, Pos};
+use std::collections::BTreeMap;
 
 /// Sections that mean something only in version 2.1.
 const ONLY_2_1: &[&str] = &["orbs", "commands", "executors", "parameters", "job-groups"];
 
 /// Compiles a config. Errors that do not depend on each other are reported together.
 pub fn compile(input: &Input<'_>) -> Result<Compiled, Diagnostics> {
-    let mut compiler = Compiler::new(input);
-    let result = compiler.document();
-    let resolved_orbs = std::mem::take(&mut compiler.resolved_orbs);
-    let parameters = std::mem::take(&mut compiler.pipeline_parameters);
-    let warnings = compiler.finish()?;
-    let Some(Document { setup, workflows, declared }) = result else {
+    let report = Report::default();
+    let result = document(input, &report);
+    let warnings = report.finish()?;
+    let Some(Document { setup, workflows, parameters, declared, resolved_orbs }) = result else {
         // Without a result there is an error, and `finish` has returned it.
         return Err(Diagnostics(warnings));
     };
@@ -34,113 +34,89 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled, Diagnostics> {
     Ok(Compiled { setup, workflows, parameters, declared, warnings, processed })
 }
 
-pub(crate) struct Document {
+struct Document {
     setup: bool,
     workflows: Vec<Workflow>,
+    /// Values of the pipeline parameters.
+    parameters: Bindings,
     declared: BTreeMap<String, DeclaredParameter>,
+    /// References of orbs as written and as resolved.
+    resolved_orbs: BTreeMap<String, String>,
 }
 
-impl Compiler<'_> {
-    pub(crate) fn document(&mut self) -> Option<Document> {
-        let input = self.input;
-        let root = self.load(input.file_name, input.source)?;
-        let root = self.root_map(&root)?;
-        self.tags = self.version(&root)? == Version::V2_1;
-        if !self.tags {
-            self.resolved_orbs = process::orbs_of_head(input.source);
-        }
-        if let Some(entry) = root.entry("functions") {
-            self.error(entry.key_pos, "`functions` is not supported");
-        }
-        self.check_top_level(&root);
-        let only_later = if self.tags { &[] } else { ONLY_2_1 };
-        for key in only_later {
-            if let Some(entry) = root.entry(key).filter(|entry| !entry.value.is_null()) {
-                self.error(entry.key_pos, format!("`{key}` needs `version: 2.1`"));
-            }
-        }
-        let setup = self.boolean(&root, "setup", "the config") == Some(true);
-        let declared = self.pipeline_parameters(&root);
-        let index = self.reserve_package();
-        self.fill_package(index, &root, &mut HashMap::new(), 0);
-        let groups = self.groups(&root);
-        if let Some(config) = Rc::get_mut(&mut self.packages[index]) {
-            config.groups = groups;
-        }
-        let workflows = self.workflows(&root, setup);
-        self.check_unused();
-        Some(Document { setup, workflows, declared })
+fn document(input: &Input<'_>, report: &Report) -> Option<Document> {
+    let budget = Budget::new(report);
+    let read = Reader { report, budget: &budget };
+    let root = read.load(input.file_name, input.source)?;
+    let root = read.expect_map(&root, "a config")?;
+    let tags = version(report, root)? == Version::V2_1;
+    if let Some(entry) = root.entry("functions") {
+        report.error(entry.key_pos, "`functions` is not supported");
     }
-
-    /// Other keys at the top are a place for anchors; one that is nearly a known key is a mistake.
-    fn check_top_level(&mut self, root: &Map) {
-        const SINGULAR: &[(&str, &str)] = &[
-            ("workflow", "workflows"),
-            ("job", "jobs"),
-            ("command", "commands"),
-            ("executor", "executors"),
-            ("parameter", "parameters"),
-            ("orb", "orbs"),
-            ("job_groups", "job-groups"),
-        ];
-        for (written, meant) in SINGULAR {
-            if let Some(entry) = root.entry(written) {
-                self.warn(
-                    entry.key_pos,
-                    format!("`{written}` at the top of the config is ignored, did you mean `{meant}`?"),
-                );
-            }
+    check_top_level(report, root);
+    let only_later = if tags { &[] } else { ONLY_2_1 };
+    for key in only_later {
+        if let Some(entry) = root.entry(key).filter(|entry| !entry.value.is_null()) {
+            report.error(entry.key_pos, format!("`{key}` needs `version: 2.1`"));
         }
     }
+    let setup = read.boolean(root, "setup", "the config") == Some(true);
+    let mut language = Language::new(input, read, tags);
+    let parameters = definitions::pipeline_parameters(&language, root);
+    language.pipeline_parameters = parameters.values;
+    let packages = definitions::packages(&language, root);
+    let library = Library::new(report, packages.list);
+    let groups = sections::groups(&language, root);
+    let mut workflows = Workflows::new(Expander::new(&language, &library), &groups);
+    let compiled = workflows.all(root, setup);
+    workflows.check_unused();
+    // A compiled config, of version 2, says in its head which orbs it was made with.
+    let resolved_orbs = if tags { packages.resolved_orbs } else { process::orbs_of_head(input.source) };
+    Some(Document {
+        setup,
+        workflows: compiled,
+        parameters: language.pipeline_parameters,
+        declared: parameters.declared,
+        resolved_orbs,
+    })
+}
 
-    fn version(&mut self, root: &Map) -> Option<Version> {
-        let Some(entry) = root.entry("version") else {
-            self.error(
-                Pos { file: 0, line: 1, column: 1 },
-                "the config has no `version` (write `version: 2.1`)",
-            );
-            return None;
-        };
-        let scalar = entry.value.as_scalar().filter(|scalar| scalar.kind != Kind::Null);
-        match scalar.map(|scalar| &*scalar.text) {
-            Some("2" | "2.0") => Some(Version::V2),
-            Some("2.1") => Some(Version::V2_1),
-            _ => {
-                let found = entry.value.describe();
-                self.error(entry.value.pos, format!("`version` must be 2.1, 2.0 or 2, not {found}"));
-                None
-            }
-        }
-    }
-
-    fn pipeline_parameters(&mut self, root: &Map) -> BTreeMap<String, DeclaredParameter> {
-        let entry = root.entry("parameters");
-        let pos = entry.map_or(Pos { file: 0, line: 1, column: 1 }, |entry| entry.key_pos);
-        let declarations =
-            self.declarations(entry.map(|entry| &entry.value), Owner::Pipeline, "the pipeline");
-        self.bind_pipeline(&declarations, pos);
-        let scope = crate::config::language::scope::Scope::pipeline(0, false);
-        let mut declared = BTreeMap::new();
-        for declaration in &declarations.list {
-            let Some(default) = declaration.default.as_ref().and_then(|node| self.substitute(node, &scope))
-            else {
-                continue;
-            };
-            // Both as the type makes them, or the `2` of an enum would differ from its "2".
-            let typed = |node: &Node| declaration.kind.check(node).unwrap_or_else(|_| node.data.clone());
-            let data = typed(&default);
-            let given = self.input.parameters.get(&*declaration.name);
-            let given_other_than_default = given.is_some_and(|value| {
-                !typed(&Node::new(declaration.pos, pipeline::from_json(value))).equals(&data)
-            });
-            let default = pipeline::to_json(&data);
-            let kind = declaration.kind.name().to_owned();
-            declared.insert(
-                declaration.name.to_string(),
-                DeclaredParameter { kind, default, given_other_than_default },
+/// Other keys at the top are a place for anchors; one that is nearly a known key is a mistake.
+fn check_top_level(report: &Report, root: &Map) {
+    const SINGULAR: &[(&str, &str)] = &[
+        ("workflow", "workflows"),
+        ("job", "jobs"),
+        ("command", "commands"),
+        ("executor", "executors"),
+        ("parameter", "parameters"),
+        ("orb", "orbs"),
+        ("job_groups", "job-groups"),
+    ];
+    for (written, meant) in SINGULAR {
+        if let Some(entry) = root.entry(written) {
+            report.warn(
+                entry.key_pos,
+                format!("`{written}` at the top of the config is ignored, did you mean `{meant}`?"),
             );
         }
-        declared
+    }
+}
+
+fn version(report: &Report, root: &Map) -> Option<Version> {
+    let Some(entry) = root.entry("version") else {
+        report
+            .error(Pos { file: 0, line: 1, column: 1 }, "the config has no `version` (write `version: 2.1`)");
+        return None;
+    };
+    let scalar = entry.value.as_scalar().filter(|scalar| scalar.kind != Kind::Null);
+    match scalar.map(|scalar| &*scalar.text) {
+        Some("2" | "2.0") => Some(Version::V2),
+        Some("2.1") => Some(Version::V2_1),
+        _ => {
+            let found = entry.value.describe();
+            report.error(entry.value.pos, format!("`version` must be 2.1, 2.0 or 2, not {found}"));
+            None
+        }
     }
 }
 
@@ -148,4 +124,50 @@ impl Compiler<'_> {
 enum Version {
     V2,
     V2_1,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{NoOrbs, limits};
+    use super::*;
+
+    /// The number of places that choices were looked for.
+    fn looked(source: &str) -> usize {
+        let none = BTreeMap::new();
+        let input = Input {
+            source,
+            file_name: "config.yml",
+            parameters: &none,
+            values: &none,
+            stand_ins: &none,
+            orbs: &NoOrbs,
+            default_resource_class: None,
+        };
+        let report = Report::default();
+        document(&input, &report);
+        report.looked_for_choices()
+    }
+
+    #[test]
+    fn choices_are_looked_for_once_for_a_place_and_for_what_is_shown() {
+        let commands = "version: 2.1
+commands:
+  a: {steps: [run: 'x << pipeline.zz >>', run: {command: x, commnd: y}, nowhere]}
+  b: {steps: [a, a, a, a, a, a, a, a, a, a]}
+  c: {steps: [b, b, b, b, b, b, b, b, b, b]}
+jobs: {build: {machine: true, resource_class: a/b, steps: [c]}}
+";
+        assert_eq!(looked(commands), 3);
+        let mut requires = "version: 2.1
+jobs: {j: {machine: true, resource_class: a/b, steps: [checkout]}}
+workflows:
+  w:
+    jobs:
+"
+        .to_owned();
+        for n in 0..500 {
+            requires += &format!("      - j: {{name: j{n}, requires: [x{n}, y{n}, z{n}]}}\n");
+        }
+        assert_eq!(looked(&requires), limits::DIAGNOSTICS);
+    }
 }

@@ -2,7 +2,7 @@
 //! written from the compiled workflows, so that what it says is what runs, and compiling it again
 //! gives the same.
 
-use crate::config::jobs::builtin::{default_title, default_when};
+use super::jobs::{default_title, default_when};
 use crate::config::yaml::Emitter;
 use crate::config::{JobKind, RequiredStatus, Requirement, Schedule, Workflow, WorkflowJob};
 use crate::protocol::{Action, CheckoutMethod, Job, Run, Step, When, duration};

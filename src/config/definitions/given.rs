@@ -5,7 +5,7 @@
 //! again, with a place in the text.
 
 use crate::config::language::pipeline;
-use crate::config::session::compiler::present;
+use crate::config::session::present;
 use crate::config::values::{Data, Kind, Node};
 use crate::config::yaml;
 use serde_json::Value;

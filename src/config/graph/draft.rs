@@ -1,8 +1,8 @@
 //! A job of a workflow while its workflow is put together: read by the entries, joined by the edges.
 
+use crate::config::compiled::{JobKind, RequiredStatus};
 use crate::config::session::cost;
-use crate::config::values::Pos;
-use crate::config::{JobKind, RequiredStatus};
+use crate::config::values::{Map, Pos};
 use std::rc::Rc;
 
 /// A job of a workflow before its name is final and its requirements are known.
@@ -91,4 +91,34 @@ pub(crate) struct Wanted {
     pub(crate) name: Rc<str>,
     pub(crate) statuses: Vec<RequiredStatus>,
     pub(crate) pos: Pos,
+}
+
+/// The drafts of one workflow while its entries are read.
+pub(crate) struct Drafts {
+    pub(crate) workflow: String,
+    pub(crate) list: Vec<Draft>,
+    pub(crate) entries: usize,
+    pub(crate) spaces: usize,
+}
+
+/// Where entries stand: in a workflow, or in an invocation of a job group.
+#[derive(Clone, Default)]
+pub(crate) struct Surroundings {
+    pub(crate) space: usize,
+    pub(crate) prefix: String,
+    /// Draft that the first jobs of a group wait for.
+    pub(crate) beginning: Option<usize>,
+}
+
+/// An entry as written.
+pub(crate) struct EntryNode {
+    pub(crate) job: Rc<str>,
+    pub(crate) pos: Pos,
+    pub(crate) options: Rc<Map>,
+}
+
+/// Every status: `terminal`.
+pub(crate) fn any_status() -> Vec<RequiredStatus> {
+    use RequiredStatus::{Canceled, Failed, NotRun, Success, Unauthorized};
+    vec![Success, Failed, Canceled, Unauthorized, NotRun]
 }

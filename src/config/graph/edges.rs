@@ -1,28 +1,28 @@
 //! The graph of one workflow: names made unique, `requires` resolved, cycles refused, filters applied.
 //! Works on drafts; knows nothing of YAML.
 
-use crate::config::graph::draft::{Draft, HIDDEN, Wanted};
-use crate::config::session::compiler::Compiler;
-use crate::config::session::cost;
+use super::draft::{Draft, HIDDEN, Wanted};
+use crate::config::compiled::{RequiredStatus, Requirement, WorkflowJob};
+use crate::config::diagnostic::Severity;
+use crate::config::session::{Reader, cost};
 use crate::config::values::Pos;
-use crate::config::{RequiredStatus, Requirement, Severity, WorkflowJob};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 type Edges = Vec<Vec<(usize, Vec<RequiredStatus>)>>;
 
 /// Makes jobs of drafts. `most` bounds the number of requirements.
 pub(crate) fn build(
-    compiler: &mut Compiler<'_>,
+    read: Reader<'_>,
     workflow: &str,
     drafts: Vec<Draft>,
     most: usize,
 ) -> Option<Vec<WorkflowJob>> {
     let names = final_names(&drafts);
-    let edges = resolve(compiler, workflow, &drafts, &names, most)?;
+    let edges = resolve(read, workflow, &drafts, &names, most)?;
     let order = match sort(workflow, &drafts, &names, &edges) {
         Ok(order) => order,
         Err((pos, message)) => {
-            compiler.error(pos, message);
+            read.report.error(pos, message);
             return None;
         }
     };
@@ -34,7 +34,7 @@ pub(crate) fn build(
         }
         // Every requirement has the name of the other job in full.
         let bytes = edges.iter().map(|(target, _)| cost::text(&names[*target])).sum();
-        if !compiler.spend(draft.pos, 0, bytes) {
+        if !read.budget.spend(draft.pos, 0, bytes) {
             return None;
         }
         let requires = edges
@@ -81,7 +81,7 @@ fn final_names(drafts: &[Draft]) -> Vec<String> {
 }
 
 fn resolve(
-    compiler: &mut Compiler<'_>,
+    read: Reader<'_>,
     workflow: &str,
     drafts: &[Draft],
     names: &[String],
@@ -103,22 +103,22 @@ fn resolve(
     for (index, draft) in drafts.iter().enumerate() {
         let mut own = draft.links.clone();
         for wanted in &draft.wanted {
-            if !compiler.spend(wanted.pos, 0, 0) {
+            if !read.budget.spend(wanted.pos, 0, 0) {
                 return None;
             }
-            match targets(compiler, workflow, drafts, index, wanted, &known) {
+            match targets(read, workflow, drafts, index, wanted, &known) {
                 Ok(targets) => {
                     total += targets.len();
                     if total > most {
                         let message =
                             format!("workflow `{workflow}` has more than the limit of {most} requirements");
-                        compiler.error(wanted.pos, message);
+                        read.report.error(wanted.pos, message);
                         return None;
                     }
                     own.extend(targets.into_iter().map(|target| (target, wanted.statuses.clone())));
                 }
                 Err(message) => {
-                    compiler.error(wanted.pos, message);
+                    read.report.error(wanted.pos, message);
                     complete = false;
                 }
             }
@@ -148,7 +148,7 @@ struct Names<'d> {
 
 /// The drafts that an item of `requires` means.
 fn targets(
-    compiler: &Compiler<'_>,
+    read: Reader<'_>,
     workflow: &str,
     drafts: &[Draft],
     index: usize,
@@ -184,7 +184,7 @@ fn targets(
     }
     let elsewhere = if space == 0 { "" } else { " of the same job group" };
     let known = labels.keys().filter(|(at, _)| *at == space).map(|(_, name)| *name);
-    let choices = compiler.choices(Severity::Error, wanted.pos, "jobs", &wanted.name, known);
+    let choices = read.report.choices(Severity::Error, wanted.pos, "jobs", &wanted.name, known);
     Err(format!(
         "{} in workflow `{workflow}` requires unknown job `{}`{elsewhere}{choices}",
         draft.said(),

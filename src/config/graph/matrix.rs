@@ -1,9 +1,9 @@
 //! `matrix` of a workflow entry: every combination of values, less the excluded ones.
 
-use crate::config::language::scope::Scope;
+use crate::config::diagnostic::Severity;
+use crate::config::language::{Language, Scope};
 use crate::config::limits;
-use crate::config::session::compiler::{Compiler, present};
-use crate::config::session::cost;
+use crate::config::session::{cost, present};
 use crate::config::values::{Bindings, Data, Entry, Node, Pos};
 use std::rc::Rc;
 
@@ -51,142 +51,132 @@ fn value_text(node: &Node) -> String {
     }
 }
 
-impl Compiler<'_> {
-    /// Reads and expands a `matrix`, written in the scope of its entry.
-    pub(crate) fn matrix(&mut self, node: &Node, what: &str, scope: &Scope) -> Option<Matrix> {
-        let what = format!("`matrix` of {what}");
-        let node = self.substitute(node, scope)?;
-        let map = self.expect_map(&node, &what)?.clone();
-        self.check_keys(&map, &what, &["parameters", "exclude", "alias"], true);
-        let alias = self.text(&map, "alias", &what)?;
-        let Some(parameters) = present(&map, "parameters") else {
-            self.error(node.pos, format!("{what} has no `parameters`"));
-            return None;
-        };
-        let parameters = self.expect_map(parameters, format_args!("`parameters` of {what}"))?.clone();
-        let mut axes: Vec<Axis<'_>> = Vec::new();
-        for entry in &parameters.entries {
-            let values = match &entry.value.data {
-                Data::Seq(seq) => seq.items.clone(),
-                _ if entry.value.is_null() => Vec::new(),
-                _ => {
-                    let found = entry.value.describe();
-                    self.error(
-                        entry.value.pos,
-                        format!("the values of `{}` in {what} must be a list, not {found}", entry.key),
-                    );
-                    return None;
-                }
-            };
-            if values.is_empty() {
-                self.warn(
-                    entry.key_pos,
-                    format!("`{}` in {what} has no values, so there is no job", entry.key),
+/// Reads and expands a `matrix`, written in the scope of its entry.
+pub(crate) fn matrix(language: &Language<'_>, node: &Node, what: &str, scope: &Scope) -> Option<Matrix> {
+    let what = format!("`matrix` of {what}");
+    let node = language.substitute(node, scope)?;
+    let map = language.read.expect_map(&node, &what)?.clone();
+    language.read.check_keys(&map, &what, &["parameters", "exclude", "alias"], true);
+    let alias = language.read.text(&map, "alias", &what)?;
+    let Some(parameters) = present(&map, "parameters") else {
+        language.report.error(node.pos, format!("{what} has no `parameters`"));
+        return None;
+    };
+    let parameters = language.read.expect_map(parameters, format_args!("`parameters` of {what}"))?.clone();
+    let mut axes: Vec<Axis<'_>> = Vec::new();
+    for entry in &parameters.entries {
+        let values = match &entry.value.data {
+            Data::Seq(seq) => seq.items.clone(),
+            _ if entry.value.is_null() => Vec::new(),
+            _ => {
+                let found = entry.value.describe();
+                language.report.error(
+                    entry.value.pos,
+                    format!("the values of `{}` in {what} must be a list, not {found}", entry.key),
                 );
-            }
-            axes.push((entry, values));
-        }
-        if axes.is_empty() {
-            self.error(node.pos, format!("`parameters` of {what} is empty"));
-            return None;
-        }
-        let excluded = self.exclusions(present(&map, "exclude"), &axes, &what)?;
-        let members = self.combinations(&axes, &excluded, node.pos)?;
-        Some(Matrix { alias, members })
-    }
-
-    fn exclusions(
-        &mut self,
-        node: Option<&Node>,
-        axes: &[Axis<'_>],
-        what: &str,
-    ) -> Option<Vec<Vec<(usize, Node)>>> {
-        let Some(node) = node else { return Some(Vec::new()) };
-        let Some(list) = node.as_seq().cloned() else {
-            self.error(
-                node.pos,
-                format!("`exclude` of {what} must be a list of maps, not {}", node.describe()),
-            );
-            return None;
-        };
-        let mut excluded = Vec::new();
-        for item in &list.items {
-            let map = self.expect_map(item, format_args!("an item of `exclude` of {what}"))?.clone();
-            let mut wanted = Vec::new();
-            for entry in &map.entries {
-                let Some(axis) = axes.iter().position(|(axis, _)| axis.key == entry.key) else {
-                    let names: Vec<&str> = axes.iter().map(|(axis, _)| &*axis.key).collect();
-                    let choices = self.choices(
-                        crate::config::Severity::Error,
-                        entry.key_pos,
-                        "parameters",
-                        &entry.key,
-                        names,
-                    );
-                    self.error(
-                        entry.key_pos,
-                        format!("`exclude` of {what} names the unknown parameter `{}`{choices}", entry.key),
-                    );
-                    return None;
-                };
-                wanted.push((axis, entry.value.clone()));
-            }
-            if !wanted.is_empty() {
-                excluded.push(wanted);
-            }
-        }
-        Some(excluded)
-    }
-
-    /// All combinations, the first parameter varying slowest.
-    fn combinations(
-        &mut self,
-        axes: &[Axis<'_>],
-        excluded: &[Vec<(usize, Node)>],
-        pos: Pos,
-    ) -> Option<Vec<Member>> {
-        let mut members = Vec::new();
-        if axes.iter().any(|(_, values)| values.is_empty()) {
-            return Some(members);
-        }
-        let mut at = vec![0; axes.len()];
-        let compared: usize = excluded.iter().flatten().map(|(_, node)| cost::values(&node.data) - 1).sum();
-        let bytes = cost::VALUE * (4 * axes.len() + compared);
-        loop {
-            // Exclusions may leave few of very many combinations; looking at them has its price.
-            if !self.spend(pos, 1 + excluded.len(), bytes) {
                 return None;
             }
-            let value = |axis: usize| &axes[axis].1[at[axis]];
-            let is_excluded = excluded
-                .iter()
-                .any(|wanted| wanted.iter().all(|(axis, node)| node.data.equals(&value(*axis).data)));
-            if !is_excluded {
-                if members.len() == limits::MATRIX_JOBS {
-                    self.error(
-                        pos,
-                        format!("Matrices cannot generate more than {} jobs", limits::MATRIX_JOBS),
-                    );
-                    return None;
-                }
-                let values = (0..axes.len())
-                    .map(|axis| Entry { value: value(axis).clone(), ..axes[axis].0.clone() })
-                    .collect();
-                members.push(Member { values });
+        };
+        if values.is_empty() {
+            language
+                .report
+                .warn(entry.key_pos, format!("`{}` in {what} has no values, so there is no job", entry.key));
+        }
+        axes.push((entry, values));
+    }
+    if axes.is_empty() {
+        language.report.error(node.pos, format!("`parameters` of {what} is empty"));
+        return None;
+    }
+    let excluded = exclusions(language, present(&map, "exclude"), &axes, &what)?;
+    let members = combinations(language, &axes, &excluded, node.pos)?;
+    Some(Matrix { alias, members })
+}
+
+fn exclusions(
+    language: &Language<'_>,
+    node: Option<&Node>,
+    axes: &[Axis<'_>],
+    what: &str,
+) -> Option<Vec<Vec<(usize, Node)>>> {
+    let Some(node) = node else { return Some(Vec::new()) };
+    let Some(list) = node.as_seq().cloned() else {
+        language
+            .report
+            .error(node.pos, format!("`exclude` of {what} must be a list of maps, not {}", node.describe()));
+        return None;
+    };
+    let mut excluded = Vec::new();
+    for item in &list.items {
+        let map = language.read.expect_map(item, format_args!("an item of `exclude` of {what}"))?.clone();
+        let mut wanted = Vec::new();
+        for entry in &map.entries {
+            let Some(axis) = axes.iter().position(|(axis, _)| axis.key == entry.key) else {
+                let names: Vec<&str> = axes.iter().map(|(axis, _)| &*axis.key).collect();
+                let choices =
+                    language.report.choices(Severity::Error, entry.key_pos, "parameters", &entry.key, names);
+                language.report.error(
+                    entry.key_pos,
+                    format!("`exclude` of {what} names the unknown parameter `{}`{choices}", entry.key),
+                );
+                return None;
+            };
+            wanted.push((axis, entry.value.clone()));
+        }
+        if !wanted.is_empty() {
+            excluded.push(wanted);
+        }
+    }
+    Some(excluded)
+}
+
+/// All combinations, the first parameter varying slowest.
+fn combinations(
+    language: &Language<'_>,
+    axes: &[Axis<'_>],
+    excluded: &[Vec<(usize, Node)>],
+    pos: Pos,
+) -> Option<Vec<Member>> {
+    let mut members = Vec::new();
+    if axes.iter().any(|(_, values)| values.is_empty()) {
+        return Some(members);
+    }
+    let mut at = vec![0; axes.len()];
+    let compared: usize = excluded.iter().flatten().map(|(_, node)| cost::values(&node.data) - 1).sum();
+    let bytes = cost::VALUE * (4 * axes.len() + compared);
+    loop {
+        // Exclusions may leave few of very many combinations; looking at them has its price.
+        if !language.budget.spend(pos, 1 + excluded.len(), bytes) {
+            return None;
+        }
+        let value = |axis: usize| &axes[axis].1[at[axis]];
+        let is_excluded = excluded
+            .iter()
+            .any(|wanted| wanted.iter().all(|(axis, node)| node.data.equals(&value(*axis).data)));
+        if !is_excluded {
+            if members.len() == limits::MATRIX_JOBS {
+                language
+                    .report
+                    .error(pos, format!("Matrices cannot generate more than {} jobs", limits::MATRIX_JOBS));
+                return None;
             }
-            // The last parameter turns fastest, like the last digit of a counter.
-            let mut axis = axes.len();
-            loop {
-                if axis == 0 {
-                    return Some(members);
-                }
-                axis -= 1;
-                at[axis] += 1;
-                if at[axis] < axes[axis].1.len() {
-                    break;
-                }
-                at[axis] = 0;
+            let values = (0..axes.len())
+                .map(|axis| Entry { value: value(axis).clone(), ..axes[axis].0.clone() })
+                .collect();
+            members.push(Member { values });
+        }
+        // The last parameter turns fastest, like the last digit of a counter.
+        let mut axis = axes.len();
+        loop {
+            if axis == 0 {
+                return Some(members);
             }
+            axis -= 1;
+            at[axis] += 1;
+            if at[axis] < axes[axis].1.len() {
+                break;
+            }
+            at[axis] = 0;
         }
     }
 }

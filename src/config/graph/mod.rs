@@ -1,9 +1,9 @@
 //! Workflows: entries, matrices and groups of jobs, joined to a graph.
 
-mod edges;
+mod workflows;
 
 mod draft;
-
+mod edges;
 mod entry;
 mod filter;
 mod group;
@@ -11,3 +11,5 @@ mod matrix;
 mod schedule;
 mod unused;
 mod workflow;
+
+pub(crate) use workflows::Workflows;

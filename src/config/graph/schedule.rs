@@ -1,8 +1,8 @@
 //! `triggers` of a workflow: schedules, kept as data.
 
-use crate::config::Schedule;
-use crate::config::graph::filter::NamePattern;
-use crate::config::session::compiler::{Compiler, present};
+use super::filter::NamePattern;
+use crate::config::compiled::Schedule;
+use crate::config::session::{Reader, present};
 use crate::config::values::{Data, Map, Node};
 
 /// Name and range of the five fields.
@@ -16,66 +16,64 @@ const FIELDS: [(&str, u32, u32); 5] = [
 const MONTHS: &[&str] = &["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
 const DAYS: &[&str] = &["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
 
-impl Compiler<'_> {
-    /// Reads a substituted `triggers` list.
-    pub(crate) fn schedules(&mut self, node: &Node, what: &str) -> Option<Vec<Schedule>> {
-        let what = format!("`triggers` of {what}");
-        let items = match &node.data {
-            Data::Seq(seq) if !seq.items.is_empty() => seq.items.clone(),
-            _ => {
-                self.error(
-                    node.pos,
-                    format!("{what} must be a list of at least one `schedule`, not {}", node.describe()),
-                );
-                return None;
-            }
-        };
-        let schedules: Vec<_> = items.iter().map(|item| self.schedule(item, &what)).collect();
-        schedules.into_iter().collect()
-    }
+/// Reads a substituted `triggers` list.
+pub(crate) fn schedules(read: Reader<'_>, node: &Node, what: &str) -> Option<Vec<Schedule>> {
+    let what = format!("`triggers` of {what}");
+    let items = match &node.data {
+        Data::Seq(seq) if !seq.items.is_empty() => seq.items.clone(),
+        _ => {
+            read.report.error(
+                node.pos,
+                format!("{what} must be a list of at least one `schedule`, not {}", node.describe()),
+            );
+            return None;
+        }
+    };
+    let schedules: Vec<_> = items.iter().map(|item| schedule(read, item, &what)).collect();
+    schedules.into_iter().collect()
+}
 
-    fn schedule(&mut self, item: &Node, what: &str) -> Option<Schedule> {
-        let map = self.expect_map(item, format_args!("an item of {what}"))?.clone();
-        self.check_keys(&map, what, &["schedule"], true);
-        let Some(node) = present(&map, "schedule") else {
-            self.error(item.pos, format!("an item of {what} has no `schedule`"));
-            return None;
-        };
-        let what = format!("`schedule` in {what}");
-        let map = self.expect_map(node, &what)?.clone();
-        self.check_keys(&map, &what, &["cron", "filters"], false);
-        let cron = self.required_text(&map, "cron", &what, node.pos)?;
-        if let Err(message) = check_cron(&cron) {
-            let pos = map.get("cron").map_or(node.pos, |node| node.pos);
-            self.error(pos, format!("`{cron}` is not a schedule: {message}"));
-            return None;
-        }
-        let branches =
-            present(&map, "filters").and_then(Node::as_map).and_then(|filters| present(filters, "branches"));
-        let Some(branches) = branches.and_then(Node::as_map).cloned() else {
-            self.error(node.pos, format!("{what} needs `filters` with `branches`"));
-            return None;
-        };
-        let what = format!("`branches` of {what}");
-        self.check_keys(&branches, &what, &["only", "ignore"], true);
-        let only = self.schedule_names(&branches, "only", &what)?;
-        let ignore = self.schedule_names(&branches, "ignore", &what)?;
-        if only.is_empty() && ignore.is_empty() {
-            self.error(node.pos, format!("{what} needs `only` or `ignore`"));
-            return None;
-        }
-        Some(Schedule { cron: cron.to_string(), only, ignore })
+fn schedule(read: Reader<'_>, item: &Node, what: &str) -> Option<Schedule> {
+    let map = read.expect_map(item, format_args!("an item of {what}"))?.clone();
+    read.check_keys(&map, what, &["schedule"], true);
+    let Some(node) = present(&map, "schedule") else {
+        read.report.error(item.pos, format!("an item of {what} has no `schedule`"));
+        return None;
+    };
+    let what = format!("`schedule` in {what}");
+    let map = read.expect_map(node, &what)?.clone();
+    read.check_keys(&map, &what, &["cron", "filters"], false);
+    let cron = read.required_text(&map, "cron", &what, node.pos)?;
+    if let Err(message) = check_cron(&cron) {
+        let pos = map.get("cron").map_or(node.pos, |node| node.pos);
+        read.report.error(pos, format!("`{cron}` is not a schedule: {message}"));
+        return None;
     }
+    let branches =
+        present(&map, "filters").and_then(Node::as_map).and_then(|filters| present(filters, "branches"));
+    let Some(branches) = branches.and_then(Node::as_map).cloned() else {
+        read.report.error(node.pos, format!("{what} needs `filters` with `branches`"));
+        return None;
+    };
+    let what = format!("`branches` of {what}");
+    read.check_keys(&branches, &what, &["only", "ignore"], true);
+    let only = schedule_names(read, &branches, "only", &what)?;
+    let ignore = schedule_names(read, &branches, "ignore", &what)?;
+    if only.is_empty() && ignore.is_empty() {
+        read.report.error(node.pos, format!("{what} needs `only` or `ignore`"));
+        return None;
+    }
+    Some(Schedule { cron: cron.to_string(), only, ignore })
+}
 
-    fn schedule_names(&mut self, map: &Map, key: &str, what: &str) -> Option<Vec<String>> {
-        let Some(node) = present(map, key) else { return Some(Vec::new()) };
-        let names = self.text_list(node, format_args!("`{key}` of {what}"))?;
-        if let Some(message) = names.iter().find_map(|name| NamePattern::new(name).err()) {
-            self.error(node.pos, message);
-            return None;
-        }
-        Some(names.iter().map(|name| name.to_string()).collect())
+fn schedule_names(read: Reader<'_>, map: &Map, key: &str, what: &str) -> Option<Vec<String>> {
+    let Some(node) = present(map, key) else { return Some(Vec::new()) };
+    let names = read.text_list(node, format_args!("`{key}` of {what}"))?;
+    if let Some(message) = names.iter().find_map(|name| NamePattern::new(name).err()) {
+        read.report.error(node.pos, message);
+        return None;
     }
+    Some(names.iter().map(|name| name.to_string()).collect())
 }
 
 /// Five fields of `*`, a value, a list of values, or (not for days) a range.

@@ -3,59 +3,61 @@
 //! Each such element is compiled for show, with parameters that have no value: what depends on one is
 //! passed over in silence, everything else is checked by the same code as ever. Its errors are warnings.
 
-use crate::config::definitions::package::{Definition, Element};
-use crate::config::graph::edges;
-use crate::config::graph::entry::{Drafts, EntryNode};
-use crate::config::jobs::executor;
-use crate::config::jobs::steps::NullBody;
-use crate::config::language::scope::Scope;
+use super::draft::{Drafts, EntryNode};
+use super::edges;
+use super::workflows::Workflows;
+use crate::config::definitions::sections::EXECUTOR_KEYS;
+use crate::config::definitions::{Definition, Element};
+use crate::config::jobs::{NullBody, environment, one_environment, shell};
+use crate::config::language::Scope;
 use crate::config::limits;
-use crate::config::session::compiler::{Compiler, present};
+use crate::config::session::present;
 use crate::config::values::{Bindings, Entry, Map, StepList};
 use std::rc::Rc;
 
-impl Compiler<'_> {
+impl Workflows<'_> {
     /// Warns about mistakes in elements of the config that were not used.
     pub(crate) fn check_unused(&mut self) {
-        let Some(config) = self.packages.first().cloned() else { return };
         // What was given up before its end may be used all the same.
-        if !self.begin_rehearsals() {
+        if self.budget.is_exhausted() {
             return;
         }
+        let errors = self.report.count_errors_from(0);
+        self.budget.renew();
+        self.jobs = 0;
         for element in [Element::Command, Element::Executor, Element::Job] {
-            let mut unused: Vec<Rc<Definition>> = config
-                .table(element)
-                .values()
-                .filter(|definition| !self.used.contains(&(element, 0, definition.name.clone())))
-                .cloned()
-                .collect();
-            unused.sort_by_key(|definition| definition.pos);
-            for definition in unused {
-                self.rehearse(definition.label(), |compiler| compiler.rehearse_element(&definition));
+            for definition in self.expander.library.unused(element) {
+                self.rehearse(definition.label(), |workflows| workflows.rehearse_element(&definition));
             }
         }
         let mut groups: Vec<&Entry> =
-            config.groups.values().filter(|group| !self.used_groups.contains(&group.key)).collect();
+            self.groups.values().filter(|group| !self.used_groups.contains(&group.key)).collect();
         groups.sort_by_key(|group| group.key_pos);
         for group in groups {
-            self.rehearse(format!("job group `{}`", group.key), |compiler| compiler.rehearse_group(group));
+            self.rehearse(format!("job group `{}`", group.key), |workflows| workflows.rehearse_group(group));
         }
-        self.end_rehearsals();
+        self.report.count_errors_from(errors);
+    }
+
+    fn rehearse(&mut self, label: String, inside: impl FnOnce(&mut Self)) {
+        if !self.budget.is_exhausted() {
+            self.report.rehearse(label, || inside(self));
+        }
     }
 
     fn rehearse_element(&mut self, definition: &Definition) {
         let Some((map, parameters)) = definition.own() else { return };
         let bindings: Bindings = parameters.all_names().map(|name| (name.clone(), None)).collect();
-        let scope = self.package_scope(definition.package).with_parameters(bindings);
+        let scope = Scope::of_package(definition.package).with_parameters(bindings);
         match definition.element {
             Element::Command => {
                 if let Some(steps) = present(map, "steps") {
-                    self.steps(steps, &scope, NullBody::Refused);
+                    self.expander.steps(steps, &scope, NullBody::Refused);
                 }
             }
             Element::Executor => self.rehearse_executor(definition, map, &scope),
             Element::Job => {
-                self.job_body(definition, map, &scope, StepList::default(), StepList::default());
+                self.expander.job_body(definition, map, &scope, StepList::default(), StepList::default());
             }
         }
     }
@@ -63,23 +65,25 @@ impl Compiler<'_> {
     fn rehearse_executor(&mut self, definition: &Definition, map: &Map, scope: &Scope) {
         let label = definition.label();
         let mut keys = Map::default();
-        for entry in map.entries.iter().filter(|entry| executor::KEYS.contains(&&*entry.key)) {
+        for entry in map.entries.iter().filter(|entry| EXECUTOR_KEYS.contains(&&*entry.key)) {
             if matches!(&*entry.key, "parameters" | "description") {
                 continue;
             }
-            if let Some(value) = self.substitute(&entry.value, scope).filter(|value| !value.is_null()) {
+            if let Some(value) =
+                self.language.substitute(&entry.value, scope).filter(|value| !value.is_null())
+            {
                 keys.entries.push(Entry { value, ..entry.clone() });
             }
         }
-        self.one_environment(&keys, &label);
+        one_environment(self.read, &keys, &label);
         if let Some(node) = present(&keys, "environment") {
-            self.environment(node, &label);
+            environment(self.read, node, &label);
         }
         if let Some(node) = present(&keys, "shell") {
-            self.shell(node, &label);
+            shell(self.read, node, &label);
         }
         for key in ["resource_class", "working_directory"] {
-            self.text(&keys, key, &label);
+            self.read.text(&keys, key, &label);
         }
     }
 
@@ -88,6 +92,6 @@ impl Compiler<'_> {
         let mut drafts = Drafts { workflow, list: Vec::new(), entries: 0, spaces: 0 };
         let entry = EntryNode { job: group.key.clone(), pos: group.key_pos, options: Rc::default() };
         self.group(group, &entry, &mut drafts);
-        edges::build(self, &drafts.workflow, drafts.list, limits::REQUIREMENTS);
+        edges::build(self.read, &drafts.workflow, drafts.list, limits::REQUIREMENTS);
     }
 }

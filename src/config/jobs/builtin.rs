@@ -1,35 +1,17 @@
 //! The built-in steps, from substituted YAML to actions.
 
-use crate::config::language::scope::Scope;
+use super::environment::{environment, shell};
+use crate::config::language::{Language, Scope};
 use crate::config::limits;
-use crate::config::session::compiler::{Compiler, present};
+use crate::config::session::{Reader, Report, present};
 use crate::config::values::{Data, Map, Node, Pos};
 use crate::protocol::duration;
 use crate::protocol::{Action, CheckoutMethod, Run, Step, When};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Steps that need no definition.
-pub(crate) const STEPS: &[&str] = &[
-    "add_ssh_keys",
-    "attach_workspace",
-    "checkout",
-    "deploy",
-    "install_signing_bundle",
-    "persist_to_workspace",
-    "restore_cache",
-    "run",
-    "save_cache",
-    "setup_remote_docker",
-    "store_artifacts",
-    "store_test_results",
-];
 const NO_OUTPUT_TIMEOUT: Duration = Duration::from_secs(600);
 const LONGEST_RERUN_DELAY_S: u64 = 600;
-
-pub(crate) fn is_builtin(name: &str) -> bool {
-    STEPS.contains(&name)
-}
 
 /// Title of a built-in step without `name`; that of `run` is its command.
 pub(crate) fn default_title(action: &Action) -> &str {
@@ -64,31 +46,42 @@ pub(crate) fn default_when(action: &Action) -> When {
     }
 }
 
-impl Compiler<'_> {
-    /// Compiles one built-in step. `body` is what stands after the colon, not yet substituted.
-    pub(crate) fn builtin(
-        &mut self,
-        name: &str,
-        pos: Pos,
-        body: Option<&Node>,
-        scope: &Scope,
-    ) -> Option<Step> {
+/// Compiles one built-in step. `body` is what stands after the colon, not yet substituted.
+pub(crate) fn builtin(
+    language: &Language<'_>,
+    name: &str,
+    pos: Pos,
+    body: Option<&Node>,
+    scope: &Scope,
+) -> Option<Step> {
+    let builtins = Builtins { language, report: language.report, read: language.read };
+    builtins.step(name, pos, body, scope)
+}
+
+struct Builtins<'c> {
+    language: &'c Language<'c>,
+    report: &'c Report,
+    read: Reader<'c>,
+}
+
+impl Builtins<'_> {
+    fn step(&self, name: &str, pos: Pos, body: Option<&Node>, scope: &Scope) -> Option<Step> {
         let what = format!("step `{name}`");
         let body = match body {
-            Some(body) => Some(self.substitute(body, scope)?),
+            Some(body) => Some(self.language.substitute(body, scope)?),
             None => None,
         };
         if name == "deploy" {
-            self.warn(pos, "the step `deploy` is deprecated; it is run on the first parallel node only, use `run` with a condition");
+            self.report.warn(pos, "the step `deploy` is deprecated; it is run on the first parallel node only, use `run` with a condition");
         }
         if let ("run" | "deploy", Some(node)) = (name, &body) {
             if node.as_scalar().is_some() {
-                let command = self.expect_text(node, "the command of `run`")?;
+                let command = self.read.expect_text(node, "the command of `run`")?;
                 return self.plain_run(command, node.pos, name == "deploy");
             }
         }
         let map = match &body {
-            Some(body) => self.expect_map(body, &what)?.clone(),
+            Some(body) => self.read.expect_map(body, &what)?.clone(),
             None => Rc::new(Map::default()),
         };
         let fields = Fields { map: &map, what: &what, pos };
@@ -104,50 +97,52 @@ impl Compiler<'_> {
             "store_artifacts" => {
                 allows_when = true;
                 self.check_step_keys(&fields, &["path", "destination", "when", "name"]);
-                let path = self.required_text(&map, "path", &what, pos)?.to_string();
-                let destination = self.text(&map, "destination", &what)?.map(|text| text.to_string());
+                let path = self.read.required_text(&map, "path", &what, pos)?.to_string();
+                let destination = self.read.text(&map, "destination", &what)?.map(|text| text.to_string());
                 Action::StoreArtifacts { path, destination: destination.filter(|text| !text.is_empty()) }
             }
             "store_test_results" => {
                 allows_when = true;
                 self.check_step_keys(&fields, &["path", "when", "name"]);
-                Action::StoreTestResults { path: self.required_text(&map, "path", &what, pos)?.to_string() }
+                Action::StoreTestResults {
+                    path: self.read.required_text(&map, "path", &what, pos)?.to_string(),
+                }
             }
             "save_cache" => {
                 allows_when = true;
                 self.check_step_keys(&fields, &["key", "paths", "when", "name"]);
-                let key = self.required_text(&map, "key", &what, pos);
+                let key = self.read.required_text(&map, "key", &what, pos);
                 let paths = self.paths(&fields);
                 Action::SaveCache { key: key?.to_string(), paths: paths? }
             }
             "restore_cache" => {
                 self.check_step_keys(&fields, &["key", "keys", "name"]);
                 let mut keys: Vec<String> =
-                    self.text(&map, "key", &what)?.iter().map(|k| k.to_string()).collect();
+                    self.read.text(&map, "key", &what)?.iter().map(|k| k.to_string()).collect();
                 if let Some(node) = present(&map, "keys") {
-                    let texts = self.text_list(node, format_args!("`keys` of {what}"))?;
+                    let texts = self.read.text_list(node, format_args!("`keys` of {what}"))?;
                     keys.extend(texts.iter().map(|k| k.to_string()));
                 }
                 if keys.is_empty() {
-                    self.error(pos, format!("{what} needs `key` or `keys`"));
+                    self.report.error(pos, format!("{what} needs `key` or `keys`"));
                     return None;
                 }
                 Action::RestoreCache { keys }
             }
             "persist_to_workspace" => {
                 self.check_step_keys(&fields, &["root", "paths", "name"]);
-                let root = self.required_text(&map, "root", &what, pos);
+                let root = self.read.required_text(&map, "root", &what, pos);
                 let paths = self.paths(&fields);
                 Action::PersistToWorkspace { root: root?.to_string(), paths: paths? }
             }
             "attach_workspace" => {
                 self.check_step_keys(&fields, &["at", "name"]);
-                Action::AttachWorkspace { at: self.required_text(&map, "at", &what, pos)?.to_string() }
+                Action::AttachWorkspace { at: self.read.required_text(&map, "at", &what, pos)?.to_string() }
             }
             "add_ssh_keys" => {
                 self.check_step_keys(&fields, &["fingerprints", "name"]);
                 let fingerprints = match present(&map, "fingerprints") {
-                    Some(node) => self.text_list(node, format_args!("`fingerprints` of {what}"))?,
+                    Some(node) => self.read.text_list(node, format_args!("`fingerprints` of {what}"))?,
                     None => Vec::new(),
                 };
                 Action::AddSshKeys { fingerprints: fingerprints.iter().map(|f| f.to_string()).collect() }
@@ -157,9 +152,9 @@ impl Compiler<'_> {
                     &fields,
                     &["docker_layer_caching", "version", "prefer_same_region", "name"],
                 );
-                self.boolean(&map, "docker_layer_caching", &what)?;
-                self.boolean(&map, "prefer_same_region", &what)?;
-                self.warn(
+                self.read.boolean(&map, "docker_layer_caching", &what)?;
+                self.read.boolean(&map, "prefer_same_region", &what)?;
+                self.report.warn(
                     pos,
                     "`setup_remote_docker` does nothing on a machine runner: use the Docker of the machine",
                 );
@@ -167,12 +162,13 @@ impl Compiler<'_> {
             }
             _ => {
                 self.check_step_keys(&fields, &["name"]);
-                self.warn(pos, "`install_signing_bundle` needs the hosted service: the step will fail");
+                self.report
+                    .warn(pos, "`install_signing_bundle` needs the hosted service: the step will fail");
                 Action::InstallSigningBundle
             }
         };
         if let Some(missing) = not_yet(&action) {
-            self.warn(
+            self.report.warn(
                 pos,
                 format!(
                     "{what}: this version of the runner does not do {missing} yet, so the step will fail"
@@ -180,17 +176,17 @@ impl Compiler<'_> {
             );
         }
         let when = if allows_when { self.when(&fields, &action)? } else { default_when(&action) };
-        let title = self.text(&map, "name", &what)?.filter(|name| !name.trim().is_empty());
+        let title = self.read.text(&map, "name", &what)?.filter(|name| !name.trim().is_empty());
         let name = title.map_or_else(|| default_title(&action).to_owned(), |title| title.to_string());
         Some(Step { name, when, action })
     }
 
-    fn check_step_keys(&mut self, fields: &Fields<'_>, known: &[&str]) {
+    fn check_step_keys(&self, fields: &Fields<'_>, known: &[&str]) {
         debug_assert!(known.contains(&"name"), "every step can be named");
-        self.check_keys(fields.map, fields.what, known, false);
+        self.read.check_keys(fields.map, fields.what, known, false);
     }
 
-    fn plain_run(&mut self, command: Rc<str>, pos: Pos, first_node_only: bool) -> Option<Step> {
+    fn plain_run(&self, command: Rc<str>, pos: Pos, first_node_only: bool) -> Option<Step> {
         let command = self.command(&command, pos)?;
         let run = Run {
             command,
@@ -206,19 +202,19 @@ impl Compiler<'_> {
         Some(Step { name: run.command.clone(), when: When::OnSuccess, action: Action::Run(run) })
     }
 
-    fn command(&mut self, text: &str, pos: Pos) -> Option<String> {
+    fn command(&self, text: &str, pos: Pos) -> Option<String> {
         if text.trim().is_empty() {
-            self.error(pos, "the command of a `run` step is empty");
+            self.report.error(pos, "the command of a `run` step is empty");
             return None;
         }
         if text.contains('\0') {
-            self.error(pos, "the command of a `run` step has a NUL character");
+            self.report.error(pos, "the command of a `run` step has a NUL character");
             return None;
         }
         Some(text.to_owned())
     }
 
-    fn run(&mut self, fields: &Fields<'_>) -> Option<Run> {
+    fn run(&self, fields: &Fields<'_>) -> Option<Run> {
         let Fields { map, what, pos } = *fields;
         self.check_step_keys(
             fields,
@@ -235,32 +231,34 @@ impl Compiler<'_> {
                 "name",
             ],
         );
-        let before = self.errors();
+        let before = self.report.errors();
         let command = match present(map, "command") {
             Some(node) => self
+                .read
                 .expect_text(node, format_args!("`command` of {what}"))
                 .and_then(|text| self.command(&text, node.pos)),
             None => {
-                self.error(pos, format!("{what} has no `command`"));
+                self.report.error(pos, format!("{what} has no `command`"));
                 None
             }
         };
-        let shell = present(map, "shell").and_then(|node| self.shell(node, what));
-        let environment = present(map, "environment").and_then(|node| self.environment(node, what));
-        let background = self.boolean(map, "background", what);
-        let working_directory = self.text(map, "working_directory", what).flatten();
+        let shell = present(map, "shell").and_then(|node| shell(self.read, node, what));
+        let environment = present(map, "environment").and_then(|node| environment(self.read, node, what));
+        let background = self.read.boolean(map, "background", what);
+        let working_directory = self.read.text(map, "working_directory", what).flatten();
         let no_output_timeout = self.timeout(map, what);
-        let reruns = self.integer(map, "max_auto_reruns", what, (1, limits::AUTO_RERUNS)).flatten();
+        let reruns = self.read.integer(map, "max_auto_reruns", what, (1, limits::AUTO_RERUNS)).flatten();
         let delay = self.rerun_delay(map, what);
         if let (Some(entry), true) =
             (map.entry("auto_rerun_delay"), present(map, "max_auto_reruns").is_none())
         {
-            self.error(entry.key_pos, format!("`auto_rerun_delay` of {what} needs `max_auto_reruns`"));
+            self.report.error(entry.key_pos, format!("`auto_rerun_delay` of {what} needs `max_auto_reruns`"));
         }
         if background == Some(true) && (reruns.is_some() || delay.is_some()) {
-            self.error(pos, format!("{what} runs in the background and cannot be rerun automatically"));
+            self.report
+                .error(pos, format!("{what} runs in the background and cannot be rerun automatically"));
         }
-        if self.errors() > before {
+        if self.report.errors() > before {
             return None;
         }
         Some(Run {
@@ -276,37 +274,27 @@ impl Compiler<'_> {
         })
     }
 
-    /// A shell: one command line, or a list of words.
-    pub(crate) fn shell(&mut self, node: &Node, what: &str) -> Option<String> {
-        let words = self.text_list(node, format_args!("`shell` of {what}"))?;
-        let shell = words.join(" ");
-        if shell.trim().is_empty() {
-            self.error(node.pos, format!("`shell` of {what} is empty"));
-            return None;
-        }
-        Some(shell)
-    }
-
-    fn timeout(&mut self, map: &Map, what: &str) -> Option<Duration> {
+    fn timeout(&self, map: &Map, what: &str) -> Option<Duration> {
         let node = present(map, "no_output_timeout")?;
-        let text = self.expect_text(node, format_args!("`no_output_timeout` of {what}"))?;
+        let text = self.read.expect_text(node, format_args!("`no_output_timeout` of {what}"))?;
         match duration::parse(&text) {
             Ok(time) if !time.is_zero() => Some(time),
             Ok(_) => {
-                self.error(node.pos, format!("`no_output_timeout` of {what} must be longer than nothing"));
+                self.report
+                    .error(node.pos, format!("`no_output_timeout` of {what} must be longer than nothing"));
                 None
             }
             Err(message) => {
-                self.error(node.pos, format!("`no_output_timeout` of {what}: {message}"));
+                self.report.error(node.pos, format!("`no_output_timeout` of {what}: {message}"));
                 None
             }
         }
     }
 
     /// `1m` to `10m`, or seconds from `1s`.
-    fn rerun_delay(&mut self, map: &Map, what: &str) -> Option<Duration> {
+    fn rerun_delay(&self, map: &Map, what: &str) -> Option<Duration> {
         let node = present(map, "auto_rerun_delay")?;
-        let text = self.expect_text(node, format_args!("`auto_rerun_delay` of {what}"))?;
+        let text = self.read.expect_text(node, format_args!("`auto_rerun_delay` of {what}"))?;
         let whole = |digits: &str| {
             let plain = digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
             digits.parse::<u64>().ok().filter(|_| plain)
@@ -315,7 +303,7 @@ impl Compiler<'_> {
         let seconds = minutes.or_else(|| text.strip_suffix('s').and_then(whole));
         let delay = seconds.filter(|seconds| *seconds <= LONGEST_RERUN_DELAY_S);
         if delay.is_none() {
-            self.error(
+            self.report.error(
                 node.pos,
                 format!(
                     "`auto_rerun_delay` of {what} must be whole seconds or minutes up to `10m`, not `{text}`"
@@ -325,7 +313,7 @@ impl Compiler<'_> {
         delay.map(Duration::from_secs)
     }
 
-    fn when(&mut self, fields: &Fields<'_>, action: &Action) -> Option<When> {
+    fn when(&self, fields: &Fields<'_>, action: &Action) -> Option<When> {
         let Some(node) = present(fields.map, "when") else { return Some(default_when(action)) };
         match node.as_str().map(|text| &**text) {
             Some("always") => Some(When::Always),
@@ -333,7 +321,7 @@ impl Compiler<'_> {
             Some("on_fail") => Some(When::OnFail),
             _ => {
                 let found = node.describe();
-                self.error(
+                self.report.error(
                     node.pos,
                     format!(
                         "`when` of {} must be one of always, on_success, on_fail, not {found}",
@@ -345,30 +333,30 @@ impl Compiler<'_> {
         }
     }
 
-    fn paths(&mut self, fields: &Fields<'_>) -> Option<Vec<String>> {
+    fn paths(&self, fields: &Fields<'_>) -> Option<Vec<String>> {
         let what = fields.what;
         let Some(node) = present(fields.map, "paths") else {
-            self.error(fields.pos, format!("{what} has no `paths`"));
+            self.report.error(fields.pos, format!("{what} has no `paths`"));
             return None;
         };
         if !matches!(&node.data, Data::Seq(seq) if !seq.items.is_empty()) {
             let found = node.describe();
-            self.error(
+            self.report.error(
                 node.pos,
                 format!("`paths` of {what} must be a list of at least one path, not {found}"),
             );
             return None;
         }
-        let texts = self.text_list(node, format_args!("`paths` of {what}"))?;
+        let texts = self.read.text_list(node, format_args!("`paths` of {what}"))?;
         Some(texts.iter().map(|text| text.to_string()).collect())
     }
 
-    fn checkout(&mut self, fields: &Fields<'_>) -> Option<Action> {
+    fn checkout(&self, fields: &Fields<'_>) -> Option<Action> {
         let Fields { map, what, pos } = *fields;
         self.check_step_keys(fields, &["path", "method", "depth", "name"]);
-        let path = self.text(map, "path", what)?.map_or_else(|| ".".to_owned(), |path| path.to_string());
-        let depth = self.integer(map, "depth", what, (1, i64::from(u32::MAX)))?;
-        let method = self.text(map, "method", what)?;
+        let path = self.read.text(map, "path", what)?.map_or_else(|| ".".to_owned(), |path| path.to_string());
+        let depth = self.read.integer(map, "depth", what, (1, i64::from(u32::MAX)))?;
+        let method = self.read.text(map, "method", what)?;
         let method_pos = map.get("method").map_or(pos, |node| node.pos);
         let method = match (method.as_deref().unwrap_or("blobless"), depth) {
             ("blobless", None) => CheckoutMethod::Blobless,
@@ -377,15 +365,16 @@ impl Compiler<'_> {
                 CheckoutMethod::Shallow { depth: u32::try_from(depth).unwrap_or(u32::MAX) }
             }
             ("shallow", None) => {
-                self.error(method_pos, format!("{what} with the method `shallow` needs `depth`"));
+                self.report.error(method_pos, format!("{what} with the method `shallow` needs `depth`"));
                 return None;
             }
             ("blobless" | "full", Some(_)) => {
-                self.error(method_pos, format!("`depth` of {what} goes with the method `shallow` only"));
+                self.report
+                    .error(method_pos, format!("`depth` of {what} goes with the method `shallow` only"));
                 return None;
             }
             (other, _) => {
-                self.error(
+                self.report.error(
                     method_pos,
                     format!("`method` of {what} must be one of blobless, full, shallow, not `{other}`"),
                 );

@@ -1,25 +1,12 @@
 //! Executors: reusable environments of jobs, with parameters.
 
-use crate::config::definitions::package::Element;
-use crate::config::language::scope::Scope;
-use crate::config::session::compiler::Compiler;
+use super::expander::Expander;
+use crate::config::definitions::Element;
+use crate::config::language::Scope;
 use crate::config::values::{Data, Entry, ExecutorValue, Map, Node, Pos};
 use std::rc::Rc;
 
-/// Keys of an executor.
-pub(crate) const KEYS: &[&str] = &[
-    "docker",
-    "machine",
-    "macos",
-    "resource_class",
-    "shell",
-    "working_directory",
-    "environment",
-    "parameters",
-    "description",
-];
-
-impl Compiler<'_> {
+impl Expander<'_> {
     /// The value of a job's `executor`, already substituted.
     pub(crate) fn executor(&mut self, node: &Node, scope: &Scope) -> Option<Rc<ExecutorValue>> {
         if let Data::Executor(executor) = &node.data {
@@ -39,7 +26,8 @@ impl Compiler<'_> {
     ) -> Option<Rc<ExecutorValue>> {
         let (name, arguments) = self.executor_reference(node)?;
         let order = if node.as_map().is_some() { [package, scope.package] } else { [scope.package, package] };
-        let found = order.into_iter().find(|package| self.find(Element::Executor, &name, *package).is_some());
+        let found =
+            order.into_iter().find(|package| self.library.find(Element::Executor, &name, *package).is_some());
         self.resolve_executor(&name, &arguments, node.pos, scope, found.unwrap_or(scope.package))
     }
 
@@ -49,14 +37,14 @@ impl Compiler<'_> {
         }
         let Some(map) = node.as_map() else {
             let found = node.describe();
-            self.error(node.pos, format!("an executor is a name or a map with `name`, not {found}"));
+            self.report.error(node.pos, format!("an executor is a name or a map with `name`, not {found}"));
             return None;
         };
         let Some(name) = map.get("name") else {
-            self.error(node.pos, "an executor given as a map needs `name` beside its arguments");
+            self.report.error(node.pos, "an executor given as a map needs `name` beside its arguments");
             return None;
         };
-        let name = self.expect_text(name, "the name of an executor")?;
+        let name = self.read.expect_text(name, "the name of an executor")?;
         Some((name, map.entries.iter().filter(|entry| &*entry.key != "name").cloned().collect()))
     }
 
@@ -68,24 +56,24 @@ impl Compiler<'_> {
         scope: &Scope,
         package: usize,
     ) -> Option<Rc<ExecutorValue>> {
-        let Some(definition) = self.find(Element::Executor, name, package) else {
-            let message = self.not_found(Element::Executor, name, package, pos);
-            self.error(pos, message);
+        let Some(definition) = self.library.find(Element::Executor, name, package) else {
+            let message = self.library.not_found(Element::Executor, name, package, pos);
+            self.report.error(pos, message);
             return None;
         };
         let (map, parameters) = definition.own()?;
-        self.mark_used(&definition);
+        self.library.mark_used(&definition);
         let arguments: Vec<_> = arguments.iter().collect();
         let callee = (&*definition.label(), definition.package);
         let bound = self.bind(parameters, &arguments, scope, callee, pos);
-        let scope = self.package_scope(definition.package).with_parameters(bound.bindings);
-        let keys = self.within(pos, definition.label(), |compiler| {
+        let scope = Scope::of_package(definition.package).with_parameters(bound.bindings);
+        let keys = self.report.within(pos, definition.label(), || {
             let mut keys = Map::default();
             let mut complete = true;
             for entry in
                 map.entries.iter().filter(|entry| !matches!(&*entry.key, "parameters" | "description"))
             {
-                match compiler.substitute(&entry.value, &scope) {
+                match self.language.substitute(&entry.value, &scope) {
                     Some(value) => keys.entries.push(Entry { value, ..entry.clone() }),
                     None => complete = false,
                 }

@@ -4,9 +4,9 @@
 //! Only what was expanded without a message is kept, so that every message is said where it belongs, and
 //! only as much as a config of ordinary size has, so that memory stays bounded.
 
-use crate::config::definitions::package::Definition;
-
+use crate::config::definitions::Definition;
 use crate::config::values::{Bindings, Data, Kind, StepList};
+
 use std::collections::HashMap;
 use std::rc::Rc;
 

@@ -1,13 +1,12 @@
 //! Lists of steps: commands replaced by their steps, conditional steps kept or dropped, `steps`
 //! parameters spliced in.
 
-use crate::config::definitions::package::{Definition, Element};
-use crate::config::jobs::builtin;
-use crate::config::language::logic::Place;
-use crate::config::language::scope::Scope;
+use super::builtin::builtin;
+use super::expander::Expander;
+use crate::config::definitions::{BUILTIN_STEPS, Definition, Element};
+use crate::config::language::{ConditionOf, Scope};
 use crate::config::limits;
-use crate::config::session::compiler::{Compiler, present};
-use crate::config::session::cost;
+use crate::config::session::{cost, present};
 use crate::config::values::{Data, Entry, Node, PlacedStep, Pos, StepList};
 use std::rc::Rc;
 
@@ -20,7 +19,7 @@ pub(crate) enum NullBody {
     Accepted,
 }
 
-impl Compiler<'_> {
+impl Expander<'_> {
     /// Expands a list of steps written in `scope`.
     pub(crate) fn steps(&mut self, node: &Node, scope: &Scope, null_body: NullBody) -> Option<StepList> {
         let mut list = StepList::default();
@@ -33,12 +32,12 @@ impl Compiler<'_> {
                 "commands and conditional steps are nested deeper than {} levels",
                 limits::STEP_DEPTH
             );
-            self.error(node.pos, message);
+            self.report.error(node.pos, message);
             return None;
         }
         let substituted;
         let node = if node.as_scalar().is_some() {
-            substituted = self.substitute(node, scope)?;
+            substituted = self.language.substitute(node, scope)?;
             &substituted
         } else {
             node
@@ -46,7 +45,7 @@ impl Compiler<'_> {
         match &node.data {
             Data::Steps(list) => {
                 let bytes = list.steps.iter().map(|placed| cost::step(&placed.step)).sum();
-                if !self.spend(node.pos, list.steps.len(), bytes) {
+                if !self.budget.spend(node.pos, list.steps.len(), bytes) {
                     return None;
                 }
                 out.steps.extend_from_slice(&list.steps);
@@ -63,23 +62,23 @@ impl Compiler<'_> {
                 complete
             }
             _ => {
-                self.error(node.pos, format!("steps must be a list, not {}", node.describe()));
+                self.report.error(node.pos, format!("steps must be a list, not {}", node.describe()));
                 None
             }
         }
     }
 
     fn step(&mut self, item: &Node, scope: &Scope, null_body: NullBody, out: &mut StepList) -> Option<()> {
-        if !self.spend(item.pos, 1, 0) {
+        if !self.budget.spend(item.pos, 1, 0) {
             return None;
         }
         match &item.data {
             Data::Scalar(_) => {
-                let item = self.substitute(item, scope)?;
+                let item = self.language.substitute(item, scope)?;
                 if let Data::Steps(_) = item.data {
                     return self.expand(&item, scope, null_body, out);
                 }
-                let name = self.expect_text(&item, "a step")?;
+                let name = self.read.expect_text(&item, "a step")?;
                 self.invoke(&name, item.pos, None, scope, null_body, out)
             }
             Data::Map(map) => {
@@ -88,20 +87,20 @@ impl Compiler<'_> {
                 if body.is_none() {
                     let name = &entry.key;
                     if let Some(takes) = self.takes(name, scope) {
-                        self.error(
+                        self.report.error(
                             entry.key_pos,
                             format!("step `{name}` has nothing after the colon: it takes {takes}"),
                         );
                         return None;
                     }
                     if null_body == NullBody::Refused {
-                        self.error(
+                        self.report.error(
                             entry.key_pos,
                             format!("step `{name}` has nothing after the colon (without arguments, write `- {name}`)"),
                         );
                         return None;
                     }
-                    self.warn(
+                    self.report.warn(
                         entry.key_pos,
                         format!("step `{name}` has nothing after the colon: it is used without arguments"),
                     );
@@ -110,7 +109,7 @@ impl Compiler<'_> {
             }
             _ => {
                 let found = item.describe();
-                self.error(item.pos, format!("a step is a name or a map with one key, not {found}"));
+                self.report.error(item.pos, format!("a step is a name or a map with one key, not {found}"));
                 None
             }
         }
@@ -122,12 +121,12 @@ impl Compiler<'_> {
         match entries {
             [only] => Some(only),
             [] => {
-                self.error(pos, "a step is a name or a map with one key, not an empty map");
+                self.report.error(pos, "a step is a name or a map with one key, not an empty map");
                 None
             }
             [first, second, ..] if first.value.is_null() => {
                 let (name, argument) = (&first.key, &second.key);
-                self.warn(
+                self.report.warn(
                     second.key_pos,
                     format!("`{argument}` stands beside `{name}` and is ignored: indent the arguments of a step below its name"),
                 );
@@ -135,7 +134,7 @@ impl Compiler<'_> {
             }
             [first, second, ..] => {
                 let (name, other) = (&first.key, &second.key);
-                self.error(
+                self.report.error(
                     second.key_pos,
                     format!("a step has one key, here are `{name}` and `{other}`: begin the second with `-`, or indent it"),
                 );
@@ -153,19 +152,18 @@ impl Compiler<'_> {
         null_body: NullBody,
         out: &mut StepList,
     ) -> Option<()> {
-        let shadowed =
-            self.packages.get(scope.package).is_some_and(|package| package.commands.contains_key(name));
+        let shadowed = self.library.has_command(name, scope.package);
         if !shadowed {
-            if builtin::is_builtin(name) {
-                let step = self.builtin(name, pos, body, scope)?;
-                if !self.spend(pos, 0, cost::step(&step)) {
+            if BUILTIN_STEPS.contains(&name) {
+                let step = builtin(self.language, name, pos, body, scope)?;
+                if !self.budget.spend(pos, 0, cost::step(&step)) {
                     return None;
                 }
                 out.steps.push(PlacedStep { step, pos });
                 return Some(());
             }
-            if !self.tags && matches!(name, "when" | "unless" | "steps") {
-                self.error(pos, format!("the step `{name}` needs `version: 2.1`"));
+            if !self.language.tags && matches!(name, "when" | "unless" | "steps") {
+                self.report.error(pos, format!("the step `{name}` needs `version: 2.1`"));
                 return None;
             }
             match (name, body) {
@@ -177,17 +175,17 @@ impl Compiler<'_> {
                 }
                 ("when" | "unless" | "steps", _) => {
                     let takes = self.takes(name, scope).unwrap_or_default();
-                    self.error(pos, format!("`{name}` takes {takes}"));
+                    self.report.error(pos, format!("`{name}` takes {takes}"));
                     return None;
                 }
                 _ => {}
             }
         }
-        match self.find(Element::Command, name, scope.package) {
+        match self.library.find(Element::Command, name, scope.package) {
             Some(command) => self.call(&command, pos, body, scope, out),
             None => {
-                let message = self.not_found(Element::Command, name, scope.package, pos);
-                self.error(pos, message);
+                let message = self.library.not_found(Element::Command, name, scope.package, pos);
+                self.report.error(pos, message);
                 None
             }
         }
@@ -200,9 +198,8 @@ impl Compiler<'_> {
             "steps" => "a parameter of type steps",
             _ => return None,
         };
-        let package = self.packages.get(scope.package);
-        let shadowed = package.is_some_and(|package| package.commands.contains_key(name));
-        (!shadowed && self.tags).then_some(takes)
+        let shadowed = self.library.has_command(name, scope.package);
+        (!shadowed && self.language.tags).then_some(takes)
     }
 
     fn conditional(
@@ -214,15 +211,15 @@ impl Compiler<'_> {
         out: &mut StepList,
     ) -> Option<()> {
         let what = format!("step `{name}`");
-        let map = self.expect_map(body, &what)?.clone();
-        self.check_keys(&map, &what, &["condition", "steps"], false);
+        let map = self.read.expect_map(body, &what)?.clone();
+        self.read.check_keys(&map, &what, &["condition", "steps"], false);
         // A condition may well be null: a pipeline value that does not apply.
         let (Some(condition), Some(steps)) = (map.get("condition"), present(&map, "steps")) else {
-            self.error(body.pos, format!("{what} needs `condition` and `steps`"));
+            self.report.error(body.pos, format!("{what} needs `condition` and `steps`"));
             return None;
         };
-        let holds = self.condition(condition, scope, Place::Step);
-        if self.is_rehearsal() {
+        let holds = self.language.condition(condition, scope, ConditionOf::Step);
+        if self.report.is_rehearsal() {
             return self.expand(steps, scope, null_body, out);
         }
         if holds? == (name == "when") {
@@ -244,44 +241,44 @@ impl Compiler<'_> {
         if let Some(first) = self.calls.iter().position(|call| *call == id) {
             let mut chain: Vec<_> = self.calls[first..].iter().map(|(_, name)| format!("`{name}`")).collect();
             chain.push(format!("`{}`", command.name));
-            self.error(pos, format!("{label} calls itself: {}", chain.join(" -> ")));
+            self.report.error(pos, format!("{label} calls itself: {}", chain.join(" -> ")));
             return None;
         }
-        self.mark_used(command);
+        self.library.mark_used(command);
         let arguments = match body {
             None => None,
-            Some(body) => Some(self.expect_map(body, format_args!("the arguments of {label}"))?.clone()),
+            Some(body) => Some(self.read.expect_map(body, format_args!("the arguments of {label}"))?.clone()),
         };
         let arguments: Vec<_> = arguments.iter().flat_map(|map| &map.entries).collect();
         let (map, parameters) = command.own()?;
         let bound = self.bind(parameters, &arguments, scope, (&label, command.package), pos);
-        if self.is_rehearsal() {
+        if self.report.is_rehearsal() {
             return Some(());
         }
         // Near the limit the same call may be too deep in one place and not in another.
         let is_repeatable = bound.complete && self.step_depth < limits::STEP_DEPTH / 2;
         let known = self.repeated.find(command, &bound.bindings).filter(|_| is_repeatable);
         // Where the budget ends is said at the step that it ends with.
-        let left = self.left();
+        let left = self.budget.left();
         if let Some(known) = known.filter(|known| known.spent.0 <= left.0 && known.spent.1 <= left.1) {
-            if !self.spend(pos, known.spent.0, known.spent.1) {
+            if !self.budget.spend(pos, known.spent.0, known.spent.1) {
                 return None;
             }
             out.steps.extend_from_slice(&known.list.steps);
             return Some(());
         }
-        let inner = self.package_scope(command.package).with_parameters(bound.bindings);
+        let inner = Scope::of_package(command.package).with_parameters(bound.bindings);
         let steps = map.get("steps")?;
-        let (left, messages, first) = (self.left(), self.messages(), out.steps.len());
+        let (left, messages, first) = (self.budget.left(), self.report.messages(), out.steps.len());
         self.calls.push(id);
-        let expanded =
-            self.within(pos, label, |compiler| compiler.expand(steps, &inner, NullBody::Refused, out));
+        let expanded = self.report.within(pos, label, || self.expand(steps, &inner, NullBody::Refused, out));
         self.calls.pop();
         expanded.filter(|()| bound.complete)?;
-        if let (true, true, Some(arguments)) = (is_repeatable, self.messages() == messages, inner.parameters)
+        if let (true, true, Some(arguments)) =
+            (is_repeatable, self.report.messages() == messages, inner.parameters)
         {
             let list = Rc::new(StepList { steps: out.steps[first..].to_vec() });
-            let now = self.left();
+            let now = self.budget.left();
             self.repeated.keep(command, arguments, list, (left.0 - now.0, left.1 - now.1));
         }
         Some(())

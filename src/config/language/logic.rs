@@ -1,49 +1,49 @@
 //! Conditions: logic statements (`and`, `or`, `not`, `equal`, `matches`) and bare expressions.
 
-use crate::config::Severity;
-use crate::config::language::scope::{At, Scope};
+use super::scope::Scope;
+use super::substitute::{At, Language};
+use crate::config::diagnostic::Severity;
 use crate::config::limits;
-use crate::config::session::compiler::Compiler;
 use crate::config::session::cost;
 use crate::config::syntax::{Pattern, parse};
 use crate::config::values::{Data, Kind, Node, shorten};
 
 /// Where a condition stands; it decides what a plain string means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum ConditionOf {
     /// `when` and `unless` of workflows, and `filters`: a string is an expression over pipeline values.
     Workflow,
     /// `condition` of a step: a string is an expression if it reads like one, else it is just true.
     Step,
 }
 
-impl Compiler<'_> {
+impl Language<'_> {
     /// Whether a condition holds.
-    pub(crate) fn condition(&mut self, node: &Node, scope: &Scope, place: Place) -> Option<bool> {
+    pub(crate) fn condition(&self, node: &Node, scope: &Scope, of: ConditionOf) -> Option<bool> {
         if let Some(scalar) = node.as_scalar().filter(|scalar| scalar.kind == Kind::Str && !scalar.tagged()) {
-            match (parse(&scalar.text), place) {
-                (Ok(expression), Place::Step) if !expression.names_are_dotted() => {}
-                (Err(_), Place::Step) => {}
-                (Ok(expression), place) => {
+            match (parse(&scalar.text), of) {
+                (Ok(expression), ConditionOf::Step) if !expression.names_are_dotted() => {}
+                (Err(_), ConditionOf::Step) => {}
+                (Ok(expression), of) => {
                     let mut names = Vec::new();
                     expression.names(&mut names);
                     let foreign = names.iter().find(|name| !name.text.starts_with("pipeline."));
-                    if let (Some(name), Place::Workflow) = (foreign, place) {
+                    if let (Some(name), ConditionOf::Workflow) = (foreign, of) {
                         let message = format!(
                             "`{}` cannot be used here: conditions of workflows and filters only know `pipeline.` names (for a condition that is always true, write `true` without quotes)",
                             name.text
                         );
-                        let pos = self.place_in(node.pos, scalar, name.offset);
-                        self.error(pos, message);
+                        let pos = self.report.place_in(node.pos, scalar, name.offset);
+                        self.report.error(pos, message);
                         return None;
                     }
                     return self
                         .evaluate(&expression, &scalar.text, At { pos: node.pos, scalar, offset: 0 }, scope)
                         .map(|value| value.is_truthy());
                 }
-                (Err(error), Place::Workflow) => {
-                    let pos = self.place_in(node.pos, scalar, error.offset);
-                    self.error(
+                (Err(error), ConditionOf::Workflow) => {
+                    let pos = self.report.place_in(node.pos, scalar, error.offset);
+                    self.report.error(
                         pos,
                         format!("{} in the expression `{}`", error.message, shorten(scalar.text.trim())),
                     );
@@ -54,9 +54,10 @@ impl Compiler<'_> {
         self.statement(node, scope, 1)
     }
 
-    fn statement(&mut self, node: &Node, scope: &Scope, depth: usize) -> Option<bool> {
+    fn statement(&self, node: &Node, scope: &Scope, depth: usize) -> Option<bool> {
         if depth > limits::LOGIC_DEPTH {
-            self.error(node.pos, format!("logic statements nest at most {} levels", limits::LOGIC_DEPTH));
+            self.report
+                .error(node.pos, format!("logic statements nest at most {} levels", limits::LOGIC_DEPTH));
             return None;
         }
         match &node.data {
@@ -65,17 +66,17 @@ impl Compiler<'_> {
                     self.tags && scalar.tagged() && self.template(node.pos, scalar)?.sole_tag().is_none();
                 if mixed {
                     let message = "this mixes text and `<< >>`, which makes it a string and so always true; put all of it into one tag";
-                    self.warn(node.pos, message);
+                    self.report.warn(node.pos, message);
                 }
                 Some(!self.substitute(node, scope)?.data.is_falsy())
             }
             Data::Seq(_) => {
-                self.error(node.pos, "a condition cannot be a list (combine with `and:` or `or:`)");
+                self.report.error(node.pos, "a condition cannot be a list (combine with `and:` or `or:`)");
                 None
             }
             Data::Map(map) => {
                 let [entry] = map.entries.as_slice() else {
-                    self.error(
+                    self.report.error(
                         node.pos,
                         "a logic statement has exactly one of the keys and, or, not, equal, matches",
                     );
@@ -89,8 +90,9 @@ impl Compiler<'_> {
                     other => {
                         let known = ["and", "or", "not", "equal", "matches"];
                         let choices =
-                            self.choices(Severity::Error, entry.key_pos, "statements", other, known);
-                        self.error(entry.key_pos, format!("unknown logic statement `{other}`{choices}"));
+                            self.report.choices(Severity::Error, entry.key_pos, "statements", other, known);
+                        self.report
+                            .error(entry.key_pos, format!("unknown logic statement `{other}`{choices}"));
                         None
                     }
                 }
@@ -100,23 +102,23 @@ impl Compiler<'_> {
     }
 
     /// The arguments of `and`, `or` and `equal`: a list of at least one.
-    fn arguments<'n>(&mut self, word: &str, node: &'n Node) -> Option<&'n [Node]> {
+    fn arguments<'n>(&self, word: &str, node: &'n Node) -> Option<&'n [Node]> {
         match node.as_seq() {
             Some(seq) if !seq.items.is_empty() => Some(&seq.items),
             Some(_) => {
-                self.error(node.pos, format!("`{word}` needs at least one argument"));
+                self.report.error(node.pos, format!("`{word}` needs at least one argument"));
                 None
             }
             None => {
-                self.error(node.pos, format!("`{word}` takes a list, not {}", node.describe()));
+                self.report.error(node.pos, format!("`{word}` takes a list, not {}", node.describe()));
                 None
             }
         }
     }
 
-    fn combination(&mut self, word: &str, node: &Node, scope: &Scope, depth: usize) -> Option<bool> {
+    fn combination(&self, word: &str, node: &Node, scope: &Scope, depth: usize) -> Option<bool> {
         let arguments = self.arguments(word, node)?;
-        if !self.spend(node.pos, 0, cost::VALUE * arguments.len()) {
+        if !self.budget.spend(node.pos, 0, cost::VALUE * arguments.len()) {
             return None;
         }
         let values: Vec<_> =
@@ -125,31 +127,31 @@ impl Compiler<'_> {
         Some(if word == "and" { values.into_iter().all(|v| v) } else { values.into_iter().any(|v| v) })
     }
 
-    fn equal(&mut self, node: &Node, scope: &Scope) -> Option<bool> {
+    fn equal(&self, node: &Node, scope: &Scope) -> Option<bool> {
         let arguments = self.arguments("equal", node)?;
         let values: Vec<_> = arguments.iter().map(|argument| self.substitute(argument, scope)).collect();
         let values: Vec<Node> = values.into_iter().collect::<Option<_>>()?;
         let compared: usize = values.iter().map(|value| cost::values(&value.data)).sum();
-        if !self.spend(node.pos, 0, cost::VALUE * compared) {
+        if !self.budget.spend(node.pos, 0, cost::VALUE * compared) {
             return None;
         }
         Some(values.iter().all(|value| value.data.equals(&values[0].data)))
     }
 
-    fn matches(&mut self, node: &Node, scope: &Scope) -> Option<bool> {
-        let map = self.expect_map(node, "`matches`")?.clone();
-        self.check_keys(&map, "`matches`", &["pattern", "value"], false);
+    fn matches(&self, node: &Node, scope: &Scope) -> Option<bool> {
+        let map = self.read.expect_map(node, "`matches`")?.clone();
+        self.read.check_keys(&map, "`matches`", &["pattern", "value"], false);
         let (Some(pattern), Some(value)) = (map.get("pattern"), map.get("value")) else {
-            self.error(node.pos, "`matches` needs `pattern` and `value`");
+            self.report.error(node.pos, "`matches` needs `pattern` and `value`");
             return None;
         };
         let pattern = self.substitute(pattern, scope)?;
         let value = self.substitute(value, scope)?;
-        let text = self.expect_text(&pattern, "`pattern` of `matches`")?;
+        let text = self.read.expect_text(&pattern, "`pattern` of `matches`")?;
         let compiled = match Pattern::new(&text) {
             Ok(compiled) => compiled,
             Err(message) => {
-                self.error(pattern.pos, message);
+                self.report.error(pattern.pos, message);
                 return None;
             }
         };
@@ -157,7 +159,7 @@ impl Compiler<'_> {
             Some(text) => Some(compiled.is_match(text)),
             None if value.is_null() => Some(false),
             None => {
-                self.error(
+                self.report.error(
                     value.pos,
                     format!("`value` of `matches` must be a string, not {}", value.describe()),
                 );

@@ -3,8 +3,8 @@
 //! The language is that of conditions. What does not apply to a pipeline is undefined, and a rule whose
 //! value is undefined does not hold, so a rule never opens a context by accident.
 
-use crate::config::language::pipeline;
-use crate::config::language::{EvaluationError, Value};
+use super::evaluate::{EvaluationError, Value};
+use super::pipeline;
 use crate::config::syntax::{Name, parse};
 use serde_json::Value as Json;
 

@@ -1,5 +1,12 @@
-//! One compilation: its messages, and its budget.
+//! One compilation, for everybody who takes part in it: messages, budget, and reading with both.
 
-pub(crate) mod compiler;
 pub(crate) mod cost;
-pub(crate) mod suggest;
+
+mod budget;
+mod read;
+mod report;
+mod suggest;
+
+pub(crate) use budget::Budget;
+pub(crate) use read::{Reader, present};
+pub(crate) use report::Report;

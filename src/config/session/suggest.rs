@@ -1,16 +1,6 @@
 //! "did you mean": the known choices of an error, nearest first.
-//!
-//! Looking for them is by far the most that an error costs, and the same error may be found thousands
-//! of times: the compiler asks through [`Compiler::choices`], which looks once for each place.
 
-use crate::config::Severity;
-use crate::config::session::compiler::Compiler;
-use crate::config::values::{Pos, shorten};
-use std::collections::HashMap;
-use std::rc::Rc;
-
-/// Choices by place and name.
-pub(crate) type Hints = HashMap<Pos, Vec<(Rc<str>, Rc<str>)>>;
+use crate::config::values::shorten;
 
 /// As many are listed in full.
 const ALL: usize = 20;
@@ -30,31 +20,6 @@ pub(crate) fn choices<'a>(what: &str, name: &str, known: impl IntoIterator<Item 
         (near, 1..=ALL) => format!("{} (known {what}: {})", near.unwrap_or_default(), list(&known)),
         (Some(near), _) => near,
         (None, all) => format!(" (known {what}: {} and {} more)", list(&known[..SOME]), all - SOME),
-    }
-}
-
-impl Compiler<'_> {
-    /// [`choices`] for an unknown name at a place of the text, looked for at most once: whatever leads
-    /// there again finds the same. Empty when no more messages of this severity are shown.
-    pub(crate) fn choices<'k>(
-        &self,
-        severity: Severity,
-        pos: Pos,
-        what: &str,
-        name: &str,
-        known: impl IntoIterator<Item = &'k str>,
-    ) -> Rc<str> {
-        if self.is_full(severity) {
-            return "".into();
-        }
-        let mut hints = self.hints.borrow_mut();
-        let here = hints.entry(pos).or_default();
-        if let Some((_, hint)) = here.iter().find(|(of, _)| **of == *name) {
-            return hint.clone();
-        }
-        let hint: Rc<str> = choices(what, name, known).into();
-        here.push((name.into(), hint.clone()));
-        hint
     }
 }
 
@@ -124,46 +89,5 @@ mod tests {
             all.starts_with(" (known jobs: job-10, job-11, ") && all.ends_with("job-21 and 18 more)"),
             "{all}"
         );
-    }
-
-    /// The number of places that choices were looked for.
-    fn looked(source: &str) -> usize {
-        let none = std::collections::BTreeMap::new();
-        let input = crate::config::Input {
-            source,
-            file_name: "config.yml",
-            parameters: &none,
-            values: &none,
-            stand_ins: &none,
-            orbs: &crate::config::NoOrbs,
-            default_resource_class: None,
-        };
-        let mut compiler = Compiler::new(&input);
-        compiler.document();
-        let hints = compiler.hints.borrow();
-        hints.values().map(Vec::len).sum()
-    }
-
-    #[test]
-    fn choices_are_looked_for_once_for_a_place_and_for_what_is_shown() {
-        let commands = "version: 2.1
-commands:
-  a: {steps: [run: 'x << pipeline.zz >>', run: {command: x, commnd: y}, nowhere]}
-  b: {steps: [a, a, a, a, a, a, a, a, a, a]}
-  c: {steps: [b, b, b, b, b, b, b, b, b, b]}
-jobs: {build: {machine: true, resource_class: a/b, steps: [c]}}
-";
-        assert_eq!(looked(commands), 3);
-        let mut requires = "version: 2.1
-jobs: {j: {machine: true, resource_class: a/b, steps: [checkout]}}
-workflows:
-  w:
-    jobs:
-"
-        .to_owned();
-        for n in 0..500 {
-            requires += &format!("      - j: {{name: j{n}, requires: [x{n}, y{n}, z{n}]}}\n");
-        }
-        assert_eq!(looked(&requires), crate::config::limits::DIAGNOSTICS);
     }
 }
