@@ -23,7 +23,6 @@
 pub mod admin;
 pub mod agent;
 pub mod archive;
-pub mod calendar;
 pub mod cli;
 #[cfg(feature = "server")]
 pub mod config;
@@ -32,11 +31,12 @@ pub mod exec;
 pub mod executor;
 pub mod glob;
 pub mod http;
-pub mod locked;
 pub mod logging;
 #[cfg(feature = "server")]
 pub mod orbs;
+pub mod outcome;
 pub mod protocol;
 #[cfg(feature = "server")]
 pub mod server;
+pub mod system;
 pub mod tool;

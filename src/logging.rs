@@ -4,7 +4,7 @@
 //! only uses the macros of `log`. A message reads well alone and ends in `key=value` fields, which the
 //! `json` format writes as members of their own. Job output never comes here.
 
-use crate::calendar::Rfc3339;
+use crate::system::clock::Rfc3339;
 use log::{Level, LevelFilter, Record};
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};

@@ -1,6 +1,6 @@
 //! Words and options of a command line. Every verb takes what it knows; what is left is an error.
 
-use crate::cli::Failure;
+use crate::outcome::Failure;
 use crate::protocol::Secret;
 use lexopt::prelude::*;
 use std::collections::VecDeque;

@@ -4,7 +4,7 @@ use super::arguments::Arguments;
 use super::remote::{Remote, encode, owner_path};
 use super::table::Table;
 use super::{Act, Said, find, not_found};
-use crate::cli::Failure;
+use crate::outcome::Failure;
 use serde_json::{Value, json};
 
 const CONTEXTS: &str = "/api/v2/context";

@@ -12,7 +12,7 @@ mod remote;
 mod runner;
 mod table;
 
-use crate::cli::{Failure, Outcome, exit, print};
+use crate::outcome::{Failure, Outcome, exit, print};
 use arguments::Arguments;
 use remote::Remote;
 use serde_json::Value;

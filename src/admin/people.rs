@@ -4,7 +4,7 @@ use super::arguments::Arguments;
 use super::remote::{Remote, encode};
 use super::table::Table;
 use super::{Act, Said, find, text};
-use crate::cli::Failure;
+use crate::outcome::Failure;
 use serde_json::json;
 
 const USERS: &str = "/api/v2/user";

@@ -3,8 +3,8 @@
 use super::arguments::Arguments;
 use super::remote::{Remote, encode, slug_path};
 use super::{Act, Said, find};
-use crate::cli::Failure;
 use crate::cli::config::typed_parameters;
+use crate::outcome::Failure;
 use serde_json::{Value, json};
 
 /// Verbs of `pipeline`.

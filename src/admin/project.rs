@@ -4,7 +4,7 @@ use super::arguments::Arguments;
 use super::remote::{Remote, encode, owner_path, slug_path};
 use super::table::Table;
 use super::{Act, Said, find};
-use crate::cli::Failure;
+use crate::outcome::Failure;
 use serde_json::{Value, json};
 
 /// Verbs of `project`.

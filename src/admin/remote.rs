@@ -1,8 +1,8 @@
 //! The control plane as `runlet admin` sees it: calls, pages, and failures in its user's words.
 
 use super::arguments::Arguments;
-use crate::cli::{Failure, exit};
 use crate::http::{Body, Client, Endpoint, Error, Request};
+use crate::outcome::{Failure, exit};
 use crate::protocol::Secret;
 use serde_json::Value;
 use std::path::PathBuf;

@@ -4,7 +4,7 @@ use super::arguments::Arguments;
 use super::remote::{Remote, encode};
 use super::table::Table;
 use super::{Act, Said, find, not_found, text};
-use crate::cli::Failure;
+use crate::outcome::Failure;
 use serde_json::json;
 
 const CLASSES: &str = "/api/v3/runner/resource";

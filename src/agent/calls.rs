@@ -2,7 +2,7 @@
 
 use super::settings::Settings;
 use crate::http::{Body, Client, Error, Request};
-use crate::protocol::{ClaimRequest, LostTask, Task, TaskId};
+use crate::protocol::{ClaimRequest, LostTask, Task, TaskId, TaskKind};
 use serde::Serialize;
 use serde::de::IgnoredAny;
 use std::time::Duration;
@@ -26,6 +26,9 @@ pub(super) fn claim(
         os: std::env::consts::OS.to_owned(),
         arch: std::env::consts::ARCH.to_owned(),
         nonce: nonce.to_owned(),
+        machine_id: None,
+        boot_id: None,
+        takes: vec![TaskKind::Machine],
     };
     let body = encode(&body)?;
     let path = format!("/api/v3/runner/claim?wait={}", wait.as_secs());
@@ -45,7 +48,7 @@ pub(super) fn claim(
 
 /// Reports that a task's agent is gone. Harmless when the task has ended.
 pub(super) fn lost(client: &Client, settings: &Settings, id: &TaskId, message: &str) -> Result<(), Error> {
-    let body = encode(&LostTask { id: id.clone(), message: message.to_owned() })?;
+    let body = encode(&LostTask { id: id.clone(), allocation: None, message: message.to_owned() })?;
     let path = format!("/api/v3/runner/tasks/{id}/lost");
     let request = Request {
         method: "POST",

@@ -17,8 +17,8 @@ mod tools;
 pub use lifecycle::ExitReason;
 pub use stop::{Level, Stop};
 
-use crate::cli::{Failure, Outcome, exit};
 use crate::logging;
+use crate::outcome::{Failure, Outcome, exit};
 use lexopt::Arg::{Long, Short};
 use settings::Settings;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -36,9 +36,9 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         match arg {
             Long("config") | Short('c') => file = Some(parser.value()?.into()),
             Long("check") => only_check = true,
-            Long("help") | Short('h') => return crate::cli::print(HELP),
+            Long("help") | Short('h') => return crate::outcome::print(HELP),
             Long("version") | Short('V') => {
-                return crate::cli::print(concat!("runlet ", env!("CARGO_PKG_VERSION"), "\n"));
+                return crate::outcome::print(concat!("runlet ", env!("CARGO_PKG_VERSION"), "\n"));
             }
             other => return Err(other.unexpected().into()),
         }
@@ -85,9 +85,9 @@ fn check(settings: &Settings) -> Outcome {
         text +=
             &format!("warning: `{}` cannot be used as it is: {why}\n", settings.working_directory.display());
     }
-    crate::cli::print(&text)?;
+    crate::outcome::print(&text)?;
     machine::check(settings).map_err(Failure::new)?;
-    crate::cli::print(&format!("the control plane at `{}` accepts the token\n", settings.endpoint.url))
+    crate::outcome::print(&format!("the control plane at `{}` accepts the token\n", settings.endpoint.url))
 }
 
 /// Whether the directory, or the nearest one above it that exists, lets this user write.

@@ -100,7 +100,7 @@ impl Store {
             .mode(0o600)
             .open(&lock_path)
             .map_err(|error| unusable("cannot write to", &error))?;
-        if !crate::locked::take(&lock) {
+        if !crate::system::locks::take(&lock) {
             let mut holder = String::new();
             // An unreadable number only makes the message poorer.
             let _ = (&mut lock).take(32).read_to_string(&mut holder);

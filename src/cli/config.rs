@@ -1,9 +1,9 @@
 //! `runlet config validate` and `runlet config process`: the compiler on its own, for people and
 //! editors. Reads the files; everything else is [`crate::config`].
 
-use super::{Failure, Outcome, exit, print};
 use crate::config::{self, Compiled, Diagnostic, Diagnostics, Input, Severity};
 use crate::orbs::OrbSites;
+use crate::outcome::{Failure, Outcome, exit, print};
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::ValueExt;
 use std::collections::BTreeMap;

@@ -5,40 +5,10 @@
 
 #[cfg(feature = "server")]
 pub mod config;
-pub mod exit;
 
+use crate::outcome::{Failure, Outcome, print};
 use std::ffi::OsString;
 use std::io::Write;
-
-/// What a role returns: an exit code, or a failure to print.
-pub type Outcome = Result<u8, Failure>;
-
-/// A failure with its exit code.
-#[derive(Debug)]
-pub struct Failure {
-    /// One of [`exit`].
-    pub code: u8,
-    /// What was attempted, on what, why it failed and what to do.
-    pub message: String,
-}
-
-impl Failure {
-    /// The ordinary failure.
-    pub fn new(message: impl Into<String>) -> Self {
-        Self { code: exit::FAILED, message: message.into() }
-    }
-
-    /// Wrong arguments.
-    pub fn usage(message: impl Into<String>) -> Self {
-        Self { code: exit::USAGE, message: message.into() }
-    }
-}
-
-impl From<lexopt::Error> for Failure {
-    fn from(error: lexopt::Error) -> Self {
-        Self::usage(error.to_string())
-    }
-}
 
 /// Runs the program with the arguments of the process and returns its exit code.
 pub fn main() -> u8 {
@@ -77,12 +47,6 @@ fn run(program: &OsString, mut args: Vec<OsString>) -> Outcome {
             Err(Failure::usage(format!("unknown command `{other}`; `runlet --help` lists the commands")))
         }
     }
-}
-
-/// Prints to stdout; a reader that has gone away is no failure.
-pub fn print(text: &str) -> Outcome {
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    Ok(exit::OK)
 }
 
 fn version() -> String {

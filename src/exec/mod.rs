@@ -9,10 +9,10 @@ mod snapshot;
 use crate::agent::machine;
 use crate::agent::settings::Settings;
 use crate::agent::{Level, Stop};
-use crate::cli::{Failure, Outcome, exit};
 use crate::http::{Body, Client, Endpoint, Request};
+use crate::outcome::{Failure, Outcome, exit};
 use crate::protocol::{Secret, WatchEvent};
-use crate::server::api::watch::Told;
+use crate::server::api::ours::watch::Told;
 use crate::server::pipelines::{ConfigPlace, Only, Revision, Trigger};
 use crate::server::store::status::PipelineState;
 use crate::server::{self, Running, ServerOptions, WatchEnded, Watcher};
@@ -35,7 +35,7 @@ const CLASS: &str = "runlet/exec";
 pub fn command(args: Vec<OsString>) -> Outcome {
     match Options::parse(args)? {
         Some(options) => exec(&options),
-        None => crate::cli::print(options::HELP),
+        None => crate::outcome::print(options::HELP),
     }
 }
 
@@ -137,11 +137,11 @@ fn run(
         return Ok(exit::INTERRUPTED);
     }
     if screen.jobs().next().is_none() {
-        crate::cli::print("nothing to run: every workflow or job of the config is filtered out here\n")?;
+        crate::outcome::print("nothing to run: every workflow or job of the config is filtered out here\n")?;
         return Ok(exit::OK);
     }
     let summary = results::collect(&client, person, &screen, folder).map_err(Failure::new)?;
-    crate::cli::print(&summary.text)?;
+    crate::outcome::print(&summary.text)?;
     for lost in &summary.lost {
         eprintln!("runlet: {lost}");
     }
@@ -151,7 +151,7 @@ fn run(
     let good = summary.lost.is_empty() && screen.workflow_statuses().all(|status| status == "success");
     let waits = screen.workflow_statuses().any(|status| status == "on_hold");
     if waits {
-        crate::cli::print(
+        crate::outcome::print(
             "an approval is waiting, and nobody can give it here: the jobs behind it did not run\n",
         )?;
     }

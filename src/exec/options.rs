@@ -1,7 +1,7 @@
 //! The arguments of `runlet exec`.
 
-use crate::cli::Failure;
 use crate::orbs::OrbSites;
+use crate::outcome::Failure;
 use std::ffi::OsString;
 use std::path::PathBuf;
 

@@ -3,9 +3,9 @@
 
 use super::piece::PieceSize;
 use super::report::Reporter;
-use super::spool::hex;
 use crate::http::Error;
 use crate::protocol::Archive;
+use crate::system::hex;
 use ring::digest::{Context, SHA256};
 use std::io::{self, Read};
 

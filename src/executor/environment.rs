@@ -149,6 +149,8 @@ mod tests {
             mask: vec![],
             source: None,
             has_test_timings: false,
+            begin_seconds: 600,
+            budget_seconds: 900,
             lease_seconds: 60,
             heartbeat_wait_seconds: 20,
             max_step_output_bytes: 1,

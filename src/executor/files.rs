@@ -3,9 +3,9 @@
 
 use super::piece::PieceSize;
 use super::report::Reporter;
-use super::spool::hex;
 use crate::http::{Body, Error};
 use crate::protocol::{MAX_CHUNK_BYTES, RefusalCode, UploadAnswer};
+use crate::system::hex;
 use ring::digest::{Context, Digest, SHA256};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};

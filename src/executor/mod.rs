@@ -25,9 +25,9 @@ pub mod task;
 mod timings;
 mod workspace;
 
-use crate::cli::{Failure, Outcome, exit};
 use crate::http::{Client, Endpoint};
 use crate::logging::{self, Format};
+use crate::outcome::{Failure, Outcome, exit};
 use crate::protocol::Secret;
 use crate::protocol::task_input::{TaskInput, task_exit};
 use child::Message;
@@ -54,7 +54,7 @@ the task, which then ends as an infrastructure failure. Exit code 0 says that th
 pub fn command(args: Vec<OsString>) -> Outcome {
     match args.first().and_then(|arg| arg.to_str()) {
         None => {}
-        Some("--help" | "-h") => return crate::cli::print(HELP),
+        Some("--help" | "-h") => return crate::outcome::print(HELP),
         Some(other) => return Err(Failure::usage(format!("`runlet task` takes no argument `{other}`"))),
     }
     let input = read_input().map_err(|why| Failure { code: exit::USAGE, message: why })?;

@@ -82,7 +82,7 @@ impl Spool {
             let (lost, why) = (self.lost, std::mem::take(&mut self.why_lost));
             self.note(&format!("\n[{lost} bytes of output were lost here: the spool on the runner could not be written: {why}]"));
         }
-        (self.length, hex(self.digest.finish().as_ref()))
+        (self.length, crate::system::hex(self.digest.finish().as_ref()))
     }
 
     fn append(&mut self, mut bytes: &[u8]) {
@@ -128,13 +128,6 @@ impl SpoolReader {
     }
 }
 
-/// Lower-case hex.
-pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |n: u8| char::from(DIGITS[usize::from(n)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot set up its files should fail loudly")]
 mod tests {
@@ -164,11 +157,6 @@ mod tests {
         let reader = SpoolReader(file);
         assert_eq!(reader.read(far, 10).unwrap(), b"far");
         assert_eq!(reader.read(5, 4).unwrap(), b"near");
-    }
-
-    #[test]
-    fn digits_stand_in_the_order_of_the_bytes() {
-        assert_eq!(hex(&[0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef]), "0123456789abcdef");
     }
 
     #[test]

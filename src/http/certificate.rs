@@ -4,7 +4,7 @@
 //! No decision about trust rests on what is read here except the dates of a certificate that the
 //! operator named byte for byte. Malformed input gives `None`, never a panic.
 
-use crate::calendar::unix_time;
+use crate::system::clock::unix_time;
 use std::time::SystemTime;
 
 /// What a message says about a certificate.

@@ -3,7 +3,7 @@
 use super::connector::{Handshake, UnknownHost};
 use super::proxy::Choice;
 use super::rejected::{Rejected, Why};
-use crate::calendar::Rfc3339;
+use crate::system::clock::Rfc3339;
 use rustls::{AlertDescription, CertificateError};
 use std::fmt;
 use std::io::{self, ErrorKind};

@@ -2,7 +2,7 @@
 //! of time measured from the first failure.
 
 use super::Error;
-use crate::calendar::unix_time;
+use crate::system::clock::unix_time;
 use std::time::{Duration, Instant, SystemTime};
 
 /// State of one series of attempts.

@@ -1,10 +1,12 @@
-//! Claiming a task, keeping it, giving up on it.
+//! Claiming a task, beginning it, keeping it, giving it back, giving up on it.
 
-use super::TaskId;
+use super::{Event, Secret, TaskId};
 use serde::{Deserialize, Serialize};
 
 /// Body of `POST /api/v3/runner/claim?wait=SECONDS` (resource class token). 200 is a
-/// [`Task`](super::Task), 204 says that nothing came up while waiting.
+/// [`Task`](super::Task), 204 says that nothing came up while waiting. 409 with
+/// [`RefusalCode::HoldsTask`](super::RefusalCode) says that this nonce has got a task already, which has begun or
+/// ended since.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimRequest {
     /// `runner.name`: identifies the instance in the inventory, together with the resource class.
@@ -20,9 +22,61 @@ pub struct ClaimRequest {
     /// Made afresh for each claim wanted and repeated on a retry of the same one: a claim whose answer
     /// was lost on the way is answered again with the same task instead of losing it.
     pub nonce: String,
+    /// The machine, as 32 hexadecimal digits that stay the same over restarts and tell nothing else about it;
+    /// `None` where the system has no such number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine_id: Option<String>,
+    /// This start of the machine. The same machine with another one has lost what it ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// Kinds of task that this runner takes.
+    #[serde(default = "machine_tasks")]
+    pub takes: Vec<TaskKind>,
 }
 
-/// Body of `POST /api/v3/runner/tasks/{id}/heartbeat?wait=SECONDS` (task token).
+/// A runner that does not say takes what machine runners take.
+fn machine_tasks() -> Vec<TaskKind> {
+    vec![TaskKind::Machine]
+}
+
+/// Environment that the steps of a task want.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskKind {
+    /// The host of the runner.
+    Machine,
+    /// A container of an image.
+    Container,
+    /// Written by a newer runner.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Body of `POST .../begin` (task token): nothing on the host can fail any more before the first step. No step runs
+/// before it is answered. Repeating it is harmless.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BeginRequest {
+    /// The task agent: 32 random hexadecimal digits, made at its start. A second agent with the same token is refused
+    /// with [`RefusalCode::TaskEnded`](super::RefusalCode).
+    pub agent: String,
+    /// Events up to here, as in a batch: the spin-up record.
+    #[serde(default)]
+    pub events: Vec<Event>,
+}
+
+/// Answer to [`BeginRequest`]: the steps may run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BeginAnswer {
+    /// The number of the event that is expected next.
+    pub next: u64,
+    /// As in a heartbeat.
+    #[serde(default)]
+    pub cancel: bool,
+    /// How long the claim holds from now.
+    pub lease_seconds: u32,
+}
+
+/// Body of `POST .../heartbeat?wait=SECONDS` (task token).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {}
 
@@ -35,12 +89,64 @@ pub struct HeartbeatAnswer {
     pub lease_seconds: u32,
 }
 
-/// Body of `POST /api/v3/runner/tasks/{id}/lost` (resource class token of the task's class): the
-/// machine runner found the task agent gone. Harmless when the task has ended already.
+/// Body of `POST /api/v3/runner/unclaim` (task token): gives a task back that has not begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GiveBack {
+    /// The task.
+    pub task_id: TaskId,
+    /// Its token once more, as the public API has it.
+    pub task_token: Secret,
+    /// Why.
+    #[serde(default)]
+    pub reason: GiveBackReason,
+    /// What stood in the way and what the operator can do, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// How long this runner will ask for nothing. The task is not offered to it for that long while another runner
+    /// of the class is there.
+    #[serde(default)]
+    pub pause_seconds: u32,
+}
+
+/// Reason for giving a task back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GiveBackReason {
+    /// The runner stops, or cannot take the task for reasons of its own. A task goes back so 3 times at most.
+    #[default]
+    Runner,
+    /// The host cannot work: no directory, no space, a prefix that fails. A task goes back so 10 times at most.
+    Host,
+}
+
+/// Answer to [`GiveBack`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GiveBackAnswer {
+    /// What became of the task.
+    pub outcome: GivenBack,
+}
+
+/// What became of a task that was given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GivenBack {
+    /// It waits for a runner again, as a further attempt.
+    Queued,
+    /// It was given back too often and has failed.
+    Failed,
+    /// It was cancelled meanwhile and has ended so.
+    Canceled,
+}
+
+/// Body of `POST .../lost` (resource class token of the task's class): the runner found the task agent gone.
+/// Harmless when the task has ended already.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LostTask {
     /// The task.
     pub id: TaskId,
+    /// The allocation of the claim, so that nothing is said of another one. Runners of protocol 1 do not send it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocation: Option<String>,
     /// What was found, for people.
     pub message: String,
 }

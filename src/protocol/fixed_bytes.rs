@@ -22,8 +22,8 @@ fn same<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T, text: &s
 #[test]
 fn offsets_and_lengths() {
     same(
-        &OutputAnswer { offset: BEYOND_DOUBLE, cancel: true },
-        r#"{"offset":9007199254740993,"cancel":true}"#,
+        &OutputAnswer { offset: BEYOND_DOUBLE, durable_to: 0, cancel: true },
+        r#"{"offset":9007199254740993,"durable_to":0,"cancel":true}"#,
     );
     same(&UploadAnswer { offset: 4_294_967_297, cancel: false }, r#"{"offset":4294967297,"cancel":false}"#);
     same(
@@ -35,7 +35,7 @@ fn offsets_and_lengths() {
         },
         &format!(r#"{{"path":"größe/a","sha256":"{SUM}","length":1099511627777,"step":67305985}}"#),
     );
-    let gap = Refusal { message: "a gap".into(), code: Some(RefusalCode::Gap), offset: Some(u64::MAX) };
+    let gap = Refusal { offset: Some(u64::MAX), ..Refusal::coded(RefusalCode::Gap, "a gap") };
     same(&gap, r#"{"message":"a gap","code":"gap","offset":18446744073709551615}"#);
 }
 

@@ -10,6 +10,7 @@ pub mod event;
 pub mod finish;
 pub mod id;
 pub mod job;
+pub mod limits;
 pub mod resource_class;
 pub mod secret;
 pub mod task;
@@ -25,7 +26,10 @@ pub use archive::{
     Archive, Cache, CacheAnswer, CacheRecord, FindCache, FoundCache, LONGEST_CACHE_KEY, Layer, LayerJob,
     LayerRecord, Workspace,
 };
-pub use claim::{ClaimRequest, Heartbeat, HeartbeatAnswer, LostTask};
+pub use claim::{
+    BeginAnswer, BeginRequest, ClaimRequest, GiveBack, GiveBackAnswer, GiveBackReason, GivenBack, Heartbeat,
+    HeartbeatAnswer, LostTask, TaskKind,
+};
 pub use event::{Event, EventKind, EventsAnswer, StepStatus};
 pub use finish::{FinishAnswer, FinishRequest, StepSummary, TaskStatus};
 pub use id::TaskId;
@@ -35,15 +39,27 @@ pub use secret::Secret;
 pub use task::{Source, Task, Variable};
 pub use task_input::{TaskEndpoint, TaskInput, task_exit};
 pub use timings::TestTimings;
-pub use transfer::{ArtifactRecord, OutputAnswer, Refusal, RefusalCode, TestResultsRecord, UploadAnswer};
+pub use transfer::{
+    ArtifactRecord, HeldTask, OutputAnswer, Refusal, RefusalCode, TestResultsRecord, UploadAnswer,
+};
 pub use watch::WatchEvent;
 
 /// Version of the runner protocol. Sent by runners in `Runlet-Protocol`; a control plane that does not
 /// speak it answers 400 with [`RefusalCode::ProtocolMismatch`] and says which side to upgrade.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
-/// Request header that carries [`PROTOCOL_VERSION`].
+/// The version before: a control plane serves its runners, too.
+pub const PREVIOUS_PROTOCOL_VERSION: u32 = 1;
+
+/// Header that carries [`PROTOCOL_VERSION`], in requests of runners and in every answer of a control plane. An answer
+/// without it comes from something in between, whatever its status says.
 pub const PROTOCOL_HEADER: &str = "Runlet-Protocol";
 
-/// Largest body, in bytes, of one output or upload request. Larger data goes in several requests.
-pub const MAX_CHUNK_BYTES: usize = 4 * 1024 * 1024;
+/// Header of answers to calls with a task token, set where there is news of the task: [`TASK_CANCEL`] or [`TASK_ENDED`].
+pub const TASK_HEADER: &str = "Runlet-Task";
+/// [`TASK_HEADER`]: somebody cancelled the task.
+pub const TASK_CANCEL: &str = "cancel";
+/// [`TASK_HEADER`]: the task has ended here, and this call was taken all the same: output and events that come late.
+pub const TASK_ENDED: &str = "ended";
+
+pub use limits::MAX_CHUNK_BYTES;

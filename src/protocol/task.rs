@@ -39,14 +39,29 @@ pub struct Task {
     /// several nodes to share them among.
     #[serde(default)]
     pub has_test_timings: bool,
-    /// The claim lapses this long after the last heartbeat.
+    /// The claim lapses this long after the last call.
     pub lease_seconds: u32,
+    /// The task goes back to its queue when it has not begun this long after the claim.
+    #[serde(default = "ten_minutes")]
+    pub begin_seconds: u32,
+    /// How long a task that has begun may be out of reach before the control plane ends it. The task agent stops its
+    /// steps this long after the last call that was answered, less the time that stopping takes.
+    #[serde(default = "fifteen_minutes")]
+    pub budget_seconds: u32,
     /// A heartbeat asks to be held this long; it is answered at once when there is news.
     pub heartbeat_wait_seconds: u32,
     /// Output of one step beyond this is counted and dropped, and the log says so.
     pub max_step_output_bytes: u64,
     /// An artifact larger than this is skipped with an error message in the log.
     pub max_artifact_bytes: u64,
+}
+
+fn ten_minutes() -> u32 {
+    600
+}
+
+fn fifteen_minutes() -> u32 {
+    900
 }
 
 /// A project or context variable.

@@ -4,6 +4,7 @@
 //! SHA-256: uploaded in chunks to `tasks/{id}/uploads/{sha256}`, resumable at any offset, and then
 //! named by a record (`tasks/{id}/artifacts`, `tasks/{id}/test-results`).
 
+use super::TaskId;
 use serde::{Deserialize, Serialize};
 
 /// Answer to `PATCH .../steps/{n}/output?offset=N` (raw bytes).
@@ -11,6 +12,9 @@ use serde::{Deserialize, Serialize};
 pub struct OutputAnswer {
     /// Everything below this offset is stored. Lower than what was sent if a part was sent before.
     pub offset: u64,
+    /// Everything below this offset would survive a power cut: it need not be kept for sending it again.
+    #[serde(default)]
+    pub durable_to: u64,
     /// As in a heartbeat.
     #[serde(default)]
     pub cancel: bool,
@@ -63,6 +67,35 @@ pub struct Refusal {
     /// With [`RefusalCode::Gap`]: send from here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<u64>,
+    /// With [`RefusalCode::TaskEnded`]: output and events of the task are still taken, so that its log is whole.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub late: bool,
+    /// With [`RefusalCode::HoldsTask`]: the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<Box<HeldTask>>,
+}
+
+impl Refusal {
+    /// A refusal for people.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: None, offset: None, late: false, task: None }
+    }
+
+    /// A refusal with a code for programs.
+    pub fn coded(code: RefusalCode, message: impl Into<String>) -> Self {
+        Self { code: Some(code), ..Self::new(message) }
+    }
+}
+
+/// The task that a nonce has got before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldTask {
+    /// The task.
+    pub id: TaskId,
+    /// Of the claim.
+    pub allocation: String,
+    /// Nothing more can become of it.
+    pub ended: bool,
 }
 
 /// Machine-readable reason of a [`Refusal`].
@@ -73,6 +106,12 @@ pub enum RefusalCode {
     Gap,
     /// 409: the task has ended here (lease lapsed, cancelled and given up, finished). Stop uploading.
     TaskEnded,
+    /// 409: this belongs behind `begin`, and the task has not begun.
+    NotBegun,
+    /// 409: the task has begun, so it cannot be given back.
+    Begun,
+    /// 409: this nonce has got a task before, which has begun or ended since.
+    HoldsTask,
     /// 422: the bytes do not have the stated checksum; stored bytes were discarded.
     Checksum,
     /// 400: the sides do not speak the same protocol version.

@@ -1,7 +1,7 @@
 //! `runlet server`.
 
-use super::{ServerOptions, start};
-use crate::cli::{Failure, Outcome, exit};
+use crate::outcome::{Failure, Outcome, exit};
+use crate::server::{ServerOptions, start};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -27,7 +27,7 @@ The first start prints how to get in. TERM and INT stop it: parked calls are ans
 
 /// Runs `runlet server` with the arguments after the command.
 pub fn command(args: Vec<OsString>) -> Outcome {
-    let Some(options) = parse(args)? else { return crate::cli::print(HELP) };
+    let Some(options) = parse(args)? else { return crate::outcome::print(HELP) };
     let logging = crate::logging::Options { format: crate::logging::Format::Text, ..Default::default() };
     // A second logger (in tests) changes nothing.
     let _ = crate::logging::init(&logging);
@@ -49,7 +49,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
             url = running.url
         ));
     }
-    crate::cli::print(&text)?;
+    crate::outcome::print(&text)?;
     signals.forever().next();
     log::info!("stopping");
     running.stop();

@@ -1,6 +1,6 @@
 //! JUnit XML, as test runners of all kinds write it, to test cases.
 
-use super::store::status::TestResult;
+use crate::server::store::status::TestResult;
 
 /// One test.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,6 +1,6 @@
 //! The listening socket: TLS by rustls, or plain HTTP where that is safe.
 
-use super::state::Shared;
+use crate::server::state::Shared;
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
 use rustls::pki_types::pem::PemObject;
@@ -130,7 +130,7 @@ pub fn tls(certificate: &Path, key: &Path) -> Result<TlsAcceptor, String> {
 
 /// Serves until the control plane stops.
 pub async fn serve(listener: Listener, state: Shared) {
-    let service = super::api::router(state.clone()).into_make_service_with_connect_info::<Peer>();
+    let service = crate::server::api::router(state.clone()).into_make_service_with_connect_info::<Peer>();
     let mut stopping = state.stopping.subscribe();
     let stop = async move {
         let _ = stopping.wait_for(|stopping| *stopping).await;

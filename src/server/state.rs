@@ -1,12 +1,12 @@
 //! What all handlers share: the store, the blobs, who waits, and the settings.
 
-use super::blobs::Blobs;
-use super::flow::Routing;
-use super::hub::Hub;
-use super::repository::Mirrors;
-use super::secrets::Sealer;
-use super::store::{Error, Store};
 use crate::orbs::OrbSites;
+use crate::server::blobs::Blobs;
+use crate::server::engine::commit::Routing;
+use crate::server::live::hub::Hub;
+use crate::server::pipelines::repository::Mirrors;
+use crate::server::secrets::sealer::Sealer;
+use crate::server::store::{Error, Store};
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::sync::Arc;
@@ -77,7 +77,7 @@ pub fn new_token(prefix: &str) -> Result<String, Error> {
     SystemRandom::new()
         .fill(&mut bytes)
         .map_err(|_| Error::Corrupt("the system gave no random bytes".into()))?;
-    Ok(format!("{prefix}{}", crate::executor::spool::hex(&bytes)))
+    Ok(format!("{prefix}{}", crate::system::hex(&bytes)))
 }
 
 /// What is stored of a token. Looking a token up by its hash tells nothing about it by timing.

@@ -4,7 +4,7 @@
 //! The message to the task agent is a file in its scratch directory, named after the step record that
 //! the calling process belongs to. So a process that outlives its step cannot halt a later one.
 
-use crate::cli::exit;
+use crate::outcome::exit;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::path::PathBuf;

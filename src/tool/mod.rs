@@ -9,7 +9,7 @@ pub(crate) mod halt;
 pub mod subst;
 pub(crate) mod suite;
 
-use crate::cli::{Failure, Outcome, exit};
+use crate::outcome::{Failure, Outcome, exit};
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -59,9 +59,9 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         words.retain(|word| *word != "--verbose");
     }
     match words.as_slice() {
-        [] | ["help" | "--help" | "-h", ..] => crate::cli::print(HELP),
-        ["version", "--short"] => crate::cli::print(concat!(env!("CARGO_PKG_VERSION"), "\n")),
-        ["version" | "--version" | "-v"] => crate::cli::print(&format!(
+        [] | ["help" | "--help" | "-h", ..] => crate::outcome::print(HELP),
+        ["version", "--short"] => crate::outcome::print(concat!(env!("CARGO_PKG_VERSION"), "\n")),
+        ["version" | "--version" | "-v"] => crate::outcome::print(&format!(
             "circleci-agent {} (runlet, {} {})\n",
             env!("CARGO_PKG_VERSION"),
             std::env::consts::OS,

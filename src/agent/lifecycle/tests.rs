@@ -60,8 +60,7 @@ fn down() -> Error {
 }
 
 fn refused(status: u16, code: Option<RefusalCode>) -> Error {
-    let refusal =
-        code.map(|code| Refusal { message: "upgrade the runner".into(), code: Some(code), offset: None });
+    let refusal = code.map(|code| Refusal::coded(code, "upgrade the runner"));
     Error::Refused { status, retry_after: None, refusal, message: format!("refused with {status}") }
 }
 

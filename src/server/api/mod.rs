@@ -1,39 +1,28 @@
 //! HTTP: one file per caller. Errors are `{"message", "code"?}` with a status that clients understand.
 
-pub mod archives;
-pub mod compile;
-pub mod contexts;
-pub mod input;
-pub mod inventory;
-pub mod operator;
-pub mod orchestration;
-pub mod people;
-pub mod projects;
-pub mod results;
+pub mod ours;
 pub mod runner;
-pub mod shape;
-pub mod slug;
-pub mod triggers;
-pub mod unread;
+pub mod shared;
 pub mod v1;
 pub mod v2;
 pub mod v3;
-pub mod variables;
-pub mod vocabulary;
-pub mod watch;
 
-use super::blobs;
-use super::state::{Shared, token_hash};
-use super::store::Error as StoreError;
-use crate::protocol::{PROTOCOL_HEADER, PROTOCOL_VERSION, Refusal, RefusalCode};
+use crate::protocol::{PREVIOUS_PROTOCOL_VERSION, PROTOCOL_HEADER, PROTOCOL_VERSION, Refusal, RefusalCode};
+use crate::server::blobs;
+use crate::server::state::{Shared, token_hash};
+use crate::server::store::{Error as StoreError, View};
 use axum::Json;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Request, State};
 use axum::http::{StatusCode, header, request::Parts};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
-use rusqlite::{Connection, OptionalExtension, Row};
+use ours::{compile, inventory, operator, orchestration, results, watch};
+use runner::archives;
+use rusqlite::{OptionalExtension, Row};
+use shared::{shape, slug, unread};
 use std::sync::atomic::Ordering;
+use v2::{contexts, people, projects, triggers, variables};
 
 /// Everything that is served.
 pub fn router(state: Shared) -> axum::Router {
@@ -79,17 +68,17 @@ pub struct Failure {
 impl Failure {
     /// A refusal with a message for people.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, refusal: Refusal { message: message.into(), code: None, offset: None } }
+        Self { status, refusal: Refusal::new(message) }
     }
 
     /// A refusal with a code for programs.
     pub fn coded(status: StatusCode, code: RefusalCode, message: impl Into<String>) -> Self {
-        Self { status, refusal: Refusal { message: message.into(), code: Some(code), offset: None } }
+        Self { status, refusal: Refusal::coded(code, message) }
     }
 
     /// 409 with the offset to send from.
     pub fn gap(offset: u64, message: impl Into<String>) -> Self {
-        let refusal = Refusal { message: message.into(), code: Some(RefusalCode::Gap), offset: Some(offset) };
+        let refusal = Refusal { offset: Some(offset), ..Refusal::coded(RefusalCode::Gap, message) };
         Self { status: StatusCode::CONFLICT, refusal }
     }
 
@@ -269,7 +258,7 @@ impl FromRequestParts<Shared> for ClassToken {
 
 impl ClassToken {
     /// Whether it has not been deleted since the call began.
-    pub fn is_there(&self, c: &Connection) -> Result<bool, StoreError> {
+    pub fn is_there(&self, c: &View) -> Result<bool, StoreError> {
         Ok(c.prepare_cached("SELECT 1 FROM resource_class_tokens WHERE id = ?1")?.exists([&self.id])?)
     }
 
@@ -283,7 +272,7 @@ impl ClassToken {
 pub fn check_protocol(parts: &Parts) -> Result<(), Failure> {
     let Some(version) = parts.headers.get(PROTOCOL_HEADER) else { return Ok(()) };
     let theirs: u32 = version.to_str().ok().and_then(|v| v.parse().ok()).unwrap_or(0);
-    if theirs == PROTOCOL_VERSION {
+    if (PREVIOUS_PROTOCOL_VERSION..=PROTOCOL_VERSION).contains(&theirs) {
         return Ok(());
     }
     let side = if theirs < PROTOCOL_VERSION { "the runner" } else { "the control plane" };

@@ -1,19 +1,21 @@
 //! Version 1.1, the parts that clients still call: builds with their steps, artifacts, tests.
 
-use super::input::{self, Body, Words, bad, project};
-use super::v2::{job_of, job_url, show_test};
-use super::vocabulary::{lifecycle_v1, status_v1, time};
-use super::{Administrator, Answer, Failure, Person, results};
-use crate::server::archives;
-use crate::server::flow::{self, Refused, Scope};
-use crate::server::read::{self, Attempt, Job, Pipeline, StepRow};
+use crate::server::api::ours::results;
+use crate::server::api::shared::input::{self, Body, Words, bad, project};
+use crate::server::api::shared::vocabulary::{lifecycle_v1, status_v1, time};
+use crate::server::api::v2::{job_of, job_url, show_test};
+use crate::server::api::{Administrator, Answer, Failure, Person};
+use crate::server::engine::commit::{self, Refused, Scope};
 use crate::server::state::{Shared, now_ms, timestamp};
+use crate::server::store::View;
+use crate::server::store::read::{self, Attempt, Job, Pipeline, StepRow};
 use crate::server::store::status::{JobStatus, StepState};
+use crate::server::store::tables::archives;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::OptionalExtension;
 use serde_json::{Value, json};
 
 type Slug = Path<(String, String, String)>;
@@ -47,7 +49,7 @@ async fn me(person: Person) -> Json<Value> {
 }
 
 async fn projects(State(state): State<Shared>, _person: Person) -> Answer<Json<Value>> {
-    let read = |c: &Connection| {
+    let read = |c: &View| {
         let mut query = c.prepare_cached(
             "SELECT vcs, org, repo, coalesce(repository_url, ''), default_branch FROM projects ORDER BY vcs, org, repo",
         )?;
@@ -128,7 +130,7 @@ async fn builds(
 ) -> Answer<Json<Value>> {
     let (offset, limit) = window(words)?;
     let wanted = words.get("filter").filter(|text| !text.is_empty()).cloned();
-    let read = move |c: &Connection| {
+    let read = move |c: &View| {
         let mut found = Vec::new();
         for job in read::recent_jobs(c, project.as_deref(), branch.as_deref(), offset, limit)? {
             let fits = match wanted.as_deref() {
@@ -220,13 +222,13 @@ fn steps(state: &Shared, attempts: &[Attempt]) -> Answer<Vec<Value>> {
 
 async fn build_of(state: &Shared, job: Job) -> Answer<Json<Value>> {
     let what = format!("there is no job `{}`", job.id);
-    let read = move |c: &Connection| {
+    let read = move |c: &View| {
         let Some(pipeline) = read::pipeline(c, &job.pipeline_id)? else { return Ok(None) };
         let attempts = read::attempts(c, &job.ran_as)?;
         let artifacts = !read::artifacts(c, &job.ran_as)?.is_empty();
         Ok(Some((job, pipeline, attempts, artifacts)))
     };
-    let (job, pipeline, attempts, artifacts) = super::v2::one(state, what, read).await?;
+    let (job, pipeline, attempts, artifacts) = crate::server::api::v2::one(state, what, read).await?;
     let mut shown = summary(state, &job, &pipeline);
     shown["has_artifacts"] = json!(artifacts);
     shown["steps"] = steps(state, &attempts)?.into();
@@ -261,7 +263,7 @@ async fn tests(State(state): State<Shared>, _person: Person, Path(path): Numbere
 
 async fn cancel(State(state): State<Shared>, person: Person, Path(path): Numbered) -> Answer<Json<Value>> {
     let job = job_of(&state, path.clone()).await?;
-    state.store.write(move |tx| flow::cancel_job(tx, &job.id, Some(&person.id), now_ms())).await?;
+    state.store.write(move |tx| commit::cancel_job(tx, &job.id, Some(&person.id), now_ms())).await?;
     let job = job_of(&state, path).await?;
     build_of(&state, job).await
 }
@@ -272,16 +274,15 @@ async fn retry(State(state): State<Shared>, person: Person, Path(path): Numbered
     let name = job.name.clone();
     let made = state.store.write(move |tx| {
         let scope = Scope::Jobs(vec![job.id.clone()]);
-        flow::rerun(tx, &job.workflow_id, &scope, Some(&person.id), now_ms())
+        commit::rerun(tx, &job.workflow_id, &scope, Some(&person.id), now_ms())
     });
     let workflow = made.await?.map_err(|refused| match refused {
         Refused::Unknown => Failure::not_found(refused.to_string()),
         refused => Failure::new(StatusCode::BAD_REQUEST, refused.to_string()),
     })?;
     let what = format!("the new workflow has no job `{name}`");
-    let read =
-        move |c: &Connection| Ok(read::jobs_of(c, &workflow)?.into_iter().find(|job| job.name == name));
-    let again = super::v2::one(&state, what, read).await?;
+    let read = move |c: &View| Ok(read::jobs_of(c, &workflow)?.into_iter().find(|job| job.name == name));
+    let again = crate::server::api::v2::one(&state, what, read).await?;
     build_of(&state, again).await
 }
 
@@ -292,11 +293,12 @@ async fn ssh(_person: Person) -> Answer<Json<Value>> {
 async fn settings(State(state): State<Shared>, _person: Person, Path(slug): Slug) -> Answer<Json<Value>> {
     let project = project(&state, slug).await?;
     let what = format!("there is no project `{}`", project.slug);
-    let read = move |c: &Connection| {
+    let read = move |c: &View| {
         let mut query = c.prepare_cached("SELECT settings FROM projects WHERE id = ?1")?;
         Ok(query.query_row([project.id], |row| row.get::<_, String>(0)).optional()?)
     };
-    let stored: Value = serde_json::from_str(&super::v2::one(&state, what, read).await?).unwrap_or_default();
+    let stored: Value =
+        serde_json::from_str(&crate::server::api::v2::one(&state, what, read).await?).unwrap_or_default();
     let on = stored["enable_auto_cancel_redundant_workflows"] == true;
     Ok(Json(json!({ "feature_flags": { "autocancel-builds": on } })))
 }

@@ -1,18 +1,20 @@
 //! Version 3: what the current command line of CircleCI reads. A run is a pipeline of version 2.
 
-use super::input::{Body, Words, bad, project_by_slug};
-use super::v2::{one, provider};
-use super::vocabulary::{job_v3, run_v3, step_v3, time, workflow_v3};
-use super::{Answer, Failure, Person, results};
-use crate::server::flow;
-use crate::server::read::{self, Cursor, Filter, Job, Listed, Pipeline, Workflow};
+use crate::server::api::ours::results;
+use crate::server::api::shared::input::{Body, Words, bad, project_by_slug};
+use crate::server::api::shared::vocabulary::{job_v3, run_v3, step_v3, time, workflow_v3};
+use crate::server::api::v2::{one, provider};
+use crate::server::api::{Answer, Failure, Person};
+use crate::server::engine::commit;
 use crate::server::state::{Shared, now_ms, timestamp};
+use crate::server::store::View;
+use crate::server::store::read::{self, Cursor, Filter, Job, Listed, Pipeline, Workflow};
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::OptionalExtension;
 use serde_json::{Map, Value, json};
 use std::time::SystemTime;
 
@@ -67,9 +69,9 @@ async fn users(person: Person, words: Words) -> Answer<Json<Value>> {
 
 async fn organisations(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
     let slug = needed(&words, "slug")?.to_owned();
-    let read = move |c: &Connection| {
+    let read = move |c: &View| {
         let (vcs, name) = slug.split_once('/').unwrap_or_default();
-        let vcs = super::slug::short_vcs(vcs).to_owned();
+        let vcs = crate::server::api::shared::slug::short_vcs(vcs).to_owned();
         let mut query =
             c.prepare_cached("SELECT id, name FROM organisations WHERE vcs = ?1 AND name = ?2")?;
         let row = query.query_row([vcs, name.to_owned()], |row| {
@@ -80,7 +82,7 @@ async fn organisations(State(state): State<Shared>, _person: Person, words: Word
     Ok(list(state.store.read(read).await?.into_iter().collect(), None))
 }
 
-fn show_project(project: &super::input::Project) -> Value {
+fn show_project(project: &crate::server::api::shared::input::Project) -> Value {
     let name = project.slug.rsplit('/').next().unwrap_or_default();
     json!({
         "id": project.id, "attributes": { "name": name, "slug": project.slug },
@@ -90,19 +92,22 @@ fn show_project(project: &super::input::Project) -> Value {
 
 async fn projects(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
     let slug = filter(&words, "slug").map(|slug| match slug.split_once('/') {
-        Some((vcs, rest)) => format!("{}/{rest}", super::slug::short_vcs(vcs)),
+        Some((vcs, rest)) => format!("{}/{rest}", crate::server::api::shared::slug::short_vcs(vcs)),
         None => slug.to_owned(),
     });
     let (organisation, name) =
         (filter(&words, "org_id").map(str::to_owned), filter(&words, "name").map(str::to_owned));
-    let read = move |c: &Connection| match (slug, organisation) {
+    let read = move |c: &View| match (slug, organisation) {
         (Some(slug), _) => Ok(project_by_slug(c, &slug)?.into_iter().collect()),
         (None, Some(organisation)) => {
             let mut query = c.prepare_cached(
                 "SELECT id, organisation_id, vcs || '/' || org || '/' || repo, repository_url, default_branch
                  FROM projects WHERE organisation_id = ?1 AND (?2 IS NULL OR repo = ?2) ORDER BY repo",
             )?;
-            let rows = query.query_map(rusqlite::params![organisation, name], super::input::project_row)?;
+            let rows = query.query_map(
+                rusqlite::params![organisation, name],
+                crate::server::api::shared::input::project_row,
+            )?;
             Ok(rows.collect::<Result<Vec<_>, _>>()?)
         }
         (None, None) => Ok(Vec::new()),
@@ -110,7 +115,7 @@ async fn projects(State(state): State<Shared>, _person: Person, words: Words) ->
     if filter(&words, "slug").is_none() && filter(&words, "org_id").is_none() {
         return Err(bad("`filter[slug]` or `filter[org_id]` is missing"));
     }
-    let found: Vec<super::input::Project> = state.store.read(read).await?;
+    let found: Vec<crate::server::api::shared::input::Project> = state.store.read(read).await?;
     Ok(list(found.iter().map(show_project).collect(), None))
 }
 
@@ -120,12 +125,12 @@ async fn project(
     Path(id): Path<String>,
 ) -> Answer<Json<Value>> {
     let what = format!("there is no project `{id}`");
-    let read = move |c: &Connection| {
+    let read = move |c: &View| {
         let mut query = c.prepare_cached(
             "SELECT id, organisation_id, vcs || '/' || org || '/' || repo, repository_url, default_branch
              FROM projects WHERE id = ?1",
         )?;
-        Ok(query.query_row([id], super::input::project_row).optional()?)
+        Ok(query.query_row([id], crate::server::api::shared::input::project_row).optional()?)
     };
     Ok(entity(show_project(&one(&state, what, read).await?)))
 }
@@ -208,7 +213,7 @@ async fn my_runs(State(state): State<Shared>, person: Person, words: Words) -> A
         }
     };
     let limit = limit.clamp(1, MOST);
-    let read = move |c: &Connection| {
+    let read = move |c: &View| {
         let (mut found, mut cursor) = (Vec::new(), cursor);
         // Phases are made of many statuses: pages of the store are sifted until one is full.
         loop {
@@ -263,7 +268,7 @@ async fn search(State(state): State<Shared>, _person: Person, body: Body) -> Ans
     if limit > MOST {
         return Err(bad(format!("`page.limit` can be at most {MOST}")));
     }
-    let read = move |c: &Connection| read::pipelines(c, &wanted, cursor.as_ref(), limit.max(1));
+    let read = move |c: &View| read::pipelines(c, &wanted, cursor.as_ref(), limit.max(1));
     Ok(show_runs(&state.store.read(read).await?))
 }
 
@@ -320,7 +325,7 @@ async fn workflow(
 
 async fn cancel(State(state): State<Shared>, person: Person, Path(id): Path<String>) -> Answer<Response> {
     let (what, answer) = (format!("there is no workflow `{id}`"), json!({ "id": id }));
-    let write = state.store.write(move |tx| flow::cancel_workflow(tx, &id, Some(&person.id), now_ms()));
+    let write = state.store.write(move |tx| commit::cancel_workflow(tx, &id, Some(&person.id), now_ms()));
     if !write.await? {
         return Err(Failure::not_found(what));
     }
@@ -352,7 +357,7 @@ async fn jobs(State(state): State<Shared>, _person: Person, words: Words) -> Ans
 
 async fn job(State(state): State<Shared>, _person: Person, Path(id): Path<String>) -> Answer<Json<Value>> {
     let what = format!("there is no job `{id}`");
-    let read = move |c: &Connection| {
+    let read = move |c: &View| {
         let Some(job) = read::job(c, &id)? else { return Ok(None) };
         let attempts = read::attempts(c, &job.ran_as)?;
         let actor = read::pipeline(c, &job.pipeline_id)?.and_then(|pipeline| pipeline.actor_id);
@@ -407,7 +412,8 @@ async fn artifacts(
 async fn tests(State(state): State<Shared>, _person: Person, Path(id): Path<String>) -> Answer<Response> {
     let job = job_by_id(&state, id).await?;
     let found = state.store.read(move |c| read::tests(c, &job.ran_as)).await?;
-    let lines: String = found.iter().map(|test| format!("{}\n", super::v2::show_test(test))).collect();
+    let lines: String =
+        found.iter().map(|test| format!("{}\n", crate::server::api::v2::show_test(test))).collect();
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response())
 }
 

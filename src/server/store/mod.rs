@@ -7,11 +7,15 @@
 //! What others must hear of after a commit is said with [`Tx::effect`]; effects of a write that fails
 //! are dropped with it.
 
+pub mod read;
 mod schema;
 pub mod status;
+pub mod tables;
+mod values;
 mod writer;
 
-pub use rusqlite::Connection;
+pub use crate::server::ids::fresh_uuid as new_id;
+use rusqlite::Connection;
 pub use writer::{Effect, Tx};
 
 use std::fmt;
@@ -84,7 +88,7 @@ pub struct Store {
 
 struct Readers {
     path: PathBuf,
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<View>>,
     permits: Semaphore,
 }
 
@@ -101,7 +105,7 @@ impl Store {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", if durable { "FULL" } else { "NORMAL" })?;
         schema::migrate(&connection)?;
-        let writer = writer::Writer::start(connection, on_commit)
+        let writer = writer::Writer::start(View(connection), on_commit)
             .map_err(|e| Error::Corrupt(format!("cannot start the writer thread: {e}")))?;
         let readers = Readers {
             path: path.to_owned(),
@@ -149,7 +153,7 @@ impl Store {
     pub async fn read<T, F>(&self, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+        F: FnOnce(&View) -> Result<T, Error> + Send + 'static,
     {
         let readers = Arc::clone(&self.readers);
         let _permit = self.readers.permits.acquire().await.map_err(|_| Error::Closed)?;
@@ -157,7 +161,7 @@ impl Store {
     }
 
     /// [`Store::read`] for threads where blocking is allowed.
-    pub fn read_blocking<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+    pub fn read_blocking<T>(&self, work: impl FnOnce(&View) -> Result<T, Error>) -> Result<T, Error> {
         self.readers.run(work)
     }
 
@@ -170,20 +174,20 @@ impl Store {
 }
 
 impl Readers {
-    fn run<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+    fn run<T>(&self, work: impl FnOnce(&View) -> Result<T, Error>) -> Result<T, Error> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
             None => {
                 let connection = connect(&self.path)?;
                 connection.pragma_update(None, "query_only", true)?;
-                connection
+                View(connection)
             }
         };
         // One transaction, so that several queries of one read see the same state.
-        connection.execute_batch("BEGIN")?;
+        connection.sql().execute_batch("BEGIN")?;
         let result = work(&connection);
-        let ended = connection.execute_batch("COMMIT");
+        let ended = connection.sql().execute_batch("COMMIT");
         if ended.is_ok() {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         }
@@ -200,9 +204,24 @@ fn connect(path: &Path) -> Result<Connection, Error> {
     Ok(connection)
 }
 
-/// A fresh identifier: a lower-case random UUID.
-pub fn new_id() -> String {
-    uuid::Uuid::new_v4().to_string()
+/// The database as it was at one moment: what a read sees, and what a transaction sees of itself.
+///
+/// Statements are written in this room only; nothing else can reach the connection. A [`Tx`] is a view, too.
+pub struct View(Connection);
+
+impl View {
+    /// The connection, for the statements of this room.
+    pub(in crate::server::store) fn sql(&self) -> &Connection {
+        &self.0
+    }
+}
+
+/// For statements that have not moved to this room yet.
+impl std::ops::Deref for View {
+    type Target = Connection;
+    fn deref(&self) -> &Connection {
+        &self.0
+    }
 }
 
 #[cfg(test)]
@@ -216,7 +235,9 @@ mod tests {
     }
 
     fn count(store: &Store) -> i64 {
-        store.read_blocking(|c| Ok(c.query_row("SELECT count(*) FROM users", [], |row| row.get(0))?)).unwrap()
+        store
+            .read_blocking(|c| Ok(c.sql().query_row("SELECT count(*) FROM users", [], |row| row.get(0))?))
+            .unwrap()
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Schema versions: `user_version` counts the migrations that have been applied.
 
-use super::Error;
+use crate::server::store::Error;
 use rusqlite::Connection;
 
 /// Each entry brings the schema from the version of its position to the next.

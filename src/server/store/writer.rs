@@ -3,9 +3,8 @@
 //! It takes what is queued, runs each piece of work in a savepoint of one transaction, commits, and only
 //! then answers: a lone write waits for nobody, and a burst shares one commit.
 
-use super::Error;
+use super::{Error, View};
 use crate::protocol::TaskId;
-use rusqlite::Connection;
 use std::cell::RefCell;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,12 +32,12 @@ pub enum Effect {
 
 /// An open transaction. Dereferences to the connection, so that the table functions take it.
 pub struct Tx<'a> {
-    connection: &'a Connection,
+    connection: &'a View,
     effects: RefCell<Vec<Effect>>,
 }
 
 impl<'a> Tx<'a> {
-    pub(super) fn new(connection: &'a Connection) -> Self {
+    pub(super) fn new(connection: &'a View) -> Self {
         Self { connection, effects: RefCell::new(Vec::new()) }
     }
 
@@ -58,8 +57,8 @@ impl<'a> Tx<'a> {
 }
 
 impl Deref for Tx<'_> {
-    type Target = Connection;
-    fn deref(&self) -> &Connection {
+    type Target = View;
+    fn deref(&self) -> &View {
         self.connection
     }
 }
@@ -102,7 +101,7 @@ struct Inner {
 
 impl Writer {
     pub(super) fn start(
-        connection: Connection,
+        connection: View,
         on_commit: impl Fn(Vec<Effect>) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (sender, receiver) = channel();
@@ -162,14 +161,14 @@ impl Writer {
     }
 }
 
-fn run(connection: &Connection, queue: &Receiver<Work>, on_commit: &dyn Fn(Vec<Effect>)) {
+fn run(connection: &View, queue: &Receiver<Work>, on_commit: &dyn Fn(Vec<Effect>)) {
     while let Ok(first) = queue.recv() {
         let group = std::iter::once(first).chain(queue.try_iter()).take(MAX_GROUP);
         commit_group(connection, group, on_commit);
     }
 }
 
-fn commit_group(connection: &Connection, group: impl Iterator<Item = Work>, on_commit: &dyn Fn(Vec<Effect>)) {
+fn commit_group(connection: &View, group: impl Iterator<Item = Work>, on_commit: &dyn Fn(Vec<Effect>)) {
     let mut answers = Vec::new();
     let mut effects = Vec::new();
     let mut failure = connection.execute_batch("BEGIN IMMEDIATE").err().map(Failed::of);

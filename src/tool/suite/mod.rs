@@ -13,7 +13,7 @@ pub(crate) mod timings;
 mod weights;
 
 use super::usage;
-use crate::cli::{Failure, Outcome, exit};
+use crate::outcome::{Failure, Outcome, exit};
 use options::Options;
 use std::io::{ErrorKind, Write};
 
@@ -46,10 +46,10 @@ pub(super) fn command(words: &[&str]) -> Outcome {
     let variable = |name: &str| std::env::var_os(name);
     let options = words.iter().take_while(|word| **word != "--");
     if options.into_iter().any(|word| matches!(*word, "--help" | "-h")) {
-        return crate::cli::print(HELP);
+        return crate::outcome::print(HELP);
     }
     match words {
-        [] | ["help"] => crate::cli::print(HELP),
+        [] | ["help"] => crate::outcome::print(HELP),
         ["glob", patterns @ ..] => glob::print(patterns),
         ["split", rest @ ..] => split::print(&Options::parse(false, rest, &variable)?, &variable),
         ["run", rest @ ..] => run::run(&Options::parse(true, rest, &variable)?, &variable),

@@ -1,0 +1,39 @@
+//! One table of limits that both sides are compiled with. Each is below the next, so that what one call may
+//! carry never depends on another's luck; what does not fit is refused when it is made (a config when it is
+//! compiled, a claim when the task is handed out), not in the middle of a run.
+
+/// Longest name, title or one-line message inside an event, in bytes. Longer ones are cut, with a mark.
+pub const EVENT_TEXT_BYTES: usize = 4 * 1024;
+/// Longest command inside an event, in bytes. Longer ones are cut, with a mark that says how long it was.
+pub const EVENT_COMMAND_BYTES: usize = 16 * 1024;
+/// Largest event as JSON, in bytes: every byte of its texts may need six.
+pub const EVENT_BYTES: usize = 192 * 1024;
+/// Largest body of a batch of events as JSON, in bytes. At least one event fits.
+pub const EVENT_BATCH_BYTES: usize = 1024 * 1024;
+/// Largest body, in bytes, of one output or upload request. Larger data goes in several requests.
+pub const MAX_CHUNK_BYTES: usize = 4 * 1024 * 1024;
+/// Largest body of any call, in bytes.
+pub const BODY_BYTES: usize = MAX_CHUNK_BYTES + 1024;
+/// Largest compiled job as JSON, in bytes. A larger one is an error of its config.
+pub const JOB_BYTES: usize = 8 * 1024 * 1024;
+/// Largest answer to a claim, in bytes: the compiled job, the variables it gets, and what belongs to them. A task
+/// whose answer would be larger ends with an error when it is handed out.
+pub const CLAIM_BYTES: usize = 16 * 1024 * 1024;
+/// Largest answer of a call other than a claim or raw bytes, in bytes.
+pub const ANSWER_BYTES: usize = 16 * 1024 * 1024;
+/// Largest set of request or answer headers, in bytes.
+pub const HEADER_BYTES: usize = 16 * 1024;
+/// Largest artifact unless the control plane says otherwise, in bytes.
+pub const ARTIFACT_BYTES: u64 = 3 * 1024 * 1024 * 1024;
+/// Largest upload of any kind, in bytes: caches have no limit of their own, and the disk is smaller than this.
+pub const UPLOAD_BYTES: u64 = 1 << 40;
+
+const _: () = {
+    assert!(2 * 6 * EVENT_TEXT_BYTES + 6 * EVENT_COMMAND_BYTES < EVENT_BYTES);
+    assert!(EVENT_BYTES < EVENT_BATCH_BYTES);
+    assert!(EVENT_BATCH_BYTES < BODY_BYTES);
+    assert!(MAX_CHUNK_BYTES < BODY_BYTES);
+    assert!(BODY_BYTES < JOB_BYTES);
+    assert!(JOB_BYTES < CLAIM_BYTES);
+    assert!((ARTIFACT_BYTES as u128) < UPLOAD_BYTES as u128);
+};

@@ -1,0 +1,9 @@
+//! Calls that are Runlet's own, or that extend the public APIs: the inventory of runners, results, event
+//! streams, compiling, and what operators ask.
+
+pub mod compile;
+pub mod inventory;
+pub mod operator;
+pub mod orchestration;
+pub mod results;
+pub mod watch;

@@ -1,0 +1,130 @@
+//! Caches and workspaces, as task agents call them: docs/protocol.md.
+
+use crate::protocol::{
+    Archive, CacheAnswer, CacheRecord, FindCache, FoundCache, LONGEST_CACHE_KEY, LayerRecord,
+    MAX_CHUNK_BYTES, Workspace,
+};
+use crate::server::api::runner::{Holder, Numbers, complete, number};
+use crate::server::api::{Answer, Failure, blocking};
+use crate::server::state::{Shared, now_ms};
+use crate::server::store::View;
+use crate::server::store::tables::archives;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use rusqlite::{OptionalExtension, params};
+use serde_json::{Value, json};
+
+/// Most keys of one `restore_cache`.
+const MOST_KEYS: usize = 1000;
+
+/// The paths.
+pub fn router() -> Router<Shared> {
+    let task = "/api/v3/runner/tasks/{id}";
+    Router::new()
+        .route(&format!("{task}/caches"), post(save_cache))
+        .route(&format!("{task}/caches/find"), post(find_cache))
+        .route(&format!("{task}/caches/{{cache}}"), get(read_cache))
+        .route(&format!("{task}/workspace"), get(workspace).post(save_layer))
+        .route(&format!("{task}/workspace/{{layer}}"), get(read_layer))
+}
+
+async fn find_cache(
+    State(state): State<Shared>,
+    task: Holder,
+    Json(wanted): Json<FindCache>,
+) -> Answer<Json<FoundCache>> {
+    let task = task.alive()?;
+    if wanted.keys.len() > MOST_KEYS {
+        let message = format!("{} keys are more than the {MOST_KEYS} that are looked for", wanted.keys.len());
+        return Err(Failure::new(StatusCode::BAD_REQUEST, message));
+    }
+    wanted.keys.iter().try_for_each(|key| check_key(key))?;
+    let cache = state.store.read(move |c| archives::find_cache(c, &task.project, &wanted, now_ms())).await?;
+    Ok(Json(FoundCache { cache }))
+}
+
+fn check_key(key: &str) -> Answer<()> {
+    if (1..=LONGEST_CACHE_KEY).contains(&key.chars().count()) {
+        return Ok(());
+    }
+    let message = format!("a cache key has 1 to {LONGEST_CACHE_KEY} characters");
+    Err(Failure::new(StatusCode::BAD_REQUEST, message))
+}
+
+async fn save_cache(
+    State(state): State<Shared>,
+    task: Holder,
+    Json(record): Json<CacheRecord>,
+) -> Answer<Json<CacheAnswer>> {
+    let task = task.alive()?;
+    check_key(&record.key)?;
+    complete(&state, &record.archive.sha256, record.archive.length).await?;
+    let stored = state.store.write(move |tx| archives::save_cache(tx, &task.id, &record, now_ms())).await?;
+    Ok(Json(CacheAnswer { stored }))
+}
+
+async fn workspace(State(state): State<Shared>, task: Holder) -> Answer<Json<Workspace>> {
+    let task = task.alive()?;
+    Ok(Json(state.store.read(move |c| archives::workspace(c, &task.job, now_ms())).await?))
+}
+
+async fn save_layer(
+    State(state): State<Shared>,
+    task: Holder,
+    Json(record): Json<LayerRecord>,
+) -> Answer<Json<Value>> {
+    let task = task.alive()?;
+    complete(&state, &record.archive.sha256, record.archive.length).await?;
+    state.store.write(move |tx| archives::save_layer(tx, &task.id, &record, now_ms())).await?;
+    Ok(Json(json!({})))
+}
+
+async fn read_cache(
+    State(state): State<Shared>,
+    task: Holder,
+    Path((_, cache)): Path<(String, String)>,
+    query: Numbers,
+) -> Answer<Bytes> {
+    let task = task.alive()?;
+    // Those of the own project only.
+    let sql = "SELECT sha256, length FROM caches WHERE id = ?1 AND project_id = ?2";
+    piece(&state, sql, cache, task.project, &query).await
+}
+
+async fn read_layer(
+    State(state): State<Shared>,
+    task: Holder,
+    Path((_, layer)): Path<(String, String)>,
+    query: Numbers,
+) -> Answer<Bytes> {
+    let task = task.alive()?;
+    // Those of the own workspace only.
+    let sql = "SELECT l.sha256, l.length FROM workspace_layers l JOIN jobs j ON j.id = l.job_id
+        JOIN workflows w ON w.id = j.workflow_id WHERE l.id = ?1 AND w.workspace_id =
+        (SELECT o.workspace_id FROM workflows o JOIN jobs p ON p.workflow_id = o.id WHERE p.id = ?2)";
+    piece(&state, sql, layer, task.job, &query).await
+}
+
+/// A piece of the archive that `sql` finds by `id` for the `holder` of the token.
+async fn piece(
+    state: &Shared,
+    sql: &'static str,
+    id: String,
+    holder: String,
+    query: &Numbers,
+) -> Answer<Bytes> {
+    let (offset, most) = (number(query, "offset")?, number(query, "most")?);
+    let read = move |c: &View| {
+        let row = |row: &rusqlite::Row<'_>| Ok(Archive { sha256: row.get(0)?, length: row.get(1)? });
+        Ok(c.prepare_cached(sql)?.query_row(params![id, holder], row).optional()?)
+    };
+    let archive = state.store.read(read).await?;
+    let archive = archive.ok_or_else(|| Failure::not_found("there is no such archive, or no longer"))?;
+    let most = usize::try_from(most).unwrap_or(MAX_CHUNK_BYTES).min(MAX_CHUNK_BYTES);
+    let blobs = state.blobs.clone();
+    let bytes = blocking(move || blobs.read_object(&archive.sha256, offset, most)).await?;
+    Ok(Bytes::from(bytes))
+}

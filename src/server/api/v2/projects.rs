@@ -1,0 +1,226 @@
+//! Organisations and projects: made, listed, given a repository, removed.
+//!
+//! Making them is CircleCI's; the list, the repository and the removal are our own.
+
+use crate::server::api::shared::input::{
+    Body, Project, Words, bad, conflict, message, organisation, page, project, project_row,
+};
+use crate::server::api::shared::slug::short_vcs;
+use crate::server::api::{Administrator, Answer, Person};
+use crate::server::pipelines;
+use crate::server::pipelines::repository::address;
+use crate::server::state::{Shared, now_ms};
+use crate::server::store::{Error, View, new_id};
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use rusqlite::params;
+use serde_json::{Value, json};
+
+type Slug = Path<(String, String, String)>;
+
+/// The paths.
+pub fn router() -> Router<Shared> {
+    Router::new()
+        .route("/api/v2/organization", post(create_organisation))
+        .route("/api/v2/organization/{vcs}/{org}/project", post(create))
+        .route("/api/v2/project", get(list))
+        .route("/api/v2/project/{vcs}/{org}/{repo}", get(one).patch(change).delete(remove))
+}
+
+fn shown(project: &Project) -> Value {
+    let mut parts = project.slug.splitn(3, '/');
+    let (vcs, org, repo) = (
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or_default(),
+    );
+    let (provider, host) = match vcs {
+        "gh" => ("GitHub", Some("github.com")),
+        "bb" => ("Bitbucket", Some("bitbucket.org")),
+        _ => ("CircleCI", None),
+    };
+    let url = project.repository_url.clone().or_else(|| Some(format!("https://{}/{org}/{repo}", host?)));
+    json!({
+        "id": project.id, "slug": project.slug, "name": repo, "organization_name": org,
+        "organization_slug": format!("{vcs}/{org}"), "organization_id": project.organisation,
+        "vcs_info": { "vcs_url": url.unwrap_or_default(), "provider": provider, "default_branch": project.default_branch },
+        "repository_url": project.repository_url,
+    })
+}
+
+/// A part of a slug: it becomes a part of paths and URLs.
+fn check_part(what: &str, text: &str) -> Answer<()> {
+    let good = (1..=200).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        && !text.bytes().all(|b| b == b'.');
+    if good {
+        return Ok(());
+    }
+    let shown: String = text.chars().filter(|c| !c.is_control()).take(60).collect();
+    Err(bad(format!(
+        "`{shown}` cannot be the {what} in a slug: it has 1 to 200 letters, digits, `.`, `_` and `-`"
+    )))
+}
+
+/// What a body says of the repository. It is read with the rights of the control plane, which is one of the
+/// reasons why projects are for administrators.
+fn repository(body: &Body) -> Answer<Option<String>> {
+    let Some(url) = body.optional_text("repository_url")?.filter(|url| !url.is_empty()) else {
+        return Ok(None);
+    };
+    address::check(url).map_err(bad)?;
+    Ok(Some(url.to_owned()))
+}
+
+fn default_branch(body: &Body) -> Answer<Option<String>> {
+    let Some(branch) = body.optional_text("default_branch")?.filter(|b| !b.is_empty()) else {
+        return Ok(None);
+    };
+    address::check_ref(branch).map_err(bad)?;
+    Ok(Some(branch.to_owned()))
+}
+
+async fn create_organisation(
+    State(state): State<Shared>,
+    _admin: Administrator,
+    body: Body,
+) -> Answer<Response> {
+    let (name, vcs) = (body.text("name")?.to_owned(), short_vcs(body.text("vcs_type")?).to_owned());
+    check_part("version control system", &vcs)?;
+    check_part("organisation", &name)?;
+    let id = new_id();
+    let answer = json!({ "id": id, "name": name, "slug": format!("{vcs}/{name}"), "vcs_type": vcs });
+    let made = state.store.write(move |tx| {
+        let insert = "INSERT OR IGNORE INTO organisations VALUES (?1, ?2, ?3, ?4)";
+        Ok(tx.execute(insert, params![id, vcs, name, now_ms() as i64])?)
+    });
+    if made.await? == 0 {
+        return Err(conflict(format!(
+            "the organisation `{}` exists already",
+            answer["slug"].as_str().unwrap_or_default()
+        )));
+    }
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+async fn create(
+    State(state): State<Shared>,
+    _admin: Administrator,
+    Path((vcs, org)): Path<(String, String)>,
+    body: Body,
+) -> Answer<Response> {
+    let (vcs, name) = (short_vcs(&vcs).to_owned(), body.text("name")?.to_owned());
+    check_part("version control system", &vcs)?;
+    check_part("organisation", &org)?;
+    check_part("project", &name)?;
+    let url = repository(&body)?;
+    let branch = default_branch(&body)?;
+    let slug = format!("{vcs}/{org}/{name}");
+    let wanted = slug.clone();
+    let made = state.store.write(move |tx| {
+        if crate::server::api::shared::input::project_by_slug(tx, &wanted)?.is_some() {
+            return Ok(None);
+        }
+        pipelines::create_project(tx, &wanted, url.as_deref(), now_ms())?;
+        let project = crate::server::api::shared::input::project_by_slug(tx, &wanted)?;
+        if let (Some(project), Some(branch)) = (&project, &branch) {
+            tx.execute("UPDATE projects SET default_branch = ?2 WHERE id = ?1", [&project.id, branch])?;
+        }
+        Ok(crate::server::api::shared::input::project_by_slug(tx, &wanted)?)
+    });
+    let project = made.await?.ok_or_else(|| conflict(format!("the project `{slug}` exists already")))?;
+    Ok((StatusCode::CREATED, Json(shown(&project))).into_response())
+}
+
+async fn list(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
+    let owner = match words.get("org-slug").filter(|slug| !slug.is_empty()) {
+        Some(slug) => Some(organisation(&state, None, Some(slug)).await?),
+        None => None,
+    };
+    let read = move |c: &View| {
+        let mut query = c.prepare_cached(
+            "SELECT id, organisation_id, vcs || '/' || org || '/' || repo, repository_url, default_branch
+             FROM projects WHERE ?1 IS NULL OR organisation_id = ?1 ORDER BY 3",
+        )?;
+        let rows = query.query_map([owner], project_row)?;
+        Ok(rows.collect::<Result<Vec<_>, _>>()?)
+    };
+    let projects = state.store.read(read).await?;
+    page(projects.into_iter().map(|project| (project.slug.clone(), shown(&project))).collect(), &words)
+}
+
+async fn one(State(state): State<Shared>, _person: Person, Path(slug): Slug) -> Answer<Json<Value>> {
+    Ok(Json(shown(&project(&state, slug).await?)))
+}
+
+async fn change(
+    State(state): State<Shared>,
+    _admin: Administrator,
+    Path(slug): Slug,
+    body: Body,
+) -> Answer<Json<Value>> {
+    let mut project = project(&state, slug).await?;
+    if !body.0.is_object() {
+        return Err(bad("the body must be an object with `repository_url`, `default_branch` or both"));
+    }
+    let before = project.repository_url.clone();
+    if body.0.get("repository_url").is_some() {
+        project.repository_url = repository(&body)?;
+    }
+    if let Some(branch) = default_branch(&body)? {
+        project.default_branch = branch;
+    }
+    let row = project.clone();
+    state
+        .store
+        .write(move |tx| {
+            tx.execute(
+                "UPDATE projects SET repository_url = ?2, default_branch = ?3 WHERE id = ?1",
+                params![row.id, row.repository_url, row.default_branch],
+            )?;
+            Ok(())
+        })
+        .await?;
+    if before != project.repository_url {
+        // What was fetched from elsewhere must not be found under the same name.
+        state.settings.mirrors.forget(&project.id).await;
+    }
+    Ok(Json(shown(&project)))
+}
+
+async fn remove(State(state): State<Shared>, _admin: Administrator, Path(slug): Slug) -> Answer<Json<Value>> {
+    let project = project(&state, slug).await?;
+    let id = project.id.clone();
+    let tasks = state
+        .store
+        .write(move |tx| {
+            let busy = "SELECT 1 FROM workflows WHERE project_id = ?1 AND stopped_at_ms IS NULL";
+            if tx.prepare_cached(busy)?.exists([&id])? {
+                return Ok(None);
+            }
+            let tasks: Vec<String> = tx
+                .prepare_cached("SELECT id FROM tasks WHERE project_id = ?1")?
+                .query_map([&id], |row| row.get(0))?
+                .collect::<Result<_, _>>()?;
+            tx.execute("DELETE FROM projects WHERE id = ?1", [&id])?;
+            Ok::<_, Error>(Some(tasks))
+        })
+        .await?;
+    let Some(tasks) = tasks else {
+        let slug = &project.slug;
+        return Err(conflict(format!("workflows of `{slug}` have not ended: cancel them or wait for them")));
+    };
+    state.settings.mirrors.forget(&project.id).await;
+    let blobs = state.blobs.clone();
+    crate::server::api::blocking(move || {
+        for task in tasks {
+            blobs.remove_output(&task);
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(message("Project deleted."))
+}

@@ -1,0 +1,103 @@
+//! Starting pipelines (v2): from the project's repository, or with the config sent along.
+
+use crate::server::api::shared::input::{Body, bad, message, project};
+use crate::server::api::{Answer, Failure, Person};
+use crate::server::pipelines;
+use crate::server::pipelines::triggers::{self, Outcome, Place, Wanted, reference};
+use crate::server::state::{Shared, timestamp};
+use crate::server::store::status::PipelineState;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+type Slug = Path<(String, String, String)>;
+
+/// The paths.
+pub fn router() -> Router<Shared> {
+    let pipeline = "/api/v2/project/{vcs}/{org}/{repo}/pipeline";
+    Router::new().route(pipeline, post(trigger)).route(&format!("{pipeline}/run"), post(run))
+}
+
+async fn trigger(state: State<Shared>, person: Person, slug: Slug, body: Body) -> Answer<Response> {
+    let wanted =
+        Wanted { checkout: refs(&body.0, "")?, parameters: parameters(&body.0)?, ..Wanted::default() };
+    create(state, person, slug, wanted).await
+}
+
+/// With places for the config and for the checkout. A project has one definition, so `definition_id`
+/// chooses nothing.
+async fn run(state: State<Shared>, person: Person, slug: Slug, body: Body) -> Answer<Response> {
+    let content = match &body.0["config"]["content"] {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+        _ => return Err(bad("`config.content` must be a string")),
+    };
+    let wanted = Wanted {
+        content,
+        config: refs(&body.0, "config")?,
+        checkout: refs(&body.0, "checkout")?,
+        parameters: parameters(&body.0)?,
+    };
+    create(state, person, slug, wanted).await
+}
+
+fn refs(body: &Value, key: &str) -> Answer<Option<crate::server::pipelines::repository::Reference>> {
+    let object = if key.is_empty() { body } else { &body[key] };
+    if !object.is_null() && !object.is_object() {
+        let what = if key.is_empty() { "the body".to_owned() } else { format!("`{key}`") };
+        return Err(bad(format!("{what} must be an object")));
+    }
+    let text = |name: &str| match &object[name] {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text.as_str())),
+        _ => Err(bad(format!("`{name}` must be a string"))),
+    };
+    reference(text("branch")?, text("tag")?).map_err(bad)
+}
+
+fn parameters(body: &Value) -> Answer<BTreeMap<String, Value>> {
+    match &body["parameters"] {
+        Value::Null => Ok(BTreeMap::new()),
+        Value::Object(map) => Ok(map.clone().into_iter().collect()),
+        _ => Err(bad("`parameters` must be an object")),
+    }
+}
+
+async fn create(
+    State(state): State<Shared>,
+    person: Person,
+    Path(slug): Slug,
+    wanted: Wanted,
+) -> Answer<Response> {
+    let project = project(&state, slug).await?;
+    let place = Place {
+        project: project.id,
+        slug: project.slug,
+        repository_url: project.repository_url,
+        default_branch: project.default_branch,
+    };
+    match triggers::create(&state, place, wanted, &person.login).await {
+        Ok(Outcome::Created(created)) => {
+            // Where it stands is asked for: clients expect this word here, also of a config that has errors.
+            let answer = json!({
+                "id": created.id, "number": created.number, "state": PipelineState::Pending,
+                "created_at": timestamp(created.created_at_ms),
+            });
+            Ok((StatusCode::CREATED, Json(answer)).into_response())
+        }
+        Ok(Outcome::Skipped) => {
+            let why = "No pipeline: the message of the commit says `[skip ci]` or `[ci skip]`.";
+            Ok(message(why).into_response())
+        }
+        Err(triggers::Error::Wrong(why)) => Err(bad(why)),
+        Err(triggers::Error::Pipeline(error)) => Err(match error {
+            pipelines::Error::NoProject(_) => Failure::not_found(error.to_string()),
+            pipelines::Error::NoSuch(why) => bad(why),
+            pipelines::Error::Store(error) => error.into(),
+        }),
+    }
+}

@@ -1,0 +1,9 @@
+//! The engine: what may run, what a task may become, and what follows from it.
+//!
+//! [`graph`] decides about jobs and workflows, without IO. [`commit`] carries its decisions into the store,
+//! inside one transaction of the caller's. [`claim`] hands a task out.
+
+pub mod claim;
+pub mod commit;
+pub mod graph;
+pub mod test_timings;

@@ -1,0 +1,187 @@
+//! How long the tests of earlier runs took, for nodes that share tests by it.
+//!
+//! Which run a job goes by is decided when the job is queued, not when a node asks: a run that ends in
+//! between must not give one node other numbers than the next, or their shares would not fit together.
+
+use crate::protocol::TestTimings;
+use crate::server::store::{Error, Tx, View};
+use rusqlite::{OptionalExtension, params};
+use std::collections::BTreeMap;
+
+/// Most bytes of an answer, about. Beyond it the quickest tests are left out.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
+
+/// Notes that a job has stored test results.
+pub fn stored(tx: &Tx<'_>, job: &str) -> Result<(), Error> {
+    tx.prepare_cached(
+        "INSERT OR IGNORE INTO jobs_with_tests (project_id, name, job_id) SELECT project_id, name, id FROM jobs WHERE id = ?1",
+    )?
+    .execute([job])?;
+    Ok(())
+}
+
+/// Chooses the timings of a job: those of the latest run of the job of the same name, of any branch, that
+/// has ended and stored some.
+pub fn choose(tx: &Tx<'_>, job: &str) -> Result<(), Error> {
+    tx.prepare_cached(
+        "UPDATE jobs SET timings_of = (
+            SELECT w.job_id FROM jobs_with_tests w JOIN jobs j ON j.id = w.job_id
+            WHERE w.project_id = jobs.project_id AND w.name = jobs.name AND j.stopped_at_ms IS NOT NULL
+            ORDER BY w.seq DESC LIMIT 1)
+         WHERE id = ?1",
+    )?
+    .execute([job])?;
+    Ok(())
+}
+
+/// The timings that were chosen for a job, of all nodes of that run. `None` when there are none.
+pub fn of_job(c: &View, job: &str) -> Result<Option<TestTimings>, Error> {
+    of_job_within(c, job, MOST_BYTES)
+}
+
+fn of_job_within(c: &View, job: &str, most_bytes: usize) -> Result<Option<TestTimings>, Error> {
+    let chosen: Option<String> = c
+        .prepare_cached("SELECT timings_of FROM jobs WHERE id = ?1")?
+        .query_row([job], |row| row.get(0))
+        .optional()?
+        .flatten();
+    let Some(chosen) = chosen else { return Ok(None) };
+    let mut room = most_bytes;
+    // Files and classes first: those are what jobs split by.
+    Ok(Some(TestTimings {
+        filename: sums(c, &chosen, "file", &mut room)?,
+        classname: sums(c, &chosen, "classname", &mut room)?,
+        testname: sums(c, &chosen, "name", &mut room)?,
+    }))
+}
+
+/// Seconds by what stands in `column`, the longest first as long as there is room.
+fn sums(c: &View, job: &str, column: &'static str, room: &mut usize) -> Result<BTreeMap<String, f64>, Error> {
+    let mut query = c.prepare_cached(&format!(
+        "SELECT {column}, sum(run_time) AS seconds FROM test_results WHERE job_id = ?1 AND {column} <> ''
+         GROUP BY {column} HAVING seconds > 0 ORDER BY seconds DESC, {column}"
+    ))?;
+    let mut rows = query.query(params![job])?;
+    let mut sums = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let (name, seconds): (String, f64) = (row.get(0)?, row.get(1)?);
+        // The names to split are separated by white space.
+        if name.contains(|c: char| c.is_ascii_whitespace()) {
+            continue;
+        }
+        // Quotes, colon, comma, and digits to a microsecond.
+        let size = name.len() + 20;
+        if size > *room {
+            break;
+        }
+        *room -= size;
+        sums.insert(name, (seconds * 1e6).round() / 1e6);
+    }
+    Ok(sums)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
+mod tests {
+    use super::*;
+    use crate::server::store::Store;
+
+    /// A job of the name, of the project `r`.
+    fn job(tx: &Tx<'_>, id: &str, name: &str, project: &str, stopped: Option<i64>) -> Result<(), Error> {
+        tx.execute(
+            "INSERT INTO jobs (id, workflow_id, pipeline_id, project_id, position, name, kind, definition, requires,
+                status, parallelism, messages, waits_for_lock, created_at_ms, stopped_at_ms)
+             VALUES (?1, 'w', 'p', ?3, (SELECT count(*) FROM jobs), ?2, 'build', '{}', '[]', 'success', 2, '[]', 0, 0, ?4)",
+            params![id, name, project, stopped],
+        )?;
+        Ok(())
+    }
+
+    fn result(
+        tx: &Tx<'_>,
+        job: &str,
+        name: &str,
+        classname: &str,
+        file: Option<&str>,
+        time: f64,
+    ) -> Result<(), Error> {
+        tx.execute(
+            "INSERT INTO test_results (job_id, task_id, path, name, classname, file, source, result, run_time, message)
+             VALUES (?1, 't', 'p', ?2, ?3, ?4, 'p', 'success', ?5, '')",
+            params![job, name, classname, file, time],
+        )?;
+        stored(tx, job)
+    }
+
+    fn with_store<T: Send + 'static>(work: impl FnOnce(&Tx<'_>) -> Result<T, Error> + Send + 'static) -> T {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("db"), false, |_| ()).unwrap();
+        store
+            .write_blocking(move |tx| {
+                tx.execute_batch("PRAGMA defer_foreign_keys = ON")?;
+                let result = work(tx);
+                // What the jobs refer to is not there.
+                tx.execute_batch("DELETE FROM test_results; DELETE FROM jobs_with_tests; DELETE FROM jobs;")?;
+                result
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn the_latest_run_that_has_ended_is_chosen() {
+        let chosen = with_store(|tx| {
+            let of = |id: &str| {
+                job(tx, id, "test", "r", None)?;
+                choose(tx, id)?;
+                let chosen: Option<String> =
+                    tx.query_row("SELECT timings_of FROM jobs WHERE id = ?1", [id], |row| row.get(0))?;
+                Ok::<_, Error>(chosen.unwrap_or_default())
+            };
+            let mut all = vec![of("none")?];
+            for (id, name, project, stopped) in [
+                ("first", "test", "r", Some(5)),
+                ("second", "test", "r", Some(4)),
+                ("running", "test", "r", None),
+                ("other-name", "build", "r", Some(6)),
+                ("other-project", "test", "s", Some(7)),
+            ] {
+                job(tx, id, name, project, stopped)?;
+                result(tx, id, "n", "c", None, 1.0)?;
+            }
+            job(tx, "without-tests", "test", "r", Some(8))?;
+            all.push(of("some")?);
+            tx.execute("UPDATE jobs SET stopped_at_ms = 9 WHERE id = 'running'", [])?;
+            all.push(of("later")?);
+            // What was chosen stays.
+            all.push(tx.query_row("SELECT timings_of FROM jobs WHERE id = 'some'", [], |row| row.get(0))?);
+            Ok(all)
+        });
+        assert_eq!(chosen, ["", "second", "running", "second"]);
+    }
+
+    #[test]
+    fn times_are_added_up_within_bounds() {
+        let (all, some, none) = with_store(|tx| {
+            job(tx, "old", "test", "r", Some(1))?;
+            job(tx, "new", "test", "r", None)?;
+            for (name, classname, file, time) in [
+                ("works", "A", Some("a.rb"), 0.1),
+                ("works", "A", Some("a.rb"), 0.2),
+                ("works", "B", Some("b.rb"), 1.0),
+                ("with space", "", None, 2.0),
+                ("quick", "C", None, 0.0),
+            ] {
+                result(tx, "old", name, classname, file, time)?;
+            }
+            let none = of_job(tx, "new")?;
+            choose(tx, "new")?;
+            Ok((of_job(tx, "new")?, of_job_within(tx, "new", 24)?, none))
+        });
+        assert_eq!(none, None);
+        let all = serde_json::to_string(&all).unwrap();
+        let expected =
+            r#"{"filename":{"a.rb":0.3,"b.rb":1.0},"classname":{"A":0.3,"B":1.0},"testname":{"works":1.3}}"#;
+        assert_eq!(all, expected);
+        assert_eq!(serde_json::to_string(&some).unwrap(), r#"{"filename":{"b.rb":1.0}}"#);
+    }
+}

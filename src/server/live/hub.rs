@@ -1,0 +1,95 @@
+//! Who waits for what: parked claims, parked heartbeats, watchers. Told after each commit.
+
+use crate::protocol::TaskId;
+use crate::server::store::Effect;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, watch};
+
+/// How often what watchers see has changed. Output is counted apart: it comes often, and the store knows
+/// nothing of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Version {
+    /// Anything in the store.
+    pub state: u64,
+    /// Output of steps.
+    pub output: u64,
+}
+
+/// Shared by all handlers.
+#[derive(Default)]
+pub struct Hub {
+    classes: Mutex<HashMap<String, Arc<Notify>>>,
+    tasks: Mutex<HashMap<TaskId, Arc<Notify>>>,
+    pipelines: Mutex<HashMap<String, watch::Sender<Version>>>,
+    revoked: watch::Sender<()>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Hub {
+    /// Passes on what a transaction announced.
+    pub fn committed(&self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Changed(pipeline) => self.changed(&pipeline),
+                // One waiting claim is woken for each task; a permit is kept when none waits.
+                Effect::Queued(class) => self.class(&class).notify_one(),
+                Effect::Cancel(task) | Effect::Ended(task) => {
+                    if let Some(notify) = lock(&self.tasks).get(&task) {
+                        notify.notify_waiters();
+                    }
+                }
+                Effect::Revoked => self.revoked.send_modify(|()| {}),
+            }
+        }
+    }
+
+    /// Something that watchers of the pipeline see has changed.
+    pub fn changed(&self, pipeline: &str) {
+        if let Some(sender) = lock(&self.pipelines).get(pipeline) {
+            sender.send_modify(|version| version.state += 1);
+        }
+    }
+
+    /// A running step of the pipeline has written more.
+    pub fn wrote(&self, pipeline: &str) {
+        if let Some(sender) = lock(&self.pipelines).get(pipeline) {
+            sender.send_modify(|version| version.output += 1);
+        }
+    }
+
+    /// Woken when a task enters the queue of the class.
+    pub fn class(&self, class: &str) -> Arc<Notify> {
+        Arc::clone(lock(&self.classes).entry(class.to_owned()).or_default())
+    }
+
+    /// Woken when a heartbeat of the task should be answered.
+    pub fn task(&self, task: &TaskId) -> Arc<Notify> {
+        Arc::clone(lock(&self.tasks).entry(task.clone()).or_default())
+    }
+
+    /// The task has ended: nobody will wait for it again.
+    pub fn forget_task(&self, task: &TaskId) {
+        lock(&self.tasks).remove(task);
+    }
+
+    /// Changes whenever personal tokens are ended. It has changed at first: whoever asks must look once.
+    pub fn revoked(&self) -> watch::Receiver<()> {
+        let mut revoked = self.revoked.subscribe();
+        revoked.mark_changed();
+        revoked
+    }
+
+    /// Sees every change of the pipeline from now on.
+    pub fn watch(&self, pipeline: &str) -> watch::Receiver<Version> {
+        let mut pipelines = lock(&self.pipelines);
+        pipelines.retain(|_, sender| sender.receiver_count() > 0);
+        pipelines
+            .entry(pipeline.to_owned())
+            .or_insert_with(|| watch::channel(Version::default()).0)
+            .subscribe()
+    }
+}

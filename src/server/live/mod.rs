@@ -1,0 +1,3 @@
+//! Who waits for what: parked claims and heartbeats, watching clients.
+
+pub mod hub;

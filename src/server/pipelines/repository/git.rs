@@ -1,0 +1,272 @@
+//! One git command: no shell, no questions, a deadline, bounded output.
+
+use crate::server::pipelines::repository::address::Protocol;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+
+/// Bytes kept of what git says on standard error.
+const MOST_STDERR_BYTES: usize = 16 * 1024;
+/// Characters of it that people see.
+const MOST_SHOWN_CHARS: usize = 600;
+
+/// What of the control plane's environment git gets: enough for keys, helpers, proxies and certificates.
+const PASSED_ON: &[&str] = &[
+    "ALL_PROXY",
+    "GIT_CONFIG_GLOBAL",
+    "GIT_SSH",
+    "GIT_SSH_COMMAND",
+    "GIT_SSL_CAINFO",
+    "HOME",
+    "HTTPS_PROXY",
+    "LOGNAME",
+    "NO_PROXY",
+    "PATH",
+    "SSH_AUTH_SOCK",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TMPDIR",
+    "USER",
+    "XDG_CONFIG_HOME",
+    "all_proxy",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+];
+
+/// Why a command has no result.
+#[derive(Debug)]
+pub(super) enum GitError {
+    /// It could not be started.
+    NotStarted(std::io::Error),
+    /// It ended with a failure and this on standard error.
+    Failed(String),
+    /// It was killed.
+    TooLong(Duration),
+    /// The mirror's folder cannot be used.
+    Folder(PathBuf, std::io::Error),
+}
+
+impl GitError {
+    /// Whether standard error contains one of these.
+    pub(super) fn says(&self, texts: &[&str]) -> bool {
+        matches!(self, GitError::Failed(said) if texts.iter().any(|text| said.contains(text)))
+    }
+}
+
+impl fmt::Display for GitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GitError::NotStarted(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                f.write_str("`git` is not installed on the host of the control plane")
+            }
+            GitError::NotStarted(error) => write!(f, "`git` cannot be started: {error}"),
+            GitError::Failed(said) => f.write_str(&for_people(said)),
+            GitError::TooLong(limit) => write!(f, "it took longer than {} s", limit.as_secs()),
+            GitError::Folder(folder, error) => {
+                write!(f, "failed to use the folder `{}`: {error}", folder.display())
+            }
+        }
+    }
+}
+
+/// The last lines without what git puts before them, on one line.
+fn for_people(said: &str) -> String {
+    let lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
+    let mut kept: Vec<&str> = lines.rev().take(4).collect();
+    kept.reverse();
+    let text = kept.join("; ");
+    let text: String = text.chars().filter(|c| !c.is_control()).take(MOST_SHOWN_CHARS).collect();
+    if text.is_empty() { "git failed and said nothing".to_owned() } else { text }
+}
+
+/// Git on one mirror.
+#[derive(Debug)]
+pub(super) struct Git {
+    folder: PathBuf,
+    protocol: Protocol,
+}
+
+impl Git {
+    pub(super) fn new(folder: PathBuf, protocol: Protocol) -> Self {
+        Self { folder, protocol }
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Makes the mirror when there is none, and clears what a killed git left behind. True when it is new.
+    pub(super) async fn prepare(&self) -> Result<bool, GitError> {
+        if tokio::fs::try_exists(self.folder.join("HEAD")).await.unwrap_or(false) {
+            self.unlock().await;
+            return Ok(false);
+        }
+        // No templates: their hooks and descriptions are of no use here.
+        let folder = self.folder.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            use std::os::unix::fs::DirBuilderExt;
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+        });
+        let fail = |error| GitError::Folder(self.folder.clone(), error);
+        made.await.map_err(|error| fail(std::io::Error::other(error)))?.map_err(fail)?;
+        self.run(Duration::from_secs(30), 0, &["init", "--quiet", "--bare", "--template="]).await?;
+        Ok(true)
+    }
+
+    /// Only one command at a time works here, so a lock that lies about was left by one that was killed.
+    async fn unlock(&self) {
+        for name in ["shallow.lock", "packed-refs.lock", "config.lock", "HEAD.lock"] {
+            let _ = tokio::fs::remove_file(self.folder.join(name)).await;
+        }
+        let Ok(mut entries) = tokio::fs::read_dir(self.folder.join("refs/runlet")).await else { return };
+        while let Ok(Some(entry)) = entries.next_entry().await {
+            if entry.file_name().to_string_lossy().ends_with(".lock") {
+                let _ = tokio::fs::remove_file(entry.path()).await;
+            }
+        }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("git");
+        command.env_clear();
+        for name in PASSED_ON {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        if std::env::var_os("GIT_SSH_COMMAND").is_none() && std::env::var_os("GIT_SSH").is_none() {
+            command.env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes -oConnectTimeout=20");
+        }
+        let mut folder = OsString::from("--git-dir=");
+        folder.push(&self.folder);
+        command
+            .env("LC_ALL", "C")
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_ASKPASS", "true")
+            .env("SSH_ASKPASS_REQUIRE", "never")
+            .env("GIT_ALLOW_PROTOCOL", self.protocol.as_str())
+            .env("GIT_PROTOCOL_FROM_USER", "0")
+            .arg(folder)
+            .args([
+                "-c",
+                "core.hooksPath=/dev/null",
+                "-c",
+                "gc.autoDetach=false",
+                "-c",
+                "maintenance.autoDetach=false",
+            ])
+            .args([
+                "-c",
+                "credential.interactive=false",
+                "-c",
+                "http.lowSpeedLimit=1",
+                "-c",
+                "http.lowSpeedTime=60",
+            ])
+            .args(["-c", "submodule.recurse=false", "-c", "fetch.recurseSubmodules=false"])
+            .args(args)
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // Its helpers (ssh, git-remote-https) end with it.
+            .process_group(0)
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Runs git and returns what it says on standard output, at most `most` bytes.
+    pub(super) async fn run(&self, limit: Duration, most: usize, args: &[&str]) -> Result<Bounded, GitError> {
+        let child = self.command(args).spawn().map_err(GitError::NotStarted)?;
+        let mut group = Group(child);
+        let (stdout, stderr) = (group.0.stdout.take(), group.0.stderr.take());
+        let work = async {
+            let (bytes, said) = tokio::join!(bounded(stdout, most), bounded(stderr, MOST_STDERR_BYTES));
+            (bytes, said, group.0.wait().await)
+        };
+        let done = tokio::time::timeout(limit, work).await;
+        let Ok((out, said, status)) = done else {
+            group.kill().await;
+            return Err(GitError::TooLong(limit));
+        };
+        if !status.map_err(GitError::NotStarted)?.success() {
+            return Err(GitError::Failed(String::from_utf8_lossy(&said.bytes).into_owned()));
+        }
+        Ok(out)
+    }
+}
+
+/// What a command said.
+#[derive(Default)]
+pub(super) struct Bounded {
+    pub(super) bytes: Vec<u8>,
+    /// There was more.
+    pub(super) is_cut: bool,
+}
+
+/// The first `most` bytes; the rest is read and dropped, so that the writer is not held up.
+async fn bounded(stream: Option<impl AsyncRead + Unpin>, most: usize) -> Bounded {
+    let mut all = Bounded::default();
+    let Some(mut stream) = stream else { return all };
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+        let keep = count.min(most - all.bytes.len());
+        all.bytes.extend_from_slice(&buffer[..keep]);
+        all.is_cut |= keep < count;
+    }
+    all
+}
+
+/// A child that leads a process group, all of which is killed with it.
+struct Group(Child);
+
+impl Group {
+    fn signal(&self) {
+        let id = self.0.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?));
+        if let Some(id) = id {
+            let _ = rustix::process::kill_process_group(id, rustix::process::Signal::KILL);
+        }
+    }
+
+    async fn kill(&mut self) {
+        self.signal();
+        let _ = self.0.wait().await;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Without effect once it was waited for.
+        self.signal();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_git_says_is_cut_for_people() {
+        assert_eq!(for_people("a\n\nb\nfatal: \u{1b}[31mno\n"), "a; b; fatal: [31mno");
+        assert_eq!(for_people(""), "git failed and said nothing");
+        assert_eq!(for_people(&"x".repeat(5000)).len(), MOST_SHOWN_CHARS);
+    }
+
+    #[tokio::test]
+    async fn time_and_output_are_bounded() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let git = Git::new(folder.path().join("m.git"), Protocol::File);
+        assert!(git.prepare().await.expect("git works"));
+        assert!(!git.prepare().await.expect("git works"));
+        let said = git.run(Duration::from_secs(30), 3, &["--version"]).await.expect("git works");
+        assert!(said.bytes == b"git" && said.is_cut);
+        let error =
+            git.run(Duration::from_millis(200), 10, &["-c", "alias.hang=!sleep 600", "hang"]).await.err();
+        assert!(matches!(error, Some(GitError::TooLong(_))), "{error:?}");
+    }
+}

@@ -1,0 +1,285 @@
+//! Reading configs from repositories: a bare mirror for each project, kept up to date by real git.
+//!
+//! Only the wanted ref is fetched, one commit deep. Git runs without a shell and asks nobody anything;
+//! it may use the protocol of the registered address and no other. Reads of one project come one after
+//! the other; those of different projects do not wait for each other. `triggers` calls this.
+
+pub mod address;
+mod git;
+
+use git::{Git, GitError};
+use ring::digest::{SHA256, digest};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Where the config is.
+const CONFIG: &str = ".circleci/config.yml";
+/// Largest config that is read, in bytes; the compiler's own limit is lower and names itself.
+const MOST_CONFIG_BYTES: usize = 8 << 20;
+/// How long a fetch may take.
+const FETCH: Duration = Duration::from_secs(180);
+/// How long a command on the mirror may take.
+const LOCAL: Duration = Duration::from_secs(30);
+/// Bytes kept of a commit message, and characters of its subject.
+const MOST_MESSAGE_BYTES: usize = 16 * 1024;
+const MOST_SUBJECT_CHARS: usize = 500;
+
+/// What to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reference {
+    /// A branch by its short name.
+    Branch(String),
+    /// A tag by its short name.
+    Tag(String),
+}
+
+impl Reference {
+    /// The full name.
+    pub fn full(&self) -> String {
+        match self {
+            Reference::Branch(name) => format!("refs/heads/{name}"),
+            Reference::Tag(name) => format!("refs/tags/{name}"),
+        }
+    }
+
+    /// What it is and its name, for messages.
+    fn said(&self) -> (&'static str, &str) {
+        match self {
+            Reference::Branch(name) => ("branch", name),
+            Reference::Tag(name) => ("tag", name),
+        }
+    }
+}
+
+/// A commit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Commit {
+    /// Full id.
+    pub revision: String,
+    /// Name of the author.
+    pub author: String,
+    /// First line of the message.
+    pub subject: String,
+    /// The rest of it.
+    pub body: String,
+}
+
+impl Commit {
+    /// Whether its message says that nothing is to be built.
+    pub fn skips_ci(&self) -> bool {
+        [&self.subject, &self.body].into_iter().any(|text| {
+            let start: String = text.chars().take(250).collect();
+            start.contains("[skip ci]") || start.contains("[ci skip]")
+        })
+    }
+}
+
+/// What was read.
+#[derive(Clone, Debug)]
+pub struct Read {
+    /// What the ref points to.
+    pub commit: Commit,
+    /// The config, or why there is none.
+    pub config: Result<String, String>,
+}
+
+/// Why nothing was read. Sentences for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The repository has no such branch or tag.
+    UnknownRef(String),
+    /// The repository cannot be reached or read, or git cannot be run.
+    Failed(String),
+}
+
+/// The mirrors of all projects.
+#[derive(Debug)]
+pub struct Mirrors {
+    folder: PathBuf,
+    busy: Mutex<HashMap<String, Turn>>,
+    fetches: AtomicU64,
+}
+
+/// Whoever holds it works on the mirror; it remembers the last read while others wait.
+type Turn = Arc<tokio::sync::Mutex<Option<Recent>>>;
+
+/// A read that serves everybody who asked before it began.
+#[derive(Debug)]
+struct Recent {
+    url: String,
+    reference: Reference,
+    began: Instant,
+    read: Result<Read, Error>,
+}
+
+impl Mirrors {
+    /// Mirrors below `folder`, which is made when it is needed.
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder, busy: Mutex::default(), fetches: AtomicU64::new(0) }
+    }
+
+    fn turn(&self, project: &str) -> Turn {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever waits or works holds a clone.
+        busy.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(busy.entry(project.to_owned()).or_default())
+    }
+
+    /// Fetches a ref of the repository at `url` and reads its commit and config. `project` is the id of
+    /// the project. Goes on when the caller is dropped, so that a fetch is not broken off half-way.
+    pub async fn read(
+        self: &Arc<Self>,
+        project: &str,
+        url: &str,
+        reference: &Reference,
+    ) -> Result<Read, Error> {
+        let protocol = address::check(url).map_err(Error::Failed)?;
+        let (mirrors, project, url, reference) =
+            (Arc::clone(self), project.to_owned(), url.to_owned(), reference.clone());
+        let asked = Instant::now();
+        let work = async move {
+            let turn = mirrors.turn(&project);
+            let mut recent = turn.lock().await;
+            // A burst of triggers shares one fetch, and one failure.
+            let same = |r: &&Recent| r.began >= asked && r.url == url && r.reference == reference;
+            if let Some(recent) = recent.as_ref().filter(same) {
+                return recent.read.clone();
+            }
+            let began = Instant::now();
+            mirrors.fetches.fetch_add(1, Ordering::Relaxed);
+            let folder = mirrors.folder.join(format!("{project}.git"));
+            let git = Git::new(folder, protocol);
+            let read = read(&git, &url, &reference).await;
+            *recent = Some(Recent { url, reference, began, read: read.clone() });
+            read
+        };
+        let stopping = |_| Error::Failed("the control plane is stopping".to_owned());
+        tokio::spawn(work).await.map_err(stopping)?
+    }
+
+    /// Removes the mirror of a project that is no more.
+    pub async fn forget(self: &Arc<Self>, project: &str) {
+        let turn = self.turn(project);
+        let _alone = turn.lock().await;
+        remove(&self.folder.join(format!("{project}.git"))).await;
+    }
+}
+
+async fn remove(folder: &Path) {
+    match tokio::fs::remove_dir_all(folder).await {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            log::warn!("failed to remove the mirror `{}`: {error}", folder.display());
+        }
+        _ => {}
+    }
+}
+
+async fn read(git: &Git, url: &str, reference: &Reference) -> Result<Read, Error> {
+    let target = fetch(git, url, reference).await?;
+    let failed = |error: GitError| Error::Failed(format!("failed to read the mirror of `{url}`: {error}"));
+    let commit_name = format!("{target}^{{commit}}");
+    let format = "--format=%H%x00%an%x00%s%x00%b";
+    let told = git
+        .run(
+            LOCAL,
+            MOST_MESSAGE_BYTES,
+            &["log", "-1", "--no-show-signature", "--encoding=UTF-8", format, &commit_name, "--"],
+        )
+        .await
+        .map_err(failed)?;
+    let commit = parse_commit(&told.bytes)
+        .ok_or_else(|| Error::Failed(format!("the mirror of `{url}` has no readable commit")))?;
+    let config = config(git, url, reference, &commit.revision).await;
+    Ok(Read { commit, config })
+}
+
+/// The name in the mirror of what was fetched.
+async fn fetch(git: &Git, url: &str, reference: &Reference) -> Result<String, Error> {
+    let full = reference.full();
+    // Flat names: a branch `a` that gave way to `a/b` cannot be in the way.
+    let hash = crate::system::hex(&digest(&SHA256, full.as_bytes()).as_ref()[..16]);
+    let target = format!("refs/runlet/{hash}");
+    let refspec = format!("+{full}:{target}");
+    let failed = |error: &GitError| Error::Failed(format!("failed to fetch `{full}` from `{url}`: {error}"));
+    let mut fresh = git.prepare().await.map_err(|error| failed(&error))?;
+    let mut deep = false;
+    loop {
+        let mut args = vec!["fetch", "--quiet", "--force", "--no-tags"];
+        if !deep {
+            args.push("--depth=1");
+        }
+        args.extend(["--", url, &refspec]);
+        let Err(error) = git.run(FETCH, 0, &args).await else { return Ok(target) };
+        if error.says(&["couldn't find remote ref", "no such remote ref"]) {
+            let (what, name) = reference.said();
+            return Err(Error::UnknownRef(format!("the repository `{url}` has no {what} `{name}`")));
+        }
+        if !deep && error.says(&["does not support shallow", "does not support --depth"]) {
+            deep = true;
+            continue;
+        }
+        if !fresh
+            && error.says(&[
+                "corrupt",
+                "bad object",
+                "shallow file",
+                "not a git repository",
+                "did not send all",
+                "unable to read",
+            ])
+        {
+            log::warn!("the mirror of `{url}` is damaged and made afresh: {error}");
+            remove(git.folder()).await;
+            git.prepare().await.map_err(|error| failed(&error))?;
+            fresh = true;
+            continue;
+        }
+        return Err(failed(&error));
+    }
+}
+
+async fn config(git: &Git, url: &str, reference: &Reference, revision: &str) -> Result<String, String> {
+    let (kind, name) = reference.said();
+    let place = format!("the {kind} `{name}` of the repository `{url}` (revision {revision})");
+    let what = format!("the config `{CONFIG}` on {place}");
+    let failed = |error: GitError| format!("failed to read {what}: {error}");
+    let tree = ["ls-tree", "-l", "-z", "--full-tree", revision, "--", CONFIG];
+    let listed = git.run(LOCAL, 4096, &tree).await.map_err(failed)?;
+    let listed = String::from_utf8_lossy(&listed.bytes);
+    // mode, type, object, size, then a tab and the path
+    let mut words = listed.split(['\t', '\0']).next().unwrap_or_default().split_ascii_whitespace();
+    let (mode, kind, object, size) = (words.next(), words.next(), words.next(), words.next());
+    match (mode, kind) {
+        (None, _) => return Err(format!("there is no `{CONFIG}` on {place}")),
+        (Some("120000"), _) => return Err(format!("{what} is a symbolic link, which is not followed")),
+        (_, Some("blob")) => {}
+        _ => return Err(format!("{what} is not a file")),
+    }
+    let size: usize = size.and_then(|size| size.parse().ok()).unwrap_or(usize::MAX);
+    if size > MOST_CONFIG_BYTES {
+        return Err(format!("{what} has {size} bytes, the limit is {MOST_CONFIG_BYTES}"));
+    }
+    let blob = ["cat-file", "blob", object.unwrap_or_default()];
+    let text = git.run(LOCAL, MOST_CONFIG_BYTES, &blob).await.map_err(failed)?;
+    if text.is_cut {
+        return Err(format!("{what} changed while it was read"));
+    }
+    String::from_utf8(text.bytes).map_err(|_| format!("{what} is not UTF-8 text"))
+}
+
+fn parse_commit(bytes: &[u8]) -> Option<Commit> {
+    let text = String::from_utf8_lossy(bytes);
+    let mut parts = text.splitn(4, '\0');
+    let revision = parts.next()?.to_owned();
+    let author = parts.next()?.to_owned();
+    let subject = parts.next()?.chars().take(MOST_SUBJECT_CHARS).collect();
+    let body = parts.next()?.trim_end().to_owned();
+    let good = matches!(revision.len(), 40 | 64) && revision.bytes().all(|b| b.is_ascii_hexdigit());
+    good.then_some(Commit { revision, author, subject, body })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,228 @@
+//! From what a caller asks for to a [`Trigger`]: reads the repository where there is one, checks the
+//! parameters against the config, and leaves the rest to `pipelines`.
+
+use crate::config;
+use crate::server::pipelines::repository::address;
+use crate::server::pipelines::repository::{Commit, Error as ReadError, Reference};
+use crate::server::pipelines::{self, ConfigPlace, Created, Revision, Trigger};
+use crate::server::state::Shared;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Limits of the parameters of one trigger: how many, and characters of names and values.
+const MOST_PARAMETERS: usize = 100;
+const MOST_NAME_CHARS: usize = 128;
+const MOST_VALUE_CHARS: usize = 512;
+
+/// A project and its repository.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// UUID.
+    pub project: String,
+    /// `vcs/org/repo`.
+    pub slug: String,
+    /// What git fetches from.
+    pub repository_url: Option<String>,
+    /// What is built when nothing is named.
+    pub default_branch: String,
+}
+
+/// What a caller asks for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Wanted {
+    /// The whole config, instead of one from the repository.
+    pub content: Option<String>,
+    /// Where the config is read; the same as `checkout` unless given.
+    pub config: Option<Reference>,
+    /// What jobs check out; the same as `config` unless given, else the default branch.
+    pub checkout: Option<Reference>,
+    /// Pipeline parameters.
+    pub parameters: BTreeMap<String, Value>,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A pipeline, maybe an errored one.
+    Created(Created),
+    /// The commit says that nothing is to be built.
+    Skipped,
+}
+
+/// Why there is no pipeline.
+#[derive(Debug)]
+pub enum Error {
+    /// The caller asks for what there is not.
+    Wrong(String),
+    /// The control plane said no.
+    Pipeline(pipelines::Error),
+}
+
+/// `branch` and `tag` of a body; empty ones are absent. The error is a sentence for people.
+pub fn reference(branch: Option<&str>, tag: Option<&str>) -> Result<Option<Reference>, String> {
+    let given = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
+    let reference = match (given(branch), given(tag)) {
+        (Some(_), Some(_)) => return Err("give a branch or a tag, not both".to_owned()),
+        (Some(branch), None) => Reference::Branch(branch),
+        (None, Some(tag)) => Reference::Tag(tag),
+        (None, None) => return Ok(None),
+    };
+    match &reference {
+        Reference::Branch(name) | Reference::Tag(name) => address::check_ref(name)?,
+    }
+    Ok(Some(reference))
+}
+
+/// Creates the pipeline.
+pub async fn create(state: &Shared, place: Place, wanted: Wanted, actor: &str) -> Result<Outcome, Error> {
+    check_sizes(&wanted.parameters).map_err(Error::Wrong)?;
+    let is_sent_along = wanted.content.is_some();
+    let mut trigger = Trigger {
+        slug: place.slug.clone(),
+        config: wanted.content.clone().unwrap_or_default(),
+        file_name: ".circleci/config.yml".to_owned(),
+        parameters: wanted.parameters.clone(),
+        actor: actor.to_owned(),
+        trigger_type: "api".to_owned(),
+        is_sent_along,
+        ..Trigger::default()
+    };
+    let wants_pipeline = match &place.repository_url {
+        Some(url) => from_repository(state, &place, url, &wanted, &mut trigger).await?,
+        None if !is_sent_along || wanted.config.is_some() || wanted.checkout.is_some() => {
+            return Err(Error::Wrong(format!(
+                "the project `{}` has no repository to read from: register one with `runlet admin project set-repository`, or send the config along as `config.content`",
+                place.slug
+            )));
+        }
+        None => true,
+    };
+    if !wants_pipeline {
+        return Ok(Outcome::Skipped);
+    }
+    if trigger.fetch_error.is_none() {
+        config::check_parameters(&trigger.config, &wanted.parameters).map_err(Error::Wrong)?;
+    }
+    pipelines::create(state, trigger).await.map(Outcome::Created).map_err(Error::Pipeline)
+}
+
+/// Fills in the config and the revision. False when the commit says that nothing is to be built.
+async fn from_repository(
+    state: &Shared,
+    place: &Place,
+    url: &str,
+    wanted: &Wanted,
+    trigger: &mut Trigger,
+) -> Result<bool, Error> {
+    let default = || Reference::Branch(place.default_branch.clone());
+    let checkout = wanted.checkout.clone().or_else(|| wanted.config.clone()).unwrap_or_else(default);
+    let config_at = wanted.config.clone().unwrap_or_else(|| checkout.clone());
+    let read = match state.settings.mirrors.read(&place.project, url, &checkout).await {
+        Ok(read) => read,
+        Err(ReadError::UnknownRef(why)) => return Err(Error::Wrong(unknown(why, place, wanted))),
+        Err(ReadError::Failed(why)) => {
+            trigger.fetch_error = Some(why);
+            return Ok(true);
+        }
+    };
+    trigger.revision = Some(revision(url, &checkout, &read.commit, &place.default_branch));
+    if trigger.is_sent_along {
+        return Ok(true);
+    }
+    if read.commit.skips_ci() {
+        return Ok(false);
+    }
+    let read = if config_at == checkout {
+        read
+    } else {
+        match state.settings.mirrors.read(&place.project, url, &config_at).await {
+            Ok(other) => other,
+            Err(ReadError::UnknownRef(why)) => return Err(Error::Wrong(unknown(why, place, wanted))),
+            Err(ReadError::Failed(why)) => {
+                trigger.fetch_error = Some(why);
+                return Ok(true);
+            }
+        }
+    };
+    trigger.config_place =
+        Some(ConfigPlace { reference: full_name(&config_at), revision: read.commit.revision });
+    match read.config {
+        Ok(text) => trigger.config = text,
+        Err(why) => trigger.fetch_error = Some(why),
+    }
+    Ok(true)
+}
+
+fn full_name(reference: &Reference) -> String {
+    match reference {
+        Reference::Branch(name) => format!("refs/heads/{name}"),
+        Reference::Tag(name) => format!("refs/tags/{name}"),
+    }
+}
+
+fn unknown(why: String, place: &Place, wanted: &Wanted) -> String {
+    if wanted.checkout.is_none() && wanted.config.is_none() {
+        format!(
+            "{why}, which is the default branch of `{}` here (change it with `runlet admin project set-repository --default-branch`)",
+            place.slug
+        )
+    } else {
+        why
+    }
+}
+
+fn revision(url: &str, checkout: &Reference, commit: &Commit, default_branch: &str) -> Revision {
+    let (branch, tag) = match checkout {
+        Reference::Branch(name) => (Some(name.clone()), None),
+        Reference::Tag(name) => (None, Some(name.clone())),
+    };
+    Revision {
+        repository_url: url.to_owned(),
+        revision: commit.revision.clone(),
+        is_default_branch: branch.as_deref() == Some(default_branch),
+        branch,
+        tag,
+        subject: commit.subject.clone(),
+        body: commit.body.clone(),
+        author: commit.author.clone(),
+    }
+}
+
+fn check_sizes(parameters: &BTreeMap<String, Value>) -> Result<(), String> {
+    if parameters.len() > MOST_PARAMETERS {
+        return Err(format!("{} parameters were given, the limit is {MOST_PARAMETERS}", parameters.len()));
+    }
+    for (name, value) in parameters {
+        if name.chars().count() > MOST_NAME_CHARS {
+            return Err(format!("the name of a parameter has at most {MOST_NAME_CHARS} characters"));
+        }
+        if value.as_str().is_some_and(|text| text.chars().count() > MOST_VALUE_CHARS) {
+            return Err(format!("the parameter `{name}` has more than {MOST_VALUE_CHARS} characters"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn parameters_are_bounded() {
+        let many = (0..101).map(|n| (n.to_string(), json!(1))).collect();
+        assert!(check_sizes(&many).is_err());
+        assert!(check_sizes(&BTreeMap::from([("x".repeat(129), json!(1))])).is_err());
+        assert!(check_sizes(&BTreeMap::from([("x".to_owned(), json!("y".repeat(513)))])).is_err());
+        assert!(check_sizes(&BTreeMap::from([("x".to_owned(), json!("y".repeat(512)))])).is_ok());
+    }
+
+    #[test]
+    fn a_branch_excludes_a_tag_and_empty_is_absent() {
+        assert_eq!(reference(Some(""), None), Ok(None));
+        assert_eq!(reference(Some("main"), Some("")), Ok(Some(Reference::Branch("main".into()))));
+        assert_eq!(reference(None, Some("v1")), Ok(Some(Reference::Tag("v1".into()))));
+        assert!(reference(Some("main"), Some("v1")).is_err());
+        assert!(reference(Some("--upload-pack=x"), None).is_err());
+    }
+}

@@ -1,0 +1,339 @@
+//! Sealing of variable values: what is stored can be read with the key file only.
+//!
+//! A sealed value is bound to its place (table, owner, name), so rows cannot be swapped or renamed by
+//! whoever can write the database. `variables` and `contexts` seal when they store, `claim` opens when a
+//! task is handed out; nothing else sees a value.
+
+use crate::protocol::Secret;
+use crate::server::store::{Error as StoreError, View};
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::digest::{SHA256, digest};
+use ring::rand::{SecureRandom, SystemRandom};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// First byte of what is stored: how the rest is to be read.
+const FORMAT: u8 = 1;
+/// Bytes of the key's fingerprint in each sealed value.
+const FINGERPRINT_LEN: usize = 8;
+/// A key file has 64 hexadecimal digits and a line end.
+const KEY_LEN: usize = 32;
+const MOST_KEY_FILE_BYTES: u64 = 256;
+
+/// Where a value belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// A variable of the project with this id.
+    Project(&'a str, &'a str),
+    /// A variable of the context with this id.
+    Context(&'a str, &'a str),
+    /// An address that opens something for a while to whoever has it. Never stored.
+    Link,
+}
+
+impl Place<'_> {
+    /// Lengths stand before the texts, so that no two places read the same.
+    fn associated_data(&self) -> Vec<u8> {
+        let (table, owner, name) = match self {
+            Place::Project(owner, name) => ("project_variables", owner, name),
+            Place::Context(owner, name) => ("context_variables", owner, name),
+            Place::Link => ("link", &"", &""),
+        };
+        let mut data = b"runlet sealed value".to_vec();
+        for part in [table, owner, name] {
+            data.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            data.extend_from_slice(part.as_bytes());
+        }
+        data
+    }
+}
+
+/// Why a value cannot be sealed or opened. Never says anything of the value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SealError {
+    /// It was sealed with another key.
+    OtherKey,
+    /// It is damaged, or stands in a place that it was not sealed for.
+    Damaged,
+    /// The system gave no random bytes.
+    NoRandomness,
+}
+
+impl fmt::Display for SealError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SealError::OtherKey => "it was sealed with another key than the one in use",
+            SealError::Damaged => "it is damaged, or was moved from another place",
+            SealError::NoRandomness => "the system gave no random bytes",
+        })
+    }
+}
+
+/// The key in memory.
+pub struct Sealer {
+    key: LessSafeKey,
+    fingerprint: [u8; FINGERPRINT_LEN],
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sealer(****)")
+    }
+}
+
+impl Sealer {
+    fn of_key(key: &[u8; KEY_LEN]) -> Option<Self> {
+        let mut labelled = b"runlet key fingerprint".to_vec();
+        labelled.extend_from_slice(key);
+        let mut fingerprint = [0; FINGERPRINT_LEN];
+        fingerprint.copy_from_slice(&digest(&SHA256, &labelled).as_ref()[..FINGERPRINT_LEN]);
+        Some(Self { key: LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).ok()?), fingerprint })
+    }
+
+    /// Seals a value for one place.
+    pub fn seal(&self, place: Place<'_>, value: &Secret) -> Result<Vec<u8>, SealError> {
+        let mut nonce = [0u8; NONCE_LEN];
+        SystemRandom::new().fill(&mut nonce).map_err(|_| SealError::NoRandomness)?;
+        let mut text = value.expose().as_bytes().to_vec();
+        self.key
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(place.associated_data()),
+                &mut text,
+            )
+            .map_err(|_| SealError::Damaged)?;
+        let mut sealed = vec![FORMAT];
+        sealed.extend_from_slice(&self.fingerprint);
+        sealed.extend_from_slice(&nonce);
+        sealed.append(&mut text);
+        Ok(sealed)
+    }
+
+    /// Opens what [`Sealer::seal`] made for the same place.
+    pub fn open(&self, place: Place<'_>, sealed: &[u8]) -> Result<Secret, SealError> {
+        let rest = sealed.strip_prefix(&[FORMAT]).ok_or(SealError::Damaged)?;
+        let (fingerprint, rest) = rest.split_at_checked(FINGERPRINT_LEN).ok_or(SealError::Damaged)?;
+        if fingerprint != self.fingerprint {
+            return Err(SealError::OtherKey);
+        }
+        let (nonce, text) = rest.split_at_checked(NONCE_LEN).ok_or(SealError::Damaged)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealError::Damaged)?;
+        let mut text = text.to_vec();
+        let opened = self
+            .key
+            .open_in_place(nonce, Aad::from(place.associated_data()), &mut text)
+            .map_err(|_| SealError::Damaged)?;
+        let value = std::str::from_utf8(opened).map_err(|_| SealError::Damaged)?;
+        Ok(Secret::new(value))
+    }
+}
+
+/// What stands in place of a value wherever people look at it: `xxxx` and the end of the value, at most
+/// four characters and never more than half of it.
+pub fn hint(value: &Secret) -> String {
+    let length = value.expose().chars().count();
+    let shown = 4.min(length / 2);
+    let end: String = value.expose().chars().skip(length - shown).collect();
+    format!("xxxx{end}")
+}
+
+/// Reads the key file, or makes it when there is nothing yet that it would have to open. `c` is the
+/// database, for what is sealed in it.
+pub fn open_key(path: &Path, c: &View) -> Result<Sealer, String> {
+    let sealed = sealed_values(c).map_err(|e| e.to_string())?;
+    let shown = path.display();
+    let sealer = match File::open(path) {
+        Ok(file) => read_key(path, file)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && sealed.is_empty() => make_key(path)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(format!(
+                "the key file `{shown}` is missing, and {} in the database are sealed with it: put it back from your backup, or name it with `--secrets-key FILE`; without it these values are lost",
+                counted(sealed.len())
+            ));
+        }
+        Err(error) => return Err(format!("failed to open the key file `{shown}`: {error}")),
+    };
+    let wrong = sealed.iter().find_map(|row| {
+        let place = if row.is_context {
+            Place::Context(&row.owner, &row.name)
+        } else {
+            Place::Project(&row.owner, &row.name)
+        };
+        sealer.open(place, &row.sealed).err().map(|error| (row, error))
+    });
+    match wrong {
+        None => Ok(sealer),
+        Some((_, SealError::OtherKey)) => Err(format!(
+            "the key file `{shown}` does not open the variables in the database: they were sealed with another key (put the right key file back, or name it with `--secrets-key FILE`)"
+        )),
+        // One bad row must not keep a whole control plane down; jobs that need it say so.
+        Some((row, error)) => {
+            log::error!(
+                "a stored variable cannot be opened: {error}; set it again variable={} owner={}",
+                row.name,
+                row.owner
+            );
+            Ok(sealer)
+        }
+    }
+}
+
+fn counted(count: usize) -> String {
+    if count == 1 { "1 variable".to_owned() } else { format!("{count} variables") }
+}
+
+struct Row {
+    is_context: bool,
+    owner: String,
+    name: String,
+    sealed: Vec<u8>,
+}
+
+fn sealed_values(c: &View) -> Result<Vec<Row>, StoreError> {
+    let mut query = c.prepare(
+        "SELECT 0, project_id, name, sealed FROM project_variables
+         UNION ALL SELECT 1, context_id, name, sealed FROM context_variables",
+    )?;
+    let rows = query.query_map([], |row| {
+        Ok(Row { is_context: row.get(0)?, owner: row.get(1)?, name: row.get(2)?, sealed: row.get(3)? })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn read_key(path: &Path, mut file: File) -> Result<Sealer, String> {
+    let shown = path.display();
+    let fail = |why: String| format!("failed to read the key file `{shown}`: {why}");
+    let mode = file.metadata().map_err(|e| fail(e.to_string()))?.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(format!(
+            "refusing the key file `{shown}`: others may read or change it (mode {mode:04o}); run `chmod 600 {shown}`"
+        ));
+    }
+    let mut text = String::new();
+    (&mut file).take(MOST_KEY_FILE_BYTES).read_to_string(&mut text).map_err(|e| fail(e.to_string()))?;
+    unhex(text.trim_end()).and_then(|key| Sealer::of_key(&key)).ok_or_else(|| {
+        format!(
+            "`{shown}` is not a key file: it must hold 64 hexadecimal digits (put the right file back from your backup)"
+        )
+    })
+}
+
+fn make_key(path: &Path) -> Result<Sealer, String> {
+    let fail = |why: &dyn fmt::Display| format!("failed to create the key file `{}`: {why}", path.display());
+    let mut key = [0u8; KEY_LEN];
+    SystemRandom::new().fill(&mut key).map_err(|_| fail(&SealError::NoRandomness))?;
+    // Written beside and renamed, so that a crash leaves a whole key or none.
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".new");
+    let draft = PathBuf::from(draft);
+    let write = || -> io::Result<()> {
+        let _ = std::fs::remove_file(&draft);
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&draft)?;
+        file.write_all(format!("{}\n", crate::system::hex(&key)).as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&draft, path)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    };
+    write().map_err(|e| fail(&e))?;
+    Sealer::of_key(&key).ok_or_else(|| fail(&"it has the wrong length"))
+}
+
+fn unhex(text: &str) -> Option<[u8; KEY_LEN]> {
+    let digits: Vec<u8> = text.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
+    let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair.iter().fold(0, |sum, d| sum << 4 | d)).collect();
+    if digits.len() == 2 * KEY_LEN { bytes.try_into().ok() } else { None }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test without its folder should fail loudly")]
+mod tests {
+    use super::*;
+    use crate::server::store::Store;
+    use proptest::prelude::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn sealer(byte: u8) -> Sealer {
+        Sealer::of_key(&[byte; KEY_LEN]).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_sealed_opens_in_its_place_only(value in ".{0,200}", owner in "[a-c]{1,3}", name in "[A-C]{1,3}") {
+            let (sealer, value) = (sealer(1), Secret::new(value));
+            let sealed = sealer.seal(Place::Project(&owner, &name), &value).unwrap();
+            prop_assert_eq!(sealer.open(Place::Project(&owner, &name), &sealed).unwrap(), value);
+            prop_assert_eq!(sealer.open(Place::Context(&owner, &name), &sealed), Err(SealError::Damaged));
+            let longer = format!("{name}X");
+            prop_assert_eq!(sealer.open(Place::Project(&owner, &longer), &sealed), Err(SealError::Damaged));
+        }
+
+        #[test]
+        fn any_changed_byte_is_noticed(value in "[a-z]{1,40}", at in 0usize..1000, with in 1u8..) {
+            let sealer = sealer(1);
+            let mut sealed = sealer.seal(Place::Project("p", "N"), &Secret::new(value)).unwrap();
+            let at = at % sealed.len();
+            sealed[at] ^= with;
+            prop_assert!(sealer.open(Place::Project("p", "N"), &sealed).is_err());
+            sealed.truncate(at);
+            prop_assert!(sealer.open(Place::Project("p", "N"), &sealed).is_err());
+        }
+
+        #[test]
+        fn hints_show_little(value in ".{0,40}") {
+            let hint = hint(&Secret::new(value.clone()));
+            let shown = hint.chars().count() - 4;
+            prop_assert!(hint.starts_with("xxxx") && shown <= 4 && shown * 2 <= value.chars().count());
+            prop_assert!(value.ends_with(&hint[4..]));
+        }
+    }
+
+    #[test]
+    fn sealing_twice_differs_and_another_key_is_named() {
+        let (place, value) = (Place::Context("c", "N"), Secret::new("hunter22"));
+        let first = sealer(1).seal(place, &value).unwrap();
+        assert_ne!(first, sealer(1).seal(place, &value).unwrap());
+        assert!(!first.windows(8).any(|part| part == b"hunter22"));
+        assert_eq!(sealer(2).open(place, &first), Err(SealError::OtherKey));
+    }
+
+    fn refused(path: &Path, store: &Store) -> String {
+        store.read_blocking(|c| Ok(open_key(path, c))).unwrap().err().unwrap()
+    }
+
+    #[test]
+    fn key_files_are_made_once_guarded_and_missed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secrets.key");
+        let store = Store::open(&folder.path().join("db"), false, |_| ()).unwrap();
+        let made = store.read_blocking(|c| Ok(open_key(&path, c))).unwrap().unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let sealed = made.seal(Place::Project("p", "N"), &Secret::new("v")).unwrap();
+        store
+            .write_blocking(move |tx| {
+                tx.execute("INSERT INTO organisations VALUES ('o', 'gh', 'acme', 0)", [])?;
+                tx.execute(
+                    "INSERT INTO projects VALUES ('p', 'o', 'gh', 'acme', 'r', NULL, 'main', '{}', 1, 1, 0)",
+                    [],
+                )?;
+                tx.execute("INSERT INTO project_variables VALUES ('p', 'N', ?1, 'xxxx', 0)", [sealed])?;
+                Ok(())
+            })
+            .unwrap();
+        store.read_blocking(|c| Ok(open_key(&path, c))).unwrap().unwrap();
+
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(refused(&path, &store).contains("chmod 600"));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::fs::write(&path, format!("{}\n", "0".repeat(64))).unwrap();
+        assert!(refused(&path, &store).contains("another key"));
+        std::fs::write(&path, "0".repeat(63)).unwrap();
+        assert!(refused(&path, &store).contains("not a key file"));
+        std::fs::remove_file(&path).unwrap();
+        assert!(refused(&path, &store).contains("1 variable in the database"));
+        assert!(!path.exists(), "a new key would hide what is wrong");
+    }
+}

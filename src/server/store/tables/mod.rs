@@ -1,0 +1,4 @@
+//! The statements that write, and those that read for deciding: a file for each table or family of tables.
+
+pub mod archives;
+pub mod people;

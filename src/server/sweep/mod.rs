@@ -1,0 +1,3 @@
+//! What happens by the clock: leases lapse, waits end, old things go.
+
+pub(super) mod retention;

@@ -1,0 +1,195 @@
+//! What is kept and for how long: artifacts 30 days, caches and workspace layers 15 (or less, as their job
+//! says), and the bytes of an upload as long as something names them.
+
+use crate::server::blobs::{self, Blobs};
+use crate::server::state::{Shared, now_ms};
+use crate::server::store::View;
+use crate::server::store::{Error, Tx};
+
+use std::time::{Duration, SystemTime};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const ARTIFACT_DAYS: u32 = 30;
+/// An upload that nothing names may be about to be named.
+const UNNAMED: Duration = DAY;
+
+/// Forgets what is too old; returns how much.
+pub(in crate::server) fn expire_once(tx: &Tx<'_>, now: u64) -> Result<usize, Error> {
+    let oldest_artifact = now.saturating_sub((DAY * ARTIFACT_DAYS).as_millis() as u64);
+    let mut gone = 0;
+    for (sql, time) in [
+        ("DELETE FROM caches WHERE expires_at_ms <= ?1", now),
+        ("DELETE FROM workspace_layers WHERE expires_at_ms <= ?1", now),
+        ("DELETE FROM artifacts WHERE created_at_ms < ?1", oldest_artifact),
+    ] {
+        gone += tx.prepare_cached(sql)?.execute([time as i64])?;
+    }
+    Ok(gone)
+}
+
+/// Whether anything names an upload.
+fn is_named(c: &View, sha256: &str) -> Result<bool, Error> {
+    let mut query = c.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM artifacts WHERE sha256 = ?1) OR EXISTS (SELECT 1 FROM test_files WHERE sha256 = ?1)
+            OR EXISTS (SELECT 1 FROM caches WHERE sha256 = ?1) OR EXISTS (SELECT 1 FROM workspace_layers WHERE sha256 = ?1)",
+    )?;
+    Ok(query.query_row([sha256], |row| row.get(0))?)
+}
+
+/// One pass: rows first, then the bytes that nothing names any more.
+pub(in crate::server) async fn sweep_once(state: &Shared) {
+    match state.store.write(|tx| expire_once(tx, now_ms())).await {
+        Ok(0) | Err(Error::Closed) => {}
+        Ok(count) => {
+            log::info!("artifacts, caches and workspace layers were too old and are gone count={count}")
+        }
+        Err(error) => log::error!("failed to remove what is too old: {error}"),
+    }
+    let since = SystemTime::now() - UNNAMED;
+    let blobs = state.blobs.clone();
+    let Some(unused) = told(blocking(move || blobs.unused_since(since)).await) else { return };
+    let named = state.store.read(move |c| {
+        let mut unnamed = Vec::new();
+        for sha256 in unused {
+            if !is_named(c, &sha256)? {
+                unnamed.push(sha256);
+            }
+        }
+        Ok(unnamed)
+    });
+    let unnamed = match named.await {
+        Ok(unnamed) => unnamed,
+        Err(error) => return log::error!("failed to look for uploads that nothing names: {error}"),
+    };
+    let blobs = state.blobs.clone();
+    // Whoever asks for one of them now keeps it: that is looked at again for each.
+    let removed = told(blocking(move || remove(&blobs, &unnamed, since)).await);
+    if let Some(count @ 1..) = removed {
+        log::info!("uploads that nothing names are gone count={count}");
+    }
+}
+
+fn remove(blobs: &Blobs, unnamed: &[String], since: SystemTime) -> Result<usize, blobs::Error> {
+    let mut removed = 0;
+    for sha256 in unnamed {
+        removed += usize::from(blobs.remove_object(sha256, since)?);
+    }
+    Ok(removed)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, blobs::Error> + Send + 'static,
+) -> Result<T, String> {
+    let result = tokio::task::spawn_blocking(work).await;
+    result.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+}
+
+fn told<T>(result: Result<T, String>) -> Option<T> {
+    result.map_err(|error| log::error!("failed to remove uploads that nothing names: {error}")).ok()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::protocol::{Archive, CacheRecord, FindCache, TaskId};
+    use crate::server::engine::commit::Routing;
+    use crate::server::pipelines::create_project;
+    use crate::server::store::Store;
+    use crate::server::store::tables::archives::{find_cache, save_cache};
+
+    const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+    fn record(key: &str, sha256: &str) -> CacheRecord {
+        CacheRecord { key: key.into(), archive: Archive { sha256: sha256.into(), length: 1 } }
+    }
+
+    fn find(tx: &Tx<'_>, project: &str, keys: &[&str], exact: bool, now: u64) -> Option<String> {
+        let keys = keys.iter().map(|key| (*key).to_owned()).collect();
+        find_cache(tx, project, &FindCache { keys, exact }, now).unwrap().map(|cache| cache.key)
+    }
+
+    /// A job with a cache retention of two days, and its task.
+    fn task(tx: &Tx<'_>) -> (TaskId, String) {
+        create_project(tx, "gh/acme/app", None, 0).unwrap();
+        tx.execute("INSERT INTO resource_classes VALUES ('c', 'a/b', '', 0)", []).unwrap();
+        let project: String = tx.query_row("SELECT id FROM projects", [], |row| row.get(0)).unwrap();
+        tx.execute(
+            "INSERT INTO pipelines (id, project_id, number, state, created_at_ms, updated_at_ms, trigger_type, actor_login,
+                trigger_parameters, parameters, pipeline_values, errors, warnings, declared)
+             VALUES ('p', ?1, 1, 'created', 0, 0, 'api', 'ada', '{}', '{}', '{}', '[]', '[]', '{}')",
+            [&project],
+        )
+        .unwrap();
+        let text = "version: 2.1
+jobs: {j: {machine: true, resource_class: a/b, retention: {caches: 2d}, steps: [checkout]}}
+workflows: {w: {jobs: [j]}}";
+        let compiled = crate::config::probe::compile_text(text).map_err(|e| e.to_string()).unwrap();
+        let workflow = &compiled.workflows[0];
+        crate::server::engine::commit::create_workflow(
+            tx,
+            "p",
+            &project,
+            workflow,
+            false,
+            &Routing::default(),
+            0,
+        )
+        .unwrap();
+        let id: String = tx.query_row("SELECT id FROM tasks", [], |row| row.get(0)).unwrap();
+        (TaskId::new(id).unwrap(), project)
+    }
+
+    #[test]
+    fn the_first_cache_of_a_key_stays_until_its_time_is_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("db"), false, |_| ()).unwrap();
+        let check = |tx: &Tx<'_>| {
+            let (task, project) = task(tx);
+            assert!(save_cache(tx, &task, &record("v1-app", "a"), 0).unwrap());
+            assert!(save_cache(tx, &task, &record("v1-app", "a"), 1).unwrap(), "the same record sent again");
+            assert!(!save_cache(tx, &task, &record("v1-app", "b"), 2).unwrap());
+            assert!(save_cache(tx, &task, &record("v1-app-new", "b"), 3).unwrap());
+            for (keys, exact, found) in [
+                (&["v1-app"][..], false, Some("v1-app-new")),
+                (&["v1-app"], true, Some("v1-app")),
+                (&["v1-"], true, None),
+                (&["none", "v1-app-n", "v1-app"], false, Some("v1-app-new")),
+                (&["V1", "%", "_"], false, None),
+            ] {
+                assert_eq!(find(tx, &project, keys, exact, 4).as_deref(), found, "{keys:?}");
+            }
+            assert_eq!(find(tx, "another", &["v1"], false, 4), None);
+            // Two days, as the job says.
+            assert_eq!(find(tx, &project, &["v1-app"], true, 2 * DAY_MS - 1).as_deref(), Some("v1-app"));
+            assert_eq!(find(tx, &project, &["v1-app"], true, 2 * DAY_MS), None);
+            assert!(is_named(tx, "a").unwrap());
+            assert!(save_cache(tx, &task, &record("v1-app", "c"), 2 * DAY_MS).unwrap());
+            assert!(!is_named(tx, "a").unwrap() && is_named(tx, "c").unwrap());
+            assert_eq!(expire_once(tx, 2 * DAY_MS + 3).unwrap(), 1);
+            assert_eq!(expire_once(tx, 4 * DAY_MS).unwrap(), 1);
+            assert!(!is_named(tx, "b").unwrap() && !is_named(tx, "c").unwrap());
+            Ok(())
+        };
+        store.write_blocking(check).unwrap();
+    }
+
+    #[test]
+    fn artifacts_are_kept_thirty_days() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("db"), false, |_| ()).unwrap();
+        let check = |tx: &Tx<'_>| {
+            let (task, project) = task(tx);
+            tx.execute(
+                "INSERT INTO artifacts SELECT 'a', job_id, ?2, id, 0, 1, 'x', 'sum', 1, 0 FROM tasks WHERE id = ?1",
+                [task.as_str(), &project],
+            )?;
+            assert_eq!(expire_once(tx, 30 * DAY_MS)?, 0);
+            assert!(is_named(tx, "sum")?);
+            assert_eq!(expire_once(tx, 30 * DAY_MS + 1)?, 1);
+            assert!(!is_named(tx, "sum")?);
+            Ok(())
+        };
+        store.write_blocking(check).unwrap();
+    }
+}

@@ -1,0 +1,40 @@
+//! Time as the control plane stores and shows it: milliseconds since 1970.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+/// A point in time: Unix milliseconds by the clock of the control plane's host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Millis(pub u64);
+
+impl Millis {
+    /// The present. Rooms that decide are given the time instead.
+    pub fn now() -> Self {
+        Self(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64))
+    }
+
+    /// This much later.
+    pub fn plus(self, time: Duration) -> Self {
+        Self(self.0.saturating_add(time.as_millis() as u64))
+    }
+
+    /// This much earlier, not before 1970.
+    pub fn minus(self, time: Duration) -> Self {
+        Self(self.0.saturating_sub(time.as_millis() as u64))
+    }
+
+    /// How long ago `earlier` was; nothing when it is not earlier.
+    pub fn since(self, earlier: Millis) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// RFC 3339 with milliseconds, as every API writes times.
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(self.0);
+        write!(f, "{}", humantime::format_rfc3339_millis(time))
+    }
+}
