@@ -3,21 +3,21 @@
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// What a config is compiled with.
+/// Everything that a config is compiled with.
 pub struct Input<'a> {
     /// Text of the config.
     pub source: &'a str,
-    /// Shown in errors, such as `.circleci/config.yml`.
+    /// Name of the file, shown in errors, such as `.circleci/config.yml`.
     pub file_name: &'a str,
     /// Pipeline parameters given by the trigger.
     pub parameters: &'a BTreeMap<String, Value>,
     /// Pipeline values by full name (`pipeline.git.branch`); names that do not apply are absent. With
     /// neither a branch nor a tag, lists of branches and tags in `filters` keep every job.
     pub values: &'a BTreeMap<String, Value>,
-    /// What stands for values that `values` has not, where no pipeline is there to have them (see
+    /// Values for names that `values` lacks, where a config is compiled without a pipeline (see
     /// [`stand_ins`](super::stand_ins)). Filters do not see them.
     pub stand_ins: &'a BTreeMap<String, Value>,
-    /// Where registry orbs come from.
+    /// Source of the orbs that the config imports.
     pub orbs: &'a dyn OrbSource,
     /// Resource class for `machine: true` jobs that name none; `None` makes them an error. Used by
     /// `runlet exec`, which runs everything here.
@@ -30,8 +30,8 @@ pub trait OrbSource {
     /// sentence for people.
     fn resolve(&self, reference: &str) -> Result<(String, String), String>;
 
-    /// Where the text of an orb that was resolved is, for messages about it; nothing where that would not
-    /// help anybody to find it.
+    /// Place of the text of a resolved orb, for messages about it, such as a path; `None` leaves the exact
+    /// reference.
     fn place(&self, _exact: &str) -> Option<String> {
         None
     }

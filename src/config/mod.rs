@@ -1,12 +1,16 @@
 //! The 2.1 language: from the text of a config to workflows of concrete jobs. No IO.
 //!
-//! `server` calls [`compile`] for each pipeline; `runlet config` calls it by itself. The rules are
-//! those of docs/config.md.
+//! `server` calls [`compile`] for each pipeline; `runlet config` calls it by itself. Orbs come from an
+//! [`OrbSource`] that the caller passes in. The rules are those of docs/config.md.
 //!
 //! ```text
-//!  text -yaml-> Node with positions -package-> definitions of commands, executors, jobs (config, orbs)
-//!    workflow -> entry (matrix, group) -> job -> steps (template, scope, expression) -> graph -> Workflow
+//!  text --yaml--> values --definitions--> Library of commands, executors, jobs (config and orbs)
+//!    workflows --graph--> entries (matrix, group) --jobs--> Expander: jobs with steps --graph--> Workflow
+//!                                        language: names, tags and conditions, wherever a value stands
 //! ```
+//!
+//! Each of these has a type of its own, and stands on the one before: `Report` and `Budget`, `Language`,
+//! `Library`, `Expander`, `Workflows`.
 
 mod compile;
 mod compiled;
@@ -33,7 +37,9 @@ pub use compile::compile;
 pub use compiled::{
     Compiled, DeclaredParameter, JobKind, RequiredStatus, Requirement, Schedule, Workflow, WorkflowJob,
 };
-pub use definitions::given::{DeclaredType, check_parameters, declared_types};
+pub use definitions::given::{
+    DeclaredType, WrongParameter, check_parameters, declared_types, typed_parameters,
+};
 pub use definitions::orb_reference::{OrbReference, OrbVersion};
 pub use diagnostic::{Diagnostic, Diagnostics, Note, Severity};
 pub use input::{Input, NoOrbs, OrbSource};

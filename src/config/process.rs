@@ -1,5 +1,5 @@
 //! The compiled config as text: version 2, only jobs that are used, nothing left to expand. It is
-//! written from the compiled workflows, so that what it says is what runs, and compiling it again
+//! written from the compiled workflows, so that it shows what runs, and compiling it again
 //! gives the same.
 
 use super::jobs::{default_title, default_when};

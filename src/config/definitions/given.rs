@@ -1,5 +1,5 @@
-//! Pipeline parameters that a trigger gives, held against what the config declares before anything is
-//! made: whoever triggers gets the answer at once, not an errored pipeline later.
+//! Pipeline parameters that a trigger gives, compared with their declarations before a pipeline is made: the
+//! caller gets the answer at once, not an errored pipeline later.
 //!
 //! The API and the command line call it. Only the declarations are read; the compiler checks everything
 //! again, with a place in the text.
@@ -10,19 +10,20 @@ use crate::config::values::{Data, Kind, Node};
 use crate::config::yaml;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// The type of a declared pipeline parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeclaredType {
-    /// As written after `type:`.
+    /// The word after `type:`.
     pub kind: String,
     /// The values of an `enum`, as text; empty for other types.
     pub choices: Vec<String>,
 }
 
 /// The types of the pipeline parameters that a config declares, by name. `None` for a config that cannot
-/// be read: [`compile`](crate::config::compile) says why. Lets an edge turn the text of a command line or a form
-/// into values.
+/// be read: [`compile`](crate::config::compile) says why. Lets clients read
+/// text as values.
 pub fn declared_types(source: &str) -> Option<BTreeMap<String, DeclaredType>> {
     let (root, _) = yaml::load(source, 0);
     let root = root.as_ref().and_then(Node::as_map)?;
@@ -39,35 +40,104 @@ pub fn declared_types(source: &str) -> Option<BTreeMap<String, DeclaredType>> {
     Some(declared.collect())
 }
 
-/// Compares the parameters that a trigger gives with what the config declares. The error is a sentence
-/// for people that names what is known. A config that cannot be read is not held against the caller: its
-/// pipeline says what is wrong with it.
-pub fn check_parameters(source: &str, given: &BTreeMap<String, Value>) -> Result<(), String> {
+/// A pipeline parameter that does not fit the config.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WrongParameter {
+    /// The config declares no such parameter.
+    Undeclared {
+        /// Name that was given.
+        name: String,
+        /// Names that are declared.
+        declared: Vec<String>,
+    },
+    /// The value is not of the declared type.
+    Type {
+        /// Name of the parameter.
+        name: String,
+        /// Description of values that fit, such as `an integer`.
+        expected: String,
+        /// The value with its type, such as `the string x`.
+        found: String,
+    },
+    /// The text of a command line or a form cannot be read as the declared type.
+    Text {
+        /// Name of the parameter.
+        name: String,
+        /// Description of texts that fit.
+        expected: &'static str,
+        /// Text that was given.
+        text: String,
+    },
+}
+
+impl fmt::Display for WrongParameter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Undeclared { name, declared } => {
+                let known = if declared.is_empty() { "none".to_owned() } else { declared.join(", ") };
+                write!(
+                    f,
+                    "Unexpected argument(s): the pipeline parameter `{name}` is not declared (declared: {known})"
+                )
+            }
+            Self::Type { name, expected, found } => {
+                write!(f, "Type error for the pipeline parameter `{name}`: expected {expected}, not {found}")
+            }
+            Self::Text { name, expected, text } => {
+                write!(f, "the pipeline parameter `{name}` must be {expected}, not `{text}`")
+            }
+        }
+    }
+}
+
+impl std::error::Error for WrongParameter {}
+
+/// Reads texts of a command line or a form as values of the types that the config declares; those of
+/// parameters that it does not declare stay text.
+pub fn typed_parameters(
+    source: &str,
+    given: &[(String, String)],
+) -> Result<BTreeMap<String, Value>, WrongParameter> {
+    let types = declared_types(source).unwrap_or_default();
+    let mut parameters = BTreeMap::new();
+    for (name, text) in given {
+        let wrong = |expected| WrongParameter::Text { name: name.clone(), expected, text: text.clone() };
+        let value = match types.get(name).map(|declared| declared.kind.as_str()) {
+            Some("boolean") => match text.as_str() {
+                "true" | "yes" | "on" => true.into(),
+                "false" | "no" | "off" => false.into(),
+                _ => return Err(wrong("`true` or `false`")),
+            },
+            Some("integer") => text.parse::<i64>().map_err(|_| wrong("an integer"))?.into(),
+            _ => text.as_str().into(),
+        };
+        parameters.insert(name.clone(), value);
+    }
+    Ok(parameters)
+}
+
+/// Compares the parameters that a trigger gives with those that the config declares. A config that cannot
+/// be read is not held against the caller: its pipeline says what is wrong with it.
+pub fn check_parameters(source: &str, given: &BTreeMap<String, Value>) -> Result<(), WrongParameter> {
     if given.is_empty() {
         return Ok(());
     }
     let Some(types) = declared_types(source) else { return Ok(()) };
     for (name, value) in given {
         let Some(declared) = types.get(name) else {
-            let known: Vec<&str> = types.keys().map(String::as_str).collect();
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            return Err(format!(
-                "Unexpected argument(s): the pipeline parameter `{name}` is not declared (declared: {known})"
-            ));
+            let declared = types.into_keys().collect();
+            return Err(WrongParameter::Undeclared { name: name.clone(), declared });
         };
-        if let Err(expected) = declared.accepts(value) {
-            return Err(format!(
-                "Type error for the pipeline parameter `{name}`: expected {expected}, not {}",
-                describe(value)
-            ));
+        if let Some(expected) = declared.misfit(value) {
+            return Err(WrongParameter::Type { name: name.clone(), expected, found: describe(value) });
         }
     }
     Ok(())
 }
 
 impl DeclaredType {
-    /// Whether a value fits; the error says what would.
-    fn accepts(&self, value: &Value) -> Result<(), String> {
+    /// For a value that does not fit, a description of values that do.
+    fn misfit(&self, value: &Value) -> Option<String> {
         let (fits, expected) = match self.kind.as_str() {
             "boolean" => (value.is_boolean(), "a boolean (`true` or `false`)"),
             "integer" => (value.is_i64(), "an integer"),
@@ -79,12 +149,12 @@ impl DeclaredType {
                     (_, Data::Scalar(scalar)) => self.choices.iter().any(|choice| **choice == *scalar.text),
                     _ => false,
                 };
-                return if fits { Ok(()) } else { Err(format!("one of {}", self.choices.join(", "))) };
+                return (!fits).then(|| format!("one of {}", self.choices.join(", ")));
             }
             // The compiler refuses the declaration.
             _ => (true, ""),
         };
-        if fits { Ok(()) } else { Err(expected.to_owned()) }
+        (!fits).then(|| expected.to_owned())
     }
 }
 
@@ -114,6 +184,7 @@ parameters:
 
     fn typed(name: &str, value: Value) -> Result<(), String> {
         check_parameters(SOURCE, &BTreeMap::from([(name.to_owned(), value)]))
+            .map_err(|wrong| wrong.to_string())
     }
 
     #[test]
@@ -155,7 +226,8 @@ parameters:
         let why = typed("x", json!(1)).err().unwrap_or_default();
         assert!(why.contains("`x` is not declared (declared: e, go, n, s)"), "{why}");
         let given = BTreeMap::from([("x".to_owned(), json!(1))]);
-        let none = check_parameters("version: 2.1", &given).err().unwrap_or_default();
+        let none =
+            check_parameters("version: 2.1", &given).err().map(|wrong| wrong.to_string()).unwrap_or_default();
         assert!(none.contains("declared: none"), "{none}");
     }
 

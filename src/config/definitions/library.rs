@@ -42,7 +42,7 @@ impl<'c> Library<'c> {
         self.packages.get(package).is_some_and(|package| package.commands.contains_key(name))
     }
 
-    /// Remembers that an element is used, for what is said about the others.
+    /// Remembers that an element is used: the others are rehearsed.
     pub(crate) fn mark_used(&self, definition: &Definition) {
         if !self.report.is_rehearsal() {
             let element = (definition.element, definition.package, definition.name.clone());

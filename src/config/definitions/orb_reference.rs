@@ -2,21 +2,21 @@
 
 use std::fmt;
 
-/// `namespace/orb@version`.
+/// Reference of a registry orb, `namespace/orb@version`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OrbReference {
-    /// Such as `circleci`.
+    /// Namespace, such as `circleci`.
     pub namespace: String,
-    /// Such as `node`.
+    /// Name within the namespace, such as `node`.
     pub name: String,
-    /// Which version.
+    /// Version or range of versions.
     pub version: OrbVersion,
 }
 
-/// What stands after the `@`.
+/// The version of a reference, after the `@`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OrbVersion {
-    /// `1.2.3`.
+    /// `1.2.3`: this release.
     Exact(u64, u64, u64),
     /// `1.2`: the newest patch.
     Minor(u64, u64),
@@ -78,7 +78,7 @@ impl OrbVersion {
         }
     }
 
-    /// Whether a published version is one that this asks for.
+    /// Whether a published version satisfies this one.
     pub fn accepts(&self, (major, minor, patch): (u64, u64, u64)) -> bool {
         match self {
             Self::Exact(a, b, c) => (*a, *b, *c) == (major, minor, patch),

@@ -1,11 +1,11 @@
-//! Packages: what a config or an orb defines.
+//! Packages of definitions: one of the config, one of each orb.
 
 use super::parameters::{Declarations, Owner};
 use crate::config::values::{Map, Pos};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// What a config or an orb defines.
+/// The definitions of a config or an orb.
 #[derive(Debug, Default)]
 pub(crate) struct Package {
     pub(crate) commands: Table,

@@ -1,4 +1,4 @@
-//! Parameters: how they are declared, and how arguments are bound to them.
+//! Parameters as they are declared, and the values that their types accept.
 
 use crate::config::diagnostic::Severity;
 use crate::config::session::Reader;
@@ -11,7 +11,7 @@ use std::rc::Rc;
 pub(crate) struct Declarations {
     pub(crate) list: Vec<Declaration>,
     by_name: HashMap<Rc<str>, usize>,
-    /// Declared, but with a mistake: nothing is said about their uses.
+    /// Names that are declared with a mistake: their uses are not reported again.
     pub(crate) broken: BTreeSet<Rc<str>>,
 }
 
@@ -23,7 +23,7 @@ pub(crate) struct Declaration {
     pub(crate) default: Option<Node>,
 }
 
-/// What a parameter accepts.
+/// The type of a parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ParameterType {
     String,
@@ -35,7 +35,7 @@ pub(crate) enum ParameterType {
     EnvVarName,
 }
 
-/// What declares the parameters.
+/// The kind of element that declares parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     Pipeline,
@@ -80,7 +80,7 @@ impl Declarations {
 }
 
 impl ParameterType {
-    /// As it is written after `type:`.
+    /// The word after `type:`.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             ParameterType::String => "string",
@@ -93,7 +93,7 @@ impl ParameterType {
         }
     }
 
-    /// The value as this type, or what was expected.
+    /// The value as this type; the error is the end of a sentence that begins "expected".
     pub(crate) fn check(&self, node: &Node) -> Result<Data, String> {
         let scalar = node.as_scalar();
         let text = node.as_str();
@@ -149,7 +149,7 @@ pub(crate) fn is_variable_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// Pipeline parameters are named in expressions only, which know dots as well.
+/// Names of pipeline parameters may have dots: they stand in expressions only.
 fn is_pipeline_parameter_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic())
         && !name.contains("..")

@@ -57,14 +57,14 @@ fn body(language: &Language<'_>, entry: &Entry, element: Element) -> Option<Body
             check_steps_list(language, &map, &what, entry.key_pos);
         }
         Element::Executor => language.read.check_keys(&map, &what, EXECUTOR_KEYS, false),
-        // Depends on the type of the job, which is looked at when it is used.
+        // Keys depend on the type of the job, which may need a parameter.
         Element::Job => {}
     }
     let parameters = parameters::declarations(language.read, map.get("parameters"), element.owner(), &what);
     Some(Body::Own { map, parameters })
 }
 
-/// `steps` is there, a list, and not empty.
+/// Checks that `steps` is there, a list, and not empty.
 pub(crate) fn check_steps_list(language: &Language<'_>, map: &Map, what: &str, pos: Pos) -> Option<Node> {
     let Some(steps) = present(map, "steps") else {
         language.report.error(pos, format!("{what} has no `steps`"));
@@ -104,7 +104,7 @@ fn check_name(language: &Language<'_>, name: &str, pos: Pos, element: Element) {
     }
 }
 
-/// Whether a job or a job group can have this name.
+/// Checks the name of a job or a job group.
 pub(crate) fn check_job_name(language: &Language<'_>, name: &str, pos: Pos, word: &str) {
     let fits = |c: char| c.is_ascii_alphanumeric() || "_- \t\n".contains(c);
     if !(name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(fits)) {
@@ -113,7 +113,7 @@ pub(crate) fn check_job_name(language: &Language<'_>, name: &str, pos: Pos, word
     }
 }
 
-/// Reads `job-groups`; `jobs` is the section of that name, for clashes.
+/// Reads `job-groups`; names that clash with those of jobs are reported.
 pub(crate) fn groups(language: &Language<'_>, root: &Map) -> HashMap<Rc<str>, Entry> {
     let mut groups = HashMap::new();
     let Some(node) = present(root, "job-groups") else { return groups };

@@ -17,16 +17,16 @@ pub(crate) struct Draft {
     pub(crate) label: String,
     /// Name of the whole matrix.
     pub(crate) alias: Option<Rc<str>>,
-    /// What its name begins with inside of a job group.
+    /// Beginning of its name inside of a job group.
     pub(crate) prefix: String,
     pub(crate) kind: JobKind,
     pub(crate) wanted: Vec<Wanted>,
-    /// Drafts that it waits for besides, by index: what holds a job group together.
+    /// Further drafts that it waits for, by index: they hold a job group together.
     pub(crate) links: Vec<(usize, Vec<RequiredStatus>)>,
     /// For the end of a job group: its members, the last of which it waits for. The beginning of the
     /// group stands just before them.
     pub(crate) members: Option<std::ops::Range<usize>>,
-    /// Its filters keep it.
+    /// Whether its filters keep it.
     pub(crate) kept: bool,
     pub(crate) contexts: Vec<String>,
     pub(crate) serial_group: Option<String>,
@@ -52,7 +52,7 @@ impl Draft {
         }
     }
 
-    /// What it is for the author of the config: the beginning of a job group is the group.
+    /// Its name in messages: for the author of the config the beginning of a job group is the group.
     pub(crate) fn said(&self) -> String {
         match self.label.strip_suffix("/start") {
             Some(group) if self.space == HIDDEN => format!("job group `{group}`"),
@@ -60,7 +60,7 @@ impl Draft {
         }
     }
 
-    /// A job of a workflow apart from what it runs and requires.
+    /// Bytes for the budget: its texts, apart from its kind and requirements.
     pub(crate) fn cost(&self) -> usize {
         let Draft {
             entry: _,
@@ -101,7 +101,7 @@ pub(crate) struct Drafts {
     pub(crate) spaces: usize,
 }
 
-/// Where entries stand: in a workflow, or in an invocation of a job group.
+/// The surroundings of an entry: a workflow, or an invocation of a job group.
 #[derive(Clone, Default)]
 pub(crate) struct Surroundings {
     pub(crate) space: usize,
@@ -117,7 +117,7 @@ pub(crate) struct EntryNode {
     pub(crate) options: Rc<Map>,
 }
 
-/// Every status: `terminal`.
+/// Every status, as `terminal` means it.
 pub(crate) fn any_status() -> Vec<RequiredStatus> {
     use RequiredStatus::{Canceled, Failed, NotRun, Success, Unauthorized};
     vec![Success, Failed, Canceled, Unauthorized, NotRun]

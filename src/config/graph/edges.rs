@@ -52,7 +52,7 @@ pub(crate) fn build(
     Some(jobs)
 }
 
-/// Names that occur several times are numbered in the order of the config.
+/// Final names: those that occur several times are numbered in the order of the config.
 fn final_names(drafts: &[Draft]) -> Vec<String> {
     let names: Vec<String> = drafts.iter().map(|draft| format!("{}{}", draft.prefix, draft.label)).collect();
     let mut count: HashMap<&str, usize> = HashMap::new();
@@ -240,7 +240,7 @@ fn sort(
         path.push(target);
     }
     let pos = drafts[path[0]].pos;
-    // A cycle through a job group is one of the group: how that is put together is nobody's business.
+    // A cycle through a job group is one of the group: its inner jobs have no name that the author knows.
     if path.iter().any(|index| drafts[*index].space == HIDDEN) {
         path.retain(|index| drafts[*index].space == 0);
         if path.first() != path.last() {
@@ -251,7 +251,7 @@ fn sort(
     Err((pos, format!("workflow `{workflow}` has a cycle of requirements: {}", chain.join(" requires "))))
 }
 
-/// Drops what filters do not keep, and what required only such jobs.
+/// Drops jobs that their filters do not keep, and jobs that required only such jobs.
 fn filter(drafts: &[Draft], mut edges: Edges, order: &[usize]) -> (Vec<bool>, Edges) {
     let mut kept: Vec<bool> = drafts.iter().map(|draft| draft.kept).collect();
     let mut required: BTreeMap<usize, HashSet<usize>> = BTreeMap::new();

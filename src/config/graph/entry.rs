@@ -103,7 +103,7 @@ impl Workflows<'_> {
         scope: &Scope,
         drafts: &mut Drafts,
     ) {
-        // The name of the job goes into what is said about it.
+        // The name of the job goes into the messages about it.
         if !self.budget.spend(entry.pos, 0, cost::text(&entry.job)) {
             return;
         }
@@ -131,7 +131,7 @@ impl Workflows<'_> {
             _ => None,
         };
         let kind = self.entry_kind(entry, member.map(|(member, _)| member), scope, around, &what);
-        // What could not be compiled still has a name that others may require.
+        // An entry that could not be compiled still has a name that others may require.
         let label = label.unwrap_or_else(|| entry.job.to_string());
         let wanted = wanted.unwrap_or_default();
         let links = match around.beginning {
@@ -372,7 +372,7 @@ impl Workflows<'_> {
         found
     }
 
-    /// The text of a scalar of a workflow, with pipeline values in around.
+    /// The text of a scalar of a workflow, with pipeline values in place.
     pub(crate) fn workflow_scalar(&mut self, node: &Node) -> Option<Scalar> {
         let node = self.language.substitute(node, &Scope::pipeline(0, true))?;
         node.as_scalar().cloned()

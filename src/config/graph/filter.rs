@@ -31,7 +31,7 @@ pub(crate) fn keeps(
     Some(match (git(language, "pipeline.git.branch"), git(language, "pipeline.git.tag")) {
         (None, Some(_)) => tags.unwrap_or(false),
         (Some(_), None) => branches.unwrap_or(true),
-        // Branches come first; what says nothing about them goes by its tags.
+        // Branches come first; filters without them go by tags.
         (Some(_), Some(_)) => branches.or(tags).unwrap_or(true),
         // A config that is compiled without a revision is shown whole.
         (None, None) => true,
@@ -48,7 +48,7 @@ fn git(language: &Language<'_>, name: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// What `only` and `ignore` say about a name; `None` inside when neither is there.
+/// The verdict of `only` and `ignore` on a name; `None` inside when neither is there.
 fn git_filter(
     language: &Language<'_>,
     map: &Map,

@@ -13,7 +13,7 @@ use crate::config::session::{cost, present};
 use crate::config::values::{Entry, Node, Pos};
 use std::collections::HashMap;
 
-/// What the invocation of a group can have.
+/// Keys of the invocation of a group.
 const INVOCATION_KEYS: &[&str] = &["name", "requires", "filters", "serial-group"];
 
 impl Workflows<'_> {

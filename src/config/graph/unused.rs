@@ -1,7 +1,7 @@
-//! A look at what no workflow uses: mistakes there stop nothing now, but will when it is used.
+//! Elements that no workflow uses: their mistakes are warnings, since they stop nothing until they are used.
 //!
-//! Each such element is compiled for show, with parameters that have no value: what depends on one is
-//! passed over in silence, everything else is checked by the same code as ever. Its errors are warnings.
+//! Each such element is compiled as a rehearsal, with parameters that have no value. Anything that depends on
+//! one is passed over in silence; the rest is checked by the same code as ever.
 
 use super::draft::{Drafts, EntryNode};
 use super::edges;
@@ -18,7 +18,7 @@ use std::rc::Rc;
 impl Workflows<'_> {
     /// Warns about mistakes in elements of the config that were not used.
     pub(crate) fn check_unused(&mut self) {
-        // What was given up before its end may be used all the same.
+        // Where expansion was given up, it is not known what is used.
         if self.budget.is_exhausted() {
             return;
         }

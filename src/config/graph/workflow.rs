@@ -1,4 +1,4 @@
-//! Workflows: which apply, what they consist of.
+//! The section `workflows`: conditions, triggers, and entries joined to a graph.
 
 use super::draft::{Drafts, EntryNode, Surroundings};
 use super::edges;
@@ -160,7 +160,7 @@ impl Workflows<'_> {
         Some(jobs)
     }
 
-    /// Without workflows, the job `build` makes one by itself.
+    /// The workflow of a config without workflows: its job `build`.
     fn implicit_workflow(&mut self, root: &Map, pos: Option<Pos>) -> Option<Workflow> {
         let jobs = present(root, "jobs");
         let build = jobs.and_then(Node::as_map).and_then(|jobs| jobs.entry("build"));

@@ -1,4 +1,4 @@
-//! The workflows of one config while they are compiled: what all of them share.
+//! The state that the workflows of one config share while they are compiled.
 
 use crate::config::jobs::Expander;
 use crate::config::language::Language;

@@ -1,4 +1,4 @@
-//! Arguments bound to the parameters of what is invoked.
+//! Arguments of an invocation, bound to the parameters of its definition.
 
 use super::expander::Expander;
 use super::steps::NullBody;

@@ -30,7 +30,7 @@ pub(crate) fn default_title(action: &Action) -> &str {
     }
 }
 
-/// What a step would need that no runner of this version has.
+/// The capability that a step needs and no runner of this version has.
 fn not_yet(action: &Action) -> Option<&'static str> {
     match action {
         Action::AddSshKeys { .. } => Some("SSH keys of projects"),

@@ -18,7 +18,7 @@ pub(crate) struct Expander<'c> {
     pub(crate) read: Reader<'c>,
     /// Commands that are being expanded, by package and name, outermost first.
     pub(super) calls: Vec<(usize, Rc<str>)>,
-    /// How deep the list of steps that is being expanded lies in others.
+    /// Levels of lists of steps around the one that is being expanded.
     pub(super) step_depth: usize,
     pub(super) repeated: Repeated,
 }

@@ -34,7 +34,7 @@ const BUILD_KEYS: &[&str] = &[
     "description",
     "branches",
 ];
-/// How a workflow uses a job.
+/// One use of a job by a workflow.
 pub(crate) struct Invocation<'e> {
     pub(crate) arguments: Vec<&'e Entry>,
     pub(crate) pre_steps: Option<&'e Node>,
@@ -66,7 +66,7 @@ impl Expander<'_> {
         }
         let (pre, post) = (pre.unwrap_or_default(), post.unwrap_or_default());
         let kind = self.report.within(pos, label, || self.job_body(definition, map, &inner, pre, post));
-        // With a mistake in the arguments its inside was looked at for those that are there as well.
+        // With a mistake in the arguments, the body was compiled only for the mistakes in it.
         kind.filter(|_| self.report.errors() == before)
     }
 
@@ -176,7 +176,7 @@ impl Expander<'_> {
             Some(executor) => vec![&settings, &*executor.keys],
             None => vec![&settings],
         };
-        // What has no value has been reported; it might also have said where to run.
+        // A key without a value has been reported, and it might have named the executor.
         let missing = !complete || executor.is_none() && present(map, "executor").is_some();
         let resource_class = if missing {
             None

@@ -4,10 +4,10 @@ use crate::config::session::{Reader, present};
 use crate::config::values::{Map, Node, Pos};
 use crate::protocol::ResourceClass;
 
-/// What a job runs in; exactly one of them.
+/// Keys that name the environment of a job; a job has exactly one of them.
 const ENVIRONMENTS: &[&str] = &["docker", "machine", "macos"];
 
-/// Whether at most one of the keys says what to run in; reported if not.
+/// Checks that at most one key names an environment; more are reported.
 pub(crate) fn one_environment(read: Reader<'_>, level: &Map, label: &str) -> bool {
     let present: Vec<_> = level.entries.iter().filter(|entry| ENVIRONMENTS.contains(&&*entry.key)).collect();
     let [first, second, ..] = present.as_slice() else { return true };
@@ -19,7 +19,7 @@ pub(crate) fn one_environment(read: Reader<'_>, level: &Map, label: &str) -> boo
     false
 }
 
-/// The class whose runners may take the job. Everything that is not a machine of one's own is
+/// The resource class whose runners may take the job. Environments other than a runner of one's own are
 /// refused by name.
 pub(crate) fn resource_class(
     read: Reader<'_>,

@@ -1,8 +1,8 @@
 //! Calls of one command with the same arguments expand to the same steps: they are expanded once. In a
 //! matrix, or where many jobs share an orb's commands, that is most of the work.
 //!
-//! Only what was expanded without a message is kept, so that every message is said where it belongs, and
-//! only as much as a config of ordinary size has, so that memory stays bounded.
+//! Expansions with a message are not kept, so that every message stands at the call that it belongs to. No
+//! more is kept than a config of ordinary size has, so that memory stays bounded.
 
 use crate::config::definitions::Definition;
 use crate::config::values::{Bindings, Data, Kind, StepList};
@@ -25,17 +25,17 @@ pub(crate) struct Repeated {
     bytes: usize,
 }
 
-/// A call and what came of it.
+/// A call with the steps that it expanded to.
 #[derive(Clone)]
 pub(crate) struct Expanded {
     arguments: Rc<Bindings>,
     pub(crate) list: Rc<StepList>,
-    /// What it took from the budgets of expansion.
+    /// Steps and bytes that it took from the budget.
     pub(crate) spent: (usize, usize),
 }
 
 impl Repeated {
-    /// What a call with these arguments expanded to before.
+    /// The expansion of an earlier call with these arguments.
     pub(crate) fn find(&self, command: &Definition, arguments: &Bindings) -> Option<Expanded> {
         let calls = self.calls.get(&(command.package, command.name.clone()))?;
         calls.iter().find(|call| are_same(&call.arguments, arguments)).cloned()
@@ -72,7 +72,7 @@ fn are_same(one: &Bindings, other: &Bindings) -> bool {
         })
 }
 
-/// Stricter than `equals` of conditions: a `1.10` and a `1.1` are written differently.
+/// Compares more strictly than `equals` of conditions: a `1.10` and a `1.1` are written differently.
 fn is_same(one: &Data, other: &Data) -> bool {
     match (one, other) {
         (Data::Scalar(one), Data::Scalar(other)) => {

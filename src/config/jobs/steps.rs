@@ -10,7 +10,7 @@ use crate::config::session::{cost, present};
 use crate::config::values::{Data, Entry, Node, PlacedStep, Pos, StepList};
 use std::rc::Rc;
 
-/// What `- name:` without a body means.
+/// The meaning of `- name:` without a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NullBody {
     /// In jobs and commands: a mistake.
@@ -191,7 +191,8 @@ impl Expander<'_> {
         }
     }
 
-    /// What the steps that are no commands take; `None` for commands, also those that have such a name.
+    /// The arguments of `when`, `unless` and `steps`, for messages; `None` for commands, also for those that
+    /// have such a name.
     fn takes(&self, name: &str, scope: &Scope) -> Option<&'static str> {
         let takes = match name {
             "when" | "unless" => "`condition` and `steps`",
@@ -258,7 +259,7 @@ impl Expander<'_> {
         // Near the limit the same call may be too deep in one place and not in another.
         let is_repeatable = bound.complete && self.step_depth < limits::STEP_DEPTH / 2;
         let known = self.repeated.find(command, &bound.bindings).filter(|_| is_repeatable);
-        // Where the budget ends is said at the step that it ends with.
+        // A call that exceeds the budget is expanded again, so that the error stands at the step that does.
         let left = self.budget.left();
         if let Some(known) = known.filter(|known| known.spent.0 <= left.0 && known.spent.1 <= left.1) {
             if !self.budget.spend(pos, known.spent.0, known.spent.1) {

@@ -7,18 +7,18 @@ use crate::config::syntax::{Expression, Infix, Name};
 use crate::config::values::{Data, Kind};
 use std::rc::Rc;
 
-/// What an expression can be.
+/// The value of an expression.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
     Undefined,
     Boolean(bool),
     Integer(i64),
     String(Rc<str>),
-    /// Anything else a parameter can hold.
+    /// A value of another type that a parameter can hold, such as a list.
     Other(Data),
 }
 
-/// Why there is no value.
+/// The reason for which an expression has no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum EvaluationError<E> {
     /// The caller could not look up a name.

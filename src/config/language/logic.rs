@@ -8,7 +8,7 @@ use crate::config::session::cost;
 use crate::config::syntax::{Pattern, parse};
 use crate::config::values::{Data, Kind, Node, shorten};
 
-/// Where a condition stands; it decides what a plain string means.
+/// The owner of a condition, which decides what a plain string means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConditionOf {
     /// `when` and `unless` of workflows, and `filters`: a string is an expression over pipeline values.

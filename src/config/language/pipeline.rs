@@ -1,4 +1,4 @@
-//! Pipeline values: which names exist, and what they are for this pipeline.
+//! Pipeline values: the names that exist, and values from JSON and back.
 
 use crate::config::values::{Data, Kind, Scalar};
 use serde_json::Value as Json;

@@ -3,7 +3,7 @@
 use crate::config::values::Bindings;
 use std::rc::Rc;
 
-/// Which names can be seen at a place of the config.
+/// The names that can be seen at a place of the config.
 #[derive(Clone)]
 pub(crate) struct Scope {
     /// Index of the config or orb whose commands, executors and jobs are meant.

@@ -1,4 +1,4 @@
-//! What the names in tags stand for, and the substitution of tags by values.
+//! The values of names in tags, and the substitution of tags by values.
 
 use super::evaluate::{EvaluationError, Value};
 use super::pipeline;
@@ -14,8 +14,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::rc::Rc;
 
-/// Where an expression stands: at a byte of a scalar that is at the place. The exact place is worked
-/// out only for a message.
+/// The place of an expression: a byte of a scalar. Line and column are worked out only for a message.
 #[derive(Clone, Copy)]
 pub(crate) struct At<'s> {
     pub(crate) pos: Pos,
@@ -23,11 +22,11 @@ pub(crate) struct At<'s> {
     pub(crate) offset: usize,
 }
 
-/// Why a name has no value.
+/// The reason for which a name has no value.
 enum Missing {
-    /// Not declared; the rest of the message.
+    /// Not declared, with the rest of the message.
     Undeclared(Rc<str>),
-    /// Declared, but not visible here.
+    /// Declared, but not visible here, with the message.
     Hidden(String),
     /// Its declaration or its value has a mistake, which was reported.
     Broken,
@@ -134,7 +133,7 @@ impl<'c> Language<'c> {
             if let Some(value) = values.into_iter().find_map(|values| values.get(name)) {
                 return Ok(Value::of(&pipeline::from_json(value)));
             }
-            // Said once for each tag, which many steps may come from.
+            // Reported once for each tag, which many steps may come from.
             if !pipeline::is_known(name)
                 && !self.report.is_full(Warning)
                 && self.unknown_values.borrow_mut().insert((at.pos, at.offset + offset))
@@ -273,7 +272,7 @@ impl<'c> Language<'c> {
         complete
     }
 
-    /// A tree with all tags in values replaced. What has none is shared, not copied.
+    /// A tree with all tags in values replaced. Parts without tags are shared, not copied.
     pub(crate) fn substitute(&self, node: &Node, scope: &Scope) -> Option<Node> {
         if !self.tags || !node.data.tagged() {
             return Some(node.clone());

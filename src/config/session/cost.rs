@@ -1,4 +1,4 @@
-//! What compiled things take from the budget of expansion: their text, and a little for every text.
+//! Prices of compiled things for the budget of expansion: their text, and a little for every text.
 //!
 //! Everything is taken apart by name, without `..`, so that a field that is added later does not
 //! compile until its cost was thought of.
@@ -8,7 +8,7 @@ use crate::config::values::Data;
 use crate::protocol::{Action, Job, Run, Step};
 use std::collections::BTreeMap;
 
-/// What holds a text in memory: many empty ones are not free.
+/// Overhead of a text in memory: many empty ones are not free.
 const TEXT: usize = 32;
 /// Indentation of a line in the compiled config, which is printed at the end.
 const LINE: usize = 10;
@@ -19,7 +19,7 @@ pub(crate) fn text(text: &str) -> usize {
     TEXT + text.len() + LINE * text.bytes().filter(|byte| *byte == b'\n').count()
 }
 
-/// Values in a tree, for what walks all of them.
+/// Number of values in a tree, for work that visits all of them.
 pub(crate) fn values(data: &Data) -> usize {
     1 + match data {
         Data::Seq(seq) => seq.items.iter().map(|item| values(&item.data)).sum(),

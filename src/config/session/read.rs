@@ -1,4 +1,4 @@
-//! Reading nodes as what they should be: maps, texts, numbers. Whatever is not is reported with its place.
+//! Reading nodes as maps, texts and numbers. A node of another type is reported with its place.
 //!
 //! Optional keys that are null count as absent.
 
@@ -19,7 +19,7 @@ pub(crate) struct Reader<'c> {
 }
 
 impl Reader<'_> {
-    /// Loads a text as YAML and reports what is wrong with it.
+    /// Loads a text as YAML and reports its mistakes.
     pub(crate) fn load(&self, name: &str, text: &str) -> Option<Node> {
         let file = self.report.add_file(name, text);
         let (node, problems) = yaml::load(text, file);
@@ -37,7 +37,7 @@ impl Reader<'_> {
     pub(crate) fn check_keys(&self, map: &Map, what: &str, known: &[&str], error: bool) {
         let severity = if error { Severity::Error } else { Severity::Warning };
         for entry in map.entries.iter().filter(|entry| !known.contains(&&*entry.key)) {
-            // Very many may be met very often, and none of them be shown.
+            // A config may have very many such keys, in maps that are read again and again.
             if !self.budget.spend(entry.key_pos, 0, cost::VALUE) {
                 return;
             }

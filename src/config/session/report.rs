@@ -20,7 +20,7 @@ pub(crate) struct Report {
     /// Errors so far, also those that are not kept: nothing may pass as valid because the list was full.
     errors: Cell<usize>,
     hints: RefCell<Hints>,
-    /// Invocations that led to what is compiled now, outermost first.
+    /// Invocations that led to the present place, outermost first.
     trace: RefCell<Vec<(Pos, String)>>,
     /// Name of the unused element that is compiled only to find its mistakes: they are warnings.
     rehearsal: RefCell<Option<String>>,
@@ -41,7 +41,7 @@ type Hints = HashMap<Pos, Vec<(Rc<str>, Rc<str>)>>;
 struct SourceFile {
     name: String,
     text: Rc<str>,
-    /// Where lines begin; looked for with the first message.
+    /// Offsets at which lines begin; found with the first message.
     lines: OnceCell<Vec<usize>>,
 }
 

@@ -1,10 +1,10 @@
-//! "did you mean": the known choices of an error, nearest first.
+//! Suggestions of messages: "did you mean", and the known choices.
 
 use crate::config::values::shorten;
 
-/// As many are listed in full.
+/// Number of choices that are still listed in full.
 const ALL: usize = 20;
-/// Of more, so many are listed.
+/// Number of choices that are listed when there are more.
 const SOME: usize = 12;
 
 /// The end of a message about an unknown name: the nearest choice, and all of them when they are few;

@@ -1,4 +1,4 @@
-//! Expression text to tokens.
+//! Tokens of an expression, out of its text.
 
 use std::rc::Rc;
 
@@ -25,7 +25,7 @@ pub(super) enum Token {
     Close,
 }
 
-/// Where an expression stops being one, as a byte offset.
+/// A mistake in an expression or a tag, with its byte offset in the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SyntaxError {
     pub(crate) offset: usize,

@@ -15,7 +15,7 @@ pub(crate) enum Expression {
     Not(Box<Expression>),
     And(Box<Expression>, Box<Expression>),
     Or(Box<Expression>, Box<Expression>),
-    /// With the offset of the operator.
+    /// An operator with its byte offset and its operands.
     Infix(Infix, usize, Box<Expression>, Box<Expression>),
     Matches(Box<Expression>, usize, Pattern),
 }
@@ -105,7 +105,7 @@ impl Parser {
         SyntaxError::new(self.offset(), message)
     }
 
-    /// Where the next token stands.
+    /// Byte offset of the next token.
     fn offset(&self) -> usize {
         self.tokens.get(self.next).map_or(self.end, |(at, _)| *at)
     }

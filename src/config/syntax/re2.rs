@@ -43,18 +43,18 @@ struct Translator<'p> {
     names: Vec<String>,
 }
 
-/// What is known of the innermost open group.
+/// State of the innermost open group.
 #[derive(Clone, Copy, Default)]
 struct Level {
-    /// Something stands before that can be repeated, and how often it repeats inside.
+    /// Repetitions inside the piece before, if there is one that can be repeated.
     last: Option<u32>,
-    /// That was itself the repetition of something.
+    /// Whether that piece is itself a repetition.
     repeated: bool,
     /// The most that anything in the group repeats.
     most: u32,
 }
 
-/// What an escape stands for.
+/// The meaning of an escape.
 enum Escape {
     Character(char),
     /// A class, as it is written inside of a class.
@@ -62,7 +62,7 @@ enum Escape {
 }
 
 impl Level {
-    /// Something that can be repeated, which repeats inside as often as `times`.
+    /// A piece that can be repeated, with `times` repetitions inside.
     fn item(&mut self, times: u32) {
         *self = Level { last: Some(times), repeated: false, most: self.most.max(times) };
     }
@@ -150,8 +150,8 @@ impl Translator<'_> {
         Ok(())
     }
 
-    /// What stands after a `{`: counts as they are written, and how often at most. `None` when they are
-    /// none, and the `{` is one.
+    /// Reads counts after a `{`: as they are written, and the most that they allow. `None` when there are no
+    /// counts, and the `{` stands for itself.
     fn counts(&mut self) -> Result<Option<(String, u32)>, String> {
         let mut ahead = self.rest.clone();
         let mut text = String::new();
@@ -184,7 +184,7 @@ impl Translator<'_> {
         Ok(Some((format!("{{{text}}}"), times)))
     }
 
-    /// What stands after a `(`. True if a group begins, false if it was flags alone.
+    /// Reads a group or flags after a `(`. True if a group begins, false if it was flags alone.
     fn open(&mut self) -> Result<bool, String> {
         if self.rest.next_if_eq(&'?').is_none() {
             self.out.push_str("(?:");
@@ -252,7 +252,7 @@ impl Translator<'_> {
         }
     }
 
-    /// Text up to `\E`, or the end. True if there was any.
+    /// Reads text up to `\E` or the end. True if there was any.
     fn quoted(&mut self) -> bool {
         let mut any = false;
         while let Some(c) = self.rest.next() {
@@ -286,7 +286,7 @@ impl Translator<'_> {
         Ok(())
     }
 
-    /// What stands after a `\`, where it means the same in a class and outside.
+    /// Reads an escape after a `\` that means the same in a class and outside.
     fn escape(&mut self) -> Result<Escape, String> {
         let Some(c) = self.rest.next() else { return Err(r"it ends with a `\`".to_owned()) };
         let class = |text: &str| Ok(Escape::Class(text.to_owned()));
@@ -315,7 +315,7 @@ impl Translator<'_> {
         }))
     }
 
-    /// At most two more octal digits.
+    /// Reads at most two more octal digits.
     fn octal(&mut self, first: u32) -> char {
         let mut code = first;
         for _ in 0..2 {
@@ -326,7 +326,7 @@ impl Translator<'_> {
         char::from_u32(code).unwrap_or_default()
     }
 
-    /// `7F`, or `{10FFFF}`.
+    /// Reads `7F` or `{10FFFF}`.
     fn hexadecimal(&mut self) -> Result<char, String> {
         let mut digits = String::new();
         if self.rest.next_if_eq(&'{').is_some() {
@@ -344,7 +344,7 @@ impl Translator<'_> {
         code.ok_or_else(|| r"`\x` needs two hexadecimal digits, or a character as in `\x{1F600}`".to_owned())
     }
 
-    /// `N`, `{Greek}` or `{^Greek}` after `\p`.
+    /// Reads `N`, `{Greek}` or `{^Greek}` after `\p`.
     fn property(&mut self, negated: bool) -> Result<String, String> {
         let mut name = String::new();
         match self.rest.next() {
@@ -379,7 +379,7 @@ impl Translator<'_> {
         }
     }
 
-    /// What stands after a `[`.
+    /// Reads a class after a `[`.
     fn class(&mut self) -> Result<(), String> {
         self.out.push('[');
         if self.rest.next_if_eq(&'^').is_some() {

@@ -1,4 +1,4 @@
-//! `<< >>` tags in a text: found, unescaped and parsed. What the names stand for is the caller's.
+//! `<< >>` tags in a text: found, unescaped and parsed. Names are looked up by the caller.
 
 use crate::config::limits;
 use crate::config::syntax::{Expression, Name, SyntaxError, parse as parse_expression};
@@ -14,7 +14,7 @@ pub(crate) struct Template {
 pub(crate) enum Part {
     Text(String),
     Tag(Tag),
-    /// `<<# name >> .. <</ name >>`, or `<<^ name >>` for what stands when the name is falsy.
+    /// `<<# name >> .. <</ name >>`, or `<<^ name >>` for a section that stands when the name is falsy.
     Section {
         name: Tag,
         inverted: bool,
@@ -22,7 +22,7 @@ pub(crate) enum Part {
     },
 }
 
-/// What stands between `<<` and `>>`, trimmed.
+/// A tag: the text between `<<` and `>>`, trimmed, as an expression.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Tag {
     pub(crate) source: Rc<str>,

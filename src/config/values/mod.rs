@@ -1,4 +1,4 @@
-//! Values of a config while it is compiled.
+//! Values of a config while it is compiled: written ones, and those that they become.
 
 mod tree;
 

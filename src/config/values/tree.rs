@@ -26,7 +26,7 @@ pub(crate) struct Node {
     pub(crate) data: Data,
 }
 
-/// What a node holds. Cloning is cheap.
+/// The content of a node. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub(crate) enum Data {
     Scalar(Scalar),
@@ -38,15 +38,15 @@ pub(crate) enum Data {
     Executor(Rc<ExecutorValue>),
 }
 
-/// A scalar: its text as written and what that means.
+/// A scalar: its text as written, with its type.
 #[derive(Clone, Debug)]
 pub(crate) struct Scalar {
     pub(crate) text: Rc<str>,
     pub(crate) kind: Kind,
     pub(crate) style: Style,
-    /// The text has a `<<`: its parts, once they are needed. Shared by all copies of the scalar.
+    /// For a text with a `<<`, its parts once they are needed. Shared by all copies of the scalar.
     pub(crate) template: Option<Rc<OnceCell<Rc<Template>>>>,
-    /// It is the value of a tag; a null is then a pipeline value that does not apply.
+    /// Whether it is the value of a tag; a null is then a pipeline value that does not apply.
     pub(crate) substituted: bool,
 }
 
@@ -60,7 +60,7 @@ pub(crate) enum Kind {
     Str,
 }
 
-/// How a scalar was written.
+/// The notation of a scalar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Style {
     Plain,
@@ -68,11 +68,11 @@ pub(crate) enum Style {
     Block,
 }
 
-/// A list.
+/// A list of values.
 #[derive(Debug, Default)]
 pub(crate) struct Seq {
     pub(crate) items: Vec<Node>,
-    /// Some scalar inside has a `<<`.
+    /// Whether some scalar inside has a `<<`.
     pub(crate) tagged: bool,
 }
 
@@ -80,7 +80,7 @@ pub(crate) struct Seq {
 #[derive(Debug, Default)]
 pub(crate) struct Map {
     pub(crate) entries: Vec<Entry>,
-    /// Some scalar inside has a `<<`; keys do not count.
+    /// Whether some scalar inside has a `<<`; keys do not count.
     pub(crate) tagged: bool,
 }
 
@@ -108,14 +108,14 @@ pub(crate) struct PlacedStep {
 /// An executor with its arguments bound.
 #[derive(Debug)]
 pub(crate) struct ExecutorValue {
-    /// As it was written.
+    /// Name as it was written.
     pub(crate) name: Rc<str>,
     /// Its keys with everything substituted.
     pub(crate) keys: Rc<Map>,
 }
 
-/// Arguments by parameter name. What had a mistake, in the declaration or in the value, is `None`: it
-/// was reported, and whatever uses it has no value and nothing to add.
+/// Arguments by parameter name. `None` is one with a mistake in its declaration or its value, which was
+/// reported: uses of it have no value, and report nothing more.
 pub(crate) type Bindings = BTreeMap<Rc<str>, Option<Data>>;
 
 impl Map {
@@ -139,7 +139,7 @@ impl Scalar {
         Self { text: text.into(), kind, style: Style::Quoted, template: None, substituted: true }
     }
 
-    /// The text has a `<<`.
+    /// Whether the text has a `<<`.
     pub(crate) fn tagged(&self) -> bool {
         self.template.is_some()
     }
@@ -192,7 +192,7 @@ impl Data {
         }
     }
 
-    /// What it is, for messages.
+    /// The name of its type, for messages.
     pub(crate) fn type_name(&self) -> &'static str {
         match self {
             Data::Scalar(scalar) => match scalar.kind {

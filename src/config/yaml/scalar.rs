@@ -1,4 +1,4 @@
-//! What a plain scalar means: YAML 1.1 words for booleans, decimal numbers, everything else text.
+//! The meaning of plain scalars: YAML 1.1 words for booleans, decimal numbers, everything else text.
 
 use crate::config::values::Kind;
 

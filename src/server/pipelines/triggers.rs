@@ -101,7 +101,8 @@ pub async fn create(state: &Shared, place: Place, wanted: Wanted, actor: &str) -
         return Ok(Outcome::Skipped);
     }
     if trigger.fetch_error.is_none() {
-        config::check_parameters(&trigger.config, &wanted.parameters).map_err(Error::Wrong)?;
+        config::check_parameters(&trigger.config, &wanted.parameters)
+            .map_err(|wrong| Error::Wrong(wrong.to_string()))?;
     }
     pipelines::create(state, trigger).await.map(Outcome::Created).map_err(Error::Pipeline)
 }

@@ -1,4 +1,4 @@
-//! What patterns mean, and which are none.
+//! Meanings of patterns, and texts that are no pattern.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 use super::*;
@@ -19,7 +19,7 @@ const MEANINGS: &[(&str, &[&str], &[&str])] = &[
     (r"[\d-z]+", &["1-z"], &["y"]),
     (r"[^\d\s]", &["x", "٤"], &["1", " "]),
     (r"[\D1]", &["1", "x"], &["2"]),
-    // A `{` that repeats nothing is one.
+    // A `{` that repeats nothing stands for itself.
     ("a{x}", &["a{x}"], &["a"]),
     ("a{,2}", &["a{,2}"], &["aa"]),
     ("a{01}", &["a{01}"], &["a"]),
@@ -79,7 +79,7 @@ const MEANINGS: &[(&str, &[&str], &[&str])] = &[
     ("a||b", &["a", "", "b"], &["c"]),
     ("()x", &["x"], &[]),
     ("(?:a{10}){100}", &[], &["a"]),
-    // What looks the same stays the same.
+    // Patterns that both dialects read alike stay the same.
     (r"^v[0-9]+\.[0-9]+(-rc\.\d+)?$", &["v1.2", "v1.2-rc.3"], &["v1.2-rc."]),
     ("release/.*", &["release/é x"], &["release"]),
     ("#  x", &["#  x"], &["x"]),
@@ -153,7 +153,7 @@ fn what_re2_refuses_is_refused_with_a_reason() {
 }
 
 proptest! {
-    /// What is translated can be compiled: RE2's rules are the stricter ones.
+    /// A translated pattern can be compiled: RE2's rules are the stricter ones.
     #[test]
     fn what_is_translated_compiles(pattern in r"[ab1\[\](){}*+?|.,^$\\QEdwspPN<>:=i&~\-]{0,24}") {
         if let Ok(translated) = translate(&pattern) {
