@@ -8,8 +8,8 @@ use super::input::Input;
 use super::jobs::Expander;
 use super::language::{Language, pipeline};
 use super::process;
-use super::session::{Budget, Reader, Report};
-use super::values::{Bindings, Kind, Map, Pos};
+use super::session::{Budget, NodeReader, Report};
+use super::values::{Bindings, Map, Pos, ScalarKind};
 use std::collections::BTreeMap;
 
 /// Sections that mean something only in version 2.1.
@@ -46,7 +46,7 @@ struct Document {
 
 fn document(input: &Input<'_>, report: &Report) -> Option<Document> {
     let budget = Budget::new(report);
-    let read = Reader { report, budget: &budget };
+    let read = NodeReader { report, budget: &budget };
     let root = read.load(input.file_name, input.source)?;
     let root = read.expect_map(&root, "a config")?;
     let tags = version(report, root)? == Version::V2_1;
@@ -108,7 +108,7 @@ fn version(report: &Report, root: &Map) -> Option<Version> {
             .error(Pos { file: 0, line: 1, column: 1 }, "the config has no `version` (write `version: 2.1`)");
         return None;
     };
-    let scalar = entry.value.as_scalar().filter(|scalar| scalar.kind != Kind::Null);
+    let scalar = entry.value.as_scalar().filter(|scalar| scalar.kind != ScalarKind::Null);
     match scalar.map(|scalar| &*scalar.text) {
         Some("2" | "2.0") => Some(Version::V2),
         Some("2.1") => Some(Version::V2_1),

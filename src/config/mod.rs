@@ -1,6 +1,6 @@
 //! The 2.1 language: from the text of a config to workflows of concrete jobs. No IO.
 //!
-//! `server` calls [`compile`] for each pipeline; `runlet config` calls it by itself. Orbs come from an
+//! `server` calls [`compile()`] for each pipeline; `runlet config` calls it by itself. Orbs come from an
 //! [`OrbSource`] that the caller passes in. The rules are those of docs/config.md.
 //!
 //! ```text

@@ -6,7 +6,7 @@
 
 use crate::config::language::pipeline;
 use crate::config::session::present;
-use crate::config::values::{Data, Kind, Node};
+use crate::config::values::{Data, Node, ScalarKind};
 use crate::config::yaml;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ pub struct DeclaredType {
 }
 
 /// The types of the pipeline parameters that a config declares, by name. `None` for a config that cannot
-/// be read: [`compile`](crate::config::compile) says why. Lets clients read
+/// be read: [`compile()`](crate::config::compile()) says why. Lets clients read
 /// text as values.
 pub fn declared_types(source: &str) -> Option<BTreeMap<String, DeclaredType>> {
     let (root, _) = yaml::load(source, 0);
@@ -34,7 +34,8 @@ pub fn declared_types(source: &str) -> Option<BTreeMap<String, DeclaredType>> {
         let kind = map.get("type")?.as_str()?.to_string();
         let values = map.get("enum").and_then(Node::as_seq).map(|list| list.items.as_slice());
         let texts = values.unwrap_or_default().iter().filter_map(Node::as_scalar);
-        let choices = texts.filter(|scalar| scalar.kind != Kind::Null).map(|scalar| scalar.text.to_string());
+        let choices =
+            texts.filter(|scalar| scalar.kind != ScalarKind::Null).map(|scalar| scalar.text.to_string());
         Some((entry.key.to_string(), DeclaredType { kind, choices: choices.collect() }))
     });
     Some(declared.collect())

@@ -1,6 +1,6 @@
 //! The library of one compilation: the packages of the config and of its orbs, searched by name.
 
-use super::package::{Body, Definition, Element, Package};
+use super::package::{Definition, DefinitionBody, Element, Package};
 use crate::config::diagnostic::Severity;
 use crate::config::session::Report;
 use crate::config::values::Pos;
@@ -68,7 +68,7 @@ impl<'c> Library<'c> {
         let mut found = self.look(element, reference, package)?;
         // A chain of aliases is short; a ring of them ends here.
         for _ in 0..16 {
-            let Body::Alias(target) = &found.body else { return Some(found) };
+            let DefinitionBody::Alias(target) = &found.body else { return Some(found) };
             found = self.look(element, target, found.package)?;
         }
         None

@@ -8,14 +8,14 @@ use std::rc::Rc;
 /// The definitions of a config or an orb.
 #[derive(Debug, Default)]
 pub(crate) struct Package {
-    pub(crate) commands: Table,
-    pub(crate) executors: Table,
-    pub(crate) jobs: Table,
+    pub(crate) commands: Definitions,
+    pub(crate) executors: Definitions,
+    pub(crate) jobs: Definitions,
     /// Alias of an imported orb to its index.
     pub(crate) orbs: HashMap<Rc<str>, usize>,
 }
 
-pub(crate) type Table = HashMap<Rc<str>, Rc<Definition>>;
+pub(crate) type Definitions = HashMap<Rc<str>, Rc<Definition>>;
 
 /// A command, an executor or a job.
 #[derive(Debug)]
@@ -25,11 +25,11 @@ pub(crate) struct Definition {
     pub(crate) element: Element,
     /// Index of the package it was written in.
     pub(crate) package: usize,
-    pub(crate) body: Body,
+    pub(crate) body: DefinitionBody,
 }
 
 #[derive(Debug)]
-pub(crate) enum Body {
+pub(crate) enum DefinitionBody {
     Own {
         map: Rc<Map>,
         parameters: Declarations,
@@ -74,14 +74,14 @@ impl Definition {
     /// such.
     pub(crate) fn own(&self) -> Option<(&Rc<Map>, &Declarations)> {
         match &self.body {
-            Body::Own { map, parameters } => Some((map, parameters)),
-            Body::Alias(_) => None,
+            DefinitionBody::Own { map, parameters } => Some((map, parameters)),
+            DefinitionBody::Alias(_) => None,
         }
     }
 }
 
 impl Package {
-    pub(crate) fn table(&self, element: Element) -> &Table {
+    pub(crate) fn table(&self, element: Element) -> &Definitions {
         match element {
             Element::Command => &self.commands,
             Element::Executor => &self.executors,

@@ -1,8 +1,8 @@
 //! Parameters as they are declared, and the values that their types accept.
 
 use crate::config::diagnostic::Severity;
-use crate::config::session::Reader;
-use crate::config::values::{Data, Entry, Kind, Node, Pos, Style};
+use crate::config::session::NodeReader;
+use crate::config::values::{Data, Entry, Node, Pos, ScalarKind, Style};
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
@@ -100,12 +100,12 @@ impl ParameterType {
         let plain = scalar.is_some_and(|scalar| scalar.style == Style::Plain);
         match self {
             // A pipeline value that does not apply is an empty text.
-            ParameterType::String if scalar.is_some_and(|s| s.kind == Kind::Null && s.substituted) => {
+            ParameterType::String if scalar.is_some_and(|s| s.kind == ScalarKind::Null && s.substituted) => {
                 return Ok(Data::string(""));
             }
             ParameterType::String if text.is_some() => {}
             ParameterType::String => {
-                return Err(if scalar.is_some_and(|s| s.kind != Kind::Null) {
+                return Err(if scalar.is_some_and(|s| s.kind != ScalarKind::Null) {
                     "a string (quote it)"
                 } else {
                     "a string"
@@ -124,7 +124,7 @@ impl ParameterType {
             ParameterType::Integer => return Err("an integer (without quotes)".into()),
             // Values of an enum are texts, however they are written: `1.10` stays `1.10`.
             ParameterType::Enum(allowed) => {
-                let text = scalar.filter(|scalar| scalar.kind != Kind::Null).map(|scalar| &scalar.text);
+                let text = scalar.filter(|scalar| scalar.kind != ScalarKind::Null).map(|scalar| &scalar.text);
                 return match text.filter(|text| allowed.contains(text)) {
                     Some(text) => Ok(Data::string(text.clone())),
                     None => Err(format!("one of {}", allowed.join(", "))),
@@ -163,7 +163,12 @@ fn is_parameter_name(name: &str) -> bool {
 }
 
 /// Reads a `parameters` map. What is wrong with one parameter does not hide the others.
-pub(crate) fn declarations(read: Reader<'_>, node: Option<&Node>, owner: Owner, what: &str) -> Declarations {
+pub(crate) fn declarations(
+    read: NodeReader<'_>,
+    node: Option<&Node>,
+    owner: Owner,
+    what: &str,
+) -> Declarations {
     let mut declarations = Declarations::default();
     let Some(node) = node.filter(|node| !node.is_null()) else { return declarations };
     let Some(map) = read.expect_map(node, format_args!("`parameters` of {what}")) else {
@@ -186,7 +191,7 @@ pub(crate) fn declarations(read: Reader<'_>, node: Option<&Node>, owner: Owner, 
     declarations
 }
 
-fn declaration(read: Reader<'_>, entry: &Entry, owner: Owner, what: &str) -> Option<Declaration> {
+fn declaration(read: NodeReader<'_>, entry: &Entry, owner: Owner, what: &str) -> Option<Declaration> {
     let name = &entry.key;
     let label = format!("parameter `{name}` of {what}");
     let fits = match owner {
@@ -229,7 +234,7 @@ fn declaration(read: Reader<'_>, entry: &Entry, owner: Owner, what: &str) -> Opt
 }
 
 fn parameter_type(
-    read: Reader<'_>,
+    read: NodeReader<'_>,
     node: Option<&Node>,
     values: Option<&Node>,
     owner: Owner,

@@ -1,6 +1,6 @@
 //! The sections `commands`, `executors` and `jobs` of a config or an orb, and `job-groups` of a config.
 
-use super::package::{Body, Definition, Element, Table};
+use super::package::{Definition, DefinitionBody, Definitions, Element};
 use super::parameters;
 use crate::config::language::Language;
 use crate::config::session::present;
@@ -22,9 +22,9 @@ pub(crate) const EXECUTOR_KEYS: &[&str] = &[
 ];
 
 /// Reads one of the sections `commands`, `executors` and `jobs`.
-pub(crate) fn section(language: &Language<'_>, root: &Map, element: Element, package: usize) -> Table {
+pub(crate) fn section(language: &Language<'_>, root: &Map, element: Element, package: usize) -> Definitions {
     let section = format!("{}s", element.word());
-    let mut table = Table::new();
+    let mut table = Definitions::new();
     let Some(node) = present(root, &section) else { return table };
     let Some(map) = language.read.expect_map(node, format_args!("`{section}`")) else { return table };
     let mut folded: HashMap<String, Rc<str>> = HashMap::new();
@@ -45,10 +45,10 @@ pub(crate) fn section(language: &Language<'_>, root: &Map, element: Element, pac
     table
 }
 
-fn body(language: &Language<'_>, entry: &Entry, element: Element) -> Option<Body> {
+fn body(language: &Language<'_>, entry: &Entry, element: Element) -> Option<DefinitionBody> {
     let what = format!("{} `{}`", element.word(), entry.key);
     if let Some(target) = entry.value.as_str() {
-        return Some(Body::Alias(target.clone()));
+        return Some(DefinitionBody::Alias(target.clone()));
     }
     let map = language.read.expect_map(&entry.value, &what)?.clone();
     match element {
@@ -61,7 +61,7 @@ fn body(language: &Language<'_>, entry: &Entry, element: Element) -> Option<Body
         Element::Job => {}
     }
     let parameters = parameters::declarations(language.read, map.get("parameters"), element.owner(), &what);
-    Some(Body::Own { map, parameters })
+    Some(DefinitionBody::Own { map, parameters })
 }
 
 /// Checks that `steps` is there, a list, and not empty.

@@ -20,7 +20,7 @@ pub(crate) struct Draft {
     /// Beginning of its name inside of a job group.
     pub(crate) prefix: String,
     pub(crate) kind: JobKind,
-    pub(crate) wanted: Vec<Wanted>,
+    pub(crate) wanted: Vec<RequiresItem>,
     /// Further drafts that it waits for, by index: they hold a job group together.
     pub(crate) links: Vec<(usize, Vec<RequiredStatus>)>,
     /// For the end of a job group: its members, the last of which it waits for. The beginning of the
@@ -87,7 +87,7 @@ pub(crate) const HIDDEN: usize = usize::MAX;
 
 /// An item of `requires` as written.
 #[derive(Clone, Debug)]
-pub(crate) struct Wanted {
+pub(crate) struct RequiresItem {
     pub(crate) name: Rc<str>,
     pub(crate) statuses: Vec<RequiredStatus>,
     pub(crate) pos: Pos,

@@ -1,10 +1,10 @@
 //! The graph of one workflow: names made unique, `requires` resolved, cycles refused, filters applied.
 //! Works on drafts; knows nothing of YAML.
 
-use super::draft::{Draft, HIDDEN, Wanted};
+use super::draft::{Draft, HIDDEN, RequiresItem};
 use crate::config::compiled::{RequiredStatus, Requirement, WorkflowJob};
 use crate::config::diagnostic::Severity;
-use crate::config::session::{Reader, cost};
+use crate::config::session::{NodeReader, cost};
 use crate::config::values::Pos;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -12,7 +12,7 @@ type Edges = Vec<Vec<(usize, Vec<RequiredStatus>)>>;
 
 /// Makes jobs of drafts. `most` bounds the number of requirements.
 pub(crate) fn build(
-    read: Reader<'_>,
+    read: NodeReader<'_>,
     workflow: &str,
     drafts: Vec<Draft>,
     most: usize,
@@ -81,7 +81,7 @@ fn final_names(drafts: &[Draft]) -> Vec<String> {
 }
 
 fn resolve(
-    read: Reader<'_>,
+    read: NodeReader<'_>,
     workflow: &str,
     drafts: &[Draft],
     names: &[String],
@@ -148,11 +148,11 @@ struct Names<'d> {
 
 /// The drafts that an item of `requires` means.
 fn targets(
-    read: Reader<'_>,
+    read: NodeReader<'_>,
     workflow: &str,
     drafts: &[Draft],
     index: usize,
-    wanted: &Wanted,
+    wanted: &RequiresItem,
     Names { labels, finals }: &Names<'_>,
 ) -> Result<Vec<usize>, String> {
     let draft = &drafts[index];

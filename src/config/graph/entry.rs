@@ -1,6 +1,6 @@
 //! Entries of a workflow's `jobs`: which job, under what name, after what, with which arguments.
 
-use super::draft::{Draft, Drafts, EntryNode, Surroundings, Wanted, any_status};
+use super::draft::{Draft, Drafts, EntryNode, RequiresItem, Surroundings, any_status};
 use super::matrix::Member;
 use super::workflows::Workflows;
 use super::{filter, matrix};
@@ -185,7 +185,7 @@ impl Workflows<'_> {
         node: Option<&Node>,
         scope: &Scope,
         what: &str,
-    ) -> Option<Vec<Wanted>> {
+    ) -> Option<Vec<RequiresItem>> {
         let Some(node) = node else { return Some(Vec::new()) };
         let node = self.language.substitute(node, scope)?;
         let Some(list) = node.as_seq().cloned() else {
@@ -200,10 +200,10 @@ impl Workflows<'_> {
         wanted.into_iter().collect()
     }
 
-    fn requirement(&mut self, item: &Node, what: &str) -> Option<Wanted> {
+    fn requirement(&mut self, item: &Node, what: &str) -> Option<RequiresItem> {
         let Some(map) = item.as_map() else {
             let name = self.read.expect_text(item, format_args!("an item of `requires` of {what}"))?;
-            return Some(Wanted { name, statuses: vec![RequiredStatus::Success], pos: item.pos });
+            return Some(RequiresItem { name, statuses: vec![RequiredStatus::Success], pos: item.pos });
         };
         let [entry] = map.entries.as_slice() else {
             self.report.error(item.pos, format!("an item of `requires` of {what} is a name, or a map of one name to a status or a list of those"));
@@ -248,7 +248,7 @@ impl Workflows<'_> {
                 .error(entry.value.pos, format!("`requires` of {what} lists no status for `{}`", entry.key));
             return None;
         }
-        Some(Wanted { name: entry.key.clone(), statuses, pos: entry.key_pos })
+        Some(RequiresItem { name: entry.key.clone(), statuses, pos: entry.key_pos })
     }
 
     fn contexts(&mut self, node: Option<&Node>, scope: &Scope, what: &str) -> Option<Vec<String>> {

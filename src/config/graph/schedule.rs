@@ -2,7 +2,7 @@
 
 use super::filter::NamePattern;
 use crate::config::compiled::Schedule;
-use crate::config::session::{Reader, present};
+use crate::config::session::{NodeReader, present};
 use crate::config::values::{Data, Map, Node};
 
 /// Name and range of the five fields.
@@ -17,7 +17,7 @@ const MONTHS: &[&str] = &["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG"
 const DAYS: &[&str] = &["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
 
 /// Reads a substituted `triggers` list.
-pub(crate) fn schedules(read: Reader<'_>, node: &Node, what: &str) -> Option<Vec<Schedule>> {
+pub(crate) fn schedules(read: NodeReader<'_>, node: &Node, what: &str) -> Option<Vec<Schedule>> {
     let what = format!("`triggers` of {what}");
     let items = match &node.data {
         Data::Seq(seq) if !seq.items.is_empty() => seq.items.clone(),
@@ -33,7 +33,7 @@ pub(crate) fn schedules(read: Reader<'_>, node: &Node, what: &str) -> Option<Vec
     schedules.into_iter().collect()
 }
 
-fn schedule(read: Reader<'_>, item: &Node, what: &str) -> Option<Schedule> {
+fn schedule(read: NodeReader<'_>, item: &Node, what: &str) -> Option<Schedule> {
     let map = read.expect_map(item, format_args!("an item of {what}"))?.clone();
     read.check_keys(&map, what, &["schedule"], true);
     let Some(node) = present(&map, "schedule") else {
@@ -66,7 +66,7 @@ fn schedule(read: Reader<'_>, item: &Node, what: &str) -> Option<Schedule> {
     Some(Schedule { cron: cron.to_string(), only, ignore })
 }
 
-fn schedule_names(read: Reader<'_>, map: &Map, key: &str, what: &str) -> Option<Vec<String>> {
+fn schedule_names(read: NodeReader<'_>, map: &Map, key: &str, what: &str) -> Option<Vec<String>> {
     let Some(node) = present(map, key) else { return Some(Vec::new()) };
     let names = read.text_list(node, format_args!("`{key}` of {what}"))?;
     if let Some(message) = names.iter().find_map(|name| NamePattern::new(name).err()) {

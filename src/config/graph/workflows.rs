@@ -2,7 +2,7 @@
 
 use crate::config::jobs::Expander;
 use crate::config::language::Language;
-use crate::config::session::{Budget, Reader, Report};
+use crate::config::session::{Budget, NodeReader, Report};
 use crate::config::values::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
@@ -13,7 +13,7 @@ pub(crate) struct Workflows<'c> {
     pub(super) language: &'c Language<'c>,
     pub(super) report: &'c Report,
     pub(super) budget: &'c Budget<'c>,
-    pub(super) read: Reader<'c>,
+    pub(super) read: NodeReader<'c>,
     /// Job groups by name.
     pub(super) groups: &'c HashMap<Rc<str>, Entry>,
     pub(super) used_groups: HashSet<Rc<str>>,

@@ -3,7 +3,7 @@
 use super::environment::{environment, shell};
 use crate::config::language::{Language, Scope};
 use crate::config::limits;
-use crate::config::session::{Reader, Report, present};
+use crate::config::session::{NodeReader, Report, present};
 use crate::config::values::{Data, Map, Node, Pos};
 use crate::protocol::duration;
 use crate::protocol::{Action, CheckoutMethod, Run, Step, When};
@@ -61,7 +61,7 @@ pub(crate) fn builtin(
 struct Builtins<'c> {
     language: &'c Language<'c>,
     report: &'c Report,
-    read: Reader<'c>,
+    read: NodeReader<'c>,
 }
 
 impl Builtins<'_> {

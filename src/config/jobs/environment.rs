@@ -2,19 +2,19 @@
 //! process will see; and `shell`.
 
 use crate::config::definitions::parameters::is_variable_name;
-use crate::config::session::Reader;
-use crate::config::values::{Data, Kind, Node, Pos};
+use crate::config::session::NodeReader;
+use crate::config::values::{Data, Node, Pos, ScalarKind};
 use crate::config::yaml::number_text;
 use std::collections::BTreeMap;
 
 /// Reads a substituted `environment`: a map, a list of maps and `NAME=value`, or one such string.
-pub(crate) fn environment(read: Reader<'_>, node: &Node, what: &str) -> Option<BTreeMap<String, String>> {
+pub(crate) fn environment(read: NodeReader<'_>, node: &Node, what: &str) -> Option<BTreeMap<String, String>> {
     let mut variables = BTreeMap::new();
     add_environment(read, node, what, &mut variables).map(|()| variables)
 }
 
 fn add_environment(
-    read: Reader<'_>,
+    read: NodeReader<'_>,
     node: &Node,
     what: &str,
     into: &mut BTreeMap<String, String>,
@@ -45,7 +45,7 @@ fn add_environment(
                 }
             }
         }
-        Data::Scalar(scalar) if scalar.kind == Kind::Str => match scalar.text.split_once('=') {
+        Data::Scalar(scalar) if scalar.kind == ScalarKind::Str => match scalar.text.split_once('=') {
             Some((name, value)) => {
                 variable_name(read, name, node.pos, what)?;
                 into.insert(name.to_owned(), value.to_owned());
@@ -66,7 +66,7 @@ fn add_environment(
     complete
 }
 
-fn variable_name(read: Reader<'_>, name: &str, pos: Pos, what: &str) -> Option<()> {
+fn variable_name(read: NodeReader<'_>, name: &str, pos: Pos, what: &str) -> Option<()> {
     if is_variable_name(name) {
         return Some(());
     }
@@ -78,7 +78,7 @@ fn variable_name(read: Reader<'_>, name: &str, pos: Pos, what: &str) -> Option<(
     None
 }
 
-fn variable_value(read: Reader<'_>, node: &Node, name: &str) -> Option<String> {
+fn variable_value(read: NodeReader<'_>, node: &Node, name: &str) -> Option<String> {
     let Some(scalar) = node.as_scalar() else {
         let found = node.describe();
         read.report.error(
@@ -89,16 +89,16 @@ fn variable_value(read: Reader<'_>, node: &Node, name: &str) -> Option<String> {
     };
     let number = |value: f64| number_text(value);
     let value = match scalar.kind {
-        Kind::Str => scalar.text.to_string(),
-        Kind::Null if scalar.substituted => "<nil>".to_owned(),
-        Kind::Null => String::new(),
-        Kind::Bool(value) if scalar.substituted => if value { "1" } else { "0" }.to_owned(),
-        Kind::Bool(value) => value.to_string(),
+        ScalarKind::Str => scalar.text.to_string(),
+        ScalarKind::Null if scalar.substituted => "<nil>".to_owned(),
+        ScalarKind::Null => String::new(),
+        ScalarKind::Bool(value) if scalar.substituted => if value { "1" } else { "0" }.to_owned(),
+        ScalarKind::Bool(value) => value.to_string(),
         // Numbers go through a floating-point number at the hosted service as well.
-        Kind::Int(value) => number(value as f64),
-        Kind::Float(value) => number(value),
+        ScalarKind::Int(value) => number(value as f64),
+        ScalarKind::Float(value) => number(value),
     };
-    if matches!(scalar.kind, Kind::Int(_) | Kind::Float(_)) && value != *scalar.text {
+    if matches!(scalar.kind, ScalarKind::Int(_) | ScalarKind::Float(_)) && value != *scalar.text {
         let text = &scalar.text;
         read.report.warn(node.pos, format!("the number `{text}` becomes `{value}` in the variable `{name}`; quote it to keep it as written"));
     }
@@ -110,7 +110,7 @@ fn variable_value(read: Reader<'_>, node: &Node, name: &str) -> Option<String> {
 }
 
 /// A shell: one command line, or a list of words.
-pub(crate) fn shell(read: Reader<'_>, node: &Node, what: &str) -> Option<String> {
+pub(crate) fn shell(read: NodeReader<'_>, node: &Node, what: &str) -> Option<String> {
     let words = read.text_list(node, format_args!("`shell` of {what}"))?;
     let shell = words.join(" ");
     if shell.trim().is_empty() {

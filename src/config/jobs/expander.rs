@@ -6,7 +6,7 @@
 use super::repeated::Repeated;
 use crate::config::definitions::Library;
 use crate::config::language::Language;
-use crate::config::session::{Budget, Reader, Report};
+use crate::config::session::{Budget, NodeReader, Report};
 use std::rc::Rc;
 
 /// Expands definitions of a library.
@@ -15,7 +15,7 @@ pub(crate) struct Expander<'c> {
     pub(crate) library: &'c Library<'c>,
     pub(crate) report: &'c Report,
     pub(crate) budget: &'c Budget<'c>,
-    pub(crate) read: Reader<'c>,
+    pub(crate) read: NodeReader<'c>,
     /// Commands that are being expanded, by package and name, outermost first.
     pub(super) calls: Vec<(usize, Rc<str>)>,
     /// Levels of lists of steps around the one that is being expanded.

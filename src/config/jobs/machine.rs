@@ -1,6 +1,6 @@
 //! The machine of a job: the keys that say where it runs, and the resource class that comes of them.
 
-use crate::config::session::{Reader, present};
+use crate::config::session::{NodeReader, present};
 use crate::config::values::{Map, Node, Pos};
 use crate::protocol::ResourceClass;
 
@@ -8,7 +8,7 @@ use crate::protocol::ResourceClass;
 const ENVIRONMENTS: &[&str] = &["docker", "machine", "macos"];
 
 /// Checks that at most one key names an environment; more are reported.
-pub(crate) fn one_environment(read: Reader<'_>, level: &Map, label: &str) -> bool {
+pub(crate) fn one_environment(read: NodeReader<'_>, level: &Map, label: &str) -> bool {
     let present: Vec<_> = level.entries.iter().filter(|entry| ENVIRONMENTS.contains(&&*entry.key)).collect();
     let [first, second, ..] = present.as_slice() else { return true };
     let (a, b) = (&first.key, &second.key);
@@ -22,7 +22,7 @@ pub(crate) fn one_environment(read: Reader<'_>, level: &Map, label: &str) -> boo
 /// The resource class whose runners may take the job. Environments other than a runner of one's own are
 /// refused by name.
 pub(crate) fn resource_class(
-    read: Reader<'_>,
+    read: NodeReader<'_>,
     default: Option<&str>,
     levels: &[&Map],
     label: &str,

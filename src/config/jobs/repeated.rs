@@ -5,7 +5,7 @@
 //! more is kept than a config of ordinary size has, so that memory stays bounded.
 
 use crate::config::definitions::Definition;
-use crate::config::values::{Bindings, Data, Kind, StepList};
+use crate::config::values::{Bindings, Data, ScalarKind, StepList};
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -77,7 +77,7 @@ fn is_same(one: &Data, other: &Data) -> bool {
     match (one, other) {
         (Data::Scalar(one), Data::Scalar(other)) => {
             let kinds = match (one.kind, other.kind) {
-                (Kind::Float(_), Kind::Float(_)) => true,
+                (ScalarKind::Float(_), ScalarKind::Float(_)) => true,
                 (one, other) => one == other,
             };
             kinds && one.text == other.text

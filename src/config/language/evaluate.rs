@@ -4,7 +4,7 @@
 //! that `x == "a"` and `x != "a"` are both false for a value that does not apply.
 
 use crate::config::syntax::{Expression, Infix, Name};
-use crate::config::values::{Data, Kind};
+use crate::config::values::{Data, ScalarKind};
 use std::rc::Rc;
 
 /// The value of an expression.
@@ -32,11 +32,11 @@ impl Value {
     pub(crate) fn of(data: &Data) -> Self {
         match data {
             Data::Scalar(scalar) => match scalar.kind {
-                Kind::Null => Value::Undefined,
-                Kind::Bool(value) => Value::Boolean(value),
-                Kind::Int(value) => Value::Integer(value),
-                Kind::Str => Value::String(scalar.text.clone()),
-                Kind::Float(_) => Value::Other(data.clone()),
+                ScalarKind::Null => Value::Undefined,
+                ScalarKind::Bool(value) => Value::Boolean(value),
+                ScalarKind::Int(value) => Value::Integer(value),
+                ScalarKind::Str => Value::String(scalar.text.clone()),
+                ScalarKind::Float(_) => Value::Other(data.clone()),
             },
             other => Value::Other(other.clone()),
         }

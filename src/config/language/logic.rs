@@ -6,7 +6,7 @@ use crate::config::diagnostic::Severity;
 use crate::config::limits;
 use crate::config::session::cost;
 use crate::config::syntax::{Pattern, parse};
-use crate::config::values::{Data, Kind, Node, shorten};
+use crate::config::values::{Data, Node, ScalarKind, shorten};
 
 /// The owner of a condition, which decides what a plain string means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,9 @@ pub(crate) enum ConditionOf {
 impl Language<'_> {
     /// Whether a condition holds.
     pub(crate) fn condition(&self, node: &Node, scope: &Scope, of: ConditionOf) -> Option<bool> {
-        if let Some(scalar) = node.as_scalar().filter(|scalar| scalar.kind == Kind::Str && !scalar.tagged()) {
+        if let Some(scalar) =
+            node.as_scalar().filter(|scalar| scalar.kind == ScalarKind::Str && !scalar.tagged())
+        {
             match (parse(&scalar.text), of) {
                 (Ok(expression), ConditionOf::Step) if !expression.names_are_dotted() => {}
                 (Err(_), ConditionOf::Step) => {}

@@ -1,6 +1,6 @@
 //! Pipeline values: the names that exist, and values from JSON and back.
 
-use crate::config::values::{Data, Kind, Scalar};
+use crate::config::values::{Data, Scalar, ScalarKind};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 
@@ -99,9 +99,10 @@ pub(crate) fn from_json(value: &Json) -> Data {
         Json::Bool(value) => Data::bool(*value),
         Json::Number(number) => match number.as_i64() {
             Some(value) => Data::int(value),
-            None => {
-                Data::Scalar(Scalar::of(Kind::Float(number.as_f64().unwrap_or(f64::NAN)), number.to_string()))
-            }
+            None => Data::Scalar(Scalar::of(
+                ScalarKind::Float(number.as_f64().unwrap_or(f64::NAN)),
+                number.to_string(),
+            )),
         },
         Json::String(text) => Data::string(text.as_str()),
         Json::Null => Data::null(),
@@ -152,11 +153,11 @@ pub fn stand_ins(branch: Option<&str>, given: &BTreeMap<String, Json>) -> BTreeM
 pub(crate) fn to_json(data: &Data) -> Json {
     match data {
         Data::Scalar(scalar) => match scalar.kind {
-            Kind::Null => Json::Null,
-            Kind::Bool(value) => value.into(),
-            Kind::Int(value) => value.into(),
-            Kind::Float(value) => value.into(),
-            Kind::Str => Json::from(&*scalar.text),
+            ScalarKind::Null => Json::Null,
+            ScalarKind::Bool(value) => value.into(),
+            ScalarKind::Int(value) => value.into(),
+            ScalarKind::Float(value) => value.into(),
+            ScalarKind::Str => Json::from(&*scalar.text),
         },
         _ => Json::Null,
     }

@@ -6,7 +6,7 @@ use super::scope::Scope;
 use crate::config::diagnostic::Severity::{Error, Warning};
 use crate::config::input::Input;
 use crate::config::limits;
-use crate::config::session::{Budget, Reader, Report, cost};
+use crate::config::session::{Budget, NodeReader, Report, cost};
 use crate::config::syntax::template::{self, Part, Tag, Template};
 use crate::config::syntax::{Expression, Name};
 use crate::config::values::{Bindings, Data, Entry, Map, Node, Pos, Scalar, Seq};
@@ -42,7 +42,7 @@ pub(crate) struct Language<'c> {
     pub(crate) input: &'c Input<'c>,
     pub(crate) report: &'c Report,
     pub(crate) budget: &'c Budget<'c>,
-    pub(crate) read: Reader<'c>,
+    pub(crate) read: NodeReader<'c>,
     /// Whether tags are rendered, as in version 2.1.
     pub(crate) tags: bool,
     /// Pipeline parameters with their values in force; empty until their declarations are read.
@@ -53,7 +53,7 @@ pub(crate) struct Language<'c> {
 }
 
 impl<'c> Language<'c> {
-    pub(crate) fn new(input: &'c Input<'c>, read: Reader<'c>, tags: bool) -> Self {
+    pub(crate) fn new(input: &'c Input<'c>, read: NodeReader<'c>, tags: bool) -> Self {
         Self {
             input,
             report: read.report,

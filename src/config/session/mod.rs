@@ -8,5 +8,5 @@ mod report;
 mod suggest;
 
 pub(crate) use budget::Budget;
-pub(crate) use read::{Reader, present};
+pub(crate) use read::{NodeReader, present};
 pub(crate) use report::Report;

@@ -6,19 +6,19 @@ use super::budget::Budget;
 use super::cost;
 use super::report::Report;
 use crate::config::diagnostic::Severity;
-use crate::config::values::{Data, Kind, Map, Node, Pos};
+use crate::config::values::{Data, Map, Node, Pos, ScalarKind};
 use crate::config::yaml;
 use std::fmt::Display;
 use std::rc::Rc;
 
 /// Reads nodes, with the report and the budget that go with it.
 #[derive(Clone, Copy)]
-pub(crate) struct Reader<'c> {
+pub(crate) struct NodeReader<'c> {
     pub(crate) report: &'c Report,
     pub(crate) budget: &'c Budget<'c>,
 }
 
-impl Reader<'_> {
+impl NodeReader<'_> {
     /// Loads a text as YAML and reports its mistakes.
     pub(crate) fn load(&self, name: &str, text: &str) -> Option<Node> {
         let file = self.report.add_file(name, text);
@@ -63,7 +63,7 @@ impl Reader<'_> {
     /// The text of a string; numbers and booleans count as they are written.
     pub(crate) fn expect_text(&self, node: &Node, what: impl Display) -> Option<Rc<str>> {
         match node.as_scalar() {
-            Some(scalar) if scalar.kind != Kind::Null => Some(scalar.text.clone()),
+            Some(scalar) if scalar.kind != ScalarKind::Null => Some(scalar.text.clone()),
             _ => {
                 self.report.error(node.pos, format!("{what} must be a string, not {}", node.describe()));
                 None

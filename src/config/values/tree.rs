@@ -42,7 +42,7 @@ pub(crate) enum Data {
 #[derive(Clone, Debug)]
 pub(crate) struct Scalar {
     pub(crate) text: Rc<str>,
-    pub(crate) kind: Kind,
+    pub(crate) kind: ScalarKind,
     pub(crate) style: Style,
     /// For a text with a `<<`, its parts once they are needed. Shared by all copies of the scalar.
     pub(crate) template: Option<Rc<OnceCell<Rc<Template>>>>,
@@ -52,7 +52,7 @@ pub(crate) struct Scalar {
 
 /// The type of a scalar.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Kind {
+pub(crate) enum ScalarKind {
     Null,
     Bool(bool),
     Int(i64),
@@ -131,11 +131,11 @@ impl Map {
 impl Scalar {
     /// A string that no tag is looked for in.
     pub(crate) fn string(text: impl Into<Rc<str>>) -> Self {
-        Self::of(Kind::Str, text)
+        Self::of(ScalarKind::Str, text)
     }
 
     /// A value that stands in for a tag.
-    pub(crate) fn of(kind: Kind, text: impl Into<Rc<str>>) -> Self {
+    pub(crate) fn of(kind: ScalarKind, text: impl Into<Rc<str>>) -> Self {
         Self { text: text.into(), kind, style: Style::Quoted, template: None, substituted: true }
     }
 
@@ -147,25 +147,25 @@ impl Scalar {
     /// The text that stands for the value inside a longer one.
     pub(crate) fn rendered(&self) -> Rc<str> {
         match self.kind {
-            Kind::Null => "".into(),
-            Kind::Bool(value) => if value { "true" } else { "false" }.into(),
-            Kind::Int(value) => value.to_string().into(),
-            Kind::Float(_) | Kind::Str => self.text.clone(),
+            ScalarKind::Null => "".into(),
+            ScalarKind::Bool(value) => if value { "true" } else { "false" }.into(),
+            ScalarKind::Int(value) => value.to_string().into(),
+            ScalarKind::Float(_) | ScalarKind::Str => self.text.clone(),
         }
     }
 }
 
 impl Data {
     pub(crate) fn null() -> Self {
-        Data::Scalar(Scalar::of(Kind::Null, ""))
+        Data::Scalar(Scalar::of(ScalarKind::Null, ""))
     }
 
     pub(crate) fn bool(value: bool) -> Self {
-        Data::Scalar(Scalar::of(Kind::Bool(value), if value { "true" } else { "false" }))
+        Data::Scalar(Scalar::of(ScalarKind::Bool(value), if value { "true" } else { "false" }))
     }
 
     pub(crate) fn int(value: i64) -> Self {
-        Data::Scalar(Scalar::of(Kind::Int(value), value.to_string()))
+        Data::Scalar(Scalar::of(ScalarKind::Int(value), value.to_string()))
     }
 
     pub(crate) fn string(text: impl Into<Rc<str>>) -> Self {
@@ -196,11 +196,11 @@ impl Data {
     pub(crate) fn type_name(&self) -> &'static str {
         match self {
             Data::Scalar(scalar) => match scalar.kind {
-                Kind::Null => "null",
-                Kind::Bool(_) => "a boolean",
-                Kind::Int(_) => "an integer",
-                Kind::Float(_) => "a number",
-                Kind::Str => "a string",
+                ScalarKind::Null => "null",
+                ScalarKind::Bool(_) => "a boolean",
+                ScalarKind::Int(_) => "an integer",
+                ScalarKind::Float(_) => "a number",
+                ScalarKind::Str => "a string",
             },
             Data::Seq(_) => "a list",
             Data::Map(_) => "a map",
@@ -213,11 +213,11 @@ impl Data {
     pub(crate) fn is_falsy(&self) -> bool {
         match self {
             Data::Scalar(scalar) => match scalar.kind {
-                Kind::Null => true,
-                Kind::Bool(value) => !value,
-                Kind::Int(value) => value == 0,
-                Kind::Float(value) => value == 0.0 || value.is_nan(),
-                Kind::Str => scalar.text.is_empty(),
+                ScalarKind::Null => true,
+                ScalarKind::Bool(value) => !value,
+                ScalarKind::Int(value) => value == 0,
+                ScalarKind::Float(value) => value == 0.0 || value.is_nan(),
+                ScalarKind::Str => scalar.text.is_empty(),
             },
             Data::Seq(seq) => seq.items.is_empty(),
             Data::Steps(steps) => steps.steps.is_empty(),
@@ -229,8 +229,8 @@ impl Data {
     pub(crate) fn equals(&self, other: &Data) -> bool {
         match (self, other) {
             (Data::Scalar(a), Data::Scalar(b)) => match (a.kind, b.kind) {
-                (Kind::Str, Kind::Str) => a.text == b.text,
-                (a, b) => a == b && a != Kind::Str,
+                (ScalarKind::Str, ScalarKind::Str) => a.text == b.text,
+                (a, b) => a == b && a != ScalarKind::Str,
             },
             (Data::Seq(a), Data::Seq(b)) => {
                 a.items.len() == b.items.len()
@@ -246,7 +246,7 @@ impl Data {
             }
             (Data::Executor(a), Data::Executor(b)) => a.name == b.name,
             (Data::Executor(a), Data::Scalar(b)) | (Data::Scalar(b), Data::Executor(a)) => {
-                b.kind == Kind::Str && a.name == b.text
+                b.kind == ScalarKind::Str && a.name == b.text
             }
             _ => false,
         }
@@ -267,19 +267,19 @@ impl Node {
 
     /// The text of a string; other scalars are not strings.
     pub(crate) fn as_str(&self) -> Option<&Rc<str>> {
-        self.as_scalar().filter(|scalar| scalar.kind == Kind::Str).map(|scalar| &scalar.text)
+        self.as_scalar().filter(|scalar| scalar.kind == ScalarKind::Str).map(|scalar| &scalar.text)
     }
 
     pub(crate) fn as_bool(&self) -> Option<bool> {
         match self.as_scalar()?.kind {
-            Kind::Bool(value) => Some(value),
+            ScalarKind::Bool(value) => Some(value),
             _ => None,
         }
     }
 
     pub(crate) fn as_int(&self) -> Option<i64> {
         match self.as_scalar()?.kind {
-            Kind::Int(value) => Some(value),
+            ScalarKind::Int(value) => Some(value),
             _ => None,
         }
     }
@@ -299,13 +299,13 @@ impl Node {
     }
 
     pub(crate) fn is_null(&self) -> bool {
-        self.as_scalar().is_some_and(|scalar| scalar.kind == Kind::Null)
+        self.as_scalar().is_some_and(|scalar| scalar.kind == ScalarKind::Null)
     }
 
     /// The value with its type, shortened, for messages.
     pub(crate) fn describe(&self) -> String {
         match &self.data {
-            Data::Scalar(scalar) if scalar.kind != Kind::Null => {
+            Data::Scalar(scalar) if scalar.kind != ScalarKind::Null => {
                 format!("{} `{}`", self.data.type_name(), shorten(&scalar.text))
             }
             Data::Executor(executor) => format!("the executor `{}`", executor.name),

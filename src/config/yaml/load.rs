@@ -4,7 +4,7 @@
 
 use super::scalar::resolve;
 use crate::config::limits;
-use crate::config::values::{Data, Entry, Kind, Map, Node, Pos, Scalar, Seq, Style};
+use crate::config::values::{Data, Entry, Map, Node, Pos, Scalar, ScalarKind, Seq, Style};
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -244,11 +244,11 @@ impl Loader {
             ScalarStyle::Literal | ScalarStyle::Folded => Style::Block,
         };
         self.check_tag(pos, tag.as_deref(), "");
-        let mut kind = if style == Style::Plain { resolve(text) } else { Kind::Str };
+        let mut kind = if style == Style::Plain { resolve(text) } else { ScalarKind::Str };
         if let Some(tag) = tag.filter(|tag| tag.is_yaml_core_schema()) {
             kind = match tag.suffix.as_str() {
-                "str" => Kind::Str,
-                "null" => Kind::Null,
+                "str" => ScalarKind::Str,
+                "null" => ScalarKind::Null,
                 "bool" | "int" | "float" => resolve(text),
                 _ => kind,
             };
