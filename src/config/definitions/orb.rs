@@ -135,7 +135,7 @@ impl Loader<'_> {
         self.packages.len() - 1
     }
 
-    fn check_orb(&mut self, map: &Map, name: &str) {
+    fn check_orb(&self, map: &Map, name: &str) {
         for key in ["workflows", "parameters", "setup", "job-groups"] {
             if let Some(entry) = map.entry(key) {
                 self.language.report.error(entry.key_pos, format!("orb `{name}` cannot have `{key}`"));

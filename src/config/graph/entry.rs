@@ -29,7 +29,7 @@ const KEYS: &[&str] = &[
 ];
 impl Workflows<'_> {
     /// Splits an item of `jobs` into the job and its options.
-    pub(crate) fn entry_node(&mut self, item: &Node) -> Option<EntryNode> {
+    pub(crate) fn entry_node(&self, item: &Node) -> Option<EntryNode> {
         if item.as_scalar().is_some() {
             let scope = Scope::pipeline(0, true);
             let node = self.language.substitute(item, &scope)?;
@@ -154,13 +154,7 @@ impl Workflows<'_> {
         }
     }
 
-    fn label(
-        &mut self,
-        entry: &EntryNode,
-        member: Option<&Member>,
-        scope: &Scope,
-        what: &str,
-    ) -> Option<String> {
+    fn label(&self, entry: &EntryNode, member: Option<&Member>, scope: &Scope, what: &str) -> Option<String> {
         if let Some(node) = present(&entry.options, "name") {
             let substituted = self.language.substitute(node, scope)?;
             let name = self.read.expect_text(&substituted, format_args!("`name` of {what}"))?;
@@ -181,7 +175,7 @@ impl Workflows<'_> {
 
     /// Reads `requires`.
     pub(crate) fn requirements(
-        &mut self,
+        &self,
         node: Option<&Node>,
         scope: &Scope,
         what: &str,
@@ -200,7 +194,7 @@ impl Workflows<'_> {
         wanted.into_iter().collect()
     }
 
-    fn requirement(&mut self, item: &Node, what: &str) -> Option<RequiresItem> {
+    fn requirement(&self, item: &Node, what: &str) -> Option<RequiresItem> {
         let Some(map) = item.as_map() else {
             let name = self.read.expect_text(item, format_args!("an item of `requires` of {what}"))?;
             return Some(RequiresItem { name, statuses: vec![RequiredStatus::Success], pos: item.pos });
@@ -329,7 +323,7 @@ impl Workflows<'_> {
         self.expander.job(&definition, &invocation)
     }
 
-    fn approval(&mut self, entry: &EntryNode, around: &Surroundings, what: &str) -> Option<JobKind> {
+    fn approval(&self, entry: &EntryNode, around: &Surroundings, what: &str) -> Option<JobKind> {
         if self.expander.library.find(Element::Job, &entry.job, 0).is_some() {
             let message = format!("{what} is an approval and hides the job of the same name");
             if around.space != 0 {
@@ -350,7 +344,7 @@ impl Workflows<'_> {
     }
 
     /// The job that runs: the one named, or the one that overrides it where that exists.
-    fn entry_job(&mut self, entry: &EntryNode, scope: &Scope, what: &str) -> Option<Rc<Definition>> {
+    fn entry_job(&self, entry: &EntryNode, scope: &Scope, what: &str) -> Option<Rc<Definition>> {
         if let Some(node) = present(&entry.options, "override-with") {
             let substituted = self.language.substitute(node, scope)?;
             let reference = self.read.expect_text(&substituted, format_args!("`override-with` of {what}"))?;
@@ -373,7 +367,7 @@ impl Workflows<'_> {
     }
 
     /// The text of a scalar of a workflow, with pipeline values in place.
-    pub(crate) fn workflow_scalar(&mut self, node: &Node) -> Option<Scalar> {
+    pub(crate) fn workflow_scalar(&self, node: &Node) -> Option<Scalar> {
         let node = self.language.substitute(node, &Scope::pipeline(0, true))?;
         node.as_scalar().cloned()
     }

@@ -121,7 +121,7 @@ impl Workflows<'_> {
 
     /// Whether every group of a workflow has a name of its own. Jobs that share a name are numbered; a
     /// group stands for its members, and cannot be.
-    pub(crate) fn check_group_uses(&mut self, drafts: &Drafts) -> bool {
+    pub(crate) fn check_group_uses(&self, drafts: &Drafts) -> bool {
         let before = self.report.errors();
         let mut named: HashMap<&str, &Draft> = HashMap::new();
         for draft in drafts.list.iter().filter(|draft| draft.space == 0) {

@@ -66,7 +66,7 @@ impl Workflows<'_> {
         workflows
     }
 
-    fn applies(&mut self, entry: &Entry, body: &Map) -> Option<bool> {
+    fn applies(&self, entry: &Entry, body: &Map) -> Option<bool> {
         let name = &entry.key;
         let (when, unless) = (body.entry("when"), body.entry("unless"));
         let (condition, wanted) = match (when, unless) {

@@ -31,7 +31,7 @@ impl Expander<'_> {
         self.resolve_executor(&name, &arguments, node.pos, scope, found.unwrap_or(scope.package))
     }
 
-    fn executor_reference(&mut self, node: &Node) -> Option<(Rc<str>, Vec<Entry>)> {
+    fn executor_reference(&self, node: &Node) -> Option<(Rc<str>, Vec<Entry>)> {
         if let Some(name) = node.as_str() {
             return Some((name.clone(), Vec::new()));
         }

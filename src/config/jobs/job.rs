@@ -98,7 +98,7 @@ impl Expander<'_> {
     }
 
     /// Jobs of the types that run nothing.
-    fn stepless(&mut self, kind: &str, map: &Map, definition: &Definition, scope: &Scope) -> Option<JobKind> {
+    fn stepless(&self, kind: &str, map: &Map, definition: &Definition, scope: &Scope) -> Option<JobKind> {
         let label = definition.label();
         if !TYPES.contains(&kind) {
             let pos = map.get("type").map_or(definition.pos, |node| node.pos);
@@ -239,7 +239,7 @@ impl Expander<'_> {
         self.steps(&node, scope, NullBody::Refused)
     }
 
-    fn retention(&mut self, settings: &Map, label: &str) -> Option<u32> {
+    fn retention(&self, settings: &Map, label: &str) -> Option<u32> {
         let node = present(settings, "retention")?;
         let what = format!("`retention` of {label}");
         let map = self.read.expect_map(node, &what)?.clone();

@@ -117,7 +117,7 @@ impl Expander<'_> {
 
     /// The one key of a step. Arguments that stand beside the name instead of below it are a common
     /// slip, which is told apart from two steps in one item.
-    fn only_entry<'e>(&mut self, pos: Pos, entries: &'e [Entry]) -> Option<&'e Entry> {
+    fn only_entry<'e>(&self, pos: Pos, entries: &'e [Entry]) -> Option<&'e Entry> {
         match entries {
             [only] => Some(only),
             [] => {
