@@ -64,7 +64,7 @@ impl Loader<'_> {
     fn orbs(&mut self, root: &Map, package: usize, depth: usize) -> HashMap<Rc<str>, usize> {
         let mut orbs = HashMap::new();
         let Some(node) = present(root, "orbs") else { return orbs };
-        let Some(map) = self.language.read.expect_map(node, "`orbs`").cloned() else { return orbs };
+        let Some(map) = self.language.read.expect_map(node, "`orbs`") else { return orbs };
         for entry in &map.entries {
             if entry.key.contains('/') || entry.key.is_empty() {
                 let message = match &*entry.key {
@@ -120,9 +120,9 @@ impl Loader<'_> {
         self.importing.push(exact.clone());
         let filled = self.language.report.within(pos, format!("orb `{exact}`"), || {
             let root = self.language.read.load(&file, &text)?;
-            let map = self.language.read.expect_map(&root, format_args!("orb `{exact}`"))?.clone();
-            self.check_orb(&map, &exact);
-            self.fill_package(index, &map, depth + 1);
+            let map = self.language.read.expect_map(&root, format_args!("orb `{exact}`"))?;
+            self.check_orb(map, &exact);
+            self.fill_package(index, map, depth + 1);
             Some(())
         });
         self.importing.pop();

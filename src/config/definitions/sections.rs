@@ -50,18 +50,18 @@ fn body(language: &Language<'_>, entry: &Entry, element: Element) -> Option<Defi
     if let Some(target) = entry.value.as_str() {
         return Some(DefinitionBody::Alias(target.clone()));
     }
-    let map = language.read.expect_map(&entry.value, &what)?.clone();
+    let map = language.read.expect_map(&entry.value, &what)?;
     match element {
         Element::Command => {
-            language.read.check_keys(&map, &what, &["steps", "parameters", "description"], false);
-            check_steps_list(language, &map, &what, entry.key_pos);
+            language.read.check_keys(map, &what, &["steps", "parameters", "description"], false);
+            check_steps_list(language, map, &what, entry.key_pos);
         }
-        Element::Executor => language.read.check_keys(&map, &what, EXECUTOR_KEYS, false),
+        Element::Executor => language.read.check_keys(map, &what, EXECUTOR_KEYS, false),
         // Keys depend on the type of the job, which may need a parameter.
         Element::Job => {}
     }
     let parameters = parameters::declarations(language.read, map.get("parameters"), element.owner(), &what);
-    Some(DefinitionBody::Own { map, parameters })
+    Some(DefinitionBody::Own { map: map.clone(), parameters })
 }
 
 /// Checks that `steps` is there, a list, and not empty.
@@ -117,7 +117,7 @@ pub(crate) fn check_job_name(language: &Language<'_>, name: &str, pos: Pos, word
 pub(crate) fn groups(language: &Language<'_>, root: &Map) -> HashMap<Rc<str>, Entry> {
     let mut groups = HashMap::new();
     let Some(node) = present(root, "job-groups") else { return groups };
-    let Some(map) = language.read.expect_map(node, "`job-groups`").cloned() else { return groups };
+    let Some(map) = language.read.expect_map(node, "`job-groups`") else { return groups };
     let jobs = present(root, "jobs").and_then(Node::as_map).cloned().unwrap_or_default();
     for entry in &map.entries {
         let what = format!("job group `{}`", entry.key);
@@ -131,9 +131,9 @@ pub(crate) fn groups(language: &Language<'_>, root: &Map) -> HashMap<Rc<str>, En
                 language.report.warn(entry.key_pos, format!("{what} has the name of one of the `{section}`"));
             }
         }
-        let Some(body) = language.read.expect_map(&entry.value, &what).cloned() else { continue };
-        language.read.check_keys(&body, &what, &["jobs"], true);
-        match present(&body, "jobs").and_then(Node::as_seq) {
+        let Some(body) = language.read.expect_map(&entry.value, &what) else { continue };
+        language.read.check_keys(body, &what, &["jobs"], true);
+        match present(body, "jobs").and_then(Node::as_seq) {
             Some(list) if !list.items.is_empty() => {
                 groups.insert(entry.key.clone(), entry.clone());
             }

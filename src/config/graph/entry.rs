@@ -182,7 +182,7 @@ impl Workflows<'_> {
     ) -> Option<Vec<RequiresItem>> {
         let Some(node) = node else { return Some(Vec::new()) };
         let node = self.language.substitute(node, scope)?;
-        let Some(list) = node.as_seq().cloned() else {
+        let Some(list) = node.as_seq() else {
             self.report
                 .error(node.pos, format!("`requires` of {what} must be a list, not {}", node.describe()));
             return None;

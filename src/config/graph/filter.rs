@@ -22,11 +22,11 @@ pub(crate) fn keeps(
         return language.condition(node, scope, ConditionOf::Workflow);
     }
     let node = language.substitute(node, scope)?;
-    let map = language.read.expect_map(&node, &what)?.clone();
-    language.read.check_keys(&map, &what, &["branches", "tags"], true);
+    let map = language.read.expect_map(&node, &what)?;
+    language.read.check_keys(map, &what, &["branches", "tags"], true);
     // Both are read, so that both are checked.
-    let branches = git_filter(language, &map, "branches", &what, git(language, "pipeline.git.branch"));
-    let tags = git_filter(language, &map, "tags", &what, git(language, "pipeline.git.tag"));
+    let branches = git_filter(language, map, "branches", &what, git(language, "pipeline.git.branch"));
+    let tags = git_filter(language, map, "tags", &what, git(language, "pipeline.git.tag"));
     let (branches, tags) = (branches?, tags?);
     Some(match (git(language, "pipeline.git.branch"), git(language, "pipeline.git.tag")) {
         (None, Some(_)) => tags.unwrap_or(false),
@@ -58,10 +58,10 @@ fn git_filter(
 ) -> Option<Option<bool>> {
     let Some(node) = present(map, key) else { return Some(None) };
     let what = format!("`{key}` of {what}");
-    let map = language.read.expect_map(node, &what)?.clone();
-    language.read.check_keys(&map, &what, &["only", "ignore"], true);
-    let only = git_list(language, &map, "only", &what)?;
-    let ignore = git_list(language, &map, "ignore", &what)?;
+    let map = language.read.expect_map(node, &what)?;
+    language.read.check_keys(map, &what, &["only", "ignore"], true);
+    let only = git_list(language, map, "only", &what)?;
+    let ignore = git_list(language, map, "ignore", &what)?;
     let name = name.unwrap_or_default();
     let any = |list: &[NamePattern]| list.iter().any(|pattern| pattern.is_match(&name));
     Some(match (only, ignore) {

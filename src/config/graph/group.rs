@@ -81,7 +81,7 @@ impl Workflows<'_> {
     }
 
     fn members(&mut self, group: &Entry, around: &Surroundings, drafts: &mut Drafts) {
-        let list = group.value.as_map().and_then(|map| map.get("jobs")).and_then(Node::as_seq).cloned();
+        let list = group.value.as_map().and_then(|map| map.get("jobs")).and_then(Node::as_seq);
         // Names and the entry that has them: the members of a matrix may share one, and get numbers.
         let mut names: HashMap<String, usize> = HashMap::new();
         for item in list.iter().flat_map(|list| &list.items) {

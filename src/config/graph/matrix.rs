@@ -55,14 +55,14 @@ fn value_text(node: &Node) -> String {
 pub(crate) fn matrix(language: &Language<'_>, node: &Node, what: &str, scope: &Scope) -> Option<Matrix> {
     let what = format!("`matrix` of {what}");
     let node = language.substitute(node, scope)?;
-    let map = language.read.expect_map(&node, &what)?.clone();
-    language.read.check_keys(&map, &what, &["parameters", "exclude", "alias"], true);
-    let alias = language.read.text(&map, "alias", &what)?;
-    let Some(parameters) = present(&map, "parameters") else {
+    let map = language.read.expect_map(&node, &what)?;
+    language.read.check_keys(map, &what, &["parameters", "exclude", "alias"], true);
+    let alias = language.read.text(map, "alias", &what)?;
+    let Some(parameters) = present(map, "parameters") else {
         language.report.error(node.pos, format!("{what} has no `parameters`"));
         return None;
     };
-    let parameters = language.read.expect_map(parameters, format_args!("`parameters` of {what}"))?.clone();
+    let parameters = language.read.expect_map(parameters, format_args!("`parameters` of {what}"))?;
     let mut axes: Vec<Axis<'_>> = Vec::new();
     for entry in &parameters.entries {
         let values = match &entry.value.data {
@@ -88,7 +88,7 @@ pub(crate) fn matrix(language: &Language<'_>, node: &Node, what: &str, scope: &S
         language.report.error(node.pos, format!("`parameters` of {what} is empty"));
         return None;
     }
-    let excluded = exclusions(language, present(&map, "exclude"), &axes, &what)?;
+    let excluded = exclusions(language, present(map, "exclude"), &axes, &what)?;
     let members = combinations(language, &axes, &excluded, node.pos)?;
     Some(Matrix { alias, members })
 }
@@ -100,7 +100,7 @@ fn exclusions(
     what: &str,
 ) -> Option<Vec<Vec<(usize, Node)>>> {
     let Some(node) = node else { return Some(Vec::new()) };
-    let Some(list) = node.as_seq().cloned() else {
+    let Some(list) = node.as_seq() else {
         language
             .report
             .error(node.pos, format!("`exclude` of {what} must be a list of maps, not {}", node.describe()));
@@ -108,7 +108,7 @@ fn exclusions(
     };
     let mut excluded = Vec::new();
     for item in &list.items {
-        let map = language.read.expect_map(item, format_args!("an item of `exclude` of {what}"))?.clone();
+        let map = language.read.expect_map(item, format_args!("an item of `exclude` of {what}"))?;
         let mut wanted = Vec::new();
         for entry in &map.entries {
             let Some(axis) = axes.iter().position(|(axis, _)| axis.key == entry.key) else {

@@ -34,31 +34,31 @@ pub(crate) fn schedules(read: NodeReader<'_>, node: &Node, what: &str) -> Option
 }
 
 fn schedule(read: NodeReader<'_>, item: &Node, what: &str) -> Option<Schedule> {
-    let map = read.expect_map(item, format_args!("an item of {what}"))?.clone();
-    read.check_keys(&map, what, &["schedule"], true);
-    let Some(node) = present(&map, "schedule") else {
+    let map = read.expect_map(item, format_args!("an item of {what}"))?;
+    read.check_keys(map, what, &["schedule"], true);
+    let Some(node) = present(map, "schedule") else {
         read.report.error(item.pos, format!("an item of {what} has no `schedule`"));
         return None;
     };
     let what = format!("`schedule` in {what}");
-    let map = read.expect_map(node, &what)?.clone();
-    read.check_keys(&map, &what, &["cron", "filters"], false);
-    let cron = read.required_text(&map, "cron", &what, node.pos)?;
+    let map = read.expect_map(node, &what)?;
+    read.check_keys(map, &what, &["cron", "filters"], false);
+    let cron = read.required_text(map, "cron", &what, node.pos)?;
     if let Err(message) = check_cron(&cron) {
         let pos = map.get("cron").map_or(node.pos, |node| node.pos);
         read.report.error(pos, format!("`{cron}` is not a schedule: {message}"));
         return None;
     }
     let branches =
-        present(&map, "filters").and_then(Node::as_map).and_then(|filters| present(filters, "branches"));
-    let Some(branches) = branches.and_then(Node::as_map).cloned() else {
+        present(map, "filters").and_then(Node::as_map).and_then(|filters| present(filters, "branches"));
+    let Some(branches) = branches.and_then(Node::as_map) else {
         read.report.error(node.pos, format!("{what} needs `filters` with `branches`"));
         return None;
     };
     let what = format!("`branches` of {what}");
-    read.check_keys(&branches, &what, &["only", "ignore"], true);
-    let only = schedule_names(read, &branches, "only", &what)?;
-    let ignore = schedule_names(read, &branches, "ignore", &what)?;
+    read.check_keys(branches, &what, &["only", "ignore"], true);
+    let only = schedule_names(read, branches, "only", &what)?;
+    let ignore = schedule_names(read, branches, "ignore", &what)?;
     if only.is_empty() && ignore.is_empty() {
         read.report.error(node.pos, format!("{what} needs `only` or `ignore`"));
         return None;

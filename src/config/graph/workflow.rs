@@ -39,12 +39,11 @@ impl Workflows<'_> {
             if name.is_empty() {
                 self.report.error(entry.key_pos, "the name of a workflow is empty");
             }
-            let Some(body) = self.read.expect_map(&entry.value, format_args!("workflow `{name}`")).cloned()
-            else {
+            let Some(body) = self.read.expect_map(&entry.value, format_args!("workflow `{name}`")) else {
                 continue;
             };
-            self.read.check_keys(&body, &format!("workflow `{name}`"), KEYS, false);
-            if self.applies(entry, &body) != Some(true) {
+            self.read.check_keys(body, &format!("workflow `{name}`"), KEYS, false);
+            if self.applies(entry, body) != Some(true) {
                 continue;
             }
             applying += 1;
@@ -57,7 +56,7 @@ impl Workflows<'_> {
                     format!("workflow `{name}` of a setup config cannot have `triggers`"),
                 );
             }
-            workflows.extend(self.workflow(entry, &body));
+            workflows.extend(self.workflow(entry, body));
         }
         if setup && applying == 0 && self.report.errors() == 0 {
             let pos = section.map_or_else(Pos::default, |node| node.pos);

@@ -242,9 +242,9 @@ impl Expander<'_> {
     fn retention(&self, settings: &Map, label: &str) -> Option<u32> {
         let node = present(settings, "retention")?;
         let what = format!("`retention` of {label}");
-        let map = self.read.expect_map(node, &what)?.clone();
-        self.read.check_keys(&map, &what, &["caches"], false);
-        let caches = present(&map, "caches")?;
+        let map = self.read.expect_map(node, &what)?;
+        self.read.check_keys(map, &what, &["caches"], false);
+        let caches = present(map, "caches")?;
         let text = self.read.expect_text(caches, format_args!("`caches` of {what}"))?;
         let days =
             text.strip_suffix('d').and_then(|days| days.parse().ok()).filter(|days| (1..=15).contains(days));

@@ -212,10 +212,10 @@ impl Expander<'_> {
         out: &mut StepList,
     ) -> Option<()> {
         let what = format!("step `{name}`");
-        let map = self.read.expect_map(body, &what)?.clone();
-        self.read.check_keys(&map, &what, &["condition", "steps"], false);
+        let map = self.read.expect_map(body, &what)?;
+        self.read.check_keys(map, &what, &["condition", "steps"], false);
         // A condition may well be null: a pipeline value that does not apply.
-        let (Some(condition), Some(steps)) = (map.get("condition"), present(&map, "steps")) else {
+        let (Some(condition), Some(steps)) = (map.get("condition"), present(map, "steps")) else {
             self.report.error(body.pos, format!("{what} needs `condition` and `steps`"));
             return None;
         };
@@ -248,7 +248,7 @@ impl Expander<'_> {
         self.library.mark_used(command);
         let arguments = match body {
             None => None,
-            Some(body) => Some(self.read.expect_map(body, format_args!("the arguments of {label}"))?.clone()),
+            Some(body) => Some(self.read.expect_map(body, format_args!("the arguments of {label}"))?),
         };
         let arguments: Vec<_> = arguments.iter().flat_map(|map| &map.entries).collect();
         let (map, parameters) = command.own()?;

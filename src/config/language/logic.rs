@@ -141,8 +141,8 @@ impl Language<'_> {
     }
 
     fn matches(&self, node: &Node, scope: &Scope) -> Option<bool> {
-        let map = self.read.expect_map(node, "`matches`")?.clone();
-        self.read.check_keys(&map, "`matches`", &["pattern", "value"], false);
+        let map = self.read.expect_map(node, "`matches`")?;
+        self.read.check_keys(map, "`matches`", &["pattern", "value"], false);
         let (Some(pattern), Some(value)) = (map.get("pattern"), map.get("value")) else {
             self.report.error(node.pos, "`matches` needs `pattern` and `value`");
             return None;
