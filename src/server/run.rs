@@ -1,6 +1,6 @@
 //! A control plane in this process: started, used from synchronous code, stopped.
 
-use crate::config::OrbSites;
+use crate::orbs::OrbSites;
 use crate::protocol::Secret;
 use crate::server::blobs::{Blobs, Error as BlobError, write_private};
 use crate::server::data_folder::{DataFolder, FolderError};
