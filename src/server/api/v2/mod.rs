@@ -15,6 +15,7 @@ use crate::server::store::Error;
 use crate::server::store::View;
 use crate::server::store::read::{self, Cursor, Filter, Job, Pipeline, ProjectRef, Workflow};
 use crate::server::store::status::JobType;
+use crate::server::time::Millis;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -323,7 +324,9 @@ fn accepted() -> Response {
 
 async fn cancel(State(state): State<Shared>, person: Person, Path(id): Path<String>) -> Answer<Response> {
     let what = format!("there is no workflow `{id}`");
-    let write = state.store.write(move |tx| commit::cancel_workflow(tx, &id, Some(&person.id), now_ms()));
+    let write = state.store.write(move |tx| {
+        commit::cancel_workflow(tx, &id.into(), Some(&person.id.as_str().into()), Millis::now())
+    });
     if write.await? { Ok(accepted()) } else { Err(Failure::not_found(what)) }
 }
 
@@ -336,7 +339,12 @@ async fn cancel_pipeline(
     let write = state.store.write(move |tx| {
         let Some(_) = read::pipeline(tx, &id)? else { return Ok(false) };
         for workflow in read::workflows_of(tx, &id)? {
-            commit::cancel_workflow(tx, &workflow.id, Some(&person.id), now_ms())?;
+            commit::cancel_workflow(
+                tx,
+                &workflow.id.into(),
+                Some(&person.id.as_str().into()),
+                Millis::now(),
+            )?;
         }
         Ok(true)
     });
@@ -349,7 +357,9 @@ async fn approve(
     Path((id, job)): Path<(String, String)>,
 ) -> Answer<Response> {
     let what = format!("no approval `{job}` is waiting in the workflow `{id}`");
-    let write = state.store.write(move |tx| commit::approve(tx, &id, &job, Some(&person.id), now_ms()));
+    let write = state.store.write(move |tx| {
+        commit::approve(tx, &id.into(), &job.into(), Some(&person.id.as_str().into()), Millis::now())
+    });
     if write.await? { Ok(accepted()) } else { Err(Failure::not_found(what)) }
 }
 
@@ -415,7 +425,12 @@ async fn cancel_job(
             one(&state, what, read).await?
         }
     };
-    state.store.write(move |tx| commit::cancel_job(tx, &job.id, Some(&person.id), now_ms())).await?;
+    state
+        .store
+        .write(move |tx| {
+            commit::cancel_job(tx, &job.id.into(), Some(&person.id.as_str().into()), Millis::now())
+        })
+        .await?;
     Ok(accepted())
 }
 
