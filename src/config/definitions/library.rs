@@ -24,6 +24,15 @@ pub(crate) const BUILTIN_STEPS: &[&str] = &[
     "store_test_results",
 ];
 
+/// The name of a built-in step whose name has two spellings; any other name as it is.
+pub(crate) fn builtin_name(name: &str) -> &str {
+    match name {
+        "restore-cache" => "restore_cache",
+        "save-cache" => "save_cache",
+        name => name,
+    }
+}
+
 /// All packages, and which of their elements are used.
 pub(crate) struct Library<'c> {
     report: &'c Report,

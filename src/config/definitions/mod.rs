@@ -10,7 +10,7 @@ mod orb;
 mod package;
 mod pipeline_parameters;
 
-pub(crate) use library::{BUILTIN_STEPS, Library};
+pub(crate) use library::{BUILTIN_STEPS, Library, builtin_name};
 pub(crate) use orb::packages;
 pub(crate) use package::{Definition, Element};
 pub(crate) use pipeline_parameters::pipeline_parameters;

@@ -243,9 +243,8 @@ fn parameter_type(
 ) -> Option<ParameterType> {
     let allowed: &[&str] = match owner {
         Owner::Pipeline => &["string", "boolean", "integer", "enum"],
-        Owner::Command => &["string", "boolean", "integer", "enum", "steps", "env_var_name"],
         Owner::Executor => &["string", "boolean", "integer", "enum", "env_var_name"],
-        Owner::Job => &["string", "boolean", "integer", "enum", "executor", "steps", "env_var_name"],
+        Owner::Job | Owner::Command => &["string", "boolean", "integer", "enum", "executor", "steps", "env_var_name"],
     };
     let Some(node) = node else {
         read.report.error(pos, format!("{label} has no `type` (known types: {})", allowed.join(", ")));

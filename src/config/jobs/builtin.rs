@@ -339,12 +339,14 @@ impl Builtins<'_> {
             self.report.error(fields.pos, format!("{what} has no `paths`"));
             return None;
         };
-        if !matches!(&node.data, Data::Seq(seq) if !seq.items.is_empty()) {
+        let is_empty = match &node.data {
+            Data::Seq(seq) => seq.items.is_empty(),
+            _ => node.as_str().is_none_or(|path| path.is_empty()),
+        };
+        if is_empty {
             let found = node.describe();
-            self.report.error(
-                node.pos,
-                format!("`paths` of {what} must be a list of at least one path, not {found}"),
-            );
+            let message = format!("`paths` of {what} must be a path or a list of at least one, not {found}");
+            self.report.error(node.pos, message);
             return None;
         }
         let texts = self.read.text_list(node, format_args!("`paths` of {what}"))?;

@@ -83,6 +83,7 @@ fn is_same(one: &Data, other: &Data) -> bool {
             kinds && one.text == other.text
         }
         (Data::Steps(one), Data::Steps(other)) => Rc::ptr_eq(one, other),
+        (Data::Executor(one), Data::Executor(other)) => Rc::ptr_eq(one, other),
         _ => false,
     }
 }

@@ -3,7 +3,7 @@
 
 use super::builtin::builtin;
 use super::expander::Expander;
-use crate::config::definitions::{BUILTIN_STEPS, Definition, Element};
+use crate::config::definitions::{BUILTIN_STEPS, Definition, Element, builtin_name};
 use crate::config::language::{ConditionOf, Scope};
 use crate::config::limits;
 use crate::config::session::{cost, present};
@@ -154,6 +154,7 @@ impl Expander<'_> {
     ) -> Option<()> {
         let shadowed = self.library.has_command(name, scope.package);
         if !shadowed {
+            let name = builtin_name(name);
             if BUILTIN_STEPS.contains(&name) {
                 let step = builtin(self.language, name, pos, body, scope)?;
                 if !self.budget.spend(pos, 0, cost::step(&step)) {

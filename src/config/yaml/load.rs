@@ -78,8 +78,8 @@ struct OpenMap {
     /// The keys of `entries` once they are many. Most maps are small, and hashing costs more than it saves
     /// there.
     keys: HashSet<Rc<str>>,
-    /// The value of `<<`, which is merged into it, and the number of entries that stand before.
-    merge: Option<(usize, Node)>,
+    /// Values of `<<`, which are merged into it, each with the number of entries that stand before.
+    merges: Vec<(usize, Node)>,
     /// A key whose value comes next; true for `<<`.
     key: Option<(Rc<str>, Pos, bool)>,
 }
@@ -217,9 +217,9 @@ impl Loader {
         let data = match frame.content {
             Content::Seq(items) => Data::Seq(Rc::new(Seq { items, tagged: frame.tagged })),
             Content::Map(map) => {
-                let entries = match map.merge {
-                    Some((before, merged)) => self.merge(map.entries, before, &merged),
-                    None => map.entries,
+                let entries = match map.merges.as_slice() {
+                    [] => map.entries,
+                    merges => self.merge(map.entries, merges),
                 };
                 Data::Map(Rc::new(Map { entries, tagged: frame.tagged }))
             }
@@ -302,11 +302,10 @@ impl Loader {
                     map.key = Some((scalar.text, node.pos, merge));
                 }
                 Some((name, key_pos, merge)) => {
-                    if map.has(&name) || (merge && map.merge.is_some()) {
-                        let hint = if merge { " (merge several maps with `<<: [*a, *b]`)" } else { "" };
-                        self.problem(key_pos, format!("duplicate key `{name}`{hint}"));
-                    } else if merge {
-                        map.merge = Some((map.entries.len(), node));
+                    if merge {
+                        map.merges.push((map.entries.len(), node));
+                    } else if map.has(&name) {
+                        self.problem(key_pos, format!("duplicate key `{name}`"));
                     } else {
                         map.push(Entry { key: name, key_pos, value: node });
                     }
@@ -316,35 +315,34 @@ impl Loader {
         Ok(())
     }
 
-    /// Puts the entries of one or several maps among the others. Explicit keys win over merged ones; of
-    /// several merged maps, the earlier win.
-    fn merge(&mut self, entries: Vec<Entry>, before: usize, merged: &Node) -> Vec<Entry> {
+    /// Puts the entries of merged maps among the others. Explicit keys win over merged ones; of several
+    /// merged maps, be they in one list or under several `<<`, the earlier win.
+    fn merge(&mut self, entries: Vec<Entry>, merges: &[(usize, Node)]) -> Vec<Entry> {
         let mut keys: HashSet<_> = entries.iter().map(|entry| entry.key.clone()).collect();
         let mut own = entries.into_iter();
-        let mut all: Vec<_> = own.by_ref().take(before).collect();
-        let mut add = |map: &Map| {
-            all.extend(map.entries.iter().filter(|entry| keys.insert(entry.key.clone())).cloned());
-        };
-        let wrong = match &merged.data {
-            Data::Map(map) => {
-                add(map);
-                None
-            }
-            Data::Seq(seq) => seq.items.iter().find(|item| match item.as_map() {
-                Some(map) => {
-                    add(map);
-                    false
+        let mut all: Vec<Entry> = Vec::new();
+        let mut taken = 0;
+        for (before, merged) in merges {
+            all.extend(own.by_ref().take(before - taken));
+            taken = *before;
+            let maps = match &merged.data {
+                Data::Seq(seq) => seq.items.as_slice(),
+                _ => std::slice::from_ref(merged),
+            };
+            for merged in maps {
+                match merged.as_map() {
+                    Some(map) => {
+                        let missing = map.entries.iter().filter(|entry| keys.insert(entry.key.clone()));
+                        all.extend(missing.cloned());
+                    }
+                    None => {
+                        let found = merged.describe();
+                        let message =
+                            format!("`<<` merges maps, not {found}: expected `*alias` or a list of those");
+                        self.problem(merged.pos, message);
+                    }
                 }
-                None => true,
-            }),
-            _ => Some(merged),
-        };
-        if let Some(wrong) = wrong {
-            let found = wrong.describe();
-            self.problem(
-                wrong.pos,
-                format!("`<<` merges maps, not {found}: expected `*alias` or a list of those"),
-            );
+            }
         }
         all.extend(own);
         all
@@ -398,6 +396,16 @@ mod tests {
         assert_eq!(keys(&merged), ["y", "z", "x"]);
         let value = |key: &str| merged.as_map().unwrap().get(key).unwrap().as_int().unwrap();
         assert_eq!((value("x"), value("y"), value("z")), (3, 1, 2));
+    }
+
+    #[test]
+    fn several_merge_keys_of_one_map_count_in_their_order() {
+        let root = tree("a: &a {x: 1, y: 1}\nb: &b {y: 2, z: 2}\nc: {<<: *a, w: 3, <<: *b, z: 3}\n");
+        let merged = root.as_map().unwrap().get("c").unwrap().clone();
+        assert_eq!(keys(&merged), ["x", "y", "w", "z"]);
+        let value = |key: &str| merged.as_map().unwrap().get(key).unwrap().as_int().unwrap();
+        assert_eq!((value("y"), value("z")), (1, 3));
+        assert!(problem("a: &a {x: 1}\nb: {<<: *a, <<: 1}\n").contains("merges maps, not an integer"));
     }
 
     #[test]
