@@ -1,8 +1,9 @@
-//! Entries into the compiler for the benchmark and the fuzz targets. No part of the interface.
+//! Entries into the compiler for the benchmark, the fuzz targets and `ci/corpus`. No part of the interface.
 
 use crate::config::language::{EvaluationError, Value};
 use crate::config::syntax::parse;
 use crate::config::syntax::template;
+use crate::config::yaml;
 use crate::config::{Compiled, Diagnostics, Input, NoOrbs, compile};
 use std::collections::BTreeMap;
 
@@ -18,6 +19,11 @@ pub fn compile_text(source: &str) -> Result<Compiled, Diagnostics> {
         orbs: &NoOrbs,
         default_resource_class: None,
     })
+}
+
+/// A text as the parser accepts it, where it is indented in a way that only parsers of YAML 1.1 accept.
+pub fn reindented(source: &str) -> Option<String> {
+    yaml::reindented(source)
 }
 
 /// Parses and evaluates an expression in which every name has some value, and cuts the text at its

@@ -93,10 +93,24 @@ impl<'c> Library<'c> {
         self.packages.get(orb)?.table(element).get(name).cloned()
     }
 
-    /// The message for an element that was not found.
-    pub(crate) fn not_found(&self, element: Element, reference: &str, package: usize, pos: Pos) -> String {
+    /// The message for an element that was not found; `None` when its orb is missing, which was reported.
+    pub(crate) fn not_found(
+        &self,
+        element: Element,
+        reference: &str,
+        package: usize,
+        pos: Pos,
+    ) -> Option<String> {
+        let known = self.packages.get(package)?;
+        let alias = reference.split_once('/').map(|(alias, _)| alias);
+        if alias.is_some_and(|alias| known.broken_orbs.contains(alias)) {
+            return None;
+        }
+        Some(self.message_of_missing(known, element, reference, pos))
+    }
+
+    fn message_of_missing(&self, known: &Package, element: Element, reference: &str, pos: Pos) -> String {
         let word = element.word();
-        let Some(known) = self.packages.get(package) else { return format!("unknown {word} `{reference}`") };
         if known.table(element).contains_key(reference) {
             return format!("the {word} `{reference}` is an alias that leads to no {word}");
         }

@@ -7,7 +7,7 @@ use crate::config::language::{Language, Scope};
 use crate::config::limits;
 use crate::config::session::present;
 use crate::config::values::{Entry, Map, Pos};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
 const ORB_KEYS: &[&str] =
@@ -30,9 +30,11 @@ pub(crate) fn packages(language: &Language<'_>, root: &Map) -> Packages {
         resolved_orbs: BTreeMap::new(),
         url_orbs: 0,
         importing: Vec::new(),
+        missing: Vec::new(),
     };
     let index = loader.reserve_package();
     loader.fill_package(index, root, 0);
+    loader.report_missing();
     Packages { list: loader.packages, resolved_orbs: loader.resolved_orbs }
 }
 
@@ -45,26 +47,35 @@ struct Loader<'c> {
     url_orbs: usize,
     /// Exact references of the orbs that are being read, outermost first.
     importing: Vec<String>,
+    /// Orbs that the source does not have, with what it says of each.
+    missing: Vec<(Pos, String)>,
 }
 
 impl Loader<'_> {
     /// Reads the elements of the config or of an orb, and its orbs first. `index` is its place among
     /// the packages.
     fn fill_package(&mut self, index: usize, root: &Map, depth: usize) {
-        let orbs = self.orbs(root, index, depth);
+        let (orbs, broken_orbs) = self.orbs(root, index, depth);
         let package = Package {
             commands: sections::section(self.language, root, Element::Command, index),
             executors: sections::section(self.language, root, Element::Executor, index),
             jobs: sections::section(self.language, root, Element::Job, index),
             orbs,
+            broken_orbs,
         };
         self.packages[index] = package;
     }
 
-    fn orbs(&mut self, root: &Map, package: usize, depth: usize) -> HashMap<Rc<str>, usize> {
-        let mut orbs = HashMap::new();
-        let Some(node) = present(root, "orbs") else { return orbs };
-        let Some(map) = self.language.read.expect_map(node, "`orbs`") else { return orbs };
+    /// The orbs of a package, and the names of those that could not be imported.
+    fn orbs(
+        &mut self,
+        root: &Map,
+        package: usize,
+        depth: usize,
+    ) -> (HashMap<Rc<str>, usize>, HashSet<Rc<str>>) {
+        let (mut orbs, mut broken) = (HashMap::new(), HashSet::new());
+        let Some(node) = present(root, "orbs") else { return (orbs, broken) };
+        let Some(map) = self.language.read.expect_map(node, "`orbs`") else { return (orbs, broken) };
         for entry in &map.entries {
             if entry.key.contains('/') || entry.key.is_empty() {
                 let message = match &*entry.key {
@@ -74,11 +85,30 @@ impl Loader<'_> {
                 self.language.report.error(entry.key_pos, message);
                 continue;
             }
-            if let Some(index) = self.orb(entry, package, depth) {
-                orbs.insert(entry.key.clone(), index);
+            match self.orb(entry, package, depth) {
+                Some(index) => {
+                    orbs.insert(entry.key.clone(), index);
+                }
+                None => {
+                    broken.insert(entry.key.clone());
+                }
             }
         }
-        orbs
+        (orbs, broken)
+    }
+
+    /// Reports the orbs that are missing, several as one list: whoever mirrors orbs needs all of them.
+    fn report_missing(&mut self) {
+        let Some((pos, first)) = self.missing.first() else { return };
+        let message = match self.missing.len() {
+            1 => first.clone(),
+            count => {
+                let list =
+                    self.missing.iter().map(|(pos, message)| format!("\nline {}: {message}", pos.line));
+                format!("{count} orbs cannot be imported:{}", list.collect::<String>())
+            }
+        };
+        self.language.report.error(*pos, message);
     }
 
     fn orb(&mut self, entry: &Entry, package: usize, depth: usize) -> Option<usize> {
@@ -147,7 +177,12 @@ impl Loader<'_> {
     }
 
     fn fetch(&mut self, reference: &str, pos: Pos, depth: usize) -> Option<(String, String)> {
-        let result = if reference.starts_with("https://") || reference.starts_with("http://") {
+        let is_url = reference.starts_with("https://") || reference.starts_with("http://");
+        if let (false, Err(message)) = (is_url, OrbReference::parse(reference)) {
+            self.language.report.error(pos, message);
+            return None;
+        }
+        let result = if is_url {
             self.url_orbs += 1;
             if self.url_orbs > limits::URL_ORBS || depth >= limits::URL_ORB_DEPTH {
                 Err(format!(
@@ -159,12 +194,14 @@ impl Loader<'_> {
                 self.language.input.orbs.fetch(reference).map(|text| (reference.to_owned(), text))
             }
         } else {
-            OrbReference::parse(reference).and_then(|_| self.language.input.orbs.resolve(reference))
+            self.language.input.orbs.resolve(reference)
         };
         match result {
             Ok(found) => Some(found),
             Err(message) => {
-                self.language.report.error(pos, message);
+                if !self.missing.iter().any(|(_, known)| *known == message) {
+                    self.missing.push((pos, message));
+                }
                 None
             }
         }

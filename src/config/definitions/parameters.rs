@@ -1,7 +1,7 @@
 //! Parameters as they are declared, and the values that their types accept.
 
 use crate::config::diagnostic::Severity;
-use crate::config::session::NodeReader;
+use crate::config::session::{NodeReader, present};
 use crate::config::values::{Data, Entry, Node, Pos, ScalarKind, Style};
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
@@ -217,7 +217,8 @@ fn declaration(read: NodeReader<'_>, entry: &Entry, owner: Owner, what: &str) ->
     let map = read.expect_map(&entry.value, &label)?;
     read.check_keys(map, &label, &["type", "default", "description", "enum"], true);
     let kind = parameter_type(read, map.get("type"), map.get("enum"), owner, &label, entry.key_pos)?;
-    let default = map.get("default").cloned();
+    // A null is no default: the parameter must be given.
+    let default = present(map, "default").cloned();
     if owner == Owner::Pipeline && default.is_none() {
         read.report.error(entry.key_pos, format!("{label} has no `default`: pipeline parameters need one"));
         return None;
@@ -244,7 +245,9 @@ fn parameter_type(
     let allowed: &[&str] = match owner {
         Owner::Pipeline => &["string", "boolean", "integer", "enum"],
         Owner::Executor => &["string", "boolean", "integer", "enum", "env_var_name"],
-        Owner::Job | Owner::Command => &["string", "boolean", "integer", "enum", "executor", "steps", "env_var_name"],
+        Owner::Job | Owner::Command => {
+            &["string", "boolean", "integer", "enum", "executor", "steps", "env_var_name"]
+        }
     };
     let Some(node) = node else {
         read.report.error(pos, format!("{label} has no `type` (known types: {})", allowed.join(", ")));

@@ -36,18 +36,23 @@ impl Workflows<'_> {
             let job = self.read.expect_text(&node, "the name of a job")?;
             return Some(EntryNode { job, pos: item.pos, options: Rc::default() });
         }
-        let [entry] = item.as_map().map(|map| map.entries.as_slice()).unwrap_or_default() else {
-            let hint = match item.as_map().and_then(|map| map.entries.first()) {
-                Some(first) if first.value.is_null() => ": indent the options below the name of the job",
-                _ => "",
-            };
-            self.report.error(
-                item.pos,
-                format!(
-                    "an entry of `jobs` is the name of a job, or a map with that name as its one key{hint}"
-                ),
-            );
-            return None;
+        let entry = match item.as_map().map(|map| map.entries.as_slice()).unwrap_or_default() {
+            [entry] => entry,
+            // A common slip, as with the arguments of a step.
+            [first, second, ..] if first.value.is_null() => {
+                let (job, option) = (&first.key, &second.key);
+                self.report.warn(
+                    second.key_pos,
+                    format!("`{option}` stands beside `{job}` and is ignored: indent the options of a job below its name"),
+                );
+                first
+            }
+            _ => {
+                let message =
+                    "an entry of `jobs` is the name of a job, or a map with that name as its one key";
+                self.report.error(item.pos, message);
+                return None;
+            }
         };
         let options = if entry.value.is_null() {
             Rc::default()
@@ -355,12 +360,13 @@ impl Workflows<'_> {
             if let Some(definition) = self.expander.library.find(Element::Job, &reference, 0) {
                 return Some(definition);
             }
-            let message = self.expander.library.not_found(Element::Job, &reference, 0, node.pos);
-            self.report.warn(node.pos, format!("{what} is not overridden: {message}"));
+            if let Some(message) = self.expander.library.not_found(Element::Job, &reference, 0, node.pos) {
+                self.report.warn(node.pos, format!("{what} is not overridden: {message}"));
+            }
         }
         let found = self.expander.library.find(Element::Job, &entry.job, 0);
         if found.is_none() {
-            let message = self.expander.library.not_found(Element::Job, &entry.job, 0, entry.pos);
+            let message = self.expander.library.not_found(Element::Job, &entry.job, 0, entry.pos)?;
             self.report.error(entry.pos, format!("{what}: {message}"));
         }
         found

@@ -76,7 +76,7 @@ fn schedule_names(read: NodeReader<'_>, map: &Map, key: &str, what: &str) -> Opt
     Some(names.iter().map(|name| name.to_string()).collect())
 }
 
-/// Five fields of `*`, a value, a list of values, or (not for days) a range.
+/// Five fields of `*`, a value, a list of values, or a range.
 fn check_cron(text: &str) -> Result<(), String> {
     let fields: Vec<&str> = text.split_whitespace().collect();
     if fields.len() != FIELDS.len() {
@@ -92,10 +92,8 @@ fn check_cron(text: &str) -> Result<(), String> {
             ));
         }
         if let Some((from, to)) = field.split_once('-') {
-            if name.starts_with("day") || field.contains(',') {
-                return Err(format!(
-                    "the range `{field}` is not supported for the {name}, list the values instead"
-                ));
+            if field.contains(',') {
+                return Err(format!("`{field}` has a range in a list, list the values instead"));
             }
             match (number(from, name, least, most), number(to, name, least, most)) {
                 (Some(from), Some(to)) if from <= to => continue,
@@ -133,14 +131,14 @@ mod tests {
 
     #[test]
     fn schedules_have_five_plain_fields() {
-        for good in ["0 0 * * *", "0,15,30,45 8 1 1,7 MON,FRI", "5 9-17 * JAN 0"] {
+        for good in ["0 0 * * *", "0,15,30,45 8 1 1,7 MON,FRI", "5 9-17 * JAN 0", "0 0 1-5 * MON-FRI"] {
             assert_eq!(check_cron(good), Ok(()), "{good}");
         }
         for bad in [
             "* * * *",
             "*/5 * * * *",
-            "0 0 * * 1-5",
-            "0 0 1-5 * *",
+            "0 0 * * 5-1",
+            "0 0 1-32 * *",
             "60 0 * * *",
             "0 1-2,3 * * *",
             "0 0 0 * *",

@@ -8,7 +8,7 @@ use super::edges;
 use super::workflows::Workflows;
 use crate::config::definitions::sections::EXECUTOR_KEYS;
 use crate::config::definitions::{Definition, Element};
-use crate::config::jobs::{NullBody, environment, one_environment, shell};
+use crate::config::jobs::{environment, one_environment, shell};
 use crate::config::language::Scope;
 use crate::config::limits;
 use crate::config::session::present;
@@ -52,7 +52,7 @@ impl Workflows<'_> {
         match definition.element {
             Element::Command => {
                 if let Some(steps) = present(map, "steps") {
-                    self.expander.steps(steps, &scope, NullBody::Refused);
+                    self.expander.steps(steps, &scope);
                 }
             }
             Element::Executor => self.rehearse_executor(definition, map, &scope),

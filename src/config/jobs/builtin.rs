@@ -277,7 +277,9 @@ impl Builtins<'_> {
     fn timeout(&self, map: &Map, what: &str) -> Option<Duration> {
         let node = present(map, "no_output_timeout")?;
         let text = self.read.expect_text(node, format_args!("`no_output_timeout` of {what}"))?;
-        match duration::parse(&text) {
+        // A number alone is seconds, as it was in the first version of configs.
+        let seconds = text.parse().map(Duration::from_secs);
+        match seconds.or_else(|_| duration::parse(&text)) {
             Ok(time) if !time.is_zero() => Some(time),
             Ok(_) => {
                 self.report

@@ -57,7 +57,7 @@ impl Expander<'_> {
         package: usize,
     ) -> Option<Rc<ExecutorValue>> {
         let Some(definition) = self.library.find(Element::Executor, name, package) else {
-            let message = self.library.not_found(Element::Executor, name, package, pos);
+            let message = self.library.not_found(Element::Executor, name, package, pos)?;
             self.report.error(pos, message);
             return None;
         };

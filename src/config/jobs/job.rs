@@ -3,7 +3,6 @@
 use super::environment;
 use super::expander::Expander;
 use super::machine;
-use super::steps::NullBody;
 use crate::config::compiled::JobKind;
 use crate::config::definitions::Definition;
 use crate::config::definitions::sections::check_steps_list;
@@ -56,7 +55,7 @@ impl Expander<'_> {
         let bound = self.bind(parameters, &invocation.arguments, scope, callee, pos);
         // Pre- and post-steps belong to the workflow entry and its scope.
         let mut around = |steps: Option<&Node>| match steps.filter(|steps| !steps.is_null()) {
-            Some(steps) => self.steps(steps, scope, NullBody::Accepted),
+            Some(steps) => self.steps(steps, scope),
             None => Some(StepList::default()),
         };
         let (pre, post) = (around(invocation.pre_steps), around(invocation.post_steps));
@@ -145,7 +144,8 @@ impl Expander<'_> {
     fn build(&mut self, keys: &Keys<'_>, pre: StepList, post: StepList) -> Option<Job> {
         let Keys { map, scope, label, pos } = *keys;
         let before = self.report.errors();
-        self.read.check_keys(map, label, BUILD_KEYS, true);
+        // Version 2 takes other keys in jobs and ignores them.
+        self.read.check_keys(map, label, BUILD_KEYS, self.language.tags);
         for key in ["executor", "parameters"] {
             if let Some(entry) = map.entry(key).filter(|_| !self.language.tags) {
                 self.report.error(entry.key_pos, format!("`{key}` of {label} needs `version: 2.1`"));
@@ -236,7 +236,7 @@ impl Expander<'_> {
             Some(node) if node.as_scalar().is_some() => node.clone(),
             _ => check_steps_list(self.language, map, label, pos)?,
         };
-        self.steps(&node, scope, NullBody::Refused)
+        self.steps(&node, scope)
     }
 
     fn retention(&self, settings: &Map, label: &str) -> Option<u32> {

@@ -16,4 +16,3 @@ pub(crate) use environment::{environment, shell};
 pub(crate) use expander::Expander;
 pub(crate) use job::{Invocation, serial_group};
 pub(crate) use machine::one_environment;
-pub(crate) use steps::NullBody;

@@ -10,23 +10,14 @@ use crate::config::session::{cost, present};
 use crate::config::values::{Data, Entry, Node, PlacedStep, Pos, StepList};
 use std::rc::Rc;
 
-/// The meaning of `- name:` without a body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NullBody {
-    /// In jobs and commands: a mistake.
-    Refused,
-    /// In pre- and post-steps and in arguments: no arguments.
-    Accepted,
-}
-
 impl Expander<'_> {
     /// Expands a list of steps written in `scope`.
-    pub(crate) fn steps(&mut self, node: &Node, scope: &Scope, null_body: NullBody) -> Option<StepList> {
+    pub(crate) fn steps(&mut self, node: &Node, scope: &Scope) -> Option<StepList> {
         let mut list = StepList::default();
-        self.expand(node, scope, null_body, &mut list).map(|()| list)
+        self.expand(node, scope, &mut list).map(|()| list)
     }
 
-    fn expand(&mut self, node: &Node, scope: &Scope, null_body: NullBody, out: &mut StepList) -> Option<()> {
+    fn expand(&mut self, node: &Node, scope: &Scope, out: &mut StepList) -> Option<()> {
         if self.step_depth >= limits::STEP_DEPTH {
             let message = format!(
                 "commands and conditional steps are nested deeper than {} levels",
@@ -56,7 +47,7 @@ impl Expander<'_> {
                 // Every step is looked at, so that all mistakes are found at once.
                 let mut complete = Some(());
                 for item in &seq.items {
-                    complete = self.step(item, scope, null_body, out).and(complete);
+                    complete = self.step(item, scope, out).and(complete);
                 }
                 self.step_depth -= 1;
                 complete
@@ -68,7 +59,7 @@ impl Expander<'_> {
         }
     }
 
-    fn step(&mut self, item: &Node, scope: &Scope, null_body: NullBody, out: &mut StepList) -> Option<()> {
+    fn step(&mut self, item: &Node, scope: &Scope, out: &mut StepList) -> Option<()> {
         if !self.budget.spend(item.pos, 1, 0) {
             return None;
         }
@@ -76,10 +67,10 @@ impl Expander<'_> {
             Data::Scalar(_) => {
                 let item = self.language.substitute(item, scope)?;
                 if let Data::Steps(_) = item.data {
-                    return self.expand(&item, scope, null_body, out);
+                    return self.expand(&item, scope, out);
                 }
                 let name = self.read.expect_text(&item, "a step")?;
-                self.invoke(&name, item.pos, None, scope, null_body, out)
+                self.invoke(&name, item.pos, None, scope, out)
             }
             Data::Map(map) => {
                 let entry = self.only_entry(item.pos, &map.entries)?;
@@ -93,19 +84,12 @@ impl Expander<'_> {
                         );
                         return None;
                     }
-                    if null_body == NullBody::Refused {
-                        self.report.error(
-                            entry.key_pos,
-                            format!("step `{name}` has nothing after the colon (without arguments, write `- {name}`)"),
-                        );
-                        return None;
-                    }
                     self.report.warn(
                         entry.key_pos,
                         format!("step `{name}` has nothing after the colon: it is used without arguments"),
                     );
                 }
-                self.invoke(&entry.key, entry.key_pos, body, scope, null_body, out)
+                self.invoke(&entry.key, entry.key_pos, body, scope, out)
             }
             _ => {
                 let found = item.describe();
@@ -149,7 +133,6 @@ impl Expander<'_> {
         pos: Pos,
         body: Option<&Node>,
         scope: &Scope,
-        null_body: NullBody,
         out: &mut StepList,
     ) -> Option<()> {
         let shadowed = self.library.has_command(name, scope.package);
@@ -169,10 +152,10 @@ impl Expander<'_> {
             }
             match (name, body) {
                 ("when" | "unless", Some(body)) => {
-                    return self.conditional(name, body, scope, null_body, out);
+                    return self.conditional(name, body, scope, out);
                 }
                 ("steps", Some(body)) if body.as_scalar().is_some() => {
-                    return self.expand(body, scope, null_body, out);
+                    return self.expand(body, scope, out);
                 }
                 ("when" | "unless" | "steps", _) => {
                     let takes = self.takes(name, scope).unwrap_or_default();
@@ -185,33 +168,26 @@ impl Expander<'_> {
         match self.library.find(Element::Command, name, scope.package) {
             Some(command) => self.call(&command, pos, body, scope, out),
             None => {
-                let message = self.library.not_found(Element::Command, name, scope.package, pos);
+                let message = self.library.not_found(Element::Command, name, scope.package, pos)?;
                 self.report.error(pos, message);
                 None
             }
         }
     }
 
-    /// The arguments of `when`, `unless` and `steps`, for messages; `None` for commands, also for those that
-    /// have such a name.
+    /// The arguments that a step cannot do without, for messages; `None` for commands, also for those that
+    /// have the name of such a step.
     fn takes(&self, name: &str, scope: &Scope) -> Option<&'static str> {
         let takes = match name {
-            "when" | "unless" => "`condition` and `steps`",
-            "steps" => "a parameter of type steps",
+            "run" | "deploy" => "a command",
+            "when" | "unless" if self.language.tags => "`condition` and `steps`",
+            "steps" if self.language.tags => "a parameter of type steps",
             _ => return None,
         };
-        let shadowed = self.library.has_command(name, scope.package);
-        (!shadowed && self.language.tags).then_some(takes)
+        (!self.library.has_command(name, scope.package)).then_some(takes)
     }
 
-    fn conditional(
-        &mut self,
-        name: &str,
-        body: &Node,
-        scope: &Scope,
-        null_body: NullBody,
-        out: &mut StepList,
-    ) -> Option<()> {
+    fn conditional(&mut self, name: &str, body: &Node, scope: &Scope, out: &mut StepList) -> Option<()> {
         let what = format!("step `{name}`");
         let map = self.read.expect_map(body, &what)?;
         self.read.check_keys(map, &what, &["condition", "steps"], false);
@@ -222,10 +198,10 @@ impl Expander<'_> {
         };
         let holds = self.language.condition(condition, scope, ConditionOf::Step);
         if self.report.is_rehearsal() {
-            return self.expand(steps, scope, null_body, out);
+            return self.expand(steps, scope, out);
         }
         if holds? == (name == "when") {
-            self.expand(steps, scope, null_body, out)?;
+            self.expand(steps, scope, out)?;
         }
         Some(())
     }
@@ -273,7 +249,7 @@ impl Expander<'_> {
         let steps = map.get("steps")?;
         let (left, messages, first) = (self.budget.left(), self.report.messages(), out.steps.len());
         self.calls.push(id);
-        let expanded = self.report.within(pos, label, || self.expand(steps, &inner, NullBody::Refused, out));
+        let expanded = self.report.within(pos, label, || self.expand(steps, &inner, out));
         self.calls.pop();
         expanded.filter(|()| bound.complete)?;
         if let (true, true, Some(arguments)) =

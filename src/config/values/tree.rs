@@ -225,7 +225,7 @@ impl Data {
         }
     }
 
-    /// Equal in type and value, all the way down. An executor equals its name.
+    /// Equal in type and value, all the way down. An executor equals its name, and the map that it is.
     pub(crate) fn equals(&self, other: &Data) -> bool {
         match (self, other) {
             (Data::Scalar(a), Data::Scalar(b)) => match (a.kind, b.kind) {
@@ -247,6 +247,14 @@ impl Data {
             (Data::Executor(a), Data::Executor(b)) => a.name == b.name,
             (Data::Executor(a), Data::Scalar(b)) | (Data::Scalar(b), Data::Executor(a)) => {
                 b.kind == ScalarKind::Str && a.name == b.text
+            }
+            // Configs compare executors with an alias of their definition.
+            (Data::Executor(a), Data::Map(b)) | (Data::Map(b), Data::Executor(a)) => {
+                let is_told = |key: &str| matches!(key, "parameters" | "description");
+                a.keys.entries.len() == b.entries.iter().filter(|entry| !is_told(&entry.key)).count()
+                    && a.keys.entries.iter().all(|entry| {
+                        b.get(&entry.key).is_some_and(|value| entry.value.data.equals(&value.data))
+                    })
             }
             _ => false,
         }

@@ -10,6 +10,10 @@ const ADVICE: &[(&str, &str)] = &[
         "mapping values are not allowed",
         "a text with `: ` in it must be quoted or stand below a `|`; or this line is indented differently from its neighbours",
     ),
+    (
+        "invalid indentation",
+        "the line is indented less than what it belongs to, or a bracket or quotation mark above is not closed",
+    ),
     ("unknown anchor", "no `&name` stands above it; a text that begins with `*` must be quoted"),
     ("unexpected character", "a text that begins with it must be quoted"),
     (

@@ -2,6 +2,7 @@
 //!
 //! Written as a loop over the events with its own stack, so that no nesting can exhaust the thread's.
 
+use super::reindent::{Reindented, is_refusal, reindent};
 use super::scalar::resolve;
 use crate::config::limits;
 use crate::config::values::{Data, Entry, Map, Node, Pos, Scalar, ScalarKind, Seq, Style};
@@ -22,26 +23,39 @@ pub(crate) struct Problem {
 /// Loads the one document of a text. `file` goes into the positions. Without a tree there is at least
 /// one problem; with a tree there may be some, such as duplicate keys.
 pub(crate) fn load(source: &str, file: u32) -> (Option<Node>, Vec<Problem>) {
-    let mut loader = Loader {
-        file,
-        stack: Vec::new(),
-        anchors: HashMap::new(),
-        nodes: 0,
-        root: None,
-        problems: Vec::new(),
-    };
+    let mut loader = Loader::new(file);
     if source.len() > limits::SOURCE_BYTES {
         let message =
             format!("the file has {} bytes, more than the limit of {}", source.len(), limits::SOURCE_BYTES);
         loader.problem(Pos { file, line: 1, column: 1 }, message);
         return (None, loader.problems);
     }
-    let tree = loader.run(source.trim_start_matches('\u{feff}'));
+    let source = source.trim_start_matches('\u{feff}');
+    let tree = loader.run(source);
+    if let (true, Some(Reindented { text, added })) = (loader.is_indentation_refused, reindent(source)) {
+        let mut again = Loader { added, ..Loader::new(file) };
+        let tree = again.run(&text);
+        if tree.is_some() {
+            return (tree, again.problems);
+        }
+    }
     (tree, loader.problems)
+}
+
+/// The text as the parser accepts it, where only its indentation is refused.
+pub(crate) fn reindented(source: &str) -> Option<String> {
+    let mut loader = Loader::new(0);
+    loader.run(source);
+    let is_refused = loader.is_indentation_refused;
+    is_refused.then(|| reindent(source)).flatten().map(|reindented| reindented.text)
 }
 
 struct Loader {
     file: u32,
+    /// Blanks that stand before each line, but not in the text as it was written.
+    added: Vec<u32>,
+    /// Whether the parser has ended at an indentation.
+    is_indentation_refused: bool,
     stack: Vec<Frame>,
     anchors: HashMap<usize, Anchor>,
     /// Values so far, aliases counted with all they stand for.
@@ -105,6 +119,19 @@ impl OpenMap {
 }
 
 impl Loader {
+    fn new(file: u32) -> Self {
+        Self {
+            file,
+            added: Vec::new(),
+            is_indentation_refused: false,
+            stack: Vec::new(),
+            anchors: HashMap::new(),
+            nodes: 0,
+            root: None,
+            problems: Vec::new(),
+        }
+    }
+
     fn run(&mut self, source: &str) -> Option<Node> {
         let mut documents = 0;
         for event in Parser::new_from_str(source) {
@@ -112,6 +139,7 @@ impl Loader {
                 Ok(event) => event,
                 Err(error) => {
                     let pos = self.pos(*error.marker());
+                    self.is_indentation_refused = is_refusal(error.info());
                     // The scanner has a limit of its own for brackets, and runs ahead of the events.
                     let message = match error.info() {
                         "recursion limit exceeded" => too_deep(),
@@ -157,7 +185,9 @@ impl Loader {
 
     fn pos(&self, marker: Marker) -> Pos {
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Pos { file: self.file, line: number(marker.line()).max(1), column: number(marker.col() + 1) }
+        let added = self.added.get(marker.line().saturating_sub(1)).copied().unwrap_or(0);
+        let column = number(marker.col() + 1).saturating_sub(added).max(1);
+        Pos { file: self.file, line: number(marker.line()).max(1), column }
     }
 
     fn problem(&mut self, pos: Pos, message: String) {

@@ -6,8 +6,9 @@
 mod advice;
 mod emit;
 mod load;
+mod reindent;
 mod scalar;
 
 pub(crate) use emit::Emitter;
-pub(crate) use load::load;
+pub(crate) use load::{load, reindented};
 pub(crate) use scalar::number_text;
