@@ -1,9 +1,10 @@
 //! The engine: what may run, what a task may become, and what follows from it.
 //!
-//! [`graph`] decides about jobs and workflows, without IO. [`commit`] carries its decisions into the store,
+//! [`graph`] decides about jobs and workflows, and [`task`] about tasks, without IO. [`commit`] carries its decisions into the store,
 //! inside one transaction of the caller's. [`claim`] hands a task out.
 
 pub mod claim;
 pub mod commit;
 pub mod graph;
+pub mod task;
 pub mod test_timings;
