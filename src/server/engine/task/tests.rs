@@ -7,8 +7,6 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 const LEASE: Duration = Duration::from_secs(60);
 const BUDGET: Duration = Duration::from_secs(300);
-/// Time that an agent needs to stop its steps; it begins to stop them so long before its budget is over.
-const GRACE_MS: u64 = 10_000;
 const INTERLEAVINGS: u32 = 10_000;
 
 /// A process on a host that got a task.
@@ -59,7 +57,7 @@ struct World {
 
 impl World {
     fn new(retries_unsafely: bool) -> Self {
-        let task = Task { retries_unsafely, ..Task::new() };
+        let task = Task { retries_unsafely, ..Task::fresh() };
         let mut world = Self {
             real: 10_000_000_000,
             ahead: 50_000_000,
@@ -104,15 +102,14 @@ impl World {
                 Consequence::Again(next) => {
                     assert_eq!(at, self.latest(), "only the newest attempt has a successor");
                     assert!(!self.attempts[at].is_canceled, "what was cancelled runs again");
-                    let counted = Counts { ..self.counts };
-                    assert_eq!(next.counts, counted, "counters");
+                    assert_eq!(next.counts, self.counts, "counters");
                     let retries_unsafely = self.attempts[at].task.retries_unsafely;
                     self.add(Task {
                         counts: next.counts,
                         avoid: next.avoid,
                         not_before: next.not_before,
                         retries_unsafely,
-                        ..Task::new()
+                        ..Task::fresh()
                     });
                 }
                 Consequence::FenceGone if !self.attempts[at].released_anyway => {
