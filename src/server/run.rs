@@ -4,7 +4,7 @@ use crate::config::OrbSites;
 use crate::protocol::Secret;
 use crate::server::api::ours::watch::{self, Told};
 use crate::server::blobs::{Blobs, write_private};
-use crate::server::engine::commit::{self, Routing};
+use crate::server::engine::commit::{Routing, clock};
 use crate::server::listen::{self, Listener};
 use crate::server::live::hub::Hub;
 use crate::server::pipelines::repository::Mirrors;
@@ -13,7 +13,8 @@ use crate::server::secrets::sealer;
 use crate::server::state::{Settings, Shared, State, new_token, now_ms, token_hash};
 use crate::server::store::tables::people;
 use crate::server::store::{Error as StoreError, Store, new_id};
-use crate::server::sweep::retention;
+use crate::server::sweep;
+use crate::server::time::Millis;
 use rusqlite::params;
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -47,6 +48,8 @@ pub struct ServerOptions {
     pub secrets_key: Option<PathBuf>,
     /// Wait for the disk at each commit.
     pub durable: bool,
+    /// The data folder is that of a backup: what has not ended is held until an administrator decides.
+    pub is_restored: bool,
 }
 
 impl ServerOptions {
@@ -64,6 +67,7 @@ impl ServerOptions {
             orbs: OrbSites::default(),
             secrets_key: None,
             durable: true,
+            is_restored: false,
         }
     }
 }
@@ -142,6 +146,12 @@ pub fn start(options: ServerOptions) -> Result<Running, String> {
         sealer: Arc::new(sealer),
     };
     let first_token = store.write_blocking(|tx| people::first(tx, now_ms())).map_err(store_error)?;
+    if options.is_restored {
+        let held = store.write_blocking(|tx| clock::hold_all(tx, Millis::now())).map_err(store_error)?;
+        log::warn!(
+            "the data is that of a backup: tasks that have not ended are held; see `runlet admin task held` task_count={held}"
+        );
+    }
     let state: Shared = Arc::new(State {
         store,
         blobs,
@@ -154,8 +164,8 @@ pub fn start(options: ServerOptions) -> Result<Running, String> {
     let serving = {
         let _inside = runtime.enter();
         let listener = Listener::start(socket, tls).map_err(|e| format!("failed to listen: {e}"))?;
-        runtime.spawn(sweep(state.clone()));
-        runtime.spawn(sweep_old(state.clone()));
+        runtime.spawn(sweep::run(state.clone()));
+        runtime.spawn(sweep::run_old(state.clone()));
         runtime.spawn(listen::serve(listener, state.clone()))
     };
     Ok(Running { runtime, state, serving: Some(serving), url, first_token, _lock: lock })
@@ -175,66 +185,13 @@ fn lock(data: &std::path::Path) -> Result<File, String> {
     ))
 }
 
-/// Leases lapse whether anybody asks or not, but not because this control plane was away, stopped or
-/// without a disk to write to.
-async fn sweep(state: Shared) {
-    let mut stopping = state.stopping.subscribe();
-    let (mut passed_at_ms, mut failed_writes) = (None, state.store.failed_writes());
-    loop {
-        let (now, failed) = (now_ms(), state.store.failed_writes());
-        if !commit::was_listening(passed_at_ms, failed != failed_writes, now) {
-            let lease = state.settings.lease_seconds;
-            if let Err(error) = state.store.write(move |tx| commit::renew_leases(tx, lease, now)).await {
-                log::error!("failed to renew the leases of running tasks: {error}");
-            }
-        }
-        // What fails from here on, this write included, is for the next pass.
-        failed_writes = failed;
-        passed_at_ms = Some(now);
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(5)) => {}
-            _ = stopping.changed() => return,
-        }
-        if state.store.failed_writes() != failed_writes
-            || !commit::was_listening(passed_at_ms, false, now_ms())
-        {
-            continue;
-        }
-        let waits = state.store.write(|tx| commit::expire_waits_once(tx, now_ms())).await;
-        if let Ok(count @ 1..) = waits {
-            log::warn!("jobs waited too long for their serial group job_count={count}");
-        }
-        let forgotten = state.store.write(|tx| commit::cancel_forgotten_once(tx, now_ms())).await;
-        if let Ok(count @ 1..) = forgotten {
-            log::warn!("workflows that had not ended for 90 days were canceled workflow_count={count}");
-        }
-        match state.store.write(|tx| commit::expire_leases_once(tx, now_ms())).await {
-            Ok(0) | Err(StoreError::Closed) => {}
-            Ok(count) => log::warn!("tasks lost their runner task_count={count}"),
-            Err(error) => log::error!("failed to expire leases: {error}"),
-        }
-    }
-}
-
-/// Removes what is too old, at the start and every hour.
-async fn sweep_old(state: Shared) {
-    let mut stopping = state.stopping.subscribe();
-    loop {
-        retention::sweep_once(&state).await;
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(60 * 60)) => {}
-            _ = stopping.changed() => return,
-        }
-    }
-}
-
 impl Running {
     /// Makes sure that a resource class exists, and makes a token for it.
     pub fn class_token(&self, class: &str, nickname: &str) -> Result<Secret, String> {
         let (class, nickname) = (class.to_owned(), nickname.to_owned());
         let made = self.state.store.write_blocking(move |tx| {
             let (token, now) = (new_token("rlc_")?, now_ms() as i64);
-            tx.execute("INSERT OR IGNORE INTO resource_classes VALUES (?1, ?2, '', ?3)", params![new_id(), class, now])?;
+            tx.execute("INSERT OR IGNORE INTO resource_classes (id, name, description, created_at_ms) VALUES (?1, ?2, '', ?3)", params![new_id(), class, now])?;
             tx.execute(
                 "INSERT INTO resource_class_tokens SELECT ?1, id, ?3, ?4, ?5 FROM resource_classes WHERE name = ?2",
                 params![new_id(), class, nickname, token_hash(&token), now],

@@ -12,13 +12,14 @@
 //! `commit::task` loads a task, applies one of these, and writes what became of it in the same transaction.
 //! docs/protocol.md tells the same for people who write runners.
 
+mod stored;
 #[cfg(test)]
 mod tests;
 mod words;
 
 pub use words::{
-    Avoid, Call, Claim, ClaimedAgain, Consequence, Counts, Finished, GivenBack, Machine, NextAttempt,
-    NotClaimable, Refused, Returned, Step, Taken,
+    Avoid, Call, Claim, ClaimedAgain, Consequence, Counts, End, Finished, GivenBack, Machine, NextAttempt,
+    NotClaimable, Refused, Returned, Step, Taken, Work,
 };
 
 use crate::protocol::GiveBackReason;
@@ -85,41 +86,6 @@ pub enum State {
     },
     /// Nothing but late output changes it any more.
     Ended(End),
-}
-
-/// What an agent does that has begun.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Work {
-    /// The claim that it began with.
-    pub claim: Claim,
-    /// Its random id; runners of protocol 1 have none.
-    pub agent: Option<String>,
-    /// Silence counts from here.
-    pub lease_until: Millis,
-}
-
-impl Work {
-    /// From here on its agent has certainly stopped its steps.
-    fn fence(&self) -> Millis {
-        self.lease_until.plus(self.claim.budget).plus(FENCE_MARGIN)
-    }
-}
-
-/// The end of a task.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct End {
-    /// How it went.
-    pub status: TaskState,
-    /// Who ended it.
-    pub by: EndedBy,
-    /// When.
-    pub at: Millis,
-    /// The last claim, if there was one.
-    pub claim: Option<Claim>,
-    /// It had begun.
-    pub had_begun: bool,
-    /// Its agent has not confirmed that it stopped: nothing takes its place before.
-    pub fence_until: Option<Millis>,
 }
 
 impl Task {
@@ -396,6 +362,19 @@ impl Task {
         }
     }
 
+    /// Its runner says that it cannot be run, for good. A cancel wins.
+    pub fn failed(&mut self, message: &str, now: Millis) -> Result<Step<()>, Refused> {
+        match &self.state {
+            State::Claimed { .. } | State::Running(_) | State::Unreachable { .. } => {
+                let status =
+                    if self.cancel_asked { TaskState::Canceled } else { TaskState::InfrastructureFail };
+                Ok(Step::then((), self.end(status, EndedBy::Finish, Some(message.to_owned()), now)))
+            }
+            State::Ended(end) if end.by == EndedBy::Finish => Ok(Step::of(())),
+            State::Queued | State::Ended(_) => Err(self.refusal(now)),
+        }
+    }
+
     /// The machine of its claim was started again: nothing that ran there runs any more.
     pub fn host_restarted(&mut self, now: Millis) -> Vec<Consequence> {
         let message = "the host was restarted while it had this task";
@@ -530,12 +509,8 @@ impl Task {
         }
     }
 
-    /// A person says that its agent is gone, whatever the fence says.
-    pub fn release_anyway(&mut self) -> Vec<Consequence> {
-        self.confirm_stopped()
-    }
-
-    fn confirm_stopped(&mut self) -> Vec<Consequence> {
+    /// Its agent has stopped: it says so itself or its runner does, its fence has passed, or a person knows it.
+    pub fn confirm_stopped(&mut self) -> Vec<Consequence> {
         let State::Ended(end) = &mut self.state else { return Vec::new() };
         if end.fence_until.take().is_some() { vec![Consequence::FenceGone] } else { Vec::new() }
     }

@@ -42,7 +42,8 @@ async fn find_cache(
         return Err(Failure::new(StatusCode::BAD_REQUEST, message));
     }
     wanted.keys.iter().try_for_each(|key| check_key(key))?;
-    let cache = state.store.read(move |c| archives::find_cache(c, &task.project, &wanted, now_ms())).await?;
+    let cache =
+        state.store.read(move |c| archives::find_cache(c, task.project.as_str(), &wanted, now_ms())).await?;
     Ok(Json(FoundCache { cache }))
 }
 
@@ -68,7 +69,7 @@ async fn save_cache(
 
 async fn workspace(State(state): State<Shared>, task: Holder) -> Answer<Json<Workspace>> {
     let task = task.alive()?;
-    Ok(Json(state.store.read(move |c| archives::workspace(c, &task.job, now_ms())).await?))
+    Ok(Json(state.store.read(move |c| archives::workspace(c, task.job.as_str(), now_ms())).await?))
 }
 
 async fn save_layer(
@@ -91,7 +92,7 @@ async fn read_cache(
     let task = task.alive()?;
     // Those of the own project only.
     let sql = "SELECT sha256, length FROM caches WHERE id = ?1 AND project_id = ?2";
-    piece(&state, sql, cache, task.project, &query).await
+    piece(&state, sql, cache, task.project.into(), &query).await
 }
 
 async fn read_layer(
@@ -105,7 +106,7 @@ async fn read_layer(
     let sql = "SELECT l.sha256, l.length FROM workspace_layers l JOIN jobs j ON j.id = l.job_id
         JOIN workflows w ON w.id = j.workflow_id WHERE l.id = ?1 AND w.workspace_id =
         (SELECT o.workspace_id FROM workflows o JOIN jobs p ON p.workflow_id = o.id WHERE p.id = ?2)";
-    piece(&state, sql, layer, task.job, &query).await
+    piece(&state, sql, layer, task.job.into(), &query).await
 }
 
 /// A piece of the archive that `sql` finds by `id` for the `holder` of the token.

@@ -1,10 +1,11 @@
 //! What people (and newer pipelines) do to a workflow that runs: cancel it, cancel a job, approve one.
 
-use crate::protocol::TaskId;
 use crate::server::engine::commit::task;
 use crate::server::engine::commit::{OLDEST_MS, Ripple, end_job};
-use crate::server::store::status::{JobStatus, TaskState};
-use crate::server::store::{Effect, Error, Tx};
+use crate::server::store::status::JobStatus;
+use crate::server::store::tables::tasks;
+use crate::server::store::{Error, Tx};
+use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, params};
 
 /// Cancels a workflow: what has not begun ends now, what runs is told to stop. False when there is no
@@ -52,25 +53,13 @@ pub fn cancel_job(tx: &Tx<'_>, job: &str, by: Option<&str>, now: u64) -> Result<
 /// Stops one job that has not ended: at once when no runner has it, else through its runner.
 fn stop_job(tx: &Tx<'_>, job: &str, by: Option<&str>, now: u64) -> Result<(), Error> {
     tx.prepare_cached("UPDATE jobs SET canceled_by = ?2 WHERE id = ?1")?.execute(params![job, by])?;
-    let tasks: Vec<(String, TaskState)> = tx
-        .prepare_cached("SELECT id, status FROM tasks WHERE job_id = ?1 AND stopped_at_ms IS NULL")?
-        .query_map([job], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<Result<_, _>>()?;
-    if tasks.is_empty() {
+    let open = tasks::open_of_job(tx, &job.into())?;
+    if open.is_empty() {
         let mut ripple = Ripple::default();
         end_job(tx, job, JobStatus::Canceled, &mut ripple, now)?;
         return ripple.settle(tx, now);
     }
-    for (id, state) in tasks {
-        let Ok(task) = TaskId::new(id) else { continue };
-        if state == TaskState::Queued {
-            task::end_task(tx, &task, TaskState::Canceled, None, now)?;
-        } else {
-            tx.prepare_cached("UPDATE tasks SET is_canceled = 1 WHERE id = ?1")?.execute([task.as_str()])?;
-            tx.effect(Effect::Cancel(task));
-        }
-    }
-    Ok(())
+    open.into_iter().try_for_each(|row| task::cancel(tx, row, Millis(now)))
 }
 
 /// Approves a job that waits. False when there is no such job waiting.

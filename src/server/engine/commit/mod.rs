@@ -5,23 +5,25 @@
 //! `Ripple` and settled at its end.
 
 mod cancel;
+pub mod clock;
 mod rerun;
 mod serial;
-mod task;
+pub mod task;
 #[cfg(test)]
 mod tests;
 
 pub use cancel::{approve, cancel_forgotten_once, cancel_job, cancel_redundant, cancel_workflow};
 pub use rerun::{Refused, Scope, rerun};
 pub use serial::expire_waits_once;
-pub use task::{end_task, expire_leases_once, renew_leases, requeue, task_started, was_listening};
 
 use crate::config::{JobKind, Workflow};
 use crate::server::engine::graph::{self, Decision, Node};
 use crate::server::engine::test_timings;
 use crate::server::secrets::contexts;
-use crate::server::store::status::{JobStatus, JobType, TaskState, WorkflowStatus};
+use crate::server::store::status::{JobStatus, JobType, WorkflowStatus};
+use crate::server::store::tables::tasks::{self, NewTask};
 use crate::server::store::{Effect, Error, Tx, new_id};
+use crate::server::time::Millis;
 use rusqlite::params;
 use std::collections::VecDeque;
 
@@ -150,7 +152,8 @@ fn advance(tx: &Tx<'_>, workflow: &str, ripple: &mut Ripple, now: u64) -> Result
     tx.prepare_cached("UPDATE workflows SET status = ?2, stopped_at_ms = ?3 WHERE id = ?1")?
         .execute(params![workflow, status, stopped])?;
     tx.effect(Effect::Changed(pipeline));
-    if status.is_terminal() {
+    // What an agent that nobody hears may still be doing must not be done again beside it: see `task::fence_gone`.
+    if status.is_terminal() && !tasks::is_workflow_fenced(tx, &workflow.into())? {
         serial::leave_all(tx, workflow, ripple, now)?;
         rerun::automatically(tx, workflow, status, ripple, now)?;
     }
@@ -264,12 +267,9 @@ fn queue_job(tx: &Tx<'_>, job: &str, ripple: &mut Ripple, now: u64) -> Result<Jo
         test_timings::choose(tx, job)?;
     }
     for node in 0..parallelism {
-        tx.prepare_cached(
-            "INSERT INTO tasks (id, job_id, pipeline_id, project_id, node_index, attempt, resource_class, status,
-                is_canceled, unclaims, next_event, is_finished, queued_at_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, 0, 0, 0, 0, ?8)",
-        )?
-        .execute(params![new_id(), job, pipeline, project, node, class, TaskState::Queued, now as i64])?;
+        let (job, pipeline, project) = (&job.into(), &pipeline.as_str().into(), &project.as_str().into());
+        let new = NewTask { job, pipeline, project, node_index: node, resource_class: &class };
+        tasks::insert_first(tx, new, Millis(now))?;
         tx.effect(Effect::Queued(class.clone()));
     }
     Ok(JobStatus::Queued)

@@ -403,7 +403,7 @@ impl World {
             5 => task.class_deleted("a/b", now),
             6 => task.refuse(TaskState::Failed, "why", now),
             _ => {
-                let then = task.release_anyway();
+                let then = task.confirm_stopped();
                 self.attempts[at].released_anyway |= !then.is_empty();
                 then
             }

@@ -1,6 +1,7 @@
 //! The words of the machine: a claim and its counters, what a call is answered, what follows from it.
 
 use crate::protocol::GiveBackReason;
+use crate::server::engine::task::FENCE_MARGIN;
 use crate::server::store::status::{EndedBy, TaskState};
 use crate::server::time::Millis;
 use std::fmt;
@@ -28,6 +29,41 @@ pub struct Machine {
     pub id: String,
     /// Differs after each.
     pub boot: String,
+}
+
+/// What an agent does that has begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Work {
+    /// The claim that it began with.
+    pub claim: Claim,
+    /// Its random id; runners of protocol 1 have none.
+    pub agent: Option<String>,
+    /// Silence counts from here.
+    pub lease_until: Millis,
+}
+
+impl Work {
+    /// From here on its agent has certainly stopped its steps.
+    pub(super) fn fence(&self) -> Millis {
+        self.lease_until.plus(self.claim.budget).plus(FENCE_MARGIN)
+    }
+}
+
+/// The end of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// How it went.
+    pub status: TaskState,
+    /// Who ended it.
+    pub by: EndedBy,
+    /// When.
+    pub at: Millis,
+    /// The last claim, if there was one.
+    pub claim: Option<Claim>,
+    /// It had begun.
+    pub had_begun: bool,
+    /// Its agent has not confirmed that it stopped: nothing takes its place before.
+    pub fence_until: Option<Millis>,
 }
 
 /// How often the work of a task was tried in vain, over all attempts.
