@@ -4,7 +4,7 @@
 use crate::server::ids::{ClassTokenId, ResourceClassId};
 use crate::server::state::token_hash;
 use crate::server::store::tables::tasks::{self, TaskRow};
-use crate::server::store::tables::tokens;
+use crate::server::store::tables::{classes, people};
 use crate::server::store::{Error, View};
 
 /// The bearer token of an `Authorization` header.
@@ -29,7 +29,7 @@ impl Person {
     /// The person of the first of these tokens that is one.
     pub fn find(view: &View, tokens: &[String]) -> Result<Option<Self>, Error> {
         for token in tokens {
-            if let Some(row) = tokens::person(view, &token_hash(token))? {
+            if let Some(row) = people::person_of_token(view, &token_hash(token))? {
                 let (id, token) = (row.user.into(), row.token.into());
                 return Ok(Some(Self { id, login: row.login, is_admin: row.is_admin, token }));
             }
@@ -56,13 +56,13 @@ pub struct ClassToken {
 impl ClassToken {
     /// The holder of a token.
     pub fn find(view: &View, token: &str) -> Result<Option<Self>, Error> {
-        let row = tokens::class(view, &token_hash(token))?;
+        let row = classes::class_of_token(view, &token_hash(token))?;
         Ok(row.map(|row| Self { id: row.token, class_id: row.class, class: row.name }))
     }
 
     /// Whether it has not been deleted since the call began.
     pub fn is_there(&self, view: &View) -> Result<bool, Error> {
-        tokens::is_class_token(view, &self.id)
+        classes::is_token(view, &self.id)
     }
 }
 

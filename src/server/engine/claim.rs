@@ -1,21 +1,17 @@
 //! Handing out a task: one transaction that finds, marks and describes it.
 
-use crate::config::{JobKind, WorkflowJob};
 use crate::protocol::limits::CLAIM_BYTES;
-use crate::protocol::{ClaimRequest, HeldTask, Secret, Source, Task, TaskId, Variable};
+use crate::protocol::{ClaimRequest, HeldTask};
 use crate::server::auth::ClassToken;
-use crate::server::engine::commit::say;
 use crate::server::engine::commit::task::{self, InHand};
-use crate::server::engine::task::{Claim, ClaimedAgain, DEFAULT_BUDGET, LONGEST_BEGIN, Machine};
-use crate::server::pipelines::continuation;
-use crate::server::secrets::variables::{self, Withheld};
+use crate::server::engine::handout::{self, Handed, Withheld};
+use crate::server::engine::task::{Claim, ClaimedAgain, DEFAULT_BUDGET, Machine};
 use crate::server::state::{Settings, new_token, token_hash};
-use crate::server::store::status::TaskState;
+use crate::server::store::status::{MessageKind, TaskState};
 use crate::server::store::tables::tasks::Asking;
-use crate::server::store::tables::{instances, progress, tasks};
+use crate::server::store::tables::{instances, jobs, progress, tasks};
 use crate::server::store::{Effect, Error, Tx, new_id};
 use crate::server::time::Millis;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A runner that asks for work.
@@ -34,7 +30,7 @@ pub struct Claimer {
 /// The answer to a claim.
 #[derive(Clone, Debug)]
 pub enum Claimed {
-    /// A task, as JSON of [`Task`].
+    /// A task, as JSON of [`Task`](crate::protocol::Task).
     Task(Vec<u8>),
     /// The nonce has got a task before, which has begun or ended since.
     Holds(HeldTask),
@@ -110,7 +106,7 @@ fn tell_of_runners_with_one_name(tx: &Tx<'_>, claimer: &Claimer, now: Millis) ->
                 "a runner asks for work while a task runs under its name runner={name} task_id={} now_ms={now}",
                 row.id
             );
-            say(tx, row.job.as_str(), "warning", &message)?;
+            jobs::add_message(tx, &row.job, MessageKind::Warning, &message)?;
             tx.effect(Effect::Changed(row.pipeline.to_string()));
         }
     }
@@ -125,13 +121,15 @@ fn hand_out(
     settings: &Settings,
     now: Millis,
 ) -> Result<Option<Vec<u8>>, Error> {
-    let (status, why) = match variables::of_job(tx, &settings.sealer, hand.row.job.as_str())? {
+    let (status, why) = match handout::variables(tx, &settings.sealer, &hand.row.job)? {
         Ok(variables) => {
             let task_token = new_token("rlt_")?;
             let claim = hand.task.claim_of().cloned();
             let claim = claim.ok_or_else(|| Error::Corrupt(format!("`{}` is not claimed", hand.row.id)))?;
-            let described =
-                describe(tx, hand.row.id.to_string(), task_token.clone(), &claim, variables, settings)?;
+            let (id, allocation) = (hand.row.id.clone(), claim.allocation);
+            let handed =
+                Handed { id, token: task_token.clone(), allocation, variables, budget: claim.budget };
+            let described = handout::describe(tx, handed, settings)?;
             let answer = serde_json::to_vec(&described)?;
             if answer.len() <= CLAIM_BYTES {
                 hand.row.token_hash = Some(token_hash(&task_token));
@@ -153,96 +151,4 @@ fn hand_out(
     let then = hand.task.refuse(status, &why, now);
     hand.keep(tx, then, now)?;
     Ok(None)
-}
-
-fn describe(
-    tx: &Tx<'_>,
-    id: String,
-    token: String,
-    claim: &Claim,
-    variables: Vec<Variable>,
-    settings: &Settings,
-) -> Result<Task, Error> {
-    let mut query = tx.prepare_cached(
-        "SELECT t.node_index, t.pipeline_id, j.id, j.name, j.number, j.parallelism, j.definition, j.workflow_id,
-            w.workspace_id, p.repository_url, p.revision, p.branch, p.tag, p.actor_login, p.reference,
-            r.id, r.organisation_id, r.vcs, r.org, r.repo, j.timings_of IS NOT NULL
-         FROM tasks t JOIN jobs j ON j.id = t.job_id JOIN workflows w ON w.id = j.workflow_id
-            JOIN pipelines p ON p.id = t.pipeline_id JOIN projects r ON r.id = t.project_id WHERE t.id = ?1",
-    )?;
-    let task = query.query_row([&id], |row| {
-        let text = |index: usize| row.get::<_, String>(index);
-        let maybe = |index: usize| row.get::<_, Option<String>>(index);
-        let number: i64 = row.get(4)?;
-        let job_url = format!("{}/{}/{}/{}/{number}", settings.public_url, text(17)?, text(18)?, text(19)?);
-        let mut built_in: BTreeMap<String, String> = BTreeMap::new();
-        let mut set = |name: &str, value: String| built_in.insert(name.to_owned(), value);
-        set("CI", "true".to_owned());
-        set("CIRCLECI", "true".to_owned());
-        set("CIRCLE_BUILD_NUM", number.to_string());
-        set("CIRCLE_BUILD_URL", job_url.clone());
-        set("CIRCLE_JOB", text(3)?);
-        set("CIRCLE_PIPELINE_ID", text(1)?);
-        set("CIRCLE_WORKFLOW_ID", text(7)?);
-        set("CIRCLE_WORKFLOW_JOB_ID", text(2)?);
-        set("CIRCLE_WORKFLOW_WORKSPACE_ID", text(8)?);
-        set("CIRCLE_PROJECT_ID", text(15)?);
-        set("CIRCLE_ORGANIZATION_ID", text(16)?);
-        set("CIRCLE_PROJECT_USERNAME", text(18)?);
-        set("CIRCLE_PROJECT_REPONAME", text(19)?);
-        set("CIRCLE_USERNAME", text(13)?);
-        for (name, column) in
-            [("CIRCLE_REPOSITORY_URL", 9), ("CIRCLE_SHA1", 10), ("CIRCLE_BRANCH", 11), ("CIRCLE_TAG", 12)]
-        {
-            if let Some(value) = maybe(column)? {
-                set(name, value);
-            }
-        }
-        let source = match (maybe(9)?, maybe(10)?) {
-            (Some(repository_url), Some(revision)) => Some(Source {
-                repository_url,
-                revision,
-                branch: maybe(11)?,
-                tag: maybe(12)?,
-                reference: maybe(14)?,
-            }),
-            _ => None,
-        };
-        let has_test_timings: bool = row.get(20)?;
-        let (node_index, node_total): (u32, u32) = (row.get(0)?, row.get(5)?);
-        Ok((node_index, text(3)?, node_total, text(6)?, job_url, built_in, source, has_test_timings))
-    })?;
-    let (node_index, job_name, node_total, definition, job_url, mut built_in, source, has_test_timings) =
-        task;
-    let definition: WorkflowJob = serde_json::from_str(&definition)?;
-    let mut mask = Vec::new();
-    if let Some(key) = continuation::key_for_claim(tx, &id)? {
-        mask.push(Secret::new(key.clone()));
-        built_in.insert("CIRCLE_CONTINUATION_KEY".to_owned(), key);
-    }
-    let JobKind::Build { job } = definition.kind else {
-        return Err(Error::Corrupt(format!("the task `{id}` is of a job without steps")));
-    };
-    tx.effect(Effect::Changed(built_in.get("CIRCLE_PIPELINE_ID").cloned().unwrap_or_default()));
-    Ok(Task {
-        id: TaskId::new(id).map_err(|e| Error::Corrupt(e.to_string()))?,
-        token: Secret::new(token),
-        allocation: claim.allocation.clone(),
-        job_name,
-        job_url,
-        job: *job,
-        node_index,
-        node_total,
-        built_in,
-        variables,
-        mask,
-        source,
-        has_test_timings,
-        lease_seconds: settings.lease_seconds,
-        begin_seconds: LONGEST_BEGIN.as_secs() as u32,
-        budget_seconds: claim.budget.as_secs() as u32,
-        heartbeat_wait_seconds: settings.heartbeat_wait_seconds,
-        max_step_output_bytes: settings.max_step_output_bytes,
-        max_artifact_bytes: settings.max_artifact_bytes,
-    })
 }

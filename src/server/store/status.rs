@@ -301,6 +301,42 @@ impl From<&crate::config::JobKind> for JobType {
 }
 
 words! {
+    /// Kind of the event that a pipeline was made for.
+    TriggerType {
+        /// A call of the API, or `runlet admin pipeline trigger`.
+        Api = "api",
+        /// An event of a forge.
+        Webhook = "webhook",
+        /// A schedule.
+        Scheduled = "scheduled_pipeline",
+        /// A person at their own host: `runlet exec`.
+        Explicit = "explicit",
+    }
+}
+
+words! {
+    /// Kind of a restriction of a context.
+    RestrictionKind {
+        /// Looks at the project.
+        Project = "project",
+        /// Looks at the values and parameters of the pipeline.
+        Expression = "expression",
+        /// Looks at the person who triggered the pipeline.
+        Group = "group",
+    }
+}
+
+words! {
+    /// How a message that people see with a job is shown.
+    MessageKind {
+        /// Why the job ended badly.
+        Error = "error",
+        /// Why the job ended otherwise than expected.
+        Warning = "warning",
+    }
+}
+
+words! {
     /// Result of a test.
     TestResult {
         /// Passed.

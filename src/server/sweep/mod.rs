@@ -3,7 +3,7 @@
 pub(super) mod retention;
 
 use crate::server::engine::commit::{self, clock};
-use crate::server::state::{Shared, now_ms};
+use crate::server::state::Shared;
 use crate::server::store::Error;
 use crate::server::time::Millis;
 use std::time::Duration;
@@ -46,11 +46,11 @@ pub(super) async fn run(state: Shared) {
 }
 
 async fn pass_once(state: &Shared, lease: Duration) {
-    let waits = state.store.write(|tx| commit::expire_waits_once(tx, now_ms())).await;
+    let waits = state.store.write(|tx| commit::expire_waits_once(tx, Millis::now())).await;
     if let Ok(count @ 1..) = waits {
         log::warn!("jobs waited too long for their serial group job_count={count}");
     }
-    let forgotten = state.store.write(|tx| commit::cancel_forgotten_once(tx, now_ms())).await;
+    let forgotten = state.store.write(|tx| commit::cancel_forgotten_once(tx, Millis::now())).await;
     if let Ok(count @ 1..) = forgotten {
         log::warn!("workflows that had not ended for 90 days were canceled workflow_count={count}");
     }

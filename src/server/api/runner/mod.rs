@@ -1,9 +1,10 @@
 //! What runners and task agents call: docs/protocol.md.
 
-pub mod archives;
+mod archives;
 mod claim;
 mod holder;
 mod task;
+mod test_results;
 mod uploads;
 
 pub(super) use holder::Holder;
@@ -36,9 +37,8 @@ pub fn router() -> Router<Shared> {
         .route("/api/v2/task/event/fail", post(task::fail))
         .route(&format!("{task}/uploads/{{sha256}}"), get(uploads::upload_offset).patch(uploads::upload))
         .route(&format!("{task}/artifacts"), post(uploads::artifact))
-        .route(&format!("{task}/test-results"), post(uploads::test_results))
-        .route(&format!("{task}/test-timings"), get(uploads::test_timings))
         .merge(archives::router())
+        .merge(test_results::router())
         .layer(middleware::from_fn(holder::tell))
 }
 

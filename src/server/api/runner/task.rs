@@ -99,7 +99,7 @@ pub(super) async fn output(
     }
     state.output_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     let (blobs, id) = (state.blobs.clone(), task.id.clone());
-    let offset = blocking(move || blobs.append_output(&id, step, offset, &bytes)).await?;
+    let offset = blocking(move || blobs.outputs.append(&id, step, offset, &bytes)).await?;
     state.hub.wrote(task.pipeline.as_str());
     Ok(Json(OutputAnswer { offset, durable_to: 0, cancel }))
 }
@@ -126,7 +126,7 @@ pub(super) async fn finish(
     let missing = blocking(move || {
         let mut missing = Vec::new();
         for step in &steps {
-            if let Some(offset) = blobs.check_output(&id, step.step, step.length, &step.sha256)? {
+            if let Some(offset) = blobs.outputs.check(&id, step.step, step.length, &step.sha256)? {
                 missing.push((step.step, offset));
             }
         }

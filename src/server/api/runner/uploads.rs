@@ -1,14 +1,10 @@
-//! Files that a task agent stores: uploads in pieces, and the records that name them as artifacts or test results.
+//! Files that a task agent stores: uploads in pieces, and the records that name them as artifacts.
 
 use crate::protocol::limits::UPLOAD_BYTES;
-use crate::protocol::{
-    ArtifactRecord, MAX_CHUNK_BYTES, RefusalCode, TestResultsRecord, TestTimings, UploadAnswer,
-};
+use crate::protocol::{ArtifactRecord, MAX_CHUNK_BYTES, RefusalCode, UploadAnswer};
 use crate::server::api::runner::holder::Holder;
 use crate::server::api::runner::{Numbers, number};
 use crate::server::api::{Answer, Failure, blocking};
-use crate::server::engine::test_timings;
-use crate::server::junit;
 use crate::server::state::Shared;
 use crate::server::store::new_id;
 use crate::server::time::Millis;
@@ -18,10 +14,6 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use rusqlite::params;
 use serde_json::{Value, json};
-use std::io::Read;
-
-/// Largest JUnit file that is parsed, in bytes.
-const LARGEST_JUNIT: u64 = 64 * 1024 * 1024;
 
 /// Tells where to continue an upload.
 pub(super) async fn upload_offset(
@@ -33,7 +25,7 @@ pub(super) async fn upload_offset(
     let task = task.alive()?;
     let length = upload_length(&query)?;
     let (blobs, id) = (state.blobs.clone(), task.id.clone());
-    let offset = blocking(move || blobs.upload_offset(&id, &sha256, length)).await?;
+    let offset = blocking(move || blobs.objects.offset(&id, &sha256, length)).await?;
     Ok(Json(UploadAnswer { offset, cancel: task.canceled() }))
 }
 
@@ -49,7 +41,7 @@ pub(super) async fn upload(
     let (length, offset) = (upload_length(&query)?, number(&query, "offset")?);
     debug_assert!(bytes.len() <= MAX_CHUNK_BYTES + 1024, "the router bounds bodies");
     let (blobs, id) = (state.blobs.clone(), task.id.clone());
-    let offset = blocking(move || blobs.append_upload(&id, &sha256, length, offset, &bytes)).await?;
+    let offset = blocking(move || blobs.objects.append(&id, &sha256, length, offset, &bytes)).await?;
     Ok(Json(UploadAnswer { offset, cancel: task.canceled() }))
 }
 
@@ -69,7 +61,7 @@ fn check_length(length: u64, limit: u64) -> Answer<u64> {
 /// Refuses to name an upload that is not complete.
 pub(in crate::server::api) async fn complete(state: &Shared, sha256: &str, length: u64) -> Answer<()> {
     let (blobs, sha256) = (state.blobs.clone(), sha256.to_owned());
-    if blocking(move || blobs.has_object(&sha256, length)).await? {
+    if blocking(move || blobs.objects.has(&sha256, length)).await? {
         return Ok(());
     }
     Err(Failure::coded(
@@ -108,60 +100,4 @@ pub(super) async fn artifact(
         })
         .await?;
     Ok(Json(json!({})))
-}
-
-/// Names an upload as a file of test results, and parses it.
-pub(super) async fn test_results(
-    State(state): State<Shared>,
-    task: Holder,
-    Json(record): Json<TestResultsRecord>,
-) -> Answer<Json<Value>> {
-    let task = task.alive()?;
-    complete(&state, &record.sha256, record.length).await?;
-    let (blobs, sha256) = (state.blobs.clone(), record.sha256.clone());
-    let parsed = blocking(move || {
-        let file = blobs.open_object(&sha256)?;
-        let mut xml = Vec::new();
-        let read = file.take(LARGEST_JUNIT + 1).read_to_end(&mut xml);
-        Ok(match read {
-            Ok(n) if n as u64 > LARGEST_JUNIT => Err(format!("it is larger than {LARGEST_JUNIT} bytes")),
-            Ok(_) => junit::parse(&xml),
-            Err(error) => Err(error.to_string()),
-        })
-    })
-    .await?;
-    let (cases, message) = match parsed {
-        Ok(cases) => (cases, None),
-        Err(why) => (Vec::new(), Some(why)),
-    };
-    let answer = json!({ "tests": cases.len(), "message": message });
-    state
-        .store
-        .write(move |tx| {
-            let id = task.id.as_str();
-            let stored = tx
-                .prepare_cached("INSERT OR IGNORE INTO test_files (task_id, job_id, path, sha256, step, tests, message) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-                .execute(params![id, task.job, record.path, record.sha256, record.step, cases.len() as i64, message])?;
-            // Named before: the answer was lost on the way, the cases are there.
-            if stored == 0 {
-                return Ok(());
-            }
-            for case in &cases {
-                tx.prepare_cached(
-                    "INSERT INTO test_results (job_id, task_id, path, name, classname, file, source, result, run_time, message)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?3, ?7, ?8, ?9)",
-                )?
-                .execute(params![task.job, id, record.path, case.name, case.classname, case.file, case.result, case.run_time, case.message])?;
-            }
-            if cases.is_empty() { Ok(()) } else { test_timings::stored(tx, task.job.as_str()) }
-        })
-        .await?;
-    Ok(Json(answer))
-}
-
-/// Hands out the timings that the nodes of the job share their tests by.
-pub(super) async fn test_timings(State(state): State<Shared>, task: Holder) -> Answer<Json<TestTimings>> {
-    let task = task.alive()?;
-    let found = state.store.read(move |c| test_timings::of_job(c, task.job.as_str())).await?;
-    found.map(Json).ok_or_else(|| Failure::not_found("there are no test timings for this job"))
 }

@@ -4,13 +4,16 @@
 use crate::protocol::{
     BeginRequest, Event, EventKind, FinishAnswer, FinishRequest, GiveBack, LostTask, TaskId,
 };
-use crate::server::engine::commit::{Ripple, close_job, end_job, rerun, say, serial, set_status};
+use crate::server::engine::commit::advance::settle;
+use crate::server::engine::commit::job::{close_job, end_job, say, set_status};
+use crate::server::engine::commit::ripple::Ripple;
+use crate::server::engine::commit::{rerun, serial};
 use crate::server::engine::graph;
 use crate::server::engine::task::{
     Call, Consequence, Finished, GivenBack, NextAttempt, Refused, Returned, Step, Taken, Task,
 };
-use crate::server::ids::{JobId, WorkflowId};
-use crate::server::store::status::{StepState, TaskState};
+use crate::server::ids::JobId;
+use crate::server::store::status::{MessageKind, StepState, TaskState};
 use crate::server::store::tables::tasks::{self, TaskRow};
 use crate::server::store::tables::{progress, steps};
 use crate::server::store::{Effect, Error, Tx, View, new_id};
@@ -85,7 +88,7 @@ impl InHand {
             Consequence::Ended(message) => self.ended(tx, message.as_deref(), now)?,
             Consequence::Again(next) => again(tx, row, next, now)?,
             Consequence::Say(message) => {
-                say(tx, row.job.as_str(), "warning", &message)?;
+                say(tx, &row.job, MessageKind::Warning, &message)?;
                 tx.effect(Effect::Changed(row.pipeline.to_string()));
             }
             Consequence::FenceGone => fence_gone(tx, &row.job, now)?,
@@ -102,7 +105,7 @@ impl InHand {
         let status = if canceled { StepState::Canceled } else { StepState::InfrastructureFail };
         steps::close_running(tx, &row.id, status, now)?;
         if let Some(message) = message {
-            say(tx, row.job.as_str(), "error", message)?;
+            say(tx, &row.job, MessageKind::Error, message)?;
         }
         if row.status == TaskState::Retried {
             return Ok(());
@@ -110,15 +113,15 @@ impl InHand {
         let status = graph::job_status(&tasks::states_of_job(tx, &row.job)?);
         let mut ripple = Ripple::default();
         if !status.is_terminal() {
-            set_status(tx, row.job.as_str(), status)?;
+            set_status(tx, &row.job, status)?;
         } else if tasks::is_job_fenced(tx, &row.job)? {
             // Its agent may still be at work: the key of its serial group stays.
-            close_job(tx, row.job.as_str(), status, now.0)?;
+            close_job(tx, &row.job, status, now)?;
         } else {
-            end_job(tx, row.job.as_str(), status, &mut ripple, now.0)?;
+            end_job(tx, &row.job, status, &mut ripple, now)?;
         }
-        ripple.touch(progress::workflow_of(tx, &row.job)?.to_string());
-        ripple.settle(tx, now.0)
+        ripple.touch(progress::workflow_of(tx, &row.job)?);
+        settle(tx, ripple, now)
     }
 }
 
@@ -152,14 +155,14 @@ fn fence_gone(tx: &Tx<'_>, job: &JobId, now: Millis) -> Result<(), Error> {
     let mut ripple = Ripple::default();
     let standing = progress::standing(tx, job)?;
     if standing.job_ended && !tasks::is_job_fenced(tx, job)? {
-        serial::leave(tx, job.as_str(), &mut ripple, now.0)?;
+        serial::leave(tx, job, &mut ripple, now)?;
     }
-    let workflow = WorkflowId::from(standing.workflow.as_str());
-    if standing.workflow_ended && !tasks::is_workflow_fenced(tx, &workflow)? {
-        serial::leave_all(tx, workflow.as_str(), &mut ripple, now.0)?;
-        rerun::automatically(tx, workflow.as_str(), standing.workflow_status, &mut ripple, now.0)?;
+    let workflow = &standing.workflow;
+    if standing.workflow_ended && !tasks::is_workflow_fenced(tx, workflow)? {
+        serial::leave_all(tx, workflow, &mut ripple, now)?;
+        rerun::automatically(tx, workflow, standing.workflow_status, &mut ripple, now)?;
     }
-    ripple.settle(tx, now.0)
+    settle(tx, ripple, now)
 }
 
 /// An answer of a call that the machine may have refused.

@@ -6,11 +6,11 @@ use crate::config;
 use crate::protocol::{GiveBack, GiveBackReason, GivenBack, LostTask, Secret, TaskId};
 use crate::server::engine::commit::task::{self, InHand};
 use crate::server::engine::task::{Call, Claim, FENCE_MARGIN};
-use crate::server::pipelines::create_project;
-use crate::server::store::Store;
 use crate::server::store::status::TaskState;
-use crate::server::store::tables::tasks::Asking;
-use rusqlite::OptionalExtension;
+use crate::server::store::tables::projects::ensure_project;
+use crate::server::store::tables::tasks::{self, Asking};
+use crate::server::store::{Store, new_id};
+use rusqlite::{OptionalExtension, params};
 use std::time::Duration;
 
 const HOUR: u64 = 60 * 60 * 1000;
@@ -28,7 +28,7 @@ impl Bench {
         let store = Store::open(&dir.path().join("db"), false, |_| ()).unwrap();
         let bench = Self { store, _dir: dir };
         bench.write(|tx| {
-            create_project(tx, "gh/acme/app", None, 0)?;
+            ensure_project(tx, "gh/acme/app", None, Millis(0))?;
             tx.execute("INSERT INTO resource_classes (id, name, description, created_at_ms) VALUES ('c', 'a/b', '', 0)", [])?;
             Ok(())
         });
@@ -54,9 +54,19 @@ impl Bench {
             )?;
             let mut ids = Vec::new();
             for workflow in &compiled.workflows {
-                ids.push(create_workflow(tx, &id, &project, workflow, false, &Routing::default(), now)?);
+                let (pipeline, project) = (id.as_str().into(), project.as_str().into());
+                let made = create_workflow(
+                    tx,
+                    &pipeline,
+                    &project,
+                    workflow,
+                    false,
+                    &Routing::default(),
+                    Millis(now),
+                )?;
+                ids.push(made.into());
             }
-            cancel_redundant(tx, &id, now)?;
+            cancel_redundant(tx, &id.into(), Millis(now))?;
             Ok(ids)
         })
     }
@@ -99,7 +109,7 @@ impl Bench {
 
     fn rerun(&self, workflow: &str, scope: Scope) -> Result<String, Refused> {
         let workflow = workflow.to_owned();
-        self.write(move |tx| rerun(tx, &workflow, &scope, None, HOUR))
+        self.write(move |tx| rerun(tx, &workflow.into(), &scope, None, Millis(HOUR))).map(String::from)
     }
 
     /// The newest workflow made from this one.
@@ -185,7 +195,10 @@ fn chosen_jobs_run_again_with_what_depends_on_them() {
     let second = bench.rerun(&first, Scope::Jobs(vec![job])).unwrap();
     assert_eq!(bench.jobs(&second), "build=success test=queued deploy=blocked alert=blocked");
     let stranger = new_id();
-    assert_eq!(bench.rerun(&first, Scope::Jobs(vec![stranger.clone()])), Err(Refused::NoSuchJob(stranger)));
+    assert_eq!(
+        bench.rerun(&first, Scope::Jobs(vec![stranger.clone().into()])),
+        Err(Refused::NoSuchJob(stranger.into()))
+    );
 }
 
 #[test]
@@ -209,7 +222,7 @@ fn a_workflow_reruns_by_itself_as_often_as_it_says() {
     let other = bench.pipeline(2, "x", &text, 0).remove(0);
     bench.end(&other, "build", TaskState::Failed, 1);
     let canceled = other.clone();
-    bench.write(move |tx| cancel_workflow(tx, &canceled, None, 5));
+    bench.write(move |tx| cancel_workflow(tx, &canceled.into(), None, Millis(5)));
     assert_eq!((bench.status(&other), bench.next(&other)), (WorkflowStatus::Failed, None));
 }
 
@@ -222,7 +235,7 @@ fn nothing_is_rerun_without_end() {
     }
     assert_eq!(bench.rerun(&first, Scope::All), Err(Refused::TooOften));
     let other = bench.pipeline(2, "x", &config("    jobs: [build]\n"), 0).remove(0);
-    let late = bench.write(move |tx| rerun(tx, &other, &Scope::All, None, 91 * 24 * HOUR));
+    let late = bench.write(move |tx| rerun(tx, &other.into(), &Scope::All, None, Millis(91 * 24 * HOUR)));
     assert_eq!(late, Err(Refused::TooOld));
 }
 
@@ -248,7 +261,7 @@ fn a_serial_group_passes_on_in_order_of_arrival() {
     assert_eq!(bench.status(&workflows[2]), WorkflowStatus::Queued);
     // One that waits can be cancelled; it never holds the key.
     let third = workflows[2].clone();
-    bench.write(move |tx| cancel_workflow(tx, &third, None, 3));
+    bench.write(move |tx| cancel_workflow(tx, &third.into(), None, Millis(3)));
     assert_eq!(bench.status(&workflows[2]), WorkflowStatus::Canceled);
     bench.end(&workflows[1], "deploy", TaskState::Success, 4);
     assert_eq!(bench.jobs(&workflows[1]), "build=success deploy=success test=queued");
@@ -266,8 +279,8 @@ fn an_older_pipeline_is_skipped_and_a_long_wait_ends() {
 
     let third = bench.pipeline(3, "x", &config(SERIAL), 0).remove(0);
     bench.end(&third, "build", TaskState::Success, 1);
-    assert_eq!(bench.write(|tx| expire_waits_once(tx, 5 * HOUR)), 0);
-    assert_eq!(bench.write(|tx| expire_waits_once(tx, 5 * HOUR + 2)), 1);
+    assert_eq!(bench.write(|tx| expire_waits_once(tx, Millis(5 * HOUR))), 0);
+    assert_eq!(bench.write(|tx| expire_waits_once(tx, Millis(5 * HOUR + 2))), 1);
     assert_eq!(bench.jobs(&third), "build=success deploy=canceled test=not_run");
     assert_eq!(bench.status(&third), WorkflowStatus::Canceled);
     bench.end(&new, "deploy", TaskState::Success, 3);
@@ -280,8 +293,8 @@ fn what_has_not_ended_in_90_days_is_canceled() {
     let text = config("    jobs:\n      - hold: {type: approval}\n      - build: {requires: [hold]}\n");
     let forgotten = bench.pipeline(1, "x", &text, 0).remove(0);
     let recent = bench.pipeline(2, "x", &text, 24 * HOUR).remove(0);
-    assert_eq!(bench.write(|tx| cancel_forgotten_once(tx, 90 * 24 * HOUR)), 0);
-    assert_eq!(bench.write(|tx| cancel_forgotten_once(tx, 90 * 24 * HOUR + 1)), 1);
+    assert_eq!(bench.write(|tx| cancel_forgotten_once(tx, Millis(90 * 24 * HOUR))), 0);
+    assert_eq!(bench.write(|tx| cancel_forgotten_once(tx, Millis(90 * 24 * HOUR + 1))), 1);
     assert_eq!(bench.status(&forgotten), WorkflowStatus::Canceled);
     assert_eq!(bench.jobs(&recent), "hold=on_hold build=blocked");
 }
@@ -297,7 +310,7 @@ fn a_lock_is_held_over_a_job_group_and_given_back_whatever_happens() {
     assert_eq!(bench.status(&one), WorkflowStatus::Failed);
     assert_eq!(bench.status(&two), WorkflowStatus::Running);
     let second = two.clone();
-    bench.write(move |tx| cancel_workflow(tx, &second, None, 2));
+    bench.write(move |tx| cancel_workflow(tx, &second.into(), None, Millis(2)));
     assert_eq!((bench.status(&two), bench.claims()), (WorkflowStatus::Canceled, 0));
     // The lock is taken again by a rerun, though it had succeeded.
     let again = bench.rerun(&one, Scope::Failed).unwrap();
@@ -337,12 +350,12 @@ fn one_job_can_be_cancelled_and_an_approval_refused() {
     let workflow = bench.pipeline(1, "x", &text, 0).remove(0);
     let gate: String =
         bench.write(|tx| Ok(tx.query_row("SELECT id FROM jobs WHERE name = 'gate'", [], |row| row.get(0))?));
-    assert!(bench.write(move |tx| cancel_job(tx, &gate, None, 1)));
+    assert!(bench.write(move |tx| cancel_job(tx, &gate.into(), None, Millis(1))));
     assert_eq!(bench.jobs(&workflow), "gate=canceled build=queued test=not_run alert=queued");
-    assert!(!bench.write(|tx| cancel_job(tx, "no such job", None, 1)));
+    assert!(!bench.write(|tx| cancel_job(tx, &"no such job".into(), None, Millis(1))));
     let build: String =
         bench.write(|tx| Ok(tx.query_row("SELECT id FROM jobs WHERE name = 'build'", [], |row| row.get(0))?));
-    bench.write(move |tx| cancel_job(tx, &build, None, 2));
+    bench.write(move |tx| cancel_job(tx, &build.into(), None, Millis(2)));
     bench.end(&workflow, "alert", TaskState::Success, 3);
     assert_eq!(bench.status(&workflow), WorkflowStatus::Canceled);
 }
@@ -444,7 +457,7 @@ fn a_serial_group_waits_for_the_fence_of_what_nobody_hears() {
     let id = bench.begin_build(&first, 0);
     bench.tick(2 * MINUTE);
     let canceled = first.clone();
-    bench.write(move |tx| cancel_workflow(tx, &canceled, None, 2 * MINUTE));
+    bench.write(move |tx| cancel_workflow(tx, &canceled.into(), None, Millis(2 * MINUTE)));
     // The status comes at once, the key does not.
     assert_eq!(
         (bench.status(&first), bench.status(&second)),
@@ -468,7 +481,7 @@ fn whoever_knows_that_the_agent_has_stopped_takes_the_fence_away() {
         let id = bench.begin_build(&first, 0);
         bench.tick(2 * MINUTE);
         let canceled = first.clone();
-        bench.write(move |tx| cancel_workflow(tx, &canceled, None, 2 * MINUTE));
+        bench.write(move |tx| cancel_workflow(tx, &canceled.into(), None, Millis(2 * MINUTE)));
         assert_eq!(bench.status(&second), WorkflowStatus::Queued);
         let confirmed = bench.write(move |tx| {
             if person {
