@@ -21,7 +21,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use ours::{compile, inventory, operator, orchestration, results, watch};
-use shared::{shape, slug, unread};
+use shared::{shape, slug, speaker, unread};
 use std::sync::atomic::Ordering;
 use v2::{contexts, people, projects, triggers, variables};
 
@@ -50,7 +50,10 @@ pub fn router(state: Shared) -> axum::Router {
         .layer(middleware::from_fn_with_state(state.clone(), count))
         .with_state(state.clone());
     // A layer runs after the routing of its own router: slugs are rewritten by one around it.
-    axum::Router::new().fallback_service(routes).layer(middleware::from_fn_with_state(state, slug::rewrite))
+    axum::Router::new()
+        .fallback_service(routes)
+        .layer(middleware::from_fn_with_state(state, slug::rewrite))
+        .layer(middleware::from_fn(speaker::mark))
 }
 
 async fn count(State(state): State<Shared>, request: Request, next: Next) -> Response {
