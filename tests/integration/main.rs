@@ -10,6 +10,9 @@ mod api;
 
 #[cfg(feature = "server")]
 mod archives;
+// The rules of a claim over the real API, with a runner that the test plays itself.
+#[cfg(feature = "server")]
+mod claims;
 // The config compiler against its corpus, and against damaged configs.
 #[cfg(feature = "server")]
 mod config;
