@@ -331,8 +331,11 @@ pub fn fail(tx: &Tx<'_>, id: &TaskId, message: &str, now: Millis) -> Decided<()>
 
 /// Cuts what goes into a row and into the job's messages.
 fn shortened(message: &str) -> String {
-    let end = message.floor_char_boundary(LONGEST_MESSAGE);
-    if end == message.len() { message.to_owned() } else { format!("{} [...]", &message[..end]) }
+    let end = (0..=LONGEST_MESSAGE.min(message.len())).rev().find(|end| message.is_char_boundary(*end));
+    match end.filter(|end| *end < message.len()) {
+        Some(end) => format!("{} [...]", &message[..end]),
+        None => message.to_owned(),
+    }
 }
 
 /// A person wants a task to end.
