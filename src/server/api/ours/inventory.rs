@@ -3,8 +3,9 @@
 use crate::protocol::ResourceClass;
 use crate::server::api::shared::input::{Body, Words, bad, conflict, message};
 use crate::server::api::{Administrator, Answer, Failure, Person};
+use crate::server::auth::{new_token, token_hash};
 use crate::server::ids::{ClassTokenId, ResourceClassId};
-use crate::server::state::{Shared, new_token, token_hash};
+use crate::server::state::Shared;
 use crate::server::store::status::TaskState;
 use crate::server::store::tables::classes::{self, Class, Instance, Token};
 use crate::server::time::Millis;
