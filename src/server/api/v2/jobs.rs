@@ -57,7 +57,7 @@ async fn by_number(
     })))
 }
 
-/// By number, as published, or by id: an approval has no number, and may be cancelled all the same.
+/// Cancels a job by its number, as published, or by its id: an approval has no number.
 async fn cancel(
     State(state): State<Shared>,
     person: Person,
