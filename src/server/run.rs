@@ -225,11 +225,11 @@ async fn sweep(state: Shared) {
         {
             continue;
         }
-        let waits = state.store.write(|tx| commit::expire_waits_once(tx, now_ms())).await;
+        let waits = state.store.write(|tx| commit::expire_waits_once(tx, Millis::now())).await;
         if let Ok(count @ 1..) = waits {
             log::warn!("jobs waited too long for their serial group job_count={count}");
         }
-        let forgotten = state.store.write(|tx| commit::cancel_forgotten_once(tx, now_ms())).await;
+        let forgotten = state.store.write(|tx| commit::cancel_forgotten_once(tx, Millis::now())).await;
         if let Ok(count @ 1..) = forgotten {
             log::warn!("workflows that had not ended for 90 days were canceled workflow_count={count}");
         }

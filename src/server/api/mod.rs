@@ -18,7 +18,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use base64::Engine;
 use ours::{compile, inventory, operator, orchestration, results, watch};
-use runner::archives;
+use runner::{archives, test_results};
 use rusqlite::{OptionalExtension, Row};
 use shared::{shape, slug, unread};
 use std::sync::atomic::Ordering;
@@ -29,6 +29,7 @@ pub fn router(state: Shared) -> axum::Router {
     let routes = axum::Router::new()
         .merge(runner::router())
         .merge(archives::router())
+        .merge(test_results::router())
         .merge(compile::router())
         .merge(orchestration::router())
         .merge(operator::router())

@@ -2,7 +2,9 @@
 //! and whoever reads it holds one piece at a time.
 
 use crate::protocol::TaskId;
-use crate::server::blobs::{Blobs, Error, io_error, read_piece};
+use crate::server::blobs::disk::{Error, io_error, read_piece};
+use crate::server::blobs::objects::Objects;
+use crate::server::blobs::outputs::Outputs;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -16,10 +18,10 @@ pub struct Stretch {
     length: u64,
 }
 
-impl Blobs {
+impl Outputs {
     /// Opens a step's output; one that nobody has sent anything of is empty.
-    pub fn open_output(&self, task: &TaskId, step: u32) -> Result<Stretch, Error> {
-        let path = self.output_path(task, step);
+    pub fn open(&self, task: &TaskId, step: u32) -> Result<Stretch, Error> {
+        let path = self.path(task, step);
         match File::open(&path) {
             Ok(file) => Stretch::of(file, path),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -28,10 +30,12 @@ impl Blobs {
             Err(error) => Err(read_error(&path, &error)),
         }
     }
+}
 
-    /// Opens a complete upload.
-    pub fn open_upload(&self, sha256: &str) -> Result<Stretch, Error> {
-        let path = self.object_path(sha256)?;
+impl Objects {
+    /// Opens a complete upload, to be read piece by piece.
+    pub fn stretch(&self, sha256: &str) -> Result<Stretch, Error> {
+        let path = self.path(sha256)?;
         let file = File::open(&path).map_err(|error| read_error(&path, &error))?;
         Stretch::of(file, path)
     }
@@ -93,34 +97,35 @@ fn read_error(path: &std::path::Path, error: &io::Error) -> Error {
 #[expect(clippy::unwrap_used, reason = "a test without its folder should fail loudly")]
 mod tests {
     use super::*;
+    use crate::server::blobs::Blobs;
 
-    fn stretch(bytes: &[u8]) -> (tempfile::TempDir, Blobs, Stretch) {
+    fn stretch(bytes: &[u8]) -> (tempfile::TempDir, Outputs, Stretch) {
         let dir = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(dir.path(), false).unwrap();
+        let outputs = Blobs::open(dir.path(), false).unwrap().outputs;
         let task = TaskId::new("t").unwrap();
-        blobs.append_output(&task, 0, 0, bytes).unwrap();
-        let opened = blobs.open_output(&task, 0).unwrap();
-        (dir, blobs, opened)
+        outputs.append(&task, 0, 0, bytes).unwrap();
+        let opened = outputs.open(&task, 0).unwrap();
+        (dir, outputs, opened)
     }
 
     #[test]
     fn what_comes_later_is_not_read_and_what_is_cut_off_is_an_error() {
-        let (_dir, blobs, opened) = stretch(b"abc");
+        let (_dir, outputs, opened) = stretch(b"abc");
         let task = TaskId::new("t").unwrap();
-        blobs.append_output(&task, 0, 3, b"def").unwrap();
+        outputs.append(&task, 0, 3, b"def").unwrap();
         assert_eq!(opened.length(), 3);
         assert_eq!(opened.read(1, 100).unwrap(), b"bc");
         assert_eq!(opened.read(3, 100).unwrap(), b"");
         assert_eq!(opened.read(u64::MAX, 100).unwrap(), b"");
-        assert_eq!(blobs.check_output(&task, 0, 6, "other").unwrap(), Some(0));
+        assert_eq!(outputs.check(&task, 0, 6, "other").unwrap(), Some(0));
         assert!(opened.read(1, 100).is_err());
-        assert_eq!(blobs.open_output(&task, 1).unwrap().length(), 0);
+        assert_eq!(outputs.open(&task, 1).unwrap().length(), 0);
     }
 
     #[test]
     fn the_tail_begins_with_a_line() {
         let tail = |text: &[u8], lines, bytes| {
-            let (_dir, _blobs, opened) = stretch(text);
+            let (_dir, _outputs, opened) = stretch(text);
             opened.read(opened.tail(lines, bytes).unwrap(), usize::MAX).unwrap()
         };
         assert_eq!(tail(b"a\nb\nc\n", 2, 100), b"b\nc\n");

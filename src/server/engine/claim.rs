@@ -1,16 +1,14 @@
 //! Handing out a task: one transaction that finds, marks and describes it.
 
-use crate::config::{JobKind, WorkflowJob};
-use crate::protocol::{ClaimRequest, Secret, Source, Task, TaskId, Variable};
+use crate::protocol::{ClaimRequest, Task, TaskId};
 use crate::server::api::ClassToken;
 use crate::server::engine::commit;
-use crate::server::secrets::handout::{self, Withheld};
+use crate::server::engine::handout::{self, Handed, Withheld};
+use crate::server::ids::JobId;
 use crate::server::state::{Settings, new_token, token_hash};
 use crate::server::store::status::TaskState;
-use crate::server::store::tables::keys;
-use crate::server::store::{Effect, Error, Tx, new_id};
+use crate::server::store::{Error, Tx, new_id};
 use rusqlite::{OptionalExtension, params};
-use std::collections::BTreeMap;
 
 /// The oldest task of the class that waits, or the one that this claim was given before when the answer
 /// was lost on the way.
@@ -43,10 +41,10 @@ pub fn claim(
                 .optional()?,
         };
         let Some(id) = next else { return Ok(None) };
-        let job: String = tx
+        let job: JobId = tx
             .prepare_cached("SELECT job_id FROM tasks WHERE id = ?1")?
             .query_row([&id], |row| row.get(0))?;
-        let (end, why) = match handout::variables_of_job(tx, &settings.sealer, &job.as_str().into())? {
+        let (end, why) = match handout::variables(tx, &settings.sealer, &job)? {
             Ok(variables) => break (id, variables),
             Err(Withheld::Unauthorized(why)) => (TaskState::Failed, format!("unauthorized: {why}")),
             Err(Withheld::Unusable(why)) => (TaskState::InfrastructureFail, why),
@@ -77,7 +75,9 @@ pub fn claim(
         "UPDATE runner_instances SET last_used_ms = ?3 WHERE resource_class_id = ?1 AND name = ?2",
     )?
     .execute(params![token.class_id, request.name, now as i64])?;
-    describe(tx, id, task_token, allocation, variables, settings).map(Some)
+    let id = TaskId::new(id).map_err(|e| Error::Corrupt(e.to_string()))?;
+    let handed = Handed { id, token: task_token, allocation, variables };
+    handout::describe(tx, handed, settings).map(Some)
 }
 
 /// Keeps the inventory.
@@ -89,106 +89,4 @@ fn seen(tx: &Tx<'_>, token: &ClassToken, request: &ClaimRequest, ip: &str, now: 
     )?
     .execute(params![token.class_id, request.name, request.hostname, ip, request.version, request.os, request.arch, now as i64])?;
     Ok(())
-}
-
-/// Makes a key for one claim of a job of a setup workflow, to continue its pipeline with; `None` for jobs of other
-/// workflows and once the pipeline has gone on. Only its hash is kept.
-fn continuation_key(tx: &Tx<'_>, task: &TaskId) -> Result<Option<String>, Error> {
-    let Some(pipeline) = keys::pipeline_to_continue(tx, task)? else { return Ok(None) };
-    let key = new_token("rlk_")?;
-    keys::add_key(tx, &token_hash(&key), &pipeline)?;
-    Ok(Some(key))
-}
-
-fn describe(
-    tx: &Tx<'_>,
-    id: String,
-    token: String,
-    allocation: String,
-    variables: Vec<Variable>,
-    settings: &Settings,
-) -> Result<Task, Error> {
-    let mut query = tx.prepare_cached(
-        "SELECT t.node_index, t.pipeline_id, j.id, j.name, j.number, j.parallelism, j.definition, j.workflow_id,
-            w.workspace_id, p.repository_url, p.revision, p.branch, p.tag, p.actor_login, p.reference,
-            r.id, r.organisation_id, r.vcs, r.org, r.repo, j.timings_of IS NOT NULL
-         FROM tasks t JOIN jobs j ON j.id = t.job_id JOIN workflows w ON w.id = j.workflow_id
-            JOIN pipelines p ON p.id = t.pipeline_id JOIN projects r ON r.id = t.project_id WHERE t.id = ?1",
-    )?;
-    let task = query.query_row([&id], |row| {
-        let text = |index: usize| row.get::<_, String>(index);
-        let maybe = |index: usize| row.get::<_, Option<String>>(index);
-        let number: i64 = row.get(4)?;
-        let job_url = format!("{}/{}/{}/{}/{number}", settings.public_url, text(17)?, text(18)?, text(19)?);
-        let mut built_in: BTreeMap<String, String> = BTreeMap::new();
-        let mut set = |name: &str, value: String| built_in.insert(name.to_owned(), value);
-        set("CI", "true".to_owned());
-        set("CIRCLECI", "true".to_owned());
-        set("CIRCLE_BUILD_NUM", number.to_string());
-        set("CIRCLE_BUILD_URL", job_url.clone());
-        set("CIRCLE_JOB", text(3)?);
-        set("CIRCLE_PIPELINE_ID", text(1)?);
-        set("CIRCLE_WORKFLOW_ID", text(7)?);
-        set("CIRCLE_WORKFLOW_JOB_ID", text(2)?);
-        set("CIRCLE_WORKFLOW_WORKSPACE_ID", text(8)?);
-        set("CIRCLE_PROJECT_ID", text(15)?);
-        set("CIRCLE_ORGANIZATION_ID", text(16)?);
-        set("CIRCLE_PROJECT_USERNAME", text(18)?);
-        set("CIRCLE_PROJECT_REPONAME", text(19)?);
-        set("CIRCLE_USERNAME", text(13)?);
-        for (name, column) in
-            [("CIRCLE_REPOSITORY_URL", 9), ("CIRCLE_SHA1", 10), ("CIRCLE_BRANCH", 11), ("CIRCLE_TAG", 12)]
-        {
-            if let Some(value) = maybe(column)? {
-                set(name, value);
-            }
-        }
-        let source = match (maybe(9)?, maybe(10)?) {
-            (Some(repository_url), Some(revision)) => Some(Source {
-                repository_url,
-                revision,
-                branch: maybe(11)?,
-                tag: maybe(12)?,
-                reference: maybe(14)?,
-            }),
-            _ => None,
-        };
-        let has_test_timings: bool = row.get(20)?;
-        let (node_index, node_total): (u32, u32) = (row.get(0)?, row.get(5)?);
-        Ok((node_index, text(3)?, node_total, text(6)?, job_url, built_in, source, has_test_timings))
-    })?;
-    let (node_index, job_name, node_total, definition, job_url, mut built_in, source, has_test_timings) =
-        task;
-    let definition: WorkflowJob = serde_json::from_str(&definition)?;
-    let mut mask = Vec::new();
-    let task_id = TaskId::new(id.as_str()).map_err(|e| Error::Corrupt(e.to_string()))?;
-    if let Some(key) = continuation_key(tx, &task_id)? {
-        mask.push(Secret::new(key.clone()));
-        built_in.insert("CIRCLE_CONTINUATION_KEY".to_owned(), key);
-    }
-    let JobKind::Build { job } = definition.kind else {
-        return Err(Error::Corrupt(format!("the task `{id}` is of a job without steps")));
-    };
-    tx.effect(Effect::Changed(built_in.get("CIRCLE_PIPELINE_ID").cloned().unwrap_or_default()));
-    Ok(Task {
-        id: TaskId::new(id).map_err(|e| Error::Corrupt(e.to_string()))?,
-        token: Secret::new(token),
-        allocation,
-        job_name,
-        job_url,
-        job: *job,
-        node_index,
-        node_total,
-        built_in,
-        variables,
-        mask,
-        source,
-        has_test_timings,
-        lease_seconds: settings.lease_seconds,
-        begin_seconds: 600,
-        budget_seconds: 900,
-        heartbeat_wait_seconds: settings.heartbeat_wait_seconds,
-        max_step_output_bytes: settings.max_step_output_bytes,
-        max_artifact_bytes: settings.max_artifact_bytes,
-    })
 }

@@ -155,7 +155,7 @@ impl Teller {
             let (blobs, chunk_bytes) = (self.state.blobs.clone(), self.chunk_bytes);
             let (task, step) = key.clone();
             let read =
-                tokio::task::spawn_blocking(move || blobs.read_output(&task, step, offset, chunk_bytes));
+                tokio::task::spawn_blocking(move || blobs.outputs.read(&task, step, offset, chunk_bytes));
             let bytes = read.await.ok()?.map_err(|error| log::error!("{error}")).ok()?;
             if bytes.is_empty() {
                 return Some(false);

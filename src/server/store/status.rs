@@ -274,6 +274,16 @@ words! {
 }
 
 words! {
+    /// How a message that people see with a job is shown.
+    MessageKind {
+        /// Why the job ended badly.
+        Error = "error",
+        /// Why the job ended otherwise than expected.
+        Warning = "warning",
+    }
+}
+
+words! {
     /// Result of a test.
     TestResult {
         /// Passed.

@@ -5,7 +5,7 @@ use crate::server::api::shared::failure::{Answer, Failure, bad};
 use crate::server::api::shared::input::Body;
 use crate::server::api::{Administrator, Person};
 use crate::server::engine::commit::{self, Refused, Scope};
-use crate::server::ids::ProjectId;
+use crate::server::ids::{JobId, ProjectId};
 use crate::server::pipelines::continuation::{self, Continuation};
 use crate::server::state::Shared;
 use crate::server::store::tables::projects::{self, ProjectSettings};
@@ -74,7 +74,7 @@ async fn rerun_v2(
             return Err(Failure::new(StatusCode::BAD_REQUEST, message));
         }
         (true, None) => Scope::Failed,
-        (false, Some(jobs)) => Scope::Jobs(jobs),
+        (false, Some(jobs)) => Scope::Jobs(jobs.into_iter().map(JobId::from).collect()),
         (false, None) => Scope::All,
     };
     let id = run_again(&state, person, id, scope).await?;
@@ -103,9 +103,11 @@ async fn rerun_v3(
 async fn run_again(state: &Shared, person: Person, id: String, scope: Scope) -> Answer<String> {
     let made = state
         .store
-        .write(move |tx| commit::rerun(tx, &id, &scope, Some(&person.id), Millis::now().0))
+        .write(move |tx| {
+            commit::rerun(tx, &id.into(), &scope, Some(&person.id.as_str().into()), Millis::now())
+        })
         .await?;
-    made.map_err(|refused| {
+    made.map(String::from).map_err(|refused| {
         let status = match refused {
             Refused::Unknown => StatusCode::NOT_FOUND,
             _ => StatusCode::BAD_REQUEST,

@@ -49,7 +49,7 @@ async fn output_of(state: &Shared, job: JobId, words: &Words) -> Answer<StepOutp
 
 async fn open(state: &Shared, task: TaskId, step: u32) -> Answer<Stretch> {
     let blobs = state.blobs.clone();
-    blocking(move || blobs.open_output(&task, step)).await
+    blocking(move || blobs.outputs.open(&task, step)).await
 }
 
 /// A response of text from an offset of a file to its end.
@@ -115,7 +115,7 @@ async fn condensed(
     let StepOutput { task, step, .. } = output_of(&state, id, &words).await?;
     let blobs = state.blobs.clone();
     let (stretch, from) = blocking(move || {
-        let stretch = blobs.open_output(&task, step)?;
+        let stretch = blobs.outputs.open(&task, step)?;
         let from = stretch.tail(CONDENSED_LINES, CONDENSED_BYTES)?;
         Ok((stretch, from))
     })
@@ -172,7 +172,7 @@ async fn artifact(
         return Ok((headers, refused).into_response());
     }
     let blobs = state.blobs.clone();
-    let stretch = blocking(move || blobs.open_upload(&content.sha256)).await?;
+    let stretch = blocking(move || blobs.objects.stretch(&content.sha256)).await?;
     // Never rendered in the browser: artifacts are whatever jobs make.
     let headers = [
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),

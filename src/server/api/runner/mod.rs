@@ -1,16 +1,14 @@
 //! What runners and task agents call: docs/protocol.md.
 
 pub mod archives;
+pub mod test_results;
 
 use crate::protocol::{
     ArtifactRecord, ClaimRequest, Event, EventKind, EventsAnswer, FinishAnswer, FinishRequest,
-    HeartbeatAnswer, LostTask, MAX_CHUNK_BYTES, OutputAnswer, RefusalCode, TaskId, TestResultsRecord,
-    TestTimings, UploadAnswer,
+    HeartbeatAnswer, LostTask, MAX_CHUNK_BYTES, OutputAnswer, RefusalCode, TaskId, UploadAnswer,
 };
 use crate::server::api::{Answer, ClassToken, Failure, bearer, blocking, check_protocol};
 use crate::server::engine::commit;
-use crate::server::engine::test_timings;
-use crate::server::junit;
 use crate::server::listen::Peer;
 use crate::server::state::{Shared, now_ms, token_hash};
 use crate::server::store::status::{StepState, TaskState};
@@ -24,7 +22,6 @@ use axum::{Json, Router};
 use rusqlite::{OptionalExtension, params};
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::io::Read;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -33,8 +30,6 @@ use std::time::Duration;
 const LONGEST_WAIT: u64 = 55;
 /// Largest upload, in bytes: caches have no limit of their own, and the disk is smaller than this.
 const LARGEST_UPLOAD: u64 = 1 << 40;
-/// Largest JUnit file that is parsed, in bytes.
-const LARGEST_JUNIT: u64 = 64 * 1024 * 1024;
 
 /// The paths.
 pub fn router() -> Router<Shared> {
@@ -46,8 +41,6 @@ pub fn router() -> Router<Shared> {
         .route(&format!("{task}/events"), post(events))
         .route(&format!("{task}/uploads/{{sha256}}"), get(upload_offset).patch(upload))
         .route(&format!("{task}/artifacts"), post(artifact))
-        .route(&format!("{task}/test-results"), post(test_results))
-        .route(&format!("{task}/test-timings"), get(test_timings))
         .route(&format!("{task}/finish"), post(finish))
         .route(&format!("{task}/lost"), post(lost))
         .route("/api/v3/runner/unclaim", post(unclaim))
@@ -229,7 +222,7 @@ async fn output(
     }
     state.output_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     let (blobs, id) = (state.blobs.clone(), task.id.clone());
-    let offset = blocking(move || blobs.append_output(&id, step, offset, &bytes)).await?;
+    let offset = blocking(move || blobs.outputs.append(&id, step, offset, &bytes)).await?;
     state.hub.wrote(&task.pipeline);
     Ok(Json(OutputAnswer { offset, durable_to: 0, cancel: task.canceled }))
 }
@@ -310,7 +303,7 @@ async fn upload_offset(
     let task = task.alive()?;
     let length = upload_length(&query)?;
     let (blobs, id) = (state.blobs.clone(), task.id.clone());
-    let offset = blocking(move || blobs.upload_offset(&id, &sha256, length)).await?;
+    let offset = blocking(move || blobs.objects.offset(&id, &sha256, length)).await?;
     Ok(Json(UploadAnswer { offset, cancel: task.canceled }))
 }
 
@@ -325,7 +318,7 @@ async fn upload(
     let (length, offset) = (upload_length(&query)?, number(&query, "offset")?);
     debug_assert!(bytes.len() <= MAX_CHUNK_BYTES + 1024, "the router bounds bodies");
     let (blobs, id) = (state.blobs.clone(), task.id.clone());
-    let offset = blocking(move || blobs.append_upload(&id, &sha256, length, offset, &bytes)).await?;
+    let offset = blocking(move || blobs.objects.append(&id, &sha256, length, offset, &bytes)).await?;
     Ok(Json(UploadAnswer { offset, cancel: task.canceled }))
 }
 
@@ -345,7 +338,7 @@ fn check_length(length: u64, limit: u64) -> Answer<u64> {
 /// Refuses to name an upload that is not complete.
 pub(super) async fn complete(state: &Shared, sha256: &str, length: u64) -> Answer<()> {
     let (blobs, sha256) = (state.blobs.clone(), sha256.to_owned());
-    if blocking(move || blobs.has_object(&sha256, length)).await? {
+    if blocking(move || blobs.objects.has(&sha256, length)).await? {
         return Ok(());
     }
     Err(Failure::coded(
@@ -385,60 +378,6 @@ async fn artifact(
     Ok(Json(json!({})))
 }
 
-async fn test_results(
-    State(state): State<Shared>,
-    task: Holder,
-    Json(record): Json<TestResultsRecord>,
-) -> Answer<Json<Value>> {
-    let task = task.alive()?;
-    complete(&state, &record.sha256, record.length).await?;
-    let (blobs, sha256) = (state.blobs.clone(), record.sha256.clone());
-    let parsed = blocking(move || {
-        let file = blobs.open_object(&sha256)?;
-        let mut xml = Vec::new();
-        let read = file.take(LARGEST_JUNIT + 1).read_to_end(&mut xml);
-        Ok(match read {
-            Ok(n) if n as u64 > LARGEST_JUNIT => Err(format!("it is larger than {LARGEST_JUNIT} bytes")),
-            Ok(_) => junit::parse(&xml),
-            Err(error) => Err(error.to_string()),
-        })
-    })
-    .await?;
-    let (cases, message) = match parsed {
-        Ok(cases) => (cases, None),
-        Err(why) => (Vec::new(), Some(why)),
-    };
-    let answer = json!({ "tests": cases.len(), "message": message });
-    state
-        .store
-        .write(move |tx| {
-            let id = task.id.as_str();
-            let stored = tx
-                .prepare_cached("INSERT OR IGNORE INTO test_files (task_id, job_id, path, sha256, step, tests, message) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-                .execute(params![id, task.job, record.path, record.sha256, record.step, cases.len() as i64, message])?;
-            // Named before: the answer was lost on the way, the cases are there.
-            if stored == 0 {
-                return Ok(());
-            }
-            for case in &cases {
-                tx.prepare_cached(
-                    "INSERT INTO test_results (job_id, task_id, path, name, classname, file, source, result, run_time, message)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?3, ?7, ?8, ?9)",
-                )?
-                .execute(params![task.job, id, record.path, case.name, case.classname, case.file, case.result, case.run_time, case.message])?;
-            }
-            if cases.is_empty() { Ok(()) } else { test_timings::stored(tx, &task.job) }
-        })
-        .await?;
-    Ok(Json(answer))
-}
-
-async fn test_timings(State(state): State<Shared>, task: Holder) -> Answer<Json<TestTimings>> {
-    let task = task.alive()?;
-    let found = state.store.read(move |c| test_timings::of_job(c, &task.job)).await?;
-    found.map(Json).ok_or_else(|| Failure::not_found("there are no test timings for this job"))
-}
-
 async fn finish(
     State(state): State<Shared>,
     task: Holder,
@@ -453,7 +392,7 @@ async fn finish(
     let missing = blocking(move || {
         let mut missing = Vec::new();
         for step in &steps {
-            if let Some(offset) = blobs.check_output(&id, step.step, step.length, &step.sha256)? {
+            if let Some(offset) = blobs.outputs.check(&id, step.step, step.length, &step.sha256)? {
                 missing.push((step.step, offset));
             }
         }

@@ -57,7 +57,7 @@ async fn forget_caches(
     Path(slug): Path<Slug>,
 ) -> Answer<Json<Value>> {
     let project = project(&state, slug).await?;
-    let count = state.store.write(move |tx| archives::forget_caches(tx, project.id.as_str())).await?;
+    let count = state.store.write(move |tx| archives::delete_caches_of(tx, &project.id)).await?;
     Ok(Json(json!({ "status": format!("build dependency caches deleted: {count}") })))
 }
 

@@ -7,7 +7,8 @@ use crate::server::api::shared::lookup::{Numbered, artifact_url, job_of, job_url
 use crate::server::api::shared::paging::whole;
 use crate::server::api::shared::vocabulary::{self, time};
 use crate::server::engine::commit;
-use crate::server::state::{Shared, now_ms};
+use crate::server::ids::UserId;
+use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read::{self, Artifact};
 use crate::server::time::Millis;
@@ -74,7 +75,8 @@ async fn cancel(
             one(&state, what, read).await?
         }
     };
-    state.store.write(move |tx| commit::cancel_job(tx, job.id.as_str(), Some(&person.id), now_ms())).await?;
+    let by = UserId::from(person.id);
+    state.store.write(move |tx| commit::cancel_job(tx, &job.id, Some(&by), Millis::now())).await?;
     Ok(accepted())
 }
 

@@ -7,11 +7,12 @@ use crate::server::api::shared::lookup::one;
 use crate::server::api::shared::paging::whole;
 use crate::server::api::shared::vocabulary::{time, workflow_v2};
 use crate::server::engine::commit;
-use crate::server::ids::{JobId, PipelineId, WorkflowId};
-use crate::server::state::{Shared, now_ms};
+use crate::server::ids::{JobId, PipelineId, UserId, WorkflowId};
+use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read::{self, Job, Workflow};
 use crate::server::store::status::JobType;
+use crate::server::time::Millis;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -113,8 +114,8 @@ async fn jobs(
 
 async fn cancel(State(state): State<Shared>, person: Person, Path(id): Path<WorkflowId>) -> Answer<Response> {
     let what = format!("there is no workflow `{id}`");
-    let write =
-        state.store.write(move |tx| commit::cancel_workflow(tx, id.as_str(), Some(&person.id), now_ms()));
+    let by = UserId::from(person.id);
+    let write = state.store.write(move |tx| commit::cancel_workflow(tx, &id, Some(&by), Millis::now()));
     if write.await? { Ok(accepted()) } else { Err(Failure::not_found(what)) }
 }
 
@@ -124,8 +125,7 @@ async fn approve(
     Path((id, job)): Path<(WorkflowId, JobId)>,
 ) -> Answer<Response> {
     let what = format!("no approval `{job}` is waiting in the workflow `{id}`");
-    let write = state
-        .store
-        .write(move |tx| commit::approve(tx, id.as_str(), job.as_str(), Some(&person.id), now_ms()));
+    let by = UserId::from(person.id);
+    let write = state.store.write(move |tx| commit::approve(tx, &id, &job, Some(&by), Millis::now()));
     if write.await? { Ok(accepted()) } else { Err(Failure::not_found(what)) }
 }

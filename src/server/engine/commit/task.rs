@@ -1,10 +1,14 @@
 //! A claimed task: begins, ends, is lost, goes back to its queue.
 
 use crate::protocol::TaskId;
-use crate::server::engine::commit::{Ripple, end_job, say, set_status};
+use crate::server::engine::commit::advance::settle;
+use crate::server::engine::commit::job::{end_job, say, set_status};
+use crate::server::engine::commit::ripple::Ripple;
 use crate::server::engine::graph;
-use crate::server::store::status::{JobStatus, TaskState};
+use crate::server::ids::{JobId, WorkflowId};
+use crate::server::store::status::{JobStatus, MessageKind, TaskState};
 use crate::server::store::{Effect, Error, Tx, new_id};
+use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, params};
 
 /// A task has begun: so has its job.
@@ -44,25 +48,25 @@ pub fn end_task(
         if state == TaskState::Canceled { "canceled" } else { "infrastructure_fail" },
         now as i64
     ])?;
-    let (job, workflow): (String, String) = tx
+    let (job, workflow): (JobId, WorkflowId) = tx
         .prepare_cached("SELECT jobs.id, jobs.workflow_id FROM tasks JOIN jobs ON jobs.id = tasks.job_id WHERE tasks.id = ?1")?
         .query_row([task.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?;
     if let Some(message) = message {
-        say(tx, &job, "error", message)?;
+        say(tx, &job, MessageKind::Error, message)?;
     }
     let states: Vec<TaskState> = tx
         .prepare_cached("SELECT status FROM tasks WHERE job_id = ?1 AND status <> 'retried'")?
-        .query_map([&job], |row| row.get(0))?
+        .query_map(params![job], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     let status = graph::job_status(&states);
     let mut ripple = Ripple::default();
     if status.is_terminal() {
-        end_job(tx, &job, status, &mut ripple, now)?;
+        end_job(tx, &job, status, &mut ripple, Millis(now))?;
     } else {
         set_status(tx, &job, status)?;
     }
     ripple.touch(workflow);
-    ripple.settle(tx, now)
+    settle(tx, ripple, Millis(now))
 }
 
 /// Ends tasks whose lease has lapsed: their runner is gone. Returns how many.

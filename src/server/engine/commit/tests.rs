@@ -4,10 +4,10 @@
 use super::*;
 use crate::config;
 use crate::protocol::TaskId;
-use crate::server::store::Store;
+use crate::server::store::status::TaskState;
 use crate::server::store::tables::projects::ensure_project;
-use crate::server::time::Millis;
-use rusqlite::OptionalExtension;
+use crate::server::store::{Store, new_id};
+use rusqlite::{OptionalExtension, params};
 
 const HOUR: u64 = 60 * 60 * 1000;
 
@@ -48,9 +48,19 @@ impl Bench {
             )?;
             let mut ids = Vec::new();
             for workflow in &compiled.workflows {
-                ids.push(create_workflow(tx, &id, &project, workflow, false, &Routing::default(), now)?);
+                let (pipeline, project) = (id.as_str().into(), project.as_str().into());
+                let made = create_workflow(
+                    tx,
+                    &pipeline,
+                    &project,
+                    workflow,
+                    false,
+                    &Routing::default(),
+                    Millis(now),
+                )?;
+                ids.push(made.into());
             }
-            cancel_redundant(tx, &id, now)?;
+            cancel_redundant(tx, &id.into(), Millis(now))?;
             Ok(ids)
         })
     }
@@ -93,7 +103,7 @@ impl Bench {
 
     fn rerun(&self, workflow: &str, scope: Scope) -> Result<String, Refused> {
         let workflow = workflow.to_owned();
-        self.write(move |tx| rerun(tx, &workflow, &scope, None, HOUR))
+        self.write(move |tx| rerun(tx, &workflow.into(), &scope, None, Millis(HOUR))).map(String::from)
     }
 
     /// The newest workflow made from this one.
@@ -161,7 +171,10 @@ fn chosen_jobs_run_again_with_what_depends_on_them() {
     let second = bench.rerun(&first, Scope::Jobs(vec![job])).unwrap();
     assert_eq!(bench.jobs(&second), "build=success test=queued deploy=blocked alert=blocked");
     let stranger = new_id();
-    assert_eq!(bench.rerun(&first, Scope::Jobs(vec![stranger.clone()])), Err(Refused::NoSuchJob(stranger)));
+    assert_eq!(
+        bench.rerun(&first, Scope::Jobs(vec![stranger.clone().into()])),
+        Err(Refused::NoSuchJob(stranger.into()))
+    );
 }
 
 #[test]
@@ -185,7 +198,7 @@ fn a_workflow_reruns_by_itself_as_often_as_it_says() {
     let other = bench.pipeline(2, "x", &text, 0).remove(0);
     bench.end(&other, "build", TaskState::Failed, 1);
     let canceled = other.clone();
-    bench.write(move |tx| cancel_workflow(tx, &canceled, None, 5));
+    bench.write(move |tx| cancel_workflow(tx, &canceled.into(), None, Millis(5)));
     assert_eq!((bench.status(&other), bench.next(&other)), (WorkflowStatus::Failed, None));
 }
 
@@ -198,7 +211,7 @@ fn nothing_is_rerun_without_end() {
     }
     assert_eq!(bench.rerun(&first, Scope::All), Err(Refused::TooOften));
     let other = bench.pipeline(2, "x", &config("    jobs: [build]\n"), 0).remove(0);
-    let late = bench.write(move |tx| rerun(tx, &other, &Scope::All, None, 91 * 24 * HOUR));
+    let late = bench.write(move |tx| rerun(tx, &other.into(), &Scope::All, None, Millis(91 * 24 * HOUR)));
     assert_eq!(late, Err(Refused::TooOld));
 }
 
@@ -224,7 +237,7 @@ fn a_serial_group_passes_on_in_order_of_arrival() {
     assert_eq!(bench.status(&workflows[2]), WorkflowStatus::Queued);
     // One that waits can be cancelled; it never holds the key.
     let third = workflows[2].clone();
-    bench.write(move |tx| cancel_workflow(tx, &third, None, 3));
+    bench.write(move |tx| cancel_workflow(tx, &third.into(), None, Millis(3)));
     assert_eq!(bench.status(&workflows[2]), WorkflowStatus::Canceled);
     bench.end(&workflows[1], "deploy", TaskState::Success, 4);
     assert_eq!(bench.jobs(&workflows[1]), "build=success deploy=success test=queued");
@@ -242,8 +255,8 @@ fn an_older_pipeline_is_skipped_and_a_long_wait_ends() {
 
     let third = bench.pipeline(3, "x", &config(SERIAL), 0).remove(0);
     bench.end(&third, "build", TaskState::Success, 1);
-    assert_eq!(bench.write(|tx| expire_waits_once(tx, 5 * HOUR)), 0);
-    assert_eq!(bench.write(|tx| expire_waits_once(tx, 5 * HOUR + 2)), 1);
+    assert_eq!(bench.write(|tx| expire_waits_once(tx, Millis(5 * HOUR))), 0);
+    assert_eq!(bench.write(|tx| expire_waits_once(tx, Millis(5 * HOUR + 2))), 1);
     assert_eq!(bench.jobs(&third), "build=success deploy=canceled test=not_run");
     assert_eq!(bench.status(&third), WorkflowStatus::Canceled);
     bench.end(&new, "deploy", TaskState::Success, 3);
@@ -256,8 +269,8 @@ fn what_has_not_ended_in_90_days_is_canceled() {
     let text = config("    jobs:\n      - hold: {type: approval}\n      - build: {requires: [hold]}\n");
     let forgotten = bench.pipeline(1, "x", &text, 0).remove(0);
     let recent = bench.pipeline(2, "x", &text, 24 * HOUR).remove(0);
-    assert_eq!(bench.write(|tx| cancel_forgotten_once(tx, 90 * 24 * HOUR)), 0);
-    assert_eq!(bench.write(|tx| cancel_forgotten_once(tx, 90 * 24 * HOUR + 1)), 1);
+    assert_eq!(bench.write(|tx| cancel_forgotten_once(tx, Millis(90 * 24 * HOUR))), 0);
+    assert_eq!(bench.write(|tx| cancel_forgotten_once(tx, Millis(90 * 24 * HOUR + 1))), 1);
     assert_eq!(bench.status(&forgotten), WorkflowStatus::Canceled);
     assert_eq!(bench.jobs(&recent), "hold=on_hold build=blocked");
 }
@@ -273,7 +286,7 @@ fn a_lock_is_held_over_a_job_group_and_given_back_whatever_happens() {
     assert_eq!(bench.status(&one), WorkflowStatus::Failed);
     assert_eq!(bench.status(&two), WorkflowStatus::Running);
     let second = two.clone();
-    bench.write(move |tx| cancel_workflow(tx, &second, None, 2));
+    bench.write(move |tx| cancel_workflow(tx, &second.into(), None, Millis(2)));
     assert_eq!((bench.status(&two), bench.claims()), (WorkflowStatus::Canceled, 0));
     // The lock is taken again by a rerun, though it had succeeded.
     let again = bench.rerun(&one, Scope::Failed).unwrap();
@@ -313,12 +326,12 @@ fn one_job_can_be_cancelled_and_an_approval_refused() {
     let workflow = bench.pipeline(1, "x", &text, 0).remove(0);
     let gate: String =
         bench.write(|tx| Ok(tx.query_row("SELECT id FROM jobs WHERE name = 'gate'", [], |row| row.get(0))?));
-    assert!(bench.write(move |tx| cancel_job(tx, &gate, None, 1)));
+    assert!(bench.write(move |tx| cancel_job(tx, &gate.into(), None, Millis(1))));
     assert_eq!(bench.jobs(&workflow), "gate=canceled build=queued test=not_run alert=queued");
-    assert!(!bench.write(|tx| cancel_job(tx, "no such job", None, 1)));
+    assert!(!bench.write(|tx| cancel_job(tx, &"no such job".into(), None, Millis(1))));
     let build: String =
         bench.write(|tx| Ok(tx.query_row("SELECT id FROM jobs WHERE name = 'build'", [], |row| row.get(0))?));
-    bench.write(move |tx| cancel_job(tx, &build, None, 2));
+    bench.write(move |tx| cancel_job(tx, &build.into(), None, Millis(2)));
     bench.end(&workflow, "alert", TaskState::Success, 3);
     assert_eq!(bench.status(&workflow), WorkflowStatus::Canceled);
 }

@@ -7,8 +7,14 @@
 pub mod archives;
 pub mod classes;
 pub mod contexts;
+pub mod handout;
+pub mod jobs;
 pub mod keys;
 pub mod people;
 pub mod pipelines;
 pub mod projects;
+pub mod results;
+pub mod serial;
+pub mod timings;
 pub mod variables;
+pub mod workflows;
