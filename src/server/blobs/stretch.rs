@@ -33,11 +33,15 @@ impl Outputs {
 }
 
 impl Objects {
-    /// Opens a complete upload, to be read piece by piece.
-    pub fn stretch(&self, sha256: &str) -> Result<Stretch, Error> {
+    /// Opens a complete upload.
+    pub fn open(&self, sha256: &str) -> Result<Stretch, Error> {
+        Stretch::of(self.file(sha256)?, self.path(sha256)?)
+    }
+
+    /// Opens a complete upload as a file, for parsers that ask for bytes themselves.
+    pub fn file(&self, sha256: &str) -> Result<File, Error> {
         let path = self.path(sha256)?;
-        let file = File::open(&path).map_err(|error| read_error(&path, &error))?;
-        Stretch::of(file, path)
+        File::open(&path).map_err(|error| read_error(&path, &error))
     }
 }
 
@@ -99,33 +103,33 @@ mod tests {
     use super::*;
     use crate::server::blobs::Blobs;
 
-    fn stretch(bytes: &[u8]) -> (tempfile::TempDir, Outputs, Stretch) {
+    fn stretch(bytes: &[u8]) -> (tempfile::TempDir, Blobs, Stretch) {
         let dir = tempfile::tempdir().unwrap();
-        let outputs = Blobs::open(dir.path(), false).unwrap().outputs;
+        let blobs = Blobs::open(dir.path(), false).unwrap();
         let task = TaskId::new("t").unwrap();
-        outputs.append(&task, 0, 0, bytes).unwrap();
-        let opened = outputs.open(&task, 0).unwrap();
-        (dir, outputs, opened)
+        blobs.outputs.append(&task, 0, 0, bytes).unwrap();
+        let opened = blobs.outputs.open(&task, 0).unwrap();
+        (dir, blobs, opened)
     }
 
     #[test]
     fn what_comes_later_is_not_read_and_what_is_cut_off_is_an_error() {
-        let (_dir, outputs, opened) = stretch(b"abc");
+        let (_dir, blobs, opened) = stretch(b"abc");
         let task = TaskId::new("t").unwrap();
-        outputs.append(&task, 0, 3, b"def").unwrap();
+        blobs.outputs.append(&task, 0, 3, b"def").unwrap();
         assert_eq!(opened.length(), 3);
         assert_eq!(opened.read(1, 100).unwrap(), b"bc");
         assert_eq!(opened.read(3, 100).unwrap(), b"");
         assert_eq!(opened.read(u64::MAX, 100).unwrap(), b"");
-        assert_eq!(outputs.check(&task, 0, 6, "other").unwrap(), Some(0));
+        assert_eq!(blobs.outputs.check(&task, 0, 6, "other").unwrap(), Some(0));
         assert!(opened.read(1, 100).is_err());
-        assert_eq!(outputs.open(&task, 1).unwrap().length(), 0);
+        assert_eq!(blobs.outputs.open(&task, 1).unwrap().length(), 0);
     }
 
     #[test]
     fn the_tail_begins_with_a_line() {
         let tail = |text: &[u8], lines, bytes| {
-            let (_dir, _outputs, opened) = stretch(text);
+            let (_dir, _blobs, opened) = stretch(text);
             opened.read(opened.tail(lines, bytes).unwrap(), usize::MAX).unwrap()
         };
         assert_eq!(tail(b"a\nb\nc\n", 2, 100), b"b\nc\n");

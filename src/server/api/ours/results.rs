@@ -172,7 +172,7 @@ async fn artifact(
         return Ok((headers, refused).into_response());
     }
     let blobs = state.blobs.clone();
-    let stretch = blocking(move || blobs.objects.stretch(&content.sha256)).await?;
+    let stretch = blocking(move || blobs.objects.open(&content.sha256)).await?;
     // Never rendered in the browser: artifacts are whatever jobs make.
     let headers = [
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),

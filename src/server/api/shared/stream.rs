@@ -100,10 +100,10 @@ mod tests {
 
     fn stored(bytes: &[u8]) -> (tempfile::TempDir, Stretch) {
         let dir = tempfile::tempdir().unwrap();
-        let outputs = Blobs::open(dir.path(), false).unwrap().outputs;
+        let blobs = Blobs::open(dir.path(), false).unwrap();
         let task = TaskId::new("t").unwrap();
-        outputs.append(&task, 0, 0, bytes).unwrap();
-        let stretch = outputs.open(&task, 0).unwrap();
+        blobs.outputs.append(&task, 0, 0, bytes).unwrap();
+        let stretch = blobs.outputs.open(&task, 0).unwrap();
         (dir, stretch)
     }
 

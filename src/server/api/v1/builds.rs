@@ -1,13 +1,13 @@
 //! Builds, which are jobs with a number: lists, one of them, what they left, and what people do to them.
 
 use crate::server::api::Person;
-use crate::server::api::shared::failure::{Answer, Failure, bad};
+use crate::server::api::shared::failure::{Answer, Failure, bad, blocking};
 use crate::server::api::shared::input::Words;
 use crate::server::api::shared::lookup::{Numbered, Slug, artifact_url, job_of, one, project};
 use crate::server::api::shared::vocabulary;
 use crate::server::api::v1::show::{steps, summary};
 use crate::server::engine::commit::{self, Refused, Scope};
-use crate::server::ids::{ProjectId, UserId};
+use crate::server::ids::{ProjectId, WorkflowId};
 use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read::{self, Artifact, Job};
@@ -119,9 +119,10 @@ async fn show(state: &Shared, job: Job) -> Answer<Json<Value>> {
         .iter()
         .flat_map(|attempt| attempt.steps.iter().map(|step| (attempt.task.clone(), step.step)))
         .collect();
-    let lengths = state.blobs.outputs.lengths(all.clone()).await?;
-    let with_output =
-        all.into_iter().zip(lengths).filter(|(_, length)| *length > 0).map(|(step, _)| step).collect();
+    let blobs = state.blobs.clone();
+    let has_output =
+        move || Ok(all.into_iter().filter(|(task, step)| blobs.outputs.length(task, *step) > 0).collect());
+    let with_output = blocking(has_output).await?;
     let mut shown = summary(state, &job, &pipeline);
     shown["has_artifacts"] = json!(has_artifacts);
     shown["steps"] = steps(state, &attempts, &with_output)?.into();
@@ -169,8 +170,10 @@ async fn cancel(
     Path(path): Path<Numbered>,
 ) -> Answer<Json<Value>> {
     let job = job_of(&state, path.clone()).await?;
-    let by = UserId::from(person.id);
-    state.store.write(move |tx| commit::cancel_job(tx, &job.id, Some(&by), Millis::now())).await?;
+    state
+        .store
+        .write(move |tx| commit::cancel_job(tx, &job.id, Some(&person.id.as_str().into()), Millis::now()))
+        .await?;
     let job = job_of(&state, path).await?;
     show(&state, job).await
 }
@@ -183,15 +186,17 @@ async fn retry(
 ) -> Answer<Json<Value>> {
     let job = job_of(&state, path).await?;
     let name = job.name.clone();
-    let by = UserId::from(person.id);
     let made = state.store.write(move |tx| {
-        let scope = Scope::Jobs(vec![job.id.clone()]);
-        commit::rerun(tx, &job.workflow_id, &scope, Some(&by), Millis::now())
+        let scope = Scope::Jobs(vec![job.id.into()]);
+        commit::rerun(tx, &job.workflow_id, &scope, Some(&person.id.as_str().into()), Millis::now())
     });
-    let workflow = made.await?.map_err(|refused| match refused {
-        Refused::Unknown => Failure::not_found(refused.to_string()),
-        refused => Failure::new(StatusCode::BAD_REQUEST, refused.to_string()),
-    })?;
+    let workflow: WorkflowId = made
+        .await?
+        .map_err(|refused| match refused {
+            Refused::Unknown => Failure::not_found(refused.to_string()),
+            refused => Failure::new(StatusCode::BAD_REQUEST, refused.to_string()),
+        })?
+        .into();
     let what = format!("the new workflow has no job `{name}`");
     let read =
         move |view: &View| Ok(read::jobs_of(view, &workflow)?.into_iter().find(|job| job.name == name));

@@ -7,7 +7,6 @@ use crate::server::api::shared::lookup::{Numbered, artifact_url, job_of, job_url
 use crate::server::api::shared::paging::whole;
 use crate::server::api::shared::vocabulary::{self, time};
 use crate::server::engine::commit;
-use crate::server::ids::UserId;
 use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read::{self, Artifact};
@@ -58,7 +57,7 @@ async fn by_number(
     })))
 }
 
-/// Cancels a job by its number, as published, or by its id: an approval has no number.
+/// By number, as published, or by id: an approval has no number, and may be cancelled all the same.
 async fn cancel(
     State(state): State<Shared>,
     person: Person,
@@ -75,8 +74,10 @@ async fn cancel(
             one(&state, what, read).await?
         }
     };
-    let by = UserId::from(person.id);
-    state.store.write(move |tx| commit::cancel_job(tx, &job.id, Some(&by), Millis::now())).await?;
+    state
+        .store
+        .write(move |tx| commit::cancel_job(tx, &job.id, Some(&person.id.as_str().into()), Millis::now()))
+        .await?;
     Ok(accepted())
 }
 

@@ -7,7 +7,7 @@ use crate::server::api::shared::lookup::{Numbered, Slug, one, organisation, proj
 use crate::server::api::shared::paging::cursor;
 use crate::server::api::shared::slug::provider;
 use crate::server::engine::commit;
-use crate::server::ids::{PipelineId, UserId};
+use crate::server::ids::PipelineId;
 use crate::server::state::Shared;
 use crate::server::store::read::{self, Filter, Pipeline};
 use crate::server::time::Millis;
@@ -141,13 +141,12 @@ async fn config(
 
 async fn cancel(State(state): State<Shared>, person: Person, Path(id): Path<PipelineId>) -> Answer<Response> {
     let what = format!("there is no pipeline `{id}`");
-    let by = UserId::from(person.id);
     let write = state.store.write(move |tx| {
         if !read::is_pipeline(tx, &id)? {
             return Ok(false);
         }
         for workflow in read::workflows_of(tx, &id)? {
-            commit::cancel_workflow(tx, &workflow.id, Some(&by), Millis::now())?;
+            commit::cancel_workflow(tx, &workflow.id, Some(&person.id.as_str().into()), Millis::now())?;
         }
         Ok(true)
     });

@@ -7,7 +7,7 @@ use crate::server::api::shared::lookup::one;
 use crate::server::api::shared::paging::whole;
 use crate::server::api::shared::vocabulary::{time, workflow_v2};
 use crate::server::engine::commit;
-use crate::server::ids::{JobId, PipelineId, UserId, WorkflowId};
+use crate::server::ids::{JobId, PipelineId, WorkflowId};
 use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read::{self, Job, Workflow};
@@ -114,8 +114,9 @@ async fn jobs(
 
 async fn cancel(State(state): State<Shared>, person: Person, Path(id): Path<WorkflowId>) -> Answer<Response> {
     let what = format!("there is no workflow `{id}`");
-    let by = UserId::from(person.id);
-    let write = state.store.write(move |tx| commit::cancel_workflow(tx, &id, Some(&by), Millis::now()));
+    let write = state
+        .store
+        .write(move |tx| commit::cancel_workflow(tx, &id, Some(&person.id.as_str().into()), Millis::now()));
     if write.await? { Ok(accepted()) } else { Err(Failure::not_found(what)) }
 }
 
@@ -125,7 +126,8 @@ async fn approve(
     Path((id, job)): Path<(WorkflowId, JobId)>,
 ) -> Answer<Response> {
     let what = format!("no approval `{job}` is waiting in the workflow `{id}`");
-    let by = UserId::from(person.id);
-    let write = state.store.write(move |tx| commit::approve(tx, &id, &job, Some(&by), Millis::now()));
+    let write = state
+        .store
+        .write(move |tx| commit::approve(tx, &id, &job, Some(&person.id.as_str().into()), Millis::now()));
     if write.await? { Ok(accepted()) } else { Err(Failure::not_found(what)) }
 }

@@ -7,7 +7,7 @@ use crate::server::api::shared::lookup::one;
 use crate::server::api::shared::vocabulary::{time, workflow_v3};
 use crate::server::api::v3::form::{entity, list, needed};
 use crate::server::engine::commit;
-use crate::server::ids::{PipelineId, UserId, WorkflowId};
+use crate::server::ids::{PipelineId, WorkflowId};
 use crate::server::state::Shared;
 use crate::server::store::read::{self, Workflow};
 use crate::server::time::Millis;
@@ -56,8 +56,9 @@ async fn by_id(
 
 async fn cancel(State(state): State<Shared>, person: Person, Path(id): Path<WorkflowId>) -> Answer<Response> {
     let (what, answer) = (format!("there is no workflow `{id}`"), json!({ "id": id }));
-    let by = UserId::from(person.id);
-    let write = state.store.write(move |tx| commit::cancel_workflow(tx, &id, Some(&by), Millis::now()));
+    let write = state
+        .store
+        .write(move |tx| commit::cancel_workflow(tx, &id, Some(&person.id.as_str().into()), Millis::now()));
     if !write.await? {
         return Err(Failure::not_found(what));
     }
