@@ -99,7 +99,11 @@ mod tests {
     /// A job with a cache retention of two days, and its task.
     fn task(tx: &Tx<'_>) -> (TaskId, String) {
         ensure_project(tx, "gh/acme/app", None, Millis(0)).unwrap();
-        tx.execute("INSERT INTO resource_classes VALUES ('c', 'a/b', '', 0)", []).unwrap();
+        tx.execute(
+            "INSERT INTO resource_classes (id, name, description, created_at_ms) VALUES ('c', 'a/b', '', 0)",
+            [],
+        )
+        .unwrap();
         let project: String = tx.query_row("SELECT id FROM projects", [], |row| row.get(0)).unwrap();
         tx.execute(
             "INSERT INTO pipelines (id, project_id, number, state, created_at_ms, updated_at_ms, trigger_type, actor_login,

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 const MOST_KEYS: usize = 1000;
 
 /// The paths.
-pub fn router() -> Router<Shared> {
+pub(super) fn router() -> Router<Shared> {
     let task = "/api/v3/runner/tasks/{id}";
     Router::new()
         .route(&format!("{task}/caches"), post(save_cache))

@@ -27,7 +27,7 @@ static READERS: Semaphore = Semaphore::const_new(4);
 static READING: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
 
 /// The paths.
-pub fn router() -> Router<Shared> {
+pub(super) fn router() -> Router<Shared> {
     let task = "/api/v3/runner/tasks/{id}";
     Router::new()
         .route(&format!("{task}/test-results"), post(test_results))
