@@ -1,6 +1,6 @@
 //! A pipeline as it happens, for whoever watches it: [`follow`] tells the present state and then every change.
 //!
-//! The events that were told are compared with the rows that are stored whenever the pipeline changes: a watcher that is slow or
+//! Events that were told are compared with stored rows whenever the pipeline changes: a watcher that is slow or
 //! comes late sees the same in the end.
 
 use crate::protocol::{TaskId, WatchEvent};
