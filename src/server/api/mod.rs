@@ -20,7 +20,7 @@ use axum::http::{StatusCode, header, request::Parts};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
-use ours::{compile, inventory, operator, orchestration, results, watch};
+use ours::{compile, held, inventory, operator, orchestration, results, watch};
 use shared::{shape, slug, speaker, unread};
 use std::sync::atomic::Ordering;
 use v2::{contexts, people, projects, triggers, variables};
@@ -33,6 +33,7 @@ pub fn router(state: Shared) -> axum::Router {
         .merge(orchestration::router())
         .merge(operator::router())
         .merge(inventory::router())
+        .merge(held::router())
         .merge(results::router())
         .merge(v1::router())
         .merge(v2::router())
