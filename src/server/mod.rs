@@ -14,6 +14,7 @@ pub mod ids;
 pub mod junit;
 pub mod listen;
 pub mod live;
+mod marked;
 pub mod people;
 pub mod pipelines;
 mod run;

@@ -12,6 +12,9 @@ mod api;
 mod archives;
 // The config compiler against its corpus, and against damaged configs.
 #[cfg(feature = "server")]
+/// The rules of a claim over the real API, with a runner that the test plays itself.
+mod claims;
+
 mod config;
 // The limits of the config compiler.
 #[cfg(feature = "server")]

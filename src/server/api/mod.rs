@@ -19,8 +19,8 @@ use axum::http::{StatusCode, header, request::Parts};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use base64::Engine;
-use ours::{compile, inventory, operator, orchestration, results, watch};
-use shared::{shape, slug, unread};
+use ours::{compile, held, inventory, operator, orchestration, results, watch};
+use shared::{shape, slug, speaker, unread};
 use std::sync::atomic::Ordering;
 use v2::{contexts, people, projects, triggers, variables};
 
@@ -32,6 +32,7 @@ pub fn router(state: Shared) -> axum::Router {
         .merge(orchestration::router())
         .merge(operator::router())
         .merge(inventory::router())
+        .merge(held::router())
         .merge(results::router())
         .merge(v1::router())
         .merge(v2::router())
@@ -49,7 +50,10 @@ pub fn router(state: Shared) -> axum::Router {
         .layer(middleware::from_fn_with_state(state.clone(), count))
         .with_state(state.clone());
     // A layer runs after the routing of its own router: slugs are rewritten by one around it.
-    axum::Router::new().fallback_service(routes).layer(middleware::from_fn_with_state(state, slug::rewrite))
+    axum::Router::new()
+        .fallback_service(routes)
+        .layer(middleware::from_fn_with_state(state, slug::rewrite))
+        .layer(middleware::from_fn(speaker::mark))
 }
 
 async fn count(State(state): State<Shared>, request: Request, next: Next) -> Response {

@@ -10,7 +10,7 @@ use crate::server::engine::task::{Claim, ClaimedAgain, DEFAULT_BUDGET, Machine};
 use crate::server::state::Settings;
 use crate::server::store::status::{MessageKind, TaskState};
 use crate::server::store::tables::tasks::Asking;
-use crate::server::store::tables::{instances, jobs, progress, tasks};
+use crate::server::store::tables::{classes, instances, jobs, progress, tasks};
 use crate::server::store::{Effect, Error, Tx, new_id};
 use crate::server::time::Millis;
 use std::time::Duration;
@@ -73,8 +73,7 @@ pub fn claim(tx: &Tx<'_>, claimer: &Claimer, settings: &Settings, now: Millis) -
     // A task that may not or cannot be handed out ends here; the next one is looked at.
     while let Some(row) = tasks::first_queued(tx, asking)? {
         let mut hand = InHand::of(row)?;
-        let budget =
-            tasks::budget_of_class(tx, &token.class_id)?.map_or(DEFAULT_BUDGET, Duration::from_millis);
+        let budget = classes::budget(tx, &token.class_id)?.map_or(DEFAULT_BUDGET, Duration::from_millis);
         let machine = request.machine_id.clone().zip(request.boot_id.clone());
         let claim = Claim {
             allocation: new_id(),

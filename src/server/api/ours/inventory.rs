@@ -5,6 +5,7 @@ use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
 use crate::server::api::shared::input::{Body, Words, message};
 use crate::server::api::{Administrator, Person};
 use crate::server::auth::{new_token, token_hash};
+use crate::server::engine::commit::task;
 use crate::server::ids::{ClassTokenId, ResourceClassId};
 use crate::server::state::Shared;
 use crate::server::store::status::TaskState;
@@ -21,6 +22,9 @@ use std::time::Duration;
 /// A runner that was silent this long is no longer listed.
 const FORGOTTEN: Duration = Duration::from_secs(12 * 60 * 60);
 
+/// Budgets that a class may have, in seconds. Late output is taken for a day.
+const BUDGETS: std::ops::RangeInclusive<u64> = 60..=24 * 60 * 60;
+
 /// Serves the paths of this file.
 pub fn router() -> Router<Shared> {
     Router::new()
@@ -28,7 +32,7 @@ pub fn router() -> Router<Shared> {
         .route("/api/v3/runner/tasks", get(unclaimed))
         .route("/api/v3/runner/tasks/running", get(running))
         .route("/api/v3/runner/resource", get(list_classes).post(create_class))
-        .route("/api/v3/runner/resource/{id}", delete(delete_class))
+        .route("/api/v3/runner/resource/{id}", delete(delete_class).patch(change_class))
         .route("/api/v3/runner/resource/{id}/force", delete(delete_class_by_force))
         .route("/api/v3/runner/token", get(list_tokens).post(create_token))
         .route("/api/v3/runner/token/{id}", delete(delete_token))
@@ -76,7 +80,10 @@ async fn running(State(state): State<Shared>, _person: Person, words: Words) -> 
 }
 
 fn shown_class(class: &Class) -> Value {
-    json!({ "id": class.id, "resource_class": class.name, "description": class.description })
+    json!({
+        "id": class.id, "resource_class": class.name, "description": class.description,
+        "budget_seconds": class.budget_ms.map(|ms| ms / 1000),
+    })
 }
 
 async fn list_classes(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
@@ -95,13 +102,42 @@ async fn create_class(
 ) -> Answer<Response> {
     let name = ResourceClass::new(body["resource_class"].as_str().unwrap_or_default()).map_err(bad)?;
     let description = body["description"].as_str().unwrap_or_default().to_owned();
-    let class = Class { id: ResourceClassId::fresh(), name: name.as_str().to_owned(), description };
+    let (id, budget_ms) = (ResourceClassId::fresh(), budget_ms(&body)?);
+    let class = Class { id, name: name.as_str().to_owned(), description, budget_ms };
     let answer = shown_class(&class);
     let is_new = state.store.write(move |tx| classes::add_class(tx, &class, Millis::now())).await?;
     if !is_new {
         return Err(conflict(format!("the resource class `{name}` exists already")));
     }
     Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+/// `budget_seconds`: how long a task of the class may be silent once it has begun; null is as usual.
+fn budget_ms(body: &Value) -> Answer<Option<u64>> {
+    match (&body["budget_seconds"], body["budget_seconds"].as_u64()) {
+        (Value::Null, _) => Ok(None),
+        (_, Some(seconds)) if BUDGETS.contains(&seconds) => Ok(Some(seconds * 1000)),
+        (given, _) => Err(bad(format!(
+            "`budget_seconds` is a number from {} to {}, not `{given}`",
+            BUDGETS.start(),
+            BUDGETS.end()
+        ))),
+    }
+}
+
+async fn change_class(
+    State(state): State<Shared>,
+    _admin: Administrator,
+    Path(id): Path<ResourceClassId>,
+    Body(body): Body,
+) -> Answer<Json<Value>> {
+    if body.get("budget_seconds").is_none() {
+        return Err(bad("`budget_seconds` is missing: a number, or null for the usual budget"));
+    }
+    let budget_ms = budget_ms(&body)?;
+    let unknown = Failure::not_found(format!("there is no resource class with the id `{id}`"));
+    let changed = state.store.write(move |tx| classes::set_budget(tx, &id, budget_ms)).await?;
+    if changed { Ok(message("Changed.")) } else { Err(unknown) }
 }
 
 async fn delete_class(
@@ -133,7 +169,14 @@ async fn remove_class(
         } else if classes::has_tokens(tx, &id)? {
             return Ok(None);
         }
-        classes::delete_class(tx, &id).map(Some)
+        let Some(name) = classes::delete_class(tx, &id)? else { return Ok(Some(false)) };
+        let waited = task::class_deleted(tx, &name, Millis::now())?;
+        if waited > 0 {
+            log::warn!(
+                "a resource class was deleted while tasks waited for it class={name} task_count={waited}"
+            );
+        }
+        Ok(Some(true))
     });
     match removed.await? {
         Some(true) => Ok(message("Deleted.")),

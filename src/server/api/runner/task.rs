@@ -99,9 +99,9 @@ pub(super) async fn output(
     }
     state.output_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     let (blobs, id) = (state.blobs.clone(), task.id.clone());
-    let offset = blocking(move || blobs.outputs.append(&id, step, offset, &bytes)).await?;
+    let stored = blocking(move || blobs.outputs.append(&id, step, offset, &bytes)).await?;
     state.hub.wrote(task.pipeline.as_str());
-    Ok(Json(OutputAnswer { offset, durable_to: 0, cancel }))
+    Ok(Json(OutputAnswer { offset: stored.offset, durable_to: stored.durable_to, cancel }))
 }
 
 /// Stores events in order.

@@ -8,6 +8,7 @@ pub mod lookup;
 pub mod paging;
 pub mod shape;
 pub mod slug;
+pub mod speaker;
 pub mod stream;
 pub mod unread;
 pub mod vocabulary;

@@ -27,6 +27,7 @@ use crate::server::ids::{PipelineId, ProjectId, UserId, WorkflowId};
 use crate::server::state::Routing;
 use crate::server::store::status::{JobStatus, WorkflowStatus};
 use crate::server::store::tables::jobs::{self, NewJob};
+use crate::server::store::tables::tasks;
 use crate::server::store::tables::workflows::{self, NewWorkflow};
 use crate::server::store::{Error, Tx};
 use crate::server::time::Millis;
@@ -82,8 +83,23 @@ pub fn create_workflow(
     Ok(id)
 }
 
-/// Runs a workflow again. Returns the id of the new one.
+/// Runs a workflow again, unless a job of it may be at work where nobody hears of it. Returns the id of the new one.
 pub fn rerun(
+    tx: &Tx<'_>,
+    workflow: &WorkflowId,
+    scope: &Scope,
+    by: Option<&UserId>,
+    now: Millis,
+) -> Result<Result<WorkflowId, Refused>, Error> {
+    let unreachable = tasks::unreachable_jobs(tx, workflow)?;
+    if !unreachable.is_empty() {
+        return Ok(Err(Refused::Unreachable(unreachable)));
+    }
+    rerun_anyway(tx, workflow, scope, by, now)
+}
+
+/// Runs a workflow again, whatever its jobs may be doing. Returns the id of the new one.
+pub fn rerun_anyway(
     tx: &Tx<'_>,
     workflow: &WorkflowId,
     scope: &Scope,

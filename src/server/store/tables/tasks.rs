@@ -4,7 +4,7 @@
 //! SQLite only: nothing but `STRICT` integers as booleans.
 
 use crate::protocol::TaskId;
-use crate::server::ids::{ClassTokenId, JobId, PipelineId, ProjectId, ResourceClassId, WorkflowId};
+use crate::server::ids::{ClassTokenId, JobId, PipelineId, ProjectId, WorkflowId};
 use crate::server::store::status::{EndedBy, TaskState};
 use crate::server::store::{Error, Tx, View, new_id};
 use crate::server::time::Millis;
@@ -404,10 +404,4 @@ pub fn renew(tx: &Tx<'_>, row: &TaskRow) -> Result<(), Error> {
         .prepare_cached("UPDATE tasks SET lease_until_ms = ?2, next_event = ?3 WHERE id = ?1")?
         .execute(params![row.id, row.lease_until, row.next_event])?;
     Ok(())
-}
-
-/// The budget of a class, where it has one of its own, in milliseconds.
-pub fn budget_of_class(view: &View, class: &ResourceClassId) -> Result<Option<u64>, Error> {
-    let mut query = view.sql().prepare_cached("SELECT budget_ms FROM resource_classes WHERE id = ?1")?;
-    Ok(query.query_row([class], |row| row.get(0)).optional()?.flatten())
 }
