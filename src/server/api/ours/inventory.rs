@@ -3,7 +3,7 @@
 use crate::protocol::ResourceClass;
 use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
 use crate::server::api::shared::input::{Body, Words, message};
-use crate::server::api::{Administrator, Person};
+use crate::server::auth::{Administrator, Person};
 use crate::server::auth::{new_token, token_hash};
 use crate::server::engine::commit::task;
 use crate::server::ids::{ClassTokenId, ResourceClassId};

@@ -3,7 +3,7 @@
 use crate::protocol::MAX_CHUNK_BYTES;
 use crate::server::api::shared::failure::{Answer, Failure, bad};
 use crate::server::api::shared::input::Body;
-use crate::server::api::{Administrator, Person};
+use crate::server::auth::{Administrator, Person};
 use crate::server::engine::commit::{self, Refused, Scope};
 use crate::server::ids::{JobId, ProjectId};
 use crate::server::pipelines::continuation::{self, Continuation};

@@ -2,8 +2,8 @@
 //! server-sent events of what [`watch`] tells.
 
 use crate::protocol::WatchEvent;
-use crate::server::api::Person;
 use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::auth::Person;
 use crate::server::ids::PipelineId;
 use crate::server::live::watch::{self, Told};
 use crate::server::state::Shared;

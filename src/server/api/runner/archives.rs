@@ -5,7 +5,7 @@ use crate::protocol::{
     MAX_CHUNK_BYTES, Workspace,
 };
 use crate::server::api::runner::{Holder, Numbers, complete, number};
-use crate::server::api::{Answer, Failure, blocking};
+use crate::server::api::shared::failure::{Answer, Failure, blocking};
 use crate::server::engine::archives;
 use crate::server::state::Shared;
 use crate::server::store::View;

@@ -3,7 +3,8 @@
 use crate::protocol::{ClaimRequest, LostTask, Refusal, RefusalCode};
 use crate::server::api::runner::holder::refused;
 use crate::server::api::runner::{Numbers, stopped, wait_of};
-use crate::server::api::{Answer, Failure, Protocol, no_class_token};
+use crate::server::api::shared::callers::{Protocol, no_class_token};
+use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::auth::ClassToken;
 use crate::server::auth::Peer;
 use crate::server::engine::claim::{self, Claimed, Claimer};

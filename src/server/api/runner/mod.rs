@@ -10,7 +10,7 @@ mod uploads;
 pub(super) use holder::Holder;
 pub(super) use uploads::complete;
 
-use crate::server::api::{Answer, Failure};
+use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::state::Shared;
 use axum::extract::Query;
 use axum::http::StatusCode;

@@ -6,7 +6,7 @@ use crate::protocol::{
 };
 use crate::server::api::runner::holder::{Holder, refused};
 use crate::server::api::runner::{Numbers, number, stopped, wait_of};
-use crate::server::api::{Answer, Failure, blocking};
+use crate::server::api::shared::failure::{Answer, Failure, blocking};
 use crate::server::engine::commit::task::{self, Recorded};
 use crate::server::engine::task::{Call, Refused, Taken};
 use crate::server::state::Shared;

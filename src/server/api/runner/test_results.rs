@@ -2,7 +2,7 @@
 
 use crate::protocol::{TaskId, TestResultsRecord, TestTimings};
 use crate::server::api::runner::{Holder, complete};
-use crate::server::api::{Answer, Failure};
+use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::engine::test_timings;
 use crate::server::ids::JobId;
 use crate::server::junit::Cases;

@@ -4,7 +4,7 @@ use crate::protocol::limits::UPLOAD_BYTES;
 use crate::protocol::{ArtifactRecord, MAX_CHUNK_BYTES, RefusalCode, UploadAnswer};
 use crate::server::api::runner::holder::Holder;
 use crate::server::api::runner::{Numbers, number};
-use crate::server::api::{Answer, Failure, blocking};
+use crate::server::api::shared::failure::{Answer, Failure, blocking};
 use crate::server::state::Shared;
 use crate::server::store::new_id;
 use crate::server::time::Millis;

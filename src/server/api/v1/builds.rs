@@ -1,11 +1,11 @@
 //! Builds, which are jobs with a number: lists, one of them, what they left, and what people do to them.
 
-use crate::server::api::Person;
 use crate::server::api::shared::failure::{Answer, Failure, bad, blocking};
 use crate::server::api::shared::input::Words;
 use crate::server::api::shared::lookup::{Numbered, Slug, artifact_url, job_of, one, project};
 use crate::server::api::shared::vocabulary;
 use crate::server::api::v1::show::{steps, summary};
+use crate::server::auth::Person;
 use crate::server::engine::commit::{self, Refused, Scope};
 use crate::server::ids::{ProjectId, WorkflowId};
 use crate::server::state::Shared;

@@ -1,8 +1,8 @@
 //! The person who is asking, people and organisations, and the list of what can be called.
 
-use crate::server::api::Person;
 use crate::server::api::shared::failure::Answer;
 use crate::server::api::shared::lookup::one;
+use crate::server::auth::Person;
 use crate::server::ids::UserId;
 use crate::server::state::Shared;
 use crate::server::store::read::{self, Organisation};

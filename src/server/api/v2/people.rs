@@ -3,7 +3,7 @@
 use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
 use crate::server::api::shared::input::{Body, Words, message};
 use crate::server::api::shared::paging::page;
-use crate::server::api::{Administrator, Person};
+use crate::server::auth::{Administrator, Person};
 use crate::server::ids::{PersonalTokenId, UserId};
 use crate::server::people::{self, Kept};
 use crate::server::state::Shared;

@@ -7,7 +7,7 @@ use crate::server::api::shared::input::{Body, Words, message};
 use crate::server::api::shared::lookup::{organisation, project};
 use crate::server::api::shared::paging::page;
 use crate::server::api::shared::slug::short_vcs;
-use crate::server::api::{Administrator, Person};
+use crate::server::auth::{Administrator, Person};
 use crate::server::ids::OrganisationId;
 use crate::server::pipelines::repository::address;
 use crate::server::state::Shared;

@@ -5,7 +5,7 @@ use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
 use crate::server::api::shared::input::{Body, Words, message};
 use crate::server::api::shared::lookup::project;
 use crate::server::api::shared::paging::page;
-use crate::server::api::{Administrator, Person};
+use crate::server::auth::{Administrator, Person};
 use crate::server::secrets::variables;
 use crate::server::state::Shared;
 use crate::server::store::read::Project;
