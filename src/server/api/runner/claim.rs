@@ -2,7 +2,7 @@
 
 use crate::protocol::{ClaimRequest, LostTask, Refusal, RefusalCode};
 use crate::server::api::runner::holder::refused;
-use crate::server::api::runner::{Numbers, stopped, wait_of};
+use crate::server::api::runner::query::{Numbers, wait_of};
 use crate::server::api::shared::callers::{Protocol, no_class_token};
 use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::auth::ClassToken;
@@ -72,7 +72,7 @@ pub(super) async fn claim(
                     return Ok(StatusCode::NO_CONTENT.into_response());
                 }
             }
-            () = stopped(&state) => return Ok(StatusCode::NO_CONTENT.into_response()),
+            () = state.stopped() => return Ok(StatusCode::NO_CONTENT.into_response()),
         }
     }
 }

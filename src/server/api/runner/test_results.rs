@@ -1,7 +1,8 @@
 //! Test results and the timings of earlier ones, as task agents call them: docs/protocol.md.
 
 use crate::protocol::{TaskId, TestResultsRecord, TestTimings};
-use crate::server::api::runner::{Holder, complete};
+use crate::server::api::runner::holder::Holder;
+use crate::server::api::runner::uploads::complete;
 use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::engine::test_timings;
 use crate::server::ids::JobId;
