@@ -8,6 +8,8 @@
 //! are dropped with it.
 
 pub mod read;
+#[cfg(test)]
+pub mod scene;
 mod schema;
 pub mod status;
 pub mod tables;
