@@ -34,10 +34,10 @@ pub fn command(args: Vec<OsString>) -> Outcome {
     let mut signals =
         signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])
             .map_err(|e| Failure::new(format!("failed to handle signals: {e}")))?;
-    let running = start(options.clone()).map_err(Failure::new)?;
+    let running = start(options.clone()).map_err(|error| Failure::new(error.to_string()))?;
     let mut text = format!("runlet: the control plane listens on {}\n", running.url);
     if let Some(token) = &running.first_token {
-        let path = running.keep_token(&options, token).map_err(Failure::new)?;
+        let path = running.keep_token(&options, token).map_err(|error| Failure::new(error.to_string()))?;
         text.push_str(&format!(
             "runlet: this is the first start; the administrator's token is in `{path}`\n\
              runlet: next, make a resource class, a token for its runners, and a project:\n  \

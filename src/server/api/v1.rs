@@ -166,7 +166,7 @@ async fn of_project(
     words: Words,
 ) -> Answer<Json<Value>> {
     let project = project(&state, slug).await?;
-    builds(&state, Some(project.id), None, &words).await
+    builds(&state, Some(project.id.into()), None, &words).await
 }
 
 async fn of_branch(
@@ -176,7 +176,7 @@ async fn of_branch(
     words: Words,
 ) -> Answer<Json<Value>> {
     let project = project(&state, (vcs, org, repo)).await?;
-    builds(&state, Some(project.id), Some(branch), &words).await
+    builds(&state, Some(project.id.into()), Some(branch), &words).await
 }
 
 /// One parallel run of a step.

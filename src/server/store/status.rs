@@ -258,6 +258,32 @@ words! {
 }
 
 words! {
+    /// Kind of the event that a pipeline was made for.
+    TriggerType {
+        /// A call of the API, or `runlet admin pipeline trigger`.
+        Api = "api",
+        /// An event of a forge.
+        Webhook = "webhook",
+        /// A schedule.
+        Scheduled = "scheduled_pipeline",
+        /// A person at their own host: `runlet exec`.
+        Explicit = "explicit",
+    }
+}
+
+words! {
+    /// Kind of a restriction of a context.
+    RestrictionKind {
+        /// Looks at the project.
+        Project = "project",
+        /// Looks at the values and parameters of the pipeline.
+        Expression = "expression",
+        /// Looks at the person who triggered the pipeline.
+        Group = "group",
+    }
+}
+
+words! {
     /// Result of a test.
     TestResult {
         /// Passed.

@@ -79,7 +79,7 @@ mod tests {
     use crate::protocol::{Archive, CacheRecord, FindCache, TaskId};
     use crate::server::engine::archives::{find_cache, save_cache};
     use crate::server::engine::commit::Routing;
-    use crate::server::pipelines::create_project;
+    use crate::server::store::tables::projects::ensure_project;
     use crate::server::store::{Store, scene};
 
     const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -97,7 +97,7 @@ mod tests {
 
     /// A job with a cache retention of two days, and its task.
     fn task(tx: &Tx<'_>) -> (TaskId, String) {
-        create_project(tx, "gh/acme/app", None, 0).unwrap();
+        ensure_project(tx, "gh/acme/app", None, Millis(0)).unwrap();
         scene::insert_class(tx).unwrap();
         let project = scene::project(tx).unwrap();
         let pipeline = scene::insert_pipeline(tx, 1, "main", Millis(0)).unwrap();

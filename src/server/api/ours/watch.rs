@@ -75,7 +75,7 @@ impl Listener {
                 changed = self.revoked.changed() => {
                     changed.ok()?;
                     let token = self.token.clone();
-                    if !self.state.store.read(move |c| people::is_token(c, &token)).await.ok()? {
+                    if !self.state.store.read(move |c| people::is_token(c, &token.into())).await.ok()? {
                         return None;
                     }
                 }

@@ -177,7 +177,7 @@ async fn project_pipelines(
     Path(slug): Slug,
     words: Words,
 ) -> Answer<Json<Value>> {
-    let projects = vec![project(&state, slug).await?.id];
+    let projects = vec![project(&state, slug).await?.id.into()];
     let branch = words.get("branch").filter(|branch| !branch.is_empty()).cloned();
     list(&state, Filter { projects, branch, ..Filter::default() }, &words).await
 }
@@ -188,7 +188,7 @@ async fn my_pipelines(
     Path(slug): Slug,
     words: Words,
 ) -> Answer<Json<Value>> {
-    let projects = vec![project(&state, slug).await?.id];
+    let projects = vec![project(&state, slug).await?.id.into()];
     list(&state, Filter { projects, actor: Some(person.id), ..Filter::default() }, &words).await
 }
 
@@ -199,7 +199,8 @@ async fn numbered_pipeline(
 ) -> Answer<Json<Value>> {
     let project = project(&state, (vcs, org, repo)).await?;
     let what = format!("the project `{}` has no pipeline {number}", project.slug);
-    let pipeline = one(&state, what, move |c| read::pipeline_by_number(c, &project.id, number)).await?;
+    let pipeline =
+        one(&state, what, move |c| read::pipeline_by_number(c, project.id.as_str(), number)).await?;
     Ok(Json(show_pipeline(&pipeline)))
 }
 
@@ -369,7 +370,7 @@ pub(super) async fn job_of(
 ) -> Answer<Job> {
     let project = project(state, (vcs, org, repo)).await?;
     let what = format!("the project `{}` has no job {number}", project.slug);
-    one(state, what, move |c| read::job_by_number(c, &project.id, number)).await
+    one(state, what, move |c| read::job_by_number(c, project.id.as_str(), number)).await
 }
 
 /// Where people look at a job.
@@ -419,7 +420,8 @@ async fn cancel_job(
         Err(_) => {
             let project = project(&state, (vcs, org, repo)).await?;
             let what = format!("the project `{}` has no job `{job}`", project.slug);
-            let read = move |c: &View| Ok(read::job(c, &job)?.filter(|job| job.project.id == project.id));
+            let read =
+                move |c: &View| Ok(read::job(c, &job)?.filter(|job| job.project.id == project.id.as_str()));
             one(&state, what, read).await?
         }
     };

@@ -80,7 +80,7 @@ fn start_job(
     now: Millis,
 ) -> Result<JobStatus, Error> {
     // An approval opens what is behind it: whoever may not use its context may not have it waiting either.
-    if let (JobType::Build | JobType::Approval, Err(why)) = (kind, contexts::of_job(tx, job.as_str())?) {
+    if let (JobType::Build | JobType::Approval, Err(why)) = (kind, contexts::of_job(tx, job)?) {
         say(tx, job, MessageKind::Error, &why)?;
         return end_job(tx, job, JobStatus::Unauthorized, ripple, now);
     }

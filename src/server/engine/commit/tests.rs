@@ -3,8 +3,8 @@
 
 use super::*;
 use crate::config;
-use crate::server::pipelines::create_project;
 use crate::server::store::status::TaskState;
+use crate::server::store::tables::projects::ensure_project;
 use crate::server::store::{Store, new_id, scene};
 
 const HOUR: u64 = 60 * 60 * 1000;
@@ -20,7 +20,7 @@ impl Bench {
         let store = Store::open(&dir.path().join("db"), false, |_| ()).unwrap();
         let bench = Self { store, _dir: dir };
         bench.write(|tx| {
-            create_project(tx, "gh/acme/app", None, 0)?;
+            ensure_project(tx, "gh/acme/app", None, Millis(0))?;
             scene::insert_class(tx)
         });
         bench

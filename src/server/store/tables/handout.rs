@@ -1,12 +1,11 @@
-//! What a task is described by, over the tables that it comes from, and the keys of setup pipelines.
+//! What a task is described by, over the tables that it comes from.
 //!
-//! Only SQLite: flags are integers.
+//! Only SQLite: nothing.
 
 use crate::config::WorkflowJob;
 use crate::protocol::TaskId;
-use crate::server::ids::{ContextId, JobId, OrganisationId, PipelineId, ProjectId, WorkflowId, WorkspaceId};
-use crate::server::store::{Error, Tx, View};
-use rusqlite::{OptionalExtension, Row, params};
+use crate::server::ids::{JobId, OrganisationId, PipelineId, ProjectId, WorkflowId, WorkspaceId};
+use crate::server::store::{Error, View};
 
 /// A task with everything around it that its agent is told of.
 #[derive(Clone, Debug)]
@@ -29,12 +28,8 @@ pub struct Described {
     pub workflow: WorkflowId,
     /// The workspace of the workflow.
     pub workspace: WorkspaceId,
-    /// Whether the workflow may continue its pipeline.
-    pub is_setup: bool,
     /// The pipeline.
     pub pipeline: PipelineId,
-    /// Whether the pipeline has gone on already.
-    pub is_continued: bool,
     /// The login of who started the pipeline.
     pub actor: String,
     /// What there is to check out.
@@ -70,7 +65,7 @@ pub struct Revision {
 pub fn described(view: &View, task: &TaskId) -> Result<Described, Error> {
     let mut query = view.sql().prepare_cached(
         "SELECT t.node_index, j.parallelism, j.id, j.name, j.number, j.definition, j.timings_of IS NOT NULL,
-            w.id, w.workspace_id, w.is_setup, p.id, p.continued_at_ms IS NOT NULL, p.actor_login,
+            w.id, w.workspace_id, p.id, p.actor_login,
             p.repository_url, p.revision, p.branch, p.tag, p.reference,
             r.id, r.organisation_id, r.vcs, r.org, r.repo
          FROM tasks t JOIN jobs j ON j.id = t.job_id JOIN workflows w ON w.id = j.workflow_id
@@ -90,64 +85,19 @@ pub fn described(view: &View, task: &TaskId) -> Result<Described, Error> {
         has_test_timings: row.get(6)?,
         workflow: row.get(7)?,
         workspace: row.get(8)?,
-        is_setup: row.get(9)?,
-        pipeline: row.get(10)?,
-        is_continued: row.get(11)?,
-        actor: row.get(12)?,
+        pipeline: row.get(9)?,
+        actor: row.get(10)?,
         revision: Revision {
-            repository_url: row.get(13)?,
-            revision: row.get(14)?,
-            branch: row.get(15)?,
-            tag: row.get(16)?,
-            reference: row.get(17)?,
+            repository_url: row.get(11)?,
+            revision: row.get(12)?,
+            branch: row.get(13)?,
+            tag: row.get(14)?,
+            reference: row.get(15)?,
         },
-        project: row.get(18)?,
-        organisation: row.get(19)?,
-        vcs: row.get(20)?,
-        org: row.get(21)?,
-        repo: row.get(22)?,
+        project: row.get(16)?,
+        organisation: row.get(17)?,
+        vcs: row.get(18)?,
+        org: row.get(19)?,
+        repo: row.get(20)?,
     })
-}
-
-/// Stores the hash of a key that continues a pipeline.
-pub fn insert_continuation_key(tx: &Tx<'_>, hash: &[u8], pipeline: &PipelineId) -> Result<(), Error> {
-    tx.sql()
-        .prepare_cached("INSERT INTO continuation_keys (hash, pipeline_id) VALUES (?1, ?2)")?
-        .execute(params![hash, pipeline])?;
-    Ok(())
-}
-
-/// The project of a job.
-pub fn project_of(view: &View, job: &JobId) -> Result<Option<ProjectId>, Error> {
-    let mut query = view.sql().prepare_cached("SELECT project_id FROM jobs WHERE id = ?1")?;
-    Ok(query.query_row([job], |row| row.get(0)).optional()?)
-}
-
-/// A variable as it is stored.
-#[derive(Clone, Debug)]
-pub struct SealedVariable {
-    /// Its name.
-    pub name: String,
-    /// Its value, sealed for its place.
-    pub sealed: Vec<u8>,
-}
-
-fn sealed(row: &Row<'_>) -> rusqlite::Result<SealedVariable> {
-    Ok(SealedVariable { name: row.get(0)?, sealed: row.get(1)? })
-}
-
-/// The variables of a project, by name.
-pub fn project_variables(view: &View, project: &ProjectId) -> Result<Vec<SealedVariable>, Error> {
-    let mut query = view
-        .sql()
-        .prepare_cached("SELECT name, sealed FROM project_variables WHERE project_id = ?1 ORDER BY name")?;
-    Ok(query.query_map([project], sealed)?.collect::<Result<_, _>>()?)
-}
-
-/// The variables of a context, by name.
-pub fn context_variables(view: &View, context: &ContextId) -> Result<Vec<SealedVariable>, Error> {
-    let mut query = view
-        .sql()
-        .prepare_cached("SELECT name, sealed FROM context_variables WHERE context_id = ?1 ORDER BY name")?;
-    Ok(query.query_map([context], sealed)?.collect::<Result<_, _>>()?)
 }
