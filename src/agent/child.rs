@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     fn sleeper() -> Agent {
-        let child = Command::new("sleep").arg("60").spawn().unwrap();
+        let child = Command::new("sleep").arg("600").spawn().unwrap();
         let pid = Pid::from_raw(child.id() as i32).unwrap();
         Agent { kind: Kind::Child(child), pid, pidfd: pidfd(pid), has_group: false }
     }

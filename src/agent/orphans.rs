@@ -208,7 +208,7 @@ mod tests {
     fn a_child_with_the_marker_is_ended_and_others_are_not() {
         let task = format!("test-{}", std::process::id());
         let spawn = |value: &str| {
-            std::process::Command::new("sleep").arg("60").env(TASK_VARIABLE, value).spawn().unwrap()
+            std::process::Command::new("sleep").arg("600").env(TASK_VARIABLE, value).spawn().unwrap()
         };
         let (mut mine, mut other) = (spawn(&task), spawn("another"));
         let markers = Markers { task, ..Markers::default() };

@@ -12,7 +12,7 @@ use crate::agent::{Level, Stop};
 use crate::http::{Body, Client, Endpoint, Request};
 use crate::outcome::{Failure, Outcome, exit};
 use crate::protocol::{Secret, WatchEvent};
-use crate::server::api::ours::watch::Told;
+use crate::server::live::watch::Told;
 use crate::server::pipelines::types::{ConfigOrigin, Only, Revision, Trigger};
 use crate::server::{self, Running, ServerOptions, WatchEnded, Watcher};
 use options::Options;

@@ -403,7 +403,7 @@ mod tests {
             path: "/",
             token: None,
             body: Body::Empty,
-            timeout: Duration::from_secs(30),
+            timeout: Duration::from_secs(300),
         };
         std::thread::scope(|scope| {
             let parked = scope.spawn(|| client.send(&request));

@@ -2,13 +2,13 @@
 
 use crate::config::OrbSites;
 use crate::protocol::Secret;
-use crate::server::api::ours::watch::{self, Told};
 use crate::server::blobs::{Blobs, Error as BlobError, write_private};
 use crate::server::data_folder::{DataFolder, FolderError};
 use crate::server::engine::commit::{self, Routing};
 use crate::server::ids::{ClassTokenId, PipelineId, ResourceClassId};
 use crate::server::listen::{self, Listener};
 use crate::server::live::hub::Hub;
+use crate::server::live::watch::{self, Told};
 use crate::server::people;
 use crate::server::pipelines::create;
 use crate::server::pipelines::repository::Mirrors;
@@ -284,7 +284,7 @@ impl Running {
     /// Watches a pipeline from within this process: no encoding, and large pieces of output.
     pub fn watch(&self, pipeline: &PipelineId) -> Watcher {
         let _inside = self.runtime.enter();
-        let events = watch::follow(self.state.clone(), pipeline.as_str().to_owned(), 1024 * 1024);
+        let events = watch::follow(self.state.clone(), pipeline.clone(), 1024 * 1024);
         Watcher { runtime: self.runtime.handle().clone(), events }
     }
 

@@ -35,6 +35,14 @@ pub struct State {
     pub output_bytes: AtomicU64,
 }
 
+impl State {
+    /// Returns when the control plane stops: parked calls are answered, streams end.
+    pub async fn stopped(&self) {
+        let mut stopping = self.stopping.subscribe();
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    }
+}
+
 /// What a start decides for good.
 #[derive(Clone, Debug)]
 pub struct Settings {

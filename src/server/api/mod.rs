@@ -7,15 +7,15 @@ pub mod v1;
 pub mod v2;
 pub mod v3;
 
-use crate::protocol::{PREVIOUS_PROTOCOL_VERSION, PROTOCOL_HEADER, PROTOCOL_VERSION, Refusal, RefusalCode};
-use crate::server::blobs;
+pub use shared::failure::{Answer, Failure, blocking};
+
+use crate::protocol::{PREVIOUS_PROTOCOL_VERSION, PROTOCOL_HEADER, PROTOCOL_VERSION, RefusalCode};
 use crate::server::state::{Shared, token_hash};
 use crate::server::store::{Error as StoreError, View};
-use axum::Json;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Request, State};
 use axum::http::{StatusCode, header, request::Parts};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use base64::Engine;
 use ours::{compile, inventory, operator, orchestration, results, watch};
 use runner::{archives, test_results};
@@ -57,90 +57,6 @@ pub fn router(state: Shared) -> axum::Router {
 async fn count(State(state): State<Shared>, request: Request, next: Next) -> Response {
     state.requests.fetch_add(1, Ordering::Relaxed);
     next.run(request).await
-}
-
-/// A refused call.
-#[derive(Debug)]
-pub struct Failure {
-    status: StatusCode,
-    refusal: Refusal,
-}
-
-impl Failure {
-    /// A refusal with a message for people.
-    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, refusal: Refusal::new(message) }
-    }
-
-    /// A refusal with a code for programs.
-    pub fn coded(status: StatusCode, code: RefusalCode, message: impl Into<String>) -> Self {
-        Self { status, refusal: Refusal::coded(code, message) }
-    }
-
-    /// 409 with the offset to send from.
-    pub fn gap(offset: u64, message: impl Into<String>) -> Self {
-        let refusal = Refusal { offset: Some(offset), ..Refusal::coded(RefusalCode::Gap, message) };
-        Self { status: StatusCode::CONFLICT, refusal }
-    }
-
-    /// 404.
-    pub fn not_found(what: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, what)
-    }
-}
-
-impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        (self.status, Json(self.refusal)).into_response()
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::NoSpace => {
-                Self::coded(StatusCode::INSUFFICIENT_STORAGE, RefusalCode::NoSpace, error.to_string())
-            }
-            StoreError::Closed => Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
-            error => {
-                log::error!("{error}");
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the control plane failed; its log says why")
-            }
-        }
-    }
-}
-
-impl From<blobs::Error> for Failure {
-    fn from(error: blobs::Error) -> Self {
-        let message = error.to_string();
-        match error {
-            blobs::Error::Gap { stored } => Self::gap(stored, message),
-            blobs::Error::Checksum => {
-                Self::coded(StatusCode::UNPROCESSABLE_ENTITY, RefusalCode::Checksum, message)
-            }
-            blobs::Error::NoSpace => {
-                Self::coded(StatusCode::INSUFFICIENT_STORAGE, RefusalCode::NoSpace, message)
-            }
-            blobs::Error::Invalid(_) => Self::new(StatusCode::BAD_REQUEST, message),
-            blobs::Error::Io(_) => {
-                log::error!("{message}");
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the control plane failed; its log says why")
-            }
-        }
-    }
-}
-
-/// What a handler answers.
-pub type Answer<T> = Result<T, Failure>;
-
-/// Runs blob work where blocking is allowed.
-pub async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, blobs::Error> + Send + 'static,
-) -> Answer<T> {
-    let result = tokio::task::spawn_blocking(work).await;
-    result
-        .map_err(|_| Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the control plane is stopping"))?
-        .map_err(Failure::from)
 }
 
 /// The bearer token of a request.

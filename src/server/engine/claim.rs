@@ -3,9 +3,8 @@
 use crate::protocol::{ClaimRequest, Task, TaskId};
 use crate::server::api::ClassToken;
 use crate::server::engine::commit;
-use crate::server::engine::handout::{self, Handed};
+use crate::server::engine::handout::{self, Handed, Withheld};
 use crate::server::ids::JobId;
-use crate::server::secrets::handout::{Withheld, variables_of_job};
 use crate::server::state::{Settings, new_token, token_hash};
 use crate::server::store::status::TaskState;
 use crate::server::store::{Error, Tx, new_id};
@@ -45,7 +44,7 @@ pub fn claim(
         let job: JobId = tx
             .prepare_cached("SELECT job_id FROM tasks WHERE id = ?1")?
             .query_row([&id], |row| row.get(0))?;
-        let (end, why) = match variables_of_job(tx, &settings.sealer, &job)? {
+        let (end, why) = match handout::variables(tx, &settings.sealer, &job)? {
             Ok(variables) => break (id, variables),
             Err(Withheld::Unauthorized(why)) => (TaskState::Failed, format!("unauthorized: {why}")),
             Err(Withheld::Unusable(why)) => (TaskState::InfrastructureFail, why),

@@ -1,13 +1,92 @@
-//! What a task is told when it is handed out: its job, its built-in variables, and the key that continues a
-//! setup pipeline. The variables that people set are opened by `secrets::handout`.
+//! What a task is given when it is handed out: its job, its built-in variables, those of its project and
+//! contexts, and the key that continues a setup pipeline.
 
 use crate::config::JobKind;
 use crate::protocol::{Secret, Source, Task, TaskId, Variable};
+use crate::server::ids::JobId;
+use crate::server::secrets::contexts;
+use crate::server::secrets::sealer::{Place, SealError, Sealer};
 use crate::server::state::{Settings, new_token, token_hash};
 use crate::server::store::tables::handout::{self, Described, Revision};
 use crate::server::store::tables::keys;
-use crate::server::store::{Effect, Error, Tx};
-use std::collections::BTreeMap;
+use crate::server::store::tables::variables::{self, SealedVariable};
+use crate::server::store::{Effect, Error, Tx, View};
+use std::collections::{BTreeMap, HashMap};
+
+/// Bytes of all variables of one task: more than a process can be started with.
+const MOST_VARIABLE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Why a task gets no variables, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Withheld {
+    /// A context does not exist (any more), or is restricted.
+    Unauthorized(String),
+    /// A stored value cannot be opened, or they are too many.
+    Unusable(String),
+}
+
+/// The variables of a task of the job: the project's, then those of its contexts in their order; of variables
+/// with one name the last.
+pub fn variables(
+    view: &View,
+    sealer: &Sealer,
+    job: &JobId,
+) -> Result<Result<Vec<Variable>, Withheld>, Error> {
+    let contexts = match contexts::of_job(view, job)? {
+        Ok(contexts) => contexts,
+        Err(why) => return Ok(Err(Withheld::Unauthorized(why))),
+    };
+    let Some(project) = handout::project_of(view, job)? else {
+        return Err(Error::Corrupt(format!("there is no job `{job}`")));
+    };
+    let mut opened = Opened::default();
+    for SealedVariable { name, sealed } in variables::list_sealed_of_project(view, &project)? {
+        let value = sealer.open(Place::Project(&project, &name), &sealed);
+        if let Err(why) = opened.add(name, value) {
+            return Ok(Err(why));
+        }
+    }
+    for context in contexts {
+        for SealedVariable { name, sealed } in variables::list_sealed_of_context(view, &context)? {
+            let value = sealer.open(Place::Context(&context, &name), &sealed);
+            if let Err(why) = opened.add(name, value) {
+                return Ok(Err(why));
+            }
+        }
+    }
+    let variables = opened.variables;
+    let bytes: usize = variables.iter().map(|v| v.name.len() + v.value.expose().len()).sum();
+    if bytes > MOST_VARIABLE_BYTES {
+        let why = format!(
+            "the variables of this job have {bytes} bytes together, the limit is {MOST_VARIABLE_BYTES}: use fewer contexts"
+        );
+        return Ok(Err(Withheld::Unusable(why)));
+    }
+    Ok(Ok(variables))
+}
+
+/// Variables in the order in which their names came first.
+#[derive(Default)]
+struct Opened {
+    variables: Vec<Variable>,
+    places: HashMap<String, usize>,
+}
+
+impl Opened {
+    fn add(&mut self, name: String, value: Result<Secret, SealError>) -> Result<(), Withheld> {
+        let value = value.map_err(|why| {
+            Withheld::Unusable(format!("the variable `{name}` cannot be handed out: {why}; set it again"))
+        })?;
+        match self.places.get(&name) {
+            Some(&at) => self.variables[at] = Variable { name, value },
+            None => {
+                self.places.insert(name.clone(), self.variables.len());
+                self.variables.push(Variable { name, value });
+            }
+        }
+        Ok(())
+    }
+}
 
 /// What a claim decided about a task.
 #[derive(Clone, Debug)]
@@ -29,7 +108,10 @@ pub fn describe(tx: &Tx<'_>, handed: Handed, settings: &Settings) -> Result<Task
         format!("{}/{}/{}/{}/{}", settings.public_url, found.vcs, found.org, found.repo, found.job_number);
     let mut built_in = built_in(&found, &job_url);
     let mut mask = Vec::new();
-    if let Some(key) = continuation_key(tx, &handed.id)? {
+    if found.is_setup && !found.is_continued {
+        // Every claim has a key of its own, of which only the hash is kept.
+        let key = new_token("rlk_")?;
+        keys::add_key(tx, &token_hash(&key), &found.pipeline)?;
         mask.push(Secret::new(key.clone()));
         built_in.insert("CIRCLE_CONTINUATION_KEY".to_owned(), key);
     }
@@ -58,15 +140,6 @@ pub fn describe(tx: &Tx<'_>, handed: Handed, settings: &Settings) -> Result<Task
         max_step_output_bytes: settings.max_step_output_bytes,
         max_artifact_bytes: settings.max_artifact_bytes,
     })
-}
-
-/// Makes a key for one claim of a job of a setup workflow, to continue its pipeline with; `None` for jobs of other
-/// workflows and once the pipeline has gone on. Only its hash is kept.
-fn continuation_key(tx: &Tx<'_>, task: &TaskId) -> Result<Option<String>, Error> {
-    let Some(pipeline) = keys::pipeline_to_continue(tx, task)? else { return Ok(None) };
-    let key = new_token("rlk_")?;
-    keys::add_key(tx, &token_hash(&key), &pipeline)?;
-    Ok(Some(key))
 }
 
 /// The variables that every job has.

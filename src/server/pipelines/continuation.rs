@@ -140,10 +140,9 @@ fn commit(
     if !pipelines::continue_pipeline(tx, &pending.id, &second, now)? {
         return Ok(false);
     }
-    let (id, project) = (&pending.id, &pending.project);
     for workflow in compiled.workflows.iter().filter(|workflow| workflow.schedules.is_empty()) {
-        commit::create_workflow(tx, id, project, workflow, false, routing, now)?;
+        commit::create_workflow(tx, &pending.id, &pending.project, workflow, false, routing, now)?;
     }
-    tx.effect(Effect::Changed(id.to_string()));
+    tx.effect(Effect::Changed(pending.id.as_str().to_owned()));
     Ok(true)
 }

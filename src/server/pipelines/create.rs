@@ -122,16 +122,15 @@ fn insert(tx: &Tx<'_>, new: &New, routing: &commit::Routing) -> Result<Vec<Strin
     add_pipeline(tx, &row, now)?;
     let made_contexts =
         if trigger.make_contexts { make_contexts(tx, &new.project, compiled, now)? } else { Vec::new() };
-    let (id, project) = (&created.id, &new.project);
     for workflow in compiled.iter().flat_map(|compiled| &compiled.workflows) {
         // A scheduled workflow never runs on another trigger.
         if workflow.schedules.is_empty() {
             let is_setup = compiled.is_some_and(|compiled| compiled.setup);
-            commit::create_workflow(tx, id, project, workflow, is_setup, routing, now)?;
+            commit::create_workflow(tx, &created.id, &new.project, workflow, is_setup, routing, now)?;
         }
     }
-    commit::cancel_redundant(tx, id, now)?;
-    tx.effect(Effect::Changed(id.to_string()));
+    commit::cancel_redundant(tx, &created.id, now)?;
+    tx.effect(Effect::Changed(created.id.as_str().to_owned()));
     Ok(made_contexts)
 }
 

@@ -248,16 +248,6 @@ impl From<&crate::config::JobKind> for JobType {
 }
 
 words! {
-    /// How a message that people see with a job is shown.
-    MessageKind {
-        /// Why the job ended badly.
-        Error = "error",
-        /// Why the job ended otherwise than expected.
-        Warning = "warning",
-    }
-}
-
-words! {
     /// Kind of the event that a pipeline was made for.
     TriggerType {
         /// A call of the API, or `runlet admin pipeline trigger`.
@@ -280,6 +270,16 @@ words! {
         Expression = "expression",
         /// Looks at the person who triggered the pipeline.
         Group = "group",
+    }
+}
+
+words! {
+    /// How a message that people see with a job is shown.
+    MessageKind {
+        /// Why the job ended badly.
+        Error = "error",
+        /// Why the job ended otherwise than expected.
+        Warning = "warning",
     }
 }
 

@@ -4,7 +4,7 @@ use rusqlite::Connection;
 
 /// The database as it was at one moment: what a read sees, and what a transaction sees of itself.
 ///
-/// Statements are written in this room only; nothing else can reach the connection. A [`Tx`] is a view, too.
+/// Statements are written in this room only; nothing else can reach the connection. A transaction is a view, too.
 pub struct View(Connection);
 
 impl View {

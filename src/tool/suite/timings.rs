@@ -139,7 +139,7 @@ mod tests {
             std::fs::write(&part, "{}").unwrap();
             std::fs::rename(part, file).unwrap();
         });
-        let found = wait(scratch.path(), Duration::from_secs(60));
+        let found = wait(scratch.path(), Duration::from_secs(300));
         assert_eq!(found, Ok(Found::Timings(serde_json::json!({}))));
         late.join().unwrap();
     }

@@ -23,9 +23,11 @@ fn read_only(own: &Path, kept: &[&Path]) -> String {
     )
 }
 
-/// Leaves a process behind that left its group and its session, and one that is deaf.
-const LEAVE_BEHIND: &str =
-    "setsid sleep 1003 > /dev/null 2>&1 & (trap '' TERM; exec sleep 1004) > /dev/null 2>&1 &";
+/// Leaves a process behind that left its group and its session, and one that is deaf; both are what they
+/// will be called by.
+const LEAVE_BEHIND: &str = "setsid sleep 1003 > /dev/null 2>&1 & one=$!
+    (trap '' TERM; exec sleep 1004) > /dev/null 2>&1 & two=$!
+    for pid in $one $two; do until grep -q sleep /proc/$pid/comm; do sleep 0.05; done; done";
 
 /// The helper that makes a kernel old; compiled once.
 fn refuse() -> Option<PathBuf> {

@@ -82,7 +82,7 @@ fn read_file(state: &Server, task: &TaskId, job: &JobId, record: &TestResultsRec
         return Ok(file);
     }
     let mut file = TestFile { tests: 0, message: None };
-    let mut cases = Cases::new(state.blobs.objects.open(&record.sha256)?);
+    let mut cases = Cases::new(state.blobs.objects.file(&record.sha256)?);
     let mut is_first = true;
     loop {
         let mut batch = Vec::new();

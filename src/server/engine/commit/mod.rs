@@ -2,7 +2,7 @@
 //!
 //! Everything here runs inside one transaction of the caller's, with the time passed in. What happens to
 //! one workflow can reach others (a serial group's key passes on), so every change is collected as a
-//! [`ripple`] and settled at its end by [`advance`].
+//! `ripple` and settled at its end by `advance`.
 
 mod advance;
 mod cancel;

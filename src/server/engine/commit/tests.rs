@@ -277,7 +277,7 @@ fn a_newer_pipeline_cancels_older_ones_of_its_branch_where_the_project_wants_it(
     let before = bench.pipeline(1, "x", &text, 0).remove(0);
     bench.pipeline(2, "x", &text, 0);
     assert_eq!(bench.status(&before), WorkflowStatus::Running, "the setting is off");
-    bench.write(|tx| scene::set_cancels_redundant(tx));
+    bench.write(scene::set_cancels_redundant);
     let other = bench.pipeline(3, "y", &text, 0).remove(0);
     let main = bench.pipeline(4, "main", &text, 0).remove(0);
     let again = bench.rerun(&other, Scope::All).unwrap();

@@ -264,7 +264,7 @@ mod tests {
         let git = Git::new(folder.path().join("m.git"), Protocol::File);
         assert!(git.prepare().await.expect("git works"));
         assert!(!git.prepare().await.expect("git works"));
-        let said = git.run(Duration::from_secs(30), 3, &["--version"]).await.expect("git works");
+        let said = git.run(Duration::from_secs(300), 3, &["--version"]).await.expect("git works");
         assert!(said.bytes == b"git" && said.is_cut);
         let error =
             git.run(Duration::from_millis(200), 10, &["-c", "alias.hang=!sleep 600", "hang"]).await.err();

@@ -1,11 +1,12 @@
 //! What a task is described by, over the tables that it comes from.
 //!
-//! Only SQLite: nothing.
+//! Only SQLite: flags are integers.
 
 use crate::config::WorkflowJob;
 use crate::protocol::TaskId;
 use crate::server::ids::{JobId, OrganisationId, PipelineId, ProjectId, WorkflowId, WorkspaceId};
 use crate::server::store::{Error, View};
+use rusqlite::OptionalExtension;
 
 /// A task with everything around it that its agent is told of.
 #[derive(Clone, Debug)]
@@ -28,8 +29,12 @@ pub struct Described {
     pub workflow: WorkflowId,
     /// The workspace of the workflow.
     pub workspace: WorkspaceId,
+    /// Whether the workflow may continue its pipeline.
+    pub is_setup: bool,
     /// The pipeline.
     pub pipeline: PipelineId,
+    /// Whether the pipeline has gone on already.
+    pub is_continued: bool,
     /// The login of who started the pipeline.
     pub actor: String,
     /// What there is to check out.
@@ -65,7 +70,7 @@ pub struct Revision {
 pub fn described(view: &View, task: &TaskId) -> Result<Described, Error> {
     let mut query = view.sql().prepare_cached(
         "SELECT t.node_index, j.parallelism, j.id, j.name, j.number, j.definition, j.timings_of IS NOT NULL,
-            w.id, w.workspace_id, p.id, p.actor_login,
+            w.id, w.workspace_id, w.is_setup, p.id, p.continued_at_ms IS NOT NULL, p.actor_login,
             p.repository_url, p.revision, p.branch, p.tag, p.reference,
             r.id, r.organisation_id, r.vcs, r.org, r.repo
          FROM tasks t JOIN jobs j ON j.id = t.job_id JOIN workflows w ON w.id = j.workflow_id
@@ -85,19 +90,27 @@ pub fn described(view: &View, task: &TaskId) -> Result<Described, Error> {
         has_test_timings: row.get(6)?,
         workflow: row.get(7)?,
         workspace: row.get(8)?,
-        pipeline: row.get(9)?,
-        actor: row.get(10)?,
+        is_setup: row.get(9)?,
+        pipeline: row.get(10)?,
+        is_continued: row.get(11)?,
+        actor: row.get(12)?,
         revision: Revision {
-            repository_url: row.get(11)?,
-            revision: row.get(12)?,
-            branch: row.get(13)?,
-            tag: row.get(14)?,
-            reference: row.get(15)?,
+            repository_url: row.get(13)?,
+            revision: row.get(14)?,
+            branch: row.get(15)?,
+            tag: row.get(16)?,
+            reference: row.get(17)?,
         },
-        project: row.get(16)?,
-        organisation: row.get(17)?,
-        vcs: row.get(18)?,
-        org: row.get(19)?,
-        repo: row.get(20)?,
+        project: row.get(18)?,
+        organisation: row.get(19)?,
+        vcs: row.get(20)?,
+        org: row.get(21)?,
+        repo: row.get(22)?,
     })
+}
+
+/// The project of a job.
+pub fn project_of(view: &View, job: &JobId) -> Result<Option<ProjectId>, Error> {
+    let mut query = view.sql().prepare_cached("SELECT project_id FROM jobs WHERE id = ?1")?;
+    Ok(query.query_row([job], |row| row.get(0)).optional()?)
 }
