@@ -49,8 +49,9 @@ fn exec(options: &Options) -> Outcome {
             file.display()
         ),
     })?;
-    let parameters = crate::cli::config::typed_parameters(&config, &options.parameters)?;
-    crate::config::check_parameters(&config, &parameters).map_err(Failure::usage)?;
+    let wrong = |wrong: crate::config::WrongParameter| Failure::usage(wrong.to_string());
+    let parameters = crate::config::typed_parameters(&config, &options.parameters).map_err(wrong)?;
+    crate::config::check_parameters(&config, &parameters).map_err(wrong)?;
     let folder = Folder::open(options.artifacts.as_deref(), &root).map_err(Failure::usage)?;
     let scratch = Scratch::create().map_err(Failure::new)?;
     let snapshot = snapshot::take(&root, &scratch.0).map_err(Failure::new)?;

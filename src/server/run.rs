@@ -1,6 +1,6 @@
 //! A control plane in this process: started, used from synchronous code, stopped.
 
-use crate::config::OrbSites;
+use crate::orbs::OrbSites;
 use crate::protocol::Secret;
 use crate::server::blobs::{Blobs, Error as BlobError, write_private};
 use crate::server::data_folder::{DataFolder, FolderError};
@@ -332,7 +332,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// The next event, if one comes within `wait`. The error is the end of them all.
+    /// Waits for the next event, up to `wait`. The error says that no more will come.
     pub fn next(&mut self, wait: Duration) -> Result<Option<Told>, WatchEnded> {
         let next = async { tokio::time::timeout(wait, self.events.recv()).await };
         match self.runtime.block_on(next) {
@@ -342,12 +342,12 @@ impl Watcher {
         }
     }
 
-    /// The next event, if it is there already.
+    /// Takes the next event, if it is there already.
     pub fn ready(&mut self) -> Option<Told> {
         self.events.try_recv().ok()
     }
 }
 
-/// Nothing more will be told.
+/// The watched pipeline has ended, or the control plane stops: no event will come any more.
 #[derive(Debug)]
 pub struct WatchEnded;

@@ -1,6 +1,6 @@
 //! What all handlers share: the store, the blobs, who waits, and the settings.
 
-use crate::config::OrbSites;
+use crate::orbs::OrbSites;
 use crate::server::blobs::Blobs;
 use crate::server::engine::commit::Routing;
 use crate::server::live::hub::Hub;
