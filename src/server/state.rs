@@ -2,7 +2,6 @@
 
 use crate::orbs::OrbSites;
 use crate::server::blobs::Blobs;
-use crate::server::engine::commit::Routing;
 use crate::server::live::hub::Hub;
 use crate::server::pipelines::repository::Mirrors;
 use crate::server::secrets::sealer::Sealer;
@@ -41,6 +40,13 @@ impl State {
         let mut stopping = self.stopping.subscribe();
         let _ = stopping.wait_for(|stopping| *stopping).await;
     }
+}
+
+/// Where the tasks of a job queue.
+#[derive(Clone, Debug, Default)]
+pub struct Routing {
+    /// Every task goes to this class, whatever its job names.
+    pub route_all_to: Option<String>,
 }
 
 /// What a start decides for good.

@@ -4,7 +4,7 @@
 use crate::config::{self, Compiled};
 use crate::server::engine::commit;
 use crate::server::pipelines::compile::{Source, compile};
-use crate::server::state::{Shared, token_hash};
+use crate::server::state::{Routing, Shared, token_hash};
 use crate::server::store::tables::pipelines::{self, Pending, SecondConfig};
 use crate::server::store::{Effect, Error as StoreError, Tx};
 use crate::server::time::Millis;
@@ -127,7 +127,7 @@ fn commit(
     pending: &Pending,
     source: &str,
     compiled: &Compiled,
-    routing: &commit::Routing,
+    routing: &Routing,
     now: Millis,
 ) -> Result<bool, StoreError> {
     let warnings: Vec<String> = compiled.warnings.iter().map(ToString::to_string).collect();

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
     use crate::protocol::{Archive, CacheRecord, FindCache, TaskId};
     use crate::server::engine::archives::{find_cache, save_cache};
-    use crate::server::engine::commit::Routing;
+    use crate::server::state::Routing;
     use crate::server::store::tables::projects::ensure_project;
     use crate::server::store::{Store, scene};
 

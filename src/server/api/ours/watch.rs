@@ -1,5 +1,5 @@
 //! A pipeline as it happens, for people's terminals and pages: `GET /api/v3/runs/{id}/events`, a stream of
-//! server-sent events of what [`watch`](crate::server::live::watch) tells.
+//! server-sent events of what [`watch`] tells.
 
 use crate::protocol::WatchEvent;
 use crate::server::api::Person;

@@ -133,7 +133,7 @@ async fn create(
 
 async fn list(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
     let owner = match words.get("org-slug").filter(|slug| !slug.is_empty()) {
-        Some(slug) => Some(OrganisationId::from(organisation(&state, None, Some(slug)).await?)),
+        Some(slug) => Some(organisation(&state, None, Some(slug)).await?),
         None => None,
     };
     let projects = state.store.read(move |c| read::projects_of_some(c, owner.as_ref())).await?;

@@ -24,18 +24,12 @@ pub use task::{end_task, expire_leases_once, renew_leases, requeue, task_started
 use crate::config::{JobKind, Workflow};
 use crate::server::engine::commit::ripple::Ripple;
 use crate::server::ids::{PipelineId, ProjectId, UserId, WorkflowId};
+use crate::server::state::Routing;
 use crate::server::store::status::{JobStatus, WorkflowStatus};
 use crate::server::store::tables::jobs::{self, NewJob};
 use crate::server::store::tables::workflows::{self, NewWorkflow};
 use crate::server::store::{Error, Tx};
 use crate::server::time::Millis;
-
-/// Where the tasks of a job queue.
-#[derive(Clone, Debug, Default)]
-pub struct Routing {
-    /// Every task goes to this class, whatever its job names.
-    pub route_all_to: Option<String>,
-}
 
 /// Stores a workflow and starts what can start. Returns its id.
 pub fn create_workflow(
