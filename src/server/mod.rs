@@ -5,6 +5,7 @@
 //! waits. [`start`] runs it inside any process; `runlet exec` does so.
 
 pub mod api;
+pub mod auth;
 pub mod blobs;
 mod command;
 mod data_folder;

@@ -14,7 +14,10 @@ fn one<T: FromSql>(view: &View, sql: &str, given: impl Params) -> Result<T, Erro
 
 /// Makes the resource class `a/b`.
 pub fn insert_class(tx: &Tx<'_>) -> Result<(), Error> {
-    tx.sql().execute("INSERT INTO resource_classes VALUES ('c', 'a/b', '', 0)", [])?;
+    tx.sql().execute(
+        "INSERT INTO resource_classes (id, name, description, created_at_ms) VALUES ('c', 'a/b', '', 0)",
+        [],
+    )?;
     Ok(())
 }
 

@@ -56,18 +56,21 @@ fn shown_instance(instance: &Instance) -> Value {
     })
 }
 
-async fn count(state: &Shared, words: &Words, task_state: TaskState) -> Answer<u64> {
+async fn count(state: &Shared, words: &Words, states: &'static [TaskState]) -> Answer<u64> {
     let class = words.get("resource-class").filter(|class| !class.is_empty()).cloned();
     let class = class.ok_or_else(|| bad("`resource-class` is missing"))?;
-    Ok(state.store.read(move |view| classes::count_tasks(view, &class, task_state)).await?)
+    let count = state.store.read(move |view| {
+        states.iter().try_fold(0, |sum, state| Ok(sum + classes::count_tasks(view, &class, *state)?))
+    });
+    Ok(count.await?)
 }
 
 async fn unclaimed(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
-    Ok(Json(json!({ "unclaimed_task_count": count(&state, &words, TaskState::Queued).await? })))
+    Ok(Json(json!({ "unclaimed_task_count": count(&state, &words, &[TaskState::Queued]).await? })))
 }
 
 async fn running(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
-    Ok(Json(json!({ "running_runner_tasks": count(&state, &words, TaskState::Running).await? })))
+    Ok(Json(json!({ "running_runner_tasks": count(&state, &words, &TaskState::HELD_BY_A_RUNNER).await? })))
 }
 
 fn shown_class(class: &Class) -> Value {

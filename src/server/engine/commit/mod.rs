@@ -6,12 +6,13 @@
 
 mod advance;
 mod cancel;
+pub mod clock;
 mod job;
 mod nodes;
 mod rerun;
 mod ripple;
 mod serial;
-mod task;
+pub mod task;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +20,6 @@ pub use cancel::{
     approve, cancel_forgotten_once, cancel_job, cancel_redundant, cancel_workflow, expire_waits_once,
 };
 pub use rerun::{Refused, Scope};
-pub use task::{end_task, expire_leases_once, renew_leases, requeue, task_started, was_listening};
 
 use crate::config::{JobKind, Workflow};
 use crate::server::engine::commit::ripple::Ripple;

@@ -1,6 +1,6 @@
 //! Resource classes, the tokens of their runners, the runners that were seen, and the length of their queues.
 //!
-//! SQLite only: nothing.
+//! SQLite only: nothing. The counts of tasks are served by an index (`tasks_by_status`).
 
 use crate::server::ids::{ClassTokenId, ResourceClassId};
 use crate::server::store::status::TaskState;
@@ -199,9 +199,10 @@ pub fn count_tasks(view: &View, class: &str, state: TaskState) -> Result<u64, Er
 /// Counts the tasks that wait and that run, by class.
 pub fn list_queue_lengths(view: &View) -> Result<Vec<QueueLength>, Error> {
     let mut query = view.sql().prepare_cached(
-        "SELECT resource_class, status, count(*) FROM tasks WHERE status IN (?1, ?2) GROUP BY 1, 2",
+        "SELECT resource_class, status, count(*) FROM tasks WHERE status IN (?1, ?2, ?3, ?4) GROUP BY 1, 2",
     )?;
-    let rows = query.query_map([TaskState::Queued, TaskState::Running], |row| {
+    let [claimed, running, unreachable] = TaskState::HELD_BY_A_RUNNER;
+    let rows = query.query_map([TaskState::Queued, claimed, running, unreachable], |row| {
         Ok(QueueLength { class: row.get(0)?, state: row.get(1)?, count: row.get(2)? })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
