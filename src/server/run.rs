@@ -2,6 +2,7 @@
 
 use crate::orbs::OrbSites;
 use crate::protocol::Secret;
+use crate::server::auth::{new_token, token_hash};
 use crate::server::blobs::{Blobs, Error as BlobError, write_private};
 use crate::server::data_folder::{DataFolder, FolderError};
 use crate::server::engine::commit::clock;
@@ -14,7 +15,7 @@ use crate::server::pipelines::create;
 use crate::server::pipelines::repository::Mirrors;
 use crate::server::pipelines::types::{Created, Error as PipelineError, Trigger};
 use crate::server::secrets::sealer::{self, KeyError};
-use crate::server::state::{Routing, Settings, Shared, State, new_token, token_hash};
+use crate::server::state::{Routing, Settings, Shared, State};
 use crate::server::store::tables::classes::{self, Class, Token};
 use crate::server::store::tables::projects;
 use crate::server::store::{Error as StoreError, Store};

@@ -24,7 +24,7 @@ use shared::{shape, slug, unread};
 use std::sync::atomic::Ordering;
 use v2::{contexts, people, projects, triggers, variables};
 
-/// Everything that is served.
+/// Builds the routes of all APIs.
 pub fn router(state: Shared) -> axum::Router {
     let routes = axum::Router::new()
         .merge(runner::router())

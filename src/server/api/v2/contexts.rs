@@ -2,9 +2,12 @@
 
 use crate::config;
 use crate::protocol::Secret;
-use crate::server::api::shared::input::{Body, Words, bad, conflict, message, organisation, page};
+use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
+use crate::server::api::shared::input::{Body, Words, message};
+use crate::server::api::shared::lookup::organisation;
+use crate::server::api::shared::paging::page;
 use crate::server::api::shared::slug::short_vcs;
-use crate::server::api::{Administrator, Answer, Failure, Person};
+use crate::server::api::{Administrator, Person};
 use crate::server::ids::{ContextId, OrganisationId, ProjectId, RestrictionId};
 use crate::server::secrets::contexts::{self, Full};
 use crate::server::secrets::variables;

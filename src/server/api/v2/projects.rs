@@ -2,14 +2,16 @@
 //!
 //! Making them is CircleCI's; the list, the repository and the removal are our own.
 
-use crate::server::api::shared::input::{
-    Body, Project, Words, bad, conflict, message, organisation, page, project,
-};
+use crate::server::api::shared::failure::{Answer, bad, blocking, conflict};
+use crate::server::api::shared::input::{Body, Words, message};
+use crate::server::api::shared::lookup::{organisation, project};
+use crate::server::api::shared::paging::page;
 use crate::server::api::shared::slug::short_vcs;
-use crate::server::api::{Administrator, Answer, Person};
+use crate::server::api::{Administrator, Person};
 use crate::server::ids::OrganisationId;
 use crate::server::pipelines::repository::address;
 use crate::server::state::Shared;
+use crate::server::store::read::Project;
 use crate::server::store::{read, tables::projects};
 use crate::server::time::Millis;
 use axum::extract::{Path, State};
@@ -195,7 +197,7 @@ async fn remove(State(state): State<Shared>, _admin: Administrator, Path(slug): 
     };
     state.settings.mirrors.forget(project.id.as_str()).await;
     let blobs = state.blobs.clone();
-    crate::server::api::blocking(move || {
+    blocking(move || {
         for task in tasks {
             blobs.outputs.remove(&task);
         }

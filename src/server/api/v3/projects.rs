@@ -1,4 +1,4 @@
-//! Who is asking, organisations, and projects.
+//! The person who is asking, organisations, and projects.
 
 use crate::server::api::Person;
 use crate::server::api::shared::failure::{Answer, bad};
