@@ -45,10 +45,8 @@ async fn find_cache(
         return Err(Failure::new(StatusCode::BAD_REQUEST, message));
     }
     wanted.keys.iter().try_for_each(|key| check_key(key))?;
-    let cache = state
-        .store
-        .read(move |c| archives::find_cache(c, &task.project.into(), &wanted, Millis::now()))
-        .await?;
+    let cache =
+        state.store.read(move |c| archives::find_cache(c, &task.project, &wanted, Millis::now())).await?;
     Ok(Json(FoundCache { cache }))
 }
 
@@ -75,7 +73,7 @@ async fn save_cache(
 
 async fn workspace(State(state): State<Shared>, task: Holder) -> Answer<Json<Workspace>> {
     let task = task.alive()?;
-    Ok(Json(state.store.read(move |c| archives::workspace(c, &task.job.into(), Millis::now())).await?))
+    Ok(Json(state.store.read(move |c| archives::workspace(c, &task.job, Millis::now())).await?))
 }
 
 async fn save_layer(
@@ -96,7 +94,7 @@ async fn read_cache(
     query: Numbers,
 ) -> Answer<Bytes> {
     let task = task.alive()?;
-    let read = move |view: &View| rows::cache_archive(view, &cache.into(), &task.project.into());
+    let read = move |view: &View| rows::cache_archive(view, &cache.into(), &task.project);
     let archive = state.store.read(read).await?;
     piece(&state, archive, &query).await
 }
@@ -108,7 +106,7 @@ async fn read_layer(
     query: Numbers,
 ) -> Answer<Bytes> {
     let task = task.alive()?;
-    let read = move |view: &View| rows::layer_archive(view, &layer.into(), &task.job.into());
+    let read = move |view: &View| rows::layer_archive(view, &layer.into(), &task.job);
     let archive = state.store.read(read).await?;
     piece(&state, archive, &query).await
 }

@@ -51,7 +51,7 @@ async fn test_results(
     let work = tokio::task::spawn_blocking(move || {
         // Held until the file is read, even when the caller hangs up meanwhile.
         let _held = (reading, permit);
-        read_file(&state, &task.id, &task.job.into(), &record)
+        read_file(&state, &task.id, &task.job, &record)
     });
     let file = work.await.map_err(|_| stopping())??;
     Ok(Json(json!({ "tests": file.tests, "message": file.message })))
@@ -123,6 +123,6 @@ fn read_file(state: &Server, task: &TaskId, job: &JobId, record: &TestResultsRec
 
 async fn timings(State(state): State<Shared>, task: Holder) -> Answer<Json<TestTimings>> {
     let task = task.alive()?;
-    let found = state.store.read(move |view| test_timings::of_job(view, &task.job.into())).await?;
+    let found = state.store.read(move |view| test_timings::of_job(view, &task.job)).await?;
     found.map(Json).ok_or_else(|| Failure::not_found("there are no test timings for this job"))
 }

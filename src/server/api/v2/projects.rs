@@ -199,7 +199,7 @@ async fn remove(State(state): State<Shared>, _admin: Administrator, Path(slug): 
     let blobs = state.blobs.clone();
     blocking(move || {
         for task in tasks {
-            blobs.outputs.remove(task.as_str());
+            blobs.outputs.remove(&task);
         }
         Ok(())
     })
