@@ -70,6 +70,18 @@ pub fn unfinished_tasks(view: &View, workflow: &WorkflowId, job: &str) -> Result
     Ok(query.query_map(params![workflow, job], |row| row.get(0))?.collect::<Result<_, _>>()?)
 }
 
+/// The only task of a job.
+pub fn task(view: &View, workflow: &WorkflowId, job: &str) -> Result<TaskId, Error> {
+    let sql =
+        "SELECT t.id FROM tasks t JOIN jobs j ON j.id = t.job_id WHERE j.workflow_id = ?1 AND j.name = ?2";
+    one(view, sql, params![workflow, job])
+}
+
+/// The messages of all jobs of a workflow, as they are stored.
+pub fn messages(view: &View, workflow: &WorkflowId) -> Result<String, Error> {
+    one(view, "SELECT group_concat(messages) FROM jobs WHERE workflow_id = ?1", [workflow])
+}
+
 /// The number of jobs that hold or wait for keys.
 pub fn keys_in_use(view: &View) -> Result<u64, Error> {
     one(view, "SELECT count(*) FROM serial_claims", [])

@@ -350,11 +350,7 @@ impl Bench {
     fn begin_build(&self, workflow: &str, now: u64) -> TaskId {
         let workflow = workflow.to_owned();
         self.write(move |tx| {
-            let id: TaskId = tx.query_row(
-                "SELECT t.id FROM tasks t JOIN jobs j ON j.id = t.job_id WHERE j.workflow_id = ?1 AND j.name = 'build'",
-                [workflow],
-                |row| row.get(0),
-            )?;
+            let id = scene::task(tx, &workflow.as_str().into(), "build")?;
             begun(tx, &id, now)?;
             Ok(id)
         })
@@ -371,10 +367,7 @@ impl Bench {
 
     fn messages(&self, workflow: &str) -> String {
         let workflow = workflow.to_owned();
-        self.write(move |tx| {
-            let sql = "SELECT group_concat(messages) FROM jobs WHERE workflow_id = ?1";
-            Ok(tx.query_row(sql, [workflow], |row| row.get(0))?)
-        })
+        self.write(move |tx| scene::messages(tx, &workflow.as_str().into()))
     }
 }
 
