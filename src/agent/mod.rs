@@ -5,14 +5,10 @@
 //! processes and knows nothing of what they do, nor of the server.
 
 mod calls;
-mod child;
 mod lifecycle;
 pub mod machine;
-mod orphans;
 pub mod settings;
-mod state;
 mod stop;
-mod tools;
 
 pub use lifecycle::ExitReason;
 pub use stop::{Level, Stop};

@@ -75,7 +75,7 @@ impl Stop {
     }
 
     /// A listener for one runner.
-    pub(super) fn listen(&self) -> std::io::Result<Listener> {
+    pub(super) fn listen(&self) -> std::io::Result<StopListener> {
         let (wake, readable) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         readable.set_nonblocking(true)?;
@@ -83,7 +83,7 @@ impl Stop {
         let id = inner.next_id;
         inner.next_id += 1;
         inner.listeners.push(Registered { id, wake, claims: None });
-        Ok(Listener { stop: self.clone(), id, readable })
+        Ok(StopListener { stop: self.clone(), id, readable })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -91,14 +91,14 @@ impl Stop {
     }
 }
 
-/// One runner's ear. Readable when the level has changed since [`Listener::level`] was last called.
-pub(super) struct Listener {
+/// The stop request as one runner hears it. Readable when the level has changed since [`StopListener::level`] was last called.
+pub(super) struct StopListener {
     stop: Stop,
     id: u64,
     readable: UnixStream,
 }
 
-impl Listener {
+impl StopListener {
     /// What is requested; forgets that there was a change.
     pub(super) fn level(&self) -> Level {
         let mut bytes = [0; 8];
@@ -126,13 +126,13 @@ impl Listener {
     }
 }
 
-impl AsFd for Listener {
+impl AsFd for StopListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.readable.as_fd()
     }
 }
 
-impl Drop for Listener {
+impl Drop for StopListener {
     fn drop(&mut self) {
         self.stop.lock().listeners.retain(|listener| listener.id != self.id);
     }
@@ -158,7 +158,7 @@ mod tests {
     fn every_listener_is_woken_once_a_change() {
         let stop = Stop::new();
         let (first, second) = (stop.listen().unwrap(), stop.listen().unwrap());
-        let readable = |listener: &Listener| {
+        let readable = |listener: &StopListener| {
             let mut fds = [rustix::event::PollFd::new(listener, rustix::event::PollFlags::IN)];
             rustix::event::poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap()
                 == 1

@@ -1,7 +1,7 @@
 //! A child of a step while it runs: its output goes to the step's log, its end to the task's messages,
 //! and one ladder kills it.
 
-use super::log::StepLog;
+use super::output::log::StepLog;
 use super::process::{self, Ended};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal};
@@ -46,7 +46,7 @@ pub enum Message {
 }
 
 /// A running child.
-pub struct Running {
+pub struct StepChild {
     /// Step record.
     pub step: u32,
     /// Where its output goes.
@@ -81,7 +81,7 @@ struct Taken {
     waits: AtomicBool,
 }
 
-impl Running {
+impl StepChild {
     /// Starts `command`; what happens to it arrives on `messages`.
     pub fn start(step: u32, command: Command, log: &StepLog, messages: &Sender<Message>) -> io::Result<Self> {
         let (mut child, reader) = process::start(command)?;
@@ -263,8 +263,8 @@ fn is_readable(reader: &File, time: Option<Duration>) -> bool {
 #[expect(clippy::unwrap_used, reason = "a test that cannot start a shell should fail loudly")]
 mod tests {
     use super::*;
-    use crate::executor::redactor::Secrets;
-    use crate::executor::report::Reporter;
+    use crate::executor::output::redactor::Secrets;
+    use crate::executor::output::report::Reporter;
     use crate::http::{Client, Endpoint};
     use crate::protocol::{Secret, TaskId};
     use std::sync::mpsc::{Receiver, channel};
@@ -276,7 +276,7 @@ mod tests {
         folder: tempfile::TempDir,
         log: StepLog,
         messages: Receiver<Message>,
-        running: Running,
+        running: StepChild,
     }
 
     fn run(script: &str) -> Bench {
@@ -289,7 +289,7 @@ mod tests {
         let (sender, messages) = channel();
         let mut command = Command::new("sh");
         command.args(["-c", script]).current_dir(folder.path());
-        let running = Running::start(0, command, &log, &sender).unwrap();
+        let running = StepChild::start(0, command, &log, &sender).unwrap();
         Bench { folder, log, messages, running }
     }
 

@@ -4,26 +4,16 @@
 //! reports to the control plane by itself. The machine runner starts it and only waits. Nothing here
 //! knows of claims or settings.
 
-mod act;
-mod cache;
-mod cache_key;
-mod checkout;
 pub mod child;
-mod download;
+pub mod end;
 pub mod environment;
-pub mod files;
-pub mod log;
-mod packing;
-mod piece;
+pub mod output;
 pub mod places;
 pub mod process;
-pub mod redactor;
-pub mod report;
 pub mod scratch;
-pub mod spool;
+mod steps;
 pub mod task;
-mod timings;
-mod workspace;
+mod timings_fetch;
 
 use crate::http::{Client, Endpoint};
 use crate::logging::{self, Format};
@@ -31,8 +21,8 @@ use crate::outcome::{Failure, Outcome, exit};
 use crate::protocol::Secret;
 use crate::protocol::task_input::{TaskInput, task_exit};
 use child::Message;
-use redactor::Secrets;
-use report::{Reporter, Wish};
+use output::redactor::Secrets;
+use output::report::{Reporter, Wish};
 use std::ffi::OsString;
 use std::io::Read;
 use std::sync::mpsc;
@@ -114,7 +104,7 @@ fn run(input: TaskInput) -> Outcome {
     let (done, scratch) = match scratch::create(&input) {
         Ok(scratch) => {
             leave_endpoint(&input, &scratch);
-            let fetch = timings::Fetch::start(&input.task, &scratch, &reporter);
+            let fetch = timings_fetch::Fetch::start(&input.task, &scratch, &reporter);
             let mut task =
                 TaskRun::new(input, reporter.clone(), secrets, scratch.clone(), home, (sender, receiver));
             let (status, message) = task.run();

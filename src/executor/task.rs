@@ -2,13 +2,14 @@
 //!
 //! One thread runs this; children, heartbeat and signals speak to it through one channel.
 
-use super::child::{GRACE, Message, Running};
+use super::child::{GRACE, Message, StepChild};
+use super::end::{ChildEnd, StepEnd, StopReason, exit_text};
 use super::environment::{self, Own};
-use super::log::StepLog;
+use super::output::log::StepLog;
+use super::output::redactor::Secrets;
+use super::output::report::Reporter;
 use super::places::Places;
 use super::process::{self, Ended};
-use super::redactor::Secrets;
-use super::report::Reporter;
 use crate::protocol::task_input::TaskInput;
 use crate::protocol::{Action, EventKind, Step, StepStatus, TaskStatus, When, duration};
 use std::collections::BTreeMap;
@@ -23,56 +24,6 @@ const LEFTOVER_GRACE: Duration = Duration::from_secs(2);
 /// How long they may take in all: together with the grace of a step less than the runner waits for the
 /// task agent to end.
 const LEFTOVER_PATIENCE: Duration = Duration::from_secs(15);
-
-/// Why no further step may run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// Cancelled at the control plane.
-    Cancel,
-    /// The runner is being stopped. That is nobody's wish for this job, so it counts as a failure of the
-    /// infrastructure, and whatever reruns those may rerun it.
-    Runner,
-    /// Given up by the control plane: nobody listens any more.
-    Lost,
-    /// The time limit of the job passed.
-    TimeLimit,
-}
-
-/// How a step ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StepEnd {
-    /// Status.
-    pub status: StepStatus,
-    /// Exit code and signal, when a command ran.
-    pub ended: Option<Ended>,
-    /// Why.
-    pub message: Option<String>,
-}
-
-impl StepEnd {
-    /// A step that did what it should.
-    pub fn success() -> Self {
-        Self { status: StepStatus::Success, ended: None, message: None }
-    }
-
-    /// A failure with its reason.
-    pub fn failed(message: impl Into<String>) -> Self {
-        Self { status: StepStatus::Failed, ended: None, message: Some(message.into()) }
-    }
-}
-
-/// How a child ended.
-#[derive(Debug)]
-pub enum ChildEnd {
-    /// By itself.
-    Ended(Ended),
-    /// It was silent for too long and was killed.
-    Silent(Duration),
-    /// The task was stopped and so was the child.
-    Stopped(Stop),
-    /// It never began.
-    NotStarted(io::Error),
-}
 
 /// Everything a step needs.
 pub struct TaskRun {
@@ -90,10 +41,10 @@ pub struct TaskRun {
     pub environment: BTreeMap<String, String>,
     messages: Receiver<Message>,
     sender: Sender<Message>,
-    background: Vec<Running>,
+    background: Vec<StepChild>,
     /// A step asked that no further one begins.
     halted: bool,
-    stop: Option<Stop>,
+    stop: Option<StopReason>,
     deadline: Option<Instant>,
     /// When the task began, by the clock that files are dated with.
     pub(super) began: SystemTime,
@@ -174,12 +125,12 @@ impl TaskRun {
         self.end_background();
         self.end_leftovers();
         match (stop, first_failure) {
-            (Some(Stop::Cancel | Stop::Lost), _) => {
+            (Some(StopReason::Cancel | StopReason::Lost), _) => {
                 let why = "the job was canceled through the control plane";
                 (TaskStatus::Canceled, Some(why.to_owned()))
             }
-            (Some(Stop::Runner), _) => (TaskStatus::InfrastructureFail, Some(self.runner_stop_text())),
-            (Some(Stop::TimeLimit), _) => (TaskStatus::Timedout, Some(self.time_limit_text())),
+            (Some(StopReason::Runner), _) => (TaskStatus::InfrastructureFail, Some(self.runner_stop_text())),
+            (Some(StopReason::TimeLimit), _) => (TaskStatus::Timedout, Some(self.time_limit_text())),
             (None, Some(why)) => (TaskStatus::Failed, Some(why)),
             (None, None) => (TaskStatus::Success, None),
         }
@@ -294,7 +245,7 @@ impl TaskRun {
     fn start_background(&mut self, record: u32, step: &Step, log: &StepLog) -> StepEnd {
         let Action::Run(run) = &step.action else { return StepEnd::success() };
         let started = self.shell_command(run, record).and_then(|command| {
-            Running::start(record, command, log, &self.sender).map_err(|e| self.explain_start(run, &e))
+            StepChild::start(record, command, log, &self.sender).map_err(|e| self.explain_start(run, &e))
         });
         match started {
             Ok(running) => {
@@ -388,7 +339,7 @@ impl TaskRun {
         if let Some(stop) = self.stopped() {
             return ChildEnd::Stopped(stop);
         }
-        let mut running = match Running::start(step, command, log, &self.sender) {
+        let mut running = match StepChild::start(step, command, log, &self.sender) {
             Ok(running) => running,
             Err(error) => return ChildEnd::NotStarted(error),
         };
@@ -422,7 +373,7 @@ impl TaskRun {
     }
 
     /// Whether the task must stop, by what has arrived so far.
-    pub fn stopped(&mut self) -> Option<Stop> {
+    pub fn stopped(&mut self) -> Option<StopReason> {
         while let Ok(message) = self.messages.try_recv() {
             self.note(&message);
         }
@@ -432,7 +383,7 @@ impl TaskRun {
 
     fn note_deadline(&mut self, now: Instant) {
         if self.stop.is_none() && self.deadline.is_some_and(|deadline| now >= deadline) {
-            self.stop = Some(Stop::TimeLimit);
+            self.stop = Some(StopReason::TimeLimit);
         }
     }
 
@@ -449,17 +400,17 @@ impl TaskRun {
     fn note(&mut self, message: &Message) {
         match message {
             // Who cancels wants no other result, whatever became of the runner meanwhile.
-            Message::Cancel if matches!(self.stop, None | Some(Stop::Runner)) => {
-                self.stop = Some(Stop::Cancel);
+            Message::Cancel if matches!(self.stop, None | Some(StopReason::Runner)) => {
+                self.stop = Some(StopReason::Cancel);
             }
             Message::Cancel => {}
-            Message::Terminate => self.stop = self.stop.or(Some(Stop::Runner)),
-            Message::Lost => self.stop = Some(Stop::Lost),
+            Message::Terminate => self.stop = self.stop.or(Some(StopReason::Runner)),
+            Message::Lost => self.stop = Some(StopReason::Lost),
             Message::Exited { .. } | Message::Closed { .. } => {
                 for running in &mut self.background {
                     running.take(message);
                 }
-                while let Some(at) = self.background.iter().position(Running::is_complete) {
+                while let Some(at) = self.background.iter().position(StepChild::is_complete) {
                     let running = self.background.remove(at);
                     self.close_background(&running);
                 }
@@ -505,7 +456,7 @@ impl TaskRun {
     }
 
     /// Ends the record of a background step: one that was stopped is none that failed.
-    fn close_background(&mut self, running: &Running) {
+    fn close_background(&mut self, running: &StepChild) {
         // From here on it is no step that runs, and whatever it left behind has no say.
         self.halted |= self.asks_for_halt(running.step);
         let end = match running.ended {
@@ -527,7 +478,7 @@ impl TaskRun {
 
     /// Nothing survives a task.
     fn end_leftovers(&mut self) {
-        if process::descendants(&[]).iter().all(|process| process.zombie) {
+        if !process::has_descendants() {
             return;
         }
         // A job that is stopped owes what it started the time to clean up; one that has ended by itself
@@ -546,15 +497,6 @@ impl TaskRun {
         }
         self.finished(step, &StepEnd::success());
     }
-}
-
-/// How an exit reads.
-pub fn exit_text(ended: Ended) -> StepEnd {
-    let message = match ended.signal {
-        Some(signal) => format!("killed by signal {signal}"),
-        None => format!("exited with code {}", ended.code),
-    };
-    StepEnd { status: StepStatus::Failed, ended: Some(ended), message: Some(message) }
 }
 
 /// Variables of this process that are text; others cannot be handed through JSON or to a shell safely.

@@ -1,7 +1,7 @@
 //! The policy of trying again: full jitter in a growing window, `Retry-After` honoured, and a budget
 //! of time measured from the first failure.
 
-use super::Error;
+use super::error::Error;
 use crate::system::clock::unix_time;
 use std::time::{Duration, Instant, SystemTime};
 

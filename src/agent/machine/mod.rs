@@ -4,18 +4,24 @@
 //! A task agent outlives the runner; a restarted runner finds it by the state file, waits for it and
 //! answers for it. Called by `runlet machine` and, several at a time, by `runlet exec`.
 
-use super::child::{self, Agent, End};
+mod child;
+mod orphans;
+mod state;
+mod tools;
+
+use super::calls;
 use super::lifecycle::{ExitReason, Lifecycle, Limits, Next, Notice};
-use super::orphans::{self, Markers, Sweep};
 use super::settings::Settings;
-use super::state::{OpenError, RunningTask, Store};
-use super::stop::{Level, Listener, Stop};
-use super::{calls, tools};
+use super::stop::{Level, Stop, StopListener};
 use crate::executor::scratch;
 use crate::http::{self, Client, retry};
 use crate::protocol::Task;
 use crate::protocol::duration;
 use crate::protocol::task_input::{TaskEndpoint, TaskInput, task_exit};
+use crate::system::proc;
+use child::{Agent, End};
+use orphans::{Markers, Sweep};
+use state::{OpenError, RunnerRecord, RunningTask};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -75,18 +81,18 @@ struct Runner {
     settings: Settings,
     limits: Limits,
     life: Lifecycle,
-    stop: Listener,
+    stop: StopListener,
     level: Level,
-    store: Store,
+    record: RunnerRecord,
     program: PathBuf,
     tool_directory: Option<PathBuf>,
     /// For reports; claims have a sibling of their own, which a stop request closes.
     client: Client,
     claims: Option<Arc<Client>>,
-    running: Option<Running>,
+    running: Option<Watched>,
 }
 
-struct Running {
+struct Watched {
     agent: Agent,
     task: RunningTask,
     /// A decision of the runner to end it, for the report.
@@ -102,11 +108,11 @@ impl Runner {
             Some(program) => program.clone(),
             None => own_program().map_err(|error| system("cannot find this program", error))?,
         };
-        let store = open_store(&settings)?;
+        let record = open_record(&settings)?;
         if settings.owns_process {
             orphans::become_reaper();
         }
-        if !orphans::can_look() {
+        if !proc::is_mounted() {
             log::warn!(
                 "/proc is not mounted: processes that a task leaves behind cannot be found and ended; mount it"
             );
@@ -124,7 +130,7 @@ impl Runner {
             life,
             stop,
             level: Level::Run,
-            store,
+            record,
             program,
             tool_directory,
             client,
@@ -190,11 +196,11 @@ impl Runner {
                 return;
             }
         };
-        if self.store.state.nonce.is_empty() {
-            self.store.change(|state| state.nonce = nonce());
+        if self.record.remembered.nonce.is_empty() {
+            self.record.change(|state| state.nonce = nonce());
         }
         let started = Instant::now();
-        match calls::claim(&claims, &self.settings, &self.store.state.nonce, wait) {
+        match calls::claim(&claims, &self.settings, &self.record.remembered.nonce, wait) {
             Ok(None) => {
                 let notice = self.life.nothing_came(started, Instant::now(), retry::random());
                 self.tell(notice);
@@ -264,7 +270,7 @@ impl Runner {
             claimed_at_ms: unix_ms(),
             agent: None,
         };
-        self.store.change(|state| state.task = Some(remembered.clone()));
+        self.record.change(|state| state.task = Some(remembered.clone()));
         let started = self
             .input(task)
             .and_then(|input| Ok((child::start(&self.settings, &self.program, &remembered.id)?, input)));
@@ -278,14 +284,14 @@ impl Runner {
         };
         let process = agent.process();
         log::info!("task agent started task_id={} agent_pid={}", remembered.id, process.pid);
-        self.store.change(|state| {
+        self.record.change(|state| {
             if let Some(task) = &mut state.task {
                 task.agent = Some(process);
             }
         });
         agent.feed(input);
-        let task = self.store.state.task.clone().unwrap_or(remembered);
-        self.running = Some(Running { agent, task, ended_because: None });
+        let task = self.record.remembered.task.clone().unwrap_or(remembered);
+        self.running = Some(Watched { agent, task, ended_because: None });
     }
 
     /// The document for the task agent's standard input.
@@ -403,7 +409,7 @@ impl Runner {
 
     /// The task is dealt with: the next claim is a new one.
     fn forget(&mut self) {
-        self.store.change(|state| {
+        self.record.change(|state| {
             state.task = None;
             state.nonce = nonce();
         });
@@ -411,7 +417,7 @@ impl Runner {
 
     /// Takes over the task of an earlier run.
     fn adopt(&mut self) {
-        let Some(task) = self.store.state.task.clone() else { return };
+        let Some(task) = self.record.remembered.task.clone() else { return };
         let now = Instant::now();
         let age = Duration::from_millis(unix_ms().saturating_sub(task.claimed_at_ms));
         self.life.claimed(now.checked_sub(age).unwrap_or(now), now);
@@ -422,7 +428,7 @@ impl Runner {
                     task.id,
                     agent.process().pid
                 );
-                self.running = Some(Running { agent, task, ended_because: None });
+                self.running = Some(Watched { agent, task, ended_because: None });
             }
             None => {
                 let message = "the task agent was gone when the runner started again";
@@ -434,18 +440,18 @@ impl Runner {
 }
 
 /// Opens the state; a directory that cannot be used costs the memory, not the runner.
-fn open_store(settings: &Settings) -> Result<Store, Error> {
-    let Some(directory) = &settings.state_directory else { return Ok(Store::forgetful()) };
+fn open_record(settings: &Settings) -> Result<RunnerRecord, Error> {
+    let Some(directory) = &settings.state_directory else { return Ok(RunnerRecord::forgetful()) };
     let uid = rustix::process::geteuid().as_raw();
     let fallback = std::env::temp_dir().join(format!("runlet-{uid}"));
     let mut reasons = Vec::new();
     for directory in [directory, &fallback] {
-        match Store::open(directory, &settings.name) {
-            Ok(store) => {
+        match RunnerRecord::open(directory, &settings.name) {
+            Ok(record) => {
                 if let Some(reason) = reasons.first() {
                     log::warn!("{reason}; keeping state in `{}` instead", directory.display());
                 }
-                return Ok(store);
+                return Ok(record);
             }
             Err(OpenError::Taken(message)) => return Err(Error::Taken(message)),
             Err(OpenError::Unusable(reason)) => reasons.push(reason),
@@ -455,7 +461,7 @@ fn open_store(settings: &Settings) -> Result<Store, Error> {
         "{}; a runner restarted during a task will not know of it; set `runner.state_directory`",
         reasons.join("; ")
     );
-    Ok(Store::forgetful())
+    Ok(RunnerRecord::forgetful())
 }
 
 /// The path of this program. Without `/proc` the system cannot tell, but the one it was called by may do.
@@ -481,7 +487,7 @@ fn nonce() -> String {
 }
 
 /// One authenticated call that changes nothing, for `--check`. The error says what is wrong.
-pub(super) fn check(settings: &Settings) -> Result<(), String> {
+pub(in crate::agent) fn check(settings: &Settings) -> Result<(), String> {
     let client = Client::new(&settings.endpoint).map_err(|error| error.to_string())?;
     let none = crate::protocol::TaskId::new("00000000-0000-0000-0000-000000000000")
         .map_err(|error| error.to_string())?;

@@ -247,13 +247,13 @@ impl Reporter {
     }
 
     /// For [`Reporter::attempt`]: lasts as long as the control plane may be away.
-    pub(super) fn patience() -> Backoff {
+    pub(in crate::executor) fn patience() -> Backoff {
         Backoff::new(Duration::from_millis(200), Duration::from_secs(30), BUDGET)
     }
 
     /// One attempt at such a call. `None` after a failure that may pass, when its wait is over: the next
     /// attempt may carry something else.
-    pub(super) fn attempt<A: serde::de::DeserializeOwned>(
+    pub(in crate::executor) fn attempt<A: serde::de::DeserializeOwned>(
         &self,
         method: &'static str,
         path: &str,
@@ -269,7 +269,11 @@ impl Reporter {
     }
 
     /// [`Reporter::attempt`] at getting raw bytes.
-    pub(super) fn attempt_bytes(&self, path: &str, backoff: &mut Backoff) -> Result<Option<Vec<u8>>, Error> {
+    pub(in crate::executor) fn attempt_bytes(
+        &self,
+        path: &str,
+        backoff: &mut Backoff,
+    ) -> Result<Option<Vec<u8>>, Error> {
         let path = self.path(path);
         let error = match self.0.client.bytes(&self.request("GET", &path, Body::Empty)) {
             Ok(bytes) => return Ok(Some(bytes)),

@@ -1,13 +1,13 @@
 //! The process of a task agent: started, waited for, signalled; or found again after a restart.
 
-use super::orphans::{TASK_VARIABLE, stat};
-use super::settings::{Settings, token_variables};
+use super::orphans::TASK_VARIABLE;
 use super::state::AgentProcess;
-use super::stop::Listener;
+use crate::agent::settings::{Settings, token_variables};
+use crate::agent::stop::StopListener;
 use crate::protocol::TaskId;
+use crate::system::proc::{boot_id, stat};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use std::fs;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -123,7 +123,7 @@ impl Agent {
     }
 
     /// Waits for its end, at most until `until`. `None`: not yet, or the stop level changed.
-    pub(super) fn wait(&mut self, until: Option<Instant>, stop: &Listener) -> Option<End> {
+    pub(super) fn wait(&mut self, until: Option<Instant>, stop: &StopListener) -> Option<End> {
         if let Some(end) = self.ended() {
             return Some(end);
         }
@@ -173,7 +173,7 @@ impl Agent {
 }
 
 /// Waits until the process ends, the stop level changes or the time is over.
-fn sleep(pidfd: Option<&OwnedFd>, stop: &Listener, timeout: Option<Duration>) {
+fn sleep(pidfd: Option<&OwnedFd>, stop: &StopListener, timeout: Option<Duration>) {
     let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
     let mut fds = vec![PollFd::new(stop, PollFlags::IN)];
     if let Some(pidfd) = pidfd {
@@ -184,7 +184,7 @@ fn sleep(pidfd: Option<&OwnedFd>, stop: &Listener, timeout: Option<Duration>) {
 }
 
 /// Waits for the time, or until the stop level changes.
-pub(super) fn pause(stop: &Listener, time: Duration) {
+pub(super) fn pause(stop: &StopListener, time: Duration) {
     sleep(None, stop, Some(time));
 }
 
@@ -196,10 +196,6 @@ fn pidfd(pid: Pid) -> Option<OwnedFd> {
 #[cfg(not(target_os = "linux"))]
 fn pidfd(_pid: Pid) -> Option<OwnedFd> {
     None
-}
-
-fn boot_id() -> Option<String> {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|text| text.trim().to_owned())
 }
 
 fn is_alive(pid: Pid) -> bool {
@@ -231,8 +227,8 @@ fn is_same(process: &AgentProcess) -> bool {
 #[cfg(test)]
 #[expect(clippy::unwrap_used)]
 mod tests {
-    use super::super::stop::Stop;
     use super::*;
+    use crate::agent::stop::Stop;
 
     fn sleeper() -> Agent {
         let child = Command::new("sleep").arg("60").spawn().unwrap();
