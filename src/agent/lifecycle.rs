@@ -354,7 +354,8 @@ fn kind(error: &Error) -> u8 {
         Error::Setup(_) | Error::Transport(_) => 1,
         Error::Refused { .. } if error.is_retryable() => 2,
         Error::Refused { .. } => 4,
-        Error::Undecodable(_) => 8,
+        Error::Undecodable(_) | Error::Foreign(_) => 8,
+        Error::TooLong(_) => 16,
     }
 }
 

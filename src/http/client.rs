@@ -3,7 +3,9 @@
 use super::endpoint::{ALLOW_PLAINTEXT, Endpoint, check_url};
 use super::error::Error;
 use super::{connector, explain, proxy, retry, tls};
-use crate::protocol::{PROTOCOL_HEADER, PROTOCOL_VERSION, Refusal, Secret};
+use crate::protocol::{
+    PROTOCOL_HEADER, PROTOCOL_VERSION, Refusal, Secret, TASK_CANCEL, TASK_ENDED, TASK_HEADER, limits,
+};
 use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -25,6 +27,8 @@ pub struct Client {
     host: String,
     tls: Option<Arc<rustls::ClientConfig>>,
     proxy: Option<proxy::Choice>,
+    /// Only a control plane may answer.
+    strict: bool,
 }
 
 /// What to send.
@@ -60,12 +64,24 @@ pub struct Response {
     pub status: u16,
     /// `Retry-After`, counted from now.
     pub retry_after: Option<Duration>,
+    /// News of the task whose token the call had.
+    pub news: Option<TaskNews>,
     /// At most [`MAX_ANSWER_BYTES`].
     pub body: Vec<u8>,
 }
 
+/// News of a task, which any answer to a call with its token may carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskNews {
+    /// Somebody cancelled it.
+    Cancel,
+    /// It has ended there, and this call was taken all the same.
+    Ended,
+}
+
 /// Longest answer that is read, in bytes.
-pub const MAX_ANSWER_BYTES: u64 = 16 * 1024 * 1024;
+pub const MAX_ANSWER_BYTES: usize =
+    if limits::CLAIM_BYTES > limits::ANSWER_BYTES { limits::CLAIM_BYTES } else { limits::ANSWER_BYTES };
 
 impl Client {
     /// Builds the client: checks the URL, reads certificate files and the proxy variables.
@@ -87,7 +103,13 @@ impl Client {
         let tls = if needs_tls { Some(tls::config(endpoint)?) } else { None };
         let host = uri.host().unwrap_or_default().to_owned();
         let agent = agent(tls.clone(), proxy.as_ref())?;
-        Ok(Self { agent, url, host, tls, proxy })
+        Ok(Self { agent, url, host, tls, proxy, strict: false })
+    }
+
+    /// As [`Client::new`], for the calls of the runner protocol: an answer that does not carry the protocol's
+    /// header is [`Error::Foreign`], whatever its status.
+    pub fn of_runner(endpoint: &Endpoint) -> Result<Self, Error> {
+        Ok(Self { strict: true, ..Self::new(endpoint)? })
     }
 
     /// Another client of the same control plane with connections of its own; trust is shared.
@@ -98,6 +120,7 @@ impl Client {
             host: self.host.clone(),
             tls: self.tls.clone(),
             proxy: self.proxy.clone(),
+            strict: self.strict,
         })
     }
 
@@ -149,6 +172,17 @@ impl Client {
         })?;
         let status = answer.status().as_u16();
         let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
+        if self.strict && header(PROTOCOL_HEADER).is_none() {
+            return Err(Error::Foreign(format!(
+                "{} `{url}` was answered with status {status} by something that is no Runlet control plane: the answer has no `{PROTOCOL_HEADER}` header; is `api.url` the address of a Runlet control plane, and does nothing on the way answer for it or strip that header?",
+                request.method
+            )));
+        }
+        let news = match header(TASK_HEADER) {
+            Some(TASK_CANCEL) => Some(TaskNews::Cancel),
+            Some(TASK_ENDED) => Some(TaskNews::Ended),
+            _ => None,
+        };
         let retry_after = header("retry-after").and_then(|v| retry::retry_after(v, SystemTime::now()));
         if let (300..=399, Some(location)) = (status, header("location")) {
             // Followed, it would carry the token to a place nobody named.
@@ -164,17 +198,18 @@ impl Client {
             });
         }
         let mut body = Vec::new();
-        let mut reader = answer.into_body().into_reader().take(MAX_ANSWER_BYTES + 1);
+        let mut reader = answer.into_body().into_reader().take(MAX_ANSWER_BYTES as u64 + 1);
         reader.read_to_end(&mut body).map_err(|error| {
             let why = self.explain(&error.into());
             Error::Transport(format!("failed to read the answer of `{url}`: {why}"))
         })?;
-        if body.len() as u64 > MAX_ANSWER_BYTES {
-            return Err(Error::Undecodable(format!(
-                "the answer of `{url}` is longer than {MAX_ANSWER_BYTES} bytes"
+        if body.len() > MAX_ANSWER_BYTES {
+            return Err(Error::TooLong(format!(
+                "the answer to {} `{url}` is longer than the {MAX_ANSWER_BYTES} bytes that an answer may have (CLAIM_BYTES)",
+                request.method
             )));
         }
-        Ok(Response { status, retry_after, body })
+        Ok(Response { status, retry_after, news, body })
     }
 
     fn explain(&self, error: &ureq::Error) -> String {
@@ -207,10 +242,7 @@ impl Client {
     /// Makes one call and returns the body of a 2xx answer as it is; anything else is an error.
     pub fn bytes(&self, request: &Request<'_>) -> Result<Vec<u8>, Error> {
         let response = self.send(request)?;
-        if (200..300).contains(&response.status) {
-            return Ok(response.body);
-        }
-        Err(response.refused(request, &self.url))
+        response.raw(request, &self.url)
     }
 }
 
@@ -255,6 +287,14 @@ impl Response {
         Err(self.refused(request, url))
     }
 
+    /// The body of a 2xx answer as it is; any other status is an error.
+    pub fn raw(self, request: &Request<'_>, url: &str) -> Result<Vec<u8>, Error> {
+        if (200..300).contains(&self.status) {
+            return Ok(self.body);
+        }
+        Err(self.refused(request, url))
+    }
+
     fn refused(self, request: &Request<'_>, url: &str) -> Error {
         let what = format!("{} `{url}{}`", request.method, request.path);
         let refusal: Option<Refusal> = serde_json::from_slice(&self.body).ok();
@@ -280,6 +320,49 @@ mod tests {
         let error = Client::new(&endpoint("http://ci.example.com")).err().unwrap();
         assert!(matches!(&error, Error::Setup(text) if text.contains(ALLOW_PLAINTEXT)), "{error}");
         assert!(!error.is_retryable());
+    }
+
+    /// What a runner makes of this answer.
+    fn answered(head: &str) -> Result<Response, Error> {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let client = Client::of_runner(&Endpoint { url, ..Endpoint::default() }).unwrap();
+        let client = client.sibling().unwrap();
+        let timeout = Duration::from_secs(300);
+        let request = Request { method: "GET", path: "/x", token: None, body: Body::Empty, timeout };
+        std::thread::scope(|scope| {
+            let answered = scope.spawn(|| client.send(&request));
+            let (mut socket, _) = listener.accept().unwrap();
+            let answer = format!("HTTP/1.1 {head}\r\nContent-Length: 2\r\n\r\n{{}}");
+            std::io::Write::write_all(&mut socket, answer.as_bytes()).unwrap();
+            answered.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn a_runner_believes_the_control_plane_only() {
+        for status in
+            ["200 OK", "302 Found\r\nLocation: /login", "401 No", "404 Not Found", "409 No", "503 Busy"]
+        {
+            let error = answered(status).unwrap_err();
+            assert!(matches!(&error, Error::Foreign(text) if text.contains("Runlet-Protocol")), "{error}");
+            assert!(error.is_retryable(), "{status}");
+            let ours = answered(&format!("{status}\r\nrunlet-protocol: 2"));
+            assert!(!matches!(ours, Err(Error::Foreign(_))), "{status}");
+        }
+    }
+
+    #[test]
+    fn any_answer_may_bring_news_of_the_task() {
+        for (said, news) in
+            [("cancel", Some(TaskNews::Cancel)), ("ended", Some(TaskNews::Ended)), ("x", None)]
+        {
+            for status in ["200 OK", "409 Conflict"] {
+                let answer =
+                    answered(&format!("{status}\r\nRunlet-Protocol: 2\r\nRunlet-Task: {said}")).unwrap();
+                assert_eq!(answer.news, news);
+            }
+        }
     }
 
     #[test]
