@@ -5,10 +5,12 @@
 //! wait for a task agent or for the next attempt ends because a socket becomes readable.
 
 use crate::http::Client;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// How urgently a runner is to stop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,6 +107,21 @@ impl StopListener {
         let mut readable = &self.readable;
         while readable.read(&mut bytes).is_ok_and(|n| n == bytes.len()) {}
         self.stop.level()
+    }
+
+    /// Waits for the time, or until the stop level changes.
+    pub(super) fn pause(&self, time: Duration) {
+        self.wait(&[], Some(time));
+    }
+
+    /// Waits until the stop level changes, one of `also` is readable or the time is over.
+    pub(super) fn wait(&self, also: &[BorrowedFd<'_>], time: Option<Duration>) {
+        let time = time.and_then(|time| Timespec::try_from(time).ok());
+        let own = self.as_fd();
+        let all = also.iter().chain([&own]);
+        let mut fds: Vec<_> = all.map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+        // An interrupted wait is a short one: the caller looks and waits again.
+        let _ = poll(&mut fds, time.as_ref());
     }
 
     /// The client to close when a stop is requested. Closed at once if that has happened.

@@ -29,8 +29,8 @@ pub enum Message {
     Cancel,
     /// A signal: the runner on this host is being stopped, and the task with it.
     Terminate,
-    /// The control plane has given the task up.
-    Lost,
+    /// The task has ended at the control plane.
+    Ended,
     /// A child ended.
     Exited {
         /// Step record.
@@ -145,7 +145,7 @@ impl StepChild {
         match message {
             Message::Exited { step, ended } if *step == self.step => {
                 self.ended = Some(*ended);
-                // What it leaves running is welcome to, unless all of it was told to end.
+                // Its descendants may go on, unless the whole group was told to end.
                 if self.termed_at.is_none() {
                     self.settle(Instant::now());
                 }
@@ -266,7 +266,6 @@ mod tests {
     use crate::executor::output::redactor::Secrets;
     use crate::executor::output::report::Reporter;
     use crate::http::{Client, Endpoint};
-    use crate::protocol::{Secret, TaskId};
     use std::sync::mpsc::{Receiver, channel};
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -283,8 +282,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let endpoint = Endpoint { url: "http://127.0.0.1:9".to_owned(), ..Endpoint::default() };
         let client = Client::new(&endpoint).unwrap();
-        let id = TaskId::new("child-test").unwrap();
-        let reporter = Reporter::start(client, id, Secret::new("t"), 1, |_| {}).unwrap();
+        let reporter = Reporter::new(client, &crate::executor::task::tests::task("child-test"), |_| {});
         let log = StepLog::open(folder.path(), 0, 1 << 30, &Secrets::default(), &reporter).unwrap();
         let (sender, messages) = channel();
         let mut command = Command::new("sh");

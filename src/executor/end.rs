@@ -13,8 +13,10 @@ pub enum StopReason {
     /// The runner is being stopped. That is nobody's wish for this job, so it counts as a failure of the
     /// infrastructure, and whatever reruns those may rerun it.
     Runner,
-    /// Given up by the control plane: nobody listens any more.
-    Lost,
+    /// Ended by the control plane: nothing that further steps do would count.
+    Ended,
+    /// The control plane has not answered for as long as it waits for this task.
+    Unreachable,
     /// The time limit of the job passed.
     TimeLimit,
 }
@@ -82,7 +84,10 @@ pub(in crate::executor) fn end_of(child: ChildEnd) -> StepEnd {
                 StopReason::Cancel => {
                     (StepStatus::Canceled, "the job was canceled through the control plane")
                 }
-                StopReason::Lost => (StepStatus::Canceled, "the control plane has given the job up"),
+                StopReason::Ended => (StepStatus::Canceled, "the control plane has given the job up"),
+                StopReason::Unreachable => {
+                    (StepStatus::InfrastructureFail, "the control plane does not answer")
+                }
                 StopReason::TimeLimit => (StepStatus::Timedout, "the time limit of the job has passed"),
                 StopReason::Runner => (StepStatus::InfrastructureFail, "the runner was told to stop"),
             };

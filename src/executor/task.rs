@@ -4,7 +4,8 @@
 
 use super::child::{GRACE, Message, StepChild};
 use super::end::{ChildEnd, StepEnd, StopReason, exit_text};
-use super::environment::{self, Own};
+use super::folder::FolderLock;
+use super::life::Phase;
 use super::output::log::StepLog;
 use super::output::redactor::Secrets;
 use super::output::report::Reporter;
@@ -14,7 +15,7 @@ use crate::protocol::task_input::TaskInput;
 use crate::protocol::{Action, EventKind, Step, StepStatus, TaskStatus, When, duration};
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
@@ -24,6 +25,8 @@ const LEFTOVER_GRACE: Duration = Duration::from_secs(2);
 /// How long they may take in all: together with the grace of a step less than the runner waits for the
 /// task agent to end.
 const LEFTOVER_PATIENCE: Duration = Duration::from_secs(15);
+/// How often the fence is looked at: the clock that waits are measured by stands still while the host sleeps.
+const FENCE_LOOK: Duration = Duration::from_secs(10);
 
 /// Everything a step needs.
 pub struct TaskRun {
@@ -45,10 +48,16 @@ pub struct TaskRun {
     /// A step asked that no further one begins.
     halted: bool,
     stop: Option<StopReason>,
+    /// How long the control plane had not answered when the steps were stopped for it.
+    silence: Duration,
     deadline: Option<Instant>,
     /// When the task began, by the clock that files are dated with.
     pub(super) began: SystemTime,
     records: u32,
+    /// The lock of the working directory.
+    pub(super) folder: Option<FolderLock>,
+    /// Why the job cannot work although the host can.
+    pub(super) spoiled: Option<String>,
 }
 
 /// Whether a step runs, given what happened before it.
@@ -89,15 +98,18 @@ impl TaskRun {
             background: Vec::new(),
             halted: false,
             stop: None,
+            silence: Duration::ZERO,
             deadline,
             began: SystemTime::now(),
             records: 0,
+            folder: None,
+            spoiled: None,
         }
     }
 
     /// Runs the task to its end. Returns what to finish with.
     pub fn run(&mut self) -> (TaskStatus, Option<String>) {
-        if let Err(why) = self.spin_up() {
+        if let Some(why) = self.spoiled.take() {
             return (TaskStatus::InfrastructureFail, Some(self.secrets.mask(&why)));
         }
         let mut first_failure = None;
@@ -125,10 +137,11 @@ impl TaskRun {
         self.end_background();
         self.end_leftovers();
         match (stop, first_failure) {
-            (Some(StopReason::Cancel | StopReason::Lost), _) => {
+            (Some(StopReason::Cancel | StopReason::Ended), _) => {
                 let why = "the job was canceled through the control plane";
                 (TaskStatus::Canceled, Some(why.to_owned()))
             }
+            (Some(StopReason::Unreachable), _) => (TaskStatus::InfrastructureFail, Some(self.silence_text())),
             (Some(StopReason::Runner), _) => (TaskStatus::InfrastructureFail, Some(self.runner_stop_text())),
             (Some(StopReason::TimeLimit), _) => (TaskStatus::Timedout, Some(self.time_limit_text())),
             (None, Some(why)) => (TaskStatus::Failed, Some(why)),
@@ -153,48 +166,20 @@ impl TaskRun {
         format!("the job ran longer than the {limit} that this runner allows (`runner.max_run_time`)")
     }
 
+    fn silence_text(&self) -> String {
+        let silence = Duration::from_secs(self.silence.as_secs());
+        format!(
+            "no answer from the control plane for {}: the steps were stopped, since it may have given the job to another runner (see to the network of the runner `{}`)",
+            duration::format(silence),
+            self.input.runner_name
+        )
+    }
+
     fn runner_stop_text(&self) -> String {
         let name = &self.input.runner_name;
         format!(
             "the runner `{name}` was told to stop before the job had ended, by its operator or because its host goes down (run the job again; a runner that is told only once lets its job finish)"
         )
-    }
-
-    /// Record 0: where this runs, and whatever keeps it from running.
-    fn spin_up(&mut self) -> Result<(), String> {
-        let task = &self.input.task;
-        let bash_env = self.scratch.join("bash_env");
-        let own = Own {
-            task_data: &self.scratch,
-            bash_env: &bash_env,
-            working_directory: &self.places.told,
-            tool_directory: self.input.tool_directory.as_deref(),
-            home: &self.places.home,
-        };
-        self.environment = environment::of_job(text_variables(), task, &own);
-        let lines = [
-            format!("runner: {} (version {})", self.input.runner_name, self.input.runner_version),
-            format!("host: {}, {} {}", hostname(), std::env::consts::OS, std::env::consts::ARCH),
-            format!("resource class: {}", task.job.resource_class),
-            format!("working directory: {}", self.places.directory.display()),
-            format!("shell: {}", self.shell_of(None)),
-        ];
-        let step = self.records;
-        let log = self.open(None, "Spin up environment", "spinup_environment", None, 1, 0, false);
-        let log = log.map_err(|e| format!("failed to write in `{}`: {e}", self.scratch.display()))?;
-        for line in lines {
-            log.note(&line);
-        }
-        let ready = std::fs::write(&bash_env, "")
-            .map_err(|e| format!("failed to write `{}`: {e}", bash_env.display()))
-            .and_then(|()| prepare_directory(&self.places.directory));
-        if let Err(why) = &ready {
-            log.note(why);
-        }
-        log.close();
-        let status = if ready.is_ok() { StepStatus::Success } else { StepStatus::InfrastructureFail };
-        self.finished(step, &StepEnd { status, ended: None, message: ready.clone().err() });
-        ready
     }
 
     /// A step with its automatic reruns.
@@ -288,9 +273,14 @@ impl TaskRun {
         ]);
     }
 
+    /// The number of the record that is opened next.
+    pub(super) fn next_record(&self) -> u32 {
+        self.records
+    }
+
     /// Opens the next record: its log, and the event that says so.
     #[expect(clippy::too_many_arguments, reason = "the fields of one event")]
-    fn open(
+    pub(super) fn open(
         &mut self,
         index: Option<usize>,
         name: &str,
@@ -317,7 +307,7 @@ impl TaskRun {
         log
     }
 
-    fn finished(&self, step: u32, end: &StepEnd) {
+    pub(super) fn finished(&self, step: u32, end: &StepEnd) {
         self.reporter.event(EventKind::StepFinished {
             step,
             status: end.status,
@@ -359,7 +349,7 @@ impl TaskRun {
             if running.is_over(now) {
                 break;
             }
-            let wake = [running.next_deadline(silence, now), self.deadline.filter(|_| self.stop.is_none())];
+            let wake = [running.next_deadline(silence, now), self.next_look(now)];
             if let Some(message) = self.receive(wake.into_iter().flatten().min()) {
                 running.take(&message);
             }
@@ -385,6 +375,23 @@ impl TaskRun {
         if self.stop.is_none() && self.deadline.is_some_and(|deadline| now >= deadline) {
             self.stop = Some(StopReason::TimeLimit);
         }
+        if self.stop.is_none() && self.reporter.phase() == Phase::Fenced {
+            if self.reporter.has_ended() {
+                self.stop = Some(StopReason::Ended);
+            } else {
+                self.stop = Some(StopReason::Unreachable);
+                self.silence = self.reporter.silence();
+            }
+        }
+    }
+
+    /// When to look whether the task has to stop although no message says so.
+    fn next_look(&self, now: Instant) -> Option<Instant> {
+        if self.stop.is_some() {
+            return None;
+        }
+        let fence = self.reporter.until_fence().map(|left| now + left.min(FENCE_LOOK));
+        self.deadline.into_iter().chain(fence).min()
     }
 
     fn receive(&mut self, wake: Option<Instant>) -> Option<Message> {
@@ -405,7 +412,7 @@ impl TaskRun {
             }
             Message::Cancel => {}
             Message::Terminate => self.stop = self.stop.or(Some(StopReason::Runner)),
-            Message::Lost => self.stop = Some(StopReason::Lost),
+            Message::Ended => self.stop = Some(StopReason::Ended),
             Message::Exited { .. } | Message::Closed { .. } => {
                 for running in &mut self.background {
                     running.take(message);
@@ -419,11 +426,11 @@ impl TaskRun {
     }
 
     /// Waits; true when the task was stopped meanwhile.
-    fn wait_or_stop(&mut self, pause: Duration) -> bool {
+    pub(super) fn wait_or_stop(&mut self, pause: Duration) -> bool {
         let until = Instant::now() + pause;
         while Instant::now() < until && self.stopped().is_none() {
-            let wake = self.deadline.map_or(until, |deadline| deadline.min(until));
-            self.receive(Some(wake));
+            let look = self.next_look(Instant::now());
+            self.receive(Some(look.map_or(until, |look| look.min(until))));
         }
         self.stopped().is_some()
     }
@@ -499,35 +506,44 @@ impl TaskRun {
     }
 }
 
-/// Variables of this process that are text; others cannot be handed through JSON or to a shell safely.
-fn text_variables() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-}
-
-fn hostname() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-fn prepare_directory(path: &Path) -> Result<(), String> {
-    let explain = |what: &str, e: io::Error| {
-        Err(format!(
-            "failed to {what} the working directory `{}`: {e} (make it writable for the user of the job, or set another `working_directory`)",
-            path.display()
-        ))
-    };
-    if let Err(error) = std::fs::create_dir_all(path) {
-        return explain("create", error);
-    }
-    match rustix::fs::access(path, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK) {
-        Ok(()) => Ok(()),
-        Err(error) => explain("use", error.into()),
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::protocol::{Job, Secret, Task, TaskId};
+
+    /// A task without steps.
+    pub(in crate::executor) fn task(id: &str) -> Task {
+        let job = Job {
+            resource_class: "acme/linux".to_owned(),
+            shell: None,
+            working_directory: None,
+            environment: BTreeMap::new(),
+            parallelism: 1,
+            steps: Vec::new(),
+            cache_retention_days: None,
+        };
+        Task {
+            id: TaskId::new(id).expect("an id"),
+            token: Secret::new("t"),
+            allocation: "a".to_owned(),
+            job_name: "job".to_owned(),
+            job_url: String::new(),
+            job,
+            node_index: 0,
+            node_total: 1,
+            built_in: BTreeMap::new(),
+            variables: Vec::new(),
+            mask: Vec::new(),
+            source: None,
+            has_test_timings: false,
+            lease_seconds: 60,
+            begin_seconds: 600,
+            budget_seconds: 900,
+            heartbeat_wait_seconds: 20,
+            max_step_output_bytes: 1 << 20,
+            max_artifact_bytes: 1 << 20,
+        }
+    }
 
     #[test]
     fn steps_run_by_when() {

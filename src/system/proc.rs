@@ -82,6 +82,22 @@ pub fn holds(pid: i32, link: &std::path::Path) -> bool {
     folder.flatten().any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == link))
 }
 
+/// The process that holds a lock of `flock` on the file with this device and number. The lock lists name the device
+/// of the file system, which for some (btrfs, overlays) is not the device of the file: then the number decides.
+pub fn lock_holder(device: u64, inode: u64) -> Option<i32> {
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let device = format!("{:02x}:{:02x}:{inode}", rustix::fs::major(device), rustix::fs::minor(device));
+    let number = format!(":{inode}");
+    // `1: FLOCK  ADVISORY  WRITE 708 fd:00:1234 0 EOF`; lines of those who wait have a `->`.
+    let held = |line: &str| -> Option<(i32, bool)> {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let file = words.get(5).filter(|_| words.get(1) == Some(&"FLOCK"))?;
+        file.ends_with(&number).then_some((words.get(4)?.parse().ok()?, **file == device))
+    };
+    let all: Vec<_> = locks.lines().filter_map(held).collect();
+    all.iter().find(|(_, exact)| *exact).or(all.first()).map(|(pid, _)| *pid)
+}
+
 /// The id of this start of the system.
 pub fn boot_id() -> Option<String> {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|text| text.trim().to_owned())

@@ -5,30 +5,41 @@
 //! answers for it. Called by `runlet machine` and, several at a time, by `runlet exec`.
 
 mod child;
+mod lines;
 mod orphans;
 mod state;
 mod tools;
 
-use super::calls;
-use super::lifecycle::{ExitReason, Lifecycle, Limits, Next, Notice};
-use super::settings::Settings;
-use super::stop::{Level, Stop, StopListener};
+use super::claims::{Claimed, Claims, GivenBackTask};
+use super::identity;
+use super::lifecycle::{ExitReason, Next};
+use super::settings::{Mode, Settings};
+use super::stop::{Level, Stop};
 use crate::executor::scratch;
-use crate::http::{self, Client, retry};
-use crate::protocol::Task;
-use crate::protocol::duration;
-use crate::protocol::task_input::{TaskEndpoint, TaskInput, task_exit};
+use crate::http;
+use crate::protocol::task_input::{Said, TaskEndpoint, TaskInput, task_exit};
+use crate::protocol::{GiveBackReason, Secret, Task, TaskKind, duration};
+use crate::system::clock::since_boot;
 use crate::system::proc;
 use child::{Agent, End};
 use orphans::{Markers, Sweep};
 use state::{OpenError, RunnerRecord, RunningTask};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-/// How long the control plane may be away before a lost task is left to its lease.
-const REPORT_BUDGET: Duration = Duration::from_secs(600);
+/// Variables that a task agent may need to reach the control plane, and that a prefix may take away.
+const PREFIX_VARIABLES: [&str; 9] = [
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    http::ALLOW_PLAINTEXT,
+];
 
 /// Why a runner could not begin.
 #[derive(Debug)]
@@ -61,10 +72,10 @@ pub fn run(settings: Settings, stop: &Stop) -> Result<ExitReason, Error> {
         env!("CARGO_PKG_VERSION"),
         runner.settings.name,
         runner.settings.endpoint.url,
-        if runner.limits.mode == super::settings::Mode::Continuous { "continuous" } else { "single-task" },
+        if runner.settings.mode == Mode::Continuous { "continuous" } else { "single-task" },
         std::process::id()
     );
-    if let Some(proxy) = runner.client.proxy() {
+    if let Some(proxy) = runner.claims.client.proxy() {
         log::info!("calls go through a proxy proxy={proxy}");
     }
     let reason = runner.run();
@@ -79,34 +90,34 @@ pub fn run(settings: Settings, stop: &Stop) -> Result<ExitReason, Error> {
 
 struct Runner {
     settings: Settings,
-    limits: Limits,
-    life: Lifecycle,
-    stop: StopListener,
-    level: Level,
+    claims: Claims,
     record: RunnerRecord,
     program: PathBuf,
     tool_directory: Option<PathBuf>,
-    /// For reports; claims have a sibling of their own, which a stop request closes.
-    client: Client,
-    claims: Option<Arc<Client>>,
-    running: Option<Watched>,
+    watched: Option<Watched>,
 }
 
 struct Watched {
     agent: Agent,
     task: RunningTask,
+    /// For giving it back; unknown of the task of an earlier run.
+    token: Option<Secret>,
     /// A decision of the runner to end it, for the report.
     ended_because: Option<&'static str>,
+    /// The task agent has said so.
+    begun: bool,
+    /// The reason of the task agent for not beginning.
+    not_begun: Option<String>,
 }
 
 impl Runner {
     fn new(settings: Settings, stop: &Stop) -> Result<Self, Error> {
-        let system = |what: &str, error: std::io::Error| Error::System(format!("{what}: {error}"));
-        let client = Client::new(&settings.endpoint).map_err(Error::Http)?;
-        let stop = stop.listen().map_err(|error| system("cannot make a socket pair", error))?;
+        let claims = Claims::new(&settings, stop, TaskKind::Machine).map_err(Error::Http)?;
         let program = match &settings.task_agent {
             Some(program) => program.clone(),
-            None => own_program().map_err(|error| system("cannot find this program", error))?,
+            None => {
+                own_program().map_err(|error| Error::System(format!("cannot find this program: {error}")))?
+            }
         };
         let record = open_record(&settings)?;
         if settings.owns_process {
@@ -118,50 +129,32 @@ impl Runner {
             );
         }
         let tool_directory = tools::prepare(&settings, &program);
-        let limits = Limits {
-            mode: settings.mode,
-            idle_timeout: settings.idle_timeout,
-            max_run_time: settings.max_run_time,
-        };
-        let life = Lifecycle::new(limits, Instant::now());
-        Ok(Self {
-            settings,
-            limits,
-            life,
-            stop,
-            level: Level::Run,
-            record,
-            program,
-            tool_directory,
-            client,
-            claims: None,
-            running: None,
-        })
+        Ok(Self { settings, claims, record, program, tool_directory, watched: None })
     }
 
     fn run(&mut self) -> ExitReason {
         self.adopt();
         loop {
             self.hear();
-            match self.life.next(Instant::now()) {
+            match self.claims.life.next(Instant::now()) {
                 Next::Claim(wait) => self.claim(wait),
-                Next::Sleep(time) => child::pause(&self.stop, time),
+                Next::Sleep(time) => self.claims.stop.pause(time),
                 Next::Watch(until) => self.watch(until),
                 Next::Term(why) => {
-                    if let Some(running) = &mut self.running {
-                        log::warn!("ending the task: {} task_id={}", why.text(), running.task.id);
-                        running.ended_because = Some(why.text());
-                        running.agent.term();
+                    if let Some(watched) = &mut self.watched {
+                        log::warn!("ending the task: {} task_id={}", why.text(), watched.task.id);
+                        watched.ended_because = Some(why.text());
+                        watched.agent.term();
                     }
                 }
                 Next::Kill(why) => {
-                    if let Some(running) = &self.running {
+                    if let Some(watched) = &self.watched {
                         log::warn!(
                             "the task agent did not end in time and is killed: {} task_id={}",
                             why.text(),
-                            running.task.id
+                            watched.task.id
                         );
-                        running.agent.kill();
+                        watched.agent.kill();
                     }
                 }
                 Next::Exit(reason) => return reason,
@@ -171,127 +164,84 @@ impl Runner {
 
     /// Takes notice of the stop level.
     fn hear(&mut self) {
-        let level = self.stop.level();
-        if level == self.level {
-            return;
-        }
-        self.level = level;
-        self.life.stop(level, Instant::now());
-        match (&self.running, level) {
-            (Some(running), Level::Drain) => log::info!(
+        match (self.claims.hear(), &self.watched) {
+            (Some(Level::Drain), Some(watched)) => log::info!(
                 "draining: no further tasks; the running one may finish within {} task_id={}",
                 duration::format(self.settings.max_run_time),
-                running.task.id
+                watched.task.id
             ),
-            (None, Level::Drain) => log::info!("draining: no further tasks, none is running"),
+            (Some(Level::Drain), None) => log::info!("draining: no further tasks, none is running"),
             _ => {}
         }
     }
 
     fn claim(&mut self, wait: Duration) {
-        let claims = match self.claims_client() {
-            Ok(claims) => claims,
-            Err(error) => {
-                self.failed(&error, Instant::now());
-                return;
-            }
-        };
         if self.record.remembered.nonce.is_empty() {
-            self.record.change(|state| state.nonce = nonce());
+            self.record.change(|remembered| remembered.nonce = identity::nonce());
         }
-        let started = Instant::now();
-        match calls::claim(&claims, &self.settings, &self.record.remembered.nonce, wait) {
-            Ok(None) => {
-                let notice = self.life.nothing_came(started, Instant::now(), retry::random());
-                self.tell(notice);
-            }
-            Ok(Some(task)) => {
-                // The connection would only grow stale while the task runs.
-                self.claims = None;
-                self.stop.release();
-                let now = Instant::now();
-                let notice = self.life.claimed(now, now);
-                self.tell(notice);
-                self.begin(task);
-            }
-            Err(error) => {
-                log::debug!("a claim failed: {error}");
-                self.hear();
-                self.failed(&error, started);
-            }
-        }
-    }
-
-    fn claims_client(&mut self) -> Result<Arc<Client>, http::Error> {
-        if let Some(claims) = &self.claims {
-            return Ok(claims.clone());
-        }
-        let claims = Arc::new(self.client.sibling()?);
-        self.stop.guard(claims.clone());
-        self.claims = Some(claims.clone());
-        Ok(claims)
-    }
-
-    fn failed(&mut self, error: &http::Error, started: Instant) {
-        let notice = self.life.claim_failed(error, started, Instant::now(), retry::random());
-        self.tell(notice);
-    }
-
-    fn tell(&self, notice: Option<Notice>) {
-        match notice {
-            None => {}
-            Some(Notice::Away(why)) => log::error!("cannot claim tasks, trying on quietly: {why}"),
-            Some(Notice::Back(time)) => {
-                log::info!("claims are answered again after {}", duration::format(time));
-            }
-            Some(Notice::Shortened(wait)) => log::warn!(
-                "something between here and the control plane cuts calls that wait; asking every {} from now on",
-                duration::format(wait)
-            ),
+        match self.claims.claim(&self.record.remembered.nonce, wait) {
+            Claimed::Task(task) => self.begin(*task),
+            Claimed::Nothing => {}
+            Claimed::NonceSpent => self.forget(),
         }
     }
 
     /// Starts the task agent of a claimed task.
     fn begin(&mut self, task: Task) {
-        log::info!("claimed a task task_id={} job={:?}", task.id, task.job_name);
-        if self.stop.level() == Level::Cancel {
-            match calls::unclaim(&self.client, &task) {
-                Ok(()) => log::info!("gave the task back, since the runner stops task_id={}", task.id),
-                Err(error) => log::warn!("cannot give the task back task_id={}: {error}", task.id),
-            }
+        let (id, token, allocation) = (task.id.clone(), task.token.clone(), task.allocation.clone());
+        let back = GivenBackTask { id: &id, token: &token, allocation: Some(&allocation) };
+        if self.claims.stop.level() == Level::Cancel {
+            let why = format!("the runner `{}` stops", self.settings.name);
+            self.claims.give_back(&back, GiveBackReason::Runner, &why, Duration::ZERO);
             self.forget();
-            self.life.ended(Instant::now());
+            self.claims.life.ended(Instant::now());
             return;
         }
-        let remembered = RunningTask {
-            id: task.id.clone(),
+        let mut running = RunningTask {
+            id: id.clone(),
             job_name: task.job_name.clone(),
             markers: Markers::of(&task),
-            claimed_at_ms: unix_ms(),
+            allocation: Some(allocation.clone()),
+            claimed_since_boot_ms: u64::try_from(since_boot().as_millis()).ok(),
             agent: None,
         };
-        self.record.change(|state| state.task = Some(remembered.clone()));
-        let started = self
-            .input(task)
-            .and_then(|input| Ok((child::start(&self.settings, &self.program, &remembered.id)?, input)));
+        let started =
+            self.input(task).and_then(|input| Ok((child::start(&self.settings, &self.program, &id)?, input)));
         let (mut agent, input) = match started {
             Ok(started) => started,
-            Err(why) => {
-                log::error!("{why} task_id={}", remembered.id);
-                self.answer_for(&remembered, &why, true);
-                return;
-            }
+            Err(why) => return self.give_back(&back, &why),
         };
         let process = agent.process();
-        log::info!("task agent started task_id={} agent_pid={}", remembered.id, process.pid);
-        self.record.change(|state| {
-            if let Some(task) = &mut state.task {
-                task.agent = Some(process);
-            }
-        });
+        log::info!("task agent started task_id={id} agent_pid={}", process.pid);
+        running.agent = Some(process);
+        // Before it is given its task: whoever comes after this runner knows of it.
+        self.record.change(|remembered| remembered.task = Some(running.clone()));
         agent.feed(input);
-        let task = self.record.remembered.task.clone().unwrap_or(remembered);
-        self.running = Some(Watched { agent, task, ended_because: None });
+        self.watched = Some(Watched {
+            agent,
+            task: running,
+            token: Some(token),
+            ended_because: None,
+            begun: false,
+            not_begun: None,
+        });
+    }
+
+    /// Gives a task back that cannot begin on this host, and pauses, so that other hosts have the queue.
+    fn give_back(&mut self, task: &GivenBackTask<'_>, why: &str) {
+        log::error!("the task cannot begin on this host: {why} task_id={}", task.id);
+        let pause = self.claims.life.host_pause();
+        self.claims.give_back(task, GiveBackReason::Host, why, pause);
+        self.pause(why);
+    }
+
+    fn pause(&mut self, why: &str) {
+        self.forget();
+        let pause = self.claims.life.not_begun(Instant::now());
+        log::warn!(
+            "pausing for {}, since a task could not begin on this host: {why}",
+            duration::format(pause)
+        );
     }
 
     /// The document for the task agent's standard input.
@@ -315,58 +265,107 @@ impl Runner {
             tool_directory: self.tool_directory.clone(),
             log_level: Some(self.settings.logging.level.as_str().to_ascii_lowercase()),
             log_format: Some(self.settings.logging.format.name().to_owned()),
+            pause_seconds: u32::try_from(self.claims.life.host_pause().as_secs()).unwrap_or(u32::MAX),
             task,
         };
         serde_json::to_vec(&input).map_err(|error| format!("cannot write the task as JSON: {error}"))
     }
 
     fn watch(&mut self, until: Option<Instant>) {
-        let Some(running) = &mut self.running else {
+        let Some(watched) = &mut self.watched else {
             // The lifecycle only watches what was begun; if that ever breaks, it must not spin.
-            self.life.ended(Instant::now());
+            self.claims.life.ended(Instant::now());
             return;
         };
-        let Some(end) = running.agent.wait(until, &self.stop) else { return };
-        let Some(running) = self.running.take() else { return };
-        let id = &running.task.id;
-        let reported =
-            matches!(end, End::Exited(status) if status.code() == Some(i32::from(task_exit::REPORTED)));
-        if reported {
-            log::info!("task done task_id={id}");
-            self.sweep(&running.task);
-            self.forget();
-            self.life.ended(Instant::now());
-            return;
+        let end = watched.agent.wait(until, &self.claims.stop);
+        for (said, message) in watched.agent.take_said() {
+            match said {
+                Said::Begun => {
+                    watched.begun = true;
+                    self.claims.life.begun();
+                }
+                Said::Failed => watched.not_begun = Some(message.unwrap_or_default()),
+                Said::Ended => self.claims.life.delivers(),
+            }
         }
-        let not_reported =
-            matches!(end, End::Exited(status) if status.code() == Some(i32::from(task_exit::NOT_REPORTED)));
+        let Some(end) = end else { return };
+        let Some(watched) = self.watched.take() else { return };
+        let id = &watched.task.id;
+        let code = match end {
+            End::Exited(status) => status.code().and_then(|code| u8::try_from(code).ok()),
+            End::Gone => None,
+        };
+        let not_begun = watched.not_begun.as_deref().filter(|_| !watched.begun);
+        let not_begun = not_begun.map(|why| self.explain_not_begun(why));
+        match (code, not_begun, &watched.token) {
+            (Some(task_exit::REPORTED), None, _) => {
+                log::info!("task done task_id={id}");
+                self.sweep(&watched.task);
+                self.forget();
+                self.claims.life.ended(Instant::now());
+            }
+            // The task agent has given it back by itself.
+            (Some(task_exit::REPORTED), Some(why), _) => {
+                log::error!(
+                    "the task was given back, since it cannot begin on this host: {why} task_id={id}"
+                );
+                self.sweep(&watched.task);
+                self.pause(&why);
+            }
+            (_, Some(why), Some(token)) => {
+                self.sweep(&watched.task);
+                scratch::remove_left_behind(id, &self.settings.working_directory);
+                let allocation = watched.task.allocation.as_deref();
+                self.give_back(&GivenBackTask { id, token, allocation }, &why);
+            }
+            _ => self.bury(&watched, end, code == Some(task_exit::NOT_REPORTED)),
+        }
+    }
+
+    /// The reason of a task agent that could not begin, with the setting that may be behind it.
+    fn explain_not_begun(&self, why: &str) -> String {
+        if self.settings.command_prefix.is_empty() {
+            return why.to_owned();
+        }
+        let mut names: Vec<&str> = PREFIX_VARIABLES.to_vec();
+        names.retain(|name| std::env::var_os(name).is_some());
+        let lost = match names.is_empty() {
+            true => "the prefix changes the user or the environment".to_owned(),
+            false => format!("the prefix may drop variables that this runner has: {}", names.join(", ")),
+        };
+        format!("the task agent behind `runner.command_prefix` says: {why} ({lost})")
+    }
+
+    /// Answers for a task whose agent ended without having reported.
+    fn bury(&mut self, watched: &Watched, end: End, not_reported: bool) {
+        let id = &watched.task.id;
         let mut message = match not_reported {
             true => "the task agent could not report the outcome".to_owned(),
             false => format!("the task agent died ({})", end.text()),
         };
-        if let Some(why) = running.ended_because {
+        if let Some(why) = watched.ended_because {
             message = format!("{message} after being told to end: {why}");
         }
         match end {
             End::Gone => log::info!("the task agent of an earlier run has ended task_id={id}"),
             End::Exited(_) => log::warn!("{message} task_id={id}"),
         }
-        self.answer_for(&running.task, &message, !not_reported && end != End::Gone);
+        self.answer_for(&watched.task, &message, !not_reported && end != End::Gone);
     }
 
     /// Reports a task whose agent is gone, and does what the agent would have done. With
     /// `is_hosts_fault`, the next task might well meet the same end.
     fn answer_for(&mut self, task: &RunningTask, message: &str, is_hosts_fault: bool) {
         self.sweep(task);
-        self.report(task, message);
+        self.claims.lost(&task.id, task.allocation.as_deref(), message);
         scratch::remove_left_behind(&task.id, &self.settings.working_directory);
         if self.settings.cleanup_working_directory {
             scratch::remove_working_directory(&self.settings.working_directory);
         }
         self.forget();
         if !is_hosts_fault {
-            self.life.ended(Instant::now());
-        } else if self.life.lost(Instant::now()) {
+            self.claims.life.ended(Instant::now());
+        } else if self.claims.life.lost(Instant::now()) {
             log::warn!("pausing for a minute, since the task agent died at once on this host");
         }
     }
@@ -382,36 +381,11 @@ impl Runner {
         }
     }
 
-    fn report(&mut self, task: &RunningTask, message: &str) {
-        let mut backoff = retry::Backoff::new(Duration::from_secs(1), Duration::from_secs(30), REPORT_BUDGET);
-        let mut told = false;
-        loop {
-            let error = match calls::lost(&self.client, &self.settings, &task.id, message) {
-                Ok(()) => {
-                    return log::info!(
-                        "told the control plane that the task agent is gone task_id={}",
-                        task.id
-                    );
-                }
-                Err(error) => error,
-            };
-            let wait = backoff.after(&error, Instant::now(), retry::random());
-            let (Some(wait), false) = (wait, self.stop.level() == Level::Cancel) else {
-                log::error!("cannot report the lost task, its lease will lapse task_id={}: {error}", task.id);
-                return;
-            };
-            if !std::mem::replace(&mut told, true) {
-                log::warn!("cannot report the lost task yet, trying on task_id={}: {error}", task.id);
-            }
-            child::pause(&self.stop, wait);
-        }
-    }
-
     /// The task is dealt with: the next claim is a new one.
     fn forget(&mut self) {
-        self.record.change(|state| {
-            state.task = None;
-            state.nonce = nonce();
+        self.record.change(|remembered| {
+            remembered.task = None;
+            remembered.nonce = identity::nonce();
         });
     }
 
@@ -419,16 +393,22 @@ impl Runner {
     fn adopt(&mut self) {
         let Some(task) = self.record.remembered.task.clone() else { return };
         let now = Instant::now();
-        let age = Duration::from_millis(unix_ms().saturating_sub(task.claimed_at_ms));
-        self.life.claimed(now.checked_sub(age).unwrap_or(now), now);
-        match task.agent.as_ref().and_then(Agent::find) {
+        let agent = task.agent.as_ref().and_then(Agent::find);
+        // The process is of this start of the system, so the time since then can be compared.
+        let age = agent
+            .as_ref()
+            .and(task.claimed_since_boot_ms)
+            .map_or(Duration::ZERO, |claimed| since_boot().saturating_sub(Duration::from_millis(claimed)));
+        self.claims.life.claimed(now.checked_sub(age).unwrap_or(now), now);
+        match agent {
             Some(agent) => {
                 log::info!(
                     "found the running task of an earlier run, waiting for it task_id={} agent_pid={}",
                     task.id,
                     agent.process().pid
                 );
-                self.running = Some(Watched { agent, task, ended_because: None });
+                let (token, ended_because, not_begun) = (None, None, None);
+                self.watched = Some(Watched { agent, task, token, ended_because, begun: false, not_begun });
             }
             None => {
                 let message = "the task agent was gone when the runner started again";
@@ -470,31 +450,4 @@ fn own_program() -> std::io::Result<PathBuf> {
         let called = std::env::args_os().next().map(PathBuf::from);
         called.filter(|path| path.components().count() > 1).ok_or(error)?.canonicalize()
     })
-}
-
-fn unix_ms() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// 128 random bits. Not a secret, but it should not be guessed by chance.
-fn nonce() -> String {
-    let mut bytes = [0u8; 16];
-    if ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes).is_err() {
-        bytes = (u128::from(unix_ms()) << 32 | u128::from(std::process::id())).to_be_bytes();
-    }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// One authenticated call that changes nothing, for `--check`. The error says what is wrong.
-pub(in crate::agent) fn check(settings: &Settings) -> Result<(), String> {
-    let client = Client::new(&settings.endpoint).map_err(|error| error.to_string())?;
-    let none = crate::protocol::TaskId::new("00000000-0000-0000-0000-000000000000")
-        .map_err(|error| error.to_string())?;
-    match calls::lost(&client, settings, &none, "check of the runner's settings") {
-        Ok(()) => Ok(()),
-        // Only a control plane that knows the token says that the task is unknown, in its own words.
-        Err(http::Error::Refused { status: 404, refusal: Some(_), .. }) => Ok(()),
-        Err(error) => Err(super::lifecycle::advice(&error)),
-    }
 }

@@ -1,8 +1,9 @@
 //! What a machine runner remembers across restarts: the nonce of the claim it wants, and the task
 //! that runs. Also the lock that keeps a second runner of the same name off this host.
 //!
-//! The state file never holds a token. It is written before a task agent is given its task, so that
-//! whatever happens a later runner knows which task to answer for.
+//! The state file never holds a token. It is written and synced before a task agent is given its task, so that
+//! a later runner knows which task to answer for, also after a power cut. Where the disk takes nothing the
+//! operator finds an error in the log, and the task runs all the same.
 
 use crate::protocol::TaskId;
 use serde::{Deserialize, Serialize};
@@ -31,9 +32,13 @@ pub(super) struct RunningTask {
     pub(super) job_name: String,
     /// Values of variables that processes of this task have in their environment.
     pub(super) markers: super::orphans::Markers,
-    /// Unix time in milliseconds at which it was claimed.
-    pub(super) claimed_at_ms: u64,
-    /// Absent until the process exists; without it the task agent never got its task.
+    /// Of the claim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) allocation: Option<String>,
+    /// When it was claimed, in milliseconds since the start of the system: a clock that nobody sets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) claimed_since_boot_ms: Option<u64>,
+    /// Absent in records of older runners only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) agent: Option<AgentProcess>,
 }
@@ -127,8 +132,8 @@ impl RunnerRecord {
         self.place.is_some()
     }
 
-    /// Changes the state and writes it. A disk that cannot be written is told once; the runner goes
-    /// on, since its work does not depend on it.
+    /// Changes the state and writes it, synced. A disk that cannot be written is an error in the log, once; the
+    /// runner goes on, since its work does not depend on it.
     pub(super) fn change(&mut self, change: impl FnOnce(&mut Remembered)) {
         change(&mut self.remembered);
         let Some(place) = &self.place else { return };
@@ -136,8 +141,8 @@ impl RunnerRecord {
             Ok(()) => self.broken = false,
             Err(error) if !self.broken => {
                 self.broken = true;
-                log::warn!(
-                    "cannot write `{}`: {error}; a runner restarted now would not know of its task",
+                log::error!(
+                    "cannot write `{}`: {error}; a runner that is restarted during a task will not know of it (make room there, or set `runner.state_directory`)",
                     place.file.display()
                 );
             }
@@ -166,7 +171,13 @@ fn write(path: &Path, state: &Remembered) -> std::io::Result<()> {
     let temporary = path.with_extension("json.new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(&serde_json::to_vec(state)?)?;
-    fs::rename(&temporary, path)
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    // The new name is on the disk with its folder. Some file systems refuse to sync one; they have no need to.
+    match path.parent().map(File::open).transpose()?.map(|folder| folder.sync_all()) {
+        Some(Err(error)) if error.kind() != std::io::ErrorKind::InvalidInput => Err(error),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -184,7 +195,8 @@ mod tests {
             id: TaskId::new("t-1").unwrap(),
             job_name: "build".into(),
             markers: super::super::orphans::Markers::default(),
-            claimed_at_ms: 5,
+            allocation: Some("a".into()),
+            claimed_since_boot_ms: Some(5),
             agent: Some(agent),
         };
         record.change(|state| *state = Remembered { nonce: "n".into(), task: Some(task) });
@@ -206,6 +218,22 @@ mod tests {
         assert!(RunnerRecord::open(directory.path(), "y").is_ok());
         drop(first);
         assert!(RunnerRecord::open(directory.path(), "x").is_ok());
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_leaves_what_was_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut record = RunnerRecord::open(directory.path(), "x").unwrap();
+        record.change(|remembered| remembered.nonce = "first".into());
+        // A folder in the place of the new file refuses root, too.
+        fs::create_dir(directory.path().join("machine-x.json.new")).unwrap();
+        record.change(|remembered| remembered.nonce = "second".into());
+        assert!(record.broken);
+        assert_eq!(read(&directory.path().join("machine-x.json")).nonce, "first");
+        fs::remove_dir(directory.path().join("machine-x.json.new")).unwrap();
+        record.change(|remembered| remembered.nonce = "third".into());
+        assert!(!record.broken);
+        assert_eq!(read(&directory.path().join("machine-x.json")).nonce, "third");
     }
 
     #[test]

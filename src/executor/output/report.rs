@@ -1,120 +1,152 @@
-//! What the task tells the control plane: numbered events, output from the spools, and in the end that
-//! everything was sent. One thread sends; whatever was not acknowledged is sent again.
+//! Talk of a task with its control plane: the calls, what their answers mean for the task, and what is queued
+//! for sending. `send` does the sending.
 //!
-//! The first bytes go out at once; after that, output is gathered for at most a quarter of a second.
+//! No series of failures ends anything by itself: how long a task may be out of reach is decided in
+//! [`crate::executor::life`].
 
+use super::ledger::Ledger;
 use super::spool::SpoolReader;
+use crate::executor::life::{Life, LifeLimits, Phase};
 use crate::http::retry::{Backoff, random};
-use crate::http::{Body, Client, Error, Request};
+use crate::http::{Body, Client, Error, Request, Response, TaskNews};
 use crate::protocol::{
-    Event, EventKind, EventsAnswer, FinishAnswer, FinishRequest, HeartbeatAnswer, OutputAnswer, RefusalCode,
-    Secret, StepSummary, TaskId, TaskStatus,
+    BeginAnswer, BeginRequest, EventKind, FinishAnswer, GiveBack, GiveBackAnswer, GiveBackReason,
+    RefusalCode, Secret, Task, TaskId, TaskStatus,
 };
+use crate::system::clock::since_boot;
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-/// How long output is gathered before it is sent.
-const GATHER: Duration = Duration::from_millis(250);
-/// This much is sent without waiting.
-const CHUNK: usize = 1024 * 1024;
-/// How long the control plane may be away before the task is given up.
-const BUDGET: Duration = Duration::from_secs(60 * 60);
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest that a call for the task may take.
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// This much output is sent without waiting, and at most in one call.
+pub(super) const CHUNK: usize = 1024 * 1024;
+/// How long a task is tried to be given back before the runner is asked to do it.
+const GIVE_BACK_BUDGET: Duration = Duration::from_secs(15);
 
 /// What the control plane wants of the task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
     /// Someone cancelled it.
     Cancel,
-    /// It has ended there, or the control plane was away for too long: stop and send nothing more.
-    Lost,
+    /// It has ended there: stop the steps.
+    Ended,
+}
+
+/// Answer to the question whether the steps may run.
+#[derive(Debug)]
+pub enum Begin {
+    /// They may.
+    Granted,
+    /// Not yet: the call failed and may be made again after this wait.
+    Again(Duration, Error),
+    /// The control plane has refused it: the task has ended there, or another agent has begun it.
+    Refused(Error),
+}
+
+/// Answer to giving the task back.
+#[derive(Debug)]
+pub enum GaveBack {
+    /// It is back, or has ended meanwhile: nothing is left to do.
+    Done,
+    /// It has begun: the call for its beginning had arrived.
+    Begun,
+    /// Nobody answered, or not as expected.
+    Failed(Error),
 }
 
 /// Shared by the threads of a task. Cheap to clone.
 #[derive(Clone)]
-pub struct Reporter(Arc<Inner>);
+pub struct Reporter(pub(super) Arc<Inner>);
 
-struct Inner {
-    client: Client,
-    id: TaskId,
-    token: Secret,
+pub(super) struct Inner {
+    pub(super) client: Client,
+    pub(super) id: TaskId,
+    pub(super) token: Secret,
+    agent: String,
     state: Mutex<State>,
-    changed: Condvar,
-    lost: AtomicBool,
-    /// The end is on its way to the control plane.
-    finishing: AtomicBool,
+    pub(super) changed: Condvar,
     wish: Box<dyn Fn(Wish) + Send + Sync>,
 }
 
-#[derive(Default)]
-struct State {
-    events: Vec<Event>,
-    acknowledged_events: usize,
-    steps: BTreeMap<u32, Output>,
-    first_unsent: Option<Instant>,
-    last_sent: Option<Instant>,
-    hurry: bool,
-    told_cancel: bool,
+pub(super) struct State {
+    pub(super) life: Life,
+    pub(super) ledger: Ledger,
+    pub(super) readers: BTreeMap<u32, SpoolReader>,
+    pub(super) first_unsent: Option<Instant>,
+    pub(super) last_sent: Option<Instant>,
+    pub(super) hurry: bool,
+    told: Option<Wish>,
+    /// The agent was told to stop: calls of steps are not repeated.
+    stops: bool,
+    /// The end is on its way to the control plane.
+    finishing: bool,
     lost_output: Option<String>,
 }
 
-struct Output {
-    reader: SpoolReader,
-    length: u64,
-    acknowledged: u64,
-    finished: Option<String>,
-}
-
 impl State {
-    fn pending_bytes(&self) -> u64 {
-        self.steps.values().map(|output| output.length - output.acknowledged).sum()
-    }
-
-    fn all_sent(&self) -> bool {
-        self.acknowledged_events >= self.events.len() && self.pending_bytes() == 0
+    fn steps_go_on(&mut self) -> bool {
+        !self.stops && self.life.steps_may_run(since_boot())
     }
 }
 
 impl Reporter {
-    /// Starts the sending thread and the heartbeat. `wish` is called from them.
-    pub fn start(
-        client: Client,
-        id: TaskId,
-        token: Secret,
-        heartbeat_wait_seconds: u32,
-        wish: impl Fn(Wish) + Send + Sync + 'static,
-    ) -> Result<Self, Error> {
-        let heartbeats = client.sibling()?;
+    /// A task that was just claimed. Nothing is sent until `send` starts its threads, and nothing of what is queued
+    /// before the task has begun. `wish` is called from any thread.
+    pub fn new(client: Client, task: &Task, wish: impl Fn(Wish) + Send + Sync + 'static) -> Self {
+        let limits = LifeLimits {
+            budget: Duration::from_secs(u64::from(task.budget_seconds)),
+            begin: Duration::from_secs(u64::from(task.begin_seconds)),
+        };
+        let state = State {
+            life: Life::new(limits, since_boot()),
+            ledger: Ledger::default(),
+            readers: BTreeMap::new(),
+            first_unsent: None,
+            last_sent: None,
+            hurry: false,
+            told: None,
+            stops: false,
+            finishing: false,
+            lost_output: None,
+        };
         let inner = Inner {
             client,
-            id,
-            token,
-            state: Mutex::default(),
+            id: task.id.clone(),
+            token: task.token.clone(),
+            agent: random_id(),
+            state: Mutex::new(state),
             changed: Condvar::new(),
-            lost: AtomicBool::new(false),
-            finishing: AtomicBool::new(false),
             wish: Box::new(wish),
         };
-        let reporter = Self(Arc::new(inner));
-        let sender = reporter.clone();
-        let threads = |e: std::io::Error| Error::Setup(format!("failed to start a thread: {e}"));
-        std::thread::Builder::new()
-            .name("upload".into())
-            .spawn(move || sender.send_loop())
-            .map_err(threads)?;
-        let beat = reporter.clone();
-        std::thread::Builder::new()
-            .name("heartbeat".into())
-            .spawn(move || beat.heartbeat_loop(&heartbeats, heartbeat_wait_seconds))
-            .map_err(threads)?;
-        Ok(reporter)
+        Self(Arc::new(inner))
     }
 
-    /// Whether the task has ended at the control plane or was given up.
-    pub fn is_lost(&self) -> bool {
-        self.0.lost.load(Ordering::Relaxed)
+    /// Where the task is.
+    pub fn phase(&self) -> Phase {
+        self.lock().life.phase(since_boot())
+    }
+
+    /// Whether nothing more is to be said for the task.
+    pub fn is_over(&self) -> bool {
+        self.lock().life.is_over(since_boot())
+    }
+
+    /// How long until the steps have to be stopped unless an answer comes; `None` while there is no such time.
+    pub fn until_fence(&self) -> Option<Duration> {
+        let now = since_boot();
+        let mut state = self.lock();
+        match state.life.phase(now) {
+            Phase::Running => state.life.next_change().map(|at| at.saturating_sub(now)),
+            _ => None,
+        }
+    }
+
+    /// How long the control plane has not answered.
+    pub fn silence(&self) -> Duration {
+        self.lock().life.silence(since_boot())
     }
 
     /// Queues an event.
@@ -128,8 +160,7 @@ impl Reporter {
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
         let mut state = self.lock();
         for kind in kinds {
-            let number = state.events.len() as u64;
-            state.events.push(Event { number, at_ms, kind });
+            state.ledger.event(at_ms, kind);
         }
         state.hurry = true;
         self.0.changed.notify_all();
@@ -137,18 +168,21 @@ impl Reporter {
 
     /// Registers the output of a step. Comes before the event that starts it.
     pub fn output_opened(&self, step: u32, reader: SpoolReader) {
-        self.lock().steps.insert(step, Output { reader, length: 0, acknowledged: 0, finished: None });
+        let mut state = self.lock();
+        state.ledger.opened(step);
+        state.readers.insert(step, reader);
     }
 
     /// The spool of a step has grown to `length`.
     pub fn output_grew(&self, step: u32, length: u64) {
         let mut state = self.lock();
-        let Some(output) = state.steps.get_mut(&step) else { return };
-        output.length = length;
+        if !state.ledger.grew(step, length) {
+            return;
+        }
         if state.first_unsent.is_none() {
             state.first_unsent = Some(Instant::now());
             self.0.changed.notify_all();
-        } else if state.pending_bytes() >= CHUNK as u64 {
+        } else if state.ledger.pending_bytes() >= CHUNK as u64 {
             self.0.changed.notify_all();
         }
     }
@@ -156,12 +190,9 @@ impl Reporter {
     /// The spool of a step is complete.
     pub fn output_finished(&self, step: u32, length: u64, sha256: String) {
         let mut state = self.lock();
-        if let Some(output) = state.steps.get_mut(&step) {
-            output.length = length;
-            output.finished = Some(sha256);
-            state.hurry = true;
-            self.0.changed.notify_all();
-        }
+        state.ledger.finished(step, length, sha256);
+        state.hurry = true;
+        self.0.changed.notify_all();
     }
 
     /// Output of a step is gone for good: the task cannot end as a success any more.
@@ -169,70 +200,175 @@ impl Reporter {
         self.lock().lost_output.get_or_insert(why);
     }
 
-    /// Bytes of output of a step so far.
-    pub fn output_bytes(&self, step: u32) -> u64 {
-        self.lock().steps.get(&step).map_or(0, |output| output.length)
+    /// Why output of a step is gone, if it is.
+    pub fn lost_output(&self) -> Option<String> {
+        self.lock().lost_output.clone()
     }
 
-    /// Sends what is left and ends the task. True when the control plane has confirmed it.
+    /// Bytes of output of a step so far.
+    pub fn output_bytes(&self, step: u32) -> u64 {
+        self.lock().ledger.output_bytes(step)
+    }
+
+    /// Asks once whether the steps may run, with all events up to here.
+    pub fn begin(&self, backoff: &mut Backoff) -> Begin {
+        let events = {
+            let mut state = self.lock();
+            state.life.ready();
+            state.ledger.events_to_begin()
+        };
+        let request = BeginRequest { agent: self.0.agent.clone(), events };
+        let body = serde_json::to_vec(&request).unwrap_or_default();
+        let path = self.path("begin");
+        match self.ask::<BeginAnswer>(&self.request("POST", &path, Body::Json(&body))) {
+            Ok(answer) => {
+                let mut state = self.lock();
+                state.life.begun();
+                state.ledger.events_stored(answer.next);
+                state.hurry = true;
+                self.0.changed.notify_all();
+                drop(state);
+                self.news(answer.cancel.then_some(TaskNews::Cancel));
+                Begin::Granted
+            }
+            Err(error) => match backoff.after(&error, Instant::now(), random()) {
+                Some(wait) => Begin::Again(wait, error),
+                None => Begin::Refused(error),
+            },
+        }
+    }
+
+    /// Why to stop asking for the beginning, if there is a reason.
+    pub fn begin_is_late(&self) -> Option<&'static str> {
+        self.lock().life.begin_is_late(since_boot())
+    }
+
+    /// Gives the task back: it has not begun.
+    pub fn give_back(&self, reason: GiveBackReason, message: &str, pause_seconds: u32) -> GaveBack {
+        let body = GiveBack {
+            task_id: self.0.id.clone(),
+            task_token: self.0.token.clone(),
+            reason,
+            message: Some(message.to_owned()),
+            pause_seconds,
+        };
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let request = self.request("POST", "/api/v3/runner/unclaim", Body::Json(&body));
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5), GIVE_BACK_BUDGET);
+        let result = loop {
+            let error = match self.ask::<GiveBackAnswer>(&request) {
+                Ok(_) => break GaveBack::Done,
+                Err(error) => error,
+            };
+            match error.code() {
+                Some(RefusalCode::Begun) => return GaveBack::Begun,
+                Some(RefusalCode::TaskEnded) => break GaveBack::Done,
+                _ => {}
+            }
+            match backoff.after(&error, Instant::now(), random()) {
+                Some(wait) => std::thread::sleep(wait),
+                None => break GaveBack::Failed(error),
+            }
+        };
+        self.over();
+        result
+    }
+
+    /// The task has begun although no answer said so.
+    pub fn begun_after_all(&self) {
+        self.lock().life.begun();
+        self.0.changed.notify_all();
+    }
+
+    /// Nothing more is said.
+    pub fn over(&self) {
+        self.lock().life.over();
+        self.0.changed.notify_all();
+    }
+
+    /// The agent is told to stop.
+    pub fn told_to_stop(&self) {
+        let mut state = self.lock();
+        state.stops = true;
+        state.life.told_to_stop(since_boot());
+        drop(state);
+        self.0.changed.notify_all();
+    }
+
+    /// Sends what is left and ends the task. True when nothing is left to say: the control plane has confirmed
+    /// the end, or has ended the task before.
     pub fn finish(&self, status: TaskStatus, message: Option<String>) -> bool {
         // A success whose log has holes is none.
-        let (status, message) = match self.lock().lost_output.clone() {
+        let (status, message) = match self.lost_output() {
             Some(why) if status == TaskStatus::Success => (TaskStatus::InfrastructureFail, Some(why)),
             _ => (status, message),
         };
+        self.lock().life.steps_ended(since_boot());
+        let mut misses = Backoff::new(Duration::from_secs(1), Duration::from_secs(30), Duration::MAX);
         loop {
-            let request = {
-                let mut state = self.lock();
-                state.hurry = true;
-                self.0.changed.notify_all();
-                while !state.all_sent() && !self.is_lost() {
-                    state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                }
-                let steps = state.steps.iter().map(|(&step, output)| StepSummary {
-                    step,
-                    length: output.length,
-                    sha256: output.finished.clone().unwrap_or_default(),
-                });
-                FinishRequest {
-                    status,
-                    message: message.clone(),
-                    events: state.events.len() as u64,
-                    steps: steps.collect(),
-                }
+            let Some(request) = self.settled(|state| state.ledger.finish(status, message.clone())) else {
+                return self.has_ended();
             };
-            if self.is_lost() {
-                return false;
-            }
             let body = serde_json::to_vec(&request).unwrap_or_default();
-            self.0.finishing.store(true, Ordering::Relaxed);
-            match self.call::<FinishAnswer>("POST", "finish", Body::Json(&body)) {
-                Ok(FinishAnswer::Confirmed) => return true,
+            self.lock().finishing = true;
+            match self.deliver::<FinishAnswer>("POST", "finish", Body::Json(&body)) {
+                Ok(FinishAnswer::Confirmed) => {
+                    self.over();
+                    return true;
+                }
                 Ok(FinishAnswer::Incomplete { next_event, steps }) => {
+                    let wait = misses.again(random());
                     log::warn!(
-                        "the control plane misses a part of the task: sending it again step_count={}",
+                        "the control plane misses a part of the task: sending it again in {} ms step_count={}",
+                        wait.as_millis(),
                         steps.len()
                     );
-                    self.0.finishing.store(false, Ordering::Relaxed);
                     let mut state = self.lock();
-                    state.acknowledged_events = state.events.len().min(next_event as usize);
+                    state.finishing = false;
+                    state.ledger.events_stored(next_event);
                     for (step, offset) in steps {
-                        if let Some(output) = state.steps.get_mut(&step) {
-                            output.acknowledged = offset.min(output.length);
-                        }
+                        state.ledger.output_stored(step, offset);
                     }
+                    drop(state);
+                    self.pause(wait);
                 }
                 Err(error) => {
-                    log::error!("failed to finish the task: {error}");
-                    return false;
+                    if !self.has_ended() {
+                        log::error!("failed to finish the task: {error}");
+                    }
+                    self.over();
+                    return self.has_ended();
                 }
             }
         }
     }
 
-    /// One call for this task, tried again until it is answered or the budget is spent. `path` follows
-    /// `tasks/{id}/`.
-    pub fn call<A: serde::de::DeserializeOwned>(
+    /// Waits until everything is sent; `None` when that will not be.
+    fn settled<T>(&self, then: impl FnOnce(&State) -> T) -> Option<T> {
+        let mut state = self.lock();
+        state.hurry = true;
+        self.0.changed.notify_all();
+        loop {
+            let now = since_boot();
+            if state.life.is_over(now) {
+                return None;
+            }
+            if state.ledger.is_even() {
+                return Some(then(&state));
+            }
+            let left = state.life.next_change().map_or(CALL_TIMEOUT, |at| at.saturating_sub(now));
+            let wait = left.min(CALL_TIMEOUT);
+            state = self.0.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Whether the control plane has said that the task has ended there.
+    pub fn has_ended(&self) -> bool {
+        self.lock().told == Some(Wish::Ended)
+    }
+
+    /// One call of a step, tried again until it is answered or the steps are stopped. `path` follows `tasks/{id}/`.
+    pub fn call<A: DeserializeOwned>(
         &self,
         method: &'static str,
         path: &str,
@@ -246,14 +382,33 @@ impl Reporter {
         }
     }
 
-    /// For [`Reporter::attempt`]: lasts as long as the control plane may be away.
+    /// One call that outlives the steps, tried again until it is answered or the delivery is given up.
+    pub(super) fn deliver<A: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: Body<'_>,
+    ) -> Result<A, Error> {
+        let mut backoff = Self::patience();
+        let path = self.path(path);
+        loop {
+            match self.ask(&self.request(method, &path, body)) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => {
+                    self.wait_after(error, &mut backoff, |state| !state.life.is_over(since_boot()))?
+                }
+            }
+        }
+    }
+
+    /// For [`Reporter::attempt`]: the waits between attempts.
     pub(in crate::executor) fn patience() -> Backoff {
-        Backoff::new(Duration::from_millis(200), Duration::from_secs(30), BUDGET)
+        Backoff::new(Duration::from_millis(200), Duration::from_secs(30), Duration::MAX)
     }
 
     /// One attempt at such a call. `None` after a failure that may pass, when its wait is over: the next
     /// attempt may carry something else.
-    pub(in crate::executor) fn attempt<A: serde::de::DeserializeOwned>(
+    pub(in crate::executor) fn attempt<A: DeserializeOwned>(
         &self,
         method: &'static str,
         path: &str,
@@ -261,11 +416,10 @@ impl Reporter {
         backoff: &mut Backoff,
     ) -> Result<Option<A>, Error> {
         let path = self.path(path);
-        let error = match self.0.client.json(&self.request(method, &path, body)) {
-            Ok(answer) => return Ok(Some(answer)),
-            Err(error) => error,
-        };
-        self.wait_after(error, backoff).map(|()| None)
+        match self.ask(&self.request(method, &path, body)) {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) => self.wait_after(error, backoff, State::steps_go_on).map(|()| None),
+        }
     }
 
     /// [`Reporter::attempt`] at getting raw bytes.
@@ -275,11 +429,12 @@ impl Reporter {
         backoff: &mut Backoff,
     ) -> Result<Option<Vec<u8>>, Error> {
         let path = self.path(path);
-        let error = match self.0.client.bytes(&self.request("GET", &path, Body::Empty)) {
-            Ok(bytes) => return Ok(Some(bytes)),
-            Err(error) => error,
-        };
-        self.wait_after(error, backoff).map(|()| None)
+        let request = self.request("GET", &path, Body::Empty);
+        let answer = self.answer(&self.0.client, &request).and_then(|r| r.raw(&request, self.0.client.url()));
+        match answer {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) => self.wait_after(error, backoff, State::steps_go_on).map(|()| None),
+        }
     }
 
     fn path(&self, path: &str) -> String {
@@ -290,200 +445,113 @@ impl Reporter {
         Request { method, path, token: Some(&self.0.token), body, timeout: CALL_TIMEOUT }
     }
 
+    fn ask<A: DeserializeOwned>(&self, request: &Request<'_>) -> Result<A, Error> {
+        self.ask_by(&self.0.client, request)
+    }
+
+    /// One call, decoded. A task that has ended there ends here.
+    pub(super) fn ask_by<A: DeserializeOwned>(
+        &self,
+        client: &Client,
+        request: &Request<'_>,
+    ) -> Result<A, Error> {
+        let answer = self.answer(client, request)?.decode(request, client.url());
+        if let Err(error) = &answer {
+            if error.code() == Some(RefusalCode::TaskEnded) {
+                self.ended(error.refusal().is_some_and(|refusal| refusal.late));
+            }
+        }
+        answer
+    }
+
+    /// One call. Whatever the answer says, it counts as one, and may bring news.
+    fn answer(&self, client: &Client, request: &Request<'_>) -> Result<Response, Error> {
+        let response = client.send(request)?;
+        self.lock().life.answered(since_boot());
+        self.news(response.news);
+        Ok(response)
+    }
+
     /// Waits before the next attempt; an error when there should be none.
-    fn wait_after(&self, error: Error, backoff: &mut Backoff) -> Result<(), Error> {
-        if refusal_code(&error) == Some(RefusalCode::TaskEnded) {
-            self.lose("the task has ended at the control plane");
+    fn wait_after(
+        &self,
+        error: Error,
+        backoff: &mut Backoff,
+        goes_on: fn(&mut State) -> bool,
+    ) -> Result<(), Error> {
+        let Some(wait) = backoff.after(&error, Instant::now(), random()) else { return Err(error) };
+        if !goes_on(&mut self.lock()) {
             return Err(error);
         }
-        match backoff.after(&error, Instant::now(), random()) {
-            Some(wait) if !self.is_lost() => {
-                log::warn!("{error}; trying again in {} ms", wait.as_millis());
-                std::thread::sleep(wait);
-                Ok(())
+        log::warn!("{error}; trying again in {} ms", wait.as_millis());
+        self.pause(wait);
+        if goes_on(&mut self.lock()) { Ok(()) } else { Err(error) }
+    }
+
+    /// Waits, at most until the task changes its phase.
+    pub(super) fn pause(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        let mut state = self.lock();
+        let before = (state.life.phase(since_boot()), state.stops);
+        loop {
+            let now = since_boot();
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || (state.life.phase(now), state.stops) != before {
+                return;
             }
-            _ => Err(error),
+            let change = state.life.next_change().map_or(left, |at| at.saturating_sub(now));
+            let (guard, _) = self
+                .0
+                .changed
+                .wait_timeout(state, left.min(change).max(Duration::from_millis(1)))
+                .unwrap_or_else(PoisonError::into_inner);
+            state = guard;
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lose(&self, why: &str) {
-        if !self.0.lost.swap(true, Ordering::Relaxed) {
-            // A parked heartbeat often hears of the end before its confirmation arrives here.
-            let expected = self.0.finishing.load(Ordering::Relaxed);
-            let level = if expected { log::Level::Debug } else { log::Level::Warn };
-            log::log!(level, "giving the task up: {why}");
-            (self.0.wish)(Wish::Lost);
-        }
-        self.0.changed.notify_all();
-    }
-
-    fn told(&self, cancel: bool) {
-        if cancel && !std::mem::replace(&mut self.lock().told_cancel, true) {
-            (self.0.wish)(Wish::Cancel);
-        }
-    }
-
-    fn send_loop(&self) {
-        while !self.is_lost() {
-            self.wait_for_work();
-            if self.is_lost() {
-                return;
-            }
-            if let Err(error) = self.send_events().and_then(|()| self.send_output()) {
-                if !self.is_lost() {
-                    self.lose(&error.to_string());
-                }
-            }
-            self.0.changed.notify_all();
-        }
-    }
-
-    /// Returns when something should be sent now.
-    fn wait_for_work(&self) {
+    /// The control plane has ended the task. `late`: it still takes what the steps have said.
+    pub(super) fn ended(&self, late: bool) {
         let mut state = self.lock();
-        while !self.is_lost() {
-            if state.all_sent() {
-                state.first_unsent = None;
-                state.hurry = false;
-                state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            let due = match (state.first_unsent, state.last_sent) {
-                _ if state.hurry || state.pending_bytes() >= CHUNK as u64 => break,
-                (Some(first), Some(last)) if last.elapsed() < GATHER => first + GATHER,
-                _ => break,
-            };
-            let Some(wait) = due.checked_duration_since(Instant::now()).filter(|wait| !wait.is_zero()) else {
-                break;
-            };
-            state = self.0.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        state.hurry = false;
-        state.first_unsent = None;
-    }
-
-    fn send_events(&self) -> Result<(), Error> {
-        loop {
-            let (body, count) = {
-                let state = self.lock();
-                let unsent = &state.events[state.acknowledged_events..];
-                let batch = &unsent[..unsent.len().min(100)];
-                (serde_json::to_vec(batch).unwrap_or_default(), batch.len())
-            };
-            if count == 0 {
-                return Ok(());
-            }
-            match self.call::<EventsAnswer>("POST", "events", Body::Json(&body)) {
-                Ok(answer) => {
-                    let mut state = self.lock();
-                    state.acknowledged_events = state.events.len().min(answer.next as usize);
-                    drop(state);
-                    self.told(answer.cancel);
-                }
-                Err(error) => match gap(&error) {
-                    Some(next) => {
-                        let mut state = self.lock();
-                        state.acknowledged_events = state.events.len().min(next as usize);
-                    }
-                    None => return Err(error),
-                },
-            }
+        state.life.ended_there(late, since_boot());
+        let first = state.told != Some(Wish::Ended);
+        state.told = Some(Wish::Ended);
+        // A parked heartbeat often hears of the end before its confirmation arrives here.
+        let expected = state.finishing;
+        drop(state);
+        self.0.changed.notify_all();
+        if first {
+            let level = if expected { log::Level::Debug } else { log::Level::Warn };
+            log::log!(level, "the task has ended at the control plane");
+            (self.0.wish)(Wish::Ended);
         }
     }
 
-    fn send_output(&self) -> Result<(), Error> {
-        loop {
-            let next = {
-                let state = self.lock();
-                let unsent = state.steps.iter().find(|(_, output)| output.acknowledged < output.length);
-                unsent.map(|(&step, output)| {
-                    let most =
-                        usize::try_from(output.length - output.acknowledged).unwrap_or(CHUNK).min(CHUNK);
-                    (step, output.acknowledged, output.reader.read(output.acknowledged, most))
-                })
-            };
-            let Some((step, offset, bytes)) = next else {
-                self.lock().last_sent = Some(Instant::now());
-                return Ok(());
-            };
-            let bytes =
-                bytes.map_err(|e| Error::Setup(format!("failed to read the spool of step {step}: {e}")))?;
-            if bytes.is_empty() {
-                return Err(Error::Setup(format!(
-                    "the spool of step {step} is shorter than what was written to it"
-                )));
-            }
-            let path = format!("steps/{step}/output?offset={offset}");
-            let accepted = match self.call::<OutputAnswer>("PATCH", &path, Body::Bytes(&bytes)) {
-                Ok(answer) => {
-                    self.told(answer.cancel);
-                    answer.offset
-                }
-                Err(error) => gap(&error).ok_or(error)?,
-            };
-            let mut state = self.lock();
-            if let Some(output) = state.steps.get_mut(&step) {
-                output.acknowledged = accepted.min(output.length);
-            }
-            // A step that began meanwhile is told before its output.
-            if state.acknowledged_events < state.events.len() {
+    pub(super) fn news(&self, news: Option<TaskNews>) {
+        match news {
+            None => {}
+            Some(TaskNews::Ended) => self.ended(true),
+            Some(TaskNews::Cancel) => {
+                let mut state = self.lock();
+                let first = state.told.is_none();
+                state.told.get_or_insert(Wish::Cancel);
                 drop(state);
-                self.send_events()?;
-            }
-        }
-    }
-
-    fn heartbeat_loop(&self, client: &Client, wait_seconds: u32) {
-        let path = format!("/api/v3/runner/tasks/{}/heartbeat?wait={wait_seconds}", self.0.id);
-        let timeout = Duration::from_secs(u64::from(wait_seconds)) + CALL_TIMEOUT;
-        let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15), BUDGET);
-        while !self.is_lost() {
-            let request = Request {
-                method: "POST",
-                path: &path,
-                token: Some(&self.0.token),
-                body: Body::Json(b"{}"),
-                timeout,
-            };
-            let asked = Instant::now();
-            match client.json::<HeartbeatAnswer>(&request) {
-                Ok(answer) => {
-                    backoff.succeeded();
-                    self.told(answer.cancel);
-                    // A control plane that answers at once must not be asked in a tight loop.
-                    if asked.elapsed() < Duration::from_secs(1) {
-                        std::thread::sleep(Duration::from_secs(u64::from(wait_seconds.clamp(1, 20))));
-                    }
+                if first {
+                    (self.0.wish)(Wish::Cancel);
                 }
-                Err(error) if refusal_code(&error) == Some(RefusalCode::TaskEnded) => {
-                    return self.lose("the task has ended at the control plane");
-                }
-                Err(error) => match backoff.after(&error, Instant::now(), random()) {
-                    Some(wait) => std::thread::sleep(wait),
-                    None => return self.lose(&error.to_string()),
-                },
             }
         }
     }
 }
 
-fn refusal_code(error: &Error) -> Option<RefusalCode> {
-    match error {
-        Error::Refused { refusal: Some(refusal), .. } => refusal.code,
-        _ => None,
+/// 128 random bits as 32 hexadecimal digits. Not a secret, but it should not be guessed by chance.
+fn random_id() -> String {
+    let mut bytes = [0u8; 16];
+    if ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes).is_err() {
+        bytes = (since_boot().as_nanos() << 32 | u128::from(std::process::id())).to_be_bytes();
     }
-}
-
-/// The offset to rewind to, when that is what the control plane asks for.
-fn gap(error: &Error) -> Option<u64> {
-    match error {
-        Error::Refused { refusal: Some(refusal), .. } if refusal.code == Some(RefusalCode::Gap) => {
-            refusal.offset
-        }
-        _ => None,
-    }
+    crate::system::hex(&bytes)
 }
