@@ -153,7 +153,14 @@ impl Claims {
     pub(super) fn lost(&mut self, id: &TaskId, allocation: Option<&str>, message: &str) {
         let token = self.token.clone();
         let heard = self.until_heard("report the lost task", id, |client| {
-            calls::lost(client, &token, id, allocation, message)
+            match calls::lost(client, &token, id, allocation, message) {
+                // It is not this runner's any more.
+                Err(http::Error::Refused { status: 404 | 409, refusal: Some(refusal), .. }) => {
+                    log::info!("the lost task is known to be gone task_id={id}: {}", refusal.message);
+                    Ok(())
+                }
+                result => result,
+            }
         });
         if heard {
             log::info!("told the control plane that the task agent is gone task_id={id}");
