@@ -124,7 +124,7 @@ cargo_for() {
     fi
     if [ "$1" = build ]; then
         # They abort on a panic: no unwinder, and nobody to name the frames of a stripped file.
-        options=(-Zbuild-std=std,panic_abort -Zbuild-std-features=)
+        options=(-Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size)
     elif [ "$short" = $SOURCE_SHORT ]; then
         # No standard library of Debian's for this one: built from its sources.
         options=(-Zbuild-std=std,panic_unwind,panic_abort,test)

@@ -9,7 +9,7 @@ use std::io::{IsTerminal, Read};
 
 /// Options without a value.
 const FLAGS: [&str; 4] = ["json", "force", "exact", "admin"];
-/// Options with one.
+/// Options with a value.
 const VALUES: [&str; 17] = [
     "branch",
     "ca-file",
@@ -42,7 +42,7 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    /// `None` when help is wanted.
+    /// Reads a command line; `None` when help is wanted.
     pub(super) fn parse(args: Vec<OsString>) -> Result<Option<Self>, Failure> {
         let mut arguments = Self::default();
         let mut parser = lexopt::Parser::from_args(args);
@@ -77,7 +77,7 @@ impl Arguments {
         Ok(if is_empty { None } else { Some(arguments) })
     }
 
-    /// The next word, which must be there.
+    /// Takes the next word, which must be there.
     pub(super) fn word(&mut self, what: &str) -> Result<String, Failure> {
         self.maybe_word().ok_or_else(|| {
             let command = if self.command.is_empty() { "" } else { " " };
@@ -88,7 +88,7 @@ impl Arguments {
         })
     }
 
-    /// The next word.
+    /// Takes the next word.
     pub(super) fn maybe_word(&mut self) -> Option<String> {
         self.words.pop_front()
     }
@@ -111,7 +111,7 @@ impl Arguments {
         !self.all(name).is_empty()
     }
 
-    /// Everything must have been taken by now.
+    /// Checks that everything was taken.
     pub(super) fn finish(&mut self) -> Result<(), Failure> {
         let command = &self.command;
         if let Some(word) = self.words.front() {
@@ -127,7 +127,7 @@ impl Arguments {
         }
     }
 
-    /// The value of a variable, from standard input. One line end at its end is dropped unless `--exact`
+    /// Reads the value of a variable from standard input. One line end at its end is dropped unless `--exact`
     /// is given: `echo` and editors add it.
     pub(super) fn value_from_stdin(&mut self) -> Result<Secret, Failure> {
         let exact = self.flag("exact");

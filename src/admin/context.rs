@@ -3,14 +3,14 @@
 use super::arguments::Arguments;
 use super::remote::{Remote, encode, owner_path};
 use super::table::Table;
-use super::{Act, Said, find, not_found};
+use super::verb::{Act, Said, UnknownVerb, find, not_found};
 use crate::outcome::Failure;
 use serde_json::{Value, json};
 
 const CONTEXTS: &str = "/api/v2/context";
 
-/// Verbs of `context`.
-pub(super) fn context(verb: &str) -> Result<Act, String> {
+/// Finds a verb of `context`.
+pub(super) fn context(verb: &str) -> Result<Act, UnknownVerb> {
     let verbs: [(&str, Act); 8] = [
         ("create", create),
         ("list", list),
@@ -29,7 +29,7 @@ fn of_owner(remote: &Remote, owner: &str, query: &str) -> Result<Vec<Value>, Fai
     remote.list(&format!("{CONTEXTS}?owner-slug={}{query}", encode(owner)))
 }
 
-/// OWNER and NAME, and the path of the context that they name.
+/// Takes OWNER and NAME; returns the name of the context and its path.
 fn named(arguments: &mut Arguments, remote: &Remote) -> Result<(String, String), Failure> {
     let (owner, name) = (arguments.word("OWNER")?, arguments.word("NAME")?);
     // The API finds parts of names.

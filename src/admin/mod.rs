@@ -11,13 +11,14 @@ mod project;
 mod remote;
 mod runner;
 mod table;
+mod verb;
 
-use crate::outcome::{Failure, Outcome, exit, print};
+use crate::outcome::{Failure, Outcome, print};
 use arguments::Arguments;
 use remote::Remote;
 use serde_json::Value;
 use std::ffi::OsString;
-use table::Table;
+use verb::{Said, UnknownVerb};
 
 const HELP: &str = "\
 Administer a control plane over its API.
@@ -90,7 +91,8 @@ pub fn command(args: Vec<OsString>) -> Outcome {
             )));
         }
     };
-    let act = act.map_err(|known| {
+    let act = act.map_err(|UnknownVerb { known }| {
+        let known = known.join(", ");
         Failure::usage(format!("unknown verb `{noun} {verb}` (known: {known}); see `runlet admin --help`"))
     })?;
     let (json, remote) = (arguments.flag("json"), Remote::new(&mut arguments)?);
@@ -110,33 +112,4 @@ pub fn command(args: Vec<OsString>) -> Outcome {
 
 fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
-}
-
-/// What a verb has to say.
-enum Said {
-    /// A sentence, and the answer of the API.
-    Done(String, Value),
-    /// A sentence for the terminal, and an answer with a `token` that is shown once.
-    Secret(String, Value),
-    /// Rows, and the items of the API.
-    List(Table, Vec<Value>),
-}
-
-/// A verb.
-type Act = fn(&mut Arguments, &Remote) -> Result<Said, Failure>;
-
-/// A verb by its name, or the names that are known.
-fn find(verbs: &[(&'static str, Act)], verb: &str) -> Result<Act, String> {
-    let found = verbs.iter().find(|(name, _)| *name == verb).map(|(_, act)| *act);
-    found.ok_or_else(|| verbs.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "))
-}
-
-/// A field of an item, for a table.
-fn text<'a>(item: &'a Value, key: &str) -> &'a str {
-    item[key].as_str().unwrap_or_default()
-}
-
-/// 404 of our own making: the API was asked for a list.
-fn not_found(message: String) -> Failure {
-    Failure { code: exit::NOT_FOUND, message }
 }

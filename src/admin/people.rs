@@ -3,20 +3,20 @@
 use super::arguments::Arguments;
 use super::remote::{Remote, encode};
 use super::table::Table;
-use super::{Act, Said, find, text};
+use super::verb::{Act, Said, UnknownVerb, find, text};
 use crate::outcome::Failure;
 use serde_json::json;
 
 const USERS: &str = "/api/v2/user";
 const TOKENS: &str = "/api/v2/personal-token";
 
-/// Verbs of `user`.
-pub(super) fn user(verb: &str) -> Result<Act, String> {
+/// Finds a verb of `user`.
+pub(super) fn user(verb: &str) -> Result<Act, UnknownVerb> {
     find(&[("create", create), ("list", list), ("delete", delete)], verb)
 }
 
-/// Verbs of `personal-token`.
-pub(super) fn token(verb: &str) -> Result<Act, String> {
+/// Finds a verb of `personal-token`.
+pub(super) fn token(verb: &str) -> Result<Act, UnknownVerb> {
     find(&[("create", create_token), ("list", list_tokens), ("delete", delete_token)], verb)
 }
 

@@ -2,13 +2,13 @@
 
 use super::arguments::Arguments;
 use super::remote::{Remote, encode, slug_path};
-use super::{Act, Said, find};
+use super::verb::{Act, Said, UnknownVerb, find};
 use crate::cli::config::typed_parameters;
 use crate::outcome::Failure;
 use serde_json::{Value, json};
 
-/// Verbs of `pipeline`.
-pub(super) fn pipeline(verb: &str) -> Result<Act, String> {
+/// Finds a verb of `pipeline`.
+pub(super) fn pipeline(verb: &str) -> Result<Act, UnknownVerb> {
     find(&[("trigger", trigger)], verb)
 }
 

@@ -3,19 +3,19 @@
 use super::arguments::Arguments;
 use super::remote::{Remote, encode, owner_path, slug_path};
 use super::table::Table;
-use super::{Act, Said, find};
+use super::verb::{Act, Said, UnknownVerb, find};
 use crate::outcome::Failure;
 use serde_json::{Value, json};
 
-/// Verbs of `project`.
-pub(super) fn project(verb: &str) -> Result<Act, String> {
+/// Finds a verb of `project`.
+pub(super) fn project(verb: &str) -> Result<Act, UnknownVerb> {
     let verbs: [(&str, Act); 4] =
         [("create", create), ("list", list), ("set-repository", set_repository), ("delete", delete)];
     find(&verbs, verb)
 }
 
-/// Verbs of `variable`.
-pub(super) fn variable(verb: &str) -> Result<Act, String> {
+/// Finds a verb of `variable`.
+pub(super) fn variable(verb: &str) -> Result<Act, UnknownVerb> {
     find(&[("set", set_variable), ("list", list_variables), ("delete", delete_variable)], verb)
 }
 

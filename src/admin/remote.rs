@@ -8,11 +8,11 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A trigger may wait for a fetch.
+/// Longest wait for an answer: a trigger may wait for a fetch.
 const TIMEOUT: Duration = Duration::from_secs(240);
 /// Longest token file, in bytes.
 const MOST_TOKEN_BYTES: usize = 4096;
-/// Pages of one list: more is a control plane that never ends.
+/// Most pages of one list: more is a list that never ends.
 const MOST_PAGES: usize = 1000;
 
 /// A control plane and a token for it.
@@ -22,7 +22,7 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    /// Finds out where the control plane is and who asks.
+    /// Reads the address and the token from options, else from the environment.
     pub(super) fn new(arguments: &mut Arguments) -> Result<Self, Failure> {
         let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
         let url = arguments.option("server").or_else(|| variable("RUNLET_SERVER"));
@@ -53,7 +53,7 @@ impl Remote {
         Ok(Self { client, token: Secret::new(token) })
     }
 
-    /// One call.
+    /// Makes one call.
     pub(super) fn call(
         &self,
         method: &'static str,
@@ -66,7 +66,7 @@ impl Remote {
         self.client.json(&request).map_err(failure)
     }
 
-    /// All items of a list, page by page. `path` may have a query.
+    /// Reads all items of a list, page by page. `path` may have a query.
     pub(super) fn list(&self, path: &str) -> Result<Vec<Value>, Failure> {
         let (mut items, mut token) = (Vec::new(), String::new());
         for _ in 0..MOST_PAGES {
@@ -88,7 +88,7 @@ impl Remote {
     }
 }
 
-/// What went wrong, with the exit code for it.
+/// Turns a failed call into a failure of the command, with the exit code for it.
 fn failure(error: Error) -> Failure {
     let (code, message) = match &error {
         Error::Refused { status, refusal, message, .. } => {

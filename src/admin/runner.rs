@@ -3,20 +3,20 @@
 use super::arguments::Arguments;
 use super::remote::{Remote, encode};
 use super::table::Table;
-use super::{Act, Said, find, not_found, text};
+use super::verb::{Act, Said, UnknownVerb, find, not_found, text};
 use crate::outcome::Failure;
 use serde_json::json;
 
 const CLASSES: &str = "/api/v3/runner/resource";
 const TOKENS: &str = "/api/v3/runner/token";
 
-/// Verbs of `resource-class`.
-pub(super) fn class(verb: &str) -> Result<Act, String> {
+/// Finds a verb of `resource-class`.
+pub(super) fn class(verb: &str) -> Result<Act, UnknownVerb> {
     find(&[("create", create_class), ("list", list_classes), ("delete", delete_class)], verb)
 }
 
-/// Verbs of `token`.
-pub(super) fn token(verb: &str) -> Result<Act, String> {
+/// Finds a verb of `token`.
+pub(super) fn token(verb: &str) -> Result<Act, UnknownVerb> {
     find(&[("create", create_token), ("list", list_tokens), ("delete", delete_token)], verb)
 }
 

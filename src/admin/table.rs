@@ -6,7 +6,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// A table with these headings.
+    /// Makes a table with these headings.
     pub(super) fn new(headings: &[&str]) -> Self {
         Self { rows: vec![headings.iter().map(|text| (*text).to_owned()).collect()] }
     }
@@ -18,7 +18,7 @@ impl Table {
         self.rows.push(cells.iter().map(clean).collect());
     }
 
-    /// The text; a sentence when there are no rows.
+    /// Renders the rows; a sentence when there are none.
     pub(super) fn render(&self) -> String {
         if self.rows.len() == 1 {
             return "there are none\n".to_owned();

@@ -13,8 +13,7 @@ use crate::http::{Body, Client, Endpoint, Request};
 use crate::outcome::{Failure, Outcome, exit};
 use crate::protocol::{Secret, WatchEvent};
 use crate::server::api::ours::watch::Told;
-use crate::server::pipelines::{ConfigPlace, Only, Revision, Trigger};
-use crate::server::store::status::PipelineState;
+use crate::server::pipelines::types::{ConfigOrigin, Only, Revision, Trigger};
 use crate::server::{self, Running, ServerOptions, WatchEnded, Watcher};
 use options::Options;
 use render::{Screen, Style};
@@ -66,17 +65,20 @@ fn exec(options: &Options) -> Outcome {
     server_options.max_step_output_bytes = 4 << 30;
     // It lives as long as this process: waiting for the disk would buy nothing.
     server_options.durable = false;
-    let running = server::start(server_options).map_err(Failure::new)?;
+    let running = server::start(server_options).map_err(|error| Failure::new(error.to_string()))?;
     let person = running.first_token.clone().unwrap_or_else(|| Secret::new(""));
     let slug = slug_of(&snapshot, &root);
-    running.ensure_project(&slug, snapshot.origin.as_deref()).map_err(Failure::new)?;
-    let class_token = running.class_token(CLASS, "exec").map_err(Failure::new)?;
+    running
+        .ensure_project(&slug, snapshot.origin.as_deref())
+        .map_err(|error| Failure::new(format!("failed to register the project: {error}")))?;
+    let class_token = running
+        .class_token(CLASS, "exec")
+        .map_err(|error| Failure::new(format!("failed to make a resource class token: {error}")))?;
     let runners = Runners::start(options, &scratch.0, &running, &class_token);
 
+    let file_name = file.strip_prefix(&root).unwrap_or(&file).display().to_string();
     let trigger = Trigger {
-        slug,
         config: config.clone(),
-        file_name: file.strip_prefix(&root).unwrap_or(&file).display().to_string(),
         parameters,
         revision: Some(Revision {
             repository_url: format!("file://{}", snapshot.repository.display()),
@@ -88,16 +90,13 @@ fn exec(options: &Options) -> Outcome {
             author: String::new(),
             is_default_branch: snapshot.is_default_branch,
         }),
-        config_place: Some(ConfigPlace {
+        config_origin: Some(ConfigOrigin {
             reference: format!("refs/heads/{}", snapshot.branch),
             revision: snapshot.revision.clone(),
         }),
         actor: std::env::var("USER").unwrap_or_else(|_| "exec".to_owned()),
-        trigger_type: "explicit".to_owned(),
         only: Some(Only { workflow: options.workflow.clone(), job: options.job.clone() }),
-        is_sent_along: false,
-        fetch_error: None,
-        make_contexts: true,
+        ..Trigger::explicit(&slug, &file_name)
     };
     let outcome = run(options, &folder, &running, &person, trigger, &interrupts);
     runners.stop(outcome.is_err() || interrupts.count() > 0);
@@ -113,7 +112,7 @@ fn run(
     trigger: Trigger,
     interrupts: &Interrupts,
 ) -> Outcome {
-    let created = running.trigger(trigger).map_err(Failure::usage)?;
+    let created = running.trigger(trigger).map_err(|error| Failure::usage(error.to_string()))?;
     for warning in &created.warnings {
         eprintln!("warning: {warning}");
     }
@@ -123,7 +122,7 @@ fn run(
             created.made_contexts.join(", ")
         );
     }
-    if created.state == PipelineState::Errored {
+    if created.is_errored() {
         let why = created.errors.map(|errors| errors.to_string()).unwrap_or_default();
         return Err(Failure {
             code: exit::INVALID_CONFIG,

@@ -1,5 +1,6 @@
 //! The listening socket: TLS by rustls, or plain HTTP where that is safe.
 
+use crate::server::marked::Marked;
 use crate::server::state::Shared;
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
@@ -65,7 +66,7 @@ async fn accept(
         let tls = tls.clone();
         tokio::spawn(async move {
             if let Some(stream) = shake_hands(stream, tls).await {
-                let _ = sender.send((stream, peer)).await;
+                let _ = sender.send((Box::new(Marked::new(stream)), peer)).await;
             }
         });
     }

@@ -5,13 +5,17 @@
 //! waits. [`start`] runs it inside any process; `runlet exec` does so.
 
 pub mod api;
+pub mod auth;
 pub mod blobs;
 mod command;
+mod data_folder;
 pub mod engine;
 pub mod ids;
 pub mod junit;
 pub mod listen;
 pub mod live;
+mod marked;
+pub mod people;
 pub mod pipelines;
 mod run;
 pub mod secrets;
@@ -21,4 +25,5 @@ mod sweep;
 pub mod time;
 
 pub use command::command;
-pub use run::{Running, ServerOptions, WatchEnded, Watcher, start};
+pub use data_folder::FolderError;
+pub use run::{KeepError, Running, ServerOptions, StartError, WatchEnded, Watcher, start};

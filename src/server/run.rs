@@ -3,31 +3,36 @@
 use crate::config::OrbSites;
 use crate::protocol::Secret;
 use crate::server::api::ours::watch::{self, Told};
-use crate::server::blobs::{Blobs, write_private};
-use crate::server::engine::commit::{self, Routing};
+use crate::server::blobs::{Blobs, Error as BlobError, write_private};
+use crate::server::data_folder::{DataFolder, FolderError};
+use crate::server::engine::commit::{Routing, clock};
+use crate::server::ids::{ClassTokenId, PipelineId, ResourceClassId};
 use crate::server::listen::{self, Listener};
 use crate::server::live::hub::Hub;
+use crate::server::people;
+use crate::server::pipelines::create;
 use crate::server::pipelines::repository::Mirrors;
-use crate::server::pipelines::{self, Created, Trigger};
-use crate::server::secrets::sealer;
-use crate::server::state::{Settings, Shared, State, new_token, now_ms, token_hash};
-use crate::server::store::tables::people;
-use crate::server::store::{Error as StoreError, Store, new_id};
-use crate::server::sweep::retention;
-use rusqlite::params;
-use std::fs::{self, File};
+use crate::server::pipelines::types::{Created, Error as PipelineError, Trigger};
+use crate::server::secrets::sealer::{self, KeyError};
+use crate::server::state::{Settings, Shared, State, new_token, token_hash};
+use crate::server::store::tables::classes::{self, Class, Token};
+use crate::server::store::tables::projects;
+use crate::server::store::{Error as StoreError, Store};
+use crate::server::sweep;
+use crate::server::time::Millis;
+use std::fmt;
+use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How to start.
+/// Options of a start.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
     /// Folder of everything that is kept.
     pub data: PathBuf,
-    /// Where to listen; port 0 takes any.
+    /// Address to listen on; port 0 takes any.
     pub listen: SocketAddr,
     /// Certificate chain and key, PEM.
     pub tls: Option<(PathBuf, PathBuf)>,
@@ -41,12 +46,14 @@ pub struct ServerOptions {
     pub default_resource_class: Option<String>,
     /// Bytes of output kept of a step.
     pub max_step_output_bytes: u64,
-    /// Where orbs come from.
+    /// Sources of orbs.
     pub orbs: OrbSites,
     /// Key file of sealed values; `secrets.key` in the data folder unless given.
     pub secrets_key: Option<PathBuf>,
     /// Wait for the disk at each commit.
     pub durable: bool,
+    /// The data folder is that of a backup: what has not ended is held until an administrator decides.
+    pub is_restored: bool,
 }
 
 impl ServerOptions {
@@ -64,6 +71,7 @@ impl ServerOptions {
             orbs: OrbSites::default(),
             secrets_key: None,
             durable: true,
+            is_restored: false,
         }
     }
 }
@@ -78,52 +86,85 @@ pub struct Running {
     /// Set on the first start only: the token of the first person.
     pub first_token: Option<Secret>,
     /// Held as long as this runs.
-    _lock: File,
+    _folder: DataFolder,
 }
 
-/// Starts a control plane.
-pub fn start(options: ServerOptions) -> Result<Running, String> {
-    let shown = options.data.display().to_string();
-    // Closed to others from the start; a folder that exists keeps the rights that it was given.
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&options.data)
-        .map_err(|e| format!("failed to create the data folder `{shown}`: {e}"))?;
-    // git is started in folders of its own: a relative path would lead elsewhere from there.
-    let data = std::path::absolute(&options.data);
-    let data = data.map_err(|e| format!("failed to find the data folder `{shown}`: {e}"))?;
-    let options = ServerOptions { data, ..options };
-    let lock = lock(&options.data)?;
-    if options.tls.is_none() && !options.listen.ip().is_loopback() && !options.behind_proxy {
-        return Err(format!(
-            "refusing to serve plain HTTP on {}: tokens would be readable on the way (give `--tls-cert` and `--tls-key`, listen on loopback, or say `--behind-proxy` when a TLS proxy stands in front)",
-            options.listen
-        ));
+/// The reason why a control plane did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The data folder cannot be used, or another control plane uses it.
+    Folder(FolderError),
+    /// Plain HTTP would be served on this address, where others could read it.
+    PlainHttp(SocketAddr),
+    /// The certificate or its key cannot be used; the sentence names the file.
+    Certificate(String),
+    /// Threads cannot be started.
+    Threads(io::Error),
+    /// The address cannot be listened on: it is in use, or not of this host, or not allowed.
+    Listen(SocketAddr, io::Error),
+    /// The database in this data folder cannot be opened.
+    Store(PathBuf, StoreError),
+    /// The stored files in this data folder cannot be opened.
+    Blobs(PathBuf, BlobError),
+    /// The key of sealed values cannot be used.
+    Key(KeyError),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Folder(error) => error.fmt(f),
+            StartError::PlainHttp(address) => write!(
+                f,
+                "refusing to serve plain HTTP on {address}: tokens would be readable on the way (give `--tls-cert` and `--tls-key`, listen on loopback, or say `--behind-proxy` when a TLS proxy stands in front)"
+            ),
+            StartError::Certificate(why) => f.write_str(why),
+            StartError::Threads(error) => write!(f, "failed to start the control plane's threads: {error}"),
+            StartError::Listen(address, error) => {
+                write!(f, "failed to listen on {address}: {error} (choose another address with `--listen`)")
+            }
+            StartError::Store(folder, error) => {
+                write!(f, "failed to open the store in `{}`: {error}", folder.display())
+            }
+            StartError::Blobs(folder, error) => {
+                write!(f, "failed to open the blobs in `{}`: {error}", folder.display())
+            }
+            StartError::Key(error) => error.fmt(f),
+        }
     }
-    let tls = options.tls.as_ref().map(|(certificate, key)| listen::tls(certificate, key)).transpose()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| format!("failed to start the control plane's threads: {e}"))?;
-    let socket = runtime.block_on(tokio::net::TcpListener::bind(options.listen)).map_err(|e| {
-        format!("failed to listen on {}: {e} (choose another address with `--listen`)", options.listen)
-    })?;
-    let address = socket.local_addr().map_err(|e| e.to_string())?;
+}
+
+impl std::error::Error for StartError {}
+
+/// Starts a control plane.
+pub fn start(options: ServerOptions) -> Result<Running, StartError> {
+    let folder = DataFolder::open(&options.data).map_err(StartError::Folder)?;
+    let data = folder.path.clone();
+    let options = ServerOptions { data: data.clone(), ..options };
+    if options.tls.is_none() && !options.listen.ip().is_loopback() && !options.behind_proxy {
+        return Err(StartError::PlainHttp(options.listen));
+    }
+    let tls = options.tls.as_ref().map(|(certificate, key)| listen::tls(certificate, key)).transpose();
+    let tls = tls.map_err(StartError::Certificate)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(StartError::Threads)?;
+    let not_heard = |error| StartError::Listen(options.listen, error);
+    let socket = runtime.block_on(tokio::net::TcpListener::bind(options.listen)).map_err(not_heard)?;
+    let address = socket.local_addr().map_err(not_heard)?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{address}");
 
     let hub = Arc::new(Hub::default());
     let announce = Arc::clone(&hub);
-    let store_error = |e: StoreError| format!("failed to open the store in `{shown}`: {e}");
-    let store = Store::open(&options.data.join("runlet.db"), options.durable, move |effects| {
-        announce.committed(effects)
-    })
-    .map_err(store_error)?;
-    let blobs = Blobs::open(&options.data, options.durable)
-        .map_err(|e| format!("failed to open the blobs in `{shown}`: {e}"))?;
-    let key = options.secrets_key.clone().unwrap_or_else(|| options.data.join("secrets.key"));
-    let sealer = store.read_blocking(|c| Ok(sealer::open_key(&key, c))).map_err(store_error)??;
+    let store_error = |error: StoreError| StartError::Store(data.clone(), error);
+    let store =
+        Store::open(&data.join("runlet.db"), options.durable, move |effects| announce.committed(effects))
+            .map_err(store_error)?;
+    let blobs =
+        Blobs::open(&data, options.durable).map_err(|error| StartError::Blobs(data.clone(), error))?;
+    let key = options.secrets_key.clone().unwrap_or_else(|| data.join("secrets.key"));
+    let sealer = store.read_blocking(|view| Ok(sealer::open_key(&key, view))).map_err(store_error)?;
+    let sealer = sealer.map_err(StartError::Key)?;
     let settings = Settings {
         public_url: options
             .public_url
@@ -138,10 +179,17 @@ pub fn start(options: ServerOptions) -> Result<Running, String> {
         max_step_output_bytes: options.max_step_output_bytes,
         max_artifact_bytes: 3 * 1024 * 1024 * 1024,
         orbs: options.orbs.clone(),
-        mirrors: Arc::new(Mirrors::new(options.data.join("mirrors"))),
+        mirrors: Arc::new(Mirrors::new(data.join("mirrors"))),
         sealer: Arc::new(sealer),
     };
-    let first_token = store.write_blocking(|tx| people::first(tx, now_ms())).map_err(store_error)?;
+    let first_token =
+        store.write_blocking(|tx| people::create_first(tx, Millis::now())).map_err(store_error)?;
+    if options.is_restored {
+        let held = store.write_blocking(|tx| clock::hold_all(tx, Millis::now())).map_err(store_error)?;
+        log::warn!(
+            "the data is that of a backup: tasks that have not ended are held; see `runlet admin task held` task_count={held}"
+        );
+    }
     let state: Shared = Arc::new(State {
         store,
         blobs,
@@ -153,125 +201,56 @@ pub fn start(options: ServerOptions) -> Result<Running, String> {
     });
     let serving = {
         let _inside = runtime.enter();
-        let listener = Listener::start(socket, tls).map_err(|e| format!("failed to listen: {e}"))?;
-        runtime.spawn(sweep(state.clone()));
-        runtime.spawn(sweep_old(state.clone()));
+        let listener = Listener::start(socket, tls).map_err(not_heard)?;
+        runtime.spawn(sweep::run(state.clone()));
+        runtime.spawn(sweep::run_old(state.clone()));
         runtime.spawn(listen::serve(listener, state.clone()))
     };
-    Ok(Running { runtime, state, serving: Some(serving), url, first_token, _lock: lock })
-}
-
-/// Two control planes on one data folder would destroy it.
-fn lock(data: &std::path::Path) -> Result<File, String> {
-    let path = data.join("lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(|e| format!("failed to open `{}`: {e}", path.display()))?;
-    if crate::system::locks::take(&file) {
-        return Ok(file);
-    }
-    Err(format!(
-        "another control plane uses the data folder `{}`: stop it, or use another `--data`",
-        data.display()
-    ))
-}
-
-/// Leases lapse whether anybody asks or not, but not because this control plane was away, stopped or
-/// without a disk to write to.
-async fn sweep(state: Shared) {
-    let mut stopping = state.stopping.subscribe();
-    let (mut passed_at_ms, mut failed_writes) = (None, state.store.failed_writes());
-    loop {
-        let (now, failed) = (now_ms(), state.store.failed_writes());
-        if !commit::was_listening(passed_at_ms, failed != failed_writes, now) {
-            let lease = state.settings.lease_seconds;
-            if let Err(error) = state.store.write(move |tx| commit::renew_leases(tx, lease, now)).await {
-                log::error!("failed to renew the leases of running tasks: {error}");
-            }
-        }
-        // What fails from here on, this write included, is for the next pass.
-        failed_writes = failed;
-        passed_at_ms = Some(now);
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(5)) => {}
-            _ = stopping.changed() => return,
-        }
-        if state.store.failed_writes() != failed_writes
-            || !commit::was_listening(passed_at_ms, false, now_ms())
-        {
-            continue;
-        }
-        let waits = state.store.write(|tx| commit::expire_waits_once(tx, now_ms())).await;
-        if let Ok(count @ 1..) = waits {
-            log::warn!("jobs waited too long for their serial group job_count={count}");
-        }
-        let forgotten = state.store.write(|tx| commit::cancel_forgotten_once(tx, now_ms())).await;
-        if let Ok(count @ 1..) = forgotten {
-            log::warn!("workflows that had not ended for 90 days were canceled workflow_count={count}");
-        }
-        match state.store.write(|tx| commit::expire_leases_once(tx, now_ms())).await {
-            Ok(0) | Err(StoreError::Closed) => {}
-            Ok(count) => log::warn!("tasks lost their runner task_count={count}"),
-            Err(error) => log::error!("failed to expire leases: {error}"),
-        }
-    }
-}
-
-/// Removes what is too old, at the start and every hour.
-async fn sweep_old(state: Shared) {
-    let mut stopping = state.stopping.subscribe();
-    loop {
-        retention::sweep_once(&state).await;
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(60 * 60)) => {}
-            _ = stopping.changed() => return,
-        }
-    }
+    Ok(Running { runtime, state, serving: Some(serving), url, first_token, _folder: folder })
 }
 
 impl Running {
     /// Makes sure that a resource class exists, and makes a token for it.
-    pub fn class_token(&self, class: &str, nickname: &str) -> Result<Secret, String> {
-        let (class, nickname) = (class.to_owned(), nickname.to_owned());
-        let made = self.state.store.write_blocking(move |tx| {
-            let (token, now) = (new_token("rlc_")?, now_ms() as i64);
-            tx.execute("INSERT OR IGNORE INTO resource_classes VALUES (?1, ?2, '', ?3)", params![new_id(), class, now])?;
-            tx.execute(
-                "INSERT INTO resource_class_tokens SELECT ?1, id, ?3, ?4, ?5 FROM resource_classes WHERE name = ?2",
-                params![new_id(), class, nickname, token_hash(&token), now],
-            )?;
-            Ok(token)
-        });
-        made.map(Secret::new).map_err(|e| format!("failed to make a resource class token: {e}"))
+    pub fn class_token(&self, class: &str, nickname: &str) -> Result<Secret, StoreError> {
+        let (name, nickname) = (class.to_owned(), nickname.to_owned());
+        self.state.store.write_blocking(move |tx| {
+            let (secret, now) = (new_token("rlc_")?, Millis::now());
+            let class = Class { id: ResourceClassId::fresh(), name, description: String::new() };
+            // One that exists already serves as well.
+            classes::add_class(tx, &class, now)?;
+            let token = Token { id: ClassTokenId::fresh(), nickname, created_at: now };
+            classes::add_token(tx, &class.name, &token, &token_hash(&secret))?;
+            Ok(Secret::new(secret))
+        })
     }
 
     /// Makes sure that a project exists. `slug` is `vcs/org/repo`.
-    pub fn ensure_project(&self, slug: &str, repository_url: Option<&str>) -> Result<(), String> {
+    pub fn ensure_project(&self, slug: &str, repository_url: Option<&str>) -> Result<(), StoreError> {
         let (slug, url) = (slug.to_owned(), repository_url.map(str::to_owned));
-        let made = self
-            .state
-            .store
-            .write_blocking(move |tx| pipelines::create_project(tx, &slug, url.as_deref(), now_ms()));
-        made.map(|_| ()).map_err(|e| format!("failed to register the project: {e}"))
+        self.state.store.write_blocking(move |tx| {
+            projects::ensure_project(tx, &slug, url.as_deref(), Millis::now()).map(drop)
+        })
     }
 
     /// Creates a pipeline.
-    pub fn trigger(&self, trigger: Trigger) -> Result<Created, String> {
-        self.runtime.block_on(pipelines::create(&self.state, trigger)).map_err(|e| e.to_string())
+    pub fn trigger(&self, trigger: Trigger) -> Result<Created, PipelineError> {
+        self.runtime.block_on(create::create(&self.state, trigger))
     }
 
     /// Watches a pipeline from within this process: no encoding, and large pieces of output.
-    pub fn watch(&self, pipeline: &str) -> Watcher {
+    pub fn watch(&self, pipeline: &PipelineId) -> Watcher {
         let _inside = self.runtime.enter();
-        let events = watch::follow(self.state.clone(), pipeline.to_owned(), 1024 * 1024);
+        let events = watch::follow(self.state.clone(), pipeline.as_str().to_owned(), 1024 * 1024);
         Watcher { runtime: self.runtime.handle().clone(), events }
     }
 
     /// Keeps a token in a file of the data folder that only the owner can read.
-    pub fn keep_token(&self, options: &ServerOptions, token: &Secret) -> Result<PathBuf, String> {
+    pub fn keep_token(&self, options: &ServerOptions, token: &Secret) -> Result<PathBuf, KeepError> {
         let path = options.data.join("admin-token");
-        write_private(&path, token.expose())
-            .map_err(|e| format!("failed to write `{}`: {e}", path.display()))?;
-        Ok(path)
+        match write_private(&path, token.expose()) {
+            Ok(()) => Ok(path),
+            Err(error) => Err(KeepError { path, error }),
+        }
     }
 
     /// Stops: parked calls are answered, what was accepted is committed.
@@ -286,6 +265,21 @@ impl Running {
         self.runtime.shutdown_timeout(Duration::from_secs(2));
     }
 }
+
+/// The file that a token should be kept in cannot be written.
+#[derive(Debug)]
+pub struct KeepError {
+    path: PathBuf,
+    error: io::Error,
+}
+
+impl fmt::Display for KeepError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "failed to write `{}`: {}", self.path.display(), self.error)
+    }
+}
+
+impl std::error::Error for KeepError {}
 
 /// A pipeline as it happens; see [`Running::watch`].
 pub struct Watcher {

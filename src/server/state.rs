@@ -11,7 +11,7 @@ use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
 /// Cheap to clone.
@@ -58,6 +58,13 @@ pub struct Settings {
     pub mirrors: Arc<Mirrors>,
     /// Seals and opens the values of variables.
     pub sealer: Arc<Sealer>,
+}
+
+impl Settings {
+    /// [`Settings::lease_seconds`].
+    pub fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_seconds.into())
+    }
 }
 
 /// Unix time in milliseconds.

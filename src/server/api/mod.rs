@@ -7,10 +7,13 @@ pub mod v1;
 pub mod v2;
 pub mod v3;
 
+use crate::protocol::limits::BODY_BYTES;
 use crate::protocol::{PREVIOUS_PROTOCOL_VERSION, PROTOCOL_HEADER, PROTOCOL_VERSION, Refusal, RefusalCode};
+use crate::server::auth::{self, ClassToken};
+pub use crate::server::auth::{Administrator, Person};
 use crate::server::blobs;
-use crate::server::state::{Shared, token_hash};
-use crate::server::store::{Error as StoreError, View};
+use crate::server::state::Shared;
+use crate::server::store::Error as StoreError;
 use axum::Json;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Request, State};
 use axum::http::{StatusCode, header, request::Parts};
@@ -18,9 +21,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use ours::{compile, inventory, operator, orchestration, results, watch};
-use runner::archives;
-use rusqlite::{OptionalExtension, Row};
-use shared::{shape, slug, unread};
+use shared::{shape, slug, speaker, unread};
 use std::sync::atomic::Ordering;
 use v2::{contexts, people, projects, triggers, variables};
 
@@ -28,7 +29,6 @@ use v2::{contexts, people, projects, triggers, variables};
 pub fn router(state: Shared) -> axum::Router {
     let routes = axum::Router::new()
         .merge(runner::router())
-        .merge(archives::router())
         .merge(compile::router())
         .merge(orchestration::router())
         .merge(operator::router())
@@ -44,13 +44,16 @@ pub fn router(state: Shared) -> axum::Router {
         .merge(contexts::router())
         .merge(triggers::router())
         .fallback(|| async { Failure::new(StatusCode::NOT_FOUND, "there is nothing at this path") })
-        .layer(DefaultBodyLimit::max(crate::protocol::MAX_CHUNK_BYTES + 1024))
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(middleware::from_fn(shape::refusals))
         .layer(middleware::from_fn(unread::drain))
         .layer(middleware::from_fn_with_state(state.clone(), count))
         .with_state(state.clone());
     // A layer runs after the routing of its own router: slugs are rewritten by one around it.
-    axum::Router::new().fallback_service(routes).layer(middleware::from_fn_with_state(state, slug::rewrite))
+    axum::Router::new()
+        .fallback_service(routes)
+        .layer(middleware::from_fn_with_state(state, slug::rewrite))
+        .layer(middleware::from_fn(speaker::mark))
 }
 
 async fn count(State(state): State<Shared>, request: Request, next: Next) -> Response {
@@ -80,6 +83,16 @@ impl Failure {
     pub fn gap(offset: u64, message: impl Into<String>) -> Self {
         let refusal = Refusal { offset: Some(offset), ..Refusal::coded(RefusalCode::Gap, message) };
         Self { status: StatusCode::CONFLICT, refusal }
+    }
+
+    /// A refusal as it is sent.
+    pub fn of(status: StatusCode, refusal: Refusal) -> Self {
+        Self { status, refusal }
+    }
+
+    /// Says whether output and events are still taken.
+    pub fn set_late(&mut self, late: bool) {
+        self.refusal.late = late;
     }
 
     /// 404.
@@ -143,30 +156,17 @@ pub async fn blocking<T: Send + 'static>(
 }
 
 /// The bearer token of a request.
-pub fn bearer(parts: &Parts) -> Option<&str> {
-    let value = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    value.strip_prefix("Bearer ").map(str::trim)
+pub fn bearer_of(parts: &Parts) -> Option<&str> {
+    auth::bearer(parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?)
 }
 
-/// A person, by any of the forms in which clients send a personal token.
-#[derive(Clone, Debug)]
-pub struct Person {
-    /// UUID.
-    pub id: String,
-    /// Login.
-    pub login: String,
-    /// May change what is set up.
-    pub is_admin: bool,
-    /// UUID of the token that was shown.
-    pub token: String,
-}
-
+/// By any of the forms in which clients send a personal token.
 impl FromRequestParts<Shared> for Person {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, Failure> {
         let mut tokens: Vec<String> = Vec::new();
-        tokens.extend(bearer(parts).map(str::to_owned));
+        tokens.extend(bearer_of(parts).map(str::to_owned));
         tokens.extend(parts.headers.get("circle-token").and_then(|v| v.to_str().ok()).map(str::to_owned));
         let basic =
             parts.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()?.strip_prefix("Basic "));
@@ -178,38 +178,10 @@ impl FromRequestParts<Shared> for Person {
         tokens.extend(
             query.split('&').filter_map(|pair| pair.strip_prefix("circle-token=")).map(str::to_owned),
         );
-        let hashes: Vec<_> = tokens.iter().map(|token| token_hash(token)).collect();
-        let found = state
-            .store
-            .read(move |c| {
-                for hash in hashes {
-                    let mut query = c.prepare_cached(
-                        "SELECT users.id, login, is_admin, t.id FROM personal_tokens t JOIN users ON users.id = user_id
-                         WHERE hash = ?1",
-                    )?;
-                    let row = |row: &Row<'_>| {
-                        Ok(Person {
-                            id: row.get(0)?,
-                            login: row.get(1)?,
-                            is_admin: row.get(2)?,
-                            token: row.get(3)?,
-                        })
-                    };
-                    let person = query.query_row([hash], row).optional()?;
-                    if person.is_some() {
-                        return Ok(person);
-                    }
-                }
-                Ok(None)
-            })
-            .await?;
+        let found = state.store.read(move |view| Person::find(view, &tokens)).await?;
         found.ok_or_else(|| Failure::new(StatusCode::UNAUTHORIZED, "a valid personal token is needed here"))
     }
 }
-
-/// A person who may change what is set up: resource classes, projects, secrets, people.
-#[derive(Clone, Debug)]
-pub struct Administrator(pub Person);
 
 impl FromRequestParts<Shared> for Administrator {
     type Rejection = Failure;
@@ -224,56 +196,45 @@ impl FromRequestParts<Shared> for Administrator {
     }
 }
 
-/// A runner, by its resource class token; also checks the protocol version.
-#[derive(Clone, Debug)]
-pub struct ClassToken {
-    /// UUID of the token.
-    pub id: String,
-    /// UUID of the class.
-    pub class_id: String,
-    /// `namespace/name`.
-    pub class: String,
-}
-
+/// Also checks the protocol version.
 impl FromRequestParts<Shared> for ClassToken {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, Failure> {
         check_protocol(parts)?;
-        let hash = bearer(parts).map(token_hash);
-        let found = state
-            .store
-            .read(move |c| {
-                let Some(hash) = hash else { return Ok(None) };
-                Ok(c.prepare_cached(
-                    "SELECT t.id, r.id, r.name FROM resource_class_tokens t JOIN resource_classes r ON r.id = t.resource_class_id WHERE t.hash = ?1",
-                )?
-                .query_row([hash], |row| Ok(ClassToken { id: row.get(0)?, class_id: row.get(1)?, class: row.get(2)? }))
-                .optional()?)
-            })
-            .await?;
-        found.ok_or_else(Self::refusal)
+        let token = bearer_of(parts).map(str::to_owned);
+        let found = state.store.read(move |view| match token {
+            Some(token) => ClassToken::find(view, &token),
+            None => Ok(None),
+        });
+        found.await?.ok_or_else(no_class_token)
     }
 }
 
-impl ClassToken {
-    /// Whether it has not been deleted since the call began.
-    pub fn is_there(&self, c: &View) -> Result<bool, StoreError> {
-        Ok(c.prepare_cached("SELECT 1 FROM resource_class_tokens WHERE id = ?1")?.exists([&self.id])?)
-    }
+/// 401 for runners.
+pub fn no_class_token() -> Failure {
+    Failure::new(StatusCode::UNAUTHORIZED, "a valid resource class token is needed here")
+}
 
-    /// 401.
-    pub fn refusal() -> Failure {
-        Failure::new(StatusCode::UNAUTHORIZED, "a valid resource class token is needed here")
+/// The protocol version of a runner. One that names none speaks the first.
+#[derive(Clone, Copy, Debug)]
+pub struct Protocol(pub u32);
+
+impl<S: Send + Sync> FromRequestParts<S> for Protocol {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        check_protocol(parts).map(Self)
     }
 }
 
-/// Refuses runners of another protocol version; those that name none are given the benefit of the doubt.
-pub fn check_protocol(parts: &Parts) -> Result<(), Failure> {
-    let Some(version) = parts.headers.get(PROTOCOL_HEADER) else { return Ok(()) };
+/// The version that a runner speaks, if this control plane does. Those that name none are given the benefit of the
+/// doubt.
+pub fn check_protocol(parts: &Parts) -> Result<u32, Failure> {
+    let Some(version) = parts.headers.get(PROTOCOL_HEADER) else { return Ok(PREVIOUS_PROTOCOL_VERSION) };
     let theirs: u32 = version.to_str().ok().and_then(|v| v.parse().ok()).unwrap_or(0);
     if (PREVIOUS_PROTOCOL_VERSION..=PROTOCOL_VERSION).contains(&theirs) {
-        return Ok(());
+        return Ok(theirs);
     }
     let side = if theirs < PROTOCOL_VERSION { "the runner" } else { "the control plane" };
     Err(Failure::coded(

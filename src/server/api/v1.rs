@@ -1,22 +1,25 @@
 //! Version 1.1, the parts that clients still call: builds with their steps, artifacts, tests.
 
+use crate::protocol::TaskId;
 use crate::server::api::ours::results;
 use crate::server::api::shared::input::{self, Body, Words, bad, project};
 use crate::server::api::shared::vocabulary::{lifecycle_v1, status_v1, time};
 use crate::server::api::v2::{job_of, job_url, show_test};
 use crate::server::api::{Administrator, Answer, Failure, Person};
 use crate::server::engine::commit::{self, Refused, Scope};
-use crate::server::state::{Shared, now_ms, timestamp};
+use crate::server::state::{Shared, timestamp};
 use crate::server::store::View;
 use crate::server::store::read::{self, Attempt, Job, Pipeline, StepRow};
 use crate::server::store::status::{JobStatus, StepState};
 use crate::server::store::tables::archives;
+use crate::server::time::Millis;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use rusqlite::OptionalExtension;
 use serde_json::{Value, json};
+use std::collections::HashSet;
 
 type Slug = Path<(String, String, String)>;
 type Numbered = Path<(String, String, String, i64)>;
@@ -87,7 +90,8 @@ async fn forget_caches(
     Path(slug): Slug,
 ) -> Answer<Json<Value>> {
     let project = input::project(&state, slug).await?;
-    let count = state.store.write(move |tx| archives::forget_caches(tx, project.id.as_str())).await?;
+    let count =
+        state.store.write(move |tx| archives::delete_caches_of(tx, &project.id.as_str().into())).await?;
     Ok(Json(json!({ "status": format!("build dependency caches deleted: {count}") })))
 }
 
@@ -162,7 +166,7 @@ async fn of_project(
     words: Words,
 ) -> Answer<Json<Value>> {
     let project = project(&state, slug).await?;
-    builds(&state, Some(project.id), None, &words).await
+    builds(&state, Some(project.id.into()), None, &words).await
 }
 
 async fn of_branch(
@@ -172,7 +176,7 @@ async fn of_branch(
     words: Words,
 ) -> Answer<Json<Value>> {
     let project = project(&state, (vcs, org, repo)).await?;
-    builds(&state, Some(project.id), Some(branch), &words).await
+    builds(&state, Some(project.id.into()), Some(branch), &words).await
 }
 
 /// One parallel run of a step.
@@ -201,7 +205,8 @@ fn action(state: &Shared, attempt: &Attempt, step: &StepRow, has_output: bool) -
 }
 
 /// Steps of all parallel runs, those of one record side by side.
-fn steps(state: &Shared, attempts: &[Attempt]) -> Answer<Vec<Value>> {
+async fn steps(state: &Shared, attempts: &[Attempt]) -> Answer<Vec<Value>> {
+    let with_output = with_output(state, attempts).await?;
     let mut numbers: Vec<u32> = attempts.iter().flat_map(|a| a.steps.iter().map(|step| step.step)).collect();
     numbers.sort_unstable();
     numbers.dedup();
@@ -210,14 +215,23 @@ fn steps(state: &Shared, attempts: &[Attempt]) -> Answer<Vec<Value>> {
         let (mut name, mut actions) = (String::new(), Vec::new());
         for attempt in attempts {
             let Some(step) = attempt.steps.iter().find(|step| step.step == number) else { continue };
-            let task = crate::protocol::TaskId::new(attempt.task.clone());
-            let has_output = task.is_ok_and(|task| state.blobs.output_length(&task, number) > 0);
+            let has_output = with_output.contains(&(attempt.task.clone(), number));
             name.clone_from(&step.name);
             actions.push(action(state, attempt, step, has_output)?);
         }
         shown.push(json!({ "name": name, "actions": actions }));
     }
     Ok(shown)
+}
+
+/// The steps that have written something.
+async fn with_output(state: &Shared, attempts: &[Attempt]) -> Answer<HashSet<(String, u32)>> {
+    let steps = attempts.iter().flat_map(|a| a.steps.iter().map(|step| (a.task.clone(), step.step)));
+    let (names, steps): (Vec<_>, Vec<_>) = steps
+        .filter_map(|name| TaskId::new(name.0.clone()).ok().map(|task| (name.clone(), (task, name.1))))
+        .unzip();
+    let lengths = state.blobs.outputs.lengths(steps).await?;
+    Ok(names.into_iter().zip(lengths).filter(|(_, length)| *length > 0).map(|(name, _)| name).collect())
 }
 
 async fn build_of(state: &Shared, job: Job) -> Answer<Json<Value>> {
@@ -231,7 +245,7 @@ async fn build_of(state: &Shared, job: Job) -> Answer<Json<Value>> {
     let (job, pipeline, attempts, artifacts) = crate::server::api::v2::one(state, what, read).await?;
     let mut shown = summary(state, &job, &pipeline);
     shown["has_artifacts"] = json!(artifacts);
-    shown["steps"] = steps(state, &attempts)?.into();
+    shown["steps"] = steps(state, &attempts).await?.into();
     shown["pull_requests"] = json!([]);
     Ok(Json(shown))
 }
@@ -263,7 +277,12 @@ async fn tests(State(state): State<Shared>, _person: Person, Path(path): Numbere
 
 async fn cancel(State(state): State<Shared>, person: Person, Path(path): Numbered) -> Answer<Json<Value>> {
     let job = job_of(&state, path.clone()).await?;
-    state.store.write(move |tx| commit::cancel_job(tx, &job.id, Some(&person.id), now_ms())).await?;
+    state
+        .store
+        .write(move |tx| {
+            commit::cancel_job(tx, &job.id.into(), Some(&person.id.as_str().into()), Millis::now())
+        })
+        .await?;
     let job = job_of(&state, path).await?;
     build_of(&state, job).await
 }
@@ -273,15 +292,16 @@ async fn retry(State(state): State<Shared>, person: Person, Path(path): Numbered
     let job = job_of(&state, path).await?;
     let name = job.name.clone();
     let made = state.store.write(move |tx| {
-        let scope = Scope::Jobs(vec![job.id.clone()]);
-        commit::rerun(tx, &job.workflow_id, &scope, Some(&person.id), now_ms())
+        let scope = Scope::Jobs(vec![job.id.clone().into()]);
+        commit::rerun(tx, &job.workflow_id.into(), &scope, Some(&person.id.as_str().into()), Millis::now())
     });
     let workflow = made.await?.map_err(|refused| match refused {
         Refused::Unknown => Failure::not_found(refused.to_string()),
         refused => Failure::new(StatusCode::BAD_REQUEST, refused.to_string()),
     })?;
     let what = format!("the new workflow has no job `{name}`");
-    let read = move |c: &View| Ok(read::jobs_of(c, &workflow)?.into_iter().find(|job| job.name == name));
+    let read =
+        move |c: &View| Ok(read::jobs_of(c, workflow.as_str())?.into_iter().find(|job| job.name == name));
     let again = crate::server::api::v2::one(&state, what, read).await?;
     build_of(&state, again).await
 }

@@ -6,9 +6,10 @@ use crate::server::api::shared::vocabulary::{job_v3, run_v3, step_v3, time, work
 use crate::server::api::v2::{one, provider};
 use crate::server::api::{Answer, Failure, Person};
 use crate::server::engine::commit;
-use crate::server::state::{Shared, now_ms, timestamp};
+use crate::server::state::{Shared, timestamp};
 use crate::server::store::View;
 use crate::server::store::read::{self, Cursor, Filter, Job, Listed, Pipeline, Workflow};
+use crate::server::time::Millis;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -325,7 +326,9 @@ async fn workflow(
 
 async fn cancel(State(state): State<Shared>, person: Person, Path(id): Path<String>) -> Answer<Response> {
     let (what, answer) = (format!("there is no workflow `{id}`"), json!({ "id": id }));
-    let write = state.store.write(move |tx| commit::cancel_workflow(tx, &id, Some(&person.id), now_ms()));
+    let write = state.store.write(move |tx| {
+        commit::cancel_workflow(tx, &id.into(), Some(&person.id.as_str().into()), Millis::now())
+    });
     if !write.await? {
         return Err(Failure::not_found(what));
     }

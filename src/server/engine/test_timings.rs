@@ -4,79 +4,59 @@
 //! between must not give one node other numbers than the next, or their shares would not fit together.
 
 use crate::protocol::TestTimings;
+use crate::server::ids::JobId;
+use crate::server::store::tables::timings::{self, By};
 use crate::server::store::{Error, Tx, View};
-use rusqlite::{OptionalExtension, params};
 use std::collections::BTreeMap;
 
 /// Most bytes of an answer, about. Beyond it the quickest tests are left out.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 
 /// Notes that a job has stored test results.
-pub fn stored(tx: &Tx<'_>, job: &str) -> Result<(), Error> {
-    tx.prepare_cached(
-        "INSERT OR IGNORE INTO jobs_with_tests (project_id, name, job_id) SELECT project_id, name, id FROM jobs WHERE id = ?1",
-    )?
-    .execute([job])?;
-    Ok(())
+pub fn stored(tx: &Tx<'_>, job: &JobId) -> Result<(), Error> {
+    timings::insert_job(tx, job)
 }
 
 /// Chooses the timings of a job: those of the latest run of the job of the same name, of any branch, that
 /// has ended and stored some.
-pub fn choose(tx: &Tx<'_>, job: &str) -> Result<(), Error> {
-    tx.prepare_cached(
-        "UPDATE jobs SET timings_of = (
-            SELECT w.job_id FROM jobs_with_tests w JOIN jobs j ON j.id = w.job_id
-            WHERE w.project_id = jobs.project_id AND w.name = jobs.name AND j.stopped_at_ms IS NOT NULL
-            ORDER BY w.seq DESC LIMIT 1)
-         WHERE id = ?1",
-    )?
-    .execute([job])?;
-    Ok(())
+pub fn choose(tx: &Tx<'_>, job: &JobId) -> Result<(), Error> {
+    let latest = timings::latest(tx, job)?;
+    timings::set_chosen(tx, job, latest.as_ref())
 }
 
 /// The timings that were chosen for a job, of all nodes of that run. `None` when there are none.
-pub fn of_job(c: &View, job: &str) -> Result<Option<TestTimings>, Error> {
-    of_job_within(c, job, MOST_BYTES)
+pub fn of_job(view: &View, job: &JobId) -> Result<Option<TestTimings>, Error> {
+    of_job_within(view, job, MOST_BYTES)
 }
 
-fn of_job_within(c: &View, job: &str, most_bytes: usize) -> Result<Option<TestTimings>, Error> {
-    let chosen: Option<String> = c
-        .prepare_cached("SELECT timings_of FROM jobs WHERE id = ?1")?
-        .query_row([job], |row| row.get(0))
-        .optional()?
-        .flatten();
-    let Some(chosen) = chosen else { return Ok(None) };
+fn of_job_within(view: &View, job: &JobId, most_bytes: usize) -> Result<Option<TestTimings>, Error> {
+    let Some(chosen) = timings::chosen(view, job)? else { return Ok(None) };
     let mut room = most_bytes;
     // Files and classes first: those are what jobs split by.
     Ok(Some(TestTimings {
-        filename: sums(c, &chosen, "file", &mut room)?,
-        classname: sums(c, &chosen, "classname", &mut room)?,
-        testname: sums(c, &chosen, "name", &mut room)?,
+        filename: sums(view, &chosen, By::File, &mut room)?,
+        classname: sums(view, &chosen, By::Classname, &mut room)?,
+        testname: sums(view, &chosen, By::Name, &mut room)?,
     }))
 }
 
-/// Seconds by what stands in `column`, the longest first as long as there is room.
-fn sums(c: &View, job: &str, column: &'static str, room: &mut usize) -> Result<BTreeMap<String, f64>, Error> {
-    let mut query = c.prepare_cached(&format!(
-        "SELECT {column}, sum(run_time) AS seconds FROM test_results WHERE job_id = ?1 AND {column} <> ''
-         GROUP BY {column} HAVING seconds > 0 ORDER BY seconds DESC, {column}"
-    ))?;
-    let mut rows = query.query(params![job])?;
+/// Seconds by a property of tests, the longest first as long as there is room.
+fn sums(view: &View, job: &JobId, by: By, room: &mut usize) -> Result<BTreeMap<String, f64>, Error> {
     let mut sums = BTreeMap::new();
-    while let Some(row) = rows.next()? {
-        let (name, seconds): (String, f64) = (row.get(0)?, row.get(1)?);
+    timings::each_sum(view, job, by, |name, seconds| {
         // The names to split are separated by white space.
         if name.contains(|c: char| c.is_ascii_whitespace()) {
-            continue;
+            return true;
         }
         // Quotes, colon, comma, and digits to a microsecond.
         let size = name.len() + 20;
         if size > *room {
-            break;
+            return false;
         }
         *room -= size;
         sums.insert(name, (seconds * 1e6).round() / 1e6);
-    }
+        true
+    })?;
     Ok(sums)
 }
 
@@ -85,6 +65,7 @@ fn sums(c: &View, job: &str, column: &'static str, room: &mut usize) -> Result<B
 mod tests {
     use super::*;
     use crate::server::store::Store;
+    use rusqlite::params;
 
     /// A job of the name, of the project `r`.
     fn job(tx: &Tx<'_>, id: &str, name: &str, project: &str, stopped: Option<i64>) -> Result<(), Error> {
@@ -110,7 +91,7 @@ mod tests {
              VALUES (?1, 't', 'p', ?2, ?3, ?4, 'p', 'success', ?5, '')",
             params![job, name, classname, file, time],
         )?;
-        stored(tx, job)
+        stored(tx, &job.into())
     }
 
     fn with_store<T: Send + 'static>(work: impl FnOnce(&Tx<'_>) -> Result<T, Error> + Send + 'static) -> T {
@@ -132,7 +113,7 @@ mod tests {
         let chosen = with_store(|tx| {
             let of = |id: &str| {
                 job(tx, id, "test", "r", None)?;
-                choose(tx, id)?;
+                choose(tx, &id.into())?;
                 let chosen: Option<String> =
                     tx.query_row("SELECT timings_of FROM jobs WHERE id = ?1", [id], |row| row.get(0))?;
                 Ok::<_, Error>(chosen.unwrap_or_default())
@@ -173,9 +154,9 @@ mod tests {
             ] {
                 result(tx, "old", name, classname, file, time)?;
             }
-            let none = of_job(tx, "new")?;
-            choose(tx, "new")?;
-            Ok((of_job(tx, "new")?, of_job_within(tx, "new", 24)?, none))
+            let none = of_job(tx, &"new".into())?;
+            choose(tx, &"new".into())?;
+            Ok((of_job(tx, &"new".into())?, of_job_within(tx, &"new".into(), 24)?, none))
         });
         assert_eq!(none, None);
         let all = serde_json::to_string(&all).unwrap();

@@ -1,22 +1,22 @@
 //! The second half of a setup pipeline: a job of the setup workflow sends the config that the pipeline
 //! goes on with, authorised by the key that its claim carried.
 
-use crate::config::{self, Compiled, DeclaredParameter};
+use crate::config::{self, Compiled};
 use crate::server::engine::commit;
-use crate::server::pipelines::{self, Trigger};
-use crate::server::state::{Shared, new_token, now_ms, token_hash};
-use crate::server::store::View;
-use crate::server::store::status::PipelineState;
+use crate::server::pipelines::compile::{Source, compile};
+use crate::server::state::{Shared, token_hash};
+use crate::server::store::tables::pipelines::{self, Pending, SecondConfig};
 use crate::server::store::{Effect, Error as StoreError, Tx};
-use rusqlite::{OptionalExtension, params};
-use serde_json::{Value, json};
+use crate::server::time::Millis;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
-/// A pipeline can be continued this long after its creation: 6 hours.
-const WINDOW_MS: u64 = 6 * 60 * 60 * 1000;
+/// A pipeline can be continued this long after its creation.
+const WINDOW: Duration = Duration::from_secs(6 * 60 * 60);
 
-/// What a setup job sends.
+/// The second config of a pipeline, as a setup job sends it.
 #[derive(Debug)]
 pub(in crate::server) struct Continuation {
     /// `CIRCLE_CONTINUATION_KEY` of the job.
@@ -27,14 +27,14 @@ pub(in crate::server) struct Continuation {
     pub parameters: BTreeMap<String, Value>,
 }
 
-/// Why a pipeline does not go on.
+/// The reason why a pipeline does not go on.
 #[derive(Debug)]
 pub(in crate::server) enum Refused {
     /// No pipeline was given this key.
     UnknownKey,
-    /// It has gone on already.
+    /// The pipeline has gone on already.
     Already,
-    /// It is too old.
+    /// The pipeline is too old.
     TooLate,
     /// The second config is a setup config as well.
     Setup,
@@ -70,35 +70,6 @@ impl fmt::Display for Refused {
     }
 }
 
-/// A key for one claim of a job of a setup workflow; `None` for jobs of other workflows and once the
-/// pipeline has gone on. Only its hash is kept.
-pub(in crate::server) fn key_for_claim(tx: &Tx<'_>, task: &str) -> Result<Option<String>, StoreError> {
-    let pipeline: Option<String> = tx
-        .prepare_cached(
-            "SELECT p.id FROM tasks t JOIN jobs j ON j.id = t.job_id JOIN workflows w ON w.id = j.workflow_id
-             JOIN pipelines p ON p.id = t.pipeline_id
-             WHERE t.id = ?1 AND w.is_setup AND p.continued_at_ms IS NULL",
-        )?
-        .query_row([task], |row| row.get(0))
-        .optional()?;
-    let Some(pipeline) = pipeline else { return Ok(None) };
-    let key = new_token("rlk_")?;
-    tx.prepare_cached("INSERT INTO continuation_keys VALUES (?1, ?2)")?
-        .execute(params![token_hash(&key), pipeline])?;
-    Ok(Some(key))
-}
-
-/// What is stored of the pipeline that a key belongs to.
-struct Pending {
-    id: String,
-    project: String,
-    continued: bool,
-    created_at_ms: u64,
-    values: BTreeMap<String, Value>,
-    given: BTreeMap<String, Value>,
-    declared: BTreeMap<String, DeclaredParameter>,
-}
-
 /// Goes on with a pipeline. A config that does not compile leaves the pipeline as it is, so that the job
 /// can say what is wrong and try again.
 pub(in crate::server) async fn continue_pipeline(
@@ -106,37 +77,35 @@ pub(in crate::server) async fn continue_pipeline(
     request: Continuation,
 ) -> Result<(), Refused> {
     let hash = token_hash(&request.key);
-    let pending = state.store.read(move |c| find(c, &hash)).await?.ok_or(Refused::UnknownKey)?;
-    if pending.continued {
+    let pending = state.store.read(move |view| pipelines::pipeline_of_key(view, &hash)).await?;
+    let pending = pending.ok_or(Refused::UnknownKey)?;
+    if pending.is_continued {
         return Err(Refused::Already);
     }
-    if now_ms().saturating_sub(pending.created_at_ms) > WINDOW_MS {
+    if Millis::now().since(pending.created_at) > WINDOW {
         return Err(Refused::TooLate);
     }
-    let parameters = parameters(&pending, &request)?;
-    let trigger = Trigger {
+    let source = Source {
+        parameters: parameters(&pending, &request)?,
         config: request.configuration,
         file_name: "continuation".to_owned(),
-        parameters,
-        ..Trigger::default()
+        values: pending.values.clone(),
+        stand_ins: BTreeMap::new(),
     };
-    let (settings, values) = (state.settings.clone(), pending.values.clone());
-    let compiling = tokio::task::spawn_blocking(move || {
-        let compiled = pipelines::compile(&settings, &trigger, &values, &BTreeMap::new());
-        (compiled, trigger.config)
-    });
+    let settings = state.settings.clone();
+    let compiling = tokio::task::spawn_blocking(move || (compile(&settings, &source), source.config));
     let (compiled, source) = compiling.await.map_err(|_| StoreError::Closed)?;
     let compiled = compiled.map_err(Refused::Invalid)?;
     if compiled.setup {
         return Err(Refused::Setup);
     }
     let routing = state.settings.routing.clone();
-    let went_on =
-        state.store.write(move |tx| commit(tx, &pending, &source, &compiled, &routing, now_ms())).await?;
-    if went_on { Ok(()) } else { Err(Refused::Already) }
+    let commit = move |tx: &Tx<'_>| commit(tx, &pending, &source, &compiled, &routing, Millis::now());
+    if state.store.write(commit).await? { Ok(()) } else { Err(Refused::Already) }
 }
 
-/// What the trigger gave still holds where the second config declares it; the job's own come on top.
+/// Gathers the parameters of the second config: those that the trigger gave still hold where it declares
+/// them; the job's own come on top.
 fn parameters(pending: &Pending, request: &Continuation) -> Result<BTreeMap<String, Value>, Refused> {
     let types = config::declared_types(&request.configuration).unwrap_or_default();
     let conflict = request.parameters.keys().any(|name| {
@@ -152,57 +121,28 @@ fn parameters(pending: &Pending, request: &Continuation) -> Result<BTreeMap<Stri
     Ok(parameters)
 }
 
-fn find(c: &View, hash: &[u8]) -> Result<Option<Pending>, StoreError> {
-    let mut query = c.prepare_cached(
-        "SELECT p.id, p.project_id, p.continued_at_ms IS NOT NULL, p.created_at_ms, p.pipeline_values,
-            p.trigger_parameters, p.declared
-         FROM continuation_keys k JOIN pipelines p ON p.id = k.pipeline_id WHERE k.hash = ?1",
-    )?;
-    let mut rows = query.query([hash])?;
-    let Some(row) = rows.next()? else { return Ok(None) };
-    Ok(Some(Pending {
-        id: row.get(0)?,
-        project: row.get(1)?,
-        continued: row.get(2)?,
-        created_at_ms: row.get(3)?,
-        values: serde_json::from_str(&row.get::<_, String>(4)?)?,
-        given: serde_json::from_str(&row.get::<_, String>(5)?)?,
-        declared: serde_json::from_str(&row.get::<_, String>(6)?)?,
-    }))
-}
-
-/// False when somebody else was faster.
+/// Stores the second config and starts its workflows. False when somebody else was faster.
 fn commit(
     tx: &Tx<'_>,
     pending: &Pending,
     source: &str,
     compiled: &Compiled,
     routing: &commit::Routing,
-    now: u64,
+    now: Millis,
 ) -> Result<bool, StoreError> {
-    let changed = tx
-        .prepare_cached(
-            "UPDATE pipelines SET state = ?2, continued_at_ms = ?3, updated_at_ms = ?3, parameters = ?4,
-                warnings = ?5 WHERE id = ?1 AND continued_at_ms IS NULL",
-        )?
-        .execute(params![
-            pending.id,
-            PipelineState::Created,
-            now as i64,
-            json!(compiled.parameters).to_string(),
-            json!(compiled.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()).to_string(),
-        ])?;
-    if changed == 0 {
+    let warnings: Vec<String> = compiled.warnings.iter().map(ToString::to_string).collect();
+    let second = SecondConfig {
+        source,
+        processed: &compiled.processed,
+        parameters: &compiled.parameters,
+        warnings: &warnings,
+    };
+    if !pipelines::continue_pipeline(tx, &pending.id, &second, now)? {
         return Ok(false);
     }
-    tx.prepare_cached(
-        "UPDATE pipeline_configs SET setup_source = source, setup_processed = processed, source = ?2, processed = ?3
-         WHERE pipeline_id = ?1",
-    )?
-    .execute(params![pending.id, source, compiled.processed])?;
     for workflow in compiled.workflows.iter().filter(|workflow| workflow.schedules.is_empty()) {
         commit::create_workflow(tx, &pending.id, &pending.project, workflow, false, routing, now)?;
     }
-    tx.effect(Effect::Changed(pending.id.clone()));
+    tx.effect(Effect::Changed(pending.id.as_str().to_owned()));
     Ok(true)
 }

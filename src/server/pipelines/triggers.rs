@@ -1,11 +1,14 @@
 //! From what a caller asks for to a [`Trigger`]: reads the repository where there is one, checks the
-//! parameters against the config, and leaves the rest to `pipelines`.
+//! parameters against the config, and leaves the rest to `create`.
 
 use crate::config;
+use crate::server::pipelines::create;
 use crate::server::pipelines::repository::address;
 use crate::server::pipelines::repository::{Commit, Error as ReadError, Reference};
-use crate::server::pipelines::{self, ConfigPlace, Created, Revision, Trigger};
+use crate::server::pipelines::types::{self, ConfigOrigin, Created, Revision, Trigger};
 use crate::server::state::Shared;
+use crate::server::store::read::Project;
+use crate::server::store::status::TriggerType;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -14,33 +17,20 @@ const MOST_PARAMETERS: usize = 100;
 const MOST_NAME_CHARS: usize = 128;
 const MOST_VALUE_CHARS: usize = 512;
 
-/// A project and its repository.
-#[derive(Clone, Debug)]
-pub struct Place {
-    /// UUID.
-    pub project: String,
-    /// `vcs/org/repo`.
-    pub slug: String,
-    /// What git fetches from.
-    pub repository_url: Option<String>,
-    /// What is built when nothing is named.
-    pub default_branch: String,
-}
-
-/// What a caller asks for.
+/// The wish of a caller.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Wanted {
     /// The whole config, instead of one from the repository.
     pub content: Option<String>,
-    /// Where the config is read; the same as `checkout` unless given.
+    /// The ref that the config is read from; the same as `checkout` unless given.
     pub config: Option<Reference>,
-    /// What jobs check out; the same as `config` unless given, else the default branch.
+    /// The ref that jobs check out; the same as `config` unless given, else the default branch.
     pub checkout: Option<Reference>,
     /// Pipeline parameters.
     pub parameters: BTreeMap<String, Value>,
 }
 
-/// What became of it.
+/// The result of a trigger.
 #[derive(Debug)]
 pub enum Outcome {
     /// A pipeline, maybe an errored one.
@@ -49,16 +39,16 @@ pub enum Outcome {
     Skipped,
 }
 
-/// Why there is no pipeline.
+/// The reason why there is no pipeline.
 #[derive(Debug)]
 pub enum Error {
-    /// The caller asks for what there is not.
+    /// The caller asks for what does not exist or is not allowed; a sentence for people.
     Wrong(String),
-    /// The control plane said no.
-    Pipeline(pipelines::Error),
+    /// The pipeline could not be made.
+    Pipeline(types::Error),
 }
 
-/// `branch` and `tag` of a body; empty ones are absent. The error is a sentence for people.
+/// Reads `branch` and `tag` of a body; empty ones are absent. The error is a sentence for people.
 pub fn reference(branch: Option<&str>, tag: Option<&str>) -> Result<Option<Reference>, String> {
     let given = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
     let reference = match (given(branch), given(tag)) {
@@ -73,26 +63,28 @@ pub fn reference(branch: Option<&str>, tag: Option<&str>) -> Result<Option<Refer
     Ok(Some(reference))
 }
 
-/// Creates the pipeline.
-pub async fn create(state: &Shared, place: Place, wanted: Wanted, actor: &str) -> Result<Outcome, Error> {
+/// Creates the wanted pipeline of a project.
+pub async fn trigger(
+    state: &Shared,
+    project: &Project,
+    wanted: Wanted,
+    actor: &str,
+) -> Result<Outcome, Error> {
     check_sizes(&wanted.parameters).map_err(Error::Wrong)?;
     let is_sent_along = wanted.content.is_some();
     let mut trigger = Trigger {
-        slug: place.slug.clone(),
         config: wanted.content.clone().unwrap_or_default(),
-        file_name: ".circleci/config.yml".to_owned(),
         parameters: wanted.parameters.clone(),
         actor: actor.to_owned(),
-        trigger_type: "api".to_owned(),
         is_sent_along,
-        ..Trigger::default()
+        ..Trigger::new(&project.slug, ".circleci/config.yml", TriggerType::Api)
     };
-    let wants_pipeline = match &place.repository_url {
-        Some(url) => from_repository(state, &place, url, &wanted, &mut trigger).await?,
+    let wants_pipeline = match &project.repository_url {
+        Some(url) => from_repository(state, project, url, &wanted, &mut trigger).await?,
         None if !is_sent_along || wanted.config.is_some() || wanted.checkout.is_some() => {
             return Err(Error::Wrong(format!(
                 "the project `{}` has no repository to read from: register one with `runlet admin project set-repository`, or send the config along as `config.content`",
-                place.slug
+                project.slug
             )));
         }
         None => true,
@@ -103,29 +95,29 @@ pub async fn create(state: &Shared, place: Place, wanted: Wanted, actor: &str) -
     if trigger.fetch_error.is_none() {
         config::check_parameters(&trigger.config, &wanted.parameters).map_err(Error::Wrong)?;
     }
-    pipelines::create(state, trigger).await.map(Outcome::Created).map_err(Error::Pipeline)
+    create::create(state, trigger).await.map(Outcome::Created).map_err(Error::Pipeline)
 }
 
 /// Fills in the config and the revision. False when the commit says that nothing is to be built.
 async fn from_repository(
     state: &Shared,
-    place: &Place,
+    project: &Project,
     url: &str,
     wanted: &Wanted,
     trigger: &mut Trigger,
 ) -> Result<bool, Error> {
-    let default = || Reference::Branch(place.default_branch.clone());
+    let default = || Reference::Branch(project.default_branch.clone());
     let checkout = wanted.checkout.clone().or_else(|| wanted.config.clone()).unwrap_or_else(default);
     let config_at = wanted.config.clone().unwrap_or_else(|| checkout.clone());
-    let read = match state.settings.mirrors.read(&place.project, url, &checkout).await {
+    let read = match state.settings.mirrors.read(project.id.as_str(), url, &checkout).await {
         Ok(read) => read,
-        Err(ReadError::UnknownRef(why)) => return Err(Error::Wrong(unknown(why, place, wanted))),
+        Err(ReadError::UnknownRef(why)) => return Err(Error::Wrong(unknown(why, project, wanted))),
         Err(ReadError::Failed(why)) => {
             trigger.fetch_error = Some(why);
             return Ok(true);
         }
     };
-    trigger.revision = Some(revision(url, &checkout, &read.commit, &place.default_branch));
+    trigger.revision = Some(revision(url, &checkout, &read.commit, &project.default_branch));
     if trigger.is_sent_along {
         return Ok(true);
     }
@@ -135,17 +127,17 @@ async fn from_repository(
     let read = if config_at == checkout {
         read
     } else {
-        match state.settings.mirrors.read(&place.project, url, &config_at).await {
+        match state.settings.mirrors.read(project.id.as_str(), url, &config_at).await {
             Ok(other) => other,
-            Err(ReadError::UnknownRef(why)) => return Err(Error::Wrong(unknown(why, place, wanted))),
+            Err(ReadError::UnknownRef(why)) => return Err(Error::Wrong(unknown(why, project, wanted))),
             Err(ReadError::Failed(why)) => {
                 trigger.fetch_error = Some(why);
                 return Ok(true);
             }
         }
     };
-    trigger.config_place =
-        Some(ConfigPlace { reference: full_name(&config_at), revision: read.commit.revision });
+    trigger.config_origin =
+        Some(ConfigOrigin { reference: config_at.full(), revision: read.commit.revision });
     match read.config {
         Ok(text) => trigger.config = text,
         Err(why) => trigger.fetch_error = Some(why),
@@ -153,18 +145,11 @@ async fn from_repository(
     Ok(true)
 }
 
-fn full_name(reference: &Reference) -> String {
-    match reference {
-        Reference::Branch(name) => format!("refs/heads/{name}"),
-        Reference::Tag(name) => format!("refs/tags/{name}"),
-    }
-}
-
-fn unknown(why: String, place: &Place, wanted: &Wanted) -> String {
+fn unknown(why: String, project: &Project, wanted: &Wanted) -> String {
     if wanted.checkout.is_none() && wanted.config.is_none() {
         format!(
             "{why}, which is the default branch of `{}` here (change it with `runlet admin project set-repository --default-branch`)",
-            place.slug
+            project.slug
         )
     } else {
         why

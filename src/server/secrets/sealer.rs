@@ -1,10 +1,12 @@
 //! Sealing of variable values: what is stored can be read with the key file only.
 //!
 //! A sealed value is bound to its place (table, owner, name), so rows cannot be swapped or renamed by
-//! whoever can write the database. `variables` and `contexts` seal when they store, `claim` opens when a
-//! task is handed out; nothing else sees a value.
+//! whoever can write the database. `variables` seals when it stores, `handout` opens when a task is handed
+//! out; nothing else sees a value.
 
 use crate::protocol::Secret;
+use crate::server::ids::{ContextId, ProjectId};
+use crate::server::store::tables::variables::{Owner, list_all_sealed};
 use crate::server::store::{Error as StoreError, View};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::digest::{SHA256, digest};
@@ -23,13 +25,13 @@ const FINGERPRINT_LEN: usize = 8;
 const KEY_LEN: usize = 32;
 const MOST_KEY_FILE_BYTES: u64 = 256;
 
-/// Where a value belongs.
+/// The place of a sealed value: it can be opened for this place only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place<'a> {
-    /// A variable of the project with this id.
-    Project(&'a str, &'a str),
-    /// A variable of the context with this id.
-    Context(&'a str, &'a str),
+    /// The variable of this name of the project.
+    Project(&'a ProjectId, &'a str),
+    /// The variable of this name of the context.
+    Context(&'a ContextId, &'a str),
     /// An address that opens something for a while to whoever has it. Never stored.
     Link,
 }
@@ -38,9 +40,9 @@ impl Place<'_> {
     /// Lengths stand before the texts, so that no two places read the same.
     fn associated_data(&self) -> Vec<u8> {
         let (table, owner, name) = match self {
-            Place::Project(owner, name) => ("project_variables", owner, name),
-            Place::Context(owner, name) => ("context_variables", owner, name),
-            Place::Link => ("link", &"", &""),
+            Place::Project(owner, name) => ("project_variables", owner.as_str(), *name),
+            Place::Context(owner, name) => ("context_variables", owner.as_str(), *name),
+            Place::Link => ("link", "", ""),
         };
         let mut data = b"runlet sealed value".to_vec();
         for part in [table, owner, name] {
@@ -51,7 +53,7 @@ impl Place<'_> {
     }
 }
 
-/// Why a value cannot be sealed or opened. Never says anything of the value.
+/// The reason why a value cannot be sealed or opened. It says nothing of the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SealError {
     /// It was sealed with another key.
@@ -61,6 +63,8 @@ pub enum SealError {
     /// The system gave no random bytes.
     NoRandomness,
 }
+
+impl std::error::Error for SealError {}
 
 impl fmt::Display for SealError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -131,7 +135,7 @@ impl Sealer {
     }
 }
 
-/// What stands in place of a value wherever people look at it: `xxxx` and the end of the value, at most
+/// Makes the text that stands in place of a value wherever people look at it: `xxxx` and the end of the value, at most
 /// four characters and never more than half of it.
 pub fn hint(value: &Secret) -> String {
     let length = value.expose().chars().count();
@@ -140,91 +144,115 @@ pub fn hint(value: &Secret) -> String {
     format!("xxxx{end}")
 }
 
-/// Reads the key file, or makes it when there is nothing yet that it would have to open. `c` is the
-/// database, for what is sealed in it.
-pub fn open_key(path: &Path, c: &View) -> Result<Sealer, String> {
-    let sealed = sealed_values(c).map_err(|e| e.to_string())?;
-    let shown = path.display();
+/// The reason why there is no key to start with.
+#[derive(Debug)]
+pub enum KeyError {
+    /// The key file is not there, and values are sealed with it: how many.
+    Missing(PathBuf, usize),
+    /// The key file cannot be opened or read.
+    Unreadable(PathBuf, io::Error),
+    /// The key file can be read or changed by others than its owner; this is its mode.
+    Exposed(PathBuf, u32),
+    /// The key file does not hold a key.
+    NotAKey(PathBuf),
+    /// The key file holds another key than the one that the stored values were sealed with.
+    OtherKey(PathBuf),
+    /// The key file cannot be made.
+    NotMade(PathBuf, io::Error),
+    /// The sealed values cannot be read.
+    Store(StoreError),
+}
+
+impl fmt::Display for KeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KeyError::Missing(path, count) => {
+                let variables = if *count == 1 { "variable" } else { "variables" };
+                write!(
+                    f,
+                    "the key file `{}` is missing, and {count} {variables} in the database are sealed with it: put it back from your backup, or name it with `--secrets-key FILE`; without it these values are lost",
+                    path.display()
+                )
+            }
+            KeyError::Unreadable(path, error) => {
+                write!(f, "failed to read the key file `{}`: {error}", path.display())
+            }
+            KeyError::Exposed(path, mode) => {
+                let path = path.display();
+                write!(
+                    f,
+                    "refusing the key file `{path}`: others may read or change it (mode {mode:04o}); run `chmod 600 {path}`"
+                )
+            }
+            KeyError::NotAKey(path) => write!(
+                f,
+                "`{}` is not a key file: it must hold 64 hexadecimal digits (put the right file back from your backup)",
+                path.display()
+            ),
+            KeyError::OtherKey(path) => write!(
+                f,
+                "the key file `{}` does not open the variables in the database: they were sealed with another key (put the right key file back, or name it with `--secrets-key FILE`)",
+                path.display()
+            ),
+            KeyError::NotMade(path, error) => {
+                write!(f, "failed to create the key file `{}`: {error}", path.display())
+            }
+            KeyError::Store(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for KeyError {}
+
+/// Reads the key file, or makes it when there is nothing yet that it would have to open. `view` is of the
+/// database, for the values that are sealed in it.
+pub fn open_key(path: &Path, view: &View) -> Result<Sealer, KeyError> {
+    let sealed = list_all_sealed(view).map_err(KeyError::Store)?;
     let sealer = match File::open(path) {
         Ok(file) => read_key(path, file)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound && sealed.is_empty() => make_key(path)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(format!(
-                "the key file `{shown}` is missing, and {} in the database are sealed with it: put it back from your backup, or name it with `--secrets-key FILE`; without it these values are lost",
-                counted(sealed.len())
-            ));
+            return Err(KeyError::Missing(path.to_owned(), sealed.len()));
         }
-        Err(error) => return Err(format!("failed to open the key file `{shown}`: {error}")),
+        Err(error) => return Err(KeyError::Unreadable(path.to_owned(), error)),
     };
-    let wrong = sealed.iter().find_map(|row| {
-        let place = if row.is_context {
-            Place::Context(&row.owner, &row.name)
-        } else {
-            Place::Project(&row.owner, &row.name)
+    for (owner, variable) in &sealed {
+        let (place, owner) = match owner {
+            Owner::Project(id) => (Place::Project(id, &variable.name), id.as_str()),
+            Owner::Context(id) => (Place::Context(id, &variable.name), id.as_str()),
         };
-        sealer.open(place, &row.sealed).err().map(|error| (row, error))
-    });
-    match wrong {
-        None => Ok(sealer),
-        Some((_, SealError::OtherKey)) => Err(format!(
-            "the key file `{shown}` does not open the variables in the database: they were sealed with another key (put the right key file back, or name it with `--secrets-key FILE`)"
-        )),
-        // One bad row must not keep a whole control plane down; jobs that need it say so.
-        Some((row, error)) => {
-            log::error!(
-                "a stored variable cannot be opened: {error}; set it again variable={} owner={}",
-                row.name,
-                row.owner
-            );
-            Ok(sealer)
+        match sealer.open(place, &variable.sealed) {
+            Ok(_) => {}
+            Err(SealError::OtherKey) => return Err(KeyError::OtherKey(path.to_owned())),
+            // One bad row must not keep a whole control plane down; jobs that need it say so.
+            Err(error) => {
+                log::error!(
+                    "a stored variable cannot be opened: {error}; set it again variable={} owner={owner}",
+                    variable.name
+                );
+                break;
+            }
         }
     }
+    Ok(sealer)
 }
 
-fn counted(count: usize) -> String {
-    if count == 1 { "1 variable".to_owned() } else { format!("{count} variables") }
-}
-
-struct Row {
-    is_context: bool,
-    owner: String,
-    name: String,
-    sealed: Vec<u8>,
-}
-
-fn sealed_values(c: &View) -> Result<Vec<Row>, StoreError> {
-    let mut query = c.prepare(
-        "SELECT 0, project_id, name, sealed FROM project_variables
-         UNION ALL SELECT 1, context_id, name, sealed FROM context_variables",
-    )?;
-    let rows = query.query_map([], |row| {
-        Ok(Row { is_context: row.get(0)?, owner: row.get(1)?, name: row.get(2)?, sealed: row.get(3)? })
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
-fn read_key(path: &Path, mut file: File) -> Result<Sealer, String> {
-    let shown = path.display();
-    let fail = |why: String| format!("failed to read the key file `{shown}`: {why}");
-    let mode = file.metadata().map_err(|e| fail(e.to_string()))?.mode() & 0o7777;
+fn read_key(path: &Path, mut file: File) -> Result<Sealer, KeyError> {
+    let fail = |error: io::Error| KeyError::Unreadable(path.to_owned(), error);
+    let mode = file.metadata().map_err(fail)?.mode() & 0o7777;
     if mode & 0o077 != 0 {
-        return Err(format!(
-            "refusing the key file `{shown}`: others may read or change it (mode {mode:04o}); run `chmod 600 {shown}`"
-        ));
+        return Err(KeyError::Exposed(path.to_owned(), mode));
     }
     let mut text = String::new();
-    (&mut file).take(MOST_KEY_FILE_BYTES).read_to_string(&mut text).map_err(|e| fail(e.to_string()))?;
-    unhex(text.trim_end()).and_then(|key| Sealer::of_key(&key)).ok_or_else(|| {
-        format!(
-            "`{shown}` is not a key file: it must hold 64 hexadecimal digits (put the right file back from your backup)"
-        )
-    })
+    (&mut file).take(MOST_KEY_FILE_BYTES).read_to_string(&mut text).map_err(fail)?;
+    let sealer = unhex(text.trim_end()).and_then(|key| Sealer::of_key(&key));
+    sealer.ok_or_else(|| KeyError::NotAKey(path.to_owned()))
 }
 
-fn make_key(path: &Path) -> Result<Sealer, String> {
-    let fail = |why: &dyn fmt::Display| format!("failed to create the key file `{}`: {why}", path.display());
+fn make_key(path: &Path) -> Result<Sealer, KeyError> {
+    let fail = |error: io::Error| KeyError::NotMade(path.to_owned(), error);
     let mut key = [0u8; KEY_LEN];
-    SystemRandom::new().fill(&mut key).map_err(|_| fail(&SealError::NoRandomness))?;
+    SystemRandom::new().fill(&mut key).map_err(|_| fail(io::Error::other(SealError::NoRandomness)))?;
     // Written beside and renamed, so that a crash leaves a whole key or none.
     let mut draft = path.as_os_str().to_owned();
     draft.push(".new");
@@ -238,8 +266,8 @@ fn make_key(path: &Path) -> Result<Sealer, String> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
     };
-    write().map_err(|e| fail(&e))?;
-    Sealer::of_key(&key).ok_or_else(|| fail(&"it has the wrong length"))
+    write().map_err(fail)?;
+    Sealer::of_key(&key).ok_or_else(|| fail(io::Error::other("it has the wrong length")))
 }
 
 fn unhex(text: &str) -> Option<[u8; KEY_LEN]> {
@@ -253,6 +281,9 @@ fn unhex(text: &str) -> Option<[u8; KEY_LEN]> {
 mod tests {
     use super::*;
     use crate::server::store::Store;
+    use crate::server::store::tables::projects::ensure_project;
+    use crate::server::store::tables::variables::{SealedVariable, set_of_project};
+    use crate::server::time::Millis;
     use proptest::prelude::*;
     use std::os::unix::fs::PermissionsExt;
 
@@ -264,22 +295,23 @@ mod tests {
         #[test]
         fn what_is_sealed_opens_in_its_place_only(value in ".{0,200}", owner in "[a-c]{1,3}", name in "[A-C]{1,3}") {
             let (sealer, value) = (sealer(1), Secret::new(value));
-            let sealed = sealer.seal(Place::Project(&owner, &name), &value).unwrap();
-            prop_assert_eq!(sealer.open(Place::Project(&owner, &name), &sealed).unwrap(), value);
-            prop_assert_eq!(sealer.open(Place::Context(&owner, &name), &sealed), Err(SealError::Damaged));
+            let (project, context) = (ProjectId::from(&*owner), ContextId::from(&*owner));
+            let sealed = sealer.seal(Place::Project(&project, &name), &value).unwrap();
+            prop_assert_eq!(sealer.open(Place::Project(&project, &name), &sealed).unwrap(), value);
+            prop_assert_eq!(sealer.open(Place::Context(&context, &name), &sealed), Err(SealError::Damaged));
             let longer = format!("{name}X");
-            prop_assert_eq!(sealer.open(Place::Project(&owner, &longer), &sealed), Err(SealError::Damaged));
+            prop_assert_eq!(sealer.open(Place::Project(&project, &longer), &sealed), Err(SealError::Damaged));
         }
 
         #[test]
         fn any_changed_byte_is_noticed(value in "[a-z]{1,40}", at in 0usize..1000, with in 1u8..) {
-            let sealer = sealer(1);
-            let mut sealed = sealer.seal(Place::Project("p", "N"), &Secret::new(value)).unwrap();
+            let (sealer, project) = (sealer(1), ProjectId::from("p"));
+            let mut sealed = sealer.seal(Place::Project(&project, "N"), &Secret::new(value)).unwrap();
             let at = at % sealed.len();
             sealed[at] ^= with;
-            prop_assert!(sealer.open(Place::Project("p", "N"), &sealed).is_err());
+            prop_assert!(sealer.open(Place::Project(&project, "N"), &sealed).is_err());
             sealed.truncate(at);
-            prop_assert!(sealer.open(Place::Project("p", "N"), &sealed).is_err());
+            prop_assert!(sealer.open(Place::Project(&project, "N"), &sealed).is_err());
         }
 
         #[test]
@@ -293,7 +325,8 @@ mod tests {
 
     #[test]
     fn sealing_twice_differs_and_another_key_is_named() {
-        let (place, value) = (Place::Context("c", "N"), Secret::new("hunter22"));
+        let context = ContextId::from("c");
+        let (place, value) = (Place::Context(&context, "N"), Secret::new("hunter22"));
         let first = sealer(1).seal(place, &value).unwrap();
         assert_ne!(first, sealer(1).seal(place, &value).unwrap());
         assert!(!first.windows(8).any(|part| part == b"hunter22"));
@@ -301,7 +334,7 @@ mod tests {
     }
 
     fn refused(path: &Path, store: &Store) -> String {
-        store.read_blocking(|c| Ok(open_key(path, c))).unwrap().err().unwrap()
+        store.read_blocking(|c| Ok(open_key(path, c))).unwrap().err().unwrap().to_string()
     }
 
     #[test]
@@ -311,16 +344,11 @@ mod tests {
         let store = Store::open(&folder.path().join("db"), false, |_| ()).unwrap();
         let made = store.read_blocking(|c| Ok(open_key(&path, c))).unwrap().unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        let sealed = made.seal(Place::Project("p", "N"), &Secret::new("v")).unwrap();
         store
             .write_blocking(move |tx| {
-                tx.execute("INSERT INTO organisations VALUES ('o', 'gh', 'acme', 0)", [])?;
-                tx.execute(
-                    "INSERT INTO projects VALUES ('p', 'o', 'gh', 'acme', 'r', NULL, 'main', '{}', 1, 1, 0)",
-                    [],
-                )?;
-                tx.execute("INSERT INTO project_variables VALUES ('p', 'N', ?1, 'xxxx', 0)", [sealed])?;
-                Ok(())
+                let project = ensure_project(tx, "gh/acme/r", None, Millis(0))?.project;
+                let sealed = made.seal(Place::Project(&project, "N"), &Secret::new("v")).unwrap();
+                set_of_project(tx, &project, &SealedVariable { name: "N".into(), sealed }, "xxxx", Millis(0))
             })
             .unwrap();
         store.read_blocking(|c| Ok(open_key(&path, c))).unwrap().unwrap();

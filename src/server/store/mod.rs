@@ -1,80 +1,35 @@
 //! State of the control plane in SQLite.
 //!
 //! Writes go through one thread (`writer`) that puts what is queued into one transaction; reads run on
-//! connections of their own and see the last commit. [`Tx`] dereferences to a [`Connection`], so a query
-//! serves reads and writes. Decisions are the engine's; nothing here knows HTTP.
+//! connections of their own and see the last commit. A [`Tx`] is a [`View`], too, so a query serves reads and
+//! writes. Decisions are the engine's; nothing here knows HTTP.
 //!
-//! What others must hear of after a commit is said with [`Tx::effect`]; effects of a write that fails
-//! are dropped with it.
+//! [`Tx::effect`] tells others of a change after its commit; effects of a write that fails are dropped with it.
+//!
+//! SQLite only, besides the constructs that the headers of the files name: the pragmas and transactions of this
+//! file and of `writer`, `user_version` in `schema`, and `STRICT` tables whose booleans are integers.
 
+mod error;
 pub mod read;
 mod schema;
 pub mod status;
 pub mod tables;
 mod values;
+mod view;
 mod writer;
 
 pub use crate::server::ids::fresh_uuid as new_id;
+pub use error::Error;
 use rusqlite::Connection;
+pub use view::View;
 pub use writer::{Effect, Tx};
 
-use std::fmt;
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::Semaphore;
-
-/// Why a read or write did not happen.
-#[derive(Debug)]
-pub enum Error {
-    /// The database said no: a broken constraint, a damaged file.
-    Sqlite(rusqlite::Error),
-    /// The disk is full. Trying again later may help.
-    NoSpace,
-    /// What is stored cannot be read: written by a newer version, or damaged.
-    Corrupt(String),
-    /// The transaction that this write was part of could not be committed.
-    Commit(String),
-    /// The store has been closed.
-    Closed,
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Sqlite(error) => write!(f, "the database refused: {error}"),
-            Error::NoSpace => f.write_str("there is no space left for the database: the disk of the control plane's data folder is full"),
-            Error::Corrupt(what) => write!(f, "the database holds what cannot be read: {what}"),
-            Error::Commit(why) => write!(f, "failed to commit to the database: {why}"),
-            Error::Closed => f.write_str("the control plane is stopping"),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
-
-impl From<rusqlite::Error> for Error {
-    fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error() {
-            Some(code) if code.code == rusqlite::ErrorCode::DiskFull => Error::NoSpace,
-            // The index of the write-ahead log could not grow.
-            Some(code) if code.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => Error::NoSpace,
-            _ => Error::Sqlite(error),
-        }
-    }
-}
-
-impl From<serde_json::Error> for Error {
-    fn from(error: serde_json::Error) -> Self {
-        Error::Corrupt(error.to_string())
-    }
-}
-
-impl Error {
-    /// Whether a row that must be unique was there already.
-    pub fn is_duplicate(&self) -> bool {
-        matches!(self, Error::Sqlite(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation))
-    }
-}
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Most reads that run at once; further ones wait.
 const MAX_READERS: usize = 8;
@@ -89,7 +44,7 @@ pub struct Store {
 struct Readers {
     path: PathBuf,
     idle: Mutex<Vec<View>>,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
 }
 
 impl Store {
@@ -101,16 +56,17 @@ impl Store {
         durable: bool,
         on_commit: impl Fn(Vec<Effect>) + Send + 'static,
     ) -> Result<Self, Error> {
+        make_private(path)?;
         let connection = connect(path)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", if durable { "FULL" } else { "NORMAL" })?;
         schema::migrate(&connection)?;
-        let writer = writer::Writer::start(View(connection), on_commit)
+        let writer = writer::Writer::start(View::new(connection), on_commit)
             .map_err(|e| Error::Corrupt(format!("cannot start the writer thread: {e}")))?;
         let readers = Readers {
             path: path.to_owned(),
             idle: Mutex::new(Vec::new()),
-            permits: Semaphore::new(MAX_READERS),
+            permits: Arc::new(Semaphore::new(MAX_READERS)),
         };
         Ok(Self { writer, readers: Arc::new(readers) })
     }
@@ -149,15 +105,27 @@ impl Store {
         self.writer.failed_writes()
     }
 
-    /// Runs `work` on a read-only connection in a thread where blocking is allowed.
+    /// Runs `work` on a read-only connection in a thread where blocking is allowed. It runs to its end when the
+    /// caller goes away, and counts as a reader until then.
     pub async fn read<T, F>(&self, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnOnce(&View) -> Result<T, Error> + Send + 'static,
     {
         let readers = Arc::clone(&self.readers);
-        let _permit = self.readers.permits.acquire().await.map_err(|_| Error::Closed)?;
-        tokio::task::spawn_blocking(move || readers.run(work)).await.map_err(|_| Error::Closed)?
+        let permit: OwnedSemaphorePermit =
+            Arc::clone(&readers.permits).acquire_owned().await.map_err(|_| Error::Closed)?;
+        let reading = tokio::task::spawn_blocking(move || {
+            // Held by the thread, not by the caller, who may be gone before the connection is free again.
+            let _permit = permit;
+            readers.run(work)
+        });
+        reading.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Whether the database can be read; the error says why not.
+    pub async fn check(&self) -> Result<(), Error> {
+        self.read(|view| Ok(view.sql().query_row("SELECT 1", [], |_| Ok(()))?)).await
     }
 
     /// [`Store::read`] for threads where blocking is allowed.
@@ -181,7 +149,7 @@ impl Readers {
             None => {
                 let connection = connect(&self.path)?;
                 connection.pragma_update(None, "query_only", true)?;
-                View(connection)
+                View::new(connection)
             }
         };
         // One transaction, so that several queries of one read see the same state.
@@ -195,6 +163,32 @@ impl Readers {
     }
 }
 
+/// Makes sure that only the owner can read the database. SQLite gives its other files the mode of this one.
+fn make_private(path: &Path) -> Result<(), Error> {
+    let made = File::options().create(true).truncate(false).append(true).mode(0o600).open(path);
+    let file = made.map_err(|error| {
+        if error.kind() == io::ErrorKind::StorageFull {
+            Error::NoSpace
+        } else {
+            Error::File(path.to_owned(), error)
+        }
+    })?;
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        let name = PathBuf::from(name);
+        let Ok(metadata) = std::fs::metadata(&name) else { continue };
+        if metadata.permissions().mode() & 0o077 == 0 {
+            continue;
+        }
+        if let Err(error) = std::fs::set_permissions(&name, Permissions::from_mode(0o600)) {
+            log::warn!("others may read `{}`, and that cannot be changed: {error}", name.display());
+        }
+    }
+    drop(file);
+    Ok(())
+}
+
 fn connect(path: &Path) -> Result<Connection, Error> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
@@ -204,33 +198,13 @@ fn connect(path: &Path) -> Result<Connection, Error> {
     Ok(connection)
 }
 
-/// The database as it was at one moment: what a read sees, and what a transaction sees of itself.
-///
-/// Statements are written in this room only; nothing else can reach the connection. A [`Tx`] is a view, too.
-pub struct View(Connection);
-
-impl View {
-    /// The connection, for the statements of this room.
-    pub(in crate::server::store) fn sql(&self) -> &Connection {
-        &self.0
-    }
-}
-
-/// For statements that have not moved to this room yet.
-impl std::ops::Deref for View {
-    type Target = Connection;
-    fn deref(&self) -> &Connection {
-        &self.0
-    }
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
 mod tests {
     use super::*;
 
-    fn add(tx: &Connection, login: &str) -> Result<(), Error> {
-        tx.execute("INSERT INTO users VALUES (?1, ?1, ?1, 0, 0)", [login])?;
+    fn add(tx: &Tx<'_>, login: &str) -> Result<(), Error> {
+        tx.sql().execute("INSERT INTO users VALUES (?1, ?1, ?1, 0, 0)", [login])?;
         Ok(())
     }
 
@@ -268,6 +242,54 @@ mod tests {
     fn readers_cannot_write() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("db"), false, |_| ()).unwrap();
-        assert!(store.read_blocking(|c| Ok(c.execute("DELETE FROM users", [])?)).is_err());
+        assert!(store.read_blocking(|c| Ok(c.sql().execute("DELETE FROM users", [])?)).is_err());
+    }
+
+    #[test]
+    fn others_cannot_read_the_database() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let modes = || {
+            ["db", "db-wal", "db-shm"]
+                .map(|name| std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777)
+        };
+        let store = Store::open(&path, false, |_| ()).unwrap();
+        store.write_blocking(|tx| add(tx, "ada")).unwrap();
+        assert_eq!(modes(), [0o600; 3]);
+        store.close();
+        drop(store);
+        // As an earlier version left it.
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let store = Store::open(&path, false, |_| ()).unwrap();
+        store.write_blocking(|tx| add(tx, "bob")).unwrap();
+        assert_eq!(modes(), [0o600; 3]);
+    }
+
+    #[tokio::test]
+    async fn a_read_counts_until_it_ends_also_when_its_caller_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("db"), false, |_| ()).unwrap();
+        let (began, mut begun) = tokio::sync::mpsc::unbounded_channel();
+        let (go_on, held) = std::sync::mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        for _ in 0..MAX_READERS {
+            let (store, began, held) = (store.clone(), began.clone(), Arc::clone(&held));
+            let caller = tokio::spawn(async move {
+                let work = move |_: &View| {
+                    began.send(()).unwrap();
+                    // Ends when the sender is dropped.
+                    let _ = held.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    Ok(())
+                };
+                store.read(work).await
+            });
+            begun.recv().await.unwrap();
+            caller.abort();
+            assert!(caller.await.unwrap_err().is_cancelled());
+        }
+        assert_eq!(store.readers.permits.available_permits(), 0, "eight connections are in use");
+        drop(go_on);
+        store.read(|_| Ok(())).await.unwrap();
+        assert!(store.readers.idle.lock().unwrap().len() <= MAX_READERS);
     }
 }

@@ -22,6 +22,7 @@ const MIGRATIONS: &[&str] = &[
         SELECT j.project_id, j.name, j.id FROM (SELECT job_id, min(id) AS first FROM test_results GROUP BY job_id) t
         JOIN jobs j ON j.id = t.job_id ORDER BY t.first;
     ALTER TABLE jobs ADD COLUMN timings_of TEXT;",
+    include_str!("claims.sql"),
 ];
 
 /// Brings the schema up to date; refuses a database that a newer version has written.

@@ -15,22 +15,24 @@ use std::thread::JoinHandle;
 /// Most pieces of work in one transaction: bounds how long the first of them waits.
 const MAX_GROUP: usize = 128;
 
-/// Something that others must hear of once it is committed.
+/// A change that others are told of once it is committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Anything of this pipeline (its id) changed.
     Changed(String),
     /// A task entered the queue of this resource class.
     Queued(String),
+    /// A task entered the queue of this resource class that one of its runners should not get at once.
+    QueuedForOthers(String),
     /// Cancel was asked for on a claimed task.
     Cancel(TaskId),
     /// A claimed task has ended or went back to its queue: its token is dead.
     Ended(TaskId),
-    /// Personal tokens are none any more.
+    /// Personal tokens were revoked: whoever shows one that was accepted before is checked again.
     Revoked,
 }
 
-/// An open transaction. Dereferences to the connection, so that the table functions take it.
+/// An open transaction. It is a [`View`] as well, so that functions that read take it.
 pub struct Tx<'a> {
     connection: &'a View,
     effects: RefCell<Vec<Effect>>,
@@ -63,7 +65,7 @@ impl Deref for Tx<'_> {
     }
 }
 
-/// Why a transaction was not committed.
+/// The reason why a transaction was not committed.
 struct Failed {
     why: String,
     /// The disk is full: trying again later may help.
@@ -171,16 +173,16 @@ fn run(connection: &View, queue: &Receiver<Work>, on_commit: &dyn Fn(Vec<Effect>
 fn commit_group(connection: &View, group: impl Iterator<Item = Work>, on_commit: &dyn Fn(Vec<Effect>)) {
     let mut answers = Vec::new();
     let mut effects = Vec::new();
-    let mut failure = connection.execute_batch("BEGIN IMMEDIATE").err().map(Failed::of);
+    let mut failure = connection.sql().execute_batch("BEGIN IMMEDIATE").err().map(Failed::of);
     for work in group {
         let tx = Tx::new(connection);
         if failure.is_none() {
-            failure = connection.execute_batch("SAVEPOINT work").err().map(Failed::of);
+            failure = connection.sql().execute_batch("SAVEPOINT work").err().map(Failed::of);
         }
         let (keep, answer) = work(failure.is_none().then_some(&tx));
         if failure.is_none() {
             let end = if keep { "RELEASE work" } else { "ROLLBACK TO work; RELEASE work" };
-            failure = connection.execute_batch(end).err().map(Failed::of);
+            failure = connection.sql().execute_batch(end).err().map(Failed::of);
         }
         if keep {
             effects.append(&mut tx.take_effects());
@@ -188,14 +190,14 @@ fn commit_group(connection: &View, group: impl Iterator<Item = Work>, on_commit:
         answers.push(answer);
     }
     if failure.is_none() {
-        failure = connection.execute_batch("COMMIT").err().map(Failed::of);
+        failure = connection.sql().execute_batch("COMMIT").err().map(Failed::of);
     }
     if let Some(failed) = &failure {
         let help = if failed.no_space { "; make space where the data folder is" } else { "" };
         log::error!("failed to commit {} writes: {}{help}", answers.len(), failed.why);
         // Nothing is open when `BEGIN` was what failed.
-        if !connection.is_autocommit() {
-            let _ = connection.execute_batch("ROLLBACK");
+        if !connection.sql().is_autocommit() {
+            let _ = connection.sql().execute_batch("ROLLBACK");
         }
     } else if !effects.is_empty() {
         on_commit(effects);

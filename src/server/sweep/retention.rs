@@ -2,43 +2,27 @@
 //! says), and the bytes of an upload as long as something names them.
 
 use crate::server::blobs::{self, Blobs};
-use crate::server::state::{Shared, now_ms};
-use crate::server::store::View;
+use crate::server::state::Shared;
+use crate::server::store::tables::{archives, results};
 use crate::server::store::{Error, Tx};
-
+use crate::server::time::Millis;
 use std::time::{Duration, SystemTime};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const ARTIFACT_DAYS: u32 = 30;
-/// An upload that nothing names may be about to be named.
+/// How long uploads stay that no row names: their row may be about to be written.
 const UNNAMED: Duration = DAY;
 
 /// Forgets what is too old; returns how much.
-pub(in crate::server) fn expire_once(tx: &Tx<'_>, now: u64) -> Result<usize, Error> {
-    let oldest_artifact = now.saturating_sub((DAY * ARTIFACT_DAYS).as_millis() as u64);
-    let mut gone = 0;
-    for (sql, time) in [
-        ("DELETE FROM caches WHERE expires_at_ms <= ?1", now),
-        ("DELETE FROM workspace_layers WHERE expires_at_ms <= ?1", now),
-        ("DELETE FROM artifacts WHERE created_at_ms < ?1", oldest_artifact),
-    ] {
-        gone += tx.prepare_cached(sql)?.execute([time as i64])?;
-    }
-    Ok(gone)
-}
-
-/// Whether anything names an upload.
-fn is_named(c: &View, sha256: &str) -> Result<bool, Error> {
-    let mut query = c.prepare_cached(
-        "SELECT EXISTS (SELECT 1 FROM artifacts WHERE sha256 = ?1) OR EXISTS (SELECT 1 FROM test_files WHERE sha256 = ?1)
-            OR EXISTS (SELECT 1 FROM caches WHERE sha256 = ?1) OR EXISTS (SELECT 1 FROM workspace_layers WHERE sha256 = ?1)",
-    )?;
-    Ok(query.query_row([sha256], |row| row.get(0))?)
+pub(in crate::server) fn expire_once(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
+    Ok(archives::delete_expired_caches(tx, now)?
+        + archives::delete_expired_layers(tx, now)?
+        + results::delete_artifacts_before(tx, now.minus(DAY * ARTIFACT_DAYS))?)
 }
 
 /// One pass: rows first, then the bytes that nothing names any more.
 pub(in crate::server) async fn sweep_once(state: &Shared) {
-    match state.store.write(|tx| expire_once(tx, now_ms())).await {
+    match state.store.write(|tx| expire_once(tx, Millis::now())).await {
         Ok(0) | Err(Error::Closed) => {}
         Ok(count) => {
             log::info!("artifacts, caches and workspace layers were too old and are gone count={count}")
@@ -47,11 +31,11 @@ pub(in crate::server) async fn sweep_once(state: &Shared) {
     }
     let since = SystemTime::now() - UNNAMED;
     let blobs = state.blobs.clone();
-    let Some(unused) = told(blocking(move || blobs.unused_since(since)).await) else { return };
+    let Some(unused) = told(blocking(move || blobs.objects.unused_since(since)).await) else { return };
     let named = state.store.read(move |c| {
         let mut unnamed = Vec::new();
         for sha256 in unused {
-            if !is_named(c, &sha256)? {
+            if !archives::names_upload(c, &sha256)? {
                 unnamed.push(sha256);
             }
         }
@@ -72,7 +56,7 @@ pub(in crate::server) async fn sweep_once(state: &Shared) {
 fn remove(blobs: &Blobs, unnamed: &[String], since: SystemTime) -> Result<usize, blobs::Error> {
     let mut removed = 0;
     for sha256 in unnamed {
-        removed += usize::from(blobs.remove_object(sha256, since)?);
+        removed += usize::from(blobs.objects.remove(sha256, since)?);
     }
     Ok(removed)
 }
@@ -93,10 +77,11 @@ fn told<T>(result: Result<T, String>) -> Option<T> {
 mod tests {
     use super::*;
     use crate::protocol::{Archive, CacheRecord, FindCache, TaskId};
+    use crate::server::engine::archives::{find_cache, save_cache};
     use crate::server::engine::commit::Routing;
-    use crate::server::pipelines::create_project;
     use crate::server::store::Store;
-    use crate::server::store::tables::archives::{find_cache, save_cache};
+    use crate::server::store::tables::projects::ensure_project;
+    use crate::server::time::Millis;
 
     const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -106,13 +91,19 @@ mod tests {
 
     fn find(tx: &Tx<'_>, project: &str, keys: &[&str], exact: bool, now: u64) -> Option<String> {
         let keys = keys.iter().map(|key| (*key).to_owned()).collect();
-        find_cache(tx, project, &FindCache { keys, exact }, now).unwrap().map(|cache| cache.key)
+        find_cache(tx, &project.into(), &FindCache { keys, exact }, Millis(now))
+            .unwrap()
+            .map(|cache| cache.key)
     }
 
     /// A job with a cache retention of two days, and its task.
     fn task(tx: &Tx<'_>) -> (TaskId, String) {
-        create_project(tx, "gh/acme/app", None, 0).unwrap();
-        tx.execute("INSERT INTO resource_classes VALUES ('c', 'a/b', '', 0)", []).unwrap();
+        ensure_project(tx, "gh/acme/app", None, Millis(0)).unwrap();
+        tx.execute(
+            "INSERT INTO resource_classes (id, name, description, created_at_ms) VALUES ('c', 'a/b', '', 0)",
+            [],
+        )
+        .unwrap();
         let project: String = tx.query_row("SELECT id FROM projects", [], |row| row.get(0)).unwrap();
         tx.execute(
             "INSERT INTO pipelines (id, project_id, number, state, created_at_ms, updated_at_ms, trigger_type, actor_login,
@@ -128,12 +119,12 @@ workflows: {w: {jobs: [j]}}";
         let workflow = &compiled.workflows[0];
         crate::server::engine::commit::create_workflow(
             tx,
-            "p",
-            &project,
+            &"p".into(),
+            &project.as_str().into(),
             workflow,
             false,
             &Routing::default(),
-            0,
+            Millis(0),
         )
         .unwrap();
         let id: String = tx.query_row("SELECT id FROM tasks", [], |row| row.get(0)).unwrap();
@@ -146,10 +137,13 @@ workflows: {w: {jobs: [j]}}";
         let store = Store::open(&dir.path().join("db"), false, |_| ()).unwrap();
         let check = |tx: &Tx<'_>| {
             let (task, project) = task(tx);
-            assert!(save_cache(tx, &task, &record("v1-app", "a"), 0).unwrap());
-            assert!(save_cache(tx, &task, &record("v1-app", "a"), 1).unwrap(), "the same record sent again");
-            assert!(!save_cache(tx, &task, &record("v1-app", "b"), 2).unwrap());
-            assert!(save_cache(tx, &task, &record("v1-app-new", "b"), 3).unwrap());
+            assert!(save_cache(tx, &task, &record("v1-app", "a"), Millis(0)).unwrap());
+            assert!(
+                save_cache(tx, &task, &record("v1-app", "a"), Millis(1)).unwrap(),
+                "the same record sent again"
+            );
+            assert!(!save_cache(tx, &task, &record("v1-app", "b"), Millis(2)).unwrap());
+            assert!(save_cache(tx, &task, &record("v1-app-new", "b"), Millis(3)).unwrap());
             for (keys, exact, found) in [
                 (&["v1-app"][..], false, Some("v1-app-new")),
                 (&["v1-app"], true, Some("v1-app")),
@@ -163,12 +157,12 @@ workflows: {w: {jobs: [j]}}";
             // Two days, as the job says.
             assert_eq!(find(tx, &project, &["v1-app"], true, 2 * DAY_MS - 1).as_deref(), Some("v1-app"));
             assert_eq!(find(tx, &project, &["v1-app"], true, 2 * DAY_MS), None);
-            assert!(is_named(tx, "a").unwrap());
-            assert!(save_cache(tx, &task, &record("v1-app", "c"), 2 * DAY_MS).unwrap());
-            assert!(!is_named(tx, "a").unwrap() && is_named(tx, "c").unwrap());
-            assert_eq!(expire_once(tx, 2 * DAY_MS + 3).unwrap(), 1);
-            assert_eq!(expire_once(tx, 4 * DAY_MS).unwrap(), 1);
-            assert!(!is_named(tx, "b").unwrap() && !is_named(tx, "c").unwrap());
+            assert!(archives::names_upload(tx, "a").unwrap());
+            assert!(save_cache(tx, &task, &record("v1-app", "c"), Millis(2 * DAY_MS)).unwrap());
+            assert!(!archives::names_upload(tx, "a").unwrap() && archives::names_upload(tx, "c").unwrap());
+            assert_eq!(expire_once(tx, Millis(2 * DAY_MS + 3)).unwrap(), 1);
+            assert_eq!(expire_once(tx, Millis(4 * DAY_MS)).unwrap(), 1);
+            assert!(!archives::names_upload(tx, "b").unwrap() && !archives::names_upload(tx, "c").unwrap());
             Ok(())
         };
         store.write_blocking(check).unwrap();
@@ -184,10 +178,10 @@ workflows: {w: {jobs: [j]}}";
                 "INSERT INTO artifacts SELECT 'a', job_id, ?2, id, 0, 1, 'x', 'sum', 1, 0 FROM tasks WHERE id = ?1",
                 [task.as_str(), &project],
             )?;
-            assert_eq!(expire_once(tx, 30 * DAY_MS)?, 0);
-            assert!(is_named(tx, "sum")?);
-            assert_eq!(expire_once(tx, 30 * DAY_MS + 1)?, 1);
-            assert!(!is_named(tx, "sum")?);
+            assert_eq!(expire_once(tx, Millis(30 * DAY_MS))?, 0);
+            assert!(archives::names_upload(tx, "sum")?);
+            assert_eq!(expire_once(tx, Millis(30 * DAY_MS + 1))?, 1);
+            assert!(!archives::names_upload(tx, "sum")?);
             Ok(())
         };
         store.write_blocking(check).unwrap();

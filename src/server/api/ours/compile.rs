@@ -1,12 +1,12 @@
-//! Compiling for people who write configs: what command-line clients call for `config validate` and
-//! `config process`. Nothing is stored, and nobody has to say who they are.
+//! Compiling for people who write configs: the calls of command-line clients for `config validate` and
+//! `config process`. Nothing is stored, and no token is needed.
 
 use crate::config::{Compiled, Diagnostic, Diagnostics, Severity};
 use crate::protocol::MAX_CHUNK_BYTES;
 use crate::server::api::{Answer, Failure};
-use crate::server::pipelines::{self, Trigger};
+use crate::server::ids::fresh_uuid;
+use crate::server::pipelines::compile::{self, Source};
 use crate::server::state::Shared;
-use crate::server::store::new_id;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use tokio::sync::Semaphore;
 
-/// The routes.
+/// Serves the paths of this file.
 pub fn router() -> Router<Shared> {
     Router::new()
         .route("/api/v2/compile-config-with-defaults", post(compile_v2))
@@ -27,7 +27,7 @@ pub fn router() -> Router<Shared> {
 }
 
 /// Most configs that are compiled at once; further calls wait, so that strangers cannot take the machine.
-static PLACES: Semaphore = Semaphore::const_new(2);
+static COMPILING: Semaphore = Semaphore::const_new(2);
 
 #[derive(Deserialize)]
 struct RequestV2 {
@@ -36,7 +36,7 @@ struct RequestV2 {
     options: Option<Options>,
 }
 
-/// What the config is compiled with; both families name it alike.
+/// Parameters and values that the config is compiled with; both families name them alike.
 #[derive(Default, Deserialize)]
 struct Options {
     #[serde(default)]
@@ -101,7 +101,7 @@ async fn compile_v3(State(state): State<Shared>, bytes: Bytes) -> Answer<Json<Va
             (json!({ "phase": "ended", "outcome": "failed" }), mistakes(errors).map(title).collect())
         }
     };
-    let mut answer = json!({ "data": { "id": new_id(), "attributes": attributes } });
+    let mut answer = json!({ "data": { "id": fresh_uuid(), "attributes": attributes } });
     if !messages.is_empty() {
         answer["meta"] = json!({ "messages": messages });
     }
@@ -112,7 +112,7 @@ fn mistakes(errors: &Diagnostics) -> impl Iterator<Item = &Diagnostic> {
     errors.0.iter().filter(|diagnostic| diagnostic.severity == Severity::Error)
 }
 
-/// Pipeline values come with or without `pipeline.`; those below `pipeline.parameters` are parameters.
+/// Sorts what was given into parameters and values. Values come with or without `pipeline.`; those below `pipeline.parameters` are parameters.
 fn sort_values(options: Options) -> (BTreeMap<String, Value>, BTreeMap<String, Value>) {
     let mut parameters = options.pipeline_parameters.unwrap_or_default();
     let mut values = BTreeMap::new();
@@ -128,14 +128,12 @@ fn sort_values(options: Options) -> (BTreeMap<String, Value>, BTreeMap<String, V
 
 async fn compile(state: &Shared, config: String, options: Options) -> Answer<Result<Compiled, Diagnostics>> {
     let (parameters, values) = sort_values(options);
-    let trigger = Trigger { config, file_name: "config.yml".to_owned(), parameters, ..Trigger::default() };
+    let stand_ins = crate::config::stand_ins(None, &values);
+    let source = Source { config, file_name: "config.yml".to_owned(), parameters, values, stand_ins };
     let settings = state.settings.clone();
     let stopping = |_| Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the control plane is stopping");
-    let _place = PLACES.acquire().await.map_err(|_| stopping(()))?;
-    let compiling = tokio::task::spawn_blocking(move || {
-        let stand_ins = crate::config::stand_ins(None, &values);
-        pipelines::compile(&settings, &trigger, &values, &stand_ins)
-    });
+    let _permit = COMPILING.acquire().await.map_err(|_| stopping(()))?;
+    let compiling = tokio::task::spawn_blocking(move || compile::compile(&settings, &source));
     compiling.await.map_err(|_| stopping(()))
 }
 

@@ -1,7 +1,8 @@
-//! What the operator's tools call: liveness, readiness, metrics. No token.
+//! Liveness, readiness and metrics, for the operator's tools. They need no token.
 
 use crate::server::api::{Answer, Failure};
 use crate::server::state::Shared;
+use crate::server::store::tables::classes::list_queue_lengths;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -9,7 +10,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
 
-/// The paths.
+/// Serves the paths of this file.
 pub fn router() -> Router<Shared> {
     Router::new()
         .route("/live", get(|| async { Json(json!({ "status": "live" })) }))
@@ -18,7 +19,7 @@ pub fn router() -> Router<Shared> {
 }
 
 async fn ready(State(state): State<Shared>) -> Answer<Json<Value>> {
-    state.store.read(|c| Ok(c.query_row("SELECT 1", [], |_| Ok(()))?)).await?;
+    state.store.check().await?;
     if *state.stopping.borrow() {
         return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the control plane is stopping"));
     }
@@ -26,23 +27,17 @@ async fn ready(State(state): State<Shared>) -> Answer<Json<Value>> {
 }
 
 async fn metrics(State(state): State<Shared>) -> Answer<String> {
-    let queues: Vec<(String, String, i64)> = state
-        .store
-        .read(|c| {
-            let mut query = c.prepare_cached(
-                "SELECT resource_class, status, count(*) FROM tasks WHERE status IN ('queued', 'running') GROUP BY 1, 2",
-            )?;
-            let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-        .await?;
+    let queues = state.store.read(list_queue_lengths).await?;
     let mut text = format!(
         "# TYPE runlet_requests_total counter\nrunlet_requests_total {}\n# TYPE runlet_output_bytes_total counter\nrunlet_output_bytes_total {}\n# TYPE runlet_tasks gauge\n",
         state.requests.load(Ordering::Relaxed),
         state.output_bytes.load(Ordering::Relaxed)
     );
-    for (class, status, count) in queues {
-        text.push_str(&format!("runlet_tasks{{resource_class=\"{class}\",status=\"{status}\"}} {count}\n"));
+    for queue in queues {
+        text.push_str(&format!(
+            "runlet_tasks{{resource_class=\"{}\",status=\"{}\"}} {}\n",
+            queue.class, queue.state, queue.count
+        ));
     }
     Ok(text)
 }

@@ -1,24 +1,26 @@
-//! What moves pipelines on from outside: reruns and continuation; and the settings that decide about it.
+//! Calls that move pipelines on: reruns and continuation; and the settings of projects that decide about it.
 
 use crate::protocol::MAX_CHUNK_BYTES;
 use crate::server::api::shared::input::{Body, bad};
 use crate::server::api::{Administrator, Answer, Failure, Person};
 use crate::server::engine::commit::{self, Refused, Scope};
+use crate::server::ids::{JobId, ProjectId};
 use crate::server::pipelines::continuation::{self, Continuation};
-use crate::server::state::{Shared, now_ms};
+use crate::server::state::Shared;
+use crate::server::store::tables::projects::{self, ProjectSettings};
+use crate::server::time::Millis;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use rusqlite::{OptionalExtension, params};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// The routes.
+/// Serves the paths of this file.
 pub fn router() -> Router<Shared> {
     Router::new()
         .route("/api/v2/workflow/{id}/rerun", post(rerun_v2))
@@ -31,7 +33,7 @@ pub fn router() -> Router<Shared> {
         )
 }
 
-/// An optional JSON body: nothing and `null` are the default.
+/// Reads an optional JSON body: nothing and `null` are the default.
 fn optional<T: DeserializeOwned + Default>(bytes: &Bytes) -> Answer<T> {
     if bytes.trim_ascii().is_empty() {
         return Ok(T::default());
@@ -71,7 +73,7 @@ async fn rerun_v2(
             return Err(Failure::new(StatusCode::BAD_REQUEST, message));
         }
         (true, None) => Scope::Failed,
-        (false, Some(jobs)) => Scope::Jobs(jobs),
+        (false, Some(jobs)) => Scope::Jobs(jobs.into_iter().map(JobId::from).collect()),
         (false, None) => Scope::All,
     };
     let id = run_again(&state, person, id, scope).await?;
@@ -98,9 +100,13 @@ async fn rerun_v3(
 }
 
 async fn run_again(state: &Shared, person: Person, id: String, scope: Scope) -> Answer<String> {
-    let made =
-        state.store.write(move |tx| commit::rerun(tx, &id, &scope, Some(&person.id), now_ms())).await?;
-    made.map_err(|refused| {
+    let made = state
+        .store
+        .write(move |tx| {
+            commit::rerun(tx, &id.into(), &scope, Some(&person.id.as_str().into()), Millis::now())
+        })
+        .await?;
+    made.map(String::from).map_err(|refused| {
         let status = match refused {
             Refused::Unknown => StatusCode::NOT_FOUND,
             _ => StatusCode::BAD_REQUEST,
@@ -118,7 +124,7 @@ struct ContinueRequest {
     parameters: Option<BTreeMap<String, Value>>,
 }
 
-/// Authorised by the key alone: the scripts that call this have no other token.
+/// Continues a pipeline. The key alone authorises: the scripts that call this have no other token.
 async fn continue_pipeline(State(state): State<Shared>, bytes: Bytes) -> Answer<Json<Value>> {
     let request: ContinueRequest = serde_json::from_slice(&bytes).map_err(|e| {
         let message =
@@ -139,62 +145,53 @@ async fn continue_pipeline(State(state): State<Shared>, bytes: Bytes) -> Answer<
     Ok(Json(json!({ "message": "Accepted." })))
 }
 
-/// Settings that this control plane acts on. Others are refused rather than stored without effect.
-const SETTINGS: [&str; 1] = ["enable_auto_cancel_redundant_workflows"];
+/// The one setting that this control plane acts on. Others are refused rather than stored without effect.
+const AUTO_CANCEL: &str = "enable_auto_cancel_redundant_workflows";
+
+fn shown(settings: ProjectSettings) -> Json<Value> {
+    let attributes = json!({ AUTO_CANCEL: settings.enable_auto_cancel_redundant_workflows });
+    Json(json!({ "data": { "attributes": attributes } }))
+}
+
+fn unknown_project(id: &ProjectId) -> Failure {
+    Failure::not_found(format!("there is no project `{id}`"))
+}
 
 async fn settings(
     State(state): State<Shared>,
     _person: Person,
-    Path(id): Path<String>,
+    Path(id): Path<ProjectId>,
 ) -> Answer<Json<Value>> {
-    let what = format!("there is no project `{id}`");
-    let found: Option<String> = state
-        .store
-        .read(move |c| {
-            let mut query = c.prepare_cached("SELECT settings FROM projects WHERE id = ?1")?;
-            Ok(query.query_row([id], |row| row.get(0)).optional()?)
-        })
-        .await?;
-    Ok(shown(&found.ok_or_else(|| Failure::not_found(what))?))
-}
-
-fn shown(stored: &str) -> Json<Value> {
-    let stored: Value = serde_json::from_str(stored).unwrap_or_default();
-    let attributes: Map<String, Value> = SETTINGS
-        .iter()
-        .map(|name| ((*name).to_owned(), json!(stored.get(name) == Some(&Value::Bool(true)))))
-        .collect();
-    Json(json!({ "data": { "attributes": attributes } }))
+    let unknown = unknown_project(&id);
+    let found = state.store.read(move |view| projects::settings(view, &id)).await?;
+    found.map(shown).ok_or(unknown)
 }
 
 async fn update_settings(
     State(state): State<Shared>,
     _admin: Administrator,
-    Path(id): Path<String>,
+    Path(id): Path<ProjectId>,
     body: Body,
 ) -> Answer<Json<Value>> {
-    let changes = body.0.as_object().cloned().ok_or_else(|| bad("the body must be an object of settings"))?;
-    for (name, value) in &changes {
-        if !SETTINGS.contains(&name.as_str()) {
-            let message = format!(
-                "the setting `{name}` is not available on this control plane (available: {})",
-                SETTINGS.join(", ")
-            );
-            return Err(Failure::new(StatusCode::BAD_REQUEST, message));
+    let changes = body.0.as_object().ok_or_else(|| bad("the body must be an object of settings"))?;
+    let mut auto_cancel = None;
+    for (name, value) in changes {
+        if name != AUTO_CANCEL {
+            return Err(bad(format!(
+                "the setting `{name}` is not available on this control plane (available: {AUTO_CANCEL})"
+            )));
         }
-        if !value.is_boolean() {
-            return Err(Failure::new(StatusCode::BAD_REQUEST, format!("`{name}` must be true or false")));
-        }
+        let flag = value.as_bool().ok_or_else(|| bad(format!("`{name}` must be true or false")))?;
+        auto_cancel = Some(flag);
     }
-    let what = format!("there is no project `{id}`");
-    let changes = Value::Object(changes).to_string();
-    let stored: Option<String> = state
-        .store
-        .write(move |tx| {
-            let update =
-                "UPDATE projects SET settings = json_patch(settings, ?2) WHERE id = ?1 RETURNING settings";
-            Ok(tx.prepare_cached(update)?.query_row(params![id, changes], |row| row.get(0)).optional()?)
-        })
-        .await?;
-    Ok(shown(&stored.ok_or_else(|| Failure::not_found(what))?))
+    let unknown = unknown_project(&id);
+    let changed = state.store.write(move |tx| {
+        let Some(mut settings) = projects::settings(tx, &id)? else { return Ok(None) };
+        if let Some(flag) = auto_cancel {
+            settings.enable_auto_cancel_redundant_workflows = flag;
+            projects::set_settings(tx, &id, &settings)?;
+        }
+        Ok(Some(settings))
+    });
+    changed.await?.map(shown).ok_or(unknown)
 }

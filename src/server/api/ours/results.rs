@@ -87,7 +87,12 @@ fn task_id(text: String) -> Answer<TaskId> {
 
 async fn bytes_of(state: &Shared, output: &Output, from: u64) -> Answer<Vec<u8>> {
     let (blobs, task, step) = (state.blobs.clone(), output.task.clone(), output.step);
-    blocking(move || blobs.read_output(&task, step, from, MOST_OUTPUT)).await
+    blocking(move || blobs.outputs.read(&task, step, from, MOST_OUTPUT)).await
+}
+
+async fn length_of(state: &Shared, output: &Output) -> Answer<u64> {
+    let (blobs, task, step) = (state.blobs.clone(), output.task.clone(), output.step);
+    blocking(move || Ok(blobs.outputs.length(&task, step))).await
 }
 
 fn text(bytes: Vec<u8>) -> Response {
@@ -110,7 +115,7 @@ async fn stdout(
     let from = range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
     let from: u64 = from.unwrap_or(0);
     // In this order: what was complete when it was looked at is among the bytes that are read afterwards.
-    let stored = state.blobs.output_length(&output.task, output.step);
+    let stored = length_of(&state, &output).await?;
     let bytes = bytes_of(&state, &output, from).await?;
     let is_last = from.saturating_add(bytes.len() as u64) >= stored;
     let mut response = text(bytes);
@@ -139,7 +144,7 @@ async fn condensed(
     words: Words,
 ) -> Answer<Response> {
     let (output, _) = output_of(&state, id, &words).await?;
-    let length = state.blobs.output_length(&output.task, output.step);
+    let length = length_of(&state, &output).await?;
     let bytes = bytes_of(&state, &output, length.saturating_sub(1 << 20)).await?;
     let mut lines: Vec<&[u8]> = bytes.split_inclusive(|&b| b == b'\n').rev().take(CONDENSED_LINES).collect();
     lines.reverse();
@@ -213,7 +218,7 @@ async fn artifact(
         return Ok((headers, refused).into_response());
     }
     let blobs = state.blobs.clone();
-    let mut file = tokio::fs::File::from_std(blocking(move || blobs.open_object(&sha256)).await?);
+    let mut file = tokio::fs::File::from_std(blocking(move || blobs.objects.open(&sha256)).await?);
     if start > 0 {
         use tokio::io::AsyncSeekExt;
         let sought = file.seek(std::io::SeekFrom::Start(start)).await;

@@ -75,7 +75,7 @@ impl Listener {
                 changed = self.revoked.changed() => {
                     changed.ok()?;
                     let token = self.token.clone();
-                    if !self.state.store.read(move |c| people::is_token(c, &token)).await.ok()? {
+                    if !self.state.store.read(move |c| people::is_token(c, &token.into())).await.ok()? {
                         return None;
                     }
                 }
@@ -216,7 +216,7 @@ impl Teller {
         for _ in 0..most {
             let offset = self.offsets.get(&key).copied().unwrap_or(0);
             let (blobs, id, step, chunk) = (self.state.blobs.clone(), task.clone(), output.step, self.chunk);
-            let bytes = blocking(move || blobs.read_output(&id, step, offset, chunk)).await.ok()?;
+            let bytes = blocking(move || blobs.outputs.read(&id, step, offset, chunk)).await.ok()?;
             if bytes.is_empty() {
                 return Some(false);
             }

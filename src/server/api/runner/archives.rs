@@ -6,22 +6,23 @@ use crate::protocol::{
 };
 use crate::server::api::runner::{Holder, Numbers, complete, number};
 use crate::server::api::{Answer, Failure, blocking};
-use crate::server::state::{Shared, now_ms};
+use crate::server::engine::archives;
+use crate::server::state::Shared;
 use crate::server::store::View;
-use crate::server::store::tables::archives;
+use crate::server::store::tables::archives as rows;
+use crate::server::time::Millis;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use rusqlite::{OptionalExtension, params};
 use serde_json::{Value, json};
 
 /// Most keys of one `restore_cache`.
 const MOST_KEYS: usize = 1000;
 
 /// The paths.
-pub fn router() -> Router<Shared> {
+pub(super) fn router() -> Router<Shared> {
     let task = "/api/v3/runner/tasks/{id}";
     Router::new()
         .route(&format!("{task}/caches"), post(save_cache))
@@ -42,7 +43,10 @@ async fn find_cache(
         return Err(Failure::new(StatusCode::BAD_REQUEST, message));
     }
     wanted.keys.iter().try_for_each(|key| check_key(key))?;
-    let cache = state.store.read(move |c| archives::find_cache(c, &task.project, &wanted, now_ms())).await?;
+    let cache = state
+        .store
+        .read(move |c| archives::find_cache(c, &task.project.into(), &wanted, Millis::now()))
+        .await?;
     Ok(Json(FoundCache { cache }))
 }
 
@@ -62,13 +66,14 @@ async fn save_cache(
     let task = task.alive()?;
     check_key(&record.key)?;
     complete(&state, &record.archive.sha256, record.archive.length).await?;
-    let stored = state.store.write(move |tx| archives::save_cache(tx, &task.id, &record, now_ms())).await?;
+    let stored =
+        state.store.write(move |tx| archives::save_cache(tx, &task.id, &record, Millis::now())).await?;
     Ok(Json(CacheAnswer { stored }))
 }
 
 async fn workspace(State(state): State<Shared>, task: Holder) -> Answer<Json<Workspace>> {
     let task = task.alive()?;
-    Ok(Json(state.store.read(move |c| archives::workspace(c, &task.job, now_ms())).await?))
+    Ok(Json(state.store.read(move |c| archives::workspace(c, &task.job.into(), Millis::now())).await?))
 }
 
 async fn save_layer(
@@ -78,7 +83,7 @@ async fn save_layer(
 ) -> Answer<Json<Value>> {
     let task = task.alive()?;
     complete(&state, &record.archive.sha256, record.archive.length).await?;
-    state.store.write(move |tx| archives::save_layer(tx, &task.id, &record, now_ms())).await?;
+    state.store.write(move |tx| archives::save_layer(tx, &task.id, &record, Millis::now())).await?;
     Ok(Json(json!({})))
 }
 
@@ -89,9 +94,9 @@ async fn read_cache(
     query: Numbers,
 ) -> Answer<Bytes> {
     let task = task.alive()?;
-    // Those of the own project only.
-    let sql = "SELECT sha256, length FROM caches WHERE id = ?1 AND project_id = ?2";
-    piece(&state, sql, cache, task.project, &query).await
+    let read = move |view: &View| rows::cache_archive(view, &cache.into(), &task.project.into());
+    let archive = state.store.read(read).await?;
+    piece(&state, archive, &query).await
 }
 
 async fn read_layer(
@@ -101,30 +106,17 @@ async fn read_layer(
     query: Numbers,
 ) -> Answer<Bytes> {
     let task = task.alive()?;
-    // Those of the own workspace only.
-    let sql = "SELECT l.sha256, l.length FROM workspace_layers l JOIN jobs j ON j.id = l.job_id
-        JOIN workflows w ON w.id = j.workflow_id WHERE l.id = ?1 AND w.workspace_id =
-        (SELECT o.workspace_id FROM workflows o JOIN jobs p ON p.workflow_id = o.id WHERE p.id = ?2)";
-    piece(&state, sql, layer, task.job, &query).await
+    let read = move |view: &View| rows::layer_archive(view, &layer.into(), &task.job.into());
+    let archive = state.store.read(read).await?;
+    piece(&state, archive, &query).await
 }
 
-/// A piece of the archive that `sql` finds by `id` for the `holder` of the token.
-async fn piece(
-    state: &Shared,
-    sql: &'static str,
-    id: String,
-    holder: String,
-    query: &Numbers,
-) -> Answer<Bytes> {
-    let (offset, most) = (number(query, "offset")?, number(query, "most")?);
-    let read = move |c: &View| {
-        let row = |row: &rusqlite::Row<'_>| Ok(Archive { sha256: row.get(0)?, length: row.get(1)? });
-        Ok(c.prepare_cached(sql)?.query_row(params![id, holder], row).optional()?)
-    };
-    let archive = state.store.read(read).await?;
+/// A piece of an archive that the holder of the token may read.
+async fn piece(state: &Shared, archive: Option<Archive>, query: &Numbers) -> Answer<Bytes> {
     let archive = archive.ok_or_else(|| Failure::not_found("there is no such archive, or no longer"))?;
+    let (offset, most) = (number(query, "offset")?, number(query, "most")?);
     let most = usize::try_from(most).unwrap_or(MAX_CHUNK_BYTES).min(MAX_CHUNK_BYTES);
     let blobs = state.blobs.clone();
-    let bytes = blocking(move || blobs.read_object(&archive.sha256, offset, most)).await?;
+    let bytes = blocking(move || blobs.objects.read(&archive.sha256, offset, most)).await?;
     Ok(Bytes::from(bytes))
 }

@@ -4,6 +4,7 @@ use crate::server::api::shared::slug::short_vcs;
 use crate::server::api::{Answer, Failure};
 use crate::server::state::Shared;
 use crate::server::store::View;
+pub use crate::server::store::read::Project;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Query, Request};
@@ -85,21 +86,6 @@ pub fn page(items: Vec<(String, Value)>, words: &Words) -> Answer<Json<Value>> {
     let next = page.last().filter(|_| more).map(|(key, _)| URL_SAFE_NO_PAD.encode(key));
     let items: Vec<Value> = page.into_iter().map(|(_, item)| item).collect();
     Ok(Json(json!({ "items": items, "next_page_token": next })))
-}
-
-/// A project as the settings need it.
-#[derive(Clone, Debug)]
-pub struct Project {
-    /// UUID.
-    pub id: String,
-    /// UUID of its organisation.
-    pub organisation: String,
-    /// `vcs/org/repo`.
-    pub slug: String,
-    /// What git fetches from.
-    pub repository_url: Option<String>,
-    /// Built when a trigger names neither branch nor tag.
-    pub default_branch: String,
 }
 
 /// The project of a path.

@@ -3,5 +3,6 @@
 pub mod input;
 pub mod shape;
 pub mod slug;
+pub mod speaker;
 pub mod unread;
 pub mod vocabulary;

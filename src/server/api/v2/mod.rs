@@ -15,6 +15,7 @@ use crate::server::store::Error;
 use crate::server::store::View;
 use crate::server::store::read::{self, Cursor, Filter, Job, Pipeline, ProjectRef, Workflow};
 use crate::server::store::status::JobType;
+use crate::server::time::Millis;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -176,7 +177,7 @@ async fn project_pipelines(
     Path(slug): Slug,
     words: Words,
 ) -> Answer<Json<Value>> {
-    let projects = vec![project(&state, slug).await?.id];
+    let projects = vec![project(&state, slug).await?.id.into()];
     let branch = words.get("branch").filter(|branch| !branch.is_empty()).cloned();
     list(&state, Filter { projects, branch, ..Filter::default() }, &words).await
 }
@@ -187,7 +188,7 @@ async fn my_pipelines(
     Path(slug): Slug,
     words: Words,
 ) -> Answer<Json<Value>> {
-    let projects = vec![project(&state, slug).await?.id];
+    let projects = vec![project(&state, slug).await?.id.into()];
     list(&state, Filter { projects, actor: Some(person.id), ..Filter::default() }, &words).await
 }
 
@@ -198,7 +199,8 @@ async fn numbered_pipeline(
 ) -> Answer<Json<Value>> {
     let project = project(&state, (vcs, org, repo)).await?;
     let what = format!("the project `{}` has no pipeline {number}", project.slug);
-    let pipeline = one(&state, what, move |c| read::pipeline_by_number(c, &project.id, number)).await?;
+    let pipeline =
+        one(&state, what, move |c| read::pipeline_by_number(c, project.id.as_str(), number)).await?;
     Ok(Json(show_pipeline(&pipeline)))
 }
 
@@ -322,7 +324,9 @@ fn accepted() -> Response {
 
 async fn cancel(State(state): State<Shared>, person: Person, Path(id): Path<String>) -> Answer<Response> {
     let what = format!("there is no workflow `{id}`");
-    let write = state.store.write(move |tx| commit::cancel_workflow(tx, &id, Some(&person.id), now_ms()));
+    let write = state.store.write(move |tx| {
+        commit::cancel_workflow(tx, &id.into(), Some(&person.id.as_str().into()), Millis::now())
+    });
     if write.await? { Ok(accepted()) } else { Err(Failure::not_found(what)) }
 }
 
@@ -335,7 +339,12 @@ async fn cancel_pipeline(
     let write = state.store.write(move |tx| {
         let Some(_) = read::pipeline(tx, &id)? else { return Ok(false) };
         for workflow in read::workflows_of(tx, &id)? {
-            commit::cancel_workflow(tx, &workflow.id, Some(&person.id), now_ms())?;
+            commit::cancel_workflow(
+                tx,
+                &workflow.id.into(),
+                Some(&person.id.as_str().into()),
+                Millis::now(),
+            )?;
         }
         Ok(true)
     });
@@ -348,7 +357,9 @@ async fn approve(
     Path((id, job)): Path<(String, String)>,
 ) -> Answer<Response> {
     let what = format!("no approval `{job}` is waiting in the workflow `{id}`");
-    let write = state.store.write(move |tx| commit::approve(tx, &id, &job, Some(&person.id), now_ms()));
+    let write = state.store.write(move |tx| {
+        commit::approve(tx, &id.into(), &job.into(), Some(&person.id.as_str().into()), Millis::now())
+    });
     if write.await? { Ok(accepted()) } else { Err(Failure::not_found(what)) }
 }
 
@@ -359,7 +370,7 @@ pub(super) async fn job_of(
 ) -> Answer<Job> {
     let project = project(state, (vcs, org, repo)).await?;
     let what = format!("the project `{}` has no job {number}", project.slug);
-    one(state, what, move |c| read::job_by_number(c, &project.id, number)).await
+    one(state, what, move |c| read::job_by_number(c, project.id.as_str(), number)).await
 }
 
 /// Where people look at a job.
@@ -409,11 +420,17 @@ async fn cancel_job(
         Err(_) => {
             let project = project(&state, (vcs, org, repo)).await?;
             let what = format!("the project `{}` has no job `{job}`", project.slug);
-            let read = move |c: &View| Ok(read::job(c, &job)?.filter(|job| job.project.id == project.id));
+            let read =
+                move |c: &View| Ok(read::job(c, &job)?.filter(|job| job.project.id == project.id.as_str()));
             one(&state, what, read).await?
         }
     };
-    state.store.write(move |tx| commit::cancel_job(tx, &job.id, Some(&person.id), now_ms())).await?;
+    state
+        .store
+        .write(move |tx| {
+            commit::cancel_job(tx, &job.id.into(), Some(&person.id.as_str().into()), Millis::now())
+        })
+        .await?;
     Ok(accepted())
 }
 

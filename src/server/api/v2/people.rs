@@ -1,10 +1,12 @@
-//! People and personal tokens: our own, made by administrators. A person lists and ends the tokens that
-//! are theirs.
+//! People and personal tokens: our own, made by administrators. A person lists and deletes their own tokens.
 
 use crate::server::api::shared::input::{Body, Words, bad, conflict, message, page};
 use crate::server::api::{Administrator, Answer, Failure, Person};
-use crate::server::state::{Shared, now_ms, timestamp};
-use crate::server::store::tables::people::{self, Kept, Token, User};
+use crate::server::ids::{PersonalTokenId, UserId};
+use crate::server::people::{self, Kept};
+use crate::server::state::Shared;
+use crate::server::store::tables::people::{self as table, Token, User};
+use crate::server::time::Millis;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -12,7 +14,7 @@ use axum::routing::{delete, get};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-/// The paths. `GET /api/v2/user/{id}` is CircleCI's, and in `v2`.
+/// Serves the paths of this file. `GET /api/v2/user/{id}` is CircleCI's, and in `v2`.
 pub fn router() -> Router<Shared> {
     Router::new()
         .route("/api/v2/user", get(list).post(create))
@@ -24,13 +26,13 @@ pub fn router() -> Router<Shared> {
 fn shown(user: &User) -> Value {
     json!({
         "id": user.id, "login": user.login, "name": user.name, "is_admin": user.is_admin,
-        "created_at": timestamp(user.created_at_ms),
+        "created_at": user.created_at.to_string(),
     })
 }
 
 fn shown_token(user: &User, token: &Token) -> Value {
     json!({
-        "id": token.id, "user": user.login, "label": token.label, "created_at": timestamp(token.created_at_ms),
+        "id": token.id, "user": user.login, "label": token.label, "created_at": token.created_at.to_string(),
     })
 }
 
@@ -48,7 +50,7 @@ fn kept(kept: Kept, unknown: Failure) -> Failure {
 }
 
 async fn list(State(state): State<Shared>, _admin: Administrator, words: Words) -> Answer<Json<Value>> {
-    let users = state.store.read(people::list).await?;
+    let users = state.store.read(table::list_users).await?;
     page(users.into_iter().map(|user| (user.login.clone(), shown(&user))).collect(), &words)
 }
 
@@ -61,7 +63,8 @@ async fn create(State(state): State<Shared>, _admin: Administrator, body: Body) 
     };
     people::check_login(&login).and_then(|()| people::check_text("name", &name)).map_err(bad)?;
     let taken = conflict(format!("there is a user `{login}` already"));
-    let made = state.store.write(move |tx| people::create(tx, &login, &name, is_admin, now_ms())).await?;
+    let made =
+        state.store.write(move |tx| people::create(tx, &login, &name, is_admin, Millis::now())).await?;
     Ok((StatusCode::CREATED, Json(shown(&made.ok_or(taken)?))).into_response())
 }
 
@@ -77,7 +80,7 @@ async fn remove(
 
 async fn user(state: &Shared, named: &str) -> Answer<User> {
     let key = named.to_owned();
-    state.store.read(move |c| people::find(c, &key)).await?.ok_or_else(|| missing(named))
+    state.store.read(move |c| table::find_user(c, &key)).await?.ok_or_else(|| missing(named))
 }
 
 async fn tokens(State(state): State<Shared>, person: Person, words: Words) -> Answer<Json<Value>> {
@@ -94,8 +97,8 @@ async fn tokens(State(state): State<Shared>, person: Person, words: Words) -> An
     }
     let user = user(&state, named).await?;
     let id = user.id.clone();
-    let tokens = state.store.read(move |c| people::tokens(c, &id)).await?;
-    let key = |token: &Token| format!("{:020} {}", token.created_at_ms, token.id);
+    let tokens = state.store.read(move |c| table::list_tokens(c, &id)).await?;
+    let key = |token: &Token| format!("{:020} {}", token.created_at.0, token.id);
     page(tokens.iter().map(|token| (key(token), shown_token(&user, token))).collect(), &words)
 }
 
@@ -105,8 +108,8 @@ async fn create_token(State(state): State<Shared>, _admin: Administrator, body: 
     people::check_text("label", &label).map_err(bad)?;
     let unknown = missing(&named);
     let made = state.store.write(move |tx| {
-        let Some(user) = people::find(tx, &named)? else { return Ok(None) };
-        let (token, secret) = people::add_token(tx, &user.id, &label, now_ms())?;
+        let Some(user) = table::find_user(tx, &named)? else { return Ok(None) };
+        let (token, secret) = people::create_token(tx, &user.id, &label, Millis::now())?;
         Ok(Some((user, token, secret)))
     });
     let (user, token, secret) = made.await?.ok_or(unknown)?;
@@ -115,14 +118,15 @@ async fn create_token(State(state): State<Shared>, _admin: Administrator, body: 
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
-/// Somebody else's token is none for who is no administrator.
+/// Deletes a token; to a person who is no administrator the tokens of others do not exist.
 async fn remove_token(
     State(state): State<Shared>,
     person: Person,
     Path(id): Path<String>,
 ) -> Answer<Json<Value>> {
     let unknown = Failure::not_found(format!("there is no personal token with the id `{id}`"));
-    let only = (!person.is_admin).then_some(person.id);
-    let removed = state.store.write(move |tx| people::delete_token(tx, &id, only.as_deref())).await?;
+    let only = (!person.is_admin).then(|| UserId::from(person.id));
+    let id = PersonalTokenId::from(id);
+    let removed = state.store.write(move |tx| people::delete_token(tx, &id, only.as_ref())).await?;
     removed.map(|()| message("Deleted.")).map_err(|why| kept(why, unknown))
 }

@@ -3,25 +3,25 @@
 //! Making them is CircleCI's; the list, the repository and the removal are our own.
 
 use crate::server::api::shared::input::{
-    Body, Project, Words, bad, conflict, message, organisation, page, project, project_row,
+    Body, Project, Words, bad, conflict, message, organisation, page, project,
 };
 use crate::server::api::shared::slug::short_vcs;
 use crate::server::api::{Administrator, Answer, Person};
-use crate::server::pipelines;
+use crate::server::ids::OrganisationId;
 use crate::server::pipelines::repository::address;
-use crate::server::state::{Shared, now_ms};
-use crate::server::store::{Error, View, new_id};
+use crate::server::state::Shared;
+use crate::server::store::{read, tables::projects};
+use crate::server::time::Millis;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use rusqlite::params;
 use serde_json::{Value, json};
 
 type Slug = Path<(String, String, String)>;
 
-/// The paths.
+/// Serves the paths of this file.
 pub fn router() -> Router<Shared> {
     Router::new()
         .route("/api/v2/organization", post(create_organisation))
@@ -51,7 +51,7 @@ fn shown(project: &Project) -> Value {
     })
 }
 
-/// A part of a slug: it becomes a part of paths and URLs.
+/// Checks a part of a slug, which becomes a part of paths and URLs.
 fn check_part(what: &str, text: &str) -> Answer<()> {
     let good = (1..=200).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
@@ -65,7 +65,7 @@ fn check_part(what: &str, text: &str) -> Answer<()> {
     )))
 }
 
-/// What a body says of the repository. It is read with the rights of the control plane, which is one of the
+/// Reads the repository that a body names. It is fetched with the rights of the control plane, which is one of the
 /// reasons why projects are for administrators.
 fn repository(body: &Body) -> Answer<Option<String>> {
     let Some(url) = body.optional_text("repository_url")?.filter(|url| !url.is_empty()) else {
@@ -91,13 +91,10 @@ async fn create_organisation(
     let (name, vcs) = (body.text("name")?.to_owned(), short_vcs(body.text("vcs_type")?).to_owned());
     check_part("version control system", &vcs)?;
     check_part("organisation", &name)?;
-    let id = new_id();
+    let id = OrganisationId::fresh();
     let answer = json!({ "id": id, "name": name, "slug": format!("{vcs}/{name}"), "vcs_type": vcs });
-    let made = state.store.write(move |tx| {
-        let insert = "INSERT OR IGNORE INTO organisations VALUES (?1, ?2, ?3, ?4)";
-        Ok(tx.execute(insert, params![id, vcs, name, now_ms() as i64])?)
-    });
-    if made.await? == 0 {
+    let made = state.store.write(move |tx| projects::add_organisation(tx, &id, &vcs, &name, Millis::now()));
+    if !made.await? {
         return Err(conflict(format!(
             "the organisation `{}` exists already",
             answer["slug"].as_str().unwrap_or_default()
@@ -121,15 +118,14 @@ async fn create(
     let slug = format!("{vcs}/{org}/{name}");
     let wanted = slug.clone();
     let made = state.store.write(move |tx| {
-        if crate::server::api::shared::input::project_by_slug(tx, &wanted)?.is_some() {
+        if read::project_by_slug(tx, &wanted)?.is_some() {
             return Ok(None);
         }
-        pipelines::create_project(tx, &wanted, url.as_deref(), now_ms())?;
-        let project = crate::server::api::shared::input::project_by_slug(tx, &wanted)?;
-        if let (Some(project), Some(branch)) = (&project, &branch) {
-            tx.execute("UPDATE projects SET default_branch = ?2 WHERE id = ?1", [&project.id, branch])?;
+        let id = projects::ensure_project(tx, &wanted, url.as_deref(), Millis::now())?.project;
+        if let Some(branch) = &branch {
+            projects::set_repository(tx, &id, url.as_deref(), branch)?;
         }
-        Ok(crate::server::api::shared::input::project_by_slug(tx, &wanted)?)
+        read::project(tx, &id)
     });
     let project = made.await?.ok_or_else(|| conflict(format!("the project `{slug}` exists already")))?;
     Ok((StatusCode::CREATED, Json(shown(&project))).into_response())
@@ -137,18 +133,10 @@ async fn create(
 
 async fn list(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
     let owner = match words.get("org-slug").filter(|slug| !slug.is_empty()) {
-        Some(slug) => Some(organisation(&state, None, Some(slug)).await?),
+        Some(slug) => Some(OrganisationId::from(organisation(&state, None, Some(slug)).await?)),
         None => None,
     };
-    let read = move |c: &View| {
-        let mut query = c.prepare_cached(
-            "SELECT id, organisation_id, vcs || '/' || org || '/' || repo, repository_url, default_branch
-             FROM projects WHERE ?1 IS NULL OR organisation_id = ?1 ORDER BY 3",
-        )?;
-        let rows = query.query_map([owner], project_row)?;
-        Ok(rows.collect::<Result<Vec<_>, _>>()?)
-    };
-    let projects = state.store.read(read).await?;
+    let projects = state.store.read(move |c| read::projects_of_some(c, owner.as_ref())).await?;
     page(projects.into_iter().map(|project| (project.slug.clone(), shown(&project))).collect(), &words)
 }
 
@@ -177,16 +165,12 @@ async fn change(
     state
         .store
         .write(move |tx| {
-            tx.execute(
-                "UPDATE projects SET repository_url = ?2, default_branch = ?3 WHERE id = ?1",
-                params![row.id, row.repository_url, row.default_branch],
-            )?;
-            Ok(())
+            projects::set_repository(tx, &row.id, row.repository_url.as_deref(), &row.default_branch)
         })
         .await?;
     if before != project.repository_url {
-        // What was fetched from elsewhere must not be found under the same name.
-        state.settings.mirrors.forget(&project.id).await;
+        // Refs that were fetched from elsewhere must not be found under the same names.
+        state.settings.mirrors.forget(project.id.as_str()).await;
     }
     Ok(Json(shown(&project)))
 }
@@ -197,27 +181,23 @@ async fn remove(State(state): State<Shared>, _admin: Administrator, Path(slug): 
     let tasks = state
         .store
         .write(move |tx| {
-            let busy = "SELECT 1 FROM workflows WHERE project_id = ?1 AND stopped_at_ms IS NULL";
-            if tx.prepare_cached(busy)?.exists([&id])? {
+            if projects::has_unfinished_workflows(tx, &id)? {
                 return Ok(None);
             }
-            let tasks: Vec<String> = tx
-                .prepare_cached("SELECT id FROM tasks WHERE project_id = ?1")?
-                .query_map([&id], |row| row.get(0))?
-                .collect::<Result<_, _>>()?;
-            tx.execute("DELETE FROM projects WHERE id = ?1", [&id])?;
-            Ok::<_, Error>(Some(tasks))
+            let tasks = projects::list_tasks(tx, &id)?;
+            projects::delete_project(tx, &id)?;
+            Ok(Some(tasks))
         })
         .await?;
     let Some(tasks) = tasks else {
         let slug = &project.slug;
         return Err(conflict(format!("workflows of `{slug}` have not ended: cancel them or wait for them")));
     };
-    state.settings.mirrors.forget(&project.id).await;
+    state.settings.mirrors.forget(project.id.as_str()).await;
     let blobs = state.blobs.clone();
     crate::server::api::blocking(move || {
         for task in tasks {
-            blobs.remove_output(&task);
+            blobs.outputs.remove(task.as_str());
         }
         Ok(())
     })

@@ -2,9 +2,10 @@
 
 use crate::server::api::shared::input::{Body, bad, message, project};
 use crate::server::api::{Answer, Failure, Person};
-use crate::server::pipelines;
-use crate::server::pipelines::triggers::{self, Outcome, Place, Wanted, reference};
-use crate::server::state::{Shared, timestamp};
+use crate::server::pipelines::repository::Reference;
+use crate::server::pipelines::triggers::{self, Outcome, Wanted, reference};
+use crate::server::pipelines::types;
+use crate::server::state::Shared;
 use crate::server::store::status::PipelineState;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -16,7 +17,7 @@ use std::collections::BTreeMap;
 
 type Slug = Path<(String, String, String)>;
 
-/// The paths.
+/// Serves the paths of this file.
 pub fn router() -> Router<Shared> {
     let pipeline = "/api/v2/project/{vcs}/{org}/{repo}/pipeline";
     Router::new().route(pipeline, post(trigger)).route(&format!("{pipeline}/run"), post(run))
@@ -28,8 +29,8 @@ async fn trigger(state: State<Shared>, person: Person, slug: Slug, body: Body) -
     create(state, person, slug, wanted).await
 }
 
-/// With places for the config and for the checkout. A project has one definition, so `definition_id`
-/// chooses nothing.
+/// Starts a pipeline whose config and checkout may come from different refs. A project has one definition, so
+/// `definition_id` chooses nothing.
 async fn run(state: State<Shared>, person: Person, slug: Slug, body: Body) -> Answer<Response> {
     let content = match &body.0["config"]["content"] {
         Value::Null => None,
@@ -45,7 +46,7 @@ async fn run(state: State<Shared>, person: Person, slug: Slug, body: Body) -> An
     create(state, person, slug, wanted).await
 }
 
-fn refs(body: &Value, key: &str) -> Answer<Option<crate::server::pipelines::repository::Reference>> {
+fn refs(body: &Value, key: &str) -> Answer<Option<Reference>> {
     let object = if key.is_empty() { body } else { &body[key] };
     if !object.is_null() && !object.is_object() {
         let what = if key.is_empty() { "the body".to_owned() } else { format!("`{key}`") };
@@ -74,18 +75,12 @@ async fn create(
     wanted: Wanted,
 ) -> Answer<Response> {
     let project = project(&state, slug).await?;
-    let place = Place {
-        project: project.id,
-        slug: project.slug,
-        repository_url: project.repository_url,
-        default_branch: project.default_branch,
-    };
-    match triggers::create(&state, place, wanted, &person.login).await {
+    match triggers::trigger(&state, &project, wanted, &person.login).await {
         Ok(Outcome::Created(created)) => {
-            // Where it stands is asked for: clients expect this word here, also of a config that has errors.
+            // Clients expect this word here, also of a config that has errors, and ask for the state later.
             let answer = json!({
                 "id": created.id, "number": created.number, "state": PipelineState::Pending,
-                "created_at": timestamp(created.created_at_ms),
+                "created_at": created.created_at.to_string(),
             });
             Ok((StatusCode::CREATED, Json(answer)).into_response())
         }
@@ -95,9 +90,9 @@ async fn create(
         }
         Err(triggers::Error::Wrong(why)) => Err(bad(why)),
         Err(triggers::Error::Pipeline(error)) => Err(match error {
-            pipelines::Error::NoProject(_) => Failure::not_found(error.to_string()),
-            pipelines::Error::NoSuch(why) => bad(why),
-            pipelines::Error::Store(error) => error.into(),
+            types::Error::NoProject(_) => Failure::not_found(error.to_string()),
+            types::Error::NoSuch(why) => bad(why),
+            types::Error::Store(error) => error.into(),
         }),
     }
 }

@@ -3,8 +3,10 @@
 use crate::protocol::Secret;
 use crate::server::api::shared::input::{Body, Project, Words, bad, conflict, message, page, project};
 use crate::server::api::{Administrator, Answer, Failure, Person};
-use crate::server::secrets::variables::{self, Shown};
-use crate::server::state::{Shared, now_ms, timestamp};
+use crate::server::secrets::variables;
+use crate::server::state::Shared;
+use crate::server::store::tables::variables::{self as table, ShownVariable};
+use crate::server::time::Millis;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -15,7 +17,7 @@ use serde_json::{Value, json};
 type Slug = Path<(String, String, String)>;
 type SlugAndName = Path<(String, String, String, String)>;
 
-/// The paths.
+/// Serves the paths of this file.
 pub fn router() -> Router<Shared> {
     let mut router = Router::new();
     for base in ["/api/v2", "/api/v1.1"] {
@@ -27,13 +29,13 @@ pub fn router() -> Router<Shared> {
     router
 }
 
-fn shown(variable: &Shown) -> Value {
+fn shown(variable: &ShownVariable) -> Value {
     json!({ "name": variable.name, "value": variable.hint })
 }
 
-async fn all(state: &Shared, slug: (String, String, String)) -> Answer<Vec<Shown>> {
+async fn all(state: &Shared, slug: (String, String, String)) -> Answer<Vec<ShownVariable>> {
     let project = project(state, slug).await?;
-    Ok(state.store.read(move |c| variables::list(c, &project.id)).await?)
+    Ok(state.store.read(move |c| table::list_of_project(c, &project.id)).await?)
 }
 
 async fn list(
@@ -44,7 +46,7 @@ async fn list(
 ) -> Answer<Json<Value>> {
     let items = all(&state, slug).await?.into_iter().map(|variable| {
         let mut item = shown(&variable);
-        let created = timestamp(variable.created_at_ms);
+        let created = variable.created_at.to_string();
         // The published schema has one spelling, a client the other.
         item["created-at"] = json!(created);
         item["created_at"] = json!(created);
@@ -64,7 +66,7 @@ async fn one(
 ) -> Answer<Json<Value>> {
     let project = project(&state, (vcs, org, repo)).await?;
     let what = missing(&project, &name);
-    let found = state.store.read(move |c| variables::get(c, &project.id, &name)).await?;
+    let found = state.store.read(move |c| table::find_of_project(c, &project.id, &name)).await?;
     found.map(|variable| Json(shown(&variable))).ok_or(what)
 }
 
@@ -80,7 +82,7 @@ async fn set(
     let sealer = state.settings.sealer.clone();
     let stored = state
         .store
-        .write(move |tx| variables::set(tx, &sealer, &project.id, &name, &value, now_ms()))
+        .write(move |tx| variables::set_of_project(tx, &sealer, &project.id, &name, &value, Millis::now()))
         .await?
         .ok_or_else(|| {
             conflict(format!("the project has {} variables, which is the limit", variables::MOST_PER_PROJECT))
@@ -95,7 +97,7 @@ async fn remove(
 ) -> Answer<Json<Value>> {
     let project = project(&state, (vcs, org, repo)).await?;
     let what = missing(&project, &name);
-    let removed = state.store.write(move |tx| variables::delete(tx, &project.id, &name)).await?;
+    let removed = state.store.write(move |tx| table::delete_of_project(tx, &project.id, &name)).await?;
     if removed { Ok(message("ok")) } else { Err(what) }
 }
 

@@ -1,127 +1,123 @@
-//! What people (and newer pipelines) do to a workflow that runs: cancel it, cancel a job, approve one.
+//! What people, newer pipelines and the clock do to a workflow that runs: cancel it, cancel a job, approve one.
 
-use crate::protocol::TaskId;
+use crate::server::engine::commit::advance::settle;
+use crate::server::engine::commit::job::{end_job, say};
+use crate::server::engine::commit::rerun::OLDEST;
+use crate::server::engine::commit::ripple::Ripple;
 use crate::server::engine::commit::task;
-use crate::server::engine::commit::{OLDEST_MS, Ripple, end_job};
-use crate::server::store::status::{JobStatus, TaskState};
-use crate::server::store::{Effect, Error, Tx};
-use rusqlite::{OptionalExtension, params};
+use crate::server::ids::{JobId, PipelineId, UserId, WorkflowId};
+use crate::server::store::status::{JobStatus, MessageKind};
+use crate::server::store::tables::{jobs, serial, tasks, workflows};
+use crate::server::store::{Error, Tx};
+use crate::server::time::Millis;
+use std::time::Duration;
+
+/// A job waits for its key no longer than this: 5 hours.
+const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60 * 60);
 
 /// Cancels a workflow: what has not begun ends now, what runs is told to stop. False when there is no
 /// such workflow; nothing happens to one that has ended.
-pub fn cancel_workflow(tx: &Tx<'_>, workflow: &str, by: Option<&str>, now: u64) -> Result<bool, Error> {
-    let changed = tx
-        .prepare_cached(
-            "UPDATE workflows SET is_canceled = 1, canceled_by = ?2 WHERE id = ?1 AND stopped_at_ms IS NULL",
-        )?
-        .execute(params![workflow, by])?;
-    if changed == 0 {
-        return Ok(tx.prepare_cached("SELECT 1 FROM workflows WHERE id = ?1")?.exists([workflow])?);
+pub fn cancel_workflow(
+    tx: &Tx<'_>,
+    workflow: &WorkflowId,
+    by: Option<&UserId>,
+    now: Millis,
+) -> Result<bool, Error> {
+    if !workflows::mark_canceled(tx, workflow, by)? {
+        return workflows::exists(tx, workflow);
     }
-    let jobs: Vec<String> = tx
-        .prepare_cached(
-            "SELECT id FROM jobs WHERE workflow_id = ?1 AND stopped_at_ms IS NULL ORDER BY position",
-        )?
-        .query_map([workflow], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    for job in jobs {
+    for job in jobs::unfinished(tx, workflow)? {
         stop_job(tx, &job, by, now)?;
     }
     let mut ripple = Ripple::default();
-    ripple.touch(workflow.to_owned());
-    ripple.settle(tx, now)?;
+    ripple.touch(workflow.clone());
+    settle(tx, ripple, now)?;
     Ok(true)
 }
 
 /// Cancels one job; the workflow goes on with what may follow. False when there is no such job.
-pub fn cancel_job(tx: &Tx<'_>, job: &str, by: Option<&str>, now: u64) -> Result<bool, Error> {
-    let found: Option<(String, bool)> = tx
-        .prepare_cached("SELECT workflow_id, stopped_at_ms IS NOT NULL FROM jobs WHERE id = ?1")?
-        .query_row([job], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let Some((workflow, ended)) = found else { return Ok(false) };
-    if !ended {
+pub fn cancel_job(tx: &Tx<'_>, job: &JobId, by: Option<&UserId>, now: Millis) -> Result<bool, Error> {
+    let Some((workflow, has_ended)) = jobs::workflow_of(tx, job)? else { return Ok(false) };
+    if !has_ended {
         stop_job(tx, job, by, now)?;
         let mut ripple = Ripple::default();
         ripple.touch(workflow);
-        ripple.settle(tx, now)?;
+        settle(tx, ripple, now)?;
     }
     Ok(true)
 }
 
 /// Stops one job that has not ended: at once when no runner has it, else through its runner.
-fn stop_job(tx: &Tx<'_>, job: &str, by: Option<&str>, now: u64) -> Result<(), Error> {
-    tx.prepare_cached("UPDATE jobs SET canceled_by = ?2 WHERE id = ?1")?.execute(params![job, by])?;
-    let tasks: Vec<(String, TaskState)> = tx
-        .prepare_cached("SELECT id, status FROM tasks WHERE job_id = ?1 AND stopped_at_ms IS NULL")?
-        .query_map([job], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<Result<_, _>>()?;
-    if tasks.is_empty() {
+fn stop_job(tx: &Tx<'_>, job: &JobId, by: Option<&UserId>, now: Millis) -> Result<(), Error> {
+    jobs::set_canceled_by(tx, job, by)?;
+    let open = tasks::open_of_job(tx, job)?;
+    if open.is_empty() {
         let mut ripple = Ripple::default();
         end_job(tx, job, JobStatus::Canceled, &mut ripple, now)?;
-        return ripple.settle(tx, now);
+        return settle(tx, ripple, now);
     }
-    for (id, state) in tasks {
-        let Ok(task) = TaskId::new(id) else { continue };
-        if state == TaskState::Queued {
-            task::end_task(tx, &task, TaskState::Canceled, None, now)?;
-        } else {
-            tx.prepare_cached("UPDATE tasks SET is_canceled = 1 WHERE id = ?1")?.execute([task.as_str()])?;
-            tx.effect(Effect::Cancel(task));
-        }
-    }
-    Ok(())
+    open.into_iter().try_for_each(|row| task::cancel(tx, row, now))
 }
 
 /// Approves a job that waits. False when there is no such job waiting.
-pub fn approve(tx: &Tx<'_>, workflow: &str, job: &str, by: Option<&str>, now: u64) -> Result<bool, Error> {
-    let found = tx
-        .prepare_cached(
-            "UPDATE jobs SET approved_by = ?3 WHERE id = ?2 AND workflow_id = ?1 AND status = 'on_hold'",
-        )?
-        .execute(params![workflow, job, by])?;
-    if found == 0 {
+pub fn approve(
+    tx: &Tx<'_>,
+    workflow: &WorkflowId,
+    job: &JobId,
+    by: Option<&UserId>,
+    now: Millis,
+) -> Result<bool, Error> {
+    if !jobs::approve(tx, workflow, job, JobStatus::OnHold, by)? {
         return Ok(false);
     }
     let mut ripple = Ripple::default();
     end_job(tx, job, JobStatus::Success, &mut ripple, now)?;
-    ripple.touch(workflow.to_owned());
-    ripple.settle(tx, now)?;
+    ripple.touch(workflow.clone());
+    settle(tx, ripple, now)?;
     Ok(true)
+}
+
+/// Pipelines that are started for a state of a branch, which the next state makes pointless.
+fn follows_branch(trigger_type: &str) -> bool {
+    matches!(trigger_type, "api" | "explicit" | "webhook")
 }
 
 /// A newer pipeline of the branch makes older ones pointless, where the project says so: cancels their
 /// workflows, except scheduled ones and reruns. Never on the default branch. Returns how many.
-pub fn cancel_redundant(tx: &Tx<'_>, pipeline: &str, now: u64) -> Result<usize, Error> {
-    let older: Vec<String> = tx
-        .prepare_cached(
-            "SELECT w.id FROM pipelines mine
-             JOIN projects r ON r.id = mine.project_id
-             JOIN pipelines p ON p.project_id = r.id AND p.branch = mine.branch AND p.number < mine.number
-             JOIN workflows w ON w.pipeline_id = p.id
-             WHERE mine.id = ?1 AND mine.branch <> r.default_branch
-                AND mine.trigger_type IN ('api', 'explicit', 'webhook')
-                AND p.trigger_type IN ('api', 'explicit', 'webhook')
-                AND r.settings ->> '$.enable_auto_cancel_redundant_workflows' = 1
-                AND w.stopped_at_ms IS NULL AND w.rerun_of IS NULL",
-        )?
-        .query_map([pipeline], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    for workflow in &older {
-        cancel_workflow(tx, workflow, None, now)?;
+pub fn cancel_redundant(tx: &Tx<'_>, pipeline: &PipelineId, now: Millis) -> Result<usize, Error> {
+    let newest = workflows::newest(tx, pipeline)?;
+    let Some(branch) = newest.branch.filter(|branch| *branch != newest.default_branch) else { return Ok(0) };
+    if !newest.cancels_redundant || !follows_branch(&newest.trigger_type) {
+        return Ok(0);
+    }
+    let mut older = workflows::unfinished_of_branch(tx, &newest.project, &branch, newest.number)?;
+    older.retain(|older| !older.is_rerun && follows_branch(&older.trigger_type));
+    for older in &older {
+        cancel_workflow(tx, &older.workflow, None, now)?;
     }
     Ok(older.len())
 }
 
 /// Cancels workflows that have not ended in 90 days: an approval that nobody gives, a class without runners.
 /// Returns how many.
-pub fn cancel_forgotten_once(tx: &Tx<'_>, now: u64) -> Result<usize, Error> {
-    let forgotten: Vec<String> = tx
-        .prepare_cached("SELECT id FROM workflows WHERE stopped_at_ms IS NULL AND created_at_ms < ?1")?
-        .query_map([now.saturating_sub(OLDEST_MS) as i64], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
+pub fn cancel_forgotten_once(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
+    let forgotten = workflows::unfinished_before(tx, now.minus(OLDEST))?;
     for workflow in &forgotten {
         cancel_workflow(tx, workflow, None, now)?;
     }
     Ok(forgotten.len())
+}
+
+/// Gives up jobs that have waited too long for the key of their serial group. Returns how many.
+pub fn expire_waits_once(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
+    let waiting = serial::waiting_since_before(tx, now.minus(LONGEST_WAIT))?;
+    for wait in &waiting {
+        let mut ripple = Ripple::default();
+        let why = format!("cancelled: it waited longer than 5 hours for the serial group `{}`", wait.key);
+        say(tx, &wait.job, MessageKind::Error, &why)?;
+        end_job(tx, &wait.job, JobStatus::Canceled, &mut ripple, now)?;
+        ripple.touch(wait.workflow.clone());
+        settle(tx, ripple, now)?;
+    }
+    Ok(waiting.len())
 }

@@ -3,12 +3,19 @@
 
 use super::*;
 use crate::config;
-use crate::protocol::TaskId;
-use crate::server::pipelines::create_project;
-use crate::server::store::Store;
-use rusqlite::OptionalExtension;
+use crate::protocol::{GiveBack, GiveBackReason, GivenBack, LostTask, Secret, TaskId};
+use crate::server::engine::commit::task::{self, InHand};
+use crate::server::engine::task::{Call, Claim, FENCE_MARGIN};
+use crate::server::store::status::TaskState;
+use crate::server::store::tables::projects::ensure_project;
+use crate::server::store::tables::tasks::{self, Asking};
+use crate::server::store::{Store, new_id};
+use rusqlite::{OptionalExtension, params};
+use std::time::Duration;
 
 const HOUR: u64 = 60 * 60 * 1000;
+const LEASE: Duration = Duration::from_secs(60);
+const BUDGET: Duration = Duration::from_secs(300);
 
 struct Bench {
     store: Store,
@@ -21,8 +28,8 @@ impl Bench {
         let store = Store::open(&dir.path().join("db"), false, |_| ()).unwrap();
         let bench = Self { store, _dir: dir };
         bench.write(|tx| {
-            create_project(tx, "gh/acme/app", None, 0)?;
-            tx.execute("INSERT INTO resource_classes VALUES ('c', 'a/b', '', 0)", [])?;
+            ensure_project(tx, "gh/acme/app", None, Millis(0))?;
+            tx.execute("INSERT INTO resource_classes (id, name, description, created_at_ms) VALUES ('c', 'a/b', '', 0)", [])?;
             Ok(())
         });
         bench
@@ -47,9 +54,19 @@ impl Bench {
             )?;
             let mut ids = Vec::new();
             for workflow in &compiled.workflows {
-                ids.push(create_workflow(tx, &id, &project, workflow, false, &Routing::default(), now)?);
+                let (pipeline, project) = (id.as_str().into(), project.as_str().into());
+                let made = create_workflow(
+                    tx,
+                    &pipeline,
+                    &project,
+                    workflow,
+                    false,
+                    &Routing::default(),
+                    Millis(now),
+                )?;
+                ids.push(made.into());
             }
-            cancel_redundant(tx, &id, now)?;
+            cancel_redundant(tx, &id.into(), Millis(now))?;
             Ok(ids)
         })
     }
@@ -84,7 +101,7 @@ impl Bench {
                 query.query_map([&workflow, &job], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
             assert!(!tasks.is_empty(), "the job `{job}` has no task that waits");
             for task in tasks {
-                end_task(tx, &TaskId::new(task).unwrap(), state, None, now)?;
+                run(tx, &TaskId::new(task).unwrap(), state, now)?;
             }
             Ok(())
         });
@@ -92,7 +109,7 @@ impl Bench {
 
     fn rerun(&self, workflow: &str, scope: Scope) -> Result<String, Refused> {
         let workflow = workflow.to_owned();
-        self.write(move |tx| rerun(tx, &workflow, &scope, None, HOUR))
+        self.write(move |tx| rerun(tx, &workflow.into(), &scope, None, Millis(HOUR))).map(String::from)
     }
 
     /// The newest workflow made from this one.
@@ -108,6 +125,24 @@ impl Bench {
     fn claims(&self) -> i64 {
         self.write(|tx| Ok(tx.query_row("SELECT count(*) FROM serial_claims", [], |row| row.get(0))?))
     }
+}
+
+/// Claims, begins and finishes a task that waits.
+fn run(tx: &Tx<'_>, id: &TaskId, state: TaskState, now: u64) -> Result<(), Error> {
+    begun(tx, id, now)?;
+    let mut hand = InHand::find(tx, id)?.unwrap();
+    let then = hand.task.finish(state, None, Millis(now)).unwrap().then;
+    hand.keep(tx, then, Millis(now))
+}
+
+/// Claims and begins a task that waits.
+fn begun(tx: &Tx<'_>, id: &TaskId, now: u64) -> Result<(), Error> {
+    let mut hand = InHand::find(tx, id)?.unwrap();
+    let (allocation, runner) = ("allocation".to_owned(), "one".to_owned());
+    let claim = Claim { allocation, runner, machine: None, protocol: 2, budget: BUDGET };
+    hand.task.claim(claim, false, LEASE, Millis(now)).unwrap();
+    let then = hand.task.begin("agent", LEASE, Millis(now)).unwrap().then;
+    hand.keep(tx, then, Millis(now))
 }
 
 fn config(workflow: &str) -> String {
@@ -160,7 +195,10 @@ fn chosen_jobs_run_again_with_what_depends_on_them() {
     let second = bench.rerun(&first, Scope::Jobs(vec![job])).unwrap();
     assert_eq!(bench.jobs(&second), "build=success test=queued deploy=blocked alert=blocked");
     let stranger = new_id();
-    assert_eq!(bench.rerun(&first, Scope::Jobs(vec![stranger.clone()])), Err(Refused::NoSuchJob(stranger)));
+    assert_eq!(
+        bench.rerun(&first, Scope::Jobs(vec![stranger.clone().into()])),
+        Err(Refused::NoSuchJob(stranger.into()))
+    );
 }
 
 #[test]
@@ -184,7 +222,7 @@ fn a_workflow_reruns_by_itself_as_often_as_it_says() {
     let other = bench.pipeline(2, "x", &text, 0).remove(0);
     bench.end(&other, "build", TaskState::Failed, 1);
     let canceled = other.clone();
-    bench.write(move |tx| cancel_workflow(tx, &canceled, None, 5));
+    bench.write(move |tx| cancel_workflow(tx, &canceled.into(), None, Millis(5)));
     assert_eq!((bench.status(&other), bench.next(&other)), (WorkflowStatus::Failed, None));
 }
 
@@ -197,7 +235,7 @@ fn nothing_is_rerun_without_end() {
     }
     assert_eq!(bench.rerun(&first, Scope::All), Err(Refused::TooOften));
     let other = bench.pipeline(2, "x", &config("    jobs: [build]\n"), 0).remove(0);
-    let late = bench.write(move |tx| rerun(tx, &other, &Scope::All, None, 91 * 24 * HOUR));
+    let late = bench.write(move |tx| rerun(tx, &other.into(), &Scope::All, None, Millis(91 * 24 * HOUR)));
     assert_eq!(late, Err(Refused::TooOld));
 }
 
@@ -223,7 +261,7 @@ fn a_serial_group_passes_on_in_order_of_arrival() {
     assert_eq!(bench.status(&workflows[2]), WorkflowStatus::Queued);
     // One that waits can be cancelled; it never holds the key.
     let third = workflows[2].clone();
-    bench.write(move |tx| cancel_workflow(tx, &third, None, 3));
+    bench.write(move |tx| cancel_workflow(tx, &third.into(), None, Millis(3)));
     assert_eq!(bench.status(&workflows[2]), WorkflowStatus::Canceled);
     bench.end(&workflows[1], "deploy", TaskState::Success, 4);
     assert_eq!(bench.jobs(&workflows[1]), "build=success deploy=success test=queued");
@@ -241,8 +279,8 @@ fn an_older_pipeline_is_skipped_and_a_long_wait_ends() {
 
     let third = bench.pipeline(3, "x", &config(SERIAL), 0).remove(0);
     bench.end(&third, "build", TaskState::Success, 1);
-    assert_eq!(bench.write(|tx| expire_waits_once(tx, 5 * HOUR)), 0);
-    assert_eq!(bench.write(|tx| expire_waits_once(tx, 5 * HOUR + 2)), 1);
+    assert_eq!(bench.write(|tx| expire_waits_once(tx, Millis(5 * HOUR))), 0);
+    assert_eq!(bench.write(|tx| expire_waits_once(tx, Millis(5 * HOUR + 2))), 1);
     assert_eq!(bench.jobs(&third), "build=success deploy=canceled test=not_run");
     assert_eq!(bench.status(&third), WorkflowStatus::Canceled);
     bench.end(&new, "deploy", TaskState::Success, 3);
@@ -255,8 +293,8 @@ fn what_has_not_ended_in_90_days_is_canceled() {
     let text = config("    jobs:\n      - hold: {type: approval}\n      - build: {requires: [hold]}\n");
     let forgotten = bench.pipeline(1, "x", &text, 0).remove(0);
     let recent = bench.pipeline(2, "x", &text, 24 * HOUR).remove(0);
-    assert_eq!(bench.write(|tx| cancel_forgotten_once(tx, 90 * 24 * HOUR)), 0);
-    assert_eq!(bench.write(|tx| cancel_forgotten_once(tx, 90 * 24 * HOUR + 1)), 1);
+    assert_eq!(bench.write(|tx| cancel_forgotten_once(tx, Millis(90 * 24 * HOUR))), 0);
+    assert_eq!(bench.write(|tx| cancel_forgotten_once(tx, Millis(90 * 24 * HOUR + 1))), 1);
     assert_eq!(bench.status(&forgotten), WorkflowStatus::Canceled);
     assert_eq!(bench.jobs(&recent), "hold=on_hold build=blocked");
 }
@@ -272,7 +310,7 @@ fn a_lock_is_held_over_a_job_group_and_given_back_whatever_happens() {
     assert_eq!(bench.status(&one), WorkflowStatus::Failed);
     assert_eq!(bench.status(&two), WorkflowStatus::Running);
     let second = two.clone();
-    bench.write(move |tx| cancel_workflow(tx, &second, None, 2));
+    bench.write(move |tx| cancel_workflow(tx, &second.into(), None, Millis(2)));
     assert_eq!((bench.status(&two), bench.claims()), (WorkflowStatus::Canceled, 0));
     // The lock is taken again by a rerun, though it had succeeded.
     let again = bench.rerun(&one, Scope::Failed).unwrap();
@@ -312,12 +350,12 @@ fn one_job_can_be_cancelled_and_an_approval_refused() {
     let workflow = bench.pipeline(1, "x", &text, 0).remove(0);
     let gate: String =
         bench.write(|tx| Ok(tx.query_row("SELECT id FROM jobs WHERE name = 'gate'", [], |row| row.get(0))?));
-    assert!(bench.write(move |tx| cancel_job(tx, &gate, None, 1)));
+    assert!(bench.write(move |tx| cancel_job(tx, &gate.into(), None, Millis(1))));
     assert_eq!(bench.jobs(&workflow), "gate=canceled build=queued test=not_run alert=queued");
-    assert!(!bench.write(|tx| cancel_job(tx, "no such job", None, 1)));
+    assert!(!bench.write(|tx| cancel_job(tx, &"no such job".into(), None, Millis(1))));
     let build: String =
         bench.write(|tx| Ok(tx.query_row("SELECT id FROM jobs WHERE name = 'build'", [], |row| row.get(0))?));
-    bench.write(move |tx| cancel_job(tx, &build, None, 2));
+    bench.write(move |tx| cancel_job(tx, &build.into(), None, Millis(2)));
     bench.end(&workflow, "alert", TaskState::Success, 3);
     assert_eq!(bench.status(&workflow), WorkflowStatus::Canceled);
 }
@@ -331,26 +369,197 @@ fn silence_counts_only_while_runners_could_be_heard() {
         (Some(HOUR), false, HOUR + 60_000, false),
         (Some(HOUR), false, HOUR - 1, false),
     ] {
-        assert_eq!(was_listening(passed_at_ms, writes_failed, now), heard, "{passed_at_ms:?} {now}");
+        let was_listening = clock::was_listening(passed_at_ms.map(Millis), writes_failed, Millis(now));
+        assert_eq!(was_listening, heard, "{passed_at_ms:?} {now}");
     }
 }
+
+impl Bench {
+    /// The task of the job `build` has begun.
+    fn begin_build(&self, workflow: &str, now: u64) -> TaskId {
+        let workflow = workflow.to_owned();
+        self.write(move |tx| {
+            let id: TaskId = tx.query_row(
+                "SELECT t.id FROM tasks t JOIN jobs j ON j.id = t.job_id WHERE j.workflow_id = ?1 AND j.name = 'build'",
+                [workflow],
+                |row| row.get(0),
+            )?;
+            begun(tx, &id, now)?;
+            Ok(id)
+        })
+    }
+
+    fn state(&self, id: &TaskId) -> TaskState {
+        let id = id.clone();
+        self.write(move |tx| Ok(InHand::find(tx, &id)?.unwrap().row.status))
+    }
+
+    fn tick(&self, now: u64) -> usize {
+        self.write(move |tx| clock::tick_once(tx, LEASE, Millis(now)))
+    }
+
+    fn messages(&self, workflow: &str) -> String {
+        let workflow = workflow.to_owned();
+        self.write(move |tx| {
+            let sql = "SELECT group_concat(messages) FROM jobs WHERE workflow_id = ?1";
+            Ok(tx.query_row(sql, [workflow], |row| row.get(0))?)
+        })
+    }
+}
+
+const MINUTE: u64 = 60_000;
 
 #[test]
 fn renewed_leases_last_and_longer_ones_stay() {
     let bench = Bench::new();
     let workflow = bench.pipeline(1, "x", &config(CHAIN), 0).remove(0);
+    let id = bench.begin_build(&workflow, 0);
     let lease = |bench: &Bench| {
-        bench
-            .write(|tx| Ok(tx.query_row("SELECT lease_until_ms FROM tasks", [], |row| row.get::<_, u64>(0))?))
+        let id = id.clone();
+        bench.write(move |tx| Ok(InHand::find(tx, &id)?.unwrap().row.lease_until))
+    };
+    let rebase = |now| bench.write(move |tx| clock::rebase_once(tx, LEASE, Millis(now)));
+    assert_eq!(rebase(HOUR), 1);
+    assert_eq!(lease(&bench), Some(Millis(HOUR + MINUTE)));
+    rebase(HOUR - 1);
+    assert_eq!(lease(&bench), Some(Millis(HOUR + MINUTE)));
+    assert_eq!(bench.tick(HOUR + MINUTE), 0);
+}
+
+#[test]
+fn a_silent_task_is_unreachable_first_and_fails_when_its_budget_is_over() {
+    let bench = Bench::new();
+    let workflow = bench.pipeline(1, "x", &config(CHAIN), 0).remove(0);
+    let id = bench.begin_build(&workflow, 0);
+    assert_eq!((bench.tick(MINUTE), bench.tick(MINUTE + 1)), (0, 1));
+    assert_eq!(bench.state(&id), TaskState::Unreachable);
+    assert!(bench.jobs(&workflow).starts_with("build=running"), "{}", bench.jobs(&workflow));
+    assert!(bench.messages(&workflow).contains("has not been heard of since 1970-01-01T00:00:00"));
+    // It is heard of again, once; then never more.
+    let again = id.clone();
+    let taken =
+        bench.write(move |tx| task::call(tx, &again, Call::Heartbeat, LEASE, Millis(2 * MINUTE))).unwrap();
+    assert_eq!((taken.late, bench.state(&id)), (false, TaskState::Running));
+    assert_eq!(bench.messages(&workflow).matches("is heard of again").count(), 1);
+    bench.tick(4 * MINUTE);
+    let end = 3 * MINUTE + BUDGET.as_millis() as u64 + FENCE_MARGIN.as_millis() as u64;
+    assert_eq!((bench.tick(end), bench.state(&id)), (1, TaskState::Unreachable));
+    assert_eq!((bench.tick(end + 1), bench.state(&id)), (1, TaskState::InfrastructureFail));
+    assert!(bench.jobs(&workflow).starts_with("build=infrastructure_fail"), "{}", bench.jobs(&workflow));
+}
+
+#[test]
+fn a_serial_group_waits_for_the_fence_of_what_nobody_hears() {
+    let bench = Bench::new();
+    let text = config("    jobs:\n      - build: {serial-group: production}\n");
+    let (first, second) =
+        (bench.pipeline(1, "x", &text, 0).remove(0), bench.pipeline(2, "x", &text, 0).remove(0));
+    let id = bench.begin_build(&first, 0);
+    bench.tick(2 * MINUTE);
+    let canceled = first.clone();
+    bench.write(move |tx| cancel_workflow(tx, &canceled.into(), None, Millis(2 * MINUTE)));
+    // The status comes at once, the key does not.
+    assert_eq!(
+        (bench.status(&first), bench.status(&second)),
+        (WorkflowStatus::Canceled, WorkflowStatus::Queued)
+    );
+    let fence = MINUTE + BUDGET.as_millis() as u64 + FENCE_MARGIN.as_millis() as u64;
+    bench.tick(fence);
+    assert_eq!(bench.status(&second), WorkflowStatus::Queued);
+    bench.tick(fence + 1);
+    assert_eq!(bench.status(&second), WorkflowStatus::Running);
+    assert_eq!(bench.state(&id), TaskState::Canceled);
+}
+
+#[test]
+fn whoever_knows_that_the_agent_has_stopped_takes_the_fence_away() {
+    let text = config("    jobs:\n      - build: {serial-group: production}\n");
+    for person in [false, true] {
+        let bench = Bench::new();
+        let (first, second) =
+            (bench.pipeline(1, "x", &text, 0).remove(0), bench.pipeline(2, "x", &text, 0).remove(0));
+        let id = bench.begin_build(&first, 0);
+        bench.tick(2 * MINUTE);
+        let canceled = first.clone();
+        bench.write(move |tx| cancel_workflow(tx, &canceled.into(), None, Millis(2 * MINUTE)));
+        assert_eq!(bench.status(&second), WorkflowStatus::Queued);
+        let confirmed = bench.write(move |tx| {
+            if person {
+                let job = InHand::find(tx, &id)?.unwrap().row.job;
+                return Ok(task::release_anyway(tx, &job, Millis(3 * MINUTE))? == 1);
+            }
+            let message = "gone".to_owned();
+            let request = LostTask { id, allocation: Some("allocation".to_owned()), message };
+            Ok(task::lost(tx, "a/b", &request, Millis(3 * MINUTE))?.is_ok())
+        });
+        assert!(confirmed);
+        assert_eq!(bench.status(&second), WorkflowStatus::Running, "{person}");
+    }
+}
+
+#[test]
+fn tasks_of_a_deleted_class_end_with_the_reason() {
+    let bench = Bench::new();
+    let text = config("    jobs: [build, test]\n");
+    let workflow = bench.pipeline(1, "x", &text, 0).remove(0);
+    let id = bench.begin_build(&workflow, 0);
+    assert_eq!(bench.write(|tx| task::class_deleted(tx, "a/b", Millis(1))), 1);
+    assert_eq!(bench.jobs(&workflow), "build=running test=failed");
+    assert!(bench.messages(&workflow).contains("the resource class `a/b` was deleted"));
+    assert_eq!(bench.state(&id), TaskState::Running);
+}
+
+#[test]
+fn what_a_backup_says_waits_for_an_administrator() {
+    let bench = Bench::new();
+    let workflow = bench.pipeline(1, "x", &config("    jobs: [build, test]\n"), 0).remove(0);
+    let id = bench.begin_build(&workflow, 0);
+    assert_eq!(bench.write(|tx| clock::hold_all(tx, Millis(1))), 2);
+    assert_eq!((bench.tick(HOUR), bench.state(&id)), (0, TaskState::Running));
+    let asking = |others| Asking { class: "a/b", runner: "two", others, now: Millis(HOUR) };
+    assert!(bench.write(move |tx| tasks::first_queued(tx, asking(false))).is_none());
+    let held = bench.write(|tx| Ok(tasks::open(tx)?.into_iter().map(|row| row.id).collect::<Vec<_>>()));
+    let decide = |id: &TaskId, verdict| {
+        let id = id.clone();
+        bench.write(move |tx| clock::decide_held(tx, &id, verdict, LEASE, Millis(HOUR)))
+    };
+    let waiting = held.iter().find(|held| **held != id).unwrap();
+    assert!(decide(waiting, clock::Verdict::Release) && !decide(waiting, clock::Verdict::End));
+    assert!(bench.write(move |tx| tasks::first_queued(tx, asking(false))).is_some());
+    assert!(decide(&id, clock::Verdict::End));
+    assert_eq!(bench.jobs(&workflow), "build=infrastructure_fail test=queued");
+}
+
+#[test]
+fn what_was_given_back_goes_to_another_runner_while_there_is_one() {
+    let bench = Bench::new();
+    let workflow = bench.pipeline(1, "x", &config("    jobs: [build]\n"), 0).remove(0);
+    let next = |others| {
+        let asking = Asking { class: "a/b", runner: "one", others, now: Millis(MINUTE) };
+        bench.write(move |tx| Ok((tasks::first_queued(tx, asking)?, tasks::next_claimable_at(tx, asking)?)))
     };
     bench.write(|tx| {
-        Ok(tx.execute("UPDATE tasks SET status = 'running', started_at_ms = 1, lease_until_ms = 5000", [])?)
+        let mut hand = InHand::of(tasks::open(tx)?.remove(0))?;
+        let (allocation, runner) = ("allocation".to_owned(), "one".to_owned());
+        let claim = Claim { allocation, runner, machine: None, protocol: 2, budget: BUDGET };
+        hand.task.claim(claim, false, LEASE, Millis(0)).unwrap();
+        let id = hand.row.id.clone();
+        hand.write(tx, Millis(0))?;
+        let request = GiveBack {
+            task_id: id,
+            task_token: Secret::new("t"),
+            reason: GiveBackReason::Host,
+            message: Some("no space".to_owned()),
+            pause_seconds: 300,
+        };
+        assert_eq!(task::give_back(tx, &request, Millis(0))?, Ok(GivenBack::Queued));
+        assert_eq!(task::give_back(tx, &request, Millis(1))?, Ok(GivenBack::Queued), "the same answer again");
+        Ok(())
     });
-    assert_eq!(bench.write(|tx| renew_leases(tx, 60, HOUR)), 1);
-    assert_eq!(lease(&bench), HOUR + 60_000);
-    assert_eq!(bench.write(|tx| renew_leases(tx, 60, HOUR - 1)), 0);
-    assert_eq!(lease(&bench), HOUR + 60_000);
-    assert_eq!(bench.write(|tx| expire_leases_once(tx, HOUR + 60_000)), 0);
-    assert_eq!(bench.write(|tx| expire_leases_once(tx, HOUR + 60_001)), 1);
-    assert!(bench.jobs(&workflow).starts_with("build=infrastructure_fail"), "{}", bench.jobs(&workflow));
+    let (found, again_at) = next(true);
+    assert!(found.is_none());
+    assert_eq!(again_at, Some(Millis(5 * MINUTE)));
+    let found = next(false).0.unwrap();
+    assert_eq!((found.attempt, found.given_back_by_hosts, found.given_back_by_runners), (2, 1, 0));
+    assert_eq!(bench.jobs(&workflow), "build=queued");
 }

@@ -11,10 +11,11 @@ use tokio::process::{Child, Command};
 
 /// Bytes kept of what git says on standard error.
 const MOST_STDERR_BYTES: usize = 16 * 1024;
-/// Characters of it that people see.
+/// Characters of standard error that people see.
 const MOST_SHOWN_CHARS: usize = 600;
 
-/// What of the control plane's environment git gets: enough for keys, helpers, proxies and certificates.
+/// Variables of the control plane's environment that git gets: enough for keys, helpers, proxies and
+/// certificates.
 const PASSED_ON: &[&str] = &[
     "ALL_PROXY",
     "GIT_CONFIG_GLOBAL",
@@ -38,14 +39,14 @@ const PASSED_ON: &[&str] = &[
     "no_proxy",
 ];
 
-/// Why a command has no result.
+/// The reason why a command has no result.
 #[derive(Debug)]
 pub(super) enum GitError {
-    /// It could not be started.
+    /// Git could not be started.
     NotStarted(std::io::Error),
-    /// It ended with a failure and this on standard error.
+    /// Git ended with a failure and this on standard error.
     Failed(String),
-    /// It was killed.
+    /// Git was killed after this long.
     TooLong(Duration),
     /// The mirror's folder cannot be used.
     Folder(PathBuf, std::io::Error),
@@ -74,7 +75,7 @@ impl fmt::Display for GitError {
     }
 }
 
-/// The last lines without what git puts before them, on one line.
+/// Joins the last lines of standard error to one, without control characters.
 fn for_people(said: &str) -> String {
     let lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
     let mut kept: Vec<&str> = lines.rev().take(4).collect();
@@ -201,15 +202,15 @@ impl Git {
     }
 }
 
-/// What a command said.
+/// Output of a command, bounded.
 #[derive(Default)]
 pub(super) struct Bounded {
     pub(super) bytes: Vec<u8>,
-    /// There was more.
+    /// Whether there was more.
     pub(super) is_cut: bool,
 }
 
-/// The first `most` bytes; the rest is read and dropped, so that the writer is not held up.
+/// Reads the first `most` bytes; the rest is read and dropped, so that the writer is not held up.
 async fn bounded(stream: Option<impl AsyncRead + Unpin>, most: usize) -> Bounded {
     let mut all = Bounded::default();
     let Some(mut stream) = stream else { return all };
@@ -263,7 +264,7 @@ mod tests {
         let git = Git::new(folder.path().join("m.git"), Protocol::File);
         assert!(git.prepare().await.expect("git works"));
         assert!(!git.prepare().await.expect("git works"));
-        let said = git.run(Duration::from_secs(30), 3, &["--version"]).await.expect("git works");
+        let said = git.run(Duration::from_secs(300), 3, &["--version"]).await.expect("git works");
         assert!(said.bytes == b"git" && said.is_cut);
         let error =
             git.run(Duration::from_millis(200), 10, &["-c", "alias.hang=!sleep 600", "hang"]).await.err();

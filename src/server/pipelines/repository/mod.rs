@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Where the config is.
+/// Path of the config in a repository.
 const CONFIG: &str = ".circleci/config.yml";
 /// Largest config that is read, in bytes; the compiler's own limit is lower and names itself.
 const MOST_CONFIG_BYTES: usize = 8 << 20;
@@ -27,7 +27,7 @@ const LOCAL: Duration = Duration::from_secs(30);
 const MOST_MESSAGE_BYTES: usize = 16 * 1024;
 const MOST_SUBJECT_CHARS: usize = 500;
 
-/// What to read.
+/// A ref to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reference {
     /// A branch by its short name.
@@ -37,7 +37,7 @@ pub enum Reference {
 }
 
 impl Reference {
-    /// The full name.
+    /// The full name, as git writes it.
     pub fn full(&self) -> String {
         match self {
             Reference::Branch(name) => format!("refs/heads/{name}"),
@@ -45,7 +45,7 @@ impl Reference {
         }
     }
 
-    /// What it is and its name, for messages.
+    /// Its kind and its name, for messages.
     fn said(&self) -> (&'static str, &str) {
         match self {
             Reference::Branch(name) => ("branch", name),
@@ -54,7 +54,7 @@ impl Reference {
     }
 }
 
-/// A commit.
+/// A commit of a repository.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commit {
     /// Full id.
@@ -77,16 +77,16 @@ impl Commit {
     }
 }
 
-/// What was read.
+/// The result of a read.
 #[derive(Clone, Debug)]
 pub struct Read {
-    /// What the ref points to.
+    /// The commit that the ref points to.
     pub commit: Commit,
     /// The config, or why there is none.
     pub config: Result<String, String>,
 }
 
-/// Why nothing was read. Sentences for people.
+/// The reason why nothing was read, in sentences for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
     /// The repository has no such branch or tag.
@@ -103,7 +103,7 @@ pub struct Mirrors {
     fetches: AtomicU64,
 }
 
-/// Whoever holds it works on the mirror; it remembers the last read while others wait.
+/// A turn on one mirror: its holder works alone. It remembers the last read while others wait.
 type Turn = Arc<tokio::sync::Mutex<Option<Recent>>>;
 
 /// A read that serves everybody who asked before it began.
@@ -116,14 +116,14 @@ struct Recent {
 }
 
 impl Mirrors {
-    /// Mirrors below `folder`, which is made when it is needed.
+    /// Keeps mirrors below `folder`, which is made when it is needed.
     pub fn new(folder: PathBuf) -> Self {
         Self { folder, busy: Mutex::default(), fetches: AtomicU64::new(0) }
     }
 
     fn turn(&self, project: &str) -> Turn {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whoever waits or works holds a clone.
+        // Those that wait or work hold a clone.
         busy.retain(|_, turn| Arc::strong_count(turn) > 1);
         Arc::clone(busy.entry(project.to_owned()).or_default())
     }
@@ -196,7 +196,7 @@ async fn read(git: &Git, url: &str, reference: &Reference) -> Result<Read, Error
     Ok(Read { commit, config })
 }
 
-/// The name in the mirror of what was fetched.
+/// Fetches the ref. Returns its name in the mirror.
 async fn fetch(git: &Git, url: &str, reference: &Reference) -> Result<String, Error> {
     let full = reference.full();
     // Flat names: a branch `a` that gave way to `a/b` cannot be in the way.
@@ -243,8 +243,8 @@ async fn fetch(git: &Git, url: &str, reference: &Reference) -> Result<String, Er
 
 async fn config(git: &Git, url: &str, reference: &Reference, revision: &str) -> Result<String, String> {
     let (kind, name) = reference.said();
-    let place = format!("the {kind} `{name}` of the repository `{url}` (revision {revision})");
-    let what = format!("the config `{CONFIG}` on {place}");
+    let at = format!("the {kind} `{name}` of the repository `{url}` (revision {revision})");
+    let what = format!("the config `{CONFIG}` on {at}");
     let failed = |error: GitError| format!("failed to read {what}: {error}");
     let tree = ["ls-tree", "-l", "-z", "--full-tree", revision, "--", CONFIG];
     let listed = git.run(LOCAL, 4096, &tree).await.map_err(failed)?;
@@ -253,7 +253,7 @@ async fn config(git: &Git, url: &str, reference: &Reference, revision: &str) -> 
     let mut words = listed.split(['\t', '\0']).next().unwrap_or_default().split_ascii_whitespace();
     let (mode, kind, object, size) = (words.next(), words.next(), words.next(), words.next());
     match (mode, kind) {
-        (None, _) => return Err(format!("there is no `{CONFIG}` on {place}")),
+        (None, _) => return Err(format!("there is no `{CONFIG}` on {at}")),
         (Some("120000"), _) => return Err(format!("{what} is a symbolic link, which is not followed")),
         (_, Some("blob")) => {}
         _ => return Err(format!("{what} is not a file")),

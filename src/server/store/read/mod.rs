@@ -6,6 +6,7 @@
 mod job;
 mod output;
 mod pipeline;
+mod project;
 mod workflow;
 
 pub use job::{
@@ -14,6 +15,7 @@ pub use job::{
 };
 pub use output::{EXTENT, Extent};
 pub use pipeline::{Cursor, Filter, Listed, Pipeline, RunStatus, pipeline, pipeline_by_number, pipelines};
+pub use project::{Project, project, project_by_slug, project_slug, projects_of, projects_of_some};
 pub use workflow::{Workflow, workflow, workflows_of};
 
 use rusqlite::Row;

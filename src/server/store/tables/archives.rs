@@ -1,187 +1,220 @@
-//! Caches and workspace layers in the store: found, named, and forgotten when their time is over. The bytes
-//! are uploads like any other.
+//! Caches and workspace layers: rows that name uploads, found and forgotten.
+//!
+//! Only SQLite: `INSERT OR IGNORE` for caches and `INSERT OR REPLACE` for layers; `rowid` breaks ties of caches
+//! of one millisecond; EXISTS gives an integer.
 
 use crate::config::Requirement;
-use crate::protocol::{
-    Archive, Cache, CacheRecord, FindCache, Layer, LayerJob, LayerRecord, TaskId, Workspace,
-};
-use crate::server::store::View;
-use crate::server::store::{Error, Tx, new_id};
+use crate::protocol::{Archive, Cache, CacheRecord, LayerRecord, TaskId};
+use crate::server::ids::{CacheId, JobId, LayerId, ProjectId};
+use crate::server::store::{Error, Tx, View};
+use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};
-use std::collections::HashMap;
 
-/// How long caches and layers are kept; a job may ask for less (`retention.caches`).
-pub const RETENTION_DAYS: u64 = 15;
-const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+/// How much of a key must be the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// All of it.
+    Whole,
+    /// Its beginning. Of those that begin with a text the newest is found, even where one of them is that very
+    /// text.
+    Beginning,
+}
 
-/// The cache of the project that the first fitting key stands for.
-pub fn find_cache(c: &View, project: &str, wanted: &FindCache, now: u64) -> Result<Option<Cache>, Error> {
-    // Of those that begin with a text the newest, even where one of them is that very text.
-    let fits = if wanted.exact { "key = ?2" } else { "substr(key, 1, length(?2)) = ?2" };
-    let mut query = c.prepare_cached(&format!(
+/// The newest cache of the project whose key fits and whose time is not over.
+pub fn find_cache(
+    view: &View,
+    project: &ProjectId,
+    key: &str,
+    matching: Match,
+    now: Millis,
+) -> Result<Option<Cache>, Error> {
+    let fits = match matching {
+        Match::Whole => "key = ?2",
+        Match::Beginning => "substr(key, 1, length(?2)) = ?2",
+    };
+    let mut query = view.sql().prepare_cached(&format!(
         "SELECT id, key, sha256, length, created_at_ms FROM caches
          WHERE project_id = ?1 AND {fits} AND expires_at_ms > ?3 ORDER BY created_at_ms DESC, rowid DESC LIMIT 1"
     ))?;
-    for key in &wanted.keys {
-        let row = |row: &Row<'_>| {
-            Ok(Cache {
-                id: row.get(0)?,
-                key: row.get(1)?,
-                archive: archive(row, 2)?,
-                created_at_ms: row.get(4)?,
-            })
-        };
-        if let Some(cache) = query.query_row(params![project, key, now as i64], row).optional()? {
-            return Ok(Some(cache));
-        }
-    }
-    Ok(None)
+    let found = query.query_row(params![project, key, now], |row| {
+        Ok(Cache { id: row.get(0)?, key: row.get(1)?, archive: archive(row, 2)?, created_at_ms: row.get(4)? })
+    });
+    Ok(found.optional()?)
 }
 
 fn archive(row: &Row<'_>, at: usize) -> rusqlite::Result<Archive> {
     Ok(Archive { sha256: row.get(at)?, length: row.get(at + 1)? })
 }
 
-/// Names an upload as a cache of the project of the task. False when the key is taken by others; the same
-/// record sent again is no second one.
-pub fn save_cache(tx: &Tx<'_>, task: &TaskId, record: &CacheRecord, now: u64) -> Result<bool, Error> {
-    let (project, definition): (String, String) = tx
-        .prepare_cached(
-            "SELECT t.project_id, j.definition FROM tasks t JOIN jobs j ON j.id = t.job_id WHERE t.id = ?1",
-        )?
-        .query_row([task.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let definition: crate::config::WorkflowJob = serde_json::from_str(&definition)?;
-    let days = match &definition.kind {
-        crate::config::JobKind::Build { job } => job.cache_retention_days.map_or(RETENTION_DAYS, u64::from),
-        _ => RETENTION_DAYS,
-    };
-    let expires = now + days.min(RETENTION_DAYS) * DAY_MS;
-    // One whose time is over makes room, whether it was swept yet or not.
-    tx.prepare_cached("DELETE FROM caches WHERE project_id = ?1 AND key = ?2 AND expires_at_ms <= ?3")?
-        .execute(params![project, record.key, now as i64])?;
-    let stored = tx
+/// Forgets a cache whose time is over, so that its key is free.
+pub fn delete_expired_cache(tx: &Tx<'_>, project: &ProjectId, key: &str, now: Millis) -> Result<(), Error> {
+    tx.sql()
+        .prepare_cached("DELETE FROM caches WHERE project_id = ?1 AND key = ?2 AND expires_at_ms <= ?3")?
+        .execute(params![project, key, now])?;
+    Ok(())
+}
+
+/// Names an upload as a cache. False when the project has one of that key.
+pub fn insert_cache(
+    tx: &Tx<'_>,
+    project: &ProjectId,
+    task: &TaskId,
+    record: &CacheRecord,
+    expires_at: Millis,
+    now: Millis,
+) -> Result<bool, Error> {
+    let inserted = tx
+        .sql()
         .prepare_cached(
             "INSERT OR IGNORE INTO caches (id, project_id, task_id, key, sha256, length, created_at_ms, expires_at_ms)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
         .execute(params![
-            new_id(),
+            CacheId::fresh(),
             project,
-            task.as_str(),
+            task,
             record.key,
             record.archive.sha256,
-            record.archive.length as i64,
-            now as i64,
-            expires as i64
+            record.archive.length,
+            now,
+            expires_at
         ])?;
-    if stored > 0 {
-        return Ok(true);
-    }
-    let own = tx
+    Ok(inserted > 0)
+}
+
+/// Whether the cache of a key is what a task saves now.
+pub fn is_own_cache(
+    view: &View,
+    project: &ProjectId,
+    task: &TaskId,
+    record: &CacheRecord,
+) -> Result<bool, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT 1 FROM caches WHERE project_id = ?1 AND key = ?2 AND task_id = ?3 AND sha256 = ?4",
+    )?;
+    Ok(query.exists(params![project, record.key, task, record.archive.sha256])?)
+}
+
+/// The archive of a cache of the project.
+pub fn cache_archive(view: &View, cache: &CacheId, project: &ProjectId) -> Result<Option<Archive>, Error> {
+    let mut query =
+        view.sql().prepare_cached("SELECT sha256, length FROM caches WHERE id = ?1 AND project_id = ?2")?;
+    Ok(query.query_row(params![cache, project], |row| archive(row, 0)).optional()?)
+}
+
+/// Forgets all caches of a project. Returns how many.
+pub fn delete_caches_of(tx: &Tx<'_>, project: &ProjectId) -> Result<usize, Error> {
+    Ok(tx.sql().prepare_cached("DELETE FROM caches WHERE project_id = ?1")?.execute([project])?)
+}
+
+/// Forgets the caches whose time is over. Returns how many.
+pub fn delete_expired_caches(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
+    Ok(tx.sql().prepare_cached("DELETE FROM caches WHERE expires_at_ms <= ?1")?.execute([now])?)
+}
+
+/// Names an upload as what a step of a task has persisted; the last record of a step counts.
+pub fn insert_layer(
+    tx: &Tx<'_>,
+    task: &TaskId,
+    record: &LayerRecord,
+    expires_at: Millis,
+    now: Millis,
+) -> Result<(), Error> {
+    tx.sql()
         .prepare_cached(
-            "SELECT 1 FROM caches WHERE project_id = ?1 AND key = ?2 AND task_id = ?3 AND sha256 = ?4",
+            "INSERT OR REPLACE INTO workspace_layers (id, job_id, task_id, step, sha256, length, created_at_ms, expires_at_ms)
+             SELECT ?1, job_id, id, ?3, ?4, ?5, ?6, ?7 FROM tasks WHERE id = ?2",
         )?
-        .exists(params![project, record.key, task.as_str(), record.archive.sha256])?;
-    Ok(own)
-}
-
-/// Forgets all caches of a project; returns how many.
-pub fn forget_caches(tx: &Tx<'_>, project: &str) -> Result<usize, Error> {
-    Ok(tx.prepare_cached("DELETE FROM caches WHERE project_id = ?1")?.execute([project])?)
-}
-
-/// Names an upload as a layer of the workspace.
-pub fn save_layer(tx: &Tx<'_>, task: &TaskId, record: &LayerRecord, now: u64) -> Result<(), Error> {
-    tx.prepare_cached(
-        "INSERT OR REPLACE INTO workspace_layers (id, job_id, task_id, step, sha256, length, created_at_ms, expires_at_ms)
-         SELECT ?1, job_id, id, ?3, ?4, ?5, ?6, ?7 FROM tasks WHERE id = ?2",
-    )?
-    .execute(params![
-        new_id(),
-        task.as_str(),
-        record.step,
-        record.archive.sha256,
-        record.archive.length as i64,
-        now as i64,
-        (now + RETENTION_DAYS * DAY_MS) as i64
-    ])?;
+        .execute(params![
+            LayerId::fresh(),
+            task,
+            record.step,
+            record.archive.sha256,
+            record.archive.length,
+            now,
+            expires_at
+        ])?;
     Ok(())
 }
 
-/// What the jobs upstream of `job` have persisted. A job that a rerun has not run again stands for the one
-/// whose result it keeps; of a node that ran twice the last attempt counts.
-pub fn workspace(c: &View, job: &str, now: u64) -> Result<Workspace, Error> {
-    let jobs = jobs_around(c, job)?;
-    let Some(own) = jobs.iter().position(|row| row.id == job) else { return Ok(Workspace::default()) };
-    let upstream = upstream(&jobs);
-    let mut order: Vec<usize> = upstream[own].clone();
-    // Whoever has more jobs upstream than another is not among those upstream of it.
-    order.sort_by_key(|at| (upstream[*at].len(), *at));
-    let mut layers = c.prepare_cached(
+/// A job of a workflow, with the one whose layers it stands for.
+#[derive(Clone, Debug)]
+pub struct Persisting {
+    /// The job.
+    pub id: JobId,
+    /// Its name in the workflow.
+    pub name: String,
+    /// The job whose result it keeps, else itself.
+    pub ran_as: JobId,
+    /// The jobs that it waits for.
+    pub requires: Vec<Requirement>,
+}
+
+/// The jobs of the workflow of a job, in their order.
+pub fn jobs_around(view: &View, job: &JobId) -> Result<Vec<Persisting>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT id, name, coalesce(reused_from, id), requires FROM jobs
+         WHERE workflow_id = (SELECT workflow_id FROM jobs WHERE id = ?1) ORDER BY position",
+    )?;
+    let mut rows = query.query([job])?;
+    let mut jobs = Vec::new();
+    while let Some(row) = rows.next()? {
+        jobs.push(Persisting {
+            id: row.get(0)?,
+            name: row.get(1)?,
+            ran_as: row.get(2)?,
+            requires: serde_json::from_str(&row.get::<_, String>(3)?)?,
+        });
+    }
+    Ok(jobs)
+}
+
+/// What a step has persisted.
+#[derive(Clone, Debug)]
+pub struct LayerRow {
+    /// The layer.
+    pub id: LayerId,
+    /// The node that the step ran on.
+    pub node_index: u32,
+    /// The archive.
+    pub archive: Archive,
+}
+
+/// The layers of a job whose time is not over, in the order of nodes and steps. Of a node that ran more than
+/// once the last attempt counts.
+pub fn layers_of(view: &View, job: &JobId, now: Millis) -> Result<Vec<LayerRow>, Error> {
+    let mut query = view.sql().prepare_cached(
         "SELECT l.id, t.node_index, l.sha256, l.length FROM workspace_layers l JOIN tasks t ON t.id = l.task_id
          WHERE l.job_id = ?1 AND l.expires_at_ms > ?2
             AND t.attempt = (SELECT max(attempt) FROM tasks n WHERE n.job_id = t.job_id AND n.node_index = t.node_index)
          ORDER BY t.node_index, l.step",
     )?;
-    let mut found = Workspace::default();
-    let mut places: HashMap<usize, usize> = HashMap::new();
-    for at in order {
-        let place = found.jobs.len();
-        let rows = layers.query_map(params![jobs[at].ran_as, now as i64], |row| {
-            Ok(Layer { id: row.get(0)?, job: place, node_index: row.get(1)?, archive: archive(row, 2)? })
-        })?;
-        let before = found.layers.len();
-        for layer in rows {
-            found.layers.push(layer?);
-        }
-        if found.layers.len() > before {
-            places.insert(at, place);
-            let after = upstream[at].iter().filter_map(|other| places.get(other).copied()).collect();
-            found.jobs.push(LayerJob { name: jobs[at].name.clone(), after });
-        }
-    }
-    Ok(found)
+    let found = query.query_map(params![job, now], |row| {
+        Ok(LayerRow { id: row.get(0)?, node_index: row.get(1)?, archive: archive(row, 2)? })
+    })?;
+    Ok(found.collect::<Result<_, _>>()?)
 }
 
-struct JobRow {
-    id: String,
-    name: String,
-    ran_as: String,
-    requires: Vec<Requirement>,
-}
-
-/// The jobs of the workflow of a job, in their order.
-fn jobs_around(c: &View, job: &str) -> Result<Vec<JobRow>, Error> {
-    let mut query = c.prepare_cached(
-        "SELECT id, name, coalesce(reused_from, id), requires FROM jobs
-         WHERE workflow_id = (SELECT workflow_id FROM jobs WHERE id = ?1) ORDER BY position",
+/// The archive of a layer of the workspace that a job works with.
+pub fn layer_archive(view: &View, layer: &LayerId, job: &JobId) -> Result<Option<Archive>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT l.sha256, l.length FROM workspace_layers l JOIN jobs j ON j.id = l.job_id
+         JOIN workflows w ON w.id = j.workflow_id WHERE l.id = ?1 AND w.workspace_id =
+         (SELECT o.workspace_id FROM workflows o JOIN jobs p ON p.workflow_id = o.id WHERE p.id = ?2)",
     )?;
-    let rows = query
-        .query_map([job], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, String>(3)?)))?;
-    rows.map(|row| {
-        let (id, name, ran_as, requires) = row?;
-        Ok(JobRow { id, name, ran_as, requires: serde_json::from_str(&requires)? })
-    })
-    .collect()
+    Ok(query.query_row(params![layer, job], |row| archive(row, 0)).optional()?)
 }
 
-/// For each job the positions of all that it requires, directly or not.
-fn upstream(jobs: &[JobRow]) -> Vec<Vec<usize>> {
-    let by_name: HashMap<&str, usize> = jobs.iter().enumerate().map(|(at, job)| (&*job.name, at)).collect();
-    let direct: Vec<Vec<usize>> = jobs
-        .iter()
-        .map(|job| job.requires.iter().filter_map(|wanted| by_name.get(&*wanted.job).copied()).collect())
-        .collect();
-    (0..jobs.len())
-        .map(|start| {
-            let mut seen = vec![false; jobs.len()];
-            let mut waiting = direct[start].clone();
-            while let Some(at) = waiting.pop() {
-                if !std::mem::replace(&mut seen[at], true) {
-                    waiting.extend(&direct[at]);
-                }
-            }
-            (0..jobs.len()).filter(|at| seen[*at]).collect()
-        })
-        .collect()
+/// Forgets the layers whose time is over. Returns how many.
+pub fn delete_expired_layers(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
+    Ok(tx.sql().prepare_cached("DELETE FROM workspace_layers WHERE expires_at_ms <= ?1")?.execute([now])?)
+}
+
+/// Whether any row names an upload: an artifact, a file of test results, a cache or a layer.
+pub fn names_upload(view: &View, sha256: &str) -> Result<bool, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM artifacts WHERE sha256 = ?1) OR EXISTS (SELECT 1 FROM test_files WHERE sha256 = ?1)
+            OR EXISTS (SELECT 1 FROM caches WHERE sha256 = ?1) OR EXISTS (SELECT 1 FROM workspace_layers WHERE sha256 = ?1)",
+    )?;
+    Ok(query.query_row([sha256], |row| row.get(0))?)
 }

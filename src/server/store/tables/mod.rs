@@ -1,4 +1,24 @@
 //! The statements that write, and those that read for deciding: a file for each table or family of tables.
+//!
+//! Functions take ids, enums and times as types and decide nothing: whether something is allowed is asked
+//! and answered outside of this room. The header of each file lists the constructs in it that only SQLite
+//! knows.
 
 pub mod archives;
+pub mod classes;
+pub mod contexts;
+pub mod handout;
+pub mod instances;
+pub mod jobs;
+pub mod keys;
 pub mod people;
+pub mod pipelines;
+pub mod progress;
+pub mod projects;
+pub mod results;
+pub mod serial;
+pub mod steps;
+pub mod tasks;
+pub mod timings;
+pub mod variables;
+pub mod workflows;

@@ -1,0 +1,127 @@
+//! Test results and the timings of earlier ones, as task agents call them: docs/protocol.md.
+
+use crate::protocol::{TaskId, TestResultsRecord, TestTimings};
+use crate::server::api::runner::{Holder, complete};
+use crate::server::api::{Answer, Failure};
+use crate::server::engine::test_timings;
+use crate::server::ids::JobId;
+use crate::server::junit::Cases;
+use crate::server::state::{Shared, State as Server};
+use crate::server::store::tables::results::{self, TestFile};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::Semaphore;
+
+/// Largest JUnit file that is read, in bytes.
+const LARGEST_JUNIT: u64 = 64 * 1024 * 1024;
+/// Tests that are stored at once: other writes have their turn in between.
+const BATCH: usize = 500;
+/// Files that are read at once: each may hold a text that is as long as a file.
+static READERS: Semaphore = Semaphore::const_new(4);
+/// Files that are being read, by task and path: the tests of one that is sent again meanwhile would be stored twice.
+static READING: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
+
+/// The paths.
+pub(super) fn router() -> Router<Shared> {
+    let task = "/api/v3/runner/tasks/{id}";
+    Router::new()
+        .route(&format!("{task}/test-results"), post(test_results))
+        .route(&format!("{task}/test-timings"), get(timings))
+}
+
+async fn test_results(
+    State(state): State<Shared>,
+    task: Holder,
+    Json(record): Json<TestResultsRecord>,
+) -> Answer<Json<Value>> {
+    let task = task.alive()?;
+    complete(&state, &record.sha256, record.length).await?;
+    let stopping = || Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the control plane is stopping");
+    let reading = Reading::begin(&task.id, &record.path).ok_or_else(|| {
+        let why = format!("`{}` is being read already: send it again for the answer", record.path);
+        Failure::new(StatusCode::SERVICE_UNAVAILABLE, why)
+    })?;
+    let permit = READERS.acquire().await.map_err(|_| stopping())?;
+    let work = tokio::task::spawn_blocking(move || {
+        // Held until the file is read, even when the caller hangs up meanwhile.
+        let _held = (reading, permit);
+        read_file(&state, &task.id, &task.job.into(), &record)
+    });
+    let file = work.await.map_err(|_| stopping())??;
+    Ok(Json(json!({ "tests": file.tests, "message": file.message })))
+}
+
+/// A file that is being read, as long as this lives.
+struct Reading((String, String));
+
+impl Reading {
+    /// `None` when somebody else reads it.
+    fn begin(task: &TaskId, path: &str) -> Option<Self> {
+        let name = (task.to_string(), path.to_owned());
+        let mut reading = READING.lock().unwrap_or_else(PoisonError::into_inner);
+        reading.insert(name.clone()).then_some(Self(name))
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let mut reading = READING.lock().unwrap_or_else(PoisonError::into_inner);
+        reading.remove(&self.0);
+    }
+}
+
+/// Reads a file and stores its tests as it goes; that it was read is stored with the last of them.
+fn read_file(state: &Server, task: &TaskId, job: &JobId, record: &TestResultsRecord) -> Answer<TestFile> {
+    // Named before: the answer was lost on the way.
+    if let Some(file) = state.store.read_blocking(|view| results::test_file(view, task, &record.path))? {
+        return Ok(file);
+    }
+    let mut file = TestFile { tests: 0, message: None };
+    let mut cases = Cases::new(state.blobs.objects.open(&record.sha256)?);
+    let mut is_first = true;
+    loop {
+        let mut batch = Vec::new();
+        if record.length > LARGEST_JUNIT {
+            file.message = Some(format!("it is larger than {LARGEST_JUNIT} bytes"));
+        } else {
+            for case in cases.by_ref().take(BATCH) {
+                match case {
+                    Ok(case) => batch.push(case),
+                    Err(why) => file.message = Some(why.to_string()),
+                }
+            }
+        }
+        file.tests += batch.len() as u64;
+        let is_last = batch.len() < BATCH;
+        let (task, job, record, read) = (task.clone(), job.clone(), record.clone(), file.clone());
+        state.store.write_blocking(move |tx| {
+            if is_first && !is_last {
+                // The control plane may have stopped when it had stored a part.
+                results::delete_tests(tx, &task, &job, &record.path)?;
+            }
+            results::insert_tests(tx, &task, &job, &record.path, &batch)?;
+            if is_last {
+                results::insert_test_file(tx, &task, &job, &record, &read)?;
+                if read.tests > 0 {
+                    test_timings::stored(tx, &job)?;
+                }
+            }
+            Ok(())
+        })?;
+        if is_last {
+            return Ok(file);
+        }
+        is_first = false;
+    }
+}
+
+async fn timings(State(state): State<Shared>, task: Holder) -> Answer<Json<TestTimings>> {
+    let task = task.alive()?;
+    let found = state.store.read(move |view| test_timings::of_job(view, &task.job.into())).await?;
+    found.map(Json).ok_or_else(|| Failure::not_found("there are no test timings for this job"))
+}

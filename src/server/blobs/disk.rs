@@ -1,0 +1,80 @@
+//! Reading and writing files, and how that fails.
+
+use crate::system::hex;
+use ring::digest::{Context, SHA256};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// Why bytes were not stored or found.
+#[derive(Debug)]
+pub enum Error {
+    /// The offset is beyond what is stored.
+    Gap {
+        /// Bytes stored so far.
+        stored: u64,
+    },
+    /// The bytes do not have the stated checksum; they were discarded.
+    Checksum,
+    /// The disk is full.
+    NoSpace,
+    /// The request makes no sense.
+    Invalid(String),
+    /// Anything else the disk said.
+    Io(String),
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Error::Gap { stored } => write!(f, "only {stored} bytes are stored so far"),
+            Error::Checksum => f.write_str("the bytes do not have the stated SHA-256"),
+            Error::NoSpace => f.write_str(
+                "there is no space left to store it: the disk of the control plane's data folder is full",
+            ),
+            Error::Invalid(why) | Error::Io(why) => f.write_str(why),
+        }
+    }
+}
+
+pub(super) fn io_error(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
+    move |error| match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::NoSpace,
+        _ => Error::Io(format!("failed to store in `{}`: {error}", path.display())),
+    }
+}
+
+pub(super) fn read_piece(file: &File, from: u64, most: usize) -> io::Result<Vec<u8>> {
+    let length = file.metadata()?.len();
+    let most = usize::try_from(length.saturating_sub(from)).unwrap_or(most).min(most);
+    let mut bytes = vec![0; most];
+    let mut filled = 0;
+    while filled < most {
+        match file.read_at(&mut bytes[filled..], from + filled as u64)? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+pub(super) fn digest(file: &mut impl Read) -> io::Result<String> {
+    let mut context = Context::new(&SHA256);
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex(context.finish().as_ref())),
+            n => context.update(&buffer[..n]),
+        }
+    }
+}
+
+/// Writes a file that only the owner can read.
+pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}

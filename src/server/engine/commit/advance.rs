@@ -1,0 +1,151 @@
+//! What can start starts, what cannot is given up, and workflows come to rest.
+
+use crate::server::engine::commit::job::{close_job, end_job, say, set_status};
+use crate::server::engine::commit::ripple::Ripple;
+use crate::server::engine::commit::{nodes, rerun, serial};
+use crate::server::engine::graph::{self, Decision};
+use crate::server::engine::test_timings;
+use crate::server::ids::{JobId, WorkflowId};
+use crate::server::secrets::contexts;
+use crate::server::store::status::{JobStatus, JobType, MessageKind};
+use crate::server::store::tables::tasks::{self, NewTask};
+use crate::server::store::tables::{jobs, workflows};
+use crate::server::store::{Effect, Error, Tx};
+use crate::server::time::Millis;
+
+/// Brings every touched workflow up to date, and those that this reaches.
+pub(super) fn settle(tx: &Tx<'_>, mut ripple: Ripple, now: Millis) -> Result<(), Error> {
+    begin_granted(tx, &mut ripple, now)?;
+    while let Some(workflow) = ripple.next_workflow() {
+        advance(tx, &workflow, &mut ripple, now)?;
+        begin_granted(tx, &mut ripple, now)?;
+    }
+    Ok(())
+}
+
+/// Begins the jobs that were given the key they waited for.
+fn begin_granted(tx: &Tx<'_>, ripple: &mut Ripple, now: Millis) -> Result<(), Error> {
+    while let Some(job) = ripple.next_granted() {
+        let kind = jobs::end_wait(tx, &job)?;
+        begin_job(tx, &job, kind, ripple, now)?;
+    }
+    Ok(())
+}
+
+/// Starts what can start, gives up what cannot, and brings the workflow's status up to date.
+fn advance(tx: &Tx<'_>, workflow: &WorkflowId, ripple: &mut Ripple, now: Millis) -> Result<(), Error> {
+    let progress = workflows::progress(tx, workflow)?;
+    if progress.has_ended {
+        return Ok(());
+    }
+    let (ids, mut nodes) = nodes::of_workflow(tx, workflow)?;
+    // A cancelled workflow starts nothing more.
+    if !progress.is_canceled {
+        loop {
+            let decisions = graph::advance(&nodes);
+            for &(index, decision) in &decisions {
+                let node = &mut nodes[index];
+                node.status = match decision {
+                    Decision::NotRun => end_job(tx, &ids[index], JobStatus::NotRun, ripple, now)?,
+                    Decision::Start => start_job(tx, workflow, &ids[index], node.kind, ripple, now)?,
+                };
+                // In the order in which keys are given back: so jobs get their numbers and places in the queue.
+                begin_granted(tx, ripple, now)?;
+            }
+            // A job that could not be started has ended, which decides about others.
+            if decisions.is_empty() {
+                break;
+            }
+        }
+    }
+    // A job may have come to hold a key that was given back meanwhile.
+    let (_, nodes) = nodes::of_workflow(tx, workflow)?;
+    let status = graph::workflow_status(&nodes, progress.is_canceled);
+    workflows::set_status(tx, workflow, status, status.is_terminal().then_some(now))?;
+    tx.effect(Effect::Changed(progress.pipeline.into()));
+    // What an agent that nobody hears may still be doing must not be done beside it: see `task::fence_gone`.
+    if status.is_terminal() && !tasks::is_workflow_fenced(tx, workflow)? {
+        serial::leave_all(tx, workflow, ripple, now)?;
+        rerun::automatically(tx, workflow, status, ripple, now)?;
+    }
+    Ok(())
+}
+
+/// The job's turn has come. Returns its status from now on.
+fn start_job(
+    tx: &Tx<'_>,
+    workflow: &WorkflowId,
+    job: &JobId,
+    kind: JobType,
+    ripple: &mut Ripple,
+    now: Millis,
+) -> Result<JobStatus, Error> {
+    // An approval opens what is behind it: whoever may not use its context may not have it waiting either.
+    if let (JobType::Build | JobType::Approval, Err(why)) = (kind, contexts::of_job(tx, job)?) {
+        say(tx, job, MessageKind::Error, &why)?;
+        return end_job(tx, job, JobStatus::Unauthorized, ripple, now);
+    }
+    if let Some(key) = jobs::serial_key(tx, job)? {
+        if kind == JobType::Unlock {
+            serial::unlock(tx, workflow, &key, ripple, now)?;
+            return end_job(tx, job, JobStatus::Success, ripple, now);
+        }
+        match serial::arrive(tx, job, key.clone(), now)? {
+            serial::Turn::Taken => {}
+            serial::Turn::TooLate => {
+                let why = format!("skipped: a newer pipeline came first to the serial group `{key}`");
+                say(tx, job, MessageKind::Warning, &why)?;
+                return end_job(tx, job, JobStatus::NotRun, ripple, now);
+            }
+            serial::Turn::Waits => {
+                jobs::set_waiting(tx, job, JobStatus::Queued, now)?;
+                return Ok(JobStatus::Queued);
+            }
+        }
+    }
+    begin_job(tx, job, kind, ripple, now)
+}
+
+fn begin_job(
+    tx: &Tx<'_>,
+    job: &JobId,
+    kind: JobType,
+    ripple: &mut Ripple,
+    now: Millis,
+) -> Result<JobStatus, Error> {
+    match kind {
+        JobType::Approval => set_status(tx, job, JobStatus::OnHold),
+        JobType::NoOp | JobType::Unlock => end_job(tx, job, JobStatus::Success, ripple, now),
+        JobType::Lock => close_job(tx, job, JobStatus::Success, now),
+        JobType::Build => queue_job(tx, job, ripple, now),
+    }
+}
+
+fn queue_job(tx: &Tx<'_>, job: &JobId, ripple: &mut Ripple, now: Millis) -> Result<JobStatus, Error> {
+    let to_queue = jobs::to_queue(tx, job)?;
+    let class = &to_queue.resource_class;
+    if !to_queue.is_class_known {
+        let message = format!(
+            "cannot run this job using the selected resource class `{class}`: there is no such class here (make it with `runlet admin resource-class create`)"
+        );
+        say(tx, job, MessageKind::Error, &message)?;
+        return end_job(tx, job, JobStatus::Failed, ripple, now);
+    }
+    let number = jobs::take_number(tx, &to_queue.project)?;
+    jobs::set_queued(tx, job, number, JobStatus::Queued, now)?;
+    if to_queue.parallelism > 1 {
+        test_timings::choose(tx, job)?;
+    }
+    for node in 0..to_queue.parallelism {
+        let new = NewTask {
+            job,
+            pipeline: &to_queue.pipeline,
+            project: &to_queue.project,
+            node_index: node,
+            resource_class: class,
+        };
+        tasks::insert_first(tx, new, now)?;
+        tx.effect(Effect::Queued(class.clone()));
+    }
+    Ok(JobStatus::Queued)
+}

@@ -1,0 +1,143 @@
+//! Compiling a config as this control plane is set up, and the values that it is compiled with.
+
+use crate::config::{self, Compiled, Diagnostics};
+use crate::server::ids::PipelineId;
+use crate::server::pipelines::types::{Only, Trigger};
+use crate::server::state::Settings;
+use crate::server::time::Millis;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// A config that is to be compiled.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The config.
+    pub config: String,
+    /// Name of the config in errors.
+    pub file_name: String,
+    /// Pipeline parameters.
+    pub parameters: BTreeMap<String, Value>,
+    /// `pipeline.*` values, by full name.
+    pub values: BTreeMap<String, Value>,
+    /// Stand-ins for values that are not known, for configs that no pipeline is made of.
+    pub stand_ins: BTreeMap<String, Value>,
+}
+
+/// Compiles a config as this control plane is set up. It may take milliseconds: call it where blocking is
+/// allowed.
+pub(in crate::server) fn compile(settings: &Settings, source: &Source) -> Result<Compiled, Diagnostics> {
+    config::compile(&config::Input {
+        source: &source.config,
+        file_name: &source.file_name,
+        parameters: &source.parameters,
+        values: &source.values,
+        stand_ins: &source.stand_ins,
+        orbs: &settings.orbs,
+        default_resource_class: settings.default_resource_class.as_deref(),
+    })
+}
+
+/// Gathers the `pipeline.*` values of a new pipeline, by full name.
+pub(super) fn pipeline_values(
+    id: &PipelineId,
+    number: i64,
+    trigger: &Trigger,
+    now: Millis,
+) -> BTreeMap<String, Value> {
+    let mut parts = trigger.slug.splitn(3, '/');
+    let vcs = match parts.next().unwrap_or_default() {
+        "gh" => "github",
+        "bb" => "bitbucket",
+        other => other,
+    };
+    let (org, repo) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let mut values: BTreeMap<String, Value> = BTreeMap::new();
+    let mut set = |name: &str, value: Value| {
+        values.insert(format!("pipeline.{name}"), value);
+    };
+    set("id", json!(id));
+    set("number", json!(number));
+    set("project.type", json!(vcs));
+    set("project.slug", json!(format!("{vcs}/{org}/{repo}")));
+    set("trigger.type", json!("api"));
+    set("trigger.received_at", json!(now.to_string()));
+    set("trigger_source", json!("api"));
+    set("event.name", json!("api"));
+    set("event.action", json!("api"));
+    if trigger.is_sent_along {
+        // Rules of contexts are written against it: such a config was reviewed by nobody.
+        set("config_source", json!("api"));
+    }
+    if let Some(origin) = &trigger.config_origin {
+        set("config.file_path", json!(trigger.file_name));
+        set("config.ref", json!(origin.reference));
+        set("config.sha", json!(origin.revision));
+        set("config.repository.name", json!(format!("{org}/{repo}")));
+        set(
+            "config.repository.url",
+            json!(trigger.revision.as_ref().map(|revision| &revision.repository_url)),
+        );
+    }
+    if let Some(revision) = &trigger.revision {
+        set("project.git_url", json!(revision.repository_url));
+        set("git.repo_url", json!(revision.repository_url));
+        set("git.repo_owner", json!(org));
+        set("git.repo_name", json!(repo));
+        set("git.revision", json!(revision.revision));
+        set("git.commit.subject", json!(revision.subject));
+        set("git.commit.body", json!(revision.body));
+        if let Some(branch) = &revision.branch {
+            set("git.branch", json!(branch));
+            set("git.branch.is_default", json!(revision.is_default_branch));
+        }
+        if let Some(tag) = &revision.tag {
+            set("git.tag", json!(tag));
+        }
+    }
+    values
+}
+
+/// Keeps only the wanted workflow, and the wanted job with everything that it requires; the error is a
+/// sentence for people.
+pub(super) fn narrow(compiled: &mut Compiled, only: &Only) -> Result<(), String> {
+    if let Some(wanted) = &only.workflow {
+        let known: Vec<_> = compiled.workflows.iter().map(|workflow| workflow.name.clone()).collect();
+        compiled.workflows.retain(|workflow| workflow.name == *wanted);
+        if compiled.workflows.is_empty() {
+            return Err(format!(
+                "there is no workflow `{wanted}` to run (workflows that apply: {})",
+                known.join(", ")
+            ));
+        }
+    }
+    if let Some(wanted) = &only.job {
+        let known: Vec<_> = compiled
+            .workflows
+            .iter()
+            .flat_map(|workflow| workflow.jobs.iter().map(|job| job.name.clone()))
+            .collect();
+        for workflow in &mut compiled.workflows {
+            let mut kept = vec![wanted.clone()];
+            let mut at = 0;
+            while let Some(name) = kept.get(at).cloned() {
+                let job = workflow.jobs.iter().find(|job| job.name == name);
+                for requirement in job.iter().flat_map(|job| &job.requires) {
+                    if !kept.contains(&requirement.job) {
+                        kept.push(requirement.job.clone());
+                    }
+                }
+                at += 1;
+            }
+            if workflow.jobs.iter().any(|job| job.name == *wanted) {
+                workflow.jobs.retain(|job| kept.contains(&job.name));
+            } else {
+                workflow.jobs.clear();
+            }
+        }
+        compiled.workflows.retain(|workflow| !workflow.jobs.is_empty());
+        if compiled.workflows.is_empty() {
+            return Err(format!("there is no job `{wanted}` to run (jobs that apply: {})", known.join(", ")));
+        }
+    }
+    Ok(())
+}

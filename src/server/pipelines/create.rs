@@ -1,0 +1,153 @@
+//! From a trigger to a stored pipeline: compiles the config and hands its workflows to the engine.
+
+use crate::config::Compiled;
+use crate::server::engine::commit;
+use crate::server::ids::{PipelineId, ProjectId};
+use crate::server::pipelines::compile::{Source, compile, narrow, pipeline_values};
+use crate::server::pipelines::types::{Created, Error, Trigger};
+use crate::server::secrets::contexts;
+use crate::server::state::Shared;
+use crate::server::store::status::PipelineState;
+use crate::server::store::tables::pipelines::{NewPipeline, PipelineError, RevisionRow, add_pipeline};
+use crate::server::store::tables::projects::{draw_pipeline_number, organisation_of};
+use crate::server::store::{Effect, Error as StoreError, Tx};
+use crate::server::time::Millis;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Creates a pipeline. An invalid config makes an errored one, which is not an error here.
+pub async fn create(state: &Shared, trigger: Trigger) -> Result<Created, Error> {
+    let slug = trigger.slug.clone();
+    let drawn = state.store.write(move |tx| draw_pipeline_number(tx, &slug)).await?;
+    let Some(drawn) = drawn else { return Err(Error::NoProject(trigger.slug)) };
+    let id = PipelineId::fresh();
+    let values = pipeline_values(&id, drawn.number, &trigger, Millis::now());
+    let (compiled, errors) = match &trigger.fetch_error {
+        Some(_) => (None, None),
+        None => match compile_apart(state, &trigger, &values).await? {
+            Ok(mut compiled) => {
+                if let Some(only) = &trigger.only {
+                    narrow(&mut compiled, only).map_err(Error::NoSuch)?;
+                }
+                (Some(compiled), None)
+            }
+            Err(errors) => (None, Some(errors)),
+        },
+    };
+    let warnings = compiled.as_ref().map(|compiled| compiled.warnings.clone()).unwrap_or_default();
+    let pipeline_state = match &compiled {
+        None => PipelineState::Errored,
+        Some(compiled) if compiled.setup => PipelineState::Setup,
+        Some(_) => PipelineState::Created,
+    };
+    let created = Created {
+        id,
+        number: drawn.number,
+        state: pipeline_state,
+        created_at: Millis::now(),
+        errors,
+        warnings,
+        made_contexts: Vec::new(),
+    };
+    let routing = state.settings.routing.clone();
+    let new = New { created: created.clone(), project: drawn.project, trigger, values, compiled };
+    let made_contexts = state.store.write(move |tx| insert(tx, &new, &routing)).await?;
+    Ok(Created { made_contexts, ..created })
+}
+
+/// Compiles in a thread of its own: the compiler is pure and bounded, but others wait for this one.
+async fn compile_apart(
+    state: &Shared,
+    trigger: &Trigger,
+    values: &BTreeMap<String, Value>,
+) -> Result<Result<Compiled, crate::config::Diagnostics>, StoreError> {
+    let settings = state.settings.clone();
+    let source = Source {
+        config: trigger.config.clone(),
+        file_name: trigger.file_name.clone(),
+        parameters: trigger.parameters.clone(),
+        values: values.clone(),
+        stand_ins: BTreeMap::new(),
+    };
+    let compiling = tokio::task::spawn_blocking(move || compile(&settings, &source));
+    compiling.await.map_err(|_| StoreError::Closed)
+}
+
+/// A pipeline that is about to be stored, with everything that it is made of.
+struct New {
+    created: Created,
+    project: ProjectId,
+    trigger: Trigger,
+    values: BTreeMap<String, Value>,
+    compiled: Option<Compiled>,
+}
+
+/// Stores the pipeline and starts its workflows. Returns the names of the contexts that were made.
+fn insert(tx: &Tx<'_>, new: &New, routing: &commit::Routing) -> Result<Vec<String>, StoreError> {
+    let (created, trigger, compiled) = (&new.created, &new.trigger, new.compiled.as_ref());
+    let now = created.created_at;
+    let mistakes = created.errors.iter().flat_map(|errors| &errors.0);
+    let mut errors: Vec<PipelineError> =
+        mistakes.map(|mistake| PipelineError { kind: "config", message: mistake.to_string() }).collect();
+    errors.extend(
+        trigger.fetch_error.iter().map(|why| PipelineError { kind: "config-fetch", message: why.clone() }),
+    );
+    let warnings: Vec<String> = created.warnings.iter().map(ToString::to_string).collect();
+    let (no_parameters, none_declared) = (BTreeMap::new(), BTreeMap::new());
+    let row = NewPipeline {
+        id: &created.id,
+        project: &new.project,
+        number: created.number,
+        state: created.state,
+        trigger_type: trigger.trigger_type,
+        actor: &trigger.actor,
+        revision: trigger.revision.as_ref().map(|revision| RevisionRow {
+            repository_url: &revision.repository_url,
+            revision: &revision.revision,
+            branch: revision.branch.as_deref(),
+            tag: revision.tag.as_deref(),
+            subject: &revision.subject,
+            body: &revision.body,
+            author: &revision.author,
+        }),
+        given: &trigger.parameters,
+        parameters: compiled.map_or(&no_parameters, |compiled| &compiled.parameters),
+        values: &new.values,
+        errors: &errors,
+        warnings: &warnings,
+        declared: compiled.map_or(&none_declared, |compiled| &compiled.declared),
+        source: &trigger.config,
+        processed: compiled.map_or("", |compiled| &compiled.processed),
+    };
+    add_pipeline(tx, &row, now)?;
+    let made_contexts =
+        if trigger.make_contexts { make_contexts(tx, &new.project, compiled, now)? } else { Vec::new() };
+    for workflow in compiled.iter().flat_map(|compiled| &compiled.workflows) {
+        // A scheduled workflow never runs on another trigger.
+        if workflow.schedules.is_empty() {
+            let is_setup = compiled.is_some_and(|compiled| compiled.setup);
+            commit::create_workflow(tx, &created.id, &new.project, workflow, is_setup, routing, now)?;
+        }
+    }
+    commit::cancel_redundant(tx, &created.id, now)?;
+    tx.effect(Effect::Changed(created.id.as_str().to_owned()));
+    Ok(made_contexts)
+}
+
+/// Makes the contexts that a config uses and that do not exist. Returns their names.
+fn make_contexts(
+    tx: &Tx<'_>,
+    project: &ProjectId,
+    compiled: Option<&Compiled>,
+    now: Millis,
+) -> Result<Vec<String>, StoreError> {
+    let Some(organisation) = organisation_of(tx, project)? else { return Ok(Vec::new()) };
+    let mut made = Vec::new();
+    let jobs = compiled.into_iter().flat_map(|compiled| &compiled.workflows).flat_map(|w| &w.jobs);
+    for name in jobs.flat_map(|job| &job.contexts) {
+        if contexts::create(tx, &organisation, name, now)?.is_ok() {
+            made.push(name.clone());
+        }
+    }
+    Ok(made)
+}

@@ -1,0 +1,209 @@
+//! Resource classes, the tokens of their runners, the runners that were seen, and the length of their queues.
+//!
+//! SQLite only: nothing. The counts of tasks are served by an index (`tasks_by_status`).
+
+use crate::server::ids::{ClassTokenId, ResourceClassId};
+use crate::server::store::status::TaskState;
+use crate::server::store::{Error, Tx, View};
+use crate::server::time::Millis;
+use rusqlite::{OptionalExtension, params};
+
+/// A resource class.
+#[derive(Clone, Debug)]
+pub struct Class {
+    /// Identifies it in URLs.
+    pub id: ResourceClassId,
+    /// `namespace/name`; unique.
+    pub name: String,
+    /// A note for people.
+    pub description: String,
+}
+
+/// A token of a resource class, without its secret.
+#[derive(Clone, Debug)]
+pub struct Token {
+    /// Identifies it in URLs.
+    pub id: ClassTokenId,
+    /// A note for people about its use.
+    pub nickname: String,
+    /// Time of its making.
+    pub created_at: Millis,
+}
+
+/// The class that a token opens.
+#[derive(Clone, Debug)]
+pub struct ClassOfToken {
+    /// The token.
+    pub token: ClassTokenId,
+    /// The class.
+    pub class: ResourceClassId,
+    /// `namespace/name`.
+    pub name: String,
+}
+
+/// A runner as it was last seen.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    /// `namespace/name` of its class.
+    pub class: String,
+    /// Name of its host.
+    pub hostname: String,
+    /// Its own name; unique in the class.
+    pub name: String,
+    /// Time of its first call.
+    pub first_connected: Millis,
+    /// Time of its last call.
+    pub last_connected: Millis,
+    /// Time when it was last given a task.
+    pub last_used: Option<Millis>,
+    /// Address that it called from.
+    pub ip: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// The number of tasks of a class in one state.
+#[derive(Clone, Debug)]
+pub struct QueueLength {
+    /// `namespace/name`.
+    pub class: String,
+    /// Their state.
+    pub state: TaskState,
+    /// Their number.
+    pub count: u64,
+}
+
+/// Adds a class. False when there is one of this name.
+pub fn add_class(tx: &Tx<'_>, class: &Class, now: Millis) -> Result<bool, Error> {
+    let added = tx
+        .sql()
+        .prepare_cached(
+            "INSERT INTO resource_classes (id, name, description, created_at_ms) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (name) DO NOTHING",
+        )?
+        .execute(params![class.id, class.name, class.description, now])?;
+    Ok(added > 0)
+}
+
+/// Reads all classes, by name.
+pub fn list_classes(view: &View) -> Result<Vec<Class>, Error> {
+    let mut query =
+        view.sql().prepare_cached("SELECT id, name, description FROM resource_classes ORDER BY name")?;
+    let rows = query
+        .query_map([], |row| Ok(Class { id: row.get(0)?, name: row.get(1)?, description: row.get(2)? }))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Deletes a class, which must have no tokens. False when there is none.
+pub fn delete_class(tx: &Tx<'_>, class: &ResourceClassId) -> Result<bool, Error> {
+    Ok(tx.sql().prepare_cached("DELETE FROM resource_classes WHERE id = ?1")?.execute([class])? > 0)
+}
+
+/// Whether a class has tokens.
+pub fn has_tokens(view: &View, class: &ResourceClassId) -> Result<bool, Error> {
+    let mut query =
+        view.sql().prepare_cached("SELECT 1 FROM resource_class_tokens WHERE resource_class_id = ?1")?;
+    Ok(query.exists([class])?)
+}
+
+/// Deletes all tokens of a class.
+pub fn delete_tokens_of(tx: &Tx<'_>, class: &ResourceClassId) -> Result<(), Error> {
+    tx.sql()
+        .prepare_cached("DELETE FROM resource_class_tokens WHERE resource_class_id = ?1")?
+        .execute([class])?;
+    Ok(())
+}
+
+/// Adds a token of the class with this name by the SHA-256 of its secret. False when there is no such class.
+pub fn add_token(tx: &Tx<'_>, class: &str, token: &Token, hash: &[u8]) -> Result<bool, Error> {
+    let added = tx
+        .sql()
+        .prepare_cached(
+            "INSERT INTO resource_class_tokens (id, resource_class_id, nickname, hash, created_at_ms)
+             SELECT ?1, id, ?3, ?4, ?5 FROM resource_classes WHERE name = ?2",
+        )?
+        .execute(params![token.id, class, token.nickname, hash, token.created_at])?;
+    Ok(added > 0)
+}
+
+/// Reads the tokens of the class with this name, oldest first.
+pub fn list_tokens(view: &View, class: &str) -> Result<Vec<Token>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT t.id, t.nickname, t.created_at_ms FROM resource_class_tokens t
+         JOIN resource_classes r ON r.id = t.resource_class_id WHERE r.name = ?1 ORDER BY t.created_at_ms",
+    )?;
+    let rows = query.query_map([class], |row| {
+        Ok(Token { id: row.get(0)?, nickname: row.get(1)?, created_at: row.get(2)? })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Deletes a token. False when there is none.
+pub fn delete_token(tx: &Tx<'_>, token: &ClassTokenId) -> Result<bool, Error> {
+    Ok(tx.sql().prepare_cached("DELETE FROM resource_class_tokens WHERE id = ?1")?.execute([token])? > 0)
+}
+
+/// Finds the class of the token whose secret has this SHA-256.
+pub fn class_of_token(view: &View, hash: &[u8]) -> Result<Option<ClassOfToken>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT t.id, r.id, r.name FROM resource_class_tokens t
+         JOIN resource_classes r ON r.id = t.resource_class_id WHERE t.hash = ?1",
+    )?;
+    let row = query.query_row([hash], |row| {
+        Ok(ClassOfToken { token: row.get(0)?, class: row.get(1)?, name: row.get(2)? })
+    });
+    Ok(row.optional()?)
+}
+
+/// Whether a token has not been deleted.
+pub fn is_token(view: &View, token: &ClassTokenId) -> Result<bool, Error> {
+    Ok(view.sql().prepare_cached("SELECT 1 FROM resource_class_tokens WHERE id = ?1")?.exists([token])?)
+}
+
+/// Reads the runners that called after `since`, of one class or of one namespace where they are given.
+pub fn list_instances(
+    view: &View,
+    class: Option<&str>,
+    namespace: Option<&str>,
+    since: Millis,
+) -> Result<Vec<Instance>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT r.name, i.hostname, i.name, i.first_connected_ms, i.last_connected_ms, i.last_used_ms, i.ip, i.version
+         FROM runner_instances i JOIN resource_classes r ON r.id = i.resource_class_id
+         WHERE (?1 IS NULL OR r.name = ?1) AND (?2 IS NULL OR substr(r.name, 1, length(?2) + 1) = ?2 || '/')
+            AND i.last_connected_ms > ?3
+         ORDER BY r.name, i.name",
+    )?;
+    let rows = query.query_map(params![class, namespace, since], |row| {
+        Ok(Instance {
+            class: row.get(0)?,
+            hostname: row.get(1)?,
+            name: row.get(2)?,
+            first_connected: row.get(3)?,
+            last_connected: row.get(4)?,
+            last_used: row.get(5)?,
+            ip: row.get(6)?,
+            version: row.get(7)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Counts the tasks of a class that are in one state.
+pub fn count_tasks(view: &View, class: &str, state: TaskState) -> Result<u64, Error> {
+    let mut query =
+        view.sql().prepare_cached("SELECT count(*) FROM tasks WHERE resource_class = ?1 AND status = ?2")?;
+    Ok(query.query_row(params![class, state], |row| row.get(0))?)
+}
+
+/// Counts the tasks that wait and that run, by class.
+pub fn list_queue_lengths(view: &View) -> Result<Vec<QueueLength>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT resource_class, status, count(*) FROM tasks WHERE status IN (?1, ?2, ?3, ?4) GROUP BY 1, 2",
+    )?;
+    let [claimed, running, unreachable] = TaskState::HELD_BY_A_RUNNER;
+    let rows = query.query_map([TaskState::Queued, claimed, running, unreachable], |row| {
+        Ok(QueueLength { class: row.get(0)?, state: row.get(1)?, count: row.get(2)? })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}

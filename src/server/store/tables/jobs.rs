@@ -1,0 +1,288 @@
+//! Jobs of workflows: made, started, queued, ended.
+//!
+//! Only SQLite: `json_insert` adds a message to the list of a job; flags are integers.
+
+use crate::config::{Requirement, WorkflowJob};
+use crate::protocol::TaskId;
+use crate::server::ids::{JobId, PipelineId, ProjectId, UserId, WorkflowId};
+use crate::server::store::status::{JobStatus, JobType, MessageKind};
+use crate::server::store::{Error, Tx, View};
+use crate::server::time::Millis;
+use rusqlite::{OptionalExtension, params};
+
+/// A job that is about to be stored.
+#[derive(Clone, Debug)]
+pub struct NewJob<'a> {
+    /// Its workflow.
+    pub workflow: &'a WorkflowId,
+    /// The pipeline of that workflow.
+    pub pipeline: &'a PipelineId,
+    /// The project of that pipeline.
+    pub project: &'a ProjectId,
+    /// Its place in the workflow, from 0.
+    pub position: usize,
+    /// The job as it was compiled.
+    pub definition: &'a WorkflowJob,
+    /// The key of the serial group that it takes, holds or gives back.
+    pub serial_key: Option<&'a str>,
+    /// The queue that its tasks go to.
+    pub resource_class: Option<&'a str>,
+    /// The number of its tasks.
+    pub parallelism: u32,
+    /// The status that it begins with.
+    pub status: JobStatus,
+    /// The time of its creation.
+    pub created_at: Millis,
+}
+
+/// Stores a job.
+pub fn insert_job(tx: &Tx<'_>, new: &NewJob<'_>) -> Result<JobId, Error> {
+    let id = JobId::fresh();
+    tx.sql()
+        .prepare_cached(
+            "INSERT INTO jobs (id, workflow_id, pipeline_id, project_id, position, name, kind, definition, requires, serial_group,
+                status, resource_class, parallelism, messages, waits_for_lock, created_at_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, '[]', 0, ?14)",
+        )?
+        .execute(params![
+            id,
+            new.workflow,
+            new.pipeline,
+            new.project,
+            new.position as i64,
+            new.definition.name,
+            JobType::from(&new.definition.kind),
+            serde_json::to_string(new.definition)?,
+            serde_json::to_string(&new.definition.requires)?,
+            new.serial_key,
+            new.status,
+            new.resource_class,
+            new.parallelism,
+            new.created_at
+        ])?;
+    Ok(id)
+}
+
+/// Stores a job of a rerun that keeps the result of its original.
+pub fn insert_kept(tx: &Tx<'_>, of: &JobId, workflow: &WorkflowId, now: Millis) -> Result<JobId, Error> {
+    let id = JobId::fresh();
+    tx.sql()
+        .prepare_cached(
+            "INSERT INTO jobs (id, workflow_id, pipeline_id, project_id, position, name, kind, definition, requires,
+                serial_group, resource_class, parallelism, waits_for_lock, created_at_ms,
+                number, status, messages, reused_from, queued_at_ms, started_at_ms, stopped_at_ms, approved_by)
+             SELECT ?2, ?3, pipeline_id, project_id, position, name, kind, definition, requires,
+                serial_group, resource_class, parallelism, 0, ?4,
+                number, status, messages, coalesce(reused_from, id), queued_at_ms, started_at_ms, stopped_at_ms, approved_by
+             FROM jobs WHERE id = ?1",
+        )?
+        .execute(params![of, id, workflow, now])?;
+    Ok(id)
+}
+
+/// Stores a job of a rerun that begins anew, with a status.
+pub fn insert_again(
+    tx: &Tx<'_>,
+    of: &JobId,
+    workflow: &WorkflowId,
+    status: JobStatus,
+    now: Millis,
+) -> Result<JobId, Error> {
+    let id = JobId::fresh();
+    tx.sql()
+        .prepare_cached(
+            "INSERT INTO jobs (id, workflow_id, pipeline_id, project_id, position, name, kind, definition, requires,
+                serial_group, resource_class, parallelism, waits_for_lock, created_at_ms, status, messages)
+             SELECT ?2, ?3, pipeline_id, project_id, position, name, kind, definition, requires,
+                serial_group, resource_class, parallelism, 0, ?4, ?5, '[]' FROM jobs WHERE id = ?1",
+        )?
+        .execute(params![of, id, workflow, now, status])?;
+    Ok(id)
+}
+
+/// A job as a node of its workflow.
+#[derive(Clone, Debug)]
+pub struct NodeRow {
+    /// The job.
+    pub id: JobId,
+    /// Its name in the workflow.
+    pub name: String,
+    /// The kind of its node.
+    pub kind: JobType,
+    /// Where it stands.
+    pub status: JobStatus,
+    /// The jobs that it waits for.
+    pub requires: Vec<Requirement>,
+    /// Whether it is queued only because another job holds its key.
+    pub waits_for_key: bool,
+}
+
+/// The jobs of a workflow, in their order.
+pub fn nodes(view: &View, workflow: &WorkflowId) -> Result<Vec<NodeRow>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT id, name, kind, status, requires, waits_for_lock FROM jobs WHERE workflow_id = ?1 ORDER BY position",
+    )?;
+    let mut rows = query.query([workflow])?;
+    let mut nodes = Vec::new();
+    while let Some(row) = rows.next()? {
+        nodes.push(NodeRow {
+            id: row.get(0)?,
+            name: row.get(1)?,
+            kind: row.get(2)?,
+            status: row.get(3)?,
+            requires: serde_json::from_str(&row.get::<_, String>(4)?)?,
+            waits_for_key: row.get(5)?,
+        });
+    }
+    Ok(nodes)
+}
+
+/// The jobs of a workflow that have not ended, in their order.
+pub fn unfinished(view: &View, workflow: &WorkflowId) -> Result<Vec<JobId>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT id FROM jobs WHERE workflow_id = ?1 AND stopped_at_ms IS NULL ORDER BY position",
+    )?;
+    let found = query.query_map([workflow], |row| row.get(0))?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
+/// The workflow of a job, and whether the job has ended.
+pub fn workflow_of(view: &View, job: &JobId) -> Result<Option<(WorkflowId, bool)>, Error> {
+    let mut query =
+        view.sql().prepare_cached("SELECT workflow_id, stopped_at_ms IS NOT NULL FROM jobs WHERE id = ?1")?;
+    Ok(query.query_row([job], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
+}
+
+/// The key of the serial group of a job; an error when there is no such job.
+pub fn serial_key(view: &View, job: &JobId) -> Result<Option<String>, Error> {
+    let mut query = view.sql().prepare_cached("SELECT serial_group FROM jobs WHERE id = ?1")?;
+    Ok(query.query_row([job], |row| row.get(0))?)
+}
+
+/// A job, as far as it matters for the queue.
+#[derive(Clone, Debug)]
+pub struct ToQueue {
+    /// The queue that its tasks go to.
+    pub resource_class: String,
+    /// The number of its tasks.
+    pub parallelism: u32,
+    /// Its pipeline.
+    pub pipeline: PipelineId,
+    /// Its project.
+    pub project: ProjectId,
+    /// Whether there is a resource class of that name.
+    pub is_class_known: bool,
+}
+
+/// Reads a job that has steps; an error when there is no such job.
+pub fn to_queue(view: &View, job: &JobId) -> Result<ToQueue, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT resource_class, parallelism, pipeline_id, project_id,
+            EXISTS (SELECT 1 FROM resource_classes c WHERE c.name = jobs.resource_class)
+         FROM jobs WHERE id = ?1",
+    )?;
+    Ok(query.query_row([job], |row| {
+        Ok(ToQueue {
+            resource_class: row.get(0)?,
+            parallelism: row.get(1)?,
+            pipeline: row.get(2)?,
+            project: row.get(3)?,
+            is_class_known: row.get(4)?,
+        })
+    })?)
+}
+
+/// Takes the next number of a job in the project.
+pub fn take_number(tx: &Tx<'_>, project: &ProjectId) -> Result<i64, Error> {
+    let mut update = tx.sql().prepare_cached(
+        "UPDATE projects SET next_job_number = next_job_number + 1 WHERE id = ?1 RETURNING next_job_number - 1",
+    )?;
+    Ok(update.query_row([project], |row| row.get(0))?)
+}
+
+/// Gives a job its number and the time since when it waits for a runner.
+pub fn set_queued(
+    tx: &Tx<'_>,
+    job: &JobId,
+    number: i64,
+    status: JobStatus,
+    now: Millis,
+) -> Result<(), Error> {
+    tx.sql()
+        .prepare_cached("UPDATE jobs SET status = ?2, number = ?3, queued_at_ms = ?4 WHERE id = ?1")?
+        .execute(params![job, status, number, now])?;
+    Ok(())
+}
+
+/// Notes that a job waits for the key of its serial group.
+pub fn set_waiting(tx: &Tx<'_>, job: &JobId, status: JobStatus, now: Millis) -> Result<(), Error> {
+    tx.sql()
+        .prepare_cached("UPDATE jobs SET status = ?2, waits_for_lock = 1, queued_at_ms = ?3 WHERE id = ?1")?
+        .execute(params![job, status, now])?;
+    Ok(())
+}
+
+/// Notes that a job waits for its key no longer. Returns the kind of its node.
+pub fn end_wait(tx: &Tx<'_>, job: &JobId) -> Result<JobType, Error> {
+    let mut update =
+        tx.sql().prepare_cached("UPDATE jobs SET waits_for_lock = 0 WHERE id = ?1 RETURNING kind")?;
+    Ok(update.query_row([job], |row| row.get(0))?)
+}
+
+/// Sets the status of a job that has not ended.
+pub fn set_status(tx: &Tx<'_>, job: &JobId, status: JobStatus) -> Result<(), Error> {
+    tx.sql().prepare_cached("UPDATE jobs SET status = ?2 WHERE id = ?1")?.execute(params![job, status])?;
+    Ok(())
+}
+
+/// Sets the status that a job ends with. The first time of an end stays.
+pub fn close(tx: &Tx<'_>, job: &JobId, status: JobStatus, now: Millis) -> Result<(), Error> {
+    tx.sql()
+        .prepare_cached(
+            "UPDATE jobs SET status = ?2, waits_for_lock = 0, stopped_at_ms = coalesce(stopped_at_ms, ?3) WHERE id = ?1",
+        )?
+        .execute(params![job, status, now])?;
+    Ok(())
+}
+
+/// Notes who approved a job of a workflow, if it has a status. False when there is no such job.
+pub fn approve(
+    tx: &Tx<'_>,
+    workflow: &WorkflowId,
+    job: &JobId,
+    while_in: JobStatus,
+    by: Option<&UserId>,
+) -> Result<bool, Error> {
+    let found = tx
+        .sql()
+        .prepare_cached(
+            "UPDATE jobs SET approved_by = ?3 WHERE id = ?2 AND workflow_id = ?1 AND status = ?4",
+        )?
+        .execute(params![workflow, job, by, while_in])?;
+    Ok(found > 0)
+}
+
+/// Notes who asked to cancel a job.
+pub fn set_canceled_by(tx: &Tx<'_>, job: &JobId, by: Option<&UserId>) -> Result<(), Error> {
+    tx.sql().prepare_cached("UPDATE jobs SET canceled_by = ?2 WHERE id = ?1")?.execute(params![job, by])?;
+    Ok(())
+}
+
+/// Adds a message that people see with the job.
+pub fn add_message(tx: &Tx<'_>, job: &JobId, kind: MessageKind, message: &str) -> Result<(), Error> {
+    let entry = serde_json::json!({ "type": kind, "message": message }).to_string();
+    tx.sql()
+        .prepare_cached("UPDATE jobs SET messages = json_insert(messages, '$[#]', json(?2)) WHERE id = ?1")?
+        .execute(params![job, entry])?;
+    Ok(())
+}
+
+/// The job of a task as it was compiled, and its project; an error when there is no such task.
+pub fn definition_of_task(view: &View, task: &TaskId) -> Result<(ProjectId, WorkflowJob), Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT t.project_id, j.definition FROM tasks t JOIN jobs j ON j.id = t.job_id WHERE t.id = ?1",
+    )?;
+    let (project, definition): (ProjectId, String) =
+        query.query_row([task], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok((project, serde_json::from_str(&definition)?))
+}

@@ -1,0 +1,162 @@
+//! Organisations and projects: their making, their repositories, their settings, their numbers.
+//!
+//! SQLite only: nothing. `settings` is JSON in a text column.
+
+use crate::protocol::TaskId;
+use crate::server::ids::{OrganisationId, ProjectId};
+use crate::server::store::{Error, Tx, View};
+use crate::server::time::Millis;
+use rusqlite::{OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+
+/// Branch that is built of a project that was made without naming one.
+const DEFAULT_BRANCH: &str = "main";
+
+/// Settings of a project, as they stand in its JSON column. Absent ones are off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectSettings {
+    /// Whether a new pipeline cancels the unfinished ones of its branch, unless that is the default branch.
+    #[serde(default)]
+    pub enable_auto_cancel_redundant_workflows: bool,
+}
+
+/// A project and its owner.
+#[derive(Clone, Debug)]
+pub struct Ids {
+    /// The project.
+    pub project: ProjectId,
+    /// Its organisation.
+    pub organisation: OrganisationId,
+}
+
+/// A number that was drawn for a pipeline.
+#[derive(Clone, Debug)]
+pub struct PipelineNumber {
+    /// The project that it counts in.
+    pub project: ProjectId,
+    /// The number, from 1.
+    pub number: i64,
+}
+
+/// The three parts of `vcs/org/repo`; the last one may contain slashes.
+fn parts(slug: &str) -> [&str; 3] {
+    let mut parts = slug.splitn(3, '/');
+    std::array::from_fn(|_| parts.next().unwrap_or_default())
+}
+
+/// Adds an organisation. False when there is one of this name in this version control system.
+pub fn add_organisation(
+    tx: &Tx<'_>,
+    organisation: &OrganisationId,
+    vcs: &str,
+    name: &str,
+    now: Millis,
+) -> Result<bool, Error> {
+    let added = tx
+        .sql()
+        .prepare_cached(
+            "INSERT INTO organisations (id, vcs, name, created_at_ms) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (vcs, name) DO NOTHING",
+        )?
+        .execute(params![organisation, vcs, name, now])?;
+    Ok(added > 0)
+}
+
+/// Makes sure that a project and its organisation exist. `slug` is `vcs/org/repo`. A project that exists is
+/// left as it is.
+pub fn ensure_project(
+    tx: &Tx<'_>,
+    slug: &str,
+    repository_url: Option<&str>,
+    now: Millis,
+) -> Result<Ids, Error> {
+    let [vcs, org, repo] = parts(slug);
+    add_organisation(tx, &OrganisationId::fresh(), vcs, org, now)?;
+    tx.sql()
+        .prepare_cached(
+            "INSERT INTO projects (id, organisation_id, vcs, org, repo, repository_url, default_branch, settings,
+                next_pipeline_number, next_job_number, created_at_ms)
+             SELECT ?1, id, ?2, ?3, ?4, ?5, ?6, ?7, 1, 1, ?8 FROM organisations WHERE vcs = ?2 AND name = ?3
+             ON CONFLICT (vcs, org, repo) DO NOTHING",
+        )?
+        .execute(params![
+            ProjectId::fresh(),
+            vcs,
+            org,
+            repo,
+            repository_url,
+            DEFAULT_BRANCH,
+            serde_json::to_string(&ProjectSettings::default())?,
+            now
+        ])?;
+    let mut query = tx.sql().prepare_cached(
+        "SELECT id, organisation_id FROM projects WHERE vcs = ?1 AND org = ?2 AND repo = ?3",
+    )?;
+    let row = |row: &rusqlite::Row<'_>| Ok(Ids { project: row.get(0)?, organisation: row.get(1)? });
+    Ok(query.query_row([vcs, org, repo], row)?)
+}
+
+/// Finds the organisation of a project.
+pub fn organisation_of(view: &View, project: &ProjectId) -> Result<Option<OrganisationId>, Error> {
+    let mut query = view.sql().prepare_cached("SELECT organisation_id FROM projects WHERE id = ?1")?;
+    Ok(query.query_row([project], |row| row.get(0)).optional()?)
+}
+
+/// Sets where a project is read from.
+pub fn set_repository(
+    tx: &Tx<'_>,
+    project: &ProjectId,
+    repository_url: Option<&str>,
+    default_branch: &str,
+) -> Result<(), Error> {
+    tx.sql()
+        .prepare_cached("UPDATE projects SET repository_url = ?2, default_branch = ?3 WHERE id = ?1")?
+        .execute(params![project, repository_url, default_branch])?;
+    Ok(())
+}
+
+/// Whether a project has workflows that have not ended.
+pub fn has_unfinished_workflows(view: &View, project: &ProjectId) -> Result<bool, Error> {
+    let mut query = view
+        .sql()
+        .prepare_cached("SELECT 1 FROM workflows WHERE project_id = ?1 AND stopped_at_ms IS NULL")?;
+    Ok(query.exists([project])?)
+}
+
+/// Reads the tasks of a project, whose output is stored elsewhere.
+pub fn list_tasks(view: &View, project: &ProjectId) -> Result<Vec<TaskId>, Error> {
+    let mut query = view.sql().prepare_cached("SELECT id FROM tasks WHERE project_id = ?1")?;
+    Ok(query.query_map([project], |row| row.get(0))?.collect::<Result<_, _>>()?)
+}
+
+/// Deletes a project with its pipelines and variables.
+pub fn delete_project(tx: &Tx<'_>, project: &ProjectId) -> Result<(), Error> {
+    tx.sql().prepare_cached("DELETE FROM projects WHERE id = ?1")?.execute([project])?;
+    Ok(())
+}
+
+/// Reads the settings of a project.
+pub fn settings(view: &View, project: &ProjectId) -> Result<Option<ProjectSettings>, Error> {
+    let mut query = view.sql().prepare_cached("SELECT settings FROM projects WHERE id = ?1")?;
+    let stored: Option<String> = query.query_row([project], |row| row.get(0)).optional()?;
+    Ok(stored.map(|text| serde_json::from_str(&text)).transpose()?)
+}
+
+/// Replaces the settings of a project.
+pub fn set_settings(tx: &Tx<'_>, project: &ProjectId, settings: &ProjectSettings) -> Result<(), Error> {
+    tx.sql()
+        .prepare_cached("UPDATE projects SET settings = ?2 WHERE id = ?1")?
+        .execute(params![project, serde_json::to_string(settings)?])?;
+    Ok(())
+}
+
+/// Draws the next number for a pipeline of the project with this slug. A number that is not used is not
+/// drawn again.
+pub fn draw_pipeline_number(tx: &Tx<'_>, slug: &str) -> Result<Option<PipelineNumber>, Error> {
+    let mut query = tx.sql().prepare_cached(
+        "UPDATE projects SET next_pipeline_number = next_pipeline_number + 1
+         WHERE vcs = ?1 AND org = ?2 AND repo = ?3 RETURNING id, next_pipeline_number - 1",
+    )?;
+    let row = |row: &rusqlite::Row<'_>| Ok(PipelineNumber { project: row.get(0)?, number: row.get(1)? });
+    Ok(query.query_row(parts(slug), row).optional()?)
+}

@@ -1,0 +1,104 @@
+//! What jobs leave for people: artifacts, and the results of tests with the files that they were read from.
+//!
+//! Only SQLite: `INSERT OR IGNORE`; the order of results is that of their INTEGER PRIMARY KEY.
+
+use crate::protocol::{TaskId, TestResultsRecord};
+use crate::server::ids::JobId;
+use crate::server::store::status::TestResult;
+use crate::server::store::{Error, Tx, View};
+use crate::server::time::Millis;
+use rusqlite::{OptionalExtension, params};
+
+/// One test.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TestCase {
+    /// The name of the test.
+    pub name: String,
+    /// The class that it is in, else empty.
+    pub classname: String,
+    /// The file that it is in.
+    pub file: Option<String>,
+    /// The seconds that it took.
+    pub run_time: f64,
+    /// How it ended.
+    pub result: TestResult,
+    /// Why it failed or was skipped, else empty.
+    pub message: String,
+}
+
+/// A file of test results that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestFile {
+    /// The number of tests that were found in it.
+    pub tests: u64,
+    /// Why it was not read, or not to its end.
+    pub message: Option<String>,
+}
+
+/// A file that a task has named before.
+pub fn test_file(view: &View, task: &TaskId, path: &str) -> Result<Option<TestFile>, Error> {
+    let mut query = view
+        .sql()
+        .prepare_cached("SELECT tests, message FROM test_files WHERE task_id = ?1 AND path = ?2")?;
+    let found =
+        query.query_row(params![task, path], |row| Ok(TestFile { tests: row.get(0)?, message: row.get(1)? }));
+    Ok(found.optional()?)
+}
+
+/// Stores that a file was read.
+pub fn insert_test_file(
+    tx: &Tx<'_>,
+    task: &TaskId,
+    job: &JobId,
+    record: &TestResultsRecord,
+    file: &TestFile,
+) -> Result<(), Error> {
+    tx.sql()
+        .prepare_cached(
+            "INSERT OR IGNORE INTO test_files (task_id, job_id, path, sha256, step, tests, message)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![task, job, record.path, record.sha256, record.step, file.tests, file.message])?;
+    Ok(())
+}
+
+/// Stores tests that were read from a file.
+pub fn insert_tests(
+    tx: &Tx<'_>,
+    task: &TaskId,
+    job: &JobId,
+    path: &str,
+    cases: &[TestCase],
+) -> Result<(), Error> {
+    let mut insert = tx.sql().prepare_cached(
+        "INSERT INTO test_results (job_id, task_id, path, name, classname, file, source, result, run_time, message)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?3, ?7, ?8, ?9)",
+    )?;
+    for case in cases {
+        insert.execute(params![
+            job,
+            task,
+            path,
+            case.name,
+            case.classname,
+            case.file,
+            case.result,
+            case.run_time,
+            case.message
+        ])?;
+    }
+    Ok(())
+}
+
+/// Removes the tests of a file that was not read to its end: the control plane stopped meanwhile.
+pub fn delete_tests(tx: &Tx<'_>, task: &TaskId, job: &JobId, path: &str) -> Result<(), Error> {
+    tx.sql()
+        .prepare_cached("DELETE FROM test_results WHERE job_id = ?1 AND task_id = ?2 AND path = ?3")?
+        .execute(params![job, task, path])?;
+    Ok(())
+}
+
+/// Forgets the artifacts that were made before a time. Returns how many.
+pub fn delete_artifacts_before(tx: &Tx<'_>, before: Millis) -> Result<usize, Error> {
+    Ok(tx.sql().prepare_cached("DELETE FROM artifacts WHERE created_at_ms < ?1")?.execute([before])?)
+}
