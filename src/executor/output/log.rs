@@ -90,7 +90,7 @@ impl StepLog {
 
     /// Does something while the log takes nothing, as on a disk that is slow.
     #[cfg(test)]
-    pub(super) fn held<T>(&self, work: impl FnOnce() -> T) -> T {
+    pub(in crate::executor) fn held<T>(&self, work: impl FnOnce() -> T) -> T {
         let _guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         work()
     }
@@ -117,4 +117,9 @@ impl Open {
         let length = self.spool.write(&self.clean);
         self.reporter.output_grew(step, length);
     }
+}
+
+/// `1 file`, `2 files`.
+pub(in crate::executor) fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

@@ -3,10 +3,10 @@
 //! `tool::suite::timings` says which files these are and waits for them. Nothing here delays a step or
 //! fails the task; a step that needs timings which did not come fails by itself, with the reason.
 
-use super::report::Reporter;
+use super::output::report::Reporter;
 use crate::http::Body;
 use crate::protocol::Task;
-use crate::tool::suite::timings::{failed, fetched, offered};
+use crate::tool::suite::timings_source::{failed, fetched, offered};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! `runner.task_agent_directory`: the in-job commands `circleci-agent` and `circleci`, links to the
 //! running program. Best effort: without it the task agent makes a directory of its own.
 
-use super::settings::Settings;
+use crate::agent::settings::Settings;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};

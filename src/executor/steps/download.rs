@@ -2,7 +2,7 @@
 //! SHA-256 checked at its end.
 
 use super::piece::PieceSize;
-use super::report::Reporter;
+use crate::executor::output::report::Reporter;
 use crate::http::Error;
 use crate::protocol::Archive;
 use crate::system::hex;

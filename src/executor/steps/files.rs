@@ -2,7 +2,7 @@
 //! control plane: SHA-256 first, then chunks that can be resumed, then a record that names the upload.
 
 use super::piece::PieceSize;
-use super::report::Reporter;
+use crate::executor::output::report::Reporter;
 use crate::http::{Body, Error};
 use crate::protocol::{MAX_CHUNK_BYTES, RefusalCode, UploadAnswer};
 use crate::system::hex;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 /// A file to store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub(super) struct Found {
     /// Name in the store: relative, `/` between parts.
     pub name: String,
     /// The file.
@@ -22,7 +22,7 @@ pub struct Found {
 
 /// What was found under a path.
 #[derive(Debug, Default)]
-pub struct Listing {
+pub(super) struct Listing {
     /// Files by name.
     pub files: Vec<Found>,
     /// Sentences about what was left out.
@@ -34,7 +34,7 @@ const MOST_FILES: usize = 100_000;
 
 /// Lists the file or the folder at `path`. `written` is the path as the config has it, with the home
 /// expanded; it names the files when there is no `destination`.
-pub fn artifacts(path: &Path, written: &str, destination: Option<&str>) -> io::Result<Listing> {
+pub(super) fn artifacts(path: &Path, written: &str, destination: Option<&str>) -> io::Result<Listing> {
     let prefix = clean_name(destination.unwrap_or(written));
     if !fs::metadata(path)?.is_dir() {
         let name = if prefix.is_empty() { file_name(path) } else { prefix };
@@ -52,7 +52,7 @@ pub fn artifacts(path: &Path, written: &str, destination: Option<&str>) -> io::R
 }
 
 /// Lists the XML file at `path`, or those in the folder; hidden folders are not searched.
-pub fn test_results(path: &Path) -> io::Result<Listing> {
+pub(super) fn test_results(path: &Path) -> io::Result<Listing> {
     if fs::metadata(path)?.is_dir() {
         let root = fs::canonicalize(path)?;
         let is_xml = |path: &Path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("xml"));
@@ -151,7 +151,7 @@ fn file_name(path: &Path) -> String {
 
 /// Why a file did not arrive.
 #[derive(Debug)]
-pub enum UploadError {
+pub(super) enum UploadError {
     /// It could not be read here.
     Read(io::Error),
     /// It kept changing while it was read.
@@ -179,7 +179,7 @@ impl std::fmt::Display for UploadError {
 }
 
 /// Uploads a file. Returns length and SHA-256, to be named in a record.
-pub fn upload(
+pub(super) fn upload(
     reporter: &Reporter,
     path: &Path,
     limit: u64,

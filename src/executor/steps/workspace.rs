@@ -1,12 +1,12 @@
 //! `persist_to_workspace` and `attach_workspace`.
 
-use super::act::counted;
 use super::download::Download;
-use super::log::StepLog;
 use super::packing::{self, Uploaded};
-use super::task::{StepEnd, TaskRun};
 use crate::archive::unpack::{self, Target};
 use crate::archive::{Error, lz4};
+use crate::executor::end::StepEnd;
+use crate::executor::output::log::{StepLog, counted};
+use crate::executor::task::TaskRun;
 use crate::glob::{self, Dialect};
 use crate::http::Body;
 use crate::protocol::{Layer, LayerRecord, Workspace};

@@ -1,8 +1,9 @@
 //! What a machine runner remembers across restarts: the nonce of the claim it wants, and the task
 //! that runs. Also the lock that keeps a second runner of the same name off this host.
 //!
-//! The state file never holds a token. It is written before a task agent is given its task, so that
-//! whatever happens a later runner knows which task to answer for.
+//! The state file never holds a token. It is written and synced before a task agent is given its task, so that
+//! a later runner knows which task to answer for, also after a power cut. Where the disk takes nothing the
+//! operator finds an error in the log, and the task runs all the same.
 
 use crate::protocol::TaskId;
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,7 @@ const MAX_STATE_BYTES: u64 = 1024 * 1024;
 
 /// The content of the state file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct State {
+pub(super) struct Remembered {
     /// Of the claim that is wanted: a claim whose answer was lost is answered again.
     pub(super) nonce: String,
     /// The task that runs.
@@ -31,9 +32,13 @@ pub(super) struct RunningTask {
     pub(super) job_name: String,
     /// Values of variables that processes of this task have in their environment.
     pub(super) markers: super::orphans::Markers,
-    /// Unix time in milliseconds at which it was claimed.
-    pub(super) claimed_at_ms: u64,
-    /// Absent until the process exists; without it the task agent never got its task.
+    /// Of the claim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) allocation: Option<String>,
+    /// When it was claimed, in milliseconds since the start of the system: a clock that nobody sets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) claimed_since_boot_ms: Option<u64>,
+    /// Absent in records of older runners only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) agent: Option<AgentProcess>,
 }
@@ -49,14 +54,14 @@ pub(super) struct AgentProcess {
 }
 
 /// The locked state of one runner. Without a directory it remembers nothing.
-pub(super) struct Store {
-    place: Option<Place>,
-    pub(super) state: State,
+pub(super) struct RunnerRecord {
+    place: Option<RecordFile>,
+    pub(super) remembered: Remembered,
     /// Writing failed and was told.
     broken: bool,
 }
 
-struct Place {
+struct RecordFile {
     file: PathBuf,
     /// Held as long as the runner lives; closed on exec, so a task agent does not hold it.
     _lock: File,
@@ -71,10 +76,10 @@ pub(super) enum OpenError {
     Unusable(String),
 }
 
-impl Store {
+impl RunnerRecord {
     /// Nothing is remembered.
     pub(super) fn forgetful() -> Self {
-        Self { place: None, state: State::default(), broken: false }
+        Self { place: None, remembered: Remembered::default(), broken: false }
     }
 
     /// Locks and reads the state of the runner `name` in `directory`, which is created.
@@ -117,8 +122,8 @@ impl Store {
             .and_then(|()| writeln!(lock, "{}", std::process::id()));
         written.map_err(|error| unusable("cannot write to", &error))?;
         let file = directory.join(format!("machine-{name}.json"));
-        let state = read(&file);
-        Ok(Self { place: Some(Place { file, _lock: lock }), state, broken: false })
+        let remembered = read(&file);
+        Ok(Self { place: Some(RecordFile { file, _lock: lock }), remembered, broken: false })
     }
 
     /// Whether a restarted runner would find what is stored.
@@ -127,17 +132,17 @@ impl Store {
         self.place.is_some()
     }
 
-    /// Changes the state and writes it. A disk that cannot be written is told once; the runner goes
-    /// on, since its work does not depend on it.
-    pub(super) fn change(&mut self, change: impl FnOnce(&mut State)) {
-        change(&mut self.state);
+    /// Changes the state and writes it, synced. A disk that cannot be written is an error in the log, once; the
+    /// runner goes on, since its work does not depend on it.
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut Remembered)) {
+        change(&mut self.remembered);
         let Some(place) = &self.place else { return };
-        match write(&place.file, &self.state) {
+        match write(&place.file, &self.remembered) {
             Ok(()) => self.broken = false,
             Err(error) if !self.broken => {
                 self.broken = true;
-                log::warn!(
-                    "cannot write `{}`: {error}; a runner restarted now would not know of its task",
+                log::error!(
+                    "cannot write `{}`: {error}; a runner that is restarted during a task will not know of it (make room there, or set `runner.state_directory`)",
                     place.file.display()
                 );
             }
@@ -146,27 +151,33 @@ impl Store {
     }
 }
 
-fn read(path: &Path) -> State {
+fn read(path: &Path) -> Remembered {
     let mut text = Vec::new();
     match File::open(path).and_then(|file| file.take(MAX_STATE_BYTES).read_to_end(&mut text)) {
         Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return State::default(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Remembered::default(),
         Err(error) => {
             log::warn!("cannot read `{}`: {error}; starting without it", path.display());
-            return State::default();
+            return Remembered::default();
         }
     }
     serde_json::from_slice(&text).unwrap_or_else(|error| {
         log::warn!("`{}` is damaged ({error}); starting without it", path.display());
-        State::default()
+        Remembered::default()
     })
 }
 
-fn write(path: &Path, state: &State) -> std::io::Result<()> {
+fn write(path: &Path, state: &Remembered) -> std::io::Result<()> {
     let temporary = path.with_extension("json.new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(&serde_json::to_vec(state)?)?;
-    fs::rename(&temporary, path)
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    // The new name is on the disk with its folder. Some file systems refuse to sync one; they have no need to.
+    match path.parent().map(File::open).transpose()?.map(|folder| folder.sync_all()) {
+        Some(Err(error)) if error.kind() != std::io::ErrorKind::InvalidInput => Err(error),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -178,19 +189,20 @@ mod tests {
     fn what_is_written_is_read_by_the_next_runner() {
         let directory = tempfile::tempdir().unwrap();
         let place = directory.path().join("a/b");
-        let mut store = Store::open(&place, "x").unwrap();
+        let mut record = RunnerRecord::open(&place, "x").unwrap();
         let agent = AgentProcess { pid: 7, start_time: Some(9), boot_id: None };
         let task = RunningTask {
             id: TaskId::new("t-1").unwrap(),
             job_name: "build".into(),
             markers: super::super::orphans::Markers::default(),
-            claimed_at_ms: 5,
+            allocation: Some("a".into()),
+            claimed_since_boot_ms: Some(5),
             agent: Some(agent),
         };
-        store.change(|state| *state = State { nonce: "n".into(), task: Some(task) });
-        let written = store.state.clone();
-        drop(store);
-        assert_eq!(Store::open(&place, "x").unwrap().state, written);
+        record.change(|state| *state = Remembered { nonce: "n".into(), task: Some(task) });
+        let written = record.remembered.clone();
+        drop(record);
+        assert_eq!(RunnerRecord::open(&place, "x").unwrap().remembered, written);
         let mode = fs::metadata(&place).unwrap().mode() & 0o777;
         assert_eq!(mode, 0o700);
     }
@@ -198,12 +210,30 @@ mod tests {
     #[test]
     fn a_second_runner_of_the_same_name_is_refused_by_pid() {
         let directory = tempfile::tempdir().unwrap();
-        let first = Store::open(directory.path(), "x").unwrap();
-        let Err(OpenError::Taken(message)) = Store::open(directory.path(), "x") else { unreachable!() };
+        let first = RunnerRecord::open(directory.path(), "x").unwrap();
+        let Err(OpenError::Taken(message)) = RunnerRecord::open(directory.path(), "x") else {
+            unreachable!()
+        };
         assert!(message.contains(&format!("pid {}", std::process::id())), "{message}");
-        assert!(Store::open(directory.path(), "y").is_ok());
+        assert!(RunnerRecord::open(directory.path(), "y").is_ok());
         drop(first);
-        assert!(Store::open(directory.path(), "x").is_ok());
+        assert!(RunnerRecord::open(directory.path(), "x").is_ok());
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_leaves_what_was_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut record = RunnerRecord::open(directory.path(), "x").unwrap();
+        record.change(|remembered| remembered.nonce = "first".into());
+        // A folder in the place of the new file refuses root, too.
+        fs::create_dir(directory.path().join("machine-x.json.new")).unwrap();
+        record.change(|remembered| remembered.nonce = "second".into());
+        assert!(record.broken);
+        assert_eq!(read(&directory.path().join("machine-x.json")).nonce, "first");
+        fs::remove_dir(directory.path().join("machine-x.json.new")).unwrap();
+        record.change(|remembered| remembered.nonce = "third".into());
+        assert!(!record.broken);
+        assert_eq!(read(&directory.path().join("machine-x.json")).nonce, "third");
     }
 
     #[test]
@@ -211,7 +241,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         for text in ["", "{", "[]", "{\"nonce\":1}", "{\"nonce\":\"\",\"task\":{\"id\":\"../x\"}}"] {
             fs::write(directory.path().join("machine-x.json"), text).unwrap();
-            assert_eq!(Store::open(directory.path(), "x").unwrap().state, State::default(), "{text}");
+            assert_eq!(
+                RunnerRecord::open(directory.path(), "x").unwrap().remembered,
+                Remembered::default(),
+                "{text}"
+            );
         }
     }
 
@@ -220,9 +254,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("file");
         fs::write(&file, "").unwrap();
-        assert!(matches!(Store::open(&file.join("x"), "x"), Err(OpenError::Unusable(_))));
-        let mut store = Store::forgetful();
-        store.change(|state| state.nonce = "n".into());
-        assert!(!store.is_kept());
+        assert!(matches!(RunnerRecord::open(&file.join("x"), "x"), Err(OpenError::Unusable(_))));
+        let mut record = RunnerRecord::forgetful();
+        record.change(|state| state.nonce = "n".into());
+        assert!(!record.is_kept());
     }
 }

@@ -1,13 +1,14 @@
 //! The process of a task agent: started, waited for, signalled; or found again after a restart.
 
-use super::orphans::{TASK_VARIABLE, stat};
-use super::settings::{Settings, token_variables};
+use super::lines::Lines;
+use super::orphans::TASK_VARIABLE;
 use super::state::AgentProcess;
-use super::stop::Listener;
+use crate::agent::settings::{Settings, token_variables};
+use crate::agent::stop::StopListener;
 use crate::protocol::TaskId;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use crate::protocol::task_input::Said;
+use crate::system::proc::{boot_id, stat};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use std::fs;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -25,6 +26,9 @@ pub(super) struct Agent {
     kind: Kind,
     pid: Pid,
     pidfd: Option<OwnedFd>,
+    /// Its standard output, while it is open.
+    lines: Option<Lines>,
+    said: Vec<(Said, Option<String>)>,
     /// A wrapper has a process group of its own, so that a terminal's Ctrl-C does not reach it.
     has_group: bool,
 }
@@ -71,17 +75,25 @@ pub(super) fn start(settings: &Settings, program: &Path, task: &TaskId) -> Resul
         command.arg(program).process_group(0);
     }
     command.arg("task").stdin(Stdio::piped());
-    command.stdout(settings.logging.stdio()).stderr(settings.logging.stdio());
+    command.stdout(Stdio::piped()).stderr(settings.logging.stdio());
     for name in token_variables() {
         command.env_remove(name);
     }
     command.env(TASK_VARIABLE, task.as_str());
-    let child = command.spawn().map_err(|error| {
+    let mut child = command.spawn().map_err(|error| {
         let setting = if wrapped { "; check `runner.command_prefix`" } else { "" };
         format!("cannot start the task agent: `{}`: {error}{setting}", first.to_string_lossy())
     })?;
     let pid = Pid::from_raw(child.id() as i32).ok_or("the task agent has no process id")?;
-    Ok(Agent { kind: Kind::Child(child), pid, pidfd: pidfd(pid), has_group: wrapped })
+    let lines = child.stdout.take().and_then(|out| Lines::of(out.into()));
+    Ok(Agent {
+        kind: Kind::Child(child),
+        pid,
+        pidfd: pidfd(pid),
+        lines,
+        said: Vec::new(),
+        has_group: wrapped,
+    })
 }
 
 impl Agent {
@@ -102,7 +114,14 @@ impl Agent {
         let pid = Pid::from_raw(process.pid)?;
         // The pidfd comes first: once it is open, the number cannot pass to another process unseen.
         let pidfd = pidfd(pid);
-        let agent = Agent { kind: Kind::Adopted(process.clone()), pid, pidfd, has_group: false };
+        let agent = Agent {
+            kind: Kind::Adopted(process.clone()),
+            pid,
+            pidfd,
+            lines: None,
+            said: Vec::new(),
+            has_group: false,
+        };
         is_same(process).then_some(agent)
     }
 
@@ -122,8 +141,26 @@ impl Agent {
         }
     }
 
-    /// Waits for its end, at most until `until`. `None`: not yet, or the stop level changed.
-    pub(super) fn wait(&mut self, until: Option<Instant>, stop: &Listener) -> Option<End> {
+    /// What it has said of its task since the last call.
+    pub(super) fn take_said(&mut self) -> Vec<(Said, Option<String>)> {
+        std::mem::take(&mut self.said)
+    }
+
+    fn listen(&mut self) {
+        let Some(lines) = &mut self.lines else { return };
+        for line in lines.read() {
+            match Said::read(&line) {
+                Some(said) => self.said.push(said),
+                None => log::info!("the task agent, or what wraps it, says: {line}"),
+            }
+        }
+        if lines.is_closed() {
+            self.lines = None;
+        }
+    }
+
+    /// Waits for its end, at most until `until`. `None`: not yet; it said something, or the stop level changed.
+    pub(super) fn wait(&mut self, until: Option<Instant>, stop: &StopListener) -> Option<End> {
         if let Some(end) = self.ended() {
             return Some(end);
         }
@@ -137,8 +174,12 @@ impl Agent {
             (Some(left), Some(slice)) => Some(left.min(slice)),
             (left, slice) => left.or(slice),
         };
-        sleep(self.pidfd.as_ref(), stop, timeout);
-        self.ended()
+        let mut also = Vec::new();
+        also.extend(self.pidfd.as_ref().map(AsFd::as_fd));
+        also.extend(self.lines.as_ref().map(Lines::as_fd));
+        stop.wait(&also, timeout);
+        self.listen();
+        self.ended().inspect(|_| self.listen())
     }
 
     fn ended(&mut self) -> Option<End> {
@@ -172,22 +213,6 @@ impl Agent {
     }
 }
 
-/// Waits until the process ends, the stop level changes or the time is over.
-fn sleep(pidfd: Option<&OwnedFd>, stop: &Listener, timeout: Option<Duration>) {
-    let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
-    let mut fds = vec![PollFd::new(stop, PollFlags::IN)];
-    if let Some(pidfd) = pidfd {
-        fds.push(PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN));
-    }
-    // An interrupted wait is a short one: the caller looks and waits again.
-    let _ = poll(&mut fds, timeout.as_ref());
-}
-
-/// Waits for the time, or until the stop level changes.
-pub(super) fn pause(stop: &Listener, time: Duration) {
-    sleep(None, stop, Some(time));
-}
-
 #[cfg(target_os = "linux")]
 fn pidfd(pid: Pid) -> Option<OwnedFd> {
     rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
@@ -196,10 +221,6 @@ fn pidfd(pid: Pid) -> Option<OwnedFd> {
 #[cfg(not(target_os = "linux"))]
 fn pidfd(_pid: Pid) -> Option<OwnedFd> {
     None
-}
-
-fn boot_id() -> Option<String> {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|text| text.trim().to_owned())
 }
 
 fn is_alive(pid: Pid) -> bool {
@@ -231,13 +252,20 @@ fn is_same(process: &AgentProcess) -> bool {
 #[cfg(test)]
 #[expect(clippy::unwrap_used)]
 mod tests {
-    use super::super::stop::Stop;
     use super::*;
+    use crate::agent::stop::Stop;
 
     fn sleeper() -> Agent {
         let child = Command::new("sleep").arg("600").spawn().unwrap();
         let pid = Pid::from_raw(child.id() as i32).unwrap();
-        Agent { kind: Kind::Child(child), pid, pidfd: pidfd(pid), has_group: false }
+        Agent {
+            kind: Kind::Child(child),
+            pid,
+            pidfd: pidfd(pid),
+            lines: None,
+            said: Vec::new(),
+            has_group: false,
+        }
     }
 
     fn wait(agent: &mut Agent) -> End {

@@ -5,14 +5,14 @@
 //! its environment, or because the kernel gave it to this runner, the sub-reaper, to adopt.
 
 use crate::protocol::Task;
+use crate::system::proc::{self, Stat};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs;
 use std::time::{Duration, Instant};
 
 /// Set in the environment of the task agent; its steps inherit it unless a `command_prefix` cleans up.
-pub(super) const TASK_VARIABLE: &str = "RUNLET_TASK_ID";
+pub(in crate::agent) const TASK_VARIABLE: &str = "RUNLET_TASK_ID";
 
 /// Variables of the control plane that, taken together, belong to one task alone.
 const BUILT_IN: [&str; 2] = ["CIRCLE_WORKFLOW_JOB_ID", "CIRCLE_NODE_INDEX"];
@@ -52,41 +52,6 @@ impl Markers {
     }
 }
 
-/// The numbers of `/proc/PID/stat` that are needed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stat {
-    pub(super) zombie: bool,
-    parent: i32,
-    group: i32,
-    session: i32,
-    /// In clock ticks since boot.
-    pub(super) start_time: u64,
-}
-
-/// Parses `/proc/PID/stat`; the name of the program may hold anything, parentheses and spaces too.
-fn parse_stat(text: &str) -> Option<Stat> {
-    let (_, rest) = text.rsplit_once(')')?;
-    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    let number = |at: usize| fields.get(at)?.parse::<i32>().ok();
-    Some(Stat {
-        zombie: matches!(*fields.first()?, "Z" | "X"),
-        parent: number(1)?,
-        group: number(2)?,
-        session: number(3)?,
-        start_time: fields.get(19)?.parse().ok()?,
-    })
-}
-
-/// The facts of a process; `None` when there is none of that number, or no `/proc`.
-pub(super) fn stat(pid: i32) -> Option<Stat> {
-    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
-}
-
-/// Whether processes can be looked at: that needs `/proc`.
-pub(super) fn can_look() -> bool {
-    !cfg!(target_os = "linux") || stat(std::process::id() as i32).is_some()
-}
-
 /// Makes this process the parent of orphans below it. Best effort: without it they go to init.
 pub(super) fn become_reaper() {
     #[cfg(target_os = "linux")]
@@ -112,20 +77,20 @@ pub(super) fn sweep(sweep: &Sweep<'_>) -> Vec<String> {
     let mut ended = BTreeMap::new();
     loop {
         let found = members(sweep);
-        for (pid, stat) in &found {
-            let Some(process) = Pid::from_raw(*pid) else { continue };
+        for stat in &found {
+            let Some(process) = Pid::from_raw(stat.pid) else { continue };
             if stat.zombie {
                 // Ours when adopted; somebody else's zombie is left to its parent.
                 let _ = waitpid(Some(process), WaitOptions::NOHANG);
             } else {
-                ended.entry(*pid).or_insert_with(|| command_line(*pid));
+                ended.entry(stat.pid).or_insert_with(|| proc::command_line(stat));
                 if let Err(error) = kill_process(process, Signal::KILL) {
-                    log::debug!("cannot kill pid {pid}: {error}");
+                    log::debug!("cannot kill pid {}: {error}", stat.pid);
                 }
             }
         }
         // Between two looks a dying process may still have forked.
-        if !found.iter().any(|(_, stat)| !stat.zombie) || Instant::now() >= deadline {
+        if !found.iter().any(|stat| !stat.zombie) || Instant::now() >= deadline {
             break;
         }
         std::thread::sleep(Duration::from_millis(20));
@@ -133,34 +98,23 @@ pub(super) fn sweep(sweep: &Sweep<'_>) -> Vec<String> {
     ended.into_iter().map(|(pid, command)| format!("pid {pid} ({command})")).collect()
 }
 
-fn members(sweep: &Sweep<'_>) -> Vec<(i32, Stat)> {
+fn members(sweep: &Sweep<'_>) -> Vec<Stat> {
     let own = std::process::id() as i32;
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     // As long as members of a session remain, its number is not given away; a process that has the
     // number shows that it was, and that the session and group of that number are somebody else's.
-    let agent = sweep.agent.filter(|agent| stat(*agent).is_none());
-    let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| *pid != own)
-        .filter_map(|pid| Some((pid, stat(pid)?)))
-        .filter(|(pid, stat)| {
-            let by_agent = agent.is_some_and(|agent| stat.session == agent || stat.group == agent);
-            let by_adoption = stat.parent == own && sweep.owns_children;
-            if stat.zombie {
-                return stat.parent == own && (by_agent || by_adoption);
-            }
-            by_agent
-                || by_adoption
-                || fs::read(format!("/proc/{pid}/environ"))
-                    .is_ok_and(|environment| sweep.markers.match_environment(&environment))
-        })
-        .collect()
-}
-
-fn command_line(pid: i32) -> String {
-    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes).replace('\0', " ");
-    let text: String = text.trim().chars().take(120).collect();
-    if text.is_empty() { "no command line".to_owned() } else { text }
+    let agent = sweep.agent.filter(|agent| proc::stat(*agent).is_none());
+    let belongs = |stat: &Stat| {
+        let by_agent = agent.is_some_and(|agent| stat.session == agent || stat.group == agent);
+        let by_adoption = stat.parent == own && sweep.owns_children;
+        if stat.zombie {
+            return stat.parent == own && (by_agent || by_adoption);
+        }
+        by_agent
+            || by_adoption
+            || proc::environment(stat.pid)
+                .is_some_and(|environment| sweep.markers.match_environment(&environment))
+    };
+    proc::all().filter(|stat| stat.pid != own && belongs(stat)).collect()
 }
 
 #[cfg(test)]
@@ -192,15 +146,6 @@ mod tests {
         }
         let unknown = Markers { task: "t".into(), ..Markers::default() };
         assert!(!unknown.match_environment(b"A=b\0"), "no marker is no match");
-    }
-
-    #[test]
-    fn stat_lines_with_odd_names_are_read() {
-        let line = "42 (a) b (c) S 1 40 39 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 1 2";
-        let stat = parse_stat(line).unwrap();
-        assert_eq!((stat.parent, stat.group, stat.session, stat.start_time), (1, 40, 39, 12345));
-        assert!(!stat.zombie);
-        assert!(parse_stat("42 (x) Z 1").is_none() && parse_stat("").is_none());
     }
 
     #[test]

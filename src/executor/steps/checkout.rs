@@ -1,9 +1,8 @@
 //! The `checkout` step: real git, output in the step's log, nothing asked of anybody.
 
-use super::act::end_of;
-
-use super::log::StepLog;
-use super::task::{ChildEnd, StepEnd, TaskRun};
+use crate::executor::end::{ChildEnd, StepEnd, end_of, exit_text};
+use crate::executor::output::log::StepLog;
+use crate::executor::task::TaskRun;
 use crate::protocol::{CheckoutMethod, Source};
 use std::fs;
 use std::io;
@@ -169,7 +168,7 @@ impl TaskRun {
             ChildEnd::Ended(ended) if ended.code == 0 => Ok(()),
             ChildEnd::Ended(ended) => Err(StepEnd {
                 message: Some(format!("`git {what}` failed with exit code {}", ended.code)),
-                ..super::task::exit_text(ended)
+                ..exit_text(ended)
             }),
             ChildEnd::NotStarted(error) if error.kind() == io::ErrorKind::NotFound => Err(StepEnd::failed(
                 "cannot run `git`: it is not installed on this runner, and `checkout` needs it",

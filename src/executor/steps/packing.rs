@@ -1,12 +1,11 @@
 //! What `save_cache` and `persist_to_workspace` have in common: files packed into the task's private folder
 //! and uploaded from there.
 
-use super::act::counted;
 use super::files::UploadError;
-use super::log::StepLog;
-use super::task::TaskRun;
 use crate::archive::pack::{Packer, cannot_write};
 use crate::archive::{Error as ArchiveError, lz4};
+use crate::executor::output::log::{StepLog, counted};
+use crate::executor::task::TaskRun;
 use crate::protocol::Archive;
 use std::fs::{File, remove_file};
 use std::path::Path;

@@ -3,16 +3,16 @@
 //! Names in the archive say what a path was relative to, so that a cache comes back where the next job has
 //! its home and its working directory: `work/`, `home/` or `root/`.
 
-use super::act::counted;
 use super::cache_key::{self, Values};
 use super::download::Download;
 use super::files::sha256;
-use super::log::StepLog;
 use super::packing::{self, Uploaded};
-use super::places::Places;
-use super::task::{StepEnd, TaskRun};
 use crate::archive::unpack::{self, Target};
 use crate::archive::{Error, lz4};
+use crate::executor::end::StepEnd;
+use crate::executor::output::log::{StepLog, counted};
+use crate::executor::places::Places;
+use crate::executor::task::TaskRun;
 use crate::protocol::{CacheAnswer, CacheRecord, FindCache, FoundCache};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
