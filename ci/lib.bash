@@ -197,6 +197,15 @@ apt_install_locked() {
     rm -f "$log"
 }
 
+# install_test_tools: what the tests drive, where it is missing and this is a Debian machine.
+install_test_tools() {
+    local missing=()
+    command -v git >/dev/null || missing+=(git)
+    command -v curl >/dev/null || missing+=(curl)
+    command -v cc >/dev/null || missing+=(gcc libc6-dev)
+    [ "${#missing[@]}" = 0 ] || apt_install "${missing[@]}"
+}
+
 # debian_mirror SUITE: the URI of this machine's own source for SUITE, from deb822 or one-line files.
 debian_mirror() {
     local file uri

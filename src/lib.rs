@@ -16,8 +16,8 @@
 //!  server::store + blobs                <== output, events, artifacts, caches, workspaces, test results
 //! ```
 //!
-//! Modules in reading order. Uses go one way: all may use `protocol`; `server` uses `config`; `agent`
-//! and `executor` know nothing of `server`; `executor` knows nothing of `agent`; `exec` joins them.
+//! Uses go one way: docs/house.md has the table of rooms, which of them each may use, and how a change
+//! travels through them. `ci/rooms` holds the tree to it.
 
 #[cfg(feature = "server")]
 pub mod admin;
@@ -32,6 +32,8 @@ pub mod executor;
 pub mod glob;
 pub mod http;
 pub mod logging;
+#[cfg(feature = "server")]
+pub mod orbs;
 pub mod outcome;
 pub mod protocol;
 #[cfg(feature = "server")]

@@ -3,7 +3,7 @@
 use super::arguments::Arguments;
 use super::remote::{Remote, encode, slug_path};
 use super::verb::{Act, Said, UnknownVerb, find};
-use crate::cli::config::typed_parameters;
+use crate::config::typed_parameters;
 use crate::outcome::Failure;
 use serde_json::{Value, json};
 
@@ -34,7 +34,9 @@ fn trigger(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> 
         ),
     };
     let parameters = match &content {
-        Some(source) => typed_parameters(source, &given)?,
+        Some(source) => {
+            typed_parameters(source, &given).map_err(|wrong| Failure::usage(wrong.to_string()))?
+        }
         // The types are in the repository: what reads like a boolean or a number is one.
         None => given.into_iter().map(|(name, text)| (name, guessed(text))).collect(),
     };

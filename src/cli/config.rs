@@ -1,7 +1,8 @@
 //! `runlet config validate` and `runlet config process`: the compiler on its own, for people and
 //! editors. Reads the files; everything else is [`crate::config`].
 
-use crate::config::{self, Compiled, Diagnostic, Diagnostics, Input, OrbSites, Severity};
+use crate::config::{self, Compiled, Diagnostic, Diagnostics, Input, Severity};
+use crate::orbs::OrbSites;
 use crate::outcome::{Failure, Outcome, exit, print};
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::ValueExt;
@@ -64,7 +65,8 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         Ok(source) => source,
         Err(unreadable) => return unreadable.report(&arguments, shown),
     };
-    let parameters = typed_parameters(&source, &arguments.parameters)?;
+    let parameters = config::typed_parameters(&source, &arguments.parameters)
+        .map_err(|wrong| Failure::usage(wrong.to_string()))?;
     let stand_ins = config::stand_ins(branch_around(file).as_deref(), &arguments.values);
     let result = config::compile(&Input {
         source: &source,
@@ -86,7 +88,7 @@ fn branch_around(file: &str) -> Option<String> {
         let mut text = String::new();
         std::fs::File::open(path).ok()?.take(4096).read_to_string(&mut text).ok().map(|_| text)
     };
-    // In a worktree it is a file that says where the folder is.
+    // In a worktree, `.git` is a file that names the folder.
     let folder =
         if git.is_dir() { git } else { git.parent()?.join(small(&git)?.strip_prefix("gitdir:")?.trim()) };
     let branch = small(&folder.join("HEAD"))?.strip_prefix("ref: refs/heads/")?.trim().to_owned();
@@ -116,7 +118,7 @@ fn parse(args: Vec<OsString>) -> Result<Option<Arguments>, Failure> {
             Long("pipeline-value") => {
                 let (name, text) = pair(&parser.value()?.string()?)?;
                 let name = if name.starts_with("pipeline.") { name } else { format!("pipeline.{name}") };
-                // A number or a boolean is one; everything else is text.
+                // Text that reads like a number or a boolean is one.
                 let value = serde_json::from_str(&text)
                     .ok()
                     .filter(|v: &serde_json::Value| v.is_i64() || v.is_boolean());
@@ -159,32 +161,7 @@ fn pair(text: &str) -> Result<(String, String), Failure> {
     }
 }
 
-/// Values of pipeline parameters as the config declares their types.
-pub fn typed_parameters(
-    source: &str,
-    given: &[(String, String)],
-) -> Result<BTreeMap<String, serde_json::Value>, Failure> {
-    let types = config::declared_types(source).unwrap_or_default();
-    let mut parameters = BTreeMap::new();
-    for (name, text) in given {
-        let wrong = |expected: &str| {
-            Failure::usage(format!("the pipeline parameter `{name}` must be {expected}, not `{text}`"))
-        };
-        let value = match types.get(name).map(|declared| declared.kind.as_str()) {
-            Some("boolean") => match text.as_str() {
-                "true" | "yes" | "on" => true.into(),
-                "false" | "no" | "off" => false.into(),
-                _ => return Err(wrong("`true` or `false`")),
-            },
-            Some("integer") => text.parse::<i64>().map_err(|_| wrong("an integer"))?.into(),
-            _ => text.as_str().into(),
-        };
-        parameters.insert(name.clone(), value);
-    }
-    Ok(parameters)
-}
-
-/// Why there is no text to compile.
+/// A file without a text to compile.
 struct Unreadable {
     failure: Failure,
     /// Place in the file, from 1.
@@ -193,7 +170,7 @@ struct Unreadable {
 }
 
 impl Unreadable {
-    /// Fails; whoever asked for JSON gets that instead of a message.
+    /// Reports the failure, as JSON where that was asked for.
     fn report(self, arguments: &Arguments, file: &str) -> Outcome {
         let Self { failure, line, column } = self;
         if !arguments.json {

@@ -1,4 +1,4 @@
-//! What the compiler produces: workflows whose jobs are concrete. The engine starts from here.
+//! The product of the compiler: workflows whose jobs are concrete. The engine starts from here.
 
 use crate::protocol::Job;
 use serde::{Deserialize, Serialize};
@@ -15,8 +15,8 @@ pub struct Compiled {
     pub parameters: BTreeMap<String, serde_json::Value>,
     /// The same parameters as they are declared: what a continuation needs to find conflicts.
     pub declared: BTreeMap<String, DeclaredParameter>,
-    /// What deserves a word but stops nothing.
-    pub warnings: Vec<super::Diagnostic>,
+    /// Messages that stop nothing.
+    pub warnings: Vec<crate::config::Diagnostic>,
     /// The compiled config as YAML, itself a valid config.
     pub processed: String,
 }
@@ -30,48 +30,48 @@ pub struct DeclaredParameter {
     /// `string`, `boolean`, `integer` or `enum`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// What holds when the trigger gives nothing.
+    /// The value that holds when the trigger gives none.
     pub default: serde_json::Value,
-    /// The trigger gave a value, and not that of the default.
+    /// Whether the trigger gave a value other than the default.
     pub given_other_than_default: bool,
 }
 
 /// A graph of jobs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Workflow {
-    /// Unique within the pipeline.
+    /// Name, unique within the pipeline.
     pub name: String,
-    /// In the order of the config, after expansion; filtered-out jobs are gone.
+    /// Jobs in the order of the config, after expansion; filtered-out jobs are gone.
     pub jobs: Vec<WorkflowJob>,
-    /// 0 to 5: automatic reruns from failed.
+    /// Automatic reruns from failed, 0 to 5.
     pub max_auto_reruns: u32,
     /// Schedules of a workflow that never runs on a push. Kept as data.
     pub schedules: Vec<Schedule>,
 }
 
-/// One node of the graph.
+/// One job of the graph.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkflowJob {
-    /// Unique within the workflow.
+    /// Name, unique within the workflow.
     pub name: String,
-    /// What happens when its turn comes.
+    /// The work of the job when its turn comes.
     pub kind: JobKind,
-    /// What it waits for; names are of this workflow.
+    /// Jobs of this workflow that it waits for.
     pub requires: Vec<Requirement>,
     /// Contexts in the order of the config.
     pub contexts: Vec<String>,
-    /// At most one job of the organisation holds this key at a time.
+    /// Key of a serial group: at most one job of the organisation holds it at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial_group: Option<String>,
 }
 
-/// What a node is.
+/// The kind of a job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum JobKind {
     /// Runs steps on a runner.
     Build {
-        /// The work.
+        /// Resource class, environment and steps.
         job: Box<Job>,
     },
     /// Waits for a person.
@@ -95,7 +95,7 @@ pub enum JobKind {
 pub struct Requirement {
     /// Name of a job of the same workflow.
     pub job: String,
-    /// Any of these satisfies it; never empty.
+    /// Statuses of that job, any of which satisfies the requirement; never empty.
     pub statuses: Vec<RequiredStatus>,
 }
 
@@ -103,22 +103,22 @@ pub struct Requirement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RequiredStatus {
-    /// Default.
+    /// Succeeded; the default.
     Success,
-    /// Failures of any kind.
+    /// Failed, for whatever reason.
     Failed,
     /// Cancelled, or an approval that was refused.
     Canceled,
-    /// A context was not allowed.
+    /// Refused, because a context was not allowed.
     Unauthorized,
-    /// Never ran.
+    /// Not run, because a requirement was not met.
     NotRun,
 }
 
 /// A `schedule` trigger.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Schedule {
-    /// Five fields, UTC.
+    /// Times in five fields of cron, in UTC.
     pub cron: String,
     /// `filters.branches.only`, as written.
     pub only: Vec<String>,

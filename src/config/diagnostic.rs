@@ -6,46 +6,46 @@ use std::fmt;
 /// One message about a config.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
-    /// Error or warning.
+    /// Whether it is an error or a warning.
     pub severity: Severity,
     /// File as given to the compiler; for an orb the file in the folder of orbs, or its reference.
     pub file: String,
-    /// From 1.
+    /// Line in the file, from 1.
     pub line: usize,
-    /// From 1, in characters.
+    /// Column in the line, in characters, from 1.
     pub column: usize,
-    /// What is wrong, with the known choices where they are few. May have several lines.
+    /// The mistake, with the known choices where they are few. May have several lines.
     pub message: String,
     /// The line of the text it is about; empty when there is none.
     pub excerpt: String,
-    /// How the compiler came to look there: the innermost invocation first.
+    /// The invocations that led there, innermost first.
     pub notes: Vec<Note>,
 }
 
 /// A place that led to the one of the message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Note {
-    /// As in [`Diagnostic`].
+    /// File as in [`Diagnostic`].
     pub file: String,
-    /// From 1.
+    /// Line in the file, from 1.
     pub line: usize,
-    /// From 1, in characters.
+    /// Column in the line, in characters, from 1.
     pub column: usize,
-    /// Such as "in command `deploy`, used here".
+    /// The invocation, such as "in command `deploy`, used here".
     pub message: String,
 }
 
-/// How bad it is.
+/// The weight of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Nothing runs.
+    /// The config is not valid, and nothing runs.
     Error,
-    /// Worth a look.
+    /// The config runs, but may not do what its author meant.
     Warning,
 }
 
-/// All that was found wrong; never empty when returned as an error.
+/// All messages about a config; never empty when returned as an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostics(pub Vec<Diagnostic>);
 

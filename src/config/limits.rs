@@ -1,8 +1,8 @@
-//! The bounds of a compilation. Every one is an error that names it; none is reached by configs
-//! people write.
+//! The bounds of a compilation. Exceeding one is an error that names it; configs that people write reach
+//! none.
 
 /// Bytes of one source (a config or an orb).
-pub(crate) const SOURCE_BYTES: usize = 4 << 20;
+pub const SOURCE_BYTES: usize = 4 << 20;
 /// Values in one source once aliases are expanded.
 pub(crate) const YAML_NODES: usize = 500_000;
 /// Levels of nesting in one source, aliases included.
@@ -33,22 +33,26 @@ pub(crate) const CONTEXTS: usize = 100;
 pub(crate) const CONTEXT_CHARS: usize = 200;
 /// Characters of a serial group key.
 pub(crate) const SERIAL_GROUP_CHARS: usize = 512;
-/// Pipeline parameters given by one trigger, characters of their names and of their values.
+/// Pipeline parameters given by one trigger.
 pub(crate) const GIVEN_PARAMETERS: usize = 100;
+/// Characters of the name of a pipeline parameter.
 pub(crate) const PARAMETER_NAME_CHARS: usize = 128;
+/// Characters of the value that a trigger gives for a pipeline parameter.
 pub(crate) const PARAMETER_VALUE_CHARS: usize = 512;
-/// URL orbs of one config, and levels of orbs that import URL orbs.
+/// Orbs of one config that are given by URL.
 pub(crate) const URL_ORBS: usize = 50;
+/// Levels of orbs that import orbs by URL.
 pub(crate) const URL_ORB_DEPTH: usize = 5;
-/// Orbs of one config, inline and imported ones, and levels of orbs that import orbs.
+/// Orbs of one config, inline and imported ones.
 pub(crate) const ORBS: usize = 200;
+/// Levels of orbs that import orbs.
 pub(crate) const ORB_DEPTH: usize = 20;
 /// Parallel nodes of one job.
 pub(crate) const PARALLELISM: i64 = 1000;
 /// Further attempts of a step or a workflow.
 pub(crate) const AUTO_RERUNS: i64 = 5;
-/// Errors found, the same ones at each use counted, before expansion is given up: they multiply as
-/// commands do, and few of them are shown.
+/// Errors, counted again at each use, after which expansion is given up: they multiply as commands do, and
+/// few of them are shown.
 pub(crate) const FOUND_ERRORS: usize = 2000;
 /// Errors and warnings reported at once.
 pub(crate) const DIAGNOSTICS: usize = 100;

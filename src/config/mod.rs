@@ -1,121 +1,48 @@
 //! The 2.1 language: from the text of a config to workflows of concrete jobs. No IO.
 //!
-//! `server` calls [`compile`] for each pipeline; `runlet config` calls it by itself. The rules are
-//! those of docs/config.md.
+//! `server` calls [`compile()`] for each pipeline; `runlet config` calls it by itself. Orbs come from an
+//! [`OrbSource`] that the caller passes in. The rules are those of docs/config.md.
 //!
 //! ```text
-//!  text -yaml-> Node with positions -package-> definitions of commands, executors, jobs (config, orbs)
-//!    workflow -> entry (matrix, group) -> job -> steps (template, scope, expression) -> graph -> Workflow
+//!  text --yaml--> values --definitions--> Library of commands, executors, jobs (config and orbs)
+//!    workflows --graph--> entries (matrix, group) --jobs--> Expander: jobs with steps --graph--> Workflow
+//!                                        language: names, tags and conditions, wherever a value stands
 //! ```
+//!
+//! Each of these has a type of its own, and stands on the one before: `Report` and `Budget`, `Language`,
+//! `Library`, `Expander`, `Workflows`.
 
-mod diagnostic;
-
+mod compile;
 mod compiled;
-mod compiler;
-mod cost;
-mod document;
+mod diagnostic;
+mod input;
 mod limits;
-mod suggest;
-mod value;
-
-mod yaml;
-
-mod expression;
-mod logic;
-mod pipeline;
-mod scope;
-mod template;
-
-mod executor;
-mod given;
-mod orb;
-mod orb_folder;
-mod orb_sites;
-mod package;
-mod parameters;
-
-mod builtin;
-mod environment;
-mod job;
-mod repeated;
-mod steps;
-
-mod entry;
-mod filter;
-mod graph;
-mod group;
-mod matrix;
-mod schedule;
-mod workflow;
-
 mod process;
-mod restriction;
-mod unused;
+
+mod graph;
+mod jobs;
+
+mod definitions;
+mod language;
+mod session;
+
+mod syntax;
+mod values;
+mod yaml;
 
 #[doc(hidden)]
 pub mod probe;
 
+pub use compile::compile;
 pub use compiled::{
     Compiled, DeclaredParameter, JobKind, RequiredStatus, Requirement, Schedule, Workflow, WorkflowJob,
 };
+pub use definitions::given::{
+    DeclaredType, WrongParameter, check_parameters, declared_types, typed_parameters,
+};
+pub use definitions::orb_reference::{OrbReference, OrbVersion};
 pub use diagnostic::{Diagnostic, Diagnostics, Note, Severity};
-pub use document::compile;
-pub use given::{DeclaredType, check_parameters, declared_types};
-pub use orb::{OrbReference, OrbVersion};
-pub use orb_folder::OrbFolder;
-pub use orb_sites::OrbSites;
-pub use pipeline::stand_ins;
-pub use restriction::{check_rule, rule_holds};
-
-use serde_json::Value;
-use std::collections::BTreeMap;
-
-/// What a config is compiled with.
-pub struct Input<'a> {
-    /// Text of the config.
-    pub source: &'a str,
-    /// Shown in errors, such as `.circleci/config.yml`.
-    pub file_name: &'a str,
-    /// Pipeline parameters given by the trigger.
-    pub parameters: &'a BTreeMap<String, Value>,
-    /// Pipeline values by full name (`pipeline.git.branch`); names that do not apply are absent. With
-    /// neither a branch nor a tag, lists of branches and tags in `filters` keep every job.
-    pub values: &'a BTreeMap<String, Value>,
-    /// What stands for values that `values` has not, where no pipeline is there to have them (see
-    /// [`stand_ins`]). Filters do not see them.
-    pub stand_ins: &'a BTreeMap<String, Value>,
-    /// Where registry orbs come from.
-    pub orbs: &'a dyn OrbSource,
-    /// Resource class for `machine: true` jobs that name none; `None` makes them an error. Used by
-    /// `runlet exec`, which runs everything here.
-    pub default_resource_class: Option<&'a str>,
-}
-
-/// Finds the text of a registry orb.
-pub trait OrbSource {
-    /// Resolves `namespace/orb@version` to the exact reference and the text of the orb. The error is a
-    /// sentence for people.
-    fn resolve(&self, reference: &str) -> Result<(String, String), String>;
-
-    /// Where the text of an orb that was resolved is, for messages about it; nothing where that would not
-    /// help anybody to find it.
-    fn place(&self, _exact: &str) -> Option<String> {
-        None
-    }
-
-    /// Gets the text of an orb given by URL; only a source that has a list of allowed URLs overrides it.
-    fn fetch(&self, url: &str) -> Result<String, String> {
-        Err(format!(
-            "the orb `{url}` is given by URL, which is not allowed here: allow its address (`--allow-orb-url`), or put it into the folder of orbs and refer to it as `namespace/orb@1.2.3`"
-        ))
-    }
-}
-
-/// A source that has no orbs.
-pub struct NoOrbs;
-
-impl OrbSource for NoOrbs {
-    fn resolve(&self, reference: &str) -> Result<(String, String), String> {
-        Err(format!("unknown orb '{reference}': no folder of orbs is configured (see `--orbs`)"))
-    }
-}
+pub use input::{Input, NoOrbs, OrbSource};
+pub use language::pipeline::stand_ins;
+pub use language::{check_rule, rule_holds};
+pub use limits::SOURCE_BYTES;

@@ -1,9 +1,9 @@
-//! Ways into the compiler for what measures and torments it: the benchmark and the fuzz targets. No
-//! part of the interface.
+//! Entries into the compiler for the benchmark and the fuzz targets. No part of the interface.
 
-use super::expression::{EvaluationError, Value, parse};
-use super::template;
-use super::{Compiled, Diagnostics, Input, NoOrbs, compile};
+use crate::config::language::{EvaluationError, Value};
+use crate::config::syntax::parse;
+use crate::config::syntax::template;
+use crate::config::{Compiled, Diagnostics, Input, NoOrbs, compile};
 use std::collections::BTreeMap;
 
 /// Compiles a text by itself: no parameters, values or orbs.
@@ -23,7 +23,7 @@ pub fn compile_text(source: &str) -> Result<Compiled, Diagnostics> {
 /// Parses and evaluates an expression in which every name has some value, and cuts the text at its
 /// tags; tells whether it is an expression.
 pub fn evaluate_text(source: &str) -> bool {
-    // Only that it answers matters.
+    // The result does not matter, only that there is one.
     let _ = template::parse(source);
     let Ok(expression) = parse(source) else { return false };
     let result = expression.evaluate::<()>(&mut |name| match name.text.len() % 5 {

@@ -1,10 +1,10 @@
 //! The compiled config as text: version 2, only jobs that are used, nothing left to expand. It is
-//! written from the compiled workflows, so that what it says is what runs, and compiling it again
+//! written from the compiled workflows, so that it shows what runs, and compiling it again
 //! gives the same.
 
-use super::builtin::{default_title, default_when};
-use super::yaml::Emitter;
-use super::{JobKind, RequiredStatus, Requirement, Schedule, Workflow, WorkflowJob};
+use super::jobs::{default_title, default_when};
+use crate::config::yaml::Emitter;
+use crate::config::{JobKind, RequiredStatus, Requirement, Schedule, Workflow, WorkflowJob};
 use crate::protocol::{Action, CheckoutMethod, Job, Run, Step, When, duration};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

@@ -12,9 +12,9 @@ use crate::agent::{Level, Stop};
 use crate::http::{Body, Client, Endpoint, Request};
 use crate::outcome::{Failure, Outcome, exit};
 use crate::protocol::{Secret, WatchEvent};
-use crate::server::api::ours::watch::Told;
+
 use crate::server::pipelines::types::{ConfigOrigin, Only, Revision, Trigger};
-use crate::server::{self, Running, ServerOptions, WatchEnded, Watcher};
+use crate::server::{self, Running, ServerOptions, Told, WatchEnded, Watcher};
 use options::Options;
 use render::{Screen, Style};
 use results::Folder;
@@ -49,8 +49,9 @@ fn exec(options: &Options) -> Outcome {
             file.display()
         ),
     })?;
-    let parameters = crate::cli::config::typed_parameters(&config, &options.parameters)?;
-    crate::config::check_parameters(&config, &parameters).map_err(Failure::usage)?;
+    let wrong = |wrong: crate::config::WrongParameter| Failure::usage(wrong.to_string());
+    let parameters = crate::config::typed_parameters(&config, &options.parameters).map_err(wrong)?;
+    crate::config::check_parameters(&config, &parameters).map_err(wrong)?;
     let folder = Folder::open(options.artifacts.as_deref(), &root).map_err(Failure::usage)?;
     let scratch = Scratch::create().map_err(Failure::new)?;
     let snapshot = snapshot::take(&root, &scratch.0).map_err(Failure::new)?;
@@ -183,7 +184,7 @@ fn watch(
             next = if ended || screen.pending() >= DRAW_BYTES { None } else { watcher.ready() };
         }
         screen.resize(columns());
-        let text = screen.take(server::state::now_ms());
+        let text = screen.take(server::time::Millis::now().0);
         // A reader that has gone away does not stop the pipeline.
         let mut out = std::io::stdout().lock();
         let _ = out.write_all(&text).and_then(|()| out.flush());

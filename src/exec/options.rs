@@ -1,6 +1,6 @@
 //! The arguments of `runlet exec`.
 
-use crate::config::OrbSites;
+use crate::orbs::OrbSites;
 use crate::outcome::Failure;
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -102,17 +102,6 @@ pub fn words(line: &str) -> Result<Vec<String>, String> {
     if words.is_empty() { Err("the shell is empty".to_owned()) } else { Ok(words) }
 }
 
-/// The shell of jobs that name none.
-pub fn default_shell(bash_exists: bool) -> &'static str {
-    if cfg!(target_os = "macos") {
-        "/bin/bash --login -eo pipefail"
-    } else if bash_exists {
-        "/bin/bash -eo pipefail"
-    } else {
-        "/bin/sh -eo pipefail"
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,9 @@
 //! another one), those of `ca_file`, and a server certificate that is itself in `ca_file`, as
 //! self-signed ones are. There is no switch that turns the check off.
 
-use super::{Endpoint, Error, certificate, rejected};
+use super::endpoint::Endpoint;
+use super::error::Error;
+use super::{certificate, rejected};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{self, CryptoProvider};

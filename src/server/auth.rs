@@ -2,10 +2,12 @@
 //! that how long it takes tells nothing about them.
 
 use crate::server::ids::{ClassTokenId, ResourceClassId};
-use crate::server::state::token_hash;
 use crate::server::store::tables::tasks::{self, TaskRow};
 use crate::server::store::tables::{classes, people};
 use crate::server::store::{Error, View};
+use ring::digest::{SHA256, digest};
+use ring::rand::{SecureRandom, SystemRandom};
+use std::net::SocketAddr;
 
 /// The bearer token of an `Authorization` header.
 pub fn bearer(header: &str) -> Option<&str> {
@@ -69,4 +71,22 @@ impl ClassToken {
 /// The task of a task token.
 pub fn task_of(view: &View, token: &str) -> Result<Option<TaskRow>, Error> {
     tasks::find_by_token(view, &token_hash(token))
+}
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// A fresh secret of 256 bits with a prefix that says what it opens.
+pub fn new_token(prefix: &str) -> Result<String, Error> {
+    let mut bytes = [0u8; 32];
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| Error::Corrupt("the system gave no random bytes".into()))?;
+    Ok(format!("{prefix}{}", crate::system::hex(&bytes)))
+}
+
+/// What is stored of a token. Looking a token up by its hash tells nothing about it by timing.
+pub fn token_hash(token: &str) -> Vec<u8> {
+    digest(&SHA256, token.as_bytes()).as_ref().to_vec()
 }

@@ -1,5 +1,6 @@
 //! The listening socket: TLS by rustls, or plain HTTP where that is safe.
 
+use crate::server::auth::Peer;
 use crate::server::marked::Marked;
 use crate::server::state::Shared;
 use axum::extract::connect_info::Connected;
@@ -21,10 +22,6 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// An accepted connection.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
-/// The other side's address.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
 
 /// Connections whose handshake is done.
 pub struct Listener {

@@ -26,4 +26,5 @@ pub mod time;
 
 pub use command::command;
 pub use data_folder::FolderError;
+pub use live::watch::Told;
 pub use run::{KeepError, Running, ServerOptions, StartError, WatchEnded, Watcher, start};

@@ -1,20 +1,21 @@
 //! A control plane in this process: started, used from synchronous code, stopped.
 
-use crate::config::OrbSites;
+use crate::orbs::OrbSites;
 use crate::protocol::Secret;
-use crate::server::api::ours::watch::{self, Told};
+use crate::server::auth::{new_token, token_hash};
 use crate::server::blobs::{Blobs, Error as BlobError, write_private};
 use crate::server::data_folder::{DataFolder, FolderError};
-use crate::server::engine::commit::{Routing, clock};
+use crate::server::engine::commit::clock;
 use crate::server::ids::{ClassTokenId, PipelineId, ResourceClassId};
 use crate::server::listen::{self, Listener};
 use crate::server::live::hub::Hub;
+use crate::server::live::watch::{self, Told};
 use crate::server::people;
 use crate::server::pipelines::create;
 use crate::server::pipelines::repository::Mirrors;
 use crate::server::pipelines::types::{Created, Error as PipelineError, Trigger};
 use crate::server::secrets::sealer::{self, KeyError};
-use crate::server::state::{Settings, Shared, State, new_token, token_hash};
+use crate::server::state::{Routing, Settings, Shared, State};
 use crate::server::store::tables::classes::{self, Class, Token};
 use crate::server::store::tables::projects;
 use crate::server::store::{Error as StoreError, Store};
@@ -241,7 +242,7 @@ impl Running {
     /// Watches a pipeline from within this process: no encoding, and large pieces of output.
     pub fn watch(&self, pipeline: &PipelineId) -> Watcher {
         let _inside = self.runtime.enter();
-        let events = watch::follow(self.state.clone(), pipeline.as_str().to_owned(), 1024 * 1024);
+        let events = watch::follow(self.state.clone(), pipeline.clone(), 1024 * 1024);
         Watcher { runtime: self.runtime.handle().clone(), events }
     }
 
@@ -289,7 +290,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// The next event, if one comes within `wait`. The error is the end of them all.
+    /// Waits for the next event, up to `wait`. The error says that no more will come.
     pub fn next(&mut self, wait: Duration) -> Result<Option<Told>, WatchEnded> {
         let next = async { tokio::time::timeout(wait, self.events.recv()).await };
         match self.runtime.block_on(next) {
@@ -299,12 +300,12 @@ impl Watcher {
         }
     }
 
-    /// The next event, if it is there already.
+    /// Takes the next event, if it is there already.
     pub fn ready(&mut self) -> Option<Told> {
         self.events.try_recv().ok()
     }
 }
 
-/// Nothing more will be told.
+/// The watched pipeline has ended, or the control plane stops: no event will come any more.
 #[derive(Debug)]
 pub struct WatchEnded;

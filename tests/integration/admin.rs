@@ -3,6 +3,7 @@
 use crate::repositories::Work;
 use crate::server::{Server, runlet};
 use crate::support::pki::Authority;
+use crate::support::ports;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::{Output, Stdio};
@@ -177,14 +178,16 @@ fn wrong_usage_and_wrong_tokens_are_explained() {
         .env("RUNLET_TOKEN", "rlp_wrong");
     let output = command.stderr(Stdio::piped()).output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+    let nobody = ports::hold();
+    let address = nobody.address().to_string();
     let mut command = runlet();
     command
         .args(["admin", "project", "list"])
-        .env("RUNLET_SERVER", "http://127.0.0.1:9")
+        .env("RUNLET_SERVER", format!("http://{address}"))
         .env("RUNLET_TOKEN", "x");
     let output = command.stderr(Stdio::piped()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.code() == Some(1) && said.contains("127.0.0.1:9"), "{said}");
+    assert!(output.status.code() == Some(1) && said.contains(&address), "{said}");
     let help = runlet().args(["admin", "project", "--help"]).output().unwrap();
     assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("context restrict"));
 }

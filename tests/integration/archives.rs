@@ -38,7 +38,7 @@ jobs:
     machine: true
     resource_class: a/b
     steps:
-      - run: 'mkdir big && head -c 9000000 /dev/urandom > big/noise && seq 1 400000 > big/numbers && cat big/* | sha256sum > ~/sum-SUFFIX'
+      - run: 'mkdir big && head -c 9000000 /dev/urandom > big/noise && seq 1 400000 > big/numbers && cat big/* | sha256sum > SUM'
       - save_cache: {key: big-SUFFIX, paths: [big]}
       - persist_to_workspace: {root: big, paths: [.]}
   load:
@@ -48,7 +48,7 @@ jobs:
       - run: test ! -e big
       - restore_cache: {key: big-SUFFIX}
       - attach_workspace: {at: ws}
-      - run: 'cat big/* | sha256sum | cmp - ~/sum-SUFFIX && cat ws/* | sha256sum | cmp - ~/sum-SUFFIX && rm ~/sum-SUFFIX'
+      - run: 'cat big/* | sha256sum | cmp - SUM && cat ws/* | sha256sum | cmp - SUM'
 workflows: {w: {jobs: [save, load: {requires: [save]}]}}
 ";
 
@@ -60,8 +60,9 @@ fn a_bad_line_brings_archives_whole() {
     let token = server.class_token("a/b");
     let _runner = server.runner_at("one", &token, &format!("http://{}", line.address));
     for round in 0..10 {
-        let suffix = format!("{}-{round}", std::process::id());
-        let jobs = server.ended(&server.trigger(&LARGE.replace("SUFFIX", &suffix)));
+        let sum = server.folder.path().join("sum").display().to_string();
+        let config = LARGE.replace("SUM", &sum).replace("SUFFIX", &round.to_string());
+        let jobs = server.ended(&server.trigger(&config));
         // Saving a cache may be given up, but what was saved is whole.
         assert!(succeeded(&jobs), "{jobs:?}");
         if line.breaks() >= 8 {

@@ -13,7 +13,8 @@
 
 use proptest::prelude::*;
 use runlet::config::probe::compile_text;
-use runlet::config::{Compiled, Diagnostic, Diagnostics, Input, OrbFolder, OrbSource, compile, stand_ins};
+use runlet::config::{Compiled, Diagnostic, Diagnostics, Input, OrbSource, compile, stand_ins};
+use runlet::orbs::OrbFolder;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -510,6 +511,32 @@ fn files_that_cannot_be_read_and_wrong_usage_have_codes_of_their_own() {
     let (code, out, _) = runlet(&["config", "--help"], "");
     assert_eq!(code, Some(0));
     assert!(out.contains("--orbs DIR"));
+}
+
+/// Prints the compiled config to `output` and returns the exit code with standard error.
+fn process_to(output: std::process::Stdio) -> (Option<i32>, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.yml");
+    let config = "{version: 2.1, jobs: {build: {machine: true, resource_class: a/b, steps: [checkout]}}}";
+    std::fs::write(&file, config).unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_runlet"))
+        .args(["config", "process", file.to_str().unwrap()])
+        .stdout(output)
+        .output()
+        .unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_full_standard_output_is_an_error_and_a_closed_pipe_is_none() {
+    if let Ok(full) = std::fs::File::options().write(true).open("/dev/full") {
+        let (code, err) = process_to(full.into());
+        assert_eq!(code, Some(1), "{err}");
+        assert!(err.contains("failed to write to standard output: No space left on device"), "{err}");
+    }
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    drop(reader);
+    assert_eq!(process_to(writer.into()), (Some(0), String::new()));
 }
 
 #[test]

@@ -30,6 +30,12 @@ fn exec(folder: &Path, args: &[&str]) -> Ran {
     Ran { code: status.code().unwrap_or(-1), text }
 }
 
+/// Seconds to sleep by which the sleeping process is known: those of one test of one test program, and no
+/// part of anybody else's.
+fn mark(test: u32) -> String {
+    format!("{test}{:08}", std::process::id())
+}
+
 /// A config with one job of these steps.
 fn steps(steps: &str) -> String {
     let steps: String = steps.lines().map(|line| format!("      {line}\n")).collect();
@@ -129,7 +135,7 @@ fn silence_is_timed_out() {
 
 #[test]
 fn background_steps_and_leftovers_do_not_survive() {
-    let mark = format!("31{}", std::process::id());
+    let mark = mark(31);
     run_steps(&format!(
         "- run: {{command: sleep {mark}, background: true}}\n- run: setsid sleep {mark} &\n- run: echo on"
     ))
@@ -220,7 +226,7 @@ fn wrong_input_has_its_own_exit_code_and_a_place() {
 
 #[test]
 fn an_interrupt_cancels_and_leaves_nothing() {
-    let mark = format!("32{}", std::process::id());
+    let mark = mark(32);
     let folder = folder(&steps(&format!("- run: echo begun > \"$MARK\"; sleep {mark}")));
     let begun = folder.path().join("begun");
     let mut child = command(folder.path(), &[]).env("MARK", &begun).stdout(Stdio::null()).spawn().unwrap();
@@ -291,19 +297,24 @@ fn exec_at_home(home: &Path, args: &[&str]) -> Ran {
 #[test]
 fn jobs_that_work_where_the_repository_is_leave_it_alone() {
     for written in ["~/project", "~", "~/x/..", "PLACE/project", "..", "/"] {
+        // Each of the two waits for the other one, so that both are in a directory of the same name at once;
+        // where one had to go first, it would fail in the end.
         let job = "{machine: true, working_directory: WRITTEN, steps: [checkout, \
-                   {run: 'ls -A; echo \"$PWD\" > where; mkdir -p out; echo made > out/x'}, {run: cd / && ls / > /dev/null}, \
+                   {run: 'ls -A; echo \"$PWD\" > where; mkdir -p out; echo made > out/x'}, \
+                   {run: 'touch MEETING/$CIRCLE_JOB; n=0; until test -e MEETING/one && test -e MEETING/two; do \
+                   n=$((n + 1)); test $n -lt 6000; sleep 0.05; done'}, {run: cd / && ls / > /dev/null}, \
                    {store_artifacts: {path: where}}]}";
+        let meeting = tempfile::tempdir().unwrap();
         let config = format!(
             "version: 2.1\njobs:\n  one: {job}\n  two: {job}\nworkflows: {{w: {{jobs: [one, two]}}}}\n"
-        );
+        )
+        .replace("MEETING", &meeting.path().display().to_string());
         let home = home_with_project(&config);
         let place = home.path().display().to_string();
         let project = home.path().join("project");
         let written = written.replace("PLACE", &place);
         fs::write(project.join(".circleci/config.yml"), config.replace("WRITTEN", &written)).unwrap();
         let before = git(&project, "status --porcelain");
-        // Both at once, in a directory of the same name.
         exec_at_home(home.path(), &["--concurrency", "2"]).exits(0).says("precious");
         assert_eq!(git(&project, "status --porcelain"), before, "{written}");
         assert_eq!(fs::read_to_string(project.join("precious")).unwrap(), "not committed\n");

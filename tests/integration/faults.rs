@@ -150,7 +150,8 @@ fn a_bad_line_loses_and_doubles_nothing() {
 
 #[test]
 fn a_control_plane_that_is_killed_goes_on_where_it_was() {
-    let listen = format!("127.0.0.1:{}", ports::unused());
+    let port = ports::hold();
+    let listen = port.address().to_string();
     let mut server = Server::start_with(&["--listen", &listen], None);
     server.project();
     let _runner = server.runner("one", &server.class_token("a/b"));

@@ -7,7 +7,7 @@ use crate::support::poll;
 use runlet::http::Body;
 use runlet::protocol::Secret;
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// One answer: the bytes from there on, and whether they are the last. `None` before the step has begun.
 fn ask(server: &Server, job: &str, step: u32, from: usize) -> Option<(Vec<u8>, bool)> {
@@ -21,10 +21,12 @@ fn ask(server: &Server, job: &str, step: u32, from: usize) -> Option<(Vec<u8>, b
     }
 }
 
-fn follow(server: &Server, job: &str, step: u32) -> Vec<u8> {
+/// Follows to the end, and counts the answers.
+fn follow(server: &Server, job: &str, step: u32, answers: &AtomicUsize) -> Vec<u8> {
     let mut seen = Vec::new();
     poll("the end of the output", || {
         let Some((bytes, is_last)) = ask(server, job, step, seen.len()) else { return Err("nothing".into()) };
+        answers.fetch_add(1, Ordering::Relaxed);
         seen.extend(bytes);
         if is_last { Ok(()) } else { Err(format!("{} bytes", seen.len())) }
     });
@@ -58,7 +60,7 @@ fn who_follows_a_step_reads_every_byte() {
             .map(|step| {
                 scope.spawn({
                     let (server, job) = (&server, &job);
-                    move || follow(server, job, step)
+                    move || follow(server, job, step, &AtomicUsize::new(0))
                 })
             })
             .collect();
@@ -106,11 +108,16 @@ fn the_end_of_a_step_is_shown_after_its_last_byte() {
     send(0, 0, 65_536);
     assert_eq!(ask(&server, &job, 0, 65_536), Some((Vec::new(), false)), "it runs");
     events(json!([finished(1, 0, bytes.len())]));
+    let answers = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        let follower = scope.spawn(|| follow(&server, &job, 0));
+        let follower = scope.spawn(|| follow(&server, &job, 0, &answers));
         for from in (65_536..bytes.len()).step_by(300_000) {
-            // Long enough for the follower to have asked in between.
-            std::thread::sleep(Duration::from_millis(100));
+            // The follower asks in between, and is answered.
+            let before = answers.load(Ordering::Relaxed);
+            poll("an answer to the follower", || {
+                let is_answered = follower.is_finished() || answers.load(Ordering::Relaxed) > before + 1;
+                if is_answered { Ok(()) } else { Err(format!("{from} bytes were sent")) }
+            });
             let (_, is_last) = ask(&server, &job, 0, 0).unwrap();
             assert!(!is_last, "{from} of {} bytes have come", bytes.len());
             send(0, from, bytes.len().min(from + 300_000));

@@ -3,7 +3,7 @@
 //! that they were skipped, as in `hostile`.
 
 use crate::hostile::has_namespaces;
-use crate::server::{Server, runlet};
+use crate::server::{ANSWER, Server, runlet};
 use crate::support::poll;
 use runlet::http::{Body, Client, Endpoint, Request};
 use runlet::protocol::Secret;
@@ -53,9 +53,9 @@ fn fill(path: &Path) {
 }
 
 fn answer(server: &Server, method: &'static str, path: &str, body: &Value) -> (u16, String) {
-    let (body, timeout) = (body.to_string(), Duration::from_secs(30));
+    let body = body.to_string();
     let body = if method == "GET" { Body::Empty } else { Body::Json(body.as_bytes()) };
-    let request = Request { method, path, token: Some(&server.token), body, timeout };
+    let request = Request { method, path, token: Some(&server.token), body, timeout: ANSWER };
     let answer = server.client.send(&request).unwrap();
     (answer.status, String::from_utf8_lossy(&answer.body).into_owned())
 }

@@ -146,8 +146,7 @@ fn a_runner_that_is_stopped_for_good_says_so_in_its_job() {
     let message = finished["message"].as_str().unwrap_or_default();
     assert_eq!(finished["status"], "infrastructure_fail", "nobody cancelled it: {finished}");
     assert!(message.contains("the runner `tester` was told to stop before the job had ended"), "{message}");
-    let events = server.requests().into_iter().filter(|request| request.path.ends_with("/events"));
-    let events: Vec<_> = events.flat_map(|request| request.json().as_array().unwrap().clone()).collect();
+    let events = server.events("e-2");
     let ended = |step: u64| {
         let mut ends = events.iter().filter(|event| event["event"] == "step_finished");
         ends.find(|event| event["step"] == step).unwrap()
@@ -163,19 +162,27 @@ fn a_runner_that_is_stopped_for_good_says_so_in_its_job() {
 
 #[test]
 fn a_deaf_task_agent_is_killed_after_its_time() {
-    let server = ControlPlane::start();
-    server.offer(&task("f-1"));
     let script = r#"trap '' TERM; cat > /dev/null; echo $$ > "$DIR/pid"; while :; do sleep 0.05; done"#;
-    let mut runner = Machine::new(&server.url())
-        .setting("mode", "single-task")
-        // The runner steps in after twice this: time enough for the script to become deaf.
-        .setting("max_run_time", "5s")
-        .task_agent(script)
-        .start();
-    assert_eq!(runner.wait(), Some(0));
-    wait_gone(&runner.wait_file("pid"));
-    let message = server.wait_for("/tasks/f-1/lost").json()["message"].to_string();
-    assert!(message.contains("signal 9") && message.contains("runner.max_run_time"), "{message}");
+    // The runner steps in after twice this. On a host where the script has not become deaf by then it
+    // hears the first signal, which shows nothing: it gets more time.
+    for limit in ["2s", "20s", "100s"] {
+        let server = ControlPlane::start();
+        server.offer(&task("f-1"));
+        let mut runner = Machine::new(&server.url())
+            .setting("mode", "single-task")
+            .setting("max_run_time", limit)
+            .task_agent(script)
+            .start();
+        assert_eq!(runner.wait(), Some(0));
+        let message = server.wait_for("/tasks/f-1/lost").json()["message"].to_string();
+        assert!(message.contains("runner.max_run_time"), "{message}");
+        if runner.machine.path("pid").exists() {
+            wait_gone(&runner.wait_file("pid"));
+            assert!(message.contains("signal 9"), "{message}");
+            return;
+        }
+    }
+    panic!("the script has not become deaf in minutes");
 }
 
 #[test]
@@ -269,7 +276,8 @@ fn a_second_runner_of_the_same_name_is_refused() {
 
 #[test]
 fn a_control_plane_that_is_down_is_told_once_and_found_again() {
-    let address = ([127, 0, 0, 1], ports::unused()).into();
+    let port = ports::hold();
+    let address = port.address();
     let mut runner = Machine::new(&format!("http://{address}")).task_agent(GOOD).start();
     runner.wait_log("cannot claim tasks, trying on quietly");
     let server = ControlPlane::start_at(address);
@@ -307,7 +315,7 @@ fn another_protocol_is_the_end() {
 }
 
 #[test]
-fn a_prefix_that_cannot_be_started_fails_the_task_with_the_reason() {
+fn a_prefix_that_cannot_be_started_gives_the_task_back_with_the_reason() {
     let server = ControlPlane::start();
     server.offer(&task("o-1"));
     let mut runner = Machine::new(&server.url())
@@ -315,10 +323,14 @@ fn a_prefix_that_cannot_be_started_fails_the_task_with_the_reason() {
         .setting("command_prefix", "[/nonexistent/sudo, --]")
         .start();
     assert_eq!(runner.wait(), Some(0));
-    let message = server.wait_for("/tasks/o-1/lost").json()["message"].to_string();
     // A statically linked program under emulation sees the failure as exit code 127.
-    let told = message.contains("check `runner.command_prefix`") || message.contains("exit code 127");
-    assert!(told, "{message}");
+    if !emulated() {
+        let back = server.wait_for("/unclaim").json();
+        let message = back["message"].as_str().unwrap();
+        assert!(message.contains("check `runner.command_prefix`"), "{message}");
+        assert_eq!((&back["reason"], &back["pause_seconds"]), (&"host".into(), &1.into()));
+        assert!(runner.log().contains("pausing for 1s, since a task could not begin"), "{}", runner.log());
+    }
 }
 
 #[test]

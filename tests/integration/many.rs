@@ -4,9 +4,12 @@
 use crate::server::{MARK, Runner, Server, config, expected};
 use crate::support::processes::{marked, signal};
 use rustix::process::Signal;
+use std::time::Duration;
 
 const PIPELINES: usize = 200;
 const LINES: u32 = 500;
+/// Longest that they may take: the first pipeline may well be the last to end.
+const LONGEST: Duration = Duration::from_secs(1800);
 
 /// Besides the jobs of [`config`], one whose steps leave processes that are hard to end, and one whose task
 /// agent is killed, so that its runner has to end them. `mark` is found in every one of them.
@@ -50,7 +53,7 @@ fn many_pipelines_through_many_runners_lose_and_leave_nothing() {
     let config_of = |n| if n % 20 == 7 { leaving(LINES, &mark) } else { config(LINES) };
     let pipelines: Vec<String> = (0..PIPELINES).map(|n| server.trigger(&config_of(n))).collect();
     for (n, pipeline) in pipelines.iter().enumerate() {
-        let jobs = server.ended(pipeline);
+        let jobs = server.ended_within(LONGEST, pipeline);
         assert_eq!(jobs.len(), if n % 20 == 7 { 7 } else { 5 });
         for job in jobs {
             let name = job["name"].as_str().unwrap();

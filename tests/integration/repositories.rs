@@ -185,7 +185,8 @@ fn wrong_triggers_are_refused_and_lost_repositories_seen() {
         "{message}"
     );
 
-    server.register("git://127.0.0.1:9/nothing");
+    let nobody = ports::hold();
+    server.register(&format!("git://{}/nothing", nobody.address()));
     let pipeline = server.triggered(PIPELINE, json!({}));
     assert_eq!(
         (&pipeline["state"], &pipeline["errors"][0]["type"]),
@@ -225,19 +226,19 @@ fn triggers_at_once_through_a_daemon_all_count() {
     let work = Work::new(server.folder.path());
     let revision = work.commit("main", "the main one");
     // The daemon cannot say which port it took.
-    let port = ports::unused();
+    let port = ports::hold();
     let mut command = Command::new("git");
     command
         .args(["daemon", "--export-all", "--listen=127.0.0.1", "--reuseaddr"])
-        .arg(format!("--port={port}"))
+        .arg(format!("--port={}", port.address().port()))
         .arg(format!("--base-path={}", work.0.parent().unwrap().display()))
         .env("HOME", server.folder.path())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let _daemon = Daemon(command.process_group(0).spawn().unwrap());
-    poll("the daemon", || std::net::TcpStream::connect(("127.0.0.1", port)).map_err(|e| e.to_string()));
-    server.register(&format!("git://127.0.0.1:{port}/work"));
+    poll("the daemon", || std::net::TcpStream::connect(port.address()).map_err(|e| e.to_string()));
+    server.register(&format!("git://{}/work", port.address()));
     let numbers = std::thread::scope(|scope| {
         let trigger = || {
             let pipeline = server.triggered(PIPELINE, json!({ "branch": "main" }));

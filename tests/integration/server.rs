@@ -1,8 +1,8 @@
 //! `runlet server` with real machine runners: what the terminal of `exec` does not show.
 
-use crate::support::poll;
 use crate::support::processes::{end, signal};
 use crate::support::seen::Seen;
+use crate::support::{DEADLINE, poll, poll_within};
 use runlet::http::{Body, Client, Endpoint, Request};
 use runlet::protocol::Secret;
 use rustix::process::Signal;
@@ -135,7 +135,12 @@ impl Server {
 
     /// Waits for all workflows of a pipeline to end; their jobs, by name.
     pub(crate) fn ended(&self, pipeline: &str) -> Vec<Value> {
-        poll("the end of the pipeline", || {
+        self.ended_within(DEADLINE, pipeline)
+    }
+
+    /// The same for a pipeline that has much before it.
+    pub(crate) fn ended_within(&self, limit: Duration, pipeline: &str) -> Vec<Value> {
+        poll_within(limit, "the end of the pipeline", || {
             let workflows = self.call("GET", &format!("/api/v2/pipeline/{pipeline}/workflow"), None);
             let items = workflows["items"].as_array().unwrap();
             if items.iter().all(|workflow| !workflow["stopped_at"].is_null()) {

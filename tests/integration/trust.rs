@@ -267,7 +267,8 @@ fn a_proxy_with_tls_is_trusted_by_its_own_certificate() {
 
 #[test]
 fn a_proxy_that_is_down_or_no_proxy_is_named() {
-    let gone = format!("127.0.0.1:{}", ports::unused());
+    let port = ports::hold();
+    let gone = port.address().to_string();
     let authority = Authority::new("Acme Root");
     let (status, text) = trusting(FAR, &authority).variable("ALL_PROXY", &gone).check();
     let wanted = format!("connection refused: nothing listens at the proxy `{gone}` of ALL_PROXY");

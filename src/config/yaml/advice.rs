@@ -1,4 +1,4 @@
-//! What to do about text that is not YAML: the scanner says what it met, not what a person did.
+//! Advice about text that is not YAML: the scanner says what it met, not what a person did.
 //!
 //! Called by the loader with the words of the scanner; leaves positions to it.
 

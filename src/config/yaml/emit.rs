@@ -1,7 +1,7 @@
 //! Values to text: block style, stable, and read back by the loader as exactly what went in.
 
-use super::super::value::Kind;
 use super::scalar::resolve;
+use crate::config::values::ScalarKind;
 use std::fmt::Write;
 
 /// Writes a document entry by entry. Calls of `map`, `list` and `item` are closed by `end`.
@@ -201,7 +201,7 @@ fn is_plain(text: &str) -> bool {
         && !matches!(last, b' ' | b':')
         && bytes.iter().all(|byte| PLAIN[usize::from(*byte)])
         && !memchr::memchr_iter(b':', bytes).any(|at| bytes.get(at + 1) == Some(&b' '))
-        && resolve(text) == Kind::Str
+        && resolve(text) == ScalarKind::Str
         && !looks_like_number(text)
         && !matches!(text, "y" | "Y" | "n" | "N")
         && !text.starts_with("...")

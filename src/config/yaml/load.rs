@@ -2,20 +2,20 @@
 //!
 //! Written as a loop over the events with its own stack, so that no nesting can exhaust the thread's.
 
-use super::super::limits;
-use super::super::value::{Data, Entry, Kind, Map, Node, Pos, Scalar, Seq, Style};
 use super::scalar::resolve;
+use crate::config::limits;
+use crate::config::values::{Data, Entry, Map, Node, Pos, Scalar, ScalarKind, Seq, Style};
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-/// Something wrong with the text.
+/// A mistake in the text.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Problem {
     pub(crate) pos: Pos,
     pub(crate) message: String,
-    /// The text can be used all the same.
+    /// Whether the text can be used all the same.
     pub(crate) warning: bool,
 }
 
@@ -78,7 +78,7 @@ struct OpenMap {
     /// The keys of `entries` once they are many. Most maps are small, and hashing costs more than it saves
     /// there.
     keys: HashSet<Rc<str>>,
-    /// What `<<` merges into it, and how many entries stand before.
+    /// The value of `<<`, which is merged into it, and the number of entries that stand before.
     merge: Option<(usize, Node)>,
     /// A key whose value comes next; true for `<<`.
     key: Option<(Rc<str>, Pos, bool)>,
@@ -244,11 +244,11 @@ impl Loader {
             ScalarStyle::Literal | ScalarStyle::Folded => Style::Block,
         };
         self.check_tag(pos, tag.as_deref(), "");
-        let mut kind = if style == Style::Plain { resolve(text) } else { Kind::Str };
+        let mut kind = if style == Style::Plain { resolve(text) } else { ScalarKind::Str };
         if let Some(tag) = tag.filter(|tag| tag.is_yaml_core_schema()) {
             kind = match tag.suffix.as_str() {
-                "str" => Kind::Str,
-                "null" => Kind::Null,
+                "str" => ScalarKind::Str,
+                "null" => ScalarKind::Null,
                 "bool" | "int" | "float" => resolve(text),
                 _ => kind,
             };
@@ -269,7 +269,7 @@ impl Loader {
         let (node, nodes, height) = (node.clone(), *nodes, *height);
         self.count(nodes)?;
         self.check_depth(height)?;
-        // What an alias stands for keeps its own place, but a scalar is best shown where it is used.
+        // The value of an alias keeps the place of its anchor, but a scalar is best shown where it is used.
         let node = if node.as_scalar().is_some() { Node::new(pos, node.data) } else { node };
         self.value(node, height)
     }

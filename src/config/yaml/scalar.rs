@@ -1,12 +1,12 @@
-//! What a plain scalar means: YAML 1.1 words for booleans, decimal numbers, everything else text.
+//! The meaning of plain scalars: YAML 1.1 words for booleans, decimal numbers, everything else text.
 
-use super::super::value::Kind;
+use crate::config::values::ScalarKind;
 
 /// The type of an unquoted scalar.
 ///
 /// Numbers with leading zeros (`007`) stay text: the specifications disagree about their base, and
 /// text loses nothing.
-pub(crate) fn resolve(text: &str) -> Kind {
+pub(crate) fn resolve(text: &str) -> ScalarKind {
     // Most scalars are longer than any of the words.
     if text.len() <= 5 {
         if let Some(kind) = word(text) {
@@ -14,40 +14,44 @@ pub(crate) fn resolve(text: &str) -> Kind {
         }
     }
     if !matches!(text.as_bytes().first(), Some(b'0'..=b'9' | b'.' | b'-' | b'+')) {
-        return Kind::Str;
+        return ScalarKind::Str;
     }
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     if !unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
-        return Kind::Str;
+        return ScalarKind::Str;
     }
     for (prefix, radix) in [("0x", 16), ("0o", 8)] {
         if let Some(digits) = text.strip_prefix(prefix) {
             return i64::from_str_radix(digits, radix)
                 .ok()
                 .filter(|_| digits.bytes().all(|b| b.is_ascii_alphanumeric()))
-                .map_or(Kind::Str, Kind::Int);
+                .map_or(ScalarKind::Str, ScalarKind::Int);
         }
     }
     if unsigned.bytes().all(|b| b.is_ascii_digit()) {
         if unsigned.len() > 1 && unsigned.starts_with('0') {
-            return Kind::Str;
+            return ScalarKind::Str;
         }
         return match text.parse() {
-            Ok(value) => Kind::Int(value),
-            Err(_) => text.parse().map_or(Kind::Str, Kind::Float),
+            Ok(value) => ScalarKind::Int(value),
+            Err(_) => text.parse().map_or(ScalarKind::Str, ScalarKind::Float),
         };
     }
-    if is_decimal(unsigned) { text.parse().map_or(Kind::Str, Kind::Float) } else { Kind::Str }
+    if is_decimal(unsigned) {
+        text.parse().map_or(ScalarKind::Str, ScalarKind::Float)
+    } else {
+        ScalarKind::Str
+    }
 }
 
-fn word(text: &str) -> Option<Kind> {
+fn word(text: &str) -> Option<ScalarKind> {
     Some(match text {
-        "" | "~" | "null" | "Null" | "NULL" => Kind::Null,
-        "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Kind::Bool(true),
-        "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Kind::Bool(false),
-        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => Kind::Float(f64::INFINITY),
-        "-.inf" | "-.Inf" | "-.INF" => Kind::Float(f64::NEG_INFINITY),
-        ".nan" | ".NaN" | ".NAN" => Kind::Float(f64::NAN),
+        "" | "~" | "null" | "Null" | "NULL" => ScalarKind::Null,
+        "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => ScalarKind::Bool(true),
+        "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => ScalarKind::Bool(false),
+        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => ScalarKind::Float(f64::INFINITY),
+        "-.inf" | "-.Inf" | "-.INF" => ScalarKind::Float(f64::NEG_INFINITY),
+        ".nan" | ".NaN" | ".NAN" => ScalarKind::Float(f64::NAN),
         _ => return None,
     })
 }
@@ -99,25 +103,25 @@ mod tests {
     #[test]
     fn words_and_numbers_have_types() {
         for (text, kind) in [
-            ("yes", Kind::Bool(true)),
-            ("Off", Kind::Bool(false)),
-            ("y", Kind::Str),
-            ("~", Kind::Null),
-            ("10", Kind::Int(10)),
-            ("-3", Kind::Int(-3)),
-            ("0x1F", Kind::Int(31)),
-            ("0o17", Kind::Int(15)),
-            ("007", Kind::Str),
-            ("2.1", Kind::Float(2.1)),
-            ("1e3", Kind::Float(1000.0)),
-            ("1.2.3", Kind::Str),
-            ("2019-01-01", Kind::Str),
-            ("1_000", Kind::Str),
-            ("22:22", Kind::Str),
-            ("2xlarge", Kind::Str),
-            (".", Kind::Str),
-            ("-", Kind::Str),
-            ("0x-1", Kind::Str),
+            ("yes", ScalarKind::Bool(true)),
+            ("Off", ScalarKind::Bool(false)),
+            ("y", ScalarKind::Str),
+            ("~", ScalarKind::Null),
+            ("10", ScalarKind::Int(10)),
+            ("-3", ScalarKind::Int(-3)),
+            ("0x1F", ScalarKind::Int(31)),
+            ("0o17", ScalarKind::Int(15)),
+            ("007", ScalarKind::Str),
+            ("2.1", ScalarKind::Float(2.1)),
+            ("1e3", ScalarKind::Float(1000.0)),
+            ("1.2.3", ScalarKind::Str),
+            ("2019-01-01", ScalarKind::Str),
+            ("1_000", ScalarKind::Str),
+            ("22:22", ScalarKind::Str),
+            ("2xlarge", ScalarKind::Str),
+            (".", ScalarKind::Str),
+            ("-", ScalarKind::Str),
+            ("0x-1", ScalarKind::Str),
         ] {
             assert_eq!(resolve(text), kind, "{text}");
         }

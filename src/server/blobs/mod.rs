@@ -6,12 +6,14 @@
 mod disk;
 pub mod objects;
 pub mod outputs;
+mod stretch;
 
 use self::objects::Objects;
 use self::outputs::Outputs;
 use std::path::Path;
 
 pub use self::disk::{Error, write_private};
+pub use self::stretch::Stretch;
 
 /// What the data folder holds besides the database. Cheap to clone.
 #[derive(Clone, Debug)]

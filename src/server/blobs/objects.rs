@@ -98,12 +98,6 @@ impl Objects {
         Ok(total)
     }
 
-    /// Opens a complete upload.
-    pub fn open(&self, sha256: &str) -> Result<File, Error> {
-        let path = self.path(sha256)?;
-        File::open(&path).map_err(io_error(&path))
-    }
-
     /// Whether an upload of this length is complete. One that is there stays for a day at least, for whoever
     /// asks to name it.
     pub fn has(&self, sha256: &str, length: u64) -> Result<bool, Error> {

@@ -117,8 +117,7 @@ impl Outputs {
     }
 
     /// Removes the output of a task that is no more.
-    pub fn remove(&self, task: &str) {
-        let Ok(task) = TaskId::new(task) else { return };
+    pub fn remove(&self, task: &TaskId) {
         let folder = self.root.join(task.as_str());
         if let Err(error) = fs::remove_dir_all(&folder) {
             if error.kind() != io::ErrorKind::NotFound {

@@ -3,10 +3,11 @@
 use crate::protocol::limits::CLAIM_BYTES;
 use crate::protocol::{ClaimRequest, HeldTask};
 use crate::server::auth::ClassToken;
+use crate::server::auth::{new_token, token_hash};
 use crate::server::engine::commit::task::{self, InHand};
 use crate::server::engine::handout::{self, Handed, Withheld};
 use crate::server::engine::task::{Claim, ClaimedAgain, DEFAULT_BUDGET, Machine};
-use crate::server::state::{Settings, new_token, token_hash};
+use crate::server::state::Settings;
 use crate::server::store::status::{MessageKind, TaskState};
 use crate::server::store::tables::tasks::Asking;
 use crate::server::store::tables::{classes, instances, jobs, progress, tasks};

@@ -3,11 +3,12 @@
 
 use crate::config::JobKind;
 use crate::protocol::{Secret, Source, Task, TaskId, Variable};
+use crate::server::auth::{new_token, token_hash};
 use crate::server::engine::task::LONGEST_BEGIN;
 use crate::server::ids::JobId;
 use crate::server::secrets::contexts;
 use crate::server::secrets::sealer::{Place, SealError, Sealer};
-use crate::server::state::{Settings, new_token, token_hash};
+use crate::server::state::Settings;
 use crate::server::store::tables::handout::{self, Described, Revision};
 use crate::server::store::tables::keys;
 use crate::server::store::tables::variables::{self, SealedVariable};

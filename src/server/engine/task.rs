@@ -18,8 +18,8 @@ mod tests;
 mod words;
 
 pub use words::{
-    Avoid, Call, Claim, ClaimedAgain, Consequence, Counts, End, Finished, GivenBack, Machine, NextAttempt,
-    NotClaimable, Refused, Returned, Step, Taken, Work,
+    Avoid, Call, Claim, ClaimedAgain, Consequence, Counts, End, FENCE_MARGIN, Finished, GivenBack, Machine,
+    NextAttempt, NotClaimable, Refused, Returned, Step, Taken, Work,
 };
 
 use crate::protocol::GiveBackReason;
@@ -33,8 +33,6 @@ pub const MOST_GIVEN_BACK_BY_RUNNERS: u32 = 3;
 pub const MOST_GIVEN_BACK_BY_HOSTS: u32 = 10;
 /// Times that what was lost after it began is queued again, where unsafe retries are wanted.
 pub const MOST_UNSAFE_RETRIES: u32 = 3;
-/// Added to lease and budget before anything takes the place of a silent task: clocks run apart, answers take time.
-pub const FENCE_MARGIN: Duration = Duration::from_secs(30);
 /// A task that has begun may be silent this long, unless its class says otherwise.
 pub const DEFAULT_BUDGET: Duration = Duration::from_secs(15 * 60);
 /// A claimed task that has not begun by then goes back to its queue.

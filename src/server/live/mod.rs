@@ -1,3 +1,4 @@
-//! Who waits for what: parked claims and heartbeats, watching clients.
+//! Who waits for what: parked claims and heartbeats, watchers of pipelines.
 
 pub mod hub;
+pub mod watch;

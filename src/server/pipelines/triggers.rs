@@ -93,7 +93,8 @@ pub async fn trigger(
         return Ok(Outcome::Skipped);
     }
     if trigger.fetch_error.is_none() {
-        config::check_parameters(&trigger.config, &wanted.parameters).map_err(Error::Wrong)?;
+        config::check_parameters(&trigger.config, &wanted.parameters)
+            .map_err(|wrong| Error::Wrong(wrong.to_string()))?;
     }
     create::create(state, trigger).await.map(Outcome::Created).map_err(Error::Pipeline)
 }

@@ -27,7 +27,7 @@ pub struct Trigger {
     pub actor: String,
     /// The kind of the event.
     pub trigger_type: TriggerType,
-    /// Keeps only this workflow, and only this job with what it requires.
+    /// The part of the config that is run: one workflow, or one job with what it requires.
     pub only: Option<Only>,
     /// The config came with the trigger, not from a repository.
     pub is_sent_along: bool,
@@ -38,7 +38,7 @@ pub struct Trigger {
 }
 
 impl Trigger {
-    /// A trigger of the project `slug` (`vcs/org/repo`) without anything else; `file_name` is the name of its
+    /// Makes a trigger of the project `slug` (`vcs/org/repo`) without anything else; `file_name` is the name of its
     /// config in errors.
     pub fn new(slug: &str, file_name: &str, trigger_type: TriggerType) -> Self {
         Self {
@@ -57,7 +57,7 @@ impl Trigger {
         }
     }
 
-    /// A trigger by a person at their own host. Its contexts are made.
+    /// Makes a trigger by a person at their own host. Contexts that do not exist are made for it.
     pub fn explicit(slug: &str, file_name: &str) -> Self {
         Self { make_contexts: true, ..Self::new(slug, file_name, TriggerType::Explicit) }
     }

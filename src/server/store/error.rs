@@ -54,10 +54,3 @@ impl From<serde_json::Error> for Error {
         Error::Corrupt(error.to_string())
     }
 }
-
-impl Error {
-    /// Whether a row that must be unique was there already.
-    pub fn is_duplicate(&self) -> bool {
-        matches!(self, Error::Sqlite(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation))
-    }
-}

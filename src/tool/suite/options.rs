@@ -1,7 +1,8 @@
 //! The options of `tests split` and `tests run`.
 
-use super::{Failure, usage};
+use crate::outcome::Failure;
 use crate::protocol::duration;
+use crate::tool::usage::usage;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;

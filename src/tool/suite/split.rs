@@ -1,7 +1,9 @@
 //! `tests split`: the share of one node. All nodes compute alike, so their shares fit together.
 
 use super::options::{By, Options};
-use super::{Failure, Outcome, names, say, weights};
+use super::speak::{self, say};
+use super::{names, weights};
+use crate::outcome::{Failure, Outcome};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ffi::OsString;
@@ -17,7 +19,7 @@ pub(super) fn print(options: &Options, variable: &dyn Fn(&str) -> Option<OsStrin
         out.push_str(name);
         out.push('\n');
     }
-    super::print(&out)
+    speak::print(&out)
 }
 
 /// What people are told when there is nothing to split.

@@ -1,8 +1,8 @@
 //! What each name weighs. Whole numbers: all nodes must come to the same, on any architecture.
 
 use super::options::{By, Kind, Options};
-use super::say;
-use super::timings::{self, Found};
+use super::speak::say;
+use super::timings_source::{self, Found};
 use serde_json::Value;
 use std::ffi::OsString;
 
@@ -23,7 +23,7 @@ pub(super) fn of(
     let found = match options.by {
         By::Name => None,
         By::Filesize => by_size(names),
-        By::Timings => match timings::find(options.timings_file.as_deref(), variable)? {
+        By::Timings => match timings_source::find(options.timings_file.as_deref(), variable)? {
             Found::Timings(timings) => by_timings(names, &timings, options),
             Found::Nothing(why) => {
                 say(&why);

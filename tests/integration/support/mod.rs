@@ -22,8 +22,13 @@ use std::time::{Duration, Instant};
 pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
 
 /// Polls until there is an answer; panics with `what` and the last state when there is none in time.
-pub(crate) fn poll<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + DEADLINE;
+pub(crate) fn poll<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
+    poll_within(DEADLINE, what, look)
+}
+
+/// The same for what takes more than moments on any machine.
+pub(crate) fn poll_within<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + limit;
     loop {
         match look() {
             Ok(found) => return found,

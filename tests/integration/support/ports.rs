@@ -1,29 +1,43 @@
-//! Ports that stay free until somebody takes them on purpose.
+//! Ports that nobody else gets between being chosen and being used.
 
-use std::net::TcpListener;
-use std::sync::atomic::{AtomicU16, Ordering};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::OwnedFd;
 
-/// Where searching begins and ends; below the ports that the system gives away by default.
-const PORTS: std::ops::Range<u16> = 12_000..32_000;
+/// A port of 127.0.0.1 on which nobody listens, until somebody who was told its number does.
+///
+/// A socket is bound to it as long as the value lives, and so the system gives it to nobody who asks for any
+/// port, neither for listening nor for connecting. The socket does not listen: connections are refused.
+/// Linux lets another socket listen there all the same when both allow the address to be reused, as the
+/// listeners of std, of tokio and of `git daemon --reuseaddr` do; again and again, as they end.
+pub(crate) struct Held {
+    _socket: OwnedFd,
+    address: SocketAddr,
+}
 
-/// A port of 127.0.0.1 that nobody listens on, and that the system gives to nobody who asks for any port:
-/// one that was given away and is free again would sooner or later be another test's.
-pub(crate) fn unused() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let given = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let mut given = given.split_ascii_whitespace().filter_map(|number| number.parse::<u16>().ok());
-    let given = given.next().unwrap_or(PORTS.end)..=given.next().unwrap_or(u16::MAX);
-    let count = PORTS.end - PORTS.start;
-    // Test programs that run at the same time begin at different places.
-    let first = (std::process::id() % u32::from(count)) as u16;
-    for _ in 0..count {
-        let step = NEXT.fetch_add(7, Ordering::Relaxed);
-        let port =
-            PORTS.start + (u32::from(first) * 131 + u32::from(step)).rem_euclid(u32::from(count)) as u16;
-        if !given.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
+/// Takes a port of the system's choice.
+pub(crate) fn hold() -> Held {
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+    bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = getsockname(&socket).unwrap().try_into().unwrap();
+    Held { _socket: socket, address }
+}
+
+impl Held {
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
-    // The system gives every port away: one of its own choice is as good as any.
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn a_held_port_refuses_and_can_be_listened_on_again_and_again() {
+    let held = hold();
+    for _ in 0..3 {
+        let refused = std::net::TcpStream::connect(held.address()).map_err(|error| error.kind());
+        assert!(matches!(refused, Err(std::io::ErrorKind::ConnectionRefused)), "{refused:?}");
+        let listener = std::net::TcpListener::bind(held.address()).unwrap();
+        std::net::TcpStream::connect(held.address()).unwrap();
+        drop(listener);
+    }
 }

@@ -2,7 +2,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
-use std::process::Child;
+use std::process::{Child, ExitStatus};
 
 /// A process and its command line.
 #[derive(Clone, Debug)]
@@ -66,6 +66,13 @@ pub(crate) fn end(child: &mut Child) {
         }
     }
     let _ = child.wait();
+}
+
+/// Waits for the end of a child that was told to end.
+pub(crate) fn wait_end(child: &mut Child) -> ExitStatus {
+    super::poll("the end of the process", || {
+        child.try_wait().unwrap().ok_or_else(|| format!("pid {} runs", child.id()))
+    })
 }
 
 pub(crate) fn signal(pid: u32, signal: Signal) {

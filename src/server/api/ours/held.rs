@@ -1,8 +1,9 @@
 //! What only a person can decide about tasks: those of a restored backup, and those whose agent is known to be gone.
 
 use crate::protocol::TaskId;
+use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::api::shared::input::message;
-use crate::server::api::{Administrator, Answer, Failure, Person};
+use crate::server::auth::{Administrator, Person};
 use crate::server::engine::commit::clock::{self, Verdict};
 use crate::server::engine::commit::task;
 use crate::server::ids::JobId;

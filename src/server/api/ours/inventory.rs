@@ -1,11 +1,13 @@
 //! The inventory of runners: resource classes, their tokens, the runners that were seen, what waits.
 
 use crate::protocol::ResourceClass;
-use crate::server::api::shared::input::{Body, Words, bad, conflict, message};
-use crate::server::api::{Administrator, Answer, Failure, Person};
+use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
+use crate::server::api::shared::input::{Body, Words, message};
+use crate::server::auth::{Administrator, Person};
+use crate::server::auth::{new_token, token_hash};
 use crate::server::engine::commit::task;
 use crate::server::ids::{ClassTokenId, ResourceClassId};
-use crate::server::state::{Shared, new_token, token_hash};
+use crate::server::state::Shared;
 use crate::server::store::status::TaskState;
 use crate::server::store::tables::classes::{self, Class, Instance, Token};
 use crate::server::time::Millis;

@@ -1,8 +1,9 @@
 //! Calls that move pipelines on: reruns and continuation; and the settings of projects that decide about it.
 
 use crate::protocol::MAX_CHUNK_BYTES;
-use crate::server::api::shared::input::{Body, bad};
-use crate::server::api::{Administrator, Answer, Failure, Person};
+use crate::server::api::shared::failure::{Answer, Failure, bad};
+use crate::server::api::shared::input::Body;
+use crate::server::auth::{Administrator, Person};
 use crate::server::engine::commit::{self, Refused, Scope};
 use crate::server::ids::{JobId, ProjectId};
 use crate::server::pipelines::continuation::{self, Continuation};

@@ -1,30 +1,27 @@
-//! What jobs left, as bytes: output of steps, artifacts; and the addresses under which clients find them.
+//! Bytes that jobs left: output of steps, artifacts. They are streamed from their files.
 
-use crate::protocol::{Secret, TaskId};
+use crate::protocol::TaskId;
+use crate::server::api::shared::failure::{Answer, Failure, bad, blocking};
 use crate::server::api::shared::input::Words;
-use crate::server::api::v2::one;
-use crate::server::api::{Answer, Failure, Person, blocking};
-use crate::server::secrets::sealer::Place;
-use crate::server::state::{Shared, now_ms, timestamp};
-use crate::server::store::View;
-use crate::server::store::read::{self, Artifact, EXTENT, Extent};
+use crate::server::api::shared::lookup::{job_of, one};
+use crate::server::api::shared::{link, stream};
+use crate::server::auth::Person;
+use crate::server::blobs::Stretch;
+use crate::server::ids::{ArtifactId, JobId};
+use crate::server::state::Shared;
+use crate::server::store::read::{self, StepOutput};
+use crate::server::time::Millis;
+use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rusqlite::{OptionalExtension, Row, params};
-use serde_json::{Value, json};
 
-/// An address of output that needs no token works this long: 1 hour.
-const LINK_MS: u64 = 60 * 60 * 1000;
-/// Most output that one answer holds, in bytes.
-const MOST_OUTPUT: usize = 256 << 20;
-/// Lines of a condensed output.
+/// Most lines of a condensed output.
 const CONDENSED_LINES: usize = 100;
+/// Most bytes of a condensed output.
+const CONDENSED_BYTES: u64 = 1 << 20;
 
 /// The paths.
 pub fn router() -> Router<Shared> {
@@ -37,68 +34,42 @@ pub fn router() -> Router<Shared> {
         .route("/api/private/output/raw/{vcs}/{org}/{repo}/{number}/{stream}/{node}/{step}", get(raw))
 }
 
-/// Where an artifact is fetched from, with a token.
-pub fn artifact_url(state: &Shared, artifact: &Artifact) -> String {
-    format!("{}/api/v3/artifacts/{}", state.settings.public_url, artifact.id)
-}
-
-/// An address of the output of a step that needs no token, for a while.
-pub fn output_url(state: &Shared, task: &str, step: u32) -> Answer<String> {
-    let claim = Secret::new(format!("{task} {step} {}", now_ms() + LINK_MS));
-    let sealed = state
-        .settings
-        .sealer
-        .seal(Place::Link, &claim)
-        .map_err(|error| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-    Ok(format!("{}/api/v1.1/output/{}", state.settings.public_url, URL_SAFE_NO_PAD.encode(sealed)))
-}
-
-/// One step of the newest attempt of a node.
-struct Output {
-    task: TaskId,
-    step: u32,
-}
-
-async fn output_of(state: &Shared, job: String, words: &Words) -> Answer<(Output, Extent)> {
+/// Finds the step of a job that a query names.
+async fn output_of(state: &Shared, job: JobId, words: &Words) -> Answer<StepOutput> {
     let wanted = |name: &str| match words.get(name) {
         None => Ok(0),
-        Some(text) => text.parse::<u32>().map_err(|_| {
-            Failure::new(StatusCode::BAD_REQUEST, format!("`{name}` must be a number, not `{text}`"))
-        }),
+        Some(text) => {
+            text.parse::<u32>().map_err(|_| bad(format!("`{name}` must be a number, not `{text}`")))
+        }
     };
     let (execution, step) = (wanted("filter[execution]")?, wanted("filter[step_num]")?);
     let what = format!("there is no step {step} in execution {execution} of the job `{job}`");
-    let read = move |c: &View| {
-        let mut query = c.prepare_cached(&format!(
-            "SELECT t.id, {EXTENT} FROM tasks t JOIN steps s ON s.task_id = t.id
-             WHERE t.job_id = (SELECT coalesce(reused_from, id) FROM jobs WHERE id = ?1)
-                AND t.node_index = ?2 AND s.step = ?3 ORDER BY t.attempt DESC LIMIT 1",
-        ))?;
-        let row = |row: &Row<'_>| Ok((row.get(0)?, Extent::from_row(row, 1)?));
-        Ok(query.query_row(params![job, execution, step], row).optional()?)
-    };
-    let (task, extent): (String, Extent) = one(state, what, read).await?;
-    Ok((Output { task: task_id(task)?, step }, extent))
+    one(state, what, move |view| read::step_output(view, &job, execution, step)).await
 }
 
-fn task_id(text: String) -> Answer<TaskId> {
-    TaskId::new(text).map_err(|e| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
+async fn open(state: &Shared, task: TaskId, step: u32) -> Answer<Stretch> {
+    let blobs = state.blobs.clone();
+    blocking(move || blobs.outputs.open(&task, step)).await
 }
 
-async fn bytes_of(state: &Shared, output: &Output, from: u64) -> Answer<Vec<u8>> {
-    let (blobs, task, step) = (state.blobs.clone(), output.task.clone(), output.step);
-    blocking(move || blobs.outputs.read(&task, step, from, MOST_OUTPUT)).await
+/// A response of text from an offset of a file to its end.
+fn text(stretch: Stretch, from: u64) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8".to_owned()),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
+        (header::CONTENT_LENGTH, stretch.length().saturating_sub(from).to_string()),
+    ];
+    (headers, stream::from(stretch, from)).into_response()
 }
 
-async fn length_of(state: &Shared, output: &Output) -> Answer<u64> {
-    let (blobs, task, step) = (state.blobs.clone(), output.task.clone(), output.step);
-    blocking(move || Ok(blobs.outputs.length(&task, step))).await
+fn json(body: Body) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-fn text(bytes: Vec<u8>) -> Response {
-    let headers =
-        [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
-    (headers, bytes).into_response()
+/// The first byte that `Range: bytes=N-` asks for; other ranges are not served.
+fn range(headers: &HeaderMap) -> Option<u64> {
+    let range = headers.get(header::RANGE)?.to_str().ok()?;
+    range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
 }
 
 /// `Range: bytes=N-` continues, also at the very end; `X-Terminal` says that the step has ended and that
@@ -106,20 +77,16 @@ fn text(bytes: Vec<u8>) -> Response {
 async fn stdout(
     State(state): State<Shared>,
     _person: Person,
-    Path(id): Path<String>,
+    Path(id): Path<JobId>,
     words: Words,
     headers: HeaderMap,
 ) -> Answer<Response> {
-    let (output, extent) = output_of(&state, id, &words).await?;
-    let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
-    let from = range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
-    let from: u64 = from.unwrap_or(0);
-    // In this order: what was complete when it was looked at is among the bytes that are read afterwards.
-    let stored = length_of(&state, &output).await?;
-    let bytes = bytes_of(&state, &output, from).await?;
-    let is_last = from.saturating_add(bytes.len() as u64) >= stored;
-    let mut response = text(bytes);
-    if is_last && extent.is_complete(stored) {
+    // In this order: all that was complete when it was looked at is in the file that is opened afterwards.
+    let StepOutput { task, step, extent } = output_of(&state, id, &words).await?;
+    let stretch = open(&state, task, step).await?;
+    let is_all = extent.is_complete(stretch.length());
+    let mut response = text(stretch, range(&headers).unwrap_or(0));
+    if is_all {
         response.headers_mut().insert("x-terminal", HeaderValue::from_static("true"));
     }
     Ok(response)
@@ -129,50 +96,44 @@ async fn stdout(
 async fn stderr(
     State(state): State<Shared>,
     _person: Person,
-    Path(id): Path<String>,
+    Path(id): Path<JobId>,
     words: Words,
 ) -> Answer<Response> {
     output_of(&state, id, &words).await?;
-    Ok(text(Vec::new()))
+    let headers =
+        [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    Ok((headers, Body::empty()).into_response())
 }
 
 /// The end of the output, which is where failures say what they are.
 async fn condensed(
     State(state): State<Shared>,
     _person: Person,
-    Path(id): Path<String>,
+    Path(id): Path<JobId>,
     words: Words,
 ) -> Answer<Response> {
-    let (output, _) = output_of(&state, id, &words).await?;
-    let length = length_of(&state, &output).await?;
-    let bytes = bytes_of(&state, &output, length.saturating_sub(1 << 20)).await?;
-    let mut lines: Vec<&[u8]> = bytes.split_inclusive(|&b| b == b'\n').rev().take(CONDENSED_LINES).collect();
-    lines.reverse();
-    Ok(text(lines.concat()))
+    let StepOutput { task, step, .. } = output_of(&state, id, &words).await?;
+    let blobs = state.blobs.clone();
+    let (stretch, from) = blocking(move || {
+        let stretch = blobs.outputs.open(&task, step)?;
+        let from = stretch.tail(CONDENSED_LINES, CONDENSED_BYTES)?;
+        Ok((stretch, from))
+    })
+    .await?;
+    Ok(text(stretch, from))
 }
 
 /// The shape that scripts for version 1.1 read: pieces of output whose messages make the whole.
-async fn linked_output(State(state): State<Shared>, Path(link): Path<String>) -> Answer<Json<Value>> {
-    let refused =
-        || Failure::not_found("this address of an output is not valid any more: ask for the build again");
-    let sealed = URL_SAFE_NO_PAD.decode(&link).map_err(|_| refused())?;
-    let claim = state.settings.sealer.open(Place::Link, &sealed).map_err(|_| refused())?;
-    let mut words = claim.expose().split(' ');
-    let (Some(task), Some(step), Some(until)) = (words.next(), words.next(), words.next()) else {
-        return Err(refused());
-    };
-    let (step, until): (u32, u64) =
-        (step.parse().map_err(|_| refused())?, until.parse().map_err(|_| refused())?);
-    if now_ms() > until {
-        return Err(refused());
+async fn linked_output(State(state): State<Shared>, Path(link): Path<String>) -> Answer<Response> {
+    let (task, step) = link::open(&state, &link).ok_or_else(|| {
+        Failure::not_found("this address of an output is not valid any more: ask for the build again")
+    })?;
+    let stretch = open(&state, task, step).await?;
+    if stretch.length() == 0 {
+        return Ok(json(Body::from("[]")));
     }
-    let output = Output { task: task_id(task.to_owned())?, step };
-    let bytes = bytes_of(&state, &output, 0).await?;
-    if bytes.is_empty() {
-        return Ok(Json(json!([])));
-    }
-    let message = String::from_utf8_lossy(&bytes);
-    Ok(Json(json!([{ "type": "out", "time": timestamp(now_ms() as i64), "message": message }])))
+    let after = format!(r#"","time":"{}","type":"out"}}]"#, Millis::now());
+    Ok(json(stream::in_json(stretch, r#"[{"message":""#.to_owned(), after)))
 }
 
 /// Raw output by number, for a client that takes any JSON apart: as a JSON string it is always a text.
@@ -180,36 +141,29 @@ async fn raw(
     State(state): State<Shared>,
     _person: Person,
     Path((vcs, org, repo, number, stream, node, step)): Path<(String, String, String, i64, String, u32, u32)>,
-) -> Answer<Json<Value>> {
-    let job = crate::server::api::v2::job_of(&state, (vcs, org, repo, number)).await?;
+) -> Answer<Response> {
+    let job = job_of(&state, (vcs, org, repo, number)).await?;
     let what = format!("there is no step {step} in run {node} of job {number}");
-    let attempts = state.store.read(move |c| read::attempts(c, &job.ran_as)).await?;
+    let attempts = state.store.read(move |view| read::attempts(view, &job.ran_as)).await?;
     let attempt = attempts.into_iter().find(|attempt| attempt.node_index == node);
     let known = attempt.filter(|attempt| attempt.steps.iter().any(|row| row.step == step));
     let attempt = known.ok_or_else(|| Failure::not_found(what))?;
     if stream != "output" {
-        return Ok(Json(json!("")));
+        return Ok(json(Body::from(r#""""#)));
     }
-    let output = Output { task: task_id(attempt.task)?, step };
-    let bytes = bytes_of(&state, &output, 0).await?;
-    Ok(Json(json!(String::from_utf8_lossy(&bytes))))
+    let stretch = open(&state, attempt.task, step).await?;
+    Ok(json(stream::in_json(stretch, "\"".to_owned(), "\"".to_owned())))
 }
 
 async fn artifact(
     State(state): State<Shared>,
     _person: Person,
-    Path(id): Path<String>,
+    Path(id): Path<ArtifactId>,
     headers: HeaderMap,
 ) -> Answer<Response> {
     let what = format!("there is no artifact `{id}`");
-    let read = move |c: &View| {
-        let mut query = c.prepare_cached("SELECT sha256, length, path FROM artifacts WHERE id = ?1")?;
-        Ok(query.query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?)
-    };
-    let (sha256, length, path): (String, u64, String) = one(&state, what, read).await?;
-    let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
-    let from: Option<u64> =
-        range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+    let content = one(&state, what, move |view| read::artifact_content(view, &id)).await?;
+    let (length, from) = (content.length, range(&headers));
     let start = from.unwrap_or(0);
     if from.is_some() && start >= length {
         let headers = [(header::CONTENT_RANGE, format!("bytes */{length}"))];
@@ -218,28 +172,16 @@ async fn artifact(
         return Ok((headers, refused).into_response());
     }
     let blobs = state.blobs.clone();
-    let mut file = tokio::fs::File::from_std(blocking(move || blobs.objects.open(&sha256)).await?);
-    if start > 0 {
-        use tokio::io::AsyncSeekExt;
-        let sought = file.seek(std::io::SeekFrom::Start(start)).await;
-        sought
-            .map_err(|e| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, format!("failed to read: {e}")))?;
-    }
-    let stream = futures_util::stream::try_unfold(file, |mut file| async move {
-        use tokio::io::AsyncReadExt;
-        let mut buffer = bytes::BytesMut::with_capacity(256 * 1024);
-        let n = file.read_buf(&mut buffer).await?;
-        Ok::<_, std::io::Error>((n > 0).then(|| (buffer.freeze(), file)))
-    });
+    let stretch = blocking(move || blobs.objects.open(&content.sha256)).await?;
     // Never rendered in the browser: artifacts are whatever jobs make.
     let headers = [
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
         (header::CONTENT_LENGTH, (length - start).to_string()),
-        (header::CONTENT_DISPOSITION, disposition(&path)),
+        (header::CONTENT_DISPOSITION, disposition(&content.path)),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
         (header::ACCEPT_RANGES, "bytes".to_owned()),
     ];
-    let mut response = (headers, Body::from_stream(stream)).into_response();
+    let mut response = (headers, stream::from(stretch, start)).into_response();
     if from.is_some() {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         let range = format!("bytes {start}-{}/{length}", length - 1);

@@ -4,8 +4,10 @@ use crate::protocol::{
     Archive, CacheAnswer, CacheRecord, FindCache, FoundCache, LONGEST_CACHE_KEY, LayerRecord,
     MAX_CHUNK_BYTES, Workspace,
 };
-use crate::server::api::runner::{Holder, Numbers, complete, number};
-use crate::server::api::{Answer, Failure, blocking};
+use crate::server::api::runner::holder::Holder;
+use crate::server::api::runner::query::{Numbers, number};
+use crate::server::api::runner::uploads::complete;
+use crate::server::api::shared::failure::{Answer, Failure, blocking};
 use crate::server::engine::archives;
 use crate::server::state::Shared;
 use crate::server::store::View;

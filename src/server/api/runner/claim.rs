@@ -2,12 +2,13 @@
 
 use crate::protocol::{ClaimRequest, LostTask, Refusal, RefusalCode};
 use crate::server::api::runner::holder::refused;
-use crate::server::api::runner::{Numbers, stopped, wait_of};
-use crate::server::api::{Answer, Failure, Protocol, no_class_token};
+use crate::server::api::runner::query::{Numbers, wait_of};
+use crate::server::api::shared::callers::{Protocol, no_class_token};
+use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::auth::ClassToken;
+use crate::server::auth::Peer;
 use crate::server::engine::claim::{self, Claimed, Claimer};
 use crate::server::engine::commit::task::{self, NotLost};
-use crate::server::listen::Peer;
 use crate::server::state::Shared;
 use crate::server::time::Millis;
 use axum::Json;
@@ -71,7 +72,7 @@ pub(super) async fn claim(
                     return Ok(StatusCode::NO_CONTENT.into_response());
                 }
             }
-            () = stopped(&state) => return Ok(StatusCode::NO_CONTENT.into_response()),
+            () = state.stopped() => return Ok(StatusCode::NO_CONTENT.into_response()),
         }
     }
 }

@@ -2,7 +2,8 @@
 //! says in `Runlet-Task`.
 
 use crate::protocol::{RefusalCode, TASK_CANCEL, TASK_ENDED, TASK_HEADER, TaskId};
-use crate::server::api::{Answer, Failure, bearer_of, check_protocol};
+use crate::server::api::shared::callers::{bearer_of, check_protocol};
+use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::auth;
 use crate::server::engine::commit::task::{self, InHand};
 use crate::server::engine::task::{Call, Refused, Taken};

@@ -5,8 +5,8 @@ use crate::protocol::{
     HeartbeatAnswer, OutputAnswer, RefusalCode,
 };
 use crate::server::api::runner::holder::{Holder, refused};
-use crate::server::api::runner::{Numbers, number, stopped, wait_of};
-use crate::server::api::{Answer, Failure, blocking};
+use crate::server::api::runner::query::{Numbers, number, wait_of};
+use crate::server::api::shared::failure::{Answer, Failure, blocking};
 use crate::server::engine::commit::task::{self, Recorded};
 use crate::server::engine::task::{Call, Refused, Taken};
 use crate::server::state::Shared;
@@ -67,7 +67,7 @@ pub(super) async fn heartbeat(
         tokio::select! {
             () = woken => {}
             () = tokio::time::sleep(wait_of(&query)) => {}
-            () = stopped(&state) => {}
+            () = state.stopped() => {}
         }
         seen = look().await?;
     }

@@ -1,8 +1,9 @@
 //! Test results and the timings of earlier ones, as task agents call them: docs/protocol.md.
 
 use crate::protocol::{TaskId, TestResultsRecord, TestTimings};
-use crate::server::api::runner::{Holder, complete};
-use crate::server::api::{Answer, Failure};
+use crate::server::api::runner::holder::Holder;
+use crate::server::api::runner::uploads::complete;
+use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::engine::test_timings;
 use crate::server::ids::JobId;
 use crate::server::junit::Cases;
@@ -82,7 +83,7 @@ fn read_file(state: &Server, task: &TaskId, job: &JobId, record: &TestResultsRec
         return Ok(file);
     }
     let mut file = TestFile { tests: 0, message: None };
-    let mut cases = Cases::new(state.blobs.objects.open(&record.sha256)?);
+    let mut cases = Cases::new(state.blobs.objects.file(&record.sha256)?);
     let mut is_first = true;
     loop {
         let mut batch = Vec::new();

@@ -3,16 +3,15 @@
 use crate::protocol::limits::UPLOAD_BYTES;
 use crate::protocol::{ArtifactRecord, MAX_CHUNK_BYTES, RefusalCode, UploadAnswer};
 use crate::server::api::runner::holder::Holder;
-use crate::server::api::runner::{Numbers, number};
-use crate::server::api::{Answer, Failure, blocking};
+use crate::server::api::runner::query::{Numbers, number};
+use crate::server::api::shared::failure::{Answer, Failure, blocking};
 use crate::server::state::Shared;
-use crate::server::store::new_id;
+use crate::server::store::tables::results;
 use crate::server::time::Millis;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use rusqlite::params;
 use serde_json::{Value, json};
 
 /// Tells where to continue an upload.
@@ -91,12 +90,13 @@ pub(super) async fn artifact(
     state
         .store
         .write(move |tx| {
-            tx.prepare_cached(
-                "INSERT OR REPLACE INTO artifacts (id, job_id, project_id, task_id, node_index, step, path, sha256, length, created_at_ms)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-            )?
-            .execute(params![new_id(), task.job, task.project, task.id.as_str(), task.node(), record.step, record.path, record.sha256, record.length as i64, Millis::now()])?;
-            Ok(())
+            let place = results::ArtifactPlace {
+                job: &task.job,
+                project: &task.project,
+                task: &task.id,
+                node: task.node(),
+            };
+            results::insert_artifact(tx, place, &record, Millis::now())
         })
         .await?;
     Ok(Json(json!({})))

@@ -1,61 +1,98 @@
 //! The shape of refusals: JSON always, also where the web framework answers by itself, and in the form
 //! that each version's clients read.
 
-use axum::body::{Body, to_bytes};
+use crate::server::api::shared::failure::{Failure, Shape};
+use axum::body::to_bytes;
 use axum::extract::Request;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use serde_json::{Value, json};
 
-/// Refusals are short.
+/// Longest text of the framework that is shown, in bytes.
 const MOST_BYTES: usize = 64 * 1024;
 
-/// Rewrites the bodies of refused calls; others pass untouched.
+/// Gives refused calls the shape of their path; others pass untouched.
 pub async fn refusals(request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    let is_v3 = path.starts_with("/api/v3/") && !path.starts_with("/api/v3/runner");
+    let shape = of_path(request.uri().path());
     let response = next.run(request).await;
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() {
         return response;
     }
-    let (mut parts, body) = response.into_parts();
-    let bytes = to_bytes(body, MOST_BYTES).await.unwrap_or_default();
-    let text = refusal(status, &bytes, is_v3).to_string();
-    parts.headers.remove(header::CONTENT_LENGTH);
-    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Response::from_parts(parts, Body::from(text))
+    match response.extensions().get::<Failure>() {
+        Some(_) if shape == Shape::Message => response,
+        Some(failure) => {
+            let shaped = failure.clone().response(shape);
+            with_headers(shaped, response.headers())
+        }
+        // The framework answers in plain text, or with nothing.
+        None => {
+            let (parts, body) = response.into_parts();
+            let text = to_bytes(body, MOST_BYTES).await.unwrap_or_default();
+            with_headers(framework(status, &text).response(shape), &parts.headers)
+        }
+    }
 }
 
-/// `{"message"}`; version 3 has its own form beside it.
-fn refusal(status: StatusCode, body: &[u8], is_v3: bool) -> Value {
+fn of_path(path: &str) -> Shape {
+    let is_v3 = path.starts_with("/api/v3/") && !path.starts_with("/api/v3/runner");
+    if is_v3 { Shape::WithError } else { Shape::Message }
+}
+
+/// A refusal that the framework made.
+fn framework(status: StatusCode, body: &[u8]) -> Failure {
+    let text = String::from_utf8_lossy(body);
+    let text = text.trim();
     let title = status.canonical_reason().unwrap_or("Refused");
-    let known: Option<Value> =
-        serde_json::from_slice(body).ok().filter(|value: &Value| value["message"].is_string());
-    let mut refusal = known.unwrap_or_else(|| {
-        let text = String::from_utf8_lossy(body);
-        let text = text.trim();
-        json!({ "message": if text.is_empty() { title } else { text } })
-    });
-    if is_v3 {
-        refusal["error"] = json!({ "id": status.as_str(), "title": title, "detail": refusal["message"] });
+    Failure::new(status, if text.is_empty() { title } else { text })
+}
+
+/// The response with the headers of another, but for those that say what its body is.
+fn with_headers(mut response: Response, headers: &HeaderMap) -> Response {
+    for (name, value) in headers {
+        if name != header::CONTENT_LENGTH && name != header::CONTENT_TYPE {
+            response.headers_mut().append(name, value.clone());
+        }
     }
-    refusal
+    response
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use axum::response::IntoResponse;
+    use axum::routing::get;
+    use tower::ServiceExt;
 
     #[test]
-    fn every_refusal_has_a_message() {
-        let shaped = |body: &str, v3| refusal(StatusCode::NOT_FOUND, body.as_bytes(), v3);
-        assert_eq!(shaped("", false), json!({ "message": "Not Found" }));
-        assert_eq!(shaped("no such thing\n", false), json!({ "message": "no such thing" }));
-        let own = r#"{"message":"gone","code":"gap","offset":7}"#;
-        assert_eq!(shaped(own, false), json!({ "message": "gone", "code": "gap", "offset": 7 }));
-        let error = json!({ "id": "404", "title": "Not Found", "detail": "gone" });
-        assert_eq!(shaped(r#"{"message":"gone"}"#, true), json!({ "message": "gone", "error": error }));
+    fn the_framework_has_a_message_too() {
+        let shown = |body: &str| framework(StatusCode::NOT_FOUND, body.as_bytes()).body(Shape::Message);
+        assert_eq!(shown(""), r#"{"message":"Not Found"}"#);
+        assert_eq!(shown("no such thing\n"), r#"{"message":"no such thing"}"#);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_has_the_shape_of_its_path_and_keeps_its_headers() {
+        let refuse = || async { ([("x-more", "yes")], Failure::not_found("gone")).into_response() };
+        let router = axum::Router::new()
+            .route("/api/v2/x", get(refuse))
+            .route("/api/v3/x", get(refuse))
+            .route("/api/v3/plain", get(|| async { (StatusCode::BAD_REQUEST, "why") }))
+            .layer(axum::middleware::from_fn(refusals));
+        for (path, body) in [
+            ("/api/v2/x", r#"{"message":"gone"}"#),
+            ("/api/v3/x", r#"{"error":{"detail":"gone","id":"404","title":"Not Found"},"message":"gone"}"#),
+            (
+                "/api/v3/plain",
+                r#"{"error":{"detail":"why","id":"400","title":"Bad Request"},"message":"why"}"#,
+            ),
+        ] {
+            let request = Request::get(path).body(axum::body::Body::empty()).unwrap();
+            let response = router.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
+            assert_eq!(response.headers().contains_key("x-more"), !path.ends_with("plain"), "{path}");
+            assert_eq!(to_bytes(response.into_body(), MOST_BYTES).await.unwrap(), body, "{path}");
+        }
     }
 }

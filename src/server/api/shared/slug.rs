@@ -5,13 +5,13 @@
 //! with the short name.
 
 use crate::server::state::Shared;
+use crate::server::store::read;
 use axum::extract::{Request, State};
 use axum::http::Uri;
 use axum::middleware::Next;
 use axum::response::Response;
-use rusqlite::OptionalExtension;
 
-/// A slug follows these.
+/// Paths in which a slug follows.
 const PREFIXES: [&str; 6] = [
     "/api/v2/project/",
     "/api/v1.1/project/",
@@ -27,6 +27,32 @@ pub fn short_vcs(vcs: &str) -> &str {
         "github" => "gh",
         "bitbucket" => "bb",
         other => other,
+    }
+}
+
+/// The long name of a version control system, as version 1.1 writes it.
+pub fn long_vcs(vcs: &str) -> &str {
+    match vcs {
+        "gh" => "github",
+        "bb" => "bitbucket",
+        other => other,
+    }
+}
+
+/// The provider that a version control system stands for, as clients know it.
+pub fn provider(vcs: &str) -> &'static str {
+    match vcs {
+        "gh" => "GitHub",
+        "bb" => "Bitbucket",
+        _ => "CircleCI",
+    }
+}
+
+/// `vcs/rest` with the short name of the version control system; a text without a slash stays as it is.
+pub fn short_slug(slug: &str) -> String {
+    match slug.split_once('/') {
+        Some((vcs, rest)) => format!("{}/{rest}", short_vcs(vcs)),
+        None => slug.to_owned(),
     }
 }
 
@@ -75,13 +101,8 @@ fn is_uuid(text: &str) -> bool {
 }
 
 async fn slug_of(state: &Shared, id: &str) -> Option<String> {
-    let id = id.to_ascii_lowercase();
-    let found = state.store.read(move |c| {
-        let mut query =
-            c.prepare_cached("SELECT vcs || '/' || org || '/' || repo FROM projects WHERE id = ?1")?;
-        Ok(query.query_row([id], |row| row.get(0)).optional()?)
-    });
-    found.await.ok().flatten()
+    let id = id.to_ascii_lowercase().into();
+    state.store.read(move |view| read::project_slug(view, &id)).await.ok().flatten()
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! The words of the store in those of each version of the API.
 
-use crate::server::state::timestamp;
-use crate::server::store::read::RunStatus;
+use crate::server::store::read::{RunStatus, Test};
 use crate::server::store::status::{JobStatus, StepState, WorkflowStatus};
+use crate::server::time::Millis;
 use serde_json::{Map, Value, json};
 
-/// A time, or null.
-pub fn time(ms: Option<i64>) -> Value {
-    ms.map_or(Value::Null, |ms| timestamp(ms).into())
+/// A time in RFC 3339, or null.
+pub fn time(at: Option<Millis>) -> Value {
+    at.map_or(Value::Null, |at| at.to_string().into())
 }
 
 /// Version 2 of a workflow's status: it has no word for waiting on a serial group.
@@ -92,6 +92,18 @@ pub fn status_v1(status: JobStatus) -> &'static str {
         JobStatus::Unauthorized => "failed",
         status => status.as_str(),
     }
+}
+
+/// A test as every version shows it.
+pub fn test(test: &Test) -> Value {
+    let mut shown = json!({
+        "name": test.name, "classname": test.classname, "result": test.result, "run_time": test.run_time,
+        "message": test.message, "source": test.source,
+    });
+    if let Some(file) = &test.file {
+        shown["file"] = json!(file);
+    }
+    shown
 }
 
 fn phase(phase: &str) -> Map<String, Value> {

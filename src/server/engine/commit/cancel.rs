@@ -6,8 +6,8 @@ use crate::server::engine::commit::rerun::OLDEST;
 use crate::server::engine::commit::ripple::Ripple;
 use crate::server::engine::commit::task;
 use crate::server::ids::{JobId, PipelineId, UserId, WorkflowId};
-use crate::server::store::status::{JobStatus, MessageKind};
-use crate::server::store::tables::{jobs, serial, tasks, workflows};
+use crate::server::store::status::{JobStatus, MessageKind, TriggerType};
+use crate::server::store::tables::{jobs, projects, serial, tasks, workflows};
 use crate::server::store::{Error, Tx};
 use crate::server::time::Millis;
 use std::time::Duration;
@@ -78,8 +78,8 @@ pub fn approve(
 }
 
 /// Pipelines that are started for a state of a branch, which the next state makes pointless.
-fn follows_branch(trigger_type: &str) -> bool {
-    matches!(trigger_type, "api" | "explicit" | "webhook")
+fn follows_branch(trigger_type: TriggerType) -> bool {
+    matches!(trigger_type, TriggerType::Api | TriggerType::Explicit | TriggerType::Webhook)
 }
 
 /// A newer pipeline of the branch makes older ones pointless, where the project says so: cancels their
@@ -87,11 +87,13 @@ fn follows_branch(trigger_type: &str) -> bool {
 pub fn cancel_redundant(tx: &Tx<'_>, pipeline: &PipelineId, now: Millis) -> Result<usize, Error> {
     let newest = workflows::newest(tx, pipeline)?;
     let Some(branch) = newest.branch.filter(|branch| *branch != newest.default_branch) else { return Ok(0) };
-    if !newest.cancels_redundant || !follows_branch(&newest.trigger_type) {
+    let settings = projects::settings(tx, &newest.project)?;
+    let is_wanted = settings.is_some_and(|settings| settings.enable_auto_cancel_redundant_workflows);
+    if !is_wanted || !follows_branch(newest.trigger_type) {
         return Ok(0);
     }
     let mut older = workflows::unfinished_of_branch(tx, &newest.project, &branch, newest.number)?;
-    older.retain(|older| !older.is_rerun && follows_branch(&older.trigger_type));
+    older.retain(|older| !older.is_rerun && follows_branch(older.trigger_type));
     for older in &older {
         cancel_workflow(tx, &older.workflow, None, now)?;
     }

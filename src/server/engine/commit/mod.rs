@@ -2,7 +2,7 @@
 //!
 //! Everything here runs inside one transaction of the caller's, with the time passed in. What happens to
 //! one workflow can reach others (a serial group's key passes on), so every change is collected as a
-//! [`ripple`] and settled at its end by [`advance`].
+//! `ripple` and settled at its end by `advance`.
 
 mod advance;
 mod cancel;
@@ -24,19 +24,13 @@ pub use rerun::{Refused, Scope};
 use crate::config::{JobKind, Workflow};
 use crate::server::engine::commit::ripple::Ripple;
 use crate::server::ids::{PipelineId, ProjectId, UserId, WorkflowId};
+use crate::server::state::Routing;
 use crate::server::store::status::{JobStatus, WorkflowStatus};
 use crate::server::store::tables::jobs::{self, NewJob};
 use crate::server::store::tables::tasks;
 use crate::server::store::tables::workflows::{self, NewWorkflow};
 use crate::server::store::{Error, Tx};
 use crate::server::time::Millis;
-
-/// Where the tasks of a job queue.
-#[derive(Clone, Debug, Default)]
-pub struct Routing {
-    /// Every task goes to this class, whatever its job names.
-    pub route_all_to: Option<String>,
-}
 
 /// Stores a workflow and starts what can start. Returns its id.
 pub fn create_workflow(

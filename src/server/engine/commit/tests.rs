@@ -9,8 +9,7 @@ use crate::server::engine::task::{Call, Claim, FENCE_MARGIN};
 use crate::server::store::status::TaskState;
 use crate::server::store::tables::projects::ensure_project;
 use crate::server::store::tables::tasks::{self, Asking};
-use crate::server::store::{Store, new_id};
-use rusqlite::{OptionalExtension, params};
+use crate::server::store::{Store, new_id, scene};
 use std::time::Duration;
 
 const HOUR: u64 = 60 * 60 * 1000;
@@ -29,8 +28,7 @@ impl Bench {
         let bench = Self { store, _dir: dir };
         bench.write(|tx| {
             ensure_project(tx, "gh/acme/app", None, Millis(0))?;
-            tx.execute("INSERT INTO resource_classes (id, name, description, created_at_ms) VALUES ('c', 'a/b', '', 0)", [])?;
-            Ok(())
+            scene::insert_class(tx)
         });
         bench
     }
@@ -44,17 +42,10 @@ impl Bench {
         let compiled = config::probe::compile_text(text).map_err(|errors| errors.to_string()).unwrap();
         let branch = branch.to_owned();
         self.write(move |tx| {
-            let id = new_id();
-            let project: String = tx.query_row("SELECT id FROM projects", [], |row| row.get(0))?;
-            tx.execute(
-                "INSERT INTO pipelines (id, project_id, number, state, created_at_ms, updated_at_ms, trigger_type, actor_login,
-                    branch, trigger_parameters, parameters, pipeline_values, errors, warnings, declared)
-                 VALUES (?1, ?2, ?3, 'created', ?4, ?4, 'api', 'ada', ?5, '{}', '{}', '{}', '[]', '[]', '{}')",
-                params![id, project, number, now as i64, branch],
-            )?;
+            let project = scene::project(tx)?;
+            let pipeline = scene::insert_pipeline(tx, number, &branch, Millis(now))?;
             let mut ids = Vec::new();
             for workflow in &compiled.workflows {
-                let (pipeline, project) = (id.as_str().into(), project.as_str().into());
                 let made = create_workflow(
                     tx,
                     &pipeline,
@@ -66,7 +57,7 @@ impl Bench {
                 )?;
                 ids.push(made.into());
             }
-            cancel_redundant(tx, &id.into(), Millis(now))?;
+            cancel_redundant(tx, &pipeline, Millis(now))?;
             Ok(ids)
         })
     }
@@ -75,33 +66,25 @@ impl Bench {
     fn jobs(&self, workflow: &str) -> String {
         let workflow = workflow.to_owned();
         self.write(move |tx| {
-            let mut query = tx
-                .prepare("SELECT name || '=' || status FROM jobs WHERE workflow_id = ?1 ORDER BY position")?;
-            let jobs = query.query_map([workflow], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+            let jobs = crate::server::store::tables::jobs::nodes(tx, &workflow.into())?;
+            let jobs: Vec<_> = jobs.iter().map(|job| format!("{}={}", job.name, job.status)).collect();
             Ok(jobs.join(" "))
         })
     }
 
     fn status(&self, workflow: &str) -> WorkflowStatus {
         let workflow = workflow.to_owned();
-        self.write(move |tx| {
-            Ok(tx.query_row("SELECT status FROM workflows WHERE id = ?1", [workflow], |row| row.get(0))?)
-        })
+        self.write(move |tx| scene::workflow_status(tx, &workflow.into()))
     }
 
     /// Ends the waiting tasks of a job.
     fn end(&self, workflow: &str, job: &str, state: TaskState, now: u64) {
         let (workflow, job) = (workflow.to_owned(), job.to_owned());
         self.write(move |tx| {
-            let mut query = tx.prepare(
-                "SELECT t.id FROM tasks t JOIN jobs j ON j.id = t.job_id
-                 WHERE j.workflow_id = ?1 AND j.name = ?2 AND t.stopped_at_ms IS NULL",
-            )?;
-            let tasks =
-                query.query_map([&workflow, &job], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+            let tasks = scene::unfinished_tasks(tx, &workflow.into(), &job)?;
             assert!(!tasks.is_empty(), "the job `{job}` has no task that waits");
             for task in tasks {
-                run(tx, &TaskId::new(task).unwrap(), state, now)?;
+                run(tx, &task, state, now)?;
             }
             Ok(())
         });
@@ -115,15 +98,11 @@ impl Bench {
     /// The newest workflow made from this one.
     fn next(&self, workflow: &str) -> Option<String> {
         let workflow = workflow.to_owned();
-        self.write(move |tx| {
-            Ok(tx
-                .query_row("SELECT id FROM workflows WHERE rerun_of = ?1", [workflow], |row| row.get(0))
-                .optional()?)
-        })
+        self.write(move |tx| scene::rerun_of(tx, &workflow.into())).map(String::from)
     }
 
-    fn claims(&self) -> i64 {
-        self.write(|tx| Ok(tx.query_row("SELECT count(*) FROM serial_claims", [], |row| row.get(0))?))
+    fn claims(&self) -> u64 {
+        self.write(|tx| scene::keys_in_use(tx))
     }
 }
 
@@ -190,8 +169,7 @@ fn chosen_jobs_run_again_with_what_depends_on_them() {
         bench.end(&first, job, TaskState::Success, 1);
     }
     assert_eq!(bench.rerun(&first, Scope::Failed), Err(Refused::NothingFailed));
-    let job =
-        bench.write(|tx| Ok(tx.query_row("SELECT id FROM jobs WHERE name = 'test'", [], |row| row.get(0))?));
+    let job = bench.write(|tx| scene::job(tx, "test"));
     let second = bench.rerun(&first, Scope::Jobs(vec![job])).unwrap();
     assert_eq!(bench.jobs(&second), "build=success test=queued deploy=blocked alert=blocked");
     let stranger = new_id();
@@ -324,12 +302,7 @@ fn a_newer_pipeline_cancels_older_ones_of_its_branch_where_the_project_wants_it(
     let before = bench.pipeline(1, "x", &text, 0).remove(0);
     bench.pipeline(2, "x", &text, 0);
     assert_eq!(bench.status(&before), WorkflowStatus::Running, "the setting is off");
-    bench.write(|tx| {
-        Ok(tx.execute(
-            "UPDATE projects SET settings = '{\"enable_auto_cancel_redundant_workflows\": true}'",
-            [],
-        )?)
-    });
+    bench.write(scene::set_cancels_redundant);
     let other = bench.pipeline(3, "y", &text, 0).remove(0);
     let main = bench.pipeline(4, "main", &text, 0).remove(0);
     let again = bench.rerun(&other, Scope::All).unwrap();
@@ -348,14 +321,12 @@ fn one_job_can_be_cancelled_and_an_approval_refused() {
         "    jobs:\n      - gate: {type: approval}\n      - build\n      - test: {requires: [gate]}\n      - alert: {requires: [{gate: canceled}]}\n",
     );
     let workflow = bench.pipeline(1, "x", &text, 0).remove(0);
-    let gate: String =
-        bench.write(|tx| Ok(tx.query_row("SELECT id FROM jobs WHERE name = 'gate'", [], |row| row.get(0))?));
-    assert!(bench.write(move |tx| cancel_job(tx, &gate.into(), None, Millis(1))));
+    let gate = bench.write(|tx| scene::job(tx, "gate"));
+    assert!(bench.write(move |tx| cancel_job(tx, &gate, None, Millis(1))));
     assert_eq!(bench.jobs(&workflow), "gate=canceled build=queued test=not_run alert=queued");
     assert!(!bench.write(|tx| cancel_job(tx, &"no such job".into(), None, Millis(1))));
-    let build: String =
-        bench.write(|tx| Ok(tx.query_row("SELECT id FROM jobs WHERE name = 'build'", [], |row| row.get(0))?));
-    bench.write(move |tx| cancel_job(tx, &build.into(), None, Millis(2)));
+    let build = bench.write(|tx| scene::job(tx, "build"));
+    bench.write(move |tx| cancel_job(tx, &build, None, Millis(2)));
     bench.end(&workflow, "alert", TaskState::Success, 3);
     assert_eq!(bench.status(&workflow), WorkflowStatus::Canceled);
 }
@@ -379,11 +350,7 @@ impl Bench {
     fn begin_build(&self, workflow: &str, now: u64) -> TaskId {
         let workflow = workflow.to_owned();
         self.write(move |tx| {
-            let id: TaskId = tx.query_row(
-                "SELECT t.id FROM tasks t JOIN jobs j ON j.id = t.job_id WHERE j.workflow_id = ?1 AND j.name = 'build'",
-                [workflow],
-                |row| row.get(0),
-            )?;
+            let id = scene::task(tx, &workflow.as_str().into(), "build")?;
             begun(tx, &id, now)?;
             Ok(id)
         })
@@ -400,10 +367,7 @@ impl Bench {
 
     fn messages(&self, workflow: &str) -> String {
         let workflow = workflow.to_owned();
-        self.write(move |tx| {
-            let sql = "SELECT group_concat(messages) FROM jobs WHERE workflow_id = ?1";
-            Ok(tx.query_row(sql, [workflow], |row| row.get(0))?)
-        })
+        self.write(move |tx| scene::messages(tx, &workflow.as_str().into()))
     }
 }
 

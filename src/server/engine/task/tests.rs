@@ -1,5 +1,6 @@
 //! Random interleavings of runners, agents, people, restarts and clocks against a model that knows what really
-//! happens on the hosts; and the table of docs/protocol.md, row by row.
+//! happens on the hosts.
+#![expect(clippy::panic, reason = "a test that cannot go on should fail loudly")]
 
 use super::*;
 use proptest::prelude::{Strategy, any};

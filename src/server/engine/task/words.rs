@@ -1,11 +1,13 @@
 //! The words of the machine: a claim and its counters, what a call is answered, what follows from it.
 
 use crate::protocol::GiveBackReason;
-use crate::server::engine::task::FENCE_MARGIN;
 use crate::server::store::status::{EndedBy, TaskState};
 use crate::server::time::Millis;
 use std::fmt;
 use std::time::Duration;
+
+/// Added to lease and budget before anything takes the place of a silent task: clocks run apart, answers take time.
+pub const FENCE_MARGIN: Duration = Duration::from_secs(30);
 
 /// The hold of a runner on a task.
 #[derive(Clone, Debug, PartialEq, Eq)]

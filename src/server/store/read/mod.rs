@@ -1,59 +1,36 @@
-//! What is stored, read for people's clients: typed rows, from which each version of the API renders.
+//! Read models: typed rows for people's clients, from which each version of the API renders.
 //!
-//! One query for each need; statuses stay words of the store, and `api` puts them into each version's
-//! own. Nothing here decides or writes.
+//! One query for each need. Ids are types, times are `Millis`, statuses are enums, JSON columns are typed
+//! values; `api` puts them into each version's words. Nothing here decides or writes.
+//!
+//! Each file's header lists what only SQLite understands in its statements.
 
+mod attempt;
 mod job;
+mod json;
+mod organisation;
 mod output;
+mod person;
 mod pipeline;
 mod project;
+mod result;
+mod run_status;
+mod watch;
 mod workflow;
 
-pub use job::{
-    Artifact, Attempt, Job, StepRow, Test, artifacts, attempts, job, job_by_number, jobs_of, recent_jobs,
-    tests,
+pub use attempt::{Attempt, StepRow, attempts};
+pub use job::{Job, job, job_by_number, jobs_of, recent_jobs};
+pub use json::Message;
+pub use organisation::{Organisation, organisation, organisation_by_name, organisations};
+pub use output::{Extent, StepOutput, step_output};
+pub use person::{PersonRow, person};
+pub use pipeline::{
+    Configs, Cursor, Filter, Listed, Pipeline, configs, is_pipeline, pipeline, pipeline_by_number, pipelines,
 };
-pub use output::{EXTENT, Extent};
-pub use pipeline::{Cursor, Filter, Listed, Pipeline, RunStatus, pipeline, pipeline_by_number, pipelines};
-pub use project::{Project, project, project_by_slug, project_slug, projects_of, projects_of_some};
-pub use workflow::{Workflow, workflow, workflows_of};
-
-use rusqlite::Row;
-
-/// The project that something belongs to.
-#[derive(Clone, Debug)]
-pub struct ProjectRef {
-    /// UUID.
-    pub id: String,
-    /// UUID.
-    pub organisation: String,
-    /// Short name of the version control system.
-    pub vcs: String,
-    /// Organisation.
-    pub org: String,
-    /// Repository.
-    pub repo: String,
-    /// What git fetches from.
-    pub repository_url: Option<String>,
-}
-
-/// Columns of [`ProjectRef`], of the table `projects` as `r`.
-const PROJECT: &str = "r.id, r.organisation_id, r.vcs, r.org, r.repo, r.repository_url";
-
-impl ProjectRef {
-    fn from_row(row: &Row<'_>, at: usize) -> rusqlite::Result<Self> {
-        Ok(Self {
-            id: row.get(at)?,
-            organisation: row.get(at + 1)?,
-            vcs: row.get(at + 2)?,
-            org: row.get(at + 3)?,
-            repo: row.get(at + 4)?,
-            repository_url: row.get(at + 5)?,
-        })
-    }
-
-    /// `vcs/org/repo`.
-    pub fn slug(&self) -> String {
-        format!("{}/{}/{}", self.vcs, self.org, self.repo)
-    }
-}
+pub use project::{
+    Project, ProjectRef, project, project_by_slug, project_refs, project_slug, projects_of, projects_of_some,
+};
+pub use result::{Artifact, Content, Test, artifact_content, artifacts, tests};
+pub use run_status::RunStatus;
+pub use watch::{Present, WatchedJob, WatchedStep, WatchedWorkflow, present};
+pub use workflow::{Workflow, is_workflow, workflow, workflows_of};

@@ -1,30 +1,65 @@
-//! Whether all output of a step is here. A runner may tell the end of a step before the last of its
-//! output has arrived, and whoever follows the output stops at the end: it is shown after the last byte.
+//! The output of a step: the task that has it, and whether all of it is here. A runner may tell the end of a step before
+//! the last of its output has arrived, and whoever follows the output stops at the end: it is shown after
+//! the last byte.
+//!
+//! Nothing here is SQLite's own.
 
-use rusqlite::Row;
+use crate::protocol::TaskId;
+use crate::server::ids::JobId;
+use crate::server::store::{Error, View};
+use rusqlite::{OptionalExtension, Row, params};
 
-/// How much output of a step there will be.
+/// The amount of output that a step has or will have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     ended: bool,
-    awaited: u64,
+    awaited_bytes: u64,
 }
 
 /// Columns of [`Extent`], of the tables `steps` as `s` and `tasks` as `t`. Nothing comes after the end of
 /// a task, whatever was announced: its runner may be gone.
-pub const EXTENT: &str = "s.ended_at_ms IS NOT NULL,
+pub(super) const EXTENT: &str = "s.ended_at_ms IS NOT NULL,
     CASE WHEN t.stopped_at_ms IS NULL THEN coalesce(s.output_bytes, 0) ELSE 0 END";
 
 impl Extent {
     /// From a row that has the columns of [`EXTENT`] from `at`.
-    pub fn from_row(row: &Row<'_>, at: usize) -> rusqlite::Result<Self> {
-        Ok(Self { ended: row.get(at)?, awaited: row.get(at + 1)? })
+    pub(super) fn from_row(row: &Row<'_>, at: usize) -> rusqlite::Result<Self> {
+        Ok(Self { ended: row.get(at)?, awaited_bytes: row.get(at + 1)? })
     }
 
     /// Whether the step has ended and these many bytes are all that it wrote.
     pub fn is_complete(self, bytes: u64) -> bool {
-        self.ended && bytes >= self.awaited
+        self.ended && bytes >= self.awaited_bytes
     }
+}
+
+/// The output of one step of the newest attempt of a parallel node.
+#[derive(Clone, Debug)]
+pub struct StepOutput {
+    /// The task that has the step.
+    pub task: TaskId,
+    /// Number of the step record.
+    pub step: u32,
+    /// The amount that there will be.
+    pub extent: Extent,
+}
+
+/// Finds the output of a step of a job, by parallel node and number of the record.
+pub fn step_output(
+    view: &View,
+    job: &JobId,
+    node_index: u32,
+    step: u32,
+) -> Result<Option<StepOutput>, Error> {
+    let mut query = view.sql().prepare_cached(&format!(
+        "SELECT t.id, {EXTENT} FROM tasks t JOIN steps s ON s.task_id = t.id
+         WHERE t.job_id = (SELECT coalesce(reused_from, id) FROM jobs WHERE id = ?1)
+            AND t.node_index = ?2 AND s.step = ?3 ORDER BY t.attempt DESC LIMIT 1",
+    ))?;
+    let row = query.query_row(params![job, node_index, step], |row| {
+        Ok(StepOutput { task: row.get(0)?, step, extent: Extent::from_row(row, 1)? })
+    });
+    Ok(row.optional()?)
 }
 
 #[cfg(test)]
@@ -33,7 +68,7 @@ mod tests {
 
     #[test]
     fn an_end_counts_with_the_last_byte() {
-        let extent = |ended, awaited| Extent { ended, awaited };
+        let extent = |ended, awaited_bytes| Extent { ended, awaited_bytes };
         assert!(!extent(false, 0).is_complete(10), "it may write more");
         assert!(!extent(true, 10).is_complete(9));
         assert!(extent(true, 10).is_complete(10));

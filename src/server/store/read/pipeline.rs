@@ -1,136 +1,94 @@
 //! Pipelines, one and many.
+//!
+//! SQLite's own: `group_concat`, and `json_each` and `json_array_length` for the list of projects (elsewhere
+//! an array parameter).
 
-use crate::server::store::Error;
-use crate::server::store::View;
-use crate::server::store::read::{PROJECT, ProjectRef};
-use crate::server::store::status::WorkflowStatus;
+use crate::server::ids::{OrganisationId, PipelineId, ProjectId, UserId};
+use crate::server::store::read::json::{Json, Message};
+use crate::server::store::read::project::{PROJECT, ProjectRef};
+use crate::server::store::read::run_status::RunStatus;
+use crate::server::store::status::{PipelineState, WorkflowStatus};
+use crate::server::store::{Error, View};
+use crate::server::time::Millis;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 use rusqlite::{OptionalExtension, Row, params};
+use serde_json::{Map, Value};
 
 /// A pipeline. Version 3 calls it a run.
 #[derive(Clone, Debug)]
 pub struct Pipeline {
-    /// UUID.
-    pub id: String,
+    /// Identifies it in URLs.
+    pub id: PipelineId,
     /// Number in the project.
     pub number: i64,
-    /// Whose it is.
+    /// The project that it belongs to.
     pub project: ProjectRef,
-    /// A word of `PipelineState`.
-    pub state: String,
-    /// When it was triggered.
-    pub created_at_ms: i64,
-    /// When it last changed.
-    pub updated_at_ms: i64,
+    /// State of its configs.
+    pub state: PipelineState,
+    /// Time of its trigger.
+    pub created_at: Millis,
+    /// Time of its last change.
+    pub updated_at: Millis,
     /// `api`, `webhook`, ...
     pub trigger_type: String,
-    /// UUID of who triggered it.
-    pub actor_id: Option<String>,
+    /// The person who triggered it.
+    pub actor_id: Option<UserId>,
     /// Login of who triggered it.
     pub actor_login: String,
-    /// What was checked out from.
+    /// URL that was checked out from.
     pub repository_url: Option<String>,
-    /// Commit.
+    /// Commit, in full.
     pub revision: Option<String>,
     /// Branch; excludes a tag.
     pub branch: Option<String>,
-    /// Tag.
+    /// Tag; excludes a branch.
     pub tag: Option<String>,
-    /// Of the commit message.
+    /// First line of the commit message.
     pub subject: Option<String>,
-    /// Of the commit message.
+    /// Rest of the commit message.
     pub body: Option<String>,
-    /// Of the commit.
+    /// Author of the commit.
     pub author: Option<String>,
-    /// JSON object: as given by the trigger.
-    pub trigger_parameters: String,
-    /// JSON `[{"type","message"}]`.
-    pub errors: String,
-    /// Where its workflows stand together.
+    /// Parameters as given by the trigger.
+    pub trigger_parameters: Map<String, Value>,
+    /// Errors that keep it from having workflows.
+    pub errors: Vec<Message>,
+    /// Status of its workflows together.
     pub status: RunStatus,
-}
-
-/// Where the workflows of a pipeline stand together; those that were rerun do not count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunStatus {
-    /// The config does not compile.
-    Errored,
-    /// There are none.
-    Empty,
-    /// As one workflow would stand.
-    As(WorkflowStatus),
-}
-
-impl RunStatus {
-    fn of(state: &str, statuses: Option<&str>) -> Self {
-        use WorkflowStatus as W;
-        if state == "errored" {
-            return Self::Errored;
-        }
-        let all: Vec<W> = statuses.unwrap_or_default().split(',').filter_map(W::parse).collect();
-        if all.is_empty() {
-            return Self::Empty;
-        }
-        let has = |wanted: &[W]| all.iter().any(|status| wanted.contains(status));
-        let failed = has(&[W::Failed, W::Error]);
-        Self::As(if !all.iter().all(|status| status.is_terminal()) {
-            match () {
-                () if failed || has(&[W::Failing]) => W::Failing,
-                () if has(&[W::Running]) => W::Running,
-                () if has(&[W::OnHold]) => W::OnHold,
-                () => W::Queued,
-            }
-        } else {
-            match () {
-                () if failed => W::Failed,
-                () if has(&[W::Unauthorized]) => W::Unauthorized,
-                () if has(&[W::Canceled]) => W::Canceled,
-                () => W::Success,
-            }
-        })
-    }
-
-    /// The word of version 2 for it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Errored => "error",
-            Self::Empty => "not_run",
-            Self::As(status) => status.as_str(),
-        }
-    }
 }
 
 /// Which pipelines; what is absent does not matter.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Ids of projects; empty is all.
-    pub projects: Vec<String>,
-    /// Id of an organisation.
-    pub organisation: Option<String>,
+    /// Their projects; empty is all.
+    pub projects: Vec<ProjectId>,
+    /// The owner of their projects.
+    pub organisation: Option<OrganisationId>,
     /// Branch.
     pub branch: Option<String>,
-    /// Commit.
+    /// Commit, in full.
     pub revision: Option<String>,
-    /// Id of the person who triggered them.
-    pub actor: Option<String>,
-    /// A word of [`RunStatus::word`].
-    pub status: Option<String>,
+    /// The person who triggered them.
+    pub actor: Option<UserId>,
+    /// Status of their workflows together.
+    pub status: Option<RunStatus>,
     /// Created at or after this.
-    pub from_ms: Option<i64>,
+    pub from: Option<Millis>,
     /// Created at or before this.
-    pub to_ms: Option<i64>,
+    pub to: Option<Millis>,
 }
 
 /// The last pipeline of the page before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
-    created_at_ms: i64,
-    id: String,
+    created_at: Millis,
+    id: PipelineId,
 }
 
 impl Cursor {
-    /// As clients see it.
+    /// Writes it as clients see it.
     pub fn token(&self) -> String {
-        format!("{:x}.{}", self.created_at_ms, self.id)
+        format!("{:x}.{}", self.created_at.0, self.id)
     }
 
     /// Reads what [`Cursor::token`] wrote.
@@ -138,8 +96,8 @@ impl Cursor {
         let (time, id) = token.split_once('.')?;
         let well_formed = id.len() == 36 && id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
         Some(Self {
-            created_at_ms: i64::from_str_radix(time, 16).ok()?,
-            id: well_formed.then(|| id.to_owned())?,
+            created_at: Millis(u64::from_str_radix(time, 16).ok()?),
+            id: well_formed.then(|| id.into())?,
         })
     }
 }
@@ -149,7 +107,7 @@ impl Cursor {
 pub struct Listed {
     /// At most as many as were asked for.
     pub items: Vec<Pipeline>,
-    /// Where the next page begins, if there is one.
+    /// Beginning of the next page, if there is one.
     pub next: Option<Cursor>,
 }
 
@@ -165,17 +123,28 @@ fn query(rest: &str) -> String {
 
 const OWN_COLUMNS: usize = 18;
 
+/// Statuses of workflows with commas between them; null is none.
+struct Statuses(Vec<WorkflowStatus>);
+
+impl FromSql for Statuses {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let Some(text) = value.as_str_or_null()? else { return Ok(Self(Vec::new())) };
+        let read = |word| WorkflowStatus::parse(word).ok_or(FromSqlError::InvalidType);
+        text.split(',').map(read).collect::<Result<_, _>>().map(Self)
+    }
+}
+
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Pipeline> {
-    let state: String = row.get(2)?;
-    let statuses: Option<String> = row.get(17)?;
+    let state: PipelineState = row.get(2)?;
+    let Statuses(statuses) = row.get(17)?;
     Ok(Pipeline {
-        status: RunStatus::of(&state, statuses.as_deref()),
+        status: RunStatus::of(state, &statuses),
         id: row.get(0)?,
         number: row.get(1)?,
         project: ProjectRef::from_row(row, OWN_COLUMNS)?,
         state,
-        created_at_ms: row.get(3)?,
-        updated_at_ms: row.get(4)?,
+        created_at: row.get(3)?,
+        updated_at: row.get(4)?,
         trigger_type: row.get(5)?,
         actor_id: row.get(6)?,
         actor_login: row.get(7)?,
@@ -186,24 +155,35 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Pipeline> {
         subject: row.get(12)?,
         body: row.get(13)?,
         author: row.get(14)?,
-        trigger_parameters: row.get(15)?,
-        errors: row.get(16)?,
+        trigger_parameters: row.get::<_, Json<_>>(15)?.0,
+        errors: row.get::<_, Json<_>>(16)?.0,
     })
 }
 
-/// A pipeline by its id.
-pub fn pipeline(c: &View, id: &str) -> Result<Option<Pipeline>, Error> {
-    Ok(c.prepare_cached(&query("WHERE p.id = ?1"))?.query_row([id], from_row).optional()?)
+/// Finds a pipeline by its id.
+pub fn pipeline(view: &View, id: &PipelineId) -> Result<Option<Pipeline>, Error> {
+    let mut query = view.sql().prepare_cached(&query("WHERE p.id = ?1"))?;
+    Ok(query.query_row([id], from_row).optional()?)
 }
 
-/// A pipeline by its number in a project.
-pub fn pipeline_by_number(c: &View, project: &str, number: i64) -> Result<Option<Pipeline>, Error> {
-    let sql = query("WHERE p.project_id = ?1 AND p.number = ?2");
-    Ok(c.prepare_cached(&sql)?.query_row(params![project, number], from_row).optional()?)
+/// Whether there is a pipeline with this id.
+pub fn is_pipeline(view: &View, id: &PipelineId) -> Result<bool, Error> {
+    Ok(view.sql().prepare_cached("SELECT 1 FROM pipelines WHERE id = ?1")?.exists([id])?)
 }
 
-/// Pipelines, newest first, after `after`.
-pub fn pipelines(c: &View, filter: &Filter, after: Option<&Cursor>, limit: usize) -> Result<Listed, Error> {
+/// Finds a pipeline by its number in a project.
+pub fn pipeline_by_number(view: &View, project: &ProjectId, number: i64) -> Result<Option<Pipeline>, Error> {
+    let mut query = view.sql().prepare_cached(&query("WHERE p.project_id = ?1 AND p.number = ?2"))?;
+    Ok(query.query_row(params![project, number], from_row).optional()?)
+}
+
+/// Reads pipelines, newest first, after `after`.
+pub fn pipelines(
+    view: &View,
+    filter: &Filter,
+    after: Option<&Cursor>,
+    limit: usize,
+) -> Result<Listed, Error> {
     let sql = query(
         "WHERE (json_array_length(?1) = 0 OR p.project_id IN (SELECT value FROM json_each(?1)))
             AND (?2 IS NULL OR r.organisation_id = ?2) AND (?3 IS NULL OR p.branch = ?3)
@@ -211,27 +191,27 @@ pub fn pipelines(c: &View, filter: &Filter, after: Option<&Cursor>, limit: usize
             AND p.created_at_ms BETWEEN ?6 AND ?7 AND (p.created_at_ms, p.id) < (?8, ?9)
          ORDER BY p.created_at_ms DESC, p.id DESC",
     );
-    let mut query = c.prepare_cached(&sql)?;
+    let mut query = view.sql().prepare_cached(&sql)?;
     let mut rows = query.query(params![
         serde_json::to_string(&filter.projects)?,
         filter.organisation,
         filter.branch,
         filter.revision,
         filter.actor,
-        filter.from_ms.unwrap_or(0),
-        filter.to_ms.unwrap_or(i64::MAX),
-        after.map_or(i64::MAX, |cursor| cursor.created_at_ms),
+        filter.from.unwrap_or(Millis(0)),
+        filter.to.unwrap_or(Millis(u64::MAX)),
+        after.map_or(Millis(u64::MAX), |cursor| cursor.created_at),
         after.map_or("", |cursor| cursor.id.as_str()),
     ])?;
     let mut items: Vec<Pipeline> = Vec::new();
     let mut next = None;
     while let Some(row) = rows.next()? {
         let pipeline = from_row(row)?;
-        if filter.status.as_deref().is_some_and(|wanted| wanted != pipeline.status.word()) {
+        if filter.status.is_some_and(|wanted| wanted != pipeline.status) {
             continue;
         }
         if items.len() == limit {
-            next = items.last().map(|last| Cursor { created_at_ms: last.created_at_ms, id: last.id.clone() });
+            next = items.last().map(|last| Cursor { created_at: last.created_at, id: last.id.clone() });
             break;
         }
         items.push(pipeline);
@@ -239,29 +219,52 @@ pub fn pipelines(c: &View, filter: &Filter, after: Option<&Cursor>, limit: usize
     Ok(Listed { items, next })
 }
 
+/// The configs of a pipeline.
+#[derive(Clone, Debug)]
+pub struct Configs {
+    /// The config as it was given.
+    pub source: String,
+    /// The config as it was compiled.
+    pub processed: String,
+    /// The config that continued to `source`, of a setup pipeline that was continued.
+    pub setup_source: Option<String>,
+    /// The same, as it was compiled.
+    pub setup_processed: Option<String>,
+}
+
+/// Reads the configs of a pipeline.
+pub fn configs(view: &View, pipeline: &PipelineId) -> Result<Option<Configs>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT source, processed, setup_source, setup_processed FROM pipeline_configs WHERE pipeline_id = ?1",
+    )?;
+    let row = query.query_row([pipeline], |row| {
+        Ok(Configs {
+            source: row.get(0)?,
+            processed: row.get(1)?,
+            setup_source: row.get(2)?,
+            setup_processed: row.get(3)?,
+        })
+    });
+    Ok(row.optional()?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn workflows_stand_together() {
-        let of = |statuses| RunStatus::of("created", statuses).word();
-        assert_eq!(RunStatus::of("errored", None).word(), "error");
-        assert_eq!(of(None), "not_run");
-        assert_eq!(of(Some("success,success")), "success");
-        assert_eq!(of(Some("success,failed")), "failed");
-        assert_eq!(of(Some("failed,running")), "failing");
-        assert_eq!(of(Some("on_hold,success")), "on_hold");
-        assert_eq!(of(Some("queued")), "queued");
-        assert_eq!(of(Some("canceled,success")), "canceled");
-    }
-
-    #[test]
     fn cursors_come_back() {
-        let cursor = Cursor { created_at_ms: 1_700_000_000_123, id: "0".repeat(36) };
+        let cursor = Cursor { created_at: Millis(1_700_000_000_123), id: "0".repeat(36).into() };
         assert_eq!(Cursor::parse(&cursor.token()), Some(cursor));
         for bad in ["", "x", "1.", "zz.00000000-0000-0000-0000-000000000000", "1.'; DROP TABLE"] {
             assert_eq!(Cursor::parse(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_word_that_no_status_has_is_damage() {
+        let read = |text: &str| Statuses::column_result(ValueRef::Text(text.as_bytes()));
+        assert!(read("success,failed").is_ok_and(|statuses| statuses.0.len() == 2));
+        assert!(read("success,wonderful").is_err());
     }
 }

@@ -71,3 +71,53 @@ pub fn projects_of_some(view: &View, organisation: Option<&OrganisationId>) -> R
         .prepare_cached(&format!("{SETTINGS} WHERE ?1 IS NULL OR organisation_id = ?1 ORDER BY 3"))?;
     Ok(query.query_map([organisation], from_row)?.collect::<Result<_, _>>()?)
 }
+
+/// The project that something belongs to.
+#[derive(Clone, Debug)]
+pub struct ProjectRef {
+    /// Identifies it in URLs.
+    pub id: ProjectId,
+    /// Its owner.
+    pub organisation: OrganisationId,
+    /// Short name of the version control system, such as `gh`.
+    pub vcs: String,
+    /// Name of the organisation.
+    pub org: String,
+    /// Name of the repository.
+    pub repo: String,
+    /// URL that git fetches from.
+    pub repository_url: Option<String>,
+    /// Branch that is built when a trigger names neither branch nor tag.
+    pub default_branch: String,
+}
+
+/// Columns of [`ProjectRef`], of the table `projects` as `r`.
+pub(super) const PROJECT: &str =
+    "r.id, r.organisation_id, r.vcs, r.org, r.repo, r.repository_url, r.default_branch";
+
+impl ProjectRef {
+    /// From a row that has the columns of [`PROJECT`] from `at`.
+    pub(super) fn from_row(row: &Row<'_>, at: usize) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get(at)?,
+            organisation: row.get(at + 1)?,
+            vcs: row.get(at + 2)?,
+            org: row.get(at + 3)?,
+            repo: row.get(at + 4)?,
+            repository_url: row.get(at + 5)?,
+            default_branch: row.get(at + 6)?,
+        })
+    }
+
+    /// `vcs/org/repo`.
+    pub fn slug(&self) -> String {
+        format!("{}/{}/{}", self.vcs, self.org, self.repo)
+    }
+}
+
+/// Reads all projects with the parts of their slugs, in their order.
+pub fn project_refs(view: &View) -> Result<Vec<ProjectRef>, Error> {
+    let sql = format!("SELECT {PROJECT} FROM projects r ORDER BY r.vcs, r.org, r.repo");
+    let mut query = view.sql().prepare_cached(&sql)?;
+    Ok(query.query_map([], |row| ProjectRef::from_row(row, 0))?.collect::<Result<_, _>>()?)
+}

@@ -1,35 +1,36 @@
-//! Workflows.
+//! Workflows. Nothing here is SQLite's own but booleans in integers.
 
-use crate::server::store::Error;
-use crate::server::store::View;
-use crate::server::store::read::{PROJECT, ProjectRef};
+use crate::server::ids::{PipelineId, UserId, WorkflowId};
+use crate::server::store::read::project::{PROJECT, ProjectRef};
 use crate::server::store::status::WorkflowStatus;
+use crate::server::store::{Error, View};
+use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row};
 
 /// A workflow.
 #[derive(Clone, Debug)]
 pub struct Workflow {
-    /// UUID.
-    pub id: String,
-    /// From the config.
+    /// Identifies it in URLs.
+    pub id: WorkflowId,
+    /// Name in the config.
     pub name: String,
-    /// Where it stands.
+    /// Its status.
     pub status: WorkflowStatus,
-    /// UUID.
-    pub pipeline_id: String,
+    /// The pipeline that it is part of.
+    pub pipeline_id: PipelineId,
     /// Number of the pipeline.
     pub pipeline_number: i64,
-    /// Whose it is.
+    /// The project that it belongs to.
     pub project: ProjectRef,
-    /// When it was made.
-    pub created_at_ms: i64,
-    /// When it came to rest.
-    pub stopped_at_ms: Option<i64>,
-    /// UUID of who started it: of the rerun, else of the pipeline.
-    pub started_by: Option<String>,
-    /// UUID.
-    pub canceled_by: Option<String>,
-    /// Of a setup config.
+    /// Time at which it was made.
+    pub created_at: Millis,
+    /// Time at which it came to rest.
+    pub stopped_at: Option<Millis>,
+    /// The person who started it: the rerun, else the pipeline.
+    pub started_by: Option<UserId>,
+    /// The person who cancelled it.
+    pub canceled_by: Option<UserId>,
+    /// Whether it is of a setup config.
     pub is_setup: bool,
     /// Automatic reruns that the config allows.
     pub max_auto_reruns: u32,
@@ -52,8 +53,8 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Workflow> {
         status: row.get(2)?,
         pipeline_id: row.get(3)?,
         pipeline_number: row.get(4)?,
-        created_at_ms: row.get(5)?,
-        stopped_at_ms: row.get(6)?,
+        created_at: row.get(5)?,
+        stopped_at: row.get(6)?,
         started_by: row.get(7)?,
         canceled_by: row.get(8)?,
         is_setup: row.get(9)?,
@@ -63,13 +64,19 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Workflow> {
     })
 }
 
-/// A workflow by its id.
-pub fn workflow(c: &View, id: &str) -> Result<Option<Workflow>, Error> {
-    Ok(c.prepare_cached(&query("WHERE w.id = ?1"))?.query_row([id], from_row).optional()?)
+/// Finds a workflow by its id.
+pub fn workflow(view: &View, id: &WorkflowId) -> Result<Option<Workflow>, Error> {
+    let mut query = view.sql().prepare_cached(&query("WHERE w.id = ?1"))?;
+    Ok(query.query_row([id], from_row).optional()?)
 }
 
-/// The workflows of a pipeline, in the order in which they were made.
-pub fn workflows_of(c: &View, pipeline: &str) -> Result<Vec<Workflow>, Error> {
-    let mut query = c.prepare_cached(&query("WHERE w.pipeline_id = ?1 ORDER BY w.position"))?;
+/// Whether there is a workflow with this id.
+pub fn is_workflow(view: &View, id: &WorkflowId) -> Result<bool, Error> {
+    Ok(view.sql().prepare_cached("SELECT 1 FROM workflows WHERE id = ?1")?.exists([id])?)
+}
+
+/// Reads the workflows of a pipeline, in the order in which they were made.
+pub fn workflows_of(view: &View, pipeline: &PipelineId) -> Result<Vec<Workflow>, Error> {
+    let mut query = view.sql().prepare_cached(&query("WHERE w.pipeline_id = ?1 ORDER BY w.position"))?;
     Ok(query.query_map([pipeline], from_row)?.collect::<Result<_, _>>()?)
 }

@@ -224,3 +224,40 @@ pub fn list_queue_lengths(view: &View) -> Result<Vec<QueueLength>, Error> {
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
+mod tests {
+    use super::*;
+    use crate::server::store::Store;
+
+    #[test]
+    fn classes_are_unique_and_their_runners_are_found_by_the_whole_namespace() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("db"), false, |_| ()).unwrap();
+        store
+            .write_blocking(|tx| {
+                for name in ["a_b/linux", "axb/linux", "a_b2/linux"] {
+                    let class =
+                        Class { id: ResourceClassId::fresh(), name: name.to_owned(), description: String::new(), budget_ms: None };
+                    assert!(add_class(tx, &class, Millis(0))?);
+                    let again = Class { id: ResourceClassId::fresh(), ..class.clone() };
+                    assert!(!add_class(tx, &again, Millis(0))?);
+                    tx.sql().execute(
+                        "INSERT INTO runner_instances (resource_class_id, name, hostname, ip, version, os, arch,
+                            first_connected_ms, last_connected_ms) VALUES (?1, ?2, '', '', '', '', '', 1, 5)",
+                        params![class.id, name],
+                    )?;
+                }
+                let names = |class: Option<&str>, namespace: Option<&str>, since| {
+                    let found = list_instances(tx, class, namespace, Millis(since)).unwrap();
+                    found.into_iter().map(|instance| instance.name).collect::<Vec<_>>()
+                };
+                assert_eq!(names(None, Some("a_b"), 4), ["a_b/linux"]);
+                assert_eq!(names(Some("axb/linux"), None, 4), ["axb/linux"]);
+                assert_eq!(names(None, None, 5), [""; 0]);
+                Ok(())
+            })
+            .unwrap();
+    }
+}

@@ -160,3 +160,36 @@ pub fn draw_pipeline_number(tx: &Tx<'_>, slug: &str) -> Result<Option<PipelineNu
     let row = |row: &rusqlite::Row<'_>| Ok(PipelineNumber { project: row.get(0)?, number: row.get(1)? });
     Ok(query.query_row(parts(slug), row).optional()?)
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
+mod tests {
+    use super::*;
+    use crate::server::store::Store;
+
+    #[test]
+    fn projects_are_made_once_numbered_and_their_damaged_settings_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("db"), false, |_| ()).unwrap();
+        store
+            .write_blocking(|tx| {
+                let made = ensure_project(tx, "gh/acme/app", Some("https://git.example.com/app"), Millis(0))?;
+                let again = ensure_project(tx, "gh/acme/app", None, Millis(1))?;
+                assert_eq!((&made.project, &made.organisation), (&again.project, &again.organisation));
+                let numbers =
+                    [(); 2].map(|()| draw_pipeline_number(tx, "gh/acme/app").unwrap().unwrap().number);
+                assert_eq!(numbers, [1, 2]);
+                assert!(draw_pipeline_number(tx, "gh/acme/other")?.is_none());
+
+                let project = made.project;
+                assert_eq!(settings(tx, &project)?, Some(ProjectSettings::default()));
+                let on = ProjectSettings { enable_auto_cancel_redundant_workflows: true };
+                set_settings(tx, &project, &on)?;
+                assert_eq!(settings(tx, &project)?, Some(on));
+                tx.sql().execute("UPDATE projects SET settings = '{'", [])?;
+                assert!(matches!(settings(tx, &project), Err(Error::Corrupt(_))));
+                Ok(())
+            })
+            .unwrap();
+    }
+}

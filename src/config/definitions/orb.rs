@@ -1,0 +1,172 @@
+//! Orbs: packages of elements, written inline or imported by reference.
+
+use super::orb_reference::OrbReference;
+use super::package::{Element, Package};
+use super::sections;
+use crate::config::language::{Language, Scope};
+use crate::config::limits;
+use crate::config::session::present;
+use crate::config::values::{Entry, Map, Pos};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+const ORB_KEYS: &[&str] =
+    &["version", "orbs", "commands", "executors", "jobs", "description", "display", "examples", "name"];
+
+/// The packages that a config consists of.
+pub(crate) struct Packages {
+    /// The config first, then the orbs it uses.
+    pub(crate) list: Vec<Package>,
+    /// References of orbs as written and as resolved, for the processed config.
+    pub(crate) resolved_orbs: BTreeMap<String, String>,
+}
+
+/// Reads the elements of a config, and its orbs first.
+pub(crate) fn packages(language: &Language<'_>, root: &Map) -> Packages {
+    let mut loader = Loader {
+        language,
+        packages: Vec::new(),
+        imported: HashMap::new(),
+        resolved_orbs: BTreeMap::new(),
+        url_orbs: 0,
+        importing: Vec::new(),
+    };
+    let index = loader.reserve_package();
+    loader.fill_package(index, root, 0);
+    Packages { list: loader.packages, resolved_orbs: loader.resolved_orbs }
+}
+
+struct Loader<'c> {
+    language: &'c Language<'c>,
+    packages: Vec<Package>,
+    /// Imported orbs by exact reference.
+    imported: HashMap<String, usize>,
+    resolved_orbs: BTreeMap<String, String>,
+    url_orbs: usize,
+    /// Exact references of the orbs that are being read, outermost first.
+    importing: Vec<String>,
+}
+
+impl Loader<'_> {
+    /// Reads the elements of the config or of an orb, and its orbs first. `index` is its place among
+    /// the packages.
+    fn fill_package(&mut self, index: usize, root: &Map, depth: usize) {
+        let orbs = self.orbs(root, index, depth);
+        let package = Package {
+            commands: sections::section(self.language, root, Element::Command, index),
+            executors: sections::section(self.language, root, Element::Executor, index),
+            jobs: sections::section(self.language, root, Element::Job, index),
+            orbs,
+        };
+        self.packages[index] = package;
+    }
+
+    fn orbs(&mut self, root: &Map, package: usize, depth: usize) -> HashMap<Rc<str>, usize> {
+        let mut orbs = HashMap::new();
+        let Some(node) = present(root, "orbs") else { return orbs };
+        let Some(map) = self.language.read.expect_map(node, "`orbs`") else { return orbs };
+        for entry in &map.entries {
+            if entry.key.contains('/') || entry.key.is_empty() {
+                let message = match &*entry.key {
+                    "" => "the name of an orb is empty".to_owned(),
+                    name => format!("`{name}` is not a name for an orb: it has a `/`"),
+                };
+                self.language.report.error(entry.key_pos, message);
+                continue;
+            }
+            if let Some(index) = self.orb(entry, package, depth) {
+                orbs.insert(entry.key.clone(), index);
+            }
+        }
+        orbs
+    }
+
+    fn orb(&mut self, entry: &Entry, package: usize, depth: usize) -> Option<usize> {
+        let pos = entry.key_pos;
+        if depth >= limits::ORB_DEPTH || self.packages.len() > limits::ORBS {
+            let message = format!(
+                "more than {} orbs, or nested deeper than {} levels",
+                limits::ORBS,
+                limits::ORB_DEPTH
+            );
+            self.language.report.error(pos, message);
+            return None;
+        }
+        if let Some(map) = entry.value.as_map() {
+            let index = self.reserve_package();
+            let name = entry.key.to_string();
+            self.check_orb(map, &name);
+            self.fill_package(index, map, depth + 1);
+            return Some(index);
+        }
+        let node = self.language.substitute(&entry.value, &Scope::pipeline(package, package == 0))?;
+        let reference = self.language.read.expect_text(&node, format_args!("orb `{}`", entry.key))?;
+        let (exact, text) = self.fetch(&reference, node.pos, depth)?;
+        self.resolved_orbs.insert(reference.to_string(), exact.clone());
+        if let Some(first) = self.importing.iter().position(|outer| *outer == exact) {
+            let mut ring: Vec<String> =
+                self.importing[first..].iter().map(|orb| format!("`{orb}`")).collect();
+            ring.push(format!("`{exact}`"));
+            let message = format!("an orb cannot import itself: {}", ring.join(" imports "));
+            self.language.report.error(node.pos, message);
+            return None;
+        }
+        if let Some(index) = self.imported.get(&exact) {
+            return Some(*index);
+        }
+        let index = self.reserve_package();
+        self.imported.insert(exact.clone(), index);
+        let file = self.language.input.orbs.place(&exact).unwrap_or_else(|| exact.clone());
+        self.importing.push(exact.clone());
+        let filled = self.language.report.within(pos, format!("orb `{exact}`"), || {
+            let root = self.language.read.load(&file, &text)?;
+            let map = self.language.read.expect_map(&root, format_args!("orb `{exact}`"))?;
+            self.check_orb(map, &exact);
+            self.fill_package(index, map, depth + 1);
+            Some(())
+        });
+        self.importing.pop();
+        filled?;
+        Some(index)
+    }
+
+    fn reserve_package(&mut self) -> usize {
+        self.packages.push(Package::default());
+        self.packages.len() - 1
+    }
+
+    fn check_orb(&self, map: &Map, name: &str) {
+        for key in ["workflows", "parameters", "setup", "job-groups"] {
+            if let Some(entry) = map.entry(key) {
+                self.language.report.error(entry.key_pos, format!("orb `{name}` cannot have `{key}`"));
+            }
+        }
+        let known: Vec<&str> =
+            ORB_KEYS.iter().copied().chain(["workflows", "parameters", "setup", "job-groups"]).collect();
+        self.language.read.check_keys(map, &format!("orb `{name}`"), &known, false);
+    }
+
+    fn fetch(&mut self, reference: &str, pos: Pos, depth: usize) -> Option<(String, String)> {
+        let result = if reference.starts_with("https://") || reference.starts_with("http://") {
+            self.url_orbs += 1;
+            if self.url_orbs > limits::URL_ORBS || depth >= limits::URL_ORB_DEPTH {
+                Err(format!(
+                    "more than {} orbs are given by URL, or nested deeper than {} levels",
+                    limits::URL_ORBS,
+                    limits::URL_ORB_DEPTH
+                ))
+            } else {
+                self.language.input.orbs.fetch(reference).map(|text| (reference.to_owned(), text))
+            }
+        } else {
+            OrbReference::parse(reference).and_then(|_| self.language.input.orbs.resolve(reference))
+        };
+        match result {
+            Ok(found) => Some(found),
+            Err(message) => {
+                self.language.report.error(pos, message);
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Prices of compiled things for the budget of expansion: their text, and a little for every text.
+//!
+//! Everything is taken apart by name, without `..`, so that a field that is added later does not
+//! compile until its cost was thought of.
+
+use crate::config::Schedule;
+use crate::config::values::Data;
+use crate::protocol::{Action, Job, Run, Step};
+use std::collections::BTreeMap;
+
+/// Overhead of a text in memory: many empty ones are not free.
+const TEXT: usize = 32;
+/// Indentation of a line in the compiled config, which is printed at the end.
+const LINE: usize = 10;
+/// A value that is copied, such as an item of a list with tags.
+pub(crate) const VALUE: usize = 16;
+
+pub(crate) fn text(text: &str) -> usize {
+    TEXT + text.len() + LINE * text.bytes().filter(|byte| *byte == b'\n').count()
+}
+
+/// Number of values in a tree, for work that visits all of them.
+pub(crate) fn values(data: &Data) -> usize {
+    1 + match data {
+        Data::Seq(seq) => seq.items.iter().map(|item| values(&item.data)).sum(),
+        Data::Map(map) => map.entries.iter().map(|entry| values(&entry.value.data)).sum(),
+        Data::Scalar(_) | Data::Steps(_) | Data::Executor(_) => 0,
+    }
+}
+
+pub(crate) fn optional(value: &Option<String>) -> usize {
+    value.as_deref().map_or(0, text)
+}
+
+pub(crate) fn list(values: &[String]) -> usize {
+    values.iter().map(|value| text(value)).sum()
+}
+
+fn variables(environment: &BTreeMap<String, String>) -> usize {
+    environment.iter().map(|(name, value)| text(name) + text(value)).sum()
+}
+
+pub(crate) fn step(step: &Step) -> usize {
+    let Step { name, when: _, action } = step;
+    text(name)
+        + match action {
+            Action::Run(Run {
+                command,
+                shell,
+                environment,
+                background: _,
+                working_directory,
+                no_output_timeout_ms: _,
+                max_auto_reruns: _,
+                auto_rerun_delay_ms: _,
+                first_node_only: _,
+            }) => text(command) + optional(shell) + variables(environment) + optional(working_directory),
+            Action::Checkout { path, method: _ } => text(path),
+            Action::StoreArtifacts { path, destination } => text(path) + optional(destination),
+            Action::StoreTestResults { path } => text(path),
+            Action::SaveCache { key, paths } => text(key) + list(paths),
+            Action::RestoreCache { keys } => list(keys),
+            Action::PersistToWorkspace { root, paths } => text(root) + list(paths),
+            Action::AttachWorkspace { at } => text(at),
+            Action::AddSshKeys { fingerprints } => list(fingerprints),
+            Action::SetupRemoteDocker | Action::InstallSigningBundle => 0,
+        }
+}
+
+/// A job without its steps, which were paid for one by one.
+pub(crate) fn job(job: &Job) -> usize {
+    let Job {
+        resource_class,
+        shell,
+        working_directory,
+        environment,
+        parallelism: _,
+        steps: _,
+        cache_retention_days: _,
+    } = job;
+    text(resource_class) + optional(shell) + optional(working_directory) + variables(environment)
+}
+
+pub(crate) fn schedule(schedule: &Schedule) -> usize {
+    let Schedule { cron, only, ignore } = schedule;
+    text(cron) + list(only) + list(ignore)
+}
+
+/// Items of `requires`, before they are read.
+pub(crate) fn wanted(items: usize) -> usize {
+    2 * TEXT * items
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_cost_their_indentation() {
+        assert_eq!(text(""), TEXT);
+        assert_eq!(text("a\nb\n"), TEXT + 4 + 2 * LINE);
+    }
+}

@@ -1,0 +1,125 @@
+//! Registry orbs from a folder: `DIR/namespace/orb@1.2.3.yml`. Lets sites without a way out mirror the
+//! orbs they use.
+
+use crate::config::{OrbReference, OrbSource, OrbVersion, SOURCE_BYTES};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// A folder of orbs.
+#[derive(Clone, Debug)]
+pub struct OrbFolder {
+    folder: PathBuf,
+}
+
+impl OrbFolder {
+    /// Uses a folder; it is looked at when an orb is asked for.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into() }
+    }
+
+    fn path(&self, reference: &OrbReference, version: &OrbVersion) -> PathBuf {
+        self.folder.join(&reference.namespace).join(format!("{}@{version}.yml", reference.name))
+    }
+
+    /// Versions of an orb that are there: released ones as numbers, and labels of dev versions.
+    fn versions(&self, reference: &OrbReference) -> Result<Vec<OrbVersion>, String> {
+        let folder = self.folder.join(&reference.namespace);
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => {
+                return Err(format!("failed to list the folder of orbs `{}`: {error}", folder.display()));
+            }
+        };
+        let prefix = format!("{}@", reference.name);
+        let mut versions = Vec::new();
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let version = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.strip_suffix(".yml"));
+            let full = version.map(|version| format!("{}/{}@{version}", reference.namespace, reference.name));
+            if let Some(Ok(found)) = full.as_deref().map(OrbReference::parse) {
+                versions.push(found.version);
+            }
+        }
+        Ok(versions)
+    }
+}
+
+impl OrbSource for OrbFolder {
+    fn resolve(&self, text: &str) -> Result<(String, String), String> {
+        let reference = OrbReference::parse(text)?;
+        let versions = self.versions(&reference)?;
+        let newest = versions
+            .iter()
+            .filter_map(|version| match version {
+                OrbVersion::Exact(a, b, c) => Some((*a, *b, *c)),
+                _ => None,
+            })
+            .filter(|version| reference.version.accepts(*version))
+            .max();
+        let found = match (&reference.version, newest) {
+            (dev @ OrbVersion::Dev(_), _) => versions.contains(dev).then(|| dev.clone()),
+            (_, newest) => newest.map(|(a, b, c)| OrbVersion::Exact(a, b, c)),
+        };
+        let folder = self.folder.display();
+        let Some(version) = found else {
+            let mut known: Vec<String> = versions.iter().map(ToString::to_string).collect();
+            known.sort();
+            let known = if known.is_empty() {
+                format!("there is no version of it in `{folder}`")
+            } else {
+                format!("versions in `{folder}`: {}", known.join(", "))
+            };
+            return Err(format!("unknown orb '{text}': {known}"));
+        };
+        let exact = format!("{}/{}@{version}", reference.namespace, reference.name);
+        let path = self.path(&reference, &version);
+        let text =
+            read(&path).map_err(|error| format!("failed to read the orb `{}`: {error}", path.display()))?;
+        Ok((exact, text))
+    }
+
+    fn place(&self, exact: &str) -> Option<String> {
+        let reference = OrbReference::parse(exact).ok()?;
+        Some(self.path(&reference, &reference.version).display().to_string())
+    }
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    // One byte more than allowed, so that the compiler sees and names the limit.
+    std::fs::File::open(path)?.take(SOURCE_BYTES as u64 + 1).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_newest_fitting_version_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("acme")).unwrap();
+        for version in ["1.2.3", "1.2.10", "1.3.0", "2.0.0", "dev:next"] {
+            let path = folder.path().join(format!("acme/tools@{version}.yml"));
+            std::fs::write(path, format!("description: {version}\n")).unwrap();
+        }
+        let orbs = OrbFolder::new(folder.path());
+        for (wanted, exact) in [
+            ("1.2.3", "1.2.3"),
+            ("1.2", "1.2.10"),
+            ("1", "1.3.0"),
+            ("volatile", "2.0.0"),
+            ("dev:next", "dev:next"),
+        ] {
+            let (reference, text) = orbs.resolve(&format!("acme/tools@{wanted}")).unwrap();
+            assert_eq!(reference, format!("acme/tools@{exact}"));
+            assert!(text.contains(exact));
+        }
+        for missing in ["acme/tools@3", "acme/tools@dev:other", "acme/other@1.0.0", "nobody/tools@1"] {
+            let message = orbs.resolve(missing).unwrap_err();
+            assert!(message.contains("unknown orb"), "{message}");
+        }
+    }
+}

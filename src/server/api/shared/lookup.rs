@@ -1,0 +1,73 @@
+//! Looks up the things that paths and queries name, and makes the addresses under which clients find them again.
+
+use crate::server::api::shared::failure::{Answer, Failure, bad};
+use crate::server::api::shared::slug::short_vcs;
+use crate::server::ids::{JobId, OrganisationId};
+use crate::server::state::Shared;
+use crate::server::store::read::{self, Artifact, Job, Project};
+use crate::server::store::{Error, View};
+
+/// The three segments of a slug in a path: version control system, organisation, repository.
+pub type Slug = (String, String, String);
+
+/// A slug in a path, and a number in that project.
+pub type Numbered = (String, String, String, i64);
+
+/// Reads one thing, which must be there; `what` is the refusal when it is not.
+pub async fn one<T: Send + 'static>(
+    state: &Shared,
+    what: String,
+    read: impl FnOnce(&View) -> Result<Option<T>, Error> + Send + 'static,
+) -> Answer<T> {
+    state.store.read(read).await?.ok_or_else(|| Failure::not_found(what))
+}
+
+/// Finds the project of a path.
+pub async fn project(state: &Shared, (vcs, org, repo): Slug) -> Answer<Project> {
+    let slug = format!("{}/{org}/{repo}", short_vcs(&vcs));
+    let what = format!("there is no project `{slug}` here (`runlet admin project create` makes it)");
+    one(state, what, move |view| read::project_by_slug(view, &slug)).await
+}
+
+/// Finds the organisation that is named by its id or its slug.
+pub async fn organisation(state: &Shared, id: Option<&str>, slug: Option<&str>) -> Answer<OrganisationId> {
+    let given = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
+    let (id, slug) = (given(id), given(slug));
+    let shown = id.clone().or_else(|| slug.clone());
+    let shown =
+        shown.ok_or_else(|| bad("the owner is missing: give its id or its slug, such as `gh/acme`"))?;
+    let what = format!("there is no organisation `{shown}` here: it comes with its first project");
+    let find = move |view: &View| match (id, slug) {
+        (Some(id), _) => read::organisation(view, &id.into()),
+        (None, slug) => {
+            let slug = slug.unwrap_or_default();
+            let (vcs, name) = slug.split_once('/').unwrap_or_default();
+            read::organisation_by_name(view, short_vcs(vcs), name)
+        }
+    };
+    Ok(one(state, what, find).await?.id)
+}
+
+/// Finds the job of a path by its number.
+pub async fn job_of(state: &Shared, (vcs, org, repo, number): Numbered) -> Answer<Job> {
+    let project = project(state, (vcs, org, repo)).await?;
+    let what = format!("the project `{}` has no job {number}", project.slug);
+    one(state, what, move |view| read::job_by_number(view, &project.id, number)).await
+}
+
+/// Finds the job of a path by its id.
+pub async fn job_by_id(state: &Shared, id: JobId) -> Answer<Job> {
+    let what = format!("there is no job `{id}`");
+    one(state, what, move |view| read::job(view, &id)).await
+}
+
+/// The address at which people look at a job.
+pub fn job_url(state: &Shared, job: &Job) -> String {
+    let number = job.number.map_or_else(|| job.id.to_string(), |number| number.to_string());
+    format!("{}/{}/{number}", state.settings.public_url, job.project.slug())
+}
+
+/// The address that an artifact is fetched from, with a token.
+pub fn artifact_url(state: &Shared, artifact: &Artifact) -> String {
+    format!("{}/api/v3/artifacts/{}", state.settings.public_url, artifact.id)
+}

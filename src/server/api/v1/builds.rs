@@ -1,0 +1,206 @@
+//! Builds, which are jobs with a number: lists, one of them, what they left, and what people do to them.
+
+use crate::server::api::shared::failure::{Answer, Failure, bad, blocking};
+use crate::server::api::shared::input::Words;
+use crate::server::api::shared::lookup::{Numbered, Slug, artifact_url, job_of, one, project};
+use crate::server::api::shared::vocabulary;
+use crate::server::api::v1::show::{steps, summary};
+use crate::server::auth::Person;
+use crate::server::engine::commit::{self, Refused, Scope};
+use crate::server::ids::{ProjectId, WorkflowId};
+use crate::server::state::Shared;
+use crate::server::store::View;
+use crate::server::store::read::{self, Artifact, Job};
+use crate::server::store::status::JobStatus;
+use crate::server::time::Millis;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+/// Builds of a list unless the client says.
+const PAGE: u32 = 30;
+/// Most builds of a list.
+const MOST: u32 = 100;
+
+/// The paths.
+pub(super) fn router() -> Router<Shared> {
+    let project = "/api/v1.1/project/{vcs}/{org}/{repo}";
+    Router::new()
+        .route("/api/v1.1/recent-builds", get(recent))
+        .route(project, get(of_project))
+        .route(&format!("{project}/tree/{{branch}}"), get(of_branch))
+        .route(&format!("{project}/{{number}}"), get(build))
+        .route(&format!("{project}/{{number}}/artifacts"), get(artifacts))
+        .route(&format!("{project}/{{number}}/tests"), get(tests))
+        .route(&format!("{project}/{{number}}/cancel"), post(cancel))
+        .route(&format!("{project}/{{number}}/retry"), post(retry))
+        .route(&format!("{project}/{{number}}/ssh"), post(ssh))
+}
+
+/// The window of builds that a client asks for: its offset and its limit.
+fn window(words: &Words) -> Answer<(u32, u32)> {
+    let number = |name: &str, default: u32| match words.get(name).filter(|text| !text.is_empty()) {
+        None => Ok(default),
+        Some(text) => text.parse().map_err(|_| bad(format!("`{name}` must be a number, not `{text}`"))),
+    };
+    Ok((number("offset", 0)?, number("limit", PAGE)?.min(MOST)))
+}
+
+async fn list(
+    state: &Shared,
+    project: Option<ProjectId>,
+    branch: Option<String>,
+    words: &Words,
+) -> Answer<Json<Value>> {
+    let (offset, limit) = window(words)?;
+    let wanted = words.get("filter").filter(|text| !text.is_empty()).cloned();
+    let read = move |view: &View| {
+        let mut found = Vec::new();
+        for job in read::recent_jobs(view, project.as_ref(), branch.as_deref(), offset, limit)? {
+            let fits = match wanted.as_deref() {
+                None => true,
+                Some("completed") => job.status.is_terminal(),
+                Some("successful") => job.status == JobStatus::Success,
+                Some("failed") => job.status.is_failure(),
+                Some("running") => job.status == JobStatus::Running,
+                Some(_) => false,
+            };
+            if !fits {
+                continue;
+            }
+            if let Some(pipeline) = read::pipeline(view, &job.pipeline_id)? {
+                found.push((job, pipeline));
+            }
+        }
+        Ok(found)
+    };
+    let found = state.store.read(read).await?;
+    Ok(Json(found.iter().map(|(job, pipeline)| summary(state, job, pipeline)).collect::<Vec<_>>().into()))
+}
+
+async fn recent(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
+    list(&state, None, None, &words).await
+}
+
+async fn of_project(
+    State(state): State<Shared>,
+    _person: Person,
+    Path(slug): Path<Slug>,
+    words: Words,
+) -> Answer<Json<Value>> {
+    let project = project(&state, slug).await?;
+    list(&state, Some(project.id), None, &words).await
+}
+
+async fn of_branch(
+    State(state): State<Shared>,
+    _person: Person,
+    Path((vcs, org, repo, branch)): Path<(String, String, String, String)>,
+    words: Words,
+) -> Answer<Json<Value>> {
+    let project = project(&state, (vcs, org, repo)).await?;
+    list(&state, Some(project.id), Some(branch), &words).await
+}
+
+/// A build with its steps.
+async fn show(state: &Shared, job: Job) -> Answer<Json<Value>> {
+    let what = format!("there is no job `{}`", job.id);
+    let read = move |view: &View| {
+        let Some(pipeline) = read::pipeline(view, &job.pipeline_id)? else { return Ok(None) };
+        let attempts = read::attempts(view, &job.ran_as)?;
+        let has_artifacts = !read::artifacts(view, &job.ran_as)?.is_empty();
+        let build = (job, pipeline);
+        Ok(Some((build, attempts, has_artifacts)))
+    };
+    let ((job, pipeline), attempts, has_artifacts) = one(state, what, read).await?;
+    let all: Vec<_> = attempts
+        .iter()
+        .flat_map(|attempt| attempt.steps.iter().map(|step| (attempt.task.clone(), step.step)))
+        .collect();
+    let blobs = state.blobs.clone();
+    let has_output =
+        move || Ok(all.into_iter().filter(|(task, step)| blobs.outputs.length(task, *step) > 0).collect());
+    let with_output = blocking(has_output).await?;
+    let mut shown = summary(state, &job, &pipeline);
+    shown["has_artifacts"] = json!(has_artifacts);
+    shown["steps"] = steps(state, &attempts, &with_output)?.into();
+    shown["pull_requests"] = json!([]);
+    Ok(Json(shown))
+}
+
+async fn build(
+    State(state): State<Shared>,
+    _person: Person,
+    Path(path): Path<Numbered>,
+) -> Answer<Json<Value>> {
+    let job = job_of(&state, path).await?;
+    show(&state, job).await
+}
+
+async fn artifacts(
+    State(state): State<Shared>,
+    _person: Person,
+    Path(path): Path<Numbered>,
+) -> Answer<Json<Value>> {
+    let job = job_of(&state, path).await?;
+    let found = state.store.read(move |view| read::artifacts(view, &job.ran_as)).await?;
+    let show = |artifact: &Artifact| {
+        let url = artifact_url(&state, artifact);
+        json!({ "path": artifact.path, "pretty_path": artifact.path, "node_index": artifact.node_index, "url": url })
+    };
+    Ok(Json(found.iter().map(show).collect::<Vec<_>>().into()))
+}
+
+async fn tests(
+    State(state): State<Shared>,
+    _person: Person,
+    Path(path): Path<Numbered>,
+) -> Answer<Json<Value>> {
+    let job = job_of(&state, path).await?;
+    let found = state.store.read(move |view| read::tests(view, &job.ran_as)).await?;
+    let tests: Vec<_> = found.iter().map(vocabulary::test).collect();
+    Ok(Json(json!({ "tests": tests, "exceptions": [] })))
+}
+
+async fn cancel(
+    State(state): State<Shared>,
+    person: Person,
+    Path(path): Path<Numbered>,
+) -> Answer<Json<Value>> {
+    let job = job_of(&state, path.clone()).await?;
+    state
+        .store
+        .write(move |tx| commit::cancel_job(tx, &job.id, Some(&person.id.as_str().into()), Millis::now()))
+        .await?;
+    let job = job_of(&state, path).await?;
+    show(&state, job).await
+}
+
+/// Runs the job and what depends on it again, in a new workflow.
+async fn retry(
+    State(state): State<Shared>,
+    person: Person,
+    Path(path): Path<Numbered>,
+) -> Answer<Json<Value>> {
+    let job = job_of(&state, path).await?;
+    let name = job.name.clone();
+    let made = state.store.write(move |tx| {
+        let scope = Scope::Jobs(vec![job.id]);
+        commit::rerun(tx, &job.workflow_id, &scope, Some(&person.id.as_str().into()), Millis::now())
+    });
+    let workflow: WorkflowId = made.await?.map_err(|refused| match refused {
+        Refused::Unknown => Failure::not_found(refused.to_string()),
+        refused => Failure::new(StatusCode::BAD_REQUEST, refused.to_string()),
+    })?;
+    let what = format!("the new workflow has no job `{name}`");
+    let read =
+        move |view: &View| Ok(read::jobs_of(view, &workflow)?.into_iter().find(|job| job.name == name));
+    let again = one(&state, what, read).await?;
+    show(&state, again).await
+}
+
+async fn ssh(_person: Person) -> Answer<Json<Value>> {
+    Err(bad("reruns with SSH are not available on this control plane: use `/retry`"))
+}

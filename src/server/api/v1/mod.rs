@@ -1,0 +1,13 @@
+//! Version 1.1, the parts that clients still call: projects, builds with their steps, artifacts, tests.
+
+mod builds;
+mod projects;
+mod show;
+
+use crate::server::state::Shared;
+use axum::Router;
+
+/// The paths.
+pub fn router() -> Router<Shared> {
+    Router::new().merge(projects::router()).merge(builds::router())
+}

@@ -1,0 +1,34 @@
+//! The form of version 3: entities and lists in `data`, filters in brackets, no empty fields.
+
+use crate::server::api::shared::failure::{Answer, bad};
+use crate::server::api::shared::input::Words;
+use axum::Json;
+use serde_json::{Map, Value, json};
+
+/// One entity.
+pub(super) fn entity(data: Value) -> Json<Value> {
+    Json(json!({ "data": data }))
+}
+
+/// One page of a list, and the token of the next.
+pub(super) fn list(data: Vec<Value>, next: Option<String>) -> Json<Value> {
+    Json(json!({ "data": data, "page": { "next": next, "prev": null } }))
+}
+
+/// `filter[name]` of a query, unless it is absent or empty.
+pub(super) fn filter<'w>(words: &'w Words, name: &str) -> Option<&'w str> {
+    words.get(&format!("filter[{name}]")).map(String::as_str).filter(|value| !value.is_empty())
+}
+
+/// `filter[name]` of a query, which must be there.
+pub(super) fn needed<'w>(words: &'w Words, name: &str) -> Answer<&'w str> {
+    filter(words, name).ok_or_else(|| bad(format!("`filter[{name}]` is missing")))
+}
+
+/// Puts fields into a map; null ones are left out, since clients cannot read empty ones.
+pub(super) fn with(mut map: Map<String, Value>, more: Value) -> Map<String, Value> {
+    if let Value::Object(more) = more {
+        map.extend(more.into_iter().filter(|(_, value)| !value.is_null()));
+    }
+    map
+}

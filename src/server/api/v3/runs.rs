@@ -1,0 +1,165 @@
+//! Runs: one, those of a person, and a search.
+
+use crate::server::api::shared::failure::{Answer, bad};
+use crate::server::api::shared::input::{Body, Words};
+use crate::server::api::shared::lookup::one;
+use crate::server::api::shared::paging::cursor;
+use crate::server::api::shared::slug::provider;
+use crate::server::api::shared::vocabulary::run_v3;
+use crate::server::api::v3::filter::{Term, terms};
+use crate::server::api::v3::form::{entity, filter, list, needed, with};
+use crate::server::auth::Person;
+use crate::server::ids::PipelineId;
+use crate::server::state::Shared;
+use crate::server::store::View;
+use crate::server::store::read::{self, Cursor, Filter, Listed, Pipeline, RunStatus};
+use crate::server::time::Millis;
+use axum::extract::{Path, State};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Map, Value, json};
+use std::time::SystemTime;
+
+/// Most entries of a page.
+const MOST: usize = 100;
+/// Entries of a page unless the client says.
+const PAGE: usize = 20;
+
+/// The paths.
+pub(super) fn router() -> Router<Shared> {
+    Router::new()
+        .route("/api/v3/runs", get(of_person))
+        .route("/api/v3/runs/search", post(search))
+        .route("/api/v3/runs/{id}", get(by_id))
+}
+
+fn show(run: &Pipeline) -> Value {
+    let mut event = json!({ "type": run.trigger_type, "action": run.trigger_type });
+    if let Some(revision) = &run.revision {
+        let vcs = json!({
+            "branch": run.branch, "tag": run.tag, "revision": revision, "origin_repository_url": run.repository_url,
+        });
+        let mut vcs = with(Map::new(), vcs);
+        if let Some(subject) = &run.subject {
+            let author = run.author.clone().unwrap_or_default();
+            let commit =
+                json!({ "subject": subject, "url": "", "author": { "name": author, "login": author } });
+            vcs.insert("commit".to_owned(), commit);
+        }
+        event["vcs"] = vcs.into();
+    }
+    let attributes = with(
+        run_v3(run.status),
+        json!({ "created_at": run.created_at.to_string(), "errors": run.errors, "number": run.number }),
+    );
+    let source = provider(&run.project.vcs).to_lowercase();
+    let mut references = json!({
+        "project": { "id": run.project.id }, "event": { "attributes": event },
+        "trigger": { "attributes": { "event_source": { "type": source } } },
+    });
+    if let Some(person) = &run.actor_id {
+        references["user"] = json!({ "id": person });
+    }
+    json!({ "id": run.id, "attributes": attributes, "references": references })
+}
+
+fn show_page(listed: &Listed) -> Json<Value> {
+    list(listed.items.iter().map(show).collect(), listed.next.as_ref().map(Cursor::token))
+}
+
+async fn by_id(
+    State(state): State<Shared>,
+    _person: Person,
+    Path(id): Path<PipelineId>,
+) -> Answer<Json<Value>> {
+    let what = format!("there is no run `{id}`");
+    Ok(entity(show(&one(&state, what, move |view| read::pipeline(view, &id)).await?)))
+}
+
+/// Reads a time; one before 1970 is 1970.
+fn moment(text: &str) -> Answer<Millis> {
+    let time = humantime::parse_rfc3339_weak(text)
+        .map_err(|_| bad(format!("`{text}` is not a time such as 2026-01-02T03:04:05Z")))?;
+    Ok(Millis(time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)))
+}
+
+async fn of_person(State(state): State<Shared>, person: Person, words: Words) -> Answer<Json<Value>> {
+    let wanted = needed(&words, "user_id")?;
+    let actor = if wanted == "me" { person.id.into() } else { wanted.into() };
+    let mut wanted = Filter { actor: Some(actor), ..Filter::default() };
+    wanted.from = filter(&words, "from").map(moment).transpose()?;
+    wanted.to = filter(&words, "to").map(moment).transpose()?;
+    let phase = filter(&words, "phase").map(str::to_owned);
+    let outcome = filter(&words, "current_outcome").map(str::to_owned);
+    let cursor = cursor(words.get("page[cursor]").map(String::as_str), "the cursor")?;
+    let limit = match words.get("page[limit]") {
+        None => PAGE,
+        Some(text) => {
+            text.parse().map_err(|_| bad(format!("`page[limit]` must be a number, not `{text}`")))?
+        }
+    };
+    let limit = limit.clamp(1, MOST);
+    let read = move |view: &View| {
+        let (mut found, mut cursor) = (Vec::new(), cursor);
+        // Phases are made of many statuses: pages of the store are sifted until one is full.
+        loop {
+            let page = read::pipelines(view, &wanted, cursor.as_ref(), limit)?;
+            let fits = |run: &Pipeline| {
+                let fields = run_v3(run.status);
+                let is = |name: &str, wanted: &Option<String>| {
+                    wanted
+                        .as_ref()
+                        .is_none_or(|wanted| fields.get(name).and_then(Value::as_str) == Some(wanted))
+                };
+                is("phase", &phase) && is("current_outcome", &outcome)
+            };
+            found.extend(page.items.into_iter().filter(|run| fits(run)));
+            cursor = page.next;
+            if found.len() >= limit || cursor.is_none() {
+                return Ok(Listed { items: found, next: cursor });
+            }
+        }
+    };
+    Ok(show_page(&state.store.read(read).await?))
+}
+
+async fn search(State(state): State<Shared>, _person: Person, body: Body) -> Answer<Json<Value>> {
+    let body = &body.0;
+    let scope = &body["scope"];
+    let ids =
+        scope["project_ids"].as_array().ok_or_else(|| bad("`scope.project_ids` must be a list of ids"))?;
+    let mut wanted = Filter {
+        projects: ids.iter().filter_map(Value::as_str).map(Into::into).collect(),
+        from: scope["from"].as_str().filter(|t| !t.is_empty()).map(moment).transpose()?,
+        to: scope["to"].as_str().filter(|t| !t.is_empty()).map(moment).transpose()?,
+        ..Filter::default()
+    };
+    if wanted.projects.is_empty() {
+        return Ok(list(Vec::new(), None));
+    }
+    let mut status = None;
+    for Term { name, value } in terms(body["filter"].as_str().unwrap_or_default()).map_err(bad)? {
+        match name.as_str() {
+            "pipeline.git.branch" => wanted.branch = Some(value),
+            "pipeline.git.revision" => wanted.revision = Some(value),
+            "pipeline.status" => status = Some(value),
+            other => {
+                return Err(bad(format!(
+                    "`{other}` cannot be searched for (known: pipeline.git.branch, pipeline.git.revision, pipeline.status)"
+                )));
+            }
+        }
+    }
+    let cursor = cursor(body["page"]["cursor"].as_str(), "the cursor")?;
+    let limit = body["page"]["limit"].as_u64().map_or(PAGE, |limit| limit as usize);
+    if limit > MOST {
+        return Err(bad(format!("`page.limit` can be at most {MOST}")));
+    }
+    if let Some(word) = status {
+        // No run has a status whose word is unknown.
+        let Some(status) = RunStatus::parse(&word) else { return Ok(list(Vec::new(), None)) };
+        wanted.status = Some(status);
+    }
+    let read = move |view: &View| read::pipelines(view, &wanted, cursor.as_ref(), limit.max(1));
+    Ok(show_page(&state.store.read(read).await?))
+}
