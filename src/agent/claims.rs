@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// How long the control plane may be away before a report is left to the lease of its task.
 const REPORT_BUDGET: Duration = Duration::from_secs(600);
 
-/// What came of a claim.
+/// Result of a claim.
 #[derive(Debug)]
 pub(super) enum Claimed {
     /// A task.

@@ -1,4 +1,4 @@
-//! What a machine runner does next. No IO: events and the time come in, a decision goes out.
+//! Decides the next act of a machine runner. No IO: events and the time come in, a decision goes out.
 //!
 //! ```text
 //!            nothing came, failed (wait)                      drain, idle timeout, mismatch
@@ -38,7 +38,7 @@ const HOST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_HOST_PAUSE: Duration = Duration::from_secs(300);
 /// A host on which task agents die young is sick; other hosts should have the queue.
 const SICK_WAIT: Duration = Duration::from_secs(60);
-/// What "young" means.
+/// Age up to which a task agent counts as young.
 const YOUNG: Duration = Duration::from_secs(10);
 /// A refusal that only people can change is tried again this often at most.
 const REFUSED_WAIT: Duration = Duration::from_secs(60);
@@ -95,7 +95,7 @@ impl Why {
     }
 }
 
-/// What to do.
+/// The next act.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// Ask for a task, parked at most this long.
@@ -112,14 +112,14 @@ pub(super) enum Next {
     Exit(ExitReason),
 }
 
-/// What the log should say.
+/// A notice for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Notice {
     /// The control plane cannot be used; said once for each kind of cause.
     Away(String),
     /// It can be used again, after this long.
     Back(Duration),
-    /// Something on the way cuts parked calls; the wait is now this long.
+    /// Parked calls are cut on the way; the wait is now this long.
     Shortened(Duration),
 }
 
@@ -154,7 +154,7 @@ pub(super) struct Lifecycle {
     told: u8,
     answered: bool,
     claim_wait: Duration,
-    /// What the last claim asked for.
+    /// The wait that the last claim asked for.
     asked: Duration,
     cuts: u32,
     host_pause: Duration,
@@ -310,7 +310,7 @@ impl Lifecycle {
         Some(Notice::Away(advice(error)))
     }
 
-    /// What to do now. Asking does not change anything, except that a decision to signal is made once.
+    /// The next act. Asking does not change anything, except that a decision to signal is made once.
     pub(super) fn next(&mut self, now: Instant) -> Next {
         match self.state.clone() {
             State::Over(reason) => Next::Exit(reason),
@@ -344,7 +344,7 @@ impl Lifecycle {
                 self.state = State::Ending { why, since, killed: true };
                 Next::Kill(why)
             }
-            // What was killed cannot refuse, but may be stuck in the kernel.
+            // A killed process cannot refuse, but may be stuck in the kernel.
             State::Ending { killed: true, .. } => Next::Watch(None),
         }
     }
@@ -390,7 +390,7 @@ fn was_cut(error: &Error) -> bool {
     }
 }
 
-/// What people do about an error differs by these; a bit each.
+/// Kinds of error that people act on differently; a bit each.
 fn kind(error: &Error) -> u8 {
     match error {
         Error::Setup(_) | Error::Transport(_) => 1,

@@ -49,7 +49,7 @@ impl Stop {
         Self::default()
     }
 
-    /// What is requested.
+    /// The level that is requested.
     pub fn level(&self) -> Level {
         self.lock().level
     }
@@ -101,7 +101,7 @@ pub(super) struct StopListener {
 }
 
 impl StopListener {
-    /// What is requested; forgets that there was a change.
+    /// The level that is requested; forgets that there was a change.
     pub(super) fn level(&self) -> Level {
         let mut bytes = [0; 8];
         let mut readable = &self.readable;

@@ -22,7 +22,7 @@ const MOST_UNREAD: u64 = 4 * 1024 * 1024;
 /// How often something is looked at that no message announces.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What the threads of a task tell the thread that runs the steps.
+/// A message of the threads of a task to the one that runs the steps.
 #[derive(Debug)]
 pub enum Message {
     /// The control plane cancelled the task: for a person, or for a newer pipeline.
@@ -49,7 +49,7 @@ pub enum Message {
 pub struct StepChild {
     /// Step record.
     pub step: u32,
-    /// Where its output goes.
+    /// Log that takes its output.
     pub log: StepLog,
     /// How it ended, once it did.
     pub ended: Option<Ended>,
@@ -202,7 +202,7 @@ impl StepChild {
 
     /// True when it wrote nothing for `silence`.
     pub fn is_silent(&self, silence: Duration, now: Instant) -> bool {
-        // What waits to be read was no silence, only a slow reader.
+        // Output that waits to be read was no silence, only a slow reader.
         self.ended.is_none()
             && now >= self.last_output() + silence
             && !is_readable(&self.reader, Some(Duration::ZERO))

@@ -4,13 +4,13 @@ use crate::protocol::{Run, Task};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What the runner's own environment must not hand to users' steps: its settings and tokens, and whatever
+/// Variables that the runner's own environment must not hand to users' steps: its settings and tokens, and whatever
 /// a job is told by the control plane or not at all. Where the runner runs inside a job of another CI, that
 /// job's branch, tag, pull request and tokens are none of this one's.
 const PRIVATE_PREFIXES: [&str; 4] = ["CIRCLE_", "CIRCLECI_", "LAUNCH_AGENT_", "RUNLET_"];
 const PRIVATE_NAMES: [&str; 4] = ["CI", "CIRCLECI", "BASH_ENV", "USE_HOME_SSH_DIR_FOR_CHECKOUT_KEYS"];
 
-/// What the agent itself adds.
+/// Values that the agent itself adds.
 pub struct Own<'a> {
     /// Private folder of the task.
     pub task_data: &'a Path,

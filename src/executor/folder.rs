@@ -35,7 +35,7 @@ pub(super) fn lock(path: &Path) -> io::Result<Option<FolderLock>> {
                 return Ok(Some(FolderLock(None)));
             }
         }
-        // Whoever held it may have removed it meanwhile: then the lock is on a folder that nobody can reach.
+        // The process that held it may have removed it meanwhile: then the lock is on a folder that nobody can reach.
         let (held, named) = (folder.metadata()?, fs::metadata(path));
         match named {
             Ok(named) if (named.dev(), named.ino()) == (held.dev(), held.ino()) => {

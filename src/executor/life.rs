@@ -34,7 +34,7 @@ pub struct LifeLimits {
     pub begin: Duration,
 }
 
-/// Where a task is.
+/// Phase of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// The host is made ready. Nothing binds.
@@ -67,7 +67,7 @@ impl Life {
         Self { phase: Phase::Preparing, limits, started: now, answered: None, deliver_until: Duration::MAX }
     }
 
-    /// Where the task is now.
+    /// The phase at this time.
     pub fn phase(&mut self, now: Duration) -> Phase {
         match self.phase {
             Phase::Running if now >= self.fence() => self.fenced(now),
@@ -337,7 +337,7 @@ mod tests {
                 prop_assert!(!(runs && stopped), "a step after the steps were stopped");
                 stopped |= matches!(life.phase(now), Phase::Fenced | Phase::Delivering | Phase::Over);
                 if runs {
-                    // Whatever replaces the task begins after this.
+                    // A task that replaces this one begins after this.
                     let replaced = plane.answered.map(|at| at + LEASE + LIMITS.budget);
                     prop_assert!(replaced.is_none_or(|at| now + STOP_GRACE <= at), "it overlaps what replaces it");
                 }

@@ -152,7 +152,7 @@ pub fn end_descendants(grace: Duration, patience: Duration) -> Vec<Descendant> {
         }
         for process in alive {
             let Some(pid) = Pid::from_raw(process.pid) else { continue };
-            // What comes up after TERM cleans up, and is let do it.
+            // Processes that come up after TERM clean up, and are let do it.
             let signal = match started.elapsed() >= grace {
                 true => Signal::KILL,
                 false if first => Signal::TERM,

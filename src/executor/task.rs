@@ -34,11 +34,11 @@ pub struct TaskRun {
     pub input: TaskInput,
     /// To the control plane.
     pub reporter: Reporter,
-    /// What to mask.
+    /// Values to mask.
     pub secrets: Secrets,
     /// Private folder.
     pub scratch: PathBuf,
-    /// Where the paths of the job lead.
+    /// Places that the paths of the job lead to.
     pub places: Places,
     /// Environment of the steps.
     pub environment: BTreeMap<String, String>,
@@ -132,7 +132,7 @@ impl TaskRun {
                 first_failure = Some(self.secrets.mask(&format!("step `{title}`: {why}")));
             }
         }
-        // What comes after the last step changes nothing.
+        // A stop after the last step changes nothing.
         let stop = self.stopped();
         self.end_background();
         self.end_leftovers();
@@ -406,7 +406,7 @@ impl TaskRun {
 
     fn note(&mut self, message: &Message) {
         match message {
-            // Who cancels wants no other result, whatever became of the runner meanwhile.
+            // A person who cancels wants no other result, whatever became of the runner meanwhile.
             Message::Cancel if matches!(self.stop, None | Some(StopReason::Runner)) => {
                 self.stop = Some(StopReason::Cancel);
             }

@@ -31,7 +31,7 @@ pub struct Client {
     strict: bool,
 }
 
-/// What to send.
+/// Content of a call.
 #[derive(Clone, Copy, Debug)]
 pub enum Body<'a> {
     /// No body.
@@ -51,7 +51,7 @@ pub struct Request<'a> {
     pub path: &'a str,
     /// Sent as bearer token.
     pub token: Option<&'a Secret>,
-    /// What to send.
+    /// Content of a call.
     pub body: Body<'a>,
     /// For the whole call, answer included.
     pub timeout: Duration,
@@ -322,7 +322,7 @@ mod tests {
         assert!(!error.is_retryable());
     }
 
-    /// What a runner makes of this answer.
+    /// This answer, as a runner takes it.
     fn answered(head: &str) -> Result<Response, Error> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

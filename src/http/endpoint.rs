@@ -4,7 +4,7 @@ use super::error::Error;
 use std::path::PathBuf;
 use ureq::http::Uri;
 
-/// Where the control plane is and how to trust it.
+/// Address of a control plane, and how it is trusted.
 #[derive(Clone, Debug, Default)]
 pub struct Endpoint {
     /// Base URL without a trailing slash, such as `https://ci.example.com`.

@@ -19,7 +19,7 @@ pub enum Error {
         retry_after: Option<Duration>,
         /// The body, when it was the protocol's own.
         refusal: Option<Refusal>,
-        /// What to tell people.
+        /// A sentence for people.
         message: String,
     },
     /// An answer came that is not what the protocol says, such as a proxy's HTML page.

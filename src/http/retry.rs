@@ -21,7 +21,7 @@ impl Backoff {
         Self { window, cap, budget, first_failure: None, last_window: Duration::ZERO }
     }
 
-    /// What to do after a failure at `now`: how long to wait before the next attempt, or `None` when
+    /// The wait after a failure at `now`: how long to wait before the next attempt, or `None` when
     /// the failure is final or the budget is spent. `random` is uniform in `0.0..1.0`.
     pub fn after(&mut self, error: &Error, now: Instant, random: f64) -> Option<Duration> {
         if !error.is_retryable() {

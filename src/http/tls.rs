@@ -270,7 +270,7 @@ mod tests {
     /// 2026-11-25.
     const NOW: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(1_795_600_000));
 
-    /// What is said of this chain, the server's own certificate first, by a host with this `ca_file`.
+    /// The message about this chain, the server's own certificate first, by a host with this `ca_file`.
     fn said(chain: &[CertificateDer<'static>], ca_file: &[CertificateDer<'static>]) -> String {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(ca_file.iter().cloned());

@@ -1,4 +1,4 @@
-//! What a runner hands to the task agent (`runlet task`) on its standard input: one JSON document.
+//! The task as a runner hands it to the task agent (`runlet task`) on its standard input: one JSON document.
 //!
 //! `agent` builds it from its settings and a claim, `executor` reads it, and answers with lines of its own. It is not part of the wire
 //! between hosts; both sides are the same program, so it has no version of its own. It carries the
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 /// Everything the task agent needs to know.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TaskInput {
-    /// Where to report.
+    /// The control plane to report to.
     pub endpoint: TaskEndpoint,
     /// The runner's working directory, used when the job has none and as the base of a relative one.
     /// `None` is a directory of the task's own below the scratch directory.
@@ -48,7 +48,7 @@ pub struct TaskInput {
     /// How long the runner pauses when this task cannot begin here, in seconds: the control plane is told.
     #[serde(default)]
     pub pause_seconds: u32,
-    /// What was claimed.
+    /// The claimed task.
     pub task: Task,
 }
 
@@ -86,7 +86,7 @@ impl Said {
     }
 }
 
-/// Where the control plane is and how to trust it: the serialisable form of
+/// Address of the control plane and how it is trusted: the serialisable form of
 /// [`http::Endpoint`](crate::http::Endpoint).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskEndpoint {

@@ -19,6 +19,8 @@ mod config;
 // The limits of the config compiler.
 #[cfg(feature = "server")]
 mod config_limits;
+// The beginning of a task, its fence, and what is delivered late.
+mod beginning;
 // `runlet exec`: the whole road.
 #[cfg(feature = "server")]
 mod exec;

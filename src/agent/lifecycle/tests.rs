@@ -279,7 +279,7 @@ fn a_host_that_cannot_begin_tasks_pauses_longer_each_time_until_one_begins() {
     for _ in 0..10 {
         scene = scene.claimed();
         assert_eq!(scene.runner.host_pause(), scene.runner.not_begun(scene.now));
-        let Next::Sleep(pause) = scene.next() else { panic!("it does not pause") };
+        let Next::Sleep(pause) = scene.next() else { unreachable!("it does not pause") };
         pauses.push(pause.as_secs());
         scene = scene.after(pause.as_secs());
         assert!(matches!(scene.next(), Next::Claim(_)));

@@ -141,7 +141,7 @@ impl Agent {
         }
     }
 
-    /// What it has said of its task since the last call.
+    /// Lines about its task since the last call.
     pub(super) fn take_said(&mut self) -> Vec<(Said, Option<String>)> {
         std::mem::take(&mut self.said)
     }

@@ -60,7 +60,7 @@ pub(super) fn become_reaper() {
     }
 }
 
-/// What is known of the task whose processes are to go.
+/// Marks of the task whose processes are to go.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sweep<'a> {
     pub(super) markers: &'a Markers,

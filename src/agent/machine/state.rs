@@ -1,4 +1,4 @@
-//! What a machine runner remembers across restarts: the nonce of the claim it wants, and the task
+//! The memory of a machine runner across restarts: the nonce of the claim it wants, and the task
 //! that runs. Also the lock that keeps a second runner of the same name off this host.
 //!
 //! The state file never holds a token. It is written and synced before a task agent is given its task, so that

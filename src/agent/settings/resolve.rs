@@ -8,13 +8,13 @@ use crate::protocol::{ResourceClass, Secret};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Where a control plane is looked for when nothing says so.
+/// Address of the control plane when nothing says so.
 pub const DEFAULT_URL: &str = "https://runner.circleci.com";
 
-/// What a package leaves where the token belongs.
+/// Placeholder that a package leaves where the token belongs.
 const TOKEN_PLACEHOLDER: &str = "AUTH_TOKEN";
 
-/// What happens after a task.
+/// Behaviour after a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Claim the next one.
@@ -62,7 +62,7 @@ pub struct Settings {
     pub owns_process: bool,
     /// `logging.*`.
     pub logging: logging::Options,
-    /// What the operator should know, for the log once it is open.
+    /// Warnings for the operator, for the log once it is open.
     pub warnings: Vec<String>,
 }
 
@@ -93,7 +93,7 @@ impl Settings {
     }
 }
 
-/// What [`resolve`] needs to know of the host.
+/// Facts of the host that [`resolve`] needs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Host {
     /// Host name.

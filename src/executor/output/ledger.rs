@@ -138,7 +138,7 @@ impl Ledger {
         }
     }
 
-    /// What is said at the end, when everything is stored.
+    /// The request that ends the task, when everything is stored.
     pub(super) fn finish(&self, status: TaskStatus, mut message: Option<String>) -> FinishRequest {
         if let Some(message) = &mut message {
             cut(message, EVENT_TEXT_BYTES);
@@ -244,7 +244,7 @@ mod tests {
     }
 
     impl Plane {
-        /// What it answers: the number that is expected next, in an answer or in the refusal of a gap.
+        /// Answers the number that is expected next, in an answer or in the refusal of a gap.
         fn take_events(&mut self, body: &[u8]) -> u64 {
             for event in serde_json::from_slice::<Vec<Event>>(body).unwrap() {
                 if event.number == self.events.len() as u64 {

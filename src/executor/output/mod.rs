@@ -1,4 +1,4 @@
-//! What a task says: masked, kept on disk, and sent from there.
+//! Output and events of a task: masked, kept on disk, and sent from there.
 
 mod ledger;
 pub mod log;

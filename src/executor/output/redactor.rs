@@ -6,7 +6,7 @@
 
 use crate::protocol::{Secret, Variable};
 
-/// What stands in place of a secret.
+/// Mask in place of a secret.
 const MASK: &[u8] = b"****";
 
 /// In characters. Shorter values would mask ordinary text everywhere.

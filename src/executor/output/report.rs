@@ -26,7 +26,7 @@ pub(super) const CHUNK: usize = 1024 * 1024;
 /// How long a task is tried to be given back before the runner is asked to do it.
 const GIVE_BACK_BUDGET: Duration = Duration::from_secs(15);
 
-/// What the control plane wants of the task.
+/// A wish of the control plane for the task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
     /// Someone cancelled it.
@@ -124,7 +124,7 @@ impl Reporter {
         Self(Arc::new(inner))
     }
 
-    /// Where the task is.
+    /// The phase of the task.
     pub fn phase(&self) -> Phase {
         self.lock().life.phase(since_boot())
     }

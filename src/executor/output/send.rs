@@ -170,7 +170,7 @@ impl Reporter {
                         self.pause(Duration::from_secs(u64::from(wait_seconds.clamp(1, 20))));
                     }
                 }
-                // Whoever delivers late sees by its own calls when to stop.
+                // The thread that delivers late sees by its own calls when to stop.
                 Err(error) if error.code() == Some(RefusalCode::TaskEnded) => return,
                 Err(error) => match backoff.after(&error, Instant::now(), random()) {
                     Some(wait) => self.pause(wait),

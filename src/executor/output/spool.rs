@@ -60,7 +60,7 @@ impl Spool {
         self.length
     }
 
-    /// What could not be kept because the disk took no more; `None` when everything was.
+    /// The loss, for people, when the disk took no more; `None` when everything was.
     pub fn lost(&self) -> Option<String> {
         (self.lost > 0).then(|| {
             format!(

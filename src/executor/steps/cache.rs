@@ -139,7 +139,7 @@ fn archived_name(path: &str) -> String {
     if rest.is_empty() { root.to_owned() } else { format!("{root}/{rest}") }
 }
 
-/// Where a name of a cache belongs on this host.
+/// Place of a name of a cache on this host.
 fn restored_place(places: &Places, name: &Path) -> Option<PathBuf> {
     let mut parts = name.components();
     let root = parts.next()?.as_os_str();

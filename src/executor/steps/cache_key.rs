@@ -3,7 +3,7 @@
 
 use crate::protocol::LONGEST_CACHE_KEY;
 
-/// What a key may refer to.
+/// Values that a key may refer to.
 pub(super) trait Values {
     /// `{{ .NAME }}`: `Branch`, `BuildNum`, `Revision`, `CheckoutKey`; `None` for every other.
     fn field(&self, name: &str) -> Option<String>;
@@ -50,7 +50,7 @@ pub(super) fn render(template: &str, values: &dyn Values) -> Result<String, Stri
     }
 }
 
-/// Where `}}` closes the tag: not inside of a quoted text.
+/// Position of the `}}` that closes the tag: not inside of a quoted text.
 fn end_of_tag(tag: &str) -> Option<usize> {
     let mut quote = None;
     let mut escaped = false;

@@ -20,7 +20,7 @@ pub(super) struct Found {
     pub path: PathBuf,
 }
 
-/// What was found under a path.
+/// Files under a path.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     /// Files by name.

@@ -1,4 +1,4 @@
-//! What `save_cache` and `persist_to_workspace` have in common: files packed into the task's private folder
+//! Packing, as `save_cache` and `persist_to_workspace` share it: files are packed into the task's private folder
 //! and uploaded from there.
 
 use super::files::UploadError;
@@ -13,7 +13,7 @@ use std::path::Path;
 /// An archive that is uploaded and has no name yet.
 pub(super) struct Uploaded {
     pub(super) archive: Archive,
-    /// What is in it, for people.
+    /// Its content, for people.
     pub(super) summary: String,
 }
 

@@ -96,7 +96,7 @@ impl TaskRun {
     }
 }
 
-/// What to persist, as names below `root`. Every path must be there.
+/// Names to persist, below `root`. Every path must be there.
 fn persisted(root: &Path, paths: &[String]) -> Result<Vec<String>, String> {
     if !root.is_dir() {
         return Err(format!("the root `{}` is not a folder", root.display()));

@@ -22,7 +22,7 @@ pub(super) fn print(options: &Options, variable: &dyn Fn(&str) -> Option<OsStrin
     speak::print(&out)
 }
 
-/// What people are told when there is nothing to split.
+/// Message for when there is nothing to split.
 pub(super) const NO_NAMES: &str = "No test names found in input source: nothing to do.";
 
 /// The share of this node, sorted. `names` are sorted and each there once.
@@ -114,7 +114,7 @@ mod tests {
         assert_eq!((of("0"), of("1")), (vec!["a", "c", "e"], vec!["b", "d"]));
     }
 
-    /// What the rule says, without any cleverness.
+    /// The rule, without any cleverness.
     fn plainly(weights: &[u64], total: u32) -> Vec<Vec<usize>> {
         let mut nodes = vec![(0u64, Vec::new()); total as usize];
         let mut order: Vec<usize> = (0..weights.len()).collect();

@@ -1,4 +1,4 @@
-//! Where timings come from: a file that was named, or what the task agent has fetched.
+//! Source of timings: a file that was named, or what the task agent has fetched.
 //!
 //! The task agent knows from the claim whether there are any. Then it leaves the file [`offered`] in its
 //! scratch directory before the first step, fetches while steps run, and renames what came to [`fetched`],
@@ -32,7 +32,7 @@ pub(crate) fn failed(scratch: &Path) -> PathBuf {
     scratch.join("test-timings.failed")
 }
 
-/// What was found.
+/// Result of the search.
 #[derive(Debug, PartialEq)]
 pub(super) enum Found {
     /// As [`TestTimings`](crate::protocol::TestTimings).

@@ -1,4 +1,4 @@
-//! What each name weighs. Whole numbers: all nodes must come to the same, on any architecture.
+//! Weights of names. Whole numbers: all nodes must come to the same, on any architecture.
 
 use super::options::{By, Kind, Options};
 use super::speak::say;
@@ -11,7 +11,7 @@ const UNKNOWN: u64 = 1000;
 /// Names that are listed in a warning.
 const MOST_LISTED: usize = 5;
 
-/// What people are told when there are no timings for any name.
+/// Message for when there are no timings for any name.
 const NO_TIMINGS: &str = "Error auto-detecting timing type, falling back to weighting by name.";
 
 /// The weights of `names`, in their order. The error is a sentence for people.
