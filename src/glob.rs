@@ -6,22 +6,12 @@
 
 mod pattern;
 
+pub use pattern::Dialect;
+
 use pattern::{Alternatives, Part};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-
-/// How a pattern is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    /// `*`, `?`, `[abc]`, `[a-z]`, `[!x]` or `[^x]`, `{a,b}` (nested as well), `**` for any number of
-    /// folders, `\` before a character that means itself. Names that begin with a dot are matched by a
-    /// written dot only. What is malformed means itself. Finds files, and links to files.
-    Shell,
-    /// `*`, `?`, `[abc]`, `[a-z]`, `[^x]` and `\`, as Go's `filepath.Match`; what is malformed is an error.
-    /// A leading dot is nothing special. Finds files, folders and links.
-    Go,
-}
 
 /// Folders that are read for one pattern, at most.
 const MOST_FOLDERS: usize = 1_000_000;

@@ -10,7 +10,8 @@ use std::io::{IsTerminal, Read};
 /// Options without a value.
 const FLAGS: [&str; 4] = ["json", "force", "exact", "admin"];
 /// Options with a value.
-const VALUES: [&str; 17] = [
+const VALUES: [&str; 18] = [
+    "budget",
     "branch",
     "ca-file",
     "config",

@@ -11,6 +11,7 @@ mod project;
 mod remote;
 mod runner;
 mod table;
+mod task;
 mod verb;
 
 use crate::outcome::{Failure, Outcome, print};
@@ -26,12 +27,16 @@ Administer a control plane over its API.
 Usage: runlet admin NOUN VERB [ARGUMENTS] [OPTIONS]
 
 Runners
-  resource-class create NAMESPACE/NAME [--description TEXT]
+  resource-class create NAMESPACE/NAME [--description TEXT] [--budget DURATION]
+  resource-class set-budget NAMESPACE/NAME [DURATION]    how long a job may be out of reach; 15m unless given
   resource-class list [--namespace NAMESPACE]
   resource-class delete NAMESPACE/NAME [--force]     --force deletes its tokens as well
   token create NAMESPACE/NAME [--nickname TEXT]      prints the token, once
   token list NAMESPACE/NAME
   token delete ID
+  task held                                          what waits after `runlet server --restored`
+  task release ID                                    lets it go on
+  task end ID                                        ends it
 
 People
   user create LOGIN [--name TEXT] [--admin]          --admin lets them change what is set up
@@ -79,6 +84,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
     let act = match noun.as_str() {
         "resource-class" => runner::class(&verb),
         "token" => runner::token(&verb),
+        "task" => task::task(&verb),
         "user" => people::user(&verb),
         "personal-token" => people::token(&verb),
         "project" => project::project(&verb),
@@ -87,7 +93,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         "context" => context::context(&verb),
         _ => {
             return Err(Failure::usage(format!(
-                "unknown noun `{noun}` (known: resource-class, token, user, personal-token, project, variable, pipeline, context); see `runlet admin --help`"
+                "unknown noun `{noun}` (known: resource-class, token, task, user, personal-token, project, variable, pipeline, context); see `runlet admin --help`"
             )));
         }
     };

@@ -104,7 +104,10 @@ fn failure(error: Error) -> Failure {
             (code, format!("{}{hint}", said.unwrap_or_else(|| message.clone())))
         }
         Error::Setup(message) => (exit::USAGE, message.clone()),
-        Error::Transport(message) | Error::Undecodable(message) => (exit::FAILED, message.clone()),
+        Error::Transport(message)
+        | Error::Undecodable(message)
+        | Error::Foreign(message)
+        | Error::TooLong(message) => (exit::FAILED, message.clone()),
     };
     Failure { code, message: message.chars().filter(|c| !c.is_control() || *c == '\n').collect() }
 }

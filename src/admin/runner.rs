@@ -5,6 +5,7 @@ use super::remote::{Remote, encode};
 use super::table::Table;
 use super::verb::{Act, Said, UnknownVerb, find, not_found, text};
 use crate::outcome::Failure;
+use crate::protocol::duration;
 use serde_json::json;
 
 const CLASSES: &str = "/api/v3/runner/resource";
@@ -12,7 +13,15 @@ const TOKENS: &str = "/api/v3/runner/token";
 
 /// Finds a verb of `resource-class`.
 pub(super) fn class(verb: &str) -> Result<Act, UnknownVerb> {
-    find(&[("create", create_class), ("list", list_classes), ("delete", delete_class)], verb)
+    find(
+        &[
+            ("create", create_class),
+            ("set-budget", set_budget),
+            ("list", list_classes),
+            ("delete", delete_class),
+        ],
+        verb,
+    )
 }
 
 /// Finds a verb of `token`.
@@ -23,11 +32,38 @@ pub(super) fn token(verb: &str) -> Result<Act, UnknownVerb> {
 fn create_class(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
     let name = arguments.word("NAMESPACE/NAME")?;
     let description = arguments.option("description").unwrap_or_default();
+    let budget = arguments.option("budget").map(|text| seconds(&text)).transpose()?;
     arguments.finish()?;
-    let body = json!({ "resource_class": name, "description": description });
+    let body = json!({ "resource_class": name, "description": description, "budget_seconds": budget });
     let made = remote.call("POST", CLASSES, Some(body))?;
     let next = "`runlet admin token create` makes a token for its runners";
     Ok(Said::Done(format!("made the resource class {name}; {next}"), made))
+}
+
+fn seconds(text: &str) -> Result<u64, Failure> {
+    duration::parse(text)
+        .map(|budget| budget.as_secs())
+        .map_err(|why| Failure::usage(format!("`{text}`: {why}")))
+}
+
+fn set_budget(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+    let (name, budget) = (arguments.word("NAMESPACE/NAME")?, arguments.maybe_word());
+    let budget = budget.map(|text| seconds(&text)).transpose()?;
+    arguments.finish()?;
+    let path = format!("{CLASSES}/{}", id_of(remote, &name)?);
+    let answer = remote.call("PATCH", &path, Some(json!({ "budget_seconds": budget })))?;
+    Ok(Said::Done(
+        format!("changed the budget of {name}; it counts for tasks that are claimed from now on"),
+        answer,
+    ))
+}
+
+/// The id of a class by its name, as part of a path.
+fn id_of(remote: &Remote, name: &str) -> Result<String, Failure> {
+    let items = remote.list(CLASSES)?;
+    let found = items.iter().find(|item| text(item, "resource_class") == name);
+    let id = found.map(|item| encode(text(item, "id")));
+    id.ok_or_else(|| not_found(format!("there is no resource class `{name}`")))
 }
 
 fn list_classes(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
@@ -45,11 +81,7 @@ fn list_classes(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Fail
 fn delete_class(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
     let (name, force) = (arguments.word("NAMESPACE/NAME")?, arguments.flag("force"));
     arguments.finish()?;
-    let items = remote.list(CLASSES)?;
-    let found = items.iter().find(|item| text(item, "resource_class") == name);
-    let id = found.map(|item| encode(text(item, "id")));
-    let id = id.ok_or_else(|| not_found(format!("there is no resource class `{name}`")))?;
-    let path = format!("{CLASSES}/{id}{}", if force { "/force" } else { "" });
+    let path = format!("{CLASSES}/{}{}", id_of(remote, &name)?, if force { "/force" } else { "" });
     let answer = remote.call("DELETE", &path, None)?;
     Ok(Said::Done(format!("deleted the resource class {name}"), answer))
 }

@@ -1,8 +1,9 @@
-//! The machine runner's calls to the control plane: claim, unclaim, lost.
+//! The runner's own calls to the control plane: claim, give back, lost.
 
-use super::settings::Settings;
 use crate::http::{Body, Client, Error, Request};
-use crate::protocol::{ClaimRequest, LostTask, Task, TaskId, TaskKind};
+use crate::protocol::{
+    ClaimRequest, GiveBack, GiveBackAnswer, GiveBackReason, LostTask, RefusalCode, Secret, Task, TaskId,
+};
 use serde::Serialize;
 use serde::de::IgnoredAny;
 use std::time::Duration;
@@ -12,30 +13,19 @@ const MARGIN: Duration = Duration::from_secs(20);
 /// For a call that is answered at once.
 const SHORT: Duration = Duration::from_secs(30);
 
-/// Asks for a task; `None` when none came up in time. `nonce` makes a repetition harmless.
+/// Asks for a task; `None` when none came up in time. The nonce makes a repetition harmless.
 pub(super) fn claim(
     client: &Client,
-    settings: &Settings,
-    nonce: &str,
+    token: &Secret,
+    body: &ClaimRequest,
     wait: Duration,
 ) -> Result<Option<Task>, Error> {
-    let body = ClaimRequest {
-        name: settings.name.clone(),
-        hostname: super::settings::host_name(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        os: std::env::consts::OS.to_owned(),
-        arch: std::env::consts::ARCH.to_owned(),
-        nonce: nonce.to_owned(),
-        machine_id: None,
-        boot_id: None,
-        takes: vec![TaskKind::Machine],
-    };
-    let body = encode(&body)?;
+    let body = encode(body)?;
     let path = format!("/api/v3/runner/claim?wait={}", wait.as_secs());
     let request = Request {
         method: "POST",
         path: &path,
-        token: Some(&settings.token),
+        token: Some(token),
         body: Body::Json(&body),
         timeout: wait + MARGIN,
     };
@@ -47,40 +37,44 @@ pub(super) fn claim(
 }
 
 /// Reports that a task's agent is gone. Harmless when the task has ended.
-pub(super) fn lost(client: &Client, settings: &Settings, id: &TaskId, message: &str) -> Result<(), Error> {
-    let body = encode(&LostTask { id: id.clone(), allocation: None, message: message.to_owned() })?;
+pub(super) fn lost(
+    client: &Client,
+    token: &Secret,
+    id: &TaskId,
+    allocation: Option<&str>,
+    message: &str,
+) -> Result<(), Error> {
+    let allocation = allocation.map(str::to_owned);
+    let body = encode(&LostTask { id: id.clone(), allocation, message: message.to_owned() })?;
     let path = format!("/api/v3/runner/tasks/{id}/lost");
-    let request = Request {
-        method: "POST",
-        path: &path,
-        token: Some(&settings.token),
-        body: Body::Json(&body),
-        timeout: SHORT,
-    };
-    client.json::<IgnoredAny>(&request).map(drop)
+    client.json::<IgnoredAny>(&post(&path, token, &body)).map(drop)
 }
 
-#[derive(Serialize)]
-struct Unclaim<'a> {
-    task_id: &'a TaskId,
-    task_token: &'a str,
-}
-
-/// Gives a task back that was not begun.
-pub(super) fn unclaim(client: &Client, task: &Task) -> Result<(), Error> {
-    let body = encode(&Unclaim { task_id: &task.id, task_token: task.token.expose() })?;
-    let request = Request {
-        method: "POST",
-        path: "/api/v3/runner/unclaim",
-        token: Some(&task.token),
-        body: Body::Json(&body),
-        timeout: SHORT,
-    };
-    let response = client.send(&request)?;
-    match response.status {
-        200..=299 => Ok(()),
-        _ => response.decode::<IgnoredAny>(&request, client.url()).map(drop),
+/// Gives a task back that has not begun. `token` is the task's.
+pub(super) fn give_back(
+    client: &Client,
+    id: &TaskId,
+    token: &Secret,
+    reason: GiveBackReason,
+    message: &str,
+    pause: Duration,
+) -> Result<(), Error> {
+    let body = encode(&GiveBack {
+        task_id: id.clone(),
+        task_token: token.clone(),
+        reason,
+        message: Some(message.to_owned()),
+        pause_seconds: u32::try_from(pause.as_secs()).unwrap_or(u32::MAX),
+    })?;
+    match client.json::<GiveBackAnswer>(&post("/api/v3/runner/unclaim", token, &body)) {
+        // It has gone back already, or has ended.
+        Err(error) if error.code() == Some(RefusalCode::TaskEnded) => Ok(()),
+        answer => answer.map(drop),
     }
+}
+
+fn post<'a>(path: &'a str, token: &'a Secret, body: &'a [u8]) -> Request<'a> {
+    Request { method: "POST", path, token: Some(token), body: Body::Json(body), timeout: SHORT }
 }
 
 fn encode<T: Serialize>(body: &T) -> Result<Vec<u8>, Error> {

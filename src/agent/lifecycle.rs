@@ -1,4 +1,4 @@
-//! What a machine runner does next. No IO: events and the time come in, a decision goes out.
+//! Decides the next act of a machine runner. No IO: events and the time come in, a decision goes out.
 //!
 //! ```text
 //!            nothing came, failed (wait)                      drain, idle timeout, mismatch
@@ -32,9 +32,13 @@ const MAX_BACKOFF: Duration = Duration::from_secs(60);
 const HASTY: Duration = Duration::from_secs(2);
 /// Between claims of which none is parked.
 const HASTY_WAIT: Duration = Duration::from_secs(5);
-/// Something is wrong with this host when task agents die young; other hosts should have the queue.
+/// First pause of a host on which a task could not begin; it doubles with each further one.
+const HOST_PAUSE: Duration = Duration::from_secs(1);
+/// Longest such pause.
+const MAX_HOST_PAUSE: Duration = Duration::from_secs(300);
+/// A host on which task agents die young is sick; other hosts should have the queue.
 const SICK_WAIT: Duration = Duration::from_secs(60);
-/// What "young" means.
+/// Age up to which a task agent counts as young.
 const YOUNG: Duration = Duration::from_secs(10);
 /// A refusal that only people can change is tried again this often at most.
 const REFUSED_WAIT: Duration = Duration::from_secs(60);
@@ -91,7 +95,7 @@ impl Why {
     }
 }
 
-/// What to do.
+/// The next act.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// Ask for a task, parked at most this long.
@@ -108,22 +112,30 @@ pub(super) enum Next {
     Exit(ExitReason),
 }
 
-/// What the log should say.
+/// A notice for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Notice {
     /// The control plane cannot be used; said once for each kind of cause.
     Away(String),
     /// It can be used again, after this long.
     Back(Duration),
-    /// Something on the way cuts parked calls; the wait is now this long.
+    /// Parked calls are cut on the way; the wait is now this long.
     Shortened(Duration),
 }
 
 #[derive(Clone, Debug)]
 enum State {
     Idle,
-    Running { since: Instant },
-    Ending { why: Why, since: Instant, killed: bool },
+    /// `since` is the claim; the limit of the run time counts until all steps have ended.
+    Running {
+        since: Instant,
+        delivering: bool,
+    },
+    Ending {
+        why: Why,
+        since: Instant,
+        killed: bool,
+    },
     Over(ExitReason),
 }
 
@@ -142,9 +154,10 @@ pub(super) struct Lifecycle {
     told: u8,
     answered: bool,
     claim_wait: Duration,
-    /// What the last claim asked for.
+    /// The wait that the last claim asked for.
     asked: Duration,
     cuts: u32,
+    host_pause: Duration,
 }
 
 impl Lifecycle {
@@ -163,6 +176,7 @@ impl Lifecycle {
             claim_wait: CLAIM_WAIT,
             asked: Duration::ZERO,
             cuts: 0,
+            host_pause: HOST_PAUSE,
         }
     }
 
@@ -178,7 +192,7 @@ impl Lifecycle {
     /// one task after the other only to lose it.
     pub(super) fn lost(&mut self, now: Instant) -> bool {
         let young = match self.state {
-            State::Running { since } => now.duration_since(since) < YOUNG,
+            State::Running { since, .. } => now.duration_since(since) < YOUNG,
             _ => false,
         };
         self.ended(now);
@@ -187,6 +201,33 @@ impl Lifecycle {
             self.not_before = Some(now + SICK_WAIT);
         }
         pauses
+    }
+
+    /// The task has begun: this host can run tasks.
+    pub(super) fn begun(&mut self) {
+        self.host_pause = HOST_PAUSE;
+    }
+
+    /// All steps of the task have ended, and what they said is on its way. It takes as long as the network needs.
+    pub(super) fn delivers(&mut self) {
+        if let State::Running { delivering, .. } = &mut self.state {
+            *delivering = true;
+        }
+    }
+
+    /// The pause that follows if the task cannot begin on this host.
+    pub(super) fn host_pause(&self) -> Duration {
+        self.host_pause
+    }
+
+    /// As [`Lifecycle::ended`], of a task that could not begin on this host. Returns the pause, in which other hosts
+    /// have the queue; the next one is longer.
+    pub(super) fn not_begun(&mut self, now: Instant) -> Duration {
+        self.ended(now);
+        let pause = self.host_pause;
+        self.not_before = Some(now + pause);
+        self.host_pause = (pause * 2).min(MAX_HOST_PAUSE);
+        pause
     }
 
     /// The control plane answered a claim, parked since `started`, with 204.
@@ -202,7 +243,7 @@ impl Lifecycle {
 
     /// A task was claimed (or found running, then `since` lies in the past).
     pub(super) fn claimed(&mut self, since: Instant, now: Instant) -> Option<Notice> {
-        self.state = State::Running { since };
+        self.state = State::Running { since, delivering: false };
         self.usable(now)
     }
 
@@ -269,13 +310,14 @@ impl Lifecycle {
         Some(Notice::Away(advice(error)))
     }
 
-    /// What to do now. Asking does not change anything, except that a decision to signal is made once.
+    /// The next act. Asking does not change anything, except that a decision to signal is made once.
     pub(super) fn next(&mut self, now: Instant) -> Next {
         match self.state.clone() {
             State::Over(reason) => Next::Exit(reason),
             State::Idle => self.next_idle(now),
-            State::Running { since } => {
+            State::Running { since, delivering } => {
                 let end = since.checked_add(self.limits.max_run_time.saturating_add(self.limits.overrun()));
+                let end = end.filter(|_| !delivering);
                 let drained = self.drain_since.and_then(|at| at.checked_add(self.limits.max_run_time));
                 let why = if self.level == Level::Cancel {
                     Some(Why::Cancelled)
@@ -302,7 +344,7 @@ impl Lifecycle {
                 self.state = State::Ending { why, since, killed: true };
                 Next::Kill(why)
             }
-            // What was killed cannot refuse, but may be stuck in the kernel.
+            // A killed process cannot refuse, but may be stuck in the kernel.
             State::Ending { killed: true, .. } => Next::Watch(None),
         }
     }
@@ -348,13 +390,14 @@ fn was_cut(error: &Error) -> bool {
     }
 }
 
-/// What people do about an error differs by these; a bit each.
+/// Kinds of error that people act on differently; a bit each.
 fn kind(error: &Error) -> u8 {
     match error {
         Error::Setup(_) | Error::Transport(_) => 1,
         Error::Refused { .. } if error.is_retryable() => 2,
         Error::Refused { .. } => 4,
-        Error::Undecodable(_) => 8,
+        Error::Undecodable(_) | Error::Foreign(_) => 8,
+        Error::TooLong(_) => 16,
     }
 }
 
@@ -379,6 +422,9 @@ pub(super) fn advice(error: &Error) -> String {
         }
         Error::Refused { status: 403, .. } => {
             "; the token may not claim tasks: `api.auth_token` must be a resource class token"
+        }
+        Error::TooLong(_) => {
+            "; its job or its variables are larger than a task may be: the task goes back to its queue, and other tasks are asked for"
         }
         Error::Refused { status: 404 | 405, refusal: None, .. } | Error::Undecodable(_) => {
             "; is `api.url` the address of a Runlet control plane?"

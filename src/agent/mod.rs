@@ -5,14 +5,12 @@
 //! processes and knows nothing of what they do, nor of the server.
 
 mod calls;
-mod child;
+mod claims;
+mod identity;
 mod lifecycle;
 pub mod machine;
-mod orphans;
 pub mod settings;
-mod state;
 mod stop;
-mod tools;
 
 pub use lifecycle::ExitReason;
 pub use stop::{Level, Stop};
@@ -86,7 +84,7 @@ fn check(settings: &Settings) -> Outcome {
             &format!("warning: `{}` cannot be used as it is: {why}\n", settings.working_directory.display());
     }
     crate::outcome::print(&text)?;
-    machine::check(settings).map_err(Failure::new)?;
+    claims::check(settings).map_err(Failure::new)?;
     crate::outcome::print(&format!("the control plane at `{}` accepts the token\n", settings.endpoint.url))
 }
 

@@ -5,10 +5,12 @@
 //! wait for a task agent or for the next attempt ends because a socket becomes readable.
 
 use crate::http::Client;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// How urgently a runner is to stop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,7 +49,7 @@ impl Stop {
         Self::default()
     }
 
-    /// What is requested.
+    /// The level that is requested.
     pub fn level(&self) -> Level {
         self.lock().level
     }
@@ -75,7 +77,7 @@ impl Stop {
     }
 
     /// A listener for one runner.
-    pub(super) fn listen(&self) -> std::io::Result<Listener> {
+    pub(super) fn listen(&self) -> std::io::Result<StopListener> {
         let (wake, readable) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         readable.set_nonblocking(true)?;
@@ -83,7 +85,7 @@ impl Stop {
         let id = inner.next_id;
         inner.next_id += 1;
         inner.listeners.push(Registered { id, wake, claims: None });
-        Ok(Listener { stop: self.clone(), id, readable })
+        Ok(StopListener { stop: self.clone(), id, readable })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -91,20 +93,35 @@ impl Stop {
     }
 }
 
-/// One runner's ear. Readable when the level has changed since [`Listener::level`] was last called.
-pub(super) struct Listener {
+/// The stop request as one runner hears it. Readable when the level has changed since [`StopListener::level`] was last called.
+pub(super) struct StopListener {
     stop: Stop,
     id: u64,
     readable: UnixStream,
 }
 
-impl Listener {
-    /// What is requested; forgets that there was a change.
+impl StopListener {
+    /// The level that is requested; forgets that there was a change.
     pub(super) fn level(&self) -> Level {
         let mut bytes = [0; 8];
         let mut readable = &self.readable;
         while readable.read(&mut bytes).is_ok_and(|n| n == bytes.len()) {}
         self.stop.level()
+    }
+
+    /// Waits for the time, or until the stop level changes.
+    pub(super) fn pause(&self, time: Duration) {
+        self.wait(&[], Some(time));
+    }
+
+    /// Waits until the stop level changes, one of `also` is readable or the time is over.
+    pub(super) fn wait(&self, also: &[BorrowedFd<'_>], time: Option<Duration>) {
+        let time = time.and_then(|time| Timespec::try_from(time).ok());
+        let own = self.as_fd();
+        let all = also.iter().chain([&own]);
+        let mut fds: Vec<_> = all.map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+        // An interrupted wait is a short one: the caller looks and waits again.
+        let _ = poll(&mut fds, time.as_ref());
     }
 
     /// The client to close when a stop is requested. Closed at once if that has happened.
@@ -126,13 +143,13 @@ impl Listener {
     }
 }
 
-impl AsFd for Listener {
+impl AsFd for StopListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.readable.as_fd()
     }
 }
 
-impl Drop for Listener {
+impl Drop for StopListener {
     fn drop(&mut self) {
         self.stop.lock().listeners.retain(|listener| listener.id != self.id);
     }
@@ -158,7 +175,7 @@ mod tests {
     fn every_listener_is_woken_once_a_change() {
         let stop = Stop::new();
         let (first, second) = (stop.listen().unwrap(), stop.listen().unwrap());
-        let readable = |listener: &Listener| {
+        let readable = |listener: &StopListener| {
             let mut fds = [rustix::event::PollFd::new(listener, rustix::event::PollFlags::IN)];
             rustix::event::poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap()
                 == 1

@@ -12,9 +12,9 @@ use crate::agent::{Level, Stop};
 use crate::http::{Body, Client, Endpoint, Request};
 use crate::outcome::{Failure, Outcome, exit};
 use crate::protocol::{Secret, WatchEvent};
-use crate::server::live::watch::Told;
+
 use crate::server::pipelines::types::{ConfigOrigin, Only, Revision, Trigger};
-use crate::server::{self, Running, ServerOptions, WatchEnded, Watcher};
+use crate::server::{self, Running, ServerOptions, Told, WatchEnded, Watcher};
 use options::Options;
 use render::{Screen, Style};
 use results::Folder;
@@ -184,7 +184,7 @@ fn watch(
             next = if ended || screen.pending() >= DRAW_BYTES { None } else { watcher.ready() };
         }
         screen.resize(columns());
-        let text = screen.take(server::state::now_ms());
+        let text = screen.take(server::time::Millis::now().0);
         // A reader that has gone away does not stop the pipeline.
         let mut out = std::io::stdout().lock();
         let _ = out.write_all(&text).and_then(|()| out.flush());

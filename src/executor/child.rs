@@ -1,7 +1,7 @@
 //! A child of a step while it runs: its output goes to the step's log, its end to the task's messages,
 //! and one ladder kills it.
 
-use super::log::StepLog;
+use super::output::log::StepLog;
 use super::process::{self, Ended};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal};
@@ -22,15 +22,15 @@ const MOST_UNREAD: u64 = 4 * 1024 * 1024;
 /// How often something is looked at that no message announces.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What the threads of a task tell the thread that runs the steps.
+/// A message of the threads of a task to the one that runs the steps.
 #[derive(Debug)]
 pub enum Message {
     /// The control plane cancelled the task: for a person, or for a newer pipeline.
     Cancel,
     /// A signal: the runner on this host is being stopped, and the task with it.
     Terminate,
-    /// The control plane has given the task up.
-    Lost,
+    /// The task has ended at the control plane.
+    Ended,
     /// A child ended.
     Exited {
         /// Step record.
@@ -46,10 +46,10 @@ pub enum Message {
 }
 
 /// A running child.
-pub struct Running {
+pub struct StepChild {
     /// Step record.
     pub step: u32,
-    /// Where its output goes.
+    /// Log that takes its output.
     pub log: StepLog,
     /// How it ended, once it did.
     pub ended: Option<Ended>,
@@ -81,7 +81,7 @@ struct Taken {
     waits: AtomicBool,
 }
 
-impl Running {
+impl StepChild {
     /// Starts `command`; what happens to it arrives on `messages`.
     pub fn start(step: u32, command: Command, log: &StepLog, messages: &Sender<Message>) -> io::Result<Self> {
         let (mut child, reader) = process::start(command)?;
@@ -145,7 +145,7 @@ impl Running {
         match message {
             Message::Exited { step, ended } if *step == self.step => {
                 self.ended = Some(*ended);
-                // What it leaves running is welcome to, unless all of it was told to end.
+                // Its descendants may go on, unless the whole group was told to end.
                 if self.termed_at.is_none() {
                     self.settle(Instant::now());
                 }
@@ -202,7 +202,7 @@ impl Running {
 
     /// True when it wrote nothing for `silence`.
     pub fn is_silent(&self, silence: Duration, now: Instant) -> bool {
-        // What waits to be read was no silence, only a slow reader.
+        // Output that waits to be read was no silence, only a slow reader.
         self.ended.is_none()
             && now >= self.last_output() + silence
             && !is_readable(&self.reader, Some(Duration::ZERO))
@@ -263,10 +263,9 @@ fn is_readable(reader: &File, time: Option<Duration>) -> bool {
 #[expect(clippy::unwrap_used, reason = "a test that cannot start a shell should fail loudly")]
 mod tests {
     use super::*;
-    use crate::executor::redactor::Secrets;
-    use crate::executor::report::Reporter;
+    use crate::executor::output::redactor::Secrets;
+    use crate::executor::output::report::Reporter;
     use crate::http::{Client, Endpoint};
-    use crate::protocol::{Secret, TaskId};
     use std::sync::mpsc::{Receiver, channel};
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -276,20 +275,19 @@ mod tests {
         folder: tempfile::TempDir,
         log: StepLog,
         messages: Receiver<Message>,
-        running: Running,
+        running: StepChild,
     }
 
     fn run(script: &str) -> Bench {
         let folder = tempfile::tempdir().unwrap();
         let endpoint = Endpoint { url: "http://127.0.0.1:9".to_owned(), ..Endpoint::default() };
         let client = Client::new(&endpoint).unwrap();
-        let id = TaskId::new("child-test").unwrap();
-        let reporter = Reporter::start(client, id, Secret::new("t"), 1, |_| {}).unwrap();
+        let reporter = Reporter::new(client, &crate::executor::task::tests::task("child-test"), |_| {});
         let log = StepLog::open(folder.path(), 0, 1 << 30, &Secrets::default(), &reporter).unwrap();
         let (sender, messages) = channel();
         let mut command = Command::new("sh");
         command.args(["-c", script]).current_dir(folder.path());
-        let running = Running::start(0, command, &log, &sender).unwrap();
+        let running = StepChild::start(0, command, &log, &sender).unwrap();
         Bench { folder, log, messages, running }
     }
 

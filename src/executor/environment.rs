@@ -4,13 +4,13 @@ use crate::protocol::{Run, Task};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What the runner's own environment must not hand to users' steps: its settings and tokens, and whatever
+/// Variables that the runner's own environment must not hand to users' steps: its settings and tokens, and whatever
 /// a job is told by the control plane or not at all. Where the runner runs inside a job of another CI, that
 /// job's branch, tag, pull request and tokens are none of this one's.
 const PRIVATE_PREFIXES: [&str; 4] = ["CIRCLE_", "CIRCLECI_", "LAUNCH_AGENT_", "RUNLET_"];
 const PRIVATE_NAMES: [&str; 4] = ["CI", "CIRCLECI", "BASH_ENV", "USE_HOME_SSH_DIR_FOR_CHECKOUT_KEYS"];
 
-/// What the agent itself adds.
+/// Values that the agent itself adds.
 pub struct Own<'a> {
     /// Private folder of the task.
     pub task_data: &'a Path,
@@ -100,17 +100,6 @@ pub fn words(line: &str) -> Result<Vec<String>, String> {
     }
     words.extend(word);
     if words.is_empty() { Err("the shell is empty".to_owned()) } else { Ok(words) }
-}
-
-/// The shell of jobs that name none.
-pub fn default_shell(bash_exists: bool) -> &'static str {
-    if cfg!(target_os = "macos") {
-        "/bin/bash --login -eo pipefail"
-    } else if bash_exists {
-        "/bin/bash -eo pipefail"
-    } else {
-        "/bin/sh -eo pipefail"
-    }
 }
 
 #[cfg(test)]

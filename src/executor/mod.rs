@@ -4,35 +4,30 @@
 //! reports to the control plane by itself. The machine runner starts it and only waits. Nothing here
 //! knows of claims or settings.
 
-mod act;
-mod cache;
-mod cache_key;
-mod checkout;
+mod begin;
 pub mod child;
-mod download;
+pub mod end;
 pub mod environment;
-pub mod files;
-pub mod log;
-mod packing;
-mod piece;
+mod folder;
+pub mod life;
+pub mod output;
 pub mod places;
+mod prepare;
 pub mod process;
-pub mod redactor;
-pub mod report;
 pub mod scratch;
-pub mod spool;
+mod steps;
 pub mod task;
-mod timings;
-mod workspace;
+mod timings_fetch;
 
 use crate::http::{Client, Endpoint};
 use crate::logging::{self, Format};
 use crate::outcome::{Failure, Outcome, exit};
 use crate::protocol::Secret;
-use crate::protocol::task_input::{TaskInput, task_exit};
+use crate::protocol::task_input::{Said, TaskInput, task_exit};
+use begin::Beginning;
 use child::Message;
-use redactor::Secrets;
-use report::{Reporter, Wish};
+use output::redactor::Secrets;
+use output::report::{Reporter, Wish};
 use std::ffi::OsString;
 use std::io::Read;
 use std::sync::mpsc;
@@ -47,7 +42,8 @@ Run one claimed task. The machine runner starts this; it is not meant for people
 Usage: runlet task < INPUT
 
 INPUT is one JSON document with the claim, its token and the settings of the runner. TERM or INT stop
-the task, which then ends as an infrastructure failure. Exit code 0 says that the outcome was reported, 75 that it could not be.
+the task, which then ends as an infrastructure failure. Lines of JSON on standard output tell the runner whether the
+task has begun. Exit code 0 says that nothing is left to report, 75 that the outcome could not be.
 ";
 
 /// Runs `runlet task` with the arguments after the command.
@@ -91,51 +87,61 @@ fn run(input: TaskInput) -> Outcome {
             .clone()
             .zip(input.endpoint.client_key_file.clone()),
     };
-    let fail = |why: String| Failure { code: task_exit::NOT_REPORTED, message: why };
-    let client = Client::new(&endpoint).map_err(|e| fail(e.to_string()))?;
     let (sender, receiver) = mpsc::channel();
-    forward_signals(sender.clone()).map_err(|e| fail(format!("failed to handle signals: {e}")))?;
-    let wishes = sender.clone();
-    let reporter = Reporter::start(
-        client,
-        input.task.id.clone(),
-        input.task.token.clone(),
-        input.task.heartbeat_wait_seconds,
-        move |wish| {
-            // The task may be over already; then nobody needs to know.
-            let _ = wishes.send(if wish == Wish::Cancel { Message::Cancel } else { Message::Lost });
-        },
-    )
-    .map_err(|e| fail(e.to_string()))?;
-
-    let secrets = secrets_of(&input);
-    let home = scratch::home();
-    let cleanup = input.cleanup_working_directory;
-    let (done, scratch) = match scratch::create(&input) {
-        Ok(scratch) => {
-            leave_endpoint(&input, &scratch);
-            let fetch = timings::Fetch::start(&input.task, &scratch, &reporter);
-            let mut task =
-                TaskRun::new(input, reporter.clone(), secrets, scratch.clone(), home, (sender, receiver));
-            let (status, message) = task.run();
-            let directory = cleanup.then(|| task.places.cleaned().to_owned());
-            fetch.stop();
-            let done = reporter.finish(status, message);
-            if let Some(directory) = directory {
-                scratch::remove_working_directory(&directory);
-            }
-            (done, Some(scratch))
-        }
-        Err(why) => {
-            ::log::error!("{why}");
-            (reporter.finish(crate::protocol::TaskStatus::InfrastructureFail, Some(why)), None)
-        }
+    let reporter = match start(&endpoint, &input, &sender) {
+        Ok(reporter) => reporter,
+        Err(why) => return Ok(exit_code(&begin::tell(why))),
     };
-    if let Some(scratch) = scratch {
-        scratch::remove(&scratch);
+    let scratch = match scratch::create(&input) {
+        Ok(scratch) => scratch,
+        Err(why) => return Ok(exit_code(&begin::failed(&reporter, why, input.pause_seconds))),
+    };
+    leave_endpoint(&input, &scratch);
+    let (secrets, cleans) = (secrets_of(&input), input.cleanup_working_directory);
+    let home = scratch::home();
+    let mut task = TaskRun::new(input, reporter.clone(), secrets, scratch.clone(), home, (sender, receiver));
+    let beginning = begin::begin(&mut task);
+    let mut code = exit_code(&beginning);
+    if matches!(beginning, Beginning::Begun) {
+        let fetch = timings_fetch::Fetch::start(&task.input.task, &scratch, &reporter);
+        let (status, message) = task.run();
+        fetch.stop();
+        begin::say(Said::Ended, None);
+        code = if reporter.finish(status, message) { task_exit::REPORTED } else { task_exit::NOT_REPORTED };
+        if cleans {
+            scratch::remove_working_directory(task.places.cleaned());
+        }
     }
-    // Given up by the control plane counts as reported: there is nothing left to say.
-    Ok(if done || reporter.is_lost() { task_exit::REPORTED } else { task_exit::NOT_REPORTED })
+    scratch::remove(&scratch);
+    Ok(code)
+}
+
+fn exit_code(beginning: &Beginning) -> u8 {
+    match beginning {
+        Beginning::Begun | Beginning::Over => task_exit::REPORTED,
+        Beginning::Failed(why) => {
+            ::log::error!("the task has not begun: {why}");
+            task_exit::NOT_REPORTED
+        }
+    }
+}
+
+/// Starts to listen to signals and to the control plane. The error is a sentence for people.
+fn start(
+    endpoint: &Endpoint,
+    input: &TaskInput,
+    messages: &mpsc::Sender<Message>,
+) -> Result<Reporter, String> {
+    let client = Client::of_runner(endpoint).map_err(|e| e.to_string())?;
+    let wishes = messages.clone();
+    let reporter = Reporter::new(client, &input.task, move |wish| {
+        // The task may be over already; then nobody needs to know.
+        let _ = wishes.send(if wish == Wish::Cancel { Message::Cancel } else { Message::Ended });
+    });
+    forward_signals(messages.clone(), reporter.clone())
+        .map_err(|e| format!("failed to handle signals: {e}"))?;
+    output::send::start(&reporter, &input.task).map_err(|e| e.to_string())?;
+    Ok(reporter)
 }
 
 /// For the commands that steps call: where the control plane is, without any token.
@@ -165,11 +171,12 @@ fn secrets_of(input: &TaskInput) -> Secrets {
     Secrets::new(&task.variables, &further)
 }
 
-fn forward_signals(sender: mpsc::Sender<Message>) -> std::io::Result<()> {
+fn forward_signals(sender: mpsc::Sender<Message>, reporter: Reporter) -> std::io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let forward = move || {
         for _ in signals.forever() {
+            reporter.told_to_stop();
             if sender.send(Message::Terminate).is_err() {
                 return;
             }

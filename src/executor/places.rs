@@ -1,4 +1,4 @@
-//! Where the paths of a job lead: its working directory, and what its steps name beside it. Paths in,
+//! The places that the paths of a job lead to: its working directory, and what its steps name beside it. Paths in,
 //! paths out; only whether a checkout stays inside is asked of the disk.
 //!
 //! On a runner's host a job goes where it says, as whoever runs it may. `runlet exec` runs it on a person's
@@ -23,7 +23,7 @@ pub struct Places {
 struct Confined {
     /// The runner's own working directory: everything stays below it.
     root: PathBuf,
-    /// What the config's working directory would be elsewhere.
+    /// The working directory that the config would have elsewhere.
     named: PathBuf,
 }
 
@@ -56,7 +56,7 @@ impl Places {
         }
     }
 
-    /// What is removed after the job, where the runner cleans up.
+    /// The folder that is removed after the job, where the runner cleans up.
     pub fn cleaned(&self) -> &Path {
         self.confined.as_ref().map_or(&self.directory, |confined| &confined.root)
     }

@@ -4,6 +4,7 @@
 //! The task agent is a child sub-reaper: a process that outlives its parent becomes its child and is
 //! found through /proc, whatever group or session it moved to.
 
+use crate::system::proc;
 use rustix::process::{Pid, Signal, WaitOptions};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -95,102 +96,76 @@ pub fn group_is_gone(group: Pid) -> bool {
     rustix::process::test_kill_process_group(group) == Err(rustix::io::Errno::SRCH)
 }
 
-/// A process as /proc shows it.
+/// A process that descends from this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct Descendant {
     /// Process id.
     pub pid: i32,
-    /// Parent.
-    pub parent: i32,
-    /// True when it has ended and waits to be reaped.
-    pub zombie: bool,
     /// Arguments, or the name of the program in brackets.
     pub command: String,
 }
 
-/// All descendants of this process, without `except` and the descendants of those.
-pub fn descendants(except: &[i32]) -> Vec<Found> {
-    let all = processes();
+/// All descendants of this process that have not ended.
+fn descendants() -> Vec<proc::Stat> {
+    let all: Vec<_> = proc::all().collect();
     let mut found = Vec::new();
     let mut parents = vec![rustix::process::getpid().as_raw_nonzero().get()];
     while let Some(parent) = parents.pop() {
         for process in all.iter().filter(|process| process.parent == parent) {
-            if !except.contains(&process.pid) {
-                parents.push(process.pid);
-                found.push(process.clone());
-            }
+            parents.push(process.pid);
+            found.push(process.clone());
         }
     }
+    found.retain(|process| !process.zombie);
     found
+}
+
+/// Whether a descendant of this process is alive.
+pub fn has_descendants() -> bool {
+    !descendants().is_empty()
+}
+
+fn named(process: &proc::Stat) -> Descendant {
+    Descendant { pid: process.pid, command: proc::command_line(process) }
+}
+
+/// The descendants of this process that hold the writing end of the pipe that `reader` reads.
+pub fn holders(reader: &File) -> Vec<Descendant> {
+    use std::os::fd::AsRawFd;
+    let own = std::fs::read_link(format!("/proc/self/fd/{}", reader.as_raw_fd()));
+    let Ok(pipe) = own else { return Vec::new() };
+    descendants().iter().filter(|process| proc::holds(process.pid, &pipe)).map(named).collect()
 }
 
 /// Ends every descendant: TERM, `grace`, KILL, until none is left or `patience` has passed. Returns what
 /// was signalled. Call it when no thread waits for a child any more: it reaps.
-pub fn end_descendants(grace: Duration, patience: Duration) -> Vec<Found> {
+pub fn end_descendants(grace: Duration, patience: Duration) -> Vec<Descendant> {
     let started = Instant::now();
     let mut pause = Duration::from_millis(10);
-    let mut signalled: BTreeMap<i32, Found> = BTreeMap::new();
+    let mut signalled: BTreeMap<i32, Descendant> = BTreeMap::new();
     let mut first = true;
     loop {
         while let Ok(Some(_)) = rustix::process::waitpid(None, WaitOptions::NOHANG) {}
-        let alive: Vec<_> = descendants(&[]).into_iter().filter(|process| !process.zombie).collect();
+        let alive = descendants();
         if alive.is_empty() || started.elapsed() > patience {
             return signalled.into_values().collect();
         }
         for process in alive {
             let Some(pid) = Pid::from_raw(process.pid) else { continue };
-            // What comes up after TERM cleans up, and is let do it.
+            // Processes that come up after TERM clean up, and are let do it.
             let signal = match started.elapsed() >= grace {
                 true => Signal::KILL,
                 false if first => Signal::TERM,
                 false => continue,
             };
             let _ = rustix::process::kill_process(pid, signal);
-            signalled.entry(process.pid).or_insert(process);
+            signalled.entry(process.pid).or_insert_with(|| named(&process));
         }
         first = false;
         std::thread::sleep(pause);
         // A look goes through all of /proc, and a grace is long.
         pause = (pause * 2).min(Duration::from_millis(100));
     }
-}
-
-fn processes() -> Vec<Found> {
-    let Ok(folder) = std::fs::read_dir("/proc") else { return Vec::new() };
-    let pids = folder.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter_map(read).collect()
-}
-
-fn read(pid: i32) -> Option<Found> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let stat = String::from_utf8_lossy(&stat);
-    // The name stands in brackets and may hold anything, brackets and spaces included.
-    let (start, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next()?;
-    let parent = fields.next()?.parse().ok()?;
-    let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let mut command = String::from_utf8_lossy(&arguments).replace('\0', " ").trim_end().to_owned();
-    if command.is_empty() {
-        command = format!("[{}]", start.split_once('(').map_or("", |(_, name)| name));
-    }
-    if command.len() > 200 {
-        let cut = (0..=200).rev().find(|&at| command.is_char_boundary(at)).unwrap_or(0);
-        command.truncate(cut);
-    }
-    Some(Found { pid, parent, zombie: state == "Z" || state == "X", command })
-}
-
-/// Who, among the descendants of this process, holds the writing end of the pipe that `reader` reads.
-pub fn holders(reader: &File) -> Vec<Found> {
-    use std::os::fd::AsRawFd;
-    let own = std::fs::read_link(format!("/proc/self/fd/{}", reader.as_raw_fd()));
-    let Ok(pipe) = own else { return Vec::new() };
-    let holds = |process: &Found| {
-        let Ok(folder) = std::fs::read_dir(format!("/proc/{}/fd", process.pid)) else { return false };
-        folder.flatten().any(|entry| std::fs::read_link(entry.path()).is_ok_and(|target| target == pipe))
-    };
-    descendants(&[]).into_iter().filter(holds).collect()
 }
 
 #[cfg(test)]
@@ -244,12 +219,5 @@ mod tests {
             assert!(Instant::now() < deadline);
             std::thread::sleep(Duration::from_millis(1));
         }
-    }
-
-    #[test]
-    fn names_with_brackets_and_own_entry_are_read() {
-        let own = read(rustix::process::getpid().as_raw_nonzero().get()).unwrap();
-        assert_eq!(own.parent, rustix::process::getppid().unwrap().as_raw_nonzero().get());
-        assert!(!own.zombie && !own.command.is_empty());
     }
 }

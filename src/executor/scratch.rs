@@ -23,7 +23,7 @@ pub(super) fn create(input: &TaskInput) -> Result<PathBuf, String> {
     ))
 }
 
-/// Where the private folder of a task may be, best first.
+/// Places for the private folder of a task, best first.
 fn candidates(task: &TaskId, working_directory: Option<&Path>) -> impl Iterator<Item = PathBuf> {
     let beside = working_directory.and_then(Path::parent).map(Path::to_owned);
     let places =

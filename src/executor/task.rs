@@ -2,18 +2,20 @@
 //!
 //! One thread runs this; children, heartbeat and signals speak to it through one channel.
 
-use super::child::{GRACE, Message, Running};
-use super::environment::{self, Own};
-use super::log::StepLog;
+use super::child::{GRACE, Message, StepChild};
+use super::end::{ChildEnd, StepEnd, StopReason, exit_text};
+use super::folder::FolderLock;
+use super::life::Phase;
+use super::output::log::StepLog;
+use super::output::redactor::Secrets;
+use super::output::report::Reporter;
 use super::places::Places;
 use super::process::{self, Ended};
-use super::redactor::Secrets;
-use super::report::Reporter;
 use crate::protocol::task_input::TaskInput;
 use crate::protocol::{Action, EventKind, Step, StepStatus, TaskStatus, When, duration};
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
@@ -23,56 +25,8 @@ const LEFTOVER_GRACE: Duration = Duration::from_secs(2);
 /// How long they may take in all: together with the grace of a step less than the runner waits for the
 /// task agent to end.
 const LEFTOVER_PATIENCE: Duration = Duration::from_secs(15);
-
-/// Why no further step may run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// Cancelled at the control plane.
-    Cancel,
-    /// The runner is being stopped. That is nobody's wish for this job, so it counts as a failure of the
-    /// infrastructure, and whatever reruns those may rerun it.
-    Runner,
-    /// Given up by the control plane: nobody listens any more.
-    Lost,
-    /// The time limit of the job passed.
-    TimeLimit,
-}
-
-/// How a step ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StepEnd {
-    /// Status.
-    pub status: StepStatus,
-    /// Exit code and signal, when a command ran.
-    pub ended: Option<Ended>,
-    /// Why.
-    pub message: Option<String>,
-}
-
-impl StepEnd {
-    /// A step that did what it should.
-    pub fn success() -> Self {
-        Self { status: StepStatus::Success, ended: None, message: None }
-    }
-
-    /// A failure with its reason.
-    pub fn failed(message: impl Into<String>) -> Self {
-        Self { status: StepStatus::Failed, ended: None, message: Some(message.into()) }
-    }
-}
-
-/// How a child ended.
-#[derive(Debug)]
-pub enum ChildEnd {
-    /// By itself.
-    Ended(Ended),
-    /// It was silent for too long and was killed.
-    Silent(Duration),
-    /// The task was stopped and so was the child.
-    Stopped(Stop),
-    /// It never began.
-    NotStarted(io::Error),
-}
+/// How often the fence is looked at: the clock that waits are measured by stands still while the host sleeps.
+const FENCE_LOOK: Duration = Duration::from_secs(10);
 
 /// Everything a step needs.
 pub struct TaskRun {
@@ -80,24 +34,30 @@ pub struct TaskRun {
     pub input: TaskInput,
     /// To the control plane.
     pub reporter: Reporter,
-    /// What to mask.
+    /// Values to mask.
     pub secrets: Secrets,
     /// Private folder.
     pub scratch: PathBuf,
-    /// Where the paths of the job lead.
+    /// Places that the paths of the job lead to.
     pub places: Places,
     /// Environment of the steps.
     pub environment: BTreeMap<String, String>,
     messages: Receiver<Message>,
     sender: Sender<Message>,
-    background: Vec<Running>,
+    background: Vec<StepChild>,
     /// A step asked that no further one begins.
     halted: bool,
-    stop: Option<Stop>,
+    stop: Option<StopReason>,
+    /// How long the control plane had not answered when the steps were stopped for it.
+    silence: Duration,
     deadline: Option<Instant>,
     /// When the task began, by the clock that files are dated with.
     pub(super) began: SystemTime,
     records: u32,
+    /// The lock of the working directory.
+    pub(super) folder: Option<FolderLock>,
+    /// Why the job cannot work although the host can.
+    pub(super) spoiled: Option<String>,
 }
 
 /// Whether a step runs, given what happened before it.
@@ -138,15 +98,18 @@ impl TaskRun {
             background: Vec::new(),
             halted: false,
             stop: None,
+            silence: Duration::ZERO,
             deadline,
             began: SystemTime::now(),
             records: 0,
+            folder: None,
+            spoiled: None,
         }
     }
 
     /// Runs the task to its end. Returns what to finish with.
     pub fn run(&mut self) -> (TaskStatus, Option<String>) {
-        if let Err(why) = self.spin_up() {
+        if let Some(why) = self.spoiled.take() {
             return (TaskStatus::InfrastructureFail, Some(self.secrets.mask(&why)));
         }
         let mut first_failure = None;
@@ -169,17 +132,18 @@ impl TaskRun {
                 first_failure = Some(self.secrets.mask(&format!("step `{title}`: {why}")));
             }
         }
-        // What comes after the last step changes nothing.
+        // A stop after the last step changes nothing.
         let stop = self.stopped();
         self.end_background();
         self.end_leftovers();
         match (stop, first_failure) {
-            (Some(Stop::Cancel | Stop::Lost), _) => {
+            (Some(StopReason::Cancel | StopReason::Ended), _) => {
                 let why = "the job was canceled through the control plane";
                 (TaskStatus::Canceled, Some(why.to_owned()))
             }
-            (Some(Stop::Runner), _) => (TaskStatus::InfrastructureFail, Some(self.runner_stop_text())),
-            (Some(Stop::TimeLimit), _) => (TaskStatus::Timedout, Some(self.time_limit_text())),
+            (Some(StopReason::Unreachable), _) => (TaskStatus::InfrastructureFail, Some(self.silence_text())),
+            (Some(StopReason::Runner), _) => (TaskStatus::InfrastructureFail, Some(self.runner_stop_text())),
+            (Some(StopReason::TimeLimit), _) => (TaskStatus::Timedout, Some(self.time_limit_text())),
             (None, Some(why)) => (TaskStatus::Failed, Some(why)),
             (None, None) => (TaskStatus::Success, None),
         }
@@ -202,48 +166,20 @@ impl TaskRun {
         format!("the job ran longer than the {limit} that this runner allows (`runner.max_run_time`)")
     }
 
+    fn silence_text(&self) -> String {
+        let silence = Duration::from_secs(self.silence.as_secs());
+        format!(
+            "no answer from the control plane for {}: the steps were stopped, since it may have given the job to another runner (see to the network of the runner `{}`)",
+            duration::format(silence),
+            self.input.runner_name
+        )
+    }
+
     fn runner_stop_text(&self) -> String {
         let name = &self.input.runner_name;
         format!(
             "the runner `{name}` was told to stop before the job had ended, by its operator or because its host goes down (run the job again; a runner that is told only once lets its job finish)"
         )
-    }
-
-    /// Record 0: where this runs, and whatever keeps it from running.
-    fn spin_up(&mut self) -> Result<(), String> {
-        let task = &self.input.task;
-        let bash_env = self.scratch.join("bash_env");
-        let own = Own {
-            task_data: &self.scratch,
-            bash_env: &bash_env,
-            working_directory: &self.places.told,
-            tool_directory: self.input.tool_directory.as_deref(),
-            home: &self.places.home,
-        };
-        self.environment = environment::of_job(text_variables(), task, &own);
-        let lines = [
-            format!("runner: {} (version {})", self.input.runner_name, self.input.runner_version),
-            format!("host: {}, {} {}", hostname(), std::env::consts::OS, std::env::consts::ARCH),
-            format!("resource class: {}", task.job.resource_class),
-            format!("working directory: {}", self.places.directory.display()),
-            format!("shell: {}", self.shell_of(None)),
-        ];
-        let step = self.records;
-        let log = self.open(None, "Spin up environment", "spinup_environment", None, 1, 0, false);
-        let log = log.map_err(|e| format!("failed to write in `{}`: {e}", self.scratch.display()))?;
-        for line in lines {
-            log.note(&line);
-        }
-        let ready = std::fs::write(&bash_env, "")
-            .map_err(|e| format!("failed to write `{}`: {e}", bash_env.display()))
-            .and_then(|()| prepare_directory(&self.places.directory));
-        if let Err(why) = &ready {
-            log.note(why);
-        }
-        log.close();
-        let status = if ready.is_ok() { StepStatus::Success } else { StepStatus::InfrastructureFail };
-        self.finished(step, &StepEnd { status, ended: None, message: ready.clone().err() });
-        ready
     }
 
     /// A step with its automatic reruns.
@@ -294,7 +230,7 @@ impl TaskRun {
     fn start_background(&mut self, record: u32, step: &Step, log: &StepLog) -> StepEnd {
         let Action::Run(run) = &step.action else { return StepEnd::success() };
         let started = self.shell_command(run, record).and_then(|command| {
-            Running::start(record, command, log, &self.sender).map_err(|e| self.explain_start(run, &e))
+            StepChild::start(record, command, log, &self.sender).map_err(|e| self.explain_start(run, &e))
         });
         match started {
             Ok(running) => {
@@ -337,9 +273,14 @@ impl TaskRun {
         ]);
     }
 
+    /// The number of the record that is opened next.
+    pub(super) fn next_record(&self) -> u32 {
+        self.records
+    }
+
     /// Opens the next record: its log, and the event that says so.
     #[expect(clippy::too_many_arguments, reason = "the fields of one event")]
-    fn open(
+    pub(super) fn open(
         &mut self,
         index: Option<usize>,
         name: &str,
@@ -366,7 +307,7 @@ impl TaskRun {
         log
     }
 
-    fn finished(&self, step: u32, end: &StepEnd) {
+    pub(super) fn finished(&self, step: u32, end: &StepEnd) {
         self.reporter.event(EventKind::StepFinished {
             step,
             status: end.status,
@@ -388,7 +329,7 @@ impl TaskRun {
         if let Some(stop) = self.stopped() {
             return ChildEnd::Stopped(stop);
         }
-        let mut running = match Running::start(step, command, log, &self.sender) {
+        let mut running = match StepChild::start(step, command, log, &self.sender) {
             Ok(running) => running,
             Err(error) => return ChildEnd::NotStarted(error),
         };
@@ -408,7 +349,7 @@ impl TaskRun {
             if running.is_over(now) {
                 break;
             }
-            let wake = [running.next_deadline(silence, now), self.deadline.filter(|_| self.stop.is_none())];
+            let wake = [running.next_deadline(silence, now), self.next_look(now)];
             if let Some(message) = self.receive(wake.into_iter().flatten().min()) {
                 running.take(&message);
             }
@@ -422,7 +363,7 @@ impl TaskRun {
     }
 
     /// Whether the task must stop, by what has arrived so far.
-    pub fn stopped(&mut self) -> Option<Stop> {
+    pub fn stopped(&mut self) -> Option<StopReason> {
         while let Ok(message) = self.messages.try_recv() {
             self.note(&message);
         }
@@ -432,8 +373,25 @@ impl TaskRun {
 
     fn note_deadline(&mut self, now: Instant) {
         if self.stop.is_none() && self.deadline.is_some_and(|deadline| now >= deadline) {
-            self.stop = Some(Stop::TimeLimit);
+            self.stop = Some(StopReason::TimeLimit);
         }
+        if self.stop.is_none() && self.reporter.phase() == Phase::Fenced {
+            if self.reporter.has_ended() {
+                self.stop = Some(StopReason::Ended);
+            } else {
+                self.stop = Some(StopReason::Unreachable);
+                self.silence = self.reporter.silence();
+            }
+        }
+    }
+
+    /// When to look whether the task has to stop although no message says so.
+    fn next_look(&self, now: Instant) -> Option<Instant> {
+        if self.stop.is_some() {
+            return None;
+        }
+        let fence = self.reporter.until_fence().map(|left| now + left.min(FENCE_LOOK));
+        self.deadline.into_iter().chain(fence).min()
     }
 
     fn receive(&mut self, wake: Option<Instant>) -> Option<Message> {
@@ -448,18 +406,18 @@ impl TaskRun {
 
     fn note(&mut self, message: &Message) {
         match message {
-            // Who cancels wants no other result, whatever became of the runner meanwhile.
-            Message::Cancel if matches!(self.stop, None | Some(Stop::Runner)) => {
-                self.stop = Some(Stop::Cancel);
+            // A person who cancels wants no other result, whatever became of the runner meanwhile.
+            Message::Cancel if matches!(self.stop, None | Some(StopReason::Runner)) => {
+                self.stop = Some(StopReason::Cancel);
             }
             Message::Cancel => {}
-            Message::Terminate => self.stop = self.stop.or(Some(Stop::Runner)),
-            Message::Lost => self.stop = Some(Stop::Lost),
+            Message::Terminate => self.stop = self.stop.or(Some(StopReason::Runner)),
+            Message::Ended => self.stop = Some(StopReason::Ended),
             Message::Exited { .. } | Message::Closed { .. } => {
                 for running in &mut self.background {
                     running.take(message);
                 }
-                while let Some(at) = self.background.iter().position(Running::is_complete) {
+                while let Some(at) = self.background.iter().position(StepChild::is_complete) {
                     let running = self.background.remove(at);
                     self.close_background(&running);
                 }
@@ -468,11 +426,11 @@ impl TaskRun {
     }
 
     /// Waits; true when the task was stopped meanwhile.
-    fn wait_or_stop(&mut self, pause: Duration) -> bool {
+    pub(super) fn wait_or_stop(&mut self, pause: Duration) -> bool {
         let until = Instant::now() + pause;
         while Instant::now() < until && self.stopped().is_none() {
-            let wake = self.deadline.map_or(until, |deadline| deadline.min(until));
-            self.receive(Some(wake));
+            let look = self.next_look(Instant::now());
+            self.receive(Some(look.map_or(until, |look| look.min(until))));
         }
         self.stopped().is_some()
     }
@@ -505,7 +463,7 @@ impl TaskRun {
     }
 
     /// Ends the record of a background step: one that was stopped is none that failed.
-    fn close_background(&mut self, running: &Running) {
+    fn close_background(&mut self, running: &StepChild) {
         // From here on it is no step that runs, and whatever it left behind has no say.
         self.halted |= self.asks_for_halt(running.step);
         let end = match running.ended {
@@ -527,7 +485,7 @@ impl TaskRun {
 
     /// Nothing survives a task.
     fn end_leftovers(&mut self) {
-        if process::descendants(&[]).iter().all(|process| process.zombie) {
+        if !process::has_descendants() {
             return;
         }
         // A job that is stopped owes what it started the time to clean up; one that has ended by itself
@@ -548,44 +506,44 @@ impl TaskRun {
     }
 }
 
-/// How an exit reads.
-pub fn exit_text(ended: Ended) -> StepEnd {
-    let message = match ended.signal {
-        Some(signal) => format!("killed by signal {signal}"),
-        None => format!("exited with code {}", ended.code),
-    };
-    StepEnd { status: StepStatus::Failed, ended: Some(ended), message: Some(message) }
-}
-
-/// Variables of this process that are text; others cannot be handed through JSON or to a shell safely.
-fn text_variables() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-}
-
-fn hostname() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-fn prepare_directory(path: &Path) -> Result<(), String> {
-    let explain = |what: &str, e: io::Error| {
-        Err(format!(
-            "failed to {what} the working directory `{}`: {e} (make it writable for the user of the job, or set another `working_directory`)",
-            path.display()
-        ))
-    };
-    if let Err(error) = std::fs::create_dir_all(path) {
-        return explain("create", error);
-    }
-    match rustix::fs::access(path, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK) {
-        Ok(()) => Ok(()),
-        Err(error) => explain("use", error.into()),
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::protocol::{Job, Secret, Task, TaskId};
+
+    /// A task without steps.
+    pub(in crate::executor) fn task(id: &str) -> Task {
+        let job = Job {
+            resource_class: "acme/linux".to_owned(),
+            shell: None,
+            working_directory: None,
+            environment: BTreeMap::new(),
+            parallelism: 1,
+            steps: Vec::new(),
+            cache_retention_days: None,
+        };
+        Task {
+            id: TaskId::new(id).expect("an id"),
+            token: Secret::new("t"),
+            allocation: "a".to_owned(),
+            job_name: "job".to_owned(),
+            job_url: String::new(),
+            job,
+            node_index: 0,
+            node_total: 1,
+            built_in: BTreeMap::new(),
+            variables: Vec::new(),
+            mask: Vec::new(),
+            source: None,
+            has_test_timings: false,
+            lease_seconds: 60,
+            begin_seconds: 600,
+            budget_seconds: 900,
+            heartbeat_wait_seconds: 20,
+            max_step_output_bytes: 1 << 20,
+            max_artifact_bytes: 1 << 20,
+        }
+    }
 
     #[test]
     fn steps_run_by_when() {

@@ -4,7 +4,17 @@
 //! is a list of parts between slashes. A name is compared in time proportional to its length times that of
 //! the part, whatever the part is.
 
-use super::Dialect;
+/// How a pattern is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// `*`, `?`, `[abc]`, `[a-z]`, `[!x]` or `[^x]`, `{a,b}` (nested as well), `**` for any number of
+    /// folders, `\` before a character that means itself. Names that begin with a dot are matched by a
+    /// written dot only. What is malformed means itself. Finds files, and links to files.
+    Shell,
+    /// `*`, `?`, `[abc]`, `[a-z]`, `[^x]` and `\`, as Go's `filepath.Match`; what is malformed is an error.
+    /// A leading dot is nothing special. Finds files, folders and links.
+    Go,
+}
 
 /// Longest pattern, in bytes.
 const LONGEST: usize = 4096;

@@ -1,4 +1,4 @@
-//! Who issued a certificate and when it holds: just enough of X.509 for error messages and for
+//! The issuer of a certificate and when it holds: just enough of X.509 for error messages and for
 //! recognising a certificate that is trusted by itself.
 //!
 //! No decision about trust rests on what is read here except the dates of a certificate that the
@@ -7,7 +7,7 @@
 use crate::system::clock::unix_time;
 use std::time::SystemTime;
 
-/// What a message says about a certificate.
+/// Facts of a certificate for a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Facts {
     /// `CN=..., O=...` of whoever signed it.

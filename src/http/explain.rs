@@ -15,13 +15,13 @@ use ureq::Timeout;
 pub(super) struct Way<'a> {
     /// Its name.
     pub(super) host: &'a str,
-    /// What leads there.
+    /// The proxy that leads there.
     pub(super) proxy: Option<&'a Choice>,
     /// Whether a client certificate is presented.
     pub(super) presents: bool,
 }
 
-/// Who something failed with.
+/// The peer that a connection failed with.
 #[derive(Clone, Copy)]
 pub(super) enum Peer<'a> {
     ControlPlane(&'a str),
@@ -29,7 +29,7 @@ pub(super) enum Peer<'a> {
 }
 
 impl Peer<'_> {
-    /// Where its address is from.
+    /// Source of its address.
     fn setting(&self) -> &str {
         match self {
             Peer::ControlPlane(_) => "`api.url`",
@@ -109,7 +109,7 @@ fn timed_out(timeout: Timeout, host: &str) -> String {
     }
 }
 
-/// What went wrong when the socket was opened, if it was that.
+/// The error of opening the socket, if it was that.
 fn opened(error: &io::Error, peer: Peer<'_>) -> Option<String> {
     Some(match (error.kind(), peer) {
         (ErrorKind::ConnectionRefused, Peer::ControlPlane(_)) => {

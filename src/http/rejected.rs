@@ -7,17 +7,17 @@ use rustls::{CertificateError, RootCertStore};
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-/// What was found out.
+/// Findings about a certificate.
 #[derive(Debug)]
 pub(super) struct Rejected {
     /// The owner of the certificate, when it is not the server's own but one that leads to it.
     pub(super) of: Option<String>,
-    /// Who issued it.
+    /// Its issuer.
     pub(super) issuer: String,
     pub(super) why: Why,
 }
 
-/// What is wrong.
+/// The fault.
 #[derive(Debug)]
 pub(super) enum Why {
     /// Nobody trusted vouches for it.

@@ -1,7 +1,7 @@
 //! The policy of trying again: full jitter in a growing window, `Retry-After` honoured, and a budget
 //! of time measured from the first failure.
 
-use super::Error;
+use super::error::Error;
 use crate::system::clock::unix_time;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -21,7 +21,7 @@ impl Backoff {
         Self { window, cap, budget, first_failure: None, last_window: Duration::ZERO }
     }
 
-    /// What to do after a failure at `now`: how long to wait before the next attempt, or `None` when
+    /// The wait after a failure at `now`: how long to wait before the next attempt, or `None` when
     /// the failure is final or the budget is spent. `random` is uniform in `0.0..1.0`.
     pub fn after(&mut self, error: &Error, now: Instant, random: f64) -> Option<Duration> {
         if !error.is_retryable() {
@@ -31,14 +31,19 @@ impl Backoff {
         if now.duration_since(first) >= self.budget {
             return None;
         }
-        self.last_window =
-            if self.last_window.is_zero() { self.window } else { (self.last_window * 2).min(self.cap) };
-        let jittered = self.last_window.mul_f64(random.clamp(0.0, 1.0));
+        let jittered = self.again(random);
         let asked = match error {
             Error::Refused { retry_after: Some(after), .. } => (*after).min(self.cap),
             _ => Duration::ZERO,
         };
         Some(jittered.max(asked))
+    }
+
+    /// How long to wait before an attempt at something that was answered, only not with what is wanted.
+    pub fn again(&mut self, random: f64) -> Duration {
+        self.last_window =
+            if self.last_window.is_zero() { self.window } else { (self.last_window * 2).min(self.cap) };
+        self.last_window.mul_f64(random.clamp(0.0, 1.0))
     }
 
     /// A call succeeded: the next failure starts a new series.

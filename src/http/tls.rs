@@ -5,7 +5,9 @@
 //! another one), those of `ca_file`, and a server certificate that is itself in `ca_file`, as
 //! self-signed ones are. There is no switch that turns the check off.
 
-use super::{Endpoint, Error, certificate, rejected};
+use super::endpoint::Endpoint;
+use super::error::Error;
+use super::{certificate, rejected};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{self, CryptoProvider};
@@ -268,7 +270,7 @@ mod tests {
     /// 2026-11-25.
     const NOW: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(1_795_600_000));
 
-    /// What is said of this chain, the server's own certificate first, by a host with this `ca_file`.
+    /// The message about this chain, the server's own certificate first, by a host with this `ca_file`.
     fn said(chain: &[CertificateDer<'static>], ca_file: &[CertificateDer<'static>]) -> String {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(ca_file.iter().cloned());

@@ -1,6 +1,6 @@
-//! What a runner hands to the task agent (`runlet task`) on its standard input: one JSON document.
+//! The task as a runner hands it to the task agent (`runlet task`) on its standard input: one JSON document.
 //!
-//! `agent` builds it from its settings and a claim, `executor` reads it. It is not part of the wire
+//! `agent` builds it from its settings and a claim, `executor` reads it, and answers with lines of its own. It is not part of the wire
 //! between hosts; both sides are the same program, so it has no version of its own. It carries the
 //! task's token and secret variables and must never reach argv, the environment or a file.
 
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 /// Everything the task agent needs to know.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TaskInput {
-    /// Where to report.
+    /// The control plane to report to.
     pub endpoint: TaskEndpoint,
     /// The runner's working directory, used when the job has none and as the base of a relative one.
     /// `None` is a directory of the task's own below the scratch directory.
@@ -45,11 +45,48 @@ pub struct TaskInput {
     /// `color`, `text`, `json` or `none`: how the task agent's own log is written; `None` is `text`.
     #[serde(default)]
     pub log_format: Option<String>,
-    /// What was claimed.
+    /// How long the runner pauses when this task cannot begin here, in seconds: the control plane is told.
+    #[serde(default)]
+    pub pause_seconds: u32,
+    /// The claimed task.
     pub task: Task,
 }
 
-/// Where the control plane is and how to trust it: the serialisable form of
+/// A line that the task agent writes to its standard output, for the runner: `{"runlet_task": "begun"}`. Other lines
+/// come of what wraps the task agent, and go to the runner's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Said {
+    /// The task has begun.
+    Begun,
+    /// The task cannot begin here; `message` says why. Exit code 0 after it: the task is given back already.
+    Failed,
+    /// All steps have ended; what they said is on its way to the control plane.
+    Ended,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SaidLine {
+    runlet_task: Said,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+}
+
+impl Said {
+    /// The line, without its end.
+    pub fn line(self, message: Option<&str>) -> String {
+        let line = SaidLine { runlet_task: self, message: message.map(str::to_owned) };
+        serde_json::to_string(&line).unwrap_or_default()
+    }
+
+    /// Reads a line; `None` when something else wrote it.
+    pub fn read(line: &str) -> Option<(Self, Option<String>)> {
+        let said: SaidLine = serde_json::from_str(line).ok()?;
+        Some((said.runlet_task, said.message))
+    }
+}
+
+/// Address of the control plane and how it is trusted: the serialisable form of
 /// [`http::Endpoint`](crate::http::Endpoint).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskEndpoint {
@@ -68,8 +105,23 @@ pub struct TaskEndpoint {
 
 /// Exit codes of `runlet task`.
 pub mod task_exit {
-    /// The outcome was reported and confirmed, whatever it was.
+    /// Nothing is left to say: the outcome was confirmed, the task was given back, or the control plane had ended it.
     pub const REPORTED: u8 = 0;
-    /// The task ended but its outcome could not be reported (or the control plane had ended it).
+    /// The outcome could not be reported; or the task has not begun and could not be given back.
     pub const NOT_REPORTED: u8 = 75;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Said;
+
+    #[test]
+    fn lines_of_the_task_agent_are_told_apart_from_others() {
+        assert_eq!(Said::Begun.line(None), r#"{"runlet_task":"begun"}"#);
+        let line = Said::Failed.line(Some("no space\nleft"));
+        assert_eq!(Said::read(&line), Some((Said::Failed, Some("no space\nleft".to_owned()))));
+        for other in ["", "welcome", "{}", r#"{"runlet_task":"made up"}"#] {
+            assert_eq!(Said::read(other), None, "{other}");
+        }
+    }
 }

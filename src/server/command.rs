@@ -15,6 +15,8 @@ Usage: runlet server --data DIR [OPTIONS]
   --tls-cert FILE          certificate chain, PEM
   --tls-key FILE           its key, PEM
   --behind-proxy           a TLS proxy stands in front: plain HTTP on any address
+  --restored               the data folder was restored from a backup: tasks that had not ended wait until
+                           `runlet admin task release` or `task end` says what becomes of each
   --public-url URL         base of the URLs that people see
   --orbs DIR               folder of orb files, `namespace/name@version.yml`
   --allow-orb-url PREFIX   fetch orbs given by a URL that begins so: https://HOST/PATH (repeatable)
@@ -74,6 +76,7 @@ fn parse(args: Vec<OsString>) -> Result<Option<ServerOptions>, Failure> {
             }
             Long("tls-cert") => certificate = Some(PathBuf::from(parser.value()?)),
             Long("tls-key") => key = Some(PathBuf::from(parser.value()?)),
+            Long("restored") => options.is_restored = true,
             Long("behind-proxy") => options.behind_proxy = true,
             Long("public-url") => options.public_url = Some(parser.value()?.string()?),
             Long("orbs") => options.orbs.use_folder(parser.value()?.into()),

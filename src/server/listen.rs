@@ -1,5 +1,7 @@
 //! The listening socket: TLS by rustls, or plain HTTP where that is safe.
 
+use crate::server::auth::Peer;
+use crate::server::marked::Marked;
 use crate::server::state::Shared;
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
@@ -20,10 +22,6 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// An accepted connection.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
-/// The other side's address.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
 
 /// Connections whose handshake is done.
 pub struct Listener {
@@ -65,7 +63,7 @@ async fn accept(
         let tls = tls.clone();
         tokio::spawn(async move {
             if let Some(stream) = shake_hands(stream, tls).await {
-                let _ = sender.send((stream, peer)).await;
+                let _ = sender.send((Box::new(Marked::new(stream)), peer)).await;
             }
         });
     }

@@ -5,6 +5,7 @@
 //! waits. [`start`] runs it inside any process; `runlet exec` does so.
 
 pub mod api;
+pub mod auth;
 pub mod blobs;
 mod command;
 mod data_folder;
@@ -13,6 +14,7 @@ pub mod ids;
 pub mod junit;
 pub mod listen;
 pub mod live;
+mod marked;
 pub mod people;
 pub mod pipelines;
 mod run;
@@ -24,4 +26,5 @@ pub mod time;
 
 pub use command::command;
 pub use data_folder::FolderError;
+pub use live::watch::Told;
 pub use run::{KeepError, Running, ServerOptions, StartError, WatchEnded, Watcher, start};

@@ -3,8 +3,8 @@
 //! One administrator with a token is always left: without one nobody could let anybody in again.
 
 use crate::protocol::Secret;
+use crate::server::auth::{new_token, token_hash};
 use crate::server::ids::{PersonalTokenId, UserId};
-use crate::server::state::{new_token, token_hash};
 use crate::server::store::tables::people::{self, Token, User};
 use crate::server::store::{Error, Tx};
 use crate::server::time::Millis;

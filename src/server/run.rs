@@ -2,9 +2,10 @@
 
 use crate::orbs::OrbSites;
 use crate::protocol::Secret;
+use crate::server::auth::{new_token, token_hash};
 use crate::server::blobs::{Blobs, Error as BlobError, write_private};
 use crate::server::data_folder::{DataFolder, FolderError};
-use crate::server::engine::commit::{self, Routing};
+use crate::server::engine::commit::clock;
 use crate::server::ids::{ClassTokenId, PipelineId, ResourceClassId};
 use crate::server::listen::{self, Listener};
 use crate::server::live::hub::Hub;
@@ -14,11 +15,11 @@ use crate::server::pipelines::create;
 use crate::server::pipelines::repository::Mirrors;
 use crate::server::pipelines::types::{Created, Error as PipelineError, Trigger};
 use crate::server::secrets::sealer::{self, KeyError};
-use crate::server::state::{Settings, Shared, State, new_token, now_ms, token_hash};
+use crate::server::state::{Routing, Settings, Shared, State};
 use crate::server::store::tables::classes::{self, Class, Token};
 use crate::server::store::tables::projects;
 use crate::server::store::{Error as StoreError, Store};
-use crate::server::sweep::retention;
+use crate::server::sweep;
 use crate::server::time::Millis;
 use std::fmt;
 use std::io;
@@ -52,6 +53,8 @@ pub struct ServerOptions {
     pub secrets_key: Option<PathBuf>,
     /// Wait for the disk at each commit.
     pub durable: bool,
+    /// The data folder is that of a backup: what has not ended is held until an administrator decides.
+    pub is_restored: bool,
 }
 
 impl ServerOptions {
@@ -69,6 +72,7 @@ impl ServerOptions {
             orbs: OrbSites::default(),
             secrets_key: None,
             durable: true,
+            is_restored: false,
         }
     }
 }
@@ -181,6 +185,12 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
     };
     let first_token =
         store.write_blocking(|tx| people::create_first(tx, Millis::now())).map_err(store_error)?;
+    if options.is_restored {
+        let held = store.write_blocking(|tx| clock::hold_all(tx, Millis::now())).map_err(store_error)?;
+        log::warn!(
+            "the data is that of a backup: tasks that have not ended are held; see `runlet admin task held` task_count={held}"
+        );
+    }
     let state: Shared = Arc::new(State {
         store,
         blobs,
@@ -193,64 +203,11 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
     let serving = {
         let _inside = runtime.enter();
         let listener = Listener::start(socket, tls).map_err(not_heard)?;
-        runtime.spawn(sweep(state.clone()));
-        runtime.spawn(sweep_old(state.clone()));
+        runtime.spawn(sweep::run(state.clone()));
+        runtime.spawn(sweep::run_old(state.clone()));
         runtime.spawn(listen::serve(listener, state.clone()))
     };
     Ok(Running { runtime, state, serving: Some(serving), url, first_token, _folder: folder })
-}
-
-/// Leases lapse whether anybody asks or not, but not because this control plane was away, stopped or
-/// without a disk to write to.
-async fn sweep(state: Shared) {
-    let mut stopping = state.stopping.subscribe();
-    let (mut passed_at_ms, mut failed_writes) = (None, state.store.failed_writes());
-    loop {
-        let (now, failed) = (now_ms(), state.store.failed_writes());
-        if !commit::was_listening(passed_at_ms, failed != failed_writes, now) {
-            let lease = state.settings.lease_seconds;
-            if let Err(error) = state.store.write(move |tx| commit::renew_leases(tx, lease, now)).await {
-                log::error!("failed to renew the leases of running tasks: {error}");
-            }
-        }
-        // Writes that fail from here on, this one included, are for the next pass.
-        failed_writes = failed;
-        passed_at_ms = Some(now);
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(5)) => {}
-            _ = stopping.changed() => return,
-        }
-        if state.store.failed_writes() != failed_writes
-            || !commit::was_listening(passed_at_ms, false, now_ms())
-        {
-            continue;
-        }
-        let waits = state.store.write(|tx| commit::expire_waits_once(tx, Millis::now())).await;
-        if let Ok(count @ 1..) = waits {
-            log::warn!("jobs waited too long for their serial group job_count={count}");
-        }
-        let forgotten = state.store.write(|tx| commit::cancel_forgotten_once(tx, Millis::now())).await;
-        if let Ok(count @ 1..) = forgotten {
-            log::warn!("workflows that had not ended for 90 days were canceled workflow_count={count}");
-        }
-        match state.store.write(|tx| commit::expire_leases_once(tx, now_ms())).await {
-            Ok(0) | Err(StoreError::Closed) => {}
-            Ok(count) => log::warn!("tasks lost their runner task_count={count}"),
-            Err(error) => log::error!("failed to expire leases: {error}"),
-        }
-    }
-}
-
-/// Removes what is too old, at the start and every hour.
-async fn sweep_old(state: Shared) {
-    let mut stopping = state.stopping.subscribe();
-    loop {
-        retention::sweep_once(&state).await;
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(60 * 60)) => {}
-            _ = stopping.changed() => return,
-        }
-    }
 }
 
 impl Running {
@@ -259,7 +216,8 @@ impl Running {
         let (name, nickname) = (class.to_owned(), nickname.to_owned());
         self.state.store.write_blocking(move |tx| {
             let (secret, now) = (new_token("rlc_")?, Millis::now());
-            let class = Class { id: ResourceClassId::fresh(), name, description: String::new() };
+            let class =
+                Class { id: ResourceClassId::fresh(), name, description: String::new(), budget_ms: None };
             // One that exists already serves as well.
             classes::add_class(tx, &class, now)?;
             let token = Token { id: ClassTokenId::fresh(), nickname, created_at: now };

@@ -2,16 +2,13 @@
 
 use crate::orbs::OrbSites;
 use crate::server::blobs::Blobs;
-use crate::server::engine::commit::Routing;
 use crate::server::live::hub::Hub;
 use crate::server::pipelines::repository::Mirrors;
 use crate::server::secrets::sealer::Sealer;
-use crate::server::store::{Error, Store};
-use ring::digest::{SHA256, digest};
-use ring::rand::{SecureRandom, SystemRandom};
+use crate::server::store::Store;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::SystemTime;
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Cheap to clone.
@@ -68,27 +65,16 @@ pub struct Settings {
     pub sealer: Arc<Sealer>,
 }
 
-/// Unix time in milliseconds.
-pub fn now_ms() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+impl Settings {
+    /// [`Settings::lease_seconds`].
+    pub fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_seconds.into())
+    }
 }
 
-/// RFC 3339 with milliseconds, as every API writes times.
-pub fn timestamp(ms: i64) -> String {
-    let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(ms.max(0) as u64);
-    humantime::format_rfc3339_millis(time).to_string()
-}
-
-/// A fresh secret of 256 bits with a prefix that says what it opens.
-pub fn new_token(prefix: &str) -> Result<String, Error> {
-    let mut bytes = [0u8; 32];
-    SystemRandom::new()
-        .fill(&mut bytes)
-        .map_err(|_| Error::Corrupt("the system gave no random bytes".into()))?;
-    Ok(format!("{prefix}{}", crate::system::hex(&bytes)))
-}
-
-/// What is stored of a token. Looking a token up by its hash tells nothing about it by timing.
-pub fn token_hash(token: &str) -> Vec<u8> {
-    digest(&SHA256, token.as_bytes()).as_ref().to_vec()
+/// Where the tasks of a job queue.
+#[derive(Clone, Debug, Default)]
+pub struct Routing {
+    /// Every task goes to this class, whatever its job names.
+    pub route_all_to: Option<String>,
 }

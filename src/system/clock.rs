@@ -1,8 +1,19 @@
-//! Dates in UTC: what certificates and HTTP headers write, and RFC 3339 for logs. The control plane reads
+//! The clock of leases, and dates in UTC: what certificates and HTTP headers write, and RFC 3339 for logs. The control plane reads
 //! times of people with a library; these few lines are what the runner needs.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
+
+/// Time since the start of the system, sleep included: what a lease is measured by. Nobody sets this clock.
+pub fn since_boot() -> Duration {
+    #[cfg(target_os = "linux")]
+    let clock = rustix::time::ClockId::Boottime;
+    #[cfg(not(target_os = "linux"))]
+    let clock = rustix::time::ClockId::Monotonic;
+    let now = rustix::time::clock_gettime(clock);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default())
+}
 
 /// Days from 0000-03-01 to 1970-01-01. Years begin in March here, so that the leap day is the last of its year.
 const MARCH_ERA: u64 = 719_468;

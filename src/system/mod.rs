@@ -1,7 +1,9 @@
-//! Small facts about the system that every room may use: time, locks, hexadecimal.
+//! Small facts about the system that every room may use: time, locks, processes, the shell, hexadecimal.
 
 pub mod clock;
 pub mod locks;
+pub mod proc;
+pub mod shell;
 
 /// Lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {

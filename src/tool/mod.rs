@@ -8,11 +8,13 @@ pub(crate) mod continuation;
 pub(crate) mod halt;
 pub mod subst;
 pub(crate) mod suite;
+mod usage;
 
 use crate::outcome::{Failure, Outcome, exit};
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::path::Path;
+use usage::usage;
 
 /// Names under which the program is these commands.
 pub const NAMES: [&str; 2] = ["circleci-agent", "circleci"];
@@ -87,11 +89,6 @@ pub fn command(args: Vec<OsString>) -> Outcome {
             Err(usage(format!("unknown command `{other}`; `circleci-agent --help` lists the commands")))
         }
     }
-}
-
-/// Wrong use of an in-job command: exit code 1, as scripts expect.
-fn usage(message: String) -> Failure {
-    Failure { code: exit::FAILED, message }
 }
 
 fn go_on(args: &[&str]) -> Outcome {

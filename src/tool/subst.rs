@@ -67,7 +67,7 @@ fn closing(text: &[u8]) -> Option<usize> {
     None
 }
 
-/// What stands between `${` and `}`.
+/// Text between `${` and `}`.
 fn form(text: &[u8], variable: &dyn Fn(&str) -> Option<Vec<u8>>, depth: usize) -> Result<Vec<u8>, String> {
     let shown = || String::from_utf8_lossy(&text[..text.len().min(80)]).into_owned();
     if depth >= DEEPEST {

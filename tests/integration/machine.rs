@@ -146,8 +146,7 @@ fn a_runner_that_is_stopped_for_good_says_so_in_its_job() {
     let message = finished["message"].as_str().unwrap_or_default();
     assert_eq!(finished["status"], "infrastructure_fail", "nobody cancelled it: {finished}");
     assert!(message.contains("the runner `tester` was told to stop before the job had ended"), "{message}");
-    let events = server.requests().into_iter().filter(|request| request.path.ends_with("/events"));
-    let events: Vec<_> = events.flat_map(|request| request.json().as_array().unwrap().clone()).collect();
+    let events = server.events("e-2");
     let ended = |step: u64| {
         let mut ends = events.iter().filter(|event| event["event"] == "step_finished");
         ends.find(|event| event["step"] == step).unwrap()
@@ -316,7 +315,7 @@ fn another_protocol_is_the_end() {
 }
 
 #[test]
-fn a_prefix_that_cannot_be_started_fails_the_task_with_the_reason() {
+fn a_prefix_that_cannot_be_started_gives_the_task_back_with_the_reason() {
     let server = ControlPlane::start();
     server.offer(&task("o-1"));
     let mut runner = Machine::new(&server.url())
@@ -324,10 +323,14 @@ fn a_prefix_that_cannot_be_started_fails_the_task_with_the_reason() {
         .setting("command_prefix", "[/nonexistent/sudo, --]")
         .start();
     assert_eq!(runner.wait(), Some(0));
-    let message = server.wait_for("/tasks/o-1/lost").json()["message"].to_string();
     // A statically linked program under emulation sees the failure as exit code 127.
-    let told = message.contains("check `runner.command_prefix`") || message.contains("exit code 127");
-    assert!(told, "{message}");
+    if !emulated() {
+        let back = server.wait_for("/unclaim").json();
+        let message = back["message"].as_str().unwrap();
+        assert!(message.contains("check `runner.command_prefix`"), "{message}");
+        assert_eq!((&back["reason"], &back["pause_seconds"]), (&"host".into(), &1.into()));
+        assert!(runner.log().contains("pausing for 1s, since a task could not begin"), "{}", runner.log());
+    }
 }
 
 #[test]

@@ -10,12 +10,17 @@ mod api;
 
 #[cfg(feature = "server")]
 mod archives;
+// The rules of a claim over the real API, with a runner that the test plays itself.
+#[cfg(feature = "server")]
+mod claims;
 // The config compiler against its corpus, and against damaged configs.
 #[cfg(feature = "server")]
 mod config;
 // The limits of the config compiler.
 #[cfg(feature = "server")]
 mod config_limits;
+// The beginning of a task, its fence, and what is delivered late.
+mod beginning;
 // `runlet exec`: the whole road.
 #[cfg(feature = "server")]
 mod exec;

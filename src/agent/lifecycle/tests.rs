@@ -271,3 +271,42 @@ fn limits_of_any_length_are_no_panic() {
     assert_eq!(runner.next(now), Next::Watch(None));
     assert!(runner.claim_failed(&down(), now, now, f64::NAN).is_none());
 }
+
+#[test]
+fn a_host_that_cannot_begin_tasks_pauses_longer_each_time_until_one_begins() {
+    let mut scene = idle();
+    let mut pauses = Vec::new();
+    for _ in 0..10 {
+        scene = scene.claimed();
+        assert_eq!(scene.runner.host_pause(), scene.runner.not_begun(scene.now));
+        let Next::Sleep(pause) = scene.next() else { unreachable!("it does not pause") };
+        pauses.push(pause.as_secs());
+        scene = scene.after(pause.as_secs());
+        assert!(matches!(scene.next(), Next::Claim(_)));
+    }
+    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]);
+    scene.runner.begun();
+    assert_eq!(scene.runner.host_pause(), seconds(1));
+}
+
+#[test]
+fn a_delivery_has_no_limit_but_a_drain_and_a_second_request() {
+    let mut scene = idle().claimed();
+    scene.runner.delivers();
+    assert_eq!(scene.next(), Next::Watch(None));
+    let mut scene = scene.after(100_000);
+    assert_eq!(scene.next(), Next::Watch(None));
+    let mut scene = scene.told(Level::Drain);
+    assert!(matches!(scene.next(), Next::Watch(Some(_))));
+    assert_eq!(scene.told(Level::Cancel).next(), Next::Term(Why::Cancelled));
+}
+
+#[test]
+fn an_answer_that_is_too_long_is_told_with_its_limit_and_not_asked_for_at_once() {
+    let mut scene = idle();
+    let notice = scene.fails(&Error::TooLong("longer than the 16777216 bytes".into()));
+    let told =
+        matches!(&notice, Some(Notice::Away(why)) if why.contains("16777216") && why.contains("goes back"));
+    assert!(told, "{notice:?}");
+    assert_eq!(scene.next(), Next::Sleep(REFUSED_WAIT));
+}

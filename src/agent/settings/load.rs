@@ -1,6 +1,6 @@
 //! The IO around the settings: the file, its permissions, the environment, the host.
 
-use super::{Host, Settings, resolve};
+use super::resolve::{Host, Settings, resolve};
 use std::fs;
 use std::path::{Path, PathBuf};
 

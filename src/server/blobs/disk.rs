@@ -60,7 +60,7 @@ pub(super) fn read_piece(file: &File, from: u64, most: usize) -> io::Result<Vec<
     Ok(bytes)
 }
 
-pub(super) fn digest(file: &mut File) -> io::Result<String> {
+pub(super) fn digest(file: &mut impl Read) -> io::Result<String> {
     let mut context = Context::new(&SHA256);
     let mut buffer = vec![0; 256 * 1024];
     loop {

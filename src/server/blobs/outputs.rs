@@ -2,10 +2,18 @@
 
 use crate::protocol::TaskId;
 use crate::server::blobs::disk::{Error, digest, io_error, read_piece};
+use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Bytes of an output that may be lost to a power cut before the disk is waited for.
+const MOST_UNSYNCED_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Outputs that memory knows of at most; those of tasks that were lost are never taken out by themselves.
+const MOST_WRITTEN: usize = 20_000;
 
 /// The folder of output. Cheap to clone.
 ///
@@ -14,41 +22,83 @@ use std::path::{Path, PathBuf};
 pub struct Outputs {
     root: PathBuf,
     durable: bool,
+    /// Outputs that are being written, by task and step.
+    written: Arc<Mutex<HashMap<(TaskId, u32), Written>>>,
+}
+
+/// What memory knows of an output that is being written. It may be forgotten at any time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Written {
+    /// Bytes below would survive a power cut.
+    durable_to: u64,
+    /// The bytes on the disk are not those of the runner: it sends them again, and they are written over from here.
+    again_from: Option<u64>,
+}
+
+/// How far an output is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Bytes below this are stored.
+    pub offset: u64,
+    /// Bytes below this would survive a power cut.
+    pub durable_to: u64,
 }
 
 impl Outputs {
     pub(super) fn at(root: &Path, durable: bool) -> Result<Self, Error> {
         let root = root.join("output");
         fs::create_dir_all(&root).map_err(io_error(&root))?;
-        Ok(Self { root, durable })
+        Ok(Self { root, durable, written: Arc::default() })
     }
 
     pub(super) fn path(&self, task: &TaskId, step: u32) -> PathBuf {
         self.root.join(task.as_str()).join(step.to_string())
     }
 
-    /// Stores output at an offset and returns the stored length. Bytes that are stored already are
-    /// skipped; the file is the truth, so nothing else needs to be written per chunk. Calls for one step
-    /// must not overlap.
-    pub fn append(&self, task: &TaskId, step: u32, offset: u64, bytes: &[u8]) -> Result<u64, Error> {
+    fn written(&self) -> MutexGuard<'_, HashMap<(TaskId, u32), Written>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stores output at an offset. Bytes that are stored already are skipped; the file is the truth, so nothing else
+    /// needs to be written per chunk. Calls for one step must not overlap.
+    pub fn append(&self, task: &TaskId, step: u32, offset: u64, bytes: &[u8]) -> Result<Stored, Error> {
         let path = self.path(task, step);
         let fail = io_error(&path);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(&fail)?;
         }
         let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(&fail)?;
-        let stored = file.metadata().map_err(&fail)?.len();
+        let length = file.metadata().map_err(&fail)?.len();
+        let key = (task.clone(), step);
+        let mut written = self.written().get(&key).copied().unwrap_or_default();
+        let stored = written.again_from.unwrap_or(length);
         if offset > stored {
             return Err(Error::Gap { stored });
         }
         let skip = usize::try_from(stored - offset).unwrap_or(usize::MAX).min(bytes.len());
         let new = &bytes[skip..];
         file.write_all_at(new, stored).map_err(|error| {
-            // A half-written tail would be taken for the real bytes later.
-            let _ = file.set_len(stored);
+            if written.again_from.is_none() {
+                // A half-written tail would be taken for the real bytes later.
+                let _ = file.set_len(length);
+            }
             fail(error)
         })?;
-        Ok(stored + new.len() as u64)
+        let end = stored + new.len() as u64;
+        written.again_from = written.again_from.and(Some(end)).filter(|end| *end < length);
+        if !self.durable {
+            // Nobody waits for a disk here; to keep more would fill the other side's for nothing.
+            written.durable_to = end;
+        } else if end - written.durable_to.min(end) >= MOST_UNSYNCED_BYTES {
+            file.sync_data().map_err(&fail)?;
+            written.durable_to = end;
+        }
+        let mut all = self.written();
+        if all.len() >= MOST_WRITTEN {
+            all.clear();
+        }
+        all.insert(key, written);
+        Ok(Stored { offset: end, durable_to: written.durable_to })
     }
 
     /// Length of a step's output; 0 when there is none.
@@ -67,8 +117,7 @@ impl Outputs {
     }
 
     /// Removes the output of a task that is no more.
-    pub fn remove(&self, task: &str) {
-        let Ok(task) = TaskId::new(task) else { return };
+    pub fn remove(&self, task: &TaskId) {
         let folder = self.root.join(task.as_str());
         if let Err(error) = fs::remove_dir_all(&folder) {
             if error.kind() != io::ErrorKind::NotFound {
@@ -78,7 +127,7 @@ impl Outputs {
     }
 
     /// Compares a step's output with what the runner wrote and makes it durable. The offset to send
-    /// from when it differs.
+    /// from when it differs: the bytes that are here stay until others take their place.
     pub fn check(&self, task: &TaskId, step: u32, length: u64, sha256: &str) -> Result<Option<u64>, Error> {
         let path = self.path(task, step);
         let stored = self.length(task, step);
@@ -88,14 +137,17 @@ impl Outputs {
         if length == 0 && stored == 0 {
             return Ok(None);
         }
-        let mut file = File::open(&path).map_err(io_error(&path))?;
+        let file = File::open(&path).map_err(io_error(&path))?;
         if self.durable {
             file.sync_data().map_err(io_error(&path))?;
         }
-        if stored == length && digest(&mut file).map_err(io_error(&path))? == sha256 {
+        let key = (task.clone(), step);
+        // More than the runner wrote: what lies beyond is nobody's.
+        if digest(&mut (&file).take(length)).map_err(io_error(&path))? == sha256 {
+            self.written().remove(&key);
             return Ok(None);
         }
-        File::options().write(true).truncate(true).open(&path).map_err(io_error(&path))?;
+        self.written().insert(key, Written { durable_to: 0, again_from: Some(0) });
         Ok(Some(0))
     }
 
@@ -125,16 +177,46 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let output = Blobs::open(dir.path(), true).unwrap().outputs;
         let task = TaskId::new("t").unwrap();
-        assert_eq!(output.append(&task, 0, 0, b"ab").unwrap(), 2);
-        assert_eq!(output.append(&task, 0, 1, b"bc").unwrap(), 3);
-        assert_eq!(output.append(&task, 0, 0, b"a").unwrap(), 3);
-        assert!(matches!(output.append(&task, 0, 5, b"x"), Err(Error::Gap { stored: 3 })));
+        let append = |offset, bytes| output.append(&task, 0, offset, bytes).map(|stored| stored.offset);
+        assert_eq!(append(0, b"ab").unwrap(), 2);
+        assert_eq!(append(1, b"bc").unwrap(), 3);
+        assert_eq!(append(0, b"a").unwrap(), 3);
+        assert!(matches!(append(5, b"x"), Err(Error::Gap { stored: 3 })));
         assert_eq!(output.read(&task, 0, 1, 10).unwrap(), b"bc");
         assert_eq!(output.read(&task, 9, 0, 10).unwrap(), b"");
         assert_eq!(output.check(&task, 0, 3, ABC).unwrap(), None);
         assert_eq!(output.check(&task, 0, 4, ABC).unwrap(), Some(3));
-        assert_eq!(output.check(&task, 0, 3, "other").unwrap(), Some(0));
-        assert_eq!(output.length(&task, 0), 0);
+    }
+
+    #[test]
+    fn output_that_differs_stays_until_it_was_sent_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = Blobs::open(dir.path(), true).unwrap().outputs;
+        let task = TaskId::new("t").unwrap();
+        output.append(&task, 0, 0, b"axyz").unwrap();
+        assert_eq!(output.check(&task, 0, 3, ABC).unwrap(), Some(0));
+        assert_eq!(output.read(&task, 0, 0, 10).unwrap(), b"axyz");
+        assert!(matches!(output.append(&task, 0, 1, b"b"), Err(Error::Gap { stored: 0 })));
+        assert_eq!(output.append(&task, 0, 0, b"ab").unwrap().offset, 2);
+        assert_eq!(output.read(&task, 0, 0, 10).unwrap(), b"abyz");
+        assert_eq!(output.append(&task, 0, 1, b"bc").unwrap().offset, 3);
+        assert_eq!(output.check(&task, 0, 3, ABC).unwrap(), None);
+    }
+
+    #[test]
+    fn the_disk_is_waited_for_when_much_would_be_lost_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let task = TaskId::new("t").unwrap();
+        let half = vec![0; MOST_UNSYNCED_BYTES as usize / 2];
+        for (durable, expected) in [(true, [0, 2, 2]), (false, [1, 2, 3])] {
+            let root = dir.path().join(durable.to_string());
+            let output = Blobs::open(&root, durable).unwrap().outputs;
+            let halves = (0..3).map(|n| {
+                let stored = output.append(&task, 1, n * half.len() as u64, &half).unwrap();
+                stored.durable_to / half.len() as u64
+            });
+            assert_eq!(halves.collect::<Vec<_>>(), expected);
+        }
     }
 
     #[tokio::test]

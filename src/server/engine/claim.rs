@@ -1,92 +1,154 @@
 //! Handing out a task: one transaction that finds, marks and describes it.
 
-use crate::protocol::{ClaimRequest, Task, TaskId};
-use crate::server::api::ClassToken;
-use crate::server::engine::commit;
+use crate::protocol::limits::CLAIM_BYTES;
+use crate::protocol::{ClaimRequest, HeldTask};
+use crate::server::auth::ClassToken;
+use crate::server::auth::{new_token, token_hash};
+use crate::server::engine::commit::task::{self, InHand};
 use crate::server::engine::handout::{self, Handed, Withheld};
-use crate::server::ids::JobId;
-use crate::server::state::{Settings, new_token, token_hash};
-use crate::server::store::status::TaskState;
-use crate::server::store::{Error, Tx, new_id};
-use rusqlite::{OptionalExtension, params};
+use crate::server::engine::task::{Claim, ClaimedAgain, DEFAULT_BUDGET, Machine};
+use crate::server::state::Settings;
+use crate::server::store::status::{MessageKind, TaskState};
+use crate::server::store::tables::tasks::Asking;
+use crate::server::store::tables::{classes, instances, jobs, progress, tasks};
+use crate::server::store::{Effect, Error, Tx, new_id};
+use crate::server::time::Millis;
+use std::time::Duration;
+
+/// A runner that asks for work.
+#[derive(Clone, Debug)]
+pub struct Claimer {
+    /// Its token.
+    pub token: ClassToken,
+    /// What it says of itself.
+    pub request: ClaimRequest,
+    /// The protocol version that it speaks.
+    pub protocol: u32,
+    /// Its address.
+    pub ip: String,
+}
+
+/// The answer to a claim.
+#[derive(Clone, Debug)]
+pub enum Claimed {
+    /// A task, as JSON of [`Task`](crate::protocol::Task).
+    Task(Vec<u8>),
+    /// The nonce has got a task before, which has begun or ended since.
+    Holds(HeldTask),
+    /// There is none for this runner.
+    Nothing {
+        /// One that waits may be claimed by it from then on.
+        again_at: Option<Millis>,
+    },
+}
 
 /// The oldest task of the class that waits, or the one that this claim was given before when the answer
 /// was lost on the way.
-pub fn claim(
-    tx: &Tx<'_>,
-    token: &ClassToken,
-    request: &ClaimRequest,
-    ip: &str,
-    settings: &Settings,
-    now: u64,
-) -> Result<Option<Task>, Error> {
-    seen(tx, token, request, ip, now)?;
-    let again: Option<String> = tx
-        .prepare_cached(
-            "SELECT id FROM tasks WHERE resource_class = ?1 AND status = 'running' AND nonce = ?2 AND claimed_with = ?3
-                AND started_at_ms IS NULL AND lease_until_ms >= ?4",
-        )?
-        .query_row(params![token.class, request.nonce, token.id, now as i64], |row| row.get(0))
-        .optional()?;
-    let mut waiting = again;
-    // A task whose variables may not or cannot be handed out ends here; the next one is looked at.
-    let (id, variables) = loop {
-        let next: Option<String> = match waiting.take() {
-            Some(id) => Some(id),
-            None => tx
-                .prepare_cached(
-                    "SELECT id FROM tasks WHERE resource_class = ?1 AND status = 'queued' ORDER BY seq LIMIT 1",
-                )?
-                .query_row([&token.class], |row| row.get(0))
-                .optional()?,
+pub fn claim(tx: &Tx<'_>, claimer: &Claimer, settings: &Settings, now: Millis) -> Result<Claimed, Error> {
+    let (token, request) = (&claimer.token, &claimer.request);
+    instances::seen(tx, &token.class_id, request, &claimer.ip, now)?;
+    if let (Some(machine), Some(boot)) = (&request.machine_id, &request.boot_id) {
+        task::host_restarted(tx, &token.class, machine, boot, now)?;
+    }
+    if let Some(row) = tasks::find_by_nonce(tx, &token.id, &request.nonce)? {
+        let mut hand = InHand::of(row)?;
+        let allocation = new_id();
+        match hand.task.claim_again(&allocation, settings.lease(), now) {
+            ClaimedAgain::Again => {
+                if let Some(answer) = hand_out(tx, hand, claimer, settings, now)? {
+                    return Ok(Claimed::Task(answer));
+                }
+            }
+            // Runners of protocol 1 know no such answer: to them it is a claim like any other.
+            ClaimedAgain::Holds { .. } if claimer.protocol < 2 => {}
+            ClaimedAgain::Holds { ended } => {
+                let allocation = hand.row.allocation.unwrap_or_default();
+                return Ok(Claimed::Holds(HeldTask { id: hand.row.id, allocation, ended }));
+            }
+        }
+    }
+    tell_of_runners_with_one_name(tx, claimer, now)?;
+    let others = instances::has_others(tx, &token.class_id, &request.name, now)?;
+    let asking = Asking { class: &token.class, runner: &request.name, others, now };
+    // A task that may not or cannot be handed out ends here; the next one is looked at.
+    while let Some(row) = tasks::first_queued(tx, asking)? {
+        let mut hand = InHand::of(row)?;
+        let budget = classes::budget(tx, &token.class_id)?.map_or(DEFAULT_BUDGET, Duration::from_millis);
+        let machine = request.machine_id.clone().zip(request.boot_id.clone());
+        let claim = Claim {
+            allocation: new_id(),
+            runner: request.name.clone(),
+            machine: machine.map(|(id, boot)| Machine { id, boot }),
+            protocol: claimer.protocol,
+            budget,
         };
-        let Some(id) = next else { return Ok(None) };
-        let job: JobId = tx
-            .prepare_cached("SELECT job_id FROM tasks WHERE id = ?1")?
-            .query_row([&id], |row| row.get(0))?;
-        let (end, why) = match handout::variables(tx, &settings.sealer, &job)? {
-            Ok(variables) => break (id, variables),
-            Err(Withheld::Unauthorized(why)) => (TaskState::Failed, format!("unauthorized: {why}")),
-            Err(Withheld::Unusable(why)) => (TaskState::InfrastructureFail, why),
-        };
-        log::warn!("a task cannot be handed out: {why} task_id={id}");
-        let id = TaskId::new(id).map_err(|e| Error::Corrupt(e.to_string()))?;
-        commit::end_task(tx, &id, end, Some(&why), now)?;
-    };
-    let task_token = new_token("rlt_")?;
-    let allocation = new_id();
-    let lease = now + u64::from(settings.lease_seconds) * 1000;
-    tx.prepare_cached(
-        "UPDATE tasks SET status = ?2, token_hash = ?3, allocation = ?4, nonce = ?5, claimed_with = ?6, runner_name = ?7,
-            lease_until_ms = ?8, claimed_at_ms = ?9 WHERE id = ?1",
-    )?
-    .execute(params![
-        id,
-        TaskState::Running,
-        token_hash(&task_token),
-        allocation,
-        request.nonce,
-        token.id,
-        request.name,
-        lease as i64,
-        now as i64
-    ])?;
-    tx.prepare_cached(
-        "UPDATE runner_instances SET last_used_ms = ?3 WHERE resource_class_id = ?1 AND name = ?2",
-    )?
-    .execute(params![token.class_id, request.name, now as i64])?;
-    let id = TaskId::new(id).map_err(|e| Error::Corrupt(e.to_string()))?;
-    let handed = Handed { id, token: task_token, allocation, variables };
-    handout::describe(tx, handed, settings).map(Some)
+        if let Err(why) = hand.task.claim(claim, others, settings.lease(), now) {
+            return Err(Error::Corrupt(format!("the task `{}` stands in a queue: {why:?}", hand.row.id)));
+        }
+        if let Some(answer) = hand_out(tx, hand, claimer, settings, now)? {
+            instances::used(tx, &token.class_id, &request.name, now)?;
+            return Ok(Claimed::Task(answer));
+        }
+    }
+    Ok(Claimed::Nothing { again_at: tasks::next_claimable_at(tx, asking)? })
 }
 
-/// Keeps the inventory.
-fn seen(tx: &Tx<'_>, token: &ClassToken, request: &ClaimRequest, ip: &str, now: u64) -> Result<(), Error> {
-    tx.prepare_cached(
-        "INSERT INTO runner_instances (resource_class_id, name, hostname, ip, version, os, arch, first_connected_ms, last_connected_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)
-         ON CONFLICT DO UPDATE SET hostname = ?3, ip = ?4, version = ?5, os = ?6, arch = ?7, last_connected_ms = ?8",
-    )?
-    .execute(params![token.class_id, request.name, request.hostname, ip, request.version, request.os, request.arch, now as i64])?;
+/// A task that runs is not ended because somebody with the name of its runner asks for work: two runners may have one
+/// name. People are told.
+fn tell_of_runners_with_one_name(tx: &Tx<'_>, claimer: &Claimer, now: Millis) -> Result<(), Error> {
+    let name = &claimer.request.name;
+    for row in tasks::begun_of_runner(tx, &claimer.token.class, name)? {
+        let message = format!(
+            "a runner named {name} asks for work while this task runs on one of that name: either two runners have the same name, or the task is lost and ends when it was not heard of for too long"
+        );
+        if !progress::has_message(tx, &row.job, &message)? {
+            log::warn!(
+                "a runner asks for work while a task runs under its name runner={name} task_id={} now_ms={now}",
+                row.id
+            );
+            jobs::add_message(tx, &row.job, MessageKind::Warning, &message)?;
+            tx.effect(Effect::Changed(row.pipeline.to_string()));
+        }
+    }
     Ok(())
+}
+
+/// Describes a claimed task and writes the claim. Nothing where the task cannot be handed out and has ended.
+fn hand_out(
+    tx: &Tx<'_>,
+    mut hand: InHand,
+    claimer: &Claimer,
+    settings: &Settings,
+    now: Millis,
+) -> Result<Option<Vec<u8>>, Error> {
+    let (status, why) = match handout::variables(tx, &settings.sealer, &hand.row.job)? {
+        Ok(variables) => {
+            let task_token = new_token("rlt_")?;
+            let claim = hand.task.claim_of().cloned();
+            let claim = claim.ok_or_else(|| Error::Corrupt(format!("`{}` is not claimed", hand.row.id)))?;
+            let (id, allocation) = (hand.row.id.clone(), claim.allocation);
+            let handed =
+                Handed { id, token: task_token.clone(), allocation, variables, budget: claim.budget };
+            let described = handout::describe(tx, handed, settings)?;
+            let answer = serde_json::to_vec(&described)?;
+            if answer.len() <= CLAIM_BYTES {
+                hand.row.token_hash = Some(token_hash(&task_token));
+                hand.row.nonce = Some(claimer.request.nonce.clone());
+                hand.row.claimed_with = Some(claimer.token.id.clone());
+                hand.write(tx, now)?;
+                return Ok(Some(answer));
+            }
+            let why = format!(
+                "the task cannot be handed out: its steps and variables have {} bytes as JSON, the limit is {CLAIM_BYTES}",
+                answer.len()
+            );
+            (TaskState::InfrastructureFail, why)
+        }
+        Err(Withheld::Unauthorized(why)) => (TaskState::Failed, format!("unauthorized: {why}")),
+        Err(Withheld::Unusable(why)) => (TaskState::InfrastructureFail, why),
+    };
+    log::warn!("a task cannot be handed out: {why} task_id={}", hand.row.id);
+    let then = hand.task.refuse(status, &why, now);
+    hand.keep(tx, then, now)?;
+    Ok(None)
 }

@@ -3,15 +3,18 @@
 
 use crate::config::JobKind;
 use crate::protocol::{Secret, Source, Task, TaskId, Variable};
+use crate::server::auth::{new_token, token_hash};
+use crate::server::engine::task::LONGEST_BEGIN;
 use crate::server::ids::JobId;
 use crate::server::secrets::contexts;
 use crate::server::secrets::sealer::{Place, SealError, Sealer};
-use crate::server::state::{Settings, new_token, token_hash};
+use crate::server::state::Settings;
 use crate::server::store::tables::handout::{self, Described, Revision};
 use crate::server::store::tables::keys;
 use crate::server::store::tables::variables::{self, SealedVariable};
 use crate::server::store::{Effect, Error, Tx, View};
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 /// Bytes of all variables of one task: more than a process can be started with.
 const MOST_VARIABLE_BYTES: usize = 4 * 1024 * 1024;
@@ -99,6 +102,8 @@ pub struct Handed {
     pub allocation: String,
     /// Its variables.
     pub variables: Vec<Variable>,
+    /// How long it may be silent once it has begun.
+    pub budget: Duration,
 }
 
 /// Describes a task that is handed out, for its agent.
@@ -134,8 +139,8 @@ pub fn describe(tx: &Tx<'_>, handed: Handed, settings: &Settings) -> Result<Task
         source: source(found.revision),
         has_test_timings: found.has_test_timings,
         lease_seconds: settings.lease_seconds,
-        begin_seconds: 600,
-        budget_seconds: 900,
+        begin_seconds: LONGEST_BEGIN.as_secs() as u32,
+        budget_seconds: handed.budget.as_secs() as u32,
         heartbeat_wait_seconds: settings.heartbeat_wait_seconds,
         max_step_output_bytes: settings.max_step_output_bytes,
         max_artifact_bytes: settings.max_artifact_bytes,

@@ -1,6 +1,6 @@
 //! The engine: what may run, what a task may become, and what follows from it.
 //!
-//! [`graph`] decides about jobs and workflows, without IO. [`commit`] carries its decisions into the store,
+//! [`graph`] decides about jobs and workflows, and [`task`] about tasks, without IO. [`commit`] carries its decisions into the store,
 //! inside one transaction of the caller's. [`claim`] hands a task out, [`handout`] says what it is
 //! given. [`archives`] and [`test_timings`] decide about what jobs leave for others.
 
@@ -9,4 +9,5 @@ pub mod claim;
 pub mod commit;
 pub mod graph;
 pub mod handout;
+pub mod task;
 pub mod test_timings;

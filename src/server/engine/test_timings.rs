@@ -64,19 +64,11 @@ fn sums(view: &View, job: &JobId, by: By, room: &mut usize) -> Result<BTreeMap<S
 #[expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
 mod tests {
     use super::*;
+    use crate::protocol::TaskId;
     use crate::server::store::Store;
-    use rusqlite::params;
-
-    /// A job of the name, of the project `r`.
-    fn job(tx: &Tx<'_>, id: &str, name: &str, project: &str, stopped: Option<i64>) -> Result<(), Error> {
-        tx.execute(
-            "INSERT INTO jobs (id, workflow_id, pipeline_id, project_id, position, name, kind, definition, requires,
-                status, parallelism, messages, waits_for_lock, created_at_ms, stopped_at_ms)
-             VALUES (?1, 'w', 'p', ?3, (SELECT count(*) FROM jobs), ?2, 'build', '{}', '[]', 'success', 2, '[]', 0, 0, ?4)",
-            params![id, name, project, stopped],
-        )?;
-        Ok(())
-    }
+    use crate::server::store::scene::{self, insert_job};
+    use crate::server::store::status::TestResult;
+    use crate::server::store::tables::results::{self, TestCase};
 
     fn result(
         tx: &Tx<'_>,
@@ -86,37 +78,32 @@ mod tests {
         file: Option<&str>,
         time: f64,
     ) -> Result<(), Error> {
-        tx.execute(
-            "INSERT INTO test_results (job_id, task_id, path, name, classname, file, source, result, run_time, message)
-             VALUES (?1, 't', 'p', ?2, ?3, ?4, 'p', 'success', ?5, '')",
-            params![job, name, classname, file, time],
-        )?;
+        let case = TestCase {
+            name: name.to_owned(),
+            classname: classname.to_owned(),
+            file: file.map(str::to_owned),
+            run_time: time,
+            result: TestResult::Success,
+            message: String::new(),
+        };
+        results::insert_tests(tx, &TaskId::new("t").unwrap(), &job.into(), "p", &[case])?;
         stored(tx, &job.into())
     }
 
     fn with_store<T: Send + 'static>(work: impl FnOnce(&Tx<'_>) -> Result<T, Error> + Send + 'static) -> T {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("db"), false, |_| ()).unwrap();
-        store
-            .write_blocking(move |tx| {
-                tx.execute_batch("PRAGMA defer_foreign_keys = ON")?;
-                let result = work(tx);
-                // What the jobs refer to is not there.
-                tx.execute_batch("DELETE FROM test_results; DELETE FROM jobs_with_tests; DELETE FROM jobs;")?;
-                result
-            })
-            .unwrap()
+        store.write_blocking(move |tx| scene::without_references(tx, work)).unwrap()
     }
 
     #[test]
     fn the_latest_run_that_has_ended_is_chosen() {
         let chosen = with_store(|tx| {
             let of = |id: &str| {
-                job(tx, id, "test", "r", None)?;
+                insert_job(tx, id, "test", "r", None)?;
                 choose(tx, &id.into())?;
-                let chosen: Option<String> =
-                    tx.query_row("SELECT timings_of FROM jobs WHERE id = ?1", [id], |row| row.get(0))?;
-                Ok::<_, Error>(chosen.unwrap_or_default())
+                let chosen = timings::chosen(tx, &id.into())?;
+                Ok::<_, Error>(chosen.map(String::from).unwrap_or_default())
             };
             let mut all = vec![of("none")?];
             for (id, name, project, stopped) in [
@@ -126,15 +113,15 @@ mod tests {
                 ("other-name", "build", "r", Some(6)),
                 ("other-project", "test", "s", Some(7)),
             ] {
-                job(tx, id, name, project, stopped)?;
+                insert_job(tx, id, name, project, stopped)?;
                 result(tx, id, "n", "c", None, 1.0)?;
             }
-            job(tx, "without-tests", "test", "r", Some(8))?;
+            insert_job(tx, "without-tests", "test", "r", Some(8))?;
             all.push(of("some")?);
-            tx.execute("UPDATE jobs SET stopped_at_ms = 9 WHERE id = 'running'", [])?;
+            scene::stop_job(tx, "running")?;
             all.push(of("later")?);
             // What was chosen stays.
-            all.push(tx.query_row("SELECT timings_of FROM jobs WHERE id = 'some'", [], |row| row.get(0))?);
+            all.push(timings::chosen(tx, &"some".into())?.map(String::from).unwrap_or_default());
             Ok(all)
         });
         assert_eq!(chosen, ["", "second", "running", "second"]);
@@ -143,8 +130,8 @@ mod tests {
     #[test]
     fn times_are_added_up_within_bounds() {
         let (all, some, none) = with_store(|tx| {
-            job(tx, "old", "test", "r", Some(1))?;
-            job(tx, "new", "test", "r", None)?;
+            insert_job(tx, "old", "test", "r", Some(1))?;
+            insert_job(tx, "new", "test", "r", None)?;
             for (name, classname, file, time) in [
                 ("works", "A", Some("a.rb"), 0.1),
                 ("works", "A", Some("a.rb"), 0.2),

@@ -37,11 +37,14 @@ impl Hub {
                 Effect::Changed(pipeline) => self.changed(&pipeline),
                 // One waiting claim is woken for each task; a permit is kept when none waits.
                 Effect::Queued(class) => self.class(&class).notify_one(),
-                Effect::Cancel(task) | Effect::Ended(task) => {
+                // The one claim that is woken might be the wrong one, so all are.
+                Effect::QueuedForOthers(class) => self.class(&class).notify_waiters(),
+                Effect::Cancel(task) => {
                     if let Some(notify) = lock(&self.tasks).get(&task) {
                         notify.notify_waiters();
                     }
                 }
+                Effect::Ended(task) => self.forget_task(&task),
                 Effect::Revoked => self.revoked.send_modify(|()| {}),
             }
         }
@@ -71,9 +74,16 @@ impl Hub {
         Arc::clone(lock(&self.tasks).entry(task.clone()).or_default())
     }
 
-    /// The task has ended: nobody will wait for it again.
+    /// Wakes the parked calls of a task for the last time: it has ended.
     pub fn forget_task(&self, task: &TaskId) {
-        lock(&self.tasks).remove(task);
+        if let Some(notify) = lock(&self.tasks).remove(task) {
+            notify.notify_waiters();
+        }
+    }
+
+    /// The number of tasks that calls were parked for and that have not ended.
+    pub fn tasks(&self) -> usize {
+        lock(&self.tasks).len()
     }
 
     /// Changes whenever personal tokens are ended. It has changed at first: whoever asks must look once.

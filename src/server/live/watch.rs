@@ -1,6 +1,6 @@
 //! A pipeline as it happens, for whoever watches it: [`follow`] tells the present state and then every change.
 //!
-//! What was told is compared with what is stored whenever the pipeline changes: a watcher that is slow or
+//! Events that were told are compared with stored rows whenever the pipeline changes: a watcher that is slow or
 //! comes late sees the same in the end.
 
 use crate::protocol::{TaskId, WatchEvent};
@@ -208,7 +208,7 @@ fn started(event: &WatchEvent) -> WatchEvent {
 
 /// The present as events.
 struct Events {
-    /// Everything to tell, in order.
+    /// Events to tell, in order.
     all: Vec<(Key, WatchEvent)>,
     /// The output of the steps among them.
     outputs: HashMap<Key, Output>,

@@ -2,9 +2,10 @@
 //! goes on with, authorised by the key that its claim carried.
 
 use crate::config::{self, Compiled};
+use crate::server::auth::token_hash;
 use crate::server::engine::commit;
 use crate::server::pipelines::compile::{Source, compile};
-use crate::server::state::{Shared, token_hash};
+use crate::server::state::{Routing, Shared};
 use crate::server::store::tables::pipelines::{self, Pending, SecondConfig};
 use crate::server::store::{Effect, Error as StoreError, Tx};
 use crate::server::time::Millis;
@@ -127,7 +128,7 @@ fn commit(
     pending: &Pending,
     source: &str,
     compiled: &Compiled,
-    routing: &commit::Routing,
+    routing: &Routing,
     now: Millis,
 ) -> Result<bool, StoreError> {
     let warnings: Vec<String> = compiled.warnings.iter().map(ToString::to_string).collect();

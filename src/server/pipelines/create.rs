@@ -6,7 +6,7 @@ use crate::server::ids::{PipelineId, ProjectId};
 use crate::server::pipelines::compile::{Source, compile, narrow, pipeline_values};
 use crate::server::pipelines::types::{Created, Error, Trigger};
 use crate::server::secrets::contexts;
-use crate::server::state::Shared;
+use crate::server::state::{Routing, Shared};
 use crate::server::store::status::PipelineState;
 use crate::server::store::tables::pipelines::{NewPipeline, PipelineError, RevisionRow, add_pipeline};
 use crate::server::store::tables::projects::{draw_pipeline_number, organisation_of};
@@ -83,7 +83,7 @@ struct New {
 }
 
 /// Stores the pipeline and starts its workflows. Returns the names of the contexts that were made.
-fn insert(tx: &Tx<'_>, new: &New, routing: &commit::Routing) -> Result<Vec<String>, StoreError> {
+fn insert(tx: &Tx<'_>, new: &New, routing: &Routing) -> Result<Vec<String>, StoreError> {
     let (created, trigger, compiled) = (&new.created, &new.trigger, new.compiled.as_ref());
     let now = created.created_at;
     let mistakes = created.errors.iter().flat_map(|errors| &errors.0);

@@ -11,6 +11,8 @@
 
 mod error;
 pub mod read;
+#[cfg(test)]
+pub mod scene;
 mod schema;
 pub mod status;
 pub mod tables;

@@ -22,6 +22,7 @@ const MIGRATIONS: &[&str] = &[
         SELECT j.project_id, j.name, j.id FROM (SELECT job_id, min(id) AS first FROM test_results GROUP BY job_id) t
         JOIN jobs j ON j.id = t.job_id ORDER BY t.first;
     ALTER TABLE jobs ADD COLUMN timings_of TEXT;",
+    include_str!("claims.sql"),
 ];
 
 /// Brings the schema up to date; refuses a database that a newer version has written.
@@ -75,5 +76,43 @@ mod tests {
         let jobs = query.query_map([], |row| row.get::<_, String>(0)).unwrap();
         assert_eq!(jobs.collect::<Result<Vec<_>, _>>().unwrap(), ["timedout", "success"]);
         migrate(&c).unwrap();
+    }
+
+    #[test]
+    fn what_a_runner_held_without_an_event_is_claimed() {
+        let c = Connection::open_in_memory().unwrap();
+        for migration in &MIGRATIONS[..MIGRATIONS.len() - 1] {
+            c.execute_batch(migration).unwrap();
+        }
+        c.pragma_update(None, "foreign_keys", false).unwrap();
+        c.pragma_update(None, "user_version", MIGRATIONS.len() - 1).unwrap();
+        for (id, status, started, stopped, finished) in [
+            ("claimed", "running", None, None, 0),
+            ("begun", "running", Some(8), None, 0),
+            ("finished", "success", Some(8), Some(9), 1),
+            ("lost", "infrastructure_fail", Some(8), Some(9), 0),
+            ("back", "retried", None, Some(9), 0),
+        ] {
+            let insert = "INSERT INTO tasks (id, job_id, pipeline_id, project_id, node_index, attempt, resource_class,
+                status, allocation, runner_name, lease_until_ms, claimed_at_ms, started_at_ms, stopped_at_ms, is_canceled,
+                unclaims, next_event, is_finished, queued_at_ms)
+                VALUES (?1, ?1, 'p', 'r', 0, 1, 'a/b', ?2, 'a', 'n', 70, 7, ?3, ?4, 0, 0, 0, ?5, 1)";
+            c.execute(insert, rusqlite::params![id, status, started, stopped, finished]).unwrap();
+        }
+        migrate(&c).unwrap();
+        let mut query = c
+            .prepare("SELECT id || ' ' || status || ' ' || coalesce(ended_by, begin_until_ms, '-') FROM tasks ORDER BY seq")
+            .unwrap();
+        let rows = query.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        assert_eq!(
+            rows.collect::<Result<Vec<_>, _>>().unwrap(),
+            [
+                "claimed claimed 600007",
+                "begun running -",
+                "finished success finish",
+                "lost infrastructure_fail lost",
+                "back retried given_back"
+            ]
+        );
     }
 }

@@ -147,8 +147,12 @@ words! {
     TaskState {
         /// Waits in the queue of its resource class.
         Queued = "queued",
-        /// A runner has it.
+        /// A runner has it and has not begun.
+        Claimed = "claimed",
+        /// Its agent runs steps.
         Running = "running",
+        /// Its agent has begun and was not heard of for a lease.
+        Unreachable = "unreachable",
         /// No step failed.
         Success = "success",
         /// A step failed.
@@ -167,7 +171,56 @@ words! {
 impl TaskState {
     /// Whether nothing will happen any more to this attempt.
     pub fn is_terminal(self) -> bool {
-        !matches!(self, Self::Queued | Self::Running)
+        !matches!(self, Self::Queued | Self::Claimed | Self::Running | Self::Unreachable)
+    }
+
+    /// States of a task that a runner holds. People see all of them as running.
+    pub const HELD_BY_A_RUNNER: [Self; 3] = [Self::Claimed, Self::Running, Self::Unreachable];
+
+    /// Whether a runner holds the task. People see that as running.
+    pub fn is_with_a_runner(self) -> bool {
+        Self::HELD_BY_A_RUNNER.contains(&self)
+    }
+}
+
+words! {
+    /// Who ended a task.
+    EndedBy {
+        /// Its agent, when everything was reported.
+        Finish = "finish",
+        /// Its runner gave it back, or it lapsed, before it had begun.
+        GivenBack = "given_back",
+        /// The control plane, when its agent had been silent for too long.
+        Silence = "silence",
+        /// Its runner, which found the agent gone.
+        Lost = "lost",
+        /// A person or a newer pipeline, before the agent confirmed it.
+        Cancel = "cancel",
+        /// A new start of its machine.
+        HostRestart = "host_restart",
+        /// The control plane, which could not hand it out.
+        HandOut = "hand_out",
+        /// The end of its resource class.
+        ClassDeleted = "class_deleted",
+        /// An administrator, after a backup was restored.
+        Administrator = "administrator",
+    }
+}
+
+impl EndedBy {
+    /// The end in words, as part of a sentence.
+    pub fn told(self) -> &'static str {
+        match self {
+            Self::Finish => "as its own agent reported",
+            Self::GivenBack => "because its runner gave it back before it had begun",
+            Self::Silence => "because its agent was not heard of for too long",
+            Self::Lost => "because its runner found the agent gone",
+            Self::Cancel => "because it was cancelled",
+            Self::HostRestart => "because its host was restarted",
+            Self::HandOut => "because it could not be handed out",
+            Self::ClassDeleted => "because its resource class was deleted",
+            Self::Administrator => "by an administrator",
+        }
     }
 }
 

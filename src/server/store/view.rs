@@ -18,11 +18,3 @@ impl View {
         &self.0
     }
 }
-
-/// Transitional: statements that have not moved to this room yet go through it.
-impl std::ops::Deref for View {
-    type Target = Connection;
-    fn deref(&self) -> &Connection {
-        &self.0
-    }
-}

@@ -22,6 +22,8 @@ pub enum Effect {
     Changed(String),
     /// A task entered the queue of this resource class.
     Queued(String),
+    /// A task entered the queue of this resource class that one of its runners should not get at once.
+    QueuedForOthers(String),
     /// Cancel was asked for on a claimed task.
     Cancel(TaskId),
     /// A claimed task has ended or went back to its queue: its token is dead.

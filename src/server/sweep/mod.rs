@@ -1,3 +1,74 @@
-//! What happens by the clock: leases lapse, waits end, old things go.
+//! What happens by the clock: leases, budgets and fences run out, waits end, old things go.
 
 pub(super) mod retention;
+
+use crate::server::engine::commit::{self, clock};
+use crate::server::state::Shared;
+use crate::server::store::Error;
+use crate::server::time::Millis;
+use std::time::Duration;
+
+/// Between two passes over what runs.
+const PASS: Duration = Duration::from_secs(5);
+/// Between two passes over what is old.
+const OLD_PASS: Duration = Duration::from_secs(60 * 60);
+
+/// Lets time pass for what runs, whether anybody asks or not; but not because this control plane was away, stopped
+/// or without a disk to write to.
+pub(super) async fn run(state: Shared) {
+    let mut stopping = state.stopping.subscribe();
+    let (mut passed_at, mut failed_writes) = (None, state.store.failed_writes());
+    let lease = state.settings.lease();
+    loop {
+        let (now, failed) = (Millis::now(), state.store.failed_writes());
+        if !clock::was_listening(passed_at, failed != failed_writes, now) {
+            match state.store.write(move |tx| clock::rebase_once(tx, lease, Millis::now())).await {
+                Ok(0) | Err(Error::Closed) => {}
+                Ok(count) => {
+                    log::info!("runners could not be heard for a while: leases begin anew task_count={count}")
+                }
+                Err(error) => log::error!("failed to renew the leases of running tasks: {error}"),
+            }
+        }
+        // What fails from here on, this write included, is for the next pass.
+        failed_writes = failed;
+        passed_at = Some(now);
+        tokio::select! {
+            () = tokio::time::sleep(PASS) => {}
+            _ = stopping.changed() => return,
+        }
+        if state.store.failed_writes() == failed_writes
+            && clock::was_listening(passed_at, false, Millis::now())
+        {
+            pass_once(&state, lease).await;
+        }
+    }
+}
+
+async fn pass_once(state: &Shared, lease: Duration) {
+    let waits = state.store.write(|tx| commit::expire_waits_once(tx, Millis::now())).await;
+    if let Ok(count @ 1..) = waits {
+        log::warn!("jobs waited too long for their serial group job_count={count}");
+    }
+    let forgotten = state.store.write(|tx| commit::cancel_forgotten_once(tx, Millis::now())).await;
+    if let Ok(count @ 1..) = forgotten {
+        log::warn!("workflows that had not ended for 90 days were canceled workflow_count={count}");
+    }
+    match state.store.write(move |tx| clock::tick_once(tx, lease, Millis::now())).await {
+        Ok(0) | Err(Error::Closed) => {}
+        Ok(count) => log::warn!("runners were not heard of in time task_count={count}"),
+        Err(error) => log::error!("failed to let leases run out: {error}"),
+    }
+}
+
+/// Removes what is too old, at the start and every hour.
+pub(super) async fn run_old(state: Shared) {
+    let mut stopping = state.stopping.subscribe();
+    loop {
+        retention::sweep_once(&state).await;
+        tokio::select! {
+            () = tokio::time::sleep(OLD_PASS) => {}
+            _ = stopping.changed() => return,
+        }
+    }
+}

@@ -78,10 +78,9 @@ mod tests {
     use super::*;
     use crate::protocol::{Archive, CacheRecord, FindCache, TaskId};
     use crate::server::engine::archives::{find_cache, save_cache};
-    use crate::server::engine::commit::Routing;
-    use crate::server::store::Store;
+    use crate::server::state::Routing;
     use crate::server::store::tables::projects::ensure_project;
-    use crate::server::time::Millis;
+    use crate::server::store::{Store, scene};
 
     const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -99,32 +98,26 @@ mod tests {
     /// A job with a cache retention of two days, and its task.
     fn task(tx: &Tx<'_>) -> (TaskId, String) {
         ensure_project(tx, "gh/acme/app", None, Millis(0)).unwrap();
-        tx.execute("INSERT INTO resource_classes VALUES ('c', 'a/b', '', 0)", []).unwrap();
-        let project: String = tx.query_row("SELECT id FROM projects", [], |row| row.get(0)).unwrap();
-        tx.execute(
-            "INSERT INTO pipelines (id, project_id, number, state, created_at_ms, updated_at_ms, trigger_type, actor_login,
-                trigger_parameters, parameters, pipeline_values, errors, warnings, declared)
-             VALUES ('p', ?1, 1, 'created', 0, 0, 'api', 'ada', '{}', '{}', '{}', '[]', '[]', '{}')",
-            [&project],
-        )
-        .unwrap();
+        scene::insert_class(tx).unwrap();
+        let project = scene::project(tx).unwrap();
+        let pipeline = scene::insert_pipeline(tx, 1, "main", Millis(0)).unwrap();
         let text = "version: 2.1
 jobs: {j: {machine: true, resource_class: a/b, retention: {caches: 2d}, steps: [checkout]}}
 workflows: {w: {jobs: [j]}}";
         let compiled = crate::config::probe::compile_text(text).map_err(|e| e.to_string()).unwrap();
         let workflow = &compiled.workflows[0];
-        crate::server::engine::commit::create_workflow(
+        let made = crate::server::engine::commit::create_workflow(
             tx,
-            &"p".into(),
-            &project.as_str().into(),
+            &pipeline,
+            &project,
             workflow,
             false,
             &Routing::default(),
             Millis(0),
         )
         .unwrap();
-        let id: String = tx.query_row("SELECT id FROM tasks", [], |row| row.get(0)).unwrap();
-        (TaskId::new(id).unwrap(), project)
+        let task = scene::unfinished_tasks(tx, &made, "j").unwrap().remove(0);
+        (task, project.into())
     }
 
     #[test]
@@ -169,11 +162,8 @@ workflows: {w: {jobs: [j]}}";
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("db"), false, |_| ()).unwrap();
         let check = |tx: &Tx<'_>| {
-            let (task, project) = task(tx);
-            tx.execute(
-                "INSERT INTO artifacts SELECT 'a', job_id, ?2, id, 0, 1, 'x', 'sum', 1, 0 FROM tasks WHERE id = ?1",
-                [task.as_str(), &project],
-            )?;
+            task(tx);
+            scene::insert_artifact(tx, "sum")?;
             assert_eq!(expire_once(tx, Millis(30 * DAY_MS))?, 0);
             assert!(archives::names_upload(tx, "sum")?);
             assert_eq!(expire_once(tx, Millis(30 * DAY_MS + 1))?, 1);

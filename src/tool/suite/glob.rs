@@ -1,7 +1,9 @@
 //! `tests glob`: the files that match patterns.
 
-use super::{Failure, Outcome, usage};
+use super::speak;
 use crate::glob::{Dialect, find};
+use crate::outcome::{Failure, Outcome};
+use crate::tool::usage::usage;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -24,7 +26,7 @@ pub(super) fn print(patterns: &[&str]) -> Outcome {
     if patterns.is_empty() {
         return Err(usage("`tests glob` takes one or more patterns, quoted against the shell".to_owned()));
     }
-    super::print(&found(Path::new("."), patterns)?)
+    speak::print(&found(Path::new("."), patterns)?)
 }
 
 fn found(root: &Path, patterns: &[&str]) -> Result<String, Failure> {

@@ -8,14 +8,14 @@ mod glob;
 mod names;
 mod options;
 mod run;
+mod speak;
 mod split;
-pub(crate) mod timings;
+pub(crate) mod timings_source;
 mod weights;
 
-use super::usage;
-use crate::outcome::{Failure, Outcome, exit};
+use super::usage::usage;
+use crate::outcome::Outcome;
 use options::Options;
-use std::io::{ErrorKind, Write};
 
 const HELP: &str = "\
 Share the tests of a job among its parallel nodes.
@@ -57,20 +57,4 @@ pub(super) fn command(words: &[&str]) -> Outcome {
             "`{other}` is not a command of `tests` (known: glob, split, run); `circleci-agent tests --help` explains them"
         ))),
     }
-}
-
-/// Prints names. A reader that has gone away is no failure; a full disk is, or tests would be left out.
-fn print(names: &str) -> Outcome {
-    let mut out = std::io::stdout();
-    match out.write_all(names.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::new(format!("failed to print the names of tests: {error}")))
-        }
-        _ => Ok(exit::OK),
-    }
-}
-
-/// A line for people on standard error. Nobody may be listening; there is nothing to do about that.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }

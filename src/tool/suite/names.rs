@@ -1,6 +1,6 @@
 //! The names of tests, from a file or standard input.
 
-use super::say;
+use super::speak::say;
 use std::collections::BTreeSet;
 use std::io::{IsTerminal, Read};
 use std::path::Path;

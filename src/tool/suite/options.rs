@@ -1,23 +1,24 @@
 //! The options of `tests split` and `tests run`.
 
-use super::{Failure, usage};
+use crate::outcome::Failure;
 use crate::protocol::duration;
+use crate::tool::usage::usage;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What names weigh.
+/// Measure of the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum By {
     /// All alike.
     Name,
     /// Bytes of the file of that name.
     Filesize,
-    /// What they took in an earlier run.
+    /// Time in an earlier run.
     Timings,
 }
 
-/// What the names are in the timings.
+/// Kind of name in the timings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Filename,
@@ -27,7 +28,7 @@ pub(super) enum Kind {
     Autodetect,
 }
 
-/// What was asked for.
+/// Options of a command.
 #[derive(Debug)]
 pub(super) struct Options {
     /// Below `total`.

@@ -1,8 +1,10 @@
 //! `tests run`: a command that is given the share of this node on its standard input.
 
 use super::options::Options;
-use super::{Failure, Outcome, exit, names, say, split};
-use crate::executor::environment::default_shell;
+use super::speak::say;
+use super::{names, split};
+use crate::outcome::{Failure, Outcome, exit};
+use crate::system::shell::default_shell;
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::os::unix::process::ExitStatusExt;

@@ -1,7 +1,9 @@
 //! `tests split`: the share of one node. All nodes compute alike, so their shares fit together.
 
 use super::options::{By, Options};
-use super::{Failure, Outcome, names, say, weights};
+use super::speak::{self, say};
+use super::{names, weights};
+use crate::outcome::{Failure, Outcome};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ffi::OsString;
@@ -17,10 +19,10 @@ pub(super) fn print(options: &Options, variable: &dyn Fn(&str) -> Option<OsStrin
         out.push_str(name);
         out.push('\n');
     }
-    super::print(&out)
+    speak::print(&out)
 }
 
-/// What people are told when there is nothing to split.
+/// Message for when there is nothing to split.
 pub(super) const NO_NAMES: &str = "No test names found in input source: nothing to do.";
 
 /// The share of this node, sorted. `names` are sorted and each there once.
@@ -112,7 +114,7 @@ mod tests {
         assert_eq!((of("0"), of("1")), (vec!["a", "c", "e"], vec!["b", "d"]));
     }
 
-    /// What the rule says, without any cleverness.
+    /// The rule, without any cleverness.
     fn plainly(weights: &[u64], total: u32) -> Vec<Vec<usize>> {
         let mut nodes = vec![(0u64, Vec::new()); total as usize];
         let mut order: Vec<usize> = (0..weights.len()).collect();

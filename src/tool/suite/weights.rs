@@ -1,8 +1,8 @@
-//! What each name weighs. Whole numbers: all nodes must come to the same, on any architecture.
+//! Weights of names. Whole numbers: all nodes must come to the same, on any architecture.
 
 use super::options::{By, Kind, Options};
-use super::say;
-use super::timings::{self, Found};
+use super::speak::say;
+use super::timings_source::{self, Found};
 use serde_json::Value;
 use std::ffi::OsString;
 
@@ -11,7 +11,7 @@ const UNKNOWN: u64 = 1000;
 /// Names that are listed in a warning.
 const MOST_LISTED: usize = 5;
 
-/// What people are told when there are no timings for any name.
+/// Message for when there are no timings for any name.
 const NO_TIMINGS: &str = "Error auto-detecting timing type, falling back to weighting by name.";
 
 /// The weights of `names`, in their order. The error is a sentence for people.
@@ -23,7 +23,7 @@ pub(super) fn of(
     let found = match options.by {
         By::Name => None,
         By::Filesize => by_size(names),
-        By::Timings => match timings::find(options.timings_file.as_deref(), variable)? {
+        By::Timings => match timings_source::find(options.timings_file.as_deref(), variable)? {
             Found::Timings(timings) => by_timings(names, &timings, options),
             Found::Nothing(why) => {
                 say(&why);

@@ -130,9 +130,13 @@ fn a_read_only_root_is_a_failure_that_says_what_to_set() {
         inside(machine, &script).variable("HOME", "/nonexistent")
     };
     // Only the working directory can be written: the runner goes on, the task cannot.
-    let (end, log) = run_one(&server, machine(&["work"]), "ro-1", &["echo never"]);
-    assert_eq!(end["status"], "infrastructure_fail", "{end} {log}");
-    let message = end["message"].as_str().unwrap();
+    server.offer(&task_of("ro-1", &["echo never"]));
+    let mut runner = machine(&["work"]).setting("mode", "single-task").start();
+    let back = server.wait_for("/unclaim").json();
+    assert_eq!(runner.wait(), Some(0));
+    let log = runner.log();
+    assert_eq!(back["reason"], "host", "{back} {log}");
+    let message = back["message"].as_str().unwrap();
     assert!(message.contains("set TMPDIR to a writable one") && message.contains("Read-only"), "{message}");
     assert!(log.contains("will not know of it; set `runner.state_directory`"), "{log}");
     // It is done as it was told.

@@ -1,7 +1,8 @@
 //! A fake control plane: an HTTP/1.1 server on loopback, with or without TLS, that hands out tasks,
 //! records every request and answers as it is told.
 
-use runlet::protocol::Task;
+use super::task_calls::Tasks;
+use runlet::protocol::{PROTOCOL_HEADER, PROTOCOL_VERSION, TASK_HEADER, Task};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -30,10 +31,13 @@ impl Recorded {
 pub(crate) struct Canned {
     pub(crate) status: u16,
     pub(crate) body: String,
+    /// Whether the protocol's header is on it.
+    ours: bool,
 }
 
 #[derive(Default)]
 struct State {
+    tasks: Tasks,
     offered: VecDeque<String>,
     requests: Vec<Recorded>,
     /// Applies to paths that contain the text.
@@ -97,15 +101,36 @@ impl ControlPlane {
 
     /// Puts a task into the queue.
     pub(crate) fn offer(&self, task: &Task) {
-        lock(&self.shared).offered.push_back(serde_json::to_string(task).unwrap());
+        let mut state = lock(&self.shared);
+        state.tasks.offered(task);
+        state.offered.push_back(serde_json::to_string(task).unwrap());
+        drop(state);
         self.shared.1.notify_all();
     }
 
     /// Answers calls whose path contains `path` so from now on.
     pub(crate) fn answer(&self, path: &str, status: u16, body: &str) {
-        let canned = Canned { status, body: body.to_owned() };
+        self.can(path, Canned { status, body: body.to_owned(), ours: true });
+    }
+
+    /// As [`ControlPlane::answer`], by something that stands between the runner and the control plane.
+    pub(crate) fn intercept(&self, path: &str, status: u16, body: &str) {
+        self.can(path, Canned { status, body: body.to_owned(), ours: false });
+    }
+
+    fn can(&self, path: &str, canned: Canned) {
         lock(&self.shared).canned.push((path.to_owned(), canned));
         self.shared.1.notify_all();
+    }
+
+    /// Somebody cancels a task.
+    pub(crate) fn cancel(&self, id: &str) {
+        lock(&self.shared).tasks.cancel(id);
+    }
+
+    /// A task ends without its agent. With `late` its output is still taken.
+    pub(crate) fn end(&self, id: &str, late: bool) {
+        lock(&self.shared).tasks.end(id, late);
     }
 
     /// Takes back every [`ControlPlane::answer`].
@@ -200,13 +225,20 @@ fn serve<S: Read + Write>(stream: S, shared: &(Mutex<State>, Condvar)) -> std::i
         }
         request.body = vec![0; length];
         stream.read_exact(&mut request.body)?;
-        let (status, body) = answer(request, shared);
+        let (Canned { status, body, ours }, news) = answer(request, shared);
         if lock(shared).over {
             return Ok(());
         }
         let length =
             if status == 204 { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
-        let head = format!("HTTP/1.1 {status} Said\r\n{length}Content-Type: application/json\r\n\r\n");
+        let mut head = format!("HTTP/1.1 {status} Said\r\n{length}Content-Type: application/json\r\n");
+        if ours {
+            head += &format!("{PROTOCOL_HEADER}: {PROTOCOL_VERSION}\r\n");
+        }
+        if let Some(news) = news {
+            head += &format!("{TASK_HEADER}: {news}\r\n");
+        }
+        head += "\r\n";
         let out = stream.get_mut();
         out.write_all(head.as_bytes())?;
         if status != 204 {
@@ -216,7 +248,7 @@ fn serve<S: Read + Write>(stream: S, shared: &(Mutex<State>, Condvar)) -> std::i
     }
 }
 
-fn answer(request: Recorded, shared: &(Mutex<State>, Condvar)) -> (u16, String) {
+fn answer(request: Recorded, shared: &(Mutex<State>, Condvar)) -> (Canned, Option<&'static str>) {
     let path = request.path.clone();
     let mut state = lock(shared);
     state.requests.push(request);
@@ -224,28 +256,29 @@ fn answer(request: Recorded, shared: &(Mutex<State>, Condvar)) -> (u16, String) 
         state.canned.iter().rev().find(|(part, _)| path.contains(part)).map(|(_, canned)| canned.clone())
     };
     if let Some(canned) = canned(&state) {
-        return (canned.status, canned.body);
+        return (canned, None);
     }
     if !path.contains("/runner/claim") {
-        let request = state.requests.last().expect("it was just pushed");
-        return (200, super::task_calls::answer(request));
+        let request = state.requests.last().expect("it was just pushed").clone();
+        let (status, body, news) = state.tasks.answer(&request);
+        return (Canned { status, body, ours: true }, news);
     }
     let wait = path.split_once("wait=").and_then(|(_, text)| text.parse().ok()).unwrap_or(0);
     let deadline = Instant::now() + Duration::from_secs(wait);
     state.parked += 1;
     let answer = loop {
         if let Some(canned) = canned(&state) {
-            break (canned.status, canned.body);
+            break canned;
         }
         if let Some(task) = state.offered.pop_front() {
-            break (200, task);
+            break Canned { status: 200, body: task, ours: true };
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() || state.over {
-            break (204, String::new());
+            break Canned { status: 204, body: String::new(), ours: true };
         }
         state = shared.1.wait_timeout(state, left).unwrap_or_else(std::sync::PoisonError::into_inner).0;
     };
     state.parked -= 1;
-    answer
+    (answer, None)
 }

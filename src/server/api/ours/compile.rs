@@ -3,7 +3,7 @@
 
 use crate::config::{Compiled, Diagnostic, Diagnostics, Severity};
 use crate::protocol::MAX_CHUNK_BYTES;
-use crate::server::api::{Answer, Failure};
+use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::ids::fresh_uuid;
 use crate::server::pipelines::compile::{self, Source};
 use crate::server::state::Shared;

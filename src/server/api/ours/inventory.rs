@@ -1,10 +1,13 @@
 //! The inventory of runners: resource classes, their tokens, the runners that were seen, what waits.
 
 use crate::protocol::ResourceClass;
-use crate::server::api::shared::input::{Body, Words, bad, conflict, message};
-use crate::server::api::{Administrator, Answer, Failure, Person};
+use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
+use crate::server::api::shared::input::{Body, Words, message};
+use crate::server::auth::{Administrator, Person};
+use crate::server::auth::{new_token, token_hash};
+use crate::server::engine::commit::task;
 use crate::server::ids::{ClassTokenId, ResourceClassId};
-use crate::server::state::{Shared, new_token, token_hash};
+use crate::server::state::Shared;
 use crate::server::store::status::TaskState;
 use crate::server::store::tables::classes::{self, Class, Instance, Token};
 use crate::server::time::Millis;
@@ -19,6 +22,9 @@ use std::time::Duration;
 /// A runner that was silent this long is no longer listed.
 const FORGOTTEN: Duration = Duration::from_secs(12 * 60 * 60);
 
+/// Budgets that a class may have, in seconds. Late output is taken for a day.
+const BUDGETS: std::ops::RangeInclusive<u64> = 60..=24 * 60 * 60;
+
 /// Serves the paths of this file.
 pub fn router() -> Router<Shared> {
     Router::new()
@@ -26,7 +32,7 @@ pub fn router() -> Router<Shared> {
         .route("/api/v3/runner/tasks", get(unclaimed))
         .route("/api/v3/runner/tasks/running", get(running))
         .route("/api/v3/runner/resource", get(list_classes).post(create_class))
-        .route("/api/v3/runner/resource/{id}", delete(delete_class))
+        .route("/api/v3/runner/resource/{id}", delete(delete_class).patch(change_class))
         .route("/api/v3/runner/resource/{id}/force", delete(delete_class_by_force))
         .route("/api/v3/runner/token", get(list_tokens).post(create_token))
         .route("/api/v3/runner/token/{id}", delete(delete_token))
@@ -56,22 +62,28 @@ fn shown_instance(instance: &Instance) -> Value {
     })
 }
 
-async fn count(state: &Shared, words: &Words, task_state: TaskState) -> Answer<u64> {
+async fn count(state: &Shared, words: &Words, states: &'static [TaskState]) -> Answer<u64> {
     let class = words.get("resource-class").filter(|class| !class.is_empty()).cloned();
     let class = class.ok_or_else(|| bad("`resource-class` is missing"))?;
-    Ok(state.store.read(move |view| classes::count_tasks(view, &class, task_state)).await?)
+    let count = state.store.read(move |view| {
+        states.iter().try_fold(0, |sum, state| Ok(sum + classes::count_tasks(view, &class, *state)?))
+    });
+    Ok(count.await?)
 }
 
 async fn unclaimed(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
-    Ok(Json(json!({ "unclaimed_task_count": count(&state, &words, TaskState::Queued).await? })))
+    Ok(Json(json!({ "unclaimed_task_count": count(&state, &words, &[TaskState::Queued]).await? })))
 }
 
 async fn running(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
-    Ok(Json(json!({ "running_runner_tasks": count(&state, &words, TaskState::Running).await? })))
+    Ok(Json(json!({ "running_runner_tasks": count(&state, &words, &TaskState::HELD_BY_A_RUNNER).await? })))
 }
 
 fn shown_class(class: &Class) -> Value {
-    json!({ "id": class.id, "resource_class": class.name, "description": class.description })
+    json!({
+        "id": class.id, "resource_class": class.name, "description": class.description,
+        "budget_seconds": class.budget_ms.map(|ms| ms / 1000),
+    })
 }
 
 async fn list_classes(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
@@ -90,13 +102,42 @@ async fn create_class(
 ) -> Answer<Response> {
     let name = ResourceClass::new(body["resource_class"].as_str().unwrap_or_default()).map_err(bad)?;
     let description = body["description"].as_str().unwrap_or_default().to_owned();
-    let class = Class { id: ResourceClassId::fresh(), name: name.as_str().to_owned(), description };
+    let (id, budget_ms) = (ResourceClassId::fresh(), budget_ms(&body)?);
+    let class = Class { id, name: name.as_str().to_owned(), description, budget_ms };
     let answer = shown_class(&class);
     let is_new = state.store.write(move |tx| classes::add_class(tx, &class, Millis::now())).await?;
     if !is_new {
         return Err(conflict(format!("the resource class `{name}` exists already")));
     }
     Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+/// `budget_seconds`: how long a task of the class may be silent once it has begun; null is as usual.
+fn budget_ms(body: &Value) -> Answer<Option<u64>> {
+    match (&body["budget_seconds"], body["budget_seconds"].as_u64()) {
+        (Value::Null, _) => Ok(None),
+        (_, Some(seconds)) if BUDGETS.contains(&seconds) => Ok(Some(seconds * 1000)),
+        (given, _) => Err(bad(format!(
+            "`budget_seconds` is a number from {} to {}, not `{given}`",
+            BUDGETS.start(),
+            BUDGETS.end()
+        ))),
+    }
+}
+
+async fn change_class(
+    State(state): State<Shared>,
+    _admin: Administrator,
+    Path(id): Path<ResourceClassId>,
+    Body(body): Body,
+) -> Answer<Json<Value>> {
+    if body.get("budget_seconds").is_none() {
+        return Err(bad("`budget_seconds` is missing: a number, or null for the usual budget"));
+    }
+    let budget_ms = budget_ms(&body)?;
+    let unknown = Failure::not_found(format!("there is no resource class with the id `{id}`"));
+    let changed = state.store.write(move |tx| classes::set_budget(tx, &id, budget_ms)).await?;
+    if changed { Ok(message("Changed.")) } else { Err(unknown) }
 }
 
 async fn delete_class(
@@ -128,7 +169,14 @@ async fn remove_class(
         } else if classes::has_tokens(tx, &id)? {
             return Ok(None);
         }
-        classes::delete_class(tx, &id).map(Some)
+        let Some(name) = classes::delete_class(tx, &id)? else { return Ok(Some(false)) };
+        let waited = task::class_deleted(tx, &name, Millis::now())?;
+        if waited > 0 {
+            log::warn!(
+                "a resource class was deleted while tasks waited for it class={name} task_count={waited}"
+            );
+        }
+        Ok(Some(true))
     });
     match removed.await? {
         Some(true) => Ok(message("Deleted.")),

@@ -2,6 +2,7 @@
 //! streams, compiling, and what operators ask.
 
 pub mod compile;
+pub mod held;
 pub mod inventory;
 pub mod operator;
 pub mod orchestration;

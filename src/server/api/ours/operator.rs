@@ -1,6 +1,6 @@
 //! Liveness, readiness and metrics, for the operator's tools. They need no token.
 
-use crate::server::api::{Answer, Failure};
+use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::state::Shared;
 use crate::server::store::tables::classes::list_queue_lengths;
 use axum::extract::State;

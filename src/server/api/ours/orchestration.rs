@@ -1,8 +1,9 @@
 //! Calls that move pipelines on: reruns and continuation; and the settings of projects that decide about it.
 
 use crate::protocol::MAX_CHUNK_BYTES;
-use crate::server::api::shared::input::{Body, bad};
-use crate::server::api::{Administrator, Answer, Failure, Person};
+use crate::server::api::shared::failure::{Answer, Failure, bad};
+use crate::server::api::shared::input::Body;
+use crate::server::auth::{Administrator, Person};
 use crate::server::engine::commit::{self, Refused, Scope};
 use crate::server::ids::{JobId, ProjectId};
 use crate::server::pipelines::continuation::{self, Continuation};
@@ -46,6 +47,8 @@ fn optional<T: DeserializeOwned + Default>(bytes: &Bytes) -> Answer<T> {
 
 #[derive(Debug, Default, Deserialize)]
 struct RerunV2 {
+    #[serde(default)]
+    force: bool,
     // A published client misspells it.
     #[serde(default, alias = "fromFailed")]
     from_failed: Option<bool>,
@@ -76,7 +79,7 @@ async fn rerun_v2(
         (false, Some(jobs)) => Scope::Jobs(jobs.into_iter().map(JobId::from).collect()),
         (false, None) => Scope::All,
     };
-    let id = run_again(&state, person, id, scope).await?;
+    let id = run_again(&state, person, id, scope, request.force).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "workflow_id": id }))).into_response())
 }
 
@@ -84,6 +87,8 @@ async fn rerun_v2(
 struct RerunV3 {
     #[serde(default)]
     is_from_failed: Option<bool>,
+    #[serde(default)]
+    force: bool,
 }
 
 async fn rerun_v3(
@@ -94,21 +99,23 @@ async fn rerun_v3(
 ) -> Answer<Response> {
     let request: RerunV3 = optional(&bytes)?;
     let scope = if request.is_from_failed == Some(true) { Scope::Failed } else { Scope::All };
-    let id = run_again(&state, person, id, scope).await?;
+    let id = run_again(&state, person, id, scope, request.force).await?;
     let location = [(header::LOCATION, format!("/api/v3/workflows/{id}"))];
     Ok((StatusCode::CREATED, location, Json(json!({ "data": { "id": id } }))).into_response())
 }
 
-async fn run_again(state: &Shared, person: Person, id: String, scope: Scope) -> Answer<String> {
+async fn run_again(state: &Shared, person: Person, id: String, scope: Scope, force: bool) -> Answer<String> {
     let made = state
         .store
         .write(move |tx| {
-            commit::rerun(tx, &id.into(), &scope, Some(&person.id.as_str().into()), Millis::now())
+            let rerun = if force { commit::rerun_anyway } else { commit::rerun };
+            rerun(tx, &id.into(), &scope, Some(&person.id.as_str().into()), Millis::now())
         })
         .await?;
     made.map(String::from).map_err(|refused| {
         let status = match refused {
             Refused::Unknown => StatusCode::NOT_FOUND,
+            Refused::Unreachable(_) => StatusCode::CONFLICT,
             _ => StatusCode::BAD_REQUEST,
         };
         Failure::new(status, refused.to_string())

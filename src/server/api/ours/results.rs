@@ -1,11 +1,11 @@
 //! Bytes that jobs left: output of steps, artifacts. They are streamed from their files.
 
 use crate::protocol::TaskId;
-use crate::server::api::Person;
 use crate::server::api::shared::failure::{Answer, Failure, bad, blocking};
 use crate::server::api::shared::input::Words;
 use crate::server::api::shared::lookup::{job_of, one};
 use crate::server::api::shared::{link, stream};
+use crate::server::auth::Person;
 use crate::server::blobs::Stretch;
 use crate::server::ids::{ArtifactId, JobId};
 use crate::server::state::Shared;

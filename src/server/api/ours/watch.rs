@@ -1,9 +1,9 @@
 //! A pipeline as it happens, for people's terminals and pages: `GET /api/v3/runs/{id}/events`, a stream of
-//! server-sent events of what [`watch`](crate::server::live::watch) tells.
+//! server-sent events of what [`watch`] tells.
 
 use crate::protocol::WatchEvent;
-use crate::server::api::Person;
 use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::auth::Person;
 use crate::server::ids::PipelineId;
 use crate::server::live::watch::{self, Told};
 use crate::server::state::Shared;

@@ -4,8 +4,10 @@ use crate::protocol::{
     Archive, CacheAnswer, CacheRecord, FindCache, FoundCache, LONGEST_CACHE_KEY, LayerRecord,
     MAX_CHUNK_BYTES, Workspace,
 };
-use crate::server::api::runner::{Holder, Numbers, complete, number};
-use crate::server::api::{Answer, Failure, blocking};
+use crate::server::api::runner::holder::Holder;
+use crate::server::api::runner::query::{Numbers, number};
+use crate::server::api::runner::uploads::complete;
+use crate::server::api::shared::failure::{Answer, Failure, blocking};
 use crate::server::engine::archives;
 use crate::server::state::Shared;
 use crate::server::store::View;
@@ -22,7 +24,7 @@ use serde_json::{Value, json};
 const MOST_KEYS: usize = 1000;
 
 /// The paths.
-pub fn router() -> Router<Shared> {
+pub(super) fn router() -> Router<Shared> {
     let task = "/api/v3/runner/tasks/{id}";
     Router::new()
         .route(&format!("{task}/caches"), post(save_cache))
@@ -43,10 +45,8 @@ async fn find_cache(
         return Err(Failure::new(StatusCode::BAD_REQUEST, message));
     }
     wanted.keys.iter().try_for_each(|key| check_key(key))?;
-    let cache = state
-        .store
-        .read(move |c| archives::find_cache(c, &task.project.into(), &wanted, Millis::now()))
-        .await?;
+    let cache =
+        state.store.read(move |c| archives::find_cache(c, &task.project, &wanted, Millis::now())).await?;
     Ok(Json(FoundCache { cache }))
 }
 
@@ -73,7 +73,7 @@ async fn save_cache(
 
 async fn workspace(State(state): State<Shared>, task: Holder) -> Answer<Json<Workspace>> {
     let task = task.alive()?;
-    Ok(Json(state.store.read(move |c| archives::workspace(c, &task.job.into(), Millis::now())).await?))
+    Ok(Json(state.store.read(move |c| archives::workspace(c, &task.job, Millis::now())).await?))
 }
 
 async fn save_layer(
@@ -94,7 +94,7 @@ async fn read_cache(
     query: Numbers,
 ) -> Answer<Bytes> {
     let task = task.alive()?;
-    let read = move |view: &View| rows::cache_archive(view, &cache.into(), &task.project.into());
+    let read = move |view: &View| rows::cache_archive(view, &cache.into(), &task.project);
     let archive = state.store.read(read).await?;
     piece(&state, archive, &query).await
 }
@@ -106,7 +106,7 @@ async fn read_layer(
     query: Numbers,
 ) -> Answer<Bytes> {
     let task = task.alive()?;
-    let read = move |view: &View| rows::layer_archive(view, &layer.into(), &task.job.into());
+    let read = move |view: &View| rows::layer_archive(view, &layer.into(), &task.job);
     let archive = state.store.read(read).await?;
     piece(&state, archive, &query).await
 }

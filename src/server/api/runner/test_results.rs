@@ -1,8 +1,9 @@
 //! Test results and the timings of earlier ones, as task agents call them: docs/protocol.md.
 
 use crate::protocol::{TaskId, TestResultsRecord, TestTimings};
-use crate::server::api::runner::{Holder, complete};
-use crate::server::api::{Answer, Failure};
+use crate::server::api::runner::holder::Holder;
+use crate::server::api::runner::uploads::complete;
+use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::engine::test_timings;
 use crate::server::ids::JobId;
 use crate::server::junit::Cases;
@@ -27,7 +28,7 @@ static READERS: Semaphore = Semaphore::const_new(4);
 static READING: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
 
 /// The paths.
-pub fn router() -> Router<Shared> {
+pub(super) fn router() -> Router<Shared> {
     let task = "/api/v3/runner/tasks/{id}";
     Router::new()
         .route(&format!("{task}/test-results"), post(test_results))
@@ -50,7 +51,7 @@ async fn test_results(
     let work = tokio::task::spawn_blocking(move || {
         // Held until the file is read, even when the caller hangs up meanwhile.
         let _held = (reading, permit);
-        read_file(&state, &task.id, &task.job.into(), &record)
+        read_file(&state, &task.id, &task.job, &record)
     });
     let file = work.await.map_err(|_| stopping())??;
     Ok(Json(json!({ "tests": file.tests, "message": file.message })))
@@ -122,6 +123,6 @@ fn read_file(state: &Server, task: &TaskId, job: &JobId, record: &TestResultsRec
 
 async fn timings(State(state): State<Shared>, task: Holder) -> Answer<Json<TestTimings>> {
     let task = task.alive()?;
-    let found = state.store.read(move |view| test_timings::of_job(view, &task.job.into())).await?;
+    let found = state.store.read(move |view| test_timings::of_job(view, &task.job)).await?;
     found.map(Json).ok_or_else(|| Failure::not_found("there are no test timings for this job"))
 }

@@ -49,6 +49,16 @@ impl Failure {
         Self { status: StatusCode::CONFLICT, refusal }
     }
 
+    /// A refusal as it is sent.
+    pub fn of(status: StatusCode, refusal: Refusal) -> Self {
+        Self { status, refusal }
+    }
+
+    /// Says whether output and events are still taken.
+    pub fn set_late(&mut self, late: bool) {
+        self.refusal.late = late;
+    }
+
     /// 404.
     pub fn not_found(what: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, what)

@@ -1,12 +1,7 @@
 //! Bodies and queries of calls, and the answer that says no more than that it was done.
 
-pub use crate::server::api::shared::failure::bad;
-pub use crate::server::api::shared::failure::conflict;
-use crate::server::api::shared::failure::{Answer, Failure};
-pub use crate::server::api::shared::lookup::{organisation, project};
-pub use crate::server::api::shared::paging::page;
+use crate::server::api::shared::failure::{Answer, Failure, bad};
 use crate::server::state::Shared;
-pub use crate::server::store::read::{Project, project_by_slug};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Query, Request};

@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::time::Duration;
 
-/// How long an address works.
+/// An address works this long.
 const GOOD_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// Makes an address of the output of a step.

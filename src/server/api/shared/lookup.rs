@@ -1,4 +1,4 @@
-//! Whom and what a path or a query names, and the addresses under which clients find it again.
+//! Looks up the things that paths and queries name, and makes the addresses under which clients find them again.
 
 use crate::server::api::shared::failure::{Answer, Failure, bad};
 use crate::server::api::shared::slug::short_vcs;

@@ -1,6 +1,7 @@
 //! Pieces that the APIs of every version share: refusals and their shape, input, lookups, pages, words,
 //! addresses, streams. No version imports another; they meet here.
 
+pub mod callers;
 pub mod failure;
 pub mod input;
 pub mod link;
@@ -8,6 +9,7 @@ pub mod lookup;
 pub mod paging;
 pub mod shape;
 pub mod slug;
+pub mod speaker;
 pub mod stream;
 pub mod unread;
 pub mod vocabulary;

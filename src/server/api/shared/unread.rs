@@ -16,9 +16,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// How much is read of a body that nobody wants; whoever sends more is cut off.
+/// Most bytes that are read of a body that nobody wants; a client that sends more is cut off.
 const MOST_BYTES: usize = 2 * MAX_CHUNK_BYTES;
-/// How long that may take.
+/// Reading them may take this long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs the call, and reads what is left.

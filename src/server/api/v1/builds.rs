@@ -1,11 +1,11 @@
 //! Builds, which are jobs with a number: lists, one of them, what they left, and what people do to them.
 
-use crate::server::api::Person;
 use crate::server::api::shared::failure::{Answer, Failure, bad, blocking};
 use crate::server::api::shared::input::Words;
 use crate::server::api::shared::lookup::{Numbered, Slug, artifact_url, job_of, one, project};
 use crate::server::api::shared::vocabulary;
 use crate::server::api::v1::show::{steps, summary};
+use crate::server::auth::Person;
 use crate::server::engine::commit::{self, Refused, Scope};
 use crate::server::ids::{ProjectId, WorkflowId};
 use crate::server::state::Shared;
@@ -187,16 +187,13 @@ async fn retry(
     let job = job_of(&state, path).await?;
     let name = job.name.clone();
     let made = state.store.write(move |tx| {
-        let scope = Scope::Jobs(vec![job.id.into()]);
+        let scope = Scope::Jobs(vec![job.id]);
         commit::rerun(tx, &job.workflow_id, &scope, Some(&person.id.as_str().into()), Millis::now())
     });
-    let workflow: WorkflowId = made
-        .await?
-        .map_err(|refused| match refused {
-            Refused::Unknown => Failure::not_found(refused.to_string()),
-            refused => Failure::new(StatusCode::BAD_REQUEST, refused.to_string()),
-        })?
-        .into();
+    let workflow: WorkflowId = made.await?.map_err(|refused| match refused {
+        Refused::Unknown => Failure::not_found(refused.to_string()),
+        refused => Failure::new(StatusCode::BAD_REQUEST, refused.to_string()),
+    })?;
     let what = format!("the new workflow has no job `{name}`");
     let read =
         move |view: &View| Ok(read::jobs_of(view, &workflow)?.into_iter().find(|job| job.name == name));

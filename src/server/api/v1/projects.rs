@@ -4,7 +4,7 @@ use crate::server::api::shared::failure::{Answer, Failure, bad};
 use crate::server::api::shared::input::Body;
 use crate::server::api::shared::lookup::{Slug, one, project};
 use crate::server::api::shared::slug::long_vcs;
-use crate::server::api::{Administrator, Person};
+use crate::server::auth::{Administrator, Person};
 use crate::server::state::Shared;
 use crate::server::store::read::{self, ProjectRef};
 use crate::server::store::tables::archives;

@@ -1,8 +1,8 @@
-//! Who is asking, whom they work with, and what there is to call.
+//! The person who is asking, people and organisations, and the list of what can be called.
 
-use crate::server::api::Person;
 use crate::server::api::shared::failure::Answer;
 use crate::server::api::shared::lookup::one;
+use crate::server::auth::Person;
 use crate::server::ids::UserId;
 use crate::server::state::Shared;
 use crate::server::store::read::{self, Organisation};
@@ -40,7 +40,7 @@ async fn collaborations(State(state): State<Shared>, _person: Person) -> Answer<
     Ok(Json(all.iter().map(show).collect::<Vec<_>>().into()))
 }
 
-/// Enough for the clients that ask whether contexts and schedules exist before they call them.
+/// Names the calls that clients look for before they make them: contexts and schedules.
 async fn openapi() -> Json<Value> {
     Json(json!({
         "openapi": "3.0.3", "info": { "title": "Runlet", "version": "v2" },

@@ -2,9 +2,12 @@
 
 use crate::config;
 use crate::protocol::Secret;
-use crate::server::api::shared::input::{Body, Words, bad, conflict, message, organisation, page};
+use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
+use crate::server::api::shared::input::{Body, Words, message};
+use crate::server::api::shared::lookup::organisation;
+use crate::server::api::shared::paging::page;
 use crate::server::api::shared::slug::short_vcs;
-use crate::server::api::{Administrator, Answer, Failure, Person};
+use crate::server::auth::{Administrator, Person};
 use crate::server::ids::{ContextId, OrganisationId, ProjectId, RestrictionId};
 use crate::server::secrets::contexts::{self, Full};
 use crate::server::secrets::variables;
@@ -70,7 +73,7 @@ async fn context(state: &Shared, id: &ContextId) -> Answer<Context> {
 
 async fn list(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
     let word = |name: &str| words.get(name).map(String::as_str);
-    let owner = OrganisationId::from(organisation(&state, word("owner-id"), word("owner-slug")).await?);
+    let owner = organisation(&state, word("owner-id"), word("owner-slug")).await?;
     let part = word("name").unwrap_or_default().to_owned();
     let all = state.store.read(move |c| table::list_contexts(c, &owner)).await?;
     let items = all.iter().filter(|context| context.name.contains(&part));
@@ -81,8 +84,7 @@ async fn create(State(state): State<Shared>, _admin: Administrator, body: Body) 
     let name = body.text("name")?.to_owned();
     contexts::check_name(&name).map_err(bad)?;
     let owner = &body.0["owner"];
-    let owner =
-        OrganisationId::from(organisation(&state, owner["id"].as_str(), owner["slug"].as_str()).await?);
+    let owner = organisation(&state, owner["id"].as_str(), owner["slug"].as_str()).await?;
     let wanted = name.clone();
     let made = state.store.write(move |tx| contexts::create(tx, &owner, &wanted, Millis::now())).await?;
     made.map(|context| Json(shown(&context))).map_err(|full| match full {

@@ -1,11 +1,11 @@
 //! Jobs by their numbers in a project, what they left, and cancelling them.
 
-use crate::server::api::Person;
 use crate::server::api::shared::failure::Answer;
 use crate::server::api::shared::input::accepted;
 use crate::server::api::shared::lookup::{Numbered, artifact_url, job_of, job_url, one, project};
 use crate::server::api::shared::paging::whole;
 use crate::server::api::shared::vocabulary::{self, time};
+use crate::server::auth::Person;
 use crate::server::engine::commit;
 use crate::server::state::Shared;
 use crate::server::store::View;

@@ -1,7 +1,9 @@
 //! People and personal tokens: our own, made by administrators. A person lists and deletes their own tokens.
 
-use crate::server::api::shared::input::{Body, Words, bad, conflict, message, page};
-use crate::server::api::{Administrator, Answer, Failure, Person};
+use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
+use crate::server::api::shared::input::{Body, Words, message};
+use crate::server::api::shared::paging::page;
+use crate::server::auth::{Administrator, Person};
 use crate::server::ids::{PersonalTokenId, UserId};
 use crate::server::people::{self, Kept};
 use crate::server::state::Shared;

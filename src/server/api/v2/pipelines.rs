@@ -1,11 +1,11 @@
 //! Pipelines: lists, one of them, its configs; and the end of all its workflows.
 
-use crate::server::api::Person;
 use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::api::shared::input::{Words, accepted};
 use crate::server::api::shared::lookup::{Numbered, Slug, one, organisation, project};
 use crate::server::api::shared::paging::cursor;
 use crate::server::api::shared::slug::provider;
+use crate::server::auth::Person;
 use crate::server::engine::commit;
 use crate::server::ids::PipelineId;
 use crate::server::state::Shared;

@@ -2,14 +2,16 @@
 //!
 //! Making them is CircleCI's; the list, the repository and the removal are our own.
 
-use crate::server::api::shared::input::{
-    Body, Project, Words, bad, conflict, message, organisation, page, project,
-};
+use crate::server::api::shared::failure::{Answer, bad, blocking, conflict};
+use crate::server::api::shared::input::{Body, Words, message};
+use crate::server::api::shared::lookup::{organisation, project};
+use crate::server::api::shared::paging::page;
 use crate::server::api::shared::slug::short_vcs;
-use crate::server::api::{Administrator, Answer, Person};
+use crate::server::auth::{Administrator, Person};
 use crate::server::ids::OrganisationId;
 use crate::server::pipelines::repository::address;
 use crate::server::state::Shared;
+use crate::server::store::read::Project;
 use crate::server::store::{read, tables::projects};
 use crate::server::time::Millis;
 use axum::extract::{Path, State};
@@ -133,7 +135,7 @@ async fn create(
 
 async fn list(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
     let owner = match words.get("org-slug").filter(|slug| !slug.is_empty()) {
-        Some(slug) => Some(OrganisationId::from(organisation(&state, None, Some(slug)).await?)),
+        Some(slug) => Some(organisation(&state, None, Some(slug)).await?),
         None => None,
     };
     let projects = state.store.read(move |c| read::projects_of_some(c, owner.as_ref())).await?;
@@ -195,9 +197,9 @@ async fn remove(State(state): State<Shared>, _admin: Administrator, Path(slug): 
     };
     state.settings.mirrors.forget(project.id.as_str()).await;
     let blobs = state.blobs.clone();
-    crate::server::api::blocking(move || {
+    blocking(move || {
         for task in tasks {
-            blobs.outputs.remove(task.as_str());
+            blobs.outputs.remove(&task);
         }
         Ok(())
     })

@@ -1,7 +1,9 @@
 //! Starting pipelines (v2): from the project's repository, or with the config sent along.
 
-use crate::server::api::shared::input::{Body, bad, message, project};
-use crate::server::api::{Answer, Failure, Person};
+use crate::server::api::shared::failure::{Answer, Failure, bad};
+use crate::server::api::shared::input::{Body, message};
+use crate::server::api::shared::lookup::project;
+use crate::server::auth::Person;
 use crate::server::pipelines::repository::Reference;
 use crate::server::pipelines::triggers::{self, Outcome, Wanted, reference};
 use crate::server::pipelines::types;

@@ -1,10 +1,14 @@
 //! Project variables: `envvar` of v2 and v1.1. Values go in and never come out.
 
 use crate::protocol::Secret;
-use crate::server::api::shared::input::{Body, Project, Words, bad, conflict, message, page, project};
-use crate::server::api::{Administrator, Answer, Failure, Person};
+use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
+use crate::server::api::shared::input::{Body, Words, message};
+use crate::server::api::shared::lookup::project;
+use crate::server::api::shared::paging::page;
+use crate::server::auth::{Administrator, Person};
 use crate::server::secrets::variables;
 use crate::server::state::Shared;
+use crate::server::store::read::Project;
 use crate::server::store::tables::variables::{self as table, ShownVariable};
 use crate::server::time::Millis;
 use axum::extract::{Path, State};

@@ -1,11 +1,11 @@
 //! Workflows and the jobs in them; cancelling them, and approving what waits in them.
 
-use crate::server::api::Person;
 use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::api::shared::input::accepted;
 use crate::server::api::shared::lookup::one;
 use crate::server::api::shared::paging::whole;
 use crate::server::api::shared::vocabulary::{time, workflow_v2};
+use crate::server::auth::Person;
 use crate::server::engine::commit;
 use crate::server::ids::{JobId, PipelineId, WorkflowId};
 use crate::server::state::Shared;

@@ -1,11 +1,11 @@
 //! Jobs with their steps, and what they left.
 
-use crate::server::api::Person;
 use crate::server::api::shared::failure::Answer;
 use crate::server::api::shared::input::Words;
 use crate::server::api::shared::lookup::{artifact_url, job_by_id, one};
 use crate::server::api::shared::vocabulary::{self, job_v3, step_v3, time};
 use crate::server::api::v3::form::{entity, list, needed, with};
+use crate::server::auth::Person;
 use crate::server::ids::{JobId, WorkflowId};
 use crate::server::state::Shared;
 use crate::server::store::View;

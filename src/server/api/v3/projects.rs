@@ -1,11 +1,11 @@
-//! Who is asking, organisations, and projects.
+//! The person who is asking, organisations, and projects.
 
-use crate::server::api::Person;
 use crate::server::api::shared::failure::{Answer, bad};
 use crate::server::api::shared::input::Words;
 use crate::server::api::shared::lookup::one;
 use crate::server::api::shared::slug::{short_slug, short_vcs};
 use crate::server::api::v3::form::{entity, filter, list, needed};
+use crate::server::auth::Person;
 use crate::server::ids::{OrganisationId, ProjectId};
 use crate::server::state::Shared;
 use crate::server::store::View;

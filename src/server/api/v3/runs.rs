@@ -1,6 +1,5 @@
 //! Runs: one, those of a person, and a search.
 
-use crate::server::api::Person;
 use crate::server::api::shared::failure::{Answer, bad};
 use crate::server::api::shared::input::{Body, Words};
 use crate::server::api::shared::lookup::one;
@@ -9,6 +8,7 @@ use crate::server::api::shared::slug::provider;
 use crate::server::api::shared::vocabulary::run_v3;
 use crate::server::api::v3::filter::{Term, terms};
 use crate::server::api::v3::form::{entity, filter, list, needed, with};
+use crate::server::auth::Person;
 use crate::server::ids::PipelineId;
 use crate::server::state::Shared;
 use crate::server::store::View;

@@ -1,11 +1,11 @@
 //! Workflows, and cancelling them.
 
-use crate::server::api::Person;
 use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::api::shared::input::Words;
 use crate::server::api::shared::lookup::one;
 use crate::server::api::shared::vocabulary::{time, workflow_v3};
 use crate::server::api::v3::form::{entity, list, needed};
+use crate::server::auth::Person;
 use crate::server::engine::commit;
 use crate::server::ids::{PipelineId, WorkflowId};
 use crate::server::state::Shared;

@@ -7,11 +7,11 @@ use crate::server::engine::graph::{self, Decision};
 use crate::server::engine::test_timings;
 use crate::server::ids::{JobId, WorkflowId};
 use crate::server::secrets::contexts;
-use crate::server::store::status::{JobStatus, JobType, MessageKind, TaskState};
+use crate::server::store::status::{JobStatus, JobType, MessageKind};
+use crate::server::store::tables::tasks::{self, NewTask};
 use crate::server::store::tables::{jobs, workflows};
-use crate::server::store::{Effect, Error, Tx, new_id};
+use crate::server::store::{Effect, Error, Tx};
 use crate::server::time::Millis;
-use rusqlite::params;
 
 /// Brings every touched workflow up to date, and those that this reaches.
 pub(super) fn settle(tx: &Tx<'_>, mut ripple: Ripple, now: Millis) -> Result<(), Error> {
@@ -63,7 +63,8 @@ fn advance(tx: &Tx<'_>, workflow: &WorkflowId, ripple: &mut Ripple, now: Millis)
     let status = graph::workflow_status(&nodes, progress.is_canceled);
     workflows::set_status(tx, workflow, status, status.is_terminal().then_some(now))?;
     tx.effect(Effect::Changed(progress.pipeline.into()));
-    if status.is_terminal() {
+    // What an agent that nobody hears may still be doing must not be done beside it: see `task::fence_gone`.
+    if status.is_terminal() && !tasks::is_workflow_fenced(tx, workflow)? {
         serial::leave_all(tx, workflow, ripple, now)?;
         rerun::automatically(tx, workflow, status, ripple, now)?;
     }
@@ -136,21 +137,14 @@ fn queue_job(tx: &Tx<'_>, job: &JobId, ripple: &mut Ripple, now: Millis) -> Resu
         test_timings::choose(tx, job)?;
     }
     for node in 0..to_queue.parallelism {
-        tx.prepare_cached(
-            "INSERT INTO tasks (id, job_id, pipeline_id, project_id, node_index, attempt, resource_class, status,
-                is_canceled, unclaims, next_event, is_finished, queued_at_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, 0, 0, 0, 0, ?8)",
-        )?
-        .execute(params![
-            new_id(),
+        let new = NewTask {
             job,
-            to_queue.pipeline,
-            to_queue.project,
-            node,
-            class,
-            TaskState::Queued,
-            now
-        ])?;
+            pipeline: &to_queue.pipeline,
+            project: &to_queue.project,
+            node_index: node,
+            resource_class: class,
+        };
+        tasks::insert_first(tx, new, now)?;
         tx.effect(Effect::Queued(class.clone()));
     }
     Ok(JobStatus::Queued)

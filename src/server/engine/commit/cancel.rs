@@ -1,17 +1,15 @@
 //! What people, newer pipelines and the clock do to a workflow that runs: cancel it, cancel a job, approve one.
 
-use crate::protocol::TaskId;
 use crate::server::engine::commit::advance::settle;
 use crate::server::engine::commit::job::{end_job, say};
 use crate::server::engine::commit::rerun::OLDEST;
 use crate::server::engine::commit::ripple::Ripple;
 use crate::server::engine::commit::task;
 use crate::server::ids::{JobId, PipelineId, UserId, WorkflowId};
-use crate::server::store::status::{JobStatus, MessageKind, TaskState};
-use crate::server::store::tables::{jobs, serial, workflows};
-use crate::server::store::{Effect, Error, Tx};
+use crate::server::store::status::{JobStatus, MessageKind, TriggerType};
+use crate::server::store::tables::{jobs, projects, serial, tasks, workflows};
+use crate::server::store::{Error, Tx};
 use crate::server::time::Millis;
-use rusqlite::params;
 use std::time::Duration;
 
 /// A job waits for its key no longer than this: 5 hours.
@@ -52,24 +50,13 @@ pub fn cancel_job(tx: &Tx<'_>, job: &JobId, by: Option<&UserId>, now: Millis) ->
 /// Stops one job that has not ended: at once when no runner has it, else through its runner.
 fn stop_job(tx: &Tx<'_>, job: &JobId, by: Option<&UserId>, now: Millis) -> Result<(), Error> {
     jobs::set_canceled_by(tx, job, by)?;
-    let tasks: Vec<(TaskId, TaskState)> = tx
-        .prepare_cached("SELECT id, status FROM tasks WHERE job_id = ?1 AND stopped_at_ms IS NULL")?
-        .query_map(params![job], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<Result<_, _>>()?;
-    if tasks.is_empty() {
+    let open = tasks::open_of_job(tx, job)?;
+    if open.is_empty() {
         let mut ripple = Ripple::default();
         end_job(tx, job, JobStatus::Canceled, &mut ripple, now)?;
         return settle(tx, ripple, now);
     }
-    for (task, state) in tasks {
-        if state == TaskState::Queued {
-            task::end_task(tx, &task, TaskState::Canceled, None, now.0)?;
-        } else {
-            tx.prepare_cached("UPDATE tasks SET is_canceled = 1 WHERE id = ?1")?.execute([task.as_str()])?;
-            tx.effect(Effect::Cancel(task));
-        }
-    }
-    Ok(())
+    open.into_iter().try_for_each(|row| task::cancel(tx, row, now))
 }
 
 /// Approves a job that waits. False when there is no such job waiting.
@@ -91,8 +78,8 @@ pub fn approve(
 }
 
 /// Pipelines that are started for a state of a branch, which the next state makes pointless.
-fn follows_branch(trigger_type: &str) -> bool {
-    matches!(trigger_type, "api" | "explicit" | "webhook")
+fn follows_branch(trigger_type: TriggerType) -> bool {
+    matches!(trigger_type, TriggerType::Api | TriggerType::Explicit | TriggerType::Webhook)
 }
 
 /// A newer pipeline of the branch makes older ones pointless, where the project says so: cancels their
@@ -100,11 +87,13 @@ fn follows_branch(trigger_type: &str) -> bool {
 pub fn cancel_redundant(tx: &Tx<'_>, pipeline: &PipelineId, now: Millis) -> Result<usize, Error> {
     let newest = workflows::newest(tx, pipeline)?;
     let Some(branch) = newest.branch.filter(|branch| *branch != newest.default_branch) else { return Ok(0) };
-    if !newest.cancels_redundant || !follows_branch(&newest.trigger_type) {
+    let settings = projects::settings(tx, &newest.project)?;
+    let is_wanted = settings.is_some_and(|settings| settings.enable_auto_cancel_redundant_workflows);
+    if !is_wanted || !follows_branch(newest.trigger_type) {
         return Ok(0);
     }
     let mut older = workflows::unfinished_of_branch(tx, &newest.project, &branch, newest.number)?;
-    older.retain(|older| !older.is_rerun && follows_branch(&older.trigger_type));
+    older.retain(|older| !older.is_rerun && follows_branch(older.trigger_type));
     for older in &older {
         cancel_workflow(tx, &older.workflow, None, now)?;
     }

@@ -2,16 +2,17 @@
 //!
 //! Everything here runs inside one transaction of the caller's, with the time passed in. What happens to
 //! one workflow can reach others (a serial group's key passes on), so every change is collected as a
-//! [`ripple`] and settled at its end by [`advance`].
+//! `ripple` and settled at its end by `advance`.
 
 mod advance;
 mod cancel;
+pub mod clock;
 mod job;
 mod nodes;
 mod rerun;
 mod ripple;
 mod serial;
-mod task;
+pub mod task;
 #[cfg(test)]
 mod tests;
 
@@ -19,23 +20,17 @@ pub use cancel::{
     approve, cancel_forgotten_once, cancel_job, cancel_redundant, cancel_workflow, expire_waits_once,
 };
 pub use rerun::{Refused, Scope};
-pub use task::{end_task, expire_leases_once, renew_leases, requeue, task_started, was_listening};
 
 use crate::config::{JobKind, Workflow};
 use crate::server::engine::commit::ripple::Ripple;
 use crate::server::ids::{PipelineId, ProjectId, UserId, WorkflowId};
+use crate::server::state::Routing;
 use crate::server::store::status::{JobStatus, WorkflowStatus};
 use crate::server::store::tables::jobs::{self, NewJob};
+use crate::server::store::tables::tasks;
 use crate::server::store::tables::workflows::{self, NewWorkflow};
 use crate::server::store::{Error, Tx};
 use crate::server::time::Millis;
-
-/// Where the tasks of a job queue.
-#[derive(Clone, Debug, Default)]
-pub struct Routing {
-    /// Every task goes to this class, whatever its job names.
-    pub route_all_to: Option<String>,
-}
 
 /// Stores a workflow and starts what can start. Returns its id.
 pub fn create_workflow(
@@ -88,8 +83,23 @@ pub fn create_workflow(
     Ok(id)
 }
 
-/// Runs a workflow again. Returns the id of the new one.
+/// Runs a workflow again, unless a job of it may be at work where nobody hears of it. Returns the id of the new one.
 pub fn rerun(
+    tx: &Tx<'_>,
+    workflow: &WorkflowId,
+    scope: &Scope,
+    by: Option<&UserId>,
+    now: Millis,
+) -> Result<Result<WorkflowId, Refused>, Error> {
+    let unreachable = tasks::unreachable_jobs(tx, workflow)?;
+    if !unreachable.is_empty() {
+        return Ok(Err(Refused::Unreachable(unreachable)));
+    }
+    rerun_anyway(tx, workflow, scope, by, now)
+}
+
+/// Runs a workflow again, whatever its jobs may be doing. Returns the id of the new one.
+pub fn rerun_anyway(
     tx: &Tx<'_>,
     workflow: &WorkflowId,
     scope: &Scope,

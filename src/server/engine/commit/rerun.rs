@@ -44,6 +44,8 @@ pub enum Refused {
     NothingFailed,
     /// A job that is not of the workflow.
     NoSuchJob(JobId),
+    /// Runners of these jobs were not heard of for a while, and may be at work all the same.
+    Unreachable(Vec<String>),
 }
 
 impl fmt::Display for Refused {
@@ -61,6 +63,11 @@ impl fmt::Display for Refused {
                 f.write_str("no job of the workflow failed: there is nothing to rerun from")
             }
             Refused::NoSuchJob(job) => write!(f, "the job `{job}` is not of this workflow"),
+            Refused::Unreachable(jobs) => write!(
+                f,
+                "the runner of `{}` cannot be reached and may still be at work: wait until its job has ended, or ask again with `\"force\": true`",
+                jobs.join("`, `")
+            ),
         }
     }
 }

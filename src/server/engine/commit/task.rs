@@ -1,137 +1,387 @@
-//! A claimed task: begins, ends, is lost, goes back to its queue.
+//! What happens to a task, in the store: loads it, lets the machine decide, writes what became of it, and carries
+//! out what follows, all in the caller's transaction.
 
-use crate::protocol::TaskId;
+use crate::protocol::{
+    BeginRequest, Event, EventKind, FinishAnswer, FinishRequest, GiveBack, LostTask, TaskId,
+};
 use crate::server::engine::commit::advance::settle;
-use crate::server::engine::commit::job::{end_job, say, set_status};
+use crate::server::engine::commit::job::{close_job, end_job, say, set_status};
 use crate::server::engine::commit::ripple::Ripple;
+use crate::server::engine::commit::{rerun, serial};
 use crate::server::engine::graph;
-use crate::server::ids::{JobId, WorkflowId};
-use crate::server::store::status::{JobStatus, MessageKind, TaskState};
-use crate::server::store::{Effect, Error, Tx, new_id};
+use crate::server::engine::task::{
+    Call, Consequence, Finished, GivenBack, NextAttempt, Refused, Returned, Step, Taken, Task,
+};
+use crate::server::ids::JobId;
+use crate::server::store::status::{MessageKind, StepState, TaskState};
+use crate::server::store::tables::tasks::{self, TaskRow};
+use crate::server::store::tables::{progress, steps};
+use crate::server::store::{Effect, Error, Tx, View, new_id};
 use crate::server::time::Millis;
-use rusqlite::{OptionalExtension, params};
+use std::time::Duration;
 
-/// A task has begun: so has its job.
-pub fn task_started(tx: &Tx<'_>, task: &TaskId, now: u64) -> Result<(), Error> {
-    tx.prepare_cached(
-        "UPDATE jobs SET status = ?2, started_at_ms = coalesce(started_at_ms, ?3)
-         WHERE id = (SELECT job_id FROM tasks WHERE id = ?1) AND stopped_at_ms IS NULL",
-    )?
-    .execute(params![task.as_str(), JobStatus::Running, now as i64])?;
+/// Longest message for people that a runner may send along, in bytes.
+const LONGEST_MESSAGE: usize = 4096;
+
+/// A task and its row, in the hand of a transaction.
+#[derive(Clone, Debug)]
+pub struct InHand {
+    /// As stored.
+    pub row: TaskRow,
+    /// As the machine has it.
+    pub task: Task,
+    was: Task,
+    first_event: u64,
+}
+
+impl InHand {
+    /// Of a row that was read in this transaction.
+    pub fn of(row: TaskRow) -> Result<Self, Error> {
+        let task = Task::of(&row)?;
+        Ok(Self { first_event: row.next_event, row, was: task.clone(), task })
+    }
+
+    /// By the id.
+    pub fn find(view: &View, id: &TaskId) -> Result<Option<Self>, Error> {
+        tasks::find(view, id)?.map(Self::of).transpose()
+    }
+
+    /// By an id that was read in this transaction, or that a token has proven.
+    fn known(view: &View, id: &TaskId) -> Result<Self, Error> {
+        Self::find(view, id)?.ok_or_else(|| Error::Corrupt(format!("the task `{id}` is gone")))
+    }
+
+    /// Writes what became of it, and carries out what follows.
+    pub fn keep(mut self, tx: &Tx<'_>, then: Vec<Consequence>, now: Millis) -> Result<(), Error> {
+        let has_news = self.row.next_event > self.first_event;
+        if self.task == self.was && then.is_empty() && !has_news {
+            return Ok(());
+        }
+        self.task.write_to(&mut self.row, now);
+        if then.is_empty() && self.task.is_renewed(&self.was) {
+            // By far the most frequent write: no index is touched.
+            return tasks::renew(tx, &self.row);
+        }
+        for consequence in &then {
+            if let Consequence::Ended(Some(message)) = consequence {
+                self.row.message = Some(message.clone());
+            }
+        }
+        tasks::update(tx, &self.row)?;
+        then.into_iter().try_for_each(|consequence| self.follow(tx, consequence, now))
+    }
+
+    /// Writes a claim, with what the row has of it beside the machine.
+    pub fn write(mut self, tx: &Tx<'_>, now: Millis) -> Result<(), Error> {
+        self.task.write_to(&mut self.row, now);
+        tasks::update(tx, &self.row)
+    }
+
+    fn follow(&self, tx: &Tx<'_>, consequence: Consequence, now: Millis) -> Result<(), Error> {
+        let row = &self.row;
+        match consequence {
+            Consequence::Begun => {
+                progress::begin_job(tx, &row.job, now)?;
+                tx.effect(Effect::Changed(row.pipeline.to_string()));
+            }
+            Consequence::CancelAsked => tx.effect(Effect::Cancel(row.id.clone())),
+            Consequence::Ended(message) => self.ended(tx, message.as_deref(), now)?,
+            Consequence::Again(next) => again(tx, row, next, now)?,
+            Consequence::Say(message) => {
+                say(tx, &row.job, MessageKind::Warning, &message)?;
+                tx.effect(Effect::Changed(row.pipeline.to_string()));
+            }
+            Consequence::FenceGone => fence_gone(tx, &row.job, now)?,
+            Consequence::Released => tx.effect(Effect::Queued(row.resource_class.clone())),
+        }
+        Ok(())
+    }
+
+    fn ended(&self, tx: &Tx<'_>, message: Option<&str>, now: Millis) -> Result<(), Error> {
+        let row = &self.row;
+        tx.effect(Effect::Ended(row.id.clone()));
+        // A step that was running will not end by itself; what its agent says of it late replaces this.
+        let canceled = row.status == TaskState::Canceled;
+        let status = if canceled { StepState::Canceled } else { StepState::InfrastructureFail };
+        steps::close_running(tx, &row.id, status, now)?;
+        if let Some(message) = message {
+            say(tx, &row.job, MessageKind::Error, message)?;
+        }
+        if row.status == TaskState::Retried {
+            return Ok(());
+        }
+        let status = graph::job_status(&tasks::states_of_job(tx, &row.job)?);
+        let mut ripple = Ripple::default();
+        if !status.is_terminal() {
+            set_status(tx, &row.job, status)?;
+        } else if tasks::is_job_fenced(tx, &row.job)? {
+            // Its agent may still be at work: the key of its serial group stays.
+            close_job(tx, &row.job, status, now)?;
+        } else {
+            end_job(tx, &row.job, status, &mut ripple, now)?;
+        }
+        ripple.touch(progress::workflow_of(tx, &row.job)?);
+        settle(tx, ripple, now)
+    }
+}
+
+/// A further attempt, under a new id: the token of the one before is dead.
+fn again(tx: &Tx<'_>, row: &TaskRow, next: NextAttempt, now: Millis) -> Result<(), Error> {
+    let is_for_others = next.avoid.is_some();
+    let (avoid_runner, avoid_until) = next.avoid.map(|avoid| (avoid.runner, avoid.until)).unzip();
+    let id = TaskId::new(new_id()).map_err(|error| Error::Corrupt(error.to_string()))?;
+    let attempt = TaskRow {
+        id,
+        attempt: row.attempt + 1,
+        status: TaskState::Queued,
+        is_canceled: false,
+        given_back_by_runners: next.counts.by_runners,
+        given_back_by_hosts: next.counts.by_hosts,
+        unsafe_retries: next.counts.unsafe_retries,
+        avoid_runner,
+        avoid_until,
+        not_before: next.not_before,
+        queued_at: now,
+        ..row.clone()
+    };
+    tasks::insert_again(tx, &attempt)?;
+    let class = row.resource_class.clone();
+    tx.effect(if is_for_others { Effect::QueuedForOthers(class) } else { Effect::Queued(class) });
     Ok(())
 }
 
-/// Ends a task and everything that follows from it. Harmless when it has ended already.
-pub fn end_task(
-    tx: &Tx<'_>,
-    task: &TaskId,
-    state: TaskState,
-    message: Option<&str>,
-    now: u64,
-) -> Result<(), Error> {
-    let changed = tx
-        .prepare_cached(
-            "UPDATE tasks SET status = ?2, message = coalesce(?3, message), stopped_at_ms = ?4
-             WHERE id = ?1 AND stopped_at_ms IS NULL",
-        )?
-        .execute(params![task.as_str(), state, message, now as i64])?;
-    if changed == 0 {
-        return Ok(());
-    }
-    tx.effect(Effect::Ended(task.clone()));
-    // A step that was running when the task was lost will not end by itself.
-    tx.prepare_cached(
-        "UPDATE steps SET status = ?2, ended_at_ms = ?3 WHERE task_id = ?1 AND status = 'running'",
-    )?
-    .execute(params![
-        task.as_str(),
-        if state == TaskState::Canceled { "canceled" } else { "infrastructure_fail" },
-        now as i64
-    ])?;
-    let (job, workflow): (JobId, WorkflowId) = tx
-        .prepare_cached("SELECT jobs.id, jobs.workflow_id FROM tasks JOIN jobs ON jobs.id = tasks.job_id WHERE tasks.id = ?1")?
-        .query_row([task.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    if let Some(message) = message {
-        say(tx, &job, MessageKind::Error, message)?;
-    }
-    let states: Vec<TaskState> = tx
-        .prepare_cached("SELECT status FROM tasks WHERE job_id = ?1 AND status <> 'retried'")?
-        .query_map(params![job], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    let status = graph::job_status(&states);
+/// The agent of a task has stopped: what the job and its workflow kept from others passes on.
+fn fence_gone(tx: &Tx<'_>, job: &JobId, now: Millis) -> Result<(), Error> {
     let mut ripple = Ripple::default();
-    if status.is_terminal() {
-        end_job(tx, &job, status, &mut ripple, Millis(now))?;
-    } else {
-        set_status(tx, &job, status)?;
+    let standing = progress::standing(tx, job)?;
+    if standing.job_ended && !tasks::is_job_fenced(tx, job)? {
+        serial::leave(tx, job, &mut ripple, now)?;
     }
-    ripple.touch(workflow);
-    settle(tx, ripple, Millis(now))
+    let workflow = &standing.workflow;
+    if standing.workflow_ended && !tasks::is_workflow_fenced(tx, workflow)? {
+        serial::leave_all(tx, workflow, &mut ripple, now)?;
+        rerun::automatically(tx, workflow, standing.workflow_status, &mut ripple, now)?;
+    }
+    settle(tx, ripple, now)
 }
 
-/// Ends tasks whose lease has lapsed: their runner is gone. Returns how many.
-pub fn expire_leases_once(tx: &Tx<'_>, now: u64) -> Result<usize, Error> {
-    let lapsed: Vec<(String, bool, bool)> = tx
-        .prepare_cached(
-            "SELECT id, started_at_ms IS NOT NULL, is_canceled FROM tasks WHERE status = 'running' AND lease_until_ms < ?1",
-        )?
-        .query_map([now as i64], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-        .collect::<Result<_, _>>()?;
-    for (id, started, canceled) in &lapsed {
-        let Ok(task) = TaskId::new(id.clone()) else { continue };
-        if *canceled {
-            end_task(tx, &task, TaskState::Canceled, None, now)?;
-        } else if *started || !requeue(tx, &task, now)? {
-            let why = "the runner was not heard of any more while the task ran: it was stopped, or lost the network";
-            end_task(tx, &task, TaskState::InfrastructureFail, Some(why), now)?;
+/// An answer of a call that the machine may have refused.
+pub type Decided<A> = Result<Result<A, Refused>, Error>;
+
+fn decided<A>(tx: &Tx<'_>, hand: InHand, step: Result<Step<A>, Refused>, now: Millis) -> Decided<A> {
+    match step {
+        Ok(Step { answer, then }) => hand.keep(tx, then, now).map(|()| Ok(answer)),
+        Err(refused) => Ok(Err(refused)),
+    }
+}
+
+/// A call of the agent that writes nothing else.
+pub fn call(tx: &Tx<'_>, id: &TaskId, call: Call, lease: Duration, now: Millis) -> Decided<Taken> {
+    let mut hand = InHand::known(tx, id)?;
+    let step = hand.task.call(call, lease, now);
+    decided(tx, hand, step, now)
+}
+
+/// What became of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// They are stored.
+    Next {
+        /// Number that is expected next.
+        next: u64,
+        /// As the machine answered.
+        taken: Taken,
+    },
+    /// Some are missing before them.
+    Gap {
+        /// Number that is expected next.
+        next: u64,
+    },
+}
+
+/// Events of the agent, in order.
+pub fn events(tx: &Tx<'_>, id: &TaskId, events: &[Event], lease: Duration, now: Millis) -> Decided<Recorded> {
+    let mut hand = InHand::known(tx, id)?;
+    let call = Call::Events { is_spin_up: news(&hand.row, events).all(is_spin_up) };
+    let step = hand.task.call(call, lease, now);
+    record(tx, hand, step, events, now)
+}
+
+/// The commit point of a task.
+pub fn begin(
+    tx: &Tx<'_>,
+    id: &TaskId,
+    request: &BeginRequest,
+    lease: Duration,
+    now: Millis,
+) -> Decided<Recorded> {
+    let mut hand = InHand::known(tx, id)?;
+    let step = hand.task.begin(&request.agent, lease, now);
+    record(tx, hand, step, &request.events, now)
+}
+
+fn news<'a>(row: &TaskRow, events: &'a [Event]) -> impl Iterator<Item = &'a Event> {
+    let next = row.next_event;
+    events.iter().filter(move |event| event.number >= next)
+}
+
+fn is_spin_up(event: &Event) -> bool {
+    match event.kind {
+        EventKind::StepStarted { step, .. } | EventKind::StepFinished { step, .. } => step == 0,
+    }
+}
+
+fn record(
+    tx: &Tx<'_>,
+    mut hand: InHand,
+    step: Result<Step<Taken>, Refused>,
+    events: &[Event],
+    now: Millis,
+) -> Decided<Recorded> {
+    let Step { answer: taken, then } = match step {
+        Ok(step) => step,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    let (first, mut next) = (hand.first_event, hand.first_event);
+    for event in news(&hand.row, events) {
+        if event.number > next {
+            return Ok(Ok(Recorded::Gap { next }));
+        }
+        next = event.number + 1;
+    }
+    for event in news(&hand.row, events) {
+        steps::record(tx, &hand.row.id, event)?;
+    }
+    hand.row.next_event = next;
+    if next > first {
+        tx.effect(Effect::Changed(hand.row.pipeline.to_string()));
+    }
+    hand.keep(tx, then, now)?;
+    Ok(Ok(Recorded::Next { next, taken }))
+}
+
+/// The end of a task by its agent. `missing` lists the outputs that are not there, with the offset to send from.
+pub fn finish(
+    tx: &Tx<'_>,
+    id: &TaskId,
+    request: &FinishRequest,
+    missing: Vec<(u32, u64)>,
+    lease: Duration,
+    now: Millis,
+) -> Decided<FinishAnswer> {
+    let mut hand = InHand::known(tx, id)?;
+    let mut finished = hand.clone();
+    let message = request.message.as_deref().map(shortened);
+    match finished.task.finish(TaskState::from(request.status), message.as_deref(), now) {
+        Err(Step { answer: refused, then }) => finished.keep(tx, then, now).map(|()| Err(refused)),
+        Ok(Step { answer: Finished::Before, .. }) => Ok(Ok(FinishAnswer::Confirmed)),
+        Ok(_) if finished.row.next_event < request.events || !missing.is_empty() => {
+            let next_event = finished.row.next_event;
+            let step = hand.task.call(Call::Other, lease, now);
+            Ok(decided(tx, hand, step, now)?.map(|_| FinishAnswer::Incomplete { next_event, steps: missing }))
+        }
+        Ok(Step { then, .. }) => {
+            steps::set_lengths(tx, id, &request.steps)?;
+            finished.keep(tx, then, now)?;
+            Ok(Ok(FinishAnswer::Confirmed))
         }
     }
-    Ok(lapsed.len())
 }
 
-/// Whether the sweep knows that runners could be heard all the time since its last pass: only then does
-/// their silence mean anything. `passed_at_ms` is that pass, `None` after a start; `writes_failed` tells
-/// whether the store lost writes since then, heartbeats among them.
-pub fn was_listening(passed_at_ms: Option<u64>, writes_failed: bool, now: u64) -> bool {
-    // Far more than a pass takes: the process was stopped, the host suspended, or the clock set.
-    const LONGEST_PASS_MS: u64 = 20_000;
-    !writes_failed && passed_at_ms.is_some_and(|at| at <= now && now - at <= LONGEST_PASS_MS)
+/// A runner gives a task back that has not begun.
+pub fn give_back(tx: &Tx<'_>, request: &GiveBack, now: Millis) -> Decided<GivenBack> {
+    let mut hand = InHand::known(tx, &request.task_id)?;
+    let message = request.message.as_deref().map(shortened);
+    let returned = Returned {
+        reason: request.reason,
+        message: message.as_deref().unwrap_or("it did not say why"),
+        pause: Duration::from_secs(request.pause_seconds.into()),
+    };
+    let step = hand.task.give_back(&returned, now);
+    decided(tx, hand, step, now)
 }
 
-/// Gives every running task a whole lease from now, for runners that could not be heard. Returns how many.
-pub fn renew_leases(tx: &Tx<'_>, lease_seconds: u32, now: u64) -> Result<usize, Error> {
-    let until = now + u64::from(lease_seconds) * 1000;
-    Ok(tx
-        .prepare_cached(
-            "UPDATE tasks SET lease_until_ms = ?1 WHERE status = 'running' AND lease_until_ms < ?1",
-        )?
-        .execute([until as i64])?)
+/// What a runner said of a task that is not there for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotLost {
+    /// There is no such task of its class.
+    Unknown,
+    /// The machine refused.
+    Refused(Refused),
 }
 
-/// Times that a task may go back to its queue.
-const MOST_UNCLAIMS: i64 = 3;
-
-/// Puts a claimed task back into its queue, under a new id so that the old token is dead. False when it
-/// went back too often.
-pub fn requeue(tx: &Tx<'_>, task: &TaskId, now: u64) -> Result<bool, Error> {
-    let row: Option<(String, i64)> = tx
-        .prepare_cached("SELECT resource_class, unclaims FROM tasks WHERE id = ?1 AND stopped_at_ms IS NULL")?
-        .query_row([task.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let Some((class, unclaims)) = row else { return Ok(false) };
-    if unclaims >= MOST_UNCLAIMS {
-        return Ok(false);
+/// A runner of a class found a task agent gone.
+pub fn lost(tx: &Tx<'_>, class: &str, request: &LostTask, now: Millis) -> Result<Result<(), NotLost>, Error> {
+    let Some(mut hand) = InHand::find(tx, &request.id)?.filter(|hand| hand.row.resource_class == class)
+    else {
+        return Ok(Err(NotLost::Unknown));
+    };
+    match hand.task.lost(request.allocation.as_deref(), &shortened(&request.message), now) {
+        Ok(then) => hand.keep(tx, then, now).map(Ok),
+        Err(refused) => Ok(Err(NotLost::Refused(refused))),
     }
-    tx.prepare_cached("UPDATE tasks SET status = 'retried', stopped_at_ms = ?2 WHERE id = ?1")?
-        .execute(params![task.as_str(), now as i64])?;
-    tx.prepare_cached(
-        "INSERT INTO tasks (id, job_id, pipeline_id, project_id, node_index, attempt, resource_class, status,
-            is_canceled, unclaims, next_event, is_finished, queued_at_ms)
-         SELECT ?2, job_id, pipeline_id, project_id, node_index, attempt + 1, resource_class, 'queued', 0, unclaims + 1, 0, 0, ?3
-         FROM tasks WHERE id = ?1",
-    )?
-    .execute(params![task.as_str(), new_id(), now as i64])?;
-    tx.effect(Effect::Ended(task.clone()));
-    tx.effect(Effect::Queued(class));
-    Ok(true)
+}
+
+/// A runner says that the task could not be run (`task/event/fail` of the public API).
+pub fn fail(tx: &Tx<'_>, id: &TaskId, message: &str, now: Millis) -> Decided<()> {
+    let mut hand = InHand::known(tx, id)?;
+    let step = hand.task.failed(&shortened(message), now);
+    decided(tx, hand, step, now)
+}
+
+/// Cuts what goes into a row and into the job's messages.
+fn shortened(message: &str) -> String {
+    let end = (0..=LONGEST_MESSAGE.min(message.len())).rev().find(|end| message.is_char_boundary(*end));
+    match end.filter(|end| *end < message.len()) {
+        Some(end) => format!("{} [...]", &message[..end]),
+        None => message.to_owned(),
+    }
+}
+
+/// A person wants a task to end.
+pub fn cancel(tx: &Tx<'_>, row: TaskRow, now: Millis) -> Result<(), Error> {
+    let mut hand = InHand::of(row)?;
+    let then = hand.task.cancel(now);
+    hand.keep(tx, then, now)
+}
+
+/// A person says that the agents of the job's tasks are gone. Returns how many fences that took away.
+pub fn release_anyway(tx: &Tx<'_>, job: &JobId, now: Millis) -> Result<usize, Error> {
+    let fenced: Vec<TaskRow> = tasks::timed(tx)?.into_iter().filter(|row| row.job == *job).collect();
+    let mut released = 0;
+    for row in fenced {
+        let mut hand = InHand::of(row)?;
+        let then = hand.task.confirm_stopped();
+        released += usize::from(!then.is_empty());
+        hand.keep(tx, then, now)?;
+    }
+    Ok(released)
+}
+
+/// A machine was started again: what its runner of the class held there is gone.
+pub fn host_restarted(
+    tx: &Tx<'_>,
+    class: &str,
+    machine_id: &str,
+    boot_id: &str,
+    now: Millis,
+) -> Result<(), Error> {
+    for row in tasks::of_earlier_boots(tx, class, machine_id, boot_id)? {
+        let mut hand = InHand::of(row)?;
+        let then = hand.task.host_restarted(now);
+        hand.keep(tx, then, now)?;
+    }
+    Ok(())
+}
+
+/// A resource class is deleted: what waits for its runners ends. Returns how many tasks that were.
+pub fn class_deleted(tx: &Tx<'_>, class: &str, now: Millis) -> Result<usize, Error> {
+    let waiting = tasks::queued_of_class(tx, class)?;
+    let count = waiting.len();
+    for row in waiting {
+        let mut hand = InHand::of(row)?;
+        let then = hand.task.class_deleted(class, now);
+        hand.keep(tx, then, now)?;
+    }
+    Ok(count)
 }

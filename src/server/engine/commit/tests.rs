@@ -3,13 +3,18 @@
 
 use super::*;
 use crate::config;
-use crate::protocol::TaskId;
+use crate::protocol::{GiveBack, GiveBackReason, GivenBack, LostTask, Secret, TaskId};
+use crate::server::engine::commit::task::{self, InHand};
+use crate::server::engine::task::{Call, Claim, FENCE_MARGIN};
 use crate::server::store::status::TaskState;
 use crate::server::store::tables::projects::ensure_project;
-use crate::server::store::{Store, new_id};
-use rusqlite::{OptionalExtension, params};
+use crate::server::store::tables::tasks::{self, Asking};
+use crate::server::store::{Store, new_id, scene};
+use std::time::Duration;
 
 const HOUR: u64 = 60 * 60 * 1000;
+const LEASE: Duration = Duration::from_secs(60);
+const BUDGET: Duration = Duration::from_secs(300);
 
 struct Bench {
     store: Store,
@@ -23,8 +28,7 @@ impl Bench {
         let bench = Self { store, _dir: dir };
         bench.write(|tx| {
             ensure_project(tx, "gh/acme/app", None, Millis(0))?;
-            tx.execute("INSERT INTO resource_classes VALUES ('c', 'a/b', '', 0)", [])?;
-            Ok(())
+            scene::insert_class(tx)
         });
         bench
     }
@@ -38,17 +42,10 @@ impl Bench {
         let compiled = config::probe::compile_text(text).map_err(|errors| errors.to_string()).unwrap();
         let branch = branch.to_owned();
         self.write(move |tx| {
-            let id = new_id();
-            let project: String = tx.query_row("SELECT id FROM projects", [], |row| row.get(0))?;
-            tx.execute(
-                "INSERT INTO pipelines (id, project_id, number, state, created_at_ms, updated_at_ms, trigger_type, actor_login,
-                    branch, trigger_parameters, parameters, pipeline_values, errors, warnings, declared)
-                 VALUES (?1, ?2, ?3, 'created', ?4, ?4, 'api', 'ada', ?5, '{}', '{}', '{}', '[]', '[]', '{}')",
-                params![id, project, number, now as i64, branch],
-            )?;
+            let project = scene::project(tx)?;
+            let pipeline = scene::insert_pipeline(tx, number, &branch, Millis(now))?;
             let mut ids = Vec::new();
             for workflow in &compiled.workflows {
-                let (pipeline, project) = (id.as_str().into(), project.as_str().into());
                 let made = create_workflow(
                     tx,
                     &pipeline,
@@ -60,7 +57,7 @@ impl Bench {
                 )?;
                 ids.push(made.into());
             }
-            cancel_redundant(tx, &id.into(), Millis(now))?;
+            cancel_redundant(tx, &pipeline, Millis(now))?;
             Ok(ids)
         })
     }
@@ -69,33 +66,25 @@ impl Bench {
     fn jobs(&self, workflow: &str) -> String {
         let workflow = workflow.to_owned();
         self.write(move |tx| {
-            let mut query = tx
-                .prepare("SELECT name || '=' || status FROM jobs WHERE workflow_id = ?1 ORDER BY position")?;
-            let jobs = query.query_map([workflow], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+            let jobs = crate::server::store::tables::jobs::nodes(tx, &workflow.into())?;
+            let jobs: Vec<_> = jobs.iter().map(|job| format!("{}={}", job.name, job.status)).collect();
             Ok(jobs.join(" "))
         })
     }
 
     fn status(&self, workflow: &str) -> WorkflowStatus {
         let workflow = workflow.to_owned();
-        self.write(move |tx| {
-            Ok(tx.query_row("SELECT status FROM workflows WHERE id = ?1", [workflow], |row| row.get(0))?)
-        })
+        self.write(move |tx| scene::workflow_status(tx, &workflow.into()))
     }
 
     /// Ends the waiting tasks of a job.
     fn end(&self, workflow: &str, job: &str, state: TaskState, now: u64) {
         let (workflow, job) = (workflow.to_owned(), job.to_owned());
         self.write(move |tx| {
-            let mut query = tx.prepare(
-                "SELECT t.id FROM tasks t JOIN jobs j ON j.id = t.job_id
-                 WHERE j.workflow_id = ?1 AND j.name = ?2 AND t.stopped_at_ms IS NULL",
-            )?;
-            let tasks =
-                query.query_map([&workflow, &job], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+            let tasks = scene::unfinished_tasks(tx, &workflow.into(), &job)?;
             assert!(!tasks.is_empty(), "the job `{job}` has no task that waits");
             for task in tasks {
-                end_task(tx, &TaskId::new(task).unwrap(), state, None, now)?;
+                run(tx, &task, state, now)?;
             }
             Ok(())
         });
@@ -109,16 +98,30 @@ impl Bench {
     /// The newest workflow made from this one.
     fn next(&self, workflow: &str) -> Option<String> {
         let workflow = workflow.to_owned();
-        self.write(move |tx| {
-            Ok(tx
-                .query_row("SELECT id FROM workflows WHERE rerun_of = ?1", [workflow], |row| row.get(0))
-                .optional()?)
-        })
+        self.write(move |tx| scene::rerun_of(tx, &workflow.into())).map(String::from)
     }
 
-    fn claims(&self) -> i64 {
-        self.write(|tx| Ok(tx.query_row("SELECT count(*) FROM serial_claims", [], |row| row.get(0))?))
+    fn claims(&self) -> u64 {
+        self.write(|tx| scene::keys_in_use(tx))
     }
+}
+
+/// Claims, begins and finishes a task that waits.
+fn run(tx: &Tx<'_>, id: &TaskId, state: TaskState, now: u64) -> Result<(), Error> {
+    begun(tx, id, now)?;
+    let mut hand = InHand::find(tx, id)?.unwrap();
+    let then = hand.task.finish(state, None, Millis(now)).unwrap().then;
+    hand.keep(tx, then, Millis(now))
+}
+
+/// Claims and begins a task that waits.
+fn begun(tx: &Tx<'_>, id: &TaskId, now: u64) -> Result<(), Error> {
+    let mut hand = InHand::find(tx, id)?.unwrap();
+    let (allocation, runner) = ("allocation".to_owned(), "one".to_owned());
+    let claim = Claim { allocation, runner, machine: None, protocol: 2, budget: BUDGET };
+    hand.task.claim(claim, false, LEASE, Millis(now)).unwrap();
+    let then = hand.task.begin("agent", LEASE, Millis(now)).unwrap().then;
+    hand.keep(tx, then, Millis(now))
 }
 
 fn config(workflow: &str) -> String {
@@ -166,8 +169,7 @@ fn chosen_jobs_run_again_with_what_depends_on_them() {
         bench.end(&first, job, TaskState::Success, 1);
     }
     assert_eq!(bench.rerun(&first, Scope::Failed), Err(Refused::NothingFailed));
-    let job =
-        bench.write(|tx| Ok(tx.query_row("SELECT id FROM jobs WHERE name = 'test'", [], |row| row.get(0))?));
+    let job = bench.write(|tx| scene::job(tx, "test"));
     let second = bench.rerun(&first, Scope::Jobs(vec![job])).unwrap();
     assert_eq!(bench.jobs(&second), "build=success test=queued deploy=blocked alert=blocked");
     let stranger = new_id();
@@ -300,12 +302,7 @@ fn a_newer_pipeline_cancels_older_ones_of_its_branch_where_the_project_wants_it(
     let before = bench.pipeline(1, "x", &text, 0).remove(0);
     bench.pipeline(2, "x", &text, 0);
     assert_eq!(bench.status(&before), WorkflowStatus::Running, "the setting is off");
-    bench.write(|tx| {
-        Ok(tx.execute(
-            "UPDATE projects SET settings = '{\"enable_auto_cancel_redundant_workflows\": true}'",
-            [],
-        )?)
-    });
+    bench.write(scene::set_cancels_redundant);
     let other = bench.pipeline(3, "y", &text, 0).remove(0);
     let main = bench.pipeline(4, "main", &text, 0).remove(0);
     let again = bench.rerun(&other, Scope::All).unwrap();
@@ -324,14 +321,12 @@ fn one_job_can_be_cancelled_and_an_approval_refused() {
         "    jobs:\n      - gate: {type: approval}\n      - build\n      - test: {requires: [gate]}\n      - alert: {requires: [{gate: canceled}]}\n",
     );
     let workflow = bench.pipeline(1, "x", &text, 0).remove(0);
-    let gate: String =
-        bench.write(|tx| Ok(tx.query_row("SELECT id FROM jobs WHERE name = 'gate'", [], |row| row.get(0))?));
-    assert!(bench.write(move |tx| cancel_job(tx, &gate.into(), None, Millis(1))));
+    let gate = bench.write(|tx| scene::job(tx, "gate"));
+    assert!(bench.write(move |tx| cancel_job(tx, &gate, None, Millis(1))));
     assert_eq!(bench.jobs(&workflow), "gate=canceled build=queued test=not_run alert=queued");
     assert!(!bench.write(|tx| cancel_job(tx, &"no such job".into(), None, Millis(1))));
-    let build: String =
-        bench.write(|tx| Ok(tx.query_row("SELECT id FROM jobs WHERE name = 'build'", [], |row| row.get(0))?));
-    bench.write(move |tx| cancel_job(tx, &build.into(), None, Millis(2)));
+    let build = bench.write(|tx| scene::job(tx, "build"));
+    bench.write(move |tx| cancel_job(tx, &build, None, Millis(2)));
     bench.end(&workflow, "alert", TaskState::Success, 3);
     assert_eq!(bench.status(&workflow), WorkflowStatus::Canceled);
 }
@@ -345,26 +340,190 @@ fn silence_counts_only_while_runners_could_be_heard() {
         (Some(HOUR), false, HOUR + 60_000, false),
         (Some(HOUR), false, HOUR - 1, false),
     ] {
-        assert_eq!(was_listening(passed_at_ms, writes_failed, now), heard, "{passed_at_ms:?} {now}");
+        let was_listening = clock::was_listening(passed_at_ms.map(Millis), writes_failed, Millis(now));
+        assert_eq!(was_listening, heard, "{passed_at_ms:?} {now}");
     }
 }
+
+impl Bench {
+    /// The task of the job `build` has begun.
+    fn begin_build(&self, workflow: &str, now: u64) -> TaskId {
+        let workflow = workflow.to_owned();
+        self.write(move |tx| {
+            let id = scene::task(tx, &workflow.as_str().into(), "build")?;
+            begun(tx, &id, now)?;
+            Ok(id)
+        })
+    }
+
+    fn state(&self, id: &TaskId) -> TaskState {
+        let id = id.clone();
+        self.write(move |tx| Ok(InHand::find(tx, &id)?.unwrap().row.status))
+    }
+
+    fn tick(&self, now: u64) -> usize {
+        self.write(move |tx| clock::tick_once(tx, LEASE, Millis(now)))
+    }
+
+    fn messages(&self, workflow: &str) -> String {
+        let workflow = workflow.to_owned();
+        self.write(move |tx| scene::messages(tx, &workflow.as_str().into()))
+    }
+}
+
+const MINUTE: u64 = 60_000;
 
 #[test]
 fn renewed_leases_last_and_longer_ones_stay() {
     let bench = Bench::new();
     let workflow = bench.pipeline(1, "x", &config(CHAIN), 0).remove(0);
+    let id = bench.begin_build(&workflow, 0);
     let lease = |bench: &Bench| {
-        bench
-            .write(|tx| Ok(tx.query_row("SELECT lease_until_ms FROM tasks", [], |row| row.get::<_, u64>(0))?))
+        let id = id.clone();
+        bench.write(move |tx| Ok(InHand::find(tx, &id)?.unwrap().row.lease_until))
+    };
+    let rebase = |now| bench.write(move |tx| clock::rebase_once(tx, LEASE, Millis(now)));
+    assert_eq!(rebase(HOUR), 1);
+    assert_eq!(lease(&bench), Some(Millis(HOUR + MINUTE)));
+    rebase(HOUR - 1);
+    assert_eq!(lease(&bench), Some(Millis(HOUR + MINUTE)));
+    assert_eq!(bench.tick(HOUR + MINUTE), 0);
+}
+
+#[test]
+fn a_silent_task_is_unreachable_first_and_fails_when_its_budget_is_over() {
+    let bench = Bench::new();
+    let workflow = bench.pipeline(1, "x", &config(CHAIN), 0).remove(0);
+    let id = bench.begin_build(&workflow, 0);
+    assert_eq!((bench.tick(MINUTE), bench.tick(MINUTE + 1)), (0, 1));
+    assert_eq!(bench.state(&id), TaskState::Unreachable);
+    assert!(bench.jobs(&workflow).starts_with("build=running"), "{}", bench.jobs(&workflow));
+    assert!(bench.messages(&workflow).contains("has not been heard of since 1970-01-01T00:00:00"));
+    // It is heard of again, once; then never more.
+    let again = id.clone();
+    let taken =
+        bench.write(move |tx| task::call(tx, &again, Call::Heartbeat, LEASE, Millis(2 * MINUTE))).unwrap();
+    assert_eq!((taken.late, bench.state(&id)), (false, TaskState::Running));
+    assert_eq!(bench.messages(&workflow).matches("is heard of again").count(), 1);
+    bench.tick(4 * MINUTE);
+    let end = 3 * MINUTE + BUDGET.as_millis() as u64 + FENCE_MARGIN.as_millis() as u64;
+    assert_eq!((bench.tick(end), bench.state(&id)), (1, TaskState::Unreachable));
+    assert_eq!((bench.tick(end + 1), bench.state(&id)), (1, TaskState::InfrastructureFail));
+    assert!(bench.jobs(&workflow).starts_with("build=infrastructure_fail"), "{}", bench.jobs(&workflow));
+}
+
+#[test]
+fn a_serial_group_waits_for_the_fence_of_what_nobody_hears() {
+    let bench = Bench::new();
+    let text = config("    jobs:\n      - build: {serial-group: production}\n");
+    let (first, second) =
+        (bench.pipeline(1, "x", &text, 0).remove(0), bench.pipeline(2, "x", &text, 0).remove(0));
+    let id = bench.begin_build(&first, 0);
+    bench.tick(2 * MINUTE);
+    let canceled = first.clone();
+    bench.write(move |tx| cancel_workflow(tx, &canceled.into(), None, Millis(2 * MINUTE)));
+    // The status comes at once, the key does not.
+    assert_eq!(
+        (bench.status(&first), bench.status(&second)),
+        (WorkflowStatus::Canceled, WorkflowStatus::Queued)
+    );
+    let fence = MINUTE + BUDGET.as_millis() as u64 + FENCE_MARGIN.as_millis() as u64;
+    bench.tick(fence);
+    assert_eq!(bench.status(&second), WorkflowStatus::Queued);
+    bench.tick(fence + 1);
+    assert_eq!(bench.status(&second), WorkflowStatus::Running);
+    assert_eq!(bench.state(&id), TaskState::Canceled);
+}
+
+#[test]
+fn whoever_knows_that_the_agent_has_stopped_takes_the_fence_away() {
+    let text = config("    jobs:\n      - build: {serial-group: production}\n");
+    for person in [false, true] {
+        let bench = Bench::new();
+        let (first, second) =
+            (bench.pipeline(1, "x", &text, 0).remove(0), bench.pipeline(2, "x", &text, 0).remove(0));
+        let id = bench.begin_build(&first, 0);
+        bench.tick(2 * MINUTE);
+        let canceled = first.clone();
+        bench.write(move |tx| cancel_workflow(tx, &canceled.into(), None, Millis(2 * MINUTE)));
+        assert_eq!(bench.status(&second), WorkflowStatus::Queued);
+        let confirmed = bench.write(move |tx| {
+            if person {
+                let job = InHand::find(tx, &id)?.unwrap().row.job;
+                return Ok(task::release_anyway(tx, &job, Millis(3 * MINUTE))? == 1);
+            }
+            let message = "gone".to_owned();
+            let request = LostTask { id, allocation: Some("allocation".to_owned()), message };
+            Ok(task::lost(tx, "a/b", &request, Millis(3 * MINUTE))?.is_ok())
+        });
+        assert!(confirmed);
+        assert_eq!(bench.status(&second), WorkflowStatus::Running, "{person}");
+    }
+}
+
+#[test]
+fn tasks_of_a_deleted_class_end_with_the_reason() {
+    let bench = Bench::new();
+    let text = config("    jobs: [build, test]\n");
+    let workflow = bench.pipeline(1, "x", &text, 0).remove(0);
+    let id = bench.begin_build(&workflow, 0);
+    assert_eq!(bench.write(|tx| task::class_deleted(tx, "a/b", Millis(1))), 1);
+    assert_eq!(bench.jobs(&workflow), "build=running test=failed");
+    assert!(bench.messages(&workflow).contains("the resource class `a/b` was deleted"));
+    assert_eq!(bench.state(&id), TaskState::Running);
+}
+
+#[test]
+fn what_a_backup_says_waits_for_an_administrator() {
+    let bench = Bench::new();
+    let workflow = bench.pipeline(1, "x", &config("    jobs: [build, test]\n"), 0).remove(0);
+    let id = bench.begin_build(&workflow, 0);
+    assert_eq!(bench.write(|tx| clock::hold_all(tx, Millis(1))), 2);
+    assert_eq!((bench.tick(HOUR), bench.state(&id)), (0, TaskState::Running));
+    let asking = |others| Asking { class: "a/b", runner: "two", others, now: Millis(HOUR) };
+    assert!(bench.write(move |tx| tasks::first_queued(tx, asking(false))).is_none());
+    let held = bench.write(|tx| Ok(tasks::open(tx)?.into_iter().map(|row| row.id).collect::<Vec<_>>()));
+    let decide = |id: &TaskId, verdict| {
+        let id = id.clone();
+        bench.write(move |tx| clock::decide_held(tx, &id, verdict, LEASE, Millis(HOUR)))
+    };
+    let waiting = held.iter().find(|held| **held != id).unwrap();
+    assert!(decide(waiting, clock::Verdict::Release) && !decide(waiting, clock::Verdict::End));
+    assert!(bench.write(move |tx| tasks::first_queued(tx, asking(false))).is_some());
+    assert!(decide(&id, clock::Verdict::End));
+    assert_eq!(bench.jobs(&workflow), "build=infrastructure_fail test=queued");
+}
+
+#[test]
+fn what_was_given_back_goes_to_another_runner_while_there_is_one() {
+    let bench = Bench::new();
+    let workflow = bench.pipeline(1, "x", &config("    jobs: [build]\n"), 0).remove(0);
+    let next = |others| {
+        let asking = Asking { class: "a/b", runner: "one", others, now: Millis(MINUTE) };
+        bench.write(move |tx| Ok((tasks::first_queued(tx, asking)?, tasks::next_claimable_at(tx, asking)?)))
     };
     bench.write(|tx| {
-        Ok(tx.execute("UPDATE tasks SET status = 'running', started_at_ms = 1, lease_until_ms = 5000", [])?)
+        let mut hand = InHand::of(tasks::open(tx)?.remove(0))?;
+        let (allocation, runner) = ("allocation".to_owned(), "one".to_owned());
+        let claim = Claim { allocation, runner, machine: None, protocol: 2, budget: BUDGET };
+        hand.task.claim(claim, false, LEASE, Millis(0)).unwrap();
+        let id = hand.row.id.clone();
+        hand.write(tx, Millis(0))?;
+        let request = GiveBack {
+            task_id: id,
+            task_token: Secret::new("t"),
+            reason: GiveBackReason::Host,
+            message: Some("no space".to_owned()),
+            pause_seconds: 300,
+        };
+        assert_eq!(task::give_back(tx, &request, Millis(0))?, Ok(GivenBack::Queued));
+        assert_eq!(task::give_back(tx, &request, Millis(1))?, Ok(GivenBack::Queued), "the same answer again");
+        Ok(())
     });
-    assert_eq!(bench.write(|tx| renew_leases(tx, 60, HOUR)), 1);
-    assert_eq!(lease(&bench), HOUR + 60_000);
-    assert_eq!(bench.write(|tx| renew_leases(tx, 60, HOUR - 1)), 0);
-    assert_eq!(lease(&bench), HOUR + 60_000);
-    assert_eq!(bench.write(|tx| expire_leases_once(tx, HOUR + 60_000)), 0);
-    assert_eq!(bench.write(|tx| expire_leases_once(tx, HOUR + 60_001)), 1);
-    assert!(bench.jobs(&workflow).starts_with("build=infrastructure_fail"), "{}", bench.jobs(&workflow));
+    let (found, again_at) = next(true);
+    assert!(found.is_none());
+    assert_eq!(again_at, Some(Millis(5 * MINUTE)));
+    let found = next(false).0.unwrap();
+    assert_eq!((found.attempt, found.given_back_by_hosts, found.given_back_by_runners), (2, 1, 0));
+    assert_eq!(bench.jobs(&workflow), "build=queued");
 }

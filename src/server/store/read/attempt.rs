@@ -15,7 +15,7 @@ pub struct Attempt {
     pub task: TaskId,
     /// Parallel node, from 0.
     pub node_index: u32,
-    /// Where it stands.
+    /// Its status.
     pub status: TaskState,
     /// Its steps, in order.
     pub steps: Vec<StepRow>,
@@ -34,11 +34,11 @@ pub struct StepRow {
     pub kind: String,
     /// Command of a `run` step.
     pub command: Option<String>,
-    /// Where it stands.
+    /// Its status.
     pub status: StepState,
     /// Exit code of the command.
     pub exit_code: Option<i32>,
-    /// Why it ended so.
+    /// Reason of its end.
     pub message: Option<String>,
     /// Whether it runs beside later steps.
     pub background: bool,
@@ -46,9 +46,9 @@ pub struct StepRow {
     pub attempt: u32,
     /// Further attempts that the config allows.
     pub max_auto_reruns: u32,
-    /// When it began.
+    /// Time at which it began.
     pub started_at: Millis,
-    /// When it ended.
+    /// Time at which it ended.
     pub ended_at: Option<Millis>,
 }
 

@@ -23,7 +23,7 @@ pub struct Job {
     pub name: String,
     /// Whether it runs steps, waits for a person, ...
     pub kind: JobType,
-    /// Where it stands.
+    /// Its status.
     pub status: JobStatus,
     /// Number in the project, once it was queued.
     pub number: Option<i64>,
@@ -47,13 +47,13 @@ pub struct Job {
     pub requires: Vec<Requirement>,
     /// Names of contexts in the order of the config.
     pub contexts: Vec<String>,
-    /// When its workflow was made.
+    /// Time at which its workflow was made.
     pub created_at: Millis,
-    /// When it was queued.
+    /// Time at which it was queued.
     pub queued_at: Option<Millis>,
-    /// When a runner began.
+    /// Time at which a runner began.
     pub started_at: Option<Millis>,
-    /// When it ended.
+    /// Time at which it ended.
     pub stopped_at: Option<Millis>,
     /// The person who cancelled it.
     pub canceled_by: Option<UserId>,

@@ -1,4 +1,4 @@
-//! What is stored, read for people's clients: typed rows, from which each version of the API renders.
+//! Read models: typed rows for people's clients, from which each version of the API renders.
 //!
 //! One query for each need. Ids are types, times are `Millis`, statuses are enums, JSON columns are typed
 //! values; `api` puts them into each version's words. Nothing here decides or writes.

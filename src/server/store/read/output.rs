@@ -1,4 +1,4 @@
-//! Where the output of a step is, and whether all of it is here. A runner may tell the end of a step before
+//! The output of a step: the task that has it, and whether all of it is here. A runner may tell the end of a step before
 //! the last of its output has arrived, and whoever follows the output stops at the end: it is shown after
 //! the last byte.
 //!
@@ -9,7 +9,7 @@ use crate::server::ids::JobId;
 use crate::server::store::{Error, View};
 use rusqlite::{OptionalExtension, Row, params};
 
-/// How much output of a step there will be.
+/// The amount of output that a step has or will have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     ended: bool,
@@ -40,7 +40,7 @@ pub struct StepOutput {
     pub task: TaskId,
     /// Number of the step record.
     pub step: u32,
-    /// How much there will be.
+    /// The amount that there will be.
     pub extent: Extent,
 }
 

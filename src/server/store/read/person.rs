@@ -9,7 +9,7 @@ use rusqlite::OptionalExtension;
 pub struct PersonRow {
     /// Identifies them in URLs.
     pub id: UserId,
-    /// What others call them; unique.
+    /// Name that others call them by; unique.
     pub login: String,
     /// Their name in full, for people to read.
     pub name: String,

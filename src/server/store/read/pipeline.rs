@@ -23,11 +23,11 @@ pub struct Pipeline {
     pub number: i64,
     /// The project that it belongs to.
     pub project: ProjectRef,
-    /// How far its configs have come.
+    /// State of its configs.
     pub state: PipelineState,
-    /// When it was triggered.
+    /// Time of its trigger.
     pub created_at: Millis,
-    /// When it last changed.
+    /// Time of its last change.
     pub updated_at: Millis,
     /// `api`, `webhook`, ...
     pub trigger_type: String,
@@ -51,9 +51,9 @@ pub struct Pipeline {
     pub author: Option<String>,
     /// Parameters as given by the trigger.
     pub trigger_parameters: Map<String, Value>,
-    /// Why it has no workflows.
+    /// Errors that keep it from having workflows.
     pub errors: Vec<Message>,
-    /// Where its workflows stand together.
+    /// Status of its workflows together.
     pub status: RunStatus,
 }
 
@@ -70,7 +70,7 @@ pub struct Filter {
     pub revision: Option<String>,
     /// The person who triggered them.
     pub actor: Option<UserId>,
-    /// Where their workflows stand together.
+    /// Status of their workflows together.
     pub status: Option<RunStatus>,
     /// Created at or after this.
     pub from: Option<Millis>,
@@ -86,7 +86,7 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// As clients see it.
+    /// Writes it as clients see it.
     pub fn token(&self) -> String {
         format!("{:x}.{}", self.created_at.0, self.id)
     }
@@ -107,7 +107,7 @@ impl Cursor {
 pub struct Listed {
     /// At most as many as were asked for.
     pub items: Vec<Pipeline>,
-    /// Where the next page begins, if there is one.
+    /// Beginning of the next page, if there is one.
     pub next: Option<Cursor>,
 }
 

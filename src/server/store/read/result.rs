@@ -59,11 +59,11 @@ pub struct Test {
     pub file: Option<String>,
     /// Name of the suite or tool.
     pub source: String,
-    /// How it ended.
+    /// Result of the test.
     pub result: TestResult,
     /// Seconds.
     pub run_time: f64,
-    /// Why it failed.
+    /// Reason of a failure or a skip; else empty.
     pub message: String,
 }
 

@@ -1,15 +1,15 @@
-//! Where the workflows of a pipeline stand together.
+//! The status of a pipeline's workflows together.
 
 use crate::server::store::status::{PipelineState, WorkflowStatus};
 
-/// Where the workflows of a pipeline stand together; those that were rerun do not count.
+/// The status of a pipeline's workflows together; those that were rerun do not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunStatus {
     /// The config does not compile.
     Errored,
     /// There are none.
     Empty,
-    /// As one workflow would stand.
+    /// The status that one workflow would have.
     As(WorkflowStatus),
 }
 

@@ -10,7 +10,7 @@ use crate::server::store::{Error, View};
 use crate::server::time::Millis;
 use rusqlite::{Row, params};
 
-/// Everything of a pipeline that a watcher is told, but for output.
+/// A pipeline as a watcher is told of it, but for output.
 #[derive(Clone, Debug)]
 pub struct Present {
     /// Workflows in the order in which they were made.
@@ -28,9 +28,9 @@ pub struct WatchedWorkflow {
     pub id: WorkflowId,
     /// Name in the config.
     pub name: String,
-    /// Where it stands.
+    /// Its status.
     pub status: WorkflowStatus,
-    /// When it came to rest.
+    /// Time at which it came to rest.
     pub stopped_at: Option<Millis>,
     /// The workflow that it runs again.
     pub rerun_of: Option<WorkflowId>,
@@ -45,11 +45,11 @@ pub struct WatchedJob {
     pub workflow_id: WorkflowId,
     /// Name as expanded in its workflow.
     pub name: String,
-    /// Where it stands.
+    /// Its status.
     pub status: JobStatus,
-    /// When a runner began.
+    /// Time at which a runner began.
     pub started_at: Option<Millis>,
-    /// When it ended.
+    /// Time at which it ended.
     pub stopped_at: Option<Millis>,
     /// The first sentence about how it went.
     pub message: Option<String>,
@@ -70,7 +70,7 @@ pub struct WatchedStep {
     pub name: String,
     /// `run`, `checkout`, ...
     pub kind: String,
-    /// Where it stands.
+    /// Its status.
     pub status: StepState,
     /// Exit code of the command.
     pub exit_code: Option<i32>,
@@ -78,13 +78,13 @@ pub struct WatchedStep {
     pub attempt: u32,
     /// Whether it runs beside later steps.
     pub background: bool,
-    /// When it began.
+    /// Time at which it began.
     pub started_at: Millis,
-    /// When it ended.
+    /// Time at which it ended.
     pub ended_at: Option<Millis>,
-    /// Why it ended so.
+    /// Reason of its end.
     pub message: Option<String>,
-    /// How much output there will be.
+    /// The amount of output that there will be.
     pub extent: Extent,
 }
 

@@ -14,7 +14,7 @@ pub struct Workflow {
     pub id: WorkflowId,
     /// Name in the config.
     pub name: String,
-    /// Where it stands.
+    /// Its status.
     pub status: WorkflowStatus,
     /// The pipeline that it is part of.
     pub pipeline_id: PipelineId,
@@ -22,9 +22,9 @@ pub struct Workflow {
     pub pipeline_number: i64,
     /// The project that it belongs to.
     pub project: ProjectRef,
-    /// When it was made.
+    /// Time at which it was made.
     pub created_at: Millis,
-    /// When it came to rest.
+    /// Time at which it came to rest.
     pub stopped_at: Option<Millis>,
     /// The person who started it: the rerun, else the pipeline.
     pub started_by: Option<UserId>,

@@ -1,6 +1,6 @@
 //! Resource classes, the tokens of their runners, the runners that were seen, and the length of their queues.
 //!
-//! SQLite only: nothing.
+//! SQLite only: nothing. The counts of tasks are served by an index (`tasks_by_status`).
 
 use crate::server::ids::{ClassTokenId, ResourceClassId};
 use crate::server::store::status::TaskState;
@@ -17,6 +17,8 @@ pub struct Class {
     pub name: String,
     /// A note for people.
     pub description: String,
+    /// How long a task that has begun may be silent, where it is not as usual, in milliseconds.
+    pub budget_ms: Option<u64>,
 }
 
 /// A token of a resource class, without its secret.
@@ -78,25 +80,40 @@ pub fn add_class(tx: &Tx<'_>, class: &Class, now: Millis) -> Result<bool, Error>
     let added = tx
         .sql()
         .prepare_cached(
-            "INSERT INTO resource_classes (id, name, description, created_at_ms) VALUES (?1, ?2, ?3, ?4)
+            "INSERT INTO resource_classes (id, name, description, created_at_ms, budget_ms) VALUES (?1, ?2, ?3, ?4, ?5)
              ON CONFLICT (name) DO NOTHING",
         )?
-        .execute(params![class.id, class.name, class.description, now])?;
+        .execute(params![class.id, class.name, class.description, now, class.budget_ms])?;
     Ok(added > 0)
 }
 
 /// Reads all classes, by name.
 pub fn list_classes(view: &View) -> Result<Vec<Class>, Error> {
-    let mut query =
-        view.sql().prepare_cached("SELECT id, name, description FROM resource_classes ORDER BY name")?;
-    let rows = query
-        .query_map([], |row| Ok(Class { id: row.get(0)?, name: row.get(1)?, description: row.get(2)? }))?;
+    let mut query = view
+        .sql()
+        .prepare_cached("SELECT id, name, description, budget_ms FROM resource_classes ORDER BY name")?;
+    let rows = query.query_map([], |row| {
+        Ok(Class { id: row.get(0)?, name: row.get(1)?, description: row.get(2)?, budget_ms: row.get(3)? })
+    })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Deletes a class, which must have no tokens. False when there is none.
-pub fn delete_class(tx: &Tx<'_>, class: &ResourceClassId) -> Result<bool, Error> {
-    Ok(tx.sql().prepare_cached("DELETE FROM resource_classes WHERE id = ?1")?.execute([class])? > 0)
+/// Deletes a class, which must have no tokens. Returns its name; nothing when there is none.
+pub fn delete_class(tx: &Tx<'_>, class: &ResourceClassId) -> Result<Option<String>, Error> {
+    let mut delete = tx.sql().prepare_cached("DELETE FROM resource_classes WHERE id = ?1 RETURNING name")?;
+    Ok(delete.query_row([class], |row| row.get(0)).optional()?)
+}
+
+/// Sets the budget of later claims of a class, in milliseconds; `None` is as usual. False when there is no such class.
+pub fn set_budget(tx: &Tx<'_>, class: &ResourceClassId, budget_ms: Option<u64>) -> Result<bool, Error> {
+    let mut update = tx.sql().prepare_cached("UPDATE resource_classes SET budget_ms = ?2 WHERE id = ?1")?;
+    Ok(update.execute(params![class, budget_ms])? > 0)
+}
+
+/// The budget of a class, where it has one of its own, in milliseconds.
+pub fn budget(view: &View, class: &ResourceClassId) -> Result<Option<u64>, Error> {
+    let mut query = view.sql().prepare_cached("SELECT budget_ms FROM resource_classes WHERE id = ?1")?;
+    Ok(query.query_row([class], |row| row.get(0)).optional()?.flatten())
 }
 
 /// Whether a class has tokens.
@@ -199,9 +216,10 @@ pub fn count_tasks(view: &View, class: &str, state: TaskState) -> Result<u64, Er
 /// Counts the tasks that wait and that run, by class.
 pub fn list_queue_lengths(view: &View) -> Result<Vec<QueueLength>, Error> {
     let mut query = view.sql().prepare_cached(
-        "SELECT resource_class, status, count(*) FROM tasks WHERE status IN (?1, ?2) GROUP BY 1, 2",
+        "SELECT resource_class, status, count(*) FROM tasks WHERE status IN (?1, ?2, ?3, ?4) GROUP BY 1, 2",
     )?;
-    let rows = query.query_map([TaskState::Queued, TaskState::Running], |row| {
+    let [claimed, running, unreachable] = TaskState::HELD_BY_A_RUNNER;
+    let rows = query.query_map([TaskState::Queued, claimed, running, unreachable], |row| {
         Ok(QueueLength { class: row.get(0)?, state: row.get(1)?, count: row.get(2)? })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
@@ -221,7 +239,7 @@ mod tests {
             .write_blocking(|tx| {
                 for name in ["a_b/linux", "axb/linux", "a_b2/linux"] {
                     let class =
-                        Class { id: ResourceClassId::fresh(), name: name.to_owned(), description: String::new() };
+                        Class { id: ResourceClassId::fresh(), name: name.to_owned(), description: String::new(), budget_ms: None };
                     assert!(add_class(tx, &class, Millis(0))?);
                     let again = Class { id: ResourceClassId::fresh(), ..class.clone() };
                     assert!(!add_class(tx, &again, Millis(0))?);

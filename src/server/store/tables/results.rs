@@ -1,9 +1,9 @@
 //! What jobs leave for people: artifacts, and the results of tests with the files that they were read from.
 //!
-//! Only SQLite: `INSERT OR IGNORE`; the order of results is that of their INTEGER PRIMARY KEY.
+//! Only SQLite: `INSERT OR IGNORE`, `INSERT OR REPLACE`; the order of results is that of their INTEGER PRIMARY KEY.
 
-use crate::protocol::{TaskId, TestResultsRecord};
-use crate::server::ids::JobId;
+use crate::protocol::{ArtifactRecord, TaskId, TestResultsRecord};
+use crate::server::ids::{ArtifactId, JobId, ProjectId};
 use crate::server::store::status::TestResult;
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
@@ -95,6 +95,46 @@ pub fn delete_tests(tx: &Tx<'_>, task: &TaskId, job: &JobId, path: &str) -> Resu
     tx.sql()
         .prepare_cached("DELETE FROM test_results WHERE job_id = ?1 AND task_id = ?2 AND path = ?3")?
         .execute(params![job, task, path])?;
+    Ok(())
+}
+
+/// The task that stores an artifact.
+#[derive(Clone, Copy, Debug)]
+pub struct ArtifactPlace<'a> {
+    /// Its job.
+    pub job: &'a JobId,
+    /// The project of the job.
+    pub project: &'a ProjectId,
+    /// The task.
+    pub task: &'a TaskId,
+    /// The node of the job that it is, from 0.
+    pub node: u32,
+}
+
+/// Names a complete upload as an artifact; the last one of a path on a node counts.
+pub fn insert_artifact(
+    tx: &Tx<'_>,
+    place: ArtifactPlace<'_>,
+    record: &ArtifactRecord,
+    now: Millis,
+) -> Result<(), Error> {
+    tx.sql()
+        .prepare_cached(
+            "INSERT OR REPLACE INTO artifacts (id, job_id, project_id, task_id, node_index, step, path, sha256, length, created_at_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        )?
+        .execute(params![
+            ArtifactId::fresh(),
+            place.job,
+            place.project,
+            place.task,
+            place.node,
+            record.step,
+            record.path,
+            record.sha256,
+            record.length as i64,
+            now
+        ])?;
     Ok(())
 }
 

@@ -1,9 +1,9 @@
 //! Workflows: made, made again, cancelled, brought to rest.
 //!
-//! Only SQLite: `->>` on the settings of a project; flags are integers that are compared as conditions.
+//! Only SQLite: flags are integers.
 
 use crate::server::ids::{PipelineId, ProjectId, UserId, WorkflowId, WorkspaceId};
-use crate::server::store::status::WorkflowStatus;
+use crate::server::store::status::{TriggerType, WorkflowStatus};
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, params};
@@ -217,19 +217,16 @@ pub struct Newest {
     pub number: i64,
     /// Its branch, unless it builds none.
     pub branch: Option<String>,
-    /// The word for what started it.
-    pub trigger_type: String,
+    /// The kind of its trigger.
+    pub trigger_type: TriggerType,
     /// The default branch of the project.
     pub default_branch: String,
-    /// Whether the project wants older workflows of a branch cancelled.
-    pub cancels_redundant: bool,
 }
 
-/// Reads a pipeline with what its project says about older ones; an error when there is none.
+/// Reads a pipeline with the default branch of its project; an error when there is none.
 pub fn newest(view: &View, pipeline: &PipelineId) -> Result<Newest, Error> {
     let mut query = view.sql().prepare_cached(
-        "SELECT r.id, p.number, p.branch, p.trigger_type, r.default_branch,
-            coalesce(r.settings ->> '$.enable_auto_cancel_redundant_workflows' = 1, 0)
+        "SELECT r.id, p.number, p.branch, p.trigger_type, r.default_branch
          FROM pipelines p JOIN projects r ON r.id = p.project_id WHERE p.id = ?1",
     )?;
     Ok(query.query_row([pipeline], |row| {
@@ -239,7 +236,6 @@ pub fn newest(view: &View, pipeline: &PipelineId) -> Result<Newest, Error> {
             branch: row.get(2)?,
             trigger_type: row.get(3)?,
             default_branch: row.get(4)?,
-            cancels_redundant: row.get(5)?,
         })
     })?)
 }
@@ -249,8 +245,8 @@ pub fn newest(view: &View, pipeline: &PipelineId) -> Result<Newest, Error> {
 pub struct Older {
     /// The workflow.
     pub workflow: WorkflowId,
-    /// The word for what started its pipeline.
-    pub trigger_type: String,
+    /// The kind of the trigger of its pipeline.
+    pub trigger_type: TriggerType,
     /// Whether it is a rerun.
     pub is_rerun: bool,
 }

@@ -1,0 +1,255 @@
+//! Claims of a runner: asking for tasks, what refusals mean for the next claim, and reports about tasks that have
+//! no agent. Runners of every kind share it; what they do with a task is their own affair.
+
+use super::calls;
+use super::identity;
+use super::lifecycle::{Lifecycle, Limits, Notice};
+use super::settings::Settings;
+use super::stop::{Level, Stop, StopListener};
+use crate::http::{self, Client, retry};
+use crate::protocol::{
+    ClaimRequest, GiveBackReason, HeldTask, RefusalCode, Secret, Task, TaskId, TaskKind, duration,
+};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long the control plane may be away before a report is left to the lease of its task.
+const REPORT_BUDGET: Duration = Duration::from_secs(600);
+
+/// Result of a claim.
+#[derive(Debug)]
+pub(super) enum Claimed {
+    /// A task.
+    Task(Box<Task>),
+    /// No task; the same claim may be made again.
+    Nothing,
+    /// No task, and never one by this nonce: the next claim has another.
+    NonceSpent,
+}
+
+/// The claims of one runner.
+pub(super) struct Claims {
+    pub(super) life: Lifecycle,
+    pub(super) stop: StopListener,
+    level: Level,
+    token: Secret,
+    /// The claim but for its nonce.
+    request: ClaimRequest,
+    /// For reports; claims have a sibling of their own, which a stop request closes.
+    pub(super) client: Client,
+    claims: Option<Arc<Client>>,
+}
+
+impl Claims {
+    /// A runner that takes tasks of this kind.
+    pub(super) fn new(settings: &Settings, stop: &Stop, takes: TaskKind) -> Result<Self, http::Error> {
+        let client = Client::of_runner(&settings.endpoint)?;
+        let stop = stop
+            .listen()
+            .map_err(|error| http::Error::Setup(format!("cannot make a socket pair: {error}")))?;
+        let limits = Limits {
+            mode: settings.mode,
+            idle_timeout: settings.idle_timeout,
+            max_run_time: settings.max_run_time,
+        };
+        let request = ClaimRequest {
+            name: settings.name.clone(),
+            hostname: super::settings::host_name(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            os: std::env::consts::OS.to_owned(),
+            arch: std::env::consts::ARCH.to_owned(),
+            nonce: String::new(),
+            machine_id: identity::machine_id(),
+            boot_id: crate::system::proc::boot_id(),
+            takes: vec![takes],
+        };
+        let life = Lifecycle::new(limits, Instant::now());
+        let token = settings.token.clone();
+        Ok(Self { life, stop, level: Level::Run, token, request, client, claims: None })
+    }
+
+    /// Takes notice of the stop level; returns it when it has changed.
+    pub(super) fn hear(&mut self) -> Option<Level> {
+        let level = self.stop.level();
+        if level == self.level {
+            return None;
+        }
+        self.level = level;
+        self.life.stop(level, Instant::now());
+        Some(level)
+    }
+
+    /// Asks once for a task, parked at most for `wait`.
+    pub(super) fn claim(&mut self, nonce: &str, wait: Duration) -> Claimed {
+        let claims = match self.claims_client() {
+            Ok(claims) => claims,
+            Err(error) => return self.failed(&error, Instant::now()),
+        };
+        self.request.nonce = nonce.to_owned();
+        let started = Instant::now();
+        match calls::claim(&claims, &self.token, &self.request, wait) {
+            Ok(None) => {
+                let notice = self.life.nothing_came(started, Instant::now(), retry::random());
+                tell(notice);
+                Claimed::Nothing
+            }
+            Ok(Some(task)) => {
+                // The connection would only grow stale while the task runs.
+                self.claims = None;
+                self.stop.release();
+                let now = Instant::now();
+                let notice = self.life.claimed(now, now);
+                tell(notice);
+                log::info!("claimed a task task_id={} job={:?}", task.id, task.job_name);
+                Claimed::Task(Box::new(task))
+            }
+            Err(error) => {
+                log::debug!("a claim failed: {error}");
+                if self.hear().is_some() {
+                    // Cut by the request to stop.
+                    return Claimed::Nothing;
+                }
+                self.failed(&error, started)
+            }
+        }
+    }
+
+    fn claims_client(&mut self) -> Result<Arc<Client>, http::Error> {
+        if let Some(claims) = &self.claims {
+            return Ok(claims.clone());
+        }
+        let claims = Arc::new(self.client.sibling()?);
+        self.stop.guard(claims.clone());
+        self.claims = Some(claims.clone());
+        Ok(claims)
+    }
+
+    fn failed(&mut self, error: &http::Error, started: Instant) -> Claimed {
+        if error.code() == Some(RefusalCode::HoldsTask) {
+            let held = error.refusal().and_then(|refusal| refusal.task.as_deref().cloned());
+            self.disown(held);
+            return Claimed::NonceSpent;
+        }
+        let notice = self.life.claim_failed(error, started, Instant::now(), retry::random());
+        tell(notice);
+        // The same answer would come again for the same nonce; the task goes back when its lease lapses.
+        if matches!(error, http::Error::TooLong(_)) { Claimed::NonceSpent } else { Claimed::Nothing }
+    }
+
+    /// This claim has got a task before, which nobody runs here: only a runner without a task claims.
+    fn disown(&mut self, held: Option<HeldTask>) {
+        let Some(held) = held.filter(|held| !held.ended) else {
+            return log::info!("the task of this claim has ended meanwhile; claiming anew");
+        };
+        log::warn!(
+            "the control plane knows a task of this runner that does not run here task_id={}",
+            held.id
+        );
+        let why = "the runner that had claimed the task does not know of it (any more)";
+        self.lost(&held.id, Some(&held.allocation), why);
+    }
+
+    /// Reports a task whose agent is gone, until that is heard.
+    pub(super) fn lost(&mut self, id: &TaskId, allocation: Option<&str>, message: &str) {
+        let token = self.token.clone();
+        let heard = self.until_heard("report the lost task", id, |client| {
+            match calls::lost(client, &token, id, allocation, message) {
+                // It is not this runner's any more.
+                Err(http::Error::Refused { status: 404 | 409, refusal: Some(refusal), .. }) => {
+                    log::info!("the lost task is known to be gone task_id={id}: {}", refusal.message);
+                    Ok(())
+                }
+                result => result,
+            }
+        });
+        if heard {
+            log::info!("told the control plane that the task agent is gone task_id={id}");
+        }
+    }
+
+    /// Gives a task back that has not begun, until that is heard. One that has begun after all is reported lost.
+    pub(super) fn give_back(
+        &mut self,
+        task: &GivenBackTask<'_>,
+        reason: GiveBackReason,
+        message: &str,
+        pause: Duration,
+    ) {
+        let mut begun = false;
+        let heard = self.until_heard("give the task back", task.id, |client| {
+            match calls::give_back(client, task.id, task.token, reason, message, pause) {
+                Err(error) if error.code() == Some(RefusalCode::Begun) => {
+                    begun = true;
+                    Ok(())
+                }
+                result => result,
+            }
+        });
+        if begun {
+            self.lost(task.id, task.allocation, message);
+        } else if heard {
+            log::info!("gave the task back task_id={}", task.id);
+        }
+    }
+
+    /// Makes a call until it is answered, for as long as that is worth while.
+    fn until_heard(
+        &mut self,
+        what: &str,
+        id: &TaskId,
+        mut call: impl FnMut(&Client) -> Result<(), http::Error>,
+    ) -> bool {
+        let mut backoff = retry::Backoff::new(Duration::from_secs(1), Duration::from_secs(30), REPORT_BUDGET);
+        let mut told = false;
+        loop {
+            let Err(error) = call(&self.client) else { return true };
+            let wait = backoff.after(&error, Instant::now(), retry::random());
+            let (Some(wait), false) = (wait, self.stop.level() == Level::Cancel) else {
+                log::error!("cannot {what}, its lease will lapse task_id={id}: {error}");
+                return false;
+            };
+            if !std::mem::replace(&mut told, true) {
+                log::warn!("cannot {what} yet, trying on task_id={id}: {error}");
+            }
+            self.stop.pause(wait);
+        }
+    }
+}
+
+/// A task that is to be given back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GivenBackTask<'a> {
+    pub(super) id: &'a TaskId,
+    pub(super) token: &'a Secret,
+    pub(super) allocation: Option<&'a str>,
+}
+
+fn tell(notice: Option<Notice>) {
+    match notice {
+        None => {}
+        Some(Notice::Away(why)) => log::error!("cannot claim tasks, trying on quietly: {why}"),
+        Some(Notice::Back(time)) => {
+            log::info!("claims are answered again after {}", duration::format(time));
+        }
+        Some(Notice::Shortened(wait)) => log::warn!(
+            "something between here and the control plane cuts calls that wait; asking every {} from now on",
+            duration::format(wait)
+        ),
+    }
+}
+
+/// One authenticated call that changes nothing, for `--check`. The error says what is wrong.
+pub(super) fn check(settings: &Settings) -> Result<(), String> {
+    let client = Client::of_runner(&settings.endpoint).map_err(|error| error.to_string())?;
+    let none = TaskId::new("00000000-0000-0000-0000-000000000000").map_err(|error| error.to_string())?;
+    match calls::lost(&client, &settings.token, &none, None, "check of the runner's settings") {
+        // The token is looked at before the task: whoever says in the protocol's words that there is no such task
+        // is a control plane, and knows the token.
+        Err(http::Error::Refused { status: 404, refusal: Some(_), .. }) => Ok(()),
+        Ok(()) => Err(format!(
+            "`{}` answers for a task that does not exist: no control plane does; is `api.url` its address?",
+            client.url()
+        )),
+        Err(error) => Err(super::lifecycle::advice(&error)),
+    }
+}

@@ -1,0 +1,323 @@
+//! The process of a task agent: started, waited for, signalled; or found again after a restart.
+
+use super::lines::Lines;
+use super::orphans::TASK_VARIABLE;
+use super::state::AgentProcess;
+use crate::agent::settings::{Settings, token_variables};
+use crate::agent::stop::StopListener;
+use crate::protocol::TaskId;
+use crate::protocol::task_input::Said;
+use crate::system::proc::{boot_id, stat};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// How often a process is looked at when the kernel has no pidfd.
+const SLOW_POLL: Duration = Duration::from_secs(1);
+/// The same for a child of our own, whose end should not be noticed late.
+const CHILD_POLL: Duration = Duration::from_millis(200);
+
+/// A task agent.
+pub(super) struct Agent {
+    kind: Kind,
+    pid: Pid,
+    pidfd: Option<OwnedFd>,
+    /// Its standard output, while it is open.
+    lines: Option<Lines>,
+    said: Vec<(Said, Option<String>)>,
+    /// A wrapper has a process group of its own, so that a terminal's Ctrl-C does not reach it.
+    has_group: bool,
+}
+
+enum Kind {
+    /// Started by this process.
+    Child(Child),
+    /// Started by an earlier runner.
+    Adopted(AgentProcess),
+}
+
+/// How a task agent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// With this status.
+    Exited(ExitStatus),
+    /// Somehow: it was not our child.
+    Gone,
+}
+
+impl End {
+    /// For people and for the control plane.
+    pub(super) fn text(self) -> String {
+        match self {
+            End::Exited(status) => match (status.code(), status.signal()) {
+                (Some(code), _) => format!("exit code {code}"),
+                (None, Some(signal)) => format!("signal {signal}"),
+                (None, None) => status.to_string(),
+            },
+            End::Gone => "unknown exit code, since it was started by an earlier run of the runner".to_owned(),
+        }
+    }
+}
+
+/// Starts the task agent `program task`, wrapped in the command prefix. It gets nothing to read yet.
+/// The error says what could not be started.
+pub(super) fn start(settings: &Settings, program: &Path, task: &TaskId) -> Result<Agent, String> {
+    let mut words = settings.command_prefix.iter();
+    let wrapped = !settings.command_prefix.is_empty();
+    let first = words.next().map_or(program.as_os_str(), |word| word.as_ref());
+    let mut command = Command::new(first);
+    command.args(words);
+    if wrapped {
+        command.arg(program).process_group(0);
+    }
+    command.arg("task").stdin(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(settings.logging.stdio());
+    for name in token_variables() {
+        command.env_remove(name);
+    }
+    command.env(TASK_VARIABLE, task.as_str());
+    let mut child = command.spawn().map_err(|error| {
+        let setting = if wrapped { "; check `runner.command_prefix`" } else { "" };
+        format!("cannot start the task agent: `{}`: {error}{setting}", first.to_string_lossy())
+    })?;
+    let pid = Pid::from_raw(child.id() as i32).ok_or("the task agent has no process id")?;
+    let lines = child.stdout.take().and_then(|out| Lines::of(out.into()));
+    Ok(Agent {
+        kind: Kind::Child(child),
+        pid,
+        pidfd: pidfd(pid),
+        lines,
+        said: Vec::new(),
+        has_group: wrapped,
+    })
+}
+
+impl Agent {
+    /// The process, for the state file.
+    pub(super) fn process(&self) -> AgentProcess {
+        match &self.kind {
+            Kind::Adopted(process) => process.clone(),
+            Kind::Child(_) => AgentProcess {
+                pid: self.pid.as_raw_nonzero().get(),
+                start_time: stat(self.pid.as_raw_nonzero().get()).map(|stat| stat.start_time),
+                boot_id: boot_id(),
+            },
+        }
+    }
+
+    /// The process of an earlier run, if it still runs.
+    pub(super) fn find(process: &AgentProcess) -> Option<Self> {
+        let pid = Pid::from_raw(process.pid)?;
+        // The pidfd comes first: once it is open, the number cannot pass to another process unseen.
+        let pidfd = pidfd(pid);
+        let agent = Agent {
+            kind: Kind::Adopted(process.clone()),
+            pid,
+            pidfd,
+            lines: None,
+            said: Vec::new(),
+            has_group: false,
+        };
+        is_same(process).then_some(agent)
+    }
+
+    /// Hands over the task. A thread of its own writes, since a wrapper may never read.
+    pub(super) fn feed(&mut self, input: Vec<u8>) {
+        let Kind::Child(child) = &mut self.kind else { return };
+        let Some(mut stdin) = child.stdin.take() else { return };
+        let feeder = std::thread::Builder::new().name("task input".to_owned()).stack_size(64 * 1024);
+        let feeding = feeder.spawn(move || {
+            if let Err(error) = stdin.write_all(&input) {
+                log::debug!("the task agent did not read its task: {error}");
+            }
+        });
+        if let Err(error) = feeding {
+            // The agent sees the end of its input and exits; that is reported as its end.
+            log::error!("cannot start a thread to hand over the task: {error}");
+        }
+    }
+
+    /// Lines about its task since the last call.
+    pub(super) fn take_said(&mut self) -> Vec<(Said, Option<String>)> {
+        std::mem::take(&mut self.said)
+    }
+
+    fn listen(&mut self) {
+        let Some(lines) = &mut self.lines else { return };
+        for line in lines.read() {
+            match Said::read(&line) {
+                Some(said) => self.said.push(said),
+                None => log::info!("the task agent, or what wraps it, says: {line}"),
+            }
+        }
+        if lines.is_closed() {
+            self.lines = None;
+        }
+    }
+
+    /// Waits for its end, at most until `until`. `None`: not yet; it said something, or the stop level changed.
+    pub(super) fn wait(&mut self, until: Option<Instant>, stop: &StopListener) -> Option<End> {
+        if let Some(end) = self.ended() {
+            return Some(end);
+        }
+        let left = until.map(|at| at.saturating_duration_since(Instant::now()));
+        let slice = match (&self.pidfd, &self.kind) {
+            (Some(_), _) => None,
+            (None, Kind::Child(_)) => Some(CHILD_POLL),
+            (None, Kind::Adopted(_)) => Some(SLOW_POLL),
+        };
+        let timeout = match (left, slice) {
+            (Some(left), Some(slice)) => Some(left.min(slice)),
+            (left, slice) => left.or(slice),
+        };
+        let mut also = Vec::new();
+        also.extend(self.pidfd.as_ref().map(AsFd::as_fd));
+        also.extend(self.lines.as_ref().map(Lines::as_fd));
+        stop.wait(&also, timeout);
+        self.listen();
+        self.ended().inspect(|_| self.listen())
+    }
+
+    fn ended(&mut self) -> Option<End> {
+        match &mut self.kind {
+            Kind::Child(child) => match child.try_wait() {
+                Ok(status) => status.map(End::Exited),
+                Err(error) => {
+                    log::warn!("cannot wait for the task agent: {error}");
+                    (!is_alive(self.pid)).then_some(End::Gone)
+                }
+            },
+            Kind::Adopted(process) => (!is_same(process)).then_some(End::Gone),
+        }
+    }
+
+    /// Asks it to end. With a prefix the wrapper is asked, which has to pass it on.
+    pub(super) fn term(&self) {
+        if let Err(error) = kill_process(self.pid, Signal::TERM) {
+            log::warn!("cannot send TERM to the task agent pid={}: {error}", self.pid.as_raw_nonzero());
+        }
+    }
+
+    /// Ends it, its wrapper and the wrapper's process group. The steps are for the sweep.
+    pub(super) fn kill(&self) {
+        if self.has_group {
+            let _ = kill_process_group(self.pid, Signal::KILL);
+        }
+        if let Err(error) = kill_process(self.pid, Signal::KILL) {
+            log::warn!("cannot kill the task agent pid={}: {error}", self.pid.as_raw_nonzero());
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn pidfd(pid: Pid) -> Option<OwnedFd> {
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn pidfd(_pid: Pid) -> Option<OwnedFd> {
+    None
+}
+
+fn is_alive(pid: Pid) -> bool {
+    // EPERM is a living process of another user.
+    rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH)
+}
+
+impl AgentProcess {
+    /// Whether its number can still mean anything.
+    pub(super) fn is_of_this_boot(&self) -> bool {
+        self.boot_id.is_none() || boot_id().is_none_or(|now| Some(now) == self.boot_id)
+    }
+}
+
+/// Whether the process still runs and is the one that was meant.
+fn is_same(process: &AgentProcess) -> bool {
+    let Some(pid) = Pid::from_raw(process.pid) else { return false };
+    if !process.is_of_this_boot() {
+        return false;
+    }
+    match (process.start_time, stat(process.pid)) {
+        (Some(start), Some(now)) => start == now.start_time && !now.zombie,
+        // Without `/proc` only the number is known.
+        (None, _) => is_alive(pid),
+        (Some(_), None) => false,
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::agent::stop::Stop;
+
+    fn sleeper() -> Agent {
+        let child = Command::new("sleep").arg("600").spawn().unwrap();
+        let pid = Pid::from_raw(child.id() as i32).unwrap();
+        Agent {
+            kind: Kind::Child(child),
+            pid,
+            pidfd: pidfd(pid),
+            lines: None,
+            said: Vec::new(),
+            has_group: false,
+        }
+    }
+
+    fn wait(agent: &mut Agent) -> End {
+        let stop = Stop::new().listen().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(300);
+        loop {
+            if let Some(end) = agent.wait(Some(deadline), &stop) {
+                return end;
+            }
+            assert!(Instant::now() < deadline);
+        }
+    }
+
+    #[test]
+    fn an_end_is_noticed_with_and_without_pidfd() {
+        for with in [true, false] {
+            let mut agent = sleeper();
+            if !with {
+                agent.pidfd = None;
+            }
+            let stop = Stop::new().listen().unwrap();
+            assert_eq!(agent.wait(Some(Instant::now()), &stop), None);
+            agent.term();
+            assert_eq!(wait(&mut agent).text(), "signal 15");
+        }
+    }
+
+    #[test]
+    fn a_stop_request_ends_a_wait() {
+        let mut agent = sleeper();
+        let stop = Stop::new();
+        let listener = stop.listen().unwrap();
+        stop.escalate();
+        assert_eq!(agent.wait(None, &listener), None);
+        agent.kill();
+        assert_eq!(wait(&mut agent).text(), "signal 9");
+    }
+
+    #[test]
+    fn a_process_is_found_again_unless_it_is_another_one() {
+        let mut agent = sleeper();
+        let process = agent.process();
+        let mut found = Agent::find(&process).unwrap();
+        if process.start_time.is_some() {
+            let later = AgentProcess { start_time: process.start_time.map(|t| t + 1), ..process.clone() };
+            assert!(Agent::find(&later).is_none());
+            let reboot = AgentProcess { boot_id: Some("another".into()), ..process.clone() };
+            assert!(Agent::find(&reboot).is_none());
+        }
+        agent.kill();
+        wait(&mut agent);
+        assert_eq!(wait(&mut found), End::Gone);
+        assert!(Agent::find(&process).is_none());
+    }
+}

@@ -1,0 +1,453 @@
+//! The machine runner: one host, one task at a time. Carries out what `lifecycle` decides.
+//!
+//! Claim, start the task agent, wait, report it lost if it died without reporting, clean up, again.
+//! A task agent outlives the runner; a restarted runner finds it by the state file, waits for it and
+//! answers for it. Called by `runlet machine` and, several at a time, by `runlet exec`.
+
+mod child;
+mod lines;
+mod orphans;
+mod state;
+mod tools;
+
+use super::claims::{Claimed, Claims, GivenBackTask};
+use super::identity;
+use super::lifecycle::{ExitReason, Next};
+use super::settings::{Mode, Settings};
+use super::stop::{Level, Stop};
+use crate::executor::scratch;
+use crate::http;
+use crate::protocol::task_input::{Said, TaskEndpoint, TaskInput, task_exit};
+use crate::protocol::{GiveBackReason, Secret, Task, TaskKind, duration};
+use crate::system::clock::since_boot;
+use crate::system::proc;
+use child::{Agent, End};
+use orphans::{Markers, Sweep};
+use state::{OpenError, RunnerRecord, RunningTask};
+use std::fmt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Variables that a task agent may need to reach the control plane, and that a prefix may take away.
+const PREFIX_VARIABLES: [&str; 9] = [
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    http::ALLOW_PLAINTEXT,
+];
+
+/// Why a runner could not begin.
+#[derive(Debug)]
+pub enum Error {
+    /// Trust, URL or proxy cannot be set up.
+    Http(http::Error),
+    /// Another runner of the same name runs on this host; the message names its pid.
+    Taken(String),
+    /// The system refused something essential.
+    System(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Http(error) => error.fmt(f),
+            Error::Taken(message) | Error::System(message) => f.write_str(message),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Runs a machine runner until it is told to stop or has reason to end. Blocks; installs no signal
+/// handlers.
+pub fn run(settings: Settings, stop: &Stop) -> Result<ExitReason, Error> {
+    let mut runner = Runner::new(settings, stop)?;
+    log::info!(
+        "starting agent version={} name={} url={} mode={} pid={}",
+        env!("CARGO_PKG_VERSION"),
+        runner.settings.name,
+        runner.settings.endpoint.url,
+        if runner.settings.mode == Mode::Continuous { "continuous" } else { "single-task" },
+        std::process::id()
+    );
+    if let Some(proxy) = runner.claims.client.proxy() {
+        log::info!("calls go through a proxy proxy={proxy}");
+    }
+    let reason = runner.run();
+    match &reason {
+        ExitReason::Stopped => log::info!("stopped as asked"),
+        ExitReason::SingleTask => log::info!("exiting after one task (mode `single-task`)"),
+        ExitReason::Idle => log::info!("exiting: no task within `runner.idle_timeout`"),
+        ExitReason::Fatal(_) => {}
+    }
+    Ok(reason)
+}
+
+struct Runner {
+    settings: Settings,
+    claims: Claims,
+    record: RunnerRecord,
+    program: PathBuf,
+    tool_directory: Option<PathBuf>,
+    watched: Option<Watched>,
+}
+
+struct Watched {
+    agent: Agent,
+    task: RunningTask,
+    /// For giving it back; unknown of the task of an earlier run.
+    token: Option<Secret>,
+    /// A decision of the runner to end it, for the report.
+    ended_because: Option<&'static str>,
+    /// The task agent has said so.
+    begun: bool,
+    /// The reason of the task agent for not beginning.
+    not_begun: Option<String>,
+}
+
+impl Runner {
+    fn new(settings: Settings, stop: &Stop) -> Result<Self, Error> {
+        let claims = Claims::new(&settings, stop, TaskKind::Machine).map_err(Error::Http)?;
+        let program = match &settings.task_agent {
+            Some(program) => program.clone(),
+            None => {
+                own_program().map_err(|error| Error::System(format!("cannot find this program: {error}")))?
+            }
+        };
+        let record = open_record(&settings)?;
+        if settings.owns_process {
+            orphans::become_reaper();
+        }
+        if !proc::is_mounted() {
+            log::warn!(
+                "/proc is not mounted: processes that a task leaves behind cannot be found and ended; mount it"
+            );
+        }
+        let tool_directory = tools::prepare(&settings, &program);
+        Ok(Self { settings, claims, record, program, tool_directory, watched: None })
+    }
+
+    fn run(&mut self) -> ExitReason {
+        self.adopt();
+        loop {
+            self.hear();
+            match self.claims.life.next(Instant::now()) {
+                Next::Claim(wait) => self.claim(wait),
+                Next::Sleep(time) => self.claims.stop.pause(time),
+                Next::Watch(until) => self.watch(until),
+                Next::Term(why) => {
+                    if let Some(watched) = &mut self.watched {
+                        log::warn!("ending the task: {} task_id={}", why.text(), watched.task.id);
+                        watched.ended_because = Some(why.text());
+                        watched.agent.term();
+                    }
+                }
+                Next::Kill(why) => {
+                    if let Some(watched) = &self.watched {
+                        log::warn!(
+                            "the task agent did not end in time and is killed: {} task_id={}",
+                            why.text(),
+                            watched.task.id
+                        );
+                        watched.agent.kill();
+                    }
+                }
+                Next::Exit(reason) => return reason,
+            }
+        }
+    }
+
+    /// Takes notice of the stop level.
+    fn hear(&mut self) {
+        match (self.claims.hear(), &self.watched) {
+            (Some(Level::Drain), Some(watched)) => log::info!(
+                "draining: no further tasks; the running one may finish within {} task_id={}",
+                duration::format(self.settings.max_run_time),
+                watched.task.id
+            ),
+            (Some(Level::Drain), None) => log::info!("draining: no further tasks, none is running"),
+            _ => {}
+        }
+    }
+
+    fn claim(&mut self, wait: Duration) {
+        if self.record.remembered.nonce.is_empty() {
+            self.record.change(|remembered| remembered.nonce = identity::nonce());
+        }
+        match self.claims.claim(&self.record.remembered.nonce, wait) {
+            Claimed::Task(task) => self.begin(*task),
+            Claimed::Nothing => {}
+            Claimed::NonceSpent => self.forget(),
+        }
+    }
+
+    /// Starts the task agent of a claimed task.
+    fn begin(&mut self, task: Task) {
+        let (id, token, allocation) = (task.id.clone(), task.token.clone(), task.allocation.clone());
+        let back = GivenBackTask { id: &id, token: &token, allocation: Some(&allocation) };
+        if self.claims.stop.level() == Level::Cancel {
+            let why = format!("the runner `{}` stops", self.settings.name);
+            self.claims.give_back(&back, GiveBackReason::Runner, &why, Duration::ZERO);
+            self.forget();
+            self.claims.life.ended(Instant::now());
+            return;
+        }
+        let mut running = RunningTask {
+            id: id.clone(),
+            job_name: task.job_name.clone(),
+            markers: Markers::of(&task),
+            allocation: Some(allocation.clone()),
+            claimed_since_boot_ms: u64::try_from(since_boot().as_millis()).ok(),
+            agent: None,
+        };
+        let started =
+            self.input(task).and_then(|input| Ok((child::start(&self.settings, &self.program, &id)?, input)));
+        let (mut agent, input) = match started {
+            Ok(started) => started,
+            Err(why) => return self.give_back(&back, &why),
+        };
+        let process = agent.process();
+        log::info!("task agent started task_id={id} agent_pid={}", process.pid);
+        running.agent = Some(process);
+        // Before it is given its task: whoever comes after this runner knows of it.
+        self.record.change(|remembered| remembered.task = Some(running.clone()));
+        agent.feed(input);
+        self.watched = Some(Watched {
+            agent,
+            task: running,
+            token: Some(token),
+            ended_because: None,
+            begun: false,
+            not_begun: None,
+        });
+    }
+
+    /// Gives a task back that cannot begin on this host, and pauses, so that other hosts have the queue.
+    fn give_back(&mut self, task: &GivenBackTask<'_>, why: &str) {
+        log::error!("the task cannot begin on this host: {why} task_id={}", task.id);
+        let pause = self.claims.life.host_pause();
+        self.claims.give_back(task, GiveBackReason::Host, why, pause);
+        self.pause(why);
+    }
+
+    fn pause(&mut self, why: &str) {
+        self.forget();
+        let pause = self.claims.life.not_begun(Instant::now());
+        log::warn!(
+            "pausing for {}, since a task could not begin on this host: {why}",
+            duration::format(pause)
+        );
+    }
+
+    /// The document for the task agent's standard input.
+    fn input(&self, task: Task) -> Result<Vec<u8>, String> {
+        let endpoint = &self.settings.endpoint;
+        let (certificate, key) = endpoint.client_certificate.clone().unzip();
+        let input = TaskInput {
+            endpoint: TaskEndpoint {
+                url: endpoint.url.clone(),
+                ca_file: endpoint.ca_file.clone(),
+                client_certificate_file: certificate,
+                client_key_file: key,
+            },
+            working_directory: Some(self.settings.working_directory.clone()),
+            cleanup_working_directory: self.settings.cleanup_working_directory,
+            confine: self.settings.confine,
+            use_home_ssh_dir_for_checkout_keys: self.settings.use_home_ssh_dir_for_checkout_keys,
+            max_run_time_ms: u64::try_from(self.settings.max_run_time.as_millis()).unwrap_or(u64::MAX),
+            runner_name: self.settings.name.clone(),
+            runner_version: env!("CARGO_PKG_VERSION").to_owned(),
+            tool_directory: self.tool_directory.clone(),
+            log_level: Some(self.settings.logging.level.as_str().to_ascii_lowercase()),
+            log_format: Some(self.settings.logging.format.name().to_owned()),
+            pause_seconds: u32::try_from(self.claims.life.host_pause().as_secs()).unwrap_or(u32::MAX),
+            task,
+        };
+        serde_json::to_vec(&input).map_err(|error| format!("cannot write the task as JSON: {error}"))
+    }
+
+    fn watch(&mut self, until: Option<Instant>) {
+        let Some(watched) = &mut self.watched else {
+            // The lifecycle only watches what was begun; if that ever breaks, it must not spin.
+            self.claims.life.ended(Instant::now());
+            return;
+        };
+        let end = watched.agent.wait(until, &self.claims.stop);
+        for (said, message) in watched.agent.take_said() {
+            match said {
+                Said::Begun => {
+                    watched.begun = true;
+                    self.claims.life.begun();
+                }
+                Said::Failed => watched.not_begun = Some(message.unwrap_or_default()),
+                Said::Ended => self.claims.life.delivers(),
+            }
+        }
+        let Some(end) = end else { return };
+        let Some(watched) = self.watched.take() else { return };
+        let id = &watched.task.id;
+        let code = match end {
+            End::Exited(status) => status.code().and_then(|code| u8::try_from(code).ok()),
+            End::Gone => None,
+        };
+        let not_begun = watched.not_begun.as_deref().filter(|_| !watched.begun);
+        let not_begun = not_begun.map(|why| self.explain_not_begun(why));
+        match (code, not_begun, &watched.token) {
+            (Some(task_exit::REPORTED), None, _) => {
+                log::info!("task done task_id={id}");
+                self.sweep(&watched.task);
+                self.forget();
+                self.claims.life.ended(Instant::now());
+            }
+            // The task agent has given it back by itself.
+            (Some(task_exit::REPORTED), Some(why), _) => {
+                log::error!(
+                    "the task was given back, since it cannot begin on this host: {why} task_id={id}"
+                );
+                self.sweep(&watched.task);
+                self.pause(&why);
+            }
+            (_, Some(why), Some(token)) => {
+                self.sweep(&watched.task);
+                scratch::remove_left_behind(id, &self.settings.working_directory);
+                let allocation = watched.task.allocation.as_deref();
+                self.give_back(&GivenBackTask { id, token, allocation }, &why);
+            }
+            _ => self.bury(&watched, end, code == Some(task_exit::NOT_REPORTED)),
+        }
+    }
+
+    /// The reason of a task agent that could not begin, with the setting that may be behind it.
+    fn explain_not_begun(&self, why: &str) -> String {
+        if self.settings.command_prefix.is_empty() {
+            return why.to_owned();
+        }
+        let mut names: Vec<&str> = PREFIX_VARIABLES.to_vec();
+        names.retain(|name| std::env::var_os(name).is_some());
+        let lost = match names.is_empty() {
+            true => "the prefix changes the user or the environment".to_owned(),
+            false => format!("the prefix may drop variables that this runner has: {}", names.join(", ")),
+        };
+        format!("the task agent behind `runner.command_prefix` says: {why} ({lost})")
+    }
+
+    /// Answers for a task whose agent ended without having reported.
+    fn bury(&mut self, watched: &Watched, end: End, not_reported: bool) {
+        let id = &watched.task.id;
+        let mut message = match not_reported {
+            true => "the task agent could not report the outcome".to_owned(),
+            false => format!("the task agent died ({})", end.text()),
+        };
+        if let Some(why) = watched.ended_because {
+            message = format!("{message} after being told to end: {why}");
+        }
+        match end {
+            End::Gone => log::info!("the task agent of an earlier run has ended task_id={id}"),
+            End::Exited(_) => log::warn!("{message} task_id={id}"),
+        }
+        self.answer_for(&watched.task, &message, !not_reported && end != End::Gone);
+    }
+
+    /// Reports a task whose agent is gone, and does what the agent would have done. With
+    /// `is_hosts_fault`, the next task might well meet the same end.
+    fn answer_for(&mut self, task: &RunningTask, message: &str, is_hosts_fault: bool) {
+        self.sweep(task);
+        self.claims.lost(&task.id, task.allocation.as_deref(), message);
+        scratch::remove_left_behind(&task.id, &self.settings.working_directory);
+        if self.settings.cleanup_working_directory {
+            scratch::remove_working_directory(&self.settings.working_directory);
+        }
+        self.forget();
+        if !is_hosts_fault {
+            self.claims.life.ended(Instant::now());
+        } else if self.claims.life.lost(Instant::now()) {
+            log::warn!("pausing for a minute, since the task agent died at once on this host");
+        }
+    }
+
+    fn sweep(&self, task: &RunningTask) {
+        let sweep = Sweep {
+            markers: &task.markers,
+            agent: task.agent.as_ref().filter(|agent| agent.is_of_this_boot()).map(|agent| agent.pid),
+            owns_children: self.settings.owns_process,
+        };
+        for process in orphans::sweep(&sweep) {
+            log::warn!("killed a process that the task left behind: {process} task_id={}", task.id);
+        }
+    }
+
+    /// The task is dealt with: the next claim is a new one.
+    fn forget(&mut self) {
+        self.record.change(|remembered| {
+            remembered.task = None;
+            remembered.nonce = identity::nonce();
+        });
+    }
+
+    /// Takes over the task of an earlier run.
+    fn adopt(&mut self) {
+        let Some(task) = self.record.remembered.task.clone() else { return };
+        let now = Instant::now();
+        let agent = task.agent.as_ref().and_then(Agent::find);
+        // The process is of this start of the system, so the time since then can be compared.
+        let age = agent
+            .as_ref()
+            .and(task.claimed_since_boot_ms)
+            .map_or(Duration::ZERO, |claimed| since_boot().saturating_sub(Duration::from_millis(claimed)));
+        self.claims.life.claimed(now.checked_sub(age).unwrap_or(now), now);
+        match agent {
+            Some(agent) => {
+                log::info!(
+                    "found the running task of an earlier run, waiting for it task_id={} agent_pid={}",
+                    task.id,
+                    agent.process().pid
+                );
+                let (token, ended_because, not_begun) = (None, None, None);
+                self.watched = Some(Watched { agent, task, token, ended_because, begun: false, not_begun });
+            }
+            None => {
+                let message = "the task agent was gone when the runner started again";
+                log::warn!("{message} task_id={}", task.id);
+                self.answer_for(&task, message, false);
+            }
+        }
+    }
+}
+
+/// Opens the state; a directory that cannot be used costs the memory, not the runner.
+fn open_record(settings: &Settings) -> Result<RunnerRecord, Error> {
+    let Some(directory) = &settings.state_directory else { return Ok(RunnerRecord::forgetful()) };
+    let uid = rustix::process::geteuid().as_raw();
+    let fallback = std::env::temp_dir().join(format!("runlet-{uid}"));
+    let mut reasons = Vec::new();
+    for directory in [directory, &fallback] {
+        match RunnerRecord::open(directory, &settings.name) {
+            Ok(record) => {
+                if let Some(reason) = reasons.first() {
+                    log::warn!("{reason}; keeping state in `{}` instead", directory.display());
+                }
+                return Ok(record);
+            }
+            Err(OpenError::Taken(message)) => return Err(Error::Taken(message)),
+            Err(OpenError::Unusable(reason)) => reasons.push(reason),
+        }
+    }
+    log::warn!(
+        "{}; a runner restarted during a task will not know of it; set `runner.state_directory`",
+        reasons.join("; ")
+    );
+    Ok(RunnerRecord::forgetful())
+}
+
+/// The path of this program. Without `/proc` the system cannot tell, but the one it was called by may do.
+fn own_program() -> std::io::Result<PathBuf> {
+    std::env::current_exe().or_else(|error| {
+        let called = std::env::args_os().next().map(PathBuf::from);
+        called.filter(|path| path.components().count() > 1).ok_or(error)?.canonicalize()
+    })
+}

@@ -1,0 +1,175 @@
+//! Processes that a task left behind: found in `/proc`, ended, and named in the log.
+//!
+//! A task agent ends what its steps started. This is for the task agent that could not, because it
+//! was killed itself. A process belongs to a task by its session or process group, by variables in
+//! its environment, or because the kernel gave it to this runner, the sub-reaper, to adopt.
+
+use crate::protocol::Task;
+use crate::system::proc::{self, Stat};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// Set in the environment of the task agent; its steps inherit it unless a `command_prefix` cleans up.
+pub(in crate::agent) const TASK_VARIABLE: &str = "RUNLET_TASK_ID";
+
+/// Variables of the control plane that, taken together, belong to one task alone.
+const BUILT_IN: [&str; 2] = ["CIRCLE_WORKFLOW_JOB_ID", "CIRCLE_NODE_INDEX"];
+
+/// How long killed processes may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Values by which a process of a task is recognised.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Markers {
+    /// Alone sufficient.
+    pub(super) task: String,
+    /// Sufficient when all are found; empty when the control plane did not say.
+    #[serde(default)]
+    pub(super) built_in: BTreeMap<String, String>,
+}
+
+impl Markers {
+    pub(super) fn of(task: &Task) -> Self {
+        let find = |name: &str| Some((name.to_owned(), task.built_in.get(name)?.clone()));
+        let mut built_in = BTreeMap::new();
+        built_in.extend(BUILT_IN.iter().filter_map(|name| find(name)));
+        let complete = built_in.len() == BUILT_IN.len();
+        Self {
+            task: task.id.as_str().to_owned(),
+            built_in: if complete { built_in } else { BTreeMap::new() },
+        }
+    }
+
+    fn match_environment(&self, environment: &[u8]) -> bool {
+        let has = |name: &str, value: &str| {
+            let wanted = [name.as_bytes(), b"=", value.as_bytes()].concat();
+            environment.split(|byte| *byte == 0).any(|variable| variable == wanted)
+        };
+        has(TASK_VARIABLE, &self.task)
+            || (!self.built_in.is_empty() && self.built_in.iter().all(|(name, value)| has(name, value)))
+    }
+}
+
+/// Makes this process the parent of orphans below it. Best effort: without it they go to init.
+pub(super) fn become_reaper() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
+        log::debug!("cannot become a sub-reaper: {error}");
+    }
+}
+
+/// Marks of the task whose processes are to go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sweep<'a> {
+    pub(super) markers: &'a Markers,
+    /// The task agent's own process (or its wrapper's), which is gone.
+    pub(super) agent: Option<i32>,
+    /// Every child of this process belongs to the task.
+    pub(super) owns_children: bool,
+}
+
+/// Ends every process of the task and waits until they are gone. Returns what was ended, as
+/// `pid N (command line)`.
+pub(super) fn sweep(sweep: &Sweep<'_>) -> Vec<String> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut ended = BTreeMap::new();
+    loop {
+        let found = members(sweep);
+        for stat in &found {
+            let Some(process) = Pid::from_raw(stat.pid) else { continue };
+            if stat.zombie {
+                // Ours when adopted; somebody else's zombie is left to its parent.
+                let _ = waitpid(Some(process), WaitOptions::NOHANG);
+            } else {
+                ended.entry(stat.pid).or_insert_with(|| proc::command_line(stat));
+                if let Err(error) = kill_process(process, Signal::KILL) {
+                    log::debug!("cannot kill pid {}: {error}", stat.pid);
+                }
+            }
+        }
+        // Between two looks a dying process may still have forked.
+        if !found.iter().any(|stat| !stat.zombie) || Instant::now() >= deadline {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    ended.into_iter().map(|(pid, command)| format!("pid {pid} ({command})")).collect()
+}
+
+fn members(sweep: &Sweep<'_>) -> Vec<Stat> {
+    let own = std::process::id() as i32;
+    // As long as members of a session remain, its number is not given away; a process that has the
+    // number shows that it was, and that the session and group of that number are somebody else's.
+    let agent = sweep.agent.filter(|agent| proc::stat(*agent).is_none());
+    let belongs = |stat: &Stat| {
+        let by_agent = agent.is_some_and(|agent| stat.session == agent || stat.group == agent);
+        let by_adoption = stat.parent == own && sweep.owns_children;
+        if stat.zombie {
+            return stat.parent == own && (by_agent || by_adoption);
+        }
+        by_agent
+            || by_adoption
+            || proc::environment(stat.pid)
+                .is_some_and(|environment| sweep.markers.match_environment(&environment))
+    };
+    proc::all().filter(|stat| stat.pid != own && belongs(stat)).collect()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn markers() -> Markers {
+        let built_in = [("CIRCLE_WORKFLOW_JOB_ID", "j"), ("CIRCLE_NODE_INDEX", "0")];
+        Markers {
+            task: "t-1".into(),
+            built_in: built_in.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        }
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_task_or_by_job_and_node() {
+        let markers = markers();
+        assert!(markers.match_environment(b"A=b\0RUNLET_TASK_ID=t-1\0"));
+        assert!(markers.match_environment(b"CIRCLE_NODE_INDEX=0\0CIRCLE_WORKFLOW_JOB_ID=j"));
+        for other in [
+            "",
+            "RUNLET_TASK_ID=t-11",
+            "X=RUNLET_TASK_ID=t-1",
+            "CIRCLE_WORKFLOW_JOB_ID=j",
+            "CIRCLE_WORKFLOW_JOB_ID=j\0CIRCLE_NODE_INDEX=1",
+        ] {
+            assert!(!markers.match_environment(other.as_bytes()), "{other}");
+        }
+        let unknown = Markers { task: "t".into(), ..Markers::default() };
+        assert!(!unknown.match_environment(b"A=b\0"), "no marker is no match");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_child_with_the_marker_is_ended_and_others_are_not() {
+        let task = format!("test-{}", std::process::id());
+        let spawn = |value: &str| {
+            std::process::Command::new("sleep").arg("600").env(TASK_VARIABLE, value).spawn().unwrap()
+        };
+        let (mut mine, mut other) = (spawn(&task), spawn("another"));
+        let markers = Markers { task, ..Markers::default() };
+        let sought = mine.id() as i32;
+        // The marker is in `/proc` once the child has become `sleep`.
+        let deadline = Instant::now() + Duration::from_secs(300);
+        let swept = loop {
+            let swept = sweep(&Sweep { markers: &markers, agent: None, owns_children: false });
+            if !swept.is_empty() || Instant::now() > deadline {
+                break swept;
+            }
+        };
+        assert!(swept.len() == 1 && swept[0].starts_with(&format!("pid {sought} (")), "{swept:?}");
+        assert!(!mine.wait().unwrap().success());
+        assert!(other.try_wait().unwrap().is_none());
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+}

@@ -1,0 +1,262 @@
+//! The memory of a machine runner across restarts: the nonce of the claim it wants, and the task
+//! that runs. Also the lock that keeps a second runner of the same name off this host.
+//!
+//! The state file never holds a token. It is written and synced before a task agent is given its task, so that
+//! a later runner knows which task to answer for, also after a power cut. Where the disk takes nothing the
+//! operator finds an error in the log, and the task runs all the same.
+
+use crate::protocol::TaskId;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Largest state file that is believed.
+const MAX_STATE_BYTES: u64 = 1024 * 1024;
+
+/// The content of the state file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Remembered {
+    /// Of the claim that is wanted: a claim whose answer was lost is answered again.
+    pub(super) nonce: String,
+    /// The task that runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) task: Option<RunningTask>,
+}
+
+/// A task and the process that runs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RunningTask {
+    pub(super) id: TaskId,
+    pub(super) job_name: String,
+    /// Values of variables that processes of this task have in their environment.
+    pub(super) markers: super::orphans::Markers,
+    /// Of the claim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) allocation: Option<String>,
+    /// When it was claimed, in milliseconds since the start of the system: a clock that nobody sets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) claimed_since_boot_ms: Option<u64>,
+    /// Absent in records of older runners only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) agent: Option<AgentProcess>,
+}
+
+/// A process, told apart from a later one of the same number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct AgentProcess {
+    pub(super) pid: i32,
+    /// In clock ticks since boot, from `/proc`.
+    pub(super) start_time: Option<u64>,
+    /// Of the boot in which it was started.
+    pub(super) boot_id: Option<String>,
+}
+
+/// The locked state of one runner. Without a directory it remembers nothing.
+pub(super) struct RunnerRecord {
+    place: Option<RecordFile>,
+    pub(super) remembered: Remembered,
+    /// Writing failed and was told.
+    broken: bool,
+}
+
+struct RecordFile {
+    file: PathBuf,
+    /// Held as long as the runner lives; closed on exec, so a task agent does not hold it.
+    _lock: File,
+}
+
+/// The directory cannot be used, or another runner uses it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum OpenError {
+    /// Another process has the lock; what to tell people.
+    Taken(String),
+    /// Why nothing can be kept there.
+    Unusable(String),
+}
+
+impl RunnerRecord {
+    /// Nothing is remembered.
+    pub(super) fn forgetful() -> Self {
+        Self { place: None, remembered: Remembered::default(), broken: false }
+    }
+
+    /// Locks and reads the state of the runner `name` in `directory`, which is created.
+    pub(super) fn open(directory: &Path, name: &str) -> Result<Self, OpenError> {
+        let unusable = |what: &str, error: &dyn std::fmt::Display| {
+            OpenError::Unusable(format!("{what} `{}`: {error}", directory.display()))
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(|error| unusable("cannot create the directory", &error))?;
+        let owner = fs::metadata(directory).map_err(|error| unusable("cannot look at", &error))?.uid();
+        if owner != rustix::process::geteuid().as_raw() && !rustix::process::geteuid().is_root() {
+            return Err(unusable("not using", &"it belongs to another user"));
+        }
+        let lock_path = directory.join(format!("machine-{name}.lock"));
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(|error| unusable("cannot write to", &error))?;
+        if !crate::system::locks::take(&lock) {
+            let mut holder = String::new();
+            // An unreadable number only makes the message poorer.
+            let _ = (&mut lock).take(32).read_to_string(&mut holder);
+            let holder = holder.trim();
+            let holder = if holder.is_empty() { String::new() } else { format!(" (pid {holder})") };
+            return Err(OpenError::Taken(format!(
+                "a runner named `{name}` is running on this host already{holder}; stop it, or give this one another `runner.name` (lock: `{}`)",
+                lock_path.display()
+            )));
+        }
+        let written = lock
+            .set_len(0)
+            .and_then(|()| lock.rewind())
+            .and_then(|()| writeln!(lock, "{}", std::process::id()));
+        written.map_err(|error| unusable("cannot write to", &error))?;
+        let file = directory.join(format!("machine-{name}.json"));
+        let remembered = read(&file);
+        Ok(Self { place: Some(RecordFile { file, _lock: lock }), remembered, broken: false })
+    }
+
+    /// Whether a restarted runner would find what is stored.
+    #[cfg(test)]
+    fn is_kept(&self) -> bool {
+        self.place.is_some()
+    }
+
+    /// Changes the state and writes it, synced. A disk that cannot be written is an error in the log, once; the
+    /// runner goes on, since its work does not depend on it.
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut Remembered)) {
+        change(&mut self.remembered);
+        let Some(place) = &self.place else { return };
+        match write(&place.file, &self.remembered) {
+            Ok(()) => self.broken = false,
+            Err(error) if !self.broken => {
+                self.broken = true;
+                log::error!(
+                    "cannot write `{}`: {error}; a runner that is restarted during a task will not know of it (make room there, or set `runner.state_directory`)",
+                    place.file.display()
+                );
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn read(path: &Path) -> Remembered {
+    let mut text = Vec::new();
+    match File::open(path).and_then(|file| file.take(MAX_STATE_BYTES).read_to_end(&mut text)) {
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Remembered::default(),
+        Err(error) => {
+            log::warn!("cannot read `{}`: {error}; starting without it", path.display());
+            return Remembered::default();
+        }
+    }
+    serde_json::from_slice(&text).unwrap_or_else(|error| {
+        log::warn!("`{}` is damaged ({error}); starting without it", path.display());
+        Remembered::default()
+    })
+}
+
+fn write(path: &Path, state: &Remembered) -> std::io::Result<()> {
+    let temporary = path.with_extension("json.new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(&serde_json::to_vec(state)?)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    // The new name is on the disk with its folder. Some file systems refuse to sync one; they have no need to.
+    match path.parent().map(File::open).transpose()?.map(|folder| folder.sync_all()) {
+        Some(Err(error)) if error.kind() != std::io::ErrorKind::InvalidInput => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_by_the_next_runner() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("a/b");
+        let mut record = RunnerRecord::open(&place, "x").unwrap();
+        let agent = AgentProcess { pid: 7, start_time: Some(9), boot_id: None };
+        let task = RunningTask {
+            id: TaskId::new("t-1").unwrap(),
+            job_name: "build".into(),
+            markers: super::super::orphans::Markers::default(),
+            allocation: Some("a".into()),
+            claimed_since_boot_ms: Some(5),
+            agent: Some(agent),
+        };
+        record.change(|state| *state = Remembered { nonce: "n".into(), task: Some(task) });
+        let written = record.remembered.clone();
+        drop(record);
+        assert_eq!(RunnerRecord::open(&place, "x").unwrap().remembered, written);
+        let mode = fs::metadata(&place).unwrap().mode() & 0o777;
+        assert_eq!(mode, 0o700);
+    }
+
+    #[test]
+    fn a_second_runner_of_the_same_name_is_refused_by_pid() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = RunnerRecord::open(directory.path(), "x").unwrap();
+        let Err(OpenError::Taken(message)) = RunnerRecord::open(directory.path(), "x") else {
+            unreachable!()
+        };
+        assert!(message.contains(&format!("pid {}", std::process::id())), "{message}");
+        assert!(RunnerRecord::open(directory.path(), "y").is_ok());
+        drop(first);
+        assert!(RunnerRecord::open(directory.path(), "x").is_ok());
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_leaves_what_was_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut record = RunnerRecord::open(directory.path(), "x").unwrap();
+        record.change(|remembered| remembered.nonce = "first".into());
+        // A folder in the place of the new file refuses root, too.
+        fs::create_dir(directory.path().join("machine-x.json.new")).unwrap();
+        record.change(|remembered| remembered.nonce = "second".into());
+        assert!(record.broken);
+        assert_eq!(read(&directory.path().join("machine-x.json")).nonce, "first");
+        fs::remove_dir(directory.path().join("machine-x.json.new")).unwrap();
+        record.change(|remembered| remembered.nonce = "third".into());
+        assert!(!record.broken);
+        assert_eq!(read(&directory.path().join("machine-x.json")).nonce, "third");
+    }
+
+    #[test]
+    fn a_damaged_file_is_a_fresh_start() {
+        let directory = tempfile::tempdir().unwrap();
+        for text in ["", "{", "[]", "{\"nonce\":1}", "{\"nonce\":\"\",\"task\":{\"id\":\"../x\"}}"] {
+            fs::write(directory.path().join("machine-x.json"), text).unwrap();
+            assert_eq!(
+                RunnerRecord::open(directory.path(), "x").unwrap().remembered,
+                Remembered::default(),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(matches!(RunnerRecord::open(&file.join("x"), "x"), Err(OpenError::Unusable(_))));
+        let mut record = RunnerRecord::forgetful();
+        record.change(|state| state.nonce = "n".into());
+        assert!(!record.is_kept());
+    }
+}

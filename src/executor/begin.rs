@@ -1,0 +1,122 @@
+//! The beginning of a task: the host is made ready, the control plane is asked, and only then steps may run. A
+//! task that cannot begin is given back; where that does not work, the runner is told on standard output and
+//! does it.
+
+use super::end::StopReason;
+use super::output::report::{Begin, GaveBack, Reporter};
+use super::prepare::NotReady;
+use super::task::TaskRun;
+use crate::http::retry::Backoff;
+use crate::protocol::GiveBackReason;
+use crate::protocol::task_input::Said;
+use std::io::Write;
+use std::time::Duration;
+
+/// How the beginning went.
+#[derive(Debug)]
+pub(super) enum Beginning {
+    /// The steps may run.
+    Begun,
+    /// The task is not this agent's any more: it was given back, or has ended at the control plane.
+    Over,
+    /// It has not begun and could not be given back; a sentence for people. The runner has been told.
+    Failed(String),
+}
+
+/// Makes the host ready and asks for the beginning.
+pub(super) fn begin(task: &mut TaskRun) -> Beginning {
+    match task.prepare() {
+        Ok(()) => {}
+        Err(NotReady::Host(why)) => {
+            let why = task.secrets.mask(&why);
+            return failed(&task.reporter, why, task.input.pause_seconds);
+        }
+        Err(NotReady::Stopped(reason)) => return stopped(task, reason),
+    }
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10), Duration::MAX);
+    let mut last = String::new();
+    loop {
+        if task.reporter.is_over() {
+            return Beginning::Over;
+        }
+        if let Some(reason) = task.stopped() {
+            return stopped(task, reason);
+        }
+        if let Some(why) = task.reporter.begin_is_late() {
+            return tell(format!("{why}: {last}"));
+        }
+        match task.reporter.begin(&mut backoff) {
+            Begin::Granted => {
+                say(Said::Begun, None);
+                return Beginning::Begun;
+            }
+            Begin::Again(wait, error) => {
+                log::warn!("{error}; trying again in {} ms", wait.as_millis());
+                last = error.to_string();
+                task.wait_or_stop(wait);
+            }
+            Begin::Refused(error) => {
+                log::warn!("the task does not begin: {error}");
+                task.reporter.over();
+                return Beginning::Over;
+            }
+        }
+    }
+}
+
+/// Gives a task back that this host cannot run.
+pub(super) fn failed(reporter: &Reporter, why: String, pause_seconds: u32) -> Beginning {
+    log::error!("the task cannot begin on this host: {why}");
+    match reporter.give_back(GiveBackReason::Host, &why, pause_seconds) {
+        GaveBack::Done => {
+            say(Said::Failed, Some(&why));
+            Beginning::Over
+        }
+        // Nothing was asked for yet, so another agent has begun it.
+        GaveBack::Begun => {
+            reporter.over();
+            Beginning::Over
+        }
+        GaveBack::Failed(error) => {
+            log::warn!("cannot give the task back: {error}");
+            tell(why)
+        }
+    }
+}
+
+fn stopped(task: &TaskRun, reason: StopReason) -> Beginning {
+    let reporter = &task.reporter;
+    if matches!(reason, StopReason::Cancel | StopReason::Ended) {
+        // A cancel before the beginning has ended the task at once.
+        reporter.over();
+        return Beginning::Over;
+    }
+    let why = format!("the runner `{}` was told to stop before the task had begun", task.input.runner_name);
+    match reporter.give_back(GiveBackReason::Runner, &why, 0) {
+        GaveBack::Done => {
+            log::info!("gave the task back, since the runner stops");
+            Beginning::Over
+        }
+        // The call for the beginning had arrived: the task ends like any other that is stopped.
+        GaveBack::Begun => {
+            reporter.begun_after_all();
+            say(Said::Begun, None);
+            Beginning::Begun
+        }
+        GaveBack::Failed(error) => tell(format!("{why}, and could not be given back: {error}")),
+    }
+}
+
+/// Leaves the task to the runner.
+pub(super) fn tell(why: String) -> Beginning {
+    say(Said::Failed, Some(&why));
+    Beginning::Failed(why)
+}
+
+/// One line for the runner. It may be gone, and the task goes on without it.
+pub(super) fn say(what: Said, message: Option<&str>) {
+    let mut line = what.line(message);
+    line.push('\n');
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+}

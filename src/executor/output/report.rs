@@ -1,0 +1,557 @@
+//! Talk of a task with its control plane: the calls, what their answers mean for the task, and what is queued
+//! for sending. `send` does the sending.
+//!
+//! No series of failures ends anything by itself: how long a task may be out of reach is decided in
+//! [`crate::executor::life`].
+
+use super::ledger::Ledger;
+use super::spool::SpoolReader;
+use crate::executor::life::{Life, LifeLimits, Phase};
+use crate::http::retry::{Backoff, random};
+use crate::http::{Body, Client, Error, Request, Response, TaskNews};
+use crate::protocol::{
+    BeginAnswer, BeginRequest, EventKind, FinishAnswer, GiveBack, GiveBackAnswer, GiveBackReason,
+    RefusalCode, Secret, Task, TaskId, TaskStatus,
+};
+use crate::system::clock::since_boot;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Longest that a call for the task may take.
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// This much output is sent without waiting, and at most in one call.
+pub(super) const CHUNK: usize = 1024 * 1024;
+/// How long a task is tried to be given back before the runner is asked to do it.
+const GIVE_BACK_BUDGET: Duration = Duration::from_secs(15);
+
+/// A wish of the control plane for the task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Someone cancelled it.
+    Cancel,
+    /// It has ended there: stop the steps.
+    Ended,
+}
+
+/// Answer to the question whether the steps may run.
+#[derive(Debug)]
+pub enum Begin {
+    /// They may.
+    Granted,
+    /// Not yet: the call failed and may be made again after this wait.
+    Again(Duration, Error),
+    /// The control plane has refused it: the task has ended there, or another agent has begun it.
+    Refused(Error),
+}
+
+/// Answer to giving the task back.
+#[derive(Debug)]
+pub enum GaveBack {
+    /// It is back, or has ended meanwhile: nothing is left to do.
+    Done,
+    /// It has begun: the call for its beginning had arrived.
+    Begun,
+    /// Nobody answered, or not as expected.
+    Failed(Error),
+}
+
+/// Shared by the threads of a task. Cheap to clone.
+#[derive(Clone)]
+pub struct Reporter(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) client: Client,
+    pub(super) id: TaskId,
+    pub(super) token: Secret,
+    agent: String,
+    state: Mutex<State>,
+    pub(super) changed: Condvar,
+    wish: Box<dyn Fn(Wish) + Send + Sync>,
+}
+
+pub(super) struct State {
+    pub(super) life: Life,
+    pub(super) ledger: Ledger,
+    pub(super) readers: BTreeMap<u32, SpoolReader>,
+    pub(super) first_unsent: Option<Instant>,
+    pub(super) last_sent: Option<Instant>,
+    pub(super) hurry: bool,
+    told: Option<Wish>,
+    /// The agent was told to stop: calls of steps are not repeated.
+    stops: bool,
+    /// The end is on its way to the control plane.
+    finishing: bool,
+    lost_output: Option<String>,
+}
+
+impl State {
+    fn steps_go_on(&mut self) -> bool {
+        !self.stops && self.life.steps_may_run(since_boot())
+    }
+}
+
+impl Reporter {
+    /// A task that was just claimed. Nothing is sent until `send` starts its threads, and nothing of what is queued
+    /// before the task has begun. `wish` is called from any thread.
+    pub fn new(client: Client, task: &Task, wish: impl Fn(Wish) + Send + Sync + 'static) -> Self {
+        let limits = LifeLimits {
+            budget: Duration::from_secs(u64::from(task.budget_seconds)),
+            begin: Duration::from_secs(u64::from(task.begin_seconds)),
+        };
+        let state = State {
+            life: Life::new(limits, since_boot()),
+            ledger: Ledger::default(),
+            readers: BTreeMap::new(),
+            first_unsent: None,
+            last_sent: None,
+            hurry: false,
+            told: None,
+            stops: false,
+            finishing: false,
+            lost_output: None,
+        };
+        let inner = Inner {
+            client,
+            id: task.id.clone(),
+            token: task.token.clone(),
+            agent: random_id(),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            wish: Box::new(wish),
+        };
+        Self(Arc::new(inner))
+    }
+
+    /// The phase of the task.
+    pub fn phase(&self) -> Phase {
+        self.lock().life.phase(since_boot())
+    }
+
+    /// Whether nothing more is to be said for the task.
+    pub fn is_over(&self) -> bool {
+        self.lock().life.is_over(since_boot())
+    }
+
+    /// How long until the steps have to be stopped unless an answer comes; `None` while there is no such time.
+    pub fn until_fence(&self) -> Option<Duration> {
+        let now = since_boot();
+        let mut state = self.lock();
+        match state.life.phase(now) {
+            Phase::Running => state.life.next_change().map(|at| at.saturating_sub(now)),
+            _ => None,
+        }
+    }
+
+    /// How long the control plane has not answered.
+    pub fn silence(&self) -> Duration {
+        self.lock().life.silence(since_boot())
+    }
+
+    /// Queues an event.
+    pub fn event(&self, kind: EventKind) {
+        self.events([kind]);
+    }
+
+    /// Queues events that belong together.
+    pub fn events(&self, kinds: impl IntoIterator<Item = EventKind>) {
+        let at_ms =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+        let mut state = self.lock();
+        for kind in kinds {
+            state.ledger.event(at_ms, kind);
+        }
+        state.hurry = true;
+        self.0.changed.notify_all();
+    }
+
+    /// Registers the output of a step. Comes before the event that starts it.
+    pub fn output_opened(&self, step: u32, reader: SpoolReader) {
+        let mut state = self.lock();
+        state.ledger.opened(step);
+        state.readers.insert(step, reader);
+    }
+
+    /// The spool of a step has grown to `length`.
+    pub fn output_grew(&self, step: u32, length: u64) {
+        let mut state = self.lock();
+        if !state.ledger.grew(step, length) {
+            return;
+        }
+        if state.first_unsent.is_none() {
+            state.first_unsent = Some(Instant::now());
+            self.0.changed.notify_all();
+        } else if state.ledger.pending_bytes() >= CHUNK as u64 {
+            self.0.changed.notify_all();
+        }
+    }
+
+    /// The spool of a step is complete.
+    pub fn output_finished(&self, step: u32, length: u64, sha256: String) {
+        let mut state = self.lock();
+        state.ledger.finished(step, length, sha256);
+        state.hurry = true;
+        self.0.changed.notify_all();
+    }
+
+    /// Output of a step is gone for good: the task cannot end as a success any more.
+    pub fn output_lost(&self, why: String) {
+        self.lock().lost_output.get_or_insert(why);
+    }
+
+    /// Why output of a step is gone, if it is.
+    pub fn lost_output(&self) -> Option<String> {
+        self.lock().lost_output.clone()
+    }
+
+    /// Bytes of output of a step so far.
+    pub fn output_bytes(&self, step: u32) -> u64 {
+        self.lock().ledger.output_bytes(step)
+    }
+
+    /// Asks once whether the steps may run, with all events up to here.
+    pub fn begin(&self, backoff: &mut Backoff) -> Begin {
+        let events = {
+            let mut state = self.lock();
+            state.life.ready();
+            state.ledger.events_to_begin()
+        };
+        let request = BeginRequest { agent: self.0.agent.clone(), events };
+        let body = serde_json::to_vec(&request).unwrap_or_default();
+        let path = self.path("begin");
+        match self.ask::<BeginAnswer>(&self.request("POST", &path, Body::Json(&body))) {
+            Ok(answer) => {
+                let mut state = self.lock();
+                state.life.begun();
+                state.ledger.events_stored(answer.next);
+                state.hurry = true;
+                self.0.changed.notify_all();
+                drop(state);
+                self.news(answer.cancel.then_some(TaskNews::Cancel));
+                Begin::Granted
+            }
+            Err(error) => match backoff.after(&error, Instant::now(), random()) {
+                Some(wait) => Begin::Again(wait, error),
+                None => Begin::Refused(error),
+            },
+        }
+    }
+
+    /// Why to stop asking for the beginning, if there is a reason.
+    pub fn begin_is_late(&self) -> Option<&'static str> {
+        self.lock().life.begin_is_late(since_boot())
+    }
+
+    /// Gives the task back: it has not begun.
+    pub fn give_back(&self, reason: GiveBackReason, message: &str, pause_seconds: u32) -> GaveBack {
+        let body = GiveBack {
+            task_id: self.0.id.clone(),
+            task_token: self.0.token.clone(),
+            reason,
+            message: Some(message.to_owned()),
+            pause_seconds,
+        };
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let request = self.request("POST", "/api/v3/runner/unclaim", Body::Json(&body));
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5), GIVE_BACK_BUDGET);
+        let result = loop {
+            let error = match self.ask::<GiveBackAnswer>(&request) {
+                Ok(_) => break GaveBack::Done,
+                Err(error) => error,
+            };
+            match error.code() {
+                Some(RefusalCode::Begun) => return GaveBack::Begun,
+                Some(RefusalCode::TaskEnded) => break GaveBack::Done,
+                _ => {}
+            }
+            match backoff.after(&error, Instant::now(), random()) {
+                Some(wait) => std::thread::sleep(wait),
+                None => break GaveBack::Failed(error),
+            }
+        };
+        self.over();
+        result
+    }
+
+    /// The task has begun although no answer said so.
+    pub fn begun_after_all(&self) {
+        self.lock().life.begun();
+        self.0.changed.notify_all();
+    }
+
+    /// Nothing more is said.
+    pub fn over(&self) {
+        self.lock().life.over();
+        self.0.changed.notify_all();
+    }
+
+    /// The agent is told to stop.
+    pub fn told_to_stop(&self) {
+        let mut state = self.lock();
+        state.stops = true;
+        state.life.told_to_stop(since_boot());
+        drop(state);
+        self.0.changed.notify_all();
+    }
+
+    /// Sends what is left and ends the task. True when nothing is left to say: the control plane has confirmed
+    /// the end, or has ended the task before.
+    pub fn finish(&self, status: TaskStatus, message: Option<String>) -> bool {
+        // A success whose log has holes is none.
+        let (status, message) = match self.lost_output() {
+            Some(why) if status == TaskStatus::Success => (TaskStatus::InfrastructureFail, Some(why)),
+            _ => (status, message),
+        };
+        self.lock().life.steps_ended(since_boot());
+        let mut misses = Backoff::new(Duration::from_secs(1), Duration::from_secs(30), Duration::MAX);
+        loop {
+            let Some(request) = self.settled(|state| state.ledger.finish(status, message.clone())) else {
+                return self.has_ended();
+            };
+            let body = serde_json::to_vec(&request).unwrap_or_default();
+            self.lock().finishing = true;
+            match self.deliver::<FinishAnswer>("POST", "finish", Body::Json(&body)) {
+                Ok(FinishAnswer::Confirmed) => {
+                    self.over();
+                    return true;
+                }
+                Ok(FinishAnswer::Incomplete { next_event, steps }) => {
+                    let wait = misses.again(random());
+                    log::warn!(
+                        "the control plane misses a part of the task: sending it again in {} ms step_count={}",
+                        wait.as_millis(),
+                        steps.len()
+                    );
+                    let mut state = self.lock();
+                    state.finishing = false;
+                    state.ledger.events_stored(next_event);
+                    for (step, offset) in steps {
+                        state.ledger.output_stored(step, offset);
+                    }
+                    drop(state);
+                    self.pause(wait);
+                }
+                Err(error) => {
+                    if !self.has_ended() {
+                        log::error!("failed to finish the task: {error}");
+                    }
+                    self.over();
+                    return self.has_ended();
+                }
+            }
+        }
+    }
+
+    /// Waits until everything is sent; `None` when that will not be.
+    fn settled<T>(&self, then: impl FnOnce(&State) -> T) -> Option<T> {
+        let mut state = self.lock();
+        state.hurry = true;
+        self.0.changed.notify_all();
+        loop {
+            let now = since_boot();
+            if state.life.is_over(now) {
+                return None;
+            }
+            if state.ledger.is_even() {
+                return Some(then(&state));
+            }
+            let left = state.life.next_change().map_or(CALL_TIMEOUT, |at| at.saturating_sub(now));
+            let wait = left.min(CALL_TIMEOUT);
+            state = self.0.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Whether the control plane has said that the task has ended there.
+    pub fn has_ended(&self) -> bool {
+        self.lock().told == Some(Wish::Ended)
+    }
+
+    /// One call of a step, tried again until it is answered or the steps are stopped. `path` follows `tasks/{id}/`.
+    pub fn call<A: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: Body<'_>,
+    ) -> Result<A, Error> {
+        let mut backoff = Self::patience();
+        loop {
+            if let Some(answer) = self.attempt(method, path, body, &mut backoff)? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// One call that outlives the steps, tried again until it is answered or the delivery is given up.
+    pub(super) fn deliver<A: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: Body<'_>,
+    ) -> Result<A, Error> {
+        let mut backoff = Self::patience();
+        let path = self.path(path);
+        loop {
+            match self.ask(&self.request(method, &path, body)) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => {
+                    self.wait_after(error, &mut backoff, |state| !state.life.is_over(since_boot()))?
+                }
+            }
+        }
+    }
+
+    /// For [`Reporter::attempt`]: the waits between attempts.
+    pub(in crate::executor) fn patience() -> Backoff {
+        Backoff::new(Duration::from_millis(200), Duration::from_secs(30), Duration::MAX)
+    }
+
+    /// One attempt at such a call. `None` after a failure that may pass, when its wait is over: the next
+    /// attempt may carry something else.
+    pub(in crate::executor) fn attempt<A: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: Body<'_>,
+        backoff: &mut Backoff,
+    ) -> Result<Option<A>, Error> {
+        let path = self.path(path);
+        match self.ask(&self.request(method, &path, body)) {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) => self.wait_after(error, backoff, State::steps_go_on).map(|()| None),
+        }
+    }
+
+    /// [`Reporter::attempt`] at getting raw bytes.
+    pub(in crate::executor) fn attempt_bytes(
+        &self,
+        path: &str,
+        backoff: &mut Backoff,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let path = self.path(path);
+        let request = self.request("GET", &path, Body::Empty);
+        let answer = self.answer(&self.0.client, &request).and_then(|r| r.raw(&request, self.0.client.url()));
+        match answer {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) => self.wait_after(error, backoff, State::steps_go_on).map(|()| None),
+        }
+    }
+
+    fn path(&self, path: &str) -> String {
+        format!("/api/v3/runner/tasks/{}/{path}", self.0.id)
+    }
+
+    fn request<'r>(&'r self, method: &'static str, path: &'r str, body: Body<'r>) -> Request<'r> {
+        Request { method, path, token: Some(&self.0.token), body, timeout: CALL_TIMEOUT }
+    }
+
+    fn ask<A: DeserializeOwned>(&self, request: &Request<'_>) -> Result<A, Error> {
+        self.ask_by(&self.0.client, request)
+    }
+
+    /// One call, decoded. A task that has ended there ends here.
+    pub(super) fn ask_by<A: DeserializeOwned>(
+        &self,
+        client: &Client,
+        request: &Request<'_>,
+    ) -> Result<A, Error> {
+        let answer = self.answer(client, request)?.decode(request, client.url());
+        if let Err(error) = &answer {
+            if error.code() == Some(RefusalCode::TaskEnded) {
+                self.ended(error.refusal().is_some_and(|refusal| refusal.late));
+            }
+        }
+        answer
+    }
+
+    /// One call. Whatever the answer says, it counts as one, and may bring news.
+    fn answer(&self, client: &Client, request: &Request<'_>) -> Result<Response, Error> {
+        let response = client.send(request)?;
+        self.lock().life.answered(since_boot());
+        self.news(response.news);
+        Ok(response)
+    }
+
+    /// Waits before the next attempt; an error when there should be none.
+    fn wait_after(
+        &self,
+        error: Error,
+        backoff: &mut Backoff,
+        goes_on: fn(&mut State) -> bool,
+    ) -> Result<(), Error> {
+        let Some(wait) = backoff.after(&error, Instant::now(), random()) else { return Err(error) };
+        if !goes_on(&mut self.lock()) {
+            return Err(error);
+        }
+        log::warn!("{error}; trying again in {} ms", wait.as_millis());
+        self.pause(wait);
+        if goes_on(&mut self.lock()) { Ok(()) } else { Err(error) }
+    }
+
+    /// Waits, at most until the task changes its phase.
+    pub(super) fn pause(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        let mut state = self.lock();
+        let before = (state.life.phase(since_boot()), state.stops);
+        loop {
+            let now = since_boot();
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || (state.life.phase(now), state.stops) != before {
+                return;
+            }
+            let change = state.life.next_change().map_or(left, |at| at.saturating_sub(now));
+            let (guard, _) = self
+                .0
+                .changed
+                .wait_timeout(state, left.min(change).max(Duration::from_millis(1)))
+                .unwrap_or_else(PoisonError::into_inner);
+            state = guard;
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The control plane has ended the task. `late`: it still takes what the steps have said.
+    pub(super) fn ended(&self, late: bool) {
+        let mut state = self.lock();
+        state.life.ended_there(late, since_boot());
+        let first = state.told != Some(Wish::Ended);
+        state.told = Some(Wish::Ended);
+        // A parked heartbeat often hears of the end before its confirmation arrives here.
+        let expected = state.finishing;
+        drop(state);
+        self.0.changed.notify_all();
+        if first {
+            let level = if expected { log::Level::Debug } else { log::Level::Warn };
+            log::log!(level, "the task has ended at the control plane");
+            (self.0.wish)(Wish::Ended);
+        }
+    }
+
+    pub(super) fn news(&self, news: Option<TaskNews>) {
+        match news {
+            None => {}
+            Some(TaskNews::Ended) => self.ended(true),
+            Some(TaskNews::Cancel) => {
+                let mut state = self.lock();
+                let first = state.told.is_none();
+                state.told.get_or_insert(Wish::Cancel);
+                drop(state);
+                if first {
+                    (self.0.wish)(Wish::Cancel);
+                }
+            }
+        }
+    }
+}
+
+/// 128 random bits as 32 hexadecimal digits. Not a secret, but it should not be guessed by chance.
+fn random_id() -> String {
+    let mut bytes = [0u8; 16];
+    if ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes).is_err() {
+        bytes = (since_boot().as_nanos() << 32 | u128::from(std::process::id())).to_be_bytes();
+    }
+    crate::system::hex(&bytes)
+}

@@ -1,0 +1,142 @@
+//! Everything that a host needs for a task, looked at before the task begins: its folder, made and locked; a
+//! shell; a spool that takes bytes. What is missing gives the task back, so that another host may have it.
+
+use super::end::{StepEnd, StopReason};
+use super::environment::{self, Own};
+use super::folder;
+use super::task::TaskRun;
+use crate::protocol::{Action, StepStatus};
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long another task may keep the working directory.
+const FOLDER_PATIENCE: Duration = Duration::from_secs(60);
+/// Between two tries to lock it.
+const FOLDER_LOOK: Duration = Duration::from_millis(200);
+
+/// Why a task cannot begin here.
+#[derive(Debug)]
+pub(super) enum NotReady {
+    /// This host lacks something; a sentence for people that says what to do.
+    Host(String),
+    /// The task was stopped meanwhile.
+    Stopped(StopReason),
+}
+
+impl TaskRun {
+    /// Makes the host ready, and writes the spin-up record, which says where the task runs.
+    pub(super) fn prepare(&mut self) -> Result<(), NotReady> {
+        let bash_env = self.scratch.join("bash_env");
+        let own = Own {
+            task_data: &self.scratch,
+            bash_env: &bash_env,
+            working_directory: &self.places.told,
+            tool_directory: self.input.tool_directory.as_deref(),
+            home: &self.places.home,
+        };
+        self.environment = environment::of_job(text_variables(), &self.input.task, &own);
+        std::fs::write(&bash_env, "").map_err(|error| self.unwritable(&bash_env, &error))?;
+        self.spoiled = self.take_folder()?.err();
+        self.find_shell()?;
+        let lines = [
+            format!("runner: {} (version {})", self.input.runner_name, self.input.runner_version),
+            format!("host: {}, {} {}", hostname(), std::env::consts::OS, std::env::consts::ARCH),
+            format!("resource class: {}", self.input.task.job.resource_class),
+            format!("working directory: {}", self.places.directory.display()),
+            format!("shell: {}", self.shell_of(None)),
+        ];
+        let step = self.next_record();
+        let log = self.open(None, "Spin up environment", "spinup_environment", None, 1, 0, false);
+        let log = log.map_err(|error| self.unwritable(&self.scratch, &error))?;
+        lines.iter().chain(&self.spoiled).for_each(|line| log.note(line));
+        log.close();
+        if let Some(why) = self.reporter.lost_output() {
+            return Err(NotReady::Host(why));
+        }
+        let status =
+            if self.spoiled.is_none() { StepStatus::Success } else { StepStatus::InfrastructureFail };
+        self.finished(step, &StepEnd { status, ended: None, message: self.spoiled.clone() });
+        Ok(())
+    }
+
+    fn unwritable(&self, path: &Path, error: &io::Error) -> NotReady {
+        NotReady::Host(format!(
+            "failed to write in `{}`: {error} (free some space, or set TMPDIR to a larger place)",
+            path.display()
+        ))
+    }
+
+    /// Makes and locks the working directory. A folder that the config names and that cannot be had is a mistake
+    /// of the config, which no other host would mend: the task begins, and fails with the inner error.
+    fn take_folder(&mut self) -> Result<Result<(), String>, NotReady> {
+        let path = self.places.directory.clone();
+        let until = Instant::now() + FOLDER_PATIENCE;
+        let mut told = false;
+        let taken = loop {
+            match folder::lock(&path) {
+                Ok(Some(lock)) => break Ok(lock),
+                Err(error) => break Err(("create", error)),
+                Ok(None) if Instant::now() >= until => {
+                    return Err(NotReady::Host(format!(
+                        "the working directory `{}` is in use by the task of {}: let runners of one host have a `runner.working_directory` each, or jobs a `working_directory` of their own",
+                        path.display(),
+                        folder::holder(&path)
+                    )));
+                }
+                Ok(None) => {}
+            }
+            if !std::mem::replace(&mut told, true) {
+                log::info!(
+                    "waiting for the working directory `{}`, in use by {}",
+                    path.display(),
+                    folder::holder(&path)
+                );
+            }
+            if self.wait_or_stop(FOLDER_LOOK) {
+                return Err(NotReady::Stopped(self.stopped().unwrap_or(StopReason::Runner)));
+            }
+        };
+        let usable = taken.and_then(|lock| {
+            use rustix::fs::{Access, access};
+            self.folder = Some(lock);
+            access(&path, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| ("use", error.into()))
+        });
+        let Err((what, error)) = usable else { return Ok(Ok(())) };
+        let why = format!(
+            "failed to {what} the working directory `{}`: {error} (make it writable for the user of the job, or set another `working_directory`)",
+            path.display()
+        );
+        match self.input.task.job.working_directory {
+            Some(_) => Ok(Err(why)),
+            None => Err(NotReady::Host(why)),
+        }
+    }
+
+    /// A host without any shell cannot do what jobs take for granted. A shell that a job names is its own affair.
+    fn find_shell(&self) -> Result<(), NotReady> {
+        let job = &self.input.task.job;
+        let wants = |action: &Action| matches!(action, Action::Run(run) if run.shell.is_none());
+        if job.shell.is_some() || !job.steps.iter().any(|step| wants(&step.action)) {
+            return Ok(());
+        }
+        let shell = self.shell_of(None);
+        let program = shell.split_whitespace().next().unwrap_or_default();
+        if Path::new(program).exists() {
+            return Ok(());
+        }
+        Err(NotReady::Host(format!(
+            "there is no shell on this host: neither `/bin/bash` nor `{program}` exists (install one, or set `shell` in the job)"
+        )))
+    }
+}
+
+/// Variables of this process that are text; others cannot be handed through JSON or to a shell safely.
+fn text_variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

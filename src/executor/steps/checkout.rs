@@ -1,0 +1,275 @@
+//! The `checkout` step: real git, output in the step's log, nothing asked of anybody.
+
+use crate::executor::end::{ChildEnd, StepEnd, end_of, exit_text};
+use crate::executor::output::log::StepLog;
+use crate::executor::task::TaskRun;
+use crate::protocol::{CheckoutMethod, Source};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+/// A fetch that says nothing for this long hangs.
+const SILENCE: Duration = Duration::from_secs(600);
+
+impl TaskRun {
+    pub(super) fn checkout(
+        &mut self,
+        record: u32,
+        path: &str,
+        method: CheckoutMethod,
+        log: &StepLog,
+    ) -> StepEnd {
+        let Some(source) = self.input.task.source.clone() else {
+            return StepEnd::failed(
+                "this project has no repository to check out (register one, or remove the step)",
+            );
+        };
+        let directory = self.places.of(path);
+        if let Err(why) = self.places.may_check_out(&directory) {
+            return StepEnd::failed(why);
+        }
+        match self.check_out(record, &directory, &source, method, log) {
+            Ok(()) => StepEnd::success(),
+            Err(end) => end,
+        }
+    }
+
+    fn check_out(
+        &mut self,
+        record: u32,
+        directory: &Path,
+        source: &Source,
+        method: CheckoutMethod,
+        log: &StepLog,
+    ) -> Result<(), StepEnd> {
+        let shown = directory.display();
+        fs::create_dir_all(directory)
+            .map_err(|e| StepEnd::failed(format!("failed to create `{shown}`: {e}")))?;
+        let repository = directory.join(".git");
+        let existing = repository.exists();
+        let empty = fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none());
+        if !existing && !empty {
+            return Err(StepEnd::failed(format!(
+                "cannot check out into `{shown}`: it has files and is not a git repository (empty it at the start of the job, or set `path`)"
+            )));
+        }
+        let revision = &source.revision;
+        log.note(if existing { "Fetching into the existing repository" } else { "Cloning git repository" });
+        if existing {
+            // A reference may not be called like this, so among them only locks are.
+            for (folder, deep) in [(repository.as_path(), false), (&repository.join("refs"), true)] {
+                remove_locks(folder, deep, self.began, &mut |path, outcome| match outcome {
+                    Ok(()) => {
+                        log.note(&format!("removed `{}`, left by a git that was killed", path.display()))
+                    }
+                    Err(error) => log.note(&format!("failed to remove `{}`: {error}", path.display())),
+                });
+            }
+        }
+        // One that was killed while it was made is made again: that adds what is missing.
+        if !existing || !self.succeeds(directory, &["--git-dir=.git", "rev-parse", "--git-dir"]) {
+            let mut init = vec!["init", "--quiet"];
+            if revision.len() == 64 {
+                init.push("--object-format=sha256");
+            }
+            self.git(record, directory, &init, log)?;
+        }
+        let settings = [
+            ("remote.origin.url", source.repository_url.as_str()),
+            ("remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*"),
+            // Housekeeping would outlive the step, behind the back of those that follow.
+            ("gc.auto", "0"),
+            ("maintenance.auto", "false"),
+        ];
+        for (name, value) in settings {
+            self.git(record, directory, &["config", "--replace-all", name, value], log)?;
+        }
+
+        let refspec = match (&source.reference, &source.branch, &source.tag) {
+            (Some(reference), ..) => format!("+{reference}:refs/runlet/source"),
+            (None, Some(branch), _) => format!("+refs/heads/{branch}:refs/remotes/origin/{branch}"),
+            (None, None, Some(tag)) => format!("+refs/tags/{tag}:refs/tags/{tag}"),
+            (None, None, None) => revision.clone(),
+        };
+        let how = self.how(directory, method, is_local(&source.repository_url));
+        let mut fetch = vec!["fetch", "--force", "--no-tags"];
+        fetch.extend(how.iter().map(String::as_str));
+        let plain = fetch.len();
+        fetch.extend(["origin", &refspec]);
+        let fetched = self.git(record, directory, &fetch, log);
+        if !self.has_commit(directory, revision) {
+            // The branch has moved on past a shallow fetch, or is gone: many servers hand out a commit by name.
+            fetch.truncate(plain);
+            fetch.extend(["origin", revision.as_str()]);
+            self.git(record, directory, &fetch, log).map_err(|end| match fetched {
+                Err(first) => first,
+                Ok(()) => StepEnd {
+                    message: Some(format!(
+                        "the revision {revision} is not in the repository (was the branch rewritten since?)"
+                    )),
+                    ..end
+                },
+            })?;
+        }
+        let target: Vec<&str> = match (&source.branch, &source.tag) {
+            (Some(branch), None) => vec!["checkout", "--quiet", "--force", "-B", branch, revision],
+            _ => vec!["checkout", "--quiet", "--force", "--detach", revision],
+        };
+        self.git(record, directory, &target, log)?;
+        log.note(&format!("Checked out {revision}"));
+        Ok(())
+    }
+
+    /// Arguments of `git fetch` for the method, as far as this git can.
+    fn how(&self, directory: &Path, method: CheckoutMethod, local: bool) -> Vec<String> {
+        let shallow = directory.join(".git/shallow").exists();
+        let mut how = match method {
+            CheckoutMethod::Shallow { depth } => vec![format!("--depth={depth}")],
+            CheckoutMethod::Blobless if !local => {
+                let output = self.command(directory, &["version"]).stdin(Stdio::null()).output();
+                let version = output
+                    .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+                    .unwrap_or_default();
+                if blobless_works(&version) { vec!["--filter=blob:none".to_owned()] } else { vec![] }
+            }
+            CheckoutMethod::Blobless | CheckoutMethod::Full => vec![],
+        };
+        if shallow && !matches!(method, CheckoutMethod::Shallow { .. }) {
+            how.push("--unshallow".to_owned());
+        }
+        if local {
+            how.push("--update-shallow".to_owned());
+        }
+        how
+    }
+
+    fn has_commit(&self, directory: &Path, revision: &str) -> bool {
+        self.succeeds(directory, &["cat-file", "-e", &format!("{revision}^{{commit}}")])
+    }
+
+    /// Asks git something that is answered at once, without a word in the log.
+    fn succeeds(&self, directory: &Path, args: &[&str]) -> bool {
+        let mut command = self.command(directory, args);
+        // Without this a blobless clone would ask the server for a commit that it does not have.
+        command
+            .env("GIT_NO_LAZY_FETCH", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    }
+
+    fn git(&mut self, record: u32, directory: &Path, args: &[&str], log: &StepLog) -> Result<(), StepEnd> {
+        let command = self.command(directory, args);
+        let what = args.first().copied().unwrap_or_default();
+        match self.child(record, log, command, Some(SILENCE)) {
+            ChildEnd::Ended(ended) if ended.code == 0 => Ok(()),
+            ChildEnd::Ended(ended) => Err(StepEnd {
+                message: Some(format!("`git {what}` failed with exit code {}", ended.code)),
+                ..exit_text(ended)
+            }),
+            ChildEnd::NotStarted(error) if error.kind() == io::ErrorKind::NotFound => Err(StepEnd::failed(
+                "cannot run `git`: it is not installed on this runner, and `checkout` needs it",
+            )),
+            other => Err(end_of(other)),
+        }
+    }
+
+    fn command(&self, directory: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(self.program("git"));
+        command.env_clear().envs(&self.environment);
+        for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
+            command.env_remove(name);
+        }
+        command.env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C");
+        // A damaged repository must not make it take one further up for its own.
+        if let Some(above) = fs::canonicalize(directory).ok().as_deref().and_then(Path::parent) {
+            command.env("GIT_CEILING_DIRECTORIES", above);
+        }
+        if !self.environment.contains_key("GIT_SSH_COMMAND") {
+            command.env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes");
+        }
+        command.current_dir(directory).args(args);
+        command
+    }
+
+    /// A program as the `PATH` of the job finds it: the agent's own may differ.
+    fn program(&self, name: &str) -> PathBuf {
+        let path = self.environment.get("PATH").map(String::as_str).unwrap_or_default();
+        let found = std::env::split_paths(path).map(|folder| folder.join(name)).find(|file| file.is_file());
+        found.unwrap_or_else(|| PathBuf::from(name))
+    }
+}
+
+/// Whether the repository is on a disk of this host. Nothing is saved by leaving its blobs out, and where
+/// its own history is cut off, a partial clone would ask for the missing commits for ever.
+fn is_local(url: &str) -> bool {
+    url.starts_with("file://") || url.starts_with('/')
+}
+
+/// Removes the lock files in a folder of a repository that are older than the task, and tells of each. They
+/// are of a git that was killed: nothing survives a task, and a git of this one has made its locks since.
+fn remove_locks(folder: &Path, deep: bool, began: SystemTime, tell: &mut dyn FnMut(&Path, io::Result<()>)) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let Ok(about) = entry.metadata() else { continue };
+        if about.is_dir() && deep {
+            remove_locks(&path, deep, began, tell);
+        } else if path.extension().is_some_and(|e| e == "lock")
+            && about.is_file()
+            && about.modified().is_ok_and(|at| at < began)
+        {
+            tell(&path, fs::remove_file(&path));
+        }
+    }
+}
+
+/// Partial clones came with git 2.19; 2.41.0 broke them.
+fn blobless_works(version: &str) -> bool {
+    let number = version.split_whitespace().nth(2).unwrap_or_default();
+    let mut parts = number.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    version >= (2, 19, 0) && version != (2, 41, 0)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot set up its files should fail loudly")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_locks_from_before_the_task_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("refs/heads/deep")).unwrap();
+        let began = SystemTime::now();
+        let make = |name: &str, age: u64| {
+            let file = fs::File::create(folder.path().join(name)).unwrap();
+            file.set_modified(began - Duration::from_secs(age)).unwrap();
+        };
+        let locks = ["HEAD.lock", "index.lock", "refs/heads/deep/main.lock"];
+        locks.iter().for_each(|name| make(name, 60));
+        make("shallow.lock", 0);
+        make("index", 60);
+        let mut removed = Vec::new();
+        for deep in [false, true] {
+            remove_locks(folder.path(), deep, began, &mut |path, outcome| {
+                outcome.unwrap();
+                removed.push(path.strip_prefix(folder.path()).unwrap().display().to_string());
+            });
+            assert_eq!(removed.len(), if deep { 3 } else { 2 });
+        }
+        removed.sort();
+        assert_eq!(removed, locks);
+        assert!(folder.path().join("shallow.lock").exists() && folder.path().join("index").exists());
+    }
+
+    #[test]
+    fn old_and_broken_gits_clone_in_full() {
+        assert!(blobless_works("git version 2.39.5\n"));
+        assert!(!blobless_works("git version 2.41.0"));
+        assert!(!blobless_works("git version 2.18.4 (Apple Git-1)"));
+        assert!(!blobless_works(""));
+    }
+}

@@ -1,0 +1,83 @@
+//! Packing, as `save_cache` and `persist_to_workspace` share it: files are packed into the task's private folder
+//! and uploaded from there.
+
+use super::files::UploadError;
+use crate::archive::pack::{Packer, cannot_write};
+use crate::archive::{Error as ArchiveError, lz4};
+use crate::executor::output::log::{StepLog, counted};
+use crate::executor::task::TaskRun;
+use crate::protocol::Archive;
+use std::fs::{File, remove_file};
+use std::path::Path;
+
+/// An archive that is uploaded and has no name yet.
+pub(super) struct Uploaded {
+    pub(super) archive: Archive,
+    /// Its content, for people.
+    pub(super) summary: String,
+}
+
+/// Why there is none.
+pub(super) enum Error {
+    /// The task was stopped.
+    Stopped,
+    /// Reading the files or writing the archive failed; a sentence for people.
+    Packing(String),
+    /// The control plane did not take it; a sentence for people.
+    Upload(String),
+}
+
+impl From<ArchiveError> for Error {
+    fn from(error: ArchiveError) -> Self {
+        match error {
+            ArchiveError::Stopped => Self::Stopped,
+            ArchiveError::Failed(why) => Self::Packing(why),
+        }
+    }
+}
+
+impl TaskRun {
+    /// Uploads what `add` packs; nothing when it adds nothing.
+    pub(super) fn upload_packed(
+        &mut self,
+        log: &StepLog,
+        add: impl FnOnce(&mut Packer<'_, lz4::Writer<File>>) -> Result<(), ArchiveError>,
+    ) -> Result<Option<Uploaded>, Error> {
+        let file = self.scratch.join("archive");
+        let result = self.upload_packed_in(&file, log, add);
+        // It may never have been made.
+        let _ = remove_file(&file);
+        result
+    }
+
+    fn upload_packed_in(
+        &mut self,
+        file: &Path,
+        log: &StepLog,
+        add: impl FnOnce(&mut Packer<'_, lz4::Writer<File>>) -> Result<(), ArchiveError>,
+    ) -> Result<Option<Uploaded>, Error> {
+        let out = File::create(file).and_then(lz4::Writer::new).map_err(cannot_write)?;
+        let scratch = self.scratch.clone();
+        let mut stopped = || self.stopped().is_some();
+        let mut packer = Packer::new(out, scratch, &mut stopped);
+        let added = add(&mut packer);
+        packer.notes.iter().for_each(|note| log.note(note));
+        added?;
+        let (files, bytes, anything) = (packer.files, packer.bytes, packer.entries > 0);
+        packer.finish().and_then(lz4::Writer::finish).map_err(cannot_write)?;
+        if !anything {
+            return Ok(None);
+        }
+        let (length, sha256) = self.upload_file(file, u64::MAX).map_err(|error| match error {
+            UploadError::Stopped => Error::Stopped,
+            error => Error::Upload(error.to_string()),
+        })?;
+        let summary = format!(
+            "{} with {}, {} compressed",
+            counted(files, "file"),
+            counted(bytes, "byte"),
+            counted(length, "byte")
+        );
+        Ok(Some(Uploaded { archive: Archive { sha256, length }, summary }))
+    }
+}

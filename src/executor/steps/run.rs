@@ -1,0 +1,104 @@
+//! `run`: a command in its shell, with its environment, in its directory.
+
+use crate::executor::end::{ChildEnd, StepEnd, end_of};
+use crate::executor::environment;
+use crate::executor::output::log::StepLog;
+use crate::executor::task::TaskRun;
+use crate::protocol::Run;
+use crate::system::shell::default_shell;
+use std::io;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+/// Linux refuses a single argument beyond 128 KiB; longer commands go through a file.
+const LONGEST_ARGUMENT: usize = 100 * 1024;
+
+impl TaskRun {
+    pub(super) fn run_step(&mut self, record: u32, run: &Run, log: &StepLog) -> StepEnd {
+        let command = match self.shell_command(run, record) {
+            Ok(command) => command,
+            Err(why) => return StepEnd::failed(why),
+        };
+        let silence = Duration::from_millis(run.no_output_timeout_ms);
+        match self.child(record, log, command, (!silence.is_zero()).then_some(silence)) {
+            ChildEnd::Ended(ended) if ended.code == 0 => StepEnd { ended: Some(ended), ..StepEnd::success() },
+            ChildEnd::NotStarted(error) => StepEnd::failed(self.explain_start(run, &error)),
+            other => end_of(other),
+        }
+    }
+
+    /// The shell of a step, as one command line.
+    pub(in crate::executor) fn shell_of(&self, run: Option<&Run>) -> String {
+        let named = run.and_then(|run| run.shell.clone()).or_else(|| self.input.task.job.shell.clone());
+        named.unwrap_or_else(|| default_shell(Path::new("/bin/bash").exists()).to_owned())
+    }
+
+    /// The command that runs a `run` step.
+    pub(in crate::executor) fn shell_command(&self, run: &Run, record: u32) -> Result<Command, String> {
+        let words = environment::words(&self.shell_of(Some(run)))?;
+        let directory = run.working_directory.as_deref().unwrap_or(".");
+        let directory = self.places.of(directory);
+        // Or the system would blame the shell.
+        if let Err(why) = may_enter(&directory) {
+            return Err(format!("the working directory `{}` {why}", directory.display()));
+        }
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).current_dir(directory).env_clear();
+        let mut environment = environment::of_step(&self.environment, run);
+        environment.insert(crate::tool::halt::STEP.to_owned(), record.to_string());
+        // A name or value that the system cannot pass on would fail the spawn without saying which.
+        if let Some((name, _)) = environment
+            .iter()
+            .find(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0'))
+        {
+            return Err(format!("the environment variable `{name}` cannot be passed to a process"));
+        }
+        command.envs(environment);
+        if run.command.contains('\0') {
+            return Err("the command contains a NUL character".to_owned());
+        }
+        if run.command.len() > LONGEST_ARGUMENT {
+            let script = self.scratch.join(format!("command-{record}"));
+            std::fs::write(&script, &run.command)
+                .map_err(|e| format!("failed to write the command to `{}`: {e}", script.display()))?;
+            command.arg(script);
+        } else {
+            command.arg("-c").arg(&run.command);
+        }
+        Ok(command)
+    }
+
+    /// Why a shell did not start.
+    pub(in crate::executor) fn explain_start(&self, run: &Run, error: &io::Error) -> String {
+        let shell = self.shell_of(Some(run));
+        let program = shell.split_whitespace().next().unwrap_or_default();
+        match error.kind() {
+            io::ErrorKind::NotFound => {
+                format!(
+                    "cannot start the shell `{program}`: it is not installed on this runner (set `shell` to one that is)"
+                )
+            }
+            io::ErrorKind::ArgumentListTooLong => {
+                format!(
+                    "cannot start the shell `{program}`: the environment of the step is larger than the system allows"
+                )
+            }
+            _ => format!("cannot start the shell `{program}`: {error}"),
+        }
+    }
+}
+
+/// Whether a command can be started in the folder; otherwise the rest of a sentence that begins with it.
+fn may_enter(folder: &Path) -> Result<(), String> {
+    use rustix::fs::{Access, access};
+    match std::fs::metadata(folder) {
+        Ok(about) if !about.is_dir() => Err("is a file, not a folder".to_owned()),
+        Ok(_) => access(folder, Access::EXEC_OK)
+            .map_err(|e| format!("may not be entered by the user of the job: {}", io::Error::from(e))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            Err("does not exist (make it in an earlier step)".to_owned())
+        }
+        Err(e) => Err(format!("cannot be used: {e}")),
+    }
+}

@@ -1,0 +1,255 @@
+//! `persist_to_workspace` and `attach_workspace`.
+
+use super::download::Download;
+use super::packing::{self, Uploaded};
+use crate::archive::unpack::{self, Target};
+use crate::archive::{Error, lz4};
+use crate::executor::end::StepEnd;
+use crate::executor::output::log::{StepLog, counted};
+use crate::executor::task::TaskRun;
+use crate::glob::{self, Dialect};
+use crate::http::Body;
+use crate::protocol::{Layer, LayerRecord, Workspace};
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+/// Most files and folders that one pattern may match.
+const MOST_MATCHES: usize = 100_000;
+
+impl TaskRun {
+    pub(super) fn persist_to_workspace(
+        &mut self,
+        record: u32,
+        root: &str,
+        paths: &[String],
+        log: &StepLog,
+    ) -> StepEnd {
+        let root = self.places.of(root);
+        let names = match persisted(&root, paths) {
+            Ok(names) => names,
+            Err(why) => return StepEnd::failed(why),
+        };
+        let uploaded = self.upload_packed(log, |packer| {
+            names.iter().try_for_each(|name| packer.add(&root.join(name), name.as_bytes()))
+        });
+        let Uploaded { archive, summary } = match uploaded {
+            Ok(Some(uploaded)) => uploaded,
+            Ok(None) => {
+                log.note(&format!("nothing was persisted: `{}` is empty", root.display()));
+                return StepEnd::success();
+            }
+            Err(packing::Error::Stopped) => return self.stopped_end(),
+            Err(packing::Error::Packing(why)) => return StepEnd::failed(format!("failed to persist: {why}")),
+            Err(packing::Error::Upload(why)) => {
+                return StepEnd::failed(format!("failed to upload the layer: {why}"));
+            }
+        };
+        match self.name_upload::<serde::de::IgnoredAny>("workspace", &LayerRecord { archive, step: record }) {
+            Ok(_) => {
+                log.note(&format!("persisted {summary}"));
+                StepEnd::success()
+            }
+            Err(why) => StepEnd::failed(format!("failed to store the layer: {why}")),
+        }
+    }
+
+    pub(super) fn attach_workspace(&mut self, at: &str, log: &StepLog) -> StepEnd {
+        let at = self.places.of(at);
+        let workspace: Workspace = match self.reporter.call("GET", "workspace", Body::Empty) {
+            Ok(workspace) => workspace,
+            Err(_) if self.stopped().is_some() => return self.stopped_end(),
+            Err(why) => return StepEnd::failed(format!("failed to ask for the workspace: {why}")),
+        };
+        if let Err(error) = std::fs::create_dir_all(&at) {
+            return StepEnd::failed(format!("cannot create `{}`: {error}", at.display()));
+        }
+        if workspace.layers.is_empty() {
+            log.note(
+                "there is nothing in the workspace: no job that this one requires has persisted anything",
+            );
+            return StepEnd::success();
+        }
+        let reporter = self.reporter.clone();
+        let mut owners = Owners { track: workspace.may_conflict(), by_file: BTreeMap::new() };
+        for layer in &workspace.layers {
+            let Some(job) = workspace.jobs.get(layer.job).map(|job| job.name.clone()) else {
+                return StepEnd::failed("the control plane's list of layers makes no sense");
+            };
+            let download = Download::new(&reporter, format!("workspace/{}", layer.id), layer.archive.clone());
+            let mut target =
+                Attached { at: &at, workspace: &workspace, layer, owners: &mut owners, task: self };
+            match unpack::unpack(lz4::Reader::new(download), &mut target) {
+                Ok(done) => log.note(&format!(
+                    "attached {} of the job `{job}`, {}",
+                    counted(done.files, "file"),
+                    counted(done.bytes, "byte")
+                )),
+                Err(Error::Stopped) => return self.stopped_end(),
+                Err(Error::Failed(why)) => {
+                    return StepEnd::failed(format!(
+                        "failed to attach what the job `{job}` persisted: {why}"
+                    ));
+                }
+            }
+        }
+        StepEnd::success()
+    }
+}
+
+/// Names to persist, below `root`. Every path must be there.
+fn persisted(root: &Path, paths: &[String]) -> Result<Vec<String>, String> {
+    if !root.is_dir() {
+        return Err(format!("the root `{}` is not a folder", root.display()));
+    }
+    let mut names = Vec::new();
+    for path in paths {
+        let escapes = Path::new(path).components().any(|part| part == Component::ParentDir);
+        if escapes || path.starts_with(['/', '~']) {
+            return Err(format!(
+                "the path `{path}` is not below the root: it must be relative, without `..`"
+            ));
+        }
+        let pattern: Vec<_> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+        if pattern.is_empty() {
+            // The root itself: all that is in it.
+            return Ok(vec![String::new()]);
+        }
+        let found = glob::find(root, &pattern.join("/"), Dialect::Go, MOST_MATCHES)?;
+        if found.is_empty() {
+            return Err(format!("nothing in `{}` matches the path `{path}`", root.display()));
+        }
+        names.extend(found);
+    }
+    names.sort();
+    names.dedup();
+    // What is below a folder that is there as a whole would be stored twice.
+    let mut kept: Vec<String> = Vec::new();
+    for name in names {
+        let covered = kept.iter().rev().any(|folder| {
+            name.strip_prefix(folder.as_str()).is_some_and(|rest| rest.starts_with('/'))
+                && root.join(folder).is_dir()
+        });
+        if !covered {
+            kept.push(name);
+        }
+    }
+    Ok(kept)
+}
+
+impl Workspace {
+    /// Whether the layer `second` may hold a file that `first`, an earlier one, holds: it then replaces it.
+    fn follows(&self, first: &Layer, second: &Layer) -> bool {
+        if first.job == second.job {
+            return first.node_index == second.node_index;
+        }
+        self.jobs.get(second.job).is_some_and(|job| job.after.contains(&first.job))
+    }
+
+    /// Whether any two layers come from jobs or nodes that may have run at the same time.
+    fn may_conflict(&self) -> bool {
+        let pairs = self.layers.iter().enumerate();
+        pairs
+            .flat_map(|(at, second)| self.layers[..at].iter().map(move |first| (first, second)))
+            .any(|(first, second)| !self.follows(first, second))
+    }
+}
+
+/// Which layer a file has come from. Kept only where there can be a conflict: it takes memory.
+struct Owners<'w> {
+    track: bool,
+    by_file: BTreeMap<PathBuf, &'w Layer>,
+}
+
+struct Attached<'a, 'w> {
+    at: &'a Path,
+    workspace: &'w Workspace,
+    layer: &'w Layer,
+    owners: &'a mut Owners<'w>,
+    task: &'a mut TaskRun,
+}
+
+impl Target for Attached<'_, '_> {
+    fn place(&mut self, name: &Path, is_folder: bool) -> Result<PathBuf, String> {
+        let inside = unpack::inside(name).filter(|inside| is_folder || !inside.as_os_str().is_empty());
+        let inside =
+            inside.ok_or_else(|| format!("the archive is damaged: `{}` leaves it", name.display()))?;
+        if !is_folder && self.owners.track {
+            if let Some(first) = self.owners.by_file.insert(inside.clone(), self.layer) {
+                if !self.workspace.follows(first, self.layer) {
+                    let name = |layer: &Layer| {
+                        let name = self.workspace.jobs.get(layer.job).map_or("?", |job| &job.name);
+                        format!("`{name}` (node {})", layer.node_index)
+                    };
+                    return Err(format!(
+                        "`{}` was persisted by {} and by {}, which may run at the same time, so there is no saying which is right: let one require the other, or persist under different names",
+                        inside.display(),
+                        name(first),
+                        name(self.layer)
+                    ));
+                }
+            }
+        }
+        Ok(self.at.join(inside))
+    }
+
+    fn root(&self) -> Option<&Path> {
+        Some(self.at)
+    }
+
+    fn is_stopped(&mut self) -> bool {
+        self.task.stopped().is_some()
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::protocol::{Archive, LayerJob};
+    use std::fs;
+
+    #[test]
+    fn paths_are_found_below_the_root_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        fs::create_dir_all(root.join("out/deep")).unwrap();
+        for name in ["out/a.txt", "out/b.txt", "out/deep/c.txt", "d.txt"] {
+            fs::write(root.join(name), name).unwrap();
+        }
+        let all = |paths: &[&str]| {
+            persisted(root, &paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(all(&["out/*.txt", "./d.txt"]).unwrap(), ["d.txt", "out/a.txt", "out/b.txt"]);
+        assert_eq!(all(&["out/deep", "out", "out/a.txt"]).unwrap(), ["out"]);
+        assert_eq!(all(&["."]).unwrap(), [""]);
+        for (paths, why) in [
+            (&["none"][..], "nothing in"),
+            (&["out", "x*"], "matches the path `x*`"),
+            (&["../x"], "not below the root"),
+            (&["/etc"], "not below the root"),
+        ] {
+            assert!(all(paths).unwrap_err().contains(why), "{paths:?}");
+        }
+        assert!(persisted(&root.join("d.txt"), &["x".to_owned()]).unwrap_err().contains("not a folder"));
+    }
+
+    #[test]
+    fn only_layers_that_have_no_order_can_conflict() {
+        let layer = |job, node_index| Layer {
+            id: String::new(),
+            job,
+            node_index,
+            archive: Archive { sha256: String::new(), length: 0 },
+        };
+        let job = |after: &[usize]| LayerJob { name: "j".into(), after: after.to_vec() };
+        let chain = Workspace {
+            jobs: vec![job(&[]), job(&[0])],
+            layers: vec![layer(0, 0), layer(0, 0), layer(1, 0)],
+        };
+        assert!(!chain.may_conflict());
+        let fork = Workspace { jobs: vec![job(&[]), job(&[])], layers: vec![layer(0, 0), layer(1, 0)] };
+        assert!(fork.may_conflict());
+        let nodes = Workspace { jobs: vec![job(&[])], layers: vec![layer(0, 0), layer(0, 1)] };
+        assert!(nodes.may_conflict());
+    }
+}

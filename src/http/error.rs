@@ -1,0 +1,73 @@
+//! Why a call failed, as its caller has to know it.
+
+use crate::protocol::{Refusal, RefusalCode};
+use std::fmt;
+use std::time::Duration;
+
+/// Why there is no answer, or not a usable one.
+#[derive(Debug)]
+pub enum Error {
+    /// The endpoint's own settings are wrong: URL, certificate files. Trying again cannot help.
+    Setup(String),
+    /// No answer came: connection, TLS, timeout.
+    Transport(String),
+    /// An answer came that refuses the call.
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// `Retry-After`, counted from now.
+        retry_after: Option<Duration>,
+        /// The body, when it was the protocol's own.
+        refusal: Option<Refusal>,
+        /// A sentence for people.
+        message: String,
+    },
+    /// An answer came that is not what the protocol says, such as a proxy's HTML page.
+    Undecodable(String),
+    /// An answer came that no control plane has written: something in between answers in its place, or takes the
+    /// protocol's header out of its answers. As good as no answer.
+    Foreign(String),
+    /// The answer is longer than any may be. It will be so again.
+    TooLong(String),
+}
+
+impl Error {
+    /// Whether the same call may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Error::Setup(_) | Error::TooLong(_) => false,
+            Error::Transport(_) | Error::Undecodable(_) | Error::Foreign(_) => true,
+            Error::Refused { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
+        }
+    }
+}
+
+impl Error {
+    /// The code of a refusal.
+    pub fn code(&self) -> Option<RefusalCode> {
+        self.refusal()?.code
+    }
+
+    /// The refusal, when it was the protocol's own.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Error::Refused { refusal, .. } => refusal.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Setup(message)
+            | Error::Transport(message)
+            | Error::Undecodable(message)
+            | Error::Foreign(message)
+            | Error::TooLong(message)
+            | Error::Refused { message, .. } => f.write_str(message),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

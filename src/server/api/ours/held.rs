@@ -1,0 +1,67 @@
+//! What only a person can decide about tasks: those of a restored backup, and those whose agent is known to be gone.
+
+use crate::protocol::TaskId;
+use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::api::shared::input::message;
+use crate::server::auth::{Administrator, Person};
+use crate::server::engine::commit::clock::{self, Verdict};
+use crate::server::engine::commit::task;
+use crate::server::ids::JobId;
+use crate::server::state::Shared;
+use crate::server::store::tables::tasks::{self, TaskRow};
+use crate::server::time::Millis;
+use axum::extract::{Path, State};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+/// Serves the paths of this file.
+pub fn router() -> Router<Shared> {
+    Router::new()
+        .route("/api/v3/runner/held-tasks", get(list))
+        .route("/api/v3/runner/held-tasks/{id}/release", post(release))
+        .route("/api/v3/runner/held-tasks/{id}/end", post(end))
+        .route("/api/v3/jobs/{id}/release-anyway", post(release_anyway))
+}
+
+fn shown(row: &TaskRow) -> Value {
+    json!({
+        "id": row.id, "job_id": row.job, "node_index": row.node_index, "resource_class": row.resource_class,
+        "status": row.status, "runner": row.runner_name, "queued_at": row.queued_at.to_string(),
+    })
+}
+
+async fn list(State(state): State<Shared>, _admin: Administrator) -> Answer<Json<Value>> {
+    let open = state.store.read(tasks::open).await?;
+    let items: Vec<Value> = open.iter().filter(|row| row.is_held).map(shown).collect();
+    Ok(Json(json!({ "items": items })))
+}
+
+async fn release(state: State<Shared>, _admin: Administrator, id: Path<TaskId>) -> Answer<Json<Value>> {
+    decide(state, id, Verdict::Release).await
+}
+
+async fn end(state: State<Shared>, _admin: Administrator, id: Path<TaskId>) -> Answer<Json<Value>> {
+    decide(state, id, Verdict::End).await
+}
+
+async fn decide(
+    State(state): State<Shared>,
+    Path(id): Path<TaskId>,
+    verdict: Verdict,
+) -> Answer<Json<Value>> {
+    let unknown = Failure::not_found(format!("no task with the id `{id}` is held"));
+    let lease = state.settings.lease();
+    let decided = state.store.write(move |tx| clock::decide_held(tx, &id, verdict, lease, Millis::now()));
+    if decided.await? { Ok(message("Accepted.")) } else { Err(unknown) }
+}
+
+async fn release_anyway(
+    State(state): State<Shared>,
+    _person: Person,
+    Path(id): Path<JobId>,
+) -> Answer<Json<Value>> {
+    let nothing = Failure::not_found(format!("no agent of the job `{id}` is waited for"));
+    let released = state.store.write(move |tx| task::release_anyway(tx, &id, Millis::now())).await?;
+    if released > 0 { Ok(message("Accepted.")) } else { Err(nothing) }
+}

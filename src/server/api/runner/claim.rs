@@ -1,0 +1,98 @@
+//! What runners call with the token of their resource class: claiming tasks, and saying that one is lost.
+
+use crate::protocol::{ClaimRequest, LostTask, Refusal, RefusalCode};
+use crate::server::api::runner::holder::refused;
+use crate::server::api::runner::query::{Numbers, wait_of};
+use crate::server::api::shared::callers::{Protocol, no_class_token};
+use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::auth::ClassToken;
+use crate::server::auth::Peer;
+use crate::server::engine::claim::{self, Claimed, Claimer};
+use crate::server::engine::commit::task::{self, NotLost};
+use crate::server::state::Shared;
+use crate::server::time::Millis;
+use axum::Json;
+use axum::extract::{ConnectInfo, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Hands out a task, at once or when one comes up.
+pub(super) async fn claim(
+    State(state): State<Shared>,
+    token: ClassToken,
+    Protocol(protocol): Protocol,
+    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    query: Numbers,
+    Json(request): Json<ClaimRequest>,
+) -> Answer<Response> {
+    let deadline = Instant::now() + wait_of(&query);
+    let notify = state.hub.class(&token.class);
+    let claimer = Claimer { token, request, protocol, ip: peer.ip().to_string() };
+    loop {
+        // Registered before looking, so that a task that arrives in between is not missed.
+        let woken = notify.notified();
+        tokio::pin!(woken);
+        woken.as_mut().enable();
+        let (claimer, settings) = (claimer.clone(), state.settings.clone());
+        let claimed = state.store.write(move |tx| {
+            // It may have been deleted while this claim was parked.
+            if !claimer.token.is_there(tx)? {
+                return Ok(None);
+            }
+            claim::claim(tx, &claimer, &settings, Millis::now()).map(Some)
+        });
+        let again_at = match claimed.await? {
+            Some(Claimed::Task(answer)) => {
+                return Ok(([(header::CONTENT_TYPE, "application/json")], answer).into_response());
+            }
+            Some(Claimed::Holds(held)) => {
+                let what = if held.ended { "has ended" } else { "has begun" };
+                let message =
+                    format!("this nonce got the task `{}` before, which {what}: draw another", held.id);
+                let refusal =
+                    Refusal { task: Some(Box::new(held)), ..Refusal::coded(RefusalCode::HoldsTask, message) };
+                return Err(Failure::of(StatusCode::CONFLICT, refusal));
+            }
+            Some(Claimed::Nothing { again_at }) => again_at,
+            None => {
+                // Whatever woke this claim is for another one.
+                notify.notify_one();
+                return Err(no_class_token());
+            }
+        };
+        let again = again_at.map(|at| Instant::now() + at.since(Millis::now()) + Duration::from_millis(1));
+        let look_again = again.map_or(deadline, |again| again.min(deadline));
+        tokio::select! {
+            () = woken => {}
+            () = tokio::time::sleep_until(look_again) => {
+                if look_again == deadline {
+                    return Ok(StatusCode::NO_CONTENT.into_response());
+                }
+            }
+            () = state.stopped() => return Ok(StatusCode::NO_CONTENT.into_response()),
+        }
+    }
+}
+
+/// Ends a task, or puts it back, because its agent is gone.
+pub(super) async fn lost(
+    State(state): State<Shared>,
+    token: ClassToken,
+    Protocol(protocol): Protocol,
+    Json(request): Json<LostTask>,
+) -> Answer<Json<Value>> {
+    let id = request.id.clone();
+    let lost = state.store.write(move |tx| task::lost(tx, &token.class, &request, Millis::now()));
+    match lost.await? {
+        Ok(()) => Ok(Json(json!({}))),
+        // Runners of protocol 1 check their token by a task that is not there.
+        Err(NotLost::Unknown) if protocol < 2 => Ok(Json(json!({}))),
+        Err(NotLost::Unknown) => {
+            Err(Failure::not_found(format!("there is no task `{id}` of the resource class of this token")))
+        }
+        Err(NotLost::Refused(why)) => Err(refused(why)),
+    }
+}

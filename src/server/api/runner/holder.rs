@@ -1,0 +1,169 @@
+//! The task agent behind a call: who it is by its token, what its call does to the lease, and what every answer to it
+//! says in `Runlet-Task`.
+
+use crate::protocol::{RefusalCode, TASK_CANCEL, TASK_ENDED, TASK_HEADER, TaskId};
+use crate::server::api::shared::callers::{bearer_of, check_protocol};
+use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::auth;
+use crate::server::engine::commit::task::{self, InHand};
+use crate::server::engine::task::{Call, Refused, Taken};
+use crate::server::ids::{JobId, PipelineId, ProjectId};
+use crate::server::state::Shared;
+use crate::server::time::Millis;
+use axum::extract::{FromRequestParts, Request};
+use axum::http::{HeaderValue, StatusCode, request::Parts};
+use axum::middleware::Next;
+use axum::response::Response;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// News of a task for the answer to the call that is being handled.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    cancel: AtomicBool,
+    ended: AtomicBool,
+}
+
+/// Puts the news of the task on the answer, whatever it is.
+pub(super) async fn tell(mut request: Request, next: Next) -> Response {
+    let news = Arc::new(News::default());
+    request.extensions_mut().insert(Arc::clone(&news));
+    let mut response = next.run(request).await;
+    let word = if news.ended.load(Ordering::Relaxed) {
+        TASK_ENDED
+    } else if news.cancel.load(Ordering::Relaxed) {
+        TASK_CANCEL
+    } else {
+        return response;
+    };
+    response.headers_mut().insert(TASK_HEADER_NAME, HeaderValue::from_static(word));
+    response
+}
+
+/// [`TASK_HEADER`] as the library wants it.
+const TASK_HEADER_NAME: axum::http::HeaderName = axum::http::HeaderName::from_static("runlet-task");
+
+/// A task by its token, as this call made it: the lease is renewed. The task in the path must be the token's.
+#[derive(Debug)]
+pub(in crate::server::api) struct Holder {
+    /// The task.
+    pub(in crate::server::api) id: TaskId,
+    /// Its pipeline.
+    pub(in crate::server::api) pipeline: PipelineId,
+    /// Its job.
+    pub(in crate::server::api) job: JobId,
+    /// Its project.
+    pub(in crate::server::api) project: ProjectId,
+    hand: InHand,
+    news: Arc<News>,
+}
+
+impl FromRequestParts<Shared> for Holder {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, Failure> {
+        check_protocol(parts)?;
+        let token = bearer_of(parts).map(str::to_owned);
+        let found = state.store.read(move |view| match token {
+            Some(token) => auth::task_of(view, &token),
+            None => Ok(None),
+        });
+        let row = found
+            .await?
+            .ok_or_else(|| Failure::new(StatusCode::UNAUTHORIZED, "a valid task token is needed here"))?;
+        if let Some(rest) = parts.uri.path().strip_prefix("/api/v3/runner/tasks/") {
+            if rest.split('/').next() != Some(row.id.as_str()) {
+                return Err(Failure::not_found("this token is for another task"));
+            }
+        }
+        debug_assert!(TASK_HEADER_NAME.as_str().eq_ignore_ascii_case(TASK_HEADER));
+        let news = parts.extensions.get::<Arc<News>>().cloned().unwrap_or_default();
+        let mut holder = Self {
+            id: row.id.clone(),
+            pipeline: row.pipeline.clone(),
+            job: row.job.clone(),
+            project: row.project.clone(),
+            hand: InHand::of(row)?,
+            news,
+        };
+        holder.renew(state).await?;
+        Ok(holder)
+    }
+}
+
+impl Holder {
+    /// Renews the lease where that changes anything.
+    async fn renew(&mut self, state: &Shared) -> Answer<()> {
+        let lease = state.settings.lease();
+        let mut renewed = self.hand.task.clone();
+        let _ = renewed.call(Call::Heartbeat, lease, Millis::now());
+        if renewed != self.hand.task {
+            let id = self.id.clone();
+            let written = state.store.write(move |tx| {
+                // What came in between decides; the refusal is looked for by whoever needs it.
+                let _ = task::call(tx, &id, Call::Heartbeat, lease, Millis::now())?;
+                InHand::find(tx, &id)
+            });
+            if let Some(hand) = written.await? {
+                self.hand = hand;
+            }
+        }
+        self.hear(self.hand.task.cancel_asked);
+        Ok(())
+    }
+
+    /// The answer will say that a cancel is asked for.
+    pub(super) fn hear(&self, cancel: bool) {
+        self.news.cancel.fetch_or(cancel, Ordering::Relaxed);
+    }
+
+    /// What a call that writes no row of its own may do.
+    pub(super) fn takes(&self, call: Call) -> Answer<Taken> {
+        // The lease is renewed already: only the answer counts.
+        let step = self.hand.task.clone().call(call, std::time::Duration::ZERO, Millis::now());
+        self.decided(step.map(|step| step.answer))
+    }
+
+    /// What the machine answered, told on the answer to the call.
+    pub(super) fn decided(&self, taken: Result<Taken, Refused>) -> Answer<Taken> {
+        let taken = taken.map_err(refused)?;
+        self.hear(taken.cancel);
+        self.news.ended.fetch_or(taken.late, Ordering::Relaxed);
+        Ok(taken)
+    }
+
+    /// Refuses a task that has not begun or has ended.
+    pub(in crate::server::api) fn alive(self) -> Answer<Self> {
+        self.takes(Call::Other)?;
+        Ok(self)
+    }
+
+    /// Somebody wants the task to end.
+    pub(super) fn canceled(&self) -> bool {
+        self.hand.task.cancel_asked
+    }
+
+    /// Its parallel node.
+    pub(super) fn node(&self) -> u32 {
+        self.hand.row.node_index
+    }
+
+    /// Identifies its claim.
+    pub(super) fn allocation(&self) -> Option<&str> {
+        self.hand.row.allocation.as_deref()
+    }
+}
+
+/// The refusal of the machine as an answer.
+pub(super) fn refused(why: Refused) -> Failure {
+    let code = match why {
+        Refused::NotBegun => RefusalCode::NotBegun,
+        Refused::Begun => RefusalCode::Begun,
+        Refused::Queued | Refused::Ended { .. } | Refused::AnotherAgent | Refused::AnotherAllocation => {
+            RefusalCode::TaskEnded
+        }
+    };
+    let mut failure = Failure::coded(StatusCode::CONFLICT, code, why.to_string());
+    failure.set_late(matches!(why, Refused::Ended { late: true, .. }));
+    failure
+}

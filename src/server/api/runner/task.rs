@@ -1,0 +1,173 @@
+//! What a task agent calls in the life of its task: it begins, is there, tells what happens, ends.
+
+use crate::protocol::{
+    BeginAnswer, BeginRequest, Event, EventsAnswer, FinishAnswer, FinishRequest, GiveBack, GiveBackAnswer,
+    HeartbeatAnswer, OutputAnswer, RefusalCode,
+};
+use crate::server::api::runner::holder::{Holder, refused};
+use crate::server::api::runner::query::{Numbers, number, wait_of};
+use crate::server::api::shared::failure::{Answer, Failure, blocking};
+use crate::server::engine::commit::task::{self, Recorded};
+use crate::server::engine::task::{Call, Refused, Taken};
+use crate::server::state::Shared;
+use crate::server::time::Millis;
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+use std::sync::atomic::Ordering;
+
+/// The commit point: answered once it is on the disk.
+pub(super) async fn begin(
+    State(state): State<Shared>,
+    task: Holder,
+    Json(request): Json<BeginRequest>,
+) -> Answer<Json<BeginAnswer>> {
+    if !(1..=64).contains(&request.agent.len()) {
+        return Err(Failure::new(StatusCode::BAD_REQUEST, "`agent` has 1 to 64 characters"));
+    }
+    let (id, lease) = (task.id.clone(), state.settings.lease());
+    let begun = state.store.write(move |tx| task::begin(tx, &id, &request, lease, Millis::now())).await?;
+    let (next, cancel) = recorded(&task, begun)?;
+    Ok(Json(BeginAnswer { next, cancel, lease_seconds: state.settings.lease_seconds }))
+}
+
+/// Number of the next event, and whether a cancel is asked for.
+fn recorded(task: &Holder, recorded: Result<Recorded, Refused>) -> Answer<(u64, bool)> {
+    match recorded {
+        Ok(Recorded::Next { next, taken }) => {
+            let Taken { cancel, .. } = task.decided(Ok(taken))?;
+            Ok((next, cancel))
+        }
+        Ok(Recorded::Gap { next }) => Err(Failure::gap(next, format!("event {next} is missing"))),
+        Err(why) => Err(refused(why)),
+    }
+}
+
+/// Renews the lease, and is held until there is news.
+pub(super) async fn heartbeat(
+    State(state): State<Shared>,
+    task: Holder,
+    query: Numbers,
+) -> Answer<Json<HeartbeatAnswer>> {
+    let lease = state.settings.lease();
+    let notify = state.hub.task(&task.id);
+    let woken = notify.notified();
+    tokio::pin!(woken);
+    // Registered before looking, so that a cancel in between is not missed.
+    woken.as_mut().enable();
+    let look = || {
+        let id = task.id.clone();
+        // Each look has a time of its own: the wait lies between them.
+        state.store.write(move |tx| task::call(tx, &id, Call::Heartbeat, lease, Millis::now()))
+    };
+    let mut seen = look().await?;
+    if matches!(seen, Ok(Taken { cancel: false, .. })) {
+        tokio::select! {
+            () = woken => {}
+            () = tokio::time::sleep(wait_of(&query)) => {}
+            () = state.stopped() => {}
+        }
+        seen = look().await?;
+    }
+    if seen.is_err() {
+        state.hub.forget_task(&task.id);
+    }
+    let Taken { cancel, .. } = task.decided(seen)?;
+    Ok(Json(HeartbeatAnswer { cancel, lease_seconds: state.settings.lease_seconds }))
+}
+
+/// Stores output of a step record by its offset.
+pub(super) async fn output(
+    State(state): State<Shared>,
+    task: Holder,
+    Path((_, step)): Path<(String, u32)>,
+    query: Numbers,
+    bytes: Bytes,
+) -> Answer<Json<OutputAnswer>> {
+    let Taken { cancel, .. } = task.takes(Call::Output { is_spin_up: step == 0 })?;
+    let offset = number(&query, "offset")?;
+    // The runner keeps to the limit; its marker lines may come on top.
+    let most = state.settings.max_step_output_bytes.saturating_add(1024 * 1024);
+    if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > most) {
+        let why = format!(
+            "{} bytes at {offset} go beyond the {most} that are kept of a step's output",
+            bytes.len()
+        );
+        return Err(Failure::coded(StatusCode::PAYLOAD_TOO_LARGE, RefusalCode::TooLarge, why));
+    }
+    state.output_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    let (blobs, id) = (state.blobs.clone(), task.id.clone());
+    let stored = blocking(move || blobs.outputs.append(&id, step, offset, &bytes)).await?;
+    state.hub.wrote(task.pipeline.as_str());
+    Ok(Json(OutputAnswer { offset: stored.offset, durable_to: stored.durable_to, cancel }))
+}
+
+/// Stores events in order.
+pub(super) async fn events(
+    State(state): State<Shared>,
+    task: Holder,
+    Json(events): Json<Vec<Event>>,
+) -> Answer<Json<EventsAnswer>> {
+    let (id, lease) = (task.id.clone(), state.settings.lease());
+    let stored = state.store.write(move |tx| task::events(tx, &id, &events, lease, Millis::now())).await?;
+    let (next, cancel) = recorded(&task, stored)?;
+    Ok(Json(EventsAnswer { next, cancel }))
+}
+
+/// Ends the task, when everything is there.
+pub(super) async fn finish(
+    State(state): State<Shared>,
+    task: Holder,
+    Json(request): Json<FinishRequest>,
+) -> Answer<Json<FinishAnswer>> {
+    let (blobs, id, steps) = (state.blobs.clone(), task.id.clone(), request.steps.clone());
+    let missing = blocking(move || {
+        let mut missing = Vec::new();
+        for step in &steps {
+            if let Some(offset) = blobs.outputs.check(&id, step.step, step.length, &step.sha256)? {
+                missing.push((step.step, offset));
+            }
+        }
+        Ok(missing)
+    });
+    let (missing, id, lease) = (missing.await?, task.id.clone(), state.settings.lease());
+    let answer =
+        state.store.write(move |tx| task::finish(tx, &id, &request, missing, lease, Millis::now())).await?;
+    Ok(Json(answer.map_err(refused)?))
+}
+
+/// Puts a task back that has not begun.
+pub(super) async fn give_back(
+    State(state): State<Shared>,
+    task: Holder,
+    Json(request): Json<GiveBack>,
+) -> Answer<Json<GiveBackAnswer>> {
+    if request.task_id != task.id {
+        return Err(Failure::new(StatusCode::BAD_REQUEST, "`task_id` is not the task of this token"));
+    }
+    let given = state.store.write(move |tx| task::give_back(tx, &request, Millis::now())).await?;
+    Ok(Json(GiveBackAnswer { outcome: given.map_err(refused)? }))
+}
+
+/// Ends a task that its runner could not start, as the public API has it.
+pub(super) async fn fail(
+    State(state): State<Shared>,
+    task: Holder,
+    Json(request): Json<Value>,
+) -> Answer<Json<Value>> {
+    use base64::Engine;
+    if request["allocation"].as_str() != task.allocation() {
+        return Err(Failure::not_found("this allocation is not of the task of this token"));
+    }
+    let message = request["message"].as_str().unwrap_or_default();
+    let message = base64::engine::general_purpose::STANDARD
+        .decode(message)
+        .map_err(|_| Failure::new(StatusCode::BAD_REQUEST, "`message` is not base64"))?;
+    let message = String::from_utf8_lossy(&message).into_owned();
+    let id = task.id.clone();
+    let failed = state.store.write(move |tx| task::fail(tx, &id, &message, Millis::now())).await?;
+    failed.map_err(refused)?;
+    Ok(Json(json!({ "message": "recorded" })))
+}

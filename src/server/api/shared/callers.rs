@@ -1,0 +1,98 @@
+//! Handlers get whoever calls as an argument: a person, an administrator, a runner by its resource class token.
+
+use crate::protocol::{PREVIOUS_PROTOCOL_VERSION, PROTOCOL_HEADER, PROTOCOL_VERSION, RefusalCode};
+use crate::server::api::shared::failure::Failure;
+use crate::server::auth::{self, Administrator, ClassToken, Person};
+use crate::server::state::Shared;
+use axum::extract::FromRequestParts;
+use axum::http::{StatusCode, header, request::Parts};
+use base64::Engine;
+
+/// The bearer token of a request.
+pub fn bearer_of(parts: &Parts) -> Option<&str> {
+    auth::bearer(parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?)
+}
+
+/// By any of the forms in which clients send a personal token.
+impl FromRequestParts<Shared> for Person {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, Failure> {
+        let mut tokens: Vec<String> = Vec::new();
+        tokens.extend(bearer_of(parts).map(str::to_owned));
+        tokens.extend(parts.headers.get("circle-token").and_then(|v| v.to_str().ok()).map(str::to_owned));
+        let basic =
+            parts.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()?.strip_prefix("Basic "));
+        let decoded =
+            basic.and_then(|text| base64::engine::general_purpose::STANDARD.decode(text.trim()).ok());
+        let user = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+        tokens.extend(user.and_then(|pair| pair.split(':').next().map(str::to_owned)));
+        let query = parts.uri.query().unwrap_or_default();
+        tokens.extend(
+            query.split('&').filter_map(|pair| pair.strip_prefix("circle-token=")).map(str::to_owned),
+        );
+        let found = state.store.read(move |view| Person::find(view, &tokens)).await?;
+        found.ok_or_else(|| Failure::new(StatusCode::UNAUTHORIZED, "a valid personal token is needed here"))
+    }
+}
+
+impl FromRequestParts<Shared> for Administrator {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, Failure> {
+        let person = Person::from_request_parts(parts, state).await?;
+        if person.is_admin {
+            return Ok(Self(person));
+        }
+        let why = format!("only an administrator may do this, and `{}` is none: ask one", person.login);
+        Err(Failure::new(StatusCode::FORBIDDEN, why))
+    }
+}
+
+/// Also checks the protocol version.
+impl FromRequestParts<Shared> for ClassToken {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, Failure> {
+        check_protocol(parts)?;
+        let token = bearer_of(parts).map(str::to_owned);
+        let found = state.store.read(move |view| match token {
+            Some(token) => ClassToken::find(view, &token),
+            None => Ok(None),
+        });
+        found.await?.ok_or_else(no_class_token)
+    }
+}
+
+/// 401 for runners.
+pub fn no_class_token() -> Failure {
+    Failure::new(StatusCode::UNAUTHORIZED, "a valid resource class token is needed here")
+}
+
+/// The protocol version of a runner. One that names none speaks the first.
+#[derive(Clone, Copy, Debug)]
+pub struct Protocol(pub u32);
+
+impl<S: Send + Sync> FromRequestParts<S> for Protocol {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        check_protocol(parts).map(Self)
+    }
+}
+
+/// The version that a runner speaks, if this control plane does. Those that name none are given the benefit of the
+/// doubt.
+pub fn check_protocol(parts: &Parts) -> Result<u32, Failure> {
+    let Some(version) = parts.headers.get(PROTOCOL_HEADER) else { return Ok(PREVIOUS_PROTOCOL_VERSION) };
+    let theirs: u32 = version.to_str().ok().and_then(|v| v.parse().ok()).unwrap_or(0);
+    if (PREVIOUS_PROTOCOL_VERSION..=PROTOCOL_VERSION).contains(&theirs) {
+        return Ok(theirs);
+    }
+    let side = if theirs < PROTOCOL_VERSION { "the runner" } else { "the control plane" };
+    Err(Failure::coded(
+        StatusCode::BAD_REQUEST,
+        RefusalCode::ProtocolMismatch,
+        format!("the runner speaks protocol {theirs}, this control plane {PROTOCOL_VERSION}: upgrade {side}"),
+    ))
+}

@@ -1,0 +1,81 @@
+//! What happens to tasks by the clock, and after the clock or the database was set back.
+
+use crate::protocol::TaskId;
+use crate::server::engine::commit::task::InHand;
+use crate::server::store::tables::tasks;
+use crate::server::store::{Error, Tx};
+use crate::server::time::Millis;
+use std::time::Duration;
+
+/// Far more than a pass of the sweep takes: beyond this the process was stopped, the host suspended, or the clock set.
+const LONGEST_PASS: Duration = Duration::from_secs(20);
+
+/// Whether the sweep knows that runners could be heard all the time since its last pass: only then does
+/// their silence mean anything. `passed_at` is that pass, `None` after a start; `writes_failed` tells
+/// whether the store lost writes since then, heartbeats among them.
+pub fn was_listening(passed_at: Option<Millis>, writes_failed: bool, now: Millis) -> bool {
+    !writes_failed && passed_at.is_some_and(|at| at <= now && now.since(at) <= LONGEST_PASS)
+}
+
+/// Lets leases, budgets and fences run out. Returns how many tasks that changed.
+pub fn tick_once(tx: &Tx<'_>, lease: Duration, now: Millis) -> Result<usize, Error> {
+    let due = tasks::due(tx, now)?;
+    let count = due.len();
+    for row in due {
+        // An end before this one may have changed what follows.
+        let Some(mut hand) = InHand::find(tx, &row.id)? else { continue };
+        let then = hand.task.tick(lease, now);
+        hand.keep(tx, then, now)?;
+    }
+    Ok(count)
+}
+
+/// Gives whole leases and fences from now, because runners could not be heard. Returns of how many tasks.
+pub fn rebase_once(tx: &Tx<'_>, lease: Duration, now: Millis) -> Result<usize, Error> {
+    let timed = tasks::timed(tx)?;
+    let count = timed.len();
+    for row in timed {
+        let mut hand = InHand::of(row)?;
+        hand.task.rebase(lease, now);
+        hand.keep(tx, Vec::new(), now)?;
+    }
+    Ok(count)
+}
+
+/// Holds everything that has not ended: the database is that of a backup. Returns how many tasks that are.
+pub fn hold_all(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
+    let open = tasks::open(tx)?;
+    let count = open.len();
+    for row in open {
+        let mut hand = InHand::of(row)?;
+        hand.task.hold();
+        hand.keep(tx, Vec::new(), now)?;
+    }
+    Ok(count)
+}
+
+/// What an administrator says of a held task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on.
+    Release,
+    /// It ends.
+    End,
+}
+
+/// Carries out what an administrator says. False when no task with this id is held.
+pub fn decide_held(
+    tx: &Tx<'_>,
+    id: &TaskId,
+    verdict: Verdict,
+    lease: Duration,
+    now: Millis,
+) -> Result<bool, Error> {
+    let Some(mut hand) = InHand::find(tx, id)?.filter(|hand| hand.task.is_held) else { return Ok(false) };
+    let then = match verdict {
+        Verdict::Release => hand.task.release(lease, now),
+        Verdict::End => hand.task.end_held(now),
+    };
+    hand.keep(tx, then, now)?;
+    Ok(true)
+}

@@ -1,0 +1,575 @@
+//! One truth about a task: what it is, what may happen to it, and what follows.
+//!
+//! ```text
+//!  queued --claim--> claimed --begin--> running --finish--> ended
+//!    ^                  |                 |  ^ any call of its agent
+//!    +--given back------+                 v  |
+//!       lapsed                         unreachable --budget over--> ended (infrastructure_fail)
+//! ```
+//!
+//! A [`Task`] is one attempt. Every call and every sweep that touches it is a method here; it changes the value,
+//! answers with a type, and names what must follow as [`Consequence`]s. Nothing here reads a clock or the store:
+//! `commit::task` loads a task, applies one of these, and writes what became of it in the same transaction.
+//! docs/protocol.md tells the same for people who write runners.
+
+mod stored;
+#[cfg(test)]
+mod tests;
+mod words;
+
+pub use words::{
+    Avoid, Call, Claim, ClaimedAgain, Consequence, Counts, End, FENCE_MARGIN, Finished, GivenBack, Machine,
+    NextAttempt, NotClaimable, Refused, Returned, Step, Taken, Work,
+};
+
+use crate::protocol::GiveBackReason;
+use crate::server::store::status::{EndedBy, TaskState};
+use crate::server::time::Millis;
+use std::time::Duration;
+
+/// Times that runners may give a task back before it fails.
+pub const MOST_GIVEN_BACK_BY_RUNNERS: u32 = 3;
+/// Times that a task may come back because a host cannot work before it fails.
+pub const MOST_GIVEN_BACK_BY_HOSTS: u32 = 10;
+/// Times that what was lost after it began is queued again, where unsafe retries are wanted.
+pub const MOST_UNSAFE_RETRIES: u32 = 3;
+/// A task that has begun may be silent this long, unless its class says otherwise.
+pub const DEFAULT_BUDGET: Duration = Duration::from_secs(15 * 60);
+/// A claimed task that has not begun by then goes back to its queue.
+pub const LONGEST_BEGIN: Duration = Duration::from_secs(10 * 60);
+/// Output and events of a task that ended without its agent are taken this long.
+pub const LATE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// One attempt at one node of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Where it stands.
+    pub state: State,
+    /// A person (or a newer pipeline) wants it to end, and its agent has not confirmed it yet.
+    pub cancel_asked: bool,
+    /// A restored backup: nothing happens by the clock, nobody claims it, until an administrator decides.
+    pub is_held: bool,
+    /// How often the work was tried in vain, over all attempts.
+    pub counts: Counts,
+    /// The runner that gave the attempt before back.
+    pub avoid: Option<Avoid>,
+    /// Not to be claimed before: the fence of the attempt that this one replaces.
+    pub not_before: Option<Millis>,
+    /// Its class wants it to run again when the infrastructure fails after it began.
+    pub retries_unsafely: bool,
+}
+
+/// Where a task stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It waits for a runner of its class.
+    Queued,
+    /// A runner has it and has not begun.
+    Claimed {
+        /// By whom.
+        claim: Claim,
+        /// It goes back to the queue after this.
+        lease_until: Millis,
+        /// It goes back to the queue after this, whatever is heard of it.
+        begin_until: Millis,
+    },
+    /// Its agent runs steps.
+    Running(Work),
+    /// Its agent has begun and was not heard of for a lease.
+    Unreachable {
+        /// What it was doing.
+        work: Work,
+        /// About when it was heard of for the last time.
+        since: Millis,
+    },
+    /// Nothing but late output changes it any more.
+    Ended(End),
+}
+
+impl Task {
+    /// A first attempt.
+    pub fn fresh() -> Self {
+        Self {
+            state: State::Queued,
+            cancel_asked: false,
+            is_held: false,
+            counts: Counts::default(),
+            avoid: None,
+            not_before: None,
+            retries_unsafely: false,
+        }
+    }
+
+    /// Whether a runner of this name may claim it. `others` tells whether another runner of the class is there.
+    pub fn claimable(&self, runner: &str, others: bool, now: Millis) -> Result<(), NotClaimable> {
+        if self.state != State::Queued {
+            return Err(NotClaimable::NotQueued);
+        }
+        if self.is_held {
+            return Err(NotClaimable::Held);
+        }
+        if let Some(time) = self.not_before.filter(|time| *time > now) {
+            return Err(NotClaimable::Before(time));
+        }
+        match &self.avoid {
+            Some(avoid) if others && avoid.runner == runner && avoid.until > now => {
+                Err(NotClaimable::Before(avoid.until))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A runner claims it.
+    pub fn claim(
+        &mut self,
+        claim: Claim,
+        others: bool,
+        lease: Duration,
+        now: Millis,
+    ) -> Result<(), NotClaimable> {
+        self.claimable(&claim.runner, others, now)?;
+        let begin_until = now.plus(LONGEST_BEGIN);
+        self.state =
+            State::Claimed { claim, lease_until: renewed(now, lease, now).min(begin_until), begin_until };
+        Ok(())
+    }
+
+    /// A claim with the nonce that this task was given to. `allocation` replaces the one that nobody heard of.
+    pub fn claim_again(&mut self, allocation: &str, lease: Duration, now: Millis) -> ClaimedAgain {
+        match &mut self.state {
+            State::Claimed { claim, lease_until, begin_until } => {
+                claim.allocation = allocation.to_owned();
+                *lease_until = (*lease_until).max(now.plus(lease).min(*begin_until));
+                ClaimedAgain::Again
+            }
+            state => ClaimedAgain::Holds { ended: matches!(state, State::Ended(_)) },
+        }
+    }
+
+    /// The commit point: nothing on the host can fail any more before the first step.
+    pub fn begin(&mut self, agent: &str, lease: Duration, now: Millis) -> Result<Step<Taken>, Refused> {
+        match &self.state {
+            State::Claimed { .. } => Ok(self.start(Some(agent.to_owned()), lease, now)),
+            State::Running(work) | State::Unreachable { work, .. }
+                if work.agent.as_deref() != Some(agent) =>
+            {
+                Err(Refused::AnotherAgent)
+            }
+            _ => self.call(Call::Heartbeat, lease, now).and_then(|step| self.not_late(step, now)),
+        }
+    }
+
+    fn not_late(&self, step: Step<Taken>, now: Millis) -> Result<Step<Taken>, Refused> {
+        if step.answer.late { Err(self.refusal(now)) } else { Ok(step) }
+    }
+
+    fn start(&mut self, agent: Option<String>, lease: Duration, now: Millis) -> Step<Taken> {
+        let State::Claimed { claim, lease_until, .. } = &self.state else {
+            return Step::of(self.taken());
+        };
+        let lease_until = renewed(*lease_until, lease, now);
+        self.state = State::Running(Work { claim: claim.clone(), agent, lease_until });
+        Step::then(self.taken(), [Consequence::Begun])
+    }
+
+    fn taken(&self) -> Taken {
+        Taken { late: false, cancel: self.cancel_asked }
+    }
+
+    /// A call of its agent: the lease is renewed, and an unreachable task runs again.
+    pub fn call(&mut self, call: Call, lease: Duration, now: Millis) -> Result<Step<Taken>, Refused> {
+        match &mut self.state {
+            State::Queued => Err(Refused::Queued),
+            State::Claimed { claim, lease_until, begin_until } => {
+                let is_first_version = claim.protocol < 2;
+                match call {
+                    Call::Events { .. } if is_first_version => return Ok(self.start(None, lease, now)),
+                    Call::Output { is_spin_up: false } | Call::Events { is_spin_up: false } | Call::Other
+                        if !is_first_version =>
+                    {
+                        return Err(Refused::NotBegun);
+                    }
+                    _ => {}
+                }
+                *lease_until = (*lease_until).max(renewed(*lease_until, lease, now).min(*begin_until));
+                Ok(Step::of(self.taken()))
+            }
+            State::Running(work) => {
+                work.lease_until = renewed(work.lease_until, lease, now);
+                Ok(Step::of(self.taken()))
+            }
+            State::Unreachable { work, since } => {
+                let back = format!(
+                    "the runner `{}` is heard of again; it had not been since {since}",
+                    work.claim.runner
+                );
+                let lease_until = renewed(work.lease_until, lease, now);
+                self.state = State::Running(Work { lease_until, ..work.clone() });
+                Ok(Step::then(self.taken(), [Consequence::Say(back)]))
+            }
+            State::Ended(_) => match call {
+                Call::Output { .. } | Call::Events { .. } if self.takes_late(now) => {
+                    Ok(Step::of(Taken { late: true, cancel: self.cancel_asked }))
+                }
+                _ => Err(self.refusal(now)),
+            },
+        }
+    }
+
+    /// Whether output and events come late, and are taken.
+    fn takes_late(&self, now: Millis) -> bool {
+        let State::Ended(end) = &self.state else { return false };
+        let without_its_agent = match end.by {
+            EndedBy::Finish | EndedBy::GivenBack | EndedBy::HandOut | EndedBy::ClassDeleted => false,
+            EndedBy::Silence
+            | EndedBy::Lost
+            | EndedBy::Cancel
+            | EndedBy::HostRestart
+            | EndedBy::Administrator => true,
+        };
+        without_its_agent && end.claim.is_some() && now.since(end.at) < LATE
+    }
+
+    /// The refusal of a call that came at the wrong time.
+    fn refusal(&self, now: Millis) -> Refused {
+        match &self.state {
+            State::Queued => Refused::Queued,
+            State::Claimed { .. } => Refused::NotBegun,
+            State::Running(_) | State::Unreachable { .. } => Refused::Begun,
+            State::Ended(end) => {
+                Refused::Ended { status: end.status, by: end.by, late: self.takes_late(now) }
+            }
+        }
+    }
+
+    /// Its runner gives it back before it has begun. The same call again gets the same answer.
+    pub fn give_back(&mut self, returned: &Returned<'_>, now: Millis) -> Result<Step<GivenBack>, Refused> {
+        match &self.state {
+            State::Claimed { claim, .. } => {
+                let runner = claim.runner.clone();
+                Ok(self.back_to_the_queue(&runner, returned, now))
+            }
+            State::Ended(End { had_begun: false, by: EndedBy::GivenBack, status, .. }) => {
+                Ok(Step::of(if *status == TaskState::Retried {
+                    GivenBack::Queued
+                } else {
+                    GivenBack::Failed
+                }))
+            }
+            State::Ended(End { had_begun: false, by: EndedBy::Cancel, .. }) => {
+                Ok(Step::of(GivenBack::Canceled))
+            }
+            _ => Err(self.refusal(now)),
+        }
+    }
+
+    fn back_to_the_queue(&mut self, runner: &str, returned: &Returned<'_>, now: Millis) -> Step<GivenBack> {
+        if self.cancel_asked {
+            return Step::then(
+                GivenBack::Canceled,
+                self.end(TaskState::Canceled, EndedBy::Cancel, None, now),
+            );
+        }
+        let mut counts = self.counts;
+        let too_often = match returned.reason {
+            GiveBackReason::Runner => {
+                counts.by_runners += 1;
+                counts.by_runners > MOST_GIVEN_BACK_BY_RUNNERS
+            }
+            GiveBackReason::Host => {
+                counts.by_hosts += 1;
+                counts.by_hosts > MOST_GIVEN_BACK_BY_HOSTS
+            }
+        };
+        if too_often {
+            let message = format!(
+                "no runner could begin this task; the last one, `{runner}`, gave it back: {}",
+                returned.message
+            );
+            let then = self.end(TaskState::InfrastructureFail, EndedBy::GivenBack, Some(message), now);
+            return Step::then(GivenBack::Failed, then);
+        }
+        let avoid = (!returned.pause.is_zero())
+            .then(|| Avoid { runner: runner.to_owned(), until: now.plus(returned.pause) });
+        let mut then = self.end(TaskState::Retried, EndedBy::GivenBack, None, now);
+        then.push(Consequence::Again(NextAttempt { counts, avoid, not_before: None }));
+        Step::then(GivenBack::Queued, then)
+    }
+
+    /// A person wants it to end.
+    pub fn cancel(&mut self, now: Millis) -> Vec<Consequence> {
+        match &self.state {
+            State::Queued | State::Claimed { .. } => {
+                self.cancel_asked = true;
+                self.end(TaskState::Canceled, EndedBy::Cancel, None, now)
+            }
+            State::Unreachable { work, .. } => {
+                let fence = work.fence();
+                self.cancel_asked = true;
+                self.end_fenced(TaskState::Canceled, EndedBy::Cancel, None, fence, now)
+            }
+            State::Running(_) if !self.cancel_asked => {
+                self.cancel_asked = true;
+                vec![Consequence::CancelAsked]
+            }
+            State::Running(_) | State::Ended(_) => Vec::new(),
+        }
+    }
+
+    /// Its agent has reported everything. A cancel that was asked for before wins.
+    pub fn finish(
+        &mut self,
+        status: TaskState,
+        message: Option<&str>,
+        now: Millis,
+    ) -> Result<Step<Finished>, Step<Refused>> {
+        match &mut self.state {
+            State::Claimed { claim, .. } if claim.protocol < 2 => {}
+            State::Running(_) | State::Unreachable { .. } => {}
+            State::Ended(end) if end.by == EndedBy::Finish => return Ok(Step::of(Finished::Before)),
+            _ => {
+                // Whatever it wanted to say, it says that it has stopped.
+                let then = self.confirm_stopped();
+                return Err(Step::then(self.refusal(now), then));
+            }
+        }
+        let status = if self.cancel_asked { TaskState::Canceled } else { status };
+        Ok(Step::then(Finished::Now, self.end(status, EndedBy::Finish, message.map(str::to_owned), now)))
+    }
+
+    /// Its runner found the task agent gone. Harmless when the task has ended.
+    pub fn lost(
+        &mut self,
+        allocation: Option<&str>,
+        message: &str,
+        now: Millis,
+    ) -> Result<Vec<Consequence>, Refused> {
+        let claim = self.claim_of();
+        if allocation.is_some_and(|given| claim.is_none_or(|claim| claim.allocation != given)) {
+            return Err(Refused::AnotherAllocation);
+        }
+        let runner = claim.map(|claim| claim.runner.clone()).unwrap_or_default();
+        match &self.state {
+            State::Queued => Err(Refused::Queued),
+            State::Claimed { .. } => {
+                let returned = Returned { reason: GiveBackReason::Runner, message, pause: Duration::ZERO };
+                Ok(self.back_to_the_queue(&runner, &returned, now).then)
+            }
+            State::Running(_) | State::Unreachable { .. } => Ok(self.fail(EndedBy::Lost, message, None, now)),
+            State::Ended(_) => Ok(self.confirm_stopped()),
+        }
+    }
+
+    /// Its runner says that it cannot be run, for good. A cancel wins.
+    pub fn failed(&mut self, message: &str, now: Millis) -> Result<Step<()>, Refused> {
+        match &self.state {
+            State::Claimed { .. } | State::Running(_) | State::Unreachable { .. } => {
+                let status =
+                    if self.cancel_asked { TaskState::Canceled } else { TaskState::InfrastructureFail };
+                Ok(Step::then((), self.end(status, EndedBy::Finish, Some(message.to_owned()), now)))
+            }
+            State::Ended(end) if end.by == EndedBy::Finish => Ok(Step::of(())),
+            State::Queued | State::Ended(_) => Err(self.refusal(now)),
+        }
+    }
+
+    /// The machine of its claim was started again: nothing that ran there runs any more.
+    pub fn host_restarted(&mut self, now: Millis) -> Vec<Consequence> {
+        let message = "the host was restarted while it had this task";
+        match &self.state {
+            State::Claimed { claim, .. } => {
+                let runner = claim.runner.clone();
+                let returned = Returned { reason: GiveBackReason::Runner, message, pause: Duration::ZERO };
+                self.back_to_the_queue(&runner, &returned, now).then
+            }
+            State::Running(_) | State::Unreachable { .. } => {
+                self.fail(EndedBy::HostRestart, message, None, now)
+            }
+            State::Queued => Vec::new(),
+            State::Ended(_) => self.confirm_stopped(),
+        }
+    }
+
+    /// What happens by the clock.
+    pub fn tick(&mut self, lease: Duration, now: Millis) -> Vec<Consequence> {
+        if self.is_held {
+            return Vec::new();
+        }
+        match &self.state {
+            State::Claimed { claim, lease_until, begin_until } if now > *lease_until.min(begin_until) => {
+                let message = if now > *begin_until {
+                    format!("it had not begun {} minutes after the claim", LONGEST_BEGIN.as_secs() / 60)
+                } else {
+                    "the runner was not heard of any more".to_owned()
+                };
+                let runner = claim.runner.clone();
+                let returned =
+                    Returned { reason: GiveBackReason::Runner, message: &message, pause: Duration::ZERO };
+                self.back_to_the_queue(&runner, &returned, now).then
+            }
+            State::Running(work) if now > work.lease_until => self.silent(work.clone(), lease, now),
+            State::Unreachable { work, .. } if now > work.fence() => {
+                let message = format!(
+                    "the runner `{}` was not heard of any more while the task ran: it was stopped, or lost the network",
+                    work.claim.runner
+                );
+                self.fail(EndedBy::Silence, &message, None, now)
+            }
+            State::Ended(End { fence_until: Some(fence), .. }) if now > *fence => self.confirm_stopped(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn silent(&mut self, work: Work, lease: Duration, now: Millis) -> Vec<Consequence> {
+        if self.cancel_asked {
+            let fence = work.fence();
+            return self.end_fenced(TaskState::Canceled, EndedBy::Cancel, None, fence, now);
+        }
+        let since = work.lease_until.minus(lease);
+        let message = format!(
+            "the runner `{}` has not been heard of since {since}: the job goes on when it is back, and fails when it is not within {} minutes",
+            work.claim.runner,
+            work.claim.budget.as_secs().div_ceil(60)
+        );
+        self.state = State::Unreachable { work, since };
+        vec![Consequence::Say(message)]
+    }
+
+    /// The control plane could not be heard for a while (it was down, or its clock was set): silence counts from now.
+    pub fn rebase(&mut self, lease: Duration, now: Millis) {
+        match &mut self.state {
+            State::Queued => {}
+            State::Claimed { lease_until, begin_until, .. } => {
+                *lease_until = (*lease_until).max(now.plus(lease));
+                *begin_until = (*begin_until).max(*lease_until);
+            }
+            State::Running(work) | State::Unreachable { work, .. } => {
+                work.lease_until = work.lease_until.max(now.plus(lease));
+            }
+            State::Ended(End { fence_until: Some(fence), claim: Some(claim), .. }) => {
+                *fence = (*fence).max(now.plus(lease).plus(claim.budget).plus(FENCE_MARGIN));
+            }
+            State::Ended(_) => {}
+        }
+    }
+
+    /// Its class is deleted: nobody will ever claim it. What runs keeps its token.
+    pub fn class_deleted(&mut self, class: &str, now: Millis) -> Vec<Consequence> {
+        let message =
+            format!("the resource class `{class}` was deleted while the task waited for a runner of it");
+        self.withhold(TaskState::Failed, EndedBy::ClassDeleted, message, now)
+    }
+
+    /// It cannot be handed to anybody.
+    pub fn refuse(&mut self, status: TaskState, why: &str, now: Millis) -> Vec<Consequence> {
+        self.withhold(status, EndedBy::HandOut, why.to_owned(), now)
+    }
+
+    fn withhold(&mut self, status: TaskState, by: EndedBy, message: String, now: Millis) -> Vec<Consequence> {
+        match self.state {
+            State::Queued | State::Claimed { .. } if by == EndedBy::HandOut => {
+                self.end(status, by, Some(message), now)
+            }
+            State::Queued => self.end(status, by, Some(message), now),
+            _ => Vec::new(),
+        }
+    }
+
+    /// A backup was restored: what it says of this task may be old.
+    pub fn hold(&mut self) {
+        self.is_held = !matches!(self.state, State::Ended(_));
+    }
+
+    /// An administrator says that it may go on.
+    pub fn release(&mut self, lease: Duration, now: Millis) -> Vec<Consequence> {
+        if !self.is_held {
+            return Vec::new();
+        }
+        self.is_held = false;
+        self.rebase(lease, now);
+        if self.state == State::Queued { vec![Consequence::Released] } else { Vec::new() }
+    }
+
+    /// An administrator says that it shall not go on.
+    pub fn end_held(&mut self, now: Millis) -> Vec<Consequence> {
+        if !self.is_held {
+            return Vec::new();
+        }
+        let message = Some("an administrator ended the task after a backup was restored".to_owned());
+        let fence = match &self.state {
+            State::Running(work) | State::Unreachable { work, .. } => Some(work.fence()),
+            _ => None,
+        };
+        let status = if self.cancel_asked { TaskState::Canceled } else { TaskState::InfrastructureFail };
+        match fence {
+            Some(fence) => self.end_fenced(status, EndedBy::Administrator, message, fence, now),
+            None => self.end(status, EndedBy::Administrator, message, now),
+        }
+    }
+
+    /// Its agent has stopped: it says so itself or its runner does, its fence has passed, or a person knows it.
+    pub fn confirm_stopped(&mut self) -> Vec<Consequence> {
+        let State::Ended(end) = &mut self.state else { return Vec::new() };
+        if end.fence_until.take().is_some() { vec![Consequence::FenceGone] } else { Vec::new() }
+    }
+
+    /// The infrastructure failed under what had begun. A cancel wins; where unsafe retries are wanted, it is queued again.
+    fn fail(&mut self, by: EndedBy, message: &str, fence: Option<Millis>, now: Millis) -> Vec<Consequence> {
+        if self.cancel_asked {
+            return self.end(TaskState::Canceled, by, None, now);
+        }
+        if self.retries_unsafely && self.counts.unsafe_retries < MOST_UNSAFE_RETRIES {
+            let counts = Counts { unsafe_retries: self.counts.unsafe_retries + 1, ..self.counts };
+            let mut then = self.end(TaskState::Retried, by, None, now);
+            then.push(Consequence::Say(format!("{message}; the task had begun and runs again")));
+            then.push(Consequence::Again(NextAttempt { counts, avoid: None, not_before: fence }));
+            return then;
+        }
+        self.end(TaskState::InfrastructureFail, by, Some(message.to_owned()), now)
+    }
+
+    fn end_fenced(
+        &mut self,
+        status: TaskState,
+        by: EndedBy,
+        message: Option<String>,
+        fence: Millis,
+        now: Millis,
+    ) -> Vec<Consequence> {
+        let then = self.end(status, by, message, now);
+        if let State::Ended(end) = &mut self.state {
+            end.fence_until = Some(fence);
+        }
+        then
+    }
+
+    fn end(
+        &mut self,
+        status: TaskState,
+        by: EndedBy,
+        message: Option<String>,
+        now: Millis,
+    ) -> Vec<Consequence> {
+        let had_begun = matches!(self.state, State::Running(_) | State::Unreachable { .. });
+        let claim = self.claim_of().cloned();
+        self.is_held = false;
+        self.state = State::Ended(End { status, by, at: now, claim, had_begun, fence_until: None });
+        vec![Consequence::Ended(message)]
+    }
+
+    /// The claim that holds it, or held it when it ended.
+    pub fn claim_of(&self) -> Option<&Claim> {
+        match &self.state {
+            State::Queued => None,
+            State::Claimed { claim, .. } => Some(claim),
+            State::Running(work) | State::Unreachable { work, .. } => Some(&work.claim),
+            State::Ended(end) => end.claim.as_ref(),
+        }
+    }
+}
+
+/// The end of a lease after a call. Never earlier than before; the same while more than two thirds are left, so that
+/// most calls write nothing.
+fn renewed(lease_until: Millis, lease: Duration, now: Millis) -> Millis {
+    if lease_until > now.plus(lease * 2 / 3) { lease_until } else { now.plus(lease) }
+}

@@ -1,0 +1,131 @@
+//! Rows as tests of other rooms need them, and what became of them.
+
+use crate::protocol::TaskId;
+use crate::server::ids::{JobId, PipelineId, ProjectId, WorkflowId};
+use crate::server::store::status::WorkflowStatus;
+use crate::server::store::{Error, Tx, View};
+use crate::server::time::Millis;
+use rusqlite::types::FromSql;
+use rusqlite::{OptionalExtension, Params, params};
+
+fn one<T: FromSql>(view: &View, sql: &str, given: impl Params) -> Result<T, Error> {
+    Ok(view.sql().query_row(sql, given, |row| row.get(0))?)
+}
+
+/// Makes the resource class `a/b`.
+pub fn insert_class(tx: &Tx<'_>) -> Result<(), Error> {
+    tx.sql().execute(
+        "INSERT INTO resource_classes (id, name, description, created_at_ms) VALUES ('c', 'a/b', '', 0)",
+        [],
+    )?;
+    Ok(())
+}
+
+/// The only project.
+pub fn project(view: &View) -> Result<ProjectId, Error> {
+    one(view, "SELECT id FROM projects", [])
+}
+
+/// Makes a pipeline of the only project, triggered over the API.
+pub fn insert_pipeline(tx: &Tx<'_>, number: i64, branch: &str, now: Millis) -> Result<PipelineId, Error> {
+    let id = PipelineId::fresh();
+    tx.sql().execute(
+        "INSERT INTO pipelines (id, project_id, number, state, created_at_ms, updated_at_ms, trigger_type, actor_login,
+            branch, trigger_parameters, parameters, pipeline_values, errors, warnings, declared)
+         SELECT ?1, id, ?2, 'created', ?3, ?3, 'api', 'ada', ?4, '{}', '{}', '{}', '[]', '[]', '{}' FROM projects",
+        params![id, number, now, branch],
+    )?;
+    Ok(id)
+}
+
+/// Has newer pipelines of a branch cancel older ones, in every project.
+pub fn set_cancels_redundant(tx: &Tx<'_>) -> Result<(), Error> {
+    let settings = r#"{"enable_auto_cancel_redundant_workflows": true}"#;
+    tx.sql().execute("UPDATE projects SET settings = ?1", [settings])?;
+    Ok(())
+}
+
+/// The status of a workflow.
+pub fn workflow_status(view: &View, workflow: &WorkflowId) -> Result<WorkflowStatus, Error> {
+    one(view, "SELECT status FROM workflows WHERE id = ?1", [workflow])
+}
+
+/// The workflow that was made from another.
+pub fn rerun_of(view: &View, workflow: &WorkflowId) -> Result<Option<WorkflowId>, Error> {
+    let sql = "SELECT id FROM workflows WHERE rerun_of = ?1";
+    Ok(view.sql().query_row(sql, [workflow], |row| row.get(0)).optional()?)
+}
+
+/// A job by its name, of any workflow.
+pub fn job(view: &View, name: &str) -> Result<JobId, Error> {
+    one(view, "SELECT id FROM jobs WHERE name = ?1", [name])
+}
+
+/// The tasks of a job that have not ended.
+pub fn unfinished_tasks(view: &View, workflow: &WorkflowId, job: &str) -> Result<Vec<TaskId>, Error> {
+    let mut query = view.sql().prepare(
+        "SELECT t.id FROM tasks t JOIN jobs j ON j.id = t.job_id
+         WHERE j.workflow_id = ?1 AND j.name = ?2 AND t.stopped_at_ms IS NULL",
+    )?;
+    Ok(query.query_map(params![workflow, job], |row| row.get(0))?.collect::<Result<_, _>>()?)
+}
+
+/// The only task of a job.
+pub fn task(view: &View, workflow: &WorkflowId, job: &str) -> Result<TaskId, Error> {
+    let sql =
+        "SELECT t.id FROM tasks t JOIN jobs j ON j.id = t.job_id WHERE j.workflow_id = ?1 AND j.name = ?2";
+    one(view, sql, params![workflow, job])
+}
+
+/// The messages of all jobs of a workflow, as they are stored.
+pub fn messages(view: &View, workflow: &WorkflowId) -> Result<String, Error> {
+    one(view, "SELECT group_concat(messages) FROM jobs WHERE workflow_id = ?1", [workflow])
+}
+
+/// The number of jobs that hold or wait for keys.
+pub fn keys_in_use(view: &View) -> Result<u64, Error> {
+    one(view, "SELECT count(*) FROM serial_claims", [])
+}
+
+/// Makes an artifact of the only task, at the beginning of time.
+pub fn insert_artifact(tx: &Tx<'_>, sha256: &str) -> Result<(), Error> {
+    tx.sql().execute(
+        "INSERT INTO artifacts SELECT 'a', job_id, project_id, id, 0, 1, 'x', ?1, 1, 0 FROM tasks",
+        [sha256],
+    )?;
+    Ok(())
+}
+
+/// Makes a job of two nodes in a workflow that is not there: see [`without_references`].
+pub fn insert_job(
+    tx: &Tx<'_>,
+    id: &str,
+    name: &str,
+    project: &str,
+    stopped_at_ms: Option<u64>,
+) -> Result<(), Error> {
+    tx.sql().execute(
+        "INSERT INTO jobs (id, workflow_id, pipeline_id, project_id, position, name, kind, definition, requires,
+            status, parallelism, messages, waits_for_lock, created_at_ms, stopped_at_ms)
+         VALUES (?1, 'w', 'p', ?3, (SELECT count(*) FROM jobs), ?2, 'build', '{}', '[]', 'success', 2, '[]', 0, 0, ?4)",
+        params![id, name, project, stopped_at_ms],
+    )?;
+    Ok(())
+}
+
+/// Ends a job.
+pub fn stop_job(tx: &Tx<'_>, id: &str) -> Result<(), Error> {
+    tx.sql().execute("UPDATE jobs SET stopped_at_ms = 9 WHERE id = ?1", [id])?;
+    Ok(())
+}
+
+/// Does work on jobs whose workflows are not there, and forgets them at its end.
+pub fn without_references<T>(
+    tx: &Tx<'_>,
+    work: impl FnOnce(&Tx<'_>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    tx.sql().execute_batch("PRAGMA defer_foreign_keys = ON")?;
+    let result = work(tx);
+    tx.sql().execute_batch("DELETE FROM test_results; DELETE FROM jobs_with_tests; DELETE FROM jobs;")?;
+    result
+}

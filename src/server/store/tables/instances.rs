@@ -1,0 +1,62 @@
+//! Runners that were seen.
+//!
+//! SQLite only: nothing.
+
+use crate::protocol::ClaimRequest;
+use crate::server::ids::ResourceClassId;
+use crate::server::store::{Error, Tx, View};
+use crate::server::time::Millis;
+use rusqlite::params;
+use std::time::Duration;
+
+/// A runner asks again at least this often while it wants work.
+const ONLINE: Duration = Duration::from_secs(90);
+
+/// A runner asks for work, from this address.
+pub fn seen(
+    tx: &Tx<'_>,
+    class: &ResourceClassId,
+    request: &ClaimRequest,
+    ip: &str,
+    now: Millis,
+) -> Result<(), Error> {
+    let takes = serde_json::to_string(&request.takes)?;
+    tx.sql()
+        .prepare_cached(
+            "INSERT INTO runner_instances (resource_class_id, name, hostname, ip, version, os, arch, takes,
+                first_connected_ms, last_connected_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9)
+             ON CONFLICT (resource_class_id, name) DO UPDATE SET hostname = ?3, ip = ?4, version = ?5, os = ?6, arch = ?7,
+                takes = ?8, last_connected_ms = ?9",
+        )?
+        .execute(params![
+            class,
+            request.name,
+            request.hostname,
+            ip,
+            request.version,
+            request.os,
+            request.arch,
+            takes,
+            now
+        ])?;
+    Ok(())
+}
+
+/// A runner got a task.
+pub fn used(tx: &Tx<'_>, class: &ResourceClassId, name: &str, now: Millis) -> Result<(), Error> {
+    tx.sql()
+        .prepare_cached(
+            "UPDATE runner_instances SET last_used_ms = ?3 WHERE resource_class_id = ?1 AND name = ?2",
+        )?
+        .execute(params![class, name, now])?;
+    Ok(())
+}
+
+/// Whether a runner of another name asked for work of the class lately.
+pub fn has_others(view: &View, class: &ResourceClassId, name: &str, now: Millis) -> Result<bool, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT 1 FROM runner_instances WHERE resource_class_id = ?1 AND name <> ?2 AND last_connected_ms > ?3",
+    )?;
+    Ok(query.exists(params![class, name, now.minus(ONLINE)])?)
+}

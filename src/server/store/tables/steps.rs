@@ -1,0 +1,56 @@
+//! Step records of tasks.
+//!
+//! SQLite only: `INSERT OR IGNORE`, and `STRICT` integers as booleans.
+
+use crate::protocol::{Event, EventKind, StepSummary, TaskId};
+use crate::server::store::status::StepState;
+use crate::server::store::{Error, Tx};
+use crate::server::time::Millis;
+use rusqlite::params;
+
+/// Stores what an event says of a step. A record that is there already stays.
+pub fn record(tx: &Tx<'_>, task: &TaskId, event: &Event) -> Result<(), Error> {
+    let at = Millis(event.at_ms);
+    match &event.kind {
+        EventKind::StepStarted { step, index, name, kind, command, attempt, max_auto_reruns, background } => {
+            let running = StepState::Running;
+            tx.sql()
+                .prepare_cached(
+                    "INSERT OR IGNORE INTO steps (task_id, step, step_index, name, kind, command, attempt, max_auto_reruns,
+                        background, status, started_at_ms)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                )?
+                .execute(params![
+                    task, step, index, name, kind, command, attempt, max_auto_reruns, background, running, at
+                ])?;
+        }
+        EventKind::StepFinished { step, status, exit_code, signal, message, output_bytes } => {
+            let status = StepState::from(*status);
+            tx.sql()
+                .prepare_cached(
+                    "UPDATE steps SET status = ?3, exit_code = ?4, signal = ?5, message = ?6, ended_at_ms = ?7,
+                        output_bytes = ?8 WHERE task_id = ?1 AND step = ?2",
+                )?
+                .execute(params![task, step, status, exit_code, signal, message, at, output_bytes])?;
+        }
+    }
+    Ok(())
+}
+
+/// Ends the steps of a task that run: they will not end by themselves.
+pub fn close_running(tx: &Tx<'_>, task: &TaskId, status: StepState, now: Millis) -> Result<(), Error> {
+    tx.sql()
+        .prepare_cached("UPDATE steps SET status = ?2, ended_at_ms = ?3 WHERE task_id = ?1 AND status = ?4")?
+        .execute(params![task, status, now, StepState::Running])?;
+    Ok(())
+}
+
+/// Stores how long the whole outputs are.
+pub fn set_lengths(tx: &Tx<'_>, task: &TaskId, steps: &[StepSummary]) -> Result<(), Error> {
+    let mut update =
+        tx.sql().prepare_cached("UPDATE steps SET output_bytes = ?3 WHERE task_id = ?1 AND step = ?2")?;
+    for step in steps {
+        update.execute(params![task, step.step, step.length])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,407 @@
+//! Tasks: one row for each attempt at a node of a job. What a row may become is decided by `engine::task`; every
+//! statement that changes one is here.
+//!
+//! SQLite only: nothing but `STRICT` integers as booleans.
+
+use crate::protocol::TaskId;
+use crate::server::ids::{ClassTokenId, JobId, PipelineId, ProjectId, WorkflowId};
+use crate::server::store::status::{EndedBy, TaskState};
+use crate::server::store::{Error, Tx, View, new_id};
+use crate::server::time::Millis;
+use rusqlite::{OptionalExtension, Row, params};
+
+/// A row.
+#[derive(Clone, Debug)]
+pub struct TaskRow {
+    /// The attempt.
+    pub id: TaskId,
+    /// Its job.
+    pub job: JobId,
+    /// Its pipeline.
+    pub pipeline: PipelineId,
+    /// Its project.
+    pub project: ProjectId,
+    /// Parallel node, from 0.
+    pub node_index: u32,
+    /// From 1.
+    pub attempt: u32,
+    /// The queue.
+    pub resource_class: String,
+    /// Where it stands.
+    pub status: TaskState,
+    /// SHA-256 of the task token.
+    pub token_hash: Option<Vec<u8>>,
+    /// Identifies the claim.
+    pub allocation: Option<String>,
+    /// Of the claim.
+    pub nonce: Option<String>,
+    /// Token of the claimer.
+    pub claimed_with: Option<ClassTokenId>,
+    /// Name of the claimer.
+    pub runner_name: Option<String>,
+    /// Host of the claimer.
+    pub machine_id: Option<String>,
+    /// Its start.
+    pub boot_id: Option<String>,
+    /// Protocol version of the claimer.
+    pub protocol: Option<u32>,
+    /// How long it may be silent, in milliseconds.
+    pub budget_ms: Option<u64>,
+    /// Silence counts from here.
+    pub lease_until: Option<Millis>,
+    /// It must have begun by then.
+    pub begin_until: Option<Millis>,
+    /// The agent that has begun.
+    pub agent: Option<String>,
+    /// About when it was heard of, while it is unreachable.
+    pub unreachable_since: Option<Millis>,
+    /// Cancel was asked for.
+    pub is_canceled: bool,
+    /// A restored backup: an administrator decides.
+    pub is_held: bool,
+    /// Times given back by runners, over all attempts.
+    pub given_back_by_runners: u32,
+    /// Times given back by hosts, over all attempts.
+    pub given_back_by_hosts: u32,
+    /// Times queued again after it had begun, over all attempts.
+    pub unsafe_retries: u32,
+    /// The runner that gave the attempt before back.
+    pub avoid_runner: Option<String>,
+    /// Until then.
+    pub avoid_until: Option<Millis>,
+    /// Not to be claimed before.
+    pub not_before: Option<Millis>,
+    /// Number of the event that is expected next.
+    pub next_event: u64,
+    /// Entered the queue.
+    pub queued_at: Millis,
+    /// Was claimed.
+    pub claimed_at: Option<Millis>,
+    /// Began.
+    pub started_at: Option<Millis>,
+    /// Ended.
+    pub stopped_at: Option<Millis>,
+    /// Who ended it.
+    pub ended_by: Option<EndedBy>,
+    /// Nothing takes its place before.
+    pub fence_until: Option<Millis>,
+    /// Why, for people.
+    pub message: Option<String>,
+}
+
+const COLUMNS: &str = "id, job_id, pipeline_id, project_id, node_index, attempt, resource_class, status, token_hash,
+    allocation, nonce, claimed_with, runner_name, machine_id, boot_id, protocol, budget_ms, lease_until_ms,
+    begin_until_ms, agent, unreachable_since_ms, is_canceled, is_held, unclaims, host_unclaims, unsafe_retries,
+    avoid_runner, avoid_until_ms, not_before_ms, next_event, queued_at_ms, claimed_at_ms, started_at_ms,
+    stopped_at_ms, ended_by, fence_until_ms, message";
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
+    Ok(TaskRow {
+        id: row.get(0)?,
+        job: row.get(1)?,
+        pipeline: row.get(2)?,
+        project: row.get(3)?,
+        node_index: row.get(4)?,
+        attempt: row.get(5)?,
+        resource_class: row.get(6)?,
+        status: row.get(7)?,
+        token_hash: row.get(8)?,
+        allocation: row.get(9)?,
+        nonce: row.get(10)?,
+        claimed_with: row.get(11)?,
+        runner_name: row.get(12)?,
+        machine_id: row.get(13)?,
+        boot_id: row.get(14)?,
+        protocol: row.get(15)?,
+        budget_ms: row.get(16)?,
+        lease_until: row.get(17)?,
+        begin_until: row.get(18)?,
+        agent: row.get(19)?,
+        unreachable_since: row.get(20)?,
+        is_canceled: row.get(21)?,
+        is_held: row.get(22)?,
+        given_back_by_runners: row.get(23)?,
+        given_back_by_hosts: row.get(24)?,
+        unsafe_retries: row.get(25)?,
+        avoid_runner: row.get(26)?,
+        avoid_until: row.get(27)?,
+        not_before: row.get(28)?,
+        next_event: row.get(29)?,
+        queued_at: row.get(30)?,
+        claimed_at: row.get(31)?,
+        started_at: row.get(32)?,
+        stopped_at: row.get(33)?,
+        ended_by: row.get(34)?,
+        fence_until: row.get(35)?,
+        message: row.get(36)?,
+    })
+}
+
+fn one(view: &View, rest: &str, values: impl rusqlite::Params) -> Result<Option<TaskRow>, Error> {
+    let sql = format!("SELECT {COLUMNS} FROM tasks {rest}");
+    Ok(view.sql().prepare_cached(&sql)?.query_row(values, from_row).optional()?)
+}
+
+fn all(view: &View, rest: &str, values: impl rusqlite::Params) -> Result<Vec<TaskRow>, Error> {
+    let sql = format!("SELECT {COLUMNS} FROM tasks {rest}");
+    let mut query = view.sql().prepare_cached(&sql)?;
+    let rows = query.query_map(values, from_row)?.collect::<Result<_, _>>()?;
+    Ok(rows)
+}
+
+/// The row of a task.
+pub fn find(view: &View, task: &TaskId) -> Result<Option<TaskRow>, Error> {
+    one(view, "WHERE id = ?1", [task])
+}
+
+/// The row of the task that a token is for, by the hash of the token.
+pub fn find_by_token(view: &View, hash: &[u8]) -> Result<Option<TaskRow>, Error> {
+    one(view, "WHERE token_hash = ?1", [hash])
+}
+
+/// The task that a nonce of a class token has got, the newest of them.
+pub fn find_by_nonce(view: &View, token: &ClassTokenId, nonce: &str) -> Result<Option<TaskRow>, Error> {
+    one(view, "WHERE nonce = ?2 AND claimed_with = ?1 ORDER BY seq DESC LIMIT 1", params![token, nonce])
+}
+
+/// Conditions on what waits in a queue; see [`first_queued`].
+#[derive(Clone, Copy, Debug)]
+pub struct Asking<'a> {
+    /// The queue.
+    pub class: &'a str,
+    /// Name of the runner that asks.
+    pub runner: &'a str,
+    /// Another runner of the class is there.
+    pub others: bool,
+    /// The present.
+    pub now: Millis,
+}
+
+/// The oldest task of the queue that the runner may have now.
+pub fn first_queued(view: &View, asking: Asking<'_>) -> Result<Option<TaskRow>, Error> {
+    one(
+        view,
+        "WHERE status = ?1 AND resource_class = ?2 AND NOT is_held AND (not_before_ms IS NULL OR not_before_ms <= ?3)
+            AND NOT (?4 AND avoid_runner IS ?5 AND avoid_until_ms > ?3) ORDER BY seq LIMIT 1",
+        params![TaskState::Queued, asking.class, asking.now, asking.others, asking.runner],
+    )
+}
+
+/// When the next task of the queue can be claimed that cannot be now.
+pub fn next_claimable_at(view: &View, asking: Asking<'_>) -> Result<Option<Millis>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT min(max(coalesce(not_before_ms, 0), CASE WHEN ?4 AND avoid_runner IS ?5 THEN avoid_until_ms ELSE 0 END))
+         FROM tasks WHERE status = ?1 AND resource_class = ?2 AND NOT is_held
+            AND (not_before_ms > ?3 OR avoid_until_ms > ?3)",
+    )?;
+    let values = params![TaskState::Queued, asking.class, asking.now, asking.others, asking.runner];
+    Ok(query.query_row(values, |row| row.get(0))?)
+}
+
+/// Tasks that wait in the queue of a class, oldest first.
+pub fn queued_of_class(view: &View, class: &str) -> Result<Vec<TaskRow>, Error> {
+    all(view, "WHERE status = ?1 AND resource_class = ?2 ORDER BY seq", params![TaskState::Queued, class])
+}
+
+/// Tasks of a job that have not ended.
+pub fn open_of_job(view: &View, job: &JobId) -> Result<Vec<TaskRow>, Error> {
+    all(view, "WHERE job_id = ?1 AND stopped_at_ms IS NULL ORDER BY node_index", [job])
+}
+
+/// The states of the newest attempts of a job.
+pub fn states_of_job(view: &View, job: &JobId) -> Result<Vec<TaskState>, Error> {
+    let mut query =
+        view.sql().prepare_cached("SELECT status FROM tasks WHERE job_id = ?1 AND status <> ?2")?;
+    let states = query.query_map(params![job, TaskState::Retried], |row| row.get(0))?;
+    Ok(states.collect::<Result<_, _>>()?)
+}
+
+/// Tasks that runners of a class hold on a machine, claimed under another start of it.
+pub fn of_earlier_boots(
+    view: &View,
+    class: &str,
+    machine_id: &str,
+    boot_id: &str,
+) -> Result<Vec<TaskRow>, Error> {
+    let [claimed, running, unreachable] = TaskState::HELD_BY_A_RUNNER;
+    all(
+        view,
+        "WHERE status IN (?1, ?2, ?3) AND resource_class = ?4 AND machine_id = ?5 AND boot_id <> ?6",
+        params![claimed, running, unreachable, class, machine_id, boot_id],
+    )
+}
+
+/// Tasks that have begun and that a runner of this name holds.
+pub fn begun_of_runner(view: &View, class: &str, name: &str) -> Result<Vec<TaskRow>, Error> {
+    all(
+        view,
+        "WHERE status IN (?1, ?2) AND resource_class = ?3 AND runner_name = ?4",
+        params![TaskState::Running, TaskState::Unreachable, class, name],
+    )
+}
+
+/// Tasks for which something happens by the clock: a lease is over, or the time to begin, or a fence.
+pub fn due(view: &View, now: Millis) -> Result<Vec<TaskRow>, Error> {
+    let [claimed, running, unreachable] = TaskState::HELD_BY_A_RUNNER;
+    let mut due = all(
+        view,
+        "WHERE status IN (?1, ?2, ?3) AND NOT is_held AND (lease_until_ms < ?4 OR begin_until_ms < ?4) ORDER BY seq",
+        params![claimed, running, unreachable, now],
+    )?;
+    due.extend(all(view, "WHERE fence_until_ms IS NOT NULL AND fence_until_ms < ?1 ORDER BY seq", [now])?);
+    Ok(due)
+}
+
+/// Tasks that runners hold, and those whose fence stands.
+pub fn timed(view: &View) -> Result<Vec<TaskRow>, Error> {
+    let [claimed, running, unreachable] = TaskState::HELD_BY_A_RUNNER;
+    let mut timed =
+        all(view, "WHERE status IN (?1, ?2, ?3) ORDER BY seq", params![claimed, running, unreachable])?;
+    timed.extend(all(view, "WHERE fence_until_ms IS NOT NULL ORDER BY seq", [])?);
+    Ok(timed)
+}
+
+/// Tasks that have not ended, oldest first.
+pub fn open(view: &View) -> Result<Vec<TaskRow>, Error> {
+    let [claimed, running, unreachable] = TaskState::HELD_BY_A_RUNNER;
+    let values = params![TaskState::Queued, claimed, running, unreachable];
+    all(view, "WHERE status IN (?1, ?2, ?3, ?4) ORDER BY seq", values)
+}
+
+/// Whether the fence of a task of the job stands.
+pub fn is_job_fenced(view: &View, job: &JobId) -> Result<bool, Error> {
+    let mut query =
+        view.sql().prepare_cached("SELECT 1 FROM tasks WHERE fence_until_ms IS NOT NULL AND job_id = ?1")?;
+    Ok(query.exists([job])?)
+}
+
+/// Whether the fence of a task of the workflow stands.
+pub fn is_workflow_fenced(view: &View, workflow: &WorkflowId) -> Result<bool, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT 1 FROM tasks t JOIN jobs j ON j.id = t.job_id WHERE t.fence_until_ms IS NOT NULL AND j.workflow_id = ?1",
+    )?;
+    Ok(query.exists([workflow])?)
+}
+
+/// Names of the workflow's jobs of which a task is unreachable.
+pub fn unreachable_jobs(view: &View, workflow: &WorkflowId) -> Result<Vec<String>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT DISTINCT j.name FROM jobs j JOIN tasks t ON t.job_id = j.id
+         WHERE j.workflow_id = ?1 AND t.status = ?2 ORDER BY j.position",
+    )?;
+    let names = query.query_map(params![workflow, TaskState::Unreachable], |row| row.get(0))?;
+    Ok(names.collect::<Result<_, _>>()?)
+}
+
+/// The node of a job that a new task is for.
+#[derive(Clone, Copy, Debug)]
+pub struct NewTask<'a> {
+    /// The job.
+    pub job: &'a JobId,
+    /// Its pipeline.
+    pub pipeline: &'a PipelineId,
+    /// Its project.
+    pub project: &'a ProjectId,
+    /// From 0.
+    pub node_index: u32,
+    /// The queue.
+    pub resource_class: &'a str,
+}
+
+/// Adds the first attempt at a node to the queue.
+pub fn insert_first(tx: &Tx<'_>, new: NewTask<'_>, now: Millis) -> Result<(), Error> {
+    tx.sql()
+        .prepare_cached(
+            "INSERT INTO tasks (id, job_id, pipeline_id, project_id, node_index, attempt, resource_class, status,
+                is_canceled, unclaims, next_event, queued_at_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, 0, 0, 0, ?8)",
+        )?
+        .execute(params![
+            new_id(),
+            new.job,
+            new.pipeline,
+            new.project,
+            new.node_index,
+            new.resource_class,
+            TaskState::Queued,
+            now
+        ])?;
+    Ok(())
+}
+
+/// Adds a further attempt, as `row` says, to the queue. The row has an id of its own.
+pub fn insert_again(tx: &Tx<'_>, row: &TaskRow) -> Result<(), Error> {
+    tx.sql()
+        .prepare_cached(
+            "INSERT INTO tasks (id, job_id, pipeline_id, project_id, node_index, attempt, resource_class, status,
+                is_canceled, unclaims, host_unclaims, unsafe_retries, avoid_runner, avoid_until_ms, not_before_ms,
+                next_event, queued_at_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, 0, ?16)",
+        )?
+        .execute(params![
+            row.id,
+            row.job,
+            row.pipeline,
+            row.project,
+            row.node_index,
+            row.attempt,
+            row.resource_class,
+            row.status,
+            row.is_canceled,
+            row.given_back_by_runners,
+            row.given_back_by_hosts,
+            row.unsafe_retries,
+            row.avoid_runner,
+            row.avoid_until,
+            row.not_before,
+            row.queued_at
+        ])?;
+    Ok(())
+}
+
+/// Writes everything of a row that changes in its life.
+pub fn update(tx: &Tx<'_>, row: &TaskRow) -> Result<(), Error> {
+    tx.sql()
+        .prepare_cached(
+            "UPDATE tasks SET status = ?2, token_hash = ?3, allocation = ?4, nonce = ?5, claimed_with = ?6,
+                runner_name = ?7, machine_id = ?8, boot_id = ?9, protocol = ?10, budget_ms = ?11, lease_until_ms = ?12,
+                begin_until_ms = ?13, agent = ?14, unreachable_since_ms = ?15, is_canceled = ?16, is_held = ?17,
+                next_event = ?18, claimed_at_ms = ?19, started_at_ms = ?20, stopped_at_ms = ?21, ended_by = ?22,
+                fence_until_ms = ?23, message = ?24 WHERE id = ?1",
+        )?
+        .execute(params![
+            row.id,
+            row.status,
+            row.token_hash,
+            row.allocation,
+            row.nonce,
+            row.claimed_with,
+            row.runner_name,
+            row.machine_id,
+            row.boot_id,
+            row.protocol,
+            row.budget_ms,
+            row.lease_until,
+            row.begin_until,
+            row.agent,
+            row.unreachable_since,
+            row.is_canceled,
+            row.is_held,
+            row.next_event,
+            row.claimed_at,
+            row.started_at,
+            row.stopped_at,
+            row.ended_by,
+            row.fence_until,
+            row.message
+        ])?;
+    Ok(())
+}
+
+/// Writes the lease of a row and the number of its next event, and nothing else.
+pub fn renew(tx: &Tx<'_>, row: &TaskRow) -> Result<(), Error> {
+    tx.sql()
+        .prepare_cached("UPDATE tasks SET lease_until_ms = ?2, next_event = ?3 WHERE id = ?1")?
+        .execute(params![row.id, row.lease_until, row.next_event])?;
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! Processes as `/proc` shows them. Where it is not mounted there are none to see.
+
+use std::fs;
+
+/// Longest command line that is told, in bytes.
+const LONGEST_COMMAND: usize = 200;
+
+/// The facts of a process that are needed here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Process id.
+    pub pid: i32,
+    /// Process id of the parent.
+    pub parent: i32,
+    /// Process group.
+    pub group: i32,
+    /// Session.
+    pub session: i32,
+    /// True when it has ended and waits to be reaped.
+    pub zombie: bool,
+    /// In clock ticks since the start of the system.
+    pub start_time: u64,
+    /// Name of its program, as the kernel has it.
+    pub name: String,
+}
+
+/// The facts of a process; `None` when there is none of that number, or no `/proc`.
+pub fn stat(pid: i32) -> Option<Stat> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    parse(pid, &String::from_utf8_lossy(&stat))
+}
+
+/// Parses `/proc/PID/stat`; the name of the program may hold anything, parentheses and spaces too.
+fn parse(pid: i32, text: &str) -> Option<Stat> {
+    let (start, rest) = text.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let number = |at: usize| fields.get(at)?.parse::<i32>().ok();
+    Some(Stat {
+        pid,
+        parent: number(1)?,
+        group: number(2)?,
+        session: number(3)?,
+        zombie: matches!(*fields.first()?, "Z" | "X"),
+        start_time: fields.get(19)?.parse().ok()?,
+        name: start.split_once('(').map_or_else(String::new, |(_, name)| name.to_owned()),
+    })
+}
+
+/// All processes of this host that can be seen.
+pub fn all() -> impl Iterator<Item = Stat> {
+    let folder = fs::read_dir("/proc").into_iter().flatten().flatten();
+    folder.filter_map(|entry| stat(entry.file_name().to_str()?.parse().ok()?))
+}
+
+/// Whether processes can be looked at: that needs `/proc`.
+pub fn is_mounted() -> bool {
+    !cfg!(target_os = "linux") || stat(std::process::id() as i32).is_some()
+}
+
+/// Arguments of a process, or the name of its program in brackets when it has none; cut where it is long.
+pub fn command_line(process: &Stat) -> String {
+    let arguments = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+    let mut command = String::from_utf8_lossy(&arguments).replace('\0', " ").trim_end().to_owned();
+    if command.is_empty() {
+        command = format!("[{}]", process.name);
+    }
+    if command.len() > LONGEST_COMMAND {
+        let cut = (0..=LONGEST_COMMAND).rev().find(|&at| command.is_char_boundary(at)).unwrap_or(0);
+        command.truncate(cut);
+    }
+    command
+}
+
+/// The environment that a process was started with, `name=value` with a zero byte after each.
+pub fn environment(pid: i32) -> Option<Vec<u8>> {
+    fs::read(format!("/proc/{pid}/environ")).ok()
+}
+
+/// Whether a process holds the file open that `link` names, as the links of `/proc/PID/fd` name it.
+pub fn holds(pid: i32, link: &std::path::Path) -> bool {
+    let Ok(folder) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    folder.flatten().any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == link))
+}
+
+/// The process that holds a lock of `flock` on the file with this device and number. The lock lists name the device
+/// of the file system, which for some (btrfs, overlays) is not the device of the file: then the number decides.
+pub fn lock_holder(device: u64, inode: u64) -> Option<i32> {
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let device = format!("{:02x}:{:02x}:{inode}", rustix::fs::major(device), rustix::fs::minor(device));
+    let number = format!(":{inode}");
+    // `1: FLOCK  ADVISORY  WRITE 708 fd:00:1234 0 EOF`; lines of those who wait have a `->`.
+    let held = |line: &str| -> Option<(i32, bool)> {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let file = words.get(5).filter(|_| words.get(1) == Some(&"FLOCK"))?;
+        file.ends_with(&number).then_some((words.get(4)?.parse().ok()?, **file == device))
+    };
+    let all: Vec<_> = locks.lines().filter_map(held).collect();
+    all.iter().find(|(_, exact)| *exact).or(all.first()).map(|(pid, _)| *pid)
+}
+
+/// The id of this start of the system.
+pub fn boot_id() -> Option<String> {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|text| text.trim().to_owned())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stat_lines_with_odd_names_are_read() {
+        let line = "42 (a) b (c) S 1 40 39 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 1 2";
+        let stat = parse(42, line).unwrap();
+        assert_eq!((stat.parent, stat.group, stat.session, stat.start_time), (1, 40, 39, 12345));
+        assert!(!stat.zombie);
+        assert_eq!(stat.name, "a) b (c");
+        assert!(parse(42, "42 (x) Z 1").is_none() && parse(42, "").is_none());
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_own_process_is_there() {
+        let own = stat(std::process::id() as i32).unwrap();
+        assert_eq!(own.parent, rustix::process::getppid().unwrap().as_raw_nonzero().get());
+        assert!(!own.zombie && !command_line(&own).is_empty());
+        assert!(all().any(|process| process == own));
+    }
+}

@@ -1,0 +1,301 @@
+//! The rules of a claim over the real API: what begins, goes back, is cancelled, lost, repeated and late.
+
+use crate::faults::{Rogue, until};
+use crate::server::Server;
+use runlet::protocol::Secret;
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+
+/// A runner of protocol 2 that the test plays itself, and the task that it got.
+struct Played<'a> {
+    server: &'a Server,
+    rogue: &'a Rogue,
+    id: String,
+    token: Secret,
+    allocation: String,
+}
+
+/// A call as a runner of protocol 2 makes it: status, headers in lower case, and body.
+fn call(server: &Server, method: &str, path: &str, token: &Secret, body: &[u8]) -> (u16, String, Value) {
+    let mut connection = TcpStream::connect(crate::faults::address_of(server)).unwrap();
+    write!(
+        connection,
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nRunlet-Protocol: 2\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        token.expose(),
+        body.len()
+    )
+    .unwrap();
+    connection.write_all(body).unwrap();
+    answer(connection)
+}
+
+fn answer(mut connection: TcpStream) -> (u16, String, Value) {
+    let mut text = String::new();
+    connection.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, head.to_ascii_lowercase(), serde_json::from_str(body).unwrap_or_default())
+}
+
+fn claim(server: &Server, rogue: &Rogue, nonce: &str, boot: &str) -> (u16, Value) {
+    let body = json!({ "name": "rogue", "hostname": "h", "version": "0", "os": "linux", "arch": "x86_64", "nonce": nonce,
+        "machine_id": "0123456789abcdef0123456789abcdef", "boot_id": boot });
+    let (status, head, answer) =
+        call(server, "POST", "/api/v3/runner/claim?wait=0", &rogue.class, body.to_string().as_bytes());
+    assert!(head.contains("\r\nrunlet-protocol: 2"), "{head}");
+    (status, answer)
+}
+
+impl<'a> Played<'a> {
+    fn claim(server: &'a Server, rogue: &'a Rogue, nonce: &str) -> Self {
+        let (status, task) = claim(server, rogue, nonce, "boot-1");
+        assert_eq!(status, 200, "{task}");
+        let text = |name: &str| task[name].as_str().unwrap().to_owned();
+        Self {
+            server,
+            rogue,
+            id: text("id"),
+            token: Secret::new(text("token")),
+            allocation: text("allocation"),
+        }
+    }
+
+    fn call(&self, method: &str, rest: &str, body: &Value) -> (u16, String, Value) {
+        let path = format!("/api/v3/runner/tasks/{}/{rest}", self.id);
+        call(self.server, method, &path, &self.token, body.to_string().as_bytes())
+    }
+
+    fn begin(&self, agent: &str) -> (u16, String, Value) {
+        self.call("POST", "begin", &json!({ "agent": agent, "events": [] }))
+    }
+
+    fn give_back(&self, pause: u32) -> (u16, Value) {
+        let body = json!({ "task_id": self.id, "task_token": self.token.expose(), "reason": "host",
+            "message": "no space left", "pause_seconds": pause });
+        let body = body.to_string();
+        let (status, _, answer) =
+            call(self.server, "POST", "/api/v3/runner/unclaim", &self.token, body.as_bytes());
+        (status, answer)
+    }
+
+    fn heartbeat(&self) -> (u16, String, Value) {
+        self.call("POST", "heartbeat?wait=0", &json!({}))
+    }
+
+    fn lost(&self, allocation: &str) -> u16 {
+        let body = json!({ "id": self.id, "allocation": allocation, "message": "the agent is gone" });
+        let path = format!("/api/v3/runner/tasks/{}/lost", self.id);
+        call(self.server, "POST", &path, &self.rogue.class, body.to_string().as_bytes()).0
+    }
+
+    fn started(&self, number: u64, step: u32) -> Value {
+        json!([{ "number": number, "at_ms": 1, "event": "step_started", "step": step, "name": "s", "kind": "run",
+            "attempt": 1, "max_auto_reruns": 0, "background": false }])
+    }
+}
+
+fn bench() -> (Server, Rogue, String) {
+    let server = Server::start();
+    server.project();
+    let rogue = Rogue::of(&server, "a/b");
+    let pipeline = server.trigger(&until(Path::new("/")));
+    (server, rogue, pipeline)
+}
+
+fn workflow(server: &Server, pipeline: &str) -> String {
+    let found = server.call("GET", &format!("/api/v2/pipeline/{pipeline}/workflow"), None);
+    found["items"][0]["id"].as_str().unwrap().to_owned()
+}
+
+fn job(server: &Server, pipeline: &str) -> Value {
+    let path = format!("/api/v2/workflow/{}/job", workflow(server, pipeline));
+    server.call("GET", &path, None)["items"][0].clone()
+}
+
+/// What people are told with the job.
+fn messages(server: &Server, job: &Value) -> String {
+    let path = format!("/api/v2/project/{}/job/{}", job["project_slug"].as_str().unwrap(), job["job_number"]);
+    server.call("GET", &path, None)["messages"].to_string()
+}
+
+fn cancel(server: &Server, pipeline: &str) {
+    server.call("POST", &format!("/api/v2/workflow/{}/cancel", workflow(server, pipeline)), None);
+}
+
+#[test]
+fn nothing_runs_before_begin_and_a_second_agent_never_begins() {
+    let (server, rogue, _) = bench();
+    let task = Played::claim(&server, &rogue, "n-1");
+    // The spin-up record binds nothing.
+    assert_eq!(task.call("POST", "events", &task.started(0, 0)).0, 200);
+    assert_eq!(task.call("PATCH", "steps/0/output?offset=0", &json!("x")).0, 200);
+    for (method, rest, body) in [
+        ("POST", "events", task.started(1, 1)),
+        ("PATCH", "steps/1/output?offset=0", json!("x")),
+        ("POST", "finish", json!({ "status": "success", "events": 1, "steps": [] })),
+        ("POST", "caches/find", json!({ "keys": ["a"], "exact": false })),
+        ("GET", "workspace", json!({})),
+    ] {
+        let (status, _, answer) = task.call(method, rest, &body);
+        assert_eq!((status, &answer["code"]), (409, &json!("not_begun")), "{rest} {answer}");
+    }
+    let (status, _, begun) = task.begin("agent-1");
+    assert_eq!((status, &begun["next"], &begun["cancel"]), (200, &json!(1), &json!(false)), "{begun}");
+    assert_eq!(task.begin("agent-1").2, begun, "the answer was lost");
+    let (status, _, refused) = task.begin("agent-2");
+    assert_eq!((status, &refused["code"]), (409, &json!("task_ended")));
+    let (status, refused) = task.give_back(0);
+    assert_eq!((status, &refused["code"]), (409, &json!("begun")), "the steps would run twice");
+    assert_eq!(task.call("POST", "events", &task.started(1, 1)).0, 200);
+    // The nonce is known: whoever asks with it is told what it got.
+    let (status, holds) = claim(&server, &rogue, "n-1", "boot-1");
+    assert_eq!((status, &holds["code"]), (409, &json!("holds_task")));
+    assert_eq!((&holds["task"]["id"], &holds["task"]["ended"]), (&json!(task.id), &json!(false)));
+}
+
+#[test]
+fn a_cancelled_task_is_never_handed_out_again() {
+    let (server, rogue, pipeline) = bench();
+    let task = Played::claim(&server, &rogue, "n-1");
+    cancel(&server, &pipeline);
+    assert_eq!(job(&server, &pipeline)["status"], "canceled", "at once: nobody has begun");
+    let (status, head, refused) = task.begin("agent-1");
+    assert_eq!((status, &refused["code"]), (409, &json!("task_ended")));
+    assert!(head.contains("runlet-task: cancel"), "{head}");
+    let (status, answer) = task.give_back(0);
+    assert_eq!((status, &answer["outcome"]), (200, &json!("canceled")));
+    assert_eq!(claim(&server, &rogue, "n-2", "boot-1").0, 204);
+}
+
+#[test]
+fn a_cancel_is_on_every_answer_until_the_agent_confirms_it() {
+    let (server, rogue, pipeline) = bench();
+    let task = Played::claim(&server, &rogue, "n-1");
+    task.begin("agent-1");
+    cancel(&server, &pipeline);
+    for (method, rest) in
+        [("POST", "caches/find"), ("GET", "workspace"), ("GET", "workspace/none?offset=0&most=1")]
+    {
+        let body = json!({ "keys": ["a"], "exact": false });
+        let (_, head, _) = task.call(method, rest, &body);
+        assert!(head.contains("runlet-task: cancel"), "{rest} {head}");
+    }
+    let (status, _, beat) = task.heartbeat();
+    assert_eq!((status, &beat["cancel"]), (200, &json!(true)));
+    let finish = json!({ "status": "success", "events": 0, "steps": [] });
+    for _ in 0..2 {
+        assert_eq!(task.call("POST", "finish", &finish).2["answer"], "confirmed");
+    }
+    assert_eq!(job(&server, &pipeline)["status"], "canceled");
+    let (status, _, over) = task.call("POST", "events", &task.started(0, 1));
+    assert_eq!((status, &over["code"], &over["late"]), (409, &json!("task_ended"), &Value::Null));
+}
+
+#[test]
+fn what_is_lost_is_lost_by_its_allocation_and_its_output_comes_late() {
+    let (server, rogue, pipeline) = bench();
+    let task = Played::claim(&server, &rogue, "n-1");
+    task.begin("agent-1");
+    task.call("POST", "events", &task.started(0, 1));
+    assert_eq!(task.lost("another"), 409);
+    let body = json!({ "id": "none", "allocation": "a", "message": "m" }).to_string();
+    let unknown = call(&server, "POST", "/api/v3/runner/tasks/none/lost", &rogue.class, body.as_bytes());
+    assert_eq!(unknown.0, 404);
+    assert_eq!(task.lost(&task.allocation), 200);
+    assert_eq!(task.lost(&task.allocation), 200, "said again");
+    assert_eq!(job(&server, &pipeline)["status"], "infrastructure_fail");
+    let (status, head, _) = task.call("PATCH", "steps/1/output?offset=0", &json!("late"));
+    assert_eq!(status, 200);
+    assert!(head.contains("runlet-task: ended"), "{head}");
+    let ended =
+        json!([{ "number": 1, "at_ms": 2, "event": "step_finished", "step": 1, "status": "success" }]);
+    assert_eq!(task.call("POST", "events", &ended).0, 200);
+    for (method, rest, body) in [
+        ("POST", "heartbeat?wait=0", json!({})),
+        ("POST", "finish", json!({ "status": "success", "events": 2, "steps": [] })),
+        ("GET", "workspace", json!({})),
+    ] {
+        let (status, _, refused) = task.call(method, rest, &body);
+        assert_eq!(
+            (status, &refused["code"], &refused["late"]),
+            (409, &json!("task_ended"), &json!(true)),
+            "{rest}"
+        );
+    }
+    assert_eq!(job(&server, &pipeline)["status"], "infrastructure_fail", "its status never changes");
+}
+
+#[test]
+fn a_task_goes_back_so_often_and_no_more_and_says_why() {
+    let (server, rogue, pipeline) = bench();
+    for attempt in 0..10 {
+        let task = Played::claim(&server, &rogue, &format!("n-{attempt}"));
+        assert_eq!(task.give_back(600), (200, json!({ "outcome": "queued" })), "{attempt}");
+        let (status, _, refused) = task.begin("agent-1");
+        assert_eq!((status, &refused["code"]), (409, &json!("task_ended")));
+    }
+    let task = Played::claim(&server, &rogue, "last");
+    assert_eq!(task.give_back(0).1["outcome"], "failed");
+    let job = job(&server, &pipeline);
+    assert_eq!(job["status"], "infrastructure_fail");
+    assert!(messages(&server, &job).contains("no space left"), "{}", messages(&server, &job));
+}
+
+#[test]
+fn a_host_that_was_restarted_has_lost_what_it_ran() {
+    let (server, rogue, pipeline) = bench();
+    let task = Played::claim(&server, &rogue, "n-1");
+    task.begin("agent-1");
+    assert_eq!(claim(&server, &rogue, "n-2", "boot-1").0, 204);
+    assert_eq!(job(&server, &pipeline)["status"], "running", "a name alone ends nothing");
+    assert_eq!(claim(&server, &rogue, "n-3", "boot-2").0, 204);
+    assert_eq!(job(&server, &pipeline)["status"], "infrastructure_fail");
+}
+
+#[test]
+fn offsets_that_overflow_are_refused() {
+    let (server, rogue, _) = bench();
+    let task = Played::claim(&server, &rogue, "n-1");
+    task.begin("agent-1");
+    let (status, _, refused) =
+        task.call("PATCH", &format!("steps/1/output?offset={}", u64::MAX), &json!("text"));
+    assert_eq!((status, &refused["code"]), (413, &json!("too_large")));
+}
+
+#[test]
+fn every_answer_says_that_it_comes_from_a_control_plane() {
+    let (server, _, _) = bench();
+    let long = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
+    for (request, expected) in [
+        ("GET /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 200),
+        ("GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 404),
+        ("PUT /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 405),
+        ("POST /api/v3/runner/claim HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 401),
+        ("this is no HTTP\r\n\r\n", 400),
+        (long.as_str(), 431),
+    ] {
+        let mut connection = TcpStream::connect(crate::faults::address_of(&server)).unwrap();
+        // The other side may have answered and closed before all of it is sent.
+        let _ = connection.write_all(request.as_bytes());
+        let mut text = Vec::new();
+        let _ = connection.read_to_end(&mut text);
+        let text = String::from_utf8_lossy(&text).to_ascii_lowercase();
+        assert!(text.starts_with(&format!("http/1.1 {expected} ")), "{expected}: {text}");
+        assert!(text.contains("\r\nrunlet-protocol: 2\r\n"), "{expected}: {text}");
+    }
+}
+
+#[test]
+fn a_class_that_is_deleted_ends_what_waits_for_it() {
+    let (server, _, pipeline) = bench();
+    let classes = server.call("GET", "/api/v3/runner/resource", None);
+    let found = classes["items"].as_array().unwrap().iter().find(|class| class["resource_class"] == "a/b");
+    let path = format!("/api/v3/runner/resource/{}", found.unwrap()["id"].as_str().unwrap());
+    server.call("PATCH", &path, Some(json!({ "budget_seconds": 7200 })));
+    server.call("DELETE", &format!("{path}/force"), None);
+    let job = job(&server, &pipeline);
+    assert_eq!(job["status"], "failed");
+    assert!(messages(&server, &job).contains("was deleted"), "{}", messages(&server, &job));
+}
