@@ -32,7 +32,8 @@ pub(crate) fn load(source: &str, file: u32) -> (Option<Node>, Vec<Problem>) {
     }
     let source = source.trim_start_matches('\u{feff}');
     let tree = loader.run(source);
-    if let (true, Some(Reindented { text, added })) = (loader.is_indentation_refused, reindent(source)) {
+    let is_refused = loader.is_indentation_refused;
+    if let Some(Reindented { text, added }) = is_refused.then(|| reindent(source)).flatten() {
         let mut again = Loader { added, ..Loader::new(file) };
         let tree = again.run(&text);
         if tree.is_some() {
