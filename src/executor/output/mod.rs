@@ -1,7 +1,9 @@
 //! Output and events of a task: masked, kept on disk, and sent from there.
 
+mod automaton;
 mod ledger;
 pub mod log;
+mod patterns;
 pub mod redactor;
 pub mod report;
 pub(super) mod send;

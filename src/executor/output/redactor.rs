@@ -1,47 +1,49 @@
 //! Masks secret values in a stream of bytes, however the stream is cut into pieces.
 //!
 //! Every occurrence of every secret is found, overlapping ones too; each stretch of overlapping
-//! occurrences becomes one `****`. What could still become a secret is held back until it is decided, so
-//! at most one byte less than the longest secret waits here.
+//! occurrences becomes one `****`. White space may have changed in an occurrence, as shells change it.
+//! Only what could still become a secret is held back, so at most one byte less than the longest occurrence
+//! waits here.
 
+use super::automaton::{Automaton, FILTERED, Node, ROOT, folded};
+use super::patterns;
 use crate::protocol::{Secret, Variable};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 /// Mask in place of a secret.
 const MASK: &[u8] = b"****";
 
-/// In characters. Shorter values would mask ordinary text everywhere.
-const SHORTEST_SECRET: usize = 4;
-
-/// A word of ones in every byte.
-const ONES: u64 = 0x0101_0101_0101_0101;
+/// In bytes: how much white space may stand where a secret has some, if the secret has not more itself.
+/// Room for a newline and a deep indentation; without an end, what is held back would have none.
+const LONGEST_GAP: usize = 64;
 
 /// The secrets to look for. Shared by the streams of a task.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Secrets {
-    /// Longest first, no duplicates.
-    patterns: Vec<Vec<u8>>,
+    automaton: Arc<Automaton>,
+    /// In bytes.
+    longest_gap: usize,
+}
+
+impl Default for Secrets {
+    fn default() -> Self {
+        Self::new(&[], &[])
+    }
 }
 
 impl Secrets {
-    /// Values of variables and further secrets. Values shorter than four characters and the words of
-    /// booleans are not secret; a value of several lines counts whole and line by line.
+    /// Values of variables and further secrets; [`patterns`] says what of them is masked.
     pub fn new(variables: &[Variable], further: &[Secret]) -> Self {
-        let mut patterns: Vec<Vec<u8>> = Vec::new();
+        let mut all = BTreeSet::new();
+        let mut longest_gap = LONGEST_GAP;
         let values = variables.iter().map(|variable| &variable.value).chain(further);
         for value in values.map(Secret::expose) {
-            if matches!(value, "true" | "True" | "false" | "False") {
-                continue;
-            }
-            let lines = value.lines().map(|line| line.trim_end_matches('\r'));
-            for text in std::iter::once(value).chain(lines) {
-                if text.chars().count() >= SHORTEST_SECRET {
-                    patterns.push(text.as_bytes().to_vec());
-                }
-            }
+            longest_gap = longest_gap.max(patterns::longest_gap(value));
+            all.extend(patterns::of(value));
         }
-        patterns.sort_unstable_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
-        patterns.dedup();
-        Self { patterns }
+        let all: Vec<Vec<u8>> = all.into_iter().collect();
+        Self { automaton: Arc::new(Automaton::new(&all)), longest_gap }
     }
 
     /// Masks a complete text.
@@ -57,12 +59,13 @@ impl Secrets {
 /// One stream.
 pub struct Redactor {
     secrets: Secrets,
-    /// `true` for bytes that begin a secret.
-    begins: [bool; 256],
-    /// The same bytes, each repeated in a word, when they are few.
-    few: Option<Vec<u64>>,
-    /// Bytes that are not decided yet.
+    /// Bytes that are not decided yet: the first may begin a secret.
     held: Vec<u8>,
+    /// How much of `held` is known to be a prefix of a secret, of at least [`FILTERED`] folded bytes; or
+    /// the root when that is to be found out.
+    prefix: Node,
+    /// Occurrences in `held`, as indices: by their beginnings and by their ends, none in another.
+    found: VecDeque<(usize, usize)>,
     /// The first bytes of `held` that belong to a stretch whose mask was written.
     masked: usize,
 }
@@ -70,91 +73,205 @@ pub struct Redactor {
 impl Redactor {
     /// Starts a stream.
     pub fn new(secrets: Secrets) -> Self {
-        let mut begins = [false; 256];
-        for pattern in &secrets.patterns {
-            begins[usize::from(pattern[0])] = true;
-        }
-        let bytes = (0..=255u8).filter(|&byte| begins[usize::from(byte)]);
-        let words: Vec<u64> = bytes.map(|byte| u64::from(byte) * ONES).collect();
-        let few = (words.len() <= 4).then_some(words);
-        Self { secrets, begins, few, held: Vec::new(), masked: 0 }
-    }
-
-    /// How many of the first bytes begin no secret.
-    fn plain(&self, bytes: &[u8]) -> usize {
-        let mut from = 0;
-        if let Some(few) = &self.few {
-            // Eight bytes at a time: a byte of `x` is zero where the byte looked for stands.
-            let has_zero = |x: u64| x.wrapping_sub(ONES) & !x & (ONES << 7) != 0;
-            for chunk in bytes.chunks_exact(8) {
-                let word = u64::from_le_bytes(chunk.try_into().unwrap_or_default());
-                if few.iter().any(|byte| has_zero(word ^ byte)) {
-                    break;
-                }
-                from += 8;
-            }
-        }
-        let rest = bytes[from..].iter().position(|&byte| self.begins[usize::from(byte)]);
-        rest.map_or(bytes.len(), |at| from + at)
+        Self { secrets, held: Vec::new(), prefix: ROOT, found: VecDeque::new(), masked: 0 }
     }
 
     /// Takes the next piece and appends what is decided to `out`.
     pub fn push(&mut self, piece: &[u8], out: &mut Vec<u8>) {
-        if self.secrets.patterns.is_empty() {
+        if self.secrets.automaton.is_empty() {
             out.extend_from_slice(piece);
             return;
         }
-        self.held.extend_from_slice(piece);
-        self.decide(false, out);
+        let mut text = std::mem::take(&mut self.held);
+        let known = if self.prefix == ROOT { 0 } else { text.len() };
+        text.extend_from_slice(piece);
+        let mut pass = Pass { text: &text, stream: self, out, decided: 0 };
+        pass.search(known);
+        let decided = pass.decided;
+        self.keep(text, decided);
     }
 
     /// The stream has ended: appends the rest.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
-        self.decide(true, out);
+        let text = std::mem::take(&mut self.held);
+        self.prefix = ROOT;
+        Pass { text: &text, stream: self, out, decided: 0 }.decide(text.len());
+        self.masked = 0;
     }
 
-    fn decide(&mut self, ended: bool, out: &mut Vec<u8>) {
-        let held = std::mem::take(&mut self.held);
-        let mut at = 0;
-        let mut mask_end = self.masked;
-        while at < held.len() {
-            if at >= mask_end {
-                // The common case: a run of bytes that begin no secret.
-                let plain = self.plain(&held[at..]);
-                if plain > 0 {
-                    out.extend_from_slice(&held[at..at + plain]);
-                    at += plain;
-                    continue;
-                }
-            }
-            let rest = &held[at..];
-            let mut found = 0;
-            let mut open = false;
-            if self.begins[usize::from(rest[0])] {
-                for pattern in &self.secrets.patterns {
-                    if pattern.len() > rest.len() {
-                        open |= !ended && pattern.starts_with(rest);
-                    } else if rest.starts_with(pattern) {
-                        found = pattern.len();
-                        break;
-                    }
-                }
-            }
-            if open {
-                break;
-            }
-            if found > 0 {
-                if at >= mask_end {
-                    out.extend_from_slice(MASK);
-                }
-                mask_end = mask_end.max(at + found);
-            } else if at >= mask_end {
-                out.push(rest[0]);
-            }
-            at += 1;
+    /// Holds back what is not decided.
+    fn keep(&mut self, mut text: Vec<u8>, decided: usize) {
+        text.drain(..decided);
+        self.held = text;
+        self.masked = self.masked.saturating_sub(decided);
+        for (start, end) in &mut self.found {
+            *start -= decided;
+            *end -= decided;
         }
-        self.held = held[at..].to_vec();
-        self.masked = mask_end.saturating_sub(at);
+    }
+}
+
+/// One piece on its way through a stream, behind what was held back.
+struct Pass<'a> {
+    text: &'a [u8],
+    stream: &'a mut Redactor,
+    out: &'a mut Vec<u8>,
+    /// Everything before was written, masked or not; here the prefix begins that is followed.
+    decided: usize,
+}
+
+impl Pass<'_> {
+    /// Reads all, from where the stream's prefix ends.
+    fn search(&mut self, mut at: usize) {
+        let automaton = Arc::clone(&self.stream.secrets.automaton);
+        loop {
+            if self.stream.prefix != ROOT {
+                self.follow(&automaton, at);
+                if self.stream.prefix != ROOT {
+                    return;
+                }
+            }
+            let Some((start, end, node)) = self.next(&automaton) else {
+                return self.decide(self.open_end(&automaton));
+            };
+            self.decide(start);
+            self.stream.prefix = node;
+            self.note(&automaton, end);
+            at = end;
+        }
+    }
+
+    /// The next first bytes of a secret, as many as are filtered: beginning, end and node.
+    fn next(&self, automaton: &Automaton) -> Option<(usize, usize, Node)> {
+        let (mut end, mut last) = (self.decided, 0);
+        while automaton.filter(self.text, &mut end, &mut last) {
+            let node = last.to_be_bytes().iter().try_fold(ROOT, |node, &byte| automaton.child(node, byte));
+            let Some(node) = node else { continue };
+            if let Some(start) = self.back(end, FILTERED) {
+                return Some((start, end, node));
+            }
+        }
+        None
+    }
+
+    /// Follows the prefix until the text ends or it is no longer one; then the stream's is the root.
+    fn follow(&mut self, automaton: &Automaton, from: usize) {
+        let longest_gap = self.stream.secrets.longest_gap;
+        let mut gap = self.text[..from].iter().rev().take_while(|&&byte| folded(byte) == b' ').count();
+        for at in from..self.text.len() {
+            let byte = folded(self.text[at]);
+            let is_gap = byte == b' ';
+            gap = if is_gap { gap + 1 } else { 0 };
+            if gap > longest_gap {
+                self.stream.prefix = ROOT;
+                return self.decide(at);
+            }
+            if gap > 1 {
+                continue;
+            }
+            loop {
+                if let Some(child) = automaton.child(self.stream.prefix, byte) {
+                    self.stream.prefix = child;
+                    break;
+                }
+                if !self.fall_back(automaton) {
+                    return;
+                }
+            }
+            self.note(automaton, at + 1);
+        }
+        // A secret that is complete and can be no longer one waits for nothing.
+        while automaton.is_leaf(self.stream.prefix) && self.fall_back(automaton) {}
+    }
+
+    /// Makes the prefix a shorter one that begins later. `false` when there is none.
+    fn fall_back(&mut self, automaton: &Automaton) -> bool {
+        let (long, short) = (self.stream.prefix, automaton.fallback(self.stream.prefix));
+        let length = automaton.length(short);
+        self.decide(self.forth(automaton.length(long) - length));
+        self.stream.prefix = if length < FILTERED { ROOT } else { short };
+        self.stream.prefix != ROOT
+    }
+
+    /// Remembers the secret that ends here with the prefix, if one does.
+    fn note(&mut self, automaton: &Automaton, end: usize) {
+        let length = automaton.found(self.stream.prefix);
+        if length == 0 {
+            return;
+        }
+        let before = automaton.length(self.stream.prefix) - length;
+        // The shorter way.
+        let start = if before < length { Some(self.forth(before)) } else { self.back(end, length) };
+        let Some(start) = start else { return };
+        let found = &mut self.stream.found;
+        found.truncate(found.partition_point(|&(other, _)| other < start));
+        found.push_back((start, end));
+    }
+
+    /// The index that many folded bytes after the first undecided one.
+    fn forth(&self, count: usize) -> usize {
+        let mut at = self.decided;
+        for _ in 0..count {
+            at += 1;
+            if folded(self.text[at - 1]) == b' ' {
+                at += self.text[at..].iter().take_while(|&&byte| folded(byte) == b' ').count();
+            }
+        }
+        at
+    }
+
+    /// The index that many folded bytes before `end`, if nothing is decided there and no gap too long.
+    fn back(&self, end: usize, count: usize) -> Option<usize> {
+        let mut at = end;
+        for _ in 0..count {
+            let rest = &self.text[self.decided..at];
+            let gap = rest.iter().rev().take_while(|&&byte| folded(byte) == b' ').count();
+            if rest.is_empty() || gap > self.stream.secrets.longest_gap {
+                return None;
+            }
+            at -= gap.max(1);
+        }
+        Some(at)
+    }
+
+    /// The index from where all may be the first bytes of a secret, fewer than are filtered.
+    fn open_end(&self, automaton: &Automaton) -> usize {
+        let end = self.text.len();
+        let may_begin = |start: &usize| {
+            let mut last = 0;
+            let mut node = Some(ROOT);
+            for byte in self.text[*start..].iter().map(|&byte| folded(byte)) {
+                if byte != b' ' || last != byte {
+                    node = node.and_then(|node| automaton.child(node, byte));
+                }
+                last = byte;
+            }
+            node.is_some()
+        };
+        let starts = (1..FILTERED).rev().filter_map(|count| self.back(end, count));
+        starts.filter(may_begin).next().unwrap_or(end)
+    }
+
+    /// Writes everything before this index.
+    fn decide(&mut self, to: usize) {
+        while let Some(&(start, end)) = self.stream.found.front().filter(|(start, _)| *start < to) {
+            self.write(start);
+            if start >= self.stream.masked {
+                self.out.extend_from_slice(MASK);
+            }
+            self.stream.masked = self.stream.masked.max(end);
+            self.stream.found.pop_front();
+        }
+        self.write(to);
+    }
+
+    /// Writes what is plain before this index.
+    fn write(&mut self, to: usize) {
+        let from = self.decided.max(self.stream.masked);
+        if from < to {
+            self.out.extend_from_slice(&self.text[from..to]);
+        }
+        self.decided = self.decided.max(to);
     }
 }
 
@@ -168,12 +285,36 @@ mod tests {
         Secrets::new(&[], &further)
     }
 
-    /// All occurrences marked byte by byte, then each stretch of overlapping ones replaced.
-    fn naive(secrets: &Secrets, text: &[u8]) -> Vec<u8> {
+    /// The words of each pattern of values that hold no backslash, no boolean and no line of one and the
+    /// same punctuation mark: a line needs four characters beside `},`.
+    fn words<'a>(values: &[&'a str]) -> Vec<Vec<&'a str>> {
+        let split = |text: &'a str| text.split_ascii_whitespace().collect::<Vec<_>>();
+        let length = |words: &[&str]| words.concat().chars().count() + words.len().saturating_sub(1);
+        let wholes = values.iter().map(|value| split(value)).filter(|words| length(words) >= 4);
+        let lines = values.iter().flat_map(|value| value.lines()).map(split);
+        let lines = lines.filter(|words| words.concat().replace(['}', ','], "").chars().count() >= 4);
+        wholes.chain(lines).collect()
+    }
+
+    /// Where the words end that the text begins with, white space of up to 64 bytes between them.
+    fn end_of(words: &[&str], text: &[u8]) -> Option<usize> {
+        let (word, others) = words.split_first()?;
+        let rest = text.strip_prefix(word.as_bytes())?;
+        if others.is_empty() {
+            return Some(word.len());
+        }
+        let gap = rest.iter().position(|byte| !byte.is_ascii_whitespace())?;
+        let end = end_of(others, &rest[gap..])?;
+        (1..=64).contains(&gap).then_some(word.len() + gap + end)
+    }
+
+    /// All occurrences looked for at each byte, then each stretch of overlapping ones replaced.
+    fn oracle(values: &[&str], text: &[u8]) -> Vec<u8> {
+        let patterns = words(values);
         let mut stretches: Vec<(usize, usize)> = Vec::new();
         for start in 0..text.len() {
-            let longest = secrets.patterns.iter().find(|pattern| text[start..].starts_with(pattern));
-            let Some(end) = longest.map(|pattern| start + pattern.len()) else { continue };
+            let ends = patterns.iter().filter_map(|words| end_of(words, &text[start..]));
+            let Some(end) = ends.max().map(|length| start + length) else { continue };
             match stretches.last_mut() {
                 Some(last) if start < last.1 => last.1 = last.1.max(end),
                 _ => stretches.push((start, end)),
@@ -210,7 +351,37 @@ mod tests {
             }
             redactor.push(rest, &mut out);
             redactor.finish(&mut out);
-            prop_assert_eq!(out, naive(&secrets, text.as_bytes()));
+            prop_assert_eq!(out, oracle(&values, text.as_bytes()));
+        }
+
+        #[test]
+        fn white_space_may_change_and_pieces_may_end_anywhere(
+            values in proptest::collection::vec("[ab},]{0,4}[ab \n]{0,3}[ab}, \n\t]{0,9}", 1..6),
+            parts in proptest::collection::vec(
+                (any::<prop::sample::Index>(), "[ \n\r\t]{1,3}|[ ]{64,65}", 0usize..20, "[ab}, \n]{0,6}"),
+                0..8,
+            ),
+            cuts in proptest::collection::vec(0usize..12, 0..60),
+        ) {
+            let values: Vec<&str> = values.iter().map(String::as_str).collect();
+            // Values from some byte on, with other white space, between other text.
+            let text: String = parts.iter().map(|(index, gap, from, noise)| {
+                let value = index.get(&values);
+                let words: Vec<&str> = value[*from % (value.len() + 1)..].split_ascii_whitespace().collect();
+                words.join(gap) + noise
+            }).collect();
+            let mut redactor = Redactor::new(secrets(&values));
+            let mut out = Vec::new();
+            let mut rest = text.as_bytes();
+            for cut in cuts {
+                let (piece, tail) = rest.split_at(cut.min(rest.len()));
+                redactor.push(piece, &mut out);
+                rest = tail;
+            }
+            redactor.push(rest, &mut out);
+            redactor.finish(&mut out);
+            let expected = oracle(&values, text.as_bytes());
+            prop_assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&expected));
         }
     }
 
@@ -237,5 +408,43 @@ mod tests {
         redactor.push(b"1\n", &mut out);
         redactor.finish(&mut out);
         assert_eq!(out, b"\xff\x00hunter21\n");
+    }
+
+    #[test]
+    fn a_shell_changes_white_space_and_the_secret_stays_masked() {
+        let key =
+            "{\n  \"type\": \"account\",\n  \"key\": \"-----BEGIN-----\\nc2VjcmV0\\n-----END-----\\n\"\n}\n";
+        let secrets = secrets(&[key]);
+        assert_eq!(secrets.mask(key), "****\n");
+        let words: Vec<&str> = key.split_whitespace().collect();
+        for gap in [" ", "\n", "\r\n\t", &" ".repeat(64)] {
+            assert_eq!(secrets.mask(&words.join(gap)), "****");
+        }
+        // Only the lines by themselves, as the gaps are none of the secret's.
+        assert!(!secrets.mask(&words.join(&" ".repeat(65))).contains("c2VjcmV0"));
+        assert_eq!(secrets.mask(&key.replace("\\n", "\n")), "****\n");
+        assert_eq!(secrets.mask("x c2VjcmV0\n"), "x ****\n");
+        assert_eq!(secrets.mask("fn main() {\n  },\n}\n"), "fn main() {\n  },\n}\n");
+    }
+
+    #[test]
+    fn as_much_white_space_as_a_secret_has_is_masked() {
+        let value = format!("left{}right", " ".repeat(100));
+        assert_eq!(secrets(&[&value]).mask(&value), "****");
+        assert_eq!(secrets(&[&value]).mask("left right"), "****");
+        let longer = value.replace(' ', "  ");
+        assert_eq!(secrets(&[&value]).mask(&longer), longer);
+    }
+
+    #[test]
+    fn what_is_complete_is_written_at_once() {
+        let mut redactor = Redactor::new(secrets(&["hunter22", "line one\nline two"]));
+        let mut out = Vec::new();
+        redactor.push(b"hunter22", &mut out);
+        assert_eq!(out, b"****");
+        redactor.push(b" line one   ", &mut out);
+        assert_eq!(out, b"**** ");
+        redactor.push(b"line 2\n", &mut out);
+        assert_eq!(out, b"**** ****   line 2\n");
     }
 }

@@ -1,0 +1,60 @@
+//! Pieces change nothing, no value stays readable, and white space in the text makes no difference.
+//!
+//! The input is `PIECES|VALUE|VALUE|...|TEXT`: each byte of the first part is the length of a piece.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use runlet::executor::output::redactor::{Redactor, Secrets};
+use runlet::protocol::Secret;
+
+/// Longer runs of white space in a text are not taken for that of a secret.
+const LONGEST_GAP: usize = 64;
+
+fuzz_target!(|input: &str| {
+    let Some((rest, text)) = input.rsplit_once('|') else { return };
+    let (pieces, values) = rest.split_once('|').unwrap_or(("", rest));
+    let values: Vec<&str> = values.split('|').collect();
+    let further: Vec<Secret> = values.iter().map(|value| Secret::new(*value)).collect();
+    let secrets = Secrets::new(&[], &further);
+    let whole = secrets.mask(text);
+
+    let mut redactor = Redactor::new(secrets.clone());
+    let mut out = Vec::new();
+    let mut rest = text.as_bytes();
+    for length in pieces.bytes().map(usize::from) {
+        let (piece, tail) = rest.split_at(length.min(rest.len()));
+        redactor.push(piece, &mut out);
+        rest = tail;
+    }
+    redactor.push(rest, &mut out);
+    redactor.finish(&mut out);
+    assert_eq!(String::from_utf8_lossy(&out), whole);
+
+    for value in values.iter().map(|value| value.trim_matches(is_space)) {
+        let is_common = matches!(value, "true" | "True" | "false" | "False");
+        // Counted as the product does: a run of white space is one character.
+        if fold(value).chars().count() >= 4 && !is_common && !value.contains('*') {
+            assert!(!whole.contains(value), "`{value}` stands in `{whole}`");
+        }
+    }
+    if text.split(|c| !is_space(c)).all(|gap| gap.len() <= LONGEST_GAP) {
+        assert_eq!(secrets.mask(&fold(text)), fold(&whole));
+    }
+});
+
+fn is_space(c: char) -> bool {
+    matches!(c, '\t'..='\r' | ' ')
+}
+
+/// Every run of white space as one space.
+fn fold(text: &str) -> String {
+    let mut folded = String::new();
+    for c in text.chars() {
+        if !is_space(c) {
+            folded.push(c);
+        } else if !folded.ends_with(' ') {
+            folded.push(' ');
+        }
+    }
+    folded
+}

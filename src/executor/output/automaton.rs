@@ -1,0 +1,228 @@
+//! Finds any of many patterns in one pass over a text, in which every run of white space counts as one
+//! space. [`super::redactor`] makes the patterns and masks what is found.
+//!
+//! It is the automaton of Aho and Corasick behind a filter: a table of bits says of the last four
+//! (folded) bytes whether any pattern begins with them, and only where one may, the automaton is walked.
+//! So the cost hardly depends on the number of patterns, and no text makes it grow with their length.
+//! Nodes are numbered breadth first, so the children of a node are neighbours; 17 bytes hold one, and
+//! there are at most as many as the patterns have bytes.
+
+/// A node: a prefix of a pattern.
+pub(super) type Node = u32;
+
+/// The empty prefix.
+pub(super) const ROOT: Node = 0;
+
+/// Length of the shortest pattern, and of what the filter looks at.
+pub(super) const FILTERED: usize = 4;
+
+/// The filter has two to this many bits.
+const FILTER_BITS: u32 = 18;
+const FILTER_WORDS: usize = 1 << (FILTER_BITS - 6);
+
+/// Every byte with white space made a space.
+const FOLDED: [u8; 256] = {
+    let mut folded = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        folded[byte] = if matches!(byte as u8, b'\t'..=b'\r') { b' ' } else { byte as u8 };
+        byte += 1;
+    }
+    folded
+};
+
+const TWO_SPACES: u16 = u16::from_le_bytes([b' '; 2]);
+
+/// The byte, or a space for any white space.
+pub(super) fn folded(byte: u8) -> u8 {
+    FOLDED[usize::from(byte)]
+}
+
+/// A set of patterns.
+pub(super) struct Automaton {
+    /// One bit for each hash of the first bytes of a pattern.
+    filter: Box<[u64; FILTER_WORDS]>,
+    /// By node: its last byte.
+    bytes: Vec<u8>,
+    /// By node: its first child. The last child stands before the first one of the next node.
+    children: Vec<Node>,
+    /// By node: the longest other node that it ends with.
+    fallbacks: Vec<Node>,
+    /// By node: length of the longest pattern that it ends with, or 0.
+    found: Vec<u32>,
+    /// By node: its length.
+    lengths: Vec<u32>,
+}
+
+impl Automaton {
+    /// Patterns are sorted, differ, have at least [`FILTERED`] bytes, and are folded: no white space but
+    /// single spaces, and none at their ends.
+    pub(super) fn new(patterns: &[Vec<u8>]) -> Self {
+        let mut new = Self {
+            filter: Box::new([0; FILTER_WORDS]),
+            bytes: vec![0],
+            children: Vec::new(),
+            fallbacks: vec![ROOT],
+            found: vec![0],
+            lengths: vec![0],
+        };
+        for pattern in patterns {
+            let first = pattern[..FILTERED].iter().fold(0, |bytes, &byte| bytes << 8 | u32::from(byte));
+            let (word, bit) = place(first);
+            new.filter[word] |= 1 << bit;
+        }
+        // The patterns that begin with each node of the present depth.
+        let mut level = vec![(ROOT, patterns)];
+        let mut depth = 0;
+        while !level.is_empty() {
+            let mut next = Vec::new();
+            for (node, mut sharing) in level {
+                new.children.push(new.bytes.len() as Node);
+                // A pattern that ends here is the first of those.
+                if sharing.first().is_some_and(|pattern| pattern.len() == depth) {
+                    sharing = &sharing[1..];
+                }
+                while let Some(first) = sharing.first() {
+                    let byte = first[depth];
+                    let (child, rest) = sharing.split_at(sharing.partition_point(|p| p[depth] == byte));
+                    sharing = rest;
+                    let fallback =
+                        if node == ROOT { ROOT } else { new.step(new.fallbacks[node as usize], byte) };
+                    let ends = child[0].len() == depth + 1;
+                    next.push((new.bytes.len() as Node, child));
+                    new.bytes.push(byte);
+                    new.fallbacks.push(fallback);
+                    new.lengths.push(depth as u32 + 1);
+                    new.found.push(if ends { depth as u32 + 1 } else { new.found[fallback as usize] });
+                }
+            }
+            depth += 1;
+            level = next;
+        }
+        new.children.push(new.bytes.len() as Node);
+        new
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.len() == 1
+    }
+
+    /// The prefix that is longer by this byte.
+    pub(super) fn child(&self, node: Node, byte: u8) -> Option<Node> {
+        let (first, end) = (self.children[node as usize], self.children[node as usize + 1]);
+        let bytes = &self.bytes[first as usize..end as usize];
+        // Most have one child.
+        let at = if bytes.len() < 8 {
+            bytes.iter().position(|&b| b == byte)
+        } else {
+            bytes.binary_search(&byte).ok()
+        };
+        at.map(|at| first + at as Node)
+    }
+
+    /// The longest prefix that the text ends with after one more byte.
+    fn step(&self, mut node: Node, byte: u8) -> Node {
+        loop {
+            match self.child(node, byte) {
+                Some(child) => return child,
+                None if node == ROOT => return ROOT,
+                None => node = self.fallbacks[node as usize],
+            }
+        }
+    }
+
+    /// The longest other prefix that this one ends with.
+    pub(super) fn fallback(&self, node: Node) -> Node {
+        self.fallbacks[node as usize]
+    }
+
+    /// `true` when no pattern goes on from here.
+    pub(super) fn is_leaf(&self, node: Node) -> bool {
+        self.children[node as usize] == self.children[node as usize + 1]
+    }
+
+    /// Length of the longest pattern that ends here, or 0.
+    pub(super) fn found(&self, node: Node) -> usize {
+        self.found[node as usize] as usize
+    }
+
+    /// Length of a node.
+    pub(super) fn length(&self, node: Node) -> usize {
+        self.lengths[node as usize] as usize
+    }
+
+    /// The next place where four folded bytes may begin a pattern: moves `at` behind them and leaves them in
+    /// `last`, which is 0 at first. `false` at the end of the text.
+    pub(super) fn filter(&self, text: &[u8], at: &mut usize, last: &mut u32) -> bool {
+        let mut bytes = *last;
+        let from = *at;
+        for (index, &byte) in text[from..].iter().enumerate() {
+            let byte = u32::from(FOLDED[usize::from(byte)]);
+            let longer = bytes << 8 | byte;
+            // One comparison, which is true in runs only: a test of each byte by itself is guessed wrong
+            // at each word.
+            if longer as u16 == TWO_SPACES {
+                continue;
+            }
+            bytes = longer;
+            let (word, bit) = place(bytes);
+            if self.filter[word] >> bit & 1 != 0 {
+                (*at, *last) = (from + index + 1, bytes);
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// The word and the bit of the filter for four bytes.
+#[inline]
+fn place(bytes: u32) -> (usize, u32) {
+    let hash = bytes.wrapping_mul(0x9e37_79b1) >> (32 - FILTER_BITS);
+    ((hash >> 6) as usize, hash & 63)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn automaton(patterns: &[&str]) -> Automaton {
+        let mut patterns: Vec<Vec<u8>> = patterns.iter().map(|pattern| pattern.as_bytes().to_vec()).collect();
+        patterns.sort();
+        Automaton::new(&patterns)
+    }
+
+    #[test]
+    fn a_walk_knows_the_longest_prefix_and_the_longest_pattern_at_each_byte() {
+        let automaton = automaton(&["abcabcd", "bcab", "cabx", "abca"]);
+        let mut node = ROOT;
+        let walk: Vec<(usize, usize)> = b"zabcabcabx"
+            .iter()
+            .map(|&byte| {
+                node = automaton.step(node, byte);
+                (automaton.length(node), automaton.found(node))
+            })
+            .collect();
+        let lengths = [0, 1, 2, 3, 4, 5, 6, 4, 5, 4];
+        let found = [0, 0, 0, 0, 4, 4, 0, 4, 4, 4];
+        assert_eq!(walk, lengths.into_iter().zip(found).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_filter_lets_no_beginning_of_a_pattern_pass() {
+        let automaton = automaton(&["a bc", "wxyz and more"]);
+        let text = b"..a \n\tbc..wxyz";
+        let (mut at, mut last, mut ends) = (0, 0, Vec::new());
+        while automaton.filter(text, &mut at, &mut last) {
+            ends.push((at, last.to_be_bytes()));
+        }
+        assert!(ends.contains(&(8, *b"a bc")) && ends.contains(&(14, *b"wxyz")), "{ends:?}");
+    }
+
+    #[test]
+    fn without_patterns_nothing_begins() {
+        let automaton = automaton(&[]);
+        assert!(automaton.is_empty() && automaton.is_leaf(ROOT));
+        assert!(!automaton.filter(b"any text", &mut 0, &mut 0));
+    }
+}
