@@ -326,6 +326,7 @@ fn a_task_that_ran_out_of_time_is_a_failed_job_in_every_version() {
         "version: 2.1\njobs: {build: {machine: true, resource_class: a/b, steps: [{run: 'true'}]}}\nworkflows: {w: {jobs: [build]}}\n",
     );
     let (_, task) = rogue.claim("n-1");
+    rogue.begin(&task);
     let path = format!("/api/v3/runner/tasks/{}/finish", task["id"].as_str().unwrap());
     let token = Secret::new(task["token"].as_str().unwrap());
     let end = json!({ "status": "timedout", "message": "too long", "events": 0, "steps": [] }).to_string();

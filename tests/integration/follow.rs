@@ -86,6 +86,7 @@ fn the_end_of_a_step_is_shown_after_its_last_byte() {
     let job = first_job(&server, &pipeline);
     let (status, task) = rogue.claim("n-1");
     assert_eq!(status, 200, "{task}");
+    rogue.begin(&task);
     let token = Secret::new(task["token"].as_str().unwrap());
     let path = format!("/api/v3/runner/tasks/{}", task["id"].as_str().unwrap());
     let events = |events: Value| {

@@ -84,6 +84,7 @@ fn who_waits_is_answered_and_everything_is_found_again() {
     let other = server.trigger(&ONE.replace("a/queue", "a/held"));
     let (status, task) = held.claim("held");
     assert_eq!(status, 200, "{task}");
+    held.begin(&task);
     let task_token = Secret::new(task["token"].as_str().unwrap());
 
     let token = server.token.expose();
