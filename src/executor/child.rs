@@ -282,7 +282,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let endpoint = Endpoint { url: "http://127.0.0.1:9".to_owned(), ..Endpoint::default() };
         let client = Client::new(&endpoint).unwrap();
-        let reporter = Reporter::new(client, &crate::executor::task::tests::task("child-test"), |_| {});
+        let reporter = Reporter::new(client, &crate::executor::example::task("child-test"), |_| {});
         let log = StepLog::open(folder.path(), 0, 1 << 30, &Secrets::default(), &reporter).unwrap();
         let (sender, messages) = channel();
         let mut command = Command::new("sh");

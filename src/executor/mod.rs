@@ -8,6 +8,8 @@ mod begin;
 pub mod child;
 pub mod end;
 pub mod environment;
+#[cfg(test)]
+mod example;
 mod folder;
 pub mod life;
 pub mod output;

@@ -1,7 +1,7 @@
 //! The settings of a machine runner: a YAML file and environment variables, as CircleCI's machine
 //! runner 3 and its launch agent name them, and a few keys of our own.
 //!
-//! A variable beats the file; an empty variable counts as unset. [`resolve`](resolve::resolve) decides and does no IO;
+//! A variable beats the file; an empty variable counts as unset. `resolve` decides and does no IO;
 //! [`load()`] reads the file and the environment around it. Every key: `docs/runner.md`.
 
 mod file;
