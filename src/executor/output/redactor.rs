@@ -33,7 +33,7 @@ impl Default for Secrets {
 }
 
 impl Secrets {
-    /// Values of variables and further secrets; [`patterns`] says what of them is masked.
+    /// Values of variables and further secrets; `patterns` says what of them is masked.
     pub fn new(variables: &[Variable], further: &[Secret]) -> Self {
         let mut all = BTreeSet::new();
         let mut longest_gap = LONGEST_GAP;
