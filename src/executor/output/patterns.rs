@@ -59,7 +59,7 @@ fn is_telling(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     fn of(value: &str) -> Vec<String> {
-        let patterns = super::of(value).into_iter().map(|pattern| String::from_utf8(pattern).unwrap());
+        let patterns = super::of(value).into_iter().map(|text| String::from_utf8_lossy(&text).into_owned());
         let mut patterns: Vec<String> = patterns.collect();
         patterns.dedup();
         patterns

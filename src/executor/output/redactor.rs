@@ -33,7 +33,7 @@ impl Default for Secrets {
 }
 
 impl Secrets {
-    /// Values of variables and further secrets; [`patterns`] says what of them is masked.
+    /// Values of variables and further secrets; `patterns` says what of them is masked.
     pub fn new(variables: &[Variable], further: &[Secret]) -> Self {
         let mut all = BTreeSet::new();
         let mut longest_gap = LONGEST_GAP;
@@ -248,8 +248,8 @@ impl Pass<'_> {
             }
             node.is_some()
         };
-        let starts = (1..FILTERED).rev().filter_map(|count| self.back(end, count));
-        starts.filter(may_begin).next().unwrap_or(end)
+        let mut starts = (1..FILTERED).rev().filter_map(|count| self.back(end, count));
+        starts.find(may_begin).unwrap_or(end)
     }
 
     /// Writes everything before this index.
