@@ -123,3 +123,16 @@ fn a_config_has_at_most_50_orbs_by_url_of_5_levels() {
     let from = |n: usize| format!("version: 2.1\norbs: {{o: '{}'}}\n{JOB}{WORKFLOW}", url(n));
     limit("nested deeper than 5 levels", &from(1), &from(0), &chain);
 }
+
+#[test]
+fn a_compiled_job_has_at_most_8_mebibytes() {
+    // A command of 1 MiB of quotes, which JSON writes with two bytes each, and once more as the title of its step.
+    let source = |uses: usize| {
+        let command = "'".repeat(1 << 20).replace('\'', "\\\"");
+        format!(
+            "version: 2.1\ncommands: {{c: {{steps: [{{run: \"{command}\"}}]}}}}\njobs: {{j: {{machine: true, resource_class: a/b, steps: [{}]}}}}\n{WORKFLOW}",
+            vec!["c"; uses].join(", ")
+        )
+    };
+    limit("a runner takes 8388608", &source(1), &source(3), &Orbs(BTreeMap::new()));
+}

@@ -11,6 +11,7 @@ use crate::config::language::Scope;
 use crate::config::limits;
 use crate::config::session::{Report, cost, present};
 use crate::config::values::{Entry, Map, Node, Pos, StepList, shorten};
+use crate::protocol::limits::JOB_BYTES;
 use crate::protocol::{Action, Job};
 use std::collections::BTreeMap;
 
@@ -90,6 +91,17 @@ impl Expander<'_> {
             "build" => {
                 let keys = Keys { map, scope, label: &label, pos: definition.pos };
                 let job = self.build(&keys, pre, post)?;
+                let bytes = cost::json(&job);
+                if bytes > JOB_BYTES {
+                    let most = JOB_BYTES;
+                    self.report.error(
+                        definition.pos,
+                        format!(
+                            "{label} has {bytes} bytes when it is compiled, and a runner takes {most}: move long commands into files of the repository"
+                        ),
+                    );
+                    return None;
+                }
                 Some(JobKind::Build { job: Box::new(job) })
             }
             kind => self.stepless(kind, map, definition, scope),

@@ -5,6 +5,7 @@
 
 use crate::config::Schedule;
 use crate::config::values::Data;
+use crate::protocol::limits::JOB_BYTES;
 use crate::protocol::{Action, Job, Run, Step};
 use std::collections::BTreeMap;
 
@@ -68,6 +69,14 @@ pub(crate) fn step(step: &Step) -> usize {
 }
 
 /// A job without its steps, which were paid for one by one.
+/// The bytes of a job as JSON, as runners get it; an estimate from above where that is small already, since most
+/// jobs are.
+pub(crate) fn json(job: &Job) -> usize {
+    // A byte of a text may need six, and names and numbers stand beside the texts.
+    let most: usize = 6 * (self::job(job) + job.steps.iter().map(|of| step(of) + 256).sum::<usize>()) + 1024;
+    if most <= JOB_BYTES { most } else { serde_json::to_vec(job).map_or(usize::MAX, |text| text.len()) }
+}
+
 pub(crate) fn job(job: &Job) -> usize {
     let Job {
         resource_class,
