@@ -16,7 +16,7 @@ use std::path::Path;
 /// Folders that are read for one pattern, at most.
 const MOST_FOLDERS: usize = 1_000_000;
 
-/// Where in a pattern a walk is: the alternative and the part that comes next.
+/// Position of a walk in a pattern: the alternative and the part that comes next.
 type State = (usize, usize);
 
 /// Paths below `root` that match `pattern`, in lexical order, each once, written as the pattern is: relative
@@ -65,7 +65,7 @@ struct Walk<'a> {
     alternatives: &'a Alternatives,
     dialect: Dialect,
     found: BTreeSet<String>,
-    /// What is left to look at: the path with its last slash, as it is printed, and where the pattern is.
+    /// Work that is left: the path with its last slash, as it is printed, and where the pattern is.
     folders: Vec<(String, Vec<State>)>,
 }
 

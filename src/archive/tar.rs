@@ -12,7 +12,7 @@ const LONGEST_PAX: u64 = 64 * 1024;
 /// The largest number that eleven octal digits hold.
 const OCTAL_MAX: u64 = 0o777_7777_7777;
 
-/// What an entry is.
+/// Kind of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A file; its bytes follow.
@@ -28,7 +28,7 @@ pub enum Kind {
 /// One entry, without its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// What it is.
+    /// Kind of the entry.
     pub kind: Kind,
     /// Name in the archive, `/` between parts.
     pub name: Vec<u8>,
@@ -163,7 +163,7 @@ impl<R: Read> Reader<R> {
         Self { inner, left: 0, padding: 0 }
     }
 
-    /// What it reads from, right after what was read.
+    /// The source, right after what was read.
     pub fn into_inner(self) -> R {
         self.inner
     }

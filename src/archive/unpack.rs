@@ -11,7 +11,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// What was unpacked.
+/// Counts of what was unpacked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unpacked {
     /// Files and links.
@@ -20,7 +20,7 @@ pub struct Unpacked {
     pub bytes: u64,
 }
 
-/// Where entries go.
+/// The folder that entries go to.
 pub trait Target {
     /// The place of an entry by its name, or why it has none. Asked before anything of it is written.
     fn place(&mut self, name: &Path, is_folder: bool) -> Result<PathBuf, String>;

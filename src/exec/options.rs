@@ -5,7 +5,7 @@ use crate::outcome::Failure;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// What the person asked for.
+/// Wishes of the person, from the arguments.
 #[derive(Clone, Debug)]
 pub(super) struct Options {
     /// Folder with the repository.
@@ -18,11 +18,11 @@ pub(super) struct Options {
     pub workflow: Option<String>,
     /// `name=value` pairs, split.
     pub parameters: Vec<(String, String)>,
-    /// Where artifacts and test results go; `.runlet` of `path` by default.
+    /// The folder for artifacts and test results; `.runlet` of `path` by default.
     pub artifacts: Option<PathBuf>,
     /// Jobs at the same time.
     pub concurrency: usize,
-    /// Where orbs come from.
+    /// Sources of orbs.
     pub orbs: OrbSites,
     /// Plain lines even on a terminal.
     pub plain: bool,

@@ -1,4 +1,4 @@
-//! What a person sees while a pipeline runs: watch events in, text out. No IO, time passed in.
+//! The screen of a person while a pipeline runs: watch events in, text out. No IO, time passed in.
 //!
 //! Lines carry the name of their job when there are several. On a terminal there is colour and one
 //! progress line at the bottom; elsewhere the lines are plain and nothing is ever redrawn.
@@ -36,7 +36,7 @@ pub(super) struct Screen {
     out: Vec<u8>,
 }
 
-/// What is known of a job.
+/// State of a job, as far as it was told.
 #[derive(Clone, Debug, Default)]
 pub(super) struct JobView {
     /// Expanded name.
@@ -355,7 +355,7 @@ impl Screen {
         self.labelled(&label, text);
     }
 
-    /// What stands before the lines of a job; empty when there is only one.
+    /// The prefix of a job's lines; empty when there is only one.
     fn label(&self, id: &str, execution: u32) -> Vec<u8> {
         if self.jobs.len() <= 1 && self.jobs.values().all(|job| job.nodes <= 1) {
             return Vec::new();

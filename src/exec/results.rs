@@ -1,4 +1,4 @@
-//! What stays: artifacts and test results in a folder, and the summary table.
+//! The results that stay: artifacts and test results in a folder, and the summary table.
 
 use super::render::{Screen, seconds};
 use crate::http::{Body, Client, Request};
@@ -41,7 +41,7 @@ const TEST_RESULTS: &str = "test-results";
 /// Says that these folders are a run's, and may be replaced by the next.
 const MARKER: &str = ".runlet-results";
 
-/// Where results go.
+/// The folder of results.
 pub(super) struct Folder {
     path: PathBuf,
     /// Chosen by nobody: hidden from git.
@@ -94,7 +94,7 @@ impl Folder {
     }
 }
 
-/// What came of the pipeline.
+/// The outcome of the pipeline.
 pub(super) struct Summary {
     /// Failed tests, the table of jobs, and where the artifacts are.
     pub text: String,

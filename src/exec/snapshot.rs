@@ -186,7 +186,7 @@ impl Repository {
 }
 
 impl Repository {
-    /// Where its history ends although commits have parents, as git's file `shallow` has it.
+    /// The commits at which its history ends although commits have parents, as git's file `shallow` has it.
     fn edge(&self) -> Result<Option<String>, String> {
         // What a partial clone lacks it would have to fetch, which takes a network and whoever may use it. The
         // files of HEAD are there.

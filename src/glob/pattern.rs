@@ -37,14 +37,14 @@ pub(super) struct Alternative {
     pub(super) parts: Vec<Part>,
 }
 
-/// What one component of a path must be.
+/// Demand on one component of a path.
 #[derive(Debug)]
 pub(super) enum Part {
     /// Exactly this.
     Name(String),
     /// `**`: any number of folders.
     Deep,
-    /// What matches.
+    /// The pattern of one name.
     Glob(Glob),
 }
 

@@ -93,7 +93,7 @@ pub struct LayerJob {
     pub after: Vec<usize>,
 }
 
-/// What one step has persisted.
+/// The files that one step has persisted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
     /// Part of the path it is fetched from.

@@ -99,7 +99,7 @@ pub struct GiveBack {
     /// Why.
     #[serde(default)]
     pub reason: GiveBackReason,
-    /// What stood in the way and what the operator can do, for people.
+    /// The obstacle and what the operator can do about it, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// How long this runner will ask for nothing. The task is not offered to it for that long while another runner
@@ -122,11 +122,11 @@ pub enum GiveBackReason {
 /// Answer to [`GiveBack`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GiveBackAnswer {
-    /// What became of the task.
+    /// The outcome for the task.
     pub outcome: GivenBack,
 }
 
-/// What became of a task that was given back.
+/// Outcome for a task that was given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GivenBack {
@@ -147,6 +147,6 @@ pub struct LostTask {
     /// The allocation of the claim, so that nothing is said of another one. Runners of protocol 1 do not send it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocation: Option<String>,
-    /// What was found, for people.
+    /// The finding, for people.
     pub message: String,
 }

@@ -1,4 +1,4 @@
-//! What happened in a task, as numbered events.
+//! Events of a task, numbered.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,12 +10,12 @@ pub struct Event {
     pub number: u64,
     /// Unix time in milliseconds by the runner's clock.
     pub at_ms: u64,
-    /// What happened.
+    /// The event itself.
     #[serde(flatten)]
     pub kind: EventKind,
 }
 
-/// What happened.
+/// The event itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum EventKind {
@@ -68,7 +68,7 @@ pub enum EventKind {
 pub enum StepStatus {
     /// Exit code 0.
     Success,
-    /// Anything else that the user's command did.
+    /// Any other end of the user's command.
     Failed,
     /// Killed because the task was cancelled.
     Canceled,

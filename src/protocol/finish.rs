@@ -32,7 +32,7 @@ pub enum TaskStatus {
     InfrastructureFail,
 }
 
-/// What the control plane should have of one step's output.
+/// Length and checksum that one step's output should have at the control plane.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepSummary {
     /// The step record.
@@ -49,7 +49,7 @@ pub struct StepSummary {
 pub enum FinishAnswer {
     /// Everything is there and the task has ended.
     Confirmed,
-    /// Something is missing: send it and finish again.
+    /// A part is missing: send it and finish again.
     Incomplete {
         /// First event that is missing; equal to `events` when none is.
         next_event: u64,

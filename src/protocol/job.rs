@@ -33,7 +33,7 @@ pub struct Step {
     pub name: String,
     /// When to run it, given what happened before. Never absent: defaults are the compiler's.
     pub when: When,
-    /// What it does.
+    /// The action.
     #[serde(flatten)]
     pub action: Action,
 }
@@ -50,7 +50,7 @@ pub enum When {
     Always,
 }
 
-/// What a step does. Paths are as written: relative to the working directory, `~` for the home.
+/// Action of a step. Paths are as written: relative to the working directory, `~` for the home.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Action {

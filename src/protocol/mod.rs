@@ -1,4 +1,4 @@
-//! What the control plane and the runners say to each other: plain data, no IO.
+//! Messages between the control plane and the runners: plain data, no IO.
 //!
 //! Every other module may use this one; it uses none of them. The calls themselves, with their paths
 //! and answers, are described in `docs/protocol.md`. All bodies are JSON unless they are raw bytes.

@@ -1,4 +1,4 @@
-//! What a successful claim hands to a runner.
+//! The task that a successful claim hands to a runner.
 
 use super::{Job, Secret, TaskId};
 use serde::{Deserialize, Serialize};
@@ -15,9 +15,9 @@ pub struct Task {
     pub allocation: String,
     /// Name of the job, as expanded in its workflow.
     pub job_name: String,
-    /// Where people look at the job.
+    /// Address at which people look at the job.
     pub job_url: String,
-    /// What to run.
+    /// The job to run.
     pub job: Job,
     /// 0 to `node_total - 1`.
     pub node_index: u32,
@@ -32,7 +32,7 @@ pub struct Task {
     /// Further values to mask in output (continuation key and the like).
     #[serde(default)]
     pub mask: Vec<Secret>,
-    /// What `checkout` fetches; `None` when the project has no repository.
+    /// The revision that `checkout` fetches; `None` when the project has no repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
     /// `GET .../test-timings` has an answer: an earlier run of the job stored test results, and this one has
@@ -76,7 +76,7 @@ pub struct Variable {
 /// The repository and revision of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// What `git fetch` is given.
+    /// The address that `git fetch` is given.
     pub repository_url: String,
     /// Full commit id.
     pub revision: String,

@@ -59,9 +59,9 @@ pub struct TestResultsRecord {
 /// Body of every error answer: `message` for people, `code` for programs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// What was refused and why.
+    /// The refusal and its reason.
     pub message: String,
-    /// What the runner should do about it.
+    /// The kind of refusal, by which the runner acts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<RefusalCode>,
     /// With [`RefusalCode::Gap`]: send from here.

@@ -1,4 +1,4 @@
-//! What a watching client is told: the events of `GET /api/v3/runs/{id}/events`.
+//! Events that a watching client is told: of `GET /api/v3/runs/{id}/events`.
 //!
 //! A server-sent event stream. A new watcher first gets the present state as the same kinds of event,
 //! then changes as they happen, and at last [`WatchEvent::End`]. An event replaces what an earlier one

@@ -1,4 +1,4 @@
-//! Who holds a token: people, runners of a resource class, and task agents. Tokens are looked up by their hash, so
+//! Holders of tokens: people, runners of a resource class, and task agents. Tokens are looked up by their hash, so
 //! that how long it takes tells nothing about them.
 
 use crate::server::ids::{ClassTokenId, ResourceClassId};
@@ -86,7 +86,7 @@ pub fn new_token(prefix: &str) -> Result<String, Error> {
     Ok(format!("{prefix}{}", crate::system::hex(&bytes)))
 }
 
-/// What is stored of a token. Looking a token up by its hash tells nothing about it by timing.
+/// The hash of a token, which is all that is stored of it. Looking a token up by its hash tells nothing about it by timing.
 pub fn token_hash(token: &str) -> Vec<u8> {
     digest(&SHA256, token.as_bytes()).as_ref().to_vec()
 }

@@ -238,7 +238,7 @@ impl<R: Read + Seek> Iterator for Cases<R> {
     }
 }
 
-/// What a failure or a skip says.
+/// Message of a failure or a skip.
 struct Told {
     text: String,
     attribute: Option<String>,

@@ -1,4 +1,4 @@
-//! What all handlers share: the store, the blobs, who waits, and the settings.
+//! State that all handlers share: the store, the blobs, who waits, and the settings.
 
 use crate::orbs::OrbSites;
 use crate::server::blobs::Blobs;
@@ -20,7 +20,7 @@ pub struct State {
     pub store: Store,
     /// Bytes.
     pub blobs: Blobs,
-    /// Who waits for what.
+    /// Parked calls and watchers.
     pub hub: Arc<Hub>,
     /// Settings.
     pub settings: Settings,
@@ -40,12 +40,12 @@ impl State {
     }
 }
 
-/// What a start decides for good.
+/// Settings that a start decides for good.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Base of the URLs that people see, without a trailing slash.
     pub public_url: String,
-    /// Where tasks queue.
+    /// The queues that tasks go to.
     pub routing: Routing,
     /// Class of `machine: true` jobs that name none; `None` makes them an error.
     pub default_resource_class: Option<String>,
@@ -57,7 +57,7 @@ pub struct Settings {
     pub max_step_output_bytes: u64,
     /// Largest artifact.
     pub max_artifact_bytes: u64,
-    /// Where orbs come from.
+    /// Sources of orbs.
     pub orbs: OrbSites,
     /// Repositories that configs are read from.
     pub mirrors: Arc<Mirrors>,
@@ -72,7 +72,7 @@ impl Settings {
     }
 }
 
-/// Where the tasks of a job queue.
+/// The queue that the tasks of a job go to.
 #[derive(Clone, Debug, Default)]
 pub struct Routing {
     /// Every task goes to this class, whatever its job names.

@@ -1,4 +1,4 @@
-//! What is looked for so that a value is masked.
+//! Patterns that are looked for so that a value is masked.
 //!
 //! - The value itself, and each line of it: tools print parts of a key or of a document.
 //! - Any white space counts as one space, here and in the text, and none at the ends counts: `echo $KEY`

@@ -296,7 +296,7 @@ mod tests {
         wholes.chain(lines).collect()
     }
 
-    /// Where the words end that the text begins with, white space of up to 64 bytes between them.
+    /// The end of the words that the text begins with, white space of up to 64 bytes between them.
     fn end_of(words: &[&str], text: &[u8]) -> Option<usize> {
         let (word, others) = words.split_first()?;
         let rest = text.strip_prefix(word.as_bytes())?;

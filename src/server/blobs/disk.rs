@@ -21,7 +21,7 @@ pub enum Error {
     NoSpace,
     /// The request makes no sense.
     Invalid(String),
-    /// Anything else the disk said.
+    /// Any other error of the disk.
     Io(String),
 }
 

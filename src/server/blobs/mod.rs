@@ -15,7 +15,7 @@ use std::path::Path;
 pub use self::disk::{Error, write_private};
 pub use self::stretch::Stretch;
 
-/// What the data folder holds besides the database. Cheap to clone.
+/// The bytes that the data folder holds besides the database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Blobs {
     /// Output of steps.

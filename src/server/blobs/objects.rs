@@ -39,7 +39,7 @@ impl Objects {
         Ok(self.root.join("objects").join(&sha256[..2]).join(&sha256[2..]))
     }
 
-    /// Where to continue an upload; `length` when it is complete.
+    /// Tells the offset to continue an upload from; `length` when it is complete.
     pub fn offset(&self, task: &TaskId, sha256: &str, length: u64) -> Result<u64, Error> {
         if self.has(sha256, length)? {
             return Ok(length);

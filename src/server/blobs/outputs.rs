@@ -26,7 +26,7 @@ pub struct Outputs {
     written: Arc<Mutex<HashMap<(TaskId, u32), Written>>>,
 }
 
-/// What memory knows of an output that is being written. It may be forgotten at any time.
+/// State in memory of an output that is being written. It may be forgotten at any time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Written {
     /// Bytes below would survive a power cut.

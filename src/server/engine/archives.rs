@@ -51,7 +51,7 @@ pub fn save_layer(tx: &Tx<'_>, task: &TaskId, record: &LayerRecord, now: Millis)
     archives::insert_layer(tx, task, record, now.plus(DAY * RETENTION_DAYS), now)
 }
 
-/// What the jobs upstream of `job` have persisted. A job that a rerun has not run again stands for the one
+/// Lists the layers that the jobs upstream of `job` have persisted. A job that a rerun has not run again stands for the one
 /// whose result it keeps.
 pub fn workspace(view: &View, job: &JobId, now: Millis) -> Result<Workspace, Error> {
     let jobs = archives::jobs_around(view, job)?;

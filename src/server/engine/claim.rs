@@ -20,7 +20,7 @@ use std::time::Duration;
 pub struct Claimer {
     /// Its token.
     pub token: ClassToken,
-    /// What it says of itself.
+    /// The runner's description of itself.
     pub request: ClaimRequest,
     /// The protocol version that it speaks.
     pub protocol: u32,

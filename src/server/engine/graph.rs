@@ -9,17 +9,17 @@ use std::collections::HashMap;
 pub struct Node {
     /// Name in the workflow.
     pub name: String,
-    /// What it is.
+    /// Kind of the job.
     pub kind: JobType,
-    /// What it waits for.
+    /// Jobs that it waits for, with the statuses that let it start.
     pub requires: Vec<Requirement>,
-    /// Where it stands.
+    /// Status of the job.
     pub status: JobStatus,
     /// Queued only because another job holds the key of its serial group.
     pub waits_for_lock: bool,
 }
 
-/// What becomes of a blocked job.
+/// Decision about a blocked job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Its tasks enter the queue, or the approval waits, or the no-op succeeds.
@@ -79,7 +79,7 @@ fn reached(status: JobStatus) -> Option<RequiredStatus> {
     }
 }
 
-/// What runs again when the chosen jobs do: they, and everything that depends on them, since another
+/// Jobs that run again when the chosen ones do: they, and everything that depends on them, since another
 /// result may decide differently about it.
 pub fn run_again(nodes: &[Node], chosen: impl Fn(usize) -> bool) -> Vec<bool> {
     let mut again: Vec<bool> = (0..nodes.len()).map(chosen).collect();
@@ -102,7 +102,7 @@ pub fn run_again(nodes: &[Node], chosen: impl Fn(usize) -> bool) -> Vec<bool> {
     }
 }
 
-/// Where the workflow stands, given its jobs.
+/// Status of a workflow, given its jobs.
 pub fn workflow_status(jobs: &[Node], is_canceled: bool) -> WorkflowStatus {
     let any = |wanted: fn(JobStatus) -> bool| jobs.iter().any(|job| wanted(job.status));
     let ended = jobs.iter().all(|job| job.status.is_terminal());
@@ -128,7 +128,7 @@ pub fn workflow_status(jobs: &[Node], is_canceled: bool) -> WorkflowStatus {
     }
 }
 
-/// Where a job stands, given the newest attempt of each of its tasks: the worst result once all ended. A
+/// Status of a job, given the newest attempt of each of its tasks: the worst result once all ended. A
 /// task that ran out of time makes a failed job: clients act on failures by that word alone.
 pub fn job_status(tasks: &[TaskState]) -> JobStatus {
     let any = |state| tasks.contains(&state);

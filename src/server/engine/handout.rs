@@ -1,4 +1,4 @@
-//! What a task is given when it is handed out: its job, its built-in variables, those of its project and
+//! Contents of a task that is handed out: its job, its built-in variables, those of its project and
 //! contexts, and the key that continues a setup pipeline.
 
 use crate::config::JobKind;
@@ -91,7 +91,7 @@ impl Opened {
     }
 }
 
-/// What a claim decided about a task.
+/// Decisions of a claim about a task.
 #[derive(Clone, Debug)]
 pub struct Handed {
     /// The task.
@@ -177,7 +177,7 @@ fn built_in(found: &Described, job_url: &str) -> BTreeMap<String, String> {
     always.into_iter().chain(known).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// What `checkout` fetches, when there is a repository.
+/// The revision that `checkout` fetches, when there is a repository.
 fn source(found: Revision) -> Option<Source> {
     Some(Source {
         repository_url: found.repository_url?,

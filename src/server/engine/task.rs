@@ -43,7 +43,7 @@ pub const LATE: Duration = Duration::from_secs(24 * 60 * 60);
 /// One attempt at one node of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
-    /// Where it stands.
+    /// State of the attempt.
     pub state: State,
     /// A person (or a newer pipeline) wants it to end, and its agent has not confirmed it yet.
     pub cancel_asked: bool,
@@ -59,7 +59,7 @@ pub struct Task {
     pub retries_unsafely: bool,
 }
 
-/// Where a task stands.
+/// State of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     /// It waits for a runner of its class.
@@ -77,7 +77,7 @@ pub enum State {
     Running(Work),
     /// Its agent has begun and was not heard of for a lease.
     Unreachable {
-        /// What it was doing.
+        /// The work that it had begun.
         work: Work,
         /// About when it was heard of for the last time.
         since: Millis,
@@ -390,7 +390,7 @@ impl Task {
         }
     }
 
-    /// What happens by the clock.
+    /// Lets time pass: leases, the begin limit, budgets and fences run out.
     pub fn tick(&mut self, lease: Duration, now: Millis) -> Vec<Consequence> {
         if self.is_held {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! Who waits for what: parked claims, parked heartbeats, watchers. Told after each commit.
+//! The waiting: parked claims, parked heartbeats, watchers. Told after each commit.
 
 use crate::protocol::TaskId;
 use crate::server::store::Effect;
@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 /// nothing of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Version {
-    /// Anything in the store.
+    /// Changes in the store.
     pub state: u64,
     /// Output of steps.
     pub output: u64,
@@ -50,7 +50,7 @@ impl Hub {
         }
     }
 
-    /// Something that watchers of the pipeline see has changed.
+    /// Announces a change that watchers of the pipeline see.
     pub fn changed(&self, pipeline: &str) {
         if let Some(sender) = lock(&self.pipelines).get(pipeline) {
             sender.send_modify(|version| version.state += 1);

@@ -1,4 +1,4 @@
-//! Who waits for what: parked claims and heartbeats, watchers of pipelines.
+//! The waiting: parked claims and heartbeats, watchers of pipelines.
 
 pub mod hub;
 pub mod watch;

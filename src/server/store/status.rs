@@ -71,7 +71,7 @@ words! {
     WorkflowStatus {
         /// Ended well.
         Success = "success",
-        /// Something runs or can run.
+        /// A job runs or can run.
         Running = "running",
         /// Never ran.
         NotRun = "not_run",
@@ -184,7 +184,7 @@ impl TaskState {
 }
 
 words! {
-    /// Who ended a task.
+    /// Cause of the end of a task.
     EndedBy {
         /// Its agent, when everything was reported.
         Finish = "finish",
@@ -272,7 +272,7 @@ impl From<crate::protocol::StepStatus> for StepState {
 }
 
 words! {
-    /// What a node of a workflow is.
+    /// Kind of a node of a workflow.
     JobType {
         /// Runs steps.
         Build = "build",

@@ -18,7 +18,7 @@ const MAX_GROUP: usize = 128;
 /// A change that others are told of once it is committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Anything of this pipeline (its id) changed.
+    /// A change of this pipeline (its id).
     Changed(String),
     /// A task entered the queue of this resource class.
     Queued(String),

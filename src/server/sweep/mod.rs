@@ -1,4 +1,4 @@
-//! What happens by the clock: leases, budgets and fences run out, waits end, old things go.
+//! Changes by the clock: leases, budgets and fences run out, waits end, old things go.
 
 pub(super) mod retention;
 

@@ -1,4 +1,4 @@
-//! What is kept and for how long: artifacts 30 days, caches and workspace layers 15 (or less, as their job
+//! Retention: artifacts 30 days, caches and workspace layers 15 (or less, as their job
 //! says), and the bytes of an upload as long as something names them.
 
 use crate::server::blobs::{self, Blobs};

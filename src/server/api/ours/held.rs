@@ -1,4 +1,4 @@
-//! What only a person can decide about tasks: those of a restored backup, and those whose agent is known to be gone.
+//! Calls for what only a person can decide about tasks: those of a restored backup, and those whose agent is known to be gone.
 
 use crate::protocol::TaskId;
 use crate::server::api::shared::failure::{Answer, Failure};

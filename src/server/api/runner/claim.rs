@@ -1,4 +1,4 @@
-//! What runners call with the token of their resource class: claiming tasks, and saying that one is lost.
+//! Calls with the token of a resource class: claiming tasks, and saying that one is lost.
 
 use crate::protocol::{ClaimRequest, LostTask, Refusal, RefusalCode};
 use crate::server::api::runner::holder::refused;

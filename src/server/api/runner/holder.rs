@@ -117,14 +117,14 @@ impl Holder {
         self.news.cancel.fetch_or(cancel, Ordering::Relaxed);
     }
 
-    /// What a call that writes no row of its own may do.
+    /// Permission of a call that writes no row of its own.
     pub(super) fn takes(&self, call: Call) -> Answer<Taken> {
         // The lease is renewed already: only the answer counts.
         let step = self.hand.task.clone().call(call, std::time::Duration::ZERO, Millis::now());
         self.decided(step.map(|step| step.answer))
     }
 
-    /// What the machine answered, told on the answer to the call.
+    /// The machine's answer, told on the answer to the call.
     pub(super) fn decided(&self, taken: Result<Taken, Refused>) -> Answer<Taken> {
         let taken = taken.map_err(refused)?;
         self.hear(taken.cancel);

@@ -1,4 +1,4 @@
-//! What runners and task agents call: docs/protocol.md.
+//! Calls of runners and task agents: docs/protocol.md.
 
 mod archives;
 mod claim;

@@ -1,4 +1,4 @@
-//! What a task agent calls in the life of its task: it begins, is there, tells what happens, ends.
+//! Calls of a task agent in the life of its task: it begins, is there, tells what happens, ends.
 
 use crate::protocol::{
     BeginAnswer, BeginRequest, Event, EventsAnswer, FinishAnswer, FinishRequest, GiveBack, GiveBackAnswer,

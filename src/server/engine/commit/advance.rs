@@ -1,4 +1,4 @@
-//! What can start starts, what cannot is given up, and workflows come to rest.
+//! Brings workflows up to date: jobs that can start start, those that cannot are given up, and workflows come to rest.
 
 use crate::server::engine::commit::job::{close_job, end_job, say, set_status};
 use crate::server::engine::commit::ripple::Ripple;

@@ -1,4 +1,4 @@
-//! What people, newer pipelines and the clock do to a workflow that runs: cancel it, cancel a job, approve one.
+//! Acts of people, newer pipelines and the clock on a workflow that runs: cancel it, cancel a job, approve one.
 
 use crate::server::engine::commit::advance::settle;
 use crate::server::engine::commit::job::{end_job, say};

@@ -1,4 +1,4 @@
-//! What happens to tasks by the clock, and after the clock or the database was set back.
+//! Changes of tasks by the clock, and after the clock or the database was set back.
 
 use crate::protocol::TaskId;
 use crate::server::engine::commit::task::InHand;
@@ -54,7 +54,7 @@ pub fn hold_all(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
     Ok(count)
 }
 
-/// What an administrator says of a held task.
+/// Decision of an administrator about a held task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It goes on.

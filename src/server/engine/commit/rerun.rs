@@ -18,12 +18,12 @@ pub(super) const OLDEST: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// Reruns of one workflow, over all its generations.
 const MOST_RERUNS: u64 = 100;
 
-/// What runs again.
+/// Choice of the jobs that run again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Everything.
     All,
-    /// What failed or was cancelled, and what depends on it.
+    /// Jobs that failed or were cancelled, and those that depend on them.
     Failed,
     /// These jobs (ids), and what depends on them.
     Jobs(Vec<JobId>),

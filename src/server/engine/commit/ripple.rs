@@ -1,4 +1,4 @@
-//! What a change of one workflow sets off elsewhere, collected so that it can be settled at the end.
+//! Effects of a change of one workflow on others, collected so that it can be settled at the end.
 
 use crate::server::ids::{JobId, WorkflowId};
 use std::collections::VecDeque;

@@ -10,7 +10,7 @@ use crate::server::store::tables::serial::{self, SerialKey};
 use crate::server::store::{Error, Tx};
 use crate::server::time::Millis;
 
-/// What a job finds when it comes for its key.
+/// Outcome for a job that comes for its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     /// The key is its own.

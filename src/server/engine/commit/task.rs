@@ -1,4 +1,4 @@
-//! What happens to a task, in the store: loads it, lets the machine decide, writes what became of it, and carries
+//! Changes of a task, in the store: loads it, lets the machine decide, writes what became of it, and carries
 //! out what follows, all in the caller's transaction.
 
 use crate::protocol::{
@@ -182,7 +182,7 @@ pub fn call(tx: &Tx<'_>, id: &TaskId, call: Call, lease: Duration, now: Millis) 
     decided(tx, hand, step, now)
 }
 
-/// What became of events.
+/// Outcome of storing events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recorded {
     /// They are stored.
@@ -301,7 +301,7 @@ pub fn give_back(tx: &Tx<'_>, request: &GiveBack, now: Millis) -> Decided<GivenB
     decided(tx, hand, step, now)
 }
 
-/// What a runner said of a task that is not there for it.
+/// Refusal of a runner's word about a task that is not there for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotLost {
     /// There is no such task of its class.

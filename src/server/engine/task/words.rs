@@ -33,7 +33,7 @@ pub struct Machine {
     pub boot: String,
 }
 
-/// What an agent does that has begun.
+/// Work of an agent that has begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Work {
     /// The claim that it began with.
@@ -56,7 +56,7 @@ impl Work {
 pub struct End {
     /// How it went.
     pub status: TaskState,
-    /// Who ended it.
+    /// The cause of the end.
     pub by: EndedBy,
     /// When.
     pub at: Millis,
@@ -88,7 +88,7 @@ pub struct Avoid {
     pub until: Millis,
 }
 
-/// What became of a task that was given back.
+/// Outcome for a task that was given back.
 pub use crate::protocol::GivenBack;
 
 /// A further attempt at the same node.
@@ -102,7 +102,7 @@ pub struct NextAttempt {
     pub not_before: Option<Millis>,
 }
 
-/// What must follow in the same transaction.
+/// Consequence of a decision, to be carried out in the same transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Consequence {
     /// It runs from now on: so does its job.
@@ -113,7 +113,7 @@ pub enum Consequence {
     Ended(Option<String>),
     /// A further attempt enters the queue.
     Again(NextAttempt),
-    /// Something that people see with the job.
+    /// A message that people see with the job.
     Say(String),
     /// Its agent has stopped: what it kept from others is free.
     FenceGone,
@@ -124,7 +124,7 @@ pub enum Consequence {
 /// An answer, and what must follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step<A> {
-    /// What the caller is told.
+    /// The answer to the caller.
     pub answer: A,
     /// In order.
     pub then: Vec<Consequence>,
@@ -252,7 +252,7 @@ pub enum Finished {
     Before,
 }
 
-/// Who gives a task back, and why.
+/// Reason and pause of a runner that gives a task back.
 #[derive(Clone, Debug)]
 pub struct Returned<'a> {
     /// Which counter it goes to.

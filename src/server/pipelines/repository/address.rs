@@ -1,4 +1,4 @@
-//! What git may be given: addresses of repositories and names of refs. No IO.
+//! Texts that git may be given: addresses of repositories and names of refs. No IO.
 
 /// Longest address, in bytes.
 const MOST_ADDRESS_BYTES: usize = 2048;

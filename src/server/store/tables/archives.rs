@@ -169,7 +169,7 @@ pub fn jobs_around(view: &View, job: &JobId) -> Result<Vec<Persisting>, Error> {
     Ok(jobs)
 }
 
-/// What a step has persisted.
+/// The archive that a step has persisted.
 #[derive(Clone, Debug)]
 pub struct LayerRow {
     /// The layer.

@@ -1,4 +1,4 @@
-//! What a task is described by, over the tables that it comes from.
+//! Description of a task, over the tables that it comes from.
 //!
 //! Only SQLite: flags are integers.
 
@@ -37,7 +37,7 @@ pub struct Described {
     pub is_continued: bool,
     /// The login of who started the pipeline.
     pub actor: String,
-    /// What there is to check out.
+    /// The revision to check out.
     pub revision: Revision,
     /// The project.
     pub project: ProjectId,

@@ -109,7 +109,7 @@ pub struct NodeRow {
     pub name: String,
     /// The kind of its node.
     pub kind: JobType,
-    /// Where it stands.
+    /// Status of the job.
     pub status: JobStatus,
     /// The jobs that it waits for.
     pub requires: Vec<Requirement>,

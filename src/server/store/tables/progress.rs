@@ -25,7 +25,7 @@ pub fn workflow_of(view: &View, job: &JobId) -> Result<WorkflowId, Error> {
     Ok(query.query_row([job], |row| row.get(0))?)
 }
 
-/// Where a job and its workflow stand.
+/// Statuses of a job and its workflow.
 #[derive(Clone, Debug)]
 pub struct Standing {
     /// The job has ended.
@@ -38,7 +38,7 @@ pub struct Standing {
     pub workflow_status: WorkflowStatus,
 }
 
-/// Where a job and its workflow stand.
+/// Statuses of a job and its workflow.
 pub fn standing(view: &View, job: &JobId) -> Result<Standing, Error> {
     let mut query = view.sql().prepare_cached(
         "SELECT j.stopped_at_ms IS NOT NULL, w.id, w.stopped_at_ms IS NOT NULL, w.status

@@ -1,4 +1,4 @@
-//! What jobs leave for people: artifacts, and the results of tests with the files that they were read from.
+//! Results of jobs for people: artifacts, and the results of tests with the files that they were read from.
 //!
 //! Only SQLite: `INSERT OR IGNORE`, `INSERT OR REPLACE`; the order of results is that of their INTEGER PRIMARY KEY.
 

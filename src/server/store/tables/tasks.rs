@@ -27,7 +27,7 @@ pub struct TaskRow {
     pub attempt: u32,
     /// The queue.
     pub resource_class: String,
-    /// Where it stands.
+    /// Status of the task.
     pub status: TaskState,
     /// SHA-256 of the task token.
     pub token_hash: Option<Vec<u8>>,
@@ -81,7 +81,7 @@ pub struct TaskRow {
     pub started_at: Option<Millis>,
     /// Ended.
     pub stopped_at: Option<Millis>,
-    /// Who ended it.
+    /// Cause of its end.
     pub ended_by: Option<EndedBy>,
     /// Nothing takes its place before.
     pub fence_until: Option<Millis>,
