@@ -1,6 +1,5 @@
 //! The identity of this machine, as the control plane may know it, and random names.
 
-use crate::system::clock::since_boot;
 use crate::system::hex;
 use ring::digest::{SHA256, digest};
 use std::fs;
@@ -23,15 +22,6 @@ fn hashed(text: &str) -> Option<String> {
     }
     let sum = digest(&SHA256, format!("{PREFIX}{id}").as_bytes());
     Some(hex(sum.as_ref().get(..16)?))
-}
-
-/// 128 random bits. Not a secret, but it should not be guessed by chance.
-pub(super) fn nonce() -> String {
-    let mut bytes = [0u8; 16];
-    if ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes).is_err() {
-        bytes = (since_boot().as_nanos() << 32 | u128::from(std::process::id())).to_be_bytes();
-    }
-    hex(&bytes)
 }
 
 #[cfg(test)]

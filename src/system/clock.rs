@@ -4,15 +4,18 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-/// Time since the start of the system, sleep included: what a lease is measured by. Nobody sets this clock.
+/// Time since the start of the system in whole seconds, sleep included: leases and fences are measured by it, and
+/// nobody sets this clock. The call that tells it more finely would cost the small file 2 KB.
+#[cfg(target_os = "linux")]
 pub fn since_boot() -> Duration {
-    #[cfg(target_os = "linux")]
-    let clock = rustix::time::ClockId::Boottime;
-    #[cfg(not(target_os = "linux"))]
-    let clock = rustix::time::ClockId::Monotonic;
-    let now = rustix::time::clock_gettime(clock);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
-    Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default())
+    Duration::from_secs(u64::try_from(rustix::system::sysinfo().uptime).unwrap_or_default())
+}
+
+/// Time since this process asked first. Sleep is not counted.
+#[cfg(not(target_os = "linux"))]
+pub fn since_boot() -> Duration {
+    static FIRST: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    FIRST.get_or_init(std::time::Instant::now).elapsed()
 }
 
 /// Days from 0000-03-01 to 1970-01-01. Years begin in March here, so that the leap day is the last of its year.

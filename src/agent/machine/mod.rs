@@ -177,7 +177,7 @@ impl Runner {
 
     fn claim(&mut self, wait: Duration) {
         if self.record.remembered.nonce.is_empty() {
-            self.record.change(|remembered| remembered.nonce = identity::nonce());
+            self.record.change(|remembered| remembered.nonce = crate::system::random_id());
         }
         match self.claims.claim(&self.record.remembered.nonce, wait) {
             Claimed::Task(task) => self.begin(*task),
@@ -385,7 +385,7 @@ impl Runner {
     fn forget(&mut self) {
         self.record.change(|remembered| {
             remembered.task = None;
-            remembered.nonce = identity::nonce();
+            remembered.nonce = crate::system::random_id();
         });
     }
 

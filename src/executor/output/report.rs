@@ -116,7 +116,7 @@ impl Reporter {
             client,
             id: task.id.clone(),
             token: task.token.clone(),
-            agent: random_id(),
+            agent: crate::system::random_id(),
             state: Mutex::new(state),
             changed: Condvar::new(),
             wish: Box::new(wish),
@@ -545,13 +545,4 @@ impl Reporter {
             }
         }
     }
-}
-
-/// 128 random bits as 32 hexadecimal digits. Not a secret, but it should not be guessed by chance.
-fn random_id() -> String {
-    let mut bytes = [0u8; 16];
-    if ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes).is_err() {
-        bytes = (since_boot().as_nanos() << 32 | u128::from(std::process::id())).to_be_bytes();
-    }
-    crate::system::hex(&bytes)
 }
