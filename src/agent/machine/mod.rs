@@ -11,7 +11,6 @@ mod state;
 mod tools;
 
 use super::claims::{Claimed, Claims, GivenBackTask};
-use super::identity;
 use super::lifecycle::{ExitReason, Next};
 use super::settings::{Mode, Settings};
 use super::stop::{Level, Stop};
