@@ -50,8 +50,8 @@ pub(super) fn lock(path: &Path) -> io::Result<Option<FolderLock>> {
 
 /// The process that holds the lock of a folder, for people.
 pub(super) fn holder(path: &Path) -> String {
-    let about = fs::metadata(path).ok();
-    let pid = about.and_then(|about| proc::lock_holder(about.dev(), about.ino()));
+    let real = fs::canonicalize(path).ok();
+    let pid = real.and_then(|real| proc::lock_holder(&real, fs::metadata(&real).ok()?.ino()));
     match pid.and_then(proc::stat) {
         Some(process) => format!("pid {} (`{}`)", process.pid, proc::command_line(&process)),
         None => "another process".to_owned(),

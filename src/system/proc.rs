@@ -82,20 +82,17 @@ pub fn holds(pid: i32, link: &std::path::Path) -> bool {
     folder.flatten().any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == link))
 }
 
-/// The process that holds a lock of `flock` on the file with this device and number. The lock lists name the device
-/// of the file system, which for some (btrfs, overlays) is not the device of the file: then the number decides.
-pub fn lock_holder(device: u64, inode: u64) -> Option<i32> {
+/// The process that holds a lock of `flock` on the folder or file of this number and has it open by this path.
+pub fn lock_holder(path: &std::path::Path, inode: u64) -> Option<i32> {
     let locks = fs::read_to_string("/proc/locks").ok()?;
-    let device = format!("{:02x}:{:02x}:{inode}", rustix::fs::major(device), rustix::fs::minor(device));
     let number = format!(":{inode}");
-    // `1: FLOCK  ADVISORY  WRITE 708 fd:00:1234 0 EOF`; lines of those who wait have a `->`.
-    let held = |line: &str| -> Option<(i32, bool)> {
-        let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        let file = words.get(5).filter(|_| words.get(1) == Some(&"FLOCK"))?;
-        file.ends_with(&number).then_some((words.get(4)?.parse().ok()?, **file == device))
-    };
-    let all: Vec<_> = locks.lines().filter_map(held).collect();
-    all.iter().find(|(_, exact)| *exact).or(all.first()).map(|(pid, _)| *pid)
+    // `1: FLOCK  ADVISORY  WRITE 708 fd:00:1234 0 EOF`; lines of those who wait have a `->`. The device is not that of
+    // the file on some file systems (btrfs, overlays), so that the open files of the process decide.
+    locks.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace().skip(4);
+        let pid = words.next()?.parse().ok()?;
+        (words.next()?.ends_with(&number) && holds(pid, path)).then_some(pid)
+    })
 }
 
 /// The id of this start of the system.
