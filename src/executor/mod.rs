@@ -43,9 +43,8 @@ Run one claimed task. The machine runner starts this; it is not meant for people
 
 Usage: runlet task < INPUT
 
-INPUT is one JSON document with the claim, its token and the settings of the runner. TERM or INT stop
-the task, which then ends as an infrastructure failure. Lines of JSON on standard output tell the runner whether the
-task has begun. Exit code 0 says that nothing is left to report, 75 that the outcome could not be.
+INPUT is JSON: the claim, its token, settings of the runner. TERM or INT stop the task. JSON lines on standard output
+tell the runner whether it has begun. Exit code 0: nothing is left to report; 75: the outcome could not be reported.
 ";
 
 /// Runs `runlet task` with the arguments after the command.

@@ -174,7 +174,7 @@ impl Client {
         let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
         if self.strict && header(PROTOCOL_HEADER).is_none() {
             return Err(Error::Foreign(format!(
-                "{} `{url}` was answered with status {status} by something that is no Runlet control plane: the answer has no `{PROTOCOL_HEADER}` header; is `api.url` the address of a Runlet control plane, and does nothing on the way answer for it or strip that header?",
+                "{} `{url}` was answered with status {status} by something that is no Runlet control plane (it has no `{PROTOCOL_HEADER}` header): check `api.url`, and what answers or strips headers on the way",
                 request.method
             )));
         }

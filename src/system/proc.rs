@@ -85,13 +85,12 @@ pub fn holds(pid: i32, link: &std::path::Path) -> bool {
 /// The process that holds a lock of `flock` on the folder or file of this number and has it open by this path.
 pub fn lock_holder(path: &std::path::Path, inode: u64) -> Option<i32> {
     let locks = fs::read_to_string("/proc/locks").ok()?;
-    let number = format!(":{inode}");
     // `1: FLOCK  ADVISORY  WRITE 708 fd:00:1234 0 EOF`; lines of those who wait have a `->`. The device is not that of
     // the file on some file systems (btrfs, overlays), so that the open files of the process decide.
     locks.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace().skip(4);
         let pid = words.next()?.parse().ok()?;
-        (words.next()?.ends_with(&number) && holds(pid, path)).then_some(pid)
+        (words.next()?.rsplit(':').next()?.parse() == Ok(inode) && holds(pid, path)).then_some(pid)
     })
 }
 
