@@ -534,7 +534,7 @@ fn a_full_standard_output_is_an_error_and_a_closed_pipe_is_none() {
         assert_eq!(code, Some(1), "{err}");
         assert!(err.contains("failed to write to standard output: No space left on device"), "{err}");
     }
-    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     drop(reader);
     assert_eq!(process_to(writer.into()), (Some(0), String::new()));
 }
