@@ -182,6 +182,38 @@ pub fn call(tx: &Tx<'_>, id: &TaskId, call: Call, lease: Duration, now: Millis) 
     decided(tx, hand, step, now)
 }
 
+/// A call of the agent that writes `work` as well: what the machine says of the task and what is written are one
+/// commit, so that nothing is written for a task that ended in between. Nothing is written where it refuses.
+pub fn call_and<T>(
+    tx: &Tx<'_>,
+    id: &TaskId,
+    kind: Call,
+    lease: Duration,
+    now: Millis,
+    work: impl FnOnce(&Tx<'_>) -> Result<T, Error>,
+) -> Decided<(Taken, T)> {
+    match call(tx, id, kind, lease, now)? {
+        Ok(taken) => Ok(Ok((taken, work(tx)?))),
+        Err(refused) => Ok(Err(refused)),
+    }
+}
+
+/// Reads for the agent, in one view of the store with what the machine says of the task.
+pub fn read_for<T>(
+    view: &View,
+    id: &TaskId,
+    kind: Call,
+    now: Millis,
+    work: impl FnOnce(&View) -> Result<T, Error>,
+) -> Decided<(Taken, T)> {
+    let mut hand = InHand::known(view, id)?;
+    // The lease was renewed when the call came in: only the answer counts.
+    match hand.task.call(kind, Duration::ZERO, now) {
+        Ok(step) => Ok(Ok((step.answer, work(view)?))),
+        Err(refused) => Ok(Err(refused)),
+    }
+}
+
 /// Outcome of storing events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recorded {
