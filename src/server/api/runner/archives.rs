@@ -69,9 +69,7 @@ async fn save_cache(
     check_key(&record.key)?;
     complete(&state, &record.archive.sha256, record.archive.length).await?;
     let id = task.id.clone();
-    let stored = task
-        .writes(&state, move |tx| archives::save_cache(tx, &id, &record, Millis::now()))
-        .await?;
+    let stored = task.writes(&state, move |tx| archives::save_cache(tx, &id, &record, Millis::now())).await?;
     Ok(Json(CacheAnswer { stored }))
 }
 

@@ -98,7 +98,8 @@ pub fn rerun(
     rerun_anyway(tx, workflow, scope, by, now)
 }
 
-/// Runs a workflow again, whatever its jobs may be doing. Returns the id of the new one.
+/// Runs a workflow again, whatever its jobs may be doing: whoever says so knows that the agents of those that have
+/// ended are gone. Returns the id of the new one.
 pub fn rerun_anyway(
     tx: &Tx<'_>,
     workflow: &WorkflowId,
@@ -109,5 +110,10 @@ pub fn rerun_anyway(
     let mut ripple = Ripple::default();
     let made = rerun::create(tx, workflow, scope, by, None, &mut ripple, now)?;
     advance::settle(tx, ripple, now)?;
+    if made.is_ok() {
+        for job in tasks::fenced_jobs(tx, workflow)? {
+            task::release_anyway(tx, &job, now)?;
+        }
+    }
     Ok(made)
 }

@@ -15,7 +15,7 @@ use crate::server::engine::task::{
 use crate::server::ids::JobId;
 use crate::server::store::status::{MessageKind, StepState, TaskState};
 use crate::server::store::tables::tasks::{self, TaskRow};
-use crate::server::store::tables::{progress, steps};
+use crate::server::store::tables::{progress, steps, workflows};
 use crate::server::store::{Effect, Error, Tx, View, new_id};
 use crate::server::time::Millis;
 use std::time::Duration;
@@ -140,7 +140,7 @@ fn again(tx: &Tx<'_>, row: &TaskRow, next: NextAttempt, now: Millis) -> Result<(
         unsafe_retries: next.counts.unsafe_retries,
         avoid_runner,
         avoid_until,
-        not_before: next.not_before,
+        is_held: next.is_held,
         queued_at: now,
         ..row.clone()
     };
@@ -152,6 +152,7 @@ fn again(tx: &Tx<'_>, row: &TaskRow, next: NextAttempt, now: Millis) -> Result<(
 
 /// The agent of a task has stopped: what the job and its workflow kept from others passes on.
 fn fence_gone(tx: &Tx<'_>, job: &JobId, now: Millis) -> Result<(), Error> {
+    fence_moved(tx, job, now)?;
     let mut ripple = Ripple::default();
     let standing = progress::standing(tx, job)?;
     if standing.job_ended && !tasks::is_job_fenced(tx, job)? {
@@ -160,9 +161,23 @@ fn fence_gone(tx: &Tx<'_>, job: &JobId, now: Millis) -> Result<(), Error> {
     let workflow = &standing.workflow;
     if standing.workflow_ended && !tasks::is_workflow_fenced(tx, workflow)? {
         serial::leave_all(tx, workflow, &mut ripple, now)?;
-        rerun::automatically(tx, workflow, standing.workflow_status, &mut ripple, now)?;
+        // Somebody may have been quicker.
+        if !workflows::has_rerun(tx, workflow)? {
+            rerun::automatically(tx, workflow, standing.workflow_status, &mut ripple, now)?;
+        }
     }
     settle(tx, ripple, now)
+}
+
+/// The fence of a task of the job was moved, or is gone: so is the wait of what replaces it.
+pub(super) fn fence_moved(tx: &Tx<'_>, job: &JobId, now: Millis) -> Result<(), Error> {
+    for row in tasks::waiting_for_fence(tx, job)? {
+        let fence = tasks::fence_before(tx, &row.job)?;
+        let mut hand = InHand::of(row)?;
+        let then = hand.task.wait_for_fence(fence.map(|fence| fence.until));
+        hand.keep(tx, then, now)?;
+    }
+    Ok(())
 }
 
 /// An answer of a call that the machine may have refused.

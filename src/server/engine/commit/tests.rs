@@ -118,7 +118,8 @@ fn run(tx: &Tx<'_>, id: &TaskId, state: TaskState, now: u64) -> Result<(), Error
 fn begun(tx: &Tx<'_>, id: &TaskId, now: u64) -> Result<(), Error> {
     let mut hand = InHand::find(tx, id)?.unwrap();
     let (allocation, runner) = ("allocation".to_owned(), "one".to_owned());
-    let claim = Claim { allocation, runner, machine: None, protocol: 2, budget: BUDGET };
+    let claim =
+        Claim { allocation, runner, machine: None, protocol: 2, budget: BUDGET, retries_unsafely: false };
     hand.task.claim(claim, false, LEASE, Millis(now)).unwrap();
     let then = hand.task.begin("agent", LEASE, Millis(now)).unwrap().then;
     hand.keep(tx, then, Millis(now))
@@ -333,15 +334,18 @@ fn one_job_can_be_cancelled_and_an_approval_refused() {
 
 #[test]
 fn silence_counts_only_while_runners_could_be_heard() {
-    for (passed_at_ms, writes_failed, now, heard) in [
-        (None, false, HOUR, false),
-        (Some(HOUR), false, HOUR + 5_000, true),
-        (Some(HOUR), true, HOUR + 5_000, false),
-        (Some(HOUR), false, HOUR + 60_000, false),
-        (Some(HOUR), false, HOUR - 1, false),
+    // By the clock, and by one that nobody sets.
+    let moment = |at, steady| clock::Moment { at: Millis(HOUR + at), steady: Duration::from_millis(steady) };
+    for (passed, writes_failed, now, heard) in [
+        (None, false, moment(0, 0), false),
+        (Some(moment(0, 0)), false, moment(5_000, 5_000), true),
+        (Some(moment(0, 0)), true, moment(5_000, 5_000), false),
+        (Some(moment(0, 0)), false, moment(60_000, 60_000), false),
+        (Some(moment(0, 0)), false, moment(12_000, 5_000), false),
+        (Some(moment(10_000, 0)), false, moment(8_000, 5_000), false),
+        (Some(moment(10_000, 0)), false, moment(12_000, 5_000), false),
     ] {
-        let was_listening = clock::was_listening(passed_at_ms.map(Millis), writes_failed, Millis(now));
-        assert_eq!(was_listening, heard, "{passed_at_ms:?} {now}");
+        assert_eq!(clock::was_listening(passed, writes_failed, now), heard, "{passed:?} {now:?}");
     }
 }
 
@@ -505,7 +509,8 @@ fn what_was_given_back_goes_to_another_runner_while_there_is_one() {
     bench.write(|tx| {
         let mut hand = InHand::of(tasks::open(tx)?.remove(0))?;
         let (allocation, runner) = ("allocation".to_owned(), "one".to_owned());
-        let claim = Claim { allocation, runner, machine: None, protocol: 2, budget: BUDGET };
+        let claim =
+            Claim { allocation, runner, machine: None, protocol: 2, budget: BUDGET, retries_unsafely: false };
         hand.task.claim(claim, false, LEASE, Millis(0)).unwrap();
         let id = hand.row.id.clone();
         hand.write(tx, Millis(0))?;
