@@ -165,6 +165,16 @@ impl World {
         }
     }
 
+    /// Of an attempt that has ended without a fence nothing works, as far as nobody overruled that.
+    fn assert_stopped(&self, at: usize) {
+        let Attempt { model, is_released, .. } = &self.stored.attempts[at];
+        if *is_released || model.fence.is_some() || !matches!(model.phase, Phase::Ended(..)) {
+            return;
+        }
+        let works = |agent: &&Agent| agent.attempt == at && agent.works_at(self.real) && !agent.is_overruled;
+        assert!(!self.agents.iter().any(|agent| works(&agent)), "works on: {:?}", self.stored.attempts[at]);
+    }
+
     /// Carries out what follows from a change of an attempt, and compares it with the table.
     fn follow(&mut self, at: usize, then: Vec<Consequence>) {
         let again = std::mem::take(&mut self.model(at).again);
@@ -187,6 +197,7 @@ impl World {
         }
         assert_eq!(followed, again, "a further attempt of {:?}", self.stored.attempts[at]);
         self.agree(at);
+        self.assert_stopped(at);
         // Fences move and go: those that wait for them are told.
         for at in 0..self.stored.attempts.len() {
             let Attempt { run, model, .. } = &self.stored.attempts[at];
@@ -238,13 +249,19 @@ impl World {
     /// Down for a while, or the clock set: the sweep has to notice.
     fn lose_time(&mut self, how: u8) {
         let amount = u64::from(how) * 20_000;
-        let seconds = u64::from(how % 25) * 1_000;
         match how % 6 {
             0 => self.real += amount,
             1 => self.ahead += amount,
             2 => self.ahead = self.ahead.saturating_sub(amount),
-            3 => self.ahead += seconds,
-            4 => self.ahead = self.ahead.saturating_sub(seconds),
+            3 => {
+                // Set again and again, each time by less than a pass of the sweep may take.
+                for _ in 0..how % 16 {
+                    self.real += 5_000;
+                    self.ahead += 14_000;
+                    self.tick();
+                }
+            }
+            4 => self.ahead = self.ahead.saturating_sub(u64::from(how % 25) * 1_000),
             _ => self.real += 86_000_000 + amount,
         }
     }
