@@ -124,6 +124,26 @@ fn where_it_is_wanted_what_was_lost_after_its_begin_runs_again() {
     assert_eq!(job(&server, &pipeline)["status"], "failed");
 }
 
+#[test]
+fn output_that_nobody_has_any_more_is_marked_and_the_end_is_taken() {
+    let (server, rogue, pipeline) = bench();
+    let task = Played::claim(&server, &rogue, "n-1");
+    task.begin("agent");
+    assert_eq!(task.call("POST", "events", &task.started(0, 1)).0, 200);
+    let path = format!("/api/v3/runner/tasks/{}/steps/1/output?offset=0", task.id);
+    assert_eq!(call(&server, "PATCH", &path, &task.token, b"hello").0, 200);
+    // The runner gave the room back that these bytes took; the control plane has lost some of them since.
+    let end = |sha256: &str| json!({ "status": "success", "events": 1, "steps": [{ "step": 1, "length": 1200, "sha256": sha256 }] });
+    assert_eq!(task.call("POST", "finish", &end(HELLO)).2["answer"], "incomplete", "it may come yet");
+    for _ in 0..2 {
+        assert_eq!(task.call("POST", "finish", &end("")).2["answer"], "confirmed");
+        let output = server.output(&job(&server, &pipeline), 1);
+        let mark = "[1195 bytes of output are missing here: the control plane lost them, and the runner had them no longer]";
+        assert_eq!(output, format!("hello\n{mark}\n"));
+    }
+    assert_eq!(job(&server, &pipeline)["status"], "success");
+}
+
 /// A person runs a workflow again: status, answer.
 fn rerun(server: &Server, workflow: &str, body: &Value) -> (u16, Value) {
     let path = format!("/api/v2/workflow/{workflow}/rerun");

@@ -4,6 +4,7 @@
 //! where that is allowed.
 
 mod disk;
+mod hole;
 pub mod objects;
 pub mod outputs;
 mod stretch;
