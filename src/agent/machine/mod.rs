@@ -264,6 +264,7 @@ impl Runner {
             tool_directory: self.tool_directory.clone(),
             log_level: Some(self.settings.logging.level.as_str().to_ascii_lowercase()),
             log_format: Some(self.settings.logging.format.name().to_owned()),
+            mask_forms: self.settings.mask_forms.clone(),
             pause_seconds: u32::try_from(self.claims.life.host_pause().as_secs()).unwrap_or(u32::MAX),
             task,
         };
