@@ -55,6 +55,8 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         Some("--help" | "-h") => return crate::outcome::print(HELP),
         Some(other) => return Err(Failure::usage(format!("`runlet task` takes no argument `{other}`"))),
     }
+    // Before any token is in its memory.
+    crate::system::keep_memory_private();
     let input = read_input().map_err(|why| Failure { code: exit::USAGE, message: why })?;
     init_logging(&input);
     // From here on the operator reads one log in one format: no plain line may stand in it.

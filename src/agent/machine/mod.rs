@@ -196,6 +196,14 @@ impl Runner {
             self.claims.life.ended(Instant::now());
             return;
         }
+        if let Some(rule) = self.settings.rules.refuse(&task) {
+            let why = format!("the runner `{}` does not run this job: {rule}", self.settings.name);
+            log::warn!("ended a task by a rule: {rule} task_id={id}");
+            self.claims.refuse(&back, &why);
+            self.forget();
+            self.claims.life.ended(Instant::now());
+            return;
+        }
         let mut running = RunningTask {
             id: id.clone(),
             job_name: task.job_name.clone(),

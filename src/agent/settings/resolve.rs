@@ -2,6 +2,7 @@
 
 use super::file::{self, Entry, Value};
 use super::value;
+use crate::agent::rules::Rules;
 use crate::http::Endpoint;
 use crate::logging;
 use crate::protocol::{ResourceClass, Secret};
@@ -60,6 +61,8 @@ pub struct Settings {
     pub state_directory: Option<PathBuf>,
     /// `runner.mask_forms`: forms in which secrets are masked besides.
     pub mask_forms: Vec<String>,
+    /// `runner.allow_projects` and its like.
+    pub rules: Rules,
     /// Program started as task agent with the argument `task`; `None` is the running program.
     pub task_agent: Option<PathBuf>,
     /// The process belongs to this runner alone: it may become the reaper of its tasks' orphans and
@@ -91,6 +94,7 @@ impl Settings {
             ssh_advertise_addr: None,
             state_directory: None,
             mask_forms: Vec::new(),
+            rules: Rules::default(),
             task_agent: None,
             owns_process: false,
             logging: logging::Options::default(),
@@ -165,6 +169,10 @@ const KEYS: &[Key] = &[
         variables: &["CIRCLECI_RUNNER_SSH_ADVERTISE_ADDR", "LAUNCH_AGENT_RUNNER_SSH_ADVERTISE_ADDR"],
     },
     Key { key: "runner.state_directory", variables: &["CIRCLECI_RUNNER_STATE_DIRECTORY"] },
+    Key { key: "runner.allow_projects", variables: &["CIRCLECI_RUNNER_ALLOW_PROJECTS"] },
+    Key { key: "runner.deny_projects", variables: &["CIRCLECI_RUNNER_DENY_PROJECTS"] },
+    Key { key: "runner.allow_branches", variables: &["CIRCLECI_RUNNER_ALLOW_BRANCHES"] },
+    Key { key: "runner.deny_branches", variables: &["CIRCLECI_RUNNER_DENY_BRANCHES"] },
     Key { key: "runner.mask_forms", variables: &["CIRCLECI_RUNNER_MASK_FORMS"] },
     Key { key: "logging.level", variables: &["CIRCLECI_RUNNER_LOGGING_LEVEL", "LAUNCH_AGENT_LOGGING_LEVEL"] },
     Key { key: "logging.format", variables: &["CIRCLECI_RUNNER_LOGGING_FORMAT"] },
@@ -339,6 +347,12 @@ pub(super) fn resolve(
     settings.ssh_advertise_addr = ssh_advertise_addr;
     settings.state_directory = state_directory;
     settings.mask_forms = mask_forms(&sources)?;
+    settings.rules = Rules {
+        allow_projects: projects(&sources, "runner.allow_projects")?,
+        deny_projects: projects(&sources, "runner.deny_projects")?,
+        allow_branches: branches(&sources, "runner.allow_branches")?,
+        deny_branches: branches(&sources, "runner.deny_branches")?,
+    };
     let logging = &mut settings.logging;
     logging.level = sources.read("logging.level", logging::parse_level)?.unwrap_or(logging.level);
     logging.format = sources.read("logging.format", logging::Format::parse)?.unwrap_or(logging.format);
@@ -403,6 +417,25 @@ fn token(
         ));
     }
     Ok(Secret::new(text))
+}
+
+/// Patterns of projects, in lower case. A mistake in a rule is not to open what it should close.
+fn projects(sources: &Sources<'_>, key: &'static str) -> Result<Vec<String>, String> {
+    let Some((patterns, given)) = list(sources, key)? else { return Ok(Vec::new()) };
+    let is_good =
+        |pattern: &String| pattern == "*" || pattern.split('/').filter(|part| !part.is_empty()).count() == 2;
+    match patterns.iter().all(is_good) {
+        true => Ok(patterns.iter().map(|pattern| pattern.to_ascii_lowercase()).collect()),
+        false => Err(given.wrong("expected projects as `ORGANIZATION/REPOSITORY`, with `*` for anything")),
+    }
+}
+
+fn branches(sources: &Sources<'_>, key: &'static str) -> Result<Vec<String>, String> {
+    let Some((patterns, given)) = list(sources, key)? else { return Ok(Vec::new()) };
+    match patterns.iter().any(String::is_empty) {
+        true => Err(given.wrong("a branch is empty")),
+        false => Ok(patterns),
+    }
 }
 
 fn mask_forms(sources: &Sources<'_>) -> Result<Vec<String>, String> {
