@@ -14,6 +14,16 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
+/// Keeps other processes of the same user out of this one's memory and environment, and out of core dumps: what it
+/// starts is told no secrets but by intent. A program that it starts begins without this.
+pub fn keep_memory_private() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+    {
+        log::debug!("cannot keep the memory of this process private: {error}");
+    }
+}
+
 /// 128 random bits as 32 hexadecimal digits. Not a secret, but it should not be guessed by chance.
 pub fn random_id() -> String {
     let mut bytes = [0u8; 16];

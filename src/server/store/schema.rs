@@ -26,6 +26,7 @@ const MIGRATIONS: &[&str] = &[
     // Whether what the infrastructure ended after its begin runs again: wanted by the class, copied at the claim.
     "ALTER TABLE resource_classes ADD COLUMN unsafe_retries INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE tasks ADD COLUMN retries_unsafely INTEGER NOT NULL DEFAULT 0;",
+    include_str!("audit.sql"),
 ];
 
 /// Brings the schema up to date; refuses a database that a newer version has written.
@@ -84,12 +85,12 @@ mod tests {
     #[test]
     fn what_a_runner_held_without_an_event_is_claimed() {
         let c = Connection::open_in_memory().unwrap();
-        let before_claims = 4;
-        for migration in &MIGRATIONS[..before_claims] {
+        let before = MIGRATIONS.iter().position(|sql| *sql == include_str!("claims.sql")).unwrap();
+        for migration in &MIGRATIONS[..before] {
             c.execute_batch(migration).unwrap();
         }
         c.pragma_update(None, "foreign_keys", false).unwrap();
-        c.pragma_update(None, "user_version", before_claims).unwrap();
+        c.pragma_update(None, "user_version", before).unwrap();
         for (id, status, started, stopped, finished) in [
             ("claimed", "running", None, None, 0),
             ("begun", "running", Some(8), None, 0),
