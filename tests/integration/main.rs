@@ -61,6 +61,9 @@ mod transcripts;
 // The control plane with real machine runners.
 #[cfg(feature = "server")]
 mod server;
+// The data folder: checked, backed up, restored.
+#[cfg(feature = "server")]
+mod storage;
 // Tests of a job, shared among its parallel nodes.
 mod splitting;
 // A control plane that is told to stop.

@@ -9,7 +9,9 @@
 //! SQLite only, besides the constructs that the headers of the files name: the pragmas and transactions of this
 //! file and of `writer`, `user_version` in `schema`, and `STRICT` tables whose booleans are integers.
 
+pub mod copy;
 mod error;
+pub mod inspect;
 pub mod read;
 #[cfg(test)]
 pub mod scene;
@@ -62,6 +64,7 @@ impl Store {
         let connection = connect(path)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", if durable { "FULL" } else { "NORMAL" })?;
+        copy::before_migration(&connection, path)?;
         schema::migrate(&connection)?;
         let writer = writer::Writer::start(View::new(connection), on_commit)
             .map_err(|e| Error::Corrupt(format!("cannot start the writer thread: {e}")))?;
