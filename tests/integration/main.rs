@@ -35,6 +35,9 @@ mod follow;
 mod full_disk;
 // Hosts that withhold what a runner is used to.
 mod hostile;
+// A control plane that is killed again and again.
+#[cfg(feature = "server")]
+mod kills;
 // The machine runner: settings, log, claims, drain, lost task agents, restarts.
 mod machine;
 // Many pipelines through many runners, and what they leave.

@@ -65,7 +65,7 @@ impl Outputs {
     /// Calls `each` with the name of every folder of a task, and when something in it was made last.
     pub fn each_task(&self, mut each: impl FnMut(String, SystemTime)) -> Result<(), Error> {
         let root = self.folder();
-        for folder in fs::read_dir(&root).map_err(io_error(&root))?.flatten() {
+        for folder in fs::read_dir(root).map_err(io_error(root))?.flatten() {
             if let Ok(modified) = folder.metadata().and_then(|about| about.modified()) {
                 each(folder.file_name().to_string_lossy().into_owned(), modified);
             }

@@ -2,7 +2,8 @@
 //!
 //! SQLite only: its backup call, which reads the source in one transaction.
 
-use crate::server::store::{Error, View, connect, make_private, schema};
+use crate::server::store::file::{connect, make_private};
+use crate::server::store::{Error, View, schema};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 use std::ffi::OsString;

@@ -242,7 +242,8 @@ pub fn open_tasks(view: &View) -> Result<u64, Error> {
 #[expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
 mod tests {
     use super::*;
-    use crate::server::store::{Store, connect, scene};
+    use crate::server::store::file::connect;
+    use crate::server::store::{Store, scene};
     use crate::server::time::Millis;
 
     /// A workflow with a job whose only node had one attempt given back and one that has ended, and a job that runs.
