@@ -49,6 +49,9 @@ mod people;
 // The whole road over TLS, with a runner of any architecture.
 #[cfg(feature = "server")]
 mod road;
+// What is decided while nobody is heard: calls overtaken by an end, retries, fences, restored backups.
+#[cfg(feature = "server")]
+mod outages;
 // Reading configs from repositories.
 #[cfg(feature = "server")]
 mod repositories;

@@ -17,6 +17,7 @@ mod stored;
 mod tests;
 mod words;
 
+use words::renewed;
 pub use words::{
     Avoid, Call, Claim, ClaimedAgain, Consequence, Counts, End, FENCE_MARGIN, Finished, GivenBack, Machine,
     NextAttempt, NotClaimable, Refused, Returned, Step, Taken, Work,
@@ -595,10 +596,4 @@ impl Task {
             State::Ended(end) => end.claim.as_ref(),
         }
     }
-}
-
-/// The end of a lease after a call. Never earlier than before; the same while more than two thirds are left, so that
-/// most calls write nothing.
-fn renewed(lease_until: Millis, lease: Duration, now: Millis) -> Millis {
-    if lease_until > now.plus(lease * 2 / 3) { lease_until } else { now.plus(lease) }
 }

@@ -95,7 +95,7 @@ pub fn rerun(
     if !unreachable.is_empty() {
         return Ok(Err(Refused::Unreachable(unreachable)));
     }
-    rerun_anyway(tx, workflow, scope, by, now)
+    run_again(tx, workflow, scope, by, now)
 }
 
 /// Runs a workflow again, whatever its jobs may be doing: whoever says so knows that the agents of those that have
@@ -107,13 +107,24 @@ pub fn rerun_anyway(
     by: Option<&UserId>,
     now: Millis,
 ) -> Result<Result<WorkflowId, Refused>, Error> {
-    let mut ripple = Ripple::default();
-    let made = rerun::create(tx, workflow, scope, by, None, &mut ripple, now)?;
-    advance::settle(tx, ripple, now)?;
+    let made = run_again(tx, workflow, scope, by, now)?;
     if made.is_ok() {
         for job in tasks::fenced_jobs(tx, workflow)? {
             task::release_anyway(tx, &job, now)?;
         }
     }
+    Ok(made)
+}
+
+fn run_again(
+    tx: &Tx<'_>,
+    workflow: &WorkflowId,
+    scope: &Scope,
+    by: Option<&UserId>,
+    now: Millis,
+) -> Result<Result<WorkflowId, Refused>, Error> {
+    let mut ripple = Ripple::default();
+    let made = rerun::create(tx, workflow, scope, by, None, &mut ripple, now)?;
+    advance::settle(tx, ripple, now)?;
     Ok(made)
 }

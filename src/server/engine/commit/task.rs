@@ -145,6 +145,8 @@ fn again(tx: &Tx<'_>, row: &TaskRow, next: NextAttempt, now: Millis) -> Result<(
         ..row.clone()
     };
     tasks::insert_again(tx, &attempt)?;
+    // One that had begun waits again, and so does its job where nothing else of it runs.
+    set_status(tx, &row.job, graph::job_status(&tasks::states_of_job(tx, &row.job)?))?;
     let class = row.resource_class.clone();
     tx.effect(if is_for_others { Effect::QueuedForOthers(class) } else { Effect::Queued(class) });
     Ok(())

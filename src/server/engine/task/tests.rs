@@ -31,7 +31,7 @@ struct Agent {
     is_dead: bool,
     /// Runners of protocol 1 know of no budget.
     is_first_version: bool,
-    /// An administrator decided over it, after a backup that does not know of its work was restored.
+    /// A backup that does not know of its work was restored.
     is_overruled: bool,
 }
 
@@ -222,7 +222,7 @@ impl World {
         let agent = if self.agents.is_empty() { None } else { Some(usize::from(who) % self.agents.len()) };
         match what % 24 {
             0..=2 => self.pass(u64::from(how) * 1_000),
-            3 => self.pass(u64::from(how) * 10_000),
+            3 => self.pass(u64::from(how) * 4_000),
             4..=6 => self.claim(who, how),
             7..=9 => self.begin(agent, how),
             10..=12 => self.call(agent, how),
@@ -270,7 +270,7 @@ impl World {
     fn pass(&mut self, ms: u64) {
         let end = self.real + ms;
         while self.real < end {
-            self.real = end.min(self.real + 15_000);
+            self.real = end.min(self.real + 18_000);
             self.tick();
         }
     }
@@ -484,10 +484,10 @@ impl World {
         }
         for agent in &mut self.agents {
             let known = self.stored.attempts.get(agent.attempt);
-            // What runs for a task that waits, has ended or is not there is forgotten.
+            // What runs for a task that had not begun, has ended or is not there is forgotten: administrators answer
+            // for it.
             let phase = known.map(|attempt| &attempt.model.phase);
-            agent.is_overruled |=
-                !matches!(phase, Some(Phase::Claimed | Phase::Running | Phase::Unreachable));
+            agent.is_overruled |= !matches!(phase, Some(Phase::Running | Phase::Unreachable));
         }
         self.tick();
     }
@@ -496,13 +496,6 @@ impl World {
         let now = self.now();
         let then = match how % 8 {
             0..=2 => {
-                // Whoever releases what had not begun in the backup answers for what began since.
-                if self.model(at).is_held && self.model(at).phase == Phase::Claimed {
-                    self.agents
-                        .iter_mut()
-                        .filter(|agent| agent.attempt == at)
-                        .for_each(|agent| agent.is_overruled = true);
-                }
                 self.model(at).release(now.0);
                 self.task(at).release(LEASE_TIME, now)
             }
