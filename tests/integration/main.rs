@@ -35,6 +35,9 @@ mod follow;
 mod full_disk;
 // Hosts that withhold what a runner is used to.
 mod hostile;
+// What a job could tell, hold up or reach that it should not.
+#[cfg(feature = "server")]
+mod leaks;
 // The machine runner: settings, log, claims, drain, lost task agents, restarts.
 mod machine;
 // Many pipelines through many runners, and what they leave.

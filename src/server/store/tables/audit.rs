@@ -106,7 +106,7 @@ mod tests {
             detail: "{}".to_owned(),
             status: None,
         };
-        let check = |tx: &Tx<'_>| {
+        let check = move |tx: &Tx<'_>| {
             let all = |tx: &Tx<'_>, login| -> Vec<i64> {
                 list(tx, i64::MAX, login, 10).unwrap().into_iter().map(|(seq, _)| seq).collect()
             };
