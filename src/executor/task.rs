@@ -565,6 +565,46 @@ impl TaskRun {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::{Client, Endpoint};
+    use std::sync::mpsc;
+
+    /// A task whose control plane nobody asks, and the sender of its messages.
+    fn task() -> (TaskRun, Sender<Message>) {
+        let url = "http://127.0.0.1:1".to_owned();
+        let client = Client::new(&Endpoint { url, ca_file: None, client_certificate: None });
+        let task = crate::executor::example::task("1");
+        let reporter = Reporter::new(client.expect("no connection yet"), &task, |_| ());
+        let input = serde_json::json!({
+            "endpoint": {"url": ""}, "runner_name": "r", "runner_version": "0", "task": task,
+        });
+        let input = serde_json::from_value(input).expect("an input");
+        let channel = mpsc::channel();
+        let sender = channel.0.clone();
+        (TaskRun::new(input, reporter, Secrets::default(), "/s".into(), "/h".into(), channel), sender)
+    }
+
+    #[test]
+    fn work_that_hangs_is_left_when_the_task_is_stopped() {
+        let (mut task, sender) = task();
+        assert_eq!(task.beside(|stop| stop.load(Ordering::SeqCst)), Ok(false));
+        // Nobody ever writes: as a read of a disk that is gone.
+        let (never, nothing) = mpsc::channel::<()>();
+        let begun = sender.clone();
+        let hangs = move |_: &AtomicBool| {
+            let _ = begun.send(Message::Cancel);
+            nothing.recv().is_ok()
+        };
+        let end = task.beside(hangs).unwrap_err();
+        assert_eq!(end.status, StepStatus::Canceled);
+        drop(never);
+        // Work that hears of it ends by itself, and its result is no more than that of work that was left.
+        let hears = |stop: &AtomicBool| {
+            while !stop.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+        };
+        assert_eq!(task.beside(hears).unwrap_err().status, StepStatus::Canceled);
+    }
 
     #[test]
     fn steps_run_by_when() {

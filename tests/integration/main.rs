@@ -38,6 +38,9 @@ mod hostile;
 // A control plane that is killed again and again.
 #[cfg(feature = "server")]
 mod kills;
+// What a job could tell, hold up or reach that it should not.
+#[cfg(feature = "server")]
+mod leaks;
 // The machine runner: settings, log, claims, drain, lost task agents, restarts.
 mod machine;
 // Many pipelines through many runners, and what they leave.

@@ -174,7 +174,8 @@ mod tests {
         #[test]
         fn urls_and_json_do_not_tell_the_value(value in "[ -~äß€\n\t]{4,40}") {
             let value = value.trim();
-            prop_assume!(value.chars().count() >= 4 && !value.contains('*'));
+            let is_long = value.chars().filter(|c| !c.is_whitespace()).count() >= 4;
+            prop_assume!(is_long && !value.contains('*'));
             let url = percent(value, b"", b"0123456789ABCDEF", false);
             prop_assert_eq!(secrets(value).mask(&format!("?{url}&")), "?****&");
             let text = serde_json::to_string(value).unwrap_or_default();

@@ -115,6 +115,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::executor::output::redactor::Redactor;
+    use proptest::prelude::*;
     use std::io::Write;
 
     #[test]
@@ -139,6 +140,39 @@ mod tests {
         redactor.finish(&mut out);
         let expected = "hunter22 **** **** **** two\nlines **** ****\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    fn count(text: &str, value: &str) -> usize {
+        (0..text.len()).filter(|at| text[*at..].starts_with(value)).count()
+    }
+
+    proptest! {
+        #[test]
+        fn wherever_a_secret_is_added_what_begins_later_is_masked(
+            first in proptest::collection::vec("[abc]{4,6}", 1..4),
+            added in "[abc]{4,6}",
+            before in proptest::collection::vec("[abcx]{0,9}", 0..6),
+            after in proptest::collection::vec("[abcx]{0,9}", 0..6),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("secrets");
+            let values: Vec<Secret> = first.iter().map(Secret::new).collect();
+            let secrets = Secrets::of(values.iter(), Forms::default(), Some(path.clone()));
+            let mut redactor = Redactor::new(secrets);
+            let mut out = Vec::new();
+            before.iter().for_each(|piece| redactor.push(piece.as_bytes(), &mut out));
+            std::fs::write(&path, format!("\"{added}\"\n")).unwrap();
+            after.iter().for_each(|piece| redactor.push(piece.as_bytes(), &mut out));
+            redactor.finish(&mut out);
+            let out = String::from_utf8(out).unwrap();
+            for value in &first {
+                prop_assert!(!out.contains(value.as_str()), "{value} in {out}");
+            }
+            let (before, after) = (before.concat(), after.concat());
+            let text = before.clone() + &after;
+            let begun = (0..before.len()).filter(|at| text[*at..].starts_with(&added)).count();
+            prop_assert!(count(&out, &added) <= begun, "{text}: {out}");
+        }
     }
 
     #[test]

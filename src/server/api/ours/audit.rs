@@ -52,7 +52,7 @@ const TOLD: [&str; 19] = [
     "org_id",
     "organization_id",
     "budget_seconds",
-    "unsafe_retries",
+    "vcs_type",
     "default_branch",
     "repository_url",
     "restriction_type",
