@@ -2,9 +2,8 @@
 //! many bytes are not.
 
 use crate::protocol::TaskId;
-use crate::server::blobs::disk::{Error, io_error, read_piece};
+use crate::server::blobs::disk::{Error, io_error, make_folder, open_private, read_piece};
 use crate::server::blobs::outputs::Outputs;
-use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
 /// Longer than any mark, in bytes.
@@ -23,10 +22,9 @@ impl Outputs {
         let path = self.path(task, step);
         let fail = io_error(&path);
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(&fail)?;
+            make_folder(folder)?;
         }
-        let file =
-            File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(&fail)?;
+        let file = open_private(&path).map_err(&fail)?;
         let stored = file.metadata().map_err(&fail)?.len();
         let tail = read_piece(&file, stored.saturating_sub(LONGEST_MARK), LONGEST_MARK as usize);
         let tail = tail.map_err(&fail)?;

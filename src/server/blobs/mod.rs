@@ -5,6 +5,7 @@
 
 mod disk;
 mod hole;
+pub mod listing;
 pub mod objects;
 pub mod outputs;
 mod stretch;
@@ -13,6 +14,7 @@ use self::objects::Objects;
 use self::outputs::Outputs;
 use std::path::Path;
 
+use self::disk::make_folder;
 pub use self::disk::{Error, write_private};
 pub use self::stretch::Stretch;
 
@@ -29,6 +31,14 @@ impl Blobs {
     /// Opens the folders, creating those that are missing. `durable` waits for the disk before bytes are
     /// confirmed.
     pub fn open(root: &Path, durable: bool) -> Result<Self, Error> {
-        Ok(Self { outputs: Outputs::at(root, durable)?, objects: Objects::at(root, durable)? })
+        for name in ["output", "partial", "objects"] {
+            make_folder(&root.join(name))?;
+        }
+        Ok(Self::existing(root, durable))
+    }
+
+    /// The folders as they are, for programs that look at them from outside.
+    pub fn existing(root: &Path, durable: bool) -> Self {
+        Self { outputs: Outputs::at(root, durable), objects: Objects::at(root, durable) }
     }
 }
