@@ -2,7 +2,7 @@
 //! fences, and a control plane that was restored from a backup.
 
 use crate::admin::parsed;
-use crate::claims::{Played, answer, bench, call, claim, job, messages, workflow};
+use crate::claims::{Played, answer, bench, call, cancel, claim, job, messages, workflow};
 use crate::faults::{Rogue, address_of, until};
 use crate::server::Server;
 use crate::support::ports;
@@ -142,6 +142,20 @@ fn output_that_nobody_has_any_more_is_marked_and_the_end_is_taken() {
         assert_eq!(output, format!("hello\n{mark}\n"));
     }
     assert_eq!(job(&server, &pipeline)["status"], "success");
+}
+
+#[test]
+fn a_cancel_that_overtakes_a_call_is_on_its_answer() {
+    let (server, rogue, pipeline) = bench();
+    let task = Played::claim(&server, &rogue, "n-1");
+    let body = json!({ "agent": "agent-1", "events": [] }).to_string();
+    let mut begin = half(&task, &server, "POST", "begin", &body);
+    std::thread::sleep(Duration::from_millis(100));
+    cancel(&server, &pipeline);
+    begin.write_all(body[body.len() / 2..].as_bytes()).unwrap();
+    let (status, head, refused) = answer(begin);
+    assert_eq!((status, &refused["code"]), (409, &json!("task_ended")));
+    assert!(head.contains("runlet-task: cancel"), "{head}");
 }
 
 /// A person runs a workflow again: status, answer.
