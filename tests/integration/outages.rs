@@ -69,7 +69,7 @@ fn an_end_that_overtakes_a_call_decides_about_it() {
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(task.lost(&task.allocation), 200);
     for (mut connection, (method, rest, body, expected)) in begun.into_iter().zip(&calls) {
-        connection.write_all(body[body.len() / 2..].as_bytes()).unwrap();
+        connection.write_all(&body.as_bytes()[body.len() / 2..]).unwrap();
         let (status, head, said) = answer(connection);
         assert_eq!(status, *expected, "{method} {rest} {said}");
         match expected {
@@ -152,7 +152,7 @@ fn a_cancel_that_overtakes_a_call_is_on_its_answer() {
     let mut begin = half(&task, &server, "POST", "begin", &body);
     std::thread::sleep(Duration::from_millis(100));
     cancel(&server, &pipeline);
-    begin.write_all(body[body.len() / 2..].as_bytes()).unwrap();
+    begin.write_all(&body.as_bytes()[body.len() / 2..]).unwrap();
     let (status, head, refused) = answer(begin);
     assert_eq!((status, &refused["code"]), (409, &json!("task_ended")));
     assert!(head.contains("runlet-task: cancel"), "{head}");
