@@ -563,6 +563,7 @@ impl TaskRun {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test whose call does not end as it should fails loudly")]
 mod tests {
     use super::*;
     use crate::http::{Client, Endpoint};
