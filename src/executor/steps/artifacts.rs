@@ -1,11 +1,11 @@
 //! `store_artifacts` and `store_test_results`.
 
 use super::files::{self, Listing, UploadError};
-use crate::executor::end::{ChildEnd, StepEnd, StopReason, end_of};
+use crate::executor::end::StepEnd;
 use crate::executor::output::log::{StepLog, counted};
 use crate::executor::task::TaskRun;
-use crate::http::Body;
 use crate::protocol::{ArtifactRecord, TestResultsRecord};
+use serde::de::IgnoredAny;
 use std::io;
 use std::path::Path;
 
@@ -29,7 +29,7 @@ impl TaskRun {
             match self.upload_file(&file.path, limit) {
                 Ok((length, sha256)) => {
                     let entry = ArtifactRecord { path: file.name.clone(), sha256, length, step: record };
-                    if let Err(why) = self.name_upload::<serde::de::IgnoredAny>("artifacts", &entry) {
+                    if let Err(why) = self.post::<IgnoredAny>("artifacts", &entry) {
                         return StepEnd::failed(format!(
                             "failed to store the artifact `{}`: {why}",
                             file.name
@@ -79,7 +79,7 @@ impl TaskRun {
             match self.upload_file(&file.path, self.input.task.max_artifact_bytes) {
                 Ok((length, sha256)) => {
                     let entry = TestResultsRecord { path: file.name.clone(), sha256, length, step: record };
-                    match self.name_upload::<StoredTests>("test-results", &entry) {
+                    match self.post::<StoredTests>("test-results", &entry) {
                         Ok(StoredTests { message: Some(why), .. }) => {
                             log.note(&format!("warning: ignored `{}`: {why}", file.name));
                         }
@@ -110,24 +110,6 @@ impl TaskRun {
                 None
             }
         }
-    }
-
-    pub(super) fn upload_file(&mut self, path: &Path, limit: u64) -> Result<(u64, String), UploadError> {
-        let reporter = self.reporter.clone();
-        files::upload(&reporter, path, limit, &mut || self.stopped().is_some())
-    }
-
-    pub(super) fn name_upload<A: serde::de::DeserializeOwned>(
-        &self,
-        call: &str,
-        entry: &impl serde::Serialize,
-    ) -> Result<A, String> {
-        let body = serde_json::to_vec(entry).map_err(|e| e.to_string())?;
-        self.reporter.call("POST", call, Body::Json(&body)).map_err(|e| e.to_string())
-    }
-
-    pub(super) fn stopped_end(&mut self) -> StepEnd {
-        end_of(ChildEnd::Stopped(self.stopped().unwrap_or(StopReason::Cancel)))
     }
 }
 

@@ -60,7 +60,7 @@ impl TaskRun {
             }
             Err(packing::Error::Upload(why)) => return self.not_saved(&why, log),
         };
-        match self.name_upload::<CacheAnswer>("caches", &CacheRecord { key: key.clone(), archive }) {
+        match self.post::<CacheAnswer>("caches", &CacheRecord { key: key.clone(), archive }) {
             Ok(CacheAnswer { stored: true }) => log.note(&format!("saved the cache `{key}`: {summary}")),
             Ok(CacheAnswer { stored: false }) => {
                 log.note(&format!("skipped: another job has saved the key `{key}` meanwhile"));
@@ -120,7 +120,7 @@ impl TaskRun {
     }
 
     fn find_cache(&self, keys: Vec<String>, exact: bool) -> Result<FoundCache, String> {
-        self.name_upload("caches/find", &FindCache { keys, exact })
+        self.post("caches/find", &FindCache { keys, exact })
     }
 }
 

@@ -11,10 +11,15 @@ mod piece;
 mod run;
 mod workspace;
 
-use super::end::StepEnd;
+use super::end::{ChildEnd, StepEnd, StopReason, end_of};
 use super::output::log::StepLog;
 use super::task::TaskRun;
+use crate::http::Body;
 use crate::protocol::{Action, Step};
+use files::UploadError;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::path::Path;
 
 impl TaskRun {
     /// Does what `step` says; its output is in `log`, its end is the answer.
@@ -37,6 +42,24 @@ impl TaskRun {
             Action::AddSshKeys { .. } => unsupported("project SSH keys"),
             Action::InstallSigningBundle => unsupported("signing bundles"),
         }
+    }
+
+    /// Uploads a file of at most `limit` bytes; its length in bytes and its SHA-256.
+    fn upload_file(&mut self, path: &Path, limit: u64) -> Result<(u64, String), UploadError> {
+        let reporter = self.reporter.clone();
+        files::upload(&reporter, path, limit, &mut || self.stopped().is_some())
+    }
+
+    /// One call of the task with a JSON body: it records an upload, or asks for one. The error is a sentence for the
+    /// step's output.
+    fn post<A: DeserializeOwned>(&self, call: &str, body: &impl Serialize) -> Result<A, String> {
+        let body = serde_json::to_vec(body).map_err(|e| e.to_string())?;
+        self.reporter.call("POST", call, Body::Json(&body)).map_err(|e| e.to_string())
+    }
+
+    /// The end of a step that was stopped.
+    fn stopped_end(&mut self) -> StepEnd {
+        end_of(ChildEnd::Stopped(self.stopped().unwrap_or(StopReason::Cancel)))
     }
 }
 

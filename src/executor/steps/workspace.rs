@@ -10,6 +10,7 @@ use crate::executor::task::TaskRun;
 use crate::glob::{self, Dialect};
 use crate::http::Body;
 use crate::protocol::{Layer, LayerRecord, Workspace};
+use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
@@ -44,7 +45,7 @@ impl TaskRun {
                 return StepEnd::failed(format!("failed to upload the layer: {why}"));
             }
         };
-        match self.name_upload::<serde::de::IgnoredAny>("workspace", &LayerRecord { archive, step: record }) {
+        match self.post::<IgnoredAny>("workspace", &LayerRecord { archive, step: record }) {
             Ok(_) => {
                 log.note(&format!("persisted {summary}"));
                 StepEnd::success()
