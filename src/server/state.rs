@@ -22,8 +22,8 @@ pub struct State {
     pub blobs: Blobs,
     /// Parked calls and watchers.
     pub hub: Arc<Hub>,
-    /// Settings.
-    pub settings: Settings,
+    /// What its start decided for good.
+    pub settings: ServerSettings,
     /// True once it stops: parked calls are answered.
     pub stopping: watch::Sender<bool>,
     /// Requests since the start.
@@ -40,9 +40,9 @@ impl State {
     }
 }
 
-/// Settings that a start decides for good.
+/// Settings of the control plane that a start decides for good.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ServerSettings {
     /// Base of the URLs that people see, without a trailing slash.
     pub public_url: String,
     /// The queues that tasks go to.
@@ -65,8 +65,8 @@ pub struct Settings {
     pub sealer: Arc<Sealer>,
 }
 
-impl Settings {
-    /// [`Settings::lease_seconds`].
+impl ServerSettings {
+    /// [`ServerSettings::lease_seconds`].
     pub fn lease(&self) -> Duration {
         Duration::from_secs(self.lease_seconds.into())
     }

@@ -8,7 +8,7 @@ use crate::server::engine::task::LONGEST_BEGIN;
 use crate::server::ids::JobId;
 use crate::server::secrets::contexts;
 use crate::server::secrets::sealer::{Place, SealError, Sealer};
-use crate::server::state::Settings;
+use crate::server::state::ServerSettings;
 use crate::server::store::tables::handout::{self, Described, Revision};
 use crate::server::store::tables::keys;
 use crate::server::store::tables::variables::{self, SealedVariable};
@@ -107,7 +107,7 @@ pub struct Handed {
 }
 
 /// Describes a task that is handed out, for its agent.
-pub fn describe(tx: &Tx<'_>, handed: Handed, settings: &Settings) -> Result<Task, Error> {
+pub fn describe(tx: &Tx<'_>, handed: Handed, settings: &ServerSettings) -> Result<Task, Error> {
     let found = handout::described(tx, &handed.id)?;
     let job_url =
         format!("{}/{}/{}/{}/{}", settings.public_url, found.vcs, found.org, found.repo, found.job_number);
