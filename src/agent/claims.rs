@@ -20,7 +20,7 @@ const REPORT_BUDGET: Duration = Duration::from_secs(600);
 /// Result of a claim.
 #[derive(Debug)]
 pub(super) enum Claimed {
-    /// A task.
+    /// A task, which is now this runner's.
     Task(Box<Task>),
     /// No task; the same claim may be made again.
     Nothing,

@@ -33,21 +33,21 @@ pub enum Message {
     Ended,
     /// A child ended.
     Exited {
-        /// Step record.
+        /// Number of the step record.
         step: u32,
-        /// How.
+        /// Exit code or signal.
         ended: Ended,
     },
     /// The output of a child closed.
     Closed {
-        /// Step record.
+        /// Number of the step record.
         step: u32,
     },
 }
 
 /// A running child.
 pub struct StepChild {
-    /// Step record.
+    /// Number of the step record.
     pub step: u32,
     /// Log that takes its output.
     pub log: StepLog,

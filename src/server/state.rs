@@ -16,13 +16,13 @@ pub type Shared = Arc<State>;
 
 /// The control plane in memory.
 pub struct State {
-    /// SQLite.
+    /// The database.
     pub store: Store,
-    /// Bytes.
+    /// Output of steps and uploaded files, which are too large for the database.
     pub blobs: Blobs,
     /// Parked calls and watchers.
     pub hub: Arc<Hub>,
-    /// What its start decided for good.
+    /// Settings, which the start decided for good.
     pub settings: ServerSettings,
     /// True once it stops: parked calls are answered.
     pub stopping: watch::Sender<bool>,
@@ -55,7 +55,7 @@ pub struct ServerSettings {
     pub heartbeat_wait_seconds: u32,
     /// Output of one step beyond this is dropped by the runner.
     pub max_step_output_bytes: u64,
-    /// Largest artifact.
+    /// Largest artifact that is taken, in bytes.
     pub max_artifact_bytes: u64,
     /// Sources of orbs.
     pub orbs: OrbSites,
@@ -66,7 +66,7 @@ pub struct ServerSettings {
 }
 
 impl ServerSettings {
-    /// [`ServerSettings::lease_seconds`].
+    /// The time of [`ServerSettings::lease_seconds`].
     pub fn lease(&self) -> Duration {
         Duration::from_secs(self.lease_seconds.into())
     }

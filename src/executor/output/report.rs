@@ -38,7 +38,7 @@ pub enum Wish {
 /// Answer to the question whether the steps may run.
 #[derive(Debug)]
 pub enum Begin {
-    /// They may.
+    /// The steps may run.
     Granted,
     /// Not yet: the call failed and may be made again after this wait.
     Again(Duration, Error),

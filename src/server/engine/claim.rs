@@ -19,13 +19,13 @@ use std::time::Duration;
 /// A runner that asks for work.
 #[derive(Clone, Debug)]
 pub struct Claimer {
-    /// Its token.
+    /// The resource class token that it calls with.
     pub token: ClassToken,
     /// The runner's description of itself.
     pub request: ClaimRequest,
     /// The protocol version that it speaks.
     pub protocol: u32,
-    /// Its address.
+    /// The address that it calls from.
     pub ip: String,
 }
 

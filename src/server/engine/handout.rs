@@ -94,13 +94,13 @@ impl Opened {
 /// Decisions of a claim about a task.
 #[derive(Clone, Debug)]
 pub struct Handed {
-    /// The task.
+    /// Identifies the task.
     pub id: TaskId,
     /// The text of its token, of which only the hash is stored.
     pub token: String,
     /// The id of this handing out.
     pub allocation: String,
-    /// Its variables.
+    /// Variables of its project and contexts, opened.
     pub variables: Vec<Variable>,
     /// How long it may be silent once it has begun.
     pub budget: Duration,

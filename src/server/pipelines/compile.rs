@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 /// A config that is to be compiled.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// The config.
+    /// Text of the config.
     pub config: String,
     /// Name of the config in errors.
     pub file_name: String,
