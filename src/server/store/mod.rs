@@ -14,8 +14,7 @@
 //! - `INSERT OR IGNORE` and `INSERT OR REPLACE`: `tables/archives`, `results`, `steps`, `jobs_with_tests`;
 //! - functions on JSON: `tables/jobs`, `read/job`, `read/pipeline`, `read/watch`; `group_concat`: `read/pipeline`;
 //! - `rowid` in `tables/archives`, `instr` in `tables/progress`, `HAVING` with a name of the result in
-//!   `tables/jobs_with_tests`,
-//!   `IS` and `max` of two values in `tables/tasks`.
+//!   `tables/jobs_with_tests`, `IS` and `max` of two values in `tables/tasks`.
 //!
 //! The header of each file says the same of that file. `RETURNING` and `ON CONFLICT` are PostgreSQL's, too.
 
