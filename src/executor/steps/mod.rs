@@ -6,6 +6,8 @@ mod cache_key;
 mod checkout;
 mod download;
 mod files;
+mod masked_xml;
+pub(super) mod names;
 mod packing;
 mod piece;
 mod run;
@@ -20,6 +22,9 @@ use files::UploadError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;
+
+/// A file that was uploaded, its length in bytes and its SHA-256; or why it was not.
+type Upload = Result<(u64, String), UploadError>;
 
 impl TaskRun {
     /// Does what `step` says; its output is in `log`, its end is the answer.
@@ -44,17 +49,25 @@ impl TaskRun {
         }
     }
 
-    /// Uploads a file of at most `limit` bytes; its length in bytes and its SHA-256.
-    fn upload_file(&mut self, path: &Path, limit: u64) -> Result<(u64, String), UploadError> {
-        let reporter = self.reporter.clone();
-        files::upload(&reporter, path, limit, &mut || self.stopped().is_some())
+    /// Uploads a file of at most `limit` bytes.
+    fn upload_file(&mut self, path: &Path, limit: u64) -> Result<Upload, StepEnd> {
+        let (reporter, path) = (self.reporter.clone(), path.to_owned());
+        self.beside(move |stop| files::upload(&reporter, &path, limit, stop))
     }
 
-    /// One call of the task with a JSON body: it records an upload, or asks for one. The error is a sentence for the
-    /// step's output.
-    fn post<A: DeserializeOwned>(&self, call: &str, body: &impl Serialize) -> Result<A, String> {
-        let body = serde_json::to_vec(body).map_err(|e| e.to_string())?;
-        self.reporter.call("POST", call, Body::Json(&body)).map_err(|e| e.to_string())
+    /// One call of the task with a JSON body: it records an upload, or asks for one. The inner error is a sentence for
+    /// the output of the step.
+    fn post<A: DeserializeOwned + Send + 'static>(
+        &mut self,
+        call: &'static str,
+        body: &impl Serialize,
+    ) -> Result<Result<A, String>, StepEnd> {
+        let body = match serde_json::to_vec(body) {
+            Ok(body) => body,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let reporter = self.reporter.clone();
+        self.beside(move |_| reporter.call("POST", call, Body::Json(&body)).map_err(|e| e.to_string()))
     }
 
     /// The end of a step that was stopped.
