@@ -41,7 +41,7 @@ pub struct TaskRun {
     pub reporter: Reporter,
     /// Values to mask.
     pub secrets: Secrets,
-    /// Private folder.
+    /// Folder of the task agent that jobs do not name; removed with the task.
     pub scratch: PathBuf,
     /// Places that the paths of the job lead to.
     pub places: Places,

@@ -83,7 +83,7 @@ impl TaskRun {
             }
             Err(packing::Error::Upload(why)) => return Ok(self.not_saved(&why, log)),
         };
-        match self.name_upload("caches", &CacheRecord { key: key.clone(), archive })? {
+        match self.post("caches", &CacheRecord { key: key.clone(), archive })? {
             Ok(CacheAnswer { stored: true }) => log.note(&format!("saved the cache `{key}`: {summary}")),
             Ok(CacheAnswer { stored: false }) => {
                 log.note(&format!("skipped: another job has saved the key `{key}` meanwhile"));
@@ -143,7 +143,7 @@ impl TaskRun {
     }
 
     fn find_cache(&mut self, keys: Vec<String>, exact: bool) -> Result<Result<FoundCache, String>, StepEnd> {
-        self.name_upload("caches/find", &FindCache { keys, exact })
+        self.post("caches/find", &FindCache { keys, exact })
     }
 
     /// The keys of templates, as they are stored: without secrets.
