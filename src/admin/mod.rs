@@ -28,8 +28,11 @@ Administer a control plane over its API.
 Usage: runlet admin NOUN VERB [ARGUMENTS] [OPTIONS]
 
 Runners
-  resource-class create NAMESPACE/NAME [--description TEXT] [--budget DURATION]
+  resource-class create NAMESPACE/NAME [--description TEXT] [--budget DURATION] [--unsafe-retries]
   resource-class set-budget NAMESPACE/NAME [DURATION]    how long a job may be out of reach; 15m unless given
+  resource-class set-unsafe-retries NAMESPACE/NAME on|off
+                                                     a job that began runs again, 3 times at most, when its runner
+                                                     is lost: for jobs that may run twice
   resource-class list [--namespace NAMESPACE]
   resource-class delete NAMESPACE/NAME [--force]     --force deletes its tokens as well
   token create NAMESPACE/NAME [--nickname TEXT]      prints the token, once
