@@ -2,9 +2,11 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -153,7 +155,6 @@ pub(crate) struct Process {
 /// What runs because of the runners of a row: marked by their environment or by their command line.
 pub(crate) fn processes_of(row: &Path) -> Vec<Process> {
     let variable = format!("{MARK}={}", row.display()).into_bytes();
-    let text = row.display().to_string();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let found = pids.filter_map(|pid| {
@@ -162,7 +163,7 @@ pub(crate) fn processes_of(row: &Path) -> Vec<Process> {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         let is_marked = environment.split(|byte| *byte == 0).any(|one| one == variable);
         let is_server = line.contains(" server --");
-        let is_it = !is_server && (is_marked || line.contains(&text));
+        let is_it = !is_server && (is_marked || line.split(' ').any(|word| Path::new(word).starts_with(row)));
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok().filter(|_| is_it)?;
         let mut words = stat.rsplit_once(')')?.1.split_ascii_whitespace();
         let is_dead = words.next() == Some("Z");
@@ -170,6 +171,27 @@ pub(crate) fn processes_of(row: &Path) -> Vec<Process> {
         (!is_dead).then_some(Process { pid, parent, line })
     });
     found.collect()
+}
+
+/// Ends everything that has to do with a folder, control planes included.
+pub(crate) fn end_all(folder: &Path) {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    for pid in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+        let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let line = read("cmdline");
+        let mut words = line.split(|byte| *byte == 0);
+        let is_named = words.any(|word| Path::new(OsStr::from_bytes(word)).starts_with(folder));
+        let environment = read("environ");
+        let mark = format!("{MARK}=");
+        let mut variables = environment.split(|byte| *byte == 0);
+        let is_marked = variables.any(|variable| {
+            let value = variable.strip_prefix(mark.as_bytes());
+            value.is_some_and(|value| Path::new(OsStr::from_bytes(value)).starts_with(folder))
+        });
+        if is_named || is_marked {
+            signal(pid, Signal::KILL);
+        }
+    }
 }
 
 impl Process {
