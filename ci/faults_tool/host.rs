@@ -149,12 +149,15 @@ impl Drop for Host {
 pub(crate) struct Process {
     pub(crate) pid: u32,
     pub(crate) parent: u32,
+    pub(crate) age_seconds: u64,
     pub(crate) line: String,
 }
 
 /// What runs because of the runners of a row: marked by their environment or by their command line.
 pub(crate) fn processes_of(row: &Path) -> Vec<Process> {
     let variable = format!("{MARK}={}", row.display()).into_bytes();
+    let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let uptime: u64 = uptime.split('.').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0);
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let found = pids.filter_map(|pid| {
@@ -168,7 +171,10 @@ pub(crate) fn processes_of(row: &Path) -> Vec<Process> {
         let mut words = stat.rsplit_once(')')?.1.split_ascii_whitespace();
         let is_dead = words.next() == Some("Z");
         let parent = words.next()?.parse().ok()?;
-        (!is_dead).then_some(Process { pid, parent, line })
+        // The 22nd field of the line, in hundredths of a second since the start of the system.
+        let started: u64 = words.nth(17)?.parse().ok()?;
+        let age_seconds = uptime.saturating_sub(started / 100);
+        (!is_dead).then_some(Process { pid, parent, age_seconds, line })
     });
     found.collect()
 }

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Rows that are played at the same time unless `--parallel` says otherwise.
-const PARALLEL: usize = 4;
+const PARALLEL: usize = 6;
 /// What a row takes beside the time of its faults, roughly: starts, and the end of what was hurt last.
 const AROUND_SECONDS: u64 = 7;
 
@@ -105,7 +105,12 @@ fn parse() -> Result<Options, String> {
         let number =
             |text: String| text.parse::<u64>().map_err(|_| format!("`{argument} {text}` is no number"));
         match argument.as_str() {
-            "--program" => options.program = value()?.into(),
+            "--program" => {
+                let program = value()?;
+                options.program = Path::new(&program)
+                    .canonicalize()
+                    .map_err(|error| format!("failed to find `{program}`: {error}"))?;
+            }
             "--seed" => options.seed = number(value()?)?,
             "--seconds" => options.seconds = number(value()?)?,
             "--jobs" => options.jobs = number(value()?)? as usize,
