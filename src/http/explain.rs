@@ -109,6 +109,26 @@ fn timed_out(timeout: Timeout, host: &str) -> String {
     }
 }
 
+/// Whether the connection was there, with TLS where it has that: what was to be sent may have arrived.
+pub(super) fn was_connected(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => false,
+        ureq::Error::Timeout(_) | ureq::Error::Protocol(_) => true,
+        ureq::Error::Io(error) => {
+            // A refusal of our certificate comes when the library takes the connection for made.
+            let opening = matches!(
+                error.kind(),
+                ErrorKind::ConnectionRefused
+                    | ErrorKind::NetworkUnreachable
+                    | ErrorKind::HostUnreachable
+                    | ErrorKind::AddrNotAvailable
+            );
+            !opening && tls_cause(error).is_none()
+        }
+        _ => false,
+    }
+}
+
 /// The error of opening the socket, if it was that.
 fn opened(error: &io::Error, peer: Peer<'_>) -> Option<String> {
     Some(match (error.kind(), peer) {

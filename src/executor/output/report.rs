@@ -232,7 +232,12 @@ impl Reporter {
                 Begin::Granted
             }
             Err(error) => match backoff.after(&error, Instant::now(), random()) {
-                Some(wait) => Begin::Again(wait, error),
+                Some(wait) => {
+                    if error.may_be_heard() {
+                        self.lock().life.may_have_begun();
+                    }
+                    Begin::Again(wait, error)
+                }
                 None => Begin::Refused(error),
             },
         }
