@@ -3,7 +3,7 @@
 use crate::logging::record;
 use crate::protocol::ResourceClass;
 use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
-use crate::server::api::shared::input::{Body, Words, message};
+use crate::server::api::shared::input::{Body, Path, Words, message};
 use crate::server::auth::{Administrator, Person};
 use crate::server::auth::{new_token, token_hash};
 use crate::server::engine::commit::task;
@@ -12,7 +12,7 @@ use crate::server::state::Shared;
 use crate::server::store::status::TaskState;
 use crate::server::store::tables::classes::{self, Class, Instance, Terms, Token};
 use crate::server::time::Millis;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};

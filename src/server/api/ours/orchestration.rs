@@ -3,7 +3,7 @@
 use crate::protocol::MAX_CHUNK_BYTES;
 use crate::server::api::shared::acts::run_again;
 use crate::server::api::shared::failure::{Answer, Failure, bad};
-use crate::server::api::shared::input::{Body, message};
+use crate::server::api::shared::input::{Body, Path, message};
 use crate::server::auth::{Administrator, Person};
 use crate::server::engine::commit::Scope;
 use crate::server::ids::{JobId, ProjectId, WorkflowId};
@@ -11,7 +11,7 @@ use crate::server::pipelines::continuation::{self, Continuation};
 use crate::server::state::Shared;
 use crate::server::store::tables::projects::{self, ProjectSettings};
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};

@@ -2,7 +2,7 @@
 
 use crate::protocol::TaskId;
 use crate::server::api::shared::failure::{Answer, Failure, bad, blocking};
-use crate::server::api::shared::input::Words;
+use crate::server::api::shared::input::{Path, Words};
 use crate::server::api::shared::lookup::{job_of, one};
 use crate::server::api::shared::{link, stream};
 use crate::server::auth::Person;
@@ -13,7 +13,7 @@ use crate::server::store::read::{self, StepOutput};
 use crate::server::time::Millis;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;

@@ -2,7 +2,7 @@
 
 use crate::server::api::shared::acts::{cancel_job, run_again};
 use crate::server::api::shared::failure::{Answer, bad, blocking};
-use crate::server::api::shared::input::Words;
+use crate::server::api::shared::input::{Path, Words};
 use crate::server::api::shared::lookup::{
     Numbered, Slug, artifact_url, artifacts_of, job_of, one, project, tests_of,
 };
@@ -15,7 +15,7 @@ use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read::{self, Artifact, Job};
 use crate::server::store::status::JobStatus;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};

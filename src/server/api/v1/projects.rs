@@ -1,7 +1,7 @@
 //! Projects, as whoever follows them sees them, and the switches that they have here.
 
 use crate::server::api::shared::failure::{Answer, Failure, bad};
-use crate::server::api::shared::input::Body;
+use crate::server::api::shared::input::{Body, Path};
 use crate::server::api::shared::lookup::{Slug, one, project};
 use crate::server::api::shared::slug::long_vcs;
 use crate::server::auth::{Administrator, Person};
@@ -9,7 +9,7 @@ use crate::server::state::Shared;
 use crate::server::store::read::{self, ProjectRef};
 use crate::server::store::tables::archives;
 use crate::server::store::tables::projects::{self as table, ProjectSettings};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};

@@ -1,12 +1,13 @@
 //! The person who is asking, people and organisations, and the list of what can be called.
 
 use crate::server::api::shared::failure::Answer;
+use crate::server::api::shared::input::Path;
 use crate::server::api::shared::lookup::one;
 use crate::server::auth::Person;
 use crate::server::ids::UserId;
 use crate::server::state::Shared;
 use crate::server::store::read::{self, Organisation};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};

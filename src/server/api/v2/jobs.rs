@@ -2,7 +2,7 @@
 
 use crate::server::api::shared::acts::cancel_job;
 use crate::server::api::shared::failure::Answer;
-use crate::server::api::shared::input::accepted;
+use crate::server::api::shared::input::{Path, accepted};
 use crate::server::api::shared::lookup::{
     Numbered, artifact_url, artifacts_of, job_of, job_url, one, project, tests_of,
 };
@@ -13,7 +13,7 @@ use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read::{self, Artifact};
 use crate::server::time::Millis;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};

@@ -1,7 +1,7 @@
 //! Starting pipelines (v2): from the project's repository, or with the config sent along.
 
 use crate::server::api::shared::failure::{Answer, Failure, bad};
-use crate::server::api::shared::input::{Body, message};
+use crate::server::api::shared::input::{Body, Path, message};
 use crate::server::api::shared::lookup::project;
 use crate::server::auth::Person;
 use crate::server::pipelines::repository::Reference;
@@ -9,7 +9,7 @@ use crate::server::pipelines::triggers::{self, Outcome, Wanted, reference};
 use crate::server::pipelines::types;
 use crate::server::state::Shared;
 use crate::server::store::status::PipelineState;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;

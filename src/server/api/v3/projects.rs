@@ -1,7 +1,7 @@
 //! The person who is asking, organisations, and projects.
 
 use crate::server::api::shared::failure::{Answer, bad};
-use crate::server::api::shared::input::Words;
+use crate::server::api::shared::input::{Path, Words};
 use crate::server::api::shared::lookup::one;
 use crate::server::api::shared::slug::{short_slug, short_vcs};
 use crate::server::api::v3::form::{entity, filter, list, needed};
@@ -10,7 +10,7 @@ use crate::server::ids::{OrganisationId, ProjectId};
 use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read::{self, Organisation, Project};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};

@@ -1,7 +1,7 @@
 //! Runs: one, those of a person, and a search.
 
 use crate::server::api::shared::failure::{Answer, bad};
-use crate::server::api::shared::input::{Body, Words};
+use crate::server::api::shared::input::{Body, Path, Words};
 use crate::server::api::shared::lookup::one;
 use crate::server::api::shared::paging::cursor;
 use crate::server::api::shared::slug::provider;
@@ -14,7 +14,7 @@ use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read::{self, Cursor, Filter, Listed, Pipeline, RunStatus};
 use crate::server::time::Millis;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
