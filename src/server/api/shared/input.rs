@@ -2,6 +2,7 @@
 
 use crate::server::api::shared::failure::{Answer, Failure, bad};
 use crate::server::state::Shared;
+use crate::server::time::Millis;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::path::ErrorKind;
@@ -13,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::time::SystemTime;
 
 /// Query parameters by name.
 pub type Words = Query<HashMap<String, String>>;
@@ -78,6 +80,13 @@ impl Body {
             _ => self.text(name).map(Some),
         }
     }
+}
+
+/// Reads a time that the client calls `name`; one before 1970 is 1970.
+pub fn moment(name: &str, text: &str) -> Answer<Millis> {
+    let time = humantime::parse_rfc3339_weak(text)
+        .map_err(|_| bad(format!("`{name}` is a time such as 2026-01-02T03:04:05Z, not `{text}`")))?;
+    Ok(Millis(time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)))
 }
 
 /// `{"message"}`, for what has no other answer.

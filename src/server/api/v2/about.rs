@@ -21,8 +21,9 @@ pub(super) fn router() -> Router<Shared> {
         .route("/api/v2/openapi.json", get(openapi))
 }
 
-async fn me(person: Person) -> Json<Value> {
-    Json(json!({ "id": person.id, "login": person.login, "name": person.login }))
+async fn me(state: State<Shared>, person: Person) -> Answer<Json<Value>> {
+    let id = person.id.clone();
+    user(state, person, Path(id)).await
 }
 
 async fn user(State(state): State<Shared>, _person: Person, Path(id): Path<UserId>) -> Answer<Json<Value>> {

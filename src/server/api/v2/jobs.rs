@@ -35,8 +35,13 @@ async fn by_number(
     Path(path): Path<Numbered>,
 ) -> Answer<Json<Value>> {
     let job = job_of(&state, path).await?;
-    let ran_as = job.ran_as.clone();
-    let attempts = state.store.read(move |view| read::attempts(view, &ran_as)).await?;
+    let (ran_as, pipeline) = (job.ran_as.clone(), job.pipeline_id.clone());
+    let read = move |view: &View| {
+        Ok((read::attempts(view, &ran_as)?, read::latest_workflow_with(view, &pipeline, &ran_as)?))
+    };
+    let (attempts, latest) = state.store.read(read).await?;
+    let (workflow, workflow_name) =
+        latest.unwrap_or_else(|| (job.workflow_id.clone(), job.workflow_name.clone()));
     let runs: Vec<Value> =
         attempts.iter().map(|run| json!({ "index": run.node_index, "status": run.status })).collect();
     let contexts: Vec<Value> = job.contexts.iter().map(|name| json!({ "name": name })).collect();
@@ -50,7 +55,7 @@ async fn by_number(
             "external_url": job.project.repository_url.clone().unwrap_or_default(),
         },
         "organization": { "name": job.project.org }, "pipeline": { "id": job.pipeline_id },
-        "latest_workflow": { "id": job.workflow_id, "name": job.workflow_name },
+        "latest_workflow": { "id": workflow, "name": workflow_name },
         "executor": { "resource_class": job.resource_class, "type": "machine" },
         "parallelism": job.parallelism, "parallel_runs": runs, "duration": duration_ms,
         "messages": job.messages, "contexts": contexts,
