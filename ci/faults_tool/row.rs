@@ -104,7 +104,7 @@ impl<'a> Scene<'a> {
             Line::to(plane.address(), dice.part("line")).map_err(|error| format!("no line: {error}"))?;
         let token = plane.class(CLASS)?;
         let prefix = match row.fault {
-            Fault::Calls(Some(Call::Unclaim), _) => Some(failing_prefix(&row.folder)?),
+            Fault::Calls(Some(Call::Unclaim), _) => Some(spoiling_prefix(&row.folder)?),
             _ => None,
         };
         let hosts = (0..row.runners).map(|number| {
@@ -328,7 +328,7 @@ impl<'a> Scene<'a> {
                 Victim::Step => {
                     let step = processes.iter().find(|process| {
                         agent.is_some_and(|agent| process.parent == agent.pid)
-                            && !process.line.contains("while :")
+                            && !process.line.starts_with(work::LEFT)
                     });
                     match step.and_then(|step| Some((step, job_of_process(step.pid)?))) {
                         Some((step, job)) => {
@@ -394,11 +394,11 @@ fn jobs_below(agent: u32) -> Vec<String> {
     children.split_ascii_whitespace().filter_map(|pid| job_of_process(pid.parse().ok()?)).collect()
 }
 
-/// A prefix that fails every third time, so that tasks are given back.
-fn failing_prefix(folder: &Path) -> Result<PathBuf, String> {
+/// A prefix that puts a file in the place of the working directory every third time, so that tasks are given back.
+fn spoiling_prefix(folder: &Path) -> Result<PathBuf, String> {
     let path = folder.join("prefix");
     let text = format!(
-        "#!/bin/sh\necho >> '{0}.count'\n[ $(($(wc -l < '{0}.count') % 3)) != 0 ] && exec \"$@\"\necho no such user >&2\nexit 1\n",
+        "#!/bin/sh\necho >> '{0}.count'\nrm -rf work\n[ $(($(wc -l < '{0}.count') % 3)) != 0 ] || echo > work\nexec \"$@\"\n",
         path.display()
     );
     let write = || {
