@@ -298,7 +298,16 @@ impl<'a> Scene<'a> {
         let agents =
             processes.iter().filter(|process| process.is_agent() && process.age_seconds >= least_seconds);
         let agents: Vec<_> = agents.collect();
-        let agent = agents.get((roll >> 8) as usize % agents.len().max(1)).copied();
+        let steps = processes.iter().filter(|process| {
+            agents.iter().any(|agent| agent.pid == process.parent) && !process.line.starts_with(work::LEFT)
+        });
+        let steps: Vec<_> = steps.filter_map(|step| Some((step, job_of_process(step.pid)?))).collect();
+        let step = steps.get((roll >> 16) as usize % steps.len().max(1));
+        // Of a pair the step is that of the agent.
+        let agent = match (victims.contains(&Victim::Step), step) {
+            (true, Some((step, _))) => agents.iter().find(|agent| agent.pid == step.parent).copied(),
+            _ => agents.get((roll >> 8) as usize % agents.len().max(1)).copied(),
+        };
         let mut quiet = None;
         let mut killed = true;
         for victim in victims {
@@ -325,19 +334,13 @@ impl<'a> Scene<'a> {
                     }
                     None => killed = false,
                 },
-                Victim::Step => {
-                    let step = processes.iter().find(|process| {
-                        agent.is_some_and(|agent| process.parent == agent.pid)
-                            && !process.line.starts_with(work::LEFT)
-                    });
-                    match step.and_then(|step| Some((step, job_of_process(step.pid)?))) {
-                        Some((step, job)) => {
-                            lock(&self.done).step_killed.insert(job);
-                            host::signal(step.pid, Signal::KILL);
-                        }
-                        None => killed = false,
+                Victim::Step => match step {
+                    Some((step, job)) => {
+                        lock(&self.done).step_killed.insert(job.clone());
+                        host::signal(step.pid, Signal::KILL);
                     }
-                }
+                    None => killed = false,
+                },
             }
         }
         self.times.fetch_add(u64::from(killed), Ordering::Relaxed);
