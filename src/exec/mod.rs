@@ -1,8 +1,10 @@
 //! `runlet exec`: the embedded default. A control plane and a machine runner in this process, for one
 //! pipeline, on the working tree as it is; nothing is left but the results.
 
+mod git;
 mod options;
 mod render;
+mod repository;
 mod results;
 mod snapshot;
 
@@ -11,6 +13,7 @@ use crate::agent::settings::Settings;
 use crate::agent::{Level, Stop};
 use crate::http::{Body, Client, Endpoint, Request};
 use crate::outcome::{Failure, Outcome, exit};
+use crate::protocol::task_input::LocalSource;
 use crate::protocol::{Secret, WatchEvent};
 
 use crate::server::pipelines::types::{ConfigOrigin, Only, Revision, Trigger};
@@ -18,6 +21,7 @@ use crate::server::{self, Running, ServerOptions, Told, WatchEnded, Watcher};
 use options::Options;
 use render::{Screen, Style};
 use results::Folder;
+use snapshot::Named;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -54,7 +58,7 @@ fn exec(options: &Options) -> Outcome {
     crate::config::check_parameters(&config, &parameters).map_err(wrong)?;
     let folder = Folder::open(options.artifacts.as_deref(), &root).map_err(Failure::usage)?;
     let scratch = Scratch::create().map_err(Failure::new)?;
-    let snapshot = snapshot::take(&root, &scratch.0).map_err(Failure::new)?;
+    let snapshot = snapshot::take(&root, &scratch.0, &snapshot::Name::Own).map_err(Failure::new)?;
     let interrupts =
         Interrupts::start().map_err(|e| Failure::new(format!("failed to handle signals: {e}")))?;
 
@@ -75,24 +79,34 @@ fn exec(options: &Options) -> Outcome {
     let class_token = running
         .class_token(CLASS, "exec")
         .map_err(|error| Failure::new(format!("failed to make a resource class token: {error}")))?;
-    let runners = Runners::start(options, &scratch.0, &running, &class_token);
+    let source = LocalSource { repository: snapshot.repository.clone(), is_partial: snapshot.is_partial };
+    let runners = Runners::start(options, &scratch.0, source, &running, &class_token);
 
     let file_name = file.strip_prefix(&root).unwrap_or(&file).display().to_string();
     let trigger = Trigger {
         config: config.clone(),
         parameters,
         revision: Some(Revision {
-            repository_url: format!("file://{}", snapshot.repository.display()),
+            repository_url: snapshot
+                .origin
+                .clone()
+                .unwrap_or_else(|| format!("file://{}", snapshot.repository.display())),
             revision: snapshot.revision.clone(),
-            branch: Some(snapshot.branch.clone()),
-            tag: None,
+            branch: match &snapshot.name {
+                Named::Branch(name) => Some(name.clone()),
+                Named::Tag(_) => None,
+            },
+            tag: match &snapshot.name {
+                Named::Tag(name) => Some(name.clone()),
+                Named::Branch(_) => None,
+            },
             subject: snapshot.subject.clone(),
             body: String::new(),
             author: String::new(),
             is_default_branch: snapshot.is_default_branch,
         }),
         config_origin: Some(ConfigOrigin {
-            reference: format!("refs/heads/{}", snapshot.branch),
+            reference: snapshot.name.reference(),
             revision: snapshot.revision.clone(),
         }),
         actor: std::env::var("USER").unwrap_or_else(|_| "exec".to_owned()),
@@ -244,7 +258,13 @@ struct Runners {
 }
 
 impl Runners {
-    fn start(options: &Options, scratch: &Path, running: &Running, token: &Secret) -> Self {
+    fn start(
+        options: &Options,
+        scratch: &Path,
+        source: LocalSource,
+        running: &Running,
+        token: &Secret,
+    ) -> Self {
         let stop = Stop::new();
         let failures = Arc::new(Mutex::new(()));
         let mut threads = Vec::new();
@@ -254,6 +274,7 @@ impl Runners {
             let mut settings = Settings::new(token.clone(), endpoint, format!("exec-{number}"), directory);
             settings.cleanup_working_directory = true;
             settings.confine = true;
+            settings.local_source = Some(source.clone());
             settings.task_agent_directory = Some(scratch.join(format!("bin-{number}")));
             settings.logging.format = crate::logging::Format::None;
             let (stop, failures) = (stop.clone(), failures.clone());
