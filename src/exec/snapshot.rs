@@ -314,7 +314,11 @@ mod tests {
             assert_eq!(sh(&taken.repository, "git rev-list --count HEAD").trim(), commits, "{how}");
             sh(&part, "echo four > a");
             let (_scratch, taken) = snapshot(&part);
-            assert_eq!(files(&taken), "a four\n", "{how}");
+            assert_eq!(
+                sh(&taken.repository, "git ls-tree --name-only HEAD; git show HEAD:a"),
+                "a\nfour\n",
+                "{how}"
+            );
         }
     }
 

@@ -9,6 +9,7 @@ pub mod auth;
 pub mod blobs;
 mod command;
 mod data_folder;
+mod embedded;
 pub mod engine;
 pub mod ids;
 pub mod junit;
@@ -26,5 +27,7 @@ pub mod time;
 
 pub use command::command;
 pub use data_folder::FolderError;
+pub use embedded::{SetError, preview};
 pub use live::watch::Told;
 pub use run::{KeepError, Running, ServerOptions, StartError, WatchEnded, Watcher, start};
+pub use state::Only;

@@ -241,7 +241,7 @@ fn what_an_earlier_job_left_does_not_decide_a_checkout() {
     work.commit("release", "second");
     server.register(&work.url());
     let token = server.class_token("acme/linux");
-    let _runner = server.runner("r", &token);
+    let _runner = server.runner_that_keeps("r", &token);
     let place = server.folder.path().join("place");
     let directory = place.display().to_string();
     let all = "git describe --tags; git merge-base origin/main HEAD; git diff --stat origin/main...";
