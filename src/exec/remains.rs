@@ -41,10 +41,12 @@ impl Scratch {
         made.map_err(|e| {
             format!("failed to create `{}`: {e} (set TMPDIR to a writable folder)", path.display())
         })?;
-        let file = path.join(OWNED);
+        let (file, name) = (path.join("making"), path.join(OWNED));
         let fail = |e: std::io::Error| format!("failed to lock `{}`: {e}", file.display());
         let owned = File::create(&file).map_err(fail)?;
         flock(&owned, FlockOperation::NonBlockingLockExclusive).map_err(|e| fail(e.into()))?;
+        // By its name it is locked from the start: another run could be looking.
+        fs::rename(&file, &name).map_err(fail)?;
         // Without a guard there is still the next run.
         let guard = std::env::current_exe().and_then(|program| {
             let mut guard = Command::new(program);

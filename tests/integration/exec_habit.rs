@@ -103,7 +103,8 @@ fn zero_means_that_what_was_asked_for_ran() {
         .exits(0)
         .says("word-is--O0")
         .says("word-is--O2")
-        .never_says("hold");
+        .never_says("hold")
+        .never_says("word-is-released");
     exec(root, &["--job", "*--O2"]).exits(0).says("word-is--O2").never_says("word-is--O0");
     exec(root, &["--job", "nothing*"]).exits(2).says("there is no job `nothing*` to run (jobs that apply: ");
     // Nothing of this workflow is for this branch.
@@ -173,14 +174,14 @@ fn variables_come_from_a_file_and_are_masked() {
 #[test]
 fn caches_are_kept_for_the_next_run() {
     let folder = folder(&steps(
-        "- restore_cache: {key: k-}\n- run: test -e kept/x && echo was-there || { mkdir kept; echo x > kept/x; }\n- save_cache: {key: k-1, paths: [kept]}",
+        "- restore_cache: {key: k-}\n- run: test -e kept/x && echo was-$((1 + 1))-there || { mkdir kept; echo x > kept/x; }\n- save_cache: {key: k-1, paths: [kept]}",
     ));
     let caches = tempfile::tempdir().unwrap();
     let run = |args: &[&str]| {
         let output = command(folder.path(), args).env("XDG_CACHE_HOME", caches.path()).output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{said}");
-        said.contains("was-there")
+        said.contains("was-2-there")
     };
     assert!(!run(&["--no-cache"]) && !caches.path().join("runlet").exists());
     assert!(!run(&[]));
@@ -196,8 +197,8 @@ fn the_end_says_once_more_what_failed() {
     )));
     let ran = exec(folder.path(), &[]).exits(1);
     let end = &ran.text[ran.text.rfind("= failed").unwrap()..];
-    assert!(end.contains("build: `count` failed with exit code 3\n    31\n"), "{end}");
-    assert!(end.contains("    50\n") && !end.contains("    30\n"), "{end}");
+    assert!(end.contains("build: `count` failed with exit code 3\n    32\n"), "{end}");
+    assert!(end.contains("    50\n") && !end.contains("    31\n"), "{end}");
     assert!(end.contains("failed test in build: t_c.py C t: "), "{end}");
 }
 

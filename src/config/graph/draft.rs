@@ -15,7 +15,7 @@ pub(crate) struct Draft {
     pub(crate) pos: Pos,
     /// Name before numbering, as the config calls it within its space.
     pub(crate) label: String,
-    /// Name of the job as its entry has it.
+    /// Name as `requires` may have it for all members of its matrix.
     pub(crate) written: Rc<str>,
     /// Name of the whole matrix.
     pub(crate) alias: Option<Rc<str>>,

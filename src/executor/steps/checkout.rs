@@ -16,7 +16,7 @@ const SILENCE: Duration = Duration::from_secs(600);
 /// A reference that no repository has: asking for it shows whether the repository answers, and nothing else.
 const NO_REF: &str = "refs/runlet/none";
 /// Settings of the user and the host that would change what is checked out, or run programs beside it.
-const SETTINGS: [&str; 8] = [
+const SETTINGS: [&str; 14] = [
     "-c",
     "core.hooksPath=/dev/null",
     "-c",
@@ -25,6 +25,13 @@ const SETTINGS: [&str; 8] = [
     "core.autocrlf=false",
     "-c",
     "submodule.recurse=false",
+    // Large files stay pointers until a step asks for them.
+    "-c",
+    "filter.lfs.smudge=",
+    "-c",
+    "filter.lfs.process=",
+    "-c",
+    "filter.lfs.required=false",
 ];
 
 /// The reason why a commit is not checked out.
@@ -303,8 +310,7 @@ impl TaskRun {
         for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
             command.env_remove(name);
         }
-        // Large files stay pointers until a step asks for them.
-        command.env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C").env("GIT_LFS_SKIP_SMUDGE", "1");
+        command.env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C");
         // A damaged repository must not make it take one further up for its own.
         if let Some(above) = fs::canonicalize(directory).ok().as_deref().and_then(Path::parent) {
             command.env("GIT_CEILING_DIRECTORIES", above);
