@@ -64,6 +64,9 @@ struct StepView {
     status: String,
     exit_code: Option<i32>,
     message: Option<String>,
+    /// Name in the config, which all attempts share.
+    title: String,
+    attempt: u32,
     started_at_ms: Option<u64>,
     partial: Vec<u8>,
     bytes: u64,
@@ -147,10 +150,12 @@ impl Screen {
                 let key = (job_id, execution, step);
                 let view = self.steps.entry(key.clone()).or_default();
                 let ended = view.status != status && status != "running";
+                let title = name.clone();
                 view.name = if attempt > 1 { format!("{name} (attempt {attempt})") } else { name };
                 view.kind = kind;
                 view.status = status;
                 (view.exit_code, view.message) = (exit_code, message.clone());
+                (view.title, view.attempt) = (title, attempt);
                 view.started_at_ms = started_at_ms;
                 if view.kind != "spinup_environment" && view.status != "not_run" {
                     self.head(&key);
@@ -203,10 +208,19 @@ impl Screen {
     /// The failed steps of the jobs that count, with the end of what they said.
     pub(super) fn failures(&self) -> String {
         let mut text = Vec::new();
-        for (id, job) in self.jobs() {
+        for (id, job) in self.jobs().filter(|(_, job)| job.status != "success") {
             let of_job = self.steps.iter().filter(|((of, ..), _)| of == id);
+            // Of a step that was tried again, the last time counts.
+            let tries: BTreeSet<(u32, &str, u32)> =
+                of_job.clone().map(|((_, node, _), step)| (*node, &*step.title, step.attempt)).collect();
+            let is_last = |node: u32, step: &StepView| {
+                !tries
+                    .iter()
+                    .any(|&(of, title, attempt)| of == node && title == step.title && attempt > step.attempt)
+            };
             for ((_, execution, _), step) in of_job {
-                if !matches!(step.status.as_str(), "failed" | "timedout" | "infrastructure_fail") {
+                let is_bad = matches!(step.status.as_str(), "failed" | "timedout" | "infrastructure_fail");
+                if !is_bad || !is_last(*execution, step) {
                     continue;
                 }
                 let node = if job.nodes > 1 { format!("#{execution}") } else { String::new() };
