@@ -183,7 +183,7 @@ mod tests {
     fn arguments_are_read_in_any_order() {
         let asked =
             parse(&["--job", "test", "dir", "--pipeline-parameter", "a=b=c", "--concurrency=3", "--tag=v1"]);
-        let Ok(Asked::Run(options)) = asked else { panic!("these are valid: {asked:?}") };
+        let Ok(Asked::Run(options)) = asked else { unreachable!("these are valid: {asked:?}") };
         assert_eq!(options.path, PathBuf::from("dir"));
         assert_eq!(options.jobs, ["test"]);
         assert_eq!(options.parameters, [("a".to_owned(), "b=c".to_owned())]);
