@@ -23,7 +23,7 @@ use crate::protocol::Secret;
 use crate::protocol::task_input::LocalSource;
 
 use crate::server::pipelines::types::{ConfigOrigin, Revision, Trigger};
-use crate::server::{self, Only, Running, ServerOptions};
+use crate::server::{self, Running, ServerOptions};
 use caches::Caches;
 use options::{Asked, Options};
 use remains::Scratch;
@@ -81,7 +81,8 @@ fn exec(options: &Options) -> Outcome {
     server_options.route_all_to = Some(CLASS.to_owned());
     server_options.default_resource_class = Some(CLASS.to_owned());
     server_options.orbs = options.orbs.clone();
-    server_options.only = Only { workflow: options.workflow.clone(), jobs: options.jobs.clone() };
+    server_options.only.workflow.clone_from(&options.workflow);
+    server_options.only.jobs.clone_from(&options.jobs);
     server_options.max_step_output_bytes = 4 << 30;
     // It lives as long as this process: waiting for the disk would buy nothing.
     server_options.durable = false;

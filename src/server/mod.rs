@@ -33,4 +33,3 @@ pub use data_folder::FolderError;
 pub use embedded::{SetError, preview};
 pub use live::watch::Told;
 pub use run::{KeepError, Running, ServerOptions, StartError, WatchEnded, Watcher, start};
-pub use state::Only;
