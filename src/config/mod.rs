@@ -35,7 +35,8 @@ pub mod probe;
 
 pub use compile::compile;
 pub use compiled::{
-    Compiled, DeclaredParameter, JobKind, RequiredStatus, Requirement, Schedule, Workflow, WorkflowJob,
+    Compiled, DeclaredParameter, JobKind, LeftOut, RequiredStatus, Requirement, Schedule, Workflow,
+    WorkflowJob,
 };
 pub use definitions::given::{
     DeclaredType, WrongParameter, check_parameters, declared_types, typed_parameters,

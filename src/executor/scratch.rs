@@ -11,7 +11,11 @@ use std::path::{Path, PathBuf};
 /// read-only, beside the working directory.
 pub(super) fn create(input: &TaskInput) -> Result<PathBuf, String> {
     let mut why = Vec::new();
-    for folder in candidates(&input.task.id, input.working_directory.as_deref()) {
+    let beside = input.working_directory.as_deref().and_then(Path::parent);
+    // A confined job leaves nothing outside of the folders that are its runner's.
+    let first = beside.filter(|_| input.confine).map(|place| place.join(name_of(&input.task.id)));
+    let others = candidates(&input.task.id, input.working_directory.as_deref());
+    for folder in first.into_iter().chain(others) {
         match fs::DirBuilder::new().mode(0o700).create(&folder) {
             Ok(()) => return Ok(folder),
             Err(error) => why.push(format!("`{}`: {error}", folder.display())),
@@ -28,8 +32,12 @@ fn candidates(task: &TaskId, working_directory: Option<&Path>) -> impl Iterator<
     let beside = working_directory.and_then(Path::parent).map(Path::to_owned);
     let places =
         [Some(std::env::temp_dir()), Some("/tmp".into()), Some("/var/tmp".into()), beside, Some(home())];
-    let name = format!("runlet-task-{task}");
+    let name = name_of(task);
     places.into_iter().flatten().map(move |place| place.join(&name))
+}
+
+fn name_of(task: &TaskId) -> String {
+    format!("runlet-task-{task}")
 }
 
 /// Removes the private folder of a task whose agent was killed: it may hold the output of hours.

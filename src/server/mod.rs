@@ -11,6 +11,7 @@ pub mod blobs;
 mod check;
 mod command;
 mod data_folder;
+mod embedded;
 pub mod engine;
 pub mod ids;
 pub mod junit;
@@ -29,5 +30,6 @@ mod upkeep;
 
 pub use command::command;
 pub use data_folder::FolderError;
+pub use embedded::{SetError, preview};
 pub use live::watch::Told;
 pub use run::{KeepError, Running, ServerOptions, StartError, WatchEnded, Watcher, start};

@@ -17,7 +17,7 @@ use crate::server::pipelines::create;
 use crate::server::pipelines::repository::Mirrors;
 use crate::server::pipelines::types::{Created, Error as PipelineError, Trigger};
 use crate::server::secrets::sealer::{self, KeyError};
-use crate::server::state::{Routing, ServerSettings, Shared, State};
+use crate::server::state::{Only, Routing, ServerSettings, Shared, State};
 use crate::server::store::tables::classes::{self, Class, Token};
 use crate::server::store::tables::projects;
 use crate::server::store::{Error as StoreError, Store};
@@ -47,6 +47,8 @@ pub struct ServerOptions {
     pub route_all_to: Option<String>,
     /// Class of `machine: true` jobs that name none.
     pub default_resource_class: Option<String>,
+    /// The part of every config that is run; by default all of it.
+    pub only: Only,
     /// Bytes of output kept of a step.
     pub max_step_output_bytes: u64,
     /// Sources of orbs.
@@ -70,6 +72,7 @@ impl ServerOptions {
             public_url: None,
             route_all_to: None,
             default_resource_class: None,
+            only: Only::default(),
             max_step_output_bytes: 100 * 1024 * 1024,
             orbs: OrbSites::default(),
             secrets_key: None,
@@ -82,7 +85,7 @@ impl ServerOptions {
 /// A running control plane.
 pub struct Running {
     runtime: tokio::runtime::Runtime,
-    state: Shared,
+    pub(super) state: Shared,
     serving: Option<tokio::task::JoinHandle<()>>,
     /// Base URL, as reached from this host.
     pub url: String,
@@ -181,6 +184,7 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
         heartbeat_wait_seconds: 20,
         max_step_output_bytes: options.max_step_output_bytes,
         max_artifact_bytes: 3 * 1024 * 1024 * 1024,
+        only: options.only.clone(),
         orbs: options.orbs.clone(),
         mirrors: Arc::new(Mirrors::new(data.join("mirrors"))),
         sealer: Arc::new(sealer),

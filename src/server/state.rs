@@ -57,6 +57,8 @@ pub struct ServerSettings {
     pub max_step_output_bytes: u64,
     /// Largest artifact that is taken, in bytes.
     pub max_artifact_bytes: u64,
+    /// The part of every config that is run; by default all of it.
+    pub only: Only,
     /// Sources of orbs.
     pub orbs: OrbSites,
     /// Repositories that configs are read from.
@@ -77,4 +79,13 @@ impl ServerSettings {
 pub struct Routing {
     /// Every task goes to this class, whatever its job names.
     pub route_all_to: Option<String>,
+}
+
+/// The part of a config that is run, by names in which `*` and `?` stand for others.
+#[derive(Clone, Debug, Default)]
+pub struct Only {
+    /// Name of a workflow.
+    pub workflow: Option<String>,
+    /// Names of jobs, as expanded or as the config has them before a matrix; with these run what they require.
+    pub jobs: Vec<String>,
 }

@@ -24,6 +24,9 @@ mod beginning;
 // `runlet exec`: the whole road.
 #[cfg(feature = "server")]
 mod exec;
+// `runlet exec` every day: what ends it, what it asks for, what it keeps.
+#[cfg(feature = "server")]
+mod exec_habit;
 // Bad lines, and processes that are killed in the middle.
 #[cfg(feature = "server")]
 mod faults;

@@ -5,6 +5,7 @@ use super::value;
 use crate::agent::rules::Rules;
 use crate::http::Endpoint;
 use crate::logging;
+use crate::protocol::task_input::LocalSource;
 use crate::protocol::{ResourceClass, Secret};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,6 +46,8 @@ pub struct Settings {
     /// Jobs stay in the working directory, whatever their own `working_directory` says: for a runner on
     /// somebody's own machine, inside another program. No key of the file sets it.
     pub confine: bool,
+    /// The repository that `checkout` takes commits from, whatever the task says. No key of the file sets it.
+    pub local_source: Option<LocalSource>,
     /// `runner.task_agent_directory`; holds `circleci-agent` and `circleci`. `None`: there is no home.
     pub task_agent_directory: Option<PathBuf>,
     /// `runner.command_prefix`.
@@ -86,6 +89,7 @@ impl Settings {
             working_directory,
             cleanup_working_directory: false,
             confine: false,
+            local_source: None,
             task_agent_directory: None,
             command_prefix: Vec::new(),
             use_home_ssh_dir_for_checkout_keys: false,

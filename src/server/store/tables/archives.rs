@@ -95,6 +95,18 @@ pub fn is_own_cache(
     Ok(query.exists(params![project, record.key, task, record.archive.sha256])?)
 }
 
+/// The caches of a project whose time is not over, the oldest first.
+pub fn caches_of(view: &View, project: &ProjectId, now: Millis) -> Result<Vec<Cache>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT id, key, sha256, length, created_at_ms FROM caches
+         WHERE project_id = ?1 AND expires_at_ms > ?2 ORDER BY created_at_ms, rowid",
+    )?;
+    let rows = query.query_map(params![project, now], |row| {
+        Ok(Cache { id: row.get(0)?, key: row.get(1)?, archive: archive(row, 2)?, created_at_ms: row.get(4)? })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 /// The archive of a cache of the project.
 pub fn cache_archive(view: &View, cache: &CacheId, project: &ProjectId) -> Result<Option<Archive>, Error> {
     let mut query =
