@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Read};
 
 /// Options without a value.
-const FLAGS: [&str; 4] = ["json", "force", "exact", "admin"];
+const FLAGS: [&str; 5] = ["json", "force", "exact", "admin", "follow"];
 /// Options with a value.
 const VALUES: [&str; 18] = [
     "budget",

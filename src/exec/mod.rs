@@ -14,7 +14,7 @@ use crate::outcome::{Failure, Outcome, exit};
 use crate::protocol::{Secret, WatchEvent};
 
 use crate::server::pipelines::types::{ConfigOrigin, Only, Revision, Trigger};
-use crate::server::{self, Running, ServerOptions, Told, WatchEnded, Watcher};
+use crate::server::{self, CANNOT_RUN_HERE, Elsewhere, Running, ServerOptions, Told, WatchEnded, Watcher};
 use options::Options;
 use render::{Screen, Style};
 use results::Folder;
@@ -62,6 +62,7 @@ fn exec(options: &Options) -> Outcome {
     server_options.listen.set_port(0);
     server_options.route_all_to = Some(CLASS.to_owned());
     server_options.default_resource_class = Some(CLASS.to_owned());
+    server_options.elsewhere = if options.on_host { Elsewhere::OnHost } else { Elsewhere::Skip };
     server_options.orbs = options.orbs.clone();
     server_options.max_step_output_bytes = 4 << 30;
     // It lives as long as this process: waiting for the disk would buy nothing.
@@ -148,6 +149,9 @@ fn run(
     if interrupts.count() > 0 {
         return Ok(exit::INTERRUPTED);
     }
+    let left_out = screen
+        .jobs()
+        .any(|(_, job)| job.message.as_ref().is_some_and(|why| why.starts_with(CANNOT_RUN_HERE)));
     let good = summary.lost.is_empty() && screen.workflow_statuses().all(|status| status == "success");
     let waits = screen.workflow_statuses().any(|status| status == "on_hold");
     if waits {
@@ -155,7 +159,12 @@ fn run(
             "an approval is waiting, and nobody can give it here: the jobs behind it did not run\n",
         )?;
     }
-    Ok(if good || waits && screen.jobs().all(|(_, job)| !job.failed()) { exit::OK } else { exit::FAILED })
+    let good = good || waits && screen.jobs().all(|(_, job)| !job.failed());
+    Ok(match (good, left_out) {
+        (false, _) => exit::FAILED,
+        (true, true) => exit::INCOMPLETE,
+        (true, false) => exit::OK,
+    })
 }
 
 /// Draws the pipeline until it has ended, waits for a person, or was interrupted for good.

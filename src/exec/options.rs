@@ -24,6 +24,8 @@ pub(super) struct Options {
     pub concurrency: usize,
     /// Sources of orbs.
     pub orbs: OrbSites,
+    /// Jobs that want containers or machines of the hosted service run on this host.
+    pub on_host: bool,
     /// Plain lines even on a terminal.
     pub plain: bool,
 }
@@ -48,11 +50,13 @@ folder themselves reach the real one. Nothing listens beyond loopback.
   --config FILE                 another config file
   --orbs DIR                    folder of orb files, `namespace/name@version.yml`
   --allow-orb-url PREFIX        fetch orbs given by a URL that begins so: https://HOST/PATH (repeatable)
+  --on-host                     run jobs that want containers, a Mac or a machine of the hosted service on
+                                this host, without their images and services; else they do not run
   --plain                       plain lines: no colour, no progress line (also NO_COLOR, or a pipe)
   --help
 
 Exit code: 0 when every job succeeded, 1 when one failed, 2 for wrong arguments, 7 for an invalid
-config, 130 when interrupted. Ctrl-C cancels the pipeline; a second one stops at once.
+config, 8 when nothing failed but a job could not run here, 130 when interrupted. Ctrl-C cancels the pipeline; a second one stops at once.
 ";
 
 impl Options {
@@ -68,6 +72,7 @@ impl Options {
             artifacts: None,
             concurrency: std::thread::available_parallelism().map_or(2, |n| n.get()).min(4),
             orbs: OrbSites::default(),
+            on_host: false,
             plain: false,
         };
         let mut path = None;
@@ -102,6 +107,7 @@ impl Options {
                 Long("allow-orb-url") => {
                     options.orbs.allow(&parser.value()?.string()?).map_err(Failure::usage)?;
                 }
+                Long("on-host") => options.on_host = true,
                 Long("plain") => options.plain = true,
                 Long("help") | Short('h') => return Ok(None),
                 Value(value) if path.is_none() => path = Some(PathBuf::from(value)),

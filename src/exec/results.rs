@@ -114,7 +114,7 @@ pub(super) fn collect(
     let mut names = BTreeSet::new();
     let mut lost = Vec::new();
     let mut table = vec![["job", "status", "time", "tests", "artifacts"].map(str::to_owned)];
-    let mut failures = Vec::new();
+    let (mut failures, mut reasons) = (Vec::new(), Vec::new());
     let mut stored = 0;
     for (id, job) in screen.jobs() {
         let took = match (job.started_at_ms, job.ended_at_ms) {
@@ -162,11 +162,15 @@ pub(super) fn collect(
             failures.push(format!("failed test in {}: {class}{}: {first}\n", job.name, test.name));
         }
         let kept = if artifacts.data.is_empty() { String::new() } else { artifacts.data.len().to_string() };
+        if let Some(why) = &job.message {
+            reasons.push(format!("{}: {why}\n", job.name));
+        }
         table.push([job.name.clone(), job.status.replace('_', " "), took, counts.join(", "), kept]);
     }
     let mut text = String::from("\n");
     text.push_str(&failures.concat());
     text.push_str(&draw(&table));
+    text.push_str(&reasons.concat());
     if stored > 0 {
         text.push_str(&format!("artifacts: {}\n", folder.path.join(ARTIFACTS).display()));
     }

@@ -15,7 +15,7 @@ use crate::server::pipelines::create;
 use crate::server::pipelines::repository::Mirrors;
 use crate::server::pipelines::types::{Created, Error as PipelineError, Trigger};
 use crate::server::secrets::sealer::{self, KeyError};
-use crate::server::state::{Routing, Settings, Shared, State};
+use crate::server::state::{Elsewhere, Routing, Settings, Shared, State};
 use crate::server::store::tables::classes::{self, Class, Token};
 use crate::server::store::tables::projects;
 use crate::server::store::{Error as StoreError, Store};
@@ -43,6 +43,8 @@ pub struct ServerOptions {
     pub public_url: Option<String>,
     /// Every task queues in this class.
     pub route_all_to: Option<String>,
+    /// The end of jobs that no runner may take.
+    pub elsewhere: Elsewhere,
     /// Class of `machine: true` jobs that name none.
     pub default_resource_class: Option<String>,
     /// Bytes of output kept of a step.
@@ -67,6 +69,7 @@ impl ServerOptions {
             behind_proxy: false,
             public_url: None,
             route_all_to: None,
+            elsewhere: Elsewhere::Fail,
             default_resource_class: None,
             max_step_output_bytes: 100 * 1024 * 1024,
             orbs: OrbSites::default(),
@@ -173,7 +176,7 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
             .unwrap_or_else(|| url.clone())
             .trim_end_matches('/')
             .to_owned(),
-        routing: Routing { route_all_to: options.route_all_to.clone() },
+        routing: Routing { route_all_to: options.route_all_to.clone(), elsewhere: options.elsewhere },
         default_resource_class: options.default_resource_class.clone(),
         lease_seconds: 60,
         heartbeat_wait_seconds: 20,

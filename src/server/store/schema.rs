@@ -23,6 +23,11 @@ const MIGRATIONS: &[&str] = &[
         JOIN jobs j ON j.id = t.job_id ORDER BY t.first;
     ALTER TABLE jobs ADD COLUMN timings_of TEXT;",
     include_str!("claims.sql"),
+    // The kind of runner that a task is for, and jobs that none may take.
+    "ALTER TABLE jobs ADD COLUMN task_kind TEXT NOT NULL DEFAULT 'machine';
+    ALTER TABLE jobs ADD COLUMN cannot_run_status TEXT;
+    ALTER TABLE jobs ADD COLUMN cannot_run_message TEXT;
+    ALTER TABLE tasks ADD COLUMN kind TEXT NOT NULL DEFAULT 'machine';",
 ];
 
 /// Brings the schema up to date; refuses a database that a newer version has written.
@@ -81,11 +86,11 @@ mod tests {
     #[test]
     fn what_a_runner_held_without_an_event_is_claimed() {
         let c = Connection::open_in_memory().unwrap();
-        for migration in &MIGRATIONS[..MIGRATIONS.len() - 1] {
+        for migration in &MIGRATIONS[..4] {
             c.execute_batch(migration).unwrap();
         }
         c.pragma_update(None, "foreign_keys", false).unwrap();
-        c.pragma_update(None, "user_version", MIGRATIONS.len() - 1).unwrap();
+        c.pragma_update(None, "user_version", 4).unwrap();
         for (id, status, started, stopped, finished) in [
             ("claimed", "running", None, None, 0),
             ("begun", "running", Some(8), None, 0),
