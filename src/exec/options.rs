@@ -48,7 +48,7 @@ folder themselves reach the real one. Nothing listens beyond loopback.
                                 replaces those of an earlier run
   --concurrency N               jobs at the same time (default: the number of processors, at most 4)
   --config FILE                 another config file
-  --orbs DIR                    folder of orb files, `namespace/name@version.yml`
+  --orbs DIR                    folder or archive of orb files, `namespace/name@version.yml`
   --allow-orb-url PREFIX        fetch orbs given by a URL that begins so: https://HOST/PATH (repeatable)
   --on-host                     run jobs that want containers, a Mac or a machine of the hosted service on
                                 this host, without their images and services; else they do not run

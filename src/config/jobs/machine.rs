@@ -51,7 +51,9 @@ pub(crate) fn place(
     };
     let class = levels
         .iter()
-        .find_map(|level| present(level, "resource_class").or_else(|| machine_key(level, "resource_class")));
+        .filter_map(|level| present(level, "resource_class").or_else(|| machine_key(level, "resource_class")))
+        // Without a value it names no class, as a parameter that may be left out does.
+        .find(|class| class.as_str().is_none_or(|class| !class.is_empty()));
     let (class, class_pos) = match class {
         Some(node) => {
             let name = read.expect_text(node, format_args!("`resource_class` of {label}"))?;

@@ -559,7 +559,7 @@ mod tests {
         );
         let (cases, remark) = read(b"<testsuite><testcase name='a'/>\n</testsuites>");
         assert_eq!(names(&cases), ["a"]);
-        assert!(remark.contains("2:15: it ends"), "{remark}");
+        assert!(remark.contains("2:14: it ends"), "{remark}");
     }
 
     #[test]
