@@ -35,6 +35,12 @@ mod follow;
 mod full_disk;
 // Hosts that withhold what a runner is used to.
 mod hostile;
+// A control plane that is killed again and again.
+#[cfg(feature = "server")]
+mod kills;
+// What a job could tell, hold up or reach that it should not.
+#[cfg(feature = "server")]
+mod leaks;
 // The machine runner: settings, log, claims, drain, lost task agents, restarts.
 mod machine;
 // Many pipelines through many runners, and what they leave.
@@ -46,6 +52,12 @@ mod people;
 // The whole road over TLS, with a runner of any architecture.
 #[cfg(feature = "server")]
 mod road;
+// What is decided while nobody is heard: calls overtaken by an end, retries, fences, restored backups.
+#[cfg(feature = "server")]
+mod outages;
+// Why a job did not run, or waits, in every API and on the terminal.
+#[cfg(feature = "server")]
+mod reasons;
 // Reading configs from repositories.
 #[cfg(feature = "server")]
 mod repositories;
@@ -61,6 +73,9 @@ mod transcripts;
 // The control plane with real machine runners.
 #[cfg(feature = "server")]
 mod server;
+// The data folder: checked, backed up, restored.
+#[cfg(feature = "server")]
+mod storage;
 // Tests of a job, shared among its parallel nodes.
 mod splitting;
 // A control plane that is told to stop.

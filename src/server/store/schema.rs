@@ -23,6 +23,11 @@ const MIGRATIONS: &[&str] = &[
         JOIN jobs j ON j.id = t.job_id ORDER BY t.first;
     ALTER TABLE jobs ADD COLUMN timings_of TEXT;",
     include_str!("claims.sql"),
+    // Whether what the infrastructure ended after its begin runs again: wanted by the class, copied at the claim.
+    "ALTER TABLE resource_classes ADD COLUMN unsafe_retries INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE tasks ADD COLUMN retries_unsafely INTEGER NOT NULL DEFAULT 0;",
+    include_str!("audit.sql"),
+    include_str!("keeping.sql"),
     // The kind of runner that a task is for, and jobs that none may take.
     "ALTER TABLE jobs ADD COLUMN task_kind TEXT NOT NULL DEFAULT 'machine';
     ALTER TABLE jobs ADD COLUMN cannot_run_status TEXT;
@@ -30,10 +35,20 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE tasks ADD COLUMN kind TEXT NOT NULL DEFAULT 'machine';",
 ];
 
+/// The version of the schema that this program works with.
+pub(super) fn newest() -> usize {
+    MIGRATIONS.len()
+}
+
+/// The version of a database; 0 is an empty one.
+pub(super) fn version(connection: &Connection) -> Result<usize, Error> {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    Ok(usize::try_from(version).unwrap_or(usize::MAX))
+}
+
 /// Brings the schema up to date; refuses a database that a newer version has written.
 pub(super) fn migrate(connection: &Connection) -> Result<(), Error> {
-    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let version = usize::try_from(version).unwrap_or(usize::MAX);
+    let version = version(connection)?;
     if version > MIGRATIONS.len() {
         return Err(Error::Corrupt(format!(
             "its schema has version {version}, and this program knows versions up to {}: \
@@ -49,6 +64,15 @@ pub(super) fn migrate(connection: &Connection) -> Result<(), Error> {
         ))?;
     }
     Ok(())
+}
+
+/// Makes an empty database of a version, as the program of that time did.
+#[cfg(test)]
+pub(super) fn build(connection: &Connection, version: usize) -> Result<(), Error> {
+    for migration in &MIGRATIONS[..version] {
+        connection.execute_batch(migration)?;
+    }
+    Ok(connection.pragma_update(None, "user_version", version)?)
 }
 
 #[cfg(test)]
@@ -86,11 +110,9 @@ mod tests {
     #[test]
     fn what_a_runner_held_without_an_event_is_claimed() {
         let c = Connection::open_in_memory().unwrap();
-        for migration in &MIGRATIONS[..4] {
-            c.execute_batch(migration).unwrap();
-        }
+        const BEFORE_CLAIMS: usize = 4;
+        build(&c, BEFORE_CLAIMS).unwrap();
         c.pragma_update(None, "foreign_keys", false).unwrap();
-        c.pragma_update(None, "user_version", 4).unwrap();
         for (id, status, started, stopped, finished) in [
             ("claimed", "running", None, None, 0),
             ("begun", "running", Some(8), None, 0),

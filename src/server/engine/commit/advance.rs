@@ -89,7 +89,6 @@ fn start_job(
     // An approval opens what is behind it: whoever may not use its context may not have it waiting either.
     if let (JobType::Build | JobType::Approval, Err(why)) = (kind, contexts::of_job(tx, job)?) {
         if kind == JobType::Build {
-            // A job that people look for by its number has one, however it ends.
             let number = jobs::take_number(tx, &jobs::project_of(tx, job)?)?;
             jobs::set_queued(tx, job, number, JobStatus::Queued, now)?;
         }
@@ -134,9 +133,10 @@ fn begin_job(
 
 fn queue_job(tx: &Tx<'_>, job: &JobId, ripple: &mut Ripple, now: Millis) -> Result<JobStatus, Error> {
     let to_queue = jobs::to_queue(tx, job)?;
+    // A job that people look for by its number has one, however it ends.
     let number = jobs::take_number(tx, &to_queue.project)?;
+    jobs::set_queued(tx, job, number, JobStatus::Queued, now)?;
     if let Some(end) = &to_queue.cannot_run {
-        jobs::set_queued(tx, job, number, JobStatus::Queued, now)?;
         say(tx, job, MessageKind::Error, &end.message)?;
         return end_job(tx, job, end.status, ripple, now);
     }
@@ -145,13 +145,20 @@ fn queue_job(tx: &Tx<'_>, job: &JobId, ripple: &mut Ripple, now: Millis) -> Resu
         let message = format!(
             "cannot run this job using the selected resource class `{class}`: there is no such class here (make it with `runlet admin resource-class create`)"
         );
-        jobs::set_queued(tx, job, number, JobStatus::Queued, now)?;
         say(tx, job, MessageKind::Error, &message)?;
         return end_job(tx, job, JobStatus::Failed, ripple, now);
     }
-    jobs::set_queued(tx, job, number, JobStatus::Queued, now)?;
     if to_queue.parallelism > 1 {
         test_timings::choose(tx, job)?;
+    }
+    // A rerun of what somebody gave up while nobody heard of it.
+    let fence = tasks::fence_before(tx, job)?;
+    if let Some(fence) = &fence {
+        let message = format!(
+            "this job waits until the runner of its run before has certainly stopped, at {} unless that is heard of earlier; a person who knows that it has stopped may say so: `POST /api/v3/jobs/{}/release-anyway`",
+            fence.until, fence.job
+        );
+        say(tx, job, MessageKind::Warning, &message)?;
     }
     for node in 0..to_queue.parallelism {
         let new = NewTask {
@@ -161,6 +168,7 @@ fn queue_job(tx: &Tx<'_>, job: &JobId, ripple: &mut Ripple, now: Millis) -> Resu
             node_index: node,
             resource_class: class,
             kind: to_queue.task_kind,
+            not_before: fence.as_ref().map(|fence| fence.until),
         };
         tasks::insert_first(tx, new, now)?;
         tx.effect(Effect::Queued(class.clone()));

@@ -46,7 +46,7 @@ fn waiting(view: &View, job: &Job, now: Millis) -> Result<Option<String>, Error>
     if let Some(at) = queued.not_before.filter(|at| *at > now) {
         return Ok(Some(format!("not before {at}: the runner that had it before may still be at work")));
     }
-    if runners.online > 0 {
+    if runners.idle > 0 {
         return Ok(None);
     }
     let busy = count_held(view, class)?;
@@ -101,23 +101,27 @@ fn waits_for_key(view: &View, job: &JobId) -> Result<Option<String>, Error> {
 
 /// Runners of a class that take one kind of task.
 struct Runners {
-    /// Asked for work lately.
-    online: u64,
+    /// Asked for work lately, and have none.
+    idle: u64,
     /// Name of the one that was seen last, and when.
     last: Option<(String, Millis)>,
 }
 
 fn runners(view: &View, class: &str, kind: Kind, now: Millis) -> Result<Runners, Error> {
     let mut query = view.sql().prepare_cached(
-        "SELECT i.name, i.last_connected_ms FROM runner_instances i JOIN resource_classes c ON c.id = i.resource_class_id
+        "SELECT i.name, i.last_connected_ms,
+            EXISTS (SELECT 1 FROM tasks t WHERE t.resource_class = ?1 AND t.status IN (?3, ?4, ?5) AND t.runner_name = i.name)
+         FROM runner_instances i JOIN resource_classes c ON c.id = i.resource_class_id
          WHERE c.name = ?1 AND EXISTS (SELECT 1 FROM json_each(i.takes) WHERE value = ?2)
          ORDER BY i.last_connected_ms DESC",
     )?;
-    let seen = query.query_map(params![class, kind], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let seen: Vec<(String, Millis)> = seen.collect::<Result<_, _>>()?;
+    let [claimed, running, unreachable] = TaskState::HELD_BY_A_RUNNER;
+    let values = params![class, kind, claimed, running, unreachable];
+    let seen = query.query_map(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let seen: Vec<(String, Millis, bool)> = seen.collect::<Result<_, _>>()?;
     let since = now.minus(ONLINE);
-    let online = seen.iter().filter(|(_, at)| *at > since).count() as u64;
-    Ok(Runners { online, last: seen.into_iter().next() })
+    let idle = seen.iter().filter(|(_, at, is_busy)| *at > since && !is_busy).count() as u64;
+    Ok(Runners { idle, last: seen.into_iter().next().map(|(name, at, _)| (name, at)) })
 }
 
 fn count_held(view: &View, class: &str) -> Result<u64, Error> {
