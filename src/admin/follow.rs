@@ -56,6 +56,8 @@ struct View {
     steps: HashMap<Step, (String, String)>,
     /// Output of each step that waits for the end of its line.
     partial: HashMap<Step, Vec<u8>>,
+    /// Records of how runners prepared, which say nothing of the job.
+    hidden: HashSet<Step>,
     has_ended: bool,
 }
 
@@ -77,10 +79,11 @@ impl View {
                 self.jobs.insert(id, now);
             }
             WatchEvent::Step { job_id, execution, step, name, kind, status, exit_code, message, .. } => {
+                let key = (job_id, execution, step);
                 if kind == "spinup_environment" && status != "infrastructure_fail" {
+                    self.hidden.insert(key);
                     return out;
                 }
-                let key = (job_id, execution, step);
                 let job = self.label(&key);
                 let known = self.steps.insert(key.clone(), (name.clone(), status.clone()));
                 let title = name.lines().next().unwrap_or_default().to_owned();
@@ -98,7 +101,10 @@ impl View {
             }
             WatchEvent::Output { job_id, execution, step, data, .. } => {
                 let bytes = base64::engine::general_purpose::STANDARD.decode(data).unwrap_or_default();
-                out = self.output(&(job_id, execution, step), &bytes);
+                let key = (job_id, execution, step);
+                if !self.hidden.contains(&key) {
+                    out = self.output(&key, &bytes);
+                }
             }
             WatchEvent::End => {
                 let open: Vec<Step> = self.partial.keys().cloned().collect();
