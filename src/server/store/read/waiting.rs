@@ -49,15 +49,14 @@ fn waiting(view: &View, job: &Job, now: Millis) -> Result<Option<String>, Error>
     if runners.idle > 0 {
         return Ok(None);
     }
-    let busy = count_held(view, class)?;
     let ahead = count_ahead(view, class, queued.seq)?;
     let ahead = match ahead {
         0 => String::new(),
         1 => "; 1 task waits before it".to_owned(),
         count => format!("; {count} tasks wait before it"),
     };
-    Ok(Some(match (busy, runners.last) {
-        (1.., _) => format!("all runners of `{class}`{kind} are busy (tasks running: {busy}){ahead}"),
+    Ok(Some(match (runners.busy, runners.last) {
+        (busy @ 1.., _) => format!("all runners of `{class}`{kind} are busy ({busy}){ahead}"),
         (0, Some((name, at))) => {
             format!("no runner of `{class}`{kind} is there: the last one, `{name}`, was seen at {at}{ahead}")
         }
@@ -102,7 +101,9 @@ fn waits_for_key(view: &View, job: &JobId) -> Result<Option<String>, Error> {
 /// Runners of a class that take one kind of task.
 struct Runners {
     /// Asked for work lately, and have none.
-    idle: u64,
+    idle: usize,
+    /// Have a task.
+    busy: usize,
     /// Name of the one that was seen last, and when.
     last: Option<(String, Millis)>,
 }
@@ -120,16 +121,9 @@ fn runners(view: &View, class: &str, kind: Kind, now: Millis) -> Result<Runners,
     let seen = query.query_map(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let seen: Vec<(String, Millis, bool)> = seen.collect::<Result<_, _>>()?;
     let since = now.minus(ONLINE);
-    let idle = seen.iter().filter(|(_, at, is_busy)| *at > since && !is_busy).count() as u64;
-    Ok(Runners { idle, last: seen.into_iter().next().map(|(name, at, _)| (name, at)) })
-}
-
-fn count_held(view: &View, class: &str) -> Result<u64, Error> {
-    let [claimed, running, unreachable] = TaskState::HELD_BY_A_RUNNER;
-    let mut query = view
-        .sql()
-        .prepare_cached("SELECT count(*) FROM tasks WHERE status IN (?1, ?2, ?3) AND resource_class = ?4")?;
-    Ok(query.query_row(params![claimed, running, unreachable, class], |row| row.get(0))?)
+    let idle = seen.iter().filter(|(_, at, is_busy)| *at > since && !is_busy).count();
+    let busy = seen.iter().filter(|(_, _, is_busy)| *is_busy).count();
+    Ok(Runners { idle, busy, last: seen.into_iter().next().map(|(name, at, _)| (name, at)) })
 }
 
 fn count_ahead(view: &View, class: &str, seq: i64) -> Result<u64, Error> {
