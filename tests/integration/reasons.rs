@@ -95,7 +95,7 @@ workflows: {w: {jobs: [container, first, second]}}
     assert_told(&server, number("container"), "no runner of `a/b` that takes containers was ever seen");
     assert_told(&server, number("second"), "all runners of `a/b` are busy (1); 1 task waits before it");
     server.admin(&["resource-class", "delete", "a/b", "--force"], "");
-    assert_eq!(job(&server, &pipeline, "second")["status"], "infrastructure_fail");
+    assert_eq!(job(&server, &pipeline, "second")["status"], "failed");
 }
 
 #[test]

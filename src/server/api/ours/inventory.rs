@@ -208,7 +208,7 @@ fn obstacle(view: &View, id: &ResourceClassId) -> Result<Option<String>, Error> 
     if waiting > 0 {
         let tasks = if waiting == 1 { "1 task waits".to_owned() } else { format!("{waiting} tasks wait") };
         return Ok(Some(format!(
-            "{tasks} for a runner of `{name}` and would end as infrastructure_fail: cancel the jobs first, or use `/force` (`--force`)"
+            "{tasks} for a runner of `{name}` and would fail: cancel the jobs first, or use `/force` (`--force`)"
         )));
     }
     let has_tokens = classes::has_tokens(view, id)?;
