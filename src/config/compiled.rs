@@ -1,5 +1,6 @@
 //! The product of the compiler: workflows whose jobs are concrete. The engine starts from here.
 
+use crate::config::Executor;
 use crate::protocol::Job;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -87,6 +88,9 @@ pub enum JobKind {
     Build {
         /// Resource class, environment and steps.
         job: Box<Job>,
+        /// What they run in.
+        #[serde(default)]
+        executor: Executor,
     },
     /// Waits for a person.
     Approval,

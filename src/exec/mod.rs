@@ -23,7 +23,7 @@ use crate::protocol::Secret;
 use crate::protocol::task_input::LocalSource;
 
 use crate::server::pipelines::types::{ConfigOrigin, Revision, Trigger};
-use crate::server::{self, Running, ServerOptions};
+use crate::server::{self, CANNOT_RUN_HERE, Elsewhere, Running, ServerOptions};
 use caches::Caches;
 use options::{Asked, Options};
 use remains::Scratch;
@@ -80,6 +80,7 @@ fn exec(options: &Options) -> Outcome {
     server_options.listen.set_port(0);
     server_options.route_all_to = Some(CLASS.to_owned());
     server_options.default_resource_class = Some(CLASS.to_owned());
+    server_options.elsewhere = if options.on_host { Elsewhere::OnHost } else { Elsewhere::Skip };
     server_options.orbs = options.orbs.clone();
     server_options.only.workflow.clone_from(&options.workflow);
     server_options.only.jobs.clone_from(&options.jobs);
@@ -246,8 +247,15 @@ fn run(
             waiting.join(", ")
         ))?;
     }
+    let left_out = screen
+        .jobs()
+        .any(|(_, job)| job.message.as_ref().is_some_and(|why| why.starts_with(CANNOT_RUN_HERE)));
     let good = summary.lost.is_empty() && screen.workflow_statuses().all(|status| status == "success");
-    Ok(if good { exit::OK } else { exit::FAILED })
+    Ok(match (good, left_out) {
+        (false, _) => exit::FAILED,
+        (true, true) => exit::INCOMPLETE,
+        (true, false) => exit::OK,
+    })
 }
 
 /// `gh/org/repo` from the origin when it says so, else a slug of this host.

@@ -35,6 +35,8 @@ pub(super) struct Options {
     pub caches: bool,
     /// Nothing is run: workflows and jobs are listed.
     pub list: bool,
+    /// Jobs that want containers or machines of the hosted service run on this host.
+    pub on_host: bool,
     /// Plain lines even on a terminal.
     pub plain: bool,
 }
@@ -76,14 +78,17 @@ that name such a folder themselves reach the real one. Nothing listens beyond lo
   --no-cache                    begin without the caches of earlier runs, and keep none
   --concurrency N               jobs at the same time (default: the number of processors, at most 4)
   --config FILE                 another config file
-  --orbs DIR                    folder of orb files, `namespace/name@version.yml`
+  --orbs DIR                    folder or archive of orb files, `namespace/name@version.yml`
   --allow-orb-url PREFIX        fetch orbs given by a URL that begins so: https://HOST/PATH (repeatable)
+  --on-host                     run jobs that want containers, a Mac or a machine of the hosted service on
+                                this host, without their images and services; else they do not run
   --plain                       plain lines: no colour, no progress line (also NO_COLOR, or a pipe)
   --help
 
 Exit code: 0 when everything that was asked for ran and succeeded, 1 when something failed or did not
-run, 2 for wrong arguments, 7 for an invalid config, 130 when interrupted (129 when the terminal went
-away, 143 by TERM). Ctrl-C cancels the pipeline; a second one stops at once.
+run, 2 for wrong arguments, 7 for an invalid config, 8 when nothing failed but a job could not run here,
+130 when interrupted (129 when the terminal went away, 143 by TERM). Ctrl-C cancels the pipeline; a
+second one stops at once.
 ";
 
 impl Options {
@@ -104,6 +109,7 @@ impl Options {
             orbs: OrbSites::default(),
             caches: true,
             list: false,
+            on_host: false,
             plain: false,
         };
         let mut path = None;
@@ -152,6 +158,7 @@ impl Options {
                 }
                 Long("no-cache") => options.caches = false,
                 Long("list") => options.list = true,
+                Long("on-host") => options.on_host = true,
                 Long("plain") => options.plain = true,
                 Long("guard") => return Ok(Asked::Guard(parser.value()?.into())),
                 Long("help") | Short('h') => return Ok(Asked::Help),

@@ -120,7 +120,7 @@ pub(super) fn collect(
     let mut names = BTreeSet::new();
     let mut lost = Vec::new();
     let mut table = vec![["job", "status", "time", "tests", "artifacts"].map(str::to_owned)];
-    let mut failures = Vec::new();
+    let (mut failures, mut reasons) = (Vec::new(), Vec::new());
     let mut stored = 0;
     for (id, job) in screen.jobs() {
         let took = match (job.started_at_ms, job.ended_at_ms) {
@@ -165,6 +165,12 @@ pub(super) fn collect(
         failures
             .extend(tests.iter().filter(|test| test.result == "failure").map(|test| test.failure(&shown)));
         let kept = if artifacts.data.is_empty() { String::new() } else { artifacts.data.len().to_string() };
+        // The end of a job that ran is told with its steps.
+        if let Some(why) =
+            job.message.as_ref().filter(|_| job.started_at_ms.is_none() || job.status == "success")
+        {
+            reasons.push(format!("{shown}: {why}\n"));
+        }
         table.push([shown, job.status.replace('_', " "), took, counts.join(", "), kept]);
     }
     let mut text = String::from("\n");
@@ -180,6 +186,7 @@ pub(super) fn collect(
         text.push('\n');
     }
     text.push_str(&draw(&table));
+    text.push_str(&reasons.concat());
     if stored > 0 {
         text.push_str(&format!("artifacts: {}\n", folder.path.join(ARTIFACTS).display()));
     }

@@ -19,7 +19,7 @@ Usage: runlet server --data DIR [OPTIONS]
   --restored               the data folder was restored from a backup: tasks that had not ended wait until
                            `runlet admin task release` or `task end` says what becomes of each
   --public-url URL         base of the URLs that people see
-  --orbs DIR               folder of orb files, `namespace/name@version.yml`
+  --orbs DIR               folder or archive of orb files, `namespace/name@version.yml`
   --allow-orb-url PREFIX   fetch orbs given by a URL that begins so: https://HOST/PATH (repeatable)
   --secrets-key FILE       key that seals the values of variables; default: DIR/secrets.key, made by the
                            first start; also by RUNLET_SECRETS_KEY. Back it up apart from the data

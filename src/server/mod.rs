@@ -31,5 +31,7 @@ mod upkeep;
 pub use command::command;
 pub use data_folder::FolderError;
 pub use embedded::{SetError, preview};
+pub use engine::placement::CANNOT_RUN_HERE;
 pub use live::watch::Told;
 pub use run::{KeepError, Running, ServerOptions, StartError, WatchEnded, Watcher, start};
+pub use state::Elsewhere;

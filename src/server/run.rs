@@ -17,7 +17,7 @@ use crate::server::pipelines::create;
 use crate::server::pipelines::repository::Mirrors;
 use crate::server::pipelines::types::{Created, Error as PipelineError, Trigger};
 use crate::server::secrets::sealer::{self, KeyError};
-use crate::server::state::{Only, Routing, ServerSettings, Shared, State};
+use crate::server::state::{Elsewhere, Only, Routing, ServerSettings, Shared, State};
 use crate::server::store::tables::classes::{self, Class, Token};
 use crate::server::store::tables::projects;
 use crate::server::store::{Error as StoreError, Store};
@@ -45,6 +45,8 @@ pub struct ServerOptions {
     pub public_url: Option<String>,
     /// Every task queues in this class.
     pub route_all_to: Option<String>,
+    /// The end of jobs that no runner may take.
+    pub elsewhere: Elsewhere,
     /// Class of `machine: true` jobs that name none.
     pub default_resource_class: Option<String>,
     /// The part of every config that is run; by default all of it.
@@ -71,6 +73,7 @@ impl ServerOptions {
             behind_proxy: false,
             public_url: None,
             route_all_to: None,
+            elsewhere: Elsewhere::Fail,
             default_resource_class: None,
             only: Only::default(),
             max_step_output_bytes: 100 * 1024 * 1024,
@@ -178,7 +181,7 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
             .unwrap_or_else(|| url.clone())
             .trim_end_matches('/')
             .to_owned(),
-        routing: Routing { route_all_to: options.route_all_to.clone() },
+        routing: Routing { route_all_to: options.route_all_to.clone(), elsewhere: options.elsewhere },
         default_resource_class: options.default_resource_class.clone(),
         lease_seconds: 60,
         heartbeat_wait_seconds: 20,

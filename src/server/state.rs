@@ -79,6 +79,20 @@ impl ServerSettings {
 pub struct Routing {
     /// Every task goes to this class, whatever its job names.
     pub route_all_to: Option<String>,
+    /// The end of jobs that no runner of this control plane may take.
+    pub elsewhere: Elsewhere,
+}
+
+/// What becomes of jobs that run elsewhere only: in containers, on Macs or machines of the hosted service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// They fail when their turn comes: a workflow that skipped its tests is no success.
+    #[default]
+    Fail,
+    /// They do not run, nor do those that need them. Containers are elsewhere as well, whatever their class.
+    Skip,
+    /// Their steps run on the host of a machine runner.
+    OnHost,
 }
 
 /// The part of a config that is run, by names in which `*` and `?` stand for others.

@@ -58,6 +58,12 @@ mod road;
 // What is decided while nobody is heard: calls overtaken by an end, retries, fences, restored backups.
 #[cfg(feature = "server")]
 mod outages;
+// The orbs that are built in, archives of orbs, and what packs them.
+#[cfg(feature = "server")]
+mod orbs;
+// Why a job did not run, or waits, in every API and on the terminal.
+#[cfg(feature = "server")]
+mod reasons;
 // Reading configs from repositories.
 #[cfg(feature = "server")]
 mod repositories;
