@@ -1,7 +1,8 @@
 //! `runlet server`.
 
 use crate::outcome::{Failure, Outcome, exit};
-use crate::server::{ServerOptions, start, upkeep};
+use crate::server::clients::BadProxy;
+use crate::server::{ServerOptions, listen, start, upkeep};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -16,6 +17,7 @@ Usage: runlet server --data DIR [OPTIONS]
   --tls-cert FILE          certificate chain, PEM
   --tls-key FILE           its key, PEM
   --behind-proxy           a TLS proxy stands in front: plain HTTP on any address
+  --trusted-proxy ADDRESS  a proxy whose `X-Forwarded-For` is believed: ADDRESS or ADDRESS/BITS (repeatable)
   --restored               the data folder was restored from a backup: tasks that had not ended wait until
                            `runlet admin task release` or `task end` says what becomes of each
   --public-url URL         base of the URLs that people see
@@ -40,6 +42,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
     let mut signals =
         signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])
             .map_err(|e| Failure::new(format!("failed to handle signals: {e}")))?;
+    listen::raise_file_limit();
     let running = start(options.clone()).map_err(|error| Failure::new(error.to_string()))?;
     let mut text = format!("runlet: the control plane listens on {}\n", running.url);
     if let Some(token) = &running.first_token {
@@ -81,6 +84,12 @@ fn parse(args: Vec<OsString>) -> Result<Option<ServerOptions>, Failure> {
             Long("tls-cert") => certificate = Some(PathBuf::from(parser.value()?)),
             Long("tls-key") => key = Some(PathBuf::from(parser.value()?)),
             Long("restored") => options.is_restored = true,
+            Long("trusted-proxy") => {
+                let proxy = parser.value()?.string()?.parse();
+                let proxy =
+                    proxy.map_err(|bad: BadProxy| Failure::usage(format!("`--trusted-proxy`: {bad}")))?;
+                options.trusted_proxies.0.push(proxy);
+            }
             Long("behind-proxy") => options.behind_proxy = true,
             Long("public-url") => options.public_url = Some(parser.value()?.string()?),
             Long("orbs") => options.orbs.use_folder(parser.value()?.into()),

@@ -5,10 +5,11 @@ use crate::protocol::Secret;
 use crate::server::auth::{new_token, token_hash};
 use crate::server::backup;
 use crate::server::blobs::{Blobs, Error as BlobError, write_private};
+use crate::server::clients::Proxies;
 use crate::server::data_folder::{DataFolder, FolderError};
 use crate::server::engine::commit::clock;
 use crate::server::ids::{ClassTokenId, PipelineId, ResourceClassId};
-use crate::server::listen::{self, Listener};
+use crate::server::listen;
 use crate::server::live::hub::Hub;
 use crate::server::live::watch::{self, Told};
 use crate::server::people;
@@ -40,6 +41,8 @@ pub struct ServerOptions {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// A TLS proxy stands in front: plain HTTP is fine on any address.
     pub behind_proxy: bool,
+    /// Proxies that are believed about whom they speak for.
+    pub trusted_proxies: Proxies,
     /// Base of the URLs that people see.
     pub public_url: Option<String>,
     /// Every task queues in this class.
@@ -66,6 +69,7 @@ impl ServerOptions {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             tls: None,
             behind_proxy: false,
+            trusted_proxies: Proxies::default(),
             public_url: None,
             route_all_to: None,
             default_resource_class: None,
@@ -208,15 +212,15 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
         hub,
         settings,
         stopping: tokio::sync::watch::channel(false).0,
+        refusals: Default::default(),
         requests: Default::default(),
         output_bytes: Default::default(),
     });
     let serving = {
         let _inside = runtime.enter();
-        let listener = Listener::start(socket, tls).map_err(not_heard)?;
         runtime.spawn(sweep::run(state.clone()));
         runtime.spawn(sweep::run_old(state.clone()));
-        runtime.spawn(listen::serve(listener, state.clone()))
+        runtime.spawn(listen::serve(socket, tls, options.trusted_proxies.clone(), state.clone()))
     };
     Ok(Running { runtime, state, serving: Some(serving), url, first_token, _folder: folder })
 }

@@ -2,6 +2,7 @@
 
 use crate::orbs::OrbSites;
 use crate::server::blobs::Blobs;
+use crate::server::clients::Refusals;
 use crate::server::live::hub::Hub;
 use crate::server::pipelines::repository::Mirrors;
 use crate::server::secrets::sealer::Sealer;
@@ -26,6 +27,8 @@ pub struct State {
     pub settings: Settings,
     /// True once it stops: parked calls are answered.
     pub stopping: watch::Sender<bool>,
+    /// Refused tokens, by the address of who showed them.
+    pub refusals: Refusals,
     /// Requests since the start.
     pub requests: AtomicU64,
     /// Bytes of output since the start.
