@@ -29,11 +29,11 @@ use tower::ServiceExt;
 /// A client that says nothing during the handshake is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A client that has shown no token is dropped when it makes no call, or does not get its head across, for so long.
-const QUIET_OF_UNKNOWN: Duration = Duration::from_secs(15);
+const QUIET_OF_UNKNOWN: Duration = Duration::from_secs(10);
 /// The same for one that has: longer than proxies and our own client keep a connection that they do not use.
 const QUIET: Duration = Duration::from_secs(75);
 /// Between two looks at a quiet connection.
-const LOOK: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_secs(1);
 
 /// An accepted connection.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}

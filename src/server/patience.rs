@@ -34,7 +34,7 @@ impl Patience {
     /// The ordinary one: bodies are small, and a line may be very slow.
     pub(super) const USUAL: Self = Self {
         take: Duration::from_secs(60),
-        body_of_unknown: Duration::from_secs(20),
+        body_of_unknown: Duration::from_secs(10),
         piece: Duration::from_secs(60),
         body: Duration::from_secs(15 * 60),
     };

@@ -17,7 +17,7 @@ use crate::server::pipelines::create;
 use crate::server::pipelines::repository::Mirrors;
 use crate::server::pipelines::types::{Created, Error as PipelineError, Trigger};
 use crate::server::secrets::sealer::{self, KeyError};
-use crate::server::state::{Routing, Settings, Shared, State};
+use crate::server::state::{Keeping, Routing, Settings, Shared, State};
 use crate::server::store::tables::classes::{self, Class, Token};
 use crate::server::store::tables::projects;
 use crate::server::store::{Error as StoreError, Store};
@@ -51,6 +51,8 @@ pub struct ServerOptions {
     pub default_resource_class: Option<String>,
     /// Bytes of output kept of a step.
     pub max_step_output_bytes: u64,
+    /// How long things are kept, and how much of them.
+    pub keeping: Keeping,
     /// Sources of orbs.
     pub orbs: OrbSites,
     /// Key file of sealed values; `secrets.key` in the data folder unless given.
@@ -74,6 +76,7 @@ impl ServerOptions {
             route_all_to: None,
             default_resource_class: None,
             max_step_output_bytes: 100 * 1024 * 1024,
+            keeping: Keeping::default(),
             orbs: OrbSites::default(),
             secrets_key: None,
             durable: true,
@@ -184,6 +187,7 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
         heartbeat_wait_seconds: 20,
         max_step_output_bytes: options.max_step_output_bytes,
         max_artifact_bytes: 3 * 1024 * 1024 * 1024,
+        keeping: options.keeping,
         orbs: options.orbs.clone(),
         mirrors: Arc::new(Mirrors::new(data.join("mirrors"))),
         sealer: Arc::new(sealer),

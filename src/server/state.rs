@@ -60,6 +60,8 @@ pub struct Settings {
     pub max_step_output_bytes: u64,
     /// Largest artifact.
     pub max_artifact_bytes: u64,
+    /// How long things are kept, and how much of them.
+    pub keeping: Keeping,
     /// Sources of orbs.
     pub orbs: OrbSites,
     /// Repositories that configs are read from.
@@ -72,6 +74,36 @@ impl Settings {
     /// [`Settings::lease_seconds`].
     pub fn lease(&self) -> Duration {
         Duration::from_secs(self.lease_seconds.into())
+    }
+}
+
+/// How long things are kept after their end, and how much a project may have. `None` sets no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keeping {
+    /// Artifacts.
+    pub artifacts: Option<Duration>,
+    /// Output of steps.
+    pub output: Option<Duration>,
+    /// Test results.
+    pub tests: Option<Duration>,
+    /// Pipelines, with all that belongs to them.
+    pub pipelines: Option<Duration>,
+    /// Bytes of the caches of a project.
+    pub cache_quota_bytes: Option<u64>,
+    /// Bytes of the artifacts of a project.
+    pub artifact_quota_bytes: Option<u64>,
+}
+
+impl Default for Keeping {
+    fn default() -> Self {
+        Self {
+            artifacts: Some(Duration::from_secs(30 * 24 * 60 * 60)),
+            output: None,
+            tests: None,
+            pipelines: None,
+            cache_quota_bytes: None,
+            artifact_quota_bytes: None,
+        }
     }
 }
 

@@ -13,7 +13,10 @@ use std::time::{Duration, Instant};
 /// A control plane that may have so many files open.
 fn with_files(limit: u32) -> Server {
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", &format!("ulimit -n {limit}; exec \"$@\""), "sh"]).arg(runlet().get_program());
+    command
+        .args(["-c", &format!("ulimit -n {limit}; exec \"$@\""), "sh"])
+        .arg(runlet().get_program())
+        .stderr(Stdio::null());
     Server::start_by(command, &[])
 }
 

@@ -10,6 +10,7 @@ pub mod contexts;
 pub mod handout;
 pub mod instances;
 pub mod jobs;
+pub mod keeping;
 pub mod keys;
 pub mod people;
 pub mod pipelines;
