@@ -235,8 +235,13 @@ impl Running {
         let (name, nickname) = (class.to_owned(), nickname.to_owned());
         self.state.store.write_blocking(move |tx| {
             let (secret, now) = (new_token("rlc_")?, Millis::now());
-            let class =
-                Class { id: ResourceClassId::fresh(), name, description: String::new(), budget_ms: None };
+            let class = Class {
+                id: ResourceClassId::fresh(),
+                name,
+                description: String::new(),
+                budget_ms: None,
+                unsafe_retries: false,
+            };
             // One that exists already serves as well.
             classes::add_class(tx, &class, now)?;
             let token = Token { id: ClassTokenId::fresh(), nickname, created_at: now };

@@ -41,6 +41,9 @@ mod hostile;
 // A control plane that is killed again and again.
 #[cfg(feature = "server")]
 mod kills;
+// What a job could tell, hold up or reach that it should not.
+#[cfg(feature = "server")]
+mod leaks;
 // The machine runner: settings, log, claims, drain, lost task agents, restarts.
 mod machine;
 // Many pipelines through many runners, and what they leave.
@@ -52,6 +55,9 @@ mod people;
 // The whole road over TLS, with a runner of any architecture.
 #[cfg(feature = "server")]
 mod road;
+// What is decided while nobody is heard: calls overtaken by an end, retries, fences, restored backups.
+#[cfg(feature = "server")]
+mod outages;
 // Reading configs from repositories.
 #[cfg(feature = "server")]
 mod repositories;

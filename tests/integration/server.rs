@@ -74,15 +74,11 @@ impl Server {
         self.start_again_with(listen, &[]);
     }
 
-    /// The same with further arguments.
+    /// [`Server::start_again`] with further arguments.
     pub(crate) fn start_again_with(&mut self, listen: &str, args: &[&str]) {
         let mut command = runlet();
-        command
-            .arg("server")
-            .arg("--data")
-            .arg(self.folder.path().join("data"))
-            .args(["--listen", listen])
-            .args(args);
+        command.arg("server").arg("--data").arg(self.folder.path().join("data")).args(["--listen", listen]);
+        command.args(args);
         self.child = command.stdout(Stdio::null()).spawn().unwrap();
         poll("the control plane to be back", || {
             let (path, body) = ("/ready", Body::Empty);

@@ -1,10 +1,12 @@
 //! Output and events of a task: masked, kept on disk, and sent from there.
 
 mod automaton;
+pub mod forms;
 mod ledger;
 pub mod log;
 mod patterns;
 pub mod redactor;
 pub mod report;
+pub mod secrets;
 pub(super) mod send;
 pub mod spool;

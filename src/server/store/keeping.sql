@@ -10,4 +10,3 @@ CREATE INDEX artifacts_by_project ON artifacts (project_id, coalesce(used_at_ms,
 CREATE INDEX caches_by_project ON caches (project_id, coalesce(used_at_ms, created_at_ms), length);
 -- Without it every pipeline that goes would have all keys read.
 CREATE INDEX continuation_keys_by_pipeline ON continuation_keys (pipeline_id);
-CREATE INDEX test_files_by_job ON test_files (job_id);

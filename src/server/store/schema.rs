@@ -23,7 +23,13 @@ const MIGRATIONS: &[&str] = &[
         JOIN jobs j ON j.id = t.job_id ORDER BY t.first;
     ALTER TABLE jobs ADD COLUMN timings_of TEXT;",
     include_str!("claims.sql"),
+    // Whether what the infrastructure ended after its begin runs again: wanted by the class, copied at the claim.
+    "ALTER TABLE resource_classes ADD COLUMN unsafe_retries INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE tasks ADD COLUMN retries_unsafely INTEGER NOT NULL DEFAULT 0;",
+    include_str!("audit.sql"),
     include_str!("keeping.sql"),
+    // As for the keys: every job that goes would have all files of test results read.
+    "CREATE INDEX test_files_by_job ON test_files (job_id);",
 ];
 
 /// The version of the schema that this program works with.

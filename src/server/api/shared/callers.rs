@@ -56,7 +56,7 @@ impl FromRequestParts<Shared> for Person {
         tokens.extend(
             query.split('&').filter_map(|pair| pair.strip_prefix("circle-token=")).map(str::to_owned),
         );
-        let found = holder_of(parts, state, tokens, |view, tokens| Person::find(view, tokens)).await?;
+        let found = holder_of(parts, state, tokens, Person::find).await?;
         found.ok_or_else(|| Failure::new(StatusCode::UNAUTHORIZED, "a valid personal token is needed here"))
     }
 }

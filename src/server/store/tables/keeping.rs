@@ -92,6 +92,11 @@ pub fn pipelines_before(view: &View, before: Millis, most: u32) -> Result<Vec<Pi
     ids(view, sql, &[&before, &most])
 }
 
+/// Some pipelines of a project.
+pub fn pipelines_of(view: &View, project: &ProjectId, most: u32) -> Result<Vec<PipelineId>, Error> {
+    ids(view, "SELECT id FROM pipelines WHERE project_id = ?1 LIMIT ?2", &[project, &most])
+}
+
 /// Forgets a part of a pipeline: test results first, then its jobs one by one, then itself. The tasks whose output nobody
 /// names any more, and whether it is gone as a whole.
 pub fn delete_part_of_pipeline(
