@@ -32,6 +32,8 @@ pub struct Connection {
     peer: IpAddr,
     all: Arc<Connections>,
     is_known: AtomicBool,
+    /// A token that it has shown was refused.
+    is_refused: AtomicBool,
     /// Calls that are being answered.
     calls: AtomicUsize,
     /// When it was accepted, or its last answer went out.
@@ -51,6 +53,11 @@ impl Connection {
     /// Whether a token that it has shown was accepted.
     pub fn is_known(&self) -> bool {
         self.is_known.load(Ordering::Relaxed)
+    }
+
+    /// A token that it has shown was refused: it is the first to go when there are too many.
+    pub fn set_refused(&self) {
+        self.is_refused.store(true, Ordering::Relaxed);
     }
 
     /// Notes a call, until the value is dropped.
@@ -124,8 +131,8 @@ impl Connections {
         self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a connection in. When there are too many, the oldest of the unknown ones of the address that has most of
-    /// them goes, so that a newcomer always has the time to show a token. `None` when all others are known: there is
+    /// Takes a connection in. When there are too many, the oldest of those whose token was refused goes, else the oldest of
+    /// the unknown ones of the address that has most of them, so that a newcomer has the time to show a token. `None` when all others are known: there is
     /// no room.
     pub fn accept(self: &Arc<Self>, peer: IpAddr) -> Option<Arc<Connection>> {
         let (count, unknown) = (self.count.load(Ordering::Relaxed), self.unknown().len());
@@ -138,6 +145,7 @@ impl Connections {
             peer,
             all: Arc::clone(self),
             is_known: AtomicBool::new(false),
+            is_refused: AtomicBool::new(false),
             calls: AtomicUsize::new(0),
             quiet_since: Mutex::new(Instant::now()),
             goes: Notify::new(),
@@ -155,8 +163,9 @@ impl Connections {
             *of_address.entry(connection.peer).or_default() += 1;
         }
         let most = of_address.values().max().copied().unwrap_or(0);
-        let mut of_most = alive.iter().filter(|connection| of_address[&connection.peer] == most);
-        let Some(oldest) = of_most.next() else { return false };
+        let refused = alive.iter().find(|connection| connection.is_refused.load(Ordering::Relaxed));
+        let of_most = || alive.iter().find(|connection| of_address[&connection.peer] == most);
+        let Some(oldest) = refused.or_else(of_most) else { return false };
         self.unknown().remove(&oldest.number);
         oldest.evict();
         let evicted = self.evicted.fetch_add(1, Ordering::Relaxed) + 1;
@@ -197,6 +206,16 @@ mod tests {
         let newcomer = all.accept(address(1)).unwrap();
         assert_eq!(flood.iter().map(|one| is_evicted(one)).collect::<Vec<_>>(), [true, false, false]);
         assert!(!is_evicted(&known) && !is_evicted(&lone) && !is_evicted(&newcomer));
+    }
+
+    #[test]
+    fn whoever_guesses_goes_first() {
+        let all = Connections::new(Limits { all: 100, unknown: 3 });
+        let many: Vec<_> = (0..2).map(|_| all.accept(address(1)).unwrap()).collect();
+        let guesser = all.accept(address(2)).unwrap();
+        guesser.set_refused();
+        let _newcomer = all.accept(address(1)).unwrap();
+        assert!(is_evicted(&guesser) && !many.iter().any(|one| is_evicted(one)));
     }
 
     #[test]

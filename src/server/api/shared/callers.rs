@@ -28,11 +28,16 @@ pub async fn holder_of<T: Send + 'static>(
         return Ok(None);
     }
     let found = state.store.read(move |view| find(view, &tokens)).await?;
+    let connection = parts.extensions.get::<Arc<Connection>>();
+    match connection {
+        Some(connection) if found.is_some() => connection.set_known(),
+        Some(connection) => connection.set_refused(),
+        None => {}
+    }
     if found.is_some() {
-        if let Some(connection) = parts.extensions.get::<Arc<Connection>>() {
-            connection.set_known();
-        }
-    } else if let Some(ConnectInfo(Peer(client))) = parts.extensions.get::<ConnectInfo<Peer>>() {
+        return Ok(found);
+    }
+    if let Some(ConnectInfo(Peer(client))) = parts.extensions.get::<ConnectInfo<Peer>>() {
         state.refusals.refused(client.ip()).await;
     }
     Ok(found)
