@@ -12,6 +12,7 @@ mod pipeline;
 mod project;
 mod remote;
 mod runner;
+mod storage;
 mod table;
 mod task;
 mod verb;
@@ -42,6 +43,7 @@ Runners
   task held                                          what waits after `runlet server --restored`
   task release ID                                    lets it go on
   task end ID                                        ends it
+  storage list                                       what fills the disk, by project and kind
 
 People
   user create LOGIN [--name TEXT] [--admin]          --admin lets them change what is set up
@@ -100,6 +102,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         "resource-class" => runner::class(&verb),
         "token" => runner::token(&verb),
         "task" => task::task(&verb),
+        "storage" => storage::storage(&verb),
         "user" => people::user(&verb),
         "personal-token" => people::token(&verb),
         "project" => project::project(&verb),
@@ -109,7 +112,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         "audit" => audit::audit(&verb),
         _ => {
             return Err(Failure::usage(format!(
-                "unknown noun `{noun}` (known: resource-class, token, task, user, personal-token, project, variable, pipeline, context, audit); see `runlet admin --help`"
+                "unknown noun `{noun}` (known: resource-class, token, task, storage, user, personal-token, project, variable, pipeline, context, audit); see `runlet admin --help`"
             )));
         }
     };

@@ -49,7 +49,7 @@ fn about(job: &WorkflowJob, options: &Options) -> String {
             format!("[approval, given]{after}")
         }
         JobKind::Approval => format!("[approval: `--approve {}` gives it]{after}", job.name),
-        JobKind::Build { job } if job.parallelism > 1 => format!("[{} nodes]{after}", job.parallelism),
+        JobKind::Build { job, .. } if job.parallelism > 1 => format!("[{} nodes]{after}", job.parallelism),
         _ => after.trim_start().to_owned(),
     }
 }

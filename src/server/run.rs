@@ -6,10 +6,11 @@ use crate::protocol::Secret;
 use crate::server::auth::{new_token, token_hash};
 use crate::server::backup;
 use crate::server::blobs::{Blobs, Error as BlobError, write_private};
+use crate::server::clients::Proxies;
 use crate::server::data_folder::{DataFolder, FolderError};
 use crate::server::engine::commit::clock;
 use crate::server::ids::{ClassTokenId, PipelineId, ResourceClassId};
-use crate::server::listen::{self, Listener};
+use crate::server::listen;
 use crate::server::live::hub::Hub;
 use crate::server::live::watch::{self, Told};
 use crate::server::people;
@@ -17,7 +18,7 @@ use crate::server::pipelines::create;
 use crate::server::pipelines::repository::Mirrors;
 use crate::server::pipelines::types::{Created, Error as PipelineError, Trigger};
 use crate::server::secrets::sealer::{self, KeyError};
-use crate::server::state::{Elsewhere, Only, Routing, ServerSettings, Shared, State};
+use crate::server::state::{Elsewhere, Keeping, Only, Routing, ServerSettings, Shared, State};
 use crate::server::store::tables::classes::{self, Class, Token};
 use crate::server::store::tables::projects;
 use crate::server::store::{Error as StoreError, Store};
@@ -41,6 +42,8 @@ pub struct ServerOptions {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// A TLS proxy stands in front: plain HTTP is fine on any address.
     pub behind_proxy: bool,
+    /// Proxies that are believed about whom they speak for.
+    pub trusted_proxies: Proxies,
     /// Base of the URLs that people see.
     pub public_url: Option<String>,
     /// Every task queues in this class.
@@ -53,6 +56,8 @@ pub struct ServerOptions {
     pub only: Only,
     /// Bytes of output kept of a step.
     pub max_step_output_bytes: u64,
+    /// How long things are kept, and how much of them.
+    pub keeping: Keeping,
     /// Sources of orbs.
     pub orbs: OrbSites,
     /// Key file of sealed values; `secrets.key` in the data folder unless given.
@@ -71,12 +76,14 @@ impl ServerOptions {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             tls: None,
             behind_proxy: false,
+            trusted_proxies: Proxies::default(),
             public_url: None,
             route_all_to: None,
             elsewhere: Elsewhere::Fail,
             default_resource_class: None,
             only: Only::default(),
             max_step_output_bytes: 100 * 1024 * 1024,
+            keeping: Keeping::default(),
             orbs: OrbSites::default(),
             secrets_key: None,
             durable: true,
@@ -188,6 +195,7 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
         max_step_output_bytes: options.max_step_output_bytes,
         max_artifact_bytes: 3 * 1024 * 1024 * 1024,
         only: options.only.clone(),
+        keeping: options.keeping,
         orbs: options.orbs.clone(),
         mirrors: Arc::new(Mirrors::new(data.join("mirrors"))),
         sealer: Arc::new(sealer),
@@ -216,15 +224,15 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
         hub,
         settings,
         stopping: tokio::sync::watch::channel(false).0,
+        refusals: Default::default(),
         requests: Default::default(),
         output_bytes: Default::default(),
     });
     let serving = {
         let _inside = runtime.enter();
-        let listener = Listener::start(socket, tls).map_err(not_heard)?;
         runtime.spawn(sweep::run(state.clone()));
         runtime.spawn(sweep::run_old(state.clone()));
-        runtime.spawn(listen::serve(listener, state.clone()))
+        runtime.spawn(listen::serve(socket, tls, options.trusted_proxies.clone(), state.clone()))
     };
     Ok(Running { runtime, state, serving: Some(serving), url, first_token, _folder: folder })
 }

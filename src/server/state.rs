@@ -2,6 +2,7 @@
 
 use crate::orbs::OrbSites;
 use crate::server::blobs::Blobs;
+use crate::server::clients::Refusals;
 use crate::server::live::hub::Hub;
 use crate::server::pipelines::repository::Mirrors;
 use crate::server::secrets::sealer::Sealer;
@@ -26,6 +27,8 @@ pub struct State {
     pub settings: ServerSettings,
     /// True once it stops: parked calls are answered.
     pub stopping: watch::Sender<bool>,
+    /// Refused tokens, by the address of who showed them.
+    pub refusals: Refusals,
     /// Requests since the start.
     pub requests: AtomicU64,
     /// Bytes of output since the start.
@@ -59,6 +62,8 @@ pub struct ServerSettings {
     pub max_artifact_bytes: u64,
     /// The part of every config that is run; by default all of it.
     pub only: Only,
+    /// How long things are kept, and how much of them.
+    pub keeping: Keeping,
     /// Sources of orbs.
     pub orbs: OrbSites,
     /// Repositories that configs are read from.
@@ -71,6 +76,36 @@ impl ServerSettings {
     /// The time of [`ServerSettings::lease_seconds`].
     pub fn lease(&self) -> Duration {
         Duration::from_secs(self.lease_seconds.into())
+    }
+}
+
+/// How long things are kept after their end, and how much a project may have. `None` sets no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keeping {
+    /// Artifacts.
+    pub artifacts: Option<Duration>,
+    /// Output of steps.
+    pub output: Option<Duration>,
+    /// Test results.
+    pub tests: Option<Duration>,
+    /// Pipelines, with all that belongs to them.
+    pub pipelines: Option<Duration>,
+    /// Bytes of the caches of a project.
+    pub cache_quota_bytes: Option<u64>,
+    /// Bytes of the artifacts of a project.
+    pub artifact_quota_bytes: Option<u64>,
+}
+
+impl Default for Keeping {
+    fn default() -> Self {
+        Self {
+            artifacts: Some(Duration::from_secs(30 * 24 * 60 * 60)),
+            output: None,
+            tests: None,
+            pipelines: None,
+            cache_quota_bytes: None,
+            artifact_quota_bytes: None,
+        }
     }
 }
 

@@ -16,6 +16,9 @@ mod claims;
 // The config compiler against its corpus, and against damaged configs.
 #[cfg(feature = "server")]
 mod config;
+// Hundreds of clients that hold their connections.
+#[cfg(feature = "server")]
+mod connections;
 // The limits of the config compiler.
 #[cfg(feature = "server")]
 mod config_limits;

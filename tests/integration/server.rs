@@ -42,9 +42,17 @@ impl Server {
 
     /// With further arguments, and the authority to trust.
     pub(crate) fn start_with(args: &[&str], ca_file: Option<&str>) -> Self {
+        Self::start_trusting(runlet(), args, ca_file)
+    }
+
+    /// By a command of its own, to which the arguments of the program are added.
+    pub(crate) fn start_by(command: Command, args: &[&str]) -> Self {
+        Self::start_trusting(command, args, None)
+    }
+
+    fn start_trusting(mut command: Command, args: &[&str], ca_file: Option<&str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
-        let mut command = runlet();
         // By a relative path, as people write it.
         command.current_dir(folder.path().parent().unwrap()).arg("server").arg("--data");
         command.arg(Path::new(folder.path().file_name().unwrap()).join("data"));

@@ -15,6 +15,7 @@ use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read::{self, Artifact, Job};
 use crate::server::store::status::JobStatus;
+use crate::server::time::Millis;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};

@@ -3,8 +3,7 @@
 
 use super::*;
 use crate::config;
-use crate::protocol::TaskKind;
-use crate::protocol::{GiveBack, GiveBackReason, GivenBack, LostTask, Secret, TaskId};
+use crate::protocol::{GiveBack, GiveBackReason, GivenBack, LostTask, Secret, TaskId, TaskKind};
 use crate::server::engine::commit::task::{self, InHand};
 use crate::server::engine::task::{Call, Claim, FENCE_MARGIN};
 use crate::server::store::status::TaskState;
@@ -483,7 +482,8 @@ fn a_rerun_waits_for_the_fence_of_what_it_replaces() {
         bench.write(move |tx| cancel_workflow(tx, &canceled.into(), None, Millis(2 * MINUTE)));
         let again = bench.rerun(&workflow, scope).unwrap();
         let waits = |now| {
-            let asking = Asking { class: "a/b", runner: "two", others: false, now: Millis(now) };
+            let takes = &[TaskKind::Machine];
+            let asking = Asking { class: "a/b", runner: "two", others: false, takes, now: Millis(now) };
             bench.write(move |tx| Ok(tasks::first_queued(tx, asking)?.is_none()))
         };
         assert!(waits(2 * MINUTE) && bench.messages(&again).contains("release-anyway"), "{way}");

@@ -119,11 +119,6 @@ pub fn delete_caches_of(tx: &Tx<'_>, project: &ProjectId) -> Result<usize, Error
     Ok(tx.sql().prepare_cached("DELETE FROM caches WHERE project_id = ?1")?.execute([project])?)
 }
 
-/// Forgets the caches whose time is over. Returns how many.
-pub fn delete_expired_caches(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
-    Ok(tx.sql().prepare_cached("DELETE FROM caches WHERE expires_at_ms <= ?1")?.execute([now])?)
-}
-
 /// Names an upload as what a step of a task has persisted; the last record of a step counts.
 pub fn insert_layer(
     tx: &Tx<'_>,
@@ -215,11 +210,6 @@ pub fn layer_archive(view: &View, layer: &LayerId, job: &JobId) -> Result<Option
          (SELECT o.workspace_id FROM workflows o JOIN jobs p ON p.workflow_id = o.id WHERE p.id = ?2)",
     )?;
     Ok(query.query_row(params![layer, job], |row| archive(row, 0)).optional()?)
-}
-
-/// Forgets the layers whose time is over. Returns how many.
-pub fn delete_expired_layers(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
-    Ok(tx.sql().prepare_cached("DELETE FROM workspace_layers WHERE expires_at_ms <= ?1")?.execute([now])?)
 }
 
 /// Whether any row names an upload: an artifact, a file of test results, a cache or a layer.
