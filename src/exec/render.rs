@@ -236,7 +236,6 @@ impl Screen {
                     text.extend_from_slice(&self.shown_line(line));
                     text.push(b'\n');
                 }
-                // The log ends with the reason, as a rule.
                 let said = |why: &&String| !step.tail.trim_ascii_end().ends_with(why.trim_end().as_bytes());
                 if let Some(why) = step.message.as_ref().filter(said) {
                     text.extend_from_slice(format!("    {why}\n").as_bytes());
