@@ -106,9 +106,9 @@ pub(super) enum Next {
     Watch(Option<Instant>),
     /// Ask the task agent to end.
     Term(Why),
-    /// End it.
+    /// Kill the task agent, which did not end in time.
     Kill(Why),
-    /// Leave.
+    /// End the runner, for this reason.
     Exit(ExitReason),
 }
 

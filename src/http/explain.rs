@@ -13,7 +13,7 @@ use ureq::Timeout;
 /// The way to the control plane.
 #[derive(Clone, Copy)]
 pub(super) struct Way<'a> {
-    /// Its name.
+    /// Name of the host that was asked for.
     pub(super) host: &'a str,
     /// The proxy that leads there.
     pub(super) proxy: Option<&'a Choice>,

@@ -38,7 +38,7 @@ pub enum Wish {
 /// Answer to the question whether the steps may run.
 #[derive(Debug)]
 pub enum Begin {
-    /// They may.
+    /// The steps may run.
     Granted,
     /// Not yet: the call failed and may be made again after this wait.
     Again(Duration, Error),
@@ -324,9 +324,9 @@ impl Reporter {
                 Ok(FinishAnswer::Incomplete { next_event, steps }) => {
                     let wait = misses.again(random());
                     log::warn!(
-                        "the control plane misses a part of the task: sending it again in {} ms step_count={}",
-                        wait.as_millis(),
-                        steps.len()
+                        "the control plane misses a part of the task ({} of its steps): sending it again in {} ms",
+                        steps.len(),
+                        wait.as_millis()
                     );
                     let mut state = self.lock();
                     state.finishing = false;

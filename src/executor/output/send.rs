@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// How long output is gathered before it is sent.
 const GATHER: Duration = Duration::from_millis(250);
 
-/// Starts both.
+/// Starts the thread of the heartbeats and the one that sends events and output.
 pub(in crate::executor) fn start(reporter: &Reporter, task: &Task) -> Result<(), Error> {
     let heartbeats = reporter.0.client.sibling()?;
     let threads = |error: std::io::Error| Error::Setup(format!("failed to start a thread: {error}"));

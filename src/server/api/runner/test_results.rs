@@ -29,7 +29,7 @@ static READERS: Semaphore = Semaphore::const_new(4);
 /// Files that are being read, by task and path: the tests of one that is sent again meanwhile would be stored twice.
 static READING: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
 
-/// The paths.
+/// Serves the paths of this file.
 pub(super) fn router() -> Router<Shared> {
     let task = "/api/v3/runner/tasks/{id}";
     Router::new()
