@@ -512,7 +512,6 @@ impl TaskRun {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test whose call does not end as it should fails loudly")]
 mod tests {
     use super::*;
 
