@@ -38,6 +38,8 @@ pub struct TaskRun {
     pub secrets: Secrets,
     /// Private folder.
     pub scratch: PathBuf,
+    /// Folder of the output that is not sent yet.
+    pub spool: PathBuf,
     /// Places that the paths of the job lead to.
     pub places: Places,
     /// Environment of the steps.
@@ -75,7 +77,7 @@ impl TaskRun {
         input: TaskInput,
         reporter: Reporter,
         secrets: Secrets,
-        scratch: PathBuf,
+        (scratch, spool): (PathBuf, PathBuf),
         home: PathBuf,
         channel: (Sender<Message>, Receiver<Message>),
     ) -> Self {
@@ -91,6 +93,7 @@ impl TaskRun {
             reporter,
             secrets,
             scratch,
+            spool,
             places,
             environment: BTreeMap::new(),
             messages: channel.1,
@@ -209,7 +212,7 @@ impl TaskRun {
             Ok(log) => log,
             Err(error) => {
                 let why =
-                    format!("failed to open the log of the step in `{}`: {error}", self.scratch.display());
+                    format!("failed to open the log of the step in `{}`: {error}", self.spool.display());
                 let end = StepEnd { status: StepStatus::InfrastructureFail, ended: None, message: Some(why) };
                 self.finished(record, &end);
                 return end;
@@ -293,7 +296,7 @@ impl TaskRun {
         let step = self.records;
         self.records += 1;
         let limit = self.input.task.max_step_output_bytes;
-        let log = StepLog::open(&self.scratch, step, limit, &self.secrets, &self.reporter);
+        let log = StepLog::open(&self.spool, step, limit, &self.secrets, &self.reporter);
         self.reporter.event(EventKind::StepStarted {
             step,
             index: index.map(|index| index as u32),

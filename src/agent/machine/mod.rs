@@ -107,6 +107,22 @@ struct Watched {
     begun: bool,
     /// The reason of the task agent for not beginning.
     not_begun: Option<String>,
+    /// This agent sends what one that died has left; how the other one died.
+    rest: Option<Death>,
+}
+
+/// The end of a task agent that had not reported.
+#[derive(Debug)]
+struct Death {
+    message: String,
+    /// The next task might well meet the same end.
+    is_hosts_fault: bool,
+}
+
+impl Watched {
+    fn of(agent: Agent, task: RunningTask, token: Option<Secret>) -> Self {
+        Self { agent, task, token, ended_because: None, begun: false, not_begun: None, rest: None }
+    }
 }
 
 impl Runner {
@@ -196,7 +212,7 @@ impl Runner {
             self.claims.life.ended(Instant::now());
             return;
         }
-        let mut running = RunningTask {
+        let running = RunningTask {
             id: id.clone(),
             job_name: task.job_name.clone(),
             markers: Markers::of(&task),
@@ -204,26 +220,28 @@ impl Runner {
             claimed_since_boot_ms: u64::try_from(since_boot().as_millis()).ok(),
             agent: None,
         };
-        let started =
-            self.input(task).and_then(|input| Ok((child::start(&self.settings, &self.program, &id)?, input)));
-        let (mut agent, input) = match started {
-            Ok(started) => started,
-            Err(why) => return self.give_back(&back, &why),
-        };
+        match self.start(task, running, false) {
+            Ok((agent, running)) => self.watched = Some(Watched::of(agent, running, Some(token))),
+            Err(why) => self.give_back(&back, &why),
+        }
+    }
+
+    /// Starts a task agent, and remembers it.
+    fn start(
+        &mut self,
+        task: Task,
+        mut running: RunningTask,
+        rest: bool,
+    ) -> Result<(Agent, RunningTask), String> {
+        let input = self.input(task, rest)?;
+        let mut agent = child::start(&self.settings, &self.program, &running.id)?;
         let process = agent.process();
-        log::info!("task agent started task_id={id} agent_pid={}", process.pid);
+        log::info!("task agent started task_id={} agent_pid={}", running.id, process.pid);
         running.agent = Some(process);
         // Before it is given its task: whoever comes after this runner knows of it.
         self.record.change(|remembered| remembered.task = Some(running.clone()));
         agent.feed(input);
-        self.watched = Some(Watched {
-            agent,
-            task: running,
-            token: Some(token),
-            ended_because: None,
-            begun: false,
-            not_begun: None,
-        });
+        Ok((agent, running))
     }
 
     /// Gives a task back that cannot begin on this host, and pauses, so that other hosts have the queue.
@@ -244,7 +262,7 @@ impl Runner {
     }
 
     /// The document for the task agent's standard input.
-    fn input(&self, task: Task) -> Result<Vec<u8>, String> {
+    fn input(&self, task: Task, rest: bool) -> Result<Vec<u8>, String> {
         let endpoint = &self.settings.endpoint;
         let (certificate, key) = endpoint.client_certificate.clone().unzip();
         let input = TaskInput {
@@ -265,6 +283,8 @@ impl Runner {
             log_level: Some(self.settings.logging.level.as_str().to_ascii_lowercase()),
             log_format: Some(self.settings.logging.format.name().to_owned()),
             pause_seconds: u32::try_from(self.claims.life.host_pause().as_secs()).unwrap_or(u32::MAX),
+            drop_output: self.settings.drop_output_on_full_disk,
+            rest,
             task,
         };
         serde_json::to_vec(&input).map_err(|error| format!("cannot write the task as JSON: {error}"))
@@ -289,6 +309,9 @@ impl Runner {
         }
         let Some(end) = end else { return };
         let Some(watched) = self.watched.take() else { return };
+        if let Some(death) = &watched.rest {
+            return self.answer_for(&watched.task, death);
+        }
         let id = &watched.task.id;
         let code = match end {
             End::Exited(status) => status.code().and_then(|code| u8::try_from(code).ok()),
@@ -313,11 +336,11 @@ impl Runner {
             }
             (_, Some(why), Some(token)) => {
                 self.sweep(&watched.task);
-                scratch::remove_left_behind(id, &self.settings.working_directory);
+                scratch::remove_left_behind(id, &self.settings.working_directory, true);
                 let allocation = watched.task.allocation.as_deref();
                 self.give_back(&GivenBackTask { id, token, allocation }, &why);
             }
-            _ => self.bury(&watched, end, code == Some(task_exit::NOT_REPORTED)),
+            _ => self.bury(watched, end, code == Some(task_exit::NOT_REPORTED)),
         }
     }
 
@@ -336,7 +359,7 @@ impl Runner {
     }
 
     /// Answers for a task whose agent ended without having reported.
-    fn bury(&mut self, watched: &Watched, end: End, not_reported: bool) {
+    fn bury(&mut self, watched: Watched, end: End, not_reported: bool) {
         let id = &watched.task.id;
         let mut message = match not_reported {
             true => "the task agent could not report the outcome".to_owned(),
@@ -349,20 +372,49 @@ impl Runner {
             End::Gone => log::info!("the task agent of an earlier run has ended task_id={id}"),
             End::Exited(_) => log::warn!("{message} task_id={id}"),
         }
-        self.answer_for(&watched.task, &message, !not_reported && end != End::Gone);
+        let death = Death { message, is_hosts_fault: !not_reported && end != End::Gone };
+        // Of one that has not begun there is nothing to send, and one that could not report has tried for long.
+        let has_rest = (watched.begun || watched.token.is_none()) && !not_reported;
+        self.mourn(watched.task, watched.token, death, has_rest);
     }
 
-    /// Reports a task whose agent is gone, and does what the agent would have done. With
-    /// `is_hosts_fault`, the next task might well meet the same end.
-    fn answer_for(&mut self, task: &RunningTask, message: &str, is_hosts_fault: bool) {
+    /// Sees to it that what the agent of a task has left is sent before the task is reported lost.
+    fn mourn(&mut self, task: RunningTask, token: Option<Secret>, death: Death, has_rest: bool) {
+        self.sweep(&task);
+        let wanted = has_rest && self.claims.stop.level() < Level::Cancel;
+        let token = match token {
+            _ if !wanted => Ok(None),
+            Some(token) => Ok(Some(token)),
+            None => self.claims.rest(&task.id, task.allocation.as_deref(), &death.message),
+        };
+        let is_worthless = !has_rest || wanted && token == Ok(None);
+        scratch::remove_left_behind(&task.id, &self.settings.working_directory, is_worthless);
+        if let Ok(Some(token)) = token {
+            let id = task.id.clone();
+            let rest = Task::without_steps(id.clone(), token.clone(), task.job_name.clone());
+            match self.start(rest, task.clone(), true) {
+                Ok((agent, task)) => {
+                    log::info!("sending what the task agent has left task_id={id}");
+                    self.claims.life.delivers();
+                    self.watched =
+                        Some(Watched { rest: Some(death), ..Watched::of(agent, task, Some(token)) });
+                    return;
+                }
+                Err(why) => log::error!("cannot send what the task agent has left: {why} task_id={id}"),
+            }
+        }
+        self.answer_for(&task, &death);
+    }
+
+    /// Reports a task whose agent is gone, and does what the agent would have done.
+    fn answer_for(&mut self, task: &RunningTask, death: &Death) {
         self.sweep(task);
-        self.claims.lost(&task.id, task.allocation.as_deref(), message);
-        scratch::remove_left_behind(&task.id, &self.settings.working_directory);
+        self.claims.lost(&task.id, task.allocation.as_deref(), &death.message);
         if self.settings.cleanup_working_directory {
             scratch::remove_working_directory(&self.settings.working_directory);
         }
         self.forget();
-        if !is_hosts_fault {
+        if !death.is_hosts_fault {
             self.claims.life.ended(Instant::now());
         } else if self.claims.life.lost(Instant::now()) {
             log::warn!("pausing for a minute, since the task agent died at once on this host");
@@ -406,13 +458,13 @@ impl Runner {
                     task.id,
                     agent.process().pid
                 );
-                let (token, ended_because, not_begun) = (None, None, None);
-                self.watched = Some(Watched { agent, task, token, ended_because, begun: false, not_begun });
+                self.watched = Some(Watched::of(agent, task, None));
             }
             None => {
                 let message = "the task agent was gone when the runner started again";
                 log::warn!("{message} task_id={}", task.id);
-                self.answer_for(&task, message, false);
+                let death = Death { message: message.to_owned(), is_hosts_fault: false };
+                self.mourn(task, None, death, true);
             }
         }
     }

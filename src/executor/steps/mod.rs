@@ -7,7 +7,6 @@ mod checkout;
 mod download;
 mod files;
 mod packing;
-mod piece;
 mod run;
 mod workspace;
 

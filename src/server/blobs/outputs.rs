@@ -60,7 +60,8 @@ impl Outputs {
     }
 
     /// Stores output at an offset. Bytes that are stored already are skipped; the file is the truth, so nothing else
-    /// needs to be written per chunk. Calls for one step must not overlap.
+    /// needs to be written per chunk. No bytes at all ask for the disk to be waited for. Calls for one step must not
+    /// overlap.
     pub fn append(&self, task: &TaskId, step: u32, offset: u64, bytes: &[u8]) -> Result<Stored, Error> {
         let path = self.path(task, step);
         let fail = io_error(&path);
@@ -89,7 +90,7 @@ impl Outputs {
         if !self.durable {
             // Nobody waits for a disk here; to keep more would fill the other side's for nothing.
             written.durable_to = end;
-        } else if end - written.durable_to.min(end) >= MOST_UNSYNCED_BYTES {
+        } else if bytes.is_empty() || end - written.durable_to.min(end) >= MOST_UNSYNCED_BYTES {
             file.sync_data().map_err(&fail)?;
             written.durable_to = end;
         }
@@ -127,14 +128,15 @@ impl Outputs {
     }
 
     /// Compares a step's output with what the runner wrote and makes it durable. The offset to send
-    /// from when it differs: the bytes that are here stay until others take their place.
+    /// from when it differs: the bytes that are here stay until others take their place. An empty checksum is of output
+    /// that the runner does not have (any more): what is here is all there will be.
     pub fn check(&self, task: &TaskId, step: u32, length: u64, sha256: &str) -> Result<Option<u64>, Error> {
         let path = self.path(task, step);
         let stored = self.length(task, step);
-        if stored < length {
+        if stored < length && !sha256.is_empty() {
             return Ok(Some(stored));
         }
-        if length == 0 && stored == 0 {
+        if stored == 0 && (length == 0 || sha256.is_empty()) {
             return Ok(None);
         }
         let file = File::open(&path).map_err(io_error(&path))?;
@@ -143,7 +145,7 @@ impl Outputs {
         }
         let key = (task.clone(), step);
         // More than the runner wrote: what lies beyond is nobody's.
-        if digest(&mut (&file).take(length)).map_err(io_error(&path))? == sha256 {
+        if sha256.is_empty() || digest(&mut (&file).take(length)).map_err(io_error(&path))? == sha256 {
             self.written().remove(&key);
             return Ok(None);
         }
@@ -186,6 +188,18 @@ mod tests {
         assert_eq!(output.read(&task, 9, 0, 10).unwrap(), b"");
         assert_eq!(output.check(&task, 0, 3, ABC).unwrap(), None);
         assert_eq!(output.check(&task, 0, 4, ABC).unwrap(), Some(3));
+        for (step, length) in [(0, 3), (0, 4), (7, 0), (7, 9)] {
+            assert_eq!(output.check(&task, step, length, "").unwrap(), None, "{step} {length}");
+        }
+    }
+
+    #[test]
+    fn a_runner_that_needs_room_has_the_disk_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = Blobs::open(dir.path(), true).unwrap().outputs;
+        let task = TaskId::new("t").unwrap();
+        assert_eq!(output.append(&task, 0, 0, b"abc").unwrap(), Stored { offset: 3, durable_to: 0 });
+        assert_eq!(output.append(&task, 0, 3, b"").unwrap(), Stored { offset: 3, durable_to: 3 });
     }
 
     #[test]
