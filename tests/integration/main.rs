@@ -61,6 +61,8 @@ mod transcripts;
 // The control plane with real machine runners.
 #[cfg(feature = "server")]
 mod server;
+// Output on its way: spools that are full, emptied or left behind.
+mod spool;
 // Tests of a job, shared among its parallel nodes.
 mod splitting;
 // A control plane that is told to stop.

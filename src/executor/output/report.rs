@@ -365,15 +365,16 @@ impl Reporter {
     /// Sends what is left and ends the task. True when nothing is left to say: the control plane has confirmed
     /// the end, or has ended the task before.
     pub fn finish(&self, status: TaskStatus, message: Option<String>) -> bool {
-        // A success whose log has holes is none.
-        let (status, message) = match self.lost_output() {
-            Some(why) if status == TaskStatus::Success => (TaskStatus::InfrastructureFail, Some(why)),
-            _ => (status, message),
-        };
         self.lock().life.steps_ended(since_boot());
         let mut misses = Backoff::new(Duration::from_secs(1), Duration::from_secs(30), Duration::MAX);
         loop {
-            let Some(request) = self.settled(|state| state.finish(status, message.clone())) else {
+            let Some(request) = self.settled(|state| match state.lost_output.clone() {
+                // A success whose log has holes is none.
+                Some(why) if status == TaskStatus::Success => {
+                    state.finish(TaskStatus::InfrastructureFail, Some(why))
+                }
+                _ => state.finish(status, message.clone()),
+            }) else {
                 return self.has_ended();
             };
             let body = serde_json::to_vec(&request).unwrap_or_default();

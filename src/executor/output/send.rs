@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// How long output is gathered before it is sent.
 const GATHER: Duration = Duration::from_millis(250);
+/// So many bytes of the spool are worth a call to give back their room while nobody waits for it.
+const WORTH_FREEING: u64 = 64 * 1024;
 
 /// Starts both.
 pub(in crate::executor) fn start(reporter: &Reporter, task: &Task) -> Result<(), Error> {
@@ -161,7 +163,7 @@ impl Reporter {
         let mut state = self.lock();
         state.ledger.output_stored(step, stored);
         let durable = state.ledger.output_durable(step, durable);
-        let least = if state.starved { 1 } else { CHUNK as u64 };
+        let least = if state.starved { 1 } else { WORTH_FREEING };
         drop(state);
         if !reader().free(durable, least) {
             let mut state = self.lock();
