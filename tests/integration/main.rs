@@ -35,6 +35,8 @@ mod follow;
 mod full_disk;
 // Hosts that withhold what a runner is used to.
 mod hostile;
+// What tasks leave behind, whoever was killed.
+mod leftovers;
 // The machine runner: settings, log, claims, drain, lost task agents, restarts.
 mod machine;
 // Many pipelines through many runners, and what they leave.

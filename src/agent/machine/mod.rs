@@ -5,6 +5,7 @@
 //! answers for it. Called by `runlet machine` and, several at a time, by `runlet exec`.
 
 mod child;
+mod group;
 mod lines;
 mod orphans;
 mod state;
@@ -17,10 +18,11 @@ use super::stop::{Level, Stop};
 use crate::executor::scratch;
 use crate::http;
 use crate::protocol::task_input::{Said, TaskEndpoint, TaskInput, task_exit};
-use crate::protocol::{GiveBackReason, Secret, Task, TaskKind, duration};
+use crate::protocol::{GiveBackReason, Secret, Task, TaskId, TaskKind, duration};
 use crate::system::clock::since_boot;
 use crate::system::proc;
 use child::{Agent, End};
+use group::Group;
 use orphans::{Markers, Sweep};
 use state::{OpenError, RunnerRecord, RunningTask};
 use std::fmt;
@@ -94,6 +96,12 @@ struct Runner {
     program: PathBuf,
     tool_directory: Option<PathBuf>,
     watched: Option<Watched>,
+    /// The mark of what belongs to this runner and no other.
+    identity: Option<String>,
+    /// What its tasks start is in it.
+    group: Option<Group>,
+    /// Orphans of its tasks become its children.
+    adopts: bool,
 }
 
 struct Watched {
@@ -135,8 +143,14 @@ impl Runner {
             }
         };
         let record = open_record(&settings)?;
-        if settings.owns_process {
-            orphans::become_reaper();
+        let adopts = settings.owns_process && orphans::become_reaper();
+        // A process is in one group at a time.
+        let identity = record.identity().filter(|_| settings.owns_process);
+        let group = identity.as_deref().and_then(Group::of);
+        if settings.owns_process && group.is_none() {
+            log::info!(
+                "no control group is to be had: what a task leaves behind is found by descent, and after a kill of runner and task agent by its environment only"
+            );
         }
         if !proc::is_mounted() {
             log::warn!(
@@ -144,7 +158,7 @@ impl Runner {
             );
         }
         let tool_directory = tools::prepare(&settings, &program);
-        Ok(Self { settings, claims, record, program, tool_directory, watched: None })
+        Ok(Self { settings, claims, record, program, tool_directory, watched: None, identity, group, adopts })
     }
 
     fn run(&mut self) -> ExitReason {
@@ -234,7 +248,13 @@ impl Runner {
         rest: bool,
     ) -> Result<(Agent, RunningTask), String> {
         let input = self.input(task, rest)?;
-        let mut agent = child::start(&self.settings, &self.program, &running.id)?;
+        let mut agent = child::start(
+            &self.settings,
+            &self.program,
+            &running.id,
+            self.identity.as_deref(),
+            self.group.as_ref(),
+        )?;
         let process = agent.process();
         log::info!("task agent started task_id={} agent_pid={}", running.id, process.pid);
         running.agent = Some(process);
@@ -322,7 +342,7 @@ impl Runner {
         match (code, not_begun, &watched.token) {
             (Some(task_exit::REPORTED), None, _) => {
                 log::info!("task done task_id={id}");
-                self.sweep(&watched.task);
+                self.sweep(&watched.task, false);
                 self.forget();
                 self.claims.life.ended(Instant::now());
             }
@@ -331,11 +351,11 @@ impl Runner {
                 log::error!(
                     "the task was given back, since it cannot begin on this host: {why} task_id={id}"
                 );
-                self.sweep(&watched.task);
+                self.sweep(&watched.task, false);
                 self.pause(&why);
             }
             (_, Some(why), Some(token)) => {
-                self.sweep(&watched.task);
+                self.sweep(&watched.task, true);
                 scratch::remove_left_behind(id, &self.settings.working_directory, true);
                 let allocation = watched.task.allocation.as_deref();
                 self.give_back(&GivenBackTask { id, token, allocation }, &why);
@@ -380,7 +400,7 @@ impl Runner {
 
     /// Sees to it that what the agent of a task has left is sent before the task is reported lost.
     fn mourn(&mut self, task: RunningTask, token: Option<Secret>, death: Death, has_rest: bool) {
-        self.sweep(&task);
+        self.sweep(&task, true);
         let wanted = has_rest && self.claims.stop.level() < Level::Cancel;
         let token = match token {
             _ if !wanted => Ok(None),
@@ -408,7 +428,7 @@ impl Runner {
 
     /// Reports a task whose agent is gone, and does what the agent would have done.
     fn answer_for(&mut self, task: &RunningTask, death: &Death) {
-        self.sweep(task);
+        self.sweep(task, false);
         self.claims.lost(&task.id, task.allocation.as_deref(), &death.message);
         if self.settings.cleanup_working_directory {
             scratch::remove_working_directory(&self.settings.working_directory);
@@ -421,11 +441,15 @@ impl Runner {
         }
     }
 
-    fn sweep(&self, task: &RunningTask) {
+    /// Ends what the task has left behind. `died`: its agent could not.
+    fn sweep(&self, task: &RunningTask, died: bool) {
         let sweep = Sweep {
             markers: &task.markers,
             agent: task.agent.as_ref().filter(|agent| agent.is_of_this_boot()).map(|agent| agent.pid),
-            owns_children: self.settings.owns_process,
+            owns_children: self.adopts,
+            group: self.group.as_ref(),
+            // Without adoption nothing else proves that the agent has found everything.
+            everywhere: died || self.settings.owns_process && !self.adopts,
         };
         for process in orphans::sweep(&sweep) {
             log::warn!("killed a process that the task left behind: {process} task_id={}", task.id);
@@ -440,9 +464,36 @@ impl Runner {
         });
     }
 
+    /// The task of an earlier run that the record does not know of, as on a disk that took nothing. Without one what
+    /// is in the group was left behind.
+    fn find_forgotten(&mut self) -> Option<RunningTask> {
+        let found = orphans::find_agent(self.identity.as_deref()?);
+        let found = found.and_then(|(pid, task)| Some((pid, TaskId::new(task).ok()?)));
+        let task = |id: TaskId, agent| RunningTask {
+            markers: Markers { task: id.as_str().to_owned(), ..Markers::default() },
+            id,
+            job_name: String::new(),
+            allocation: None,
+            claimed_since_boot_ms: None,
+            agent,
+        };
+        if let Some((pid, id)) = found {
+            log::warn!("found a task agent that the record does not know of task_id={id} agent_pid={pid}");
+            let found = task(id, Some(Agent::now(pid)));
+            self.record.change(|remembered| remembered.task = Some(found.clone()));
+            return Some(found);
+        }
+        if self.group.as_ref().is_some_and(|group| !group.members().is_empty()) {
+            let nobody = TaskId::new("unknown").ok()?;
+            self.sweep(&task(nobody, None), false);
+        }
+        None
+    }
+
     /// Takes over the task of an earlier run.
     fn adopt(&mut self) {
-        let Some(task) = self.record.remembered.task.clone() else { return };
+        let found = self.record.remembered.task.clone().or_else(|| self.find_forgotten());
+        let Some(task) = found else { return };
         let now = Instant::now();
         let agent = task.agent.as_ref().and_then(Agent::find);
         // The process is of this start of the system, so the time since then can be compared.

@@ -8,6 +8,7 @@ pub(super) mod piece;
 pub mod redactor;
 pub mod report;
 pub(super) mod rest;
+mod room;
 pub(super) mod send;
 pub mod spool;
 mod tail;

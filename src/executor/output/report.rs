@@ -5,8 +5,7 @@
 //! [`crate::executor::life`].
 
 use super::ledger::Ledger;
-use super::rest;
-use super::spool::{SpoolReader, is_full};
+use super::spool::SpoolReader;
 use crate::executor::life::{Life, LifeLimits, Phase};
 use crate::http::retry::{Backoff, random};
 use crate::http::{Body, Client, Error, Request, Response, TaskNews};
@@ -18,8 +17,7 @@ use crate::system::clock::since_boot;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Write};
-use std::path::Path;
+use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -27,8 +25,6 @@ use std::time::{Duration, Instant, SystemTime};
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// This much output is sent without waiting, and at most in one call.
 pub(super) const CHUNK: usize = 1024 * 1024;
-/// How soon a step that waits for room looks again by itself.
-const ROOM_LOOK: Duration = Duration::from_secs(1);
 /// How long a task is tried to be given back before the runner is asked to do it.
 const GIVE_BACK_BUDGET: Duration = Duration::from_secs(15);
 
@@ -82,7 +78,7 @@ pub(super) struct State {
     pub(super) ledger: Ledger,
     pub(super) readers: BTreeMap<u32, Arc<Mutex<SpoolReader>>>,
     /// The events on disk, for whoever comes after a task agent that dies.
-    journal: Option<File>,
+    pub(super) journal: Option<File>,
     pub(super) first_unsent: Option<Instant>,
     pub(super) last_sent: Option<Instant>,
     pub(super) hurry: bool,
@@ -92,18 +88,18 @@ pub(super) struct State {
     /// The end is on its way to the control plane.
     finishing: bool,
     /// The control plane takes nothing more.
-    refused: bool,
-    lost_output: Option<String>,
+    pub(super) refused: bool,
+    pub(super) lost_output: Option<String>,
     /// A step waits for room in the spool.
     pub(super) starved: bool,
     /// What is stored for good gives its room back. Some file systems cannot.
     pub(super) frees: bool,
     /// Output that does not fit is dropped instead of waited for.
-    drops: bool,
+    pub(super) drops: bool,
 }
 
 impl State {
-    fn steps_go_on(&mut self) -> bool {
+    pub(super) fn steps_go_on(&mut self) -> bool {
         !self.stops && self.life.steps_may_run(since_boot())
     }
 
@@ -176,13 +172,6 @@ impl Reporter {
         self.lock().life.silence(since_boot())
     }
 
-    /// Keeps the events in `folder`, too. `drops`: output that does not fit there is dropped instead of waited for.
-    pub fn keep_in(&self, folder: &Path, drops: bool) {
-        let mut state = self.lock();
-        state.journal = File::options().create(true).append(true).open(folder.join(rest::EVENTS)).ok();
-        state.drops = drops;
-    }
-
     /// Queues an event.
     pub fn event(&self, kind: EventKind) {
         self.events([kind]);
@@ -232,44 +221,6 @@ impl Reporter {
         state.ledger.grew(step, length);
         state.hurry = true;
         self.0.changed.notify_all();
-    }
-
-    /// Output of a step is gone for good: the task cannot end as a success any more, unless that was chosen.
-    pub fn output_lost(&self, bytes: usize, error: &io::Error) {
-        if self.drops_output() && is_full(error) {
-            return;
-        }
-        self.lost(format!(
-            "{bytes} bytes of output were lost: the runner could not keep them on its disk: {error} (free some space, or set TMPDIR to a larger place)"
-        ));
-    }
-
-    pub(super) fn lost(&self, why: String) {
-        self.lock().lost_output.get_or_insert(why);
-    }
-
-    /// Whether output that does not fit into the spool is dropped.
-    pub fn drops_output(&self) -> bool {
-        self.lock().drops
-    }
-
-    /// Whether a full spool is waited for: there will be room when the control plane has taken what is there.
-    pub fn waits_for_room(&self) -> bool {
-        let mut state = self.lock();
-        state.frees && state.steps_go_on()
-    }
-
-    /// Waits a moment for room in the spool.
-    pub fn wait_for_room(&self) {
-        let mut state = self.lock();
-        state.starved = true;
-        self.0.changed.notify_all();
-        drop(self.0.changed.wait_timeout(state, ROOM_LOOK));
-    }
-
-    /// Why output of a step is gone, if it is.
-    pub fn lost_output(&self) -> Option<String> {
-        self.lock().lost_output.clone()
     }
 
     /// Bytes of output of a step so far.
@@ -433,12 +384,6 @@ impl Reporter {
     /// Whether the control plane has said that the task has ended there.
     pub fn has_ended(&self) -> bool {
         self.lock().told == Some(Wish::Ended)
-    }
-
-    /// Whether nothing is left to send, or nobody takes it.
-    pub fn is_sent(&self) -> bool {
-        let state = self.lock();
-        state.refused || state.ledger.is_even()
     }
 
     /// One call of a step, tried again until it is answered or the steps are stopped. `path` follows `tasks/{id}/`.
