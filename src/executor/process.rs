@@ -119,7 +119,7 @@ fn descendants() -> Vec<proc::Stat> {
 /// there is nothing, without a look at any file, since this process adopts.
 fn left_behind() -> Vec<proc::Stat> {
     loop {
-        match rustix::process::waitpid(None, WaitOptions::NOHANG) {
+        match rustix::process::wait(WaitOptions::NOHANG) {
             Ok(Some(_)) => {}
             Err(rustix::io::Errno::CHILD) if ADOPTS.load(Ordering::Relaxed) => return Vec::new(),
             _ => return descendants(),

@@ -9,7 +9,7 @@ use super::group::Group;
 use crate::protocol::Task;
 use crate::system::proc::{self, Stat};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -116,7 +116,7 @@ fn members(sweep: &Sweep<'_>) -> Vec<Stat> {
     found.retain(|stat| stat.pid != own && !stat.zombie);
     if sweep.owns_children {
         let answer = loop {
-            match waitpid(None, WaitOptions::NOHANG) {
+            match wait(WaitOptions::NOHANG) {
                 Ok(Some(_)) => {}
                 answer => break answer,
             }

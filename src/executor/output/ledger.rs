@@ -20,6 +20,8 @@ struct Output {
     length: u64,
     stored: u64,
     durable: u64,
+    /// Bytes below are not here any more.
+    freed: u64,
     /// The control plane wants what it had for good, and what is not here any more: nothing more can be sent.
     broken: bool,
 }
@@ -136,7 +138,7 @@ impl Ledger {
     /// gap.
     pub(super) fn output_stored(&mut self, step: u32, offset: u64) {
         let Some(output) = self.steps.get_mut(&step) else { return };
-        output.broken |= offset < output.durable;
+        output.broken |= offset < output.freed;
         output.stored = if output.broken { output.length } else { offset.min(output.length) };
     }
 
@@ -146,6 +148,13 @@ impl Ledger {
         let Some(output) = self.steps.get_mut(&step) else { return 0 };
         output.durable = output.durable.max(offset.min(output.stored));
         output.durable
+    }
+
+    /// The bytes of a step below `offset` are not here any more.
+    pub(super) fn output_freed(&mut self, step: u32, offset: u64) {
+        if let Some(output) = self.steps.get_mut(&step) {
+            output.freed = offset;
+        }
     }
 
     /// The request that ends the task, when everything is stored. `sum` is the checksum of a step's output.
@@ -258,6 +267,10 @@ mod tests {
         ledger.output_stored(1, 6);
         assert_eq!(ledger.output_durable(1, 8), 6);
         ledger.output_stored(1, 3);
+        assert_eq!(ledger.next_piece(100), Some(Piece { step: 1, offset: 3, length: 7 }), "it is still here");
+        ledger.output_stored(1, 6);
+        ledger.output_freed(1, 6);
+        ledger.output_stored(1, 3);
         assert!(ledger.is_even() && ledger.next_to_keep().is_none());
         let finish = ledger.finish(TaskStatus::Success, None, |_| "sum".to_owned());
         assert_eq!((finish.steps[0].length, finish.steps[0].sha256.as_str()), (10, ""));
@@ -353,12 +366,13 @@ mod tests {
             if !plane.events.iter().any(told) {
                 return ledger.events_stored(plane.events.len() as u64);
             }
-            assert!(piece.offset >= ledger.steps[&piece.step].durable, "what was given up is wanted again");
+            assert!(piece.offset >= ledger.steps[&piece.step].freed, "what was given up is wanted again");
             let stored = plane.take_output(piece, &printed[&piece.step][from..from + piece.length]);
             if heard {
                 ledger.output_stored(piece.step, stored);
                 let synced = plane.synced.get(&piece.step).copied().unwrap_or(0);
-                ledger.output_durable(piece.step, synced as u64);
+                let durable = ledger.output_durable(piece.step, synced as u64);
+                ledger.output_freed(piece.step, durable);
             }
         }
     }

@@ -265,6 +265,11 @@ impl SpoolReader {
         free_below(&self.file, offset)
     }
 
+    /// Bytes below are not there any more.
+    pub fn freed(&self) -> u64 {
+        self.freed
+    }
+
     /// SHA-256 of everything that was read; empty when that says nothing, since bytes were missing.
     pub fn sum(&self) -> String {
         match self.damaged {
