@@ -4,6 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use runlet::executor::output::forms::Forms;
 use runlet::executor::output::redactor::{Redactor, Secrets};
 use runlet::protocol::Secret;
 
@@ -17,18 +18,9 @@ fuzz_target!(|input: &str| {
     let further: Vec<Secret> = values.iter().map(|value| Secret::new(*value)).collect();
     let secrets = Secrets::new(&[], &further);
     let whole = secrets.mask(text);
-
-    let mut redactor = Redactor::new(secrets.clone());
-    let mut out = Vec::new();
-    let mut rest = text.as_bytes();
-    for length in pieces.bytes().map(usize::from) {
-        let (piece, tail) = rest.split_at(length.min(rest.len()));
-        redactor.push(piece, &mut out);
-        rest = tail;
-    }
-    redactor.push(rest, &mut out);
-    redactor.finish(&mut out);
-    assert_eq!(String::from_utf8_lossy(&out), whole);
+    assert_eq!(in_pieces(&secrets, pieces, text), whole);
+    let all = Secrets::of(further.iter(), Forms { base64: true, url: true, json: true }, None);
+    assert_eq!(in_pieces(&all, pieces, text), all.mask(text));
 
     for value in values.iter().map(|value| value.trim_matches(is_space)) {
         let is_common = matches!(value, "true" | "True" | "false" | "False");
@@ -41,6 +33,21 @@ fuzz_target!(|input: &str| {
         assert_eq!(secrets.mask(&fold(text)), fold(&whole));
     }
 });
+
+/// The text masked when it comes in pieces of these lengths.
+fn in_pieces(secrets: &Secrets, pieces: &str, text: &str) -> String {
+    let mut redactor = Redactor::new(secrets.clone());
+    let mut out = Vec::new();
+    let mut rest = text.as_bytes();
+    for length in pieces.bytes().map(usize::from) {
+        let (piece, tail) = rest.split_at(length.min(rest.len()));
+        redactor.push(piece, &mut out);
+        rest = tail;
+    }
+    redactor.push(rest, &mut out);
+    redactor.finish(&mut out);
+    String::from_utf8_lossy(&out).into_owned()
+}
 
 fn is_space(c: char) -> bool {
     matches!(c, '\t'..='\r' | ' ')

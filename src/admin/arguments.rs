@@ -8,9 +8,9 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Read};
 
 /// Options without a value.
-const FLAGS: [&str; 4] = ["json", "force", "exact", "admin"];
+const FLAGS: [&str; 5] = ["json", "force", "exact", "admin", "unsafe-retries"];
 /// Options with a value.
-const VALUES: [&str; 18] = [
+const VALUES: [&str; 20] = [
     "budget",
     "branch",
     "ca-file",
@@ -19,6 +19,7 @@ const VALUES: [&str; 18] = [
     "description",
     "group",
     "label",
+    "limit",
     "name",
     "namespace",
     "nickname",
@@ -29,6 +30,7 @@ const VALUES: [&str; 18] = [
     "rule",
     "server",
     "tag",
+    "user",
 ];
 /// Longest value that is read from standard input, in bytes; the API's own limit is lower and names itself.
 const MOST_VALUE_BYTES: u64 = 1 << 20;

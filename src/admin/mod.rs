@@ -4,6 +4,7 @@
 //! standard input, a file or the environment, never from arguments: those are visible to others.
 
 mod arguments;
+mod audit;
 mod context;
 mod people;
 mod pipeline;
@@ -27,8 +28,11 @@ Administer a control plane over its API.
 Usage: runlet admin NOUN VERB [ARGUMENTS] [OPTIONS]
 
 Runners
-  resource-class create NAMESPACE/NAME [--description TEXT] [--budget DURATION]
+  resource-class create NAMESPACE/NAME [--description TEXT] [--budget DURATION] [--unsafe-retries]
   resource-class set-budget NAMESPACE/NAME [DURATION]    how long a job may be out of reach; 15m unless given
+  resource-class set-unsafe-retries NAMESPACE/NAME on|off
+                                                     a job that began runs again, 3 times at most, when its runner
+                                                     is lost: for jobs that may run twice
   resource-class list [--namespace NAMESPACE]
   resource-class delete NAMESPACE/NAME [--force]     --force deletes its tokens as well
   token create NAMESPACE/NAME [--nickname TEXT]      prints the token, once
@@ -66,6 +70,9 @@ Contexts; OWNER is VCS/ORGANIZATION
   context restrict OWNER NAME --project SLUG | --rule EXPRESSION | --group ID
   context unrestrict OWNER NAME ID
 
+Audit log
+  audit [list] [--user LOGIN] [--limit N]            who changed what is set up, when, from where; newest first
+
 Options
   --server URL         the control plane; also by RUNLET_SERVER
   --token-file FILE    holds the personal token; also by RUNLET_TOKEN (the token itself)
@@ -80,7 +87,11 @@ Exit codes: 0 done, 2 wrong usage, 3 the token is not accepted, 4 refused, 5 not
 /// Runs `runlet admin` with the arguments after the command.
 pub fn command(args: Vec<OsString>) -> Outcome {
     let Some(mut arguments) = Arguments::parse(args)? else { return print(HELP) };
-    let (noun, verb) = (arguments.word("NOUN")?, arguments.word("VERB")?);
+    let noun = arguments.word("NOUN")?;
+    let verb = match noun.as_str() {
+        "audit" => arguments.maybe_word().unwrap_or_else(|| "list".to_owned()),
+        _ => arguments.word("VERB")?,
+    };
     let act = match noun.as_str() {
         "resource-class" => runner::class(&verb),
         "token" => runner::token(&verb),
@@ -91,9 +102,10 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         "variable" => project::variable(&verb),
         "pipeline" => pipeline::pipeline(&verb),
         "context" => context::context(&verb),
+        "audit" => audit::audit(&verb),
         _ => {
             return Err(Failure::usage(format!(
-                "unknown noun `{noun}` (known: resource-class, token, task, user, personal-token, project, variable, pipeline, context); see `runlet admin --help`"
+                "unknown noun `{noun}` (known: resource-class, token, task, user, personal-token, project, variable, pipeline, context, audit); see `runlet admin --help`"
             )));
         }
     };

@@ -17,6 +17,7 @@ pub(super) fn class(verb: &str) -> Result<Act, UnknownVerb> {
         &[
             ("create", create_class),
             ("set-budget", set_budget),
+            ("set-unsafe-retries", set_unsafe_retries),
             ("list", list_classes),
             ("delete", delete_class),
         ],
@@ -33,8 +34,12 @@ fn create_class(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Fail
     let name = arguments.word("NAMESPACE/NAME")?;
     let description = arguments.option("description").unwrap_or_default();
     let budget = arguments.option("budget").map(|text| seconds(&text)).transpose()?;
+    let unsafe_retries = arguments.flag("unsafe-retries");
     arguments.finish()?;
-    let body = json!({ "resource_class": name, "description": description, "budget_seconds": budget });
+    let body = json!({
+        "resource_class": name, "description": description, "budget_seconds": budget,
+        "unsafe_retries": unsafe_retries,
+    });
     let made = remote.call("POST", CLASSES, Some(body))?;
     let next = "`runlet admin token create` makes a token for its runners";
     Ok(Said::Done(format!("made the resource class {name}; {next}"), made))
@@ -58,6 +63,27 @@ fn set_budget(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failur
     ))
 }
 
+fn set_unsafe_retries(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+    let (name, wanted) = (arguments.word("NAMESPACE/NAME")?, arguments.word("on or off")?);
+    let wanted = match wanted.as_str() {
+        "on" => true,
+        "off" => false,
+        other => return Err(Failure::usage(format!("`{other}` is neither `on` nor `off`"))),
+    };
+    arguments.finish()?;
+    let path = format!("{CLASSES}/{}", id_of(remote, &name)?);
+    let answer = remote.call("PATCH", &path, Some(json!({ "unsafe_retries": wanted })))?;
+    let told = if wanted {
+        "runs again when the infrastructure fails under it, 3 times at most: its steps may run twice"
+    } else {
+        "does not run again when the infrastructure fails under it"
+    };
+    Ok(Said::Done(
+        format!("a task of {name} that has begun {told}; it counts for tasks that are claimed from now on"),
+        answer,
+    ))
+}
+
 /// The id of a class by its name, as part of a path.
 fn id_of(remote: &Remote, name: &str) -> Result<String, Failure> {
     let items = remote.list(CLASSES)?;
@@ -71,11 +97,20 @@ fn list_classes(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Fail
     arguments.finish()?;
     let query = namespace.map(|namespace| format!("?namespace={}", encode(&namespace)));
     let items = remote.list(&format!("{CLASSES}{}", query.unwrap_or_default()))?;
-    let mut table = Table::new(&["RESOURCE CLASS", "ID", "DESCRIPTION"]);
+    let mut table = Table::new(&["RESOURCE CLASS", "ID", "BUDGET", "UNSAFE RETRIES", "DESCRIPTION"]);
     for item in &items {
-        table.row(&[text(item, "resource_class"), text(item, "id"), text(item, "description")]);
+        let budget = item["budget_seconds"].as_u64().map_or("15m".to_owned(), shown_seconds);
+        let unsafe_retries = if item["unsafe_retries"] == true { "on" } else { "off" };
+        let (name, id) = (text(item, "resource_class"), text(item, "id"));
+        table.row(&[name, id, &budget, unsafe_retries, text(item, "description")]);
     }
     Ok(Said::List(table, items))
+}
+
+/// A budget as it is written: `15m`, `1h30m`.
+fn shown_seconds(seconds: u64) -> String {
+    let parts = [(seconds / 3600, 'h'), (seconds / 60 % 60, 'm'), (seconds % 60, 's')];
+    parts.iter().filter(|(count, _)| *count > 0).map(|(count, unit)| format!("{count}{unit}")).collect()
 }
 
 fn delete_class(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {

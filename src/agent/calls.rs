@@ -7,7 +7,7 @@ use crate::protocol::{
 };
 use serde::Serialize;
 use serde::de::IgnoredAny;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// How much longer than it asks to be parked a claim may take.
 const MARGIN: Duration = Duration::from_secs(20);
@@ -84,6 +84,19 @@ pub(super) fn give_back(
     match client.json::<GiveBackAnswer>(&post("/api/v3/runner/unclaim", token, &body)) {
         // It has gone back already, or has ended.
         Err(error) if error.code() == Some(RefusalCode::TaskEnded) => Ok(()),
+        answer => answer.map(drop),
+    }
+}
+
+/// Ends a task for good that has not begun. `token` is the task's.
+pub(super) fn fail(client: &Client, token: &Secret, allocation: &str, message: &str) -> Result<(), Error> {
+    use base64::Engine;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let message = base64::engine::general_purpose::STANDARD.encode(message);
+    let body = serde_json::json!({ "allocation": allocation, "timestamp": now, "message": message });
+    match client.json::<IgnoredAny>(&post("/api/v2/task/event/fail", token, &encode(&body)?)) {
+        // It has ended already, or is not this runner's any more.
+        Err(Error::Refused { status: 404 | 409, refusal: Some(_), .. }) => Ok(()),
         answer => answer.map(drop),
     }
 }

@@ -212,6 +212,14 @@ impl Claims {
         }
     }
 
+    /// Ends a task that this runner does not run, whoever asks it to, until that is heard.
+    pub(super) fn refuse(&mut self, task: &GivenBackTask<'_>, message: &str) {
+        let allocation = task.allocation.unwrap_or_default();
+        self.until_heard("end the task", task.id, |client| {
+            calls::fail(client, task.token, allocation, message)
+        });
+    }
+
     /// Makes a call until it is answered, for as long as that is worth while.
     fn until_heard(
         &mut self,

@@ -9,10 +9,12 @@ mod claims;
 mod identity;
 mod lifecycle;
 pub mod machine;
+mod rules;
 pub mod settings;
 mod stop;
 
 pub use lifecycle::ExitReason;
+pub use rules::Rules;
 pub use stop::{Level, Stop};
 
 use crate::logging;
@@ -27,6 +29,8 @@ const HELP: &str = include_str!("help.txt");
 
 /// Runs `runlet machine` with the arguments after the command.
 pub fn command(args: Vec<OsString>) -> Outcome {
+    // The token is in its environment or in its memory, and tasks of the same user run beside it.
+    crate::system::keep_memory_private();
     let mut file: Option<PathBuf> = None;
     let mut only_check = false;
     let mut parser = lexopt::Parser::from_args(args);

@@ -1,8 +1,8 @@
 //! Files and folders to an archive: in the order of their names, links as links, files that are one on disk
 //! stored once.
 
-use super::Error;
 use super::tar::{self, Entry, Kind};
+use super::{Error, open_regular};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
@@ -54,7 +54,7 @@ impl<'s, W: Write> Packer<'s, W> {
     }
 
     /// Adds what is at `path`, folders with all that is in them, under `name`. A link at the path itself is
-    /// followed: its target is what the config means. Something must be there.
+    /// followed: its target is what the config means. What cannot be read is left out, with a note.
     pub fn add(&mut self, path: &Path, name: &[u8]) -> Result<(), Error> {
         // Depth is the file system's business: no recursion.
         let mut waiting = vec![(path.to_owned(), name.to_owned())];
@@ -71,7 +71,11 @@ impl<'s, W: Write> Packer<'s, W> {
                 Ok(about) => about,
                 // Gone since its folder was read.
                 Err(error) if !is_top && error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(cannot_read(&path)(error)),
+                Err(error) => {
+                    is_top = false;
+                    self.skip(&path, &error);
+                    continue;
+                }
             };
             is_top = false;
             self.add_one(&path, name, &about, &mut waiting)?;
@@ -90,8 +94,9 @@ impl<'s, W: Write> Packer<'s, W> {
         let entry = |kind, name| Entry { kind, name, mode: about.mode() & 0o777, size: 0, changed };
         if about.is_dir() {
             let mut children = Vec::new();
-            for child in fs::read_dir(path).map_err(cannot_read(path))? {
-                children.push(child.map_err(cannot_read(path))?.file_name());
+            match fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
+                Ok(found) => children.extend(found.iter().map(fs::DirEntry::file_name)),
+                Err(error) => self.skip(path, &error),
             }
             // The last is taken first.
             children.sort_unstable_by(|a, b| b.cmp(a));
@@ -113,6 +118,13 @@ impl<'s, W: Write> Packer<'s, W> {
             self.note(format!("skipped `{}`: neither a file nor a folder nor a link", path.display()));
             return Ok(());
         }
+        let file = match open_regular(path) {
+            Ok(file) => file,
+            Err(error) => {
+                self.skip(path, &error);
+                return Ok(());
+            }
+        };
         self.files += 1;
         if about.nlink() > 1 {
             if let Some(first) = self.linked.get(&(about.dev(), about.ino())) {
@@ -121,7 +133,6 @@ impl<'s, W: Write> Packer<'s, W> {
             }
             self.linked.insert((about.dev(), about.ino()), name.clone());
         }
-        let file = File::open(path).map_err(cannot_read(path))?;
         self.write(&Entry { size: about.len(), ..entry(Kind::File, name) })?;
         self.copy(path, file, about.len())
     }
@@ -162,6 +173,10 @@ impl<'s, W: Write> Packer<'s, W> {
     fn write(&mut self, entry: &Entry) -> Result<(), Error> {
         self.entries += 1;
         tar::write_header(&mut self.out, entry).map_err(cannot_write)
+    }
+
+    fn skip(&mut self, path: &Path, error: &io::Error) {
+        self.note(format!("skipped `{}`: cannot read it: {error}", path.display()));
     }
 
     fn note(&mut self, text: String) {

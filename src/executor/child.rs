@@ -43,6 +43,8 @@ pub enum Message {
         /// Step record.
         step: u32,
     },
+    /// Work beside the thread of the steps is done.
+    Done,
 }
 
 /// A running child.

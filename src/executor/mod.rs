@@ -28,8 +28,9 @@ use crate::protocol::Secret;
 use crate::protocol::task_input::{Said, TaskInput, task_exit};
 use begin::Beginning;
 use child::Message;
-use output::redactor::Secrets;
+use output::forms::Forms;
 use output::report::{Reporter, Wish};
+use output::secrets::Secrets;
 use scratch::Kind;
 use std::ffi::OsString;
 use std::io::Read;
@@ -56,6 +57,8 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         Some("--help" | "-h") => return crate::outcome::print(HELP),
         Some(other) => return Err(Failure::usage(format!("`runlet task` takes no argument `{other}`"))),
     }
+    // Before any token is in its memory.
+    crate::system::keep_memory_private();
     let input = read_input().map_err(|why| Failure { code: exit::USAGE, message: why })?;
     init_logging(&input);
     // From here on the operator reads one log in one format: no plain line may stand in it.
@@ -113,7 +116,7 @@ fn run(input: TaskInput) -> Outcome {
     };
     reporter.keep_in(&spool, input.drop_output);
     leave_endpoint(&input, &scratch);
-    let (secrets, cleans) = (secrets_of(&input), input.cleanup_working_directory);
+    let (secrets, cleans) = (secrets_of(&input, &scratch), input.cleanup_working_directory);
     let (home, folders) = (scratch::home(), (scratch.clone(), spool.clone()));
     let mut task = TaskRun::new(input, reporter.clone(), secrets, folders, home, (sender, receiver));
     let beginning = begin::begin(&mut task);
@@ -194,21 +197,56 @@ fn leave_endpoint(input: &TaskInput, scratch: &Path) {
     }
 }
 
-/// Values to mask: variables, what the control plane names, the task's token, credentials in the URL.
-fn secrets_of(input: &TaskInput) -> Secrets {
+/// Values to mask: variables, what the control plane names, the task's token, credentials in the URL of the repository,
+/// and passwords in URLs of this host's environment, which the steps inherit: those of proxies, say.
+fn secrets_of(input: &TaskInput, scratch: &std::path::Path) -> Secrets {
     let task = &input.task;
     let mut further = task.mask.clone();
     further.push(task.token.clone());
-    if let Some(source) = &task.source {
-        let user_info = source.repository_url.split_once("://").and_then(|(_, rest)| rest.split('/').next());
-        if let Some((credentials, _)) = user_info.and_then(|host| host.rsplit_once('@')) {
-            let password = credentials.split_once(':').map_or(credentials, |(_, password)| password);
-            if password != "git" {
-                further.push(Secret::new(password));
+    if let Some(user_info) = task.source.as_ref().and_then(|source| user_info(&source.repository_url)) {
+        let password = user_info.split_once(':').map_or(user_info, |(_, password)| password);
+        if password != "git" {
+            further.extend(as_written_and_meant(password));
+        }
+    }
+    for (name, value) in std::env::vars_os() {
+        let (Some(name), Some(url)) = (name.to_str(), value.to_str()) else { continue };
+        // Proxies are named without a scheme, too.
+        let is_proxy = name.to_ascii_lowercase().ends_with("_proxy");
+        let written = if is_proxy && !url.contains("://") { format!("://{url}") } else { url.to_owned() };
+        if let Some((_, password)) = user_info(&written).and_then(|user_info| user_info.split_once(':')) {
+            further.extend(as_written_and_meant(password));
+        }
+    }
+    let values = task.variables.iter().map(|variable| &variable.value).chain(&further);
+    Secrets::of(values, Forms::named(&input.mask_forms), Some(crate::tool::secret::file(scratch)))
+}
+
+/// A password of a URL, and the same without its percent signs.
+fn as_written_and_meant(password: &str) -> [Secret; 2] {
+    let mut meant = Vec::new();
+    let mut rest = password.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits =
+            after.get(..2).filter(|_| byte == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(decoded) => {
+                meant.push(decoded);
+                rest = &after[2..];
+            }
+            None => {
+                meant.push(byte);
+                rest = after;
             }
         }
     }
-    Secrets::new(&task.variables, &further)
+    [Secret::new(password), Secret::new(String::from_utf8_lossy(&meant))]
+}
+
+/// The part of a URL that says who is asking: `user:password`.
+fn user_info(url: &str) -> Option<&str> {
+    let host = url.split_once("://")?.1.split(['/', '?', '#']).next()?;
+    Some(host.rsplit_once('@')?.0)
 }
 
 fn forward_signals(sender: mpsc::Sender<Message>, reporter: Reporter) -> std::io::Result<()> {
@@ -237,4 +275,23 @@ fn init_logging(input: &TaskInput) {
     };
     // Without a file it cannot fail.
     let _ = logging::init(&options);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_of_urls_are_found_as_they_are_written_and_meant() {
+        for (url, found) in [
+            ("http://user:pass@proxy:3128", Some("user:pass")),
+            ("https://a:b@c@host/path?x=@", Some("a:b@c")),
+            ("https://host/a@b", None),
+            ("git@host:path", None),
+        ] {
+            assert_eq!(user_info(url), found, "{url}");
+        }
+        let [written, meant] = as_written_and_meant("a%40b%2zé%");
+        assert_eq!((written.expose(), meant.expose()), ("a%40b%2zé%", "a@b%2zé%"));
+    }
 }

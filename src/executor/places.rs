@@ -61,6 +61,24 @@ impl Places {
         self.confined.as_ref().map_or(&self.directory, |confined| &confined.root)
     }
 
+    /// Whether a path is below the working directory by its names: what stands there comes of the job, links too.
+    pub fn is_of_job(&self, path: &Path) -> bool {
+        path.starts_with(&self.directory) && !path.components().any(|part| part == Component::ParentDir)
+    }
+
+    /// The place that a path leads to, if a link has it lead somewhere that its names do not say: out of the working
+    /// directory, or, for a path elsewhere, out of its folder. Asks the disk.
+    pub fn led_out(&self, path: &Path) -> Option<PathBuf> {
+        let found = path.canonicalize().ok()?;
+        let is_inside = |folder: &Path| folder.canonicalize().is_ok_and(|folder| found.starts_with(folder));
+        let stays = match (self.is_of_job(path), path.parent()) {
+            (false, Some(parent)) if path.is_symlink() => is_inside(parent) || is_inside(&self.directory),
+            (false, _) => true,
+            (true, _) => is_inside(&self.directory),
+        };
+        (!stays).then_some(found)
+    }
+
     /// Whether git may turn `directory` into a clone of the job's. The error is a sentence for people.
     pub fn may_check_out(&self, directory: &Path) -> Result<(), String> {
         let Some(confined) = &self.confined else { return Ok(()) };
@@ -175,6 +193,33 @@ mod tests {
         assert_eq!(project.of("out"), Path::new("/w/project/out"));
         assert_eq!(project.of("~/.cargo"), Path::new("/h/.cargo"));
         assert_eq!(places("~", true).of("~/.cargo"), Path::new("/h/.cargo"));
+    }
+
+    #[test]
+    fn a_link_out_of_the_job_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for name in ["w/in/deep", "elsewhere/x", "h"] {
+            std::fs::create_dir_all(at(name)).unwrap();
+        }
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, at(name)).unwrap();
+        link("in/deep", "w/short");
+        link("../elsewhere", "w/out");
+        link("../w/in", "h/job");
+        link("../elsewhere", "h/out");
+        link("w", "also-w");
+        let real = folder.path().canonicalize().unwrap();
+        for directory in ["w", "also-w"] {
+            let directory = at(directory);
+            let places = Places::new(&directory.to_string_lossy(), None, at("h"), false);
+            let led_out = |path: &str| places.led_out(&places.of(path));
+            for path in [".", "in", "short", "none", "in/..", "../elsewhere", "~", "~/job", "/"] {
+                assert_eq!(led_out(path), None, "{path}");
+            }
+            assert_eq!(led_out("out").as_deref(), Some(&*real.join("elsewhere")));
+            assert_eq!(led_out("out/x").as_deref(), Some(&*real.join("elsewhere/x")));
+            assert_eq!(led_out("~/out").as_deref(), Some(&*real.join("elsewhere")));
+        }
     }
 
     #[test]

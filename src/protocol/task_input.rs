@@ -45,6 +45,9 @@ pub struct TaskInput {
     /// `color`, `text`, `json` or `none`: how the task agent's own log is written; `None` is `text`.
     #[serde(default)]
     pub log_format: Option<String>,
+    /// Forms in which secrets are masked besides: `base64`, `url`, `json`.
+    #[serde(default)]
+    pub mask_forms: Vec<String>,
     /// How long the runner pauses when this task cannot begin here, in seconds: the control plane is told.
     #[serde(default)]
     pub pause_seconds: u32,

@@ -1,7 +1,7 @@
 //! `runlet server`.
 
 use crate::outcome::{Failure, Outcome, exit};
-use crate::server::{ServerOptions, start};
+use crate::server::{ServerOptions, start, upkeep};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -9,6 +9,7 @@ const HELP: &str = "\
 Run the control plane.
 
 Usage: runlet server --data DIR [OPTIONS]
+       runlet server check | backup | restore ...   look after a data folder: see `runlet server check --help`
 
   --data DIR               where everything is kept: database, output, artifacts
   --listen ADDRESS:PORT    default: 127.0.0.1:8080; plain HTTP on loopback only
@@ -29,6 +30,9 @@ The first start prints how to get in. TERM and INT stop it: parked calls are ans
 
 /// Runs `runlet server` with the arguments after the command.
 pub fn command(args: Vec<OsString>) -> Outcome {
+    if let Some(outcome) = upkeep::command(&args) {
+        return outcome;
+    }
     let Some(options) = parse(args)? else { return crate::outcome::print(HELP) };
     let logging = crate::logging::Options { format: crate::logging::Format::Text, ..Default::default() };
     // A second logger (in tests) changes nothing.

@@ -1,14 +1,18 @@
 //! The folder of everything that the control plane keeps: made, closed to others, and taken by one process.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+/// Names of folders of ours, which are closed with everything in them.
+const FOLDERS: [&str; 4] = ["output", "objects", "partial", "mirrors"];
 /// Names of everything that a control plane makes in its folder; the database has further files whose names
 /// begin with the first one. A file system of its own has the last one.
-const OURS: [&str; 10] = [
+const OURS: [&str; 11] = [
+    "backup.json",
     "runlet.db",
     "secrets.key",
     "secrets.key.new",
@@ -30,6 +34,15 @@ pub enum FolderError {
     Lock(PathBuf, io::Error),
     /// Another control plane uses the folder.
     Taken(PathBuf),
+    /// The folder, or a file of ours in it, belongs to another user.
+    Foreign {
+        /// What.
+        path: PathBuf,
+        /// The number of its owner.
+        owner: u32,
+        /// The number of the user of this process.
+        user: u32,
+    },
 }
 
 impl fmt::Display for FolderError {
@@ -42,6 +55,11 @@ impl fmt::Display for FolderError {
             FolderError::Taken(path) => write!(
                 f,
                 "another control plane uses the data folder `{}`: stop it, or use another `--data`",
+                path.display()
+            ),
+            FolderError::Foreign { path, owner, user } => write!(
+                f,
+                "refusing to use `{}`: it belongs to user {owner}, and this process runs as user {user} (start it as user {owner}, or give the whole folder to {user} with chown)",
                 path.display()
             ),
         }
@@ -59,15 +77,17 @@ pub(super) struct DataFolder {
 }
 
 impl DataFolder {
-    /// Makes the folder where there is none, and takes it. It is closed to others; one that holds other things
-    /// as well keeps its mode, and the log says so.
+    /// Makes the folder where there is none, and takes it. It is closed to others, and so is everything of ours in
+    /// it; one that holds other things as well keeps its own mode, and the log says so. What is another user's is
+    /// refused: its owner could read it, whatever its mode.
     pub(super) fn open(path: &Path) -> Result<Self, FolderError> {
         let unusable = |error| FolderError::Unusable(path.to_owned(), error);
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
         let path = std::path::absolute(path).map_err(unusable)?;
+        refuse_foreign(&path)?;
         // Two control planes on one data folder would destroy it.
         let name = path.join("lock");
-        let lock = File::options().create(true).truncate(false).write(true).open(&name);
+        let lock = File::options().create(true).truncate(false).write(true).mode(0o600).open(&name);
         let lock = lock.map_err(|error| FolderError::Lock(name, error))?;
         if !crate::system::locks::take(&lock) {
             return Err(FolderError::Taken(path));
@@ -77,8 +97,45 @@ impl DataFolder {
     }
 }
 
+fn is_ours(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    OURS.contains(&&*name) || name.starts_with("runlet.db-")
+}
+
+/// The entries of the folder that are ours, not following links.
+fn ours(path: &Path) -> Vec<(PathBuf, fs::Metadata)> {
+    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
+    let ours = entries.flatten().filter(|entry| is_ours(&entry.file_name()));
+    ours.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?))).collect()
+}
+
+fn refuse_foreign(path: &Path) -> Result<(), FolderError> {
+    let user = rustix::process::geteuid().as_raw();
+    let folder = fs::metadata(path).map_err(|error| FolderError::Unusable(path.to_owned(), error))?;
+    let mut all = vec![(path.to_owned(), folder)];
+    // The file system made it, for root.
+    all.extend(ours(path).into_iter().filter(|(path, _)| !path.ends_with("lost+found")));
+    match all.into_iter().find(|(_, about)| about.uid() != user) {
+        Some((path, about)) => Err(FolderError::Foreign { path, owner: about.uid(), user }),
+        None => Ok(()),
+    }
+}
+
 fn close_to_others(path: &Path) {
     let shown = path.display();
+    let mut was_open = false;
+    for (path, about) in ours(path) {
+        was_open |= close(&path, &about);
+    }
+    if was_open {
+        // Whoever was in a folder, or had linked a file to elsewhere, keeps that way until the file itself is closed.
+        for name in FOLDERS {
+            close_all_in(&path.join(name));
+        }
+        log::warn!(
+            "others could read files in the data folder `{shown}`: they have mode 0600 now, and folders 0700"
+        );
+    }
     let Ok(mode) = fs::metadata(path).map(|metadata| metadata.permissions().mode() & 0o7777) else { return };
     if mode & 0o077 == 0 {
         return;
@@ -100,12 +157,37 @@ fn close_to_others(path: &Path) {
     }
 }
 
+/// Takes all rights of others away; true when they had any. A link is left alone: what it leads to is not ours.
+fn close(path: &Path, about: &fs::Metadata) -> bool {
+    let mode = about.permissions().mode();
+    if about.is_symlink() || mode & 0o077 == 0 || path.ends_with("lost+found") {
+        return false;
+    }
+    let closed = if about.is_dir() { 0o700 } else { 0o600 };
+    if let Err(error) = fs::set_permissions(path, Permissions::from_mode(closed)) {
+        let (shown, mode) = (path.display(), mode & 0o7777);
+        log::warn!("others may use `{shown}` (mode {mode:04o}), and that cannot be changed: {error}");
+    }
+    true
+}
+
+fn close_all_in(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let Ok(about) = entry.metadata() else { continue };
+        // Git's own files may be programs; the folder around them is closed.
+        if folder.ends_with("mirrors") && !about.is_dir() {
+            continue;
+        }
+        close(&entry.path(), &about);
+        if about.is_dir() && !folder.ends_with("mirrors") {
+            close_all_in(&entry.path());
+        }
+    }
+}
+
 fn holds_only_ours(path: &Path) -> bool {
-    let is_ours = |entry: io::Result<fs::DirEntry>| {
-        let name = entry.map(|entry| entry.file_name()).unwrap_or_default();
-        let name = name.to_string_lossy();
-        OURS.contains(&&*name) || name.starts_with("runlet.db-")
-    };
+    let is_ours = |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|entry| is_ours(&entry.file_name()));
     fs::read_dir(path).is_ok_and(|mut entries| entries.all(is_ours))
 }
 
@@ -139,6 +221,42 @@ mod tests {
         fs::set_permissions(path.path(), Permissions::from_mode(0o755)).unwrap();
         DataFolder::open(path.path()).unwrap();
         assert_eq!(mode(path.path()), 0o755);
+    }
+
+    #[test]
+    fn everything_in_it_is_closed_whatever_stood_there() {
+        let path = tempfile::tempdir().unwrap();
+        let path = path.path();
+        fs::create_dir_all(path.join("output/t")).unwrap();
+        let files = ["runlet.db", "runlet.db-wal", "admin-token", "output/t/1"].map(|name| path.join(name));
+        for file in &files {
+            fs::write(file, "").unwrap();
+            fs::set_permissions(file, Permissions::from_mode(0o644)).unwrap();
+        }
+        fs::write(path.join("thesis.txt"), "").unwrap();
+        fs::set_permissions(path.join("thesis.txt"), Permissions::from_mode(0o644)).unwrap();
+        for folder in ["output", "output/t"] {
+            fs::set_permissions(path.join(folder), Permissions::from_mode(0o755)).unwrap();
+        }
+        DataFolder::open(path).unwrap();
+        assert_eq!(files.map(|file| mode(&file)), [0o600; 4]);
+        assert_eq!(["output", "output/t"].map(|folder| mode(&path.join(folder))), [0o700; 2]);
+        assert_eq!(mode(&path.join("thesis.txt")), 0o644, "not ours");
+        assert_eq!(mode(&path.join("lock")), 0o600);
+    }
+
+    #[test]
+    fn what_belongs_to_another_user_is_refused() {
+        // Every system has a folder of root, and a test of root one of nobody's.
+        let own = tempfile::tempdir().unwrap();
+        let foreign = if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(own.path(), Some(65534), None).unwrap();
+            own.path()
+        } else {
+            Path::new("/usr")
+        };
+        let error = DataFolder::open(foreign).unwrap_err();
+        assert!(matches!(&error, FolderError::Foreign { path, .. } if path == foreign), "{error}");
     }
 
     #[test]

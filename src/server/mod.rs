@@ -6,7 +6,9 @@
 
 pub mod api;
 pub mod auth;
+mod backup;
 pub mod blobs;
+mod check;
 mod command;
 mod data_folder;
 pub mod engine;
@@ -23,6 +25,7 @@ pub mod state;
 pub mod store;
 mod sweep;
 pub mod time;
+mod upkeep;
 
 pub use command::command;
 pub use data_folder::FolderError;

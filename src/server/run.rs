@@ -3,6 +3,7 @@
 use crate::orbs::OrbSites;
 use crate::protocol::Secret;
 use crate::server::auth::{new_token, token_hash};
+use crate::server::backup;
 use crate::server::blobs::{Blobs, Error as BlobError, write_private};
 use crate::server::data_folder::{DataFolder, FolderError};
 use crate::server::engine::commit::clock;
@@ -185,11 +186,21 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
     };
     let first_token =
         store.write_blocking(|tx| people::create_first(tx, Millis::now())).map_err(store_error)?;
-    if options.is_restored {
+    let mark = data.join(backup::MARK);
+    if options.is_restored || mark.exists() {
         let held = store.write_blocking(|tx| clock::hold_all(tx, Millis::now())).map_err(store_error)?;
         log::warn!(
             "the data is that of a backup: tasks that have not ended are held; see `runlet admin task held` task_count={held}"
         );
+        // Held once is held: the next start is an ordinary one.
+        if let Err(error) = std::fs::remove_file(&mark) {
+            if error.kind() != io::ErrorKind::NotFound {
+                log::warn!(
+                    "failed to remove `{}`: {error}; the next start will hold tasks again",
+                    mark.display()
+                );
+            }
+        }
     }
     let state: Shared = Arc::new(State {
         store,
@@ -216,8 +227,13 @@ impl Running {
         let (name, nickname) = (class.to_owned(), nickname.to_owned());
         self.state.store.write_blocking(move |tx| {
             let (secret, now) = (new_token("rlc_")?, Millis::now());
-            let class =
-                Class { id: ResourceClassId::fresh(), name, description: String::new(), budget_ms: None };
+            let class = Class {
+                id: ResourceClassId::fresh(),
+                name,
+                description: String::new(),
+                budget_ms: None,
+                unsafe_retries: false,
+            };
             // One that exists already serves as well.
             classes::add_class(tx, &class, now)?;
             let token = Token { id: ClassTokenId::fresh(), nickname, created_at: now };

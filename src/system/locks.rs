@@ -18,6 +18,14 @@ pub fn take(file: &File) -> bool {
     take_within(file, PATIENCE)
 }
 
+/// Whether nobody has the lock of a file. It is not kept.
+#[cfg(feature = "server")]
+pub fn is_free(file: &File) -> bool {
+    let is_free = flock(file, FlockOperation::NonBlockingLockShared).is_ok();
+    let _ = flock(file, FlockOperation::Unlock);
+    is_free
+}
+
 fn take_within(file: &File, patience: Duration) -> bool {
     let deadline = Instant::now() + patience;
     loop {

@@ -14,6 +14,27 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
+/// Whether a text fits a pattern, in which `gap` stands for anything.
+pub fn fits(pattern: &str, gap: &str, text: &str) -> bool {
+    let Some((first, mut rest)) = pattern.split_once(gap) else { return pattern == text };
+    let Some(mut text) = text.strip_prefix(first) else { return false };
+    while let Some((part, after)) = rest.split_once(gap) {
+        let Some(at) = text.find(part) else { return false };
+        (text, rest) = (&text[at + part.len()..], after);
+    }
+    text.ends_with(rest)
+}
+
+/// Keeps other processes of the same user out of this one's memory and environment, and out of core dumps: what it
+/// starts is told no secrets but by intent. A program that it starts begins without this.
+pub fn keep_memory_private() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+    {
+        log::debug!("cannot keep the memory of this process private: {error}");
+    }
+}
+
 /// 128 random bits as 32 hexadecimal digits. Not a secret, but it should not be guessed by chance.
 pub fn random_id() -> String {
     let mut bytes = [0u8; 16];
@@ -26,6 +47,22 @@ pub fn random_id() -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_gap_stands_for_anything() {
+        for (pattern, text, fits) in [
+            ("a", "a", true),
+            ("a", "ab", false),
+            ("*", "", true),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-c", false),
+            ("a*a", "a", false),
+            ("*x*", "aXb", false),
+            ("**", "x/y", true),
+        ] {
+            assert_eq!(super::fits(pattern, "*", text), fits, "{pattern} {text}");
+        }
+    }
+
     #[test]
     fn digits_stand_in_the_order_of_the_bytes() {
         assert_eq!(super::hex(&[0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef]), "0123456789abcdef");

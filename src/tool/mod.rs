@@ -6,6 +6,7 @@
 
 pub(crate) mod continuation;
 pub(crate) mod halt;
+pub(crate) mod secret;
 pub mod subst;
 pub(crate) mod suite;
 mod usage;
@@ -30,6 +31,7 @@ Usage: circleci-agent COMMAND
   step halt            end the job after this step, as a success (also: task halt)
   pipeline continue [--parameters JSON|FILE] CONFIG
                        go on with this config, in a job of a setup workflow
+  secret add           mask the value that is read from standard input in all that the job prints from now on
   env subst [TEXT]     replace $NAME and ${NAME} in TEXT, or in standard input
   tests glob PATTERN...
                        print the files that match; ** is any folders
@@ -70,10 +72,13 @@ pub fn command(args: Vec<OsString>) -> Outcome {
             std::env::consts::ARCH
         )),
         ["step" | "task", "halt"] => halt::halt(|name| std::env::var_os(name)).map_err(Failure::new),
+        ["secret", "add"] => {
+            secret::add(&mut std::io::stdin(), |name| std::env::var_os(name)).map_err(Failure::new)
+        }
         ["env", "subst", rest @ ..] => substitute(rest),
         ["pipeline", "continue", rest @ ..] => go_on(rest),
         ["tests", rest @ ..] => suite::command(rest),
-        ["step" | "task" | "env" | "pipeline", rest @ ..] => Err(usage(format!(
+        ["step" | "task" | "env" | "pipeline" | "secret", rest @ ..] => Err(usage(format!(
             "`{}` is not a command of `{}`; `circleci-agent --help` lists the commands",
             rest.first().unwrap_or(&""),
             words[0]
@@ -157,6 +162,7 @@ mod tests {
             (&["--verbose", "tests", "split", "--index=2", "--total=2"], "no node 2 among 2"),
             (&["config", "process"], "people install"),
             (&["step", "stop"], "not a command of `step`"),
+            (&["secret", "list"], "`list` is not a command of `secret`"),
             (&["nonsense"], "unknown command `nonsense`"),
             (&["env", "subst", "a", "b"], "quote it"),
         ] {

@@ -254,6 +254,28 @@ fn a_cancel_arrives_with_any_answer() {
 }
 
 #[test]
+fn a_heartbeat_that_gets_no_answer_is_given_up_while_the_lease_lasts() {
+    let server = ControlPlane::start();
+    server.swallow("/heartbeat");
+    let go = tempfile::tempdir().unwrap();
+    let step =
+        format!("echo begun; until test -e {}/go; do sleep 0.05; done; echo ended", go.path().display());
+    server.offer(&Task { lease_seconds: 3, ..lively("f-5", &[&step]) });
+    let mut runner = single(&server).start();
+    wait_output(&server, &runner, "f-5", "begun\n");
+    // The first is given up: the next is on its way.
+    poll("another heartbeat", || match count(&server, "/tasks/f-5/heartbeat?wait=1") {
+        0 | 1 => Err(runner.log()),
+        _ => Ok(()),
+    });
+    server.behave();
+    fs::write(go.path().join("go"), "").unwrap();
+    assert_eq!(server.wait_finished("f-5")["status"], "success");
+    assert_eq!(server.output("f-5", 1), "begun\nended\n");
+    assert_eq!(runner.wait(), Some(0));
+}
+
+#[test]
 fn an_end_that_misses_something_is_said_again_after_a_pause() {
     let server = ControlPlane::start();
     server.answer("/finish", 200, r#"{"answer":"incomplete","next_event":0,"steps":[[1,0]]}"#);

@@ -9,16 +9,22 @@ use std::net::TcpStream;
 use std::path::Path;
 
 /// A runner of protocol 2 that the test plays itself, and the task that it got.
-struct Played<'a> {
+pub(crate) struct Played<'a> {
     server: &'a Server,
     rogue: &'a Rogue,
-    id: String,
-    token: Secret,
-    allocation: String,
+    pub(crate) id: String,
+    pub(crate) token: Secret,
+    pub(crate) allocation: String,
 }
 
 /// A call as a runner of protocol 2 makes it: status, headers in lower case, and body.
-fn call(server: &Server, method: &str, path: &str, token: &Secret, body: &[u8]) -> (u16, String, Value) {
+pub(crate) fn call(
+    server: &Server,
+    method: &str,
+    path: &str,
+    token: &Secret,
+    body: &[u8],
+) -> (u16, String, Value) {
     let mut connection = TcpStream::connect(crate::faults::address_of(server)).unwrap();
     write!(
         connection,
@@ -31,7 +37,7 @@ fn call(server: &Server, method: &str, path: &str, token: &Secret, body: &[u8]) 
     answer(connection)
 }
 
-fn answer(mut connection: TcpStream) -> (u16, String, Value) {
+pub(crate) fn answer(mut connection: TcpStream) -> (u16, String, Value) {
     let mut text = String::new();
     connection.read_to_string(&mut text).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
@@ -39,7 +45,7 @@ fn answer(mut connection: TcpStream) -> (u16, String, Value) {
     (status, head.to_ascii_lowercase(), serde_json::from_str(body).unwrap_or_default())
 }
 
-fn claim(server: &Server, rogue: &Rogue, nonce: &str, boot: &str) -> (u16, Value) {
+pub(crate) fn claim(server: &Server, rogue: &Rogue, nonce: &str, boot: &str) -> (u16, Value) {
     let body = json!({ "name": "rogue", "hostname": "h", "version": "0", "os": "linux", "arch": "x86_64", "nonce": nonce,
         "machine_id": "0123456789abcdef0123456789abcdef", "boot_id": boot });
     let (status, head, answer) =
@@ -49,7 +55,7 @@ fn claim(server: &Server, rogue: &Rogue, nonce: &str, boot: &str) -> (u16, Value
 }
 
 impl<'a> Played<'a> {
-    fn claim(server: &'a Server, rogue: &'a Rogue, nonce: &str) -> Self {
+    pub(crate) fn claim(server: &'a Server, rogue: &'a Rogue, nonce: &str) -> Self {
         let (status, task) = claim(server, rogue, nonce, "boot-1");
         assert_eq!(status, 200, "{task}");
         let text = |name: &str| task[name].as_str().unwrap().to_owned();
@@ -62,12 +68,12 @@ impl<'a> Played<'a> {
         }
     }
 
-    fn call(&self, method: &str, rest: &str, body: &Value) -> (u16, String, Value) {
+    pub(crate) fn call(&self, method: &str, rest: &str, body: &Value) -> (u16, String, Value) {
         let path = format!("/api/v3/runner/tasks/{}/{rest}", self.id);
         call(self.server, method, &path, &self.token, body.to_string().as_bytes())
     }
 
-    fn begin(&self, agent: &str) -> (u16, String, Value) {
+    pub(crate) fn begin(&self, agent: &str) -> (u16, String, Value) {
         self.call("POST", "begin", &json!({ "agent": agent, "events": [] }))
     }
 
@@ -84,19 +90,19 @@ impl<'a> Played<'a> {
         self.call("POST", "heartbeat?wait=0", &json!({}))
     }
 
-    fn lost(&self, allocation: &str) -> u16 {
+    pub(crate) fn lost(&self, allocation: &str) -> u16 {
         let body = json!({ "id": self.id, "allocation": allocation, "message": "the agent is gone" });
         let path = format!("/api/v3/runner/tasks/{}/lost", self.id);
         call(self.server, "POST", &path, &self.rogue.class, body.to_string().as_bytes()).0
     }
 
-    fn started(&self, number: u64, step: u32) -> Value {
+    pub(crate) fn started(&self, number: u64, step: u32) -> Value {
         json!([{ "number": number, "at_ms": 1, "event": "step_started", "step": step, "name": "s", "kind": "run",
             "attempt": 1, "max_auto_reruns": 0, "background": false }])
     }
 }
 
-fn bench() -> (Server, Rogue, String) {
+pub(crate) fn bench() -> (Server, Rogue, String) {
     let server = Server::start();
     server.project();
     let rogue = Rogue::of(&server, "a/b");
@@ -104,23 +110,23 @@ fn bench() -> (Server, Rogue, String) {
     (server, rogue, pipeline)
 }
 
-fn workflow(server: &Server, pipeline: &str) -> String {
+pub(crate) fn workflow(server: &Server, pipeline: &str) -> String {
     let found = server.call("GET", &format!("/api/v2/pipeline/{pipeline}/workflow"), None);
     found["items"][0]["id"].as_str().unwrap().to_owned()
 }
 
-fn job(server: &Server, pipeline: &str) -> Value {
+pub(crate) fn job(server: &Server, pipeline: &str) -> Value {
     let path = format!("/api/v2/workflow/{}/job", workflow(server, pipeline));
     server.call("GET", &path, None)["items"][0].clone()
 }
 
 /// What people are told with the job.
-fn messages(server: &Server, job: &Value) -> String {
+pub(crate) fn messages(server: &Server, job: &Value) -> String {
     let path = format!("/api/v2/project/{}/job/{}", job["project_slug"].as_str().unwrap(), job["job_number"]);
     server.call("GET", &path, None)["messages"].to_string()
 }
 
-fn cancel(server: &Server, pipeline: &str) {
+pub(crate) fn cancel(server: &Server, pipeline: &str) {
     server.call("POST", &format!("/api/v2/workflow/{}/cancel", workflow(server, pipeline)), None);
 }
 

@@ -37,6 +37,12 @@ mod full_disk;
 mod hostile;
 // What tasks leave behind, whoever was killed.
 mod leftovers;
+// A control plane that is killed again and again.
+#[cfg(feature = "server")]
+mod kills;
+// What a job could tell, hold up or reach that it should not.
+#[cfg(feature = "server")]
+mod leaks;
 // The machine runner: settings, log, claims, drain, lost task agents, restarts.
 mod machine;
 // Many pipelines through many runners, and what they leave.
@@ -48,6 +54,9 @@ mod people;
 // The whole road over TLS, with a runner of any architecture.
 #[cfg(feature = "server")]
 mod road;
+// What is decided while nobody is heard: calls overtaken by an end, retries, fences, restored backups.
+#[cfg(feature = "server")]
+mod outages;
 // Reading configs from repositories.
 #[cfg(feature = "server")]
 mod repositories;
@@ -65,6 +74,9 @@ mod transcripts;
 mod server;
 // Output on its way: spools that are full, emptied or left behind.
 mod spool;
+// The data folder: checked, backed up, restored.
+#[cfg(feature = "server")]
+mod storage;
 // Tests of a job, shared among its parallel nodes.
 mod splitting;
 // A control plane that is told to stop.

@@ -92,7 +92,7 @@ impl Server {
 }
 
 /// Every file below a folder that holds one of the texts.
-fn files_with(folder: &Path, texts: &[&str]) -> Vec<String> {
+pub(crate) fn files_with(folder: &Path, texts: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     let Ok(entries) = std::fs::read_dir(folder) else { return found };
     for entry in entries.flatten() {

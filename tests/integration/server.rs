@@ -63,8 +63,14 @@ impl Server {
 
     /// Starts another one on the same data and address, in place of one that has ended.
     pub(crate) fn start_again(&mut self, listen: &str) {
+        self.start_again_with(listen, &[]);
+    }
+
+    /// [`Server::start_again`] with further arguments.
+    pub(crate) fn start_again_with(&mut self, listen: &str, args: &[&str]) {
         let mut command = runlet();
         command.arg("server").arg("--data").arg(self.folder.path().join("data")).args(["--listen", listen]);
+        command.args(args);
         self.child = command.stdout(Stdio::null()).spawn().unwrap();
         poll("the control plane to be back", || {
             let (path, body) = ("/ready", Body::Empty);

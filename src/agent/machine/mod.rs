@@ -226,6 +226,14 @@ impl Runner {
             self.claims.life.ended(Instant::now());
             return;
         }
+        if let Some(rule) = self.settings.rules.refuse(&task) {
+            let why = format!("the runner `{}` does not run this job: {rule}", self.settings.name);
+            log::warn!("ended a task by a rule: {rule} task_id={id}");
+            self.claims.refuse(&back, &why);
+            self.forget();
+            self.claims.life.ended(Instant::now());
+            return;
+        }
         let running = RunningTask {
             id: id.clone(),
             job_name: task.job_name.clone(),
@@ -302,6 +310,7 @@ impl Runner {
             tool_directory: self.tool_directory.clone(),
             log_level: Some(self.settings.logging.level.as_str().to_ascii_lowercase()),
             log_format: Some(self.settings.logging.format.name().to_owned()),
+            mask_forms: self.settings.mask_forms.clone(),
             pause_seconds: u32::try_from(self.claims.life.host_pause().as_secs()).unwrap_or(u32::MAX),
             drop_output: self.settings.drop_output_on_full_disk,
             rest,

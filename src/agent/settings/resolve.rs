@@ -2,6 +2,7 @@
 
 use super::file::{self, Entry, Value};
 use super::value;
+use crate::agent::rules::Rules;
 use crate::http::Endpoint;
 use crate::logging;
 use crate::protocol::{ResourceClass, Secret};
@@ -13,6 +14,9 @@ pub const DEFAULT_URL: &str = "https://runner.circleci.com";
 
 /// Placeholder that a package leaves where the token belongs.
 const TOKEN_PLACEHOLDER: &str = "AUTH_TOKEN";
+
+/// Forms in which secrets can be masked besides.
+const MASK_FORMS: [&str; 3] = ["base64", "url", "json"];
 
 /// Behaviour after a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +61,10 @@ pub struct Settings {
     pub ssh_advertise_addr: Option<String>,
     /// `runner.state_directory`: what survives a restart. `None`: nothing does.
     pub state_directory: Option<PathBuf>,
+    /// `runner.mask_forms`: forms in which secrets are masked besides.
+    pub mask_forms: Vec<String>,
+    /// `runner.allow_projects` and its like.
+    pub rules: Rules,
     /// Program started as task agent with the argument `task`; `None` is the running program.
     pub task_agent: Option<PathBuf>,
     /// The process belongs to this runner alone: it may become the reaper of its tasks' orphans and
@@ -88,6 +96,8 @@ impl Settings {
             idle_timeout: None,
             ssh_advertise_addr: None,
             state_directory: None,
+            mask_forms: Vec::new(),
+            rules: Rules::default(),
             task_agent: None,
             owns_process: false,
             logging: logging::Options::default(),
@@ -163,6 +173,11 @@ const KEYS: &[Key] = &[
         variables: &["CIRCLECI_RUNNER_SSH_ADVERTISE_ADDR", "LAUNCH_AGENT_RUNNER_SSH_ADVERTISE_ADDR"],
     },
     Key { key: "runner.state_directory", variables: &["CIRCLECI_RUNNER_STATE_DIRECTORY"] },
+    Key { key: "runner.allow_projects", variables: &["CIRCLECI_RUNNER_ALLOW_PROJECTS"] },
+    Key { key: "runner.deny_projects", variables: &["CIRCLECI_RUNNER_DENY_PROJECTS"] },
+    Key { key: "runner.allow_branches", variables: &["CIRCLECI_RUNNER_ALLOW_BRANCHES"] },
+    Key { key: "runner.deny_branches", variables: &["CIRCLECI_RUNNER_DENY_BRANCHES"] },
+    Key { key: "runner.mask_forms", variables: &["CIRCLECI_RUNNER_MASK_FORMS"] },
     Key { key: "logging.level", variables: &["CIRCLECI_RUNNER_LOGGING_LEVEL", "LAUNCH_AGENT_LOGGING_LEVEL"] },
     Key { key: "logging.format", variables: &["CIRCLECI_RUNNER_LOGGING_FORMAT"] },
     Key { key: "logging.file", variables: &["CIRCLECI_RUNNER_LOGGING_FILE", "LAUNCH_AGENT_LOGGING_FILE"] },
@@ -336,6 +351,13 @@ pub(super) fn resolve(
     settings.idle_timeout = idle_timeout.filter(|time| !time.is_zero());
     settings.ssh_advertise_addr = ssh_advertise_addr;
     settings.state_directory = state_directory;
+    settings.mask_forms = mask_forms(&sources)?;
+    settings.rules = Rules {
+        allow_projects: projects(&sources, "runner.allow_projects")?,
+        deny_projects: projects(&sources, "runner.deny_projects")?,
+        allow_branches: branches(&sources, "runner.allow_branches")?,
+        deny_branches: branches(&sources, "runner.deny_branches")?,
+    };
     let logging = &mut settings.logging;
     logging.level = sources.read("logging.level", logging::parse_level)?.unwrap_or(logging.level);
     logging.format = sources.read("logging.format", logging::Format::parse)?.unwrap_or(logging.format);
@@ -402,13 +424,45 @@ fn token(
     Ok(Secret::new(text))
 }
 
-fn command_prefix(sources: &Sources<'_>) -> Result<Vec<String>, String> {
-    let Some(given) = sources.get("runner.command_prefix") else { return Ok(Vec::new()) };
-    let words = match &given.value {
+/// Patterns of projects, in lower case. A mistake in a rule is not to open what it should close.
+fn projects(sources: &Sources<'_>, key: &'static str) -> Result<Vec<String>, String> {
+    let Some((patterns, given)) = list(sources, key)? else { return Ok(Vec::new()) };
+    let is_good =
+        |pattern: &String| pattern == "*" || pattern.split('/').filter(|part| !part.is_empty()).count() == 2;
+    match patterns.iter().all(is_good) {
+        true => Ok(patterns.iter().map(|pattern| pattern.to_ascii_lowercase()).collect()),
+        false => Err(given.wrong("expected projects as `ORGANIZATION/REPOSITORY`, with `*` for anything")),
+    }
+}
+
+fn branches(sources: &Sources<'_>, key: &'static str) -> Result<Vec<String>, String> {
+    let Some((patterns, given)) = list(sources, key)? else { return Ok(Vec::new()) };
+    match patterns.iter().any(String::is_empty) {
+        true => Err(given.wrong("a branch is empty")),
+        false => Ok(patterns),
+    }
+}
+
+fn mask_forms(sources: &Sources<'_>) -> Result<Vec<String>, String> {
+    let Some((forms, given)) = list(sources, "runner.mask_forms")? else { return Ok(Vec::new()) };
+    match forms.iter().all(|form| MASK_FORMS.contains(&form.as_str())) {
+        true => Ok(forms),
+        false => Err(given.wrong("expected some of `base64`, `url`, `json`")),
+    }
+}
+
+fn list(sources: &Sources<'_>, key: &'static str) -> Result<Option<(Vec<String>, Given)>, String> {
+    let Some(given) = sources.get(key) else { return Ok(None) };
+    let items = match &given.value {
         Value::List(items) => items.clone(),
         Value::Text(text) => value::list(text).map_err(|why| given.wrong(&why))?,
         Value::Null => Vec::new(),
     };
+    Ok(Some((items, given)))
+}
+
+fn command_prefix(sources: &Sources<'_>) -> Result<Vec<String>, String> {
+    let Some((words, given)) = list(sources, "runner.command_prefix")? else { return Ok(Vec::new()) };
     match words.first() {
         Some(program) if program.is_empty() => Err(given.wrong("its first word names no program")),
         _ if words.iter().any(|word| word.contains('\0')) => Err(given.wrong("a word has a zero byte")),

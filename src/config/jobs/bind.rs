@@ -87,7 +87,7 @@ impl Expander<'_> {
     ) -> Option<Data> {
         // Steps keep the scope they were written in, so they are compiled there.
         if declaration.kind == ParameterType::Steps && node.as_seq().is_some() {
-            return self.steps(node, scope).map(|steps| Data::Steps(steps.into()));
+            return self.given_steps(node, scope).map(|steps| Data::Steps(steps.into()));
         }
         let mut node = self.language.substitute(node, scope)?;
         if declaration.kind == ParameterType::Executor && !matches!(node.data, Data::Executor(_)) {

@@ -20,6 +20,9 @@ pub(crate) struct Expander<'c> {
     pub(super) calls: Vec<(usize, Rc<str>)>,
     /// Levels of lists of steps around the one that is being expanded.
     pub(super) step_depth: usize,
+    /// Whether the list that is being expanded was given to a job or command (pre-steps, post-steps, arguments) and is
+    /// not its own.
+    pub(super) steps_are_given: bool,
     pub(super) repeated: Repeated,
 }
 
@@ -33,6 +36,7 @@ impl<'c> Expander<'c> {
             read: language.read,
             calls: Vec::new(),
             step_depth: 0,
+            steps_are_given: false,
             repeated: Repeated::default(),
         }
     }

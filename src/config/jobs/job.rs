@@ -56,7 +56,7 @@ impl Expander<'_> {
         let bound = self.bind(parameters, &invocation.arguments, scope, callee, pos);
         // Pre- and post-steps belong to the workflow entry and its scope.
         let mut around = |steps: Option<&Node>| match steps.filter(|steps| !steps.is_null()) {
-            Some(steps) => self.steps(steps, scope),
+            Some(steps) => self.given_steps(steps, scope),
             None => Some(StepList::default()),
         };
         let (pre, post) = (around(invocation.pre_steps), around(invocation.post_steps));

@@ -8,6 +8,7 @@ use crate::config::language::{ConditionOf, Scope};
 use crate::config::limits;
 use crate::config::session::{cost, present};
 use crate::config::values::{Data, Entry, Node, PlacedStep, Pos, StepList};
+use std::mem;
 use std::rc::Rc;
 
 impl Expander<'_> {
@@ -15,6 +16,14 @@ impl Expander<'_> {
     pub(crate) fn steps(&mut self, node: &Node, scope: &Scope) -> Option<StepList> {
         let mut list = StepList::default();
         self.expand(node, scope, &mut list).map(|()| list)
+    }
+
+    /// As [`Expander::steps`], of steps that are given to a job or command: pre-steps, post-steps, arguments.
+    pub(crate) fn given_steps(&mut self, node: &Node, scope: &Scope) -> Option<StepList> {
+        let outer = mem::replace(&mut self.steps_are_given, true);
+        let list = self.steps(node, scope);
+        self.steps_are_given = outer;
+        list
     }
 
     fn expand(&mut self, node: &Node, scope: &Scope, out: &mut StepList) -> Option<()> {
@@ -84,6 +93,18 @@ impl Expander<'_> {
                         );
                         return None;
                     }
+                    // Public configs that ran for years have `- checkout:` among the steps of their jobs.
+                    let may_be_null =
+                        self.steps_are_given || map.entries.len() > 1 || self.is_builtin(name, scope);
+                    if !may_be_null {
+                        self.report.error(
+                            entry.key_pos,
+                            format!(
+                                "step `{name}` has nothing after the colon: without arguments, write `- {name}`"
+                            ),
+                        );
+                        return None;
+                    }
                     self.report.warn(
                         entry.key_pos,
                         format!("step `{name}` has nothing after the colon: it is used without arguments"),
@@ -135,8 +156,7 @@ impl Expander<'_> {
         scope: &Scope,
         out: &mut StepList,
     ) -> Option<()> {
-        let shadowed = self.library.has_command(name, scope.package);
-        if !shadowed {
+        if !self.library.has_command(name, scope.package) {
             let name = builtin_name(name);
             if BUILTIN_STEPS.contains(&name) {
                 let step = builtin(self.language, name, pos, body, scope)?;
@@ -173,6 +193,10 @@ impl Expander<'_> {
                 None
             }
         }
+    }
+
+    fn is_builtin(&self, name: &str, scope: &Scope) -> bool {
+        BUILTIN_STEPS.contains(&builtin_name(name)) && !self.library.has_command(name, scope.package)
     }
 
     /// The arguments that a step cannot do without, for messages; `None` for commands, also for those that
@@ -249,7 +273,9 @@ impl Expander<'_> {
         let steps = map.get("steps")?;
         let (left, messages, first) = (self.budget.left(), self.report.messages(), out.steps.len());
         self.calls.push(id);
+        let outer = mem::replace(&mut self.steps_are_given, false);
         let expanded = self.report.within(pos, label, || self.expand(steps, &inner, out));
+        self.steps_are_given = outer;
         self.calls.pop();
         expanded.filter(|()| bound.complete)?;
         if let (true, true, Some(arguments)) =

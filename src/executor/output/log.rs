@@ -1,7 +1,8 @@
 //! The log of one step record: redactor, spool and reporter as one thing to write to.
 
-use super::redactor::{Redactor, Secrets};
+use super::redactor::Redactor;
 use super::report::Reporter;
+use super::secrets::Secrets;
 use super::spool::{Spool, is_full};
 use std::io;
 use std::path::Path;

@@ -1,6 +1,7 @@
 //! Output and events of a task: masked, kept on disk, and sent from there.
 
 mod automaton;
+pub mod forms;
 mod ledger;
 pub mod log;
 mod patterns;
@@ -9,6 +10,7 @@ pub mod redactor;
 pub mod report;
 pub(super) mod rest;
 mod room;
+pub mod secrets;
 pub(super) mod send;
 pub mod spool;
 mod tail;

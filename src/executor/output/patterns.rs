@@ -9,6 +9,7 @@
 //!   with nothing but brackets and punctuation of a language.
 
 use super::automaton::{FILTERED, folded};
+use super::forms::Forms;
 
 /// In characters.
 const SHORTEST_SECRET: usize = 4;
@@ -16,9 +17,15 @@ const SHORTEST_SECRET: usize = 4;
 // A character has at least one byte.
 const _: () = assert!(SHORTEST_SECRET >= FILTERED);
 
-/// The patterns of a value, with white space folded.
-pub(super) fn of(value: &str) -> Vec<Vec<u8>> {
+/// The patterns of a value, and of what stands for it in other forms, with white space folded.
+pub(super) fn of(value: &str, forms: Forms) -> Vec<Vec<u8>> {
     let mut texts = with_lines(value);
+    let mut others = forms.of(value.trim_matches(is_space));
+    others.extend(texts.iter().flat_map(|text| forms.of(text)));
+    // Of a value that is none, no form is one either.
+    if is_secret(&fold(value)) {
+        texts.extend(others.iter().map(|text| fold(text)));
+    }
     if value.contains('\\') {
         texts.extend(with_lines(&value.replace("\\n", "\n").replace("\\r", "\n").replace("\\t", "\t")));
     }
@@ -58,8 +65,12 @@ fn is_telling(line: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::Forms;
+
     fn of(value: &str) -> Vec<String> {
-        let patterns = super::of(value).into_iter().map(|text| String::from_utf8_lossy(&text).into_owned());
+        let patterns = super::of(value, Forms::default())
+            .into_iter()
+            .map(|text| String::from_utf8_lossy(&text).into_owned());
         let mut patterns: Vec<String> = patterns.collect();
         patterns.dedup();
         patterns

@@ -6,46 +6,15 @@
 //! waits here.
 
 use super::automaton::{Automaton, FILTERED, Node, ROOT, folded};
-use super::patterns;
-use crate::protocol::{Secret, Variable};
-use std::collections::{BTreeSet, VecDeque};
+pub use super::secrets::Secrets;
+use super::secrets::Set;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Mask in place of a secret.
 const MASK: &[u8] = b"****";
 
-/// In bytes: how much white space may stand where a secret has some, if the secret has not more itself.
-/// Room for a newline and a deep indentation; without an end, what is held back would have none.
-const LONGEST_GAP: usize = 64;
-
-/// The secrets to look for. Shared by the streams of a task.
-#[derive(Clone)]
-pub struct Secrets {
-    automaton: Arc<Automaton>,
-    /// In bytes.
-    longest_gap: usize,
-}
-
-impl Default for Secrets {
-    fn default() -> Self {
-        Self::new(&[], &[])
-    }
-}
-
 impl Secrets {
-    /// Values of variables and further secrets; `patterns` says what of them is masked.
-    pub fn new(variables: &[Variable], further: &[Secret]) -> Self {
-        let mut all = BTreeSet::new();
-        let mut longest_gap = LONGEST_GAP;
-        let values = variables.iter().map(|variable| &variable.value).chain(further);
-        for value in values.map(Secret::expose) {
-            longest_gap = longest_gap.max(patterns::longest_gap(value));
-            all.extend(patterns::of(value));
-        }
-        let all: Vec<Vec<u8>> = all.into_iter().collect();
-        Self { automaton: Arc::new(Automaton::new(&all)), longest_gap }
-    }
-
     /// Masks a complete text.
     pub fn mask(&self, text: &str) -> String {
         let mut redactor = Redactor::new(self.clone());
@@ -59,6 +28,8 @@ impl Secrets {
 /// One stream.
 pub struct Redactor {
     secrets: Secrets,
+    /// Those that are looked for.
+    set: Arc<Set>,
     /// Bytes that are not decided yet: the first may begin a secret.
     held: Vec<u8>,
     /// How much of `held` is known to be a prefix of a secret, of at least [`FILTERED`] folded bytes; or
@@ -73,12 +44,19 @@ pub struct Redactor {
 impl Redactor {
     /// Starts a stream.
     pub fn new(secrets: Secrets) -> Self {
-        Self { secrets, held: Vec::new(), prefix: ROOT, found: VecDeque::new(), masked: 0 }
+        let set = secrets.now();
+        Self { secrets, set, held: Vec::new(), prefix: ROOT, found: VecDeque::new(), masked: 0 }
     }
 
     /// Takes the next piece and appends what is decided to `out`.
     pub fn push(&mut self, piece: &[u8], out: &mut Vec<u8>) {
-        if self.secrets.automaton.is_empty() {
+        let set = self.secrets.now();
+        if !Arc::ptr_eq(&self.set, &set) {
+            // What is held back is looked at anew, for the old ones as well.
+            (self.set, self.prefix) = (set, ROOT);
+            self.found.clear();
+        }
+        if self.set.automaton.is_empty() {
             out.extend_from_slice(piece);
             return;
         }
@@ -123,20 +101,21 @@ struct Pass<'a> {
 impl Pass<'_> {
     /// Reads all, from where the stream's prefix ends.
     fn search(&mut self, mut at: usize) {
-        let automaton = Arc::clone(&self.stream.secrets.automaton);
+        let set = Arc::clone(&self.stream.set);
+        let automaton = &set.automaton;
         loop {
             if self.stream.prefix != ROOT {
-                self.follow(&automaton, at);
+                self.follow(automaton, at);
                 if self.stream.prefix != ROOT {
                     return;
                 }
             }
-            let Some((start, end, node)) = self.next(&automaton) else {
-                return self.decide(self.open_end(&automaton));
+            let Some((start, end, node)) = self.next(automaton) else {
+                return self.decide(self.open_end(automaton));
             };
             self.decide(start);
             self.stream.prefix = node;
-            self.note(&automaton, end);
+            self.note(automaton, end);
             at = end;
         }
     }
@@ -156,7 +135,7 @@ impl Pass<'_> {
 
     /// Follows the prefix until the text ends or it is no longer one; then the stream's is the root.
     fn follow(&mut self, automaton: &Automaton, from: usize) {
-        let longest_gap = self.stream.secrets.longest_gap;
+        let longest_gap = self.stream.set.longest_gap;
         let mut gap = self.text[..from].iter().rev().take_while(|&&byte| folded(byte) == b' ').count();
         for at in from..self.text.len() {
             let byte = folded(self.text[at]);
@@ -226,7 +205,7 @@ impl Pass<'_> {
         for _ in 0..count {
             let rest = &self.text[self.decided..at];
             let gap = rest.iter().rev().take_while(|&&byte| folded(byte) == b' ').count();
-            if rest.is_empty() || gap > self.stream.secrets.longest_gap {
+            if rest.is_empty() || gap > self.stream.set.longest_gap {
                 return None;
             }
             at -= gap.max(1);
@@ -278,6 +257,7 @@ impl Pass<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Secret;
     use proptest::prelude::*;
 
     fn secrets(values: &[&str]) -> Secrets {

@@ -1,13 +1,20 @@
 //! `store_artifacts` and `store_test_results`.
 
 use super::files::{self, Listing, UploadError};
+use super::masked_xml;
+use crate::archive::open_regular;
 use crate::executor::end::{ChildEnd, StepEnd, StopReason, end_of};
 use crate::executor::output::log::{StepLog, counted};
 use crate::executor::task::TaskRun;
 use crate::http::Body;
 use crate::protocol::{ArtifactRecord, TestResultsRecord};
-use std::io;
+use std::fs::File;
+use std::io::{self, BufWriter};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+/// A file that was uploaded: length and SHA-256.
+type Upload = Result<(u64, String), UploadError>;
 
 impl TaskRun {
     pub(super) fn store_artifacts(
@@ -17,90 +24,112 @@ impl TaskRun {
         destination: Option<&str>,
         log: &StepLog,
     ) -> StepEnd {
+        self.try_store_artifacts(record, path, destination, log).unwrap_or_else(|end| end)
+    }
+
+    fn try_store_artifacts(
+        &mut self,
+        record: u32,
+        path: &str,
+        destination: Option<&str>,
+        log: &StepLog,
+    ) -> Result<StepEnd, StepEnd> {
         let target = self.places.of(path);
         let written =
             if path.starts_with('~') { target.to_string_lossy().into_owned() } else { path.to_owned() };
-        let Some(listing) = self.list(files::artifacts(&target, &written, destination), &target, log) else {
-            return StepEnd::success();
-        };
+        let destination = destination.map(str::to_owned);
+        let list = move |target: &Path| files::artifacts(target, &written, destination.as_deref());
+        let Some(listing) = self.list(&target, log, list)? else { return Ok(StepEnd::success()) };
         let limit = self.input.task.max_artifact_bytes;
         let (mut count, mut total) = (0, 0);
         for file in listing.files {
-            match self.upload_file(&file.path, limit) {
+            let name = self.names.of(&file.name, &self.secrets);
+            match self.upload_file(&file.path, limit)? {
                 Ok((length, sha256)) => {
-                    let entry = ArtifactRecord { path: file.name.clone(), sha256, length, step: record };
-                    if let Err(why) = self.name_upload::<serde::de::IgnoredAny>("artifacts", &entry) {
-                        return StepEnd::failed(format!(
-                            "failed to store the artifact `{}`: {why}",
-                            file.name
-                        ));
+                    let entry = ArtifactRecord { path: name.clone(), sha256, length, step: record };
+                    let stored = self.name_upload::<serde::de::IgnoredAny>("artifacts", &entry)?;
+                    if let Err(why) = stored {
+                        return Err(StepEnd::failed(format!("failed to store the artifact `{name}`: {why}")));
                     }
                     count += 1;
                     total += length;
-                    log.note(&format!("stored `{}` ({})", file.name, counted(length, "byte")));
+                    log.note(&format!("stored `{name}` ({})", counted(length, "byte")));
                 }
-                Err(UploadError::Stopped) => return self.stopped_end(),
+                Err(UploadError::Stopped) => return Err(self.stopped_end()),
                 Err(UploadError::TooLarge(length)) => {
                     log.note(&format!(
-                        "error: skipped `{}`: {}, the limit is {}",
-                        file.name,
+                        "error: skipped `{name}`: {}, the limit is {}",
                         counted(length, "byte"),
                         counted(limit, "byte")
                     ));
                 }
+                Err(error @ UploadError::Read(_)) => log.note(&format!("error: skipped `{name}`: {error}")),
                 Err(error) => {
-                    return StepEnd::failed(format!(
-                        "failed to upload the artifact `{}`: {error}",
-                        file.name
-                    ));
+                    return Err(StepEnd::failed(format!("failed to upload the artifact `{name}`: {error}")));
                 }
             }
         }
         log.note(&format!("{}, {}", counted(count, "file"), counted(total, "byte")));
-        StepEnd::success()
+        Ok(StepEnd::success())
     }
 
     pub(super) fn store_test_results(&mut self, record: u32, path: &str, log: &StepLog) -> StepEnd {
+        self.try_store_test_results(record, path, log).unwrap_or_else(|end| end)
+    }
+
+    fn try_store_test_results(&mut self, record: u32, path: &str, log: &StepLog) -> Result<StepEnd, StepEnd> {
         let target = self.places.of(path);
-        if target.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')) && target.is_dir() {
-            log.note(&format!(
-                "warning: `{}` is a hidden folder: no test results are read from it",
-                target.display()
-            ));
-            return StepEnd::success();
-        }
-        let Some(listing) = self.list(files::test_results(&target), &target, log) else {
-            return StepEnd::success();
+        let list = |target: &Path| {
+            let is_hidden = target.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+            if is_hidden && target.is_dir() {
+                let why = "it is a hidden folder: no test results are read from it";
+                return Err(io::Error::other(why));
+            }
+            files::test_results(target)
         };
+        let Some(listing) = self.list(&target, log, list)? else { return Ok(StepEnd::success()) };
         if listing.files.is_empty() {
             log.note(&format!("warning: there is no XML file in `{}`", target.display()));
         }
         for file in listing.files {
-            match self.upload_file(&file.path, self.input.task.max_artifact_bytes) {
+            let name = self.names.of(&file.name, &self.secrets);
+            match self.upload_report(&file.path)? {
                 Ok((length, sha256)) => {
-                    let entry = TestResultsRecord { path: file.name.clone(), sha256, length, step: record };
-                    match self.name_upload::<StoredTests>("test-results", &entry) {
+                    let entry = TestResultsRecord { path: name.clone(), sha256, length, step: record };
+                    match self.name_upload::<StoredTests>("test-results", &entry)? {
                         Ok(StoredTests { message: Some(why), .. }) => {
-                            log.note(&format!("warning: ignored `{}`: {why}", file.name));
+                            log.note(&format!("warning: ignored `{name}`: {why}"));
                         }
                         Ok(stored) => {
-                            log.note(&format!("stored `{}` ({})", file.name, counted(stored.tests, "test")));
+                            log.note(&format!("stored `{name}` ({})", counted(stored.tests, "test")))
                         }
-                        Err(why) => {
-                            return StepEnd::failed(format!("failed to store `{}`: {why}", file.name));
-                        }
+                        Err(why) => return Err(StepEnd::failed(format!("failed to store `{name}`: {why}"))),
                     }
                 }
-                Err(UploadError::Stopped) => return self.stopped_end(),
-                Err(error) => return StepEnd::failed(format!("failed to upload `{}`: {error}", file.name)),
+                Err(UploadError::Stopped) => return Err(self.stopped_end()),
+                Err(error @ UploadError::Read(_)) => log.note(&format!("error: skipped `{name}`: {error}")),
+                Err(error) => return Err(StepEnd::failed(format!("failed to upload `{name}`: {error}"))),
             }
         }
-        StepEnd::success()
+        Ok(StepEnd::success())
     }
 
-    /// The listing, with its notes in the log; `None` when there is nothing at the path.
-    fn list(&self, listing: io::Result<Listing>, target: &Path, log: &StepLog) -> Option<Listing> {
-        match listing {
+    /// The listing, with its notes in the log; `None` when there is nothing to store.
+    fn list(
+        &mut self,
+        target: &Path,
+        log: &StepLog,
+        list: impl FnOnce(&Path) -> io::Result<Listing> + Send + 'static,
+    ) -> Result<Option<Listing>, StepEnd> {
+        let (places, path) = (self.places.clone(), target.to_owned());
+        let listing = self.beside(move |_| match places.led_out(&path) {
+            Some(place) => Err(io::Error::other(format!(
+                "a link leads from there to `{}`, out of the job's folders (if that is meant, name it in the config)",
+                place.display()
+            ))),
+            None => list(&path),
+        })?;
+        Ok(match listing {
             Ok(listing) => {
                 listing.notes.iter().for_each(|note| log.note(note));
                 Some(listing)
@@ -109,26 +138,62 @@ impl TaskRun {
                 log.note(&format!("nothing to store: cannot read `{}`: {error}", target.display()));
                 None
             }
+        })
+    }
+
+    pub(super) fn upload_file(&mut self, path: &Path, limit: u64) -> Result<Upload, StepEnd> {
+        let (reporter, path) = (self.reporter.clone(), path.to_owned());
+        self.beside(move |stop| files::upload(&reporter, &path, limit, stop))
+    }
+
+    /// Uploads a report of tests as it is stored: with its secrets masked.
+    fn upload_report(&mut self, path: &Path) -> Result<Upload, StepEnd> {
+        let limit = self.input.task.max_artifact_bytes;
+        if self.secrets.are_none() {
+            return self.upload_file(path, limit);
         }
+        let (secrets, path, copy) = (self.secrets.clone(), path.to_owned(), self.scratch.join("report"));
+        let to = copy.clone();
+        let masked = self.beside(move |stop| masked_copy(&path, &to, limit, &secrets, stop))?;
+        let uploaded = match masked {
+            Ok(true) => self.upload_file(&copy, limit),
+            Ok(false) => Ok(Err(UploadError::Stopped)),
+            Err(error) => Ok(Err(UploadError::Read(error))),
+        };
+        // It may never have been made.
+        let _ = std::fs::remove_file(&copy);
+        uploaded
     }
 
-    pub(super) fn upload_file(&mut self, path: &Path, limit: u64) -> Result<(u64, String), UploadError> {
-        let reporter = self.reporter.clone();
-        files::upload(&reporter, path, limit, &mut || self.stopped().is_some())
-    }
-
-    pub(super) fn name_upload<A: serde::de::DeserializeOwned>(
-        &self,
-        call: &str,
+    pub(super) fn name_upload<A: serde::de::DeserializeOwned + Send + 'static>(
+        &mut self,
+        call: &'static str,
         entry: &impl serde::Serialize,
-    ) -> Result<A, String> {
-        let body = serde_json::to_vec(entry).map_err(|e| e.to_string())?;
-        self.reporter.call("POST", call, Body::Json(&body)).map_err(|e| e.to_string())
+    ) -> Result<Result<A, String>, StepEnd> {
+        let body = match serde_json::to_vec(entry) {
+            Ok(body) => body,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let reporter = self.reporter.clone();
+        self.beside(move |_| reporter.call("POST", call, Body::Json(&body)).map_err(|e| e.to_string()))
     }
 
     pub(super) fn stopped_end(&mut self) -> StepEnd {
         end_of(ChildEnd::Stopped(self.stopped().unwrap_or(StopReason::Cancel)))
     }
+}
+
+fn masked_copy(
+    path: &Path,
+    to: &Path,
+    limit: u64,
+    secrets: &crate::executor::output::secrets::Secrets,
+    stop: &AtomicBool,
+) -> io::Result<bool> {
+    // One byte more than may be stored, so that a longer one is seen to be too long.
+    let mut report = io::Read::take(open_regular(path)?, limit.saturating_add(1));
+    let out = BufWriter::new(File::create(to)?);
+    masked_xml::copy(&mut report, out, secrets, stop)
 }
 
 /// Answer to a test results record.

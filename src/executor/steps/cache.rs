@@ -8,41 +8,63 @@ use super::download::Download;
 use super::files::sha256;
 use super::packing::{self, Uploaded};
 use crate::archive::unpack::{self, Target};
-use crate::archive::{Error, lz4};
+use crate::archive::{Error, lz4, open_regular};
 use crate::executor::end::StepEnd;
 use crate::executor::output::log::{StepLog, counted};
+use crate::executor::output::secrets::Secrets;
 use crate::executor::places::Places;
 use crate::executor::task::TaskRun;
-use crate::protocol::{CacheAnswer, CacheRecord, FindCache, FoundCache};
+use crate::protocol::{CacheAnswer, CacheRecord, FindCache, FoundCache, Variable};
+use crate::system::hex;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::File;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 impl TaskRun {
     pub(super) fn save_cache(&mut self, key: &str, paths: &[String], log: &StepLog) -> StepEnd {
-        let key = match cache_key::render(key, self) {
-            Ok(key) => key,
-            Err(why) => return StepEnd::failed(why),
-        };
-        match self.find_cache(vec![key.clone()], true) {
+        self.try_save_cache(key, paths, log).unwrap_or_else(|end| end)
+    }
+
+    fn try_save_cache(&mut self, key: &str, paths: &[String], log: &StepLog) -> Result<StepEnd, StepEnd> {
+        let key = self.cache_keys(vec![key.to_owned()])?.remove(0);
+        match self.find_cache(vec![key.clone()], true)? {
             Ok(FoundCache { cache: Some(_) }) => {
                 log.note(&format!("skipped: there is a cache with the key `{key}` already"));
-                return StepEnd::success();
+                return Ok(StepEnd::success());
             }
             Ok(FoundCache { cache: None }) => {}
-            Err(why) => return self.not_saved(&why, log),
+            Err(why) => return Ok(self.not_saved(&why, log)),
         }
-        let places = self.places.clone();
-        let uploaded = self.upload_packed(log, |packer| {
-            for path in paths {
+        let (places, paths) = (self.places.clone(), paths.to_owned());
+        let uploaded = self.upload_packed(log, move |packer| {
+            for path in &paths {
                 let place = places.of(path);
-                if place.symlink_metadata().is_err() {
-                    packer.notes.push(format!("warning: there is no `{}` to save", place.display()));
+                if let Err(error) = place.symlink_metadata() {
+                    let why = match error.kind() {
+                        io::ErrorKind::NotFound => format!("there is no `{}` to save", place.display()),
+                        _ => format!("cannot save `{}`: {error}", place.display()),
+                    };
+                    packer.notes.push(format!("warning: {why}"));
                     continue;
+                }
+                match places.led_out(&place) {
+                    Some(to) if places.is_of_job(&place) => {
+                        packer.notes.push(format!(
+                            "warning: skipped `{}`: a link leads from there to `{}`, out of the working directory (if that is meant, name it in the config)",
+                            place.display(),
+                            to.display()
+                        ));
+                        continue;
+                    }
+                    // A link that the host has there, to a larger disk, say.
+                    Some(to) => packer.notes.push(format!("`{}` is `{}`", place.display(), to.display())),
+                    None => {}
                 }
                 packer.add(&place, archived_name(path).as_bytes())?;
             }
@@ -52,22 +74,23 @@ impl TaskRun {
             Ok(Some(uploaded)) => uploaded,
             Ok(None) => {
                 log.note("nothing was saved: none of the paths has anything in it");
-                return StepEnd::success();
+                return Ok(StepEnd::success());
             }
-            Err(packing::Error::Stopped) => return self.stopped_end(),
+            Err(packing::Error::Ended(end)) => return Err(end),
+            Err(packing::Error::Stopped) => return Err(self.stopped_end()),
             Err(packing::Error::Packing(why)) => {
-                return StepEnd::failed(format!("failed to save the cache: {why}"));
+                return Err(StepEnd::failed(format!("failed to save the cache: {why}")));
             }
-            Err(packing::Error::Upload(why)) => return self.not_saved(&why, log),
+            Err(packing::Error::Upload(why)) => return Ok(self.not_saved(&why, log)),
         };
-        match self.name_upload::<CacheAnswer>("caches", &CacheRecord { key: key.clone(), archive }) {
+        match self.name_upload("caches", &CacheRecord { key: key.clone(), archive })? {
             Ok(CacheAnswer { stored: true }) => log.note(&format!("saved the cache `{key}`: {summary}")),
             Ok(CacheAnswer { stored: false }) => {
                 log.note(&format!("skipped: another job has saved the key `{key}` meanwhile"));
             }
-            Err(why) => return self.not_saved(&why, log),
+            Err(why) => return Ok(self.not_saved(&why, log)),
         }
-        StepEnd::success()
+        Ok(StepEnd::success())
     }
 
     /// A cache only saves time: without it the job is as good.
@@ -80,29 +103,29 @@ impl TaskRun {
     }
 
     pub(super) fn restore_cache(&mut self, keys: &[String], log: &StepLog) -> StepEnd {
-        let mut rendered = Vec::new();
-        for key in keys {
-            match cache_key::render(key, self) {
-                Ok(key) => rendered.push(key),
-                Err(why) => return StepEnd::failed(why),
-            }
-        }
+        self.try_restore_cache(keys, log).unwrap_or_else(|end| end)
+    }
+
+    fn try_restore_cache(&mut self, keys: &[String], log: &StepLog) -> Result<StepEnd, StepEnd> {
+        let rendered = self.cache_keys(keys.to_owned())?;
         let shown = rendered.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
-        let found = match self.find_cache(rendered, false) {
+        let found = match self.find_cache(rendered, false)? {
             Ok(found) => found,
-            Err(_) if self.stopped().is_some() => return self.stopped_end(),
-            Err(why) => return StepEnd::failed(format!("failed to look for a cache: {why}")),
+            Err(_) if self.stopped().is_some() => return Err(self.stopped_end()),
+            Err(why) => return Err(StepEnd::failed(format!("failed to look for a cache: {why}"))),
         };
         let Some(cache) = found.cache else {
             log.note(&format!("warning: no cache was found for {shown}"));
-            return StepEnd::success();
+            return Ok(StepEnd::success());
         };
         log.note(&format!("found the cache `{}` ({})", cache.key, counted(cache.archive.length, "byte")));
-        let reporter = self.reporter.clone();
-        let download = Download::new(&reporter, format!("caches/{}", cache.id), cache.archive);
-        let places = self.places.clone();
-        let unpacked =
-            unpack::unpack(lz4::Reader::new(download), &mut Restored { places: &places, task: self });
+        let (reporter, places) = (self.reporter.clone(), self.places.clone());
+        let unpacked = self.beside(move |stop| {
+            let download = Download::new(&reporter, format!("caches/{}", cache.id), cache.archive);
+            let mut target = Restored { places: &places, root: PathBuf::new(), stop };
+            let unpacked = unpack::unpack(lz4::Reader::new(download), &mut target);
+            unpacked.map_err(|error| (error, cache.key))
+        })?;
         match unpacked {
             Ok(done) => {
                 log.note(&format!(
@@ -110,17 +133,31 @@ impl TaskRun {
                     counted(done.files, "file"),
                     counted(done.bytes, "byte")
                 ));
-                StepEnd::success()
+                Ok(StepEnd::success())
             }
-            Err(Error::Stopped) => self.stopped_end(),
-            Err(Error::Failed(why)) => {
-                StepEnd::failed(format!("failed to restore the cache `{}`: {why}", cache.key))
+            Err((Error::Stopped, _)) => Err(self.stopped_end()),
+            Err((Error::Failed(why), key)) => {
+                Err(StepEnd::failed(format!("failed to restore the cache `{key}`: {why}")))
             }
         }
     }
 
-    fn find_cache(&self, keys: Vec<String>, exact: bool) -> Result<FoundCache, String> {
+    fn find_cache(&mut self, keys: Vec<String>, exact: bool) -> Result<Result<FoundCache, String>, StepEnd> {
         self.name_upload("caches/find", &FindCache { keys, exact })
+    }
+
+    /// The keys of templates, as they are stored: without secrets.
+    fn cache_keys(&mut self, templates: Vec<String>) -> Result<Vec<String>, StepEnd> {
+        let (places, secrets) = (self.places.clone(), self.secrets.clone());
+        let task = &self.input.task;
+        let (built_in, variables) = (task.built_in.clone(), task.variables.clone());
+        let rendered = self.beside(move |stop| {
+            let values = TaskValues { places, secrets, built_in, variables, stop };
+            let render = |template: &String| cache_key::render(template, &values);
+            let keys = templates.iter().map(render).collect::<Result<Vec<_>, _>>()?;
+            Ok::<_, String>(keys.iter().map(|key| values.secrets.mask(key)).collect())
+        })?;
+        rendered.map_err(StepEnd::failed)
     }
 }
 
@@ -163,23 +200,59 @@ fn restored_place(places: &Places, name: &Path) -> Option<PathBuf> {
 
 struct Restored<'t> {
     places: &'t Places,
-    task: &'t mut TaskRun,
+    /// The folder that the present entry must not leave by a link: the working directory, and elsewhere the path that
+    /// was saved, which may itself be a link of the host.
+    root: PathBuf,
+    stop: &'t AtomicBool,
 }
 
 impl Target for Restored<'_> {
-    fn place(&mut self, name: &Path, _is_folder: bool) -> Result<PathBuf, String> {
-        restored_place(self.places, name)
-            .ok_or_else(|| format!("the archive is damaged: `{}` is no name of a cache", name.display()))
+    fn place(&mut self, name: &Path, is_folder: bool) -> Result<PathBuf, String> {
+        let place = restored_place(self.places, name)
+            .ok_or_else(|| format!("the archive is damaged: `{}` is no name of a cache", name.display()))?;
+        if self.places.is_of_job(&place) {
+            self.root = self.places.directory.clone();
+        } else if !place.starts_with(&self.root) {
+            // A file or a link as such has no say about what is in it.
+            let folder = if is_folder { Some(&*place) } else { place.parent() };
+            self.root = folder.unwrap_or(Path::new("/")).to_owned();
+        }
+        Ok(place)
+    }
+
+    fn root(&self) -> Option<&Path> {
+        Some(&self.root)
     }
 
     fn is_stopped(&mut self) -> bool {
-        self.task.stopped().is_some()
+        self.stop.load(Ordering::Relaxed)
     }
 }
 
-impl Values for TaskRun {
+/// What cache keys refer to in a task.
+struct TaskValues<'t> {
+    places: Places,
+    secrets: Secrets,
+    built_in: BTreeMap<String, String>,
+    variables: Vec<Variable>,
+    stop: &'t AtomicBool,
+}
+
+impl TaskValues<'_> {
+    /// A value with secrets in it has a digest in its place, so that keys differ as values do. It is short: from it
+    /// nobody learns a value that cannot be guessed anyway.
+    fn told(&self, value: String) -> String {
+        if self.secrets.mask(&value) == value {
+            return value;
+        }
+        let digest = ring::digest::digest(&ring::digest::SHA256, value.as_bytes());
+        format!("****{}", hex(&digest.as_ref()[..4]))
+    }
+}
+
+impl Values for TaskValues<'_> {
     fn field(&self, name: &str) -> Option<String> {
-        let built_in = |name: &str| self.input.task.built_in.get(name).cloned().unwrap_or_default();
+        let built_in = |name: &str| self.told(self.built_in.get(name).cloned().unwrap_or_default());
         match name {
             "Branch" => Some(built_in("CIRCLE_BRANCH")),
             "BuildNum" => Some(built_in("CIRCLE_BUILD_NUM")),
@@ -191,18 +264,18 @@ impl Values for TaskRun {
     }
 
     fn variable(&self, name: &str) -> Option<String> {
-        let task = &self.input.task;
-        let own = task.built_in.get(name).cloned();
-        own.or_else(|| {
-            let found = task.variables.iter().rev().find(|variable| variable.name == name);
+        let own = self.built_in.get(name).cloned();
+        let found = own.or_else(|| {
+            let found = self.variables.iter().rev().find(|variable| variable.name == name);
             found.map(|variable| variable.value.expose().to_owned())
-        })
+        });
+        found.map(|value| self.told(value))
     }
 
     fn checksum(&self, path: &str) -> Result<String, String> {
         let place = self.places.of(path);
-        let sum = File::open(&place).and_then(|mut file| sha256(&mut file));
-        let sum = sum.map(|(_, sum)| STANDARD.encode(sum));
+        let sum = open_regular(&place).and_then(|mut file| sha256(&mut file, self.stop));
+        let sum = sum.map(|sum| sum.map_or_else(String::new, |(_, sum)| STANDARD.encode(sum)));
         sum.map_err(|error| format!("the checksum of `{}` cannot be made: {error}", place.display()))
     }
 

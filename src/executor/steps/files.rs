@@ -1,15 +1,17 @@
 //! `store_artifacts` and `store_test_results`: which files, under which names, and their way to the
 //! control plane: SHA-256 first, then chunks that can be resumed, then a record that names the upload.
 
+use crate::archive::open_regular;
 use crate::executor::output::piece::PieceSize;
 use crate::executor::output::report::Reporter;
 use crate::http::{Body, Error};
 use crate::protocol::{MAX_CHUNK_BYTES, RefusalCode, UploadAnswer};
 use crate::system::hex;
 use ring::digest::{Context, Digest, SHA256};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A file to store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,9 +38,10 @@ const MOST_FILES: usize = 100_000;
 /// expanded; it names the files when there is no `destination`.
 pub(super) fn artifacts(path: &Path, written: &str, destination: Option<&str>) -> io::Result<Listing> {
     let prefix = clean_name(destination.unwrap_or(written));
-    if !fs::metadata(path)?.is_dir() {
+    let about = fs::metadata(path)?;
+    if !about.is_dir() {
         let name = if prefix.is_empty() { file_name(path) } else { prefix };
-        return Ok(Listing { files: vec![Found { name, path: path.to_owned() }], notes: Vec::new() });
+        return Ok(single(path, &about, name));
     }
     let root = fs::canonicalize(path)?;
     let walk = |follow| Walk::new(&root, follow, &|_| true, &|_| true).list(&prefix);
@@ -53,14 +56,23 @@ pub(super) fn artifacts(path: &Path, written: &str, destination: Option<&str>) -
 
 /// Lists the XML file at `path`, or those in the folder; hidden folders are not searched.
 pub(super) fn test_results(path: &Path) -> io::Result<Listing> {
-    if fs::metadata(path)?.is_dir() {
+    let about = fs::metadata(path)?;
+    if about.is_dir() {
         let root = fs::canonicalize(path)?;
         let is_xml = |path: &Path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("xml"));
         let visible = |path: &Path| !file_name(path).starts_with('.');
         // By links a test would count twice.
         return Walk::new(&root, false, &is_xml, &visible).list("");
     }
-    Ok(Listing { files: vec![Found { name: file_name(path), path: path.to_owned() }], notes: Vec::new() })
+    Ok(single(path, &about, file_name(path)))
+}
+
+/// The listing of a path that is no folder.
+fn single(path: &Path, about: &fs::Metadata, name: String) -> Listing {
+    if about.is_file() {
+        return Listing { files: vec![Found { name, path: path.to_owned() }], notes: Vec::new() };
+    }
+    Listing { files: Vec::new(), notes: vec![format!("skipped `{}`: not a regular file", path.display())] }
 }
 
 /// Collects the files of a folder.
@@ -88,12 +100,12 @@ impl<'a> Walk<'a> {
     }
 
     fn list(mut self, prefix: &str) -> io::Result<Listing> {
-        self.folder(self.root.to_owned(), prefix)?;
+        let entries = entries(self.root)?;
+        self.folder(self.root.to_owned(), entries, prefix)?;
         Ok(self.listing)
     }
 
-    fn folder(&mut self, folder: PathBuf, prefix: &str) -> io::Result<()> {
-        let mut entries: Vec<_> = fs::read_dir(&folder)?.collect::<Result<_, _>>()?;
+    fn folder(&mut self, folder: PathBuf, mut entries: Vec<fs::DirEntry>, prefix: &str) -> io::Result<()> {
         entries.sort_unstable_by_key(fs::DirEntry::file_name);
         self.inside.push(folder);
         for entry in entries {
@@ -113,7 +125,7 @@ impl<'a> Walk<'a> {
     /// Takes an entry in. Returns why not, when that should be told.
     fn entry(&mut self, entry: &fs::DirEntry, name: &str) -> io::Result<Option<&'static str>> {
         let path = entry.path();
-        let is_link = entry.file_type()?.is_symlink();
+        let is_link = path.is_symlink();
         let target = if is_link { fs::canonicalize(&path).ok() } else { Some(path.clone()) };
         let Some(target) = target else { return Ok(Some("a link to nothing")) };
         if !target.starts_with(self.root) {
@@ -128,7 +140,8 @@ impl<'a> Walk<'a> {
                 return Ok(Some("a link that leads in a circle"));
             }
             if (self.enter)(&path) {
-                self.folder(target, name)?;
+                let Ok(entries) = entries(&target) else { return Ok(Some("a folder that cannot be read")) };
+                self.folder(target, entries, name)?;
             }
         } else if !target.is_file() {
             return Ok(Some("not a regular file"));
@@ -137,6 +150,10 @@ impl<'a> Walk<'a> {
         }
         Ok(None)
     }
+}
+
+fn entries(folder: &Path) -> io::Result<Vec<fs::DirEntry>> {
+    fs::read_dir(folder)?.collect()
 }
 
 /// Parts without `.`, `..` and empty ones, joined by `/`.
@@ -183,16 +200,23 @@ pub(super) fn upload(
     reporter: &Reporter,
     path: &Path,
     limit: u64,
-    stopped: &mut dyn FnMut() -> bool,
+    stop: &AtomicBool,
 ) -> Result<(u64, String), UploadError> {
     let mut size = PieceSize::new();
     for _ in 0..3 {
-        let mut file = File::open(path).map_err(UploadError::Read)?;
-        let (length, sum) = sha256(&mut file).map_err(UploadError::Read)?;
-        let sha256 = hex(sum.as_ref());
+        let mut file = open_regular(path).map_err(UploadError::Read)?;
+        let length = file.metadata().map_err(UploadError::Read)?.len();
         if length > limit {
             return Err(UploadError::TooLarge(length));
         }
+        // Some files of `/proc` end never, and say that they have no bytes.
+        let mut bounded = (&mut file).take(limit.saturating_add(1));
+        let digest = sha256(&mut bounded, stop).map_err(UploadError::Read)?;
+        let Some((length, sum)) = digest else { return Err(UploadError::Stopped) };
+        if length > limit {
+            return Err(UploadError::TooLarge(length));
+        }
+        let sha256 = hex(sum.as_ref());
         let address = format!("uploads/{sha256}?length={length}");
         let mut at =
             reporter.call::<UploadAnswer>("GET", &address, Body::Empty).map_err(UploadError::Refused)?.offset;
@@ -202,7 +226,7 @@ pub(super) fn upload(
             if at >= length && length > 0 {
                 break Some((length, sha256.clone()));
             }
-            if stopped() {
+            if stop.load(Ordering::Relaxed) {
                 return Err(UploadError::Stopped);
             }
             file.seek(SeekFrom::Start(at)).map_err(UploadError::Read)?;
@@ -245,22 +269,25 @@ pub(super) fn upload(
     Err(UploadError::Changing)
 }
 
-/// Length and SHA-256 of what is left to read of a file.
-pub(super) fn sha256(file: &mut File) -> io::Result<(u64, Digest)> {
+/// Length and SHA-256 of what is left to read of a file; nothing when it was told to stop meanwhile.
+pub(super) fn sha256(file: &mut dyn Read, stop: &AtomicBool) -> io::Result<Option<(u64, Digest)>> {
     let mut context = Context::new(&SHA256);
     let mut buffer = vec![0; 256 * 1024];
     let mut length = 0;
     loop {
         let n = read_full(file, &mut buffer)?;
         if n == 0 {
-            return Ok((length, context.finish()));
+            return Ok(Some((length, context.finish())));
+        }
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
         }
         context.update(&buffer[..n]);
         length += n as u64;
     }
 }
 
-fn read_full(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+fn read_full(file: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match file.read(&mut buffer[filled..]) {
@@ -277,6 +304,7 @@ fn read_full(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
 #[expect(clippy::unwrap_used, reason = "a test that cannot set up its files should fail loudly")]
 mod tests {
     use super::*;
+    use std::fs::File;
     use std::os::unix::fs::symlink;
 
     fn names(listing: &Listing) -> Vec<&str> {
@@ -371,7 +399,7 @@ mod tests {
         let folder = folder();
         fs::write(folder.path().join("abc"), "abc").unwrap();
         let mut file = File::open(folder.path().join("abc")).unwrap();
-        let (length, sum) = sha256(&mut file).unwrap();
+        let (length, sum) = sha256(&mut file, &AtomicBool::new(false)).unwrap().unwrap();
         let sum = hex(sum.as_ref());
         assert_eq!(
             (length, sum.as_str()),

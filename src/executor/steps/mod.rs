@@ -6,6 +6,8 @@ mod cache_key;
 mod checkout;
 mod download;
 mod files;
+mod masked_xml;
+pub(super) mod names;
 mod packing;
 mod run;
 mod workspace;

@@ -4,11 +4,13 @@
 use super::files::UploadError;
 use crate::archive::pack::{Packer, cannot_write};
 use crate::archive::{Error as ArchiveError, lz4};
+use crate::executor::end::StepEnd;
 use crate::executor::output::log::{StepLog, counted};
 use crate::executor::task::TaskRun;
 use crate::protocol::Archive;
 use std::fs::{File, remove_file};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// An archive that is uploaded and has no name yet.
 pub(super) struct Uploaded {
@@ -17,8 +19,13 @@ pub(super) struct Uploaded {
     pub(super) summary: String,
 }
 
+/// What is packed.
+type Add = dyn FnOnce(&mut Packer<'_, lz4::Writer<File>>) -> Result<(), ArchiveError> + Send;
+
 /// Why there is none.
 pub(super) enum Error {
+    /// The step has ended meanwhile.
+    Ended(StepEnd),
     /// The task was stopped.
     Stopped,
     /// Reading the files or writing the archive failed; a sentence for people.
@@ -41,10 +48,10 @@ impl TaskRun {
     pub(super) fn upload_packed(
         &mut self,
         log: &StepLog,
-        add: impl FnOnce(&mut Packer<'_, lz4::Writer<File>>) -> Result<(), ArchiveError>,
+        add: impl FnOnce(&mut Packer<'_, lz4::Writer<File>>) -> Result<(), ArchiveError> + Send + 'static,
     ) -> Result<Option<Uploaded>, Error> {
         let file = self.scratch.join("archive");
-        let result = self.upload_packed_in(&file, log, add);
+        let result = self.upload_packed_in(&file, log, Box::new(add));
         // It may never have been made.
         let _ = remove_file(&file);
         result
@@ -54,24 +61,27 @@ impl TaskRun {
         &mut self,
         file: &Path,
         log: &StepLog,
-        add: impl FnOnce(&mut Packer<'_, lz4::Writer<File>>) -> Result<(), ArchiveError>,
+        add: Box<Add>,
     ) -> Result<Option<Uploaded>, Error> {
-        let out = File::create(file).and_then(lz4::Writer::new).map_err(cannot_write)?;
-        let scratch = self.scratch.clone();
-        let mut stopped = || self.stopped().is_some();
-        let mut packer = Packer::new(out, scratch, &mut stopped);
-        let added = add(&mut packer);
-        packer.notes.iter().for_each(|note| log.note(note));
-        added?;
-        let (files, bytes, anything) = (packer.files, packer.bytes, packer.entries > 0);
-        packer.finish().and_then(lz4::Writer::finish).map_err(cannot_write)?;
-        if !anything {
-            return Ok(None);
-        }
-        let (length, sha256) = self.upload_file(file, u64::MAX).map_err(|error| match error {
-            UploadError::Stopped => Error::Stopped,
-            error => Error::Upload(error.to_string()),
-        })?;
+        let (path, scratch, log) = (file.to_owned(), self.scratch.clone(), log.clone());
+        let pack = move |stop: &AtomicBool| {
+            let out = File::create(path).and_then(lz4::Writer::new).map_err(cannot_write)?;
+            let mut stopped = || stop.load(Ordering::Relaxed);
+            let mut packer = Packer::new(out, scratch, &mut stopped);
+            let added = add(&mut packer);
+            packer.notes.iter().for_each(|note| log.note(note));
+            added?;
+            let (files, bytes, anything) = (packer.files, packer.bytes, packer.entries > 0);
+            packer.finish().and_then(lz4::Writer::finish).map_err(cannot_write)?;
+            Ok::<_, ArchiveError>(anything.then_some((files, bytes)))
+        };
+        let packed = self.beside(pack).map_err(Error::Ended)??;
+        let Some((files, bytes)) = packed else { return Ok(None) };
+        let (length, sha256) =
+            self.upload_file(file, u64::MAX).map_err(Error::Ended)?.map_err(|error| match error {
+                UploadError::Stopped => Error::Stopped,
+                error => Error::Upload(error.to_string()),
+            })?;
         let summary = format!(
             "{} with {}, {} compressed",
             counted(files, "file"),

@@ -6,12 +6,15 @@ use crate::archive::unpack::{self, Target};
 use crate::archive::{Error, lz4};
 use crate::executor::end::StepEnd;
 use crate::executor::output::log::{StepLog, counted};
+use crate::executor::output::report::Reporter;
+use crate::executor::places::Places;
 use crate::executor::task::TaskRun;
 use crate::glob::{self, Dialect};
 use crate::http::Body;
 use crate::protocol::{Layer, LayerRecord, Workspace};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Most files and folders that one pattern may match.
 const MOST_MATCHES: usize = 100_000;
@@ -24,76 +27,135 @@ impl TaskRun {
         paths: &[String],
         log: &StepLog,
     ) -> StepEnd {
+        self.try_persist(record, root, paths, log).unwrap_or_else(|end| end)
+    }
+
+    fn try_persist(
+        &mut self,
+        record: u32,
+        root: &str,
+        paths: &[String],
+        log: &StepLog,
+    ) -> Result<StepEnd, StepEnd> {
         let root = self.places.of(root);
-        let names = match persisted(&root, paths) {
-            Ok(names) => names,
-            Err(why) => return StepEnd::failed(why),
-        };
-        let uploaded = self.upload_packed(log, |packer| {
-            names.iter().try_for_each(|name| packer.add(&root.join(name), name.as_bytes()))
+        let (places, from, paths) = (self.places.clone(), root.clone(), paths.to_owned());
+        let names = self.beside(move |_| {
+            stays_inside(&places, &from, &from)?;
+            let names = persisted(&from, &paths)?;
+            names.iter().try_for_each(|name| stays_inside(&places, &from, &from.join(name)))?;
+            Ok::<_, String>(names)
+        })?;
+        let (names, from) = (names.map_err(StepEnd::failed)?, root.clone());
+        let uploaded = self.upload_packed(log, move |packer| {
+            names.iter().try_for_each(|name| packer.add(&from.join(name), name.as_bytes()))
         });
         let Uploaded { archive, summary } = match uploaded {
             Ok(Some(uploaded)) => uploaded,
             Ok(None) => {
                 log.note(&format!("nothing was persisted: `{}` is empty", root.display()));
-                return StepEnd::success();
+                return Ok(StepEnd::success());
             }
-            Err(packing::Error::Stopped) => return self.stopped_end(),
-            Err(packing::Error::Packing(why)) => return StepEnd::failed(format!("failed to persist: {why}")),
+            Err(packing::Error::Ended(end)) => return Err(end),
+            Err(packing::Error::Stopped) => return Err(self.stopped_end()),
+            Err(packing::Error::Packing(why)) => {
+                return Err(StepEnd::failed(format!("failed to persist: {why}")));
+            }
             Err(packing::Error::Upload(why)) => {
-                return StepEnd::failed(format!("failed to upload the layer: {why}"));
+                return Err(StepEnd::failed(format!("failed to upload the layer: {why}")));
             }
         };
-        match self.name_upload::<serde::de::IgnoredAny>("workspace", &LayerRecord { archive, step: record }) {
+        let record = LayerRecord { archive, step: record };
+        match self.name_upload::<serde::de::IgnoredAny>("workspace", &record)? {
             Ok(_) => {
                 log.note(&format!("persisted {summary}"));
-                StepEnd::success()
+                Ok(StepEnd::success())
             }
-            Err(why) => StepEnd::failed(format!("failed to store the layer: {why}")),
+            Err(why) => Err(StepEnd::failed(format!("failed to store the layer: {why}"))),
         }
     }
 
     pub(super) fn attach_workspace(&mut self, at: &str, log: &StepLog) -> StepEnd {
+        self.try_attach(at, log).unwrap_or_else(|end| end)
+    }
+
+    fn try_attach(&mut self, at: &str, log: &StepLog) -> Result<StepEnd, StepEnd> {
         let at = self.places.of(at);
-        let workspace: Workspace = match self.reporter.call("GET", "workspace", Body::Empty) {
+        let (reporter, places, to) = (self.reporter.clone(), self.places.clone(), at.clone());
+        let workspace = self.beside(move |_| {
+            let workspace: Workspace = reporter
+                .call("GET", "workspace", Body::Empty)
+                .map_err(|why| format!("failed to ask for the workspace: {why}"))?;
+            stays_inside(&places, &to, &to)?;
+            std::fs::create_dir_all(&to)
+                .map_err(|error| format!("cannot create `{}`: {error}", to.display()))?;
+            Ok::<_, String>(workspace)
+        })?;
+        let workspace = match workspace {
             Ok(workspace) => workspace,
-            Err(_) if self.stopped().is_some() => return self.stopped_end(),
-            Err(why) => return StepEnd::failed(format!("failed to ask for the workspace: {why}")),
+            Err(_) if self.stopped().is_some() => return Err(self.stopped_end()),
+            Err(why) => return Err(StepEnd::failed(why)),
         };
-        if let Err(error) = std::fs::create_dir_all(&at) {
-            return StepEnd::failed(format!("cannot create `{}`: {error}", at.display()));
-        }
         if workspace.layers.is_empty() {
             log.note(
                 "there is nothing in the workspace: no job that this one requires has persisted anything",
             );
-            return StepEnd::success();
+            return Ok(StepEnd::success());
         }
-        let reporter = self.reporter.clone();
-        let mut owners = Owners { track: workspace.may_conflict(), by_file: BTreeMap::new() };
-        for layer in &workspace.layers {
-            let Some(job) = workspace.jobs.get(layer.job).map(|job| job.name.clone()) else {
-                return StepEnd::failed("the control plane's list of layers makes no sense");
-            };
-            let download = Download::new(&reporter, format!("workspace/{}", layer.id), layer.archive.clone());
-            let mut target =
-                Attached { at: &at, workspace: &workspace, layer, owners: &mut owners, task: self };
-            match unpack::unpack(lz4::Reader::new(download), &mut target) {
-                Ok(done) => log.note(&format!(
-                    "attached {} of the job `{job}`, {}",
-                    counted(done.files, "file"),
-                    counted(done.bytes, "byte")
-                )),
-                Err(Error::Stopped) => return self.stopped_end(),
-                Err(Error::Failed(why)) => {
-                    return StepEnd::failed(format!(
-                        "failed to attach what the job `{job}` persisted: {why}"
-                    ));
-                }
+        let (reporter, log) = (self.reporter.clone(), log.clone());
+        match self.beside(move |stop| attach(&reporter, &at, &workspace, &log, stop))? {
+            Ok(()) => Ok(StepEnd::success()),
+            Err(Error::Stopped) => Err(self.stopped_end()),
+            Err(Error::Failed(why)) => Err(StepEnd::failed(why)),
+        }
+    }
+}
+
+/// Unpacks the layers, one after the other.
+fn attach(
+    reporter: &Reporter,
+    at: &Path,
+    workspace: &Workspace,
+    log: &StepLog,
+    stop: &AtomicBool,
+) -> Result<(), Error> {
+    let mut owners = Owners { track: workspace.may_conflict(), by_file: BTreeMap::new() };
+    for layer in &workspace.layers {
+        let job = workspace.jobs.get(layer.job).map(|job| &job.name);
+        let job =
+            job.ok_or_else(|| Error::Failed("the control plane's list of layers makes no sense".to_owned()))?;
+        let download = Download::new(reporter, format!("workspace/{}", layer.id), layer.archive.clone());
+        let mut target = Attached { at, workspace, layer, owners: &mut owners, stop };
+        match unpack::unpack(lz4::Reader::new(download), &mut target) {
+            Ok(done) => log.note(&format!(
+                "attached {} of the job `{job}`, {}",
+                counted(done.files, "file"),
+                counted(done.bytes, "byte")
+            )),
+            Err(Error::Stopped) => return Err(Error::Stopped),
+            Err(Error::Failed(why)) => {
+                return Err(Error::Failed(format!("failed to attach what the job `{job}` persisted: {why}")));
             }
         }
-        StepEnd::success()
     }
+    Ok(())
+}
+
+/// Refuses a path that a link leads out of the root and of the job's folders.
+fn stays_inside(places: &Places, root: &Path, path: &Path) -> Result<(), String> {
+    let Ok(found) = path.canonicalize() else { return Ok(()) };
+    let is_inside = |folder: &Path| folder.canonicalize().is_ok_and(|folder| found.starts_with(folder));
+    let stays = match path == root {
+        true => places.led_out(path).is_none(),
+        false => is_inside(root) || is_inside(&places.directory),
+    };
+    if stays {
+        return Ok(());
+    }
+    Err(format!(
+        "a link leads from `{}` to `{}`, out of the job's folders (if that is meant, name it in the config)",
+        path.display(),
+        found.display()
+    ))
 }
 
 /// Names to persist, below `root`. Every path must be there.
@@ -165,7 +227,7 @@ struct Attached<'a, 'w> {
     workspace: &'w Workspace,
     layer: &'w Layer,
     owners: &'a mut Owners<'w>,
-    task: &'a mut TaskRun,
+    stop: &'a AtomicBool,
 }
 
 impl Target for Attached<'_, '_> {
@@ -197,7 +259,7 @@ impl Target for Attached<'_, '_> {
     }
 
     fn is_stopped(&mut self) -> bool {
-        self.task.stopped().is_some()
+        self.stop.load(Ordering::Relaxed)
     }
 }
 

@@ -13,7 +13,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use ours::{compile, held, inventory, operator, orchestration, results, watch};
+use ours::{audit, compile, held, inventory, operator, orchestration, results, watch};
 use shared::failure::Failure;
 use shared::{shape, slug, speaker, unread};
 use std::sync::atomic::Ordering;
@@ -23,6 +23,7 @@ use v2::{contexts, people, projects, triggers, variables};
 pub fn router(state: Shared) -> axum::Router {
     let routes = axum::Router::new()
         .merge(runner::router())
+        .merge(audit::router())
         .merge(compile::router())
         .merge(orchestration::router())
         .merge(operator::router())
@@ -40,6 +41,7 @@ pub fn router(state: Shared) -> axum::Router {
         .merge(triggers::router())
         .fallback(|| async { Failure::new(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(middleware::from_fn_with_state(state.clone(), audit::record))
         .layer(middleware::from_fn(shape::refusals))
         .layer(middleware::from_fn(unread::drain))
         .layer(middleware::from_fn_with_state(state.clone(), count))

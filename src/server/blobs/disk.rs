@@ -2,9 +2,9 @@
 
 use crate::system::hex;
 use ring::digest::{Context, SHA256};
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Why bytes were not stored or found.
@@ -71,9 +71,18 @@ pub(super) fn digest(file: &mut impl Read) -> io::Result<String> {
     }
 }
 
+/// Makes a folder, and those above it, that only the owner can enter; one that is there is left as it is.
+pub(super) fn make_folder(path: &Path) -> Result<(), Error> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error(path))
+}
+
+/// Opens a file to write to it, which only the owner can read where it is made by this.
+pub(super) fn open_private(path: &Path) -> io::Result<File> {
+    File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
 /// Writes a file that only the owner can read.
 pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
     let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()

@@ -4,6 +4,7 @@
 //! where that is allowed.
 
 mod disk;
+pub mod listing;
 pub mod objects;
 pub mod outputs;
 mod stretch;
@@ -12,6 +13,7 @@ use self::objects::Objects;
 use self::outputs::Outputs;
 use std::path::Path;
 
+use self::disk::make_folder;
 pub use self::disk::{Error, write_private};
 pub use self::stretch::Stretch;
 
@@ -28,6 +30,14 @@ impl Blobs {
     /// Opens the folders, creating those that are missing. `durable` waits for the disk before bytes are
     /// confirmed.
     pub fn open(root: &Path, durable: bool) -> Result<Self, Error> {
-        Ok(Self { outputs: Outputs::at(root, durable)?, objects: Objects::at(root, durable)? })
+        for name in ["output", "partial", "objects"] {
+            make_folder(&root.join(name))?;
+        }
+        Ok(Self::existing(root, durable))
+    }
+
+    /// The folders as they are, for programs that look at them from outside.
+    pub fn existing(root: &Path, durable: bool) -> Self {
+        Self { outputs: Outputs::at(root, durable), objects: Objects::at(root, durable) }
     }
 }

@@ -1,7 +1,7 @@
 //! Uploads: whole files, named by the checksum of their bytes, and the parts of those that are still coming.
 
 use crate::protocol::TaskId;
-use crate::server::blobs::disk::{Error, digest, io_error, read_piece};
+use crate::server::blobs::disk::{Error, digest, io_error, make_folder, open_private, read_piece};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -18,12 +18,12 @@ pub struct Objects {
 }
 
 impl Objects {
-    pub(super) fn at(root: &Path, durable: bool) -> Result<Self, Error> {
-        for name in ["partial", "objects"] {
-            let folder = root.join(name);
-            fs::create_dir_all(&folder).map_err(io_error(&folder))?;
-        }
-        Ok(Self { root: root.to_owned(), durable, removing: Arc::default() })
+    pub(super) fn at(root: &Path, durable: bool) -> Self {
+        Self { root: root.to_owned(), durable, removing: Arc::default() }
+    }
+
+    pub(super) fn folder(&self) -> PathBuf {
+        self.root.join("objects")
     }
 
     fn partial_path(&self, task: &TaskId, sha256: &str) -> PathBuf {
@@ -63,8 +63,7 @@ impl Objects {
         }
         let path = self.partial_path(task, sha256);
         let fail = io_error(&path);
-        let file =
-            File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(&fail)?;
+        let file = open_private(&path).map_err(&fail)?;
         let stored = file.metadata().map_err(&fail)?.len();
         if offset > stored {
             return Err(Error::Gap { stored });
@@ -89,7 +88,7 @@ impl Objects {
                 whole.sync_all().map_err(&fail)?;
             }
             if let Some(folder) = object.parent() {
-                fs::create_dir_all(folder).map_err(&fail)?;
+                make_folder(folder)?;
                 fs::rename(&path, &object).map_err(&fail)?;
                 // The name must survive a power cut as well as the bytes.
                 let _ = File::open(folder).and_then(|folder| folder.sync_all());
@@ -122,15 +121,11 @@ impl Objects {
     /// checksums. Parts of uploads that were given up are removed on the way.
     pub fn unused_since(&self, since: SystemTime) -> Result<Vec<String>, Error> {
         let mut unused = Vec::new();
-        let objects = self.root.join("objects");
-        for folder in fs::read_dir(&objects).map_err(io_error(&objects))?.flatten() {
-            let Ok(files) = fs::read_dir(folder.path()) else { continue };
-            for file in files.flatten().filter(|file| is_older(&file.path(), since)) {
-                let name =
-                    [folder.file_name(), file.file_name()].map(|part| part.to_string_lossy().into_owned());
-                unused.push(name.concat());
+        self.each(|sha256, file| {
+            if file.modified < since {
+                unused.push(sha256);
             }
-        }
+        })?;
         let partial = self.root.join("partial");
         for file in fs::read_dir(&partial).map_err(io_error(&partial))?.flatten() {
             if is_older(&file.path(), since) {

@@ -1,7 +1,7 @@
 //! Output of steps: one file a step, written at offsets.
 
 use crate::protocol::TaskId;
-use crate::server::blobs::disk::{Error, digest, io_error, read_piece};
+use crate::server::blobs::disk::{Error, digest, io_error, make_folder, open_private, read_piece};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -45,13 +45,16 @@ pub struct Stored {
 }
 
 impl Outputs {
-    pub(super) fn at(root: &Path, durable: bool) -> Result<Self, Error> {
-        let root = root.join("output");
-        fs::create_dir_all(&root).map_err(io_error(&root))?;
-        Ok(Self { root, durable, written: Arc::default() })
+    pub(super) fn at(root: &Path, durable: bool) -> Self {
+        Self { root: root.join("output"), durable, written: Arc::default() }
     }
 
-    pub(super) fn path(&self, task: &TaskId, step: u32) -> PathBuf {
+    pub(super) fn folder(&self) -> &Path {
+        &self.root
+    }
+
+    /// The file of an output, whether it is there or not.
+    pub fn path(&self, task: &TaskId, step: u32) -> PathBuf {
         self.root.join(task.as_str()).join(step.to_string())
     }
 
@@ -66,9 +69,9 @@ impl Outputs {
         let path = self.path(task, step);
         let fail = io_error(&path);
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(&fail)?;
+            make_folder(folder)?;
         }
-        let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(&fail)?;
+        let file = open_private(&path).map_err(&fail)?;
         let length = file.metadata().map_err(&fail)?.len();
         let key = (task.clone(), step);
         let mut written = self.written().get(&key).copied().unwrap_or_default();

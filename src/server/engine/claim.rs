@@ -73,14 +73,15 @@ pub fn claim(tx: &Tx<'_>, claimer: &Claimer, settings: &Settings, now: Millis) -
     // A task that may not or cannot be handed out ends here; the next one is looked at.
     while let Some(row) = tasks::first_queued(tx, asking)? {
         let mut hand = InHand::of(row)?;
-        let budget = classes::budget(tx, &token.class_id)?.map_or(DEFAULT_BUDGET, Duration::from_millis);
+        let terms = classes::terms(tx, &token.class_id)?.unwrap_or_default();
         let machine = request.machine_id.clone().zip(request.boot_id.clone());
         let claim = Claim {
             allocation: new_id(),
             runner: request.name.clone(),
             machine: machine.map(|(id, boot)| Machine { id, boot }),
             protocol: claimer.protocol,
-            budget,
+            budget: terms.budget_ms.map_or(DEFAULT_BUDGET, Duration::from_millis),
+            retries_unsafely: terms.unsafe_retries,
         };
         if let Err(why) = hand.task.claim(claim, others, settings.lease(), now) {
             return Err(Error::Corrupt(format!("the task `{}` stands in a queue: {why:?}", hand.row.id)));

@@ -17,6 +17,7 @@ mod stored;
 mod tests;
 mod words;
 
+use words::renewed;
 pub use words::{
     Avoid, Call, Claim, ClaimedAgain, Consequence, Counts, End, FENCE_MARGIN, Finished, GivenBack, Machine,
     NextAttempt, NotClaimable, Refused, Returned, Step, Taken, Work,
@@ -53,10 +54,9 @@ pub struct Task {
     pub counts: Counts,
     /// The runner that gave the attempt before back.
     pub avoid: Option<Avoid>,
-    /// Not to be claimed before: the fence of the attempt that this one replaces.
+    /// Not to be claimed while this fence stands, of what it replaces: until about then. That it is gone is said by
+    /// [`Task::wait_for_fence`], not by the clock: that may be wrong.
     pub not_before: Option<Millis>,
-    /// Its class wants it to run again when the infrastructure fails after it began.
-    pub retries_unsafely: bool,
 }
 
 /// State of a task.
@@ -96,8 +96,16 @@ impl Task {
             counts: Counts::default(),
             avoid: None,
             not_before: None,
-            retries_unsafely: false,
         }
+    }
+
+    /// The fence of what it replaces stands until then, was moved, or is gone.
+    pub fn wait_for_fence(&mut self, fence: Option<Millis>) -> Vec<Consequence> {
+        if self.state != State::Queued || self.not_before == fence {
+            return Vec::new();
+        }
+        self.not_before = fence;
+        if fence.is_none() && !self.is_held { vec![Consequence::Released] } else { Vec::new() }
     }
 
     /// Whether a runner of this name may claim it. `others` tells whether another runner of the class is there.
@@ -108,8 +116,8 @@ impl Task {
         if self.is_held {
             return Err(NotClaimable::Held);
         }
-        if let Some(time) = self.not_before.filter(|time| *time > now) {
-            return Err(NotClaimable::Before(time));
+        if self.not_before.is_some() {
+            return Err(NotClaimable::Fenced);
         }
         match &self.avoid {
             Some(avoid) if others && avoid.runner == runner && avoid.until > now => {
@@ -291,8 +299,10 @@ impl Task {
         }
         let avoid = (!returned.pause.is_zero())
             .then(|| Avoid { runner: runner.to_owned(), until: now.plus(returned.pause) });
+        // What waits for an administrator goes on waiting.
+        let is_held = self.is_held;
         let mut then = self.end(TaskState::Retried, EndedBy::GivenBack, None, now);
-        then.push(Consequence::Again(NextAttempt { counts, avoid, not_before: None }));
+        then.push(Consequence::Again(NextAttempt { counts, avoid, is_held }));
         Step::then(GivenBack::Queued, then)
     }
 
@@ -333,8 +343,16 @@ impl Task {
                 return Err(Step::then(self.refusal(now), then));
             }
         }
-        let status = if self.cancel_asked { TaskState::Canceled } else { status };
-        Ok(Step::then(Finished::Now, self.end(status, EndedBy::Finish, message.map(str::to_owned), now)))
+        let then = match status {
+            _ if self.cancel_asked => {
+                self.end(TaskState::Canceled, EndedBy::Finish, message.map(str::to_owned), now)
+            }
+            TaskState::InfrastructureFail => {
+                self.fail(EndedBy::Finish, message.unwrap_or("the runner could not do its part"), now)
+            }
+            status => self.end(status, EndedBy::Finish, message.map(str::to_owned), now),
+        };
+        Ok(Step::then(Finished::Now, then))
     }
 
     /// Its runner found the task agent gone. Harmless when the task has ended.
@@ -355,7 +373,7 @@ impl Task {
                 let returned = Returned { reason: GiveBackReason::Runner, message, pause: Duration::ZERO };
                 Ok(self.back_to_the_queue(&runner, &returned, now).then)
             }
-            State::Running(_) | State::Unreachable { .. } => Ok(self.fail(EndedBy::Lost, message, None, now)),
+            State::Running(_) | State::Unreachable { .. } => Ok(self.fail(EndedBy::Lost, message, now)),
             State::Ended(_) => Ok(self.confirm_stopped()),
         }
     }
@@ -382,9 +400,7 @@ impl Task {
                 let returned = Returned { reason: GiveBackReason::Runner, message, pause: Duration::ZERO };
                 self.back_to_the_queue(&runner, &returned, now).then
             }
-            State::Running(_) | State::Unreachable { .. } => {
-                self.fail(EndedBy::HostRestart, message, None, now)
-            }
+            State::Running(_) | State::Unreachable { .. } => self.fail(EndedBy::HostRestart, message, now),
             State::Queued => Vec::new(),
             State::Ended(_) => self.confirm_stopped(),
         }
@@ -413,7 +429,7 @@ impl Task {
                     "the runner `{}` was not heard of any more while the task ran: it was stopped, or lost the network",
                     work.claim.runner
                 );
-                self.fail(EndedBy::Silence, &message, None, now)
+                self.fail(EndedBy::Silence, &message, now)
             }
             State::Ended(End { fence_until: Some(fence), .. }) if now > *fence => self.confirm_stopped(),
             _ => Vec::new(),
@@ -496,9 +512,13 @@ impl Task {
             return Vec::new();
         }
         let message = Some("an administrator ended the task after a backup was restored".to_owned());
+        // The backup may be older than the begin, and than the last call that was answered.
         let fence = match &self.state {
-            State::Running(work) | State::Unreachable { work, .. } => Some(work.fence()),
-            _ => None,
+            State::Claimed { claim, lease_until, .. } => Some(claim.fence(*lease_until, now)),
+            State::Running(work) | State::Unreachable { work, .. } => {
+                Some(work.claim.fence(work.lease_until, now))
+            }
+            State::Queued | State::Ended(_) => None,
         };
         let status = if self.cancel_asked { TaskState::Canceled } else { TaskState::InfrastructureFail };
         match fence {
@@ -513,16 +533,26 @@ impl Task {
         if end.fence_until.take().is_some() { vec![Consequence::FenceGone] } else { Vec::new() }
     }
 
-    /// The infrastructure failed under what had begun. A cancel wins; where unsafe retries are wanted, it is queued again.
-    fn fail(&mut self, by: EndedBy, message: &str, fence: Option<Millis>, now: Millis) -> Vec<Consequence> {
+    /// The infrastructure failed under what had begun, and nothing of it runs any more: its fence has passed, or its
+    /// agent or its runner says so. A cancel wins; where unsafe retries are wanted, it is queued again.
+    fn fail(&mut self, by: EndedBy, message: &str, now: Millis) -> Vec<Consequence> {
         if self.cancel_asked {
             return self.end(TaskState::Canceled, by, None, now);
         }
-        if self.retries_unsafely && self.counts.unsafe_retries < MOST_UNSAFE_RETRIES {
+        let wants_retries = match &self.state {
+            State::Running(work) | State::Unreachable { work, .. } => work.claim.retries_unsafely,
+            State::Queued | State::Claimed { .. } | State::Ended(_) => false,
+        };
+        if wants_retries && self.counts.unsafe_retries < MOST_UNSAFE_RETRIES {
             let counts = Counts { unsafe_retries: self.counts.unsafe_retries + 1, ..self.counts };
+            let is_held = self.is_held;
             let mut then = self.end(TaskState::Retried, by, None, now);
-            then.push(Consequence::Say(format!("{message}; the task had begun and runs again")));
-            then.push(Consequence::Again(NextAttempt { counts, avoid: None, not_before: fence }));
+            let said = format!(
+                "{message}; the task had begun, and runs again because its resource class wants unsafe retries ({} of {MOST_UNSAFE_RETRIES})",
+                counts.unsafe_retries
+            );
+            then.push(Consequence::Say(said));
+            then.push(Consequence::Again(NextAttempt { counts, avoid: None, is_held }));
             return then;
         }
         self.end(TaskState::InfrastructureFail, by, Some(message.to_owned()), now)
@@ -566,10 +596,4 @@ impl Task {
             State::Ended(end) => end.claim.as_ref(),
         }
     }
-}
-
-/// The end of a lease after a call. Never earlier than before; the same while more than two thirds are left, so that
-/// most calls write nothing.
-fn renewed(lease_until: Millis, lease: Duration, now: Millis) -> Millis {
-    if lease_until > now.plus(lease * 2 / 3) { lease_until } else { now.plus(lease) }
 }

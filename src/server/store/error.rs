@@ -17,6 +17,8 @@ pub enum Error {
     Commit(String),
     /// The database file cannot be opened or made.
     File(PathBuf, io::Error),
+    /// The database could not be copied to this file before its schema was to be brought up to date.
+    NotCopied(PathBuf, Box<Error>),
     /// The store has been closed.
     Closed,
 }
@@ -31,6 +33,11 @@ impl fmt::Display for Error {
             Error::File(path, error) => {
                 write!(f, "failed to open the database file `{}`: {error}", path.display())
             }
+            Error::NotCopied(path, error) => write!(
+                f,
+                "failed to copy the database to `{}` before its schema is brought up to date: {error} (nothing was changed; make space as large as the database, or start the earlier program)",
+                path.display()
+            ),
             Error::Closed => f.write_str("the control plane is stopping"),
         }
     }

@@ -9,7 +9,10 @@
 //! SQLite only, besides the constructs that the headers of the files name: the pragmas and transactions of this
 //! file and of `writer`, `user_version` in `schema`, and `STRICT` tables whose booleans are integers.
 
+pub mod copy;
 mod error;
+mod file;
+pub mod inspect;
 pub mod read;
 #[cfg(test)]
 pub mod scene;
@@ -22,13 +25,10 @@ mod writer;
 
 pub use crate::server::ids::fresh_uuid as new_id;
 pub use error::Error;
-use rusqlite::Connection;
+use file::{connect, make_private};
 pub use view::View;
 pub use writer::{Effect, Tx};
 
-use std::fs::{File, Permissions};
-use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -62,6 +62,7 @@ impl Store {
         let connection = connect(path)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", if durable { "FULL" } else { "NORMAL" })?;
+        copy::before_migration(&connection, path)?;
         schema::migrate(&connection)?;
         let writer = writer::Writer::start(View::new(connection), on_commit)
             .map_err(|e| Error::Corrupt(format!("cannot start the writer thread: {e}")))?;
@@ -165,45 +166,12 @@ impl Readers {
     }
 }
 
-/// Makes sure that only the owner can read the database. SQLite gives its other files the mode of this one.
-fn make_private(path: &Path) -> Result<(), Error> {
-    let made = File::options().create(true).truncate(false).append(true).mode(0o600).open(path);
-    let file = made.map_err(|error| {
-        if error.kind() == io::ErrorKind::StorageFull {
-            Error::NoSpace
-        } else {
-            Error::File(path.to_owned(), error)
-        }
-    })?;
-    for suffix in ["", "-wal", "-shm"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        let name = PathBuf::from(name);
-        let Ok(metadata) = std::fs::metadata(&name) else { continue };
-        if metadata.permissions().mode() & 0o077 == 0 {
-            continue;
-        }
-        if let Err(error) = std::fs::set_permissions(&name, Permissions::from_mode(0o600)) {
-            log::warn!("others may read `{}`, and that cannot be changed: {error}", name.display());
-        }
-    }
-    drop(file);
-    Ok(())
-}
-
-fn connect(path: &Path) -> Result<Connection, Error> {
-    let connection = Connection::open(path)?;
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
-    connection.pragma_update(None, "foreign_keys", true)?;
-    connection.pragma_update(None, "temp_store", "MEMORY")?;
-    connection.set_prepared_statement_cache_capacity(128);
-    Ok(connection)
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
 mod tests {
     use super::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
 
     fn add(tx: &Tx<'_>, login: &str) -> Result<(), Error> {
         tx.sql().execute("INSERT INTO users VALUES (?1, ?1, ?1, 0, 0)", [login])?;

@@ -90,7 +90,8 @@ pub fn keys_in_use(view: &View) -> Result<u64, Error> {
 /// Makes an artifact of the only task, at the beginning of time.
 pub fn insert_artifact(tx: &Tx<'_>, sha256: &str) -> Result<(), Error> {
     tx.sql().execute(
-        "INSERT INTO artifacts SELECT 'a', job_id, project_id, id, 0, 1, 'x', ?1, 1, 0 FROM tasks",
+        "INSERT INTO artifacts (id, job_id, project_id, task_id, node_index, step, path, sha256, length, created_at_ms)
+         SELECT 'a', job_id, project_id, id, 0, 1, 'x', ?1, 1, 0 FROM tasks",
         [sha256],
     )?;
     Ok(())

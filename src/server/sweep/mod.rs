@@ -2,11 +2,12 @@
 
 pub(super) mod retention;
 
-use crate::server::engine::commit::{self, clock};
+use crate::server::engine::commit;
+use crate::server::engine::commit::clock::{self, Moment};
 use crate::server::state::Shared;
 use crate::server::store::Error;
 use crate::server::time::Millis;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Between two passes over what runs.
 const PASS: Duration = Duration::from_secs(5);
@@ -17,11 +18,13 @@ const OLD_PASS: Duration = Duration::from_secs(60 * 60);
 /// or without a disk to write to.
 pub(super) async fn run(state: Shared) {
     let mut stopping = state.stopping.subscribe();
-    let (mut passed_at, mut failed_writes) = (None, state.store.failed_writes());
+    let started = Instant::now();
+    let moment = || Moment { at: Millis::now(), steady: started.elapsed() };
+    let (mut passed, mut failed_writes) = (None, state.store.failed_writes());
     let lease = state.settings.lease();
     loop {
-        let (now, failed) = (Millis::now(), state.store.failed_writes());
-        if !clock::was_listening(passed_at, failed != failed_writes, now) {
+        let (now, failed) = (moment(), state.store.failed_writes());
+        if !clock::was_listening(passed, failed != failed_writes, now) {
             match state.store.write(move |tx| clock::rebase_once(tx, lease, Millis::now())).await {
                 Ok(0) | Err(Error::Closed) => {}
                 Ok(count) => {
@@ -32,29 +35,29 @@ pub(super) async fn run(state: Shared) {
         }
         // What fails from here on, this write included, is for the next pass.
         failed_writes = failed;
-        passed_at = Some(now);
+        passed = Some(now);
         tokio::select! {
             () = tokio::time::sleep(PASS) => {}
             _ = stopping.changed() => return,
         }
-        if state.store.failed_writes() == failed_writes
-            && clock::was_listening(passed_at, false, Millis::now())
-        {
-            pass_once(&state, lease).await;
+        let now = moment();
+        if state.store.failed_writes() == failed_writes && clock::was_listening(passed, false, now) {
+            pass_once(&state, lease, now.at).await;
         }
     }
 }
 
-async fn pass_once(state: &Shared, lease: Duration) {
-    let waits = state.store.write(|tx| commit::expire_waits_once(tx, Millis::now())).await;
+/// `now` is a time at which the clock was seen to be right.
+async fn pass_once(state: &Shared, lease: Duration, now: Millis) {
+    let waits = state.store.write(move |tx| commit::expire_waits_once(tx, now)).await;
     if let Ok(count @ 1..) = waits {
         log::warn!("jobs waited too long for their serial group job_count={count}");
     }
-    let forgotten = state.store.write(|tx| commit::cancel_forgotten_once(tx, Millis::now())).await;
+    let forgotten = state.store.write(move |tx| commit::cancel_forgotten_once(tx, now)).await;
     if let Ok(count @ 1..) = forgotten {
         log::warn!("workflows that had not ended for 90 days were canceled workflow_count={count}");
     }
-    match state.store.write(move |tx| clock::tick_once(tx, lease, Millis::now())).await {
+    match state.store.write(move |tx| clock::tick_once(tx, lease, now)).await {
         Ok(0) | Err(Error::Closed) => {}
         Ok(count) => log::warn!("runners were not heard of in time task_count={count}"),
         Err(error) => log::error!("failed to let leases run out: {error}"),

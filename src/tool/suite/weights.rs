@@ -3,11 +3,14 @@
 use super::options::{By, Kind, Options};
 use super::speak::say;
 use super::timings_source::{self, Found};
+use crate::system::fits;
 use serde_json::Value;
 use std::ffi::OsString;
 
 /// Microseconds of a name without timing when nothing else was asked for.
 const UNKNOWN: u64 = 1000;
+/// What stands in the place of a secret.
+const MASK: &str = "****";
 /// Names that are listed in a warning.
 const MOST_LISTED: usize = 5;
 
@@ -91,6 +94,9 @@ fn by_timings(names: &[String], timings: &Value, options: &Options) -> Option<Ve
 /// Microseconds of each name by `times`, in seconds, and of how many they are known. A time of nothing is
 /// what a report without times says, so it is not known: 0.
 fn known(names: &[String], times: &Value, are_files: bool) -> (Vec<u64>, usize) {
+    // Names that hold a secret are stored with a mask in its place.
+    let masked = times.as_object().into_iter().flatten().filter(|(name, _)| name.contains(MASK));
+    let masked: Vec<(&str, &Value)> = masked.map(|(name, time)| (name.as_str(), time)).collect();
     let mut known = Vec::with_capacity(names.len());
     let mut count = 0;
     for name in names {
@@ -101,6 +107,12 @@ fn known(names: &[String], times: &Value, are_files: bool) -> (Vec<u64>, usize) 
                 Some(short) => times[short].as_f64(),
                 None => times[format!("./{name}").as_str()].as_f64(),
             };
+        }
+        if seconds.is_none() {
+            let found = masked.iter().filter(|(stored, _)| fits(stored, MASK, name));
+            // The one that says most of it.
+            let found = found.max_by_key(|(stored, _)| stored.len());
+            seconds = found.and_then(|(_, time)| time.as_f64());
         }
         // The conversion keeps within what a `u64` holds; what is negative becomes nothing.
         let micros = (seconds.unwrap_or(0.0) * 1e6).round() as u64;
@@ -139,6 +151,14 @@ mod tests {
         let classes = ["--timings-type=classname", "--time-default=10s"];
         assert_eq!(weigh(TIMINGS, &["a", "x"], &classes), Some(vec![2_000_000, 10_000_000]));
         assert_eq!(weigh(TIMINGS, &["t", "x"], &["--timings-type=name"]), Some(vec![1, 1000]));
+    }
+
+    #[test]
+    fn names_with_secrets_are_looked_up_as_they_were_stored() {
+        let timings = r#"{"testname": {"a ****.c": 2, "a": 1, "****": 0}}"#;
+        let by_name = ["--timings-type=testname"];
+        let found = weigh(timings, &["a s3cret.c", "a", "s3cret", "b"], &by_name);
+        assert_eq!(found, Some(vec![2_000_000, 1_000_000, 1000, 1000]));
     }
 
     #[test]

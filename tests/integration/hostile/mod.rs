@@ -18,7 +18,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// Says that a test was not run; false.
-fn skip(why: &str) -> bool {
+pub(crate) fn skip(why: &str) -> bool {
     assert!(std::env::var_os("RUNLET_HOSTILE_REQUIRED").is_none(), "this host cannot run the test: {why}");
     tell_skipped(why)
 }

@@ -35,6 +35,9 @@ pub(crate) struct Canned {
     ours: bool,
 }
 
+/// The status of a call that gets no answer.
+const NO_ANSWER: u16 = 0;
+
 #[derive(Default)]
 struct State {
     tasks: Tasks,
@@ -125,6 +128,11 @@ impl ControlPlane {
         lock(&self.shared).body_limit = Some((bytes, status));
     }
 
+    /// Leaves calls whose path contains `path` without an answer until it behaves again.
+    pub(crate) fn swallow(&self, path: &str) {
+        self.can(path, Canned { status: NO_ANSWER, body: String::new(), ours: true });
+    }
+
     fn can(&self, path: &str, canned: Canned) {
         lock(&self.shared).canned.push((path.to_owned(), canned));
         self.shared.1.notify_all();
@@ -143,6 +151,7 @@ impl ControlPlane {
     /// Takes back every [`ControlPlane::answer`].
     pub(crate) fn behave(&self) {
         lock(&self.shared).canned.clear();
+        self.shared.1.notify_all();
     }
 
     pub(crate) fn requests(&self) -> Vec<Recorded> {
@@ -234,6 +243,11 @@ fn serve<S: Read + Write>(stream: S, shared: &(Mutex<State>, Condvar)) -> std::i
         stream.read_exact(&mut request.body)?;
         let (Canned { status, body, ours }, news) = answer(request, shared);
         if lock(shared).over {
+            return Ok(());
+        }
+        if status == NO_ANSWER {
+            let behaves = |state: &mut State| !state.over && !state.canned.is_empty();
+            drop(shared.1.wait_while(lock(shared), behaves));
             return Ok(());
         }
         let length =

@@ -9,7 +9,7 @@ use crate::server::engine::commit::task;
 use crate::server::ids::{ClassTokenId, ResourceClassId};
 use crate::server::state::Shared;
 use crate::server::store::status::TaskState;
-use crate::server::store::tables::classes::{self, Class, Instance, Token};
+use crate::server::store::tables::classes::{self, Class, Instance, Terms, Token};
 use crate::server::time::Millis;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -82,7 +82,7 @@ async fn running(State(state): State<Shared>, _person: Person, words: Words) -> 
 fn shown_class(class: &Class) -> Value {
     json!({
         "id": class.id, "resource_class": class.name, "description": class.description,
-        "budget_seconds": class.budget_ms.map(|ms| ms / 1000),
+        "budget_seconds": class.budget_ms.map(|ms| ms / 1000), "unsafe_retries": class.unsafe_retries,
     })
 }
 
@@ -102,8 +102,9 @@ async fn create_class(
 ) -> Answer<Response> {
     let name = ResourceClass::new(body["resource_class"].as_str().unwrap_or_default()).map_err(bad)?;
     let description = body["description"].as_str().unwrap_or_default().to_owned();
-    let (id, budget_ms) = (ResourceClassId::fresh(), budget_ms(&body)?);
-    let class = Class { id, name: name.as_str().to_owned(), description, budget_ms };
+    let (id, terms) = (ResourceClassId::fresh(), terms(&body, Terms::default())?);
+    let Terms { budget_ms, unsafe_retries } = terms;
+    let class = Class { id, name: name.as_str().to_owned(), description, budget_ms, unsafe_retries };
     let answer = shown_class(&class);
     let is_new = state.store.write(move |tx| classes::add_class(tx, &class, Millis::now())).await?;
     if !is_new {
@@ -112,17 +113,29 @@ async fn create_class(
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
-/// `budget_seconds`: how long a task of the class may be silent once it has begun; null is as usual.
-fn budget_ms(body: &Value) -> Answer<Option<u64>> {
-    match (&body["budget_seconds"], body["budget_seconds"].as_u64()) {
-        (Value::Null, _) => Ok(None),
-        (_, Some(seconds)) if BUDGETS.contains(&seconds) => Ok(Some(seconds * 1000)),
-        (given, _) => Err(bad(format!(
-            "`budget_seconds` is a number from {} to {}, not `{given}`",
-            BUDGETS.start(),
-            BUDGETS.end()
-        ))),
-    }
+/// The terms of a class as a body has them: `budget_seconds`, how long a task may be silent once it has begun (null is as
+/// usual), and `unsafe_retries`, whether what the infrastructure ended after its begin runs again (null is no). What the
+/// body does not name stays.
+fn terms(body: &Value, was: Terms) -> Answer<Terms> {
+    let budget_ms = match body.get("budget_seconds").map(|given| (given, given.as_u64())) {
+        None => was.budget_ms,
+        Some((Value::Null, _)) => None,
+        Some((_, Some(seconds))) if BUDGETS.contains(&seconds) => Some(seconds * 1000),
+        Some((given, _)) => {
+            return Err(bad(format!(
+                "`budget_seconds` is a number from {} to {}, not `{given}`",
+                BUDGETS.start(),
+                BUDGETS.end()
+            )));
+        }
+    };
+    let unsafe_retries = match body.get("unsafe_retries") {
+        None => was.unsafe_retries,
+        Some(Value::Null) => false,
+        Some(Value::Bool(wanted)) => *wanted,
+        Some(given) => return Err(bad(format!("`unsafe_retries` is true or false, not `{given}`"))),
+    };
+    Ok(Terms { budget_ms, unsafe_retries })
 }
 
 async fn change_class(
@@ -131,13 +144,19 @@ async fn change_class(
     Path(id): Path<ResourceClassId>,
     Body(body): Body,
 ) -> Answer<Json<Value>> {
-    if body.get("budget_seconds").is_none() {
-        return Err(bad("`budget_seconds` is missing: a number, or null for the usual budget"));
+    if body.get("budget_seconds").is_none() && body.get("unsafe_retries").is_none() {
+        let message = "`budget_seconds` (a number, or null for the usual budget) and `unsafe_retries` (true or false) are missing: give one of them";
+        return Err(bad(message));
     }
-    let budget_ms = budget_ms(&body)?;
+    // What is wrong with the values does not depend on the class.
+    terms(&body, Terms::default())?;
     let unknown = Failure::not_found(format!("there is no resource class with the id `{id}`"));
-    let changed = state.store.write(move |tx| classes::set_budget(tx, &id, budget_ms)).await?;
-    if changed { Ok(message("Changed.")) } else { Err(unknown) }
+    let changed = state.store.write(move |tx| {
+        let Some(was) = classes::terms(tx, &id)? else { return Ok(false) };
+        let Ok(terms) = terms(&body, was) else { return Ok(false) };
+        classes::set_terms(tx, &id, terms).map(|()| true)
+    });
+    if changed.await? { Ok(message("Changed.")) } else { Err(unknown) }
 }
 
 async fn delete_class(

@@ -9,6 +9,7 @@ use crate::server::api::runner::query::{Numbers, number};
 use crate::server::api::runner::uploads::complete;
 use crate::server::api::shared::failure::{Answer, Failure, blocking};
 use crate::server::engine::archives;
+use crate::server::engine::task::Call;
 use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::tables::archives as rows;
@@ -45,8 +46,9 @@ async fn find_cache(
         return Err(Failure::new(StatusCode::BAD_REQUEST, message));
     }
     wanted.keys.iter().try_for_each(|key| check_key(key))?;
-    let cache =
-        state.store.read(move |c| archives::find_cache(c, &task.project, &wanted, Millis::now())).await?;
+    let project = task.project.clone();
+    let find = move |view: &View| archives::find_cache(view, &project, &wanted, Millis::now());
+    let cache = task.reads(&state, Call::Other, find).await?;
     Ok(Json(FoundCache { cache }))
 }
 
@@ -66,14 +68,15 @@ async fn save_cache(
     let task = task.alive()?;
     check_key(&record.key)?;
     complete(&state, &record.archive.sha256, record.archive.length).await?;
-    let stored =
-        state.store.write(move |tx| archives::save_cache(tx, &task.id, &record, Millis::now())).await?;
+    let id = task.id.clone();
+    let stored = task.writes(&state, move |tx| archives::save_cache(tx, &id, &record, Millis::now())).await?;
     Ok(Json(CacheAnswer { stored }))
 }
 
 async fn workspace(State(state): State<Shared>, task: Holder) -> Answer<Json<Workspace>> {
-    let task = task.alive()?;
-    Ok(Json(state.store.read(move |c| archives::workspace(c, &task.job, Millis::now())).await?))
+    let job = task.job.clone();
+    let read = move |view: &View| archives::workspace(view, &job, Millis::now());
+    Ok(Json(task.reads(&state, Call::Other, read).await?))
 }
 
 async fn save_layer(
@@ -83,7 +86,8 @@ async fn save_layer(
 ) -> Answer<Json<Value>> {
     let task = task.alive()?;
     complete(&state, &record.archive.sha256, record.archive.length).await?;
-    state.store.write(move |tx| archives::save_layer(tx, &task.id, &record, Millis::now())).await?;
+    let id = task.id.clone();
+    task.writes(&state, move |tx| archives::save_layer(tx, &id, &record, Millis::now())).await?;
     Ok(Json(json!({})))
 }
 
@@ -93,9 +97,9 @@ async fn read_cache(
     Path((_, cache)): Path<(String, String)>,
     query: Numbers,
 ) -> Answer<Bytes> {
-    let task = task.alive()?;
-    let read = move |view: &View| rows::cache_archive(view, &cache.into(), &task.project);
-    let archive = state.store.read(read).await?;
+    let project = task.project.clone();
+    let read = move |view: &View| rows::cache_archive(view, &cache.into(), &project);
+    let archive = task.reads(&state, Call::Other, read).await?;
     piece(&state, archive, &query).await
 }
 
@@ -105,9 +109,9 @@ async fn read_layer(
     Path((_, layer)): Path<(String, String)>,
     query: Numbers,
 ) -> Answer<Bytes> {
-    let task = task.alive()?;
-    let read = move |view: &View| rows::layer_archive(view, &layer.into(), &task.job);
-    let archive = state.store.read(read).await?;
+    let job = task.job.clone();
+    let read = move |view: &View| rows::layer_archive(view, &layer.into(), &job);
+    let archive = task.reads(&state, Call::Other, read).await?;
     piece(&state, archive, &query).await
 }
 

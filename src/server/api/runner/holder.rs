@@ -9,6 +9,7 @@ use crate::server::engine::commit::task::{self, InHand};
 use crate::server::engine::task::{Call, Refused, Taken};
 use crate::server::ids::{JobId, PipelineId, ProjectId};
 use crate::server::state::Shared;
+use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use axum::extract::{FromRequestParts, Request};
 use axum::http::{HeaderValue, StatusCode, request::Parts};
@@ -117,11 +118,53 @@ impl Holder {
         self.news.cancel.fetch_or(cancel, Ordering::Relaxed);
     }
 
-    /// Permission of a call that writes no row of its own.
+    /// Refuses early what would be refused in the end: before bytes go to the disk, or a file is looked for. What
+    /// counts is said by [`Holder::writes`] or [`Holder::reads`].
     pub(super) fn takes(&self, call: Call) -> Answer<Taken> {
         // The lease is renewed already: only the answer counts.
         let step = self.hand.task.clone().call(call, std::time::Duration::ZERO, Millis::now());
         self.decided(step.map(|step| step.answer))
+    }
+
+    /// Writes rows for the task, in one commit with the check that it still takes the call.
+    pub(super) async fn writes<T: Send + 'static>(
+        &self,
+        state: &Shared,
+        work: impl FnOnce(&Tx<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Answer<T> {
+        let (id, lease) = (self.id.clone(), state.settings.lease());
+        let written = state
+            .store
+            .write(move |tx| task::call_and(tx, &id, Call::Other, lease, Millis::now(), work))
+            .await?;
+        self.answered(written)
+    }
+
+    /// Reads for the task, in one view of the store with the check that it still takes the call.
+    pub(super) async fn reads<T: Send + 'static>(
+        &self,
+        state: &Shared,
+        call: Call,
+        work: impl FnOnce(&View) -> Result<T, Error> + Send + 'static,
+    ) -> Answer<T> {
+        let id = self.id.clone();
+        let read = state.store.read(move |view| task::read_for(view, &id, call, Millis::now(), work)).await?;
+        self.answered(read)
+    }
+
+    /// Confirms that bytes that are on the disk by now were taken while the task took them.
+    pub(super) async fn took(&self, state: &Shared, call: Call) -> Answer<Taken> {
+        let id = self.id.clone();
+        let read = state.store.read(move |view| task::read_for(view, &id, call, Millis::now(), |_| Ok(())));
+        self.decided(read.await?.map(|(taken, ())| taken))
+    }
+
+    /// A value that the machine did not refuse, and its news told on the answer to the call.
+    pub(super) fn answered<T>(&self, answer: Result<(Taken, T), Refused>) -> Answer<T> {
+        match answer {
+            Ok((taken, value)) => self.decided(Ok(taken)).map(|_| value),
+            Err(why) => Err(refused(why)),
+        }
     }
 
     /// The machine's answer, told on the answer to the call.
@@ -136,11 +179,6 @@ impl Holder {
     pub(in crate::server::api) fn alive(self) -> Answer<Self> {
         self.takes(Call::Other)?;
         Ok(self)
-    }
-
-    /// Somebody wants the task to end.
-    pub(super) fn canceled(&self) -> bool {
-        self.hand.task.cancel_asked
     }
 
     /// Its parallel node.

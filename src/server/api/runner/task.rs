@@ -86,7 +86,8 @@ pub(super) async fn output(
     query: Numbers,
     bytes: Bytes,
 ) -> Answer<Json<OutputAnswer>> {
-    let Taken { cancel, .. } = task.takes(Call::Output { is_spin_up: step == 0 })?;
+    let call = Call::Output { is_spin_up: step == 0 };
+    task.takes(call)?;
     let offset = number(&query, "offset")?;
     // The runner keeps to the limit; its marker lines may come on top.
     let most = state.settings.max_step_output_bytes.saturating_add(1024 * 1024);
@@ -101,6 +102,8 @@ pub(super) async fn output(
     let (blobs, id) = (state.blobs.clone(), task.id.clone());
     let stored = blocking(move || blobs.outputs.append(&id, step, offset, &bytes)).await?;
     state.hub.wrote(task.pipeline.as_str());
+    // The body may have been long in coming: what became of the task meanwhile decides.
+    let Taken { cancel, .. } = task.took(&state, call).await?;
     Ok(Json(OutputAnswer { offset: stored.offset, durable_to: stored.durable_to, cancel }))
 }
 

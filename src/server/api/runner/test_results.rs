@@ -4,11 +4,13 @@ use crate::protocol::{TaskId, TestResultsRecord, TestTimings};
 use crate::server::api::runner::holder::Holder;
 use crate::server::api::runner::uploads::complete;
 use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::engine::commit::task;
+use crate::server::engine::task::Call;
 use crate::server::engine::test_timings;
-use crate::server::ids::JobId;
 use crate::server::junit::Cases;
 use crate::server::state::{Shared, State as Server};
 use crate::server::store::tables::results::{self, TestFile};
+use crate::server::time::Millis;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
@@ -51,7 +53,7 @@ async fn test_results(
     let work = tokio::task::spawn_blocking(move || {
         // Held until the file is read, even when the caller hangs up meanwhile.
         let _held = (reading, permit);
-        read_file(&state, &task.id, &task.job, &record)
+        read_file(&state, &task, &record)
     });
     let file = work.await.map_err(|_| stopping())??;
     Ok(Json(json!({ "tests": file.tests, "message": file.message })))
@@ -76,8 +78,10 @@ impl Drop for Reading {
     }
 }
 
-/// Reads a file and stores its tests as it goes; that it was read is stored with the last of them.
-fn read_file(state: &Server, task: &TaskId, job: &JobId, record: &TestResultsRecord) -> Answer<TestFile> {
+/// Reads a file and stores its tests as it goes, as long as the task takes them; that it was read is stored with the
+/// last of them.
+fn read_file(state: &Server, holder: &Holder, record: &TestResultsRecord) -> Answer<TestFile> {
+    let (task, job, lease) = (&holder.id, &holder.job, state.settings.lease());
     // Named before: the answer was lost on the way.
     if let Some(file) = state.store.read_blocking(|view| results::test_file(view, task, &record.path))? {
         return Ok(file);
@@ -100,20 +104,23 @@ fn read_file(state: &Server, task: &TaskId, job: &JobId, record: &TestResultsRec
         file.tests += batch.len() as u64;
         let is_last = batch.len() < BATCH;
         let (task, job, record, read) = (task.clone(), job.clone(), record.clone(), file.clone());
-        state.store.write_blocking(move |tx| {
-            if is_first && !is_last {
-                // The control plane may have stopped when it had stored a part.
-                results::delete_tests(tx, &task, &job, &record.path)?;
-            }
-            results::insert_tests(tx, &task, &job, &record.path, &batch)?;
-            if is_last {
-                results::insert_test_file(tx, &task, &job, &record, &read)?;
-                if read.tests > 0 {
-                    test_timings::stored(tx, &job)?;
+        let written = state.store.write_blocking(move |tx| {
+            task::call_and(tx, &task, Call::Other, lease, Millis::now(), |tx| {
+                if is_first && !is_last {
+                    // The control plane may have stopped when it had stored a part.
+                    results::delete_tests(tx, &task, &job, &record.path)?;
                 }
-            }
-            Ok(())
+                results::insert_tests(tx, &task, &job, &record.path, &batch)?;
+                if is_last {
+                    results::insert_test_file(tx, &task, &job, &record, &read)?;
+                    if read.tests > 0 {
+                        test_timings::stored(tx, &job)?;
+                    }
+                }
+                Ok(())
+            })
         })?;
+        holder.answered(written)?;
         if is_last {
             return Ok(file);
         }
@@ -122,7 +129,7 @@ fn read_file(state: &Server, task: &TaskId, job: &JobId, record: &TestResultsRec
 }
 
 async fn timings(State(state): State<Shared>, task: Holder) -> Answer<Json<TestTimings>> {
-    let task = task.alive()?;
-    let found = state.store.read(move |view| test_timings::of_job(view, &task.job)).await?;
+    let job = task.job.clone();
+    let found = task.reads(&state, Call::Other, move |view| test_timings::of_job(view, &job)).await?;
     found.map(Json).ok_or_else(|| Failure::not_found("there are no test timings for this job"))
 }

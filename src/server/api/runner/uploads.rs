@@ -5,6 +5,7 @@ use crate::protocol::{ArtifactRecord, MAX_CHUNK_BYTES, RefusalCode, UploadAnswer
 use crate::server::api::runner::holder::Holder;
 use crate::server::api::runner::query::{Numbers, number};
 use crate::server::api::shared::failure::{Answer, Failure, blocking};
+use crate::server::engine::task::{Call, Taken};
 use crate::server::state::Shared;
 use crate::server::store::tables::results;
 use crate::server::time::Millis;
@@ -25,7 +26,8 @@ pub(super) async fn upload_offset(
     let length = upload_length(&query)?;
     let (blobs, id) = (state.blobs.clone(), task.id.clone());
     let offset = blocking(move || blobs.objects.offset(&id, &sha256, length)).await?;
-    Ok(Json(UploadAnswer { offset, cancel: task.canceled() }))
+    let Taken { cancel, .. } = task.took(&state, Call::Other).await?;
+    Ok(Json(UploadAnswer { offset, cancel }))
 }
 
 /// Stores a piece of an upload.
@@ -41,7 +43,8 @@ pub(super) async fn upload(
     debug_assert!(bytes.len() <= MAX_CHUNK_BYTES + 1024, "the router bounds bodies");
     let (blobs, id) = (state.blobs.clone(), task.id.clone());
     let offset = blocking(move || blobs.objects.append(&id, &sha256, length, offset, &bytes)).await?;
-    Ok(Json(UploadAnswer { offset, cancel: task.canceled() }))
+    let Taken { cancel, .. } = task.took(&state, Call::Other).await?;
+    Ok(Json(UploadAnswer { offset, cancel }))
 }
 
 fn upload_length(query: &Numbers) -> Answer<u64> {
@@ -87,17 +90,11 @@ pub(super) async fn artifact(
     }
     check_length(record.length, state.settings.max_artifact_bytes)?;
     complete(&state, &record.sha256, record.length).await?;
-    state
-        .store
-        .write(move |tx| {
-            let place = results::ArtifactPlace {
-                job: &task.job,
-                project: &task.project,
-                task: &task.id,
-                node: task.node(),
-            };
-            results::insert_artifact(tx, place, &record, Millis::now())
-        })
-        .await?;
+    let (id, job, project, node) = (task.id.clone(), task.job.clone(), task.project.clone(), task.node());
+    task.writes(&state, move |tx| {
+        let place = results::ArtifactPlace { job: &job, project: &project, task: &id, node };
+        results::insert_artifact(tx, place, &record, Millis::now())
+    })
+    .await?;
     Ok(Json(json!({})))
 }

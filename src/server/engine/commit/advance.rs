@@ -136,6 +136,15 @@ fn queue_job(tx: &Tx<'_>, job: &JobId, ripple: &mut Ripple, now: Millis) -> Resu
     if to_queue.parallelism > 1 {
         test_timings::choose(tx, job)?;
     }
+    // A rerun of what somebody gave up while nobody heard of it.
+    let fence = tasks::fence_before(tx, job)?;
+    if let Some(fence) = &fence {
+        let message = format!(
+            "this job waits until the runner of its run before has certainly stopped, at {} unless that is heard of earlier; a person who knows that it has stopped may say so: `POST /api/v3/jobs/{}/release-anyway`",
+            fence.until, fence.job
+        );
+        say(tx, job, MessageKind::Warning, &message)?;
+    }
     for node in 0..to_queue.parallelism {
         let new = NewTask {
             job,
@@ -143,6 +152,7 @@ fn queue_job(tx: &Tx<'_>, job: &JobId, ripple: &mut Ripple, now: Millis) -> Resu
             project: &to_queue.project,
             node_index: node,
             resource_class: class,
+            not_before: fence.as_ref().map(|fence| fence.until),
         };
         tasks::insert_first(tx, new, now)?;
         tx.effect(Effect::Queued(class.clone()));

@@ -1,20 +1,33 @@
 //! Changes of tasks by the clock, and after the clock or the database was set back.
 
 use crate::protocol::TaskId;
-use crate::server::engine::commit::task::InHand;
+use crate::server::engine::commit::task::{self, InHand};
 use crate::server::store::tables::tasks;
 use crate::server::store::{Error, Tx};
 use crate::server::time::Millis;
 use std::time::Duration;
 
-/// Far more than a pass of the sweep takes: beyond this the process was stopped, the host suspended, or the clock set.
+/// Far more than a pass of the sweep takes: beyond this the process was stopped, or the host suspended.
 const LONGEST_PASS: Duration = Duration::from_secs(20);
+/// Far more than a clock that is kept right runs apart from a steady one in a pass: beyond this it was set.
+const CLOCK_WAS_SET: Duration = Duration::from_secs(1);
 
-/// Whether the sweep knows that runners could be heard all the time since its last pass: only then does
-/// their silence mean anything. `passed_at` is that pass, `None` after a start; `writes_failed` tells
+/// A moment by the clock, and by one that nobody sets.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// By the clock.
+    pub at: Millis,
+    /// Since the control plane was started.
+    pub steady: Duration,
+}
+
+/// Whether the sweep knows that runners could be heard all the time since its last pass, by a clock that was not set:
+/// only then does their silence mean anything. `passed` is that pass, `None` after a start; `writes_failed` tells
 /// whether the store lost writes since then, heartbeats among them.
-pub fn was_listening(passed_at: Option<Millis>, writes_failed: bool, now: Millis) -> bool {
-    !writes_failed && passed_at.is_some_and(|at| at <= now && now.since(at) <= LONGEST_PASS)
+pub fn was_listening(passed: Option<Moment>, writes_failed: bool, now: Moment) -> bool {
+    let Some(passed) = passed.filter(|passed| !writes_failed && passed.at <= now.at) else { return false };
+    let (by_clock, steady) = (now.at.since(passed.at), now.steady.saturating_sub(passed.steady));
+    steady <= LONGEST_PASS && by_clock.abs_diff(steady) <= CLOCK_WAS_SET
 }
 
 /// Lets leases, budgets and fences run out. Returns how many tasks that changed.
@@ -37,7 +50,11 @@ pub fn rebase_once(tx: &Tx<'_>, lease: Duration, now: Millis) -> Result<usize, E
     for row in timed {
         let mut hand = InHand::of(row)?;
         hand.task.rebase(lease, now);
+        let fenced = hand.row.fence_until.map(|_| hand.row.job.clone());
         hand.keep(tx, Vec::new(), now)?;
+        if let Some(job) = fenced {
+            task::fence_moved(tx, &job, now)?;
+        }
     }
     Ok(count)
 }

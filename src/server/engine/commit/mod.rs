@@ -96,11 +96,28 @@ pub fn rerun(
     if !unreachable.is_empty() {
         return Ok(Err(Refused::Unreachable(unreachable)));
     }
-    rerun_anyway(tx, workflow, scope, by, now)
+    run_again(tx, workflow, scope, by, now)
 }
 
-/// Runs a workflow again, whatever its jobs may be doing. Returns the id of the new one.
+/// Runs a workflow again, whatever its jobs may be doing: whoever says so knows that the agents of those that have
+/// ended are gone. Returns the id of the new one.
 pub fn rerun_anyway(
+    tx: &Tx<'_>,
+    workflow: &WorkflowId,
+    scope: &Scope,
+    by: Option<&UserId>,
+    now: Millis,
+) -> Result<Result<WorkflowId, Refused>, Error> {
+    let made = run_again(tx, workflow, scope, by, now)?;
+    if made.is_ok() {
+        for job in tasks::fenced_jobs(tx, workflow)? {
+            task::release_anyway(tx, &job, now)?;
+        }
+    }
+    Ok(made)
+}
+
+fn run_again(
     tx: &Tx<'_>,
     workflow: &WorkflowId,
     scope: &Scope,

@@ -15,7 +15,7 @@ use crate::server::engine::task::{
 use crate::server::ids::JobId;
 use crate::server::store::status::{MessageKind, StepState, TaskState};
 use crate::server::store::tables::tasks::{self, TaskRow};
-use crate::server::store::tables::{progress, steps};
+use crate::server::store::tables::{progress, steps, workflows};
 use crate::server::store::{Effect, Error, Tx, View, new_id};
 use crate::server::time::Millis;
 use std::time::Duration;
@@ -140,11 +140,13 @@ fn again(tx: &Tx<'_>, row: &TaskRow, next: NextAttempt, now: Millis) -> Result<(
         unsafe_retries: next.counts.unsafe_retries,
         avoid_runner,
         avoid_until,
-        not_before: next.not_before,
+        is_held: next.is_held,
         queued_at: now,
         ..row.clone()
     };
     tasks::insert_again(tx, &attempt)?;
+    // One that had begun waits again, and so does its job where nothing else of it runs.
+    set_status(tx, &row.job, graph::job_status(&tasks::states_of_job(tx, &row.job)?))?;
     let class = row.resource_class.clone();
     tx.effect(if is_for_others { Effect::QueuedForOthers(class) } else { Effect::Queued(class) });
     Ok(())
@@ -152,6 +154,7 @@ fn again(tx: &Tx<'_>, row: &TaskRow, next: NextAttempt, now: Millis) -> Result<(
 
 /// The agent of a task has stopped: what the job and its workflow kept from others passes on.
 fn fence_gone(tx: &Tx<'_>, job: &JobId, now: Millis) -> Result<(), Error> {
+    fence_moved(tx, job, now)?;
     let mut ripple = Ripple::default();
     let standing = progress::standing(tx, job)?;
     if standing.job_ended && !tasks::is_job_fenced(tx, job)? {
@@ -160,9 +163,23 @@ fn fence_gone(tx: &Tx<'_>, job: &JobId, now: Millis) -> Result<(), Error> {
     let workflow = &standing.workflow;
     if standing.workflow_ended && !tasks::is_workflow_fenced(tx, workflow)? {
         serial::leave_all(tx, workflow, &mut ripple, now)?;
-        rerun::automatically(tx, workflow, standing.workflow_status, &mut ripple, now)?;
+        // Somebody may have been quicker.
+        if !workflows::has_rerun(tx, workflow)? {
+            rerun::automatically(tx, workflow, standing.workflow_status, &mut ripple, now)?;
+        }
     }
     settle(tx, ripple, now)
+}
+
+/// The fence of a task of the job was moved, or is gone: so is the wait of what replaces it.
+pub(super) fn fence_moved(tx: &Tx<'_>, job: &JobId, now: Millis) -> Result<(), Error> {
+    for row in tasks::waiting_for_fence(tx, job)? {
+        let fence = tasks::fence_before(tx, &row.job)?;
+        let mut hand = InHand::of(row)?;
+        let then = hand.task.wait_for_fence(fence.map(|fence| fence.until));
+        hand.keep(tx, then, now)?;
+    }
+    Ok(())
 }
 
 /// An answer of a call that the machine may have refused.
@@ -180,6 +197,38 @@ pub fn call(tx: &Tx<'_>, id: &TaskId, call: Call, lease: Duration, now: Millis) 
     let mut hand = InHand::known(tx, id)?;
     let step = hand.task.call(call, lease, now);
     decided(tx, hand, step, now)
+}
+
+/// A call of the agent that writes `work` as well: what the machine says of the task and what is written are one
+/// commit, so that nothing is written for a task that ended in between. Nothing is written where it refuses.
+pub fn call_and<T>(
+    tx: &Tx<'_>,
+    id: &TaskId,
+    kind: Call,
+    lease: Duration,
+    now: Millis,
+    work: impl FnOnce(&Tx<'_>) -> Result<T, Error>,
+) -> Decided<(Taken, T)> {
+    match call(tx, id, kind, lease, now)? {
+        Ok(taken) => Ok(Ok((taken, work(tx)?))),
+        Err(refused) => Ok(Err(refused)),
+    }
+}
+
+/// Reads for the agent, in one view of the store with what the machine says of the task.
+pub fn read_for<T>(
+    view: &View,
+    id: &TaskId,
+    kind: Call,
+    now: Millis,
+    work: impl FnOnce(&View) -> Result<T, Error>,
+) -> Decided<(Taken, T)> {
+    let mut hand = InHand::known(view, id)?;
+    // The lease was renewed when the call came in: only the answer counts.
+    match hand.task.call(kind, Duration::ZERO, now) {
+        Ok(step) => Ok(Ok((step.answer, work(view)?))),
+        Err(refused) => Ok(Err(refused)),
+    }
 }
 
 /// Outcome of storing events.

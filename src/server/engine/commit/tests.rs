@@ -118,7 +118,8 @@ fn run(tx: &Tx<'_>, id: &TaskId, state: TaskState, now: u64) -> Result<(), Error
 fn begun(tx: &Tx<'_>, id: &TaskId, now: u64) -> Result<(), Error> {
     let mut hand = InHand::find(tx, id)?.unwrap();
     let (allocation, runner) = ("allocation".to_owned(), "one".to_owned());
-    let claim = Claim { allocation, runner, machine: None, protocol: 2, budget: BUDGET };
+    let claim =
+        Claim { allocation, runner, machine: None, protocol: 2, budget: BUDGET, retries_unsafely: false };
     hand.task.claim(claim, false, LEASE, Millis(now)).unwrap();
     let then = hand.task.begin("agent", LEASE, Millis(now)).unwrap().then;
     hand.keep(tx, then, Millis(now))
@@ -333,15 +334,18 @@ fn one_job_can_be_cancelled_and_an_approval_refused() {
 
 #[test]
 fn silence_counts_only_while_runners_could_be_heard() {
-    for (passed_at_ms, writes_failed, now, heard) in [
-        (None, false, HOUR, false),
-        (Some(HOUR), false, HOUR + 5_000, true),
-        (Some(HOUR), true, HOUR + 5_000, false),
-        (Some(HOUR), false, HOUR + 60_000, false),
-        (Some(HOUR), false, HOUR - 1, false),
+    // By the clock, and by one that nobody sets.
+    let moment = |at, steady| clock::Moment { at: Millis(HOUR + at), steady: Duration::from_millis(steady) };
+    for (passed, writes_failed, now, heard) in [
+        (None, false, moment(0, 0), false),
+        (Some(moment(0, 0)), false, moment(5_000, 5_000), true),
+        (Some(moment(0, 0)), true, moment(5_000, 5_000), false),
+        (Some(moment(0, 0)), false, moment(60_000, 60_000), false),
+        (Some(moment(0, 0)), false, moment(12_000, 5_000), false),
+        (Some(moment(10_000, 0)), false, moment(8_000, 5_000), false),
+        (Some(moment(10_000, 0)), false, moment(12_000, 5_000), false),
     ] {
-        let was_listening = clock::was_listening(passed_at_ms.map(Millis), writes_failed, Millis(now));
-        assert_eq!(was_listening, heard, "{passed_at_ms:?} {now}");
+        assert_eq!(clock::was_listening(passed, writes_failed, now), heard, "{passed:?} {now:?}");
     }
 }
 
@@ -462,6 +466,68 @@ fn whoever_knows_that_the_agent_has_stopped_takes_the_fence_away() {
 }
 
 #[test]
+fn a_rerun_waits_for_the_fence_of_what_it_replaces() {
+    let text = config("    jobs: [build]\n");
+    let fence = MINUTE + BUDGET.as_millis() as u64 + FENCE_MARGIN.as_millis() as u64;
+    for (scope, way) in
+        [(Scope::All, 0), (Scope::Failed, 1), (Scope::All, 2), (Scope::All, 3), (Scope::All, 4)]
+    {
+        let bench = Bench::new();
+        let workflow = bench.pipeline(1, "x", &text, 0).remove(0);
+        let id = bench.begin_build(&workflow, 0);
+        bench.tick(2 * MINUTE);
+        let named = Refused::Unreachable(vec!["build".to_owned()]);
+        assert_eq!(bench.rerun(&workflow, Scope::All), Err(named), "it has not ended");
+        let canceled = workflow.clone();
+        bench.write(move |tx| cancel_workflow(tx, &canceled.into(), None, Millis(2 * MINUTE)));
+        let again = bench.rerun(&workflow, scope).unwrap();
+        let waits = |now| {
+            let asking = Asking { class: "a/b", runner: "two", others: false, now: Millis(now) };
+            bench.write(move |tx| Ok(tasks::first_queued(tx, asking)?.is_none()))
+        };
+        assert!(waits(2 * MINUTE) && bench.messages(&again).contains("release-anyway"), "{way}");
+        // The time alone says nothing: the clock may have been set.
+        assert!(waits(HOUR), "{way}");
+        match way {
+            0 => {
+                bench.tick(fence);
+                assert!(waits(fence));
+                bench.tick(fence + 1);
+            }
+            // It is moved when nobody could be heard.
+            1 => {
+                bench.write(|tx| clock::rebase_once(tx, LEASE, Millis(5 * MINUTE)));
+                bench.tick(5 * MINUTE + fence);
+                assert!(waits(5 * MINUTE + fence));
+                bench.tick(5 * MINUTE + fence + 1);
+            }
+            2 => {
+                let job = bench.write(move |tx| Ok(InHand::find(tx, &id)?.unwrap().row.job));
+                assert_eq!(bench.write(move |tx| task::release_anyway(tx, &job, Millis(3 * MINUTE))), 1);
+            }
+            3 => {
+                let forced = workflow.clone();
+                let made = bench
+                    .write(move |tx| rerun_anyway(tx, &forced.into(), &Scope::All, None, Millis(3 * MINUTE)));
+                assert!(made.is_ok());
+            }
+            _ => {
+                // As its runner says with the first claim after that.
+                bench.write(move |tx| {
+                    let (machine, boot) = ("machine", "boot-2");
+                    let mut hand = InHand::find(tx, &id)?.unwrap();
+                    (hand.row.machine_id, hand.row.boot_id) =
+                        (Some(machine.to_owned()), Some("boot-1".to_owned()));
+                    tasks::update(tx, &hand.row)?;
+                    task::host_restarted(tx, "a/b", machine, boot, Millis(3 * MINUTE))
+                });
+            }
+        }
+        assert!(!waits(3 * MINUTE), "{way}");
+    }
+}
+
+#[test]
 fn tasks_of_a_deleted_class_end_with_the_reason() {
     let bench = Bench::new();
     let text = config("    jobs: [build, test]\n");
@@ -505,7 +571,8 @@ fn what_was_given_back_goes_to_another_runner_while_there_is_one() {
     bench.write(|tx| {
         let mut hand = InHand::of(tasks::open(tx)?.remove(0))?;
         let (allocation, runner) = ("allocation".to_owned(), "one".to_owned());
-        let claim = Claim { allocation, runner, machine: None, protocol: 2, budget: BUDGET };
+        let claim =
+            Claim { allocation, runner, machine: None, protocol: 2, budget: BUDGET, retries_unsafely: false };
         hand.task.claim(claim, false, LEASE, Millis(0)).unwrap();
         let id = hand.row.id.clone();
         hand.write(tx, Millis(0))?;

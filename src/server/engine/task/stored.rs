@@ -50,7 +50,6 @@ impl Task {
             },
             avoid: avoid.map(|(runner, until)| Avoid { runner, until }),
             not_before: row.not_before,
-            retries_unsafely: false,
         })
     }
 
@@ -58,6 +57,7 @@ impl Task {
     pub fn write_to(&self, row: &mut TaskRow, now: Millis) {
         row.is_canceled = self.cancel_asked;
         row.is_held = self.is_held;
+        row.not_before = self.not_before;
         if let Some(claim) = self.claim_of() {
             row.allocation = Some(claim.allocation.clone());
             row.runner_name = Some(claim.runner.clone());
@@ -65,6 +65,7 @@ impl Task {
             row.boot_id = claim.machine.as_ref().map(|machine| machine.boot.clone());
             row.protocol = Some(claim.protocol);
             row.budget_ms = Some(claim.budget.as_millis() as u64);
+            row.retries_unsafely = claim.retries_unsafely;
             row.claimed_at.get_or_insert(now);
         }
         (row.begin_until, row.unreachable_since) = (None, None);
@@ -120,5 +121,6 @@ fn claim_of(row: &TaskRow) -> Option<Claim> {
         machine: machine.map(|(id, boot)| Machine { id, boot }),
         protocol: row.protocol?,
         budget: Duration::from_millis(row.budget_ms?),
+        retries_unsafely: row.retries_unsafely,
     })
 }

@@ -22,6 +22,16 @@ pub struct Claim {
     pub protocol: u32,
     /// How long the task may be silent once it has begun.
     pub budget: Duration,
+    /// Its class wants it to run again when the infrastructure fails after it began.
+    pub retries_unsafely: bool,
+}
+
+impl Claim {
+    /// From here on an agent has certainly stopped its steps whose last answer was not later than the lease tells, or
+    /// than now.
+    pub(super) fn fence(&self, lease_until: Millis, now: Millis) -> Millis {
+        lease_until.max(now).plus(self.budget).plus(FENCE_MARGIN)
+    }
 }
 
 /// One start of one host.
@@ -98,8 +108,8 @@ pub struct NextAttempt {
     pub counts: Counts,
     /// The runner that gave this one back.
     pub avoid: Option<Avoid>,
-    /// Not to be claimed before.
-    pub not_before: Option<Millis>,
+    /// An administrator decides about it as about this one.
+    pub is_held: bool,
 }
 
 /// Consequence of a decision, to be carried out in the same transaction.
@@ -199,7 +209,9 @@ pub enum NotClaimable {
     NotQueued,
     /// An administrator must release it first.
     Held,
-    /// It is not for this runner, or for nobody, before this.
+    /// What it replaces may still be at work.
+    Fenced,
+    /// It is not for this runner before this.
     Before(Millis),
 }
 
@@ -261,4 +273,10 @@ pub struct Returned<'a> {
     pub message: &'a str,
     /// How long its runner pauses.
     pub pause: Duration,
+}
+
+/// The end of a lease after a call. Never earlier than before; the same while more than two thirds are left, so that
+/// most calls write nothing.
+pub(super) fn renewed(lease_until: Millis, lease: Duration, now: Millis) -> Millis {
+    if lease_until > now.plus(lease * 2 / 3) { lease_until } else { now.plus(lease) }
 }

@@ -19,6 +19,17 @@ pub struct Class {
     pub description: String,
     /// How long a task that has begun may be silent, where it is not as usual, in milliseconds.
     pub budget_ms: Option<u64>,
+    /// What the infrastructure ended after its begin runs again.
+    pub unsafe_retries: bool,
+}
+
+/// Terms on which a class gives its tasks to runners, copied into each task when it is claimed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// How long a task that has begun may be silent, where it is not as usual, in milliseconds.
+    pub budget_ms: Option<u64>,
+    /// What the infrastructure ended after its begin runs again.
+    pub unsafe_retries: bool,
 }
 
 /// A token of a resource class, without its secret.
@@ -80,20 +91,33 @@ pub fn add_class(tx: &Tx<'_>, class: &Class, now: Millis) -> Result<bool, Error>
     let added = tx
         .sql()
         .prepare_cached(
-            "INSERT INTO resource_classes (id, name, description, created_at_ms, budget_ms) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (name) DO NOTHING",
+            "INSERT INTO resource_classes (id, name, description, created_at_ms, budget_ms, unsafe_retries)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (name) DO NOTHING",
         )?
-        .execute(params![class.id, class.name, class.description, now, class.budget_ms])?;
+        .execute(params![
+            class.id,
+            class.name,
+            class.description,
+            now,
+            class.budget_ms,
+            class.unsafe_retries
+        ])?;
     Ok(added > 0)
 }
 
 /// Reads all classes, by name.
 pub fn list_classes(view: &View) -> Result<Vec<Class>, Error> {
-    let mut query = view
-        .sql()
-        .prepare_cached("SELECT id, name, description, budget_ms FROM resource_classes ORDER BY name")?;
+    let mut query = view.sql().prepare_cached(
+        "SELECT id, name, description, budget_ms, unsafe_retries FROM resource_classes ORDER BY name",
+    )?;
     let rows = query.query_map([], |row| {
-        Ok(Class { id: row.get(0)?, name: row.get(1)?, description: row.get(2)?, budget_ms: row.get(3)? })
+        Ok(Class {
+            id: row.get(0)?,
+            name: row.get(1)?,
+            description: row.get(2)?,
+            budget_ms: row.get(3)?,
+            unsafe_retries: row.get(4)?,
+        })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
@@ -104,16 +128,21 @@ pub fn delete_class(tx: &Tx<'_>, class: &ResourceClassId) -> Result<Option<Strin
     Ok(delete.query_row([class], |row| row.get(0)).optional()?)
 }
 
-/// Sets the budget of later claims of a class, in milliseconds; `None` is as usual. False when there is no such class.
-pub fn set_budget(tx: &Tx<'_>, class: &ResourceClassId, budget_ms: Option<u64>) -> Result<bool, Error> {
-    let mut update = tx.sql().prepare_cached("UPDATE resource_classes SET budget_ms = ?2 WHERE id = ?1")?;
-    Ok(update.execute(params![class, budget_ms])? > 0)
+/// The terms of a class; `None` when there is no such class.
+pub fn terms(view: &View, class: &ResourceClassId) -> Result<Option<Terms>, Error> {
+    let mut query =
+        view.sql().prepare_cached("SELECT budget_ms, unsafe_retries FROM resource_classes WHERE id = ?1")?;
+    let found =
+        query.query_row([class], |row| Ok(Terms { budget_ms: row.get(0)?, unsafe_retries: row.get(1)? }));
+    Ok(found.optional()?)
 }
 
-/// The budget of a class, where it has one of its own, in milliseconds.
-pub fn budget(view: &View, class: &ResourceClassId) -> Result<Option<u64>, Error> {
-    let mut query = view.sql().prepare_cached("SELECT budget_ms FROM resource_classes WHERE id = ?1")?;
-    Ok(query.query_row([class], |row| row.get(0)).optional()?.flatten())
+/// Sets the terms of later claims of a class.
+pub fn set_terms(tx: &Tx<'_>, class: &ResourceClassId, terms: Terms) -> Result<(), Error> {
+    tx.sql()
+        .prepare_cached("UPDATE resource_classes SET budget_ms = ?2, unsafe_retries = ?3 WHERE id = ?1")?
+        .execute(params![class, terms.budget_ms, terms.unsafe_retries])?;
+    Ok(())
 }
 
 /// Whether a class has tokens.
@@ -239,7 +268,7 @@ mod tests {
             .write_blocking(|tx| {
                 for name in ["a_b/linux", "axb/linux", "a_b2/linux"] {
                     let class =
-                        Class { id: ResourceClassId::fresh(), name: name.to_owned(), description: String::new(), budget_ms: None };
+                        Class { id: ResourceClassId::fresh(), name: name.to_owned(), description: String::new(), budget_ms: None, unsafe_retries: false };
                     assert!(add_class(tx, &class, Millis(0))?);
                     let again = Class { id: ResourceClassId::fresh(), ..class.clone() };
                     assert!(!add_class(tx, &again, Millis(0))?);

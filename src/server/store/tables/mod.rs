@@ -5,6 +5,7 @@
 //! knows.
 
 pub mod archives;
+pub mod audit;
 pub mod classes;
 pub mod contexts;
 pub mod handout;

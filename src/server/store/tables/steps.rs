@@ -45,12 +45,13 @@ pub fn close_running(tx: &Tx<'_>, task: &TaskId, status: StepState, now: Millis)
     Ok(())
 }
 
-/// Stores how long the whole outputs are.
+/// Stores how long the whole outputs are, and their checksums.
 pub fn set_lengths(tx: &Tx<'_>, task: &TaskId, steps: &[StepSummary]) -> Result<(), Error> {
-    let mut update =
-        tx.sql().prepare_cached("UPDATE steps SET output_bytes = ?3 WHERE task_id = ?1 AND step = ?2")?;
+    let mut update = tx.sql().prepare_cached(
+        "UPDATE steps SET output_bytes = ?3, output_sha256 = ?4 WHERE task_id = ?1 AND step = ?2",
+    )?;
     for step in steps {
-        update.execute(params![task, step.step, step.length])?;
+        update.execute(params![task, step.step, step.length, step.sha256])?;
     }
     Ok(())
 }

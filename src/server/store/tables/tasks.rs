@@ -47,6 +47,8 @@ pub struct TaskRow {
     pub protocol: Option<u32>,
     /// How long it may be silent, in milliseconds.
     pub budget_ms: Option<u64>,
+    /// It runs again when the infrastructure fails after it began.
+    pub retries_unsafely: bool,
     /// Silence counts from here.
     pub lease_until: Option<Millis>,
     /// It must have begun by then.
@@ -69,7 +71,7 @@ pub struct TaskRow {
     pub avoid_runner: Option<String>,
     /// Until then.
     pub avoid_until: Option<Millis>,
-    /// Not to be claimed before.
+    /// Not to be claimed while the fence of what it replaces stands: until about then.
     pub not_before: Option<Millis>,
     /// Number of the event that is expected next.
     pub next_event: u64,
@@ -93,7 +95,7 @@ const COLUMNS: &str = "id, job_id, pipeline_id, project_id, node_index, attempt,
     allocation, nonce, claimed_with, runner_name, machine_id, boot_id, protocol, budget_ms, lease_until_ms,
     begin_until_ms, agent, unreachable_since_ms, is_canceled, is_held, unclaims, host_unclaims, unsafe_retries,
     avoid_runner, avoid_until_ms, not_before_ms, next_event, queued_at_ms, claimed_at_ms, started_at_ms,
-    stopped_at_ms, ended_by, fence_until_ms, message";
+    stopped_at_ms, ended_by, fence_until_ms, message, retries_unsafely";
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
     Ok(TaskRow {
@@ -134,6 +136,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
         ended_by: row.get(34)?,
         fence_until: row.get(35)?,
         message: row.get(36)?,
+        retries_unsafely: row.get(37)?,
     })
 }
 
@@ -181,7 +184,7 @@ pub struct Asking<'a> {
 pub fn first_queued(view: &View, asking: Asking<'_>) -> Result<Option<TaskRow>, Error> {
     one(
         view,
-        "WHERE status = ?1 AND resource_class = ?2 AND NOT is_held AND (not_before_ms IS NULL OR not_before_ms <= ?3)
+        "WHERE status = ?1 AND resource_class = ?2 AND NOT is_held AND not_before_ms IS NULL
             AND NOT (?4 AND avoid_runner IS ?5 AND avoid_until_ms > ?3) ORDER BY seq LIMIT 1",
         params![TaskState::Queued, asking.class, asking.now, asking.others, asking.runner],
     )
@@ -190,9 +193,8 @@ pub fn first_queued(view: &View, asking: Asking<'_>) -> Result<Option<TaskRow>, 
 /// When the next task of the queue can be claimed that cannot be now.
 pub fn next_claimable_at(view: &View, asking: Asking<'_>) -> Result<Option<Millis>, Error> {
     let mut query = view.sql().prepare_cached(
-        "SELECT min(max(coalesce(not_before_ms, 0), CASE WHEN ?4 AND avoid_runner IS ?5 THEN avoid_until_ms ELSE 0 END))
-         FROM tasks WHERE status = ?1 AND resource_class = ?2 AND NOT is_held
-            AND (not_before_ms > ?3 OR avoid_until_ms > ?3)",
+        "SELECT min(avoid_until_ms) FROM tasks WHERE status = ?1 AND resource_class = ?2 AND NOT is_held
+            AND not_before_ms IS NULL AND ?4 AND avoid_runner IS ?5 AND avoid_until_ms > ?3",
     )?;
     let values = params![TaskState::Queued, asking.class, asking.now, asking.others, asking.runner];
     Ok(query.query_row(values, |row| row.get(0))?)
@@ -216,7 +218,8 @@ pub fn states_of_job(view: &View, job: &JobId) -> Result<Vec<TaskState>, Error> 
     Ok(states.collect::<Result<_, _>>()?)
 }
 
-/// Tasks that runners of a class hold on a machine, claimed under another start of it.
+/// Tasks that runners of a class hold on a machine, claimed under another start of it, and those that have ended and
+/// whose fence stands.
 pub fn of_earlier_boots(
     view: &View,
     class: &str,
@@ -224,11 +227,17 @@ pub fn of_earlier_boots(
     boot_id: &str,
 ) -> Result<Vec<TaskRow>, Error> {
     let [claimed, running, unreachable] = TaskState::HELD_BY_A_RUNNER;
-    all(
+    let mut rows = all(
         view,
         "WHERE status IN (?1, ?2, ?3) AND resource_class = ?4 AND machine_id = ?5 AND boot_id <> ?6",
         params![claimed, running, unreachable, class, machine_id, boot_id],
-    )
+    )?;
+    rows.extend(all(
+        view,
+        "WHERE fence_until_ms IS NOT NULL AND resource_class = ?1 AND machine_id = ?2 AND boot_id <> ?3",
+        params![class, machine_id, boot_id],
+    )?);
+    Ok(rows)
 }
 
 /// Tasks that have begun and that a runner of this name holds.
@@ -283,14 +292,59 @@ pub fn is_workflow_fenced(view: &View, workflow: &WorkflowId) -> Result<bool, Er
     Ok(query.exists([workflow])?)
 }
 
-/// Names of the workflow's jobs of which a task is unreachable.
+/// The jobs of the workflow, and of the runs of it before and after, of which the fence of a task stands.
+pub fn fenced_jobs(view: &View, workflow: &WorkflowId) -> Result<Vec<JobId>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT DISTINCT t.job_id FROM tasks t JOIN jobs j ON j.id = t.job_id JOIN workflows x ON x.id = j.workflow_id
+         JOIN workflows w ON w.pipeline_id = x.pipeline_id AND w.root = x.root
+         WHERE t.fence_until_ms IS NOT NULL AND w.id = ?1",
+    )?;
+    let jobs = query.query_map([workflow], |row| row.get(0))?;
+    Ok(jobs.collect::<Result<_, _>>()?)
+}
+
+/// Names of the workflow's jobs of which a task is unreachable, or is held by a runner as a restored backup says.
 pub fn unreachable_jobs(view: &View, workflow: &WorkflowId) -> Result<Vec<String>, Error> {
     let mut query = view.sql().prepare_cached(
         "SELECT DISTINCT j.name FROM jobs j JOIN tasks t ON t.job_id = j.id
-         WHERE j.workflow_id = ?1 AND t.status = ?2 ORDER BY j.position",
+         WHERE j.workflow_id = ?1 AND (t.status = ?2 OR t.is_held AND t.status IN (?3, ?4)) ORDER BY j.position",
     )?;
-    let names = query.query_map(params![workflow, TaskState::Unreachable], |row| row.get(0))?;
+    let [claimed, running, unreachable] = TaskState::HELD_BY_A_RUNNER;
+    let names = query.query_map(params![workflow, unreachable, claimed, running], |row| row.get(0))?;
     Ok(names.collect::<Result<_, _>>()?)
+}
+
+/// The fence that keeps a job from its runners.
+#[derive(Clone, Debug)]
+pub struct Fence {
+    /// It stands until then.
+    pub until: Millis,
+    /// The job whose task it is.
+    pub job: JobId,
+}
+
+/// The jobs of the same name in the same chain of reruns as a job (`?1`), without it.
+const SAME_IN_CHAIN: &str = "SELECT o.id FROM jobs j JOIN workflows w ON w.id = j.workflow_id
+    JOIN workflows x ON x.pipeline_id = w.pipeline_id AND x.root = w.root
+    JOIN jobs o ON o.workflow_id = x.id AND o.name = j.name AND o.id <> j.id WHERE j.id = ?1";
+
+/// The last fence of tasks that a job of a rerun replaces: those of the same job in the runs before.
+pub fn fence_before(view: &View, job: &JobId) -> Result<Option<Fence>, Error> {
+    let sql = format!(
+        "SELECT fence_until_ms, job_id FROM tasks WHERE fence_until_ms IS NOT NULL AND job_id IN ({SAME_IN_CHAIN})
+         ORDER BY fence_until_ms DESC LIMIT 1"
+    );
+    let found = view
+        .sql()
+        .prepare_cached(&sql)?
+        .query_row([job], |row| Ok(Fence { until: row.get(0)?, job: row.get(1)? }));
+    Ok(found.optional()?)
+}
+
+/// Tasks that wait in a queue for the fence of a task of the job.
+pub fn waiting_for_fence(view: &View, job: &JobId) -> Result<Vec<TaskRow>, Error> {
+    let rest = format!("WHERE job_id IN ({SAME_IN_CHAIN}) AND status = ?2 AND not_before_ms IS NOT NULL");
+    all(view, &rest, params![job, TaskState::Queued])
 }
 
 /// The node of a job that a new task is for.
@@ -306,6 +360,8 @@ pub struct NewTask<'a> {
     pub node_index: u32,
     /// The queue.
     pub resource_class: &'a str,
+    /// Not to be claimed while the fence of what it replaces stands: until about then.
+    pub not_before: Option<Millis>,
 }
 
 /// Adds the first attempt at a node to the queue.
@@ -313,8 +369,8 @@ pub fn insert_first(tx: &Tx<'_>, new: NewTask<'_>, now: Millis) -> Result<(), Er
     tx.sql()
         .prepare_cached(
             "INSERT INTO tasks (id, job_id, pipeline_id, project_id, node_index, attempt, resource_class, status,
-                is_canceled, unclaims, next_event, queued_at_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, 0, 0, 0, ?8)",
+                is_canceled, unclaims, next_event, queued_at_ms, not_before_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, 0, 0, 0, ?8, ?9)",
         )?
         .execute(params![
             new_id(),
@@ -324,7 +380,8 @@ pub fn insert_first(tx: &Tx<'_>, new: NewTask<'_>, now: Millis) -> Result<(), Er
             new.node_index,
             new.resource_class,
             TaskState::Queued,
-            now
+            now,
+            new.not_before
         ])?;
     Ok(())
 }
@@ -334,7 +391,7 @@ pub fn insert_again(tx: &Tx<'_>, row: &TaskRow) -> Result<(), Error> {
     tx.sql()
         .prepare_cached(
             "INSERT INTO tasks (id, job_id, pipeline_id, project_id, node_index, attempt, resource_class, status,
-                is_canceled, unclaims, host_unclaims, unsafe_retries, avoid_runner, avoid_until_ms, not_before_ms,
+                is_canceled, is_held, unclaims, host_unclaims, unsafe_retries, avoid_runner, avoid_until_ms,
                 next_event, queued_at_ms)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, 0, ?16)",
         )?
@@ -348,12 +405,12 @@ pub fn insert_again(tx: &Tx<'_>, row: &TaskRow) -> Result<(), Error> {
             row.resource_class,
             row.status,
             row.is_canceled,
+            row.is_held,
             row.given_back_by_runners,
             row.given_back_by_hosts,
             row.unsafe_retries,
             row.avoid_runner,
             row.avoid_until,
-            row.not_before,
             row.queued_at
         ])?;
     Ok(())
@@ -367,7 +424,7 @@ pub fn update(tx: &Tx<'_>, row: &TaskRow) -> Result<(), Error> {
                 runner_name = ?7, machine_id = ?8, boot_id = ?9, protocol = ?10, budget_ms = ?11, lease_until_ms = ?12,
                 begin_until_ms = ?13, agent = ?14, unreachable_since_ms = ?15, is_canceled = ?16, is_held = ?17,
                 next_event = ?18, claimed_at_ms = ?19, started_at_ms = ?20, stopped_at_ms = ?21, ended_by = ?22,
-                fence_until_ms = ?23, message = ?24 WHERE id = ?1",
+                fence_until_ms = ?23, message = ?24, not_before_ms = ?25, retries_unsafely = ?26 WHERE id = ?1",
         )?
         .execute(params![
             row.id,
@@ -393,7 +450,9 @@ pub fn update(tx: &Tx<'_>, row: &TaskRow) -> Result<(), Error> {
             row.stopped_at,
             row.ended_by,
             row.fence_until,
-            row.message
+            row.message,
+            row.not_before,
+            row.retries_unsafely
         ])?;
     Ok(())
 }

@@ -140,6 +140,15 @@ pub fn exists(view: &View, workflow: &WorkflowId) -> Result<bool, Error> {
     Ok(view.sql().prepare_cached("SELECT 1 FROM workflows WHERE id = ?1")?.exists([workflow])?)
 }
 
+/// Whether a rerun was made of a workflow.
+pub fn has_rerun(view: &View, workflow: &WorkflowId) -> Result<bool, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT 1 FROM workflows w JOIN workflows again ON again.pipeline_id = w.pipeline_id
+         WHERE w.id = ?1 AND again.rerun_of = w.id",
+    )?;
+    Ok(query.exists([workflow])?)
+}
+
 /// A workflow, as far as it matters for whether it can run again.
 #[derive(Clone, Debug)]
 pub struct Chain {

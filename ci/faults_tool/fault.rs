@@ -1,0 +1,169 @@
+//! The faults: their names, and what each does.
+
+/// Kind of call between a runner and the control plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Call {
+    Claim,
+    Begin,
+    Output,
+    Events,
+    Heartbeat,
+    Finish,
+    Unclaim,
+    Lost,
+    Uploads,
+    Artifacts,
+    Caches,
+    Workspace,
+    TestResults,
+    Other,
+}
+
+impl Call {
+    /// All that can be lost by name.
+    pub(crate) const NAMED: [(Call, &str); 13] = [
+        (Call::Claim, "claim"),
+        (Call::Begin, "begin"),
+        (Call::Output, "output"),
+        (Call::Events, "events"),
+        (Call::Heartbeat, "heartbeat"),
+        (Call::Finish, "finish"),
+        (Call::Unclaim, "unclaim"),
+        (Call::Lost, "lost"),
+        (Call::Uploads, "uploads"),
+        (Call::Artifacts, "artifacts"),
+        (Call::Caches, "caches"),
+        (Call::Workspace, "workspace"),
+        (Call::TestResults, "test-results"),
+    ];
+
+    /// The kind of a call to this path.
+    pub(crate) fn of(path: &str) -> Self {
+        let path = path.split('?').next().unwrap_or_default();
+        let words: Vec<&str> = path.trim_start_matches("/api/v3/runner/").split('/').collect();
+        let word = match words.as_slice() {
+            ["tasks", _, "steps", ..] => "output",
+            ["tasks", _, word, ..] | [word, ..] => word,
+            [] => "",
+        };
+        Self::NAMED.iter().find(|(_, name)| *name == word).map_or(Call::Other, |(call, _)| *call)
+    }
+}
+
+/// What a line does with one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hurt {
+    /// The call waits before it is passed on.
+    Delay,
+    /// The answer ends in the middle, and with it the connection.
+    Truncate,
+    /// The answer stops in the middle and the connection stays.
+    Stall,
+    /// The call is made twice at the same time; the first answer counts.
+    Duplicate,
+    /// The connection is reset before anything is passed on.
+    ResetBefore,
+    /// The connection is reset when the answer has come.
+    ResetAfter,
+    /// Half of the call is passed on, then both connections end.
+    HalfRequest,
+    /// Answered in place of the control plane: sometimes with its header, always without what was asked for.
+    Status(u16),
+    /// A page of something in between.
+    Html,
+    /// A refusal of something in between.
+    Foreign(u16),
+    /// The call, or its answer, is lost.
+    Lost,
+}
+
+/// What a kill ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Victim {
+    Server,
+    Runner,
+    Agent,
+    Step,
+}
+
+/// A disk that is full for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Disk {
+    /// Under the data folder of the control plane.
+    Data,
+    /// Under the spool of the runners.
+    Spool,
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Connections are refused for a while, again and again.
+    Refuse,
+    /// Packets are swallowed for a while, again and again.
+    Vanish,
+    /// Some calls of a kind, or of every kind, are hurt.
+    Calls(Option<Call>, &'static [Hurt]),
+    /// Processes are killed.
+    Kill(&'static [Victim]),
+    /// A disk is full for a while, again and again.
+    Full(Disk),
+}
+
+const SERVER: &[Victim] = &[Victim::Server];
+const RUNNER: &[Victim] = &[Victim::Runner];
+const AGENT: &[Victim] = &[Victim::Agent];
+const STEP: &[Victim] = &[Victim::Step];
+const SERVER_RUNNER: &[Victim] = &[Victim::Server, Victim::Runner];
+const SERVER_AGENT: &[Victim] = &[Victim::Server, Victim::Agent];
+const SERVER_STEP: &[Victim] = &[Victim::Server, Victim::Step];
+const RUNNER_AGENT: &[Victim] = &[Victim::Runner, Victim::Agent];
+const RUNNER_STEP: &[Victim] = &[Victim::Runner, Victim::Step];
+const AGENT_STEP: &[Victim] = &[Victim::Agent, Victim::Step];
+
+/// Every fault with its name. Those that take long to get over come first.
+pub(crate) fn all() -> Vec<(String, Fault)> {
+    let calls = |hurts: &'static [Hurt]| Fault::Calls(None, hurts);
+    let mut all: Vec<(String, Fault)> = [
+        ("vanish", Fault::Vanish),
+        ("stall", calls(&[Hurt::Stall])),
+        ("kill-runner-agent", Fault::Kill(RUNNER_AGENT)),
+        ("kill-agent", Fault::Kill(AGENT)),
+        ("kill-server-agent", Fault::Kill(SERVER_AGENT)),
+        ("kill-agent-step", Fault::Kill(AGENT_STEP)),
+        ("kill-runner", Fault::Kill(RUNNER)),
+        ("kill-server-runner", Fault::Kill(SERVER_RUNNER)),
+        ("kill-runner-step", Fault::Kill(RUNNER_STEP)),
+        ("kill-server", Fault::Kill(SERVER)),
+        ("kill-server-step", Fault::Kill(SERVER_STEP)),
+        ("kill-step", Fault::Kill(STEP)),
+        ("full-data", Fault::Full(Disk::Data)),
+        ("full-spool", Fault::Full(Disk::Spool)),
+        ("refuse", Fault::Refuse),
+        ("delay", calls(&[Hurt::Delay])),
+        ("truncate", calls(&[Hurt::Truncate])),
+        ("duplicate", calls(&[Hurt::Duplicate])),
+        ("reset-before", calls(&[Hurt::ResetBefore])),
+        ("reset-after", calls(&[Hurt::ResetAfter])),
+        ("half-request", calls(&[Hurt::HalfRequest])),
+        ("500", calls(&[Hurt::Status(500)])),
+        ("503", calls(&[Hurt::Status(503)])),
+        ("408", calls(&[Hurt::Status(408)])),
+        ("429", calls(&[Hurt::Status(429)])),
+        ("html", calls(&[Hurt::Html])),
+        (
+            "foreign-4xx",
+            calls(&[Hurt::Foreign(404), Hurt::Foreign(401), Hurt::Foreign(403), Hurt::Foreign(409)]),
+        ),
+        ("redirect", calls(&[Hurt::Foreign(301), Hurt::Foreign(302), Hurt::Foreign(307)])),
+    ]
+    .into_iter()
+    .map(|(name, fault)| (name.to_owned(), fault))
+    .collect();
+    all.extend(
+        Call::NAMED
+            .iter()
+            .map(|(call, name)| (format!("lost-{name}"), Fault::Calls(Some(*call), &[Hurt::Lost]))),
+    );
+    all
+}

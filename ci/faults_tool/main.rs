@@ -1,0 +1,147 @@
+//! Breaks everything between and around real runners and a real control plane while jobs of known output run, and
+//! accounts for every byte, process, status and step afterwards. `ci/faults` runs it.
+
+mod account;
+mod dice;
+mod fault;
+mod host;
+mod line;
+mod outages;
+mod plane;
+mod row;
+mod table;
+mod wire;
+mod work;
+
+use account::Count;
+use fault::Fault;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Rows that are played at the same time unless `--parallel` says otherwise.
+const PARALLEL: usize = 4;
+/// What a row takes beside the time of its faults, roughly: starts, and the end of what was hurt last.
+const AROUND_SECONDS: u64 = 7;
+
+struct Options {
+    program: PathBuf,
+    seed: u64,
+    seconds: u64,
+    jobs: usize,
+    parallel: usize,
+    faults: Vec<String>,
+    outages: bool,
+}
+
+fn main() -> ExitCode {
+    let result = parse().and_then(|options| {
+        let folder = tempfile::Builder::new().prefix("faults-").tempdir();
+        let folder = folder.map_err(|error| format!("failed to make a folder: {error}"))?;
+        // A row whose findings need a look is kept with everything that it left.
+        let rows = if options.outages {
+            println!("faults: outages");
+            outages::measure(&options.program, folder.path(), options.jobs)?
+        } else {
+            play(&options, folder.path())?
+        };
+        table::print(&rows);
+        let clean = rows.iter().all(|(_, count)| count.is_clean());
+        if !clean {
+            println!(
+                "faults: something that must be zero is not; logs and data are kept in `{}`",
+                folder.keep().display()
+            );
+        }
+        Ok(clean)
+    });
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(why) => {
+            eprintln!("faults: {why}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn parse() -> Result<Options, String> {
+    let mut options = Options {
+        program: PathBuf::new(),
+        seed: dice::fresh_seed(),
+        seconds: 180,
+        jobs: 0,
+        parallel: PARALLEL,
+        faults: Vec::new(),
+        outages: false,
+    };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut value =
+            || arguments.next().ok_or_else(|| format!("`{argument}` needs a value (see ci/faults --help)"));
+        let number =
+            |text: String| text.parse::<u64>().map_err(|_| format!("`{argument} {text}` is no number"));
+        match argument.as_str() {
+            "--program" => options.program = value()?.into(),
+            "--seed" => options.seed = number(value()?)?,
+            "--seconds" => options.seconds = number(value()?)?,
+            "--jobs" => options.jobs = number(value()?)? as usize,
+            "--parallel" => options.parallel = (number(value()?)? as usize).max(1),
+            "--fault" => options.faults.push(value()?),
+            "--outages" => options.outages = true,
+            _ => return Err(format!("unknown option `{argument}` (see ci/faults --help)")),
+        }
+    }
+    Ok(options)
+}
+
+fn play(options: &Options, folder: &std::path::Path) -> Result<Vec<(String, Count)>, String> {
+    let all = fault::all();
+    let wanted = |name: &str| options.faults.is_empty() || options.faults.iter().any(|fault| name == fault);
+    if let Some(unknown) = options.faults.iter().find(|fault| all.iter().all(|(name, _)| name != *fault)) {
+        let names: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
+        return Err(format!("unknown fault `{unknown}` (known faults: {})", names.join(", ")));
+    }
+    let faults: Vec<(String, Fault)> = all.into_iter().filter(|(name, _)| wanted(name)).collect();
+    let rounds = faults.len().div_ceil(options.parallel) as u64;
+    let seconds = (options.seconds / rounds).saturating_sub(AROUND_SECONDS).max(3);
+    let runners = if options.jobs == 0 { 3 } else { options.jobs };
+    println!("faults: seed {} ({seconds} s of each of {} faults)", options.seed, faults.len());
+    let (next, rows) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..options.parallel {
+            scope.spawn(|| {
+                while let Some((name, fault)) = faults.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let row = row::Row {
+                        program: &options.program,
+                        name,
+                        fault: *fault,
+                        seed: options.seed,
+                        time: Duration::from_secs(seconds),
+                        runners,
+                        folder: folder.join(name),
+                    };
+                    let count = row::play(&row).unwrap_or_else(|why| Count {
+                        findings: vec![format!("could not be played: {why}")],
+                        ..Count::default()
+                    });
+                    if count.is_clean() {
+                        // Space for the next; what is left of it goes with the whole folder.
+                        let _ = std::fs::remove_dir_all(&row.folder);
+                    }
+                    let position = faults.iter().position(|(one, _)| one == name).unwrap_or(0);
+                    rows.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((
+                        position,
+                        name.clone(),
+                        count,
+                    ));
+                }
+            });
+        }
+    });
+    let mut rows = rows.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    rows.sort_by_key(|(position, ..)| *position);
+    Ok(rows.into_iter().map(|(_, name, count)| (name, count)).collect())
+}

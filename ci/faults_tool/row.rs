@@ -1,0 +1,394 @@
+//! One row of the table: a control plane, runners and a line of its own, work, a fault, and the account of it.
+
+use crate::account::{self, Count, Done};
+use crate::dice::Dice;
+use crate::fault::{Call, Disk, Fault, Hurt, Victim};
+use crate::host::{self, Host, HostOptions};
+use crate::line::{Line, Plan, Way};
+use crate::plane::Plane;
+use crate::work::{self, Style};
+use rustix::process::Signal;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+const CLASS: &str = "acme/faults";
+/// Longest that jobs may take to end after the last fault: a call that hangs, a lease, a budget's backoff.
+const LONGEST_END: Duration = Duration::from_secs(420);
+
+/// Parameters of a row.
+pub(crate) struct Row<'a> {
+    pub(crate) program: &'a Path,
+    pub(crate) name: &'a str,
+    pub(crate) fault: Fault,
+    pub(crate) seed: u64,
+    /// How long faults happen.
+    pub(crate) time: Duration,
+    /// How many runners work at the same time.
+    pub(crate) runners: usize,
+    /// Folder that is kept when something is wrong.
+    pub(crate) folder: PathBuf,
+}
+
+struct Scene<'a> {
+    row: &'a Row<'a>,
+    dice: Dice,
+    plane: Plane,
+    line: Line,
+    hosts: Vec<Host>,
+    done: Mutex<Done>,
+    /// Held while the control plane must not be killed: what it was asked is to be known.
+    quiet: Mutex<()>,
+    over: AtomicBool,
+    /// Kills and full disks; the line counts its own.
+    times: std::sync::atomic::AtomicU64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Plays a row. The error says why it could not be played.
+pub(crate) fn play(row: &Row<'_>) -> Result<Count, String> {
+    let scene = Scene::new(row)?;
+    let mut count = Count::default();
+    let style = Style {
+        folder: &row.folder,
+        class: CLASS,
+        leaves: matches!(row.fault, Fault::Kill(_)),
+        pause_ms: 40,
+        pieces: 20,
+    };
+    let mut open = Vec::new();
+    std::thread::scope(|scope| {
+        let troubles = scope.spawn(|| scene.trouble());
+        scene.keep_busy(&style, &mut open, &mut count);
+        scene.over.store(true, Ordering::Relaxed);
+        drop(troubles.join());
+    });
+    scene.line.hurt(None);
+    scene.line.turn(Way::Open);
+    count.times = scene.times.load(Ordering::Relaxed) + scene.line.times();
+    scene.end(open, &mut count)?;
+    Ok(count)
+}
+
+impl<'a> Scene<'a> {
+    fn new(row: &'a Row<'a>) -> Result<Self, String> {
+        let make = || {
+            fs::create_dir_all(row.folder.join("wrote"))?;
+            File::create(row.folder.join("ledger")).map(drop)
+        };
+        make().map_err(|error| format!("failed to make `{}`: {error}", row.folder.display()))?;
+        let disk = |which| (row.fault == Fault::Full(which)).then_some("24m");
+        let plane = Plane::start(row.program, &row.folder, disk(Disk::Data))?;
+        let dice = Dice::new(row.seed, row.name);
+        let line =
+            Line::to(plane.address(), dice.part("line")).map_err(|error| format!("no line: {error}"))?;
+        let token = plane.class(CLASS)?;
+        let prefix = match row.fault {
+            Fault::Calls(Some(Call::Unclaim), _) => Some(failing_prefix(&row.folder)?),
+            _ => None,
+        };
+        let hosts = (0..row.runners).map(|number| {
+            let name = format!("r{number}");
+            let address = line.address();
+            let disk = disk(Disk::Spool);
+            let options =
+                HostOptions { name: &name, token: &token, address, prefix: prefix.as_deref(), disk };
+            Host::start(row.program, &row.folder, &options)
+        });
+        let hosts = hosts.collect::<Result<_, _>>()?;
+        Ok(Self {
+            row,
+            dice,
+            plane,
+            line,
+            hosts,
+            done: Mutex::new(Done { may_lose: row.fault == Fault::Full(Disk::Spool), ..Done::default() }),
+            quiet: Mutex::new(()),
+            over: AtomicBool::new(false),
+            times: Default::default(),
+        })
+    }
+
+    /// Keeps every runner busy until the time of the row is over; what has ended is checked, what has not stays
+    /// in `open`.
+    fn keep_busy(&self, style: &Style<'_>, open: &mut Vec<(String, String)>, count: &mut Count) {
+        let began = Instant::now();
+        let mut number = 0;
+        while began.elapsed() < self.row.time {
+            if open.len() < self.row.runners * 2 {
+                let name = format!("p{number}");
+                number += 1;
+                let config = work::config(&name, style);
+                let quiet = lock(&self.quiet);
+                match self.plane.trigger(&config) {
+                    Ok(pipeline) => open.push((name, pipeline)),
+                    // A full disk refuses, and says so.
+                    Err(why) if self.row.fault == Fault::Full(Disk::Data) && why.contains(": 507 ") => {}
+                    Err(why) => count.findings.push(format!("a trigger failed: {why}")),
+                }
+                drop(quiet);
+                continue;
+            }
+            std::thread::sleep(Duration::from_millis(150));
+            self.take_ended(open, count);
+        }
+    }
+
+    /// Checks the pipelines that have ended.
+    fn take_ended(&self, open: &mut Vec<(String, String)>, count: &mut Count) {
+        let quiet = lock(&self.quiet);
+        open.retain(|(name, pipeline)| match self.plane.jobs(pipeline) {
+            Ok(None) => true,
+            Ok(Some(jobs)) => {
+                let mut done = lock(&self.done);
+                self.hold_written(name, &mut done);
+                if let Err(why) = account::check(&self.plane, name, &jobs, &mut done, count) {
+                    count.findings.push(format!("{name} cannot be checked: {why}"));
+                }
+                false
+            }
+            Err(why) => {
+                count.findings.push(format!("{name} cannot be asked for: {why}"));
+                false
+            }
+        });
+        drop(quiet);
+    }
+
+    /// What a step had written before it was killed went into a pipe that its agent reads to the end.
+    fn hold_written(&self, name: &str, done: &mut Done) {
+        let job = format!("{name}a");
+        if done.step_killed.contains(&job) && !done.agent_killed.contains(&job) {
+            let step = format!("{job}.1");
+            let written = fs::read_to_string(self.row.folder.join("wrote").join(&step)).unwrap_or_default();
+            let lines = written.trim().parse().unwrap_or(0);
+            done.held.insert(step.clone(), work::expected(&step, lines).len() as u64);
+        }
+    }
+
+    /// Waits for the rest, then looks at what is left.
+    fn end(&self, mut open: Vec<(String, String)>, count: &mut Count) -> Result<(), String> {
+        let began = Instant::now();
+        while !open.is_empty() && began.elapsed() < LONGEST_END {
+            self.take_ended(&mut open, count);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        for (name, pipeline) in &open {
+            count.wrong_status += 1;
+            count.findings.push(format!("{name} (pipeline {pipeline}) has not ended"));
+        }
+        account::check_ledger(&self.row.folder, count);
+        for host in &self.hosts {
+            let left = host.folders_left();
+            if left > 0 && open.is_empty() {
+                // A task agent that has just ended clears up.
+                std::thread::sleep(Duration::from_secs(2));
+                let left = host.folders_left();
+                if left > 0 {
+                    count
+                        .findings
+                        .push(format!("{left} files or folders are left in `{}`", host.tmp().display()));
+                }
+            }
+            if !host.stop() {
+                count.findings.push("a runner did not stop within a minute of TERM".to_owned());
+            }
+        }
+        let began = Instant::now();
+        let mut left = host::processes_of(&self.row.folder);
+        while !left.is_empty() && began.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(100));
+            left = host::processes_of(&self.row.folder);
+        }
+        count.processes_left += left.len() as u64;
+        for process in left {
+            count.findings.push(format!("left: {} {}", process.pid, process.line));
+            host::signal(process.pid, Signal::KILL);
+        }
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    fn pause(&self, ms: u64) {
+        let until = Instant::now() + Duration::from_millis(ms);
+        while Instant::now() < until && !self.is_over() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Does to the scene what its row says, until it is over.
+    fn trouble(&self) {
+        match self.row.fault {
+            Fault::Refuse => self.cut_again(Way::Refuse, 300, 3_000, 500, 4_000),
+            Fault::Vanish => self.cut_again(Way::Vanish, 100, 2_000, 2_000, 12_000),
+            Fault::Calls(call, hurts) => {
+                let percent = if call.is_some() {
+                    45
+                } else if hurts == [Hurt::Stall] {
+                    4
+                } else {
+                    22
+                };
+                self.line.hurt(Some(Plan { call, hurts, percent }));
+                if call == Some(Call::Lost) {
+                    self.kill_again(&[Victim::Agent]);
+                }
+            }
+            Fault::Kill(victims) => self.kill_again(victims),
+            Fault::Full(disk) => self.fill_again(disk),
+        }
+    }
+
+    fn cut_again(&self, way: Way, least_ms: u64, most_ms: u64, least_open_ms: u64, most_open_ms: u64) {
+        for number in 0.. {
+            self.pause(self.dice.between(2 * number, least_open_ms, most_open_ms));
+            if self.is_over() {
+                return;
+            }
+            self.line.turn(way);
+            self.pause(self.dice.between(2 * number + 1, least_ms, most_ms));
+            self.line.turn(Way::Open);
+        }
+    }
+
+    fn kill_again(&self, victims: &[Victim]) {
+        for number in 0.. {
+            self.pause(self.dice.between(4 * number, 50, 1_600));
+            if self.is_over() {
+                return;
+            }
+            let roll = self.dice.roll(4 * number + 1);
+            let down = Duration::from_millis(self.dice.between(4 * number + 2, 0, 600));
+            self.kill_once(victims, roll, down);
+        }
+    }
+
+    /// Kills one of each, at the same time as far as one thread can, and starts again what is to be started.
+    fn kill_once(&self, victims: &[Victim], roll: u64, down: Duration) {
+        let host = &self.hosts[roll as usize % self.hosts.len()];
+        let processes = if victims == [Victim::Server] || victims == [Victim::Runner] {
+            Vec::new()
+        } else {
+            host::processes_of(&self.row.folder)
+        };
+        let agents: Vec<_> = processes.iter().filter(|process| process.is_agent()).collect();
+        let agent = agents.get((roll >> 8) as usize % agents.len().max(1)).copied();
+        let mut quiet = None;
+        let mut killed = true;
+        for victim in victims {
+            match victim {
+                Victim::Server => {
+                    quiet = Some(lock(&self.quiet));
+                    self.plane.kill();
+                }
+                Victim::Runner => host.kill(),
+                Victim::Agent => match agent {
+                    Some(agent) => {
+                        // Whose it is, by the environment of what it has started.
+                        let jobs = jobs_below(agent.pid);
+                        let held = host::kill_agent(agent.pid);
+                        let mut done = lock(&self.done);
+                        let names = held.keys().map(|step| work::job_of(step).to_owned()).chain(jobs);
+                        let names: Vec<String> = names.collect();
+                        done.unknown_agents += u64::from(names.is_empty());
+                        done.agent_killed.extend(names);
+                        for (step, length) in held {
+                            let known = done.held.entry(step).or_default();
+                            *known = length.max(*known);
+                        }
+                    }
+                    None => killed = false,
+                },
+                Victim::Step => {
+                    let step = processes.iter().find(|process| {
+                        agent.is_some_and(|agent| process.parent == agent.pid)
+                            && !process.line.contains("while :")
+                    });
+                    match step.and_then(|step| Some((step, job_of_process(step.pid)?))) {
+                        Some((step, job)) => {
+                            lock(&self.done).step_killed.insert(job);
+                            host::signal(step.pid, Signal::KILL);
+                        }
+                        None => killed = false,
+                    }
+                }
+            }
+        }
+        self.times.fetch_add(u64::from(killed), Ordering::Relaxed);
+        std::thread::sleep(down);
+        if victims.contains(&Victim::Server) {
+            self.plane.rise_again();
+        }
+        drop(quiet);
+        if victims.contains(&Victim::Runner) {
+            host.rise_again();
+        }
+    }
+
+    fn fill_again(&self, disk: Disk) {
+        for number in 0.. {
+            self.pause(self.dice.between(2 * number, 800, 3_000));
+            if self.is_over() {
+                return;
+            }
+            let fillers: Vec<PathBuf> = match disk {
+                Disk::Data => vec![self.plane.data().join("filler")],
+                Disk::Spool => self.hosts.iter().map(|host| host.tmp().join("filler")).collect(),
+            };
+            fillers.iter().for_each(|path| fill(path));
+            self.times.fetch_add(1, Ordering::Relaxed);
+            self.pause(self.dice.between(2 * number + 1, 300, 2_500));
+            for path in &fillers {
+                if let Err(error) = fs::remove_file(path) {
+                    eprintln!("faults: cannot empty `{}`: {error}", path.display());
+                }
+            }
+        }
+    }
+}
+
+/// Takes every byte that is left.
+fn fill(path: &Path) {
+    let Ok(mut file) = File::create(path) else { return };
+    for size in [64 * 1024, 512] {
+        while file.write_all(&vec![0; size]).is_ok() {}
+    }
+}
+
+/// The job of a process, by its environment.
+fn job_of_process(pid: u32) -> Option<String> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut variables = environment.split(|byte| *byte == 0);
+    let job = variables.find_map(|variable| variable.strip_prefix(b"CIRCLE_JOB="))?;
+    String::from_utf8(job.to_owned()).ok()
+}
+
+fn jobs_below(agent: u32) -> Vec<String> {
+    let children = fs::read_to_string(format!("/proc/{agent}/task/{agent}/children")).unwrap_or_default();
+    children.split_ascii_whitespace().filter_map(|pid| job_of_process(pid.parse().ok()?)).collect()
+}
+
+/// A prefix that fails two times of three, so that tasks are given back.
+fn failing_prefix(folder: &Path) -> Result<PathBuf, String> {
+    let path = folder.join("prefix");
+    let text = format!(
+        "#!/bin/sh\necho >> '{0}.count'\n[ $(($(wc -l < '{0}.count') % 3)) = 0 ] && exec \"$@\"\necho no such user >&2\nexit 1\n",
+        path.display()
+    );
+    let write = || {
+        fs::write(&path, text)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+    };
+    write().map_err(|error| format!("failed to write `{}`: {error}", path.display()))?;
+    Ok(path)
+}

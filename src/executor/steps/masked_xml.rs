@@ -1,0 +1,268 @@
+//! A report of tests with its secrets masked: in the values of its attributes and in its text, as they read without
+//! entities. Its markup stays, whatever a secret looks like, and so does what is no XML.
+
+use crate::executor::output::redactor::Redactor;
+use crate::executor::output::secrets::Secrets;
+use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Longest entity that is one, in bytes.
+const LONGEST_ENTITY: usize = 12;
+/// Text is masked in pieces of about this many bytes.
+const PIECE: usize = 16 * 1024;
+const CDATA: &[u8] = b"<![CDATA[";
+const COMMENT: &[u8] = b"<!--";
+
+/// What the next byte is a part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Text,
+    Cdata,
+    /// A tag, a comment or a declaration.
+    Tag,
+    Comment,
+    /// The value of an attribute; its quotation mark.
+    Value(u8),
+}
+
+struct Masked<W> {
+    out: W,
+    part: Part,
+    redactor: Redactor,
+    /// Text without entities, to be masked.
+    plain: Vec<u8>,
+    clean: Vec<u8>,
+    /// The last bytes of markup, or an entity up to here.
+    last: Vec<u8>,
+}
+
+/// Copies a report. False when it was told to stop.
+pub(super) fn copy(
+    input: &mut dyn Read,
+    out: impl Write,
+    secrets: &Secrets,
+    stop: &AtomicBool,
+) -> io::Result<bool> {
+    let redactor = Redactor::new(secrets.clone());
+    let mut masked =
+        Masked { out, part: Part::Text, redactor, plain: Vec::new(), clean: Vec::new(), last: Vec::new() };
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let n = match input.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            other => other?,
+        };
+        if n == 0 {
+            masked.end_text()?;
+            masked.out.flush()?;
+            return Ok(true);
+        }
+        if stop.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        for &byte in &buffer[..n] {
+            masked.byte(byte)?;
+        }
+    }
+}
+
+impl<W: Write> Masked<W> {
+    fn byte(&mut self, byte: u8) -> io::Result<()> {
+        match (self.part, byte) {
+            (Part::Text, b'<') => {
+                self.end_text()?;
+                self.markup(Part::Tag, byte)
+            }
+            (Part::Value(quote), byte) if byte == quote => {
+                self.end_text()?;
+                self.markup(Part::Tag, byte)
+            }
+            (Part::Text | Part::Value(_), byte) => self.text(byte),
+            (Part::Cdata, byte) => {
+                // Its end is looked for in what was read; it is no part of a secret.
+                self.last.push(byte);
+                if self.last.ends_with(b"]]>") {
+                    let length = self.last.len() - 3;
+                    self.last.truncate(length);
+                    self.end_text()?;
+                    self.out.write_all(b"]]>")?;
+                    self.part = Part::Text;
+                } else if self.last.len() > 2 && !self.last.ends_with(b"]]") {
+                    self.pass_last()?;
+                }
+                Ok(())
+            }
+            (Part::Tag, b'>') => self.markup(Part::Text, byte),
+            (Part::Tag, quote @ (b'"' | b'\'')) => self.markup(Part::Value(quote), byte),
+            (Part::Comment, b'>') if self.last.ends_with(b"--") => self.markup(Part::Text, byte),
+            (part, byte) => {
+                self.markup(part, byte)?;
+                match &self.last[..] {
+                    CDATA => self.begin(Part::Cdata),
+                    COMMENT => self.begin(Part::Comment),
+                    _ => {}
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn begin(&mut self, part: Part) {
+        self.part = part;
+        self.last.clear();
+    }
+
+    /// A byte that stays as it is.
+    fn markup(&mut self, part: Part, byte: u8) -> io::Result<()> {
+        if self.part != part {
+            self.begin(part);
+        }
+        // The beginning of a tag, or the end of a comment.
+        match self.part {
+            Part::Tag if self.last.len() < CDATA.len() => self.last.push(byte),
+            Part::Comment => {
+                if self.last.len() > 1 {
+                    self.last.remove(0);
+                }
+                self.last.push(byte);
+            }
+            _ => {}
+        }
+        if matches!(part, Part::Text | Part::Value(_)) {
+            self.last.clear();
+        }
+        self.out.write_all(&[byte])
+    }
+
+    fn text(&mut self, byte: u8) -> io::Result<()> {
+        let is_open = !self.last.is_empty();
+        if byte == b'&' || is_open && self.last.len() == LONGEST_ENTITY {
+            self.pass_last()?;
+        }
+        if byte == b'&' || !self.last.is_empty() {
+            self.last.push(byte);
+            if byte == b';' {
+                if let Some(c) = meaning(&self.last[1..self.last.len() - 1]) {
+                    self.last.clear();
+                    return self.pass(c.encode_utf8(&mut [0; 4]).as_bytes());
+                }
+                self.pass_last()?;
+            }
+            return Ok(());
+        }
+        self.pass(&[byte])
+    }
+
+    fn pass_last(&mut self) -> io::Result<()> {
+        let last = std::mem::take(&mut self.last);
+        self.pass(&last)
+    }
+
+    fn pass(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.plain.extend_from_slice(bytes);
+        if self.plain.len() < PIECE {
+            return Ok(());
+        }
+        self.redactor.push(&self.plain, &mut self.clean);
+        self.plain.clear();
+        self.write_clean()
+    }
+
+    fn end_text(&mut self) -> io::Result<()> {
+        self.pass_last()?;
+        if !self.plain.is_empty() {
+            self.redactor.push(&self.plain, &mut self.clean);
+            self.plain.clear();
+        }
+        self.redactor.finish(&mut self.clean);
+        self.write_clean()
+    }
+
+    fn write_clean(&mut self) -> io::Result<()> {
+        let is_value = matches!(self.part, Part::Value(_));
+        for byte in self.clean.drain(..) {
+            let entity: &[u8] = match byte {
+                _ if self.part == Part::Cdata => b"",
+                b'&' => b"&amp;",
+                b'<' => b"&lt;",
+                b'>' => b"&gt;",
+                b'"' => b"&quot;",
+                b'\'' => b"&apos;",
+                b'\r' => b"&#13;",
+                b'\n' if is_value => b"&#10;",
+                b'\t' if is_value => b"&#9;",
+                _ => b"",
+            };
+            if entity.is_empty() {
+                self.out.write_all(&[byte])?;
+            } else {
+                self.out.write_all(entity)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The character of an entity, by what stands between `&` and `;`.
+fn meaning(name: &[u8]) -> Option<char> {
+    let name = std::str::from_utf8(name).ok()?;
+    match name {
+        "amp" => Some('&'),
+        "lt" => Some('<'),
+        "gt" => Some('>'),
+        "quot" => Some('"'),
+        "apos" => Some('\''),
+        _ => {
+            let number = name.strip_prefix('#')?;
+            let code = match number.strip_prefix(['x', 'X']) {
+                Some(digits) => u32::from_str_radix(digits, 16),
+                None => number.parse(),
+            };
+            char::from_u32(code.ok()?)
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::protocol::Secret;
+
+    fn masked(text: &str, secrets: &[&str]) -> String {
+        let secrets: Vec<_> = secrets.iter().map(|value| Secret::new(*value)).collect();
+        let mut out = Vec::new();
+        let secrets = Secrets::new(&[], &secrets);
+        assert!(copy(&mut text.as_bytes(), &mut out, &secrets, &AtomicBool::new(false)).unwrap());
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn values_and_text_are_masked_and_markup_stays() {
+        let secrets = ["testcase", "a<b>\"c\"&'d'", "two\nlines", "12345", "]]x]]"];
+        for (text, expected) in [
+            (r#"<testcase name="x testcase y" time='12345'/>"#, r#"<testcase name="x **** y" time='****'/>"#),
+            (r#"<f m="a&lt;b&gt;&quot;c&#34;&amp;&apos;d&#x27;.">"#, r#"<f m="****.">"#),
+            (r#"<f m='a&lt;b>"c"&amp;&apos;d&apos;'>"#, "<f m='****'>"),
+            ("<f m=\"two&#10;lines\">a &amp; two\nlines</f>", "<f m=\"****\">a &amp; ****</f>"),
+            ("<o><![CDATA[a<b>\"c\"&'d']]]]></o>", "<o><![CDATA[****]]]]></o>"),
+            ("<o><![CDATA[]]x]]]]><![CDATA[]]></o>", "<o><![CDATA[****]]><![CDATA[]]></o>"),
+            ("<!-- testcase \"testcase --><a/>testcase", "<!-- testcase \"testcase --><a/>****"),
+            ("<!-- -- > testcase ->--><a b=\"testcase\"/>", "<!-- -- > testcase ->--><a b=\"****\"/>"),
+            (
+                "<?xml version=\"1.0\"?>\n<a>&foo; &#xZ; & b</a>",
+                "<?xml version=\"1.0\"?>\n<a>&amp;foo; &amp;#xZ; &amp; b</a>",
+            ),
+            ("no XML: testcase", "no XML: ****"),
+        ] {
+            assert_eq!(masked(text, &secrets), expected);
+        }
+    }
+
+    #[test]
+    fn without_secrets_in_it_a_report_means_the_same() {
+        let text = "<a b=\"1 &lt; 2\n\" c='x \"y\"'>t &gt; u<![CDATA[<&>]]><!-- c --></a>";
+        let expected = "<a b=\"1 &lt; 2&#10;\" c='x &quot;y&quot;'>t &gt; u<![CDATA[<&>]]><!-- c --></a>";
+        assert_eq!(masked(text, &["hunter22"]), expected);
+    }
+}
