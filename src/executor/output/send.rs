@@ -169,13 +169,12 @@ impl Reporter {
         let freed = reader().freed();
         let mut state = self.lock();
         state.ledger.output_freed(step, freed);
-        if !gives_back {
-            if std::mem::take(&mut state.frees) {
-                log::warn!(
-                    "the file system of the spool cannot give back the room of what was sent: a full spool loses output"
-                );
-            }
+        if !gives_back && std::mem::take(&mut state.frees) {
+            log::warn!(
+                "the file system of the spool cannot give back the room of what was sent: a full spool loses output"
+            );
         }
+        drop(state);
         self.0.changed.notify_all();
         Ok(stored > piece.offset || piece.length == 0)
     }
