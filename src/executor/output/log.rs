@@ -3,7 +3,8 @@
 use super::redactor::Redactor;
 use super::report::Reporter;
 use super::secrets::Secrets;
-use super::spool::{Spool, is_full};
+use super::spool::Spool;
+use super::tail::is_full;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

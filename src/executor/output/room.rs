@@ -2,7 +2,7 @@
 
 use super::report::Reporter;
 use super::rest::EVENTS;
-use super::spool::is_full;
+use super::tail::is_full;
 use std::fs::File;
 use std::io;
 use std::path::Path;

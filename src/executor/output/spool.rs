@@ -48,11 +48,6 @@ pub struct Spool {
     ends: bool,
 }
 
-/// Whether an error says that the disk takes no more for now.
-pub fn is_full(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::NOSPC | Errno::DQUOT))
-}
-
 impl Spool {
     /// Creates the file. `limit` is the number of bytes of output that are kept.
     pub fn create(path: &Path, limit: u64) -> io::Result<Self> {
@@ -294,6 +289,7 @@ fn free_below(_: &File, _: u64) -> bool {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot set up its files should fail loudly")]
 mod tests {
+    use super::super::tail::is_full;
     use super::*;
 
     fn written(spool: &mut Spool, mut bytes: &[u8]) {
