@@ -1,12 +1,14 @@
 //! The operator's log: one line a record, to standard error or a file.
 //!
 //! Every role that runs for long (`machine`, `task`, `server`) calls [`init`] once; everything else
-//! only uses the macros of `log`. A message reads well alone and ends in `key=value` fields, which the
-//! `json` format writes as members of their own. Job output never comes here.
+//! only uses the macros of `log`. A message reads well alone; ids and counts are given as fields (`record!`),
+//! which follow the message as `key=value` and are members of their own in the `json` format. Job output never comes
+//! here.
 
 use crate::system::clock::Rfc3339;
 use log::{Level, LevelFilter, Record};
-use std::fmt::Write as _;
+use std::cell::RefCell;
+use std::fmt::{self, Display, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -95,7 +97,9 @@ pub fn init(options: &Options) -> Result<(), String> {
     if let Some(file) = options.open()? {
         builder.target(env_logger::Target::Pipe(Box::new(file)));
     }
-    builder.format(move |out, record| out.write_all(line(format, SystemTime::now(), record).as_bytes()));
+    builder.format(move |out, record| {
+        FIELDS.with_borrow(|fields| out.write_all(line(format, SystemTime::now(), record, fields).as_bytes()))
+    });
     // Another role of the same process may have begun already; its choice stands.
     let _ = builder.try_init();
     Ok(())
@@ -129,15 +133,56 @@ impl Options {
     }
 }
 
+/// A field of a record: its key, and its value as text.
+type Field = (&'static str, String);
+
+thread_local! {
+    /// The fields of the record that this thread is writing. The key-values of the `log` crate are no place for
+    /// them: the numbers of every type that they can hold add 20 KB to the small runner.
+    static FIELDS: RefCell<Vec<Field>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Writes a record with fields: `record!(Info, task_id = id, agent_pid = pid; "task agent started")`. Values are
+/// whatever can be displayed; the message is as for the macros of `log`, which are for records without fields.
+macro_rules! record {
+    ($level:ident, $($key:ident = $value:expr),+; $($message:tt)+) => {
+        $crate::logging::say(
+            ::log::Level::$level,
+            &[$((stringify!($key), &$value)),+],
+            ::core::format_args!($($message)+),
+        )
+    };
+}
+pub(crate) use record;
+
+/// Writes a record with fields; `record!` calls it.
+pub(crate) fn say(level: Level, fields: &[(&'static str, &dyn Display)], message: fmt::Arguments<'_>) {
+    if level > log::max_level() {
+        return;
+    }
+    FIELDS.set(fields.iter().map(|(key, value)| (*key, value.to_string())).collect());
+    let target = module_path!();
+    log::logger().log(&Record::builder().level(level).target(target).args(message).build());
+    FIELDS.take();
+}
+
 /// One record as it stands in the log, line break included.
-fn line(format: Format, now: SystemTime, record: &Record<'_>) -> String {
+fn line(format: Format, now: SystemTime, record: &Record<'_>, fields: &[Field]) -> String {
     let time = Rfc3339 { time: now, milliseconds: true };
     let message = record.args().to_string();
     let mut line = String::with_capacity(message.len() + 64);
     // Writing to a string cannot fail.
     let _ = match format {
         Format::Json => {
-            line = json(&time.to_string(), record.level(), &message);
+            let level = record.level().as_str().to_ascii_lowercase();
+            line.push('{');
+            for (key, value) in [("time", &time.to_string()), ("level", &level), ("message", &message)] {
+                member(&mut line, key, value);
+            }
+            for (key, value) in fields {
+                member(&mut line, key, value);
+            }
+            line.push('}');
             Ok(())
         }
         Format::Color => {
@@ -147,9 +192,12 @@ fn line(format: Format, now: SystemTime, record: &Record<'_>) -> String {
                 Level::Info => "32",
                 Level::Debug | Level::Trace => "2",
             };
-            write!(line, "{time} \x1b[{color}m{:<5}\x1b[0m {}", record.level(), printable(&message))
+            let level = record.level();
+            write!(line, "{time} \x1b[{color}m{level:<5}\x1b[0m {}{}", printable(&message), words(fields))
         }
-        Format::Text | Format::None => write!(line, "{time} {:<5} {}", record.level(), printable(&message)),
+        Format::Text | Format::None => {
+            write!(line, "{time} {:<5} {}{}", record.level(), printable(&message), words(fields))
+        }
     };
     line.push('\n');
     line
@@ -166,53 +214,29 @@ fn printable(message: &str) -> String {
     })
 }
 
-fn json(time: &str, level: Level, message: &str) -> String {
-    let (message, fields) = fields(message);
-    let level = level.as_str().to_ascii_lowercase();
-    let mut members = vec![("time", time), ("level", &level), ("message", message)];
+/// Fields as they follow a message. A value that is not one word stands in quotes.
+fn words(fields: &[Field]) -> String {
+    let mut words = String::new();
     for (key, value) in fields {
-        if members.iter().all(|(taken, _)| *taken != key) {
-            members.push((key, value.trim_matches('"')));
-        }
+        let is_odd = |c: char| c.is_whitespace() || c.is_control() || c == '"';
+        // Writing to a string cannot fail.
+        let _ = match value.is_empty() || value.contains(is_odd) {
+            true => write!(words, " {key}={value:?}"),
+            false => write!(words, " {key}={value}"),
+        };
     }
-    let mut object = String::new();
-    for (key, value) in members {
-        object.push(if object.is_empty() { '{' } else { ',' });
-        // Text can always be written as JSON.
-        object += &serde_json::to_string(key).unwrap_or_default();
-        object.push(':');
-        object += &serde_json::to_string(value).unwrap_or_default();
-    }
-    object.push('}');
-    object
+    words
 }
 
-/// Splits the trailing `key=value` words from a message. A value is a word or stands in quotes. The one place that
-/// knows of fields: the key-values of the `log` crate would add an array of typed pairs to every call, in a program
-/// whose size is counted in bytes.
-fn fields(message: &str) -> (&str, Vec<(&str, &str)>) {
-    let mut rest = message.trim_end();
-    let mut fields = Vec::new();
-    while let Some(start) = last_word(rest) {
-        let Some((key, value)) = rest[start..].split_once('=') else { break };
-        if key.is_empty() || !key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_') {
-            break;
-        }
-        fields.push((key, value));
-        rest = rest[..start].trim_end();
+/// Appends a member to the text of a JSON object that is not closed yet.
+fn member(object: &mut String, key: &str, value: &str) {
+    if !object.ends_with('{') {
+        object.push(',');
     }
-    fields.reverse();
-    (rest, fields)
-}
-
-/// Start of the last word; a word may end in a quoted part that has spaces.
-fn last_word(text: &str) -> Option<usize> {
-    let head = match text.strip_suffix('"') {
-        Some(head) => &text[..head.rfind("=\"")?],
-        None => text,
-    };
-    // A message needs its first word to itself.
-    head.rfind(' ').map(|at| at + 1)
+    // Text can always be written as JSON.
+    *object += &serde_json::to_string(key).unwrap_or_default();
+    object.push(':');
+    *object += &serde_json::to_string(value).unwrap_or_default();
 }
 
 #[cfg(test)]
@@ -220,46 +244,39 @@ fn last_word(text: &str) -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn written(format: Format, message: &str) -> String {
+    fn written(format: Format, message: &str, fields: &[(&'static str, &str)]) -> String {
         let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_700_000_000_123);
+        let fields: Vec<_> = fields.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
         // One expression: Rust 1.85 drops the arguments at its end.
-        line(format, now, &Record::builder().level(Level::Warn).args(format_args!("{message}")).build())
+        line(
+            format,
+            now,
+            &Record::builder().level(Level::Warn).args(format_args!("{message}")).build(),
+            &fields,
+        )
     }
 
     #[test]
-    fn text_is_one_line_whatever_the_message_holds() {
+    fn text_is_one_line_whatever_the_message_and_the_fields_hold() {
         assert_eq!(
-            written(Format::Text, "a\nb\x1b[2J id=1"),
-            "2023-11-14T22:13:20.123Z WARN  a\\nb\\u{1b}[2J id=1\n"
+            written(Format::Text, "a\nb\x1b[2J x=y", &[("id", "1"), ("job", "a\n\"b\""), ("no", "")]),
+            "2023-11-14T22:13:20.123Z WARN  a\\nb\\u{1b}[2J x=y id=1 job=\"a\\n\\\"b\\\"\" no=\"\"\n"
         );
-        assert!(written(Format::Color, "a").contains("\x1b[33mWARN \x1b[0m a\n"));
+        assert!(written(Format::Color, "a", &[("id", "1")]).contains("\x1b[33mWARN \x1b[0m a id=1\n"));
     }
 
     #[test]
-    fn json_has_the_fields_as_members() {
-        let line = written(Format::Json, "claimed a task task_id=7 job=\"build it\" url=https://ci/x?a=b");
+    fn json_has_the_fields_as_members_and_the_message_as_it_was_given() {
+        let fields = [("task_id", "7"), ("job", "build it"), ("url", "https://ci/x?a=b")];
+        let line = written(Format::Json, "claimed level=fake", &fields);
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(value["time"], "2023-11-14T22:13:20.123Z");
-        assert_eq!(value["level"], "warn");
-        assert_eq!(value["message"], "claimed a task");
-        assert_eq!(value["task_id"], "7");
-        assert_eq!(value["job"], "build it");
-        assert_eq!(value["url"], "https://ci/x?a=b");
-    }
-
-    #[test]
-    fn a_field_cannot_replace_what_every_record_has() {
-        let value: serde_json::Value = serde_json::from_str(&written(Format::Json, "x level=fake")).unwrap();
-        assert_eq!(value["level"], "warn");
-    }
-
-    #[test]
-    fn only_trailing_words_are_fields() {
-        assert_eq!(fields("a=b c"), ("a=b c", vec![]));
-        assert_eq!(fields("x A=b"), ("x A=b", vec![]));
-        assert_eq!(fields("x \"quoted\""), ("x \"quoted\"", vec![]));
-        assert_eq!(fields(""), ("", vec![]));
-        assert_eq!(fields("x a=1 b=\"2 3\""), ("x", vec![("a", "1"), ("b", "\"2 3\"")]));
+        assert_eq!(
+            value,
+            serde_json::json!({
+                "time": "2023-11-14T22:13:20.123Z", "level": "warn", "message": "claimed level=fake",
+                "task_id": "7", "job": "build it", "url": "https://ci/x?a=b",
+            })
+        );
     }
 
     #[test]

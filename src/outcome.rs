@@ -20,7 +20,7 @@ impl Failure {
         Self { code: exit::FAILED, message: message.into() }
     }
 
-    /// Wrong arguments.
+    /// A failure because of wrong arguments.
     pub fn usage(message: impl Into<String>) -> Self {
         Self { code: exit::USAGE, message: message.into() }
     }

@@ -2,9 +2,11 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -147,13 +149,15 @@ impl Drop for Host {
 pub(crate) struct Process {
     pub(crate) pid: u32,
     pub(crate) parent: u32,
+    pub(crate) age_seconds: u64,
     pub(crate) line: String,
 }
 
 /// What runs because of the runners of a row: marked by their environment or by their command line.
 pub(crate) fn processes_of(row: &Path) -> Vec<Process> {
     let variable = format!("{MARK}={}", row.display()).into_bytes();
-    let text = row.display().to_string();
+    let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let uptime: u64 = uptime.split('.').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0);
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let found = pids.filter_map(|pid| {
@@ -162,14 +166,38 @@ pub(crate) fn processes_of(row: &Path) -> Vec<Process> {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         let is_marked = environment.split(|byte| *byte == 0).any(|one| one == variable);
         let is_server = line.contains(" server --");
-        let is_it = !is_server && (is_marked || line.contains(&text));
+        let is_it = !is_server && (is_marked || line.split(' ').any(|word| Path::new(word).starts_with(row)));
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok().filter(|_| is_it)?;
         let mut words = stat.rsplit_once(')')?.1.split_ascii_whitespace();
         let is_dead = words.next() == Some("Z");
         let parent = words.next()?.parse().ok()?;
-        (!is_dead).then_some(Process { pid, parent, line })
+        // The 22nd field of the line, in hundredths of a second since the start of the system.
+        let started: u64 = words.nth(17)?.parse().ok()?;
+        let age_seconds = uptime.saturating_sub(started / 100);
+        (!is_dead).then_some(Process { pid, parent, age_seconds, line })
     });
     found.collect()
+}
+
+/// Ends everything that has to do with a folder, control planes included.
+pub(crate) fn end_all(folder: &Path) {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    for pid in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+        let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let line = read("cmdline");
+        let mut words = line.split(|byte| *byte == 0);
+        let is_named = words.any(|word| Path::new(OsStr::from_bytes(word)).starts_with(folder));
+        let environment = read("environ");
+        let mark = format!("{MARK}=");
+        let mut variables = environment.split(|byte| *byte == 0);
+        let is_marked = variables.any(|variable| {
+            let value = variable.strip_prefix(mark.as_bytes());
+            value.is_some_and(|value| Path::new(OsStr::from_bytes(value)).starts_with(folder))
+        });
+        if is_named || is_marked {
+            signal(pid, Signal::KILL);
+        }
+    }
 }
 
 impl Process {

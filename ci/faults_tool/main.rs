@@ -15,14 +15,14 @@ mod work;
 
 use account::Count;
 use fault::Fault;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Rows that are played at the same time unless `--parallel` says otherwise.
-const PARALLEL: usize = 4;
+const PARALLEL: usize = 6;
 /// What a row takes beside the time of its faults, roughly: starts, and the end of what was hurt last.
 const AROUND_SECONDS: u64 = 7;
 
@@ -40,6 +40,7 @@ fn main() -> ExitCode {
     let result = parse().and_then(|options| {
         let folder = tempfile::Builder::new().prefix("faults-").tempdir();
         let folder = folder.map_err(|error| format!("failed to make a folder: {error}"))?;
+        end_when_told(folder.path())?;
         // A row whose findings need a look is kept with everything that it left.
         let rows = if options.outages {
             println!("faults: outages");
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
             play(&options, folder.path())?
         };
         table::print(&rows);
+        host::end_all(folder.path());
         let clean = rows.iter().all(|(_, count)| count.is_clean());
         if !clean {
             println!(
@@ -67,6 +69,25 @@ fn main() -> ExitCode {
     }
 }
 
+/// TERM and INT end what was started, too.
+fn end_when_told(folder: &Path) -> Result<(), String> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let mut signals =
+        signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).map_err(|error| error.to_string())?;
+    let folder = folder.to_owned();
+    std::thread::spawn(move || {
+        signals.forever().next();
+        // Twice: a row may be starting something.
+        for _ in 0..2 {
+            host::end_all(&folder);
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        eprintln!("faults: stopped; logs and data are in `{}`", folder.display());
+        std::process::exit(130);
+    });
+    Ok(())
+}
+
 fn parse() -> Result<Options, String> {
     let mut options = Options {
         program: PathBuf::new(),
@@ -84,7 +105,12 @@ fn parse() -> Result<Options, String> {
         let number =
             |text: String| text.parse::<u64>().map_err(|_| format!("`{argument} {text}` is no number"));
         match argument.as_str() {
-            "--program" => options.program = value()?.into(),
+            "--program" => {
+                let program = value()?;
+                options.program = Path::new(&program)
+                    .canonicalize()
+                    .map_err(|error| format!("failed to find `{program}`: {error}"))?;
+            }
             "--seed" => options.seed = number(value()?)?,
             "--seconds" => options.seconds = number(value()?)?,
             "--jobs" => options.jobs = number(value()?)? as usize,
@@ -97,7 +123,7 @@ fn parse() -> Result<Options, String> {
     Ok(options)
 }
 
-fn play(options: &Options, folder: &std::path::Path) -> Result<Vec<(String, Count)>, String> {
+fn play(options: &Options, folder: &Path) -> Result<Vec<(String, Count)>, String> {
     let all = fault::all();
     let wanted = |name: &str| options.faults.is_empty() || options.faults.iter().any(|fault| name == fault);
     if let Some(unknown) = options.faults.iter().find(|fault| all.iter().all(|(name, _)| name != *fault)) {
@@ -127,6 +153,12 @@ fn play(options: &Options, folder: &std::path::Path) -> Result<Vec<(String, Coun
                         findings: vec![format!("could not be played: {why}")],
                         ..Count::default()
                     });
+                    eprintln!(
+                        "faults: {name}: {} times, {} jobs, {}",
+                        count.times,
+                        count.jobs,
+                        if count.is_clean() { "clean" } else { "findings" }
+                    );
                     if count.is_clean() {
                         // Space for the next; what is left of it goes with the whole folder.
                         let _ = std::fs::remove_dir_all(&row.folder);

@@ -174,6 +174,10 @@ impl Cell<'_> {
             count.findings.push(format!("{name} was to end behind its fence"));
         }
         account::check_ledger(&self.folder, &mut count);
+        // A runner that has something to say for its task says it when the line is back, before it stops.
+        while cut_at.elapsed() < Duration::from_secs(self.seconds) {
+            std::thread::sleep(Duration::from_millis(500));
+        }
         for host in [Some(&host), other.as_ref()].into_iter().flatten() {
             if !host.stop() {
                 count.findings.push("a runner did not stop within a minute of TERM".to_owned());

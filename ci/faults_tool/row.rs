@@ -20,6 +20,9 @@ const CLASS: &str = "acme/faults";
 /// Longest that jobs may take to end after the last fault: a call that hangs, a lease, a budget's backoff.
 const LONGEST_END: Duration = Duration::from_secs(420);
 
+/// Age of a task agent whose death does not make its runner pause, and a little more.
+const OLD_SECONDS: u64 = 11;
+
 /// Parameters of a row.
 pub(crate) struct Row<'a> {
     pub(crate) program: &'a Path,
@@ -32,6 +35,16 @@ pub(crate) struct Row<'a> {
     pub(crate) runners: usize,
     /// Folder that is kept when something is wrong.
     pub(crate) folder: PathBuf,
+}
+
+impl Row<'_> {
+    /// A runner whose task agent dies young pauses for a minute. With time for it the agents get old enough, so that
+    /// there are many kills.
+    fn spares_young_agents(&self) -> bool {
+        let Fault::Kill(victims) = self.fault else { return false };
+        let dies_alone = victims.contains(&Victim::Agent) && !victims.contains(&Victim::Runner);
+        dies_alone && self.time >= Duration::from_secs(60)
+    }
 }
 
 struct Scene<'a> {
@@ -60,7 +73,7 @@ pub(crate) fn play(row: &Row<'_>) -> Result<Count, String> {
         folder: &row.folder,
         class: CLASS,
         leaves: matches!(row.fault, Fault::Kill(_)),
-        pause_ms: 40,
+        pause_ms: if row.spares_young_agents() { 700 } else { 40 },
         pieces: 20,
     };
     let mut open = Vec::new();
@@ -281,7 +294,10 @@ impl<'a> Scene<'a> {
         } else {
             host::processes_of(&self.row.folder)
         };
-        let agents: Vec<_> = processes.iter().filter(|process| process.is_agent()).collect();
+        let least_seconds = if self.row.spares_young_agents() { OLD_SECONDS } else { 0 };
+        let agents =
+            processes.iter().filter(|process| process.is_agent() && process.age_seconds >= least_seconds);
+        let agents: Vec<_> = agents.collect();
         let agent = agents.get((roll >> 8) as usize % agents.len().max(1)).copied();
         let mut quiet = None;
         let mut killed = true;
@@ -378,11 +394,11 @@ fn jobs_below(agent: u32) -> Vec<String> {
     children.split_ascii_whitespace().filter_map(|pid| job_of_process(pid.parse().ok()?)).collect()
 }
 
-/// A prefix that fails two times of three, so that tasks are given back.
+/// A prefix that fails every third time, so that tasks are given back.
 fn failing_prefix(folder: &Path) -> Result<PathBuf, String> {
     let path = folder.join("prefix");
     let text = format!(
-        "#!/bin/sh\necho >> '{0}.count'\n[ $(($(wc -l < '{0}.count') % 3)) = 0 ] && exec \"$@\"\necho no such user >&2\nexit 1\n",
+        "#!/bin/sh\necho >> '{0}.count'\n[ $(($(wc -l < '{0}.count') % 3)) != 0 ] && exec \"$@\"\necho no such user >&2\nexit 1\n",
         path.display()
     );
     let write = || {

@@ -105,6 +105,7 @@ fn failure(error: Error) -> Failure {
         }
         Error::Setup(message) => (exit::USAGE, message.clone()),
         Error::Transport(message)
+        | Error::Unanswered(message)
         | Error::Undecodable(message)
         | Error::Foreign(message)
         | Error::TooLong(message) => (exit::FAILED, message.clone()),

@@ -7,6 +7,7 @@ use super::lifecycle::{Lifecycle, Limits, Notice};
 use super::settings::Settings;
 use super::stop::{Level, Stop, StopListener};
 use crate::http::{self, Client, retry};
+use crate::logging::record;
 use crate::protocol::{
     ClaimRequest, GiveBackReason, HeldTask, RefusalCode, Secret, Task, TaskId, TaskKind, duration,
 };
@@ -19,7 +20,7 @@ const REPORT_BUDGET: Duration = Duration::from_secs(600);
 /// Result of a claim.
 #[derive(Debug)]
 pub(super) enum Claimed {
-    /// A task.
+    /// A task, which is now this runner's.
     Task(Box<Task>),
     /// No task; the same claim may be made again.
     Nothing,
@@ -100,7 +101,7 @@ impl Claims {
                 let now = Instant::now();
                 let notice = self.life.claimed(now, now);
                 tell(notice);
-                log::info!("claimed a task task_id={} job={:?}", task.id, task.job_name);
+                record!(Info, task_id = task.id, job = task.job_name; "claimed a task");
                 Claimed::Task(Box::new(task))
             }
             Err(error) => {
@@ -141,9 +142,8 @@ impl Claims {
         let Some(held) = held.filter(|held| !held.ended) else {
             return log::info!("the task of this claim has ended meanwhile; claiming anew");
         };
-        log::warn!(
-            "the control plane knows a task of this runner that does not run here task_id={}",
-            held.id
+        record!(Warn, task_id = held.id;
+            "the control plane knows a task of this runner that does not run here"
         );
         let why = "the runner that had claimed the task does not know of it (any more)";
         self.lost(&held.id, Some(&held.allocation), why);
@@ -156,14 +156,14 @@ impl Claims {
             match calls::lost(client, &token, id, allocation, message) {
                 // It is not this runner's any more.
                 Err(http::Error::Refused { status: 404 | 409, refusal: Some(refusal), .. }) => {
-                    log::info!("the lost task is known to be gone task_id={id}: {}", refusal.message);
+                    record!(Info, task_id = id; "the lost task is known to be gone: {}", refusal.message);
                     Ok(())
                 }
                 result => result,
             }
         });
         if heard {
-            log::info!("told the control plane that the task agent is gone task_id={id}");
+            record!(Info, task_id = id; "told the control plane that the task agent is gone");
         }
     }
 
@@ -208,7 +208,7 @@ impl Claims {
         if begun {
             self.lost(task.id, task.allocation, message);
         } else if heard {
-            log::info!("gave the task back task_id={}", task.id);
+            record!(Info, task_id = task.id; "gave the task back");
         }
     }
 
@@ -233,11 +233,11 @@ impl Claims {
             let Err(error) = call(&self.client) else { return true };
             let wait = backoff.after(&error, Instant::now(), retry::random());
             let (Some(wait), false) = (wait, self.stop.level() == Level::Cancel) else {
-                log::error!("cannot {what}, its lease will lapse task_id={id}: {error}");
+                record!(Error, task_id = id; "cannot {what}, its lease will lapse: {error}");
                 return false;
             };
             if !std::mem::replace(&mut told, true) {
-                log::warn!("cannot {what} yet, trying on task_id={id}: {error}");
+                record!(Warn, task_id = id; "cannot {what} yet, trying on: {error}");
             }
             self.stop.pause(wait);
         }

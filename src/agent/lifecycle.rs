@@ -106,9 +106,9 @@ pub(super) enum Next {
     Watch(Option<Instant>),
     /// Ask the task agent to end.
     Term(Why),
-    /// End it.
+    /// Kill the task agent, which did not end in time.
     Kill(Why),
-    /// Leave.
+    /// End the runner, for this reason.
     Exit(ExitReason),
 }
 
@@ -299,7 +299,7 @@ impl Lifecycle {
         };
         self.not_before = Some(now + wait);
         // A connection that grew stale while a task ran fails once; that is no news.
-        let stale = first && self.answered && matches!(error, Error::Transport(_));
+        let stale = first && self.answered && matches!(error, Error::Transport(_) | Error::Unanswered(_));
         if stale {
             self.not_before = None;
         }
@@ -384,7 +384,7 @@ fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
 
 fn was_cut(error: &Error) -> bool {
     match error {
-        Error::Transport(_) => true,
+        Error::Transport(_) | Error::Unanswered(_) => true,
         Error::Refused { status, .. } => matches!(status, 408 | 502 | 504 | 524),
         _ => false,
     }
@@ -393,7 +393,7 @@ fn was_cut(error: &Error) -> bool {
 /// Kinds of error that people act on differently; a bit each.
 fn kind(error: &Error) -> u8 {
     match error {
-        Error::Setup(_) | Error::Transport(_) => 1,
+        Error::Setup(_) | Error::Transport(_) | Error::Unanswered(_) => 1,
         Error::Refused { .. } if error.is_retryable() => 2,
         Error::Refused { .. } => 4,
         Error::Undecodable(_) | Error::Foreign(_) => 8,

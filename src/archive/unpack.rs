@@ -117,9 +117,10 @@ impl State<'_> {
         // The part of it that exists; what does not cannot lead anywhere.
         let existing = folder.ancestors().find(|path| fs::symlink_metadata(path).is_ok());
         let real = existing.map(fs::canonicalize).transpose();
-        let root = fs::canonicalize(root);
-        let inside = match (real, root) {
+        let inside = match (real, fs::canonicalize(root)) {
             (Ok(Some(real)), Ok(root)) => real.starts_with(root),
+            // It is about to be made, and nothing can be in it.
+            (Ok(_), Err(error)) => error.kind() == io::ErrorKind::NotFound && folder.starts_with(root),
             _ => false,
         };
         if !inside {

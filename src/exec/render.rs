@@ -20,7 +20,7 @@ pub(super) struct Style {
     pub width: usize,
 }
 
-/// The screen.
+/// The terminal or file that a run is shown on.
 pub(super) struct Screen {
     style: Style,
     jobs: BTreeMap<String, JobView>,

@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 pub(super) struct Snapshot {
     /// Bare repository to fetch from.
     pub repository: PathBuf,
-    /// The commit.
+    /// Full id of the commit that holds the files.
     pub revision: String,
     /// Branch that names the commit in `repository`.
     pub branch: String,

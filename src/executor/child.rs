@@ -33,14 +33,14 @@ pub enum Message {
     Ended,
     /// A child ended.
     Exited {
-        /// Step record.
+        /// Number of the step record.
         step: u32,
-        /// How.
+        /// Exit code or signal.
         ended: Ended,
     },
     /// The output of a child closed.
     Closed {
-        /// Step record.
+        /// Number of the step record.
         step: u32,
     },
     /// Work beside the thread of the steps is done.
@@ -49,7 +49,7 @@ pub enum Message {
 
 /// A running child.
 pub struct StepChild {
-    /// Step record.
+    /// Number of the step record.
     pub step: u32,
     /// Log that takes its output.
     pub log: StepLog,

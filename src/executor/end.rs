@@ -24,11 +24,11 @@ pub enum StopReason {
 /// How a step ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepEnd {
-    /// Status.
+    /// Status that the step ends with.
     pub status: StepStatus,
     /// Exit code and signal, when a command ran.
     pub ended: Option<Ended>,
-    /// Why.
+    /// Reason for people, where the status alone does not tell it.
     pub message: Option<String>,
 }
 
@@ -47,7 +47,7 @@ impl StepEnd {
 /// How a child ended.
 #[derive(Debug)]
 pub enum ChildEnd {
-    /// By itself.
+    /// It ended by itself.
     Ended(Ended),
     /// It was silent for too long and was killed.
     Silent(Duration),

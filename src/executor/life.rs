@@ -58,13 +58,22 @@ pub struct Life {
     limits: LifeLimits,
     started: Duration,
     answered: Option<Duration>,
+    /// A call for the beginning was on its way and no answer came: the task may have begun.
+    may_have_begun: bool,
     deliver_until: Duration,
 }
 
 impl Life {
     /// A task that was just claimed.
     pub fn new(limits: LifeLimits, now: Duration) -> Self {
-        Self { phase: Phase::Preparing, limits, started: now, answered: None, deliver_until: Duration::MAX }
+        Self {
+            phase: Phase::Preparing,
+            limits,
+            started: now,
+            answered: None,
+            may_have_begun: false,
+            deliver_until: Duration::MAX,
+        }
     }
 
     /// The phase at this time.
@@ -108,13 +117,21 @@ impl Life {
         }
     }
 
-    /// Why to stop asking for the beginning, if there is a reason.
+    /// A call for the beginning may have been heard, although no answer came. Whoever gives up now gives up a task
+    /// that has begun, and nobody may begin it again.
+    pub fn may_have_begun(&mut self) {
+        self.may_have_begun = true;
+    }
+
+    /// Why to stop asking for the beginning, if there is a reason. A task that may have begun is out of reach like
+    /// one that has, so the budget counts for it.
     pub fn begin_is_late(&self, now: Duration) -> Option<&'static str> {
         let waited = now.saturating_sub(self.started);
-        if waited >= self.limits.begin {
+        let budget = if self.may_have_begun { self.limits.budget } else { Duration::ZERO };
+        if waited >= self.limits.begin.max(budget) {
             return Some("the control plane did not let the task begin in time");
         }
-        if self.answered.is_none() && waited >= FIRST_ANSWER {
+        if self.answered.is_none() && !self.may_have_begun && waited >= FIRST_ANSWER {
             return Some("the control plane cannot be reached from the task agent");
         }
         None
@@ -254,6 +271,19 @@ mod tests {
         life.answered(at(19));
         assert_eq!(life.begin_is_late(at(599)), None);
         assert!(life.begin_is_late(at(600)).is_some_and(|why| why.contains("in time")));
+    }
+
+    #[test]
+    fn a_beginning_that_may_have_been_heard_is_asked_for_as_long_as_the_task_may_be_out_of_reach() {
+        let mut life = Life::new(LIMITS, at(0));
+        life.ready();
+        life.may_have_begun();
+        assert_eq!(life.begin_is_late(at(899)), None);
+        assert!(life.begin_is_late(at(900)).is_some());
+        assert!(!life.steps_may_run(at(100)), "nobody has said so");
+        life.answered(at(100));
+        life.begun();
+        assert!(life.steps_may_run(at(100)));
     }
 
     /// The control plane's half, as far as it matters here: it grants one beginning, and ends a task that it has

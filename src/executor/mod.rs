@@ -5,6 +5,7 @@
 //! knows of claims or settings.
 
 mod begin;
+mod beside;
 pub mod child;
 pub mod end;
 pub mod environment;

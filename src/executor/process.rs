@@ -32,7 +32,7 @@ pub struct Process {
 pub struct Ended {
     /// Exit code; 128 + signal when a signal ended it.
     pub code: i32,
-    /// The signal.
+    /// Number of the signal that ended it, if one did.
     pub signal: Option<i32>,
 }
 

@@ -3,7 +3,7 @@
 //! One thread runs this; children, heartbeat and signals speak to it through one channel.
 
 use super::child::{GRACE, Message, StepChild};
-use super::end::{ChildEnd, StepEnd, StopReason, end_of, exit_text};
+use super::end::{ChildEnd, StepEnd, StopReason, exit_text};
 use super::folder::FolderLock;
 use super::life::Phase;
 use super::output::log::StepLog;
@@ -18,9 +18,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Time between TERM and KILL for what is left behind by a job that ended by itself.
@@ -28,8 +26,6 @@ const LEFTOVER_GRACE: Duration = Duration::from_secs(2);
 /// How long they may take in all: together with the grace of a step less than the runner waits for the
 /// task agent to end.
 const LEFTOVER_PATIENCE: Duration = Duration::from_secs(15);
-/// How long work that hears of a stop may take to clean up, before it is left alone.
-const LEAVE: Duration = Duration::from_secs(1);
 /// How often the fence is looked at: the clock that waits are measured by stands still while the host sleeps.
 const FENCE_LOOK: Duration = Duration::from_secs(10);
 
@@ -41,7 +37,7 @@ pub struct TaskRun {
     pub reporter: Reporter,
     /// Values to mask.
     pub secrets: Secrets,
-    /// Private folder.
+    /// Folder of the task agent that jobs do not name; removed with the task.
     pub scratch: PathBuf,
     /// Folder of the output that is not sent yet.
     pub spool: PathBuf,
@@ -50,7 +46,7 @@ pub struct TaskRun {
     /// Environment of the steps.
     pub environment: BTreeMap<String, String>,
     messages: Receiver<Message>,
-    sender: Sender<Message>,
+    pub(super) sender: Sender<Message>,
     background: Vec<StepChild>,
     /// A step asked that no further one begins.
     halted: bool,
@@ -397,7 +393,7 @@ impl TaskRun {
     }
 
     /// When to look whether the task has to stop although no message says so.
-    fn next_look(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn next_look(&self, now: Instant) -> Option<Instant> {
         if self.stop.is_some() {
             return None;
         }
@@ -405,7 +401,7 @@ impl TaskRun {
         self.deadline.into_iter().chain(fence).min()
     }
 
-    fn receive(&mut self, wake: Option<Instant>) -> Option<Message> {
+    pub(super) fn receive(&mut self, wake: Option<Instant>) -> Option<Message> {
         let message = match wake {
             Some(at) => self.messages.recv_timeout(at.saturating_duration_since(Instant::now())),
             None => self.messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -434,53 +430,6 @@ impl TaskRun {
                     self.close_background(&running);
                 }
             }
-        }
-    }
-
-    /// Does work that may hang, on a slow disk or in a call, on a thread of its own, while this one hears of stops.
-    /// Then the work is told by its flag, and left alone. The error is the end of the step.
-    pub(super) fn beside<T: Send + 'static>(
-        &mut self,
-        work: impl FnOnce(&AtomicBool) -> T + Send + 'static,
-    ) -> Result<T, StepEnd> {
-        let place = Arc::new(Mutex::new(None));
-        let result = place.clone();
-        self.wait_for(Box::new(move |stop| {
-            let done = work(stop);
-            *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
-        }))?;
-        let done = place.lock().unwrap_or_else(PoisonError::into_inner).take();
-        done.ok_or_else(|| StepEnd::failed("the work of the step ended in the middle"))
-    }
-
-    /// [`Self::beside`] for work of any kind, so that there is one of it in the program.
-    fn wait_for(&mut self, work: Box<dyn FnOnce(&AtomicBool) + Send>) -> Result<(), StepEnd> {
-        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let (told, says, sender) = (stop.clone(), done.clone(), self.sender.clone());
-        let run = move || {
-            work(&told);
-            says.store(true, Ordering::SeqCst);
-            let _ = sender.send(Message::Done);
-        };
-        let started = std::thread::Builder::new().name("work".into()).spawn(run);
-        started.map_err(|error| StepEnd::failed(format!("cannot start a thread for the step: {error}")))?;
-        let mut until = None;
-        loop {
-            // In this order: messages that were taken in may have told of the end.
-            let reason = self.stopped();
-            if done.load(Ordering::SeqCst) && until.is_none() {
-                return Ok(());
-            }
-            let mut look = self.next_look(Instant::now());
-            if let Some(reason) = reason {
-                stop.store(true, Ordering::SeqCst);
-                let until = *until.get_or_insert_with(|| Instant::now() + LEAVE);
-                if done.load(Ordering::SeqCst) || Instant::now() >= until {
-                    return Err(end_of(ChildEnd::Stopped(reason)));
-                }
-                look = Some(until);
-            }
-            self.receive(look);
         }
     }
 
@@ -566,58 +515,9 @@ impl TaskRun {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test whose call does not end as it should fails loudly")]
 mod tests {
     use super::*;
-    use crate::http::{Client, Endpoint};
-    use std::sync::mpsc;
-
-    /// A task whose control plane nobody asks, and the sender of its messages.
-    fn task() -> (TaskRun, Sender<Message>) {
-        let url = "http://127.0.0.1:1".to_owned();
-        let client = Client::new(&Endpoint { url, ca_file: None, client_certificate: None });
-        let task = crate::executor::example::task("1");
-        let reporter = Reporter::new(client.expect("no connection yet"), &task, |_| ());
-        let input = serde_json::json!({
-            "endpoint": {"url": ""}, "runner_name": "r", "runner_version": "0", "task": task,
-        });
-        let input = serde_json::from_value(input).expect("an input");
-        let channel = mpsc::channel();
-        let sender = channel.0.clone();
-        (
-            TaskRun::new(
-                input,
-                reporter,
-                Secrets::default(),
-                ("/s".into(), "/o".into()),
-                "/h".into(),
-                channel,
-            ),
-            sender,
-        )
-    }
-
-    #[test]
-    fn work_that_hangs_is_left_when_the_task_is_stopped() {
-        let (mut task, sender) = task();
-        assert_eq!(task.beside(|stop| stop.load(Ordering::SeqCst)), Ok(false));
-        // Nobody ever writes: as a read of a disk that is gone.
-        let (never, nothing) = mpsc::channel::<()>();
-        let begun = sender.clone();
-        let hangs = move |_: &AtomicBool| {
-            let _ = begun.send(Message::Cancel);
-            nothing.recv().is_ok()
-        };
-        let end = task.beside(hangs).unwrap_err();
-        assert_eq!(end.status, StepStatus::Canceled);
-        drop(never);
-        // Work that hears of it ends by itself, and its result is no more than that of work that was left.
-        let hears = |stop: &AtomicBool| {
-            while !stop.load(Ordering::SeqCst) {
-                std::thread::yield_now();
-            }
-        };
-        assert_eq!(task.beside(hears).unwrap_err().status, StepStatus::Canceled);
-    }
 
     #[test]
     fn steps_run_by_when() {

@@ -1,6 +1,6 @@
 //! Test timings for `circleci-agent tests split`, fetched beside the steps: the command itself has no token.
 //!
-//! `tool::suite::timings` says which files these are and waits for them. Nothing here delays a step or
+//! `tool::suite::timings_source` says which files these are and waits for them. Nothing here delays a step or
 //! fails the task; a step that needs timings which did not come fails by itself, with the reason.
 
 use super::output::report::Reporter;

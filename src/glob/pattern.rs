@@ -40,7 +40,7 @@ pub(super) struct Alternative {
 /// Demand on one component of a path.
 #[derive(Debug)]
 pub(super) enum Part {
-    /// Exactly this.
+    /// A component that is exactly this text.
     Name(String),
     /// `**`: any number of folders.
     Deep,
@@ -55,9 +55,9 @@ pub(super) struct Glob(Vec<Token>);
 #[derive(Debug)]
 enum Token {
     Char(char),
-    /// `?`
+    /// `?`: any one character.
     Any,
-    /// `*`
+    /// `*`: any number of characters within a component.
     Star,
     /// Characters and ranges of them, both ends included.
     Class {

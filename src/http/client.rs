@@ -125,7 +125,7 @@ impl Client {
     }
 
     /// Closes all connections, for good: calls in flight on other threads end at once with
-    /// [`Error::Transport`], as do later ones.
+    /// [`Error::Unanswered`], as do later ones.
     pub fn close(&self) {
         self.agent.clone().shutdown();
     }
@@ -140,7 +140,8 @@ impl Client {
         self.proxy.as_ref().map(|proxy| proxy.shown.as_str())
     }
 
-    /// Makes one call. An answer of any status is a [`Response`]; no answer is [`Error::Transport`].
+    /// Makes one call. An answer of any status is a [`Response`]; no answer is [`Error::Transport`]
+    /// or [`Error::Unanswered`].
     pub fn send(&self, request: &Request<'_>) -> Result<Response, Error> {
         let url = format!("{}{}", self.url, request.path);
         let mut builder = ureq::http::Request::builder().method(request.method).uri(&url);
@@ -167,8 +168,12 @@ impl Client {
             .allow_non_standard_methods(true)
             .build();
         let answer = self.agent.run(http).map_err(|error| {
-            let why = self.explain(&error);
-            Error::Transport(format!("failed to {} `{url}`: {why}", request.method))
+            let message = format!("failed to {} `{url}`: {}", request.method, self.explain(&error));
+            if explain::was_connected(&error) {
+                Error::Unanswered(message)
+            } else {
+                Error::Transport(message)
+            }
         })?;
         let status = answer.status().as_u16();
         let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
@@ -201,7 +206,7 @@ impl Client {
         let mut reader = answer.into_body().into_reader().take(MAX_ANSWER_BYTES as u64 + 1);
         reader.read_to_end(&mut body).map_err(|error| {
             let why = self.explain(&error.into());
-            Error::Transport(format!("failed to read the answer of `{url}`: {why}"))
+            Error::Unanswered(format!("failed to read the answer of `{url}`: {why}"))
         })?;
         if body.len() > MAX_ANSWER_BYTES {
             return Err(Error::TooLong(format!(
@@ -322,6 +327,39 @@ mod tests {
         assert!(!error.is_retryable());
     }
 
+    #[test]
+    fn a_call_that_may_have_been_heard_is_told_from_one_that_was_not() {
+        // Reads so much of the request, and hangs up.
+        let after = |bytes: usize| {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            let client = Client::new(&Endpoint { url, ..Endpoint::default() }).unwrap();
+            let timeout = Duration::from_secs(300);
+            let request = Request { method: "GET", path: "/x", token: None, body: Body::Empty, timeout };
+            std::thread::scope(|scope| {
+                let answered = scope.spawn(|| client.send(&request));
+                let (mut socket, _) = listener.accept().unwrap();
+                std::io::Read::read_exact(&mut socket, &mut vec![0; bytes]).unwrap();
+                drop(socket);
+                assert!(answered.join().unwrap().unwrap_err().may_be_heard(), "after {bytes} bytes");
+            });
+        };
+        after(0);
+        after(20);
+        // Bound and not listening: every connection is refused.
+        let socket =
+            rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None);
+        let socket = socket.unwrap();
+        let any = std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 0);
+        rustix::net::bind(&socket, &any).unwrap();
+        let address = std::net::SocketAddr::try_from(rustix::net::getsockname(&socket).unwrap()).unwrap();
+        let url = format!("http://{address}");
+        let client = Client::new(&Endpoint { url, ..Endpoint::default() }).unwrap();
+        let timeout = Duration::from_secs(300);
+        let request = Request { method: "GET", path: "/x", token: None, body: Body::Empty, timeout };
+        assert!(!client.send(&request).unwrap_err().may_be_heard());
+    }
+
     /// This answer, as a runner takes it.
     fn answered(head: &str) -> Result<Response, Error> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -382,9 +420,9 @@ mod tests {
             let parked = scope.spawn(|| client.send(&request));
             let (first, _) = listener.accept().unwrap();
             client.close();
-            assert!(matches!(parked.join().unwrap(), Err(Error::Transport(_))));
+            assert!(matches!(parked.join().unwrap(), Err(Error::Unanswered(_))));
             drop(first);
-            assert!(matches!(client.send(&request), Err(Error::Transport(_))));
+            assert!(matches!(client.send(&request), Err(Error::Unanswered(_))));
             let answered = scope.spawn(|| sibling.send(&request));
             let (mut second, _) = listener.accept().unwrap();
             std::io::Write::write_all(&mut second, b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();

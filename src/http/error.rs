@@ -9,8 +9,10 @@ use std::time::Duration;
 pub enum Error {
     /// The endpoint's own settings are wrong: URL, certificate files. Trying again cannot help.
     Setup(String),
-    /// No answer came: connection, TLS, timeout.
+    /// No connection came about: look-up, proxy, socket, TLS. Nobody has heard of the call.
     Transport(String),
+    /// The call was on its way when the connection broke or the time was over: it may have been heard.
+    Unanswered(String),
     /// An answer came that refuses the call.
     Refused {
         /// HTTP status.
@@ -36,13 +38,18 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Error::Setup(_) | Error::TooLong(_) => false,
-            Error::Transport(_) | Error::Undecodable(_) | Error::Foreign(_) => true,
+            Error::Transport(_) | Error::Unanswered(_) | Error::Undecodable(_) | Error::Foreign(_) => true,
             Error::Refused { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
         }
     }
 }
 
 impl Error {
+    /// Whether the control plane may have done what the call asks for, although no answer of its own says so.
+    pub fn may_be_heard(&self) -> bool {
+        matches!(self, Error::Unanswered(_) | Error::Undecodable(_) | Error::Foreign(_))
+    }
+
     /// The code of a refusal.
     pub fn code(&self) -> Option<RefusalCode> {
         self.refusal()?.code
@@ -62,6 +69,7 @@ impl fmt::Display for Error {
         match self {
             Error::Setup(message)
             | Error::Transport(message)
+            | Error::Unanswered(message)
             | Error::Undecodable(message)
             | Error::Foreign(message)
             | Error::TooLong(message)

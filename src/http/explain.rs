@@ -13,7 +13,7 @@ use ureq::Timeout;
 /// The way to the control plane.
 #[derive(Clone, Copy)]
 pub(super) struct Way<'a> {
-    /// Its name.
+    /// Name of the host that was asked for.
     pub(super) host: &'a str,
     /// The proxy that leads there.
     pub(super) proxy: Option<&'a Choice>,
@@ -106,6 +106,26 @@ fn timed_out(timeout: Timeout, host: &str) -> String {
             "`{host}` did not answer in time while connecting; check `api.url`, and that a firewall lets this host out (or set HTTPS_PROXY)"
         ),
         _ => format!("`{host}` did not answer in time"),
+    }
+}
+
+/// Whether the connection was there, with TLS where it has that: what was to be sent may have arrived.
+pub(super) fn was_connected(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => false,
+        ureq::Error::Timeout(_) | ureq::Error::Protocol(_) => true,
+        ureq::Error::Io(error) => {
+            // A refusal of our certificate comes when the library takes the connection for made.
+            let opening = matches!(
+                error.kind(),
+                ErrorKind::ConnectionRefused
+                    | ErrorKind::NetworkUnreachable
+                    | ErrorKind::HostUnreachable
+                    | ErrorKind::AddrNotAvailable
+            );
+            !opening && tls_cause(error).is_none()
+        }
+        _ => false,
     }
 }
 

@@ -83,7 +83,7 @@ fn warn_once(ignored: usize, errors: &[rustls_native_certs::Error]) {
         WARNED.call_once(|| {
             let first = errors.first().map_or_else(String::new, |error| format!(": {error}"));
             log::warn!(
-                "some certificates of the system's store cannot be used and are not trusted count={}{first}",
+                "{} certificates of the system's store cannot be used and are not trusted{first}",
                 ignored + errors.len()
             );
         });

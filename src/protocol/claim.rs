@@ -92,11 +92,11 @@ pub struct HeartbeatAnswer {
 /// Body of `POST /api/v3/runner/unclaim` (task token): gives a task back that has not begun.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GiveBack {
-    /// The task.
+    /// Identifies the task.
     pub task_id: TaskId,
     /// Its token once more, as the public API has it.
     pub task_token: Secret,
-    /// Why.
+    /// Kind of obstacle: it decides which counter the give-back goes to.
     #[serde(default)]
     pub reason: GiveBackReason,
     /// The obstacle and what the operator can do about it, for people.
@@ -150,7 +150,7 @@ pub struct RestAnswer {
 /// Harmless when the task has ended already.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LostTask {
-    /// The task.
+    /// Identifies the task.
     pub id: TaskId,
     /// The allocation of the claim, so that nothing is said of another one. Runners of protocol 1 do not send it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -40,6 +40,8 @@ pub struct StepSummary {
     /// Length of the output in bytes.
     pub length: u64,
     /// SHA-256 of the output, lower-case hex.
+    /// Empty where the runner does not have all of it any more (it had been stored for good): what the control plane
+    /// has is all there will be, and it marks how much is missing.
     pub sha256: String,
 }
 

@@ -117,7 +117,7 @@ pub enum Action {
 pub enum CheckoutMethod {
     /// All commits, file contents on demand; full where git cannot.
     Blobless,
-    /// Everything.
+    /// All commits with all their files.
     Full,
     /// This many commits.
     Shallow {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub enum WatchEvent {
     /// A workflow appeared or changed.
     Workflow {
-        /// UUID.
+        /// Identifies it: a UUID.
         id: String,
         /// From the config.
         name: String,
@@ -24,7 +24,7 @@ pub enum WatchEvent {
     },
     /// A job appeared or changed.
     Job {
-        /// UUID.
+        /// Identifies it: a UUID.
         id: String,
         /// Of the workflow.
         workflow_id: String,
@@ -48,9 +48,9 @@ pub enum WatchEvent {
         job_id: String,
         /// Parallel node, from 0.
         execution: u32,
-        /// Step record.
+        /// Number of the step record.
         step: u32,
-        /// Title.
+        /// Title of the step.
         name: String,
         /// `run`, `checkout`, `spinup_environment`, ...
         kind: String,
@@ -79,7 +79,7 @@ pub enum WatchEvent {
         job_id: String,
         /// Parallel node, from 0.
         execution: u32,
-        /// Step record.
+        /// Number of the step record.
         step: u32,
         /// Offset of the first byte.
         offset: u64,

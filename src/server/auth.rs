@@ -1,7 +1,7 @@
 //! Holders of tokens: people, runners of a resource class, and task agents. Tokens are looked up by their hash, so
 //! that how long it takes tells nothing about them.
 
-use crate::server::ids::{ClassTokenId, ResourceClassId};
+use crate::server::ids::{ClassTokenId, PersonalTokenId, ResourceClassId, UserId};
 use crate::server::store::tables::tasks::{self, TaskRow};
 use crate::server::store::tables::{classes, people};
 use crate::server::store::{Error, View};
@@ -17,14 +17,14 @@ pub fn bearer(header: &str) -> Option<&str> {
 /// A person, by a personal token.
 #[derive(Clone, Debug)]
 pub struct Person {
-    /// UUID.
-    pub id: String,
-    /// Login.
+    /// Identifies them in what they trigger, cancel and approve.
+    pub id: UserId,
+    /// The name that others call them by; unique.
     pub login: String,
-    /// May change what is set up.
+    /// Whether they may change what is set up.
     pub is_admin: bool,
-    /// UUID of the token that was shown.
-    pub token: String,
+    /// Identifies the token by which they called.
+    pub token: PersonalTokenId,
 }
 
 impl Person {
@@ -32,8 +32,12 @@ impl Person {
     pub fn find(view: &View, tokens: &[String]) -> Result<Option<Self>, Error> {
         for token in tokens {
             if let Some(row) = people::person_of_token(view, &token_hash(token))? {
-                let (id, token) = (row.user.into(), row.token.into());
-                return Ok(Some(Self { id, login: row.login, is_admin: row.is_admin, token }));
+                return Ok(Some(Self {
+                    id: row.user,
+                    login: row.login,
+                    is_admin: row.is_admin,
+                    token: row.token,
+                }));
             }
         }
         Ok(None)
@@ -47,11 +51,11 @@ pub struct Administrator(pub Person);
 /// A runner, by its resource class token.
 #[derive(Clone, Debug)]
 pub struct ClassToken {
-    /// Of the token.
+    /// Identifies the token.
     pub id: ClassTokenId,
-    /// Of the class.
+    /// Identifies the class, whatever becomes of its name.
     pub class_id: ResourceClassId,
-    /// `namespace/name`.
+    /// Name of the class: `namespace/name`.
     pub class: String,
 }
 

@@ -1,5 +1,6 @@
 //! A control plane in this process: started, used from synchronous code, stopped.
 
+use crate::logging::record;
 use crate::orbs::OrbSites;
 use crate::protocol::Secret;
 use crate::server::auth::{new_token, token_hash};
@@ -16,7 +17,7 @@ use crate::server::pipelines::create;
 use crate::server::pipelines::repository::Mirrors;
 use crate::server::pipelines::types::{Created, Error as PipelineError, Trigger};
 use crate::server::secrets::sealer::{self, KeyError};
-use crate::server::state::{Routing, Settings, Shared, State};
+use crate::server::state::{Routing, ServerSettings, Shared, State};
 use crate::server::store::tables::classes::{self, Class, Token};
 use crate::server::store::tables::projects;
 use crate::server::store::{Error as StoreError, Store};
@@ -167,7 +168,7 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
     let key = options.secrets_key.clone().unwrap_or_else(|| data.join("secrets.key"));
     let sealer = store.read_blocking(|view| Ok(sealer::open_key(&key, view))).map_err(store_error)?;
     let sealer = sealer.map_err(StartError::Key)?;
-    let settings = Settings {
+    let settings = ServerSettings {
         public_url: options
             .public_url
             .clone()
@@ -189,8 +190,8 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
     let mark = data.join(backup::MARK);
     if options.is_restored || mark.exists() {
         let held = store.write_blocking(|tx| clock::hold_all(tx, Millis::now())).map_err(store_error)?;
-        log::warn!(
-            "the data is that of a backup: tasks that have not ended are held; see `runlet admin task held` task_count={held}"
+        record!(Warn, task_count = held;
+            "the data is that of a backup: tasks that have not ended are held; see `runlet admin task held`"
         );
         // Held once is held: the next start is an ordinary one.
         if let Err(error) = std::fs::remove_file(&mark) {

@@ -16,14 +16,14 @@ pub type Shared = Arc<State>;
 
 /// The control plane in memory.
 pub struct State {
-    /// SQLite.
+    /// The database.
     pub store: Store,
-    /// Bytes.
+    /// Output of steps and uploaded files, which are too large for the database.
     pub blobs: Blobs,
     /// Parked calls and watchers.
     pub hub: Arc<Hub>,
-    /// Settings.
-    pub settings: Settings,
+    /// Settings, which the start decided for good.
+    pub settings: ServerSettings,
     /// True once it stops: parked calls are answered.
     pub stopping: watch::Sender<bool>,
     /// Requests since the start.
@@ -40,9 +40,9 @@ impl State {
     }
 }
 
-/// Settings that a start decides for good.
+/// Settings of the control plane that a start decides for good.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ServerSettings {
     /// Base of the URLs that people see, without a trailing slash.
     pub public_url: String,
     /// The queues that tasks go to.
@@ -55,7 +55,7 @@ pub struct Settings {
     pub heartbeat_wait_seconds: u32,
     /// Output of one step beyond this is dropped by the runner.
     pub max_step_output_bytes: u64,
-    /// Largest artifact.
+    /// Largest artifact that is taken, in bytes.
     pub max_artifact_bytes: u64,
     /// Sources of orbs.
     pub orbs: OrbSites,
@@ -65,8 +65,8 @@ pub struct Settings {
     pub sealer: Arc<Sealer>,
 }
 
-impl Settings {
-    /// [`Settings::lease_seconds`].
+impl ServerSettings {
+    /// The time of [`ServerSettings::lease_seconds`].
     pub fn lease(&self) -> Duration {
         Duration::from_secs(self.lease_seconds.into())
     }

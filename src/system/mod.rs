@@ -7,7 +7,7 @@ pub mod shell;
 
 use std::time::SystemTime;
 
-/// Lower-case hex.
+/// Bytes as lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |n: u8| char::from(DIGITS[usize::from(n)]);

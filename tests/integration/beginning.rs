@@ -281,8 +281,7 @@ fn an_end_that_misses_something_is_said_again_after_a_pause() {
     server.answer("/finish", 200, r#"{"answer":"incomplete","next_event":0,"steps":[[1,0]]}"#);
     server.offer(&task_of("f-4", &["echo hello"]));
     let mut runner = single(&server).start();
-    let log = runner.wait_log("the control plane misses a part of the task: sending it again in ");
-    assert!(log.contains(" ms step_count=1"), "{log}");
+    runner.wait_log("the control plane misses a part of the task (1 of its steps): sending it again in ");
     server.behave();
     assert_eq!(runner.wait(), Some(0));
     assert_eq!(server.output("f-4", 1), "hello\n");

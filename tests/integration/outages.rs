@@ -2,7 +2,7 @@
 //! fences, and a control plane that was restored from a backup.
 
 use crate::admin::parsed;
-use crate::claims::{Played, answer, bench, call, claim, job, messages, workflow};
+use crate::claims::{Played, answer, bench, call, cancel, claim, job, messages, workflow};
 use crate::faults::{Rogue, address_of, until};
 use crate::server::Server;
 use crate::support::ports;
@@ -69,7 +69,7 @@ fn an_end_that_overtakes_a_call_decides_about_it() {
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(task.lost(&task.allocation), 200);
     for (mut connection, (method, rest, body, expected)) in begun.into_iter().zip(&calls) {
-        connection.write_all(body[body.len() / 2..].as_bytes()).unwrap();
+        connection.write_all(&body.as_bytes()[body.len() / 2..]).unwrap();
         let (status, head, said) = answer(connection);
         assert_eq!(status, *expected, "{method} {rest} {said}");
         match expected {
@@ -122,6 +122,40 @@ fn where_it_is_wanted_what_was_lost_after_its_begin_runs_again() {
     task.begin("agent");
     task.call("POST", "finish", &json!({ "status": "failed", "events": 0, "steps": [] }));
     assert_eq!(job(&server, &pipeline)["status"], "failed");
+}
+
+#[test]
+fn output_that_nobody_has_any_more_is_marked_and_the_end_is_taken() {
+    let (server, rogue, pipeline) = bench();
+    let task = Played::claim(&server, &rogue, "n-1");
+    task.begin("agent");
+    assert_eq!(task.call("POST", "events", &task.started(0, 1)).0, 200);
+    let path = format!("/api/v3/runner/tasks/{}/steps/1/output?offset=0", task.id);
+    assert_eq!(call(&server, "PATCH", &path, &task.token, b"hello").0, 200);
+    // The runner gave the room back that these bytes took; the control plane has lost some of them since.
+    let end = |sha256: &str| json!({ "status": "success", "events": 1, "steps": [{ "step": 1, "length": 1200, "sha256": sha256 }] });
+    assert_eq!(task.call("POST", "finish", &end(HELLO)).2["answer"], "incomplete", "it may come yet");
+    for _ in 0..2 {
+        assert_eq!(task.call("POST", "finish", &end("")).2["answer"], "confirmed");
+        let output = server.output(&job(&server, &pipeline), 1);
+        let mark = "[1195 bytes of output are missing here: the control plane lost them, and the runner had them no longer]";
+        assert_eq!(output, format!("hello\n{mark}\n"));
+    }
+    assert_eq!(job(&server, &pipeline)["status"], "success");
+}
+
+#[test]
+fn a_cancel_that_overtakes_a_call_is_on_its_answer() {
+    let (server, rogue, pipeline) = bench();
+    let task = Played::claim(&server, &rogue, "n-1");
+    let body = json!({ "agent": "agent-1", "events": [] }).to_string();
+    let mut begin = half(&task, &server, "POST", "begin", &body);
+    std::thread::sleep(Duration::from_millis(100));
+    cancel(&server, &pipeline);
+    begin.write_all(&body.as_bytes()[body.len() / 2..]).unwrap();
+    let (status, head, refused) = answer(begin);
+    assert_eq!((status, &refused["code"]), (409, &json!("task_ended")));
+    assert!(head.contains("runlet-task: cancel"), "{head}");
 }
 
 /// A person runs a workflow again: status, answer.

@@ -6,6 +6,7 @@ use super::orphans::{RUNNER_VARIABLE, TASK_VARIABLE};
 use super::state::AgentProcess;
 use crate::agent::settings::{Settings, token_variables};
 use crate::agent::stop::StopListener;
+use crate::logging::record;
 use crate::protocol::TaskId;
 use crate::protocol::task_input::Said;
 use crate::system::proc::{boot_id, stat};
@@ -216,7 +217,7 @@ impl Agent {
     /// Asks it to end. With a prefix the wrapper is asked, which has to pass it on.
     pub(super) fn term(&self) {
         if let Err(error) = kill_process(self.pid, Signal::TERM) {
-            log::warn!("cannot send TERM to the task agent pid={}: {error}", self.pid.as_raw_nonzero());
+            record!(Warn, agent_pid = self.pid.as_raw_nonzero(); "cannot send TERM to the task agent: {error}");
         }
     }
 
@@ -226,7 +227,7 @@ impl Agent {
             let _ = kill_process_group(self.pid, Signal::KILL);
         }
         if let Err(error) = kill_process(self.pid, Signal::KILL) {
-            log::warn!("cannot kill the task agent pid={}: {error}", self.pid.as_raw_nonzero());
+            record!(Warn, agent_pid = self.pid.as_raw_nonzero(); "cannot kill the task agent: {error}");
         }
     }
 }

@@ -17,6 +17,7 @@ use super::settings::{Mode, Settings};
 use super::stop::{Level, Stop};
 use crate::executor::scratch;
 use crate::http;
+use crate::logging::record;
 use crate::protocol::task_input::{Said, TaskEndpoint, TaskInput, task_exit};
 use crate::protocol::{GiveBackReason, Secret, Task, TaskId, TaskKind, duration};
 use crate::system::clock::since_boot;
@@ -68,16 +69,17 @@ impl std::error::Error for Error {}
 /// handlers.
 pub fn run(settings: Settings, stop: &Stop) -> Result<ExitReason, Error> {
     let mut runner = Runner::new(settings, stop)?;
-    log::info!(
-        "starting agent version={} name={} url={} mode={} pid={}",
-        env!("CARGO_PKG_VERSION"),
-        runner.settings.name,
-        runner.settings.endpoint.url,
-        if runner.settings.mode == Mode::Continuous { "continuous" } else { "single-task" },
-        std::process::id()
+    let mode = if runner.settings.mode == Mode::Continuous { "continuous" } else { "single-task" };
+    record!(Info,
+        version = env!("CARGO_PKG_VERSION"),
+        name = runner.settings.name,
+        url = runner.settings.endpoint.url,
+        mode = mode,
+        pid = std::process::id();
+        "starting agent"
     );
     if let Some(proxy) = runner.claims.client.proxy() {
-        log::info!("calls go through a proxy proxy={proxy}");
+        record!(Info, proxy = proxy; "calls go through a proxy");
     }
     let reason = runner.run();
     match &reason {
@@ -125,6 +127,8 @@ struct Death {
     message: String,
     /// The next task might well meet the same end.
     is_hosts_fault: bool,
+    /// It had tried to send what is left.
+    spool_stays: bool,
 }
 
 impl Watched {
@@ -171,17 +175,15 @@ impl Runner {
                 Next::Watch(until) => self.watch(until),
                 Next::Term(why) => {
                     if let Some(watched) = &mut self.watched {
-                        log::warn!("ending the task: {} task_id={}", why.text(), watched.task.id);
+                        record!(Warn, task_id = watched.task.id; "ending the task: {}", why.text());
                         watched.ended_because = Some(why.text());
                         watched.agent.term();
                     }
                 }
                 Next::Kill(why) => {
                     if let Some(watched) = &self.watched {
-                        log::warn!(
-                            "the task agent did not end in time and is killed: {} task_id={}",
-                            why.text(),
-                            watched.task.id
+                        record!(Warn, task_id = watched.task.id;
+                            "the task agent did not end in time and is killed: {}", why.text()
                         );
                         watched.agent.kill();
                     }
@@ -194,10 +196,9 @@ impl Runner {
     /// Takes notice of the stop level.
     fn hear(&mut self) {
         match (self.claims.hear(), &self.watched) {
-            (Some(Level::Drain), Some(watched)) => log::info!(
-                "draining: no further tasks; the running one may finish within {} task_id={}",
-                duration::format(self.settings.max_run_time),
-                watched.task.id
+            (Some(Level::Drain), Some(watched)) => record!(Info, task_id = watched.task.id;
+                "draining: no further tasks; the running one may finish within {}",
+                duration::format(self.settings.max_run_time)
             ),
             (Some(Level::Drain), None) => log::info!("draining: no further tasks, none is running"),
             _ => {}
@@ -228,7 +229,7 @@ impl Runner {
         }
         if let Some(rule) = self.settings.rules.refuse(&task) {
             let why = format!("the runner `{}` does not run this job: {rule}", self.settings.name);
-            log::warn!("ended a task by a rule: {rule} task_id={id}");
+            record!(Warn, task_id = id; "ended a task by a rule: {rule}");
             self.claims.refuse(&back, &why);
             self.forget();
             self.claims.life.ended(Instant::now());
@@ -264,7 +265,7 @@ impl Runner {
             self.group.as_ref(),
         )?;
         let process = agent.process();
-        log::info!("task agent started task_id={} agent_pid={}", running.id, process.pid);
+        record!(Info, task_id = running.id, agent_pid = process.pid; "task agent started");
         running.agent = Some(process);
         // Before it is given its task: whoever comes after this runner knows of it.
         self.record.change(|remembered| remembered.task = Some(running.clone()));
@@ -274,7 +275,7 @@ impl Runner {
 
     /// Gives a task back that cannot begin on this host, and pauses, so that other hosts have the queue.
     fn give_back(&mut self, task: &GivenBackTask<'_>, why: &str) {
-        log::error!("the task cannot begin on this host: {why} task_id={}", task.id);
+        record!(Error, task_id = task.id; "the task cannot begin on this host: {why}");
         let pause = self.claims.life.host_pause();
         self.claims.give_back(task, GiveBackReason::Host, why, pause);
         self.pause(why);
@@ -350,16 +351,14 @@ impl Runner {
         let not_begun = not_begun.map(|why| self.explain_not_begun(why));
         match (code, not_begun, &watched.token) {
             (Some(task_exit::REPORTED), None, _) => {
-                log::info!("task done task_id={id}");
+                record!(Info, task_id = id; "task done");
                 self.sweep(&watched.task, false);
                 self.forget();
                 self.claims.life.ended(Instant::now());
             }
             // The task agent has given it back by itself.
             (Some(task_exit::REPORTED), Some(why), _) => {
-                log::error!(
-                    "the task was given back, since it cannot begin on this host: {why} task_id={id}"
-                );
+                record!(Error, task_id = id; "the task was given back, since it cannot begin on this host: {why}");
                 self.sweep(&watched.task, false);
                 self.pause(&why);
             }
@@ -398,10 +397,11 @@ impl Runner {
             message = format!("{message} after being told to end: {why}");
         }
         match end {
-            End::Gone => log::info!("the task agent of an earlier run has ended task_id={id}"),
-            End::Exited(_) => log::warn!("{message} task_id={id}"),
+            End::Gone => record!(Info, task_id = id; "the task agent of an earlier run has ended"),
+            End::Exited(_) => record!(Warn, task_id = id; "{message}"),
         }
-        let death = Death { message, is_hosts_fault: !not_reported && end != End::Gone };
+        let death =
+            Death { message, is_hosts_fault: !not_reported && end != End::Gone, spool_stays: not_reported };
         // Of one that has not begun there is nothing to send, and one that could not report has tried for long.
         let has_rest = (watched.begun || watched.token.is_none()) && !not_reported;
         self.mourn(watched.task, watched.token, death, has_rest);
@@ -416,7 +416,7 @@ impl Runner {
             Some(token) => Ok(Some(token)),
             None => self.claims.rest(&task.id, task.allocation.as_deref(), &death.message),
         };
-        let is_worthless = !has_rest || wanted && token == Ok(None);
+        let is_worthless = !death.spool_stays && (!has_rest || wanted && token == Ok(None));
         scratch::remove_left_behind(&task.id, &self.settings.working_directory, is_worthless);
         if let Ok(Some(token)) = token {
             let id = task.id.clone();
@@ -461,7 +461,7 @@ impl Runner {
             everywhere: died || self.settings.owns_process && !self.adopts,
         };
         for process in orphans::sweep(&sweep) {
-            log::warn!("killed a process that the task left behind: {process} task_id={}", task.id);
+            record!(Warn, task_id = task.id; "killed a process that the task left behind: {process}");
         }
     }
 
@@ -513,17 +513,15 @@ impl Runner {
         self.claims.life.claimed(now.checked_sub(age).unwrap_or(now), now);
         match agent {
             Some(agent) => {
-                log::info!(
-                    "found the running task of an earlier run, waiting for it task_id={} agent_pid={}",
-                    task.id,
-                    agent.process().pid
+                record!(Info, task_id = task.id, agent_pid = agent.process().pid;
+                    "found the running task of an earlier run, waiting for it"
                 );
                 self.watched = Some(Watched::of(agent, task, None));
             }
             None => {
                 let message = "the task agent was gone when the runner started again";
-                log::warn!("{message} task_id={}", task.id);
-                let death = Death { message: message.to_owned(), is_hosts_fault: false };
+                record!(Warn, task_id = task.id; "{message}");
+                let death = Death { message: message.to_owned(), is_hosts_fault: false, spool_stays: false };
                 self.mourn(task, None, death, true);
             }
         }

@@ -29,9 +29,10 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Values by which a process of a task is recognised.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Markers {
-    /// Alone sufficient.
+    /// Value of `RUNLET_TASK_ID`: a process that has it is one of the task.
     pub(super) task: String,
-    /// Sufficient when all are found; empty when the control plane did not say.
+    /// Variables by name: a process that has all of them is one of the task. Empty when the control plane
+    /// gave none.
     #[serde(default)]
     pub(super) built_in: BTreeMap<String, String>,
 }

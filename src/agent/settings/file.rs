@@ -17,12 +17,12 @@ pub(super) enum Value {
     List(Vec<String>),
 }
 
-/// One key.
+/// One key of the file with its value, and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// `runner.name`.
+    /// Path of the key, such as `runner.name`.
     pub(super) key: String,
-    /// Its value.
+    /// Value as it stands in the file; null where there is none.
     pub(super) value: Value,
     /// Line of the key, from 1.
     pub(super) line: usize,

@@ -29,7 +29,7 @@ struct Output {
 /// A part of a step's output that is to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
-    /// Step record.
+    /// Number of the step record.
     pub(super) step: u32,
     /// Offset of its first byte.
     pub(super) offset: u64,

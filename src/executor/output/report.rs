@@ -40,7 +40,7 @@ pub enum Wish {
 /// Answer to the question whether the steps may run.
 #[derive(Debug)]
 pub enum Begin {
-    /// They may.
+    /// The steps may run.
     Granted,
     /// Not yet: the call failed and may be made again after this wait.
     Again(Duration, Error),
@@ -250,7 +250,12 @@ impl Reporter {
                 Begin::Granted
             }
             Err(error) => match backoff.after(&error, Instant::now(), random()) {
-                Some(wait) => Begin::Again(wait, error),
+                Some(wait) => {
+                    if error.may_be_heard() {
+                        self.lock().life.may_have_begun();
+                    }
+                    Begin::Again(wait, error)
+                }
                 None => Begin::Refused(error),
             },
         }
@@ -338,9 +343,9 @@ impl Reporter {
                 Ok(FinishAnswer::Incomplete { next_event, steps }) => {
                     let wait = misses.again(random());
                     log::warn!(
-                        "the control plane misses a part of the task: sending it again in {} ms step_count={}",
-                        wait.as_millis(),
-                        steps.len()
+                        "the control plane misses a part of the task ({} of its steps): sending it again in {} ms",
+                        steps.len(),
+                        wait.as_millis()
                     );
                     let mut state = self.lock();
                     state.finishing = false;

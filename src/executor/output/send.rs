@@ -19,7 +19,7 @@ const GATHER: Duration = Duration::from_millis(250);
 /// So many bytes of the spool are worth a call to give back their room while nobody waits for it.
 const WORTH_FREEING: u64 = 64 * 1024;
 
-/// Starts both.
+/// Starts the thread of the heartbeats and the one that sends events and output.
 pub(in crate::executor) fn start(reporter: &Reporter, task: &Task) -> Result<(), Error> {
     let heartbeats = reporter.0.client.sibling()?;
     let threads = |error: std::io::Error| Error::Setup(format!("failed to start a thread: {error}"));

@@ -1,20 +1,17 @@
 //! `store_artifacts` and `store_test_results`.
 
+use super::Upload;
 use super::files::{self, Listing, UploadError};
 use super::masked_xml;
 use crate::archive::open_regular;
-use crate::executor::end::{ChildEnd, StepEnd, StopReason, end_of};
+use crate::executor::end::StepEnd;
 use crate::executor::output::log::{StepLog, counted};
 use crate::executor::task::TaskRun;
-use crate::http::Body;
 use crate::protocol::{ArtifactRecord, TestResultsRecord};
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-
-/// A file that was uploaded: length and SHA-256.
-type Upload = Result<(u64, String), UploadError>;
 
 impl TaskRun {
     pub(super) fn store_artifacts(
@@ -47,7 +44,7 @@ impl TaskRun {
             match self.upload_file(&file.path, limit)? {
                 Ok((length, sha256)) => {
                     let entry = ArtifactRecord { path: name.clone(), sha256, length, step: record };
-                    let stored = self.name_upload::<serde::de::IgnoredAny>("artifacts", &entry)?;
+                    let stored = self.post::<serde::de::IgnoredAny>("artifacts", &entry)?;
                     if let Err(why) = stored {
                         return Err(StepEnd::failed(format!("failed to store the artifact `{name}`: {why}")));
                     }
@@ -96,7 +93,7 @@ impl TaskRun {
             match self.upload_report(&file.path)? {
                 Ok((length, sha256)) => {
                     let entry = TestResultsRecord { path: name.clone(), sha256, length, step: record };
-                    match self.name_upload::<StoredTests>("test-results", &entry)? {
+                    match self.post::<StoredTests>("test-results", &entry)? {
                         Ok(StoredTests { message: Some(why), .. }) => {
                             log.note(&format!("warning: ignored `{name}`: {why}"));
                         }
@@ -141,11 +138,6 @@ impl TaskRun {
         })
     }
 
-    pub(super) fn upload_file(&mut self, path: &Path, limit: u64) -> Result<Upload, StepEnd> {
-        let (reporter, path) = (self.reporter.clone(), path.to_owned());
-        self.beside(move |stop| files::upload(&reporter, &path, limit, stop))
-    }
-
     /// Uploads a report of tests as it is stored: with its secrets masked.
     fn upload_report(&mut self, path: &Path) -> Result<Upload, StepEnd> {
         let limit = self.input.task.max_artifact_bytes;
@@ -163,23 +155,6 @@ impl TaskRun {
         // It may never have been made.
         let _ = std::fs::remove_file(&copy);
         uploaded
-    }
-
-    pub(super) fn name_upload<A: serde::de::DeserializeOwned + Send + 'static>(
-        &mut self,
-        call: &'static str,
-        entry: &impl serde::Serialize,
-    ) -> Result<Result<A, String>, StepEnd> {
-        let body = match serde_json::to_vec(entry) {
-            Ok(body) => body,
-            Err(error) => return Ok(Err(error.to_string())),
-        };
-        let reporter = self.reporter.clone();
-        self.beside(move |_| reporter.call("POST", call, Body::Json(&body)).map_err(|e| e.to_string()))
-    }
-
-    pub(super) fn stopped_end(&mut self) -> StepEnd {
-        end_of(ChildEnd::Stopped(self.stopped().unwrap_or(StopReason::Cancel)))
     }
 }
 

@@ -83,7 +83,7 @@ impl TaskRun {
             }
             Err(packing::Error::Upload(why)) => return Ok(self.not_saved(&why, log)),
         };
-        match self.name_upload("caches", &CacheRecord { key: key.clone(), archive })? {
+        match self.post("caches", &CacheRecord { key: key.clone(), archive })? {
             Ok(CacheAnswer { stored: true }) => log.note(&format!("saved the cache `{key}`: {summary}")),
             Ok(CacheAnswer { stored: false }) => {
                 log.note(&format!("skipped: another job has saved the key `{key}` meanwhile"));
@@ -122,7 +122,7 @@ impl TaskRun {
         let (reporter, places) = (self.reporter.clone(), self.places.clone());
         let unpacked = self.beside(move |stop| {
             let download = Download::new(&reporter, format!("caches/{}", cache.id), cache.archive);
-            let mut target = Restored { places: &places, root: PathBuf::new(), stop };
+            let mut target = Restored { places: &places, root: None, stop };
             let unpacked = unpack::unpack(lz4::Reader::new(download), &mut target);
             unpacked.map_err(|error| (error, cache.key))
         })?;
@@ -143,7 +143,7 @@ impl TaskRun {
     }
 
     fn find_cache(&mut self, keys: Vec<String>, exact: bool) -> Result<Result<FoundCache, String>, StepEnd> {
-        self.name_upload("caches/find", &FindCache { keys, exact })
+        self.post("caches/find", &FindCache { keys, exact })
     }
 
     /// The keys of templates, as they are stored: without secrets.
@@ -202,7 +202,7 @@ struct Restored<'t> {
     places: &'t Places,
     /// The folder that the present entry must not leave by a link: the working directory, and elsewhere the path that
     /// was saved, which may itself be a link of the host.
-    root: PathBuf,
+    root: Option<PathBuf>,
     stop: &'t AtomicBool,
 }
 
@@ -211,17 +211,17 @@ impl Target for Restored<'_> {
         let place = restored_place(self.places, name)
             .ok_or_else(|| format!("the archive is damaged: `{}` is no name of a cache", name.display()))?;
         if self.places.is_of_job(&place) {
-            self.root = self.places.directory.clone();
-        } else if !place.starts_with(&self.root) {
+            self.root = Some(self.places.directory.clone());
+        } else if !self.root.as_ref().is_some_and(|root| place.starts_with(root)) {
             // A file or a link as such has no say about what is in it.
             let folder = if is_folder { Some(&*place) } else { place.parent() };
-            self.root = folder.unwrap_or(Path::new("/")).to_owned();
+            self.root = folder.map(Path::to_owned);
         }
         Ok(place)
     }
 
     fn root(&self) -> Option<&Path> {
-        Some(&self.root)
+        self.root.as_deref()
     }
 
     fn is_stopped(&mut self) -> bool {

@@ -12,10 +12,18 @@ mod packing;
 mod run;
 mod workspace;
 
-use super::end::StepEnd;
+use super::end::{ChildEnd, StepEnd, StopReason, end_of};
 use super::output::log::StepLog;
 use super::task::TaskRun;
+use crate::http::Body;
 use crate::protocol::{Action, Step};
+use files::UploadError;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::path::Path;
+
+/// A file that was uploaded, its length in bytes and its SHA-256; or why it was not.
+type Upload = Result<(u64, String), UploadError>;
 
 impl TaskRun {
     /// Does what `step` says; its output is in `log`, its end is the answer.
@@ -38,6 +46,32 @@ impl TaskRun {
             Action::AddSshKeys { .. } => unsupported("project SSH keys"),
             Action::InstallSigningBundle => unsupported("signing bundles"),
         }
+    }
+
+    /// Uploads a file of at most `limit` bytes.
+    fn upload_file(&mut self, path: &Path, limit: u64) -> Result<Upload, StepEnd> {
+        let (reporter, path) = (self.reporter.clone(), path.to_owned());
+        self.beside(move |stop| files::upload(&reporter, &path, limit, stop))
+    }
+
+    /// One call of the task with a JSON body: it records an upload, or asks for one. The inner error is a sentence for
+    /// the output of the step.
+    fn post<A: DeserializeOwned + Send + 'static>(
+        &mut self,
+        call: &'static str,
+        body: &impl Serialize,
+    ) -> Result<Result<A, String>, StepEnd> {
+        let body = match serde_json::to_vec(body) {
+            Ok(body) => body,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let reporter = self.reporter.clone();
+        self.beside(move |_| reporter.call("POST", call, Body::Json(&body)).map_err(|e| e.to_string()))
+    }
+
+    /// The end of a step that was stopped.
+    fn stopped_end(&mut self) -> StepEnd {
+        end_of(ChildEnd::Stopped(self.stopped().unwrap_or(StopReason::Cancel)))
     }
 }
 

@@ -65,7 +65,7 @@ impl TaskRun {
             }
         };
         let record = LayerRecord { archive, step: record };
-        match self.name_upload::<serde::de::IgnoredAny>("workspace", &record)? {
+        match self.post::<serde::de::IgnoredAny>("workspace", &record)? {
             Ok(_) => {
                 log.note(&format!("persisted {summary}"));
                 Ok(StepEnd::success())

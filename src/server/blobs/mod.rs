@@ -4,6 +4,7 @@
 //! where that is allowed.
 
 mod disk;
+mod hole;
 pub mod listing;
 pub mod objects;
 pub mod outputs;
@@ -20,9 +21,9 @@ pub use self::stretch::Stretch;
 /// The bytes that the data folder holds besides the database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Blobs {
-    /// Output of steps.
+    /// Output of steps, by task and step.
     pub outputs: Outputs,
-    /// Uploads.
+    /// Uploaded files by their checksum: artifacts, test results, caches, workspace layers.
     pub objects: Objects,
 }
 

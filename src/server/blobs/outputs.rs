@@ -156,6 +156,15 @@ impl Outputs {
         Ok(Some(0))
     }
 
+    /// An output is complete: it is made durable, and memory forgets it.
+    pub(super) fn settle(&self, task: &TaskId, step: u32, file: &File) -> Result<(), Error> {
+        if self.durable {
+            file.sync_data().map_err(io_error(&self.path(task, step)))?;
+        }
+        self.written().remove(&(task.clone(), step));
+        Ok(())
+    }
+
     /// The lengths of many outputs in their order, for async code: the disk is asked in one go, on a thread where
     /// waiting for it is allowed.
     pub async fn lengths(&self, steps: Vec<(TaskId, u32)>) -> Result<Vec<u64>, Error> {

@@ -1,5 +1,6 @@
 //! Handing out a task: one transaction that finds, marks and describes it.
 
+use crate::logging::record;
 use crate::protocol::limits::CLAIM_BYTES;
 use crate::protocol::{ClaimRequest, HeldTask};
 use crate::server::auth::ClassToken;
@@ -7,7 +8,7 @@ use crate::server::auth::{new_token, token_hash};
 use crate::server::engine::commit::task::{self, InHand};
 use crate::server::engine::handout::{self, Handed, Withheld};
 use crate::server::engine::task::{Claim, ClaimedAgain, DEFAULT_BUDGET, Machine};
-use crate::server::state::Settings;
+use crate::server::state::ServerSettings;
 use crate::server::store::status::{MessageKind, TaskState};
 use crate::server::store::tables::tasks::Asking;
 use crate::server::store::tables::{classes, instances, jobs, progress, tasks};
@@ -18,13 +19,13 @@ use std::time::Duration;
 /// A runner that asks for work.
 #[derive(Clone, Debug)]
 pub struct Claimer {
-    /// Its token.
+    /// The resource class token that it calls with.
     pub token: ClassToken,
     /// The runner's description of itself.
     pub request: ClaimRequest,
     /// The protocol version that it speaks.
     pub protocol: u32,
-    /// Its address.
+    /// The address that it calls from.
     pub ip: String,
 }
 
@@ -44,7 +45,12 @@ pub enum Claimed {
 
 /// The oldest task of the class that waits, or the one that this claim was given before when the answer
 /// was lost on the way.
-pub fn claim(tx: &Tx<'_>, claimer: &Claimer, settings: &Settings, now: Millis) -> Result<Claimed, Error> {
+pub fn claim(
+    tx: &Tx<'_>,
+    claimer: &Claimer,
+    settings: &ServerSettings,
+    now: Millis,
+) -> Result<Claimed, Error> {
     let (token, request) = (&claimer.token, &claimer.request);
     instances::seen(tx, &token.class_id, request, &claimer.ip, now)?;
     if let (Some(machine), Some(boot)) = (&request.machine_id, &request.boot_id) {
@@ -67,7 +73,7 @@ pub fn claim(tx: &Tx<'_>, claimer: &Claimer, settings: &Settings, now: Millis) -
             }
         }
     }
-    tell_of_runners_with_one_name(tx, claimer, now)?;
+    tell_of_runners_with_one_name(tx, claimer)?;
     let others = instances::has_others(tx, &token.class_id, &request.name, now)?;
     let asking = Asking { class: &token.class, runner: &request.name, others, now };
     // A task that may not or cannot be handed out ends here; the next one is looked at.
@@ -96,16 +102,15 @@ pub fn claim(tx: &Tx<'_>, claimer: &Claimer, settings: &Settings, now: Millis) -
 
 /// A task that runs is not ended because somebody with the name of its runner asks for work: two runners may have one
 /// name. People are told.
-fn tell_of_runners_with_one_name(tx: &Tx<'_>, claimer: &Claimer, now: Millis) -> Result<(), Error> {
+fn tell_of_runners_with_one_name(tx: &Tx<'_>, claimer: &Claimer) -> Result<(), Error> {
     let name = &claimer.request.name;
     for row in tasks::begun_of_runner(tx, &claimer.token.class, name)? {
         let message = format!(
             "a runner named {name} asks for work while this task runs on one of that name: either two runners have the same name, or the task is lost and ends when it was not heard of for too long"
         );
         if !progress::has_message(tx, &row.job, &message)? {
-            log::warn!(
-                "a runner asks for work while a task runs under its name runner={name} task_id={} now_ms={now}",
-                row.id
+            record!(Warn, runner = name.as_str(), task_id = row.id;
+                "a runner asks for work while a task runs under its name"
             );
             jobs::add_message(tx, &row.job, MessageKind::Warning, &message)?;
             tx.effect(Effect::Changed(row.pipeline.to_string()));
@@ -119,7 +124,7 @@ fn hand_out(
     tx: &Tx<'_>,
     mut hand: InHand,
     claimer: &Claimer,
-    settings: &Settings,
+    settings: &ServerSettings,
     now: Millis,
 ) -> Result<Option<Vec<u8>>, Error> {
     let (status, why) = match handout::variables(tx, &settings.sealer, &hand.row.job)? {
@@ -148,7 +153,7 @@ fn hand_out(
         Err(Withheld::Unauthorized(why)) => (TaskState::Failed, format!("unauthorized: {why}")),
         Err(Withheld::Unusable(why)) => (TaskState::InfrastructureFail, why),
     };
-    log::warn!("a task cannot be handed out: {why} task_id={}", hand.row.id);
+    record!(Warn, task_id = hand.row.id; "a task cannot be handed out: {why}");
     let then = hand.task.refuse(status, &why, now);
     hand.keep(tx, then, now)?;
     Ok(None)

@@ -8,7 +8,7 @@ use crate::server::engine::task::LONGEST_BEGIN;
 use crate::server::ids::JobId;
 use crate::server::secrets::contexts;
 use crate::server::secrets::sealer::{Place, SealError, Sealer};
-use crate::server::state::Settings;
+use crate::server::state::ServerSettings;
 use crate::server::store::tables::handout::{self, Described, Revision};
 use crate::server::store::tables::keys;
 use crate::server::store::tables::variables::{self, SealedVariable};
@@ -94,20 +94,20 @@ impl Opened {
 /// Decisions of a claim about a task.
 #[derive(Clone, Debug)]
 pub struct Handed {
-    /// The task.
+    /// Identifies the task.
     pub id: TaskId,
     /// The text of its token, of which only the hash is stored.
     pub token: String,
     /// The id of this handing out.
     pub allocation: String,
-    /// Its variables.
+    /// Variables of its project and contexts, opened.
     pub variables: Vec<Variable>,
     /// How long it may be silent once it has begun.
     pub budget: Duration,
 }
 
 /// Describes a task that is handed out, for its agent.
-pub fn describe(tx: &Tx<'_>, handed: Handed, settings: &Settings) -> Result<Task, Error> {
+pub fn describe(tx: &Tx<'_>, handed: Handed, settings: &ServerSettings) -> Result<Task, Error> {
     let found = handout::described(tx, &handed.id)?;
     let job_url =
         format!("{}/{}/{}/{}/{}", settings.public_url, found.vcs, found.org, found.repo, found.job_number);

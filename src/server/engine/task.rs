@@ -66,7 +66,7 @@ pub enum State {
     Queued,
     /// A runner has it and has not begun.
     Claimed {
-        /// By whom.
+        /// The claim of the runner that has it.
         claim: Claim,
         /// It goes back to the queue after this.
         lease_until: Millis,

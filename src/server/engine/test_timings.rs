@@ -5,7 +5,7 @@
 
 use crate::protocol::TestTimings;
 use crate::server::ids::JobId;
-use crate::server::store::tables::timings::{self, By};
+use crate::server::store::tables::jobs_with_tests::{self, By};
 use crate::server::store::{Error, Tx, View};
 use std::collections::BTreeMap;
 
@@ -14,14 +14,14 @@ const MOST_BYTES: usize = 4 * 1024 * 1024;
 
 /// Notes that a job has stored test results.
 pub fn stored(tx: &Tx<'_>, job: &JobId) -> Result<(), Error> {
-    timings::insert_job(tx, job)
+    jobs_with_tests::insert_job(tx, job)
 }
 
 /// Chooses the timings of a job: those of the latest run of the job of the same name, of any branch, that
 /// has ended and stored some.
 pub fn choose(tx: &Tx<'_>, job: &JobId) -> Result<(), Error> {
-    let latest = timings::latest(tx, job)?;
-    timings::set_chosen(tx, job, latest.as_ref())
+    let latest = jobs_with_tests::latest(tx, job)?;
+    jobs_with_tests::set_chosen(tx, job, latest.as_ref())
 }
 
 /// The timings that were chosen for a job, of all nodes of that run. `None` when there are none.
@@ -30,7 +30,7 @@ pub fn of_job(view: &View, job: &JobId) -> Result<Option<TestTimings>, Error> {
 }
 
 fn of_job_within(view: &View, job: &JobId, most_bytes: usize) -> Result<Option<TestTimings>, Error> {
-    let Some(chosen) = timings::chosen(view, job)? else { return Ok(None) };
+    let Some(chosen) = jobs_with_tests::chosen(view, job)? else { return Ok(None) };
     let mut room = most_bytes;
     // Files and classes first: those are what jobs split by.
     Ok(Some(TestTimings {
@@ -43,7 +43,7 @@ fn of_job_within(view: &View, job: &JobId, most_bytes: usize) -> Result<Option<T
 /// Seconds by a property of tests, the longest first as long as there is room.
 fn sums(view: &View, job: &JobId, by: By, room: &mut usize) -> Result<BTreeMap<String, f64>, Error> {
     let mut sums = BTreeMap::new();
-    timings::each_sum(view, job, by, |name, seconds| {
+    jobs_with_tests::each_sum(view, job, by, |name, seconds| {
         // The names to split are separated by white space.
         if name.contains(|c: char| c.is_ascii_whitespace()) {
             return true;
@@ -102,7 +102,7 @@ mod tests {
             let of = |id: &str| {
                 insert_job(tx, id, "test", "r", None)?;
                 choose(tx, &id.into())?;
-                let chosen = timings::chosen(tx, &id.into())?;
+                let chosen = jobs_with_tests::chosen(tx, &id.into())?;
                 Ok::<_, Error>(chosen.map(String::from).unwrap_or_default())
             };
             let mut all = vec![of("none")?];
@@ -121,7 +121,7 @@ mod tests {
             scene::stop_job(tx, "running")?;
             all.push(of("later")?);
             // What was chosen stays.
-            all.push(timings::chosen(tx, &"some".into())?.map(String::from).unwrap_or_default());
+            all.push(jobs_with_tests::chosen(tx, &"some".into())?.map(String::from).unwrap_or_default());
             Ok(all)
         });
         assert_eq!(chosen, ["", "second", "running", "second"]);

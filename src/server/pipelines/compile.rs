@@ -3,7 +3,7 @@
 use crate::config::{self, Compiled, Diagnostics};
 use crate::server::ids::PipelineId;
 use crate::server::pipelines::types::{Only, Trigger};
-use crate::server::state::Settings;
+use crate::server::state::ServerSettings;
 use crate::server::time::Millis;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 /// A config that is to be compiled.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// The config.
+    /// Text of the config.
     pub config: String,
     /// Name of the config in errors.
     pub file_name: String,
@@ -25,7 +25,10 @@ pub struct Source {
 
 /// Compiles a config as this control plane is set up. It may take milliseconds: call it where blocking is
 /// allowed.
-pub(in crate::server) fn compile(settings: &Settings, source: &Source) -> Result<Compiled, Diagnostics> {
+pub(in crate::server) fn compile(
+    settings: &ServerSettings,
+    source: &Source,
+) -> Result<Compiled, Diagnostics> {
     config::compile(&config::Input {
         source: &source.config,
         file_name: &source.file_name,

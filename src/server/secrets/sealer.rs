@@ -4,6 +4,7 @@
 //! whoever can write the database. `variables` seals when it stores, `handout` opens when a task is handed
 //! out; nothing else sees a value.
 
+use crate::logging::record;
 use crate::protocol::Secret;
 use crate::server::ids::{ContextId, ProjectId};
 use crate::server::store::tables::variables::{Owner, list_all_sealed};
@@ -226,9 +227,8 @@ pub fn open_key(path: &Path, view: &View) -> Result<Sealer, KeyError> {
             Err(SealError::OtherKey) => return Err(KeyError::OtherKey(path.to_owned())),
             // One bad row must not keep a whole control plane down; jobs that need it say so.
             Err(error) => {
-                log::error!(
-                    "a stored variable cannot be opened: {error}; set it again variable={} owner={owner}",
-                    variable.name
+                record!(Error, variable = variable.name.as_str(), owner = owner;
+                    "a stored variable cannot be opened: {error}; set it again"
                 );
                 break;
             }

@@ -6,8 +6,17 @@
 //!
 //! [`Tx::effect`] tells others of a change after its commit; effects of a write that fails are dropped with it.
 //!
-//! SQLite only, besides the constructs that the headers of the files name: the pragmas and transactions of this
-//! file and of `writer`, `user_version` in `schema`, and `STRICT` tables whose booleans are integers.
+//! Only SQLite understands, and another database has to have in its own words:
+//!
+//! - the pragmas and transactions of this file, of `writer` and of `scene`, and `user_version` in `schema`;
+//! - in the schema: `STRICT` tables whose booleans are integers, `WITHOUT ROWID`, `AUTOINCREMENT` and `INTEGER PRIMARY
+//!   KEY`, whose order is the order in which rows came;
+//! - `INSERT OR IGNORE` and `INSERT OR REPLACE`: `tables/archives`, `results`, `steps`, `jobs_with_tests`;
+//! - functions on JSON: `tables/jobs`, `read/job`, `read/pipeline`, `read/watch`; `group_concat`: `read/pipeline`;
+//! - `rowid` in `tables/archives`, `instr` in `tables/progress`, `HAVING` with a name of the result in
+//!   `tables/jobs_with_tests`, `IS` and `max` of two values in `tables/tasks`.
+//!
+//! The header of each file says the same of that file. `RETURNING` and `ON CONFLICT` are PostgreSQL's, too.
 
 pub mod copy;
 mod error;

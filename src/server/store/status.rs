@@ -69,7 +69,7 @@ words! {
 words! {
     /// Status of a workflow.
     WorkflowStatus {
-        /// Ended well.
+        /// All jobs ended well.
         Success = "success",
         /// A job runs or can run.
         Running = "running",

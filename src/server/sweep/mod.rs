@@ -2,6 +2,7 @@
 
 pub(super) mod retention;
 
+use crate::logging::record;
 use crate::server::engine::commit;
 use crate::server::engine::commit::clock::{self, Moment};
 use crate::server::state::Shared;
@@ -28,7 +29,7 @@ pub(super) async fn run(state: Shared) {
             match state.store.write(move |tx| clock::rebase_once(tx, lease, Millis::now())).await {
                 Ok(0) | Err(Error::Closed) => {}
                 Ok(count) => {
-                    log::info!("runners could not be heard for a while: leases begin anew task_count={count}")
+                    record!(Info, task_count = count; "runners could not be heard for a while: leases begin anew")
                 }
                 Err(error) => log::error!("failed to renew the leases of running tasks: {error}"),
             }
@@ -51,15 +52,15 @@ pub(super) async fn run(state: Shared) {
 async fn pass_once(state: &Shared, lease: Duration, now: Millis) {
     let waits = state.store.write(move |tx| commit::expire_waits_once(tx, now)).await;
     if let Ok(count @ 1..) = waits {
-        log::warn!("jobs waited too long for their serial group job_count={count}");
+        record!(Warn, job_count = count; "jobs waited too long for their serial group");
     }
     let forgotten = state.store.write(move |tx| commit::cancel_forgotten_once(tx, now)).await;
     if let Ok(count @ 1..) = forgotten {
-        log::warn!("workflows that had not ended for 90 days were canceled workflow_count={count}");
+        record!(Warn, workflow_count = count; "workflows that had not ended for 90 days were canceled");
     }
     match state.store.write(move |tx| clock::tick_once(tx, lease, now)).await {
         Ok(0) | Err(Error::Closed) => {}
-        Ok(count) => log::warn!("runners were not heard of in time task_count={count}"),
+        Ok(count) => record!(Warn, task_count = count; "runners were not heard of in time"),
         Err(error) => log::error!("failed to let leases run out: {error}"),
     }
 }

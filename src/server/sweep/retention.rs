@@ -1,6 +1,7 @@
 //! Retention: artifacts 30 days, caches and workspace layers 15 (or less, as their job
 //! says), and the bytes of an upload as long as something names them.
 
+use crate::logging::record;
 use crate::server::blobs::{self, Blobs};
 use crate::server::state::Shared;
 use crate::server::store::tables::{archives, results};
@@ -25,7 +26,7 @@ pub(in crate::server) async fn sweep_once(state: &Shared) {
     match state.store.write(|tx| expire_once(tx, Millis::now())).await {
         Ok(0) | Err(Error::Closed) => {}
         Ok(count) => {
-            log::info!("artifacts, caches and workspace layers were too old and are gone count={count}")
+            record!(Info, count = count; "artifacts, caches and workspace layers were too old and are gone")
         }
         Err(error) => log::error!("failed to remove what is too old: {error}"),
     }
@@ -49,7 +50,7 @@ pub(in crate::server) async fn sweep_once(state: &Shared) {
     // Whoever asks for one of them now keeps it: that is looked at again for each.
     let removed = told(blocking(move || remove(&blobs, &unnamed, since)).await);
     if let Some(count @ 1..) = removed {
-        log::info!("uploads that nothing names are gone count={count}");
+        record!(Info, count = count; "uploads that nothing names are gone");
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Measure of the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum By {
-    /// All alike.
+    /// Every name weighs the same.
     Name,
     /// Bytes of the file of that name.
     Filesize,
@@ -31,7 +31,7 @@ pub(super) enum Kind {
 /// Options of a command.
 #[derive(Debug)]
 pub(super) struct Options {
-    /// Below `total`.
+    /// Number of this node, from 0; below `total`.
     pub(super) index: u32,
     pub(super) total: u32,
     pub(super) by: By,

@@ -192,3 +192,25 @@ fn variables_that_hold_a_token_are_known() {
     let names: Vec<_> = token_variables().collect();
     assert!(names.contains(&"CIRCLECI_API_TOKEN") && names.contains(&"LAUNCH_AGENT_API_AUTH_TOKEN"));
 }
+
+#[test]
+fn rules_and_forms_are_lists_that_are_checked() {
+    let text = format!(
+        "{MINIMAL}runner:\n  allow_projects: [Acme/*, '*']\n  deny_branches: [main, 'x y']\n  mask_forms: [url]\n"
+    );
+    let forms = ("CIRCLECI_RUNNER_MASK_FORMS", "base64 json");
+    let settings = with(&text, &[forms, ("CIRCLECI_RUNNER_DENY_PROJECTS", "a/b c/d")]).unwrap();
+    assert_eq!(settings.rules.allow_projects, ["acme/*", "*"]);
+    assert_eq!(settings.rules.deny_projects, ["a/b", "c/d"]);
+    assert_eq!(settings.rules.deny_branches, ["main", "x y"]);
+    assert_eq!(settings.mask_forms, ["base64", "json"]);
+    for (line, error) in [
+        ("deny_projects: [acme]", "c.yaml:4:3: `runner.deny_projects` is `[\"acme\"]`: expected projects as"),
+        ("allow_projects: gh/a/b", "c.yaml:4:3: `runner.allow_projects` is `gh/a/b`: expected projects as"),
+        ("allow_branches: ['']", "c.yaml:4:3: `runner.allow_branches` is `[\"\"]`: a branch is empty"),
+        ("mask_forms: [hex]", "c.yaml:4:3: `runner.mask_forms` is `[\"hex\"]`: expected some of `base64`"),
+    ] {
+        let found = with(&format!("{MINIMAL}runner:\n  {line}\n"), &[]).unwrap_err();
+        assert!(found.starts_with(error), "{found}");
+    }
+}

@@ -1,5 +1,6 @@
 //! The inventory of runners: resource classes, their tokens, the runners that were seen, what waits.
 
+use crate::logging::record;
 use crate::protocol::ResourceClass;
 use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
 use crate::server::api::shared::input::{Body, Words, message};
@@ -191,9 +192,7 @@ async fn remove_class(
         let Some(name) = classes::delete_class(tx, &id)? else { return Ok(Some(false)) };
         let waited = task::class_deleted(tx, &name, Millis::now())?;
         if waited > 0 {
-            log::warn!(
-                "a resource class was deleted while tasks waited for it class={name} task_count={waited}"
-            );
+            record!(Warn, class = name.as_str(), task_count = waited; "a resource class was deleted while tasks waited for it");
         }
         Ok(Some(true))
     });

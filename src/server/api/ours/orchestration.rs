@@ -1,15 +1,15 @@
 //! Calls that move pipelines on: reruns and continuation; and the settings of projects that decide about it.
 
 use crate::protocol::MAX_CHUNK_BYTES;
+use crate::server::api::shared::acts::run_again;
 use crate::server::api::shared::failure::{Answer, Failure, bad};
-use crate::server::api::shared::input::Body;
+use crate::server::api::shared::input::{Body, message};
 use crate::server::auth::{Administrator, Person};
-use crate::server::engine::commit::{self, Refused, Scope};
-use crate::server::ids::{JobId, ProjectId};
+use crate::server::engine::commit::Scope;
+use crate::server::ids::{JobId, ProjectId, WorkflowId};
 use crate::server::pipelines::continuation::{self, Continuation};
 use crate::server::state::Shared;
 use crate::server::store::tables::projects::{self, ProjectSettings};
-use crate::server::time::Millis;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{StatusCode, header};
@@ -39,9 +39,8 @@ fn optional<T: DeserializeOwned + Default>(bytes: &Bytes) -> Answer<T> {
     if bytes.trim_ascii().is_empty() {
         return Ok(T::default());
     }
-    let parsed: Option<T> = serde_json::from_slice(bytes).map_err(|e| {
-        Failure::new(StatusCode::BAD_REQUEST, format!("the body is not what is expected: {e}"))
-    })?;
+    let parsed: Option<T> =
+        serde_json::from_slice(bytes).map_err(|e| bad(format!("the body is not what is expected: {e}")))?;
     Ok(parsed.unwrap_or_default())
 }
 
@@ -61,25 +60,23 @@ struct RerunV2 {
 async fn rerun_v2(
     State(state): State<Shared>,
     person: Person,
-    Path(id): Path<String>,
+    Path(id): Path<WorkflowId>,
     bytes: Bytes,
 ) -> Answer<Response> {
     let request: RerunV2 = optional(&bytes)?;
     if request.enable_ssh == Some(true) {
-        let message = "reruns with SSH are not available on this control plane: leave `enable_ssh` out";
-        return Err(Failure::new(StatusCode::BAD_REQUEST, message));
+        return Err(bad("reruns with SSH are not available on this control plane: leave `enable_ssh` out"));
     }
     let jobs = request.jobs.filter(|jobs| !jobs.is_empty());
     let scope = match (request.from_failed.unwrap_or(false), jobs) {
         (true, Some(_)) => {
-            let message = "`from_failed` and `jobs` exclude each other: give one of them";
-            return Err(Failure::new(StatusCode::BAD_REQUEST, message));
+            return Err(bad("`from_failed` and `jobs` exclude each other: give one of them"));
         }
         (true, None) => Scope::Failed,
         (false, Some(jobs)) => Scope::Jobs(jobs.into_iter().map(JobId::from).collect()),
         (false, None) => Scope::All,
     };
-    let id = run_again(&state, person, id, scope, request.force).await?;
+    let id = run_again(&state, id, scope, request.force, person).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "workflow_id": id }))).into_response())
 }
 
@@ -94,32 +91,14 @@ struct RerunV3 {
 async fn rerun_v3(
     State(state): State<Shared>,
     person: Person,
-    Path(id): Path<String>,
+    Path(id): Path<WorkflowId>,
     bytes: Bytes,
 ) -> Answer<Response> {
     let request: RerunV3 = optional(&bytes)?;
     let scope = if request.is_from_failed == Some(true) { Scope::Failed } else { Scope::All };
-    let id = run_again(&state, person, id, scope, request.force).await?;
+    let id = run_again(&state, id, scope, request.force, person).await?;
     let location = [(header::LOCATION, format!("/api/v3/workflows/{id}"))];
     Ok((StatusCode::CREATED, location, Json(json!({ "data": { "id": id } }))).into_response())
-}
-
-async fn run_again(state: &Shared, person: Person, id: String, scope: Scope, force: bool) -> Answer<String> {
-    let made = state
-        .store
-        .write(move |tx| {
-            let rerun = if force { commit::rerun_anyway } else { commit::rerun };
-            rerun(tx, &id.into(), &scope, Some(&person.id.as_str().into()), Millis::now())
-        })
-        .await?;
-    made.map(String::from).map_err(|refused| {
-        let status = match refused {
-            Refused::Unknown => StatusCode::NOT_FOUND,
-            Refused::Unreachable(_) => StatusCode::CONFLICT,
-            _ => StatusCode::BAD_REQUEST,
-        };
-        Failure::new(status, refused.to_string())
-    })
 }
 
 #[derive(Debug, Deserialize)]
@@ -134,9 +113,7 @@ struct ContinueRequest {
 /// Continues a pipeline. The key alone authorises: the scripts that call this have no other token.
 async fn continue_pipeline(State(state): State<Shared>, bytes: Bytes) -> Answer<Json<Value>> {
     let request: ContinueRequest = serde_json::from_slice(&bytes).map_err(|e| {
-        let message =
-            format!("the body is not what is expected (continuation-key, configuration, parameters): {e}");
-        Failure::new(StatusCode::BAD_REQUEST, message)
+        bad(format!("the body is not what is expected (continuation-key, configuration, parameters): {e}"))
     })?;
     let request = Continuation {
         key: request.continuation_key,
@@ -147,9 +124,9 @@ async fn continue_pipeline(State(state): State<Shared>, bytes: Bytes) -> Answer<
     continuation::continue_pipeline(&state, request).await.map_err(|refused| match refused {
         Refused::Store(error) => Failure::from(error),
         Refused::UnknownKey => Failure::new(StatusCode::NOT_FOUND, refused.to_string()),
-        _ => Failure::new(StatusCode::BAD_REQUEST, refused.to_string()),
+        _ => bad(refused.to_string()),
     })?;
-    Ok(Json(json!({ "message": "Accepted." })))
+    Ok(message("Accepted."))
 }
 
 /// The one setting that this control plane acts on. Others are refused rather than stored without effect.

@@ -14,7 +14,7 @@ use crate::server::time::Millis;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
@@ -23,7 +23,11 @@ const CONDENSED_LINES: usize = 100;
 /// Most bytes of a condensed output.
 const CONDENSED_BYTES: u64 = 1 << 20;
 
-/// The paths.
+/// Headers of output: text, whatever a browser would make of it.
+const PLAIN: [(HeaderName, &str); 2] =
+    [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+
+/// Serves the paths of this file.
 pub fn router() -> Router<Shared> {
     Router::new()
         .route("/api/v3/jobs/{id}/stdout", get(stdout))
@@ -54,12 +58,8 @@ async fn open(state: &Shared, task: TaskId, step: u32) -> Answer<Stretch> {
 
 /// A response of text from an offset of a file to its end.
 fn text(stretch: Stretch, from: u64) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, "text/plain; charset=utf-8".to_owned()),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
-        (header::CONTENT_LENGTH, stretch.length().saturating_sub(from).to_string()),
-    ];
-    (headers, stream::from(stretch, from)).into_response()
+    let length = [(header::CONTENT_LENGTH, stretch.length().saturating_sub(from).to_string())];
+    (PLAIN, length, stream::from(stretch, from)).into_response()
 }
 
 fn json(body: Body) -> Response {
@@ -100,9 +100,7 @@ async fn stderr(
     words: Words,
 ) -> Answer<Response> {
     output_of(&state, id, &words).await?;
-    let headers =
-        [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
-    Ok((headers, Body::empty()).into_response())
+    Ok((PLAIN, Body::empty()).into_response())
 }
 
 /// The end of the output, which is where failures say what they are.

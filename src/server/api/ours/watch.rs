@@ -4,7 +4,7 @@
 use crate::protocol::WatchEvent;
 use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::auth::Person;
-use crate::server::ids::PipelineId;
+use crate::server::ids::{PersonalTokenId, PipelineId};
 use crate::server::live::watch::{self, Told};
 use crate::server::state::Shared;
 use crate::server::store::read;
@@ -26,7 +26,7 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// A comment this often keeps proxies from closing a quiet stream.
 const QUIET: Duration = Duration::from_secs(15);
 
-/// The path.
+/// Serves the paths of this file.
 pub fn router() -> Router<Shared> {
     Router::new().route("/api/v3/runs/{id}/events", get(events))
 }
@@ -53,8 +53,8 @@ async fn events(State(state): State<Shared>, person: Person, Path(id): Path<Pipe
 /// The client at the other end of a stream.
 struct Client {
     state: Shared,
-    /// Id of the personal token; the stream ends with it.
-    token: String,
+    /// The personal token by which they called; the stream ends with it.
+    token: PersonalTokenId,
     revoked: Receiver<()>,
     told: mpsc::Receiver<Told>,
 }
@@ -68,7 +68,7 @@ impl Client {
                 changed = self.revoked.changed() => {
                     changed.ok()?;
                     let token = self.token.clone();
-                    if !self.state.store.read(move |view| people::is_token(view, &token.into())).await.ok()? {
+                    if !self.state.store.read(move |view| people::is_token(view, &token)).await.ok()? {
                         return None;
                     }
                 }

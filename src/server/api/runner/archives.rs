@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 /// Most keys of one `restore_cache`.
 const MOST_KEYS: usize = 1000;
 
-/// The paths.
+/// Serves the paths of this file.
 pub(super) fn router() -> Router<Shared> {
     let task = "/api/v3/runner/tasks/{id}";
     Router::new()

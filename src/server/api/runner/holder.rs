@@ -9,6 +9,7 @@ use crate::server::engine::commit::task::{self, InHand};
 use crate::server::engine::task::{Call, Refused, Taken};
 use crate::server::ids::{JobId, PipelineId, ProjectId};
 use crate::server::state::Shared;
+use crate::server::store::status::EndedBy;
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use axum::extract::{FromRequestParts, Request};
@@ -163,13 +164,19 @@ impl Holder {
     pub(super) fn answered<T>(&self, answer: Result<(Taken, T), Refused>) -> Answer<T> {
         match answer {
             Ok((taken, value)) => self.decided(Ok(taken)).map(|_| value),
-            Err(why) => Err(refused(why)),
+            Err(why) => Err(self.refused(why)),
         }
+    }
+
+    /// The machine's refusal, told on the answer to the call: a cancel may have come while the call was on its way.
+    pub(super) fn refused(&self, why: Refused) -> Failure {
+        self.hear(matches!(why, Refused::Ended { by: EndedBy::Cancel, .. }));
+        refused(why)
     }
 
     /// The machine's answer, told on the answer to the call.
     pub(super) fn decided(&self, taken: Result<Taken, Refused>) -> Answer<Taken> {
-        let taken = taken.map_err(refused)?;
+        let taken = taken.map_err(|why| self.refused(why))?;
         self.hear(taken.cancel);
         self.news.ended.fetch_or(taken.late, Ordering::Relaxed);
         Ok(taken)

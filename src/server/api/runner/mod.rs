@@ -12,7 +12,7 @@ use crate::server::state::Shared;
 use axum::routing::{get, patch, post};
 use axum::{Router, middleware};
 
-/// The paths.
+/// Serves the paths of this file.
 pub fn router() -> Router<Shared> {
     let task = "/api/v3/runner/tasks/{id}";
     Router::new()

@@ -4,7 +4,7 @@ use crate::protocol::{
     BeginAnswer, BeginRequest, Event, EventsAnswer, FinishAnswer, FinishRequest, GiveBack, GiveBackAnswer,
     HeartbeatAnswer, OutputAnswer, RefusalCode,
 };
-use crate::server::api::runner::holder::{Holder, refused};
+use crate::server::api::runner::holder::Holder;
 use crate::server::api::runner::query::{Numbers, number, wait_of};
 use crate::server::api::shared::failure::{Answer, Failure, blocking};
 use crate::server::engine::commit::task::{self, Recorded};
@@ -41,7 +41,7 @@ fn recorded(task: &Holder, recorded: Result<Recorded, Refused>) -> Answer<(u64, 
             Ok((next, cancel))
         }
         Ok(Recorded::Gap { next }) => Err(Failure::gap(next, format!("event {next} is missing"))),
-        Err(why) => Err(refused(why)),
+        Err(why) => Err(task.refused(why)),
     }
 }
 
@@ -125,10 +125,22 @@ pub(super) async fn finish(
     task: Holder,
     Json(request): Json<FinishRequest>,
 ) -> Answer<Json<FinishAnswer>> {
-    let (blobs, id, steps) = (state.blobs.clone(), task.id.clone(), request.steps.clone());
+    // What has ended is answered by the machine alone: nothing is looked for, and nothing is marked.
+    let steps = if task.takes(Call::Other).is_ok() { request.steps.clone() } else { Vec::new() };
+    let (blobs, id) = (state.blobs.clone(), task.id.clone());
     let missing = blocking(move || {
         let mut missing = Vec::new();
         for step in &steps {
+            if step.sha256.is_empty() {
+                let missing = blobs.outputs.end_with_hole(&id, step.step, step.length)?;
+                if missing > 0 {
+                    let step = step.step;
+                    log::error!(
+                        "output is missing that was stored here before task_id={id} step={step} byte_count={missing}"
+                    );
+                }
+                continue;
+            }
             if let Some(offset) = blobs.outputs.check(&id, step.step, step.length, &step.sha256)? {
                 missing.push((step.step, offset));
             }
@@ -138,7 +150,7 @@ pub(super) async fn finish(
     let (missing, id, lease) = (missing.await?, task.id.clone(), state.settings.lease());
     let answer =
         state.store.write(move |tx| task::finish(tx, &id, &request, missing, lease, Millis::now())).await?;
-    Ok(Json(answer.map_err(refused)?))
+    Ok(Json(answer.map_err(|why| task.refused(why))?))
 }
 
 /// Puts a task back that has not begun.
@@ -151,7 +163,7 @@ pub(super) async fn give_back(
         return Err(Failure::new(StatusCode::BAD_REQUEST, "`task_id` is not the task of this token"));
     }
     let given = state.store.write(move |tx| task::give_back(tx, &request, Millis::now())).await?;
-    Ok(Json(GiveBackAnswer { outcome: given.map_err(refused)? }))
+    Ok(Json(GiveBackAnswer { outcome: given.map_err(|why| task.refused(why))? }))
 }
 
 /// Ends a task that its runner could not start, as the public API has it.
@@ -171,6 +183,6 @@ pub(super) async fn fail(
     let message = String::from_utf8_lossy(&message).into_owned();
     let id = task.id.clone();
     let failed = state.store.write(move |tx| task::fail(tx, &id, &message, Millis::now())).await?;
-    failed.map_err(refused)?;
+    failed.map_err(|why| task.refused(why))?;
     Ok(Json(json!({ "message": "recorded" })))
 }

@@ -29,7 +29,7 @@ static READERS: Semaphore = Semaphore::const_new(4);
 /// Files that are being read, by task and path: the tests of one that is sent again meanwhile would be stored twice.
 static READING: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
 
-/// The paths.
+/// Serves the paths of this file.
 pub(super) fn router() -> Router<Shared> {
     let task = "/api/v3/runner/tasks/{id}";
     Router::new()
@@ -67,7 +67,8 @@ impl Reading {
     fn begin(task: &TaskId, path: &str) -> Option<Self> {
         let name = (task.to_string(), path.to_owned());
         let mut reading = READING.lock().unwrap_or_else(PoisonError::into_inner);
-        reading.insert(name.clone()).then_some(Self(name))
+        // Not `then_some`: a value that is made for nobody ends at once, and its end wants the lock that is held here.
+        reading.insert(name.clone()).then(|| Self(name))
     }
 }
 
@@ -132,4 +133,28 @@ async fn timings(State(state): State<Shared>, task: Holder) -> Answer<Json<TestT
     let job = task.job.clone();
     let found = task.reads(&state, Call::Other, move |view| test_timings::of_job(view, &job)).await?;
     found.map(Json).ok_or_else(|| Failure::not_found("there are no test timings for this job"))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// Two calls at the same time, as a proxy makes that sends one twice: the second must neither wait for ever nor
+    /// let a third in beside the first.
+    #[test]
+    fn a_file_that_is_read_is_not_read_beside() {
+        let (told, telling) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let task = TaskId::new("00000000-0000-0000-0000-00000000f11e").unwrap();
+            let first = Reading::begin(&task, "t.xml");
+            let beside = [Reading::begin(&task, "t.xml"), Reading::begin(&task, "t.xml")];
+            let other = Reading::begin(&task, "u.xml").is_some();
+            let seen = (first.is_some(), beside.iter().any(Option::is_some), other);
+            drop(first);
+            told.send((seen, Reading::begin(&task, "t.xml").is_some())).unwrap();
+        });
+        let seen = telling.recv_timeout(std::time::Duration::from_secs(240)).unwrap();
+        assert_eq!(seen, ((true, false, true), true));
+    }
 }

@@ -59,7 +59,7 @@ impl Failure {
         self.refusal.late = late;
     }
 
-    /// 404.
+    /// A refusal with 404: what the call names is not there.
     pub fn not_found(what: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, what)
     }
@@ -143,12 +143,12 @@ pub async fn blocking<T: Send + 'static>(
         .map_err(Failure::from)
 }
 
-/// 400.
+/// A refusal with 400: the input is wrong.
 pub fn bad(message: impl Into<String>) -> Failure {
     Failure::new(StatusCode::BAD_REQUEST, message)
 }
 
-/// 409.
+/// A refusal with 409: the state of things does not allow it.
 pub fn conflict(message: impl Into<String>) -> Failure {
     Failure::new(StatusCode::CONFLICT, message)
 }

@@ -2,9 +2,9 @@
 
 use crate::server::api::shared::failure::{Answer, Failure, bad};
 use crate::server::api::shared::slug::short_vcs;
-use crate::server::ids::{JobId, OrganisationId};
+use crate::server::ids::{JobId, OrganisationId, WorkflowId};
 use crate::server::state::Shared;
-use crate::server::store::read::{self, Artifact, Job, Project};
+use crate::server::store::read::{self, Artifact, Job, Project, Test, Workflow};
 use crate::server::store::{Error, View};
 
 /// The three segments of a slug in a path: version control system, organisation, repository.
@@ -59,6 +59,26 @@ pub async fn job_of(state: &Shared, (vcs, org, repo, number): Numbered) -> Answe
 pub async fn job_by_id(state: &Shared, id: JobId) -> Answer<Job> {
     let what = format!("there is no job `{id}`");
     one(state, what, move |view| read::job(view, &id)).await
+}
+
+/// Finds the workflow of a path.
+pub async fn workflow(state: &Shared, id: WorkflowId) -> Answer<Workflow> {
+    one(state, unknown_workflow(&id), move |view| read::workflow(view, &id)).await
+}
+
+/// The refusal of a workflow that is not there.
+pub fn unknown_workflow(id: &WorkflowId) -> String {
+    format!("there is no workflow `{id}`")
+}
+
+/// The artifacts of a job; those of the job that it stands for, if it was not run again.
+pub async fn artifacts_of(state: &Shared, job: Job) -> Answer<Vec<Artifact>> {
+    Ok(state.store.read(move |view| read::artifacts(view, &job.ran_as)).await?)
+}
+
+/// The test results of a job; those of the job that it stands for, if it was not run again.
+pub async fn tests_of(state: &Shared, job: Job) -> Answer<Vec<Test>> {
+    Ok(state.store.read(move |view| read::tests(view, &job.ran_as)).await?)
 }
 
 /// The address at which people look at a job.

@@ -1,6 +1,7 @@
-//! Pieces that the APIs of every version share: refusals and their shape, input, lookups, pages, words,
-//! addresses, streams. No version imports another; they meet here.
+//! Pieces that the APIs of every version share: refusals and their shape, input, lookups, acts of people,
+//! pages, words, addresses, streams. No version imports another; they meet here.
 
+pub mod acts;
 pub mod callers;
 pub mod failure;
 pub mod input;

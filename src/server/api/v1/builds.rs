@@ -1,20 +1,21 @@
 //! Builds, which are jobs with a number: lists, one of them, what they left, and what people do to them.
 
-use crate::server::api::shared::failure::{Answer, Failure, bad, blocking};
+use crate::server::api::shared::acts::{cancel_job, run_again};
+use crate::server::api::shared::failure::{Answer, bad, blocking};
 use crate::server::api::shared::input::Words;
-use crate::server::api::shared::lookup::{Numbered, Slug, artifact_url, job_of, one, project};
+use crate::server::api::shared::lookup::{
+    Numbered, Slug, artifact_url, artifacts_of, job_of, one, project, tests_of,
+};
 use crate::server::api::shared::vocabulary;
 use crate::server::api::v1::show::{steps, summary};
 use crate::server::auth::Person;
-use crate::server::engine::commit::{self, Refused, Scope};
-use crate::server::ids::{ProjectId, WorkflowId};
+use crate::server::engine::commit::Scope;
+use crate::server::ids::ProjectId;
 use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read::{self, Artifact, Job};
 use crate::server::store::status::JobStatus;
-use crate::server::time::Millis;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
@@ -24,7 +25,7 @@ const PAGE: u32 = 30;
 /// Most builds of a list.
 const MOST: u32 = 100;
 
-/// The paths.
+/// Serves the paths of this file.
 pub(super) fn router() -> Router<Shared> {
     let project = "/api/v1.1/project/{vcs}/{org}/{repo}";
     Router::new()
@@ -144,8 +145,7 @@ async fn artifacts(
     _person: Person,
     Path(path): Path<Numbered>,
 ) -> Answer<Json<Value>> {
-    let job = job_of(&state, path).await?;
-    let found = state.store.read(move |view| read::artifacts(view, &job.ran_as)).await?;
+    let found = artifacts_of(&state, job_of(&state, path).await?).await?;
     let show = |artifact: &Artifact| {
         let url = artifact_url(&state, artifact);
         json!({ "path": artifact.path, "pretty_path": artifact.path, "node_index": artifact.node_index, "url": url })
@@ -158,8 +158,7 @@ async fn tests(
     _person: Person,
     Path(path): Path<Numbered>,
 ) -> Answer<Json<Value>> {
-    let job = job_of(&state, path).await?;
-    let found = state.store.read(move |view| read::tests(view, &job.ran_as)).await?;
+    let found = tests_of(&state, job_of(&state, path).await?).await?;
     let tests: Vec<_> = found.iter().map(vocabulary::test).collect();
     Ok(Json(json!({ "tests": tests, "exceptions": [] })))
 }
@@ -170,10 +169,7 @@ async fn cancel(
     Path(path): Path<Numbered>,
 ) -> Answer<Json<Value>> {
     let job = job_of(&state, path.clone()).await?;
-    state
-        .store
-        .write(move |tx| commit::cancel_job(tx, &job.id, Some(&person.id.as_str().into()), Millis::now()))
-        .await?;
+    cancel_job(&state, job.id, person).await?;
     let job = job_of(&state, path).await?;
     show(&state, job).await
 }
@@ -186,14 +182,7 @@ async fn retry(
 ) -> Answer<Json<Value>> {
     let job = job_of(&state, path).await?;
     let name = job.name.clone();
-    let made = state.store.write(move |tx| {
-        let scope = Scope::Jobs(vec![job.id]);
-        commit::rerun(tx, &job.workflow_id, &scope, Some(&person.id.as_str().into()), Millis::now())
-    });
-    let workflow: WorkflowId = made.await?.map_err(|refused| match refused {
-        Refused::Unknown => Failure::not_found(refused.to_string()),
-        refused => Failure::new(StatusCode::BAD_REQUEST, refused.to_string()),
-    })?;
+    let workflow = run_again(&state, job.workflow_id, Scope::Jobs(vec![job.id]), false, person).await?;
     let what = format!("the new workflow has no job `{name}`");
     let read =
         move |view: &View| Ok(read::jobs_of(view, &workflow)?.into_iter().find(|job| job.name == name));

@@ -7,7 +7,7 @@ mod show;
 use crate::server::state::Shared;
 use axum::Router;
 
-/// The paths.
+/// Serves the paths of this file.
 pub fn router() -> Router<Shared> {
     Router::new().merge(projects::router()).merge(builds::router())
 }

@@ -11,7 +11,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-/// The paths.
+/// Serves the paths of this file.
 pub(super) fn router() -> Router<Shared> {
     Router::new()
         .route("/api/v2/me", get(me))

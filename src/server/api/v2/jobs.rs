@@ -1,12 +1,14 @@
 //! Jobs by their numbers in a project, what they left, and cancelling them.
 
+use crate::server::api::shared::acts::cancel_job;
 use crate::server::api::shared::failure::Answer;
 use crate::server::api::shared::input::accepted;
-use crate::server::api::shared::lookup::{Numbered, artifact_url, job_of, job_url, one, project};
+use crate::server::api::shared::lookup::{
+    Numbered, artifact_url, artifacts_of, job_of, job_url, one, project, tests_of,
+};
 use crate::server::api::shared::paging::whole;
 use crate::server::api::shared::vocabulary::{self, time};
 use crate::server::auth::Person;
-use crate::server::engine::commit;
 use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read::{self, Artifact};
@@ -17,7 +19,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-/// The paths.
+/// Serves the paths of this file.
 pub(super) fn router() -> Router<Shared> {
     let project = "/api/v2/project/{vcs}/{org}/{repo}";
     Router::new()
@@ -74,10 +76,7 @@ async fn cancel(
             one(&state, what, read).await?
         }
     };
-    state
-        .store
-        .write(move |tx| commit::cancel_job(tx, &job.id, Some(&person.id.as_str().into()), Millis::now()))
-        .await?;
+    cancel_job(&state, job.id, person).await?;
     Ok(accepted())
 }
 
@@ -86,8 +85,7 @@ async fn artifacts(
     _person: Person,
     Path(path): Path<Numbered>,
 ) -> Answer<Json<Value>> {
-    let job = job_of(&state, path).await?;
-    let artifacts = state.store.read(move |view| read::artifacts(view, &job.ran_as)).await?;
+    let artifacts = artifacts_of(&state, job_of(&state, path).await?).await?;
     let show = |artifact: &Artifact| {
         let url = artifact_url(&state, artifact);
         json!({ "path": artifact.path, "node_index": artifact.node_index, "url": url })
@@ -100,7 +98,6 @@ async fn tests(
     _person: Person,
     Path(path): Path<Numbered>,
 ) -> Answer<Json<Value>> {
-    let job = job_of(&state, path).await?;
-    let tests = state.store.read(move |view| read::tests(view, &job.ran_as)).await?;
+    let tests = tests_of(&state, job_of(&state, path).await?).await?;
     Ok(whole(tests.iter().map(vocabulary::test).collect()))
 }

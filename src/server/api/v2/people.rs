@@ -4,7 +4,7 @@ use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
 use crate::server::api::shared::input::{Body, Words, message};
 use crate::server::api::shared::paging::page;
 use crate::server::auth::{Administrator, Person};
-use crate::server::ids::{PersonalTokenId, UserId};
+use crate::server::ids::PersonalTokenId;
 use crate::server::people::{self, Kept};
 use crate::server::state::Shared;
 use crate::server::store::tables::people::{self as table, Token, User};
@@ -87,8 +87,8 @@ async fn user(state: &Shared, named: &str) -> Answer<User> {
 
 async fn tokens(State(state): State<Shared>, person: Person, words: Words) -> Answer<Json<Value>> {
     let named = words.get("user").map(String::as_str).filter(|named| !named.is_empty());
-    let named = named.filter(|named| *named != "me").unwrap_or(&person.id);
-    if !person.is_admin && named != person.id && named != person.login {
+    let named = named.filter(|named| *named != "me").unwrap_or(person.id.as_str());
+    if !person.is_admin && named != person.id.as_str() && named != person.login {
         return Err(Failure::new(
             StatusCode::FORBIDDEN,
             format!(
@@ -127,7 +127,7 @@ async fn remove_token(
     Path(id): Path<String>,
 ) -> Answer<Json<Value>> {
     let unknown = Failure::not_found(format!("there is no personal token with the id `{id}`"));
-    let only = (!person.is_admin).then(|| UserId::from(person.id));
+    let only = (!person.is_admin).then_some(person.id);
     let id = PersonalTokenId::from(id);
     let removed = state.store.write(move |tx| people::delete_token(tx, &id, only.as_ref())).await?;
     removed.map(|()| message("Deleted.")).map_err(|why| kept(why, unknown))

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 /// Pipelines on a page.
 const PAGE: usize = 50;
 
-/// The paths.
+/// Serves the paths of this file.
 pub(super) fn router() -> Router<Shared> {
     let project = "/api/v2/project/{vcs}/{org}/{repo}";
     Router::new()
@@ -77,7 +77,7 @@ async fn all(State(state): State<Shared>, person: Person, words: Words) -> Answe
         None => None,
     };
     let mine = words.get("mine").is_some_and(|mine| mine == "true");
-    let filter = Filter { organisation, actor: mine.then(|| person.id.into()), ..Filter::default() };
+    let filter = Filter { organisation, actor: mine.then_some(person.id), ..Filter::default() };
     list(&state, filter, &words).await
 }
 
@@ -99,7 +99,7 @@ async fn mine(
     words: Words,
 ) -> Answer<Json<Value>> {
     let projects = vec![project(&state, slug).await?.id];
-    list(&state, Filter { projects, actor: Some(person.id.into()), ..Filter::default() }, &words).await
+    list(&state, Filter { projects, actor: Some(person.id), ..Filter::default() }, &words).await
 }
 
 async fn by_number(
@@ -146,7 +146,7 @@ async fn cancel(State(state): State<Shared>, person: Person, Path(id): Path<Pipe
             return Ok(false);
         }
         for workflow in read::workflows_of(tx, &id)? {
-            commit::cancel_workflow(tx, &workflow.id, Some(&person.id.as_str().into()), Millis::now())?;
+            commit::cancel_workflow(tx, &workflow.id, Some(&person.id), Millis::now())?;
         }
         Ok(true)
     });

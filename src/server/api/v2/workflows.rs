@@ -1,8 +1,9 @@
 //! Workflows and the jobs in them; cancelling them, and approving what waits in them.
 
+use crate::server::api::shared::acts::cancel_workflow;
 use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::api::shared::input::accepted;
-use crate::server::api::shared::lookup::one;
+use crate::server::api::shared::lookup::{one, unknown_workflow, workflow};
 use crate::server::api::shared::paging::whole;
 use crate::server::api::shared::vocabulary::{time, workflow_v2};
 use crate::server::auth::Person;
@@ -20,7 +21,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-/// The paths.
+/// Serves the paths of this file.
 pub(super) fn router() -> Router<Shared> {
     Router::new()
         .route("/api/v2/pipeline/{id}/workflow", get(of_pipeline))
@@ -67,8 +68,7 @@ async fn by_id(
     _person: Person,
     Path(id): Path<WorkflowId>,
 ) -> Answer<Json<Value>> {
-    let what = format!("there is no workflow `{id}`");
-    Ok(Json(show(&one(&state, what, move |view| read::workflow(view, &id)).await?)))
+    Ok(Json(show(&workflow(&state, id).await?)))
 }
 
 /// The ids of the jobs that each job requires, by its id.
@@ -84,7 +84,7 @@ async fn jobs(
     _person: Person,
     Path(id): Path<WorkflowId>,
 ) -> Answer<Json<Value>> {
-    let what = format!("there is no workflow `{id}`");
+    let what = unknown_workflow(&id);
     let read = move |view: &View| {
         if read::is_workflow(view, &id)? { read::jobs_of(view, &id).map(Some) } else { Ok(None) }
     };
@@ -113,11 +113,8 @@ async fn jobs(
 }
 
 async fn cancel(State(state): State<Shared>, person: Person, Path(id): Path<WorkflowId>) -> Answer<Response> {
-    let what = format!("there is no workflow `{id}`");
-    let write = state
-        .store
-        .write(move |tx| commit::cancel_workflow(tx, &id, Some(&person.id.as_str().into()), Millis::now()));
-    if write.await? { Ok(accepted()) } else { Err(Failure::not_found(what)) }
+    cancel_workflow(&state, id, person).await?;
+    Ok(accepted())
 }
 
 async fn approve(
@@ -126,8 +123,6 @@ async fn approve(
     Path((id, job)): Path<(WorkflowId, JobId)>,
 ) -> Answer<Response> {
     let what = format!("no approval `{job}` is waiting in the workflow `{id}`");
-    let write = state
-        .store
-        .write(move |tx| commit::approve(tx, &id, &job, Some(&person.id.as_str().into()), Millis::now()));
+    let write = state.store.write(move |tx| commit::approve(tx, &id, &job, Some(&person.id), Millis::now()));
     if write.await? { Ok(accepted()) } else { Err(Failure::not_found(what)) }
 }

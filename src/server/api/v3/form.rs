@@ -5,7 +5,7 @@ use crate::server::api::shared::input::Words;
 use axum::Json;
 use serde_json::{Map, Value, json};
 
-/// One entity.
+/// The answer of version 3 that holds one entity.
 pub(super) fn entity(data: Value) -> Json<Value> {
     Json(json!({ "data": data }))
 }

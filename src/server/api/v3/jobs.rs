@@ -2,7 +2,7 @@
 
 use crate::server::api::shared::failure::Answer;
 use crate::server::api::shared::input::Words;
-use crate::server::api::shared::lookup::{artifact_url, job_by_id, one};
+use crate::server::api::shared::lookup::{artifact_url, artifacts_of, job_by_id, one, tests_of};
 use crate::server::api::shared::vocabulary::{self, job_v3, step_v3, time};
 use crate::server::api::v3::form::{entity, list, needed, with};
 use crate::server::auth::Person;
@@ -17,7 +17,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
 
-/// The paths.
+/// Serves the paths of this file.
 pub(super) fn router() -> Router<Shared> {
     Router::new()
         .route("/api/v3/jobs", get(of_workflow))
@@ -88,8 +88,7 @@ async fn artifacts(
     _person: Person,
     Path(id): Path<JobId>,
 ) -> Answer<Json<Value>> {
-    let job = job_by_id(&state, id).await?;
-    let found = state.store.read(move |view| read::artifacts(view, &job.ran_as)).await?;
+    let found = artifacts_of(&state, job_by_id(&state, id).await?).await?;
     let show = |artifact: &Artifact| {
         let url = artifact_url(&state, artifact);
         json!({ "id": artifact.id, "attributes": { "path": artifact.path, "url": url, "execution": artifact.node_index } })
@@ -98,8 +97,7 @@ async fn artifacts(
 }
 
 async fn tests(State(state): State<Shared>, _person: Person, Path(id): Path<JobId>) -> Answer<Response> {
-    let job = job_by_id(&state, id).await?;
-    let found = state.store.read(move |view| read::tests(view, &job.ran_as)).await?;
+    let found = tests_of(&state, job_by_id(&state, id).await?).await?;
     let lines: String = found.iter().map(|test| format!("{}\n", vocabulary::test(test))).collect();
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response())
 }

@@ -10,7 +10,7 @@ mod workflows;
 use crate::server::state::Shared;
 use axum::Router;
 
-/// The paths.
+/// Serves the paths of this file.
 pub fn router() -> Router<Shared> {
     Router::new()
         .merge(projects::router())

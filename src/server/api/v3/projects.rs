@@ -15,7 +15,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-/// The paths.
+/// Serves the paths of this file.
 pub(super) fn router() -> Router<Shared> {
     Router::new()
         .route("/api/v3/users", get(users))

@@ -25,7 +25,7 @@ const MOST: usize = 100;
 /// Entries of a page unless the client says.
 const PAGE: usize = 20;
 
-/// The paths.
+/// Serves the paths of this file.
 pub(super) fn router() -> Router<Shared> {
     Router::new()
         .route("/api/v3/runs", get(of_person))
@@ -85,7 +85,7 @@ fn moment(text: &str) -> Answer<Millis> {
 
 async fn of_person(State(state): State<Shared>, person: Person, words: Words) -> Answer<Json<Value>> {
     let wanted = needed(&words, "user_id")?;
-    let actor = if wanted == "me" { person.id.into() } else { wanted.into() };
+    let actor = if wanted == "me" { person.id } else { wanted.into() };
     let mut wanted = Filter { actor: Some(actor), ..Filter::default() };
     wanted.from = filter(&words, "from").map(moment).transpose()?;
     wanted.to = filter(&words, "to").map(moment).transpose()?;

@@ -1,16 +1,15 @@
 //! Workflows, and cancelling them.
 
-use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::api::shared::acts::cancel_workflow;
+use crate::server::api::shared::failure::Answer;
 use crate::server::api::shared::input::Words;
-use crate::server::api::shared::lookup::one;
+use crate::server::api::shared::lookup::workflow;
 use crate::server::api::shared::vocabulary::{time, workflow_v3};
 use crate::server::api::v3::form::{entity, list, needed};
 use crate::server::auth::Person;
-use crate::server::engine::commit;
 use crate::server::ids::{PipelineId, WorkflowId};
 use crate::server::state::Shared;
 use crate::server::store::read::{self, Workflow};
-use crate::server::time::Millis;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -18,7 +17,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-/// The paths.
+/// Serves the paths of this file.
 pub(super) fn router() -> Router<Shared> {
     Router::new()
         .route("/api/v3/workflows", get(of_run))
@@ -50,17 +49,11 @@ async fn by_id(
     _person: Person,
     Path(id): Path<WorkflowId>,
 ) -> Answer<Json<Value>> {
-    let what = format!("there is no workflow `{id}`");
-    Ok(entity(show(&one(&state, what, move |view| read::workflow(view, &id)).await?)))
+    Ok(entity(show(&workflow(&state, id).await?)))
 }
 
 async fn cancel(State(state): State<Shared>, person: Person, Path(id): Path<WorkflowId>) -> Answer<Response> {
-    let (what, answer) = (format!("there is no workflow `{id}`"), json!({ "id": id }));
-    let write = state
-        .store
-        .write(move |tx| commit::cancel_workflow(tx, &id, Some(&person.id.as_str().into()), Millis::now()));
-    if !write.await? {
-        return Err(Failure::not_found(what));
-    }
+    let answer = json!({ "id": id });
+    cancel_workflow(&state, id, person).await?;
     Ok((StatusCode::ACCEPTED, entity(answer)).into_response())
 }

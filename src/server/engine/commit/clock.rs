@@ -74,9 +74,9 @@ pub fn hold_all(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
 /// Decision of an administrator about a held task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes on.
+    /// The task goes on where it was: in its queue, or with the agent that runs it.
     Release,
-    /// It ends.
+    /// The task ends: as canceled where that was asked for, else as an infrastructure failure.
     End,
 }
 

@@ -55,7 +55,7 @@ pub struct Work {
 }
 
 impl Work {
-    /// From here on its agent has certainly stopped its steps.
+    /// Time from which on its agent has certainly stopped its steps.
     pub(super) fn fence(&self) -> Millis {
         self.lease_until.plus(self.claim.budget).plus(FENCE_MARGIN)
     }
@@ -64,15 +64,15 @@ impl Work {
 /// The end of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
-    /// How it went.
+    /// Status that it ended with.
     pub status: TaskState,
     /// The cause of the end.
     pub by: EndedBy,
-    /// When.
+    /// Time of the end.
     pub at: Millis,
     /// The last claim, if there was one.
     pub claim: Option<Claim>,
-    /// It had begun.
+    /// Whether its steps may have run.
     pub had_begun: bool,
     /// Its agent has not confirmed that it stopped: nothing takes its place before.
     pub fence_until: Option<Millis>,
@@ -92,9 +92,9 @@ pub struct Counts {
 /// A runner that should not get the task again at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Avoid {
-    /// Its name.
+    /// Name of the runner.
     pub runner: String,
-    /// It is a runner like any other after this.
+    /// Until this time; then it may get the task like any other.
     pub until: Millis,
 }
 
@@ -125,7 +125,7 @@ pub enum Consequence {
     Again(NextAttempt),
     /// A message that people see with the job.
     Say(String),
-    /// Its agent has stopped: what it kept from others is free.
+    /// Its agent has certainly stopped: serial keys and nodes that waited for that are free.
     FenceGone,
     /// It can be claimed again.
     Released,
@@ -136,7 +136,7 @@ pub enum Consequence {
 pub struct Step<A> {
     /// The answer to the caller.
     pub answer: A,
-    /// In order.
+    /// Consequences, in the order in which they are carried out.
     pub then: Vec<Consequence>,
 }
 
@@ -157,9 +157,9 @@ pub enum Refused {
     Queued,
     /// It has ended.
     Ended {
-        /// How.
+        /// Status that it ended with.
         status: TaskState,
-        /// Through whom.
+        /// Cause of the end.
         by: EndedBy,
         /// Output and events are still taken.
         late: bool,
@@ -211,7 +211,7 @@ pub enum NotClaimable {
     Held,
     /// What it replaces may still be at work.
     Fenced,
-    /// It is not for this runner before this.
+    /// It may be claimed by this runner from this time on.
     Before(Millis),
 }
 
@@ -222,12 +222,12 @@ pub enum Call {
     Heartbeat,
     /// Output of a step record.
     Output {
-        /// Of the spin-up record.
+        /// Whether it is output of the spin-up record, which may come before `begin`.
         is_spin_up: bool,
     },
-    /// Events.
+    /// Events of step records.
     Events {
-        /// All of them of the spin-up record.
+        /// Whether all of them are of the spin-up record, which may come before `begin`.
         is_spin_up: bool,
     },
     /// Uploads, artifacts, caches, workspaces, test results.
@@ -250,7 +250,7 @@ pub enum ClaimedAgain {
     Again,
     /// It has begun or ended since.
     Holds {
-        /// Nothing more can become of it.
+        /// Whether it has ended; otherwise it has begun.
         ended: bool,
     },
 }
@@ -269,7 +269,7 @@ pub enum Finished {
 pub struct Returned<'a> {
     /// Which counter it goes to.
     pub reason: GiveBackReason,
-    /// For people.
+    /// Reason for people.
     pub message: &'a str,
     /// How long its runner pauses.
     pub pause: Duration,

@@ -14,7 +14,7 @@ pub enum Protocol {
     Http,
     /// `ssh://` and `user@host:path`.
     Ssh,
-    /// `git://`.
+    /// `git://`: not encrypted.
     Git,
     /// `file://`: a repository on this host.
     File,

@@ -57,7 +57,7 @@ impl Reference {
 /// A commit of a repository.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commit {
-    /// Full id.
+    /// Full id of the commit.
     pub revision: String,
     /// Name of the author.
     pub author: String,

@@ -28,7 +28,7 @@ pub struct StepRow {
     pub step: u32,
     /// Position in the job's steps.
     pub step_index: Option<u32>,
-    /// Title.
+    /// Title of the step.
     pub name: String,
     /// `run`, `checkout`, ...
     pub kind: String,

@@ -20,6 +20,6 @@ pub struct Message {
     /// A word that programs tell sentences of its kind by, such as `config`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The sentence.
+    /// Sentence for people.
     pub message: String,
 }

@@ -48,20 +48,20 @@ pub fn artifact_content(view: &View, id: &ArtifactId) -> Result<Option<Content>,
     Ok(row.optional()?)
 }
 
-/// One test.
+/// One test case of the results of a job.
 #[derive(Clone, Debug)]
 pub struct Test {
     /// Name of the case.
     pub name: String,
     /// Class, or what stands for it.
     pub classname: String,
-    /// Source file.
+    /// Source file that the test is in, as the results name it.
     pub file: Option<String>,
     /// Name of the suite or tool.
     pub source: String,
     /// Result of the test.
     pub result: TestResult,
-    /// Seconds.
+    /// Time that the test took, in seconds.
     pub run_time: f64,
     /// Reason of a failure or a skip; else empty.
     pub message: String,

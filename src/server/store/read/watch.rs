@@ -66,7 +66,7 @@ pub struct WatchedStep {
     pub node_index: u32,
     /// Number of the record.
     pub step: u32,
-    /// Title.
+    /// Title of the step.
     pub name: String,
     /// `run`, `checkout`, ...
     pub kind: String,

@@ -1,6 +1,6 @@
 //! Resource classes, the tokens of their runners, the runners that were seen, and the length of their queues.
 //!
-//! SQLite only: nothing. The counts of tasks are served by an index (`tasks_by_status`).
+//! Only SQLite: nothing. The counts of tasks are served by an index (`tasks_by_status`).
 
 use crate::server::ids::{ClassTokenId, ResourceClassId};
 use crate::server::store::status::TaskState;
@@ -80,9 +80,9 @@ pub struct Instance {
 pub struct QueueLength {
     /// `namespace/name`.
     pub class: String,
-    /// Their state.
+    /// State of the tasks that are counted.
     pub state: TaskState,
-    /// Their number.
+    /// Number of tasks in that state.
     pub count: u64,
 }
 

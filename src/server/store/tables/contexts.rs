@@ -1,6 +1,6 @@
 //! Contexts, their restrictions, and what is known of a job that wants to use them.
 //!
-//! SQLite only: nothing. JSON columns are read as a whole and parsed here.
+//! Only SQLite: nothing. JSON columns are read as a whole and parsed here.
 
 use crate::server::ids::{ContextId, JobId, OrganisationId, ProjectId, RestrictionId};
 use crate::server::store::status::RestrictionKind;

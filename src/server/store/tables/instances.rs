@@ -1,6 +1,6 @@
 //! Runners that were seen.
 //!
-//! SQLite only: nothing.
+//! Only SQLite: nothing.
 
 use crate::protocol::ClaimRequest;
 use crate::server::ids::ResourceClassId;

@@ -1,6 +1,6 @@
 //! Keys that let a job continue its pipeline. Of a key only its hash is stored.
 //!
-//! SQLite only: nothing.
+//! Only SQLite: nothing.
 
 use crate::server::ids::PipelineId;
 use crate::server::store::{Error, Tx};

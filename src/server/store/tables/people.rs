@@ -1,6 +1,6 @@
 //! People and their personal tokens. Of a token only its hash is stored.
 //!
-//! SQLite only: nothing. `is_admin` is an integer there and a boolean here.
+//! Only SQLite: nothing. `is_admin` is an integer there and a boolean here.
 
 use crate::server::ids::{PersonalTokenId, UserId};
 use crate::server::store::{Effect, Error, Tx, View};

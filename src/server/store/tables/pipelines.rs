@@ -1,6 +1,6 @@
 //! Pipelines and their configs: their making, and their continuation with a second config.
 //!
-//! SQLite only: nothing. Maps and lists are JSON in text columns.
+//! Only SQLite: nothing. Maps and lists are JSON in text columns.
 
 use crate::config::DeclaredParameter;
 use crate::server::ids::{PipelineId, ProjectId};
@@ -18,7 +18,7 @@ pub struct PipelineError {
     /// A word that programs tell sentences of its kind by: `config` or `config-fetch`.
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// The sentence.
+    /// Sentence for people.
     pub message: String,
 }
 

@@ -1,6 +1,6 @@
 //! The job and the workflow of a task, as far as the task decides about them.
 //!
-//! SQLite only: nothing.
+//! Only SQLite: `instr`.
 
 use crate::server::ids::{JobId, WorkflowId};
 use crate::server::store::status::{JobStatus, WorkflowStatus};
@@ -34,7 +34,7 @@ pub struct Standing {
     pub workflow: WorkflowId,
     /// The workflow has ended.
     pub workflow_ended: bool,
-    /// So.
+    /// Status of the workflow.
     pub workflow_status: WorkflowStatus,
 }
 

@@ -1,6 +1,6 @@
 //! Organisations and projects: their making, their repositories, their settings, their numbers.
 //!
-//! SQLite only: nothing. `settings` is JSON in a text column.
+//! Only SQLite: nothing. `settings` is JSON in a text column.
 
 use crate::protocol::TaskId;
 use crate::server::ids::{OrganisationId, ProjectId};

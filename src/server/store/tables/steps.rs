@@ -1,6 +1,6 @@
 //! Step records of tasks.
 //!
-//! SQLite only: `INSERT OR IGNORE`, and `STRICT` integers as booleans.
+//! Only SQLite: `INSERT OR IGNORE`, and `STRICT` integers as booleans.
 
 use crate::protocol::{Event, EventKind, StepSummary, TaskId};
 use crate::server::store::status::StepState;

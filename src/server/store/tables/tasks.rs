@@ -1,7 +1,7 @@
 //! Tasks: one row for each attempt at a node of a job. What a row may become is decided by `engine::task`; every
 //! statement that changes one is here.
 //!
-//! SQLite only: nothing but `STRICT` integers as booleans.
+//! Only SQLite: `IS` between values that may be null, `max` of two values, `STRICT` integers as booleans.
 
 use crate::protocol::TaskId;
 use crate::server::ids::{ClassTokenId, JobId, PipelineId, ProjectId, WorkflowId};
@@ -10,10 +10,10 @@ use crate::server::store::{Error, Tx, View, new_id};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};
 
-/// A row.
+/// A row of `tasks`: one attempt at one parallel node of a job.
 #[derive(Clone, Debug)]
 pub struct TaskRow {
-    /// The attempt.
+    /// Identifies the attempt.
     pub id: TaskId,
     /// Its job.
     pub job: JobId,
@@ -23,9 +23,9 @@ pub struct TaskRow {
     pub project: ProjectId,
     /// Parallel node, from 0.
     pub node_index: u32,
-    /// From 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// The queue.
+    /// Resource class whose queue it is in.
     pub resource_class: String,
     /// Status of the task.
     pub status: TaskState,
@@ -33,7 +33,7 @@ pub struct TaskRow {
     pub token_hash: Option<Vec<u8>>,
     /// Identifies the claim.
     pub allocation: Option<String>,
-    /// Of the claim.
+    /// Nonce of the claim: the same one gets the same answer again.
     pub nonce: Option<String>,
     /// Token of the claimer.
     pub claimed_with: Option<ClassTokenId>,
@@ -41,7 +41,7 @@ pub struct TaskRow {
     pub runner_name: Option<String>,
     /// Host of the claimer.
     pub machine_id: Option<String>,
-    /// Its start.
+    /// Start of the claimer's host that it was claimed in.
     pub boot_id: Option<String>,
     /// Protocol version of the claimer.
     pub protocol: Option<u32>,
@@ -69,19 +69,19 @@ pub struct TaskRow {
     pub unsafe_retries: u32,
     /// The runner that gave the attempt before back.
     pub avoid_runner: Option<String>,
-    /// Until then.
+    /// Time until which that runner does not get this one.
     pub avoid_until: Option<Millis>,
-    /// Not to be claimed while the fence of what it replaces stands: until about then.
+    /// Time about until which the fence of what it replaces stands: nobody gets it before.
     pub not_before: Option<Millis>,
     /// Number of the event that is expected next.
     pub next_event: u64,
-    /// Entered the queue.
+    /// Time at which it entered the queue.
     pub queued_at: Millis,
-    /// Was claimed.
+    /// Time at which it was claimed.
     pub claimed_at: Option<Millis>,
-    /// Began.
+    /// Time at which its agent began.
     pub started_at: Option<Millis>,
-    /// Ended.
+    /// Time at which it ended.
     pub stopped_at: Option<Millis>,
     /// Cause of its end.
     pub ended_by: Option<EndedBy>,
@@ -170,13 +170,13 @@ pub fn find_by_nonce(view: &View, token: &ClassTokenId, nonce: &str) -> Result<O
 /// Conditions on what waits in a queue; see [`first_queued`].
 #[derive(Clone, Copy, Debug)]
 pub struct Asking<'a> {
-    /// The queue.
+    /// Resource class whose queue it is in.
     pub class: &'a str,
     /// Name of the runner that asks.
     pub runner: &'a str,
-    /// Another runner of the class is there.
+    /// Whether another runner of the class is there.
     pub others: bool,
-    /// The present.
+    /// Present time.
     pub now: Millis,
 }
 
@@ -356,9 +356,9 @@ pub struct NewTask<'a> {
     pub pipeline: &'a PipelineId,
     /// Its project.
     pub project: &'a ProjectId,
-    /// From 0.
+    /// Parallel node, from 0.
     pub node_index: u32,
-    /// The queue.
+    /// Resource class whose queue it is in.
     pub resource_class: &'a str,
     /// Not to be claimed while the fence of what it replaces stands: until about then.
     pub not_before: Option<Millis>,

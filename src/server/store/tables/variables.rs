@@ -1,6 +1,6 @@
 //! Variables of projects and of contexts. Values are sealed before they come here and opened after they left.
 //!
-//! SQLite only: nothing.
+//! Only SQLite: nothing.
 
 use crate::server::ids::{ContextId, ProjectId};
 use crate::server::store::{Error, Tx, View};

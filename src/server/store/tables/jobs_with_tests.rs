@@ -12,9 +12,9 @@ use rusqlite::{OptionalExtension, params};
 pub enum By {
     /// The file that the test is in.
     File,
-    /// Its class.
+    /// The class of the test.
     Classname,
-    /// Its name.
+    /// The name of the test.
     Name,
 }
 

@@ -1,0 +1,49 @@
+//! Acts of people that calls of several versions ask for: cancelling a job or a workflow, running one again. Each
+//! version has its own answer.
+
+use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::api::shared::lookup::unknown_workflow;
+use crate::server::auth::Person;
+use crate::server::engine::commit::{self, Refused, Scope};
+use crate::server::ids::{JobId, WorkflowId};
+use crate::server::state::Shared;
+use crate::server::time::Millis;
+use axum::http::StatusCode;
+
+/// Cancels a job. One that has ended stays as it is.
+pub async fn cancel_job(state: &Shared, job: JobId, person: Person) -> Answer<()> {
+    let write = state.store.write(move |tx| commit::cancel_job(tx, &job, Some(&person.id), Millis::now()));
+    write.await?;
+    Ok(())
+}
+
+/// Cancels what has not ended in a workflow; 404 when there is no such workflow.
+pub async fn cancel_workflow(state: &Shared, id: WorkflowId, person: Person) -> Answer<()> {
+    let unknown = unknown_workflow(&id);
+    let write =
+        state.store.write(move |tx| commit::cancel_workflow(tx, &id, Some(&person.id), Millis::now()));
+    if write.await? { Ok(()) } else { Err(Failure::not_found(unknown)) }
+}
+
+/// Runs jobs of a workflow again, in a new one, whose id is returned. `force` does so although jobs of the old one may
+/// be at work where nobody hears of them. Refusals: 404 for no such workflow, 409 for such jobs, 400 otherwise.
+pub async fn run_again(
+    state: &Shared,
+    id: WorkflowId,
+    scope: Scope,
+    force: bool,
+    person: Person,
+) -> Answer<WorkflowId> {
+    let write = state.store.write(move |tx| {
+        let rerun = if force { commit::rerun_anyway } else { commit::rerun };
+        rerun(tx, &id, &scope, Some(&person.id), Millis::now())
+    });
+    write.await?.map_err(|refused| {
+        let status = match refused {
+            Refused::Unknown => StatusCode::NOT_FOUND,
+            Refused::Unreachable(_) => StatusCode::CONFLICT,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Failure::new(status, refused.to_string())
+    })
+}
