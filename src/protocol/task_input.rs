@@ -54,6 +54,13 @@ pub struct TaskInput {
     /// How long the runner pauses when this task cannot begin here, in seconds: the control plane is told.
     #[serde(default)]
     pub pause_seconds: u32,
+    /// Output of a step that does not fit on the disk is dropped, rather than that the step waits.
+    #[serde(default)]
+    pub drop_output: bool,
+    /// Nothing is run: what another task agent of this task has left unsent is sent. Of the task only id, token and
+    /// job name count.
+    #[serde(default)]
+    pub rest: bool,
     /// The claimed task.
     pub task: Task,
 }

@@ -41,6 +41,8 @@ mod follow;
 mod full_disk;
 // Hosts that withhold what a runner is used to.
 mod hostile;
+// What tasks leave behind, whoever was killed.
+mod leftovers;
 // A control plane that is killed again and again.
 #[cfg(feature = "server")]
 mod kills;
@@ -82,6 +84,8 @@ mod transcripts;
 // The control plane with real machine runners.
 #[cfg(feature = "server")]
 mod server;
+// Output on its way: spools that are full, emptied or left behind.
+mod spool;
 // The data folder: checked, backed up, restored.
 #[cfg(feature = "server")]
 mod storage;

@@ -10,6 +10,7 @@ pub mod clock;
 mod job;
 mod nodes;
 mod rerun;
+pub mod rest;
 mod ripple;
 mod serial;
 pub mod task;
