@@ -14,7 +14,7 @@ use crate::outcome::{Failure, Outcome, exit};
 use crate::protocol::{Secret, WatchEvent};
 
 use crate::server::pipelines::types::{ConfigOrigin, Only, Revision, Trigger};
-use crate::server::{self, CANNOT_RUN_HERE, Elsewhere, Running, ServerOptions, Told, WatchEnded, Watcher};
+use crate::server::{self, CANNOT_RUN_HERE, Running, ServerOptions, Told, WatchEnded, Watcher};
 use options::Options;
 use render::{Screen, Style};
 use results::Folder;
@@ -62,7 +62,7 @@ fn exec(options: &Options) -> Outcome {
     server_options.listen.set_port(0);
     server_options.route_all_to = Some(CLASS.to_owned());
     server_options.default_resource_class = Some(CLASS.to_owned());
-    server_options.elsewhere = if options.on_host { Elsewhere::OnHost } else { Elsewhere::Skip };
+    server_options.is_for_this_host(options.on_host);
     server_options.orbs = options.orbs.clone();
     server_options.max_step_output_bytes = 4 << 30;
     // It lives as long as this process: waiting for the disk would buy nothing.
