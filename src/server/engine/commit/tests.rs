@@ -483,7 +483,13 @@ fn a_rerun_waits_for_the_fence_of_what_it_replaces() {
         bench.write(move |tx| cancel_workflow(tx, &canceled.into(), None, Millis(2 * MINUTE)));
         let again = bench.rerun(&workflow, scope).unwrap();
         let waits = |now| {
-            let asking = Asking { class: "a/b", runner: "two", others: false, now: Millis(now) };
+            let asking = Asking {
+                class: "a/b",
+                runner: "two",
+                others: false,
+                takes: &[TaskKind::Machine],
+                now: Millis(now),
+            };
             bench.write(move |tx| Ok(tasks::first_queued(tx, asking)?.is_none()))
         };
         assert!(waits(2 * MINUTE) && bench.messages(&again).contains("release-anyway"), "{way}");
