@@ -23,7 +23,7 @@ use crate::protocol::Secret;
 use crate::protocol::task_input::LocalSource;
 
 use crate::server::pipelines::types::{ConfigOrigin, Revision, Trigger};
-use crate::server::{self, CANNOT_RUN_HERE, Elsewhere, Running, ServerOptions};
+use crate::server::{self, CANNOT_RUN_HERE, Running, ServerOptions};
 use caches::Caches;
 use options::{Asked, Options};
 use remains::Scratch;
@@ -80,7 +80,7 @@ fn exec(options: &Options) -> Outcome {
     server_options.listen.set_port(0);
     server_options.route_all_to = Some(CLASS.to_owned());
     server_options.default_resource_class = Some(CLASS.to_owned());
-    server_options.elsewhere = if options.on_host { Elsewhere::OnHost } else { Elsewhere::Skip };
+    server_options.is_for_this_host(options.on_host);
     server_options.orbs = options.orbs.clone();
     server_options.only.workflow.clone_from(&options.workflow);
     server_options.only.jobs.clone_from(&options.jobs);

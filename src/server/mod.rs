@@ -33,7 +33,8 @@ mod upkeep;
 pub use command::command;
 pub use data_folder::FolderError;
 pub use embedded::{SetError, preview};
-pub use engine::placement::CANNOT_RUN_HERE;
 pub use live::watch::Told;
 pub use run::{KeepError, Running, ServerOptions, StartError, WatchEnded, Watcher, start};
-pub use state::Elsewhere;
+
+/// Beginning of the message of a job that was left out because it wants to run elsewhere.
+pub const CANNOT_RUN_HERE: &str = engine::placement::CANNOT_RUN_HERE;

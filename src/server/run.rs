@@ -90,6 +90,11 @@ impl ServerOptions {
             is_restored: false,
         }
     }
+
+    /// The only runners are on this host: jobs that want to run elsewhere run on it, or do not run.
+    pub fn is_for_this_host(&mut self, on_host: bool) {
+        self.elsewhere = if on_host { Elsewhere::OnHost } else { Elsewhere::Skip };
+    }
 }
 
 /// A running control plane.
