@@ -5,6 +5,7 @@ use crate::server::api::shared::failure::{Answer, Failure, bad, blocking};
 use crate::server::api::shared::input::{Path, Words};
 use crate::server::api::shared::lookup::{encoded, job_of, one};
 use crate::server::api::shared::range::{self, Wanted};
+use crate::server::api::shared::uses::used;
 use crate::server::api::shared::{link, stream};
 use crate::server::auth::Person;
 use crate::server::blobs::Stretch;
@@ -12,6 +13,7 @@ use crate::server::ids::{ArtifactId, JobId};
 use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read::{self, Content, StepOutput};
+use crate::server::store::tables::keeping::Quota;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -50,7 +52,12 @@ async fn output_of(state: &Shared, job: JobId, words: &Words) -> Answer<StepOutp
     };
     let (execution, step) = (wanted("filter[execution]")?, wanted("filter[step_num]")?);
     let what = format!("there is no step {step} in execution {execution} of the job `{job}`");
-    one(state, what, move |view| read::step_output(view, &job, execution, step)).await
+    let output = one(state, what, move |view| read::step_output(view, &job, execution, step)).await?;
+    if output.is_gone {
+        let why = "this output is older than the control plane keeps it, and has been removed";
+        return Err(Failure::new(StatusCode::GONE, why));
+    }
+    Ok(output)
 }
 
 async fn open(state: &Shared, task: TaskId, step: u32) -> Answer<Stretch> {
@@ -78,7 +85,7 @@ async fn stdout(
     headers: HeaderMap,
 ) -> Answer<Response> {
     // In this order: all that was complete when it was looked at is in the file that is opened afterwards.
-    let StepOutput { task, step, extent } = output_of(&state, id, &words).await?;
+    let StepOutput { task, step, extent, .. } = output_of(&state, id, &words).await?;
     let stretch = open(&state, task, step).await?;
     let length = stretch.length();
     let mut end = length;
@@ -189,6 +196,7 @@ async fn artifact(
         Some(path) => format!("there is no artifact `{id}` with the path `{path}`"),
         None => format!("there is no artifact `{id}`"),
     };
+    let used_id = id.to_string();
     let read = move |view: &View| {
         let found = read::artifact_content(view, &id)?;
         Ok(found.filter(|content| path.is_none_or(|path| path == content.path)))
@@ -206,6 +214,7 @@ async fn artifact(
     };
     let blobs = state.blobs.clone();
     let stretch = blocking(move || blobs.objects.open(&sha256)).await?;
+    used(state, Quota::Artifacts, used_id).await?;
     // Never rendered in the browser: artifacts are whatever jobs make.
     let named = [
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),

@@ -34,12 +34,14 @@ async fn by_number(
     _person: Person,
     Path(path): Path<Numbered>,
 ) -> Answer<Json<Value>> {
-    let job = job_of(&state, path).await?;
-    let (ran_as, pipeline) = (job.ran_as.clone(), job.pipeline_id.clone());
+    let mut job = job_of(&state, path).await?;
     let read = move |view: &View| {
-        Ok((read::attempts(view, &ran_as)?, read::latest_workflow_with(view, &pipeline, &ran_as)?))
+        read::explain_waiting(view, &mut job, Millis::now())?;
+        let attempts = read::attempts(view, &job.ran_as)?;
+        let latest = read::latest_workflow_with(view, &job.pipeline_id, &job.ran_as)?;
+        Ok((job, attempts, latest))
     };
-    let (attempts, latest) = state.store.read(read).await?;
+    let (job, attempts, latest) = state.store.read(read).await?;
     let (workflow, workflow_name) =
         latest.unwrap_or_else(|| (job.workflow_id.clone(), job.workflow_name.clone()));
     let runs: Vec<Value> =
@@ -56,7 +58,7 @@ async fn by_number(
         },
         "organization": { "name": job.project.org }, "pipeline": { "id": job.pipeline_id },
         "latest_workflow": { "id": workflow, "name": workflow_name },
-        "executor": { "resource_class": job.resource_class, "type": "machine" },
+        "executor": { "resource_class": job.resource_class, "type": job.executor },
         "parallelism": job.parallelism, "parallel_runs": runs, "duration": duration_ms,
         "messages": job.messages, "contexts": contexts,
         "created_at": job.created_at.to_string(), "queued_at": time(job.queued_at),
