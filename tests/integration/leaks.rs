@@ -96,7 +96,7 @@ fn nothing_that_is_stored_tells_a_secret() {
     let number = jobs[0]["job_number"].as_u64().unwrap();
     let tests = server.call("GET", &format!("/api/v2/project/gh/acme/hello/{number}/tests"), None);
     let test = &tests["items"][0];
-    assert_eq!((&test["name"], &test["message"]), (&json!("****"), &json!("got ****")), "{tests}");
+    assert_eq!((&test["name"], &test["message"]), (&json!("****"), &json!("m\n\ngot ****")), "{tests}");
     let artifacts = server.call("GET", &format!("/api/v2/project/gh/acme/hello/{number}/artifacts"), None);
     let mut names: Vec<_> =
         artifacts["items"].as_array().unwrap().iter().map(|item| item["path"].as_str().unwrap()).collect();
