@@ -237,7 +237,8 @@ for pid in $agent $runner; do
 done
 head -c 1 /proc/$$/environ > /dev/null && head -c 1 /proc/$$/maps > /dev/null && echo "reached its own"
 "#;
-    let leave = "setsid sleep 600 > /dev/null 2>&1 < /dev/null & echo left";
+    // The step ends once what it leaves has its own name.
+    let leave = "setsid sleep 600 > /dev/null 2>&1 < /dev/null & until grep -q sleep /proc/$!/comm; do sleep 0.02; done";
     server.offer(&task_of("private", &[look, leave]));
     let mut runner = machine.setting("mode", "single-task").start();
     assert_eq!(runner.wait(), Some(0), "{}", runner.log());
