@@ -105,8 +105,10 @@ mod tests {
     #[test]
     fn silence_counts_only_while_runners_could_be_heard() {
         // By the clock, and by one that nobody sets.
-        let moment =
-            |at, steady| Moment { at: Millis(3_600_000 + at), steady: Duration::from_millis(steady) };
+        let moment = |at: u64, steady: u64| Moment {
+            at: Millis(3_600_000 + at),
+            steady: Duration::from_millis(steady),
+        };
         for (passed, writes_failed, now, heard) in [
             (None, false, moment(0, 0), false),
             (Some(moment(0, 0)), false, moment(5_000, 5_000), true),
