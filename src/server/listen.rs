@@ -2,6 +2,7 @@
 //! to go.
 
 use crate::logging::record;
+use crate::protocol::limits::HEADER_BYTES;
 use crate::server::auth::Peer;
 use crate::server::clients::{Connection, Connections, Limits, Proxies};
 use crate::server::marked::Marked;
@@ -144,6 +145,7 @@ async fn converse(
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(QUIET)
+        .max_buf_size(HEADER_BYTES)
         .serve_connection(stream, service);
     if let Err(error) = watcher.watch(serving).await {
         record!(Debug, client = peer.ip(); "a connection ended: {error}");

@@ -349,7 +349,10 @@ impl Runner {
             End::Gone => None,
         };
         let not_begun = watched.not_begun.as_deref().filter(|_| !watched.begun);
-        let not_begun = not_begun.map(|why| self.explain_not_begun(why));
+        let not_begun = match not_begun {
+            Some(why) => Some(self.explain_not_begun(why)),
+            None => self.explain_prefix(&watched, code, end),
+        };
         match (code, not_begun, &watched.token) {
             (Some(task_exit::REPORTED), None, _) => {
                 record!(Info, task_id = id; "task done");
@@ -385,6 +388,21 @@ impl Runner {
             false => format!("the prefix may drop variables that this runner has: {}", names.join(", ")),
         };
         format!("the task agent behind `runner.command_prefix` says: {why} ({lost})")
+    }
+
+    /// Why a prefix that ended before the task agent said anything is a fault of this host. Whether the task has begun
+    /// all the same, unheard, the control plane knows.
+    fn explain_prefix(&self, watched: &Watched, code: Option<u8>, end: End) -> Option<String> {
+        let prefix = self.settings.command_prefix.first()?;
+        let is_told = watched.begun || watched.ended_because.is_some();
+        let has_answered = matches!(code, Some(task_exit::REPORTED | task_exit::NOT_REPORTED));
+        if is_told || has_answered || end == End::Gone {
+            return None;
+        }
+        let end = end.text();
+        Some(format!(
+            "`{prefix}` ended before the task began ({end}): check `runner.command_prefix`, and what it says in the log of the runner"
+        ))
     }
 
     /// Answers for a task whose agent ended without having reported.
