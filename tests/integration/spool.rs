@@ -201,6 +201,37 @@ fn what_a_killed_task_agent_has_not_sent_is_sent_by_its_runner() {
 }
 
 #[test]
+fn what_is_left_is_sent_though_the_agent_that_sends_it_is_killed_as_well() {
+    let server = ControlPlane::start();
+    let machine = Machine::new(&server.url()).setting("mode", "single-task");
+    let (mut runner, agent) = printed_and_unsent(&server, "s-9", machine);
+    signal(agent, Signal::KILL);
+    runner.wait_log("sending what the task agent has left");
+    signal(child_with(runner.pid() as u32, "task").unwrap(), Signal::KILL);
+    runner.wait_log("trying again");
+    server.behave();
+    assert_eq!(runner.wait(), Some(0));
+    assert_rest_came_before_lost(&server, &runner, "s-9");
+}
+
+/// The exit code of an agent that has tried to send it for long; here a wrapper says so of one that was killed.
+#[test]
+fn what_an_agent_could_not_send_stays() {
+    let server = ControlPlane::start();
+    let machine = Machine::new(&server.url())
+        .setting("mode", "single-task")
+        .setting("command_prefix", "[/bin/sh, -c, '\"$@\"; exit 75', --]");
+    let (mut runner, wrapper) = printed_and_unsent(&server, "s-10", machine);
+    signal(child_with(wrapper, "task").unwrap(), Signal::KILL);
+    server.behave();
+    assert_eq!(runner.wait(), Some(0));
+    let message = server.wait_for("/tasks/s-10/lost").json()["message"].to_string();
+    assert!(message.contains("could not report the outcome"), "{message}");
+    let left = spools(&runner.machine);
+    assert!(left.len() == 1 && left[0].join("step-1").exists(), "{left:?} {}", runner.log());
+}
+
+#[test]
 fn what_runner_and_agent_have_not_sent_when_both_were_killed_is_sent_by_the_next_runner() {
     let server = ControlPlane::start();
     let (runner, agent) = printed_and_unsent(&server, "s-7", Machine::new(&server.url()));
