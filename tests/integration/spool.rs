@@ -154,6 +154,24 @@ fn a_step_that_empties_its_own_spool_is_told_and_the_task_goes_on() {
     assert!(end["message"].as_str().unwrap().contains("output of step 1 is gone"), "{end}");
 }
 
+#[test]
+fn a_step_that_removes_the_folder_of_the_spool_is_told_and_the_task_goes_on() {
+    let server = ControlPlane::start();
+    server.answer("/output", 503, "{}");
+    let machine = Machine::new(&server.url()).setting("mode", "single-task");
+    server.offer(&task_of("s-11", &["rm -r ../runlet-output-*; echo first", "echo next"]));
+    let mut runner = machine.start();
+    poll("a try to send", || {
+        let tries = server.requests().iter().filter(|r| r.path.contains("/output")).count();
+        if tries > 0 { Ok(()) } else { Err(runner.log()) }
+    });
+    server.behave();
+    let end = ended(&server, &mut runner, "s-11");
+    assert_eq!((server.output("s-11", 1), server.output("s-11", 2)), ("first\n".into(), "next\n".into()));
+    assert_eq!(end["status"], "success", "{end}");
+    assert!(spools(&runner.machine).is_empty());
+}
+
 /// A task that has printed and goes on; nothing of it was sent. Returns the agent's process.
 fn printed_and_unsent(server: &ControlPlane, id: &str, machine: Machine) -> (Running, u32) {
     server.answer("/output", 503, "{}");
