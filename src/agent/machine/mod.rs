@@ -5,6 +5,7 @@
 //! answers for it. Called by `runlet machine` and, several at a time, by `runlet exec`.
 
 mod child;
+mod death;
 mod group;
 mod lines;
 mod orphans;
@@ -22,7 +23,8 @@ use crate::protocol::task_input::{Said, TaskEndpoint, TaskInput, task_exit};
 use crate::protocol::{GiveBackReason, Secret, Task, TaskId, TaskKind, duration};
 use crate::system::clock::since_boot;
 use crate::system::proc;
-use child::{Agent, End};
+use child::Agent;
+use death::Death;
 use group::Group;
 use orphans::{Markers, Sweep};
 use state::{OpenError, RunnerRecord, RunningTask};
@@ -119,16 +121,6 @@ struct Watched {
     not_begun: Option<String>,
     /// This agent sends what one that died has left; how the other one died.
     rest: Option<Death>,
-}
-
-/// The end of a task agent that had not reported.
-#[derive(Debug)]
-struct Death {
-    message: String,
-    /// The next task might well meet the same end.
-    is_hosts_fault: bool,
-    /// It had tried to send what is left.
-    spool_stays: bool,
 }
 
 impl Watched {
@@ -339,15 +331,12 @@ impl Runner {
             }
         }
         let Some(end) = end else { return };
-        let Some(watched) = self.watched.take() else { return };
-        if let Some(death) = &watched.rest {
-            return self.answer_for(&watched.task, death);
+        let Some(mut watched) = self.watched.take() else { return };
+        if let Some(death) = watched.rest.take() {
+            return self.rest_ended(watched, end, death);
         }
         let id = &watched.task.id;
-        let code = match end {
-            End::Exited(status) => status.code().and_then(|code| u8::try_from(code).ok()),
-            End::Gone => None,
-        };
+        let code = end.code();
         let not_begun = watched.not_begun.as_deref().filter(|_| !watched.begun);
         let not_begun = match not_begun {
             Some(why) => Some(self.explain_not_begun(why)),
@@ -403,70 +392,6 @@ impl Runner {
         Some(format!(
             "`{prefix}` ended before the task began ({end}): check `runner.command_prefix`, and what it says in the log of the runner"
         ))
-    }
-
-    /// Answers for a task whose agent ended without having reported.
-    fn bury(&mut self, watched: Watched, end: End, not_reported: bool) {
-        let id = &watched.task.id;
-        let mut message = match not_reported {
-            true => "the task agent could not report the outcome".to_owned(),
-            false => format!("the task agent died ({})", end.text()),
-        };
-        if let Some(why) = watched.ended_because {
-            message = format!("{message} after being told to end: {why}");
-        }
-        match end {
-            End::Gone => record!(Info, task_id = id; "the task agent of an earlier run has ended"),
-            End::Exited(_) => record!(Warn, task_id = id; "{message}"),
-        }
-        let death =
-            Death { message, is_hosts_fault: !not_reported && end != End::Gone, spool_stays: not_reported };
-        // Of one that has not begun there is nothing to send, and one that could not report has tried for long.
-        let has_rest = (watched.begun || watched.token.is_none()) && !not_reported;
-        self.mourn(watched.task, watched.token, death, has_rest);
-    }
-
-    /// Sees to it that what the agent of a task has left is sent before the task is reported lost.
-    fn mourn(&mut self, task: RunningTask, token: Option<Secret>, death: Death, has_rest: bool) {
-        self.sweep(&task, true);
-        let wanted = has_rest && self.claims.stop.level() < Level::Cancel;
-        let token = match token {
-            _ if !wanted => Ok(None),
-            Some(token) => Ok(Some(token)),
-            None => self.claims.rest(&task.id, task.allocation.as_deref(), &death.message),
-        };
-        let is_worthless = !death.spool_stays && (!has_rest || wanted && token == Ok(None));
-        scratch::remove_left_behind(&task.id, &self.settings.working_directory, is_worthless);
-        if let Ok(Some(token)) = token {
-            let id = task.id.clone();
-            let rest = Task::without_steps(id.clone(), token.clone(), task.job_name.clone());
-            match self.start(rest, task.clone(), true) {
-                Ok((agent, task)) => {
-                    log::info!("sending what the task agent has left task_id={id}");
-                    self.claims.life.delivers();
-                    self.watched =
-                        Some(Watched { rest: Some(death), ..Watched::of(agent, task, Some(token)) });
-                    return;
-                }
-                Err(why) => log::error!("cannot send what the task agent has left: {why} task_id={id}"),
-            }
-        }
-        self.answer_for(&task, &death);
-    }
-
-    /// Reports a task whose agent is gone, and does what the agent would have done.
-    fn answer_for(&mut self, task: &RunningTask, death: &Death) {
-        self.sweep(task, false);
-        self.claims.lost(&task.id, task.allocation.as_deref(), &death.message);
-        if self.settings.cleanup_working_directory {
-            scratch::remove_working_directory(&self.settings.working_directory);
-        }
-        self.forget();
-        if !death.is_hosts_fault {
-            self.claims.life.ended(Instant::now());
-        } else if self.claims.life.lost(Instant::now()) {
-            log::warn!("pausing for a minute, since the task agent died at once on this host");
-        }
     }
 
     /// Ends what the task has left behind. `died`: its agent could not.
@@ -540,8 +465,7 @@ impl Runner {
             None => {
                 let message = "the task agent was gone when the runner started again";
                 record!(Warn, task_id = task.id; "{message}");
-                let death = Death { message: message.to_owned(), is_hosts_fault: false, spool_stays: false };
-                self.mourn(task, None, death, true);
+                self.mourn(task, None, Death::of_earlier_run(message), true);
             }
         }
     }
