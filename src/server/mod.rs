@@ -32,7 +32,7 @@ mod upkeep;
 
 pub use command::command;
 pub use data_folder::FolderError;
-pub use embedded::{SetError, preview};
+pub use embedded::{Preview, SetError, preview};
 pub use live::watch::Told;
 pub use run::{KeepError, Running, ServerOptions, StartError, WatchEnded, Watcher, start};
 
