@@ -3,7 +3,9 @@
 use crate::server::auth::Peer;
 use crate::server::marked::Marked;
 use crate::server::state::Shared;
+use axum::extract::Request;
 use axum::extract::connect_info::Connected;
+use axum::middleware::{self, Next};
 use axum::serve::IncomingStream;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -15,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
 
 /// A client that says nothing during the handshake is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -126,9 +129,30 @@ pub fn tls(certificate: &Path, key: &Path) -> Result<TlsAcceptor, String> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
+/// Everything that is served: the API to programs, pages to people.
+fn router(state: Shared) -> axum::Router {
+    let api = crate::server::api::router(state.clone());
+    let choose = move |request: Request, next: Next| {
+        let api = api.clone();
+        async move {
+            let path = request.uri().path();
+            let is_api = path.starts_with("/api/") || ["/api", "/live", "/ready", "/metrics"].contains(&path);
+            if !is_api {
+                return next.run(request).await;
+            }
+            match api.oneshot(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            }
+        }
+    };
+    // Around the router of the pages: what it finds in a path must not reach the other.
+    axum::Router::new().fallback_service(crate::server::web::router(state)).layer(middleware::from_fn(choose))
+}
+
 /// Serves until the control plane stops.
 pub async fn serve(listener: Listener, state: Shared) {
-    let service = crate::server::api::router(state.clone()).into_make_service_with_connect_info::<Peer>();
+    let service = router(state.clone()).into_make_service_with_connect_info::<Peer>();
     let mut stopping = state.stopping.subscribe();
     let stop = async move {
         let _ = stopping.wait_for(|stopping| *stopping).await;

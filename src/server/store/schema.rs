@@ -28,6 +28,7 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE tasks ADD COLUMN retries_unsafely INTEGER NOT NULL DEFAULT 0;",
     include_str!("audit.sql"),
     include_str!("keeping.sql"),
+    include_str!("sessions.sql"),
 ];
 
 /// The version of the schema that this program works with.
