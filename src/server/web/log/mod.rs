@@ -110,7 +110,7 @@ fn line_at(stretch: &Stretch, row: u64) -> Result<u64, Error> {
 /// The end of the last whole line that fits on a page from `start`, or what fits of a longer one.
 fn whole_lines(stretch: &Stretch, start: u64) -> Result<u64, Error> {
     let most = (start + MOST_BYTES).min(stretch.length());
-    let block = stretch.read(start, (most - start) as usize)?;
+    let block = bytes(stretch, start, most)?;
     let end = start + block.len() as u64;
     if end == stretch.length() {
         return Ok(end);
@@ -121,7 +121,7 @@ fn whole_lines(stretch: &Stretch, start: u64) -> Result<u64, Error> {
 /// The beginning of a line some rows before `start`.
 fn back(stretch: &Stretch, start: u64) -> Result<u64, Error> {
     let first = start.saturating_sub(CONTEXT_BYTES);
-    let block = stretch.read(first, (start - first) as usize)?;
+    let block = bytes(stretch, first, start)?;
     let found = memchr::memrchr_iter(b'\n', &block[..block.len().saturating_sub(1)]).nth(WINDOW);
     let of_block = || memchr::memchr(b'\n', &block).map_or(start, |at| first + at as u64 + 1);
     Ok(match found {
@@ -129,6 +129,11 @@ fn back(stretch: &Stretch, start: u64) -> Result<u64, Error> {
         None if first == 0 => 0,
         None => of_block(),
     })
+}
+
+/// The bytes between two offsets, as far as they are there.
+fn bytes(stretch: &Stretch, from: u64, to: u64) -> Result<Vec<u8>, Error> {
+    if from < to { stretch.read(from, (to - from) as usize) } else { Ok(Vec::new()) }
 }
 
 fn line_ends(stretch: &Stretch, before: u64) -> Result<u64, Error> {

@@ -294,7 +294,7 @@ mod tests {
         let rows = terminal.end();
         assert_eq!((rows[0].cells.len(), rows[0].cut), (MOST_CELLS, 10_000 - MOST_CELLS as u64));
         assert_eq!((rows[1].number, rows[1].cells.len(), rows[1].cut), (8, 0, 1));
-        assert_eq!(rows[2].cells.len(), 5000 - MOST_COMMAND + "8;;".len() - 1);
+        assert_eq!(rows[2].cells.len(), 5000 - MOST_COMMAND + "8;;".len());
     }
 
     #[test]
