@@ -224,7 +224,9 @@ async fn chosen_step(web: &Web, attempt: &Attempt, step: &StepRow, from: Option<
     let rows = format!("{}&amp;from=", query.replace('&', "&amp;"));
     let part = blocking(move || log::part(&stretch, from, &rows)).await?;
     let mut notes = Vec::new();
-    notes.extend(step.exit_code.map(|code| format!("exit code {code}")));
+    // A message of its own names the code, too.
+    let code = step.exit_code.filter(|code| *code != 0 && step.message.is_none());
+    notes.extend(code.map(|code| format!("exit code {code}")));
     if step.max_auto_reruns > 0 {
         notes.push(format!("attempt {} of {}", step.attempt, step.max_auto_reruns + 1));
     }

@@ -3,7 +3,7 @@
 use crate::server::store::read::Job;
 use crate::server::store::status::{JobStatus, JobType};
 use crate::server::web::shown::{self, Mark};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// One row.
 pub(super) struct JobRow {
@@ -83,6 +83,9 @@ fn row(job: &Job, depth: usize) -> JobRow {
 /// Why a job ended, or waits.
 pub(super) fn reasons(job: &Job) -> Vec<String> {
     let mut reasons: Vec<String> = job.messages.iter().map(|message| message.message.clone()).collect();
+    // Each execution tells its own, and they often are the same.
+    let mut told = HashSet::new();
+    reasons.retain(|reason| told.insert(reason.clone()));
     let waits = match (job.status, job.kind, &job.resource_class) {
         (JobStatus::OnHold, ..) => Some("waits for a person to approve it".to_owned()),
         (JobStatus::Queued, JobType::Build, Some(class)) => {

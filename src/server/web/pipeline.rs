@@ -86,8 +86,8 @@ fn section(address: &str, workflow: Workflow, jobs: Vec<Job>) -> Section {
 
 fn facts(pipeline: &Pipeline) -> Vec<(&'static str, String)> {
     let mut facts = vec![
-        ("triggered", format!("{} UTC by {}", shown::moment(pipeline.created_at), pipeline.actor_login)),
-        ("by", pipeline.trigger_type.clone()),
+        ("triggered by", format!("{} ({})", pipeline.actor_login, pipeline.trigger_type)),
+        ("at", format!("{} UTC", shown::moment(pipeline.created_at))),
     ];
     facts.extend(pipeline.author.clone().map(|author| ("author", author)));
     facts.extend(pipeline.revision.clone().map(|revision| ("commit", revision)));
