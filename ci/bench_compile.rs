@@ -48,7 +48,7 @@ fn measure(commands: usize, jobs: usize, matrix: usize) -> f64 {
     let all = || compiled.workflows.iter().flat_map(|workflow| &workflow.jobs);
     let steps: usize = all()
         .map(|job| match &job.kind {
-            runlet::config::JobKind::Build { job } => job.steps.len(),
+            runlet::config::JobKind::Build { job, .. } => job.steps.len(),
             _ => 0,
         })
         .sum();

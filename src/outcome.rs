@@ -59,6 +59,8 @@ pub mod exit {
     pub const NOT_FOUND: u8 = 5;
     /// A config is not valid.
     pub const INVALID_CONFIG: u8 = 7;
+    /// Nothing failed, but not everything that was asked for ran.
+    pub const INCOMPLETE: u8 = 8;
     /// Interrupted by a person (128 + SIGINT).
     pub const INTERRUPTED: u8 = 130;
 }

@@ -1,6 +1,5 @@
 //! Compiles the configs of a folder and groups what is refused; `ci/corpus` runs it.
 
-mod convert;
 mod stubs;
 
 use runlet::config::{Compiled, Diagnostic, Diagnostics, Input, NoOrbs, Severity, compile, stand_ins};
@@ -9,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use stubs::Stubs;
 
-/// Class of jobs that ran on the hosted service.
+/// Class of `machine` jobs that name none.
 const CLASS: &str = "corpus/machine";
 /// Files of a kind that are named.
 const NAMED_FILES: usize = 6;
@@ -36,10 +35,9 @@ fn main() -> std::io::Result<()> {
                 continue;
             }
         };
-        let source = convert::to_own_machines(&text);
         let mut outcome = Outcome::default();
-        for circumstances in Circumstances::all(&source) {
-            outcome.add(&circumstances, &source, &name);
+        for circumstances in Circumstances::all(&text) {
+            outcome.add(&circumstances, &text, &name);
         }
         if outcome.errors.is_empty() {
             accepted += 1

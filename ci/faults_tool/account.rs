@@ -78,7 +78,8 @@ pub(crate) fn check(
                 done.unknown_agents = done.unknown_agents.saturating_sub(1);
                 known
             });
-        let by_step = status == "failed" && done.step_killed.contains(&job_name);
+        // Steps need space for archives, too, and say that they have none.
+        let by_step = status == "failed" && (done.may_lose || done.step_killed.contains(&job_name));
         if by_agent || by_step {
             count.declared += 1;
         } else if !whole {

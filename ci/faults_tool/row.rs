@@ -104,7 +104,7 @@ impl<'a> Scene<'a> {
             Line::to(plane.address(), dice.part("line")).map_err(|error| format!("no line: {error}"))?;
         let token = plane.class(CLASS)?;
         let prefix = match row.fault {
-            Fault::Calls(Some(Call::Unclaim), _) => Some(failing_prefix(&row.folder)?),
+            Fault::Calls(Some(Call::Unclaim), _) => Some(spoiling_prefix(&row.folder)?),
             _ => None,
         };
         let hosts = (0..row.runners).map(|number| {
@@ -298,7 +298,16 @@ impl<'a> Scene<'a> {
         let agents =
             processes.iter().filter(|process| process.is_agent() && process.age_seconds >= least_seconds);
         let agents: Vec<_> = agents.collect();
-        let agent = agents.get((roll >> 8) as usize % agents.len().max(1)).copied();
+        let steps = processes.iter().filter(|process| {
+            agents.iter().any(|agent| agent.pid == process.parent) && !process.line.starts_with(work::LEFT)
+        });
+        let steps: Vec<_> = steps.filter_map(|step| Some((step, job_of_process(step.pid)?))).collect();
+        let step = steps.get((roll >> 16) as usize % steps.len().max(1));
+        // Of a pair the step is that of the agent.
+        let agent = match (victims.contains(&Victim::Step), step) {
+            (true, Some((step, _))) => agents.iter().find(|agent| agent.pid == step.parent).copied(),
+            _ => agents.get((roll >> 8) as usize % agents.len().max(1)).copied(),
+        };
         let mut quiet = None;
         let mut killed = true;
         for victim in victims {
@@ -325,19 +334,13 @@ impl<'a> Scene<'a> {
                     }
                     None => killed = false,
                 },
-                Victim::Step => {
-                    let step = processes.iter().find(|process| {
-                        agent.is_some_and(|agent| process.parent == agent.pid)
-                            && !process.line.contains("while :")
-                    });
-                    match step.and_then(|step| Some((step, job_of_process(step.pid)?))) {
-                        Some((step, job)) => {
-                            lock(&self.done).step_killed.insert(job);
-                            host::signal(step.pid, Signal::KILL);
-                        }
-                        None => killed = false,
+                Victim::Step => match step {
+                    Some((step, job)) => {
+                        lock(&self.done).step_killed.insert(job.clone());
+                        host::signal(step.pid, Signal::KILL);
                     }
-                }
+                    None => killed = false,
+                },
             }
         }
         self.times.fetch_add(u64::from(killed), Ordering::Relaxed);
@@ -394,11 +397,11 @@ fn jobs_below(agent: u32) -> Vec<String> {
     children.split_ascii_whitespace().filter_map(|pid| job_of_process(pid.parse().ok()?)).collect()
 }
 
-/// A prefix that fails every third time, so that tasks are given back.
-fn failing_prefix(folder: &Path) -> Result<PathBuf, String> {
+/// A prefix that puts a file in the place of the working directory every third time, so that tasks are given back.
+fn spoiling_prefix(folder: &Path) -> Result<PathBuf, String> {
     let path = folder.join("prefix");
     let text = format!(
-        "#!/bin/sh\necho >> '{0}.count'\n[ $(($(wc -l < '{0}.count') % 3)) != 0 ] && exec \"$@\"\necho no such user >&2\nexit 1\n",
+        "#!/bin/sh\necho >> '{0}.count'\nrm -rf work\n[ $(($(wc -l < '{0}.count') % 3)) != 0 ] || echo > work\nexec \"$@\"\n",
         path.display()
     );
     let write = || {

@@ -21,6 +21,9 @@ pub(crate) const FIRST: [Printing; 3] = [
 ];
 pub(crate) const SECOND: [Printing; 1] = [Printing { record: 3, lines: 300 }];
 
+/// How the command line of a process begins that a step leaves behind.
+pub(crate) const LEFT: &str = "/bin/sh -c while :;";
+
 /// Bytes of the artifact: numbers from 1 to this.
 const NUMBERS: u32 = 40_000;
 

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Read};
 
 /// Options without a value.
-const FLAGS: [&str; 5] = ["json", "force", "exact", "admin", "unsafe-retries"];
+const FLAGS: [&str; 6] = ["json", "force", "exact", "admin", "follow", "unsafe-retries"];
 /// Options with a value.
 const VALUES: [&str; 20] = [
     "budget",

@@ -6,11 +6,13 @@
 mod arguments;
 mod audit;
 mod context;
+mod follow;
 mod people;
 mod pipeline;
 mod project;
 mod remote;
 mod runner;
+mod storage;
 mod table;
 mod task;
 mod verb;
@@ -34,13 +36,14 @@ Runners
                                                      a job that began runs again, 3 times at most, when its runner
                                                      is lost: for jobs that may run twice
   resource-class list [--namespace NAMESPACE]
-  resource-class delete NAMESPACE/NAME [--force]     --force deletes its tokens as well
+  resource-class delete NAMESPACE/NAME [--force]     --force: with its tokens, and ends what waits for it
   token create NAMESPACE/NAME [--nickname TEXT]      prints the token, once
   token list NAMESPACE/NAME
   token delete ID
   task held                                          what waits after `runlet server --restored`
   task release ID                                    lets it go on
   task end ID                                        ends it
+  storage list                                       what fills the disk, by project and kind
 
 People
   user create LOGIN [--name TEXT] [--admin]          --admin lets them change what is set up
@@ -58,7 +61,9 @@ Projects; SLUG is VCS/ORGANIZATION/REPOSITORY, such as gh/acme/app
   variable set SLUG NAME                             the value is read from standard input
   variable list SLUG
   variable delete SLUG NAME
-  pipeline trigger SLUG [--branch NAME | --tag NAME] [--config FILE] [--parameter NAME=VALUE]...
+  pipeline trigger SLUG [--branch NAME | --tag NAME] [--config FILE] [--parameter NAME=VALUE]... [--follow]
+  pipeline show ID                                   its jobs, with the reasons of those that wait or did not run
+  pipeline follow ID                                 prints it as it happens, until it has ended
 
 Contexts; OWNER is VCS/ORGANIZATION
   context create OWNER NAME
@@ -81,7 +86,8 @@ Options
   --json               print what the API answers
   --help
 
-Exit codes: 0 done, 2 wrong usage, 3 the token is not accepted, 4 refused, 5 not found, 1 anything else.
+Exit codes: 0 done, 2 wrong usage, 3 the token is not accepted, 4 refused, 5 not found, 7 the config is not
+valid, 1 anything else, such as a pipeline that was followed and failed.
 ";
 
 /// Runs `runlet admin` with the arguments after the command.
@@ -96,6 +102,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         "resource-class" => runner::class(&verb),
         "token" => runner::token(&verb),
         "task" => task::task(&verb),
+        "storage" => storage::storage(&verb),
         "user" => people::user(&verb),
         "personal-token" => people::token(&verb),
         "project" => project::project(&verb),
@@ -105,7 +112,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         "audit" => audit::audit(&verb),
         _ => {
             return Err(Failure::usage(format!(
-                "unknown noun `{noun}` (known: resource-class, token, task, user, personal-token, project, variable, pipeline, context, audit); see `runlet admin --help`"
+                "unknown noun `{noun}` (known: resource-class, token, task, storage, user, personal-token, project, variable, pipeline, context, audit); see `runlet admin --help`"
             )));
         }
     };
@@ -125,6 +132,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
             print(&format!("{}\n", answer["token"].as_str().unwrap_or_default()))
         }
         Said::List(table, _) => print(&table.render()),
+        Said::Shown(code) => Ok(code),
     }
 }
 

@@ -1,15 +1,17 @@
-//! Triggering a pipeline.
+//! Triggering a pipeline, showing it, following it.
 
 use super::arguments::Arguments;
+use super::follow::follow;
 use super::remote::{Remote, encode, slug_path};
-use super::verb::{Act, Said, UnknownVerb, find};
+use super::table::Table;
+use super::verb::{Act, Said, UnknownVerb, find, text};
 use crate::config::typed_parameters;
-use crate::outcome::Failure;
+use crate::outcome::{Failure, exit};
 use serde_json::{Value, json};
 
 /// Finds a verb of `pipeline`.
 pub(super) fn pipeline(verb: &str) -> Result<Act, UnknownVerb> {
-    find(&[("trigger", trigger)], verb)
+    find(&[("trigger", trigger), ("show", show), ("follow", follow_one)], verb)
 }
 
 fn trigger(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
@@ -25,6 +27,7 @@ fn trigger(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> 
             None => Err(Failure::usage(format!("`--parameter {text}` is not NAME=VALUE"))),
         })
         .collect::<Result<_, _>>()?;
+    let follows = arguments.flag("follow");
     arguments.finish()?;
     let content = match &file {
         None => None,
@@ -56,9 +59,40 @@ fn trigger(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> 
     if pipeline["state"] == "errored" {
         let errors = pipeline["errors"].as_array().into_iter().flatten();
         let errors: Vec<&str> = errors.filter_map(|error| error["message"].as_str()).collect();
-        return Err(Failure::new(format!("pipeline {number} ({id}) has errors:\n{}", errors.join("\n"))));
+        let message = format!("pipeline {number} ({id}) has errors:\n{}", errors.join("\n"));
+        return Err(Failure { code: exit::INVALID_CONFIG, message });
+    }
+    if follows {
+        crate::outcome::print(&format!("pipeline {number} of {slug} was made ({id})\n"))?;
+        return follow(remote, id, &mut std::io::stdout().lock()).map(Said::Shown);
     }
     Ok(Said::Done(format!("pipeline {number} of {slug} was made ({id})"), pipeline))
+}
+
+fn follow_one(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+    let id = arguments.word("ID")?;
+    arguments.finish()?;
+    follow(remote, &id, &mut std::io::stdout().lock()).map(Said::Shown)
+}
+
+fn show(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+    let id = arguments.word("ID")?;
+    arguments.finish()?;
+    let mut table = Table::new(&["WORKFLOW", "JOB", "NUMBER", "STATUS", "REASON"]);
+    let mut shown = Vec::new();
+    for workflow in remote.list(&format!("/api/v2/pipeline/{}/workflow", encode(&id)))? {
+        let name = text(&workflow, "name").to_owned();
+        for job in remote.list(&format!("/api/v2/workflow/{}/job", encode(text(&workflow, "id"))))? {
+            let told = remote.call("GET", &format!("/api/v3/jobs/{}", encode(text(&job, "id"))), None)?;
+            let attributes = &told["data"]["attributes"];
+            let messages = attributes["messages"].as_array().into_iter().flatten();
+            let reasons: Vec<&str> = messages.map(|message| text(message, "message")).collect();
+            let number = attributes["number"].as_i64().map(|number| number.to_string()).unwrap_or_default();
+            table.row(&[&name, text(&job, "name"), &number, text(&job, "status"), &reasons.join("; ")]);
+            shown.push(told["data"].clone());
+        }
+    }
+    Ok(Said::List(table, shown))
 }
 
 fn guessed(text: String) -> Value {

@@ -5,6 +5,7 @@ use crate::http::{Body, Client, Endpoint, Error, Request};
 use crate::outcome::{Failure, exit};
 use crate::protocol::Secret;
 use serde_json::Value;
+use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -64,6 +65,11 @@ impl Remote {
         let body = bytes.as_deref().map_or(Body::Empty, Body::Json);
         let request = Request { method, path, token: Some(&self.token), body, timeout: TIMEOUT };
         self.client.json(&request).map_err(failure)
+    }
+
+    /// Opens an answer that is read as it arrives.
+    pub(super) fn open(&self, path: &str) -> Result<impl Read + use<>, Failure> {
+        self.client.open(path, &self.token).map_err(failure)
     }
 
     /// Reads all items of a list, page by page. `path` may have a query.

@@ -4,9 +4,10 @@ use super::arguments::Arguments;
 use super::remote::{Remote, encode};
 use super::table::Table;
 use super::verb::{Act, Said, UnknownVerb, find, not_found, text};
-use crate::outcome::Failure;
+use crate::outcome::{Failure, exit};
 use crate::protocol::duration;
 use serde_json::json;
+use std::io::IsTerminal;
 
 const CLASSES: &str = "/api/v3/runner/resource";
 const TOKENS: &str = "/api/v3/runner/token";
@@ -116,9 +117,27 @@ fn shown_seconds(seconds: u64) -> String {
 fn delete_class(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
     let (name, force) = (arguments.word("NAMESPACE/NAME")?, arguments.flag("force"));
     arguments.finish()?;
-    let path = format!("{CLASSES}/{}{}", id_of(remote, &name)?, if force { "/force" } else { "" });
-    let answer = remote.call("DELETE", &path, None)?;
+    let path = format!("{CLASSES}/{}", id_of(remote, &name)?);
+    let by_force = || remote.call("DELETE", &format!("{path}/force"), None);
+    let answer = match force {
+        true => by_force()?,
+        false => match remote.call("DELETE", &path, None) {
+            // Somebody at a terminal is asked; a program has to say that it means it.
+            Err(refused) if refused.code == exit::REFUSED && agrees(&refused.message) => by_force()?,
+            other => other?,
+        },
+    };
     Ok(Said::Done(format!("deleted the resource class {name}"), answer))
+}
+
+/// Whether the person at the terminal wants it all the same.
+fn agrees(obstacle: &str) -> bool {
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return false;
+    }
+    eprint!("{obstacle}\nDelete the class with its tokens, and end what waits for it? [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
 fn create_token(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {

@@ -2,7 +2,8 @@
 
 use crate::http::{Body, Client, Error, Request};
 use crate::protocol::{
-    ClaimRequest, GiveBack, GiveBackAnswer, GiveBackReason, LostTask, RefusalCode, Secret, Task, TaskId,
+    ClaimRequest, GiveBack, GiveBackAnswer, GiveBackReason, LostTask, RefusalCode, RestAnswer, Secret, Task,
+    TaskId,
 };
 use serde::Serialize;
 use serde::de::IgnoredAny;
@@ -48,6 +49,20 @@ pub(super) fn lost(
     let body = encode(&LostTask { id: id.clone(), allocation, message: message.to_owned() })?;
     let path = format!("/api/v3/runner/tasks/{id}/lost");
     client.json::<IgnoredAny>(&post(&path, token, &body)).map(drop)
+}
+
+/// Asks for a token with which the rest of a task's output can be sent. Its agent is gone.
+pub(super) fn rest(
+    client: &Client,
+    token: &Secret,
+    id: &TaskId,
+    allocation: Option<&str>,
+    message: &str,
+) -> Result<Secret, Error> {
+    let allocation = allocation.map(str::to_owned);
+    let body = encode(&LostTask { id: id.clone(), allocation, message: message.to_owned() })?;
+    let path = format!("/api/v3/runner/tasks/{id}/rest");
+    client.json::<RestAnswer>(&post(&path, token, &body)).map(|answer| answer.token)
 }
 
 /// Gives a task back that has not begun. `token` is the task's.

@@ -167,6 +167,26 @@ impl Claims {
         }
     }
 
+    /// A token for sending what the agent of a task has left, asked for until that is answered: `Ok(None)` when nobody
+    /// takes it. The error says that nobody answered.
+    pub(super) fn rest(
+        &mut self,
+        task: &TaskId,
+        allocation: Option<&str>,
+        why: &str,
+    ) -> Result<Option<Secret>, ()> {
+        let token = self.token.clone();
+        let mut rest = None;
+        let heard = self.until_heard("ask for the rest of the task", task, |client| {
+            match calls::rest(client, &token, task, allocation, why) {
+                // It has not begun, has ended by itself, or this is an older control plane.
+                Err(http::Error::Refused { status: 404 | 409, .. }) => Ok(()),
+                answer => answer.map(|token| rest = Some(token)),
+            }
+        });
+        if heard { Ok(rest) } else { Err(()) }
+    }
+
     /// Gives a task back that has not begun, until that is heard. One that has begun after all is reported lost.
     pub(super) fn give_back(
         &mut self,

@@ -54,6 +54,12 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         log::warn!("{warning}");
     }
     settings.owns_process = true;
+    if let Err(why) = writable(&settings.working_directory) {
+        log::warn!(
+            "tasks will not begin here: the working directory `{}` cannot be used: {why}",
+            settings.working_directory.display()
+        );
+    }
     let log_elsewhere = settings.logging.file.is_some();
     let stop = Stop::new();
     stop_on_signals(&stop)?;
@@ -88,8 +94,29 @@ fn check(settings: &Settings) -> Outcome {
             &format!("warning: `{}` cannot be used as it is: {why}\n", settings.working_directory.display());
     }
     crate::outcome::print(&text)?;
+    passes_prefix(settings).map_err(Failure::new)?;
     claims::check(settings).map_err(Failure::new)?;
     crate::outcome::print(&format!("the control plane at `{}` accepts the token\n", settings.endpoint.url))
+}
+
+/// Whether the command prefix starts this program.
+fn passes_prefix(settings: &settings::Settings) -> Result<(), String> {
+    let Some((first, words)) = settings.command_prefix.split_first() else { return Ok(()) };
+    let program = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
+    let mut command = std::process::Command::new(first);
+    command.args(words).arg(program).arg("--version").stdin(std::process::Stdio::null());
+    let said = match command.output() {
+        Ok(output)
+            if output.status.success() && String::from_utf8_lossy(&output.stdout).contains("runlet ") =>
+        {
+            return Ok(());
+        }
+        Ok(output) => format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()),
+        Err(error) => error.to_string(),
+    };
+    Err(format!(
+        "`runner.command_prefix` does not start this program as `{first} ... runlet --version`: {said}"
+    ))
 }
 
 /// Whether the directory, or the nearest one above it that exists, lets this user write.

@@ -23,7 +23,7 @@ Usage: runlet config validate [FILE] [OPTIONS]
 FILE is .circleci/config.yml unless given; `-` reads standard input.
 
 Options:
-  --orbs DIR                    folder of orbs: DIR/namespace/orb@1.2.3.yml
+  --orbs DIR                    folder or archive of orbs: DIR/namespace/orb@1.2.3.yml
   --allow-orb-url PREFIX        fetch orbs given by a URL that begins so: https://HOST/PATH (repeatable)
   --pipeline-parameter NAME=V   value of a pipeline parameter (repeatable)
   --pipeline-value NAME=V       pipeline value, such as pipeline.number=7 (repeatable); those that every

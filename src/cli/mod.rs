@@ -5,6 +5,8 @@
 
 #[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "server")]
+mod orb;
 
 use crate::outcome::{Failure, Outcome, print};
 use std::ffi::OsString;
@@ -39,6 +41,8 @@ fn run(program: &OsString, mut args: Vec<OsString>) -> Outcome {
         "exec" => crate::exec::command(args),
         #[cfg(feature = "server")]
         "config" => config::command(args),
+        #[cfg(feature = "server")]
+        "orb" => orb::command(args),
         #[cfg(feature = "server")]
         "admin" => crate::admin::command(args),
         "--version" | "-V" | "version" => print(&version()),

@@ -10,6 +10,7 @@ use super::language::{Language, pipeline};
 use super::process;
 use super::session::{Budget, NodeReader, Report};
 use super::values::{Bindings, Map, Pos, ScalarKind};
+use crate::config::LeftOut;
 use std::collections::BTreeMap;
 
 /// Sections that mean something only in version 2.1.
@@ -20,7 +21,7 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled, Diagnostics> {
     let report = Report::default();
     let result = document(input, &report);
     let warnings = report.finish()?;
-    let Some(Document { setup, workflows, parameters, declared, resolved_orbs }) = result else {
+    let Some(Document { setup, workflows, left_out, parameters, declared, resolved_orbs }) = result else {
         // Without a result there is an error, and `finish` has returned it.
         return Err(Diagnostics(warnings));
     };
@@ -31,12 +32,13 @@ pub fn compile(input: &Input<'_>) -> Result<Compiled, Diagnostics> {
         .iter()
         .filter_map(|(name, data)| Some((name.to_string(), pipeline::to_json(data.as_ref()?))))
         .collect();
-    Ok(Compiled { setup, workflows, parameters, declared, warnings, processed })
+    Ok(Compiled { setup, workflows, parameters, declared, left_out, warnings, processed })
 }
 
 struct Document {
     setup: bool,
     workflows: Vec<Workflow>,
+    left_out: Vec<LeftOut>,
     /// Values of the pipeline parameters.
     parameters: Bindings,
     declared: BTreeMap<String, DeclaredParameter>,
@@ -75,6 +77,7 @@ fn document(input: &Input<'_>, report: &Report) -> Option<Document> {
     Some(Document {
         setup,
         workflows: compiled,
+        left_out: std::mem::take(&mut workflows.left_out),
         parameters: language.pipeline_parameters,
         declared: parameters.declared,
         resolved_orbs,

@@ -1,5 +1,6 @@
 //! The product of the compiler: workflows whose jobs are concrete. The engine starts from here.
 
+use crate::config::Executor;
 use crate::protocol::Job;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -15,6 +16,8 @@ pub struct Compiled {
     pub parameters: BTreeMap<String, serde_json::Value>,
     /// The same parameters as they are declared: what a continuation needs to find conflicts.
     pub declared: BTreeMap<String, DeclaredParameter>,
+    /// Parts of the config that do not run for this pipeline, in its order.
+    pub left_out: Vec<LeftOut>,
     /// Messages that stop nothing.
     pub warnings: Vec<crate::config::Diagnostic>,
     /// The compiled config as YAML, itself a valid config.
@@ -49,11 +52,23 @@ pub struct Workflow {
     pub schedules: Vec<Schedule>,
 }
 
+/// A workflow, or a job of one that applies, that does not run for a pipeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Name of the workflow.
+    pub workflow: String,
+    /// Name of the job; `None` is the whole workflow, whose condition does not hold. A job goes by its filters.
+    pub job: Option<String>,
+}
+
 /// One job of the graph.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkflowJob {
     /// Name, unique within the workflow.
     pub name: String,
+    /// Name of the entry in the config, which the members of a matrix share. Known where it was compiled only.
+    #[serde(skip)]
+    pub written: String,
     /// The work of the job when its turn comes.
     pub kind: JobKind,
     /// Jobs of this workflow that it waits for.
@@ -73,6 +88,9 @@ pub enum JobKind {
     Build {
         /// Resource class, environment and steps.
         job: Box<Job>,
+        /// What they run in.
+        #[serde(default)]
+        executor: Executor,
     },
     /// Waits for a person.
     Approval,

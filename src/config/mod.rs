@@ -15,6 +15,7 @@
 mod compile;
 mod compiled;
 mod diagnostic;
+mod executor;
 mod input;
 mod limits;
 mod process;
@@ -35,13 +36,15 @@ pub mod probe;
 
 pub use compile::compile;
 pub use compiled::{
-    Compiled, DeclaredParameter, JobKind, RequiredStatus, Requirement, Schedule, Workflow, WorkflowJob,
+    Compiled, DeclaredParameter, JobKind, LeftOut, RequiredStatus, Requirement, Schedule, Workflow,
+    WorkflowJob,
 };
 pub use definitions::given::{
     DeclaredType, WrongParameter, check_parameters, declared_types, typed_parameters,
 };
 pub use definitions::orb_reference::{OrbReference, OrbVersion};
 pub use diagnostic::{Diagnostic, Diagnostics, Note, Severity};
+pub use executor::{Executor, Image, Words};
 pub use input::{Input, NoOrbs, OrbSource};
 pub use language::pipeline::stand_ins;
 pub use language::{check_rule, rule_holds};

@@ -3,7 +3,6 @@
 use crate::config::language::{EvaluationError, Value};
 use crate::config::syntax::parse;
 use crate::config::syntax::template;
-use crate::config::yaml;
 use crate::config::{Compiled, Diagnostics, Input, NoOrbs, compile};
 use std::collections::BTreeMap;
 
@@ -19,11 +18,6 @@ pub fn compile_text(source: &str) -> Result<Compiled, Diagnostics> {
         orbs: &NoOrbs,
         default_resource_class: None,
     })
-}
-
-/// A text as the parser accepts it, where it is indented in a way that only parsers of YAML 1.1 accept.
-pub fn reindented(source: &str) -> Option<String> {
-    yaml::reindented(source)
 }
 
 /// Parses and evaluates an expression in which every name has some value, and cuts the text at its

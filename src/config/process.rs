@@ -4,7 +4,9 @@
 
 use super::jobs::{default_title, default_when};
 use crate::config::yaml::Emitter;
-use crate::config::{JobKind, RequiredStatus, Requirement, Schedule, Workflow, WorkflowJob};
+use crate::config::{
+    Executor, Image, JobKind, RequiredStatus, Requirement, Schedule, Words, Workflow, WorkflowJob,
+};
 use crate::protocol::{Action, CheckoutMethod, Job, Run, Step, When, duration};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -226,7 +228,7 @@ fn strings(out: &mut Emitter, key: &str, texts: &[String]) {
 
 fn write_job(out: &mut Emitter, kind: &JobKind) {
     match kind {
-        JobKind::Build { job } => write_build(out, job),
+        JobKind::Build { job, executor } => write_build(out, job, executor),
         JobKind::Approval => out.plain("type", "approval"),
         JobKind::NoOp => out.plain("type", "no-op"),
         JobKind::Lock { key } => {
@@ -240,9 +242,11 @@ fn write_job(out: &mut Emitter, kind: &JobKind) {
     }
 }
 
-fn write_build(out: &mut Emitter, job: &Job) {
-    out.plain("machine", true);
-    out.string("resource_class", &job.resource_class);
+fn write_build(out: &mut Emitter, job: &Job, executor: &Executor) {
+    write_executor(out, executor);
+    if !job.resource_class.is_empty() {
+        out.string("resource_class", &job.resource_class);
+    }
     if let Some(shell) = &job.shell {
         out.string("shell", shell);
     }
@@ -265,6 +269,67 @@ fn write_build(out: &mut Emitter, job: &Job) {
     out.list("steps");
     for step in &job.steps {
         write_step(out, step);
+    }
+    out.end();
+}
+
+fn write_executor(out: &mut Emitter, executor: &Executor) {
+    match executor {
+        Executor::Machine | Executor::HostedMachine { image: None, layer_caching: false } => {
+            out.plain("machine", true);
+        }
+        Executor::HostedMachine { image, layer_caching } => {
+            out.map("machine");
+            if let Some(image) = image {
+                out.string("image", image);
+            }
+            if *layer_caching {
+                out.plain("docker_layer_caching", true);
+            }
+            out.end();
+        }
+        Executor::Macos { xcode: None } => out.plain("macos", "{}"),
+        Executor::Macos { xcode: Some(xcode) } => {
+            out.map("macos");
+            out.string("xcode", xcode);
+            out.end();
+        }
+        Executor::Docker { images } => {
+            out.list("docker");
+            for image in images {
+                write_image(out, image);
+            }
+            out.end();
+        }
+    }
+}
+
+fn write_image(out: &mut Emitter, image: &Image) {
+    out.item();
+    out.string("image", &image.image);
+    for (key, text) in [("name", &image.name), ("user", &image.user)] {
+        if let Some(text) = text {
+            out.string(key, text);
+        }
+    }
+    for (key, words) in [("entrypoint", &image.entrypoint), ("command", &image.command)] {
+        match words {
+            Some(Words::Line(line)) => out.string(key, line),
+            Some(Words::List(list)) if list.is_empty() => out.plain(key, "[]"),
+            Some(Words::List(list)) => strings(out, key, list),
+            None => {}
+        }
+    }
+    for (key, texts) in
+        [("environment", &image.environment), ("auth", &image.auth), ("aws_auth", &image.aws_auth)]
+    {
+        if !texts.is_empty() {
+            out.map(key);
+            for (name, text) in texts {
+                out.string(name, text);
+            }
+            out.end();
+        }
     }
     out.end();
 }

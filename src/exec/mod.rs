@@ -1,108 +1,197 @@
 //! `runlet exec`: the embedded default. A control plane and a machine runner in this process, for one
-//! pipeline, on the working tree as it is; nothing is left but the results.
+//! pipeline, on the working tree as it is; nothing is left but the results, and the caches of jobs.
 
+mod caches;
+mod env_file;
+mod git;
+mod list;
 mod options;
+mod remains;
 mod render;
+mod repository;
 mod results;
+mod signals;
 mod snapshot;
+mod watch;
 
 use crate::agent::machine;
 use crate::agent::settings::Settings;
 use crate::agent::{Level, Stop};
-use crate::http::{Body, Client, Endpoint, Request};
-use crate::outcome::{Failure, Outcome, exit};
-use crate::protocol::{Secret, WatchEvent};
+use crate::http::{Client, Endpoint};
+use crate::outcome::{Failure, Outcome, exit, print};
+use crate::protocol::Secret;
+use crate::protocol::task_input::LocalSource;
 
-use crate::server::pipelines::types::{ConfigOrigin, Only, Revision, Trigger};
-use crate::server::{self, Running, ServerOptions, Told, WatchEnded, Watcher};
-use options::Options;
-use render::{Screen, Style};
+use crate::server::pipelines::types::{ConfigOrigin, Revision, Trigger};
+use crate::server::{self, CANNOT_RUN_HERE, Running, ServerOptions};
+use caches::Caches;
+use options::{Asked, Options};
+use remains::Scratch;
 use results::Folder;
+use signals::Interrupts;
+use snapshot::{Named, Snapshot};
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-/// This much text is drawn at once at most, about.
-const DRAW_BYTES: usize = 4 * 1024 * 1024;
 /// The class that everything runs in.
 const CLASS: &str = "runlet/exec";
+/// The config of a repository.
+const CONFIG: &str = ".circleci/config.yml";
 
 /// Runs `runlet exec` with the arguments after the command.
 pub fn command(args: Vec<OsString>) -> Outcome {
     match Options::parse(args)? {
-        Some(options) => exec(&options),
-        None => crate::outcome::print(options::HELP),
+        Asked::Run(options) => exec(&options),
+        Asked::Help => print(options::HELP),
+        Asked::Guard(folder) => {
+            remains::guard(&folder);
+            Ok(exit::OK)
+        }
     }
 }
 
 fn exec(options: &Options) -> Outcome {
-    let root = std::fs::canonicalize(&options.path)
-        .map_err(|e| Failure::usage(format!("cannot open the folder `{}`: {e}", options.path.display())))?;
-    let file = options.config.clone().unwrap_or_else(|| root.join(".circleci/config.yml"));
-    let config = std::fs::read_to_string(&file).map_err(|e| Failure {
-        code: exit::USAGE,
-        message: format!(
+    let Place { root, file } = Place::find(options)?;
+    let config = std::fs::read_to_string(&file).map_err(|e| {
+        Failure::usage(format!(
             "failed to read the config `{}`: {e} (name another with `--config`)",
             file.display()
-        ),
+        ))
     })?;
     let wrong = |wrong: crate::config::WrongParameter| Failure::usage(wrong.to_string());
     let parameters = crate::config::typed_parameters(&config, &options.parameters).map_err(wrong)?;
     crate::config::check_parameters(&config, &parameters).map_err(wrong)?;
+    let mut variables = Vec::new();
+    for file in &options.env_files {
+        variables.extend(env_file::read(file).map_err(Failure::usage)?);
+    }
     let folder = Folder::open(options.artifacts.as_deref(), &root).map_err(Failure::usage)?;
-    let scratch = Scratch::create().map_err(Failure::new)?;
-    let snapshot = snapshot::take(&root, &scratch.0).map_err(Failure::new)?;
     let interrupts =
         Interrupts::start().map_err(|e| Failure::new(format!("failed to handle signals: {e}")))?;
+    let cleaning = std::thread::Builder::new().name("remains".into()).spawn(remains::clean_others);
+    let scratch = Scratch::create().map_err(Failure::new)?;
+    let snapshot = snapshot::take(&root, &scratch.path, &options.name).map_err(Failure::new)?;
+    for note in &snapshot.notes {
+        eprintln!("note: {note}");
+    }
 
-    let mut server_options = ServerOptions::new(scratch.0.join("data"));
+    let mut server_options = ServerOptions::new(scratch.path.join("data"));
     server_options.listen.set_port(0);
     server_options.route_all_to = Some(CLASS.to_owned());
     server_options.default_resource_class = Some(CLASS.to_owned());
+    server_options.is_for_this_host(options.on_host);
     server_options.orbs = options.orbs.clone();
+    server_options.only.workflow.clone_from(&options.workflow);
+    server_options.only.jobs.clone_from(&options.jobs);
     server_options.max_step_output_bytes = 4 << 30;
     // It lives as long as this process: waiting for the disk would buy nothing.
     server_options.durable = false;
+    let slug = slug_of(&snapshot, &root);
+    let file_name = file.strip_prefix(&root).unwrap_or(&file).display().to_string();
+    let trigger = Trigger { config, parameters, ..trigger(&snapshot, &slug, &file_name) };
+    if options.list {
+        return list(&server_options, &trigger, options);
+    }
     let running = server::start(server_options).map_err(|error| Failure::new(error.to_string()))?;
     let person = running.first_token.clone().unwrap_or_else(|| Secret::new(""));
-    let slug = slug_of(&snapshot, &root);
     running
         .ensure_project(&slug, snapshot.origin.as_deref())
         .map_err(|error| Failure::new(format!("failed to register the project: {error}")))?;
+    for (name, value) in variables {
+        running
+            .set_variable(&slug, &name, value)
+            .map_err(|error| Failure::usage(format!("cannot set the variable `{name}`: {error}")))?;
+    }
+    let caches = Caches::open(&slug, &root).filter(|_| options.caches);
+    if let Some(caches) = &caches {
+        caches.load(&running, &slug);
+    }
     let class_token = running
         .class_token(CLASS, "exec")
         .map_err(|error| Failure::new(format!("failed to make a resource class token: {error}")))?;
-    let runners = Runners::start(options, &scratch.0, &running, &class_token);
+    let source = LocalSource { repository: snapshot.repository.clone(), is_partial: snapshot.is_partial };
+    let runners = Runners::start(options, &scratch.path, source, &running, &class_token);
 
-    let file_name = file.strip_prefix(&root).unwrap_or(&file).display().to_string();
-    let trigger = Trigger {
-        config: config.clone(),
-        parameters,
+    let outcome = run(options, &folder, &running, &person, trigger, &interrupts);
+    runners.stop(outcome.is_err() || interrupts.count() > 0);
+    if let Some(Err(why)) = caches.map(|caches| caches.keep(&running, &slug)) {
+        eprintln!("runlet: {why}");
+    }
+    running.stop();
+    for left in cleaning.ok().and_then(|cleaning| cleaning.join().ok()).unwrap_or_default() {
+        eprintln!("note: removed what a run that was killed had left, `{}`", left.display());
+    }
+    outcome
+}
+
+/// Folders and files of the person.
+struct Place {
+    /// The folder that is run.
+    root: PathBuf,
+    /// The config.
+    file: PathBuf,
+}
+
+impl Place {
+    /// The folder that was named, or the first above it with a config, inside of the repository.
+    fn find(options: &Options) -> Result<Self, Failure> {
+        let named = std::fs::canonicalize(&options.path).map_err(|e| {
+            Failure::usage(format!("cannot open the folder `{}`: {e}", options.path.display()))
+        })?;
+        if let Some(file) = &options.config {
+            return Ok(Self { root: named, file: file.clone() });
+        }
+        for folder in named.ancestors() {
+            let file = folder.join(CONFIG);
+            if file.exists() {
+                return Ok(Self { root: folder.to_owned(), file });
+            }
+            if folder.join(".git").exists() {
+                break;
+            }
+        }
+        let file = named.join(CONFIG);
+        Ok(Self { root: named, file })
+    }
+}
+
+fn trigger(snapshot: &Snapshot, slug: &str, file_name: &str) -> Trigger {
+    let (branch, tag) = match snapshot.name.clone() {
+        Named::Branch(name) => (Some(name), None),
+        Named::Tag(name) => (None, Some(name)),
+    };
+    let origin = snapshot.origin.clone();
+    Trigger {
         revision: Some(Revision {
-            repository_url: format!("file://{}", snapshot.repository.display()),
+            repository_url: origin.unwrap_or_else(|| format!("file://{}", snapshot.repository.display())),
             revision: snapshot.revision.clone(),
-            branch: Some(snapshot.branch.clone()),
-            tag: None,
+            branch,
+            tag,
             subject: snapshot.subject.clone(),
             body: String::new(),
             author: String::new(),
             is_default_branch: snapshot.is_default_branch,
         }),
         config_origin: Some(ConfigOrigin {
-            reference: format!("refs/heads/{}", snapshot.branch),
+            reference: snapshot.name.reference(),
             revision: snapshot.revision.clone(),
         }),
         actor: std::env::var("USER").unwrap_or_else(|_| "exec".to_owned()),
-        only: Some(Only { workflow: options.workflow.clone(), job: options.job.clone() }),
-        ..Trigger::explicit(&slug, &file_name)
-    };
-    let outcome = run(options, &folder, &running, &person, trigger, &interrupts);
-    runners.stop(outcome.is_err() || interrupts.count() > 0);
-    running.stop();
-    outcome
+        ..Trigger::explicit(slug, file_name)
+    }
+}
+
+fn list(server_options: &ServerOptions, trigger: &Trigger, options: &Options) -> Outcome {
+    let compiled = server::preview(server_options, trigger).map_err(|errors| invalid(&errors.to_string()))?;
+    for warning in &compiled.warnings {
+        eprintln!("warning: {warning}");
+    }
+    print(&list::text(&compiled, options, trigger))
+}
+
+fn invalid(why: &str) -> Failure {
+    Failure { code: exit::INVALID_CONFIG, message: format!("the config is not valid:\n{why}") }
 }
 
 fn run(
@@ -113,112 +202,60 @@ fn run(
     trigger: Trigger,
     interrupts: &Interrupts,
 ) -> Outcome {
+    if interrupts.count() > 0 {
+        return Ok(interrupts.code());
+    }
     let created = running.trigger(trigger).map_err(|error| Failure::usage(error.to_string()))?;
     for warning in &created.warnings {
         eprintln!("warning: {warning}");
     }
-    if !created.made_contexts.is_empty() {
+    if !created.made_contexts.is_empty() && options.env_files.is_empty() {
         eprintln!(
-            "note: contexts are empty here ({}): set what their variables hold in this environment, where jobs need it",
+            "note: contexts are empty here ({}): give what their variables hold with `--env-file FILE`, where jobs need it",
             created.made_contexts.join(", ")
         );
     }
     if created.is_errored() {
-        let why = created.errors.map(|errors| errors.to_string()).unwrap_or_default();
-        return Err(Failure {
-            code: exit::INVALID_CONFIG,
-            message: format!("the config is not valid:\n{why}"),
-        });
+        return Err(invalid(&created.errors.map(|errors| errors.to_string()).unwrap_or_default()));
     }
     let client = Client::new(&Endpoint { url: running.url.clone(), ..Endpoint::default() });
     let client = client.map_err(|e| Failure::new(e.to_string()))?;
-    let screen = watch(options, &client, person, running.watch(&created.id), interrupts)?;
+    let screen = watch::watch(options, &client, person, running.watch(&created.id), interrupts)?;
     if interrupts.count() > 1 {
-        return Ok(exit::INTERRUPTED);
+        return Ok(interrupts.code());
     }
     if screen.jobs().next().is_none() {
-        crate::outcome::print("nothing to run: every workflow or job of the config is filtered out here\n")?;
-        return Ok(exit::OK);
+        print("nothing ran: every workflow or job of the config is filtered out here (`--list` says why)\n")?;
+        return Ok(exit::FAILED);
     }
     let summary = results::collect(&client, person, &screen, folder).map_err(Failure::new)?;
-    crate::outcome::print(&summary.text)?;
+    print(&summary.text)?;
     for lost in &summary.lost {
         eprintln!("runlet: {lost}");
     }
     if interrupts.count() > 0 {
-        return Ok(exit::INTERRUPTED);
+        return Ok(interrupts.code());
     }
+    let waiting: Vec<String> = screen
+        .jobs()
+        .filter(|(_, job)| job.status == "on_hold")
+        .map(|(_, job)| format!("`--approve {}`", job.name))
+        .collect();
+    if !waiting.is_empty() {
+        print(&format!(
+            "not everything ran: jobs wait for an approval that was not given ({})\n",
+            waiting.join(", ")
+        ))?;
+    }
+    let left_out = screen
+        .jobs()
+        .any(|(_, job)| job.message.as_ref().is_some_and(|why| why.starts_with(CANNOT_RUN_HERE)));
     let good = summary.lost.is_empty() && screen.workflow_statuses().all(|status| status == "success");
-    let waits = screen.workflow_statuses().any(|status| status == "on_hold");
-    if waits {
-        crate::outcome::print(
-            "an approval is waiting, and nobody can give it here: the jobs behind it did not run\n",
-        )?;
-    }
-    Ok(if good || waits && screen.jobs().all(|(_, job)| !job.failed()) { exit::OK } else { exit::FAILED })
-}
-
-/// Draws the pipeline until it has ended, waits for a person, or was interrupted for good.
-fn watch(
-    options: &Options,
-    client: &Client,
-    person: &Secret,
-    mut watcher: Watcher,
-    interrupts: &Interrupts,
-) -> Result<Screen, Failure> {
-    let terminal = std::io::stdout().is_terminal()
-        && !options.plain
-        && std::env::var_os("NO_COLOR").is_none()
-        && std::env::var("TERM").is_ok_and(|term| term != "dumb");
-    let mut screen = Screen::new(Style { terminal, width: columns() });
-    let mut told_interrupts = 0;
-    loop {
-        let mut next = watcher.next(Duration::from_millis(200)).map_err(|WatchEnded| {
-            Failure::new("lost sight of the pipeline: its control plane has stopped")
-        })?;
-        let mut ended = false;
-        // What has gathered meanwhile is drawn in one go, unless it is very much.
-        while let Some(Told { event, output }) = next {
-            ended = event == WatchEvent::End;
-            screen.event(event, &output);
-            next = if ended || screen.pending() >= DRAW_BYTES { None } else { watcher.ready() };
-        }
-        screen.resize(columns());
-        let text = screen.take(server::time::Millis::now().0);
-        // A reader that has gone away does not stop the pipeline.
-        let mut out = std::io::stdout().lock();
-        let _ = out.write_all(&text).and_then(|()| out.flush());
-        drop(out);
-        // Jobs are told after their workflow: one that runs has its end still to come.
-        let rests = |status: &str| !matches!(status, "running" | "queued" | "failing");
-        let held = screen.workflow_statuses().all(rests)
-            && screen.workflow_statuses().any(|status| status == "on_hold")
-            && screen.jobs().any(|(_, job)| job.status == "on_hold")
-            && screen.jobs().all(|(_, job)| rests(&job.status));
-        if ended || held || interrupts.count() > 1 {
-            return Ok(screen);
-        }
-        if interrupts.count() > told_interrupts {
-            told_interrupts = interrupts.count();
-            eprintln!("runlet: canceling (once more to stop at once)");
-            for id in screen.workflow_ids() {
-                let path = format!("/api/v2/workflow/{id}/cancel");
-                let timeout = Duration::from_secs(10);
-                let request =
-                    Request { method: "POST", path: &path, token: Some(person), body: Body::Empty, timeout };
-                if let Err(error) = client.json::<serde_json::Value>(&request) {
-                    eprintln!("runlet: {error}");
-                }
-            }
-        }
-    }
-}
-
-/// Columns of the terminal: of the one that is written to, as it is now, unless the caller says otherwise.
-fn columns() -> usize {
-    let said = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-    let asked = || rustix::termios::tcgetwinsize(std::io::stdout()).ok().map(|size| usize::from(size.ws_col));
-    said.or_else(asked).filter(|&columns| columns > 0).unwrap_or(80)
+    Ok(match (good, left_out) {
+        (false, _) => exit::FAILED,
+        (true, true) => exit::INCOMPLETE,
+        (true, false) => exit::OK,
+    })
 }
 
 /// `gh/org/repo` from the origin when it says so, else a slug of this host.
@@ -244,7 +281,13 @@ struct Runners {
 }
 
 impl Runners {
-    fn start(options: &Options, scratch: &Path, running: &Running, token: &Secret) -> Self {
+    fn start(
+        options: &Options,
+        scratch: &Path,
+        source: LocalSource,
+        running: &Running,
+        token: &Secret,
+    ) -> Self {
         let stop = Stop::new();
         let failures = Arc::new(Mutex::new(()));
         let mut threads = Vec::new();
@@ -254,6 +297,7 @@ impl Runners {
             let mut settings = Settings::new(token.clone(), endpoint, format!("exec-{number}"), directory);
             settings.cleanup_working_directory = true;
             settings.confine = true;
+            settings.local_source = Some(source.clone());
             settings.task_agent_directory = Some(scratch.join(format!("bin-{number}")));
             settings.logging.format = crate::logging::Format::None;
             let (stop, failures) = (stop.clone(), failures.clone());
@@ -272,53 +316,6 @@ impl Runners {
         self.stop.request(if cancel { Level::Cancel } else { Level::Drain });
         for thread in self.threads {
             let _ = thread.join();
-        }
-    }
-}
-
-/// Counts Ctrl-C and TERM.
-struct Interrupts(Arc<AtomicU32>);
-
-impl Interrupts {
-    fn start() -> std::io::Result<Self> {
-        use signal_hook::consts::{SIGINT, SIGTERM};
-        let count = Arc::new(AtomicU32::new(0));
-        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
-        let counter = Arc::clone(&count);
-        let wait = move || {
-            for _ in signals.forever() {
-                counter.fetch_add(1, Ordering::Relaxed);
-            }
-        };
-        std::thread::Builder::new().name("signals".into()).spawn(wait)?;
-        Ok(Self(count))
-    }
-
-    fn count(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// A temporary folder that goes away with its owner.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn create() -> Result<Self, String> {
-        use std::os::unix::fs::DirBuilderExt;
-        let place = std::fs::canonicalize(std::env::temp_dir()).unwrap_or_else(|_| std::env::temp_dir());
-        let folder = place.join(format!("runlet-exec-{}", uuid::Uuid::new_v4()));
-        let made = std::fs::DirBuilder::new().mode(0o700).create(&folder);
-        made.map_err(|e| {
-            format!("failed to create `{}`: {e} (set TMPDIR to a writable folder)", folder.display())
-        })?;
-        Ok(Self(folder))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            eprintln!("runlet: failed to remove `{}`: {error}", self.0.display());
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The arguments of `runlet exec`.
 
+use super::snapshot::{Name, Named};
 use crate::orbs::OrbSites;
 use crate::outcome::Failure;
 use std::ffi::OsString;
@@ -8,14 +9,20 @@ use std::path::PathBuf;
 /// Wishes of the person, from the arguments.
 #[derive(Clone, Debug)]
 pub(super) struct Options {
-    /// Folder with the repository.
+    /// Folder with the repository, or one below it.
     pub path: PathBuf,
-    /// Config file; `.circleci/config.yml` of `path` by default.
+    /// Config file; `.circleci/config.yml` of `path` or of a folder above by default.
     pub config: Option<PathBuf>,
-    /// Only this job and what it requires.
-    pub job: Option<String>,
+    /// Only these jobs and what they require.
+    pub jobs: Vec<String>,
     /// Only this workflow.
     pub workflow: Option<String>,
+    /// Approvals that are given.
+    pub approve: Vec<String>,
+    /// The branch or tag that the pipeline is of.
+    pub name: Name,
+    /// Files with variables of the project.
+    pub env_files: Vec<PathBuf>,
     /// `name=value` pairs, split.
     pub parameters: Vec<(String, String)>,
     /// The folder for artifacts and test results; `.runlet` of `path` by default.
@@ -24,8 +31,25 @@ pub(super) struct Options {
     pub concurrency: usize,
     /// Sources of orbs.
     pub orbs: OrbSites,
+    /// Caches of earlier runs are there, and those of this one are kept.
+    pub caches: bool,
+    /// Nothing is run: workflows and jobs are listed.
+    pub list: bool,
+    /// Jobs that want containers or machines of the hosted service run on this host.
+    pub on_host: bool,
     /// Plain lines even on a terminal.
     pub plain: bool,
+}
+
+/// A command line, read.
+#[derive(Clone, Debug)]
+pub(super) enum Asked {
+    /// A run, or a list.
+    Run(Box<Options>),
+    /// The text of `--help`.
+    Help,
+    /// To stay until standard input ends, and to clean the folder then: how `exec` starts its guard.
+    Guard(PathBuf),
 }
 
 /// `runlet exec --help`.
@@ -34,48 +58,78 @@ Run a repository's pipeline on this host, as its working tree is now.
 
 Usage: runlet exec [PATH] [OPTIONS]
 
-PATH is the folder that holds .circleci/config.yml (default: this one). Uncommitted files take part,
-ignored files do not, and the repository itself is only read. Jobs run as you, on this host, each in a
-temporary folder, also where the config says `working_directory: ~/project`; commands that name such a
-folder themselves reach the real one. Nothing listens beyond loopback.
+PATH is the folder that holds .circleci/config.yml, or one below it (default: this one). Uncommitted
+files take part, ignored files do not, and the repository itself is only read. Jobs run as you, on this
+host, each in a temporary folder, also where the config says `working_directory: ~/project`; commands
+that name such a folder themselves reach the real one. Nothing listens beyond loopback.
 
-  --job NAME                    only this job and the jobs it requires
+  --list                        list workflows and jobs, and why some do not run; run nothing
+  --job NAME                    only this job and the jobs it requires (repeatable); `*` and `?` stand
+                                for other characters, `test` is all jobs of the matrix `test`
   --workflow NAME               only this workflow
+  --approve NAME                give this approval (repeatable, `*` is every one); without it a
+                                terminal is asked
+  --branch NAME, --tag NAME     as if the working tree had been pushed as this branch or tag
   --pipeline-parameter K=V      set a pipeline parameter (repeatable)
+  --env-file FILE               NAME=VALUE lines: variables of the project and of contexts; their
+                                values are masked in the output (repeatable)
   --artifacts DIR               where artifacts and test results go (default: PATH/.runlet);
                                 replaces those of an earlier run
+  --no-cache                    begin without the caches of earlier runs, and keep none
   --concurrency N               jobs at the same time (default: the number of processors, at most 4)
   --config FILE                 another config file
-  --orbs DIR                    folder of orb files, `namespace/name@version.yml`
+  --orbs DIR                    folder or archive of orb files, `namespace/name@version.yml`
   --allow-orb-url PREFIX        fetch orbs given by a URL that begins so: https://HOST/PATH (repeatable)
+  --on-host                     run jobs that want containers, a Mac or a machine of the hosted service on
+                                this host, without their images and services; else they do not run
   --plain                       plain lines: no colour, no progress line (also NO_COLOR, or a pipe)
   --help
 
-Exit code: 0 when every job succeeded, 1 when one failed, 2 for wrong arguments, 7 for an invalid
-config, 130 when interrupted. Ctrl-C cancels the pipeline; a second one stops at once.
+Exit code: 0 when everything that was asked for ran and succeeded, 1 when something failed or did not
+run, 2 for wrong arguments, 7 for an invalid config, 8 when nothing failed but a job could not run here,
+130 when interrupted (129 when the terminal went away, 143 by TERM). Ctrl-C cancels the pipeline; a
+second one stops at once.
 ";
 
 impl Options {
-    /// Parses the arguments; `None` asks for help.
-    pub(super) fn parse(args: Vec<OsString>) -> Result<Option<Self>, Failure> {
+    /// Parses the arguments.
+    pub(super) fn parse(args: Vec<OsString>) -> Result<Asked, Failure> {
         use lexopt::prelude::*;
         let mut options = Self {
             path: PathBuf::from("."),
             config: None,
-            job: None,
+            jobs: Vec::new(),
             workflow: None,
+            approve: Vec::new(),
+            name: Name::Own,
+            env_files: Vec::new(),
             parameters: Vec::new(),
             artifacts: None,
             concurrency: std::thread::available_parallelism().map_or(2, |n| n.get()).min(4),
             orbs: OrbSites::default(),
+            caches: true,
+            list: false,
+            on_host: false,
             plain: false,
         };
         let mut path = None;
         let mut parser = lexopt::Parser::from_args(args);
         while let Some(argument) = parser.next()? {
             match argument {
-                Long("job") => options.job = Some(parser.value()?.string()?),
+                Long("job") => options.jobs.push(parser.value()?.string()?),
                 Long("workflow") => options.workflow = Some(parser.value()?.string()?),
+                Long("approve") => options.approve.push(parser.value()?.string()?),
+                Long(kind @ ("branch" | "tag")) => {
+                    let is_tag = kind == "tag";
+                    let name = parser.value()?.string()?;
+                    if options.name != Name::Own {
+                        return Err(Failure::usage(
+                            "a pipeline is of one branch or one tag: give one of them",
+                        ));
+                    }
+                    options.name = Name::Given(if is_tag { Named::Tag(name) } else { Named::Branch(name) });
+                }
+                Long("env-file") => options.env_files.push(parser.value()?.into()),
                 Long("pipeline-parameter") => {
                     let pair = parser.value()?.string()?;
                     let Some((name, value)) = pair.split_once('=') else {
@@ -102,8 +156,12 @@ impl Options {
                 Long("allow-orb-url") => {
                     options.orbs.allow(&parser.value()?.string()?).map_err(Failure::usage)?;
                 }
+                Long("no-cache") => options.caches = false,
+                Long("list") => options.list = true,
+                Long("on-host") => options.on_host = true,
                 Long("plain") => options.plain = true,
-                Long("help") | Short('h') => return Ok(None),
+                Long("guard") => return Ok(Asked::Guard(parser.value()?.into())),
+                Long("help") | Short('h') => return Ok(Asked::Help),
                 Value(value) if path.is_none() => path = Some(PathBuf::from(value)),
                 _ => {
                     return Err(Failure::usage(format!(
@@ -116,7 +174,7 @@ impl Options {
         if let Some(path) = path {
             options.path = path;
         }
-        Ok(Some(options))
+        Ok(Asked::Run(Box::new(options)))
     }
 }
 
@@ -124,18 +182,20 @@ impl Options {
 mod tests {
     use super::*;
 
-    fn parse(args: &[&str]) -> Result<Option<Options>, String> {
+    fn parse(args: &[&str]) -> Result<Asked, String> {
         Options::parse(args.iter().map(OsString::from).collect()).map_err(|failure| failure.message)
     }
 
     #[test]
     fn arguments_are_read_in_any_order() {
-        let options = parse(&["--job", "test", "dir", "--pipeline-parameter", "a=b=c", "--concurrency=3"]);
-        let options = options.ok().flatten().expect("these are valid");
+        let asked =
+            parse(&["--job", "test", "dir", "--pipeline-parameter", "a=b=c", "--concurrency=3", "--tag=v1"]);
+        let Ok(Asked::Run(options)) = asked else { unreachable!("these are valid: {asked:?}") };
         assert_eq!(options.path, PathBuf::from("dir"));
-        assert_eq!(options.job.as_deref(), Some("test"));
+        assert_eq!(options.jobs, ["test"]);
         assert_eq!(options.parameters, [("a".to_owned(), "b=c".to_owned())]);
         assert_eq!(options.concurrency, 3);
+        assert_eq!(options.name, Name::Given(Named::Tag("v1".to_owned())));
     }
 
     #[test]
@@ -143,7 +203,8 @@ mod tests {
         let message = |args: &[&str]| parse(args).expect_err("must be refused");
         assert!(message(&["--pipeline-parameter", "x"]).contains("x=VALUE"));
         assert!(message(&["--concurrency", "0"]).contains("1 to 256"));
+        assert!(message(&["--tag", "a", "--branch", "b"]).contains("one branch or one tag"));
         assert!(message(&["a", "b"]).contains("runlet exec --help"));
-        assert!(parse(&["--help"]).is_ok_and(|options| options.is_none()));
+        assert!(matches!(parse(&["--help"]), Ok(Asked::Help)));
     }
 }

@@ -4,12 +4,15 @@
 //! progress line at the bottom; elsewhere the lines are plain and nothing is ever redrawn.
 
 use crate::protocol::WatchEvent;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A line that is still without its end is written out at this length, in bytes.
 const LONGEST_LINE: usize = 64 * 1024;
 /// So much of a step's end is remembered, in bytes.
-const TAIL_BYTES: usize = 1024;
+const TAIL_BYTES: usize = 16 * 1024;
+/// So many lines of a failed step are shown once more at the end.
+const TAIL_LINES: usize = 20;
 
 /// How to draw.
 #[derive(Clone, Copy, Debug)]
@@ -26,8 +29,8 @@ pub(super) struct Screen {
     jobs: BTreeMap<String, JobView>,
     steps: BTreeMap<(String, u32, u32), StepView>,
     order: Vec<String>,
-    /// Status by id.
-    workflows: BTreeMap<String, String>,
+    /// Name and status by id.
+    workflows: BTreeMap<String, (String, String)>,
     /// Workflows that were run again: what became of them no longer counts.
     superseded: BTreeSet<String>,
     progress_drawn: bool,
@@ -49,7 +52,8 @@ pub(super) struct JobView {
     pub ended_at_ms: Option<u64>,
     /// Why it ended this way.
     pub message: Option<String>,
-    workflow_id: String,
+    /// Of its workflow.
+    pub workflow_id: String,
     nodes: u32,
 }
 
@@ -58,22 +62,17 @@ struct StepView {
     name: String,
     kind: String,
     status: String,
+    exit_code: Option<i32>,
+    message: Option<String>,
+    /// Name in the config, which all attempts share.
+    title: String,
+    attempt: u32,
     started_at_ms: Option<u64>,
     partial: Vec<u8>,
     bytes: u64,
     /// The end of the output.
     tail: Vec<u8>,
     headed: bool,
-}
-
-impl JobView {
-    /// Whether it ended badly.
-    pub(super) fn failed(&self) -> bool {
-        matches!(
-            self.status.as_str(),
-            "failed" | "infrastructure_fail" | "terminated-unknown" | "unauthorized"
-        )
-    }
 }
 
 impl Screen {
@@ -99,8 +98,8 @@ impl Screen {
 
     /// Statuses of the workflows that count: those that were not run again.
     pub(super) fn workflow_statuses(&self) -> impl Iterator<Item = &str> {
-        let counts = |(id, _): &(&String, &String)| !self.superseded.contains(*id);
-        self.workflows.iter().filter(counts).map(|(_, status)| status.as_str())
+        let counts = |(id, _): &(&String, &(String, String))| !self.superseded.contains(*id);
+        self.workflows.iter().filter(counts).map(|(_, (_, status))| status.as_str())
     }
 
     /// Ids of the workflows.
@@ -111,8 +110,8 @@ impl Screen {
     /// Takes one event in; `output` is the decoded data of an output event.
     pub(super) fn event(&mut self, event: WatchEvent, output: &[u8]) {
         match event {
-            WatchEvent::Workflow { id, status, rerun_of, .. } => {
-                self.workflows.insert(id, status);
+            WatchEvent::Workflow { id, name, status, rerun_of } => {
+                self.workflows.insert(id, (name, status));
                 self.superseded.extend(rerun_of);
             }
             WatchEvent::Job { id, workflow_id, name, status, started_at_ms, ended_at_ms, message } => {
@@ -151,9 +150,12 @@ impl Screen {
                 let key = (job_id, execution, step);
                 let view = self.steps.entry(key.clone()).or_default();
                 let ended = view.status != status && status != "running";
+                let title = name.clone();
                 view.name = if attempt > 1 { format!("{name} (attempt {attempt})") } else { name };
                 view.kind = kind;
                 view.status = status;
+                (view.exit_code, view.message) = (exit_code, message.clone());
+                (view.title, view.attempt) = (title, attempt);
                 view.started_at_ms = started_at_ms;
                 if view.kind != "spinup_environment" && view.status != "not_run" {
                     self.head(&key);
@@ -181,6 +183,66 @@ impl Screen {
             }
             WatchEvent::End => {}
         }
+    }
+
+    /// Says something that is not of a job: above the progress line, or beside the output of the pipeline.
+    pub(super) fn note(&mut self, text: &str) {
+        if self.style.terminal {
+            self.out.extend_from_slice(format!("runlet: {text}\n").as_bytes());
+        } else {
+            eprintln!("runlet: {text}");
+        }
+    }
+
+    /// The name of a job, with that of its workflow where another workflow has one of the same name.
+    pub(super) fn name_of(&self, job: &JobView) -> String {
+        let workflow = |job: &JobView| self.workflows.get(&job.workflow_id).map(|(name, _)| name.as_str());
+        let is_ambiguous =
+            self.jobs.values().any(|other| other.name == job.name && workflow(other) != workflow(job));
+        match workflow(job).filter(|_| is_ambiguous) {
+            Some(workflow) => format!("{workflow}/{}", job.name),
+            None => job.name.clone(),
+        }
+    }
+
+    /// The failed steps of the jobs that count, with the end of what they said.
+    pub(super) fn failures(&self) -> String {
+        let mut text = Vec::new();
+        for (id, job) in self.jobs().filter(|(_, job)| job.status != "success") {
+            let of_job = self.steps.iter().filter(|((of, ..), _)| of == id);
+            // Of a step that was tried again, the last time counts.
+            let tries: BTreeSet<(u32, &str, u32)> =
+                of_job.clone().map(|((_, node, _), step)| (*node, &*step.title, step.attempt)).collect();
+            let is_last = |node: u32, step: &StepView| {
+                !tries
+                    .iter()
+                    .any(|&(of, title, attempt)| of == node && title == step.title && attempt > step.attempt)
+            };
+            for ((_, execution, _), step) in of_job {
+                let is_bad = matches!(step.status.as_str(), "failed" | "timedout" | "infrastructure_fail");
+                if !is_bad || !is_last(*execution, step) {
+                    continue;
+                }
+                let node = if job.nodes > 1 { format!("#{execution}") } else { String::new() };
+                let title = step.name.lines().next().unwrap_or_default();
+                let code = step.exit_code.map_or_else(String::new, |code| format!(" with exit code {code}"));
+                let head =
+                    format!("{}{node}: `{title}` {}{code}", self.name_of(job), step.status.replace('_', " "));
+                text.extend_from_slice(self.paint("1;31", &head).as_bytes());
+                text.push(b'\n');
+                let lines: Vec<&[u8]> = step.tail.trim_ascii_end().split(|&byte| byte == b'\n').collect();
+                for line in &lines[lines.len().saturating_sub(TAIL_LINES)..] {
+                    text.extend_from_slice(b"    ");
+                    text.extend_from_slice(&self.shown_line(line));
+                    text.push(b'\n');
+                }
+                let said = |why: &&String| !step.tail.trim_ascii_end().ends_with(why.trim_end().as_bytes());
+                if let Some(why) = step.message.as_ref().filter(said) {
+                    text.extend_from_slice(format!("    {why}\n").as_bytes());
+                }
+            }
+        }
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     /// Takes note of the width of the terminal, in columns.
@@ -221,7 +283,7 @@ impl Screen {
         let mut text = format!("[{done}/{}]", self.jobs.len());
         for (_, job) in running {
             let seconds = job.started_at_ms.map_or(0, |started| now_ms.saturating_sub(started) / 1000);
-            text.push_str(&format!("  {} {seconds}s", job.name));
+            text.push_str(&format!("  {} {seconds}s", self.name_of(job)));
         }
         let shown: String = text.chars().take(self.style.width.saturating_sub(1)).collect();
         Some(self.paint("2", &shown))
@@ -340,14 +402,18 @@ impl Screen {
     }
 
     fn output_line(&mut self, label: &[u8], line: &[u8]) {
-        if self.style.terminal {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            // A redrawn line ends as its last state; other control sequences would fight the progress line.
-            let last = memchr::memrchr(b'\r', line).map_or(line, |at| &line[at + 1..]);
-            self.labelled(label, &only_colours(last));
-        } else {
-            self.labelled(label, line);
+        let line = self.shown_line(line);
+        self.labelled(label, &line);
+    }
+
+    fn shown_line<'a>(&self, line: &'a [u8]) -> Cow<'a, [u8]> {
+        if !self.style.terminal {
+            return Cow::Borrowed(line);
         }
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        // A redrawn line ends as its last state; other control sequences would fight the progress line.
+        let last = memchr::memrchr(b'\r', line).map_or(line, |at| &line[at + 1..]);
+        Cow::Owned(only_colours(last))
     }
 
     fn line(&mut self, id: &str, execution: u32, text: &[u8]) {
@@ -360,9 +426,11 @@ impl Screen {
         if self.jobs.len() <= 1 && self.jobs.values().all(|job| job.nodes <= 1) {
             return Vec::new();
         }
-        let width = self.jobs.values().map(|job| job.name.chars().count()).max().unwrap_or(0).min(30);
-        let (name, nodes) = self.jobs.get(id).map_or(("?", 1), |job| (job.name.as_str(), job.nodes));
-        let label = if nodes > 1 { format!("{name}#{execution}") } else { name.to_owned() };
+        let names = self.jobs.values().map(|job| self.name_of(job).chars().count());
+        let width = names.max().unwrap_or(0).min(30);
+        let (name, nodes) =
+            self.jobs.get(id).map_or(("?".to_owned(), 1), |job| (self.name_of(job), job.nodes));
+        let label = if nodes > 1 { format!("{name}#{execution}") } else { name };
         let colour = 34 + self.order.iter().position(|known| known == id).unwrap_or(0) % 3;
         format!("{} ", self.paint(&colour.to_string(), &format!("{label:width$} |"))).into_bytes()
     }

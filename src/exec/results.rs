@@ -33,7 +33,13 @@ struct Test {
     name: String,
     result: String,
     message: String,
+    #[serde(default)]
+    file: Option<String>,
 }
+
+/// So many failed tests are shown, and so many lines of what each says.
+const MOST_TESTS: usize = 50;
+const MOST_LINES: usize = 10;
 
 /// Folders of the results, below the one that was chosen.
 const ARTIFACTS: &str = "artifacts";
@@ -114,7 +120,7 @@ pub(super) fn collect(
     let mut names = BTreeSet::new();
     let mut lost = Vec::new();
     let mut table = vec![["job", "status", "time", "tests", "artifacts"].map(str::to_owned)];
-    let mut failures = Vec::new();
+    let (mut failures, mut reasons) = (Vec::new(), Vec::new());
     let mut stored = 0;
     for (id, job) in screen.jobs() {
         let took = match (job.started_at_ms, job.ended_at_ms) {
@@ -123,7 +129,8 @@ pub(super) fn collect(
         };
         let artifacts: Artifacts = get(client, token, &format!("/api/v3/jobs/{id}/artifacts"))
             .and_then(|bytes| serde_json::from_slice(&bytes).map_err(|e| e.to_string()))?;
-        let name = own_name(&job.name, &mut names);
+        let shown = screen.name_of(job);
+        let name = own_name(&shown, &mut names);
         let place = folder.path.join(ARTIFACTS).join(&name);
         let several = artifacts.data.iter().any(|artifact| artifact.attributes.execution > 0);
         for artifact in &artifacts.data {
@@ -155,22 +162,50 @@ pub(super) fn collect(
                 counts.push(format!("{} {word}", count(result)));
             }
         }
-        for test in tests.iter().filter(|test| test.result == "failure") {
-            let first = test.message.lines().next().unwrap_or_default();
-            let class =
-                if test.classname.is_empty() { String::new() } else { format!("{} ", test.classname) };
-            failures.push(format!("failed test in {}: {class}{}: {first}\n", job.name, test.name));
-        }
+        failures
+            .extend(tests.iter().filter(|test| test.result == "failure").map(|test| test.failure(&shown)));
         let kept = if artifacts.data.is_empty() { String::new() } else { artifacts.data.len().to_string() };
-        table.push([job.name.clone(), job.status.replace('_', " "), took, counts.join(", "), kept]);
+        // The end of a job that ran is told with its steps.
+        if let Some(why) =
+            job.message.as_ref().filter(|_| job.started_at_ms.is_none() || job.status == "success")
+        {
+            reasons.push(format!("{shown}: {why}\n"));
+        }
+        table.push([shown, job.status.replace('_', " "), took, counts.join(", "), kept]);
     }
     let mut text = String::from("\n");
+    text.push_str(&screen.failures());
+    let more = failures.len().saturating_sub(MOST_TESTS);
+    failures.truncate(MOST_TESTS);
     text.push_str(&failures.concat());
+    if more > 0 {
+        let place = folder.path.join(TEST_RESULTS);
+        text.push_str(&format!("and {more} failed tests more, in `{}`\n", place.display()));
+    }
+    if text.len() > 1 {
+        text.push('\n');
+    }
     text.push_str(&draw(&table));
+    text.push_str(&reasons.concat());
     if stored > 0 {
         text.push_str(&format!("artifacts: {}\n", folder.path.join(ARTIFACTS).display()));
     }
     Ok(Summary { text, lost })
+}
+
+impl Test {
+    /// The place of a failed test and what it said.
+    fn failure(&self, job: &str) -> String {
+        let place = self.file.iter().chain(Some(&self.classname).filter(|class| !class.is_empty()));
+        let place: String = place.map(|part| format!("{part} ")).collect();
+        let mut lines = self.message.lines();
+        let first = lines.next().unwrap_or_default();
+        let mut text = format!("failed test in {job}: {place}{}: {first}\n", self.name);
+        for line in lines.take(MOST_LINES - 1) {
+            text.push_str(&format!("    {line}\n"));
+        }
+        text
+    }
 }
 
 fn draw(table: &[[String; 5]]) -> String {

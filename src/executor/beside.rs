@@ -80,7 +80,17 @@ mod tests {
         let input = serde_json::from_value(input).expect("an input");
         let channel = mpsc::channel();
         let sender = channel.0.clone();
-        (TaskRun::new(input, reporter, Secrets::default(), "/s".into(), "/h".into(), channel), sender)
+        (
+            TaskRun::new(
+                input,
+                reporter,
+                Secrets::default(),
+                ("/s".into(), "/o".into()),
+                "/h".into(),
+                channel,
+            ),
+            sender,
+        )
     }
 
     #[test]

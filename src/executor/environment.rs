@@ -8,7 +8,18 @@ use std::path::Path;
 /// a job is told by the control plane or not at all. Where the runner runs inside a job of another CI, that
 /// job's branch, tag, pull request and tokens are none of this one's.
 const PRIVATE_PREFIXES: [&str; 4] = ["CIRCLE_", "CIRCLECI_", "LAUNCH_AGENT_", "RUNLET_"];
-const PRIVATE_NAMES: [&str; 4] = ["CI", "CIRCLECI", "BASH_ENV", "USE_HOME_SSH_DIR_FOR_CHECKOUT_KEYS"];
+/// Those of git are set for hooks: they would lead every git of the job into the repository of the hook.
+const PRIVATE_NAMES: [&str; 9] = [
+    "CI",
+    "CIRCLECI",
+    "BASH_ENV",
+    "USE_HOME_SSH_DIR_FOR_CHECKOUT_KEYS",
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+];
 
 /// Values that the agent itself adds.
 pub struct Own<'a> {

@@ -32,8 +32,10 @@ use child::Message;
 use output::forms::Forms;
 use output::report::{Reporter, Wish};
 use output::secrets::Secrets;
+use scratch::Kind;
 use std::ffi::OsString;
 use std::io::Read;
+use std::path::Path;
 use std::sync::mpsc;
 use task::TaskRun;
 
@@ -97,14 +99,27 @@ fn run(input: TaskInput) -> Outcome {
         Ok(reporter) => reporter,
         Err(why) => return Ok(exit_code(&begin::tell(why))),
     };
-    let scratch = match scratch::create(&input) {
-        Ok(scratch) => scratch,
+    if input.rest {
+        return Ok(deliver_rest(&input, &reporter));
+    }
+    let folders = scratch::create(&input, Kind::Private).and_then(|private| {
+        match scratch::create(&input, Kind::Spool) {
+            Ok(spool) => Ok((private, spool)),
+            Err(why) => {
+                scratch::remove(&private);
+                Err(why)
+            }
+        }
+    });
+    let (scratch, spool) = match folders {
+        Ok(folders) => folders,
         Err(why) => return Ok(exit_code(&begin::failed(&reporter, why, input.pause_seconds))),
     };
+    reporter.keep_in(&spool, input.drop_output);
     leave_endpoint(&input, &scratch);
     let (secrets, cleans) = (secrets_of(&input, &scratch), input.cleanup_working_directory);
-    let home = scratch::home();
-    let mut task = TaskRun::new(input, reporter.clone(), secrets, scratch.clone(), home, (sender, receiver));
+    let (home, folders) = (scratch::home(), (scratch.clone(), spool.clone()));
+    let mut task = TaskRun::new(input, reporter.clone(), secrets, folders, home, (sender, receiver));
     let beginning = begin::begin(&mut task);
     let mut code = exit_code(&beginning);
     if matches!(beginning, Beginning::Begun) {
@@ -118,7 +133,31 @@ fn run(input: TaskInput) -> Outcome {
         }
     }
     scratch::remove(&scratch);
+    leave(&reporter, &spool, matches!(beginning, Beginning::Begun));
     Ok(code)
+}
+
+/// Sends what an earlier agent of the task has left.
+fn deliver_rest(input: &TaskInput, reporter: &Reporter) -> u8 {
+    let Some(spool) = scratch::left_spool(input) else { return task_exit::REPORTED };
+    if let Err(error) = reporter.deliver_rest(&spool) {
+        ::log::error!("failed to read `{}`: {error}", spool.display());
+        return task_exit::NOT_REPORTED;
+    }
+    let is_sent = leave(reporter, &spool, true);
+    reporter.over();
+    if is_sent { task_exit::REPORTED } else { task_exit::NOT_REPORTED }
+}
+
+/// Removes a spool, unless there is something in it that counts and was not sent.
+fn leave(reporter: &Reporter, spool: &Path, counts: bool) -> bool {
+    let is_sent = !counts || reporter.is_sent();
+    if is_sent {
+        scratch::remove(spool);
+    } else {
+        ::log::error!("what the task has said could not be sent and stays in `{}`", spool.display());
+    }
+    is_sent
 }
 
 fn exit_code(beginning: &Beginning) -> u8 {
@@ -150,7 +189,7 @@ fn start(
 }
 
 /// For the commands that steps call: where the control plane is, without any token.
-fn leave_endpoint(input: &TaskInput, scratch: &std::path::Path) {
+fn leave_endpoint(input: &TaskInput, scratch: &Path) {
     let file = crate::tool::continuation::endpoint_file(scratch);
     let written =
         serde_json::to_vec(&input.endpoint).map_err(Into::into).and_then(|text| std::fs::write(&file, text));

@@ -23,8 +23,11 @@ pub struct Places {
 struct Confined {
     /// The runner's own working directory: everything stays below it.
     root: PathBuf,
-    /// The working directory that the config would have elsewhere.
+    /// A folder that the config would have elsewhere: its working directory, or one above that which belongs
+    /// to the job as well.
     named: PathBuf,
+    /// Where that folder is.
+    moved: PathBuf,
 }
 
 impl Places {
@@ -37,9 +40,19 @@ impl Places {
             return Self { directory: named, told: written.to_owned(), home, confined: None };
         }
         let rest = named.strip_prefix(&root).or_else(|_| named.strip_prefix(&home)).unwrap_or(&named);
-        let directory = root.join(kept_inside(rest));
+        let kept = kept_inside(rest);
+        let directory = root.join(&kept);
         let told = directory.to_string_lossy().into_owned();
-        Self { directory, told, home, confined: Some(Confined { root, named }) }
+        let mut confined = Confined { root, named: named.clone(), moved: directory.clone() };
+        // With `~/project/Backend`, all of `~/project` is the job's: it may well check out there.
+        let above = named.strip_prefix(&home).ok().and_then(|rest| rest.components().next());
+        if let (Some(Component::Normal(first)), true) =
+            (above, rest == kept && !named.starts_with(&confined.root))
+        {
+            confined.named = home.join(first);
+            confined.moved = confined.root.join(first);
+        }
+        Self { directory, told, home, confined: Some(confined) }
     }
 
     /// A path of the config made absolute: `~` is the home, anything relative is below the working
@@ -48,10 +61,9 @@ impl Places {
         let found = resolve(path, &self.directory, &self.home);
         // What is below the working directory by its own name is below where that was put. A home that is
         // one remains the home as well: tools keep their things there.
-        let named = self.confined.as_ref().map(|confined| &confined.named);
-        let moved = named.filter(|named| !self.home.starts_with(named));
-        match moved.and_then(|named| found.strip_prefix(named).ok()) {
-            Some(rest) => self.directory.join(rest),
+        let moved = self.confined.as_ref().filter(|confined| !self.home.starts_with(&confined.named));
+        match moved.and_then(|confined| Some((confined, found.strip_prefix(&confined.named).ok()?))) {
+            Some((confined, rest)) => confined.moved.join(rest),
             None => found,
         }
     }
@@ -193,6 +205,12 @@ mod tests {
         assert_eq!(project.of("out"), Path::new("/w/project/out"));
         assert_eq!(project.of("~/.cargo"), Path::new("/h/.cargo"));
         assert_eq!(places("~", true).of("~/.cargo"), Path::new("/h/.cargo"));
+        let part = places("~/project/Backend", true);
+        assert_eq!(part.directory, Path::new("/w/project/Backend"));
+        assert_eq!(part.of("~/project"), Path::new("/w/project"));
+        assert_eq!(part.of("~/project/Frontend/x"), Path::new("/w/project/Frontend/x"));
+        assert_eq!(part.of("~/other"), Path::new("/h/other"));
+        assert_eq!(places("/tmp/x/y", true).of("/tmp/out"), Path::new("/tmp/out"));
     }
 
     #[test]

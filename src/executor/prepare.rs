@@ -48,7 +48,7 @@ impl TaskRun {
         ];
         let step = self.next_record();
         let log = self.open(None, "Spin up environment", "spinup_environment", None, 1, 0, false);
-        let log = log.map_err(|error| self.unwritable(&self.scratch, &error))?;
+        let log = log.map_err(|error| self.unwritable(&self.spool, &error))?;
         lines.iter().chain(&self.spoiled).for_each(|line| log.note(line));
         log.close();
         if let Some(why) = self.reporter.lost_output() {

@@ -11,10 +11,14 @@ use std::fs::File;
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How much output the system holds between a child and its reader.
 pub const PIPE_BYTES: usize = 256 * 1024;
+
+/// Whether orphans of this process's descendants become its children.
+static ADOPTS: AtomicBool = AtomicBool::new(false);
 
 /// A started child.
 #[derive(Debug)]
@@ -76,8 +80,9 @@ fn ended(status: ExitStatus) -> Ended {
 /// Makes this process the parent of orphaned descendants and the leader of a session, as far as the
 /// system allows.
 pub fn adopt_descendants() {
-    if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
-        log::warn!("cannot become the reaper of orphaned processes: {error}");
+    match rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
+        Ok(()) => ADOPTS.store(true, Ordering::Relaxed),
+        Err(error) => log::warn!("cannot become the reaper of orphaned processes: {error}"),
     }
     // Fails when it leads a group already: then a signal to the runner's group may reach it as well.
     let _ = rustix::process::setsid();
@@ -107,22 +112,24 @@ pub struct Descendant {
 
 /// All descendants of this process that have not ended.
 fn descendants() -> Vec<proc::Stat> {
-    let all: Vec<_> = proc::all().collect();
-    let mut found = Vec::new();
-    let mut parents = vec![rustix::process::getpid().as_raw_nonzero().get()];
-    while let Some(parent) = parents.pop() {
-        for process in all.iter().filter(|process| process.parent == parent) {
-            parents.push(process.pid);
-            found.push(process.clone());
-        }
-    }
-    found.retain(|process| !process.zombie);
-    found
+    proc::descendants(rustix::process::getpid().as_raw_nonzero().get())
 }
 
-/// Whether a descendant of this process is alive.
+/// The same, after the dead were reaped: no thread may wait for a child any more. That there is no child proves that
+/// there is nothing, without a look at any file, since this process adopts.
+fn left_behind() -> Vec<proc::Stat> {
+    loop {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some(_)) => {}
+            Err(rustix::io::Errno::CHILD) if ADOPTS.load(Ordering::Relaxed) => return Vec::new(),
+            _ => return descendants(),
+        }
+    }
+}
+
+/// Whether a descendant of this process is alive. Call it when no thread waits for a child any more: it reaps.
 pub fn has_descendants() -> bool {
-    !descendants().is_empty()
+    !left_behind().is_empty()
 }
 
 fn named(process: &proc::Stat) -> Descendant {
@@ -145,8 +152,7 @@ pub fn end_descendants(grace: Duration, patience: Duration) -> Vec<Descendant> {
     let mut signalled: BTreeMap<i32, Descendant> = BTreeMap::new();
     let mut first = true;
     loop {
-        while let Ok(Some(_)) = rustix::process::waitpid(None, WaitOptions::NOHANG) {}
-        let alive = descendants();
+        let alive = left_behind();
         if alive.is_empty() || started.elapsed() > patience {
             return signalled.into_values().collect();
         }
@@ -164,7 +170,7 @@ pub fn end_descendants(grace: Duration, patience: Duration) -> Vec<Descendant> {
         }
         first = false;
         std::thread::sleep(pause);
-        // A look goes through all of /proc, and a grace is long.
+        // A look may go through all of /proc, and a grace is long.
         pause = (pause * 2).min(Duration::from_millis(100));
     }
 }

@@ -1,17 +1,31 @@
-//! The private folder of a task, the home directory, and cleaning up after the job.
+//! The folders of a task beside its working directory: a private one, and that of the spool, which a reboot should
+//! not empty; the home directory; and cleaning up after the job.
 
 use crate::protocol::TaskId;
 use crate::protocol::task_input::TaskInput;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Creates the private folder: in the system's temporary folder, or, where that is missing or
-/// read-only, beside the working directory.
-pub(super) fn create(input: &TaskInput) -> Result<PathBuf, String> {
+/// A folder of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// What its steps and the agent need while it runs.
+    Private,
+    /// Its output until the control plane has it.
+    Spool,
+}
+
+/// Creates a folder of the task: in the place that TMPDIR names; the private one else in the system's temporary
+/// folder, that of the spool beside the runner's working directory; and where that is missing or read-only, elsewhere.
+pub(super) fn create(input: &TaskInput, kind: Kind) -> Result<PathBuf, String> {
     let mut why = Vec::new();
-    for folder in candidates(&input.task.id, input.working_directory.as_deref()) {
+    let beside = input.working_directory.as_deref().and_then(Path::parent);
+    // A confined job leaves nothing outside of the folders that are its runner's.
+    let first = beside.filter(|_| input.confine).map(|place| place.join(name_of(&input.task.id, kind)));
+    let others = candidates(&input.task.id, input.working_directory.as_deref(), kind);
+    for folder in first.into_iter().chain(others) {
         match fs::DirBuilder::new().mode(0o700).create(&folder) {
             Ok(()) => return Ok(folder),
             Err(error) => why.push(format!("`{}`: {error}", folder.display())),
@@ -23,25 +37,47 @@ pub(super) fn create(input: &TaskInput) -> Result<PathBuf, String> {
     ))
 }
 
-/// Places for the private folder of a task, best first.
-fn candidates(task: &TaskId, working_directory: Option<&Path>) -> impl Iterator<Item = PathBuf> {
+/// Places for a folder of a task, best first.
+fn candidates(task: &TaskId, working_directory: Option<&Path>, kind: Kind) -> Vec<PathBuf> {
     let beside = working_directory.and_then(Path::parent).map(Path::to_owned);
-    let places =
-        [Some(std::env::temp_dir()), Some("/tmp".into()), Some("/var/tmp".into()), beside, Some(home())];
-    let name = format!("runlet-task-{task}");
-    places.into_iter().flatten().map(move |place| place.join(&name))
+    let named = std::env::var_os("TMPDIR").map(PathBuf::from);
+    let (volatile, lasting) = (Some(PathBuf::from("/tmp")), Some(PathBuf::from("/var/tmp")));
+    let places = match kind {
+        Kind::Private => [named, volatile, lasting, beside, Some(home())],
+        Kind::Spool => [named, beside, lasting, volatile, Some(home())],
+    };
+    let name = name_of(task, kind);
+    places.into_iter().flatten().map(|place| place.join(&name)).collect()
 }
 
-/// Removes the private folder of a task whose agent was killed: it may hold the output of hours.
-pub fn remove_left_behind(task: &TaskId, working_directory: &Path) {
-    for folder in candidates(task, Some(working_directory)) {
-        if folder.is_dir() {
-            remove(&folder);
+fn name_of(task: &TaskId, kind: Kind) -> String {
+    let kind = match kind {
+        Kind::Private => "task",
+        Kind::Spool => "output",
+    };
+    format!("runlet-{kind}-{task}")
+}
+
+/// The spool that a task agent of this user has left behind.
+pub(super) fn left_spool(input: &TaskInput) -> Option<PathBuf> {
+    let own = rustix::process::geteuid().as_raw();
+    let is_it =
+        |folder: &PathBuf| fs::symlink_metadata(folder).is_ok_and(|it| it.is_dir() && it.uid() == own);
+    candidates(&input.task.id, input.working_directory.as_deref(), Kind::Spool).into_iter().find(is_it)
+}
+
+/// Removes the private folder of a task whose agent was killed, and its spool only if nobody wants that.
+pub fn remove_left_behind(task: &TaskId, working_directory: &Path, spool_too: bool) {
+    for kind in [Kind::Private, Kind::Spool] {
+        for folder in candidates(task, Some(working_directory), kind) {
+            if folder.is_dir() && (kind == Kind::Private || spool_too) {
+                remove(&folder);
+            }
         }
     }
 }
 
-/// Removes the private folder.
+/// Removes a folder of a task.
 pub(super) fn remove(folder: &Path) {
     if let Err(error) = fs::remove_dir_all(folder) {
         ::log::warn!("failed to remove `{}`: {error}", folder.display());

@@ -39,6 +39,8 @@ pub struct TaskRun {
     pub secrets: Secrets,
     /// Folder of the task agent that jobs do not name; removed with the task.
     pub scratch: PathBuf,
+    /// Folder of the output that is not sent yet.
+    pub spool: PathBuf,
     /// Places that the paths of the job lead to.
     pub places: Places,
     /// Environment of the steps.
@@ -78,7 +80,7 @@ impl TaskRun {
         input: TaskInput,
         reporter: Reporter,
         secrets: Secrets,
-        scratch: PathBuf,
+        (scratch, spool): (PathBuf, PathBuf),
         home: PathBuf,
         channel: (Sender<Message>, Receiver<Message>),
     ) -> Self {
@@ -94,6 +96,7 @@ impl TaskRun {
             reporter,
             secrets,
             scratch,
+            spool,
             places,
             environment: BTreeMap::new(),
             messages: channel.1,
@@ -213,7 +216,7 @@ impl TaskRun {
             Ok(log) => log,
             Err(error) => {
                 let why =
-                    format!("failed to open the log of the step in `{}`: {error}", self.scratch.display());
+                    format!("failed to open the log of the step in `{}`: {error}", self.spool.display());
                 let end = StepEnd { status: StepStatus::InfrastructureFail, ended: None, message: Some(why) };
                 self.finished(record, &end);
                 return end;
@@ -297,7 +300,7 @@ impl TaskRun {
         let step = self.records;
         self.records += 1;
         let limit = self.input.task.max_step_output_bytes;
-        let log = StepLog::open(&self.scratch, step, limit, &self.secrets, &self.reporter);
+        let log = StepLog::open(&self.spool, step, limit, &self.secrets, &self.reporter);
         self.reporter.event(EventKind::StepStarted {
             step,
             index: index.map(|index| index as u32),
@@ -512,7 +515,6 @@ impl TaskRun {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test whose call does not end as it should fails loudly")]
 mod tests {
     use super::*;
 

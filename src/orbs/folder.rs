@@ -1,6 +1,7 @@
-//! Registry orbs from a folder: `DIR/namespace/orb@1.2.3.yml`. Lets sites without a way out mirror the
-//! orbs they use.
+//! Registry orbs from a folder or an archive: `namespace/orb@1.2.3.yml` in it. Lets sites without a way out
+//! mirror the orbs they use.
 
+use super::archive;
 use crate::config::{OrbReference, OrbSource, OrbVersion, SOURCE_BYTES};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ pub struct OrbFolder {
 }
 
 impl OrbFolder {
-    /// Uses a folder; it is looked at when an orb is asked for.
+    /// Uses a folder, or a file that is an archive; it is looked at when an orb is asked for.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into() }
     }
@@ -21,21 +22,44 @@ impl OrbFolder {
         self.folder.join(&reference.namespace).join(format!("{}@{version}.yml", reference.name))
     }
 
+    /// Names of the files of a namespace.
+    fn names(&self, namespace: &str) -> Result<Vec<String>, String> {
+        if self.folder.is_file() {
+            let orbs = archive::read(&self.folder)?;
+            let of_namespace = orbs
+                .into_keys()
+                .filter_map(|name| Some(name.strip_prefix(namespace)?.strip_prefix('/')?.to_owned()));
+            return Ok(of_namespace.collect());
+        }
+        let folder = self.folder.join(namespace);
+        match std::fs::read_dir(&folder) {
+            Ok(entries) => {
+                Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+            }
+            // A site that names a folder which is not there is told so.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.folder.exists() => {
+                Ok(Vec::new())
+            }
+            Err(error) => Err(format!("failed to list the folder of orbs `{}`: {error}", folder.display())),
+        }
+    }
+
+    fn text(&self, reference: &OrbReference, version: &OrbVersion) -> Result<String, String> {
+        if self.folder.is_file() {
+            let name = format!("{}/{}@{version}.yml", reference.namespace, reference.name);
+            let found = archive::read(&self.folder)?.remove(&name);
+            return found.ok_or_else(|| format!("`{name}` is no longer in `{}`", self.folder.display()));
+        }
+        let path = self.path(reference, version);
+        read(&path).map_err(|error| format!("failed to read the orb `{}`: {error}", path.display()))
+    }
+
     /// Versions of an orb that are there: released ones as numbers, and labels of dev versions.
     fn versions(&self, reference: &OrbReference) -> Result<Vec<OrbVersion>, String> {
-        let folder = self.folder.join(&reference.namespace);
-        let entries = match std::fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => {
-                return Err(format!("failed to list the folder of orbs `{}`: {error}", folder.display()));
-            }
-        };
         let prefix = format!("{}@", reference.name);
         let mut versions = Vec::new();
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let version = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.strip_suffix(".yml"));
+        for name in self.names(&reference.namespace)? {
+            let version = name.strip_prefix(&prefix).and_then(|version| version.strip_suffix(".yml"));
             let full = version.map(|version| format!("{}/{}@{version}", reference.namespace, reference.name));
             if let Some(Ok(found)) = full.as_deref().map(OrbReference::parse) {
                 versions.push(found.version);
@@ -73,9 +97,7 @@ impl OrbSource for OrbFolder {
             return Err(format!("unknown orb '{text}': {known}"));
         };
         let exact = format!("{}/{}@{version}", reference.namespace, reference.name);
-        let path = self.path(&reference, &version);
-        let text =
-            read(&path).map_err(|error| format!("failed to read the orb `{}`: {error}", path.display()))?;
+        let text = self.text(&reference, &version)?;
         Ok((exact, text))
     }
 

@@ -3,8 +3,12 @@
 //!
 //! `server`, `exec` and `runlet config` hand an [`OrbSites`] to [`config::compile`](crate::config::compile()).
 
+mod archive;
+mod builtin;
 mod folder;
+mod pack;
 mod sites;
 
 pub use folder::OrbFolder;
+pub use pack::{pack_orbs, pack_parts};
 pub use sites::OrbSites;

@@ -1,8 +1,9 @@
 //! The sources of orbs of this machine: a folder of registry orbs, and web addresses that the operator has
 //! allowed. With neither, orbs have to be inline.
 
+use super::builtin;
 use super::folder::OrbFolder;
-use crate::config::{NoOrbs, OrbSource, SOURCE_BYTES};
+use crate::config::{NoOrbs, OrbReference, OrbSource, SOURCE_BYTES};
 use crate::http::{Body, Client, Endpoint, Error, Request};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -27,7 +28,7 @@ pub struct OrbSites {
 }
 
 impl OrbSites {
-    /// Uses a folder of registry orbs.
+    /// Uses a folder or an archive of registry orbs.
     pub fn use_folder(&mut self, folder: PathBuf) {
         self.folder = Some(OrbFolder::new(folder));
     }
@@ -65,10 +66,15 @@ impl OrbSites {
 
 impl OrbSource for OrbSites {
     fn resolve(&self, reference: &str) -> Result<(String, String), String> {
-        match &self.folder {
+        let found = match &self.folder {
             Some(folder) => folder.resolve(reference),
             None => NoOrbs.resolve(reference),
-        }
+        };
+        found.or_else(|missing| {
+            let parsed = OrbReference::parse(reference)?;
+            let (exact, text) = builtin::find(&parsed.namespace, &parsed.name).ok_or(missing)?;
+            Ok((exact, text.to_owned()))
+        })
     }
 
     fn place(&self, exact: &str) -> Option<String> {

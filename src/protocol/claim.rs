@@ -138,6 +138,14 @@ pub enum GivenBack {
     Canceled,
 }
 
+/// Answer to `POST .../rest` (resource class token, body as that of `lost`, with the allocation): the task agent is gone
+/// and has left output that was not sent. The task ends by `lost` only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestAnswer {
+    /// The token of the task from now on.
+    pub token: Secret,
+}
+
 /// Body of `POST .../lost` (resource class token of the task's class): the runner found the task agent gone.
 /// Harmless when the task has ended already.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -28,7 +28,7 @@ pub use archive::{
 };
 pub use claim::{
     BeginAnswer, BeginRequest, ClaimRequest, GiveBack, GiveBackAnswer, GiveBackReason, GivenBack, Heartbeat,
-    HeartbeatAnswer, LostTask, TaskKind,
+    HeartbeatAnswer, LostTask, RestAnswer, TaskKind,
 };
 pub use event::{Event, EventKind, EventsAnswer, StepStatus};
 pub use finish::{FinishAnswer, FinishRequest, StepSummary, TaskStatus};

@@ -56,6 +56,42 @@ pub struct Task {
     pub max_artifact_bytes: u64,
 }
 
+impl Task {
+    /// A task without anything to run, for an agent that sends what another one has left.
+    pub fn without_steps(id: TaskId, token: Secret, job_name: String) -> Self {
+        let job = Job {
+            resource_class: String::new(),
+            shell: None,
+            working_directory: None,
+            environment: BTreeMap::new(),
+            parallelism: 1,
+            steps: Vec::new(),
+            cache_retention_days: None,
+        };
+        Self {
+            id,
+            token,
+            allocation: String::new(),
+            job_name,
+            job_url: String::new(),
+            job,
+            node_index: 0,
+            node_total: 1,
+            built_in: BTreeMap::new(),
+            variables: Vec::new(),
+            mask: Vec::new(),
+            source: None,
+            has_test_timings: false,
+            lease_seconds: 60,
+            begin_seconds: ten_minutes(),
+            budget_seconds: fifteen_minutes(),
+            heartbeat_wait_seconds: 20,
+            max_step_output_bytes: 0,
+            max_artifact_bytes: 0,
+        }
+    }
+}
+
 fn ten_minutes() -> u32 {
     600
 }

@@ -24,6 +24,9 @@ pub struct TaskInput {
     /// `checkout` leaves what is outside alone.
     #[serde(default)]
     pub confine: bool,
+    /// `checkout` takes commits from here, not from the address of the task, which is recorded as the origin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_source: Option<LocalSource>,
     /// `checkout` keeps its keys in `~/.ssh` rather than in the scratch directory.
     #[serde(default)]
     pub use_home_ssh_dir_for_checkout_keys: bool,
@@ -51,8 +54,24 @@ pub struct TaskInput {
     /// How long the runner pauses when this task cannot begin here, in seconds: the control plane is told.
     #[serde(default)]
     pub pause_seconds: u32,
+    /// Output of a step that does not fit on the disk is dropped, rather than that the step waits.
+    #[serde(default)]
+    pub drop_output: bool,
+    /// Nothing is run: what another task agent of this task has left unsent is sent. Of the task only id, token and
+    /// job name count.
+    #[serde(default)]
+    pub rest: bool,
     /// The claimed task.
     pub task: Task,
+}
+
+/// A repository on this host that stands in for the origin. Its objects are used where they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalSource {
+    /// The bare repository, absolute.
+    pub repository: PathBuf,
+    /// Some of its objects are at the origin only.
+    pub is_partial: bool,
 }
 
 /// A line that the task agent writes to its standard output, for the runner: `{"runlet_task": "begun"}`. Other lines

@@ -1,9 +1,12 @@
 //! `runlet server`.
 
 use crate::outcome::{Failure, Outcome, exit};
-use crate::server::{ServerOptions, start, upkeep};
+use crate::server::clients::BadProxy;
+use crate::server::state::Keeping;
+use crate::server::{ServerOptions, listen, start, upkeep};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 const HELP: &str = "\
 Run the control plane.
@@ -16,10 +19,15 @@ Usage: runlet server --data DIR [OPTIONS]
   --tls-cert FILE          certificate chain, PEM
   --tls-key FILE           its key, PEM
   --behind-proxy           a TLS proxy stands in front: plain HTTP on any address
+  --trusted-proxy ADDRESS  a proxy whose `X-Forwarded-For` is believed: ADDRESS or ADDRESS/BITS (repeatable)
   --restored               the data folder was restored from a backup: tasks that had not ended wait until
                            `runlet admin task release` or `task end` says what becomes of each
   --public-url URL         base of the URLs that people see
-  --orbs DIR               folder of orb files, `namespace/name@version.yml`
+  --keep KIND=DURATION     how long artifacts (30d unless said), output, tests or pipelines are kept (for ever
+                           unless said) after their end: `90d`, or `forever` (repeatable)
+  --quota KIND=SIZE        how much of caches or artifacts each project may have, such as `20G`; beyond it goes
+                           what was used longest ago (repeatable)
+  --orbs DIR               folder or archive of orb files, `namespace/name@version.yml`
   --allow-orb-url PREFIX   fetch orbs given by a URL that begins so: https://HOST/PATH (repeatable)
   --secrets-key FILE       key that seals the values of variables; default: DIR/secrets.key, made by the
                            first start; also by RUNLET_SECRETS_KEY. Back it up apart from the data
@@ -40,6 +48,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
     let mut signals =
         signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])
             .map_err(|e| Failure::new(format!("failed to handle signals: {e}")))?;
+    listen::raise_file_limit();
     let running = start(options.clone()).map_err(|error| Failure::new(error.to_string()))?;
     let mut text = format!("runlet: the control plane listens on {}\n", running.url);
     if let Some(token) = &running.first_token {
@@ -81,8 +90,16 @@ fn parse(args: Vec<OsString>) -> Result<Option<ServerOptions>, Failure> {
             Long("tls-cert") => certificate = Some(PathBuf::from(parser.value()?)),
             Long("tls-key") => key = Some(PathBuf::from(parser.value()?)),
             Long("restored") => options.is_restored = true,
+            Long("trusted-proxy") => {
+                let proxy = parser.value()?.string()?.parse();
+                let proxy =
+                    proxy.map_err(|bad: BadProxy| Failure::usage(format!("`--trusted-proxy`: {bad}")))?;
+                options.trusted_proxies.0.push(proxy);
+            }
             Long("behind-proxy") => options.behind_proxy = true,
             Long("public-url") => options.public_url = Some(parser.value()?.string()?),
+            Long("keep") => keep(&mut options.keeping, &parser.value()?.string()?)?,
+            Long("quota") => quota(&mut options.keeping, &parser.value()?.string()?)?,
             Long("orbs") => options.orbs.use_folder(parser.value()?.into()),
             Long("allow-orb-url") => {
                 options.orbs.allow(&parser.value()?.string()?).map_err(Failure::usage)?;
@@ -101,4 +118,80 @@ fn parse(args: Vec<OsString>) -> Result<Option<ServerOptions>, Failure> {
         _ => return Err(Failure::usage("`--tls-cert` and `--tls-key` go together")),
     };
     Ok(Some(options))
+}
+
+/// The shortest time that anything is kept: what comes late for a task that has ended is taken for a day.
+const SHORTEST: Duration = Duration::from_secs(2 * 24 * 60 * 60);
+
+/// Reads `--keep`.
+fn keep(keeping: &mut Keeping, text: &str) -> Result<(), Failure> {
+    let fail = |why: &str| Failure::usage(format!("`--keep {text}`: {why}"));
+    let (kind, duration) =
+        text.split_once('=').ok_or_else(|| fail("expected KIND=DURATION, such as output=90d"))?;
+    let place = match kind {
+        "artifacts" => &mut keeping.artifacts,
+        "output" => &mut keeping.output,
+        "tests" => &mut keeping.tests,
+        "pipelines" => &mut keeping.pipelines,
+        _ => return Err(fail("unknown kind (known: artifacts, output, tests, pipelines)")),
+    };
+    *place = match duration {
+        "forever" => None,
+        _ => {
+            let kept = humantime::parse_duration(duration).map_err(|error| fail(&error.to_string()))?;
+            if kept < SHORTEST {
+                return Err(fail("the shortest time is 2d"));
+            }
+            Some(kept)
+        }
+    };
+    Ok(())
+}
+
+/// Reads `--quota`.
+fn quota(keeping: &mut Keeping, text: &str) -> Result<(), Failure> {
+    let fail = |why: &str| Failure::usage(format!("`--quota {text}`: {why}"));
+    let (kind, size) = text.split_once('=').ok_or_else(|| fail("expected KIND=SIZE, such as caches=20G"))?;
+    let place = match kind {
+        "caches" => &mut keeping.cache_quota_bytes,
+        "artifacts" => &mut keeping.artifact_quota_bytes,
+        _ => return Err(fail("unknown kind (known: caches, artifacts)")),
+    };
+    *place =
+        Some(size_bytes(size).ok_or_else(|| fail("a size is a number with K, M, G or T, such as 500M"))?);
+    Ok(())
+}
+
+/// Bytes of a number with a unit of 1024.
+fn size_bytes(text: &str) -> Option<u64> {
+    let (number, power) = match text.as_bytes().last()? {
+        b'K' => (&text[..text.len() - 1], 1),
+        b'M' => (&text[..text.len() - 1], 2),
+        b'G' => (&text[..text.len() - 1], 3),
+        b'T' => (&text[..text.len() - 1], 4),
+        _ => (text, 0),
+    };
+    number.parse::<u64>().ok()?.checked_mul(1024u64.checked_pow(power)?)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test without its settings should fail loudly")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_sizes_are_read_and_nonsense_is_refused() {
+        let mut keeping = Keeping::default();
+        keep(&mut keeping, "output=90d").unwrap();
+        keep(&mut keeping, "artifacts=forever").unwrap();
+        quota(&mut keeping, "caches=20G").unwrap();
+        assert_eq!((keeping.output, keeping.artifacts), (Some(45 * SHORTEST), None));
+        assert_eq!((keeping.cache_quota_bytes, keeping.artifact_quota_bytes), (Some(20 << 30), None));
+        for text in ["output", "output=", "output=x", "output=1h", "logs=9d"] {
+            assert!(keep(&mut keeping, text).unwrap_err().message.contains(text), "{text}");
+        }
+        for text in ["caches", "caches=", "caches=G", "caches=-1", "caches=99999999999T", "output=1G"] {
+            assert!(quota(&mut keeping, text).unwrap_err().message.contains(text), "{text}");
+        }
+    }
 }

@@ -1,56 +1,99 @@
-//! The listening socket: TLS by rustls, or plain HTTP where that is safe.
+//! The listening socket: TLS by rustls, or plain HTTP where that is safe; and the connections, until they end or have
+//! to go.
 
+use crate::logging::record;
 use crate::server::auth::Peer;
+use crate::server::clients::{Connection, Connections, Limits, Proxies};
 use crate::server::marked::Marked;
+use crate::server::patience::{self, Patience, Taken};
 use crate::server::state::Shared;
-use axum::extract::Request;
-use axum::extract::connect_info::Connected;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request};
 use axum::middleware::{self, Next};
-use axum::serve::IncomingStream;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 /// A client that says nothing during the handshake is dropped.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// A client that has shown no token is dropped when it makes no call, or does not get its head across, for so long.
+const QUIET_OF_UNKNOWN: Duration = Duration::from_secs(10);
+/// The same for one that has: longer than proxies and our own client keep a connection that they do not use.
+const QUIET: Duration = Duration::from_secs(75);
+/// Between two looks at a quiet connection.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// An accepted connection.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// Connections whose handshake is done.
-pub struct Listener {
-    ready: mpsc::Receiver<(Box<dyn Stream>, SocketAddr)>,
-    local: SocketAddr,
-}
-
-impl Listener {
-    /// Accepts on `socket` from now on. Handshakes run beside each other.
-    pub fn start(socket: TcpListener, tls: Option<TlsAcceptor>) -> std::io::Result<Self> {
-        let local = socket.local_addr()?;
-        let (sender, ready) = mpsc::channel(64);
-        tokio::spawn(accept(socket, tls, sender));
-        Ok(Self { ready, local })
+/// Raises the soft limit of open files of this process to the hard one. Programs that it starts inherit that.
+pub fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        log::warn!("failed to raise the limit of open files: {error}");
+    }
+    if limit.maximum.is_some_and(|files| files < 1024) {
+        log::warn!(
+            "only {} files may be open at once, connections included: raise the hard limit (`LimitNOFILE=` of systemd) where more runners than half of that are to connect",
+            limit.maximum.unwrap_or_default()
+        );
     }
 }
 
-async fn accept(
-    socket: TcpListener,
+/// What every connection is served with.
+#[derive(Clone)]
+struct Serving {
+    router: axum::Router,
     tls: Option<TlsAcceptor>,
-    sender: mpsc::Sender<(Box<dyn Stream>, SocketAddr)>,
-) {
+    proxies: Arc<Proxies>,
+}
+
+/// Everything that is served: the API to programs, pages to people.
+fn router(state: Shared) -> axum::Router {
+    let api = crate::server::api::router(state.clone());
+    let choose = move |request: Request, next: Next| {
+        let api = api.clone();
+        async move {
+            let path = request.uri().path();
+            let is_api = path.starts_with("/api/") || ["/api", "/live", "/ready", "/metrics"].contains(&path);
+            if !is_api {
+                return next.run(request).await;
+            }
+            api.oneshot(request).await.unwrap_or_else(|never| match never {})
+        }
+    };
+    // Around the router of the pages: what it finds in a path must not reach the other.
+    axum::Router::new().fallback_service(crate::server::web::router(state)).layer(middleware::from_fn(choose))
+}
+
+/// Serves until the control plane stops.
+pub async fn serve(socket: TcpListener, tls: Option<TlsAcceptor>, proxies: Proxies, state: Shared) {
+    let limits = Limits::of_files(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX));
+    let connections = Connections::new(limits);
+    let router = router(state.clone());
+    let serving = Serving { router, tls, proxies: Arc::new(proxies) };
+    let ending = GracefulShutdown::new();
+    let mut stopping = state.stopping.subscribe();
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
-            () = sender.closed() => return,
+            _ = stopping.wait_for(|stopping| *stopping) => break,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -61,14 +104,68 @@ async fn accept(
                 continue;
             }
         };
+        let Some(connection) = connections.accept(peer.ip()) else {
+            // All others are runners and people: it may try again.
+            record!(Warn, client = peer.ip(), connections = limits.all; "no room for another connection");
+            continue;
+        };
         let _ = stream.set_nodelay(true);
-        let sender = sender.clone();
-        let tls = tls.clone();
+        let (serving, watcher) = (serving.clone(), ending.watcher());
         tokio::spawn(async move {
-            if let Some(stream) = shake_hands(stream, tls).await {
-                let _ = sender.send((Box::new(Marked::new(stream)), peer)).await;
+            let served = async {
+                let Some(stream) = shake_hands(stream, serving.tls.clone()).await else { return };
+                converse(stream, peer, &connection, &serving, watcher).await;
+            };
+            tokio::select! {
+                () = served => {}
+                () = connection.evicted() => {}
+                () = too_quiet(&connection) => record!(Debug, client = peer.ip(); "a client made no call: its connection is closed"),
             }
         });
+    }
+    drop(socket);
+    ending.shutdown().await;
+}
+
+/// Returns when a connection that has shown no token makes no call for a while.
+async fn too_quiet(connection: &Connection) {
+    while connection.is_known() || connection.quiet(Instant::now()) < QUIET_OF_UNKNOWN {
+        if connection.is_known() {
+            // The HTTP library watches over it.
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Answers the calls of a connection.
+async fn converse(
+    stream: Box<dyn Stream>,
+    peer: SocketAddr,
+    connection: &Arc<Connection>,
+    serving: &Serving,
+    watcher: Watcher,
+) {
+    let stream = TokioIo::new(Marked::new(Taken::new(stream, Patience::USUAL)));
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        let client = serving.proxies.client(peer, request.headers());
+        request.extensions_mut().insert(ConnectInfo(Peer(client)));
+        request.extensions_mut().insert(Arc::clone(connection));
+        let router = serving.router.clone();
+        async move {
+            let next =
+                |request| async { router.oneshot(request).await.unwrap_or_else(|never| match never {}) };
+            Ok::<_, Infallible>(
+                patience::answer(connection, Patience::USUAL, request.map(Body::new), next).await,
+            )
+        }
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(QUIET)
+        .serve_connection(stream, service);
+    if let Err(error) = watcher.watch(serving).await {
+        record!(Debug, client = peer.ip(); "a connection ended: {error}");
     }
 }
 
@@ -81,29 +178,6 @@ async fn shake_hands(stream: TcpStream, tls: Option<TlsAcceptor>) -> Option<Box<
             None
         }
         Err(_) => None,
-    }
-}
-
-impl axum::serve::Listener for Listener {
-    type Io = Box<dyn Stream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
-        match self.ready.recv().await {
-            Some(accepted) => accepted,
-            // The accepting task runs as long as this receiver lives.
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        Ok(self.local)
-    }
-}
-
-impl Connected<IncomingStream<'_, Listener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
-        Peer(*stream.remote_addr())
     }
 }
 
@@ -127,37 +201,4 @@ pub fn tls(certificate: &Path, key: &Path) -> Result<TlsAcceptor, String> {
         })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
-}
-
-/// Everything that is served: the API to programs, pages to people.
-fn router(state: Shared) -> axum::Router {
-    let api = crate::server::api::router(state.clone());
-    let choose = move |request: Request, next: Next| {
-        let api = api.clone();
-        async move {
-            let path = request.uri().path();
-            let is_api = path.starts_with("/api/") || ["/api", "/live", "/ready", "/metrics"].contains(&path);
-            if !is_api {
-                return next.run(request).await;
-            }
-            match api.oneshot(request).await {
-                Ok(response) => response,
-                Err(never) => match never {},
-            }
-        }
-    };
-    // Around the router of the pages: what it finds in a path must not reach the other.
-    axum::Router::new().fallback_service(crate::server::web::router(state)).layer(middleware::from_fn(choose))
-}
-
-/// Serves until the control plane stops.
-pub async fn serve(listener: Listener, state: Shared) {
-    let service = router(state.clone()).into_make_service_with_connect_info::<Peer>();
-    let mut stopping = state.stopping.subscribe();
-    let stop = async move {
-        let _ = stopping.wait_for(|stopping| *stopping).await;
-    };
-    if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(stop).await {
-        log::error!("failed to serve: {error}");
-    }
 }

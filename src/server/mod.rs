@@ -9,14 +9,17 @@ pub mod auth;
 mod backup;
 pub mod blobs;
 mod check;
+pub mod clients;
 mod command;
 mod data_folder;
+mod embedded;
 pub mod engine;
 pub mod ids;
 pub mod junit;
 pub mod listen;
 pub mod live;
 mod marked;
+mod patience;
 pub mod people;
 pub mod pipelines;
 mod run;
@@ -30,5 +33,9 @@ pub mod web;
 
 pub use command::command;
 pub use data_folder::FolderError;
+pub use embedded::{SetError, preview};
 pub use live::watch::Told;
 pub use run::{KeepError, Running, ServerOptions, StartError, WatchEnded, Watcher, start};
+
+/// Beginning of the message of a job that was left out because it wants to run elsewhere.
+pub const CANNOT_RUN_HERE: &str = engine::placement::CANNOT_RUN_HERE;

@@ -6,10 +6,11 @@ use crate::protocol::Secret;
 use crate::server::auth::{new_token, token_hash};
 use crate::server::backup;
 use crate::server::blobs::{Blobs, Error as BlobError, write_private};
+use crate::server::clients::Proxies;
 use crate::server::data_folder::{DataFolder, FolderError};
 use crate::server::engine::commit::clock;
 use crate::server::ids::{ClassTokenId, PipelineId, ResourceClassId};
-use crate::server::listen::{self, Listener};
+use crate::server::listen;
 use crate::server::live::hub::Hub;
 use crate::server::live::watch::{self, Told};
 use crate::server::people;
@@ -17,7 +18,7 @@ use crate::server::pipelines::create;
 use crate::server::pipelines::repository::Mirrors;
 use crate::server::pipelines::types::{Created, Error as PipelineError, Trigger};
 use crate::server::secrets::sealer::{self, KeyError};
-use crate::server::state::{Routing, ServerSettings, Shared, State};
+use crate::server::state::{Elsewhere, Keeping, Only, Routing, ServerSettings, Shared, State};
 use crate::server::store::tables::classes::{self, Class, Token};
 use crate::server::store::tables::projects;
 use crate::server::store::{Error as StoreError, Store};
@@ -41,14 +42,22 @@ pub struct ServerOptions {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// A TLS proxy stands in front: plain HTTP is fine on any address.
     pub behind_proxy: bool,
+    /// Proxies that are believed about whom they speak for.
+    pub trusted_proxies: Proxies,
     /// Base of the URLs that people see.
     pub public_url: Option<String>,
     /// Every task queues in this class.
     pub route_all_to: Option<String>,
+    /// The end of jobs that no runner may take.
+    pub elsewhere: Elsewhere,
     /// Class of `machine: true` jobs that name none.
     pub default_resource_class: Option<String>,
+    /// The part of every config that is run; by default all of it.
+    pub only: Only,
     /// Bytes of output kept of a step.
     pub max_step_output_bytes: u64,
+    /// How long things are kept, and how much of them.
+    pub keeping: Keeping,
     /// Sources of orbs.
     pub orbs: OrbSites,
     /// Key file of sealed values; `secrets.key` in the data folder unless given.
@@ -67,22 +76,31 @@ impl ServerOptions {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             tls: None,
             behind_proxy: false,
+            trusted_proxies: Proxies::default(),
             public_url: None,
             route_all_to: None,
+            elsewhere: Elsewhere::Fail,
             default_resource_class: None,
+            only: Only::default(),
             max_step_output_bytes: 100 * 1024 * 1024,
+            keeping: Keeping::default(),
             orbs: OrbSites::default(),
             secrets_key: None,
             durable: true,
             is_restored: false,
         }
     }
+
+    /// The only runners are on this host: jobs that want to run elsewhere run on it, or do not run.
+    pub fn is_for_this_host(&mut self, on_host: bool) {
+        self.elsewhere = if on_host { Elsewhere::OnHost } else { Elsewhere::Skip };
+    }
 }
 
 /// A running control plane.
 pub struct Running {
     runtime: tokio::runtime::Runtime,
-    state: Shared,
+    pub(super) state: Shared,
     serving: Option<tokio::task::JoinHandle<()>>,
     /// Base URL, as reached from this host.
     pub url: String,
@@ -175,12 +193,14 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
             .unwrap_or_else(|| url.clone())
             .trim_end_matches('/')
             .to_owned(),
-        routing: Routing { route_all_to: options.route_all_to.clone() },
+        routing: Routing { route_all_to: options.route_all_to.clone(), elsewhere: options.elsewhere },
         default_resource_class: options.default_resource_class.clone(),
         lease_seconds: 60,
         heartbeat_wait_seconds: 20,
         max_step_output_bytes: options.max_step_output_bytes,
         max_artifact_bytes: 3 * 1024 * 1024 * 1024,
+        only: options.only.clone(),
+        keeping: options.keeping,
         orbs: options.orbs.clone(),
         mirrors: Arc::new(Mirrors::new(data.join("mirrors"))),
         sealer: Arc::new(sealer),
@@ -209,15 +229,15 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
         hub,
         settings,
         stopping: tokio::sync::watch::channel(false).0,
+        refusals: Default::default(),
         requests: Default::default(),
         output_bytes: Default::default(),
     });
     let serving = {
         let _inside = runtime.enter();
-        let listener = Listener::start(socket, tls).map_err(not_heard)?;
         runtime.spawn(sweep::run(state.clone()));
         runtime.spawn(sweep::run_old(state.clone()));
-        runtime.spawn(listen::serve(listener, state.clone()))
+        runtime.spawn(listen::serve(socket, tls, options.trusted_proxies.clone(), state.clone()))
     };
     Ok(Running { runtime, state, serving: Some(serving), url, first_token, _folder: folder })
 }

@@ -2,6 +2,7 @@
 
 use crate::orbs::OrbSites;
 use crate::server::blobs::Blobs;
+use crate::server::clients::Refusals;
 use crate::server::live::hub::Hub;
 use crate::server::pipelines::repository::Mirrors;
 use crate::server::secrets::sealer::Sealer;
@@ -26,6 +27,8 @@ pub struct State {
     pub settings: ServerSettings,
     /// True once it stops: parked calls are answered.
     pub stopping: watch::Sender<bool>,
+    /// Refused tokens, by the address of who showed them.
+    pub refusals: Refusals,
     /// Requests since the start.
     pub requests: AtomicU64,
     /// Bytes of output since the start.
@@ -57,6 +60,10 @@ pub struct ServerSettings {
     pub max_step_output_bytes: u64,
     /// Largest artifact that is taken, in bytes.
     pub max_artifact_bytes: u64,
+    /// The part of every config that is run; by default all of it.
+    pub only: Only,
+    /// How long things are kept, and how much of them.
+    pub keeping: Keeping,
     /// Sources of orbs.
     pub orbs: OrbSites,
     /// Repositories that configs are read from.
@@ -78,9 +85,62 @@ impl ServerSettings {
     }
 }
 
+/// How long things are kept after their end, and how much a project may have. `None` sets no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keeping {
+    /// Artifacts.
+    pub artifacts: Option<Duration>,
+    /// Output of steps.
+    pub output: Option<Duration>,
+    /// Test results.
+    pub tests: Option<Duration>,
+    /// Pipelines, with all that belongs to them.
+    pub pipelines: Option<Duration>,
+    /// Bytes of the caches of a project.
+    pub cache_quota_bytes: Option<u64>,
+    /// Bytes of the artifacts of a project.
+    pub artifact_quota_bytes: Option<u64>,
+}
+
+impl Default for Keeping {
+    fn default() -> Self {
+        Self {
+            artifacts: Some(Duration::from_secs(30 * 24 * 60 * 60)),
+            output: None,
+            tests: None,
+            pipelines: None,
+            cache_quota_bytes: None,
+            artifact_quota_bytes: None,
+        }
+    }
+}
+
 /// The queue that the tasks of a job go to.
 #[derive(Clone, Debug, Default)]
 pub struct Routing {
     /// Every task goes to this class, whatever its job names.
     pub route_all_to: Option<String>,
+    /// The end of jobs that no runner of this control plane may take.
+    pub elsewhere: Elsewhere,
+}
+
+/// What becomes of jobs that run elsewhere only: in containers, on Macs or machines of the hosted service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// They fail when their turn comes: a workflow that skipped its tests is no success.
+    #[default]
+    Fail,
+    /// They do not run, nor do those that need them. Containers are elsewhere as well, whatever their class.
+    Skip,
+    /// Their steps run on the host of a machine runner.
+    OnHost,
+}
+
+/// The part of a config that is run, by names in which `*` and `?` stand for others.
+#[derive(Clone, Debug, Default)]
+pub struct Only {
+    /// Name of a workflow.
+    pub workflow: Option<String>,
+    /// Names of jobs, as expanded or as the config has them before a matrix; with these run what they require.
+    pub jobs: Vec<String>,
 }

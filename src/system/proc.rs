@@ -1,6 +1,8 @@
 //! Processes as `/proc` shows them. Where it is not mounted there are none to see.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 /// Longest command line that is told, in bytes.
 const LONGEST_COMMAND: usize = 200;
@@ -26,7 +28,11 @@ pub struct Stat {
 
 /// The facts of a process; `None` when there is none of that number, or no `/proc`.
 pub fn stat(pid: i32) -> Option<Stat> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    stat_in(Path::new("/proc"), pid)
+}
+
+fn stat_in(proc: &Path, pid: i32) -> Option<Stat> {
+    let stat = fs::read(proc.join(format!("{pid}/stat"))).ok()?;
     parse(pid, &String::from_utf8_lossy(&stat))
 }
 
@@ -48,8 +54,55 @@ fn parse(pid: i32, text: &str) -> Option<Stat> {
 
 /// All processes of this host that can be seen.
 pub fn all() -> impl Iterator<Item = Stat> {
-    let folder = fs::read_dir("/proc").into_iter().flatten().flatten();
-    folder.filter_map(|entry| stat(entry.file_name().to_str()?.parse().ok()?))
+    all_in(Path::new("/proc"))
+}
+
+fn all_in(proc: &Path) -> impl Iterator<Item = Stat> + '_ {
+    let folder = fs::read_dir(proc).into_iter().flatten().flatten();
+    folder.filter_map(move |entry| stat_in(proc, entry.file_name().to_str()?.parse().ok()?))
+}
+
+/// Descendants of a process that have not ended, found by descent where the kernel tells children, else by one pass
+/// over the parents of all processes. Some may be missing that are just being started.
+pub fn descendants(pid: i32) -> Vec<Stat> {
+    descendants_in(Path::new("/proc"), pid)
+}
+
+fn descendants_in(proc: &Path, pid: i32) -> Vec<Stat> {
+    let mut found = Vec::new();
+    if let Some(children) = children(proc, pid) {
+        let mut next = children;
+        while let Some(pid) = next.pop() {
+            next.extend(self::children(proc, pid).unwrap_or_default());
+            found.extend(stat_in(proc, pid));
+        }
+    } else {
+        let all: Vec<Stat> = all_in(proc).collect();
+        let mut family = BTreeSet::from([pid]);
+        // Parents mostly stand before their children, so that there are few rounds.
+        loop {
+            let before = family.len();
+            family.extend(
+                all.iter().filter(|one| family.contains(&one.parent)).map(|one| one.pid).collect::<Vec<_>>(),
+            );
+            if family.len() == before {
+                break;
+            }
+        }
+        found.extend(all.into_iter().filter(|one| one.pid != pid && family.contains(&one.pid)));
+    }
+    found.retain(|one| !one.zombie);
+    found
+}
+
+/// Children of all threads of a process; `None` when it is gone, or when the kernel does not tell.
+fn children(proc: &Path, pid: i32) -> Option<Vec<i32>> {
+    let mut children = Vec::new();
+    for thread in fs::read_dir(proc.join(format!("{pid}/task"))).ok()?.flatten() {
+        let text = fs::read_to_string(thread.path().join("children")).ok()?;
+        children.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+    }
+    Some(children)
 }
 
 /// Whether processes can be looked at: that needs `/proc`.
@@ -119,6 +172,44 @@ mod tests {
         assert!(!stat.zombie);
         assert_eq!(stat.name, "a) b (c");
         assert!(parse(42, "42 (x) Z 1").is_none() && parse(42, "").is_none());
+    }
+
+    /// A tree as kernels show it, with and without files of children.
+    fn tree(processes: impl Iterator<Item = (i32, i32, char)>, tells_children: bool) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (pid, parent, state) in processes {
+            let at = folder.path().join(pid.to_string());
+            fs::create_dir_all(at.join(format!("task/{pid}"))).unwrap();
+            let stat = format!("{pid} (x) {state} {parent} 1 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 9");
+            fs::write(at.join("stat"), stat).unwrap();
+            if tells_children {
+                fs::write(at.join(format!("task/{pid}/children")), "").unwrap();
+                let of_parent = folder.path().join(format!("{parent}/task/{parent}/children"));
+                if let Ok(known) = fs::read_to_string(&of_parent) {
+                    fs::write(of_parent, format!("{known}{pid} ")).unwrap();
+                }
+            }
+        }
+        folder
+    }
+
+    #[test]
+    fn descendants_are_found_with_and_without_files_of_children() {
+        for tells_children in [true, false] {
+            let mut processes =
+                vec![(10, 1, 'S'), (11, 1, 'S'), (12, 10, 'S'), (13, 12, 'Z'), (14, 12, 'S'), (15, 11, 'S')];
+            processes.extend((100..600).map(|pid| (pid, 14, 'S')));
+            let folder = tree(processes.into_iter(), tells_children);
+            let mut found: Vec<_> = descendants_in(folder.path(), 10).iter().map(|one| one.pid).collect();
+            found.sort_unstable();
+            let expected: Vec<_> = [12, 14].into_iter().chain(100..600).collect();
+            assert_eq!(found, expected, "{tells_children}");
+            assert!(descendants_in(folder.path(), 15).is_empty());
+        }
+        // A number that its parent got later than it, as after a turn of the numbers.
+        let folder = tree([(20, 900, 'S'), (900, 10, 'S'), (10, 1, 'S')].into_iter(), false);
+        assert_eq!(descendants_in(folder.path(), 10).len(), 2);
+        assert!(descendants_in(&folder.path().join("nowhere"), 10).is_empty());
     }
 
     #[test]

@@ -66,7 +66,7 @@ fn a_job_runs_with_what_admin_made() {
     server.admin_fails(&["pipeline", "trigger", "gh/acme/app", "--branch", "none"], 4, "no branch `none`");
     let broken = server.folder.path().join("broken.yml").display().to_string();
     std::fs::write(&broken, "version: 2.1\njobs: {build: {stepz: []}}\n").unwrap();
-    server.admin_fails(&["pipeline", "trigger", "gh/acme/app", "--config", &broken], 1, "has errors:\n");
+    server.admin_fails(&["pipeline", "trigger", "gh/acme/app", "--config", &broken], 7, "has errors:\n");
     server.admin(&["project", "delete", "gh/acme/app"], "");
     assert_eq!(server.admin(&["project", "list"], ""), "there are none\n");
     let outputs = std::fs::read_dir(server.folder.path().join("data/output")).unwrap().count();

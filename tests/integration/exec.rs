@@ -6,25 +6,27 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-fn folder(config: &str) -> tempfile::TempDir {
+pub(crate) fn folder(config: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join(".circleci")).unwrap();
     fs::write(folder.path().join(".circleci/config.yml"), config).unwrap();
     folder
 }
 
-fn command(folder: &Path, args: &[&str]) -> Command {
+pub(crate) fn command(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_runlet"));
     command.arg("exec").arg(folder).args(args).env_remove("BASH_ENV").stdin(Stdio::null());
+    // Nobody's own: caches are kept there.
+    command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
     command
 }
 
-struct Ran {
-    code: i32,
-    text: String,
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) text: String,
 }
 
-fn exec(folder: &Path, args: &[&str]) -> Ran {
+pub(crate) fn exec(folder: &Path, args: &[&str]) -> Ran {
     let Output { status, stdout, stderr } = command(folder, args).output().unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     Ran { code: status.code().unwrap_or(-1), text }
@@ -32,12 +34,12 @@ fn exec(folder: &Path, args: &[&str]) -> Ran {
 
 /// Seconds to sleep by which the sleeping process is known: those of one test of one test program, and no
 /// part of anybody else's.
-fn mark(test: u32) -> String {
+pub(crate) fn mark(test: u32) -> String {
     format!("{test}{:08}", std::process::id())
 }
 
 /// A config with one job of these steps.
-fn steps(steps: &str) -> String {
+pub(crate) fn steps(steps: &str) -> String {
     let steps: String = steps.lines().map(|line| format!("      {line}\n")).collect();
     format!(
         "version: 2.1\njobs:\n  build:\n    machine: true\n    steps:\n{steps}workflows:\n  w:\n    jobs: [build]\n"
@@ -51,19 +53,19 @@ fn run_steps(text: &str) -> Ran {
 
 impl Ran {
     #[track_caller]
-    fn exits(self, code: i32) -> Self {
+    pub(crate) fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{}", self.text);
         self
     }
 
     #[track_caller]
-    fn says(self, part: &str) -> Self {
+    pub(crate) fn says(self, part: &str) -> Self {
         assert!(self.text.contains(part), "missing {part:?} in:\n{}", self.text);
         self
     }
 
     #[track_caller]
-    fn never_says(self, part: &str) -> Self {
+    pub(crate) fn never_says(self, part: &str) -> Self {
         assert!(!self.text.contains(part), "unwanted {part:?} in:\n{}", self.text);
         self
     }
@@ -279,7 +281,7 @@ fn home_with_project(config: &str) -> tempfile::TempDir {
     home
 }
 
-fn git(folder: &Path, words: &str) -> String {
+pub(crate) fn git(folder: &Path, words: &str) -> String {
     let identity = ["-c", "user.name=t", "-c", "user.email=t@example.com"];
     let output =
         Command::new("git").current_dir(folder).args(identity).args(words.split(' ')).output().unwrap();

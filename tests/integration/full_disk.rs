@@ -107,10 +107,16 @@ fn nothing_is_lost_while_the_disk_is_full_and_work_goes_on_after_it() {
     // The output cannot arrive, and nobody takes that for the end of the task.
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(answer(&server, "GET", "/live", &Value::Null).0, 200);
+    let ready = answer(&server, "GET", "/ready", &Value::Null);
+    assert!(ready.0 == 503 && ready.1.contains("is full"), "{ready:?}");
     let job = job_of(&server, &big).unwrap();
     assert_eq!(job["status"], "running", "{job}");
 
     fs::remove_file(data.join("filler")).unwrap();
+    poll("the control plane to be ready", || {
+        let ready = answer(&server, "GET", "/ready", &Value::Null);
+        if ready.0 == 200 { Ok(()) } else { Err(ready.1) }
+    });
     let jobs = server.ended(&big);
     assert_eq!(jobs[0]["status"], "success", "{jobs:?} {}", fs::read_to_string(&log).unwrap());
     let numbers = |last: u32| (1..=last).map(|n| format!("{n}\n")).collect::<String>();

@@ -257,6 +257,8 @@ fn a_restarted_runner_answers_for_a_task_whose_agent_is_gone() {
     let pid: i32 = runner.wait_file("pid").parse().unwrap();
     runner.signal(Signal::KILL);
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    // For the one that sends the rest.
+    runner.machine.file("go", "");
     let runner = runner.crash_and_restart();
     let message = server.wait_for("/tasks/j-1/lost").json()["message"].to_string();
     assert!(message.contains("gone when the runner started again"), "{message}");

@@ -16,6 +16,9 @@ mod claims;
 // The config compiler against its corpus, and against damaged configs.
 #[cfg(feature = "server")]
 mod config;
+// Hundreds of clients that hold their connections.
+#[cfg(feature = "server")]
+mod connections;
 // The limits of the config compiler.
 #[cfg(feature = "server")]
 mod config_limits;
@@ -24,6 +27,9 @@ mod beginning;
 // `runlet exec`: the whole road.
 #[cfg(feature = "server")]
 mod exec;
+// `runlet exec` every day: what ends it, what it asks for, what it keeps.
+#[cfg(feature = "server")]
+mod exec_habit;
 // Bad lines, and processes that are killed in the middle.
 #[cfg(feature = "server")]
 mod faults;
@@ -35,6 +41,8 @@ mod follow;
 mod full_disk;
 // Hosts that withhold what a runner is used to.
 mod hostile;
+// What tasks leave behind, whoever was killed.
+mod leftovers;
 // A control plane that is killed again and again.
 #[cfg(feature = "server")]
 mod kills;
@@ -55,6 +63,12 @@ mod road;
 // What is decided while nobody is heard: calls overtaken by an end, retries, fences, restored backups.
 #[cfg(feature = "server")]
 mod outages;
+// The orbs that are built in, archives of orbs, and what packs them.
+#[cfg(feature = "server")]
+mod orbs;
+// Why a job did not run, or waits, in every API and on the terminal.
+#[cfg(feature = "server")]
+mod reasons;
 // Reading configs from repositories.
 #[cfg(feature = "server")]
 mod repositories;
@@ -70,6 +84,8 @@ mod transcripts;
 // The control plane with real machine runners.
 #[cfg(feature = "server")]
 mod server;
+// Output on its way: spools that are full, emptied or left behind.
+mod spool;
 // The data folder: checked, backed up, restored.
 #[cfg(feature = "server")]
 mod storage;

@@ -208,6 +208,90 @@ fn wrong_triggers_are_refused_and_lost_repositories_seen() {
     }
 }
 
+impl Server {
+    /// Runs `script` after a checkout of `branch` in `directory` and expects the job to end as `status`; returns what
+    /// the steps said.
+    fn checked_out(&self, branch: &str, directory: &str, path: &str, script: &str, status: &str) -> String {
+        let config = json!({ "version": 2.1, "jobs": { "look": { "machine": true, "resource_class": "acme/linux",
+            "working_directory": directory, "steps": [{ "checkout": { "path": path } }, { "run": script }] } },
+            "workflows": { "w": { "jobs": ["look"] } } });
+        let body = json!({ "config": { "content": config.to_string() }, "checkout": { "branch": branch } });
+        let pipeline = self.triggered(RUN, body);
+        let job = self.ended(pipeline["id"].as_str().unwrap())[0].clone();
+        let id = job["id"].as_str().unwrap();
+        let said = |step: u32| {
+            let path =
+                format!("/api/v3/jobs/{id}/stdout?filter%5Bexecution%5D=0&filter%5Bstep_num%5D={step}");
+            String::from_utf8_lossy(&self.text(&path)).into_owned()
+        };
+        let said = format!("{}{}", said(1), if status == "success" { said(2) } else { String::new() });
+        assert_eq!(job["status"], status, "{said}");
+        said
+    }
+}
+
+#[test]
+fn what_an_earlier_job_left_does_not_decide_a_checkout() {
+    let server = Server::start();
+    server.project();
+    let work = Work::new(server.folder.path());
+    work.commit("main", "first");
+    work.git(&["tag", "-a", "v1", "-m", "v1"]);
+    work.git(&["switch", "--quiet", "-c", "release"]);
+    work.commit("release", "second");
+    server.register(&work.url());
+    let token = server.class_token("acme/linux");
+    let _runner = server.runner_that_keeps("r", &token);
+    let place = server.folder.path().join("place");
+    let directory = place.display().to_string();
+    let all = "git describe --tags; git merge-base origin/main HEAD; git diff --stat origin/main...";
+    let said = server.checked_out("release", &directory, ".", all, "success");
+    assert!(said.contains("v1-1-g") && said.contains(".circleci/config.yml"), "{said}");
+
+    // A branch that cannot be there together with the one before, and a tag that has moved.
+    work.git(&["branch", "-m", "release", "release/1.0"]);
+    work.git(&["tag", "-f", "v1"]);
+    let said =
+        server.checked_out("release/1.0", &directory, ".", "git describe --tags; git branch", "success");
+    assert!(said.contains("v1\n* release/1.0\n"), "{said}");
+
+    for damage in [
+        "echo damaged > .git/index",
+        "printf '' > .git/HEAD",
+        "rm -r .git/objects; mkdir .git/objects",
+        "rm -r .git; echo gitdir: /nowhere > .git",
+        "echo '[' > .git/config",
+    ] {
+        let damaged = Command::new("sh").args(["-ec", damage]).current_dir(&place).status().unwrap();
+        assert!(damaged.success());
+        server.checked_out(
+            "main",
+            &directory,
+            ".",
+            "git status --short; git log -1 --format=%s | grep first",
+            "success",
+        );
+    }
+
+    // The folder that is checked out may be above the working directory, which was made for the job.
+    let inner = place.join("above/inner").display().to_string();
+    let above = place.join("above").display().to_string();
+    server.checked_out("main", &inner, &above, "pwd; test -e ../.circleci/config.yml", "success");
+    server.checked_out("main", &inner, &above, "test -e ../.git", "success");
+    std::fs::remove_dir_all(place.join("above")).unwrap();
+    std::fs::create_dir_all(place.join("above/other")).unwrap();
+    let said = server.checked_out("main", &inner, &above, "true", "failed");
+    assert!(said.contains("it has files and is not a git repository"), "{said}");
+
+    // Only the superuser can make one.
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(place.join(".git"), Some(4711), None).unwrap();
+        std::os::unix::fs::chown(&place, Some(4711), None).unwrap();
+        let said = server.checked_out("main", &directory, ".", "true", "failed");
+        assert!(said.contains("is owned by another user (uid 4711"), "{said}");
+    }
+}
+
 /// Ends with the value, and what `git` started for it.
 struct Daemon(Child);
 

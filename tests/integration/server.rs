@@ -42,9 +42,17 @@ impl Server {
 
     /// With further arguments, and the authority to trust.
     pub(crate) fn start_with(args: &[&str], ca_file: Option<&str>) -> Self {
+        Self::start_trusting(runlet(), args, ca_file)
+    }
+
+    /// By a command of its own, to which the arguments of the program are added.
+    pub(crate) fn start_by(command: Command, args: &[&str]) -> Self {
+        Self::start_trusting(command, args, None)
+    }
+
+    fn start_trusting(mut command: Command, args: &[&str], ca_file: Option<&str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
-        let mut command = runlet();
         // By a relative path, as people write it.
         command.current_dir(folder.path().parent().unwrap()).arg("server").arg("--data");
         command.arg(Path::new(folder.path().file_name().unwrap()).join("data"));
@@ -113,13 +121,22 @@ impl Server {
         self.runner_at(name, token, self.client.url())
     }
 
+    /// A runner that leaves the working directories of jobs as they are.
+    pub(crate) fn runner_that_keeps(&self, name: &str, token: &str) -> Runner {
+        self.start_runner(name, token, self.client.url(), false)
+    }
+
     /// A runner that reaches the control plane by another way.
     pub(crate) fn runner_at(&self, name: &str, token: &str, url: &str) -> Runner {
+        self.start_runner(name, token, url, true)
+    }
+
+    fn start_runner(&self, name: &str, token: &str, url: &str, cleans: bool) -> Runner {
         let folder = self.folder.path().join(name);
         std::fs::create_dir_all(&folder).unwrap();
         let settings = folder.join("runner.yaml");
         let text = format!(
-            "api:\n  url: {}\n  auth_token: {token}\nrunner:\n  name: {name}\n  working_directory: {dir}/work\n  state_directory: {dir}/state\n  task_agent_directory: {dir}/bin\n  cleanup_working_directory: true\n",
+            "api:\n  url: {}\n  auth_token: {token}\nrunner:\n  name: {name}\n  working_directory: {dir}/work\n  state_directory: {dir}/state\n  task_agent_directory: {dir}/bin\n  cleanup_working_directory: {cleans}\n",
             url,
             dir = folder.display()
         );

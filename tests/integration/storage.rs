@@ -241,3 +241,115 @@ fn what_others_could_read_is_closed_by_the_start() {
         }
     });
 }
+
+#[test]
+fn what_is_old_goes_and_what_fills_the_disk_is_shown() {
+    let mut server = Server::start();
+    server.project();
+    let runner = server.runner("one", &server.class_token("a/b"));
+    let pipelines = [server.trigger(WORK), server.trigger(WORK)];
+    let build = pipelines.clone().map(|pipeline| {
+        let jobs = server.ended(&pipeline);
+        jobs.into_iter().find(|job| job["name"] == "build").unwrap()
+    });
+    drop(runner);
+    let shown = |server: &Server| {
+        let token = server.folder.path().join("token");
+        fs::write(&token, server.token.expose()).unwrap();
+        let mut command = runlet();
+        command.args(["admin", "storage", "list", "--json", "--server", server.client.url()]);
+        let output = command.arg("--token-file").arg(&token).output().unwrap();
+        let items: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let of = |kind: &str| {
+            let is_it = |item: &&Value| item["kind"] == kind && item["project"] != "-";
+            items
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(is_it)
+                .map(|item| (item["count"].as_u64().unwrap(), item["bytes"].as_u64()))
+        };
+        assert!(
+            items
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|item| item["kind"] == "database" && item["bytes"].as_u64() > Some(0))
+        );
+        ["output", "artifacts", "caches", "workspaces", "tests"].map(of)
+    };
+    let [output, artifacts, caches, workspaces, tests] = shown(&server).map(Option::unwrap);
+    assert!(output.1 > Some(2 * numbers(30_000).len() as u64), "{output:?}");
+    assert!(artifacts.0 == 4 && artifacts.1 > Some(2 * numbers(20_000).len() as u64), "{artifacts:?}");
+    assert_eq!((caches.0, workspaces.0, tests), (2, 2, (2, None)));
+
+    // The first of them is made ten days older, the second stays; of the caches the quota leaves none.
+    signal(server.child.id(), Signal::TERM);
+    server.child.wait().unwrap();
+    let database = rusqlite::Connection::open(server.data().join("runlet.db")).unwrap();
+    let days = 10 * 24 * 60 * 60 * 1000_i64;
+    for (table, times) in
+        [("jobs", &["stopped_at_ms"][..]), ("tasks", &["stopped_at_ms"]), ("artifacts", &["created_at_ms"])]
+    {
+        for time in times {
+            let jobs = "(SELECT id FROM jobs WHERE pipeline_id = ?2)";
+            let column = if table == "jobs" { "id" } else { "job_id" };
+            let sql = format!("UPDATE {table} SET {time} = {time} - ?1 WHERE {column} IN {jobs}");
+            database.execute(&sql, rusqlite::params![days, pipelines[0]]).unwrap();
+        }
+    }
+    database.close().unwrap();
+    let address = server.client.url().strip_prefix("http://").unwrap().to_owned();
+    let mut keep = vec!["--quota", "caches=1K"];
+    for kind in ["--keep=output=5d", "--keep=tests=5d", "--keep=artifacts=5d"] {
+        keep.push(kind);
+    }
+    server.start_again_with(&address, &keep);
+    poll("what is old to go", || {
+        let now = shown(&server);
+        let [output, artifacts, caches, _, tests] = &now;
+        let is_half = artifacts.unwrap_or_default().0 == 2 && tests.unwrap_or_default().0 == 1;
+        let is_gone =
+            caches.is_none() && output.unwrap_or_default().1 < Some(2 * numbers(30_000).len() as u64);
+        if is_half && is_gone { Ok(()) } else { Err(format!("{now:?}")) }
+    });
+    let get = |job: &Value| {
+        let path = format!("/api/v3/jobs/{}/stdout?filter%5Bstep_num%5D=1", job["id"].as_str().unwrap());
+        let (token, body) = (Some(&server.token), runlet::http::Body::Empty);
+        let request =
+            runlet::http::Request { method: "GET", path: &path, token, body, timeout: crate::server::ANSWER };
+        server.client.send(&request).unwrap()
+    };
+    let gone = get(&build[0]);
+    assert!(
+        gone.status == 410 && String::from_utf8_lossy(&gone.body).contains("has been removed"),
+        "{}",
+        gone.status
+    );
+    assert_eq!(get(&build[1]).body, numbers(30_000).into_bytes());
+    // The bytes go a moment after their rows.
+    poll("a data folder without faults", || {
+        let faults = faults(&server.data());
+        if faults.is_empty() { Ok(()) } else { Err(format!("{faults:?}")) }
+    });
+
+    signal(server.child.id(), Signal::TERM);
+    server.child.wait().unwrap();
+    let database = rusqlite::Connection::open(server.data().join("runlet.db")).unwrap();
+    database
+        .execute(
+            "UPDATE pipelines SET created_at_ms = created_at_ms - ?1 WHERE id = ?2",
+            rusqlite::params![days, pipelines[0]],
+        )
+        .unwrap();
+    database.close().unwrap();
+    server.start_again_with(&address, &["--keep", "pipelines=5d"]);
+    poll("the old pipeline to go", || {
+        let page = server.call("GET", "/api/v2/project/gh/acme/hello/pipeline", None);
+        let ids: Vec<_> =
+            page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap()).collect();
+        if ids == [&pipelines[1]] { Ok(()) } else { Err(format!("{ids:?}")) }
+    });
+    assert_eq!(server.output(&build[1], 1), numbers(30_000));
+    assert_eq!(faults(&server.data()), []);
+}

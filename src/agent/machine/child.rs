@@ -1,7 +1,8 @@
 //! The process of a task agent: started, waited for, signalled; or found again after a restart.
 
+use super::group::Group;
 use super::lines::Lines;
-use super::orphans::TASK_VARIABLE;
+use super::orphans::{RUNNER_VARIABLE, TASK_VARIABLE};
 use super::state::AgentProcess;
 use crate::agent::settings::{Settings, token_variables};
 use crate::agent::stop::StopListener;
@@ -66,7 +67,13 @@ impl End {
 
 /// Starts the task agent `program task`, wrapped in the command prefix. It gets nothing to read yet.
 /// The error says what could not be started.
-pub(super) fn start(settings: &Settings, program: &Path, task: &TaskId) -> Result<Agent, String> {
+pub(super) fn start(
+    settings: &Settings,
+    program: &Path,
+    task: &TaskId,
+    identity: Option<&str>,
+    group: Option<&Group>,
+) -> Result<Agent, String> {
     let mut words = settings.command_prefix.iter();
     let wrapped = !settings.command_prefix.is_empty();
     let first = words.next().map_or(program.as_os_str(), |word| word.as_ref());
@@ -80,8 +87,18 @@ pub(super) fn start(settings: &Settings, program: &Path, task: &TaskId) -> Resul
     for name in token_variables() {
         command.env_remove(name);
     }
-    command.env(TASK_VARIABLE, task.as_str());
-    let mut child = command.spawn().map_err(|error| {
+    command.env(TASK_VARIABLE, task.as_str()).env(RUNNER_VARIABLE, identity.unwrap_or_default());
+    let mut spawn = || command.spawn();
+    let started = match group.map(|group| group.within(&mut spawn)) {
+        Some(Ok(started)) => started,
+        // It worked before, and where it does not any more the task is not to suffer.
+        Some(Err(error)) => {
+            log::warn!("cannot start the task agent in a control group of its own: {error}");
+            spawn()
+        }
+        None => spawn(),
+    };
+    let mut child = started.map_err(|error| {
         let setting = if wrapped { "; check `runner.command_prefix`" } else { "" };
         format!("cannot start the task agent: `{}`: {error}{setting}", first.to_string_lossy())
     })?;
@@ -102,12 +119,13 @@ impl Agent {
     pub(super) fn process(&self) -> AgentProcess {
         match &self.kind {
             Kind::Adopted(process) => process.clone(),
-            Kind::Child(_) => AgentProcess {
-                pid: self.pid.as_raw_nonzero().get(),
-                start_time: stat(self.pid.as_raw_nonzero().get()).map(|stat| stat.start_time),
-                boot_id: boot_id(),
-            },
+            Kind::Child(_) => Self::now(self.pid.as_raw_nonzero().get()),
         }
+    }
+
+    /// A process of this start of the system.
+    pub(super) fn now(pid: i32) -> AgentProcess {
+        AgentProcess { pid, start_time: stat(pid).map(|stat| stat.start_time), boot_id: boot_id() }
     }
 
     /// The process of an earlier run, if it still runs.

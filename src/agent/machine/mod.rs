@@ -5,6 +5,7 @@
 //! answers for it. Called by `runlet machine` and, several at a time, by `runlet exec`.
 
 mod child;
+mod group;
 mod lines;
 mod orphans;
 mod state;
@@ -18,10 +19,11 @@ use crate::executor::scratch;
 use crate::http;
 use crate::logging::record;
 use crate::protocol::task_input::{Said, TaskEndpoint, TaskInput, task_exit};
-use crate::protocol::{GiveBackReason, Secret, Task, TaskKind, duration};
+use crate::protocol::{GiveBackReason, Secret, Task, TaskId, TaskKind, duration};
 use crate::system::clock::since_boot;
 use crate::system::proc;
 use child::{Agent, End};
+use group::Group;
 use orphans::{Markers, Sweep};
 use state::{OpenError, RunnerRecord, RunningTask};
 use std::fmt;
@@ -96,6 +98,12 @@ struct Runner {
     program: PathBuf,
     tool_directory: Option<PathBuf>,
     watched: Option<Watched>,
+    /// The mark of what belongs to this runner and no other.
+    identity: Option<String>,
+    /// What its tasks start is in it.
+    group: Option<Group>,
+    /// Orphans of its tasks become its children.
+    adopts: bool,
 }
 
 struct Watched {
@@ -109,6 +117,24 @@ struct Watched {
     begun: bool,
     /// The reason of the task agent for not beginning.
     not_begun: Option<String>,
+    /// This agent sends what one that died has left; how the other one died.
+    rest: Option<Death>,
+}
+
+/// The end of a task agent that had not reported.
+#[derive(Debug)]
+struct Death {
+    message: String,
+    /// The next task might well meet the same end.
+    is_hosts_fault: bool,
+    /// It had tried to send what is left.
+    spool_stays: bool,
+}
+
+impl Watched {
+    fn of(agent: Agent, task: RunningTask, token: Option<Secret>) -> Self {
+        Self { agent, task, token, ended_because: None, begun: false, not_begun: None, rest: None }
+    }
 }
 
 impl Runner {
@@ -121,8 +147,14 @@ impl Runner {
             }
         };
         let record = open_record(&settings)?;
-        if settings.owns_process {
-            orphans::become_reaper();
+        let adopts = settings.owns_process && orphans::become_reaper();
+        // A process is in one group at a time.
+        let identity = record.identity().filter(|_| settings.owns_process);
+        let group = identity.as_deref().and_then(Group::of);
+        if settings.owns_process && group.is_none() {
+            log::info!(
+                "no control group is to be had: what a task leaves behind is found by descent, and after a kill of runner and task agent by its environment only"
+            );
         }
         if !proc::is_mounted() {
             log::warn!(
@@ -130,7 +162,7 @@ impl Runner {
             );
         }
         let tool_directory = tools::prepare(&settings, &program);
-        Ok(Self { settings, claims, record, program, tool_directory, watched: None })
+        Ok(Self { settings, claims, record, program, tool_directory, watched: None, identity, group, adopts })
     }
 
     fn run(&mut self) -> ExitReason {
@@ -203,7 +235,7 @@ impl Runner {
             self.claims.life.ended(Instant::now());
             return;
         }
-        let mut running = RunningTask {
+        let running = RunningTask {
             id: id.clone(),
             job_name: task.job_name.clone(),
             markers: Markers::of(&task),
@@ -211,26 +243,34 @@ impl Runner {
             claimed_since_boot_ms: u64::try_from(since_boot().as_millis()).ok(),
             agent: None,
         };
-        let started =
-            self.input(task).and_then(|input| Ok((child::start(&self.settings, &self.program, &id)?, input)));
-        let (mut agent, input) = match started {
-            Ok(started) => started,
-            Err(why) => return self.give_back(&back, &why),
-        };
+        match self.start(task, running, false) {
+            Ok((agent, running)) => self.watched = Some(Watched::of(agent, running, Some(token))),
+            Err(why) => self.give_back(&back, &why),
+        }
+    }
+
+    /// Starts a task agent, and remembers it.
+    fn start(
+        &mut self,
+        task: Task,
+        mut running: RunningTask,
+        rest: bool,
+    ) -> Result<(Agent, RunningTask), String> {
+        let input = self.input(task, rest)?;
+        let mut agent = child::start(
+            &self.settings,
+            &self.program,
+            &running.id,
+            self.identity.as_deref(),
+            self.group.as_ref(),
+        )?;
         let process = agent.process();
-        record!(Info, task_id = id, agent_pid = process.pid; "task agent started");
+        record!(Info, task_id = running.id, agent_pid = process.pid; "task agent started");
         running.agent = Some(process);
         // Before it is given its task: whoever comes after this runner knows of it.
         self.record.change(|remembered| remembered.task = Some(running.clone()));
         agent.feed(input);
-        self.watched = Some(Watched {
-            agent,
-            task: running,
-            token: Some(token),
-            ended_because: None,
-            begun: false,
-            not_begun: None,
-        });
+        Ok((agent, running))
     }
 
     /// Gives a task back that cannot begin on this host, and pauses, so that other hosts have the queue.
@@ -251,7 +291,7 @@ impl Runner {
     }
 
     /// The document for the task agent's standard input.
-    fn input(&self, task: Task) -> Result<Vec<u8>, String> {
+    fn input(&self, task: Task, rest: bool) -> Result<Vec<u8>, String> {
         let endpoint = &self.settings.endpoint;
         let (certificate, key) = endpoint.client_certificate.clone().unzip();
         let input = TaskInput {
@@ -264,6 +304,7 @@ impl Runner {
             working_directory: Some(self.settings.working_directory.clone()),
             cleanup_working_directory: self.settings.cleanup_working_directory,
             confine: self.settings.confine,
+            local_source: self.settings.local_source.clone(),
             use_home_ssh_dir_for_checkout_keys: self.settings.use_home_ssh_dir_for_checkout_keys,
             max_run_time_ms: u64::try_from(self.settings.max_run_time.as_millis()).unwrap_or(u64::MAX),
             runner_name: self.settings.name.clone(),
@@ -273,6 +314,8 @@ impl Runner {
             log_format: Some(self.settings.logging.format.name().to_owned()),
             mask_forms: self.settings.mask_forms.clone(),
             pause_seconds: u32::try_from(self.claims.life.host_pause().as_secs()).unwrap_or(u32::MAX),
+            drop_output: self.settings.drop_output_on_full_disk,
+            rest,
             task,
         };
         serde_json::to_vec(&input).map_err(|error| format!("cannot write the task as JSON: {error}"))
@@ -297,6 +340,9 @@ impl Runner {
         }
         let Some(end) = end else { return };
         let Some(watched) = self.watched.take() else { return };
+        if let Some(death) = &watched.rest {
+            return self.answer_for(&watched.task, death);
+        }
         let id = &watched.task.id;
         let code = match end {
             End::Exited(status) => status.code().and_then(|code| u8::try_from(code).ok()),
@@ -307,23 +353,23 @@ impl Runner {
         match (code, not_begun, &watched.token) {
             (Some(task_exit::REPORTED), None, _) => {
                 record!(Info, task_id = id; "task done");
-                self.sweep(&watched.task);
+                self.sweep(&watched.task, false);
                 self.forget();
                 self.claims.life.ended(Instant::now());
             }
             // The task agent has given it back by itself.
             (Some(task_exit::REPORTED), Some(why), _) => {
                 record!(Error, task_id = id; "the task was given back, since it cannot begin on this host: {why}");
-                self.sweep(&watched.task);
+                self.sweep(&watched.task, false);
                 self.pause(&why);
             }
             (_, Some(why), Some(token)) => {
-                self.sweep(&watched.task);
-                scratch::remove_left_behind(id, &self.settings.working_directory);
+                self.sweep(&watched.task, true);
+                scratch::remove_left_behind(id, &self.settings.working_directory, true);
                 let allocation = watched.task.allocation.as_deref();
                 self.give_back(&GivenBackTask { id, token, allocation }, &why);
             }
-            _ => self.bury(&watched, end, code == Some(task_exit::NOT_REPORTED)),
+            _ => self.bury(watched, end, code == Some(task_exit::NOT_REPORTED)),
         }
     }
 
@@ -342,7 +388,7 @@ impl Runner {
     }
 
     /// Answers for a task whose agent ended without having reported.
-    fn bury(&mut self, watched: &Watched, end: End, not_reported: bool) {
+    fn bury(&mut self, watched: Watched, end: End, not_reported: bool) {
         let id = &watched.task.id;
         let mut message = match not_reported {
             true => "the task agent could not report the outcome".to_owned(),
@@ -355,31 +401,65 @@ impl Runner {
             End::Gone => record!(Info, task_id = id; "the task agent of an earlier run has ended"),
             End::Exited(_) => record!(Warn, task_id = id; "{message}"),
         }
-        self.answer_for(&watched.task, &message, !not_reported && end != End::Gone);
+        let death =
+            Death { message, is_hosts_fault: !not_reported && end != End::Gone, spool_stays: not_reported };
+        // Of one that has not begun there is nothing to send, and one that could not report has tried for long.
+        let has_rest = (watched.begun || watched.token.is_none()) && !not_reported;
+        self.mourn(watched.task, watched.token, death, has_rest);
     }
 
-    /// Reports a task whose agent is gone, and does what the agent would have done. With
-    /// `is_hosts_fault`, the next task might well meet the same end.
-    fn answer_for(&mut self, task: &RunningTask, message: &str, is_hosts_fault: bool) {
-        self.sweep(task);
-        self.claims.lost(&task.id, task.allocation.as_deref(), message);
-        scratch::remove_left_behind(&task.id, &self.settings.working_directory);
+    /// Sees to it that what the agent of a task has left is sent before the task is reported lost.
+    fn mourn(&mut self, task: RunningTask, token: Option<Secret>, death: Death, has_rest: bool) {
+        self.sweep(&task, true);
+        let wanted = has_rest && self.claims.stop.level() < Level::Cancel;
+        let token = match token {
+            _ if !wanted => Ok(None),
+            Some(token) => Ok(Some(token)),
+            None => self.claims.rest(&task.id, task.allocation.as_deref(), &death.message),
+        };
+        let is_worthless = !death.spool_stays && (!has_rest || wanted && token == Ok(None));
+        scratch::remove_left_behind(&task.id, &self.settings.working_directory, is_worthless);
+        if let Ok(Some(token)) = token {
+            let id = task.id.clone();
+            let rest = Task::without_steps(id.clone(), token.clone(), task.job_name.clone());
+            match self.start(rest, task.clone(), true) {
+                Ok((agent, task)) => {
+                    log::info!("sending what the task agent has left task_id={id}");
+                    self.claims.life.delivers();
+                    self.watched =
+                        Some(Watched { rest: Some(death), ..Watched::of(agent, task, Some(token)) });
+                    return;
+                }
+                Err(why) => log::error!("cannot send what the task agent has left: {why} task_id={id}"),
+            }
+        }
+        self.answer_for(&task, &death);
+    }
+
+    /// Reports a task whose agent is gone, and does what the agent would have done.
+    fn answer_for(&mut self, task: &RunningTask, death: &Death) {
+        self.sweep(task, false);
+        self.claims.lost(&task.id, task.allocation.as_deref(), &death.message);
         if self.settings.cleanup_working_directory {
             scratch::remove_working_directory(&self.settings.working_directory);
         }
         self.forget();
-        if !is_hosts_fault {
+        if !death.is_hosts_fault {
             self.claims.life.ended(Instant::now());
         } else if self.claims.life.lost(Instant::now()) {
             log::warn!("pausing for a minute, since the task agent died at once on this host");
         }
     }
 
-    fn sweep(&self, task: &RunningTask) {
+    /// Ends what the task has left behind. `died`: its agent could not.
+    fn sweep(&self, task: &RunningTask, died: bool) {
         let sweep = Sweep {
             markers: &task.markers,
             agent: task.agent.as_ref().filter(|agent| agent.is_of_this_boot()).map(|agent| agent.pid),
-            owns_children: self.settings.owns_process,
+            owns_children: self.adopts,
+            group: self.group.as_ref(),
+            // Without adoption nothing else proves that the agent has found everything.
+            everywhere: died || self.settings.owns_process && !self.adopts,
         };
         for process in orphans::sweep(&sweep) {
             record!(Warn, task_id = task.id; "killed a process that the task left behind: {process}");
@@ -394,9 +474,36 @@ impl Runner {
         });
     }
 
+    /// The task of an earlier run that the record does not know of, as on a disk that took nothing. Without one what
+    /// is in the group was left behind.
+    fn find_forgotten(&mut self) -> Option<RunningTask> {
+        let found = orphans::find_agent(self.identity.as_deref()?);
+        let found = found.and_then(|(pid, task)| Some((pid, TaskId::new(task).ok()?)));
+        let task = |id: TaskId, agent| RunningTask {
+            markers: Markers { task: id.as_str().to_owned(), ..Markers::default() },
+            id,
+            job_name: String::new(),
+            allocation: None,
+            claimed_since_boot_ms: None,
+            agent,
+        };
+        if let Some((pid, id)) = found {
+            log::warn!("found a task agent that the record does not know of task_id={id} agent_pid={pid}");
+            let found = task(id, Some(Agent::now(pid)));
+            self.record.change(|remembered| remembered.task = Some(found.clone()));
+            return Some(found);
+        }
+        if self.group.as_ref().is_some_and(|group| !group.members().is_empty()) {
+            let nobody = TaskId::new("unknown").ok()?;
+            self.sweep(&task(nobody, None), false);
+        }
+        None
+    }
+
     /// Takes over the task of an earlier run.
     fn adopt(&mut self) {
-        let Some(task) = self.record.remembered.task.clone() else { return };
+        let found = self.record.remembered.task.clone().or_else(|| self.find_forgotten());
+        let Some(task) = found else { return };
         let now = Instant::now();
         let agent = task.agent.as_ref().and_then(Agent::find);
         // The process is of this start of the system, so the time since then can be compared.
@@ -410,13 +517,13 @@ impl Runner {
                 record!(Info, task_id = task.id, agent_pid = agent.process().pid;
                     "found the running task of an earlier run, waiting for it"
                 );
-                let (token, ended_because, not_begun) = (None, None, None);
-                self.watched = Some(Watched { agent, task, token, ended_because, begun: false, not_begun });
+                self.watched = Some(Watched::of(agent, task, None));
             }
             None => {
                 let message = "the task agent was gone when the runner started again";
                 record!(Warn, task_id = task.id; "{message}");
-                self.answer_for(&task, message, false);
+                let death = Death { message: message.to_owned(), is_hosts_fault: false, spool_stays: false };
+                self.mourn(task, None, death, true);
             }
         }
     }

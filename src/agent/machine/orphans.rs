@@ -1,18 +1,24 @@
 //! Processes that a task left behind: found in `/proc`, ended, and named in the log.
 //!
-//! A task agent ends what its steps started. This is for the task agent that could not, because it
-//! was killed itself. A process belongs to a task by its session or process group, by variables in
-//! its environment, or because the kernel gave it to this runner, the sub-reaper, to adopt.
+//! A task agent ends what its steps started. This is for the task agent that could not, because it was killed
+//! itself. A process belongs to a task by the control group of its runner, because the kernel gave it to this
+//! runner, the sub-reaper, to adopt, and, where the task agent died, by its session or process group or by
+//! variables in its environment.
 
+use super::group::Group;
 use crate::protocol::Task;
 use crate::system::proc::{self, Stat};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Set in the environment of the task agent; its steps inherit it unless a `command_prefix` cleans up.
 pub(in crate::agent) const TASK_VARIABLE: &str = "RUNLET_TASK_ID";
+
+/// Set for the task agent, and for nothing that it starts: the identity of its runner.
+pub(super) const RUNNER_VARIABLE: &str = "RUNLET_RUNNER";
 
 /// Variables of the control plane that, taken together, belong to one task alone.
 const BUILT_IN: [&str; 2] = ["CIRCLE_WORKFLOW_JOB_ID", "CIRCLE_NODE_INDEX"];
@@ -53,12 +59,14 @@ impl Markers {
     }
 }
 
-/// Makes this process the parent of orphans below it. Best effort: without it they go to init.
-pub(super) fn become_reaper() {
+/// Makes this process the parent of orphans below it; false where the system cannot: they go to init.
+pub(super) fn become_reaper() -> bool {
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
-        log::debug!("cannot become a sub-reaper: {error}");
+    match rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
+        Ok(()) => return true,
+        Err(error) => log::debug!("cannot become a sub-reaper: {error}"),
     }
+    false
 }
 
 /// Marks of the task whose processes are to go.
@@ -67,8 +75,13 @@ pub(super) struct Sweep<'a> {
     pub(super) markers: &'a Markers,
     /// The task agent's own process (or its wrapper's), which is gone.
     pub(super) agent: Option<i32>,
-    /// Every child of this process belongs to the task.
+    /// Every child of this process belongs to the task, and it adopts orphans.
     pub(super) owns_children: bool,
+    /// Every member of this group belongs to the task.
+    pub(super) group: Option<&'a Group>,
+    /// The task agent could not see to it: processes are looked for by their environment, which costs a look at each
+    /// process of the host.
+    pub(super) everywhere: bool,
 }
 
 /// Ends every process of the task and waits until they are gone. Returns what was ended, as
@@ -79,43 +92,71 @@ pub(super) fn sweep(sweep: &Sweep<'_>) -> Vec<String> {
     loop {
         let found = members(sweep);
         for stat in &found {
-            let Some(process) = Pid::from_raw(stat.pid) else { continue };
-            if stat.zombie {
-                // Ours when adopted; somebody else's zombie is left to its parent.
-                let _ = waitpid(Some(process), WaitOptions::NOHANG);
-            } else {
-                ended.entry(stat.pid).or_insert_with(|| proc::command_line(stat));
-                if let Err(error) = kill_process(process, Signal::KILL) {
-                    log::debug!("cannot kill pid {}: {error}", stat.pid);
-                }
+            ended.entry(stat.pid).or_insert_with(|| proc::command_line(stat));
+            let process = Pid::from_raw(stat.pid);
+            if let Some(Err(error)) = process.map(|process| kill_process(process, Signal::KILL)) {
+                log::debug!("cannot kill pid {}: {error}", stat.pid);
             }
         }
-        // Between two looks a dying process may still have forked.
-        if !found.iter().any(|stat| !stat.zombie) || Instant::now() >= deadline {
+        if found.is_empty() || Instant::now() >= deadline {
             break;
         }
+        // Those that were started meanwhile go as well.
+        sweep.group.iter().for_each(|group| group.kill());
+        // Between two looks a dying process may still have forked.
         std::thread::sleep(Duration::from_millis(20));
     }
     ended.into_iter().map(|(pid, command)| format!("pid {pid} ({command})")).collect()
 }
 
+/// The living processes of the task. Reaps.
 fn members(sweep: &Sweep<'_>) -> Vec<Stat> {
+    let own = std::process::id() as i32;
+    let mut found: Vec<Stat> =
+        sweep.group.map(Group::members).unwrap_or_default().into_iter().filter_map(proc::stat).collect();
+    found.retain(|stat| stat.pid != own && !stat.zombie);
+    if sweep.owns_children {
+        let answer = loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some(_)) => {}
+                answer => break answer,
+            }
+        };
+        // No child at all needs no look at any file.
+        if !matches!(answer, Err(Errno::CHILD)) {
+            found.extend(proc::descendants(own));
+        }
+    }
+    if sweep.everywhere {
+        found.extend(marked(sweep));
+    }
+    found
+}
+
+fn marked(sweep: &Sweep<'_>) -> Vec<Stat> {
     let own = std::process::id() as i32;
     // As long as members of a session remain, its number is not given away; a process that has the
     // number shows that it was, and that the session and group of that number are somebody else's.
     let agent = sweep.agent.filter(|agent| proc::stat(*agent).is_none());
     let belongs = |stat: &Stat| {
-        let by_agent = agent.is_some_and(|agent| stat.session == agent || stat.group == agent);
-        let by_adoption = stat.parent == own && sweep.owns_children;
-        if stat.zombie {
-            return stat.parent == own && (by_agent || by_adoption);
-        }
-        by_agent
-            || by_adoption
+        agent.is_some_and(|agent| stat.session == agent || stat.group == agent)
             || proc::environment(stat.pid)
                 .is_some_and(|environment| sweep.markers.match_environment(&environment))
     };
-    proc::all().filter(|stat| stat.pid != own && belongs(stat)).collect()
+    proc::all().filter(|stat| stat.pid != own && !stat.zombie && belongs(stat)).collect()
+}
+
+/// A task agent that this runner has started in an earlier life, for one that remembers none: its process, and the
+/// task that its environment names. Costs a look at each process of the host.
+pub(super) fn find_agent(runner: &str) -> Option<(i32, String)> {
+    proc::all().filter(|stat| !stat.zombie).find_map(|stat| {
+        let environment = String::from_utf8_lossy(&proc::environment(stat.pid)?).into_owned();
+        let value = |name: &str| {
+            environment.split('\0').find_map(|variable| variable.strip_prefix(name)?.strip_prefix('='))
+        };
+        let task = value(TASK_VARIABLE)?;
+        (value(RUNNER_VARIABLE)? == runner).then(|| (stat.pid, task.to_owned()))
+    })
 }
 
 #[cfg(test)]
@@ -162,7 +203,13 @@ mod tests {
         // The marker is in `/proc` once the child has become `sleep`.
         let deadline = Instant::now() + Duration::from_secs(300);
         let swept = loop {
-            let swept = sweep(&Sweep { markers: &markers, agent: None, owns_children: false });
+            let swept = sweep(&Sweep {
+                markers: &markers,
+                agent: None,
+                owns_children: false,
+                group: None,
+                everywhere: true,
+            });
             if !swept.is_empty() || Instant::now() > deadline {
                 break swept;
             }

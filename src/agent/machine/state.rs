@@ -64,7 +64,8 @@ pub(super) struct RunnerRecord {
 struct RecordFile {
     file: PathBuf,
     /// Held as long as the runner lives; closed on exec, so a task agent does not hold it.
-    _lock: File,
+    lock: File,
+    name: String,
 }
 
 /// The directory cannot be used, or another runner uses it.
@@ -123,13 +124,15 @@ impl RunnerRecord {
         written.map_err(|error| unusable("cannot write to", &error))?;
         let file = directory.join(format!("machine-{name}.json"));
         let remembered = read(&file);
-        Ok(Self { place: Some(RecordFile { file, _lock: lock }), remembered, broken: false })
+        Ok(Self { place: Some(RecordFile { file, lock, name: name.to_owned() }), remembered, broken: false })
     }
 
-    /// Whether a restarted runner would find what is stored.
-    #[cfg(test)]
-    fn is_kept(&self) -> bool {
-        self.place.is_some()
+    /// The runner as no other one of this host: of its name and of the lock that it holds. The same after a restart;
+    /// `None` without a directory.
+    pub(super) fn identity(&self) -> Option<String> {
+        let place = self.place.as_ref()?;
+        let about = place.lock.metadata().ok()?;
+        Some(format!("{}-{:x}-{:x}", place.name, about.dev(), about.ino()))
     }
 
     /// Changes the state and writes it, synced. A disk that cannot be written is an error in the log, once; the
@@ -215,9 +218,10 @@ mod tests {
             unreachable!()
         };
         assert!(message.contains(&format!("pid {}", std::process::id())), "{message}");
-        assert!(RunnerRecord::open(directory.path(), "y").is_ok());
+        let identity = first.identity();
+        assert_ne!(RunnerRecord::open(directory.path(), "y").unwrap().identity(), identity);
         drop(first);
-        assert!(RunnerRecord::open(directory.path(), "x").is_ok());
+        assert_eq!(RunnerRecord::open(directory.path(), "x").unwrap().identity(), identity);
     }
 
     #[test]
@@ -257,6 +261,6 @@ mod tests {
         assert!(matches!(RunnerRecord::open(&file.join("x"), "x"), Err(OpenError::Unusable(_))));
         let mut record = RunnerRecord::forgetful();
         record.change(|state| state.nonce = "n".into());
-        assert!(!record.is_kept());
+        assert_eq!(record.identity(), None);
     }
 }

@@ -5,6 +5,7 @@ use super::value;
 use crate::agent::rules::Rules;
 use crate::http::Endpoint;
 use crate::logging;
+use crate::protocol::task_input::LocalSource;
 use crate::protocol::{ResourceClass, Secret};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -42,9 +43,13 @@ pub struct Settings {
     pub working_directory: PathBuf,
     /// `runner.cleanup_working_directory`.
     pub cleanup_working_directory: bool,
+    /// `runner.drop_output_on_full_disk`.
+    pub drop_output_on_full_disk: bool,
     /// Jobs stay in the working directory, whatever their own `working_directory` says: for a runner on
     /// somebody's own machine, inside another program. No key of the file sets it.
     pub confine: bool,
+    /// The repository that `checkout` takes commits from, whatever the task says. No key of the file sets it.
+    pub local_source: Option<LocalSource>,
     /// `runner.task_agent_directory`; holds `circleci-agent` and `circleci`. `None`: there is no home.
     pub task_agent_directory: Option<PathBuf>,
     /// `runner.command_prefix`.
@@ -85,7 +90,9 @@ impl Settings {
             mode: Mode::Continuous,
             working_directory,
             cleanup_working_directory: false,
+            drop_output_on_full_disk: false,
             confine: false,
+            local_source: None,
             task_agent_directory: None,
             command_prefix: Vec::new(),
             use_home_ssh_dir_for_checkout_keys: false,
@@ -146,6 +153,7 @@ const KEYS: &[Key] = &[
         key: "runner.cleanup_working_directory",
         variables: &["CIRCLECI_RUNNER_CLEANUP_WORK_DIR", "LAUNCH_AGENT_RUNNER_CLEANUP_WORK_DIR"],
     },
+    Key { key: "runner.drop_output_on_full_disk", variables: &["CIRCLECI_RUNNER_DROP_OUTPUT_ON_FULL_DISK"] },
     Key { key: "runner.task_agent_directory", variables: &["CIRCLECI_RUNNER_TASK_AGENT_DIRECTORY"] },
     Key { key: "runner.cache_task_agent", variables: &["CIRCLECI_RUNNER_CACHE_TASK_AGENT"] },
     Key {
@@ -337,6 +345,7 @@ pub(super) fn resolve(
     let mut settings = Settings::new(token, endpoint, name, working_directory);
     settings.mode = mode.unwrap_or(settings.mode);
     settings.cleanup_working_directory = flag("runner.cleanup_working_directory")?;
+    settings.drop_output_on_full_disk = flag("runner.drop_output_on_full_disk")?;
     settings.task_agent_directory = path("runner.task_agent_directory")?
         .or_else(|| home.map(|home| PathBuf::from(home).join(".local/libexec/circleci")));
     settings.command_prefix = command_prefix(&sources)?;

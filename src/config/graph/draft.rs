@@ -15,6 +15,8 @@ pub(crate) struct Draft {
     pub(crate) pos: Pos,
     /// Name before numbering, as the config calls it within its space.
     pub(crate) label: String,
+    /// Name as `requires` may have it for all members of its matrix.
+    pub(crate) written: Rc<str>,
     /// Name of the whole matrix.
     pub(crate) alias: Option<Rc<str>>,
     /// Beginning of its name inside of a job group.
@@ -39,6 +41,7 @@ impl Draft {
             entry,
             space: 0,
             pos,
+            written: label.as_str().into(),
             label,
             alias: None,
             prefix: String::new(),
@@ -67,6 +70,7 @@ impl Draft {
             space: _,
             pos: _,
             label,
+            written: _,
             alias: _,
             prefix,
             kind: _,

@@ -43,6 +43,7 @@ pub(crate) fn build(
             .collect();
         jobs.push(WorkflowJob {
             name: names[index].clone(),
+            written: draft.written.to_string(),
             kind: draft.kind,
             requires,
             contexts: draft.contexts,

@@ -4,7 +4,7 @@ use super::draft::{Draft, Drafts, EntryNode, RequiresItem, Surroundings, any_sta
 use super::matrix::Member;
 use super::workflows::Workflows;
 use super::{filter, matrix};
-use crate::config::compiled::{JobKind, RequiredStatus};
+use crate::config::compiled::{JobKind, LeftOut, RequiredStatus};
 use crate::config::definitions::{Definition, Element};
 use crate::config::diagnostic::Severity;
 use crate::config::jobs::{Invocation, serial_group};
@@ -143,8 +143,12 @@ impl Workflows<'_> {
             Some(beginning) if wanted.is_empty() => vec![(beginning, vec![RequiredStatus::Success])],
             _ => Vec::new(),
         };
+        if kept == Some(false) {
+            self.left_out.push(LeftOut { workflow: drafts.workflow.clone(), job: Some(label.clone()) });
+        }
         let draft = Draft {
             space: around.space,
+            written: member.map_or_else(|| label.as_str().into(), |(_, alias)| alias.clone()),
             alias: member.map(|(_, alias)| alias.clone()),
             prefix: around.prefix.clone(),
             wanted,

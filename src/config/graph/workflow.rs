@@ -4,7 +4,7 @@ use super::draft::{Drafts, EntryNode, Surroundings};
 use super::edges;
 use super::schedule::schedules;
 use super::workflows::Workflows;
-use crate::config::compiled::{Workflow, WorkflowJob};
+use crate::config::compiled::{LeftOut, Workflow, WorkflowJob};
 use crate::config::language::{ConditionOf, Scope};
 use crate::config::limits;
 use crate::config::session::{cost, present};
@@ -43,7 +43,9 @@ impl Workflows<'_> {
                 continue;
             };
             self.read.check_keys(body, &format!("workflow `{name}`"), KEYS, false);
-            if self.applies(entry, body) != Some(true) {
+            let applies = self.applies(entry, body);
+            if applies != Some(true) {
+                self.left_out.extend(applies.map(|_| LeftOut { workflow: name.to_string(), job: None }));
                 continue;
             }
             applying += 1;

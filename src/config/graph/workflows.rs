@@ -1,5 +1,6 @@
 //! The state that the workflows of one config share while they are compiled.
 
+use crate::config::compiled::LeftOut;
 use crate::config::jobs::Expander;
 use crate::config::language::Language;
 use crate::config::session::{Budget, NodeReader, Report};
@@ -17,6 +18,8 @@ pub(crate) struct Workflows<'c> {
     /// Job groups by name.
     pub(super) groups: &'c HashMap<Rc<str>, Entry>,
     pub(super) used_groups: HashSet<Rc<str>>,
+    /// Workflows and jobs that do not apply.
+    pub(crate) left_out: Vec<LeftOut>,
     pub(super) known_contexts: BTreeSet<String>,
     /// Jobs so far.
     pub(super) jobs: usize,
@@ -34,6 +37,7 @@ impl<'c> Workflows<'c> {
             expander,
             groups,
             used_groups: HashSet::new(),
+            left_out: Vec::new(),
             known_contexts: BTreeSet::new(),
             jobs: 0,
             requirements: 0,

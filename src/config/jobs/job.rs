@@ -3,6 +3,7 @@
 use super::environment;
 use super::expander::Expander;
 use super::machine;
+use crate::config::Executor;
 use crate::config::compiled::JobKind;
 use crate::config::definitions::Definition;
 use crate::config::definitions::sections::check_steps_list;
@@ -90,7 +91,7 @@ impl Expander<'_> {
         match &*kind {
             "build" => {
                 let keys = Keys { map, scope, label: &label, pos: definition.pos };
-                let job = self.build(&keys, pre, post)?;
+                let (job, executor) = self.build(&keys, pre, post)?;
                 let bytes = cost::json(&job);
                 if bytes > JOB_BYTES {
                     let most = JOB_BYTES;
@@ -102,7 +103,7 @@ impl Expander<'_> {
                     );
                     return None;
                 }
-                Some(JobKind::Build { job: Box::new(job) })
+                Some(JobKind::Build { job: Box::new(job), executor })
             }
             kind => self.stepless(kind, map, definition, scope),
         }
@@ -153,7 +154,7 @@ impl Expander<'_> {
         })
     }
 
-    fn build(&mut self, keys: &Keys<'_>, pre: StepList, post: StepList) -> Option<Job> {
+    fn build(&mut self, keys: &Keys<'_>, pre: StepList, post: StepList) -> Option<(Job, Executor)> {
         let Keys { map, scope, label, pos } = *keys;
         let before = self.report.errors();
         // Version 2 takes other keys in jobs and ignores them.
@@ -190,16 +191,10 @@ impl Expander<'_> {
         };
         // A key without a value has been reported, and it might have named the executor.
         let missing = !complete || executor.is_none() && present(map, "executor").is_some();
-        let resource_class = if missing {
+        let place = if missing {
             None
         } else {
-            machine::resource_class(
-                self.read,
-                self.language.input.default_resource_class,
-                &levels,
-                label,
-                pos,
-            )
+            machine::place(self.read, self.language.input.default_resource_class, &levels, label, pos)
         };
         let shell = levels
             .iter()
@@ -231,8 +226,9 @@ impl Expander<'_> {
         if self.report.errors() > before || !complete {
             return None;
         }
+        let place = place?;
         let job = Job {
-            resource_class: resource_class?,
+            resource_class: place.resource_class,
             shell,
             working_directory: working_directory.map(|text| text.to_string()),
             environment,
@@ -240,7 +236,8 @@ impl Expander<'_> {
             steps: steps.into_iter().map(|placed| placed.step).collect(),
             cache_retention_days: retention,
         };
-        self.budget.spend(pos, 0, cost::job(&job)).then_some(job)
+        let cost = cost::job(&job) + cost::executor(&place.executor);
+        self.budget.spend(pos, 0, cost).then_some((job, place.executor))
     }
 
     fn check_steps(&mut self, map: &Map, scope: &Scope, label: &str, pos: Pos) -> Option<StepList> {

@@ -1,5 +1,7 @@
-//! The machine of a job: the keys that say where it runs, and the resource class that comes of them.
+//! The place of a job: the keys that say where it runs, and the executor and resource class that come of them.
 
+use super::containers;
+use crate::config::Executor;
 use crate::config::session::{NodeReader, present};
 use crate::config::values::{Map, Node, Pos};
 use crate::protocol::ResourceClass;
@@ -19,15 +21,22 @@ pub(crate) fn one_environment(read: NodeReader<'_>, level: &Map, label: &str) ->
     false
 }
 
-/// The resource class whose runners may take the job. Environments other than a runner of one's own are
-/// refused by name.
-pub(crate) fn resource_class(
+/// What the steps of a job run in, and the resource class: `namespace/name` of runners of one's own, a word of the
+/// hosted service, or nothing where the config names none.
+pub(crate) struct Place {
+    pub(crate) executor: Executor,
+    pub(crate) resource_class: String,
+}
+
+/// Reads where a job runs. An environment that only the hosted service has is no mistake: the job is compiled, and
+/// whoever starts it says that nothing here can run it.
+pub(crate) fn place(
     read: NodeReader<'_>,
     default: Option<&str>,
     levels: &[&Map],
     label: &str,
     pos: Pos,
-) -> Option<String> {
+) -> Option<Place> {
     let mut found = None;
     for level in levels {
         if !one_environment(read, level, label) {
@@ -40,21 +49,69 @@ pub(crate) fn resource_class(
         read.report.error(pos, format!("{label} has no executor: it needs one of executor, docker, machine, macos (on a runner of your own, `machine: true` and `resource_class: namespace/name`)"));
         return None;
     };
-    if &*environment.key != "machine" {
-        let kind = &environment.key;
-        read.report.error(environment.key_pos, format!("{label} uses `{kind}`, which is not supported: jobs run on machine runners (`machine: true` and `resource_class: namespace/name`)"));
-        return None;
+    let class = levels
+        .iter()
+        .filter_map(|level| present(level, "resource_class").or_else(|| machine_key(level, "resource_class")))
+        // Without a value it names no class, as a parameter that may be left out does.
+        .find(|class| class.as_str().is_none_or(|class| !class.is_empty()));
+    let (class, class_pos) = match class {
+        Some(node) => {
+            let name = read.expect_text(node, format_args!("`resource_class` of {label}"))?;
+            (name.to_string(), node.pos)
+        }
+        None => (String::new(), pos),
+    };
+    let is_own = class.contains('/');
+    if is_own {
+        if let Err(message) = ResourceClass::new(&class) {
+            read.report.error(class_pos, format!("{label}: {message}"));
+            return None;
+        }
     }
-    let machine = &environment.value;
+    let place = match &*environment.key {
+        "docker" => {
+            Place { executor: containers::docker(read, &environment.value, label)?, resource_class: class }
+        }
+        "macos" => Place { executor: macos(read, &environment.value, label)?, resource_class: class },
+        _ => {
+            let executor = machine(read, &environment.value, is_own, &class, label)?;
+            match (&executor, default) {
+                (Executor::HostedMachine { image: None, .. }, Some(default)) => {
+                    Place { executor: Executor::Machine, resource_class: default.to_owned() }
+                }
+                _ => Place { executor, resource_class: class },
+            }
+        }
+    };
+    let needs = place.executor.task_kind(&place.resource_class);
+    if needs.is_none() && default.is_none() {
+        let what = place.executor.describe(&place.resource_class);
+        read.report.warn(environment.key_pos, format!("{label} wants {what} of the hosted service: no runner takes it, and it fails when its turn comes (on runners of your own it needs `machine: true` and `resource_class: namespace/name`)"));
+    }
+    Some(place)
+}
+
+/// The value of `macos`.
+fn macos(read: NodeReader<'_>, node: &Node, label: &str) -> Option<Executor> {
+    let what = format!("`macos` of {label}");
+    let map = read.expect_map(node, &what)?;
+    read.check_keys(map, &what, &["xcode", "resource_class"], false);
+    let xcode = match present(map, "xcode") {
+        Some(node) => Some(read.expect_text(node, format_args!("`xcode` of {what}"))?.to_string()),
+        None => None,
+    };
+    Some(Executor::Macos { xcode })
+}
+
+/// The value of `machine`: of a runner of one's own where the job names such a class.
+fn machine(read: NodeReader<'_>, machine: &Node, is_own: bool, class: &str, label: &str) -> Option<Executor> {
     let map = machine.as_map();
+    let what = format!("`machine` of {label}");
+    let mut layer_caching = false;
     if let Some(map) = map {
         let known = ["image", "docker_layer_caching", "enabled", "resource_class", "shell"];
-        read.check_keys(map, &format!("`machine` of {label}"), &known, false);
-        let caching = read.boolean(map, "docker_layer_caching", &format!("`machine` of {label}"));
-        if let (Some(true), Some(entry)) = (caching, map.entry("docker_layer_caching")) {
-            let message = "`docker_layer_caching` needs the hosted service: a machine runner keeps the layers of its own Docker, remove the key";
-            read.report.error(entry.key_pos, message);
-        }
+        read.check_keys(map, &what, &known, false);
+        layer_caching = read.boolean(map, "docker_layer_caching", &what) == Some(true);
     }
     if machine.as_bool() == Some(false) || machine.as_seq().is_some() {
         read.report
@@ -71,46 +128,34 @@ pub(crate) fn resource_class(
             }
             None => {
                 let found = enabled.describe();
-                let message = format!("`enabled` of `machine` of {label} must be a boolean, not {found}");
-                read.report.error(enabled.pos, message);
+                read.report.error(enabled.pos, format!("`enabled` of {what} must be a boolean, not {found}"));
                 return None;
             }
         }
     }
-    let class = levels
-        .iter()
-        .find_map(|level| present(level, "resource_class").or_else(|| machine_key(level, "resource_class")));
-    let name = match class {
-        Some(node) => Some((read.expect_text(node, format_args!("`resource_class` of {label}"))?, node.pos)),
-        None => None,
-    };
-    if let Some((name, pos)) = name.filter(|(name, _)| name.contains('/')) {
-        if let Some(image) = map.and_then(|map| map.entry("image")) {
-            read.report.error(
-                image.key_pos,
-                format!("{label} names an `image` and the resource class `{name}`: runners have no images"),
-            );
-            return None;
-        }
-        return match ResourceClass::new(&name) {
-            Ok(class) => Some(class.as_str().to_owned()),
-            Err(message) => {
-                read.report.error(pos, format!("{label}: {message}"));
-                None
+    let image = map.and_then(|map| map.entry("image")).filter(|entry| !entry.value.is_null());
+    if !is_own {
+        let image = match image {
+            Some(entry) => {
+                Some(read.expect_text(&entry.value, format_args!("`image` of {what}"))?.to_string())
             }
+            None => None,
         };
+        return Some(Executor::HostedMachine { image, layer_caching });
     }
-    if let Some(default) = default {
-        return Some(default.to_owned());
+    if let Some(image) = image {
+        read.report.error(
+            image.key_pos,
+            format!("{label} names an `image` and the resource class `{class}`: runners have no images"),
+        );
+        return None;
     }
-    match class {
-        Some(node) => {
-            let found = node.describe();
-            read.report.error(node.pos, format!("{label} needs a resource class of your own runners such as `acme/linux`, not {found}"));
-        }
-        None => read.report.error(environment.key_pos, format!("{label} needs `resource_class: namespace/name`: machines of the hosted service are not supported")),
+    if let Some(entry) = map.and_then(|map| map.entry("docker_layer_caching")).filter(|_| layer_caching) {
+        let message =
+            "`docker_layer_caching` is ignored: a machine runner keeps the layers of its own Docker";
+        read.report.warn(entry.key_pos, message);
     }
-    None
+    Some(Executor::Machine)
 }
 
 /// A key of the map below `machine`.

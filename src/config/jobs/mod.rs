@@ -4,6 +4,7 @@ mod expander;
 
 mod bind;
 mod builtin;
+mod containers;
 mod environment;
 mod executor;
 mod job;

@@ -3,8 +3,8 @@
 //! Everything is taken apart by name, without `..`, so that a field that is added later does not
 //! compile until its cost was thought of.
 
-use crate::config::Schedule;
 use crate::config::values::Data;
+use crate::config::{Executor, Image, Schedule, Words};
 use crate::protocol::limits::JOB_BYTES;
 use crate::protocol::{Action, Job, Run, Step};
 use std::collections::BTreeMap;
@@ -39,6 +39,32 @@ pub(crate) fn list(values: &[String]) -> usize {
 
 fn variables(environment: &BTreeMap<String, String>) -> usize {
     environment.iter().map(|(name, value)| text(name) + text(value)).sum()
+}
+
+pub(crate) fn executor(executor: &Executor) -> usize {
+    match executor {
+        Executor::Machine => 0,
+        Executor::Macos { xcode } => optional(xcode),
+        Executor::HostedMachine { image, layer_caching: _ } => optional(image),
+        Executor::Docker { images } => images.iter().map(container).sum(),
+    }
+}
+
+fn container(container: &Image) -> usize {
+    let Image { image, name, entrypoint, command, user, environment, auth, aws_auth } = container;
+    let words = |words: &Option<Words>| match words {
+        Some(Words::Line(line)) => text(line),
+        Some(Words::List(words)) => list(words),
+        None => 0,
+    };
+    text(image)
+        + optional(name)
+        + optional(user)
+        + words(entrypoint)
+        + words(command)
+        + variables(environment)
+        + variables(auth)
+        + variables(aws_auth)
 }
 
 pub(crate) fn step(step: &Step) -> usize {

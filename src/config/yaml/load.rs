@@ -43,14 +43,6 @@ pub(crate) fn load(source: &str, file: u32) -> (Option<Node>, Vec<Problem>) {
     (tree, loader.problems)
 }
 
-/// The text as the parser accepts it, where only its indentation is refused.
-pub(crate) fn reindented(source: &str) -> Option<String> {
-    let mut loader = Loader::new(0);
-    loader.run(source);
-    let is_refused = loader.is_indentation_refused;
-    is_refused.then(|| reindent(source)).flatten().map(|reindented| reindented.text)
-}
-
 struct Loader {
     file: u32,
     /// Blanks that stand before each line, but not in the text as it was written.

@@ -10,5 +10,5 @@ mod reindent;
 mod scalar;
 
 pub(crate) use emit::Emitter;
-pub(crate) use load::{load, reindented};
+pub(crate) use load::load;
 pub(crate) use scalar::number_text;

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 /// Events and output of one task.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    events: Vec<Event>,
+    /// As JSON.
+    events: Vec<Vec<u8>>,
     stored_events: usize,
     steps: BTreeMap<u32, Output>,
 }
@@ -18,7 +19,11 @@ pub(super) struct Ledger {
 struct Output {
     length: u64,
     stored: u64,
-    finished: Option<String>,
+    durable: u64,
+    /// Bytes below are not here any more.
+    freed: u64,
+    /// The control plane wants what it had for good, and what is not here any more: nothing more can be sent.
+    broken: bool,
 }
 
 /// A part of a step's output that is to be sent.
@@ -33,8 +38,8 @@ pub(super) struct Piece {
 }
 
 impl Ledger {
-    /// Appends an event. Texts that are too long for one are cut, with a mark.
-    pub(super) fn event(&mut self, at_ms: u64, mut kind: EventKind) {
+    /// Appends an event; returns it as JSON. Texts that are too long for one are cut, with a mark.
+    pub(super) fn event(&mut self, at_ms: u64, mut kind: EventKind) -> &[u8] {
         match &mut kind {
             EventKind::StepStarted { name, kind, command, .. } => {
                 cut(name, EVENT_TEXT_BYTES);
@@ -46,7 +51,14 @@ impl Ledger {
             EventKind::StepFinished { message: Some(message), .. } => cut(message, EVENT_TEXT_BYTES),
             EventKind::StepFinished { .. } => {}
         }
-        self.events.push(Event { number: self.events.len() as u64, at_ms, kind });
+        let event = Event { number: self.events.len() as u64, at_ms, kind };
+        self.event_left_behind(serde_json::to_vec(&event).unwrap_or_default())
+    }
+
+    /// Appends an event that is JSON already.
+    pub(super) fn event_left_behind(&mut self, event: Vec<u8>) -> &[u8] {
+        self.events.push(event);
+        self.events.last().map_or(&[], Vec::as_slice)
     }
 
     /// Opens the output of a step record.
@@ -59,14 +71,6 @@ impl Ledger {
         let Some(output) = self.steps.get_mut(&step) else { return false };
         output.length = length;
         true
-    }
-
-    /// The output of a step is complete.
-    pub(super) fn finished(&mut self, step: u32, length: u64, sha256: String) {
-        if let Some(output) = self.steps.get_mut(&step) {
-            output.length = length;
-            output.finished = Some(sha256);
-        }
     }
 
     /// Bytes of output of a step so far.
@@ -89,28 +93,21 @@ impl Ledger {
         !self.has_events() && self.pending_bytes() == 0
     }
 
-    /// The events that are not stored, for the call that begins the task.
-    pub(super) fn events_to_begin(&self) -> Vec<Event> {
-        self.events.get(self.stored_events..).unwrap_or_default().to_vec()
-    }
-
-    /// The next batch of events as JSON, at most [`EVENT_BATCH_BYTES`]; `None` when all are stored. They come
+    /// The next batch of events as a JSON list, at most [`EVENT_BATCH_BYTES`]; `[]` when all are stored. They come
     /// before any output: nobody should see output of a step that nobody was told of.
-    pub(super) fn next_events(&self) -> Option<Vec<u8>> {
-        let mut body = Vec::new();
-        for event in self.events.get(self.stored_events..)? {
-            let event = serde_json::to_vec(event).unwrap_or_default();
-            if !body.is_empty() && body.len() + event.len() + 2 > EVENT_BATCH_BYTES {
-                break;
+    pub(super) fn next_events(&self) -> Vec<u8> {
+        let mut body = vec![b'['];
+        for event in self.events.get(self.stored_events..).unwrap_or_default() {
+            if body.len() > 1 {
+                if body.len() + event.len() + 2 > EVENT_BATCH_BYTES {
+                    break;
+                }
+                body.push(b',');
             }
-            body.push(if body.is_empty() { b'[' } else { b',' });
             body.extend(event);
         }
-        if body.is_empty() {
-            return None;
-        }
         body.push(b']');
-        Some(body)
+        body
     }
 
     /// The control plane has every event below `next`: from an answer, or from a refusal that names a gap.
@@ -130,23 +127,50 @@ impl Ledger {
         Some(Piece { step, offset: output.stored, length: left.min(most) })
     }
 
+    /// An empty part behind stored output that the control plane does not have for good: it asks for that.
+    pub(super) fn next_to_keep(&self) -> Option<Piece> {
+        let (&step, output) =
+            self.steps.iter().find(|(_, output)| !output.broken && output.durable < output.stored)?;
+        Some(Piece { step, offset: output.stored, length: 0 })
+    }
+
     /// The control plane has every byte of a step below `offset`: from an answer, or from a refusal that names a
     /// gap.
     pub(super) fn output_stored(&mut self, step: u32, offset: u64) {
+        let Some(output) = self.steps.get_mut(&step) else { return };
+        output.broken |= offset < output.freed;
+        output.stored = if output.broken { output.length } else { offset.min(output.length) };
+    }
+
+    /// The control plane has every byte of a step below `offset` for good: it will not be wanted again. Returns
+    /// that offset, or a lower one that is stored.
+    pub(super) fn output_durable(&mut self, step: u32, offset: u64) -> u64 {
+        let Some(output) = self.steps.get_mut(&step) else { return 0 };
+        output.durable = output.durable.max(offset.min(output.stored));
+        output.durable
+    }
+
+    /// The bytes of a step below `offset` are not here any more.
+    pub(super) fn output_freed(&mut self, step: u32, offset: u64) {
         if let Some(output) = self.steps.get_mut(&step) {
-            output.stored = offset.min(output.length);
+            output.freed = offset;
         }
     }
 
-    /// The request that ends the task, when everything is stored.
-    pub(super) fn finish(&self, status: TaskStatus, mut message: Option<String>) -> FinishRequest {
+    /// The request that ends the task, when everything is stored. `sum` is the checksum of a step's output.
+    pub(super) fn finish(
+        &self,
+        status: TaskStatus,
+        mut message: Option<String>,
+        sum: impl Fn(u32) -> String,
+    ) -> FinishRequest {
         if let Some(message) = &mut message {
             cut(message, EVENT_TEXT_BYTES);
         }
         let steps = self.steps.iter().map(|(&step, output)| StepSummary {
             step,
             length: output.length,
-            sha256: output.finished.clone().unwrap_or_default(),
+            sha256: if output.broken { String::new() } else { sum(step) },
         });
         FinishRequest { status, message, events: self.events.len() as u64, steps: steps.collect() }
     }
@@ -203,7 +227,7 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.event(0, started(0, &long, Some(&long)));
         ledger.event(0, ended(0, &"ä".repeat(EVENT_TEXT_BYTES)));
-        let body = ledger.next_events().unwrap();
+        let body = ledger.next_events();
         let events: Vec<Event> = serde_json::from_slice(&body).unwrap();
         let EventKind::StepStarted { name, command: Some(command), .. } = &events[0].kind else {
             unreachable!()
@@ -222,7 +246,8 @@ mod tests {
             ledger.event(n, started(0, "\u{1}", Some(&"\u{1}".repeat(EVENT_COMMAND_BYTES))));
         }
         let (mut seen, mut batches) = (0, 0);
-        while let Some(body) = ledger.next_events() {
+        while ledger.has_events() {
+            let body = ledger.next_events();
             assert!(body.len() <= EVENT_BATCH_BYTES);
             let events: Vec<Event> = serde_json::from_slice(&body).unwrap();
             assert!(events.iter().map(|event| event.number).eq(seen..seen + events.len() as u64));
@@ -232,6 +257,23 @@ mod tests {
         }
         assert_eq!(seen, 200);
         assert!((20..30).contains(&batches), "{batches}");
+    }
+
+    #[test]
+    fn a_control_plane_that_lost_what_it_had_for_good_is_told_that_no_more_will_come() {
+        let mut ledger = Ledger::default();
+        ledger.opened(1);
+        ledger.grew(1, 10);
+        ledger.output_stored(1, 6);
+        assert_eq!(ledger.output_durable(1, 8), 6);
+        ledger.output_stored(1, 3);
+        assert_eq!(ledger.next_piece(100), Some(Piece { step: 1, offset: 3, length: 7 }), "it is still here");
+        ledger.output_stored(1, 6);
+        ledger.output_freed(1, 6);
+        ledger.output_stored(1, 3);
+        assert!(ledger.is_even() && ledger.next_to_keep().is_none());
+        let finish = ledger.finish(TaskStatus::Success, None, |_| "sum".to_owned());
+        assert_eq!((finish.steps[0].length, finish.steps[0].sha256.as_str()), (10, ""));
     }
 
     /// The store of a control plane, which may lose what it has not synced.
@@ -312,8 +354,8 @@ mod tests {
         most: usize,
         heard: bool,
     ) {
-        if let Some(body) = ledger.next_events() {
-            let next = plane.take_events(&body);
+        if ledger.has_events() {
+            let next = plane.take_events(&ledger.next_events());
             if heard {
                 ledger.events_stored(next);
             }
@@ -324,9 +366,13 @@ mod tests {
             if !plane.events.iter().any(told) {
                 return ledger.events_stored(plane.events.len() as u64);
             }
+            assert!(piece.offset >= ledger.steps[&piece.step].freed, "what was given up is wanted again");
             let stored = plane.take_output(piece, &printed[&piece.step][from..from + piece.length]);
             if heard {
                 ledger.output_stored(piece.step, stored);
+                let synced = plane.synced.get(&piece.step).copied().unwrap_or(0);
+                let durable = ledger.output_durable(piece.step, synced as u64);
+                ledger.output_freed(piece.step, durable);
             }
         }
     }
@@ -369,7 +415,7 @@ mod tests {
                     calls += 1;
                     prop_assert!(calls < 1000, "no progress");
                 }
-                let finish = ledger.finish(TaskStatus::Success, None);
+                let finish = ledger.finish(TaskStatus::Success, None, |_| String::new());
                 prop_assert_eq!(finish.events, said);
                 ledger.events_stored(plane.events.len() as u64);
                 for summary in finish.steps {

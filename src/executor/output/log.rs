@@ -4,9 +4,10 @@ use super::redactor::Redactor;
 use super::report::Reporter;
 use super::secrets::Secrets;
 use super::spool::Spool;
+use super::tail::is_full;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Shared by the threads that read children's output and the one that ends the step. A step may have
 /// several children one after the other; what a child's descendants write when its turn is over is
@@ -18,6 +19,7 @@ struct Open {
     redactor: Redactor,
     spool: Spool,
     reporter: Reporter,
+    /// Output that may be shown and is not in the spool yet.
     clean: Vec<u8>,
     at_line_start: bool,
     /// The child whose output is taken; counted from 1.
@@ -34,7 +36,13 @@ impl StepLog {
         secrets: &Secrets,
         reporter: &Reporter,
     ) -> io::Result<Self> {
-        let spool = Spool::create(&folder.join(format!("step-{step}")), limit)?;
+        let path = folder.join(format!("step-{step}"));
+        let spool = loop {
+            match Spool::create(&path, limit) {
+                Err(error) if is_full(&error) && reporter.waits_for_room() => reporter.wait_for_room(),
+                made => break made?,
+            }
+        };
         reporter.output_opened(step, spool.reader()?);
         let open = Open {
             redactor: Redactor::new(secrets.clone()),
@@ -50,7 +58,7 @@ impl StepLog {
 
     /// The turn of the next child. Its output is written by the number that is returned.
     pub fn begin_child(&self) -> u64 {
-        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.lock();
         let Some(open) = guard.as_mut() else { return 0 };
         open.children += 1;
         open.child = open.children;
@@ -59,64 +67,118 @@ impl StepLog {
 
     /// Ends the turn of a child.
     pub fn end_child(&self, child: u64) {
-        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.lock();
         if let Some(open) = guard.as_mut().filter(|open| open.child == child) {
             open.child = 0;
         }
     }
 
-    /// Appends output of a child, if it is its turn.
+    /// Appends output of a child, if it is its turn. Waits while the disk is full.
     pub fn write(&self, child: u64, bytes: &[u8]) {
-        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(open) = guard.as_mut().filter(|open| open.child == child) else { return };
-        open.clean.clear();
-        open.redactor.push(bytes, &mut open.clean);
-        open.flush(self.1);
+        {
+            let mut guard = self.lock();
+            let Some(open) = guard.as_mut().filter(|open| open.child == child) else { return };
+            open.redactor.push(bytes, &mut open.clean);
+            if open.flush(self.1) {
+                return;
+            }
+        }
+        self.wait_until(|open| open.child != child || open.flush(self.1));
     }
 
     /// Appends a line of the agent's own; it begins on a line of its own.
     pub fn note(&self, text: &str) {
-        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.lock();
         let Some(open) = guard.as_mut() else { return };
-        open.clean.clear();
         open.redactor.finish(&mut open.clean);
-        if !open.at_line_start || open.clean.last().is_some_and(|&b| b != b'\n') {
+        if open.clean.last().map_or(!open.at_line_start, |&last| last != b'\n') {
             open.clean.push(b'\n');
         }
         open.redactor.push(text.as_bytes(), &mut open.clean);
         open.redactor.finish(&mut open.clean);
         open.clean.push(b'\n');
+        // On a full disk it waits for what comes next.
         open.flush(self.1);
     }
 
     /// Does something while the log takes nothing, as on a disk that is slow.
     #[cfg(test)]
     pub(in crate::executor) fn held<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self.lock();
         work()
     }
 
-    /// Ends the log.
+    /// Ends the log. Waits while the disk is full.
     pub fn close(&self) {
-        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(mut open) = taken else { return };
-        open.clean.clear();
-        open.redactor.finish(&mut open.clean);
-        open.flush(self.1);
-        if let Some(why) = open.spool.lost() {
-            open.reporter.output_lost(why);
+        if let Some(open) = self.lock().as_mut() {
+            open.child = 0;
+            open.redactor.finish(&mut open.clean);
         }
-        let (length, sha256) = open.spool.finish();
-        open.reporter.output_finished(self.1, length, sha256);
+        self.wait_until(|open| open.end(self.1));
+        let Some(open) = self.lock().take() else { return };
+        open.reporter.output_finished(self.1, open.spool.length());
+    }
+
+    /// Tries until it is done, whenever there may be room again.
+    fn wait_until(&self, done: impl Fn(&mut Open) -> bool) {
+        loop {
+            let reporter = {
+                let mut guard = self.lock();
+                let Some(open) = guard.as_mut() else { return };
+                if done(open) {
+                    return;
+                }
+                open.reporter.clone()
+            };
+            reporter.wait_for_room();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Open>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Open {
-    fn flush(&mut self, step: u32) {
-        let Some(&last) = self.clean.last() else { return };
+    /// Moves what is clean to the spool. False when the disk is full and will be waited for.
+    fn flush(&mut self, step: u32) -> bool {
+        let Some(&last) = self.clean.last() else { return true };
         self.at_line_start = last == b'\n';
-        let length = self.spool.write(&self.clean);
-        self.reporter.output_grew(step, length);
+        let mut done = 0;
+        let mut failure = None;
+        while done < self.clean.len() && failure.is_none() {
+            match self.spool.write(&self.clean[done..]) {
+                Ok(taken) => done += taken,
+                Err(error) => failure = Some(error),
+            }
+        }
+        self.clean.drain(..done);
+        self.reporter.output_grew(step, self.spool.length());
+        let Some(error) = failure else { return true };
+        if is_full(&error) && !self.reporter.drops_output() && self.reporter.waits_for_room() {
+            return false;
+        }
+        self.spool.lose(self.clean.len(), &error);
+        self.reporter.output_lost(self.clean.len(), &error);
+        self.clean.clear();
+        true
+    }
+
+    /// As [`Open::flush`], of everything that is left.
+    fn end(&mut self, step: u32) -> bool {
+        if !self.flush(step) {
+            return false;
+        }
+        let ended = self.spool.end();
+        self.reporter.output_grew(step, self.spool.length());
+        match ended {
+            Err(error) if is_full(&error) && self.reporter.waits_for_room() => false,
+            Err(error) => {
+                self.reporter.output_lost(0, &error);
+                true
+            }
+            Ok(()) => true,
+        }
     }
 }
 

@@ -10,12 +10,14 @@ use crate::executor::life::{Life, LifeLimits, Phase};
 use crate::http::retry::{Backoff, random};
 use crate::http::{Body, Client, Error, Request, Response, TaskNews};
 use crate::protocol::{
-    BeginAnswer, BeginRequest, EventKind, FinishAnswer, GiveBack, GiveBackAnswer, GiveBackReason,
+    BeginAnswer, EventKind, FinishAnswer, FinishRequest, GiveBack, GiveBackAnswer, GiveBackReason,
     RefusalCode, Secret, Task, TaskId, TaskStatus,
 };
 use crate::system::clock::since_boot;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -74,7 +76,9 @@ pub(super) struct Inner {
 pub(super) struct State {
     pub(super) life: Life,
     pub(super) ledger: Ledger,
-    pub(super) readers: BTreeMap<u32, SpoolReader>,
+    pub(super) readers: BTreeMap<u32, Arc<Mutex<SpoolReader>>>,
+    /// The events on disk, for whoever comes after a task agent that dies.
+    pub(super) journal: Option<File>,
     pub(super) first_unsent: Option<Instant>,
     pub(super) last_sent: Option<Instant>,
     pub(super) hurry: bool,
@@ -83,12 +87,26 @@ pub(super) struct State {
     stops: bool,
     /// The end is on its way to the control plane.
     finishing: bool,
-    lost_output: Option<String>,
+    /// The control plane takes nothing more.
+    pub(super) refused: bool,
+    pub(super) lost_output: Option<String>,
+    /// A step waits for room in the spool.
+    pub(super) starved: bool,
+    /// What is stored for good gives its room back. Some file systems cannot.
+    pub(super) frees: bool,
+    /// Output that does not fit is dropped instead of waited for.
+    pub(super) drops: bool,
 }
 
 impl State {
-    fn steps_go_on(&mut self) -> bool {
+    pub(super) fn steps_go_on(&mut self) -> bool {
         !self.stops && self.life.steps_may_run(since_boot())
+    }
+
+    fn finish(&self, status: TaskStatus, message: Option<String>) -> FinishRequest {
+        let sum =
+            |reader: &Arc<Mutex<SpoolReader>>| reader.lock().unwrap_or_else(PoisonError::into_inner).sum();
+        self.ledger.finish(status, message, |step| self.readers.get(&step).map(sum).unwrap_or_default())
     }
 }
 
@@ -104,13 +122,18 @@ impl Reporter {
             life: Life::new(limits, since_boot()),
             ledger: Ledger::default(),
             readers: BTreeMap::new(),
+            journal: None,
             first_unsent: None,
             last_sent: None,
             hurry: false,
             told: None,
             stops: false,
             finishing: false,
+            refused: false,
             lost_output: None,
+            starved: false,
+            frees: true,
+            drops: false,
         };
         let inner = Inner {
             client,
@@ -159,9 +182,14 @@ impl Reporter {
         let at_ms =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
         let mut state = self.lock();
+        let State { ledger, journal, .. } = &mut *state;
+        let mut lines = Vec::new();
         for kind in kinds {
-            state.ledger.event(at_ms, kind);
+            lines.extend(ledger.event(at_ms, kind));
+            lines.push(b'\n');
         }
+        // On a full disk only a task agent that dies leaves less behind.
+        let _ = journal.as_mut().map(|journal| journal.write_all(&lines));
         state.hurry = true;
         self.0.changed.notify_all();
     }
@@ -170,7 +198,7 @@ impl Reporter {
     pub fn output_opened(&self, step: u32, reader: SpoolReader) {
         let mut state = self.lock();
         state.ledger.opened(step);
-        state.readers.insert(step, reader);
+        state.readers.insert(step, Arc::new(Mutex::new(reader)));
     }
 
     /// The spool of a step has grown to `length`.
@@ -188,21 +216,11 @@ impl Reporter {
     }
 
     /// The spool of a step is complete.
-    pub fn output_finished(&self, step: u32, length: u64, sha256: String) {
+    pub fn output_finished(&self, step: u32, length: u64) {
         let mut state = self.lock();
-        state.ledger.finished(step, length, sha256);
+        state.ledger.grew(step, length);
         state.hurry = true;
         self.0.changed.notify_all();
-    }
-
-    /// Output of a step is gone for good: the task cannot end as a success any more.
-    pub fn output_lost(&self, why: String) {
-        self.lock().lost_output.get_or_insert(why);
-    }
-
-    /// Why output of a step is gone, if it is.
-    pub fn lost_output(&self) -> Option<String> {
-        self.lock().lost_output.clone()
     }
 
     /// Bytes of output of a step so far.
@@ -215,10 +233,10 @@ impl Reporter {
         let events = {
             let mut state = self.lock();
             state.life.ready();
-            state.ledger.events_to_begin()
+            state.ledger.next_events()
         };
-        let request = BeginRequest { agent: self.0.agent.clone(), events };
-        let body = serde_json::to_vec(&request).unwrap_or_default();
+        // A `BeginRequest`; the events are JSON already.
+        let body = [format!(r#"{{"agent":"{}","events":"#, self.0.agent).as_bytes(), &events, b"}"].concat();
         let path = self.path("begin");
         match self.ask::<BeginAnswer>(&self.request("POST", &path, Body::Json(&body))) {
             Ok(answer) => {
@@ -303,15 +321,16 @@ impl Reporter {
     /// Sends what is left and ends the task. True when nothing is left to say: the control plane has confirmed
     /// the end, or has ended the task before.
     pub fn finish(&self, status: TaskStatus, message: Option<String>) -> bool {
-        // A success whose log has holes is none.
-        let (status, message) = match self.lost_output() {
-            Some(why) if status == TaskStatus::Success => (TaskStatus::InfrastructureFail, Some(why)),
-            _ => (status, message),
-        };
         self.lock().life.steps_ended(since_boot());
         let mut misses = Backoff::new(Duration::from_secs(1), Duration::from_secs(30), Duration::MAX);
         loop {
-            let Some(request) = self.settled(|state| state.ledger.finish(status, message.clone())) else {
+            let Some(request) = self.settled(|state| match state.lost_output.clone() {
+                // A success whose log has holes is none.
+                Some(why) if status == TaskStatus::Success => {
+                    state.finish(TaskStatus::InfrastructureFail, Some(why))
+                }
+                _ => state.finish(status, message.clone()),
+            }) else {
                 return self.has_ended();
             };
             let body = serde_json::to_vec(&request).unwrap_or_default();
@@ -349,7 +368,7 @@ impl Reporter {
     }
 
     /// Waits until everything is sent; `None` when that will not be.
-    fn settled<T>(&self, then: impl FnOnce(&State) -> T) -> Option<T> {
+    pub(super) fn settled<T>(&self, then: impl FnOnce(&State) -> T) -> Option<T> {
         let mut state = self.lock();
         state.hurry = true;
         self.0.changed.notify_all();
@@ -395,13 +414,26 @@ impl Reporter {
         body: Body<'_>,
     ) -> Result<A, Error> {
         let mut backoff = Self::patience();
-        let path = self.path(path);
         loop {
-            match self.ask(&self.request(method, &path, body)) {
-                Ok(answer) => return Ok(answer),
-                Err(error) => {
-                    self.wait_after(error, &mut backoff, |state| !state.life.is_over(since_boot()))?
-                }
+            if let Some(answer) = self.deliver_once(method, path, body, &mut backoff)? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// One attempt at such a call. `None` after a failure that may pass, when its wait is over.
+    pub(super) fn deliver_once<A: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: Body<'_>,
+        backoff: &mut Backoff,
+    ) -> Result<Option<A>, Error> {
+        let path = self.path(path);
+        match self.ask(&self.request(method, &path, body)) {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) => {
+                self.wait_after(error, backoff, |state| !state.life.is_over(since_boot())).map(|()| None)
             }
         }
     }
@@ -522,6 +554,7 @@ impl Reporter {
     pub(super) fn ended(&self, late: bool) {
         let mut state = self.lock();
         state.life.ended_there(late, since_boot());
+        state.refused |= !late;
         let first = state.told != Some(Wish::Ended);
         state.told = Some(Wish::Ended);
         // A parked heartbeat often hears of the end before its confirmation arrives here.

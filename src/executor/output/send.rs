@@ -3,6 +3,8 @@
 //!
 //! The first bytes go out at once; after that, output is gathered for at most a quarter of a second.
 
+use super::ledger::Piece;
+use super::piece::PieceSize;
 use super::report::{CALL_TIMEOUT, CHUNK, Reporter};
 use crate::executor::life::Phase;
 use crate::http::retry::{Backoff, random};
@@ -14,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// How long output is gathered before it is sent.
 const GATHER: Duration = Duration::from_millis(250);
+/// So many bytes of the spool are worth a call to give back their room while nobody waits for it.
+const WORTH_FREEING: u64 = 64 * 1024;
 
 /// Starts the thread of the heartbeats and the one that sends events and output.
 pub(in crate::executor) fn start(reporter: &Reporter, task: &Task) -> Result<(), Error> {
@@ -29,8 +33,9 @@ pub(in crate::executor) fn start(reporter: &Reporter, task: &Task) -> Result<(),
 
 impl Reporter {
     fn send_loop(&self) {
+        let mut size = PieceSize::small();
         while self.wait_for_work() {
-            if let Err(error) = self.send_all() {
+            if let Err(error) = self.send_all(&mut size) {
                 if !self.is_over() && !self.has_ended() {
                     log::error!("giving up sending what the task has said: {error}");
                     self.ended(false);
@@ -52,7 +57,7 @@ impl Reporter {
             }
             // Before the beginning nothing is sent: the beginning carries it.
             let may_send = !matches!(phase, Phase::Preparing | Phase::Beginning);
-            if !may_send || state.ledger.is_even() {
+            if !may_send || state.ledger.is_even() && !state.starved {
                 state.first_unsent = None;
                 state.hurry &= !may_send;
                 // A delivery that is given up is noticed by the clock.
@@ -62,7 +67,7 @@ impl Reporter {
                 continue;
             }
             let due = match (state.first_unsent, state.last_sent) {
-                _ if state.hurry || state.ledger.pending_bytes() >= CHUNK as u64 => break,
+                _ if state.hurry || state.starved || state.ledger.pending_bytes() >= CHUNK as u64 => break,
                 (Some(first), Some(last)) if last.elapsed() < GATHER => first + GATHER,
                 _ => break,
             };
@@ -77,17 +82,25 @@ impl Reporter {
     }
 
     /// Sends until nothing is left: events first, so that nobody sees output of a step that nobody was told of.
-    fn send_all(&self) -> Result<(), Error> {
+    fn send_all(&self, size: &mut PieceSize) -> Result<(), Error> {
         // A control plane that answers without taking anything must not be asked in a tight loop.
         let mut idle = Backoff::new(Duration::from_millis(200), Duration::from_secs(30), Duration::MAX);
+        let mut broken = Self::patience();
         loop {
-            let events = self.lock().ledger.next_events();
-            let progress = match events {
-                Some(body) => self.send_events(&body)?,
-                None => match self.send_piece()? {
-                    Some(progress) => progress,
-                    None => break,
-                },
+            let (events, piece) = {
+                let mut state = self.lock();
+                if state.ledger.has_events() {
+                    (Some(state.ledger.next_events()), None)
+                } else {
+                    let starved = std::mem::take(&mut state.starved);
+                    let piece = state.ledger.next_piece(size.bytes().min(CHUNK));
+                    (None, piece.or_else(|| starved.then(|| state.ledger.next_to_keep()).flatten()))
+                }
+            };
+            let progress = match (events, piece) {
+                (Some(body), _) => self.send_events(&body)?,
+                (None, Some(piece)) => self.send_piece(piece, size, &mut broken)?,
+                (None, None) => break,
             };
             if progress {
                 idle.succeeded();
@@ -117,32 +130,53 @@ impl Reporter {
         Ok(state.ledger.stored_events() > before)
     }
 
-    /// Sends a piece of output; `None` when there is none. False when the control plane took nothing of it.
-    fn send_piece(&self) -> Result<Option<bool>, Error> {
-        let (piece, bytes) = {
-            let state = self.lock();
-            let Some(piece) = state.ledger.next_piece(CHUNK) else { return Ok(None) };
-            let Some(reader) = state.readers.get(&piece.step) else { return Ok(None) };
-            (piece, reader.read(piece.offset, piece.length))
-        };
+    /// Tries once to send a piece of output. False when the control plane answered and took nothing of it.
+    fn send_piece(&self, piece: Piece, size: &mut PieceSize, broken: &mut Backoff) -> Result<bool, Error> {
         let step = piece.step;
-        let bytes =
-            bytes.map_err(|e| Error::Setup(format!("failed to read the spool of step {step}: {e}")))?;
-        if bytes.is_empty() {
-            return Err(Error::Setup(format!(
-                "the spool of step {step} is shorter than what was written to it"
-            )));
+        let reader = self.lock().readers.get(&step).cloned();
+        let Some(reader) = reader else { return Ok(false) };
+        let reader = || reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = reader().read(piece.offset, piece.length);
+        if reader().is_damaged() {
+            self.lost(format!("output of step {step} is gone: something on the host, such as a step, took it out of the runner's spool"));
         }
         let path = format!("steps/{step}/output?offset={}", piece.offset);
-        let stored = match self.deliver::<OutputAnswer>("PATCH", &path, Body::Bytes(&bytes)) {
-            Ok(answer) => {
-                self.news(answer.cancel.then_some(TaskNews::Cancel));
-                answer.offset
+        let (stored, durable) = match self.deliver_once("PATCH", &path, Body::Bytes(&bytes), broken) {
+            Ok(Some(OutputAnswer { offset, durable_to, cancel })) => {
+                broken.succeeded();
+                if piece.length >= size.bytes() {
+                    size.arrived();
+                }
+                self.news(cancel.then_some(TaskNews::Cancel));
+                (offset, durable_to)
             }
-            Err(error) => gap(&error).ok_or(error)?,
+            Ok(None) => {
+                size.broke(piece.length);
+                return Ok(true);
+            }
+            Err(Error::Refused { status: 413, .. }) if size.can_shrink(piece.length) => {
+                size.broke(piece.length);
+                return Ok(true);
+            }
+            Err(error) => (gap(&error).ok_or(error)?, 0),
         };
-        self.lock().ledger.output_stored(step, stored);
-        Ok(Some(stored > piece.offset))
+        let mut state = self.lock();
+        state.ledger.output_stored(step, stored);
+        let durable = state.ledger.output_durable(step, durable);
+        let least = if state.starved { 1 } else { WORTH_FREEING };
+        drop(state);
+        let gives_back = reader().free(durable, least);
+        let freed = reader().freed();
+        let mut state = self.lock();
+        state.ledger.output_freed(step, freed);
+        if !gives_back && std::mem::take(&mut state.frees) {
+            log::warn!(
+                "the file system of the spool cannot give back the room of what was sent: a full spool loses output"
+            );
+        }
+        drop(state);
+        self.0.changed.notify_all();
+        Ok(stored > piece.offset || piece.length == 0)
     }
 
     fn heartbeat_loop(&self, client: &Client, wait_seconds: u32, lease_seconds: u32) {

@@ -1,195 +1,435 @@
-//! Output of one step on disk: what the redactor lets through is appended here, and the uploader sends
-//! it from here, so memory stays bounded whatever a job prints and however long the network is away.
+//! Output of one step on disk: what the redactor lets through is appended here, and the uploader sends it from
+//! here, so memory stays bounded whatever a job prints and however long the network is away.
 //!
-//! Nothing is synced. What a sync saves is what a crash of the host would lose, and nobody would come for it:
-//! the number of every event and how far each spool was acknowledged are in the memory of the task agent,
-//! which ends with the host, and the control plane then ends the task when its lease lapses. Against the
-//! crash of a process, the runner's included, the system's cache is enough. On the slow disks of small
-//! hosts a sync of each step would cost more than many a step takes.
+//! The place of a byte in the file is its place in the output. What the control plane has for good is taken out
+//! again, as a hole, so that the disk holds only what is on its way. Of output beyond the limit the first three
+//! quarters are here and the last quarter in a [`Tail`], which is appended when the step ends: errors stand at the
+//! end.
+//!
+//! Nothing is synced: against the crash of a process the system's cache is enough, and on the slow disks of small
+//! hosts a sync of each step would cost more than many a step takes. A host that loses power loses the last seconds.
 
+use super::tail::Tail;
 use ring::digest::{Context, SHA256};
+use rustix::io::Errno;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What the name of a tail ends with.
+pub(super) const TAIL: &str = "tail";
+/// How much of the tail is moved at a time.
+const MOVED: usize = 64 * 1024;
+
+/// Bytes that something on the host has taken out of the file; none when empty.
+type Gone = Arc<Mutex<Range<u64>>>;
 
 /// The writing side.
 pub struct Spool {
     file: File,
+    gone: Gone,
     length: u64,
-    limit: u64,
+    /// Bytes that are kept at the front, and at the end.
+    head: u64,
+    last: u64,
+    tail_path: PathBuf,
+    tail: Option<Tail>,
+    /// Bytes beyond the front that there was no tail for.
     dropped: u64,
+    /// Bytes that are missing where the output goes on.
     lost: u64,
     why_lost: String,
-    digest: Context,
+    /// A mark that has to be written before anything else.
+    mark: Vec<u8>,
+    /// The end has come: the tail is being moved here.
+    ends: bool,
 }
 
 impl Spool {
     /// Creates the file. `limit` is the number of bytes of output that are kept.
     pub fn create(path: &Path, limit: u64) -> io::Result<Self> {
-        let file = File::options().read(true).append(true).create_new(true).open(path)?;
-        Ok(Self {
+        let file = File::options().read(true).write(true).create_new(true).open(path)?;
+        Ok(Self::of(file, 0, path, limit))
+    }
+
+    fn of(file: File, length: u64, path: &Path, limit: u64) -> Self {
+        Self {
             file,
-            length: 0,
-            limit,
+            gone: Gone::default(),
+            length,
+            head: limit - limit / 4,
+            last: limit / 4,
+            tail_path: path.with_extension(TAIL),
+            tail: None,
             dropped: 0,
             lost: 0,
             why_lost: String::new(),
-            digest: Context::new(&SHA256),
-        })
+            mark: Vec::new(),
+            ends: false,
+        }
+    }
+
+    /// The spool of a task agent that is gone, with its tail where it belongs.
+    pub(super) fn left_behind(path: &Path) -> io::Result<Self> {
+        let file = File::options().read(true).write(true).open(path)?;
+        let mut spool = Self::of(file.try_clone()?, file.metadata()?.len(), path, 0);
+        spool.tail = Tail::open(&spool.tail_path).ok();
+        spool.end()?;
+        Ok(spool)
     }
 
     /// A handle for reading what was written, at any offset.
     pub fn reader(&self) -> io::Result<SpoolReader> {
-        Ok(SpoolReader(self.file.try_clone()?))
-    }
-
-    /// Appends output; beyond the limit, and when the disk takes no more, bytes are counted instead.
-    /// Returns the length of the spool.
-    pub fn write(&mut self, bytes: &[u8]) -> u64 {
-        let room = usize::try_from(self.limit.saturating_sub(self.length)).unwrap_or(usize::MAX);
-        let (kept, dropped) = bytes.split_at(bytes.len().min(room));
-        self.dropped += dropped.len() as u64;
-        self.append(kept);
-        self.length
-    }
-
-    /// A line of the agent's own, outside the limit.
-    pub fn note(&mut self, text: &str) -> u64 {
-        self.append(format!("{text}\n").as_bytes());
-        self.length
-    }
-
-    /// The loss, for people, when the disk took no more; `None` when everything was.
-    pub fn lost(&self) -> Option<String> {
-        (self.lost > 0).then(|| {
-            format!(
-                "{} bytes of output were lost: the runner could not keep them on its disk: {} (free some space, or set TMPDIR to a larger place)",
-                self.lost, self.why_lost
-            )
+        Ok(SpoolReader {
+            file: self.file.try_clone()?,
+            gone: self.gone.clone(),
+            freed: 0,
+            digest: Context::new(&SHA256),
+            summed: 0,
+            damaged: false,
         })
     }
 
-    /// Ends the output: says what is missing. Returns length and SHA-256.
-    pub fn finish(mut self) -> (u64, String) {
-        if self.dropped > 0 {
-            let (dropped, limit) = (self.dropped, self.limit);
-            self.note(&format!(
-                "\n[{dropped} bytes of output were dropped: only the first {limit} bytes of a step are kept]"
-            ));
-        }
-        if self.lost > 0 {
-            let (lost, why) = (self.lost, std::mem::take(&mut self.why_lost));
-            self.note(&format!("\n[{lost} bytes of output were lost here: the spool on the runner could not be written: {why}]"));
-        }
-        (self.length, crate::system::hex(self.digest.finish().as_ref()))
+    /// Bytes of output that can be read.
+    pub fn length(&self) -> u64 {
+        self.length
     }
 
-    fn append(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            match self.file.write(bytes) {
-                Ok(n) if n > 0 => {
-                    self.digest.update(&bytes[..n]);
+    /// Takes output; returns how many bytes of it were taken. An error when the disk takes nothing more.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_mark()?;
+        let room = usize::try_from(self.head.saturating_sub(self.length)).unwrap_or(usize::MAX);
+        if room > 0 {
+            return self.append(&bytes[..bytes.len().min(room)]);
+        }
+        if self.tail.is_none() && self.dropped == 0 {
+            self.tail = Tail::create(&self.tail_path, self.last);
+        }
+        match &mut self.tail {
+            Some(tail) => tail.write(bytes)?,
+            None => self.dropped += bytes.len() as u64,
+        }
+        Ok(bytes.len())
+    }
+
+    /// These bytes are lost where the output goes on. A mark will say so.
+    pub fn lose(&mut self, bytes: usize, why: &io::Error) {
+        self.lost += bytes as u64;
+        self.why_lost = why.to_string();
+    }
+
+    /// Moves the tail behind the front and says what is missing. May be called again after an error.
+    pub fn end(&mut self) -> io::Result<()> {
+        self.write_mark()?;
+        if !std::mem::replace(&mut self.ends, true) {
+            let beyond = self.tail.as_ref().map_or(self.dropped, Tail::dropped);
+            if beyond > 0 {
+                let kept = if self.tail.is_some() { " and the last" } else { "" };
+                self.mark = format!("\n[{beyond} bytes of output were dropped here: of a step that prints so much only the first{kept} part is kept]\n").into_bytes();
+            }
+        }
+        self.write_mark()?;
+        while let Some(tail) = &mut self.tail {
+            let bytes = tail.peek(MOVED)?;
+            if bytes.is_empty() {
+                let _ = std::fs::remove_file(&self.tail_path);
+                self.tail = None;
+                break;
+            }
+            let moved = self.append(&bytes)?;
+            if let Some(tail) = &mut self.tail {
+                tail.took(moved);
+            }
+        }
+        Ok(())
+    }
+
+    fn write_mark(&mut self) -> io::Result<()> {
+        if self.lost > 0 {
+            let (lost, why) = (std::mem::take(&mut self.lost), &self.why_lost);
+            let mark = format!(
+                "\n[{lost} bytes of output were lost here: the runner could not keep them on its disk: {why}]\n"
+            );
+            self.mark.extend(mark.as_bytes());
+        }
+        while !self.mark.is_empty() {
+            let mark = std::mem::take(&mut self.mark);
+            let written = self.append(&mark);
+            self.mark = mark;
+            self.mark.drain(..written?);
+        }
+        Ok(())
+    }
+
+    /// Writes some of the bytes; the number is 0 only when there are none.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        // What a step has cut off would come back as zeros when more is written behind it.
+        let there = self.file.metadata()?.len();
+        if there < self.length {
+            let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+            *gone = if gone.is_empty() { there } else { gone.start.min(there) }..self.length;
+        }
+        loop {
+            match self.file.write_at(bytes, self.length) {
+                Ok(0) => return Err(Errno::NOSPC.into()),
+                Ok(n) => {
                     self.length += n as u64;
-                    bytes = &bytes[n..];
+                    return Ok(n);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                outcome => {
-                    if self.why_lost.is_empty() {
-                        self.why_lost =
-                            outcome.err().map_or_else(|| "no space".to_owned(), |e| e.to_string());
-                    }
-                    self.lost += bytes.len() as u64;
-                    return;
-                }
+                Err(error) => return Err(error),
             }
         }
     }
 }
 
-/// The reading side.
-pub struct SpoolReader(File);
+/// The reading side. It also sums what it reads for the first time.
+pub struct SpoolReader {
+    file: File,
+    gone: Gone,
+    /// Bytes below are not there any more, since nobody needs them.
+    freed: u64,
+    digest: Context,
+    summed: u64,
+    /// Bytes were missing, and others stand in their place.
+    damaged: bool,
+}
 
 impl SpoolReader {
-    /// Reads up to `most` bytes at `offset`.
-    pub fn read(&self, offset: u64, most: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; most];
+    /// Reads `length` bytes at `offset`, which were written before. In the place of what is not there any more,
+    /// because a step emptied the file, stands a line that says so.
+    pub fn read(&mut self, offset: u64, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
         let mut filled = 0;
-        while filled < most {
-            match self.0.read_at(&mut bytes[filled..], offset + filled as u64) {
-                Ok(0) => break,
-                Ok(n) => filled += n,
+        while filled < length {
+            match self.file.read_at(&mut bytes[filled..], offset + filled as u64) {
+                Ok(n @ 1..) => filled += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Ok(0) | Err(_) => break,
             }
         }
-        bytes.truncate(filled);
-        Ok(bytes)
+        self.cover(&mut bytes[filled..]);
+        let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let at = |place: u64| place.saturating_sub(offset).min(length as u64) as usize;
+        self.cover(&mut bytes[at(gone.start)..at(gone.end)]);
+        let end = offset + length as u64;
+        if (offset..end).contains(&self.summed) {
+            let new = usize::try_from(self.summed - offset).unwrap_or(length);
+            self.digest.update(&bytes[new..]);
+            self.summed = end;
+        }
+        bytes
     }
+
+    /// Writes into the place of missing bytes that they are missing.
+    fn cover(&mut self, bytes: &mut [u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.damaged = true;
+        let text = format!(
+            "\n[{} bytes of output are gone: something on this host took them out of the runner's spool",
+            bytes.len()
+        );
+        log::error!("{}", &text[1..]);
+        let mut text = text.bytes();
+        bytes.fill_with(|| text.next().unwrap_or(b' '));
+        if let [.., before, last] = bytes {
+            (*before, *last) = (b']', b'\n');
+        }
+    }
+
+    /// Whether something was missing.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged
+    }
+
+    /// The control plane has what is below `offset` for good: the disk gets the room back, where that is at least
+    /// `least` bytes. False when the file system cannot do that.
+    pub fn free(&mut self, offset: u64, least: u64) -> bool {
+        if offset < self.freed + least.max(1) {
+            return true;
+        }
+        self.freed = offset;
+        free_below(&self.file, offset)
+    }
+
+    /// Bytes below are not there any more.
+    pub fn freed(&self) -> u64 {
+        self.freed
+    }
+
+    /// SHA-256 of everything that was read; empty when that says nothing, since bytes were missing.
+    pub fn sum(&self) -> String {
+        match self.damaged {
+            true => String::new(),
+            false => crate::system::hex(self.digest.clone().finish().as_ref()),
+        }
+    }
+}
+
+/// Takes the bytes below `offset` out of the file, whose length stays.
+#[cfg(target_os = "linux")]
+fn free_below(file: &File, offset: u64) -> bool {
+    use rustix::fs::{FallocateFlags, fallocate};
+    fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, offset).is_ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn free_below(_: &File, _: u64) -> bool {
+    false
 }
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot set up its files should fail loudly")]
 mod tests {
+    use super::super::tail::is_full;
     use super::*;
 
+    fn written(spool: &mut Spool, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let taken = spool.write(bytes).unwrap();
+            bytes = &bytes[taken..];
+        }
+    }
+
+    fn all(spool: &Spool) -> String {
+        String::from_utf8(spool.reader().unwrap().read(0, spool.length() as usize)).unwrap()
+    }
+
     #[test]
-    fn what_was_written_is_read_back_and_summed() {
+    fn what_was_written_is_read_back_and_summed_once() {
         let folder = tempfile::tempdir().unwrap();
         let mut spool = Spool::create(&folder.path().join("0"), 1000).unwrap();
-        let reader = spool.reader().unwrap();
-        assert_eq!(spool.write(b"ab"), 2);
-        assert_eq!(spool.write(b"c"), 3);
-        assert_eq!(reader.read(1, 10).unwrap(), b"bc");
-        assert_eq!(reader.read(3, 10).unwrap(), b"");
-        let (length, sum) = spool.finish();
-        assert_eq!(length, 3);
-        assert_eq!(sum, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        let mut reader = spool.reader().unwrap();
+        written(&mut spool, b"ab");
+        assert_eq!(reader.read(0, 2), b"ab");
+        written(&mut spool, b"c");
+        assert_eq!(reader.read(1, 2), b"bc");
+        assert_eq!(reader.read(0, 1), b"a");
+        spool.end().unwrap();
+        assert_eq!(spool.length(), 3);
+        assert_eq!(reader.sum(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 
     #[test]
     fn bytes_beyond_four_gigabytes_have_their_place() {
-        let file = tempfile::tempfile().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0");
         // A hole: it takes no room on the disk.
         let far = (1 << 32) + 5;
-        file.write_all_at(b"far", far).unwrap();
-        file.write_all_at(b"near", 5).unwrap();
-        let reader = SpoolReader(file);
-        assert_eq!(reader.read(far, 10).unwrap(), b"far");
-        assert_eq!(reader.read(5, 4).unwrap(), b"near");
+        File::create(&path).unwrap().write_all_at(b"far", far).unwrap();
+        let spool = Spool::left_behind(&path).unwrap();
+        assert_eq!(spool.length(), far + 3);
+        assert_eq!(spool.reader().unwrap().read(far, 3), b"far");
     }
 
     #[test]
-    fn output_beyond_the_limit_is_counted() {
+    fn of_too_much_output_the_front_and_the_end_are_kept() {
         let folder = tempfile::tempdir().unwrap();
-        let mut spool = Spool::create(&folder.path().join("0"), 5).unwrap();
-        let reader = spool.reader().unwrap();
-        spool.write(b"1234567");
-        spool.write(b"89");
-        let (length, _) = spool.finish();
-        let text = String::from_utf8(reader.read(0, 1000).unwrap()).unwrap();
-        assert_eq!(
-            text,
-            "12345\n[4 bytes of output were dropped: only the first 5 bytes of a step are kept]\n"
-        );
-        assert_eq!(length, text.len() as u64);
+        let path = folder.path().join("0");
+        let mut spool = Spool::create(&path, 8).unwrap();
+        written(&mut spool, b"123456789");
+        assert_eq!(all(&spool), "123456");
+        written(&mut spool, b"abc");
+        let mark = |count, kept| {
+            format!(
+                "123456\n[{count} bytes of output were dropped here: of a step that prints so much only the first{kept} part is kept]\n"
+            )
+        };
+        // A task agent that dies here has left both.
+        let copy = folder.path().join("1");
+        std::fs::copy(&path, &copy).unwrap();
+        std::fs::copy(path.with_extension(TAIL), copy.with_extension(TAIL)).unwrap();
+        spool.end().unwrap();
+        spool.end().unwrap();
+        let expected = mark(4, " and the last") + "bc";
+        assert_eq!(all(&spool), expected);
+        assert_eq!(all(&Spool::left_behind(&copy).unwrap()), expected);
+        // Without room for the end there is the mark alone.
+        let path = folder.path().join("2");
+        std::fs::create_dir(path.with_extension(TAIL)).unwrap();
+        let mut spool = Spool::create(&path, 8).unwrap();
+        written(&mut spool, b"123456789");
+        spool.end().unwrap();
+        assert_eq!(all(&spool), mark(3, ""));
     }
 
     #[test]
-    fn a_full_disk_is_counted_and_not_fatal() {
-        let full = File::options().read(true).write(true).open("/dev/full");
-        let Ok(file) = full else { return };
-        let mut spool = Spool {
-            file,
-            length: 0,
-            limit: 100,
-            dropped: 0,
-            lost: 0,
-            why_lost: String::new(),
-            digest: Context::new(&SHA256),
-        };
-        assert_eq!(spool.write(b"abc"), 0);
-        assert_eq!(spool.lost, 3);
-        assert!(!spool.why_lost.is_empty());
+    fn output_that_just_fits_has_no_mark() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut spool = Spool::create(&folder.path().join("0"), 8).unwrap();
+        written(&mut spool, b"12345678");
+        spool.end().unwrap();
+        assert_eq!(all(&spool), "12345678");
+    }
+
+    #[test]
+    fn lost_bytes_are_marked_where_they_are_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut spool = Spool::create(&folder.path().join("0"), 1000).unwrap();
+        written(&mut spool, b"before");
+        spool.lose(5, &Errno::NOSPC.into());
+        spool.lose(2, &Errno::NOSPC.into());
+        written(&mut spool, b"after");
+        let mark = "[7 bytes of output were lost here: the runner could not keep them on its disk: No space left on device (os error 28)]";
+        assert_eq!(all(&spool), format!("before\n{mark}\nafter"));
+    }
+
+    #[test]
+    fn a_full_disk_takes_nothing_and_says_so() {
+        let Ok(file) = File::options().read(true).write(true).open("/dev/full") else { return };
+        let mut spool = Spool::of(file, 0, Path::new("x"), 100);
+        assert!(is_full(&spool.write(b"abc").unwrap_err()));
+        assert_eq!(spool.length(), 0);
+        assert!(!is_full(&io::ErrorKind::PermissionDenied.into()));
+    }
+
+    #[test]
+    fn a_spool_that_is_emptied_says_so_and_keeps_what_comes_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0");
+        let mut spool = Spool::create(&path, 10_000).unwrap();
+        let mut reader = spool.reader().unwrap();
+        written(&mut spool, &[b'a'; 300]);
+        assert_eq!(reader.read(0, 100), [b'a'; 100]);
+        File::create(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        written(&mut spool, b"later");
+        let text = String::from_utf8(reader.read(100, 205)).unwrap();
+        assert!(
+            text.starts_with("\n[200 bytes of output are gone: ") && text.ends_with("]\nlater"),
+            "{text}"
+        );
+        assert!(reader.is_damaged() && reader.sum().is_empty());
+        // Before anything comes later, too.
+        let mut cut = SpoolReader { gone: Gone::default(), ..reader };
+        assert!(cut.read(300, 200).starts_with(b"later\n[195 bytes of output are gone: "));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_is_stored_for_good_takes_no_room() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0");
+        let mut spool = Spool::create(&path, 1 << 30).unwrap();
+        let mut reader = spool.reader().unwrap();
+        written(&mut spool, &vec![b'x'; 1 << 20]);
+        assert!(reader.free(1000, 2000));
+        assert_eq!(reader.freed, 0, "too little to be worth while");
+        if !reader.free(1 << 19, 1) {
+            return;
+        }
+        let about = std::fs::metadata(&path).unwrap();
+        assert!(about.len() == 1 << 20 && about.blocks() * 512 <= (1 << 19) + 8192, "{about:?}");
+        assert_eq!(reader.read(1 << 19, 10), b"xxxxxxxxxx");
+        assert!(!reader.is_damaged());
     }
 }

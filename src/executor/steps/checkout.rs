@@ -3,15 +3,50 @@
 use crate::executor::end::{ChildEnd, StepEnd, end_of, exit_text};
 use crate::executor::output::log::StepLog;
 use crate::executor::task::TaskRun;
-use crate::protocol::{CheckoutMethod, Source};
+use crate::protocol::{CheckoutMethod, Source, StepStatus};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 /// A fetch that says nothing for this long hangs.
 const SILENCE: Duration = Duration::from_secs(600);
+/// A reference that no repository has: asking for it shows whether the repository answers, and nothing else.
+const NO_REF: &str = "refs/runlet/none";
+/// Settings of the user and the host that would change what is checked out, or run programs beside it.
+const SETTINGS: [&str; 14] = [
+    "-c",
+    "core.hooksPath=/dev/null",
+    "-c",
+    "core.fsmonitor=false",
+    "-c",
+    "core.autocrlf=false",
+    "-c",
+    "submodule.recurse=false",
+    // Large files stay pointers until a step asks for them.
+    "-c",
+    "filter.lfs.smudge=",
+    "-c",
+    "filter.lfs.process=",
+    "-c",
+    "filter.lfs.required=false",
+];
+
+/// The reason why a commit is not checked out.
+enum Trouble {
+    /// Git said no.
+    Git(StepEnd),
+    /// The origin does not have it.
+    Gone(StepEnd),
+}
+
+impl From<StepEnd> for Trouble {
+    fn from(end: StepEnd) -> Self {
+        Trouble::Git(end)
+    }
+}
 
 impl TaskRun {
     pub(super) fn checkout(
@@ -48,14 +83,12 @@ impl TaskRun {
         fs::create_dir_all(directory)
             .map_err(|e| StepEnd::failed(format!("failed to create `{shown}`: {e}")))?;
         let repository = directory.join(".git");
-        let existing = repository.exists();
-        let empty = fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none());
-        if !existing && !empty {
+        let existing = repository.symlink_metadata().is_ok();
+        if !existing && !holds_nothing(directory, &self.places.directory) {
             return Err(StepEnd::failed(format!(
                 "cannot check out into `{shown}`: it has files and is not a git repository (empty it at the start of the job, or set `path`)"
             )));
         }
-        let revision = &source.revision;
         log.note(if existing { "Fetching into the existing repository" } else { "Cloning git repository" });
         if existing {
             // A reference may not be called like this, so among them only locks are.
@@ -68,57 +101,151 @@ impl TaskRun {
                 });
             }
         }
+        let mut moved = self.fetch_and_move(record, directory, source, method, log);
+        let owner = [directory, &repository].into_iter().find_map(other_owner);
+        if let (Err(Trouble::Git(end)), true, None) = (&moved, existing, &owner) {
+            // The fault is in what an earlier job left here when the origin answers all the same.
+            let (failed, from) = (end.status == StepStatus::Failed, self.from(source).to_owned());
+            if failed && self.git(record, Path::new("/"), &["ls-remote", &from, NO_REF], log).is_ok() {
+                log.note("The repository that was here cannot be used: making it anew");
+                let removed = match repository.symlink_metadata().is_ok_and(|about| about.is_dir()) {
+                    true => fs::remove_dir_all(&repository),
+                    false => fs::remove_file(&repository),
+                };
+                let why = |e| StepEnd::failed(format!("failed to remove `{}`: {e}", repository.display()));
+                removed.map_err(why)?;
+                moved = self.fetch_and_move(record, directory, source, method, log);
+            }
+        }
+        moved.map_err(|(Trouble::Git(end) | Trouble::Gone(end))| match (owner, end.message.as_deref()) {
+            (Some(owner), Some(why)) => StepEnd { message: Some(format!("{why}; {owner}")), ..end },
+            _ => end,
+        })?;
+        log.note(&format!("Checked out {}", source.revision));
+        Ok(())
+    }
+
+    /// The address that is fetched from.
+    fn from<'a>(&'a self, source: &'a Source) -> &'a str {
+        let local = self.input.local_source.as_ref().and_then(|local| local.repository.to_str());
+        local.unwrap_or(&source.repository_url)
+    }
+
+    fn fetch_and_move(
+        &mut self,
+        record: u32,
+        directory: &Path,
+        source: &Source,
+        method: CheckoutMethod,
+        log: &StepLog,
+    ) -> Result<(), Trouble> {
+        let revision = &source.revision;
+        let repository = directory.join(".git");
         // One that was killed while it was made is made again: that adds what is missing.
-        if !existing || !self.succeeds(directory, &["--git-dir=.git", "rev-parse", "--git-dir"]) {
+        if !self.succeeds(directory, &["--git-dir=.git", "rev-parse", "--git-dir"]) {
             let mut init = vec!["init", "--quiet"];
             if revision.len() == 64 {
                 init.push("--object-format=sha256");
             }
             self.git(record, directory, &init, log)?;
+            if let Some(local) = &self.input.local_source {
+                share(&local.repository, &repository).map_err(StepEnd::failed)?;
+            }
         }
-        let settings = [
+        let mut settings = vec![
             ("remote.origin.url", source.repository_url.as_str()),
             ("remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*"),
             // Housekeeping would outlive the step, behind the back of those that follow.
             ("gc.auto", "0"),
             ("maintenance.auto", "false"),
         ];
+        let local = self.input.local_source.clone();
+        let pushed = local.as_ref().and_then(|local| local.repository.to_str());
+        // The commit of a person's working tree is not for everybody.
+        settings.extend(pushed.map(|url| ("remote.origin.pushurl", url)));
+        if local.as_ref().is_some_and(|local| local.is_partial) {
+            settings.extend([
+                ("remote.origin.promisor", "true"),
+                ("remote.origin.partialclonefilter", "blob:none"),
+            ]);
+        }
         for (name, value) in settings {
             self.git(record, directory, &["config", "--replace-all", name, value], log)?;
         }
 
-        let refspec = match (&source.reference, &source.branch, &source.tag) {
+        let wanted = match (&source.reference, &source.branch, &source.tag) {
             (Some(reference), ..) => format!("+{reference}:refs/runlet/source"),
             (None, Some(branch), _) => format!("+refs/heads/{branch}:refs/remotes/origin/{branch}"),
             (None, None, Some(tag)) => format!("+refs/tags/{tag}:refs/tags/{tag}"),
             (None, None, None) => revision.clone(),
         };
-        let how = self.how(directory, method, is_local(&source.repository_url));
-        let mut fetch = vec!["fetch", "--force", "--no-tags"];
+        let branch = source.branch.as_deref().unwrap_or_default();
+        let ours = [format!("refs/heads/{branch}"), format!("refs/remotes/origin/{branch}")];
+        self.clear_the_way(record, directory, &ours, log)?;
+        let from = self.from(source).to_owned();
+        let how = self.how(directory, method, is_local(&from));
+        let mut fetch = vec!["fetch", "--quiet", "--force", "--no-tags"];
         fetch.extend(how.iter().map(String::as_str));
+        fetch.push(&from);
+        if !matches!(method, CheckoutMethod::Shallow { .. }) {
+            // Branches that are gone may stand in the way of new ones, as `release` in that of `release/1.0`.
+            fetch.insert(1, "--prune");
+            fetch.extend(["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"]);
+        }
         let plain = fetch.len();
-        fetch.extend(["origin", &refspec]);
+        fetch.push(&wanted);
         let fetched = self.git(record, directory, &fetch, log);
         if !self.has_commit(directory, revision) {
             // The branch has moved on past a shallow fetch, or is gone: many servers hand out a commit by name.
             fetch.truncate(plain);
-            fetch.extend(["origin", revision.as_str()]);
+            fetch.push(revision);
             self.git(record, directory, &fetch, log).map_err(|end| match fetched {
-                Err(first) => first,
-                Ok(()) => StepEnd {
+                Err(first) => Trouble::Git(first),
+                Ok(()) => Trouble::Gone(StepEnd {
                     message: Some(format!(
                         "the revision {revision} is not in the repository (was the branch rewritten since?)"
                     )),
                     ..end
-                },
+                }),
             })?;
         }
         let target: Vec<&str> = match (&source.branch, &source.tag) {
             (Some(branch), None) => vec!["checkout", "--quiet", "--force", "-B", branch, revision],
             _ => vec!["checkout", "--quiet", "--force", "--detach", revision],
         };
-        self.git(record, directory, &target, log)?;
-        log.note(&format!("Checked out {revision}"));
+        let index = repository.join("index");
+        match self.git(record, directory, &target, log) {
+            Err(end) if end.status == StepStatus::Failed && index.exists() => {
+                log.note("Trying again with a new index");
+                fs::remove_file(&index)
+                    .map_err(|e| StepEnd::failed(format!("failed to remove `{}`: {e}", index.display())))?;
+                // It says which files of the commit before are to go.
+                self.succeeds(directory, &["read-tree", "HEAD"]);
+                Ok(self.git(record, directory, &target, log)?)
+            }
+            ended => Ok(ended?),
+        }
+    }
+
+    /// Removes branches of earlier jobs that cannot be there together with those of this one: git keeps them
+    /// as files and folders.
+    fn clear_the_way(
+        &mut self,
+        record: u32,
+        directory: &Path,
+        ours: &[String],
+        log: &StepLog,
+    ) -> Result<(), StepEnd> {
+        let mut list =
+            self.command(directory, &["for-each-ref", "--format=%(refname)", "refs/heads", "refs/remotes"]);
+        let Ok(listed) = list.stdin(Stdio::null()).stderr(Stdio::null()).output() else { return Ok(()) };
+        let below =
+            |one: &str, other: &str| one.strip_prefix(other).is_some_and(|rest| rest.starts_with('/'));
+        for known in String::from_utf8_lossy(&listed.stdout).lines() {
+            if ours.iter().any(|name| below(known, name) || below(name, known)) {
+                self.git(record, directory, &["update-ref", "--no-deref", "-d", known], log)?;
+            }
+        }
         Ok(())
     }
 
@@ -191,7 +318,7 @@ impl TaskRun {
         if !self.environment.contains_key("GIT_SSH_COMMAND") {
             command.env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes");
         }
-        command.current_dir(directory).args(args);
+        command.current_dir(directory).args(SETTINGS).args(args);
         command
     }
 
@@ -207,6 +334,44 @@ impl TaskRun {
 /// its own history is cut off, a partial clone would ask for the missing commits for ever.
 fn is_local(url: &str) -> bool {
     url.starts_with("file://") || url.starts_with('/')
+}
+
+/// Whether a folder is empty, but for the way to the working directory that was made for this task.
+fn holds_nothing(folder: &Path, working: &Path) -> bool {
+    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let (folder, working) = (real(folder), real(working));
+    let Ok(mut entries) = fs::read_dir(folder) else { return false };
+    entries.all(|entry| {
+        entry.is_ok_and(|entry| {
+            working.starts_with(entry.path())
+                && entry.file_type().is_ok_and(|kind| kind.is_dir())
+                && holds_nothing(&entry.path(), &working)
+        })
+    })
+}
+
+/// A sentence about a file or folder that belongs to another user.
+fn other_owner(path: &Path) -> Option<String> {
+    let (owner, own) = (path.symlink_metadata().ok()?.uid(), rustix::process::geteuid().as_raw());
+    (owner != own).then(|| {
+        format!(
+            "`{}` is owned by another user (uid {owner}, and this runner has uid {own}): remove it, or give it to the runner's user",
+            path.display()
+        )
+    })
+}
+
+/// Lets a new repository use the objects of one on this host, and ends its history where that one's ends.
+fn share(source: &Path, repository: &Path) -> Result<(), String> {
+    let edge = source.join("shallow");
+    let mut made = fs::write(
+        repository.join("objects/info/alternates"),
+        format!("{}\n", source.join("objects").display()),
+    );
+    if made.is_ok() && edge.exists() {
+        made = fs::copy(&edge, repository.join("shallow")).map(drop);
+    }
+    made.map_err(|e| format!("failed to set up `{}`: {e}", repository.display()))
 }
 
 /// Removes the lock files in a folder of a repository that are older than the task, and tells of each. They

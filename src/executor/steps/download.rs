@@ -1,7 +1,7 @@
 //! An archive from the control plane, as a reader: fetched piece by piece, resumed where a piece broke, its
 //! SHA-256 checked at its end.
 
-use super::piece::PieceSize;
+use crate::executor::output::piece::PieceSize;
 use crate::executor::output::report::Reporter;
 use crate::http::Error;
 use crate::protocol::Archive;

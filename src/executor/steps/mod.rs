@@ -9,7 +9,6 @@ mod files;
 mod masked_xml;
 pub(super) mod names;
 mod packing;
-mod piece;
 mod run;
 mod workspace;
 

@@ -13,7 +13,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use ours::{audit, compile, held, inventory, operator, orchestration, results, watch};
+use ours::{audit, compile, held, inventory, operator, orchestration, results, storage, watch};
 use shared::failure::Failure;
 use shared::{shape, slug, speaker, unread};
 use std::sync::atomic::Ordering;
@@ -30,6 +30,7 @@ pub fn router(state: Shared) -> axum::Router {
         .merge(inventory::router())
         .merge(held::router())
         .merge(results::router())
+        .merge(storage::router())
         .merge(v1::router())
         .merge(v2::router())
         .merge(v3::router())

@@ -71,6 +71,34 @@ pub(super) fn digest(file: &mut impl Read) -> io::Result<String> {
     }
 }
 
+/// The space of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that this user may still write.
+    pub free_bytes: u64,
+    /// Bytes of the whole.
+    pub total_bytes: u64,
+    /// Files that may still be made; `u64::MAX` where they are not counted.
+    pub free_files: u64,
+}
+
+impl Space {
+    pub(super) fn of(path: &Path) -> Result<Self, Error> {
+        let about = rustix::fs::statvfs(path).map_err(|errno| io_error(path)(errno.into()))?;
+        Ok(Self {
+            free_bytes: about.f_bavail.saturating_mul(about.f_frsize),
+            total_bytes: about.f_blocks.saturating_mul(about.f_frsize),
+            // Some file systems count no files.
+            free_files: if about.f_files == 0 { u64::MAX } else { about.f_favail },
+        })
+    }
+
+    /// Whether so little is left that output and uploads will soon fail: a hundredth, or 64 MiB of a large disk.
+    pub fn is_low(&self) -> bool {
+        self.free_bytes < (self.total_bytes / 100).min(64 * 1024 * 1024) || self.free_files < 16
+    }
+}
+
 /// Makes a folder, and those above it, that only the owner can enter; one that is there is left as it is.
 pub(super) fn make_folder(path: &Path) -> Result<(), Error> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error(path))

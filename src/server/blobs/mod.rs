@@ -15,7 +15,7 @@ use self::outputs::Outputs;
 use std::path::Path;
 
 use self::disk::make_folder;
-pub use self::disk::{Error, write_private};
+pub use self::disk::{Error, Space, write_private};
 pub use self::stretch::Stretch;
 
 /// The bytes that the data folder holds besides the database. Cheap to clone.
@@ -35,6 +35,11 @@ impl Blobs {
             make_folder(&root.join(name))?;
         }
         Ok(Self::existing(root, durable))
+    }
+
+    /// How much of the disk is left.
+    pub fn space(&self) -> Result<Space, Error> {
+        Space::of(self.outputs.folder())
     }
 
     /// The folders as they are, for programs that look at them from outside.

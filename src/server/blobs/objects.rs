@@ -30,7 +30,8 @@ impl Objects {
         self.root.join("partial").join(format!("{task}-{sha256}"))
     }
 
-    pub(super) fn path(&self, sha256: &str) -> Result<PathBuf, Error> {
+    /// The file of a complete upload.
+    pub(in crate::server) fn path(&self, sha256: &str) -> Result<PathBuf, Error> {
         let valid =
             sha256.len() == 64 && sha256.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         if !valid {
@@ -108,6 +109,18 @@ impl Objects {
         let fail = io_error(&path);
         File::open(&path).and_then(|file| file.set_modified(SystemTime::now())).map_err(fail)?;
         Ok(true)
+    }
+
+    /// Takes in a file that stays where it is, as a complete upload of this checksum. Whoever reads it checks that.
+    pub fn link(&self, sha256: &str, file: &Path) -> Result<(), Error> {
+        let path = self.path(sha256)?;
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(io_error(folder))?;
+        }
+        match std::os::unix::fs::symlink(file, &path) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(io_error(&path)(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Up to `most` bytes of a complete upload at `from`.

@@ -63,7 +63,8 @@ impl Outputs {
     }
 
     /// Stores output at an offset. Bytes that are stored already are skipped; the file is the truth, so nothing else
-    /// needs to be written per chunk. Calls for one step must not overlap.
+    /// needs to be written per chunk. No bytes at all ask for the disk to be waited for. Calls for one step must not
+    /// overlap.
     pub fn append(&self, task: &TaskId, step: u32, offset: u64, bytes: &[u8]) -> Result<Stored, Error> {
         let path = self.path(task, step);
         let fail = io_error(&path);
@@ -92,7 +93,7 @@ impl Outputs {
         if !self.durable {
             // Nobody waits for a disk here; to keep more would fill the other side's for nothing.
             written.durable_to = end;
-        } else if end - written.durable_to.min(end) >= MOST_UNSYNCED_BYTES {
+        } else if bytes.is_empty() || end - written.durable_to.min(end) >= MOST_UNSYNCED_BYTES {
             file.sync_data().map_err(&fail)?;
             written.durable_to = end;
         }
@@ -198,6 +199,15 @@ mod tests {
         assert_eq!(output.read(&task, 9, 0, 10).unwrap(), b"");
         assert_eq!(output.check(&task, 0, 3, ABC).unwrap(), None);
         assert_eq!(output.check(&task, 0, 4, ABC).unwrap(), Some(3));
+    }
+
+    #[test]
+    fn a_runner_that_needs_room_has_the_disk_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = Blobs::open(dir.path(), true).unwrap().outputs;
+        let task = TaskId::new("t").unwrap();
+        assert_eq!(output.append(&task, 0, 0, b"abc").unwrap(), Stored { offset: 3, durable_to: 0 });
+        assert_eq!(output.append(&task, 0, 3, b"").unwrap(), Stored { offset: 3, durable_to: 3 });
     }
 
     #[test]

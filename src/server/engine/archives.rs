@@ -36,7 +36,7 @@ pub fn find_cache(
 pub fn save_cache(tx: &Tx<'_>, task: &TaskId, record: &CacheRecord, now: Millis) -> Result<bool, Error> {
     let (project, definition) = jobs::definition_of_task(tx, task)?;
     let asked = match &definition.kind {
-        JobKind::Build { job } => job.cache_retention_days,
+        JobKind::Build { job, .. } => job.cache_retention_days,
         _ => None,
     };
     let days = asked.map_or(RETENTION_DAYS, |days| days.min(RETENTION_DAYS));

@@ -75,7 +75,7 @@ pub fn claim(
     }
     tell_of_runners_with_one_name(tx, claimer)?;
     let others = instances::has_others(tx, &token.class_id, &request.name, now)?;
-    let asking = Asking { class: &token.class, runner: &request.name, others, now };
+    let asking = Asking { class: &token.class, runner: &request.name, others, takes: &request.takes, now };
     // A task that may not or cannot be handed out ends here; the next one is looked at.
     while let Some(row) = tasks::first_queued(tx, asking)? {
         let mut hand = InHand::of(row)?;

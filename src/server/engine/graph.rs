@@ -67,6 +67,32 @@ pub fn advance(nodes: &[Node]) -> Vec<(usize, Decision)> {
     }
 }
 
+/// The requirement that a job that never runs was not given, as a sentence for people.
+pub fn obstacle(nodes: &[Node], index: usize) -> Option<String> {
+    let node = nodes.get(index)?;
+    node.requires.iter().find_map(|requirement| {
+        let required = nodes.iter().find(|node| node.name == requirement.job)?;
+        let status = reached(required.status)?;
+        if requirement.statuses.contains(&status) {
+            return None;
+        }
+        let wanted: Vec<String> =
+            requirement.statuses.iter().map(|status| format!("`{}`", word(*status))).collect();
+        let ended = required.status;
+        Some(format!("it waits for {} of `{}`, which ended as `{ended}`", wanted.join(" or "), required.name))
+    })
+}
+
+fn word(status: RequiredStatus) -> &'static str {
+    match status {
+        RequiredStatus::Success => "success",
+        RequiredStatus::Failed => "failed",
+        RequiredStatus::Canceled => "canceled",
+        RequiredStatus::Unauthorized => "unauthorized",
+        RequiredStatus::NotRun => "not_run",
+    }
+}
+
 /// The final status as requirements name it; `None` while the job has not ended.
 fn reached(status: JobStatus) -> Option<RequiredStatus> {
     match status {
@@ -195,6 +221,9 @@ mod tests {
         let decided = advance(&nodes);
         assert!(decided.contains(&(1, Decision::NotRun)) && decided.contains(&(2, Decision::NotRun)));
         assert!(decided.contains(&(3, Decision::Start)) && decided.contains(&(4, Decision::Start)));
+        let why = obstacle(&nodes, 1);
+        assert_eq!(why.as_deref(), Some("it waits for `success` of `build`, which ended as `failed`"));
+        assert_eq!(obstacle(&nodes, 3), None);
     }
 
     #[test]

@@ -120,7 +120,7 @@ pub fn describe(tx: &Tx<'_>, handed: Handed, settings: &ServerSettings) -> Resul
         mask.push(Secret::new(key.clone()));
         built_in.insert("CIRCLE_CONTINUATION_KEY".to_owned(), key);
     }
-    let JobKind::Build { job } = found.definition.kind else {
+    let JobKind::Build { job, .. } = found.definition.kind else {
         return Err(Error::Corrupt(format!("the task `{}` is of a job without steps", handed.id)));
     };
     tx.effect(Effect::Changed(found.pipeline.into()));

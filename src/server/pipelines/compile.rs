@@ -1,9 +1,9 @@
 //! Compiling a config as this control plane is set up, and the values that it is compiled with.
 
-use crate::config::{self, Compiled, Diagnostics};
+use crate::config::{self, Compiled, Diagnostics, WorkflowJob};
 use crate::server::ids::PipelineId;
-use crate::server::pipelines::types::{Only, Trigger};
-use crate::server::state::ServerSettings;
+use crate::server::pipelines::types::Trigger;
+use crate::server::state::{Only, ServerSettings};
 use crate::server::time::Millis;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -41,7 +41,7 @@ pub(in crate::server) fn compile(
 }
 
 /// Gathers the `pipeline.*` values of a new pipeline, by full name.
-pub(super) fn pipeline_values(
+pub(in crate::server) fn pipeline_values(
     id: &PipelineId,
     number: i64,
     trigger: &Trigger,
@@ -100,12 +100,12 @@ pub(super) fn pipeline_values(
     values
 }
 
-/// Keeps only the wanted workflow, and the wanted job with everything that it requires; the error is a
+/// Keeps only the wanted workflows, and the wanted jobs with everything that they require; the error is a
 /// sentence for people.
 pub(super) fn narrow(compiled: &mut Compiled, only: &Only) -> Result<(), String> {
     if let Some(wanted) = &only.workflow {
         let known: Vec<_> = compiled.workflows.iter().map(|workflow| workflow.name.clone()).collect();
-        compiled.workflows.retain(|workflow| workflow.name == *wanted);
+        compiled.workflows.retain(|workflow| fits(wanted, &workflow.name));
         if compiled.workflows.is_empty() {
             return Err(format!(
                 "there is no workflow `{wanted}` to run (workflows that apply: {})",
@@ -113,34 +113,73 @@ pub(super) fn narrow(compiled: &mut Compiled, only: &Only) -> Result<(), String>
             ));
         }
     }
-    if let Some(wanted) = &only.job {
-        let known: Vec<_> = compiled
-            .workflows
-            .iter()
-            .flat_map(|workflow| workflow.jobs.iter().map(|job| job.name.clone()))
-            .collect();
-        for workflow in &mut compiled.workflows {
-            let mut kept = vec![wanted.clone()];
-            let mut at = 0;
-            while let Some(name) = kept.get(at).cloned() {
-                let job = workflow.jobs.iter().find(|job| job.name == name);
-                for requirement in job.iter().flat_map(|job| &job.requires) {
-                    if !kept.contains(&requirement.job) {
-                        kept.push(requirement.job.clone());
-                    }
+    if only.jobs.is_empty() {
+        return Ok(());
+    }
+    let all = || compiled.workflows.iter().flat_map(|workflow| &workflow.jobs);
+    if let Some(unknown) = only.jobs.iter().find(|wanted| !all().any(|job| is_wanted(wanted, job))) {
+        let known: Vec<_> = all().map(|job| &*job.name).collect();
+        return Err(format!("there is no job `{unknown}` to run (jobs that apply: {})", known.join(", ")));
+    }
+    for workflow in &mut compiled.workflows {
+        let wanted = |job: &&WorkflowJob| only.jobs.iter().any(|name| is_wanted(name, job));
+        let mut kept: Vec<String> = workflow.jobs.iter().filter(wanted).map(|job| job.name.clone()).collect();
+        let mut at = 0;
+        while let Some(name) = kept.get(at).cloned() {
+            let job = workflow.jobs.iter().find(|job| job.name == name);
+            for requirement in job.iter().flat_map(|job| &job.requires) {
+                if !kept.contains(&requirement.job) {
+                    kept.push(requirement.job.clone());
                 }
+            }
+            at += 1;
+        }
+        workflow.jobs.retain(|job| kept.contains(&job.name));
+    }
+    compiled.workflows.retain(|workflow| !workflow.jobs.is_empty());
+    Ok(())
+}
+
+fn is_wanted(pattern: &str, job: &WorkflowJob) -> bool {
+    fits(pattern, &job.name) || fits(pattern, &job.written)
+}
+
+/// Whether a name is what a pattern says: `*` is any text, `?` any character.
+pub fn fits(pattern: &str, name: &str) -> bool {
+    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
+    let (mut at, mut of, mut star) = (0, 0, None);
+    while of < name.len() {
+        match pattern.get(at) {
+            Some('*') => {
+                star = Some((at, of));
                 at += 1;
             }
-            if workflow.jobs.iter().any(|job| job.name == *wanted) {
-                workflow.jobs.retain(|job| kept.contains(&job.name));
-            } else {
-                workflow.jobs.clear();
-            }
-        }
-        compiled.workflows.retain(|workflow| !workflow.jobs.is_empty());
-        if compiled.workflows.is_empty() {
-            return Err(format!("there is no job `{wanted}` to run (jobs that apply: {})", known.join(", ")));
+            Some(&c) if c == '?' || c == name[of] => (at, of) = (at + 1, of + 1),
+            // The star before takes one more.
+            _ => match star {
+                Some((before, taken)) => {
+                    star = Some((before, taken + 1));
+                    (at, of) = (before + 1, taken + 1);
+                }
+                None => return false,
+            },
         }
     }
-    Ok(())
+    pattern[at..].iter().all(|&c| c == '*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fits;
+
+    #[test]
+    fn stars_and_question_marks_stand_for_others() {
+        for (pattern, name) in [("a", "a"), ("*", ""), ("t*-?", "test--O0-1"), ("*st*", "test"), ("?", "ä")]
+        {
+            assert!(fits(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [("a", "ab"), ("?", ""), ("a*b", "abc"), ("", "a"), ("[a]", "a")] {
+            assert!(!fits(pattern, name), "{pattern} {name}");
+        }
+    }
 }

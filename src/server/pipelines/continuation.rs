@@ -4,7 +4,7 @@
 use crate::config::{self, Compiled};
 use crate::server::auth::token_hash;
 use crate::server::engine::commit;
-use crate::server::pipelines::compile::{Source, compile};
+use crate::server::pipelines::compile::{Source, compile, narrow};
 use crate::server::state::{Routing, Shared};
 use crate::server::store::tables::pipelines::{self, Pending, SecondConfig};
 use crate::server::store::{Effect, Error as StoreError, Tx};
@@ -39,6 +39,8 @@ pub(in crate::server) enum Refused {
     TooLate,
     /// The second config is a setup config as well.
     Setup,
+    /// The part that is to run is not in it, as a sentence for people.
+    NoSuch(String),
     /// Parameters are given twice, with the words that clients know.
     Conflict,
     /// The second config does not compile.
@@ -64,6 +66,7 @@ impl fmt::Display for Refused {
             Refused::Setup => {
                 f.write_str("the config to continue with is itself a setup config: remove `setup: true` from it")
             }
+            Refused::NoSuch(why) => f.write_str(why),
             Refused::Conflict => f.write_str("Conflicting pipeline parameters."),
             Refused::Invalid(errors) => write!(f, "the config to continue with is not valid: {errors}"),
             Refused::Store(error) => error.fmt(f),
@@ -96,10 +99,11 @@ pub(in crate::server) async fn continue_pipeline(
     let settings = state.settings.clone();
     let compiling = tokio::task::spawn_blocking(move || (compile(&settings, &source), source.config));
     let (compiled, source) = compiling.await.map_err(|_| StoreError::Closed)?;
-    let compiled = compiled.map_err(Refused::Invalid)?;
+    let mut compiled = compiled.map_err(Refused::Invalid)?;
     if compiled.setup {
         return Err(Refused::Setup);
     }
+    narrow(&mut compiled, &state.settings.only).map_err(Refused::NoSuch)?;
     let routing = state.settings.routing.clone();
     let commit = move |tx: &Tx<'_>| commit(tx, &pending, &source, &compiled, &routing, Millis::now());
     if state.store.write(commit).await? { Ok(()) } else { Err(Refused::Already) }

@@ -26,8 +26,12 @@ pub async fn create(state: &Shared, trigger: Trigger) -> Result<Created, Error> 
         Some(_) => (None, None),
         None => match compile_apart(state, &trigger, &values).await? {
             Ok(mut compiled) => {
-                if let Some(only) = &trigger.only {
-                    narrow(&mut compiled, only).map_err(Error::NoSuch)?;
+                let mut part = compiled.clone();
+                match narrow(&mut part, &state.settings.only) {
+                    Ok(()) => compiled = part,
+                    // The config that it goes on with may have it.
+                    Err(_) if compiled.setup => {}
+                    Err(why) => return Err(Error::NoSuch(why)),
                 }
                 (Some(compiled), None)
             }

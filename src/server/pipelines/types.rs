@@ -27,8 +27,6 @@ pub struct Trigger {
     pub actor: String,
     /// The kind of the event.
     pub trigger_type: TriggerType,
-    /// The part of the config that is run: one workflow, or one job with what it requires.
-    pub only: Option<Only>,
     /// The config came with the trigger, not from a repository.
     pub is_sent_along: bool,
     /// The reason why there is no config: the pipeline is made errored.
@@ -50,7 +48,6 @@ impl Trigger {
             config_origin: None,
             actor: String::new(),
             trigger_type,
-            only: None,
             is_sent_along: false,
             fetch_error: None,
             make_contexts: false,
@@ -91,15 +88,6 @@ pub struct ConfigOrigin {
     pub reference: String,
     /// Full commit id.
     pub revision: String,
-}
-
-/// The part of a config that is run.
-#[derive(Clone, Debug, Default)]
-pub struct Only {
-    /// Name of a workflow.
-    pub workflow: Option<String>,
-    /// Name of a job, as expanded.
-    pub job: Option<String>,
 }
 
 /// A pipeline that was created.

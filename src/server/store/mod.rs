@@ -117,6 +117,11 @@ impl Store {
         self.writer.failed_writes()
     }
 
+    /// Whether the last write was lost to a full disk.
+    pub fn is_full(&self) -> bool {
+        self.writer.is_full()
+    }
+
     /// Runs `work` on a read-only connection in a thread where blocking is allowed. It runs to its end when the
     /// caller goes away, and counts as a reader until then.
     pub async fn read<T, F>(&self, work: F) -> Result<T, Error>

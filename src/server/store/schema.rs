@@ -28,6 +28,13 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE tasks ADD COLUMN retries_unsafely INTEGER NOT NULL DEFAULT 0;",
     include_str!("audit.sql"),
     include_str!("keeping.sql"),
+    // The kind of runner that a task is for, and jobs that none may take.
+    "ALTER TABLE jobs ADD COLUMN task_kind TEXT NOT NULL DEFAULT 'machine';
+    ALTER TABLE jobs ADD COLUMN cannot_run_status TEXT;
+    ALTER TABLE jobs ADD COLUMN cannot_run_message TEXT;
+    ALTER TABLE tasks ADD COLUMN kind TEXT NOT NULL DEFAULT 'machine';",
+    // As for the keys: every job that goes would have all files of test results read.
+    "CREATE INDEX test_files_by_job ON test_files (job_id);",
     include_str!("sessions.sql"),
 ];
 

@@ -1,5 +1,6 @@
 //! The words of the API for states, as types that are stored as text.
 
+use crate::protocol::TaskKind;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use std::fmt;
 
@@ -284,6 +285,30 @@ words! {
         Lock = "lock",
         /// Gives it back.
         Unlock = "unlock",
+    }
+}
+
+/// The kind of a task as a word of the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind(pub TaskKind);
+
+impl ToSql for Kind {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::from(match self.0 {
+            TaskKind::Machine => "machine",
+            TaskKind::Container => "container",
+            TaskKind::Unknown => "unknown",
+        }))
+    }
+}
+
+impl FromSql for Kind {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Ok(Self(match value.as_str()? {
+            "machine" => TaskKind::Machine,
+            "container" => TaskKind::Container,
+            _ => TaskKind::Unknown,
+        }))
     }
 }
 

@@ -7,7 +7,7 @@ use super::{Error, View};
 use crate::protocol::TaskId;
 use std::cell::RefCell;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -99,6 +99,8 @@ struct Inner {
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Writes that were lost to the disk or the database, not to what they said.
     failed_writes: Arc<AtomicU64>,
+    /// The last of them, and none since, was lost to a full disk.
+    is_full: Arc<AtomicBool>,
 }
 
 impl Writer {
@@ -115,6 +117,7 @@ impl Writer {
                 queue: Mutex::new(Some(sender)),
                 thread: Mutex::new(Some(thread)),
                 failed_writes: Arc::default(),
+                is_full: Arc::default(),
             }),
         })
     }
@@ -126,6 +129,7 @@ impl Writer {
         A: FnOnce(Result<T, Error>) + Send + 'static,
     {
         let failed_writes = Arc::clone(&self.inner.failed_writes);
+        let is_full = Arc::clone(&self.inner.is_full);
         let work: Work = Box::new(move |tx| {
             let result = match tx {
                 Some(tx) => work(tx),
@@ -141,6 +145,9 @@ impl Writer {
                 };
                 if failure.is_some() || matches!(result, Err(Error::NoSpace)) {
                     failed_writes.fetch_add(1, Ordering::Relaxed);
+                    is_full.store(matches!(result, Err(Error::NoSpace)), Ordering::Relaxed);
+                } else if result.is_ok() {
+                    is_full.store(false, Ordering::Relaxed);
                 }
                 answer(result);
             });
@@ -152,6 +159,10 @@ impl Writer {
 
     pub(super) fn failed_writes(&self) -> u64 {
         self.inner.failed_writes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.inner.is_full.load(Ordering::Relaxed)
     }
 
     pub(super) fn close(&self) {

@@ -1,56 +1,239 @@
-//! Retention: artifacts 30 days, caches and workspace layers 15 (or less, as their job
-//! says), and the bytes of an upload as long as something names them.
+//! Retention: what is older than its kind is kept, what is beyond a project's quota, and the bytes that nothing names any
+//! more. All of it goes in small steps with pauses between, beside whatever runs.
 
 use crate::logging::record;
+use crate::protocol::TaskId;
 use crate::server::blobs::{self, Blobs};
 use crate::server::state::Shared;
-use crate::server::store::tables::{archives, results};
-use crate::server::store::{Error, Tx};
+use crate::server::store::tables::archives;
+use crate::server::store::tables::keeping::{self, Quota};
+use crate::server::store::{Error, Tx, inspect};
 use crate::server::time::Millis;
 use std::time::{Duration, SystemTime};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-const ARTIFACT_DAYS: u32 = 30;
-/// How long uploads stay that no row names: their row may be about to be written.
+/// How long uploads and output stay that no row names: their row may be about to be written.
 const UNNAMED: Duration = DAY;
+/// Most rows that one step takes.
+const STEP: u32 = 500;
+/// Between two steps, for the writes of others.
+const PAUSE: Duration = Duration::from_millis(20);
 
-/// Forgets what is too old; returns how much.
-pub(in crate::server) fn expire_once(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
-    Ok(archives::delete_expired_caches(tx, now)?
-        + archives::delete_expired_layers(tx, now)?
-        + results::delete_artifacts_before(tx, now.minus(DAY * ARTIFACT_DAYS))?)
+/// Runs steps until one has nothing to do, or the control plane stops. Returns how much they did.
+async fn in_steps<F>(state: &Shared, what: &str, step: F) -> u64
+where
+    F: Fn(&Tx<'_>) -> Result<u64, Error> + Clone + Send + 'static,
+{
+    let mut done = 0;
+    while !*state.stopping.borrow() {
+        match state.store.write(step.clone()).await {
+            Ok(0) | Err(Error::Closed) => break,
+            Ok(count) => done += count,
+            Err(error) => {
+                log::error!("failed to remove {what}: {error}");
+                break;
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    if done > 0 {
+        record!(Info, count = done; "{what} went");
+    }
+    done
 }
 
 /// One pass: rows first, then the bytes that nothing names any more.
 pub(in crate::server) async fn sweep_once(state: &Shared) {
-    match state.store.write(|tx| expire_once(tx, Millis::now())).await {
-        Ok(0) | Err(Error::Closed) => {}
-        Ok(count) => {
-            record!(Info, count = count; "artifacts, caches and workspace layers were too old and are gone")
-        }
-        Err(error) => log::error!("failed to remove what is too old: {error}"),
+    let keeping = state.settings.keeping;
+    let before = move |kept: Duration| Millis::now().minus(kept);
+    in_steps(state, "caches and workspace layers that were too old", |tx| {
+        Ok(keeping::delete_expired(tx, Millis::now(), STEP)? as u64)
+    })
+    .await;
+    if let Some(kept) = keeping.artifacts {
+        in_steps(state, "artifacts that were too old", move |tx| {
+            Ok(keeping::delete_artifacts_before(tx, before(kept), STEP)? as u64)
+        })
+        .await;
     }
+    if let Some(kept) = keeping.tests {
+        in_steps(state, "test results that were too old", move |tx| {
+            Ok(keeping::delete_tests_before(tx, before(kept), STEP)? as u64)
+        })
+        .await;
+    }
+    for (quota, bytes) in
+        [(Quota::Caches, keeping.cache_quota_bytes), (Quota::Artifacts, keeping.artifact_quota_bytes)]
+    {
+        if let Some(bytes) = bytes {
+            evict(state, quota, bytes).await;
+        }
+    }
+    if let Some(kept) = keeping.output {
+        give_up_outputs(state, kept).await;
+    }
+    if let Some(kept) = keeping.pipelines {
+        delete_pipelines(state, kept).await;
+    }
+    remove_unnamed_uploads(state).await;
+    remove_unnamed_outputs(state).await;
+}
+
+async fn evict(state: &Shared, quota: Quota, bytes: u64) {
+    let over = match state.store.read(move |view| keeping::over_quota(view, quota, bytes)).await {
+        Ok(over) => over,
+        Err(error) => return log::error!("failed to compare projects with their quota: {error}"),
+    };
+    for (project, mut left) in over {
+        while left > 0 && !*state.stopping.borrow() {
+            let id = project.clone();
+            match state.store.write(move |tx| keeping::evict(tx, quota, &id, left, STEP)).await {
+                Ok(0) | Err(Error::Closed) => break,
+                Ok(evicted) => {
+                    record!(Info, project = project, bytes = evicted;
+                        "a project had more than its quota of {quota:?}: what was used longest ago went"
+                    );
+                    left = left.saturating_sub(evicted);
+                }
+                Err(error) => return log::error!("failed to bring a project below its quota: {error}"),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+async fn give_up_outputs(state: &Shared, kept: Duration) {
+    let mut gone = 0;
+    while !*state.stopping.borrow() {
+        let given_up = state.store.write(move |tx| {
+            let now = Millis::now();
+            keeping::give_up_outputs(tx, now.minus(kept), now, STEP)
+        });
+        match given_up.await {
+            Ok(tasks) if tasks.is_empty() => break,
+            Ok(tasks) => {
+                gone += tasks.len();
+                remove_outputs(state, tasks).await;
+            }
+            Err(Error::Closed) => break,
+            Err(error) => return log::error!("failed to remove output that was too old: {error}"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    if gone > 0 {
+        record!(Info, task_count = gone; "output that was too old went");
+    }
+}
+
+async fn delete_pipelines(state: &Shared, kept: Duration) {
+    let mut gone = 0;
+    loop {
+        let old = state
+            .store
+            .read(move |view| keeping::pipelines_before(view, Millis::now().minus(kept), STEP))
+            .await
+            .unwrap_or_default();
+        for pipeline in &old {
+            loop {
+                if *state.stopping.borrow() {
+                    return;
+                }
+                let id = pipeline.clone();
+                let part = state.store.write(move |tx| keeping::delete_part_of_pipeline(tx, &id, STEP)).await;
+                let (tasks, is_gone) = match part {
+                    Ok(part) => part,
+                    Err(error) => {
+                        return log::error!("failed to remove a pipeline that was too old: {error}");
+                    }
+                };
+                remove_outputs(state, tasks).await;
+                if is_gone {
+                    break;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            gone += 1;
+        }
+        if old.is_empty() {
+            break;
+        }
+    }
+    if gone > 0 {
+        record!(Info, count = gone; "pipelines that were too old went");
+    }
+}
+
+async fn remove_outputs(state: &Shared, tasks: Vec<TaskId>) {
+    let blobs = state.blobs.clone();
+    let removed = blocking(move || {
+        for task in tasks {
+            blobs.outputs.remove(&task);
+        }
+        Ok(())
+    });
+    told(removed.await);
+}
+
+async fn remove_unnamed_uploads(state: &Shared) {
     let since = SystemTime::now() - UNNAMED;
     let blobs = state.blobs.clone();
     let Some(unused) = told(blocking(move || blobs.objects.unused_since(since)).await) else { return };
-    let named = state.store.read(move |c| {
-        let mut unnamed = Vec::new();
-        for sha256 in unused {
-            if !archives::names_upload(c, &sha256)? {
-                unnamed.push(sha256);
+    let mut removed = 0;
+    for some in unused.chunks(STEP as usize) {
+        let some = some.to_vec();
+        let named = state.store.read(move |view| {
+            let mut unnamed = Vec::new();
+            for sha256 in some {
+                if !archives::names_upload(view, &sha256)? {
+                    unnamed.push(sha256);
+                }
             }
-        }
-        Ok(unnamed)
-    });
-    let unnamed = match named.await {
-        Ok(unnamed) => unnamed,
-        Err(error) => return log::error!("failed to look for uploads that nothing names: {error}"),
-    };
+            Ok(unnamed)
+        });
+        let unnamed = match named.await {
+            Ok(unnamed) => unnamed,
+            Err(Error::Closed) => return,
+            Err(error) => return log::error!("failed to look for uploads that nothing names: {error}"),
+        };
+        let blobs = state.blobs.clone();
+        // Whoever asks for one of them now keeps it: that is looked at again for each.
+        removed += told(blocking(move || remove(&blobs, &unnamed, since)).await).unwrap_or(0);
+        tokio::time::sleep(PAUSE).await;
+    }
+    if removed > 0 {
+        record!(Info, count = removed; "uploads that nothing names went");
+    }
+}
+
+/// Output whose task went while a control plane was killed.
+async fn remove_unnamed_outputs(state: &Shared) {
+    let since = SystemTime::now() - UNNAMED;
     let blobs = state.blobs.clone();
-    // Whoever asks for one of them now keeps it: that is looked at again for each.
-    let removed = told(blocking(move || remove(&blobs, &unnamed, since)).await);
-    if let Some(count @ 1..) = removed {
-        record!(Info, count = count; "uploads that nothing names are gone");
+    let old = blocking(move || {
+        let mut old = Vec::new();
+        blobs.outputs.each_task(|task, modified| {
+            if modified < since {
+                old.extend(TaskId::new(task).ok());
+            }
+        })?;
+        Ok(old)
+    });
+    for some in told(old.await).unwrap_or_default().chunks(STEP as usize) {
+        let some = some.to_vec();
+        let strays = state.store.read(move |view| {
+            let mut strays = Vec::new();
+            for task in some {
+                if !inspect::has_output(view, task.as_str())? {
+                    strays.push(task);
+                }
+            }
+            Ok(strays)
+        });
+        let Ok(strays) = strays.await else { return };
+        if !strays.is_empty() {
+            remove_outputs(state, strays).await;
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
@@ -150,25 +333,9 @@ workflows: {w: {jobs: [j]}}";
             assert!(archives::names_upload(tx, "a").unwrap());
             assert!(save_cache(tx, &task, &record("v1-app", "c"), Millis(2 * DAY_MS)).unwrap());
             assert!(!archives::names_upload(tx, "a").unwrap() && archives::names_upload(tx, "c").unwrap());
-            assert_eq!(expire_once(tx, Millis(2 * DAY_MS + 3)).unwrap(), 1);
-            assert_eq!(expire_once(tx, Millis(4 * DAY_MS)).unwrap(), 1);
+            assert_eq!(keeping::delete_expired(tx, Millis(2 * DAY_MS + 3), STEP).unwrap(), 1);
+            assert_eq!(keeping::delete_expired(tx, Millis(4 * DAY_MS), STEP).unwrap(), 1);
             assert!(!archives::names_upload(tx, "b").unwrap() && !archives::names_upload(tx, "c").unwrap());
-            Ok(())
-        };
-        store.write_blocking(check).unwrap();
-    }
-
-    #[test]
-    fn artifacts_are_kept_thirty_days() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("db"), false, |_| ()).unwrap();
-        let check = |tx: &Tx<'_>| {
-            task(tx);
-            scene::insert_artifact(tx, "sum")?;
-            assert_eq!(expire_once(tx, Millis(30 * DAY_MS))?, 0);
-            assert!(archives::names_upload(tx, "sum")?);
-            assert_eq!(expire_once(tx, Millis(30 * DAY_MS + 1))?, 1);
-            assert!(!archives::names_upload(tx, "sum")?);
             Ok(())
         };
         store.write_blocking(check).unwrap();

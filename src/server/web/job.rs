@@ -9,6 +9,7 @@ use crate::server::blobs::Stretch;
 use crate::server::ids::JobId;
 use crate::server::store::read::{self, Attempt, Job, StepRow};
 use crate::server::store::status::{JobStatus, StepState, TaskState, TestResult};
+use crate::server::time::Millis;
 use crate::server::web::jobs::reasons;
 use crate::server::web::log::{self, Part};
 use crate::server::web::results::{TestLine, line};
@@ -135,15 +136,16 @@ async fn show(
     Query(wanted): Query<Wanted>,
 ) -> Answer<Response> {
     let Ok(number) = number.parse() else { return by_id(&web, number.into()).await };
-    let job = job_of(&web.state, (vcs, org, repo, number)).await?;
-    let ran_as = job.ran_as.clone();
-    let pipeline = job.pipeline_id.clone();
+    let mut job = job_of(&web.state, (vcs, org, repo, number)).await?;
     let found = web.state.store.read(move |view| {
-        let tests = read::tests(view, &ran_as)?;
-        let artifacts = read::artifacts(view, &ran_as)?.len();
-        Ok((read::attempts(view, &ran_as)?, tests, artifacts, read::pipeline(view, &pipeline)?))
+        read::explain_waiting(view, &mut job, Millis::now())?;
+        let tests = read::tests(view, &job.ran_as)?;
+        let artifacts = read::artifacts(view, &job.ran_as)?.len();
+        let (attempts, pipeline) =
+            (read::attempts(view, &job.ran_as)?, read::pipeline(view, &job.pipeline_id)?);
+        Ok((job, attempts, tests, artifacts, pipeline))
     });
-    let (attempts, tests, artifacts, pipeline) = found.await?;
+    let (job, attempts, tests, artifacts, pipeline) = found.await?;
     let chosen = find(&attempts, wanted)?;
     let slug = job.project.slug();
     let address = format!("/{slug}/jobs/{number}");

@@ -1,7 +1,7 @@
 //! The jobs of a workflow as rows of a table, each after those that it waits for.
 
 use crate::server::store::read::Job;
-use crate::server::store::status::{JobStatus, JobType};
+use crate::server::store::status::JobStatus;
 use crate::server::web::shown::{self, Mark};
 use std::collections::{HashMap, HashSet};
 
@@ -80,22 +80,14 @@ fn row(job: &Job, depth: usize) -> JobRow {
     }
 }
 
-/// Why a job ended, or waits.
+/// Why a job ended, or waits, as far as anybody knows.
 pub(super) fn reasons(job: &Job) -> Vec<String> {
-    let mut reasons: Vec<String> = job.messages.iter().map(|message| message.message.clone()).collect();
     // Each execution tells its own, and they often are the same.
     let mut told = HashSet::new();
-    reasons.retain(|reason| told.insert(reason.clone()));
-    let waits = match (job.status, job.kind, &job.resource_class) {
-        (JobStatus::OnHold, ..) => Some("waits for a person to approve it".to_owned()),
-        (JobStatus::Queued, JobType::Build, Some(class)) => {
-            Some(format!("waits for a runner of the resource class {class}"))
-        }
-        (JobStatus::Queued, ..) => Some("waits for its serial group".to_owned()),
-        _ => None,
-    };
-    if reasons.is_empty() {
-        reasons.extend(waits);
+    let messages = job.messages.iter().map(|message| message.message.clone());
+    let mut reasons: Vec<String> = messages.filter(|reason| told.insert(reason.clone())).collect();
+    if job.status == JobStatus::OnHold && reasons.is_empty() {
+        reasons.push("waits for a person to approve it".to_owned());
     }
     reasons
 }

@@ -7,6 +7,7 @@ use crate::server::web::shown::page;
 use crate::server::web::{Head, Web};
 use askama::Template;
 use axum::extract::{ConnectInfo, Query, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
@@ -86,20 +87,21 @@ struct Entered {
 async fn enter(
     State(web): State<Web>,
     ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
-    headers: HeaderMap,
+    parts: Parts,
     Form(entered): Form<Entered>,
 ) -> Answer<Response> {
-    let visit = Cookie::Visit.of(&headers, web.is_tls).ok_or_else(|| {
+    let headers = &parts.headers;
+    let visit = Cookie::Visit.of(headers, web.is_tls).ok_or_else(|| {
         let why = "the browser sent no cookie with the form: allow cookies of this host, and sign in again";
         Failure::new(StatusCode::FORBIDDEN, why)
     })?;
-    visit.check(&headers, &entered.field, &web.state.settings.public_url)?;
-    // Tokens cannot be guessed; the limit saves work and shows in the log. A right one always opens, since behind a
-    // proxy all people have one address.
-    let Some(secret) = sign_in(&web, entered.token.trim()).await? else {
+    visit.check(headers, &entered.field, &web.state.settings.public_url)?;
+    // Tokens cannot be guessed; the limit saves work and shows in the log. A right one always opens: whoever shares the
+    // address of somebody who tries is not kept out.
+    let Some(secret) = sign_in(&web, &parts, entered.token.trim()).await? else {
         let now = Instant::now();
         let Some(wait) = web.failures.add(peer.ip(), now) else {
-            return show(&web, &headers, &entered.next, true);
+            return show(&web, headers, &entered.next, true);
         };
         log::warn!("{} sends wrong tokens to the login page", peer.ip());
         let why = "too many wrong tokens came from this address: wait a minute and try again";

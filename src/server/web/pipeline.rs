@@ -5,6 +5,7 @@ use crate::server::api::shared::lookup::{Numbered, one, project, unknown_workflo
 use crate::server::ids::WorkflowId;
 use crate::server::store::read::{self, Job, Pipeline, Workflow};
 use crate::server::store::{Error, View};
+use crate::server::time::Millis;
 use crate::server::web::jobs::{self, JobRow};
 use crate::server::web::session::Visitor;
 use crate::server::web::shown::{self, Mark, page};
@@ -56,7 +57,10 @@ async fn read_pipeline(web: &Web, path: Numbered) -> Answer<(Pipeline, Vec<(Work
     let read = move |view: &View| {
         let Some(pipeline) = read::pipeline_by_number(view, &project.id, number)? else { return Ok(None) };
         let with_jobs = |workflow: Workflow| {
-            let jobs = read::jobs_of(view, &workflow.id)?;
+            let mut jobs = read::jobs_of(view, &workflow.id)?;
+            for job in &mut jobs {
+                read::explain_waiting(view, job, Millis::now())?;
+            }
             Ok((workflow, jobs))
         };
         let workflows = read::workflows_of(view, &pipeline.id)?.into_iter().map(with_jobs);

@@ -4,8 +4,10 @@
 //! secret. Text browsers tell nothing of where a form comes from, so that the field is what protects; what other
 //! browsers tell is looked at before.
 
+use crate::server::api::shared::callers::holder_of;
 use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::auth::{Person, new_token, token_hash};
+use crate::server::clients::Connection;
 use crate::server::store::tables::sessions::{self, Login, Over};
 use crate::server::time::Millis;
 use crate::server::web::Web;
@@ -14,6 +16,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use ring::hmac;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A login that is not used for this long is over.
@@ -128,9 +131,9 @@ fn over(now: Millis) -> Over {
 }
 
 /// Signs in with a personal token; `None` when it is none.
-pub(super) async fn sign_in(web: &Web, token: &str) -> Answer<Option<Secret>> {
+pub(super) async fn sign_in(web: &Web, parts: &Parts, token: &str) -> Answer<Option<Secret>> {
     let tokens = vec![token.to_owned()];
-    let Some(person) = web.state.store.read(move |view| Person::find(view, &tokens)).await? else {
+    let Some(person) = holder_of(parts, &web.state, tokens, Person::find).await? else {
         return Ok(None);
     };
     let secret = Secret::fresh()?;
@@ -158,7 +161,7 @@ impl FromRequestParts<Web> for Visitor {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Response> {
-        let found = find(&parts.headers, web).await.map_err(IntoResponse::into_response)?;
+        let found = find(parts, web).await.map_err(IntoResponse::into_response)?;
         found.ok_or_else(|| {
             let wanted = parts.uri.path_and_query().map_or("/", |path| path.as_str());
             Redirect::to(&format!("/login?next={}", super::shown::query_value(wanted))).into_response()
@@ -166,12 +169,16 @@ impl FromRequestParts<Web> for Visitor {
     }
 }
 
-async fn find(headers: &HeaderMap, web: &Web) -> Answer<Option<Visitor>> {
-    let Some(secret) = Cookie::Login.of(headers, web.is_tls) else { return Ok(None) };
+async fn find(parts: &Parts, web: &Web) -> Answer<Option<Visitor>> {
+    let Some(secret) = Cookie::Login.of(&parts.headers, web.is_tls) else { return Ok(None) };
     let (hash, now) = (token_hash(secret.expose()), Millis::now());
     let key = hash.clone();
     let found = web.state.store.read(move |view| sessions::find_login(view, &key, over(now))).await?;
     let Some(Login { owner, used_at }) = found else { return Ok(None) };
+    // A login that is over is no wrong token: its browser is only told to sign in again.
+    if let Some(connection) = parts.extensions.get::<Arc<Connection>>() {
+        connection.set_known();
+    }
     if now.since(used_at) >= NOTED {
         web.state.store.write(move |tx| sessions::use_login(tx, &hash, now)).await?;
     }

@@ -42,12 +42,12 @@ pub(crate) fn has_namespaces() -> bool {
 }
 
 /// A runner whose files are outside `/tmp`, for tests that take that away.
-fn machine(url: &str) -> Machine {
+pub(crate) fn machine(url: &str) -> Machine {
     Machine::at(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(), url)
 }
 
 /// Starts the runner where `script` has been run as root of a mount namespace of its own.
-fn inside(machine: Machine, script: &str) -> Machine {
+pub(crate) fn inside(machine: Machine, script: &str) -> Machine {
     let script = format!("{script}\nexec \"$@\"");
     machine.wrapper(&["unshare", "-Urm", "--propagation", "private", "/bin/sh", "-ec", &script, "sh"])
 }

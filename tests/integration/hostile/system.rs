@@ -190,20 +190,3 @@ fn without_any_environment_the_missing_setting_is_named() {
         "{text}"
     );
 }
-
-#[test]
-fn a_full_disk_is_a_failure_of_the_runner_that_is_told() {
-    if !has_namespaces() {
-        return;
-    }
-    let server = ControlPlane::start();
-    let machine = machine(&server.url());
-    let scratch = machine.path("scratch");
-    fs::create_dir(&scratch).unwrap();
-    let script = format!("mount -t tmpfs -o size=512k none '{}'", scratch.display());
-    let machine = inside(machine, &script).variable("TMPDIR", &scratch.display().to_string());
-    let (end, log) = run_one(&server, machine, "full-1", &["head -c 2000000 /dev/zero", "echo still here"]);
-    assert_eq!(end["status"], "infrastructure_fail", "{end} {log}");
-    let message = end["message"].as_str().unwrap();
-    assert!(message.contains("bytes of output were lost") && message.contains("No space left"), "{message}");
-}

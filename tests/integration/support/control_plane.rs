@@ -47,6 +47,8 @@ struct State {
     canned: Vec<(String, Canned)>,
     parked: usize,
     over: bool,
+    /// Something in between answers larger bodies with this status.
+    body_limit: Option<(usize, u16)>,
 }
 
 /// The server; it ends with the value.
@@ -119,6 +121,11 @@ impl ControlPlane {
     /// As [`ControlPlane::answer`], by something that stands between the runner and the control plane.
     pub(crate) fn intercept(&self, path: &str, status: u16, body: &str) {
         self.can(path, Canned { status, body: body.to_owned(), ours: false });
+    }
+
+    /// Something in between answers bodies of more bytes than this with a status of its own.
+    pub(crate) fn limit_bodies(&self, bytes: usize, status: u16) {
+        lock(&self.shared).body_limit = Some((bytes, status));
     }
 
     /// Leaves calls whose path contains `path` without an answer until it behaves again.
@@ -265,6 +272,9 @@ fn serve<S: Read + Write>(stream: S, shared: &(Mutex<State>, Condvar)) -> std::i
 fn answer(request: Recorded, shared: &(Mutex<State>, Condvar)) -> (Canned, Option<&'static str>) {
     let path = request.path.clone();
     let mut state = lock(shared);
+    if let Some((_, status)) = state.body_limit.filter(|(bytes, _)| request.body.len() > *bytes) {
+        return (Canned { status, body: "<html></html>".to_owned(), ours: false }, None);
+    }
     state.requests.push(request);
     let canned = |state: &State| {
         state.canned.iter().rev().find(|(part, _)| path.contains(part)).map(|(_, canned)| canned.clone())

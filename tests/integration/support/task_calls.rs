@@ -91,6 +91,10 @@ impl Tasks {
             task.ended.get_or_insert(true);
             return (200, "{}".to_owned(), None);
         }
+        if call == "rest" {
+            task.token = format!("token-of-the-rest-of-{id}");
+            return (200, json!({ "token": task.token }).to_string(), None);
+        }
         let (status, body, news) = task.call(request, call, query);
         (status, body, news.or(task.cancelled.then_some("cancel")))
     }

@@ -30,6 +30,7 @@ fn a_token_is_all_that_is_needed() {
     assert_eq!(settings.state_directory.as_deref(), Some(Path::new("/home/ci/.local/state/runlet")));
     assert_eq!(settings.max_run_time, Duration::from_secs(18000));
     assert_eq!(settings.idle_timeout, None);
+    assert!(!settings.drop_output_on_full_disk);
     assert!(!settings.cleanup_working_directory && !settings.use_home_ssh_dir_for_checkout_keys);
     assert_eq!(settings.logging, logging::Options::default());
     assert_eq!(settings.warnings, Vec::<String>::new());
@@ -44,6 +45,7 @@ runner:
   mode: single-task
   working_directory: /w/%s
   cleanup_working_directory: true
+  drop_output_on_full_disk: true
   task_agent_directory: /agents
   cache_task_agent: yes
   command_prefix: [sudo, -niHu, me, --]
@@ -62,6 +64,7 @@ logging: {level: debug, format: json, file: /var/log/r.log}
     assert_eq!(settings.name, "a.b(c)-_1");
     assert_eq!(settings.mode, Mode::SingleTask);
     assert_eq!(settings.working_directory, Path::new("/w/%s"), "`%s` is literal");
+    assert!(settings.drop_output_on_full_disk);
     assert!(settings.cleanup_working_directory && settings.use_home_ssh_dir_for_checkout_keys);
     assert_eq!(settings.task_agent_directory, Some("/agents".into()));
     assert_eq!(settings.command_prefix, ["sudo", "-niHu", "me", "--"]);

@@ -8,7 +8,6 @@ use crate::protocol::limits::BODY_BYTES;
 use crate::server::api::shared::failure::{Answer, Failure, bad};
 use crate::server::api::shared::input::Words;
 use crate::server::auth::{Administrator, Peer, Person};
-use crate::server::ids::{PersonalTokenId, UserId};
 use crate::server::state::Shared;
 use crate::server::store::tables::audit::{self, Act};
 use crate::server::time::Millis;
@@ -92,9 +91,9 @@ pub async fn record(State(state): State<Shared>, request: Request, next: Next) -
     let address = parts.extensions.get::<ConnectInfo<Peer>>();
     let act = Act {
         at: Millis::now(),
-        user: UserId::from(person.id),
+        user: person.id,
         login: person.login,
-        token: PersonalTokenId::from(person.token),
+        token: person.token,
         address: address.map(|ConnectInfo(Peer(peer))| peer.ip().to_string()).unwrap_or_default(),
         method: parts.method.to_string(),
         path: parts.uri.path().to_owned(),

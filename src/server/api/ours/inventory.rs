@@ -11,6 +11,7 @@ use crate::server::ids::{ClassTokenId, ResourceClassId};
 use crate::server::state::Shared;
 use crate::server::store::status::TaskState;
 use crate::server::store::tables::classes::{self, Class, Instance, Terms, Token};
+use crate::server::store::{Error, View};
 use crate::server::time::Millis;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -186,21 +187,31 @@ async fn remove_class(
     let removed = state.store.write(move |tx| {
         if force {
             classes::delete_tokens_of(tx, &id)?;
-        } else if classes::has_tokens(tx, &id)? {
-            return Ok(None);
+        } else if let Some(obstacle) = obstacle(tx, &id)? {
+            return Ok(Err(conflict(obstacle)));
         }
-        let Some(name) = classes::delete_class(tx, &id)? else { return Ok(Some(false)) };
+        let Some(name) = classes::delete_class(tx, &id)? else { return Ok(Err(unknown)) };
         let waited = task::class_deleted(tx, &name, Millis::now())?;
         if waited > 0 {
             record!(Warn, class = name.as_str(), task_count = waited; "a resource class was deleted while tasks waited for it");
         }
-        Ok(Some(true))
+        Ok(Ok(message("Deleted.")))
     });
-    match removed.await? {
-        Some(true) => Ok(message("Deleted.")),
-        Some(false) => Err(unknown),
-        None => Err(conflict("the class still has tokens: delete them first, or use `/force`")),
+    removed.await?
+}
+
+/// What still needs a class, which only force removes.
+fn obstacle(view: &View, id: &ResourceClassId) -> Result<Option<String>, Error> {
+    let Some(name) = classes::name(view, id)? else { return Ok(None) };
+    let waiting = classes::count_tasks(view, &name, TaskState::Queued)?;
+    if waiting > 0 {
+        let tasks = if waiting == 1 { "1 task waits".to_owned() } else { format!("{waiting} tasks wait") };
+        return Ok(Some(format!(
+            "{tasks} for a runner of `{name}` and would fail: cancel the jobs first, or use `/force` (`--force`)"
+        )));
     }
+    let has_tokens = classes::has_tokens(view, id)?;
+    Ok(has_tokens.then(|| "the class still has tokens: delete them first, or use `/force`".to_owned()))
 }
 
 fn shown_token(class: &str, token: &Token) -> Value {

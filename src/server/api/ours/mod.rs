@@ -8,4 +8,5 @@ pub mod inventory;
 pub mod operator;
 pub mod orchestration;
 pub mod results;
+pub mod storage;
 pub mod watch;

@@ -1,6 +1,7 @@
 //! Liveness, readiness and metrics, for the operator's tools. They need no token.
 
-use crate::server::api::shared::failure::{Answer, Failure};
+use crate::protocol::RefusalCode;
+use crate::server::api::shared::failure::{Answer, Failure, blocking};
 use crate::server::state::Shared;
 use crate::server::store::tables::classes::list_queue_lengths;
 use axum::extract::State;
@@ -23,7 +24,20 @@ async fn ready(State(state): State<Shared>) -> Answer<Json<Value>> {
     if *state.stopping.borrow() {
         return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the control plane is stopping"));
     }
+    if state.store.is_full() {
+        return Err(full("a write has failed for lack of space, and none has succeeded since"));
+    }
+    let blobs = state.blobs.clone();
+    let space = blocking(move || blobs.space()).await?;
+    if space.is_low() {
+        return Err(full(&format!("{} bytes and {} files are left", space.free_bytes, space.free_files)));
+    }
     Ok(Json(json!({ "status": "ready" })))
+}
+
+fn full(why: &str) -> Failure {
+    let message = format!("the disk of the control plane's data folder is full: {why}");
+    Failure::coded(StatusCode::SERVICE_UNAVAILABLE, RefusalCode::NoSpace, message)
 }
 
 async fn metrics(State(state): State<Shared>) -> Answer<String> {

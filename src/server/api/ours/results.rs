@@ -4,12 +4,14 @@ use crate::protocol::TaskId;
 use crate::server::api::shared::failure::{Answer, Failure, bad, blocking};
 use crate::server::api::shared::input::Words;
 use crate::server::api::shared::lookup::{job_of, one};
+use crate::server::api::shared::uses::used;
 use crate::server::api::shared::{link, stream};
 use crate::server::auth::Person;
 use crate::server::blobs::Stretch;
 use crate::server::ids::{ArtifactId, JobId};
 use crate::server::state::Shared;
 use crate::server::store::read::{self, StepOutput};
+use crate::server::store::tables::keeping::Quota;
 use crate::server::time::Millis;
 use axum::Router;
 use axum::body::Body;
@@ -48,7 +50,12 @@ async fn output_of(state: &Shared, job: JobId, words: &Words) -> Answer<StepOutp
     };
     let (execution, step) = (wanted("filter[execution]")?, wanted("filter[step_num]")?);
     let what = format!("there is no step {step} in execution {execution} of the job `{job}`");
-    one(state, what, move |view| read::step_output(view, &job, execution, step)).await
+    let output = one(state, what, move |view| read::step_output(view, &job, execution, step)).await?;
+    if output.is_gone {
+        let why = "this output is older than the control plane keeps it, and has been removed";
+        return Err(Failure::new(StatusCode::GONE, why));
+    }
+    Ok(output)
 }
 
 async fn open(state: &Shared, task: TaskId, step: u32) -> Answer<Stretch> {
@@ -82,7 +89,7 @@ async fn stdout(
     headers: HeaderMap,
 ) -> Answer<Response> {
     // In this order: all that was complete when it was looked at is in the file that is opened afterwards.
-    let StepOutput { task, step, extent } = output_of(&state, id, &words).await?;
+    let StepOutput { task, step, extent, .. } = output_of(&state, id, &words).await?;
     let stretch = open(&state, task, step).await?;
     let is_all = extent.is_complete(stretch.length());
     let mut response = text(stretch, range(&headers).unwrap_or(0));
@@ -160,6 +167,7 @@ async fn artifact(
     headers: HeaderMap,
 ) -> Answer<Response> {
     let what = format!("there is no artifact `{id}`");
+    let artifact = id.to_string();
     let content = one(&state, what, move |view| read::artifact_content(view, &id)).await?;
     let (length, from) = (content.length, range(&headers));
     let start = from.unwrap_or(0);
@@ -171,6 +179,7 @@ async fn artifact(
     }
     let blobs = state.blobs.clone();
     let stretch = blocking(move || blobs.objects.open(&content.sha256)).await?;
+    used(&state, Quota::Artifacts, artifact).await?;
     // Never rendered in the browser: artifacts are whatever jobs make.
     let headers = [
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),

@@ -8,11 +8,13 @@ use crate::server::api::runner::holder::Holder;
 use crate::server::api::runner::query::{Numbers, number};
 use crate::server::api::runner::uploads::complete;
 use crate::server::api::shared::failure::{Answer, Failure, blocking};
+use crate::server::api::shared::uses::used;
 use crate::server::engine::archives;
 use crate::server::engine::task::Call;
 use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::tables::archives as rows;
+use crate::server::store::tables::keeping::Quota;
 use crate::server::time::Millis;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -97,9 +99,12 @@ async fn read_cache(
     Path((_, cache)): Path<(String, String)>,
     query: Numbers,
 ) -> Answer<Bytes> {
-    let project = task.project.clone();
+    let (id, project) = (cache.clone(), task.project.clone());
     let read = move |view: &View| rows::cache_archive(view, &cache.into(), &project);
     let archive = task.reads(&state, Call::Other, read).await?;
+    if archive.is_some() && number(&query, "offset")? == 0 {
+        used(&state, Quota::Caches, id).await?;
+    }
     piece(&state, archive, &query).await
 }
 

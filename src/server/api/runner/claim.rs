@@ -1,6 +1,6 @@
 //! Calls with the token of a resource class: claiming tasks, and saying that one is lost.
 
-use crate::protocol::{ClaimRequest, LostTask, Refusal, RefusalCode};
+use crate::protocol::{ClaimRequest, LostTask, Refusal, RefusalCode, RestAnswer};
 use crate::server::api::runner::holder::refused;
 use crate::server::api::runner::query::{Numbers, wait_of};
 use crate::server::api::shared::callers::{Protocol, no_class_token};
@@ -8,6 +8,7 @@ use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::auth::ClassToken;
 use crate::server::auth::Peer;
 use crate::server::engine::claim::{self, Claimed, Claimer};
+use crate::server::engine::commit::rest;
 use crate::server::engine::commit::task::{self, NotLost};
 use crate::server::state::Shared;
 use crate::server::time::Millis;
@@ -90,6 +91,23 @@ pub(super) async fn lost(
         Ok(()) => Ok(Json(json!({}))),
         // Runners of protocol 1 check their token by a task that is not there.
         Err(NotLost::Unknown) if protocol < 2 => Ok(Json(json!({}))),
+        Err(NotLost::Unknown) => {
+            Err(Failure::not_found(format!("there is no task `{id}` of the resource class of this token")))
+        }
+        Err(NotLost::Refused(why)) => Err(refused(why)),
+    }
+}
+
+/// Hands out a token for sending what a task agent that is gone has left.
+pub(super) async fn rest(
+    State(state): State<Shared>,
+    token: ClassToken,
+    Json(request): Json<LostTask>,
+) -> Answer<Json<RestAnswer>> {
+    let id = request.id.clone();
+    let token = state.store.write(move |tx| rest::token_for(tx, &token.class, &request, Millis::now()));
+    match token.await? {
+        Ok(token) => Ok(Json(RestAnswer { token })),
         Err(NotLost::Unknown) => {
             Err(Failure::not_found(format!("there is no task `{id}` of the resource class of this token")))
         }

@@ -2,7 +2,7 @@
 //! says in `Runlet-Task`.
 
 use crate::protocol::{RefusalCode, TASK_CANCEL, TASK_ENDED, TASK_HEADER, TaskId};
-use crate::server::api::shared::callers::{bearer_of, check_protocol};
+use crate::server::api::shared::callers::{bearer_of, check_protocol, holder_of};
 use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::auth;
 use crate::server::engine::commit::task::{self, InHand};
@@ -65,9 +65,9 @@ impl FromRequestParts<Shared> for Holder {
 
     async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, Failure> {
         check_protocol(parts)?;
-        let token = bearer_of(parts).map(str::to_owned);
-        let found = state.store.read(move |view| match token {
-            Some(token) => auth::task_of(view, &token),
+        let tokens = bearer_of(parts).map(str::to_owned).into_iter().collect();
+        let found = holder_of(parts, state, tokens, |view, tokens| match tokens.first() {
+            Some(token) => auth::task_of(view, token),
             None => Ok(None),
         });
         let row = found

@@ -18,6 +18,7 @@ pub fn router() -> Router<Shared> {
     Router::new()
         .route("/api/v3/runner/claim", post(claim::claim))
         .route(&format!("{task}/lost"), post(claim::lost))
+        .route(&format!("{task}/rest"), post(claim::rest))
         .route(&format!("{task}/begin"), post(task::begin))
         .route(&format!("{task}/heartbeat"), post(task::heartbeat))
         .route(&format!("{task}/steps/{{step}}/output"), patch(task::output))

@@ -1,5 +1,6 @@
 //! Calls of a task agent in the life of its task: it begins, is there, tells what happens, ends.
 
+use crate::logging::record;
 use crate::protocol::{
     BeginAnswer, BeginRequest, Event, EventsAnswer, FinishAnswer, FinishRequest, GiveBack, GiveBackAnswer,
     HeartbeatAnswer, OutputAnswer, RefusalCode,
@@ -135,8 +136,8 @@ pub(super) async fn finish(
                 let missing = blobs.outputs.end_with_hole(&id, step.step, step.length)?;
                 if missing > 0 {
                     let step = step.step;
-                    log::error!(
-                        "output is missing that was stored here before task_id={id} step={step} byte_count={missing}"
+                    record!(Error, task_id = id, step = step, byte_count = missing;
+                        "output is missing that was stored here before"
                     );
                 }
                 continue;

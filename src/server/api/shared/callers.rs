@@ -1,16 +1,46 @@
 //! Handlers get whoever calls as an argument: a person, an administrator, a runner by its resource class token.
 
 use crate::protocol::{PREVIOUS_PROTOCOL_VERSION, PROTOCOL_HEADER, PROTOCOL_VERSION, RefusalCode};
-use crate::server::api::shared::failure::Failure;
-use crate::server::auth::{self, Administrator, ClassToken, Person};
+use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::auth::{self, Administrator, ClassToken, Peer, Person};
+use crate::server::clients::Connection;
 use crate::server::state::Shared;
-use axum::extract::FromRequestParts;
+use crate::server::store::{Error as StoreError, View};
+use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::{StatusCode, header, request::Parts};
 use base64::Engine;
+use std::sync::Arc;
 
 /// The bearer token of a request.
 pub fn bearer_of(parts: &Parts) -> Option<&str> {
     auth::bearer(parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?)
+}
+
+/// Looks for the holder of the first of these tokens that has one. The connection is known from then on; the answer to
+/// tokens of which none has a holder comes late.
+pub async fn holder_of<T: Send + 'static>(
+    parts: &Parts,
+    state: &Shared,
+    tokens: Vec<String>,
+    find: impl FnOnce(&View, &[String]) -> Result<Option<T>, StoreError> + Send + 'static,
+) -> Answer<Option<T>> {
+    if tokens.is_empty() {
+        return Ok(None);
+    }
+    let found = state.store.read(move |view| find(view, &tokens)).await?;
+    let connection = parts.extensions.get::<Arc<Connection>>();
+    match connection {
+        Some(connection) if found.is_some() => connection.set_known(),
+        Some(connection) => connection.set_refused(),
+        None => {}
+    }
+    if found.is_some() {
+        return Ok(found);
+    }
+    if let Some(ConnectInfo(Peer(client))) = parts.extensions.get::<ConnectInfo<Peer>>() {
+        state.refusals.refused(client.ip()).await;
+    }
+    Ok(found)
 }
 
 /// By any of the forms in which clients send a personal token.
@@ -31,7 +61,7 @@ impl FromRequestParts<Shared> for Person {
         tokens.extend(
             query.split('&').filter_map(|pair| pair.strip_prefix("circle-token=")).map(str::to_owned),
         );
-        let found = state.store.read(move |view| Person::find(view, &tokens)).await?;
+        let found = holder_of(parts, state, tokens, Person::find).await?;
         found.ok_or_else(|| Failure::new(StatusCode::UNAUTHORIZED, "a valid personal token is needed here"))
     }
 }
@@ -55,9 +85,9 @@ impl FromRequestParts<Shared> for ClassToken {
 
     async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, Failure> {
         check_protocol(parts)?;
-        let token = bearer_of(parts).map(str::to_owned);
-        let found = state.store.read(move |view| match token {
-            Some(token) => ClassToken::find(view, &token),
+        let tokens = bearer_of(parts).map(str::to_owned).into_iter().collect();
+        let found = holder_of(parts, state, tokens, |view, tokens| match tokens.first() {
+            Some(token) => ClassToken::find(view, token),
             None => Ok(None),
         });
         found.await?.ok_or_else(no_class_token)

@@ -13,4 +13,5 @@ pub mod slug;
 pub mod speaker;
 pub mod stream;
 pub mod unread;
+pub mod uses;
 pub mod vocabulary;

@@ -15,6 +15,7 @@ use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read::{self, Artifact, Job};
 use crate::server::store::status::JobStatus;
+use crate::server::time::Millis;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -106,10 +107,11 @@ async fn of_branch(
 }
 
 /// A build with its steps.
-async fn show(state: &Shared, job: Job) -> Answer<Json<Value>> {
+async fn show(state: &Shared, mut job: Job) -> Answer<Json<Value>> {
     let what = format!("there is no job `{}`", job.id);
     let read = move |view: &View| {
         let Some(pipeline) = read::pipeline(view, &job.pipeline_id)? else { return Ok(None) };
+        read::explain_waiting(view, &mut job, Millis::now())?;
         let attempts = read::attempts(view, &job.ran_as)?;
         let has_artifacts = !read::artifacts(view, &job.ran_as)?.is_empty();
         let build = (job, pipeline);

@@ -27,12 +27,19 @@ pub(super) fn summary(state: &Shared, job: &Job, pipeline: &Pipeline) -> Value {
         "build_time_millis": took_ms,
         "parallel": job.parallelism, "canceled": job.status == JobStatus::Canceled,
         "infrastructure_fail": job.status == JobStatus::InfrastructureFail, "timedout": job.ran_out_of_time,
+        "messages": job.messages, "fail_reason": fail_reason(job),
         "why": pipeline.trigger_type, "user": { "login": pipeline.actor_login, "is_user": true }, "previous": null,
         "workflows": {
             "job_name": job.name, "job_id": job.id, "workflow_id": job.workflow_id, "workflow_name": job.workflow_name,
             "workspace_id": job.workspace_id, "upstream_job_ids": [],
         },
     })
+}
+
+/// The reason of a bad end, where there is something to say.
+fn fail_reason(job: &Job) -> Option<&str> {
+    let is_bad = job.status.is_failure() || job.status == JobStatus::Unauthorized;
+    job.messages.first().filter(|_| is_bad).map(|message| message.message.as_str())
 }
 
 /// Steps of all parallel runs, those of one record side by side. `with_output` are the steps that have

@@ -34,9 +34,13 @@ async fn by_number(
     _person: Person,
     Path(path): Path<Numbered>,
 ) -> Answer<Json<Value>> {
-    let job = job_of(&state, path).await?;
-    let ran_as = job.ran_as.clone();
-    let attempts = state.store.read(move |view| read::attempts(view, &ran_as)).await?;
+    let mut job = job_of(&state, path).await?;
+    let read = move |view: &View| {
+        read::explain_waiting(view, &mut job, Millis::now())?;
+        let attempts = read::attempts(view, &job.ran_as)?;
+        Ok((job, attempts))
+    };
+    let (job, attempts) = state.store.read(read).await?;
     let runs: Vec<Value> =
         attempts.iter().map(|run| json!({ "index": run.node_index, "status": run.status })).collect();
     let contexts: Vec<Value> = job.contexts.iter().map(|name| json!({ "name": name })).collect();
@@ -51,7 +55,7 @@ async fn by_number(
         },
         "organization": { "name": job.project.org }, "pipeline": { "id": job.pipeline_id },
         "latest_workflow": { "id": job.workflow_id, "name": job.workflow_name },
-        "executor": { "resource_class": job.resource_class, "type": "machine" },
+        "executor": { "resource_class": job.resource_class, "type": job.executor },
         "parallelism": job.parallelism, "parallel_runs": runs, "duration": duration_ms,
         "messages": job.messages, "contexts": contexts,
         "created_at": job.created_at.to_string(), "queued_at": time(job.queued_at),

@@ -2,17 +2,19 @@
 //!
 //! Making them is CircleCI's; the list, the repository and the removal are our own.
 
+use crate::protocol::TaskId;
 use crate::server::api::shared::failure::{Answer, bad, blocking, conflict};
 use crate::server::api::shared::input::{Body, Words, message};
 use crate::server::api::shared::lookup::{organisation, project};
 use crate::server::api::shared::paging::page;
 use crate::server::api::shared::slug::short_vcs;
 use crate::server::auth::{Administrator, Person};
-use crate::server::ids::OrganisationId;
+use crate::server::ids::{OrganisationId, ProjectId};
 use crate::server::pipelines::repository::address;
 use crate::server::state::Shared;
+use crate::server::store::read;
 use crate::server::store::read::Project;
-use crate::server::store::{read, tables::projects};
+use crate::server::store::tables::{keeping, projects};
 use crate::server::time::Millis;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -180,6 +182,15 @@ async fn change(
 async fn remove(State(state): State<Shared>, _admin: Administrator, Path(slug): Slug) -> Answer<Json<Value>> {
     let project = project(&state, slug).await?;
     let id = project.id.clone();
+    let busy = || {
+        let slug = &project.slug;
+        conflict(format!("workflows of `{slug}` have not ended: cancel them or wait for them"))
+    };
+    if state.store.read(move |view| projects::has_unfinished_workflows(view, &id)).await? {
+        return Err(busy());
+    }
+    delete_pipelines(&state, &project.id).await?;
+    let id = project.id.clone();
     let tasks = state
         .store
         .write(move |tx| {
@@ -191,11 +202,42 @@ async fn remove(State(state): State<Shared>, _admin: Administrator, Path(slug): 
             Ok(Some(tasks))
         })
         .await?;
-    let Some(tasks) = tasks else {
-        let slug = &project.slug;
-        return Err(conflict(format!("workflows of `{slug}` have not ended: cancel them or wait for them")));
-    };
+    let Some(tasks) = tasks else { return Err(busy()) };
     state.settings.mirrors.forget(project.id.as_str()).await;
+    remove_outputs(&state, tasks).await?;
+    Ok(message("Project deleted."))
+}
+
+/// Deletes the pipelines of a project that have ended a part at a time, so that no other write waits for all of them.
+async fn delete_pipelines(state: &Shared, project: &ProjectId) -> Answer<()> {
+    const MOST: u32 = 500;
+    loop {
+        let id = project.clone();
+        let some = state.store.read(move |view| keeping::pipelines_of(view, &id, MOST)).await?;
+        if some.is_empty() {
+            return Ok(());
+        }
+        for pipeline in some {
+            loop {
+                let (id, of) = (pipeline.clone(), project.clone());
+                let part = state.store.write(move |tx| {
+                    // One may have been triggered meanwhile: the project stays, and so does what is left.
+                    if projects::has_unfinished_workflows(tx, &of)? {
+                        return Ok(None);
+                    }
+                    keeping::delete_part_of_pipeline(tx, &id, MOST).map(Some)
+                });
+                let Some((tasks, is_gone)) = part.await? else { return Ok(()) };
+                remove_outputs(state, tasks).await?;
+                if is_gone {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+async fn remove_outputs(state: &Shared, tasks: Vec<TaskId>) -> Answer<()> {
     let blobs = state.blobs.clone();
     blocking(move || {
         for task in tasks {
@@ -203,6 +245,5 @@ async fn remove(State(state): State<Shared>, _admin: Administrator, Path(slug): 
         }
         Ok(())
     })
-    .await?;
-    Ok(message("Project deleted."))
+    .await
 }

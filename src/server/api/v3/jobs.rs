@@ -10,6 +10,7 @@ use crate::server::ids::{JobId, WorkflowId};
 use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read::{self, Artifact, Job, StepRow};
+use crate::server::time::Millis;
 use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -32,6 +33,7 @@ fn attributes(job: &Job) -> Map<String, Value> {
     attributes.insert("type".into(), job.kind.as_str().into());
     attributes.insert("started_at".into(), time(job.started_at));
     attributes.insert("ended_at".into(), time(job.stopped_at));
+    attributes.insert("messages".into(), json!(job.messages));
     if let Some(number) = job.number {
         attributes.insert("number".into(), number.into());
     }
@@ -40,7 +42,14 @@ fn attributes(job: &Job) -> Map<String, Value> {
 
 async fn of_workflow(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
     let workflow = WorkflowId::from(needed(&words, "workflow_id")?);
-    let found = state.store.read(move |view| read::jobs_of(view, &workflow)).await?;
+    let read = move |view: &View| {
+        let mut jobs = read::jobs_of(view, &workflow)?;
+        for job in &mut jobs {
+            read::explain_waiting(view, job, Millis::now())?;
+        }
+        Ok(jobs)
+    };
+    let found = state.store.read(read).await?;
     let show = |job: &Job| {
         let references =
             json!({ "workflow": { "id": job.workflow_id }, "project": { "id": job.project.id } });
@@ -62,7 +71,8 @@ fn step(step: &StepRow) -> Map<String, Value> {
 async fn by_id(State(state): State<Shared>, _person: Person, Path(id): Path<JobId>) -> Answer<Json<Value>> {
     let what = format!("there is no job `{id}`");
     let read = move |view: &View| {
-        let Some(job) = read::job(view, &id)? else { return Ok(None) };
+        let Some(mut job) = read::job(view, &id)? else { return Ok(None) };
+        read::explain_waiting(view, &mut job, Millis::now())?;
         let attempts = read::attempts(view, &job.ran_as)?;
         let actor = read::pipeline(view, &job.pipeline_id)?.and_then(|pipeline| pipeline.actor_id);
         Ok(Some((job, attempts, actor)))

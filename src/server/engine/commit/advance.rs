@@ -44,9 +44,15 @@ fn advance(tx: &Tx<'_>, workflow: &WorkflowId, ripple: &mut Ripple, now: Millis)
         loop {
             let decisions = graph::advance(&nodes);
             for &(index, decision) in &decisions {
+                let obstacle = graph::obstacle(&nodes, index);
                 let node = &mut nodes[index];
                 node.status = match decision {
-                    Decision::NotRun => end_job(tx, &ids[index], JobStatus::NotRun, ripple, now)?,
+                    Decision::NotRun => {
+                        if let Some(why) = obstacle {
+                            say(tx, &ids[index], MessageKind::Warning, &why)?;
+                        }
+                        end_job(tx, &ids[index], JobStatus::NotRun, ripple, now)?
+                    }
                     Decision::Start => start_job(tx, workflow, &ids[index], node.kind, ripple, now)?,
                 };
                 // In the order in which keys are given back: so jobs get their numbers and places in the queue.
@@ -82,6 +88,10 @@ fn start_job(
 ) -> Result<JobStatus, Error> {
     // An approval opens what is behind it: whoever may not use its context may not have it waiting either.
     if let (JobType::Build | JobType::Approval, Err(why)) = (kind, contexts::of_job(tx, job)?) {
+        if kind == JobType::Build {
+            let number = jobs::take_number(tx, &jobs::project_of(tx, job)?)?;
+            jobs::set_queued(tx, job, number, JobStatus::Queued, now)?;
+        }
         say(tx, job, MessageKind::Error, &why)?;
         return end_job(tx, job, JobStatus::Unauthorized, ripple, now);
     }
@@ -123,6 +133,13 @@ fn begin_job(
 
 fn queue_job(tx: &Tx<'_>, job: &JobId, ripple: &mut Ripple, now: Millis) -> Result<JobStatus, Error> {
     let to_queue = jobs::to_queue(tx, job)?;
+    // A job that people look for by its number has one, however it ends.
+    let number = jobs::take_number(tx, &to_queue.project)?;
+    jobs::set_queued(tx, job, number, JobStatus::Queued, now)?;
+    if let Some(end) = &to_queue.cannot_run {
+        say(tx, job, MessageKind::Error, &end.message)?;
+        return end_job(tx, job, end.status, ripple, now);
+    }
     let class = &to_queue.resource_class;
     if !to_queue.is_class_known {
         let message = format!(
@@ -131,8 +148,6 @@ fn queue_job(tx: &Tx<'_>, job: &JobId, ripple: &mut Ripple, now: Millis) -> Resu
         say(tx, job, MessageKind::Error, &message)?;
         return end_job(tx, job, JobStatus::Failed, ripple, now);
     }
-    let number = jobs::take_number(tx, &to_queue.project)?;
-    jobs::set_queued(tx, job, number, JobStatus::Queued, now)?;
     if to_queue.parallelism > 1 {
         test_timings::choose(tx, job)?;
     }
@@ -152,6 +167,7 @@ fn queue_job(tx: &Tx<'_>, job: &JobId, ripple: &mut Ripple, now: Millis) -> Resu
             project: &to_queue.project,
             node_index: node,
             resource_class: class,
+            kind: to_queue.task_kind,
             not_before: fence.as_ref().map(|fence| fence.until),
         };
         tasks::insert_first(tx, new, now)?;

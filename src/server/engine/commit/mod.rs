@@ -10,6 +10,7 @@ pub mod clock;
 mod job;
 mod nodes;
 mod rerun;
+pub mod rest;
 mod ripple;
 mod serial;
 pub mod task;
@@ -23,9 +24,10 @@ pub use rerun::{Refused, Scope};
 
 use crate::config::{JobKind, Workflow};
 use crate::server::engine::commit::ripple::Ripple;
+use crate::server::engine::placement;
 use crate::server::ids::{PipelineId, ProjectId, UserId, WorkflowId};
 use crate::server::state::Routing;
-use crate::server::store::status::{JobStatus, WorkflowStatus};
+use crate::server::store::status::{JobStatus, MessageKind, WorkflowStatus};
 use crate::server::store::tables::jobs::{self, NewJob};
 use crate::server::store::tables::tasks;
 use crate::server::store::tables::workflows::{self, NewWorkflow};
@@ -55,10 +57,7 @@ pub fn create_workflow(
         },
     )?;
     for (position, definition) in workflow.jobs.iter().enumerate() {
-        let (class, parallelism) = match &definition.kind {
-            JobKind::Build { job } => (Some(job.resource_class.as_str()), job.parallelism),
-            _ => (None, 1),
-        };
+        let place = placement::of(&definition.kind, routing);
         let serial_key = match &definition.kind {
             JobKind::Lock { key } | JobKind::Unlock { key } => Some(key.as_str()),
             _ => definition.serial_group.as_deref(),
@@ -70,12 +69,17 @@ pub fn create_workflow(
             position,
             definition,
             serial_key,
-            resource_class: class.map(|class| routing.route_all_to.as_deref().unwrap_or(class)),
-            parallelism,
+            resource_class: place.resource_class,
+            task_kind: place.task_kind,
+            cannot_run: place.cannot_run.as_ref(),
+            parallelism: place.parallelism,
             status: JobStatus::Blocked,
             created_at: now,
         };
-        jobs::insert_job(tx, &new)?;
+        let job = jobs::insert_job(tx, &new)?;
+        if let Some(remark) = &place.remark {
+            job::say(tx, &job, MessageKind::Warning, remark)?;
+        }
     }
     let mut ripple = Ripple::default();
     ripple.touch(id.clone());

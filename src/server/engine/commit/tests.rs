@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::config;
-use crate::protocol::{GiveBack, GiveBackReason, GivenBack, LostTask, Secret, TaskId};
+use crate::protocol::{GiveBack, GiveBackReason, GivenBack, LostTask, Secret, TaskId, TaskKind};
 use crate::server::engine::commit::task::{self, InHand};
 use crate::server::engine::task::{Call, Claim, FENCE_MARGIN};
 use crate::server::store::status::TaskState;
@@ -482,7 +482,8 @@ fn a_rerun_waits_for_the_fence_of_what_it_replaces() {
         bench.write(move |tx| cancel_workflow(tx, &canceled.into(), None, Millis(2 * MINUTE)));
         let again = bench.rerun(&workflow, scope).unwrap();
         let waits = |now| {
-            let asking = Asking { class: "a/b", runner: "two", others: false, now: Millis(now) };
+            let takes = &[TaskKind::Machine];
+            let asking = Asking { class: "a/b", runner: "two", others: false, takes, now: Millis(now) };
             bench.write(move |tx| Ok(tasks::first_queued(tx, asking)?.is_none()))
         };
         assert!(waits(2 * MINUTE) && bench.messages(&again).contains("release-anyway"), "{way}");
@@ -546,7 +547,13 @@ fn what_a_backup_says_waits_for_an_administrator() {
     let id = bench.begin_build(&workflow, 0);
     assert_eq!(bench.write(|tx| clock::hold_all(tx, Millis(1))), 2);
     assert_eq!((bench.tick(HOUR), bench.state(&id)), (0, TaskState::Running));
-    let asking = |others| Asking { class: "a/b", runner: "two", others, now: Millis(HOUR) };
+    let asking = |others| Asking {
+        class: "a/b",
+        runner: "two",
+        others,
+        takes: &[TaskKind::Machine],
+        now: Millis(HOUR),
+    };
     assert!(bench.write(move |tx| tasks::first_queued(tx, asking(false))).is_none());
     let held = bench.write(|tx| Ok(tasks::open(tx)?.into_iter().map(|row| row.id).collect::<Vec<_>>()));
     let decide = |id: &TaskId, verdict| {
@@ -565,7 +572,8 @@ fn what_was_given_back_goes_to_another_runner_while_there_is_one() {
     let bench = Bench::new();
     let workflow = bench.pipeline(1, "x", &config("    jobs: [build]\n"), 0).remove(0);
     let next = |others| {
-        let asking = Asking { class: "a/b", runner: "one", others, now: Millis(MINUTE) };
+        let asking =
+            Asking { class: "a/b", runner: "one", others, takes: &[TaskKind::Machine], now: Millis(MINUTE) };
         bench.write(move |tx| Ok((tasks::first_queued(tx, asking)?, tasks::next_claimable_at(tx, asking)?)))
     };
     bench.write(|tx| {

@@ -3,7 +3,7 @@
 //! A job of a rerun that keeps an earlier result has that job's number; its tasks, artifacts and tests
 //! are those of [`Job::ran_as`].
 //!
-//! SQLite's own: `->` for the contexts inside a definition, LIMIT with OFFSET in that order.
+//! SQLite's own: `->` and `->>` for the contexts and the executor inside a definition, LIMIT with OFFSET in that order.
 
 use crate::config::Requirement;
 use crate::server::ids::{JobId, PipelineId, ProjectId, UserId, WorkflowId, WorkspaceId};
@@ -39,6 +39,8 @@ pub struct Job {
     pub project: ProjectRef,
     /// Name of the class in whose queue its tasks wait.
     pub resource_class: Option<String>,
+    /// `machine`, `docker` or `macos`: what its steps run in.
+    pub executor: String,
     /// Number of tasks.
     pub parallelism: u32,
     /// Sentences for people about how it went.
@@ -72,7 +74,7 @@ fn query(rest: &str) -> String {
             j.resource_class, j.parallelism, j.messages, j.requires, j.definition -> '$.contexts', j.created_at_ms,
             j.queued_at_ms, j.started_at_ms, j.stopped_at_ms, j.canceled_by, j.approved_by, coalesce(j.reused_from, j.id),
             EXISTS (SELECT 1 FROM tasks t WHERE t.job_id = coalesce(j.reused_from, j.id) AND t.status = ?1),
-            {PROJECT}
+            coalesce(j.definition ->> '$.kind.executor.type', 'machine'), {PROJECT}
          FROM jobs j JOIN workflows w ON w.id = j.workflow_id JOIN projects r ON r.id = j.project_id {rest}"
     )
 }
@@ -102,7 +104,12 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Job> {
         approved_by: row.get(19)?,
         ran_as: row.get(20)?,
         ran_out_of_time: row.get(21)?,
-        project: ProjectRef::from_row(row, 22)?,
+        executor: match row.get_ref(22)?.as_str()? {
+            // The hosted service has machines as well.
+            "hosted_machine" => "machine".to_owned(),
+            word => word.to_owned(),
+        },
+        project: ProjectRef::from_row(row, 23)?,
     })
 }
 

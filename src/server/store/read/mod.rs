@@ -15,6 +15,8 @@ mod pipeline;
 mod project;
 mod result;
 mod run_status;
+mod storage;
+mod waiting;
 mod watch;
 mod workflow;
 
@@ -32,5 +34,7 @@ pub use project::{
 };
 pub use result::{Artifact, Content, Test, artifact_content, artifacts, tests};
 pub use run_status::RunStatus;
+pub use storage::{Stored, database_bytes, stored};
+pub use waiting::explain_waiting;
 pub use watch::{Present, WatchedJob, WatchedStep, WatchedWorkflow, present};
 pub use workflow::{Workflow, is_workflow, workflow, workflows_of};

@@ -42,6 +42,8 @@ pub struct StepOutput {
     pub step: u32,
     /// The amount that there will be.
     pub extent: Extent,
+    /// It was too old and has been removed.
+    pub is_gone: bool,
 }
 
 /// Finds the output of a step of a job, by parallel node and number of the record.
@@ -52,12 +54,12 @@ pub fn step_output(
     step: u32,
 ) -> Result<Option<StepOutput>, Error> {
     let mut query = view.sql().prepare_cached(&format!(
-        "SELECT t.id, {EXTENT} FROM tasks t JOIN steps s ON s.task_id = t.id
+        "SELECT t.id, {EXTENT}, t.output_gone_at_ms IS NOT NULL FROM tasks t JOIN steps s ON s.task_id = t.id
          WHERE t.job_id = (SELECT coalesce(reused_from, id) FROM jobs WHERE id = ?1)
             AND t.node_index = ?2 AND s.step = ?3 ORDER BY t.attempt DESC LIMIT 1",
     ))?;
     let row = query.query_row(params![job, node_index, step], |row| {
-        Ok(StepOutput { task: row.get(0)?, step, extent: Extent::from_row(row, 1)? })
+        Ok(StepOutput { task: row.get(0)?, step, extent: Extent::from_row(row, 1)?, is_gone: row.get(3)? })
     });
     Ok(row.optional()?)
 }

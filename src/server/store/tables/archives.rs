@@ -95,6 +95,18 @@ pub fn is_own_cache(
     Ok(query.exists(params![project, record.key, task, record.archive.sha256])?)
 }
 
+/// The caches of a project whose time is not over, the oldest first.
+pub fn caches_of(view: &View, project: &ProjectId, now: Millis) -> Result<Vec<Cache>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT id, key, sha256, length, created_at_ms FROM caches
+         WHERE project_id = ?1 AND expires_at_ms > ?2 ORDER BY created_at_ms, rowid",
+    )?;
+    let rows = query.query_map(params![project, now], |row| {
+        Ok(Cache { id: row.get(0)?, key: row.get(1)?, archive: archive(row, 2)?, created_at_ms: row.get(4)? })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 /// The archive of a cache of the project.
 pub fn cache_archive(view: &View, cache: &CacheId, project: &ProjectId) -> Result<Option<Archive>, Error> {
     let mut query =
@@ -105,11 +117,6 @@ pub fn cache_archive(view: &View, cache: &CacheId, project: &ProjectId) -> Resul
 /// Forgets all caches of a project. Returns how many.
 pub fn delete_caches_of(tx: &Tx<'_>, project: &ProjectId) -> Result<usize, Error> {
     Ok(tx.sql().prepare_cached("DELETE FROM caches WHERE project_id = ?1")?.execute([project])?)
-}
-
-/// Forgets the caches whose time is over. Returns how many.
-pub fn delete_expired_caches(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
-    Ok(tx.sql().prepare_cached("DELETE FROM caches WHERE expires_at_ms <= ?1")?.execute([now])?)
 }
 
 /// Names an upload as what a step of a task has persisted; the last record of a step counts.
@@ -203,11 +210,6 @@ pub fn layer_archive(view: &View, layer: &LayerId, job: &JobId) -> Result<Option
          (SELECT o.workspace_id FROM workflows o JOIN jobs p ON p.workflow_id = o.id WHERE p.id = ?2)",
     )?;
     Ok(query.query_row(params![layer, job], |row| archive(row, 0)).optional()?)
-}
-
-/// Forgets the layers whose time is over. Returns how many.
-pub fn delete_expired_layers(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
-    Ok(tx.sql().prepare_cached("DELETE FROM workspace_layers WHERE expires_at_ms <= ?1")?.execute([now])?)
 }
 
 /// Whether any row names an upload: an artifact, a file of test results, a cache or a layer.

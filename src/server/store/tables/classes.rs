@@ -145,6 +145,12 @@ pub fn set_terms(tx: &Tx<'_>, class: &ResourceClassId, terms: Terms) -> Result<(
     Ok(())
 }
 
+/// The name of a class.
+pub fn name(view: &View, class: &ResourceClassId) -> Result<Option<String>, Error> {
+    let mut query = view.sql().prepare_cached("SELECT name FROM resource_classes WHERE id = ?1")?;
+    Ok(query.query_row([class], |row| row.get(0)).optional()?)
+}
+
 /// Whether a class has tokens.
 pub fn has_tokens(view: &View, class: &ResourceClassId) -> Result<bool, Error> {
     let mut query =

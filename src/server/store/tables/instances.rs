@@ -10,7 +10,7 @@ use rusqlite::params;
 use std::time::Duration;
 
 /// A runner asks again at least this often while it wants work.
-const ONLINE: Duration = Duration::from_secs(90);
+pub const ONLINE: Duration = Duration::from_secs(90);
 
 /// A runner asks for work, from this address.
 pub fn seen(

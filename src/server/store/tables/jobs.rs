@@ -3,9 +3,9 @@
 //! Only SQLite: `json_insert` adds a message to the list of a job; flags are integers.
 
 use crate::config::{Requirement, WorkflowJob};
-use crate::protocol::TaskId;
+use crate::protocol::{TaskId, TaskKind};
 use crate::server::ids::{JobId, PipelineId, ProjectId, UserId, WorkflowId};
-use crate::server::store::status::{JobStatus, JobType, MessageKind};
+use crate::server::store::status::{JobStatus, JobType, Kind, MessageKind};
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, params};
@@ -27,6 +27,10 @@ pub struct NewJob<'a> {
     pub serial_key: Option<&'a str>,
     /// The queue that its tasks go to.
     pub resource_class: Option<&'a str>,
+    /// The kind of runner that its tasks are for.
+    pub task_kind: TaskKind,
+    /// Set for a job that no runner may take.
+    pub cannot_run: Option<&'a CannotRun>,
     /// The number of its tasks.
     pub parallelism: u32,
     /// The status that it begins with.
@@ -35,14 +39,24 @@ pub struct NewJob<'a> {
     pub created_at: Millis,
 }
 
+/// The end of a job that no runner may take, once its turn comes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CannotRun {
+    /// Status of the job from then on.
+    pub status: JobStatus,
+    /// Why, for people.
+    pub message: String,
+}
+
 /// Stores a job.
 pub fn insert_job(tx: &Tx<'_>, new: &NewJob<'_>) -> Result<JobId, Error> {
     let id = JobId::fresh();
     tx.sql()
         .prepare_cached(
             "INSERT INTO jobs (id, workflow_id, pipeline_id, project_id, position, name, kind, definition, requires, serial_group,
-                status, resource_class, parallelism, messages, waits_for_lock, created_at_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, '[]', 0, ?14)",
+                status, resource_class, parallelism, messages, waits_for_lock, created_at_ms, task_kind, cannot_run_status,
+                cannot_run_message)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, '[]', 0, ?14, ?15, ?16, ?17)",
         )?
         .execute(params![
             id,
@@ -58,7 +72,10 @@ pub fn insert_job(tx: &Tx<'_>, new: &NewJob<'_>) -> Result<JobId, Error> {
             new.status,
             new.resource_class,
             new.parallelism,
-            new.created_at
+            new.created_at,
+            Kind(new.task_kind),
+            new.cannot_run.map(|end| end.status),
+            new.cannot_run.map(|end| &end.message)
         ])?;
     Ok(id)
 }
@@ -92,9 +109,11 @@ pub fn insert_again(
     tx.sql()
         .prepare_cached(
             "INSERT INTO jobs (id, workflow_id, pipeline_id, project_id, position, name, kind, definition, requires,
-                serial_group, resource_class, parallelism, waits_for_lock, created_at_ms, status, messages)
+                serial_group, resource_class, task_kind, cannot_run_status, cannot_run_message, parallelism, waits_for_lock,
+                created_at_ms, status, messages)
              SELECT ?2, ?3, pipeline_id, project_id, position, name, kind, definition, requires,
-                serial_group, resource_class, parallelism, 0, ?4, ?5, '[]' FROM jobs WHERE id = ?1",
+                serial_group, resource_class, task_kind, cannot_run_status, cannot_run_message, parallelism, 0,
+                ?4, ?5, '[]' FROM jobs WHERE id = ?1",
         )?
         .execute(params![of, id, workflow, now, status])?;
     Ok(id)
@@ -172,13 +191,18 @@ pub struct ToQueue {
     pub project: ProjectId,
     /// Whether there is a resource class of that name.
     pub is_class_known: bool,
+    /// The kind of runner that its tasks are for.
+    pub task_kind: TaskKind,
+    /// Set when no runner may take it.
+    pub cannot_run: Option<CannotRun>,
 }
 
 /// Reads a job that has steps; an error when there is no such job.
 pub fn to_queue(view: &View, job: &JobId) -> Result<ToQueue, Error> {
     let mut query = view.sql().prepare_cached(
         "SELECT resource_class, parallelism, pipeline_id, project_id,
-            EXISTS (SELECT 1 FROM resource_classes c WHERE c.name = jobs.resource_class)
+            EXISTS (SELECT 1 FROM resource_classes c WHERE c.name = jobs.resource_class),
+            task_kind, cannot_run_status, cannot_run_message
          FROM jobs WHERE id = ?1",
     )?;
     Ok(query.query_row([job], |row| {
@@ -188,8 +212,19 @@ pub fn to_queue(view: &View, job: &JobId) -> Result<ToQueue, Error> {
             pipeline: row.get(2)?,
             project: row.get(3)?,
             is_class_known: row.get(4)?,
+            task_kind: row.get::<_, Kind>(5)?.0,
+            cannot_run: match row.get(6)? {
+                Some(status) => Some(CannotRun { status, message: row.get(7)? }),
+                None => None,
+            },
         })
     })?)
+}
+
+/// The project of a job; an error when there is no such job.
+pub fn project_of(view: &View, job: &JobId) -> Result<ProjectId, Error> {
+    let mut query = view.sql().prepare_cached("SELECT project_id FROM jobs WHERE id = ?1")?;
+    Ok(query.query_row([job], |row| row.get(0))?)
 }
 
 /// Takes the next number of a job in the project.

@@ -12,6 +12,7 @@ pub mod handout;
 pub mod instances;
 pub mod jobs;
 pub mod jobs_with_tests;
+pub mod keeping;
 pub mod keys;
 pub mod people;
 pub mod pipelines;

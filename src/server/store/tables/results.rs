@@ -137,8 +137,3 @@ pub fn insert_artifact(
         ])?;
     Ok(())
 }
-
-/// Forgets the artifacts that were made before a time. Returns how many.
-pub fn delete_artifacts_before(tx: &Tx<'_>, before: Millis) -> Result<usize, Error> {
-    Ok(tx.sql().prepare_cached("DELETE FROM artifacts WHERE created_at_ms < ?1")?.execute([before])?)
-}

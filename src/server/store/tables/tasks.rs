@@ -3,9 +3,9 @@
 //!
 //! Only SQLite: `IS` between values that may be null, `max` of two values, `STRICT` integers as booleans.
 
-use crate::protocol::TaskId;
+use crate::protocol::{TaskId, TaskKind};
 use crate::server::ids::{ClassTokenId, JobId, PipelineId, ProjectId, WorkflowId};
-use crate::server::store::status::{EndedBy, TaskState};
+use crate::server::store::status::{EndedBy, Kind, TaskState};
 use crate::server::store::{Error, Tx, View, new_id};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};
@@ -27,6 +27,8 @@ pub struct TaskRow {
     pub attempt: u32,
     /// Resource class whose queue it is in.
     pub resource_class: String,
+    /// The kind of runner that it is for.
+    pub kind: TaskKind,
     /// Status of the task.
     pub status: TaskState,
     /// SHA-256 of the task token.
@@ -95,7 +97,7 @@ const COLUMNS: &str = "id, job_id, pipeline_id, project_id, node_index, attempt,
     allocation, nonce, claimed_with, runner_name, machine_id, boot_id, protocol, budget_ms, lease_until_ms,
     begin_until_ms, agent, unreachable_since_ms, is_canceled, is_held, unclaims, host_unclaims, unsafe_retries,
     avoid_runner, avoid_until_ms, not_before_ms, next_event, queued_at_ms, claimed_at_ms, started_at_ms,
-    stopped_at_ms, ended_by, fence_until_ms, message, retries_unsafely";
+    stopped_at_ms, ended_by, fence_until_ms, message, retries_unsafely, kind";
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
     Ok(TaskRow {
@@ -137,6 +139,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
         fence_until: row.get(35)?,
         message: row.get(36)?,
         retries_unsafely: row.get(37)?,
+        kind: row.get::<_, Kind>(38)?.0,
     })
 }
 
@@ -176,17 +179,34 @@ pub struct Asking<'a> {
     pub runner: &'a str,
     /// Whether another runner of the class is there.
     pub others: bool,
+    /// Kinds of task that it takes.
+    pub takes: &'a [TaskKind],
     /// Present time.
     pub now: Millis,
 }
+
+/// The kinds of task that runners are told apart by.
+const MACHINE: Kind = Kind(TaskKind::Machine);
+const CONTAINER: Kind = Kind(TaskKind::Container);
 
 /// The oldest task of the queue that the runner may have now.
 pub fn first_queued(view: &View, asking: Asking<'_>) -> Result<Option<TaskRow>, Error> {
     one(
         view,
         "WHERE status = ?1 AND resource_class = ?2 AND NOT is_held AND not_before_ms IS NULL
-            AND NOT (?4 AND avoid_runner IS ?5 AND avoid_until_ms > ?3) ORDER BY seq LIMIT 1",
-        params![TaskState::Queued, asking.class, asking.now, asking.others, asking.runner],
+            AND NOT (?4 AND avoid_runner IS ?5 AND avoid_until_ms > ?3)
+            AND (kind = ?6 AND ?7 OR kind = ?8 AND ?9) ORDER BY seq LIMIT 1",
+        params![
+            TaskState::Queued,
+            asking.class,
+            asking.now,
+            asking.others,
+            asking.runner,
+            MACHINE,
+            asking.takes.contains(&MACHINE.0),
+            CONTAINER,
+            asking.takes.contains(&CONTAINER.0)
+        ],
     )
 }
 
@@ -194,9 +214,20 @@ pub fn first_queued(view: &View, asking: Asking<'_>) -> Result<Option<TaskRow>, 
 pub fn next_claimable_at(view: &View, asking: Asking<'_>) -> Result<Option<Millis>, Error> {
     let mut query = view.sql().prepare_cached(
         "SELECT min(avoid_until_ms) FROM tasks WHERE status = ?1 AND resource_class = ?2 AND NOT is_held
-            AND not_before_ms IS NULL AND ?4 AND avoid_runner IS ?5 AND avoid_until_ms > ?3",
+            AND not_before_ms IS NULL AND ?4 AND avoid_runner IS ?5 AND avoid_until_ms > ?3
+            AND (kind = ?6 AND ?7 OR kind = ?8 AND ?9)",
     )?;
-    let values = params![TaskState::Queued, asking.class, asking.now, asking.others, asking.runner];
+    let values = params![
+        TaskState::Queued,
+        asking.class,
+        asking.now,
+        asking.others,
+        asking.runner,
+        MACHINE,
+        asking.takes.contains(&MACHINE.0),
+        CONTAINER,
+        asking.takes.contains(&CONTAINER.0)
+    ];
     Ok(query.query_row(values, |row| row.get(0))?)
 }
 
@@ -360,6 +391,8 @@ pub struct NewTask<'a> {
     pub node_index: u32,
     /// Resource class whose queue it is in.
     pub resource_class: &'a str,
+    /// The kind of runner that it is for.
+    pub kind: TaskKind,
     /// Not to be claimed while the fence of what it replaces stands: until about then.
     pub not_before: Option<Millis>,
 }
@@ -369,8 +402,8 @@ pub fn insert_first(tx: &Tx<'_>, new: NewTask<'_>, now: Millis) -> Result<(), Er
     tx.sql()
         .prepare_cached(
             "INSERT INTO tasks (id, job_id, pipeline_id, project_id, node_index, attempt, resource_class, status,
-                is_canceled, unclaims, next_event, queued_at_ms, not_before_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, 0, 0, 0, ?8, ?9)",
+                is_canceled, unclaims, next_event, queued_at_ms, not_before_ms, kind)
+             VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, 0, 0, 0, ?8, ?9, ?10)",
         )?
         .execute(params![
             new_id(),
@@ -381,7 +414,8 @@ pub fn insert_first(tx: &Tx<'_>, new: NewTask<'_>, now: Millis) -> Result<(), Er
             new.resource_class,
             TaskState::Queued,
             now,
-            new.not_before
+            new.not_before,
+            Kind(new.kind)
         ])?;
     Ok(())
 }
@@ -392,8 +426,8 @@ pub fn insert_again(tx: &Tx<'_>, row: &TaskRow) -> Result<(), Error> {
         .prepare_cached(
             "INSERT INTO tasks (id, job_id, pipeline_id, project_id, node_index, attempt, resource_class, status,
                 is_canceled, is_held, unclaims, host_unclaims, unsafe_retries, avoid_runner, avoid_until_ms,
-                next_event, queued_at_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, 0, ?16)",
+                next_event, queued_at_ms, kind)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, 0, ?16, ?17)",
         )?
         .execute(params![
             row.id,
@@ -411,7 +445,8 @@ pub fn insert_again(tx: &Tx<'_>, row: &TaskRow) -> Result<(), Error> {
             row.unsafe_retries,
             row.avoid_runner,
             row.avoid_until,
-            row.queued_at
+            row.queued_at,
+            Kind(row.kind)
         ])?;
     Ok(())
 }

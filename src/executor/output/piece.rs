@@ -1,41 +1,54 @@
-//! How much of a file goes into one call: less when calls break in the middle, more again when they
-//! arrive. On a line that carries only so many bytes at a time every upload thus makes progress.
+//! How many bytes go into one call: less when calls break in the middle or something in between finds them too
+//! large, more again when they arrive. On a line that carries only so many bytes at a time every upload and all
+//! output thus make progress.
 
 use crate::protocol::MAX_CHUNK_BYTES;
 
 /// Small enough for lines that hardly carry a call's own headers.
 const SMALLEST: usize = 4 * 1024;
+/// First piece of output: it passes any proxy, and most steps print no more.
+const FIRST_OF_OUTPUT: usize = 64 * 1024;
 /// Pieces that have to arrive before a larger one is tried: a line that breaks at a certain length is
 /// not tested with every other piece.
 const ARRIVALS_TO_GROW: u32 = 4;
 
 /// The size of the next piece. Pure: it is told what happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct PieceSize {
+pub(in crate::executor) struct PieceSize {
     bytes: usize,
     arrived: u32,
 }
 
 impl PieceSize {
     /// The largest piece.
-    pub(super) fn new() -> Self {
+    pub(in crate::executor) fn new() -> Self {
         Self { bytes: MAX_CHUNK_BYTES, arrived: 0 }
     }
 
+    /// A small one, for what should arrive soon.
+    pub(in crate::executor) fn small() -> Self {
+        Self { bytes: FIRST_OF_OUTPUT, arrived: 0 }
+    }
+
     /// Most bytes of the next piece.
-    pub(super) fn bytes(self) -> usize {
+    pub(in crate::executor) fn bytes(self) -> usize {
         self.bytes
     }
 
     /// The line broke under a piece of this many bytes.
-    pub(super) fn broke(&mut self, sent: usize) {
+    pub(in crate::executor) fn broke(&mut self, sent: usize) {
         // A short last piece says nothing about larger ones, but the next must be shorter than it was.
         self.bytes = (self.bytes.min(sent.max(1)) / 2).clamp(SMALLEST, MAX_CHUNK_BYTES);
         self.arrived = 0;
     }
 
+    /// Whether a piece of this many bytes, found too large, can be made smaller.
+    pub(in crate::executor) fn can_shrink(self, sent: usize) -> bool {
+        sent > SMALLEST
+    }
+
     /// A piece arrived.
-    pub(super) fn arrived(&mut self) {
+    pub(in crate::executor) fn arrived(&mut self) {
         self.arrived += 1;
         if self.arrived >= ARRIVALS_TO_GROW {
             self.bytes = (self.bytes * 2).min(MAX_CHUNK_BYTES);

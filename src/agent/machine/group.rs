@@ -1,0 +1,168 @@
+//! A control group for what the tasks of this runner start, where the system lets it have one: below the runner's
+//! own group, in the unified hierarchy or in one of the older ones. Nothing leaves a group by starting a session,
+//! by emptying its environment or by losing its parents.
+//!
+//! It is one group for each runner, not for each task: a runner that is started again finds in it what an earlier
+//! one left, whatever it remembers.
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Where the hierarchies are mounted, as every system has them.
+const MOUNTED: &str = "/sys/fs/cgroup";
+
+/// The group of one runner.
+#[derive(Debug)]
+pub(super) struct Group {
+    own: PathBuf,
+    folder: PathBuf,
+}
+
+impl Group {
+    /// The group of the runner that is known by this name alone; `None` where none can be had.
+    pub(super) fn of(name: &str) -> Option<Self> {
+        let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+        Self::below(Path::new(MOUNTED), &groups, name)
+    }
+
+    fn below(mounted: &Path, groups: &str, name: &str) -> Option<Self> {
+        candidates(mounted, groups).into_iter().find_map(|own| {
+            let folder = own.join(format!("runlet-{name}"));
+            let is_new = !folder.is_dir();
+            let made = fs::create_dir(&folder).or_else(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => Ok(()),
+                _ => Err(error),
+            });
+            let group = made.ok().map(|()| Self { own, folder })?;
+            // A group that may be made but not entered is of no use.
+            match group.within(|| ()) {
+                Ok(()) => Some(group),
+                Err(_) => {
+                    let _ = is_new.then(|| fs::remove_dir(&group.folder));
+                    None
+                }
+            }
+        })
+    }
+
+    /// Does something as a member of the group; what it starts stays there.
+    pub(super) fn within<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
+        enter(&self.folder)?;
+        let done = work();
+        enter(&self.own)?;
+        Ok(done)
+    }
+
+    /// Process ids of its members.
+    pub(super) fn members(&self) -> Vec<i32> {
+        let mut members = Vec::new();
+        members_of(&self.folder, &mut members);
+        members
+    }
+
+    /// Kills its members, in one stroke where the system knows how. Otherwise they are held still meanwhile, lest they
+    /// start others.
+    pub(super) fn kill(&self) {
+        let order = |file: &str, word: &str| write_to(&self.folder.join(file), word).is_ok();
+        if order("cgroup.kill", "1") {
+            return;
+        }
+        let frozen = order("cgroup.freeze", "1") || order("freezer.state", "FROZEN");
+        for pid in self.members().into_iter().filter_map(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        if frozen && !order("cgroup.freeze", "0") {
+            order("freezer.state", "THAWED");
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // One with members stays.
+        let _ = fs::remove_dir(&self.folder);
+    }
+}
+
+/// The groups of this process, the unified hierarchy first, then what can freeze.
+fn candidates(mounted: &Path, groups: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for wanted in ["", "freezer", "pids", "name=systemd"] {
+        for line in groups.lines() {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+            if !controllers.split(',').any(|controller| controller == wanted) {
+                continue;
+            }
+            let folder = match wanted {
+                "" if mounted.join("unified").is_dir() => "unified",
+                "" => ".",
+                _ => controllers.trim_start_matches("name="),
+            };
+            found.push(mounted.join(folder).join(path.trim_start_matches('/')));
+        }
+    }
+    found
+}
+
+fn enter(group: &Path) -> io::Result<()> {
+    write_to(&group.join("cgroup.procs"), "0")
+}
+
+/// The file has to be there: these are no ordinary ones.
+fn write_to(file: &Path, word: &str) -> io::Result<()> {
+    io::Write::write_all(&mut fs::File::options().write(true).open(file)?, word.as_bytes())
+}
+
+/// Members of a group and of those below it, which a step may have made.
+fn members_of(folder: &Path, members: &mut Vec<i32>) {
+    let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    members.extend(text.lines().filter_map(|pid| pid.parse::<i32>().ok()));
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            members_of(&entry.path(), members);
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_looked_for_in_every_kind_of_hierarchy() {
+        let mounted = tempfile::tempdir().unwrap();
+        let at = |path: &str| mounted.path().join(path);
+        let unified = "0::/user.slice/session-1.scope\n";
+        assert_eq!(candidates(mounted.path(), unified), [at("./user.slice/session-1.scope")]);
+        let old = "9:name=systemd:/a\n8:pids:/b\n6:freezer,net_cls:/c:d\n0::/\n";
+        fs::create_dir(at("unified")).unwrap();
+        let expected = [at("unified/"), at("freezer,net_cls/c:d"), at("pids/b"), at("systemd/a")];
+        assert_eq!(candidates(mounted.path(), old), expected);
+        assert_eq!(candidates(mounted.path(), "nonsense\n\n"), [] as [PathBuf; 0]);
+    }
+
+    /// A tree of ordinary files, as far as they can stand for a control group.
+    #[test]
+    fn a_group_is_taken_where_it_can_be_entered() {
+        let mounted = tempfile::tempdir().unwrap();
+        let own = mounted.path().join("pids/own");
+        let group = own.join("runlet-x");
+        fs::create_dir_all(&group).unwrap();
+        fs::create_dir_all(mounted.path().join("freezer/own")).unwrap();
+        for folder in [&own, &group] {
+            fs::write(folder.join("cgroup.procs"), "").unwrap();
+        }
+        let taken = Group::below(mounted.path(), "1:pids:/own\n2:freezer:/own\n", "x").unwrap();
+        assert_eq!(taken.folder, group);
+        assert!(!mounted.path().join("freezer/own/runlet-x").exists(), "it was left behind");
+        fs::create_dir(group.join("inner")).unwrap();
+        fs::write(group.join("cgroup.procs"), "11\n12\n").unwrap();
+        fs::write(group.join("inner/cgroup.procs"), "13\n").unwrap();
+        assert_eq!(taken.members(), [11, 12, 13]);
+        assert!(Group::below(mounted.path(), "1:cpu:/own\n", "x").is_none());
+    }
+}

@@ -1,0 +1,143 @@
+//! The executor of a compiled job: what its steps want to run in, and which runners may take it.
+
+use crate::protocol::{ResourceClass, TaskKind};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The environment of a job's steps.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Executor {
+    /// The host of a machine runner.
+    #[default]
+    Machine,
+    /// Containers: of a container runner where the job has a class of one's own, else of the hosted service.
+    Docker {
+        /// The first is the one that steps run in; never empty.
+        images: Vec<Image>,
+    },
+    /// A Mac of the hosted service.
+    Macos {
+        /// Version of Xcode.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        xcode: Option<String>,
+    },
+    /// A virtual machine of the hosted service.
+    HostedMachine {
+        /// Its image.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        image: Option<String>,
+        /// `docker_layer_caching`.
+        #[serde(default)]
+        layer_caching: bool,
+    },
+}
+
+/// A container.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Image {
+    /// Reference of the image.
+    pub image: String,
+    /// Host name under which others reach it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Replaces the entry point of the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<Words>,
+    /// Replaces the command of the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Words>,
+    /// User that its processes run as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Literal values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environment: BTreeMap<String, String>,
+    /// Login of the registry, by key.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub auth: BTreeMap<String, String>,
+    /// Login of a registry of AWS, by key.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub aws_auth: BTreeMap<String, String>,
+}
+
+/// A command line, or its words.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Words {
+    /// As one text.
+    Line(String),
+    /// Word by word.
+    List(Vec<String>),
+}
+
+impl Executor {
+    /// The kind of runner that may take a task of it in this class; `None` where no runner of one's own may.
+    pub fn task_kind(&self, resource_class: &str) -> Option<TaskKind> {
+        match self {
+            Executor::Machine => Some(TaskKind::Machine),
+            Executor::Docker { .. } => ResourceClass::new(resource_class).ok().map(|_| TaskKind::Container),
+            Executor::Macos { .. } | Executor::HostedMachine { .. } => None,
+        }
+    }
+
+    /// The key of the config that names it: `machine`, `docker` or `macos`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Executor::Machine | Executor::HostedMachine { .. } => "machine",
+            Executor::Docker { .. } => "docker",
+            Executor::Macos { .. } => "macos",
+        }
+    }
+
+    /// The environment as a phrase for people, such as "containers (`cimg/go:1.25`)"; `class` is what the config
+    /// names, empty where it names none.
+    pub fn describe(&self, class: &str) -> String {
+        let named = |what: &str, names: Vec<&str>| match names.as_slice() {
+            [] => what.to_owned(),
+            names => format!("{what} (`{}`)", names.join("`, `")),
+        };
+        let class = (!class.is_empty()).then_some(class);
+        match self {
+            Executor::Machine => "a machine runner".to_owned(),
+            Executor::Docker { images } => {
+                named("containers", images.iter().map(|image| image.image.as_str()).collect())
+            }
+            Executor::Macos { xcode } => named("a Mac", xcode.as_deref().into_iter().chain(class).collect()),
+            Executor::HostedMachine { image, .. } => {
+                named("a virtual machine", image.as_deref().into_iter().chain(class).collect())
+            }
+        }
+    }
+
+    /// What of it has no effect when its steps run on the host of a machine runner instead: a phrase for each.
+    pub fn ignored_on_host(&self) -> Vec<String> {
+        match self {
+            Executor::Machine => Vec::new(),
+            Executor::Docker { images } => {
+                let mut ignored = Vec::new();
+                if let [first, services @ ..] = images.as_slice() {
+                    ignored.push(format!("the image `{}`", first.image));
+                    ignored.extend(services.iter().map(|service| match &service.name {
+                        Some(name) => format!("the service `{}` (`{name}`)", service.image),
+                        None => format!("the service `{}`", service.image),
+                    }));
+                    if !first.environment.is_empty() {
+                        ignored.push("the environment of the image".to_owned());
+                    }
+                    if first.user.is_some() {
+                        ignored.push("the user of the image".to_owned());
+                    }
+                }
+                ignored
+            }
+            Executor::Macos { xcode: Some(xcode) } => vec![format!("macOS with Xcode {xcode}")],
+            Executor::Macos { xcode: None } => vec!["macOS".to_owned()],
+            Executor::HostedMachine { image, layer_caching } => {
+                let image = image.as_ref().map(|image| format!("the image `{image}`"));
+                let caching = layer_caching.then(|| "`docker_layer_caching`".to_owned());
+                image.into_iter().chain(caching).collect()
+            }
+        }
+    }
+}

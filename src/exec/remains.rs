@@ -1,0 +1,201 @@
+//! The temporary folder of a run, and the promise that nothing of a run outlives it: neither processes of jobs nor
+//! copies of sources, whatever ends this process.
+//!
+//! A guard, this program again in a session of its own, waits for the end of a pipe that only this process has
+//! open. Where that was killed too, the next run finds the folder without an owner.
+
+use crate::system::proc;
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Beginning of the name of every such folder.
+const PREFIX: &str = "runlet-exec-";
+/// A file in the folder that its owner has locked.
+const OWNED: &str = "owned";
+/// A folder without that file is being made, unless it is older than this.
+const MAKING: Duration = Duration::from_secs(60);
+/// How long killed processes may take to be gone, and the lock of one that is about to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A temporary folder that goes away with its owner.
+pub(super) struct Scratch {
+    /// The folder.
+    pub path: PathBuf,
+    guard: Option<Child>,
+    _owned: File,
+}
+
+impl Scratch {
+    /// Makes the folder, and starts its guard.
+    pub(super) fn create() -> Result<Self, String> {
+        let place = place();
+        let path = place.join(format!("{PREFIX}{}", uuid::Uuid::new_v4()));
+        let made = fs::DirBuilder::new().mode(0o700).create(&path);
+        made.map_err(|e| {
+            format!("failed to create `{}`: {e} (set TMPDIR to a writable folder)", path.display())
+        })?;
+        let (file, name) = (path.join("making"), path.join(OWNED));
+        let fail = |e: std::io::Error| format!("failed to lock `{}`: {e}", file.display());
+        let owned = File::create(&file).map_err(fail)?;
+        flock(&owned, FlockOperation::NonBlockingLockExclusive).map_err(|e| fail(e.into()))?;
+        // By its name it is locked from the start: another run could be looking.
+        fs::rename(&file, &name).map_err(fail)?;
+        // Without a guard there is still the next run.
+        let guard = std::env::current_exe().and_then(|program| {
+            let mut guard = Command::new(program);
+            guard.args(["exec", "--guard"]).arg(&path).current_dir("/");
+            guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+        });
+        Ok(Self { path, guard: guard.ok(), _owned: owned })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        end_processes(&self.path);
+        if let Err(error) = remove(&self.path) {
+            eprintln!("runlet: failed to remove `{}`: {error}", self.path.display());
+        }
+        if let Some(guard) = &mut self.guard {
+            drop(guard.stdin.take());
+            let _ = guard.wait();
+        }
+    }
+}
+
+fn place() -> PathBuf {
+    fs::canonicalize(std::env::temp_dir()).unwrap_or_else(|_| std::env::temp_dir())
+}
+
+/// The guard of the folder: waits for the end of standard input, and cleans up if the owner has not.
+pub(super) fn guard(folder: &Path) {
+    // Away from the terminal and the process group of the owner, whose signals are not meant for it.
+    let _ = rustix::process::setsid();
+    let mut nothing = Vec::new();
+    let _ = std::io::stdin().take(1).read_to_end(&mut nothing);
+    if folder.exists() {
+        clean(folder, PATIENCE);
+    }
+}
+
+/// Cleans up after runs that were killed together with their guards. Returns the folders that were removed.
+pub(super) fn clean_others() -> Vec<PathBuf> {
+    let own = rustix::process::geteuid().as_raw();
+    let mut removed = Vec::new();
+    for entry in fs::read_dir(place()).into_iter().flatten().flatten() {
+        let is_one = entry.file_name().as_bytes().starts_with(PREFIX.as_bytes());
+        let Ok(about) = entry.metadata() else { continue };
+        if is_one && about.is_dir() && about.uid() == own && clean(&entry.path(), Duration::ZERO) {
+            removed.push(entry.path());
+        }
+    }
+    removed
+}
+
+/// Ends the processes of a run that has no owner any more and removes its folder. False when it has one.
+fn clean(folder: &Path, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    let owned = match File::options().write(true).open(folder.join(OWNED)) {
+        Ok(owned) => owned,
+        Err(_) => {
+            let made = fs::metadata(folder).and_then(|about| about.modified()).ok();
+            if made.and_then(|made| made.elapsed().ok()).is_none_or(|age| age < MAKING) {
+                return false;
+            }
+            return remove(folder).is_ok();
+        }
+    };
+    while flock(&owned, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    end_processes(folder);
+    remove(folder).is_ok()
+}
+
+fn remove(folder: &Path) -> std::io::Result<()> {
+    let mut removed = fs::remove_dir_all(folder);
+    if removed.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied) {
+        // Jobs may leave folders that nobody may write to: the module cache of Go is one.
+        open_up(folder);
+        removed = fs::remove_dir_all(folder);
+    }
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn open_up(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            open_up(&entry.path());
+        }
+    }
+}
+
+/// Ends what a run has started: its processes have the folder in their environment, and its task agents, which are
+/// marked as such, have files of it open.
+fn end_processes(folder: &Path) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut alive = false;
+        for process in proc::all().filter(|process| belongs(process.pid, folder)) {
+            let Some(pid) = Pid::from_raw(process.pid) else { continue };
+            alive = true;
+            let _ = kill_process(pid, Signal::KILL);
+            let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+        }
+        // Between two looks a dying process may still have forked.
+        if !alive || Instant::now() >= deadline {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn belongs(pid: i32, folder: &Path) -> bool {
+    if pid == std::process::id() as i32 {
+        return false;
+    }
+    let Some(environment) = proc::environment(pid) else { return false };
+    let is_task = environment.split(|byte| *byte == 0).any(|one| one.starts_with(b"RUNLET_TASK_ID="));
+    let name = folder.as_os_str().as_bytes();
+    is_task && (environment.windows(name.len()).any(|part| part == name) || has_open_below(pid, folder))
+}
+
+/// Whether a process has a file or folder open that is in `folder`.
+fn has_open_below(pid: i32, folder: &Path) -> bool {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    files.flat_map(|entry| fs::read_link(entry.path())).any(|target| target.starts_with(folder))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot make a folder should fail loudly")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_with_an_owner_stays_and_one_without_goes() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("runlet-exec-x");
+        fs::create_dir(&folder).unwrap();
+        assert!(!clean(&folder, Duration::ZERO), "it is being made");
+        let owned = File::create(folder.join(OWNED)).unwrap();
+        flock(&owned, FlockOperation::NonBlockingLockExclusive).unwrap();
+        assert!(!clean(&folder, Duration::ZERO));
+        flock(&owned, FlockOperation::Unlock).unwrap();
+        assert!(clean(&folder, PATIENCE) && !folder.exists());
+    }
+}

@@ -1,0 +1,187 @@
+//! The pipeline while it runs: drawn, cancelled by signals, approved by people.
+
+use super::options::Options;
+use super::render::{Screen, Style};
+use super::signals::Interrupts;
+use crate::http::{Body, Client, Request};
+use crate::outcome::Failure;
+use crate::protocol::{Secret, WatchEvent};
+use crate::server::pipelines::compile::fits;
+use crate::server::{self, Told, WatchEnded, Watcher};
+use std::collections::BTreeMap;
+use std::io::{BufRead, IsTerminal, Write};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::time::Duration;
+
+/// This much text is drawn at once at most, about.
+const DRAW_BYTES: usize = 4 * 1024 * 1024;
+/// Between two looks at signals, and redraws of the progress line.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Whether an approval is among those that were given beforehand.
+pub(super) fn is_approved(given: &[String], name: &str) -> bool {
+    given.iter().any(|pattern| fits(pattern, name))
+}
+
+/// Draws the pipeline until it has ended, waits for a person who is not here, or was interrupted for good.
+pub(super) fn watch(
+    options: &Options,
+    client: &Client,
+    person: &Secret,
+    mut watcher: Watcher,
+    interrupts: &Interrupts,
+) -> Result<Screen, Failure> {
+    let terminal = std::io::stdout().is_terminal()
+        && !options.plain
+        && std::env::var_os("NO_COLOR").is_none()
+        && std::env::var("TERM").is_ok_and(|term| term != "dumb");
+    let mut screen = Screen::new(Style { terminal, width: columns() });
+    let mut told_interrupts = 0;
+    let mut approvals = Approvals::new(options);
+    let mut ended = false;
+    loop {
+        let mut next = watcher.next(LOOK).map_err(|WatchEnded| {
+            Failure::new("lost sight of the pipeline: its control plane has stopped")
+        })?;
+        // What has gathered meanwhile is drawn in one go, unless it is very much.
+        while let Some(Told { event, output }) = next {
+            ended = event == WatchEvent::End;
+            screen.event(event, &output);
+            next = if ended || screen.pending() >= DRAW_BYTES { None } else { watcher.ready() };
+        }
+        let mut notes = approvals.give(&screen, client, person);
+        if interrupts.count() > told_interrupts {
+            told_interrupts = interrupts.count();
+            notes.push("canceling (once more to stop at once)".to_owned());
+        }
+        for note in &notes {
+            screen.note(note);
+        }
+        screen.resize(columns());
+        let text = screen.take(server::time::Millis::now().0);
+        // A reader that has gone away does not stop the pipeline.
+        let mut out = std::io::stdout().lock();
+        let _ = out.write_all(&text).and_then(|()| out.flush());
+        drop(out);
+        if ended || interrupts.count() > 1 {
+            return Ok(screen);
+        }
+        if told_interrupts > 0 && !approvals.is_closed {
+            approvals.is_closed = true;
+            for id in screen.workflow_ids() {
+                if let Err(error) = post(client, person, &format!("/api/v2/workflow/{id}/cancel")) {
+                    eprintln!("runlet: {error}");
+                }
+            }
+        }
+        if is_held(&screen) && approvals.ask(&screen, client, person) {
+            return Ok(screen);
+        }
+    }
+}
+
+/// Whether nothing goes on without a person.
+fn is_held(screen: &Screen) -> bool {
+    // Jobs are told after their workflow: one that runs has its end still to come.
+    let rests = |status: &str| !matches!(status, "running" | "queued" | "failing");
+    screen.workflow_statuses().all(rests)
+        && screen.workflow_statuses().any(|status| status == "on_hold")
+        && screen.jobs().any(|(_, job)| job.status == "on_hold")
+        && screen.jobs().all(|(_, job)| rests(&job.status))
+}
+
+/// Approvals: given beforehand, and asked for on a terminal.
+struct Approvals {
+    given: Vec<String>,
+    can_ask: bool,
+    /// Jobs that were dealt with, and whether they were approved.
+    settled: BTreeMap<String, bool>,
+    /// The job that the person is asked about, and the line of the answer.
+    asked: Option<(String, Receiver<String>)>,
+    /// The pipeline is being cancelled.
+    is_closed: bool,
+}
+
+impl Approvals {
+    fn new(options: &Options) -> Self {
+        let can_ask = !options.plain && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+        let given = options.approve.clone();
+        Self { given, can_ask, settled: BTreeMap::new(), asked: None, is_closed: false }
+    }
+
+    /// Gives what was given beforehand. Returns what to tell.
+    fn give(&mut self, screen: &Screen, client: &Client, person: &Secret) -> Vec<String> {
+        let mut told = Vec::new();
+        let waiting: Vec<_> = screen.jobs().filter(|(_, job)| job.status == "on_hold").collect();
+        for (id, job) in waiting {
+            if !is_approved(&self.given, &job.name) || self.is_closed || self.settled.contains_key(id) {
+                continue;
+            }
+            let approved = approve(client, person, &job.workflow_id, id);
+            self.settled.insert(id.to_owned(), approved.is_ok());
+            told.push(match approved {
+                Ok(()) => format!("approved `{}`, as `--approve` says", job.name),
+                Err(error) => format!("cannot approve `{}`: {error}", job.name),
+            });
+        }
+        told
+    }
+
+    /// Asks the person about the next approval that waits. True when nobody can be asked, or all was answered.
+    fn ask(&mut self, screen: &Screen, client: &Client, person: &Secret) -> bool {
+        if self.is_closed {
+            return false;
+        }
+        if let Some((id, answer)) = &self.asked {
+            let yes = match answer.try_recv() {
+                Err(TryRecvError::Empty) => return false,
+                Err(TryRecvError::Disconnected) => false,
+                Ok(line) => matches!(line.trim(), "y" | "Y" | "yes"),
+            };
+            let job = screen.jobs().find(|(known, _)| known == id).filter(|_| yes);
+            let approved = job.map(|(id, job)| approve(client, person, &job.workflow_id, id));
+            if let Some(Err(error)) = &approved {
+                eprintln!("runlet: cannot approve: {error}");
+            }
+            self.settled.insert(id.clone(), matches!(approved, Some(Ok(()))));
+            self.asked = None;
+            return false;
+        }
+        let next = screen.jobs().find(|(id, job)| job.status == "on_hold" && !self.settled.contains_key(*id));
+        let Some((id, job)) = next.filter(|_| self.can_ask) else {
+            // One that was approved just now is not told of yet.
+            let is_approved = |id: &str| self.settled.get(id) == Some(&true);
+            return !screen.jobs().any(|(id, job)| job.status == "on_hold" && is_approved(id));
+        };
+        print!("`{}` waits for approval. Approve it? [y/N] ", job.name);
+        let _ = std::io::stdout().flush();
+        let (sender, receiver) = channel();
+        let read = move || {
+            let mut line = String::new();
+            if std::io::stdin().lock().read_line(&mut line).is_ok() {
+                let _ = sender.send(line);
+            }
+        };
+        if std::thread::Builder::new().name("answer".into()).spawn(read).is_ok() {
+            self.asked = Some((id.to_owned(), receiver));
+        }
+        false
+    }
+}
+
+fn approve(client: &Client, person: &Secret, workflow: &str, job: &str) -> Result<(), String> {
+    post(client, person, &format!("/api/v2/workflow/{workflow}/approve/{job}"))
+}
+
+fn post(client: &Client, person: &Secret, path: &str) -> Result<(), String> {
+    let timeout = Duration::from_secs(10);
+    let request = Request { method: "POST", path, token: Some(person), body: Body::Empty, timeout };
+    client.json::<serde_json::Value>(&request).map(drop).map_err(|error| error.to_string())
+}
+
+/// Columns of the terminal: of the one that is written to, as it is now, unless the caller says otherwise.
+fn columns() -> usize {
+    let said = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let asked = || rustix::termios::tcgetwinsize(std::io::stdout()).ok().map(|size| usize::from(size.ws_col));
+    said.or_else(asked).filter(|&columns| columns > 0).unwrap_or(80)
+}

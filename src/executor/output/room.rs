@@ -1,0 +1,65 @@
+//! Room for the output of a task on its host: what a full disk means, what is lost, and what is left unsent.
+
+use super::report::Reporter;
+use super::rest::EVENTS;
+use super::tail::is_full;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+/// How soon a step that waits for room looks again by itself.
+const LOOK: Duration = Duration::from_secs(1);
+
+impl Reporter {
+    /// Keeps the events in `folder`, too. `drops`: output that does not fit there is dropped instead of waited for.
+    pub fn keep_in(&self, folder: &Path, drops: bool) {
+        let mut state = self.lock();
+        state.journal = File::options().create(true).append(true).open(folder.join(EVENTS)).ok();
+        state.drops = drops;
+    }
+
+    /// Output of a step is gone for good: the task cannot end as a success any more, unless that was chosen.
+    pub fn output_lost(&self, bytes: usize, error: &io::Error) {
+        if self.drops_output() && is_full(error) {
+            return;
+        }
+        self.lost(format!(
+            "{bytes} bytes of output were lost: the runner could not keep them on its disk: {error} (free some space, or set TMPDIR to a larger place)"
+        ));
+    }
+
+    pub(super) fn lost(&self, why: String) {
+        self.lock().lost_output.get_or_insert(why);
+    }
+
+    /// Whether output that does not fit into the spool is dropped.
+    pub fn drops_output(&self) -> bool {
+        self.lock().drops
+    }
+
+    /// Whether a full spool is waited for: there will be room when the control plane has taken what is there.
+    pub fn waits_for_room(&self) -> bool {
+        let mut state = self.lock();
+        state.frees && state.steps_go_on()
+    }
+
+    /// Waits a moment for room in the spool.
+    pub fn wait_for_room(&self) {
+        let mut state = self.lock();
+        state.starved = true;
+        self.0.changed.notify_all();
+        drop(self.0.changed.wait_timeout(state, LOOK));
+    }
+
+    /// Why output of a step is gone, if it is.
+    pub fn lost_output(&self) -> Option<String> {
+        self.lock().lost_output.clone()
+    }
+
+    /// Whether nothing is left to send, or nobody takes it.
+    pub fn is_sent(&self) -> bool {
+        let state = self.lock();
+        state.refused || state.ledger.is_even()
+    }
+}

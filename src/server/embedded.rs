@@ -1,0 +1,121 @@
+//! A control plane inside another program, for one repository: what `runlet exec` gives it and takes out of it.
+
+use crate::config::{Compiled, Diagnostics};
+use crate::protocol::{Cache, CacheRecord, Secret, TaskId};
+use crate::server::blobs::Error as BlobError;
+use crate::server::ids::PipelineId;
+use crate::server::pipelines::compile::pipeline_values;
+use crate::server::pipelines::types::Trigger;
+use crate::server::run::{Running, ServerOptions};
+use crate::server::secrets::variables;
+use crate::server::store::Error as StoreError;
+use crate::server::store::tables::{archives, projects};
+use crate::server::time::Millis;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Compiles the config of a trigger as a control plane with these options would. Nothing is stored.
+pub fn preview(options: &ServerOptions, trigger: &Trigger) -> Result<Compiled, Diagnostics> {
+    crate::config::compile(&crate::config::Input {
+        source: &trigger.config,
+        file_name: &trigger.file_name,
+        parameters: &trigger.parameters,
+        values: &pipeline_values(&PipelineId::fresh(), 1, trigger, Millis::now()),
+        stand_ins: &Default::default(),
+        orbs: &options.orbs,
+        default_resource_class: options.default_resource_class.as_deref(),
+    })
+}
+
+/// The reason why a variable is not set.
+#[derive(Debug)]
+pub enum SetError {
+    /// The name or value cannot be one, or there are too many; a sentence for people.
+    Refused(String),
+    /// The store said no.
+    Store(StoreError),
+}
+
+impl fmt::Display for SetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SetError::Refused(why) => f.write_str(why),
+            SetError::Store(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for SetError {}
+
+impl Running {
+    /// Sets a variable of the project `slug`: jobs have it in their environment, and its value is masked.
+    pub fn set_variable(&self, slug: &str, name: &str, value: Secret) -> Result<(), SetError> {
+        variables::check_name(name)
+            .and_then(|()| variables::check_value(value.expose()))
+            .map_err(SetError::Refused)?;
+        let (slug, name, sealer) = (slug.to_owned(), name.to_owned(), self.state.settings.sealer.clone());
+        let set = self.state.store.write_blocking(move |tx| {
+            let now = Millis::now();
+            let project = projects::ensure_project(tx, &slug, None, now)?.project;
+            variables::set_of_project(tx, &sealer, &project, &name, &value, now)
+        });
+        match set.map_err(SetError::Store)? {
+            Some(_) => Ok(()),
+            None => Err(SetError::Refused("there are too many variables".to_owned())),
+        }
+    }
+
+    /// Gives the project `slug` a cache whose archive is in `file`; both must last as long as this runs.
+    pub fn add_cache(
+        &self,
+        slug: &str,
+        cache: &Cache,
+        file: &Path,
+        keep: std::time::Duration,
+    ) -> Result<(), CacheError> {
+        self.state.blobs.objects.link(&cache.archive.sha256, file).map_err(CacheError::Blob)?;
+        let (slug, cache) = (slug.to_owned(), cache.clone());
+        let added = self.state.store.write_blocking(move |tx| {
+            let project = projects::ensure_project(tx, &slug, None, Millis::now())?.project;
+            let record = CacheRecord { key: cache.key, archive: cache.archive };
+            let saved = Millis(cache.created_at_ms);
+            let Ok(task) = TaskId::new("kept") else { return Ok(()) };
+            archives::insert_cache(tx, &project, &task, &record, saved.plus(keep), saved).map(drop)
+        });
+        added.map_err(CacheError::Store)
+    }
+
+    /// The caches of the project `slug` that have not expired, and the files of their archives.
+    pub fn caches(&self, slug: &str) -> Result<Vec<(Cache, PathBuf)>, CacheError> {
+        let slug = slug.to_owned();
+        let found = self.state.store.write_blocking(move |tx| {
+            let project = projects::ensure_project(tx, &slug, None, Millis::now())?.project;
+            archives::caches_of(tx, &project, Millis::now())
+        });
+        let file = |cache: Cache| {
+            let file = self.state.blobs.objects.path(&cache.archive.sha256).map_err(CacheError::Blob)?;
+            Ok((cache, file))
+        };
+        found.map_err(CacheError::Store)?.into_iter().map(file).collect()
+    }
+}
+
+/// The reason why a cache is not taken in or given out.
+#[derive(Debug)]
+pub enum CacheError {
+    /// The store said no.
+    Store(StoreError),
+    /// The files said no.
+    Blob(BlobError),
+}
+
+impl fmt::Display for CacheError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CacheError::Store(error) => error.fmt(f),
+            CacheError::Blob(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for CacheError {}

@@ -1,0 +1,134 @@
+//! Why a job waits for a runner.
+//!
+//! SQLite's own: `json_each` over the kinds of task that a runner takes.
+
+use crate::protocol::TaskKind;
+use crate::server::ids::JobId;
+use crate::server::store::read::job::Job;
+use crate::server::store::read::json::Message;
+use crate::server::store::status::{JobStatus, Kind, MessageKind, TaskState};
+use crate::server::store::tables::instances::ONLINE;
+use crate::server::store::{Error, View};
+use crate::server::time::Millis;
+use rusqlite::{OptionalExtension, params};
+
+/// Adds the reason why a job waits, if it does, to its messages.
+pub fn explain_waiting(view: &View, job: &mut Job, now: Millis) -> Result<(), Error> {
+    if let Some(message) = waiting(view, job, now)? {
+        job.messages.push(Message { kind: MessageKind::Warning.to_string(), message });
+    }
+    Ok(())
+}
+
+/// The reason why a queued job has not begun, as a sentence for people; nothing for any other job, and where a runner is
+/// about to take it.
+fn waiting(view: &View, job: &Job, now: Millis) -> Result<Option<String>, Error> {
+    if job.status != JobStatus::Queued {
+        return Ok(None);
+    }
+    if let Some(key) = waits_for_key(view, &job.id)? {
+        return Ok(Some(format!("waits for its turn in the serial group `{key}`")));
+    }
+    let Some(queued) = queued_task(view, &job.id)? else { return Ok(None) };
+    if queued.is_held {
+        return Ok(Some(
+            "held, because the control plane was restored from a backup: an administrator releases or ends it (`runlet admin task held`)"
+                .to_owned(),
+        ));
+    }
+    let class = &queued.class;
+    let kind = match queued.kind {
+        Kind(TaskKind::Machine) => "",
+        Kind(TaskKind::Container) => " that takes containers",
+        Kind(TaskKind::Unknown) => " that takes such a job",
+    };
+    let runners = runners(view, class, queued.kind, now)?;
+    if let Some(at) = queued.not_before.filter(|at| *at > now) {
+        return Ok(Some(format!("not before {at}: the runner that had it before may still be at work")));
+    }
+    if runners.idle > 0 {
+        return Ok(None);
+    }
+    let ahead = count_ahead(view, class, queued.seq)?;
+    let ahead = match ahead {
+        0 => String::new(),
+        1 => "; 1 task waits before it".to_owned(),
+        count => format!("; {count} tasks wait before it"),
+    };
+    Ok(Some(match (runners.busy, runners.last) {
+        (busy @ 1.., _) => format!("all runners of `{class}`{kind} are busy ({busy}){ahead}"),
+        (0, Some((name, at))) => {
+            format!("no runner of `{class}`{kind} is there: the last one, `{name}`, was seen at {at}{ahead}")
+        }
+        (0, None) => format!(
+            "no runner of `{class}`{kind} was ever seen: start one with a token of this class (`runlet admin token create`){ahead}"
+        ),
+    }))
+}
+
+/// The oldest task of a job that waits.
+struct Queued {
+    seq: i64,
+    class: String,
+    kind: Kind,
+    is_held: bool,
+    not_before: Option<Millis>,
+}
+
+fn queued_task(view: &View, job: &JobId) -> Result<Option<Queued>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT seq, resource_class, kind, is_held, not_before_ms FROM tasks
+         WHERE job_id = ?1 AND status = ?2 ORDER BY seq LIMIT 1",
+    )?;
+    let found = query.query_row(params![job, TaskState::Queued], |row| {
+        Ok(Queued {
+            seq: row.get(0)?,
+            class: row.get(1)?,
+            kind: row.get(2)?,
+            is_held: row.get(3)?,
+            not_before: row.get(4)?,
+        })
+    });
+    Ok(found.optional()?)
+}
+
+fn waits_for_key(view: &View, job: &JobId) -> Result<Option<String>, Error> {
+    let mut query =
+        view.sql().prepare_cached("SELECT serial_group FROM jobs WHERE id = ?1 AND waits_for_lock")?;
+    Ok(query.query_row([job], |row| row.get::<_, Option<String>>(0)).optional()?.flatten())
+}
+
+/// Runners of a class that take one kind of task.
+struct Runners {
+    /// Asked for work lately, and have none.
+    idle: usize,
+    /// Have a task.
+    busy: usize,
+    /// Name of the one that was seen last, and when.
+    last: Option<(String, Millis)>,
+}
+
+fn runners(view: &View, class: &str, kind: Kind, now: Millis) -> Result<Runners, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT i.name, i.last_connected_ms,
+            EXISTS (SELECT 1 FROM tasks t WHERE t.resource_class = ?1 AND t.status IN (?3, ?4, ?5) AND t.runner_name = i.name)
+         FROM runner_instances i JOIN resource_classes c ON c.id = i.resource_class_id
+         WHERE c.name = ?1 AND EXISTS (SELECT 1 FROM json_each(i.takes) WHERE value = ?2)
+         ORDER BY i.last_connected_ms DESC",
+    )?;
+    let [claimed, running, unreachable] = TaskState::HELD_BY_A_RUNNER;
+    let values = params![class, kind, claimed, running, unreachable];
+    let seen = query.query_map(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let seen: Vec<(String, Millis, bool)> = seen.collect::<Result<_, _>>()?;
+    let since = now.minus(ONLINE);
+    let idle = seen.iter().filter(|(_, at, is_busy)| *at > since && !is_busy).count();
+    let busy = seen.iter().filter(|(_, _, is_busy)| *is_busy).count();
+    Ok(Runners { idle, busy, last: seen.into_iter().next().map(|(name, at, _)| (name, at)) })
+}
+
+fn count_ahead(view: &View, class: &str, seq: i64) -> Result<u64, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT count(*) FROM tasks WHERE status = ?1 AND resource_class = ?2 AND seq < ?3",
+    )?;
+    Ok(query.query_row(params![TaskState::Queued, class, seq], |row| row.get(0))?)
+}

@@ -1,0 +1,139 @@
+//! Clients that say nothing, half a thing, or take nothing: hundreds of them beside a runner that works.
+
+use crate::faults::address_of;
+use crate::server::{ANSWER, Server, runlet};
+use crate::support::poll;
+use runlet::http::{Body, Client, Endpoint, Request};
+use runlet::protocol::Secret;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A control plane that may have so many files open.
+fn with_files(limit: u32) -> Server {
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", &format!("ulimit -n {limit}; exec \"$@\""), "sh"])
+        .arg(runlet().get_program())
+        .stderr(Stdio::null());
+    Server::start_by(command, &[])
+}
+
+/// The ways of a client to hold a connection.
+const BEGINNINGS: [&str; 5] = [
+    "",
+    "GET /live HTTP/1.1\r\nHost: x\r\n",
+    "POST /api/v2/compile-config-with-defaults HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{",
+    "POST /api/v3/runner/claim HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer rlc_wrong\r\nContent-Length: 5000\r\n\r\n{",
+    "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
+];
+
+fn strangers(address: SocketAddr, count: usize) -> Vec<TcpStream> {
+    let connect = |number: usize| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        // One that was closed in favour of others is no failure.
+        let _ = stream.write_all(BEGINNINGS[number % BEGINNINGS.len()].as_bytes());
+        stream
+    };
+    (0..count).map(connect).collect()
+}
+
+const SMALL: &str = "version: 2.1\njobs: {small: {machine: true, resource_class: a/b, steps: [{run: echo small}]}}\nworkflows: {w: {jobs: [small]}}\n";
+
+#[test]
+fn strangers_keep_nobody_out() {
+    let server = with_files(256);
+    server.project();
+    let _runner = server.runner("one", &server.class_token("a/b"));
+    let address = address_of(&server);
+    let mut crowd = strangers(address, 300);
+    for round in 0..3 {
+        // Fresh connections, as those of a new client are.
+        let client =
+            Client::new(&Endpoint { url: server.client.url().to_owned(), ..Endpoint::default() }).unwrap();
+        let request =
+            Request { method: "GET", path: "/live", token: None, body: Body::Empty, timeout: ANSWER };
+        assert_eq!(client.send(&request).unwrap().status, 200);
+        let pipeline = server.trigger(SMALL);
+        assert_eq!(server.ended(&pipeline)[0]["status"], "success", "round {round}");
+        crowd.extend(strangers(address, 60));
+    }
+    let files = std::fs::read_dir(format!("/proc/{}/fd", server.child.id())).unwrap().count();
+    assert!(files < 200, "{files} files are open");
+    // A byte now and then changes nothing: whoever has shown no token is gone in the end.
+    poll("the end of all strangers", || {
+        for stream in &mut crowd {
+            let _ = stream.write_all(b"x");
+        }
+        crowd.retain_mut(|stream| {
+            stream.set_nonblocking(true).unwrap();
+            let mut buffer = [0; 65536];
+            loop {
+                match stream.read(&mut buffer) {
+                    Ok(0) => return false,
+                    Ok(_) => {}
+                    Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
+                }
+            }
+        });
+        if crowd.is_empty() { Ok(()) } else { Err(format!("{} are left", crowd.len())) }
+    });
+}
+
+#[test]
+fn guesses_are_slow_and_logged_and_keep_no_good_token_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let mut command = runlet();
+    command.stderr(std::fs::File::create(&log).unwrap());
+    let server = Server::start_by(command, &["--trusted-proxy", "127.0.0.0/8"]);
+    let url = server.client.url().to_owned();
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let url = url.clone();
+            scope.spawn(move || {
+                let client = Client::new(&Endpoint { url, ..Endpoint::default() }).unwrap();
+                for guess in 0..2 {
+                    let token = Secret::new(format!("rlp_{thread}{guess}"));
+                    let (token, body) = (Some(&token), Body::Empty);
+                    let request = Request { method: "GET", path: "/api/v2/me", token, body, timeout: ANSWER };
+                    assert_eq!(client.send(&request).unwrap().status, 401);
+                }
+            });
+        }
+        // Meanwhile, from the same address.
+        let asked = Instant::now();
+        for _ in 0..20 {
+            server.call("GET", "/api/v2/me", None);
+        }
+        assert!(asked.elapsed() < began.elapsed() + Duration::from_secs(5), "{:?}", asked.elapsed());
+    });
+    // Sixteen, of which the last six came half a second after each other.
+    assert!(began.elapsed() >= Duration::from_secs(3), "{:?}", began.elapsed());
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert!(text.contains("were refused client=127.0.0.1 count=1"), "{text}");
+
+    // What the proxy says counts.
+    let mut stream = TcpStream::connect(address_of(&server)).unwrap();
+    stream
+        .write_all(b"GET /api/v2/me HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 6.6.6.6, 192.0.2.9\r\nCircle-Token: rlp_x\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert!(text.contains("client=192.0.2.9 count=1"), "{text}");
+}
+
+#[test]
+fn a_proxy_that_is_no_address_is_refused() {
+    let output = runlet()
+        .args(["server", "--data", "/nowhere", "--trusted-proxy", "10.0.0.0/99"])
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && text.contains("10.0.0.0/99"), "{text}");
+}

@@ -1,0 +1,315 @@
+//! `runlet exec` as people use it every day: what ends it, what it asks for, what it keeps.
+
+use crate::exec::{command, exec, folder, git, mark, steps};
+use crate::support::{poll, processes};
+use rustix::process::Signal;
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+
+/// Two jobs behind each other, a matrix, an approval, filters, a schedule, and a job of a name that two workflows have.
+const GRAPH: &str = "version: 2.1
+jobs:
+  say:
+    parameters: {word: {type: string, default: plain}}
+    machine: true
+    steps: [{run: 'echo word-is-<< parameters.word >> on $CIRCLE_BRANCH$CIRCLE_TAG'}]
+workflows:
+  w:
+    jobs:
+      - say: {matrix: {parameters: {word: [-O0, -O2]}}}
+      - hold: {type: approval, requires: [say]}
+      - say: {name: deploy, word: deployed, requires: [hold]}
+      - say: {name: release, word: released, filters: {branches: {only: stable}, tags: {only: /v.*/}}}
+  other:
+    jobs: [{say: {name: same}}]
+  more:
+    jobs: [{say: {name: same}}]
+  never:
+    when: false
+    jobs: [say]
+  nightly:
+    triggers: [{schedule: {cron: '0 0 * * *', filters: {branches: {only: main}}}}]
+    jobs: [say]
+";
+
+#[test]
+fn nothing_outlives_a_run_whatever_ends_it() {
+    for (test, signals, code) in
+        [(41, &[Signal::HUP][..], Some(129)), (42, &[Signal::TERM], Some(143)), (43, &[Signal::KILL], None)]
+    {
+        let mark = mark(test);
+        let folder = folder(&steps(&format!(
+            "- checkout\n- run: (trap '' HUP TERM; setsid sleep {mark}) & echo begun > \"$MARK\"; sleep {mark}"
+        )));
+        let (places, begun) = (tempfile::tempdir().unwrap(), folder.path().join("begun"));
+        let mut command = command(folder.path(), &[]);
+        command.env("MARK", &begun).env("TMPDIR", places.path()).stdout(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        poll("the beginning of the step", || if begun.exists() { Ok(()) } else { Err(String::new()) });
+        signals.iter().for_each(|&signal| processes::signal(child.id(), signal));
+        assert_eq!(child.wait().unwrap().code(), code);
+        // After a signal that no process survives, its guard is at work for a moment.
+        poll("the end of all that was there", || {
+            let left =
+                processes::lines_with(&[&format!("sleep {mark}"), &places.path().display().to_string()]);
+            let files = fs::read_dir(places.path()).unwrap().count();
+            if left.is_empty() && files == 0 { Ok(()) } else { Err(format!("{files} {left:?}")) }
+        });
+    }
+}
+
+#[test]
+fn a_run_cleans_up_after_one_that_was_killed_with_its_guard() {
+    let mark = mark(44);
+    let first = folder(&steps(&format!("- run: echo begun > \"$MARK\"; sleep {mark}")));
+    let (places, begun) = (tempfile::tempdir().unwrap(), first.path().join("begun"));
+    let mut started = command(first.path(), &[]);
+    started.env("MARK", &begun).env("TMPDIR", places.path()).stdout(Stdio::null());
+    let mut child = started.spawn().unwrap();
+    poll("the beginning of the step", || if begun.exists() { Ok(()) } else { Err(String::new()) });
+    let guard = processes::child_with(child.id(), "--guard").unwrap();
+    processes::signal(guard, Signal::KILL);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(fs::read_dir(places.path()).unwrap().count(), 1);
+    let second = folder(&steps("- run: 'true'"));
+    let output = command(second.path(), &[]).env("TMPDIR", places.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && said.contains("removed what a run that was killed had left"),
+        "{said}"
+    );
+    assert_eq!(fs::read_dir(places.path()).unwrap().count(), 0);
+    let left = processes::lines_with(&[&format!("sleep {mark}")]);
+    assert!(left.is_empty(), "processes were left behind: {left:?}");
+}
+
+#[test]
+fn zero_means_that_what_was_asked_for_ran() {
+    let folder = folder(GRAPH);
+    let root = folder.path();
+    exec(root, &["--job", "deploy"])
+        .exits(1)
+        .says("= waits for approval")
+        .says("`--approve hold`")
+        .never_says("word-is-deployed");
+    exec(root, &["--job", "deploy", "--approve", "h*"])
+        .exits(0)
+        .says("approved `hold`, as `--approve` says")
+        .says("word-is-deployed on main");
+    // Names before a matrix and patterns; what they require runs with them.
+    exec(root, &["--workflow", "w", "--job", "say"])
+        .exits(0)
+        .says("word-is--O0")
+        .says("word-is--O2")
+        .never_says("hold")
+        .never_says("word-is-released");
+    exec(root, &["--job", "*--O2"]).exits(0).says("word-is--O2").never_says("word-is--O0");
+    exec(root, &["--job", "nothing*"]).exits(2).says("there is no job `nothing*` to run (jobs that apply: ");
+    // Nothing of this workflow is for this branch.
+    exec(root, &["--workflow", "nightly"]).exits(1).says("nothing ran");
+    exec(root, &["--job", "release", "--branch", "stable"]).exits(0).says("word-is-released on stable");
+    exec(root, &["--job", "release", "--tag", "v1"]).exits(0).says("word-is-released on v1");
+    exec(root, &["--branch", "a..b"]).exits(1).says("`a..b` cannot be the name of a branch or tag");
+    exec(root, &["--job", "same"]).exits(0).says("other/same").says("more/same").never_says("w/");
+}
+
+#[test]
+fn a_list_says_what_runs_and_why_other_things_do_not() {
+    let folder = folder(GRAPH);
+    // From a folder below, as the config is found from there, too.
+    fs::create_dir_all(folder.path().join("deep/er")).unwrap();
+    let expected = "workflow w
+  say--O0
+  say--O2
+  hold [approval: `--approve hold` gives it] (after say--O0, say--O2)
+  deploy (after hold)
+  release: does not run, since its filters leave out the branch `main`
+workflow other
+  same
+workflow more
+  same
+workflow nightly: does not run, since it has schedules
+  say
+workflow never: does not run, since its condition does not hold (`when` or `unless`)
+";
+    let output = command(&folder.path().join("deep/er"), &["--list"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let lines: Vec<&str> = said.lines().map(str::trim_end).collect();
+    assert_eq!(lines.join("\n") + "\n", expected);
+    assert!(!folder.path().join(".runlet").exists());
+}
+
+#[test]
+fn jobs_of_a_config_that_is_continued_can_be_chosen() {
+    let setup = "version: 2.1\nsetup: true\njobs:\n  choose:\n    machine: true\n    steps: [checkout, {run: circleci-agent pipeline continue next.yml || circleci-agent pipeline continue --help}]\nworkflows: {s: {jobs: [choose]}}\n";
+    let next = GRAPH.replace("  never:", "  setup-ed:");
+    let folder = folder(setup);
+    fs::write(folder.path().join("next.yml"), next).unwrap();
+    exec(folder.path(), &["--workflow", "w", "--job", "say--O0"])
+        .exits(0)
+        .says("word-is--O0")
+        .never_says("word-is--O2");
+}
+
+#[test]
+fn variables_come_from_a_file_and_are_masked() {
+    let folder =
+        folder(&steps("- run: echo \"<$TOKEN>\"; test \"$TOKEN\" = 'secret value'; test \"$OTHER\" = two"));
+    let file = folder.path().join("vars.env");
+    fs::write(&file, "# ours\nexport TOKEN=\"secret value\"\nOTHER=two\n").unwrap();
+    let file = file.display().to_string();
+    exec(folder.path(), &["--env-file", &file]).exits(0).says("<****>").never_says("secret value");
+    fs::write(folder.path().join("vars.env"), "TOKEN=x\nno variable\n").unwrap();
+    exec(folder.path(), &["--env-file", &file])
+        .exits(2)
+        .says("line 2: expected NAME=VALUE")
+        .never_says("no variable");
+    exec(folder.path(), &["--env-file", "/no/such"])
+        .exits(2)
+        .says("failed to read the variables in `/no/such`");
+}
+
+#[test]
+fn caches_are_kept_for_the_next_run() {
+    let folder = folder(&steps(
+        "- restore_cache: {key: k-}\n- run: test -e kept/x && echo was-$((1 + 1))-there || { mkdir kept; echo x > kept/x; }\n- save_cache: {key: k-1, paths: [kept]}",
+    ));
+    let caches = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| {
+        let output = command(folder.path(), args).env("XDG_CACHE_HOME", caches.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}");
+        said.contains("was-2-there")
+    };
+    assert!(!run(&["--no-cache"]) && !caches.path().join("runlet").exists());
+    assert!(!run(&[]));
+    assert!(run(&[]) && run(&[]));
+    assert!(!run(&["--no-cache"]));
+}
+
+#[test]
+fn the_end_says_once_more_what_failed() {
+    let xml = "<testsuite><testcase classname='C' name='t' file='t_c.py'><failure message='one'>two</failure></testcase></testsuite>";
+    let folder = folder(&steps(&format!(
+        "- run: echo \"{xml}\" > r.xml\n- store_test_results: {{path: r.xml}}\n- run: {{name: count, command: seq 1 50; exit 3}}"
+    )));
+    let ran = exec(folder.path(), &[]).exits(1);
+    let end = &ran.text[ran.text.rfind("= failed").unwrap()..];
+    assert!(end.contains("build: `count` failed with exit code 3\n    32\n"), "{end}");
+    assert!(end.contains("    50\n") && !end.contains("    31\n"), "{end}");
+    assert!(end.contains("failed test in build: t_c.py C t: "), "{end}");
+}
+
+/// A script in a clone whose origin has another branch, a tag, and a submodule beside itself.
+fn cloned(place: &Path, script: &str) -> std::path::PathBuf {
+    let origin = place.join("origin");
+    for name in ["origin", "beside"] {
+        let folder = place.join(name);
+        fs::create_dir_all(folder.join(".circleci")).unwrap();
+        git(&folder, "init -qb main");
+        let config = steps(&format!("- checkout\n- run: |\n    {}", script.replace('\n', "\n    ")));
+        fs::write(folder.join(".circleci/config.yml"), config).unwrap();
+        git(&folder, "add .");
+        git(&folder, "commit -qm first");
+    }
+    git(&origin, "-c protocol.file.allow=always submodule --quiet add ../beside sub");
+    git(&origin, "commit -qm submodule");
+    git(&origin, "tag -a v1 -m v1");
+    git(&origin, "branch release/1.0");
+    let clone = place.join("clone");
+    git(place, &format!("clone -q {} {}", origin.display(), clone.display()));
+    git(&clone, "switch -qc topic");
+    fs::write(clone.join("mine"), "not committed\n").unwrap();
+    clone
+}
+
+#[test]
+fn jobs_see_the_real_history_and_the_real_origin() {
+    let place = tempfile::tempdir().unwrap();
+    let clone = cloned(
+        place.path(),
+        "git describe --tags\ntest \"$(git merge-base origin/main HEAD)\" = \"$(git rev-parse v1^{commit})\"\ngit diff --name-only origin/main...\ngit rev-parse --verify -q origin/release/1.0\ngit remote get-url origin\necho repository $CIRCLE_REPOSITORY_URL\ngit -c protocol.file.allow=always submodule --quiet update --init\ntest -e sub/.circleci/config.yml\ngit switch -q main\ngit push -q origin HEAD:refs/heads/pushed",
+    );
+    let origin = fs::canonicalize(place.path()).unwrap().join("origin");
+    exec(&clone, &[])
+        .exits(0)
+        .says("v1-1-g")
+        .says("mine\n")
+        .says(&format!("\n{}\n", origin.display()))
+        .says(&format!("repository {}\n", origin.display()));
+    // What a job pushes stays here.
+    assert_eq!(git(&origin, "branch --list pushed"), "");
+    assert_eq!(git(&clone, "branch --list pushed"), "");
+}
+
+#[test]
+fn repositories_of_all_kinds_run_and_stay_as_they_are() {
+    let place = tempfile::tempdir().unwrap();
+    let script = "git log -1 --format=%s; ls";
+    let clone = cloned(place.path(), script);
+    let clone = clone.as_path();
+    // Settings of the person that would run programs or change files.
+    let hooks = place.path().join("hooks");
+    fs::create_dir(&hooks).unwrap();
+    let ran = place.path().join("hook-ran");
+    for hook in ["post-checkout", "post-index-change", "reference-transaction", "pre-push"] {
+        fs::write(hooks.join(hook), format!("#!/bin/sh\ntouch {}\n", ran.display())).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(hooks.join(hook), mode).unwrap();
+    }
+    fs::write(
+        place.path().join(".gitconfig"),
+        format!(
+            "[core]\nhooksPath = {}\nfsmonitor = true\nautocrlf = true\nsplitIndex = true\n[commit]\ngpgSign = true\n[submodule]\nrecurse = true\n[fetch]\nprune = true\nrecurseSubmodules = true\n[filter \"lfs\"]\nclean = false\nsmudge = false\nprocess = false\nrequired = true\n",
+            hooks.display()
+        ),
+    )
+    .unwrap();
+    let run = |root: &Path, args: &[&str]| {
+        let output =
+            command(root, args).env("HOME", place.path()).env("GIT_DIR", "/nowhere").output().unwrap();
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        said
+    };
+    fs::write(clone.join(".gitattributes"), "*.big filter=lfs\n").unwrap();
+    fs::write(clone.join("x.big"), "large\n").unwrap();
+    use std::os::unix::ffi::OsStrExt;
+    for name in [&b"line\nfeed"[..], b"\xff\xfe", b" space ", b"-dash", b"UPPER", b"upper"] {
+        fs::write(clone.join(std::ffi::OsStr::from_bytes(name)), "x\n").unwrap();
+    }
+    let said = run(clone, &[]);
+    assert!(said.contains("x.big\n") && said.contains("UPPER\n") && said.contains("upper\n"), "{said}");
+    assert!(!ran.exists(), "a hook has run");
+
+    // A link to it, a second working tree, a detached HEAD, a damaged index, one without commits.
+    let link = place.path().join("link");
+    std::os::unix::fs::symlink(clone, &link).unwrap();
+    assert!(run(&link, &[]).contains("upper\n"));
+    git(clone, "worktree add -q ../tree main");
+    let tree = place.path().join("tree");
+    fs::write(tree.join("there"), "x").unwrap();
+    assert!(run(&tree, &[]).contains("there\n"));
+    git(&tree, "switch -q --detach v1");
+    assert!(run(&tree, &[]).contains("HEAD is detached"));
+    assert!(run(&tree, &["--tag", "v1"]).contains("there\n"));
+    fs::write(clone.join(".git/index"), "damaged").unwrap();
+    assert!(run(clone, &[]).contains("upper\n"));
+    let empty = place.path().join("empty");
+    fs::create_dir_all(empty.join(".circleci")).unwrap();
+    fs::copy(clone.join(".circleci/config.yml"), empty.join(".circleci/config.yml")).unwrap();
+    git(&empty, "init -qb main");
+    // One inside of it that has no commit either cannot be recorded, and does not stop the rest.
+    fs::create_dir(empty.join("inner")).unwrap();
+    git(&empty.join("inner"), "init -q");
+    assert!(run(&empty, &[]).contains("some files are left out"));
+    // A sparse one keeps what is not there.
+    git(place.path(), "clone -q --sparse origin sparse");
+    run(&place.path().join("sparse"), &[]);
+    // One that git refuses: its reason and ours.
+    fs::write(empty.join(".git/HEAD"), "").unwrap();
+    exec(&empty, &[]).exits(1).says("git refuses the repository in `").says("not a git repository");
+}

@@ -1,0 +1,141 @@
+//! What tasks leave behind: found whoever was killed, at a cost that does not grow with the host's processes.
+
+use crate::support::control_plane::ControlPlane;
+use crate::support::poll;
+use crate::support::processes::{child_with, signal};
+use crate::support::runner::{Machine, Running, task_of};
+use rustix::process::Signal;
+use std::fs;
+use std::process::{Child, Command};
+
+/// Has itself and a child of its child outlive everything that could tell whose they are.
+const DAEMONS: &str = "setsid env -i /bin/sh -c 'echo $$ > one.new; mv one.new one; exec sleep 3001' &
+(env -i setsid /bin/sh -c '(echo $$ > /dev/null; sleep 3002 & echo $! > two.new; mv two.new two) &') &
+until test -s one && test -s two; do sleep 0.05; done; touch ready; sleep 600";
+
+fn is_gone(pid: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
+}
+
+fn wait_ready(runner: &Running) -> Vec<String> {
+    let work = runner.machine.path("work");
+    poll("the daemons", || if work.join("ready").exists() { Ok(()) } else { Err(runner.log()) });
+    let read = |name: &str| fs::read_to_string(work.join(name)).unwrap().trim().to_owned();
+    vec![read("one"), read("two")]
+}
+
+#[test]
+fn daemons_are_ended_after_a_kill_of_runner_and_agent() {
+    for keeps_record in [true, false] {
+        let server = ControlPlane::start();
+        server.offer(&task_of("o-1", &[DAEMONS]));
+        let runner = Machine::new(&server.url()).start();
+        let daemons = wait_ready(&runner);
+        let has_group = !runner.log().contains("no control group is to be had");
+        let agent = child_with(runner.pid() as u32, "task").unwrap();
+        runner.signal(Signal::KILL);
+        signal(agent, Signal::KILL);
+        if !keeps_record {
+            fs::remove_file(runner.machine.path("state/machine-tester.json")).unwrap();
+        }
+        let runner = runner.crash_and_restart();
+        server.wait_parked();
+        for daemon in &daemons {
+            if has_group {
+                assert!(is_gone(daemon), "{daemon} {}", runner.log());
+                assert!(
+                    runner.log().contains(&format!("left behind: pid {daemon} (sleep 300")),
+                    "{}",
+                    runner.log()
+                );
+            } else {
+                signal(daemon.parse().unwrap(), Signal::KILL);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_runner_without_its_record_finds_the_agent_that_still_runs() {
+    let server = ControlPlane::start();
+    let machine = Machine::new(&server.url());
+    let go = machine.path("go");
+    let command = format!("echo begun; until test -e '{}'; do sleep 0.05; done", go.display());
+    server.offer(&task_of("o-2", &[&command]));
+    let runner = machine.start();
+    poll("the step", || if server.output("o-2", 1) == "begun\n" { Ok(()) } else { Err(runner.log()) });
+    runner.signal(Signal::KILL);
+    fs::write(runner.machine.path("state/machine-tester.json"), "{").unwrap();
+    let runner = runner.crash_and_restart();
+    runner.wait_log("found a task agent that the record does not know of");
+    fs::write(&go, "").unwrap();
+    assert_eq!(server.wait_finished("o-2")["status"], "success");
+    server.wait_parked();
+    assert_eq!(server.claims(), 2, "it claimed while the task ran: {}", runner.log());
+}
+
+/// Processes that are none of the task's business.
+struct Strangers(Vec<Child>);
+
+impl Strangers {
+    fn start(count: u32) -> Self {
+        Self((0..count).map(|_| Command::new("sleep").arg("600").spawn().unwrap()).collect())
+    }
+}
+
+impl Drop for Strangers {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+#[test]
+fn a_task_opens_as_many_files_of_processes_however_many_there_are() {
+    if Command::new("strace").args(["-o", "/dev/null", "true"]).status().is_ok_and(|status| status.success())
+    {
+        let few = opened_by_a_task(10);
+        let many = opened_by_a_task(300);
+        assert_eq!(few, many);
+        assert!(few.iter().all(|path| !path.contains("environ")), "{few:?}");
+    } else {
+        eprintln!("skipped: strace is not to be had");
+    }
+}
+
+/// The files under `/proc` that runner and agent open for one task, numbers of processes taken out.
+fn opened_by_a_task(strangers: u32) -> Vec<String> {
+    let _strangers = Strangers::start(strangers);
+    let server = ControlPlane::start();
+    let machine = Machine::new(&server.url());
+    let trace = machine.path("trace");
+    let trace_text = trace.display().to_string();
+    let words = ["strace", "-f", "-qq", "-e", "trace=open,openat", "-o", &trace_text];
+    let mut runner = machine.wrapper(&words).start();
+    server.wait_parked();
+    // The start looks at everything once.
+    let before = fs::read_to_string(&trace).unwrap().len();
+    server.offer(&task_of("o-3", &["echo short"]));
+    assert_eq!(server.wait_finished("o-3")["status"], "success");
+    poll("the next claim", || if server.claims() == 2 { Ok(()) } else { Err(runner.log()) });
+    let text = fs::read_to_string(&trace).unwrap().split_off(before);
+    let tracee = child_with(runner.pid() as u32, "machine").unwrap();
+    signal(tracee, Signal::TERM);
+    runner.wait();
+    let mut opened: Vec<String> = text
+        .lines()
+        .filter_map(|line| {
+            line.split_once("\"/proc").map(|(_, rest)| rest.split('"').next().unwrap_or_default())
+        })
+        .map(|path| {
+            path.split('/')
+                .map(|part| if part.parse::<u32>().is_ok() { "PID" } else { part })
+                .collect::<Vec<_>>()
+                .join("/")
+        })
+        .collect();
+    opened.sort();
+    opened
+}

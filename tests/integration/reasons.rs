@@ -1,0 +1,123 @@
+//! Why a job did not run, or waits: the same words in every API and on the terminal.
+
+use crate::faults::Rogue;
+use crate::server::Server;
+use serde_json::Value;
+
+/// A job as each API tells of it: version 1.1, 2 and 3.
+fn everywhere(server: &Server, number: i64) -> [Value; 3] {
+    let v1 = server.call("GET", &format!("/api/v1.1/project/gh/acme/hello/{number}"), None);
+    let v2 = server.call("GET", &format!("/api/v2/project/gh/acme/hello/job/{number}"), None);
+    let id = v2["id"].as_str().unwrap();
+    let v3 = server.call("GET", &format!("/api/v3/jobs/{id}"), None);
+    [v1, v2, v3["data"]["attributes"].clone()]
+}
+
+fn assert_told(server: &Server, number: i64, reason: &str) {
+    for told in everywhere(server, number) {
+        let messages = told["messages"].as_array().unwrap();
+        let found = messages.iter().any(|told| told["message"].as_str().unwrap().contains(reason));
+        assert!(found, "`{reason}` is not in {told}");
+    }
+}
+
+/// Jobs of a pipeline by name, as version 2 lists them.
+fn job(server: &Server, pipeline: &str, name: &str) -> Value {
+    let workflows = server.call("GET", &format!("/api/v2/pipeline/{pipeline}/workflow"), None);
+    let path = format!("/api/v2/workflow/{}/job", workflows["items"][0]["id"].as_str().unwrap());
+    let jobs = server.call("GET", &path, None);
+    jobs["items"].as_array().unwrap().iter().find(|job| job["name"] == name).unwrap().clone()
+}
+
+#[test]
+fn a_job_that_ends_before_it_is_queued_has_a_number_and_a_reason() {
+    let server = Server::start();
+    server.project();
+    let token = server.class_token("a/b");
+    let pipeline = server.trigger(
+        "version: 2.1
+jobs:
+  here: {machine: true, resource_class: a/b, steps: [run: echo here]}
+  container: {docker: [{image: 'cimg/go:1.25'}], steps: [run: never]}
+  nowhere: {machine: true, resource_class: no/where, steps: [run: never]}
+  secret: {machine: true, resource_class: a/b, steps: [run: never]}
+  after: {machine: true, resource_class: a/b, steps: [run: never]}
+workflows: {w: {jobs: [here, container, nowhere, secret: {context: missing}, after: {requires: [container]}]}}
+",
+    );
+    let _runner = server.runner("r", &token);
+    let jobs = server.ended(&pipeline);
+    let status = |name: &str| jobs.iter().find(|job| job["name"] == name).unwrap()["status"].clone();
+    assert_eq!(status("here"), "success");
+    assert_eq!(status("after"), "not_run");
+    for (name, ended, reason) in [
+        ("container", "failed", "it wants containers (`cimg/go:1.25`) of the hosted service"),
+        ("nowhere", "failed", "there is no such class here"),
+        ("secret", "unauthorized", "`missing`"),
+    ] {
+        assert_eq!(status(name), ended);
+        let number = job(&server, &pipeline, name)["job_number"].as_i64().unwrap();
+        assert_told(&server, number, reason);
+    }
+    let told = everywhere(&server, job(&server, &pipeline, "container")["job_number"].as_i64().unwrap());
+    assert!(told[0]["fail_reason"].as_str().unwrap().contains("no runner can take this job"));
+    assert_eq!(told[1]["executor"]["type"], "docker");
+    let table = server.admin(&["pipeline", "show", &pipeline], "");
+    let row = |name: &str| table.lines().find(|line| line.contains(&format!(" {name} "))).unwrap();
+    assert!(row("container").contains("no runner can take this job: it wants containers"), "{table}");
+    assert!(
+        row("after").contains("it waits for `success` of `container`, which ended as `failed`"),
+        "{table}"
+    );
+}
+
+#[test]
+fn no_machine_runner_is_given_a_container_and_a_queued_job_says_why_it_waits() {
+    let server = Server::start();
+    server.project();
+    let rogue = Rogue::of(&server, "a/b");
+    let pipeline = server.trigger(
+        "version: 2.1
+jobs:
+  container: {docker: [{image: 'cimg/go:1.25'}], resource_class: a/b, steps: [run: never]}
+  first: {machine: true, resource_class: a/b, steps: [run: never]}
+  second: {machine: true, resource_class: a/b, steps: [run: never]}
+workflows: {w: {jobs: [container, first, second]}}
+",
+    );
+    let number = |name: &str| job(&server, &pipeline, name)["job_number"].as_i64().unwrap();
+    assert_told(&server, number("container"), "no runner of `a/b` that takes containers was ever seen");
+    assert_told(&server, number("first"), "no runner of `a/b` was ever seen");
+    assert_told(&server, number("second"), "2 tasks wait before it");
+    server.admin_fails(&["resource-class", "delete", "a/b"], 4, "3 tasks wait for a runner of `a/b`");
+    let (status, task) = rogue.claim("one");
+    assert_eq!((status, &task["job_name"]), (200, &"first".into()), "the container is not for it");
+    assert_told(&server, number("container"), "no runner of `a/b` that takes containers was ever seen");
+    assert_told(&server, number("second"), "all runners of `a/b` are busy (1); 1 task waits before it");
+    server.admin(&["resource-class", "delete", "a/b", "--force"], "");
+    assert_eq!(job(&server, &pipeline, "second")["status"], "failed");
+}
+
+#[test]
+fn a_pipeline_is_followed_to_its_end() {
+    let server = Server::start();
+    server.project();
+    let token = server.class_token("a/b");
+    let _runner = server.runner("r", &token);
+    let file = server.folder.path().join("config.yml");
+    let config = "version: 2.1
+jobs: {build: {machine: true, resource_class: a/b, steps: [run: 'seq 1 3', run: {name: second, command: exit 4}]}}
+workflows: {w: {jobs: [build]}}
+";
+    std::fs::write(&file, config).unwrap();
+    let args = ["pipeline", "trigger", "gh/acme/hello", "--config", file.to_str().unwrap(), "--follow"];
+    let output = server.admin_output(&args, "");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("build > seq 1 3\nbuild | 1\nbuild | 2\nbuild | 3\nbuild > second\n"), "{said}");
+    assert!(
+        said.contains("build > second\nbuild | exited with code 4\nbuild > second: failed with exit code 4"),
+        "{said}"
+    );
+    assert!(said.lines().last().is_some_and(|line| line.starts_with("build: failed")), "{said}");
+}

@@ -1,0 +1,297 @@
+//! Output on its way: a spool that is small, full, emptied by a step or left behind by a task agent that was killed, and
+//! lines that carry small pieces only. Against a fake control plane, and one real one.
+
+use crate::hostile::{has_namespaces, inside, machine};
+use crate::support::control_plane::ControlPlane;
+use crate::support::poll;
+use crate::support::processes::{child_with, signal};
+use crate::support::runner::{Machine, Running, task_of};
+use rustix::process::Signal;
+use std::fs;
+use std::path::PathBuf;
+
+fn numbers(last: u32) -> String {
+    (1..=last).map(|n| format!("{n}\n")).collect()
+}
+
+/// A runner of one task whose spool is on a file system of this size.
+fn small_spool(url: &str, size: &str) -> Machine {
+    let machine = machine(url).setting("mode", "single-task");
+    let spool = machine.path("spool");
+    fs::create_dir(&spool).unwrap();
+    let script = format!("mount -t tmpfs -o size={size} none '{}'", spool.display());
+    inside(machine, &script).variable("TMPDIR", &spool.display().to_string())
+}
+
+fn ended(server: &ControlPlane, runner: &mut Running, id: &str) -> serde_json::Value {
+    assert_eq!(runner.wait(), Some(0), "{}", runner.log());
+    server.wait_over(id).json()
+}
+
+/// The folders that the runner's tasks have beside the working directory.
+fn spools(machine: &Machine) -> Vec<PathBuf> {
+    let entries = fs::read_dir(machine.path("")).unwrap().map(|entry| entry.unwrap().path());
+    let is_spool = |path: &PathBuf| path.to_string_lossy().contains("/runlet-output-");
+    entries.filter(is_spool).collect()
+}
+
+#[test]
+fn a_full_spool_is_waited_for_and_nothing_is_lost() {
+    if !has_namespaces() {
+        return;
+    }
+    let server = ControlPlane::start();
+    server.answer("/output", 503, "{}");
+    let machine = small_spool(&server.url(), "256k");
+    let printed = machine.path("printed");
+    let command = format!("seq 1 200000; touch '{}'", printed.display());
+    let mut task = task_of("s-1", &[&command, "echo next"]);
+    task.max_step_output_bytes = 10 << 20;
+    server.offer(&task);
+    let mut runner = machine.start();
+    // It prints more than spool, pipe and buffers hold; a call that is answered shows that it had the time.
+    poll("some tries to send", || {
+        let tries = server.requests().iter().filter(|r| r.path.contains("/output")).count();
+        if tries >= 4 { Ok(()) } else { Err(runner.log()) }
+    });
+    assert!(!printed.exists(), "it ran blind");
+    server.behave();
+    assert_eq!(ended(&server, &mut runner, "s-1")["status"], "success", "{}", runner.log());
+    assert!(server.output("s-1", 1) == numbers(200_000), "the output differs");
+    assert_eq!(server.output("s-1", 2), "next\n");
+}
+
+#[test]
+fn output_is_dropped_with_a_mark_where_that_is_chosen() {
+    if !has_namespaces() {
+        return;
+    }
+    let server = ControlPlane::start();
+    server.answer("/output", 503, "{}");
+    let machine = small_spool(&server.url(), "256k").setting("drop_output_on_full_disk", "true");
+    let (printed, go) = (machine.path("printed"), machine.path("go"));
+    let command = format!(
+        "seq 1 100000; touch '{}'; until test -e '{}'; do sleep 0.05; done; echo last",
+        printed.display(),
+        go.display()
+    );
+    let mut task = task_of("s-2", &[&command]);
+    task.max_step_output_bytes = 10 << 20;
+    server.offer(&task);
+    let mut runner = machine.start();
+    poll("the step to have printed", || if printed.exists() { Ok(()) } else { Err(runner.log()) });
+    server.behave();
+    poll("the spool to be sent", || {
+        let output = server.output("s-2", 1);
+        if output.len() > 200_000 { Ok(()) } else { Err(format!("{} bytes", output.len())) }
+    });
+    fs::write(&go, "").unwrap();
+    assert_eq!(ended(&server, &mut runner, "s-2")["status"], "success", "{}", runner.log());
+    let output = server.output("s-2", 1);
+    // Between what is lost there may be pieces for which there was room.
+    let all = numbers(100_000) + "last\n";
+    let (mut rest, mut at, mut marks) = (output.as_str(), 0, 0);
+    while let Some((front, marked)) = rest.split_once("\n[") {
+        let (mark, after) = marked.split_once("]\n").unwrap();
+        assert!(mark.contains("bytes of output were lost here") && mark.contains("No space left"), "{mark}");
+        assert!(all[at..].starts_with(front), "{front}");
+        at += front.len() + mark.split(' ').next().unwrap().parse::<usize>().unwrap();
+        (rest, marks) = (after, marks + 1);
+    }
+    assert!(marks > 0 && rest == &all[at..] && rest.ends_with("last\n"), "{rest}");
+}
+
+#[test]
+fn of_overlong_output_the_error_at_the_end_is_kept() {
+    let server = ControlPlane::start();
+    let mut task = task_of("s-3", &["seq 1 200000; echo THE ERROR; exit 7"]);
+    task.max_step_output_bytes = 100_000;
+    server.offer(&task);
+    let mut runner = Machine::new(&server.url()).setting("mode", "single-task").start();
+    assert_eq!(ended(&server, &mut runner, "s-3")["status"], "failed");
+    let output = server.output("s-3", 1);
+    assert!(output.starts_with("1\n2\n3\n"), "the beginning is missing");
+    assert!(output.ends_with("199999\n200000\nTHE ERROR\nexited with code 7\n"), "the end is missing");
+    let mark = output.lines().find(|line| line.starts_with('[')).unwrap();
+    let dropped: usize = mark[1..].split(' ').next().unwrap().parse().unwrap();
+    let printed = numbers(200_000).len() + "THE ERROR\nexited with code 7\n".len();
+    assert_eq!((dropped, output.len() - mark.len() - 2), (printed - 100_000, 100_000), "{mark}");
+}
+
+#[test]
+fn output_passes_what_takes_only_small_bodies() {
+    for status in [413, 502] {
+        let server = ControlPlane::start();
+        server.limit_bodies(20_000, status);
+        let mut task = task_of("s-4", &["seq 1 100000"]);
+        task.max_step_output_bytes = 10 << 20;
+        server.offer(&task);
+        let mut runner = Machine::new(&server.url()).setting("mode", "single-task").start();
+        assert_eq!(ended(&server, &mut runner, "s-4")["status"], "success", "{}", runner.log());
+        assert!(server.output("s-4", 1) == numbers(100_000), "the output differs");
+    }
+}
+
+#[test]
+fn a_step_that_empties_its_own_spool_is_told_and_the_task_goes_on() {
+    let server = ControlPlane::start();
+    server.answer("/output", 503, "{}");
+    let machine = Machine::new(&server.url()).setting("mode", "single-task");
+    let printed = machine.path("printed");
+    let command = format!(
+        "seq 1 200; sleep 0.3; for file in ../runlet-output-*/step-1; do : > $file; rm $file; done; echo after; sleep 0.3; touch '{}'",
+        printed.display()
+    );
+    server.offer(&task_of("s-5", &[&command, "echo next"]));
+    let mut runner = machine.start();
+    poll("the step to have printed", || if printed.exists() { Ok(()) } else { Err(runner.log()) });
+    server.behave();
+    let end = ended(&server, &mut runner, "s-5");
+    let output = server.output("s-5", 1);
+    assert!(output.contains("bytes of output are gone") && output.ends_with("after\n"), "{output}");
+    assert_eq!(server.output("s-5", 2), "next\n");
+    assert_eq!(end["status"], "infrastructure_fail", "{end}");
+    assert!(end["message"].as_str().unwrap().contains("output of step 1 is gone"), "{end}");
+}
+
+/// A task that has printed and goes on; nothing of it was sent. Returns the agent's process.
+fn printed_and_unsent(server: &ControlPlane, id: &str, machine: Machine) -> (Running, u32) {
+    server.answer("/output", 503, "{}");
+    let printed = machine.path("printed");
+    let command = format!("seq 1 20000; touch '{}'; sleep 600", printed.display());
+    server.offer(&task_of(id, &[&command]));
+    let runner = machine.start();
+    poll("all output in the spool", || {
+        let spool = spools(&runner.machine).pop().map(|folder| folder.join("step-1"));
+        let length = spool.and_then(|file| fs::metadata(file).ok()).map_or(0, |about| about.len());
+        if length == numbers(20_000).len() as u64 && printed.exists() { Ok(()) } else { Err(runner.log()) }
+    });
+    let agent = child_with(runner.pid() as u32, "task").unwrap();
+    (runner, agent)
+}
+
+fn assert_rest_came_before_lost(server: &ControlPlane, runner: &Running, id: &str) {
+    let lost = server.wait_for(&format!("/tasks/{id}/lost"));
+    assert_eq!(lost.json()["allocation"], format!("allocation-{id}"));
+    let calls: Vec<_> = server.requests().into_iter().map(|request| request.path).collect();
+    let last = calls.iter().rposition(|path| path.contains("/steps/1/output")).unwrap();
+    let lost = calls.iter().position(|path| path.ends_with("/lost")).unwrap();
+    assert!(last < lost, "{calls:?}");
+    assert!(server.output(id, 1) == numbers(20_000), "the output differs");
+    let kinds: Vec<_> = server.events(id).iter().map(|event| event["kind"].to_string()).collect();
+    assert!(kinds.iter().any(|kind| kind == "\"run\""), "{kinds:?}");
+    poll("the end of the spool", || match spools(&runner.machine).as_slice() {
+        [] => Ok(()),
+        left => Err(format!("{left:?} {}", runner.log())),
+    });
+}
+
+#[test]
+fn what_a_killed_task_agent_has_not_sent_is_sent_by_its_runner() {
+    let server = ControlPlane::start();
+    let machine = Machine::new(&server.url()).setting("mode", "single-task");
+    let (mut runner, agent) = printed_and_unsent(&server, "s-6", machine);
+    signal(agent, Signal::KILL);
+    runner.wait_log("sending what the task agent has left");
+    server.behave();
+    assert_eq!(runner.wait(), Some(0));
+    assert_rest_came_before_lost(&server, &runner, "s-6");
+    let message = server.wait_for("/tasks/s-6/lost").json()["message"].to_string();
+    assert!(message.contains("the task agent died (signal 9)"), "{message}");
+}
+
+#[test]
+fn what_runner_and_agent_have_not_sent_when_both_were_killed_is_sent_by_the_next_runner() {
+    let server = ControlPlane::start();
+    let (runner, agent) = printed_and_unsent(&server, "s-7", Machine::new(&server.url()));
+    runner.signal(Signal::KILL);
+    signal(agent, Signal::KILL);
+    server.behave();
+    let runner = runner.crash_and_restart();
+    assert_rest_came_before_lost(&server, &runner, "s-7");
+    assert_eq!(server.wait_for("/tasks/s-7/rest").token, "class-token");
+}
+
+#[test]
+fn what_cannot_be_sent_is_kept() {
+    let server = ControlPlane::start();
+    let (mut runner, agent) = printed_and_unsent(&server, "s-8", Machine::new(&server.url()));
+    signal(agent, Signal::KILL);
+    runner.wait_log("sending what the task agent has left");
+    runner.term();
+    runner.wait_log("draining");
+    runner.term();
+    assert_eq!(runner.wait(), Some(0));
+    let left = spools(&runner.machine);
+    assert!(
+        left.len() == 1 && runner.log().contains(&format!("stays in `{}`", left[0].display())),
+        "{left:?} {}",
+        runner.log()
+    );
+}
+
+/// With a control plane that stores for good.
+#[cfg(feature = "server")]
+mod real {
+    use super::{Machine, child_with, has_namespaces, numbers, poll, signal, small_spool, spools};
+    use crate::server::Server;
+    use rustix::process::Signal;
+    use std::fs;
+
+    fn pipeline(command: &str) -> String {
+        format!(
+            "version: 2.1\njobs: {{build: {{machine: true, resource_class: a/b, steps: [{{run: '{command}'}}]}}}}\nworkflows: {{w: {{jobs: [build]}}}}\n"
+        )
+    }
+
+    #[test]
+    fn more_output_than_the_spool_holds_passes_through_it() {
+        if !has_namespaces() {
+            return;
+        }
+        let server = Server::start();
+        server.project();
+        let token = server.class_token("a/b");
+        let pipeline = server.trigger(&pipeline("seq 1 1000000"));
+        let machine = small_spool(server.client.url(), "2m");
+        let mut runner = machine.variable("CIRCLECI_RUNNER_API_AUTH_TOKEN", &token).start();
+        assert_eq!(runner.wait(), Some(0), "{}", runner.log());
+        let jobs = server.ended(&pipeline);
+        assert_eq!(jobs[0]["status"], "success", "{jobs:?} {}", runner.log());
+        assert!(server.output(&jobs[0], 1) == numbers(1_000_000), "the output differs");
+    }
+
+    #[test]
+    fn a_restarted_runner_is_given_a_token_for_the_rest() {
+        let server = Server::start();
+        server.project();
+        let token = server.class_token("a/b");
+        let machine = Machine::new(server.client.url()).variable("CIRCLECI_RUNNER_API_AUTH_TOKEN", &token);
+        let (go, printed) = (machine.path("go"), machine.path("printed"));
+        let command = format!(
+            "echo begun; until test -e {}; do sleep 0.05; done; seq 1 20000; touch {}; sleep 600",
+            go.display(),
+            printed.display()
+        );
+        let pipeline = server.trigger(&pipeline(&command));
+        let runner = machine.start();
+        server.wait_output(&pipeline, 1, "begun");
+        // It cannot answer, and the agent not deliver.
+        signal(server.child.id(), Signal::STOP);
+        fs::write(&go, "").unwrap();
+        poll("the step to have printed", || if printed.exists() { Ok(()) } else { Err(runner.log()) });
+        let expected = "begun\n".to_owned() + &numbers(20_000);
+        poll("all output in the spool", || {
+            let spool = fs::metadata(spools(&runner.machine)[0].join("step-1")).unwrap().len();
+            if spool == expected.len() as u64 { Ok(()) } else { Err(format!("{spool} bytes")) }
+        });
+        let agent = child_with(runner.pid() as u32, "task").unwrap();
+        runner.signal(Signal::KILL);
+        signal(agent, Signal::KILL);
+        signal(server.child.id(), Signal::CONT);
+        let runner = runner.crash_and_restart();
+        let jobs = server.ended(&pipeline);
+        assert_eq!(jobs[0]["status"], "infrastructure_fail", "{jobs:?} {}", runner.log());
+        assert!(server.output(&jobs[0], 1) == expected, "the output differs: {}", runner.log());
+    }
+}
