@@ -101,3 +101,6 @@ mod stop;
 mod support;
 // Private authorities, bad certificates, client certificates, proxies.
 mod trust;
+// The web page.
+#[cfg(feature = "server")]
+mod web;

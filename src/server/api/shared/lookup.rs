@@ -85,8 +85,11 @@ pub async fn tests_of(state: &Shared, job: Job) -> Answer<Vec<Test>> {
 
 /// The address at which people look at a job.
 pub fn job_url(state: &Shared, job: &Job) -> String {
-    let number = job.number.map_or_else(|| job.id.to_string(), |number| number.to_string());
-    format!("{}/{}/{number}", state.settings.public_url, job.project.slug())
+    let slug = job.project.slug();
+    match job.number {
+        Some(number) => state.settings.job_url(&slug, number),
+        None => state.settings.job_url(&slug, &job.id),
+    }
 }
 
 /// The address that an artifact is fetched from, with a token. It ends in the artifact's path, which clients save it
