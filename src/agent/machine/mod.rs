@@ -23,7 +23,7 @@ use crate::protocol::task_input::{Said, TaskEndpoint, TaskInput, task_exit};
 use crate::protocol::{GiveBackReason, Secret, Task, TaskId, TaskKind, duration};
 use crate::system::clock::since_boot;
 use crate::system::proc;
-use child::Agent;
+use child::{Agent, End};
 use death::Death;
 use group::Group;
 use orphans::{Markers, Sweep};
@@ -431,7 +431,7 @@ impl Runner {
             agent,
         };
         if let Some((pid, id)) = found {
-            log::warn!("found a task agent that the record does not know of task_id={id} agent_pid={pid}");
+            record!(Warn, task_id = id, agent_pid = pid; "found a task agent that the record does not know of");
             let found = task(id, Some(Agent::now(pid)));
             self.record.change(|remembered| remembered.task = Some(found.clone()));
             return Some(found);
