@@ -62,11 +62,13 @@ fn trigger(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> 
         let message = format!("pipeline {number} ({id}) has errors:\n{}", errors.join("\n"));
         return Err(Failure { code: exit::INVALID_CONFIG, message });
     }
+    let made =
+        format!("pipeline {number} of {slug} was made ({id}): {}", remote.page(&format!("{path}/{number}")));
     if follows {
-        crate::outcome::print(&format!("pipeline {number} of {slug} was made ({id})\n"))?;
+        crate::outcome::print(&format!("{made}\n"))?;
         return follow(remote, id, &mut std::io::stdout().lock()).map(Said::Shown);
     }
-    Ok(Said::Done(format!("pipeline {number} of {slug} was made ({id})"), pipeline))
+    Ok(Said::Done(made, pipeline))
 }
 
 fn follow_one(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {

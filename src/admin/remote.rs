@@ -67,6 +67,11 @@ impl Remote {
         self.client.json(&request).map_err(failure)
     }
 
+    /// The address of a page of the control plane.
+    pub(super) fn page(&self, path: &str) -> String {
+        format!("{}/{path}", self.client.url().trim_end_matches('/'))
+    }
+
     /// Opens an answer that is read as it arrives.
     pub(super) fn open(&self, path: &str) -> Result<impl Read + use<>, Failure> {
         self.client.open(path, &self.token).map_err(failure)

@@ -22,7 +22,7 @@ Usage: runlet server --data DIR [OPTIONS]
   --trusted-proxy ADDRESS  a proxy whose `X-Forwarded-For` is believed: ADDRESS or ADDRESS/BITS (repeatable)
   --restored               the data folder was restored from a backup: tasks that had not ended wait until
                            `runlet admin task release` or `task end` says what becomes of each
-  --public-url URL         base of the URLs that people see
+  --public-url URL         base of the URLs that people see: the web page, CIRCLE_BUILD_URL
   --keep KIND=DURATION     how long artifacts (30d unless said), output, tests or pipelines are kept (for ever
                            unless said) after their end: `90d`, or `forever` (repeatable)
   --quota KIND=SIZE        how much of caches or artifacts each project may have, such as `20G`; beyond it goes

@@ -4,6 +4,8 @@
 //! reads what the APIs read, and anybody with a personal token may see everything, as there. Nothing of what jobs wrote
 //! reaches a page unescaped, and the policy in [`HEADERS`] is the second wall.
 
+mod failures;
+mod frame;
 mod job;
 mod jobs;
 mod list;
@@ -13,21 +15,20 @@ mod moved;
 mod pipeline;
 mod results;
 mod session;
+mod shared;
 mod shown;
 mod style;
 
 use crate::server::api::shared::failure::Failure;
 use crate::server::api::shared::unread;
-use crate::server::auth::Person;
 use crate::server::state::Shared;
-use crate::server::time::Millis;
 use askama::Template;
-use axum::extract::{FromRef, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use login::Failures;
-use session::{Secret, Visitor};
+use frame::Head;
+use shared::Web;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -48,21 +49,6 @@ const HEADERS: [(HeaderName, &str); 6] = [
     ),
 ];
 
-/// What the handlers of pages share.
-#[derive(Clone)]
-struct Web {
-    state: Shared,
-    /// Whether people come over TLS: then cookies may go that way only.
-    is_tls: bool,
-    failures: Arc<Failures>,
-}
-
-impl FromRef<Web> for Shared {
-    fn from_ref(web: &Web) -> Self {
-        web.state.clone()
-    }
-}
-
 /// Builds the routes of all pages.
 pub fn router(state: Shared) -> axum::Router {
     let is_tls = state.settings.public_url.starts_with("https://");
@@ -79,44 +65,6 @@ pub fn router(state: Shared) -> axum::Router {
         .layer(middleware::from_fn(unread::drain))
         .layer(middleware::from_fn_with_state(web.clone(), dress))
         .with_state(web)
-}
-
-/// What the frame of a page shows.
-struct Head {
-    title: String,
-    /// Login of the person, and the field of the form that signs them out.
-    person: Option<(String, String)>,
-    /// The way here: names and addresses.
-    crumbs: Vec<(String, String)>,
-    style: &'static str,
-    now: String,
-}
-
-impl Head {
-    fn of(title: impl Into<String>, visitor: Option<(&Person, &Secret)>) -> Self {
-        Self {
-            title: title.into(),
-            person: visitor.map(|(person, secret)| (person.login.clone(), secret.field())),
-            crumbs: Vec::new(),
-            style: style::address(),
-            now: shown::moment(Millis::now()),
-        }
-    }
-
-    fn for_visitor(title: impl Into<String>, visitor: &Visitor) -> Self {
-        Self::of(title, Some((&visitor.person, &visitor.secret)))
-    }
-
-    /// With the way to a project.
-    fn below_project(mut self, slug: &str) -> Self {
-        self.crumbs.push((slug.to_owned(), format!("/{slug}")));
-        self
-    }
-
-    fn below(mut self, name: impl Into<String>, address: impl Into<String>) -> Self {
-        self.crumbs.push((name.into(), address.into()));
-        self
-    }
 }
 
 #[derive(Template)]

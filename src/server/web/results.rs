@@ -5,9 +5,10 @@ use crate::server::api::shared::lookup::{Numbered, artifacts_of, job_of, tests_o
 use crate::server::api::shared::stream;
 use crate::server::store::read::{self, Artifact, Job, Test};
 use crate::server::store::status::TestResult;
+use crate::server::web::frame::Head;
 use crate::server::web::session::Visitor;
+use crate::server::web::shared::Web;
 use crate::server::web::shown::{self, Mark, page, path_part};
-use crate::server::web::{Head, Web};
 use askama::Template;
 use axum::Router;
 use axum::extract::{Path, Query, State};

@@ -10,7 +10,7 @@ use crate::server::auth::{Person, new_token, token_hash};
 use crate::server::clients::Connection;
 use crate::server::store::tables::sessions::{self, Login, Over};
 use crate::server::time::Millis;
-use crate::server::web::Web;
+use crate::server::web::shared::Web;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};

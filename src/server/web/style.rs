@@ -1,7 +1,7 @@
 //! The style sheet, under an address that changes with it.
 
 use crate::server::api::shared::failure::Failure;
-use crate::server::web::Web;
+use crate::server::web::shared::Web;
 use axum::Router;
 use axum::extract::Path;
 use axum::http::{StatusCode, header};

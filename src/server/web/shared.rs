@@ -1,0 +1,23 @@
+//! What the handlers of pages share.
+
+use crate::server::state::Shared;
+use crate::server::web::failures::Failures;
+use axum::extract::FromRef;
+use std::sync::Arc;
+
+/// What the handlers of pages share.
+#[derive(Clone)]
+pub(super) struct Web {
+    /// The state of the control plane.
+    pub(super) state: Shared,
+    /// Whether people come over TLS: then cookies may go that way only.
+    pub(super) is_tls: bool,
+    /// Wrong tokens.
+    pub(super) failures: Arc<Failures>,
+}
+
+impl FromRef<Web> for Shared {
+    fn from_ref(web: &Web) -> Self {
+        web.state.clone()
+    }
+}
