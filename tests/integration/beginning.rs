@@ -381,7 +381,7 @@ fn a_task_that_is_too_new_for_the_runner_is_given_back() {
     let mut task = serde_json::to_value(task_of("b-11", &["echo never"])).unwrap();
     task["job"]["steps"][0]["type"] = json!("teleport");
     task["variables"] = json!([{ "name": "KEY", "value": "hunter2" }]);
-    server.answer("claim", 200, &task.to_string());
+    server.answer("/runner/claim", 200, &task.to_string());
     let mut runner = single(&server).start();
     let back = server.wait_for("/unclaim").json();
     let message = back["message"].as_str().unwrap();
