@@ -2,8 +2,8 @@
 
 use crate::http::{Body, Client, Error, Request};
 use crate::protocol::{
-    ClaimRequest, GiveBack, GiveBackAnswer, GiveBackReason, LostTask, RefusalCode, RestAnswer, Secret, Task,
-    TaskId,
+    ClaimRequest, GiveBack, GiveBackAnswer, GiveBackReason, HeldTask, LostTask, RefusalCode, RestAnswer,
+    Secret, Task, TaskId,
 };
 use serde::Serialize;
 use serde::de::IgnoredAny;
@@ -14,13 +14,31 @@ const MARGIN: Duration = Duration::from_secs(20);
 /// For a call that is answered at once.
 const SHORT: Duration = Duration::from_secs(30);
 
-/// Asks for a task; `None` when none came up in time. The nonce makes a repetition harmless.
+/// Answer to a claim.
+#[derive(Debug)]
+pub(super) enum Answered {
+    /// A task.
+    Task(Box<Task>),
+    /// None came up in time.
+    Nothing,
+    /// A task that this runner cannot read, such as one with a kind of step that it does not know.
+    Unreadable {
+        /// The task.
+        task: HeldTask,
+        /// Its token.
+        token: Secret,
+        /// The reason, for people.
+        why: String,
+    },
+}
+
+/// Asks for a task. The nonce makes a repetition harmless.
 pub(super) fn claim(
     client: &Client,
     token: &Secret,
     body: &ClaimRequest,
     wait: Duration,
-) -> Result<Option<Task>, Error> {
+) -> Result<Answered, Error> {
     let body = encode(body)?;
     let path = format!("/api/v3/runner/claim?wait={}", wait.as_secs());
     let request = Request {
@@ -31,10 +49,30 @@ pub(super) fn claim(
         timeout: wait + MARGIN,
     };
     let response = client.send(&request)?;
-    match response.status {
-        204 => Ok(None),
-        _ => response.decode(&request, client.url()).map(Some),
+    if response.status == 204 {
+        return Ok(Answered::Nothing);
     }
+    let body = response.raw(&request, client.url())?;
+    let error = match serde_json::from_slice(&body) {
+        Ok(task) => return Ok(Answered::Task(Box::new(task))),
+        Err(error) => error.to_string(),
+    };
+    let Some((task, token)) = unreadable(&body) else {
+        let why = format!("the answer to a claim is not what a control plane says: {error}");
+        return Err(Error::Undecodable(why));
+    };
+    // The error of a parser may quote its input, which holds secrets, but for the name of what is unknown.
+    let what = error.split_once("unknown variant ").map(|(_, what)| format!(": it has {what}"));
+    let version = env!("CARGO_PKG_VERSION");
+    let why = format!("this runner (version {version}) is too old for the task{}", what.unwrap_or_default());
+    Ok(Answered::Unreadable { task, token, why })
+}
+
+/// What it takes to give the task of an answer back.
+fn unreadable(body: &[u8]) -> Option<(HeldTask, Secret)> {
+    let task = serde_json::from_slice(body).ok()?;
+    let RestAnswer { token } = serde_json::from_slice(body).ok()?;
+    Some((task, token))
 }
 
 /// Reports that a task's agent is gone. Harmless when the task has ended.

@@ -1,7 +1,7 @@
 //! Claims of a runner: asking for tasks, what refusals mean for the next claim, and reports about tasks that have
 //! no agent. Runners of every kind share it; what they do with a task is their own affair.
 
-use super::calls;
+use super::calls::{self, Answered};
 use super::identity;
 use super::lifecycle::{Lifecycle, Limits, Notice};
 use super::settings::Settings;
@@ -89,12 +89,12 @@ impl Claims {
         self.request.nonce = nonce.to_owned();
         let started = Instant::now();
         match calls::claim(&claims, &self.token, &self.request, wait) {
-            Ok(None) => {
+            Ok(Answered::Nothing) => {
                 let notice = self.life.nothing_came(started, Instant::now(), retry::random());
                 tell(notice);
                 Claimed::Nothing
             }
-            Ok(Some(task)) => {
+            Ok(Answered::Task(task)) => {
                 // The connection would only grow stale while the task runs.
                 self.claims = None;
                 self.stop.release();
@@ -102,7 +102,17 @@ impl Claims {
                 let notice = self.life.claimed(now, now);
                 tell(notice);
                 record!(Info, task_id = task.id, job = task.job_name; "claimed a task");
-                Claimed::Task(Box::new(task))
+                Claimed::Task(task)
+            }
+            Ok(Answered::Unreadable { task, token, why }) => {
+                let now = Instant::now();
+                let notice = self.life.claimed(now, now);
+                tell(notice);
+                record!(Error, task_id = task.id; "the task cannot begin on this host: {why}");
+                let back = GivenBackTask { id: &task.id, token: &token, allocation: Some(&task.allocation) };
+                self.give_back(&back, GiveBackReason::Host, &why, self.life.host_pause());
+                self.life.not_begun(Instant::now());
+                Claimed::NonceSpent
             }
             Err(error) => {
                 log::debug!("a claim failed: {error}");

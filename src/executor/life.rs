@@ -131,7 +131,10 @@ impl Life {
         if waited >= self.limits.begin.max(budget) {
             return Some("the control plane did not let the task begin in time");
         }
-        if self.answered.is_none() && !self.may_have_begun && waited >= FIRST_ANSWER {
+        if self.answered.is_none()
+            && !self.may_have_begun
+            && waited >= FIRST_ANSWER.min(self.limits.begin / 2)
+        {
             return Some("the control plane cannot be reached from the task agent");
         }
         None

@@ -95,6 +95,7 @@ pub struct HeldTask {
     /// Of the claim.
     pub allocation: String,
     /// Nothing more can become of it.
+    #[serde(default)]
     pub ended: bool,
 }
 

@@ -9,6 +9,9 @@ use std::time::{Duration, SystemTime};
 #[serde(transparent)]
 pub struct Millis(pub u64);
 
+/// The last millisecond of the year 9999.
+const LAST_MS: u64 = 253_402_300_799_999;
+
 impl Millis {
     /// The present. Rooms that decide are given the time instead.
     pub fn now() -> Self {
@@ -34,7 +37,24 @@ impl Millis {
 /// RFC 3339 with milliseconds, as every API writes times.
 impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(self.0);
+        // The notation ends with the year 9999; what a runner says its clock showed may lie beyond.
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(self.0.min(LAST_MS));
         write!(f, "{}", humantime::format_rfc3339_millis(time))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_time_can_be_shown() {
+        for (time, shown) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (LAST_MS, "9999-12-31T23:59:59.999Z"),
+            (u64::MAX, "9999-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(Millis(time).to_string(), shown);
+        }
     }
 }

@@ -157,7 +157,7 @@ fn a_working_directory_is_waited_for_and_given_up_with_the_name_of_its_holder() 
 fn a_prefix_that_takes_the_certificates_away_is_named() {
     let authority = Authority::new("Acme Root");
     let server = ControlPlane::start_tls(pki::server(&authority.issue("127.0.0.1", |_| {}), None));
-    server.offer(&task_of("b-6", &["echo never"]));
+    server.offer(&Task { begin_seconds: 4, ..task_of("b-6", &["echo never"]) });
     let machine = single(&server).setting("command_prefix", "[env, -u, SSL_CERT_FILE]");
     let file = machine.file("ca.pem", &authority.pem).display().to_string();
     let mut runner = machine.variable("SSL_CERT_FILE", &file).start();
@@ -373,6 +373,22 @@ fn a_claim_that_is_too_long_is_not_asked_for_again() {
     runner.term();
     assert_eq!(runner.wait(), Some(0));
     assert_eq!(server.claims(), 1);
+}
+
+#[test]
+fn a_task_that_is_too_new_for_the_runner_is_given_back() {
+    let server = ControlPlane::start();
+    let mut task = serde_json::to_value(task_of("b-11", &["echo never"])).unwrap();
+    task["job"]["steps"][0]["type"] = json!("teleport");
+    task["variables"] = json!([{ "name": "KEY", "value": "hunter2" }]);
+    server.answer("/runner/claim", 200, &task.to_string());
+    let mut runner = single(&server).start();
+    let back = server.wait_for("/unclaim").json();
+    let message = back["message"].as_str().unwrap();
+    assert_eq!((&back["task_id"], &back["reason"]), (&json!(format!("b-11{}", id_suffix())), &json!("host")));
+    assert!(message.contains("too old for the task") && message.contains("`teleport`"), "{message}");
+    assert_eq!(runner.wait(), Some(0));
+    assert!(!runner.log().contains("hunter2"), "{}", runner.log());
 }
 
 #[test]

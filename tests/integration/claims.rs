@@ -219,6 +219,15 @@ fn what_is_lost_is_lost_by_its_allocation_and_its_output_comes_late() {
     let ended =
         json!([{ "number": 1, "at_ms": 2, "event": "step_finished", "step": 1, "status": "success" }]);
     assert_eq!(task.call("POST", "events", &ended).0, 200);
+    // Whatever an agent says last, no step of a task that has ended runs, and any time and length can be shown.
+    let mut mad = task.started(2, 2);
+    mad[0]["at_ms"] = json!(u64::MAX);
+    mad.as_array_mut().unwrap().push(json!({ "number": 3, "at_ms": 3, "event": "step_finished", "step": 1,
+        "status": "success", "output_bytes": u64::MAX }));
+    assert_eq!(task.call("POST", "events", &mad).0, 200);
+    let number = job(&server, &pipeline)["job_number"].to_string();
+    let shown = server.call("GET", &format!("/api/v1.1/project/gh/acme/hello/{number}"), None).to_string();
+    assert!(shown.contains("9999-12-31") && !shown.contains("\"running\""), "{shown}");
     for (method, rest, body) in [
         ("POST", "heartbeat?wait=0", json!({})),
         ("POST", "finish", json!({ "status": "success", "events": 2, "steps": [] })),

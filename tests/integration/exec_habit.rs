@@ -35,28 +35,36 @@ workflows:
 
 #[test]
 fn nothing_outlives_a_run_whatever_ends_it() {
-    for (test, signals, code) in
-        [(41, &[Signal::HUP][..], Some(129)), (42, &[Signal::TERM], Some(143)), (43, &[Signal::KILL], None)]
-    {
-        let mark = mark(test);
-        let folder = folder(&steps(&format!(
-            "- checkout\n- run: (trap '' HUP TERM; setsid sleep {mark}) & echo begun > \"$MARK\"; sleep {mark}"
-        )));
-        let (places, begun) = (tempfile::tempdir().unwrap(), folder.path().join("begun"));
-        let mut command = command(folder.path(), &[]);
-        command.env("MARK", &begun).env("TMPDIR", places.path()).stdout(Stdio::null());
-        let mut child = command.spawn().unwrap();
-        poll("the beginning of the step", || if begun.exists() { Ok(()) } else { Err(String::new()) });
-        signals.iter().for_each(|&signal| processes::signal(child.id(), signal));
-        assert_eq!(child.wait().unwrap().code(), code);
-        // After a signal that no process survives, its guard is at work for a moment.
-        poll("the end of all that was there", || {
-            let left =
-                processes::lines_with(&[&format!("sleep {mark}"), &places.path().display().to_string()]);
-            let files = fs::read_dir(places.path()).unwrap().count();
-            if left.is_empty() && files == 0 { Ok(()) } else { Err(format!("{files} {left:?}")) }
-        });
-    }
+    // Each has the grace of its steps to wait for: they do so side by side.
+    std::thread::scope(|scope| {
+        for (test, signals, code) in [
+            (41, &[Signal::HUP][..], Some(129)),
+            (42, &[Signal::TERM], Some(143)),
+            (43, &[Signal::KILL], None),
+        ] {
+            scope.spawn(move || ends_everything(test, signals, code));
+        }
+    });
+}
+
+fn ends_everything(test: u32, signals: &[Signal], code: Option<i32>) {
+    let mark = mark(test);
+    let folder = folder(&steps(&format!(
+        "- checkout\n- run: (trap '' HUP TERM; setsid sleep {mark}) & echo begun > \"$MARK\"; sleep {mark}"
+    )));
+    let (places, begun) = (tempfile::tempdir().unwrap(), folder.path().join("begun"));
+    let mut command = command(folder.path(), &[]);
+    command.env("MARK", &begun).env("TMPDIR", places.path()).stdout(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    poll("the beginning of the step", || if begun.exists() { Ok(()) } else { Err(String::new()) });
+    signals.iter().for_each(|&signal| processes::signal(child.id(), signal));
+    assert_eq!(child.wait().unwrap().code(), code);
+    // After a signal that no process survives, its guard is at work for a moment.
+    poll("the end of all that was there", || {
+        let left = processes::lines_with(&[&format!("sleep {mark}"), &places.path().display().to_string()]);
+        let files = fs::read_dir(places.path()).unwrap().count();
+        if left.is_empty() && files == 0 { Ok(()) } else { Err(format!("{files} {left:?}")) }
+    });
 }
 
 #[test]

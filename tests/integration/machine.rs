@@ -346,7 +346,7 @@ fn a_working_directory_is_cleaned_when_the_task_agent_could_not() {
         .start();
     assert_eq!(runner.wait(), Some(0));
     assert!(!runner.machine.path("work").exists());
-    let message = server.wait_for("/tasks/p-1/lost").json()["message"].to_string();
+    let message = server.wait_for("/unclaim").json()["message"].to_string();
     assert!(message.contains("exit code 3"), "{message}");
 }
 
@@ -357,7 +357,7 @@ fn a_report_is_repeated_until_it_is_heard() {
     server.offer(&task("q-1"));
     let mut runner = Machine::new(&server.url())
         .setting("mode", "single-task")
-        .task_agent("cat > /dev/null; exit 1")
+        .task_agent("cat > /dev/null; kill -KILL $$")
         .start();
     runner.wait_log("cannot report the lost task yet");
     server.behave();

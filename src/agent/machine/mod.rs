@@ -358,6 +358,9 @@ impl Runner {
             (_, Some(why), Some(token)) => {
                 self.sweep(&watched.task, true);
                 scratch::remove_left_behind(id, &self.settings.working_directory, true);
+                if self.settings.cleanup_working_directory && watched.not_begun.is_none() {
+                    scratch::remove_working_directory(&self.settings.working_directory);
+                }
                 let allocation = watched.task.allocation.as_deref();
                 self.give_back(&GivenBackTask { id, token, allocation }, &why);
             }
@@ -384,8 +387,9 @@ impl Runner {
     fn explain_prefix(&self, watched: &Watched, code: Option<u8>, end: End) -> Option<String> {
         let prefix = self.settings.command_prefix.first()?;
         let is_told = watched.begun || watched.ended_because.is_some();
-        let has_answered = matches!(code, Some(task_exit::REPORTED | task_exit::NOT_REPORTED));
-        if is_told || has_answered || end == End::Gone {
+        // A signal may have met the task agent as well as the prefix.
+        let is_own = code.is_some_and(|code| code != task_exit::REPORTED && code != task_exit::NOT_REPORTED);
+        if is_told || !is_own {
             return None;
         }
         let end = end.text();

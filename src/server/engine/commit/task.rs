@@ -100,10 +100,7 @@ impl InHand {
     fn ended(&self, tx: &Tx<'_>, message: Option<&str>, now: Millis) -> Result<(), Error> {
         let row = &self.row;
         tx.effect(Effect::Ended(row.id.clone()));
-        // A step that was running will not end by itself; what its agent says of it late replaces this.
-        let canceled = row.status == TaskState::Canceled;
-        let status = if canceled { StepState::Canceled } else { StepState::InfrastructureFail };
-        steps::close_running(tx, &row.id, status, now)?;
+        close_steps(tx, row, now)?;
         if let Some(message) = message {
             say(tx, &row.job, MessageKind::Error, message)?;
         }
@@ -123,6 +120,13 @@ impl InHand {
         ripple.touch(progress::workflow_of(tx, &row.job)?);
         settle(tx, ripple, now)
     }
+}
+
+/// Ends the steps of a task that has ended: what its agent says of them late replaces this.
+fn close_steps(tx: &Tx<'_>, row: &TaskRow, now: Millis) -> Result<(), Error> {
+    let canceled = row.status == TaskState::Canceled;
+    let status = if canceled { StepState::Canceled } else { StepState::InfrastructureFail };
+    steps::close_running(tx, &row.id, status, now)
 }
 
 /// A further attempt, under a new id: the token of the one before is dead.
@@ -306,6 +310,10 @@ fn record(
     }
     for event in news(&hand.row, events) {
         steps::record(tx, &hand.row.id, event)?;
+    }
+    if taken.late {
+        // Its agent may say no more than that a step began.
+        close_steps(tx, &hand.row, now)?;
     }
     hand.row.next_event = next;
     if next > first {

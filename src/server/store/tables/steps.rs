@@ -25,7 +25,7 @@ pub fn record(tx: &Tx<'_>, task: &TaskId, event: &Event) -> Result<(), Error> {
                 ])?;
         }
         EventKind::StepFinished { step, status, exit_code, signal, message, output_bytes } => {
-            let status = StepState::from(*status);
+            let (status, output_bytes) = (StepState::from(*status), stored(*output_bytes));
             tx.sql()
                 .prepare_cached(
                     "UPDATE steps SET status = ?3, exit_code = ?4, signal = ?5, message = ?6, ended_at_ms = ?7,
@@ -35,6 +35,11 @@ pub fn record(tx: &Tx<'_>, task: &TaskId, event: &Event) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// A length as an agent says it. The database's integers are signed, and no output is that long.
+fn stored(length: u64) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
 }
 
 /// Ends the steps of a task that run: they will not end by themselves.
@@ -51,7 +56,7 @@ pub fn set_lengths(tx: &Tx<'_>, task: &TaskId, steps: &[StepSummary]) -> Result<
         "UPDATE steps SET output_bytes = ?3, output_sha256 = ?4 WHERE task_id = ?1 AND step = ?2",
     )?;
     for step in steps {
-        update.execute(params![task, step.step, step.length, step.sha256])?;
+        update.execute(params![task, step.step, stored(step.length), step.sha256])?;
     }
     Ok(())
 }
