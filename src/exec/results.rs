@@ -60,6 +60,12 @@ impl Folder {
     pub(super) fn open(chosen: Option<&Path>, root: &Path) -> Result<Self, String> {
         let path = chosen.map_or_else(|| root.join(".runlet"), Path::to_owned);
         let folder = Self { path, own: chosen.is_none() };
+        if folder.path.exists() && !folder.path.is_dir() {
+            return Err(format!(
+                "results cannot go to `{}`, which is no folder: name one with `--artifacts`",
+                folder.path.display()
+            ));
+        }
         let taken = [ARTIFACTS, TEST_RESULTS].map(|name| folder.path.join(name));
         match taken.iter().find(|path| path.exists() && !folder.is_marked()) {
             Some(taken) => Err(format!(
