@@ -5,6 +5,7 @@
 //! processes and knows nothing of what they do, nor of the server.
 
 mod calls;
+mod check;
 mod claims;
 mod identity;
 mod lifecycle;
@@ -20,10 +21,9 @@ pub use stop::{Level, Stop};
 use crate::logging;
 use crate::outcome::{Failure, Outcome, exit};
 use lexopt::Arg::{Long, Short};
-use settings::Settings;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const HELP: &str = include_str!("help.txt");
 
@@ -47,19 +47,14 @@ pub fn command(args: Vec<OsString>) -> Outcome {
     }
     let mut settings = settings::load(file.as_deref()).map_err(Failure::usage)?;
     if only_check {
-        return check(&settings);
+        return check::command(&settings);
     }
     logging::init(&settings.logging).map_err(Failure::usage)?;
     for warning in &settings.warnings {
         log::warn!("{warning}");
     }
     settings.owns_process = true;
-    if let Err(why) = writable(&settings.working_directory) {
-        log::warn!(
-            "tasks will not begin here: the working directory `{}` cannot be used: {why}",
-            settings.working_directory.display()
-        );
-    }
+    check::at_start(&settings);
     let log_elsewhere = settings.logging.file.is_some();
     let stop = Stop::new();
     stop_on_signals(&stop)?;
@@ -76,54 +71,6 @@ fn fail(message: String, log_elsewhere: bool) -> Failure {
         log::error!("{message}");
     }
     Failure::new(message)
-}
-
-/// `--check`: what was found, and whether the control plane agrees.
-fn check(settings: &Settings) -> Outcome {
-    let mut text = String::new();
-    for warning in &settings.warnings {
-        text += &format!("warning: {warning}\n");
-    }
-    text += &format!(
-        "settings are readable: name `{}`, working directory `{}`\n",
-        settings.name,
-        settings.working_directory.display()
-    );
-    if let Err(why) = writable(&settings.working_directory) {
-        text +=
-            &format!("warning: `{}` cannot be used as it is: {why}\n", settings.working_directory.display());
-    }
-    crate::outcome::print(&text)?;
-    passes_prefix(settings).map_err(Failure::new)?;
-    claims::check(settings).map_err(Failure::new)?;
-    crate::outcome::print(&format!("the control plane at `{}` accepts the token\n", settings.endpoint.url))
-}
-
-/// Whether the command prefix starts this program.
-fn passes_prefix(settings: &settings::Settings) -> Result<(), String> {
-    let Some((first, words)) = settings.command_prefix.split_first() else { return Ok(()) };
-    let program = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
-    let mut command = std::process::Command::new(first);
-    command.args(words).arg(program).arg("--version").stdin(std::process::Stdio::null());
-    let said = match command.output() {
-        Ok(output)
-            if output.status.success() && String::from_utf8_lossy(&output.stdout).contains("runlet ") =>
-        {
-            return Ok(());
-        }
-        Ok(output) => format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()),
-        Err(error) => error.to_string(),
-    };
-    Err(format!(
-        "`runner.command_prefix` does not start this program as `{first} ... runlet --version`: {said}"
-    ))
-}
-
-/// Whether the directory, or the nearest one above it that exists, lets this user write.
-fn writable(directory: &Path) -> Result<(), String> {
-    let existing = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-    rustix::fs::access(existing, rustix::fs::Access::WRITE_OK)
-        .map_err(|error| format!("`{}`: {error}", existing.display()))
 }
 
 /// The first TERM or INT drains, the second cancels. A thread of its own waits for them.

@@ -39,6 +39,11 @@ pub(super) fn create(input: &TaskInput, kind: Kind) -> Result<PathBuf, String> {
 
 /// Places for a folder of a task, best first.
 fn candidates(task: &TaskId, working_directory: Option<&Path>, kind: Kind) -> Vec<PathBuf> {
+    let name = name_of(task, kind);
+    places(working_directory, kind).map(|place| place.join(&name)).collect()
+}
+
+fn places(working_directory: Option<&Path>, kind: Kind) -> impl Iterator<Item = PathBuf> {
     let beside = working_directory.and_then(Path::parent).map(Path::to_owned);
     let named = std::env::var_os("TMPDIR").map(PathBuf::from);
     let (volatile, lasting) = (Some(PathBuf::from("/tmp")), Some(PathBuf::from("/var/tmp")));
@@ -46,8 +51,12 @@ fn candidates(task: &TaskId, working_directory: Option<&Path>, kind: Kind) -> Ve
         Kind::Private => [named, volatile, lasting, beside, Some(home())],
         Kind::Spool => [named, beside, lasting, volatile, Some(home())],
     };
-    let name = name_of(task, kind);
-    places.into_iter().flatten().map(|place| place.join(&name)).collect()
+    places.into_iter().flatten()
+}
+
+/// Folders that take the output of tasks, best first.
+pub fn spool_places(working_directory: &Path) -> Vec<PathBuf> {
+    places(Some(working_directory), Kind::Spool).collect()
 }
 
 fn name_of(task: &TaskId, kind: Kind) -> String {

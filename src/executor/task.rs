@@ -136,7 +136,11 @@ impl TaskRun {
             if end.status != StepStatus::Success && first_failure.is_none() {
                 let why = end.message.unwrap_or_else(|| "it failed".to_owned());
                 let title = step.name.lines().next().unwrap_or_default();
-                first_failure = Some(self.secrets.mask(&format!("step `{title}`: {why}")));
+                let status = match end.status {
+                    StepStatus::InfrastructureFail => TaskStatus::InfrastructureFail,
+                    _ => TaskStatus::Failed,
+                };
+                first_failure = Some((status, self.secrets.mask(&format!("step `{title}`: {why}"))));
             }
         }
         // A stop after the last step changes nothing.
@@ -151,7 +155,7 @@ impl TaskRun {
             (Some(StopReason::Unreachable), _) => (TaskStatus::InfrastructureFail, Some(self.silence_text())),
             (Some(StopReason::Runner), _) => (TaskStatus::InfrastructureFail, Some(self.runner_stop_text())),
             (Some(StopReason::TimeLimit), _) => (TaskStatus::Timedout, Some(self.time_limit_text())),
-            (None, Some(why)) => (TaskStatus::Failed, Some(why)),
+            (None, Some((status, why))) => (status, Some(why)),
             (None, None) => (TaskStatus::Success, None),
         }
     }

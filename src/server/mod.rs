@@ -29,6 +29,7 @@ pub mod store;
 mod sweep;
 pub mod time;
 mod upkeep;
+pub mod web;
 
 pub use command::command;
 pub use data_folder::FolderError;

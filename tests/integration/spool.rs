@@ -154,6 +154,24 @@ fn a_step_that_empties_its_own_spool_is_told_and_the_task_goes_on() {
     assert!(end["message"].as_str().unwrap().contains("output of step 1 is gone"), "{end}");
 }
 
+#[test]
+fn a_step_that_removes_the_folder_of_the_spool_is_told_and_the_task_goes_on() {
+    let server = ControlPlane::start();
+    server.answer("/output", 503, "{}");
+    let machine = Machine::new(&server.url()).setting("mode", "single-task");
+    server.offer(&task_of("s-11", &["rm -r ../runlet-output-*; echo first", "echo next"]));
+    let mut runner = machine.start();
+    poll("a try to send", || {
+        let tries = server.requests().iter().filter(|r| r.path.contains("/output")).count();
+        if tries > 0 { Ok(()) } else { Err(runner.log()) }
+    });
+    server.behave();
+    let end = ended(&server, &mut runner, "s-11");
+    assert_eq!((server.output("s-11", 1), server.output("s-11", 2)), ("first\n".into(), "next\n".into()));
+    assert_eq!(end["status"], "success", "{end}");
+    assert!(spools(&runner.machine).is_empty());
+}
+
 /// A task that has printed and goes on; nothing of it was sent. Returns the agent's process.
 fn printed_and_unsent(server: &ControlPlane, id: &str, machine: Machine) -> (Running, u32) {
     server.answer("/output", 503, "{}");
@@ -198,6 +216,37 @@ fn what_a_killed_task_agent_has_not_sent_is_sent_by_its_runner() {
     assert_rest_came_before_lost(&server, &runner, "s-6");
     let message = server.wait_for("/tasks/s-6/lost").json()["message"].to_string();
     assert!(message.contains("the task agent died (signal 9)"), "{message}");
+}
+
+#[test]
+fn what_is_left_is_sent_though_the_agent_that_sends_it_is_killed_as_well() {
+    let server = ControlPlane::start();
+    let machine = Machine::new(&server.url()).setting("mode", "single-task");
+    let (mut runner, agent) = printed_and_unsent(&server, "s-9", machine);
+    signal(agent, Signal::KILL);
+    runner.wait_log("sending what the task agent has left");
+    signal(child_with(runner.pid() as u32, "task").unwrap(), Signal::KILL);
+    runner.wait_log("trying again");
+    server.behave();
+    assert_eq!(runner.wait(), Some(0));
+    assert_rest_came_before_lost(&server, &runner, "s-9");
+}
+
+/// The exit code of an agent that has tried to send it for long; here a wrapper says so of one that was killed.
+#[test]
+fn what_an_agent_could_not_send_stays() {
+    let server = ControlPlane::start();
+    let machine = Machine::new(&server.url())
+        .setting("mode", "single-task")
+        .setting("command_prefix", "[/bin/sh, -c, '\"$@\"; exit 75', --]");
+    let (mut runner, wrapper) = printed_and_unsent(&server, "s-10", machine);
+    signal(child_with(wrapper, "task").unwrap(), Signal::KILL);
+    server.behave();
+    assert_eq!(runner.wait(), Some(0));
+    let message = server.wait_for("/tasks/s-10/lost").json()["message"].to_string();
+    assert!(message.contains("could not report the outcome"), "{message}");
+    let left = spools(&runner.machine);
+    assert!(left.len() == 1 && left[0].join("step-1").exists(), "{left:?} {}", runner.log());
 }
 
 #[test]

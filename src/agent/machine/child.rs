@@ -52,6 +52,14 @@ pub(super) enum End {
 }
 
 impl End {
+    /// The exit code, of one that ended by itself.
+    pub(super) fn code(self) -> Option<u8> {
+        match self {
+            End::Exited(status) => status.code().and_then(|code| u8::try_from(code).ok()),
+            End::Gone => None,
+        }
+    }
+
     /// For people and for the control plane.
     pub(super) fn text(self) -> String {
         match self {

@@ -5,6 +5,7 @@
 //! answers for it. Called by `runlet machine` and, several at a time, by `runlet exec`.
 
 mod child;
+mod death;
 mod group;
 mod lines;
 mod orphans;
@@ -23,6 +24,7 @@ use crate::protocol::{GiveBackReason, Secret, Task, TaskId, TaskKind, duration};
 use crate::system::clock::since_boot;
 use crate::system::proc;
 use child::{Agent, End};
+use death::Death;
 use group::Group;
 use orphans::{Markers, Sweep};
 use state::{OpenError, RunnerRecord, RunningTask};
@@ -119,16 +121,6 @@ struct Watched {
     not_begun: Option<String>,
     /// This agent sends what one that died has left; how the other one died.
     rest: Option<Death>,
-}
-
-/// The end of a task agent that had not reported.
-#[derive(Debug)]
-struct Death {
-    message: String,
-    /// The next task might well meet the same end.
-    is_hosts_fault: bool,
-    /// It had tried to send what is left.
-    spool_stays: bool,
 }
 
 impl Watched {
@@ -339,17 +331,17 @@ impl Runner {
             }
         }
         let Some(end) = end else { return };
-        let Some(watched) = self.watched.take() else { return };
-        if let Some(death) = &watched.rest {
-            return self.answer_for(&watched.task, death);
+        let Some(mut watched) = self.watched.take() else { return };
+        if let Some(death) = watched.rest.take() {
+            return self.rest_ended(watched, end, death);
         }
         let id = &watched.task.id;
-        let code = match end {
-            End::Exited(status) => status.code().and_then(|code| u8::try_from(code).ok()),
-            End::Gone => None,
-        };
+        let code = end.code();
         let not_begun = watched.not_begun.as_deref().filter(|_| !watched.begun);
-        let not_begun = not_begun.map(|why| self.explain_not_begun(why));
+        let not_begun = match not_begun {
+            Some(why) => Some(self.explain_not_begun(why)),
+            None => self.explain_prefix(&watched, code, end),
+        };
         match (code, not_begun, &watched.token) {
             (Some(task_exit::REPORTED), None, _) => {
                 record!(Info, task_id = id; "task done");
@@ -387,68 +379,19 @@ impl Runner {
         format!("the task agent behind `runner.command_prefix` says: {why} ({lost})")
     }
 
-    /// Answers for a task whose agent ended without having reported.
-    fn bury(&mut self, watched: Watched, end: End, not_reported: bool) {
-        let id = &watched.task.id;
-        let mut message = match not_reported {
-            true => "the task agent could not report the outcome".to_owned(),
-            false => format!("the task agent died ({})", end.text()),
-        };
-        if let Some(why) = watched.ended_because {
-            message = format!("{message} after being told to end: {why}");
+    /// Why a prefix that ended before the task agent said anything is a fault of this host. Whether the task has begun
+    /// all the same, unheard, the control plane knows.
+    fn explain_prefix(&self, watched: &Watched, code: Option<u8>, end: End) -> Option<String> {
+        let prefix = self.settings.command_prefix.first()?;
+        let is_told = watched.begun || watched.ended_because.is_some();
+        let has_answered = matches!(code, Some(task_exit::REPORTED | task_exit::NOT_REPORTED));
+        if is_told || has_answered || end == End::Gone {
+            return None;
         }
-        match end {
-            End::Gone => record!(Info, task_id = id; "the task agent of an earlier run has ended"),
-            End::Exited(_) => record!(Warn, task_id = id; "{message}"),
-        }
-        let death =
-            Death { message, is_hosts_fault: !not_reported && end != End::Gone, spool_stays: not_reported };
-        // Of one that has not begun there is nothing to send, and one that could not report has tried for long.
-        let has_rest = (watched.begun || watched.token.is_none()) && !not_reported;
-        self.mourn(watched.task, watched.token, death, has_rest);
-    }
-
-    /// Sees to it that what the agent of a task has left is sent before the task is reported lost.
-    fn mourn(&mut self, task: RunningTask, token: Option<Secret>, death: Death, has_rest: bool) {
-        self.sweep(&task, true);
-        let wanted = has_rest && self.claims.stop.level() < Level::Cancel;
-        let token = match token {
-            _ if !wanted => Ok(None),
-            Some(token) => Ok(Some(token)),
-            None => self.claims.rest(&task.id, task.allocation.as_deref(), &death.message),
-        };
-        let is_worthless = !death.spool_stays && (!has_rest || wanted && token == Ok(None));
-        scratch::remove_left_behind(&task.id, &self.settings.working_directory, is_worthless);
-        if let Ok(Some(token)) = token {
-            let id = task.id.clone();
-            let rest = Task::without_steps(id.clone(), token.clone(), task.job_name.clone());
-            match self.start(rest, task.clone(), true) {
-                Ok((agent, task)) => {
-                    log::info!("sending what the task agent has left task_id={id}");
-                    self.claims.life.delivers();
-                    self.watched =
-                        Some(Watched { rest: Some(death), ..Watched::of(agent, task, Some(token)) });
-                    return;
-                }
-                Err(why) => log::error!("cannot send what the task agent has left: {why} task_id={id}"),
-            }
-        }
-        self.answer_for(&task, &death);
-    }
-
-    /// Reports a task whose agent is gone, and does what the agent would have done.
-    fn answer_for(&mut self, task: &RunningTask, death: &Death) {
-        self.sweep(task, false);
-        self.claims.lost(&task.id, task.allocation.as_deref(), &death.message);
-        if self.settings.cleanup_working_directory {
-            scratch::remove_working_directory(&self.settings.working_directory);
-        }
-        self.forget();
-        if !death.is_hosts_fault {
-            self.claims.life.ended(Instant::now());
-        } else if self.claims.life.lost(Instant::now()) {
-            log::warn!("pausing for a minute, since the task agent died at once on this host");
-        }
+        let end = end.text();
+        Some(format!(
+            "`{prefix}` ended before the task began ({end}): check `runner.command_prefix`, and what it says in the log of the runner"
+        ))
     }
 
     /// Ends what the task has left behind. `died`: its agent could not.
@@ -488,7 +431,7 @@ impl Runner {
             agent,
         };
         if let Some((pid, id)) = found {
-            log::warn!("found a task agent that the record does not know of task_id={id} agent_pid={pid}");
+            record!(Warn, task_id = id, agent_pid = pid; "found a task agent that the record does not know of");
             let found = task(id, Some(Agent::now(pid)));
             self.record.change(|remembered| remembered.task = Some(found.clone()));
             return Some(found);
@@ -522,8 +465,7 @@ impl Runner {
             None => {
                 let message = "the task agent was gone when the runner started again";
                 record!(Warn, task_id = task.id; "{message}");
-                let death = Death { message: message.to_owned(), is_hosts_fault: false, spool_stays: false };
-                self.mourn(task, None, death, true);
+                self.mourn(task, None, Death::of_earlier_run(message), true);
             }
         }
     }

@@ -5,7 +5,9 @@ use super::report::Reporter;
 use super::secrets::Secrets;
 use super::spool::Spool;
 use super::tail::is_full;
+use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -37,9 +39,15 @@ impl StepLog {
         reporter: &Reporter,
     ) -> io::Result<Self> {
         let path = folder.join(format!("step-{step}"));
+        let mut is_made = false;
         let spool = loop {
             match Spool::create(&path, limit) {
                 Err(error) if is_full(&error) && reporter.waits_for_room() => reporter.wait_for_room(),
+                // A step has removed it, as one that empties a temporary folder does.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !is_made => {
+                    DirBuilder::new().mode(0o700).create(folder)?;
+                    is_made = true;
+                }
                 made => break made?,
             }
         };

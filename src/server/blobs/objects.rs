@@ -2,6 +2,7 @@
 
 use crate::protocol::TaskId;
 use crate::server::blobs::disk::{Error, digest, io_error, make_folder, open_private, read_piece};
+use crate::server::blobs::turns::Turns;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -15,11 +16,13 @@ pub struct Objects {
     durable: bool,
     /// Held while an object is looked for and marked as wanted; held alone while one is removed.
     removing: Arc<RwLock<()>>,
+    /// At the part of an upload that has come.
+    turns: Turns<PathBuf>,
 }
 
 impl Objects {
     pub(super) fn at(root: &Path, durable: bool) -> Self {
-        Self { root: root.to_owned(), durable, removing: Arc::default() }
+        Self { root: root.to_owned(), durable, removing: Arc::default(), turns: Turns::default() }
     }
 
     pub(super) fn folder(&self) -> PathBuf {
@@ -59,10 +62,12 @@ impl Objects {
         bytes: &[u8],
     ) -> Result<u64, Error> {
         let object = self.path(sha256)?;
+        let path = self.partial_path(task, sha256);
+        // Bytes of a call that comes late must not get into an object that was checked meanwhile.
+        let _turn = self.turns.take(path.clone());
         if fs::metadata(&object).is_ok_and(|meta| meta.len() == length) {
             return Ok(length);
         }
-        let path = self.partial_path(task, sha256);
         let fail = io_error(&path);
         let file = open_private(&path).map_err(&fail)?;
         let stored = file.metadata().map_err(&fail)?.len();
