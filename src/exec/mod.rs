@@ -31,6 +31,7 @@ use results::Folder;
 use signals::Interrupts;
 use snapshot::{Named, Snapshot};
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -73,7 +74,7 @@ fn exec(options: &Options) -> Outcome {
     let scratch = Scratch::create().map_err(Failure::new)?;
     let snapshot = snapshot::take(&root, &scratch.path, &options.name).map_err(Failure::new)?;
     for note in &snapshot.notes {
-        eprintln!("note: {note}");
+        tell(format_args!("note: {note}"));
     }
 
     let mut server_options = ServerOptions::new(scratch.path.join("data"));
@@ -115,12 +116,20 @@ fn exec(options: &Options) -> Outcome {
 
     let outcome = run(options, &folder, &running, &person, trigger, &interrupts);
     runners.stop(outcome.is_err() || interrupts.count() > 0);
+    // A terminal that is gone refuses what is written to it; the signal says why.
+    let outcome = match outcome {
+        Err(failure) if interrupts.count() > 0 => {
+            tell(format_args!("runlet: {}", failure.message));
+            Ok(interrupts.code())
+        }
+        outcome => outcome,
+    };
     if let Some(Err(why)) = caches.map(|caches| caches.keep(&running, &slug)) {
-        eprintln!("runlet: {why}");
+        tell(format_args!("runlet: {why}"));
     }
     running.stop();
     for left in cleaning.ok().and_then(|cleaning| cleaning.join().ok()).unwrap_or_default() {
-        eprintln!("note: removed what a run that was killed had left, `{}`", left.display());
+        tell(format_args!("note: removed what a run that was killed had left, `{}`", left.display()));
     }
     outcome
 }
@@ -182,11 +191,16 @@ fn trigger(snapshot: &Snapshot, slug: &str, file_name: &str) -> Trigger {
     }
 }
 
+/// Writes a line to standard error, also when whoever read it is gone.
+fn tell(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 fn list(server_options: &ServerOptions, trigger: &Trigger, options: &Options) -> Outcome {
     let mut preview =
         server::preview(server_options, trigger).map_err(|errors| invalid(&errors.to_string()))?;
     for warning in &preview.compiled.warnings {
-        eprintln!("warning: {warning}");
+        tell(format_args!("warning: {warning}"));
     }
     // The jobs of a setup config choose those that are asked for.
     if !preview.compiled.setup {
@@ -212,13 +226,13 @@ fn run(
     }
     let created = running.trigger(trigger).map_err(|error| Failure::usage(error.to_string()))?;
     for warning in &created.warnings {
-        eprintln!("warning: {warning}");
+        tell(format_args!("warning: {warning}"));
     }
     if !created.made_contexts.is_empty() && options.env_files.is_empty() {
-        eprintln!(
+        tell(format_args!(
             "note: contexts are empty here ({}): give what their variables hold with `--env-file FILE`, where jobs need it",
             created.made_contexts.join(", ")
-        );
+        ));
     }
     if created.is_errored() {
         return Err(invalid(&created.errors.map(|errors| errors.to_string()).unwrap_or_default()));
@@ -226,6 +240,13 @@ fn run(
     let client = Client::new(&Endpoint { url: running.url.clone(), ..Endpoint::default() });
     let client = client.map_err(|e| Failure::new(e.to_string()))?;
     let screen = watch::watch(options, &client, person, running.watch(&created.id), interrupts)?;
+    for given in &options.approve {
+        if !screen.jobs().any(|(_, job)| watch::fits(given, &job.name)) {
+            tell(format_args!(
+                "note: `--approve {given}` is for no job of what ran (`--list` shows approvals)"
+            ));
+        }
+    }
     if interrupts.count() > 1 {
         return Ok(interrupts.code());
     }
@@ -236,7 +257,7 @@ fn run(
     let summary = results::collect(&client, person, &screen, folder).map_err(Failure::new)?;
     print(&summary.text)?;
     for lost in &summary.lost {
-        eprintln!("runlet: {lost}");
+        tell(format_args!("runlet: {lost}"));
     }
     if interrupts.count() > 0 {
         return Ok(interrupts.code());
@@ -309,7 +330,7 @@ impl Runners {
             let work = move || {
                 if let Err(error) = machine::run(settings, &stop) {
                     let _one_at_a_time = failures.lock().unwrap_or_else(PoisonError::into_inner);
-                    eprintln!("runlet: a runner stopped: {error}");
+                    tell(format_args!("runlet: a runner stopped: {error}"));
                 }
             };
             threads.extend(std::thread::Builder::new().name(format!("runner-{number}")).spawn(work));

@@ -190,7 +190,7 @@ impl Screen {
         if self.style.terminal {
             self.out.extend_from_slice(format!("runlet: {text}\n").as_bytes());
         } else {
-            eprintln!("runlet: {text}");
+            super::tell(format_args!("runlet: {text}"));
         }
     }
 
@@ -234,7 +234,7 @@ impl Screen {
                 for line in &lines[lines.len().saturating_sub(TAIL_LINES)..] {
                     text.extend_from_slice(b"    ");
                     text.extend_from_slice(&self.shown_line(line));
-                    text.push(b'\n');
+                    text.extend_from_slice(self.end_of_line());
                 }
                 let said = |why: &&String| !step.tail.trim_ascii_end().ends_with(why.trim_end().as_bytes());
                 if let Some(why) = step.message.as_ref().filter(said) {
@@ -276,9 +276,7 @@ impl Screen {
 
     fn progress(&self, now_ms: u64) -> Option<String> {
         let running: Vec<_> = self.jobs().filter(|(_, job)| job.status == "running").collect();
-        if running.is_empty() {
-            return None;
-        }
+        running.first()?;
         let done = self.jobs.values().filter(|job| job.ended_at_ms.is_some()).count();
         let mut text = format!("[{done}/{}]", self.jobs.len());
         for (_, job) in running {
@@ -320,10 +318,7 @@ impl Screen {
     }
 
     fn head(&mut self, key: &(String, u32, u32)) {
-        let Some(view) = self.steps.get_mut(key) else { return };
-        if view.headed {
-            return;
-        }
+        let Some(view) = self.steps.get_mut(key).filter(|view| !view.headed) else { return };
         view.headed = true;
         let title = view.name.lines().next().unwrap_or_default().to_owned();
         let more = if view.name.lines().count() > 1 { " ..." } else { "" };
@@ -406,7 +401,12 @@ impl Screen {
         self.labelled(label, &line);
     }
 
-    fn shown_line<'a>(&self, line: &'a [u8]) -> Cow<'a, [u8]> {
+    /// Ends a line and its colours.
+    pub(super) fn end_of_line(&self) -> &'static [u8] {
+        if self.style.terminal { b"\x1b[0m\n" } else { b"\n" }
+    }
+
+    pub(super) fn shown_line<'a>(&self, line: &'a [u8]) -> Cow<'a, [u8]> {
         if !self.style.terminal {
             return Cow::Borrowed(line);
         }

@@ -40,6 +40,8 @@ struct Test {
 /// So many failed tests are shown, and so many lines of what each says.
 const MOST_TESTS: usize = 50;
 const MOST_LINES: usize = 10;
+/// Longest line of a message, in characters.
+const LONGEST_LINE: usize = 1000;
 
 /// Folders of the results, below the one that was chosen.
 const ARTIFACTS: &str = "artifacts";
@@ -60,6 +62,12 @@ impl Folder {
     pub(super) fn open(chosen: Option<&Path>, root: &Path) -> Result<Self, String> {
         let path = chosen.map_or_else(|| root.join(".runlet"), Path::to_owned);
         let folder = Self { path, own: chosen.is_none() };
+        if folder.path.exists() && !folder.path.is_dir() {
+            return Err(format!(
+                "results cannot go to `{}`, which is no folder: name one with `--artifacts`",
+                folder.path.display()
+            ));
+        }
         let taken = [ARTIFACTS, TEST_RESULTS].map(|name| folder.path.join(name));
         match taken.iter().find(|path| path.exists() && !folder.is_marked()) {
             Some(taken) => Err(format!(
@@ -162,8 +170,9 @@ pub(super) fn collect(
                 counts.push(format!("{} {word}", count(result)));
             }
         }
-        failures
-            .extend(tests.iter().filter(|test| test.result == "failure").map(|test| test.failure(&shown)));
+        failures.extend(
+            tests.iter().filter(|test| test.result == "failure").map(|test| test.failure(&shown, screen)),
+        );
         let kept = if artifacts.data.is_empty() { String::new() } else { artifacts.data.len().to_string() };
         // The end of a job that ran is told with its steps.
         if let Some(why) =
@@ -195,14 +204,20 @@ pub(super) fn collect(
 
 impl Test {
     /// The place of a failed test and what it said.
-    fn failure(&self, job: &str) -> String {
+    fn failure(&self, job: &str, screen: &Screen) -> String {
         let place = self.file.iter().chain(Some(&self.classname).filter(|class| !class.is_empty()));
         let place: String = place.map(|part| format!("{part} ")).collect();
+        // Tests write what they like: colours end with their line, and a line has an end.
+        let clean = |line: &str| {
+            let line: String = line.chars().take(LONGEST_LINE).collect();
+            let shown = [&screen.shown_line(line.as_bytes()), screen.end_of_line()].concat();
+            String::from_utf8_lossy(&shown).into_owned()
+        };
         let mut lines = self.message.lines();
         let first = lines.next().unwrap_or_default();
-        let mut text = format!("failed test in {job}: {place}{}: {first}\n", self.name);
+        let mut text = clean(&format!("failed test in {job}: {place}{}: {first}", self.name));
         for line in lines.take(MOST_LINES - 1) {
-            text.push_str(&format!("    {line}\n"));
+            text.push_str(&format!("    {}", clean(line)));
         }
         text
     }
@@ -275,6 +290,7 @@ fn safe_name(name: &str) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -291,6 +307,19 @@ mod tests {
         let mut taken = BTreeSet::new();
         let names = ["build", "a/b", "build", "a:b", "build"].map(|job| own_name(job, &mut taken));
         assert_eq!(names, ["build", "a_b", "build-2", "a_b-2", "build-3"]);
+    }
+
+    #[test]
+    fn what_a_test_says_keeps_its_colours_and_moves_nothing() {
+        let screen = Screen::new(crate::exec::render::Style { terminal: true, width: 80 });
+        let message = format!("\x1b[31mred\x1b[2J\n{}", "x".repeat(2 * LONGEST_LINE));
+        let test: Test = serde_json::from_value(serde_json::json!({
+            "name": "t\x07", "classname": "c", "result": "failure", "message": message
+        }))
+        .unwrap();
+        let long = "x".repeat(LONGEST_LINE);
+        let expected = format!("failed test in job: c t: \x1b[31mred\x1b[0m\n    {long}\x1b[0m\n");
+        assert_eq!(test.failure("job", &screen), expected);
     }
 
     #[test]

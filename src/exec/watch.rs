@@ -6,7 +6,7 @@ use super::signals::Interrupts;
 use crate::http::{Body, Client, Request};
 use crate::outcome::Failure;
 use crate::protocol::{Secret, WatchEvent};
-use crate::server::pipelines::compile::fits;
+pub(super) use crate::server::pipelines::compile::fits;
 use crate::server::{self, Told, WatchEnded, Watcher};
 use std::collections::BTreeMap;
 use std::io::{BufRead, IsTerminal, Write};
@@ -70,7 +70,7 @@ pub(super) fn watch(
             approvals.is_closed = true;
             for id in screen.workflow_ids() {
                 if let Err(error) = post(client, person, &format!("/api/v2/workflow/{id}/cancel")) {
-                    eprintln!("runlet: {error}");
+                    super::tell(format_args!("runlet: {error}"));
                 }
             }
         }
@@ -141,7 +141,7 @@ impl Approvals {
             let job = screen.jobs().find(|(known, _)| known == id).filter(|_| yes);
             let approved = job.map(|(id, job)| approve(client, person, &job.workflow_id, id));
             if let Some(Err(error)) = &approved {
-                eprintln!("runlet: cannot approve: {error}");
+                super::tell(format_args!("runlet: cannot approve: {error}"));
             }
             self.settled.insert(id.clone(), matches!(approved, Some(Ok(()))));
             self.asked = None;

@@ -105,6 +105,7 @@ fn zero_means_that_what_was_asked_for_ran() {
     exec(root, &["--job", "deploy", "--approve", "h*"])
         .exits(0)
         .says("approved `hold`, as `--approve` says")
+        .never_says("is for no job")
         .says("word-is-deployed on main");
     // Names before a matrix and patterns; what they require runs with them.
     exec(root, &["--workflow", "w", "--job", "say"])
@@ -113,6 +114,7 @@ fn zero_means_that_what_was_asked_for_ran() {
         .says("word-is--O2")
         .never_says("hold")
         .never_says("word-is-released");
+    exec(root, &["--job", "*--O2", "--approve", "hol"]).exits(0).says("`--approve hol` is for no job");
     exec(root, &["--job", "*--O2"]).exits(0).says("word-is--O2").never_says("word-is--O0");
     exec(root, &["--job", "nothing*"]).exits(2).says("there is no job `nothing*` to run (jobs that apply: ");
     // Nothing of this workflow is for this branch.

@@ -12,6 +12,7 @@ const LONGEST_ENTITY: usize = 12;
 const PIECE: usize = 16 * 1024;
 const CDATA: &[u8] = b"<![CDATA[";
 const COMMENT: &[u8] = b"<!--";
+const DOCTYPE: &[u8] = b"<!DOCTYPE";
 
 /// What the next byte is a part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ enum Part {
 struct Masked<W> {
     out: W,
     part: Part,
+    /// Declarations that are open, of a document type and inside of it.
+    declarations: u32,
     redactor: Redactor,
     /// Text without entities, to be masked.
     plain: Vec<u8>,
@@ -44,15 +47,27 @@ pub(super) fn copy(
     stop: &AtomicBool,
 ) -> io::Result<bool> {
     let redactor = Redactor::new(secrets.clone());
-    let mut masked =
-        Masked { out, part: Part::Text, redactor, plain: Vec::new(), clean: Vec::new(), last: Vec::new() };
+    let mut masked = Masked {
+        out,
+        part: Part::Text,
+        declarations: 0,
+        redactor,
+        plain: Vec::new(),
+        clean: Vec::new(),
+        last: Vec::new(),
+    };
     let mut buffer = vec![0; 64 * 1024];
+    let mut wide: Option<Wide> = None;
+    let mut is_begun = false;
     loop {
         let n = match input.read(&mut buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             other => other?,
         };
         if n == 0 {
+            if let Some(wide) = wide {
+                wide.end(|byte| masked.byte(byte))?;
+            }
             masked.end_text()?;
             masked.out.flush()?;
             return Ok(true);
@@ -60,9 +75,70 @@ pub(super) fn copy(
         if stop.load(Ordering::Relaxed) {
             return Ok(false);
         }
-        for &byte in &buffer[..n] {
-            masked.byte(byte)?;
+        if !is_begun {
+            is_begun = true;
+            wide = Wide::of(&buffer[..n]);
         }
+        for &byte in &buffer[..n] {
+            match &mut wide {
+                Some(wide) => wide.byte(byte, |byte| masked.byte(byte))?,
+                None => masked.byte(byte)?,
+            }
+        }
+    }
+}
+
+/// UTF-16, read as UTF-8: neither a secret nor markup is found in it as it is.
+struct Wide {
+    is_big_endian: bool,
+    half: Option<u8>,
+    /// The first of a pair of surrogates.
+    first: Option<u16>,
+}
+
+impl Wide {
+    /// A reader for a file that begins so, if that is UTF-16.
+    fn of(beginning: &[u8]) -> Option<Self> {
+        let is_big_endian = match beginning {
+            [0xfe, 0xff, ..] | [0, b'<', ..] => true,
+            [0xff, 0xfe, ..] | [b'<', 0, ..] => false,
+            _ => return None,
+        };
+        Some(Self { is_big_endian, half: None, first: None })
+    }
+
+    fn byte(&mut self, byte: u8, write: impl FnMut(u8) -> io::Result<()>) -> io::Result<()> {
+        let Some(half) = self.half.take() else {
+            self.half = Some(byte);
+            return Ok(());
+        };
+        let unit = if self.is_big_endian {
+            u16::from_be_bytes([half, byte])
+        } else {
+            u16::from_le_bytes([half, byte])
+        };
+        match (self.first.take(), unit) {
+            (before, 0xd800..=0xdbff) => {
+                self.first = Some(unit);
+                Self::chars(before.into_iter(), write)
+            }
+            (before, unit) => Self::chars(before.into_iter().chain([unit]), write),
+        }
+    }
+
+    fn end(self, write: impl FnMut(u8) -> io::Result<()>) -> io::Result<()> {
+        Self::chars(self.first.into_iter(), write)
+    }
+
+    fn chars(
+        units: impl Iterator<Item = u16>,
+        mut write: impl FnMut(u8) -> io::Result<()>,
+    ) -> io::Result<()> {
+        for c in char::decode_utf16(units) {
+            let c = c.unwrap_or(char::REPLACEMENT_CHARACTER);
+            c.encode_utf8(&mut [0; 4]).bytes().try_for_each(&mut write)?;
+        }
+        Ok(())
     }
 }
 
@@ -92,7 +168,14 @@ impl<W: Write> Masked<W> {
                 }
                 Ok(())
             }
-            (Part::Tag, b'>') => self.markup(Part::Text, byte),
+            (Part::Tag, b'<') if self.declarations > 0 => {
+                self.declarations += 1;
+                self.markup(Part::Tag, byte)
+            }
+            (Part::Tag, b'>') => {
+                self.declarations = self.declarations.saturating_sub(1);
+                self.markup(if self.declarations > 0 { Part::Tag } else { Part::Text }, byte)
+            }
             (Part::Tag, quote @ (b'"' | b'\'')) => self.markup(Part::Value(quote), byte),
             (Part::Comment, b'>') if self.last.ends_with(b"--") => self.markup(Part::Text, byte),
             (part, byte) => {
@@ -100,6 +183,7 @@ impl<W: Write> Masked<W> {
                 match &self.last[..] {
                     CDATA => self.begin(Part::Cdata),
                     COMMENT => self.begin(Part::Comment),
+                    DOCTYPE if self.declarations == 0 => self.declarations = 1,
                     _ => {}
                 }
                 Ok(())
@@ -230,10 +314,14 @@ mod tests {
     use crate::protocol::Secret;
 
     fn masked(text: &str, secrets: &[&str]) -> String {
+        masked_bytes(text.as_bytes(), secrets)
+    }
+
+    fn masked_bytes(mut text: &[u8], secrets: &[&str]) -> String {
         let secrets: Vec<_> = secrets.iter().map(|value| Secret::new(*value)).collect();
         let mut out = Vec::new();
         let secrets = Secrets::new(&[], &secrets);
-        assert!(copy(&mut text.as_bytes(), &mut out, &secrets, &AtomicBool::new(false)).unwrap());
+        assert!(copy(&mut text, &mut out, &secrets, &AtomicBool::new(false)).unwrap());
         String::from_utf8(out).unwrap()
     }
 
@@ -253,6 +341,10 @@ mod tests {
                 "<?xml version=\"1.0\"?>\n<a>&foo; &#xZ; & b</a>",
                 "<?xml version=\"1.0\"?>\n<a>&amp;foo; &amp;#xZ; &amp; b</a>",
             ),
+            (
+                "<!DOCTYPE a [<!ENTITY b \"testcase\"> <!ELEMENT c (d)>]><a>testcase</a>",
+                "<!DOCTYPE a [<!ENTITY b \"****\"> <!ELEMENT c (d)>]><a>****</a>",
+            ),
             ("no XML: testcase", "no XML: ****"),
         ] {
             assert_eq!(masked(text, &secrets), expected);
@@ -264,5 +356,19 @@ mod tests {
         let text = "<a b=\"1 &lt; 2\n\" c='x \"y\"'>t &gt; u<![CDATA[<&>]]><!-- c --></a>";
         let expected = "<a b=\"1 &lt; 2&#10;\" c='x &quot;y&quot;'>t &gt; u<![CDATA[<&>]]><!-- c --></a>";
         assert_eq!(masked(text, &["hunter22"]), expected);
+    }
+
+    #[test]
+    fn utf_16_is_masked_and_read_as_utf_8() {
+        // Units of these have the bytes of `&`, `<` and `>`.
+        let text = "<a b=\"\u{126} \u{3e26} \u{4e3c} \u{1f600} hunter22\">hunter22</a>";
+        let expected = "<a b=\"\u{126} \u{3e26} \u{4e3c} \u{1f600} ****\">****</a>";
+        let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let marked: Vec<u8> =
+            std::iter::once(0xfeff).chain(text.encode_utf16()).flat_map(u16::to_be_bytes).collect();
+        assert_eq!(masked_bytes(&little, &["hunter22"]), expected);
+        assert_eq!(masked_bytes(&marked, &["hunter22"]), format!("\u{feff}{expected}"));
+        let half = [little, vec![0x00, 0xd8, 0x3c]].concat();
+        assert_eq!(masked_bytes(&half, &["hunter22"]), format!("{expected}\u{fffd}"));
     }
 }
