@@ -67,7 +67,7 @@ impl Caches {
             let Record { key, sha256, length, created_at_ms } = record;
             let cache = Cache { id: String::new(), key, archive: Archive { sha256, length }, created_at_ms };
             if let Err(error) = running.add_cache(slug, &cache, &file, KEPT) {
-                super::tell(format_args!(
+                super::tell::tell(format_args!(
                     "runlet: the cache `{}` of an earlier run is left out: {error}",
                     cache.key
                 ));

@@ -12,6 +12,7 @@ mod repository;
 mod results;
 mod signals;
 mod snapshot;
+mod tell;
 mod watch;
 
 use crate::agent::machine;
@@ -31,9 +32,9 @@ use results::Folder;
 use signals::Interrupts;
 use snapshot::{Named, Snapshot};
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use tell::tell;
 
 /// The class that everything runs in.
 const CLASS: &str = "runlet/exec";
@@ -189,11 +190,6 @@ fn trigger(snapshot: &Snapshot, slug: &str, file_name: &str) -> Trigger {
         actor: std::env::var("USER").unwrap_or_else(|_| "exec".to_owned()),
         ..Trigger::explicit(slug, file_name)
     }
-}
-
-/// Writes a line to standard error, also when whoever read it is gone.
-fn tell(line: std::fmt::Arguments<'_>) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn list(server_options: &ServerOptions, trigger: &Trigger, options: &Options) -> Outcome {

@@ -61,7 +61,7 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         end_processes(&self.path);
         if let Err(error) = remove(&self.path) {
-            super::tell(format_args!("runlet: failed to remove `{}`: {error}", self.path.display()));
+            super::tell::tell(format_args!("runlet: failed to remove `{}`: {error}", self.path.display()));
         }
         if let Some(guard) = &mut self.guard {
             drop(guard.stdin.take());

@@ -190,7 +190,7 @@ impl Screen {
         if self.style.terminal {
             self.out.extend_from_slice(format!("runlet: {text}\n").as_bytes());
         } else {
-            super::tell(format_args!("runlet: {text}"));
+            super::tell::tell(format_args!("runlet: {text}"));
         }
     }
 

@@ -70,7 +70,7 @@ pub(super) fn watch(
             approvals.is_closed = true;
             for id in screen.workflow_ids() {
                 if let Err(error) = post(client, person, &format!("/api/v2/workflow/{id}/cancel")) {
-                    super::tell(format_args!("runlet: {error}"));
+                    super::tell::tell(format_args!("runlet: {error}"));
                 }
             }
         }
@@ -141,7 +141,7 @@ impl Approvals {
             let job = screen.jobs().find(|(known, _)| known == id).filter(|_| yes);
             let approved = job.map(|(id, job)| approve(client, person, &job.workflow_id, id));
             if let Some(Err(error)) = &approved {
-                super::tell(format_args!("runlet: cannot approve: {error}"));
+                super::tell::tell(format_args!("runlet: cannot approve: {error}"));
             }
             self.settled.insert(id.clone(), matches!(approved, Some(Ok(()))));
             self.asked = None;
