@@ -7,6 +7,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+/// Name of the key that seals secrets.
+const KEY: &str = "secrets.key";
 /// Names of folders of ours, which are closed with everything in them.
 const FOLDERS: [&str; 4] = ["output", "objects", "partial", "mirrors"];
 /// Names of everything that a control plane makes in its folder; the database has further files whose names
@@ -14,7 +16,7 @@ const FOLDERS: [&str; 4] = ["output", "objects", "partial", "mirrors"];
 const OURS: [&str; 11] = [
     "backup.json",
     "runlet.db",
-    "secrets.key",
+    KEY,
     "secrets.key.new",
     "admin-token",
     "lock",
@@ -125,7 +127,10 @@ fn close_to_others(path: &Path) {
     let shown = path.display();
     let mut was_open = false;
     for (path, about) in ours(path) {
-        was_open |= close(&path, &about);
+        // A key that others could read may be known: whoever opens it refuses it, and a person decides.
+        if !path.ends_with(KEY) {
+            was_open |= close(&path, &about);
+        }
     }
     if was_open {
         // Whoever was in a folder, or had linked a file to elsewhere, keeps that way until the file itself is closed.

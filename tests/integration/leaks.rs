@@ -96,7 +96,7 @@ fn nothing_that_is_stored_tells_a_secret() {
     let number = jobs[0]["job_number"].as_u64().unwrap();
     let tests = server.call("GET", &format!("/api/v2/project/gh/acme/hello/{number}/tests"), None);
     let test = &tests["items"][0];
-    assert_eq!((&test["name"], &test["message"]), (&json!("****"), &json!("got ****")), "{tests}");
+    assert_eq!((&test["name"], &test["message"]), (&json!("****"), &json!("m\n\ngot ****")), "{tests}");
     let artifacts = server.call("GET", &format!("/api/v2/project/gh/acme/hello/{number}/artifacts"), None);
     let mut names: Vec<_> =
         artifacts["items"].as_array().unwrap().iter().map(|item| item["path"].as_str().unwrap()).collect();
@@ -237,7 +237,8 @@ for pid in $agent $runner; do
 done
 head -c 1 /proc/$$/environ > /dev/null && head -c 1 /proc/$$/maps > /dev/null && echo "reached its own"
 "#;
-    let leave = "setsid sleep 600 > /dev/null 2>&1 < /dev/null & echo left";
+    // The step ends once what it leaves has its own name.
+    let leave = "setsid sleep 600 > /dev/null 2>&1 < /dev/null & until grep -q sleep /proc/$!/comm; do sleep 0.02; done";
     server.offer(&task_of("private", &[look, leave]));
     let mut runner = machine.setting("mode", "single-task").start();
     assert_eq!(runner.wait(), Some(0), "{}", runner.log());

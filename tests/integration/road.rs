@@ -166,7 +166,7 @@ fn a_pipeline_travels_over_tls_and_every_byte_arrives() {
     let expected: [(Value, Value, f64); 2] =
         [("good".into(), "success".into(), 0.25), ("bad".into(), "failure".into(), 1.0)];
     assert_eq!(facts, expected.each_ref().map(|(name, result, time)| (name, result, Some(*time))));
-    assert_eq!(tests[1]["message"], "größer");
+    assert_eq!(tests[1]["message"], "m\n\ngrößer");
 
     machine.term();
     assert_eq!(machine.wait(), Some(0), "{}", machine.log());

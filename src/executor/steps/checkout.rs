@@ -91,19 +91,16 @@ impl TaskRun {
         }
         log.note(if existing { "Fetching into the existing repository" } else { "Cloning git repository" });
         if existing {
-            // A reference may not be called like this, so among them only locks are.
-            for (folder, deep) in [(repository.as_path(), false), (&repository.join("refs"), true)] {
-                remove_locks(folder, deep, self.began, &mut |path, outcome| match outcome {
-                    Ok(()) => {
-                        log.note(&format!("removed `{}`, left by a git that was killed", path.display()))
-                    }
-                    Err(error) => log.note(&format!("failed to remove `{}`: {error}", path.display())),
-                });
-            }
+            remove_locks(&repository, self.began, &mut |path, outcome| match outcome {
+                Ok(()) => log.note(&format!("removed `{}`, left by a git that was killed", path.display())),
+                Err(error) => log.note(&format!("failed to remove `{}`: {error}", path.display())),
+            });
         }
         let mut moved = self.fetch_and_move(record, directory, source, method, log);
         let owner = [directory, &repository].into_iter().find_map(other_owner);
-        if let (Err(Trouble::Git(end)), true, None) = (&moved, existing, &owner) {
+        if let (Err(Trouble::Git(end)), true, None, false) =
+            (&moved, existing, &owner, is_locked(&repository))
+        {
             // The fault is in what an earlier job left here when the origin answers all the same.
             let (failed, from) = (end.status == StepStatus::Failed, self.from(source).to_owned());
             if failed && self.git(record, Path::new("/"), &["ls-remote", &from, NO_REF], log).is_ok() {
@@ -215,7 +212,7 @@ impl TaskRun {
         };
         let index = repository.join("index");
         match self.git(record, directory, &target, log) {
-            Err(end) if end.status == StepStatus::Failed && index.exists() => {
+            Err(end) if end.status == StepStatus::Failed && index.exists() && !is_locked(&repository) => {
                 log.note("Trying again with a new index");
                 fs::remove_file(&index)
                     .map_err(|e| StepEnd::failed(format!("failed to remove `{}`: {e}", index.display())))?;
@@ -374,21 +371,39 @@ fn share(source: &Path, repository: &Path) -> Result<(), String> {
     made.map_err(|e| format!("failed to set up `{}`: {e}", repository.display()))
 }
 
-/// Removes the lock files in a folder of a repository that are older than the task, and tells of each. They
-/// are of a git that was killed: nothing survives a task, and a git of this one has made its locks since.
-fn remove_locks(folder: &Path, deep: bool, began: SystemTime, tell: &mut dyn FnMut(&Path, io::Result<()>)) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let Ok(about) = entry.metadata() else { continue };
-        if about.is_dir() && deep {
-            remove_locks(&path, deep, began, tell);
-        } else if path.extension().is_some_and(|e| e == "lock")
-            && about.is_file()
-            && about.modified().is_ok_and(|at| at < began)
-        {
-            tell(&path, fs::remove_file(&path));
+/// Removes the lock files of a repository that are older than the task, and tells of each. They are of a git
+/// that was killed: nothing survives a task, and a git of this one has made its locks since.
+fn remove_locks(repository: &Path, began: SystemTime, tell: &mut dyn FnMut(&Path, io::Result<()>)) {
+    each_lock(repository, &mut |path, at| {
+        if at < began {
+            tell(path, fs::remove_file(path));
+        }
+    });
+}
+
+/// Whether a git may be at work in a repository: what it has there is its own until it ends.
+fn is_locked(repository: &Path) -> bool {
+    let mut locked = false;
+    each_lock(repository, &mut |_, _| locked = true);
+    locked
+}
+
+/// Tells the path and the age of every lock file of a repository. A reference may not be called like one, so among
+/// references only locks are.
+fn each_lock(repository: &Path, see: &mut dyn FnMut(&Path, SystemTime)) {
+    fn walk(folder: &Path, deep: bool, see: &mut dyn FnMut(&Path, SystemTime)) {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let Ok(about) = entry.metadata() else { continue };
+            if about.is_dir() && deep {
+                walk(&path, deep, see);
+            } else if path.extension().is_some_and(|e| e == "lock") && about.is_file() {
+                see(&path, about.modified().unwrap_or_else(|_| SystemTime::now()));
+            }
         }
     }
+    walk(repository, false, see);
+    walk(&repository.join("refs"), true, see);
 }
 
 /// Partial clones came with git 2.19; 2.41.0 broke them.
@@ -418,16 +433,16 @@ mod tests {
         make("shallow.lock", 0);
         make("index", 60);
         let mut removed = Vec::new();
-        for deep in [false, true] {
-            remove_locks(folder.path(), deep, began, &mut |path, outcome| {
-                outcome.unwrap();
-                removed.push(path.strip_prefix(folder.path()).unwrap().display().to_string());
-            });
-            assert_eq!(removed.len(), if deep { 3 } else { 2 });
-        }
+        remove_locks(folder.path(), began, &mut |path, outcome| {
+            outcome.unwrap();
+            removed.push(path.strip_prefix(folder.path()).unwrap().display().to_string());
+        });
         removed.sort();
         assert_eq!(removed, locks);
         assert!(folder.path().join("shallow.lock").exists() && folder.path().join("index").exists());
+        assert!(is_locked(folder.path()));
+        fs::remove_file(folder.path().join("shallow.lock")).unwrap();
+        assert!(!is_locked(folder.path()));
     }
 
     #[test]
