@@ -13,4 +13,4 @@ mod room;
 pub mod secrets;
 pub(super) mod send;
 pub mod spool;
-mod tail;
+pub mod tail;
