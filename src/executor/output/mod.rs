@@ -13,4 +13,4 @@ mod room;
 pub mod secrets;
 pub(super) mod send;
 pub mod spool;
-pub mod tail;
+pub(in crate::executor) mod tail;
