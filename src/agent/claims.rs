@@ -187,7 +187,8 @@ impl Claims {
         if heard { Ok(rest) } else { Err(()) }
     }
 
-    /// Gives a task back that has not begun, until that is heard. One that has begun after all is reported lost.
+    /// Gives a task back that has not begun, until that is heard. One that has begun after all, or whose token is not
+    /// taken, is reported lost.
     pub(super) fn give_back(
         &mut self,
         task: &GivenBackTask<'_>,
@@ -195,17 +196,21 @@ impl Claims {
         message: &str,
         pause: Duration,
     ) {
-        let mut begun = false;
+        let mut lost = false;
         let heard = self.until_heard("give the task back", task.id, |client| {
             match calls::give_back(client, task.id, task.token, reason, message, pause) {
                 Err(error) if error.code() == Some(RefusalCode::Begun) => {
-                    begun = true;
+                    lost = true;
+                    Ok(())
+                }
+                Err(http::Error::Refused { status: 401, .. }) => {
+                    lost = true;
                     Ok(())
                 }
                 result => result,
             }
         });
-        if begun {
+        if lost {
             self.lost(task.id, task.allocation, message);
         } else if heard {
             record!(Info, task_id = task.id; "gave the task back");

@@ -50,7 +50,8 @@ pub(super) fn command(args: Vec<OsString>) -> Outcome {
         (Some(output), paths) => {
             let packed = pack_orbs(paths, &output).map_err(Failure::new)?;
             let list: String = packed.iter().map(|name| format!("  {name}\n")).collect();
-            print(&format!("packed {} orbs into {}:\n{list}", packed.len(), output.display()))
+            let orbs = if packed.len() == 1 { "orb" } else { "orbs" };
+            print(&format!("packed {} {orbs} into {}:\n{list}", packed.len(), output.display()))
         }
         (None, [folder]) if folder.join("@orb.yml").is_file() => {
             print(&pack_parts(folder).map_err(Failure::new)?)

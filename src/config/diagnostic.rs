@@ -77,6 +77,16 @@ impl Diagnostic {
         out
     }
 
+    /// The message as one of a list of errors, in which a warning says that it is one.
+    pub fn among_errors(&self) -> String {
+        match self.severity {
+            Severity::Error => self.to_string(),
+            Severity::Warning => {
+                format!("{}:{}:{}: warning: {}", self.file, self.line, self.column, self.message)
+            }
+        }
+    }
+
     /// The part of a long line around the column, and the column in it.
     fn window(&self) -> (String, usize) {
         const WIDTH: usize = 110;
@@ -100,7 +110,7 @@ impl fmt::Display for Diagnostics {
             if index > 0 {
                 f.write_str("\n")?;
             }
-            diagnostic.fmt(f)?;
+            f.write_str(&diagnostic.among_errors())?;
         }
         Ok(())
     }

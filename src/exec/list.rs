@@ -2,10 +2,14 @@
 
 use super::options::Options;
 use crate::config::{Compiled, JobKind, WorkflowJob};
+use crate::server::Preview;
 use crate::server::pipelines::types::Trigger;
 
 /// The list, as text for people.
-pub(super) fn text(compiled: &Compiled, options: &Options, trigger: &Trigger) -> String {
+pub(super) fn text(preview: &Preview, options: &Options, trigger: &Trigger) -> String {
+    let compiled = &preview.compiled;
+    // Who asks for a part of the config is told of that part.
+    let is_part = options.workflow.is_some() || !options.jobs.is_empty();
     let mut text = String::new();
     if compiled.setup {
         text += "a setup config: its jobs choose the config that the pipeline goes on with\n";
@@ -17,11 +21,14 @@ pub(super) fn text(compiled: &Compiled, options: &Options, trigger: &Trigger) ->
         };
         text += &format!("workflow {}{never}\n", workflow.name);
         for job in &workflow.jobs {
-            text += &format!("  {} {}\n", job.name, about(job, options));
+            text += &format!("  {}{}\n", job.name, about(job, preview, options));
         }
-        for name in left_out(compiled, &workflow.name).flatten() {
+        for name in left_out(compiled, &workflow.name).flatten().filter(|_| !is_part) {
             text += &format!("  {name}: does not run, since its filters leave out {}\n", built(trigger));
         }
+    }
+    if is_part {
+        return text;
     }
     let mut shown: Vec<&str> = compiled.workflows.iter().map(|workflow| workflow.name.as_str()).collect();
     for part in &compiled.left_out {
@@ -41,16 +48,23 @@ fn left_out<'a>(compiled: &'a Compiled, workflow: &'a str) -> impl Iterator<Item
     compiled.left_out.iter().filter(move |part| part.workflow == workflow).map(|part| part.job.as_deref())
 }
 
-fn about(job: &WorkflowJob, options: &Options) -> String {
-    let waits: Vec<&str> = job.requires.iter().map(|requirement| requirement.job.as_str()).collect();
-    let after = if waits.is_empty() { String::new() } else { format!(" (after {})", waits.join(", ")) };
-    match &job.kind {
+/// The rest of the line of a job.
+fn about(job: &WorkflowJob, preview: &Preview, options: &Options) -> String {
+    let mut text = match &job.kind {
         JobKind::Approval if super::watch::is_approved(&options.approve, &job.name) => {
-            format!("[approval, given]{after}")
+            " [approval, given]".to_owned()
         }
-        JobKind::Approval => format!("[approval: `--approve {}` gives it]{after}", job.name),
-        JobKind::Build { job, .. } if job.parallelism > 1 => format!("[{} nodes]{after}", job.parallelism),
-        _ => after.trim_start().to_owned(),
+        JobKind::Approval => format!(" [approval: `--approve {}` gives it]", job.name),
+        JobKind::Build { job, .. } if job.parallelism > 1 => format!(" [{} nodes]", job.parallelism),
+        _ => String::new(),
+    };
+    let waits: Vec<&str> = job.requires.iter().map(|requirement| requirement.job.as_str()).collect();
+    if !waits.is_empty() {
+        text += &format!(" (after {})", waits.join(", "));
+    }
+    match preview.remark(&job.kind) {
+        Some(remark) => text + ": " + &remark,
+        None => text,
     }
 }
 

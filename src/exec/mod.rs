@@ -183,11 +183,16 @@ fn trigger(snapshot: &Snapshot, slug: &str, file_name: &str) -> Trigger {
 }
 
 fn list(server_options: &ServerOptions, trigger: &Trigger, options: &Options) -> Outcome {
-    let compiled = server::preview(server_options, trigger).map_err(|errors| invalid(&errors.to_string()))?;
-    for warning in &compiled.warnings {
+    let mut preview =
+        server::preview(server_options, trigger).map_err(|errors| invalid(&errors.to_string()))?;
+    for warning in &preview.compiled.warnings {
         eprintln!("warning: {warning}");
     }
-    print(&list::text(&compiled, options, trigger))
+    // The jobs of a setup config choose those that are asked for.
+    if !preview.compiled.setup {
+        preview.narrow(&server_options.only).map_err(Failure::usage)?;
+    }
+    print(&list::text(&preview, options, trigger))
 }
 
 fn invalid(why: &str) -> Failure {

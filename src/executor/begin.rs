@@ -7,8 +7,8 @@ use super::output::report::{Begin, GaveBack, Reporter};
 use super::prepare::NotReady;
 use super::task::TaskRun;
 use crate::http::retry::Backoff;
-use crate::protocol::GiveBackReason;
 use crate::protocol::task_input::Said;
+use crate::protocol::{GiveBackReason, RefusalCode};
 use std::io::Write;
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ pub(super) enum Beginning {
     Begun,
     /// The task is not this agent's any more: it was given back, or has ended at the control plane.
     Over,
-    /// It has not begun and could not be given back; a sentence for people. The runner has been told.
+    /// It has not begun and could not be given back; a sentence for people. The runner has been told, or says by the
+    /// exit code that it is lost.
     Failed(String),
 }
 
@@ -37,7 +38,7 @@ pub(super) fn begin(task: &mut TaskRun) -> Beginning {
     let mut last = String::new();
     loop {
         if task.reporter.is_over() {
-            return Beginning::Over;
+            return over(&task.reporter);
         }
         if let Some(reason) = task.stopped() {
             return stopped(task, reason);
@@ -55,10 +56,14 @@ pub(super) fn begin(task: &mut TaskRun) -> Beginning {
                 last = error.to_string();
                 task.wait_or_stop(wait);
             }
-            Begin::Refused(error) => {
+            Begin::Refused(error) if error.code() == Some(RefusalCode::TaskEnded) => {
                 log::warn!("the task does not begin: {error}");
                 task.reporter.over();
                 return Beginning::Over;
+            }
+            Begin::Refused(error) => {
+                task.reporter.over();
+                return Beginning::Failed(format!("the control plane does not let it: {error}"));
             }
         }
     }
@@ -89,7 +94,7 @@ fn stopped(task: &TaskRun, reason: StopReason) -> Beginning {
     if matches!(reason, StopReason::Cancel | StopReason::Ended) {
         // A cancel before the beginning has ended the task at once.
         reporter.over();
-        return Beginning::Over;
+        return over(reporter);
     }
     let why = format!("the runner `{}` was told to stop before the task had begun", task.input.runner_name);
     match reporter.give_back(GiveBackReason::Runner, &why, 0) {
@@ -104,6 +109,14 @@ fn stopped(task: &TaskRun, reason: StopReason) -> Beginning {
             Beginning::Begun
         }
         GaveBack::Failed(error) => tell(format!("{why}, and could not be given back: {error}")),
+    }
+}
+
+/// The end of a task that is not this agent's any more.
+fn over(reporter: &Reporter) -> Beginning {
+    match reporter.is_disowned() {
+        true => Beginning::Failed("the control plane refuses its calls".to_owned()),
+        false => Beginning::Over,
     }
 }
 

@@ -10,7 +10,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long another task may keep the working directory.
+/// How long another task may keep the working directory; half the run time of a task that may not take as long.
 const FOLDER_PATIENCE: Duration = Duration::from_secs(60);
 /// Between two tries to lock it.
 const FOLDER_LOOK: Duration = Duration::from_millis(200);
@@ -71,7 +71,9 @@ impl TaskRun {
     /// of the config, which no other host would mend: the task begins, and fails with the inner error.
     fn take_folder(&mut self) -> Result<Result<(), String>, NotReady> {
         let path = self.places.directory.clone();
-        let until = Instant::now() + FOLDER_PATIENCE;
+        let run_time = Duration::from_millis(self.input.max_run_time_ms);
+        let patience = if run_time.is_zero() { FOLDER_PATIENCE } else { FOLDER_PATIENCE.min(run_time / 2) };
+        let until = Instant::now() + patience;
         let mut told = false;
         let taken = loop {
             match folder::lock(&path) {

@@ -268,6 +268,7 @@ fn agent(
         .proxy(proxy)
         .max_idle_age(MAX_IDLE)
         .max_idle_connections_per_host(2)
+        .max_response_header_size(limits::HEADER_BYTES)
         .input_buffer_size(BUFFER_BYTES)
         .output_buffer_size(BUFFER_BYTES)
         .user_agent(concat!("runlet/", env!("CARGO_PKG_VERSION")))

@@ -21,8 +21,8 @@ pub const JOB_BYTES: usize = 8 * 1024 * 1024;
 pub const CLAIM_BYTES: usize = 16 * 1024 * 1024;
 /// Largest answer of a call other than a claim or raw bytes, in bytes.
 pub const ANSWER_BYTES: usize = 16 * 1024 * 1024;
-/// Largest set of request or answer headers, in bytes.
-pub const HEADER_BYTES: usize = 16 * 1024;
+/// Largest head of a request or an answer, in bytes.
+pub const HEADER_BYTES: usize = 64 * 1024;
 /// Largest artifact unless the control plane says otherwise, in bytes.
 pub const ARTIFACT_BYTES: u64 = 3 * 1024 * 1024 * 1024;
 /// Largest upload of any kind, in bytes: caches have no limit of their own, and the disk is smaller than this.

@@ -11,7 +11,13 @@ use std::net::SocketAddr;
 
 /// The bearer token of an `Authorization` header.
 pub fn bearer(header: &str) -> Option<&str> {
-    header.strip_prefix("Bearer ").map(str::trim)
+    credentials(header, "Bearer")
+}
+
+/// The credentials of an `Authorization` header that has this scheme, in letters of any case.
+pub fn credentials<'h>(header: &'h str, scheme: &str) -> Option<&'h str> {
+    let (given, credentials) = header.trim_start().split_once(' ')?;
+    given.eq_ignore_ascii_case(scheme).then(|| credentials.trim())
 }
 
 /// A person, by a personal token.

@@ -1,21 +1,49 @@
 //! A control plane inside another program, for one repository: what `runlet exec` gives it and takes out of it.
 
-use crate::config::{Compiled, Diagnostics};
+use crate::config::{Compiled, Diagnostics, JobKind};
 use crate::protocol::{Cache, CacheRecord, Secret, TaskId};
 use crate::server::blobs::Error as BlobError;
+use crate::server::engine::placement;
 use crate::server::ids::PipelineId;
-use crate::server::pipelines::compile::pipeline_values;
+use crate::server::pipelines::compile::{narrow, pipeline_values};
 use crate::server::pipelines::types::Trigger;
 use crate::server::run::{Running, ServerOptions};
 use crate::server::secrets::variables;
+use crate::server::state::{Only, Routing};
 use crate::server::store::Error as StoreError;
 use crate::server::store::tables::{archives, projects};
 use crate::server::time::Millis;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+/// A config as a control plane would run it.
+pub struct Preview {
+    /// What would run, or would have, and what is left out.
+    pub compiled: Compiled,
+    routing: Routing,
+}
+
+impl Preview {
+    /// The reason why no runner may take a job, or what it goes without on this host; a sentence for people.
+    pub fn remark(&self, kind: &JobKind) -> Option<String> {
+        let placement = placement::of(kind, &self.routing);
+        placement.cannot_run.map(|cannot| cannot.message).or(placement.remark)
+    }
+
+    /// Keeps what was asked for; the error is a sentence for people.
+    pub fn narrow(&mut self, only: &Only) -> Result<(), String> {
+        narrow(&mut self.compiled, only)
+    }
+}
+
 /// Compiles the config of a trigger as a control plane with these options would. Nothing is stored.
-pub fn preview(options: &ServerOptions, trigger: &Trigger) -> Result<Compiled, Diagnostics> {
+pub fn preview(options: &ServerOptions, trigger: &Trigger) -> Result<Preview, Diagnostics> {
+    let compiled = compile(options, trigger)?;
+    let routing = Routing { route_all_to: options.route_all_to.clone(), elsewhere: options.elsewhere };
+    Ok(Preview { compiled, routing })
+}
+
+fn compile(options: &ServerOptions, trigger: &Trigger) -> Result<Compiled, Diagnostics> {
     crate::config::compile(&crate::config::Input {
         source: &trigger.config,
         file_name: &trigger.file_name,

@@ -2,13 +2,15 @@
 //! to go.
 
 use crate::logging::record;
+use crate::protocol::limits::HEADER_BYTES;
 use crate::server::auth::Peer;
 use crate::server::clients::{Connection, Connections, Limits, Proxies};
 use crate::server::marked::Marked;
 use crate::server::patience::{self, Patience, Taken};
 use crate::server::state::Shared;
 use axum::body::Body;
-use axum::extract::ConnectInfo;
+use axum::extract::{ConnectInfo, Request};
+use axum::middleware::{self, Next};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -63,11 +65,29 @@ struct Serving {
     proxies: Arc<Proxies>,
 }
 
+/// Everything that is served: the API to programs, pages to people.
+fn router(state: Shared) -> axum::Router {
+    let api = crate::server::api::router(state.clone());
+    let choose = move |request: Request, next: Next| {
+        let api = api.clone();
+        async move {
+            let path = request.uri().path();
+            let is_api = path.starts_with("/api/") || ["/api", "/live", "/ready", "/metrics"].contains(&path);
+            if !is_api {
+                return next.run(request).await;
+            }
+            api.oneshot(request).await.unwrap_or_else(|never| match never {})
+        }
+    };
+    // Around the router of the pages: what it finds in a path must not reach the other.
+    axum::Router::new().fallback_service(crate::server::web::router(state)).layer(middleware::from_fn(choose))
+}
+
 /// Serves until the control plane stops.
 pub async fn serve(socket: TcpListener, tls: Option<TlsAcceptor>, proxies: Proxies, state: Shared) {
     let limits = Limits::of_files(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX));
     let connections = Connections::new(limits);
-    let router = crate::server::api::router(state.clone());
+    let router = router(state.clone());
     let serving = Serving { router, tls, proxies: Arc::new(proxies) };
     let ending = GracefulShutdown::new();
     let mut stopping = state.stopping.subscribe();
@@ -144,6 +164,7 @@ async fn converse(
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(QUIET)
+        .max_buf_size(HEADER_BYTES)
         .serve_connection(stream, service);
     if let Err(error) = watcher.watch(serving).await {
         record!(Debug, client = peer.ip(); "a connection ended: {error}");

@@ -29,10 +29,11 @@ pub mod store;
 mod sweep;
 pub mod time;
 mod upkeep;
+pub mod web;
 
 pub use command::command;
 pub use data_folder::FolderError;
-pub use embedded::{SetError, preview};
+pub use embedded::{Preview, SetError, preview};
 pub use live::watch::Told;
 pub use run::{KeepError, Running, ServerOptions, StartError, WatchEnded, Watcher, start};
 

@@ -73,6 +73,12 @@ pub struct ServerSettings {
 }
 
 impl ServerSettings {
+    /// The address at which people look at a job, by its project's slug and its number there; one without a number is
+    /// found by its id.
+    pub fn job_url(&self, slug: &str, job: impl std::fmt::Display) -> String {
+        format!("{}/{slug}/jobs/{job}", self.public_url)
+    }
+
     /// The time of [`ServerSettings::lease_seconds`].
     pub fn lease(&self) -> Duration {
         Duration::from_secs(self.lease_seconds.into())

@@ -42,7 +42,7 @@ pub(crate) struct Got {
 }
 
 impl Got {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 }
@@ -62,11 +62,11 @@ impl Server {
         Got { status, headers, body: output.stdout[split + 4..].to_vec() }
     }
 
-    fn get(&self, path: &str) -> Got {
+    pub(crate) fn get(&self, path: &str) -> Got {
         self.curl(path, &["-H", &format!("Circle-Token: {}", self.token.expose())])
     }
 
-    fn post(&self, path: &str, body: &Value) -> Got {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Got {
         let token = format!("Authorization: Bearer {}", self.token.expose());
         self.curl(path, &["-H", &token, "-X", "POST", "-d", &body.to_string()])
     }
@@ -148,7 +148,8 @@ fn version_2_reads_what_ran() {
     let file = server.get(&url);
     assert_eq!((file.status, file.body.as_slice()), (200, &b"data\n"[..]));
     assert!(
-        file.headers.contains("content-disposition: attachment; filename*=utf-8''a%20b.txt"),
+        file.headers
+            .contains("content-disposition: attachment; filename=\"a b.txt\"; filename*=utf-8''a%20b.txt"),
         "{}",
         file.headers
     );

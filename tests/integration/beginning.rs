@@ -117,7 +117,7 @@ fn a_check_is_not_satisfied_by_anything_that_answers() {
 #[test]
 fn a_working_directory_is_waited_for_and_given_up_with_the_name_of_its_holder() {
     let server = ControlPlane::start();
-    let machine = single(&server);
+    let machine = single(&server).setting("max_run_time", "4s");
     let work = machine.path("work");
     fs::create_dir(&work).unwrap();
     let held = fs::File::open(&work).unwrap();
@@ -182,6 +182,41 @@ fn lines_of_a_prefix_are_for_the_log() {
     assert_eq!(runner.wait(), Some(0));
     assert!(runner.log().contains("or what wraps it, says: welcome to this host"), "{}", runner.log());
     assert!(!runner.log().contains("runlet_task"), "{}", runner.log());
+}
+
+#[test]
+fn a_prefix_that_ends_before_the_task_begins_is_a_fault_of_the_host() {
+    let server = ControlPlane::start();
+    server.offer(&task_of("b-8", &["echo never"]));
+    let mut runner = single(&server)
+        .setting("command_prefix", "[/bin/sh, -c, 'echo no such user >&2; exit 1', --]")
+        .start();
+    let back = server.wait_for("/unclaim").json();
+    let message = back["message"].as_str().unwrap();
+    assert_eq!((&back["reason"], &back["pause_seconds"]), (&json!("host"), &json!(1)));
+    assert!(message.contains("exit code 1") && message.contains("`runner.command_prefix`"), "{message}");
+    assert_eq!(runner.wait(), Some(0));
+    assert_eq!(count(&server, "/lost"), 0, "{}", runner.log());
+    assert!(runner.log().contains("pausing for 1s"), "{}", runner.log());
+}
+
+#[test]
+fn a_task_whose_token_is_not_taken_any_more_is_stopped_and_reported_lost() {
+    let server = ControlPlane::start();
+    server.offer(&lively("b-9", &["echo begun; while :; do sleep 0.05; done", "echo never"]));
+    let mut runner = single(&server).start();
+    wait_output(&server, &runner, "b-9", "begun\n");
+    server.answer("/heartbeat", 401, r#"{"message":"the token is not known"}"#);
+    assert!(server.wait_for("/tasks/b-9/lost").json()["message"].as_str().is_some());
+    assert_eq!(runner.wait(), Some(0));
+    assert!(!runner.log().contains("task done"), "{}", runner.log());
+    // One that may not even begin goes back by the same word.
+    let server = ControlPlane::start();
+    server.answer("/begin", 401, r#"{"message":"the token is not known"}"#);
+    server.offer(&task_of("b-10", &["echo never"]));
+    let mut runner = single(&server).start();
+    server.wait_for("/tasks/b-10/lost");
+    assert_eq!(runner.wait(), Some(0));
 }
 
 #[test]

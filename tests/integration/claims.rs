@@ -3,6 +3,7 @@
 use crate::faults::{Rogue, until};
 use crate::server::Server;
 use runlet::protocol::Secret;
+use runlet::protocol::limits::HEADER_BYTES;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -273,7 +274,7 @@ fn offsets_that_overflow_are_refused() {
 #[test]
 fn every_answer_says_that_it_comes_from_a_control_plane() {
     let (server, _, _) = bench();
-    let long = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
+    let long = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(2 * HEADER_BYTES));
     for (request, expected) in [
         ("GET /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 200),
         ("GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 404),
@@ -295,13 +296,24 @@ fn every_answer_says_that_it_comes_from_a_control_plane() {
 
 #[test]
 fn a_class_that_is_deleted_ends_what_waits_for_it() {
-    let (server, _, pipeline) = bench();
+    let (server, rogue, pipeline) = bench();
+    let claimed = server.trigger(&until(Path::new("/")));
+    let task = Played::claim(&server, &rogue, "n-1");
+    let (claimed, pipeline) = match job(&server, &claimed)["status"].as_str() {
+        Some("running") => (claimed, pipeline),
+        _ => (pipeline, claimed),
+    };
     let classes = server.call("GET", "/api/v3/runner/resource", None);
     let found = classes["items"].as_array().unwrap().iter().find(|class| class["resource_class"] == "a/b");
     let path = format!("/api/v3/runner/resource/{}", found.unwrap()["id"].as_str().unwrap());
     server.call("PATCH", &path, Some(json!({ "budget_seconds": 7200 })));
     server.call("DELETE", &format!("{path}/force"), None);
     let job = job(&server, &pipeline);
+    assert_eq!(job["status"], "failed");
+    assert!(messages(&server, &job).contains("was deleted"), "{}", messages(&server, &job));
+    // One that is given back has nobody to wait for.
+    task.give_back(0);
+    let job = self::job(&server, &claimed);
     assert_eq!(job["status"], "failed");
     assert!(messages(&server, &job).contains("was deleted"), "{}", messages(&server, &job));
 }

@@ -192,11 +192,12 @@ fn test_results_are_read_and_do_not_fail_the_job() {
     let xml =
         "<testsuite><testcase name='a'/><testcase name='b'><failure>broken</failure></testcase></testsuite>";
     run_steps(&format!(
-        "- run: echo \"{xml}\" > r.xml; echo '<' > bad.xml\n- store_test_results: {{path: .}}"
+        "- run: echo \"{xml}\" > r.xml; echo '<' > bad.xml; echo \"<testsuite><testcase name='c'/>\" > cut.xml\n- store_test_results: {{path: .}}"
     ))
     .exits(0)
-    .says("1 passed, 1 failed")
+    .says("2 passed, 1 failed")
     .says("failed test in build: b: broken")
+    .says("stored `cut.xml` (1 test)\nwarning: `cut.xml`: not valid XML")
     .says("ignored `bad.xml`: not valid XML");
 }
 

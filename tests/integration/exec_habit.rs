@@ -142,6 +142,27 @@ workflow never: does not run, since its condition does not hold (`when` or `unle
 }
 
 #[test]
+fn a_list_says_what_cannot_run_here_and_shows_the_part_that_is_asked_for() {
+    let folder = folder(
+        "version: 2.1\njobs:\n  native: {machine: true, resource_class: a/b, steps: [run: 'true']}\n  boxed: {docker: [{image: 'cimg/base:1'}], steps: [run: 'true']}\nworkflows:\n  w: {jobs: [native, boxed, {native: {name: last, requires: [boxed]}}]}\n  other: {jobs: [{native: {name: released, filters: {branches: {only: stable}}}}]}\n",
+    );
+    let list = |arguments: &[&str]| {
+        let output = command(folder.path(), arguments).arg("--list").output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let here = list(&[]);
+    let reason = "\n  boxed: cannot run here: it wants containers (`cimg/base:1`) (`--on-host` ";
+    assert!(here.contains("\n  native\n") && here.contains(reason), "{here}");
+    let on_host = list(&["--on-host", "--job", "last"]);
+    let expected =
+        "workflow w\n  boxed: runs on this host, without the image `cimg/base:1`\n  last (after boxed)\n";
+    assert_eq!(on_host, expected);
+    exec(folder.path(), &["--list", "--job", "nothing"])
+        .exits(2)
+        .says("there is no job `nothing` to run (jobs that apply: native, boxed, last)");
+}
+
+#[test]
 fn jobs_of_a_config_that_is_continued_can_be_chosen() {
     let setup = "version: 2.1\nsetup: true\njobs:\n  choose:\n    machine: true\n    steps: [checkout, {run: circleci-agent pipeline continue next.yml || circleci-agent pipeline continue --help}]\nworkflows: {s: {jobs: [choose]}}\n";
     let next = GRAPH.replace("  never:", "  setup-ed:");

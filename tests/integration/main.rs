@@ -13,6 +13,9 @@ mod archives;
 // The rules of a claim over the real API, with a runner that the test plays itself.
 #[cfg(feature = "server")]
 mod claims;
+// What public clients met: builds of version 1.1, downloads, insights, names and ids.
+#[cfg(feature = "server")]
+mod clients;
 // The config compiler against its corpus, and against damaged configs.
 #[cfg(feature = "server")]
 mod config;
@@ -98,3 +101,6 @@ mod stop;
 mod support;
 // Private authorities, bad certificates, client certificates, proxies.
 mod trust;
+// The web page.
+#[cfg(feature = "server")]
+mod web;

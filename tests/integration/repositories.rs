@@ -24,7 +24,7 @@ impl Work {
         format!("file://{}", self.0.display())
     }
 
-    fn git(&self, args: &[&str]) -> String {
+    pub(crate) fn git(&self, args: &[&str]) -> String {
         let mut command = Command::new("git");
         command.current_dir(&self.0).args(args).env("GIT_CONFIG_GLOBAL", "/dev/null");
         for (name, value) in [("NAME", "Ada"), ("EMAIL", "ada@example.com")] {
@@ -40,6 +40,11 @@ impl Work {
         let config = format!(
             "version: 2.1\nparameters:\n  fast: {{type: boolean, default: false}}\njobs:\n  {word}:\n    machine: true\n    resource_class: acme/linux\n    steps:\n      - checkout\n      - run: git log -1 --format=%s && echo {word} << pipeline.parameters.fast >> << pipeline.config.ref >> << pipeline.config.sha >>\nworkflows:\n  w: {{jobs: [{word}]}}\n"
         );
+        self.commit_config(&config, message)
+    }
+
+    /// Commits a config, and returns the id of the commit.
+    pub(crate) fn commit_config(&self, config: &str, message: &str) -> String {
         std::fs::create_dir_all(self.0.join(".circleci")).unwrap();
         std::fs::write(self.0.join(".circleci/config.yml"), config).unwrap();
         self.git(&["add", "."]);
@@ -52,7 +57,7 @@ const PIPELINE: &str = "/api/v2/project/gh%2Facme%2Fhello/pipeline";
 const RUN: &str = "/api/v2/project/gh/acme/hello/pipeline/run";
 
 impl Server {
-    fn register(&self, url: &str) {
+    pub(crate) fn register(&self, url: &str) {
         let body = json!({ "repository_url": url });
         let answer = self.call("PATCH", "/api/v2/project/gh/acme/hello", Some(body));
         assert_eq!(answer["repository_url"], url);

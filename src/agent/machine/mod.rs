@@ -339,7 +339,10 @@ impl Runner {
         let id = &watched.task.id;
         let code = end.code();
         let not_begun = watched.not_begun.as_deref().filter(|_| !watched.begun);
-        let not_begun = not_begun.map(|why| self.explain_not_begun(why));
+        let not_begun = match not_begun {
+            Some(why) => Some(self.explain_not_begun(why)),
+            None => self.explain_prefix(&watched, code, end),
+        };
         match (code, not_begun, &watched.token) {
             (Some(task_exit::REPORTED), None, _) => {
                 record!(Info, task_id = id; "task done");
@@ -406,14 +409,14 @@ impl Runner {
             let rest = Task::without_steps(id.clone(), token.clone(), task.job_name.clone());
             match self.start(rest, task.clone(), true) {
                 Ok((agent, task)) => {
-                    log::info!("sending what the task agent has left task_id={id}");
+                    record!(Info, task_id = id; "sending what the task agent has left");
                     self.claims.life.delivers();
                     death.rests += 1;
                     self.watched =
                         Some(Watched { rest: Some(death), ..Watched::of(agent, task, Some(token)) });
                     return;
                 }
-                Err(why) => log::error!("cannot send what the task agent has left: {why} task_id={id}"),
+                Err(why) => record!(Error, task_id = id; "cannot send what the task agent has left: {why}"),
             }
         }
         self.answer_for(&task, &death);
@@ -448,6 +451,21 @@ impl Runner {
         } else if self.claims.life.lost(Instant::now()) {
             log::warn!("pausing for a minute, since the task agent died at once on this host");
         }
+    }
+
+    /// Why a prefix that ended before the task agent said anything is a fault of this host. Whether the task has begun
+    /// all the same, unheard, the control plane knows.
+    fn explain_prefix(&self, watched: &Watched, code: Option<u8>, end: End) -> Option<String> {
+        let prefix = self.settings.command_prefix.first()?;
+        let is_told = watched.begun || watched.ended_because.is_some();
+        let has_answered = matches!(code, Some(task_exit::REPORTED | task_exit::NOT_REPORTED));
+        if is_told || has_answered || end == End::Gone {
+            return None;
+        }
+        let end = end.text();
+        Some(format!(
+            "`{prefix}` ended before the task began ({end}): check `runner.command_prefix`, and what it says in the log of the runner"
+        ))
     }
 
     /// Ends what the task has left behind. `died`: its agent could not.
@@ -487,7 +505,7 @@ impl Runner {
             agent,
         };
         if let Some((pid, id)) = found {
-            log::warn!("found a task agent that the record does not know of task_id={id} agent_pid={pid}");
+            record!(Warn, task_id = id, agent_pid = pid; "found a task agent that the record does not know of");
             let found = task(id, Some(Agent::now(pid)));
             self.record.change(|remembered| remembered.task = Some(found.clone()));
             return Some(found);

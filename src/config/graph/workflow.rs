@@ -43,10 +43,17 @@ impl Workflows<'_> {
                 continue;
             };
             self.read.check_keys(body, &format!("workflow `{name}`"), KEYS, false);
-            let applies = self.applies(entry, body);
-            if applies != Some(true) {
-                self.left_out.extend(applies.map(|_| LeftOut { workflow: name.to_string(), job: None }));
-                continue;
+            match self.applies(entry, body) {
+                Some(true) => {}
+                Some(false) => {
+                    self.left_out.push(LeftOut { workflow: name.to_string(), job: None });
+                    continue;
+                }
+                // The condition is wrong: nothing runs, but the mistakes further down are told as well.
+                None => {
+                    self.workflow(entry, body);
+                    continue;
+                }
             }
             applying += 1;
             if setup && applying > 1 {

@@ -4,6 +4,7 @@ mod automaton;
 pub mod forms;
 mod ledger;
 pub mod log;
+mod news;
 mod patterns;
 pub(super) mod piece;
 pub mod redactor;

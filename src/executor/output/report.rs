@@ -70,7 +70,7 @@ pub(super) struct Inner {
     agent: String,
     state: Mutex<State>,
     pub(super) changed: Condvar,
-    wish: Box<dyn Fn(Wish) + Send + Sync>,
+    pub(super) wish: Box<dyn Fn(Wish) + Send + Sync>,
 }
 
 pub(super) struct State {
@@ -82,13 +82,15 @@ pub(super) struct State {
     pub(super) first_unsent: Option<Instant>,
     pub(super) last_sent: Option<Instant>,
     pub(super) hurry: bool,
-    told: Option<Wish>,
+    pub(super) told: Option<Wish>,
     /// The agent was told to stop: calls of steps are not repeated.
     stops: bool,
     /// The end is on its way to the control plane.
-    finishing: bool,
+    pub(super) finishing: bool,
     /// The control plane takes nothing more.
     pub(super) refused: bool,
+    /// It refuses calls for another reason than the end of the task, which it may still hold for running.
+    pub(super) disowned: bool,
     pub(super) lost_output: Option<String>,
     /// A step waits for room in the spool.
     pub(super) starved: bool,
@@ -130,6 +132,7 @@ impl Reporter {
             stops: false,
             finishing: false,
             refused: false,
+            disowned: false,
             lost_output: None,
             starved: false,
             frees: true,
@@ -386,11 +389,6 @@ impl Reporter {
         }
     }
 
-    /// Whether the control plane has said that the task has ended there.
-    pub fn has_ended(&self) -> bool {
-        self.lock().told == Some(Wish::Ended)
-    }
-
     /// One call of a step, tried again until it is answered or the steps are stopped. `path` follows `tasks/{id}/`.
     pub fn call<A: DeserializeOwned>(
         &self,
@@ -548,39 +546,5 @@ impl Reporter {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The control plane has ended the task. `late`: it still takes what the steps have said.
-    pub(super) fn ended(&self, late: bool) {
-        let mut state = self.lock();
-        state.life.ended_there(late, since_boot());
-        state.refused |= !late;
-        let first = state.told != Some(Wish::Ended);
-        state.told = Some(Wish::Ended);
-        // A parked heartbeat often hears of the end before its confirmation arrives here.
-        let expected = state.finishing;
-        drop(state);
-        self.0.changed.notify_all();
-        if first {
-            let level = if expected { log::Level::Debug } else { log::Level::Warn };
-            log::log!(level, "the task has ended at the control plane");
-            (self.0.wish)(Wish::Ended);
-        }
-    }
-
-    pub(super) fn news(&self, news: Option<TaskNews>) {
-        match news {
-            None => {}
-            Some(TaskNews::Ended) => self.ended(true),
-            Some(TaskNews::Cancel) => {
-                let mut state = self.lock();
-                let first = state.told.is_none();
-                state.told.get_or_insert(Wish::Cancel);
-                drop(state);
-                if first {
-                    (self.0.wish)(Wish::Cancel);
-                }
-            }
-        }
     }
 }

@@ -37,8 +37,7 @@ impl Reporter {
         while self.wait_for_work() {
             if let Err(error) = self.send_all(&mut size) {
                 if !self.is_over() && !self.has_ended() {
-                    log::error!("giving up sending what the task has said: {error}");
-                    self.ended(false);
+                    self.disown(&error);
                 }
                 return self.over();
             }
@@ -208,10 +207,7 @@ impl Reporter {
                 Err(error) if error.code() == Some(RefusalCode::TaskEnded) => return,
                 Err(error) => match backoff.after(&error, Instant::now(), random()) {
                     Some(wait) => self.pause(wait),
-                    None => {
-                        log::warn!("the control plane does not know the task any more: {error}");
-                        return self.ended(false);
-                    }
+                    None => return self.disown(&error),
                 },
             }
         }

@@ -3,7 +3,7 @@
 //!
 //! The place of a byte in the file is its place in the output. What the control plane has for good is taken out
 //! again, as a hole, so that the disk holds only what is on its way. Of output beyond the limit the first three
-//! quarters are here and the last quarter in a [`Tail`], which is appended when the step ends: errors stand at the
+//! quarters are here and the last quarter in a `Tail`, which is appended when the step ends: errors stand at the
 //! end.
 //!
 //! Nothing is synced: against the crash of a process the system's cache is enough, and on the slow disks of small

@@ -95,11 +95,14 @@ impl TaskRun {
                 Ok((length, sha256)) => {
                     let entry = TestResultsRecord { path: name.clone(), sha256, length, step: record };
                     match self.post::<StoredTests>("test-results", &entry)? {
-                        Ok(StoredTests { message: Some(why), .. }) => {
+                        Ok(StoredTests { message: Some(why), tests: 0 }) => {
                             log.note(&format!("warning: ignored `{name}`: {why}"));
                         }
                         Ok(stored) => {
-                            log.note(&format!("stored `{name}` ({})", counted(stored.tests, "test")))
+                            log.note(&format!("stored `{name}` ({})", counted(stored.tests, "test")));
+                            if let Some(why) = stored.message {
+                                log.note(&format!("warning: `{name}`: {why}"));
+                            }
                         }
                         Err(why) => return Err(StepEnd::failed(format!("failed to store `{name}`: {why}"))),
                     }

@@ -19,6 +19,7 @@ impl Outputs {
     /// Ends an output of `length` bytes, of which the runner cannot send what is missing. Repeating it is harmless.
     /// Returns how many bytes are missing.
     pub fn end_with_hole(&self, task: &TaskId, step: u32, length: u64) -> Result<u64, Error> {
+        let _turn = self.turn(task, step);
         let path = self.path(task, step);
         let fail = io_error(&path);
         if let Some(folder) = path.parent() {

@@ -9,6 +9,7 @@ pub mod listing;
 pub mod objects;
 pub mod outputs;
 mod stretch;
+mod turns;
 
 use self::objects::Objects;
 use self::outputs::Outputs;

@@ -2,6 +2,7 @@
 
 use crate::protocol::TaskId;
 use crate::server::blobs::disk::{Error, digest, io_error, make_folder, open_private, read_piece};
+use crate::server::blobs::turns::{Turn, Turns};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -24,6 +25,8 @@ pub struct Outputs {
     durable: bool,
     /// Outputs that are being written, by task and step.
     written: Arc<Mutex<HashMap<(TaskId, u32), Written>>>,
+    /// A runner that gave a call up repeats it while the disk may still be busy with the first.
+    turns: Turns<(TaskId, u32)>,
 }
 
 /// State in memory of an output that is being written. It may be forgotten at any time.
@@ -46,7 +49,7 @@ pub struct Stored {
 
 impl Outputs {
     pub(super) fn at(root: &Path, durable: bool) -> Self {
-        Self { root: root.join("output"), durable, written: Arc::default() }
+        Self { root: root.join("output"), durable, written: Arc::default(), turns: Turns::default() }
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -62,10 +65,15 @@ impl Outputs {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits until nothing else writes the output of a step.
+    pub(super) fn turn(&self, task: &TaskId, step: u32) -> Turn<'_, (TaskId, u32)> {
+        self.turns.take((task.clone(), step))
+    }
+
     /// Stores output at an offset. Bytes that are stored already are skipped; the file is the truth, so nothing else
-    /// needs to be written per chunk. No bytes at all ask for the disk to be waited for. Calls for one step must not
-    /// overlap.
+    /// needs to be written per chunk. No bytes at all ask for the disk to be waited for.
     pub fn append(&self, task: &TaskId, step: u32, offset: u64, bytes: &[u8]) -> Result<Stored, Error> {
+        let _turn = self.turn(task, step);
         let path = self.path(task, step);
         let fail = io_error(&path);
         if let Some(folder) = path.parent() {
@@ -133,6 +141,7 @@ impl Outputs {
     /// Compares a step's output with what the runner wrote and makes it durable. The offset to send
     /// from when it differs: the bytes that are here stay until others take their place.
     pub fn check(&self, task: &TaskId, step: u32, length: u64, sha256: &str) -> Result<Option<u64>, Error> {
+        let _turn = self.turn(task, step);
         let path = self.path(task, step);
         let stored = self.length(task, step);
         if stored < length {

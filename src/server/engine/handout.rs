@@ -109,8 +109,8 @@ pub struct Handed {
 /// Describes a task that is handed out, for its agent.
 pub fn describe(tx: &Tx<'_>, handed: Handed, settings: &ServerSettings) -> Result<Task, Error> {
     let found = handout::described(tx, &handed.id)?;
-    let job_url =
-        format!("{}/{}/{}/{}/{}", settings.public_url, found.vcs, found.org, found.repo, found.job_number);
+    let slug = format!("{}/{}/{}", found.vcs, found.org, found.repo);
+    let job_url = settings.job_url(&slug, found.job_number);
     let mut built_in = built_in(&found, &job_url);
     let mut mask = Vec::new();
     if found.is_setup && !found.is_continued {

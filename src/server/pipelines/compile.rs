@@ -102,7 +102,7 @@ pub(in crate::server) fn pipeline_values(
 
 /// Keeps only the wanted workflows, and the wanted jobs with everything that they require; the error is a
 /// sentence for people.
-pub(super) fn narrow(compiled: &mut Compiled, only: &Only) -> Result<(), String> {
+pub fn narrow(compiled: &mut Compiled, only: &Only) -> Result<(), String> {
     if let Some(wanted) = &only.workflow {
         let known: Vec<_> = compiled.workflows.iter().map(|workflow| workflow.name.clone()).collect();
         compiled.workflows.retain(|workflow| fits(wanted, &workflow.name));
@@ -118,7 +118,10 @@ pub(super) fn narrow(compiled: &mut Compiled, only: &Only) -> Result<(), String>
     }
     let all = || compiled.workflows.iter().flat_map(|workflow| &workflow.jobs);
     if let Some(unknown) = only.jobs.iter().find(|wanted| !all().any(|job| is_wanted(wanted, job))) {
-        let known: Vec<_> = all().map(|job| &*job.name).collect();
+        let mut known: Vec<&str> = Vec::new();
+        for job in all().filter(|job| !known.contains(&&*job.name)).collect::<Vec<_>>() {
+            known.push(&job.name);
+        }
         return Err(format!("there is no job `{unknown}` to run (jobs that apply: {})", known.join(", ")));
     }
     for workflow in &mut compiled.workflows {

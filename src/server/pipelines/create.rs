@@ -92,7 +92,7 @@ fn insert(tx: &Tx<'_>, new: &New, routing: &Routing) -> Result<Vec<String>, Stor
     let now = created.created_at;
     let mistakes = created.errors.iter().flat_map(|errors| &errors.0);
     let mut errors: Vec<PipelineError> =
-        mistakes.map(|mistake| PipelineError { kind: "config", message: mistake.to_string() }).collect();
+        mistakes.map(|mistake| PipelineError { kind: "config", message: mistake.among_errors() }).collect();
     errors.extend(
         trigger.fetch_error.iter().map(|why| PipelineError { kind: "config-fetch", message: why.clone() }),
     );

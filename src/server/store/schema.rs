@@ -35,6 +35,7 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE tasks ADD COLUMN kind TEXT NOT NULL DEFAULT 'machine';",
     // As for the keys: every job that goes would have all files of test results read.
     "CREATE INDEX test_files_by_job ON test_files (job_id);",
+    include_str!("sessions.sql"),
 ];
 
 /// The version of the schema that this program works with.

@@ -2,7 +2,7 @@
 
 use crate::protocol::TaskId;
 use crate::server::api::shared::failure::{Answer, Failure};
-use crate::server::api::shared::input::message;
+use crate::server::api::shared::input::{Path, message};
 use crate::server::auth::{Administrator, Person};
 use crate::server::engine::commit::clock::{self, Verdict};
 use crate::server::engine::commit::task;
@@ -10,7 +10,7 @@ use crate::server::ids::JobId;
 use crate::server::state::Shared;
 use crate::server::store::tables::tasks::{self, TaskRow};
 use crate::server::time::Millis;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};

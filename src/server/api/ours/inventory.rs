@@ -3,17 +3,18 @@
 use crate::logging::record;
 use crate::protocol::ResourceClass;
 use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
-use crate::server::api::shared::input::{Body, Words, message};
+use crate::server::api::shared::input::{Body, Path, Words, message};
 use crate::server::auth::{Administrator, Person};
 use crate::server::auth::{new_token, token_hash};
 use crate::server::engine::commit::task;
 use crate::server::ids::{ClassTokenId, ResourceClassId};
+use crate::server::people;
 use crate::server::state::Shared;
 use crate::server::store::status::TaskState;
 use crate::server::store::tables::classes::{self, Class, Instance, Terms, Token};
 use crate::server::store::{Error, View};
 use crate::server::time::Millis;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
@@ -97,14 +98,10 @@ async fn list_classes(State(state): State<Shared>, _person: Person, words: Words
     Ok(Json(json!({ "items": items })))
 }
 
-async fn create_class(
-    State(state): State<Shared>,
-    _admin: Administrator,
-    Body(body): Body,
-) -> Answer<Response> {
-    let name = ResourceClass::new(body["resource_class"].as_str().unwrap_or_default()).map_err(bad)?;
-    let description = body["description"].as_str().unwrap_or_default().to_owned();
-    let (id, terms) = (ResourceClassId::fresh(), terms(&body, Terms::default())?);
+async fn create_class(State(state): State<Shared>, _admin: Administrator, body: Body) -> Answer<Response> {
+    let name = ResourceClass::new(body.0["resource_class"].as_str().unwrap_or_default()).map_err(bad)?;
+    let description = note(&body, "description")?;
+    let (id, terms) = (ResourceClassId::fresh(), terms(&body.0, Terms::default())?);
     let Terms { budget_ms, unsafe_retries } = terms;
     let class = Class { id, name: name.as_str().to_owned(), description, budget_ms, unsafe_retries };
     let answer = shown_class(&class);
@@ -113,6 +110,13 @@ async fn create_class(
         return Err(conflict(format!("the resource class `{name}` exists already")));
     }
     Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+/// A note for people as a body has it; an absent one is empty.
+fn note(body: &Body, name: &str) -> Answer<String> {
+    let text = body.optional_text(name)?.unwrap_or_default();
+    people::check_text(name, text).map_err(bad)?;
+    Ok(text.to_owned())
 }
 
 /// The terms of a class as a body has them: `budget_seconds`, how long a task may be silent once it has begun (null is as
@@ -229,13 +233,9 @@ async fn list_tokens(State(state): State<Shared>, _person: Person, words: Words)
     Ok(Json(json!({ "items": items })))
 }
 
-async fn create_token(
-    State(state): State<Shared>,
-    _admin: Administrator,
-    Body(body): Body,
-) -> Answer<Response> {
-    let class = body["resource_class"].as_str().unwrap_or_default().to_owned();
-    let nickname = body["nickname"].as_str().unwrap_or_default().to_owned();
+async fn create_token(State(state): State<Shared>, _admin: Administrator, body: Body) -> Answer<Response> {
+    let class = body.0["resource_class"].as_str().unwrap_or_default().to_owned();
+    let nickname = note(&body, "nickname")?;
     let secret = new_token("rlc_")?;
     let token = Token { id: ClassTokenId::fresh(), nickname, created_at: Millis::now() };
     let mut answer = shown_token(&class, &token);

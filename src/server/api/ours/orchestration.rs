@@ -3,7 +3,7 @@
 use crate::protocol::MAX_CHUNK_BYTES;
 use crate::server::api::shared::acts::run_again;
 use crate::server::api::shared::failure::{Answer, Failure, bad};
-use crate::server::api::shared::input::{Body, message};
+use crate::server::api::shared::input::{Body, Path, message};
 use crate::server::auth::{Administrator, Person};
 use crate::server::engine::commit::Scope;
 use crate::server::ids::{JobId, ProjectId, WorkflowId};
@@ -11,14 +11,13 @@ use crate::server::pipelines::continuation::{self, Continuation};
 use crate::server::state::Shared;
 use crate::server::store::tables::projects::{self, ProjectSettings};
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// Serves the paths of this file.
@@ -34,69 +33,81 @@ pub fn router() -> Router<Shared> {
         )
 }
 
-/// Reads an optional JSON body: nothing and `null` are the default.
-fn optional<T: DeserializeOwned + Default>(bytes: &Bytes) -> Answer<T> {
-    if bytes.trim_ascii().is_empty() {
-        return Ok(T::default());
+/// Reads a body of a rerun that may be absent or null, which asks for all; `known` are the names that it may have. One
+/// that asks for something else must not run everything again.
+fn wishes(body: Value, known: &[&str]) -> Answer<Map<String, Value>> {
+    let wishes = match body {
+        Value::Null => Map::new(),
+        Value::Object(wishes) => wishes,
+        _ => return Err(bad("the body must be an object, or absent to run everything again")),
+    };
+    match wishes.keys().find(|name| !known.contains(&name.as_str())) {
+        Some(name) => Err(bad(format!("`{name}` says nothing about a rerun (known: {})", known.join(", ")))),
+        None => Ok(wishes),
     }
-    let parsed: Option<T> =
-        serde_json::from_slice(bytes).map_err(|e| bad(format!("the body is not what is expected: {e}")))?;
-    Ok(parsed.unwrap_or_default())
 }
 
-#[derive(Debug, Default, Deserialize)]
-struct RerunV2 {
-    #[serde(default)]
-    force: bool,
-    // A published client misspells it.
-    #[serde(default, alias = "fromFailed")]
-    from_failed: Option<bool>,
-    #[serde(default)]
-    jobs: Option<Vec<String>>,
-    #[serde(default)]
-    enable_ssh: Option<bool>,
+/// A flag; absent and null are no.
+fn flag(wishes: &Map<String, Value>, name: &str) -> Answer<bool> {
+    match wishes.get(name) {
+        None | Some(Value::Null) => Ok(false),
+        Some(flag) => flag.as_bool().ok_or_else(|| bad(format!("`{name}` must be true or false"))),
+    }
+}
+
+/// The jobs that a rerun names, if it names any.
+fn named(wishes: &Map<String, Value>) -> Answer<Option<Vec<JobId>>> {
+    let list = match wishes.get("jobs") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Array(list)) => list,
+        Some(_) => return Err(bad("`jobs` must be a list of the ids of jobs")),
+    };
+    if list.is_empty() {
+        return Err(bad(
+            "`jobs` names no job: name at least one by its id, or leave it out to run everything again",
+        ));
+    }
+    let id = |job: &Value| {
+        job.as_str().map(JobId::from).ok_or_else(|| bad(format!("`jobs` has ids of jobs, not `{job}`")))
+    };
+    list.iter().map(id).collect::<Answer<_>>().map(Some)
 }
 
 async fn rerun_v2(
     State(state): State<Shared>,
     person: Person,
     Path(id): Path<WorkflowId>,
-    bytes: Bytes,
+    Body(body): Body,
 ) -> Answer<Response> {
-    let request: RerunV2 = optional(&bytes)?;
-    if request.enable_ssh == Some(true) {
+    // A published client misspells the second.
+    let wishes = wishes(body, &["from_failed", "fromFailed", "jobs", "sparse_tree", "enable_ssh", "force"])?;
+    if flag(&wishes, "enable_ssh")? {
         return Err(bad("reruns with SSH are not available on this control plane: leave `enable_ssh` out"));
     }
-    let jobs = request.jobs.filter(|jobs| !jobs.is_empty());
-    let scope = match (request.from_failed.unwrap_or(false), jobs) {
+    let is_from_failed = flag(&wishes, "from_failed")? || flag(&wishes, "fromFailed")?;
+    let is_sparse = flag(&wishes, "sparse_tree")?;
+    let scope = match (is_from_failed, named(&wishes)?) {
         (true, Some(_)) => {
             return Err(bad("`from_failed` and `jobs` exclude each other: give one of them"));
         }
+        (_, None) if is_sparse => return Err(bad("`sparse_tree` needs `jobs`: name the jobs to run again")),
         (true, None) => Scope::Failed,
-        (false, Some(jobs)) => Scope::Jobs(jobs.into_iter().map(JobId::from).collect()),
+        (false, Some(jobs)) => Scope::Jobs(jobs),
         (false, None) => Scope::All,
     };
-    let id = run_again(&state, id, scope, request.force, person).await?;
+    let id = run_again(&state, id, scope, flag(&wishes, "force")?, person).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "workflow_id": id }))).into_response())
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct RerunV3 {
-    #[serde(default)]
-    is_from_failed: Option<bool>,
-    #[serde(default)]
-    force: bool,
 }
 
 async fn rerun_v3(
     State(state): State<Shared>,
     person: Person,
     Path(id): Path<WorkflowId>,
-    bytes: Bytes,
+    Body(body): Body,
 ) -> Answer<Response> {
-    let request: RerunV3 = optional(&bytes)?;
-    let scope = if request.is_from_failed == Some(true) { Scope::Failed } else { Scope::All };
-    let id = run_again(&state, id, scope, request.force, person).await?;
+    let wishes = wishes(body, &["is_from_failed", "force"])?;
+    let scope = if flag(&wishes, "is_from_failed")? { Scope::Failed } else { Scope::All };
+    let id = run_again(&state, id, scope, flag(&wishes, "force")?, person).await?;
     let location = [(header::LOCATION, format!("/api/v3/workflows/{id}"))];
     Ok((StatusCode::CREATED, location, Json(json!({ "data": { "id": id } }))).into_response())
 }

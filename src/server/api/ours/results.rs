@@ -2,20 +2,21 @@
 
 use crate::protocol::TaskId;
 use crate::server::api::shared::failure::{Answer, Failure, bad, blocking};
-use crate::server::api::shared::input::Words;
-use crate::server::api::shared::lookup::{job_of, one};
+use crate::server::api::shared::input::{Path, Words};
+use crate::server::api::shared::lookup::{encoded, job_of, one};
+use crate::server::api::shared::range::{self, Wanted};
 use crate::server::api::shared::uses::used;
 use crate::server::api::shared::{link, stream};
 use crate::server::auth::Person;
 use crate::server::blobs::Stretch;
 use crate::server::ids::{ArtifactId, JobId};
 use crate::server::state::Shared;
-use crate::server::store::read::{self, StepOutput};
+use crate::server::store::View;
+use crate::server::store::read::{self, Content, StepOutput};
 use crate::server::store::tables::keeping::Quota;
-use crate::server::time::Millis;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -35,7 +36,8 @@ pub fn router() -> Router<Shared> {
         .route("/api/v3/jobs/{id}/stdout", get(stdout))
         .route("/api/v3/jobs/{id}/stderr", get(stderr))
         .route("/api/v3/jobs/{id}/stdout/condensed", get(condensed))
-        .route("/api/v3/artifacts/{id}", get(artifact))
+        .route("/api/v3/artifacts/{id}", get(artifact_by_id))
+        .route("/api/v3/artifacts/{id}/{*path}", get(artifact_by_path))
         .route("/api/v1.1/output/{link}", get(linked_output))
         .route("/api/private/output/raw/{vcs}/{org}/{repo}/{number}/{stream}/{node}/{step}", get(raw))
 }
@@ -63,24 +65,18 @@ async fn open(state: &Shared, task: TaskId, step: u32) -> Answer<Stretch> {
     blocking(move || blobs.outputs.open(&task, step)).await
 }
 
-/// A response of text from an offset of a file to its end.
-fn text(stretch: Stretch, from: u64) -> Response {
-    let length = [(header::CONTENT_LENGTH, stretch.length().saturating_sub(from).to_string())];
-    (PLAIN, length, stream::from(stretch, from)).into_response()
+/// A response of text from an offset of a file to before another.
+fn text(stretch: Stretch, from: u64, end: u64) -> Response {
+    let length = [(header::CONTENT_LENGTH, end.saturating_sub(from).to_string())];
+    (PLAIN, length, stream::between(stretch, from, end)).into_response()
 }
 
 fn json(body: Body) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// The first byte that `Range: bytes=N-` asks for; other ranges are not served.
-fn range(headers: &HeaderMap) -> Option<u64> {
-    let range = headers.get(header::RANGE)?.to_str().ok()?;
-    range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
-}
-
-/// `Range: bytes=N-` continues, also at the very end; `X-Terminal` says that the step has ended and that
-/// nothing comes after these bytes.
+/// A range that begins at the end or after it is an empty 200: clients that follow the output ask for what is not there
+/// yet. `X-Terminal` says that the step has ended and that nothing comes after these bytes.
 async fn stdout(
     State(state): State<Shared>,
     _person: Person,
@@ -91,9 +87,18 @@ async fn stdout(
     // In this order: all that was complete when it was looked at is in the file that is opened afterwards.
     let StepOutput { task, step, extent, .. } = output_of(&state, id, &words).await?;
     let stretch = open(&state, task, step).await?;
-    let is_all = extent.is_complete(stretch.length());
-    let mut response = text(stretch, range(&headers).unwrap_or(0));
-    if is_all {
+    let length = stretch.length();
+    let mut end = length;
+    let mut response = match range::wanted(&headers, length, None) {
+        Wanted::Whole => text(stretch, 0, length),
+        Wanted::Outside => text(stretch, length, length),
+        Wanted::Part(from, before) => {
+            end = before;
+            let named = [(header::CONTENT_RANGE, range::content_range(Some((from, before)), length))];
+            (StatusCode::PARTIAL_CONTENT, named, text(stretch, from, before)).into_response()
+        }
+    };
+    if end == length && extent.is_complete(length) {
         response.headers_mut().insert("x-terminal", HeaderValue::from_static("true"));
     }
     Ok(response)
@@ -125,19 +130,21 @@ async fn condensed(
         Ok((stretch, from))
     })
     .await?;
-    Ok(text(stretch, from))
+    let end = stretch.length();
+    Ok(text(stretch, from, end))
 }
 
-/// The shape that scripts for version 1.1 read: pieces of output whose messages make the whole.
+/// The shape that scripts for version 1.1 read: pieces of output whose messages make the whole. Output is kept without
+/// times: its one piece has that of the beginning of its step.
 async fn linked_output(State(state): State<Shared>, Path(link): Path<String>) -> Answer<Response> {
     let (task, step) = link::open(&state, &link).ok_or_else(|| {
         Failure::not_found("this address of an output is not valid any more: ask for the build again")
     })?;
+    let of = task.clone();
+    let began = state.store.read(move |view| read::step_started_at(view, &of, step)).await?;
     let stretch = open(&state, task, step).await?;
-    if stretch.length() == 0 {
-        return Ok(json(Body::from("[]")));
-    }
-    let after = format!(r#"","time":"{}","type":"out"}}]"#, Millis::now());
+    let Some(began) = began.filter(|_| stretch.length() > 0) else { return Ok(json(Body::from("[]"))) };
+    let after = format!(r#"","time":"{began}","type":"out"}}]"#);
     Ok(json(stream::in_json(stretch, r#"[{"message":""#.to_owned(), after)))
 }
 
@@ -160,57 +167,77 @@ async fn raw(
     Ok(json(stream::in_json(stretch, "\"".to_owned(), "\"".to_owned())))
 }
 
-async fn artifact(
+async fn artifact_by_id(
     State(state): State<Shared>,
     _person: Person,
     Path(id): Path<ArtifactId>,
     headers: HeaderMap,
 ) -> Answer<Response> {
-    let what = format!("there is no artifact `{id}`");
-    let artifact = id.to_string();
-    let content = one(&state, what, move |view| read::artifact_content(view, &id)).await?;
-    let (length, from) = (content.length, range(&headers));
-    let start = from.unwrap_or(0);
-    if from.is_some() && start >= length {
-        let headers = [(header::CONTENT_RANGE, format!("bytes */{length}"))];
-        let refused =
-            Failure::new(StatusCode::RANGE_NOT_SATISFIABLE, format!("the artifact has {length} bytes"));
-        return Ok((headers, refused).into_response());
-    }
+    artifact(&state, id, None, &headers).await
+}
+
+/// The address that lists give: its last segment is the name under which clients save the file.
+async fn artifact_by_path(
+    State(state): State<Shared>,
+    _person: Person,
+    Path((id, path)): Path<(ArtifactId, String)>,
+    headers: HeaderMap,
+) -> Answer<Response> {
+    artifact(&state, id, Some(path), &headers).await
+}
+
+async fn artifact(
+    state: &Shared,
+    id: ArtifactId,
+    path: Option<String>,
+    headers: &HeaderMap,
+) -> Answer<Response> {
+    let what = match &path {
+        Some(path) => format!("there is no artifact `{id}` with the path `{path}`"),
+        None => format!("there is no artifact `{id}`"),
+    };
+    let used_id = id.to_string();
+    let read = move |view: &View| {
+        let found = read::artifact_content(view, &id)?;
+        Ok(found.filter(|content| path.is_none_or(|path| path == content.path)))
+    };
+    let Content { sha256, length, path } = one(state, what, read).await?;
+    let tag = format!("\"{sha256}\"");
+    let (status, from, end) = match range::wanted(headers, length, Some(&tag)) {
+        Wanted::Whole => (StatusCode::OK, 0, length),
+        Wanted::Part(from, end) => (StatusCode::PARTIAL_CONTENT, from, end),
+        Wanted::Outside => {
+            let named = [(header::CONTENT_RANGE, range::content_range(None, length))];
+            let why = format!("the artifact has {length} bytes, and the range begins after them");
+            return Ok((named, Failure::new(StatusCode::RANGE_NOT_SATISFIABLE, why)).into_response());
+        }
+    };
     let blobs = state.blobs.clone();
-    let stretch = blocking(move || blobs.objects.open(&content.sha256)).await?;
-    used(&state, Quota::Artifacts, artifact).await?;
+    let stretch = blocking(move || blobs.objects.open(&sha256)).await?;
+    used(state, Quota::Artifacts, used_id).await?;
     // Never rendered in the browser: artifacts are whatever jobs make.
-    let headers = [
+    let named = [
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
-        (header::CONTENT_LENGTH, (length - start).to_string()),
-        (header::CONTENT_DISPOSITION, disposition(&content.path)),
+        (header::CONTENT_LENGTH, (end - from).to_string()),
+        (header::CONTENT_DISPOSITION, disposition(&path)),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
         (header::ACCEPT_RANGES, "bytes".to_owned()),
+        (header::ETAG, tag),
     ];
-    let mut response = (headers, stream::from(stretch, start)).into_response();
-    if from.is_some() {
-        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-        let range = format!("bytes {start}-{}/{length}", length - 1);
-        if let Ok(range) = HeaderValue::from_str(&range) {
-            response.headers_mut().insert(header::CONTENT_RANGE, range);
-        }
+    let mut response = (status, named, stream::between(stretch, from, end)).into_response();
+    if status == StatusCode::PARTIAL_CONTENT {
+        let range = HeaderValue::try_from(range::content_range(Some((from, end)), length));
+        response.headers_mut().extend(range.ok().map(|range| (header::CONTENT_RANGE, range)));
     }
     Ok(response)
 }
 
-/// The last part of the name, in the form that holds any character.
+/// The last part of the name, in the form that every client reads, and in the form that holds any character.
 fn disposition(path: &str) -> String {
     let name = path.rsplit('/').next().unwrap_or_default();
-    let mut encoded = String::new();
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || b"._-".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    format!("attachment; filename*=UTF-8''{encoded}")
+    let is_plain = |c: char| (c.is_ascii_graphic() || c == ' ') && !"\"\\/%".contains(c);
+    let plain: String = name.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
+    format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{}", encoded(name))
 }
 
 #[cfg(test)]
@@ -219,10 +246,13 @@ mod tests {
 
     #[test]
     fn names_of_downloads_break_out_of_nothing() {
-        assert_eq!(disposition("a/b/report.xml"), "attachment; filename*=UTF-8''report.xml");
+        assert_eq!(
+            disposition("a/b/report 1.xml"),
+            "attachment; filename=\"report 1.xml\"; filename*=UTF-8''report%201.xml"
+        );
         assert_eq!(
             disposition("x/\"; evil=\r\nü"),
-            "attachment; filename*=UTF-8''%22%3B%20evil%3D%0D%0A%C3%BC"
+            "attachment; filename=\"_; evil=___\"; filename*=UTF-8''%22%3B%20evil%3D%0D%0A%C3%BC"
         );
     }
 }

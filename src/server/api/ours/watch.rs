@@ -3,6 +3,7 @@
 
 use crate::protocol::WatchEvent;
 use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::api::shared::input::Path;
 use crate::server::auth::Person;
 use crate::server::ids::{PersonalTokenId, PipelineId};
 use crate::server::live::watch::{self, Told};
@@ -11,7 +12,7 @@ use crate::server::store::read;
 use crate::server::store::tables::people;
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;

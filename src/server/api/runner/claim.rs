@@ -13,12 +13,15 @@ use crate::server::engine::commit::task::{self, NotLost};
 use crate::server::state::Shared;
 use crate::server::time::Millis;
 use axum::Json;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// Longest name, nonce, version or id in a claim, in bytes.
+const LONGEST_WORD: usize = 255;
 
 /// Hands out a task, at once or when one comes up.
 pub(super) async fn claim(
@@ -29,6 +32,7 @@ pub(super) async fn claim(
     query: Numbers,
     Json(request): Json<ClaimRequest>,
 ) -> Answer<Response> {
+    check(&request)?;
     let deadline = Instant::now() + wait_of(&query);
     let notify = state.hub.class(&token.class);
     let claimer = Claimer { token, request, protocol, ip: peer.ip().to_string() };
@@ -78,13 +82,32 @@ pub(super) async fn claim(
     }
 }
 
+/// Refuses a claim whose words are kept with the runner, and are longer than any runner's.
+fn check(request: &ClaimRequest) -> Answer<()> {
+    let needed = [("name", &request.name), ("nonce", &request.nonce)];
+    let facts = [&request.hostname, &request.version, &request.os, &request.arch];
+    let ids = [&request.machine_id, &request.boot_id].into_iter().flatten();
+    if let Some((name, _)) = needed.iter().find(|(_, word)| !(1..=LONGEST_WORD).contains(&word.len())) {
+        return Err(Failure::new(StatusCode::BAD_REQUEST, format!("`{name}` has 1 to {LONGEST_WORD} bytes")));
+    }
+    if facts.into_iter().chain(ids).any(|word| word.len() > LONGEST_WORD)
+        || request.takes.len() > LONGEST_WORD
+    {
+        let why = format!("what a claim says of its runner has at most {LONGEST_WORD} bytes each");
+        return Err(Failure::new(StatusCode::BAD_REQUEST, why));
+    }
+    Ok(())
+}
+
 /// Ends a task, or puts it back, because its agent is gone.
 pub(super) async fn lost(
     State(state): State<Shared>,
     token: ClassToken,
     Protocol(protocol): Protocol,
+    Path(path): Path<String>,
     Json(request): Json<LostTask>,
 ) -> Answer<Json<Value>> {
+    is_of_path(&path, &request)?;
     let id = request.id.clone();
     let lost = state.store.write(move |tx| task::lost(tx, &token.class, &request, Millis::now()));
     match lost.await? {
@@ -98,12 +121,22 @@ pub(super) async fn lost(
     }
 }
 
+/// Two ids in one call are a mistake, and either could be the wrong one.
+fn is_of_path(path: &str, request: &LostTask) -> Answer<()> {
+    match request.id.as_str() == path {
+        true => Ok(()),
+        false => Err(Failure::new(StatusCode::BAD_REQUEST, "`id` is not the task of this path")),
+    }
+}
+
 /// Hands out a token for sending what a task agent that is gone has left.
 pub(super) async fn rest(
     State(state): State<Shared>,
     token: ClassToken,
+    Path(path): Path<String>,
     Json(request): Json<LostTask>,
 ) -> Answer<Json<RestAnswer>> {
+    is_of_path(&path, &request)?;
     let id = request.id.clone();
     let token = state.store.write(move |tx| rest::token_for(tx, &token.class, &request, Millis::now()));
     match token.await? {

@@ -8,13 +8,14 @@ use crate::protocol::{
 use crate::server::api::runner::holder::Holder;
 use crate::server::api::runner::query::{Numbers, number, wait_of};
 use crate::server::api::shared::failure::{Answer, Failure, blocking};
+use crate::server::api::shared::input::Path;
 use crate::server::engine::commit::task::{self, Recorded};
 use crate::server::engine::task::{Call, Refused, Taken};
 use crate::server::state::Shared;
 use crate::server::time::Millis;
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;

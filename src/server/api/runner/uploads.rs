@@ -5,13 +5,14 @@ use crate::protocol::{ArtifactRecord, MAX_CHUNK_BYTES, RefusalCode, UploadAnswer
 use crate::server::api::runner::holder::Holder;
 use crate::server::api::runner::query::{Numbers, number};
 use crate::server::api::shared::failure::{Answer, Failure, blocking};
+use crate::server::api::shared::input::Path;
 use crate::server::engine::task::{Call, Taken};
 use crate::server::state::Shared;
 use crate::server::store::tables::results;
 use crate::server::time::Millis;
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 

@@ -1,12 +1,15 @@
-//! Acts of people that calls of several versions ask for: cancelling a job or a workflow, running one again. Each
-//! version has its own answer.
+//! Acts of people that calls of several versions ask for: starting a pipeline, cancelling a job or a workflow, running
+//! one again. Each version has its own answer.
 
-use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::api::shared::failure::{Answer, Failure, bad};
 use crate::server::api::shared::lookup::unknown_workflow;
 use crate::server::auth::Person;
 use crate::server::engine::commit::{self, Refused, Scope};
 use crate::server::ids::{JobId, WorkflowId};
+use crate::server::pipelines::triggers::{self, Outcome, Wanted};
+use crate::server::pipelines::types::{self, Created};
 use crate::server::state::Shared;
+use crate::server::store::read::Project;
 use crate::server::time::Millis;
 use axum::http::StatusCode;
 
@@ -46,4 +49,23 @@ pub async fn run_again(
         };
         Failure::new(status, refused.to_string())
     })
+}
+
+/// Starts a pipeline; `None` when the message of the commit says that nothing is to be built.
+pub async fn trigger_pipeline(
+    state: &Shared,
+    project: &Project,
+    wanted: Wanted,
+    person: &Person,
+) -> Answer<Option<Created>> {
+    match triggers::trigger(state, project, wanted, &person.login).await {
+        Ok(Outcome::Created(created)) => Ok(Some(created)),
+        Ok(Outcome::Skipped) => Ok(None),
+        Err(triggers::Error::Wrong(why)) => Err(bad(why)),
+        Err(triggers::Error::Pipeline(error)) => Err(match error {
+            types::Error::NoProject(_) => Failure::not_found(error.to_string()),
+            types::Error::NoSuch(why) => bad(why),
+            types::Error::Store(error) => error.into(),
+        }),
+    }
 }

@@ -7,7 +7,7 @@ use crate::server::clients::Connection;
 use crate::server::state::Shared;
 use crate::server::store::{Error as StoreError, View};
 use axum::extract::{ConnectInfo, FromRequestParts};
-use axum::http::{StatusCode, header, request::Parts};
+use axum::http::{HeaderValue, StatusCode, header, request::Parts};
 use base64::Engine;
 use std::sync::Arc;
 
@@ -48,15 +48,19 @@ impl FromRequestParts<Shared> for Person {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, Failure> {
+        let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
+        let authorization = parts.headers.get(header::AUTHORIZATION).and_then(text).unwrap_or_default();
         let mut tokens: Vec<String> = Vec::new();
-        tokens.extend(bearer_of(parts).map(str::to_owned));
-        tokens.extend(parts.headers.get("circle-token").and_then(|v| v.to_str().ok()).map(str::to_owned));
-        let basic =
-            parts.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()?.strip_prefix("Basic "));
-        let decoded =
-            basic.and_then(|text| base64::engine::general_purpose::STANDARD.decode(text.trim()).ok());
+        tokens.extend(auth::bearer(&authorization).map(str::to_owned));
+        tokens.extend(parts.headers.get("circle-token").and_then(text));
+        let basic = auth::credentials(&authorization, "Basic");
+        let decoded = basic.and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
         let user = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
         tokens.extend(user.and_then(|pair| pair.split(':').next().map(str::to_owned)));
+        if !authorization.is_empty() && !authorization.contains(' ') {
+            // A client sends the token without a scheme.
+            tokens.push(authorization);
+        }
         let query = parts.uri.query().unwrap_or_default();
         tokens.extend(
             query.split('&').filter_map(|pair| pair.strip_prefix("circle-token=")).map(str::to_owned),

@@ -69,6 +69,16 @@ impl Failure {
         Self::new(StatusCode::NOT_FOUND, what)
     }
 
+    /// Its status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The sentence for people.
+    pub fn message(&self) -> &str {
+        &self.refusal.message
+    }
+
     /// 500. The message tells people nothing that is in the log already.
     pub fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the control plane failed; its log says why")

@@ -2,16 +2,51 @@
 
 use crate::server::api::shared::failure::{Answer, Failure, bad};
 use crate::server::state::Shared;
+use crate::server::time::Millis;
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{FromRequest, Query, Request};
+use axum::extract::path::ErrorKind;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::time::SystemTime;
 
 /// Query parameters by name.
 pub type Words = Query<HashMap<String, String>>;
+
+/// What the variable segments of a path say. A path with a word where a number belongs names nothing: 404.
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Shared> for Path<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, Failure> {
+        let read = axum::extract::Path::<T>::from_request_parts(parts, state).await;
+        read.map(|axum::extract::Path(read)| Self(read)).map_err(|error| unreadable(&error))
+    }
+}
+
+/// The refusal of a path whose segments are not what its call takes.
+fn unreadable(error: &PathRejection) -> Failure {
+    let PathRejection::FailedToDeserializePathParams(error) = error else { return Failure::internal() };
+    match error.kind() {
+        ErrorKind::ParseError { value, .. }
+        | ErrorKind::ParseErrorAtIndex { value, .. }
+        | ErrorKind::ParseErrorAtKey { value, .. } => {
+            let shown: String = value.chars().filter(|c| !c.is_control()).take(60).collect();
+            Failure::not_found(format!(
+                "there is nothing at this path: `{shown}` stands where a number belongs"
+            ))
+        }
+        ErrorKind::InvalidUtf8InPathParam { .. } => bad("the path is not UTF-8 once its `%` are decoded"),
+        _ => Failure::internal(),
+    }
+}
 
 /// A JSON body, whatever its content type says; an absent one is null.
 pub struct Body(pub Value);
@@ -45,6 +80,13 @@ impl Body {
             _ => self.text(name).map(Some),
         }
     }
+}
+
+/// Reads a time that the client calls `name`; one before 1970 is 1970.
+pub fn moment(name: &str, text: &str) -> Answer<Millis> {
+    let time = humantime::parse_rfc3339_weak(text)
+        .map_err(|_| bad(format!("`{name}` is a time such as 2026-01-02T03:04:05Z, not `{text}`")))?;
+    Ok(Millis(time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)))
 }
 
 /// `{"message"}`, for what has no other answer.

@@ -1,8 +1,8 @@
 //! Looks up the things that paths and queries name, and makes the addresses under which clients find them again.
 
 use crate::server::api::shared::failure::{Answer, Failure, bad};
-use crate::server::api::shared::slug::short_vcs;
-use crate::server::ids::{JobId, OrganisationId, WorkflowId};
+use crate::server::api::shared::slug::{organisation_named, short_vcs};
+use crate::server::ids::{JobId, OrganisationId, ProjectId, WorkflowId};
 use crate::server::state::Shared;
 use crate::server::store::read::{self, Artifact, Job, Project, Test, Workflow};
 use crate::server::store::{Error, View};
@@ -29,6 +29,12 @@ pub async fn project(state: &Shared, (vcs, org, repo): Slug) -> Answer<Project> 
     one(state, what, move |view| read::project_by_slug(view, &slug)).await
 }
 
+/// Finds the project with an id.
+pub async fn project_by_id(state: &Shared, id: ProjectId) -> Answer<Project> {
+    let what = format!("there is no project `{id}`");
+    one(state, what, move |view| read::project(view, &id)).await
+}
+
 /// Finds the organisation that is named by its id or its slug.
 pub async fn organisation(state: &Shared, id: Option<&str>, slug: Option<&str>) -> Answer<OrganisationId> {
     let given = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
@@ -39,11 +45,7 @@ pub async fn organisation(state: &Shared, id: Option<&str>, slug: Option<&str>) 
     let what = format!("there is no organisation `{shown}` here: it comes with its first project");
     let find = move |view: &View| match (id, slug) {
         (Some(id), _) => read::organisation(view, &id.into()),
-        (None, slug) => {
-            let slug = slug.unwrap_or_default();
-            let (vcs, name) = slug.split_once('/').unwrap_or_default();
-            read::organisation_by_name(view, short_vcs(vcs), name)
-        }
+        (None, slug) => organisation_named(view, &slug.unwrap_or_default()),
     };
     Ok(one(state, what, find).await?.id)
 }
@@ -83,11 +85,29 @@ pub async fn tests_of(state: &Shared, job: Job) -> Answer<Vec<Test>> {
 
 /// The address at which people look at a job.
 pub fn job_url(state: &Shared, job: &Job) -> String {
-    let number = job.number.map_or_else(|| job.id.to_string(), |number| number.to_string());
-    format!("{}/{}/{number}", state.settings.public_url, job.project.slug())
+    let slug = job.project.slug();
+    match job.number {
+        Some(number) => state.settings.job_url(&slug, number),
+        None => state.settings.job_url(&slug, &job.id),
+    }
 }
 
-/// The address that an artifact is fetched from, with a token.
+/// The address that an artifact is fetched from, with a token. It ends in the artifact's path, which clients save it
+/// under.
 pub fn artifact_url(state: &Shared, artifact: &Artifact) -> String {
-    format!("{}/api/v3/artifacts/{}", state.settings.public_url, artifact.id)
+    let segments: Vec<String> = artifact.path.split('/').map(encoded).collect();
+    format!("{}/api/v3/artifacts/{}/{}", state.settings.public_url, artifact.id, segments.join("/"))
+}
+
+/// The text with all but unreserved characters as `%XX`, which any part of an address or of a header takes.
+pub fn encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"._-~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
 }

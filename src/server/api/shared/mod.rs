@@ -1,13 +1,15 @@
 //! Pieces that the APIs of every version share: refusals and their shape, input, lookups, acts of people,
-//! pages, words, addresses, streams. No version imports another; they meet here.
+//! pages, words, addresses, ranges, streams. No version imports another; they meet here.
 
 pub mod acts;
 pub mod callers;
+pub mod definition;
 pub mod failure;
 pub mod input;
 pub mod link;
 pub mod lookup;
 pub mod paging;
+pub mod range;
 pub mod shape;
 pub mod slug;
 pub mod speaker;

@@ -3,6 +3,7 @@
 use crate::server::api::shared::failure::{Answer, bad};
 use crate::server::api::shared::input::Words;
 use crate::server::store::read::Cursor;
+use crate::server::time::Millis;
 use axum::Json;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,6 +15,11 @@ const PAGE: usize = 100;
 /// The `page-token` of a query, if there is one.
 fn token(words: &Words) -> Option<&str> {
     words.get("page-token").map(String::as_str).filter(|token| !token.is_empty())
+}
+
+/// A key for [`page`] that puts the newest first.
+pub fn newest_first(at: Millis, id: &str) -> String {
+    format!("{:020} {id}", u64::MAX - at.0)
 }
 
 /// One page of items that are ordered by a unique key, after the key that `page-token` holds.

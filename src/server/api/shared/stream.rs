@@ -13,9 +13,9 @@ use std::sync::Arc;
 /// Bytes of one piece.
 const PIECE_BYTES: usize = 256 * 1024;
 
-/// The file from an offset to its end.
-pub fn from(stretch: Stretch, from: u64) -> Body {
-    Body::from_stream(pieces(stretch, from).map(|piece| piece.map(Bytes::from)))
+/// The bytes of the file from one offset to before another, or to its end if that comes first.
+pub fn between(stretch: Stretch, from: u64, end: u64) -> Body {
+    Body::from_stream(pieces(stretch, from, end).map(|piece| piece.map(Bytes::from)))
 }
 
 /// The file as text inside a JSON document: `before`, the text without quotes around it, `after`. What is not
@@ -23,27 +23,29 @@ pub fn from(stretch: Stretch, from: u64) -> Body {
 pub fn in_json(stretch: Stretch, before: String, after: String) -> Body {
     let mut escaper = Escaper::default();
     let text =
-        pieces(stretch, 0).map(Some).chain(futures_util::stream::iter([None])).map(
-            move |piece| match piece {
+        pieces(stretch, 0, u64::MAX).map(Some).chain(futures_util::stream::iter([None])).map(move |piece| {
+            match piece {
                 Some(piece) => piece.map(|piece| escaper.escape(&piece)),
                 None => Ok(escaper.end()),
-            },
-        );
+            }
+        });
     let whole =
         futures_util::stream::iter([Ok(before)]).chain(text).chain(futures_util::stream::iter([Ok(after)]));
     Body::from_stream(whole)
 }
 
-fn pieces(stretch: Stretch, from: u64) -> impl Stream<Item = io::Result<Vec<u8>>> + Send + 'static {
+fn pieces(stretch: Stretch, from: u64, end: u64) -> impl Stream<Item = io::Result<Vec<u8>>> + Send + 'static {
+    let end = end.min(stretch.length());
     let stretch = Arc::new(stretch);
     futures_util::stream::try_unfold(from, move |from| {
         let stretch = Arc::clone(&stretch);
         async move {
-            if from >= stretch.length() {
+            if from >= end {
                 return Ok(None);
             }
             // The reason is in the log; the client sees that the answer is cut.
-            let read = blocking(move || stretch.read(from, PIECE_BYTES)).await;
+            let most = usize::try_from(end - from).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
+            let read = blocking(move || stretch.read(from, most)).await;
             let bytes = read.map_err(|_| io::Error::other("the file cannot be read"))?;
             let next = from + bytes.len() as u64;
             Ok(Some((bytes, next)))
@@ -111,15 +113,15 @@ mod tests {
     async fn a_file_goes_out_in_pieces() {
         let bytes: Vec<u8> = (0..600_000_u32).map(|n| n as u8).collect();
         let (_dir, stretch) = stored(&bytes);
-        let mut stream = from(stretch, 100).into_data_stream();
+        let mut stream = between(stretch, 100, 599_990).into_data_stream();
         let (mut sizes, mut read) = (Vec::new(), Vec::new());
         while let Some(piece) = stream.next().await {
             let piece = piece.unwrap();
             sizes.push(piece.len());
             read.extend_from_slice(&piece);
         }
-        assert_eq!(sizes, [PIECE_BYTES, PIECE_BYTES, 600_000 - 100 - 2 * PIECE_BYTES]);
-        assert_eq!(read, bytes[100..]);
+        assert_eq!(sizes, [PIECE_BYTES, PIECE_BYTES, 599_990 - 100 - 2 * PIECE_BYTES]);
+        assert_eq!(read, bytes[100..599_990]);
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use crate::server::api::shared::acts::{cancel_job, run_again};
 use crate::server::api::shared::failure::{Answer, bad, blocking};
-use crate::server::api::shared::input::Words;
+use crate::server::api::shared::input::{Path, Words};
 use crate::server::api::shared::lookup::{
     Numbered, Slug, artifact_url, artifacts_of, job_of, one, project, tests_of,
 };
@@ -13,10 +13,10 @@ use crate::server::engine::commit::Scope;
 use crate::server::ids::ProjectId;
 use crate::server::state::Shared;
 use crate::server::store::View;
-use crate::server::store::read::{self, Artifact, Job};
+use crate::server::store::read::{self, Artifact, Job, Recent};
 use crate::server::store::status::JobStatus;
 use crate::server::time::Millis;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
@@ -32,7 +32,8 @@ pub(super) fn router() -> Router<Shared> {
     Router::new()
         .route("/api/v1.1/recent-builds", get(recent))
         .route(project, get(of_project))
-        .route(&format!("{project}/tree/{{branch}}"), get(of_branch))
+        .route(&format!("{project}/tree/{{*branch}}"), get(of_branch))
+        .route(&format!("{project}/latest/artifacts"), get(latest_artifacts))
         .route(&format!("{project}/{{number}}"), get(build))
         .route(&format!("{project}/{{number}}/artifacts"), get(artifacts))
         .route(&format!("{project}/{{number}}/tests"), get(tests))
@@ -50,6 +51,25 @@ fn window(words: &Words) -> Answer<(u32, u32)> {
     Ok((number("offset", 0)?, number("limit", PAGE)?.min(MOST)))
 }
 
+/// Statuses of jobs that a word of `filter` stands for; `None` without the word.
+fn statuses(words: &Words) -> Answer<Option<Vec<JobStatus>>> {
+    use JobStatus as S;
+    const FAILED: [JobStatus; 4] = [S::Failed, S::InfrastructureFail, S::TerminatedUnknown, S::Unauthorized];
+    let statuses = match words.get("filter").map(String::as_str).filter(|word| !word.is_empty()) {
+        None => return Ok(None),
+        Some("completed") => [&[S::Success, S::Canceled, S::NotRun], &FAILED[..]].concat(),
+        Some("successful") => vec![S::Success],
+        Some("failed") => FAILED.to_vec(),
+        Some("running") => vec![S::Running],
+        Some(word) => {
+            return Err(bad(format!(
+                "`filter` cannot be `{word}`: it is completed, successful, failed or running"
+            )));
+        }
+    };
+    Ok(Some(statuses))
+}
+
 async fn list(
     state: &Shared,
     project: Option<ProjectId>,
@@ -57,21 +77,10 @@ async fn list(
     words: &Words,
 ) -> Answer<Json<Value>> {
     let (offset, limit) = window(words)?;
-    let wanted = words.get("filter").filter(|text| !text.is_empty()).cloned();
+    let wanted = Recent { project, branch, statuses: statuses(words)?, with_artifacts: false };
     let read = move |view: &View| {
         let mut found = Vec::new();
-        for job in read::recent_jobs(view, project.as_ref(), branch.as_deref(), offset, limit)? {
-            let fits = match wanted.as_deref() {
-                None => true,
-                Some("completed") => job.status.is_terminal(),
-                Some("successful") => job.status == JobStatus::Success,
-                Some("failed") => job.status.is_failure(),
-                Some("running") => job.status == JobStatus::Running,
-                Some(_) => false,
-            };
-            if !fits {
-                continue;
-            }
+        for job in read::recent_jobs(view, &wanted, offset, limit)? {
             if let Some(pipeline) = read::pipeline(view, &job.pipeline_id)? {
                 found.push((job, pipeline));
             }
@@ -107,7 +116,7 @@ async fn of_branch(
 }
 
 /// A build with its steps.
-async fn show(state: &Shared, mut job: Job) -> Answer<Json<Value>> {
+pub(super) async fn show(state: &Shared, mut job: Job) -> Answer<Json<Value>> {
     let what = format!("there is no job `{}`", job.id);
     let read = move |view: &View| {
         let Some(pipeline) = read::pipeline(view, &job.pipeline_id)? else { return Ok(None) };
@@ -147,9 +156,31 @@ async fn artifacts(
     _person: Person,
     Path(path): Path<Numbered>,
 ) -> Answer<Json<Value>> {
-    let found = artifacts_of(&state, job_of(&state, path).await?).await?;
+    let job = job_of(&state, path).await?;
+    show_artifacts(&state, job).await
+}
+
+/// The artifacts of the newest build that left some: of a branch, and with an end as `filter` says, any end unless it does.
+async fn latest_artifacts(
+    State(state): State<Shared>,
+    _person: Person,
+    Path(slug): Path<Slug>,
+    words: Words,
+) -> Answer<Json<Value>> {
+    let project = project(&state, slug).await?;
+    let branch = words.get("branch").filter(|branch| !branch.is_empty()).cloned();
+    let what = format!("no build of `{}` that is asked for has artifacts", project.slug);
+    let statuses = statuses(&words)?;
+    let wanted = Recent { project: Some(project.id), branch, statuses, with_artifacts: true };
+    let read = move |view: &View| Ok(read::recent_jobs(view, &wanted, 0, 1)?.pop());
+    let latest = one(&state, what, read).await?;
+    show_artifacts(&state, latest).await
+}
+
+async fn show_artifacts(state: &Shared, job: Job) -> Answer<Json<Value>> {
+    let found = artifacts_of(state, job).await?;
     let show = |artifact: &Artifact| {
-        let url = artifact_url(&state, artifact);
+        let url = artifact_url(state, artifact);
         json!({ "path": artifact.path, "pretty_path": artifact.path, "node_index": artifact.node_index, "url": url })
     };
     Ok(Json(found.iter().map(show).collect::<Vec<_>>().into()))

@@ -1,15 +1,16 @@
 //! Projects, as whoever follows them sees them, and the switches that they have here.
 
 use crate::server::api::shared::failure::{Answer, Failure, bad};
-use crate::server::api::shared::input::Body;
+use crate::server::api::shared::input::{Body, Path, Words};
 use crate::server::api::shared::lookup::{Slug, one, project};
+use crate::server::api::shared::paging::page;
 use crate::server::api::shared::slug::long_vcs;
 use crate::server::auth::{Administrator, Person};
 use crate::server::state::Shared;
-use crate::server::store::read::{self, ProjectRef};
+use crate::server::store::read::{self, PersonRow, ProjectRef};
 use crate::server::store::tables::archives;
 use crate::server::store::tables::projects::{self as table, ProjectSettings};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
@@ -20,16 +21,19 @@ pub(super) fn router() -> Router<Shared> {
     Router::new()
         .route("/api/v1.1/me", get(me))
         .route("/api/v1.1/projects", get(all))
+        .route("/api/private/me/followed-projects", get(followed))
         .route(&format!("{project}/follow"), post(follow))
         .route(&format!("{project}/build-cache"), delete(forget_caches))
         .route(&format!("{project}/settings"), get(settings).put(change_settings))
 }
 
-async fn me(person: Person) -> Json<Value> {
-    Json(json!({
-        "login": person.login, "name": person.login, "selected_email": null, "avatar_url": null,
-        "analytics_id": person.id, "projects": {},
-    }))
+async fn me(State(state): State<Shared>, person: Person) -> Answer<Json<Value>> {
+    let what = format!("there is no user `{}`", person.id);
+    let PersonRow { id, login, name } = one(&state, what, move |view| read::person(view, &person.id)).await?;
+    Ok(Json(json!({
+        "login": login, "name": name, "selected_email": null, "avatar_url": null, "analytics_id": id,
+        "projects": {},
+    })))
 }
 
 async fn all(State(state): State<Shared>, _person: Person) -> Answer<Json<Value>> {
@@ -42,6 +46,19 @@ async fn all(State(state): State<Shared>, _person: Person) -> Answer<Json<Value>
     };
     let all = state.store.read(read::project_refs).await?;
     Ok(Json(all.iter().map(show).collect::<Vec<_>>().into()))
+}
+
+/// The same projects, in the pages that one client of version 2 reads.
+async fn followed(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
+    let show = |project: &ProjectRef| {
+        let slug = project.slug();
+        let shown = json!({ "name": project.repo, "slug": slug, "vcs_type": long_vcs(&project.vcs) });
+        (slug, shown)
+    };
+    let all = state.store.read(read::project_refs).await?;
+    let mut shown: Vec<_> = all.iter().map(show).collect();
+    shown.sort_by(|(one, _), (other, _)| one.cmp(other));
+    page(shown, &words)
 }
 
 /// Everybody sees every project here, so following changes nothing.

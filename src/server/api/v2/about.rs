@@ -1,12 +1,13 @@
 //! The person who is asking, people and organisations, and the list of what can be called.
 
 use crate::server::api::shared::failure::Answer;
+use crate::server::api::shared::input::Path;
 use crate::server::api::shared::lookup::one;
 use crate::server::auth::Person;
 use crate::server::ids::UserId;
 use crate::server::state::Shared;
 use crate::server::store::read::{self, Organisation};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
@@ -20,8 +21,9 @@ pub(super) fn router() -> Router<Shared> {
         .route("/api/v2/openapi.json", get(openapi))
 }
 
-async fn me(person: Person) -> Json<Value> {
-    Json(json!({ "id": person.id, "login": person.login, "name": person.login }))
+async fn me(state: State<Shared>, person: Person) -> Answer<Json<Value>> {
+    let id = person.id.clone();
+    user(state, person, Path(id)).await
 }
 
 async fn user(State(state): State<Shared>, _person: Person, Path(id): Path<UserId>) -> Answer<Json<Value>> {

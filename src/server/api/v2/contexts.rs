@@ -3,7 +3,7 @@
 use crate::config;
 use crate::protocol::Secret;
 use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
-use crate::server::api::shared::input::{Body, Words, message};
+use crate::server::api::shared::input::{Body, Path, Words, message};
 use crate::server::api::shared::lookup::organisation;
 use crate::server::api::shared::paging::page;
 use crate::server::api::shared::slug::short_vcs;
@@ -18,7 +18,7 @@ use crate::server::store::tables::contexts::{self as table, Context, Restriction
 use crate::server::store::tables::variables::{self as variables_table, ShownVariable};
 use crate::server::store::{Error, View};
 use crate::server::time::Millis;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, put};

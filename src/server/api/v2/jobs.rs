@@ -2,7 +2,7 @@
 
 use crate::server::api::shared::acts::cancel_job;
 use crate::server::api::shared::failure::Answer;
-use crate::server::api::shared::input::accepted;
+use crate::server::api::shared::input::{Path, accepted};
 use crate::server::api::shared::lookup::{
     Numbered, artifact_url, artifacts_of, job_of, job_url, one, project, tests_of,
 };
@@ -13,7 +13,7 @@ use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read::{self, Artifact};
 use crate::server::time::Millis;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -38,9 +38,12 @@ async fn by_number(
     let read = move |view: &View| {
         read::explain_waiting(view, &mut job, Millis::now())?;
         let attempts = read::attempts(view, &job.ran_as)?;
-        Ok((job, attempts))
+        let latest = read::latest_workflow_with(view, &job.pipeline_id, &job.ran_as)?;
+        Ok((job, attempts, latest))
     };
-    let (job, attempts) = state.store.read(read).await?;
+    let (job, attempts, latest) = state.store.read(read).await?;
+    let (workflow, workflow_name) =
+        latest.unwrap_or_else(|| (job.workflow_id.clone(), job.workflow_name.clone()));
     let runs: Vec<Value> =
         attempts.iter().map(|run| json!({ "index": run.node_index, "status": run.status })).collect();
     let contexts: Vec<Value> = job.contexts.iter().map(|name| json!({ "name": name })).collect();
@@ -54,7 +57,7 @@ async fn by_number(
             "external_url": job.project.repository_url.clone().unwrap_or_default(),
         },
         "organization": { "name": job.project.org }, "pipeline": { "id": job.pipeline_id },
-        "latest_workflow": { "id": job.workflow_id, "name": job.workflow_name },
+        "latest_workflow": { "id": workflow, "name": workflow_name },
         "executor": { "resource_class": job.resource_class, "type": job.executor },
         "parallelism": job.parallelism, "parallel_runs": runs, "duration": duration_ms,
         "messages": job.messages, "contexts": contexts,

@@ -1,8 +1,10 @@
 //! Version 2: one file for each kind of thing. What reads, and what people do to workflows and jobs, is in
-//! `pipelines`, `workflows`, `jobs` and `about`; the rest sets things up.
+//! `pipelines`, `workflows`, `jobs`, `insights`, `definitions` and `about`; the rest sets things up.
 
 mod about;
 pub mod contexts;
+mod definitions;
+mod insights;
 mod jobs;
 pub mod people;
 mod pipelines;
@@ -21,4 +23,6 @@ pub fn router() -> Router<Shared> {
         .merge(pipelines::router())
         .merge(workflows::router())
         .merge(jobs::router())
+        .merge(definitions::router())
+        .merge(insights::router())
 }

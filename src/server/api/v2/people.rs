@@ -1,7 +1,7 @@
 //! People and personal tokens: our own, made by administrators. A person lists and deletes their own tokens.
 
 use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
-use crate::server::api::shared::input::{Body, Words, message};
+use crate::server::api::shared::input::{Body, Path, Words, message};
 use crate::server::api::shared::paging::page;
 use crate::server::auth::{Administrator, Person};
 use crate::server::ids::PersonalTokenId;
@@ -9,7 +9,7 @@ use crate::server::people::{self, Kept};
 use crate::server::state::Shared;
 use crate::server::store::tables::people::{self as table, Token, User};
 use crate::server::time::Millis;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};

@@ -1,7 +1,7 @@
 //! Pipelines: lists, one of them, its configs; and the end of all its workflows.
 
 use crate::server::api::shared::failure::{Answer, Failure};
-use crate::server::api::shared::input::{Words, accepted};
+use crate::server::api::shared::input::{Path, Words, accepted};
 use crate::server::api::shared::lookup::{Numbered, Slug, one, organisation, project};
 use crate::server::api::shared::paging::cursor;
 use crate::server::api::shared::slug::provider;
@@ -11,7 +11,7 @@ use crate::server::ids::PipelineId;
 use crate::server::state::Shared;
 use crate::server::store::read::{self, Filter, Pipeline};
 use crate::server::time::Millis;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};

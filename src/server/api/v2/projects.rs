@@ -4,7 +4,7 @@
 
 use crate::protocol::TaskId;
 use crate::server::api::shared::failure::{Answer, bad, blocking, conflict};
-use crate::server::api::shared::input::{Body, Words, message};
+use crate::server::api::shared::input::{Body, Path, Words, message};
 use crate::server::api::shared::lookup::{organisation, project};
 use crate::server::api::shared::paging::page;
 use crate::server::api::shared::slug::short_vcs;
@@ -16,7 +16,7 @@ use crate::server::store::read;
 use crate::server::store::read::Project;
 use crate::server::store::tables::{keeping, projects};
 use crate::server::time::Millis;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};

@@ -1,15 +1,16 @@
 //! Starting pipelines (v2): from the project's repository, or with the config sent along.
 
-use crate::server::api::shared::failure::{Answer, Failure, bad};
-use crate::server::api::shared::input::{Body, message};
+use crate::server::api::shared::acts::trigger_pipeline;
+use crate::server::api::shared::definition::{is_definition_of, unknown_definition};
+use crate::server::api::shared::failure::{Answer, bad};
+use crate::server::api::shared::input::{Body, Path, message};
 use crate::server::api::shared::lookup::project;
 use crate::server::auth::Person;
 use crate::server::pipelines::repository::Reference;
-use crate::server::pipelines::triggers::{self, Outcome, Wanted, reference};
-use crate::server::pipelines::types;
+use crate::server::pipelines::triggers::{Wanted, reference};
 use crate::server::state::Shared;
 use crate::server::store::status::PipelineState;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -31,9 +32,15 @@ async fn trigger(state: State<Shared>, person: Person, slug: Slug, body: Body) -
     create(state, person, slug, wanted).await
 }
 
-/// Starts a pipeline whose config and checkout may come from different refs. A project has one definition, so
-/// `definition_id` chooses nothing.
+/// Starts a pipeline whose config and checkout may come from different refs. A project has one definition, which
+/// `definition_id` may name.
 async fn run(state: State<Shared>, person: Person, slug: Slug, body: Body) -> Answer<Response> {
+    if let Some(definition) = body.optional_text("definition_id")?.filter(|id| !id.is_empty()) {
+        let project = project(&state, slug.0.clone()).await?;
+        if !is_definition_of(definition, &project) {
+            return Err(unknown_definition(definition, &project));
+        }
+    }
     let content = match &body.0["config"]["content"] {
         Value::Null => None,
         Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
@@ -77,24 +84,14 @@ async fn create(
     wanted: Wanted,
 ) -> Answer<Response> {
     let project = project(&state, slug).await?;
-    match triggers::trigger(&state, &project, wanted, &person.login).await {
-        Ok(Outcome::Created(created)) => {
-            // Clients expect this word here, also of a config that has errors, and ask for the state later.
-            let answer = json!({
-                "id": created.id, "number": created.number, "state": PipelineState::Pending,
-                "created_at": created.created_at.to_string(),
-            });
-            Ok((StatusCode::CREATED, Json(answer)).into_response())
-        }
-        Ok(Outcome::Skipped) => {
-            let why = "No pipeline: the message of the commit says `[skip ci]` or `[ci skip]`.";
-            Ok(message(why).into_response())
-        }
-        Err(triggers::Error::Wrong(why)) => Err(bad(why)),
-        Err(triggers::Error::Pipeline(error)) => Err(match error {
-            types::Error::NoProject(_) => Failure::not_found(error.to_string()),
-            types::Error::NoSuch(why) => bad(why),
-            types::Error::Store(error) => error.into(),
-        }),
-    }
+    let Some(created) = trigger_pipeline(&state, &project, wanted, &person).await? else {
+        let why = "No pipeline: the message of the commit says `[skip ci]` or `[ci skip]`.";
+        return Ok(message(why).into_response());
+    };
+    // Clients expect this word here, also of a config that has errors, and ask for the state later.
+    let answer = json!({
+        "id": created.id, "number": created.number, "state": PipelineState::Pending,
+        "created_at": created.created_at.to_string(),
+    });
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
 }

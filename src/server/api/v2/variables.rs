@@ -2,7 +2,7 @@
 
 use crate::protocol::Secret;
 use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
-use crate::server::api::shared::input::{Body, Words, message};
+use crate::server::api::shared::input::{Body, Path, Words, message};
 use crate::server::api::shared::lookup::project;
 use crate::server::api::shared::paging::page;
 use crate::server::auth::{Administrator, Person};
@@ -11,7 +11,7 @@ use crate::server::state::Shared;
 use crate::server::store::read::Project;
 use crate::server::store::tables::variables::{self as table, ShownVariable};
 use crate::server::time::Millis;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;

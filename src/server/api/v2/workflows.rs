@@ -2,7 +2,7 @@
 
 use crate::server::api::shared::acts::cancel_workflow;
 use crate::server::api::shared::failure::{Answer, Failure};
-use crate::server::api::shared::input::accepted;
+use crate::server::api::shared::input::{Path, accepted};
 use crate::server::api::shared::lookup::{one, unknown_workflow, workflow};
 use crate::server::api::shared::paging::whole;
 use crate::server::api::shared::vocabulary::{time, workflow_v2};
@@ -14,7 +14,7 @@ use crate::server::store::View;
 use crate::server::store::read::{self, Job, Workflow};
 use crate::server::store::status::JobType;
 use crate::server::time::Millis;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};

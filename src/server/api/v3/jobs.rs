@@ -1,7 +1,7 @@
 //! Jobs with their steps, and what they left.
 
 use crate::server::api::shared::failure::Answer;
-use crate::server::api::shared::input::Words;
+use crate::server::api::shared::input::{Path, Words};
 use crate::server::api::shared::lookup::{artifact_url, artifacts_of, job_by_id, one, tests_of};
 use crate::server::api::shared::vocabulary::{self, job_v3, step_v3, time};
 use crate::server::api::v3::form::{entity, list, needed, with};
@@ -11,7 +11,7 @@ use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read::{self, Artifact, Job, StepRow};
 use crate::server::time::Millis;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;

@@ -1,8 +1,10 @@
 //! Version 3: what the current command line of CircleCI reads. A run is a pipeline of version 2.
 
+mod definitions;
 mod filter;
 mod form;
 mod jobs;
+mod names;
 mod projects;
 mod runs;
 mod workflows;
@@ -17,4 +19,6 @@ pub fn router() -> Router<Shared> {
         .merge(runs::router())
         .merge(workflows::router())
         .merge(jobs::router())
+        .merge(definitions::router())
+        .merge(names::router())
 }

@@ -1,17 +1,17 @@
 //! The person who is asking, organisations, and projects.
 
 use crate::server::api::shared::failure::{Answer, bad};
-use crate::server::api::shared::input::Words;
-use crate::server::api::shared::lookup::one;
-use crate::server::api::shared::slug::{short_slug, short_vcs};
+use crate::server::api::shared::input::{Body, Path, Words};
+use crate::server::api::shared::lookup::{organisation, project_by_id};
+use crate::server::api::shared::slug::{organisation_named, project_named};
 use crate::server::api::v3::form::{entity, filter, list, needed};
-use crate::server::auth::Person;
+use crate::server::auth::{Administrator, Person};
 use crate::server::ids::{OrganisationId, ProjectId};
 use crate::server::state::Shared;
 use crate::server::store::View;
-use crate::server::store::read::{self, Organisation, Project};
-use axum::extract::{Path, State};
-use axum::routing::get;
+use crate::server::store::read::{self, Organisation, PersonRow, Project};
+use axum::extract::State;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
@@ -22,23 +22,23 @@ pub(super) fn router() -> Router<Shared> {
         .route("/api/v3/orgs", get(organisations))
         .route("/api/v3/projects", get(projects))
         .route("/api/v3/projects/{id}", get(project))
+        .route("/api/v3/orgs/{id}/settings", get(organisation_settings))
+        .route("/api/v3/orgs/{id}/update-settings", post(update_organisation_settings))
 }
 
-async fn users(person: Person, words: Words) -> Answer<Json<Value>> {
+async fn users(State(state): State<Shared>, person: Person, words: Words) -> Answer<Json<Value>> {
     let wanted = needed(&words, "user_id")?;
     if wanted != "me" && wanted != person.id.as_str() {
         return Ok(list(Vec::new(), None));
     }
-    let attributes = json!({ "name": person.login, "login": person.login });
-    Ok(list(vec![json!({ "id": person.id, "attributes": attributes, "references": {} })], None))
+    let found = state.store.read(move |view| read::person(view, &person.id)).await?;
+    let show = |PersonRow { id, login, name }| json!({ "id": id, "attributes": { "name": name, "login": login }, "references": {} });
+    Ok(list(found.into_iter().map(show).collect(), None))
 }
 
 async fn organisations(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
     let slug = needed(&words, "slug")?.to_owned();
-    let read = move |view: &View| {
-        let (vcs, name) = slug.split_once('/').unwrap_or_default();
-        read::organisation_by_name(view, short_vcs(vcs), name)
-    };
+    let read = move |view: &View| organisation_named(view, &slug);
     let show =
         |Organisation { id, name, .. }| json!({ "id": id, "attributes": { "name": name }, "references": {} });
     Ok(list(state.store.read(read).await?.into_iter().map(show).collect(), None))
@@ -53,12 +53,12 @@ fn show(project: &Project) -> Value {
 }
 
 async fn projects(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
-    let slug = filter(&words, "slug").map(short_slug);
+    let slug = filter(&words, "slug").map(str::to_owned);
     let organisation = filter(&words, "org_id").map(OrganisationId::from);
     let name = filter(&words, "name").map(str::to_owned);
     let found: Vec<Project> = match (slug, organisation) {
         (Some(slug), _) => {
-            let found = state.store.read(move |view| read::project_by_slug(view, &slug)).await?;
+            let found = state.store.read(move |view| project_named(view, &slug)).await?;
             found.into_iter().collect()
         }
         (None, Some(organisation)) => {
@@ -74,6 +74,32 @@ async fn project(
     _person: Person,
     Path(id): Path<ProjectId>,
 ) -> Answer<Json<Value>> {
-    let what = format!("there is no project `{id}`");
-    Ok(entity(show(&one(&state, what, move |view| read::project(view, &id)).await?)))
+    Ok(entity(show(&project_by_id(&state, id).await?)))
+}
+
+/// No setting of a whole organisation has an effect here.
+async fn organisation_settings(
+    State(state): State<Shared>,
+    _person: Person,
+    Path(id): Path<OrganisationId>,
+) -> Answer<Json<Value>> {
+    organisation(&state, Some(id.as_str()), None).await?;
+    Ok(entity(json!({ "attributes": {} })))
+}
+
+/// Refuses every setting by its name rather than storing it without effect.
+async fn update_organisation_settings(
+    State(state): State<Shared>,
+    _admin: Administrator,
+    Path(id): Path<OrganisationId>,
+    body: Body,
+) -> Answer<Json<Value>> {
+    organisation(&state, Some(id.as_str()), None).await?;
+    let changes = body.0.as_object().ok_or_else(|| bad("the body must be an object of settings"))?;
+    match changes.keys().next() {
+        None => Ok(entity(json!({ "attributes": {} }))),
+        Some(name) => Err(bad(format!(
+            "the setting `{name}` is not available for organisations on this control plane: see the settings of their projects"
+        ))),
+    }
 }

@@ -1,7 +1,7 @@
 //! Runs: one, those of a person, and a search.
 
 use crate::server::api::shared::failure::{Answer, bad};
-use crate::server::api::shared::input::{Body, Words};
+use crate::server::api::shared::input::{Body, Path, Words, moment};
 use crate::server::api::shared::lookup::one;
 use crate::server::api::shared::paging::cursor;
 use crate::server::api::shared::slug::provider;
@@ -13,12 +13,10 @@ use crate::server::ids::PipelineId;
 use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read::{self, Cursor, Filter, Listed, Pipeline, RunStatus};
-use crate::server::time::Millis;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
-use std::time::SystemTime;
 
 /// Most entries of a page.
 const MOST: usize = 100;
@@ -76,19 +74,12 @@ async fn by_id(
     Ok(entity(show(&one(&state, what, move |view| read::pipeline(view, &id)).await?)))
 }
 
-/// Reads a time; one before 1970 is 1970.
-fn moment(text: &str) -> Answer<Millis> {
-    let time = humantime::parse_rfc3339_weak(text)
-        .map_err(|_| bad(format!("`{text}` is not a time such as 2026-01-02T03:04:05Z")))?;
-    Ok(Millis(time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)))
-}
-
 async fn of_person(State(state): State<Shared>, person: Person, words: Words) -> Answer<Json<Value>> {
     let wanted = needed(&words, "user_id")?;
     let actor = if wanted == "me" { person.id } else { wanted.into() };
     let mut wanted = Filter { actor: Some(actor), ..Filter::default() };
-    wanted.from = filter(&words, "from").map(moment).transpose()?;
-    wanted.to = filter(&words, "to").map(moment).transpose()?;
+    wanted.from = filter(&words, "from").map(|text| moment("filter[from]", text)).transpose()?;
+    wanted.to = filter(&words, "to").map(|text| moment("filter[to]", text)).transpose()?;
     let phase = filter(&words, "phase").map(str::to_owned);
     let outcome = filter(&words, "current_outcome").map(str::to_owned);
     let cursor = cursor(words.get("page[cursor]").map(String::as_str), "the cursor")?;
@@ -128,10 +119,14 @@ async fn search(State(state): State<Shared>, _person: Person, body: Body) -> Ans
     let scope = &body["scope"];
     let ids =
         scope["project_ids"].as_array().ok_or_else(|| bad("`scope.project_ids` must be a list of ids"))?;
+    let date = |name: &str| {
+        let text = scope[name].as_str().filter(|text| !text.is_empty());
+        text.map(|text| moment(&format!("scope.{name}"), text)).transpose()
+    };
     let mut wanted = Filter {
         projects: ids.iter().filter_map(Value::as_str).map(Into::into).collect(),
-        from: scope["from"].as_str().filter(|t| !t.is_empty()).map(moment).transpose()?,
-        to: scope["to"].as_str().filter(|t| !t.is_empty()).map(moment).transpose()?,
+        from: date("from")?,
+        to: date("to")?,
         ..Filter::default()
     };
     if wanted.projects.is_empty() {

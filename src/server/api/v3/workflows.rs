@@ -2,7 +2,7 @@
 
 use crate::server::api::shared::acts::cancel_workflow;
 use crate::server::api::shared::failure::Answer;
-use crate::server::api::shared::input::Words;
+use crate::server::api::shared::input::{Path, Words};
 use crate::server::api::shared::lookup::workflow;
 use crate::server::api::shared::vocabulary::{time, workflow_v3};
 use crate::server::api::v3::form::{entity, list, needed};
@@ -10,7 +10,7 @@ use crate::server::auth::Person;
 use crate::server::ids::{PipelineId, WorkflowId};
 use crate::server::state::Shared;
 use crate::server::store::read::{self, Workflow};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};

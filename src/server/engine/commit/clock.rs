@@ -32,12 +32,13 @@ pub fn was_listening(passed: Option<Moment>, writes_failed: bool, now: Moment) -
 
 /// Lets leases, budgets and fences run out. Returns how many tasks that changed.
 pub fn tick_once(tx: &Tx<'_>, lease: Duration, now: Millis) -> Result<usize, Error> {
-    let due = tasks::due(tx, now)?;
-    let count = due.len();
-    for row in due {
+    let mut count = 0;
+    for row in tasks::due(tx, now)? {
         // An end before this one may have changed what follows.
         let Some(mut hand) = InHand::find(tx, &row.id)? else { continue };
         let then = hand.task.tick(lease, now);
+        // One that stays unreachable is looked at in every pass.
+        count += usize::from(!then.is_empty());
         hand.keep(tx, then, now)?;
     }
     Ok(count)
@@ -95,4 +96,29 @@ pub fn decide_held(
     };
     hand.keep(tx, then, now)?;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_counts_only_while_runners_could_be_heard() {
+        // By the clock, and by one that nobody sets.
+        let moment = |at: u64, steady: u64| Moment {
+            at: Millis(3_600_000 + at),
+            steady: Duration::from_millis(steady),
+        };
+        for (passed, writes_failed, now, heard) in [
+            (None, false, moment(0, 0), false),
+            (Some(moment(0, 0)), false, moment(5_000, 5_000), true),
+            (Some(moment(0, 0)), true, moment(5_000, 5_000), false),
+            (Some(moment(0, 0)), false, moment(60_000, 60_000), false),
+            (Some(moment(0, 0)), false, moment(12_000, 5_000), false),
+            (Some(moment(10_000, 0)), false, moment(8_000, 5_000), false),
+            (Some(moment(10_000, 0)), false, moment(12_000, 5_000), false),
+        ] {
+            assert_eq!(was_listening(passed, writes_failed, now), heard, "{passed:?} {now:?}");
+        }
+    }
 }

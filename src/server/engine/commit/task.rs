@@ -15,7 +15,7 @@ use crate::server::engine::task::{
 use crate::server::ids::JobId;
 use crate::server::store::status::{MessageKind, StepState, TaskState};
 use crate::server::store::tables::tasks::{self, TaskRow};
-use crate::server::store::tables::{progress, steps, workflows};
+use crate::server::store::tables::{classes, progress, steps, workflows};
 use crate::server::store::{Effect, Error, Tx, View, new_id};
 use crate::server::time::Millis;
 use std::time::Duration;
@@ -148,6 +148,12 @@ fn again(tx: &Tx<'_>, row: &TaskRow, next: NextAttempt, now: Millis) -> Result<(
     // One that had begun waits again, and so does its job where nothing else of it runs.
     set_status(tx, &row.job, graph::job_status(&tasks::states_of_job(tx, &row.job)?))?;
     let class = row.resource_class.clone();
+    if !classes::is_known(tx, &class)? {
+        // Nobody can ever claim it.
+        let mut hand = InHand::known(tx, &attempt.id)?;
+        let then = hand.task.class_deleted(&class, now);
+        return hand.keep(tx, then, now);
+    }
     tx.effect(if is_for_others { Effect::QueuedForOthers(class) } else { Effect::Queued(class) });
     Ok(())
 }
@@ -296,7 +302,7 @@ fn record(
         if event.number > next {
             return Ok(Ok(Recorded::Gap { next }));
         }
-        next = event.number + 1;
+        next = next.max(event.number + 1);
     }
     for event in news(&hand.row, events) {
         steps::record(tx, &hand.row.id, event)?;

@@ -3,7 +3,8 @@
 //! A job of a rerun that keeps an earlier result has that job's number; its tasks, artifacts and tests
 //! are those of [`Job::ran_as`].
 //!
-//! SQLite's own: `->` and `->>` for the contexts and the executor inside a definition, LIMIT with OFFSET in that order.
+//! SQLite's own: `->` and `->>` for the contexts and the executor inside a definition, LIMIT with OFFSET in that order,
+//! `json_each` for the list of statuses (elsewhere an array parameter).
 
 use crate::config::Requirement;
 use crate::server::ids::{JobId, PipelineId, ProjectId, UserId, WorkflowId, WorkspaceId};
@@ -133,21 +134,43 @@ pub fn jobs_of(view: &View, workflow: &WorkflowId) -> Result<Vec<Job>, Error> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Reads jobs that were queued, newest first; of one project, and of one branch, where those are given.
-pub fn recent_jobs(
-    view: &View,
-    project: Option<&ProjectId>,
-    branch: Option<&str>,
-    offset: u32,
-    limit: u32,
-) -> Result<Vec<Job>, Error> {
-    let sql = query(
+/// Which jobs that were queued; what is absent does not matter.
+#[derive(Clone, Debug, Default)]
+pub struct Recent {
+    /// Their project.
+    pub project: Option<ProjectId>,
+    /// Branch of their pipelines.
+    pub branch: Option<String>,
+    /// Their statuses.
+    pub statuses: Option<Vec<JobStatus>>,
+    /// Whether only those count that left artifacts.
+    pub with_artifacts: bool,
+}
+
+/// Reads jobs that were queued, newest first: at most `limit`, after the first `offset`.
+pub fn recent_jobs(view: &View, wanted: &Recent, offset: u32, limit: u32) -> Result<Vec<Job>, Error> {
+    // Numbers are given in the order of the queue, and those of a project have an index.
+    let (of_project, order) = match wanted.project {
+        Some(_) => ("j.project_id = ?2", "j.number DESC"),
+        None => ("?2 IS NULL", "j.queued_at_ms DESC, j.number DESC"),
+    };
+    let sql = query(&format!(
         "JOIN pipelines p ON p.id = j.pipeline_id
-         WHERE j.number IS NOT NULL AND j.reused_from IS NULL AND (?2 IS NULL OR j.project_id = ?2)
-            AND (?3 IS NULL OR p.branch = ?3)
-         ORDER BY j.queued_at_ms DESC, j.number DESC LIMIT ?4 OFFSET ?5",
-    );
+         WHERE {of_project} AND j.number IS NOT NULL AND j.reused_from IS NULL AND (?3 IS NULL OR p.branch = ?3)
+            AND (?6 IS NULL OR j.status IN (SELECT value FROM json_each(?6)))
+            AND (NOT ?7 OR EXISTS (SELECT 1 FROM artifacts a WHERE a.job_id = j.id))
+         ORDER BY {order} LIMIT ?4 OFFSET ?5",
+    ));
+    let statuses = wanted.statuses.as_ref().map(serde_json::to_string).transpose()?;
     let mut query = view.sql().prepare_cached(&sql)?;
-    let rows = query.query_map(params![TaskState::Timedout, project, branch, limit, offset], from_row)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let given = params![
+        TaskState::Timedout,
+        wanted.project,
+        wanted.branch,
+        limit,
+        offset,
+        statuses,
+        wanted.with_artifacts
+    ];
+    Ok(query.query_map(given, from_row)?.collect::<Result<_, _>>()?)
 }

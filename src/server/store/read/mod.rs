@@ -6,6 +6,7 @@
 //! Each file's header lists what only SQLite understands in its statements.
 
 mod attempt;
+mod insight;
 mod job;
 mod json;
 mod organisation;
@@ -21,10 +22,13 @@ mod watch;
 mod workflow;
 
 pub use attempt::{Attempt, StepRow, attempts};
-pub use job::{Job, job, job_by_number, jobs_of, recent_jobs};
+pub use insight::{
+    Branches, FlakyTest, JobRun, Runs, WorkflowRun, branches, flaky_tests, job_runs, workflow_runs,
+};
+pub use job::{Job, Recent, job, job_by_number, jobs_of, recent_jobs};
 pub use json::Message;
 pub use organisation::{Organisation, organisation, organisation_by_name, organisations};
-pub use output::{Extent, StepOutput, step_output};
+pub use output::{Extent, StepOutput, step_output, step_started_at};
 pub use person::{PersonRow, person};
 pub use pipeline::{
     Configs, Cursor, Filter, Listed, Pipeline, configs, is_pipeline, pipeline, pipeline_by_number, pipelines,
@@ -37,4 +41,4 @@ pub use run_status::RunStatus;
 pub use storage::{Stored, database_bytes, stored};
 pub use waiting::explain_waiting;
 pub use watch::{Present, WatchedJob, WatchedStep, WatchedWorkflow, present};
-pub use workflow::{Workflow, is_workflow, workflow, workflows_of};
+pub use workflow::{Workflow, is_workflow, latest_workflow_with, workflow, workflows_of};

@@ -7,6 +7,7 @@
 use crate::protocol::TaskId;
 use crate::server::ids::JobId;
 use crate::server::store::{Error, View};
+use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};
 
 /// The amount of output that a step has or will have.
@@ -62,6 +63,13 @@ pub fn step_output(
         Ok(StepOutput { task: row.get(0)?, step, extent: Extent::from_row(row, 1)?, is_gone: row.get(3)? })
     });
     Ok(row.optional()?)
+}
+
+/// The time at which a step of a task began; its output has no times of its own.
+pub fn step_started_at(view: &View, task: &TaskId, step: u32) -> Result<Option<Millis>, Error> {
+    let mut query =
+        view.sql().prepare_cached("SELECT started_at_ms FROM steps WHERE task_id = ?1 AND step = ?2")?;
+    Ok(query.query_row(params![task, step], |row| row.get(0)).optional()?)
 }
 
 #[cfg(test)]

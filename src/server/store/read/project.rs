@@ -2,6 +2,7 @@
 
 use crate::server::ids::{OrganisationId, ProjectId};
 use crate::server::store::{Error, View};
+use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};
 
 /// A project as the settings need it.
@@ -17,10 +18,14 @@ pub struct Project {
     pub repository_url: Option<String>,
     /// Branch that is built when a trigger names neither branch nor tag.
     pub default_branch: String,
+    /// Time of its making.
+    pub created_at: Millis,
 }
 
 /// Columns of [`Project`], of the table `projects` alone.
-const SETTINGS: &str = "SELECT id, organisation_id, vcs || '/' || org || '/' || repo, repository_url, default_branch FROM projects";
+const SETTINGS: &str =
+    "SELECT id, organisation_id, vcs || '/' || org || '/' || repo, repository_url, default_branch,
+    created_at_ms FROM projects";
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Project> {
     Ok(Project {
@@ -29,6 +34,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Project> {
         slug: row.get(2)?,
         repository_url: row.get(3)?,
         default_branch: row.get(4)?,
+        created_at: row.get(5)?,
     })
 }
 

@@ -1,11 +1,11 @@
 //! Workflows. Nothing here is SQLite's own but booleans in integers.
 
-use crate::server::ids::{PipelineId, UserId, WorkflowId};
+use crate::server::ids::{JobId, PipelineId, UserId, WorkflowId};
 use crate::server::store::read::project::{PROJECT, ProjectRef};
 use crate::server::store::status::WorkflowStatus;
 use crate::server::store::{Error, View};
 use crate::server::time::Millis;
-use rusqlite::{OptionalExtension, Row};
+use rusqlite::{OptionalExtension, Row, params};
 
 /// A workflow.
 #[derive(Clone, Debug)]
@@ -79,4 +79,18 @@ pub fn is_workflow(view: &View, id: &WorkflowId) -> Result<bool, Error> {
 pub fn workflows_of(view: &View, pipeline: &PipelineId) -> Result<Vec<Workflow>, Error> {
     let mut query = view.sql().prepare_cached(&query("WHERE w.pipeline_id = ?1 ORDER BY w.position"))?;
     Ok(query.query_map([pipeline], from_row)?.collect::<Result<_, _>>()?)
+}
+
+/// The last workflow that has a job: that of its making, or a later one that keeps its result. `ran_as` is that of
+/// [`Job`](super::Job).
+pub fn latest_workflow_with(
+    view: &View,
+    pipeline: &PipelineId,
+    ran_as: &JobId,
+) -> Result<Option<(WorkflowId, String)>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT w.id, w.name FROM jobs j JOIN workflows w ON w.id = j.workflow_id
+         WHERE j.pipeline_id = ?1 AND coalesce(j.reused_from, j.id) = ?2 ORDER BY w.position DESC LIMIT 1",
+    )?;
+    Ok(query.query_row(params![pipeline, ran_as], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
 }

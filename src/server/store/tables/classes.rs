@@ -128,6 +128,12 @@ pub fn delete_class(tx: &Tx<'_>, class: &ResourceClassId) -> Result<Option<Strin
     Ok(delete.query_row([class], |row| row.get(0)).optional()?)
 }
 
+/// Whether there is a class of this name.
+pub fn is_known(view: &View, class: &str) -> Result<bool, Error> {
+    let mut query = view.sql().prepare_cached("SELECT 1 FROM resource_classes WHERE name = ?1")?;
+    Ok(query.exists([class])?)
+}
+
 /// The terms of a class; `None` when there is no such class.
 pub fn terms(view: &View, class: &ResourceClassId) -> Result<Option<Terms>, Error> {
     let mut query =

@@ -20,6 +20,7 @@ pub mod progress;
 pub mod projects;
 pub mod results;
 pub mod serial;
+pub mod sessions;
 pub mod steps;
 pub mod tasks;
 pub mod variables;

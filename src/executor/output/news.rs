@@ -1,0 +1,64 @@
+//! What the control plane says of the task beside the answers to calls: that somebody wants it to end, that it has
+//! ended there, or that its calls are refused.
+
+use super::report::{Reporter, Wish};
+use crate::http::{Error, TaskNews};
+use crate::system::clock::since_boot;
+
+impl Reporter {
+    /// Whether the control plane has said that the task has ended there.
+    pub fn has_ended(&self) -> bool {
+        let state = self.lock();
+        state.told == Some(Wish::Ended) && !state.disowned
+    }
+
+    /// Whether the control plane refuses calls for another reason than the end of the task. The runner has to say that
+    /// it is lost.
+    pub fn is_disowned(&self) -> bool {
+        self.lock().disowned
+    }
+
+    /// The control plane refuses calls, and not since the task has ended: the steps stop.
+    pub(super) fn disown(&self, error: &Error) {
+        let first = !std::mem::replace(&mut self.lock().disowned, true);
+        if first {
+            log::error!("the control plane takes nothing more of the task, whose steps are stopped: {error}");
+        }
+        self.ended(false);
+    }
+
+    /// The control plane has ended the task. `late`: it still takes what the steps have said.
+    pub(super) fn ended(&self, late: bool) {
+        let mut state = self.lock();
+        state.life.ended_there(late, since_boot());
+        state.refused |= !late;
+        let first = state.told != Some(Wish::Ended);
+        state.told = Some(Wish::Ended);
+        // A parked heartbeat often hears of the end before its confirmation arrives here.
+        let expected = state.finishing;
+        let disowned = state.disowned;
+        drop(state);
+        self.0.changed.notify_all();
+        if first {
+            let level = if expected || disowned { log::Level::Debug } else { log::Level::Warn };
+            log::log!(level, "the task has ended at the control plane");
+            (self.0.wish)(Wish::Ended);
+        }
+    }
+
+    pub(super) fn news(&self, news: Option<TaskNews>) {
+        match news {
+            None => {}
+            Some(TaskNews::Ended) => self.ended(true),
+            Some(TaskNews::Cancel) => {
+                let mut state = self.lock();
+                let first = state.told.is_none();
+                state.told.get_or_insert(Wish::Cancel);
+                drop(state);
+                if first {
+                    (self.0.wish)(Wish::Cancel);
+                }
+            }
+        }
+    }
+}

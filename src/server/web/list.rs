@@ -1,0 +1,173 @@
+//! The list of pipelines: of all projects, or of one.
+
+use crate::server::api::shared::failure::{Answer, bad};
+use crate::server::api::shared::lookup::{Slug, project};
+use crate::server::store::read::{self, Cursor, Filter, Pipeline, RunStatus, Workflow};
+use crate::server::store::tables::people;
+use crate::server::web::session::Visitor;
+use crate::server::web::shown::{self, Mark, page, query_value};
+use crate::server::web::{Head, Web};
+use askama::Template;
+use axum::Router;
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use axum::routing::get;
+use serde::Deserialize;
+
+/// Pipelines of one page.
+const PAGE: usize = 50;
+/// Words by which the list can be narrowed down.
+const STATUSES: [&str; 9] =
+    ["success", "failed", "running", "failing", "on_hold", "queued", "canceled", "error", "not_run"];
+
+/// Serves the paths of this file.
+pub(super) fn router() -> Router<Web> {
+    Router::new().route("/", get(all)).route("/{vcs}/{org}/{repo}", get(of_project))
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Wanted {
+    #[serde(default)]
+    branch: String,
+    #[serde(default)]
+    status: String,
+    #[serde(default)]
+    by: String,
+    #[serde(default)]
+    before: String,
+}
+
+#[derive(Template)]
+#[template(path = "list.html")]
+struct List {
+    head: Head,
+    /// The project, unless all are shown.
+    slug: Option<String>,
+    wanted: Wanted,
+    statuses: Vec<(&'static str, bool)>,
+    rows: Vec<Row>,
+    /// Projects to choose from, where all are shown.
+    projects: Vec<String>,
+    older: Option<String>,
+}
+
+impl List {
+    fn is_narrowed(&self) -> bool {
+        let Wanted { branch, status, by, before } = &self.wanted;
+        [branch, status, by, before].iter().any(|text| !text.is_empty())
+    }
+}
+
+struct Row {
+    address: String,
+    slug: String,
+    number: i64,
+    mark: Mark,
+    place: String,
+    revision: String,
+    subject: String,
+    actor: String,
+    created: String,
+    /// The first error of the config.
+    error: Option<String>,
+    workflows: Vec<Part>,
+}
+
+struct Part {
+    address: String,
+    name: String,
+    mark: Mark,
+    took: String,
+}
+
+fn row(pipeline: Pipeline, workflows: Vec<Workflow>) -> Row {
+    let slug = pipeline.project.slug();
+    let address = format!("/{slug}/{}", pipeline.number);
+    let part = |workflow: Workflow| Part {
+        address: format!("{address}/{}", workflow.id),
+        mark: workflow.status.into(),
+        took: shown::took(Some(workflow.created_at), workflow.stopped_at),
+        name: workflow.name,
+    };
+    let workflows = workflows.into_iter().map(part).collect();
+    let (place, revision) = shown::source(&pipeline);
+    Row {
+        number: pipeline.number,
+        mark: pipeline.status.into(),
+        place,
+        revision,
+        subject: pipeline.subject.unwrap_or_default(),
+        actor: pipeline.actor_login,
+        created: shown::moment(pipeline.created_at),
+        error: pipeline.errors.into_iter().next().map(|error| error.message),
+        workflows,
+        slug,
+        address,
+    }
+}
+
+async fn all(State(web): State<Web>, visitor: Visitor, Query(wanted): Query<Wanted>) -> Answer<Response> {
+    let projects = web.state.store.read(|view| read::projects_of_some(view, None)).await?;
+    let projects = projects.into_iter().map(|project| project.slug).collect();
+    show(&web, Head::for_visitor("Pipelines", &visitor), None, Filter::default(), wanted, projects).await
+}
+
+async fn of_project(
+    State(web): State<Web>,
+    visitor: Visitor,
+    Path(path): Path<Slug>,
+    Query(wanted): Query<Wanted>,
+) -> Answer<Response> {
+    let project = project(&web.state, path).await?;
+    let filter = Filter { projects: vec![project.id], ..Filter::default() };
+    let head = Head::for_visitor(&project.slug, &visitor);
+    show(&web, head, Some(project.slug), filter, wanted, Vec::new()).await
+}
+
+async fn show(
+    web: &Web,
+    head: Head,
+    slug: Option<String>,
+    mut filter: Filter,
+    wanted: Wanted,
+    projects: Vec<String>,
+) -> Answer<Response> {
+    let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+    filter.branch = given(&wanted.branch);
+    if let Some(word) = given(&wanted.status) {
+        let status = RunStatus::parse(&word);
+        filter.status = Some(status.ok_or_else(|| bad(format!("`{word}` is not a status of a pipeline")))?);
+    }
+    let after = given(&wanted.before).map(|token| {
+        Cursor::parse(&token).ok_or_else(|| bad("`before` is not of a link of this list: go back to it"))
+    });
+    let (after, by) = (after.transpose()?, given(&wanted.by));
+    let found = web.state.store.read(move |view| {
+        if let Some(login) = by {
+            match people::find_user(view, &login)? {
+                Some(user) => filter.actor = Some(user.id),
+                None => return Ok((Vec::new(), None)),
+            }
+        }
+        let listed = read::pipelines(view, &filter, after.as_ref(), PAGE)?;
+        let with_workflows = |pipeline: Pipeline| {
+            let workflows = read::workflows_of(view, &pipeline.id)?;
+            Ok(row(pipeline, workflows))
+        };
+        let rows = listed.items.into_iter().map(with_workflows);
+        Ok((rows.collect::<Result<Vec<_>, crate::server::store::Error>>()?, listed.next))
+    });
+    let (rows, next) = found.await?;
+    let older = next.map(|cursor| {
+        let Wanted { branch, status, by, .. } = &wanted;
+        let query =
+            [("branch", branch.as_str()), ("status", status), ("by", by), ("before", &cursor.token())]
+                .iter()
+                .filter(|(_, value)| !value.is_empty())
+                .map(|(name, value)| format!("{name}={}", query_value(value)))
+                .collect::<Vec<_>>();
+        format!("?{}", query.join("&"))
+    });
+    let statuses = STATUSES.map(|word| (word, word == wanted.status)).to_vec();
+    page(&List { head, slug, wanted, statuses, rows, projects, older })
+}

@@ -1,0 +1,159 @@
+//! The web page: pipelines, jobs, their logs and results, for people with a browser.
+//!
+//! Every page is complete without a script and can be read in a text browser; the address holds all that it shows. It
+//! reads what the APIs read, and anybody with a personal token may see everything, as there. Nothing of what jobs wrote
+//! reaches a page unescaped, and the policy in [`HEADERS`] is the second wall.
+
+mod job;
+mod jobs;
+mod list;
+mod log;
+mod login;
+mod moved;
+mod pipeline;
+mod results;
+mod session;
+mod shown;
+mod style;
+
+use crate::server::api::shared::failure::Failure;
+use crate::server::api::shared::unread;
+use crate::server::auth::Person;
+use crate::server::state::Shared;
+use crate::server::time::Millis;
+use askama::Template;
+use axum::extract::{FromRef, Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use login::Failures;
+use session::{Secret, Visitor};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Headers of every page. No script runs; styles come from this host; nobody puts a page into a frame.
+const HEADERS: [(HeaderName, &str); 6] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; \
+         frame-ancestors 'none'; require-trusted-types-for 'script'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "same-origin"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (
+        HeaderName::from_static("permissions-policy"),
+        "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    ),
+];
+
+/// What the handlers of pages share.
+#[derive(Clone)]
+struct Web {
+    state: Shared,
+    /// Whether people come over TLS: then cookies may go that way only.
+    is_tls: bool,
+    failures: Arc<Failures>,
+}
+
+impl FromRef<Web> for Shared {
+    fn from_ref(web: &Web) -> Self {
+        web.state.clone()
+    }
+}
+
+/// Builds the routes of all pages.
+pub fn router(state: Shared) -> axum::Router {
+    let is_tls = state.settings.public_url.starts_with("https://");
+    let web = Web { state, is_tls, failures: Arc::default() };
+    axum::Router::new()
+        .merge(list::router())
+        .merge(pipeline::router())
+        .merge(job::router())
+        .merge(results::router())
+        .merge(moved::router())
+        .merge(login::router())
+        .merge(style::router())
+        .fallback(|| async { Failure::not_found("there is no page at this address") })
+        .layer(middleware::from_fn(unread::drain))
+        .layer(middleware::from_fn_with_state(web.clone(), dress))
+        .with_state(web)
+}
+
+/// What the frame of a page shows.
+struct Head {
+    title: String,
+    /// Login of the person, and the field of the form that signs them out.
+    person: Option<(String, String)>,
+    /// The way here: names and addresses.
+    crumbs: Vec<(String, String)>,
+    style: &'static str,
+    now: String,
+}
+
+impl Head {
+    fn of(title: impl Into<String>, visitor: Option<(&Person, &Secret)>) -> Self {
+        Self {
+            title: title.into(),
+            person: visitor.map(|(person, secret)| (person.login.clone(), secret.field())),
+            crumbs: Vec::new(),
+            style: style::address(),
+            now: shown::moment(Millis::now()),
+        }
+    }
+
+    fn for_visitor(title: impl Into<String>, visitor: &Visitor) -> Self {
+        Self::of(title, Some((&visitor.person, &visitor.secret)))
+    }
+
+    /// With the way to a project.
+    fn below_project(mut self, slug: &str) -> Self {
+        self.crumbs.push((slug.to_owned(), format!("/{slug}")));
+        self
+    }
+
+    fn below(mut self, name: impl Into<String>, address: impl Into<String>) -> Self {
+        self.crumbs.push((name.into(), address.into()));
+        self
+    }
+}
+
+#[derive(Template)]
+#[template(path = "refusal.html")]
+struct Refused {
+    head: Head,
+    message: String,
+}
+
+/// Puts the headers on, and makes pages of refusals.
+async fn dress(State(web): State<Web>, request: Request, next: Next) -> Response {
+    web.state.requests.fetch_add(1, Ordering::Relaxed);
+    let mut response = next.run(request).await;
+    let status = response.status();
+    let is_page = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    if (status.is_client_error() || status.is_server_error()) && !is_page {
+        let retry = response.headers_mut().remove(header::RETRY_AFTER);
+        response = refusal(status, response.extensions().get::<Failure>());
+        response.headers_mut().extend(retry.map(|value| (header::RETRY_AFTER, value)));
+    }
+    let headers = response.headers_mut();
+    for (name, value) in HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("private, no-cache"));
+    response
+}
+
+fn refusal(status: StatusCode, failure: Option<&Failure>) -> Response {
+    let title = status.canonical_reason().unwrap_or("Refused");
+    let message = failure.map_or("This address cannot be used in this way.", Failure::message);
+    let head = Head::of(format!("{title} ({})", status.as_u16()), None);
+    match shown::page(&Refused { head, message: message.to_owned() }) {
+        Ok(page) => (status, page).into_response(),
+        Err(failure) => failure.into_response(),
+    }
+}
