@@ -5,7 +5,6 @@
 //! processes and knows nothing of what they do, nor of the server.
 
 mod calls;
-mod check;
 mod claims;
 mod identity;
 mod lifecycle;
@@ -47,14 +46,14 @@ pub fn command(args: Vec<OsString>) -> Outcome {
     }
     let mut settings = settings::load(file.as_deref()).map_err(Failure::usage)?;
     if only_check {
-        return check::command(&settings);
+        return machine::check::command(&settings);
     }
     logging::init(&settings.logging).map_err(Failure::usage)?;
     for warning in &settings.warnings {
         log::warn!("{warning}");
     }
     settings.owns_process = true;
-    check::at_start(&settings);
+    machine::check::at_start(&settings);
     let log_elsewhere = settings.logging.file.is_some();
     let stop = Stop::new();
     stop_on_signals(&stop)?;

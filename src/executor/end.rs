@@ -38,6 +38,11 @@ impl StepEnd {
         Self { status: StepStatus::Success, ended: None, message: None }
     }
 
+    /// The runner's host could not do its part, for this reason.
+    pub fn of_host(message: impl Into<String>) -> Self {
+        Self { status: StepStatus::InfrastructureFail, ended: None, message: Some(message.into()) }
+    }
+
     /// A failure with its reason.
     pub fn failed(message: impl Into<String>) -> Self {
         Self { status: StepStatus::Failed, ended: None, message: Some(message.into()) }

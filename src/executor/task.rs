@@ -221,7 +221,7 @@ impl TaskRun {
             Err(error) => {
                 let why =
                     format!("failed to open the log of the step in `{}`: {error}", self.spool.display());
-                let end = StepEnd { status: StepStatus::InfrastructureFail, ended: None, message: Some(why) };
+                let end = StepEnd::of_host(why);
                 self.finished(record, &end);
                 return end;
             }

@@ -104,6 +104,10 @@ fn nothing_is_lost_while_the_disk_is_full_and_work_goes_on_after_it() {
         let text = fs::read_to_string(&log).unwrap();
         if text.contains("make space where the data folder is") { Ok(()) } else { Err(text) }
     });
+    poll("the operator's log to say so of files as well", || {
+        let text = fs::read_to_string(&log).unwrap();
+        if text.contains("runners wait for room") { Ok(()) } else { Err(text) }
+    });
     // The output cannot arrive, and nobody takes that for the end of the task.
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(answer(&server, "GET", "/live", &Value::Null).0, 200);

@@ -6,6 +6,7 @@ use crate::support::control_plane::ControlPlane;
 use crate::support::poll;
 use crate::support::processes::{child_with, signal};
 use crate::support::runner::{Machine, Running, task_of};
+use runlet::protocol::Action;
 use rustix::process::Signal;
 use std::fs;
 use std::path::PathBuf;
@@ -170,6 +171,22 @@ fn a_step_that_removes_the_folder_of_the_spool_is_told_and_the_task_goes_on() {
     assert_eq!((server.output("s-11", 1), server.output("s-11", 2)), ("first\n".into(), "next\n".into()));
     assert_eq!(end["status"], "success", "{end}");
     assert!(spools(&runner.machine).is_empty());
+}
+
+/// A device that takes nothing stands where the masked copy of the report is written.
+#[test]
+fn a_report_for_which_the_host_has_no_room_is_no_success() {
+    let server = ControlPlane::start();
+    let full = "echo '<testsuite/>' > t.xml; ln -s /dev/full \"$(dirname \"$BASH_ENV\")/report\"";
+    let mut task = task_of("s-12", &[full]);
+    let mut store = task.job.steps[0].clone();
+    store.action = Action::StoreTestResults { path: "t.xml".to_owned() };
+    task.job.steps.push(store);
+    server.offer(&task);
+    let mut runner = Machine::new(&server.url()).setting("mode", "single-task").start();
+    let end = ended(&server, &mut runner, "s-12");
+    assert_eq!(end["status"], "infrastructure_fail", "{end}");
+    assert!(end["message"].as_str().unwrap().contains("No space left"), "{end}");
 }
 
 /// A task that has printed and goes on; nothing of it was sent. Returns the agent's process.

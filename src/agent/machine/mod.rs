@@ -4,6 +4,7 @@
 //! A task agent outlives the runner; a restarted runner finds it by the state file, waits for it and
 //! answers for it. Called by `runlet machine` and, several at a time, by `runlet exec`.
 
+pub mod check;
 mod child;
 mod death;
 mod group;
@@ -380,6 +381,79 @@ impl Runner {
             false => format!("the prefix may drop variables that this runner has: {}", names.join(", ")),
         };
         format!("the task agent behind `runner.command_prefix` says: {why} ({lost})")
+    }
+
+    /// Answers for a task whose agent ended without having reported.
+    fn bury(&mut self, watched: Watched, end: End, not_reported: bool) {
+        let id = &watched.task.id;
+        let death = Death::of(end, not_reported, watched.ended_because);
+        match end {
+            End::Gone => record!(Info, task_id = id; "the task agent of an earlier run has ended"),
+            End::Exited(_) => record!(Warn, task_id = id; "{}", death.message),
+        }
+        // Of one that has not begun there is nothing to send, and one that could not report has tried for long.
+        let has_rest = (watched.begun || watched.token.is_none()) && !not_reported;
+        self.mourn(watched.task, watched.token, death, has_rest);
+    }
+
+    /// Sees to it that what the agent of a task has left is sent before the task is reported lost.
+    fn mourn(&mut self, task: RunningTask, token: Option<Secret>, mut death: Death, has_rest: bool) {
+        self.sweep(&task, true);
+        let wanted = has_rest && self.claims.stop.level() < Level::Cancel;
+        let token = match token {
+            _ if !wanted => Ok(None),
+            Some(token) => Ok(Some(token)),
+            None => self.claims.rest(&task.id, task.allocation.as_deref(), &death.message),
+        };
+        let is_worthless = !death.spool_stays && (!has_rest || wanted && token == Ok(None));
+        scratch::remove_left_behind(&task.id, &self.settings.working_directory, is_worthless);
+        if let Ok(Some(token)) = token {
+            let id = task.id.clone();
+            let rest = Task::without_steps(id.clone(), token.clone(), task.job_name.clone());
+            match self.start(rest, task.clone(), true) {
+                Ok((agent, task)) => {
+                    record!(Info, task_id = id; "sending what the task agent has left");
+                    self.claims.life.delivers();
+                    death.rests += 1;
+                    self.watched =
+                        Some(Watched { rest: Some(death), ..Watched::of(agent, task, Some(token)) });
+                    return;
+                }
+                Err(why) => record!(Error, task_id = id; "cannot send what the task agent has left: {why}"),
+            }
+        }
+        self.answer_for(&task, &death);
+    }
+
+    /// An agent that sends what another one has left may be killed like any other: then the next one goes on.
+    fn rest_ended(&mut self, watched: Watched, end: End, death: Death) {
+        let id = &watched.task.id;
+        if matches!(end.code(), Some(task_exit::REPORTED | task_exit::NOT_REPORTED)) {
+            return self.answer_for(&watched.task, &death);
+        }
+        let why = format!("the agent that sends what the task agent has left died ({})", end.text());
+        if !death.may_try_again() || self.claims.stop.level() == Level::Cancel {
+            record!(Error, task_id = id; "{why}: what it has not sent stays in a folder `runlet-output-{id}`");
+            return self.answer_for(&watched.task, &death);
+        }
+        record!(Warn, task_id = id; "{why}, trying again");
+        self.claims.stop.pause(death::REST_PAUSE);
+        self.mourn(watched.task, watched.token, death, true);
+    }
+
+    /// Reports a task whose agent is gone, and does what the agent would have done.
+    fn answer_for(&mut self, task: &RunningTask, death: &Death) {
+        self.sweep(task, false);
+        self.claims.lost(&task.id, task.allocation.as_deref(), &death.message);
+        if self.settings.cleanup_working_directory {
+            scratch::remove_working_directory(&self.settings.working_directory);
+        }
+        self.forget();
+        if !death.is_hosts_fault {
+            self.claims.life.ended(Instant::now());
+        } else if self.claims.life.lost(Instant::now()) {
+            log::warn!("pausing for a minute, since the task agent died at once on this host");
+        }
     }
 
     /// Why a prefix that ended before the task agent said anything is a fault of this host. Whether the task has begun

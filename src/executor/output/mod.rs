@@ -14,4 +14,4 @@ mod room;
 pub mod secrets;
 pub(super) mod send;
 pub mod spool;
-mod tail;
+pub(in crate::executor) mod tail;

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Mask in place of a secret.
-const MASK: &[u8] = b"****";
+pub(in crate::executor) const MASK: &str = "****";
 
 impl Secrets {
     /// Masks a complete text.
@@ -236,7 +236,7 @@ impl Pass<'_> {
         while let Some(&(start, end)) = self.stream.found.front().filter(|(start, _)| *start < to) {
             self.write(start);
             if start >= self.stream.masked {
-                self.out.extend_from_slice(MASK);
+                self.out.extend_from_slice(MASK.as_bytes());
             }
             self.stream.masked = self.stream.masked.max(end);
             self.stream.found.pop_front();
@@ -304,7 +304,7 @@ mod tests {
         let mut at = 0;
         for (start, end) in stretches {
             out.extend_from_slice(&text[at..start]);
-            out.extend_from_slice(MASK);
+            out.extend_from_slice(MASK.as_bytes());
             at = end;
         }
         out.extend_from_slice(&text[at..]);

@@ -16,7 +16,7 @@ const FRONT: u64 = 16;
 const LEAST: u64 = 4 * 1024;
 
 /// Whether an error says that the disk takes no more for now.
-pub(super) fn is_full(error: &io::Error) -> bool {
+pub(in crate::executor) fn is_full(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOSPC | Errno::DQUOT))
 }
 

@@ -6,6 +6,7 @@ use super::masked_xml;
 use crate::archive::open_regular;
 use crate::executor::end::StepEnd;
 use crate::executor::output::log::{StepLog, counted};
+use crate::executor::output::tail::is_full;
 use crate::executor::task::TaskRun;
 use crate::protocol::{ArtifactRecord, TestResultsRecord};
 use std::fs::File;
@@ -153,6 +154,10 @@ impl TaskRun {
         let uploaded = match masked {
             Ok(true) => self.upload_file(&copy, limit),
             Ok(false) => Ok(Err(UploadError::Stopped)),
+            // A report is never full; its copy may be, and that is no fault of the job.
+            Err(error) if is_full(&error) => Err(StepEnd::of_host(format!(
+                "cannot write a copy of a report in the task's temporary folder: {error} (TMPDIR of the runner names a larger one)"
+            ))),
             Err(error) => Ok(Err(UploadError::Read(error))),
         };
         // It may never have been made.

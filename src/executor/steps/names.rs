@@ -1,6 +1,7 @@
 //! Names under which files are stored: with the secrets in them masked, and so that of two that are equal then none
 //! replaces the other.
 
+use crate::executor::output::redactor::MASK;
 use crate::executor::output::secrets::Secrets;
 use std::collections::BTreeMap;
 
@@ -12,7 +13,8 @@ impl Names {
     /// The name for a file: the same one each time that it is asked for.
     pub(super) fn of(&mut self, name: &str, secrets: &Secrets) -> String {
         let masked = secrets.mask(name);
-        if masked == name && !self.0.contains_key(name) {
+        // Only a name that has the mask in it can be that of another file once its secrets are masked.
+        if masked == name && !name.contains(MASK) {
             return masked;
         }
         let mut number = 1;
@@ -54,6 +56,10 @@ mod tests {
             ("a/****.tar.gz", "a/****.tar-3.gz"),
             (".hunter22", ".****"),
             (".swordfish", ".****-2"),
+            ("b/****", "b/****"),
+            ("b/hunter22", "b/****-2"),
+            ("b/****-2", "b/****-2-2"),
+            ("b/****", "b/****"),
         ] {
             assert_eq!(names.of(name, &secrets), stored, "{name}");
         }

@@ -91,7 +91,7 @@ async fn evict(state: &Shared, quota: Quota, bytes: u64) {
                 Ok(0) | Err(Error::Closed) => break,
                 Ok(evicted) => {
                     record!(Info, project = project, bytes = evicted;
-                        "a project had more than its quota of {quota:?}: what was used longest ago went"
+                        "a project had more than its quota of {}: what was used longest ago went", quota.table()
                     );
                     left = left.saturating_sub(evicted);
                 }

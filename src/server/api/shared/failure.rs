@@ -12,6 +12,11 @@ use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Between two lines of the log about a full disk.
+const FULL_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// The result of a handler.
 pub type Answer<T> = Result<T, Failure>;
@@ -92,6 +97,17 @@ impl Failure {
         Value::to_string(&body)
     }
 
+    /// No room for a file; the store tells of its own. Callers try again and again: the operator is told once a minute.
+    fn no_space(message: String) -> Self {
+        static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
+        let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|at| at.elapsed() >= FULL_TOLD_EVERY) {
+            *told = Some(Instant::now());
+            log::error!("{message} (runners wait for room; `runlet admin storage list` says what fills it)");
+        }
+        Self::coded(StatusCode::INSUFFICIENT_STORAGE, RefusalCode::NoSpace, message)
+    }
+
     /// A response with the body in one of its shapes.
     pub fn response(self, shape: Shape) -> Response {
         let mut response = Response::new(Body::from(self.body(shape)));
@@ -131,9 +147,7 @@ impl From<blobs::Error> for Failure {
             blobs::Error::Checksum => {
                 Self::coded(StatusCode::UNPROCESSABLE_ENTITY, RefusalCode::Checksum, message)
             }
-            blobs::Error::NoSpace => {
-                Self::coded(StatusCode::INSUFFICIENT_STORAGE, RefusalCode::NoSpace, message)
-            }
+            blobs::Error::NoSpace => Self::no_space(message),
             blobs::Error::Invalid(_) => Self::new(StatusCode::BAD_REQUEST, message),
             blobs::Error::Io(_) => {
                 log::error!("{message}");

@@ -19,7 +19,8 @@ pub enum Quota {
 }
 
 impl Quota {
-    fn table(self) -> &'static str {
+    /// The table, which has the name that people know it by.
+    pub fn table(self) -> &'static str {
         match self {
             Self::Caches => "caches",
             Self::Artifacts => "artifacts",

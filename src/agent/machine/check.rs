@@ -1,7 +1,7 @@
 //! Whether tasks can begin on this host: looked at by `--check`, and by the start, before there is a task that suffers.
 
-use super::claims;
-use super::settings::Settings;
+use crate::agent::claims;
+use crate::agent::settings::Settings;
 use crate::executor::scratch;
 use crate::outcome::{Failure, Outcome};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 const LEAST_ROOM_BYTES: u64 = 16 << 20;
 
 /// `--check`: what was found, and whether the control plane agrees.
-pub(super) fn command(settings: &Settings) -> Outcome {
+pub fn command(settings: &Settings) -> Outcome {
     let mut text = String::new();
     for warning in &settings.warnings {
         text += &format!("warning: {warning}\n");
@@ -31,7 +31,7 @@ pub(super) fn command(settings: &Settings) -> Outcome {
 }
 
 /// The same for the log, as far as it takes no time: a prefix is not run, and the control plane not asked.
-pub(super) fn at_start(settings: &Settings) {
+pub fn at_start(settings: &Settings) {
     for problem in problems(settings) {
         log::warn!("tasks may not begin here: {problem}");
     }
