@@ -20,7 +20,7 @@ mod shown;
 mod style;
 
 use crate::server::api::shared::failure::Failure;
-use crate::server::api::shared::unread;
+use crate::server::api::shared::{speaker, unread};
 use crate::server::state::Shared;
 use askama::Template;
 use axum::extract::{Request, State};
@@ -64,6 +64,7 @@ pub fn router(state: Shared) -> axum::Router {
         .fallback(|| async { Failure::not_found("there is no page at this address") })
         .layer(middleware::from_fn(unread::drain))
         .layer(middleware::from_fn_with_state(web.clone(), dress))
+        .layer(middleware::from_fn(speaker::mark))
         .with_state(web)
 }
 
@@ -74,16 +75,20 @@ struct Refused {
     message: String,
 }
 
-/// Puts the headers on, and makes pages of refusals.
+/// Puts the headers on, and makes pages of refusals for those who ask for pages: a program whose address is not
+/// quite right is refused as it is elsewhere.
 async fn dress(State(web): State<Web>, request: Request, next: Next) -> Response {
     web.state.requests.fetch_add(1, Ordering::Relaxed);
+    let accepted = request.headers().get_all(header::ACCEPT).iter();
+    let asks_for_page =
+        accepted.filter_map(|kinds| kinds.to_str().ok()).any(|kinds| kinds.contains("text/html"));
     let mut response = next.run(request).await;
     let status = response.status();
     let is_page = response
         .headers()
         .get(header::CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
-    if (status.is_client_error() || status.is_server_error()) && !is_page {
+    if asks_for_page && (status.is_client_error() || status.is_server_error()) && !is_page {
         let retry = response.headers_mut().remove(header::RETRY_AFTER);
         response = refusal(status, response.extensions().get::<Failure>());
         response.headers_mut().extend(retry.map(|value| (header::RETRY_AFTER, value)));
