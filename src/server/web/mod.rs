@@ -2,7 +2,7 @@
 //!
 //! Every page is complete without a script and can be read in a text browser; the address holds all that it shows. It
 //! reads what the APIs read, and anybody with a personal token may see everything, as there. Nothing of what jobs wrote
-//! reaches a page unescaped, and the policy in [`HEADERS`] is the second wall.
+//! reaches a page unescaped, and the policy in `HEADERS` is the second wall.
 
 mod failures;
 mod frame;
