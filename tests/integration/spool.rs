@@ -289,11 +289,10 @@ fn what_cannot_be_sent_is_kept() {
     runner.term();
     assert_eq!(runner.wait(), Some(0));
     let left = spools(&runner.machine);
-    assert!(
-        left.len() == 1 && runner.log().contains(&format!("stays in `{}`", left[0].display())),
-        "{left:?} {}",
-        runner.log()
-    );
+    // The agent that sends it is ended while it tries, or before it hears of ends at all.
+    let named = left.first().and_then(|path| path.file_name()).unwrap().to_string_lossy();
+    let says = |line: &str| line.contains("stays in") && line.contains(&*named);
+    assert!(left.len() == 1 && runner.log().lines().any(says), "{left:?} {}", runner.log());
 }
 
 /// With a control plane that stores for good.
