@@ -1,7 +1,7 @@
 //! What tasks leave behind: found whoever was killed, at a cost that does not grow with the host's processes.
 
 use crate::support::control_plane::ControlPlane;
-use crate::support::processes::{child_with, signal};
+use crate::support::processes::{child_with, coming_child_with, signal};
 use crate::support::runner::{Machine, Running, task_of};
 use crate::support::{emulated, poll};
 use rustix::process::Signal;
@@ -32,7 +32,7 @@ fn daemons_are_ended_after_a_kill_of_runner_and_agent() {
         let runner = Machine::new(&server.url()).start();
         let daemons = wait_ready(&runner);
         let has_group = !runner.log().contains("no control group is to be had");
-        let agent = child_with(runner.pid() as u32, "task").unwrap();
+        let agent = coming_child_with(runner.pid() as u32, "task");
         runner.signal(Signal::KILL);
         signal(agent, Signal::KILL);
         if !keeps_record {

@@ -4,7 +4,7 @@
 use crate::hostile::{has_namespaces, inside, machine};
 use crate::support::control_plane::ControlPlane;
 use crate::support::poll;
-use crate::support::processes::{child_with, signal};
+use crate::support::processes::{coming_child_with, signal};
 use crate::support::runner::{Machine, Running, task_of};
 use runlet::protocol::Action;
 use rustix::process::Signal;
@@ -201,7 +201,7 @@ fn printed_and_unsent(server: &ControlPlane, id: &str, machine: Machine) -> (Run
         let length = spool.and_then(|file| fs::metadata(file).ok()).map_or(0, |about| about.len());
         if length == numbers(20_000).len() as u64 && printed.exists() { Ok(()) } else { Err(runner.log()) }
     });
-    let agent = child_with(runner.pid() as u32, "task").unwrap();
+    let agent = coming_child_with(runner.pid() as u32, "task");
     (runner, agent)
 }
 
@@ -242,7 +242,7 @@ fn what_is_left_is_sent_though_the_agent_that_sends_it_is_killed_as_well() {
     let (mut runner, agent) = printed_and_unsent(&server, "s-9", machine);
     signal(agent, Signal::KILL);
     runner.wait_log("sending what the task agent has left");
-    signal(child_with(runner.pid() as u32, "task").unwrap(), Signal::KILL);
+    signal(coming_child_with(runner.pid() as u32, "task"), Signal::KILL);
     runner.wait_log("trying again");
     server.behave();
     assert_eq!(runner.wait(), Some(0));
@@ -257,7 +257,7 @@ fn what_an_agent_could_not_send_stays() {
         .setting("mode", "single-task")
         .setting("command_prefix", "[/bin/sh, -c, '\"$@\"; exit 75', --]");
     let (mut runner, wrapper) = printed_and_unsent(&server, "s-10", machine);
-    signal(child_with(wrapper, "task").unwrap(), Signal::KILL);
+    signal(coming_child_with(wrapper, "task"), Signal::KILL);
     server.behave();
     assert_eq!(runner.wait(), Some(0));
     let message = server.wait_for("/tasks/s-10/lost").json()["message"].to_string();
@@ -298,7 +298,7 @@ fn what_cannot_be_sent_is_kept() {
 /// With a control plane that stores for good.
 #[cfg(feature = "server")]
 mod real {
-    use super::{Machine, child_with, has_namespaces, numbers, poll, signal, small_spool, spools};
+    use super::{Machine, coming_child_with, has_namespaces, numbers, poll, signal, small_spool, spools};
     use crate::server::Server;
     use rustix::process::Signal;
     use std::fs;
@@ -350,7 +350,7 @@ mod real {
             let spool = fs::metadata(spools(&runner.machine)[0].join("step-1")).unwrap().len();
             if spool == expected.len() as u64 { Ok(()) } else { Err(format!("{spool} bytes")) }
         });
-        let agent = child_with(runner.pid() as u32, "task").unwrap();
+        let agent = coming_child_with(runner.pid() as u32, "task");
         runner.signal(Signal::KILL);
         signal(agent, Signal::KILL);
         signal(server.child.id(), Signal::CONT);

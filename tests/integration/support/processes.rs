@@ -1,5 +1,6 @@
 //! Other processes, as `/proc` shows them: no `ps`, `pgrep` or `kill` need be installed.
 
+use crate::support::poll;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::process::{Child, ExitStatus};
@@ -31,6 +32,13 @@ fn read(pid: u32) -> Option<Process> {
 pub(crate) fn child_with(parent: u32, word: &str) -> Option<u32> {
     let is_it = |process: &Process| process.parent == parent && process.line.split(' ').any(|w| w == word);
     all().into_iter().find(is_it).map(|process| process.pid)
+}
+
+/// [`child_with`] of a child that is being started: before it has its own program it looks like its parent.
+pub(crate) fn coming_child_with(parent: u32, word: &str) -> u32 {
+    poll("a child process", || {
+        child_with(parent, word).ok_or_else(|| format!("{parent} has none with `{word}`"))
+    })
 }
 
 /// Command lines that hold one of the texts.
