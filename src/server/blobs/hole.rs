@@ -2,7 +2,7 @@
 //! many bytes are not.
 
 use crate::protocol::TaskId;
-use crate::server::blobs::disk::{Error, io_error, make_folder, open_private, read_piece};
+use crate::server::blobs::disk::{Error, io_error, read_piece};
 use crate::server::blobs::outputs::Outputs;
 use std::os::unix::fs::FileExt;
 
@@ -20,13 +20,8 @@ impl Outputs {
     /// Returns how many bytes are missing.
     pub fn end_with_hole(&self, task: &TaskId, step: u32, length: u64) -> Result<u64, Error> {
         let _turn = self.turn(task, step);
-        let path = self.path(task, step);
+        let (path, file, stored) = self.open_to_write(task, step)?;
         let fail = io_error(&path);
-        if let Some(folder) = path.parent() {
-            make_folder(folder)?;
-        }
-        let file = open_private(&path).map_err(&fail)?;
-        let stored = file.metadata().map_err(&fail)?.len();
         let tail = read_piece(&file, stored.saturating_sub(LONGEST_MARK), LONGEST_MARK as usize);
         let tail = tail.map_err(&fail)?;
         // What stands before the mark that was written by the same call before.

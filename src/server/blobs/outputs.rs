@@ -70,17 +70,23 @@ impl Outputs {
         self.turns.take((task.clone(), step))
     }
 
+    /// Opens an output to be written to, and tells how long it is. The turn of the caller has been taken.
+    pub(super) fn open_to_write(&self, task: &TaskId, step: u32) -> Result<(PathBuf, File, u64), Error> {
+        let path = self.path(task, step);
+        if let Some(folder) = path.parent() {
+            make_folder(folder)?;
+        }
+        let file = open_private(&path).map_err(io_error(&path))?;
+        let length = file.metadata().map_err(io_error(&path))?.len();
+        Ok((path, file, length))
+    }
+
     /// Stores output at an offset. Bytes that are stored already are skipped; the file is the truth, so nothing else
     /// needs to be written per chunk. No bytes at all ask for the disk to be waited for.
     pub fn append(&self, task: &TaskId, step: u32, offset: u64, bytes: &[u8]) -> Result<Stored, Error> {
         let _turn = self.turn(task, step);
-        let path = self.path(task, step);
+        let (path, file, length) = self.open_to_write(task, step)?;
         let fail = io_error(&path);
-        if let Some(folder) = path.parent() {
-            make_folder(folder)?;
-        }
-        let file = open_private(&path).map_err(&fail)?;
-        let length = file.metadata().map_err(&fail)?.len();
         let key = (task.clone(), step);
         let mut written = self.written().get(&key).copied().unwrap_or_default();
         let stored = written.again_from.unwrap_or(length);
