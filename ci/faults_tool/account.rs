@@ -24,11 +24,29 @@ pub(crate) struct Count {
 }
 
 impl Count {
+    /// Adds what another part has counted, with its findings.
+    pub(crate) fn add(&mut self, part: Self) {
+        self.times += part.times;
+        self.jobs += part.jobs;
+        self.declared += part.declared;
+        self.bytes_lost += part.bytes_lost;
+        self.bytes_twice += part.bytes_twice;
+        self.processes_left += part.processes_left;
+        self.wrong_status += part.wrong_status;
+        self.steps_twice += part.steps_twice;
+        self.findings.extend(part.findings);
+    }
+
     /// Whether all that must be zero is.
     pub(crate) fn is_clean(&self) -> bool {
         self.bytes_lost + self.bytes_twice + self.processes_left + self.wrong_status + self.steps_twice == 0
             && self.findings.is_empty()
     }
+}
+
+/// Names of the rows whose fault was not there once: nothing is known about it.
+pub(crate) fn not_exercised(rows: &[(String, Count)]) -> Vec<&str> {
+    rows.iter().filter(|(_, count)| count.times == 0).map(|(name, _)| name.as_str()).collect()
 }
 
 /// What was done to jobs on purpose, and what the least is that must be known of them.
@@ -217,6 +235,18 @@ pub(crate) fn check_ledger(folder: &Path, count: &mut Count) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fault_that_was_never_there_proves_nothing() {
+        let mut sum = Count::default();
+        let once = Count { times: 1, jobs: 2, ..Count::default() };
+        let found = Count { findings: vec!["something".to_owned()], ..once.clone() };
+        [once.clone(), found].into_iter().for_each(|part| sum.add(part));
+        assert_eq!((sum.times, sum.jobs, sum.is_clean()), (2, 4, false));
+        let rows = [("there".to_owned(), once), ("away".to_owned(), Count::default())];
+        assert!(rows[1].1.is_clean());
+        assert_eq!(not_exercised(&rows), ["away"]);
+    }
 
     #[test]
     fn lost_and_doubled_lines_are_counted() {

@@ -95,6 +95,15 @@ pub(crate) enum Disk {
     Spool,
 }
 
+/// Where runners live among the control groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// Nowhere: no control group is to be had.
+    Bare,
+    /// In a group of their own, in which they may make others.
+    Group,
+}
+
 /// A row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -106,6 +115,8 @@ pub(crate) enum Fault {
     Calls(Option<Call>, &'static [Hurt]),
     /// Processes are killed.
     Kill(&'static [Victim]),
+    /// The same, while every job leaves a daemon behind that has lost all that could tell whose it is.
+    Daemons(&'static [Victim], Room),
     /// A disk is full for a while, again and again.
     Full(Disk),
 }
@@ -120,6 +131,16 @@ const SERVER_STEP: &[Victim] = &[Victim::Server, Victim::Step];
 const RUNNER_AGENT: &[Victim] = &[Victim::Runner, Victim::Agent];
 const RUNNER_STEP: &[Victim] = &[Victim::Runner, Victim::Step];
 const AGENT_STEP: &[Victim] = &[Victim::Agent, Victim::Step];
+
+impl Fault {
+    /// The processes that it kills.
+    pub(crate) fn victims(self) -> Option<&'static [Victim]> {
+        match self {
+            Fault::Kill(victims) | Fault::Daemons(victims, _) => Some(victims),
+            Fault::Refuse | Fault::Vanish | Fault::Calls(..) | Fault::Full(_) => None,
+        }
+    }
+}
 
 /// Every fault with its name. Those that take long to get over come first.
 pub(crate) fn all() -> Vec<(String, Fault)> {
@@ -137,6 +158,10 @@ pub(crate) fn all() -> Vec<(String, Fault)> {
         ("kill-server", Fault::Kill(SERVER)),
         ("kill-server-step", Fault::Kill(SERVER_STEP)),
         ("kill-step", Fault::Kill(STEP)),
+        ("daemons-agent", Fault::Daemons(AGENT, Room::Bare)),
+        ("daemons-runner", Fault::Daemons(RUNNER, Room::Bare)),
+        ("daemons-agent-grouped", Fault::Daemons(AGENT, Room::Group)),
+        ("daemons-runner-agent-grouped", Fault::Daemons(RUNNER_AGENT, Room::Group)),
         ("full-data", Fault::Full(Disk::Data)),
         ("full-spool", Fault::Full(Disk::Spool)),
         ("refuse", Fault::Refuse),

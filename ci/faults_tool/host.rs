@@ -1,10 +1,11 @@
 //! Runners under test, and the processes below them, as /proc shows them.
 
+use crate::account::Count;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
@@ -25,12 +26,81 @@ pub(crate) fn on_disk(program: &Path, disk: Option<(&Path, &str)>) -> Command {
     command
 }
 
+/// Where a runner lives among the control groups.
+#[derive(Clone, Debug)]
+pub(crate) enum Home {
+    /// Where this program does.
+    Usual,
+    /// Where no group is to be had.
+    Bare,
+    /// In this group.
+    Group(PathBuf),
+}
+
+impl Home {
+    /// A group below that of this program, in the unified hierarchy. The error says why there is none.
+    pub(crate) fn group(name: &str) -> Result<Self, String> {
+        let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let own = groups.lines().find_map(|line| line.strip_prefix("0::/"));
+        let own = own.ok_or("there is no unified hierarchy of control groups")?;
+        let mounted = Path::new("/sys/fs/cgroup");
+        let unified = mounted.join("unified");
+        let root = if unified.is_dir() { unified.as_path() } else { mounted };
+        let group = root.join(own).join(format!("runlet-faults-{}-{name}", std::process::id()));
+        let made = fs::create_dir(&group);
+        made.map_err(|error| format!("cannot make the control group `{}`: {error}", group.display()))?;
+        Ok(Home::Group(group))
+    }
+
+    /// Process ids of the members of its group, and of the groups below it.
+    fn members(&self) -> Vec<u32> {
+        let mut members = Vec::new();
+        if let Home::Group(group) = self {
+            for folder in with_folders_below(group) {
+                let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+                members.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
+            }
+        }
+        members
+    }
+
+    /// Ends whatever is in its group, and the group.
+    pub(crate) fn clear(&self, count: &mut Count) {
+        let Home::Group(group) = self else { return };
+        for pid in self.members() {
+            count.processes_left += 1;
+            count.findings.push(format!("left in its control group: {pid}"));
+            signal(pid, Signal::KILL);
+        }
+        for folder in with_folders_below(group) {
+            for _ in 0..100 {
+                match fs::remove_dir(&folder) {
+                    Err(error) if error.kind() == ErrorKind::ResourceBusy => {
+                        std::thread::sleep(Duration::from_millis(20));
+                    }
+                    _ => break,
+                }
+            }
+        }
+    }
+}
+
+/// A folder behind those below it.
+fn with_folders_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let mut all: Vec<PathBuf> = below.flat_map(|entry| with_folders_below(&entry.path())).collect();
+    all.push(folder.to_owned());
+    all
+}
+
 /// A machine runner.
 pub(crate) struct Host {
     program: PathBuf,
     folder: PathBuf,
     row: PathBuf,
     disk: Option<&'static str>,
+    home: Home,
     child: Mutex<Option<Child>>,
 }
 
@@ -43,6 +113,7 @@ pub(crate) struct HostOptions<'a> {
     pub(crate) prefix: Option<&'a Path>,
     /// Size of the file system that holds the spool.
     pub(crate) disk: Option<&'static str>,
+    pub(crate) home: &'a Home,
 }
 
 impl Host {
@@ -71,6 +142,7 @@ impl Host {
             folder,
             row: row.to_owned(),
             disk: options.disk,
+            home: options.home.clone(),
             child: Mutex::new(None),
         };
         host.rise()?;
@@ -79,7 +151,18 @@ impl Host {
 
     fn rise(&self) -> Result<(), String> {
         let tmp = self.folder.join("tmp");
-        let mut command = on_disk(&self.program, self.disk.map(|size| (tmp.as_path(), size)));
+        let disk = self.disk.map(|size| (tmp.as_path(), size));
+        let mut command = match &self.home {
+            Home::Usual => on_disk(&self.program, disk),
+            // An empty folder in the place of the groups.
+            Home::Bare => on_disk(&self.program, Some((Path::new("/sys/fs/cgroup"), "4k"))),
+            Home::Group(group) => {
+                let mut command = Command::new("/bin/sh");
+                let enter = "echo $$ > \"$0/cgroup.procs\" && exec \"$@\"";
+                command.args(["-c", enter]).arg(group).arg(&self.program);
+                command
+            }
+        };
         command.args(["machine", "--config"]).arg(self.folder.join("runner.yaml"));
         command.env(MARK, &self.row).env("TMPDIR", &tmp).env("HOME", &self.folder).current_dir(&self.folder);
         let log = File::options().create(true).append(true).open(self.folder.join("runner.log"));
@@ -177,6 +260,26 @@ pub(crate) fn processes_of(row: &Path) -> Vec<Process> {
         (!is_dead).then_some(Process { pid, parent, age_seconds, line })
     });
     found.collect()
+}
+
+/// Stops runners, and counts what they have left: processes that are ended now.
+pub(crate) fn stop_all<'a>(hosts: impl Iterator<Item = &'a Host>, row: &Path, count: &mut Count) {
+    for host in hosts {
+        if !host.stop() {
+            count.findings.push("a runner did not stop within a minute of TERM".to_owned());
+        }
+    }
+    let began = Instant::now();
+    let mut left = processes_of(row);
+    while !left.is_empty() && began.elapsed() < Duration::from_secs(5) {
+        std::thread::sleep(Duration::from_millis(100));
+        left = processes_of(row);
+    }
+    count.processes_left += left.len() as u64;
+    for process in left {
+        count.findings.push(format!("left: {} {}", process.pid, process.line));
+        signal(process.pid, Signal::KILL);
+    }
 }
 
 /// Ends everything that has to do with a folder, control planes included.

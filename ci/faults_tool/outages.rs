@@ -3,11 +3,10 @@
 use crate::account::{self, Count, Done};
 use crate::dice::Dice;
 use crate::fault::Call;
-use crate::host::{self, Host, HostOptions};
+use crate::host::{self, Home, Host, HostOptions};
 use crate::line::{Cut, Line, Place, Way};
 use crate::plane::Plane;
-use crate::work::{self, Style};
-use rustix::process::Signal;
+use crate::work::{self, Leaves, Style};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -92,23 +91,15 @@ pub(crate) fn measure(program: &Path, folder: &Path, jobs: usize) -> Result<Vec<
         ends.collect::<Vec<_>>()
     });
     for (row, cell, result) in counts {
-        let sum = &mut rows[row].1;
-        let count = match result {
+        let mut count = match result {
             Ok(Ok(count)) => count,
             Ok(Err(why)) => Count { findings: vec![why], ..Count::default() },
             Err(_) => Count { findings: vec!["the harness failed".to_owned()], ..Count::default() },
         };
-        sum.times += count.times;
-        sum.jobs += count.jobs;
-        sum.declared += count.declared;
-        sum.bytes_lost += count.bytes_lost;
-        sum.bytes_twice += count.bytes_twice;
-        sum.processes_left += count.processes_left;
-        sum.wrong_status += count.wrong_status;
-        sum.steps_twice += count.steps_twice;
-        sum.findings.extend(
-            count.findings.into_iter().map(|text| format!("{} (c{}): {text}", cell.moment.0, cell.number)),
-        );
+        for finding in &mut count.findings {
+            *finding = format!("{} (c{}): {finding}", cell.moment.0, cell.number);
+        }
+        rows[row].1.add(count);
     }
     Ok(rows)
 }
@@ -125,14 +116,15 @@ impl Cell<'_> {
         let (_, call, skip, place) = self.moment;
         line.cut(Cut { call, skip, place, way: self.way, length: Duration::from_secs(self.seconds) });
         let start = |name: &str, address| {
-            let options = HostOptions { name, token: &token, address, prefix: None, disk: None };
+            let options =
+                HostOptions { name, token: &token, address, prefix: None, disk: None, home: &Home::Usual };
             Host::start(self.program, &self.folder, &options)
         };
         let host = start("r0", line.address())?;
         let style = Style {
             folder: &self.folder,
             class: &class,
-            leaves: false,
+            leaves: Leaves::Nothing,
             pause_ms: if self.is_too_long { 500 } else { 150 },
             // Such a task is still at work when its fence comes.
             pieces: if self.is_too_long { 1_000 } else { 20 },
@@ -178,16 +170,8 @@ impl Cell<'_> {
         while cut_at.elapsed() < Duration::from_secs(self.seconds) {
             std::thread::sleep(Duration::from_millis(500));
         }
-        for host in [Some(&host), other.as_ref()].into_iter().flatten() {
-            if !host.stop() {
-                count.findings.push("a runner did not stop within a minute of TERM".to_owned());
-            }
-        }
-        for process in host::processes_of(&self.folder) {
-            count.processes_left += 1;
-            count.findings.push(format!("left: {} {}", process.pid, process.line));
-            host::signal(process.pid, Signal::KILL);
-        }
+        let hosts = [Some(&host), other.as_ref()];
+        host::stop_all(hosts.into_iter().flatten(), &self.folder, &mut count);
         Ok(count)
     }
 

@@ -2,11 +2,11 @@
 
 use crate::account::{self, Count, Done};
 use crate::dice::Dice;
-use crate::fault::{Call, Disk, Fault, Hurt, Victim};
-use crate::host::{self, Host, HostOptions};
+use crate::fault::{Call, Disk, Fault, Hurt, Room, Victim};
+use crate::host::{self, Home, Host, HostOptions};
 use crate::line::{Line, Plan, Way};
 use crate::plane::Plane;
-use crate::work::{self, Style};
+use crate::work::{self, Leaves, Style};
 use rustix::process::Signal;
 use std::fs::{self, File};
 use std::io::Write;
@@ -41,7 +41,7 @@ impl Row<'_> {
     /// A runner whose task agent dies young pauses for a minute. With time for it the agents get old enough, so that
     /// there are many kills.
     fn spares_young_agents(&self) -> bool {
-        let Fault::Kill(victims) = self.fault else { return false };
+        let Some(victims) = self.fault.victims() else { return false };
         let dies_alone = victims.contains(&Victim::Agent) && !victims.contains(&Victim::Runner);
         dies_alone && self.time >= Duration::from_secs(60)
     }
@@ -53,6 +53,7 @@ struct Scene<'a> {
     plane: Plane,
     line: Line,
     hosts: Vec<Host>,
+    home: Home,
     done: Mutex<Done>,
     /// Held while the control plane must not be killed: what it was asked is to be known.
     quiet: Mutex<()>,
@@ -72,7 +73,11 @@ pub(crate) fn play(row: &Row<'_>) -> Result<Count, String> {
     let style = Style {
         folder: &row.folder,
         class: CLASS,
-        leaves: matches!(row.fault, Fault::Kill(_)),
+        leaves: match row.fault {
+            Fault::Kill(_) => Leaves::Session,
+            Fault::Daemons(..) => Leaves::Daemon,
+            Fault::Refuse | Fault::Vanish | Fault::Calls(..) | Fault::Full(_) => Leaves::Nothing,
+        },
         pause_ms: if row.spares_young_agents() { 700 } else { 40 },
         pieces: 20,
     };
@@ -107,12 +112,17 @@ impl<'a> Scene<'a> {
             Fault::Calls(Some(Call::Unclaim), _) => Some(spoiling_prefix(&row.folder)?),
             _ => None,
         };
+        let home = match row.fault {
+            Fault::Daemons(_, Room::Group) => Home::group(row.name)?,
+            Fault::Daemons(_, Room::Bare) => Home::Bare,
+            _ => Home::Usual,
+        };
         let hosts = (0..row.runners).map(|number| {
             let name = format!("r{number}");
             let address = line.address();
             let disk = disk(Disk::Spool);
-            let options =
-                HostOptions { name: &name, token: &token, address, prefix: prefix.as_deref(), disk };
+            let prefix = prefix.as_deref();
+            let options = HostOptions { name: &name, token: &token, address, prefix, disk, home: &home };
             Host::start(row.program, &row.folder, &options)
         });
         let hosts = hosts.collect::<Result<_, _>>()?;
@@ -122,6 +132,7 @@ impl<'a> Scene<'a> {
             plane,
             line,
             hosts,
+            home,
             done: Mutex::new(Done { may_lose: row.fault == Fault::Full(Disk::Spool), ..Done::default() }),
             quiet: Mutex::new(()),
             over: AtomicBool::new(false),
@@ -210,21 +221,9 @@ impl<'a> Scene<'a> {
                         .push(format!("{left} files or folders are left in `{}`", host.tmp().display()));
                 }
             }
-            if !host.stop() {
-                count.findings.push("a runner did not stop within a minute of TERM".to_owned());
-            }
         }
-        let began = Instant::now();
-        let mut left = host::processes_of(&self.row.folder);
-        while !left.is_empty() && began.elapsed() < Duration::from_secs(5) {
-            std::thread::sleep(Duration::from_millis(100));
-            left = host::processes_of(&self.row.folder);
-        }
-        count.processes_left += left.len() as u64;
-        for process in left {
-            count.findings.push(format!("left: {} {}", process.pid, process.line));
-            host::signal(process.pid, Signal::KILL);
-        }
+        host::stop_all(self.hosts.iter(), &self.row.folder, count);
+        self.home.clear(count);
         Ok(())
     }
 
@@ -257,7 +256,7 @@ impl<'a> Scene<'a> {
                     self.kill_again(&[Victim::Agent]);
                 }
             }
-            Fault::Kill(victims) => self.kill_again(victims),
+            Fault::Kill(victims) | Fault::Daemons(victims, _) => self.kill_again(victims),
             Fault::Full(disk) => self.fill_again(disk),
         }
     }

@@ -32,16 +32,7 @@ pub(crate) fn print(rows: &[(String, Count)]) {
         cells
     };
     let mut sum = Count::default();
-    for (_, count) in rows {
-        sum.times += count.times;
-        sum.jobs += count.jobs;
-        sum.declared += count.declared;
-        sum.bytes_lost += count.bytes_lost;
-        sum.bytes_twice += count.bytes_twice;
-        sum.processes_left += count.processes_left;
-        sum.wrong_status += count.wrong_status;
-        sum.steps_twice += count.steps_twice;
-    }
+    rows.iter().for_each(|(_, count)| sum.add(count.clone()));
     let mut lines = vec![HEAD.map(str::to_owned).to_vec()];
     lines.extend(rows.iter().map(|(name, count)| cells(name, count)));
     lines.push(cells("all", &sum));

@@ -27,14 +27,24 @@ pub(crate) const LEFT: &str = "/bin/sh -c while :;";
 /// Bytes of the artifact: numbers from 1 to this.
 const NUMBERS: u32 = 40_000;
 
+/// A process that a step leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leaves {
+    Nothing,
+    /// One in a session of its own.
+    Session,
+    /// One that has lost session, environment and both parents.
+    Daemon,
+}
+
 /// How the work is done.
 #[derive(Clone, Debug)]
 pub(crate) struct Style<'a> {
     /// Folder of the ledger and of what was written.
     pub(crate) folder: &'a Path,
     pub(crate) class: &'a str,
-    /// Leaves a process behind that has left its session.
-    pub(crate) leaves: bool,
+    /// A process that the first step leaves behind.
+    pub(crate) leaves: Leaves,
     /// Pause between pieces of the first step, in milliseconds.
     pub(crate) pause_ms: u32,
     /// Pieces of the first step; each is a twentieth of its lines, and those beyond print nothing new.
@@ -92,11 +102,15 @@ fn run(text: &mut String, job: &str, step: Printing, command: &str) {
 }
 
 fn leave(style: &Style<'_>) -> String {
-    if !style.leaves {
-        return String::new();
-    }
     let folder = style.folder.display();
-    format!("setsid /bin/sh -c 'while :; do sleep 1; done' {folder} > /dev/null 2>&1 < /dev/null &\n")
+    let forever = format!("'while :; do sleep 1; done' {folder} > /dev/null 2>&1 < /dev/null &");
+    match style.leaves {
+        Leaves::Nothing => String::new(),
+        Leaves::Session => format!("setsid /bin/sh -c {forever}\n"),
+        Leaves::Daemon => {
+            format!("(setsid env -i PATH=\"$PATH\" /bin/sh -c '/bin/sh -c \"$0\" \"$1\" &' {forever}) &\n")
+        }
+    }
 }
 
 /// Prints piece by piece, and notes how far after each.
