@@ -105,6 +105,10 @@ impl State {
         !self.stops && self.life.steps_may_run(since_boot())
     }
 
+    fn delivery_goes_on(&mut self) -> bool {
+        !self.life.is_over(since_boot())
+    }
+
     fn finish(&self, status: TaskStatus, message: Option<String>) -> FinishRequest {
         let sum =
             |reader: &Arc<Mutex<SpoolReader>>| reader.lock().unwrap_or_else(PoisonError::into_inner).sum();
@@ -396,12 +400,7 @@ impl Reporter {
         path: &str,
         body: Body<'_>,
     ) -> Result<A, Error> {
-        let mut backoff = Self::patience();
-        loop {
-            if let Some(answer) = self.attempt(method, path, body, &mut backoff)? {
-                return Ok(answer);
-            }
-        }
+        self.until_answered(method, path, body, State::steps_go_on)
     }
 
     /// One call that outlives the steps, tried again until it is answered or the delivery is given up.
@@ -411,12 +410,7 @@ impl Reporter {
         path: &str,
         body: Body<'_>,
     ) -> Result<A, Error> {
-        let mut backoff = Self::patience();
-        loop {
-            if let Some(answer) = self.deliver_once(method, path, body, &mut backoff)? {
-                return Ok(answer);
-            }
-        }
+        self.until_answered(method, path, body, State::delivery_goes_on)
     }
 
     /// One attempt at such a call. `None` after a failure that may pass, when its wait is over.
@@ -427,13 +421,7 @@ impl Reporter {
         body: Body<'_>,
         backoff: &mut Backoff,
     ) -> Result<Option<A>, Error> {
-        let path = self.path(path);
-        match self.ask(&self.request(method, &path, body)) {
-            Ok(answer) => Ok(Some(answer)),
-            Err(error) => {
-                self.wait_after(error, backoff, |state| !state.life.is_over(since_boot())).map(|()| None)
-            }
-        }
+        self.once(method, path, body, backoff, State::delivery_goes_on)
     }
 
     /// For [`Reporter::attempt`]: the waits between attempts.
@@ -450,10 +438,47 @@ impl Reporter {
         body: Body<'_>,
         backoff: &mut Backoff,
     ) -> Result<Option<A>, Error> {
+        self.once(method, path, body, backoff, State::steps_go_on)
+    }
+
+    fn until_answered<A: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: Body<'_>,
+        goes_on: fn(&mut State) -> bool,
+    ) -> Result<A, Error> {
+        let mut backoff = Self::patience();
+        loop {
+            if let Some(answer) = self.once(method, path, body, &mut backoff, goes_on)? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    fn once<A: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: Body<'_>,
+        backoff: &mut Backoff,
+        goes_on: fn(&mut State) -> bool,
+    ) -> Result<Option<A>, Error> {
         let path = self.path(path);
-        match self.ask(&self.request(method, &path, body)) {
+        let answer = self.ask(&self.request(method, &path, body));
+        self.answered_or_waited(answer, backoff, goes_on)
+    }
+
+    /// The answer, or `None` when the wait after a failure that may pass is over.
+    fn answered_or_waited<A>(
+        &self,
+        answer: Result<A, Error>,
+        backoff: &mut Backoff,
+        goes_on: fn(&mut State) -> bool,
+    ) -> Result<Option<A>, Error> {
+        match answer {
             Ok(answer) => Ok(Some(answer)),
-            Err(error) => self.wait_after(error, backoff, State::steps_go_on).map(|()| None),
+            Err(error) => self.wait_after(error, backoff, goes_on).map(|()| None),
         }
     }
 
@@ -466,10 +491,7 @@ impl Reporter {
         let path = self.path(path);
         let request = self.request("GET", &path, Body::Empty);
         let answer = self.answer(&self.0.client, &request).and_then(|r| r.raw(&request, self.0.client.url()));
-        match answer {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) => self.wait_after(error, backoff, State::steps_go_on).map(|()| None),
-        }
+        self.answered_or_waited(answer, backoff, State::steps_go_on)
     }
 
     fn path(&self, path: &str) -> String {

@@ -4,6 +4,8 @@
 //! where that is allowed.
 
 mod disk;
+#[cfg(test)]
+pub mod example;
 mod hole;
 pub mod listing;
 pub mod objects;

@@ -81,6 +81,12 @@ struct Tests {
     next: Option<String>,
 }
 
+/// The rows of one page, and the query of the next one; `query` is what it keeps of this one's.
+fn page_of<'a, T>(all: &'a [T], from: usize, query: &str) -> (impl Iterator<Item = &'a T>, Option<String>) {
+    let next = from.saturating_add(PAGE);
+    (all.iter().skip(from).take(PAGE), (all.len() > next).then(|| format!("?{query}from={next}")))
+}
+
 fn head(visitor: &Visitor, job: &Job, number: i64, what: &str) -> Head {
     let slug = job.project.slug();
     Head::for_visitor(format!("{what}: {} {} #{number}", job.project.repo, job.name), visitor)
@@ -105,12 +111,8 @@ async fn tests(
     let is_all = !wanted.all.is_empty() || failed == 0;
     tests.retain(|test| is_all || test.result == TestResult::Failure);
     tests.sort_by_key(|test| test.result != TestResult::Failure);
-    let rest = tests.len().saturating_sub(wanted.from.saturating_add(PAGE));
-    let next = (rest > 0).then(|| {
-        let all = if wanted.all.is_empty() { "" } else { "all=1&" };
-        format!("?{all}from={}", wanted.from + PAGE)
-    });
-    let lines = tests.iter().skip(wanted.from).take(PAGE).map(line).collect();
+    let (rows, next) = page_of(&tests, wanted.from, if wanted.all.is_empty() { "" } else { "all=1&" });
+    let lines = rows.map(line).collect();
     page(&Tests { head, failed, passed, skipped, is_all, lines, next })
 }
 
@@ -151,13 +153,13 @@ async fn artifacts(
             size: shown::size(artifact.length),
         }
     };
-    let rest = artifacts.len().saturating_sub(wanted.from.saturating_add(PAGE));
+    let (rows, next) = page_of(&artifacts, wanted.from, "");
     page(&Artifacts {
         head,
         count: artifacts.len(),
         bytes: shown::size(artifacts.iter().map(|artifact| artifact.length).sum()),
-        rows: artifacts.iter().skip(wanted.from).take(PAGE).map(row).collect(),
-        next: (rest > 0).then(|| format!("?from={}", wanted.from + PAGE)),
+        rows: rows.map(row).collect(),
+        next,
     })
 }
 

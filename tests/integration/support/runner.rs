@@ -231,33 +231,15 @@ pub(crate) fn id_suffix() -> String {
 
 /// A task without steps. Its id is `id` with [`id_suffix`]; the fake control plane records it without.
 pub(crate) fn task(id: &str) -> Task {
+    let numbered = TaskId::new(format!("{id}{}", id_suffix())).unwrap();
+    let token = Secret::new(format!("task-token-of-{id}"));
+    let task = Task::without_steps(numbered, token, "build".to_owned());
     Task {
-        id: TaskId::new(format!("{id}{}", id_suffix())).unwrap(),
-        token: Secret::new(format!("task-token-of-{id}")),
         allocation: format!("allocation-{id}"),
-        job_name: "build".to_owned(),
         job_url: "http://localhost/jobs/1".to_owned(),
-        job: Job {
-            resource_class: "acme/linux".to_owned(),
-            shell: None,
-            working_directory: None,
-            environment: Default::default(),
-            parallelism: 1,
-            steps: Vec::new(),
-            cache_retention_days: None,
-        },
-        node_index: 0,
-        node_total: 1,
-        built_in: Default::default(),
-        variables: Vec::new(),
-        mask: Vec::new(),
-        source: None,
-        has_test_timings: false,
-        begin_seconds: 600,
-        budget_seconds: 900,
-        lease_seconds: 60,
-        heartbeat_wait_seconds: 20,
+        job: Job { resource_class: "acme/linux".to_owned(), ..task.job.clone() },
         max_step_output_bytes: 1 << 20,
         max_artifact_bytes: 1 << 20,
+        ..task
     }
 }

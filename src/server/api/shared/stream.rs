@@ -96,18 +96,8 @@ fn quoted(text: &str) -> String {
 #[expect(clippy::unwrap_used, reason = "a test without its folder should fail loudly")]
 mod tests {
     use super::*;
-    use crate::protocol::TaskId;
-    use crate::server::blobs::Blobs;
+    use crate::server::blobs::example::output as stored;
     use proptest::prelude::*;
-
-    fn stored(bytes: &[u8]) -> (tempfile::TempDir, Stretch) {
-        let dir = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(dir.path(), false).unwrap();
-        let task = TaskId::new("t").unwrap();
-        blobs.outputs.append(&task, 0, 0, bytes).unwrap();
-        let stretch = blobs.outputs.open(&task, 0).unwrap();
-        (dir, stretch)
-    }
 
     #[tokio::test]
     async fn a_file_goes_out_in_pieces() {

@@ -189,46 +189,38 @@ pub struct Asking<'a> {
 const MACHINE: Kind = Kind(TaskKind::Machine);
 const CONTAINER: Kind = Kind(TaskKind::Container);
 
+/// What waits in the queue that somebody asks for, and is of a kind that it takes: `?1`, `?2`, `?6` to `?9`.
+const WAITING: &str = "status = ?1 AND resource_class = ?2 AND NOT is_held AND not_before_ms IS NULL
+    AND (kind = ?6 AND ?7 OR kind = ?8 AND ?9)";
+/// What another runner is to have first: `?3` to `?5`.
+const AVOIDED: &str = "?4 AND avoid_runner IS ?5 AND avoid_until_ms > ?3";
+
+impl Asking<'_> {
+    /// The values of [`WAITING`] and [`AVOIDED`].
+    fn values(&self) -> impl rusqlite::Params {
+        (
+            TaskState::Queued,
+            self.class,
+            self.now,
+            self.others,
+            self.runner,
+            MACHINE,
+            self.takes.contains(&MACHINE.0),
+            CONTAINER,
+            self.takes.contains(&CONTAINER.0),
+        )
+    }
+}
+
 /// The oldest task of the queue that the runner may have now.
 pub fn first_queued(view: &View, asking: Asking<'_>) -> Result<Option<TaskRow>, Error> {
-    one(
-        view,
-        "WHERE status = ?1 AND resource_class = ?2 AND NOT is_held AND not_before_ms IS NULL
-            AND NOT (?4 AND avoid_runner IS ?5 AND avoid_until_ms > ?3)
-            AND (kind = ?6 AND ?7 OR kind = ?8 AND ?9) ORDER BY seq LIMIT 1",
-        params![
-            TaskState::Queued,
-            asking.class,
-            asking.now,
-            asking.others,
-            asking.runner,
-            MACHINE,
-            asking.takes.contains(&MACHINE.0),
-            CONTAINER,
-            asking.takes.contains(&CONTAINER.0)
-        ],
-    )
+    one(view, &format!("WHERE {WAITING} AND NOT ({AVOIDED}) ORDER BY seq LIMIT 1"), asking.values())
 }
 
 /// When the next task of the queue can be claimed that cannot be now.
 pub fn next_claimable_at(view: &View, asking: Asking<'_>) -> Result<Option<Millis>, Error> {
-    let mut query = view.sql().prepare_cached(
-        "SELECT min(avoid_until_ms) FROM tasks WHERE status = ?1 AND resource_class = ?2 AND NOT is_held
-            AND not_before_ms IS NULL AND ?4 AND avoid_runner IS ?5 AND avoid_until_ms > ?3
-            AND (kind = ?6 AND ?7 OR kind = ?8 AND ?9)",
-    )?;
-    let values = params![
-        TaskState::Queued,
-        asking.class,
-        asking.now,
-        asking.others,
-        asking.runner,
-        MACHINE,
-        asking.takes.contains(&MACHINE.0),
-        CONTAINER,
-        asking.takes.contains(&CONTAINER.0)
-    ];
-    Ok(query.query_row(values, |row| row.get(0))?)
+    let sql = format!("SELECT min(avoid_until_ms) FROM tasks WHERE {WAITING} AND {AVOIDED}");
+    Ok(view.sql().prepare_cached(&sql)?.query_row(asking.values(), |row| row.get(0))?)
 }
 
 /// Tasks that wait in the queue of a class, oldest first.

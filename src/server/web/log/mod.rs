@@ -150,17 +150,7 @@ fn line_ends(stretch: &Stretch, before: u64) -> Result<u64, Error> {
 #[expect(clippy::unwrap_used, reason = "a test without its folder should fail loudly")]
 mod tests {
     use super::*;
-    use crate::protocol::TaskId;
-    use crate::server::blobs::Blobs;
-
-    fn stored(bytes: &[u8]) -> (tempfile::TempDir, Stretch) {
-        let dir = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(dir.path(), false).unwrap();
-        let task = TaskId::new("t").unwrap();
-        blobs.outputs.append(&task, 0, 0, bytes).unwrap();
-        let stretch = blobs.outputs.open(&task, 0).unwrap();
-        (dir, stretch)
-    }
+    use crate::server::blobs::example::output as stored;
 
     #[test]
     fn parts_of_a_long_log_follow_each_other() {
