@@ -2,8 +2,8 @@
 
 use crate::http::{Body, Client, Error, Request};
 use crate::protocol::{
-    ClaimRequest, GiveBack, GiveBackAnswer, GiveBackReason, HeldTask, LostTask, RefusalCode, RestAnswer,
-    Secret, Task, TaskId,
+    ClaimRequest, GiveBack, GiveBackAnswer, GiveBackReason, GivenBack, HeldTask, LostTask, RefusalCode,
+    RestAnswer, Secret, Task, TaskId,
 };
 use serde::Serialize;
 use serde::de::IgnoredAny;
@@ -103,7 +103,7 @@ pub(super) fn rest(
     client.json::<RestAnswer>(&post(&path, token, &body)).map(|answer| answer.token)
 }
 
-/// Gives a task back that has not begun. `token` is the task's.
+/// Gives a task back that has not begun. `token` is the task's. False when it had ended before, whatever by.
 pub(super) fn give_back(
     client: &Client,
     id: &TaskId,
@@ -111,7 +111,7 @@ pub(super) fn give_back(
     reason: GiveBackReason,
     message: &str,
     pause: Duration,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let body = encode(&GiveBack {
         task_id: id.clone(),
         task_token: token.clone(),
@@ -120,16 +120,15 @@ pub(super) fn give_back(
         pause_seconds: u32::try_from(pause.as_secs()).unwrap_or(u32::MAX),
     })?;
     match client.json::<GiveBackAnswer>(&post("/api/v3/runner/unclaim", token, &body)) {
-        // It has gone back already, or has ended.
-        Err(error) if error.code() == Some(RefusalCode::TaskEnded) => Ok(()),
-        answer => answer.map(drop),
+        Err(error) if error.code() == Some(RefusalCode::TaskEnded) => Ok(false),
+        answer => answer.map(|answer| answer.outcome != GivenBack::Canceled),
     }
 }
 
 /// Ends a task for good that has not begun. `token` is the task's.
 pub(super) fn fail(client: &Client, token: &Secret, allocation: &str, message: &str) -> Result<(), Error> {
     use base64::Engine;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_millis());
     let message = base64::engine::general_purpose::STANDARD.encode(message);
     let body = serde_json::json!({ "allocation": allocation, "timestamp": now, "message": message });
     match client.json::<IgnoredAny>(&post("/api/v2/task/event/fail", token, &encode(&body)?)) {

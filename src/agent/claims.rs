@@ -162,7 +162,7 @@ impl Claims {
     /// Reports a task whose agent is gone, until that is heard.
     pub(super) fn lost(&mut self, id: &TaskId, allocation: Option<&str>, message: &str) {
         let token = self.token.clone();
-        let heard = self.until_heard("report the lost task", id, |client| {
+        let heard = self.until_heard("report the lost task", id, Level::Cancel, |client| {
             match calls::lost(client, &token, id, allocation, message) {
                 // It is not this runner's any more.
                 Err(http::Error::Refused { status: 404 | 409, refusal: Some(refusal), .. }) => {
@@ -187,7 +187,7 @@ impl Claims {
     ) -> Result<Option<Secret>, ()> {
         let token = self.token.clone();
         let mut rest = None;
-        let heard = self.until_heard("ask for the rest of the task", task, |client| {
+        let heard = self.until_heard("ask for the rest of the task", task, Level::Cancel, |client| {
             match calls::rest(client, &token, task, allocation, why) {
                 // It has not begun, has ended by itself, or this is an older control plane.
                 Err(http::Error::Refused { status: 404 | 409, .. }) => Ok(()),
@@ -206,40 +206,51 @@ impl Claims {
         message: &str,
         pause: Duration,
     ) {
-        let mut lost = false;
-        let heard = self.until_heard("give the task back", task.id, |client| {
-            match calls::give_back(client, task.id, task.token, reason, message, pause) {
-                Err(error) if error.code() == Some(RefusalCode::Begun) => {
-                    lost = true;
-                    Ok(())
-                }
-                Err(http::Error::Refused { status: 401, .. }) => {
-                    lost = true;
-                    Ok(())
-                }
-                result => result,
-            }
-        });
-        if lost {
-            self.lost(task.id, task.allocation, message);
-        } else if heard {
-            record!(Info, task_id = task.id; "gave the task back");
+        match self.try_give_back(task, reason, message, pause) {
+            Returned::Begun => self.lost(task.id, task.allocation, message),
+            Returned::Back | Returned::Over => record!(Info, task_id = task.id; "gave the task back"),
+            Returned::Unheard => {}
         }
+    }
+
+    /// The same, and what came of it. One that has begun is left alone.
+    pub(super) fn try_give_back(
+        &mut self,
+        task: &GivenBackTask<'_>,
+        reason: GiveBackReason,
+        message: &str,
+        pause: Duration,
+    ) -> Returned {
+        let mut returned = Returned::Over;
+        // Of a task that has not begun nothing is lost when its lease lapses.
+        let heard = self.until_heard("give the task back", task.id, Level::Drain, |client| {
+            match calls::give_back(client, task.id, task.token, reason, message, pause) {
+                Err(error) if error.code() == Some(RefusalCode::Begun) => returned = Returned::Begun,
+                Err(http::Error::Refused { status: 401, .. }) => returned = Returned::Begun,
+                Err(error) => return Err(error),
+                Ok(true) => returned = Returned::Back,
+                Ok(false) => {}
+            }
+            Ok(())
+        });
+        if heard { returned } else { Returned::Unheard }
     }
 
     /// Ends a task that this runner does not run, whoever asks it to, until that is heard.
     pub(super) fn refuse(&mut self, task: &GivenBackTask<'_>, message: &str) {
         let allocation = task.allocation.unwrap_or_default();
-        self.until_heard("end the task", task.id, |client| {
+        self.until_heard("end the task", task.id, Level::Drain, |client| {
             calls::fail(client, task.token, allocation, message)
         });
     }
 
-    /// Makes a call until it is answered, for as long as that is worth while.
+    /// Makes a call until it is answered, for as long as that is worth while: until a request to stop of this level at
+    /// most.
     fn until_heard(
         &mut self,
         what: &str,
         id: &TaskId,
+        until: Level,
         mut call: impl FnMut(&Client) -> Result<(), http::Error>,
     ) -> bool {
         let mut backoff = retry::Backoff::new(Duration::from_secs(1), Duration::from_secs(30), REPORT_BUDGET);
@@ -247,7 +258,7 @@ impl Claims {
         loop {
             let Err(error) = call(&self.client) else { return true };
             let wait = backoff.after(&error, Instant::now(), retry::random());
-            let (Some(wait), false) = (wait, self.stop.level() == Level::Cancel) else {
+            let (Some(wait), false) = (wait, self.stop.level() >= until) else {
                 record!(Error, task_id = id; "cannot {what}, its lease will lapse: {error}");
                 return false;
             };
@@ -257,6 +268,19 @@ impl Claims {
             self.stop.pause(wait);
         }
     }
+}
+
+/// What came of giving a task back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Returned {
+    /// It had not begun, and is another runner's now.
+    Back,
+    /// It had ended before.
+    Over,
+    /// It has begun, or its token is not taken.
+    Begun,
+    /// Nobody answered; its lease will lapse.
+    Unheard,
 }
 
 /// A task that is to be given back.

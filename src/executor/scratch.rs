@@ -107,11 +107,27 @@ fn from_passwd() -> Option<PathBuf> {
     line.split(':').nth(5).filter(|home| !home.is_empty()).map(PathBuf::from)
 }
 
+/// Removes the working directory of a task whose agent died, unless another task is at work there: it may have died
+/// while it waited for that.
+pub fn remove_left_working_directory(directory: &Path) {
+    if !directory.is_dir() {
+        return;
+    }
+    match super::folder::lock(directory) {
+        Ok(Some(_lock)) => remove_working_directory(directory),
+        Ok(None) => ::log::info!(
+            "not removing the working directory `{}`: another task is at work there",
+            directory.display()
+        ),
+        Err(error) => ::log::warn!("failed to lock the working directory `{}`: {error}", directory.display()),
+    }
+}
+
 /// Removes the working directory after the job. What cannot be removed is named in the runner's log.
 ///
 /// A config may name any directory. Those that hold the home or this program are never removed, whatever
 /// way leads there (`~/x/..`, a link): they hold more than a job made.
-pub fn remove_working_directory(directory: &Path) {
+pub(super) fn remove_working_directory(directory: &Path) {
     let real = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
     let held = [home().canonicalize().ok(), std::env::current_exe().ok()];
     if real.parent().is_none() || held.iter().flatten().any(|path| path.starts_with(&real)) {

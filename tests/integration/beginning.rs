@@ -201,6 +201,31 @@ fn a_prefix_that_ends_before_the_task_begins_is_a_fault_of_the_host() {
 }
 
 #[test]
+fn a_prefix_that_never_starts_the_task_agent_and_ends_well_has_done_no_task() {
+    let server = ControlPlane::start();
+    server.offer(&task_of("b-13", &["echo never"]));
+    let mut runner =
+        single(&server).setting("command_prefix", "[/bin/sh, -c, 'cat > /dev/null', --]").start();
+    let back = server.wait_for("/unclaim").json();
+    let message = back["message"].as_str().unwrap();
+    assert_eq!((&back["reason"], &back["pause_seconds"]), (&json!("host"), &json!(1)));
+    assert!(message.contains("exit code 0") && message.contains("`runner.command_prefix`"), "{message}");
+    assert_eq!(runner.wait(), Some(0));
+    let log = runner.log();
+    assert!(log.contains("pausing for 1s") && !log.contains("task done"), "{log}");
+    assert_eq!(count(&server, "/lost"), 0, "{log}");
+    // One whose task agent is only not heard has done its task.
+    let server = ControlPlane::start();
+    server.offer(&task_of("b-14", &["echo done"]));
+    let mut runner =
+        single(&server).setting("command_prefix", "[/bin/sh, -c, 'exec \"$@\" > /dev/null', --]").start();
+    assert_eq!(server.wait_finished("b-14")["status"], "success");
+    assert_eq!(runner.wait(), Some(0));
+    let log = runner.log();
+    assert!(log.contains("task done") && !log.contains("pausing"), "{log}");
+}
+
+#[test]
 fn a_task_whose_token_is_not_taken_any_more_is_stopped_and_reported_lost() {
     let server = ControlPlane::start();
     server.offer(&lively("b-9", &["echo begun; while :; do sleep 0.05; done", "echo never"]));
@@ -376,10 +401,41 @@ fn a_claim_that_is_too_long_is_not_asked_for_again() {
 }
 
 #[test]
+fn a_claim_whose_long_answer_does_not_end_is_cut_by_one_request_to_stop() {
+    let server = ControlPlane::start();
+    server.stall("claim", 200, &format!("{{\"x\":\"{}\"}}", "x".repeat(CLAIM_BYTES / 2)));
+    let mut runner = Machine::new(&server.url()).start();
+    server.wait_for("claim?wait=50");
+    runner.term();
+    assert_eq!(runner.wait(), Some(0));
+    assert_eq!(server.claims(), 1);
+    assert!(!runner.log().contains("cannot claim tasks"), "{}", runner.log());
+}
+
+/// A task with a kind of step that this runner does not know.
+fn too_new(id: &str) -> Value {
+    let mut task = serde_json::to_value(task_of(id, &["echo never"])).unwrap();
+    task["job"]["steps"][0]["type"] = json!("teleport");
+    task
+}
+
+#[test]
+fn a_task_that_cannot_be_given_back_holds_no_runner_that_is_to_stop() {
+    let server = ControlPlane::start();
+    server.answer("/runner/claim", 200, &too_new("b-12").to_string());
+    server.answer("/unclaim", 503, "{}");
+    let mut runner = Machine::new(&server.url()).start();
+    runner.wait_log("cannot give the task back yet, trying on");
+    runner.term();
+    assert_eq!(runner.wait(), Some(0));
+    assert!(runner.log().contains("cannot give the task back, its lease will lapse"), "{}", runner.log());
+    assert_eq!(server.claims(), 1);
+}
+
+#[test]
 fn a_task_that_is_too_new_for_the_runner_is_given_back() {
     let server = ControlPlane::start();
-    let mut task = serde_json::to_value(task_of("b-11", &["echo never"])).unwrap();
-    task["job"]["steps"][0]["type"] = json!("teleport");
+    let mut task = too_new("b-11");
     task["variables"] = json!([{ "name": "KEY", "value": "hunter2" }]);
     server.answer("/runner/claim", 200, &task.to_string());
     let mut runner = single(&server).start();

@@ -4,6 +4,7 @@ use crate::support::control_plane::ControlPlane;
 use crate::support::processes::{child_with, coming_child_with, signal};
 use crate::support::runner::{Machine, Running, task_of};
 use crate::support::{emulated, poll};
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 use std::fs;
 use std::process::{Child, Command};
@@ -72,6 +73,25 @@ fn a_runner_without_its_record_finds_the_agent_that_still_runs() {
     assert_eq!(server.wait_finished("o-2")["status"], "success");
     server.wait_parked();
     assert_eq!(server.claims(), 2, "it claimed while the task ran: {}", runner.log());
+}
+
+#[test]
+fn a_working_directory_that_another_task_holds_is_left_alone() {
+    let server = ControlPlane::start();
+    server.offer(&task_of("p-2", &["echo never"]));
+    let machine = Machine::new(&server.url()).setting("mode", "single-task");
+    let work = machine.path("work");
+    fs::create_dir(&work).unwrap();
+    fs::write(work.join("theirs"), "").unwrap();
+    let held = fs::File::open(&work).unwrap();
+    flock(&held, FlockOperation::NonBlockingLockExclusive).unwrap();
+    let mut runner = machine.setting("cleanup_working_directory", "true").start();
+    runner.wait_log("waiting for the working directory");
+    let agent = coming_child_with(runner.pid() as u32, "task");
+    signal(agent, Signal::KILL);
+    assert_eq!(runner.wait(), Some(0));
+    assert!(work.join("theirs").exists(), "{}", runner.log());
+    assert!(runner.log().contains("another task is at work there"), "{}", runner.log());
 }
 
 /// Processes that are none of the task's business.

@@ -11,13 +11,11 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::fs;
 use std::process::Command;
 
-/// Reads its task, leaves what it was given and ends well.
-const GOOD: &str =
-    r#"cat > "$DIR/input"; echo "$@" > "$DIR/argv"; env > "$DIR/env"; echo $$ > "$DIR/pid"; exit 0"#;
+/// Reads its task, says that it has begun, leaves what it was given and ends well.
+const GOOD: &str = r#"cat > "$DIR/input"; echo '{"runlet_task":"begun"}'; echo "$@" > "$DIR/argv"; env > "$DIR/env"; echo $$ > "$DIR/pid"; exit 0"#;
 
-/// Reads its task and ends well once `$DIR/go` exists.
-const PATIENT: &str =
-    r#"cat > /dev/null; echo $$ > "$DIR/pid"; while ! test -e "$DIR/go"; do sleep 0.05; done; exit 0"#;
+/// Reads its task, says that it has begun, and ends well once `$DIR/go` exists.
+const PATIENT: &str = r#"cat > /dev/null; echo '{"runlet_task":"begun"}'; echo $$ > "$DIR/pid"; while ! test -e "$DIR/go"; do sleep 0.05; done; exit 0"#;
 
 /// Waits for the end of a process: one that was killed is gone only when the kernel comes to it.
 fn wait_gone(pid: &str) {
@@ -245,6 +243,34 @@ fn a_restarted_runner_waits_for_the_task_of_the_one_before() {
     assert_eq!(lost.token, "class-token");
     server.wait_parked();
     assert_eq!(server.claims(), 2);
+    runner.term();
+    assert_eq!(runner.wait(), Some(0));
+}
+
+#[test]
+fn the_age_of_an_adopted_task_counts_from_its_claim_by_a_clock_that_nobody_sets() {
+    let server = ControlPlane::start();
+    server.offer(&task("i-2"));
+    let runner = Machine::new(&server.url()).setting("max_run_time", "1m").task_agent(PATIENT).start();
+    let pid = runner.wait_file("pid");
+    runner.signal(Signal::KILL);
+    // As if it had been claimed when the system started, which is longer ago than a task may run.
+    let state = "state/machine-tester.json";
+    let text = fs::read_to_string(runner.machine.path(state)).unwrap();
+    let mut record: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(record["task"]["claimed_since_boot_ms"].is_u64(), "{text}");
+    record["task"]["claimed_since_boot_ms"] = 0.into();
+    runner.machine.file(state, &record.to_string());
+    let uptime = fs::read_to_string("/proc/uptime").unwrap();
+    let uptime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+    let mut runner = runner.crash_and_restart();
+    runner.wait_log("found the running task of an earlier run");
+    if uptime > 130.0 {
+        runner.wait_log("ending the task: the task runs longer than `runner.max_run_time`");
+        server.wait_for("/tasks/i-2/lost");
+        assert!(is_gone(&pid));
+    }
+    runner.machine.file("go", "");
     runner.term();
     assert_eq!(runner.wait(), Some(0));
 }

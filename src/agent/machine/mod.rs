@@ -13,7 +13,7 @@ mod orphans;
 mod state;
 mod tools;
 
-use super::claims::{Claimed, Claims, GivenBackTask};
+use super::claims::{Claimed, Claims, GivenBackTask, Returned};
 use super::lifecycle::{ExitReason, Next};
 use super::settings::{Mode, Settings};
 use super::stop::{Level, Stop};
@@ -343,14 +343,15 @@ impl Runner {
             Some(why) => Some(self.explain_not_begun(why)),
             None => self.explain_prefix(&watched, code, end),
         };
-        match (code, not_begun, &watched.token) {
+        let is_back = self.return_unheard(&watched, code);
+        match (code, not_begun.or(is_back), &watched.token) {
             (Some(task_exit::REPORTED), None, _) => {
                 record!(Info, task_id = id; "task done");
                 self.sweep(&watched.task, false);
                 self.forget();
                 self.claims.life.ended(Instant::now());
             }
-            // The task agent has given it back by itself.
+            // It was given back, by the task agent or just now.
             (Some(task_exit::REPORTED), Some(why), _) => {
                 record!(Error, task_id = id; "the task was given back, since it cannot begin on this host: {why}");
                 self.sweep(&watched.task, false);
@@ -360,7 +361,7 @@ impl Runner {
                 self.sweep(&watched.task, true);
                 scratch::remove_left_behind(id, &self.settings.working_directory, true);
                 if self.settings.cleanup_working_directory && watched.not_begun.is_none() {
-                    scratch::remove_working_directory(&self.settings.working_directory);
+                    scratch::remove_left_working_directory(&self.settings.working_directory);
                 }
                 let allocation = watched.task.allocation.as_deref();
                 self.give_back(&GivenBackTask { id, token, allocation }, &why);
@@ -446,7 +447,7 @@ impl Runner {
         self.sweep(task, false);
         self.claims.lost(&task.id, task.allocation.as_deref(), &death.message);
         if self.settings.cleanup_working_directory {
-            scratch::remove_working_directory(&self.settings.working_directory);
+            scratch::remove_left_working_directory(&self.settings.working_directory);
         }
         self.forget();
         if !death.is_hosts_fault {
@@ -470,6 +471,24 @@ impl Runner {
         Some(format!(
             "`{prefix}` ended before the task began ({end}): check `runner.command_prefix`, and what it says in the log of the runner"
         ))
+    }
+
+    /// Behind a prefix that ended well no task agent may ever have run. Where nothing was heard of one, the task is given
+    /// back, and the control plane knows whether there was something to give back: then this is why.
+    fn return_unheard(&mut self, watched: &Watched, code: Option<u8>) -> Option<String> {
+        let prefix = self.settings.command_prefix.first()?;
+        let token = watched.token.as_ref()?;
+        let is_heard = watched.begun || watched.not_begun.is_some() || watched.ended_because.is_some();
+        if is_heard || code != Some(task_exit::REPORTED) {
+            return None;
+        }
+        let why = format!(
+            "`{prefix}` ended with exit code 0, and no task agent was heard of: check that `runner.command_prefix` starts the command behind it, waits for its end, and leaves it its standard input and output"
+        );
+        let back = GivenBackTask { id: &watched.task.id, token, allocation: None };
+        let pause = self.claims.life.host_pause();
+        let returned = self.claims.try_give_back(&back, GiveBackReason::Host, &why, pause);
+        (returned == Returned::Back).then_some(why)
     }
 
     /// Ends what the task has left behind. `died`: its agent could not.

@@ -33,6 +33,8 @@ pub(crate) struct Canned {
     pub(crate) body: String,
     /// Whether the protocol's header is on it.
     ours: bool,
+    /// Whether its last byte is held back.
+    stalls: bool,
 }
 
 /// The status of a call that gets no answer.
@@ -115,12 +117,12 @@ impl ControlPlane {
 
     /// Answers calls whose path contains `path` so from now on.
     pub(crate) fn answer(&self, path: &str, status: u16, body: &str) {
-        self.can(path, Canned { status, body: body.to_owned(), ours: true });
+        self.can(path, Canned { status, body: body.to_owned(), ours: true, stalls: false });
     }
 
     /// As [`ControlPlane::answer`], by something that stands between the runner and the control plane.
     pub(crate) fn intercept(&self, path: &str, status: u16, body: &str) {
-        self.can(path, Canned { status, body: body.to_owned(), ours: false });
+        self.can(path, Canned { status, body: body.to_owned(), ours: false, stalls: false });
     }
 
     /// Something in between answers bodies of more bytes than this with a status of its own.
@@ -130,7 +132,12 @@ impl ControlPlane {
 
     /// Leaves calls whose path contains `path` without an answer until it behaves again.
     pub(crate) fn swallow(&self, path: &str) {
-        self.can(path, Canned { status: NO_ANSWER, body: String::new(), ours: true });
+        self.can(path, Canned { status: NO_ANSWER, body: String::new(), ours: true, stalls: false });
+    }
+
+    /// As [`ControlPlane::answer`], but for the last byte, which is held back until it behaves again.
+    pub(crate) fn stall(&self, path: &str, status: u16, body: &str) {
+        self.can(path, Canned { status, body: body.to_owned(), ours: true, stalls: true });
     }
 
     fn can(&self, path: &str, canned: Canned) {
@@ -241,13 +248,13 @@ fn serve<S: Read + Write>(stream: S, shared: &(Mutex<State>, Condvar)) -> std::i
         }
         request.body = vec![0; length];
         stream.read_exact(&mut request.body)?;
-        let (Canned { status, body, ours }, news) = answer(request, shared);
+        let (Canned { status, body, ours, stalls }, news) = answer(request, shared);
         if lock(shared).over {
             return Ok(());
         }
+        let misbehaves = |state: &mut State| !state.over && !state.canned.is_empty();
         if status == NO_ANSWER {
-            let behaves = |state: &mut State| !state.over && !state.canned.is_empty();
-            drop(shared.1.wait_while(lock(shared), behaves));
+            drop(shared.1.wait_while(lock(shared), misbehaves));
             return Ok(());
         }
         let length =
@@ -262,6 +269,12 @@ fn serve<S: Read + Write>(stream: S, shared: &(Mutex<State>, Condvar)) -> std::i
         head += "\r\n";
         let out = stream.get_mut();
         out.write_all(head.as_bytes())?;
+        if stalls {
+            out.write_all(&body.as_bytes()[..body.len() - 1])?;
+            out.flush()?;
+            drop(shared.1.wait_while(lock(shared), misbehaves));
+            return Ok(());
+        }
         if status != 204 {
             out.write_all(body.as_bytes())?;
         }
@@ -273,7 +286,7 @@ fn answer(request: Recorded, shared: &(Mutex<State>, Condvar)) -> (Canned, Optio
     let path = request.path.clone();
     let mut state = lock(shared);
     if let Some((_, status)) = state.body_limit.filter(|(bytes, _)| request.body.len() > *bytes) {
-        return (Canned { status, body: "<html></html>".to_owned(), ours: false }, None);
+        return (Canned { status, body: "<html></html>".to_owned(), ours: false, stalls: false }, None);
     }
     state.requests.push(request);
     let canned = |state: &State| {
@@ -285,7 +298,7 @@ fn answer(request: Recorded, shared: &(Mutex<State>, Condvar)) -> (Canned, Optio
     if !path.contains("/runner/claim") {
         let request = state.requests.last().expect("it was just pushed").clone();
         let (status, body, news) = state.tasks.answer(&request);
-        return (Canned { status, body, ours: true }, news);
+        return (Canned { status, body, ours: true, stalls: false }, news);
     }
     let wait = path.split_once("wait=").and_then(|(_, text)| text.parse().ok()).unwrap_or(0);
     let deadline = Instant::now() + Duration::from_secs(wait);
@@ -295,11 +308,11 @@ fn answer(request: Recorded, shared: &(Mutex<State>, Condvar)) -> (Canned, Optio
             break canned;
         }
         if let Some(task) = state.offered.pop_front() {
-            break Canned { status: 200, body: task, ours: true };
+            break Canned { status: 200, body: task, ours: true, stalls: false };
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() || state.over {
-            break Canned { status: 204, body: String::new(), ours: true };
+            break Canned { status: 204, body: String::new(), ours: true, stalls: false };
         }
         state = shared.1.wait_timeout(state, left).unwrap_or_else(std::sync::PoisonError::into_inner).0;
     };
