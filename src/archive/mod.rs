@@ -29,7 +29,7 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(refused()) }
 }
 
-/// Why nothing more is packed or unpacked.
+/// Why nothing more is unpacked.
 #[derive(Debug)]
 pub enum Error {
     /// The task was stopped.

@@ -1,8 +1,8 @@
 //! Files and folders to an archive: in the order of their names, links as links, files that are one on disk
 //! stored once.
 
+use super::open_regular;
 use super::tar::{self, Entry, Kind};
-use super::{Error, open_regular};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
@@ -13,6 +13,17 @@ use std::path::{Path, PathBuf};
 
 /// Most notes that are kept: a folder of ten thousand sockets is one thing to say.
 const MOST_NOTES: usize = 20;
+
+/// Why nothing more is packed.
+#[derive(Debug)]
+pub enum Error {
+    /// The task was stopped.
+    Stopped,
+    /// A file could not be read after all; a sentence for people.
+    Unread(String),
+    /// The archive itself could not be written, which is no fault of what is packed; a sentence for people.
+    Unwritten(String),
+}
 
 /// An archive that is being written.
 pub struct Packer<'s, W: Write> {
@@ -189,7 +200,7 @@ impl<'s, W: Write> Packer<'s, W> {
 }
 
 fn cannot_read(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
-    move |error| Error::Failed(format!("cannot read `{}`: {error}", path.display()))
+    move |error| Error::Unread(format!("cannot read `{}`: {error}", path.display()))
 }
 
 /// Says that the archive itself could not be written.
@@ -200,5 +211,5 @@ pub fn cannot_write(error: io::Error) -> Error {
         }
         _ => "",
     };
-    Error::Failed(format!("cannot write the archive in the task's temporary folder: {error}{advice}"))
+    Error::Unwritten(format!("cannot write the archive in the task's temporary folder: {error}{advice}"))
 }

@@ -16,6 +16,7 @@ pub mod life;
 pub mod output;
 pub mod places;
 mod prepare;
+mod private;
 pub mod process;
 pub mod scratch;
 mod steps;

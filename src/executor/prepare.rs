@@ -27,7 +27,7 @@ pub(super) enum NotReady {
 impl TaskRun {
     /// Makes the host ready, and writes the spin-up record, which says where the task runs.
     pub(super) fn prepare(&mut self) -> Result<(), NotReady> {
-        let bash_env = self.scratch.join("bash_env");
+        let bash_env = self.bash_env();
         let own = Own {
             task_data: &self.scratch,
             bash_env: &bash_env,

@@ -15,6 +15,7 @@ use super::steps::names::Names;
 use crate::protocol::task_input::TaskInput;
 use crate::protocol::{Action, EventKind, Step, StepStatus, TaskStatus, When, duration};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::process::Command;
@@ -39,6 +40,8 @@ pub struct TaskRun {
     pub secrets: Secrets,
     /// Folder of the task agent that jobs do not name; removed with the task.
     pub scratch: PathBuf,
+    /// The file that `$BASH_ENV` named when the last step began.
+    pub(super) held_bash_env: Option<File>,
     /// Folder of the output that is not sent yet.
     pub spool: PathBuf,
     /// Places that the paths of the job lead to.
@@ -96,6 +99,7 @@ impl TaskRun {
             reporter,
             secrets,
             scratch,
+            held_bash_env: None,
             spool,
             places,
             environment: BTreeMap::new(),
@@ -226,10 +230,11 @@ impl TaskRun {
                 return end;
             }
         };
-        if background {
+        let ready = self.keep_private_folder(&log);
+        if background && ready.is_ok() {
             return self.start_background(record, step, &log);
         }
-        let end = self.act(record, step, &log);
+        let end = ready.map_or_else(|end| end, |()| self.act(record, step, &log));
         if let Some(message) = &end.message {
             log.note(message);
         }

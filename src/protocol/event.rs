@@ -1,5 +1,6 @@
 //! Events of a task, numbered.
 
+use super::limits::{EVENT_COMMAND_BYTES, EVENT_TEXT_BYTES};
 use serde::{Deserialize, Serialize};
 
 /// One event. Numbers start at 0 and have no holes; sending one again is harmless. They go to
@@ -60,6 +61,36 @@ pub enum EventKind {
         #[serde(default)]
         output_bytes: u64,
     },
+}
+
+impl EventKind {
+    /// Cuts texts that are too long for an event, with a mark: runners before they send it, and control planes whatever
+    /// they are sent.
+    pub fn cut(&mut self) {
+        match self {
+            EventKind::StepStarted { name, kind, command, .. } => {
+                cut(name, EVENT_TEXT_BYTES);
+                cut(kind, EVENT_TEXT_BYTES);
+                if let Some(command) = command {
+                    cut(command, EVENT_COMMAND_BYTES);
+                }
+            }
+            EventKind::StepFinished { message: Some(message), .. } => cut(message, EVENT_TEXT_BYTES),
+            EventKind::StepFinished { .. } => {}
+        }
+    }
+}
+
+/// Cuts a text to `most` bytes; the end of what is left says how long it was.
+pub fn cut(text: &mut String, most: usize) {
+    if text.len() <= most {
+        return;
+    }
+    let mark = format!(" [cut here: it has {} bytes]", text.len());
+    let room = most.saturating_sub(mark.len());
+    let at = (0..=room).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    text.truncate(at);
+    text.push_str(&mark);
 }
 
 /// How a step ended.

@@ -1,7 +1,7 @@
 //! The rules of a claim over the real API: what begins, goes back, is cancelled, lost, repeated and late.
 
 use crate::faults::{Rogue, until};
-use crate::server::Server;
+use crate::server::{ANSWER, Server};
 use runlet::protocol::Secret;
 use runlet::protocol::limits::HEADER_BYTES;
 use serde_json::{Value, json};
@@ -243,6 +243,43 @@ fn what_is_lost_is_lost_by_its_allocation_and_its_output_comes_late() {
     assert_eq!(job(&server, &pipeline)["status"], "infrastructure_fail", "its status never changes");
 }
 
+/// Lets so many seconds pass since a task ended, as the database has it.
+fn since_its_end(server: &Server, task: &Played<'_>, seconds: i64) {
+    let database = rusqlite::Connection::open(server.data().join("runlet.db")).unwrap();
+    database.busy_timeout(ANSWER).unwrap();
+    let aged = "UPDATE tasks SET stopped_at_ms = (unixepoch() - ?2) * 1000 WHERE id = ?1";
+    assert_eq!(database.execute(aged, (&task.id, seconds)).unwrap(), 1);
+}
+
+#[test]
+fn what_comes_late_is_taken_for_a_day_and_no_longer() {
+    let (server, rogue, pipeline) = bench();
+    let task = Played::claim(&server, &rogue, "n-1");
+    task.begin("agent-1");
+    task.call("POST", "events", &task.started(0, 1));
+    assert_eq!(task.lost(&task.allocation), 200);
+    let output = |at: u64, text: &str| {
+        let path = format!("/api/v3/runner/tasks/{}/steps/1/output?offset={at}", task.id);
+        call(&server, "PATCH", &path, &task.token, text.as_bytes())
+    };
+    let day = 24 * 60 * 60;
+    // Room for a machine that is slow, on the side that is asked about.
+    since_its_end(&server, &task, day - 600);
+    let (status, head, _) = output(0, "in time ");
+    assert!(status == 200 && head.contains("runlet-task: ended"), "{status} {head}");
+    assert_eq!(task.call("POST", "events", &task.started(1, 2)).0, 200);
+    since_its_end(&server, &task, day + 1);
+    for (status, _, refused) in [output(8, "too late"), task.call("POST", "events", &task.started(2, 3))] {
+        assert_eq!((status, &refused["code"]), (409, &json!("task_ended")), "{refused}");
+        assert_eq!(refused["late"], Value::Null, "{refused}");
+    }
+    let job = job(&server, &pipeline);
+    assert_eq!(
+        (&job["status"], server.output(&job, 1)),
+        (&json!("infrastructure_fail"), "in time ".to_owned())
+    );
+}
+
 #[test]
 fn a_task_goes_back_so_often_and_no_more_and_says_why() {
     let (server, rogue, pipeline) = bench();
@@ -257,6 +294,24 @@ fn a_task_goes_back_so_often_and_no_more_and_says_why() {
     let job = job(&server, &pipeline);
     assert_eq!(job["status"], "infrastructure_fail");
     assert!(messages(&server, &job).contains("no space left"), "{}", messages(&server, &job));
+}
+
+#[test]
+fn what_is_too_long_in_an_event_is_cut_where_it_is_stored() {
+    let (server, rogue, pipeline) = bench();
+    let task = Played::claim(&server, &rogue, "n-1");
+    task.begin("agent-1");
+    let long = "x".repeat(1_000_000);
+    let mut started = task.started(0, 1);
+    (started[0]["name"], started[0]["command"]) = (json!(long), json!(long));
+    assert_eq!(task.call("POST", "events", &started).0, 200);
+    let end = json!({ "status": "failed", "events": 1, "steps": [], "message": long });
+    assert_eq!(task.call("POST", "finish", &end).2["answer"], "confirmed");
+    let job = job(&server, &pipeline);
+    let shown =
+        server.call("GET", &format!("/api/v3/jobs/{}", job["id"].as_str().unwrap()), None).to_string();
+    let marks = shown.matches(" [cut here: it has 1000000 bytes]").count();
+    assert!(marks >= 2 && shown.len() < 100_000, "{marks} in {} bytes", shown.len());
 }
 
 #[test]

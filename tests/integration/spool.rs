@@ -173,6 +173,20 @@ fn a_step_that_removes_the_folder_of_the_spool_is_told_and_the_task_goes_on() {
     assert!(spools(&runner.machine).is_empty());
 }
 
+#[test]
+fn a_step_that_removes_the_private_folder_leaves_the_next_one_its_environment() {
+    let server = ControlPlane::start();
+    let first = "echo 'export A=kept' >> \"$BASH_ENV\"; rm -r \"$(dirname \"$BASH_ENV\")\"";
+    let second = "echo \"A=$A\"; echo hunter2 | circleci-agent secret add; echo hunter2";
+    server.offer(&task_of("s-16", &[first, second, "rm \"$BASH_ENV\"", "echo \"A=[$A]\""]));
+    let mut runner = Machine::new(&server.url()).setting("mode", "single-task").start();
+    assert_eq!(ended(&server, &mut runner, "s-16")["status"], "success", "{}", runner.log());
+    let output = server.output("s-16", 2);
+    assert!(output.starts_with("warning: a step removed the private folder `"), "{output}");
+    assert!(output.contains("\nA=kept\n") && output.ends_with("\n****\n"), "{output}");
+    assert_eq!(server.output("s-16", 4), "A=[]\n", "it was removed by itself");
+}
+
 /// A device that takes nothing stands where the masked copy of the report is written.
 #[test]
 fn a_report_for_which_the_host_has_no_room_is_no_success() {
@@ -187,6 +201,27 @@ fn a_report_for_which_the_host_has_no_room_is_no_success() {
     let end = ended(&server, &mut runner, "s-12");
     assert_eq!(end["status"], "infrastructure_fail", "{end}");
     assert!(end["message"].as_str().unwrap().contains("No space left"), "{end}");
+}
+
+/// The same where archives are written.
+#[test]
+fn an_archive_for_which_the_host_has_no_room_is_no_fault_of_the_job() {
+    let key = "v1".to_owned();
+    let save = Action::SaveCache { key, paths: vec!["out".to_owned()] };
+    let persist = Action::PersistToWorkspace { root: ".".to_owned(), paths: vec!["out".to_owned()] };
+    for (id, action) in [("s-13", save), ("s-14", persist)] {
+        let server = ControlPlane::start();
+        let mut task = task_of(id, &["seq 1 9 > out; ln -s /dev/full \"$(dirname \"$BASH_ENV\")/archive\""]);
+        let mut step = task.job.steps[0].clone();
+        step.action = action;
+        task.job.steps.push(step);
+        server.offer(&task);
+        let mut runner = Machine::new(&server.url()).setting("mode", "single-task").start();
+        let end = ended(&server, &mut runner, id);
+        assert_eq!(end["status"], "infrastructure_fail", "{end}");
+        let message = end["message"].as_str().unwrap();
+        assert!(message.contains("No space left") && message.contains("TMPDIR"), "{message}");
+    }
 }
 
 /// A task that has printed and goes on; nothing of it was sent. Returns the agent's process.
@@ -247,6 +282,33 @@ fn what_is_left_is_sent_though_the_agent_that_sends_it_is_killed_as_well() {
     server.behave();
     assert_eq!(runner.wait(), Some(0));
     assert_rest_came_before_lost(&server, &runner, "s-9");
+}
+
+#[test]
+fn events_are_kept_anew_where_a_step_has_removed_them() {
+    let server = ControlPlane::start();
+    for path in ["/events", "/output"] {
+        server.answer(path, 503, "{}");
+    }
+    let machine = Machine::new(&server.url()).setting("mode", "single-task");
+    let printed = machine.path("printed");
+    let command = format!("seq 1 20000; touch '{}'; sleep 600", printed.display());
+    server.offer(&task_of("s-15", &["rm -r ../runlet-output-*", &command]));
+    let mut runner = machine.start();
+    poll("all output in the spool", || {
+        let spool = spools(&runner.machine).pop().map(|folder| folder.join("step-2"));
+        let length = spool.and_then(|file| fs::metadata(file).ok()).map_or(0, |about| about.len());
+        if length == numbers(20_000).len() as u64 && printed.exists() { Ok(()) } else { Err(runner.log()) }
+    });
+    signal(coming_child_with(runner.pid() as u32, "task"), Signal::KILL);
+    runner.wait_log("sending what the task agent has left");
+    server.behave();
+    assert_eq!(runner.wait(), Some(0));
+    server.wait_for("/tasks/s-15/lost");
+    assert!(server.output("s-15", 2) == numbers(20_000), "the output differs");
+    let events = server.events("s-15");
+    let of = |step: u32| events.iter().filter(|event| event["step"] == step).count();
+    assert_eq!((of(0), of(1), of(2)), (2, 2, 1), "{events:?}");
 }
 
 /// The exit code of an agent that has tried to send it for long; here a wrapper says so of one that was killed.

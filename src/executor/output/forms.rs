@@ -87,7 +87,7 @@ fn percent(value: &str, kept: &[u8], digits: &[u8; 16], plus: bool) -> String {
 }
 
 /// As most encoders write it; in ASCII alone, as Python's does; with `\u003c`, as Go's does; with `\/`, as PHP's does.
-fn json(value: &str) -> [String; 4] {
+pub(super) fn json(value: &str) -> [String; 4] {
     ["", "\u{7f}", "<>&", "/"].map(|also| {
         let mut text = String::new();
         for c in value.chars() {

@@ -2,7 +2,8 @@
 //! No IO: answers come in, the next thing to send comes out. Proven against a control plane that loses answers,
 //! restarts and forgets what it had not synced.
 
-use crate::protocol::limits::{EVENT_BATCH_BYTES, EVENT_COMMAND_BYTES, EVENT_TEXT_BYTES};
+use crate::protocol::event::cut;
+use crate::protocol::limits::{EVENT_BATCH_BYTES, EVENT_TEXT_BYTES};
 use crate::protocol::{Event, EventKind, FinishRequest, StepSummary, TaskStatus};
 use std::collections::BTreeMap;
 
@@ -40,17 +41,7 @@ pub(super) struct Piece {
 impl Ledger {
     /// Appends an event; returns it as JSON. Texts that are too long for one are cut, with a mark.
     pub(super) fn event(&mut self, at_ms: u64, mut kind: EventKind) -> &[u8] {
-        match &mut kind {
-            EventKind::StepStarted { name, kind, command, .. } => {
-                cut(name, EVENT_TEXT_BYTES);
-                cut(kind, EVENT_TEXT_BYTES);
-                if let Some(command) = command {
-                    cut(command, EVENT_COMMAND_BYTES);
-                }
-            }
-            EventKind::StepFinished { message: Some(message), .. } => cut(message, EVENT_TEXT_BYTES),
-            EventKind::StepFinished { .. } => {}
-        }
+        kind.cut();
         let event = Event { number: self.events.len() as u64, at_ms, kind };
         self.event_left_behind(serde_json::to_vec(&event).unwrap_or_default())
     }
@@ -59,6 +50,16 @@ impl Ledger {
     pub(super) fn event_left_behind(&mut self, event: Vec<u8>) -> &[u8] {
         self.events.push(event);
         self.events.last().map_or(&[], Vec::as_slice)
+    }
+
+    /// All events as JSON, one a line.
+    pub(super) fn journal(&self) -> Vec<u8> {
+        let mut lines = Vec::new();
+        for event in &self.events {
+            lines.extend(event);
+            lines.push(b'\n');
+        }
+        lines
     }
 
     /// Opens the output of a step record.
@@ -176,24 +177,12 @@ impl Ledger {
     }
 }
 
-/// Cuts a text to `most` bytes; the end of what is left says how long it was.
-fn cut(text: &mut String, most: usize) {
-    if text.len() <= most {
-        return;
-    }
-    let mark = format!(" [cut here: it has {} bytes]", text.len());
-    let room = most.saturating_sub(mark.len());
-    let at = (0..=room).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-    text.truncate(at);
-    text.push_str(&mark);
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::protocol::StepStatus;
-    use crate::protocol::limits::EVENT_BYTES;
+    use crate::protocol::limits::{EVENT_BYTES, EVENT_COMMAND_BYTES};
     use proptest::prelude::*;
 
     fn started(step: u32, name: &str, command: Option<&str>) -> EventKind {

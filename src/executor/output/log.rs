@@ -51,6 +51,7 @@ impl StepLog {
                 made => break made?,
             }
         };
+        reporter.mend_journal(folder);
         reporter.output_opened(step, spool.reader()?);
         let open = Open {
             redactor: Redactor::new(secrets.clone()),

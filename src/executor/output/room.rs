@@ -4,7 +4,8 @@ use super::report::Reporter;
 use super::rest::EVENTS;
 use super::tail::is_full;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,6 +18,22 @@ impl Reporter {
         let mut state = self.lock();
         state.journal = File::options().create(true).append(true).open(folder.join(EVENTS)).ok();
         state.drops = drops;
+    }
+
+    /// Begins the events in `folder` anew where a step has removed their file: whoever comes after a task agent that dies
+    /// needs all of them.
+    pub fn mend_journal(&self, folder: &Path) {
+        let mut state = self.lock();
+        let is_there = |journal: &File| journal.metadata().is_ok_and(|about| about.nlink() > 0);
+        if state.journal.as_ref().is_some_and(is_there) {
+            return;
+        }
+        // As before, a disk that takes nothing leaves less behind.
+        let made = File::create(folder.join(EVENTS)).and_then(|mut file| {
+            file.write_all(&state.ledger.journal())?;
+            Ok(file)
+        });
+        state.journal = made.ok();
     }
 
     /// Output of a step is gone for good: the task cannot end as a success any more, unless that was chosen.

@@ -72,6 +72,10 @@ impl Secrets {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = &self.0.file {
             let length = std::fs::metadata(file).map_or(0, |about| about.len());
+            if length < state.seen {
+                // A step has removed it with its folder; what comes is in a new one.
+                (state.read, state.seen) = (0, 0);
+            }
             if length > state.seen && state.read < MOST_BYTES {
                 state.seen = length;
                 if let Err(error) = File::open(file).and_then(|file| state.read_more(file, self.0.forms)) {

@@ -2,8 +2,8 @@
 //! and uploaded from there.
 
 use super::files::UploadError;
-use crate::archive::pack::{Packer, cannot_write};
-use crate::archive::{Error as ArchiveError, lz4};
+use crate::archive::lz4;
+use crate::archive::pack::{self, Packer, cannot_write};
 use crate::executor::end::StepEnd;
 use crate::executor::output::log::{StepLog, counted};
 use crate::executor::task::TaskRun;
@@ -20,7 +20,7 @@ pub(super) struct Uploaded {
 }
 
 /// What is packed.
-type Add = dyn FnOnce(&mut Packer<'_, lz4::Writer<File>>) -> Result<(), ArchiveError> + Send;
+type Add = dyn FnOnce(&mut Packer<'_, lz4::Writer<File>>) -> Result<(), pack::Error> + Send;
 
 /// Why there is none.
 pub(super) enum Error {
@@ -28,17 +28,19 @@ pub(super) enum Error {
     Ended(StepEnd),
     /// The task was stopped.
     Stopped,
-    /// Reading the files or writing the archive failed; a sentence for people.
-    Packing(String),
+    /// A file could not be read; a sentence for people.
+    Unread(String),
     /// The control plane did not take it; a sentence for people.
     Upload(String),
 }
 
-impl From<ArchiveError> for Error {
-    fn from(error: ArchiveError) -> Self {
+impl From<pack::Error> for Error {
+    fn from(error: pack::Error) -> Self {
         match error {
-            ArchiveError::Stopped => Self::Stopped,
-            ArchiveError::Failed(why) => Self::Packing(why),
+            pack::Error::Stopped => Self::Stopped,
+            pack::Error::Unread(why) => Self::Unread(why),
+            // The host has no room for it: the job is not to blame.
+            pack::Error::Unwritten(why) => Self::Ended(StepEnd::of_host(why)),
         }
     }
 }
@@ -48,7 +50,7 @@ impl TaskRun {
     pub(super) fn upload_packed(
         &mut self,
         log: &StepLog,
-        add: impl FnOnce(&mut Packer<'_, lz4::Writer<File>>) -> Result<(), ArchiveError> + Send + 'static,
+        add: impl FnOnce(&mut Packer<'_, lz4::Writer<File>>) -> Result<(), pack::Error> + Send + 'static,
     ) -> Result<Option<Uploaded>, Error> {
         let file = self.scratch.join("archive");
         let result = self.upload_packed_in(&file, log, Box::new(add));
@@ -73,7 +75,7 @@ impl TaskRun {
             added?;
             let (files, bytes, anything) = (packer.files, packer.bytes, packer.entries > 0);
             packer.finish().and_then(lz4::Writer::finish).map_err(cannot_write)?;
-            Ok::<_, ArchiveError>(anything.then_some((files, bytes)))
+            Ok::<_, pack::Error>(anything.then_some((files, bytes)))
         };
         let packed = self.beside(pack).map_err(Error::Ended)??;
         let Some((files, bytes)) = packed else { return Ok(None) };

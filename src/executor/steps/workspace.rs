@@ -57,7 +57,7 @@ impl TaskRun {
             }
             Err(packing::Error::Ended(end)) => return Err(end),
             Err(packing::Error::Stopped) => return Err(self.stopped_end()),
-            Err(packing::Error::Packing(why)) => {
+            Err(packing::Error::Unread(why)) => {
                 return Err(StepEnd::failed(format!("failed to persist: {why}")));
             }
             Err(packing::Error::Upload(why)) => {

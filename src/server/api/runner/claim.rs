@@ -1,5 +1,7 @@
 //! Calls with the token of a resource class: claiming tasks, and saying that one is lost.
 
+use crate::protocol::event::cut;
+use crate::protocol::limits::EVENT_TEXT_BYTES;
 use crate::protocol::{ClaimRequest, LostTask, Refusal, RefusalCode, RestAnswer};
 use crate::server::api::runner::holder::refused;
 use crate::server::api::runner::query::{Numbers, wait_of};
@@ -105,9 +107,10 @@ pub(super) async fn lost(
     token: ClassToken,
     Protocol(protocol): Protocol,
     Path(path): Path<String>,
-    Json(request): Json<LostTask>,
+    Json(mut request): Json<LostTask>,
 ) -> Answer<Json<Value>> {
     is_of_path(&path, &request)?;
+    cut(&mut request.message, EVENT_TEXT_BYTES);
     let id = request.id.clone();
     let lost = state.store.write(move |tx| task::lost(tx, &token.class, &request, Millis::now()));
     match lost.await? {

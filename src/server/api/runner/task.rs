@@ -1,6 +1,8 @@
 //! Calls of a task agent in the life of its task: it begins, is there, tells what happens, ends.
 
 use crate::logging::record;
+use crate::protocol::event::cut;
+use crate::protocol::limits::EVENT_TEXT_BYTES;
 use crate::protocol::{
     BeginAnswer, BeginRequest, Event, EventsAnswer, FinishAnswer, FinishRequest, GiveBack, GiveBackAnswer,
     HeartbeatAnswer, OutputAnswer, RefusalCode,
@@ -24,15 +26,22 @@ use std::sync::atomic::Ordering;
 pub(super) async fn begin(
     State(state): State<Shared>,
     task: Holder,
-    Json(request): Json<BeginRequest>,
+    Json(mut request): Json<BeginRequest>,
 ) -> Answer<Json<BeginAnswer>> {
     if !(1..=64).contains(&request.agent.len()) {
         return Err(Failure::new(StatusCode::BAD_REQUEST, "`agent` has 1 to 64 characters"));
     }
+    request.events.iter_mut().for_each(|event| event.kind.cut());
     let (id, lease) = (task.id.clone(), state.settings.lease());
     let begun = state.store.write(move |tx| task::begin(tx, &id, &request, lease, Millis::now())).await?;
     let (next, cancel) = recorded(&task, begun)?;
     Ok(Json(BeginAnswer { next, cancel, lease_seconds: state.settings.lease_seconds }))
+}
+
+fn cut_message(message: &mut Option<String>) {
+    if let Some(message) = message {
+        cut(message, EVENT_TEXT_BYTES);
+    }
 }
 
 /// Number of the next event, and whether a cancel is asked for.
@@ -113,8 +122,9 @@ pub(super) async fn output(
 pub(super) async fn events(
     State(state): State<Shared>,
     task: Holder,
-    Json(events): Json<Vec<Event>>,
+    Json(mut events): Json<Vec<Event>>,
 ) -> Answer<Json<EventsAnswer>> {
+    events.iter_mut().for_each(|event| event.kind.cut());
     let (id, lease) = (task.id.clone(), state.settings.lease());
     let stored = state.store.write(move |tx| task::events(tx, &id, &events, lease, Millis::now())).await?;
     let (next, cancel) = recorded(&task, stored)?;
@@ -125,8 +135,9 @@ pub(super) async fn events(
 pub(super) async fn finish(
     State(state): State<Shared>,
     task: Holder,
-    Json(request): Json<FinishRequest>,
+    Json(mut request): Json<FinishRequest>,
 ) -> Answer<Json<FinishAnswer>> {
+    cut_message(&mut request.message);
     // What has ended is answered by the machine alone: nothing is looked for, and nothing is marked.
     let steps = if task.takes(Call::Other).is_ok() { request.steps.clone() } else { Vec::new() };
     let (blobs, id) = (state.blobs.clone(), task.id.clone());
@@ -159,8 +170,9 @@ pub(super) async fn finish(
 pub(super) async fn give_back(
     State(state): State<Shared>,
     task: Holder,
-    Json(request): Json<GiveBack>,
+    Json(mut request): Json<GiveBack>,
 ) -> Answer<Json<GiveBackAnswer>> {
+    cut_message(&mut request.message);
     if request.task_id != task.id {
         return Err(Failure::new(StatusCode::BAD_REQUEST, "`task_id` is not the task of this token"));
     }
@@ -182,7 +194,8 @@ pub(super) async fn fail(
     let message = base64::engine::general_purpose::STANDARD
         .decode(message)
         .map_err(|_| Failure::new(StatusCode::BAD_REQUEST, "`message` is not base64"))?;
-    let message = String::from_utf8_lossy(&message).into_owned();
+    let mut message = String::from_utf8_lossy(&message).into_owned();
+    cut(&mut message, EVENT_TEXT_BYTES);
     let id = task.id.clone();
     let failed = state.store.write(move |tx| task::fail(tx, &id, &message, Millis::now())).await?;
     failed.map_err(|why| task.refused(why))?;
