@@ -1,6 +1,7 @@
 //! `runlet server`.
 
 use crate::outcome::{Failure, Outcome, exit};
+use crate::server::api::shared::slug::short_slug;
 use crate::server::clients::BadProxy;
 use crate::server::state::Keeping;
 use crate::server::{ServerOptions, listen, start, upkeep};
@@ -23,10 +24,11 @@ Usage: runlet server --data DIR [OPTIONS]
   --restored               the data folder was restored from a backup: tasks that had not ended wait until
                            `runlet admin task release` or `task end` says what becomes of each
   --public-url URL         base of the URLs that people see: the web page, CIRCLE_BUILD_URL
-  --keep KIND=DURATION     how long artifacts (30d unless said), output, tests or pipelines are kept (for ever
-                           unless said) after their end: `90d`, or `forever` (repeatable)
+  --keep KIND=DURATION     how long artifacts (30d unless said), caches, workspaces (15d), output, tests or
+                           pipelines (for ever) are kept after their end: `90d`, or `forever` (repeatable)
   --quota KIND=SIZE        how much of caches or artifacts each project may have, such as `20G`; beyond it goes
-                           what was used longest ago (repeatable)
+                           what was used longest ago. KIND:SLUG=SIZE is for one project, `none` is no limit
+                           (repeatable)
   --orbs DIR               folder or archive of orb files, `namespace/name@version.yml`
   --allow-orb-url PREFIX   fetch orbs given by a URL that begins so: https://HOST/PATH (repeatable)
   --secrets-key FILE       key that seals the values of variables; default: DIR/secrets.key, made by the
@@ -130,10 +132,16 @@ fn keep(keeping: &mut Keeping, text: &str) -> Result<(), Failure> {
         text.split_once('=').ok_or_else(|| fail("expected KIND=DURATION, such as output=90d"))?;
     let place = match kind {
         "artifacts" => &mut keeping.artifacts,
+        "caches" => &mut keeping.caches,
+        "workspaces" => &mut keeping.workspaces,
         "output" => &mut keeping.output,
         "tests" => &mut keeping.tests,
         "pipelines" => &mut keeping.pipelines,
-        _ => return Err(fail("unknown kind (known: artifacts, output, tests, pipelines)")),
+        _ => {
+            return Err(fail(
+                "unknown kind (known: artifacts, caches, workspaces, output, tests, pipelines)",
+            ));
+        }
     };
     *place = match duration {
         "forever" => None,
@@ -151,14 +159,29 @@ fn keep(keeping: &mut Keeping, text: &str) -> Result<(), Failure> {
 /// Reads `--quota`.
 fn quota(keeping: &mut Keeping, text: &str) -> Result<(), Failure> {
     let fail = |why: &str| Failure::usage(format!("`--quota {text}`: {why}"));
-    let (kind, size) = text.split_once('=').ok_or_else(|| fail("expected KIND=SIZE, such as caches=20G"))?;
-    let place = match kind {
-        "caches" => &mut keeping.cache_quota_bytes,
-        "artifacts" => &mut keeping.artifact_quota_bytes,
+    let (kind, size) = text
+        .split_once('=')
+        .ok_or_else(|| fail("expected KIND=SIZE or KIND:SLUG=SIZE, such as caches=20G"))?;
+    let (kind, slug) = kind.split_once(':').map_or((kind, None), |(kind, slug)| (kind, Some(slug)));
+    let quota = match kind {
+        "caches" => &mut keeping.cache_quota,
+        "artifacts" => &mut keeping.artifact_quota,
         _ => return Err(fail("unknown kind (known: caches, artifacts)")),
     };
-    *place =
-        Some(size_bytes(size).ok_or_else(|| fail("a size is a number with K, M, G or T, such as 500M"))?);
+    let bytes = match size {
+        "none" => None,
+        _ => Some(
+            size_bytes(size)
+                .ok_or_else(|| fail("a size is a number with K, M, G or T, such as 500M, or `none`"))?,
+        ),
+    };
+    match slug.map(short_slug) {
+        None => quota.usual_bytes = bytes,
+        Some(slug) if slug.split('/').filter(|part| !part.is_empty()).count() == 3 => {
+            quota.own_bytes.insert(slug, bytes.unwrap_or(u64::MAX));
+        }
+        Some(_) => return Err(fail("a project is named by its slug, such as gh/acme/app")),
+    }
     Ok(())
 }
 
@@ -186,11 +209,27 @@ mod tests {
         keep(&mut keeping, "artifacts=forever").unwrap();
         quota(&mut keeping, "caches=20G").unwrap();
         assert_eq!((keeping.output, keeping.artifacts), (Some(45 * SHORTEST), None));
-        assert_eq!((keeping.cache_quota_bytes, keeping.artifact_quota_bytes), (Some(20 << 30), None));
-        for text in ["output", "output=", "output=x", "output=1h", "logs=9d"] {
+        keep(&mut keeping, "caches=forever").unwrap();
+        keep(&mut keeping, "workspaces=2d").unwrap();
+        assert_eq!((keeping.caches, keeping.workspaces), (None, Some(SHORTEST)));
+        quota(&mut keeping, "caches:github/acme/app=1T").unwrap();
+        quota(&mut keeping, "caches:gh/acme/docs=none").unwrap();
+        let caches =
+            ["gh/acme/other", "gh/acme/app", "gh/acme/docs"].map(|slug| keeping.cache_quota.bytes_of(slug));
+        assert_eq!(caches, [Some(20 << 30), Some(1 << 40), Some(u64::MAX)]);
+        assert!(!keeping.artifact_quota.is_set());
+        for text in ["output", "output=", "output=x", "output=1h", "caches=1d", "logs=9d"] {
             assert!(keep(&mut keeping, text).unwrap_err().message.contains(text), "{text}");
         }
-        for text in ["caches", "caches=", "caches=G", "caches=-1", "caches=99999999999T", "output=1G"] {
+        for text in [
+            "caches",
+            "caches=",
+            "caches=G",
+            "caches=-1",
+            "caches=99999999999T",
+            "output=1G",
+            "caches:app=1G",
+        ] {
             assert!(quota(&mut keeping, text).unwrap_err().message.contains(text), "{text}");
         }
     }

@@ -7,6 +7,7 @@ use crate::server::live::hub::Hub;
 use crate::server::pipelines::repository::Mirrors;
 use crate::server::secrets::sealer::Sealer;
 use crate::server::store::Store;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -86,31 +87,60 @@ impl ServerSettings {
 }
 
 /// How long things are kept after their end, and how much a project may have. `None` sets no limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keeping {
     /// Artifacts.
     pub artifacts: Option<Duration>,
+    /// Caches, from the time at which they are saved; a job may ask for less (`retention.caches`).
+    pub caches: Option<Duration>,
+    /// Workspace layers, from the time at which they are persisted.
+    pub workspaces: Option<Duration>,
     /// Output of steps.
     pub output: Option<Duration>,
     /// Test results.
     pub tests: Option<Duration>,
     /// Pipelines, with all that belongs to them.
     pub pipelines: Option<Duration>,
-    /// Bytes of the caches of a project.
-    pub cache_quota_bytes: Option<u64>,
-    /// Bytes of the artifacts of a project.
-    pub artifact_quota_bytes: Option<u64>,
+    /// The caches of a project.
+    pub cache_quota: Quota,
+    /// The artifacts of a project.
+    pub artifact_quota: Quota,
 }
+
+/// How much each project may have of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// Bytes of a project that has no quota of its own; `None` is no limit.
+    pub usual_bytes: Option<u64>,
+    /// Bytes of projects by their slugs, such as `gh/acme/app`.
+    pub own_bytes: BTreeMap<String, u64>,
+}
+
+impl Quota {
+    /// Bytes that the project with this slug may have; `None` is no limit.
+    pub fn bytes_of(&self, slug: &str) -> Option<u64> {
+        self.own_bytes.get(slug).copied().or(self.usual_bytes)
+    }
+
+    /// Whether there is any limit.
+    pub fn is_set(&self) -> bool {
+        self.usual_bytes.is_some() || !self.own_bytes.is_empty()
+    }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Default for Keeping {
     fn default() -> Self {
         Self {
-            artifacts: Some(Duration::from_secs(30 * 24 * 60 * 60)),
+            artifacts: Some(30 * DAY),
+            caches: Some(15 * DAY),
+            workspaces: Some(15 * DAY),
             output: None,
             tests: None,
             pipelines: None,
-            cache_quota_bytes: None,
-            artifact_quota_bytes: None,
+            cache_quota: Quota::default(),
+            artifact_quota: Quota::default(),
         }
     }
 }

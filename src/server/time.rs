@@ -13,6 +13,9 @@ pub struct Millis(pub u64);
 const LAST_MS: u64 = 253_402_300_799_999;
 
 impl Millis {
+    /// The last time that can be shown: what ends then never does.
+    pub const NEVER: Self = Self(LAST_MS);
+
     /// The present. Rooms that decide are given the time instead.
     pub fn now() -> Self {
         Self(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64))

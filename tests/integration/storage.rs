@@ -300,7 +300,7 @@ fn what_is_old_goes_and_what_fills_the_disk_is_shown() {
     }
     database.close().unwrap();
     let address = server.client.url().strip_prefix("http://").unwrap().to_owned();
-    let mut keep = vec!["--quota", "caches=1K"];
+    let mut keep = vec!["--quota", "caches=1T", "--quota", "caches:github/acme/hello=1K"];
     for kind in ["--keep=output=5d", "--keep=tests=5d", "--keep=artifacts=5d"] {
         keep.push(kind);
     }

@@ -11,8 +11,6 @@ use crate::server::time::Millis;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// How long caches and layers are kept; a job may ask for less (`retention.caches`).
-const RETENTION_DAYS: u32 = 15;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The cache of the project that the first fitting key stands for.
@@ -31,24 +29,40 @@ pub fn find_cache(
     Ok(None)
 }
 
-/// Names an upload as a cache of the project of the task. False when the key is taken by others; the same
-/// record sent again is no second one.
-pub fn save_cache(tx: &Tx<'_>, task: &TaskId, record: &CacheRecord, now: Millis) -> Result<bool, Error> {
+/// Names an upload as a cache of the project of the task, for as long as caches are `kept` or its job says, if that is
+/// less. False when the key is taken by others; the same record sent again is no second one.
+pub fn save_cache(
+    tx: &Tx<'_>,
+    task: &TaskId,
+    record: &CacheRecord,
+    kept: Option<Duration>,
+    now: Millis,
+) -> Result<bool, Error> {
     let (project, definition) = jobs::definition_of_task(tx, task)?;
     let asked = match &definition.kind {
         JobKind::Build { job, .. } => job.cache_retention_days,
         _ => None,
     };
-    let days = asked.map_or(RETENTION_DAYS, |days| days.min(RETENTION_DAYS));
+    let kept = [kept, asked.map(|days| DAY * days)].into_iter().flatten().min();
     // One whose time is over makes room, whether it was swept yet or not.
     archives::delete_expired_cache(tx, &project, &record.key, now)?;
-    Ok(archives::insert_cache(tx, &project, task, record, now.plus(DAY * days), now)?
+    Ok(archives::insert_cache(tx, &project, task, record, expiry(kept, now), now)?
         || archives::is_own_cache(tx, &project, task, record)?)
 }
 
-/// Names an upload as a layer of the workspace.
-pub fn save_layer(tx: &Tx<'_>, task: &TaskId, record: &LayerRecord, now: Millis) -> Result<(), Error> {
-    archives::insert_layer(tx, task, record, now.plus(DAY * RETENTION_DAYS), now)
+/// Names an upload as a layer of the workspace, for as long as layers are `kept`.
+pub fn save_layer(
+    tx: &Tx<'_>,
+    task: &TaskId,
+    record: &LayerRecord,
+    kept: Option<Duration>,
+    now: Millis,
+) -> Result<(), Error> {
+    archives::insert_layer(tx, task, record, expiry(kept, now), now)
+}
+
+fn expiry(kept: Option<Duration>, now: Millis) -> Millis {
+    kept.map_or(Millis::NEVER, |kept| now.plus(kept))
 }
 
 /// Lists the layers that the jobs upstream of `job` have persisted. A job that a rerun has not run again stands for the one

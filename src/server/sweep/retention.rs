@@ -4,9 +4,9 @@
 use crate::logging::record;
 use crate::protocol::TaskId;
 use crate::server::blobs::{self, Blobs};
-use crate::server::state::Shared;
+use crate::server::state::{Quota as Limits, Shared};
 use crate::server::store::tables::archives;
-use crate::server::store::tables::keeping::{self, Quota};
+use crate::server::store::tables::keeping::{self, Quota, Used};
 use crate::server::store::{Error, Tx, inspect};
 use crate::server::time::Millis;
 use std::time::{Duration, SystemTime};
@@ -44,7 +44,7 @@ where
 
 /// One pass: rows first, then the bytes that nothing names any more.
 pub(in crate::server) async fn sweep_once(state: &Shared) {
-    let keeping = state.settings.keeping;
+    let keeping = &state.settings.keeping;
     let before = move |kept: Duration| Millis::now().minus(kept);
     in_steps(state, "caches and workspace layers that were too old", |tx| {
         Ok(keeping::delete_expired(tx, Millis::now(), STEP)? as u64)
@@ -62,13 +62,8 @@ pub(in crate::server) async fn sweep_once(state: &Shared) {
         })
         .await;
     }
-    for (quota, bytes) in
-        [(Quota::Caches, keeping.cache_quota_bytes), (Quota::Artifacts, keeping.artifact_quota_bytes)]
-    {
-        if let Some(bytes) = bytes {
-            evict(state, quota, bytes).await;
-        }
-    }
+    evict(state, Quota::Caches, &keeping.cache_quota).await;
+    evict(state, Quota::Artifacts, &keeping.artifact_quota).await;
     if let Some(kept) = keeping.output {
         give_up_outputs(state, kept).await;
     }
@@ -79,18 +74,22 @@ pub(in crate::server) async fn sweep_once(state: &Shared) {
     remove_unnamed_outputs(state).await;
 }
 
-async fn evict(state: &Shared, quota: Quota, bytes: u64) {
-    let over = match state.store.read(move |view| keeping::over_quota(view, quota, bytes)).await {
-        Ok(over) => over,
+async fn evict(state: &Shared, quota: Quota, limits: &Limits) {
+    if !limits.is_set() {
+        return;
+    }
+    let used = match state.store.read(move |view| keeping::used_by_projects(view, quota)).await {
+        Ok(used) => used,
         Err(error) => return log::error!("failed to compare projects with their quota: {error}"),
     };
-    for (project, mut left) in over {
+    for Used { project, slug, bytes } in used {
+        let mut left = bytes.saturating_sub(limits.bytes_of(&slug).unwrap_or(bytes));
         while left > 0 && !*state.stopping.borrow() {
             let id = project.clone();
             match state.store.write(move |tx| keeping::evict(tx, quota, &id, left, STEP)).await {
                 Ok(0) | Err(Error::Closed) => break,
                 Ok(evicted) => {
-                    record!(Info, project = project, bytes = evicted;
+                    record!(Info, project = slug, bytes = evicted;
                         "a project had more than its quota of {}: what was used longest ago went", quota.table()
                     );
                     left = left.saturating_sub(evicted);
@@ -310,13 +309,14 @@ workflows: {w: {jobs: [j]}}";
         let store = Store::open(&dir.path().join("db"), false, |_| ()).unwrap();
         let check = |tx: &Tx<'_>| {
             let (task, project) = task(tx);
-            assert!(save_cache(tx, &task, &record("v1-app", "a"), Millis(0)).unwrap());
+            let kept = Some(15 * DAY);
+            assert!(save_cache(tx, &task, &record("v1-app", "a"), kept, Millis(0)).unwrap());
             assert!(
-                save_cache(tx, &task, &record("v1-app", "a"), Millis(1)).unwrap(),
+                save_cache(tx, &task, &record("v1-app", "a"), kept, Millis(1)).unwrap(),
                 "the same record sent again"
             );
-            assert!(!save_cache(tx, &task, &record("v1-app", "b"), Millis(2)).unwrap());
-            assert!(save_cache(tx, &task, &record("v1-app-new", "b"), Millis(3)).unwrap());
+            assert!(!save_cache(tx, &task, &record("v1-app", "b"), kept, Millis(2)).unwrap());
+            assert!(save_cache(tx, &task, &record("v1-app-new", "b"), kept, Millis(3)).unwrap());
             for (keys, exact, found) in [
                 (&["v1-app"][..], false, Some("v1-app-new")),
                 (&["v1-app"], true, Some("v1-app")),
@@ -331,11 +331,14 @@ workflows: {w: {jobs: [j]}}";
             assert_eq!(find(tx, &project, &["v1-app"], true, 2 * DAY_MS - 1).as_deref(), Some("v1-app"));
             assert_eq!(find(tx, &project, &["v1-app"], true, 2 * DAY_MS), None);
             assert!(archives::names_upload(tx, "a").unwrap());
-            assert!(save_cache(tx, &task, &record("v1-app", "c"), Millis(2 * DAY_MS)).unwrap());
+            assert!(save_cache(tx, &task, &record("v1-app", "c"), kept, Millis(2 * DAY_MS)).unwrap());
             assert!(!archives::names_upload(tx, "a").unwrap() && archives::names_upload(tx, "c").unwrap());
             assert_eq!(keeping::delete_expired(tx, Millis(2 * DAY_MS + 3), STEP).unwrap(), 1);
             assert_eq!(keeping::delete_expired(tx, Millis(4 * DAY_MS), STEP).unwrap(), 1);
             assert!(!archives::names_upload(tx, "b").unwrap() && !archives::names_upload(tx, "c").unwrap());
+            // The setting, where it is less than what the job says; without either a cache stays.
+            assert!(save_cache(tx, &task, &record("short", "d"), Some(DAY), Millis(0)).unwrap());
+            assert_eq!(find(tx, &project, &["short"], true, DAY_MS), None);
             Ok(())
         };
         store.write_blocking(check).unwrap();

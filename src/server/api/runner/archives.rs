@@ -13,9 +13,9 @@ use crate::server::api::shared::uses::used;
 use crate::server::engine::archives;
 use crate::server::engine::task::Call;
 use crate::server::state::Shared;
-use crate::server::store::View;
 use crate::server::store::tables::archives as rows;
 use crate::server::store::tables::keeping::Quota;
+use crate::server::store::{Tx, View};
 use crate::server::time::Millis;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -72,7 +72,9 @@ async fn save_cache(
     check_key(&record.key)?;
     complete(&state, &record.archive.sha256, record.archive.length).await?;
     let id = task.id.clone();
-    let stored = task.writes(&state, move |tx| archives::save_cache(tx, &id, &record, Millis::now())).await?;
+    let kept = state.settings.keeping.caches;
+    let save = move |tx: &Tx<'_>| archives::save_cache(tx, &id, &record, kept, Millis::now());
+    let stored = task.writes(&state, save).await?;
     Ok(Json(CacheAnswer { stored }))
 }
 
@@ -90,7 +92,8 @@ async fn save_layer(
     let task = task.alive()?;
     complete(&state, &record.archive.sha256, record.archive.length).await?;
     let id = task.id.clone();
-    task.writes(&state, move |tx| archives::save_layer(tx, &id, &record, Millis::now())).await?;
+    let kept = state.settings.keeping.workspaces;
+    task.writes(&state, move |tx| archives::save_layer(tx, &id, &record, kept, Millis::now())).await?;
     Ok(Json(json!({})))
 }
 

@@ -119,14 +119,28 @@ pub fn delete_part_of_pipeline(
     Ok((tasks, false))
 }
 
-/// Projects that have more bytes than a quota, and how many more.
-pub fn over_quota(view: &View, quota: Quota, bytes: u64) -> Result<Vec<(ProjectId, u64)>, Error> {
+/// What a project has of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// The project.
+    pub project: ProjectId,
+    /// Its slug.
+    pub slug: String,
+    /// Bytes that its rows name.
+    pub bytes: u64,
+}
+
+/// What each project has, of those that have something.
+pub fn used_by_projects(view: &View, quota: Quota) -> Result<Vec<Used>, Error> {
     let table = quota.table();
     let sql = format!(
-        "SELECT project_id, sum(length) - ?1 FROM {table} GROUP BY project_id HAVING sum(length) > ?1"
+        "SELECT p.id, p.vcs || '/' || p.org || '/' || p.repo, u.bytes
+         FROM (SELECT project_id, sum(length) AS bytes FROM {table} GROUP BY project_id) u
+         JOIN projects p ON p.id = u.project_id ORDER BY p.id"
     );
     let mut query = view.sql().prepare_cached(&sql)?;
-    let rows = query.query_map([bytes], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let rows = query
+        .query_map([], |row| Ok(Used { project: row.get(0)?, slug: row.get(1)?, bytes: row.get(2)? }))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
@@ -207,8 +221,9 @@ mod tests {
                     params![id, project, created, used],
                 )?;
             }
-            assert_eq!(over_quota(tx, Quota::Caches, 40)?, []);
-            assert_eq!(over_quota(tx, Quota::Caches, 25)?, [(project.clone(), 15)]);
+            let used = Used { project: project.clone(), slug: "gh/acme/app".to_owned(), bytes: 40 };
+            assert_eq!(used_by_projects(tx, Quota::Caches)?, [used]);
+            assert_eq!(used_by_projects(tx, Quota::Artifacts)?, []);
             assert!(is_unused_since(tx, Quota::Caches, "c", Millis(5))?);
             set_used(tx, Quota::Caches, "c", Millis(8))?;
             assert!(!is_unused_since(tx, Quota::Caches, "c", Millis(5))?);
