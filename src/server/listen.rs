@@ -4,7 +4,7 @@
 use crate::logging::record;
 use crate::protocol::limits::HEADER_BYTES;
 use crate::server::auth::Peer;
-use crate::server::clients::{Connection, Connections, Limits, Proxies};
+use crate::server::clients::{Admission, Connection, Connections, Limits, Proxies};
 use crate::server::marked::Marked;
 use crate::server::patience::{self, Patience, Taken};
 use crate::server::state::Shared;
@@ -37,6 +37,9 @@ const QUIET_OF_UNKNOWN: Duration = Duration::from_secs(10);
 const QUIET: Duration = Duration::from_secs(75);
 /// Between two looks at a quiet connection.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Between two looks whether there is room for another connection.
+const ROOM: Duration = Duration::from_millis(5);
 
 /// An accepted connection.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -105,7 +108,7 @@ pub async fn serve(socket: TcpListener, tls: Option<TlsAcceptor>, proxies: Proxi
                 continue;
             }
         };
-        let Some(connection) = connections.accept(peer.ip()) else {
+        let Some(connection) = admitted(&connections, peer).await else {
             // All others are runners and people: it may try again.
             record!(Warn, client = peer.ip(), connections = limits.all; "no room for another connection");
             continue;
@@ -126,6 +129,17 @@ pub async fn serve(socket: TcpListener, tls: Option<TlsAcceptor>, proxies: Proxi
     }
     drop(socket);
     ending.shutdown().await;
+}
+
+/// A connection in its place among the others, once there is one. `None` when there will be none.
+async fn admitted(connections: &Arc<Connections>, peer: SocketAddr) -> Option<Arc<Connection>> {
+    loop {
+        match connections.accept(peer.ip(), Instant::now()) {
+            Admission::In(connection) => return Some(connection),
+            Admission::Full => return None,
+            Admission::NotYet => tokio::time::sleep(ROOM).await,
+        }
+    }
 }
 
 /// Returns when a connection that has shown no token makes no call for a while.

@@ -214,12 +214,15 @@ where
 #[expect(clippy::unwrap_used, reason = "a test without its streams should fail loudly")]
 mod tests {
     use super::*;
-    use crate::server::clients::{Connections, Limits};
+    use crate::server::clients::{Admission, Connections, Limits};
     use tokio::io::AsyncWriteExt;
 
     fn connection() -> Arc<Connection> {
         let all = Connections::new(Limits::of_files(1024));
-        all.accept(std::net::IpAddr::from([127, 0, 0, 1])).unwrap()
+        match all.accept(std::net::IpAddr::from([127, 0, 0, 1]), std::time::Instant::now()) {
+            Admission::In(connection) => connection,
+            other => unreachable!("{other:?}"),
+        }
     }
 
     /// A body of a byte, and then one every `between`, for ever.

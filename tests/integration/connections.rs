@@ -8,6 +8,7 @@ use runlet::protocol::Secret;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A control plane that may have so many files open.
@@ -125,6 +126,44 @@ fn guesses_are_slow_and_logged_and_keep_no_good_token_out() {
     assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
     let text = std::fs::read_to_string(&log).unwrap();
     assert!(text.contains("client=192.0.2.9 count=1"), "{text}");
+}
+
+/// A call on a connection of its own; its status, or 0 when the connection was cut.
+fn call_once(address: SocketAddr, token: &str) -> u16 {
+    let text =
+        format!("GET /api/v2/me HTTP/1.1\r\nHost: x\r\nCircle-Token: {token}\r\nConnection: close\r\n\r\n");
+    let mut answer = String::new();
+    let Ok(mut stream) = TcpStream::connect(address) else { return 0 };
+    let done = stream.write_all(text.as_bytes()).and_then(|()| stream.read_to_string(&mut answer));
+    let status = done.ok().and_then(|_| answer.split(' ').nth(1)?.parse().ok());
+    status.unwrap_or(0)
+}
+
+#[test]
+fn guessers_that_come_again_at_once_cut_no_fresh_connection_of_who_has_a_token() {
+    let server = with_files(256);
+    let (address, token) = (address_of(&server), server.token.expose().to_owned());
+    let is_over = AtomicBool::new(false);
+    let mut answers = Vec::new();
+    let guesses: Vec<u16> = std::thread::scope(|scope| {
+        let guess = || {
+            let mut answers = Vec::new();
+            while !is_over.load(Ordering::Relaxed) {
+                answers.push(call_once(address, "rlp_wrong"));
+            }
+            answers
+        };
+        // More than there may be unknown connections.
+        let guessers: Vec<_> = (0..130).map(|_| scope.spawn(guess)).collect();
+        answers.extend((0..120).map(|_| call_once(address, &token)));
+        is_over.store(true, Ordering::Relaxed);
+        guessers.into_iter().flat_map(|guesser| guesser.join().unwrap()).collect()
+    });
+    let cut = answers.iter().filter(|status| **status == 0).count();
+    assert!(guesses.iter().all(|status| [0, 401].contains(status)), "{guesses:?}");
+    assert!(answers.iter().all(|status| [0, 200].contains(status)), "{answers:?}");
+    // A machine that takes longer than half a second to read a call may have cut one or the other.
+    assert!(cut <= 6, "{cut} of 120 were cut beside {} guesses", guesses.len());
 }
 
 #[test]

@@ -8,6 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
+/// A connection is not closed for another one before it has had so long to show a token, unless one was refused: those
+/// that are new wait in the queue of the socket meanwhile.
+const TIME_TO_SHOW: Duration = Duration::from_millis(500);
+
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -31,6 +35,7 @@ impl Limits {
 pub struct Connection {
     number: u64,
     peer: IpAddr,
+    accepted: Instant,
     all: Arc<Connections>,
     is_known: AtomicBool,
     /// A token that it has shown was refused.
@@ -59,6 +64,14 @@ impl Connection {
     /// A token that it has shown was refused: it is the first to go when there are too many.
     pub fn set_refused(&self) {
         self.is_refused.store(true, Ordering::Relaxed);
+    }
+
+    fn is_refused(&self) -> bool {
+        self.is_refused.load(Ordering::Relaxed)
+    }
+
+    fn may_go(&self, now: Instant) -> bool {
+        self.is_refused() || now.saturating_duration_since(self.accepted) >= TIME_TO_SHOW
     }
 
     /// Notes a call, until the value is dropped.
@@ -133,40 +146,49 @@ impl Connections {
     }
 
     /// Takes a connection in. When there are too many, the oldest of those whose token was refused goes, else the oldest of
-    /// the unknown ones of the address that has most of them, so that a newcomer has the time to show a token. `None` when all others are known: there is
-    /// no room.
-    pub fn accept(self: &Arc<Self>, peer: IpAddr) -> Option<Arc<Connection>> {
+    /// the unknown ones of the address that has most of them, if it has had the time to show a token.
+    pub fn accept(self: &Arc<Self>, peer: IpAddr, now: Instant) -> Admission {
         let (count, unknown) = (self.count.load(Ordering::Relaxed), self.unknown().len());
-        if (count >= self.limits.all || unknown >= self.limits.unknown) && !self.make_room() {
-            return None;
+        if count >= self.limits.all || unknown >= self.limits.unknown {
+            match self.oldest() {
+                None => return Admission::Full,
+                Some(oldest) if oldest.may_go(now) => self.close(&oldest),
+                Some(_) => return Admission::NotYet,
+            }
         }
         self.count.fetch_add(1, Ordering::Relaxed);
         let connection = Arc::new(Connection {
             number: self.next.fetch_add(1, Ordering::Relaxed) as u64,
             peer,
+            accepted: now,
             all: Arc::clone(self),
             is_known: AtomicBool::new(false),
             is_refused: AtomicBool::new(false),
             calls: AtomicUsize::new(0),
-            quiet_since: Mutex::new(Instant::now()),
+            quiet_since: Mutex::new(now),
             goes: Notify::new(),
         });
         self.unknown().insert(connection.number, Arc::downgrade(&connection));
-        Some(connection)
+        Admission::In(connection)
     }
 
-    fn make_room(&self) -> bool {
+    /// The unknown connection that is the first to go.
+    fn oldest(&self) -> Option<Arc<Connection>> {
         // Dropped after the lock: the last reference to a connection takes the lock itself.
         let alive: Vec<Arc<Connection>> =
             self.unknown().values().filter_map(std::sync::Weak::upgrade).collect();
+        if let Some(refused) = alive.iter().find(|connection| connection.is_refused()) {
+            return Some(Arc::clone(refused));
+        }
         let mut of_address: HashMap<IpAddr, usize> = HashMap::new();
         for connection in &alive {
             *of_address.entry(connection.peer).or_default() += 1;
         }
         let most = of_address.values().max().copied().unwrap_or(0);
-        let refused = alive.iter().find(|connection| connection.is_refused.load(Ordering::Relaxed));
-        let of_most = || alive.iter().find(|connection| of_address[&connection.peer] == most);
-        let Some(oldest) = refused.or_else(of_most) else { return false };
+        alive.into_iter().find(|connection| of_address[&connection.peer] == most)
+    }
+
+    fn close(&self, oldest: &Connection) {
         self.unknown().remove(&oldest.number);
         oldest.evict();
         let evicted = self.evicted.fetch_add(1, Ordering::Relaxed) + 1;
@@ -176,12 +198,21 @@ impl Connections {
                 "too many connections have not shown a token: the oldest ones are closed"
             );
         }
-        true
     }
 }
 
+/// Whether a connection is taken in.
+#[derive(Debug)]
+pub enum Admission {
+    /// It is.
+    In(Arc<Connection>),
+    /// All others are known: there is no room.
+    Full,
+    /// There is no room before another one has shown a token, or has had the time to.
+    NotYet,
+}
+
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test without its connections should fail loudly")]
 mod tests {
     use super::*;
 
@@ -194,15 +225,25 @@ mod tests {
         connection.evicted().now_or_never().is_some()
     }
 
+    /// Takes one in at a time when everybody has had the time to show a token.
+    fn accept(all: &Arc<Connections>, n: u8, later: &mut Instant) -> Arc<Connection> {
+        *later += TIME_TO_SHOW;
+        match all.accept(address(n), *later) {
+            Admission::In(connection) => connection,
+            other => unreachable!("{other:?}"),
+        }
+    }
+
     #[test]
     fn the_oldest_unknown_one_of_the_busiest_address_goes() {
         let all = Connections::new(Limits { all: 100, unknown: 4 });
-        let known = all.accept(address(1)).unwrap();
+        let mut now = Instant::now();
+        let known = accept(&all, 1, &mut now);
         known.set_known();
-        let lone = all.accept(address(2)).unwrap();
-        let flood: Vec<_> = (0..3).map(|_| all.accept(address(3)).unwrap()).collect();
+        let lone = accept(&all, 2, &mut now);
+        let flood: Vec<_> = (0..3).map(|_| accept(&all, 3, &mut now)).collect();
         assert!(!is_evicted(&flood[0]));
-        let newcomer = all.accept(address(1)).unwrap();
+        let newcomer = accept(&all, 1, &mut now);
         assert_eq!(flood.iter().map(|one| is_evicted(one)).collect::<Vec<_>>(), [true, false, false]);
         assert!(!is_evicted(&known) && !is_evicted(&lone) && !is_evicted(&newcomer));
     }
@@ -210,32 +251,70 @@ mod tests {
     #[test]
     fn whoever_guesses_goes_first() {
         let all = Connections::new(Limits { all: 100, unknown: 3 });
-        let many: Vec<_> = (0..2).map(|_| all.accept(address(1)).unwrap()).collect();
-        let guesser = all.accept(address(2)).unwrap();
+        let mut now = Instant::now();
+        let many: Vec<_> = (0..2).map(|_| accept(&all, 1, &mut now)).collect();
+        let guesser = accept(&all, 2, &mut now);
         guesser.set_refused();
-        let _newcomer = all.accept(address(1)).unwrap();
+        let _newcomer = accept(&all, 1, &mut now);
         assert!(is_evicted(&guesser) && !many.iter().any(|one| is_evicted(one)));
+    }
+
+    #[test]
+    fn guessers_that_come_again_at_once_take_no_fresh_connection_of_their_neighbours() {
+        let all = Connections::new(Limits { all: 100, unknown: 8 });
+        let mut now = Instant::now();
+        let mut guessers = Vec::<(Arc<Connection>, Instant)>::new();
+        let (mut good, mut waited) = (0, 0);
+        // A millisecond each: a guess is refused after thirty, a token that is known is seen after forty.
+        let mut fresh: Vec<(Arc<Connection>, Instant)> = Vec::new();
+        for turn in 0..5_000 {
+            now += Duration::from_millis(1);
+            for (connection, since) in &guessers {
+                if now.duration_since(*since) >= Duration::from_millis(30) {
+                    connection.set_refused();
+                }
+            }
+            fresh.retain(|(connection, since)| {
+                let is_seen = now.duration_since(*since) >= Duration::from_millis(40);
+                assert!(!is_evicted(connection), "a fresh connection was closed in turn {turn}");
+                if is_seen {
+                    connection.set_known();
+                    good += 1;
+                }
+                !is_seen
+            });
+            match all.accept(address(1), now) {
+                Admission::In(connection) if turn % 20 == 0 => fresh.push((connection, now)),
+                Admission::In(connection) => guessers.push((connection, now)),
+                Admission::NotYet => waited += 1,
+                Admission::Full => unreachable!("there is room for a hundred"),
+            }
+            guessers.retain(|(connection, _)| !is_evicted(connection));
+        }
+        assert!(good >= 30 && waited > 0, "{good} good ones, waited {waited} times");
     }
 
     #[test]
     fn known_ones_stay_and_fill_the_room() {
         let all = Connections::new(Limits { all: 3, unknown: 2 });
-        let mut known: Vec<_> = (0..2).map(|_| all.accept(address(1)).unwrap()).collect();
+        let mut now = Instant::now();
+        let mut known: Vec<_> = (0..2).map(|_| accept(&all, 1, &mut now)).collect();
         known.iter().for_each(|one| one.set_known());
-        let stranger = all.accept(address(1)).unwrap();
-        let newcomer = all.accept(address(1)).unwrap();
+        let stranger = accept(&all, 1, &mut now);
+        assert!(matches!(all.accept(address(1), now), Admission::NotYet), "it has just come");
+        let newcomer = accept(&all, 1, &mut now);
         assert!(is_evicted(&stranger));
         newcomer.set_known();
         drop(stranger);
-        assert!(all.accept(address(1)).is_none(), "three that are known");
+        assert!(matches!(all.accept(address(1), now), Admission::Full), "three that are known");
         known.pop();
-        assert!(all.accept(address(1)).is_some());
+        accept(&all, 1, &mut now);
     }
 
     #[test]
     fn a_connection_with_a_call_is_not_quiet() {
         let all = Connections::new(Limits::of_files(256));
-        let connection = all.accept(address(1)).unwrap();
+        let connection = accept(&all, 1, &mut Instant::now());
         let later = Instant::now() + Duration::from_secs(60);
         assert!(connection.quiet(later) >= Duration::from_secs(59));
         let busy = connection.call();
