@@ -1,10 +1,11 @@
-//! Acts of people that calls of several versions ask for: starting a pipeline, cancelling a job or a workflow, running
-//! one again. Each version has its own answer.
+//! Acts of people that calls of several versions ask for: starting a pipeline, cancelling a job or a workflow, giving
+//! an approval, running a workflow again. Each version has its own answer.
 
 use crate::server::api::shared::failure::{Answer, Failure, bad};
 use crate::server::api::shared::lookup::unknown_workflow;
 use crate::server::auth::Person;
-use crate::server::engine::commit::{self, Refused, Scope};
+pub use crate::server::engine::commit::Scope;
+use crate::server::engine::commit::{self, Refused};
 use crate::server::ids::{JobId, WorkflowId};
 use crate::server::pipelines::triggers::{self, Outcome, Wanted};
 use crate::server::pipelines::types::{self, Created};
@@ -26,6 +27,13 @@ pub async fn cancel_workflow(state: &Shared, id: WorkflowId, person: Person) -> 
     let write =
         state.store.write(move |tx| commit::cancel_workflow(tx, &id, Some(&person.id), Millis::now()));
     if write.await? { Ok(()) } else { Err(Failure::not_found(unknown)) }
+}
+
+/// Gives an approval that waits in a workflow; 404 when it does not.
+pub async fn approve(state: &Shared, id: WorkflowId, job: JobId, person: Person) -> Answer<()> {
+    let what = format!("no approval `{job}` is waiting in the workflow `{id}`");
+    let write = state.store.write(move |tx| commit::approve(tx, &id, &job, Some(&person.id), Millis::now()));
+    if write.await? { Ok(()) } else { Err(Failure::not_found(what)) }
 }
 
 /// Runs jobs of a workflow again, in a new one, whose id is returned. `force` does so although jobs of the old one may
