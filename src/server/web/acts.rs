@@ -3,7 +3,7 @@
 //! Each is a form of its own with the field of the login, does what the call of the API does, and leads back to the
 //! page that it stands on. Who did it is in the audit log.
 
-use crate::server::api::shared::acts::{Scope, approve, cancel_job, cancel_workflow, run_again};
+use crate::server::api::shared::acts::{approve, cancel_job, cancel_workflow, run_workflow_again};
 use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::api::shared::lookup::{Numbered, job_of, one, project, unknown_workflow};
 use crate::server::auth::Peer;
@@ -152,13 +152,13 @@ async fn rerun(
     let (of, pipeline) = (web.clone(), above(uri.path(), 2).to_owned());
     let from = sent.from.clone();
     let act = async move {
-        let scope = match from.as_str() {
-            "failed" => Scope::Failed,
-            "start" => Scope::All,
+        let only_failed = match from.as_str() {
+            "failed" => true,
+            "start" => false,
             _ => return Err(Failure::new(StatusCode::BAD_REQUEST, "`from` is `failed` or `start`")),
         };
         let id = find(&of, (vcs, org, repo, number), id).await?;
-        let made = run_again(&state, id, scope, false, person).await?;
+        let made = run_workflow_again(&state, id, only_failed, person).await?;
         Ok(format!("{pipeline}/{made}"))
     };
     Act { web, visitor, peer, path: uri.path().to_owned() }.done(&headers, &sent, act).await

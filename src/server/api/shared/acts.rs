@@ -4,8 +4,7 @@
 use crate::server::api::shared::failure::{Answer, Failure, bad};
 use crate::server::api::shared::lookup::unknown_workflow;
 use crate::server::auth::Person;
-pub use crate::server::engine::commit::Scope;
-use crate::server::engine::commit::{self, Refused};
+use crate::server::engine::commit::{self, Refused, Scope};
 use crate::server::ids::{JobId, WorkflowId};
 use crate::server::pipelines::triggers::{self, Outcome, Wanted};
 use crate::server::pipelines::types::{self, Created};
@@ -57,6 +56,17 @@ pub async fn run_again(
         };
         Failure::new(status, refused.to_string())
     })
+}
+
+/// Runs all of a workflow again, or what failed in it and what depends on that; as [`run_again`].
+pub async fn run_workflow_again(
+    state: &Shared,
+    id: WorkflowId,
+    only_failed: bool,
+    person: Person,
+) -> Answer<WorkflowId> {
+    let scope = if only_failed { Scope::Failed } else { Scope::All };
+    run_again(state, id, scope, false, person).await
 }
 
 /// Starts a pipeline; `None` when the message of the commit says that nothing is to be built.
