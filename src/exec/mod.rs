@@ -72,7 +72,7 @@ fn exec(options: &Options) -> Outcome {
     let interrupts =
         Interrupts::start().map_err(|e| Failure::new(format!("failed to handle signals: {e}")))?;
     let cleaning = std::thread::Builder::new().name("remains".into()).spawn(remains::clean_others);
-    let scratch = Scratch::create().map_err(Failure::new)?;
+    let mut scratch = Scratch::create().map_err(Failure::new)?;
     let mut server_options = ServerOptions::new(scratch.path.join("data"));
     server_options.listen.set_port(0);
     server_options.route_all_to = Some(CLASS.to_owned());
@@ -125,7 +125,9 @@ fn exec(options: &Options) -> Outcome {
     let runners = Runners::start(options, &scratch.path, source, &running, &class_token);
 
     let outcome = run(options, &folder, &running, &person, trigger, &interrupts);
-    runners.stop(outcome.is_err() || interrupts.count() > 0);
+    let ended_early = outcome.is_err() || interrupts.count() > 0;
+    runners.stop(ended_early);
+    scratch.is_quiet = !ended_early;
     // A terminal that is gone refuses what is written to it; the signal says why.
     let outcome = match outcome {
         Err(failure) if interrupts.count() > 0 => {

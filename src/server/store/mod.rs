@@ -69,8 +69,9 @@ impl Store {
     ) -> Result<Self, Error> {
         make_private(path)?;
         let connection = connect(path)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
+        // Before the change of the journal, which would wait as well.
         connection.pragma_update(None, "synchronous", if durable { "FULL" } else { "OFF" })?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
         copy::before_migration(&connection, path)?;
         schema::migrate(&connection)?;
         let writer = writer::Writer::start(View::new(connection), on_commit)
