@@ -111,6 +111,11 @@ impl View {
                 for key in open {
                     out.extend(self.rest(&key));
                 }
+                if self.workflows.is_empty() {
+                    out.extend(
+                        b"nothing ran: no workflow of the config applies here, or the config is wrong\n",
+                    );
+                }
                 self.has_ended = true;
             }
         }
@@ -145,9 +150,14 @@ impl View {
         }
     }
 
+    /// A pipeline in which nothing ran has not done what anybody wanted of it.
     fn exit_code(&self) -> u8 {
         let mut counted = self.workflows.iter().filter(|(id, _)| !self.replaced.contains(*id));
-        if counted.all(|(_, status)| status == "success") { exit::OK } else { exit::FAILED }
+        if !self.workflows.is_empty() && counted.all(|(_, status)| status == "success") {
+            exit::OK
+        } else {
+            exit::FAILED
+        }
     }
 }
 
@@ -217,5 +227,12 @@ mod tests {
             "build: running\nbuild > make\nbuild | one\nbuild | two\nbuild | three\nbuild > make: failed with exit code 2\nbuild: failed: why\n"
         );
         assert_eq!((view.has_ended, view.exit_code()), (true, exit::FAILED));
+    }
+
+    #[test]
+    fn a_pipeline_without_workflows_is_no_success() {
+        let mut view = View::default();
+        assert!(view.event(WatchEvent::End).starts_with(b"nothing ran: "));
+        assert_eq!(view.exit_code(), exit::FAILED);
     }
 }

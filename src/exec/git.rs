@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 /// Set inside hooks and by wrappers; they would point git at another repository.
 const FOREIGN: [&str; 8] = [
@@ -19,12 +19,15 @@ const FOREIGN: [&str; 8] = [
 ];
 
 /// Settings for every call. A repository of another owner (mounted, root's) is only read here; hooks, a monitor of
-/// the file system and the filter of large files would write to it.
-const SETTINGS: [&str; 7] = [
+/// the file system and the filter of large files would write to it. Objects that are made are thrown
+/// away soon: to compress them takes longer than to write them.
+const SETTINGS: [&str; 9] = [
     "safe.directory=*",
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "core.splitIndex=false",
+    "log.showSignature=false",
+    "core.looseCompression=0",
     "filter.lfs.clean=",
     "filter.lfs.process=",
     "filter.lfs.required=false",
@@ -55,9 +58,15 @@ impl Git {
         self
     }
 
+    /// Starts it; others may run beside it.
+    pub(super) fn start(mut self, what: &str) -> Result<Started, String> {
+        let pipes = self.0.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        pipes.spawn().map(Started).map_err(|e| start_failure(what, &e))
+    }
+
     /// Runs it, whatever comes of it.
-    pub(super) fn run(mut self, what: &str) -> Result<Output, String> {
-        self.0.stdin(Stdio::null()).output().map_err(|e| start_failure(what, &e))
+    pub(super) fn run(self, what: &str) -> Result<Output, String> {
+        self.start(what)?.end(what)
     }
 
     /// Its standard output. `what` was attempted, for the error.
@@ -78,15 +87,6 @@ impl Git {
         Ok(String::from_utf8_lossy(&output).trim_end().to_owned())
     }
 
-    /// Its standard output as a path, which may be any bytes.
-    pub(super) fn path(self, what: &str) -> Result<OsString, String> {
-        let mut output = self.output(what)?;
-        if output.last() == Some(&b'\n') {
-            output.pop();
-        }
-        Ok(OsString::from_vec(output))
-    }
-
     /// Runs it with `bytes` on its standard input.
     pub(super) fn input(mut self, bytes: &[u8], what: &str) -> Result<(), String> {
         let mut child = self
@@ -103,6 +103,45 @@ impl Git {
         let output = child.wait_with_output().map_err(|e| start_failure(what, &e))?;
         check(what, &output)
     }
+}
+
+/// A git command that runs.
+pub(super) struct Started(Child);
+
+impl Started {
+    /// Waits for its end, whatever comes of it.
+    pub(super) fn end(self, what: &str) -> Result<Output, String> {
+        self.0.wait_with_output().map_err(|e| format!("failed to {what}: lost sight of `git`: {e}"))
+    }
+
+    /// Waits for its standard output as text; `None` when it failed.
+    pub(super) fn text(self, what: &str) -> Result<Option<String>, String> {
+        let output = self.end(what)?;
+        Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
+    }
+}
+
+/// The answers of `git rev-parse` to several questions, in their order; they may be any bytes. The inner error is a
+/// refusal of git.
+pub(super) fn rev_parse(root: &Path, questions: &[&[&str]]) -> Result<Result<Vec<OsString>, Output>, String> {
+    let what = "read the repository";
+    let found = git(root, &[]).args(["rev-parse"]).args(questions.concat()).run(what)?;
+    if !found.status.success() {
+        return Ok(Err(found));
+    }
+    let mut lines: Vec<&[u8]> = found.stdout.split(|&byte| byte == b'\n').collect();
+    lines.pop();
+    if lines.len() == questions.len() {
+        return Ok(Ok(lines.into_iter().map(|line| OsString::from_vec(line.to_owned())).collect()));
+    }
+    // A folder with a line break in its name: alone an answer is what stands before the last one.
+    let mut answers = Vec::new();
+    for question in questions {
+        let mut answer = git(root, &[]).args(["rev-parse"]).args(*question).output(what)?;
+        answer.pop();
+        answers.push(OsString::from_vec(answer));
+    }
+    Ok(Ok(answers))
 }
 
 fn start_failure(what: &str, error: &std::io::Error) -> String {

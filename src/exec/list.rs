@@ -4,15 +4,31 @@ use super::options::Options;
 use crate::config::{Compiled, JobKind, WorkflowJob};
 use crate::server::Preview;
 use crate::server::pipelines::types::Trigger;
+use std::path::Path;
 
-/// The list, as text for people.
-pub(super) fn text(preview: &Preview, options: &Options, trigger: &Trigger) -> String {
+/// Other configs beside the one that is listed, as paths below `root`: those that a setup config may go on with.
+pub(super) fn beside(file: &Path, root: &Path) -> Vec<String> {
+    let folder = file.parent().unwrap_or(root);
+    let mut found = Vec::new();
+    for path in std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let is_yaml = path.extension().is_some_and(|end| end == "yml" || end == "yaml");
+        let text = std::fs::read_to_string(&path).ok().filter(|_| is_yaml && path != file);
+        if text.is_some_and(|text| text.lines().any(|line| line.starts_with("workflows:"))) {
+            found.push(path.strip_prefix(root).unwrap_or(&path).display().to_string());
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The list, as text for people. `continued` are configs that a setup config may go on with.
+pub(super) fn text(preview: &Preview, options: &Options, trigger: &Trigger, continued: &[String]) -> String {
     let compiled = &preview.compiled;
     // Who asks for a part of the config is told of that part.
     let is_part = options.workflow.is_some() || !options.jobs.is_empty();
     let mut text = String::new();
     if compiled.setup {
-        text += "a setup config: its jobs choose the config that the pipeline goes on with\n";
+        text += "a setup config: which config the pipeline goes on with is known only when its jobs have run; the list ends with them\n";
     }
     for workflow in &compiled.workflows {
         let never = match workflow.schedules.is_empty() {
@@ -25,6 +41,11 @@ pub(super) fn text(preview: &Preview, options: &Options, trigger: &Trigger) -> S
         }
         for name in left_out(compiled, &workflow.name).flatten().filter(|_| !is_part) {
             text += &format!("  {name}: does not run, since its filters leave out {}\n", built(trigger));
+        }
+    }
+    if compiled.setup {
+        for file in continued {
+            text += &format!("`{file}` may be what it goes on with: `--list --config {file}` lists that\n");
         }
     }
     if is_part {

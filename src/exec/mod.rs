@@ -72,12 +72,7 @@ fn exec(options: &Options) -> Outcome {
     let interrupts =
         Interrupts::start().map_err(|e| Failure::new(format!("failed to handle signals: {e}")))?;
     let cleaning = std::thread::Builder::new().name("remains".into()).spawn(remains::clean_others);
-    let scratch = Scratch::create().map_err(Failure::new)?;
-    let snapshot = snapshot::take(&root, &scratch.path, &options.name).map_err(Failure::new)?;
-    for note in &snapshot.notes {
-        tell(format_args!("note: {note}"));
-    }
-
+    let mut scratch = Scratch::create().map_err(Failure::new)?;
     let mut server_options = ServerOptions::new(scratch.path.join("data"));
     server_options.listen.set_port(0);
     server_options.route_all_to = Some(CLASS.to_owned());
@@ -89,13 +84,27 @@ fn exec(options: &Options) -> Outcome {
     server_options.max_step_output_bytes = 4 << 30;
     // It lives as long as this process: waiting for the disk would buy nothing.
     server_options.durable = false;
+    let mut running = None;
+    let snapshot = std::thread::scope(|scope| {
+        // Git works on the files while the control plane comes up.
+        let starting = (!options.list).then(|| scope.spawn(|| server::start(server_options.clone())));
+        let snapshot = snapshot::take(&root, &scratch.path, &options.name).map_err(Failure::new)?;
+        running = match starting.map(|starting| starting.join()) {
+            Some(Ok(started)) => Some(started.map_err(|error| Failure::new(error.to_string()))?),
+            Some(Err(_)) => return Err(Failure::new("the control plane died while it was started")),
+            None => None,
+        };
+        Ok(snapshot)
+    })?;
+    for note in &snapshot.notes {
+        tell(format_args!("note: {note}"));
+    }
     let slug = slug_of(&snapshot, &root);
     let file_name = file.strip_prefix(&root).unwrap_or(&file).display().to_string();
     let trigger = Trigger { config, parameters, ..trigger(&snapshot, &slug, &file_name) };
-    if options.list {
-        return list(&server_options, &trigger, options);
-    }
-    let running = server::start(server_options).map_err(|error| Failure::new(error.to_string()))?;
+    let Some(running) = running else {
+        return list(&server_options, &trigger, options, &list::beside(&file, &root));
+    };
     let person = running.first_token.clone().unwrap_or_else(|| Secret::new(""));
     running
         .ensure_project(&slug, snapshot.origin.as_deref())
@@ -116,7 +125,9 @@ fn exec(options: &Options) -> Outcome {
     let runners = Runners::start(options, &scratch.path, source, &running, &class_token);
 
     let outcome = run(options, &folder, &running, &person, trigger, &interrupts);
-    runners.stop(outcome.is_err() || interrupts.count() > 0);
+    let ended_early = outcome.is_err() || interrupts.count() > 0;
+    runners.stop(ended_early);
+    scratch.is_quiet = !ended_early;
     // A terminal that is gone refuses what is written to it; the signal says why.
     let outcome = match outcome {
         Err(failure) if interrupts.count() > 0 => {
@@ -192,7 +203,12 @@ fn trigger(snapshot: &Snapshot, slug: &str, file_name: &str) -> Trigger {
     }
 }
 
-fn list(server_options: &ServerOptions, trigger: &Trigger, options: &Options) -> Outcome {
+fn list(
+    server_options: &ServerOptions,
+    trigger: &Trigger,
+    options: &Options,
+    continued: &[String],
+) -> Outcome {
     let mut preview =
         server::preview(server_options, trigger).map_err(|errors| invalid(&errors.to_string()))?;
     for warning in &preview.compiled.warnings {
@@ -202,7 +218,7 @@ fn list(server_options: &ServerOptions, trigger: &Trigger, options: &Options) ->
     if !preview.compiled.setup {
         preview.narrow(&server_options.only).map_err(Failure::usage)?;
     }
-    print(&list::text(&preview, options, trigger))
+    print(&list::text(&preview, options, trigger, continued))
 }
 
 fn invalid(why: &str) -> Failure {

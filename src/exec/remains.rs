@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Scratch {
     /// The folder.
     pub path: PathBuf,
+    /// Every task agent has ended by itself, and with it what it had started: nobody is looked for.
+    pub is_quiet: bool,
     guard: Option<Child>,
     _owned: File,
 }
@@ -53,13 +55,15 @@ impl Scratch {
             guard.args(["exec", "--guard"]).arg(&path).current_dir("/");
             guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
         });
-        Ok(Self { path, guard: guard.ok(), _owned: owned })
+        Ok(Self { path, is_quiet: false, guard: guard.ok(), _owned: owned })
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        end_processes(&self.path);
+        if !self.is_quiet {
+            end_processes(&self.path);
+        }
         if let Err(error) = remove(&self.path) {
             super::tell::tell(format_args!("runlet: failed to remove `{}`: {error}", self.path.display()));
         }

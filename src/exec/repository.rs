@@ -1,6 +1,6 @@
 //! The repository around a folder, as git tells of it; it is only read.
 
-use super::git::{git, said};
+use super::git::{git, rev_parse, said};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
@@ -16,12 +16,14 @@ pub(super) struct Repository {
     pub index: PathBuf,
     /// Lists where the history is cut off, in a shallow clone.
     pub shallow: PathBuf,
+    /// Git LFS has brought large files here, or was asked to.
+    pub has_large_files: bool,
     /// `sha256`, or `sha1` where this git can tell.
     pub object_format: Option<String>,
     /// Some of its objects are on a server only.
     pub is_partial: bool,
-    /// The commit that is checked out; `None` before the first one.
-    pub head: Option<String>,
+    /// The commit that is checked out, and its tree; `None` before the first one.
+    pub head: Option<(String, String)>,
     /// The branch that is checked out; `None` when HEAD is detached.
     pub branch: Option<String>,
     /// Name of the branch that the origin calls its default, when that was told.
@@ -30,68 +32,83 @@ pub(super) struct Repository {
     pub subject: String,
     /// URL of `origin`, without credentials.
     pub origin: Option<String>,
+    /// What an origin of this repository would hand out, as full names and commits: the branches that the origin
+    /// was seen to have, else those that are here, and the tags.
+    pub references: Vec<(String, String)>,
 }
 
 impl Repository {
     /// `None` when `root` is in no repository; an error when it is in one that git refuses.
     pub(super) fn find(root: &Path) -> Result<Option<Self>, String> {
-        let ask = |args: &[&str]| git(root, &[]).args(args).line("").ok().filter(|line| !line.is_empty());
-        let found = git(root, &[]).args(["rev-parse", "--show-toplevel"]).run("look for a repository")?;
-        if !found.status.success() {
-            let refused = root.ancestors().find(|folder| folder.join(".git").symlink_metadata().is_ok());
-            return match refused {
-                Some(folder) => Err(format!(
-                    "git refuses the repository in `{}`: it said: {} (mend it as `git status` there asks for, or run a copy of the files without `.git`)",
-                    folder.display(),
-                    said(&found)
-                )),
-                None => Ok(None),
-            };
-        }
-        let path =
-            |args: &[&str]| git(root, &[]).args(args).path("read the repository").map(|path| root.join(path));
-        let (objects, index, shallow) = (
-            path(&["rev-parse", "--git-path", "objects"])?,
-            path(&["rev-parse", "--git-path", "index"])?,
-            path(&["rev-parse", "--git-path", "shallow"])?,
-        );
-        let top = path(&["rev-parse", "--show-toplevel"])?;
+        let questions: [&[&str]; 6] = [
+            &["--show-toplevel"],
+            &["--git-path", "objects"],
+            &["--git-path", "index"],
+            &["--git-path", "shallow"],
+            &["--git-path", "lfs"],
+            &["--show-object-format"],
+        ];
+        let answers = match rev_parse(root, &questions)? {
+            Ok(answers) => answers,
+            Err(found) => {
+                let refused = root.ancestors().find(|folder| folder.join(".git").symlink_metadata().is_ok());
+                return match refused {
+                    Some(folder) => Err(format!(
+                        "git refuses the repository in `{}`: it said: {} (mend it as `git status` there asks for, or run a copy of the files without `.git`)",
+                        folder.display(),
+                        said(&found)
+                    )),
+                    None => Ok(None),
+                };
+            }
+        };
+        let mut answers = answers.into_iter();
+        let mut answer = || answers.next().unwrap_or_default();
+        let (top, objects, index, shallow) = (answer(), answer(), answer(), answer());
+        let (lfs, format) = (answer(), answer());
+        let ask = |args: &[&str]| git(root, &[]).args(args).start("read the repository");
+        let head = ask(&["log", "-1", "--format=%H%n%T%n%s"])?;
+        let references = ask(&[
+            "for-each-ref",
+            "--format=%(HEAD)%(objectname) %(refname) %(symref)",
+            "refs/remotes/origin",
+            "refs/heads",
+            "refs/tags",
+        ])?;
+        let remotes = ask(&["config", "--null", "--get-regexp", r"^remote\."])?;
+        let head = head.text("read HEAD")?.unwrap_or_default();
+        let references =
+            References::read(&references.text("list the branches and tags")?.unwrap_or_default());
+        let remotes =
+            Remotes::read(&remotes.text("read the settings of the repository")?.unwrap_or_default());
+        let mut head = head.lines().map(|line| (!line.is_empty()).then(|| line.to_owned()));
+        let (commit, tree, subject) = (head.next().flatten(), head.next().flatten(), head.next().flatten());
+        let branch = match commit {
+            Some(_) => references.current,
+            // No reference is there yet that could be the current one.
+            None => ask(&["symbolic-ref", "--quiet", "HEAD"])?
+                .text("read HEAD")?
+                .and_then(|name| name.trim_end().strip_prefix("refs/heads/").map(str::to_owned)),
+        };
+        let top = root.join(top);
         let top = fs::canonicalize(&top).unwrap_or(top);
+        let objects = root.join(objects);
         Ok(Some(Self {
             objects: fs::canonicalize(&objects).unwrap_or(objects),
-            index,
-            shallow,
+            index: root.join(index),
+            shallow: root.join(shallow),
+            has_large_files: root.join(lfs).is_dir(),
             // git before 2.25 knows only one and echoes the question.
-            object_format: ask(&["rev-parse", "--show-object-format"]).filter(|name| !name.starts_with('-')),
-            is_partial: ask(&["config", "--get-regexp", r"^remote\..*\.promisor$"]).is_some(),
-            head: ask(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]),
-            branch: ask(&["symbolic-ref", "--quiet", "HEAD"])
-                .and_then(|name| name.strip_prefix("refs/heads/").map(str::to_owned)),
-            default_branch: ask(&["symbolic-ref", "--quiet", "--short", "refs/remotes/origin/HEAD"])
-                .and_then(|name| name.strip_prefix("origin/").map(str::to_owned)),
-            subject: ask(&["log", "-1", "--format=%s"]).unwrap_or_default(),
-            origin: ask(&["config", "--get", "remote.origin.url"]).map(|url| origin_url(&url, &top)),
+            object_format: format.into_string().ok().filter(|name| !name.starts_with('-')),
+            is_partial: remotes.is_partial,
+            head: commit.zip(tree),
+            branch,
+            default_branch: references.default,
+            references: references.all,
+            subject: subject.unwrap_or_default(),
+            origin: remotes.origin.map(|url| origin_url(&url, &top)),
             top,
         }))
-    }
-
-    /// What an origin of this repository would hand out, as full names and commits: the branches that the origin
-    /// was seen to have, else those that are here, and the tags.
-    pub(super) fn references(&self) -> Result<Vec<(String, String)>, String> {
-        let listed = git(&self.top, &[])
-            .args(["for-each-ref", "--format=%(objectname) %(refname)"])
-            .args(["refs/remotes/origin", "refs/heads", "refs/tags"])
-            .output("list the branches and tags")?;
-        let listed = String::from_utf8_lossy(&listed);
-        let all: Vec<(&str, &str)> = listed.lines().filter_map(|line| line.split_once(' ')).collect();
-        let under = |prefix: &'static str| {
-            all.iter().filter_map(move |(commit, name)| Some((name.strip_prefix(prefix)?, *commit)))
-        };
-        let remote = under("refs/remotes/origin/").filter(|(name, _)| *name != "HEAD");
-        let heads =
-            remote.chain(under("refs/heads/")).map(|(name, commit)| (format!("refs/heads/{name}"), commit));
-        let tags = under("refs/tags/").map(|(name, commit)| (format!("refs/tags/{name}"), commit));
-        Ok(heads.chain(tags).map(|(name, commit)| (name, commit.to_owned())).collect())
     }
 
     /// The commits at which its history ends although commits have parents, as git's file `shallow` has it.
@@ -101,6 +118,70 @@ impl Repository {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(format!("failed to read `{}`: {error}", self.shallow.display())),
         }
+    }
+}
+
+/// References, as `git for-each-ref` lists them.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct References {
+    /// The branch that is checked out.
+    current: Option<String>,
+    /// The branch that the origin calls its default.
+    default: Option<String>,
+    /// What an origin would hand out.
+    all: Vec<(String, String)>,
+}
+
+impl References {
+    fn read(listed: &str) -> Self {
+        let mut read = Self::default();
+        let (mut own, mut tags) = (Vec::new(), Vec::new());
+        for line in listed.lines() {
+            let is_current = line.starts_with('*');
+            let mut words = line.trim_start_matches(['*', ' ']).split(' ');
+            let (Some(commit), Some(name)) = (words.next(), words.next()) else { continue };
+            let named = |kind: &str, short: &str| (format!("refs/{kind}/{short}"), commit.to_owned());
+            if let Some(short) = name.strip_prefix("refs/remotes/origin/") {
+                if short == "HEAD" {
+                    let target = words.next().and_then(|target| target.strip_prefix("refs/remotes/origin/"));
+                    read.default = target.map(str::to_owned);
+                } else {
+                    read.all.push(named("heads", short));
+                }
+            } else if let Some(short) = name.strip_prefix("refs/heads/") {
+                if is_current {
+                    read.current = Some(short.to_owned());
+                }
+                own.push(named("heads", short));
+            } else if let Some(short) = name.strip_prefix("refs/tags/") {
+                tags.push(named("tags", short));
+            }
+        }
+        read.all.extend(own.into_iter().chain(tags));
+        read
+    }
+}
+
+/// Settings of the remotes, as `git config --null` lists them.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Remotes {
+    /// URL of `origin`.
+    origin: Option<String>,
+    /// Some remote has promised objects that are not here.
+    is_partial: bool,
+}
+
+impl Remotes {
+    fn read(listed: &str) -> Self {
+        let mut read = Self::default();
+        for setting in listed.split('\0') {
+            let Some((name, value)) = setting.split_once('\n') else { continue };
+            if name == "remote.origin.url" {
+                read.origin = Some(value.to_owned());
+            }
+            read.is_partial |= name.ends_with(".promisor");
+        }
+        read
     }
 }
 
@@ -151,6 +232,22 @@ mod tests {
         assert_eq!(origin_url("git@h.example:o/r.git", top), "git@h.example:o/r.git");
         assert_eq!(origin_url("../r.git", top), "/no/such/top/../r.git");
         assert_eq!(origin_url("/srv/r.git", top), "/srv/r.git");
+    }
+
+    #[test]
+    fn references_and_settings_are_read_as_git_lists_them() {
+        let read = References::read(
+            " a1 refs/heads/x \n*b2 refs/heads/release/1.0 \n c3 refs/remotes/origin/HEAD refs/remotes/origin/trunk\n c3 refs/remotes/origin/trunk \n d4 refs/tags/v1 \n",
+        );
+        assert_eq!(read.current.as_deref(), Some("release/1.0"));
+        assert_eq!(read.default.as_deref(), Some("trunk"));
+        let all: Vec<String> = read.all.iter().map(|(name, commit)| format!("{name}={commit}")).collect();
+        assert_eq!(
+            all,
+            ["refs/heads/trunk=c3", "refs/heads/x=a1", "refs/heads/release/1.0=b2", "refs/tags/v1=d4"]
+        );
+        let remotes = Remotes::read("remote.up.url\na\0remote.origin.url\nb\0remote.up.promisor\ntrue\0");
+        assert_eq!(remotes, Remotes { origin: Some("b".to_owned()), is_partial: true });
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 use super::git::{check, git, said};
 use super::repository::{Repository, together};
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -85,11 +86,7 @@ pub(super) fn take(root: &Path, scratch: &Path, name: &Name) -> Result<Snapshot,
         })),
     };
     let repository = scratch.join("source.git");
-    let mut init = git(root, &[]).args(["init", "--quiet", "--bare"]);
-    if let Some(format) = found.as_ref().and_then(|found| found.object_format.as_deref()) {
-        init = init.args([format!("--object-format={format}")]);
-    }
-    init.args([&repository]).done("create a temporary repository")?;
+    init(&repository, found.as_ref().and_then(|found| found.object_format.as_deref()))?;
     let objects = scratch.join("objects");
     fs::create_dir(&objects).map_err(|e| format!("failed to create `{}`: {e}", objects.display()))?;
 
@@ -106,7 +103,7 @@ pub(super) fn take(root: &Path, scratch: &Path, name: &Name) -> Result<Snapshot,
     }
     let reference = name.reference();
     let mut references = vec![(reference.clone(), revision.clone())];
-    references.extend(whole.map(Repository::references).transpose()?.unwrap_or_default());
+    references.extend(whole.map(|whole| whole.references.clone()).unwrap_or_default());
     let lines = together(references).into_iter().map(|(name, commit)| format!("{commit} {name}\n"));
     write(&repository.join("packed-refs"), lines.collect::<String>().as_bytes())?;
     if let Named::Branch(_) = name {
@@ -130,6 +127,22 @@ pub(super) fn take(root: &Path, scratch: &Path, name: &Name) -> Result<Snapshot,
         origin: found.and_then(|found| found.origin),
         notes,
     })
+}
+
+/// Makes a bare repository without anything in it, as `git init` would: a program that is not started.
+fn init(repository: &Path, object_format: Option<&str>) -> Result<(), String> {
+    for folder in ["objects/info", "objects/pack", "refs/heads", "refs/tags"] {
+        let folder = repository.join(folder);
+        fs::create_dir_all(&folder).map_err(|e| format!("failed to create `{}`: {e}", folder.display()))?;
+    }
+    let config = match object_format.filter(|format| *format != "sha1") {
+        None => "[core]\n\trepositoryformatversion = 0\n\tbare = true\n".to_owned(),
+        Some(format) => format!(
+            "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n\tobjectformat = {format}\n"
+        ),
+    };
+    write(&repository.join("config"), config.as_bytes())?;
+    write(&repository.join("HEAD"), b"ref: refs/heads/main\n")
 }
 
 /// Folders that a commit is made in.
@@ -181,7 +194,7 @@ impl Places<'_> {
                 // A damaged index: the files say what it could have said.
                 fs::remove_file(&self.index)
                     .map_err(|e| format!("failed to remove `{}`: {e}", self.index.display()))?;
-                if let Some(head) = whole.and_then(|found| found.head.as_deref()) {
+                if let Some((head, _)) = whole.and_then(|found| found.head.as_ref()) {
                     git(root, &environment).args(["read-tree", head]).done(record)?;
                 }
                 added = add()?;
@@ -192,14 +205,13 @@ impl Places<'_> {
                 _ => check(record, &added)?,
             }
         }
+        if whole.is_some_and(|found| found.has_large_files) {
+            self.take_large_files(&environment)?;
+        }
         let tree = git(root, &environment).args(["write-tree"]).line("write the tree")?;
-        let head = whole.and_then(|found| found.head.as_deref());
-        if let Some(head) = head {
-            let of_head =
-                git(root, &[]).args(["rev-parse", "--verify", "--quiet", &format!("{head}^{{tree}}")]);
-            if of_head.line("").is_ok_and(|of_head| of_head == tree) {
-                return Ok(head.to_owned());
-            }
+        let head = whole.and_then(|found| found.head.as_ref());
+        if let Some((head, _)) = head.filter(|(_, of_head)| *of_head == tree) {
+            return Ok(head.to_owned());
         }
         for name in ["GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"] {
             environment.push((name, "runlet exec".into()));
@@ -209,10 +221,30 @@ impl Places<'_> {
         }
         let mut commit = git(root, &environment);
         commit = commit.args(["commit-tree", &tree, "-m", "The working tree, with what is not committed"]);
-        if let Some(head) = head {
+        if let Some((head, _)) = head {
             commit = commit.args(["-p", head]);
         }
         commit.line("commit the working tree")
+    }
+}
+
+impl Places<'_> {
+    /// Takes the content of files of git LFS in, for which the index has pointers: jobs have nowhere to get it from.
+    fn take_large_files(&self, environment: &[(&str, OsString)]) -> Result<(), String> {
+        let record = "record the large files";
+        let large = git(self.root, environment)
+            .args(["ls-files", "-z", "--cached", "--", ":(attr:filter=lfs)"])
+            .output("list the large files")?;
+        if large.is_empty() {
+            return Ok(());
+        }
+        // What the index remembers of a file would say that it has not changed.
+        for how in ["--force-remove", "--add"] {
+            git(self.root, environment)
+                .args(["update-index", "-z", how, "--remove", "--stdin"])
+                .input(&large, record)?;
+        }
+        Ok(())
     }
 }
 
@@ -332,6 +364,24 @@ mod tests {
         let (_scratch, taken) = snapshot(repo.path());
         assert_eq!(taken.revision, sh(repo.path(), "git rev-parse HEAD").trim());
         assert_eq!(files(&taken), "a one\n");
+    }
+
+    #[test]
+    fn large_files_come_with_their_content() {
+        let repo = tempfile::tempdir().unwrap();
+        sh(
+            repo.path(),
+            "git init -qb main; mkdir .git/lfs; echo '*.bin filter=lfs' > .gitattributes; echo top > a
+             git config filter.lfs.clean 'sh -c \"cat > /dev/null; echo pointer\"'
+             git config filter.lfs.smudge cat
+             echo content > x.bin; echo pointer > 'not here.bin'; git add .; git commit -qm first
+             test \"$(git show HEAD:x.bin)\" = pointer; test -z \"$(git status --porcelain)\"",
+        );
+        let (_scratch, taken) = snapshot(repo.path());
+        assert_eq!(
+            sh(&taken.repository, "git show main:x.bin 'main:not here.bin' main:a"),
+            "content\npointer\ntop\n"
+        );
     }
 
     #[test]

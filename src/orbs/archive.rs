@@ -21,7 +21,31 @@ pub(super) fn read(path: &Path) -> Result<BTreeMap<String, String>, String> {
     file.seek(SeekFrom::Start(0)).map_err(fail)?;
     let file = BufReader::new(file);
     let source: Box<dyn Read> = if is_packed { Box::new(lz4::Reader::new(file)) } else { Box::new(file) };
-    entries(source).map_err(fail)
+    let orbs = entries(source).map_err(|error| {
+        format!(
+            "`{}` is no archive of orbs: {error} (it is a tar file, plain or as `runlet orb pack` writes it, with `namespace/orb@1.2.3.yml` in it; {})",
+            path.display(),
+            looks_like(&begins)
+        )
+    })?;
+    if orbs.is_empty() {
+        return Err(format!(
+            "the archive of orbs `{}` holds no orb: its files have to be called `namespace/orb@1.2.3.yml`",
+            path.display()
+        ));
+    }
+    Ok(orbs)
+}
+
+/// What a file that cannot be read may be, by how it begins.
+fn looks_like(begins: &[u8]) -> &'static str {
+    match begins {
+        [0x1f, 0x8b, ..] => "this one is packed with gzip: unpack it with `gunzip` first",
+        [0x28, 0xb5, 0x2f, 0xfd] => "this one is packed with zstd: unpack it with `unzstd` first",
+        [b'P', b'K', ..] => "this one is a zip file: unpack it, and name the folder",
+        _ if begins == LZ4 => "this one was cut off or damaged: make it again",
+        _ => "`--orbs` takes a folder as well",
+    }
 }
 
 fn entries(source: impl Read) -> io::Result<BTreeMap<String, String>> {
@@ -81,7 +105,18 @@ mod tests {
         let tar = folder.path().join("orbs.tar");
         std::fs::write(&tar, plain).unwrap();
         assert_eq!(read(&tar).unwrap(), orbs);
-        std::fs::write(&tar, "no archive").unwrap();
-        assert!(read(&tar).unwrap_err().contains("failed to read the archive of orbs"));
+        let cut = std::fs::read(&packed).unwrap();
+        for (bytes, why) in [
+            (&b"orbs: {}\n"[..], "takes a folder as well"),
+            (b"\x1f\x8b\x08\0\0\0\0\0\0\x03", "gunzip"),
+            (b"PK\x03\x04aaaaaaaa", "name the folder"),
+            (&cut[..cut.len() / 2], "cut off or damaged"),
+        ] {
+            std::fs::write(&tar, bytes).unwrap();
+            let said = read(&tar).unwrap_err();
+            assert!(said.contains("is no archive of orbs: ") && said.contains(why), "{said}");
+        }
+        std::fs::write(&tar, [0; 1024]).unwrap();
+        assert!(read(&tar).unwrap_err().contains("holds no orb"));
     }
 }

@@ -184,7 +184,8 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
     let blobs =
         Blobs::open(&data, options.durable).map_err(|error| StartError::Blobs(data.clone(), error))?;
     let key = options.secrets_key.clone().unwrap_or_else(|| data.join("secrets.key"));
-    let sealer = store.read_blocking(|view| Ok(sealer::open_key(&key, view))).map_err(store_error)?;
+    let sealer =
+        store.read_blocking(|view| Ok(sealer::open_key(&key, view, options.durable))).map_err(store_error)?;
     let sealer = sealer.map_err(StartError::Key)?;
     let settings = ServerSettings {
         public_url: options

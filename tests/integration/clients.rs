@@ -238,6 +238,16 @@ fn insights(bench: &Bench, workflow: &str) {
         ["job_number", "pipeline-number", "times-flaked"].map(|name| test[name].as_u64()),
         [1, 1, 1].map(Some)
     );
+    let tests = bench.got(&format!("{of}/workflows/w/test-metrics?all-branches=true"));
+    let worst = &tests["most_failed_tests"][0];
+    assert_eq!(
+        (&worst["test_name"], &worst["flaky"], &worst["total_runs"]),
+        (&json!("shaky"), &json!(true), &json!(2))
+    );
+    assert_eq!((&tests["total_test_runs"], &tests["average_test_count"]), (&json!(2), &json!(2)), "{tests}");
+    let rates: Vec<_> =
+        tests["test_runs"].as_array().unwrap().iter().map(|run| run["success_rate"].as_f64()).collect();
+    assert_eq!(rates, [Some(1.0), Some(0.5)]);
     let refused = bench.server.get(&format!("{of}/workflows?reporting-window=ever"));
     bench.refused(&refused, 400, "last-90-days");
 }

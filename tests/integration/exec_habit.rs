@@ -167,6 +167,14 @@ fn a_list_says_what_cannot_run_here_and_shows_the_part_that_is_asked_for() {
     let expected =
         "workflow w\n  boxed: runs on this host, without the image `cimg/base:1`\n  last (after boxed)\n";
     assert_eq!(on_host, expected);
+    let next = folder.path().join(".circleci/next.yml");
+    fs::rename(folder.path().join(".circleci/config.yml"), next).unwrap();
+    let setup = "version: 2.1\nsetup: true\njobs: {choose: {machine: true, steps: [run: 'true']}}\nworkflows: {s: {jobs: [choose]}}\n";
+    fs::write(folder.path().join(".circleci/config.yml"), setup).unwrap();
+    let first = list(&[]);
+    let expected = "workflow s\n  choose\n`.circleci/next.yml` may be what it goes on with: `--list --config .circleci/next.yml` lists that\n";
+    assert!(first.starts_with("a setup config: ") && first.ends_with(expected), "{first}");
+    fs::rename(folder.path().join(".circleci/next.yml"), folder.path().join(".circleci/config.yml")).unwrap();
     exec(folder.path(), &["--list", "--job", "nothing"])
         .exits(2)
         .says("there is no job `nothing` to run (jobs that apply: native, boxed, last)");

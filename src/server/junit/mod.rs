@@ -69,6 +69,7 @@ struct Attributes {
     file: Option<String>,
     time: Option<String>,
     message: Option<String>,
+    kind: Option<String>,
 }
 
 impl<R: Read + Seek> Cases<R> {
@@ -164,7 +165,8 @@ impl<R: Read + Seek> Cases<R> {
                 Ok(Piece::Open { name, attributes, is_empty }) => {
                     if inside.is_empty() && counts(case.result, result_of(&name)) {
                         case.result = result_of(&name);
-                        let new = Told { text: String::new(), attribute: attributes.message };
+                        let Attributes { message, kind, .. } = attributes;
+                        let new = Told { text: String::new(), attribute: message, kind };
                         if is_empty {
                             case.message = new.message();
                         } else {
@@ -350,6 +352,8 @@ fn with_message(case: TestCase, told: Option<Told>) -> TestCase {
 struct Told {
     text: String,
     attribute: Option<String>,
+    /// Its `type`: the name of an exception, as a rule.
+    kind: Option<String>,
 }
 
 impl Told {
@@ -359,12 +363,14 @@ impl Told {
         self.text.push_str(cut(text, LONGEST_MESSAGE - self.text.len()));
     }
 
-    /// The attribute, which says in short what failed, and below it the text, unless one has the other in it.
+    /// The attribute, which says in short what failed, and below it the text, unless one has the other in it. Where
+    /// there is neither, the type says something at least.
     fn message(self) -> String {
         let attribute = self.attribute.unwrap_or_default();
         let (attribute, text) = (attribute.trim(), self.text.trim_end());
         let message = match (attribute.is_empty(), text.is_empty()) {
-            (true, _) => text.to_owned(),
+            (true, true) => self.kind.as_deref().unwrap_or_default().trim().to_owned(),
+            (true, false) => text.to_owned(),
             (false, true) => attribute.to_owned(),
             (false, false) if text.starts_with(attribute) => text.to_owned(),
             (false, false) if attribute.contains(text) => attribute.to_owned(),
@@ -389,6 +395,7 @@ fn open(tag: &BytesStart<'_>, is_empty: bool, replaced: &mut u64) -> Piece {
             b"file" => &mut attributes.file,
             b"time" => &mut attributes.time,
             b"message" => &mut attributes.message,
+            b"type" => &mut attributes.kind,
             _ => continue,
         };
         if place.is_none() {
@@ -565,10 +572,14 @@ mod tests {
     #[test]
     fn the_summary_of_a_failure_is_what_its_attribute_says() {
         let xml = b"<testsuite><testcase><failure message='AssertionError: 3 != 4'>Traceback:
-  File</failure></testcase><testcase><failure message='x'>x: more</failure></testcase></testsuite>";
+  File</failure></testcase><testcase><failure message='x'>x: more</failure></testcase>
+  <testcase><error type='OSError'/></testcase><testcase><error type='OSError' message=' '>
+  </error></testcase></testsuite>";
         let cases = parse(xml).expect("valid");
         assert_eq!(cases[0].message, "AssertionError: 3 != 4\n\nTraceback:\n  File");
         assert_eq!(cases[1].message, "x: more");
+        // What says nothing more has its type at least.
+        assert_eq!([&*cases[2].message, &*cases[3].message], ["OSError", "OSError"]);
     }
 
     #[test]

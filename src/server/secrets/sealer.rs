@@ -206,12 +206,14 @@ impl fmt::Display for KeyError {
 impl std::error::Error for KeyError {}
 
 /// Reads the key file, or makes it when there is nothing yet that it would have to open. `view` is of the
-/// database, for the values that are sealed in it.
-pub fn open_key(path: &Path, view: &View) -> Result<Sealer, KeyError> {
+/// database, for the values that are sealed in it. `durable` waits until a key that was made is on the disk.
+pub fn open_key(path: &Path, view: &View, durable: bool) -> Result<Sealer, KeyError> {
     let sealed = list_all_sealed(view).map_err(KeyError::Store)?;
     let sealer = match File::open(path) {
         Ok(file) => read_key(path, file)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && sealed.is_empty() => make_key(path)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && sealed.is_empty() => {
+            make_key(path, durable)?
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(KeyError::Missing(path.to_owned(), sealed.len()));
         }
@@ -249,7 +251,7 @@ fn read_key(path: &Path, mut file: File) -> Result<Sealer, KeyError> {
     sealer.ok_or_else(|| KeyError::NotAKey(path.to_owned()))
 }
 
-fn make_key(path: &Path) -> Result<Sealer, KeyError> {
+fn make_key(path: &Path, durable: bool) -> Result<Sealer, KeyError> {
     let fail = |error: io::Error| KeyError::NotMade(path.to_owned(), error);
     let mut key = [0u8; KEY_LEN];
     SystemRandom::new().fill(&mut key).map_err(|_| fail(io::Error::other(SealError::NoRandomness)))?;
@@ -261,8 +263,13 @@ fn make_key(path: &Path) -> Result<Sealer, KeyError> {
         let _ = std::fs::remove_file(&draft);
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(&draft)?;
         file.write_all(format!("{}\n", crate::system::hex(&key)).as_bytes())?;
-        file.sync_all()?;
+        if durable {
+            file.sync_all()?;
+        }
         std::fs::rename(&draft, path)?;
+        if !durable {
+            return Ok(());
+        }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
     };
@@ -334,7 +341,7 @@ mod tests {
     }
 
     fn refused(path: &Path, store: &Store) -> String {
-        store.read_blocking(|c| Ok(open_key(path, c))).unwrap().err().unwrap().to_string()
+        store.read_blocking(|c| Ok(open_key(path, c, true))).unwrap().err().unwrap().to_string()
     }
 
     #[test]
@@ -342,7 +349,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secrets.key");
         let store = Store::open(&folder.path().join("db"), false, |_| ()).unwrap();
-        let made = store.read_blocking(|c| Ok(open_key(&path, c))).unwrap().unwrap();
+        let made = store.read_blocking(|c| Ok(open_key(&path, c, true))).unwrap().unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         store
             .write_blocking(move |tx| {
@@ -351,7 +358,7 @@ mod tests {
                 set_of_project(tx, &project, &SealedVariable { name: "N".into(), sealed }, "xxxx", Millis(0))
             })
             .unwrap();
-        store.read_blocking(|c| Ok(open_key(&path, c))).unwrap().unwrap();
+        store.read_blocking(|c| Ok(open_key(&path, c, true))).unwrap().unwrap();
 
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
         assert!(refused(&path, &store).contains("chmod 600"));

@@ -60,7 +60,7 @@ struct Readers {
 
 impl Store {
     /// Opens or creates the database file and brings its schema up to date. `durable` makes a commit wait
-    /// for the disk; without it a power cut may lose the last commits, but never damages the file.
+    /// for the disk; without it nothing ever does, and a file that a power cut has met is to be thrown away.
     /// `on_commit` is called by the writer thread after each commit and must be quick.
     pub fn open(
         path: &Path,
@@ -69,8 +69,9 @@ impl Store {
     ) -> Result<Self, Error> {
         make_private(path)?;
         let connection = connect(path)?;
+        // Before the change of the journal, which would wait as well.
+        connection.pragma_update(None, "synchronous", if durable { "FULL" } else { "OFF" })?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", if durable { "FULL" } else { "NORMAL" })?;
         copy::before_migration(&connection, path)?;
         schema::migrate(&connection)?;
         let writer = writer::Writer::start(View::new(connection), on_commit)

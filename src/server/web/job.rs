@@ -49,6 +49,8 @@ struct Shown {
     name: String,
     number: i64,
     address: String,
+    /// The field of the form that cancels the job, while it has not ended.
+    cancel: Option<String>,
     mark: Mark,
     reasons: Vec<String>,
     facts: Vec<(&'static str, String)>,
@@ -178,6 +180,7 @@ async fn show(
         is_chosen: chosen.is_some_and(|(chosen, _)| chosen.task == attempt.task),
     };
     page(&Shown {
+        cancel: (!job.status.is_terminal()).then(|| visitor.secret.field()),
         head,
         number,
         mark,

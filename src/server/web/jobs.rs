@@ -25,6 +25,8 @@ pub(super) struct JobRow {
     pub(super) depth: usize,
     /// Sentences about how it went.
     pub(super) reasons: Vec<String>,
+    /// Whether it waits for a person.
+    pub(super) is_waiting: bool,
 }
 
 /// Deepest indent.
@@ -77,6 +79,7 @@ fn row(job: &Job, depth: usize) -> JobRow {
         after: after.join(", "),
         depth,
         reasons: reasons(job),
+        is_waiting: job.status == JobStatus::OnHold,
     }
 }
 

@@ -77,7 +77,7 @@ struct Entered {
 
 async fn enter(
     State(web): State<Web>,
-    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     parts: Parts,
     Form(entered): Form<Entered>,
 ) -> Answer<Response> {
@@ -89,12 +89,12 @@ async fn enter(
     visit.check(headers, &entered.field, &web.state.settings.public_url)?;
     // Tokens cannot be guessed; the limit saves work and shows in the log. A right one always opens: whoever shares the
     // address of somebody who tries is not kept out.
-    let Some(secret) = sign_in(&web, &parts, entered.token.trim()).await? else {
+    let Some(secret) = sign_in(&web, &parts, &peer, entered.token.trim()).await? else {
         let now = Instant::now();
-        let Some(wait) = web.failures.add(peer.ip(), now) else {
+        let Some(wait) = web.failures.add(peer.0.ip(), now) else {
             return show(&web, headers, &entered.next, true);
         };
-        log::warn!("{} sends wrong tokens to the login page", peer.ip());
+        log::warn!("{} sends wrong tokens to the login page", peer.0.ip());
         let why = "too many wrong tokens came from this address: wait a minute and try again";
         let refused = Failure::new(StatusCode::TOO_MANY_REQUESTS, why);
         return Ok(([(header::RETRY_AFTER, wait.as_secs().max(1).to_string())], refused).into_response());
@@ -115,11 +115,12 @@ struct Left {
 async fn leave(
     State(web): State<Web>,
     visitor: Visitor,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     headers: HeaderMap,
     Form(left): Form<Left>,
 ) -> Answer<Response> {
     visitor.secret.check(&headers, &left.field, &web.state.settings.public_url)?;
-    sign_out(&web, &visitor.secret).await?;
+    sign_out(&web, &visitor, &peer).await?;
     let mut response = Redirect::to("/login").into_response();
     response.headers_mut().append(header::SET_COOKIE, Cookie::Login.set("", web.is_tls));
     Ok(response)

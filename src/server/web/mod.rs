@@ -4,6 +4,7 @@
 //! reads what the APIs read, and anybody with a personal token may see everything, as there. Nothing of what jobs wrote
 //! reaches a page unescaped, and the policy in `HEADERS` is the second wall.
 
+mod acts;
 mod failures;
 mod frame;
 mod job;
@@ -13,11 +14,13 @@ mod log;
 mod login;
 mod moved;
 mod pipeline;
+mod record;
 mod results;
 mod session;
 mod shared;
 mod shown;
 mod style;
+mod wire;
 
 use crate::server::api::shared::failure::Failure;
 use crate::server::api::shared::{speaker, unread};
@@ -57,6 +60,7 @@ pub fn router(state: Shared) -> axum::Router {
         .merge(list::router())
         .merge(pipeline::router())
         .merge(job::router())
+        .merge(acts::router())
         .merge(results::router())
         .merge(moved::router())
         .merge(login::router())
@@ -75,13 +79,14 @@ struct Refused {
     message: String,
 }
 
-/// Puts the headers on, and makes pages of refusals for those who ask for pages: a program whose address is not
+/// Puts the headers on, sends what is not known yet, and makes pages of refusals for those who ask for pages: a program whose address is not
 /// quite right is refused as it is elsewhere.
 async fn dress(State(web): State<Web>, request: Request, next: Next) -> Response {
     web.state.requests.fetch_add(1, Ordering::Relaxed);
     let accepted = request.headers().get_all(header::ACCEPT).iter();
     let asks_for_page =
         accepted.filter_map(|kinds| kinds.to_str().ok()).any(|kinds| kinds.contains("text/html"));
+    let asked = request.headers().clone();
     let mut response = next.run(request).await;
     let status = response.status();
     let is_page = response
@@ -93,6 +98,7 @@ async fn dress(State(web): State<Web>, request: Request, next: Next) -> Response
         response = refusal(status, response.extensions().get::<Failure>());
         response.headers_mut().extend(retry.map(|value| (header::RETRY_AFTER, value)));
     }
+    response = wire::travel(&asked, response).await;
     let headers = response.headers_mut();
     for (name, value) in HEADERS {
         headers.insert(name, HeaderValue::from_static(value));

@@ -4,6 +4,7 @@ use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::api::shared::lookup::{Numbered, one, project, unknown_workflow};
 use crate::server::ids::WorkflowId;
 use crate::server::store::read::{self, Job, Pipeline, Workflow};
+use crate::server::store::status::WorkflowStatus;
 use crate::server::store::{Error, View};
 use crate::server::time::Millis;
 use crate::server::web::frame::Head;
@@ -38,6 +39,8 @@ struct Shown {
     workflows: Vec<Section>,
     /// Whether this is the page of one workflow.
     is_workflow: bool,
+    /// What forms prove with where they come from.
+    field: String,
 }
 
 struct Section {
@@ -48,6 +51,10 @@ struct Section {
     took: String,
     note: String,
     jobs: Vec<JobRow>,
+    /// It has not ended: it can be cancelled, and not yet run again.
+    is_open: bool,
+    /// Some of it did not succeed: that part alone can be run again.
+    has_failed: bool,
 }
 
 /// A pipeline, and its workflows with their jobs.
@@ -84,6 +91,8 @@ fn section(address: &str, workflow: Workflow, jobs: Vec<Job>) -> Section {
         created: shown::moment(workflow.created_at),
         took: shown::took(Some(workflow.created_at), workflow.stopped_at),
         note: notes.join(", "),
+        is_open: !workflow.status.is_terminal(),
+        has_failed: workflow.status.is_terminal() && workflow.status != WorkflowStatus::Success,
         jobs: jobs::rows(jobs),
         name: workflow.name,
     }
@@ -110,6 +119,7 @@ fn facts(pipeline: &Pipeline) -> Vec<(&'static str, String)> {
 }
 
 fn shown(head: Head, pipeline: Pipeline, workflows: Vec<Section>, is_workflow: bool) -> Shown {
+    let field = head.person.as_ref().map_or_else(String::new, |(_, field)| field.clone());
     let (place, revision) = shown::source(&pipeline);
     Shown {
         head,
@@ -122,6 +132,7 @@ fn shown(head: Head, pipeline: Pipeline, workflows: Vec<Section>, is_workflow: b
         errors: pipeline.errors.into_iter().map(|error| error.message).collect(),
         workflows,
         is_workflow,
+        field,
     }
 }
 

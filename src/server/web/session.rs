@@ -6,16 +6,19 @@
 
 use crate::server::api::shared::callers::holder_of;
 use crate::server::api::shared::failure::{Answer, Failure};
-use crate::server::auth::{Person, new_token, token_hash};
+use crate::server::auth::{Peer, Person, new_token, token_hash};
 use crate::server::clients::Connection;
+use crate::server::store::tables::audit::{self, Act};
 use crate::server::store::tables::sessions::{self, Login, Over};
 use crate::server::time::Millis;
+use crate::server::web::record::act;
 use crate::server::web::shared::Web;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use ring::hmac;
+use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -130,22 +133,34 @@ fn over(now: Millis) -> Over {
     Over { created_before: now.minus(LIFE), used_before: now.minus(IDLE) }
 }
 
-/// Signs in with a personal token; `None` when it is none.
-pub(super) async fn sign_in(web: &Web, parts: &Parts, token: &str) -> Answer<Option<Secret>> {
+/// Signs in with a personal token; `None` when it is none. It stands in the audit log.
+pub(super) async fn sign_in(web: &Web, parts: &Parts, peer: &Peer, token: &str) -> Answer<Option<Secret>> {
     let tokens = vec![token.to_owned()];
     let Some(person) = holder_of(parts, &web.state, tokens, Person::find).await? else {
         return Ok(None);
     };
     let secret = Secret::fresh()?;
     let (hash, now) = (token_hash(secret.expose()), Millis::now());
-    web.state.store.write(move |tx| sessions::add_login(tx, &hash, &person.token, now, over(now))).await?;
+    let act =
+        Act { status: Some(StatusCode::SEE_OTHER.as_u16()), ..act(&person, peer, "/login", &json!({})) };
+    let write = web.state.store.write(move |tx| {
+        audit::add(tx, &act)?;
+        sessions::add_login(tx, &hash, &person.token, now, over(now))
+    });
+    write.await?;
     Ok(Some(secret))
 }
 
-/// Ends a login.
-pub(super) async fn sign_out(web: &Web, secret: &Secret) -> Answer<()> {
-    let hash = token_hash(secret.expose());
-    Ok(web.state.store.write(move |tx| sessions::end_login(tx, &hash)).await?)
+/// Ends a login. It stands in the audit log.
+pub(super) async fn sign_out(web: &Web, visitor: &Visitor, peer: &Peer) -> Answer<()> {
+    let hash = token_hash(visitor.secret.expose());
+    let act = act(&visitor.person, peer, "/logout", &json!({}));
+    let act = Act { status: Some(StatusCode::SEE_OTHER.as_u16()), ..act };
+    let write = web.state.store.write(move |tx| {
+        audit::add(tx, &act)?;
+        sessions::end_login(tx, &hash)
+    });
+    Ok(write.await?)
 }
 
 /// Who is signed in.

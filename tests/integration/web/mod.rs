@@ -1,6 +1,7 @@
 //! The web page: read without a script, as text browsers do, and in a real browser.
 
 mod browser;
+mod buttons;
 mod reader;
 
 use crate::server::{Runner, Server};

@@ -1,5 +1,5 @@
-//! Acts of people that calls of several versions ask for: starting a pipeline, cancelling a job or a workflow, running
-//! one again. Each version has its own answer.
+//! Acts of people that calls of several versions ask for: starting a pipeline, cancelling a job or a workflow, giving
+//! an approval, running a workflow again. Each version has its own answer.
 
 use crate::server::api::shared::failure::{Answer, Failure, bad};
 use crate::server::api::shared::lookup::unknown_workflow;
@@ -28,6 +28,13 @@ pub async fn cancel_workflow(state: &Shared, id: WorkflowId, person: Person) -> 
     if write.await? { Ok(()) } else { Err(Failure::not_found(unknown)) }
 }
 
+/// Gives an approval that waits in a workflow; 404 when it does not.
+pub async fn approve(state: &Shared, id: WorkflowId, job: JobId, person: Person) -> Answer<()> {
+    let what = format!("no approval `{job}` is waiting in the workflow `{id}`");
+    let write = state.store.write(move |tx| commit::approve(tx, &id, &job, Some(&person.id), Millis::now()));
+    if write.await? { Ok(()) } else { Err(Failure::not_found(what)) }
+}
+
 /// Runs jobs of a workflow again, in a new one, whose id is returned. `force` does so although jobs of the old one may
 /// be at work where nobody hears of them. Refusals: 404 for no such workflow, 409 for such jobs, 400 otherwise.
 pub async fn run_again(
@@ -49,6 +56,17 @@ pub async fn run_again(
         };
         Failure::new(status, refused.to_string())
     })
+}
+
+/// Runs all of a workflow again, or what failed in it and what depends on that; as [`run_again`].
+pub async fn run_workflow_again(
+    state: &Shared,
+    id: WorkflowId,
+    only_failed: bool,
+    person: Person,
+) -> Answer<WorkflowId> {
+    let scope = if only_failed { Scope::Failed } else { Scope::All };
+    run_again(state, id, scope, false, person).await
 }
 
 /// Starts a pipeline; `None` when the message of the commit says that nothing is to be built.

@@ -1,19 +1,17 @@
 //! Workflows and the jobs in them; cancelling them, and approving what waits in them.
 
-use crate::server::api::shared::acts::cancel_workflow;
-use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::api::shared::acts;
+use crate::server::api::shared::failure::Answer;
 use crate::server::api::shared::input::{Path, accepted};
 use crate::server::api::shared::lookup::{one, unknown_workflow, workflow};
 use crate::server::api::shared::paging::whole;
 use crate::server::api::shared::vocabulary::{time, workflow_v2};
 use crate::server::auth::Person;
-use crate::server::engine::commit;
 use crate::server::ids::{JobId, PipelineId, WorkflowId};
 use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read::{self, Job, Workflow};
 use crate::server::store::status::JobType;
-use crate::server::time::Millis;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -113,7 +111,7 @@ async fn jobs(
 }
 
 async fn cancel(State(state): State<Shared>, person: Person, Path(id): Path<WorkflowId>) -> Answer<Response> {
-    cancel_workflow(&state, id, person).await?;
+    acts::cancel_workflow(&state, id, person).await?;
     Ok(accepted())
 }
 
@@ -122,7 +120,6 @@ async fn approve(
     person: Person,
     Path((id, job)): Path<(WorkflowId, JobId)>,
 ) -> Answer<Response> {
-    let what = format!("no approval `{job}` is waiting in the workflow `{id}`");
-    let write = state.store.write(move |tx| commit::approve(tx, &id, &job, Some(&person.id), Millis::now()));
-    if write.await? { Ok(accepted()) } else { Err(Failure::not_found(what)) }
+    acts::approve(&state, id, job, person).await?;
+    Ok(accepted())
 }

@@ -41,7 +41,7 @@ pub struct Runs {
 
 impl Runs {
     /// The branch, and whether pipelines without a ref count as if they had it.
-    fn branch(&self) -> (Option<&str>, bool) {
+    pub(super) fn branch(&self) -> (Option<&str>, bool) {
         match &self.branches {
             Branches::All => (None, false),
             Branches::Only(branch) => (Some(branch), false),
@@ -83,7 +83,7 @@ pub struct JobRun {
 }
 
 /// The newest pipelines of the project ?1: of the branch ?2, where one is given, or without a ref, where ?3 says so.
-fn recent() -> String {
+pub(super) fn recent() -> String {
     format!(
         "(SELECT id, branch FROM
             (SELECT id, branch, tag FROM pipelines WHERE project_id = ?1 ORDER BY number DESC LIMIT {MOST_PIPELINES})

@@ -17,6 +17,7 @@ mod project;
 mod result;
 mod run_status;
 mod storage;
+mod test_runs;
 mod waiting;
 mod watch;
 mod workflow;
@@ -39,6 +40,7 @@ pub use project::{
 pub use result::{Artifact, Content, Test, artifact_content, artifacts, tests};
 pub use run_status::RunStatus;
 pub use storage::{Stored, database_bytes, stored};
+pub use test_runs::{TestOverRuns, TestRun, test_runs};
 pub use waiting::explain_waiting;
 pub use watch::{Present, WatchedJob, WatchedStep, WatchedWorkflow, present};
 pub use workflow::{Workflow, is_workflow, latest_workflow_with, workflow, workflows_of};

@@ -2,6 +2,7 @@
 
 mod metrics;
 mod query;
+mod tests_of_runs;
 
 use crate::server::api::shared::failure::Answer;
 use crate::server::api::shared::input::{Path, Words};
@@ -38,6 +39,7 @@ pub(super) fn router() -> Router<Shared> {
         .route(&format!("{project}/workflows/{{name}}/summary"), get(summary))
         .route(&format!("{project}/workflows/{{name}}/jobs"), get(jobs))
         .route(&format!("{project}/workflows/{{name}}/jobs/{{job}}"), get(job_runs))
+        .route(&format!("{project}/workflows/{{name}}/test-metrics"), get(test_metrics))
         .route(&format!("{project}/branches"), get(branches))
         .route(&format!("{project}/flaky-tests"), get(flaky_tests))
 }
@@ -180,6 +182,24 @@ async fn summary(
     shown["window_end"] = end;
     shown["completed_runs"] = json!(sums.good + sums.bad);
     Ok(Json(json!({ "metrics": shown, "trends": sums.trends(&earlier), "workflow_names": names })))
+}
+
+/// Tests of the newest runs of a workflow.
+async fn test_metrics(
+    State(state): State<Shared>,
+    _person: Person,
+    Path((vcs, org, repo, workflow)): Path<OfWorkflow>,
+    words: Words,
+) -> Answer<Json<Value>> {
+    let now = Millis::now();
+    let runs = runs(&state, (vcs, org, repo), &words, &Period::window(&words, now)?).await?;
+    let name = workflow.clone();
+    let found = state.store.read(move |view| {
+        let flaky = read::flaky_tests(view, &runs.project, now.minus(FLAKY_WITHIN))?;
+        Ok((read::test_runs(view, &runs, &name)?, flaky))
+    });
+    let ((found, tests), flaky) = found.await?;
+    Ok(Json(tests_of_runs::shown(&found, &tests, &flaky, &workflow)))
 }
 
 async fn branches(

@@ -1,0 +1,196 @@
+//! Forms that change something: a workflow or a job is cancelled, an approval given, a workflow run again.
+//!
+//! Each is a form of its own with the field of the login, does what the call of the API does, and leads back to the
+//! page that it stands on. Who did it is in the audit log.
+
+use crate::server::api::shared::acts::{approve, cancel_job, cancel_workflow, run_workflow_again};
+use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::api::shared::lookup::{Numbered, job_of, one, project, unknown_workflow};
+use crate::server::auth::Peer;
+use crate::server::ids::{JobId, WorkflowId};
+use crate::server::store::View;
+use crate::server::store::read;
+use crate::server::web::record::record;
+use crate::server::web::session::Visitor;
+use crate::server::web::shared::Web;
+use axum::extract::{ConnectInfo, Path, State};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::post;
+use axum::{Form, Router};
+use serde::Deserialize;
+use serde_json::json;
+use std::future::Future;
+
+/// Serves the paths of this file.
+pub(super) fn router() -> Router<Web> {
+    let workflow = "/{vcs}/{org}/{repo}/{number}/{workflow}";
+    Router::new()
+        .route(&format!("{workflow}/cancel"), post(cancel).get(back))
+        .route(&format!("{workflow}/rerun"), post(rerun).get(back))
+        .route(&format!("{workflow}/approve/{{job}}"), post(give).get(back_twice))
+        .route("/{vcs}/{org}/{repo}/jobs/{number}/cancel", post(end_job).get(back))
+}
+
+#[derive(Deserialize)]
+struct Sent {
+    #[serde(default)]
+    field: String,
+    /// `failed` or `start`, of a rerun.
+    #[serde(default)]
+    from: String,
+}
+
+/// The page that an address of a form belongs to: its path without the last parts.
+fn above(path: &str, parts: usize) -> &str {
+    (0..parts).fold(path, |path, _| path.rsplit_once('/').map_or("", |(above, _)| above))
+}
+
+/// Whoever comes by such an address in another way, after signing in for one, gets the page.
+async fn back(uri: Uri) -> Redirect {
+    Redirect::to(above(uri.path(), 1))
+}
+
+async fn back_twice(uri: Uri) -> Redirect {
+    Redirect::to(above(uri.path(), 2))
+}
+
+/// A form that a person sent.
+struct Act {
+    web: Web,
+    visitor: Visitor,
+    peer: Peer,
+    path: String,
+}
+
+impl Act {
+    /// Checks where the form comes from, writes it down, does what it is for, and leads to a page.
+    async fn done(
+        self,
+        headers: &HeaderMap,
+        sent: &Sent,
+        act: impl Future<Output = Answer<String>>,
+    ) -> Answer<Response> {
+        let Self { web, visitor, peer, path } = self;
+        visitor.secret.check(headers, &sent.field, &web.state.settings.public_url)?;
+        let detail = match sent.from.as_str() {
+            "" => json!({}),
+            from => json!({ "from": from }),
+        };
+        // What cannot be written down is not done.
+        let note = record(&web, &visitor.person, &peer, &path, &detail).await?;
+        let outcome = act.await;
+        let status = outcome.as_ref().map_or_else(Failure::status, |_| StatusCode::SEE_OTHER);
+        note.answered(&web, status).await;
+        Ok(Redirect::to(&outcome?).into_response())
+    }
+}
+
+/// The workflow of an address, if it is there.
+async fn find(web: &Web, path: Numbered, id: WorkflowId) -> Answer<WorkflowId> {
+    let (vcs, org, repo, number) = path;
+    let project = project(&web.state, (vcs, org, repo)).await?;
+    let (what, wanted) = (unknown_workflow(&id), id.clone());
+    let read = move |view: &View| {
+        let found = read::workflow(view, &wanted)?;
+        Ok(found.filter(|found| found.project.id == project.id && found.pipeline_number == number))
+    };
+    one(&web.state, what, read).await?;
+    Ok(id)
+}
+
+type OfWorkflow = (String, String, String, i64, WorkflowId);
+
+async fn cancel(
+    State(web): State<Web>,
+    visitor: Visitor,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    headers: HeaderMap,
+    uri: Uri,
+    Path((vcs, org, repo, number, id)): Path<OfWorkflow>,
+    Form(sent): Form<Sent>,
+) -> Answer<Response> {
+    let (state, person) = (web.state.clone(), visitor.person.clone());
+    let (of, page) = (web.clone(), above(uri.path(), 1).to_owned());
+    let act = async move {
+        let id = find(&of, (vcs, org, repo, number), id).await?;
+        cancel_workflow(&state, id, person).await?;
+        Ok(page)
+    };
+    Act { web, visitor, peer, path: uri.path().to_owned() }.done(&headers, &sent, act).await
+}
+
+async fn give(
+    State(web): State<Web>,
+    visitor: Visitor,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    headers: HeaderMap,
+    uri: Uri,
+    Path((vcs, org, repo, number, id, job)): Path<(String, String, String, i64, WorkflowId, JobId)>,
+    Form(sent): Form<Sent>,
+) -> Answer<Response> {
+    let (state, person) = (web.state.clone(), visitor.person.clone());
+    let (of, page) = (web.clone(), above(uri.path(), 2).to_owned());
+    let act = async move {
+        let id = find(&of, (vcs, org, repo, number), id).await?;
+        approve(&state, id, job, person).await?;
+        Ok(page)
+    };
+    Act { web, visitor, peer, path: uri.path().to_owned() }.done(&headers, &sent, act).await
+}
+
+async fn rerun(
+    State(web): State<Web>,
+    visitor: Visitor,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    headers: HeaderMap,
+    uri: Uri,
+    Path((vcs, org, repo, number, id)): Path<OfWorkflow>,
+    Form(sent): Form<Sent>,
+) -> Answer<Response> {
+    let (state, person) = (web.state.clone(), visitor.person.clone());
+    let (of, pipeline) = (web.clone(), above(uri.path(), 2).to_owned());
+    let from = sent.from.clone();
+    let act = async move {
+        let only_failed = match from.as_str() {
+            "failed" => true,
+            "start" => false,
+            _ => return Err(Failure::new(StatusCode::BAD_REQUEST, "`from` is `failed` or `start`")),
+        };
+        let id = find(&of, (vcs, org, repo, number), id).await?;
+        let made = run_workflow_again(&state, id, only_failed, person).await?;
+        Ok(format!("{pipeline}/{made}"))
+    };
+    Act { web, visitor, peer, path: uri.path().to_owned() }.done(&headers, &sent, act).await
+}
+
+async fn end_job(
+    State(web): State<Web>,
+    visitor: Visitor,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    headers: HeaderMap,
+    uri: Uri,
+    Path(path): Path<Numbered>,
+    Form(sent): Form<Sent>,
+) -> Answer<Response> {
+    let (state, person) = (web.state.clone(), visitor.person.clone());
+    let page = above(uri.path(), 1).to_owned();
+    let act = async move {
+        let job = job_of(&state, path).await?;
+        cancel_job(&state, job.id, person).await?;
+        Ok(page)
+    };
+    Act { web, visitor, peer, path: uri.path().to_owned() }.done(&headers, &sent, act).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_form_leads_back_to_its_page() {
+        assert_eq!(above("/gh/acme/app/7/w/cancel", 1), "/gh/acme/app/7/w");
+        assert_eq!(above("/gh/acme/app/7/w/approve/j", 2), "/gh/acme/app/7/w");
+        assert_eq!(above("/gh", 3), "");
+    }
+}

@@ -1,0 +1,54 @@
+//! What people do on pages, in the audit log: logins, and the forms that change something.
+
+use crate::server::api::shared::failure::Answer;
+use crate::server::auth::{Peer, Person};
+use crate::server::store::tables::audit::{self, Act};
+use crate::server::time::Millis;
+use crate::server::web::shared::Web;
+use axum::http::StatusCode;
+use serde_json::Value;
+
+/// An act that was written down before it is done.
+pub(super) struct Note {
+    seq: i64,
+    detail: String,
+}
+
+/// An act of a person on a page, as it is about to be done.
+pub(super) fn act(person: &Person, peer: &Peer, path: &str, detail: &Value) -> Act {
+    Act {
+        at: Millis::now(),
+        user: person.id.clone(),
+        login: person.login.clone(),
+        token: person.token.clone(),
+        address: peer.0.ip().to_string(),
+        method: "POST".to_owned(),
+        path: path.to_owned(),
+        detail: detail.to_string(),
+        status: None,
+    }
+}
+
+/// Writes down what a person is about to do.
+pub(super) async fn record(
+    web: &Web,
+    person: &Person,
+    peer: &Peer,
+    path: &str,
+    detail: &Value,
+) -> Answer<Note> {
+    let act = act(person, peer, path, detail);
+    let detail = act.detail.clone();
+    Ok(Note { seq: web.state.store.write(move |tx| audit::add(tx, &act)).await?, detail })
+}
+
+impl Note {
+    /// Writes down how it was answered.
+    pub(super) async fn answered(self, web: &Web, status: StatusCode) {
+        let Self { seq, detail } = self;
+        let write = web.state.store.write(move |tx| audit::answered(tx, seq, status.as_u16(), &detail)).await;
+        if let Err(error) = write {
+            log::error!("failed to write into the audit log how a form was answered: {error}");
+        }
+    }
+}
