@@ -8,6 +8,7 @@ pub mod api;
 pub mod auth;
 mod backup;
 pub mod blobs;
+mod certificate;
 mod check;
 pub mod clients;
 mod command;

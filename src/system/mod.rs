@@ -1,8 +1,10 @@
-//! Small facts about the system that every room may use: time, locks, processes, the shell, hexadecimal.
+//! Small facts about the system that every room may use: time, locks, processes, the service manager, the shell,
+//! hexadecimal.
 
 pub mod clock;
 pub mod locks;
 pub mod proc;
+pub mod service;
 pub mod shell;
 
 use std::time::SystemTime;
