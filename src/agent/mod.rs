@@ -25,7 +25,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-const HELP: &str = include_str!("help.txt");
+/// `runlet machine --help`.
+pub const HELP: &str = include_str!("help.txt");
 
 /// Runs `runlet machine` with the arguments after the command.
 pub fn command(args: Vec<OsString>) -> Outcome {

@@ -42,7 +42,8 @@ use task::TaskRun;
 /// Longest input that is read, in bytes.
 const LONGEST_INPUT: u64 = 64 * 1024 * 1024;
 
-const HELP: &str = "\
+/// `runlet task --help`.
+pub const HELP: &str = "\
 Run one claimed task. The machine runner starts this; it is not meant for people.
 
 Usage: runlet task < INPUT

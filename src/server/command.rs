@@ -10,7 +10,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-const HELP: &str = "\
+/// `runlet server --help`.
+pub const HELP: &str = "\
 Run the control plane.
 
 Usage: runlet server --data DIR [OPTIONS]

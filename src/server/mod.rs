@@ -32,7 +32,7 @@ pub mod time;
 mod upkeep;
 pub mod web;
 
-pub use command::command;
+pub use command::{HELP, command};
 pub use data_folder::FolderError;
 pub use embedded::{Preview, SetError, preview};
 pub use live::watch::Told;

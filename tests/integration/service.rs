@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::process::Command;
 
 /// Reads its task and ends well once `$DIR/go` exists.
 const PATIENT: &str = r#"cat > /dev/null; env > "$DIR/env"; echo $$ > "$DIR/pid"
@@ -146,13 +147,12 @@ fn a_journal_gets_levels_and_no_times() {
     assert!(log.lines().all(|line| line.starts_with('<') && line[2..].starts_with('>')), "{log}");
 }
 
-/// Puts the program in place of the one of that name, as packages do: by renaming.
+/// Puts the program in place of the one of that name, as packages do: by renaming. Another process copies it, lest a
+/// child of another test holds the file open for writing.
 fn install(machine: &Machine) {
-    let (fresh, program) = (machine.path("fresh"), machine.path("program"));
-    if fs::hard_link(RUNLET, &fresh).is_err() {
-        fs::copy(RUNLET, &fresh).unwrap();
-    }
-    fs::rename(fresh, program).unwrap();
+    let fresh = machine.path("fresh");
+    assert!(Command::new("cp").arg(RUNLET).arg(&fresh).status().unwrap().success());
+    fs::rename(fresh, machine.path("program")).unwrap();
 }
 
 /// The service manager's part of an upgrade: the file is new, the main process is told to go, and whatever it leaves
@@ -209,30 +209,18 @@ fn a_job_survives_upgrades_of_its_runner() {
 #[test]
 fn settings_are_read_again_and_the_log_is_opened_again() {
     let server = ControlPlane::start();
+    server.offer(&task("hup-1"));
     let machine = Machine::new(&server.url()).task_agent(PATIENT);
     let log = machine.path("runner.log");
     let mut runner = machine.logging(&["format: text", &format!("file: {}", log.display())]).start();
-    server.wait_parked();
-    let wait_in = |path: &Path, text: &str| {
-        poll(&format!("`{text}` in {}", path.display()), || {
-            let log = fs::read_to_string(path).unwrap_or_default();
+    runner.wait_file("pid");
+    let wait_log = |text: &str| {
+        poll(&format!("`{text}` in the log"), || {
+            let log = fs::read_to_string(&log).unwrap_or_default();
             if log.contains(text) { Ok(()) } else { Err(log) }
         });
     };
-    let settings = runner.machine.path("config.yaml");
-    let text = fs::read_to_string(&settings).unwrap();
-
-    // As logrotate does it.
-    let old = runner.machine.path("runner.log.1");
-    fs::rename(&log, &old).unwrap();
-    fs::write(
-        &settings,
-        text.replace("class-token", "other-token").replace("format: text", "format: text\n  level: debug"),
-    )
-    .unwrap();
-    runner.signal(Signal::HUP);
-    wait_in(&log, "read the settings again");
-    let parked_with = |token: &str| {
+    let wait_claim = |token: &str| {
         poll(&format!("a claim with `{token}`"), || {
             let requests = server.requests();
             let last = requests.iter().rfind(|request| request.path.contains("claim")).cloned();
@@ -243,28 +231,32 @@ fn settings_are_read_again_and_the_log_is_opened_again() {
             }
         });
     };
-    parked_with("other-token");
+    let settings = runner.machine.path("config.yaml");
+    let text = fs::read_to_string(&settings).unwrap();
+
+    // As logrotate does it. A running task ends with what it has begun with.
+    let old = runner.machine.path("runner.log.1");
+    fs::rename(&log, &old).unwrap();
+    fs::write(&settings, text.replace("class-token", "other-token")).unwrap();
+    runner.signal(Signal::HUP);
+    wait_log("the settings are read again after the running task");
+    runner.machine.file("go", "");
+    wait_claim("other-token");
+    let written = fs::read_to_string(&log).unwrap();
+    let (done, read) = (written.find("task done task_id=hup-1"), written.find("read the settings again"));
+    assert!(done.is_some() && done < read, "{written}");
+    assert!(!fs::read_to_string(&old).unwrap().contains("read again"));
 
     // Wrong ones change nothing.
     fs::write(&settings, "runner: {mode: sometimes}\n").unwrap();
     runner.signal(Signal::HUP);
-    wait_in(&log, "the settings stay as they were: ");
-
-    // A running task ends with what it has begun with.
-    server.wait_parked();
-    server.offer(&task("hup-1"));
-    runner.wait_file("pid");
-    fs::write(&settings, text.replace("class-token", "third-token")).unwrap();
+    wait_log("the settings stay as they were: ");
+    // A parked claim makes way for others, and for a level of the log.
+    fs::write(&settings, text.replace("class-token", "third-token") + "  level: debug\n").unwrap();
     runner.signal(Signal::HUP);
-    wait_in(&log, "the settings are read again after the running task");
-    runner.machine.file("go", "");
-    parked_with("third-token");
-    let text = fs::read_to_string(&log).unwrap();
-    let (done, read) = (text.find("task done task_id=hup-1"), text.rfind("read the settings again"));
-    assert!(done.is_some() && done < read, "{text}");
+    wait_claim("third-token");
     runner.term();
     assert_eq!(runner.wait(), Some(0));
-    assert!(!fs::read_to_string(&old).unwrap().contains("read the settings again"));
 }
 
 #[test]
