@@ -28,7 +28,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     let features = var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
     let is_static = features.split(',').any(|feature| feature == "crt-static");
-    if !is_static || var("CARGO_CFG_TARGET_OS")? != "linux" || var("PROFILE")? != "release" {
+    if var("CARGO_CFG_TARGET_OS")? != "linux" || var("PROFILE")? != "release" {
+        return Ok(());
+    }
+    if !is_static {
+        if var("CARGO_FEATURE_SERVER").is_err() {
+            println!(
+                "cargo::warning=this runner needs the C library of this machine or a newer one: \
+                `ci/cross --build ARCH` makes the static file that runs anywhere"
+            );
+        }
         return Ok(());
     }
     let script = format!("{}/no-unwind-tables.ld", var("OUT_DIR")?);

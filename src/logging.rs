@@ -6,6 +6,7 @@
 //! here.
 
 use crate::system::clock::Rfc3339;
+use crate::system::service;
 use log::{Level, LevelFilter, Record};
 use std::cell::RefCell;
 use std::fmt::{self, Display, Write as _};
@@ -13,6 +14,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 /// How a record is written.
@@ -24,6 +26,8 @@ pub enum Format {
     Text,
     /// One object a line: `time`, `level`, `message`, then the fields.
     Json,
+    /// `<6>message key=value`: what the journal of systemd reads; it knows the time.
+    Journal,
     /// Nothing at all.
     None,
 }
@@ -52,8 +56,9 @@ impl Format {
             "color" | "colour" => Ok(Format::Color),
             "text" => Ok(Format::Text),
             "json" => Ok(Format::Json),
+            "journal" => Ok(Format::Journal),
             "none" => Ok(Format::None),
-            _ => Err("expected `color`, `text`, `json` or `none`".to_owned()),
+            _ => Err("expected `color`, `text`, `json`, `journal` or `none`".to_owned()),
         }
     }
 
@@ -63,6 +68,7 @@ impl Format {
             Format::Color => "color",
             Format::Text => "text",
             Format::Json => "json",
+            Format::Journal => "journal",
             Format::None => "none",
         }
     }
@@ -89,19 +95,56 @@ pub fn init(options: &Options) -> Result<(), String> {
     let mut builder = env_logger::Builder::new();
     // Libraries only speak up when something is wrong.
     builder.filter_level(options.level.min(LevelFilter::Warn));
-    builder.filter_module("runlet", options.level);
-    let mut format = options.format;
-    if format == Format::Color && !wants_color(options) {
-        format = Format::Text;
-    }
+    // Our own level is the one of the macros, which can be changed later.
+    builder.filter_module("runlet", LevelFilter::Trace);
+    let format = options.settled();
     if let Some(file) = options.open()? {
-        builder.target(env_logger::Target::Pipe(Box::new(file)));
+        *lock() = Some(file);
+        builder.target(env_logger::Target::Pipe(Box::new(CurrentFile)));
     }
     builder.format(move |out, record| {
         FIELDS.with_borrow(|fields| out.write_all(line(format, SystemTime::now(), record, fields).as_bytes()))
     });
     // Another role of the same process may have begun already; its choice stands.
-    let _ = builder.try_init();
+    if builder.try_init().is_ok() {
+        log::set_max_level(options.level);
+    }
+    Ok(())
+}
+
+/// The file that is written to. Another one takes its place when the first was renamed.
+static FILE: Mutex<Option<File>> = Mutex::new(None);
+
+fn lock() -> std::sync::MutexGuard<'static, Option<File>> {
+    FILE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes to the file of the moment. A record is one write, so none is torn between two files.
+struct CurrentFile;
+
+impl Write for CurrentFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut *lock() {
+            Some(file) => file.write(bytes),
+            None => Ok(bytes.len()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Opens the log file again, which may have been renamed or be another one now, and changes the level. The error says
+/// why things stay as they were. A log that began on standard error stays there, and a format stays what it was.
+pub fn reopen(options: &Options) -> Result<(), String> {
+    let is_file = lock().is_some();
+    if let Some(file) = options.open()?.filter(|_| is_file) {
+        *lock() = Some(file);
+    }
+    if options.format != Format::None {
+        log::set_max_level(options.level);
+    }
     Ok(())
 }
 
@@ -112,6 +155,17 @@ fn wants_color(options: &Options) -> bool {
 }
 
 impl Options {
+    /// The format for the place that the log goes to: colours are for terminals, and the journal reads levels.
+    pub fn settled(&self) -> Format {
+        match self.format {
+            Format::Color | Format::Text if self.file.is_none() && service::logs_to_journal() => {
+                Format::Journal
+            }
+            Format::Color if !wants_color(self) => Format::Text,
+            format => format,
+        }
+    }
+
     fn open(&self) -> Result<Option<File>, String> {
         let Some(path) = &self.file else { return Ok(None) };
         let mut open = OpenOptions::new();
@@ -184,6 +238,15 @@ fn line(format: Format, now: SystemTime, record: &Record<'_>, fields: &[Field]) 
             }
             line.push('}');
             Ok(())
+        }
+        Format::Journal => {
+            let priority = match record.level() {
+                Level::Error => 3,
+                Level::Warn => 4,
+                Level::Info => 6,
+                Level::Debug | Level::Trace => 7,
+            };
+            write!(line, "<{priority}>{}{}", printable(&message), words(fields))
         }
         Format::Color => {
             let color = match record.level() {
@@ -263,6 +326,7 @@ mod tests {
             "2023-11-14T22:13:20.123Z WARN  a\\nb\\u{1b}[2J x=y id=1 job=\"a\\n\\\"b\\\"\" no=\"\"\n"
         );
         assert!(written(Format::Color, "a", &[("id", "1")]).contains("\x1b[33mWARN \x1b[0m a id=1\n"));
+        assert_eq!(written(Format::Journal, "a\n<0>b", &[("id", "1")]), "<4>a\\n<0>b id=1\n");
     }
 
     #[test]
@@ -284,7 +348,7 @@ mod tests {
         assert!(Format::parse("yaml").unwrap_err().contains("`json`"));
         assert!(parse_level("loud").unwrap_err().contains("`warn`"));
         assert_eq!(parse_level("WARN"), Ok(LevelFilter::Warn));
-        for format in [Format::Color, Format::Text, Format::Json, Format::None] {
+        for format in [Format::Color, Format::Text, Format::Json, Format::Journal, Format::None] {
             assert_eq!(Format::parse(format.name()), Ok(format));
         }
     }

@@ -24,7 +24,8 @@ use serde_json::Value;
 use std::ffi::OsString;
 use verb::{Said, UnknownVerb};
 
-const HELP: &str = "\
+/// `runlet admin --help`.
+pub const HELP: &str = "\
 Administer a control plane over its API.
 
 Usage: runlet admin NOUN VERB [ARGUMENTS] [OPTIONS]

@@ -48,11 +48,7 @@ impl Claims {
         let stop = stop
             .listen()
             .map_err(|error| http::Error::Setup(format!("cannot make a socket pair: {error}")))?;
-        let limits = Limits {
-            mode: settings.mode,
-            idle_timeout: settings.idle_timeout,
-            max_run_time: settings.max_run_time,
-        };
+        let limits = limits(settings);
         let request = ClaimRequest {
             name: settings.name.clone(),
             hostname: super::settings::host_name(),
@@ -67,6 +63,26 @@ impl Claims {
         let life = Lifecycle::new(limits, Instant::now());
         let token = settings.token.clone();
         Ok(Self { life, stop, level: Level::Run, token, request, client, claims: None })
+    }
+
+    /// Takes other settings, for the same name.
+    pub(super) fn reset(&mut self, settings: &Settings) -> Result<(), http::Error> {
+        self.client = Client::of_runner(&settings.endpoint)?;
+        self.claims = None;
+        self.stop.release();
+        self.token = settings.token.clone();
+        self.life.limit(limits(settings));
+        Ok(())
+    }
+
+    /// The stop level that was taken notice of.
+    pub(super) fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Whether the runner is to end without hearing an answer that is waited for until a request to stop of this level.
+    fn gives_up(&self, until: Level) -> bool {
+        self.stop.level() >= until || self.stop.leaves()
     }
 
     /// Takes notice of the stop level; returns it when it has changed.
@@ -87,7 +103,7 @@ impl Claims {
             Err(error) => return self.failed(&error, Instant::now()),
         };
         self.request.nonce = nonce.to_owned();
-        let started = Instant::now();
+        let (started, reloads) = (Instant::now(), self.stop.reloads());
         match calls::claim(&claims, &self.token, &self.request, wait) {
             Ok(Answered::Nothing) => {
                 let notice = self.life.nothing_came(started, Instant::now(), retry::random());
@@ -116,8 +132,9 @@ impl Claims {
             }
             Err(error) => {
                 log::debug!("a claim failed: {error}");
-                if self.hear().is_some() {
-                    // Cut by the request to stop.
+                if self.hear().is_some() || self.stop.leaves() || self.stop.reloads() != reloads {
+                    // Cut by a request to this runner. A closed client is of no further use.
+                    self.claims = None;
                     return Claimed::Nothing;
                 }
                 self.failed(&error, started)
@@ -258,7 +275,7 @@ impl Claims {
         loop {
             let Err(error) = call(&self.client) else { return true };
             let wait = backoff.after(&error, Instant::now(), retry::random());
-            let (Some(wait), false) = (wait, self.stop.level() >= until) else {
+            let (Some(wait), false) = (wait, self.gives_up(until)) else {
                 record!(Error, task_id = id; "cannot {what}, its lease will lapse: {error}");
                 return false;
             };
@@ -268,6 +285,10 @@ impl Claims {
             self.stop.pause(wait);
         }
     }
+}
+
+fn limits(settings: &Settings) -> Limits {
+    Limits { mode: settings.mode, idle_timeout: settings.idle_timeout, max_run_time: settings.max_run_time }
 }
 
 /// What came of giving a task back.

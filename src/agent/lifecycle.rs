@@ -73,6 +73,8 @@ pub enum ExitReason {
     SingleTask,
     /// `runner.idle_timeout` passed without a task.
     Idle,
+    /// It was asked to leave a running task to the next runner.
+    Left,
     /// It cannot go on; what to do about it.
     Fatal(String),
 }
@@ -186,6 +188,25 @@ impl Lifecycle {
         if self.level >= Level::Drain {
             self.drain_since.get_or_insert(now);
         }
+    }
+
+    /// The runner is to end, and a running task agent to go on without it.
+    pub(super) fn leave(&mut self) {
+        if !matches!(self.state, State::Over(_)) {
+            self.state = State::Over(ExitReason::Left);
+        }
+    }
+
+    /// The settings have changed.
+    pub(super) fn limit(&mut self, limits: Limits) {
+        self.limits = limits;
+        // What was away may have another address now.
+        self.not_before = None;
+    }
+
+    /// The time for which the control plane has been away, once that was told.
+    pub(super) fn away(&self, now: Instant) -> Option<Duration> {
+        self.away_since.filter(|_| self.told != 0).map(|since| now.duration_since(since))
     }
 
     /// As [`Lifecycle::ended`], of a task agent that was lost. True when the runner pauses, lest it take

@@ -10,6 +10,7 @@ mod identity;
 mod lifecycle;
 pub mod machine;
 mod rules;
+mod service;
 pub mod settings;
 mod stop;
 
@@ -20,11 +21,12 @@ pub use stop::{Level, Stop};
 use crate::logging;
 use crate::outcome::{Failure, Outcome, exit};
 use lexopt::Arg::{Long, Short};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-const HELP: &str = include_str!("help.txt");
+/// `runlet machine --help`.
+pub const HELP: &str = include_str!("help.txt");
 
 /// Runs `runlet machine` with the arguments after the command.
 pub fn command(args: Vec<OsString>) -> Outcome {
@@ -72,15 +74,21 @@ fn fail(message: String, log_elsewhere: bool) -> Failure {
     Failure::new(message)
 }
 
-/// The first TERM or INT drains, the second cancels. A thread of its own waits for them.
+/// The first TERM or INT drains, the second cancels; USR2 leaves the task agent to the next runner, HUP reads the settings
+/// again. A thread of its own waits for them.
 fn stop_on_signals(stop: &Stop) -> Result<(), Failure> {
     let failure = |error: std::io::Error| Failure::new(format!("cannot listen for signals: {error}"));
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).map_err(failure)?;
+    let mut signals =
+        signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR2]).map_err(failure)?;
     let stop = stop.clone();
     let thread = std::thread::Builder::new().name("signals".to_owned()).stack_size(64 * 1024);
     let listening = thread.spawn(move || {
-        for _ in signals.forever() {
-            stop.escalate();
+        for signal in signals.forever() {
+            match signal {
+                SIGHUP => stop.reload(),
+                SIGUSR2 => stop.leave(),
+                _ => stop.escalate(),
+            }
         }
     });
     listening.map(drop).map_err(failure)

@@ -1,5 +1,6 @@
-//! Asking a runner to stop: first drain, then cancel. Signals are one source of such requests,
-//! `runlet exec` is another; [`super::machine::run`] only sees the request.
+//! Asking a runner to stop: first drain, then cancel; or to leave its task agent to the next runner and go at once; or
+//! to read its settings again. Signals are one source of such requests, `runlet exec` is another;
+//! [`super::machine::run`] only sees the request.
 //!
 //! A request wakes whatever the runner waits for: a parked claim is cut by closing its client, a
 //! wait for a task agent or for the next attempt ends because a socket becomes readable.
@@ -33,8 +34,22 @@ pub struct Stop {
 #[derive(Default)]
 struct Inner {
     level: Level,
+    leaves: bool,
+    reloads: u32,
     listeners: Vec<Registered>,
     next_id: u64,
+}
+
+impl Inner {
+    fn wake(&mut self) {
+        for listener in &mut self.listeners {
+            // A full socket has woken its reader already.
+            let _ = listener.wake.write(&[1]);
+            if let Some(claims) = listener.claims.take() {
+                claims.close();
+            }
+        }
+    }
 }
 
 struct Registered {
@@ -61,13 +76,21 @@ impl Stop {
             return;
         }
         inner.level = level;
-        for listener in &mut inner.listeners {
-            // A full socket has woken its reader already.
-            let _ = listener.wake.write(&[1]);
-            if let Some(claims) = listener.claims.take() {
-                claims.close();
-            }
-        }
+        inner.wake();
+    }
+
+    /// Asks runners to end now, whatever they are at, and to leave a running task agent to whoever comes next.
+    pub fn leave(&self) {
+        let mut inner = self.lock();
+        inner.leaves = true;
+        inner.wake();
+    }
+
+    /// Asks runners to read their settings again.
+    pub fn reload(&self) {
+        let mut inner = self.lock();
+        inner.reloads = inner.reloads.wrapping_add(1);
+        inner.wake();
     }
 
     /// The next level: drain at first, cancel after that. What a signal means.
@@ -93,7 +116,7 @@ impl Stop {
     }
 }
 
-/// The stop request as one runner hears it. Readable when the level has changed since [`StopListener::level`] was last called.
+/// The requests as one runner hears them. Readable when there was one since [`StopListener::level`] was last called.
 pub(super) struct StopListener {
     stop: Stop,
     id: u64,
@@ -109,12 +132,22 @@ impl StopListener {
         self.stop.level()
     }
 
-    /// Waits for the time, or until the stop level changes.
+    /// Whether the runner is to leave.
+    pub(super) fn leaves(&self) -> bool {
+        self.stop.lock().leaves
+    }
+
+    /// How often the settings were to be read again.
+    pub(super) fn reloads(&self) -> u32 {
+        self.stop.lock().reloads
+    }
+
+    /// Waits for the time, or until something is requested.
     pub(super) fn pause(&self, time: Duration) {
         self.wait(&[], Some(time));
     }
 
-    /// Waits until the stop level changes, one of `also` is readable or the time is over.
+    /// Waits until something is requested, one of `also` is readable or the time is over.
     pub(super) fn wait(&self, also: &[BorrowedFd<'_>], time: Option<Duration>) {
         let time = time.and_then(|time| Timespec::try_from(time).ok());
         let own = self.as_fd();
@@ -127,7 +160,7 @@ impl StopListener {
     /// The client to close when a stop is requested. Closed at once if that has happened.
     pub(super) fn guard(&self, client: Arc<Client>) {
         let mut inner = self.stop.lock();
-        if inner.level > Level::Run {
+        if inner.level > Level::Run || inner.leaves {
             client.close();
         } else if let Some(own) = inner.listeners.iter_mut().find(|listener| listener.id == self.id) {
             own.claims = Some(client);

@@ -11,7 +11,8 @@ use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::path::Path;
 
-const HELP: &str = "\
+/// `runlet config --help`.
+pub(super) const HELP: &str = "\
 runlet config: checks or compiles a config
 
 Usage: runlet config validate [FILE] [OPTIONS]

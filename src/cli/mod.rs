@@ -3,12 +3,17 @@
 //! Each role parses its own arguments with [`lexopt`] and returns an [`Outcome`]; the message of a
 //! failure is printed once, here.
 
+mod commands;
+#[cfg(feature = "server")]
+mod completions;
 #[cfg(feature = "server")]
 pub mod config;
 #[cfg(feature = "server")]
+mod manual;
+#[cfg(feature = "server")]
 mod orb;
 
-use crate::outcome::{Failure, Outcome, print};
+use crate::outcome::{Outcome, print};
 use std::ffi::OsString;
 use std::io::Write;
 
@@ -31,25 +36,48 @@ fn run(program: &OsString, mut args: Vec<OsString>) -> Outcome {
         return crate::tool::command(args);
     }
     let first = if args.is_empty() { OsString::from("--help") } else { args.remove(0) };
-    match first.to_str().unwrap_or_default() {
-        "machine" => crate::agent::command(args),
-        "task" => crate::executor::command(args),
-        "tool" => crate::tool::command(args),
-        #[cfg(feature = "server")]
-        "server" => crate::server::command(args),
-        #[cfg(feature = "server")]
-        "exec" => crate::exec::command(args),
-        #[cfg(feature = "server")]
-        "config" => config::command(args),
-        #[cfg(feature = "server")]
-        "orb" => orb::command(args),
-        #[cfg(feature = "server")]
-        "admin" => crate::admin::command(args),
+    match first.to_string_lossy().as_ref() {
         "--version" | "-V" | "version" => print(&version()),
-        "--help" | "-h" | "help" => print(HELP),
-        other => {
-            Err(Failure::usage(format!("unknown command `{other}`; `runlet --help` lists the commands")))
+        "--help" | "-h" => print(HELP),
+        "help" => help(args),
+        name => {
+            let command = commands::find(name)?;
+            match args.first().and_then(|arg| arg.to_str()) {
+                Some("--version" | "-V") => print(&version()),
+                _ => commands::run(command, args),
+            }
         }
+    }
+}
+
+/// `runlet help COMMAND...`: as `runlet COMMAND... --help`.
+fn help(mut args: Vec<OsString>) -> Outcome {
+    if args.is_empty() {
+        return print(HELP);
+    }
+    #[cfg(feature = "server")]
+    if let Some(text) = written(&args)? {
+        return print(&text);
+    }
+    let command = commands::find(&args.remove(0).to_string_lossy())?;
+    if args.is_empty() {
+        return print(command.help);
+    }
+    args.push("--help".into());
+    commands::run(command, args)
+}
+
+/// For packages: manual pages and completions, made of the same texts.
+#[cfg(feature = "server")]
+fn written(args: &[OsString]) -> Result<Option<String>, crate::outcome::Failure> {
+    let words: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
+    let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+    match words[..] {
+        ["--man-pages"] => Ok(Some(manual::pages(false))),
+        ["--man-pages", "runner"] => Ok(Some(manual::pages(true))),
+        ["--man", page] => manual::page(page).map(Some),
+        ["--completions", shell] => completions::of(shell).map(Some),
+        _ => Ok(None),
     }
 }
 
@@ -61,3 +89,7 @@ fn version() -> String {
 const HELP: &str = include_str!("help.txt");
 #[cfg(not(feature = "server"))]
 const HELP: &str = include_str!("help-runner.txt");
+
+/// The help of the runner-only build, for its manual page.
+#[cfg(feature = "server")]
+const HELP_OF_RUNNER: &str = include_str!("help-runner.txt");

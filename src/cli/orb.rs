@@ -7,7 +7,8 @@ use lexopt::ValueExt;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-const HELP: &str = "\
+/// `runlet orb --help`.
+pub(super) const HELP: &str = "\
 runlet orb: packs orbs, so that they can be used without the registry
 
 Usage: runlet orb pack --output FILE PATH...

@@ -26,6 +26,7 @@ use crate::protocol::task_input::LocalSource;
 use crate::server::pipelines::types::{ConfigOrigin, Revision, Trigger};
 use crate::server::{self, CANNOT_RUN_HERE, Running, ServerOptions};
 use caches::Caches;
+pub use options::HELP;
 use options::{Asked, Options};
 use remains::Scratch;
 use results::Folder;

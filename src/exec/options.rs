@@ -53,7 +53,7 @@ pub(super) enum Asked {
 }
 
 /// `runlet exec --help`.
-pub(super) const HELP: &str = "\
+pub const HELP: &str = "\
 Run a repository's pipeline on this host, as its working tree is now.
 
 Usage: runlet exec [PATH] [OPTIONS]

@@ -43,7 +43,8 @@ use task::TaskRun;
 /// Longest input that is read, in bytes.
 const LONGEST_INPUT: u64 = 64 * 1024 * 1024;
 
-const HELP: &str = "\
+/// `runlet task --help`.
+pub const HELP: &str = "\
 Run one claimed task. The machine runner starts this; it is not meant for people.
 
 Usage: runlet task < INPUT
@@ -252,10 +253,15 @@ fn user_info(url: &str) -> Option<&str> {
 }
 
 fn forward_signals(sender: mpsc::Sender<Message>, reporter: Reporter) -> std::io::Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR2])?;
     let forward = move || {
-        for _ in signals.forever() {
+        for signal in signals.forever() {
+            // These are for runners, and whoever signals a whole service sends them here as well. Not ignored, which
+            // steps would inherit.
+            if matches!(signal, SIGHUP | SIGUSR2) {
+                continue;
+            }
             reporter.told_to_stop();
             if sender.send(Message::Terminate).is_err() {
                 return;

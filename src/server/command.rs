@@ -5,11 +5,14 @@ use crate::server::api::shared::slug::short_slug;
 use crate::server::clients::BadProxy;
 use crate::server::state::Keeping;
 use crate::server::{ServerOptions, listen, start, upkeep};
+use crate::system::service;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-const HELP: &str = "\
+/// `runlet server --help`.
+pub const HELP: &str = "\
 Run the control plane.
 
 Usage: runlet server --data DIR [OPTIONS]
@@ -35,7 +38,8 @@ Usage: runlet server --data DIR [OPTIONS]
                            first start; also by RUNLET_SECRETS_KEY. Back it up apart from the data
   --help
 
-The first start prints how to get in. TERM and INT stop it: parked calls are answered, nothing is lost.
+The first start prints how to get in. TERM and INT stop it: parked calls are answered, nothing is lost. HUP reads the
+certificate again; it is also read within a minute after its files have changed.
 ";
 
 /// Runs `runlet server` with the arguments after the command.
@@ -47,9 +51,8 @@ pub fn command(args: Vec<OsString>) -> Outcome {
     let logging = crate::logging::Options { format: crate::logging::Format::Text, ..Default::default() };
     // A second logger (in tests) changes nothing.
     let _ = crate::logging::init(&logging);
-    let mut signals =
-        signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])
-            .map_err(|e| Failure::new(format!("failed to handle signals: {e}")))?;
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])
+        .map_err(|e| Failure::new(format!("failed to handle signals: {e}")))?;
     listen::raise_file_limit();
     let running = start(options.clone()).map_err(|error| Failure::new(error.to_string()))?;
     let mut text = format!("runlet: the control plane listens on {}\n", running.url);
@@ -67,7 +70,12 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         ));
     }
     crate::outcome::print(&text)?;
-    signals.forever().next();
+    service::tell(&format!("READY=1\nSTATUS=listening on {}", running.url));
+    running.report_progress();
+    while let Some(SIGHUP) = signals.forever().next() {
+        running.read_certificate_again();
+    }
+    service::tell("STOPPING=1\nSTATUS=stopping");
     log::info!("stopping");
     running.stop();
     Ok(exit::OK)

@@ -4,6 +4,7 @@
 use crate::logging::record;
 use crate::protocol::limits::HEADER_BYTES;
 use crate::server::auth::Peer;
+use crate::server::certificate::Certificate;
 use crate::server::clients::{Admission, Connection, Connections, Limits, Proxies};
 use crate::server::marked::Marked;
 use crate::server::patience::{self, Patience, Taken};
@@ -17,11 +18,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -64,7 +62,7 @@ pub fn raise_file_limit() {
 #[derive(Clone)]
 struct Serving {
     router: axum::Router,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<Certificate>>,
     proxies: Arc<Proxies>,
 }
 
@@ -87,7 +85,7 @@ fn router(state: Shared) -> axum::Router {
 }
 
 /// Serves until the control plane stops.
-pub async fn serve(socket: TcpListener, tls: Option<TlsAcceptor>, proxies: Proxies, state: Shared) {
+pub async fn serve(socket: TcpListener, tls: Option<Arc<Certificate>>, proxies: Proxies, state: Shared) {
     let limits = Limits::of_files(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX));
     let connections = Connections::new(limits);
     let router = router(state.clone());
@@ -117,7 +115,11 @@ pub async fn serve(socket: TcpListener, tls: Option<TlsAcceptor>, proxies: Proxi
         let (serving, watcher) = (serving.clone(), ending.watcher());
         tokio::spawn(async move {
             let served = async {
-                let Some(stream) = shake_hands(stream, serving.tls.clone()).await else { return };
+                let Some(stream) =
+                    shake_hands(stream, serving.tls.as_deref().map(Certificate::acceptor)).await
+                else {
+                    return;
+                };
                 converse(stream, peer, &connection, &serving, watcher).await;
             };
             tokio::select! {
@@ -195,26 +197,4 @@ async fn shake_hands(stream: TcpStream, tls: Option<TlsAcceptor>) -> Option<Box<
         }
         Err(_) => None,
     }
-}
-
-/// Reads certificate chain and key.
-pub fn tls(certificate: &Path, key: &Path) -> Result<TlsAcceptor, String> {
-    let fail = |path: &Path, why: String| format!("failed to read `{}`: {why}", path.display());
-    let chain: Vec<_> = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect)
-        .map_err(|e| fail(certificate, e.to_string()))?;
-    if chain.is_empty() {
-        return Err(fail(certificate, "there is no certificate in it (expected PEM)".to_owned()));
-    }
-    let key_der = PrivateKeyDer::from_pem_file(key).map_err(|e| fail(key, e.to_string()))?;
-    let mut config = rustls::ServerConfig::builder_with_provider(crate::http::tls::provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|e| format!("failed to set up TLS: {e}"))?
-        .with_no_client_auth()
-        .with_single_cert(chain, key_der)
-        .map_err(|e| {
-            format!("`{}` and `{}` do not fit together: {e}", certificate.display(), key.display())
-        })?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
 }

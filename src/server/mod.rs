@@ -8,6 +8,7 @@ pub mod api;
 pub mod auth;
 mod backup;
 pub mod blobs;
+mod certificate;
 mod check;
 pub mod clients;
 mod command;
@@ -31,7 +32,7 @@ pub mod time;
 mod upkeep;
 pub mod web;
 
-pub use command::command;
+pub use command::{HELP, command};
 pub use data_folder::FolderError;
 pub use embedded::{Preview, SetError, preview};
 pub use live::watch::Told;

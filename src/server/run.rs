@@ -6,6 +6,7 @@ use crate::protocol::Secret;
 use crate::server::auth::{new_token, token_hash};
 use crate::server::backup;
 use crate::server::blobs::{Blobs, Error as BlobError, write_private};
+use crate::server::certificate::Certificate;
 use crate::server::clients::Proxies;
 use crate::server::data_folder::{DataFolder, FolderError};
 use crate::server::engine::commit::clock;
@@ -24,6 +25,7 @@ use crate::server::store::tables::projects;
 use crate::server::store::{Error as StoreError, Store};
 use crate::server::sweep;
 use crate::server::time::Millis;
+use crate::system::service;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -101,6 +103,7 @@ impl ServerOptions {
 pub struct Running {
     runtime: tokio::runtime::Runtime,
     pub(super) state: Shared,
+    certificate: Option<Arc<Certificate>>,
     serving: Option<tokio::task::JoinHandle<()>>,
     /// Base URL, as reached from this host.
     pub url: String,
@@ -165,8 +168,8 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
     if options.tls.is_none() && !options.listen.ip().is_loopback() && !options.behind_proxy {
         return Err(StartError::PlainHttp(options.listen));
     }
-    let tls = options.tls.as_ref().map(|(certificate, key)| listen::tls(certificate, key)).transpose();
-    let tls = tls.map_err(StartError::Certificate)?;
+    let tls = options.tls.as_ref().map(|(chain, key)| Certificate::read(chain, key)).transpose();
+    let tls = tls.map_err(StartError::Certificate)?.map(Arc::new);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(StartError::Threads)?;
     let not_heard = |error| StartError::Listen(options.listen, error);
@@ -238,9 +241,20 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
         let _inside = runtime.enter();
         runtime.spawn(sweep::run(state.clone()));
         runtime.spawn(sweep::run_old(state.clone()));
-        runtime.spawn(listen::serve(socket, tls, options.trusted_proxies.clone(), state.clone()))
+        if let Some(certificate) = &tls {
+            runtime.spawn(Arc::clone(certificate).watch());
+        }
+        runtime.spawn(listen::serve(socket, tls.clone(), options.trusted_proxies.clone(), state.clone()))
     };
-    Ok(Running { runtime, state, serving: Some(serving), url, first_token, _folder: folder })
+    Ok(Running {
+        runtime,
+        state,
+        certificate: tls,
+        serving: Some(serving),
+        url,
+        first_token,
+        _folder: folder,
+    })
 }
 
 impl Running {
@@ -291,6 +305,25 @@ impl Running {
             Ok(()) => Ok(path),
             Err(error) => Err(KeepError { path, error }),
         }
+    }
+
+    /// Reads the certificate again.
+    pub(super) fn read_certificate_again(&self) {
+        match &self.certificate {
+            Some(certificate) => certificate.read_again(),
+            None => log::info!("there is no certificate to read again"),
+        }
+    }
+
+    /// Tells the service manager, where it wants to hear so, that the threads of the control plane make progress.
+    pub(super) fn report_progress(&self) {
+        let Some(time) = service::watchdog() else { return };
+        self.runtime.spawn(async move {
+            loop {
+                service::tell("WATCHDOG=1");
+                tokio::time::sleep(time / 2).await;
+            }
+        });
     }
 
     /// Stops: parked calls are answered, what was accepted is committed.

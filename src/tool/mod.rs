@@ -23,7 +23,8 @@ pub const NAMES: [&str; 2] = ["circleci-agent", "circleci"];
 /// Longest text that `env subst` reads, in bytes.
 const LONGEST_INPUT: u64 = 64 * 1024 * 1024;
 
-const HELP: &str = "\
+/// `runlet tool --help`.
+pub const HELP: &str = "\
 Commands for use inside the steps of a job.
 
 Usage: circleci-agent COMMAND

@@ -87,6 +87,8 @@ mod transcripts;
 // The control plane with real machine runners.
 #[cfg(feature = "server")]
 mod server;
+// What a service manager is told, asks for and gives; upgrades during a task.
+mod service;
 // Output on its way: spools that are full, emptied or left behind.
 mod spool;
 // The data folder: checked, backed up, restored.

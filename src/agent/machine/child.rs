@@ -10,12 +10,14 @@ use crate::logging::record;
 use crate::protocol::TaskId;
 use crate::protocol::task_input::Said;
 use crate::system::proc::{boot_id, stat};
+use crate::system::service;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How often a process is looked at when the kernel has no pidfd.
@@ -33,6 +35,8 @@ pub(super) struct Agent {
     said: Vec<(Said, Option<String>)>,
     /// A wrapper has a process group of its own, so that a terminal's Ctrl-C does not reach it.
     has_group: bool,
+    /// Hands over the task.
+    feeder: Option<JoinHandle<()>>,
 }
 
 enum Kind {
@@ -92,7 +96,7 @@ pub(super) fn start(
     }
     command.arg("task").stdin(Stdio::piped());
     command.stdout(Stdio::piped()).stderr(settings.logging.stdio());
-    for name in token_variables() {
+    for name in token_variables().chain(service::VARIABLES) {
         command.env_remove(name);
     }
     command.env(TASK_VARIABLE, task.as_str()).env(RUNNER_VARIABLE, identity.unwrap_or_default());
@@ -119,6 +123,7 @@ pub(super) fn start(
         lines,
         said: Vec::new(),
         has_group: wrapped,
+        feeder: None,
     })
 }
 
@@ -148,6 +153,7 @@ impl Agent {
             lines: None,
             said: Vec::new(),
             has_group: false,
+            feeder: None,
         };
         is_same(process).then_some(agent)
     }
@@ -162,10 +168,16 @@ impl Agent {
                 log::debug!("the task agent did not read its task: {error}");
             }
         });
-        if let Err(error) = feeding {
+        match feeding {
+            Ok(thread) => self.feeder = Some(thread),
             // The agent sees the end of its input and exits; that is reported as its end.
-            log::error!("cannot start a thread to hand over the task: {error}");
+            Err(error) => log::error!("cannot start a thread to hand over the task: {error}"),
         }
+    }
+
+    /// Whether the task is still being handed over.
+    pub(super) fn is_being_fed(&self) -> bool {
+        self.feeder.as_ref().is_some_and(|feeder| !feeder.is_finished())
     }
 
     /// Lines about its task since the last call.
@@ -292,6 +304,7 @@ mod tests {
             lines: None,
             said: Vec::new(),
             has_group: false,
+            feeder: None,
         }
     }
 

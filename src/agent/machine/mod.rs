@@ -15,14 +15,15 @@ mod tools;
 
 use super::claims::{Claimed, Claims, GivenBackTask, Returned};
 use super::lifecycle::{ExitReason, Next};
-use super::settings::{Mode, Settings};
+use super::service::Service;
+use super::settings::{self, Mode, Settings};
 use super::stop::{Level, Stop};
 use crate::executor::scratch;
 use crate::http;
-use crate::logging::record;
+use crate::logging::{self, record};
 use crate::protocol::task_input::{Said, TaskEndpoint, TaskInput, task_exit};
 use crate::protocol::{GiveBackReason, Secret, Task, TaskId, TaskKind, duration};
-use crate::system::clock::since_boot;
+use crate::system::clock::{Rfc3339, since_boot};
 use crate::system::proc;
 use child::{Agent, End};
 use death::Death;
@@ -31,7 +32,7 @@ use orphans::{Markers, Sweep};
 use state::{OpenError, RunnerRecord, RunningTask};
 use std::fmt;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Variables that a task agent may need to reach the control plane, and that a prefix may take away.
 const PREFIX_VARIABLES: [&str; 9] = [
@@ -45,6 +46,9 @@ const PREFIX_VARIABLES: [&str; 9] = [
     "all_proxy",
     http::ALLOW_PLAINTEXT,
 ];
+
+/// How long a runner that leaves waits for its task to be handed over.
+const HANDING_OVER: Duration = Duration::from_secs(5);
 
 /// Why a runner could not begin.
 #[derive(Debug)]
@@ -89,6 +93,9 @@ pub fn run(settings: Settings, stop: &Stop) -> Result<ExitReason, Error> {
         ExitReason::Stopped => log::info!("stopped as asked"),
         ExitReason::SingleTask => log::info!("exiting after one task (mode `single-task`)"),
         ExitReason::Idle => log::info!("exiting: no task within `runner.idle_timeout`"),
+        ExitReason::Left => {
+            log::info!("left as asked: a running task goes on, and the next runner waits for it")
+        }
         ExitReason::Fatal(_) => {}
     }
     Ok(reason)
@@ -107,6 +114,10 @@ struct Runner {
     group: Option<Group>,
     /// Orphans of its tasks become its children.
     adopts: bool,
+    service: Service,
+    /// The requests to read the settings again that were heard; whether the last one waits for the end of the task.
+    reloads: u32,
+    reload_waits: bool,
 }
 
 struct Watched {
@@ -122,11 +133,24 @@ struct Watched {
     not_begun: Option<String>,
     /// This agent sends what one that died has left; how the other one died.
     rest: Option<Death>,
+    since: SystemTime,
 }
 
 impl Watched {
     fn of(agent: Agent, task: RunningTask, token: Option<Secret>) -> Self {
-        Self { agent, task, token, ended_because: None, begun: false, not_begun: None, rest: None }
+        let since = SystemTime::now();
+        Self { agent, task, token, ended_because: None, begun: false, not_begun: None, rest: None, since }
+    }
+
+    /// What is going on, for the status.
+    fn text(&self) -> String {
+        let since = Rfc3339 { time: self.since, milliseconds: false };
+        let RunningTask { id, job_name, resource_class, .. } = &self.task;
+        let what = match self.rest {
+            Some(_) => "sending what is left of",
+            None => "running",
+        };
+        format!("{what} {resource_class} job {job_name} since {since}, task {id}")
     }
 }
 
@@ -155,17 +179,34 @@ impl Runner {
             );
         }
         let tool_directory = tools::prepare(&settings, &program);
-        Ok(Self { settings, claims, record, program, tool_directory, watched: None, identity, group, adopts })
+        let service = Service::new(settings.owns_process);
+        let reloads = claims.stop.reloads();
+        Ok(Self {
+            settings,
+            claims,
+            record,
+            program,
+            tool_directory,
+            watched: None,
+            identity,
+            group,
+            adopts,
+            service,
+            reloads,
+            reload_waits: false,
+        })
     }
 
     fn run(&mut self) -> ExitReason {
         self.adopt();
         loop {
             self.hear();
-            match self.claims.life.next(Instant::now()) {
+            let next = self.claims.life.next(Instant::now());
+            self.tell(&next);
+            match next {
                 Next::Claim(wait) => self.claim(wait),
                 Next::Sleep(time) => self.claims.stop.pause(time),
-                Next::Watch(until) => self.watch(until),
+                Next::Watch(until) => self.watch(self.service.until(until)),
                 Next::Term(why) => {
                     if let Some(watched) = &mut self.watched {
                         record!(Warn, task_id = watched.task.id; "ending the task: {}", why.text());
@@ -186,8 +227,35 @@ impl Runner {
         }
     }
 
-    /// Takes notice of the stop level.
+    /// Tells the service manager what this runner is at.
+    fn tell(&mut self, next: &Next) {
+        let (draining, away) = (self.claims.level() >= Level::Drain, self.claims.life.away(Instant::now()));
+        let since = |time| SystemTime::now().checked_sub(time).unwrap_or(SystemTime::UNIX_EPOCH);
+        self.service.round(|| match (&self.watched, away, next) {
+            (_, _, Next::Exit(_)) => "stopping".to_owned(),
+            (Some(watched), _, _) if draining => format!("draining: {}", watched.text()),
+            (Some(watched), _, _) => watched.text(),
+            (None, Some(away), _) => format!(
+                "no usable answer from {} since {}, trying on",
+                self.settings.endpoint.url,
+                Rfc3339 { time: since(away), milliseconds: false }
+            ),
+            (None, None, Next::Sleep(_)) => {
+                "pausing: no task could begin here, or claims are answered too soon".to_owned()
+            }
+            (None, None, _) => "idle, waiting for a task".to_owned(),
+        });
+    }
+
+    /// Takes notice of requests to this runner.
     fn hear(&mut self) {
+        if self.claims.stop.leaves() {
+            self.leave();
+        }
+        self.hear_reload();
+        if self.claims.stop.level() >= Level::Drain {
+            self.service.stopping();
+        }
         match (self.claims.hear(), &self.watched) {
             (Some(Level::Drain), Some(watched)) => record!(Info, task_id = watched.task.id;
                 "draining: no further tasks; the running one may finish within {}",
@@ -196,6 +264,62 @@ impl Runner {
             (Some(Level::Drain), None) => log::info!("draining: no further tasks, none is running"),
             _ => {}
         }
+    }
+
+    /// Leaves the task agent to the next runner: what that has to know is on the disk.
+    fn leave(&mut self) {
+        let deadline = Instant::now() + HANDING_OVER;
+        while self.watched.as_ref().is_some_and(|watched| watched.agent.is_being_fed())
+            && Instant::now() < deadline
+        {
+            self.claims.stop.pause(Duration::from_millis(20));
+        }
+        self.claims.life.leave();
+    }
+
+    /// Reads the settings again when that was requested. The log is opened again at once; the rest waits for the end of
+    /// a running task, which has begun with what was set before.
+    fn hear_reload(&mut self) {
+        let reloads = self.claims.stop.reloads();
+        let is_new = std::mem::replace(&mut self.reloads, reloads) != reloads;
+        if !self.settings.owns_process || !(is_new || self.reload_waits) {
+            return;
+        }
+        if is_new {
+            // Where it is may have changed as well; the old place first, whatever the settings say.
+            if let Err(why) = logging::reopen(&self.settings.logging) {
+                log::error!("the log stays where it was: {why}");
+            }
+        }
+        self.reload_waits = self.watched.is_some();
+        if self.reload_waits {
+            return if is_new {
+                log::info!("the settings are read again after the running task")
+            };
+        }
+        match settings::load(self.settings.file.as_deref()).and_then(|settings| self.take(settings)) {
+            Ok(()) => log::info!("read the settings again"),
+            Err(why) => log::error!("the settings stay as they were: {why}"),
+        }
+    }
+
+    /// Goes on with other settings. What this runner is known by stays until the next start.
+    fn take(&mut self, mut settings: Settings) -> Result<(), String> {
+        settings.owns_process = true;
+        if settings.name != self.settings.name || settings.state_directory != self.settings.state_directory {
+            log::warn!("another `runner.name` or `runner.state_directory` is used from the next start on");
+            settings.name = self.settings.name.clone();
+            settings.state_directory = self.settings.state_directory.clone();
+        }
+        logging::reopen(&settings.logging)?;
+        self.claims.reset(&settings).map_err(|error| error.to_string())?;
+        for warning in &settings.warnings {
+            log::warn!("{warning}");
+        }
+        check::at_start(&settings);
+        self.tool_directory = tools::prepare(&settings, &self.program);
+        self.settings = settings;
+        Ok(())
     }
 
     fn claim(&mut self, wait: Duration) {
@@ -231,6 +355,7 @@ impl Runner {
         let running = RunningTask {
             id: id.clone(),
             job_name: task.job_name.clone(),
+            resource_class: task.job.resource_class.clone(),
             markers: Markers::of(&task),
             allocation: Some(allocation.clone()),
             claimed_since_boot_ms: u64::try_from(since_boot().as_millis()).ok(),
@@ -304,7 +429,7 @@ impl Runner {
             runner_version: env!("CARGO_PKG_VERSION").to_owned(),
             tool_directory: self.tool_directory.clone(),
             log_level: Some(self.settings.logging.level.as_str().to_ascii_lowercase()),
-            log_format: Some(self.settings.logging.format.name().to_owned()),
+            log_format: Some(self.settings.logging.settled().name().to_owned()),
             mask_forms: self.settings.mask_forms.clone(),
             pause_seconds: u32::try_from(self.claims.life.host_pause().as_secs()).unwrap_or(u32::MAX),
             drop_output: self.settings.drop_output_on_full_disk,
@@ -508,6 +633,10 @@ impl Runner {
 
     /// The task is dealt with: the next claim is a new one.
     fn forget(&mut self) {
+        if self.claims.stop.leaves() {
+            // Perhaps nobody has heard of its end: the next runner asks.
+            return;
+        }
         self.record.change(|remembered| {
             remembered.task = None;
             remembered.nonce = crate::system::random_id();
@@ -523,6 +652,7 @@ impl Runner {
             markers: Markers { task: id.as_str().to_owned(), ..Markers::default() },
             id,
             job_name: String::new(),
+            resource_class: String::new(),
             allocation: None,
             claimed_since_boot_ms: None,
             agent,

@@ -30,6 +30,9 @@ pub(super) struct Remembered {
 pub(super) struct RunningTask {
     pub(super) id: TaskId,
     pub(super) job_name: String,
+    /// Absent in records of older runners.
+    #[serde(default)]
+    pub(super) resource_class: String,
     /// Values of variables that processes of this task have in their environment.
     pub(super) markers: super::orphans::Markers,
     /// Of the claim.
@@ -197,6 +200,7 @@ mod tests {
         let task = RunningTask {
             id: TaskId::new("t-1").unwrap(),
             job_name: "build".into(),
+            resource_class: "acme/linux".into(),
             markers: super::super::orphans::Markers::default(),
             allocation: Some("a".into()),
             claimed_since_boot_ms: Some(5),

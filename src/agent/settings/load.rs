@@ -26,13 +26,24 @@ pub fn load(file: Option<&Path>) -> Result<Settings, String> {
     let given = text.as_deref().map(|text| (shown.as_str(), text));
     let environment = |name: &str| std::env::var(name).ok();
     let read_token = |path: &Path| fs::read_to_string(path).map_err(|error| error.to_string());
+    // A service manager may name several, with colons between them.
+    let directory = |name: &str| {
+        let first = environment(name)?.split(':').next()?.to_owned();
+        first.starts_with('/').then(|| PathBuf::from(first))
+    };
     let host = Host {
         name: host_name(),
         home: environment("HOME").filter(|home| home.starts_with('/')),
         state_home: environment("XDG_STATE_HOME"),
         package_directory: Path::new(PACKAGE_DIRECTORY).is_dir().then(|| PACKAGE_DIRECTORY.into()),
+        instance: environment("RUNLET_INSTANCE").filter(|name| !name.is_empty()),
+        service_directory: directory("STATE_DIRECTORY"),
+        credential: directory("CREDENTIALS_DIRECTORY")
+            .map(|path| path.join("token"))
+            .filter(|path| path.exists()),
     };
     let mut settings = resolve(given, &environment, &host, &read_token)?;
+    settings.file = path.map(Path::to_owned);
     if let (Some(path), Some(text)) = (path, &text) {
         if text.contains(settings.token.expose()) && readable_by_others(path) {
             settings.warnings.push(format!(

@@ -77,6 +77,8 @@ pub struct Settings {
     pub logging: logging::Options,
     /// Warnings for the operator, for the log once it is open.
     pub warnings: Vec<String>,
+    /// The file that they were read from.
+    pub file: Option<PathBuf>,
 }
 
 impl Settings {
@@ -106,6 +108,7 @@ impl Settings {
             owns_process: false,
             logging: logging::Options::default(),
             warnings: Vec::new(),
+            file: None,
         }
     }
 }
@@ -121,6 +124,22 @@ pub(super) struct Host {
     pub state_home: Option<String>,
     /// The directory of the packages, when it exists.
     pub package_directory: Option<PathBuf>,
+    /// `RUNLET_INSTANCE`: one of several services on this host.
+    pub instance: Option<String>,
+    /// `STATE_DIRECTORY`: made by the service manager for this service alone.
+    pub service_directory: Option<PathBuf>,
+    /// The token that the service manager has put into `CREDENTIALS_DIRECTORY`.
+    pub credential: Option<PathBuf>,
+}
+
+impl Host {
+    /// The name of the host, and of the service if there are several.
+    fn full_name(&self) -> String {
+        match &self.instance {
+            Some(instance) => format!("{}-{instance}", self.name),
+            None => self.name.clone(),
+        }
+    }
 }
 
 /// A key of the file, and the variables that beat it, strongest first.
@@ -289,7 +308,7 @@ pub(super) fn resolve(
     let path = |key| sources.read(key, |text| value::path(text, home));
     let flag = |key| Ok::<_, String>(sources.read(key, value::boolean)?.unwrap_or(false));
 
-    let token = token(&sources, read_token)?;
+    let token = token(&sources, host, read_token)?;
     let url = match sources.get("api.url") {
         None => DEFAULT_URL.to_owned(),
         Some(given) => {
@@ -307,7 +326,7 @@ pub(super) fn resolve(
     };
     let endpoint = Endpoint { url, ca_file: path("api.ca_file")?, client_certificate };
 
-    let name = sources.read("runner.name", value::name)?.or_else(|| value::name_of_host(&host.name));
+    let name = sources.read("runner.name", value::name)?.or_else(|| value::name_of_host(&host.full_name()));
     let name = name.ok_or("`runner.name` is not set and this host has no name (or CIRCLECI_RUNNER_NAME)")?;
     let mode = sources.read("runner.mode", |text| match text {
         "continuous" => Ok(Mode::Continuous),
@@ -385,6 +404,7 @@ fn unknown_keys(sources: &Sources<'_>, warnings: &mut Vec<String>) {
 
 fn token(
     sources: &Sources<'_>,
+    host: &Host,
     read_token: &dyn Fn(&std::path::Path) -> Result<String, String>,
 ) -> Result<Secret, String> {
     let given = match (sources.get(KEYS[AUTH_TOKEN].key), sources.get(KEYS[AUTH_TOKEN_FILE].key)) {
@@ -403,7 +423,16 @@ fn token(
         }
         (Some(given), None) | (None, Some(given)) => given,
         (None, None) => {
-            return Err("no resource class token: set `api.auth_token`, `api.auth_token_file` or CIRCLECI_RUNNER_API_AUTH_TOKEN".to_owned());
+            let Some(path) = &host.credential else {
+                return Err("no resource class token: set `api.auth_token`, `api.auth_token_file` or CIRCLECI_RUNNER_API_AUTH_TOKEN, or load a credential `token`".to_owned());
+            };
+            Given {
+                key: KEYS[AUTH_TOKEN_FILE].key,
+                value: Value::Text(path.to_string_lossy().into_owned()),
+                place: String::new(),
+                what: "the credential `token`".to_owned(),
+                from_variable: true,
+            }
         }
     };
     let (text, what) = if given.key == KEYS[AUTH_TOKEN_FILE].key {
@@ -475,8 +504,8 @@ fn command_prefix(sources: &Sources<'_>) -> Result<Vec<String>, String> {
 }
 
 fn default_working_directory(host: &Host) -> Result<PathBuf, String> {
-    if let Some(package) = &host.package_directory {
-        return Ok(package.join("workdir"));
+    if let Some(directory) = host.service_directory.as_ref().or(host.package_directory.as_ref()) {
+        return Ok(directory.join("workdir"));
     }
     match &host.home {
         Some(home) => Ok(PathBuf::from(home).join(".local/share/runlet/workdir")),
@@ -485,6 +514,9 @@ fn default_working_directory(host: &Host) -> Result<PathBuf, String> {
 }
 
 fn default_state_directory(host: &Host, working_directory: &std::path::Path) -> Option<PathBuf> {
+    if let Some(directory) = &host.service_directory {
+        return Some(directory.join("state"));
+    }
     if let Some(state) = host.state_home.as_deref().filter(|state| state.starts_with('/')) {
         return Some(PathBuf::from(state).join("runlet"));
     }

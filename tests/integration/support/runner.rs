@@ -176,6 +176,11 @@ impl Running {
     pub(crate) fn crash_and_restart(mut self) -> Running {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        self.start_again()
+    }
+
+    /// Starts another one in the place of one that has ended.
+    pub(crate) fn start_again(mut self) -> Running {
         let log = fs::OpenOptions::new().append(true).open(self.machine.path("log")).unwrap();
         self.child = self.machine.command().stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         self

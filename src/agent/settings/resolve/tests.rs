@@ -214,3 +214,29 @@ fn rules_and_forms_are_lists_that_are_checked() {
         assert!(found.starts_with(error), "{found}");
     }
 }
+
+#[test]
+fn a_service_manager_names_places_the_instance_and_a_token() {
+    let host = Host {
+        instance: Some("two".into()),
+        service_directory: Some("/var/lib/runlet/two".into()),
+        credential: Some("/token".into()),
+        package_directory: Some("/var/lib/circleci-runner".into()),
+        ..host()
+    };
+    let resolved = |text: &str| {
+        resolve(Some(("c.yaml", text)), &|_| None, &host, &|path| {
+            if path == Path::new("/token") { Ok("from-manager\n".to_owned()) } else { Err("gone".to_owned()) }
+        })
+        .unwrap()
+    };
+    let settings = resolved("logging: {level: info}\n");
+    assert_eq!(settings.token.expose(), "from-manager");
+    assert_eq!(settings.name, "big-iron-two");
+    assert_eq!(settings.working_directory, Path::new("/var/lib/runlet/two/workdir"));
+    assert_eq!(settings.state_directory.as_deref(), Some(Path::new("/var/lib/runlet/two/state")));
+    // What the operator wrote counts more.
+    let settings = resolved("api: {auth_token: abc}\nrunner: {name: mine, working_directory: /w}\n");
+    assert_eq!((settings.token.expose(), settings.name.as_str()), ("abc", "mine"));
+    assert_eq!(settings.working_directory, Path::new("/w"));
+}

@@ -1,0 +1,83 @@
+//! The table of commands: name, function, help. What `--help` prints is also what suggestions, manual pages and
+//! completions are made of.
+
+use crate::outcome::{Failure, Outcome, exit};
+use crate::system::suggest::nearest;
+use std::ffi::OsString;
+
+/// A command of the program.
+pub(super) struct Command {
+    /// The first argument.
+    pub(super) name: &'static str,
+    /// Takes the arguments after it.
+    pub(super) run: fn(Vec<OsString>) -> Outcome,
+    /// The text of `--help`.
+    pub(super) help: &'static str,
+}
+
+/// All commands, in the order of the help.
+pub(super) const COMMANDS: &[Command] = &[
+    #[cfg(feature = "server")]
+    Command { name: "exec", run: crate::exec::command, help: crate::exec::HELP },
+    #[cfg(feature = "server")]
+    Command { name: "server", run: crate::server::command, help: crate::server::HELP },
+    Command { name: "machine", run: crate::agent::command, help: crate::agent::HELP },
+    Command { name: "task", run: crate::executor::command, help: crate::executor::HELP },
+    Command { name: "tool", run: crate::tool::command, help: crate::tool::HELP },
+    #[cfg(feature = "server")]
+    Command { name: "config", run: super::config::command, help: super::config::HELP },
+    #[cfg(feature = "server")]
+    Command { name: "orb", run: super::orb::command, help: super::orb::HELP },
+    #[cfg(feature = "server")]
+    Command { name: "admin", run: crate::admin::command, help: crate::admin::HELP },
+];
+
+/// The command of this name. The failure has the name that was meant, perhaps.
+pub(super) fn find(name: &str) -> Result<&'static Command, Failure> {
+    COMMANDS.iter().find(|command| command.name == name).ok_or_else(|| {
+        let known: Vec<&str> =
+            COMMANDS.iter().map(|command| command.name).chain(["help", "version"]).collect();
+        let hint = hint(name, &known);
+        Failure::usage(format!("unknown command `{name}`{hint}; `runlet --help` lists the commands"))
+    })
+}
+
+/// Runs a command. A mistyped option is answered with the one that was meant, perhaps.
+pub(super) fn run(command: &Command, args: Vec<OsString>) -> Outcome {
+    (command.run)(args).map_err(|mut failure| {
+        let option =
+            failure.message.split_once("invalid option '").and_then(|(_, rest)| rest.split('\'').next());
+        if let Some(option) = option.filter(|_| failure.code == exit::USAGE) {
+            failure.message += &hint(option, &options(command.help));
+        }
+        failure
+    })
+}
+
+/// The long options that a help names, as often as it does.
+pub(super) fn options(help: &'static str) -> Vec<&'static str> {
+    let words = help.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+    words.filter(|word| word.len() > 2 && word.starts_with("--")).collect()
+}
+
+fn hint(name: &str, known: &[&str]) -> String {
+    nearest(name, known).map_or_else(String::new, |near| format!(" (did you mean `{near}`?)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_of_a_help_are_its_long_words() {
+        assert_eq!(options("  --a-b FILE, --c=X  (`--d`) -- - -e\n"), ["--a-b", "--c", "--d"]);
+    }
+
+    #[test]
+    fn every_command_has_help_with_its_usage() {
+        for command in COMMANDS {
+            let names = [format!("Usage: runlet {}", command.name), "Usage: circleci-agent".to_owned()];
+            assert!(names.iter().any(|name| command.help.contains(name)), "{}", command.name);
+        }
+    }
+}

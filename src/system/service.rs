@@ -1,0 +1,93 @@
+//! The service manager that started this process: what it is told, and what of the environment it meant for this
+//! process alone.
+//!
+//! The protocol is that of systemd's `sd_notify`: a datagram of `KEY=value` lines to the socket in `NOTIFY_SOCKET`.
+//! Without that variable nothing is said, and a manager that does not listen is no failure: work goes on.
+
+use std::io;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+/// Variables that a service manager sets for the process that it starts. What that process starts in turn must not
+/// have them: a job could tell the manager tales, and would find the credentials of its runner.
+pub const VARIABLES: [&str; 20] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "FDSTORE",
+    "CREDENTIALS_DIRECTORY",
+    "JOURNAL_STREAM",
+    "LOG_NAMESPACE",
+    "INVOCATION_ID",
+    "SYSTEMD_EXEC_PID",
+    "MANAGERPID",
+    "MEMORY_PRESSURE_WATCH",
+    "MEMORY_PRESSURE_WRITE",
+    "STATE_DIRECTORY",
+    "CACHE_DIRECTORY",
+    "RUNTIME_DIRECTORY",
+    "LOGS_DIRECTORY",
+    "CONFIGURATION_DIRECTORY",
+];
+
+/// Whether a service manager wants to be told anything.
+pub fn is_listening() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some_and(|address| !address.is_empty())
+}
+
+/// Tells the service manager lines of `KEY=value`.
+pub fn tell(lines: &str) {
+    let Ok(address) = std::env::var("NOTIFY_SOCKET") else { return };
+    let sent = address_of(&address).and_then(|address| {
+        let socket = UnixDatagram::unbound()?;
+        // One that does not read must not hold anything up.
+        socket.set_nonblocking(true)?;
+        socket.send_to_addr(lines.as_bytes(), &address)
+    });
+    if let Err(error) = sent {
+        log::debug!("cannot tell the service manager at `{address}`: {error}");
+    }
+}
+
+fn address_of(text: &str) -> io::Result<SocketAddr> {
+    #[cfg(target_os = "linux")]
+    if let Some(name) = text.strip_prefix('@') {
+        return <SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name);
+    }
+    SocketAddr::from_pathname(text)
+}
+
+/// The time within which the service manager wants to hear of progress again and again; `None`: not at all.
+pub fn watchdog() -> Option<Duration> {
+    let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+    let is_meant = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+    number("WATCHDOG_USEC").filter(|time| *time > 0 && is_meant).map(Duration::from_micros)
+}
+
+/// Whether standard error is the journal's.
+pub fn logs_to_journal() -> bool {
+    let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    let stat = rustix::fs::fstat(io::stderr());
+    stat.is_ok_and(|stat| format!("{}:{}", stat.st_dev, stat.st_ino) == stream)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_paths_or_names_without_a_file() {
+        assert_eq!(address_of("/run/x").unwrap().as_pathname(), Some(std::path::Path::new("/run/x")));
+        assert!(address_of(&"x".repeat(200)).is_err());
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::linux::net::SocketAddrExt;
+            let address = address_of("@runlet/x").unwrap();
+            assert_eq!(address.as_abstract_name(), Some(&b"runlet/x"[..]));
+        }
+    }
+}
