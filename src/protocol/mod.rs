@@ -5,6 +5,8 @@
 
 pub mod archive;
 pub mod claim;
+#[cfg(any(feature = "server", feature = "kubernetes"))]
+pub mod container;
 pub mod duration;
 pub mod event;
 pub mod finish;
@@ -30,6 +32,8 @@ pub use claim::{
     BeginAnswer, BeginRequest, ClaimRequest, GiveBack, GiveBackAnswer, GiveBackReason, GivenBack, Heartbeat,
     HeartbeatAnswer, LostTask, RestAnswer, TaskKind,
 };
+#[cfg(any(feature = "server", feature = "kubernetes"))]
+pub use container::{Beside, Container, FIRST_BESIDE, Login, MOST_BESIDE, Words};
 pub use event::{Event, EventKind, EventsAnswer, StepStatus};
 pub use finish::{FinishAnswer, FinishRequest, StepSummary, TaskStatus};
 pub use id::TaskId;
