@@ -34,6 +34,7 @@ fn run(program: &OsString, mut args: Vec<OsString>) -> Outcome {
     match first.to_str().unwrap_or_default() {
         "machine" => crate::agent::command(args),
         "task" => crate::executor::command(args),
+        "pod" => crate::pod::command(args),
         "tool" => crate::tool::command(args),
         #[cfg(feature = "server")]
         "server" => crate::server::command(args),

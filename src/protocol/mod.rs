@@ -13,6 +13,7 @@ pub mod finish;
 pub mod id;
 pub mod job;
 pub mod limits;
+pub mod pod_task;
 pub mod resource_class;
 pub mod secret;
 pub mod task;

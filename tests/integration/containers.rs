@@ -6,7 +6,7 @@ use crate::server::Server;
 use runlet::protocol::{FIRST_BESIDE, Secret};
 use serde_json::{Value, json};
 
-const CONFIG: &str = "version: 2.1
+pub(crate) const CONFIG: &str = "version: 2.1
 jobs:
   build:
     docker:
@@ -21,7 +21,7 @@ workflows: {w: {jobs: [build]}}
 ";
 
 /// A claim of a runner that starts containers.
-fn claim(server: &Server, rogue: &Rogue, nonce: &str, takes: &[&str]) -> (u16, Value) {
+pub(crate) fn claim(server: &Server, rogue: &Rogue, nonce: &str, takes: &[&str]) -> (u16, Value) {
     let body = json!({ "name": "pods", "hostname": "h", "version": "0", "os": "linux", "arch": "x86_64",
         "nonce": nonce, "takes": takes });
     let body = body.to_string();

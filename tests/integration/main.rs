@@ -25,6 +25,9 @@ mod connections;
 // Tasks for containers, with a runner that the test plays.
 #[cfg(feature = "server")]
 mod containers;
+// The program inside a pod.
+#[cfg(feature = "server")]
+mod pods;
 // The limits of the config compiler.
 #[cfg(feature = "server")]
 mod config_limits;
