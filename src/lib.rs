@@ -35,6 +35,7 @@ pub mod logging;
 #[cfg(feature = "server")]
 pub mod orbs;
 pub mod outcome;
+pub mod pod;
 pub mod protocol;
 #[cfg(feature = "server")]
 pub mod server;

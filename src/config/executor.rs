@@ -1,6 +1,6 @@
 //! The executor of a compiled job: what its steps want to run in, and which runners may take it.
 
-use crate::protocol::{ResourceClass, TaskKind};
+use crate::protocol::{ResourceClass, TaskKind, Words};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -61,16 +61,6 @@ pub struct Image {
     pub aws_auth: BTreeMap<String, String>,
 }
 
-/// A command line, or its words.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Words {
-    /// As one text.
-    Line(String),
-    /// Word by word.
-    List(Vec<String>),
-}
-
 impl Executor {
     /// The kind of runner that may take a task of it in this class; `None` where no runner of one's own may.
     pub fn task_kind(&self, resource_class: &str) -> Option<TaskKind> {
@@ -79,6 +69,16 @@ impl Executor {
             Executor::Docker { .. } => ResourceClass::new(resource_class).ok().map(|_| TaskKind::Container),
             Executor::Macos { .. } | Executor::HostedMachine { .. } => None,
         }
+    }
+
+    /// What of it no container runner can do, as a phrase that names the key of the config.
+    pub fn refused_in_containers(&self) -> Option<String> {
+        let Executor::Docker { images } = self else { return None };
+        let asks = images.iter().find(|image| !image.aws_auth.is_empty())?;
+        Some(format!(
+            "the image `{}` has `aws_auth`, which container runners do not do (use `auth`, or give the nodes of the cluster rights to pull)",
+            asks.image
+        ))
     }
 
     /// The key of the config that names it: `machine`, `docker` or `macos`.

@@ -4,10 +4,8 @@
 
 use super::jobs::{default_title, default_when};
 use crate::config::yaml::Emitter;
-use crate::config::{
-    Executor, Image, JobKind, RequiredStatus, Requirement, Schedule, Words, Workflow, WorkflowJob,
-};
-use crate::protocol::{Action, CheckoutMethod, Job, Run, Step, When, duration};
+use crate::config::{Executor, Image, JobKind, RequiredStatus, Requirement, Schedule, Workflow, WorkflowJob};
+use crate::protocol::{Action, CheckoutMethod, Job, Run, Step, When, Words, duration};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 

@@ -5,12 +5,15 @@
 
 pub mod archive;
 pub mod claim;
+#[cfg(any(feature = "server", feature = "kubernetes"))]
+pub mod container;
 pub mod duration;
 pub mod event;
 pub mod finish;
 pub mod id;
 pub mod job;
 pub mod limits;
+pub mod pod_task;
 pub mod resource_class;
 pub mod secret;
 pub mod task;
@@ -30,6 +33,8 @@ pub use claim::{
     BeginAnswer, BeginRequest, ClaimRequest, GiveBack, GiveBackAnswer, GiveBackReason, GivenBack, Heartbeat,
     HeartbeatAnswer, LostTask, RestAnswer, TaskKind,
 };
+#[cfg(any(feature = "server", feature = "kubernetes"))]
+pub use container::{Beside, Container, FIRST_BESIDE, Login, MOST_BESIDE, Words};
 pub use event::{Event, EventKind, EventsAnswer, StepStatus};
 pub use finish::{FinishAnswer, FinishRequest, StepSummary, TaskStatus};
 pub use id::TaskId;

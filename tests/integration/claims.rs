@@ -59,6 +59,11 @@ impl<'a> Played<'a> {
     pub(crate) fn claim(server: &'a Server, rogue: &'a Rogue, nonce: &str) -> Self {
         let (status, task) = claim(server, rogue, nonce, "boot-1");
         assert_eq!(status, 200, "{task}");
+        Self::of(server, rogue, &task)
+    }
+
+    /// With the task that a claim has got.
+    pub(crate) fn of(server: &'a Server, rogue: &'a Rogue, task: &Value) -> Self {
         let text = |name: &str| task[name].as_str().unwrap().to_owned();
         Self {
             server,

@@ -22,6 +22,12 @@ mod config;
 // Hundreds of clients that hold their connections.
 #[cfg(feature = "server")]
 mod connections;
+// Tasks for containers, with a runner that the test plays.
+#[cfg(feature = "server")]
+mod containers;
+// The program inside a pod.
+#[cfg(feature = "server")]
+mod pods;
 // The limits of the config compiler.
 #[cfg(feature = "server")]
 mod config_limits;

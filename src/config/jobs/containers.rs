@@ -3,7 +3,8 @@
 use super::environment::environment;
 use crate::config::session::{NodeReader, present};
 use crate::config::values::{Map, Node};
-use crate::config::{Executor, Image, Words};
+use crate::config::{Executor, Image};
+use crate::protocol::Words;
 use std::collections::BTreeMap;
 
 const KEYS: &[&str] = &["image", "name", "entrypoint", "command", "user", "environment", "auth", "aws_auth"];

@@ -4,9 +4,9 @@
 //! compile until its cost was thought of.
 
 use crate::config::values::Data;
-use crate::config::{Executor, Image, Schedule, Words};
+use crate::config::{Executor, Image, Schedule};
 use crate::protocol::limits::JOB_BYTES;
-use crate::protocol::{Action, Job, Run, Step};
+use crate::protocol::{Action, Job, Run, Step, Words};
 use std::collections::BTreeMap;
 
 /// Overhead of a text in memory: many empty ones are not free.

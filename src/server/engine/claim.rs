@@ -2,12 +2,12 @@
 
 use crate::logging::record;
 use crate::protocol::limits::CLAIM_BYTES;
-use crate::protocol::{ClaimRequest, HeldTask};
+use crate::protocol::{ClaimRequest, HeldTask, TaskId, TaskKind};
 use crate::server::auth::ClassToken;
 use crate::server::auth::{new_token, token_hash};
 use crate::server::engine::commit::task::{self, InHand};
 use crate::server::engine::handout::{self, Handed, Withheld};
-use crate::server::engine::task::{Claim, ClaimedAgain, DEFAULT_BUDGET, Machine};
+use crate::server::engine::task::{Claim, ClaimedAgain, DEFAULT_BUDGET, Machine, Refused};
 use crate::server::state::ServerSettings;
 use crate::server::store::status::{MessageKind, TaskState};
 use crate::server::store::tables::tasks::Asking;
@@ -104,6 +104,10 @@ pub fn claim(
 /// name. People are told.
 fn tell_of_runners_with_one_name(tx: &Tx<'_>, claimer: &Claimer) -> Result<(), Error> {
     let name = &claimer.request.name;
+    // One that starts containers runs many tasks under its name.
+    if claimer.request.takes.contains(&TaskKind::Container) {
+        return Ok(());
+    }
     for row in tasks::begun_of_runner(tx, &claimer.token.class, name)? {
         let message = format!(
             "a runner named {name} asks for work while this task runs on one of that name: either two runners have the same name, or the task is lost and ends when it was not heard of for too long"
@@ -135,7 +139,8 @@ fn hand_out(
             let (id, allocation) = (hand.row.id.clone(), claim.allocation);
             let handed =
                 Handed { id, token: task_token.clone(), allocation, variables, budget: claim.budget };
-            let described = handout::describe(tx, handed, settings)?;
+            let in_containers = claimer.request.takes.contains(&TaskKind::Container);
+            let described = handout::describe(tx, handed, in_containers, settings)?;
             let answer = serde_json::to_vec(&described)?;
             if answer.len() <= CLAIM_BYTES {
                 hand.row.token_hash = Some(token_hash(&task_token));
@@ -150,11 +155,51 @@ fn hand_out(
             );
             (TaskState::InfrastructureFail, why)
         }
-        Err(Withheld::Unauthorized(why)) => (TaskState::Failed, format!("unauthorized: {why}")),
-        Err(Withheld::Unusable(why)) => (TaskState::InfrastructureFail, why),
+        Err(why) => withheld(why),
     };
     record!(Warn, task_id = hand.row.id; "a task cannot be handed out: {why}");
     let then = hand.task.refuse(status, &why, now);
     hand.keep(tx, then, now)?;
     Ok(None)
+}
+
+/// The end of a task whose variables are withheld.
+fn withheld(why: Withheld) -> (TaskState, String) {
+    match why {
+        Withheld::Unauthorized(why) => (TaskState::Failed, format!("unauthorized: {why}")),
+        Withheld::Unusable(why) => (TaskState::InfrastructureFail, why),
+    }
+}
+
+/// The task of this token once more, as JSON of [`Task`](crate::protocol::Task), for an agent that was told no more than
+/// the token. One whose variables are withheld by now ends, and that is the refusal.
+pub fn fetch(
+    tx: &Tx<'_>,
+    id: &TaskId,
+    token: String,
+    settings: &ServerSettings,
+    now: Millis,
+) -> Result<Result<Vec<u8>, Refused>, Error> {
+    let Some(mut hand) = InHand::find(tx, id)? else {
+        return Err(Error::Corrupt(format!("the task `{id}` is gone")));
+    };
+    let claim = match hand.task.awaited(now) {
+        Ok(claim) => claim.clone(),
+        Err(refused) => return Ok(Err(refused)),
+    };
+    match handout::variables(tx, &settings.sealer, &hand.row.job)? {
+        Ok(variables) => {
+            let (id, allocation, budget) = (id.clone(), claim.allocation, claim.budget);
+            let handed = Handed { id, token, allocation, variables, budget };
+            Ok(Ok(serde_json::to_vec(&handout::describe(tx, handed, false, settings)?)?))
+        }
+        Err(why) => {
+            let (status, why) = withheld(why);
+            record!(Warn, task_id = id; "a task cannot be handed out: {why}");
+            let then = hand.task.refuse(status, &why, now);
+            let refused = hand.task.awaited(now).err();
+            hand.keep(tx, then, now)?;
+            refused.map(Err).ok_or_else(|| Error::Corrupt(format!("the task `{id}` was refused and waits")))
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! Contents of a task that is handed out: its job, its built-in variables, those of its project and
 //! contexts, and the key that continues a setup pipeline.
 
-use crate::config::JobKind;
-use crate::protocol::{Secret, Source, Task, TaskId, Variable};
+use crate::config::{Executor, Image, JobKind};
+use crate::protocol::{Container, Login, Secret, Source, Task, TaskId, Variable};
 use crate::server::auth::{new_token, token_hash};
 use crate::server::engine::task::LONGEST_BEGIN;
 use crate::server::ids::JobId;
@@ -13,6 +13,7 @@ use crate::server::store::tables::handout::{self, Described, Revision};
 use crate::server::store::tables::keys;
 use crate::server::store::tables::variables::{self, SealedVariable};
 use crate::server::store::{Effect, Error, Tx, View};
+use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
@@ -106,8 +107,24 @@ pub struct Handed {
     pub budget: Duration,
 }
 
-/// Describes a task that is handed out, for its agent.
-pub fn describe(tx: &Tx<'_>, handed: Handed, settings: &ServerSettings) -> Result<Task, Error> {
+/// A task as it is handed out.
+#[derive(Clone, Debug, Serialize)]
+pub struct HandedOut {
+    /// What its agent runs.
+    #[serde(flatten)]
+    pub task: Task,
+    /// What its runner starts first; nothing for a runner that starts none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<Container>,
+}
+
+/// Describes a task that is handed out, for its agent, and with `in_containers` for a runner that starts its containers.
+pub fn describe(
+    tx: &Tx<'_>,
+    handed: Handed,
+    in_containers: bool,
+    settings: &ServerSettings,
+) -> Result<HandedOut, Error> {
     let found = handout::described(tx, &handed.id)?;
     let slug = format!("{}/{}/{}", found.vcs, found.org, found.repo);
     let job_url = settings.job_url(&slug, found.job_number);
@@ -120,11 +137,17 @@ pub fn describe(tx: &Tx<'_>, handed: Handed, settings: &ServerSettings) -> Resul
         mask.push(Secret::new(key.clone()));
         built_in.insert("CIRCLE_CONTINUATION_KEY".to_owned(), key);
     }
-    let JobKind::Build { job, .. } = found.definition.kind else {
+    let JobKind::Build { job, executor } = found.definition.kind else {
         return Err(Error::Corrupt(format!("the task `{}` is of a job without steps", handed.id)));
     };
     tx.effect(Effect::Changed(found.pipeline.into()));
-    Ok(Task {
+    let containers = match executor {
+        Executor::Docker { images } if in_containers => {
+            images.into_iter().map(|image| container(image, &handed.variables)).collect()
+        }
+        _ => Vec::new(),
+    };
+    let task = Task {
         id: handed.id,
         token: Secret::new(handed.token),
         allocation: handed.allocation,
@@ -144,7 +167,49 @@ pub fn describe(tx: &Tx<'_>, handed: Handed, settings: &ServerSettings) -> Resul
         heartbeat_wait_seconds: settings.heartbeat_wait_seconds,
         max_step_output_bytes: settings.max_step_output_bytes,
         max_artifact_bytes: settings.max_artifact_bytes,
-    })
+    };
+    Ok(HandedOut { task, containers })
+}
+
+/// A container as its runner starts it. A login is written with names of variables, which are replaced here; one that
+/// lacks a part is none.
+fn container(image: Image, variables: &[Variable]) -> Container {
+    let part = |name: &str| image.auth.get(name).map(|text| with_variables(text, variables));
+    let login = part("username").zip(part("password"));
+    let login = login.map(|(username, password)| Login { username, password: Secret::new(password) });
+    Container {
+        image: image.image,
+        name: image.name,
+        entrypoint: image.entrypoint,
+        command: image.command,
+        user: image.user,
+        environment: image.environment,
+        login,
+    }
+}
+
+/// The text with the values of variables for `$NAME` and `${NAME}`; nothing for one that does not exist.
+fn with_variables(text: &str, variables: &[Variable]) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('$') {
+        out.push_str(before);
+        let braced = after.strip_prefix('{').and_then(|inside| inside.split_once('}'));
+        let (name, then) = braced.unwrap_or_else(|| {
+            let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            after.split_at(after.find(|c| !is_name(c)).unwrap_or(after.len()))
+        });
+        match name.is_empty() {
+            true => out.push('$'),
+            false => {
+                let found = variables.iter().find(|variable| variable.name == name);
+                out.push_str(found.map_or("", |variable| variable.value.expose()));
+            }
+        }
+        rest = then;
+    }
+    out.push_str(rest);
+    out
 }
 
 /// The variables that every job has.
@@ -186,4 +251,23 @@ fn source(found: Revision) -> Option<Source> {
         tag: found.tag,
         reference: found.reference,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logins_are_written_with_names_of_variables() {
+        let variables = [Variable { name: "USER_1".to_owned(), value: Secret::new("me$x") }];
+        for (text, meant) in [
+            ("$USER_1", "me$x"),
+            ("a-${USER_1}-b$USER_1.c", "a-me$x-bme$x.c"),
+            ("$NONE|$|a$", "|$|a$"),
+            ("plain", "plain"),
+            ("${USER_1", "${USER_1"),
+        ] {
+            assert_eq!(with_variables(text, &variables), meant, "{text}");
+        }
+    }
 }

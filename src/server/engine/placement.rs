@@ -41,7 +41,14 @@ pub fn of<'a>(kind: &'a JobKind, routing: &'a Routing) -> Placement<'a> {
         (_, Elsewhere::OnHost) => Some(TaskKind::Machine),
         (kind, _) => kind,
     };
-    let cannot_run = task_kind.is_none().then(|| {
+    let refused = executor.refused_in_containers().filter(|_| task_kind == Some(TaskKind::Container));
+    let cannot_run = (task_kind.is_none() || refused.is_some()).then(|| {
+        if let Some(why) = refused {
+            return CannotRun {
+                status: JobStatus::Failed,
+                message: format!("no runner can take this job: {why}"),
+            };
+        }
         let status = match routing.elsewhere {
             Elsewhere::Skip => JobStatus::NotRun,
             Elsewhere::Fail | Elsewhere::OnHost => JobStatus::Failed,
@@ -125,6 +132,18 @@ mod tests {
         assert_eq!(end(docker(), "a/b", &routed(Elsewhere::Skip)), skipped);
         assert_eq!(end(Executor::Macos { xcode: None }, "", &routed(Elsewhere::Skip)), skipped);
         assert_eq!(end(docker(), "", &routed(Elsewhere::OnHost)), (here, TaskKind::Machine, None));
+    }
+
+    #[test]
+    fn a_login_that_container_runners_do_not_do_is_refused_by_name() {
+        let login = BTreeMap::from([("aws_access_key_id".to_owned(), "$KEY".to_owned())]);
+        let image = Image { image: "1.dkr.ecr/x".to_owned(), aws_auth: login, ..Image::default() };
+        let kind = build(Executor::Docker { images: vec![image] }, "a/b");
+        let end = of(&kind, &Routing::default()).cannot_run.expect("an end");
+        assert_eq!(end.status, JobStatus::Failed);
+        assert!(end.message.contains("`1.dkr.ecr/x` has `aws_auth`"), "{}", end.message);
+        let here = Routing { route_all_to: Some("runlet/exec".to_owned()), elsewhere: Elsewhere::OnHost };
+        assert_eq!(of(&kind, &here).cannot_run.map(|end| end.message), None);
     }
 
     #[test]

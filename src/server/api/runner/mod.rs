@@ -1,6 +1,7 @@
 //! Calls of runners and task agents: docs/protocol.md.
 
 mod archives;
+mod beside;
 mod claim;
 mod holder;
 mod query;
@@ -19,6 +20,8 @@ pub fn router() -> Router<Shared> {
         .route("/api/v3/runner/claim", post(claim::claim))
         .route(&format!("{task}/lost"), post(claim::lost))
         .route(&format!("{task}/rest"), post(claim::rest))
+        .route(task, get(task::fetch))
+        .route(&format!("{task}/beside/{{n}}"), post(beside::beside))
         .route(&format!("{task}/begin"), post(task::begin))
         .route(&format!("{task}/heartbeat"), post(task::heartbeat))
         .route(&format!("{task}/steps/{{step}}/output"), patch(task::output))

@@ -4,13 +4,15 @@ use crate::logging::record;
 use crate::protocol::event::cut;
 use crate::protocol::limits::EVENT_TEXT_BYTES;
 use crate::protocol::{
-    BeginAnswer, BeginRequest, Event, EventsAnswer, FinishAnswer, FinishRequest, GiveBack, GiveBackAnswer,
-    HeartbeatAnswer, OutputAnswer, RefusalCode,
+    BeginAnswer, BeginRequest, Event, EventsAnswer, FIRST_BESIDE, FinishAnswer, FinishRequest, GiveBack,
+    GiveBackAnswer, HeartbeatAnswer, OutputAnswer, RefusalCode,
 };
 use crate::server::api::runner::holder::Holder;
 use crate::server::api::runner::query::{Numbers, number, wait_of};
 use crate::server::api::shared::failure::{Answer, Failure, blocking};
 use crate::server::api::shared::input::Path;
+use crate::server::auth;
+use crate::server::engine::claim;
 use crate::server::engine::commit::task::{self, Recorded};
 use crate::server::engine::task::{Call, Refused, Taken};
 use crate::server::state::Shared;
@@ -18,9 +20,20 @@ use crate::server::time::Millis;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
+
+/// Tells a task agent that was started with no more than the token what to run.
+pub(super) async fn fetch(State(state): State<Shared>, task: Holder, headers: HeaderMap) -> Answer<Response> {
+    let token = headers.get(header::AUTHORIZATION).and_then(|value| auth::bearer(value.to_str().ok()?));
+    let token = token.unwrap_or_default().to_owned();
+    let (id, settings) = (task.id.clone(), state.settings.clone());
+    let fetched = state.store.write(move |tx| claim::fetch(tx, &id, token, &settings, Millis::now())).await?;
+    let answer = fetched.map_err(|why| task.refused(why))?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], answer).into_response())
+}
 
 /// The commit point: answered once it is on the disk.
 pub(super) async fn begin(
@@ -97,7 +110,7 @@ pub(super) async fn output(
     query: Numbers,
     bytes: Bytes,
 ) -> Answer<Json<OutputAnswer>> {
-    let call = Call::Output { is_spin_up: step == 0 };
+    let call = Call::Output { is_spin_up: step == 0 || step >= FIRST_BESIDE };
     task.takes(call)?;
     let offset = number(&query, "offset")?;
     // The runner keeps to the limit; its marker lines may come on top.

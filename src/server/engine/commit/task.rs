@@ -2,7 +2,7 @@
 //! out what follows, all in the caller's transaction.
 
 use crate::protocol::{
-    BeginRequest, Event, EventKind, FinishAnswer, FinishRequest, GiveBack, LostTask, TaskId,
+    BeginRequest, Beside, Event, EventKind, FinishAnswer, FinishRequest, GiveBack, LostTask, TaskId,
 };
 use crate::server::engine::commit::advance::settle;
 use crate::server::engine::commit::job::{close_job, end_job, say, set_status};
@@ -124,6 +124,10 @@ impl InHand {
 
 /// Ends the steps of a task that has ended: what its agent says of them late replaces this.
 fn close_steps(tx: &Tx<'_>, row: &TaskRow, now: Millis) -> Result<(), Error> {
+    // What a runner keeps beside ends with the task, and is no failure of a task that has none.
+    if !matches!(row.status, TaskState::Canceled | TaskState::InfrastructureFail) {
+        steps::close_beside(tx, &row.id, now)?;
+    }
     let canceled = row.status == TaskState::Canceled;
     let status = if canceled { StepState::Canceled } else { StepState::InfrastructureFail };
     steps::close_running(tx, &row.id, status, now)
@@ -321,6 +325,29 @@ fn record(
     }
     hand.keep(tx, then, now)?;
     Ok(Ok(Recorded::Next { next, taken }))
+}
+
+/// What a runner says of a record of its own. It binds nothing, and is taken as long as output is.
+pub fn beside(
+    tx: &Tx<'_>,
+    id: &TaskId,
+    record: u32,
+    beside: &Beside,
+    lease: Duration,
+    now: Millis,
+) -> Decided<Taken> {
+    let mut hand = InHand::known(tx, id)?;
+    let Step { answer: taken, then } = match hand.task.call(Call::Events { is_spin_up: true }, lease, now) {
+        Ok(step) => step,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    steps::record_beside(tx, id, record, beside)?;
+    if taken.late {
+        close_steps(tx, &hand.row, now)?;
+    }
+    tx.effect(Effect::Changed(hand.row.pipeline.to_string()));
+    hand.keep(tx, then, now)?;
+    Ok(Ok(taken))
 }
 
 /// The end of a task by its agent. `missing` lists the outputs that are not there, with the offset to send from.

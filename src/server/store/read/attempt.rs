@@ -1,7 +1,7 @@
 //! The newest attempts of a job's tasks, and their steps. Nothing here is SQLite's own but booleans in
 //! integers.
 
-use crate::protocol::TaskId;
+use crate::protocol::{FIRST_BESIDE, TaskId};
 use crate::server::ids::JobId;
 use crate::server::store::status::{StepState, TaskState};
 use crate::server::store::{Error, View};
@@ -81,10 +81,11 @@ pub fn attempts(view: &View, ran_as: &JobId) -> Result<Vec<Attempt>, Error> {
     let mut attempts = tasks.collect::<Result<Vec<_>, _>>()?;
     let mut query = view.sql().prepare_cached(
         "SELECT step, step_index, name, kind, command, status, exit_code, message, background, attempt,
-            max_auto_reruns, started_at_ms, ended_at_ms FROM steps WHERE task_id = ?1 ORDER BY step",
+            max_auto_reruns, started_at_ms, ended_at_ms FROM steps WHERE task_id = ?1 ORDER BY step < ?2, step",
     )?;
     for attempt in &mut attempts {
-        attempt.steps = query.query_map([&attempt.task], step)?.collect::<Result<_, _>>()?;
+        attempt.steps =
+            query.query_map(params![attempt.task, FIRST_BESIDE], step)?.collect::<Result<_, _>>()?;
     }
     Ok(attempts)
 }

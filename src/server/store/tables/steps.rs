@@ -2,7 +2,7 @@
 //!
 //! Only SQLite: `INSERT OR IGNORE`, and `STRICT` integers as booleans.
 
-use crate::protocol::{Event, EventKind, StepSummary, TaskId};
+use crate::protocol::{Beside, Event, EventKind, FIRST_BESIDE, StepSummary, TaskId};
 use crate::server::store::status::StepState;
 use crate::server::store::{Error, Tx};
 use crate::server::time::Millis;
@@ -34,6 +34,43 @@ pub fn record(tx: &Tx<'_>, task: &TaskId, event: &Event) -> Result<(), Error> {
                 .execute(params![task, step, status, exit_code, signal, message, at, output_bytes])?;
         }
     }
+    Ok(())
+}
+
+/// Stores what a runner says of a record of its own. `record` counts from [`FIRST_BESIDE`].
+pub fn record_beside(tx: &Tx<'_>, task: &TaskId, record: u32, beside: &Beside) -> Result<(), Error> {
+    let at_ms = beside.at_ms;
+    let kind = EventKind::StepStarted {
+        step: record,
+        index: None,
+        name: beside.name.clone(),
+        kind: beside.kind.clone(),
+        command: None,
+        attempt: 1,
+        max_auto_reruns: 0,
+        background: true,
+    };
+    self::record(tx, task, &Event { number: 0, at_ms, kind })?;
+    let Some(status) = beside.status else { return Ok(()) };
+    let (message, output_bytes) = (beside.message.clone(), beside.output_bytes);
+    let kind = EventKind::StepFinished {
+        step: record,
+        status,
+        exit_code: None,
+        signal: None,
+        message,
+        output_bytes,
+    };
+    self::record(tx, task, &Event { number: 0, at_ms, kind })
+}
+
+/// Ends what a runner keeps beside a task that has ended well, as far as its runner has not ended it.
+pub fn close_beside(tx: &Tx<'_>, task: &TaskId, now: Millis) -> Result<(), Error> {
+    tx.sql()
+        .prepare_cached(
+            "UPDATE steps SET status = ?2, ended_at_ms = ?3 WHERE task_id = ?1 AND status = ?4 AND step >= ?5",
+        )?
+        .execute(params![task, StepState::Success, now, StepState::Running, FIRST_BESIDE])?;
     Ok(())
 }
 
