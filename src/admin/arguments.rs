@@ -8,15 +8,18 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Read};
 
 /// Options without a value.
-const FLAGS: [&str; 6] = ["json", "force", "exact", "admin", "follow", "unsafe-retries"];
+const FLAGS: [&str; 8] =
+    ["json", "force", "exact", "admin", "follow", "unsafe-retries", "rotate-secret", "with-token"];
 /// Options with a value.
-const VALUES: [&str; 20] = [
+const VALUES: [&str; 26] = [
+    "api",
     "budget",
     "branch",
     "ca-file",
     "config",
     "default-branch",
     "description",
+    "forge",
     "group",
     "label",
     "limit",
@@ -25,8 +28,12 @@ const VALUES: [&str; 20] = [
     "nickname",
     "organization",
     "parameter",
+    "poll",
     "project",
+    "replay",
     "repository",
+    "repository-id",
+    "repository-name",
     "rule",
     "server",
     "tag",

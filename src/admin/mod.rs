@@ -7,6 +7,7 @@ mod arguments;
 mod audit;
 mod context;
 mod follow;
+mod forge;
 mod people;
 mod pipeline;
 mod project;
@@ -36,6 +37,7 @@ Runners
   resource-class set-unsafe-retries NAMESPACE/NAME on|off
                                                      a job that began runs again, 3 times at most, when its runner
                                                      is lost: for jobs that may run twice
+  resource-class set-untrusted NAMESPACE/NAME on|off  whether jobs of pull requests from forks may run on it
   resource-class list [--namespace NAMESPACE]
   resource-class delete NAMESPACE/NAME [--force]     --force: with its tokens, and ends what waits for it
   token create NAMESPACE/NAME [--nickname TEXT]      prints the token, once
@@ -59,6 +61,14 @@ Projects; SLUG is VCS/ORGANIZATION/REPOSITORY, such as gh/acme/app
   project list [--organization VCS/ORGANIZATION]
   project set-repository SLUG [URL] [--default-branch NAME]
   project delete SLUG                                with its pipelines and variables
+  project settings SLUG [NAME=VALUE]...              shows or changes what is built: pull requests, forks, paths
+  project connect SLUG [--forge KIND] [--api URL] [--poll DURATION|never] [--rotate-secret] [--with-token]
+                       [--repository-id ID] [--repository-name NAME]
+                                                     says where its forge sends webhooks, and with which secret;
+                                                     --with-token: reads a token for its API from standard input
+  project disconnect SLUG
+  project deliveries SLUG [--replay ID]              what came from the forge, and what became of it
+  project hook SLUG                                  prints the post-receive hook of a plain git server
   variable set SLUG NAME                             the value is read from standard input
   variable list SLUG
   variable delete SLUG NAME

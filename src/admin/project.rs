@@ -1,6 +1,7 @@
 //! Projects and their variables.
 
 use super::arguments::Arguments;
+use super::forge;
 use super::remote::{Remote, encode, owner_path, slug_path};
 use super::table::Table;
 use super::verb::{Act, Said, UnknownVerb, find};
@@ -9,8 +10,17 @@ use serde_json::{Value, json};
 
 /// Finds a verb of `project`.
 pub(super) fn project(verb: &str) -> Result<Act, UnknownVerb> {
-    let verbs: [(&str, Act); 4] =
-        [("create", create), ("list", list), ("set-repository", set_repository), ("delete", delete)];
+    let verbs: [(&str, Act); 9] = [
+        ("create", create),
+        ("list", list),
+        ("set-repository", set_repository),
+        ("delete", delete),
+        ("settings", forge::settings),
+        ("connect", forge::connect),
+        ("disconnect", forge::disconnect),
+        ("deliveries", forge::deliveries),
+        ("hook", forge::hook),
+    ];
     find(&verbs, verb)
 }
 

@@ -19,6 +19,7 @@ pub(super) fn class(verb: &str) -> Result<Act, UnknownVerb> {
             ("create", create_class),
             ("set-budget", set_budget),
             ("set-unsafe-retries", set_unsafe_retries),
+            ("set-untrusted", set_untrusted),
             ("list", list_classes),
             ("delete", delete_class),
         ],
@@ -83,6 +84,24 @@ fn set_unsafe_retries(arguments: &mut Arguments, remote: &Remote) -> Result<Said
         format!("a task of {name} that has begun {told}; it counts for tasks that are claimed from now on"),
         answer,
     ))
+}
+
+fn set_untrusted(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+    let (name, wanted) = (arguments.word("NAMESPACE/NAME")?, arguments.word("on or off")?);
+    let wanted = match wanted.as_str() {
+        "on" => true,
+        "off" => false,
+        other => return Err(Failure::usage(format!("`{other}` is neither `on` nor `off`"))),
+    };
+    arguments.finish()?;
+    let path = format!("{CLASSES}/{}", id_of(remote, &name)?);
+    let answer = remote.call("PATCH", &path, Some(json!({ "takes_untrusted": wanted })))?;
+    let told = if wanted {
+        "takes jobs of pull requests from forks: what strangers wrote runs on its hosts"
+    } else {
+        "takes no jobs of pull requests from forks"
+    };
+    Ok(Said::Done(format!("{name} {told}"), answer))
 }
 
 /// The id of a class by its name, as part of a path.

@@ -34,6 +34,8 @@ mod yaml;
 #[doc(hidden)]
 pub mod probe;
 
+pub(crate) use syntax::Pattern;
+
 pub use compile::compile;
 pub use compiled::{
     Compiled, DeclaredParameter, JobKind, LeftOut, RequiredStatus, Requirement, Schedule, Workflow,

@@ -194,6 +194,7 @@ fn trigger(snapshot: &Snapshot, slug: &str, file_name: &str) -> Trigger {
             body: String::new(),
             author: String::new(),
             is_default_branch: snapshot.is_default_branch,
+            reference: None,
         }),
         config_origin: Some(ConfigOrigin {
             reference: snapshot.name.reference(),

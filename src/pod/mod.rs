@@ -15,7 +15,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-const HELP: &str = "\
+pub(crate) const HELP: &str = "\
 Parts of a pod. The container runner starts these; they are not meant for people.
 
 Usage: runlet pod install DIR    copy this program to DIR, with the names of the commands for jobs

@@ -16,6 +16,7 @@ use crate::server::live::hub::Hub;
 use crate::server::live::watch::{self, Told};
 use crate::server::people;
 use crate::server::pipelines::create;
+use crate::server::pipelines::forge;
 use crate::server::pipelines::repository::Mirrors;
 use crate::server::pipelines::types::{Created, Error as PipelineError, Trigger};
 use crate::server::secrets::sealer::{self, KeyError};
@@ -241,6 +242,7 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
         let _inside = runtime.enter();
         runtime.spawn(sweep::run(state.clone()));
         runtime.spawn(sweep::run_old(state.clone()));
+        runtime.spawn(forge::run(state.clone()));
         if let Some(certificate) = &tls {
             runtime.spawn(Arc::clone(certificate).watch());
         }

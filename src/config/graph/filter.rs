@@ -101,7 +101,8 @@ impl NamePattern {
         }
     }
 
-    fn is_match(&self, name: &str) -> bool {
+    /// Whether a name is the one that is meant, or one of them.
+    pub(crate) fn is_match(&self, name: &str) -> bool {
         match self {
             Self::Exact(text) => text == name,
             Self::Regex(pattern) => pattern.is_match(name),

@@ -13,7 +13,9 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use ours::{audit, compile, held, inventory, operator, orchestration, results, storage, watch};
+use ours::{
+    audit, compile, connections, held, hooks, inventory, operator, orchestration, results, storage, watch,
+};
 use shared::failure::Failure;
 use shared::{shape, slug, speaker, unread};
 use std::sync::atomic::Ordering;
@@ -25,6 +27,8 @@ pub fn router(state: Shared) -> axum::Router {
         .merge(runner::router())
         .merge(audit::router())
         .merge(compile::router())
+        .merge(connections::router())
+        .merge(hooks::router())
         .merge(orchestration::router())
         .merge(operator::router())
         .merge(inventory::router())

@@ -3,15 +3,25 @@
 
 use crate::config::JobKind;
 use crate::protocol::{Cache, CacheRecord, FindCache, Layer, LayerJob, LayerRecord, TaskId, Workspace};
-use crate::server::ids::{JobId, ProjectId};
+use crate::server::ids::{JobId, PipelineId, ProjectId};
 use crate::server::store::tables::archives::{self, Match, Persisting};
-use crate::server::store::tables::jobs;
+use crate::server::store::tables::{jobs, trust};
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use std::collections::HashMap;
 use std::time::Duration;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The first character of the keys of caches that are a fork's own. No job's key begins with it.
+pub const FORK_MARK: char = '\u{1}';
+
+/// What stands before the keys of the caches of a pipeline: nothing, but for those of forks that get no secrets. They
+/// neither read nor fill the caches that others trust.
+pub fn cache_scope(view: &View, pipeline: &PipelineId) -> Result<String, Error> {
+    let fork = trust::fork_of_pipeline(view, pipeline)?.filter(|fork| !fork.gets_secrets);
+    Ok(fork.map(|fork| format!("{FORK_MARK}{}{FORK_MARK}", fork.branch)).unwrap_or_default())
+}
 
 /// The cache of the project that the first fitting key stands for.
 pub fn find_cache(

@@ -11,6 +11,8 @@ use crate::server::secrets::sealer::{Place, SealError, Sealer};
 use crate::server::state::ServerSettings;
 use crate::server::store::tables::handout::{self, Described, Revision};
 use crate::server::store::tables::keys;
+use crate::server::store::tables::pipelines::PullFacts;
+use crate::server::store::tables::trust;
 use crate::server::store::tables::variables::{self, SealedVariable};
 use crate::server::store::{Effect, Error, Tx, View};
 use serde::Serialize;
@@ -44,6 +46,10 @@ pub fn variables(
         return Err(Error::Corrupt(format!("there is no job `{job}`")));
     };
     let mut opened = Opened::default();
+    let is_kept_from = trust::fork_of_job(view, job)?.is_some_and(|fork| !fork.gets_secrets);
+    if is_kept_from {
+        return Ok(Ok(Vec::new()));
+    }
     for SealedVariable { name, sealed } in variables::list_sealed_of_project(view, &project)? {
         let value = sealer.open(Place::Project(&project, &name), &sealed);
         if let Err(why) = opened.add(name, value) {
@@ -239,7 +245,20 @@ fn built_in(found: &Described, job_url: &str) -> BTreeMap<String, String> {
         ("CIRCLE_TAG", &revision.tag),
     ];
     let known = known.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
-    always.into_iter().chain(known).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    let all = always.into_iter().chain(known).map(|(name, value)| (name.to_owned(), value.to_owned()));
+    all.chain(found.pull.iter().flat_map(of_pull)).collect()
+}
+
+/// The variables about pull requests. Scripts take those of forks, which are set for them only, as the sign of one.
+fn of_pull(pull: &PullFacts) -> impl Iterator<Item = (String, String)> {
+    let all = [
+        ("CIRCLE_PULL_REQUEST", pull.urls.first().cloned()),
+        ("CIRCLE_PULL_REQUESTS", Some(pull.urls.join(",")).filter(|urls| !urls.is_empty())),
+        ("CIRCLE_PR_NUMBER", pull.number.map(|number| number.to_string())),
+        ("CIRCLE_PR_USERNAME", pull.fork_owner.clone()),
+        ("CIRCLE_PR_REPONAME", pull.fork_name.clone()),
+    ];
+    all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)))
 }
 
 /// The revision that `checkout` fetches, when there is a repository.

@@ -23,6 +23,8 @@ pub struct Hub {
     tasks: Mutex<HashMap<TaskId, Arc<Notify>>>,
     pipelines: Mutex<HashMap<String, watch::Sender<Version>>>,
     revoked: watch::Sender<()>,
+    forge: Notify,
+    polls: Notify,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -45,6 +47,8 @@ impl Hub {
                     }
                 }
                 Effect::Ended(task) => self.forget_task(&task),
+                Effect::ForgeWork => self.forge.notify_one(),
+                Effect::PollWork => self.polls.notify_one(),
                 Effect::Revoked => self.revoked.send_modify(|()| {}),
             }
         }
@@ -79,6 +83,16 @@ impl Hub {
         if let Some(notify) = lock(&self.tasks).remove(task) {
             notify.notify_waiters();
         }
+    }
+
+    /// Woken when a change that a forge told of waits to be worked off, also when that was while nobody waited.
+    pub fn forge(&self) -> &Notify {
+        &self.forge
+    }
+
+    /// Woken when projects may be due for a look at their refs.
+    pub fn polls(&self) -> &Notify {
+        &self.polls
     }
 
     /// The number of tasks that calls were parked for and that have not ended.

@@ -62,11 +62,21 @@ pub(in crate::server) fn pipeline_values(
     set("number", json!(number));
     set("project.type", json!(vcs));
     set("project.slug", json!(format!("{vcs}/{org}/{repo}")));
-    set("trigger.type", json!("api"));
     set("trigger.received_at", json!(now.to_string()));
-    set("trigger_source", json!("api"));
-    set("event.name", json!("api"));
-    set("event.action", json!("api"));
+    match &trigger.happened {
+        None => {
+            for name in ["trigger.type", "trigger_source", "event.name", "event.action"] {
+                set(name, json!("api"));
+            }
+        }
+        Some(happened) => {
+            set("trigger.type", json!(happened.trigger));
+            set("trigger_source", json!(trigger.trigger_type));
+            set("event.name", json!(happened.event));
+            set("event.action", json!(happened.action));
+            happened.values.iter().for_each(|(name, value)| set(name, value.clone()));
+        }
+    }
     if trigger.is_sent_along {
         // Rules of contexts are written against it: such a config was reviewed by nobody.
         set("config_source", json!("api"));

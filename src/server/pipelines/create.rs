@@ -7,7 +7,8 @@ use crate::server::pipelines::compile::{Source, compile, narrow, pipeline_values
 use crate::server::pipelines::types::{Created, Error, Trigger};
 use crate::server::secrets::contexts;
 use crate::server::state::{Routing, Shared};
-use crate::server::store::status::PipelineState;
+use crate::server::store::status::{EventState, PipelineState};
+use crate::server::store::tables::deliveries;
 use crate::server::store::tables::pipelines::{NewPipeline, PipelineError, RevisionRow, add_pipeline};
 use crate::server::store::tables::projects::{draw_pipeline_number, organisation_of};
 use crate::server::store::{Effect, Error as StoreError, Tx};
@@ -20,7 +21,10 @@ pub async fn create(state: &Shared, trigger: Trigger) -> Result<Created, Error> 
     let slug = trigger.slug.clone();
     let drawn = state.store.write(move |tx| draw_pipeline_number(tx, &slug)).await?;
     let Some(drawn) = drawn else { return Err(Error::NoProject(trigger.slug)) };
-    let id = PipelineId::fresh();
+    let id = match &trigger.happened {
+        Some(happened) => happened.pipeline.clone(),
+        None => PipelineId::fresh(),
+    };
     let values = pipeline_values(&id, drawn.number, &trigger, Millis::now());
     let (compiled, errors) = match &trigger.fetch_error {
         Some(_) => (None, None),
@@ -105,6 +109,7 @@ fn insert(tx: &Tx<'_>, new: &New, routing: &Routing) -> Result<Vec<String>, Stor
         state: created.state,
         trigger_type: trigger.trigger_type,
         actor: &trigger.actor,
+        actor_id: trigger.happened.as_ref().and_then(|happened| happened.actor_id.as_ref()),
         revision: trigger.revision.as_ref().map(|revision| RevisionRow {
             repository_url: &revision.repository_url,
             revision: &revision.revision,
@@ -113,6 +118,7 @@ fn insert(tx: &Tx<'_>, new: &New, routing: &Routing) -> Result<Vec<String>, Stor
             subject: &revision.subject,
             body: &revision.body,
             author: &revision.author,
+            reference: revision.reference.as_deref(),
         }),
         given: &trigger.parameters,
         parameters: compiled.map_or(&no_parameters, |compiled| &compiled.parameters),
@@ -122,13 +128,26 @@ fn insert(tx: &Tx<'_>, new: &New, routing: &Routing) -> Result<Vec<String>, Stor
         declared: compiled.map_or(&none_declared, |compiled| &compiled.declared),
         source: &trigger.config,
         processed: compiled.map_or("", |compiled| &compiled.processed),
+        pull: trigger.happened.as_ref().and_then(|happened| happened.pull.as_ref()),
+        actor_avatar: trigger.happened.as_ref().and_then(|happened| happened.actor_avatar.as_deref()),
+        is_untrusted: trigger.happened.as_ref().is_some_and(|happened| happened.is_untrusted),
     };
+    if let Some(change) = trigger.happened.as_ref().and_then(|happened| happened.change) {
+        // In one transaction with the pipeline: a change makes one pipeline, whenever this process dies.
+        let sentence = format!("started the pipeline {}", created.number);
+        deliveries::finish_event(tx, change, EventState::Started, &sentence)?;
+    }
     add_pipeline(tx, &row, now)?;
     let made_contexts =
         if trigger.make_contexts { make_contexts(tx, &new.project, compiled, now)? } else { Vec::new() };
+    let due = trigger.happened.as_ref().and_then(|happened| happened.workflows.as_ref());
     for workflow in compiled.iter().flat_map(|compiled| &compiled.workflows) {
-        // A scheduled workflow never runs on another trigger.
-        if workflow.schedules.is_empty() {
+        // A scheduled workflow never runs on another trigger, nor another workflow by its schedule.
+        let runs = match due {
+            None => workflow.schedules.is_empty(),
+            Some(due) => !workflow.schedules.is_empty() && due.contains(&workflow.name),
+        };
+        if runs {
             let is_setup = compiled.is_some_and(|compiled| compiled.setup);
             commit::create_workflow(tx, &created.id, &new.project, workflow, is_setup, routing, now)?;
         }

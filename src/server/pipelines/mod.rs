@@ -6,6 +6,7 @@
 pub mod compile;
 pub mod continuation;
 pub mod create;
+pub mod forge;
 pub mod repository;
 pub mod triggers;
 pub mod types;

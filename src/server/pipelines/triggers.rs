@@ -59,6 +59,7 @@ pub fn reference(branch: Option<&str>, tag: Option<&str>) -> Result<Option<Refer
     };
     match &reference {
         Reference::Branch(name) | Reference::Tag(name) => address::check_ref(name)?,
+        Reference::Pull(_) => {}
     }
     Ok(Some(reference))
 }
@@ -157,10 +158,12 @@ fn unknown(why: String, project: &Project, wanted: &Wanted) -> String {
     }
 }
 
-fn revision(url: &str, checkout: &Reference, commit: &Commit, default_branch: &str) -> Revision {
+/// The revision of a pipeline, of what was read.
+pub fn revision(url: &str, checkout: &Reference, commit: &Commit, default_branch: &str) -> Revision {
     let (branch, tag) = match checkout {
         Reference::Branch(name) => (Some(name.clone()), None),
         Reference::Tag(name) => (None, Some(name.clone())),
+        Reference::Pull(pull) => (Some(pull.branch.clone()), None),
     };
     Revision {
         repository_url: url.to_owned(),
@@ -171,6 +174,10 @@ fn revision(url: &str, checkout: &Reference, commit: &Commit, default_branch: &s
         subject: commit.subject.clone(),
         body: commit.body.clone(),
         author: commit.author.clone(),
+        reference: match checkout {
+            Reference::Pull(pull) => Some(pull.reference.clone()),
+            _ => None,
+        },
     }
 }
 

@@ -1,9 +1,10 @@
 //! Triggers, and the pipelines that they make: the types that the files of this room share.
 
 use crate::config;
-use crate::server::ids::PipelineId;
+use crate::server::ids::{PipelineId, UserId};
 use crate::server::store::Error as StoreError;
 use crate::server::store::status::{PipelineState, TriggerType};
+use crate::server::store::tables::pipelines::PullFacts;
 use crate::server::time::Millis;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -33,6 +34,35 @@ pub struct Trigger {
     pub fetch_error: Option<String>,
     /// Contexts that do not exist are made, without variables.
     pub make_contexts: bool,
+    /// The event that it is made for, unless somebody asked for it.
+    pub happened: Option<Happened>,
+}
+
+/// An event that a pipeline is made for.
+#[derive(Clone, Debug)]
+pub struct Happened {
+    /// The id that the pipeline gets.
+    pub pipeline: PipelineId,
+    /// The stored change that is done with it.
+    pub change: Option<i64>,
+    /// `pipeline.trigger.type`.
+    pub trigger: String,
+    /// `pipeline.event.name`.
+    pub event: String,
+    /// `pipeline.event.action`.
+    pub action: String,
+    /// Further values, by full name.
+    pub values: BTreeMap<String, Value>,
+    /// Pull requests that jobs are told of.
+    pub pull: Option<PullFacts>,
+    /// The address of the picture of who did it.
+    pub actor_avatar: Option<String>,
+    /// The person in whose name it is made.
+    pub actor_id: Option<UserId>,
+    /// It comes from a fork of somebody else.
+    pub is_untrusted: bool,
+    /// The scheduled workflows to run, and no others.
+    pub workflows: Option<Vec<String>>,
 }
 
 impl Trigger {
@@ -51,6 +81,7 @@ impl Trigger {
             is_sent_along: false,
             fetch_error: None,
             make_contexts: false,
+            happened: None,
         }
     }
 
@@ -79,6 +110,8 @@ pub struct Revision {
     pub author: String,
     /// Whether the branch is the default one.
     pub is_default_branch: bool,
+    /// Full ref to fetch, where it is no branch and no tag.
+    pub reference: Option<String>,
 }
 
 /// The commit that a config was read from.

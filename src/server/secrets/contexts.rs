@@ -8,6 +8,7 @@ use crate::config;
 use crate::server::ids::{ContextId, JobId, OrganisationId, RestrictionId};
 use crate::server::store::status::RestrictionKind as Kind;
 use crate::server::store::tables::contexts::{self, Context, JobFacts, Restriction};
+use crate::server::store::tables::trust;
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 
@@ -86,6 +87,12 @@ pub fn of_job(view: &View, job: &JobId) -> Result<Result<Vec<ContextId>, String>
     let names = contexts::list_names_of_job(view, job)?;
     if names.is_empty() {
         return Ok(Ok(Vec::new()));
+    }
+    if trust::fork_of_job(view, job)?.is_some_and(|fork| !fork.gets_secrets) {
+        let names = names.join("`, `");
+        return Ok(Err(format!(
+            "this job may not use the context `{names}`: the pipeline comes from a fork, which gets no secrets of this project"
+        )));
     }
     let facts = contexts::facts_of_job(view, job)?;
     let mut ids = Vec::new();

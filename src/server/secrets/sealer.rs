@@ -33,6 +33,8 @@ pub enum Place<'a> {
     Project(&'a ProjectId, &'a str),
     /// The variable of this name of the context.
     Context(&'a ContextId, &'a str),
+    /// The secret of this name that belongs to the project's connection to its forge.
+    Forge(&'a ProjectId, &'a str),
     /// An address that opens something for a while to whoever has it. Never stored.
     Link,
 }
@@ -43,6 +45,7 @@ impl Place<'_> {
         let (table, owner, name) = match self {
             Place::Project(owner, name) => ("project_variables", owner.as_str(), *name),
             Place::Context(owner, name) => ("context_variables", owner.as_str(), *name),
+            Place::Forge(owner, name) => ("forge_secrets", owner.as_str(), *name),
             Place::Link => ("link", "", ""),
         };
         let mut data = b"runlet sealed value".to_vec();
@@ -223,6 +226,7 @@ pub fn open_key(path: &Path, view: &View, durable: bool) -> Result<Sealer, KeyEr
         let (place, owner) = match owner {
             Owner::Project(id) => (Place::Project(id, &variable.name), id.as_str()),
             Owner::Context(id) => (Place::Context(id, &variable.name), id.as_str()),
+            Owner::Forge(id) => (Place::Forge(id, &variable.name), id.as_str()),
         };
         match sealer.open(place, &variable.sealed) {
             Ok(_) => {}

@@ -340,6 +340,75 @@ words! {
 }
 
 words! {
+    /// A forge: where repositories are kept, and what tells of pushes to them.
+    Forge {
+        /// GitHub, in the cloud or Enterprise Server.
+        GitHub = "github",
+        /// GitLab, in the cloud or self-managed.
+        GitLab = "gitlab",
+        /// Gitea.
+        Gitea = "gitea",
+        /// Forgejo.
+        Forgejo = "forgejo",
+        /// Bitbucket Cloud.
+        BitbucketCloud = "bitbucket_cloud",
+        /// Bitbucket Data Center.
+        BitbucketDc = "bitbucket_dc",
+        /// A plain git server, by a post-receive hook or by looking.
+        Git = "git",
+    }
+}
+
+impl Forge {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::GitHub,
+        Self::GitLab,
+        Self::Gitea,
+        Self::Forgejo,
+        Self::BitbucketCloud,
+        Self::BitbucketDc,
+        Self::Git,
+    ];
+}
+
+words! {
+    /// The verdict on what a forge sent.
+    Verdict {
+        /// It was taken, and its changes wait or are worked off.
+        Accepted = "accepted",
+        /// It asks for nothing.
+        Ignored = "ignored",
+        /// It was not believed or not understood.
+        Refused = "refused",
+    }
+}
+
+words! {
+    /// The state of one change that a forge told of.
+    EventState {
+        /// It waits to be worked off.
+        Waiting = "waiting",
+        /// A pipeline was made for it.
+        Started = "started",
+        /// It needs no pipeline.
+        Skipped = "skipped",
+        /// It could not be worked off.
+        Failed = "failed",
+    }
+}
+
+words! {
+    /// How a change was learned of.
+    DeliverySource {
+        /// The forge, or a hook of a git server, sent it.
+        Webhook = "webhook",
+        /// It was found by looking at the refs.
+        Poll = "poll",
+    }
+}
+
+words! {
     /// Kind of a restriction of a context.
     RestrictionKind {
         /// Looks at the project.

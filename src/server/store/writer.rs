@@ -28,6 +28,10 @@ pub enum Effect {
     Cancel(TaskId),
     /// A claimed task has ended or went back to its queue: its token is dead.
     Ended(TaskId),
+    /// A change that a forge told of waits to be worked off.
+    ForgeWork,
+    /// A project is to be looked at for news of its refs.
+    PollWork,
     /// Personal tokens were revoked: whoever shows one that was accepted before is checked again.
     Revoked,
 }

@@ -21,7 +21,7 @@ use axum::{Json, Router};
 use serde_json::{Map, Value, json};
 
 /// Words of paths: of runners, and of what people do with pipelines.
-const EVERYDAY: [&str; 15] = [
+const EVERYDAY: [&str; 17] = [
     "tasks",
     "claim",
     "unclaim",
@@ -37,9 +37,12 @@ const EVERYDAY: [&str; 15] = [
     "configs",
     "compile-config-with-defaults",
     "tree",
+    // Of forges, and what is tried again of it.
+    "hooks",
+    "deliveries",
 ];
 /// Fields of bodies that are kept: names, and none that may hold a secret.
-const TOLD: [&str; 19] = [
+const TOLD: [&str; 26] = [
     "name",
     "login",
     "is_admin",
@@ -59,6 +62,13 @@ const TOLD: [&str; 19] = [
     "enable_auto_cancel_redundant_workflows",
     "owner",
     "slug",
+    "forge",
+    "api_url",
+    "repository_id",
+    "repository_name",
+    "poll_seconds",
+    "rotate_secret",
+    "takes_untrusted",
 ];
 /// Longest text that is kept of a field, in characters.
 const LONGEST: usize = 200;

@@ -91,10 +91,16 @@ fn shown_class(class: &Class) -> Value {
 
 async fn list_classes(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
     let namespace = words.get("namespace").map(String::as_str);
-    let all = state.store.read(classes::list_classes).await?;
+    let read = |view: &View| Ok((classes::list_classes(view)?, classes::list_untrusted(view)?));
+    let (all, untrusted) = state.store.read(read).await?;
     let fits =
         |class: &&Class| namespace.is_none_or(|namespace| class.name.split('/').next() == Some(namespace));
-    let items: Vec<Value> = all.iter().filter(fits).map(shown_class).collect();
+    let shown = |class: &Class| {
+        let mut shown = shown_class(class);
+        shown["takes_untrusted"] = json!(untrusted.contains(&class.id));
+        shown
+    };
+    let items: Vec<Value> = all.iter().filter(fits).map(shown).collect();
     Ok(Json(json!({ "items": items })))
 }
 
@@ -150,8 +156,16 @@ async fn change_class(
     Path(id): Path<ResourceClassId>,
     Body(body): Body,
 ) -> Answer<Json<Value>> {
-    if body.get("budget_seconds").is_none() && body.get("unsafe_retries").is_none() {
-        let message = "`budget_seconds` (a number, or null for the usual budget) and `unsafe_retries` (true or false) are missing: give one of them";
+    let takes_untrusted = match body.get("takes_untrusted") {
+        None => None,
+        Some(Value::Bool(takes)) => Some(*takes),
+        Some(given) => return Err(bad(format!("`takes_untrusted` is true or false, not `{given}`"))),
+    };
+    if takes_untrusted.is_none()
+        && body.get("budget_seconds").is_none()
+        && body.get("unsafe_retries").is_none()
+    {
+        let message = "`budget_seconds` (a number, or null for the usual budget), `unsafe_retries` and `takes_untrusted` (true or false) are missing: give one of them";
         return Err(bad(message));
     }
     // What is wrong with the values does not depend on the class.
@@ -160,6 +174,9 @@ async fn change_class(
     let changed = state.store.write(move |tx| {
         let Some(was) = classes::terms(tx, &id)? else { return Ok(false) };
         let Ok(terms) = terms(&body, was) else { return Ok(false) };
+        if let Some(takes) = takes_untrusted {
+            classes::set_takes_untrusted(tx, &id, takes)?;
+        }
         classes::set_terms(tx, &id, terms).map(|()| true)
     });
     if changed.await? { Ok(message("Changed.")) } else { Err(unknown) }

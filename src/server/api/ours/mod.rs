@@ -3,7 +3,9 @@
 
 pub mod audit;
 pub mod compile;
+pub mod connections;
 pub mod held;
+pub mod hooks;
 pub mod inventory;
 pub mod operator;
 pub mod orchestration;

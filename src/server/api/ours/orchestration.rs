@@ -8,6 +8,7 @@ use crate::server::auth::{Administrator, Person};
 use crate::server::engine::commit::Scope;
 use crate::server::ids::{JobId, ProjectId, WorkflowId};
 use crate::server::pipelines::continuation::{self, Continuation};
+use crate::server::pipelines::forge::rules::check_settings;
 use crate::server::state::Shared;
 use crate::server::store::tables::projects::{self, ProjectSettings};
 use axum::body::Bytes;
@@ -140,12 +141,40 @@ async fn continue_pipeline(State(state): State<Shared>, bytes: Bytes) -> Answer<
     Ok(message("Accepted."))
 }
 
-/// The one setting that this control plane acts on. Others are refused rather than stored without effect.
-const AUTO_CANCEL: &str = "enable_auto_cancel_redundant_workflows";
-
+/// Settings that this control plane does not act on are refused rather than stored without effect.
 fn shown(settings: ProjectSettings) -> Json<Value> {
-    let attributes = json!({ AUTO_CANCEL: settings.enable_auto_cancel_redundant_workflows });
-    Json(json!({ "data": { "attributes": attributes } }))
+    Json(json!({ "data": { "attributes": settings } }))
+}
+
+/// Settings with some of them changed; the refusal names what is wrong.
+fn changed(settings: &ProjectSettings, changes: &Map<String, Value>) -> Answer<ProjectSettings> {
+    let Ok(Value::Object(mut all)) = serde_json::to_value(settings) else { return Err(Failure::internal()) };
+    let known: Vec<String> = all.keys().cloned().collect();
+    for (name, value) in changes {
+        let Some(place) = all.get_mut(name) else {
+            return Err(bad(format!(
+                "the setting `{name}` is not available on this control plane (available: {})",
+                known.join(", ")
+            )));
+        };
+        let fits = match (&*place, value) {
+            (Value::Array(_), Value::Array(items)) => items.iter().all(Value::is_string),
+            (Value::Bool(_), Value::Bool(_)) | (Value::String(_), Value::String(_)) => true,
+            _ => false,
+        };
+        if !fits {
+            let what = match place {
+                Value::Bool(_) => "true or false",
+                Value::Array(_) => "a list of strings",
+                _ => "a string",
+            };
+            return Err(bad(format!("`{name}` must be {what}")));
+        }
+        *place = value.clone();
+    }
+    let settings = serde_json::from_value(Value::Object(all)).map_err(|error| bad(error.to_string()))?;
+    check_settings(&settings).map_err(bad)?;
+    Ok(settings)
 }
 
 fn unknown_project(id: &ProjectId) -> Failure {
@@ -169,23 +198,13 @@ async fn update_settings(
     body: Body,
 ) -> Answer<Json<Value>> {
     let changes = body.0.as_object().ok_or_else(|| bad("the body must be an object of settings"))?;
-    let mut auto_cancel = None;
-    for (name, value) in changes {
-        if name != AUTO_CANCEL {
-            return Err(bad(format!(
-                "the setting `{name}` is not available on this control plane (available: {AUTO_CANCEL})"
-            )));
-        }
-        let flag = value.as_bool().ok_or_else(|| bad(format!("`{name}` must be true or false")))?;
-        auto_cancel = Some(flag);
-    }
-    let unknown = unknown_project(&id);
+    // What is wrong with the values does not depend on the project.
+    changed(&ProjectSettings::default(), changes)?;
+    let (unknown, changes) = (unknown_project(&id), changes.clone());
     let changed = state.store.write(move |tx| {
-        let Some(mut settings) = projects::settings(tx, &id)? else { return Ok(None) };
-        if let Some(flag) = auto_cancel {
-            settings.enable_auto_cancel_redundant_workflows = flag;
-            projects::set_settings(tx, &id, &settings)?;
-        }
+        let Some(settings) = projects::settings(tx, &id)? else { return Ok(None) };
+        let Ok(settings) = changed(&settings, &changes) else { return Ok(None) };
+        projects::set_settings(tx, &id, &settings)?;
         Ok(Some(settings))
     });
     changed.await?.map(shown).ok_or(unknown)

@@ -1,7 +1,7 @@
 //! Caches and workspaces, as task agents call them: docs/protocol.md.
 
 use crate::protocol::{
-    Archive, CacheAnswer, CacheRecord, FindCache, FoundCache, LONGEST_CACHE_KEY, LayerRecord,
+    Archive, Cache, CacheAnswer, CacheRecord, FindCache, FoundCache, LONGEST_CACHE_KEY, LayerRecord,
     MAX_CHUNK_BYTES, Workspace,
 };
 use crate::server::api::runner::holder::Holder;
@@ -49,13 +49,27 @@ async fn find_cache(
         return Err(Failure::new(StatusCode::BAD_REQUEST, message));
     }
     wanted.keys.iter().try_for_each(|key| check_key(key))?;
-    let project = task.project.clone();
-    let find = move |view: &View| archives::find_cache(view, &project, &wanted, Millis::now());
+    let (project, pipeline) = (task.project.clone(), task.pipeline.clone());
+    let find = move |view: &View| {
+        let scope = archives::cache_scope(view, &pipeline)?;
+        let keys = wanted.keys.iter().map(|key| format!("{scope}{key}")).collect();
+        let found = archives::find_cache(view, &project, &FindCache { keys, ..wanted }, Millis::now())?;
+        Ok(found.map(|cache| {
+            let key = cache.key.strip_prefix(&scope).map(str::to_owned).unwrap_or(cache.key);
+            Cache { key, ..cache }
+        }))
+    };
     let cache = task.reads(&state, Call::Other, find).await?;
     Ok(Json(FoundCache { cache }))
 }
 
 fn check_key(key: &str) -> Answer<()> {
+    if key.starts_with(archives::FORK_MARK) {
+        return Err(Failure::new(
+            StatusCode::BAD_REQUEST,
+            "the key of a cache does not begin with a control character",
+        ));
+    }
     if (1..=LONGEST_CACHE_KEY).contains(&key.chars().count()) {
         return Ok(());
     }
@@ -71,9 +85,12 @@ async fn save_cache(
     let task = task.alive()?;
     check_key(&record.key)?;
     complete(&state, &record.archive.sha256, record.archive.length).await?;
-    let id = task.id.clone();
+    let (id, pipeline) = (task.id.clone(), task.pipeline.clone());
     let kept = state.settings.keeping.caches;
-    let save = move |tx: &Tx<'_>| archives::save_cache(tx, &id, &record, kept, Millis::now());
+    let save = move |tx: &Tx<'_>| {
+        let key = format!("{}{}", archives::cache_scope(tx, &pipeline)?, record.key);
+        archives::save_cache(tx, &id, &CacheRecord { key, ..record }, kept, Millis::now())
+    };
     let stored = task.writes(&state, save).await?;
     Ok(Json(CacheAnswer { stored }))
 }

@@ -78,9 +78,32 @@ async fn forget_caches(
     Ok(Json(json!({ "status": format!("build dependency caches deleted: {count}") })))
 }
 
-fn show_settings(settings: ProjectSettings) -> Json<Value> {
-    let on = settings.enable_auto_cancel_redundant_workflows;
-    Json(json!({ "feature_flags": { "autocancel-builds": on } }))
+/// The switches by their names in this version.
+fn switch<'s>(settings: &'s mut ProjectSettings, name: &str) -> Option<&'s mut bool> {
+    match name {
+        "autocancel-builds" => Some(&mut settings.enable_auto_cancel_redundant_workflows),
+        "build-prs-only" => Some(&mut settings.is_build_prs_only),
+        "build-fork-prs" => Some(&mut settings.enable_building_fork_prs),
+        "forks-receive-secret-env-vars" => Some(&mut settings.can_pass_secrets_to_fork_pr_jobs),
+        "set-github-status" => Some(&mut settings.can_set_github_status),
+        _ => None,
+    }
+}
+
+const SWITCHES: [&str; 5] = [
+    "autocancel-builds",
+    "build-prs-only",
+    "build-fork-prs",
+    "forks-receive-secret-env-vars",
+    "set-github-status",
+];
+
+fn show_settings(mut settings: ProjectSettings) -> Json<Value> {
+    let flags: serde_json::Map<String, Value> = SWITCHES
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), json!(*switch(&mut settings, name)?))))
+        .collect();
+    Json(json!({ "feature_flags": flags }))
 }
 
 async fn settings(
@@ -100,23 +123,27 @@ async fn change_settings(
     body: Body,
 ) -> Answer<Json<Value>> {
     let flags = body.0["feature_flags"].as_object().cloned().unwrap_or_default();
-    if let Some(unknown) = flags.keys().find(|name| *name != "autocancel-builds") {
-        return Err(bad(format!(
-            "the feature flag `{unknown}` is not available here (available: autocancel-builds)"
-        )));
+    let mut wanted: Vec<(String, bool)> = Vec::new();
+    for (name, value) in flags {
+        if !SWITCHES.contains(&name.as_str()) {
+            return Err(bad(format!(
+                "the feature flag `{name}` is not available here (available: {})",
+                SWITCHES.join(", ")
+            )));
+        }
+        let on = value.as_bool().ok_or_else(|| bad(format!("`{name}` must be true or false")))?;
+        wanted.push((name, on));
     }
-    let on = match flags.get("autocancel-builds") {
-        Some(flag) => Some(flag.as_bool().ok_or_else(|| bad("`autocancel-builds` must be true or false"))?),
-        None => None,
-    };
     let project = project(&state, slug).await?;
     let what = format!("there is no project `{}`", project.slug);
     let changed = state.store.write(move |tx| {
         let Some(mut settings) = table::settings(tx, &project.id)? else { return Ok(None) };
-        if let Some(on) = on {
-            settings.enable_auto_cancel_redundant_workflows = on;
-            table::set_settings(tx, &project.id, &settings)?;
+        for (name, on) in &wanted {
+            if let Some(place) = switch(&mut settings, name) {
+                *place = *on;
+            }
         }
+        table::set_settings(tx, &project.id, &settings)?;
         Ok(Some(settings))
     });
     let settings = changed.await?.ok_or_else(|| Failure::not_found(what))?;

@@ -41,7 +41,7 @@ fn show(pipeline: &Pipeline) -> Value {
         "errors": pipeline.errors, "trigger_parameters": pipeline.trigger_parameters,
         "trigger": {
             "type": pipeline.trigger_type, "received_at": created_at,
-            "actor": { "login": pipeline.actor_login, "avatar_url": null },
+            "actor": { "login": pipeline.actor_login, "avatar_url": pipeline.actor_avatar },
         },
     });
     if let (Some(url), Some(revision)) = (&pipeline.repository_url, &pipeline.revision) {

@@ -148,6 +148,13 @@ fn queue_job(tx: &Tx<'_>, job: &JobId, ripple: &mut Ripple, now: Millis) -> Resu
         say(tx, job, MessageKind::Error, &message)?;
         return end_job(tx, job, JobStatus::Failed, ripple, now);
     }
+    if to_queue.is_too_strange {
+        let message = format!(
+            "this pipeline comes from a fork, and the resource class `{class}` is not marked as fit for what strangers wrote: an administrator may do so with `runlet admin resource-class set-untrusted {class} on`"
+        );
+        say(tx, job, MessageKind::Error, &message)?;
+        return end_job(tx, job, JobStatus::Unauthorized, ripple, now);
+    }
     if to_queue.parallelism > 1 {
         test_timings::choose(tx, job)?;
     }

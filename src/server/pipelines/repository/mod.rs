@@ -6,8 +6,10 @@
 
 pub mod address;
 mod git;
+mod look;
 
 use git::{Git, GitError};
+pub use look::Listed;
 use ring::digest::{SHA256, digest};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -34,6 +36,36 @@ pub enum Reference {
     Branch(String),
     /// A tag by its short name.
     Tag(String),
+    /// The head of a pull request from a fork.
+    Pull(PullRef),
+}
+
+/// The head of a pull request from a fork, which the repository that it goes to has as well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PullRef {
+    /// The full name: `refs/pull/12/head`.
+    pub reference: String,
+    /// The name of the branch that its pipelines are of: `pull/12`.
+    pub branch: String,
+}
+
+/// What is wanted of a repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// The ref to read.
+    pub reference: Reference,
+    /// The commit that is wanted, by its full id; `None`: the one that the ref points to.
+    pub commit: Option<String>,
+    /// Path of the config; `None`: the usual one.
+    pub config: Option<String>,
+    /// The files that changed since this commit are wanted as well.
+    pub since: Option<String>,
+}
+
+impl From<&Reference> for Ask {
+    fn from(reference: &Reference) -> Self {
+        Self { reference: reference.clone(), commit: None, config: None, since: None }
+    }
 }
 
 impl Reference {
@@ -42,6 +74,7 @@ impl Reference {
         match self {
             Reference::Branch(name) => format!("refs/heads/{name}"),
             Reference::Tag(name) => format!("refs/tags/{name}"),
+            Reference::Pull(pull) => pull.reference.clone(),
         }
     }
 
@@ -50,6 +83,7 @@ impl Reference {
         match self {
             Reference::Branch(name) => ("branch", name),
             Reference::Tag(name) => ("tag", name),
+            Reference::Pull(pull) => ("pull request", &pull.branch),
         }
     }
 }
@@ -84,6 +118,8 @@ pub struct Read {
     pub commit: Commit,
     /// The config, or why there is none.
     pub config: Result<String, String>,
+    /// The files that changed, where that was asked for and can be told.
+    pub changed: Option<Vec<String>>,
 }
 
 /// The reason why nothing was read, in sentences for people.
@@ -110,7 +146,7 @@ type Turn = Arc<tokio::sync::Mutex<Option<Recent>>>;
 #[derive(Debug)]
 struct Recent {
     url: String,
-    reference: Reference,
+    ask: Ask,
     began: Instant,
     read: Result<Read, Error>,
 }
@@ -136,15 +172,19 @@ impl Mirrors {
         url: &str,
         reference: &Reference,
     ) -> Result<Read, Error> {
+        self.read_as(project, url, reference.into()).await
+    }
+
+    /// [`Mirrors::read`], with more to ask for.
+    pub async fn read_as(self: &Arc<Self>, project: &str, url: &str, ask: Ask) -> Result<Read, Error> {
         let protocol = address::check(url).map_err(Error::Failed)?;
-        let (mirrors, project, url, reference) =
-            (Arc::clone(self), project.to_owned(), url.to_owned(), reference.clone());
+        let (mirrors, project, url) = (Arc::clone(self), project.to_owned(), url.to_owned());
         let asked = Instant::now();
         let work = async move {
             let turn = mirrors.turn(&project);
             let mut recent = turn.lock().await;
             // A burst of triggers shares one fetch, and one failure.
-            let same = |r: &&Recent| r.began >= asked && r.url == url && r.reference == reference;
+            let same = |r: &&Recent| r.began >= asked && r.url == url && r.ask == ask;
             if let Some(recent) = recent.as_ref().filter(same) {
                 return recent.read.clone();
             }
@@ -152,8 +192,8 @@ impl Mirrors {
             mirrors.fetches.fetch_add(1, Ordering::Relaxed);
             let folder = mirrors.folder.join(format!("{project}.git"));
             let git = Git::new(folder, protocol);
-            let read = read(&git, &url, &reference).await;
-            *recent = Some(Recent { url, reference, began, read: read.clone() });
+            let read = read(&git, &url, &ask).await;
+            *recent = Some(Recent { url, ask, began, read: read.clone() });
             read
         };
         let stopping = |_| Error::Failed("the control plane is stopping".to_owned());
@@ -177,9 +217,18 @@ async fn remove(folder: &Path) {
     }
 }
 
-async fn read(git: &Git, url: &str, reference: &Reference) -> Result<Read, Error> {
-    let target = fetch(git, url, reference).await?;
+async fn read(git: &Git, url: &str, ask: &Ask) -> Result<Read, Error> {
+    let reference = &ask.reference;
+    let mut target = fetch(git, url, &reference.full(), reference).await?;
     let failed = |error: GitError| Error::Failed(format!("failed to read the mirror of `{url}`: {error}"));
+    if let Some(commit) = &ask.commit {
+        let tip = git.run(LOCAL, 100, &["rev-parse", "--verify", &format!("{target}^{{commit}}")]).await;
+        let tip = tip.map_err(failed)?;
+        if !tip.bytes.starts_with(commit.as_bytes()) {
+            // The ref has moved on since, or what it points to is wrapped in a tag.
+            target = fetch(git, url, commit, reference).await?;
+        }
+    }
     let commit_name = format!("{target}^{{commit}}");
     let format = "--format=%H%x00%an%x00%s%x00%b";
     let told = git
@@ -192,13 +241,17 @@ async fn read(git: &Git, url: &str, reference: &Reference) -> Result<Read, Error
         .map_err(failed)?;
     let commit = parse_commit(&told.bytes)
         .ok_or_else(|| Error::Failed(format!("the mirror of `{url}` has no readable commit")))?;
-    let config = config(git, url, reference, &commit.revision).await;
-    Ok(Read { commit, config })
+    let path = ask.config.as_deref().unwrap_or(CONFIG);
+    let config = config(git, url, reference, &commit.revision, path).await;
+    let changed = match &ask.since {
+        Some(since) => look::changed(git, url, since, &commit.revision, reference).await,
+        None => None,
+    };
+    Ok(Read { commit, config, changed })
 }
 
-/// Fetches the ref. Returns its name in the mirror.
-async fn fetch(git: &Git, url: &str, reference: &Reference) -> Result<String, Error> {
-    let full = reference.full();
+/// Fetches what has this full name or id. Returns its name in the mirror.
+async fn fetch(git: &Git, url: &str, full: &str, reference: &Reference) -> Result<String, Error> {
     // Flat names: a branch `a` that gave way to `a/b` cannot be in the way.
     let hash = crate::system::hex(&digest(&SHA256, full.as_bytes()).as_ref()[..16]);
     let target = format!("refs/runlet/{hash}");
@@ -213,8 +266,18 @@ async fn fetch(git: &Git, url: &str, reference: &Reference) -> Result<String, Er
         }
         args.extend(["--", url, &refspec]);
         let Err(error) = git.run(FETCH, 0, &args).await else { return Ok(target) };
-        if error.says(&["couldn't find remote ref", "no such remote ref"]) {
+        if error.says(&[
+            "couldn't find remote ref",
+            "no such remote ref",
+            "not our ref",
+            "unadvertised object",
+        ]) {
             let (what, name) = reference.said();
+            if full != reference.full() {
+                return Err(Error::UnknownRef(format!(
+                    "the {what} `{name}` of the repository `{url}` is not at the commit {full} any more"
+                )));
+            }
             return Err(Error::UnknownRef(format!("the repository `{url}` has no {what} `{name}`")));
         }
         if !deep && error.says(&["does not support shallow", "does not support --depth"]) {
@@ -241,19 +304,25 @@ async fn fetch(git: &Git, url: &str, reference: &Reference) -> Result<String, Er
     }
 }
 
-async fn config(git: &Git, url: &str, reference: &Reference, revision: &str) -> Result<String, String> {
+async fn config(
+    git: &Git,
+    url: &str,
+    reference: &Reference,
+    revision: &str,
+    path: &str,
+) -> Result<String, String> {
     let (kind, name) = reference.said();
     let at = format!("the {kind} `{name}` of the repository `{url}` (revision {revision})");
-    let what = format!("the config `{CONFIG}` on {at}");
+    let what = format!("the config `{path}` on {at}");
     let failed = |error: GitError| format!("failed to read {what}: {error}");
-    let tree = ["ls-tree", "-l", "-z", "--full-tree", revision, "--", CONFIG];
+    let tree = ["ls-tree", "-l", "-z", "--full-tree", revision, "--", path];
     let listed = git.run(LOCAL, 4096, &tree).await.map_err(failed)?;
     let listed = String::from_utf8_lossy(&listed.bytes);
     // mode, type, object, size, then a tab and the path
     let mut words = listed.split(['\t', '\0']).next().unwrap_or_default().split_ascii_whitespace();
     let (mode, kind, object, size) = (words.next(), words.next(), words.next(), words.next());
     match (mode, kind) {
-        (None, _) => return Err(format!("there is no `{CONFIG}` on {at}")),
+        (None, _) => return Err(format!("there is no `{path}` on {at}")),
         (Some("120000"), _) => return Err(format!("{what} is a symbolic link, which is not followed")),
         (_, Some("blob")) => {}
         _ => return Err(format!("{what} is not a file")),

@@ -35,6 +35,8 @@ pub struct Pipeline {
     pub actor_id: Option<UserId>,
     /// Login of who triggered it.
     pub actor_login: String,
+    /// The address of their picture, where a forge told it.
+    pub actor_avatar: Option<String>,
     /// URL that was checked out from.
     pub repository_url: Option<String>,
     /// Commit, in full.
@@ -115,13 +117,13 @@ const SELECT: &str = "SELECT p.id, p.number, p.state, p.created_at_ms, p.updated
     p.actor_login, p.repository_url, p.revision, p.branch, p.tag, p.commit_subject, p.commit_body, p.commit_author,
     p.trigger_parameters, p.errors,
     (SELECT group_concat(w.status) FROM workflows w WHERE w.pipeline_id = p.id AND NOT EXISTS (
-        SELECT 1 FROM workflows again WHERE again.pipeline_id = p.id AND again.rerun_of = w.id))";
+        SELECT 1 FROM workflows again WHERE again.pipeline_id = p.id AND again.rerun_of = w.id)), p.actor_avatar";
 
 fn query(rest: &str) -> String {
     format!("{SELECT}, {PROJECT} FROM pipelines p JOIN projects r ON r.id = p.project_id {rest}")
 }
 
-const OWN_COLUMNS: usize = 18;
+const OWN_COLUMNS: usize = 19;
 
 /// Statuses of workflows with commas between them; null is none.
 struct Statuses(Vec<WorkflowStatus>);
@@ -148,6 +150,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Pipeline> {
         trigger_type: row.get(5)?,
         actor_id: row.get(6)?,
         actor_login: row.get(7)?,
+        actor_avatar: row.get(18)?,
         repository_url: row.get(8)?,
         revision: row.get(9)?,
         branch: row.get(10)?,

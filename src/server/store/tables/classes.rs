@@ -151,6 +151,18 @@ pub fn set_terms(tx: &Tx<'_>, class: &ResourceClassId, terms: Terms) -> Result<(
     Ok(())
 }
 
+/// Marks a class as fit for what strangers wrote, or no longer. False when there is none.
+pub fn set_takes_untrusted(tx: &Tx<'_>, class: &ResourceClassId, takes: bool) -> Result<bool, Error> {
+    let sql = "UPDATE resource_classes SET takes_untrusted = ?2 WHERE id = ?1";
+    Ok(tx.sql().prepare_cached(sql)?.execute(params![class, takes])? > 0)
+}
+
+/// The classes that are fit for what strangers wrote.
+pub fn list_untrusted(view: &View) -> Result<Vec<ResourceClassId>, Error> {
+    let sql = "SELECT id FROM resource_classes WHERE takes_untrusted = 1";
+    Ok(view.sql().prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
+}
+
 /// The name of a class.
 pub fn name(view: &View, class: &ResourceClassId) -> Result<Option<String>, Error> {
     let mut query = view.sql().prepare_cached("SELECT name FROM resource_classes WHERE id = ?1")?;

@@ -5,6 +5,7 @@
 use crate::config::WorkflowJob;
 use crate::protocol::TaskId;
 use crate::server::ids::{JobId, OrganisationId, PipelineId, ProjectId, WorkflowId, WorkspaceId};
+use crate::server::store::tables::pipelines::PullFacts;
 use crate::server::store::{Error, View};
 use rusqlite::OptionalExtension;
 
@@ -37,6 +38,8 @@ pub struct Described {
     pub is_continued: bool,
     /// The login of who started the pipeline.
     pub actor: String,
+    /// Pull requests that its jobs are told of.
+    pub pull: Option<PullFacts>,
     /// The revision to check out.
     pub revision: Revision,
     /// The project.
@@ -72,7 +75,7 @@ pub fn described(view: &View, task: &TaskId) -> Result<Described, Error> {
         "SELECT t.node_index, j.parallelism, j.id, j.name, j.number, j.definition, j.timings_of IS NOT NULL,
             w.id, w.workspace_id, w.is_setup, p.id, p.continued_at_ms IS NOT NULL, p.actor_login,
             p.repository_url, p.revision, p.branch, p.tag, p.reference,
-            r.id, r.organisation_id, r.vcs, r.org, r.repo
+            r.id, r.organisation_id, r.vcs, r.org, r.repo, p.pull
          FROM tasks t JOIN jobs j ON j.id = t.job_id JOIN workflows w ON w.id = j.workflow_id
             JOIN pipelines p ON p.id = t.pipeline_id JOIN projects r ON r.id = t.project_id WHERE t.id = ?1",
     )?;
@@ -106,6 +109,7 @@ pub fn described(view: &View, task: &TaskId) -> Result<Described, Error> {
         vcs: row.get(20)?,
         org: row.get(21)?,
         repo: row.get(22)?,
+        pull: row.get::<_, Option<String>>(23)?.map(|text| serde_json::from_str(&text)).transpose()?,
     })
 }
 

@@ -191,6 +191,8 @@ pub struct ToQueue {
     pub project: ProjectId,
     /// Whether there is a resource class of that name.
     pub is_class_known: bool,
+    /// Whether it comes from a fork and the class is not for what strangers wrote.
+    pub is_too_strange: bool,
     /// The kind of runner that its tasks are for.
     pub task_kind: TaskKind,
     /// Set when no runner may take it.
@@ -202,11 +204,14 @@ pub fn to_queue(view: &View, job: &JobId) -> Result<ToQueue, Error> {
     let mut query = view.sql().prepare_cached(
         "SELECT resource_class, parallelism, pipeline_id, project_id,
             EXISTS (SELECT 1 FROM resource_classes c WHERE c.name = jobs.resource_class),
-            task_kind, cannot_run_status, cannot_run_message
+            task_kind, cannot_run_status, cannot_run_message,
+            EXISTS (SELECT 1 FROM pipelines p WHERE p.id = jobs.pipeline_id AND p.is_untrusted = 1) AND NOT EXISTS (
+                SELECT 1 FROM resource_classes c WHERE c.name = jobs.resource_class AND c.takes_untrusted = 1)
          FROM jobs WHERE id = ?1",
     )?;
     Ok(query.query_row([job], |row| {
         Ok(ToQueue {
+            is_too_strange: row.get(8)?,
             resource_class: row.get(0)?,
             parallelism: row.get(1)?,
             pipeline: row.get(2)?,

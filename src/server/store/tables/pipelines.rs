@@ -3,12 +3,12 @@
 //! Only SQLite: nothing. Maps and lists are JSON in text columns.
 
 use crate::config::DeclaredParameter;
-use crate::server::ids::{PipelineId, ProjectId};
+use crate::server::ids::{PipelineId, ProjectId, UserId};
 use crate::server::store::status::{PipelineState, TriggerType};
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::params;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -39,6 +39,24 @@ pub struct RevisionRow<'a> {
     pub body: &'a str,
     /// Name of the commit's author.
     pub author: &'a str,
+    /// Full ref, where it is no branch and no tag.
+    pub reference: Option<&'a str>,
+}
+
+/// Pull requests that the jobs of a pipeline are told of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullFacts {
+    /// Addresses of the open pull requests of its branch.
+    pub urls: Vec<String>,
+    /// Number of the one that it is of, which comes from a fork.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
+    /// Owner of the fork.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fork_owner: Option<String>,
+    /// Short name of the fork.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fork_name: Option<String>,
 }
 
 /// A pipeline that is about to be stored.
@@ -54,8 +72,11 @@ pub struct NewPipeline<'a> {
     pub state: PipelineState,
     /// The kind of its trigger.
     pub trigger_type: TriggerType,
-    /// Login of the person who asked for it; their id is looked up.
+    /// Login of the person who asked for it; their id is looked up, unless a forge or a schedule asked: whoever has
+    /// the same login there need not be the same person.
     pub actor: &'a str,
+    /// The person in whose name a schedule asked for it.
+    pub actor_id: Option<&'a UserId>,
     /// Its revision, where it has a repository.
     pub revision: Option<RevisionRow<'a>>,
     /// Parameters as the trigger gave them.
@@ -74,6 +95,12 @@ pub struct NewPipeline<'a> {
     pub source: &'a str,
     /// Its config as it was compiled; empty when it does not compile.
     pub processed: &'a str,
+    /// Pull requests that its jobs are told of.
+    pub pull: Option<&'a PullFacts>,
+    /// The address of the picture of who asked for it.
+    pub actor_avatar: Option<&'a str>,
+    /// Whether it comes from a fork of somebody else.
+    pub is_untrusted: bool,
 }
 
 /// Adds a pipeline and its config.
@@ -83,9 +110,11 @@ pub fn add_pipeline(tx: &Tx<'_>, new: &NewPipeline<'_>, now: Millis) -> Result<(
         .prepare_cached(
             "INSERT INTO pipelines (id, project_id, number, state, created_at_ms, updated_at_ms, trigger_type, actor_login,
                 repository_url, revision, branch, tag, commit_subject, commit_body, commit_author,
-                trigger_parameters, parameters, pipeline_values, errors, warnings, declared, actor_id)
+                trigger_parameters, parameters, pipeline_values, errors, warnings, declared, actor_id, reference, pull,
+                actor_avatar, is_untrusted)
              VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-                (SELECT id FROM users WHERE login = ?7))",
+                CASE WHEN ?6 IN ('webhook', 'scheduled_pipeline') THEN ?25 ELSE (SELECT id FROM users WHERE login = ?7) END,
+                ?21, ?22, ?23, ?24)",
         )?
         .execute(params![
             new.id,
@@ -108,6 +137,11 @@ pub fn add_pipeline(tx: &Tx<'_>, new: &NewPipeline<'_>, now: Millis) -> Result<(
             serde_json::to_string(new.errors)?,
             serde_json::to_string(new.warnings)?,
             serde_json::to_string(new.declared)?,
+            revision.and_then(|r| r.reference),
+            new.pull.map(serde_json::to_string).transpose()?,
+            new.actor_avatar,
+            new.is_untrusted,
+            new.actor_id,
         ])?;
     tx.sql()
         .prepare_cached("INSERT INTO pipeline_configs (pipeline_id, source, processed) VALUES (?1, ?2, ?3)")?

@@ -12,12 +12,59 @@ use serde::{Deserialize, Serialize};
 /// Branch that is built of a project that was made without naming one.
 const DEFAULT_BRANCH: &str = "main";
 
-/// Settings of a project, as they stand in its JSON column. Absent ones are off.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Settings of a project, as they stand in its JSON column and in the API. Absent ones are as by default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ProjectSettings {
     /// Whether a new pipeline cancels the unfinished ones of its branch, unless that is the default branch.
-    #[serde(default)]
     pub enable_auto_cancel_redundant_workflows: bool,
+    /// Whether only branches with an open pull request are built, besides the default branch and tags.
+    pub is_build_prs_only: bool,
+    /// Regular expressions of branches that are built in spite of that.
+    pub pr_only_branch_overrides: Vec<String>,
+    /// Whether pull requests from forks are built, without secrets, on classes that take them.
+    pub enable_building_fork_prs: bool,
+    /// Whether they are given the secrets of the project nevertheless.
+    pub can_pass_secrets_to_fork_pr_jobs: bool,
+    /// Whether the forge is told how jobs go.
+    pub can_set_github_status: bool,
+    /// What the names of those statuses begin with; empty: `ci/circleci: `.
+    pub status_prefix: String,
+    /// Whether there is one status for each workflow, and not for each job.
+    pub is_status_per_workflow: bool,
+    /// Path of the config in the repository; empty: `.circleci/config.yml`.
+    pub config_path: String,
+    /// Branches that are built, `*` and `?` stand for others; empty: all.
+    pub only_branches: Vec<String>,
+    /// Branches that are not built.
+    pub ignore_branches: Vec<String>,
+    /// Files of which one must have changed, `*` and `?` stand for others; empty: any.
+    pub only_paths: Vec<String>,
+    /// Files of which a change alone starts nothing.
+    pub ignore_paths: Vec<String>,
+    /// Whether each commit of a push that is found by looking is built (at most 20), and not the last one only.
+    pub is_each_commit_built: bool,
+}
+
+impl Default for ProjectSettings {
+    fn default() -> Self {
+        Self {
+            enable_auto_cancel_redundant_workflows: false,
+            is_build_prs_only: false,
+            pr_only_branch_overrides: Vec::new(),
+            enable_building_fork_prs: false,
+            can_pass_secrets_to_fork_pr_jobs: false,
+            can_set_github_status: true,
+            status_prefix: String::new(),
+            is_status_per_workflow: false,
+            config_path: String::new(),
+            only_branches: Vec::new(),
+            ignore_branches: Vec::new(),
+            only_paths: Vec::new(),
+            ignore_paths: Vec::new(),
+            is_each_commit_built: false,
+        }
+    }
 }
 
 /// A project and its owner.
@@ -183,7 +230,10 @@ mod tests {
 
                 let project = made.project;
                 assert_eq!(settings(tx, &project)?, Some(ProjectSettings::default()));
-                let on = ProjectSettings { enable_auto_cancel_redundant_workflows: true };
+                let on = ProjectSettings {
+                    enable_auto_cancel_redundant_workflows: true,
+                    ..ProjectSettings::default()
+                };
                 set_settings(tx, &project, &on)?;
                 assert_eq!(settings(tx, &project)?, Some(on));
                 tx.sql().execute("UPDATE projects SET settings = '{'", [])?;

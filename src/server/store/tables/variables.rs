@@ -36,6 +36,8 @@ pub enum Owner {
     Project(ProjectId),
     /// A context: the jobs that use it are given the variable.
     Context(ContextId),
+    /// The connection of a project to its forge: a secret of it, which no job is given.
+    Forge(ProjectId),
 }
 
 fn shown_row(row: &Row<'_>) -> rusqlite::Result<ShownVariable> {
@@ -163,6 +165,10 @@ pub fn list_all_sealed(view: &View) -> Result<Vec<(Owner, SealedVariable)>, Erro
     }
     let mut query = view.sql().prepare("SELECT name, sealed, context_id FROM context_variables")?;
     for row in query.query_map([], |row| Ok((Owner::Context(row.get(2)?), sealed_row(row)?)))? {
+        all.push(row?);
+    }
+    let mut query = view.sql().prepare("SELECT name, sealed, project_id FROM forge_secrets")?;
+    for row in query.query_map([], |row| Ok((Owner::Forge(row.get(2)?), sealed_row(row)?)))? {
         all.push(row?);
     }
     Ok(all)

@@ -1,0 +1,167 @@
+//! Projects and their forges: connecting them, what came, and the hook of a plain git server.
+
+use super::arguments::Arguments;
+use super::remote::{Remote, slug_path};
+use super::table::Table;
+use super::verb::{Said, text};
+use crate::outcome::Failure;
+use serde_json::{Map, Value, json};
+
+/// The hook that a plain git server runs after each push; `ADDRESS` and `REPOSITORY` are put in.
+const HOOK: &str = include_str!("post-receive.sh");
+
+/// Connects a project to its forge, or changes how it is connected.
+pub(super) fn connect(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+    let slug = arguments.word("SLUG")?;
+    let path = slug_path(&slug)?;
+    let mut body = Map::new();
+    for (option, field) in [
+        ("forge", "forge"),
+        ("api", "api_url"),
+        ("repository-id", "repository_id"),
+        ("repository-name", "repository_name"),
+    ] {
+        body.extend(arguments.option(option).map(|value| (field.to_owned(), json!(value))));
+    }
+    if let Some(word) = arguments.option("poll") {
+        let seconds = match word.as_str() {
+            "never" => Value::Null,
+            word => {
+                let time = humantime::parse_duration(word).map_err(|error| {
+                    Failure::usage(format!("`--poll {word}`: {error} (such as 5m, or never)"))
+                })?;
+                json!(time.as_secs())
+            }
+        };
+        body.insert("poll_seconds".to_owned(), seconds);
+    }
+    if arguments.flag("rotate-secret") {
+        body.insert("rotate_secret".to_owned(), json!(true));
+    }
+    if arguments.flag("with-token") {
+        let token = arguments.value_from_stdin()?;
+        body.insert("token".to_owned(), json!(token.expose()));
+    } else {
+        arguments.finish()?;
+    }
+    let answer = remote.call("PUT", &format!("/api/v2/project/{path}/connection"), Some(body.into()))?;
+    let mut said = format!("{slug} is connected to {}\n", text(&answer, "forge"));
+    let mut line = |name: &str, value: &str| {
+        if !value.is_empty() {
+            said.push_str(&format!("  {name}: {value}\n"));
+        }
+    };
+    line("address of the webhook", text(&answer, "address"));
+    line("secret of the webhook (shown this once)", text(&answer, "secret"));
+    let found = &answer["found"];
+    line("default branch", text(found, "default_branch"));
+    line("its commit", text(found, "revision"));
+    match (found["has_config"].as_bool(), text(found, "message")) {
+        (Some(true), _) => line("config", "present"),
+        (_, why) => line("but", why),
+    }
+    match answer["poll_seconds"].as_u64() {
+        Some(seconds) => line("looks at the refs", &format!("every {seconds} s")),
+        None => line("looks at the refs", "never (`--poll 5m` where no webhook gets through)"),
+    }
+    line("the token is not used", text(&answer, "token_message"));
+    Ok(Said::Done(said.trim_end().to_owned(), answer))
+}
+
+/// Ends a connection.
+pub(super) fn disconnect(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+    let slug = arguments.word("SLUG")?;
+    let path = slug_path(&slug)?;
+    arguments.finish()?;
+    let answer = remote.call("DELETE", &format!("/api/v2/project/{path}/connection"), None)?;
+    Ok(Said::Done(format!("{slug} is connected to no forge any more; its webhook is refused"), answer))
+}
+
+/// Lists what came from the forge of a project, or has one worked off again.
+pub(super) fn deliveries(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+    let slug = arguments.word("SLUG")?;
+    let path = format!("/api/v2/project/{}/deliveries", slug_path(&slug)?);
+    let replay = arguments.option("replay");
+    arguments.finish()?;
+    if let Some(id) = replay {
+        if id.is_empty() || !id.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(Failure::usage(format!(
+                "`--replay {id}` is not the ID of a delivery, as the list shows it"
+            )));
+        }
+        let answer = remote.call("POST", &format!("{path}/{id}/replay"), None)?;
+        return Ok(Said::Done(format!("delivery {id} is worked off again"), answer));
+    }
+    let items = remote.list(&path)?;
+    let mut table = Table::new(&["ID", "RECEIVED", "FROM", "EVENT", "VERDICT", "WHAT BECAME OF IT"]);
+    for item in &items {
+        let id = item["id"].to_string();
+        let changes = item["changes"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let row = |table: &mut Table, what: &str| {
+            let received = text(item, "received_at");
+            table.row(&[
+                &id,
+                received,
+                text(item, "source"),
+                text(item, "event"),
+                text(item, "verdict"),
+                what,
+            ]);
+        };
+        if changes.is_empty() {
+            row(&mut table, text(item, "message"));
+        }
+        for change in changes {
+            let what = match text(change, "message") {
+                "" => text(change, "state").to_owned(),
+                why => format!("{}: {why}", text(change, "state")),
+            };
+            row(&mut table, &format!("{} {what}", text(change, "name")));
+        }
+    }
+    Ok(Said::List(table, items))
+}
+
+/// Prints the hook of a plain git server.
+pub(super) fn hook(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+    let slug = arguments.word("SLUG")?;
+    let path = slug_path(&slug)?;
+    arguments.finish()?;
+    let answer = remote.call("GET", &format!("/api/v2/project/{path}/connection"), None)?;
+    let script = HOOK.replace("@ADDRESS@", text(&answer, "address")).replace("@REPOSITORY@", &slug);
+    Ok(Said::Done(script.trim_end().to_owned(), json!({ "script": script })))
+}
+
+/// Shows the settings of a project, or changes some.
+pub(super) fn settings(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+    let slug = arguments.word("SLUG")?;
+    let path = slug_path(&slug)?;
+    let mut changes = Map::new();
+    while let Some(word) = arguments.maybe_word() {
+        let (name, value) =
+            word.split_once('=').ok_or_else(|| Failure::usage(format!("`{word}` is not NAME=VALUE")))?;
+        // What is no JSON is a text; a list is written with commas.
+        let value = serde_json::from_str(value).unwrap_or_else(|_| json!(value));
+        changes.insert(name.to_owned(), value);
+    }
+    arguments.finish()?;
+    let project = remote.call("GET", &format!("/api/v2/project/{path}"), None)?;
+    let base = format!("/api/v3/projects/{}", text(&project, "id"));
+    let answer = if changes.is_empty() {
+        remote.call("GET", &format!("{base}/settings"), None)?
+    } else {
+        let known = remote.call("GET", &format!("{base}/settings"), None)?;
+        for (name, value) in &mut changes {
+            let is_list = known["data"]["attributes"][name].is_array();
+            if let (true, Some(text)) = (is_list, value.as_str()) {
+                *value = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+            }
+        }
+        remote.call("POST", &format!("{base}/update-settings"), Some(changes.into()))?
+    };
+    let mut table = Table::new(&["SETTING", "VALUE"]);
+    for (name, value) in answer["data"]["attributes"].as_object().into_iter().flatten() {
+        table.row(&[name, &value.to_string()]);
+    }
+    Ok(Said::List(table, vec![answer["data"]["attributes"].clone()]))
+}

@@ -1,0 +1,343 @@
+//! How projects are connected to their forges: for administrators, but for the list of what came.
+
+use crate::protocol::Secret;
+use crate::server::api::ours::hooks;
+use crate::server::api::shared::failure::{Answer, Failure, bad};
+use crate::server::api::shared::input::{Body, Path, Words, message};
+use crate::server::api::shared::lookup::{Slug, project};
+use crate::server::api::shared::vocabulary::time;
+use crate::server::auth::{Administrator, Person, new_token};
+use crate::server::pipelines::repository::Reference;
+use crate::server::secrets::sealer::{Place, Sealer};
+use crate::server::state::Shared;
+use crate::server::store::read::Project;
+use crate::server::store::status::Forge;
+use crate::server::store::tables::deliveries::{self, Delivery, StoredEvent};
+use crate::server::store::tables::forge::{self, Connection};
+use crate::server::store::{Effect, Error as StoreError, Tx};
+use crate::server::time::Millis;
+use axum::extract::State;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use std::ops::RangeInclusive;
+
+/// Deliveries that are listed, and changes of each.
+const MOST_LISTED: u32 = 50;
+const MOST_CHANGES: u32 = 20;
+/// Time between two looks at the refs of a repository, in seconds.
+const POLL: RangeInclusive<u64> = 5..=7 * 24 * 60 * 60;
+
+/// Serves the paths of this file.
+pub fn router() -> Router<Shared> {
+    let project = "/api/v2/project/{vcs}/{org}/{repo}";
+    Router::new()
+        .route(&format!("{project}/connection"), get(show).put(connect).delete(disconnect))
+        .route(&format!("{project}/deliveries"), get(list))
+        .route(&format!("{project}/deliveries/{{delivery}}/replay"), post(replay))
+}
+
+fn shown(state: &Shared, connection: &Connection, has_secret: bool, has_token: bool) -> Value {
+    json!({
+        "forge": connection.forge, "address": hooks::address(&state.settings.public_url, &connection.project),
+        "repository_id": connection.repository, "repository_name": connection.full_name,
+        "api_url": connection.api_url, "poll_seconds": connection.poll_ms.map(|ms| ms / 1000),
+        "poll_message": connection.poll_message, "has_secret": has_secret, "has_token": has_token,
+        "token_message": connection.token_message,
+    })
+}
+
+async fn found(state: &Shared, project: &Project) -> Answer<Value> {
+    let id = project.id.clone();
+    let read = move |view: &crate::server::store::View| {
+        let Some(connection) = forge::connection(view, &id)? else { return Ok(None) };
+        let has = |name| Ok::<_, StoreError>(forge::secret(view, &id, name)?.is_some());
+        Ok(Some((has("hook")?, has("token")?, connection)))
+    };
+    let (has_secret, has_token, connection) = state.store.read(read).await?.ok_or_else(|| {
+        Failure::not_found(format!(
+            "the project `{slug}` is not connected to a forge: `runlet admin project connect {slug}`",
+            slug = project.slug
+        ))
+    })?;
+    Ok(shown(state, &connection, has_secret, has_token))
+}
+
+async fn show(
+    State(state): State<Shared>,
+    Administrator(_): Administrator,
+    Path(slug): Path<Slug>,
+) -> Answer<Json<Value>> {
+    let project = project(&state, slug).await?;
+    Ok(Json(found(&state, &project).await?))
+}
+
+/// What is wanted of a connection; what is absent stays as it is.
+struct Wanted {
+    forge: Option<Forge>,
+    api_url: Option<String>,
+    repository_id: Option<String>,
+    repository_name: Option<String>,
+    poll_ms: Option<Option<u64>>,
+    token: Option<Secret>,
+    rotates: bool,
+}
+
+const KNOWN: [&str; 7] =
+    ["forge", "api_url", "repository_id", "repository_name", "poll_seconds", "token", "rotate_secret"];
+
+fn wanted(body: &Body) -> Answer<Wanted> {
+    let fields = match &body.0 {
+        Value::Null => serde_json::Map::new(),
+        Value::Object(fields) => fields.clone(),
+        _ => return Err(bad("the body must be an object")),
+    };
+    if let Some(unknown) = fields.keys().find(|name| !KNOWN.contains(&name.as_str())) {
+        return Err(bad(format!(
+            "`{unknown}` says nothing about a connection (known: {})",
+            KNOWN.join(", ")
+        )));
+    }
+    let text = |name: &str| Ok::<_, Failure>(body.optional_text(name)?.map(str::to_owned));
+    let forge = match text("forge")? {
+        None => None,
+        Some(word) => Some(Forge::parse(&word).ok_or_else(|| {
+            let known = Forge::ALL.map(Forge::as_str).join(", ");
+            bad(format!("`{word}` is no forge that is known here (known: {known})"))
+        })?),
+    };
+    let api_url = text("api_url")?.map(|url| url.trim_end_matches('/').to_owned());
+    if let Some(url) = api_url.as_deref().filter(|url| !url.is_empty()) {
+        crate::http::check_url(url).map_err(|error| bad(error.to_string()))?;
+    }
+    let poll_ms = match body.0.get("poll_seconds") {
+        None => None,
+        Some(Value::Null) => Some(None),
+        Some(given) => match given.as_u64().filter(|seconds| POLL.contains(seconds)) {
+            Some(seconds) => Some(Some(seconds * 1000)),
+            None => {
+                let (least, most) = (POLL.start(), POLL.end());
+                return Err(bad(format!("`poll_seconds` is a number from {least} to {most}, or null")));
+            }
+        },
+    };
+    let token = text("token")?;
+    if token.as_deref().is_some_and(|token| token.len() > 8192 || token.bytes().any(|b| b < b' ')) {
+        return Err(bad("`token` is no token: it is one line of at most 8192 bytes"));
+    }
+    Ok(Wanted {
+        forge,
+        api_url,
+        repository_id: text("repository_id")?,
+        repository_name: text("repository_name")?,
+        poll_ms,
+        token: token.map(Secret::new),
+        rotates: body.0["rotate_secret"] == true,
+    })
+}
+
+/// The forge that the first part of a slug stands for.
+fn usual_forge(slug: &str) -> Option<Forge> {
+    match slug.split('/').next().unwrap_or_default() {
+        "gh" => Some(Forge::GitHub),
+        "bb" => Some(Forge::BitbucketCloud),
+        "gl" | "gitlab" => Some(Forge::GitLab),
+        "gitea" => Some(Forge::Gitea),
+        "forgejo" => Some(Forge::Forgejo),
+        "git" => Some(Forge::Git),
+        _ => None,
+    }
+}
+
+/// The base of the API of the forges that are in one place only.
+fn usual_api(forge: Forge) -> Option<String> {
+    match forge {
+        Forge::GitHub => Some("https://api.github.com".to_owned()),
+        Forge::BitbucketCloud => Some("https://api.bitbucket.org/2.0".to_owned()),
+        _ => None,
+    }
+}
+
+/// Keeps a secret of a connection, sealed.
+fn keep(
+    tx: &Tx<'_>,
+    sealer: &Sealer,
+    project: &crate::server::ids::ProjectId,
+    name: &str,
+    value: &Secret,
+    now: Millis,
+) -> Result<(), StoreError> {
+    let fail = |why| StoreError::Corrupt(format!("the secret `{name}` cannot be sealed: {why}"));
+    let sealed = sealer.seal(Place::Forge(project, name), value).map_err(fail)?;
+    forge::set_secret(tx, project, name, &sealed, now)
+}
+
+async fn connect(
+    State(state): State<Shared>,
+    Administrator(_): Administrator,
+    Path(slug): Path<Slug>,
+    body: Body,
+) -> Answer<Json<Value>> {
+    let wanted = wanted(&body)?;
+    let project = project(&state, slug).await?;
+    let (sealer, of, fresh) = (state.settings.sealer.clone(), project.clone(), new_token("rlh_")?);
+    let write = move |tx: &Tx<'_>| {
+        let now = Millis::now();
+        let was = forge::connection(tx, &of.id)?;
+        let Some(kind) = wanted.forge.or(was.as_ref().map(|was| was.forge)).or_else(|| usual_forge(&of.slug))
+        else {
+            return Ok(Err(bad(format!(
+                "say which forge `{}` is on: {}",
+                of.slug,
+                Forge::ALL.map(Forge::as_str).join(", ")
+            ))));
+        };
+        // Another forge knows the repository by another id.
+        let stays = was.filter(|was| was.forge == kind);
+        let some = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let connection = Connection {
+            project: of.id.clone(),
+            forge: kind,
+            repository: match wanted.repository_id {
+                Some(id) => some(Some(id)),
+                // A name that is given anew is of a repository that the next delivery names.
+                None if wanted.repository_name.is_some() => None,
+                None => stays.as_ref().and_then(|was| was.repository.clone()),
+            },
+            full_name: match wanted.repository_name {
+                Some(name) => some(Some(name)),
+                None => stays.as_ref().and_then(|was| was.full_name.clone()),
+            },
+            api_url: match wanted.api_url {
+                Some(url) => some(Some(url)),
+                None => stays.as_ref().map_or_else(|| usual_api(kind), |was| was.api_url.clone()),
+            },
+            poll_ms: wanted.poll_ms.unwrap_or_else(|| stays.as_ref().and_then(|was| was.poll_ms)),
+            poll_failures: 0,
+            poll_message: None,
+            is_listed: false,
+            token_message: None,
+        };
+        forge::connect(tx, &connection, now)?;
+        let old = forge::secret(tx, &of.id, "hook")?;
+        let mut secret = None;
+        if old.is_none() || wanted.rotates {
+            if let Some(Ok(old)) = old.map(|old| sealer.open(Place::Forge(&of.id, "hook"), &old)) {
+                // Both hold until the forge was told.
+                keep(tx, &sealer, &of.id, "hook-before", &old, now)?;
+            }
+            let fresh = Secret::new(fresh);
+            keep(tx, &sealer, &of.id, "hook", &fresh, now)?;
+            secret = Some(fresh);
+        }
+        match &wanted.token {
+            Some(token) if token.expose().is_empty() => {
+                forge::delete_secret(tx, &of.id, "token")?;
+            }
+            Some(token) => keep(tx, &sealer, &of.id, "token", token, now)?,
+            None => {}
+        }
+        tx.effect(Effect::PollWork);
+        Ok(Ok(secret))
+    };
+    let secret = state.store.write(write).await??;
+    let mut answer = found(&state, &project).await?;
+    if let Some(secret) = secret {
+        answer["secret"] = json!(secret.expose());
+    }
+    answer["found"] = look(&state, &project).await;
+    Ok(Json(answer))
+}
+
+/// What the repository of a project looks like from here.
+async fn look(state: &Shared, project: &Project) -> Value {
+    let branch = &project.default_branch;
+    let Some(url) = &project.repository_url else {
+        return json!({ "repository": null, "message": "the project has no repository: set it with `runlet admin project set-repository`" });
+    };
+    let reference = Reference::Branch(branch.clone());
+    match state.settings.mirrors.read(project.id.as_str(), url, &reference).await {
+        Ok(read) => json!({
+            "repository": url, "default_branch": branch, "revision": read.commit.revision,
+            "has_config": read.config.is_ok(), "message": read.config.err(),
+        }),
+        Err(
+            crate::server::pipelines::repository::Error::UnknownRef(why)
+            | crate::server::pipelines::repository::Error::Failed(why),
+        ) => json!({ "repository": url, "default_branch": branch, "message": why }),
+    }
+}
+
+async fn disconnect(
+    State(state): State<Shared>,
+    Administrator(_): Administrator,
+    Path(slug): Path<Slug>,
+) -> Answer<Json<Value>> {
+    let project = project(&state, slug).await?;
+    let id = project.id.clone();
+    if state.store.write(move |tx| forge::disconnect(tx, &id)).await? {
+        return Ok(message("Disconnected."));
+    }
+    Err(Failure::not_found(format!("the project `{}` is not connected to a forge", project.slug)))
+}
+
+fn shown_change(change: &StoredEvent) -> Value {
+    let event: Value = serde_json::from_str(&change.event).unwrap_or_default();
+    let name = match event["kind"].as_str() {
+        Some("pull") => format!("pull request {}", event["number"]),
+        _ => event["reference"].as_str().unwrap_or_default().to_owned(),
+    };
+    let is_started = change.state == crate::server::store::status::EventState::Started;
+    json!({
+        "name": name, "state": change.state, "message": change.sentence, "attempts": change.attempts,
+        "pipeline_id": is_started.then_some(&change.pipeline),
+    })
+}
+
+fn shown_delivery(delivery: &Delivery, changes: &[StoredEvent]) -> Value {
+    json!({
+        "id": delivery.seq, "delivery": delivery.delivery, "source": delivery.source, "event": delivery.event,
+        "received_at": time(Some(delivery.received_at)), "verdict": delivery.verdict, "message": delivery.sentence,
+        "changes": changes.iter().map(shown_change).collect::<Vec<_>>(),
+    })
+}
+
+async fn list(
+    State(state): State<Shared>,
+    _person: Person,
+    Path(slug): Path<Slug>,
+    words: Words,
+) -> Answer<Json<Value>> {
+    let project = project(&state, slug).await?;
+    let most = match words.get("limit") {
+        None => MOST_LISTED,
+        Some(word) => word.parse().map_err(|_| bad("`limit` is not a number that it can be"))?,
+    };
+    let read = move |view: &crate::server::store::View| {
+        let listed = deliveries::list(view, &project.id, most.clamp(1, MOST_LISTED))?;
+        let with_changes = |delivery: &Delivery| {
+            Ok(shown_delivery(delivery, &deliveries::events_of(view, delivery.seq, MOST_CHANGES)?))
+        };
+        listed.iter().map(with_changes).collect::<Result<Vec<_>, StoreError>>()
+    };
+    Ok(Json(json!({ "items": state.store.read(read).await?, "next_page_token": null })))
+}
+
+async fn replay(
+    State(state): State<Shared>,
+    Administrator(_): Administrator,
+    Path((vcs, org, repo, delivery)): Path<(String, String, String, i64)>,
+) -> Answer<Json<Value>> {
+    let project = project(&state, (vcs, org, repo)).await?;
+    let write = move |tx: &Tx<'_>| {
+        let count = deliveries::replay(tx, &project.id, delivery, Millis::now())?;
+        tx.effect(Effect::ForgeWork);
+        Ok(count)
+    };
+    match state.store.write(write).await? {
+        0 => Err(Failure::not_found(format!(
+            "there is no delivery {delivery} of this project with a change that started nothing"
+        ))),
+        count => Ok(Json(json!({ "message": "Accepted.", "changes": count }))),
+    }
+}

@@ -1,0 +1,174 @@
+//! Changes that forges tell of, in words that are no forge's.
+
+use serde::{Deserialize, Serialize};
+
+/// Who did something, as the forge knows them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// Their login; empty when the forge told none.
+    pub login: String,
+    /// The address of their picture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub avatar_url: Option<String>,
+}
+
+/// A change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Event {
+    /// A branch or tag was moved, made or deleted.
+    Push(Push),
+    /// Something happened to a pull request.
+    Pull(Pull),
+}
+
+/// A branch or tag that was moved, made or deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Push {
+    /// `refs/heads/...` or `refs/tags/...`.
+    pub reference: String,
+    /// The object that it pointed to; zeros: there was none.
+    pub before: String,
+    /// The object that it points to: a commit, or the object of a tag; zeros: it was deleted.
+    pub after: String,
+    /// The commit to build; the object itself unless the forge says otherwise.
+    pub commit: String,
+    /// The branch was made at a commit that was there before.
+    #[serde(default)]
+    pub brings_nothing: bool,
+    /// Only tries whether the hook works.
+    #[serde(default)]
+    pub is_test: bool,
+    /// Message of the commit, where the forge tells it.
+    #[serde(default)]
+    pub message: Option<String>,
+    /// The object that the ref was seen at, where this does not go on from it: it may have come late.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late_for: Option<String>,
+    /// Who pushed.
+    pub actor: Actor,
+}
+
+impl Push {
+    /// Whether the ref was deleted.
+    pub fn is_deletion(&self) -> bool {
+        is_zeros(&self.after)
+    }
+
+    /// The short name of the branch, if it is one.
+    pub fn branch(&self) -> Option<&str> {
+        self.reference.strip_prefix("refs/heads/")
+    }
+
+    /// The short name of the tag, if it is one.
+    pub fn tag(&self) -> Option<&str> {
+        self.reference.strip_prefix("refs/tags/")
+    }
+}
+
+/// What happened to a pull request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// It was made.
+    Opened,
+    /// It has a new head.
+    Synchronize,
+    /// It was opened again.
+    Reopened,
+    /// It was closed, merged or not.
+    Closed,
+    /// It left being a draft.
+    ReadyForReview,
+    /// A label was added or removed.
+    Labeled,
+    /// Its text or its base was changed, or something else of no matter.
+    Edited,
+}
+
+impl Action {
+    /// The word of `pipeline.event.action`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::Opened => "opened",
+            Action::Synchronize => "synchronize",
+            Action::Reopened => "reopened",
+            Action::Closed => "closed",
+            Action::ReadyForReview => "ready_for_review",
+            Action::Labeled => "labeled",
+            Action::Edited => "edited",
+        }
+    }
+}
+
+/// A pull request, and what happened to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pull {
+    /// What happened.
+    pub action: Action,
+    /// Its number in the repository.
+    pub number: u64,
+    /// Its title.
+    pub title: String,
+    /// Where people look at it.
+    pub url: String,
+    /// The branch that it comes from.
+    pub head_branch: String,
+    /// The commit that it is at; one forge tells the first 12 digits only.
+    pub head: String,
+    /// The branch that it goes to.
+    pub base_branch: String,
+    /// The commit of that branch, where the forge tells it.
+    pub base: String,
+    /// The ref that its head is fetched from in the base repository; `None`: there is none.
+    pub reference: Option<String>,
+    /// Whether it comes from another repository, or from one that is gone.
+    pub is_fork: bool,
+    /// Owner of the fork.
+    pub fork_owner: Option<String>,
+    /// Short name of the fork.
+    pub fork_name: Option<String>,
+    /// Whether it is a draft.
+    pub is_draft: bool,
+    /// Whether it was merged.
+    pub is_merged: bool,
+    /// Login of its author.
+    pub author: String,
+    /// Who did it.
+    pub actor: Actor,
+}
+
+impl Pull {
+    /// The branch that its pipelines are of.
+    pub fn branch(&self) -> String {
+        if self.is_fork { format!("pull/{}", self.number) } else { self.head_branch.clone() }
+    }
+}
+
+impl Event {
+    /// What has the same key within minutes is the same change.
+    pub fn key(&self) -> String {
+        match self {
+            Event::Push(push) => format!("{} {} {}", push.reference, push.before, push.after),
+            Event::Pull(pull) => format!("pull/{} {} {}", pull.number, pull.action.as_str(), pull.head),
+        }
+    }
+
+    /// Branch and commit that it would build; tags are built by their pushes only.
+    pub fn builds(&self) -> Option<String> {
+        match self {
+            Event::Push(push) => Some(format!("{} {}", push.branch()?, push.commit)),
+            Event::Pull(pull) => Some(format!("{} {}", pull.branch(), pull.head)),
+        }
+    }
+}
+
+/// Whether an id is the one of no object, of whatever length.
+pub fn is_zeros(id: &str) -> bool {
+    !id.is_empty() && id.bytes().all(|b| b == b'0')
+}
+
+/// Whether a text is a full id of an object: 40 or 64 hexadecimal digits.
+pub fn is_object(id: &str) -> bool {
+    matches!(id.len(), 40 | 64) && id.bytes().all(|b| b.is_ascii_hexdigit())
+}

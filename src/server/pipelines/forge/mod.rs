@@ -1,0 +1,20 @@
+//! From a push to a pipeline, and from its result back to the forge.
+//!
+//! `receive` takes what a forge sends: `signature` believes it, `payload` reads it, `rules` decide, and the store keeps
+//! it before the forge is answered. `work` makes the pipelines. `poll` finds what no forge told of.
+
+pub mod event;
+pub mod payload;
+mod poll;
+pub mod receive;
+pub mod rules;
+pub mod signature;
+mod values;
+mod work;
+
+use crate::server::state::Shared;
+
+/// Does all of this room's work that nobody waits for, until the control plane stops.
+pub async fn run(state: Shared) {
+    tokio::join!(work::run(state.clone()), poll::run(state));
+}

@@ -1,0 +1,109 @@
+//! GitHub, and Gitea and Forgejo, which took over its payloads.
+
+use super::{Delivery, Repository, at, brings_nothing, id, is_built, maybe, needed, nothing, number, text};
+use crate::server::pipelines::forge::event::{Action, Actor, Event, Pull, Push};
+use crate::server::store::status::Forge;
+use serde_json::Value;
+
+pub(super) fn read(event: &str, value: &Value, forge: Forge) -> Result<Delivery, String> {
+    let repository = match at(value, "repository") {
+        Value::Object(_) => Some(Repository {
+            id: id(value, "repository.id")?,
+            full_name: needed(value, "repository.full_name")?,
+        }),
+        _ => None,
+    };
+    match event {
+        "push" => push(value, repository),
+        "pull_request" => pull(value, repository),
+        "ping" => Ok(nothing(repository, "the forge tries the hook: it works")),
+        // Besides these comes a push.
+        "create" | "delete" if forge != Forge::GitHub => {
+            Ok(nothing(repository, format!("`{event}` comes besides `push`, which counts")))
+        }
+        other => Ok(nothing(repository, format!("events `{}` start nothing here", super::shown(other)))),
+    }
+}
+
+fn actor(value: &Value) -> Actor {
+    let login = maybe(value, "sender.login").or_else(|| maybe(value, "pusher.name")).unwrap_or_default();
+    Actor { login, avatar_url: maybe(value, "sender.avatar_url") }
+}
+
+fn push(value: &Value, repository: Option<Repository>) -> Result<Delivery, String> {
+    let repository = repository.ok_or("it has no `repository`")?;
+    let reference = needed(value, "ref")?;
+    if !is_built(&reference) {
+        return Ok(nothing(
+            Some(repository),
+            format!("`{}` is no branch and no tag", super::shown(&reference)),
+        ));
+    }
+    let (before, after) = (needed(value, "before")?, needed(value, "after")?);
+    // Of an annotated tag `after` is the tag's own object.
+    let commit = maybe(value, "head_commit.id").unwrap_or_else(|| after.clone());
+    let message = maybe(value, "head_commit.message").or_else(|| {
+        let commits = value["commits"].as_array()?;
+        maybe(commits.iter().find(|one| one["id"] == commit.as_str())?, "message")
+    });
+    let push = Push {
+        brings_nothing: brings_nothing(&before, reference.starts_with("refs/heads/"), &value["commits"]),
+        is_test: before == after,
+        reference,
+        before,
+        after,
+        commit,
+        message,
+        late_for: None,
+        actor: actor(value),
+    };
+    Ok(Delivery { repository: Some(repository), changes: vec![Event::Push(push)], remark: String::new() })
+}
+
+fn pull(value: &Value, repository: Option<Repository>) -> Result<Delivery, String> {
+    let repository = repository.ok_or("it has no `repository`")?;
+    let word = needed(value, "action")?;
+    let action = match word.as_str() {
+        "opened" => Action::Opened,
+        "synchronize" | "synchronized" => Action::Synchronize,
+        "reopened" => Action::Reopened,
+        "closed" => Action::Closed,
+        "ready_for_review" => Action::ReadyForReview,
+        "labeled" | "unlabeled" | "label_updated" | "label_cleared" => Action::Labeled,
+        "edited" => Action::Edited,
+        other => {
+            let remark = format!("`{}` of a pull request starts nothing", super::shown(other));
+            return Ok(nothing(Some(repository), remark));
+        }
+    };
+    let of = |path: &str| format!("pull_request.{path}");
+    let head_repository = at(value, "pull_request.head.repo");
+    let base_id = maybe_id(value, &of("base.repo.id")).unwrap_or_else(|| repository.id.clone());
+    let head_id = maybe_id(value, &of("head.repo.id"));
+    let number = number(value, "number").or_else(|_| super::number(value, &of("number")))?;
+    let pull = Pull {
+        action,
+        number,
+        title: text(value, &of("title")),
+        url: text(value, &of("html_url")),
+        head_branch: needed(value, &of("head.ref"))?,
+        head: needed(value, &of("head.sha"))?,
+        base_branch: text(value, &of("base.ref")),
+        base: text(value, &of("base.sha")),
+        reference: Some(format!("refs/pull/{number}/head")),
+        // A fork that was deleted is one as well.
+        is_fork: head_repository.is_null() || head_id.is_none_or(|head| head != base_id),
+        fork_owner: maybe(head_repository, "owner.login")
+            .or_else(|| Some(text(head_repository, "full_name").split_once('/')?.0.to_owned())),
+        fork_name: maybe(head_repository, "name"),
+        is_draft: at(value, &of("draft")) == true,
+        is_merged: at(value, &of("merged")) == true,
+        author: text(value, &of("user.login")),
+        actor: actor(value),
+    };
+    Ok(Delivery { repository: Some(repository), changes: vec![Event::Pull(pull)], remark: String::new() })
+}
+
+fn maybe_id(value: &Value, path: &str) -> Option<String> {
+    id(value, path).ok()
+}

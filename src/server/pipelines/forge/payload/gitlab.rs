@@ -1,0 +1,88 @@
+//! GitLab.
+
+use super::{Delivery, Repository, at, brings_nothing, id, is_built, maybe, needed, nothing, number, text};
+use crate::server::pipelines::forge::event::{Action, Actor, Event, Pull, Push};
+use serde_json::Value;
+
+pub(super) fn read(value: &Value) -> Result<Delivery, String> {
+    let kind = maybe(value, "object_kind").or_else(|| maybe(value, "event_name")).unwrap_or_default();
+    let repository = id(value, "project.id").or_else(|_| id(value, "project_id")).ok();
+    let repository =
+        repository.map(|id| Repository { id, full_name: text(value, "project.path_with_namespace") });
+    match kind.as_str() {
+        "push" | "tag_push" => push(value, repository),
+        "merge_request" => merge_request(value, repository),
+        other => Ok(nothing(repository, format!("events `{}` start nothing here", super::shown(other)))),
+    }
+}
+
+fn push(value: &Value, repository: Option<Repository>) -> Result<Delivery, String> {
+    let repository = repository.ok_or("it has no `project_id`")?;
+    let reference = needed(value, "ref")?;
+    if !is_built(&reference) {
+        return Ok(nothing(
+            Some(repository),
+            format!("`{}` is no branch and no tag", super::shown(&reference)),
+        ));
+    }
+    let (before, after) = (needed(value, "before")?, needed(value, "after")?);
+    let commit = maybe(value, "checkout_sha").unwrap_or_else(|| after.clone());
+    let commits = value["commits"].as_array();
+    let message =
+        commits.and_then(|all| maybe(all.iter().find(|one| one["id"] == commit.as_str())?, "message"));
+    let push = Push {
+        brings_nothing: brings_nothing(&before, reference.starts_with("refs/heads/"), &value["commits"]),
+        is_test: before == after,
+        reference,
+        before,
+        after,
+        commit,
+        message,
+        late_for: None,
+        actor: Actor { login: text(value, "user_username"), avatar_url: maybe(value, "user_avatar") },
+    };
+    Ok(Delivery { repository: Some(repository), changes: vec![Event::Push(push)], remark: String::new() })
+}
+
+fn merge_request(value: &Value, repository: Option<Repository>) -> Result<Delivery, String> {
+    let repository = repository.ok_or("it has no `project.id`")?;
+    let about = at(value, "object_attributes");
+    let word = text(about, "action");
+    let action = match word.as_str() {
+        "open" => Action::Opened,
+        "reopen" => Action::Reopened,
+        "close" | "merge" => Action::Closed,
+        "update" if maybe(about, "oldrev").is_some() => Action::Synchronize,
+        "update" if at(value, "changes.draft.current") == false => Action::ReadyForReview,
+        "update" if !at(value, "changes.labels").is_null() => Action::Labeled,
+        "update" => Action::Edited,
+        other => {
+            let remark = format!("`{}` of a merge request starts nothing", super::shown(other));
+            return Ok(nothing(Some(repository), remark));
+        }
+    };
+    let iid = number(about, "iid")?;
+    let is_fork = id(about, "source_project_id").ok() != id(about, "target_project_id").ok();
+    let source = text(about, "source.path_with_namespace");
+    let (owner, name) = source.rsplit_once('/').unwrap_or_default();
+    let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    let pull = Pull {
+        action,
+        number: iid,
+        title: text(about, "title"),
+        url: text(about, "url"),
+        head_branch: needed(about, "source_branch")?,
+        head: needed(about, "last_commit.id")?,
+        base_branch: text(about, "target_branch"),
+        base: String::new(),
+        reference: Some(format!("refs/merge-requests/{iid}/head")),
+        is_fork,
+        fork_owner: some(owner),
+        fork_name: some(name),
+        is_draft: at(about, "draft") == true || at(about, "work_in_progress") == true,
+        is_merged: word == "merge",
+        author: text(value, "user.username"),
+        actor: Actor { login: text(value, "user.username"), avatar_url: maybe(value, "user.avatar_url") },
+    };
+    Ok(Delivery { repository: Some(repository), changes: vec![Event::Pull(pull)], remark: String::new() })
+}

@@ -1,0 +1,284 @@
+//! Looking at the refs of repositories that no webhook tells of, or whose webhooks may have been missed.
+
+use crate::logging::record;
+use crate::server::ids::ProjectId;
+use crate::server::pipelines::forge::event::{Actor, Event, Push};
+use crate::server::pipelines::forge::receive::{Stored, take};
+use crate::server::pipelines::repository::Listed;
+use crate::server::state::Shared;
+use crate::server::store::read::{self, Project};
+use crate::server::store::status::{DeliverySource, Verdict};
+use crate::server::store::tables::deliveries::{self, NewDelivery};
+use crate::server::store::tables::forge::{self, Connection};
+use crate::server::store::tables::projects;
+use crate::server::store::{Effect, Error as StoreError, Tx};
+use crate::server::time::Millis;
+use ring::rand::{SecureRandom, SystemRandom};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// Repositories of one host that are looked at at once.
+const OF_ONE_HOST: usize = 2;
+/// Repositories that are looked at at once.
+const AT_ONCE: usize = 8;
+/// The longest wait after failures, unless looks are further apart anyway.
+const LONGEST: Duration = Duration::from_secs(15 * 60);
+/// The longest time without a look for projects that are due.
+const IDLE: Duration = Duration::from_secs(30);
+/// Length of an id of no object.
+const NONE: &str = "0000000000000000000000000000000000000000";
+
+/// Limits of how many look at once, by host.
+type Hosts = Arc<Mutex<HashMap<String, Arc<Semaphore>>>>;
+
+/// Looks until the control plane stops.
+pub(super) async fn run(state: Shared) {
+    let mut stopping = state.stopping.subscribe();
+    let (room, hosts) = (Arc::new(Semaphore::new(AT_ONCE)), Hosts::default());
+    loop {
+        let now = Millis::now();
+        let next = match look_at_due(&state, &room, &hosts, now).await {
+            Ok(next) => next.map_or(IDLE, |next| next.since(now).clamp(Duration::from_millis(50), IDLE)),
+            Err(StoreError::Closed) => return,
+            Err(error) => {
+                log::error!("failed to find the projects whose refs are to be looked at: {error}");
+                IDLE
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(next) => {}
+            () = state.hub.polls().notified() => {}
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        }
+    }
+}
+
+/// Looks at every project that is due, and waits for none of them. Returns when the next one is due.
+async fn look_at_due(
+    state: &Shared,
+    room: &Arc<Semaphore>,
+    hosts: &Hosts,
+    now: Millis,
+) -> Result<Option<Millis>, StoreError> {
+    let due = state.store.read(move |view| forge::due_polls(view, now, AT_ONCE as u32)).await?;
+    for project in due {
+        let Ok(permit) = Arc::clone(room).acquire_owned().await else { return Ok(None) };
+        // Due again after this at the earliest, whatever becomes of this look.
+        let (id, later) = (project.clone(), now.plus(LONGEST));
+        state.store.write(move |tx| forge::put_off_poll(tx, &id, later)).await?;
+        let (state, hosts) = (state.clone(), Arc::clone(hosts));
+        tokio::spawn(async move {
+            if let Err(error) = look(&state, &hosts, &project).await {
+                log::error!("failed to write down what a look at the refs of `{project}` found: {error}");
+            }
+            drop(permit);
+        });
+    }
+    state.store.read(forge::next_poll).await
+}
+
+async fn look(state: &Shared, hosts: &Hosts, id: &ProjectId) -> Result<(), StoreError> {
+    let of = id.clone();
+    let found = state
+        .store
+        .read(move |view| Ok(forge::connection(view, &of)?.zip(read::project(view, &of)?)))
+        .await?;
+    let Some((connection, project)) = found else { return Ok(()) };
+    let listed = match &project.repository_url {
+        None => Err("the project has no repository to read from".to_owned()),
+        Some(url) => {
+            let host = {
+                let mut hosts = hosts.lock().unwrap_or_else(PoisonError::into_inner);
+                hosts.retain(|_, room| Arc::strong_count(room) > 1);
+                let room = hosts.entry(host_of(url).to_owned());
+                Arc::clone(room.or_insert_with(|| Arc::new(Semaphore::new(OF_ONE_HOST))))
+            };
+            let Ok(_turn) = host.acquire_owned().await else { return Ok(()) };
+            state.settings.mirrors.list_refs(id.as_str(), url).await
+        }
+    };
+    let now = Millis::now();
+    let next = next_look(&connection, listed.is_err(), now);
+    match listed {
+        // What cannot be listed is not taken for deleted.
+        Err(why) => {
+            if connection.poll_failures == 0 {
+                record!(Warn, project = project.slug.as_str(); "{why}");
+            }
+            let id = id.clone();
+            state.store.write(move |tx| forge::set_polled(tx, &id, Some(&why), next)).await
+        }
+        Ok(listed) => {
+            let write = move |tx: &Tx<'_>| {
+                note(tx, &project, &connection, &listed, now)?;
+                forge::set_polled(tx, &project.id, None, next)
+            };
+            state.store.write(write).await
+        }
+    }
+}
+
+/// The time of the next look: at its interval, off by up to a tenth of it; later after failures.
+fn next_look(connection: &Connection, has_failed: bool, now: Millis) -> Millis {
+    let interval = Duration::from_millis(connection.poll_ms.unwrap_or(LONGEST.as_millis() as u64));
+    let mut wait = interval;
+    if has_failed {
+        let doubled = interval.saturating_mul(1 << connection.poll_failures.min(8));
+        wait = doubled.min(LONGEST.max(interval));
+    }
+    let mut random = [0u8; 2];
+    // Without randomness they are looked at in step, which is a pity and no more.
+    let _ = SystemRandom::new().fill(&mut random);
+    let part = f64::from(u16::from_be_bytes(random)) / f64::from(u16::MAX);
+    now.plus(wait.mul_f64(0.9 + 0.2 * part))
+}
+
+/// The host of an address; everything of this host is one.
+fn host_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let rest = rest.split(['/', ':']).next().unwrap_or_default();
+    rest.rsplit_once('@').map_or(rest, |(_, host)| host)
+}
+
+/// Compares what is there with what was seen before, and stores the changes. The first look finds no news.
+fn note(
+    tx: &Tx<'_>,
+    project: &Project,
+    connection: &Connection,
+    listed: &[Listed],
+    now: Millis,
+) -> Result<(), StoreError> {
+    let seen = forge::refs(tx, &project.id)?;
+    let changes = if connection.is_listed { differences(&seen, listed) } else { Vec::new() };
+    if !connection.is_listed {
+        for one in listed {
+            forge::see_ref(tx, &project.id, &one.name, Some(&one.object))?;
+        }
+    }
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let each = projects::settings(tx, &project.id)?.is_some_and(|settings| settings.is_each_commit_built);
+    let new = NewDelivery {
+        project: &project.id,
+        delivery: &crate::server::ids::fresh_uuid(),
+        source: DeliverySource::Poll,
+        event: if each { "refs, each commit" } else { "refs" },
+        verdict: Verdict::Accepted,
+        sentence: &format!("{} of its refs differ from what was seen before", changes.len()),
+    };
+    let seq = deliveries::add(tx, &new, now)?;
+    let of = Stored { seq, project, is_cloud: false, now };
+    for push in changes {
+        take(tx, &of, Event::Push(push))?;
+    }
+    tx.effect(Effect::ForgeWork);
+    Ok(())
+}
+
+/// The changes that lead from what was seen to what is there.
+fn differences(seen: &BTreeMap<String, String>, listed: &[Listed]) -> Vec<Push> {
+    let mut changes = Vec::new();
+    let actor = Actor::default();
+    for one in listed {
+        let before = seen.get(&one.name);
+        // Some forges tell the commit of a tag, and no more.
+        if before.is_some_and(|before| *before == one.object || *before == one.commit) {
+            continue;
+        }
+        changes.push(Push {
+            reference: one.name.clone(),
+            before: before.cloned().unwrap_or_else(|| NONE.to_owned()),
+            after: one.object.clone(),
+            commit: one.commit.clone(),
+            actor: actor.clone(),
+            ..Push::default()
+        });
+    }
+    let is_there = |name: &str| listed.iter().any(|one| one.name == name);
+    // A repository that lists nothing at all was emptied or is not the right one: nothing is taken for deleted.
+    if !listed.is_empty() {
+        for (name, before) in seen.iter().filter(|(name, _)| !is_there(name)) {
+            changes.push(Push {
+                reference: name.clone(),
+                before: before.clone(),
+                after: NONE.to_owned(),
+                commit: NONE.to_owned(),
+                actor: actor.clone(),
+                ..Push::default()
+            });
+        }
+    }
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(name: &str, object: &str, commit: &str) -> Listed {
+        Listed { name: name.to_owned(), object: object.to_owned(), commit: commit.to_owned() }
+    }
+
+    #[test]
+    fn only_what_differs_is_a_change() {
+        let seen: BTreeMap<String, String> =
+            [("refs/heads/main", "a"), ("refs/heads/old", "b"), ("refs/tags/v1", "c")]
+                .into_iter()
+                .map(|(name, object)| (name.to_owned(), object.to_owned()))
+                .collect();
+        let now = [
+            listed("refs/heads/main", "d", "d"),
+            listed("refs/heads/new", "a", "a"),
+            // Seen by its commit before.
+            listed("refs/tags/v1", "t", "c"),
+            listed("refs/tags/v2", "u", "d"),
+        ];
+        let shown = |changes: Vec<Push>| -> Vec<String> {
+            changes
+                .iter()
+                .map(|push| format!("{} {} {}", push.reference, &push.before[..1], push.commit))
+                .collect()
+        };
+        assert_eq!(
+            shown(differences(&seen, &now)),
+            [
+                "refs/heads/main a d".to_owned(),
+                "refs/heads/new 0 a".to_owned(),
+                "refs/tags/v2 0 d".to_owned(),
+                format!("refs/heads/old b {NONE}")
+            ]
+        );
+        assert!(differences(&seen, &[]).is_empty(), "an empty list deletes nothing");
+    }
+
+    #[test]
+    fn hosts_and_times() {
+        for (url, host) in [
+            ("https://git.example.com:8443/acme/app", "git.example.com"),
+            ("ssh://git@example.com/x", "example.com"),
+            ("git@example.com:acme/app.git", "example.com"),
+            ("file:///srv/app.git", ""),
+        ] {
+            assert_eq!(host_of(url), host, "{url}");
+        }
+        let connection = |failures| Connection {
+            project: "p".into(),
+            forge: crate::server::store::status::Forge::Git,
+            repository: None,
+            full_name: None,
+            api_url: None,
+            poll_ms: Some(60_000),
+            poll_failures: failures,
+            poll_message: None,
+            is_listed: true,
+            token_message: None,
+        };
+        let within = |at: Millis, seconds: u64| (seconds * 900..=seconds * 1100).contains(&at.0);
+        assert!(within(next_look(&connection(0), false, Millis(0)), 60));
+        assert!(within(next_look(&connection(2), true, Millis(0)), 240));
+        assert!(within(next_look(&connection(99), true, Millis(0)), 900));
+    }
+}

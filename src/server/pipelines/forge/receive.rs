@@ -1,0 +1,379 @@
+//! What a forge sends: believed, read, decided about and stored before it is answered. Nothing is fetched here.
+
+use crate::protocol::Secret;
+use crate::server::ids::{PipelineId, ProjectId};
+use crate::server::pipelines::forge::event::{Action, Event, Pull, Push};
+use crate::server::pipelines::forge::payload::{self, Repository};
+use crate::server::pipelines::forge::rules::{self, Decision, Facts};
+use crate::server::pipelines::forge::signature::{Content, names, sender, verify};
+use crate::server::secrets::sealer::{Place, Sealer};
+use crate::server::state::Shared;
+use crate::server::store::read::{self, Project};
+use crate::server::store::status::{DeliverySource, EventState, Forge, Verdict};
+use crate::server::store::tables::deliveries::{self, NewDelivery, NewEvent};
+use crate::server::store::tables::forge::{self, Connection, OpenPull};
+use crate::server::store::tables::projects::{self, ProjectSettings};
+use crate::server::store::{Effect, Error as StoreError, Tx, View};
+use crate::server::time::Millis;
+use axum::http::HeaderMap;
+use ring::digest::{SHA256, digest};
+use std::time::Duration;
+
+/// Changes that are alike within this time are the same one, told twice.
+const SAME: Duration = Duration::from_secs(10 * 60);
+/// Refused deliveries are written down no more often than this.
+const BETWEEN_REFUSED: Duration = Duration::from_secs(1);
+/// Largest body, in bytes.
+pub const MOST_BODY_BYTES: usize = 25_000_000;
+
+/// The answer to a forge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// HTTP status.
+    pub status: u16,
+    /// Sentence for people who look at the forge's own log.
+    pub message: String,
+    /// Ids of the pipelines that its changes get, unless their commits say otherwise.
+    pub pipelines: Vec<PipelineId>,
+}
+
+impl Received {
+    fn new(status: u16, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), pipelines: Vec::new() }
+    }
+
+    /// One text for whoever is not believed, so that it tells nothing about what is here.
+    pub fn unauthorized() -> Self {
+        Self::new(401, "this is no address of a project, or the delivery is not signed with its secret")
+    }
+}
+
+/// Everything that is known of a project before a delivery is looked at.
+struct Known {
+    project: Project,
+    connection: Connection,
+    secrets: Vec<Secret>,
+}
+
+fn known(view: &View, sealer: &Sealer, project: &ProjectId) -> Result<Option<Known>, StoreError> {
+    let Some(connection) = forge::connection(view, project)? else { return Ok(None) };
+    let Some(project) = read::project(view, project)? else { return Ok(None) };
+    let mut secrets = Vec::new();
+    for name in ["hook", "hook-before"] {
+        if let Some(sealed) = forge::secret(view, &project.id, name)? {
+            // One that cannot be opened believes nobody; the start of the control plane says so.
+            secrets.extend(sealer.open(Place::Forge(&project.id, name), &sealed));
+        }
+    }
+    Ok(Some(Known { project, connection, secrets }))
+}
+
+/// A delivery that is not taken.
+struct Refused {
+    status: u16,
+    why: String,
+}
+
+impl Refused {
+    fn new(status: u16, why: impl Into<String>) -> Self {
+        Self { status, why: why.into() }
+    }
+}
+
+/// Takes a delivery to the address of a project. Never waits for anything but the store.
+pub async fn receive(state: &Shared, project: &ProjectId, headers: &HeaderMap, body: &[u8]) -> Received {
+    let (id, sealer) = (project.clone(), state.settings.sealer.clone());
+    let known = match state.store.read(move |view| known(view, &sealer, &id)).await {
+        Ok(Some(known)) => known,
+        Ok(None) => {
+            // As much work as for one that is there.
+            if let Some(content) = Content::of(headers, body) {
+                let _ = verify(Forge::GitHub, headers, &content, &[Secret::new("none")], Millis::now());
+            }
+            return Received::unauthorized();
+        }
+        Err(error) => return not_stored(&error),
+    };
+    let (event, id) = names(known.connection.forge, headers);
+    let id = id.unwrap_or_else(|| crate::system::hex(digest(&SHA256, body).as_ref()));
+    match read_delivery(&known, headers, body, &event) {
+        Ok(delivery) => store(state, known, id, event, delivery).await,
+        Err(refused) => {
+            let answer = match refused.status {
+                401 => Received::unauthorized(),
+                status => Received::new(status, refused.why.clone()),
+            };
+            note_refused(state, project, &id, &event, refused.why).await;
+            answer
+        }
+    }
+}
+
+/// Writes down that a delivery was not taken: people look for the reason in the list of deliveries.
+pub async fn note_refused(state: &Shared, project: &ProjectId, id: &str, event: &str, why: String) {
+    let (project, id, event) = (project.clone(), id.to_owned(), event.to_owned());
+    let (of, now) = (project.clone(), Millis::now());
+    let last = state.store.read(move |view| deliveries::last_refused(view, &of)).await;
+    if !matches!(last, Ok(last) if last.is_none_or(|last| now.since(last) >= BETWEEN_REFUSED)) {
+        return;
+    }
+    let write = move |tx: &Tx<'_>| {
+        if forge::connection(tx, &project)?.is_none() {
+            return Ok(());
+        }
+        let new = NewDelivery {
+            project: &project,
+            delivery: &id,
+            source: DeliverySource::Webhook,
+            event: &event,
+            verdict: Verdict::Refused,
+            sentence: &why,
+        };
+        deliveries::add(tx, &new, now).map(drop)
+    };
+    if let Err(error) = state.store.write(write).await {
+        log::warn!("failed to write down that a delivery was refused: {error}");
+    }
+}
+
+fn not_stored(error: &StoreError) -> Received {
+    log::error!("failed to store a delivery of a forge: {error}");
+    Received::new(503, "the delivery cannot be stored now: send it again later")
+}
+
+fn read_delivery(
+    known: &Known,
+    headers: &HeaderMap,
+    body: &[u8],
+    event: &str,
+) -> Result<payload::Delivery, Refused> {
+    let wanted = known.connection.forge;
+    match sender(headers) {
+        Some(forge) if forge == wanted => {}
+        Some(other) => {
+            let why = format!("it is of {other}, and this project is connected to {wanted}");
+            return Err(Refused::new(401, why));
+        }
+        None => return Err(Refused::new(401, "no header names an event of a forge")),
+    }
+    let kind = "its content type is neither `application/json` nor `application/x-www-form-urlencoded`";
+    let content = Content::of(headers, body).ok_or_else(|| Refused::new(415, kind))?;
+    verify(wanted, headers, &content, &known.secrets, Millis::now()).map_err(|why| Refused::new(401, why))?;
+    let delivery = payload::read(wanted, event, content.json()).map_err(|why| Refused::new(400, why))?;
+    if let Some(repository) = &delivery.repository {
+        check_repository(known, repository).map_err(|why| Refused::new(401, why))?;
+    }
+    Ok(delivery)
+}
+
+/// A right secret of one project must not start another: the repository is the one of the first delivery, which has the
+/// name of the project or of its address.
+fn check_repository(known: &Known, repository: &Repository) -> Result<(), String> {
+    let Repository { id, full_name } = repository;
+    match &known.connection.repository {
+        Some(wanted) if wanted == id => Ok(()),
+        Some(wanted) => {
+            Err(format!("it is of the repository `{full_name}` ({id}), and this project is of {wanted}"))
+        }
+        // The hook of a plain server names what its server calls it.
+        None if known.connection.forge == Forge::Git => Ok(()),
+        None => {
+            let slug = known.project.slug.split_once('/').map_or("", |(_, name)| name);
+            let address = known.project.repository_url.as_deref().unwrap_or_default();
+            let address = address.trim_end_matches('/').trim_end_matches(".git");
+            let names = [Some(slug), known.connection.full_name.as_deref()];
+            let lower = full_name.to_ascii_lowercase();
+            let is_named = names.into_iter().flatten().any(|name| name.eq_ignore_ascii_case(full_name));
+            let before = address.to_ascii_lowercase();
+            let is_addressed = before.strip_suffix(&lower).is_some_and(|rest| rest.ends_with(['/', ':']));
+            if is_named || is_addressed {
+                return Ok(());
+            }
+            Err(format!(
+                "it is of the repository `{full_name}`, and neither the project's name nor its address ends so: say `runlet admin project connect {} --repository-name {full_name}` if it is right",
+                known.project.slug
+            ))
+        }
+    }
+}
+
+async fn store(
+    state: &Shared,
+    known: Known,
+    id: String,
+    event: String,
+    delivery: payload::Delivery,
+) -> Received {
+    let now = Millis::now();
+    let write = move |tx: &Tx<'_>| {
+        let project = &known.project;
+        if deliveries::find(tx, &project.id, &id)?.is_some() {
+            return Ok(Received::new(200, "this delivery came before: nothing is done again"));
+        }
+        if let Some(Repository { id, full_name }) = &delivery.repository {
+            forge::pin(tx, &project.id, id, full_name)?;
+        }
+        let verdict = if delivery.changes.is_empty() { Verdict::Ignored } else { Verdict::Accepted };
+        let sentence = if delivery.changes.is_empty() {
+            delivery.remark.clone()
+        } else {
+            format!("{} of it", counted(delivery.changes.len(), "change"))
+        };
+        let new = NewDelivery {
+            project: &project.id,
+            delivery: &id,
+            source: DeliverySource::Webhook,
+            event: &event,
+            verdict,
+            sentence: &sentence,
+        };
+        let seq = deliveries::add(tx, &new, now)?;
+        let of = Stored { seq, project, is_cloud: known.connection.forge == Forge::BitbucketCloud, now };
+        let (mut pipelines, mut last) = (Vec::new(), sentence);
+        for change in delivery.changes {
+            match take(tx, &of, change)? {
+                Taken::Waits(pipeline) => pipelines.push(pipeline),
+                Taken::Skipped(why) => last = why,
+            }
+        }
+        if pipelines.is_empty() {
+            return Ok(Received::new(200, last));
+        }
+        tx.effect(Effect::ForgeWork);
+        let message = format!("{} to build", counted(pipelines.len(), "change"));
+        Ok(Received { status: 202, message, pipelines })
+    };
+    match state.store.write(write).await {
+        Ok(received) => received,
+        Err(error) => not_stored(&error),
+    }
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
+/// The delivery that changes are taken from.
+pub(super) struct Stored<'a> {
+    /// Its place in the list.
+    pub(super) seq: i64,
+    /// Its project.
+    pub(super) project: &'a Project,
+    /// Whether its forge tells of edits as of new heads.
+    pub(super) is_cloud: bool,
+    /// The time of its coming.
+    pub(super) now: Millis,
+}
+
+/// What becomes of a change for now.
+pub(super) enum Taken {
+    /// It waits to be worked off; this is the id that its pipeline gets.
+    Waits(PipelineId),
+    /// It needs no pipeline, for this reason.
+    Skipped(String),
+}
+
+/// Decides about a change and stores it, whatever was decided.
+pub(super) fn take(tx: &Tx<'_>, of: &Stored<'_>, mut change: Event) -> Result<Taken, StoreError> {
+    let project = &of.project.id;
+    let settings = projects::settings(tx, project)?.unwrap_or_default();
+    let key = change.key();
+    let since = of.now.minus(SAME);
+    let pipeline = PipelineId::fresh();
+    let decision = if deliveries::has_key_since(tx, project, &key, since)? {
+        Decision::Skip("the same change was told of within the last 10 minutes".to_owned())
+    } else {
+        see(tx, of, &mut change)?;
+        decide(tx, of, &settings, &change, since)?
+    };
+    let (event_state, sentence) = match &decision {
+        Decision::Start => (EventState::Waiting, ""),
+        Decision::Skip(why) => (EventState::Skipped, why.as_str()),
+    };
+    let builds = change.builds();
+    let new = NewEvent {
+        delivery: of.seq,
+        project,
+        key: &key,
+        builds: builds.as_deref(),
+        event: &serde_json::to_string(&change)?,
+        state: event_state,
+        sentence,
+        pipeline: &pipeline,
+    };
+    deliveries::add_event(tx, &new, of.now)?;
+    Ok(match decision {
+        Decision::Start => Taken::Waits(pipeline),
+        Decision::Skip(why) => Taken::Skipped(why),
+    })
+}
+
+fn decide(
+    tx: &Tx<'_>,
+    of: &Stored<'_>,
+    settings: &ProjectSettings,
+    change: &Event,
+    since: Millis,
+) -> Result<Decision, StoreError> {
+    let project = &of.project.id;
+    let mut facts = Facts { default_branch: of.project.default_branch.clone(), ..Facts::default() };
+    match change {
+        Event::Push(push) => {
+            if let (Some(branch), true) = (push.branch(), settings.is_build_prs_only) {
+                facts.has_pull = !forge::pulls_of_branch(tx, project, branch)?.is_empty();
+            }
+        }
+        Event::Pull(pull) => {
+            facts.is_built = forge::has_pipeline(tx, project, &pull.branch(), &pull.head)?;
+            if let Some(builds) = change.builds() {
+                facts.is_built |= deliveries::has_build_since(tx, project, &builds, since)?;
+            }
+        }
+    }
+    Ok(rules::decide(settings, &facts, change))
+}
+
+/// Notes what a change says of refs and pull requests, whether it is built or not.
+fn see(tx: &Tx<'_>, of: &Stored<'_>, change: &mut Event) -> Result<(), StoreError> {
+    match change {
+        Event::Push(push) => see_push(tx, of, push),
+        Event::Pull(pull) => see_pull(tx, of, pull),
+    }
+}
+
+fn see_push(tx: &Tx<'_>, of: &Stored<'_>, push: &mut Push) -> Result<(), StoreError> {
+    let project = &of.project.id;
+    if push.is_test {
+        return Ok(());
+    }
+    if push.is_deletion() {
+        return forge::see_ref(tx, project, &push.reference, None);
+    }
+    // One that does not go on from where the ref was seen last may be late: its commit is compared before it is built.
+    match forge::seen_ref(tx, project, &push.reference)? {
+        Some(seen) if seen != push.before && seen != push.after && push.branch().is_some() => {
+            push.late_for = Some(seen);
+            Ok(())
+        }
+        _ => forge::see_ref(tx, project, &push.reference, Some(&push.after)),
+    }
+}
+
+fn see_pull(tx: &Tx<'_>, of: &Stored<'_>, pull: &mut Pull) -> Result<(), StoreError> {
+    let project = &of.project.id;
+    if pull.action == Action::Closed {
+        return forge::close_pull(tx, project, pull.number);
+    }
+    let seen = forge::head_of_pull(tx, project, pull.number)?;
+    if of.is_cloud && pull.action == Action::Synchronize && seen.as_ref() == Some(&pull.head) {
+        pull.action = Action::Edited;
+    }
+    let open = OpenPull {
+        number: pull.number,
+        branch: pull.head_branch.clone(),
+        head: pull.head.clone(),
+        url: pull.url.clone(),
+        is_fork: pull.is_fork,
+    };
+    forge::open_pull(tx, project, &open)
+}

@@ -1,0 +1,379 @@
+//! Working off what came: reads the commit of each change and makes its pipeline. The changes of one project come one
+//! after the other, those of several projects do not wait for each other.
+
+use crate::logging::record;
+use crate::server::ids::ProjectId;
+use crate::server::pipelines::create;
+use crate::server::pipelines::forge::event::{Event, Pull, Push};
+use crate::server::pipelines::forge::rules::{SAYS_SKIP, filtered_paths, wants_paths};
+use crate::server::pipelines::forge::values;
+use crate::server::pipelines::repository::{Ask, Error as ReadError, PullRef, Read, Reference};
+use crate::server::pipelines::triggers::revision;
+use crate::server::pipelines::types::{ConfigOrigin, Happened, Trigger};
+use crate::server::state::Shared;
+use crate::server::store::read::{self, Project};
+use crate::server::store::status::{EventState, Forge, TriggerType};
+use crate::server::store::tables::deliveries::{self, StoredEvent};
+use crate::server::store::tables::forge;
+use crate::server::store::tables::projects::{self, ProjectSettings};
+use crate::server::store::{Error as StoreError, View};
+use crate::server::time::Millis;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// Projects that are worked for at once.
+const AT_ONCE: usize = 4;
+/// Changes that are looked at together.
+const BATCH: u32 = 200;
+/// The longest time without a look for work.
+const IDLE: Duration = Duration::from_secs(60);
+/// Waits before another try, in seconds, where a repository cannot be read; then the pipeline says why there is none.
+/// Together some two hours: an outage of a forge is no reason to lose a push.
+const AGAIN_SECONDS: [u64; 14] = [2, 5, 15, 30, 60, 120, 300, 600, 900, 900, 900, 900, 900, 900];
+/// How long deliveries are kept: longer than any forge sends one again.
+const KEPT: Duration = Duration::from_secs(8 * 24 * 60 * 60);
+/// Deliveries that are forgotten in one write.
+const FORGOTTEN: u32 = 500;
+
+/// Works until the control plane stops.
+pub(super) async fn run(state: Shared) {
+    let mut stopping = state.stopping.subscribe();
+    let busy: Arc<Mutex<HashSet<ProjectId>>> = Arc::default();
+    let room = Arc::new(Semaphore::new(AT_ONCE));
+    let mut swept = Millis(0);
+    loop {
+        let now = Millis::now();
+        if now.since(swept) > Duration::from_secs(3600) {
+            swept = now;
+            sweep(&state, now).await;
+        }
+        let wait = match hand_out(&state, &busy, &room, now).await {
+            Ok(next) => next.map_or(IDLE, |next| next.since(now).max(Duration::from_millis(20)).min(IDLE)),
+            Err(StoreError::Closed) => return,
+            Err(error) => {
+                log::error!("failed to look for changes that wait: {error}");
+                IDLE
+            }
+        };
+        tokio::select! {
+            () = state.hub.forge().notified() => {}
+            () = tokio::time::sleep(wait) => {}
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        }
+    }
+}
+
+/// Forgets what is old.
+async fn sweep(state: &Shared, now: Millis) {
+    loop {
+        let before = now.minus(KEPT);
+        match state.store.write(move |tx| deliveries::delete_before(tx, before, FORGOTTEN)).await {
+            Ok(count) if count == FORGOTTEN as usize => {}
+            Ok(_) | Err(StoreError::Closed) => return,
+            Err(error) => return log::error!("failed to forget old deliveries: {error}"),
+        }
+    }
+}
+
+/// Starts work for the projects that have some. Returns when there is more, as far as is known.
+async fn hand_out(
+    state: &Shared,
+    busy: &Arc<Mutex<HashSet<ProjectId>>>,
+    room: &Arc<Semaphore>,
+    now: Millis,
+) -> Result<Option<Millis>, StoreError> {
+    let working: Vec<ProjectId> =
+        busy.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+    let found = state.store.read(move |view| deliveries::due_events(view, &working, now, BATCH)).await?;
+    let is_idle = found.is_empty();
+    let mut by_project: BTreeMap<ProjectId, Vec<StoredEvent>> = BTreeMap::new();
+    for event in found {
+        by_project.entry(event.project.clone()).or_default().push(event);
+    }
+    for (project, events) in by_project {
+        // One that frees its place wakes this loop.
+        let Ok(permit) = Arc::clone(room).try_acquire_owned() else { return Ok(None) };
+        busy.lock().unwrap_or_else(PoisonError::into_inner).insert(project.clone());
+        let (state, busy) = (state.clone(), Arc::clone(busy));
+        tokio::spawn(async move {
+            for event in events {
+                if *state.stopping.borrow() {
+                    break;
+                }
+                work_once(&state, &event).await;
+            }
+            drop(permit);
+            busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&project);
+            state.hub.forge().notify_one();
+        });
+    }
+    if is_idle { state.store.read(deliveries::next_event).await } else { Ok(None) }
+}
+
+/// What became of a change.
+enum End {
+    /// Its pipeline was made, and the change is done with it.
+    Started,
+    /// It needs none.
+    Skipped(String),
+    /// It cannot be worked off.
+    Failed(String),
+    /// It is tried again.
+    Later(String),
+}
+
+async fn work_once(state: &Shared, stored: &StoredEvent) {
+    let end = match work(state, stored).await {
+        Ok(end) => end,
+        Err(StoreError::Closed) => return,
+        Err(error) => End::Later(format!("the store refused it: {error}")),
+    };
+    let (seq, attempts) = (stored.seq, stored.attempts);
+    let written = match end {
+        End::Started => return,
+        End::Skipped(why) => {
+            state.store.write(move |tx| deliveries::finish_event(tx, seq, EventState::Skipped, &why)).await
+        }
+        End::Failed(why) => {
+            record!(Warn, project = stored.project.as_str(); "a change of a repository was not built: {why}");
+            state.store.write(move |tx| deliveries::finish_event(tx, seq, EventState::Failed, &why)).await
+        }
+        End::Later(why) => {
+            let wait = AGAIN_SECONDS.get(attempts as usize).copied().unwrap_or(AGAIN_SECONDS[13]);
+            let until = Millis::now().plus(Duration::from_secs(wait));
+            let write = state.store.write(move |tx| deliveries::postpone_event(tx, seq, &why, until));
+            write.await.map(|()| true)
+        }
+    };
+    if let Err(error) = written {
+        log::error!("failed to write down what became of a change of a repository: {error}");
+    }
+}
+
+/// What is known of a project when a change of it is worked off.
+struct About {
+    project: Project,
+    settings: ProjectSettings,
+    forge: Forge,
+    urls: Vec<String>,
+    base_revision: Option<String>,
+}
+
+fn about(view: &View, project: &ProjectId, event: &Event) -> Result<Option<About>, StoreError> {
+    let (Some(found), Some(connection)) = (read::project(view, project)?, forge::connection(view, project)?)
+    else {
+        return Ok(None);
+    };
+    let (mut urls, mut base_revision) = (Vec::new(), None);
+    let branch = match event {
+        Event::Push(push) => push.branch().map(str::to_owned),
+        Event::Pull(pull) => Some(pull.branch()),
+    };
+    if let Some(branch) = &branch {
+        urls.extend(forge::pulls_of_branch(view, project, branch)?.into_iter().map(|pull| pull.url));
+        base_revision = forge::newest_revision(view, project, branch)?;
+    }
+    Ok(Some(About {
+        project: found,
+        settings: projects::settings(view, project)?.unwrap_or_default(),
+        forge: connection.forge,
+        urls,
+        base_revision,
+    }))
+}
+
+async fn work(state: &Shared, stored: &StoredEvent) -> Result<End, StoreError> {
+    let Ok(event) = serde_json::from_str::<Event>(&stored.event) else {
+        return Ok(End::Failed("it is stored in a form that this version cannot read".to_owned()));
+    };
+    let (id, of) = (stored.project.clone(), event.clone());
+    let Some(about) = state.store.read(move |view| about(view, &id, &of)).await? else {
+        return Ok(End::Failed("the project is not connected to a forge any more".to_owned()));
+    };
+    let Some(url) = about.project.repository_url.clone() else {
+        return Ok(End::Failed(format!(
+            "the project `{slug}` has no repository to read from: `runlet admin project set-repository {slug} URL`",
+            slug = about.project.slug
+        )));
+    };
+    match &event {
+        Event::Push(push) => work_push(state, stored, &event, push, &about, &url).await,
+        Event::Pull(pull) => work_pull(state, stored, &event, pull, &about, &url).await,
+    }
+}
+
+fn path(settings: &ProjectSettings) -> Option<String> {
+    Some(settings.config_path.clone()).filter(|path| !path.is_empty())
+}
+
+async fn work_push(
+    state: &Shared,
+    stored: &StoredEvent,
+    event: &Event,
+    push: &Push,
+    about: &About,
+    url: &str,
+) -> Result<End, StoreError> {
+    let reference = match (push.branch(), push.tag()) {
+        (Some(branch), _) => Reference::Branch(branch.to_owned()),
+        (None, Some(tag)) => Reference::Tag(tag.to_owned()),
+        (None, None) => return Ok(End::Failed("it is no branch and no tag".to_owned())),
+    };
+    let wants_paths = wants_paths(&about.settings) && push.branch().is_some();
+    let since = about.base_revision.clone().unwrap_or_else(|| push.before.clone());
+    let ask = Ask {
+        reference: reference.clone(),
+        commit: Some(push.commit.clone()),
+        config: path(&about.settings),
+        since: Some(since).filter(|since| wants_paths && !super::event::is_zeros(since)),
+    };
+    let mirrors = &state.settings.mirrors;
+    let project = &stored.project;
+    let read = match mirrors.read_as(project.as_str(), url, ask).await {
+        Ok(read) => read,
+        Err(ReadError::UnknownRef(why)) => return Ok(End::Skipped(why)),
+        Err(ReadError::Failed(why)) => return unread(state, stored, event, about, why).await,
+    };
+    if let Some(seen) = &push.late_for {
+        match mirrors.is_ancestor(project.as_str(), url, &push.commit, seen).await {
+            Ok(true) => {
+                let why = format!("it came late: `{}` has gone on to {seen}, which holds it", push.reference);
+                return Ok(End::Skipped(why));
+            }
+            Ok(false) => {
+                let (id, name, object) = (project.clone(), push.reference.clone(), push.after.clone());
+                state.store.write(move |tx| forge::see_ref(tx, &id, &name, Some(&object))).await?;
+            }
+            Err(ReadError::Failed(why) | ReadError::UnknownRef(why)) => return Ok(End::Later(why)),
+        }
+    }
+    if read.commit.skips_ci() {
+        return Ok(End::Skipped(SAYS_SKIP.to_owned()));
+    }
+    if let Some(why) = filtered_paths(&about.settings, read.changed.as_deref()) {
+        return Ok(End::Skipped(why));
+    }
+    start(state, stored, event, about, url, &reference, read).await
+}
+
+async fn work_pull(
+    state: &Shared,
+    stored: &StoredEvent,
+    event: &Event,
+    pull: &Pull,
+    about: &About,
+    url: &str,
+) -> Result<End, StoreError> {
+    let reference = match (&pull.reference, pull.is_fork) {
+        (Some(reference), true) => {
+            Reference::Pull(PullRef { reference: reference.clone(), branch: pull.branch() })
+        }
+        (None, true) => return Ok(End::Failed("this forge keeps no ref of it".to_owned())),
+        (_, false) => Reference::Branch(pull.head_branch.clone()),
+    };
+    let commit = Some(pull.head.clone()).filter(|head| super::event::is_object(head));
+    let ask = Ask { reference: reference.clone(), commit, config: path(&about.settings), since: None };
+    let read = match state.settings.mirrors.read_as(stored.project.as_str(), url, ask).await {
+        Ok(read) => read,
+        Err(ReadError::UnknownRef(why)) => return Ok(End::Skipped(why)),
+        Err(ReadError::Failed(why)) => return unread(state, stored, event, about, why).await,
+    };
+    if !read.commit.revision.starts_with(&pull.head) {
+        return Ok(End::Skipped(format!("the branch `{}` has moved on since", pull.head_branch)));
+    }
+    if !pull.is_fork {
+        if read.commit.skips_ci() {
+            return Ok(End::Skipped(SAYS_SKIP.to_owned()));
+        }
+        let (id, branch, head) =
+            (stored.project.clone(), pull.head_branch.clone(), read.commit.revision.clone());
+        if state.store.read(move |view| forge::has_pipeline(view, &id, &branch, &head)).await? {
+            return Ok(End::Skipped("the branch is built at this commit already".to_owned()));
+        }
+    }
+    start(state, stored, event, about, url, &reference, read).await
+}
+
+/// The repository cannot be read: tried again for a while, then a pipeline says why.
+async fn unread(
+    state: &Shared,
+    stored: &StoredEvent,
+    event: &Event,
+    about: &About,
+    why: String,
+) -> Result<End, StoreError> {
+    if (stored.attempts as usize) < AGAIN_SECONDS.len() {
+        return Ok(End::Later(why));
+    }
+    let mut trigger = trigger_of(stored, event, about);
+    trigger.fetch_error = Some(why);
+    made(create::create(state, trigger).await)
+}
+
+async fn start(
+    state: &Shared,
+    stored: &StoredEvent,
+    event: &Event,
+    about: &About,
+    url: &str,
+    reference: &Reference,
+    read: Read,
+) -> Result<End, StoreError> {
+    let mut trigger = trigger_of(stored, event, about);
+    let revision = revision(url, reference, &read.commit, &about.project.default_branch);
+    if let Some(happened) = trigger.happened.as_mut() {
+        values::of_revision(&mut happened.values, &revision);
+    }
+    trigger.revision = Some(revision);
+    trigger.config_origin =
+        Some(ConfigOrigin { reference: reference.full(), revision: read.commit.revision.clone() });
+    match read.config {
+        Ok(text) => trigger.config = text,
+        Err(why) => trigger.fetch_error = Some(why),
+    }
+    made(create::create(state, trigger).await)
+}
+
+fn made(
+    result: Result<crate::server::pipelines::types::Created, crate::server::pipelines::types::Error>,
+) -> Result<End, StoreError> {
+    use crate::server::pipelines::types::Error;
+    match result {
+        Ok(_) => Ok(End::Started),
+        Err(Error::Store(error)) => Err(error),
+        Err(error) => Ok(End::Failed(error.to_string())),
+    }
+}
+
+fn trigger_of(stored: &StoredEvent, event: &Event, about: &About) -> Trigger {
+    let actor = match event {
+        Event::Push(push) => &push.actor,
+        Event::Pull(pull) => &pull.actor,
+    };
+    let (name, action) = match event {
+        Event::Push(_) => ("push", "push"),
+        Event::Pull(pull) => ("pull_request", pull.action.as_str()),
+    };
+    let is_fork = matches!(event, Event::Pull(pull) if pull.is_fork);
+    let happened = Happened {
+        pipeline: stored.pipeline.clone(),
+        change: Some(stored.seq),
+        trigger: values::trigger_type(about.forge).to_owned(),
+        event: name.to_owned(),
+        action: action.to_owned(),
+        values: values::of_event(event, about.base_revision.as_deref()),
+        pull: values::pull_facts(event, &about.urls),
+        actor_avatar: actor.avatar_url.clone(),
+        actor_id: None,
+        is_untrusted: is_fork,
+        workflows: None,
+    };
+    let file = path(&about.settings).unwrap_or_else(|| ".circleci/config.yml".to_owned());
+    Trigger {
+        actor: if actor.login.is_empty() { "unknown".to_owned() } else { actor.login.clone() },
+        happened: Some(happened),
+        ..Trigger::new(&about.project.slug, &file, TriggerType::Webhook)
+    }
+}

@@ -1,0 +1,120 @@
+//! Questions to a repository that need no config: its refs, what changed between two commits, which came first.
+
+use super::git::Git;
+use super::{Error, FETCH, LOCAL, Mirrors, Reference, address, fetch};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes of the list of refs of one repository: some 100,000 of them.
+const MOST_LIST_BYTES: usize = 16 << 20;
+/// Bytes of the names of changed files.
+const MOST_NAME_BYTES: usize = 4 << 20;
+/// How long a list of refs may take.
+const LIST: Duration = Duration::from_secs(60);
+/// Commits that are looked back for the order of two.
+const DEPTH: &str = "--depth=200";
+
+/// A branch or tag of a repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The full name.
+    pub name: String,
+    /// The object that it points to.
+    pub object: String,
+    /// The commit: the object, or what a tag's object points to.
+    pub commit: String,
+}
+
+impl Mirrors {
+    /// Lists the branches and tags of a repository. The error is a sentence for people.
+    pub async fn list_refs(self: &Arc<Self>, project: &str, url: &str) -> Result<Vec<Listed>, String> {
+        let protocol = address::check(url)?;
+        let git = Git::new(self.folder.join(format!("{project}.git")), protocol);
+        let failed = |error| format!("failed to list the refs of `{url}`: {error}");
+        {
+            let turn = self.turn(project);
+            let _alone = turn.lock().await;
+            git.prepare().await.map_err(failed)?;
+        }
+        // Reads nothing of the mirror, so it waits for nobody.
+        let args = ["ls-remote", "--heads", "--tags", "--", url];
+        let listed = git.run(LIST, MOST_LIST_BYTES, &args).await.map_err(failed)?;
+        if listed.is_cut {
+            return Err(format!("the list of the refs of `{url}` has more than {MOST_LIST_BYTES} bytes"));
+        }
+        Ok(parse(&String::from_utf8_lossy(&listed.bytes)))
+    }
+
+    /// Whether a commit comes before another, or is the same. False where the history that is looked at (200 commits)
+    /// does not tell.
+    pub async fn is_ancestor(
+        self: &Arc<Self>,
+        project: &str,
+        url: &str,
+        older: &str,
+        newer: &str,
+    ) -> Result<bool, Error> {
+        if older == newer {
+            return Ok(true);
+        }
+        let protocol = address::check(url).map_err(Error::Failed)?;
+        let turn = self.turn(project);
+        let _alone = turn.lock().await;
+        let git = Git::new(self.folder.join(format!("{project}.git")), protocol);
+        let failed = |error| Error::Failed(format!("failed to compare commits of `{url}`: {error}"));
+        git.prepare().await.map_err(failed)?;
+        let fetch = ["fetch", "--quiet", "--no-tags", DEPTH, "--", url, newer];
+        if git.run(FETCH, 0, &fetch).await.is_err() {
+            return Ok(false);
+        }
+        Ok(git.run(LOCAL, 0, &["merge-base", "--is-ancestor", older, newer]).await.is_ok())
+    }
+}
+
+/// The files that differ between two commits; `None` when the earlier one is not to be had.
+pub(super) async fn changed(
+    git: &Git,
+    url: &str,
+    since: &str,
+    revision: &str,
+    reference: &Reference,
+) -> Option<Vec<String>> {
+    let before = fetch(git, url, since, reference).await.ok()?;
+    let args = ["diff-tree", "-r", "-z", "--name-only", "--no-renames", &before, revision];
+    let listed = git.run(LOCAL, MOST_NAME_BYTES, &args).await.ok()?;
+    if listed.is_cut {
+        return None;
+    }
+    let names = listed.bytes.split(|b| *b == 0).filter(|name| !name.is_empty());
+    Some(names.map(|name| String::from_utf8_lossy(name).into_owned()).collect())
+}
+
+fn parse(text: &str) -> Vec<Listed> {
+    let mut all: Vec<Listed> = Vec::new();
+    for (object, name) in text.lines().filter_map(|line| line.split_once('\t')) {
+        match (name.strip_suffix("^{}"), all.last_mut()) {
+            // Of an annotated tag the second line has the commit.
+            (Some(name), Some(last)) if last.name == name => last.commit = object.to_owned(),
+            (Some(_), _) => {}
+            (None, _) => all.push(Listed {
+                name: name.to_owned(),
+                object: object.to_owned(),
+                commit: object.to_owned(),
+            }),
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_line_of_a_tag_has_its_commit() {
+        let all = parse("a1\trefs/heads/main\nb2\trefs/tags/v1\nc3\trefs/tags/v1^{}\nd4\trefs/tags/v2\n");
+        let shown: Vec<_> = all.iter().map(|r| format!("{} {} {}", r.name, r.object, r.commit)).collect();
+        assert_eq!(shown, ["refs/heads/main a1 a1", "refs/tags/v1 b2 c3", "refs/tags/v2 d4 d4"]);
+        assert!(parse("").is_empty());
+    }
+}

@@ -1,0 +1,261 @@
+//! Deliveries of forges, and the changes in them that wait to be worked off.
+//!
+//! Only SQLite: nothing. Changes are JSON in a text column.
+
+use crate::server::ids::{PipelineId, ProjectId};
+use crate::server::store::status::{DeliverySource, EventState, Verdict};
+use crate::server::store::{Error, Tx, View};
+use crate::server::time::Millis;
+use rusqlite::{OptionalExtension, Row, params};
+
+/// Refused deliveries of a project that are kept: strangers must not fill the disk.
+const MOST_REFUSED: u32 = 50;
+
+/// A delivery that is about to be stored.
+#[derive(Clone, Debug)]
+pub struct NewDelivery<'a> {
+    /// The project that it was sent to.
+    pub project: &'a ProjectId,
+    /// The forge's id of it.
+    pub delivery: &'a str,
+    /// How it was learned of.
+    pub source: DeliverySource,
+    /// The forge's name of the event.
+    pub event: &'a str,
+    /// The verdict on it.
+    pub verdict: Verdict,
+    /// A sentence about it.
+    pub sentence: &'a str,
+}
+
+/// A delivery as people see it.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Identifies it here.
+    pub seq: i64,
+    /// The forge's id of it.
+    pub delivery: String,
+    /// How it was learned of.
+    pub source: DeliverySource,
+    /// The forge's name of the event.
+    pub event: String,
+    /// Time of its coming.
+    pub received_at: Millis,
+    /// The verdict on it.
+    pub verdict: Verdict,
+    /// A sentence about it.
+    pub sentence: String,
+}
+
+/// A change of a ref or of a pull request.
+#[derive(Clone, Debug)]
+pub struct StoredEvent {
+    /// Identifies it; changes are worked off in this order.
+    pub seq: i64,
+    /// Its project.
+    pub project: ProjectId,
+    /// JSON of the change.
+    pub event: String,
+    /// Time of its coming.
+    pub at: Millis,
+    /// Its state.
+    pub state: EventState,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// A sentence about what became of it.
+    pub sentence: String,
+    /// The id that its pipeline gets, if it gets one.
+    pub pipeline: PipelineId,
+}
+
+const EVENT: &str =
+    "SELECT seq, project_id, event, at_ms, state, attempts, sentence, pipeline_id FROM forge_events";
+
+fn event_row(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
+    Ok(StoredEvent {
+        seq: row.get(0)?,
+        project: row.get(1)?,
+        event: row.get(2)?,
+        at: row.get(3)?,
+        state: row.get(4)?,
+        attempts: row.get(5)?,
+        sentence: row.get(6)?,
+        pipeline: row.get(7)?,
+    })
+}
+
+/// Finds a delivery by the forge's id of it, unless it was refused.
+pub fn find(view: &View, project: &ProjectId, delivery: &str) -> Result<Option<i64>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT seq FROM forge_deliveries WHERE project_id = ?1 AND delivery = ?2 AND verdict <> 'refused'",
+    )?;
+    Ok(query.query_row(params![project, delivery], |row| row.get(0)).optional()?)
+}
+
+/// Stores a delivery.
+pub fn add(tx: &Tx<'_>, new: &NewDelivery<'_>, now: Millis) -> Result<i64, Error> {
+    tx.sql()
+        .prepare_cached(
+            "INSERT INTO forge_deliveries (project_id, delivery, source, event, received_at_ms, verdict, sentence)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![new.project, new.delivery, new.source, new.event, now, new.verdict, new.sentence])?;
+    let seq = tx.sql().last_insert_rowid();
+    if new.verdict == Verdict::Refused {
+        tx.sql()
+            .prepare_cached(
+                "DELETE FROM forge_deliveries WHERE seq IN (SELECT seq FROM forge_deliveries
+                 WHERE project_id = ?1 AND verdict = 'refused' ORDER BY seq DESC LIMIT -1 OFFSET ?2)",
+            )?
+            .execute(params![new.project, MOST_REFUSED])?;
+    }
+    Ok(seq)
+}
+
+/// The time of the last refused delivery of a project.
+pub fn last_refused(view: &View, project: &ProjectId) -> Result<Option<Millis>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT received_at_ms FROM forge_deliveries WHERE project_id = ?1 AND verdict = 'refused'
+         ORDER BY seq DESC LIMIT 1",
+    )?;
+    Ok(query.query_row([project], |row| row.get(0)).optional()?)
+}
+
+/// A change that is about to be stored.
+#[derive(Clone, Debug)]
+pub struct NewEvent<'a> {
+    /// The delivery that it came in.
+    pub delivery: i64,
+    /// Its project.
+    pub project: &'a ProjectId,
+    /// What has the same key within minutes is the same change.
+    pub key: &'a str,
+    /// Branch and commit that it would build.
+    pub builds: Option<&'a str>,
+    /// JSON of it.
+    pub event: &'a str,
+    /// Its state.
+    pub state: EventState,
+    /// A sentence about what became of it, where that is decided.
+    pub sentence: &'a str,
+    /// The id that its pipeline gets, if it gets one.
+    pub pipeline: &'a PipelineId,
+}
+
+/// Stores a change.
+pub fn add_event(tx: &Tx<'_>, new: &NewEvent<'_>, now: Millis) -> Result<(), Error> {
+    tx.sql()
+        .prepare_cached(
+            "INSERT INTO forge_events (delivery_seq, project_id, key, builds, event, at_ms, state, not_before_ms, sentence,
+                pipeline_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?6, ?8, ?9)",
+        )?
+        .execute(params![
+            new.delivery,
+            new.project,
+            new.key,
+            new.builds,
+            new.event,
+            now,
+            new.state,
+            new.sentence,
+            new.pipeline
+        ])?;
+    Ok(())
+}
+
+/// Whether a change with this key came since.
+pub fn has_key_since(view: &View, project: &ProjectId, key: &str, since: Millis) -> Result<bool, Error> {
+    let mut query = view
+        .sql()
+        .prepare_cached("SELECT 1 FROM forge_events WHERE project_id = ?1 AND key = ?2 AND at_ms >= ?3")?;
+    Ok(query.exists(params![project, key, since])?)
+}
+
+/// Whether a change that builds this waits, or was built, since.
+pub fn has_build_since(view: &View, project: &ProjectId, builds: &str, since: Millis) -> Result<bool, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT 1 FROM forge_events WHERE project_id = ?1 AND builds = ?2 AND at_ms >= ?3
+         AND state IN ('waiting', 'started')",
+    )?;
+    Ok(query.exists(params![project, builds, since])?)
+}
+
+/// The changes that wait and whose time has come, in the order of their coming; none of the busy projects.
+pub fn due_events(
+    view: &View,
+    busy: &[ProjectId],
+    now: Millis,
+    most: u32,
+) -> Result<Vec<StoredEvent>, Error> {
+    let mut query = view.sql().prepare_cached(&format!(
+        "{EVENT} WHERE state = 'waiting' AND not_before_ms <= ?1
+         AND project_id NOT IN (SELECT value FROM json_each(?2)) ORDER BY seq LIMIT ?3"
+    ))?;
+    let busy = serde_json::to_string(busy)?;
+    Ok(query.query_map(params![now, busy, most], event_row)?.collect::<Result<_, _>>()?)
+}
+
+/// The time at which the next waiting change may be tried.
+pub fn next_event(view: &View) -> Result<Option<Millis>, Error> {
+    let sql = "SELECT min(not_before_ms) FROM forge_events WHERE state = 'waiting'";
+    Ok(view.sql().prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}
+
+/// Notes what became of a change that waited. False when it waits no longer.
+pub fn finish_event(tx: &Tx<'_>, seq: i64, state: EventState, sentence: &str) -> Result<bool, Error> {
+    let sql = "UPDATE forge_events SET state = ?2, sentence = ?3 WHERE seq = ?1 AND state = 'waiting'";
+    Ok(tx.sql().prepare_cached(sql)?.execute(params![seq, state, sentence])? > 0)
+}
+
+/// Has a change wait for another try.
+pub fn postpone_event(tx: &Tx<'_>, seq: i64, sentence: &str, until: Millis) -> Result<(), Error> {
+    let sql =
+        "UPDATE forge_events SET attempts = attempts + 1, not_before_ms = ?2, sentence = ?3 WHERE seq = ?1";
+    tx.sql().prepare_cached(sql)?.execute(params![seq, until, sentence])?;
+    Ok(())
+}
+
+/// Has the changes of a delivery that started nothing be worked off again, as new ones. Returns how many.
+pub fn replay(tx: &Tx<'_>, project: &ProjectId, delivery: i64, now: Millis) -> Result<usize, Error> {
+    let mut query = tx.sql().prepare_cached(
+        "UPDATE forge_events SET state = 'waiting', not_before_ms = ?3, attempts = 0, sentence = 'waits to be tried again'
+         WHERE delivery_seq = ?2 AND project_id = ?1 AND state IN ('skipped', 'failed')",
+    )?;
+    Ok(query.execute(params![project, delivery, now])?)
+}
+
+/// The newest deliveries of a project, newest first.
+pub fn list(view: &View, project: &ProjectId, most: u32) -> Result<Vec<Delivery>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT seq, delivery, source, event, received_at_ms, verdict, sentence FROM forge_deliveries
+         WHERE project_id = ?1 ORDER BY seq DESC LIMIT ?2",
+    )?;
+    let rows = query.query_map(params![project, most], |row| {
+        Ok(Delivery {
+            seq: row.get(0)?,
+            delivery: row.get(1)?,
+            source: row.get(2)?,
+            event: row.get(3)?,
+            received_at: row.get(4)?,
+            verdict: row.get(5)?,
+            sentence: row.get(6)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The changes of a delivery, in their order, at most so many.
+pub fn events_of(view: &View, delivery: i64, most: u32) -> Result<Vec<StoredEvent>, Error> {
+    let mut query =
+        view.sql().prepare_cached(&format!("{EVENT} WHERE delivery_seq = ?1 ORDER BY seq LIMIT ?2"))?;
+    Ok(query.query_map(params![delivery, most], event_row)?.collect::<Result<_, _>>()?)
+}
+
+/// Forgets deliveries that came before a time and hold nothing that waits. Returns how many.
+pub fn delete_before(tx: &Tx<'_>, before: Millis, most: u32) -> Result<usize, Error> {
+    let mut query = tx.sql().prepare_cached(
+        "DELETE FROM forge_deliveries WHERE seq IN (SELECT seq FROM forge_deliveries d WHERE received_at_ms < ?1
+            AND NOT EXISTS (SELECT 1 FROM forge_events e WHERE e.delivery_seq = d.seq AND e.state = 'waiting') LIMIT ?2)",
+    )?;
+    Ok(query.execute(params![before, most])?)
+}

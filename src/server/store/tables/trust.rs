@@ -1,0 +1,45 @@
+//! Pipelines of pull requests from forks: strangers wrote what they run.
+//!
+//! Only SQLite: nothing.
+
+use crate::server::ids::{JobId, PipelineId};
+use crate::server::store::tables::projects::ProjectSettings;
+use crate::server::store::{Error, View};
+use rusqlite::{OptionalExtension, Row};
+
+/// A pipeline of a pull request from a fork.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fork {
+    /// The branch that it is shown as: `pull/12`.
+    pub branch: String,
+    /// Whether the project gives such pipelines its secrets nevertheless.
+    pub gets_secrets: bool,
+}
+
+fn fork_row(row: &Row<'_>) -> rusqlite::Result<(Option<String>, String)> {
+    Ok((row.get(0)?, row.get(1)?))
+}
+
+fn fork((branch, settings): (Option<String>, String)) -> Result<Fork, Error> {
+    let settings: ProjectSettings = serde_json::from_str(&settings)?;
+    let branch = branch.unwrap_or_default();
+    Ok(Fork { branch, gets_secrets: settings.can_pass_secrets_to_fork_pr_jobs })
+}
+
+/// The fork that a pipeline is of; `None`: it is of none.
+pub fn fork_of_pipeline(view: &View, pipeline: &PipelineId) -> Result<Option<Fork>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT p.branch, r.settings FROM pipelines p JOIN projects r ON r.id = p.project_id
+         WHERE p.id = ?1 AND p.is_untrusted = 1",
+    )?;
+    query.query_row([pipeline], fork_row).optional()?.map(fork).transpose()
+}
+
+/// The fork that a job is of; `None`: it is of none.
+pub fn fork_of_job(view: &View, job: &JobId) -> Result<Option<Fork>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT p.branch, r.settings FROM jobs j JOIN pipelines p ON p.id = j.pipeline_id
+         JOIN projects r ON r.id = p.project_id WHERE j.id = ?1 AND p.is_untrusted = 1",
+    )?;
+    query.query_row([job], fork_row).optional()?.map(fork).transpose()
+}
