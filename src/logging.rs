@@ -6,13 +6,13 @@
 //! here.
 
 use crate::system::clock::Rfc3339;
-use log::{Level, LevelFilter, Record};
-use std::cell::RefCell;
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use std::fmt::{self, Display, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 /// How a record is written.
@@ -86,23 +86,55 @@ pub fn init(options: &Options) -> Result<(), String> {
     if options.format == Format::None {
         return Ok(());
     }
-    let mut builder = env_logger::Builder::new();
-    // Libraries only speak up when something is wrong.
-    builder.filter_level(options.level.min(LevelFilter::Warn));
-    builder.filter_module("runlet", options.level);
     let mut format = options.format;
     if format == Format::Color && !wants_color(options) {
         format = Format::Text;
     }
-    if let Some(file) = options.open()? {
-        builder.target(env_logger::Target::Pipe(Box::new(file)));
-    }
-    builder.format(move |out, record| {
-        FIELDS.with_borrow(|fields| out.write_all(line(format, SystemTime::now(), record, fields).as_bytes()))
-    });
+    let logger = Logger { level: options.level, format, file: options.open()? };
     // Another role of the same process may have begun already; its choice stands.
-    let _ = builder.try_init();
+    if let (Ok(()), Some(logger)) = (LOGGER.set(logger), LOGGER.get()) {
+        if log::set_logger(logger).is_ok() {
+            log::set_max_level(options.level);
+        }
+    }
     Ok(())
+}
+
+/// The log of this process, once it is begun.
+static LOGGER: OnceLock<Logger> = OnceLock::new();
+
+struct Logger {
+    level: LevelFilter,
+    format: Format,
+    /// `None` is standard error.
+    file: Option<File>,
+}
+
+impl Logger {
+    fn write(&self, level: Level, message: fmt::Arguments<'_>, fields: &[Field<'_>]) {
+        let line = line(self.format, SystemTime::now(), level, message, fields);
+        // One call a line, so that lines of several processes do not mix. A log that takes nothing stops nobody.
+        let _ = match &self.file {
+            Some(file) => (&mut &*file).write_all(line.as_bytes()),
+            None => io::stderr().write_all(line.as_bytes()),
+        };
+    }
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        let is_ours = metadata.target().split("::").next() == Some("runlet");
+        // Libraries only speak up when something is wrong.
+        metadata.level() <= if is_ours { self.level } else { self.level.min(LevelFilter::Warn) }
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.write(record.level(), *record.args(), &[]);
+        }
+    }
+
+    fn flush(&self) {}
 }
 
 fn wants_color(options: &Options) -> bool {
@@ -133,14 +165,9 @@ impl Options {
     }
 }
 
-/// A field of a record: its key, and its value as text.
-type Field = (&'static str, String);
-
-thread_local! {
-    /// The fields of the record that this thread is writing. The key-values of the `log` crate are no place for
-    /// them: the numbers of every type that they can hold add 20 KB to the small runner.
-    static FIELDS: RefCell<Vec<Field>> = const { RefCell::new(Vec::new()) };
-}
+/// A field of a record: its key, and its value. The key-values of the `log` crate are no place for them: the numbers of
+/// every type that they can hold add 20 KB to the small runner.
+type Field<'a> = (&'static str, &'a dyn Display);
 
 /// Writes a record with fields: `record!(Info, task_id = id, agent_pid = pid; "task agent started")`. Values are
 /// whatever can be displayed; the message is as for the macros of `log`, which are for records without fields.
@@ -156,47 +183,48 @@ macro_rules! record {
 pub(crate) use record;
 
 /// Writes a record with fields; `record!` calls it.
-pub(crate) fn say(level: Level, fields: &[(&'static str, &dyn Display)], message: fmt::Arguments<'_>) {
-    if level > log::max_level() {
-        return;
+pub(crate) fn say(level: Level, fields: &[Field<'_>], message: fmt::Arguments<'_>) {
+    if let Some(logger) = LOGGER.get().filter(|logger| level <= logger.level) {
+        logger.write(level, message, fields);
     }
-    FIELDS.set(fields.iter().map(|(key, value)| (*key, value.to_string())).collect());
-    let target = module_path!();
-    log::logger().log(&Record::builder().level(level).target(target).args(message).build());
-    FIELDS.take();
 }
 
 /// One record as it stands in the log, line break included.
-fn line(format: Format, now: SystemTime, record: &Record<'_>, fields: &[Field]) -> String {
+fn line(
+    format: Format,
+    now: SystemTime,
+    level: Level,
+    message: fmt::Arguments<'_>,
+    fields: &[Field<'_>],
+) -> String {
     let time = Rfc3339 { time: now, milliseconds: true };
-    let message = record.args().to_string();
+    let message = message.to_string();
     let mut line = String::with_capacity(message.len() + 64);
     // Writing to a string cannot fail.
     let _ = match format {
         Format::Json => {
-            let level = record.level().as_str().to_ascii_lowercase();
+            let level = level.as_str().to_ascii_lowercase();
             line.push('{');
             for (key, value) in [("time", &time.to_string()), ("level", &level), ("message", &message)] {
                 member(&mut line, key, value);
             }
             for (key, value) in fields {
-                member(&mut line, key, value);
+                member(&mut line, key, &value.to_string());
             }
             line.push('}');
             Ok(())
         }
         Format::Color => {
-            let color = match record.level() {
+            let color = match level {
                 Level::Error => "31",
                 Level::Warn => "33",
                 Level::Info => "32",
                 Level::Debug | Level::Trace => "2",
             };
-            let level = record.level();
             write!(line, "{time} \x1b[{color}m{level:<5}\x1b[0m {}{}", printable(&message), words(fields))
         }
         Format::Text | Format::None => {
-            write!(line, "{time} {:<5} {}{}", record.level(), printable(&message), words(fields))
+            write!(line, "{time} {level:<5} {}{}", printable(&message), words(fields))
         }
     };
     line.push('\n');
@@ -215,9 +243,10 @@ fn printable(message: &str) -> String {
 }
 
 /// Fields as they follow a message. A value that is not one word stands in quotes.
-fn words(fields: &[Field]) -> String {
+fn words(fields: &[Field<'_>]) -> String {
     let mut words = String::new();
     for (key, value) in fields {
+        let value = value.to_string();
         let is_odd = |c: char| c.is_whitespace() || c.is_control() || c == '"';
         // Writing to a string cannot fail.
         let _ = match value.is_empty() || value.contains(is_odd) {
@@ -246,14 +275,20 @@ mod tests {
 
     fn written(format: Format, message: &str, fields: &[(&'static str, &str)]) -> String {
         let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_700_000_000_123);
-        let fields: Vec<_> = fields.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
-        // One expression: Rust 1.85 drops the arguments at its end.
-        line(
-            format,
-            now,
-            &Record::builder().level(Level::Warn).args(format_args!("{message}")).build(),
-            &fields,
-        )
+        let fields: Vec<Field<'_>> =
+            fields.iter().map(|(key, value)| (*key, value as &dyn Display)).collect();
+        line(format, now, Level::Warn, format_args!("{message}"), &fields)
+    }
+
+    #[test]
+    fn libraries_speak_up_only_when_something_is_wrong() {
+        let logger = Logger { level: LevelFilter::Debug, format: Format::Text, file: None };
+        let takes = |target, level| logger.enabled(&Metadata::builder().target(target).level(level).build());
+        assert!(takes("runlet", Level::Debug) && takes("runlet::agent::calls", Level::Debug));
+        assert!(!takes("runlet", Level::Trace) && !takes("runletter::x", Level::Info));
+        assert!(!takes("rustls::conn", Level::Info) && takes("rustls::conn", Level::Warn));
+        let quiet = Logger { level: LevelFilter::Error, ..logger };
+        assert!(!quiet.enabled(&Metadata::builder().target("rustls").level(Level::Warn).build()));
     }
 
     #[test]
