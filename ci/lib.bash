@@ -72,6 +72,8 @@ target_facts() {
     case $ARCH in
         # The shorter instructions, which every ARMv7 has.
         armv7) FLAGS+=,+thumb-mode ;;
+        # Debian's libraries, which are in the file, ask for this one too.
+        s390x) FLAGS+=' -C target-cpu=z196' ;;
         # The only one whose files can be loaded anywhere, and so hold a table of what depends on the place;
         # glibc reads the short form of it since 2.36.
         x86_64) FLAGS+=' -C link-arg=-Wl,-z,pack-relative-relocs' ;;
@@ -112,10 +114,11 @@ built_by_cargo() {
 # the current target, and of LIBC: `gnu` (unless set) or `musl`. RUNNER, where set, starts the tests. By
 # variables, not by .cargo/config.toml: ordinary builds of this tree must not notice.
 #
-# No path of this machine reaches the file: it is the same bytes wherever it is built.
+# No path of this machine reaches the file: it is the same bytes wherever it is built. A panic names its place by
+# library and file (`core/src/str/mod.rs`), since the paths of all places that may panic are in the file.
 cargo_for() {
     local short triple=$TRIPLE gcc=$GNU-gcc key=$ENVKEY flags=$FLAGS options=()
-    local sources=$CROSS_CACHE/rust-$SOURCE_SHORT/usr/src
+    local sources=$CROSS_CACHE/rust-$SOURCE_SHORT/usr/src cargo_home=${CARGO_HOME:-$HOME/.cargo}
     short=$(compiler_for "$1")
     if [ "${LIBC:-gnu}" = musl ]; then
         triple=$MUSL_TRIPLE gcc=$CROSS_CACHE/bin/musl-$ARCH-gcc
@@ -125,15 +128,22 @@ cargo_for() {
     if [ "$1" = build ]; then
         # They abort on a panic: no unwinder, and nobody to name the frames of a stripped file.
         options=(-Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size)
+        # What is shown of values for debugging is their type: the fields of hundreds of types, most of them of
+        # libraries, would be kept for messages that nobody reads. Strings and lists are shown as ever.
+        flags+=' -Z fmt-debug=shallow'
     elif [ "$short" = $SOURCE_SHORT ]; then
         # No standard library of Debian's for this one: built from its sources.
         options=(-Zbuild-std=std,panic_unwind,panic_abort,test)
     fi
     [ ${#options[@]} = 0 ] || export RUSTC_BOOTSTRAP=1
     local from remap=()
-    for from in "$RUNLET_ROOT=/runlet" "${CARGO_HOME:-$HOME/.cargo}=/cargo" "$sources=/rust"; do
+    for from in "$RUNLET_ROOT=/runlet" "$cargo_home=/cargo" "$sources=/rust"; do
         flags+=" --remap-path-prefix=$from"
         remap+=("-ffile-prefix-map=$from")
+    done
+    # The last that fits counts.
+    for from in "$cargo_home"/registry/src/* "$CROSS_CACHE/rust-$SOURCE_SHORT/usr/lib/rustlib/src/rust/library"; do
+        flags+=" --remap-path-prefix=$from="
     done
     env RUSTC="$CROSS_CACHE/bin/rustc-$short" RUSTDOC="$CROSS_CACHE/bin/rustdoc-$short" \
         CARGO_TARGET_DIR="$(built_in "$1")" CARGO_INCREMENTAL=0 \

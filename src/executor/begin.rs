@@ -27,7 +27,7 @@ pub(super) enum Beginning {
 /// Makes the host ready and asks for the beginning.
 pub(super) fn begin(task: &mut TaskRun) -> Beginning {
     match task.prepare() {
-        Ok(()) => {}
+        Ok(()) => task.open_first(),
         Err(NotReady::Host(why)) => {
             let why = task.secrets.mask(&why);
             return failed(&task.reporter, why, task.input.pause_seconds);

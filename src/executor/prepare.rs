@@ -49,7 +49,8 @@ impl TaskRun {
         let step = self.next_record();
         let log = self.open(None, "Spin up environment", "spinup_environment", None, 1, 0, false);
         let log = log.map_err(|error| self.unwritable(&self.spool, &error))?;
-        lines.iter().chain(&self.spoiled).for_each(|line| log.note(line));
+        let lines: Vec<&str> = lines.iter().chain(&self.spoiled).map(String::as_str).collect();
+        log.note(&lines.join("\n"));
         log.close();
         if let Some(why) = self.reporter.lost_output() {
             return Err(NotReady::Host(why));

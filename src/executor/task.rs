@@ -60,6 +60,8 @@ pub struct TaskRun {
     /// When the task began, by the clock that files are dated with.
     pub(super) began: SystemTime,
     records: u32,
+    /// The record of the first step, opened before the task begins: its start goes along with the beginning.
+    first: Option<io::Result<StepLog>>,
     /// Names of stored files.
     pub(super) names: Names,
     /// The lock of the working directory.
@@ -112,6 +114,7 @@ impl TaskRun {
             deadline,
             began: SystemTime::now(),
             records: 0,
+            first: None,
             names: Names::default(),
             folder: None,
             spoiled: None,
@@ -129,10 +132,8 @@ impl TaskRun {
             // Takes in, too, what background steps did meanwhile.
             let stopped = self.stopped().is_some();
             self.halted |= first_failure.is_none() && self.halt_is_asked();
-            let not_first_node = matches!(&step.action, Action::Run(run) if run.first_node_only)
-                && self.input.task.node_index > 0;
             let halted = self.halted && first_failure.is_none();
-            if halted || not_first_node || stopped || !runs(step.when, first_failure.is_some()) {
+            if halted || stopped || !self.wants(step, first_failure.is_some()) {
                 self.skip(index, step);
                 continue;
             }
@@ -161,6 +162,21 @@ impl TaskRun {
             (Some(StopReason::TimeLimit), _) => (TaskStatus::Timedout, Some(self.time_limit_text())),
             (None, Some((status, why))) => (status, Some(why)),
             (None, None) => (TaskStatus::Success, None),
+        }
+    }
+
+    /// Whether a step runs on this node, given what happened before it.
+    fn wants(&self, step: &Step, failed: bool) -> bool {
+        let not_here =
+            matches!(&step.action, Action::Run(run) if run.first_node_only) && self.input.task.node_index > 0;
+        !not_here && runs(step.when, failed)
+    }
+
+    /// Opens the record of the first step, if that is sure to run once the task has begun.
+    pub(super) fn open_first(&mut self) {
+        let first = self.input.task.job.steps.first().cloned();
+        if let Some(step) = first.filter(|step| self.spoiled.is_none() && self.wants(step, false)) {
+            self.first = Some(self.open_attempt(0, &step, 1));
         }
     }
 
@@ -205,7 +221,7 @@ impl TaskRun {
         };
         let mut attempt = 1;
         loop {
-            let end = self.attempt(index, step, attempt, reruns);
+            let end = self.attempt(index, step, attempt);
             let again = matches!(end.status, StepStatus::Failed | StepStatus::Timedout) && attempt <= reruns;
             if !again || self.wait_or_stop(delay) {
                 return end;
@@ -214,13 +230,22 @@ impl TaskRun {
         }
     }
 
-    fn attempt(&mut self, index: usize, step: &Step, attempt: u32, reruns: u32) -> StepEnd {
-        let (kind, command, background) = match &step.action {
-            Action::Run(run) => ("run", Some(run.command.clone()), run.background),
-            action => (action.kind(), None, false),
+    fn open_attempt(&mut self, index: usize, step: &Step, attempt: u32) -> io::Result<StepLog> {
+        match &step.action {
+            Action::Run(run) => {
+                let (command, reruns) = (Some(run.command.clone()), run.max_auto_reruns);
+                self.open(Some(index), &step.name, "run", command, attempt, reruns, run.background)
+            }
+            action => self.open(Some(index), &step.name, action.kind(), None, attempt, 0, false),
+        }
+    }
+
+    fn attempt(&mut self, index: usize, step: &Step, attempt: u32) -> StepEnd {
+        let (record, opened) = match self.first.take() {
+            Some(opened) => (self.records.saturating_sub(1), opened),
+            None => (self.records, self.open_attempt(index, step, attempt)),
         };
-        let record = self.records;
-        let log = match self.open(Some(index), &step.name, kind, command, attempt, reruns, background) {
+        let log = match opened {
             Ok(log) => log,
             Err(error) => {
                 let why =
@@ -231,7 +256,7 @@ impl TaskRun {
             }
         };
         let ready = self.keep_private_folder(&log);
-        if background && ready.is_ok() {
+        if matches!(&step.action, Action::Run(run) if run.background) && ready.is_ok() {
             return self.start_background(record, step, &log);
         }
         let end = ready.map_or_else(|end| end, |()| self.act(record, step, &log));
@@ -265,6 +290,11 @@ impl TaskRun {
 
     /// Records a step that does not run. Start and end go together: nobody should see it running.
     fn skip(&mut self, index: usize, step: &Step) {
+        if let Some(opened) = self.first.take() {
+            let _ = opened.map(|log| log.close());
+            let end = StepEnd { status: StepStatus::NotRun, ..StepEnd::success() };
+            return self.finished(self.records.saturating_sub(1), &end);
+        }
         let record = self.records;
         self.records += 1;
         self.reporter.events([

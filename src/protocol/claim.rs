@@ -59,9 +59,13 @@ pub struct BeginRequest {
     /// The task agent: 32 random hexadecimal digits, made at its start. A second agent with the same token is refused
     /// with [`RefusalCode::TaskEnded`](super::RefusalCode).
     pub agent: String,
-    /// Events up to here, as in a batch: the spin-up record.
+    /// Events up to here, as in a batch: the spin-up record, and the start of the first step.
     #[serde(default)]
     pub events: Vec<Event>,
+    /// The output of the spin-up record, if that is short text. A control plane that does not know of it is sent it
+    /// like other output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spin_up: Option<String>,
 }
 
 /// Answer to [`BeginRequest`]: the steps may run.
@@ -69,6 +73,9 @@ pub struct BeginRequest {
 pub struct BeginAnswer {
     /// The number of the event that is expected next.
     pub next: u64,
+    /// How many bytes of the spin-up record's output are stored; absent when it was not sent along.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spin_up_bytes: Option<u64>,
     /// As in a heartbeat.
     #[serde(default)]
     pub cancel: bool,

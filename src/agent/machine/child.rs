@@ -100,17 +100,11 @@ pub(super) fn start(
         command.env_remove(name);
     }
     command.env(TASK_VARIABLE, task.as_str()).env(RUNNER_VARIABLE, identity.unwrap_or_default());
-    let mut spawn = || command.spawn();
-    let started = match group.map(|group| group.within(&mut spawn)) {
-        Some(Ok(started)) => started,
-        // It worked before, and where it does not any more the task is not to suffer.
-        Some(Err(error)) => {
-            log::warn!("cannot start the task agent in a control group of its own: {error}");
-            spawn()
-        }
-        None => spawn(),
-    };
-    let mut child = started.map_err(|error| {
+    // It worked before, and where it does not any more the task is not to suffer.
+    if let Some(Err(error)) = group.map(Group::join) {
+        log::warn!("cannot start the task agent in a control group of its own: {error}");
+    }
+    let mut child = command.spawn().map_err(|error| {
         let setting = if wrapped { "; check `runner.command_prefix`" } else { "" };
         format!("cannot start the task agent: `{}`: {error}{setting}", first.to_string_lossy())
     })?;
@@ -158,17 +152,21 @@ impl Agent {
         is_same(process).then_some(agent)
     }
 
-    /// Hands over the task. A thread of its own writes, since a wrapper may never read.
+    /// Hands over the task. A wrapper may never read: a thread of its own writes what the pipe has no room for.
     pub(super) fn feed(&mut self, input: Vec<u8>) {
         let Kind::Child(child) = &mut self.kind else { return };
         let Some(mut stdin) = child.stdin.take() else { return };
-        let feeder = std::thread::Builder::new().name("task input".to_owned()).stack_size(64 * 1024);
-        let feeding = feeder.spawn(move || {
+        let fits = rustix::pipe::fcntl_getpipe_size(&stdin).is_ok_and(|room| input.len() <= room);
+        let mut write = move || {
             if let Err(error) = stdin.write_all(&input) {
                 log::debug!("the task agent did not read its task: {error}");
             }
-        });
-        match feeding {
+        };
+        if fits {
+            return write();
+        }
+        let feeder = std::thread::Builder::new().name("task input".to_owned()).stack_size(64 * 1024);
+        match feeder.spawn(write) {
             Ok(thread) => self.feeder = Some(thread),
             // The agent sees the end of its input and exits; that is reported as its end.
             Err(error) => log::error!("cannot start a thread to hand over the task: {error}"),

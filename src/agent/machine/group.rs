@@ -3,9 +3,12 @@
 //! by emptying its environment or by losing its parents.
 //!
 //! It is one group for each runner, not for each task: a runner that is started again finds in it what an earlier
-//! one left, whatever it remembers.
+//! one left, whatever it remembers. The runner is in it as well, so that what it starts is there from its birth:
+//! moving a process takes the kernel some milliseconds, and would take them from every task. It leaves before it
+//! kills what is in there.
 
 use rustix::process::{Pid, Signal, kill_process};
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,8 +19,11 @@ const MOUNTED: &str = "/sys/fs/cgroup";
 /// The group of one runner.
 #[derive(Debug)]
 pub(super) struct Group {
+    /// Group that the runner was started in.
     own: PathBuf,
     folder: PathBuf,
+    /// The runner is a member.
+    is_member: Cell<bool>,
 }
 
 impl Group {
@@ -35,9 +41,9 @@ impl Group {
                 io::ErrorKind::AlreadyExists => Ok(()),
                 _ => Err(error),
             });
-            let group = made.ok().map(|()| Self { own, folder })?;
+            let group = made.ok().map(|()| Self { own, folder, is_member: Cell::new(false) })?;
             // A group that may be made but not entered is of no use.
-            match group.within(|| ()) {
+            match group.join() {
                 Ok(()) => Some(group),
                 Err(_) => {
                     let _ = is_new.then(|| fs::remove_dir(&group.folder));
@@ -47,25 +53,34 @@ impl Group {
         })
     }
 
-    /// Does something as a member of the group; what it starts stays there.
-    pub(super) fn within<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
-        enter(&self.folder)?;
-        let done = work();
-        enter(&self.own)?;
-        Ok(done)
+    /// Sees to it that the runner is a member, and so whatever it starts.
+    pub(super) fn join(&self) -> io::Result<()> {
+        self.set_member(true)
     }
 
-    /// Process ids of its members.
+    fn set_member(&self, is_member: bool) -> io::Result<()> {
+        if self.is_member.get() != is_member {
+            write_to(&if is_member { &self.folder } else { &self.own }.join("cgroup.procs"), "0")?;
+            self.is_member.set(is_member);
+        }
+        Ok(())
+    }
+
+    /// Process ids of its members, the runner's own not among them.
     pub(super) fn members(&self) -> Vec<i32> {
         let mut members = Vec::new();
         members_of(&self.folder, &mut members);
+        let own = std::process::id() as i32;
+        members.retain(|member| *member != own);
         members
     }
 
-    /// Kills its members, in one stroke where the system knows how. Otherwise they are held still meanwhile, lest they
-    /// start others.
+    /// Kills its members but the runner, in one stroke where the system knows how. Otherwise they are held still
+    /// meanwhile, lest they start others.
     pub(super) fn kill(&self) {
-        let order = |file: &str, word: &str| write_to(&self.folder.join(file), word).is_ok();
+        // An order to the group is one to all that are in it.
+        let may_order = self.set_member(false).is_ok();
+        let order = |file: &str, word: &str| may_order && write_to(&self.folder.join(file), word).is_ok();
         if order("cgroup.kill", "1") {
             return;
         }
@@ -81,6 +96,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
+        let _ = self.set_member(false);
         // One with members stays.
         let _ = fs::remove_dir(&self.folder);
     }
@@ -105,10 +121,6 @@ fn candidates(mounted: &Path, groups: &str) -> Vec<PathBuf> {
         }
     }
     found
-}
-
-fn enter(group: &Path) -> io::Result<()> {
-    write_to(&group.join("cgroup.procs"), "0")
 }
 
 /// The file has to be there: these are no ordinary ones.

@@ -388,6 +388,7 @@ impl Runner {
         // Before it is given its task: whoever comes after this runner knows of it.
         self.record.change(|remembered| remembered.task = Some(running.clone()));
         agent.feed(input);
+        self.record.sync();
         Ok((agent, running))
     }
 

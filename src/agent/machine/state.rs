@@ -1,9 +1,10 @@
 //! The memory of a machine runner across restarts: the nonce of the claim it wants, and the task
 //! that runs. Also the lock that keeps a second runner of the same name off this host.
 //!
-//! The state file never holds a token. It is written and synced before a task agent is given its task, so that
-//! a later runner knows which task to answer for, also after a power cut. Where the disk takes nothing the
-//! operator finds an error in the log, and the task runs all the same.
+//! The state file never holds a token. It is written before a task agent is given its task, so that a later runner
+//! knows which task to answer for; also after a power cut, since it is synced while the agent makes itself ready.
+//! What is forgotten need not be synced: a runner that remembers a task too much asks for it and is told that it
+//! has ended. Where the disk takes nothing the operator finds an error in the log, and the task runs all the same.
 
 use crate::protocol::TaskId;
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,8 @@ pub(super) struct AgentProcess {
 pub(super) struct RunnerRecord {
     place: Option<RecordFile>,
     pub(super) remembered: Remembered,
+    /// The file as it was written last, as long as it is not synced.
+    unsynced: Option<File>,
     /// Writing failed and was told.
     broken: bool,
 }
@@ -83,7 +86,7 @@ pub(super) enum OpenError {
 impl RunnerRecord {
     /// Nothing is remembered.
     pub(super) fn forgetful() -> Self {
-        Self { place: None, remembered: Remembered::default(), broken: false }
+        Self { place: None, remembered: Remembered::default(), unsynced: None, broken: false }
     }
 
     /// Locks and reads the state of the runner `name` in `directory`, which is created.
@@ -127,7 +130,8 @@ impl RunnerRecord {
         written.map_err(|error| unusable("cannot write to", &error))?;
         let file = directory.join(format!("machine-{name}.json"));
         let remembered = read(&file);
-        Ok(Self { place: Some(RecordFile { file, lock, name: name.to_owned() }), remembered, broken: false })
+        let place = Some(RecordFile { file, lock, name: name.to_owned() });
+        Ok(Self { place, remembered, unsynced: None, broken: false })
     }
 
     /// The runner as no other one of this host: of its name and of the lock that it holds. The same after a restart;
@@ -138,12 +142,25 @@ impl RunnerRecord {
         Some(format!("{}-{:x}-{:x}", place.name, about.dev(), about.ino()))
     }
 
-    /// Changes the state and writes it, synced. A disk that cannot be written is an error in the log, once; the
-    /// runner goes on, since its work does not depend on it.
+    /// Changes the state and writes it, for any runner that comes after this one while the system runs. A disk that
+    /// cannot be written is an error in the log, once; the runner goes on, since its work does not depend on it.
     pub(super) fn change(&mut self, change: impl FnOnce(&mut Remembered)) {
         change(&mut self.remembered);
         let Some(place) = &self.place else { return };
-        match write(&place.file, &self.remembered) {
+        let written = write(&place.file, &self.remembered).map(|file| self.unsynced = Some(file));
+        self.tell(written);
+    }
+
+    /// Sees to it that the state that was written last survives a power cut.
+    pub(super) fn sync(&mut self) {
+        let (Some(place), Some(file)) = (&self.place, self.unsynced.take()) else { return };
+        let synced = sync(&file, &place.file);
+        self.tell(synced);
+    }
+
+    fn tell(&mut self, done: std::io::Result<()>) {
+        let Some(place) = &self.place else { return };
+        match done {
             Ok(()) => self.broken = false,
             Err(error) if !self.broken => {
                 self.broken = true;
@@ -173,12 +190,16 @@ fn read(path: &Path) -> Remembered {
     })
 }
 
-fn write(path: &Path, state: &Remembered) -> std::io::Result<()> {
+fn write(path: &Path, state: &Remembered) -> std::io::Result<File> {
     let temporary = path.with_extension("json.new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(&serde_json::to_vec(state)?)?;
-    file.sync_all()?;
     fs::rename(&temporary, path)?;
+    Ok(file)
+}
+
+fn sync(file: &File, path: &Path) -> std::io::Result<()> {
+    file.sync_all()?;
     // The new name is on the disk with its folder. Some file systems refuse to sync one; they have no need to.
     match path.parent().map(File::open).transpose()?.map(|folder| folder.sync_all()) {
         Some(Err(error)) if error.kind() != std::io::ErrorKind::InvalidInput => Err(error),
@@ -207,6 +228,8 @@ mod tests {
             agent: Some(agent),
         };
         record.change(|state| *state = Remembered { nonce: "n".into(), task: Some(task) });
+        record.sync();
+        assert!(record.unsynced.is_none() && !record.broken);
         let written = record.remembered.clone();
         drop(record);
         assert_eq!(RunnerRecord::open(&place, "x").unwrap().remembered, written);

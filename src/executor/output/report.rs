@@ -25,6 +25,8 @@ use std::time::{Duration, Instant, SystemTime};
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// This much output is sent without waiting, and at most in one call.
 pub(super) const CHUNK: usize = 1024 * 1024;
+/// Longest output of the spin-up record that goes along with the beginning, in bytes.
+const MOST_SPIN_UP: usize = 64 * 1024;
 /// How long a task is tried to be given back before the runner is asked to do it.
 const GIVE_BACK_BUDGET: Duration = Duration::from_secs(15);
 
@@ -235,21 +237,32 @@ impl Reporter {
         self.lock().ledger.output_bytes(step)
     }
 
-    /// Asks once whether the steps may run, with all events up to here.
+    /// Asks once whether the steps may run, with all events up to here and the output of the spin-up record: what
+    /// comes next is output of the first step.
     pub fn begin(&self, backoff: &mut Backoff) -> Begin {
-        let events = {
+        let (events, spin_up) = {
             let mut state = self.lock();
             state.life.ready();
-            state.ledger.next_events()
+            let length = usize::try_from(state.ledger.output_bytes(0)).unwrap_or(usize::MAX);
+            let reader = state.readers.get(&0).filter(|_| length <= MOST_SPIN_UP).cloned();
+            (state.ledger.next_events(), reader.map(|reader| (reader, length)))
         };
+        let spin_up = spin_up
+            .map(|(reader, length)| reader.lock().unwrap_or_else(PoisonError::into_inner).read(0, length));
+        let spin_up = spin_up.and_then(|bytes| String::from_utf8(bytes).ok());
+        let spin_up = serde_json::to_string(&spin_up).unwrap_or_else(|_| "null".to_owned());
         // A `BeginRequest`; the events are JSON already.
-        let body = [format!(r#"{{"agent":"{}","events":"#, self.0.agent).as_bytes(), &events, b"}"].concat();
+        let head = format!(r#"{{"agent":"{}","spin_up":{spin_up},"events":"#, self.0.agent);
+        let body = [head.as_bytes(), &events, b"}"].concat();
         let path = self.path("begin");
         match self.ask::<BeginAnswer>(&self.request("POST", &path, Body::Json(&body))) {
             Ok(answer) => {
                 let mut state = self.lock();
                 state.life.begun();
                 state.ledger.events_stored(answer.next);
+                if let Some(bytes) = answer.spin_up_bytes {
+                    state.ledger.output_stored(0, bytes);
+                }
                 state.hurry = true;
                 self.0.changed.notify_all();
                 drop(state);

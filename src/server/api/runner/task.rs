@@ -45,10 +45,20 @@ pub(super) async fn begin(
         return Err(Failure::new(StatusCode::BAD_REQUEST, "`agent` has 1 to 64 characters"));
     }
     request.events.iter_mut().for_each(|event| event.kind.cut());
-    let (id, lease) = (task.id.clone(), state.settings.lease());
+    let (id, lease, spin_up) = (task.id.clone(), state.settings.lease(), request.spin_up.clone());
     let begun = state.store.write(move |tx| task::begin(tx, &id, &request, lease, Millis::now())).await?;
     let (next, cancel) = recorded(&task, begun)?;
-    Ok(Json(BeginAnswer { next, cancel, lease_seconds: state.settings.lease_seconds }))
+    let spin_up_bytes = match spin_up {
+        Some(text) => {
+            state.output_bytes.fetch_add(text.len() as u64, Ordering::Relaxed);
+            let (blobs, id) = (state.blobs.clone(), task.id.clone());
+            let stored = blocking(move || blobs.outputs.append(&id, 0, 0, text.as_bytes())).await?;
+            state.hub.wrote(task.pipeline.as_str());
+            Some(stored.offset)
+        }
+        None => None,
+    };
+    Ok(Json(BeginAnswer { next, spin_up_bytes, cancel, lease_seconds: state.settings.lease_seconds }))
 }
 
 fn cut_message(message: &mut Option<String>) {
