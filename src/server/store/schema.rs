@@ -36,6 +36,8 @@ const MIGRATIONS: &[&str] = &[
     // As for the keys: every job that goes would have all files of test results read.
     "CREATE INDEX test_files_by_job ON test_files (job_id);",
     include_str!("sessions.sql"),
+    // When the output of a step came: pairs of offset and Unix milliseconds, as JSON.
+    "ALTER TABLE steps ADD COLUMN output_times TEXT;",
 ];
 
 /// The version of the schema that this program works with.

@@ -40,6 +40,14 @@ struct Wanted {
     execution: Option<u32>,
     step: Option<u32>,
     from: Option<u64>,
+    /// `clock`: the whole log as text has the times at which its lines came.
+    time: Option<Time>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Time {
+    Clock,
 }
 
 #[derive(Template)]
@@ -302,8 +310,13 @@ async fn text(web: &Web, path: Numbered, wanted: Wanted) -> Answer<Response> {
     let name = format!("{}-{}-{}.txt", job.project.repo, job.number.unwrap_or_default(), step.step);
     let headers = [
         (header::CONTENT_TYPE, "text/plain; charset=utf-8".to_owned()),
-        (header::CONTENT_LENGTH, stretch.length().to_string()),
         (header::CONTENT_DISPOSITION, format!("inline; filename*=UTF-8''{}", shown::path_part(&name))),
     ];
-    Ok((headers, stream::between(stretch, 0, u64::MAX)).into_response())
+    if wanted.time == Some(Time::Clock) {
+        let (task, step) = (attempt.task.clone(), step.step);
+        let times = web.state.store.read(move |view| read::output_times(view, &task, step)).await?;
+        return Ok((headers, stream::stamped(stretch, times)).into_response());
+    }
+    let length = [(header::CONTENT_LENGTH, stretch.length().to_string())];
+    Ok((headers, length, stream::between(stretch, 0, u64::MAX)).into_response())
 }
