@@ -150,9 +150,9 @@ pub(super) async fn sign_out(web: &Web, secret: &Secret) -> Answer<()> {
 
 /// Who is signed in.
 pub(super) struct Visitor {
-    /// The person.
+    /// Person whose token opened the session.
     pub(super) person: Person,
-    /// Their cookie.
+    /// Value of their cookie; its hash is stored.
     pub(super) secret: Secret,
 }
 
