@@ -137,6 +137,7 @@ enum State {
         why: Why,
         since: Instant,
         killed: bool,
+        claimed: Instant,
     },
     Over(ExitReason),
 }
@@ -229,10 +230,14 @@ impl Lifecycle {
         self.host_pause = HOST_PAUSE;
     }
 
-    /// All steps of the task have ended, and what they said is on its way. It takes as long as the network needs.
+    /// All steps of the task have ended, and what they said is on its way. It takes as long as the network needs, also
+    /// for a task that has run for too long.
     pub(super) fn delivers(&mut self) {
-        if let State::Running { delivering, .. } = &mut self.state {
-            *delivering = true;
+        match self.state {
+            State::Running { since, .. } | State::Ending { why: Why::TooLong, claimed: since, .. } => {
+                self.state = State::Running { since, delivering: true };
+            }
+            State::Idle | State::Ending { .. } | State::Over(_) => {}
         }
     }
 
@@ -351,18 +356,18 @@ impl Lifecycle {
                 };
                 match why {
                     Some(why) => {
-                        self.state = State::Ending { why, since: now, killed: false };
+                        self.state = State::Ending { why, since: now, killed: false, claimed: since };
                         Next::Term(why)
                     }
                     None => Next::Watch(earliest(end, drained)),
                 }
             }
-            State::Ending { why, since, killed: false } => {
+            State::Ending { why, since, killed: false, claimed } => {
                 let end = since + self.limits.grace();
                 if now < end {
                     return Next::Watch(Some(end));
                 }
-                self.state = State::Ending { why, since, killed: true };
+                self.state = State::Ending { why, since, killed: true, claimed };
                 Next::Kill(why)
             }
             // A killed process cannot refuse, but may be stuck in the kernel.

@@ -315,6 +315,7 @@ impl TaskRun {
                 signal: None,
                 message: None,
                 output_bytes: 0,
+                output_times: Vec::new(),
             },
         ]);
     }
@@ -361,6 +362,7 @@ impl TaskRun {
             signal: end.ended.and_then(|ended| ended.signal),
             message: end.message.as_deref().map(|message| self.secrets.mask(message)),
             output_bytes: self.reporter.output_bytes(step),
+            output_times: self.reporter.output_times(step),
         });
     }
 

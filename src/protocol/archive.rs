@@ -33,7 +33,7 @@ pub struct Cache {
     pub id: String,
     /// The whole key.
     pub key: String,
-    /// The archive.
+    /// What is unpacked: tar in LZ4.
     pub archive: Archive,
     /// When it was saved, in Unix milliseconds.
     pub created_at_ms: u64,
@@ -44,7 +44,7 @@ pub struct Cache {
 pub struct Archive {
     /// Of the content, lower-case hex.
     pub sha256: String,
-    /// In bytes.
+    /// Of the archive as it is uploaded, compressed, in bytes.
     pub length: u64,
 }
 
@@ -53,7 +53,7 @@ pub struct Archive {
 pub struct CacheRecord {
     /// Evaluated, 1 to [`LONGEST_CACHE_KEY`] characters.
     pub key: String,
-    /// The archive.
+    /// A complete upload of the task: tar in LZ4.
     pub archive: Archive,
 }
 
@@ -68,7 +68,7 @@ pub struct CacheAnswer {
 /// record of a step counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerRecord {
-    /// The archive.
+    /// A complete upload of the task: tar in LZ4.
     pub archive: Archive,
     /// The step record that persists it.
     pub step: u32,
@@ -102,6 +102,6 @@ pub struct Layer {
     pub job: usize,
     /// Node of the job: nodes run at the same time, too.
     pub node_index: u32,
-    /// The archive.
+    /// What is unpacked: tar in LZ4.
     pub archive: Archive,
 }

@@ -1,6 +1,6 @@
 //! Events of a task, numbered.
 
-use super::limits::{EVENT_COMMAND_BYTES, EVENT_TEXT_BYTES};
+use super::limits::{EVENT_COMMAND_BYTES, EVENT_TEXT_BYTES, OUTPUT_TIMES};
 use serde::{Deserialize, Serialize};
 
 /// One event. Numbers start at 0 and have no holes; sending one again is harmless. They go to
@@ -35,7 +35,7 @@ pub enum EventKind {
         /// Command text of a `run` step, secrets masked.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         command: Option<String>,
-        /// From 1.
+        /// Number of the try of this step, from 1.
         attempt: u32,
         /// `max_auto_reruns` of the step.
         max_auto_reruns: u32,
@@ -44,7 +44,7 @@ pub enum EventKind {
     },
     /// A step ended, or never began.
     StepFinished {
-        /// The record.
+        /// Number of the record that ended, as its start gave it.
         step: u32,
         /// How it ended.
         status: StepStatus,
@@ -60,6 +60,10 @@ pub enum EventKind {
         /// Bytes of its output, which may still be on their way: watchers hear of the end after them.
         #[serde(default)]
         output_bytes: u64,
+        /// When its output came: offsets in bytes, each with the Unix time in milliseconds, by the runner's clock, at
+        /// which what begins there was read. Both grow; at most [`OUTPUT_TIMES`].
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        output_times: Vec<(u64, u64)>,
     },
 }
 
@@ -75,8 +79,12 @@ impl EventKind {
                     cut(command, EVENT_COMMAND_BYTES);
                 }
             }
-            EventKind::StepFinished { message: Some(message), .. } => cut(message, EVENT_TEXT_BYTES),
-            EventKind::StepFinished { .. } => {}
+            EventKind::StepFinished { message, output_times, .. } => {
+                if let Some(message) = message {
+                    cut(message, EVENT_TEXT_BYTES);
+                }
+                output_times.truncate(OUTPUT_TIMES);
+            }
         }
     }
 }

@@ -78,7 +78,7 @@ pub enum Action {
     },
     /// Stores files under a key.
     SaveCache {
-        /// Key template.
+        /// Template of the key, such as `v1-{{ checksum "lock" }}`; evaluated when the step runs.
         key: String,
         /// Files and folders.
         paths: Vec<String>,
@@ -97,7 +97,7 @@ pub enum Action {
     },
     /// Unpacks the layers of upstream jobs.
     AttachWorkspace {
-        /// Target folder.
+        /// Folder to unpack in; a relative one is below the working directory.
         at: String,
     },
     /// Adds SSH keys of the project; all of them if no fingerprint is given.

@@ -6,6 +6,8 @@
 pub const EVENT_TEXT_BYTES: usize = 4 * 1024;
 /// Longest command inside an event, in bytes. Longer ones are cut, with a mark that says how long it was.
 pub const EVENT_COMMAND_BYTES: usize = 16 * 1024;
+/// Most times of output in an event.
+pub const OUTPUT_TIMES: usize = 256;
 /// Largest event as JSON, in bytes: every byte of its texts may need six.
 pub const EVENT_BYTES: usize = 192 * 1024;
 /// Largest body of a batch of events as JSON, in bytes. At least one event fits.
@@ -29,7 +31,7 @@ pub const ARTIFACT_BYTES: u64 = 3 * 1024 * 1024 * 1024;
 pub const UPLOAD_BYTES: u64 = 1 << 40;
 
 const _: () = {
-    assert!(2 * 6 * EVENT_TEXT_BYTES + 6 * EVENT_COMMAND_BYTES < EVENT_BYTES);
+    assert!(2 * 6 * EVENT_TEXT_BYTES + 6 * EVENT_COMMAND_BYTES + 48 * OUTPUT_TIMES < EVENT_BYTES);
     assert!(EVENT_BYTES < EVENT_BATCH_BYTES);
     assert!(EVENT_BATCH_BYTES < BODY_BYTES);
     assert!(MAX_CHUNK_BYTES < BODY_BYTES);

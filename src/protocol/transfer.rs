@@ -37,7 +37,7 @@ pub struct ArtifactRecord {
     pub path: String,
     /// Of the content, lower-case hex.
     pub sha256: String,
-    /// In bytes.
+    /// Of the whole artifact, in bytes.
     pub length: u64,
     /// The step record that stores it.
     pub step: u32,
@@ -50,7 +50,7 @@ pub struct TestResultsRecord {
     pub path: String,
     /// Of the content, lower-case hex.
     pub sha256: String,
-    /// In bytes.
+    /// Of the whole report, in bytes.
     pub length: u64,
     /// The step record that stores it.
     pub step: u32,
@@ -90,7 +90,7 @@ impl Refusal {
 /// The task that a nonce has got before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldTask {
-    /// The task.
+    /// Id of the task that this claim got.
     pub id: TaskId,
     /// Of the claim.
     pub allocation: String,

@@ -59,7 +59,7 @@ pub enum WatchEvent {
         /// Exit code of the command.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         exit_code: Option<i32>,
-        /// From 1.
+        /// Number of the try of this step, from 1.
         attempt: u32,
         /// True for background steps.
         background: bool,

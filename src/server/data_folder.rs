@@ -38,7 +38,7 @@ pub enum FolderError {
     Taken(PathBuf),
     /// The folder, or a file of ours in it, belongs to another user.
     Foreign {
-        /// What.
+        /// Path of the folder or file.
         path: PathBuf,
         /// The number of its owner.
         owner: u32,

@@ -18,7 +18,7 @@ pub type Shared = Arc<State>;
 
 /// The control plane in memory.
 pub struct State {
-    /// The database.
+    /// Database: one writer, and readers with a permit each.
     pub store: Store,
     /// Output of steps and uploaded files, which are too large for the database.
     pub blobs: Blobs,
@@ -89,7 +89,7 @@ impl ServerSettings {
 /// How long things are kept after their end, and how much a project may have. `None` sets no limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keeping {
-    /// Artifacts.
+    /// Artifacts, from the time at which they are stored.
     pub artifacts: Option<Duration>,
     /// Caches, from the time at which they are saved; a job may ask for less (`retention.caches`).
     pub caches: Option<Duration>,
@@ -97,7 +97,7 @@ pub struct Keeping {
     pub workspaces: Option<Duration>,
     /// Output of steps.
     pub output: Option<Duration>,
-    /// Test results.
+    /// Test results, from the end of their job.
     pub tests: Option<Duration>,
     /// Pipelines, with all that belongs to them.
     pub pipelines: Option<Duration>,

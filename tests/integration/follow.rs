@@ -1,13 +1,14 @@
 //! Output of a step as the current command line of CircleCI follows it: it asks from where it is, again and
 //! again, and stops at the first answer that says `X-Terminal: true`.
 
-use crate::faults::Rogue;
+use crate::faults::{Rogue, until};
 use crate::server::Server;
 use crate::support::poll;
 use runlet::http::Body;
 use runlet::protocol::Secret;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// One answer: the bytes from there on, and whether they are the last. `None` before the step has begun.
 fn ask(server: &Server, job: &str, step: u32, from: usize) -> Option<(Vec<u8>, bool)> {
@@ -138,4 +139,33 @@ fn the_end_of_a_step_is_shown_after_its_last_byte() {
     assert_eq!(rogue.send("POST", &path, &rogue.class, Body::Json(body.as_bytes())).0, 200);
     assert_eq!(ask(&server, &job, 1, 0), Some((bytes[..4].to_vec(), true)));
     assert_eq!(ask(&server, &job, 2, 0), Some((Vec::new(), true)), "a step that the loss ended");
+}
+
+#[test]
+fn a_step_that_has_ended_tells_when_each_of_its_lines_came() {
+    let server = Server::start();
+    server.project();
+    let _runner = server.runner("one", &server.class_token("a/b"));
+    let go = server.folder.path().join("go");
+    let pipeline = server.trigger(&until(&go));
+    // The runner has read the first line by now; the second comes later by more than marks are apart.
+    server.wait_output(&pipeline, 1, "begun");
+    std::thread::sleep(Duration::from_millis(150));
+    std::fs::write(&go, "").unwrap();
+    let ended = server.ended(&pipeline);
+    let stamped = format!(
+        "/api/v3/jobs/{}/stdout?filter[execution]=0&filter[step_num]=1&timestamps=true",
+        ended[0]["id"].as_str().unwrap()
+    );
+    let text = String::from_utf8(server.text(&stamped.replace('[', "%5B").replace(']', "%5D"))).unwrap();
+    let lines: Vec<(&str, &str)> = text.lines().filter_map(|line| line.split_once(' ')).collect();
+    let [(first, "begun"), (second, "ended")] = lines[..] else { panic!("{text}") };
+    let (start, stop) = (ended[0]["started_at"].as_str().unwrap(), ended[0]["stopped_at"].as_str().unwrap());
+    // Times of one form are in the order of their texts.
+    let shape = |time: &str| time.replace(|c: char| c.is_ascii_digit(), "0");
+    assert_eq!(shape(first), "0000-00-00T00:00:00.000Z");
+    assert!(start <= first && first < second && second <= stop, "{start} {text} {stop}");
+    let page = format!("/gh/acme/hello/jobs/{}/log.txt?execution=0&step=1", ended[0]["job_number"]);
+    assert_eq!(server.text(&format!("{page}&time=clock")), text.as_bytes());
+    assert_eq!(server.text(&page), b"begun\nended\n");
 }

@@ -302,6 +302,20 @@ fn a_delivery_has_no_limit_but_a_drain_and_a_second_request() {
 }
 
 #[test]
+fn what_a_task_that_ran_too_long_has_said_is_delivered_without_a_limit() {
+    let mut scene = idle().claimed().after(100_000);
+    assert_eq!(scene.next(), Next::Term(Why::TooLong));
+    scene.runner.delivers();
+    let mut scene = scene.after(100_000);
+    assert_eq!(scene.next(), Next::Watch(None));
+    // Whoever stops the runner a second time wants that to end, too.
+    let mut scene = scene.told(Level::Drain).told(Level::Cancel);
+    assert_eq!(scene.next(), Next::Term(Why::Cancelled));
+    scene.runner.delivers();
+    assert_eq!(scene.after(100_000).next(), Next::Kill(Why::Cancelled));
+}
+
+#[test]
 fn an_answer_that_is_too_long_is_told_with_its_limit_and_not_asked_for_at_once() {
     let mut scene = idle();
     let notice = scene.fails(&Error::TooLong("longer than the 16777216 bytes".into()));

@@ -2,6 +2,7 @@
 //! No IO: answers come in, the next thing to send comes out. Proven against a control plane that loses answers,
 //! restarts and forgets what it had not synced.
 
+use super::times::Times;
 use crate::protocol::event::cut;
 use crate::protocol::limits::{EVENT_BATCH_BYTES, EVENT_TEXT_BYTES};
 use crate::protocol::{Event, EventKind, FinishRequest, StepSummary, TaskStatus};
@@ -25,6 +26,7 @@ struct Output {
     freed: u64,
     /// The control plane wants what it had for good, and what is not here any more: nothing more can be sent.
     broken: bool,
+    times: Times,
 }
 
 /// A part of a step's output that is to be sent.
@@ -65,6 +67,18 @@ impl Ledger {
     /// Opens the output of a step record.
     pub(super) fn opened(&mut self, step: u32) {
         self.steps.insert(step, Output::default());
+    }
+
+    /// What makes the output of a step so long came at this Unix time in milliseconds.
+    pub(super) fn came(&mut self, step: u32, length: u64, at_ms: u64) {
+        if let Some(output) = self.steps.get_mut(&step).filter(|output| output.length < length) {
+            output.times.came(output.length, at_ms);
+        }
+    }
+
+    /// When the output of a step came; see [`Times`].
+    pub(super) fn output_times(&self, step: u32) -> Vec<(u64, u64)> {
+        self.steps.get(&step).map(|output| output.times.marks().to_vec()).unwrap_or_default()
     }
 
     /// The output of a step has this many bytes. False when the record has none.
@@ -206,6 +220,7 @@ mod tests {
             signal: None,
             message: Some(message.to_owned()),
             output_bytes: 0,
+            output_times: Vec::new(),
         }
     }
 

@@ -188,8 +188,7 @@ impl Reporter {
 
     /// Queues events that belong together.
     pub fn events(&self, kinds: impl IntoIterator<Item = EventKind>) {
-        let at_ms =
-            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+        let at_ms = unix_ms();
         let mut state = self.lock();
         let State { ledger, journal, .. } = &mut *state;
         let mut lines = Vec::new();
@@ -213,6 +212,7 @@ impl Reporter {
     /// The spool of a step has grown to `length`.
     pub fn output_grew(&self, step: u32, length: u64) {
         let mut state = self.lock();
+        state.ledger.came(step, length, unix_ms());
         if !state.ledger.grew(step, length) {
             return;
         }
@@ -235,6 +235,11 @@ impl Reporter {
     /// Bytes of output of a step so far.
     pub fn output_bytes(&self, step: u32) -> u64 {
         self.lock().ledger.output_bytes(step)
+    }
+
+    /// When the output of a step came: offsets and Unix milliseconds.
+    pub fn output_times(&self, step: u32) -> Vec<(u64, u64)> {
+        self.lock().ledger.output_times(step)
     }
 
     /// Asks once whether the steps may run, with all events up to here and the output of the spin-up record: what
@@ -582,4 +587,8 @@ impl Reporter {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
 }

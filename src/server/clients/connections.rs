@@ -130,7 +130,7 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// None yet.
+    /// No connection yet.
     pub fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self {
             limits,
@@ -204,7 +204,7 @@ impl Connections {
 /// Whether a connection is taken in.
 #[derive(Debug)]
 pub enum Admission {
-    /// It is.
+    /// It is, and this is what is known of it.
     In(Arc<Connection>),
     /// All others are known: there is no room.
     Full,

@@ -14,7 +14,7 @@ const FIRST: Duration = Duration::from_millis(200);
 const MOST_FREE: f64 = 10.0;
 /// Between two refusals of an address that had many.
 const PACE: Duration = Duration::from_millis(500);
-/// Latest refusal.
+/// A refusal is never later than this.
 const LATEST: Duration = Duration::from_secs(10);
 /// Between two lines of the log about one address.
 const TELL: Duration = Duration::from_secs(60);

@@ -26,7 +26,7 @@ const MOST_VARIABLE_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Withheld {
     /// A context does not exist (any more), or is restricted.
-    Unauthorized(String),
+    Unauthorized(contexts::Unauthorized),
     /// A stored value cannot be opened, or they are too many.
     Unusable(String),
 }

@@ -15,7 +15,7 @@ pub struct Source {
     pub config: String,
     /// Name of the config in errors.
     pub file_name: String,
-    /// Pipeline parameters.
+    /// Values of pipeline parameters that whoever triggers gives, by name; the rest have their defaults.
     pub parameters: BTreeMap<String, Value>,
     /// `pipeline.*` values, by full name.
     pub values: BTreeMap<String, Value>,

@@ -26,7 +26,7 @@ pub struct Wanted {
     pub config: Option<Reference>,
     /// The ref that jobs check out; the same as `config` unless given, else the default branch.
     pub checkout: Option<Reference>,
-    /// Pipeline parameters.
+    /// Values of pipeline parameters as the call gives them, by name.
     pub parameters: BTreeMap<String, Value>,
 }
 

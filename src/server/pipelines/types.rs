@@ -18,7 +18,7 @@ pub struct Trigger {
     pub config: String,
     /// Name of the config in errors.
     pub file_name: String,
-    /// Pipeline parameters.
+    /// Values of pipeline parameters that the trigger gives, by name.
     pub parameters: BTreeMap<String, Value>,
     /// The revision that `checkout` fetches, when there is a repository.
     pub revision: Option<Revision>,
@@ -126,7 +126,7 @@ pub struct ConfigOrigin {
 /// A pipeline that was created.
 #[derive(Clone, Debug)]
 pub struct Created {
-    /// Identifies it.
+    /// Id of the pipeline that was made.
     pub id: PipelineId,
     /// Number in the project.
     pub number: i64,

@@ -11,6 +11,7 @@ use crate::server::store::tables::contexts::{self, Context, JobFacts, Restrictio
 use crate::server::store::tables::trust;
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
+use std::fmt;
 
 /// Longest name, in characters.
 pub const MOST_NAME_CHARS: usize = 200;
@@ -28,6 +29,70 @@ pub enum Full {
     Exists,
     /// There are this many already, which is the limit.
     TooMany(usize),
+}
+
+/// The reason why a job may not have its contexts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unauthorized {
+    /// Its organisation has no such context.
+    Unknown {
+        /// Name that the config gives.
+        context: String,
+        /// Slug of the organisation, such as `gh/acme`.
+        owner: String,
+    },
+    /// A restriction is not satisfied.
+    Restricted {
+        /// Name of the context.
+        context: String,
+        /// The restriction.
+        by: Restricted,
+    },
+}
+
+/// The restriction of a context that a job does not satisfy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Restricted {
+    /// To other projects.
+    ToProjects,
+    /// To groups, of which there are none here.
+    ToGroups,
+    /// By this rule, which does not hold.
+    ByRule(String),
+    /// By a rule that cannot be evaluated.
+    ByDamagedRule {
+        /// Text of the rule.
+        rule: String,
+        /// Why not, for people.
+        why: String,
+    },
+}
+
+impl fmt::Display for Unauthorized {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown { context, owner } => write!(
+                f,
+                "this job uses the context `{context}`, which does not exist in the organisation `{owner}`"
+            ),
+            Self::Restricted { context, by } => {
+                write!(f, "this job may not use the context `{context}`: {by}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Restricted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ToProjects => f.write_str("it is restricted to other projects"),
+            Self::ToGroups => {
+                f.write_str("it is restricted to a group, and this control plane knows no groups")
+            }
+            Self::ByRule(rule) => write!(f, "its rule `{rule}` does not hold for this pipeline"),
+            Self::ByDamagedRule { rule, why } => write!(f, "its rule `{rule}` cannot be evaluated: {why}"),
+        }
+    }
 }
 
 /// Checks a name; the error is a sentence for people.
@@ -83,7 +148,7 @@ pub fn restrict(
 }
 
 /// Finds the contexts of a job in their order, or says why the job may not have one of them.
-pub fn of_job(view: &View, job: &JobId) -> Result<Result<Vec<ContextId>, String>, Error> {
+pub fn of_job(view: &View, job: &JobId) -> Result<Result<Vec<ContextId>, Unauthorized>, Error> {
     let names = contexts::list_names_of_job(view, job)?;
     if names.is_empty() {
         return Ok(Ok(Vec::new()));
@@ -101,28 +166,25 @@ pub fn of_job(view: &View, job: &JobId) -> Result<Result<Vec<ContextId>, String>
             if name == ALWAYS_THERE {
                 continue;
             }
-            return Ok(Err(format!(
-                "this job uses the context `{name}`, which does not exist in the organisation `{}`",
-                facts.owner_slug
-            )));
+            return Ok(Err(Unauthorized::Unknown { context: name, owner: facts.owner_slug }));
         };
-        if let Err(why) = allows(&contexts::list_restrictions(view, &context.id)?, &facts) {
-            return Ok(Err(format!("this job may not use the context `{name}`: {why}")));
+        if let Err(by) = allows(&contexts::list_restrictions(view, &context.id)?, &facts) {
+            return Ok(Err(Unauthorized::Restricted { context: name, by }));
         }
         ids.push(context.id);
     }
     Ok(Ok(ids))
 }
 
-/// Whether restrictions let a job use their context; the error is the end of a sentence that says why not.
-fn allows(restrictions: &[Restriction], facts: &JobFacts) -> Result<(), String> {
+/// Whether restrictions let a job use their context.
+fn allows(restrictions: &[Restriction], facts: &JobFacts) -> Result<(), Restricted> {
     let of = |kind: Kind| restrictions.iter().filter(move |r| r.kind == kind).map(|r| r.value.as_str());
     if of(Kind::Project).next().is_some() && !of(Kind::Project).any(|id| id == facts.project.as_str()) {
-        return Err("it is restricted to other projects".to_owned());
+        return Err(Restricted::ToProjects);
     }
     // The organisation's own id stands for all its members; further groups do not exist here.
     if of(Kind::Group).next().is_some() && !of(Kind::Group).any(|id| id == facts.organisation.as_str()) {
-        return Err("it is restricted to a group, and this control plane knows no groups".to_owned());
+        return Err(Restricted::ToGroups);
     }
     let look_up = |name: &str| match name.strip_prefix("pipeline.parameters.") {
         Some(parameter) => facts.parameters.get(parameter).cloned(),
@@ -131,8 +193,10 @@ fn allows(restrictions: &[Restriction], facts: &JobFacts) -> Result<(), String> 
     for rule in of(Kind::Expression) {
         match config::rule_holds(rule, &look_up) {
             Ok(true) => {}
-            Ok(false) => return Err(format!("its rule `{rule}` does not hold for this pipeline")),
-            Err(why) => return Err(format!("its rule `{rule}` cannot be evaluated: {why}")),
+            Ok(false) => return Err(Restricted::ByRule(rule.to_owned())),
+            Err(why) => {
+                return Err(Restricted::ByDamagedRule { rule: rule.to_owned(), why: why.to_string() });
+            }
         }
     }
     Ok(())
@@ -143,7 +207,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn verdict(restrictions: &[(Kind, &str)]) -> Result<(), String> {
+    fn verdict(restrictions: &[(Kind, &str)]) -> Result<(), Restricted> {
         let all: Vec<_> = restrictions
             .iter()
             .map(|(kind, value)| Restriction { id: "r".into(), kind: *kind, value: (*value).to_owned() })
@@ -165,12 +229,12 @@ mod tests {
         const LEVEL: &str = "pipeline.parameters.level > 2";
         assert_eq!(verdict(&[]), Ok(()));
         assert_eq!(verdict(&[(Kind::Project, "q"), (Kind::Project, "p")]), Ok(()));
-        assert!(verdict(&[(Kind::Project, "q")]).is_err());
+        assert_eq!(verdict(&[(Kind::Project, "q")]), Err(Restricted::ToProjects));
         assert_eq!(verdict(&[(Kind::Expression, MAIN), (Kind::Expression, LEVEL)]), Ok(()));
         assert!(verdict(&[(Kind::Expression, MAIN), (Kind::Expression, "pipeline.number == 1")]).is_err());
         assert!(verdict(&[(Kind::Project, "q"), (Kind::Expression, MAIN)]).is_err());
         assert_eq!(verdict(&[(Kind::Group, "o")]), Ok(()));
-        assert!(verdict(&[(Kind::Group, "g")]).is_err_and(|why| why.contains("group")));
+        assert_eq!(verdict(&[(Kind::Group, "g")]), Err(Restricted::ToGroups));
         assert!(verdict(&[(Kind::Expression, "nonsense ==")]).is_err(), "a damaged rule opens nothing");
     }
 }

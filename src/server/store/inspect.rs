@@ -195,9 +195,9 @@ pub fn named(view: &View) -> Result<Vec<Named>, Error> {
 /// An output that its own agent has reported as complete.
 #[derive(Clone, Debug)]
 pub struct Complete {
-    /// The task.
+    /// Task that wrote the output.
     pub task: TaskId,
-    /// The step.
+    /// Number of the step record.
     pub step: u32,
     /// Size in bytes.
     pub length: u64,

@@ -37,6 +37,8 @@ const MIGRATIONS: &[&str] = &[
     "CREATE INDEX test_files_by_job ON test_files (job_id);",
     include_str!("sessions.sql"),
     include_str!("forge.sql"),
+    // When the output of a step came: pairs of offset and Unix milliseconds, as JSON.
+    "ALTER TABLE steps ADD COLUMN output_times TEXT;",
 ];
 
 /// The version of the schema that this program works with.

@@ -253,7 +253,7 @@ words! {
         Timedout = "timedout",
         /// The runner could not do its part.
         InfrastructureFail = "infrastructure_fail",
-        /// Skipped.
+        /// Did not run: by `when`, after a failure or a halt.
         NotRun = "not_run",
     }
 }
@@ -275,7 +275,7 @@ impl From<crate::protocol::StepStatus> for StepState {
 words! {
     /// Kind of a node of a workflow.
     JobType {
-        /// Runs steps.
+        /// A job with steps, which a runner runs.
         Build = "build",
         /// Waits for a person.
         Approval = "approval",
@@ -332,7 +332,7 @@ words! {
         Api = "api",
         /// An event of a forge.
         Webhook = "webhook",
-        /// A schedule.
+        /// A schedule of the project.
         Scheduled = "scheduled_pipeline",
         /// A person at their own host: `runlet exec`.
         Explicit = "explicit",
@@ -433,7 +433,7 @@ words! {
 words! {
     /// Result of a test.
     TestResult {
-        /// Passed.
+        /// The test passed.
         Success = "success",
         /// Failed or broke.
         Failure = "failure",

@@ -12,7 +12,7 @@ use crate::server::store::status::{JobStatus, StepState, TaskState, TestResult};
 use crate::server::time::Millis;
 use crate::server::web::frame::Head;
 use crate::server::web::jobs::reasons;
-use crate::server::web::log::{self, Part};
+use crate::server::web::log::{self, Part, Stamps};
 use crate::server::web::results::{TestLine, line};
 use crate::server::web::session::Visitor;
 use crate::server::web::shared::Web;
@@ -40,6 +40,28 @@ struct Wanted {
     execution: Option<u32>,
     step: Option<u32>,
     from: Option<u64>,
+    /// How the times are shown at which lines came.
+    time: Option<Time>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Time {
+    /// Of the day, UTC.
+    Clock,
+    /// Since the beginning of the step.
+    Since,
+}
+
+impl Time {
+    /// As addresses have it.
+    fn query(time: Option<Self>) -> &'static str {
+        match time {
+            None => "",
+            Some(Self::Clock) => "&time=clock",
+            Some(Self::Since) => "&time=since",
+        }
+    }
 }
 
 #[derive(Template)]
@@ -87,6 +109,8 @@ struct Chosen {
     note: String,
     part: Part,
     query: String,
+    /// The same without times.
+    untimed: String,
     is_running: bool,
 }
 
@@ -132,6 +156,11 @@ async fn open(web: &Web, attempt: &Attempt, step: &StepRow) -> Answer<Stretch> {
     blocking(move || blobs.outputs.open(&task, step)).await
 }
 
+async fn output_times(web: &Web, attempt: &Attempt, step: &StepRow) -> Answer<Vec<(u64, Millis)>> {
+    let (task, step) = (attempt.task.clone(), step.step);
+    Ok(web.state.store.read(move |view| read::output_times(view, &task, step)).await?)
+}
+
 async fn show(
     State(web): State<Web>,
     visitor: Visitor,
@@ -166,9 +195,9 @@ async fn show(
     let (steps, shown_step) = match chosen {
         None => (Vec::new(), None),
         Some((attempt, step)) => {
-            let steps = attempt.steps.iter().map(|row| step_row(attempt, row, step)).collect();
+            let steps = attempt.steps.iter().map(|row| step_row(attempt, row, step, wanted.time)).collect();
             let shown_step = match step {
-                Some(step) => Some(chosen_step(&web, attempt, step, wanted.from).await?),
+                Some(step) => Some(chosen_step(&web, attempt, step, wanted).await?),
                 None => None,
             };
             (steps, shown_step)
@@ -212,10 +241,10 @@ async fn by_id(web: &Web, id: JobId) -> Answer<Response> {
     Ok(Redirect::to(&address).into_response())
 }
 
-fn step_row(attempt: &Attempt, row: &StepRow, chosen: Option<&StepRow>) -> Step {
+fn step_row(attempt: &Attempt, row: &StepRow, chosen: Option<&StepRow>, time: Option<Time>) -> Step {
     Step {
         number: row.step,
-        address: format!("?execution={}&step={}", attempt.node_index, row.step),
+        address: format!("?execution={}&step={}{}", attempt.node_index, row.step, Time::query(time)),
         name: row.name.clone(),
         mark: row.status.into(),
         exit_code: row.exit_code.filter(|code| *code != 0),
@@ -224,11 +253,20 @@ fn step_row(attempt: &Attempt, row: &StepRow, chosen: Option<&StepRow>) -> Step 
     }
 }
 
-async fn chosen_step(web: &Web, attempt: &Attempt, step: &StepRow, from: Option<u64>) -> Answer<Chosen> {
+async fn chosen_step(web: &Web, attempt: &Attempt, step: &StepRow, wanted: Wanted) -> Answer<Chosen> {
     let stretch = open(web, attempt, step).await?;
-    let query = format!("?execution={}&step={}", attempt.node_index, step.step);
+    let untimed = format!("?execution={}&step={}", attempt.node_index, step.step);
+    let query = format!("{untimed}{}", Time::query(wanted.time));
     let rows = format!("{}&amp;from=", query.replace('&', "&amp;"));
-    let part = blocking(move || log::part(&stretch, from, &rows)).await?;
+    let times = match wanted.time {
+        None => Vec::new(),
+        Some(_) => output_times(web, attempt, step).await?,
+    };
+    let stamps = match wanted.time {
+        Some(Time::Since) => Stamps::since(times, step.started_at),
+        _ => Stamps::clock(times),
+    };
+    let part = blocking(move || log::part(&stretch, wanted.from, &rows, &stamps)).await?;
     let mut notes = Vec::new();
     // A message of its own names the code, too.
     let code = step.exit_code.filter(|code| *code != 0 && step.message.is_none());
@@ -245,6 +283,7 @@ async fn chosen_step(web: &Web, attempt: &Attempt, step: &StepRow, from: Option<
         note: notes.join(" · "),
         part,
         query,
+        untimed,
         is_running: step.status == StepState::Running,
     })
 }
@@ -305,8 +344,12 @@ async fn text(web: &Web, path: Numbered, wanted: Wanted) -> Answer<Response> {
     let name = format!("{}-{}-{}.txt", job.project.repo, job.number.unwrap_or_default(), step.step);
     let headers = [
         (header::CONTENT_TYPE, "text/plain; charset=utf-8".to_owned()),
-        (header::CONTENT_LENGTH, stretch.length().to_string()),
         (header::CONTENT_DISPOSITION, format!("inline; filename*=UTF-8''{}", shown::path_part(&name))),
     ];
-    Ok((headers, stream::between(stretch, 0, u64::MAX)).into_response())
+    if wanted.time.is_some() {
+        let times = output_times(web, attempt, step).await?;
+        return Ok((headers, stream::stamped(stretch, times)).into_response());
+    }
+    let length = [(header::CONTENT_LENGTH, stretch.length().to_string())];
+    Ok((headers, length, stream::between(stretch, 0, u64::MAX)).into_response())
 }

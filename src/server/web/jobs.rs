@@ -15,7 +15,7 @@ pub(super) struct JobRow {
     pub(super) address: Option<String>,
     /// Number in the project.
     pub(super) number: Option<i64>,
-    /// Its status.
+    /// Status of the job, as glyph and word.
     pub(super) mark: Mark,
     /// How long it ran.
     pub(super) took: String,

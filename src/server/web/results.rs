@@ -34,13 +34,13 @@ pub(super) fn router() -> Router<Web> {
 
 /// A test, for people.
 pub(super) struct TestLine {
-    /// Its result.
+    /// Result, as glyph and word.
     pub(super) mark: Mark,
     /// Its class and name.
     pub(super) name: String,
-    /// Its file.
+    /// File that the report names; empty where it names none.
     pub(super) file: String,
-    /// Its time.
+    /// Run time as people read it, such as `1.2s`.
     pub(super) took: String,
     /// Reason of a failure or a skip.
     pub(super) message: String,

@@ -165,9 +165,9 @@ pub(super) async fn sign_out(web: &Web, visitor: &Visitor, peer: &Peer) -> Answe
 
 /// Who is signed in.
 pub(super) struct Visitor {
-    /// The person.
+    /// Person whose token opened the session.
     pub(super) person: Person,
-    /// Their cookie.
+    /// Value of their cookie; its hash is stored.
     pub(super) secret: Secret,
 }
 

@@ -12,7 +12,7 @@ pub(super) struct Web {
     pub(super) state: Shared,
     /// Whether people come over TLS: then cookies may go that way only.
     pub(super) is_tls: bool,
-    /// Wrong tokens.
+    /// Wrong tokens of the last minute, by address.
     pub(super) failures: Arc<Failures>,
 }
 

@@ -23,7 +23,7 @@ pub(super) fn page(template: &impl Template) -> Answer<Response> {
 pub(super) struct Mark {
     /// Class of the style sheet.
     pub(super) class: &'static str,
-    /// One character.
+    /// Glyph that stands for the status without its word: one character.
     pub(super) glyph: &'static str,
     /// The status in words.
     pub(super) word: &'static str,

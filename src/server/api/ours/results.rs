@@ -75,7 +75,8 @@ fn json(body: Body) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// A range that begins at the end or after it is an empty 200: clients that follow the output ask for what is not there
+/// `timestamps=true` has the lines begin with the times at which they came; then there are no ranges. A range that begins
+/// at the end or after it is an empty 200: clients that follow the output ask for what is not there
 /// yet. `X-Terminal` says that the step has ended and that nothing comes after these bytes.
 async fn stdout(
     State(state): State<Shared>,
@@ -86,6 +87,11 @@ async fn stdout(
 ) -> Answer<Response> {
     // In this order: all that was complete when it was looked at is in the file that is opened afterwards.
     let StepOutput { task, step, extent, .. } = output_of(&state, id, &words).await?;
+    if words.get("timestamps").is_some_and(|wanted| wanted == "true") {
+        let of = task.clone();
+        let times = state.store.read(move |view| read::output_times(view, &of, step)).await?;
+        return Ok((PLAIN, stream::stamped(open(&state, task, step).await?, times)).into_response());
+    }
     let stretch = open(&state, task, step).await?;
     let length = stretch.length();
     let mut end = length;

@@ -1,7 +1,5 @@
 //! Calls with the token of a resource class: claiming tasks, and saying that one is lost.
 
-use crate::protocol::event::cut;
-use crate::protocol::limits::EVENT_TEXT_BYTES;
 use crate::protocol::{ClaimRequest, LostTask, Refusal, RefusalCode, RestAnswer};
 use crate::server::api::runner::holder::refused;
 use crate::server::api::runner::query::{Numbers, wait_of};
@@ -107,10 +105,9 @@ pub(super) async fn lost(
     token: ClassToken,
     Protocol(protocol): Protocol,
     Path(path): Path<String>,
-    Json(mut request): Json<LostTask>,
+    Json(request): Json<LostTask>,
 ) -> Answer<Json<Value>> {
     is_of_path(&path, &request)?;
-    cut(&mut request.message, EVENT_TEXT_BYTES);
     let id = request.id.clone();
     let lost = state.store.write(move |tx| task::lost(tx, &token.class, &request, Millis::now()));
     match lost.await? {

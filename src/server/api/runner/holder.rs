@@ -48,13 +48,13 @@ const TASK_HEADER_NAME: axum::http::HeaderName = axum::http::HeaderName::from_st
 /// A task by its token, as this call made it: the lease is renewed. The task in the path must be the token's.
 #[derive(Debug)]
 pub(in crate::server::api) struct Holder {
-    /// The task.
+    /// Task that the token of the call is for.
     pub(in crate::server::api) id: TaskId,
-    /// Its pipeline.
+    /// Pipeline of the task, whose watchers are told.
     pub(in crate::server::api) pipeline: PipelineId,
-    /// Its job.
+    /// Job that the task is an attempt at.
     pub(in crate::server::api) job: JobId,
-    /// Its project.
+    /// Project whose caches the task reads and writes.
     pub(in crate::server::api) project: ProjectId,
     hand: InHand,
     news: Arc<News>,

@@ -1,8 +1,6 @@
 //! Calls of a task agent in the life of its task: it begins, is there, tells what happens, ends.
 
 use crate::logging::record;
-use crate::protocol::event::cut;
-use crate::protocol::limits::EVENT_TEXT_BYTES;
 use crate::protocol::{
     BeginAnswer, BeginRequest, Event, EventsAnswer, FIRST_BESIDE, FinishAnswer, FinishRequest, GiveBack,
     GiveBackAnswer, HeartbeatAnswer, OutputAnswer, RefusalCode,
@@ -59,12 +57,6 @@ pub(super) async fn begin(
         None => None,
     };
     Ok(Json(BeginAnswer { next, spin_up_bytes, cancel, lease_seconds: state.settings.lease_seconds }))
-}
-
-fn cut_message(message: &mut Option<String>) {
-    if let Some(message) = message {
-        cut(message, EVENT_TEXT_BYTES);
-    }
 }
 
 /// Number of the next event, and whether a cancel is asked for.
@@ -158,9 +150,8 @@ pub(super) async fn events(
 pub(super) async fn finish(
     State(state): State<Shared>,
     task: Holder,
-    Json(mut request): Json<FinishRequest>,
+    Json(request): Json<FinishRequest>,
 ) -> Answer<Json<FinishAnswer>> {
-    cut_message(&mut request.message);
     // What has ended is answered by the machine alone: nothing is looked for, and nothing is marked.
     let steps = if task.takes(Call::Other).is_ok() { request.steps.clone() } else { Vec::new() };
     let (blobs, id) = (state.blobs.clone(), task.id.clone());
@@ -193,9 +184,8 @@ pub(super) async fn finish(
 pub(super) async fn give_back(
     State(state): State<Shared>,
     task: Holder,
-    Json(mut request): Json<GiveBack>,
+    Json(request): Json<GiveBack>,
 ) -> Answer<Json<GiveBackAnswer>> {
-    cut_message(&mut request.message);
     if request.task_id != task.id {
         return Err(Failure::new(StatusCode::BAD_REQUEST, "`task_id` is not the task of this token"));
     }
@@ -217,8 +207,7 @@ pub(super) async fn fail(
     let message = base64::engine::general_purpose::STANDARD
         .decode(message)
         .map_err(|_| Failure::new(StatusCode::BAD_REQUEST, "`message` is not base64"))?;
-    let mut message = String::from_utf8_lossy(&message).into_owned();
-    cut(&mut message, EVENT_TEXT_BYTES);
+    let message = String::from_utf8_lossy(&message).into_owned();
     let id = task.id.clone();
     let failed = state.store.write(move |tx| task::fail(tx, &id, &message, Millis::now())).await?;
     failed.map_err(|why| task.refused(why))?;

@@ -69,7 +69,7 @@ impl Failure {
         Self::new(StatusCode::NOT_FOUND, what)
     }
 
-    /// Its status.
+    /// HTTP status that the client gets.
     pub fn status(&self) -> StatusCode {
         self.status
     }

@@ -5,6 +5,7 @@
 
 use crate::server::api::shared::failure::blocking;
 use crate::server::blobs::Stretch;
+use crate::server::time::Millis;
 use axum::body::{Body, Bytes};
 use futures_util::{Stream, StreamExt};
 use std::io;
@@ -32,6 +33,43 @@ pub fn in_json(stretch: Stretch, before: String, after: String) -> Body {
     let whole =
         futures_util::stream::iter([Ok(before)]).chain(text).chain(futures_util::stream::iter([Ok(after)]));
     Body::from_stream(whole)
+}
+
+/// The whole file as text whose lines begin with the times at which they came, where `times` tells: offsets with the time of
+/// what begins there.
+pub fn stamped(stretch: Stretch, times: Vec<(u64, Millis)>) -> Body {
+    let mut stamper = Stamper { times, ..Stamper::default() };
+    Body::from_stream(pieces(stretch, 0, u64::MAX).map(move |piece| piece.map(|piece| stamper.stamp(&piece))))
+}
+
+/// Writes times before the lines of a text.
+#[derive(Default)]
+struct Stamper {
+    times: Vec<(u64, Millis)>,
+    /// How many of them are behind.
+    passed: usize,
+    /// Bytes of the text so far.
+    at: u64,
+    is_inside_line: bool,
+}
+
+impl Stamper {
+    fn stamp(&mut self, piece: &[u8]) -> Vec<u8> {
+        let mut text = Vec::with_capacity(piece.len() + piece.len() / 4);
+        for line in piece.split_inclusive(|byte| *byte == b'\n') {
+            while self.times.get(self.passed).is_some_and(|(offset, _)| *offset <= self.at) {
+                self.passed += 1;
+            }
+            let time = self.passed.checked_sub(1).map(|last| self.times[last].1);
+            if let Some(time) = time.filter(|_| !self.is_inside_line) {
+                text.extend(format!("{time} ").bytes());
+            }
+            text.extend_from_slice(line);
+            self.at += line.len() as u64;
+            self.is_inside_line = !line.ends_with(b"\n");
+        }
+        text
+    }
 }
 
 fn pieces(stretch: Stretch, from: u64, end: u64) -> impl Stream<Item = io::Result<Vec<u8>>> + Send + 'static {
@@ -126,6 +164,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn lines_have_the_time_of_their_beginning_however_they_are_cut(size in 1_usize..9) {
+            let times = vec![(0, Millis(1_000)), (3, Millis(2_000)), (7, Millis(3_000))];
+            let mut stamper = Stamper { times, ..Stamper::default() };
+            let stamped: Vec<u8> = b"ab\ncd\nef\n\ngh".chunks(size).flat_map(|piece| stamper.stamp(piece)).collect();
+            let at = |second: u64, text: &str| format!("1970-01-01T00:00:0{second}.000Z {text}");
+            let lines = [at(1, "ab\n"), at(2, "cd\n"), at(2, "ef\n"), at(3, "\n"), at(3, "gh")];
+            prop_assert_eq!(String::from_utf8_lossy(&stamped), lines.concat());
+            let mut nobody_knows = Stamper::default();
+            prop_assert_eq!(nobody_knows.stamp(b"ab\ncd"), b"ab\ncd");
+        }
+
         #[test]
         fn cuts_do_not_show(bytes in proptest::collection::vec(prop_oneof![any::<u8>(), Just(0xe2), Just(0x82), Just(0xac), Just(0xf0)], 0..40), size in 1_usize..7) {
             let mut escaper = Escaper::default();

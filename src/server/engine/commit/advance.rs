@@ -92,7 +92,7 @@ fn start_job(
             let number = jobs::take_number(tx, &jobs::project_of(tx, job)?)?;
             jobs::set_queued(tx, job, number, JobStatus::Queued, now)?;
         }
-        say(tx, job, MessageKind::Error, &why)?;
+        say(tx, job, MessageKind::Error, &why.to_string())?;
         return end_job(tx, job, JobStatus::Unauthorized, ripple, now);
     }
     if let Some(key) = jobs::serial_key(tx, job)? {

@@ -21,7 +21,7 @@ const MOST_RERUNS: u64 = 100;
 /// Choice of the jobs that run again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// All jobs.
+    /// Every job, from the beginning.
     All,
     /// Jobs that failed or were cancelled, and those that depend on them.
     Failed,

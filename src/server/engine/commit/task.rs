@@ -26,7 +26,7 @@ const LONGEST_MESSAGE: usize = 4096;
 /// A task and its row, in the hand of a transaction.
 #[derive(Clone, Debug)]
 pub struct InHand {
-    /// As stored.
+    /// Row as it was read in this transaction.
     pub row: TaskRow,
     /// As the machine has it.
     pub task: Task,

@@ -15,7 +15,7 @@ pub struct Attempt {
     pub task: TaskId,
     /// Parallel node, from 0.
     pub node_index: u32,
-    /// Its status.
+    /// Status of the attempt.
     pub status: TaskState,
     /// Its steps, in order.
     pub steps: Vec<StepRow>,
@@ -34,7 +34,7 @@ pub struct StepRow {
     pub kind: String,
     /// Command of a `run` step.
     pub command: Option<String>,
-    /// Its status.
+    /// Status of the step: running, or how it ended.
     pub status: StepState,
     /// Exit code of the command.
     pub exit_code: Option<i32>,

@@ -29,7 +29,7 @@ pub enum Branches {
 /// Which runs of a project.
 #[derive(Clone, Debug)]
 pub struct Runs {
-    /// The project.
+    /// Project whose runs are looked at.
     pub project: ProjectId,
     /// Branches of their pipelines.
     pub branches: Branches,
@@ -59,7 +59,7 @@ pub struct WorkflowRun {
     pub name: String,
     /// Branch of its pipeline.
     pub branch: Option<String>,
-    /// Its status.
+    /// Status that the run ended with.
     pub status: WorkflowStatus,
     /// Time at which it was made.
     pub created_at: Millis,
@@ -74,7 +74,7 @@ pub struct JobRun {
     pub id: JobId,
     /// Name as expanded in its workflow.
     pub name: String,
-    /// Its status.
+    /// Status that the job ended with.
     pub status: JobStatus,
     /// Time at which a runner began.
     pub started_at: Millis,
@@ -161,7 +161,7 @@ pub struct FlakyTest {
     pub source: String,
     /// Source file that the test is in, as the results name it.
     pub file: Option<String>,
-    /// Failures.
+    /// Failures on a revision on which the test has passed as well.
     pub times_flaked: u64,
     /// Time that the failures took, in seconds.
     pub wasted: f64,

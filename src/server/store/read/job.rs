@@ -24,7 +24,7 @@ pub struct Job {
     pub name: String,
     /// Whether it runs steps, waits for a person, ...
     pub kind: JobType,
-    /// Its status.
+    /// Status as every API shows it.
     pub status: JobStatus,
     /// Number in the project, once it was queued.
     pub number: Option<i64>,
@@ -137,11 +137,11 @@ pub fn jobs_of(view: &View, workflow: &WorkflowId) -> Result<Vec<Job>, Error> {
 /// Which jobs that were queued; what is absent does not matter.
 #[derive(Clone, Debug, Default)]
 pub struct Recent {
-    /// Their project.
+    /// Only jobs of this project.
     pub project: Option<ProjectId>,
     /// Branch of their pipelines.
     pub branch: Option<String>,
-    /// Their statuses.
+    /// Only jobs with one of these statuses.
     pub statuses: Option<Vec<JobStatus>>,
     /// Whether only those count that left artifacts.
     pub with_artifacts: bool,

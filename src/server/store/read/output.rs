@@ -72,6 +72,14 @@ pub fn step_started_at(view: &View, task: &TaskId, step: u32) -> Result<Option<M
     Ok(query.query_row(params![task, step], |row| row.get(0)).optional()?)
 }
 
+/// When the output of a step came: offsets in bytes, and the time of what begins there. Empty while nobody has told.
+pub fn output_times(view: &View, task: &TaskId, step: u32) -> Result<Vec<(u64, Millis)>, Error> {
+    let mut query =
+        view.sql().prepare_cached("SELECT output_times FROM steps WHERE task_id = ?1 AND step = ?2")?;
+    let times = query.query_row(params![task, step], |row| row.get::<_, Option<String>>(0)).optional()?;
+    Ok(times.flatten().map(|times| serde_json::from_str(&times)).transpose()?.unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -66,7 +66,7 @@ pub struct Filter {
     pub projects: Vec<ProjectId>,
     /// The owner of their projects.
     pub organisation: Option<OrganisationId>,
-    /// Branch.
+    /// Only pipelines of this branch.
     pub branch: Option<String>,
     /// Commit, in full.
     pub revision: Option<String>,

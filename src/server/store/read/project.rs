@@ -10,7 +10,7 @@ use rusqlite::{OptionalExtension, Row, params};
 pub struct Project {
     /// Identifies it in URLs.
     pub id: ProjectId,
-    /// Its owner.
+    /// Organisation that owns the project.
     pub organisation: OrganisationId,
     /// `vcs/org/repo`, with the short name of the version control system.
     pub slug: String,
@@ -83,7 +83,7 @@ pub fn projects_of_some(view: &View, organisation: Option<&OrganisationId>) -> R
 pub struct ProjectRef {
     /// Identifies it in URLs.
     pub id: ProjectId,
-    /// Its owner.
+    /// Organisation that owns the project.
     pub organisation: OrganisationId,
     /// Short name of the version control system, such as `gh`.
     pub vcs: String,

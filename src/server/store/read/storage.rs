@@ -11,7 +11,7 @@ pub struct Stored {
     pub project: String,
     /// `output`, `artifacts`, `caches`, `workspaces` or `tests`.
     pub kind: String,
-    /// How many.
+    /// How many of them there are.
     pub count: u64,
     /// Bytes as they were uploaded or sent; those of two things that are the same are stored once. `None` for rows of the
     /// database.

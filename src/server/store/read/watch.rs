@@ -24,11 +24,11 @@ pub struct Present {
 /// A workflow.
 #[derive(Clone, Debug)]
 pub struct WatchedWorkflow {
-    /// Identifies it.
+    /// Id that events name the workflow by.
     pub id: WorkflowId,
     /// Name in the config.
     pub name: String,
-    /// Its status.
+    /// Status at the moment of the look.
     pub status: WorkflowStatus,
     /// Time at which it came to rest.
     pub stopped_at: Option<Millis>,
@@ -39,13 +39,13 @@ pub struct WatchedWorkflow {
 /// A job.
 #[derive(Clone, Debug)]
 pub struct WatchedJob {
-    /// Identifies it.
+    /// Id that events name the job by.
     pub id: JobId,
     /// The workflow that it is part of.
     pub workflow_id: WorkflowId,
     /// Name as expanded in its workflow.
     pub name: String,
-    /// Its status.
+    /// Status at the moment of the look.
     pub status: JobStatus,
     /// Time at which a runner began.
     pub started_at: Option<Millis>,
@@ -70,7 +70,7 @@ pub struct WatchedStep {
     pub name: String,
     /// `run`, `checkout`, ...
     pub kind: String,
-    /// Its status.
+    /// Status at the moment of the look.
     pub status: StepState,
     /// Exit code of the command.
     pub exit_code: Option<i32>,

@@ -14,7 +14,7 @@ pub struct Workflow {
     pub id: WorkflowId,
     /// Name in the config.
     pub name: String,
-    /// Its status.
+    /// Status as every API shows it.
     pub status: WorkflowStatus,
     /// The pipeline that it is part of.
     pub pipeline_id: PipelineId,

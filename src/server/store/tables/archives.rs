@@ -147,7 +147,7 @@ pub fn insert_layer(
 /// A job of a workflow, with the one whose layers it stands for.
 #[derive(Clone, Debug)]
 pub struct Persisting {
-    /// The job.
+    /// Id of the job.
     pub id: JobId,
     /// Its name in the workflow.
     pub name: String,
@@ -179,11 +179,11 @@ pub fn jobs_around(view: &View, job: &JobId) -> Result<Vec<Persisting>, Error> {
 /// The archive that a step has persisted.
 #[derive(Clone, Debug)]
 pub struct LayerRow {
-    /// The layer.
+    /// Id of the layer, by which a runner fetches it.
     pub id: LayerId,
     /// The node that the step ran on.
     pub node_index: u32,
-    /// The archive.
+    /// Upload that the layer names.
     pub archive: Archive,
 }
 

@@ -16,9 +16,9 @@ pub const MOST: i64 = 100_000;
 /// An act.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Act {
-    /// Its time.
+    /// Time at which it was done.
     pub at: Millis,
-    /// The person.
+    /// Person whose token was used, by id: they may be gone.
     pub user: UserId,
     /// Their login at that time.
     pub login: String,
@@ -26,7 +26,7 @@ pub struct Act {
     pub token: PersonalTokenId,
     /// The address that the call came from, without port.
     pub address: String,
-    /// HTTP method.
+    /// HTTP method of the call, in capitals.
     pub method: String,
     /// Path, without a query.
     pub path: String,

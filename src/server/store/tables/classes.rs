@@ -46,9 +46,9 @@ pub struct Token {
 /// The class that a token opens.
 #[derive(Clone, Debug)]
 pub struct ClassOfToken {
-    /// The token.
+    /// Id of the token.
     pub token: ClassTokenId,
-    /// The class.
+    /// Class whose queue the token opens.
     pub class: ResourceClassId,
     /// `namespace/name`.
     pub name: String,
@@ -71,7 +71,7 @@ pub struct Instance {
     pub last_used: Option<Millis>,
     /// Address that it called from.
     pub ip: String,
-    /// Its version.
+    /// Version of `runlet` that the runner says it has.
     pub version: String,
 }
 

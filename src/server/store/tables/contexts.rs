@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 pub struct Context {
     /// Identifies it in URLs.
     pub id: ContextId,
-    /// Its owner.
+    /// Organisation that owns the context.
     pub organisation: OrganisationId,
     /// Its name; unique in the organisation.
     pub name: String,
@@ -37,7 +37,7 @@ pub struct Restriction {
 /// The facts about a job that restrictions look at.
 #[derive(Clone, Debug)]
 pub struct JobFacts {
-    /// Its project.
+    /// Project of the job.
     pub project: ProjectId,
     /// The owner of its project.
     pub organisation: OrganisationId,

@@ -16,7 +16,7 @@ pub struct Described {
     pub node_index: u32,
     /// The number of nodes.
     pub node_total: u32,
-    /// The job.
+    /// Job that the task is an attempt at.
     pub job: JobId,
     /// The name of the job in its workflow.
     pub job_name: String,
@@ -26,13 +26,13 @@ pub struct Described {
     pub definition: WorkflowJob,
     /// Whether another job was chosen whose timings it goes by.
     pub has_test_timings: bool,
-    /// The workflow.
+    /// Workflow of the job.
     pub workflow: WorkflowId,
     /// The workspace of the workflow.
     pub workspace: WorkspaceId,
     /// Whether the workflow may continue its pipeline.
     pub is_setup: bool,
-    /// The pipeline.
+    /// Pipeline of the workflow.
     pub pipeline: PipelineId,
     /// Whether the pipeline has gone on already.
     pub is_continued: bool,
@@ -42,7 +42,7 @@ pub struct Described {
     pub pull: Option<PullFacts>,
     /// The revision to check out.
     pub revision: Revision,
-    /// The project.
+    /// Project of the pipeline.
     pub project: ProjectId,
     /// The organisation of the project.
     pub organisation: OrganisationId,
@@ -63,7 +63,7 @@ pub struct Revision {
     pub revision: Option<String>,
     /// The branch, unless a tag is built.
     pub branch: Option<String>,
-    /// The tag.
+    /// Tag that is built, without `refs/tags/`.
     pub tag: Option<String>,
     /// The full ref.
     pub reference: Option<String>,

@@ -13,7 +13,7 @@ use rusqlite::{OptionalExtension, params};
 /// A job that is about to be stored.
 #[derive(Clone, Debug)]
 pub struct NewJob<'a> {
-    /// Its workflow.
+    /// Workflow whose graph it is a node of.
     pub workflow: &'a WorkflowId,
     /// The pipeline of that workflow.
     pub pipeline: &'a PipelineId,
@@ -122,7 +122,7 @@ pub fn insert_again(
 /// A job as a node of its workflow.
 #[derive(Clone, Debug)]
 pub struct NodeRow {
-    /// The job.
+    /// Id of the job.
     pub id: JobId,
     /// Its name in the workflow.
     pub name: String,
@@ -185,9 +185,9 @@ pub struct ToQueue {
     pub resource_class: String,
     /// The number of its tasks.
     pub parallelism: u32,
-    /// Its pipeline.
+    /// Pipeline of the workflow of the job.
     pub pipeline: PipelineId,
-    /// Its project.
+    /// Project of the job.
     pub project: ProjectId,
     /// Whether there is a resource class of that name.
     pub is_class_known: bool,

@@ -12,9 +12,9 @@ use rusqlite::{ToSql, params};
 /// Rows that name uploads and count against the quota of their project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quota {
-    /// Caches.
+    /// Caches: beyond the quota those go first that were restored longest ago.
     Caches,
-    /// Artifacts.
+    /// Artifacts: beyond the quota those go first that were read longest ago.
     Artifacts,
 }
 
@@ -122,9 +122,9 @@ pub fn delete_part_of_pipeline(
 /// What a project has of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Used {
-    /// The project.
+    /// Id of the project.
     pub project: ProjectId,
-    /// Its slug.
+    /// Slug of the project, such as `gh/acme/app`.
     pub slug: String,
     /// Bytes that its rows name.
     pub bytes: u64,

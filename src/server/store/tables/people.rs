@@ -36,13 +36,13 @@ pub struct Token {
 /// The owner of a personal token.
 #[derive(Clone, Debug)]
 pub struct TokenOwner {
-    /// The owner.
+    /// Id of the person.
     pub user: UserId,
-    /// Their login.
+    /// Name that they are mentioned by.
     pub login: String,
     /// Whether they may change what is set up.
     pub is_admin: bool,
-    /// The token.
+    /// Id of the token, which is never shown again itself.
     pub token: PersonalTokenId,
 }
 

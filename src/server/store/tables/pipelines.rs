@@ -62,13 +62,13 @@ pub struct PullFacts {
 /// A pipeline that is about to be stored.
 #[derive(Clone, Debug)]
 pub struct NewPipeline<'a> {
-    /// Identifies it.
+    /// Fresh id of the pipeline.
     pub id: &'a PipelineId,
-    /// Its project.
+    /// Project that draws its number.
     pub project: &'a ProjectId,
     /// Its number in the project.
     pub number: i64,
-    /// Its state.
+    /// State that it begins with.
     pub state: PipelineState,
     /// The kind of its trigger.
     pub trigger_type: TriggerType,
@@ -152,9 +152,9 @@ pub fn add_pipeline(tx: &Tx<'_>, new: &NewPipeline<'_>, now: Millis) -> Result<(
 /// The pipeline that a continuation key belongs to, with what its continuation is compiled with.
 #[derive(Clone, Debug)]
 pub struct Pending {
-    /// The pipeline.
+    /// Pipeline that waits for a continuation.
     pub id: PipelineId,
-    /// Its project.
+    /// Project of the pipeline.
     pub project: ProjectId,
     /// Whether it was continued already.
     pub is_continued: bool,

@@ -30,7 +30,7 @@ pub fn workflow_of(view: &View, job: &JobId) -> Result<WorkflowId, Error> {
 pub struct Standing {
     /// The job has ended.
     pub job_ended: bool,
-    /// Its workflow.
+    /// Workflow of the job.
     pub workflow: WorkflowId,
     /// The workflow has ended.
     pub workflow_ended: bool,

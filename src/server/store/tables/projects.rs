@@ -70,9 +70,9 @@ impl Default for ProjectSettings {
 /// A project and its owner.
 #[derive(Clone, Debug)]
 pub struct Ids {
-    /// The project.
+    /// Id of the project.
     pub project: ProjectId,
-    /// Its organisation.
+    /// Organisation that owns the project.
     pub organisation: OrganisationId,
 }
 

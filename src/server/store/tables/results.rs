@@ -101,11 +101,11 @@ pub fn delete_tests(tx: &Tx<'_>, task: &TaskId, job: &JobId, path: &str) -> Resu
 /// The task that stores an artifact.
 #[derive(Clone, Copy, Debug)]
 pub struct ArtifactPlace<'a> {
-    /// Its job.
+    /// Job that stored the report.
     pub job: &'a JobId,
     /// The project of the job.
     pub project: &'a ProjectId,
-    /// The task.
+    /// Attempt that stored the report.
     pub task: &'a TaskId,
     /// The node of the job that it is, from 0.
     pub node: u32,

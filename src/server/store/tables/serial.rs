@@ -13,18 +13,18 @@ use rusqlite::{OptionalExtension, Row, params};
 pub struct SerialKey {
     /// The organisation that it counts in.
     pub organisation: OrganisationId,
-    /// Its name.
+    /// Name as the config writes it, evaluated.
     pub name: String,
 }
 
 /// A job that comes for a key.
 #[derive(Clone, Debug)]
 pub struct Arrival {
-    /// Its organisation.
+    /// Organisation whose keys it comes for.
     pub organisation: OrganisationId,
-    /// Its project.
+    /// Project of the job.
     pub project: ProjectId,
-    /// Its workflow.
+    /// Workflow of the job, which keeps its place in the line.
     pub workflow: WorkflowId,
     /// The number of its pipeline in the project.
     pub pipeline_number: i64,
@@ -57,9 +57,9 @@ pub fn has_newer(view: &View, key: &SerialKey, project: &ProjectId, number: i64)
 /// A job in the line for a key.
 #[derive(Clone, Debug)]
 pub struct InLine {
-    /// The job.
+    /// Job that holds the key, or waits for it.
     pub job: JobId,
-    /// Its workflow.
+    /// Workflow of that job.
     pub workflow: WorkflowId,
     /// Whether it holds the key.
     pub is_holder: bool,
@@ -151,9 +151,9 @@ pub fn delete_of_workflow(tx: &Tx<'_>, workflow: &WorkflowId) -> Result<Vec<Seri
 /// A job that waits for a key.
 #[derive(Clone, Debug)]
 pub struct Waiting {
-    /// The job.
+    /// Job that waits.
     pub job: JobId,
-    /// Its workflow.
+    /// Workflow of that job.
     pub workflow: WorkflowId,
     /// The name of the key.
     pub key: String,

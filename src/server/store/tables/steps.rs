@@ -24,14 +24,16 @@ pub fn record(tx: &Tx<'_>, task: &TaskId, event: &Event) -> Result<(), Error> {
                     task, step, index, name, kind, command, attempt, max_auto_reruns, background, running, at
                 ])?;
         }
-        EventKind::StepFinished { step, status, exit_code, signal, message, output_bytes } => {
+        EventKind::StepFinished { step, status, exit_code, signal, message, output_bytes, output_times } => {
             let (status, output_bytes) = (StepState::from(*status), stored(*output_bytes));
+            let times =
+                (!output_times.is_empty()).then(|| serde_json::to_string(output_times)).transpose()?;
             tx.sql()
                 .prepare_cached(
                     "UPDATE steps SET status = ?3, exit_code = ?4, signal = ?5, message = ?6, ended_at_ms = ?7,
-                        output_bytes = ?8 WHERE task_id = ?1 AND step = ?2",
+                        output_bytes = ?8, output_times = ?9 WHERE task_id = ?1 AND step = ?2",
                 )?
-                .execute(params![task, step, status, exit_code, signal, message, at, output_bytes])?;
+                .execute(params![task, step, status, exit_code, signal, message, at, output_bytes, times])?;
         }
     }
     Ok(())

@@ -15,11 +15,11 @@ use rusqlite::{OptionalExtension, Row, params};
 pub struct TaskRow {
     /// Identifies the attempt.
     pub id: TaskId,
-    /// Its job.
+    /// Job that it is an attempt at.
     pub job: JobId,
-    /// Its pipeline.
+    /// Pipeline of the job.
     pub pipeline: PipelineId,
-    /// Its project.
+    /// Project of the job.
     pub project: ProjectId,
     /// Parallel node, from 0.
     pub node_index: u32,
@@ -181,7 +181,7 @@ pub struct Asking<'a> {
     pub others: bool,
     /// Kinds of task that it takes.
     pub takes: &'a [TaskKind],
-    /// Present time.
+    /// Present time: an avoidance that is over by then counts no more.
     pub now: Millis,
 }
 
@@ -373,11 +373,11 @@ pub fn waiting_for_fence(view: &View, job: &JobId) -> Result<Vec<TaskRow>, Error
 /// The node of a job that a new task is for.
 #[derive(Clone, Copy, Debug)]
 pub struct NewTask<'a> {
-    /// The job.
+    /// Job that the task will be an attempt at.
     pub job: &'a JobId,
-    /// Its pipeline.
+    /// Pipeline of the job.
     pub pipeline: &'a PipelineId,
-    /// Its project.
+    /// Project of the job.
     pub project: &'a ProjectId,
     /// Parallel node, from 0.
     pub node_index: u32,

@@ -23,7 +23,7 @@ pub struct ShownVariable {
 /// A variable as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealedVariable {
-    /// Its name.
+    /// Name of the variable, which is unique in its project or context.
     pub name: String,
     /// The value, which only the holder of the key can read.
     pub sealed: Vec<u8>,

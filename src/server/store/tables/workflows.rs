@@ -220,7 +220,7 @@ pub fn unfinished_before(view: &View, before: Millis) -> Result<Vec<WorkflowId>,
 /// A pipeline, as far as it matters for whether it makes older ones pointless.
 #[derive(Clone, Debug)]
 pub struct Newest {
-    /// Its project.
+    /// Project of the workflow.
     pub project: ProjectId,
     /// Its number in the project.
     pub number: i64,
@@ -252,7 +252,7 @@ pub fn newest(view: &View, pipeline: &PipelineId) -> Result<Newest, Error> {
 /// A workflow of an older pipeline.
 #[derive(Clone, Debug)]
 pub struct Older {
-    /// The workflow.
+    /// Workflow that a newer pipeline may make superfluous.
     pub workflow: WorkflowId,
     /// The kind of the trigger of its pipeline.
     pub trigger_type: TriggerType,

@@ -4,9 +4,9 @@ use crate::server::web::log::style::Style;
 use crate::server::web::log::terminal::{Row, Terminal, is_link};
 use std::fmt::Write;
 
-/// Writes a row: its anchor, its text with classes and links, a line end. `address` leads to the page that shows
-/// this row.
-pub(super) fn row(terminal: &Terminal, row: &Row, address: &str) -> String {
+/// Writes a row: its anchor, its time, its text with classes and links, a line end. `address` leads to the page that
+/// shows this row; `stamp` is empty or ends with a space.
+pub(super) fn row(terminal: &Terminal, row: &Row, address: &str, stamp: &str) -> String {
     let characters: Vec<char> = row.cells.iter().map(|cell| cell.character).collect();
     let links = plain_links(&characters);
     let mut link_at = vec![None; characters.len()];
@@ -15,6 +15,9 @@ pub(super) fn row(terminal: &Terminal, row: &Row, address: &str) -> String {
     }
     let mut html = String::new();
     let _ = write!(html, r#"<a id="L{n}" href="{address}#L{n}" data-n="{n}"></a>"#, n = row.number);
+    if !stamp.is_empty() {
+        let _ = write!(html, r#"<span class="faint">{stamp}</span>"#);
+    }
     let mut at = 0;
     while at < row.cells.len() {
         let cell = row.cells[at];
@@ -126,7 +129,7 @@ mod tests {
         let mut terminal = Terminal::new(1);
         assert!(text.chars().all(|c| terminal.write(c).is_none()));
         let rows = terminal.end();
-        let html: String = rows.iter().map(|r| row(&terminal, r, "?step=1&amp;from=1")).collect();
+        let html: String = rows.iter().map(|r| row(&terminal, r, "?step=1&amp;from=1", "")).collect();
         let anchor = r##"<a id="L1" href="?step=1&amp;from=1#L1" data-n="1"></a>"##;
         html.strip_prefix(anchor).map(|html| html.trim_end_matches('\n').to_owned()).unwrap_or(html)
     }

@@ -1,10 +1,12 @@
 //! Logs of steps: a part of one as HTML, whose size does not depend on that of the log.
 
 mod html;
+mod stamps;
 mod style;
 mod terminal;
 
 use crate::server::blobs::{Error, Stretch};
+pub(super) use stamps::Stamps;
 use std::collections::VecDeque;
 use terminal::{Terminal, WINDOW};
 
@@ -34,8 +36,14 @@ pub(super) struct Part {
     pub(super) earlier: Option<u64>,
 }
 
-/// Reads the rows from a number on, or the last ones. `address` is the query, escaped, to which a row adds its number.
-pub(super) fn part(stretch: &Stretch, from: Option<u64>, address: &str) -> Result<Part, Error> {
+/// Reads the rows from a number on, or the last ones. `address` is the query, escaped, to which a row adds its number;
+/// `stamps` go before the rows.
+pub(super) fn part(
+    stretch: &Stretch,
+    from: Option<u64>,
+    address: &str,
+    stamps: &Stamps,
+) -> Result<Part, Error> {
     let (start, end) = match from {
         Some(row) => {
             let start = line_at(stretch, row)?;
@@ -50,6 +58,7 @@ pub(super) fn part(stretch: &Stretch, from: Option<u64>, address: &str) -> Resul
         bytes.extend(stretch.read(at, BLOCK.min((end - at) as usize))?);
     }
     let (first_line, first_row) = (1 + line_ends(stretch, before)?, 1 + line_ends(stretch, start)?);
+    let stamps = stamps.of_lines(&bytes, before);
 
     let mut rows: VecDeque<(u64, String)> = VecDeque::new();
     let (mut size, mut is_cut) = (0, false);
@@ -58,7 +67,9 @@ pub(super) fn part(stretch: &Stretch, from: Option<u64>, address: &str) -> Resul
         if row.number < first_row || (is_cut && from.is_some()) {
             return;
         }
-        let html = html::row(terminal, &row, &format!("{address}{}", row.number));
+        let stamp = usize::try_from(row.number - first_line).ok().and_then(|line| stamps.get(line));
+        let stamp = stamp.map_or("", String::as_str);
+        let html = html::row(terminal, &row, &format!("{address}{}", row.number), stamp);
         size += html.len();
         rows.push_back((row.number, html));
         // From a row on the end gives way, else the beginning.
@@ -151,16 +162,17 @@ fn line_ends(stretch: &Stretch, before: u64) -> Result<u64, Error> {
 mod tests {
     use super::*;
     use crate::server::blobs::example::output as stored;
+    use crate::server::time::Millis;
 
     #[test]
     fn parts_of_a_long_log_follow_each_other() {
         let text: String = (1..=5500).map(|n| format!("row {n}\n")).collect();
         let (_dir, stretch) = stored(text.as_bytes());
-        let end = part(&stretch, None, "?").unwrap();
+        let end = part(&stretch, None, "?", &Stamps::default()).unwrap();
         assert_eq!((end.first, end.last, end.is_end, end.earlier), (4501, 5500, true, Some(3501)));
         let (mut from, mut seen) = (1, Vec::<u64>::new());
         loop {
-            let part = part(&stretch, Some(from), "?").unwrap();
+            let part = part(&stretch, Some(from), "?", &Stamps::default()).unwrap();
             assert_eq!(part.first, from);
             seen.extend(
                 part.html.lines().map(|row| row.rsplit("row ").next().unwrap().parse::<u64>().unwrap()),
@@ -171,7 +183,7 @@ mod tests {
             }
         }
         assert_eq!(seen, (1..=5500).collect::<Vec<u64>>());
-        let beyond = part(&stretch, Some(9999), "?").unwrap();
+        let beyond = part(&stretch, Some(9999), "?", &Stamps::default()).unwrap();
         assert_eq!((beyond.first, beyond.last, beyond.is_end), (5500, 5500, true));
     }
 
@@ -180,13 +192,13 @@ mod tests {
         let coloured = "\x1b[31mA\x1b[32mB".repeat(2000);
         let (_dir, stretch) = stored(format!("{coloured}\n").repeat(30).as_bytes());
         for from in [None, Some(1)] {
-            let part = part(&stretch, from, "?").unwrap();
+            let part = part(&stretch, from, "?", &Stamps::default()).unwrap();
             assert!(part.html.len() <= MOST_HTML, "{}", part.html.len());
             assert_eq!(part.is_end, from.is_none());
             assert!(part.last >= part.first);
         }
         let (_dir, stretch) = stored(format!("\x1b[31mred\n{}", "x\n".repeat(1000)).as_bytes());
-        let part = part(&stretch, Some(50), "?").unwrap();
+        let part = part(&stretch, Some(50), "?", &Stamps::default()).unwrap();
         assert!(part.html.starts_with(r##"<a id="L50" href="?50#L50" data-n="50"></a><span class="f1">x"##));
     }
 
@@ -195,10 +207,26 @@ mod tests {
         for bytes in [&b""[..], b"\n", b"\xff\xfe\x00", b"\x1b[", &[b'x'; 600_000]] {
             let (_dir, stretch) = stored(bytes);
             for from in [None, Some(0), Some(1), Some(u64::MAX)] {
-                let part = part(&stretch, from, "?").unwrap();
+                let part = part(&stretch, from, "?", &Stamps::default()).unwrap();
                 assert_eq!(part.first, 1);
                 assert!(part.html.len() < 10_000);
             }
+        }
+    }
+
+    #[test]
+    fn rows_have_the_times_of_their_lines() {
+        let text: String = (1..=2500).map(|n| format!("row {n}\n")).collect();
+        let (_dir, stretch) = stored(text.as_bytes());
+        let half = text.find("row 2000\n").unwrap() as u64;
+        let stamps = Stamps::clock(vec![(0, Millis(1_000)), (half, Millis(61_000))]);
+        for from in [None, Some(1800)] {
+            let part = part(&stretch, from, "?", &stamps).unwrap();
+            let stamp = |row: u64| {
+                let line = part.html.lines().find(|line| line.contains(&format!("id=\"L{row}\""))).unwrap();
+                line.split("<span class=\"faint\">").nth(1).unwrap().split(' ').next().unwrap().to_owned()
+            };
+            assert_eq!((stamp(1999), stamp(2000)), ("00:00:01.000".into(), "00:01:01.000".into()));
         }
     }
 }

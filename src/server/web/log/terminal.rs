@@ -19,7 +19,7 @@ const MOST_COMMAND: usize = 4096;
 /// One character and its style.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cell {
-    /// The character.
+    /// Character that stands in the cell; a space where nothing was written.
     pub(super) character: char,
     /// The style that it was written in.
     pub(super) style: Style,

@@ -21,7 +21,7 @@ const LONGEST: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// A stretch of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Period {
-    /// Its beginning.
+    /// First moment of it.
     pub(super) from: Millis,
     /// The first moment after it.
     pub(super) to: Millis,
@@ -73,7 +73,7 @@ impl Period {
         (self.from..self.to).contains(&at)
     }
 
-    /// Its length.
+    /// Length in days, with fractions.
     pub(super) fn days(&self) -> f64 {
         self.to.since(self.from).as_secs_f64() / (24.0 * 60.0 * 60.0)
     }
