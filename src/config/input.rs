@@ -49,6 +49,8 @@ pub struct NoOrbs;
 
 impl OrbSource for NoOrbs {
     fn resolve(&self, reference: &str) -> Result<(String, String), String> {
-        Err(format!("unknown orb '{reference}': no folder of orbs is configured (see `--orbs`)"))
+        Err(format!(
+            "unknown orb '{reference}': no folder of orbs is configured (put its text into `DIR/{reference}.yml`, as `circleci orb source {reference}` prints it, and say `--orbs DIR`)"
+        ))
     }
 }

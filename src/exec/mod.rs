@@ -213,14 +213,22 @@ fn list(
 ) -> Outcome {
     let mut preview =
         server::preview(server_options, trigger).map_err(|errors| invalid(&errors.to_string()))?;
-    for warning in &preview.compiled.warnings {
-        tell(format_args!("warning: {warning}"));
-    }
+    warn(&preview.compiled.warnings);
     // The jobs of a setup config choose those that are asked for.
     if !preview.compiled.setup {
         preview.narrow(&server_options.only).map_err(Failure::usage)?;
     }
     print(&list::text(&preview, options, trigger, continued))
+}
+
+/// Tells the warnings of a compilation: what several jobs use once.
+fn warn(warnings: &[crate::config::Diagnostic]) {
+    let mut told = std::collections::BTreeSet::new();
+    for warning in warnings.iter().map(ToString::to_string) {
+        if told.insert(warning.clone()) {
+            tell(format_args!("warning: {warning}"));
+        }
+    }
 }
 
 fn invalid(why: &str) -> Failure {
@@ -239,9 +247,7 @@ fn run(
         return Ok(interrupts.code());
     }
     let created = running.trigger(trigger).map_err(|error| Failure::usage(error.to_string()))?;
-    for warning in &created.warnings {
-        tell(format_args!("warning: {warning}"));
-    }
+    warn(&created.warnings);
     if !created.made_contexts.is_empty() && options.env_files.is_empty() {
         tell(format_args!(
             "note: contexts are empty here ({}): give what their variables hold with `--env-file FILE`, where jobs need it",

@@ -4,6 +4,7 @@
 //! progress line at the bottom; elsewhere the lines are plain and nothing is ever redrawn.
 
 use crate::protocol::WatchEvent;
+use crate::server::RUNS_HERE;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -293,7 +294,11 @@ impl Screen {
             (Some(started), Some(ended)) => format!(" in {}", seconds(ended.saturating_sub(started))),
             _ => String::new(),
         };
-        let why = job.message.as_deref().map_or_else(String::new, |why| format!(": {why}"));
+        let why = job.message.as_deref().map_or_else(String::new, |why| match why.starts_with(RUNS_HERE) {
+            // A remark, and no reason.
+            true => format!(" ({why})"),
+            false => format!(": {why}"),
+        });
         let text = match job.status.as_str() {
             "success" => self.paint("32", &format!("= success{took}")),
             "running" | "blocked" | "queued" | "not_running" => return,

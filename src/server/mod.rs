@@ -40,3 +40,5 @@ pub use run::{KeepError, Running, ServerOptions, StartError, WatchEnded, Watcher
 
 /// Beginning of the message of a job that was left out because it wants to run elsewhere.
 pub const CANNOT_RUN_HERE: &str = engine::placement::CANNOT_RUN_HERE;
+/// Beginning of the message of a job that runs on this host instead of where it wants to.
+pub const RUNS_HERE: &str = engine::placement::RUNS_HERE;

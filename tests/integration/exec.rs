@@ -172,7 +172,7 @@ fn what_is_missing_is_named() {
     run_steps("- run: {command: x, working_directory: nowhere}").exits(1).says("nowhere` does not exist");
     run_steps("- store_artifacts: {path: nothing}").exits(0).says("nothing to store");
     run_steps("- save_cache: {key: k, paths: [x]}").exits(0).says("there is no `").says("nothing was saved");
-    run_steps("- add_ssh_keys").exits(1).says("does not do project SSH keys yet");
+    run_steps("- add_ssh_keys").exits(0).says("ssh uses your own");
 }
 
 #[test]

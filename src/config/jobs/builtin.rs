@@ -171,7 +171,7 @@ impl Builtins<'_> {
             self.report.warn(
                 pos,
                 format!(
-                    "{what}: this version of the runner does not do {missing} yet, so the step will fail"
+                    "{what}: this version of the runner does not do {missing} yet: the step fails (in `runlet exec` your own are used)"
                 ),
             );
         }

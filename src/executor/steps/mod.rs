@@ -43,6 +43,10 @@ impl TaskRun {
             Action::RestoreCache { keys } => self.restore_cache(keys, log),
             Action::PersistToWorkspace { root, paths } => self.persist_to_workspace(record, root, paths, log),
             Action::AttachWorkspace { at } => self.attach_workspace(at, log),
+            Action::AddSshKeys { .. } if self.input.local_source.is_some() => {
+                log.note("the keys of the project are not on this host: ssh uses your own");
+                StepEnd::success()
+            }
             Action::AddSshKeys { .. } => unsupported("project SSH keys"),
             Action::InstallSigningBundle => unsupported("signing bundles"),
         }

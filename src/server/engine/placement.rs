@@ -24,6 +24,9 @@ pub struct Placement<'a> {
 /// Beginning of the message of a job that [`Elsewhere::Skip`] leaves out: watchers know such jobs by it.
 pub const CANNOT_RUN_HERE: &str = "cannot run here: ";
 
+/// Beginning of the remark on a job that runs on the host instead of where it wants to.
+pub const RUNS_HERE: &str = "runs on this host";
+
 /// The queue of a compiled job.
 pub fn of<'a>(kind: &'a JobKind, routing: &'a Routing) -> Placement<'a> {
     let JobKind::Build { job, executor } = kind else {
@@ -74,7 +77,7 @@ fn remark(executor: &Executor) -> Option<String> {
         [] => String::new(),
         ignored => format!(", without {}", ignored.join(", ")),
     };
-    Some(format!("runs on this host{without}"))
+    Some(format!("{RUNS_HERE}{without}"))
 }
 
 fn reason(executor: &Executor, class: &str, elsewhere: Elsewhere) -> String {

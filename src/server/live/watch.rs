@@ -80,8 +80,9 @@ impl Teller {
                 running.clear();
                 // Tasks whose output is still on its way: what comes after it in them is told after it.
                 let mut waiting: HashSet<TaskId> = HashSet::new();
-                // A job that has ended is told after its steps; who was never told of it learns of it first.
-                for (key, event) in all.iter().filter(|(_, event)| has_run(event)) {
+                // A job that has ended is told after its steps and the other jobs; who was never told of it learns of it
+                // first.
+                for (key, event) in all.iter().filter(|(_, event)| is_ended_job(event)) {
                     if !self.things.contains_key(key) {
                         self.event(key.clone(), started(event)).await?;
                     }
@@ -185,16 +186,16 @@ fn is_end(event: &WatchEvent) -> bool {
     }
 }
 
-/// Whether it is a job that began and has ended.
-fn has_run(event: &WatchEvent) -> bool {
-    matches!(event, WatchEvent::Job { started_at_ms: Some(_), ended_at_ms: Some(_), .. })
+fn is_ended_job(event: &WatchEvent) -> bool {
+    matches!(event, WatchEvent::Job { ended_at_ms: Some(_), .. })
 }
 
-/// A step or a job as it was while it ran.
+/// A step or a job as it was while it ran; one that never ran, as it was before.
 fn started(event: &WatchEvent) -> WatchEvent {
     let mut event = event.clone();
-    if let WatchEvent::Job { status, ended_at_ms, message, .. } = &mut event {
-        "running".clone_into(status);
+    if let WatchEvent::Job { status, started_at_ms, ended_at_ms, message, .. } = &mut event {
+        let before = if started_at_ms.is_some() { "running" } else { "blocked" };
+        before.clone_into(status);
         (*ended_at_ms, *message) = (None, None);
     }
     if let WatchEvent::Step { status, exit_code, ended_at_ms, message, .. } = &mut event {

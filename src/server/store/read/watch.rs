@@ -1,6 +1,6 @@
 //! A pipeline as its watchers see it at one moment.
 //!
-//! SQLite's own: `json_extract` for a job's first message.
+//! SQLite's own: `json_extract` for a job's last message.
 
 use crate::protocol::TaskId;
 use crate::server::ids::{JobId, PipelineId, WorkflowId};
@@ -96,7 +96,7 @@ pub fn present(view: &View, pipeline: &PipelineId) -> Result<Present, Error> {
     let workflows = query.query_map([pipeline], workflow)?.collect::<Result<_, _>>()?;
     let mut query = view.sql().prepare_cached(
         "SELECT j.id, j.workflow_id, j.name, j.status, j.started_at_ms, j.stopped_at_ms,
-            json_extract(j.messages, '$[0].message')
+            json_extract(j.messages, '$[#-1].message')
          FROM jobs j JOIN workflows w ON w.id = j.workflow_id WHERE j.pipeline_id = ?1 ORDER BY w.position, j.position",
     )?;
     let jobs = query.query_map([pipeline], job)?.collect::<Result<_, _>>()?;
