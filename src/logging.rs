@@ -139,8 +139,10 @@ impl Write for CurrentFile {
 /// why things stay as they were. A log that began on standard error stays there, and a format stays what it was.
 pub fn reopen(options: &Options) -> Result<(), String> {
     let is_file = lock().is_some();
-    if let Some(file) = options.open()?.filter(|_| is_file) {
-        *lock() = Some(file);
+    if is_file {
+        if let Some(file) = options.open()? {
+            *lock() = Some(file);
+        }
     }
     if options.format != Format::None {
         log::set_max_level(options.level);

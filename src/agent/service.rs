@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 const ROUND: Duration = Duration::from_secs(30);
 /// Room for the next announcement of a stop that takes time.
 const EXTENSION: &str = "EXTEND_TIMEOUT_USEC=120000000";
-/// A loop that has not come round for so long is stuck. Its longest work, the removal of a large working directory,
-/// takes minutes.
-const STUCK: Duration = Duration::from_secs(15 * 60);
+/// A loop that has not come round for so long is stuck. While the control plane is away each report about a lost task
+/// takes ten minutes, and the removal of a large working directory has its time as well.
+const STUCK: Duration = Duration::from_secs(60 * 60);
 
 /// The service manager, as one runner speaks to it.
 pub(super) struct Service {

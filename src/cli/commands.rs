@@ -5,6 +5,16 @@ use crate::outcome::{Failure, Outcome, exit};
 use crate::system::suggest::nearest;
 use std::ffi::OsString;
 
+/// `runlet --help`.
+#[cfg(feature = "server")]
+pub(super) const HELP: &str = include_str!("help.txt");
+#[cfg(not(feature = "server"))]
+pub(super) const HELP: &str = include_str!("help-runner.txt");
+
+/// The help of the runner-only build, for its manual page.
+#[cfg(feature = "server")]
+pub(super) const HELP_OF_RUNNER: &str = include_str!("help-runner.txt");
+
 /// A command of the program.
 pub(super) struct Command {
     /// The first argument.

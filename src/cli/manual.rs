@@ -3,8 +3,7 @@
 //! A help has a title, lines of usage, entries (two blanks, a head, two blanks or a line break, what it means) and other
 //! lines, which are paragraphs. That is all that a page needs.
 
-use super::commands::{COMMANDS, Command};
-use super::{HELP, HELP_OF_RUNNER};
+use super::commands::{COMMANDS, Command, HELP, HELP_OF_RUNNER};
 use crate::outcome::Failure;
 
 /// The commands of the runner-only build.
@@ -25,7 +24,7 @@ pub(super) fn page(name: &str) -> Result<String, Failure> {
     let help = match name {
         "runlet" => Some(HELP),
         // The same page for a host that has the runner alone.
-        "runlet-runner" => Some(HELP_OF_RUNNER),
+        "runlet-runner" => return Ok(of("runlet", HELP_OF_RUNNER)),
         _ => {
             let command = name.strip_prefix("runlet-");
             COMMANDS.iter().find(|known| Some(known.name) == command).map(|command| command.help)

@@ -14,6 +14,7 @@ mod manual;
 mod orb;
 
 use crate::outcome::{Outcome, print};
+use commands::HELP;
 use std::ffi::OsString;
 use std::io::Write;
 
@@ -84,12 +85,3 @@ fn written(args: &[OsString]) -> Result<Option<String>, crate::outcome::Failure>
 fn version() -> String {
     format!("runlet {} ({} {})\n", env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH)
 }
-
-#[cfg(feature = "server")]
-const HELP: &str = include_str!("help.txt");
-#[cfg(not(feature = "server"))]
-const HELP: &str = include_str!("help-runner.txt");
-
-/// The help of the runner-only build, for its manual page.
-#[cfg(feature = "server")]
-const HELP_OF_RUNNER: &str = include_str!("help-runner.txt");

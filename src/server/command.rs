@@ -72,7 +72,8 @@ pub fn command(args: Vec<OsString>) -> Outcome {
     crate::outcome::print(&text)?;
     service::tell(&format!("READY=1\nSTATUS=listening on {}", running.url));
     running.report_progress();
-    while let Some(SIGHUP) = signals.forever().next() {
+    // One iterator: what it has taken notice of and not told would be lost with it.
+    for _ in signals.forever().take_while(|signal| *signal == SIGHUP) {
         running.read_certificate_again();
     }
     service::tell("STOPPING=1\nSTATUS=stopping");

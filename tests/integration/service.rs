@@ -199,11 +199,14 @@ fn a_job_survives_upgrades_of_its_runner() {
     server.wait_parked();
     // An idle one leaves as well, and says nothing to the control plane that it would have to take back.
     runner = upgrade(runner);
-    server.wait_parked();
+    poll("the last runner", || {
+        let log = runner.log();
+        if log.matches("starting agent").count() == times + 2 { Ok(()) } else { Err(log) }
+    });
     runner.term();
     assert_eq!(runner.wait(), Some(0));
-    let lost = server.requests().iter().filter(|request| request.path.contains("/claim")).count();
-    assert!(lost >= 3, "{lost}");
+    let finishes = server.requests().iter().filter(|request| request.path.ends_with("/up-1/finish")).count();
+    assert_eq!(finishes, 1, "one job, one end");
 }
 
 #[test]
@@ -284,4 +287,72 @@ fn signals_for_the_whole_service_do_not_end_a_task() {
     assert_eq!(finished["status"], "success", "{finished}");
     runner.term();
     assert_eq!(runner.wait(), Some(0));
+}
+
+#[test]
+#[cfg(feature = "server")]
+fn a_control_plane_says_that_it_listens_and_shows_a_new_certificate() {
+    use crate::support::pki::Authority;
+    use crate::support::processes::{end, signal, wait_end};
+    use runlet::http::{Body, Client, Endpoint, Request};
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let manager = Manager::at(&path("notify"));
+    let (first, second) = (Authority::new("first"), Authority::new("second"));
+    let renew = |authority: &Authority| {
+        let issued = authority.issue("127.0.0.1", |_| {});
+        fs::write(path("chain.pem"), issued.certificate).unwrap();
+        fs::write(path("key.pem"), issued.key).unwrap();
+    };
+    renew(&first);
+    /// Ended with the value.
+    struct Plane(std::process::Child);
+    impl Drop for Plane {
+        fn drop(&mut self) {
+            end(&mut self.0);
+        }
+    }
+    let child = Command::new(RUNLET)
+        .args(["server", "--listen", "127.0.0.1:0", "--data"])
+        .arg(path("data"))
+        .arg("--tls-cert")
+        .arg(path("chain.pem"))
+        .arg("--tls-key")
+        .arg(path("key.pem"))
+        .envs([("NOTIFY_SOCKET", path("notify").to_str().unwrap()), ("WATCHDOG_USEC", "40000")])
+        .stdout(std::process::Stdio::null())
+        .stderr(fs::File::create(path("log")).unwrap())
+        .spawn()
+        .unwrap();
+    let mut plane = Plane(child);
+    manager.wait("READY=1\nSTATUS=listening on https://127.0.0.1:");
+    manager.wait("WATCHDOG=1");
+    let heard = manager.heard();
+    let url = heard.split("listening on ").nth(1).unwrap().lines().next().unwrap().to_owned();
+    let shows = |authority: &Authority| {
+        fs::write(path("ca.pem"), &authority.pem).unwrap();
+        let endpoint = Endpoint { url: url.clone(), ca_file: Some(path("ca.pem")), client_certificate: None };
+        let timeout = std::time::Duration::from_secs(60);
+        let request = Request { method: "GET", path: "/live", token: None, body: Body::Empty, timeout };
+        Client::new(&endpoint).unwrap().bytes(&request).is_ok()
+    };
+    assert!(shows(&first) && !shows(&second));
+    let wait_log = |text: &str| {
+        poll(text, || {
+            let log = fs::read_to_string(path("log")).unwrap();
+            if log.contains(text) { Ok(()) } else { Err(log) }
+        });
+    };
+    // What is not there, or does not fit, changes nothing.
+    fs::write(path("key.pem"), "").unwrap();
+    signal(plane.0.id(), Signal::HUP);
+    wait_log("the certificate stays what it was");
+    assert!(shows(&first));
+    renew(&second);
+    signal(plane.0.id(), Signal::HUP);
+    wait_log("read the certificate again");
+    assert!(shows(&second) && !shows(&first));
+    signal(plane.0.id(), Signal::TERM);
+    manager.wait("STOPPING=1");
+    assert!(wait_end(&mut plane.0).success());
 }

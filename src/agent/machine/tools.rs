@@ -14,6 +14,14 @@ static LINKS: AtomicU64 = AtomicU64::new(0);
 /// The names under which steps call this program.
 const NAMES: [&str; 2] = ["circleci-agent", "circleci"];
 
+/// The path of this program. Without `/proc` the system cannot tell, but the one it was called by may do.
+pub(super) fn own_program() -> std::io::Result<PathBuf> {
+    std::env::current_exe().or_else(|error| {
+        let called = std::env::args_os().next().map(PathBuf::from);
+        called.filter(|path| path.components().count() > 1).ok_or(error)?.canonicalize()
+    })
+}
+
 /// Puts the links in place; `None` when that is not possible, which is no failure.
 pub(super) fn prepare(settings: &Settings, program: &Path) -> Option<PathBuf> {
     let directory = settings.task_agent_directory.as_ref()?;

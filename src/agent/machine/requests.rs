@@ -1,0 +1,125 @@
+//! Requests to a machine runner from outside its tasks: to stop, to leave, to read its settings again; and what the
+//! service manager is told of it.
+
+use super::state::RunningTask;
+use super::{Runner, Watched, check, tools};
+use crate::agent::lifecycle::Next;
+use crate::agent::settings::{self, Settings};
+use crate::agent::stop::Level;
+use crate::logging::{self, record};
+use crate::protocol::duration;
+use crate::system::clock::Rfc3339;
+use std::time::{Duration, Instant, SystemTime};
+
+/// How long a runner that leaves waits for its task to be handed over.
+const HANDING_OVER: Duration = Duration::from_secs(5);
+
+impl Runner {
+    /// Tells the service manager what this runner is at.
+    pub(super) fn tell(&mut self, next: &Next) {
+        let (draining, away) = (self.claims.level() >= Level::Drain, self.claims.life.away(Instant::now()));
+        let since = |time| SystemTime::now().checked_sub(time).unwrap_or(SystemTime::UNIX_EPOCH);
+        self.service.round(|| match (&self.watched, away, next) {
+            (_, _, Next::Exit(_)) => "stopping".to_owned(),
+            (Some(watched), _, _) if draining => format!("draining: {}", watched.text()),
+            (Some(watched), _, _) => watched.text(),
+            (None, Some(away), _) => format!(
+                "no usable answer from {} since {}, trying on",
+                self.settings.endpoint.url,
+                Rfc3339 { time: since(away), milliseconds: false }
+            ),
+            (None, None, Next::Sleep(_)) => {
+                "pausing: no task could begin here, or claims are answered too soon".to_owned()
+            }
+            (None, None, _) => "idle, waiting for a task".to_owned(),
+        });
+    }
+
+    /// Takes notice of requests to this runner.
+    pub(super) fn hear(&mut self) {
+        if self.claims.stop.leaves() {
+            self.leave();
+        }
+        self.hear_reload();
+        if self.claims.stop.level() >= Level::Drain {
+            self.service.stopping();
+        }
+        match (self.claims.hear(), &self.watched) {
+            (Some(Level::Drain), Some(watched)) => record!(Info, task_id = watched.task.id;
+                "draining: no further tasks; the running one may finish within {}",
+                duration::format(self.settings.max_run_time)
+            ),
+            (Some(Level::Drain), None) => log::info!("draining: no further tasks, none is running"),
+            _ => {}
+        }
+    }
+
+    /// Leaves the task agent to the next runner: what that has to know is on the disk.
+    fn leave(&mut self) {
+        let deadline = Instant::now() + HANDING_OVER;
+        while self.watched.as_ref().is_some_and(|watched| watched.agent.is_being_fed())
+            && Instant::now() < deadline
+        {
+            self.claims.stop.pause(Duration::from_millis(20));
+        }
+        self.claims.life.leave();
+    }
+
+    /// Reads the settings again when that was requested. The log is opened again at once; the rest waits for the end of
+    /// a running task, which has begun with what was set before.
+    fn hear_reload(&mut self) {
+        let reloads = self.claims.stop.reloads();
+        let is_new = std::mem::replace(&mut self.reloads, reloads) != reloads;
+        if !self.settings.owns_process || !(is_new || self.reload_waits) {
+            return;
+        }
+        if is_new {
+            // Where it is may have changed as well; the old place first, whatever the settings say.
+            if let Err(why) = logging::reopen(&self.settings.logging) {
+                log::error!("the log stays where it was: {why}");
+            }
+        }
+        self.reload_waits = self.watched.is_some();
+        if self.reload_waits {
+            return if is_new {
+                log::info!("the settings are read again after the running task")
+            };
+        }
+        match settings::load(self.settings.file.as_deref()).and_then(|settings| self.take(settings)) {
+            Ok(()) => log::info!("read the settings again"),
+            Err(why) => log::error!("the settings stay as they were: {why}"),
+        }
+    }
+
+    /// Goes on with other settings. What this runner is known by stays until the next start.
+    fn take(&mut self, mut settings: Settings) -> Result<(), String> {
+        settings.owns_process = true;
+        if settings.name != self.settings.name || settings.state_directory != self.settings.state_directory {
+            log::warn!("another `runner.name` or `runner.state_directory` is used from the next start on");
+            settings.name = self.settings.name.clone();
+            settings.state_directory = self.settings.state_directory.clone();
+        }
+        logging::reopen(&settings.logging)?;
+        self.claims.reset(&settings).map_err(|error| error.to_string())?;
+        for warning in &settings.warnings {
+            log::warn!("{warning}");
+        }
+        check::at_start(&settings);
+        self.tool_directory = tools::prepare(&settings, &self.program);
+        self.settings = settings;
+        Ok(())
+    }
+}
+
+impl Watched {
+    /// What is going on, for the status.
+    fn text(&self) -> String {
+        let since = Rfc3339 { time: self.since, milliseconds: false };
+        let RunningTask { id, job_name, resource_class, .. } = &self.task;
+        let what = match self.rest {
+            Some(_) => "sending what is left of",
+            None => "running",
+        };
+        format!("{what} {resource_class} job {job_name} since {since}, task {id}")
+    }
+}
