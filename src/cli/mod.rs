@@ -35,6 +35,8 @@ fn run(program: &OsString, mut args: Vec<OsString>) -> Outcome {
         "machine" => crate::agent::command(args),
         "task" => crate::executor::command(args),
         "pod" => crate::pod::command(args),
+        #[cfg(feature = "kubernetes")]
+        "container" => crate::container::command(args),
         "tool" => crate::tool::command(args),
         #[cfg(feature = "server")]
         "server" => crate::server::command(args),

@@ -1,7 +1,8 @@
-//! Small facts about the system that every room may use: time, locks, processes, the shell, hexadecimal.
+//! Small facts about the system that every room may use: time, locks, processes, probes, the shell, hexadecimal.
 
 pub mod clock;
 pub mod locks;
+pub mod probes;
 pub mod proc;
 pub mod shell;
 
