@@ -477,7 +477,7 @@ impl Runner {
             Did::Events(events) => {
                 events.into_iter().for_each(|(key, text)| task.story.tell_event(key, &text))
             }
-            Did::Again(why) => {
+            Did::Again(why, after) => {
                 let age = now.duration_since(since);
                 match doing {
                     Doing::Act(Act::Create) if age > CREATE_PATIENCE => {
@@ -492,7 +492,7 @@ impl Runner {
                     doing => {
                         record!(Debug, task_id = task.subject.id; "trying again: {why}");
                         let window = (AGAIN.0 * 2u32.pow(tries.min(6))).min(AGAIN.1);
-                        task.again_at = Some(now + window.mul_f64(retry::random()));
+                        task.again_at = Some(now + window.mul_f64(retry::random()).max(after.min(AGAIN.1)));
                         task.current = Some((doing, since, tries + 1));
                     }
                 }

@@ -10,6 +10,7 @@ use crate::logging::record;
 use crate::protocol::{Beside, Secret, TaskId};
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// What the workers need.
 pub(super) struct Tools {
@@ -69,8 +70,8 @@ pub(super) enum Did {
     Done,
     /// The task is not this runner's any more.
     Over,
-    /// It failed, and may succeed later; a sentence for people.
-    Again(String),
+    /// It failed, and may succeed later; a sentence for people, and how long to wait at least.
+    Again(String, Duration),
     /// The creation.
     Created(Created),
     /// The account lacks a right; said of a creation, which was refused for it.
@@ -100,9 +101,7 @@ impl Tools {
                 Some(token) => plane::heartbeat(&self.plane, &subject.id, token),
             },
             Act::GiveBack(why) => match &subject.token {
-                Some(token) => {
-                    plane::give_back(&self.plane, &subject.id, token, why, std::time::Duration::ZERO)
-                }
+                Some(token) => plane::give_back(&self.plane, &subject.id, token, why, Duration::ZERO),
                 None => self.lost(subject, why),
             },
             Act::Fail(why) => match &subject.token {
@@ -123,7 +122,7 @@ impl Tools {
         match heard {
             Ok(Heard::Yes) => Did::Done,
             Ok(Heard::Over) => Did::Over,
-            Err(error) if error.is_retryable() => Did::Again(error.to_string()),
+            Err(error) if error.is_retryable() => Did::Again(error.to_string(), Duration::ZERO),
             Err(error) => {
                 record!(Error, task_id = subject.id; "the control plane refuses a report: {error}");
                 Did::Done
@@ -173,12 +172,12 @@ impl Tools {
             match plane::beside(&self.plane, &subject.id, token, 0, record) {
                 Ok(Heard::Yes) => {}
                 Ok(Heard::Over) => return Did::Said(None),
-                Err(error) => return Did::Again(error.to_string()),
+                Err(error) => return Did::Again(error.to_string(), Duration::ZERO),
             }
         }
         match plane::output(&self.plane, &subject.id, token, 0, offset, text.as_bytes()) {
             Ok(stored) => Did::Said(stored),
-            Err(error) => Did::Again(error.to_string()),
+            Err(error) => Did::Again(error.to_string(), Duration::ZERO),
         }
     }
 
@@ -209,16 +208,20 @@ impl Tools {
 
 fn refused(fault: &Fault) -> Did {
     match fault {
-        _ if fault.is_passing() => Did::Again(fault.to_string()),
+        _ if fault.is_passing() => again(fault),
         _ if fault.is_full() => Did::Created(Created::Full(fault.to_string())),
         _ if fault.lacks_right() || fault.status() == Some(401) => Did::LacksRight(fault.to_string()),
         _ => Did::Created(Created::Refused(fault.to_string())),
     }
 }
 
+fn again(fault: &Fault) -> Did {
+    Did::Again(fault.to_string(), fault.retry_after().unwrap_or_default())
+}
+
 fn done(result: Result<(), Fault>) -> Did {
     match result {
         Ok(()) => Did::Done,
-        Err(fault) => Did::Again(fault.to_string()),
+        Err(fault) => again(&fault),
     }
 }

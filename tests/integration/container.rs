@@ -235,6 +235,37 @@ fn a_cancel_before_the_begin_deletes_the_pod() {
 }
 
 #[test]
+fn what_hangs_is_told_in_the_job_and_what_cannot_heal_ends_it() {
+    let (server, token) = start();
+    let cluster = Cluster::without_kubelet();
+    cluster.knobs(|knobs| knobs.quota = Some(1));
+    let _agent = Agent::start(&server, &cluster, &token);
+    let pipeline = server.trigger(CONFIG);
+    let pod = poll("a pod", || cluster.objects("pods").pop().ok_or_else(|| "none".to_owned()));
+    let name = pod["metadata"]["name"].as_str().unwrap();
+    let condition = json!({ "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available" });
+    cluster.set_status(name, json!({ "phase": "Pending", "conditions": [condition] }));
+    let lifecycle = |pipeline: &str, wanted: &str| {
+        poll(wanted, || {
+            let steps = steps(&server, pipeline);
+            let found = steps.iter().any(|step| step.0 == "Task lifecycle" && step.2.contains(wanted));
+            if found { Ok(()) } else { Err(format!("{steps:?}")) }
+        });
+    };
+    lifecycle(&pipeline, "Unschedulable: 0/3 nodes are available");
+    // A second task has no room, which is told as well and costs nobody an attempt.
+    let second = server.trigger(CONFIG);
+    lifecycle(&second, "exceeded quota");
+    let waiting = json!({ "reason": "InvalidImageName", "message": "couldn't parse image name" });
+    let status = json!({ "name": "container-0", "state": { "waiting": waiting } });
+    cluster.set_status(name, json!({ "phase": "Pending", "containerStatuses": [status] }));
+    let job = until(&server, &pipeline, "infrastructure_fail");
+    let said = messages(&server, &job);
+    assert!(said.contains("InvalidImageName: `cimg/base:1`: couldn't parse image name"), "{said}");
+    poll("the pod to go", || if cluster.objects("pods").is_empty() { Ok(()) } else { Err(String::new()) });
+}
+
+#[test]
 fn check_names_the_right_that_is_missing_and_the_token_that_is_wrong() {
     let (server, token) = start();
     let cluster = Cluster::without_kubelet();

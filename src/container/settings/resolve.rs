@@ -54,7 +54,7 @@ const CHART: [&str; 25] = [
     "loggingLevel",
     "kubeGCEnabled",
     "kubeGCThreshold",
-    "caBundle",
+    "caSecret",
 ];
 /// Maps of `agent` that have been named by a path above, or are read here.
 const MAPS: [&str; 6] = ["resourceClasses", "serviceContainers", "gc", "constraintChecker", "log", "ssh"];

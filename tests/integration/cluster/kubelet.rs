@@ -62,7 +62,8 @@ impl Run {
             let mut child = match self.start(&init) {
                 Ok(child) => child,
                 Err(why) => {
-                    return self.finish("Failed", vec![(name_of(&init), terminated(128, "StartError", &why))]);
+                    return self
+                        .finish("Failed", vec![(name_of(&init), terminated(128, "StartError", &why))]);
                 }
             };
             let code = child.wait().unwrap().code().unwrap_or(1);
