@@ -7,8 +7,9 @@ use crate::http::{Client, Error};
 use crate::protocol::{Secret, TaskId};
 
 /// Rights in the namespace, as verbs of a resource.
-const RIGHTS: [(&str, &[&str]); 3] = [
+const RIGHTS: [(&str, &[&str]); 4] = [
     ("pods", &["get", "watch", "list", "create", "delete"]),
+    ("pods/log", &["get"]),
     ("secrets", &["get", "list", "create", "delete"]),
     ("events", &["list"]),
 ];

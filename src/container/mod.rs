@@ -15,6 +15,7 @@ mod check;
 mod claims;
 mod judge;
 mod life;
+mod logs;
 mod manifest;
 mod plane;
 mod run;

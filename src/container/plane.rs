@@ -3,7 +3,7 @@
 use crate::http::{Body, Client, Error, Request};
 use crate::protocol::{
     Beside, ClaimRequest, Container, FIRST_BESIDE, GiveBack, GiveBackReason, LostTask, OutputAnswer,
-    RefusalCode, Secret, TaskId,
+    RefusalCode, Secret, TaskId, Variable,
 };
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,10 @@ pub(super) struct Claimed {
     pub(super) lease_seconds: u32,
     #[serde(default)]
     pub(super) built_in: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) variables: Vec<Variable>,
+    #[serde(default)]
+    pub(super) mask: Vec<Secret>,
     #[serde(default)]
     pub(super) containers: Vec<Container>,
 }

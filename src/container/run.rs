@@ -5,6 +5,7 @@ use super::api::{Pod, Seen, watch};
 use super::claims::Claiming;
 use super::judge::{Verdict, judge};
 use super::life::{Act, Created, Life};
+use super::logs::{self, Service};
 use super::manifest::{ALLOCATION, CLASS, MANAGED, MANAGER, TASK, name_of};
 use super::plane::Claimed;
 use super::settings::Class;
@@ -12,9 +13,10 @@ use super::slots::{Slot, Slots};
 use super::story::Story;
 use super::sweep::{self, Found};
 use super::work::{Did, Job, Subject, Tools};
+use crate::executor::output::redactor::Secrets;
 use crate::http::{Client, retry};
 use crate::logging::record;
-use crate::protocol::{Secret, TaskId, duration};
+use crate::protocol::{MOST_BESIDE, Secret, TaskId, duration};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -69,7 +71,21 @@ struct Tracked {
     verdict: Option<Verdict>,
     events_at: Instant,
     story: Story,
+    /// Services whose output is to be followed, until it is.
+    services: Vec<Service>,
+    /// Set when nobody wants that any more.
+    follows: Following,
     _slot: Slot,
+}
+
+/// Ends what follows the services of a task, with the value.
+#[derive(Default)]
+struct Following(Arc<AtomicBool>);
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// The thing that a worker does for a task.
@@ -256,6 +272,7 @@ impl Runner {
         ));
         story.tell(&format!("images: {}", images.join(", ")));
         let mut tracked = self.tracked(subject, life, slot, story, now);
+        tracked.services = services_of(&task);
         tracked.claimed = Some((class, task));
         tracked.acts.extend(acts);
         self.tasks.insert(name.clone(), tracked);
@@ -274,6 +291,8 @@ impl Runner {
             verdict: None,
             events_at: now + EVENTS_EVERY,
             story,
+            services: Vec::new(),
+            follows: Following::default(),
             _slot: slot,
         }
     }
@@ -357,6 +376,16 @@ impl Runner {
             Verdict::Runs => task.story.tell_news(&format!("running on node {}", pod.spec.node_name)),
             Verdict::Done => {}
             Verdict::Broken(why) => task.story.tell_news(why),
+        }
+        if verdict == Verdict::Runs {
+            for service in std::mem::take(&mut task.services) {
+                let (tools, subject) = (Arc::clone(&self.tools), Arc::clone(&task.subject));
+                let stop = Arc::clone(&task.follows.0);
+                let started = spawn("service", move || logs::follow(&tools, &subject, &service, &stop));
+                if let Err(why) = started {
+                    record!(Warn, task_id = task.subject.id; "the output of a service is not followed: {why}");
+                }
+            }
         }
         let acts = task.life.seen(&verdict, pod.metadata.deletion_timestamp.is_some(), now);
         if !task.life.is_starting() {
@@ -501,6 +530,23 @@ impl Runner {
         task.acts.extend(acts);
         self.next(name, now);
     }
+}
+
+/// The services of a task, with what is to be masked in their output: what a task agent masks.
+fn services_of(task: &Claimed) -> Vec<Service> {
+    let services = task.containers.iter().enumerate().skip(1);
+    let services =
+        services.filter_map(|(n, container)| Some((u32::try_from(n).ok()?, container.image.clone())));
+    let mut services: Vec<_> = services.filter(|(n, _)| *n < MOST_BESIDE).collect();
+    if services.is_empty() {
+        return Vec::new();
+    }
+    let logins = task.containers.iter().filter_map(|container| container.login.as_ref());
+    let mut further: Vec<Secret> = logins.map(|login| login.password.clone()).collect();
+    further.extend(task.mask.iter().cloned());
+    further.push(task.token.clone());
+    let secrets = Secrets::new(&task.variables, &further);
+    services.drain(..).map(|(n, image)| Service { n, image, secrets: secrets.clone() }).collect()
 }
 
 fn work_on(tools: &Tools, jobs: &Mutex<Receiver<Work>>, done: &Sender<Event>) {

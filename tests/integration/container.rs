@@ -14,7 +14,7 @@ jobs:
   build:
     docker:
       - {image: 'cimg/base:1', environment: {OF_IMAGE: 'yes $(X)'}}
-      - {image: 'redis:7', name: cache}
+      - {image: 'redis:7', name: cache, command: sh -c 'echo the password is $PASS and that is all; sleep 600', environment: {PASS: hunter22}}
     resource_class: a/b
     steps: [{run: 'echo out of the image: $OF_IMAGE'}]
 workflows: {w: {jobs: [build]}}
@@ -110,6 +110,32 @@ fn start() -> (Server, String) {
     server.project();
     let token = server.class_token("a/b");
     (server, token)
+}
+
+#[test]
+fn what_a_service_prints_is_a_step_with_secrets_masked() {
+    let (server, token) = start();
+    let variable = json!({ "name": "SECRET", "value": "hunter22" });
+    server.call("POST", "/api/v2/project/gh/acme/hello/envvar", Some(variable));
+    let cluster = Cluster::start();
+    let go = server.folder.path().join("go");
+    let _agent = Agent::start(&server, &cluster, &token);
+    let waiting = format!("until test -e {}; do sleep 0.05; done; echo out", go.display());
+    let pipeline = server.trigger(&CONFIG.replace("echo out", &waiting));
+    poll("the output of the service", || {
+        let steps = steps(&server, &pipeline);
+        let found = steps
+            .iter()
+            .any(|step| step.0 == "redis:7" && step.2 == "the password is **** and that is all\n");
+        if found { Ok(()) } else { Err(format!("{steps:?}")) }
+    });
+    // The connection breaks: no line comes twice.
+    cluster.cut();
+    std::fs::write(&go, "").unwrap();
+    until(&server, &pipeline, "success");
+    let found = steps(&server, &pipeline).into_iter().find(|step| step.0 == "redis:7").unwrap();
+    assert_eq!((found.1.as_str(), found.2.as_str()), ("success", "the password is **** and that is all\n"));
+    empty(&cluster);
 }
 
 #[test]
@@ -263,6 +289,79 @@ fn what_hangs_is_told_in_the_job_and_what_cannot_heal_ends_it() {
     let said = messages(&server, &job);
     assert!(said.contains("InvalidImageName: `cimg/base:1`: couldn't parse image name"), "{said}");
     poll("the pod to go", || if cluster.objects("pods").is_empty() { Ok(()) } else { Err(String::new()) });
+}
+
+/// How many tasks; a person may ask for more.
+fn many(usual: usize) -> usize {
+    std::env::var("RUNLET_PODS").ok().and_then(|count| count.parse().ok()).unwrap_or(usual)
+}
+
+fn config_of(tasks: usize, step: &str) -> String {
+    format!(
+        "version: 2.1\njobs: {{build: {{docker: [{{image: 'cimg/base:1'}}], resource_class: a/b, parallelism: {tasks}, steps: [{{run: '{step}'}}]}}}}\nworkflows: {{w: {{jobs: [build]}}}}\n"
+    )
+}
+
+#[test]
+fn many_tasks_at_once_cost_four_calls_each_and_one_watch() {
+    let (server, token) = start();
+    let cluster = Cluster::without_kubelet();
+    let tasks = many(40);
+    let agent = Agent::start_as(
+        &server,
+        &cluster,
+        &token,
+        "agent-1",
+        &[("MAX_CONCURRENT_TASKS", &tasks.to_string())],
+    );
+    server.trigger(&config_of(tasks, "true"));
+    poll("all pods", || {
+        let pods = cluster.objects("pods").len();
+        if pods == tasks { Ok(()) } else { Err(pods.to_string()) }
+    });
+    let status = std::fs::read_to_string(format!("/proc/{}/status", agent.0.id())).unwrap();
+    let memory = status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or_default();
+    for pod in cluster.objects("pods") {
+        cluster.set_status(pod["metadata"]["name"].as_str().unwrap(), json!({ "phase": "Succeeded" }));
+    }
+    empty(&cluster);
+    let calls = cluster.calls();
+    let count = |text: &str| calls.iter().filter(|call| call.contains(text)).count();
+    let writes = count("POST /api/v1/namespaces/ci/") + count("DELETE");
+    println!("{tasks} tasks: {memory}, {writes} writes, {} calls", calls.len());
+    assert_eq!(writes, 4 * tasks);
+    // What is asked for at a start and by the sweep does not grow with the tasks.
+    assert_eq!(count("GET /api/v1/namespaces/ci/pods/"), 0, "{calls:?}");
+}
+
+#[test]
+fn agents_that_are_killed_again_and_again_lose_no_task_and_run_none_twice() {
+    let (server, token) = start();
+    let cluster = Cluster::start();
+    let tasks = many(8);
+    let folder = server.folder.path().join("ran");
+    std::fs::create_dir(&folder).unwrap();
+    // Each task leaves a file, and another one if it runs twice.
+    let step = format!("sleep 0.$RANDOM; mktemp {}/$CIRCLE_NODE_INDEX.XXXX", folder.display());
+    let ran = || std::fs::read_dir(&folder).unwrap().count();
+    let pipeline = server.trigger(&config_of(tasks, &step));
+    let mut agents = 0;
+    let mut agent: Option<Agent> = None;
+    poll("all tasks", || {
+        let ran = ran();
+        // One after the other, each when some more have run.
+        if agent.is_none() || (ran < tasks && ran > agents * tasks / 4) {
+            drop(agent.take());
+            agents += 1;
+            let room = [("MAX_CONCURRENT_TASKS", "4")];
+            agent = Some(Agent::start_as(&server, &cluster, &token, &format!("agent-{agents}"), &room));
+        }
+        let job = job(&server, &pipeline);
+        if job["status"] == "success" { Ok(()) } else { Err(format!("{ran} have run; {job}")) }
+    });
+    assert_eq!(ran(), tasks);
+    assert!(agents > 1);
+    empty(&cluster);
 }
 
 #[test]

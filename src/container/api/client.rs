@@ -241,6 +241,20 @@ impl Kube {
         gone(self.call("DELETE", &self.path("secrets", name), None))
     }
 
+    /// The log of a container from its beginning, or from a time (RFC 3339), as it comes.
+    pub(in crate::container) fn follow(
+        &self,
+        pod: &str,
+        container: &str,
+        since: Option<&str>,
+        timeout: Duration,
+    ) -> Result<Box<dyn Read + Send>, Fault> {
+        let since = since.map_or_else(String::new, |since| format!("&sinceTime={}", escape(since)));
+        let query = format!("container={container}&follow=true&timestamps=true{since}");
+        let path = format!("{}/log?{query}", self.path("pods", pod));
+        self.open("GET", &path, b"", timeout).map(|answer| answer.body)
+    }
+
     /// Opens a watch over pods with a label, from a version on.
     pub(super) fn open_watch(
         &self,

@@ -1,12 +1,13 @@
 //! The answers of the API server: who calls, what is asked for, and the rules of each.
 
-use super::http::{Asked, Body, Reply, Watch};
+use super::http::{Asked, Body, Log, Reply, Watch};
 use super::store::{State, kinded, now, word};
 use super::valid::Cause;
 use super::{Shared, TOKEN, USER, select, valid};
 use base64::Engine;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
+use std::path::Path;
 
 const KINDS: [&str; 4] = ["pods", "secrets", "events", "nodes"];
 
@@ -16,14 +17,14 @@ pub(super) fn answer(shared: &Shared, asked: &Asked) -> Reply {
     let plain = asked.path.split('?').next().unwrap_or_default();
     let called = format!("{} {plain}", asked.method);
     state.calls.push(called);
-    let reply = overridden(&mut state, asked);
+    let reply = overridden(&mut state, asked, &shared.folder);
     drop(state);
     // Watches and the kubelet hear of what was changed.
     shared.changed.notify_all();
     reply
 }
 
-fn overridden(state: &mut State, asked: &Asked) -> Reply {
+fn overridden(state: &mut State, asked: &Asked, folder: &Path) -> Reply {
     if state.knobs.away {
         return Reply::text(503, "the cluster is away\n");
     }
@@ -33,14 +34,14 @@ fn overridden(state: &mut State, asked: &Asked) -> Reply {
         let reply = match status {
             0 => Body::Cut,
             1 => {
-                ordinary(state, asked);
+                ordinary(state, asked, folder);
                 Body::Cut
             }
             _ => serde_json::from_str(&body).map_or(Body::Text(body), Body::Json),
         };
         return Reply { status, retry_after, body: reply };
     }
-    ordinary(state, asked)
+    ordinary(state, asked, folder)
 }
 
 fn failure(code: u16, reason: &str, message: &str, details: Option<Value>) -> Reply {
@@ -93,7 +94,7 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-fn ordinary(state: &mut State, asked: &Asked) -> Reply {
+fn ordinary(state: &mut State, asked: &Asked, folder: &Path) -> Reply {
     let taken = state.knobs.token.clone().unwrap_or_else(|| TOKEN.to_owned());
     let user = match &asked.token {
         None => "system:anonymous",
@@ -111,9 +112,9 @@ fn ordinary(state: &mut State, asked: &Asked) -> Reply {
             review(state, asked)
         }
         ["api", "v1", "namespaces", namespace, rest @ ..] if !rest.is_empty() => {
-            resource(state, asked, user, Some(namespace), rest)
+            resource(state, asked, user, Some(namespace), rest, folder)
         }
-        ["api", "v1", rest @ ..] if !rest.is_empty() => resource(state, asked, user, None, rest),
+        ["api", "v1", rest @ ..] if !rest.is_empty() => resource(state, asked, user, None, rest, folder),
         _ => Reply::text(404, "404 page not found\n"),
     }
 }
@@ -134,7 +135,14 @@ fn review(state: &State, asked: &Asked) -> Reply {
     Reply::json(201, review)
 }
 
-fn resource(state: &mut State, asked: &Asked, user: &str, namespace: Option<&str>, rest: &[&str]) -> Reply {
+fn resource(
+    state: &mut State,
+    asked: &Asked,
+    user: &str,
+    namespace: Option<&str>,
+    rest: &[&str],
+    folder: &Path,
+) -> Reply {
     let (kind, name, sub) = match rest {
         [kind] => (*kind, None, None),
         [kind, name] => (*kind, Some(*name), None),
@@ -184,7 +192,7 @@ fn resource(state: &mut State, asked: &Asked, user: &str, namespace: Option<&str
             Some(json!({})),
         ),
         ("create", None) => create(state, asked, kind, namespace.unwrap_or_default()),
-        ("get", Some(name)) if sub == Some("log") => log(state, name, &query),
+        ("get", Some(name)) if sub == Some("log") => log(state, name, &query, folder),
         ("get", Some(name)) => match state.get(kind, name) {
             Some(object) => Reply::json(200, kinded(kind, object.clone())),
             None => missing(kind, name),
@@ -392,7 +400,7 @@ fn watch(state: &State, kind: &str, query: &HashMap<String, String>) -> Reply {
     Reply { status: 200, retry_after: None, body: Body::Watch(watch) }
 }
 
-fn log(state: &State, name: &str, query: &HashMap<String, String>) -> Reply {
+fn log(state: &State, name: &str, query: &HashMap<String, String>, folder: &Path) -> Reply {
     let Some(pod) = state.get("pods", name) else { return missing("pods", name) };
     let names = |list: &str| -> Vec<String> {
         let containers = pod["spec"][list].as_array().into_iter().flatten();
@@ -421,5 +429,8 @@ fn log(state: &State, name: &str, query: &HashMap<String, String>) -> Reply {
     if let Some(reason) = status.and_then(|status| status["state"]["waiting"]["reason"].as_str()) {
         return bad(&format!("container \"{container}\" in pod \"{name}\" is waiting to start: {reason}"));
     }
-    Reply::text(200, "")
+    let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
+    let since = query.get("sinceTime").cloned().unwrap_or_default();
+    let log = Log { file: folder.join("pods").join(uid).join(&container), pod: name.to_owned(), since };
+    Reply { status: 200, retry_after: None, body: Body::Log(log) }
 }

@@ -34,6 +34,8 @@ pub(crate) enum Body {
     Text(String),
     /// What changes, until the time is over.
     Watch(Watch),
+    /// The output of a container, from a time on, while it comes.
+    Log(Log),
     /// The connection ends without an answer.
     Cut,
 }
@@ -47,6 +49,14 @@ pub(crate) struct Watch {
     pub(crate) fields: String,
     pub(crate) seconds: u64,
     pub(crate) bookmarks: bool,
+}
+
+/// The output of a container.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) file: std::path::PathBuf,
+    pub(crate) pod: String,
+    pub(crate) since: String,
 }
 
 impl Reply {
@@ -122,6 +132,10 @@ fn serve(stream: &mut BufReader<Stream>, shared: &Shared) -> std::io::Result<boo
             )?;
             return follow(out, shared, watch, cuts);
         }
+        Body::Log(log) => {
+            write!(out, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+            return follow_log(out, shared, log, cuts);
+        }
         Body::Cut => return Ok(false),
     };
     let retry = reply.retry_after.map_or_else(String::new, |after| format!("Retry-After: {after}\r\n"));
@@ -180,5 +194,38 @@ fn follow(out: &mut Stream, shared: &Shared, watch: &Watch, cuts: u64) -> std::i
             out.flush()?;
             return Ok(true);
         }
+    }
+}
+
+/// Sends the lines of a log; each has a second of its own, by its number.
+fn follow_log(out: &mut Stream, shared: &Shared, log: &Log, cuts: u64) -> std::io::Result<bool> {
+    let mut sent = 0;
+    loop {
+        let (over, is_there) = {
+            let state = shared.lock();
+            (state.over || state.cuts != cuts, state.get("pods", &log.pod).is_some())
+        };
+        if over {
+            return Ok(false);
+        }
+        let text = std::fs::read_to_string(&log.file).unwrap_or_default();
+        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n')).enumerate();
+        let lines =
+            whole.map(|(n, line)| (n, format!("2026-01-01T00:{:02}:{:02}.5Z {line}", n / 60, n % 60)));
+        // A time is cut to its second.
+        let second = |time: &str| time.get(..19).unwrap_or_default().to_owned();
+        let new = lines.filter(|(n, line)| *n >= sent && second(line) >= second(&log.since));
+        let new: Vec<_> = new.map(|(_, line)| line).collect();
+        sent = text.matches('\n').count();
+        let text = new.concat();
+        if !text.is_empty() {
+            write!(out, "{:x}\r\n{text}\r\n", text.len())?;
+            out.flush()?;
+        } else if !is_there {
+            write!(out, "0\r\n\r\n")?;
+            out.flush()?;
+            return Ok(true);
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }

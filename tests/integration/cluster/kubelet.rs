@@ -196,11 +196,10 @@ impl Run {
         let mut line = words("command");
         if line.is_empty() && name_of(container) == "runlet-init" {
             line.push(RUNLET.to_owned());
-        } else if line.is_empty() {
-            line = vec!["sleep".to_owned(), "600".to_owned()];
         }
-        if line.first().map(String::as_str) != Some("sleep") {
-            line.extend(words("args"));
+        line.extend(words("args"));
+        if line.is_empty() {
+            line = vec!["sleep".to_owned(), "600".to_owned()];
         }
         let mut command = Command::new(&line[0]);
         let home = self.folder.join("home");
