@@ -41,6 +41,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use work::Tools;
 
+/// Connections to the control plane that wait for the next call.
+const CONNECTIONS: usize = 8;
+
 const HELP: &str = include_str!("help.txt");
 
 /// Runs `runlet container` with the arguments after the command.
@@ -83,7 +86,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
 
 /// Everything that is asked for before the first claim.
 fn prepare(settings: Settings, kube: Kube) -> Result<(Tools, Vec<(Class, Secret)>), String> {
-    let plane = Client::of_runner(&settings.endpoint).map_err(|error| error.to_string())?;
+    let plane = Client::of_busy_runner(&settings.endpoint, CONNECTIONS).map_err(|error| error.to_string())?;
     let classes = check::tokens(&settings, &kube)?;
     match check::missing_rights(&kube) {
         Ok(missing) if missing.is_empty() => {}

@@ -37,6 +37,8 @@ const CREATE_PATIENCE: Duration = Duration::from_secs(120);
 const EVENTS_EVERY: Duration = Duration::from_secs(5);
 /// Claims pause this long when the cluster has no room, or the account lacks a right.
 const FULL_PAUSE: Duration = Duration::from_secs(30);
+/// A pod that was deleted is gone after this long, unless its node is lost.
+const LEAVING: Duration = Duration::from_secs(300);
 /// The lease of a task that was found: until it is known, an ordinary one.
 const FOUND_LEASE: Duration = Duration::from_secs(60);
 /// Small threads: none goes deep.
@@ -107,6 +109,8 @@ pub(super) struct Runner {
     tasks: HashMap<String, Tracked>,
     /// Pods of failed tasks that stay for inspection.
     kept: HashSet<String>,
+    /// Pods that were deleted and may be there for a while, since when.
+    leaving: HashMap<String, Instant>,
     /// Tokens of the classes.
     classes: Vec<(Class, Secret)>,
     slots: Slots,
@@ -140,6 +144,7 @@ impl Runner {
             tools,
             tasks: HashMap::new(),
             kept: HashSet::new(),
+            leaving: HashMap::new(),
             classes,
             slots,
             stopping,
@@ -219,7 +224,10 @@ impl Runner {
         match event {
             Event::Claimed(class, task, slot) => self.claimed(class, task, slot, now),
             Event::Seen(Seen::Pod(pod)) => self.seen(&pod, now),
-            Event::Seen(Seen::Gone(pod)) => self.gone(&pod.metadata.name, &pod.metadata.uid, now),
+            Event::Seen(Seen::Gone(pod)) => {
+                self.leaving.remove(&pod.metadata.name);
+                self.gone(&pod.metadata.name, &pod.metadata.uid, now);
+            }
             Event::Seen(Seen::All(pods)) => {
                 let there: HashMap<&str, &str> =
                     pods.iter().map(|pod| (pod.metadata.name.as_str(), pod.metadata.uid.as_str())).collect();
@@ -232,6 +240,7 @@ impl Runner {
                     .filter(|(_, uid)| !uid.is_empty())
                     .for_each(|(name, uid)| self.gone(name, uid, now));
                 self.kept.retain(|name| there.contains_key(name.as_str()));
+                self.leaving.retain(|name, _| there.contains_key(name.as_str()));
                 pods.iter().for_each(|pod| self.seen(pod, now));
             }
             Event::Seen(Seen::Away(why)) => log::error!("cannot watch the pods, trying on quietly: {why}"),
@@ -302,7 +311,9 @@ impl Runner {
         let now = Instant::now();
         for (pod, token) in found.orphans {
             let meta = &pod.metadata;
-            if self.tasks.contains_key(&meta.name) || self.kept.contains(&meta.name) {
+            // A node that does not end a pod is asked again in time, and then not asked any more.
+            let leaves = self.leaving.get(&meta.name).is_some_and(|since| since.elapsed() < LEAVING);
+            if leaves || self.tasks.contains_key(&meta.name) || self.kept.contains(&meta.name) {
                 continue;
             }
             let annotation = |key: &str| meta.annotations.get(key).cloned().unwrap_or_default();
@@ -436,8 +447,9 @@ impl Runner {
                 }
                 Some(Act::Forget) => {
                     record!(Info, task_id = task.subject.id; "nothing is left of the task here");
-                    if task.life.keeps() {
-                        self.kept.insert(name.to_owned());
+                    match task.life.keeps() {
+                        true => drop(self.kept.insert(name.to_owned())),
+                        false => drop(self.leaving.insert(name.to_owned(), now)),
                     }
                     self.tasks.remove(name);
                     return;

@@ -101,7 +101,11 @@ impl Tools {
                 Some(token) => plane::heartbeat(&self.plane, &subject.id, token),
             },
             Act::GiveBack(why) => match &subject.token {
-                Some(token) => plane::give_back(&self.plane, &subject.id, token, why, Duration::ZERO),
+                Some(token) => match plane::give_back(&self.plane, &subject.id, token, why, Duration::ZERO) {
+                    // It may have begun after all, in a pod whose creation was not answered.
+                    Ok(Heard::Over) => self.lost(subject, why),
+                    heard => heard,
+                },
                 None => self.lost(subject, why),
             },
             Act::Fail(why) => match &subject.token {

@@ -122,6 +122,13 @@ impl Client {
         Ok(Self { agent, url, host, tls, proxy, connections, strict: false })
     }
 
+    /// A sibling that keeps so many connections.
+    #[cfg(feature = "kubernetes")]
+    pub(super) fn with_connections(mut self, connections: usize) -> Result<Self, Error> {
+        self.connections = connections;
+        self.sibling()
+    }
+
     /// The library's part.
     #[cfg(feature = "kubernetes")]
     pub(super) fn agent(&self) -> &ureq::Agent {

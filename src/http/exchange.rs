@@ -43,6 +43,11 @@ impl Client {
         Self::with_parts(endpoint, Some(trust), None, connections)
     }
 
+    /// As [`Client::of_runner`], for a runner that makes many calls at once: so many connections wait for use.
+    pub fn of_busy_runner(endpoint: &Endpoint, connections: usize) -> Result<Self, Error> {
+        Self::of_runner(endpoint)?.with_connections(connections)
+    }
+
     /// Makes a call.
     pub fn exchange(&self, call: &Exchange<'_>) -> Result<Answer, Error> {
         let url = format!("{}{}", self.url(), call.path);

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 const WATCH_SECONDS: u64 = 60;
 /// Everything is listed anew after this long, in case that a change was lost.
 const RELIST: Duration = Duration::from_secs(300);
+/// Between two watches.
+const BETWEEN: Duration = Duration::from_millis(50);
 /// Longest line of a watch, in bytes.
 const MOST_LINE: usize = 8 * 1024 * 1024;
 
@@ -56,7 +58,11 @@ pub(in crate::container) fn watch(kube: &Kube, label: &str, tell: impl Fn(Seen) 
                 listed = Instant::now();
                 (End::GoOn(list.metadata.resource_version), tell(Seen::All(list.items)))
             }),
-            Some(from) => follow(kube, label, from, listed + RELIST, &tell),
+            Some(from) => {
+                // Whatever ends watches at once is not to be asked without a pause.
+                std::thread::sleep(BETWEEN);
+                follow(kube, label, from, listed + RELIST, &tell)
+            }
         };
         match step {
             Ok((_, false)) => return,
