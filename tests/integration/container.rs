@@ -94,8 +94,9 @@ fn steps(server: &Server, pipeline: &str) -> Vec<(String, String, String)> {
         let path = action["output_url"]
             .as_str()
             .map(|url| url.strip_prefix(server.client.url()).unwrap_or(url).to_owned());
-        let output =
-            path.map_or_else(String::new, |path| String::from_utf8_lossy(&server.text(&path)).into_owned());
+        let shown = path.map(|path| serde_json::from_slice::<Value>(&server.text(&path)).unwrap_or_default());
+        let messages = shown.as_ref().and_then(Value::as_array).into_iter().flatten();
+        let output = messages.filter_map(|part| part["message"].as_str()).collect();
         (
             step["name"].as_str().unwrap().to_owned(),
             action["status"].as_str().unwrap_or_default().to_owned(),
