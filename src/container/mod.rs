@@ -24,6 +24,7 @@ mod settings;
 mod slots;
 mod story;
 mod sweep;
+mod tracked;
 mod work;
 
 use crate::http::Client;

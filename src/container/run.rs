@@ -5,19 +5,19 @@ use super::api::{Pod, Seen, watch};
 use super::claims::Claiming;
 use super::judge::{Verdict, judge};
 use super::life::{Act, Created, Life};
-use super::logs::{self, Service};
+use super::logs;
 use super::manifest::{ALLOCATION, CLASS, MANAGED, MANAGER, TASK, name_of};
 use super::plane::Claimed;
 use super::settings::Class;
 use super::slots::{Slot, Slots};
 use super::story::Story;
 use super::sweep::{self, Found};
+use super::tracked::{Doing, Next, Tracked, services_of};
 use super::work::{Did, Job, Subject, Tools};
-use crate::executor::output::redactor::Secrets;
 use crate::http::{Client, retry};
 use crate::logging::record;
-use crate::protocol::{MOST_BESIDE, Secret, TaskId, duration};
-use std::collections::{HashMap, HashSet, VecDeque};
+use crate::protocol::{Secret, TaskId, duration};
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,8 +33,6 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_
 const PATIENCE: Duration = Duration::from_secs(600);
 /// A pod may be made to wait for the API server this long.
 const CREATE_PATIENCE: Duration = Duration::from_secs(120);
-/// A pod that has not started by then is asked about by its events, and again after as long.
-const EVENTS_EVERY: Duration = Duration::from_secs(5);
 /// Claims pause this long when the cluster has no room, or the account lacks a right.
 const FULL_PAUSE: Duration = Duration::from_secs(30);
 /// A pod that was deleted is gone after this long, unless its node is lost.
@@ -56,46 +54,6 @@ pub(super) enum Event {
     Found(Found),
     /// A signal.
     Stop,
-}
-
-/// A task of this runner.
-struct Tracked {
-    subject: Arc<Subject>,
-    life: Life,
-    /// Kept until the pod is there.
-    claimed: Option<(Class, Box<Claimed>)>,
-    claimed_at: Instant,
-    acts: VecDeque<Act>,
-    /// What a worker does, since when, and how often it was tried.
-    current: Option<(Doing, Instant, u32)>,
-    /// Tried again from then on.
-    again_at: Option<Instant>,
-    verdict: Option<Verdict>,
-    events_at: Instant,
-    story: Story,
-    /// Services whose output is to be followed, until it is.
-    services: Vec<Service>,
-    /// Set when nobody wants that any more.
-    follows: Following,
-    _slot: Slot,
-}
-
-/// Ends what follows the services of a task, with the value.
-#[derive(Default)]
-struct Following(Arc<AtomicBool>);
-
-impl Drop for Following {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// The thing that a worker does for a task.
-#[derive(Clone, PartialEq)]
-enum Doing {
-    Act(Act),
-    Say,
-    Events,
 }
 
 struct Work {
@@ -280,30 +238,12 @@ impl Runner {
             self.tools.settings.cluster.namespace, self.tools.settings.name
         ));
         story.tell(&format!("images: {}", images.join(", ")));
-        let mut tracked = self.tracked(subject, life, slot, story, now);
+        let mut tracked = Tracked::new(subject, life, slot, story, now);
         tracked.services = services_of(&task);
         tracked.claimed = Some((class, task));
         tracked.acts.extend(acts);
         self.tasks.insert(name.clone(), tracked);
         self.next(&name, now);
-    }
-
-    fn tracked(&self, subject: Subject, life: Life, slot: Slot, story: Story, now: Instant) -> Tracked {
-        Tracked {
-            subject: Arc::new(subject),
-            life,
-            claimed: None,
-            claimed_at: now,
-            acts: VecDeque::new(),
-            current: None,
-            again_at: None,
-            verdict: None,
-            events_at: now + EVENTS_EVERY,
-            story,
-            services: Vec::new(),
-            follows: Following::default(),
-            _slot: slot,
-        }
     }
 
     /// Takes over pods that nobody looks after, and clears away what belongs to no pod.
@@ -335,7 +275,7 @@ impl Runner {
                 uid: Mutex::new(meta.uid.clone()),
             };
             let life = Life::found(FOUND_LEASE, self.tools.settings.keeps_pods, now);
-            let tracked = self.tracked(subject, life, self.slots.force(), Story::of_another(), now);
+            let tracked = Tracked::new(subject, life, self.slots.force(), Story::of_another(), now);
             self.tasks.insert(meta.name.clone(), tracked);
             self.seen(&pod, now);
         }
@@ -434,51 +374,22 @@ impl Runner {
     /// Hands out the next thing to do for a task, if nothing is being done for it.
     fn next(&mut self, name: &str, now: Instant) {
         let Some(task) = self.tasks.get_mut(name) else { return };
-        if task.again_at.is_some_and(|at| at > now) {
-            return;
-        }
-        let doing = match &task.current {
-            Some((_, _, _)) if task.again_at.is_none() => return,
-            Some((doing, _, _)) => doing.clone(),
-            None => match task.acts.pop_front() {
-                Some(Act::Forget) if task.story.is_unsaid() => {
-                    task.acts.push_front(Act::Forget);
-                    Doing::Say
+        match task.next(now) {
+            Next::Nothing => {}
+            Next::Forget => {
+                record!(Info, task_id = task.subject.id; "nothing is left of the task here");
+                match task.life.keeps() {
+                    true => drop(self.kept.insert(name.to_owned())),
+                    false => drop(self.leaving.insert(name.to_owned(), now)),
                 }
-                Some(Act::Forget) => {
-                    record!(Info, task_id = task.subject.id; "nothing is left of the task here");
-                    match task.life.keeps() {
-                        true => drop(self.kept.insert(name.to_owned())),
-                        false => drop(self.leaving.insert(name.to_owned(), now)),
-                    }
-                    self.tasks.remove(name);
-                    return;
-                }
-                Some(act) => Doing::Act(act),
-                None if task.story.is_unsaid() => Doing::Say,
-                None if task.life.is_starting() && task.events_at <= now => {
-                    task.events_at = now + EVENTS_EVERY;
-                    Doing::Events
-                }
-                None => return,
-            },
-        };
-        task.again_at = None;
-        let (since, tries) = task.current.take().map_or((now, 0), |(_, since, tries)| (since, tries));
-        let job = match &doing {
-            Doing::Act(Act::Create) => match &task.claimed {
-                Some((class, claimed)) => Job::Create(class.clone(), claimed.clone()),
-                None => Job::Act(Act::Create),
-            },
-            Doing::Act(act) => Job::Act(act.clone()),
-            Doing::Events => Job::Events,
-            Doing::Say => {
-                let (offset, text, record) = task.story.unsaid();
-                Job::Say { offset, text, record }
+                self.tasks.remove(name);
             }
-        };
-        task.current = Some((doing, since, tries));
-        let _ = self.work.send(Work { subject: Arc::clone(&task.subject), job });
+            Next::Work(job) => {
+                let subject = Arc::clone(&task.subject);
+                // Workers live as long as this.
+                let _ = self.work.send(Work { subject, job });
+            }
+        }
     }
 
     fn did(&mut self, name: &str, did: Did, now: Instant) {
@@ -542,23 +453,6 @@ impl Runner {
         task.acts.extend(acts);
         self.next(name, now);
     }
-}
-
-/// The services of a task, with what is to be masked in their output: what a task agent masks.
-fn services_of(task: &Claimed) -> Vec<Service> {
-    let services = task.containers.iter().enumerate().skip(1);
-    let services =
-        services.filter_map(|(n, container)| Some((u32::try_from(n).ok()?, container.image.clone())));
-    let mut services: Vec<_> = services.filter(|(n, _)| *n < MOST_BESIDE).collect();
-    if services.is_empty() {
-        return Vec::new();
-    }
-    let logins = task.containers.iter().filter_map(|container| container.login.as_ref());
-    let mut further: Vec<Secret> = logins.map(|login| login.password.clone()).collect();
-    further.extend(task.mask.iter().cloned());
-    further.push(task.token.clone());
-    let secrets = Secrets::new(&task.variables, &further);
-    services.drain(..).map(|(n, image)| Service { n, image, secrets: secrets.clone() }).collect()
 }
 
 fn work_on(tools: &Tools, jobs: &Mutex<Receiver<Work>>, done: &Sender<Event>) {

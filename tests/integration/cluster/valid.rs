@@ -42,7 +42,7 @@ fn metadata(object: &Value, causes: &mut Vec<Cause>) {
         };
         if value.len() > 63 {
             causes.push(invalid("metadata.labels", value, "must be no more than 63 bytes"));
-        } else if !value.is_empty() && !(value.chars().all(inside) && ends(value)) {
+        } else if !(value.is_empty() || value.chars().all(inside) && ends(value)) {
             causes.push(invalid("metadata.labels", value, VALUE));
         }
     }
