@@ -26,6 +26,8 @@ pub mod archive;
 pub mod cli;
 #[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "kubernetes")]
+pub mod container;
 #[cfg(feature = "server")]
 pub mod exec;
 pub mod executor;

@@ -33,6 +33,8 @@ pub(super) const COMMANDS: &[Command] = &[
     Command { name: "server", run: crate::server::command, help: crate::server::HELP },
     Command { name: "machine", run: crate::agent::command, help: crate::agent::HELP },
     Command { name: "task", run: crate::executor::command, help: crate::executor::HELP },
+    #[cfg(feature = "kubernetes")]
+    Command { name: "container", run: crate::container::command, help: crate::container::HELP },
     Command { name: "pod", run: crate::pod::command, help: crate::pod::HELP },
     Command { name: "tool", run: crate::tool::command, help: crate::tool::HELP },
     #[cfg(feature = "server")]

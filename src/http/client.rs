@@ -17,6 +17,9 @@ const MAX_IDLE: Duration = Duration::from_secs(20);
 /// How long a name look-up and a connection may take, each.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Idle connections of a runner: its calls, and what it sends.
+const MOST_IDLE: usize = 2;
+
 /// Per connection and direction. Large enough to fill TLS records, small enough for a parked runner.
 const BUFFER_BYTES: usize = 16 * 1024;
 
@@ -27,6 +30,8 @@ pub struct Client {
     host: String,
     tls: Option<Arc<rustls::ClientConfig>>,
     proxy: Option<proxy::Choice>,
+    /// How many idle connections are kept.
+    connections: usize,
     /// Only a control plane may answer.
     strict: bool,
 }
@@ -101,9 +106,33 @@ impl Client {
         let tls_proxy = proxy.as_ref().is_some_and(|proxy| proxy.url.starts_with("https:"));
         let needs_tls = uri.scheme_str() == Some("https") || tls_proxy;
         let tls = if needs_tls { Some(tls::config(endpoint)?) } else { None };
-        let host = uri.host().unwrap_or_default().to_owned();
-        let agent = agent(tls.clone(), proxy.as_ref())?;
-        Ok(Self { agent, url, host, tls, proxy, strict: false })
+        Self::with_parts(endpoint, tls, proxy, MOST_IDLE)
+    }
+
+    /// Of parts whose making was another's affair.
+    pub(super) fn with_parts(
+        endpoint: &Endpoint,
+        tls: Option<Arc<rustls::ClientConfig>>,
+        proxy: Option<proxy::Choice>,
+        connections: usize,
+    ) -> Result<Self, Error> {
+        let url = endpoint.url.trim_end_matches('/').to_owned();
+        let host = check_url(&url)?.host().unwrap_or_default().to_owned();
+        let agent = agent(tls.clone(), proxy.as_ref(), connections)?;
+        Ok(Self { agent, url, host, tls, proxy, connections, strict: false })
+    }
+
+    /// A sibling that keeps so many connections.
+    #[cfg(feature = "kubernetes")]
+    pub(super) fn with_connections(mut self, connections: usize) -> Result<Self, Error> {
+        self.connections = connections;
+        self.sibling()
+    }
+
+    /// The library's part.
+    #[cfg(feature = "kubernetes")]
+    pub(super) fn agent(&self) -> &ureq::Agent {
+        &self.agent
     }
 
     /// As [`Client::new`], for the calls of the runner protocol: an answer that does not carry the protocol's
@@ -115,11 +144,12 @@ impl Client {
     /// Another client of the same control plane with connections of its own; trust is shared.
     pub fn sibling(&self) -> Result<Self, Error> {
         Ok(Self {
-            agent: agent(self.tls.clone(), self.proxy.as_ref())?,
+            agent: agent(self.tls.clone(), self.proxy.as_ref(), self.connections)?,
             url: self.url.clone(),
             host: self.host.clone(),
             tls: self.tls.clone(),
             proxy: self.proxy.clone(),
+            connections: self.connections,
             strict: self.strict,
         })
     }
@@ -217,7 +247,7 @@ impl Client {
         Ok(Response { status, retry_after, news, body })
     }
 
-    fn explain(&self, error: &ureq::Error) -> String {
+    pub(super) fn explain(&self, error: &ureq::Error) -> String {
         let presents = self.tls.as_ref().is_some_and(|tls| tls.client_auth_cert_resolver.has_certs());
         explain::transport(error, &explain::Way { host: &self.host, proxy: self.proxy.as_ref(), presents })
     }
@@ -254,6 +284,7 @@ impl Client {
 fn agent(
     tls: Option<Arc<rustls::ClientConfig>>,
     proxy: Option<&proxy::Choice>,
+    connections: usize,
 ) -> Result<ureq::Agent, Error> {
     let proxy = match proxy {
         None => None,
@@ -267,7 +298,7 @@ fn agent(
         .max_redirects_will_error(false)
         .proxy(proxy)
         .max_idle_age(MAX_IDLE)
-        .max_idle_connections_per_host(2)
+        .max_idle_connections_per_host(connections)
         .max_response_header_size(limits::HEADER_BYTES)
         .input_buffer_size(BUFFER_BYTES)
         .output_buffer_size(BUFFER_BYTES)

@@ -9,6 +9,8 @@ mod client;
 mod connector;
 mod endpoint;
 mod error;
+#[cfg(feature = "kubernetes")]
+mod exchange;
 mod explain;
 mod proxy;
 mod rejected;
@@ -21,3 +23,5 @@ mod known_answers;
 pub use client::{Body, Client, MAX_ANSWER_BYTES, Request, Response, TaskNews};
 pub use endpoint::{ALLOW_PLAINTEXT, Endpoint, check_url};
 pub use error::Error;
+#[cfg(feature = "kubernetes")]
+pub use exchange::{Answer, Exchange};

@@ -5,7 +5,7 @@
 //! fetch the task -> wait for the other containers -> task agent -> (killed: send what it has left) -> exit
 //! ```
 
-use super::{health, user};
+use super::user;
 use crate::http::{Body, Client, Endpoint, Error, Request, retry};
 use crate::outcome::{Failure, Outcome, exit};
 use crate::protocol::pod_task::{PodTask, SHARED, VARIABLE};
@@ -23,6 +23,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+/// Address of the probes.
+const PROBES: &str = "[::]:7623";
 /// How long the control plane may be out of reach before the pod gives up: another node may reach it.
 const FETCH_PATIENCE: Duration = Duration::from_secs(120);
 /// How long the other containers may take to start.
@@ -56,7 +58,7 @@ pub(super) fn run() -> Outcome {
     // Where an init of the image is the first process, it would get the orphans.
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     let ready = Arc::new(AtomicBool::new(false));
-    health::serve(Arc::clone(&ready));
+    crate::system::probes::serve(PROBES, Arc::clone(&ready));
     Init { pod, signals, ready, entrypoint: None }
         .run()
         .map_err(|message| Failure { code: task_exit::NOT_REPORTED, message })

@@ -4,7 +4,6 @@
 //! [`init`] as its first process: it fetches the task and starts a task agent, which does the rest as on a machine.
 //! Service containers leave a file when they have started. Nothing here knows of Kubernetes.
 
-mod health;
 mod init;
 mod user;
 

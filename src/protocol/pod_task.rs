@@ -9,8 +9,6 @@ use std::path::PathBuf;
 pub const VARIABLE: &str = "RUNLET_POD_TASK";
 /// Folder of the pod that its containers share: the program, and what they tell each other.
 pub const SHARED: &str = "/opt/circleci";
-/// Port of the first process for probes: `/live`, and `/ready` once the task agent was started.
-pub const HEALTH_PORT: u16 = 7623;
 
 /// The task of a pod.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -1,8 +1,9 @@
-//! Small facts about the system that every room may use: time, locks, processes, the service manager, the shell,
-//! mistyped words, hexadecimal.
+//! Small facts about the system that every room may use: time, locks, processes, probes, the service manager, the
+//! shell, mistyped words, hexadecimal.
 
 pub mod clock;
 pub mod locks;
+pub mod probes;
 pub mod proc;
 pub mod service;
 pub mod shell;

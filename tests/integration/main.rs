@@ -22,6 +22,12 @@ mod config;
 // Hundreds of clients that hold their connections.
 #[cfg(feature = "server")]
 mod connections;
+// A fake Kubernetes cluster.
+#[cfg(all(feature = "server", feature = "kubernetes"))]
+mod cluster;
+// The container runner in that cluster.
+#[cfg(all(feature = "server", feature = "kubernetes"))]
+mod container;
 // Tasks for containers, with a runner that the test plays.
 #[cfg(feature = "server")]
 mod containers;

@@ -250,14 +250,6 @@ impl Task {
         }
     }
 
-    /// The claim of a task that its agent is about to begin, for an agent that asks what to run.
-    pub fn awaited(&self, now: Millis) -> Result<&Claim, Refused> {
-        match &self.state {
-            State::Claimed { claim, .. } => Ok(claim),
-            _ => Err(self.refusal(now)),
-        }
-    }
-
     /// Its runner gives it back before it has begun. The same call again gets the same answer.
     pub fn give_back(&mut self, returned: &Returned<'_>, now: Millis) -> Result<Step<GivenBack>, Refused> {
         match &self.state {

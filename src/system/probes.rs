@@ -1,6 +1,5 @@
-//! Answers to the probes of a pod, on a thread of its own.
+//! Answers to the probes of a pod, on a thread of its own: `/live`, and `/ready` when something is set.
 
-use crate::protocol::pod_task::HEALTH_PORT;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
@@ -10,16 +9,17 @@ use std::time::Duration;
 /// How long whoever probes may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Starts to answer: `/ready` says whether `ready` is set. A port that is taken only costs the probes.
-pub(super) fn serve(ready: Arc<AtomicBool>) {
+/// Starts to answer at an address: `/ready` says whether `ready` is set. A port that is taken only costs the probes.
+pub fn serve(address: &str, ready: Arc<AtomicBool>) {
+    // A host without IPv6 has no `[::]`.
     let listener =
-        TcpListener::bind(("::", HEALTH_PORT)).or_else(|_| TcpListener::bind(("0.0.0.0", HEALTH_PORT)));
+        TcpListener::bind(address).or_else(|_| TcpListener::bind(address.replace("[::]", "0.0.0.0")));
     let started = listener.and_then(|listener| {
-        let thread = std::thread::Builder::new().name("health".to_owned()).stack_size(64 * 1024);
+        let thread = std::thread::Builder::new().name("probes".to_owned()).stack_size(64 * 1024);
         thread.spawn(move || listener.incoming().flatten().for_each(|probe| drop(answer(probe, &ready))))
     });
     if let Err(error) = started {
-        log::warn!("probes are not answered: port {HEALTH_PORT}: {error}");
+        log::warn!("probes are not answered at {address}: {error}");
     }
 }
 

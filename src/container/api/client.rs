@@ -1,0 +1,322 @@
+//! Calls to the API server: the token of the service account, which changes under way, and repetition of what passes.
+
+use super::fault::Fault;
+use super::objects::{Event, List, Pod, Secret};
+use crate::container::settings::Cluster;
+use crate::http::{self, Client, Endpoint, Exchange, retry};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// For a call other than a watch or a log.
+const SHORT: Duration = Duration::from_secs(30);
+/// The token file is read again after this long.
+const TOKEN_AGE: Duration = Duration::from_secs(60);
+/// Longest answer, in bytes; lists come in pages.
+const MOST_BYTES: u64 = 64 * 1024 * 1024;
+/// Objects of a page.
+const PAGE: usize = 250;
+/// Connections that are kept for the next call.
+const CONNECTIONS: usize = 8;
+/// Series of repetitions: first window, longest, and all together.
+const WINDOW: (Duration, Duration, Duration) =
+    (Duration::from_millis(200), Duration::from_secs(10), Duration::from_secs(90));
+
+/// The API server, and the account that calls.
+pub(in crate::container) struct Kube {
+    client: Client,
+    namespace: String,
+    token_file: PathBuf,
+    token: Mutex<(String, Instant)>,
+    calls: AtomicU64,
+}
+
+impl Kube {
+    /// Reads the token and the authorities; calls nobody.
+    pub(in crate::container) fn new(cluster: &Cluster) -> Result<Self, Fault> {
+        let ca_file = Some(cluster.ca_file.clone()).filter(|file| file.exists());
+        let endpoint = Endpoint { url: cluster.url.clone(), ca_file, client_certificate: None };
+        let token = read_token(&cluster.token_file)?;
+        Ok(Self {
+            client: Client::direct(&endpoint, CONNECTIONS)?,
+            namespace: cluster.namespace.clone(),
+            token_file: cluster.token_file.clone(),
+            token: Mutex::new((token, Instant::now())),
+            calls: AtomicU64::new(0),
+        })
+    }
+
+    /// Calls that were made.
+    pub(in crate::container) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Ends all calls in flight, for good.
+    pub(in crate::container) fn close(&self) {
+        self.client.close();
+    }
+
+    /// The token; read anew when it is old, or when it was just refused.
+    fn token(&self, refused: Option<&str>) -> Result<String, Fault> {
+        let mut token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        if token.1.elapsed() > TOKEN_AGE || refused == Some(token.0.as_str()) {
+            *token = (read_token(&self.token_file)?, Instant::now());
+        }
+        Ok(token.0.clone())
+    }
+
+    /// One call, whose body is read by the caller. A refused token is read anew, once.
+    pub(super) fn open(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: &[u8],
+        timeout: Duration,
+    ) -> Result<http::Answer, Fault> {
+        let mut token = self.token(None)?;
+        let mut again = true;
+        loop {
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            let mut answer =
+                self.client.exchange(&Exchange { method, path, token: &token, body, timeout })?;
+            if (200..300).contains(&answer.status) {
+                return Ok(answer);
+            }
+            let mut text = Vec::new();
+            // What was read of a refusal is enough.
+            let _ = (&mut answer.body).take(64 * 1024).read_to_end(&mut text);
+            if answer.status == 401 && again {
+                again = false;
+                token = self.token(Some(&token))?;
+                continue;
+            }
+            let fault = Fault::of(answer.status, answer.retry_after, &text);
+            return Err(match fault {
+                Fault::Refused { status: 401, reason, retry_after, .. } => Fault::Refused {
+                    status: 401,
+                    reason,
+                    retry_after,
+                    message: format!(
+                        "the API server does not take the token of the service account, `{}`",
+                        self.token_file.display()
+                    ),
+                },
+                fault => fault,
+            });
+        }
+    }
+
+    fn once<T: DeserializeOwned>(&self, method: &'static str, path: &str, body: &[u8]) -> Result<T, Fault> {
+        let answer = self.open(method, path, body, SHORT)?;
+        let mut text = Vec::new();
+        let read = answer.body.take(MOST_BYTES).read_to_end(&mut text);
+        read.map_err(|error| {
+            Fault::Unanswered(format!("failed to read the answer to {method} `{path}`: {error}"))
+        })?;
+        serde_json::from_slice(&text).map_err(|error| {
+            Fault::Unanswered(format!(
+                "the answer to {method} `{path}` is not what an API server says: {error}"
+            ))
+        })
+    }
+
+    /// A call that is made once. It may be repeated: names are chosen by us, and what is deleted is named by its uid.
+    fn call<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<T, Fault> {
+        self.once(method, path, body.map(Value::to_string).unwrap_or_default().as_bytes())
+    }
+
+    /// A call that is repeated while its fault passes, for callers that may wait.
+    fn patiently<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<T, Fault> {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let started = Instant::now();
+        let mut window = WINDOW.0;
+        loop {
+            let fault = match self.once(method, path, body.as_bytes()) {
+                Err(fault) if fault.is_passing() && started.elapsed() < WINDOW.2 => fault,
+                answer => return answer,
+            };
+            let wait =
+                window.mul_f64(retry::random()).max(fault.retry_after().unwrap_or_default().min(WINDOW.1));
+            log::debug!("{method} `{path}`: {fault}; trying again in {} ms", wait.as_millis());
+            std::thread::sleep(wait);
+            window = (window * 2).min(WINDOW.1);
+        }
+    }
+
+    fn path(&self, kind: &str, name: &str) -> String {
+        let slash = if name.is_empty() { "" } else { "/" };
+        format!("/api/v1/namespaces/{}/{kind}{slash}{name}", self.namespace)
+    }
+
+    /// All objects with these labels, page by page; `None` starts again where a page has expired.
+    fn list<T: DeserializeOwned>(&self, path: &str, query: &str) -> Result<List<T>, Fault> {
+        let mut all = List::default();
+        loop {
+            let next = match all.metadata.next.as_str() {
+                "" => String::new(),
+                next => format!("&continue={next}"),
+            };
+            let page: List<T> =
+                match self.patiently("GET", &format!("{path}?limit={PAGE}{query}{next}"), None) {
+                    Err(fault) if fault.status() == Some(410) && !all.items.is_empty() => {
+                        all = List::default();
+                        continue;
+                    }
+                    page => page?,
+                };
+            all.metadata = page.metadata;
+            all.items.extend(page.items);
+            if all.metadata.next.is_empty() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Creates a pod.
+    pub(in crate::container) fn create_pod(&self, pod: &Value) -> Result<Pod, Fault> {
+        self.call("POST", &self.path("pods", ""), Some(pod))
+    }
+
+    /// Creates a secret.
+    pub(in crate::container) fn create_secret(&self, secret: &Value) -> Result<Secret, Fault> {
+        self.call("POST", &self.path("secrets", ""), Some(secret))
+    }
+
+    /// A pod by its name.
+    pub(in crate::container) fn pod(&self, name: &str) -> Result<Pod, Fault> {
+        self.patiently("GET", &self.path("pods", name), None)
+    }
+
+    /// A secret by its name.
+    pub(in crate::container) fn secret(&self, name: &str) -> Result<Secret, Fault> {
+        self.patiently("GET", &self.path("secrets", name), None)
+    }
+
+    /// Pods with a label.
+    pub(in crate::container) fn pods(&self, label: &str) -> Result<List<Pod>, Fault> {
+        self.list(&self.path("pods", ""), &format!("&labelSelector={}", escape(label)))
+    }
+
+    /// Secrets with a label.
+    pub(in crate::container) fn secrets(&self, label: &str) -> Result<List<Secret>, Fault> {
+        self.list(&self.path("secrets", ""), &format!("&labelSelector={}", escape(label)))
+    }
+
+    /// Events about an object.
+    pub(in crate::container) fn events(&self, uid: &str) -> Result<List<Event>, Fault> {
+        self.list(
+            &self.path("events", ""),
+            &format!("&fieldSelector={}", escape(&format!("involvedObject.uid={uid}"))),
+        )
+    }
+
+    /// Deletes a pod, if it is still this one. `now` does not wait for its node.
+    pub(in crate::container) fn delete_pod(&self, name: &str, uid: &str, now: bool) -> Result<(), Fault> {
+        let mut options = json!({ "kind": "DeleteOptions", "apiVersion": "v1" });
+        if !uid.is_empty() {
+            options["preconditions"] = json!({ "uid": uid });
+        }
+        if now {
+            options["gracePeriodSeconds"] = json!(0);
+        }
+        gone(self.call("DELETE", &self.path("pods", name), Some(&options)))
+    }
+
+    /// Deletes a secret.
+    pub(in crate::container) fn delete_secret(&self, name: &str) -> Result<(), Fault> {
+        gone(self.call("DELETE", &self.path("secrets", name), None))
+    }
+
+    /// The log of a container from its beginning, or from a time (RFC 3339), as it comes.
+    pub(in crate::container) fn follow(
+        &self,
+        pod: &str,
+        container: &str,
+        since: Option<&str>,
+        timeout: Duration,
+    ) -> Result<Box<dyn Read + Send>, Fault> {
+        let since = since.map_or_else(String::new, |since| format!("&sinceTime={}", escape(since)));
+        let query = format!("container={container}&follow=true&timestamps=true{since}");
+        let path = format!("{}/log?{query}", self.path("pods", pod));
+        self.open("GET", &path, b"", timeout).map(|answer| answer.body)
+    }
+
+    /// Opens a watch over pods with a label, from a version on.
+    pub(super) fn open_watch(
+        &self,
+        label: &str,
+        version: &str,
+        seconds: u64,
+    ) -> Result<Box<dyn Read + Send>, Fault> {
+        let path = format!(
+            "{}?watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={version}&labelSelector={}",
+            self.path("pods", ""),
+            escape(label)
+        );
+        // A connection that has died without a word is noticed by this.
+        let timeout = Duration::from_secs(seconds + 15);
+        self.open("GET", &path, b"", timeout).map(|answer| answer.body)
+    }
+
+    /// Asks whether this account may do something; the error says why that is not known.
+    pub(in crate::container) fn may(
+        &self,
+        verb: &str,
+        resource: &str,
+        cluster_wide: bool,
+    ) -> Result<bool, Fault> {
+        let (resource, sub) = resource.split_once('/').unwrap_or((resource, ""));
+        let namespace = if cluster_wide { "" } else { self.namespace.as_str() };
+        let attributes =
+            json!({ "verb": verb, "resource": resource, "subresource": sub, "namespace": namespace });
+        let review = json!({ "kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1",
+            "spec": { "resourceAttributes": attributes } });
+        let answer: Value =
+            self.patiently("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", Some(&review))?;
+        Ok(answer["status"]["allowed"].as_bool() == Some(true))
+    }
+}
+
+/// What is gone already, or is another object by now, was deleted.
+fn gone(answer: Result<Value, Fault>) -> Result<(), Fault> {
+    match answer {
+        Err(fault) if fault.is_missing() || fault.status() == Some(409) => Ok(()),
+        answer => answer.map(drop),
+    }
+}
+
+fn read_token(file: &std::path::Path) -> Result<String, Fault> {
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        Fault::Setup(format!(
+            "the token of the service account, `{}`, cannot be read: {error}",
+            file.display()
+        ))
+    })?;
+    Ok(text.trim().to_owned())
+}
+
+/// A text as a part of a query.
+fn escape(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            other => out.push_str(&format!("%{other:02X}")),
+        }
+    }
+    out
+}

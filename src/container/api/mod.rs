@@ -1,0 +1,11 @@
+//! The API server of the cluster: calls, a watch, and what its objects say. Knows nothing of tasks.
+
+mod client;
+mod fault;
+mod objects;
+mod watch;
+
+pub(super) use client::Kube;
+pub(super) use fault::Fault;
+pub(super) use objects::{ContainerStatus, Pod, Terminated};
+pub(super) use watch::{Seen, watch};

@@ -1,0 +1,68 @@
+//! What the runner needs before it can work: rights of its account, tokens of its classes.
+
+use super::api::{Fault, Kube};
+use super::plane;
+use super::settings::{Class, Settings};
+use crate::http::{Client, Error};
+use crate::protocol::{Secret, TaskId};
+
+/// Rights in the namespace, as verbs of a resource.
+const RIGHTS: [(&str, &[&str]); 4] = [
+    ("pods", &["get", "watch", "list", "create", "delete"]),
+    ("pods/log", &["get"]),
+    ("secrets", &["get", "list", "create", "delete"]),
+    ("events", &["list"]),
+];
+
+/// The tokens of all classes: their own, or out of the secrets of the cluster. The error names the class that has none.
+pub(super) fn tokens(settings: &Settings, kube: &Kube) -> Result<Vec<(Class, Secret)>, String> {
+    use base64::Engine;
+    let mut secrets = Vec::new();
+    for name in &settings.cluster.token_secrets {
+        match kube.secret(name) {
+            Ok(secret) => secrets.push(secret),
+            // Of the names that the chart gives, one may not exist.
+            Err(fault) if fault.is_missing() => log::warn!("there is no secret `{name}` with tokens"),
+            Err(fault) => return Err(format!("cannot read the secret `{name}` with tokens: {fault}")),
+        }
+    }
+    let mut found = Vec::new();
+    for class in &settings.classes {
+        let key = class.name.to_string().replacen('/', ".", 1);
+        let by_key = secrets.iter().find_map(|secret| secret.data.get(&key)).map(|text| {
+            let bytes = base64::engine::general_purpose::STANDARD.decode(text).unwrap_or_default();
+            Secret::new(String::from_utf8_lossy(&bytes).trim().to_owned())
+        });
+        let token = class.token.clone().or(by_key).filter(|token| !token.expose().is_empty());
+        let token = token.ok_or_else(|| {
+            format!("the resource class `{}` has no token: neither `token` in its values nor a key `{key}` in one of the secrets of KUBE_TOKEN_SECRETS", class.name)
+        })?;
+        found.push((class.clone(), token));
+    }
+    Ok(found)
+}
+
+/// Rights that the account lacks, for people.
+pub(super) fn missing_rights(kube: &Kube) -> Result<Vec<String>, Fault> {
+    let mut missing = Vec::new();
+    for (resource, verbs) in RIGHTS {
+        for verb in verbs {
+            if !kube.may(verb, resource, false)? {
+                missing.push(format!("{verb} {resource}"));
+            }
+        }
+    }
+    Ok(missing)
+}
+
+/// One call with the token of a class that changes nothing. The error says what is wrong.
+pub(super) fn class_token(client: &Client, token: &Secret) -> Result<(), String> {
+    let none = TaskId::new("00000000-0000-0000-0000-000000000000").map_err(|error| error.to_string())?;
+    match plane::lost(client, token, &none, "", "check of the runner's settings") {
+        Ok(_) => Ok(()),
+        Err(Error::Refused { status: 401, .. }) => {
+            Err("the control plane does not know its token".to_owned())
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}

@@ -1,0 +1,86 @@
+//! Claims: a thread for each resource class, which asks as long as there is a slot.
+
+use super::plane::{self, Claimed};
+use super::settings::Settings;
+use super::slots::{Slot, Slots};
+use crate::http::{Client, Error, retry};
+use crate::protocol::{ClaimRequest, RefusalCode, Secret, TaskKind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// How long a claim is parked.
+const PARK: Duration = Duration::from_secs(20);
+/// Pauses after claims that fail: first and longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Pause after a refusal that will not pass by itself.
+const REFUSED: Duration = Duration::from_secs(60);
+
+/// A class that is claimed for.
+pub(super) struct Claiming {
+    /// Its token.
+    pub(super) token: Secret,
+    /// For claims alone: closed to end them.
+    pub(super) client: Arc<Client>,
+    /// Where slots come from.
+    pub(super) slots: Slots,
+    /// Set when no further claim is to be made.
+    pub(super) stopping: Arc<AtomicBool>,
+}
+
+impl Claiming {
+    /// Claims until that is stopped; `tell` gets every task, with its slot.
+    pub(super) fn run(&self, settings: &Settings, class: &str, tell: impl Fn(Box<Claimed>, Slot)) {
+        let mut request = ClaimRequest {
+            name: settings.name.clone(),
+            hostname: settings.instance.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            os: std::env::consts::OS.to_owned(),
+            arch: std::env::consts::ARCH.to_owned(),
+            nonce: crate::system::random_id(),
+            machine_id: None,
+            boot_id: None,
+            takes: vec![TaskKind::Container],
+        };
+        let mut window = PAUSES.0;
+        let mut told = false;
+        while let Some(slot) = self.slots.take() {
+            match plane::claim(&self.client, &self.token, &request, PARK) {
+                Ok(task) => {
+                    if std::mem::take(&mut told) {
+                        log::info!("claims for `{class}` are answered again");
+                    }
+                    window = PAUSES.0;
+                    if let Some(task) = task {
+                        request.nonce = crate::system::random_id();
+                        tell(Box::new(task), slot);
+                    }
+                }
+                Err(_) if self.stopping.load(Ordering::Relaxed) => return,
+                // The answer was lost on the way, and its task is known here or comes back by its lease.
+                Err(error) if error.code() == Some(RefusalCode::HoldsTask) => {
+                    request.nonce = crate::system::random_id();
+                }
+                Err(error) => {
+                    drop(slot);
+                    if !std::mem::replace(&mut told, true) {
+                        log::error!("cannot claim tasks for `{class}`, trying on quietly: {error}");
+                    }
+                    if matches!(error, Error::Undecodable(_) | Error::TooLong(_)) {
+                        request.nonce = crate::system::random_id();
+                    }
+                    let wait = if error.is_retryable() { window.mul_f64(retry::random()) } else { REFUSED };
+                    window = (window * 2).min(PAUSES.1);
+                    self.pause(wait);
+                }
+            }
+        }
+    }
+
+    fn pause(&self, time: Duration) {
+        let until = std::time::Instant::now() + time;
+        while !self.stopping.load(Ordering::Relaxed) && std::time::Instant::now() < until {
+            std::thread::sleep(time.min(Duration::from_millis(200)));
+        }
+    }
+}

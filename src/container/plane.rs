@@ -1,0 +1,181 @@
+//! Calls to the control plane: claims, and what is said of a task that has no agent (yet).
+
+use crate::http::{Body, Client, Error, Request};
+use crate::protocol::{
+    Beside, ClaimRequest, Container, FIRST_BESIDE, GiveBack, GiveBackReason, LostTask, OutputAnswer,
+    RefusalCode, Secret, TaskId, Variable,
+};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+/// How much longer than it asks to be parked a claim may take.
+const MARGIN: Duration = Duration::from_secs(20);
+/// For a call that is answered at once.
+const SHORT: Duration = Duration::from_secs(30);
+
+/// A claimed task, as far as it concerns whoever starts its pod: the agent in the pod gets the rest by itself.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Claimed {
+    pub(super) id: TaskId,
+    pub(super) token: Secret,
+    pub(super) allocation: String,
+    pub(super) job_name: String,
+    pub(super) job_url: String,
+    pub(super) lease_seconds: u32,
+    #[serde(default)]
+    pub(super) built_in: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) variables: Vec<Variable>,
+    #[serde(default)]
+    pub(super) mask: Vec<Secret>,
+    #[serde(default)]
+    pub(super) containers: Vec<Container>,
+}
+
+/// Asks for a task. The nonce makes a repetition harmless.
+pub(super) fn claim(
+    client: &Client,
+    token: &Secret,
+    body: &ClaimRequest,
+    wait: Duration,
+) -> Result<Option<Claimed>, Error> {
+    let body = encode(body)?;
+    let path = format!("/api/v3/runner/claim?wait={}", wait.as_secs());
+    let request = Request {
+        method: "POST",
+        path: &path,
+        token: Some(token),
+        body: Body::Json(&body),
+        timeout: wait + MARGIN,
+    };
+    let response = client.send(&request)?;
+    if response.status == 204 {
+        return Ok(None);
+    }
+    response.decode(&request, client.url()).map(Some)
+}
+
+/// What became of a call with the token of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// The task is this runner's.
+    Yes,
+    /// It has ended there, or went to another one.
+    Over,
+}
+
+/// A refusal that says that the task is over is an answer.
+fn heard<T>(answer: Result<T, Error>) -> Result<Heard, Error> {
+    match answer {
+        Ok(_) => Ok(Heard::Yes),
+        Err(error) if matches!(error.code(), Some(RefusalCode::TaskEnded | RefusalCode::Begun)) => {
+            Ok(Heard::Over)
+        }
+        // The token or the task is not known any more.
+        Err(Error::Refused { status: 401 | 404, .. }) => Ok(Heard::Over),
+        Err(error) => Err(error),
+    }
+}
+
+/// Keeps the claim of a task whose agent does not run yet.
+pub(super) fn heartbeat(client: &Client, id: &TaskId, token: &Secret) -> Result<Heard, Error> {
+    let path = format!("/api/v3/runner/tasks/{id}/heartbeat?wait=0");
+    heard(client.json::<IgnoredAny>(&post(&path, token, b"{}")))
+}
+
+/// Gives a task back that has not begun.
+pub(super) fn give_back(
+    client: &Client,
+    id: &TaskId,
+    token: &Secret,
+    message: &str,
+    pause: Duration,
+) -> Result<Heard, Error> {
+    let body = encode(&GiveBack {
+        task_id: id.clone(),
+        task_token: token.clone(),
+        reason: GiveBackReason::Host,
+        message: Some(message.to_owned()),
+        pause_seconds: u32::try_from(pause.as_secs()).unwrap_or(u32::MAX),
+    })?;
+    heard(client.json::<IgnoredAny>(&post("/api/v3/runner/unclaim", token, &body)))
+}
+
+/// Ends a task for good.
+pub(super) fn fail(client: &Client, token: &Secret, allocation: &str, message: &str) -> Result<Heard, Error> {
+    use base64::Engine;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let message = base64::engine::general_purpose::STANDARD.encode(message);
+    let body = serde_json::json!({ "allocation": allocation, "timestamp": now, "message": message });
+    heard(client.json::<IgnoredAny>(&post("/api/v2/task/event/fail", token, &encode(&body)?)))
+}
+
+/// Reports that the pod of a task is gone. `class` is the token of its class.
+pub(super) fn lost(
+    client: &Client,
+    class: &Secret,
+    id: &TaskId,
+    allocation: &str,
+    message: &str,
+) -> Result<Heard, Error> {
+    let body = encode(&LostTask {
+        id: id.clone(),
+        allocation: Some(allocation.to_owned()),
+        message: message.to_owned(),
+    })?;
+    let path = format!("/api/v3/runner/tasks/{id}/lost");
+    match client.json::<IgnoredAny>(&post(&path, class, &body)) {
+        Err(Error::Refused { status: 404 | 409, .. }) => Ok(Heard::Over),
+        answer => answer.map(|_| Heard::Yes),
+    }
+}
+
+/// Says what became of a record of this runner.
+pub(super) fn beside(
+    client: &Client,
+    id: &TaskId,
+    token: &Secret,
+    n: u32,
+    record: &Beside,
+) -> Result<Heard, Error> {
+    let path = format!("/api/v3/runner/tasks/{id}/beside/{n}");
+    heard(client.json::<IgnoredAny>(&post(&path, token, &encode(record)?)))
+}
+
+/// Sends output of a record of this runner. Returns how much is stored, or nothing when the task takes none any more.
+pub(super) fn output(
+    client: &Client,
+    id: &TaskId,
+    token: &Secret,
+    n: u32,
+    offset: u64,
+    bytes: &[u8],
+) -> Result<Option<u64>, Error> {
+    let path = format!("/api/v3/runner/tasks/{id}/steps/{}/output?offset={offset}", FIRST_BESIDE + n);
+    let request = Request {
+        method: "PATCH",
+        path: &path,
+        token: Some(token),
+        body: Body::Bytes(bytes),
+        timeout: SHORT,
+    };
+    match client.json::<OutputAnswer>(&request) {
+        Ok(answer) => Ok(Some(answer.offset)),
+        // Another agent of this runner had said more.
+        Err(Error::Refused { refusal: Some(refusal), .. }) if refusal.code == Some(RefusalCode::Gap) => {
+            Ok(refusal.offset)
+        }
+        Err(Error::Refused { status: 400..=499, .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn post<'a>(path: &'a str, token: &'a Secret, body: &'a [u8]) -> Request<'a> {
+    Request { method: "POST", path, token: Some(token), body: Body::Json(body), timeout: SHORT }
+}
+
+fn encode<T: Serialize>(body: &T) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(body).map_err(|error| Error::Setup(format!("cannot write JSON: {error}")))
+}

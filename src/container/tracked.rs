@@ -1,0 +1,148 @@
+//! A task of this runner with everything around its life: what is to be done for it, one thing after the other.
+
+use super::judge::Verdict;
+use super::life::{Act, Life};
+use super::logs::Service;
+use super::plane::Claimed;
+use super::settings::Class;
+use super::slots::Slot;
+use super::story::Story;
+use super::work::{Job, Subject};
+use crate::executor::output::redactor::Secrets;
+use crate::protocol::{MOST_BESIDE, Secret};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// A pod that has not started by then is asked about by its events, and again after as long.
+const EVENTS_EVERY: Duration = Duration::from_secs(5);
+
+/// A task of this runner.
+pub(super) struct Tracked {
+    pub(super) subject: Arc<Subject>,
+    pub(super) life: Life,
+    /// Kept until the pod is there.
+    pub(super) claimed: Option<(Class, Box<Claimed>)>,
+    pub(super) claimed_at: Instant,
+    pub(super) acts: VecDeque<Act>,
+    /// What a worker does, since when, and how often it was tried.
+    pub(super) current: Option<(Doing, Instant, u32)>,
+    /// Tried again from then on.
+    pub(super) again_at: Option<Instant>,
+    pub(super) verdict: Option<Verdict>,
+    events_at: Instant,
+    pub(super) story: Story,
+    /// Services whose output is to be followed, until it is.
+    pub(super) services: Vec<Service>,
+    /// Set when nobody wants that any more.
+    pub(super) follows: Following,
+    _slot: Slot,
+}
+
+/// Ends what follows the services of a task, with the value.
+#[derive(Default)]
+pub(super) struct Following(pub(super) Arc<AtomicBool>);
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The thing that a worker does for a task.
+#[derive(Clone, PartialEq)]
+pub(super) enum Doing {
+    Act(Act),
+    Say,
+    Events,
+}
+
+/// What is to be done next.
+pub(super) enum Next {
+    /// Nothing, or something is being done.
+    Nothing,
+    /// This, by a worker.
+    Work(Job),
+    /// Nothing is left of it.
+    Forget,
+}
+
+impl Tracked {
+    /// A task with nothing to do yet.
+    pub(super) fn new(subject: Subject, life: Life, slot: Slot, story: Story, now: Instant) -> Self {
+        Self {
+            subject: Arc::new(subject),
+            life,
+            claimed: None,
+            claimed_at: now,
+            acts: VecDeque::new(),
+            current: None,
+            again_at: None,
+            verdict: None,
+            events_at: now + EVENTS_EVERY,
+            story,
+            services: Vec::new(),
+            follows: Following::default(),
+            _slot: slot,
+        }
+    }
+
+    /// The next thing to do. What the job is told comes after what has to be done, and before the task is forgotten.
+    pub(super) fn next(&mut self, now: Instant) -> Next {
+        if self.again_at.is_some_and(|at| at > now) {
+            return Next::Nothing;
+        }
+        let doing = match &self.current {
+            Some(_) if self.again_at.is_none() => return Next::Nothing,
+            Some((doing, _, _)) => doing.clone(),
+            None => match self.acts.pop_front() {
+                Some(Act::Forget) if self.story.is_unsaid() => {
+                    self.acts.push_front(Act::Forget);
+                    Doing::Say
+                }
+                Some(Act::Forget) => return Next::Forget,
+                Some(act) => Doing::Act(act),
+                None if self.story.is_unsaid() => Doing::Say,
+                None if self.life.is_starting() && self.events_at <= now => {
+                    self.events_at = now + EVENTS_EVERY;
+                    Doing::Events
+                }
+                None => return Next::Nothing,
+            },
+        };
+        self.again_at = None;
+        let (since, tries) = self.current.take().map_or((now, 0), |(_, since, tries)| (since, tries));
+        let job = match &doing {
+            Doing::Act(Act::Create) => match &self.claimed {
+                Some((class, claimed)) => Job::Create(class.clone(), claimed.clone()),
+                None => Job::Act(Act::Create),
+            },
+            Doing::Act(act) => Job::Act(act.clone()),
+            Doing::Events => Job::Events,
+            Doing::Say => {
+                let (offset, text, record) = self.story.unsaid();
+                Job::Say { offset, text, record }
+            }
+        };
+        self.current = Some((doing, since, tries));
+        Next::Work(job)
+    }
+}
+
+/// The services of a task, with what is to be masked in their output: what a task agent masks.
+pub(super) fn services_of(task: &Claimed) -> Vec<Service> {
+    let services = task.containers.iter().enumerate().skip(1);
+    let services =
+        services.filter_map(|(n, container)| Some((u32::try_from(n).ok()?, container.image.clone())));
+    let services: Vec<_> = services.filter(|(n, _)| *n < MOST_BESIDE).collect();
+    if services.is_empty() {
+        return Vec::new();
+    }
+    let logins = task.containers.iter().filter_map(|container| container.login.as_ref());
+    let mut further: Vec<Secret> = logins.map(|login| login.password.clone()).collect();
+    further.extend(task.mask.iter().cloned());
+    further.push(task.token.clone());
+    let secrets = Secrets::new(&task.variables, &further);
+    services.into_iter().map(|(n, image)| Service { n, image, secrets: secrets.clone() }).collect()
+}
