@@ -47,11 +47,16 @@ fn no_step_runs_before_the_beginning_is_acknowledged() {
     let asked = server.wait_for("/tasks/b-1/begin").json();
     assert_eq!(asked["agent"].as_str().map(str::len), Some(32));
     assert_eq!(asked["events"][0]["kind"], "spinup_environment");
+    assert_eq!((&asked["events"][1]["step"], &asked["events"][2]["step"]), (&json!(0), &json!(1)));
+    assert_eq!((&asked["events"][2]["event"], &asked["events"][3]), (&json!("step_started"), &Value::Null));
     server.behave();
     assert_eq!(server.wait_finished("b-1")["status"], "success");
     assert_eq!(runner.wait(), Some(0));
     assert!(ran.exists());
-    assert!(server.output("b-1", 0).contains("working directory: "));
+    // This control plane does not know that it went along with the beginning.
+    let spin_up = server.output("b-1", 0);
+    assert!(spin_up.contains("working directory: "));
+    assert_eq!(asked["spin_up"], spin_up);
 }
 
 #[test]

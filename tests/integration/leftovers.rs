@@ -7,7 +7,8 @@ use crate::support::{emulated, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 use std::fs;
-use std::process::{Child, Command};
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
 
 /// Has itself and a child of its child outlive everything that could tell whose they are.
 const DAEMONS: &str = "setsid env -i /bin/sh -c 'echo $$ > one.new; mv one.new one; exec sleep 3001' &
@@ -94,21 +95,28 @@ fn a_working_directory_that_another_task_holds_is_left_alone() {
     assert!(runner.log().contains("another task is at work there"), "{}", runner.log());
 }
 
+/// A shell function that makes this many processes which end when their input does. They are copies of the shell:
+/// thousands of programs would take their time to start.
+const MANY: &str = "many() { n=0; while [ $n -lt $1 ]; do (read nothing <&3) & n=$((n + 1)); done; }";
+
 /// Processes that are none of the task's business.
-struct Strangers(Vec<Child>);
+struct Strangers(Child);
 
 impl Strangers {
     fn start(count: u32) -> Self {
-        Self((0..count).map(|_| Command::new("sleep").arg("600").spawn().unwrap()).collect())
+        let script = format!("exec 3<&0; {MANY}; many {count}; echo there; wait");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut shell = command.spawn().unwrap();
+        shell.stdout.take().unwrap().read_exact(&mut [0; 6]).unwrap();
+        Self(shell)
     }
 }
 
 impl Drop for Strangers {
     fn drop(&mut self) {
-        for child in &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
     }
 }
 
@@ -121,12 +129,26 @@ fn a_task_opens_as_many_files_of_processes_however_many_there_are() {
     if Command::new("strace").args(["-o", "/dev/null", "true"]).status().is_ok_and(|status| status.success())
     {
         let few = opened_by_a_task(10);
-        let many = opened_by_a_task(300);
+        let many = opened_by_a_task(3_000);
         assert_eq!(few, many);
         assert!(few.iter().all(|path| !path.contains("environ")), "{few:?}");
     } else {
         eprintln!("skipped: strace is not to be had");
     }
+}
+
+#[test]
+fn thousands_of_processes_that_a_task_left_are_ended() {
+    let server = ControlPlane::start();
+    let runner = Machine::new(&server.url()).start();
+    // Nobody writes to the input, and whoever holds it could.
+    let script = format!("mkfifo input; exec 3<>input; {MANY}; many 2000; echo $! > last");
+    server.offer(&task_of("o-4", &[&script]));
+    assert_eq!(server.wait_finished("o-4")["status"], "success");
+    let last = fs::read_to_string(runner.machine.path("work/last")).unwrap();
+    assert!(is_gone(last.trim()), "{}", runner.log());
+    let told = server.output("o-4", 2);
+    assert_eq!(told.lines().filter(|line| line.starts_with("stopped pid ")).count(), 2000, "{told}");
 }
 
 /// The files under `/proc` that runner and agent open for one task, numbers of processes taken out.
