@@ -33,12 +33,18 @@ fn run(program: &OsString, mut args: Vec<OsString>) -> Outcome {
     let first = if args.is_empty() { OsString::from("--help") } else { args.remove(0) };
     match first.to_str().unwrap_or_default() {
         "machine" => crate::agent::command(args),
+        "doctor" => crate::agent::doctor::command(args),
+        "status" => crate::agent::status::command(args),
         "task" => crate::executor::command(args),
         "tool" => crate::tool::command(args),
         #[cfg(feature = "server")]
         "server" => crate::server::command(args),
         #[cfg(feature = "server")]
         "exec" => crate::exec::command(args),
+        "config" if args.first().is_some_and(|verb| verb == "show") => {
+            args.remove(0);
+            crate::agent::settings::show(args)
+        }
         #[cfg(feature = "server")]
         "config" => config::command(args),
         #[cfg(feature = "server")]

@@ -3,10 +3,12 @@
 //! Every other module may use this one; it uses none of them. The calls themselves, with their paths
 //! and answers, are described in `docs/protocol.md`. All bodies are JSON unless they are raw bytes.
 
+pub mod about;
 pub mod archive;
 pub mod claim;
 pub mod duration;
 pub mod event;
+pub mod finding;
 pub mod finish;
 pub mod id;
 pub mod job;
@@ -22,6 +24,7 @@ pub mod watch;
 #[cfg(test)]
 mod fixed_bytes;
 
+pub use about::{AboutAnswer, AboutRequest, SeenRunner};
 pub use archive::{
     Archive, Cache, CacheAnswer, CacheRecord, FindCache, FoundCache, LONGEST_CACHE_KEY, Layer, LayerJob,
     LayerRecord, Workspace,

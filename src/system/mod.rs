@@ -1,9 +1,12 @@
-//! Small facts about the system that every room may use: time, locks, processes, the shell, hexadecimal.
+//! Small facts about the system that every room may use: time, locks, processes, the shell, mistyped words,
+//! hexadecimal.
 
 pub mod clock;
+pub mod command;
 pub mod locks;
 pub mod proc;
 pub mod shell;
+pub mod suggest;
 
 use std::time::SystemTime;
 

@@ -36,6 +36,10 @@ const MIGRATIONS: &[&str] = &[
     // As for the keys: every job that goes would have all files of test results read.
     "CREATE INDEX test_files_by_job ON test_files (job_id);",
     include_str!("sessions.sql"),
+    // Runners and classes that get no tasks for a while, and how long tasks may wait.
+    "ALTER TABLE resource_classes ADD COLUMN is_paused INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE resource_classes ADD COLUMN wait_limit_ms INTEGER;
+    ALTER TABLE runner_instances ADD COLUMN is_paused INTEGER NOT NULL DEFAULT 0;",
 ];
 
 /// The version of the schema that this program works with.

@@ -8,6 +8,7 @@ pub mod archives;
 pub mod audit;
 pub mod classes;
 pub mod contexts;
+pub mod fleet;
 pub mod handout;
 pub mod instances;
 pub mod jobs;
