@@ -189,6 +189,18 @@ impl Options {
     }
 }
 
+/// Writes a line of another process to where the log goes, as it is.
+pub fn pass_on(options: &Options, line: &str) {
+    if options.format == Format::None {
+        return;
+    }
+    // Nobody can be told of a log that cannot be written.
+    let _ = match options.open() {
+        Ok(Some(mut file)) => writeln!(file, "{line}"),
+        _ => writeln!(io::stderr(), "{line}"),
+    };
+}
+
 /// A field of a record: its key, and its value as text.
 type Field = (&'static str, String);
 

@@ -6,6 +6,7 @@
 mod arguments;
 mod audit;
 mod context;
+mod fleet;
 mod follow;
 mod forge;
 mod people;
@@ -38,11 +39,16 @@ Runners
                                                      a job that began runs again, 3 times at most, when its runner
                                                      is lost: for jobs that may run twice
   resource-class set-untrusted NAMESPACE/NAME on|off  whether jobs of pull requests from forks may run on it
+  resource-class set-wait NAMESPACE/NAME [DURATION]  how long a job may wait for a runner; for ever unless given
   resource-class list [--namespace NAMESPACE]
   resource-class delete NAMESPACE/NAME [--force]     --force: with its tokens, and ends what waits for it
   token create NAMESPACE/NAME [--nickname TEXT]      prints the token, once
   token list NAMESPACE/NAME
   token delete ID
+  runner list [NAMESPACE/NAME]                       who is there, what runs, and why a class waits
+  runner pause NAMESPACE/NAME [RUNNER]               gives the class, or one of its runners, no tasks
+  runner resume NAMESPACE/NAME [RUNNER]              lets it go on
+  runner config NAMESPACE/NAME [--name RUNNER]       prints a settings file with a new token
   task held                                          what waits after `runlet server --restored`
   task release ID                                    lets it go on
   task end ID                                        ends it
@@ -112,6 +118,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
     let act = match noun.as_str() {
         "resource-class" => runner::class(&verb),
         "token" => runner::token(&verb),
+        "runner" => fleet::runner(&verb),
         "task" => task::task(&verb),
         "storage" => storage::storage(&verb),
         "user" => people::user(&verb),
@@ -123,7 +130,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         "audit" => audit::audit(&verb),
         _ => {
             return Err(Failure::usage(format!(
-                "unknown noun `{noun}` (known: resource-class, token, task, storage, user, personal-token, project, variable, pipeline, context, audit); see `runlet admin --help`"
+                "unknown noun `{noun}` (known: resource-class, token, runner, task, storage, user, personal-token, project, variable, pipeline, context, audit); see `runlet admin --help`"
             )));
         }
     };

@@ -20,6 +20,7 @@ const MOST_PAGES: usize = 1000;
 pub(super) struct Remote {
     client: Client,
     token: Secret,
+    ca_file: Option<PathBuf>,
 }
 
 impl Remote {
@@ -49,9 +50,9 @@ impl Remote {
                 "the personal token is empty, or is no token: it is one printable word",
             ));
         }
-        let endpoint = Endpoint { url, ca_file, client_certificate: None };
+        let endpoint = Endpoint { url, ca_file: ca_file.clone(), client_certificate: None };
         let client = Client::new(&endpoint).map_err(failure)?;
-        Ok(Self { client, token: Secret::new(token) })
+        Ok(Self { client, token: Secret::new(token), ca_file })
     }
 
     /// Makes one call.
@@ -65,6 +66,11 @@ impl Remote {
         let body = bytes.as_deref().map_or(Body::Empty, Body::Json);
         let request = Request { method, path, token: Some(&self.token), body, timeout: TIMEOUT };
         self.client.json(&request).map_err(failure)
+    }
+
+    /// The address of the control plane, and the authority that it is trusted by.
+    pub(super) fn place(&self) -> (&str, Option<&PathBuf>) {
+        (self.client.url(), self.ca_file.as_ref())
     }
 
     /// The address of a page of the control plane.
@@ -121,6 +127,13 @@ fn failure(error: Error) -> Failure {
         | Error::Foreign(message)
         | Error::TooLong(message) => (exit::FAILED, message.clone()),
     };
+    // The client speaks to runners, whose settings have other names.
+    let names = [
+        ("`api.url`", "`--server`"),
+        ("`api.ca_file`", "`--ca-file`"),
+        ("`api.auth_token`", "`--token-file`"),
+    ];
+    let message = names.iter().fold(message, |message, (setting, option)| message.replace(setting, option));
     Failure { code, message: message.chars().filter(|c| !c.is_control() || *c == '\n').collect() }
 }
 

@@ -9,8 +9,8 @@ use crate::protocol::duration;
 use serde_json::json;
 use std::io::IsTerminal;
 
-const CLASSES: &str = "/api/v3/runner/resource";
-const TOKENS: &str = "/api/v3/runner/token";
+pub(super) const CLASSES: &str = "/api/v3/runner/resource";
+pub(super) const TOKENS: &str = "/api/v3/runner/token";
 
 /// Finds a verb of `resource-class`.
 pub(super) fn class(verb: &str) -> Result<Act, UnknownVerb> {
@@ -20,6 +20,7 @@ pub(super) fn class(verb: &str) -> Result<Act, UnknownVerb> {
             ("set-budget", set_budget),
             ("set-unsafe-retries", set_unsafe_retries),
             ("set-untrusted", set_untrusted),
+            ("set-wait", set_wait),
             ("list", list_classes),
             ("delete", delete_class),
         ],
@@ -104,8 +105,21 @@ fn set_untrusted(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Fai
     Ok(Said::Done(format!("{name} {told}"), answer))
 }
 
+fn set_wait(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+    let (class, limit) = (arguments.word("NAMESPACE/NAME")?, arguments.maybe_word());
+    let limit = limit.map(|text| seconds(&text)).transpose()?;
+    arguments.finish()?;
+    let path = format!("{CLASSES}/{}", id_of(remote, &class)?);
+    let answer = remote.call("PATCH", &path, Some(json!({ "wait_limit_seconds": limit })))?;
+    let told = match limit {
+        Some(limit) => format!("a job that no runner of {class} takes within {} ends", shown_seconds(limit)),
+        None => format!("jobs may wait for a runner of {class} for as long as it takes"),
+    };
+    Ok(Said::Done(told, answer))
+}
+
 /// The id of a class by its name, as part of a path.
-fn id_of(remote: &Remote, name: &str) -> Result<String, Failure> {
+pub(super) fn id_of(remote: &Remote, name: &str) -> Result<String, Failure> {
     let items = remote.list(CLASSES)?;
     let found = items.iter().find(|item| text(item, "resource_class") == name);
     let id = found.map(|item| encode(text(item, "id")));
@@ -128,7 +142,7 @@ fn list_classes(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Fail
 }
 
 /// A budget as it is written: `15m`, `1h30m`.
-fn shown_seconds(seconds: u64) -> String {
+pub(super) fn shown_seconds(seconds: u64) -> String {
     let parts = [(seconds / 3600, 'h'), (seconds / 60 % 60, 'm'), (seconds % 60, 's')];
     parts.iter().filter(|(count, _)| *count > 0).map(|(count, unit)| format!("{count}{unit}")).collect()
 }

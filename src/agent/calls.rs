@@ -2,8 +2,8 @@
 
 use crate::http::{Body, Client, Error, Request};
 use crate::protocol::{
-    ClaimRequest, GiveBack, GiveBackAnswer, GiveBackReason, GivenBack, HeldTask, LostTask, RefusalCode,
-    RestAnswer, Secret, Task, TaskId,
+    AboutAnswer, AboutRequest, ClaimRequest, GiveBack, GiveBackAnswer, GiveBackReason, GivenBack, HeldTask,
+    LostTask, RefusalCode, RestAnswer, Secret, Task, TaskId,
 };
 use serde::Serialize;
 use serde::de::IgnoredAny;
@@ -11,6 +11,8 @@ use std::time::{Duration, SystemTime};
 
 /// How much longer than it asks to be parked a claim may take.
 const MARGIN: Duration = Duration::from_secs(20);
+/// Path of [`about`].
+pub(super) const ABOUT: &str = "/api/v3/runner/self";
 /// For a call that is answered at once.
 const SHORT: Duration = Duration::from_secs(30);
 
@@ -73,6 +75,18 @@ fn unreadable(body: &[u8]) -> Option<(HeldTask, Secret)> {
     let task = serde_json::from_slice(body).ok()?;
     let RestAnswer { token } = serde_json::from_slice(body).ok()?;
     Some((task, token))
+}
+
+/// Asks whose the token is, and who answers. Bytes of `padding` come back.
+pub(super) fn about(
+    client: &Client,
+    token: &Secret,
+    name: &str,
+    padding: usize,
+    timeout: Duration,
+) -> Result<AboutAnswer, Error> {
+    let body = encode(&AboutRequest { name: name.to_owned(), padding: "x".repeat(padding) })?;
+    client.json(&Request { timeout, ..post(ABOUT, token, &body) })
 }
 
 /// Reports that a task's agent is gone. Harmless when the task has ended.

@@ -1,6 +1,7 @@
 //! Claims of a runner: asking for tasks, what refusals mean for the next claim, and reports about tasks that have
 //! no agent. Runners of every kind share it; what they do with a task is their own affair.
 
+use super::board::Board;
 use super::calls::{self, Answered};
 use super::identity;
 use super::lifecycle::{Lifecycle, Limits, Notice};
@@ -16,6 +17,9 @@ use std::time::{Duration, Instant};
 
 /// How long the control plane may be away before a report is left to the lease of its task.
 const REPORT_BUDGET: Duration = Duration::from_secs(600);
+
+/// How long the start waits for the class of its token.
+const CLASS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Result of a claim.
 #[derive(Debug)]
@@ -39,6 +43,10 @@ pub(super) struct Claims {
     /// For reports; claims have a sibling of their own, which a stop request closes.
     pub(super) client: Client,
     claims: Option<Arc<Client>>,
+    /// Shows others what comes of claims.
+    pub(super) board: Board,
+    /// The reason of a pause.
+    pub(super) trouble: String,
 }
 
 impl Claims {
@@ -59,10 +67,24 @@ impl Claims {
             machine_id: identity::machine_id(),
             boot_id: crate::system::proc::boot_id(),
             takes: vec![takes],
+            resource_class: settings.resource_class.clone(),
         };
         let life = Lifecycle::new(limits, Instant::now());
         let token = settings.token.clone();
-        Ok(Self { life, stop, level: Level::Run, token, request, client, claims: None })
+        let board = Board::new(&settings.name, &settings.endpoint.url);
+        let trouble = String::new();
+        Ok(Self { life, stop, level: Level::Run, token, request, client, claims: None, board, trouble })
+    }
+
+    /// The class of the token, as the control plane says it; `None` when it cannot be asked now.
+    pub(super) fn class(&self) -> Option<String> {
+        // A connection of its own, closed at once: a parked runner keeps one.
+        let client = self.client.sibling().ok()?;
+        let answer = calls::about(&client, &self.token, &self.request.name, 0, CLASS_PATIENCE);
+        answer
+            .inspect_err(|error| log::debug!("cannot ask for the class of the token: {error}"))
+            .ok()
+            .map(|answer| answer.resource_class)
     }
 
     /// Takes other settings, for the same name.
@@ -108,6 +130,9 @@ impl Claims {
             Ok(Answered::Nothing) => {
                 let notice = self.life.nothing_came(started, Instant::now(), retry::random());
                 tell(notice);
+                self.board.answered();
+                self.board.claimed("nothing");
+                self.trouble.clear();
                 Claimed::Nothing
             }
             Ok(Answered::Task(task)) => {
@@ -118,6 +143,11 @@ impl Claims {
                 let notice = self.life.claimed(now, now);
                 tell(notice);
                 record!(Info, task_id = task.id, job = task.job_name; "claimed a task");
+                self.board.answered();
+                self.board.claimed("task");
+                self.board.class(&task.job.resource_class);
+                self.board.begun(task.id.as_str(), &task.job_name, Duration::ZERO);
+                self.trouble.clear();
                 Claimed::Task(task)
             }
             Ok(Answered::Unreadable { task, token, why }) => {
@@ -160,6 +190,8 @@ impl Claims {
         }
         let notice = self.life.claim_failed(error, started, Instant::now(), retry::random());
         tell(notice);
+        self.board.claimed("failed");
+        self.trouble = error.to_string();
         // The same answer would come again for the same nonce; the task goes back when its lease lapses.
         if matches!(error, http::Error::TooLong(_)) { Claimed::NonceSpent } else { Claimed::Nothing }
     }
@@ -323,21 +355,5 @@ fn tell(notice: Option<Notice>) {
             "something between here and the control plane cuts calls that wait; asking every {} from now on",
             duration::format(wait)
         ),
-    }
-}
-
-/// One authenticated call that changes nothing, for `--check`. The error says what is wrong.
-pub(super) fn check(settings: &Settings) -> Result<(), String> {
-    let client = Client::of_runner(&settings.endpoint).map_err(|error| error.to_string())?;
-    let none = TaskId::new("00000000-0000-0000-0000-000000000000").map_err(|error| error.to_string())?;
-    match calls::lost(&client, &settings.token, &none, None, "check of the runner's settings") {
-        // The token is looked at before the task: whoever says in the protocol's words that there is no such task
-        // is a control plane, and knows the token.
-        Err(http::Error::Refused { status: 404, refusal: Some(_), .. }) => Ok(()),
-        Ok(()) => Err(format!(
-            "`{}` answers for a task that does not exist: no control plane does; is `api.url` its address?",
-            client.url()
-        )),
-        Err(error) => Err(super::lifecycle::advice(&error)),
     }
 }

@@ -4,16 +4,21 @@
 //! itself, which other roles may start in threads of their own. `agent` starts task agents as
 //! processes and knows nothing of what they do, nor of the server.
 
+mod board;
 mod calls;
 mod claims;
+pub mod doctor;
+mod gates;
 mod identity;
 mod lifecycle;
 pub mod machine;
 mod rules;
 mod service;
 pub mod settings;
+pub mod status;
 mod stop;
 
+use board::Board;
 pub use lifecycle::ExitReason;
 pub use rules::Rules;
 pub use stop::{Level, Stop};
@@ -21,8 +26,13 @@ pub use stop::{Level, Stop};
 use crate::logging;
 use crate::outcome::{Failure, Outcome, exit};
 use lexopt::Arg::{Long, Short};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::SignalOnly;
+use status::Doors;
 use std::ffi::OsString;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 /// `runlet machine --help`.
@@ -33,12 +43,19 @@ pub fn command(args: Vec<OsString>) -> Outcome {
     // The token is in its environment or in its memory, and tasks of the same user run beside it.
     crate::system::keep_memory_private();
     let mut file: Option<PathBuf> = None;
-    let mut only_check = false;
+    let (mut only_check, mut listen) = (false, None);
     let mut parser = lexopt::Parser::from_args(args);
     while let Some(arg) = parser.next()? {
         match arg {
             Long("config") | Short('c') => file = Some(parser.value()?.into()),
             Long("check") => only_check = true,
+            Long("listen") => {
+                let text = parser.value()?.to_string_lossy().into_owned();
+                listen = Some(
+                    settings::listen_address(&text)
+                        .map_err(|why| Failure::usage(format!("`{text}`: {why}")))?,
+                );
+            }
             Long("help") | Short('h') => return crate::outcome::print(HELP),
             Long("version") | Short('V') => {
                 return crate::outcome::print(concat!("runlet ", env!("CARGO_PKG_VERSION"), "\n"));
@@ -46,22 +63,32 @@ pub fn command(args: Vec<OsString>) -> Outcome {
             other => return Err(other.unexpected().into()),
         }
     }
-    let mut settings = settings::load(file.as_deref()).map_err(Failure::usage)?;
     if only_check {
-        return machine::check::command(&settings);
+        return doctor::check(file.as_deref());
     }
+    let mut settings = settings::load(file.as_deref()).map_err(Failure::usage)?;
+    settings.status.listen = listen.or(settings.status.listen);
     logging::init(&settings.logging).map_err(Failure::usage)?;
     for warning in &settings.warnings {
         log::warn!("{warning}");
     }
     settings.owns_process = true;
-    machine::check::at_start(&settings);
     let log_elsewhere = settings.logging.file.is_some();
     let stop = Stop::new();
-    stop_on_signals(&stop)?;
-    match machine::run(settings, &stop) {
+    let board = Board::new(&settings.name, &settings.endpoint.url);
+    let doors = Doors::open(&settings, &board);
+    let socket = doors.path();
+    listen_outside(&stop, doors)?;
+    let ended = machine::run_shown(settings, &stop, board);
+    if let Some(socket) = socket {
+        let _ = std::fs::remove_file(socket);
+    }
+    match ended {
         Ok(ExitReason::Fatal(message)) => Err(fail(message, log_elsewhere)),
         Ok(_) => Ok(exit::OK),
+        Err(machine::Error::Settings(message)) => {
+            Err(Failure { code: exit::USAGE, ..fail(message, log_elsewhere) })
+        }
         Err(error) => Err(fail(error.to_string(), log_elsewhere)),
     }
 }
@@ -74,21 +101,32 @@ fn fail(message: String, log_elsewhere: bool) -> Failure {
     Failure::new(message)
 }
 
-/// The first TERM or INT drains, the second cancels; USR2 leaves the task agent to the next runner, HUP reads the settings
-/// again. A thread of its own waits for them.
-fn stop_on_signals(stop: &Stop) -> Result<(), Failure> {
+/// Listens to signals (the first TERM or INT drains, the second cancels; USR2 leaves the task agent to the next runner,
+/// HUP reads the settings again) and to those who ask what the runner does, in a thread of its own.
+fn listen_outside(stop: &Stop, mut doors: Doors) -> Result<(), Failure> {
     let failure = |error: std::io::Error| Failure::new(format!("cannot listen for signals: {error}"));
-    let mut signals =
-        signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR2]).map_err(failure)?;
+    let (read, write) = UnixStream::pair().map_err(failure)?;
+    let all = [SIGTERM, SIGINT, SIGHUP, SIGUSR2];
+    let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, all);
+    let mut signals = delivery.map_err(failure)?;
     let stop = stop.clone();
-    let thread = std::thread::Builder::new().name("signals".to_owned()).stack_size(64 * 1024);
+    let thread = std::thread::Builder::new().name("signals".to_owned()).stack_size(256 * 1024);
     let listening = thread.spawn(move || {
-        for signal in signals.forever() {
-            match signal {
-                SIGHUP => stop.reload(),
-                SIGUSR2 => stop.leave(),
-                _ => stop.escalate(),
+        loop {
+            let waits = doors.waits();
+            let mut all = vec![PollFd::new(signals.get_read(), PollFlags::IN)];
+            all.extend(waits.iter().map(|door| PollFd::from_borrowed_fd(*door, PollFlags::IN)));
+            let patience = doors.patience().and_then(|time| Timespec::try_from(time).ok());
+            // An interrupted wait is a short one.
+            let _ = poll(&mut all, patience.as_ref());
+            for signal in signals.pending() {
+                match signal {
+                    SIGHUP => stop.reload(),
+                    SIGUSR2 => stop.leave(),
+                    _ => stop.escalate(),
+                }
             }
+            doors.answer();
         }
     });
     listening.map(drop).map_err(failure)

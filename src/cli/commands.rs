@@ -32,6 +32,8 @@ pub(super) const COMMANDS: &[Command] = &[
     #[cfg(feature = "server")]
     Command { name: "server", run: crate::server::command, help: crate::server::HELP },
     Command { name: "machine", run: crate::agent::command, help: crate::agent::HELP },
+    Command { name: "doctor", run: crate::agent::doctor::command, help: crate::agent::doctor::HELP },
+    Command { name: "status", run: crate::agent::status::command, help: crate::agent::status::HELP },
     Command { name: "task", run: crate::executor::command, help: crate::executor::HELP },
     #[cfg(feature = "kubernetes")]
     Command { name: "container", run: crate::container::command, help: crate::container::HELP },

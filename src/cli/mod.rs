@@ -38,6 +38,11 @@ fn run(program: &OsString, mut args: Vec<OsString>) -> Outcome {
     }
     let first = if args.is_empty() { OsString::from("--help") } else { args.remove(0) };
     match first.to_string_lossy().as_ref() {
+        // In the runner-only build too, which has no other `config`.
+        "config" if args.first().is_some_and(|verb| verb == "show") => {
+            args.remove(0);
+            crate::agent::settings::show(args)
+        }
         "--version" | "-V" | "version" => print(&version()),
         "--help" | "-h" => print(HELP),
         "help" => help(args),

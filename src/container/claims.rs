@@ -41,6 +41,7 @@ impl Claiming {
             machine_id: None,
             boot_id: None,
             takes: vec![TaskKind::Container],
+            resource_class: None,
         };
         let mut window = PAUSES.0;
         let mut told = false;

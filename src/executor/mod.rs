@@ -17,6 +17,7 @@ pub mod output;
 pub mod places;
 mod prepare;
 mod private;
+mod probe;
 pub mod process;
 pub mod scratch;
 mod steps;
@@ -27,7 +28,7 @@ use crate::http::{Client, Endpoint};
 use crate::logging::{self, Format};
 use crate::outcome::{Failure, Outcome, exit};
 use crate::protocol::Secret;
-use crate::protocol::task_input::{Said, TaskInput, task_exit};
+use crate::protocol::task_input::{PROBE_BEGINS, ProbeInput, Said, TaskInput, task_exit};
 use begin::Beginning;
 use child::Message;
 use output::forms::Forms;
@@ -62,7 +63,18 @@ pub fn command(args: Vec<OsString>) -> Outcome {
     }
     // Before any token is in its memory.
     crate::system::keep_memory_private();
-    let input = read_input().map_err(|why| Failure { code: exit::USAGE, message: why })?;
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("{panic}");
+        begin::say(Said::Words, Some(&panic.to_string()));
+    }));
+    let wrong = |why| Failure { code: exit::USAGE, message: why };
+    let text = read_input().map_err(wrong)?;
+    if text.starts_with(PROBE_BEGINS) {
+        let input: ProbeInput = decode(&text).map_err(wrong)?;
+        return Ok(probe::run(&input.runlet_probe));
+    }
+    let input: TaskInput = decode(&text).map_err(wrong)?;
+    drop(text);
     init_logging(&input);
     // From here on the operator reads one log in one format: no plain line may stand in it.
     run(input).or_else(|failure| {
@@ -71,12 +83,16 @@ pub fn command(args: Vec<OsString>) -> Outcome {
     })
 }
 
-fn read_input() -> Result<TaskInput, String> {
+fn read_input() -> Result<Vec<u8>, String> {
     let mut text = Vec::new();
     let read = std::io::stdin().take(LONGEST_INPUT).read_to_end(&mut text);
     read.map_err(|e| format!("failed to read the task on standard input: {e}"))?;
+    Ok(text)
+}
+
+fn decode<T: serde::de::DeserializeOwned>(text: &[u8]) -> Result<T, String> {
     // The error of a parser may quote its input, which holds tokens: only the place is told.
-    serde_json::from_slice(&text).map_err(|e| {
+    serde_json::from_slice(text).map_err(|e| {
         format!(
             "failed to read the task on standard input: not what a runner writes (line {}, column {})",
             e.line(),
@@ -128,7 +144,7 @@ fn run(input: TaskInput) -> Outcome {
         let fetch = timings_fetch::Fetch::start(&task.input.task, &scratch, &reporter);
         let (status, message) = task.run();
         fetch.stop();
-        begin::say(Said::Ended, None);
+        begin::say(Said::Ended, Some(status.word()));
         code = if reporter.finish(status, message) { task_exit::REPORTED } else { task_exit::NOT_REPORTED };
         if cleans {
             scratch::remove_working_directory(task.places.cleaned());

@@ -7,7 +7,7 @@ use super::folder;
 use super::task::TaskRun;
 use crate::protocol::{Action, StepStatus};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long another task may keep the working directory; half the run time of a task that may not take as long.
@@ -28,11 +28,12 @@ impl TaskRun {
     /// Makes the host ready, and writes the spin-up record, which says where the task runs.
     pub(super) fn prepare(&mut self) -> Result<(), NotReady> {
         let bash_env = self.bash_env();
+        let tools = self.tools();
         let own = Own {
             task_data: &self.scratch,
             bash_env: &bash_env,
             working_directory: &self.places.told,
-            tool_directory: self.input.tool_directory.as_deref(),
+            tool_directory: tools.as_deref(),
             home: &self.places.home,
         };
         self.environment = environment::of_job(text_variables(), &self.input.task, &own);
@@ -59,6 +60,24 @@ impl TaskRun {
             if self.spoiled.is_none() { StepStatus::Success } else { StepStatus::InfrastructureFail };
         self.finished(step, &StepEnd { status, ended: None, message: self.spoiled.clone() });
         Ok(())
+    }
+
+    /// The folder with `circleci-agent` for the PATH: the runner's, or links of our own where this user, who is that of a
+    /// prefix perhaps, cannot run what is in there.
+    fn tools(&self) -> Option<PathBuf> {
+        let runs = |folder: &Path| {
+            rustix::fs::access(folder.join("circleci-agent"), rustix::fs::Access::EXEC_OK).is_ok()
+        };
+        let given = self.input.tool_directory.as_deref().filter(|folder| runs(folder));
+        if let Some(given) = given {
+            return Some(given.to_owned());
+        }
+        let (own, program) = (self.scratch.join("tools"), std::env::current_exe().ok()?);
+        let link = |name: &str| std::os::unix::fs::symlink(&program, own.join(name));
+        let made =
+            std::fs::create_dir(&own).and_then(|()| link("circleci-agent")).and_then(|()| link("circleci"));
+        made.inspect_err(|error| log::debug!("no in-job commands in `{}`: {error}", own.display())).ok()?;
+        Some(own)
     }
 
     fn unwritable(&self, path: &Path, error: &io::Error) -> NotReady {

@@ -32,6 +32,9 @@ pub struct ClaimRequest {
     /// Kinds of task that this runner takes.
     #[serde(default = "machine_tasks")]
     pub takes: Vec<TaskKind>,
+    /// The class that the token is to be of, where the operator has said so: a token of another one is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_class: Option<String>,
 }
 
 /// A runner that does not say takes what machine runners take.

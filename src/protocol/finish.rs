@@ -32,6 +32,19 @@ pub enum TaskStatus {
     InfrastructureFail,
 }
 
+impl TaskStatus {
+    /// Its word in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            TaskStatus::Success => "success",
+            TaskStatus::Failed => "failed",
+            TaskStatus::Canceled => "canceled",
+            TaskStatus::Timedout => "timedout",
+            TaskStatus::InfrastructureFail => "infrastructure_fail",
+        }
+    }
+}
+
 /// Length and checksum that one step's output should have at the control plane.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepSummary {

@@ -3,12 +3,14 @@
 //! Every other module may use this one; it uses none of them. The calls themselves, with their paths
 //! and answers, are described in `docs/protocol.md`. All bodies are JSON unless they are raw bytes.
 
+pub mod about;
 pub mod archive;
 pub mod claim;
 #[cfg(any(feature = "server", feature = "kubernetes"))]
 pub mod container;
 pub mod duration;
 pub mod event;
+pub mod finding;
 pub mod finish;
 pub mod id;
 pub mod job;
@@ -25,6 +27,7 @@ pub mod watch;
 #[cfg(test)]
 mod fixed_bytes;
 
+pub use about::{AboutAnswer, AboutRequest, SeenRunner};
 pub use archive::{
     Archive, Cache, CacheAnswer, CacheRecord, FindCache, FoundCache, LONGEST_CACHE_KEY, Layer, LayerJob,
     LayerRecord, Workspace,

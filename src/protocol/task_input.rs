@@ -5,6 +5,7 @@
 //! task's token and secret variables and must never reach argv, the environment or a file.
 
 use super::Task;
+use super::finding::Finding;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -83,8 +84,10 @@ pub enum Said {
     Begun,
     /// The task cannot begin here; `message` says why. Exit code 0 after it: the task is given back already.
     Failed,
-    /// All steps have ended; what they said is on its way to the control plane.
+    /// All steps have ended; what they said is on its way to the control plane. `message` is how: `success`, `failed`.
     Ended,
+    /// The task agent dies of a fault of its own; `message` is which.
+    Words,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -124,6 +127,36 @@ pub struct TaskEndpoint {
     #[serde(default)]
     pub client_key_file: Option<PathBuf>,
 }
+
+/// In place of a [`TaskInput`]: a look at the host with the eyes of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// As of a task.
+    pub working_directory: PathBuf,
+    /// As of a task.
+    #[serde(default)]
+    pub tool_directory: Option<PathBuf>,
+}
+
+/// The input of a probe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeInput {
+    /// What to look at.
+    pub runlet_probe: Probe,
+}
+
+/// The line that a probe writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeAnswer {
+    /// What it found.
+    pub runlet_probe: Vec<Finding>,
+}
+
+/// The input of a probe begins so.
+pub const PROBE_BEGINS: &[u8] = b"{\"runlet_probe\":";
+
+/// The exit code of a probe: one that nothing else gives by itself.
+pub const PROBE_EXIT: u8 = 37;
 
 /// Exit codes of `runlet task`.
 pub mod task_exit {

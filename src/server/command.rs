@@ -36,6 +36,7 @@ Usage: runlet server --data DIR [OPTIONS]
   --allow-orb-url PREFIX   fetch orbs given by a URL that begins so: https://HOST/PATH (repeatable)
   --secrets-key FILE       key that seals the values of variables; default: DIR/secrets.key, made by the
                            first start; also by RUNLET_SECRETS_KEY. Back it up apart from the data
+  --log-format FORMAT      of the log on standard error: color, text (unless said), json or none
   --help
 
 The first start prints how to get in. TERM and INT stop it: parked calls are answered, nothing is lost. HUP reads the
@@ -48,7 +49,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         return outcome;
     }
     let Some(options) = parse(args)? else { return crate::outcome::print(HELP) };
-    let logging = crate::logging::Options { format: crate::logging::Format::Text, ..Default::default() };
+    let logging = crate::logging::Options { format: options.log_format, ..Default::default() };
     // A second logger (in tests) changes nothing.
     let _ = crate::logging::init(&logging);
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])
@@ -66,7 +67,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
              runlet admin token create acme/linux --token-file {path}\n  \
              runlet admin project create gh/acme/app --repository https://... --token-file {path}\n",
             path = path.display(),
-            url = running.url
+            url = options.public_url.as_deref().unwrap_or(&running.url)
         ));
     }
     crate::outcome::print(&text)?;
@@ -100,6 +101,11 @@ fn parse(args: Vec<OsString>) -> Result<Option<ServerOptions>, Failure> {
             }
             Long("tls-cert") => certificate = Some(PathBuf::from(parser.value()?)),
             Long("tls-key") => key = Some(PathBuf::from(parser.value()?)),
+            Long("log-format") => {
+                let text = parser.value()?.string()?;
+                options.log_format = crate::logging::Format::parse(&text)
+                    .map_err(|why| Failure::usage(format!("`--log-format {text}`: {why}")))?;
+            }
             Long("restored") => options.is_restored = true,
             Long("trusted-proxy") => {
                 let proxy = parser.value()?.string()?.parse();

@@ -65,6 +65,8 @@ pub struct ServerOptions {
     pub orbs: OrbSites,
     /// Key file of sealed values; `secrets.key` in the data folder unless given.
     pub secrets_key: Option<PathBuf>,
+    /// How the log is written by whoever starts this.
+    pub log_format: crate::logging::Format,
     /// Wait for the disk at each commit.
     pub durable: bool,
     /// The data folder is that of a backup: what has not ended is held until an administrator decides.
@@ -89,6 +91,7 @@ impl ServerOptions {
             keeping: Keeping::default(),
             orbs: OrbSites::default(),
             secrets_key: None,
+            log_format: crate::logging::Format::Text,
             durable: true,
             is_restored: false,
         }
@@ -235,6 +238,7 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
         settings,
         stopping: tokio::sync::watch::channel(false).0,
         refusals: Default::default(),
+        latencies: Default::default(),
         requests: Default::default(),
         output_bytes: Default::default(),
     });

@@ -2,7 +2,7 @@
 
 use crate::orbs::OrbSites;
 use crate::server::blobs::Blobs;
-use crate::server::clients::Refusals;
+use crate::server::clients::{Latencies, Refusals};
 use crate::server::live::hub::Hub;
 use crate::server::pipelines::repository::Mirrors;
 use crate::server::secrets::sealer::Sealer;
@@ -30,6 +30,8 @@ pub struct State {
     pub stopping: watch::Sender<bool>,
     /// Refused tokens, by the address of who showed them.
     pub refusals: Refusals,
+    /// How long calls took.
+    pub latencies: Latencies,
     /// Requests since the start.
     pub requests: AtomicU64,
     /// Bytes of output since the start.

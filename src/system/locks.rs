@@ -19,7 +19,6 @@ pub fn take(file: &File) -> bool {
 }
 
 /// Whether nobody has the lock of a file. It is not kept.
-#[cfg(feature = "server")]
 pub fn is_free(file: &File) -> bool {
     let is_free = flock(file, FlockOperation::NonBlockingLockShared).is_ok();
     let _ = flock(file, FlockOperation::Unlock);

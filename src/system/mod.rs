@@ -2,6 +2,7 @@
 //! shell, mistyped words, hexadecimal.
 
 pub mod clock;
+pub mod command;
 pub mod locks;
 pub mod probes;
 pub mod proc;

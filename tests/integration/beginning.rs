@@ -109,14 +109,14 @@ fn an_answer_of_something_in_between_is_no_answer() {
 fn a_check_is_not_satisfied_by_anything_that_answers() {
     let server = ControlPlane::start();
     for (status, body) in [(200, "{}"), (404, r#"{"message":"no such task"}"#), (200, "<html></html>")] {
-        server.intercept("/lost", status, body);
+        server.intercept("/runner/self", status, body);
         let (code, text) = Machine::new(&server.url()).check();
         assert!(!code.success() && text.contains("no Runlet control plane"), "{text}");
         assert!(text.contains("strips headers"), "{text}");
     }
-    server.answer("/lost", 200, "{}");
+    server.answer("/runner/self", 200, "{}");
     let (code, text) = Machine::new(&server.url()).check();
-    assert!(!code.success() && text.contains("answers for a task that does not exist"), "{text}");
+    assert!(!code.success() && text.contains("is not what a control plane says"), "{text}");
 }
 
 #[test]

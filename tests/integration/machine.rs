@@ -495,14 +495,16 @@ fn a_check_says_whether_the_control_plane_agrees() {
     let server = ControlPlane::start();
     let (status, text) = Machine::new(&server.url()).check();
     assert!(status.success() && text.contains("accepts the token"), "{text}");
-    server.answer("/lost", 401, r#"{"message":"unknown token"}"#);
+    server.answer("/runner/self", 401, r#"{"message":"unknown token"}"#);
     let (status, text) = Machine::new(&server.url()).check();
     assert!(!status.success() && text.contains("check `api.auth_token`"), "{text}");
-    server.answer("/lost", 404, "<html>not here</html>");
+    server.answer("/runner/self", 404, "<html>not here</html>");
     let (status, text) = Machine::new(&server.url()).check();
     assert!(!status.success() && text.contains("address of a Runlet control plane"), "{text}");
-    server.answer("/lost", 404, r#"{"message":"no such task"}"#);
-    assert!(Machine::new(&server.url()).check().0.success());
+    // A control plane of the version before does not know the call; a path that it does not serve is none.
+    server.answer("/runner/self", 404, r#"{"message":"no such call"}"#);
+    let (status, text) = Machine::new(&server.url()).check();
+    assert!(!status.success() && text.contains("without a path that it does not serve"), "{text}");
 }
 
 #[test]

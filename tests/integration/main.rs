@@ -64,6 +64,11 @@ mod kills;
 // What a job could tell, hold up or reach that it should not.
 #[cfg(feature = "server")]
 mod leaks;
+// What `runlet doctor` finds on hosts with planted faults.
+mod doctor;
+// Runners as operators see them from the control plane; its log and its metrics.
+#[cfg(feature = "server")]
+mod fleet;
 // The machine runner: settings, log, claims, drain, lost task agents, restarts.
 mod machine;
 // Many pipelines through many runners, and what they leave.
@@ -111,6 +116,8 @@ mod splitting;
 // A control plane that is told to stop.
 #[cfg(feature = "server")]
 mod stop;
+// What a runner shows of itself, and what keeps it from claiming.
+mod status;
 // What the modules share: a fake control plane, certificates, a proxy, the runner as a process.
 mod support;
 // Private authorities, bad certificates, client certificates, proxies.

@@ -1,37 +1,20 @@
-//! Whether tasks can begin on this host: looked at by `--check`, and by the start, before there is a task that suffers.
+//! Whether tasks can begin on this host, as far as it takes no time to see: looked at by the start, before there is a task
+//! that suffers. `runlet doctor` looks at everything.
 
-use crate::agent::claims;
 use crate::agent::settings::Settings;
 use crate::executor::scratch;
-use crate::outcome::{Failure, Outcome};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 /// Room below which a spool is soon full.
 const LEAST_ROOM_BYTES: u64 = 16 << 20;
 
-/// `--check`: what was found, and whether the control plane agrees.
-pub fn command(settings: &Settings) -> Outcome {
-    let mut text = String::new();
-    for warning in &settings.warnings {
-        text += &format!("warning: {warning}\n");
+/// Warns in the log. A prefix is not run, and the control plane not asked.
+pub(super) fn at_start(settings: &Settings) {
+    if rustix::process::geteuid().is_root() && settings.command_prefix.is_empty() {
+        log::warn!(
+            "the runner is root, and so are its jobs: give it a user of its own, or its jobs by `runner.command_prefix`"
+        );
     }
-    text += &format!(
-        "settings are readable: name `{}`, working directory `{}`\n",
-        settings.name,
-        settings.working_directory.display()
-    );
-    for problem in problems(settings) {
-        text += &format!("warning: {problem}\n");
-    }
-    crate::outcome::print(&text)?;
-    passes_prefix(settings).map_err(Failure::new)?;
-    claims::check(settings).map_err(Failure::new)?;
-    crate::outcome::print(&format!("the control plane at `{}` accepts the token\n", settings.endpoint.url))
-}
-
-/// The same for the log, as far as it takes no time: a prefix is not run, and the control plane not asked.
-pub fn at_start(settings: &Settings) {
     for problem in problems(settings) {
         log::warn!("tasks may not begin here: {problem}");
     }
@@ -40,8 +23,11 @@ pub fn at_start(settings: &Settings) {
     }
 }
 
-/// What is wrong with the folders of tasks, for this user: a prefix may have another one.
+/// What is wrong with the folders of tasks, for this user: those of the user behind a prefix cannot be judged.
 fn problems(settings: &Settings) -> Vec<String> {
+    if !settings.command_prefix.is_empty() {
+        return Vec::new();
+    }
     let directory = &settings.working_directory;
     let mut problems = Vec::new();
     if let Err(why) = writable(directory) {
@@ -66,26 +52,6 @@ fn little_room(place: &Path) -> Option<String> {
             place.display()
         )
     })
-}
-
-/// Whether the command prefix starts this program.
-fn passes_prefix(settings: &Settings) -> Result<(), String> {
-    let Some((first, words)) = settings.command_prefix.split_first() else { return Ok(()) };
-    let program = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
-    let mut command = Command::new(first);
-    command.args(words).arg(program).arg("--version").stdin(Stdio::null());
-    let said = match command.output() {
-        Ok(output)
-            if output.status.success() && String::from_utf8_lossy(&output.stdout).contains("runlet ") =>
-        {
-            return Ok(());
-        }
-        Ok(output) => format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()),
-        Err(error) => error.to_string(),
-    };
-    Err(format!(
-        "`runner.command_prefix` does not start this program as `{first} ... runlet --version`: {said}"
-    ))
 }
 
 /// Whether the first word of the command prefix is a program. Nothing is run: a prefix may do more than one expects.

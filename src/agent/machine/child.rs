@@ -6,7 +6,7 @@ use super::orphans::{RUNNER_VARIABLE, TASK_VARIABLE};
 use super::state::AgentProcess;
 use crate::agent::settings::{Settings, token_variables};
 use crate::agent::stop::StopListener;
-use crate::logging::record;
+use crate::logging::{self, record};
 use crate::protocol::TaskId;
 use crate::protocol::task_input::Said;
 use crate::system::proc::{boot_id, stat};
@@ -25,6 +25,9 @@ const SLOW_POLL: Duration = Duration::from_secs(1);
 /// The same for a child of our own, whose end should not be noticed late.
 const CHILD_POLL: Duration = Duration::from_millis(200);
 
+/// Longest last words that reach a job, in characters.
+const LONGEST_WORDS: usize = 300;
+
 /// A task agent.
 pub(super) struct Agent {
     kind: Kind,
@@ -33,6 +36,11 @@ pub(super) struct Agent {
     /// Its standard output, while it is open.
     lines: Option<Lines>,
     said: Vec<(Said, Option<String>)>,
+    /// The standard error of a wrapper, while it is open. It goes to the log as it is.
+    errors: Option<Lines>,
+    /// The last line of that, or what a task agent said of its own fault.
+    pub(super) last_words: Option<String>,
+    logging: logging::Options,
     /// A wrapper has a process group of its own, so that a terminal's Ctrl-C does not reach it.
     has_group: bool,
     /// Hands over the task.
@@ -95,7 +103,8 @@ pub(super) fn start(
         command.arg(program).process_group(0);
     }
     command.arg("task").stdin(Stdio::piped());
-    command.stdout(Stdio::piped()).stderr(settings.logging.stdio());
+    let errors = if wrapped { Stdio::piped() } else { settings.logging.stdio() };
+    command.stdout(Stdio::piped()).stderr(errors);
     for name in token_variables().chain(service::VARIABLES) {
         command.env_remove(name);
     }
@@ -110,12 +119,16 @@ pub(super) fn start(
     })?;
     let pid = Pid::from_raw(child.id() as i32).ok_or("the task agent has no process id")?;
     let lines = child.stdout.take().and_then(|out| Lines::of(out.into()));
+    let errors = child.stderr.take().and_then(|errors| Lines::of(errors.into()));
     Ok(Agent {
         kind: Kind::Child(child),
         pid,
         pidfd: pidfd(pid),
         lines,
         said: Vec::new(),
+        errors,
+        last_words: None,
+        logging: settings.logging.clone(),
         has_group: wrapped,
         feeder: None,
     })
@@ -146,6 +159,9 @@ impl Agent {
             pidfd,
             lines: None,
             said: Vec::new(),
+            errors: None,
+            last_words: None,
+            logging: logging::Options::default(),
             has_group: false,
             feeder: None,
         };
@@ -184,6 +200,16 @@ impl Agent {
     }
 
     fn listen(&mut self) {
+        if let Some(errors) = &mut self.errors {
+            for line in errors.read() {
+                logging::pass_on(&self.logging, &line);
+                let shown: String = line.chars().filter(|c| !c.is_control()).take(LONGEST_WORDS).collect();
+                self.last_words = Some(shown);
+            }
+            if errors.is_closed() {
+                self.errors = None;
+            }
+        }
         let Some(lines) = &mut self.lines else { return };
         for line in lines.read() {
             match Said::read(&line) {
@@ -199,6 +225,7 @@ impl Agent {
     /// Waits for its end, at most until `until`. `None`: not yet; it said something, or the stop level changed.
     pub(super) fn wait(&mut self, until: Option<Instant>, stop: &StopListener) -> Option<End> {
         if let Some(end) = self.ended() {
+            self.listen();
             return Some(end);
         }
         let left = until.map(|at| at.saturating_duration_since(Instant::now()));
@@ -213,7 +240,7 @@ impl Agent {
         };
         let mut also = Vec::new();
         also.extend(self.pidfd.as_ref().map(AsFd::as_fd));
-        also.extend(self.lines.as_ref().map(Lines::as_fd));
+        also.extend(self.lines.iter().chain(&self.errors).map(Lines::as_fd));
         stop.wait(&also, timeout);
         self.listen();
         self.ended().inspect(|_| self.listen())
@@ -301,6 +328,9 @@ mod tests {
             pidfd: pidfd(pid),
             lines: None,
             said: Vec::new(),
+            errors: None,
+            last_words: None,
+            logging: logging::Options::default(),
             has_group: false,
             feeder: None,
         }

@@ -21,12 +21,15 @@ pub(super) struct Death {
 }
 
 impl Death {
-    /// `not_reported`: it has tried to. `ended_because`: it was told to end.
-    pub(super) fn of(end: End, not_reported: bool, ended_because: Option<&str>) -> Self {
+    /// `not_reported`: it has tried to. `ended_because`: it was told to end. `words`: the last line of its standard error.
+    pub(super) fn of(end: End, not_reported: bool, ended_because: Option<&str>, words: Option<&str>) -> Self {
         let mut message = match not_reported {
             true => "the task agent could not report the outcome".to_owned(),
             false => format!("the task agent died ({})", end.text()),
         };
+        if let Some(words) = words.filter(|_| !not_reported) {
+            message = format!("{message}, its last words were `{words}`");
+        }
         if let Some(why) = ended_because {
             message = format!("{message} after being told to end: {why}");
         }

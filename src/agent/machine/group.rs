@@ -7,6 +7,7 @@
 //! moving a process takes the kernel some milliseconds, and would take them from every task. It leaves before it
 //! kills what is in there.
 
+use crate::agent::settings::Quotas;
 use rustix::process::{Pid, Signal, kill_process};
 use std::cell::Cell;
 use std::fs;
@@ -16,6 +17,9 @@ use std::path::{Path, PathBuf};
 /// Where the hierarchies are mounted, as every system has them.
 const MOUNTED: &str = "/sys/fs/cgroup";
 
+/// Where a runner stands whose tasks are limited: a group that gives limits to others has no members itself.
+const SUPERVISOR: &str = "runlet-supervisor";
+
 /// The group of one runner.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -24,6 +28,8 @@ pub(super) struct Group {
     folder: PathBuf,
     /// The runner is a member.
     is_member: Cell<bool>,
+    /// The group above, where it was made to give limits.
+    divided: Option<PathBuf>,
 }
 
 impl Group {
@@ -41,7 +47,8 @@ impl Group {
                 io::ErrorKind::AlreadyExists => Ok(()),
                 _ => Err(error),
             });
-            let group = made.ok().map(|()| Self { own, folder, is_member: Cell::new(false) })?;
+            let made = made.ok();
+            let group = made.map(|()| Self { own, folder, is_member: Cell::new(false), divided: None })?;
             // A group that may be made but not entered is of no use.
             match group.join() {
                 Ok(()) => Some(group),
@@ -62,6 +69,39 @@ impl Group {
         if self.is_member.get() != is_member {
             write_to(&if is_member { &self.folder } else { &self.own }.join("cgroup.procs"), "0")?;
             self.is_member.set(is_member);
+        }
+        Ok(())
+    }
+
+    /// Limits its members together, the runner with them. The error is for people.
+    ///
+    /// A service manager cannot start a runner in a group that gives limits. An orderly end takes them away; after a kill
+    /// the group has to be empty, or be cleared by the unit (docs/runner.md).
+    pub(super) fn limit(&mut self, quotas: &Quotas) -> Result<(), String> {
+        let top = self.own.clone();
+        if !top.join("cgroup.controllers").exists() {
+            return Err("control groups are not those of version 2".to_owned());
+        }
+        let own = top.join(SUPERVISOR);
+        let failed = |what: &str, error: io::Error| format!("cannot {what}: {error}");
+        fs::create_dir_all(&own).map_err(|error| failed("make a group", error))?;
+        let members = fs::read_to_string(top.join("cgroup.procs")).unwrap_or_default();
+        for pid in members.lines() {
+            // One that has ended meanwhile needs no place.
+            let _ = write_to(&own.join("cgroup.procs"), pid);
+        }
+        self.own = own;
+        self.divided = Some(top.clone());
+        let limits = [
+            ("memory", "memory.max", quotas.memory_bytes),
+            ("pids", "pids.max", quotas.processes),
+            ("cpu", "cpu.weight", quotas.cpu_weight),
+        ];
+        for (controller, file, value) in limits {
+            let Some(value) = value else { continue };
+            write_to(&top.join("cgroup.subtree_control"), &format!("+{controller}"))
+                .and_then(|()| write_to(&self.folder.join(file), &value.to_string()))
+                .map_err(|error| failed(&format!("set {file}"), error))?;
         }
         Ok(())
     }
@@ -97,6 +137,12 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         let _ = self.set_member(false);
+        if let Some(top) = &self.divided {
+            for controller in ["memory", "pids", "cpu"] {
+                let _ = write_to(&top.join("cgroup.subtree_control"), &format!("-{controller}"));
+            }
+            let _ = write_to(&top.join("cgroup.procs"), "0").and_then(|()| fs::remove_dir(&self.own));
+        }
         // One with members stays.
         let _ = fs::remove_dir(&self.folder);
     }
@@ -176,5 +222,41 @@ mod tests {
         fs::write(group.join("inner/cgroup.procs"), "13\n").unwrap();
         assert_eq!(taken.members(), [11, 12, 13]);
         assert!(Group::below(mounted.path(), "1:cpu:/own\n", "x").is_none());
+    }
+
+    /// As far as ordinary files can tell: who stands where, and what is written.
+    #[test]
+    fn limits_are_given_from_above_to_a_group_without_the_runner() {
+        let mounted = tempfile::tempdir().unwrap();
+        let own = mounted.path().join("own");
+        let group = own.join("runlet-x");
+        let supervisor = own.join(SUPERVISOR);
+        fs::create_dir_all(&group).unwrap();
+        fs::create_dir_all(&supervisor).unwrap();
+        for (folder, files) in [
+            (&own, &["cgroup.procs", "cgroup.subtree_control"][..]),
+            (&group, &["cgroup.procs", "memory.max", "pids.max", "cpu.weight"]),
+            (&supervisor, &["cgroup.procs"]),
+        ] {
+            files.iter().for_each(|file| fs::write(folder.join(file), "").unwrap());
+        }
+        let quotas = Quotas { memory_bytes: Some(2 << 30), processes: None, cpu_weight: Some(50) };
+        let taken = || Group::below(mounted.path(), "0::/own\n", "x").unwrap();
+        let error = taken().limit(&quotas).unwrap_err();
+        assert!(error.contains("not those of version 2"), "{error}");
+        fs::create_dir_all(&group).unwrap();
+        fs::write(own.join("cgroup.controllers"), "cpu memory pids\n").unwrap();
+        let mut limited = taken();
+        limited.limit(&quotas).unwrap();
+        let read = |path: PathBuf| fs::read_to_string(path).unwrap();
+        assert_eq!(read(group.join("memory.max")), "2147483648");
+        assert_eq!(
+            (read(group.join("pids.max")), read(group.join("cpu.weight"))),
+            (String::new(), "50".into())
+        );
+        assert!(read(own.join("cgroup.subtree_control")).starts_with("+cpu"));
+        assert!(read(supervisor.join("cgroup.procs")).starts_with('0'));
+        drop(limited);
+        assert!(read(own.join("cgroup.subtree_control")).starts_with("-cpu"));
     }
 }

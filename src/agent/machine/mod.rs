@@ -4,16 +4,18 @@
 //! A task agent outlives the runner; a restarted runner finds it by the state file, waits for it and
 //! answers for it. Called by `runlet machine` and, several at a time, by `runlet exec`.
 
-pub mod check;
+mod check;
 mod child;
 mod death;
 mod group;
 mod lines;
 mod orphans;
+mod place;
 mod requests;
 mod state;
-mod tools;
+pub(super) mod tools;
 
+use super::board::{Board, State};
 use super::claims::{Claimed, Claims, GivenBackTask, Returned};
 use super::lifecycle::{ExitReason, Next};
 use super::service::Service;
@@ -24,12 +26,14 @@ use crate::http;
 use crate::logging::record;
 use crate::protocol::task_input::{Said, TaskEndpoint, TaskInput, task_exit};
 use crate::protocol::{GiveBackReason, Secret, Task, TaskId, TaskKind, duration};
-use crate::system::clock::since_boot;
+use crate::system::clock::{Rfc3339, since_boot};
 use crate::system::proc;
 use child::{Agent, End};
 use death::Death;
 use group::Group;
 use orphans::{Markers, Sweep};
+use place::Place;
+pub(super) use place::{held_by, holder};
 use state::{OpenError, RunnerRecord, RunningTask};
 use std::fmt;
 use std::path::PathBuf;
@@ -48,6 +52,9 @@ const PREFIX_VARIABLES: [&str; 9] = [
     http::ALLOW_PLAINTEXT,
 ];
 
+/// Longest wait of a runner that asks for nothing: `runner.idle_timeout` counts meanwhile, and settings may be odd.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
 /// Why a runner could not begin.
 #[derive(Debug)]
 pub enum Error {
@@ -55,6 +62,8 @@ pub enum Error {
     Http(http::Error),
     /// Another runner of the same name runs on this host; the message names its pid.
     Taken(String),
+    /// The settings do not fit what they name.
+    Settings(String),
     /// The system refused something essential.
     System(String),
 }
@@ -63,7 +72,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Http(error) => error.fmt(f),
-            Error::Taken(message) | Error::System(message) => f.write_str(message),
+            Error::Taken(message) | Error::Settings(message) | Error::System(message) => f.write_str(message),
         }
     }
 }
@@ -73,16 +82,28 @@ impl std::error::Error for Error {}
 /// Runs a machine runner until it is told to stop or has reason to end. Blocks; installs no signal
 /// handlers.
 pub fn run(settings: Settings, stop: &Stop) -> Result<ExitReason, Error> {
+    let board = Board::new(&settings.name, &settings.endpoint.url);
+    run_shown(settings, stop, board)
+}
+
+/// As [`run`]; the board shows others what it does.
+pub(super) fn run_shown(settings: Settings, stop: &Stop, board: Board) -> Result<ExitReason, Error> {
     let mut runner = Runner::new(settings, stop)?;
+    runner.claims.board = board;
+    let class = runner.class()?;
     let mode = if runner.settings.mode == Mode::Continuous { "continuous" } else { "single-task" };
     record!(Info,
         version = env!("CARGO_PKG_VERSION"),
         name = runner.settings.name,
         url = runner.settings.endpoint.url,
         mode = mode,
+        resource_class = class.as_deref().unwrap_or("not known yet"),
         pid = std::process::id();
         "starting agent"
     );
+    if runner.settings.owns_process {
+        check::at_start(&runner.settings);
+    }
     if let Some(proxy) = runner.claims.client.proxy() {
         record!(Info, proxy = proxy; "calls go through a proxy");
     }
@@ -116,6 +137,10 @@ struct Runner {
     /// The requests to read the settings again that were heard; whether the last one waits for the end of the task.
     reloads: u32,
     reload_waits: bool,
+    /// Nobody else works in its working directory.
+    place: Option<Place>,
+    /// The reason for asking for nothing that was told.
+    closed: Option<&'static str>,
 }
 
 struct Watched {
@@ -131,13 +156,24 @@ struct Watched {
     not_begun: Option<String>,
     /// This agent sends what one that died has left; how the other one died.
     rest: Option<Death>,
+    /// How it ended, in the words of the task agent.
+    outcome: Option<String>,
     since: SystemTime,
 }
 
 impl Watched {
     fn of(agent: Agent, task: RunningTask, token: Option<Secret>) -> Self {
-        let since = SystemTime::now();
-        Self { agent, task, token, ended_because: None, begun: false, not_begun: None, rest: None, since }
+        Self {
+            agent,
+            task,
+            token,
+            ended_because: None,
+            begun: false,
+            not_begun: None,
+            rest: None,
+            outcome: None,
+            since: SystemTime::now(),
+        }
     }
 }
 
@@ -150,10 +186,25 @@ impl Runner {
                 .map_err(|error| Error::System(format!("cannot find this program: {error}")))?,
         };
         let record = open_record(&settings)?;
+        let place = settings
+            .owns_process
+            .then(|| place::take(&settings.working_directory, settings.state_directory.as_deref()));
+        let place = place.transpose().map_err(Error::Taken)?;
         let adopts = settings.owns_process && orphans::become_reaper();
         // A process is in one group at a time.
         let identity = record.identity().filter(|_| settings.owns_process);
-        let group = identity.as_deref().and_then(Group::of);
+        let mut group = identity.as_deref().and_then(Group::of);
+        if settings.quotas.is_any() && settings.owns_process {
+            let limited = match &mut group {
+                Some(group) => group.limit(&settings.quotas),
+                None => Err("this runner may make no control group".to_owned()),
+            };
+            limited.map_err(|why| {
+                Error::Settings(format!(
+                    "`runner.quota` cannot be kept: {why}; set `Delegate=yes` in its unit, or remove it"
+                ))
+            })?;
+        }
         if settings.owns_process && group.is_none() {
             log::info!(
                 "no control group is to be had: what a task leaves behind is found by descent, and after a kill of runner and task agent by its environment only"
@@ -180,7 +231,23 @@ impl Runner {
             service,
             reloads,
             reload_waits: false,
+            place,
+            closed: None,
         })
+    }
+
+    /// The class of the token, which has to be the one that is expected.
+    fn class(&self) -> Result<Option<String>, Error> {
+        let class = if self.settings.owns_process { self.claims.class() } else { None };
+        if let (Some(class), Some(wanted)) = (&class, &self.settings.resource_class) {
+            if class != wanted {
+                return Err(Error::Settings(format!(
+                    "the token is of the resource class `{class}`, but CIRCLECI_RESOURCE_CLASS is `{wanted}`: use a token of that class, or correct the variable"
+                )));
+            }
+        }
+        class.iter().for_each(|class| self.claims.board.class(class));
+        Ok(class)
     }
 
     fn run(&mut self) -> ExitReason {
@@ -191,7 +258,12 @@ impl Runner {
             self.tell(&next);
             match next {
                 Next::Claim(wait) => self.claim(wait),
-                Next::Sleep(time) => self.claims.stop.pause(time),
+                Next::Sleep(time) => {
+                    let until = Rfc3339 { time: SystemTime::now() + time, milliseconds: false };
+                    let why = format!("until {until}: {}", self.claims.trouble);
+                    self.claims.board.state(State::BackingOff, why.trim_end_matches(": "));
+                    self.claims.stop.pause(time);
+                }
                 Next::Watch(until) => self.watch(self.service.until(until)),
                 Next::Term(why) => {
                     if let Some(watched) = &mut self.watched {
@@ -213,7 +285,33 @@ impl Runner {
         }
     }
 
+    /// Whether the operator's limits keep this runner from asking now; then it waits a while.
+    fn is_closed(&mut self) -> bool {
+        let closed = self.settings.gates.closed(&self.settings.working_directory, SystemTime::now());
+        let kind = closed.as_ref().map(|closed| closed.kind);
+        if self.closed != kind {
+            match &closed {
+                Some(closed) => log::info!("asking for no task: {}", closed.why),
+                None => log::info!("asking for tasks again"),
+            }
+            self.closed = kind;
+        }
+        let Some(closed) = closed else { return false };
+        self.claims.board.state(State::Closed, &closed.why);
+        self.claims.stop.pause(closed.wait.min(LOOK_AGAIN));
+        true
+    }
+
     fn claim(&mut self, wait: Duration) {
+        if self.is_closed() {
+            return;
+        }
+        // A pause is over only when a claim is answered.
+        if self.claims.trouble.is_empty() {
+            self.claims.board.state(State::Idle, "");
+        }
+        // Whole seconds are what the wire knows.
+        let wait = wait.min(self.settings.gates.open_for(SystemTime::now()).max(Duration::from_secs(1)));
         if self.record.remembered.nonce.is_empty() {
             self.record.change(|remembered| remembered.nonce = crate::system::random_id());
         }
@@ -238,6 +336,8 @@ impl Runner {
         if let Some(rule) = self.settings.rules.refuse(&task) {
             let why = format!("the runner `{}` does not run this job: {rule}", self.settings.name);
             record!(Warn, task_id = id; "ended a task by a rule: {rule}");
+            self.claims.board.refused(id.as_str(), &rule);
+            self.claims.board.ended("refused");
             self.claims.refuse(&back, &why);
             self.forget();
             self.claims.life.ended(Instant::now());
@@ -252,6 +352,7 @@ impl Runner {
             claimed_since_boot_ms: u64::try_from(since_boot().as_millis()).ok(),
             agent: None,
         };
+        self.claims.board.state(State::Running, &task.job_name);
         match self.start(task, running, false) {
             Ok((agent, running)) => self.watched = Some(Watched::of(agent, running, Some(token))),
             Err(why) => self.give_back(&back, &why),
@@ -292,6 +393,8 @@ impl Runner {
     }
 
     fn pause(&mut self, why: &str) {
+        self.claims.board.ended("given_back");
+        self.claims.trouble = why.to_owned();
         self.forget();
         let pause = self.claims.life.not_begun(Instant::now());
         log::warn!(
@@ -345,7 +448,11 @@ impl Runner {
                     self.claims.life.begun();
                 }
                 Said::Failed => watched.not_begun = Some(message.unwrap_or_default()),
-                Said::Ended => self.claims.life.delivers(),
+                Said::Ended => {
+                    watched.outcome = message;
+                    self.claims.life.delivers();
+                }
+                Said::Words => watched.agent.last_words = message,
             }
         }
         let Some(end) = end else { return };
@@ -363,7 +470,10 @@ impl Runner {
         let is_back = self.return_unheard(&watched, code);
         match (code, not_begun.or(is_back), &watched.token) {
             (Some(task_exit::REPORTED), None, _) => {
-                record!(Info, task_id = id; "task done");
+                let outcome = watched.outcome.as_deref().unwrap_or("not known");
+                let took = duration::format(watched.since.elapsed().unwrap_or_default());
+                record!(Info, task_id = id, outcome = outcome, job = watched.task.job_name, took = took; "task done");
+                self.claims.board.ended(outcome);
                 self.sweep(&watched.task, false);
                 self.forget();
                 self.claims.life.ended(Instant::now());
@@ -404,7 +514,7 @@ impl Runner {
     /// Answers for a task whose agent ended without having reported.
     fn bury(&mut self, watched: Watched, end: End, not_reported: bool) {
         let id = &watched.task.id;
-        let death = Death::of(end, not_reported, watched.ended_because);
+        let death = Death::of(end, not_reported, watched.ended_because, watched.agent.last_words.as_deref());
         match end {
             End::Gone => record!(Info, task_id = id; "the task agent of an earlier run has ended"),
             End::Exited(_) => record!(Warn, task_id = id; "{}", death.message),
@@ -484,9 +594,10 @@ impl Runner {
         if is_told || !is_own {
             return None;
         }
-        let end = end.text();
+        let (end, words) = (end.text(), watched.agent.last_words.as_deref());
+        let said = words.map_or_else(String::new, |words| format!(", saying `{words}`"));
         Some(format!(
-            "`{prefix}` ended before the task began ({end}): check `runner.command_prefix`, and what it says in the log of the runner"
+            "`{prefix}` ended before the task began ({end}){said}: check `runner.command_prefix`, and what it says in the log of the runner"
         ))
     }
 
@@ -529,6 +640,7 @@ impl Runner {
             // Perhaps nobody has heard of its end: the next runner asks.
             return;
         }
+        self.claims.board.ended("lost");
         self.record.change(|remembered| {
             remembered.task = None;
             remembered.nonce = crate::system::random_id();
@@ -566,6 +678,7 @@ impl Runner {
     fn adopt(&mut self) {
         let found = self.record.remembered.task.clone().or_else(|| self.find_forgotten());
         let Some(task) = found else { return };
+        self.claims.board.state(State::Running, &task.job_name);
         let now = Instant::now();
         let agent = task.agent.as_ref().and_then(Agent::find);
         // The process is of this start of the system, so the time since then can be compared.
@@ -574,6 +687,7 @@ impl Runner {
             .and(task.claimed_since_boot_ms)
             .map_or(Duration::ZERO, |claimed| since_boot().saturating_sub(Duration::from_millis(claimed)));
         self.claims.life.claimed(now.checked_sub(age).unwrap_or(now), now);
+        self.claims.board.begun(task.id.as_str(), &task.job_name, age);
         match agent {
             Some(agent) => {
                 record!(Info, task_id = task.id, agent_pid = agent.process().pid;

@@ -2,7 +2,8 @@
 //! service manager is told of it.
 
 use super::state::RunningTask;
-use super::{Runner, Watched, check, tools};
+use super::{Runner, Watched, check, place, tools};
+use crate::agent::board::State;
 use crate::agent::lifecycle::Next;
 use crate::agent::settings::{self, Settings};
 use crate::agent::stop::Level;
@@ -43,6 +44,7 @@ impl Runner {
         self.hear_reload();
         if self.claims.stop.level() >= Level::Drain {
             self.service.stopping();
+            self.claims.board.state(State::Draining, "it was told to stop");
         }
         match (self.claims.hear(), &self.watched) {
             (Some(Level::Drain), Some(watched)) => record!(Info, task_id = watched.task.id;
@@ -98,6 +100,10 @@ impl Runner {
             log::warn!("another `runner.name` or `runner.state_directory` is used from the next start on");
             settings.name = self.settings.name.clone();
             settings.state_directory = self.settings.state_directory.clone();
+        }
+        let directory = &settings.working_directory;
+        if *directory != self.settings.working_directory {
+            self.place = Some(place::take(directory, settings.state_directory.as_deref())?);
         }
         logging::reopen(&settings.logging)?;
         self.claims.reset(&settings).map_err(|error| error.to_string())?;

@@ -15,7 +15,7 @@ static LINKS: AtomicU64 = AtomicU64::new(0);
 const NAMES: [&str; 2] = ["circleci-agent", "circleci"];
 
 /// The path of this program. Without `/proc` the system cannot tell, but the one it was called by may do.
-pub(super) fn own_program() -> std::io::Result<PathBuf> {
+pub(in crate::agent) fn own_program() -> std::io::Result<PathBuf> {
     std::env::current_exe().or_else(|error| {
         let called = std::env::args_os().next().map(PathBuf::from);
         called.filter(|path| path.components().count() > 1).ok_or(error)?.canonicalize()

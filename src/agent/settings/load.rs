@@ -1,6 +1,8 @@
 //! The IO around the settings: the file, its permissions, the environment, the host.
 
+use super::keys::AUTH_TOKEN_FILE;
 use super::resolve::{Host, Settings, resolve};
+use super::sources::Sources;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -14,8 +16,16 @@ const PACKAGE_DIRECTORY: &str = "/var/lib/circleci-runner";
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// Loads the settings from `file` (or the default one when it exists) and the environment. The error
-/// is one line for people.
+/// is for people: a line for each thing that is wrong.
 pub fn load(file: Option<&Path>) -> Result<Settings, String> {
+    with_sources(file, |_, settings| settings)
+}
+
+/// As [`load`], and shows where the values come from.
+pub(super) fn with_sources<T>(
+    file: Option<&Path>,
+    look: impl FnOnce(&Sources<'_>, Settings) -> T,
+) -> Result<T, String> {
     let default = PathBuf::from(DEFAULT_FILE);
     let path = match file {
         Some(path) => Some(path),
@@ -42,17 +52,19 @@ pub fn load(file: Option<&Path>) -> Result<Settings, String> {
             .map(|path| path.join("token"))
             .filter(|path| path.exists()),
     };
-    let mut settings = resolve(given, &environment, &host, &read_token)?;
+    let sources = Sources::new(given, &environment)?;
+    let mut settings = resolve(&sources, &host, &read_token)?;
     settings.file = path.map(Path::to_owned);
-    if let (Some(path), Some(text)) = (path, &text) {
-        if text.contains(settings.token.expose()) && readable_by_others(path) {
-            settings.warnings.push(format!(
-                "`{}` holds a token and can be read by everyone on this host; `chmod o-r` it",
-                path.display()
-            ));
-        }
+    let holds_token = text.is_some_and(|text| text.contains(settings.token.expose()));
+    let token_file = sources.get(AUTH_TOKEN_FILE).and_then(|given| given.text().ok().map(PathBuf::from));
+    let files = path.filter(|_| holds_token).into_iter().chain(token_file.as_deref());
+    for file in files.filter(|file| readable_by_others(file)) {
+        settings.warnings.push(format!(
+            "`{}` holds a token and can be read by everyone on this host; `chmod o-r` it",
+            file.display()
+        ));
     }
-    Ok(settings)
+    Ok(look(&sources, settings))
 }
 
 fn read(path: &Path) -> Result<String, String> {

@@ -5,11 +5,18 @@
 //! [`load()`] reads the file and the environment around it. Every key: `docs/runner.md`.
 
 mod file;
+mod keys;
 mod load;
+mod parts;
 mod resolve;
+mod show;
+mod sources;
 mod value;
 
+pub(super) use keys::token_variables;
 pub(super) use load::host_name;
 pub use load::load;
-pub(super) use resolve::token_variables;
-pub use resolve::{DEFAULT_URL, Mode, Settings};
+pub use parts::{Quotas, Status};
+pub use resolve::{Mode, Settings};
+pub use show::command as show;
+pub(super) use value::listen as listen_address;

@@ -1,7 +1,11 @@
 //! Text and variables in, checked settings out. No IO.
 
-use super::file::{self, Entry, Value};
+use super::file::Value;
+use super::keys::{AUTH_TOKEN, AUTH_TOKEN_FILE};
+use super::parts::{Quotas, Status};
+use super::sources::{Given, Sources};
 use super::value;
+use crate::agent::gates::{Gates, Hours};
 use crate::agent::rules::Rules;
 use crate::http::Endpoint;
 use crate::logging;
@@ -9,9 +13,6 @@ use crate::protocol::task_input::LocalSource;
 use crate::protocol::{ResourceClass, Secret};
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// Address of the control plane when nothing says so.
-pub const DEFAULT_URL: &str = "https://runner.circleci.com";
 
 /// Placeholder that a package leaves where the token belongs.
 const TOKEN_PLACEHOLDER: &str = "AUTH_TOKEN";
@@ -73,6 +74,14 @@ pub struct Settings {
     /// The process belongs to this runner alone: it may become the reaper of its tasks' orphans and
     /// treat every child it did not start itself as one. False for a runner inside another program.
     pub owns_process: bool,
+    /// The class that the token is expected to be of: `CIRCLECI_RESOURCE_CLASS`.
+    pub resource_class: Option<String>,
+    /// `runner.max_load` and its like.
+    pub gates: Gates,
+    /// `runner.quota.*`.
+    pub quotas: Quotas,
+    /// `status.*`.
+    pub status: Status,
     /// `logging.*`.
     pub logging: logging::Options,
     /// Warnings for the operator, for the log once it is open.
@@ -106,6 +115,10 @@ impl Settings {
             rules: Rules::default(),
             task_agent: None,
             owns_process: false,
+            resource_class: None,
+            gates: Gates::default(),
+            quotas: Quotas::default(),
+            status: Status::default(),
             logging: logging::Options::default(),
             warnings: Vec::new(),
             file: None,
@@ -142,263 +155,135 @@ impl Host {
     }
 }
 
-/// A key of the file, and the variables that beat it, strongest first.
-struct Key {
-    key: &'static str,
-    variables: &'static [&'static str],
-}
-
-const AUTH_TOKEN: usize = 0;
-const AUTH_TOKEN_FILE: usize = 1;
-
-/// All keys. Variables that hold a token are never passed on to a task agent.
-const KEYS: &[Key] = &[
-    Key {
-        key: "api.auth_token",
-        variables: &["CIRCLECI_RUNNER_API_AUTH_TOKEN", "LAUNCH_AGENT_API_AUTH_TOKEN", "CIRCLECI_API_TOKEN"],
-    },
-    Key { key: "api.auth_token_file", variables: &["CIRCLECI_RUNNER_API_AUTH_TOKEN_FILE"] },
-    Key { key: "api.url", variables: &["CIRCLECI_RUNNER_API_URL", "LAUNCH_AGENT_API_URL"] },
-    Key { key: "api.ca_file", variables: &["CIRCLECI_RUNNER_API_CA_FILE"] },
-    Key { key: "api.client_certificate", variables: &["CIRCLECI_RUNNER_API_CLIENT_CERTIFICATE"] },
-    Key { key: "api.client_key", variables: &["CIRCLECI_RUNNER_API_CLIENT_KEY"] },
-    Key { key: "runner.name", variables: &["CIRCLECI_RUNNER_NAME", "LAUNCH_AGENT_RUNNER_NAME"] },
-    Key { key: "runner.mode", variables: &["CIRCLECI_RUNNER_MODE", "LAUNCH_AGENT_RUNNER_MODE"] },
-    Key {
-        key: "runner.working_directory",
-        variables: &["CIRCLECI_RUNNER_WORK_DIR", "LAUNCH_AGENT_RUNNER_WORK_DIR"],
-    },
-    Key {
-        key: "runner.cleanup_working_directory",
-        variables: &["CIRCLECI_RUNNER_CLEANUP_WORK_DIR", "LAUNCH_AGENT_RUNNER_CLEANUP_WORK_DIR"],
-    },
-    Key { key: "runner.drop_output_on_full_disk", variables: &["CIRCLECI_RUNNER_DROP_OUTPUT_ON_FULL_DISK"] },
-    Key { key: "runner.task_agent_directory", variables: &["CIRCLECI_RUNNER_TASK_AGENT_DIRECTORY"] },
-    Key { key: "runner.cache_task_agent", variables: &["CIRCLECI_RUNNER_CACHE_TASK_AGENT"] },
-    Key {
-        key: "runner.command_prefix",
-        variables: &["CIRCLECI_RUNNER_COMMAND_PREFIX", "LAUNCH_AGENT_RUNNER_COMMAND_PREFIX"],
-    },
-    Key {
-        key: "runner.use_home_ssh_dir_for_checkout_keys",
-        variables: &["USE_HOME_SSH_DIR_FOR_CHECKOUT_KEYS"],
-    },
-    Key {
-        key: "runner.max_run_time",
-        variables: &["CIRCLECI_RUNNER_MAX_RUN_TIME", "LAUNCH_AGENT_RUNNER_MAX_RUN_TIME"],
-    },
-    Key {
-        key: "runner.idle_timeout",
-        variables: &["CIRCLECI_RUNNER_IDLE_TIMEOUT", "LAUNCH_AGENT_RUNNER_IDLE_TIMEOUT"],
-    },
-    Key {
-        key: "runner.ssh.advertise_addr",
-        variables: &["CIRCLECI_RUNNER_SSH_ADVERTISE_ADDR", "LAUNCH_AGENT_RUNNER_SSH_ADVERTISE_ADDR"],
-    },
-    Key { key: "runner.state_directory", variables: &["CIRCLECI_RUNNER_STATE_DIRECTORY"] },
-    Key { key: "runner.allow_projects", variables: &["CIRCLECI_RUNNER_ALLOW_PROJECTS"] },
-    Key { key: "runner.deny_projects", variables: &["CIRCLECI_RUNNER_DENY_PROJECTS"] },
-    Key { key: "runner.allow_branches", variables: &["CIRCLECI_RUNNER_ALLOW_BRANCHES"] },
-    Key { key: "runner.deny_branches", variables: &["CIRCLECI_RUNNER_DENY_BRANCHES"] },
-    Key { key: "runner.mask_forms", variables: &["CIRCLECI_RUNNER_MASK_FORMS"] },
-    Key { key: "logging.level", variables: &["CIRCLECI_RUNNER_LOGGING_LEVEL", "LAUNCH_AGENT_LOGGING_LEVEL"] },
-    Key { key: "logging.format", variables: &["CIRCLECI_RUNNER_LOGGING_FORMAT"] },
-    Key { key: "logging.file", variables: &["CIRCLECI_RUNNER_LOGGING_FILE", "LAUNCH_AGENT_LOGGING_FILE"] },
-    // The launch agent's: accepted, without meaning since nothing updates itself.
-    Key { key: "runner.disable_auto_update", variables: &["LAUNCH_AGENT_RUNNER_DISABLE_AUTO_UPDATE"] },
-];
-
-/// The variables that a task agent must not see.
-pub(in crate::agent) fn token_variables() -> impl Iterator<Item = &'static str> {
-    KEYS[AUTH_TOKEN].variables.iter().chain(KEYS[AUTH_TOKEN_FILE].variables).copied()
-}
-
-/// A value and where it comes from.
-struct Given {
-    key: &'static str,
-    value: Value,
-    /// `FILE:LINE:COLUMN: ` or empty.
-    place: String,
-    /// The variable's name, or the key in backticks.
-    what: String,
-    from_variable: bool,
-}
-
-impl Given {
-    fn wrong(&self, why: &str) -> String {
-        let shown = match &self.value {
-            Value::Null => "empty".to_owned(),
-            Value::Text(_) if self.key == KEYS[AUTH_TOKEN].key => "not usable".to_owned(),
-            Value::Text(text) => format!("`{}`", text.escape_debug()),
-            Value::List(items) => format!("`{items:?}`"),
-        };
-        format!("{}{} is {shown}: {why}", self.place, self.what)
-    }
-
-    fn text(&self) -> Result<&str, String> {
-        match &self.value {
-            Value::Text(text) => Ok(text.trim()),
-            _ => Err(self.wrong("expected a single value")),
-        }
-    }
-
-    fn read<T>(&self, reader: impl Fn(&str) -> Result<T, String>) -> Result<T, String> {
-        reader(self.text()?).map_err(|why| self.wrong(&why))
-    }
-}
-
-struct Sources<'a> {
-    /// Path of the file as the operator wrote it, and what is in it.
-    file: Option<(&'a str, Vec<Entry>)>,
-    environment: &'a dyn Fn(&str) -> Option<String>,
-}
-
-impl Sources<'_> {
-    fn get(&self, wanted: &'static str) -> Option<Given> {
-        let key = KEYS.iter().find(|key| key.key == wanted)?;
-        let variable = key.variables.iter().find_map(|name| {
-            let value = (self.environment)(name).filter(|value| !value.trim().is_empty())?;
-            Some((*name, value))
-        });
-        if let Some((name, value)) = variable {
-            return Some(Given {
-                key: key.key,
-                value: Value::Text(value),
-                place: String::new(),
-                what: name.to_owned(),
-                from_variable: true,
-            });
-        }
-        let (path, entries) = self.file.as_ref()?;
-        let entry = entries.iter().find(|entry| entry.key == wanted && entry.value != Value::Null)?;
-        Some(Given {
-            key: key.key,
-            value: entry.value.clone(),
-            place: format!("{path}:{}:{}: ", entry.line, entry.column),
-            what: format!("`{wanted}`"),
-            from_variable: false,
-        })
-    }
-
-    fn read<T>(
-        &self,
-        key: &'static str,
-        reader: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<Option<T>, String> {
-        self.get(key).map(|given| given.read(reader)).transpose()
-    }
-}
-
-/// Decides the settings. `file` is the path as the operator wrote it and its text; `read_token`
-/// reads the file of `api.auth_token_file`. The error is one line: place, key, value, choices.
+/// Decides the settings. `read_token` reads the file of `api.auth_token_file`. The error tells all that is wrong, one
+/// line each: place, key, value, choices.
 pub(super) fn resolve(
-    file: Option<(&str, &str)>,
-    environment: &dyn Fn(&str) -> Option<String>,
+    sources: &Sources<'_>,
     host: &Host,
     read_token: &dyn Fn(&std::path::Path) -> Result<String, String>,
 ) -> Result<Settings, String> {
-    let file = match file {
-        None => None,
-        Some((path, text)) => Some((path, file::parse(text).map_err(|error| format!("{path}:{error}"))?)),
-    };
-    let sources = Sources { file, environment };
-    let mut warnings = Vec::new();
-    unknown_keys(&sources, &mut warnings);
     let home = host.home.as_deref();
     let path = |key| sources.read(key, |text| value::path(text, home));
-    let flag = |key| Ok::<_, String>(sources.read(key, value::boolean)?.unwrap_or(false));
+    let flag = |key| sources.read(key, value::boolean).unwrap_or(false);
+    let must = |found: Result<Option<String>, String>| {
+        found.unwrap_or_else(|why| {
+            sources.wrong(why);
+            None
+        })
+    };
 
-    let token = token(&sources, host, read_token)?;
-    let url = match sources.get("api.url") {
-        None => DEFAULT_URL.to_owned(),
-        Some(given) => {
-            let url = given.text()?.trim_end_matches('/').to_owned();
-            crate::http::check_url(&url)
-                .map_err(|error| format!("{}{}: {error}", given.place, given.what))?;
-            url
+    let token = must(token(sources, host, read_token)).unwrap_or_default();
+    let url = must(url(sources)).unwrap_or_default();
+    let (certificate, key) = (path("api.client_certificate"), path("api.client_key"));
+    let (given, other) = ("api.client_certificate", "api.client_key");
+    for (given, other) in [(given, other), (other, given)] {
+        if sources.get(given).is_some() && sources.get(other).is_none() {
+            sources.wrong(format!("`{given}` is set without `{other}`"));
         }
-    };
-    let client_certificate = match (path("api.client_certificate")?, path("api.client_key")?) {
-        (Some(certificate), Some(key)) => Some((certificate, key)),
-        (None, None) => None,
-        (Some(_), None) => return Err("`api.client_certificate` is set without `api.client_key`".to_owned()),
-        (None, Some(_)) => return Err("`api.client_key` is set without `api.client_certificate`".to_owned()),
-    };
-    let endpoint = Endpoint { url, ca_file: path("api.ca_file")?, client_certificate };
+    }
+    let endpoint = Endpoint { url, ca_file: path("api.ca_file"), client_certificate: certificate.zip(key) };
 
-    let name = sources.read("runner.name", value::name)?.or_else(|| value::name_of_host(&host.full_name()));
-    let name = name.ok_or("`runner.name` is not set and this host has no name (or CIRCLECI_RUNNER_NAME)")?;
+    let mut name = sources.read("runner.name", value::name);
+    if name.is_none() && sources.get("runner.name").is_none() {
+        name = value::name_of_host(&host.full_name());
+        if name.is_none() {
+            sources.wrong(
+                "`runner.name` is not set and this host has no name (or CIRCLECI_RUNNER_NAME)".to_owned(),
+            );
+        }
+    }
+    let name = name.unwrap_or_default();
+    let mut working_directory = sources.read("runner.working_directory", value::absolute);
+    if working_directory.is_none() && sources.get("runner.working_directory").is_none() {
+        working_directory = default_working_directory(host, &name);
+        if working_directory.is_none() {
+            sources.wrong("`runner.working_directory` is not set, and without HOME there is no default (or CIRCLECI_RUNNER_WORK_DIR)".to_owned());
+        }
+    }
+    let working_directory = working_directory.unwrap_or_default();
     let mode = sources.read("runner.mode", |text| match text {
         "continuous" => Ok(Mode::Continuous),
         "single-task" => Ok(Mode::SingleTask),
         _ => Err("expected `continuous` or `single-task`".to_owned()),
-    })?;
+    });
     let max_run_time = sources.read("runner.max_run_time", |text| match value::duration(text)? {
         Duration::ZERO => Err("expected more than nothing".to_owned()),
         time => Ok(time),
-    })?;
-    let idle_timeout = sources.read("runner.idle_timeout", value::duration)?;
-    let working_directory = match sources.read("runner.working_directory", value::absolute)? {
-        Some(directory) => directory,
-        None => default_working_directory(host)?,
-    };
+    });
+    let idle_timeout = sources.read("runner.idle_timeout", value::duration);
     let state_directory =
-        path("runner.state_directory")?.or_else(|| default_state_directory(host, &working_directory));
-    flag("runner.cache_task_agent")?;
-    flag("runner.disable_auto_update")?;
-    let ssh_advertise_addr = sources.read("runner.ssh.advertise_addr", value::host_and_port)?;
-    if ssh_advertise_addr.is_some() {
-        warnings.push(
-            "`runner.ssh.advertise_addr` is set, but rerunning a job with SSH is not available".to_owned(),
-        );
-    }
+        path("runner.state_directory").or_else(|| default_state_directory(host, &working_directory));
+    flag("runner.cache_task_agent");
+    flag("runner.disable_auto_update");
     let log_file = sources.read("logging.file", |text| match text {
         "-" => Ok(None),
         _ => value::path(text, home).map(Some),
-    })?;
-    if let Some(class) = environment("CIRCLECI_RESOURCE_CLASS").filter(|class| !class.is_empty()) {
-        if let Err(error) = ResourceClass::new(&class) {
-            warnings.push(format!("CIRCLECI_RESOURCE_CLASS: {error}; the token decides the resource class"));
-        }
+    });
+    let mut settings = Settings::new(Secret::new(token), endpoint, name, working_directory);
+    settings.ssh_advertise_addr = sources.read("runner.ssh.advertise_addr", value::host_and_port);
+    if settings.ssh_advertise_addr.is_some() {
+        settings.warnings.push(
+            "`runner.ssh.advertise_addr` is set, but rerunning a job with SSH is not available".to_owned(),
+        );
     }
-    let mut settings = Settings::new(token, endpoint, name, working_directory);
+    settings.resource_class = sources.variable("CIRCLECI_RESOURCE_CLASS");
+    if let Some(Err(error)) = settings.resource_class.as_deref().map(ResourceClass::new) {
+        sources.wrong(format!("CIRCLECI_RESOURCE_CLASS: {error}"));
+    }
     settings.mode = mode.unwrap_or(settings.mode);
-    settings.cleanup_working_directory = flag("runner.cleanup_working_directory")?;
-    settings.drop_output_on_full_disk = flag("runner.drop_output_on_full_disk")?;
-    settings.task_agent_directory = path("runner.task_agent_directory")?
+    settings.cleanup_working_directory = flag("runner.cleanup_working_directory");
+    settings.drop_output_on_full_disk = flag("runner.drop_output_on_full_disk");
+    settings.task_agent_directory = path("runner.task_agent_directory")
         .or_else(|| home.map(|home| PathBuf::from(home).join(".local/libexec/circleci")));
-    settings.command_prefix = command_prefix(&sources)?;
-    settings.use_home_ssh_dir_for_checkout_keys = flag("runner.use_home_ssh_dir_for_checkout_keys")?;
+    settings.command_prefix = command_prefix(sources);
+    settings.use_home_ssh_dir_for_checkout_keys = flag("runner.use_home_ssh_dir_for_checkout_keys");
     settings.max_run_time = max_run_time.unwrap_or(settings.max_run_time);
     // As in Go, where the zero value is "not set".
     settings.idle_timeout = idle_timeout.filter(|time| !time.is_zero());
-    settings.ssh_advertise_addr = ssh_advertise_addr;
     settings.state_directory = state_directory;
-    settings.mask_forms = mask_forms(&sources)?;
+    settings.mask_forms = mask_forms(sources);
     settings.rules = Rules {
-        allow_projects: projects(&sources, "runner.allow_projects")?,
-        deny_projects: projects(&sources, "runner.deny_projects")?,
-        allow_branches: branches(&sources, "runner.allow_branches")?,
-        deny_branches: branches(&sources, "runner.deny_branches")?,
+        allow_projects: projects(sources, "runner.allow_projects"),
+        deny_projects: projects(sources, "runner.deny_projects"),
+        allow_branches: branches(sources, "runner.allow_branches"),
+        deny_branches: branches(sources, "runner.deny_branches"),
+    };
+    settings.gates = Gates {
+        max_load: sources.read("runner.max_load", value::load),
+        quiet_hours: quiet_hours(sources),
+        min_free_disk: sources.read("runner.min_free_disk", value::room),
+    };
+    settings.quotas = Quotas {
+        memory_bytes: sources.read("runner.quota.memory", value::size),
+        processes: sources.read("runner.quota.processes", |text| value::number(text, u32::MAX.into())),
+        cpu_weight: sources.read("runner.quota.cpu_weight", |text| value::number(text, 10_000)),
+    };
+    settings.status = Status {
+        socket: path("status.socket"),
+        mode: sources.read("status.mode", value::mode).unwrap_or(settings.status.mode),
+        group: sources.read("status.group", |text| Ok(text.to_owned())),
+        listen: sources.read("status.listen", value::listen),
+        textfile: path("status.textfile"),
     };
     let logging = &mut settings.logging;
-    logging.level = sources.read("logging.level", logging::parse_level)?.unwrap_or(logging.level);
-    logging.format = sources.read("logging.format", logging::Format::parse)?.unwrap_or(logging.format);
+    logging.level = sources.read("logging.level", logging::parse_level).unwrap_or(logging.level);
+    logging.format = sources.read("logging.format", logging::Format::parse).unwrap_or(logging.format);
     logging.file = log_file.flatten();
-    settings.warnings = warnings;
-    Ok(settings)
+    match sources.problems() {
+        None => Ok(settings),
+        Some(problems) => Err(problems),
+    }
 }
 
-fn unknown_keys(sources: &Sources<'_>, warnings: &mut Vec<String>) {
-    let Some((path, entries)) = &sources.file else { return };
-    for entry in entries.iter().filter(|entry| !KEYS.iter().any(|key| key.key == entry.key)) {
-        let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
-        let meant = KEYS.iter().find(|key| last(key.key) == last(&entry.key));
-        let hint = meant.map_or_else(String::new, |key| format!(" (did you mean `{}`?)", key.key));
-        warnings.push(format!(
-            "{path}:{}:{}: unknown key `{}` is ignored{hint}",
-            entry.line, entry.column, entry.key
-        ));
+/// The address of the control plane. There is no default: a token must not go to a host that nobody has named.
+fn url(sources: &Sources<'_>) -> Result<Option<String>, String> {
+    let Some(given) = sources.get("api.url") else {
+        return Err("`api.url` is not set: write the address of your control plane there (or CIRCLECI_RUNNER_API_URL); there is no default, since the token goes to whoever answers".to_owned());
+    };
+    let url = given.text()?.trim_end_matches('/').to_owned();
+    match crate::http::check_url(&url) {
+        Ok(_) => Ok(Some(url)),
+        Err(error) => Err(format!("{}{}: {error}", given.place, given.what)),
     }
 }
 
@@ -406,8 +291,8 @@ fn token(
     sources: &Sources<'_>,
     host: &Host,
     read_token: &dyn Fn(&std::path::Path) -> Result<String, String>,
-) -> Result<Secret, String> {
-    let given = match (sources.get(KEYS[AUTH_TOKEN].key), sources.get(KEYS[AUTH_TOKEN_FILE].key)) {
+) -> Result<Option<String>, String> {
+    let given = match (sources.get(AUTH_TOKEN), sources.get(AUTH_TOKEN_FILE)) {
         (Some(token), Some(file)) if token.from_variable == file.from_variable => {
             return Err(format!(
                 "{}{} and {} are both set: keep one of them",
@@ -427,7 +312,7 @@ fn token(
                 return Err("no resource class token: set `api.auth_token`, `api.auth_token_file` or CIRCLECI_RUNNER_API_AUTH_TOKEN, or load a credential `token`".to_owned());
             };
             Given {
-                key: KEYS[AUTH_TOKEN_FILE].key,
+                key: AUTH_TOKEN_FILE,
                 value: Value::Text(path.to_string_lossy().into_owned()),
                 place: String::new(),
                 what: "the credential `token`".to_owned(),
@@ -435,8 +320,8 @@ fn token(
             }
         }
     };
-    let (text, what) = if given.key == KEYS[AUTH_TOKEN_FILE].key {
-        let path = given.read(value::absolute)?;
+    let (text, what) = if given.key == AUTH_TOKEN_FILE {
+        let path = value::absolute(given.text()?).map_err(|why| given.wrong(&why))?;
         let text = read_token(&path).map_err(|why| {
             format!("{}{}: cannot read `{}`: {why}", given.place, given.what, path.display())
         })?;
@@ -454,63 +339,63 @@ fn token(
             "{what} is not a token: it is empty or has spaces or characters that no token has"
         ));
     }
-    Ok(Secret::new(text))
+    Ok(Some(text))
 }
 
 /// Patterns of projects, in lower case. A mistake in a rule is not to open what it should close.
-fn projects(sources: &Sources<'_>, key: &'static str) -> Result<Vec<String>, String> {
-    let Some((patterns, given)) = list(sources, key)? else { return Ok(Vec::new()) };
+fn projects(sources: &Sources<'_>, key: &'static str) -> Vec<String> {
     let is_good =
         |pattern: &String| pattern == "*" || pattern.split('/').filter(|part| !part.is_empty()).count() == 2;
-    match patterns.iter().all(is_good) {
-        true => Ok(patterns.iter().map(|pattern| pattern.to_ascii_lowercase()).collect()),
-        false => Err(given.wrong("expected projects as `ORGANIZATION/REPOSITORY`, with `*` for anything")),
-    }
+    let patterns = sources.list(key, |patterns| match patterns.iter().all(is_good) {
+        true => Ok(()),
+        false => Err("expected projects as `ORGANIZATION/REPOSITORY`, with `*` for anything"),
+    });
+    patterns.iter().map(|pattern| pattern.to_ascii_lowercase()).collect()
 }
 
-fn branches(sources: &Sources<'_>, key: &'static str) -> Result<Vec<String>, String> {
-    let Some((patterns, given)) = list(sources, key)? else { return Ok(Vec::new()) };
-    match patterns.iter().any(String::is_empty) {
-        true => Err(given.wrong("a branch is empty")),
-        false => Ok(patterns),
-    }
+fn branches(sources: &Sources<'_>, key: &'static str) -> Vec<String> {
+    sources.list(key, |patterns| match patterns.iter().any(String::is_empty) {
+        true => Err("a branch is empty"),
+        false => Ok(()),
+    })
 }
 
-fn mask_forms(sources: &Sources<'_>) -> Result<Vec<String>, String> {
-    let Some((forms, given)) = list(sources, "runner.mask_forms")? else { return Ok(Vec::new()) };
-    match forms.iter().all(|form| MASK_FORMS.contains(&form.as_str())) {
-        true => Ok(forms),
-        false => Err(given.wrong("expected some of `base64`, `url`, `json`")),
-    }
+fn mask_forms(sources: &Sources<'_>) -> Vec<String> {
+    let is_known = |form: &String| MASK_FORMS.contains(&form.as_str());
+    sources.list("runner.mask_forms", |forms| match forms.iter().all(is_known) {
+        true => Ok(()),
+        false => Err("expected some of `base64`, `url`, `json`"),
+    })
 }
 
-fn list(sources: &Sources<'_>, key: &'static str) -> Result<Option<(Vec<String>, Given)>, String> {
-    let Some(given) = sources.get(key) else { return Ok(None) };
-    let items = match &given.value {
-        Value::List(items) => items.clone(),
-        Value::Text(text) => value::list(text).map_err(|why| given.wrong(&why))?,
-        Value::Null => Vec::new(),
+fn quiet_hours(sources: &Sources<'_>) -> Vec<Hours> {
+    let hours = sources.list("runner.quiet_hours", |hours| {
+        match hours.iter().all(|text| Hours::read(text).is_ok()) {
+            true => Ok(()),
+            false => Err("expected hours in UTC as `22:00-06:00`, or a list of them"),
+        }
+    });
+    hours.iter().filter_map(|text| Hours::read(text).ok()).collect()
+}
+
+fn command_prefix(sources: &Sources<'_>) -> Vec<String> {
+    sources.list("runner.command_prefix", |words| match words.first() {
+        Some(program) if program.is_empty() => Err("its first word names no program"),
+        _ if words.iter().any(|word| word.contains('\0')) => Err("a word has a zero byte"),
+        _ => Ok(()),
+    })
+}
+
+/// Runners of one host have working directories of their own.
+fn default_working_directory(host: &Host, name: &str) -> Option<PathBuf> {
+    if let Some(own) = &host.service_directory {
+        return Some(own.join("workdir"));
+    }
+    let all = match &host.package_directory {
+        Some(package) => package.join("workdir"),
+        None => PathBuf::from(host.home.as_ref()?).join(".local/share/runlet/workdir"),
     };
-    Ok(Some((items, given)))
-}
-
-fn command_prefix(sources: &Sources<'_>) -> Result<Vec<String>, String> {
-    let Some((words, given)) = list(sources, "runner.command_prefix")? else { return Ok(Vec::new()) };
-    match words.first() {
-        Some(program) if program.is_empty() => Err(given.wrong("its first word names no program")),
-        _ if words.iter().any(|word| word.contains('\0')) => Err(given.wrong("a word has a zero byte")),
-        _ => Ok(words),
-    }
-}
-
-fn default_working_directory(host: &Host) -> Result<PathBuf, String> {
-    if let Some(directory) = host.service_directory.as_ref().or(host.package_directory.as_ref()) {
-        return Ok(directory.join("workdir"));
-    }
-    match &host.home {
-        Some(home) => Ok(PathBuf::from(home).join(".local/share/runlet/workdir")),
-        None => Err("`runner.working_directory` is not set, and without HOME there is no default (or CIRCLECI_RUNNER_WORK_DIR)".to_owned()),
-    }
+    Some(all.join(name))
 }
 
 fn default_state_directory(host: &Host, working_directory: &std::path::Path) -> Option<PathBuf> {

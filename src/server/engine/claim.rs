@@ -11,7 +11,7 @@ use crate::server::engine::task::{Claim, ClaimedAgain, DEFAULT_BUDGET, Machine, 
 use crate::server::state::ServerSettings;
 use crate::server::store::status::{MessageKind, TaskState};
 use crate::server::store::tables::tasks::Asking;
-use crate::server::store::tables::{classes, instances, jobs, progress, tasks};
+use crate::server::store::tables::{classes, fleet, instances, jobs, progress, tasks};
 use crate::server::store::{Effect, Error, Tx, new_id};
 use crate::server::time::Millis;
 use std::time::Duration;
@@ -74,6 +74,9 @@ pub fn claim(
         }
     }
     tell_of_runners_with_one_name(tx, claimer)?;
+    if fleet::is_paused(tx, &token.class_id, &request.name)? {
+        return Ok(Claimed::Nothing { again_at: None });
+    }
     let others = instances::has_others(tx, &token.class_id, &request.name, now)?;
     let asking = Asking { class: &token.class, runner: &request.name, others, takes: &request.takes, now };
     // A task that may not or cannot be handed out ends here; the next one is looked at.

@@ -2,6 +2,7 @@
 //! parameters against the config, and leaves the rest to `create`.
 
 use crate::config;
+use crate::logging::record;
 use crate::server::pipelines::create;
 use crate::server::pipelines::repository::address;
 use crate::server::pipelines::repository::{Commit, Error as ReadError, Reference};
@@ -97,7 +98,10 @@ pub async fn trigger(
         config::check_parameters(&trigger.config, &wanted.parameters)
             .map_err(|wrong| Error::Wrong(wrong.to_string()))?;
     }
-    create::create(state, trigger).await.map(Outcome::Created).map_err(Error::Pipeline)
+    let (slug, actor) = (trigger.slug.clone(), trigger.actor.clone());
+    let created = create::create(state, trigger).await.map_err(Error::Pipeline)?;
+    record!(Info, pipeline_id = created.id, project = slug, number = created.number, user = actor; "a pipeline was triggered");
+    Ok(Outcome::Created(created))
 }
 
 /// Fills in the config and the revision. False when the commit says that nothing is to be built.

@@ -41,6 +41,11 @@ pub enum Unauthorized {
         /// Slug of the organisation, such as `gh/acme`.
         owner: String,
     },
+    /// The pipeline comes from a fork.
+    OfFork {
+        /// Names of the contexts of the job.
+        contexts: Vec<String>,
+    },
     /// A restriction is not satisfied.
     Restricted {
         /// Name of the context.
@@ -74,6 +79,11 @@ impl fmt::Display for Unauthorized {
             Self::Unknown { context, owner } => write!(
                 f,
                 "this job uses the context `{context}`, which does not exist in the organisation `{owner}`"
+            ),
+            Self::OfFork { contexts } => write!(
+                f,
+                "this job may not use the context `{}`: the pipeline comes from a fork, which gets no secrets of this project",
+                contexts.join("`, `")
             ),
             Self::Restricted { context, by } => {
                 write!(f, "this job may not use the context `{context}`: {by}")
@@ -154,10 +164,7 @@ pub fn of_job(view: &View, job: &JobId) -> Result<Result<Vec<ContextId>, Unautho
         return Ok(Ok(Vec::new()));
     }
     if trust::fork_of_job(view, job)?.is_some_and(|fork| !fork.gets_secrets) {
-        let names = names.join("`, `");
-        return Ok(Err(format!(
-            "this job may not use the context `{names}`: the pipeline comes from a fork, which gets no secrets of this project"
-        )));
+        return Ok(Err(Unauthorized::OfFork { contexts: names }));
     }
     let facts = contexts::facts_of_job(view, job)?;
     let mut ids = Vec::new();

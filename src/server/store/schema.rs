@@ -39,6 +39,10 @@ const MIGRATIONS: &[&str] = &[
     include_str!("forge.sql"),
     // When the output of a step came: pairs of offset and Unix milliseconds, as JSON.
     "ALTER TABLE steps ADD COLUMN output_times TEXT;",
+    // Runners and classes that get no tasks for a while, and how long tasks may wait.
+    "ALTER TABLE resource_classes ADD COLUMN is_paused INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE resource_classes ADD COLUMN wait_limit_ms INTEGER;
+    ALTER TABLE runner_instances ADD COLUMN is_paused INTEGER NOT NULL DEFAULT 0;",
 ];
 
 /// The version of the schema that this program works with.

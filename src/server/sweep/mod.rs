@@ -54,6 +54,10 @@ async fn pass_once(state: &Shared, lease: Duration, now: Millis) {
     if let Ok(count @ 1..) = waits {
         record!(Warn, job_count = count; "jobs waited too long for their serial group");
     }
+    let overdue = state.store.write(move |tx| commit::task::waited_too_long(tx, now)).await;
+    if let Ok(count @ 1..) = overdue {
+        record!(Warn, task_count = count; "tasks waited too long for a runner");
+    }
     let forgotten = state.store.write(move |tx| commit::cancel_forgotten_once(tx, now)).await;
     if let Ok(count @ 1..) = forgotten {
         record!(Warn, workflow_count = count; "workflows that had not ended for 90 days were canceled");

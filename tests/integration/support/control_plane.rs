@@ -282,11 +282,28 @@ fn serve<S: Read + Write>(stream: S, shared: &(Mutex<State>, Condvar)) -> std::i
     }
 }
 
+/// The path at which a runner asks for its class.
+const ABOUT: &str = "/api/v3/runner/self";
+
+fn about(request: &Recorded) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    serde_json::json!({
+        "resource_class": "acme/linux", "version": "0.1.0", "time_ms": now as u64,
+        "padding": request.json()["padding"].as_str().unwrap_or_default(),
+    })
+    .to_string()
+}
+
 fn answer(request: Recorded, shared: &(Mutex<State>, Condvar)) -> (Canned, Option<&'static str>) {
     let path = request.path.clone();
     let mut state = lock(shared);
     if let Some((_, status)) = state.body_limit.filter(|(bytes, _)| request.body.len() > *bytes) {
         return (Canned { status, body: "<html></html>".to_owned(), ours: false, stalls: false }, None);
+    }
+    let canned_self = state.canned.iter().any(|(part, _)| path.contains(part));
+    if path == ABOUT && !canned_self {
+        // Asked once at the start, whatever a test is about.
+        return (Canned { status: 200, body: about(&request), ours: true }, None);
     }
     state.requests.push(request);
     let canned = |state: &State| {

@@ -106,13 +106,18 @@ impl Machine {
     }
 
     fn command(&self) -> Command {
+        self.command_of(&["machine"])
+    }
+
+    /// This command of the program, with the settings.
+    fn command_of(&self, verb: &[&str]) -> Command {
         let text = format!("api:\n{}runner:\n{}logging:\n{}", self.api, self.runner, self.logging);
         let config = self.file("config.yaml", &text);
         fs::set_permissions(&config, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         let mut words: Vec<_> = self.wrapper.iter().map(OsString::from).collect();
         words.push(self.program.clone().into());
         let mut command = Command::new(words.remove(0));
-        command.args(words).arg("machine").arg("--config").arg(config).stdin(Stdio::null());
+        command.args(words).args(verb).arg("--config").arg(config).stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
             if name.to_ascii_lowercase().ends_with("_proxy") || name.starts_with("SSL_CERT") {
@@ -128,6 +133,13 @@ impl Machine {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
         let child = self.command().stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         Running { machine: self, child }
+    }
+
+    /// Runs another command with the settings; returns the exit code, standard output and standard error.
+    pub(crate) fn ask(&self, verb: &[&str]) -> (Option<i32>, String, String) {
+        let output = self.command_of(verb).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        (output.status.code(), text(output.stdout), text(output.stderr))
     }
 
     /// Runs it with `--check` and returns the status and everything it printed.

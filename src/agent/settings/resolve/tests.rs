@@ -4,7 +4,7 @@ use super::*;
 use log::LevelFilter;
 use std::path::Path;
 
-const MINIMAL: &str = "api:\n  auth_token: abc\n";
+const MINIMAL: &str = "api:\n  auth_token: abc\n  url: https://ci.example/\n";
 
 fn host() -> Host {
     Host { name: "big iron".into(), home: Some("/home/ci".into()), ..Host::default() }
@@ -13,19 +13,20 @@ fn host() -> Host {
 fn with(text: &str, variables: &[(&str, &str)]) -> Result<Settings, String> {
     let environment =
         |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-    resolve(Some(("c.yaml", text)), &environment, &host(), &|path| {
+    let sources = Sources::new(Some(("c.yaml", text)), &environment)?;
+    resolve(&sources, &host(), &|path| {
         if path == Path::new("/token") { Ok("from-file\n".to_owned()) } else { Err("gone".to_owned()) }
     })
 }
 
 #[test]
-fn a_token_is_all_that_is_needed() {
+fn a_token_and_an_address_are_all_that_is_needed() {
     let settings = with(MINIMAL, &[]).unwrap();
     assert_eq!(settings.token.expose(), "abc");
-    assert_eq!(settings.endpoint.url, DEFAULT_URL);
+    assert_eq!(settings.endpoint.url, "https://ci.example");
     assert_eq!(settings.name, "big-iron");
     assert_eq!(settings.mode, Mode::Continuous);
-    assert_eq!(settings.working_directory, Path::new("/home/ci/.local/share/runlet/workdir"));
+    assert_eq!(settings.working_directory, Path::new("/home/ci/.local/share/runlet/workdir/big-iron"));
     assert_eq!(settings.task_agent_directory.as_deref(), Some(Path::new("/home/ci/.local/libexec/circleci")));
     assert_eq!(settings.state_directory.as_deref(), Some(Path::new("/home/ci/.local/state/runlet")));
     assert_eq!(settings.max_run_time, Duration::from_secs(18000));
@@ -79,7 +80,7 @@ logging: {level: debug, format: json, file: /var/log/r.log}
 
 #[test]
 fn a_variable_beats_the_file_and_the_launch_agents_variables_are_known() {
-    let text = "api: {auth_token: file}\nrunner: {name: file, mode: single-task}\nlogging: {file: /x}\n";
+    let text = "api: {auth_token: file, url: 'https://ci'}\nrunner: {name: file, mode: single-task}\nlogging: {file: /x}\n";
     let settings = with(
         text,
         &[
@@ -100,16 +101,26 @@ fn a_variable_beats_the_file_and_the_launch_agents_variables_are_known() {
     assert_eq!(settings.command_prefix, ["sudo", "-u", "a b"]);
     assert!(settings.use_home_ssh_dir_for_checkout_keys);
     assert_eq!(settings.logging.file, None);
-    let settings = with("", &[("CIRCLECI_API_TOKEN", "image"), ("CIRCLECI_RESOURCE_CLASS", "a/b")]).unwrap();
+    let settings = with(
+        "",
+        &[
+            ("CIRCLECI_API_TOKEN", "image"),
+            ("CIRCLECI_RESOURCE_CLASS", "a/b"),
+            ("LAUNCH_AGENT_API_URL", "https://ci"),
+        ],
+    )
+    .unwrap();
     assert_eq!((settings.token.expose(), settings.warnings.len()), ("image", 0));
+    assert_eq!(settings.resource_class.as_deref(), Some("a/b"));
 }
 
 #[test]
 fn the_token_may_be_in_a_file_of_its_own() {
-    let settings = with("api: {auth_token_file: /token}", &[]).unwrap();
+    let settings = with("api: {auth_token_file: /token, url: 'https://ci'}", &[]).unwrap();
     assert_eq!(settings.token.expose(), "from-file");
     let settings =
-        with("api: {auth_token_file: /token}", &[("CIRCLECI_RUNNER_API_AUTH_TOKEN", "v")]).unwrap();
+        with("api: {auth_token_file: /token, url: 'https://ci'}", &[("CIRCLECI_RUNNER_API_AUTH_TOKEN", "v")])
+            .unwrap();
     assert_eq!(settings.token.expose(), "v");
     let settings = with(MINIMAL, &[("CIRCLECI_RUNNER_API_AUTH_TOKEN_FILE", "/token")]).unwrap();
     assert_eq!(settings.token.expose(), "from-file");
@@ -118,29 +129,47 @@ fn the_token_may_be_in_a_file_of_its_own() {
 #[test]
 fn errors_name_place_key_value_and_choices() {
     for (text, expected) in [
-        ("runner: {name: x}", "no resource class token: set `api.auth_token`"),
-        ("api:\n  auth_token: << AUTH_TOKEN >>\n", "c.yaml:2:3: `api.auth_token` is still the placeholder"),
-        ("api: {auth_token: 'a b'}", "c.yaml:1:7: `api.auth_token` is not a token"),
-        ("api: {auth_token: [a]}", "c.yaml:1:7: `api.auth_token` is"),
-        ("api: {auth_token: a, auth_token_file: /token}", "are both set"),
-        ("api: {auth_token_file: /nowhere}", "cannot read `/nowhere`: gone"),
-        ("api: {auth_token: a, url: ci.example}", "c.yaml:1:22: `api.url`: `ci.example` is not the address"),
-        ("api: {auth_token: a, client_key: /k}", "`api.client_key` is set without"),
+        ("api: {url: 'https://ci'}", "no resource class token: set `api.auth_token`"),
         (
-            "api: {auth_token: a}\nrunner: {mode: once}",
+            "api:\n  auth_token: << AUTH_TOKEN >>\n  url: https://ci\n",
+            "c.yaml:2:3: `api.auth_token` is still the placeholder",
+        ),
+        ("api: {auth_token: 'a b', url: 'https://ci'}", "c.yaml:1:7: `api.auth_token` is not a token"),
+        ("api: {auth_token: [a], url: 'https://ci'}", "c.yaml:1:7: `api.auth_token` is"),
+        ("api: {auth_token: a, auth_token_file: /token, url: 'https://ci'}", "are both set"),
+        ("api: {auth_token_file: /nowhere, url: 'https://ci'}", "cannot read `/nowhere`: gone"),
+        ("api: {auth_token: a, url: ci.example}", "c.yaml:1:22: `api.url`: `ci.example` is not the address"),
+        ("api: {auth_token: a, client_key: /k, url: 'https://ci'}", "`api.client_key` is set without"),
+        (
+            "api: {auth_token: a, url: 'https://ci'}\nrunner: {mode: once}",
             "c.yaml:2:10: `runner.mode` is `once`: expected `continuous` or `single-task`",
         ),
-        ("api: {auth_token: a}\nrunner: {name: 'a b'}", "`runner.name` is `a b`: expected letters"),
-        ("api: {auth_token: a}\nrunner: {name: ''}", "`runner.name` is ``: expected 1 to 255"),
-        ("api: {auth_token: a}\nrunner: {working_directory: w}", "expected an absolute path"),
-        ("api: {auth_token: a}\nrunner: {working_directory: '~/w'}", "expected an absolute path"),
-        ("api: {auth_token: a}\nrunner: {max_run_time: 5}", "`5`: expected a duration"),
-        ("api: {auth_token: a}\nrunner: {max_run_time: 0s}", "expected more than nothing"),
-        ("api: {auth_token: a}\nrunner: {cleanup_working_directory: maybe}", "expected `true` or `false`"),
-        ("api: {auth_token: a}\nrunner: {command_prefix: ['']}", "names no program"),
-        ("api: {auth_token: a}\nrunner: {name: [a, b]}", "expected a single value"),
-        ("api: {auth_token: a}\nlogging: {level: loud}", "`loud`: expected `debug`"),
-        ("api: {auth_token: a}\nlogging: {format: xml}", "`xml`: expected `color`"),
+        (
+            "api: {auth_token: a, url: 'https://ci'}\nrunner: {name: 'a b'}",
+            "`runner.name` is `a b`: expected letters",
+        ),
+        (
+            "api: {auth_token: a, url: 'https://ci'}\nrunner: {name: ''}",
+            "`runner.name` is ``: expected 1 to 255",
+        ),
+        (
+            "api: {auth_token: a, url: 'https://ci'}\nrunner: {working_directory: w}",
+            "expected an absolute path",
+        ),
+        (
+            "api: {auth_token: a, url: 'https://ci'}\nrunner: {working_directory: '~/w'}",
+            "expected an absolute path",
+        ),
+        ("api: {auth_token: a, url: 'https://ci'}\nrunner: {max_run_time: 5}", "`5`: expected a duration"),
+        ("api: {auth_token: a, url: 'https://ci'}\nrunner: {max_run_time: 0s}", "expected more than nothing"),
+        (
+            "api: {auth_token: a, url: 'https://ci'}\nrunner: {cleanup_working_directory: maybe}",
+            "expected `true` or `false`",
+        ),
+        ("api: {auth_token: a, url: 'https://ci'}\nrunner: {command_prefix: ['']}", "names no program"),
+        ("api: {auth_token: a, url: 'https://ci'}\nrunner: {name: [a, b]}", "expected a single value"),
+        ("api: {auth_token: a, url: 'https://ci'}\nlogging: {level: loud}", "`loud`: expected `debug`"),
+        ("api: {auth_token: a, url: 'https://ci'}\nlogging: {format: xml}", "`xml`: expected `color`"),
         ("api: {auth_token: a\n", "c.yaml:"),
     ] {
         let error = with(text, &[]).unwrap_err();
@@ -153,29 +182,65 @@ fn errors_name_place_key_value_and_choices() {
 
 #[test]
 fn a_token_never_stands_in_an_error() {
-    let error = with("api: {auth_token: 'hunter2 hunter2'}", &[]).unwrap_err();
+    let error = with("api: {url: 'https://ci', auth_token: 'hunter2 hunter2'}", &[]).unwrap_err();
     assert!(!error.contains("hunter2"), "{error}");
 }
 
 #[test]
-fn unknown_keys_are_told_and_ignored() {
-    let settings = with("api: {auth_token: a, colour: red}\nname: x\n", &[]).unwrap();
-    assert_eq!(
-        settings.warnings,
-        [
-            "c.yaml:1:22: unknown key `api.colour` is ignored",
-            "c.yaml:2:1: unknown key `name` is ignored (did you mean `runner.name`?)"
-        ]
+fn all_that_is_wrong_is_told_at_once_with_its_place_and_the_nearest_key() {
+    let text = "api: {auth_tokn: a, colour: red}\nname: x\nrunner:\n  max_run_time: 5\n  mode: once\n";
+    let error = with(text, &[("CIRCLECI_RUNNER_IDLE_TIMEOUT", "soon"), ("CIRCLECI_RESOURCE_CLASS", "a")])
+        .unwrap_err();
+    let lines: Vec<_> = error.lines().collect();
+    let expected = [
+        "9 settings are wrong:",
+        "  c.yaml:1:7: there is no setting `api.auth_tokn` (did you mean `api.auth_token`?)",
+        "  c.yaml:1:21: there is no setting `api.colour`",
+        "  c.yaml:2:1: there is no setting `name` (did you mean `runner.name`?)",
+        "  no resource class token: set `api.auth_token`",
+        "  `api.url` is not set: write the address of your control plane there",
+        "  c.yaml:5:3: `runner.mode` is `once`: expected",
+        "  c.yaml:4:3: `runner.max_run_time` is `5`: expected a duration",
+        "  CIRCLECI_RUNNER_IDLE_TIMEOUT is `soon`: expected a duration",
+        "  CIRCLECI_RESOURCE_CLASS: ",
+    ];
+    assert_eq!(lines.len(), expected.len(), "{error}");
+    for (line, expected) in lines.iter().zip(expected) {
+        assert!(line.starts_with(expected), "{line}\n{expected}");
+    }
+}
+
+#[test]
+fn what_a_host_has_to_spare_is_set_by_the_operator() {
+    let text = format!(
+        "{MINIMAL}runner:\n  max_load: 2.5\n  quiet_hours: ['22:00-06:00', '12:00-13:00']\n  min_free_disk: 10%\n  quota: {{memory: 2G, processes: 4000, cpu_weight: 50}}\nstatus: {{socket: /run/x.sock, mode: 660, group: ops, listen: '127.0.0.1:9101', textfile: /t/x.prom}}\n"
+    );
+    let settings = with(&text, &[]).unwrap();
+    assert_eq!((settings.gates.max_load, settings.gates.quiet_hours.len()), (Some(250), 2));
+    assert_eq!(settings.quotas.memory_bytes, Some(2 << 30));
+    assert_eq!((settings.quotas.processes, settings.quotas.cpu_weight), (Some(4000), Some(50)));
+    assert_eq!((settings.status.mode, settings.status.group.as_deref()), (0o660, Some("ops")));
+    assert!(settings.status.listen.is_some_and(|address| address.port() == 9101));
+    let error = with(&format!("{MINIMAL}runner:\n  quiet_hours: 22-6\n  quota:\n    memory: lots\n"), &[])
+        .unwrap_err();
+    assert!(error.contains("`runner.quiet_hours` is `22-6`: expected hours in UTC"), "{error}");
+    assert!(
+        error.contains("c.yaml:7:5: `runner.quota.memory` is `lots`: expected a size such as"),
+        "{error}"
     );
 }
 
 #[test]
 fn a_host_without_home_or_name_needs_more_settings() {
-    let bare = |text: &str| resolve(Some(("c", text)), &|_| None, &Host::default(), &|_| Err(String::new()));
+    let bare = |text: &str| {
+        let sources = Sources::new(Some(("c", text)), &|_| None).unwrap();
+        resolve(&sources, &Host::default(), &|_| Err(String::new()))
+    };
     assert!(bare(MINIMAL).unwrap_err().contains("`runner.name` is not set"));
-    let text = "api: {auth_token: a}\nrunner: {name: x}";
+    let text = "api: {auth_token: a, url: 'https://ci'}\nrunner: {name: x}";
     assert!(bare(text).unwrap_err().contains("`runner.working_directory` is not set"));
-    let settings = bare("api: {auth_token: a}\nrunner: {name: x, working_directory: /w/d}").unwrap();
+    let settings =
+        bare("api: {auth_token: a, url: 'https://ci'}\nrunner: {name: x, working_directory: /w/d}").unwrap();
     assert_eq!(settings.state_directory, Some("/w/.runlet".into()));
     assert_eq!(settings.task_agent_directory, None);
 }
@@ -183,14 +248,10 @@ fn a_host_without_home_or_name_needs_more_settings() {
 #[test]
 fn the_packages_directory_is_the_default_where_it_exists() {
     let host = Host { package_directory: Some("/var/lib/circleci-runner".into()), ..host() };
-    let settings = resolve(Some(("c", MINIMAL)), &|_| None, &host, &|_| Err(String::new())).unwrap();
-    assert_eq!(settings.working_directory, Path::new("/var/lib/circleci-runner/workdir"));
-}
-
-#[test]
-fn variables_that_hold_a_token_are_known() {
-    let names: Vec<_> = token_variables().collect();
-    assert!(names.contains(&"CIRCLECI_API_TOKEN") && names.contains(&"LAUNCH_AGENT_API_AUTH_TOKEN"));
+    let settings =
+        resolve(&Sources::new(Some(("c", MINIMAL)), &|_| None).unwrap(), &host, &|_| Err(String::new()))
+            .unwrap();
+    assert_eq!(settings.working_directory, Path::new("/var/lib/circleci-runner/workdir/big-iron"));
 }
 
 #[test]
@@ -205,10 +266,10 @@ fn rules_and_forms_are_lists_that_are_checked() {
     assert_eq!(settings.rules.deny_branches, ["main", "x y"]);
     assert_eq!(settings.mask_forms, ["base64", "json"]);
     for (line, error) in [
-        ("deny_projects: [acme]", "c.yaml:4:3: `runner.deny_projects` is `[\"acme\"]`: expected projects as"),
-        ("allow_projects: gh/a/b", "c.yaml:4:3: `runner.allow_projects` is `gh/a/b`: expected projects as"),
-        ("allow_branches: ['']", "c.yaml:4:3: `runner.allow_branches` is `[\"\"]`: a branch is empty"),
-        ("mask_forms: [hex]", "c.yaml:4:3: `runner.mask_forms` is `[\"hex\"]`: expected some of `base64`"),
+        ("deny_projects: [acme]", "c.yaml:5:3: `runner.deny_projects` is `[\"acme\"]`: expected projects as"),
+        ("allow_projects: gh/a/b", "c.yaml:5:3: `runner.allow_projects` is `gh/a/b`: expected projects as"),
+        ("allow_branches: ['']", "c.yaml:5:3: `runner.allow_branches` is `[\"\"]`: a branch is empty"),
+        ("mask_forms: [hex]", "c.yaml:5:3: `runner.mask_forms` is `[\"hex\"]`: expected some of `base64`"),
     ] {
         let found = with(&format!("{MINIMAL}runner:\n  {line}\n"), &[]).unwrap_err();
         assert!(found.starts_with(error), "{found}");

@@ -4,6 +4,7 @@
 //! All calls that change something are taken for such, but for those of runners and of everyday work (`EVERYDAY`): a new
 //! call is in the log unless somebody decides otherwise. Of its body only what `TOLD` names is kept.
 
+use crate::logging::record;
 use crate::protocol::limits::BODY_BYTES;
 use crate::server::api::shared::failure::{Answer, Failure, bad};
 use crate::server::api::shared::input::Words;
@@ -42,7 +43,7 @@ const EVERYDAY: [&str; 17] = [
     "deliveries",
 ];
 /// Fields of bodies that are kept: names, and none that may hold a secret.
-const TOLD: [&str; 26] = [
+const TOLD: [&str; 28] = [
     "name",
     "login",
     "is_admin",
@@ -54,6 +55,8 @@ const TOLD: [&str; 26] = [
     "org_id",
     "organization_id",
     "budget_seconds",
+    "is_paused",
+    "wait_limit_seconds",
     "vcs_type",
     "default_branch",
     "repository_url",
@@ -83,7 +86,7 @@ pub fn router() -> Router<Shared> {
 }
 
 /// Writes a call down, if it is one of those, and makes it.
-pub async fn record(State(state): State<Shared>, request: Request, next: Next) -> Response {
+pub async fn write_down(State(state): State<Shared>, request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     if !path.is_some_and(|path| is_act(request.method(), &path)) {
         return next.run(request).await;
@@ -99,14 +102,16 @@ pub async fn record(State(state): State<Shared>, request: Request, next: Next) -
     };
     let mut detail = told(&bytes);
     let address = parts.extensions.get::<ConnectInfo<Peer>>();
+    let (login, method, path) = (person.login.clone(), parts.method.clone(), parts.uri.path().to_owned());
+    let client = address.map(|ConnectInfo(Peer(peer))| peer.ip().to_string()).unwrap_or_default();
     let act = Act {
         at: Millis::now(),
         user: person.id,
         login: person.login,
         token: person.token,
-        address: address.map(|ConnectInfo(Peer(peer))| peer.ip().to_string()).unwrap_or_default(),
-        method: parts.method.to_string(),
-        path: parts.uri.path().to_owned(),
+        address: client.clone(),
+        method: method.to_string(),
+        path: path.clone(),
         detail: Value::from(detail.clone()).to_string(),
         status: None,
     };
@@ -123,6 +128,9 @@ pub async fn record(State(state): State<Shared>, request: Request, next: Next) -
         detail.extend(answer["id"].as_str().map(|id| ("id".to_owned(), json!(id))));
     }
     let (status, detail) = (parts.status.as_u16(), Value::from(detail).to_string());
+    record!(Info, user = login, client = client, call = format_args!("{method} {path}"), status = status, detail = detail;
+        "the set-up was changed, or that was tried"
+    );
     if let Err(error) = state.store.write(move |tx| audit::answered(tx, seq, status, &detail)).await {
         log::error!("failed to write into the audit log how a call was answered: {error}");
     }

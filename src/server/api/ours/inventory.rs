@@ -12,7 +12,9 @@ use crate::server::people;
 use crate::server::state::Shared;
 use crate::server::store::status::TaskState;
 use crate::server::store::tables::classes::{self, Class, Instance, Terms, Token};
-use crate::server::store::{Error, View};
+use crate::server::store::tables::fleet::{self, AtWork};
+use crate::server::store::tables::instances::ONLINE;
+use crate::server::store::{Effect, Error, View};
 use crate::server::time::Millis;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -28,10 +30,13 @@ const FORGOTTEN: Duration = Duration::from_secs(12 * 60 * 60);
 /// Budgets that a class may have, in seconds. Late output is taken for a day.
 const BUDGETS: std::ops::RangeInclusive<u64> = 60..=24 * 60 * 60;
 
+/// Longest waits of tasks that a class may have, in seconds.
+const WAIT_LIMITS: std::ops::RangeInclusive<u64> = 60..=90 * 24 * 60 * 60;
+
 /// Serves the paths of this file.
 pub fn router() -> Router<Shared> {
     Router::new()
-        .route("/api/v3/runner", get(instances))
+        .route("/api/v3/runner", get(instances).patch(change_instance))
         .route("/api/v3/runner/tasks", get(unclaimed))
         .route("/api/v3/runner/tasks/running", get(running))
         .route("/api/v3/runner/resource", get(list_classes).post(create_class))
@@ -47,16 +52,49 @@ async fn instances(State(state): State<Shared>, _person: Person, words: Words) -
     if class.is_none() && namespace.is_none() && given("org-id").is_none() {
         return Err(bad("one of `resource-class`, `namespace` and `org-id` is needed"));
     }
-    let since = Millis::now().minus(FORGOTTEN);
-    let read = state
-        .store
-        .read(move |view| classes::list_instances(view, class.as_deref(), namespace.as_deref(), since));
-    let items: Vec<Value> = read.await?.iter().map(shown_instance).collect();
+    let now = Millis::now();
+    let read = state.store.read(move |view| {
+        let since = now.minus(FORGOTTEN);
+        let found = classes::list_instances(view, class.as_deref(), namespace.as_deref(), since)?;
+        let with_work = found.into_iter().map(|instance| {
+            let work = fleet::at_work(view, &instance.class, &instance.name)?;
+            Ok((instance, work))
+        });
+        with_work.collect::<Result<Vec<_>, Error>>()
+    });
+    let items: Vec<Value> =
+        read.await?.iter().map(|(instance, work)| shown_instance(instance, work, now)).collect();
     Ok(Json(json!({ "items": items })))
 }
 
-fn shown_instance(instance: &Instance) -> Value {
+/// Pauses a runner, or lets it go on: `{"resource_class", "name", "is_paused"}`.
+async fn change_instance(
+    State(state): State<Shared>,
+    _admin: Administrator,
+    Body(body): Body,
+) -> Answer<Json<Value>> {
+    let word = |name: &str| {
+        body[name].as_str().map(str::to_owned).ok_or_else(|| bad(format!("`{name}` is missing")))
+    };
+    let (class, name) = (word("resource_class")?, word("name")?);
+    let paused = body["is_paused"].as_bool().ok_or_else(|| bad("`is_paused` is true or false"))?;
+    let unknown = Failure::not_found(format!("no runner `{name}` of `{class}` was ever seen"));
+    let changed = state.store.write(move |tx| {
+        tx.effect(Effect::QueuedForOthers(class.clone()));
+        fleet::pause_runner(tx, &class, &name, paused)
+    });
+    if changed.await? { Ok(message("Changed.")) } else { Err(unknown) }
+}
+
+fn shown_instance(instance: &Instance, work: &AtWork, now: Millis) -> Value {
+    let state = match &work.task {
+        Some(_) => "busy",
+        None if now.since(instance.last_connected) < ONLINE => "idle",
+        None => "offline",
+    };
+    let task = work.task.as_ref().map(|(id, job, name)| json!({ "id": id, "job_id": job, "job_name": name }));
     json!({
+        "state": state, "is_paused": work.is_paused, "task": task,
         "resource_class": instance.class, "hostname": instance.hostname, "name": instance.name,
         "first_connected": instance.first_connected.to_string(),
         "last_connected": instance.last_connected.to_string(),
@@ -91,16 +129,26 @@ fn shown_class(class: &Class) -> Value {
 
 async fn list_classes(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
     let namespace = words.get("namespace").map(String::as_str);
-    let read = |view: &View| Ok((classes::list_classes(view)?, classes::list_untrusted(view)?));
-    let (all, untrusted) = state.store.read(read).await?;
+    let now = Millis::now();
+    let read = state.store.read(move |view| {
+        let all = classes::list_classes(view)?.into_iter();
+        let with_fleet = all.map(|class| fleet::fleet(view, &class.id, now).map(|fleet| (class, fleet)));
+        Ok((with_fleet.collect::<Result<Vec<_>, Error>>()?, classes::list_untrusted(view)?))
+    });
+    let (all, untrusted) = read.await?;
     let fits =
-        |class: &&Class| namespace.is_none_or(|namespace| class.name.split('/').next() == Some(namespace));
-    let shown = |class: &Class| {
+        |class: &Class| namespace.is_none_or(|namespace| class.name.split('/').next() == Some(namespace));
+    let shown = all.iter().filter(|(class, _)| fits(class)).map(|(class, fleet)| {
         let mut shown = shown_class(class);
         shown["takes_untrusted"] = json!(untrusted.contains(&class.id));
+        shown["is_paused"] = json!(fleet.is_paused);
+        shown["wait_limit_seconds"] = json!(fleet.wait_limit_ms.map(|ms| ms / 1000));
+        shown["waiting"] = json!(fleet.waiting);
+        shown["oldest_wait_seconds"] = json!(fleet.oldest.map(|oldest| now.since(oldest).as_secs()));
+        shown["online"] = json!(fleet.online);
         shown
-    };
-    let items: Vec<Value> = all.iter().filter(fits).map(shown).collect();
+    });
+    let items: Vec<Value> = shown.collect();
     Ok(Json(json!({ "items": items })))
 }
 
@@ -161,13 +209,28 @@ async fn change_class(
         Some(Value::Bool(takes)) => Some(*takes),
         Some(given) => return Err(bad(format!("`takes_untrusted` is true or false, not `{given}`"))),
     };
-    if takes_untrusted.is_none()
-        && body.get("budget_seconds").is_none()
-        && body.get("unsafe_retries").is_none()
-    {
-        let message = "`budget_seconds` (a number, or null for the usual budget), `unsafe_retries` and `takes_untrusted` (true or false) are missing: give one of them";
+    let known = ["budget_seconds", "unsafe_retries", "takes_untrusted", "is_paused", "wait_limit_seconds"];
+    if known.iter().all(|name| body.get(name).is_none()) {
+        let message = "`budget_seconds` (a number, or null for the usual budget), `unsafe_retries`, `takes_untrusted` and `is_paused` (true or false) and `wait_limit_seconds` (a number, or null for no limit) are missing: give one of them";
         return Err(bad(message));
     }
+    let pause = match body.get("is_paused") {
+        None => None,
+        Some(wanted) => Some(wanted.as_bool().ok_or_else(|| bad("`is_paused` is true or false"))?),
+    };
+    let limit = match body.get("wait_limit_seconds") {
+        None => None,
+        Some(Value::Null) => Some(None),
+        Some(given) => match given.as_u64().filter(|seconds| WAIT_LIMITS.contains(seconds)) {
+            Some(seconds) => Some(Some(Duration::from_secs(seconds))),
+            None => {
+                let (least, most) = (WAIT_LIMITS.start(), WAIT_LIMITS.end());
+                return Err(bad(format!(
+                    "`wait_limit_seconds` is a number from {least} to {most}, not `{given}`"
+                )));
+            }
+        },
+    };
     // What is wrong with the values does not depend on the class.
     terms(&body, Terms::default())?;
     let unknown = Failure::not_found(format!("there is no resource class with the id `{id}`"));
@@ -176,6 +239,14 @@ async fn change_class(
         let Ok(terms) = terms(&body, was) else { return Ok(false) };
         if let Some(takes) = takes_untrusted {
             classes::set_takes_untrusted(tx, &id, takes)?;
+        }
+        if let Some(limit) = limit {
+            fleet::set_wait_limit(tx, &id, limit)?;
+        }
+        if let Some(pause) = pause {
+            fleet::pause_class(tx, &id, pause)?;
+            let name = classes::name(tx, &id)?.unwrap_or_default();
+            tx.effect(Effect::QueuedForOthers(name));
         }
         classes::set_terms(tx, &id, terms).map(|()| true)
     });

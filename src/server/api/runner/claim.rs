@@ -33,6 +33,13 @@ pub(super) async fn claim(
     Json(request): Json<ClaimRequest>,
 ) -> Answer<Response> {
     check(&request)?;
+    if let Some(wanted) = request.resource_class.as_ref().filter(|wanted| **wanted != token.class) {
+        let why = format!(
+            "the token is of the resource class `{}`, but the runner is set up for `{wanted}`",
+            token.class
+        );
+        return Err(Failure::new(StatusCode::FORBIDDEN, why));
+    }
     let deadline = Instant::now() + wait_of(&query);
     let notify = state.hub.class(&token.class);
     let claimer = Claimer { token, request, protocol, ip: peer.ip().to_string() };

@@ -1,5 +1,6 @@
 //! Calls of runners and task agents: docs/protocol.md.
 
+mod about;
 mod archives;
 mod beside;
 mod claim;
@@ -17,6 +18,7 @@ use axum::{Router, middleware};
 pub fn router() -> Router<Shared> {
     let task = "/api/v3/runner/tasks/{id}";
     Router::new()
+        .route("/api/v3/runner/self", post(about::about))
         .route("/api/v3/runner/claim", post(claim::claim))
         .route(&format!("{task}/lost"), post(claim::lost))
         .route(&format!("{task}/rest"), post(claim::rest))

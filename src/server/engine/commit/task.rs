@@ -2,7 +2,7 @@
 //! out what follows, all in the caller's transaction.
 
 use crate::protocol::{
-    BeginRequest, Beside, Event, EventKind, FinishAnswer, FinishRequest, GiveBack, LostTask, TaskId,
+    BeginRequest, Beside, Event, EventKind, FinishAnswer, FinishRequest, GiveBack, LostTask, TaskId, duration,
 };
 use crate::server::engine::commit::advance::settle;
 use crate::server::engine::commit::job::{close_job, end_job, say, set_status};
@@ -15,7 +15,7 @@ use crate::server::engine::task::{
 use crate::server::ids::JobId;
 use crate::server::store::status::{MessageKind, StepState, TaskState};
 use crate::server::store::tables::tasks::{self, TaskRow};
-use crate::server::store::tables::{classes, progress, steps, workflows};
+use crate::server::store::tables::{classes, fleet, progress, steps, workflows};
 use crate::server::store::{Effect, Error, Tx, View, new_id};
 use crate::server::time::Millis;
 use std::time::Duration;
@@ -462,6 +462,23 @@ pub fn host_restarted(
         hand.keep(tx, then, now)?;
     }
     Ok(())
+}
+
+/// Ends tasks that have waited for a runner longer than their class lets them. Returns how many.
+pub fn waited_too_long(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
+    let overdue = fleet::overdue(tx, now)?;
+    let count = overdue.len();
+    for (row, limit) in overdue {
+        let class = row.resource_class.clone();
+        let mut hand = InHand::of(row)?;
+        let limit = duration::format(limit);
+        let why = format!(
+            "no runner of `{class}` took the job within {limit}, which is as long as jobs may wait there"
+        );
+        let then = hand.task.refuse(TaskState::InfrastructureFail, &why, now);
+        hand.keep(tx, then, now)?;
+    }
+    Ok(count)
 }
 
 /// A resource class is deleted: what waits for its runners ends. Returns how many tasks that were.

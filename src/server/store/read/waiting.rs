@@ -42,6 +42,11 @@ fn waiting(view: &View, job: &Job, now: Millis) -> Result<Option<String>, Error>
         Kind(TaskKind::Container) => " that takes containers",
         Kind(TaskKind::Unknown) => " that takes such a job",
     };
+    if is_class_paused(view, class)? {
+        return Ok(Some(format!(
+            "the resource class `{class}` is paused (`runlet admin runner resume {class}`)"
+        )));
+    }
     let runners = runners(view, class, queued.kind, now)?;
     if let Some(at) = queued.not_before.filter(|at| *at > now) {
         return Ok(Some(format!("not before {at}: the runner that had it before may still be at work")));
@@ -56,6 +61,11 @@ fn waiting(view: &View, job: &Job, now: Millis) -> Result<Option<String>, Error>
         count => format!("; {count} tasks wait before it"),
     };
     Ok(Some(match (runners.busy, runners.last) {
+        (0, _) if runners.paused > 0 => {
+            format!(
+                "the runners of `{class}`{kind} that are there are paused (`runlet admin runner resume`){ahead}"
+            )
+        }
         (busy @ 1.., _) => format!("all runners of `{class}`{kind} are busy ({busy}){ahead}"),
         (0, Some((name, at))) => {
             format!("no runner of `{class}`{kind} is there: the last one, `{name}`, was seen at {at}{ahead}")
@@ -64,6 +74,12 @@ fn waiting(view: &View, job: &Job, now: Millis) -> Result<Option<String>, Error>
             "no runner of `{class}`{kind} was ever seen: start one with a token of this class (`runlet admin token create`){ahead}"
         ),
     }))
+}
+
+fn is_class_paused(view: &View, class: &str) -> Result<bool, Error> {
+    let mut query =
+        view.sql().prepare_cached("SELECT 1 FROM resource_classes WHERE name = ?1 AND is_paused")?;
+    Ok(query.exists([class])?)
 }
 
 /// The oldest task of a job that waits.
@@ -104,6 +120,8 @@ struct Runners {
     idle: usize,
     /// Have a task.
     busy: usize,
+    /// Asked for work lately, and get none for a while.
+    paused: usize,
     /// Name of the one that was seen last, and when.
     last: Option<(String, Millis)>,
 }
@@ -111,19 +129,25 @@ struct Runners {
 fn runners(view: &View, class: &str, kind: Kind, now: Millis) -> Result<Runners, Error> {
     let mut query = view.sql().prepare_cached(
         "SELECT i.name, i.last_connected_ms,
-            EXISTS (SELECT 1 FROM tasks t WHERE t.resource_class = ?1 AND t.status IN (?3, ?4, ?5) AND t.runner_name = i.name)
+            EXISTS (SELECT 1 FROM tasks t WHERE t.resource_class = ?1 AND t.status IN (?3, ?4, ?5) AND t.runner_name = i.name),
+            i.is_paused
          FROM runner_instances i JOIN resource_classes c ON c.id = i.resource_class_id
          WHERE c.name = ?1 AND EXISTS (SELECT 1 FROM json_each(i.takes) WHERE value = ?2)
          ORDER BY i.last_connected_ms DESC",
     )?;
     let [claimed, running, unreachable] = TaskState::HELD_BY_A_RUNNER;
     let values = params![class, kind, claimed, running, unreachable];
-    let seen = query.query_map(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    let seen: Vec<(String, Millis, bool)> = seen.collect::<Result<_, _>>()?;
+    let seen = query.query_map(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+    let seen: Vec<(String, Millis, bool, bool)> = seen.collect::<Result<_, _>>()?;
     let since = now.minus(ONLINE);
-    let idle = seen.iter().filter(|(_, at, is_busy)| *at > since && !is_busy).count();
-    let busy = seen.iter().filter(|(_, _, is_busy)| *is_busy).count();
-    Ok(Runners { idle, busy, last: seen.into_iter().next().map(|(name, at, _)| (name, at)) })
+    let waits = |paused: bool| {
+        seen.iter()
+            .filter(|(_, at, is_busy, is_paused)| *at > since && !is_busy && *is_paused == paused)
+            .count()
+    };
+    let (idle, paused) = (waits(false), waits(true));
+    let busy = seen.iter().filter(|(_, _, is_busy, _)| *is_busy).count();
+    Ok(Runners { idle, busy, paused, last: seen.into_iter().next().map(|(name, at, _, _)| (name, at)) })
 }
 
 fn count_ahead(view: &View, class: &str, seq: i64) -> Result<u64, Error> {

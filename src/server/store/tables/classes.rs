@@ -225,6 +225,12 @@ pub fn class_of_token(view: &View, hash: &[u8]) -> Result<Option<ClassOfToken>, 
     Ok(row.optional()?)
 }
 
+/// The name that people gave a token.
+pub fn nickname(view: &View, token: &ClassTokenId) -> Result<Option<String>, Error> {
+    let mut query = view.sql().prepare_cached("SELECT nickname FROM resource_class_tokens WHERE id = ?1")?;
+    Ok(query.query_row([token], |row| row.get(0)).optional()?)
+}
+
 /// Whether a token has not been deleted.
 pub fn is_token(view: &View, token: &ClassTokenId) -> Result<bool, Error> {
     Ok(view.sql().prepare_cached("SELECT 1 FROM resource_class_tokens WHERE id = ?1")?.exists([token])?)

@@ -6,7 +6,7 @@ use crate::protocol::ClaimRequest;
 use crate::server::ids::ResourceClassId;
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 use std::time::Duration;
 
 /// A runner asks again at least this often while it wants work.
@@ -53,10 +53,19 @@ pub fn used(tx: &Tx<'_>, class: &ResourceClassId, name: &str, now: Millis) -> Re
     Ok(())
 }
 
+/// The host of a runner, and when it asked for work last.
+pub fn find(view: &View, class: &ResourceClassId, name: &str) -> Result<Option<(String, Millis)>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT hostname, last_connected_ms FROM runner_instances WHERE resource_class_id = ?1 AND name = ?2",
+    )?;
+    Ok(query.query_row(params![class, name], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
+}
+
 /// Whether a runner of another name asked for work of the class lately.
 pub fn has_others(view: &View, class: &ResourceClassId, name: &str, now: Millis) -> Result<bool, Error> {
     let mut query = view.sql().prepare_cached(
-        "SELECT 1 FROM runner_instances WHERE resource_class_id = ?1 AND name <> ?2 AND last_connected_ms > ?3",
+        "SELECT 1 FROM runner_instances WHERE resource_class_id = ?1 AND name <> ?2 AND last_connected_ms > ?3
+            AND NOT is_paused",
     )?;
     Ok(query.exists(params![class, name, now.minus(ONLINE)])?)
 }

@@ -9,6 +9,7 @@ pub mod audit;
 pub mod classes;
 pub mod contexts;
 pub mod deliveries;
+pub mod fleet;
 pub mod forge;
 pub mod handout;
 pub mod instances;

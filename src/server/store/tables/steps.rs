@@ -62,6 +62,7 @@ pub fn record_beside(tx: &Tx<'_>, task: &TaskId, record: u32, beside: &Beside) -
         signal: None,
         message,
         output_bytes,
+        output_times: Vec::new(),
     };
     self::record(tx, task, &Event { number: 0, at_ms, kind })
 }

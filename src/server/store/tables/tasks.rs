@@ -228,6 +228,16 @@ pub fn queued_of_class(view: &View, class: &str) -> Result<Vec<TaskRow>, Error> 
     all(view, "WHERE status = ?1 AND resource_class = ?2 ORDER BY seq", params![TaskState::Queued, class])
 }
 
+/// Tasks of a class that have been in its queue since before a time and could be claimed, oldest first.
+pub fn queued_before(view: &View, class: &str, before: Millis, most: usize) -> Result<Vec<TaskRow>, Error> {
+    all(
+        view,
+        "WHERE status = ?1 AND resource_class = ?2 AND queued_at_ms < ?3 AND NOT is_held AND not_before_ms IS NULL
+         ORDER BY seq LIMIT ?4",
+        params![TaskState::Queued, class, before, most],
+    )
+}
+
 /// Tasks of a job that have not ended.
 pub fn open_of_job(view: &View, job: &JobId) -> Result<Vec<TaskRow>, Error> {
     all(view, "WHERE job_id = ?1 AND stopped_at_ms IS NULL ORDER BY node_index", [job])

@@ -1,0 +1,279 @@
+//! What this host gives to the runner itself: its folders and locks, limits, control groups, clock, and what else of the
+//! system decides whether jobs run.
+
+use crate::agent::gates::bytes_text;
+use crate::agent::machine;
+use crate::agent::settings::Settings;
+use crate::agent::status;
+use crate::protocol::finding::{Findings, Level};
+use crate::system::{locks, proc};
+use rustix::process::{Resource, geteuid, getrlimit};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+/// The beginning of 2026: a clock that says less was never set.
+const NOT_BEFORE: Duration = Duration::from_secs(1_767_225_600);
+/// Opened files, and processes, that builds may want.
+const LEAST_FILES: u64 = 4096;
+const LEAST_PROCESSES: u64 = 4096;
+
+pub(super) fn look(settings: &Settings, found: &mut Findings) {
+    if geteuid().is_root() && settings.command_prefix.is_empty() {
+        let text = "the runner is root, and so are its jobs";
+        found.add(
+            "user",
+            Level::Note,
+            text,
+            "give it a user of its own, or its jobs by runner.command_prefix",
+        );
+    }
+    folders(settings, found);
+    sharing(settings, found);
+    if let Some(closed) = settings.gates.closed(&settings.working_directory, SystemTime::now()) {
+        let text = format!("nothing would be claimed now: {}", closed.why);
+        found.add("gates", Level::Warn, text, "wait, or change that setting");
+    }
+    if SystemTime::now() < SystemTime::UNIX_EPOCH + NOT_BEFORE {
+        let text = "the clock of this host was never set";
+        found.add("clock", Level::Fail, text, "set it (NTP): certificates cannot be judged");
+    }
+    limits(found);
+    groups(settings, found);
+    system(found);
+}
+
+fn folders(settings: &Settings, found: &mut Findings) {
+    let writable = |folder: &Path| {
+        let there = folder.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        let is_folder = if there.is_dir() { Ok(()) } else { Err("it is no folder".to_owned()) };
+        let write =
+            rustix::fs::access(there, rustix::fs::Access::WRITE_OK).map_err(|error| error.to_string());
+        is_folder.and(write).map_err(|why| format!("`{}`: {why}", there.display()))
+    };
+    if let Some(folder) = &settings.state_directory {
+        match writable(folder) {
+            Ok(()) => found.fine("state_directory", format!("`{}` can be written to", folder.display())),
+            Err(why) => {
+                let text = format!("`{}` cannot be used, {why}", folder.display());
+                let advice = "set runner.state_directory: a runner that is restarted during a task does not know of it";
+                found.add("state_directory", Level::Warn, text, advice);
+            }
+        }
+    }
+    let files = [
+        ("logging.file", &settings.logging.file, "log"),
+        ("status.textfile", &settings.status.textfile, "textfile"),
+    ];
+    for (key, file, id) in files {
+        let Some(file) = file else { continue };
+        let folder = file.parent().unwrap_or(Path::new("/"));
+        let usable = match (file.exists(), folder.is_dir()) {
+            (true, _) => writable(file).or_else(|why| {
+                if file.is_file() && rustix::fs::access(file, rustix::fs::Access::WRITE_OK).is_ok() {
+                    Ok(())
+                } else {
+                    Err(why)
+                }
+            }),
+            (false, true) => writable(folder),
+            (false, false) => Err(format!("the folder `{}` does not exist", folder.display())),
+        };
+        match usable {
+            Ok(()) => found.fine(id, format!("`{}` can be written to", file.display())),
+            Err(why) => {
+                let text = format!("`{}` ({key}) cannot be written: {why}", file.display());
+                found.add(id, Level::Fail, text, "make the folder, and give it to the runner's user");
+            }
+        }
+    }
+    if let Err(why) = status::check(settings) {
+        found.add("status_socket", Level::Warn, why, "set status.socket to a path that the runner may make");
+    }
+}
+
+/// Other runners of this host.
+fn sharing(settings: &Settings, found: &mut Findings) {
+    let state = settings.state_directory.as_deref();
+    let own = state.map(|folder| folder.join(format!("machine-{}.lock", settings.name)));
+    let is_held = |path: &Path| fs::File::open(path).is_ok_and(|file| !locks::is_free(&file));
+    let own = own.filter(|path| is_held(path)).and_then(|path| machine::holder(&path));
+    if let Some(pid) = own {
+        found.fine("runner", format!("the runner `{}` runs with pid {pid}", settings.name));
+    }
+    match machine::held_by(&settings.working_directory, state) {
+        Some(pid) if own != Some(pid) => {
+            let text = format!(
+                "`{}` is the working directory of the runner with pid {pid}",
+                settings.working_directory.display()
+            );
+            found.add("sharing", Level::Fail, text, "give each runner a runner.working_directory of its own");
+        }
+        _ => found.fine("sharing", "no other runner has this working directory"),
+    }
+}
+
+fn limits(found: &mut Findings) {
+    let hard = |resource| getrlimit(resource).maximum;
+    let before = found.0.len();
+    // The soft limit of opened files is 1024 nearly everywhere, and programs raise it to the hard one.
+    if let Some(files) = hard(Resource::Nofile).filter(|files| *files < LEAST_FILES) {
+        let text = format!("a process may open {files} files");
+        found.add("limits", Level::Warn, text, "LimitNOFILE=1024:524288 in the unit, or limits.conf");
+    }
+    if let Some(count) =
+        hard(Resource::Nproc).filter(|count| *count < LEAST_PROCESSES && !geteuid().is_root())
+    {
+        let text = format!("the user may have {count} processes");
+        found.add("limits", Level::Warn, text, "LimitNPROC= in the unit, or limits.conf");
+    }
+    if let Some(bytes) = getrlimit(Resource::Fsize).current {
+        let text = format!("files may have {bytes} bytes");
+        found.add("limits", Level::Warn, text, "LimitFSIZE=infinity in the unit, or limits.conf");
+    }
+    if let Some(bytes) = getrlimit(Resource::As).current {
+        let text = format!("a process may have {} of addresses", bytes_text(bytes));
+        found.add(
+            "limits",
+            Level::Note,
+            text,
+            "Go, Java and sanitizers reserve more than they use: LimitAS=infinity",
+        );
+    }
+    if found.0.len() == before {
+        found.fine("limits", "files, processes and sizes are not limited too much");
+    }
+}
+
+/// Control groups: what can be had, and how far they limit.
+fn groups(settings: &Settings, found: &mut Findings) {
+    let Ok(own) = fs::read_to_string("/proc/self/cgroup") else {
+        let text = "/proc is not mounted, or has no control groups";
+        let advice = "mount /proc: leftovers of jobs cannot be found without it";
+        let level = if proc::is_mounted() { Level::Note } else { Level::Warn };
+        return found.add("control_groups", level, text, advice);
+    };
+    let mounted = Path::new("/sys/fs/cgroup");
+    let is_second = mounted.join("cgroup.controllers").exists();
+    let path = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+    let folder = mounted.join(path.trim_start_matches('/'));
+    let is_ours = rustix::fs::access(folder.join("cgroup.procs"), rustix::fs::Access::WRITE_OK).is_ok()
+        && rustix::fs::access(&folder, rustix::fs::Access::WRITE_OK).is_ok();
+    match (is_second, is_ours) {
+        (true, true) => {
+            found.fine("control_groups", "the unified hierarchy, and the own group may be divided")
+        }
+        (true, false) if settings.quotas.is_any() => {
+            let text = "runner.quota is set, and the own control group may not be divided";
+            found.add("control_groups", Level::Fail, text, "Delegate=yes in the unit");
+        }
+        (false, _) if settings.quotas.is_any() => {
+            let text = "runner.quota is set, and there is no unified hierarchy of control groups";
+            found.add(
+                "control_groups",
+                Level::Fail,
+                text,
+                "boot with systemd.unified_cgroup_hierarchy=1, or remove runner.quota",
+            );
+        }
+        _ => {
+            let text = "the own control group may not be divided: leftovers of jobs are found by descent";
+            found.add("control_groups", Level::Note, text, "Delegate=yes in the unit");
+        }
+    }
+    for group in folder.ancestors().take_while(|group| group.starts_with(mounted)) {
+        let read = |file: &str| fs::read_to_string(group.join(file)).ok();
+        let number = |file: &str| read(file)?.trim().parse::<u64>().ok();
+        if let Some(most) = number("pids.max").filter(|most| *most < LEAST_PROCESSES) {
+            let text = format!("at most {most} processes (`{}`)", group.join("pids.max").display());
+            found.add("limits", Level::Warn, text, "TasksMax=16384 in the unit");
+        }
+        if let Some(most) = number("memory.max") {
+            let text = format!(
+                "{} of memory for all together (`{}`)",
+                bytes_text(most),
+                group.join("memory.max").display()
+            );
+            found.add("memory", Level::Note, text, "");
+        }
+        let kills = read("memory.events").and_then(|text| {
+            text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse::<u64>().ok())
+        });
+        if let Some(kills) = kills.filter(|kills| *kills > 0 && group == folder) {
+            let text = format!("{kills} processes were killed here for want of memory");
+            found.add("memory", Level::Warn, text, "give the unit more memory, or builds fewer processes");
+        }
+    }
+}
+
+fn system(found: &mut Findings) {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let arch = std::env::consts::ARCH;
+    found.fine("system", format!("Linux {release}, {arch}"));
+    let says = |path: &str| {
+        fs::read_to_string(path).ok().map(|text| text.trim_end_matches(['\n', '\0']).trim().to_owned())
+    };
+    if says("/proc/sys/crypto/fips_enabled").as_deref() == Some("1") {
+        found.add(
+            "fips",
+            Level::Note,
+            "the kernel is in FIPS mode",
+            "TLS here is ring's, which is not validated",
+        );
+    }
+    if says("/sys/fs/selinux/enforce").as_deref() == Some("1") {
+        let domain = says("/proc/self/attr/current").unwrap_or_default();
+        if domain.contains(":init_t:") {
+            let text = format!("SELinux is enforcing, and the runner is in `{domain}`");
+            found.add("selinux", Level::Warn, text, "move the program to /usr/bin and `restorecon` it");
+        } else {
+            found.add(
+                "selinux",
+                Level::Note,
+                format!("SELinux is enforcing ({domain})"),
+                "refusals: `ausearch -m AVC -ts recent`",
+            );
+        }
+    }
+    if let Some(lockdown) = says("/sys/kernel/security/lockdown").filter(|text| !text.contains("[none]")) {
+        found.add("lockdown", Level::Note, format!("the kernel is locked down: {lockdown}"), "");
+    }
+    if says("/proc/self/status").is_some_and(|text| text.contains("NoNewPrivs:\t1")) {
+        found.add(
+            "privileges",
+            Level::Note,
+            "nothing here may get other rights",
+            "sudo and rootless containers fail",
+        );
+    }
+    containers(found);
+}
+
+/// What rootless containers need, where there is a tool for them.
+fn containers(found: &mut Findings) {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let has = |program: &str| std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    if geteuid().is_root() || !(has("podman") || has("buildah") || has("dockerd-rootless.sh")) {
+        return;
+    }
+    let (uid, user) = (geteuid().as_raw().to_string(), std::env::var("USER").unwrap_or_default());
+    for file in ["/etc/subuid", "/etc/subgid"] {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let is_ours = |line: &str| {
+            line.split(':').next().is_some_and(|name| name == uid || !user.is_empty() && name == user)
+        };
+        if !text.lines().any(is_ours) {
+            let name = if user.is_empty() { &uid } else { &user };
+            let advice = format!("add the line `{name}:100000:65536` to it");
+            found.add("containers", Level::Warn, format!("`{file}` has no line for `{name}`"), &advice);
+        }
+    }
+    if !has("newuidmap") {
+        found.add(
+            "containers",
+            Level::Warn,
+            "there is no newuidmap",
+            "install the package uidmap or shadow-utils",
+        );
+    }
+}

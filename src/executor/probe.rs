@@ -1,0 +1,316 @@
+//! A look at a host with the eyes of a task: what `runlet doctor` starts in place of a task, behind the same prefix and
+//! with the same words. It is told on standard input, says what it found in one line on standard output, waits for TERM
+//! and ends with an exit code of its own, so that the way there and back is looked at as well.
+
+use crate::protocol::finding::{Findings, Level};
+use crate::protocol::task_input::{PROBE_EXIT, Probe, ProbeAnswer};
+use crate::system::command;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+/// How long TERM is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// For a tool to say its version.
+const SHORT: Duration = Duration::from_secs(3);
+/// Free part and room of a file system below which jobs may soon stop.
+const LEAST_PERCENT: u64 = 5;
+const LEAST_BYTES: u64 = 256 << 20;
+/// A clock of a file server may differ by so much.
+const MOST_SKEW: Duration = Duration::from_secs(5);
+
+/// Looks around, says what was found, and waits for TERM. The exit code is for the caller to see.
+pub(super) fn run(probe: &Probe) -> u8 {
+    let signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM]);
+    let answer = ProbeAnswer { runlet_probe: look(probe).0 };
+    let mut line = serde_json::to_string(&answer).unwrap_or_default();
+    line.push('\n');
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+    let Ok(mut signals) = signals else { return PROBE_EXIT };
+    let deadline = SystemTime::now() + PATIENCE;
+    while signals.pending().next().is_none() && SystemTime::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    PROBE_EXIT
+}
+
+fn look(probe: &Probe) -> Findings {
+    let mut found = Findings::default();
+    who(&mut found);
+    working_directory(&probe.working_directory, &mut found);
+    output_place(&probe.working_directory, &mut found);
+    tools(&mut found);
+    if let Some(folder) = &probe.tool_directory {
+        let command = folder.join("circleci-agent");
+        if rustix::fs::access(&command, rustix::fs::Access::EXEC_OK).is_err() {
+            let text = format!("`{}` cannot be run by jobs", command.display());
+            found.add("job_commands", Level::Note, text, "tasks make links of their own; nothing is lost");
+        }
+    }
+    found
+}
+
+fn who(found: &mut Findings) {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let home = std::env::var("HOME").unwrap_or_default();
+    found.fine("job_user", format!("jobs run as uid {uid}, gid {gid}, HOME=`{home}`"));
+    if home.is_empty() {
+        found.add("job_home", Level::Note, "jobs have no HOME", "it is `/` then; tools may want one");
+    } else if !Path::new(&home).is_dir() {
+        let text = format!("the home `{home}` of jobs does not exist");
+        found.add("job_home", Level::Warn, text, "make it, or set HOME: ssh, git and caches live there");
+    }
+    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022)).as_raw_mode();
+    let text = format!("files of jobs are made with the umask {mask:04o}");
+    match mask & 0o777 {
+        0o077 | 0o177 | 0o777 => {
+            found.add("umask", Level::Warn, text, "packages and images get unreadable files: UMask=0022");
+        }
+        mask if mask & 0o002 == 0 => {
+            found.add("umask", Level::Warn, text, "everyone may change files of jobs: UMask=0022");
+        }
+        _ => found.fine("umask", text),
+    }
+    let path = std::env::var("PATH").unwrap_or_default();
+    if path.is_empty() {
+        let text = "jobs have no PATH";
+        found.add(
+            "job_path",
+            Level::Note,
+            text,
+            "it is /usr/local/bin:/usr/bin:/bin then; set PATH otherwise",
+        );
+    }
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
+    if let Some(locale) = locale {
+        let lower = locale.to_ascii_lowercase();
+        if !lower.contains("utf-8") && !lower.contains("utf8") && lower != "c" && lower != "posix" {
+            let text = format!("the locale of jobs is `{locale}`, which is not UTF-8");
+            found.add(
+                "locale",
+                Level::Warn,
+                text,
+                "set LANG=C.UTF-8: git and Python stumble over other names",
+            );
+        }
+    }
+}
+
+/// Makes, writes, renames, links, runs and removes, as steps do.
+fn working_directory(directory: &Path, found: &mut Findings) {
+    let id = "working_directory";
+    if let Err(error) = fs::create_dir_all(directory) {
+        let text = format!("`{}` cannot be made: {error}", directory.display());
+        found.add(
+            id,
+            Level::Fail,
+            text,
+            "give the user of jobs the folder above, or set runner.working_directory",
+        );
+        return;
+    }
+    let own = rustix::process::geteuid();
+    let folder = directory.join(format!(".runlet-probe-{}", std::process::id()));
+    let tried = try_folder(&folder, found);
+    let _ = fs::remove_dir_all(&folder);
+    match tried {
+        Ok(()) => {
+            found.fine(id, format!("`{}` can be worked in", directory.display()));
+            room(id, directory, found);
+        }
+        Err((what, error)) => {
+            let text = format!("in `{}` jobs cannot {what}: {error}", directory.display());
+            let advice = match error.raw_os_error() {
+                Some(code) if code == rustix::io::Errno::DQUOT.raw_os_error() => {
+                    "the quota of the user is used up"
+                }
+                Some(code) if code == rustix::io::Errno::NOSPC.raw_os_error() => {
+                    "make room, or set runner.working_directory"
+                }
+                _ => "give the folder to the user of jobs, or set runner.working_directory",
+            };
+            found.add(id, Level::Fail, text, advice);
+        }
+    }
+    let foreign = fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .find(|entry| !own.is_root() && entry.metadata().is_ok_and(|about| about.uid() != own.as_raw()));
+    if let Some(entry) = foreign {
+        let text = format!("`{}` belongs to another user", entry.path().display());
+        found.add(
+            "leftovers",
+            Level::Warn,
+            text,
+            "jobs cannot remove it, and git refuses repositories of others: remove it",
+        );
+    }
+}
+
+fn try_folder(folder: &Path, found: &mut Findings) -> Result<(), (&'static str, io::Error)> {
+    let did = |what: &'static str| move |error: io::Error| (what, error);
+    fs::create_dir(folder).map_err(did("make a folder"))?;
+    let (file, other) = (folder.join("a"), folder.join("b"));
+    // A quota or a full disk may let files be made, and not be written to.
+    fs::write(&file, vec![b'x'; 1 << 20]).map_err(did("write a file of 1 MiB"))?;
+    let about = fs::metadata(&file).map_err(did("look at a file"))?;
+    let now = SystemTime::now();
+    let made = about.modified().unwrap_or(now);
+    let skew = now.duration_since(made).or_else(|_| made.duration_since(now)).unwrap_or_default();
+    if skew > MOST_SKEW {
+        let text = format!("new files are {} s off the clock of this host", skew.as_secs());
+        found.add(
+            "file_times",
+            Level::Warn,
+            text,
+            "set both clocks (NTP): make builds everything again, or nothing",
+        );
+    }
+    fs::rename(&file, &other).map_err(did("rename a file"))?;
+    symlink(&other, &file).map_err(did("make a symbolic link"))?;
+    if folder.join("B").exists() {
+        let text = "the file system of jobs does not tell upper from lower case";
+        found.add("file_names", Level::Note, text, "repositories made on Linux may not fit");
+    }
+    let script = folder.join("script");
+    fs::write(&script, "#!/bin/sh\nexit 0\n").map_err(did("write a script"))?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).map_err(did("change permissions"))?;
+    runs(&script, found);
+    let real = ["/bin/true", "/usr/bin/true"].iter().find(|path| Path::new(path).exists());
+    if let Some(real) = real {
+        let copy = folder.join("true");
+        if fs::copy(real, &copy).is_ok() {
+            runs(&copy, found);
+        }
+    }
+    fs::remove_file(&other).map_err(did("remove a file"))
+}
+
+/// Runs a file of the working directory, and says what an error means.
+fn runs(file: &Path, found: &mut Findings) {
+    use rustix::io::Errno;
+    let mut tried = command::run(&mut Command::new(file), SHORT);
+    for _ in 0..20 {
+        // A process that is just being started may hold a file that was written to a moment ago.
+        if !matches!(&tried, Err(error) if error.raw_os_error() == Some(Errno::TXTBSY.raw_os_error())) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        tried = command::run(&mut Command::new(file), SHORT);
+    }
+    let Err(error) = tried else { return };
+    let code = error.raw_os_error().unwrap_or_default();
+    let advice = match code {
+        code if code == Errno::ACCESS.raw_os_error() => {
+            "the file system is mounted noexec, or SELinux forbids it: another runner.working_directory, or a mount without noexec"
+        }
+        code if code == Errno::PERM.raw_os_error() => {
+            "something like fapolicyd trusts no new programs: it needs a rule for the user and this folder"
+        }
+        code if code == Errno::NOENT.raw_os_error() => "its interpreter is missing: install /bin/sh",
+        code if code == Errno::NOEXEC.raw_os_error() => "it is of another architecture",
+        _ => "jobs run programs that they build: look at the mount and at security modules",
+    };
+    let what = if file.ends_with("script") { "a script" } else { "a copied program" };
+    found.add(
+        "run_files",
+        Level::Fail,
+        format!("{what} in the working directory cannot be run: {error}"),
+        advice,
+    );
+}
+
+fn room(id: &str, folder: &Path, found: &mut Findings) {
+    let Ok(about) = rustix::fs::statvfs(folder) else { return };
+    let (all, free) =
+        (about.f_blocks.saturating_mul(about.f_frsize), about.f_bavail.saturating_mul(about.f_frsize));
+    let id = format!("{id}_room");
+    let text = format!("`{}` has {} MiB of {} free", folder.display(), free >> 20, all >> 20);
+    if free < LEAST_BYTES || free / LEAST_PERCENT.max(1) < all / 100 && free < LEAST_BYTES * 20 {
+        found.add(
+            &id,
+            Level::Warn,
+            text,
+            "make room, or set runner.min_free_disk so that no task is claimed",
+        );
+    } else {
+        found.fine(&id, text);
+    }
+    // Some file systems count no inodes.
+    if about.f_files > 0 && about.f_favail * 50 < about.f_files {
+        let text = format!("`{}` has {} of {} inodes left", folder.display(), about.f_favail, about.f_files);
+        found.add(&id, Level::Warn, text, "remove small files there");
+    }
+}
+
+fn output_place(directory: &Path, found: &mut Findings) {
+    if let Some(given) = std::env::var_os("TMPDIR").map(PathBuf::from) {
+        if !given.is_dir() {
+            let text = format!("TMPDIR is `{}`, which is no folder", given.display());
+            found.add("temporary_folder", Level::Fail, text, "make it with mode 1777, or unset TMPDIR");
+        }
+    }
+    let writes = |place: &PathBuf| {
+        let file = place.join(format!(".runlet-probe-{}", std::process::id()));
+        let written = fs::write(&file, [b'x'; 4096]).is_ok();
+        let _ = fs::remove_file(&file);
+        written
+    };
+    match super::scratch::spool_places(directory).into_iter().find(|place| place.is_dir() && writes(place)) {
+        Some(place) => room("output", &place, found),
+        None => {
+            let text = "no folder takes the output of tasks";
+            found.add(
+                "output",
+                Level::Fail,
+                text,
+                "set TMPDIR to a folder that the user of jobs may write to",
+            );
+        }
+    }
+}
+
+/// The programs that steps of our own call, and what is too old of them.
+fn tools(found: &mut Findings) {
+    let says = |words: &[&str]| {
+        let said = command::run(Command::new(words[0]).args(&words[1..]), SHORT).ok()?;
+        Some((said.code, format!("{} {}", said.out, said.err).trim().to_owned()))
+    };
+    match says(&["git", "--version"]) {
+        Some((Some(0), text)) => {
+            let mut numbers =
+                text.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse::<u32>().ok());
+            let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+            if version < (2, 18) {
+                found.add("git", Level::Warn, text, "checkout wants git 2.18 or newer");
+            } else {
+                found.fine("git", text);
+            }
+        }
+        _ => found.add(
+            "git",
+            Level::Note,
+            "there is no git on the PATH of jobs",
+            "the step `checkout` needs it",
+        ),
+    }
+    if says(&["ssh", "-V"]).is_none() {
+        let text = "there is no ssh on the PATH of jobs";
+        found.add("ssh", Level::Note, text, "repositories by ssh and deploy keys need it");
+    }
+    if says(&["bash", "--version"]).is_none() {
+        let text = "there is no bash on the PATH of jobs";
+        found.add("shell", Level::Note, text, "steps run in `/bin/sh -eo pipefail`, if that knows pipefail");
+    }
+    match says(&["/bin/sh", "-c", "exit 7"]) {
+        Some((Some(7), _)) => found.fine("shell", "/bin/sh runs"),
+        _ => found.add("shell", Level::Fail, "/bin/sh does not run", "install a shell: steps need one"),
+    }
+}

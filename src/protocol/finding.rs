@@ -1,0 +1,67 @@
+//! What was found out about a host or its surroundings: one fact, how bad it is, and what to do.
+
+use serde::{Deserialize, Serialize};
+
+/// How bad a fact is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// Could not be looked at; the evidence says why.
+    Skipped,
+    /// Good to know.
+    Note,
+    /// Jobs may suffer from it.
+    Warn,
+    /// Jobs cannot run.
+    Fail,
+}
+
+impl Level {
+    /// The word for people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Level::Ok => "ok",
+            Level::Skipped => "skip",
+            Level::Note => "note",
+            Level::Warn => "warn",
+            Level::Fail => "FAIL",
+        }
+    }
+}
+
+/// One fact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// The check, in a word that stays the same.
+    pub id: String,
+    /// How bad it is.
+    pub result: Level,
+    /// The fact, for people.
+    pub evidence: String,
+    /// What to do; empty where there is nothing to do.
+    pub advice: String,
+}
+
+/// Facts in the order in which they were found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings(pub Vec<Finding>);
+
+impl Findings {
+    /// Adds a fact.
+    pub fn add(&mut self, id: &str, result: Level, evidence: impl Into<String>, advice: &str) {
+        let (id, evidence, advice) = (id.to_owned(), evidence.into(), advice.to_owned());
+        self.0.push(Finding { id, result, evidence, advice });
+    }
+
+    /// Adds that something is as it should be.
+    pub fn fine(&mut self, id: &str, evidence: impl Into<String>) {
+        self.add(id, Level::Ok, evidence, "");
+    }
+
+    /// The worst of them.
+    pub fn worst(&self) -> Level {
+        self.0.iter().map(|finding| finding.result).max().unwrap_or(Level::Ok)
+    }
+}

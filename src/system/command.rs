@@ -1,0 +1,76 @@
+//! A short command and what it says, within a time.
+
+use std::io::{self, Read};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Between two looks at a child.
+const LOOK: Duration = Duration::from_millis(10);
+/// Most of an output that is read, in bytes.
+const MOST_OUTPUT: u64 = 64 * 1024;
+
+/// The end of a command that ended by itself: its exit code (`None` for a signal) and what it printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// Exit code; `None`: a signal.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+/// Runs a command without input. One that takes longer is killed, which is an error of kind `TimedOut`.
+pub fn run(command: &mut Command, limit: Duration) -> io::Result<Said> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    let code = wait(&mut child, limit)?;
+    Ok(Said { code, out: text(child.stdout.take()), err: text(child.stderr.take()) })
+}
+
+/// Waits for the end of a child; one that takes longer is killed, which is an error of kind `TimedOut`.
+pub fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<i32>> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status.code());
+        }
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// What is in a pipe now. Whoever else holds its other end is not waited for.
+pub fn text<P: Read + std::os::fd::AsFd>(pipe: Option<P>) -> String {
+    let mut bytes = Vec::new();
+    if let Some(mut pipe) = pipe {
+        // A pipe that cannot be read without waiting is not read.
+        if rustix::io::ioctl_fionbio(&pipe, true).is_ok() {
+            let _ = (&mut pipe).take(MOST_OUTPUT).read_to_end(&mut bytes);
+        }
+    }
+    String::from_utf8_lossy(&bytes).trim().to_owned()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_too_long_is_ended_and_the_rest_is_heard() {
+        let shell = |script: &str, limit| run(Command::new("/bin/sh").args(["-c", script]), limit);
+        let said = shell("echo out; echo err >&2; exit 37", Duration::from_secs(300)).unwrap();
+        assert_eq!(said, Said { code: Some(37), out: "out".into(), err: "err".into() });
+        let error = shell("exec sleep 600", Duration::from_millis(50)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let left = shell("sleep 600 & echo $!", Duration::from_secs(300)).unwrap();
+        let pid = rustix::process::Pid::from_raw(left.out.parse().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        assert!(run(&mut Command::new("/nonexistent"), Duration::ZERO).is_err());
+    }
+}
