@@ -39,6 +39,8 @@ pub(super) struct Claims {
     /// For reports; claims have a sibling of their own, which a stop request closes.
     pub(super) client: Client,
     claims: Option<Arc<Client>>,
+    /// The connection of the last claim is open until then, for the one that follows a short task.
+    pub(super) kept_until: Option<Instant>,
 }
 
 impl Claims {
@@ -66,7 +68,7 @@ impl Claims {
         };
         let life = Lifecycle::new(limits, Instant::now());
         let token = settings.token.clone();
-        Ok(Self { life, stop, level: Level::Run, token, request, client, claims: None })
+        Ok(Self { life, stop, level: Level::Run, token, request, client, claims: None, kept_until: None })
     }
 
     /// Takes notice of the stop level; returns it when it has changed.
@@ -95,10 +97,8 @@ impl Claims {
                 Claimed::Nothing
             }
             Ok(Answered::Task(task)) => {
-                // The connection would only grow stale while the task runs.
-                self.claims = None;
-                self.stop.release();
                 let now = Instant::now();
+                self.kept_until = Some(now + http::MAX_IDLE);
                 let notice = self.life.claimed(now, now);
                 tell(notice);
                 record!(Info, task_id = task.id, job = task.job_name; "claimed a task");
@@ -122,6 +122,15 @@ impl Claims {
                 }
                 self.failed(&error, started)
             }
+        }
+    }
+
+    /// Closes the connection of the last claim once it is too old for another one.
+    pub(super) fn close_idle(&mut self) {
+        if self.kept_until.is_some_and(|until| Instant::now() >= until) {
+            self.kept_until = None;
+            self.claims = None;
+            self.stop.release();
         }
     }
 
