@@ -47,6 +47,8 @@ pub(super) struct Claims {
     pub(super) board: Board,
     /// The reason of a pause.
     pub(super) trouble: String,
+    /// The connection of the last claim is open until then, for the one that follows a short task.
+    pub(super) kept_until: Option<Instant>,
 }
 
 impl Claims {
@@ -73,7 +75,18 @@ impl Claims {
         let token = settings.token.clone();
         let board = Board::new(&settings.name, &settings.endpoint.url);
         let trouble = String::new();
-        Ok(Self { life, stop, level: Level::Run, token, request, client, claims: None, board, trouble })
+        Ok(Self {
+            life,
+            stop,
+            level: Level::Run,
+            token,
+            request,
+            client,
+            claims: None,
+            board,
+            trouble,
+            kept_until: None,
+        })
     }
 
     /// The class of the token, as the control plane says it; `None` when it cannot be asked now.
@@ -91,6 +104,7 @@ impl Claims {
     pub(super) fn reset(&mut self, settings: &Settings) -> Result<(), http::Error> {
         self.client = Client::of_runner(&settings.endpoint)?;
         self.claims = None;
+        self.kept_until = None;
         self.stop.release();
         self.token = settings.token.clone();
         self.life.limit(limits(settings));
@@ -136,10 +150,8 @@ impl Claims {
                 Claimed::Nothing
             }
             Ok(Answered::Task(task)) => {
-                // The connection would only grow stale while the task runs.
-                self.claims = None;
-                self.stop.release();
                 let now = Instant::now();
+                self.kept_until = Some(now + http::MAX_IDLE);
                 let notice = self.life.claimed(now, now);
                 tell(notice);
                 record!(Info, task_id = task.id, job = task.job_name; "claimed a task");
@@ -169,6 +181,15 @@ impl Claims {
                 }
                 self.failed(&error, started)
             }
+        }
+    }
+
+    /// Closes the connection of the last claim once it is too old for another one.
+    pub(super) fn close_idle(&mut self) {
+        if self.kept_until.is_some_and(|until| Instant::now() >= until) {
+            self.kept_until = None;
+            self.claims = None;
+            self.stop.release();
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 /// An idle connection older than this is not used again: proxies and load balancers drop theirs
 /// silently, the strictest of them after some 30 s.
-const MAX_IDLE: Duration = Duration::from_secs(20);
+pub const MAX_IDLE: Duration = Duration::from_secs(20);
 
 /// How long a name look-up and a connection may take, each.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);

@@ -20,7 +20,7 @@ pub mod tls;
 #[cfg(test)]
 mod known_answers;
 
-pub use client::{Body, Client, MAX_ANSWER_BYTES, Request, Response, TaskNews};
+pub use client::{Body, Client, MAX_ANSWER_BYTES, MAX_IDLE, Request, Response, TaskNews};
 pub use endpoint::{ALLOW_PLAINTEXT, Endpoint, check_url};
 pub use error::Error;
 #[cfg(feature = "kubernetes")]

@@ -440,7 +440,9 @@ impl Runner {
             self.claims.life.ended(Instant::now());
             return;
         };
-        let end = watched.agent.wait(until, &self.claims.stop);
+        let wake = until.into_iter().chain(self.claims.kept_until).min();
+        let end = watched.agent.wait(wake, &self.claims.stop);
+        self.claims.close_idle();
         for (said, message) in watched.agent.take_said() {
             match said {
                 Said::Begun => {

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 /// How long output is gathered before it is sent.
 const GATHER: Duration = Duration::from_millis(250);
-/// How long a task may make itself ready without a heartbeat.
-const BEGIN_SOON: Duration = Duration::from_secs(1);
+/// The first heartbeat comes so long after the start of the agent: many a task has ended by then.
+const FIRST_HEARTBEAT: Duration = Duration::from_secs(1);
 /// So many bytes of the spool are worth a call to give back their room while nobody waits for it.
 const WORTH_FREEING: u64 = 64 * 1024;
 
@@ -187,9 +187,14 @@ impl Reporter {
         let lease = Duration::from_secs(u64::from(lease_seconds));
         let margin = (lease.saturating_sub(wait) / 2).clamp(Duration::from_secs(1), CALL_TIMEOUT);
         let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15), Duration::MAX);
-        // The call for the beginning keeps the task alive too, and hears of a cancel, unless it is long in coming.
-        self.pause(BEGIN_SOON);
+        // The calls of a short task keep it alive too, and hear of a cancel.
+        let first = Instant::now() + FIRST_HEARTBEAT.min(lease / 4);
         while !self.is_over() {
+            let early = first.saturating_duration_since(Instant::now());
+            if !early.is_zero() {
+                self.pause(early);
+                continue;
+            }
             let request = Request {
                 method: "POST",
                 path: &path,

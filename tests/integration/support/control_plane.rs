@@ -303,7 +303,7 @@ fn answer(request: Recorded, shared: &(Mutex<State>, Condvar)) -> (Canned, Optio
     let canned_self = state.canned.iter().any(|(part, _)| path.contains(part));
     if path == ABOUT && !canned_self {
         // Asked once at the start, whatever a test is about.
-        return (Canned { status: 200, body: about(&request), ours: true }, None);
+        return (Canned { status: 200, body: about(&request), ours: true, stalls: false }, None);
     }
     state.requests.push(request);
     let canned = |state: &State| {
