@@ -89,6 +89,16 @@ mod tests {
     }
 
     #[test]
+    fn a_mistyped_word_is_answered_with_the_one_that_was_meant() {
+        let unknown = find("machin").err().map(|failure| failure.message).unwrap_or_default();
+        assert!(unknown.contains("`machin` (did you mean `machine`?)"), "{unknown}");
+        let machine = COMMANDS.iter().find(|command| command.name == "machine");
+        let failure = machine.and_then(|machine| run(machine, vec!["--chekc".into()]).err());
+        let message = failure.map(|failure| failure.message).unwrap_or_default();
+        assert_eq!(message, "invalid option '--chekc' (did you mean `--check`?)");
+    }
+
+    #[test]
     fn every_command_has_help_with_its_usage() {
         for command in COMMANDS {
             let names = [format!("Usage: runlet {}", command.name), "Usage: circleci-agent".to_owned()];

@@ -29,9 +29,13 @@ fn tree() -> BTreeMap<String, BTreeSet<&'static str>> {
                 _ => continue,
             };
             let mut path = command.name.to_owned();
-            for word in head.split_whitespace().take_while(|word| is_word(word)) {
+            let mut words = head.split_whitespace().peekable();
+            while let Some(word) = words.next().filter(|word| is_word(word)) {
                 tree.entry(path.clone()).or_default().insert(word);
-                path = format!("{path} {word}");
+                // `check | backup`: each may stand there.
+                if words.next_if_eq(&"|").is_none() {
+                    path = format!("{path} {word}");
+                }
             }
         }
     }

@@ -33,6 +33,9 @@ pub const VARIABLES: [&str; 20] = [
     "CONFIGURATION_DIRECTORY",
 ];
 
+/// Longest that a message waits for the service manager to take it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Whether a service manager wants to be told anything.
 pub fn is_listening() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some_and(|address| !address.is_empty())
@@ -43,8 +46,8 @@ pub fn tell(lines: &str) {
     let Ok(address) = std::env::var("NOTIFY_SOCKET") else { return };
     let sent = address_of(&address).and_then(|address| {
         let socket = UnixDatagram::unbound()?;
-        // One that does not read must not hold anything up.
-        socket.set_nonblocking(true)?;
+        // A busy one may take its time, but one that does not read must not hold anything up for long.
+        socket.set_write_timeout(Some(PATIENCE))?;
         socket.send_to_addr(lines.as_bytes(), &address)
     });
     if let Err(error) = sent {
