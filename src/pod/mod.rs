@@ -1,7 +1,7 @@
 //! The program inside a pod: `runlet pod`, started by the container runner in containers of any image.
 //!
 //! An init container installs the program in a folder that the containers of the pod share. The first container runs
-//! [`init`] as its first process: it fetches the task and starts a task agent, which does the rest as on a machine.
+//! `init` as its first process: it fetches the task and starts a task agent, which does the rest as on a machine.
 //! Service containers leave a file when they have started. Nothing here knows of Kubernetes.
 
 mod init;
