@@ -39,6 +39,9 @@ mod faults;
 // Output of a step, followed while it comes.
 #[cfg(feature = "server")]
 mod follow;
+// From a push to a pipeline.
+#[cfg(feature = "server")]
+mod forge;
 // A full disk under the control plane.
 #[cfg(feature = "server")]
 mod full_disk;

@@ -4,7 +4,7 @@ use crate::logging::record;
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::event::{Actor, Event, Push};
 use crate::server::pipelines::forge::receive::{Stored, take};
-use crate::server::pipelines::repository::Listed;
+use crate::server::pipelines::repository::look::Listed;
 use crate::server::state::Shared;
 use crate::server::store::read::{self, Project};
 use crate::server::store::status::{DeliverySource, Verdict};

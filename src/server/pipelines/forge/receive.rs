@@ -3,7 +3,8 @@
 use crate::protocol::Secret;
 use crate::server::ids::{PipelineId, ProjectId};
 use crate::server::pipelines::forge::event::{Action, Event, Pull, Push};
-use crate::server::pipelines::forge::payload::{self, Repository};
+use crate::server::pipelines::forge::payload;
+use crate::server::pipelines::forge::payload::parts::{Delivery, Repository};
 use crate::server::pipelines::forge::rules::{self, Decision, Facts};
 use crate::server::pipelines::forge::signature::{Content, names, sender, verify};
 use crate::server::secrets::sealer::{Place, Sealer};
@@ -141,12 +142,7 @@ fn not_stored(error: &StoreError) -> Received {
     Received::new(503, "the delivery cannot be stored now: send it again later")
 }
 
-fn read_delivery(
-    known: &Known,
-    headers: &HeaderMap,
-    body: &[u8],
-    event: &str,
-) -> Result<payload::Delivery, Refused> {
+fn read_delivery(known: &Known, headers: &HeaderMap, body: &[u8], event: &str) -> Result<Delivery, Refused> {
     let wanted = known.connection.forge;
     match sender(headers) {
         Some(forge) if forge == wanted => {}
@@ -197,13 +193,7 @@ fn check_repository(known: &Known, repository: &Repository) -> Result<(), String
     }
 }
 
-async fn store(
-    state: &Shared,
-    known: Known,
-    id: String,
-    event: String,
-    delivery: payload::Delivery,
-) -> Received {
+async fn store(state: &Shared, known: Known, id: String, event: String, delivery: Delivery) -> Received {
     let now = Millis::now();
     let write = move |tx: &Tx<'_>| {
         let project = &known.project;

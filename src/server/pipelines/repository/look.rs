@@ -1,14 +1,12 @@
 //! Questions to a repository that need no config: its refs, what changed between two commits, which came first.
 
 use super::git::Git;
-use super::{Error, FETCH, LOCAL, Mirrors, Reference, address, fetch};
+use super::{Error, FETCH, LOCAL, Mirrors, address};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes of the list of refs of one repository: some 100,000 of them.
 const MOST_LIST_BYTES: usize = 16 << 20;
-/// Bytes of the names of changed files.
-const MOST_NAME_BYTES: usize = 4 << 20;
 /// How long a list of refs may take.
 const LIST: Duration = Duration::from_secs(60);
 /// Commits that are looked back for the order of two.
@@ -69,24 +67,6 @@ impl Mirrors {
         }
         Ok(git.run(LOCAL, 0, &["merge-base", "--is-ancestor", older, newer]).await.is_ok())
     }
-}
-
-/// The files that differ between two commits; `None` when the earlier one is not to be had.
-pub(super) async fn changed(
-    git: &Git,
-    url: &str,
-    since: &str,
-    revision: &str,
-    reference: &Reference,
-) -> Option<Vec<String>> {
-    let before = fetch(git, url, since, reference).await.ok()?;
-    let args = ["diff-tree", "-r", "-z", "--name-only", "--no-renames", &before, revision];
-    let listed = git.run(LOCAL, MOST_NAME_BYTES, &args).await.ok()?;
-    if listed.is_cut {
-        return None;
-    }
-    let names = listed.bytes.split(|b| *b == 0).filter(|name| !name.is_empty());
-    Some(names.map(|name| String::from_utf8_lossy(name).into_owned()).collect())
 }
 
 fn parse(text: &str) -> Vec<Listed> {

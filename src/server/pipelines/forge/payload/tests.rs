@@ -18,14 +18,14 @@ fn of(forge: Forge, event: &str, text: &str) -> Delivery {
 fn push_of(forge: Forge, event: &str, text: &str) -> Push {
     match of(forge, event, text).changes.remove(0) {
         Event::Push(push) => push,
-        other => panic!("{other:?}"),
+        other => unreachable!("{other:?}"),
     }
 }
 
 fn pull_of(forge: Forge, event: &str, text: &str) -> Pull {
     match of(forge, event, text).changes.remove(0) {
         Event::Pull(pull) => pull,
-        other => panic!("{other:?}"),
+        other => unreachable!("{other:?}"),
     }
 }
 
