@@ -8,8 +8,8 @@
 
 use crate::server::Server;
 use crate::support::pki::Authority;
-use crate::support::runner::{Machine, RUNLET};
-use crate::support::{emulated, poll};
+use crate::support::runner::{Machine, RUNLET, Running};
+use crate::support::{emulated, poll, processes};
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 use std::fs;
@@ -100,6 +100,17 @@ fn sums(output: &str) -> Vec<&str> {
     output.lines().filter_map(|line| line.split(' ').next()).collect()
 }
 
+/// Prints what the runner's processes do when the test fails: what stands still is found by that alone.
+struct ToldOnPanic<'a>(&'a Running);
+
+impl Drop for ToldOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}\n{}", self.0.log(), processes::doings_below(self.0.pid().unsigned_abs()));
+        }
+    }
+}
+
 #[test]
 fn a_pipeline_travels_over_tls_and_every_byte_arrives() {
     let runner = std::env::var_os("RUNLET_ROAD_RUNNER").map_or_else(|| PathBuf::from(RUNLET), PathBuf::from);
@@ -121,6 +132,7 @@ fn a_pipeline_travels_over_tls_and_every_byte_arrives() {
         .setting("cleanup_working_directory", "true")
         .variable("CIRCLECI_RUNNER_API_AUTH_TOKEN", &token)
         .start();
+    let told = ToldOnPanic(&machine);
     let trigger = Some(json!({ "branch": "main" }));
     let created = server.call("POST", "/api/v2/project/gh/acme/road/pipeline", trigger);
     let id = created["id"].as_str().unwrap();
@@ -128,8 +140,7 @@ fn a_pipeline_travels_over_tls_and_every_byte_arrives() {
     let workflows = format!("/api/v2/pipeline/{id}/workflow");
     let workflow = poll("the end of the workflow", || {
         let workflow = json(&server, &workflows)["items"][0].clone();
-        let log = || format!("{workflow}\n{}", machine.log());
-        if workflow["stopped_at"].is_null() { Err(log()) } else { Ok(workflow) }
+        if workflow["stopped_at"].is_null() { Err(workflow.to_string()) } else { Ok(workflow) }
     });
     let jobs = json(&server, &format!("/api/v2/workflow/{}/job", workflow["id"].as_str().unwrap()));
     let job = jobs["items"][0]["id"].as_str().unwrap();
@@ -168,6 +179,7 @@ fn a_pipeline_travels_over_tls_and_every_byte_arrives() {
     assert_eq!(facts, expected.each_ref().map(|(name, result, time)| (name, result, Some(*time))));
     assert_eq!(tests[1]["message"], "m\n\ngrößer");
 
+    drop(told);
     machine.term();
     assert_eq!(machine.wait(), Some(0), "{}", machine.log());
     assert!(!machine.machine.path("work").exists(), "the working directory is cleaned");

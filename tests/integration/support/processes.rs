@@ -47,6 +47,30 @@ pub(crate) fn lines_with(texts: &[&str]) -> Vec<String> {
     lines.filter(|line| texts.iter().any(|text| line.contains(text))).collect()
 }
 
+/// What each of the processes below `root` is doing, one line for a thread: state, system call, and the kernel's
+/// function that it waits in. For the message of a test that waits in vain.
+pub(crate) fn doings_below(root: u32) -> String {
+    let (all, mut told, mut below) = (all(), String::new(), vec![root]);
+    while let Some(parent) = below.pop() {
+        let children = all.iter().filter(|process| process.parent == parent || process.pid == parent);
+        for process in children {
+            if process.pid != parent {
+                below.push(process.pid);
+                continue;
+            }
+            told += &format!("{} (of {}) {:.200}\n", process.pid, process.parent, process.line);
+            for thread in fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten() {
+                let file = |name: &str| fs::read_to_string(thread.path().join(name)).unwrap_or_default();
+                let stat = file("stat");
+                let state = stat.rsplit_once(") ").map_or("?", |(_, rest)| &rest[..1]);
+                let (call, waits) = (file("syscall"), file("wchan"));
+                told += &format!("    {state} {} {waits}\n", call.trim_end());
+            }
+        }
+    }
+    told
+}
+
 /// Those that have a variable with this value in their environment, or the value in their command line.
 pub(crate) fn marked(name: &str, value: &str) -> Vec<Process> {
     let variable = format!("{name}={value}").into_bytes();
