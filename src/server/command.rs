@@ -29,6 +29,8 @@ Usage: runlet server --data DIR [OPTIONS]
                            what was used longest ago (repeatable)
   --orbs DIR               folder or archive of orb files, `namespace/name@version.yml`
   --allow-orb-url PREFIX   fetch orbs given by a URL that begins so: https://HOST/PATH (repeatable)
+  --allow-webhook-host HOST[:PORT]
+                           webhooks may call it though its address is not public (repeatable)
   --secrets-key FILE       key that seals the values of variables; default: DIR/secrets.key, made by the
                            first start; also by RUNLET_SECRETS_KEY. Back it up apart from the data
   --help
@@ -104,6 +106,7 @@ fn parse(args: Vec<OsString>) -> Result<Option<ServerOptions>, Failure> {
             Long("allow-orb-url") => {
                 options.orbs.allow(&parser.value()?.string()?).map_err(Failure::usage)?;
             }
+            Long("allow-webhook-host") => options.webhook_hosts.push(parser.value()?.string()?),
             Long("secrets-key") => options.secrets_key = Some(parser.value()?.into()),
             Long("help") | Short('h') => return Ok(None),
             _ => {

@@ -63,6 +63,8 @@ pub struct ServerOptions {
     pub orbs: OrbSites,
     /// Key file of sealed values; `secrets.key` in the data folder unless given.
     pub secrets_key: Option<PathBuf>,
+    /// Hosts that webhooks may call though their addresses are not public: `HOST` or `HOST:PORT`.
+    pub webhook_hosts: Vec<String>,
     /// Wait for the disk at each commit.
     pub durable: bool,
     /// The data folder is that of a backup: what has not ended is held until an administrator decides.
@@ -87,6 +89,7 @@ impl ServerOptions {
             keeping: Keeping::default(),
             orbs: OrbSites::default(),
             secrets_key: None,
+            webhook_hosts: Vec::new(),
             durable: true,
             is_restored: false,
         }
@@ -204,6 +207,7 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
         keeping: options.keeping,
         orbs: options.orbs.clone(),
         mirrors: Arc::new(Mirrors::new(data.join("mirrors"))),
+        webhook_hosts: options.webhook_hosts.clone(),
         sealer: Arc::new(sealer),
     };
     let first_token =

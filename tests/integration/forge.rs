@@ -261,6 +261,7 @@ fn pull_requests_are_remembered_and_forks_are_kept_apart() {
     let own = work.commit_config(&text(script), "topic");
     let theirs = work.commit_config(&text(script), "theirs");
     work.git(&["update-ref", "refs/pull/12/head", &theirs]);
+    let pushed = work.commit_config(&text(script), "theirs again");
     work.git(&["reset", "--quiet", "--hard", &own]);
     server.register(&work.url());
     server.call("POST", &format!("{PROJECT}/envvar"), Some(json!({ "name": "SECRET", "value": "hunter22" })));
@@ -303,7 +304,13 @@ fn pull_requests_are_remembered_and_forks_are_kept_apart() {
     let classes = server.call("GET", "/api/v3/runner/resource", None);
     let class = format!("/api/v3/runner/resource/{}", classes["items"][0]["id"].as_str().unwrap());
     server.call("PATCH", &class, Some(json!({ "takes_untrusted": true })));
-    let id = started(&hook.github("pull_request", "f3", &pull("reopened", 12, &theirs, 99)));
+    assert_eq!(
+        hook.github("pull_request", "f3", &pull("reopened", 12, &theirs, 99)).status,
+        200,
+        "built already"
+    );
+    work.git(&["update-ref", "refs/pull/12/head", &pushed]);
+    let id = started(&hook.github("pull_request", "f4", &pull("synchronize", 12, &pushed, 99)));
     assert_eq!(said(&id), "pr https://forge.example/pull/12 12 eve pull/12 none pull_request");
 }
 

@@ -42,6 +42,9 @@ mod follow;
 // From a push to a pipeline.
 #[cfg(feature = "server")]
 mod forge;
+// From a result back to a forge.
+#[cfg(feature = "server")]
+mod forge_back;
 // A full disk under the control plane.
 #[cfg(feature = "server")]
 mod full_disk;

@@ -19,7 +19,7 @@ use ours::{
 use shared::failure::Failure;
 use shared::{shape, slug, speaker, unread};
 use std::sync::atomic::Ordering;
-use v2::{contexts, people, projects, triggers, variables};
+use v2::{contexts, people, projects, schedules, triggers, variables, webhooks};
 
 /// Builds the routes of all APIs.
 pub fn router(state: Shared) -> axum::Router {
@@ -42,6 +42,8 @@ pub fn router(state: Shared) -> axum::Router {
         .merge(people::router())
         .merge(projects::router())
         .merge(variables::router())
+        .merge(schedules::router())
+        .merge(webhooks::router())
         .merge(contexts::router())
         .merge(triggers::router())
         .fallback(|| async { Failure::new(StatusCode::NOT_FOUND, "there is nothing at this path") })

@@ -37,6 +37,9 @@ const MIGRATIONS: &[&str] = &[
     "CREATE INDEX test_files_by_job ON test_files (job_id);",
     include_str!("sessions.sql"),
     include_str!("forge.sql"),
+    include_str!("reports.sql"),
+    include_str!("hooks.sql"),
+    include_str!("schedules.sql"),
 ];
 
 /// The version of the schema that this program works with.

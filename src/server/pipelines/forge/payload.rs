@@ -42,6 +42,7 @@ pub fn read(forge: Forge, event: &str, json: &[u8]) -> Result<Delivery, String> 
 /// Checks the names and ids of a change, which git will be given.
 fn check(change: &Event) -> Result<(), String> {
     match change {
+        Event::Scheduled(_) => {}
         Event::Push(push) => {
             if let Some(name) = push.branch().or_else(|| push.tag()) {
                 check_ref(name)?;

@@ -14,6 +14,7 @@ use crate::server::store::status::{DeliverySource, EventState, Forge, Verdict};
 use crate::server::store::tables::deliveries::{self, NewDelivery, NewEvent};
 use crate::server::store::tables::forge::{self, Connection, OpenPull};
 use crate::server::store::tables::projects::{self, ProjectSettings};
+use crate::server::store::tables::schedules;
 use crate::server::store::{Effect, Error as StoreError, Tx, View};
 use crate::server::time::Millis;
 use axum::http::HeaderMap;
@@ -319,6 +320,7 @@ fn decide(
                 facts.is_built |= deliveries::has_build_since(tx, project, &builds, since)?;
             }
         }
+        Event::Scheduled(_) => {}
     }
     Ok(rules::decide(settings, &facts, change))
 }
@@ -328,6 +330,7 @@ fn see(tx: &Tx<'_>, of: &Stored<'_>, change: &mut Event) -> Result<(), StoreErro
     match change {
         Event::Push(push) => see_push(tx, of, push),
         Event::Pull(pull) => see_pull(tx, of, pull),
+        Event::Scheduled(_) => Ok(()),
     }
 }
 
@@ -337,6 +340,9 @@ fn see_push(tx: &Tx<'_>, of: &Stored<'_>, push: &mut Push) -> Result<(), StoreEr
         return Ok(());
     }
     if push.is_deletion() {
+        if let Some(branch) = push.branch() {
+            schedules::set_of_branch(tx, project, branch, &[], of.now)?;
+        }
         return forge::see_ref(tx, project, &push.reference, None);
     }
     // One that does not go on from where the ref was seen last may be late: its commit is compared before it is built.

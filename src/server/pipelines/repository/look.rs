@@ -69,6 +69,33 @@ impl Mirrors {
     }
 }
 
+/// Most commits of one push that are told one by one.
+const MOST_COMMITS: &str = "--max-count=20";
+
+impl Mirrors {
+    /// The commits that lead from one to another by first parents, the oldest first: the last 20 of them. `None` where
+    /// the history that is looked at (200 commits) does not tell.
+    pub async fn commits_between(
+        self: &Arc<Self>,
+        project: &str,
+        url: &str,
+        before: &str,
+        after: &str,
+    ) -> Option<Vec<String>> {
+        let protocol = address::check(url).ok()?;
+        let turn = self.turn(project);
+        let _alone = turn.lock().await;
+        let git = Git::new(self.folder.join(format!("{project}.git")), protocol);
+        git.prepare().await.ok()?;
+        git.run(FETCH, 0, &["fetch", "--quiet", "--no-tags", DEPTH, "--", url, after]).await.ok()?;
+        git.run(LOCAL, 0, &["merge-base", "--is-ancestor", before, after]).await.ok()?;
+        let range = format!("{before}..{after}");
+        let args = ["rev-list", "--first-parent", "--reverse", MOST_COMMITS, &range, "--"];
+        let listed = git.run(LOCAL, 8192, &args).await.ok()?;
+        Some(String::from_utf8_lossy(&listed.bytes).lines().map(str::to_owned).collect())
+    }
+}
+
 fn parse(text: &str) -> Vec<Listed> {
     let mut all: Vec<Listed> = Vec::new();
     for (object, name) in text.lines().filter_map(|line| line.split_once('\t')) {

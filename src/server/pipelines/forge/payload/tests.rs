@@ -155,7 +155,7 @@ fn the_hook_of_a_plain_server_tells_of_every_ref() {
         .iter()
         .map(|change| match change {
             Event::Push(push) => push.reference.as_str(),
-            Event::Pull(_) => "",
+            Event::Pull(_) | Event::Scheduled(_) => "",
         })
         .collect();
     assert_eq!(names, ["refs/heads/a;$(x)-é\"q", "refs/tags/v1"]);
