@@ -8,7 +8,7 @@ use super::{connector, explain, proxy, tls};
 use crate::protocol::limits;
 use std::io::Read;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use ureq::http::Uri;
 
@@ -17,6 +17,18 @@ pub struct Caller {
     tls: Arc<rustls::ClientConfig>,
     /// Calls public addresses only.
     is_guarded: bool,
+}
+
+/// A caller that is made when it is first needed: reading the trusted authorities takes a while.
+#[derive(Default)]
+pub struct LazyCaller(OnceLock<Result<Caller, String>>);
+
+impl LazyCaller {
+    /// Makes one call, of a guarded caller or not: the first call decides. It blocks.
+    pub fn call(&self, is_guarded: bool, call: &Outgoing<'_>) -> Result<Answer, Error> {
+        let made = self.0.get_or_init(|| Caller::new(is_guarded).map_err(|error| error.to_string()));
+        made.as_ref().map_err(|why| Error::Transport(why.clone()))?.call(call)
+    }
 }
 
 /// One call.

@@ -83,7 +83,7 @@ fn read(stream: &TcpStream) -> Option<Call> {
     Some(Call { path, headers, body: String::from_utf8(body).ok()? })
 }
 
-/// GitHub's statuses, as strict as it is. The first call meets a limit.
+/// GitHub's hooks and statuses, as strict as it is. The second call meets a limit.
 fn github(call: &Call, told: &Mutex<u32>) -> Answer {
     let refused = |status, why: &str| (status, "", json!({ "message": why }).to_string());
     if call.headers.get("authorization").map(String::as_str) != Some("Bearer ghs_token") {
@@ -94,8 +94,13 @@ fn github(call: &Call, told: &Mutex<u32>) -> Answer {
     }
     let mut told = told.lock().unwrap();
     *told += 1;
-    if *told == 1 {
+    if *told == 2 {
         return (403, "Retry-After: 1\r\n", json!({ "message": "secondary rate limit" }).to_string());
+    }
+    if call.path == "/repos/acme/hello/hooks" {
+        let config = &call.json()["config"];
+        let is_whole = config["content_type"] == "json" && config["secret"].as_str().unwrap().len() > 32;
+        return if is_whole { (201, "", "{}".to_owned()) } else { refused(422, "Validation Failed") };
     }
     let Some(sha) = call.path.strip_prefix("/repos/acme/hello/statuses/") else {
         return refused(404, "Not Found");
@@ -123,6 +128,9 @@ fn a_forge_is_told_of_each_job_and_of_a_config_that_is_wrong() {
         Some(json!({ "api_url": fake.url(), "repository_name": "acme/hello", "token": "ghs_token" })),
     );
     assert!(answer["has_token"] == true && !answer.to_string().contains("ghs_token"), "{answer}");
+    let answer = server.call("PUT", &format!("{PROJECT}/connection"), Some(json!({ "set_hook": true })));
+    assert_eq!(answer["hook"], "it was set");
+    fake.calls.lock().unwrap().clear();
     let _runner = server.runner("r", &server.class_token("acme/linux"));
     let trigger = || {
         let made = server.call("POST", &format!("{PROJECT}/pipeline"), Some(json!({ "branch": "main" })));

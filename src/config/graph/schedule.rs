@@ -1,4 +1,4 @@
-//! `triggers` of a workflow: schedules, kept as data.
+//! `triggers` of a workflow: schedules, kept as data; the control plane runs them.
 
 use super::filter::NamePattern;
 use crate::config::compiled::Schedule;

@@ -42,7 +42,7 @@ const EVERYDAY: [&str; 17] = [
     "deliveries",
 ];
 /// Fields of bodies that are kept: names, and none that may hold a secret.
-const TOLD: [&str; 26] = [
+const TOLD: [&str; 27] = [
     "name",
     "login",
     "is_admin",
@@ -69,6 +69,7 @@ const TOLD: [&str; 26] = [
     "poll_seconds",
     "rotate_secret",
     "takes_untrusted",
+    "set_hook",
 ];
 /// Longest text that is kept of a field, in characters.
 const LONGEST: usize = 200;

@@ -15,7 +15,7 @@ pub mod schedule;
 pub mod signature;
 pub mod timetable;
 mod values;
-mod words;
+pub mod words;
 mod work;
 
 use crate::server::state::Shared;

@@ -1,7 +1,7 @@
 //! Webhooks that tell others of ended workflows and jobs: one call at a time for each webhook, tried again for hours,
 //! always with the same id and body.
 
-use crate::http::caller::{Caller, Outgoing};
+use crate::http::caller::{LazyCaller, Outgoing};
 use crate::protocol::Secret;
 use crate::server::ids::WebhookId;
 use crate::server::secrets::sealer::{Place, Sealer};
@@ -30,9 +30,10 @@ const BATCH: u32 = 200;
 const AGAIN_SECONDS: [u64; 6] = [10, 60, 300, 1800, 7200, 21600];
 
 /// The two ways to call: any address, and public ones only.
+#[derive(Default)]
 struct Callers {
-    any: Caller,
-    public: Caller,
+    any: LazyCaller,
+    public: LazyCaller,
 }
 
 /// The name that the signing secret of a webhook is kept by.
@@ -42,14 +43,7 @@ pub fn secret_name(webhook: &WebhookId) -> String {
 
 /// Works until the control plane stops.
 pub(super) async fn run(state: Shared) {
-    let made = tokio::task::spawn_blocking(|| {
-        Ok::<_, crate::http::Error>(Callers { any: Caller::new(false)?, public: Caller::new(true)? })
-    });
-    let callers = match made.await {
-        Ok(Ok(callers)) => Arc::new(callers),
-        Ok(Err(error)) => return log::error!("no webhook is called: {error}"),
-        Err(_) => return,
-    };
+    let callers = Arc::new(Callers::default());
     let mut stopping = state.stopping.subscribe();
     let busy: Arc<Mutex<HashSet<WebhookId>>> = Arc::default();
     loop {
@@ -149,9 +143,9 @@ async fn try_once(state: &Shared, callers: &Arc<Callers>, call: Call) -> Result<
     let is_allowed = is_allowed(&state.settings.webhook_hosts, &webhook.url);
     let callers = Arc::clone(callers);
     let calling = tokio::task::spawn_blocking(move || {
-        let caller = if is_allowed { &callers.any } else { &callers.public };
+        let (caller, is_guarded) = if is_allowed { (&callers.any, false) } else { (&callers.public, true) };
         let (url, body) = (webhook.url.as_str(), body.as_bytes());
-        caller.call(&Outgoing { method: "POST", url, headers, body, timeout: CALL })
+        caller.call(is_guarded, &Outgoing { method: "POST", url, headers, body, timeout: CALL })
     });
     let (is_done, is_wrong, message) = match calling.await {
         Err(_) => return Ok(()),

@@ -3,7 +3,7 @@
 //! What is told is the present state of a job, never its history: what was overtaken is not sent. Nothing here holds up
 //! a build.
 
-use crate::http::caller::{Caller, Outgoing};
+use crate::http::caller::{LazyCaller, Outgoing};
 use crate::logging::record;
 use crate::protocol::Secret;
 use crate::server::ids::ProjectId;
@@ -43,11 +43,7 @@ type Tokens = Arc<Mutex<HashMap<Vec<u8>, Instant>>>;
 
 /// Works until the control plane stops.
 pub(super) async fn run(state: Shared) {
-    let caller = match tokio::task::spawn_blocking(|| Caller::new(false)).await {
-        Ok(Ok(caller)) => Arc::new(caller),
-        Ok(Err(error)) => return log::error!("no forge is told anything: {error}"),
-        Err(_) => return,
-    };
+    let caller = Arc::new(LazyCaller::default());
     let mut stopping = state.stopping.subscribe();
     let busy: Arc<Mutex<HashSet<ProjectId>>> = Arc::default();
     let tokens = Tokens::default();
@@ -81,7 +77,7 @@ pub(super) async fn run(state: Shared) {
 /// Turns what has changed into what is wanted, and has it sent. Returns when something is due next.
 async fn pass(
     state: &Shared,
-    caller: &Arc<Caller>,
+    caller: &Arc<LazyCaller>,
     busy: &Arc<Mutex<HashSet<ProjectId>>>,
     tokens: &Tokens,
     now: Millis,
@@ -263,7 +259,7 @@ fn way(view: &View, sealer: &Sealer, project: &ProjectId) -> Result<Option<Way>,
 
 async fn tell_all(
     state: &Shared,
-    caller: &Arc<Caller>,
+    caller: &Arc<LazyCaller>,
     tokens: &Tokens,
     project: &ProjectId,
     due: Vec<Report>,
@@ -293,7 +289,7 @@ async fn tell_all(
 /// Tells one status. False when nothing more is to be told by this token for now.
 async fn tell(
     state: &Shared,
-    caller: &Arc<Caller>,
+    caller: &Arc<LazyCaller>,
     tokens: &Tokens,
     way: &Way,
     report: Report,
@@ -315,7 +311,7 @@ async fn tell(
     let body = call.body.to_string();
     let calling = tokio::task::spawn_blocking(move || {
         let body = body.into_bytes();
-        caller.call(&Outgoing { method: "POST", url: &call.url, headers, body: &body, timeout: CALL })
+        caller.call(false, &Outgoing { method: "POST", url: &call.url, headers, body: &body, timeout: CALL })
     });
     let now = Millis::now();
     let verdict = match calling.await {

@@ -49,17 +49,17 @@ pub(super) fn cut(text: &str, most: usize) -> String {
     format!("{kept}…")
 }
 
-/// A call that tells a forge a status.
+/// A call of a forge's API.
 #[derive(Debug, PartialEq)]
-pub(super) struct StatusCall {
+pub struct ApiCall {
     /// The whole address.
-    pub(super) url: String,
+    pub url: String,
     /// The body.
-    pub(super) body: Value,
+    pub body: Value,
 }
 
 /// Headers that every call of an API has; the token is in the first.
-pub(super) fn headers(forge: Forge, token: &str) -> Vec<(&'static str, String)> {
+pub fn headers(forge: Forge, token: &str) -> Vec<(&'static str, String)> {
     match forge {
         Forge::GitHub => vec![
             ("authorization", format!("Bearer {token}")),
@@ -92,7 +92,7 @@ fn path(full_name: &str) -> String {
 }
 
 /// The call that tells a forge a status; `api` is the base of its API, `name` the repository there.
-pub(super) fn call(forge: Forge, api: &str, name: &str, report: &Report, word: &str) -> StatusCall {
+pub(super) fn call(forge: Forge, api: &str, name: &str, report: &Report, word: &str) -> ApiCall {
     let sha = &report.revision;
     let (url, body) = match forge {
         Forge::GitLab => (
@@ -136,7 +136,59 @@ pub(super) fn call(forge: Forge, api: &str, name: &str, report: &Report, word: &
             }),
         ),
     };
-    StatusCall { url, body }
+    ApiCall { url, body }
+}
+
+/// The call that has a forge send the events of a repository here; `None`: this forge cannot be asked to.
+pub fn hook_call(forge: Forge, api: &str, name: &str, address: &str, secret: &str) -> Option<ApiCall> {
+    let config = json!({ "url": address, "content_type": "json", "secret": secret });
+    let (url, body) = match forge {
+        Forge::GitHub => (
+            format!("{api}/repos/{}/hooks", path(name)),
+            json!({ "name": "web", "active": true, "events": ["push", "pull_request"], "config": config }),
+        ),
+        Forge::Gitea | Forge::Forgejo => (
+            format!("{api}/repos/{}/hooks", path(name)),
+            json!({
+                "type": forge, "active": true, "events": ["push", "pull_request", "pull_request_sync"], "config": config,
+            }),
+        ),
+        Forge::GitLab => (
+            format!("{api}/projects/{}/hooks", encoded(name)),
+            json!({
+                "url": address, "token": secret, "push_events": true, "tag_push_events": true,
+                "merge_requests_events": true, "enable_ssl_verification": true,
+            }),
+        ),
+        Forge::BitbucketCloud => (
+            format!("{api}/repositories/{}/hooks", path(name)),
+            json!({
+                "description": "Runlet", "url": address, "active": true, "secret": secret,
+                "events": [
+                    "repo:push", "pullrequest:created", "pullrequest:updated", "pullrequest:fulfilled",
+                    "pullrequest:rejected",
+                ],
+            }),
+        ),
+        Forge::BitbucketDc => {
+            let (project, repository) = name.split_once('/').unwrap_or((name, ""));
+            (
+                format!(
+                    "{api}/api/latest/projects/{}/repos/{}/webhooks",
+                    encoded(project),
+                    encoded(repository)
+                ),
+                json!({
+                    "name": "Runlet", "url": address, "active": true, "configuration": { "secret": secret },
+                    "events": [
+                        "repo:refs_changed", "pr:opened", "pr:from_ref_updated", "pr:merged", "pr:declined", "pr:deleted",
+                    ],
+                }),
+            )
+        }
+        Forge::Git => return None,
+    };
+    Some(ApiCall { url, body })
 }
 
 /// What the answer to a status means.

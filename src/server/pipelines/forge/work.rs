@@ -42,7 +42,8 @@ pub(super) async fn run(state: Shared) {
     let mut stopping = state.stopping.subscribe();
     let busy: Arc<Mutex<HashSet<ProjectId>>> = Arc::default();
     let room = Arc::new(Semaphore::new(AT_ONCE));
-    let mut swept = Millis(0);
+    // The first sweep comes after an hour: who starts has better things to do.
+    let mut swept = Millis::now();
     loop {
         let now = Millis::now();
         if now.since(swept) > Duration::from_secs(3600) {

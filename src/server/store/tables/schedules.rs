@@ -1,6 +1,6 @@
 //! Schedules: those of the API, and those in configs, by branch.
 //!
-//! Only SQLite: nothing. Timetables and parameters are JSON in text columns.
+//! Only SQLite: `json_each` and `json_array` for the schedules that stay. Timetables and parameters are JSON in text columns.
 
 use crate::server::ids::{ProjectId, ScheduleId, UserId};
 use crate::server::store::{Error, Tx, View};
