@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 /// Repositories of one host that are looked at at once.
 const OF_ONE_HOST: usize = 2;
 /// Repositories that are looked at at once.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 32;
 /// The longest wait after failures, unless looks are further apart anyway.
 const LONGEST: Duration = Duration::from_secs(15 * 60);
 /// The longest time without a look for projects that are due.
@@ -55,7 +55,7 @@ pub(super) async fn run(state: Shared) {
     }
 }
 
-/// Looks at every project that is due, and waits for none of them. Returns when the next one is due.
+/// Begins to look at every project that is due. Returns when the next one is due.
 async fn look_at_due(
     state: &Shared,
     room: &Arc<Semaphore>,
