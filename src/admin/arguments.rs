@@ -8,8 +8,17 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Read};
 
 /// Options without a value.
-const FLAGS: [&str; 8] =
-    ["json", "force", "exact", "admin", "follow", "unsafe-retries", "rotate-secret", "with-token"];
+const FLAGS: [&str; 9] = [
+    "json",
+    "force",
+    "exact",
+    "admin",
+    "follow",
+    "unsafe-retries",
+    "rotate-secret",
+    "set-hook",
+    "with-token",
+];
 /// Options with a value.
 const VALUES: [&str; 26] = [
     "api",

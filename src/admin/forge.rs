@@ -38,6 +38,9 @@ pub(super) fn connect(arguments: &mut Arguments, remote: &Remote) -> Result<Said
     if arguments.flag("rotate-secret") {
         body.insert("rotate_secret".to_owned(), json!(true));
     }
+    if arguments.flag("set-hook") {
+        body.insert("set_hook".to_owned(), json!(true));
+    }
     if arguments.flag("with-token") {
         let token = arguments.value_from_stdin()?;
         body.insert("token".to_owned(), json!(token.expose()));
@@ -64,6 +67,7 @@ pub(super) fn connect(arguments: &mut Arguments, remote: &Remote) -> Result<Said
         Some(seconds) => line("looks at the refs", &format!("every {seconds} s")),
         None => line("looks at the refs", "never (`--poll 5m` where no webhook gets through)"),
     }
+    line("the webhook on the forge", text(&answer, "hook"));
     line("the token is not used", text(&answer, "token_message"));
     Ok(Said::Done(said.trim_end().to_owned(), answer))
 }

@@ -69,9 +69,10 @@ Projects; SLUG is VCS/ORGANIZATION/REPOSITORY, such as gh/acme/app
   project delete SLUG                                with its pipelines and variables
   project settings SLUG [NAME=VALUE]...              shows or changes what is built: pull requests, forks, paths
   project connect SLUG [--forge KIND] [--api URL] [--poll DURATION|never] [--rotate-secret] [--with-token]
-                       [--repository-id ID] [--repository-name NAME]
+                       [--repository-id ID] [--repository-name NAME] [--set-hook]
                                                      says where its forge sends webhooks, and with which secret;
-                                                     --with-token: reads a token for its API from standard input
+                                                     --with-token: reads a token for its API from standard input;
+                                                     --set-hook: makes the webhook there by that token
   project disconnect SLUG
   project deliveries SLUG [--replay ID]              what came from the forge, and what became of it
   project hook SLUG                                  prints the post-receive hook of a plain git server

@@ -48,7 +48,7 @@ pub struct Workflow {
     pub jobs: Vec<WorkflowJob>,
     /// Automatic reruns from failed, 0 to 5.
     pub max_auto_reruns: u32,
-    /// Schedules of a workflow that never runs on a push. Kept as data.
+    /// Schedules of a workflow, which never runs on a push.
     pub schedules: Vec<Schedule>,
 }
 

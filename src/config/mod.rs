@@ -34,6 +34,7 @@ mod yaml;
 #[doc(hidden)]
 pub mod probe;
 
+pub(crate) use graph::NamePattern;
 pub(crate) use syntax::Pattern;
 
 pub use compile::compile;

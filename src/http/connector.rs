@@ -23,6 +23,56 @@ pub(super) fn chain(tls: Option<Arc<ClientConfig>>) -> impl Connector {
     ().chain(ConnectProxyConnector::default()).chain(Dial::default()).chain(Tls(tls))
 }
 
+/// The same, which connects to those addresses only that `may` lets it: whatever a name is looked up to.
+#[cfg(feature = "server")]
+pub(super) fn chain_to(tls: Option<Arc<ClientConfig>>, may: fn(IpAddr) -> bool) -> impl Connector {
+    ().chain(Guarded(Dial::default(), may)).chain(Tls(tls))
+}
+
+/// Looks the name up, and opens a socket to an address that is allowed.
+#[cfg(feature = "server")]
+#[derive(Debug)]
+struct Guarded(Dial, fn(IpAddr) -> bool);
+
+#[cfg(feature = "server")]
+impl<In: Transport> Connector<In> for Guarded {
+    type Out = Either<In, Box<dyn Transport>>;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        chained: Option<In>,
+    ) -> Result<Option<Self::Out>, ureq::Error> {
+        let found = self.0.look_up(details)?;
+        if found.iter().any(|address| !(self.1)(address.ip())) {
+            let host = details.uri.host().unwrap_or_default().to_owned();
+            return Err(ureq::Error::Other(Box::new(Forbidden { host })));
+        }
+        self.0.connect_to(found, details, chained)
+    }
+}
+
+/// The address of a host is one that must not be called.
+#[cfg(feature = "server")]
+#[derive(Debug)]
+struct Forbidden {
+    host: String,
+}
+
+#[cfg(feature = "server")]
+impl fmt::Display for Forbidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "`{}` has an address that is not public, which the control plane is not allowed to call",
+            self.host
+        )
+    }
+}
+
+#[cfg(feature = "server")]
+impl std::error::Error for Forbidden {}
+
 struct Tls(Option<Arc<ClientConfig>>);
 
 impl<In: Transport> Connector<In> for Tls {
@@ -119,6 +169,9 @@ impl fmt::Display for Handshake {
 
 impl std::error::Error for Handshake {}
 
+/// What was there, or a socket.
+type Opened<In> = Option<Either<In, Box<dyn Transport>>>;
+
 /// Looks the name up and opens the socket.
 #[derive(Debug, Default)]
 struct Dial {
@@ -134,12 +187,24 @@ impl<In: Transport> Connector<In> for Dial {
         details: &ConnectionDetails,
         chained: Option<In>,
     ) -> Result<Option<Self::Out>, ureq::Error> {
+        let addresses = if chained.is_some() { self.names.empty() } else { self.look_up(details)? };
+        self.connect_to(addresses, details, chained)
+    }
+}
+
+impl Dial {
+    fn connect_to<In: Transport>(
+        &self,
+        addrs: ResolvedSocketAddrs,
+        details: &ConnectionDetails,
+        chained: Option<In>,
+    ) -> Result<Opened<In>, ureq::Error> {
         if let Some(transport) = chained {
             return Ok(Some(Either::A(transport)));
         }
         let details = ConnectionDetails {
             uri: details.uri,
-            addrs: self.look_up(details)?,
+            addrs,
             config: details.config,
             request_level: details.request_level,
             resolver: details.resolver,
@@ -152,9 +217,7 @@ impl<In: Transport> Connector<In> for Dial {
         let opened = Connector::<Box<dyn Transport>>::connect(&self.tcp, &details, None)?;
         Ok(opened.map(|socket| Either::B(Box::new(socket) as Box<dyn Transport>)))
     }
-}
 
-impl Dial {
     fn look_up(&self, details: &ConnectionDetails) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let host = details.uri.host().unwrap_or_default();
         if let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {

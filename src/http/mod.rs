@@ -4,6 +4,8 @@
 //! is always verified: `tls` builds the trust, `proxy` chooses the way out, `explain` says in an
 //! operator's words what went wrong, `retry` holds the policy of trying again.
 
+#[cfg(feature = "server")]
+pub mod caller;
 mod certificate;
 mod client;
 mod connector;

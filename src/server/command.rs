@@ -34,6 +34,8 @@ Usage: runlet server --data DIR [OPTIONS]
                            (repeatable)
   --orbs DIR               folder or archive of orb files, `namespace/name@version.yml`
   --allow-orb-url PREFIX   fetch orbs given by a URL that begins so: https://HOST/PATH (repeatable)
+  --allow-webhook-host HOST[:PORT]
+                           webhooks may call it though its address is not public (repeatable)
   --secrets-key FILE       key that seals the values of variables; default: DIR/secrets.key, made by the
                            first start; also by RUNLET_SECRETS_KEY. Back it up apart from the data
   --log-format FORMAT      of the log on standard error: color, text (unless said), json or none
@@ -121,6 +123,7 @@ fn parse(args: Vec<OsString>) -> Result<Option<ServerOptions>, Failure> {
             Long("allow-orb-url") => {
                 options.orbs.allow(&parser.value()?.string()?).map_err(Failure::usage)?;
             }
+            Long("allow-webhook-host") => options.webhook_hosts.push(parser.value()?.string()?),
             Long("secrets-key") => options.secrets_key = Some(parser.value()?.into()),
             Long("help") | Short('h') => return Ok(None),
             _ => {

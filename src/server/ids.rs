@@ -89,6 +89,10 @@ ids! {
     CacheId,
     /// Identifies a layer of a workspace.
     LayerId,
+    /// Identifies a webhook that tells others.
+    WebhookId,
+    /// Identifies a schedule of the API.
+    ScheduleId,
 }
 
 /// Makes a lower-case random UUID.

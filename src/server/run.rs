@@ -67,6 +67,8 @@ pub struct ServerOptions {
     pub secrets_key: Option<PathBuf>,
     /// How the log is written by whoever starts this.
     pub log_format: crate::logging::Format,
+    /// Hosts that webhooks may call though their addresses are not public: `HOST` or `HOST:PORT`.
+    pub webhook_hosts: Vec<String>,
     /// Wait for the disk at each commit.
     pub durable: bool,
     /// The data folder is that of a backup: what has not ended is held until an administrator decides.
@@ -92,6 +94,7 @@ impl ServerOptions {
             orbs: OrbSites::default(),
             secrets_key: None,
             log_format: crate::logging::Format::Text,
+            webhook_hosts: Vec::new(),
             durable: true,
             is_restored: false,
         }
@@ -211,6 +214,7 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
         keeping: options.keeping,
         orbs: options.orbs.clone(),
         mirrors: Arc::new(Mirrors::new(data.join("mirrors"))),
+        webhook_hosts: options.webhook_hosts.clone(),
         sealer: Arc::new(sealer),
     };
     let first_token =

@@ -71,6 +71,8 @@ pub struct ServerSettings {
     pub orbs: OrbSites,
     /// Repositories that configs are read from.
     pub mirrors: Arc<Mirrors>,
+    /// Hosts that webhooks may call though their addresses are not public: `HOST` or `HOST:PORT`.
+    pub webhook_hosts: Vec<String>,
     /// Seals and opens the values of variables.
     pub sealer: Arc<Sealer>,
 }

@@ -51,6 +51,12 @@ mod faults;
 // Output of a step, followed while it comes.
 #[cfg(feature = "server")]
 mod follow;
+// From a push to a pipeline.
+#[cfg(feature = "server")]
+mod forge;
+// From a result back to a forge.
+#[cfg(feature = "server")]
+mod forge_back;
 // A full disk under the control plane.
 #[cfg(feature = "server")]
 mod full_disk;

@@ -12,4 +12,5 @@ mod schedule;
 mod unused;
 mod workflow;
 
+pub(crate) use filter::NamePattern;
 pub(crate) use workflows::Workflows;

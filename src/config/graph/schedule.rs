@@ -1,4 +1,4 @@
-//! `triggers` of a workflow: schedules, kept as data.
+//! `triggers` of a workflow: schedules, kept as data; the control plane runs them.
 
 use super::filter::NamePattern;
 use crate::config::compiled::Schedule;
@@ -11,7 +11,7 @@ const FIELDS: [(&str, u32, u32); 5] = [
     ("hour", 0, 23),
     ("day of the month", 1, 31),
     ("month", 1, 12),
-    ("day of the week", 0, 6),
+    ("day of the week", 0, 7),
 ];
 const MONTHS: &[&str] = &["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
 const DAYS: &[&str] = &["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];

@@ -21,7 +21,7 @@ use shared::failure::Failure;
 use shared::{shape, slug, speaker, unread};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use v2::{contexts, people, projects, triggers, variables};
+use v2::{contexts, people, projects, schedules, triggers, variables, webhooks};
 
 /// A call that takes longer is told of in the log.
 const SLOW: Duration = Duration::from_secs(2);
@@ -47,6 +47,8 @@ pub fn router(state: Shared) -> axum::Router {
         .merge(people::router())
         .merge(projects::router())
         .merge(variables::router())
+        .merge(schedules::router())
+        .merge(webhooks::router())
         .merge(contexts::router())
         .merge(triggers::router())
         .fallback(|| async { Failure::new(StatusCode::NOT_FOUND, "there is nothing at this path") })

@@ -25,6 +25,8 @@ pub struct Hub {
     revoked: watch::Sender<()>,
     forge: Notify,
     polls: Notify,
+    reports: Notify,
+    webhooks: Notify,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -36,7 +38,11 @@ impl Hub {
     pub fn committed(&self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Changed(pipeline) => self.changed(&pipeline),
+                Effect::Changed(pipeline) => {
+                    self.changed(&pipeline);
+                    self.reports.notify_one();
+                    self.webhooks.notify_one();
+                }
                 // One waiting claim is woken for each task; a permit is kept when none waits.
                 Effect::Queued(class) => self.class(&class).notify_one(),
                 // The one claim that is woken might be the wrong one, so all are.
@@ -88,6 +94,16 @@ impl Hub {
     /// Woken when a change that a forge told of waits to be worked off, also when that was while nobody waited.
     pub fn forge(&self) -> &Notify {
         &self.forge
+    }
+
+    /// Woken when pipelines have changed: forges may have to be told.
+    pub fn reports(&self) -> &Notify {
+        &self.reports
+    }
+
+    /// Woken when pipelines have changed: others may have to be told.
+    pub fn webhooks(&self) -> &Notify {
+        &self.webhooks
     }
 
     /// Woken when projects may be due for a look at their refs.

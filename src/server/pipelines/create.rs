@@ -1,6 +1,6 @@
 //! From a trigger to a stored pipeline: compiles the config and hands its workflows to the engine.
 
-use crate::config::Compiled;
+use crate::config::{Compiled, NamePattern};
 use crate::server::engine::commit;
 use crate::server::ids::{PipelineId, ProjectId};
 use crate::server::pipelines::compile::{Source, compile, narrow, pipeline_values};
@@ -11,6 +11,7 @@ use crate::server::store::status::{EventState, PipelineState};
 use crate::server::store::tables::deliveries;
 use crate::server::store::tables::pipelines::{NewPipeline, PipelineError, RevisionRow, add_pipeline};
 use crate::server::store::tables::projects::{draw_pipeline_number, organisation_of};
+use crate::server::store::tables::schedules;
 use crate::server::store::{Effect, Error as StoreError, Tx};
 use crate::server::time::Millis;
 use serde_json::Value;
@@ -152,9 +153,40 @@ fn insert(tx: &Tx<'_>, new: &New, routing: &Routing) -> Result<Vec<String>, Stor
             commit::create_workflow(tx, &created.id, &new.project, workflow, is_setup, routing, now)?;
         }
     }
+    if let Some(compiled) = compiled {
+        note_schedules(tx, new, compiled, now)?;
+    }
     commit::cancel_redundant(tx, &created.id, now)?;
     tx.effect(Effect::Changed(created.id.as_str().to_owned()));
     Ok(made_contexts)
+}
+
+/// Notes the schedules in the config of a branch, which hold until the next pipeline of the branch.
+fn note_schedules(tx: &Tx<'_>, new: &New, compiled: &Compiled, now: Millis) -> Result<(), StoreError> {
+    let trigger = &new.trigger;
+    let is_untrusted = trigger.happened.as_ref().is_some_and(|happened| happened.is_untrusted);
+    let branch = trigger.revision.as_ref().and_then(|revision| revision.branch.as_ref());
+    let (Some(branch), false, true) = (branch, is_untrusted, trigger.config_origin.is_some()) else {
+        return Ok(());
+    };
+    let mut wanted: Vec<(String, String)> = Vec::new();
+    // A setup config only prepares: what it goes on with is not known by the clock.
+    for workflow in compiled.workflows.iter().filter(|_| !compiled.setup) {
+        for schedule in &workflow.schedules {
+            let matches = |names: &[String]| {
+                names.iter().any(|name| NamePattern::new(name).is_ok_and(|pattern| pattern.is_match(branch)))
+            };
+            let is_for_branch = if schedule.only.is_empty() {
+                !matches(&schedule.ignore)
+            } else {
+                matches(&schedule.only) && !matches(&schedule.ignore)
+            };
+            if is_for_branch {
+                wanted.push((workflow.name.clone(), schedule.cron.clone()));
+            }
+        }
+    }
+    schedules::set_of_branch(tx, &new.project, branch, &wanted, now)
 }
 
 /// Makes the contexts that a config uses and that do not exist. Returns their names.

@@ -185,7 +185,8 @@ pub fn revision(url: &str, checkout: &Reference, commit: &Commit, default_branch
     }
 }
 
-fn check_sizes(parameters: &BTreeMap<String, Value>) -> Result<(), String> {
+/// Checks how many parameters there are, and how long; the error is a sentence for people.
+pub fn check_sizes(parameters: &BTreeMap<String, Value>) -> Result<(), String> {
     if parameters.len() > MOST_PARAMETERS {
         return Err(format!("{} parameters were given, the limit is {MOST_PARAMETERS}", parameters.len()));
     }

@@ -12,6 +12,8 @@
 //! - in the schema: `STRICT` tables whose booleans are integers, `WITHOUT ROWID`, `AUTOINCREMENT` and `INTEGER PRIMARY
 //!   KEY`, whose order is the order in which rows came;
 //! - `INSERT OR IGNORE` and `INSERT OR REPLACE`: `tables/archives`, `results`, `steps`, `jobs_with_tests`;
+//! - triggers: `reports.sql` and `hooks.sql`, for `tables/reports` and `tables/webhooks`;
+//! - `json_each` for lists that are given: `tables/deliveries`, `schedules`, `reports`, `webhooks`;
 //! - functions on JSON: `tables/jobs`, `read/job`, `read/pipeline`, `read/watch`; `group_concat`: `read/pipeline`;
 //! - `rowid` in `tables/archives`, `instr` in `tables/progress`, `HAVING` with a name of the result in
 //!   `tables/jobs_with_tests`, `IS` and `max` of two values in `tables/tasks`.

@@ -43,6 +43,9 @@ const MIGRATIONS: &[&str] = &[
     "ALTER TABLE resource_classes ADD COLUMN is_paused INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE resource_classes ADD COLUMN wait_limit_ms INTEGER;
     ALTER TABLE runner_instances ADD COLUMN is_paused INTEGER NOT NULL DEFAULT 0;",
+    include_str!("reports.sql"),
+    include_str!("hooks.sql"),
+    include_str!("schedules.sql"),
 ];
 
 /// The version of the schema that this program works with.

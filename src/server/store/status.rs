@@ -405,6 +405,8 @@ words! {
         Webhook = "webhook",
         /// It was found by looking at the refs.
         Poll = "poll",
+        /// A schedule was due.
+        Schedule = "schedule",
     }
 }
 

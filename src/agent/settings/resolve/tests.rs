@@ -286,18 +286,21 @@ fn a_service_manager_names_places_the_instance_and_a_token() {
         ..host()
     };
     let resolved = |text: &str| {
-        resolve(Some(("c.yaml", text)), &|_| None, &host, &|path| {
+        let sources = Sources::new(Some(("c.yaml", text)), &|_| None).unwrap();
+        resolve(&sources, &host, &|path| {
             if path == Path::new("/token") { Ok("from-manager\n".to_owned()) } else { Err("gone".to_owned()) }
         })
         .unwrap()
     };
-    let settings = resolved("logging: {level: info}\n");
+    let settings = resolved("api: {url: 'https://ci.example'}\n");
     assert_eq!(settings.token.expose(), "from-manager");
     assert_eq!(settings.name, "big-iron-two");
     assert_eq!(settings.working_directory, Path::new("/var/lib/runlet/two/workdir"));
     assert_eq!(settings.state_directory.as_deref(), Some(Path::new("/var/lib/runlet/two/state")));
     // What the operator wrote counts more.
-    let settings = resolved("api: {auth_token: abc}\nrunner: {name: mine, working_directory: /w}\n");
+    let settings = resolved(
+        "api: {auth_token: abc, url: 'https://ci.example'}\nrunner: {name: mine, working_directory: /w}\n",
+    );
     assert_eq!((settings.token.expose(), settings.name.as_str()), ("abc", "mine"));
     assert_eq!(settings.working_directory, Path::new("/w"));
 }

@@ -43,7 +43,7 @@ const EVERYDAY: [&str; 17] = [
     "deliveries",
 ];
 /// Fields of bodies that are kept: names, and none that may hold a secret.
-const TOLD: [&str; 28] = [
+const TOLD: [&str; 29] = [
     "name",
     "login",
     "is_admin",
@@ -72,6 +72,7 @@ const TOLD: [&str; 28] = [
     "poll_seconds",
     "rotate_secret",
     "takes_untrusted",
+    "set_hook",
 ];
 /// Longest text that is kept of a field, in characters.
 const LONGEST: usize = 200;

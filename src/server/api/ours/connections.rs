@@ -1,5 +1,6 @@
 //! How projects are connected to their forges: for administrators, but for the list of what came.
 
+use crate::http::caller::{Caller, Outgoing};
 use crate::protocol::Secret;
 use crate::server::api::ours::hooks;
 use crate::server::api::shared::failure::{Answer, Failure, bad};
@@ -7,6 +8,7 @@ use crate::server::api::shared::input::{Body, Path, Words, message};
 use crate::server::api::shared::lookup::{Slug, project};
 use crate::server::api::shared::vocabulary::time;
 use crate::server::auth::{Administrator, Person, new_token};
+use crate::server::pipelines::forge::words::{headers, hook_call};
 use crate::server::pipelines::repository::Reference;
 use crate::server::secrets::sealer::{Place, Sealer};
 use crate::server::state::Shared;
@@ -21,6 +23,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 /// Deliveries that are listed, and changes of each.
 const MOST_LISTED: u32 = 50;
@@ -81,10 +84,19 @@ struct Wanted {
     poll_ms: Option<Option<u64>>,
     token: Option<Secret>,
     rotates: bool,
+    sets_hook: bool,
 }
 
-const KNOWN: [&str; 7] =
-    ["forge", "api_url", "repository_id", "repository_name", "poll_seconds", "token", "rotate_secret"];
+const KNOWN: [&str; 8] = [
+    "forge",
+    "api_url",
+    "repository_id",
+    "repository_name",
+    "poll_seconds",
+    "token",
+    "rotate_secret",
+    "set_hook",
+];
 
 fn wanted(body: &Body) -> Answer<Wanted> {
     let fields = match &body.0 {
@@ -133,6 +145,7 @@ fn wanted(body: &Body) -> Answer<Wanted> {
         poll_ms,
         token: token.map(Secret::new),
         rotates: body.0["rotate_secret"] == true,
+        sets_hook: body.0["set_hook"] == true,
     })
 }
 
@@ -179,6 +192,7 @@ async fn connect(
     body: Body,
 ) -> Answer<Json<Value>> {
     let wanted = wanted(&body)?;
+    let sets_hook = wanted.sets_hook;
     let project = project(&state, slug).await?;
     let (sealer, of, fresh) = (state.settings.sealer.clone(), project.clone(), new_token("rlh_")?);
     let write = move |tx: &Tx<'_>| {
@@ -246,7 +260,53 @@ async fn connect(
         answer["secret"] = json!(secret.expose());
     }
     answer["found"] = look(&state, &project).await;
+    if sets_hook {
+        answer["hook"] = json!(set_hook(&state, &project).await?);
+    }
     Ok(Json(answer))
+}
+
+/// Has the forge send its events here, by the token of the project. Returns a sentence about how it went.
+async fn set_hook(state: &Shared, project: &Project) -> Answer<String> {
+    let (id, sealer) = (project.id.clone(), state.settings.sealer.clone());
+    let read = move |view: &crate::server::store::View| {
+        let open = |name: &str| {
+            let sealed = forge::secret(view, &id, name)?;
+            Ok::<_, StoreError>(sealed.and_then(|sealed| sealer.open(Place::Forge(&id, name), &sealed).ok()))
+        };
+        Ok((forge::connection(view, &id)?, open("hook")?, open("token")?))
+    };
+    let (Some(connection), Some(secret), Some(token)) = state.store.read(read).await? else {
+        return Ok("it was not set: there is no token (`--with-token`)".to_owned());
+    };
+    let Some(api) = &connection.api_url else {
+        return Ok("it was not set: say where the API of the forge is (`--api URL`)".to_owned());
+    };
+    let slug = project.slug.split_once('/').map_or("", |(_, name)| name);
+    let name = connection.full_name.as_deref().unwrap_or(slug);
+    let address = hooks::address(&state.settings.public_url, &project.id);
+    let Some(call) = hook_call(connection.forge, api, name, &address, secret.expose()) else {
+        return Ok(
+            "it was not set: `runlet admin project hook` prints the hook of a plain git server".to_owned()
+        );
+    };
+    let headers = headers(connection.forge, token.expose());
+    let calling = tokio::task::spawn_blocking(move || {
+        let body = call.body.to_string().into_bytes();
+        let (url, timeout) = (call.url.as_str(), Duration::from_secs(20));
+        Caller::new(false)?.call(&Outgoing { method: "POST", url, headers, body: &body, timeout })
+    });
+    let said = match calling.await {
+        Ok(Ok(answer)) if (200..300).contains(&answer.status) => "it was set".to_owned(),
+        Ok(Ok(answer)) => {
+            let text = String::from_utf8_lossy(&answer.body);
+            let text: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
+            format!("it was not set: the forge answered {}: {text}", answer.status)
+        }
+        Ok(Err(error)) => format!("it was not set: {error}"),
+        Err(_) => return Err(Failure::internal()),
+    };
+    Ok(said)
 }
 
 /// What the repository of a project looks like from here.

@@ -46,6 +46,6 @@ async fn collaborations(State(state): State<Shared>, _person: Person) -> Answer<
 async fn openapi() -> Json<Value> {
     Json(json!({
         "openapi": "3.0.3", "info": { "title": "Runlet", "version": "v2" },
-        "paths": { "/context": { "get": {} }, "/project/{project-slug}/pipeline": { "get": {}, "post": {} } },
+        "paths": { "/context": { "get": {} }, "/schedule": { "get": {} }, "/webhook": { "get": {}, "post": {} }, "/project/{project-slug}/pipeline": { "get": {}, "post": {} } },
     }))
 }

@@ -9,8 +9,10 @@ mod jobs;
 pub mod people;
 mod pipelines;
 pub mod projects;
+pub mod schedules;
 pub mod triggers;
 pub mod variables;
+pub mod webhooks;
 mod workflows;
 
 use crate::server::state::Shared;

@@ -12,9 +12,10 @@ use crate::server::auth::{Administrator, Person};
 use crate::server::ids::{OrganisationId, ProjectId};
 use crate::server::pipelines::repository::address;
 use crate::server::state::Shared;
+use crate::server::store::Tx;
 use crate::server::store::read;
 use crate::server::store::read::Project;
-use crate::server::store::tables::{keeping, projects};
+use crate::server::store::tables::{forge, keeping, projects};
 use crate::server::time::Millis;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -165,13 +166,14 @@ async fn change(
     if let Some(branch) = default_branch(&body)? {
         project.default_branch = branch;
     }
-    let row = project.clone();
-    state
-        .store
-        .write(move |tx| {
-            projects::set_repository(tx, &row.id, row.repository_url.as_deref(), &row.default_branch)
-        })
-        .await?;
+    let (row, is_moved) = (project.clone(), before != project.repository_url);
+    let write = move |tx: &Tx<'_>| {
+        if is_moved {
+            forge::forget_refs(tx, &row.id)?;
+        }
+        projects::set_repository(tx, &row.id, row.repository_url.as_deref(), &row.default_branch)
+    };
+    state.store.write(write).await?;
     if before != project.repository_url {
         // Refs that were fetched from elsewhere must not be found under the same names.
         state.settings.mirrors.forget(project.id.as_str()).await;

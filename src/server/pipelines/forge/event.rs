@@ -1,6 +1,8 @@
 //! Changes that forges tell of, in words that are no forge's.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// Who did something, as the forge knows them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +22,31 @@ pub enum Event {
     Push(Push),
     /// Something happened to a pull request.
     Pull(Pull),
+    /// A schedule is due.
+    Scheduled(Scheduled),
+}
+
+/// A schedule that is due.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scheduled {
+    /// The time that it is for, in milliseconds since 1970.
+    pub due_ms: u64,
+    /// The id of the schedule; `None`: it stands in the config of the branch.
+    pub schedule: Option<String>,
+    /// Its name.
+    pub name: Option<String>,
+    /// The branch to build; the default one unless a tag is named.
+    pub branch: Option<String>,
+    /// The tag to build.
+    pub tag: Option<String>,
+    /// The workflows that are due; `None`: those that have no schedule of their own.
+    pub workflows: Option<Vec<String>>,
+    /// Parameters of the pipeline.
+    pub parameters: BTreeMap<String, Value>,
+    /// The id of the person in whose name it runs.
+    pub actor_id: Option<String>,
+    /// Their login.
+    pub actor_login: String,
 }
 
 /// A branch or tag that was moved, made or deleted.
@@ -151,6 +178,13 @@ impl Event {
         match self {
             Event::Push(push) => format!("{} {} {}", push.reference, push.before, push.after),
             Event::Pull(pull) => format!("pull/{} {} {}", pull.number, pull.action.as_str(), pull.head),
+            Event::Scheduled(due) => {
+                format!(
+                    "schedule {} {}",
+                    due.schedule.as_deref().or(due.branch.as_deref()).unwrap_or_default(),
+                    due.due_ms
+                )
+            }
         }
     }
 
@@ -159,6 +193,7 @@ impl Event {
         match self {
             Event::Push(push) => Some(format!("{} {}", push.branch()?, push.commit)),
             Event::Pull(pull) => Some(format!("{} {}", pull.branch(), pull.head)),
+            Event::Scheduled(_) => None,
         }
     }
 }

@@ -5,36 +5,16 @@
 mod bitbucket;
 mod github;
 mod gitlab;
+pub mod parts;
 
-use crate::server::pipelines::forge::event::{Actor, Event, Push, is_object, is_zeros};
+use crate::server::pipelines::forge::event::{Actor, Event, Push, is_object};
+use crate::server::pipelines::forge::payload::parts::{Delivery, Repository, is_built, needed, shown, text};
 use crate::server::pipelines::repository::address::check_ref;
 use crate::server::store::status::Forge;
 use serde_json::Value;
 
-/// Longest text that is kept of a payload, in characters.
-const MOST_CHARS: usize = 4000;
 /// Most changes of one delivery.
 const MOST_CHANGES: usize = 5000;
-
-/// The repository that a delivery is of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Repository {
-    /// Its id on the forge.
-    pub id: String,
-    /// Its name there: `owner/name`.
-    pub full_name: String,
-}
-
-/// A delivery as it was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delivery {
-    /// The repository; a few events have none.
-    pub repository: Option<Repository>,
-    /// Its changes; empty when it asks for nothing.
-    pub changes: Vec<Event>,
-    /// The reason why it asks for nothing.
-    pub remark: String,
-}
 
 /// Reads a delivery. The error says what is missing.
 pub fn read(forge: Forge, event: &str, json: &[u8]) -> Result<Delivery, String> {
@@ -62,6 +42,7 @@ pub fn read(forge: Forge, event: &str, json: &[u8]) -> Result<Delivery, String> 
 /// Checks the names and ids of a change, which git will be given.
 fn check(change: &Event) -> Result<(), String> {
     match change {
+        Event::Scheduled(_) => {}
         Event::Push(push) => {
             if let Some(name) = push.branch().or_else(|| push.tag()) {
                 check_ref(name)?;
@@ -84,52 +65,6 @@ fn check(change: &Event) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// A text of a payload for messages.
-fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(60).collect()
-}
-
-/// Follows keys with dots between them; null when there is nothing.
-fn at<'v>(value: &'v Value, path: &str) -> &'v Value {
-    path.split('.').fold(value, |value, key| &value[key])
-}
-
-/// The text at a path; empty when there is none.
-fn text(value: &Value, path: &str) -> String {
-    at(value, path).as_str().unwrap_or_default().chars().take(MOST_CHARS).collect()
-}
-
-/// The text at a path, if it is there and not empty.
-fn maybe(value: &Value, path: &str) -> Option<String> {
-    Some(text(value, path)).filter(|text| !text.is_empty())
-}
-
-fn needed(value: &Value, path: &str) -> Result<String, String> {
-    maybe(value, path).ok_or_else(|| format!("it has no `{path}`"))
-}
-
-/// An id, which is a number or a text.
-fn id(value: &Value, path: &str) -> Result<String, String> {
-    match at(value, path) {
-        Value::Number(number) => Ok(number.to_string()),
-        Value::String(text) if !text.is_empty() => Ok(text.chars().take(200).collect()),
-        _ => Err(format!("it has no `{path}`")),
-    }
-}
-
-fn number(value: &Value, path: &str) -> Result<u64, String> {
-    at(value, path).as_u64().ok_or_else(|| format!("it has no number `{path}`"))
-}
-
-fn nothing(repository: Option<Repository>, remark: impl Into<String>) -> Delivery {
-    Delivery { repository, changes: Vec::new(), remark: remark.into() }
-}
-
-/// Whether pipelines are made of a ref; others, such as notes and those of reviews, never are.
-fn is_built(reference: &str) -> bool {
-    reference.starts_with("refs/heads/") || reference.starts_with("refs/tags/")
 }
 
 /// The event of the post-receive hook that we print.
@@ -155,11 +90,6 @@ fn plain(value: &Value) -> Result<Delivery, String> {
     }
     let remark = if pushes.is_empty() { "no branch or tag was changed" } else { "" };
     Ok(Delivery { repository, changes: pushes, remark: remark.to_owned() })
-}
-
-/// Whether a branch was made without a commit of its own.
-fn brings_nothing(before: &str, is_branch: bool, commits: &Value) -> bool {
-    is_branch && is_zeros(before) && commits.as_array().is_some_and(Vec::is_empty)
 }
 
 #[cfg(test)]

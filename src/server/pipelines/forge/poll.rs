@@ -4,14 +4,14 @@ use crate::logging::record;
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::event::{Actor, Event, Push};
 use crate::server::pipelines::forge::receive::{Stored, take};
-use crate::server::pipelines::repository::Listed;
+use crate::server::pipelines::repository::look::Listed;
 use crate::server::state::Shared;
 use crate::server::store::read::{self, Project};
 use crate::server::store::status::{DeliverySource, Verdict};
 use crate::server::store::tables::deliveries::{self, NewDelivery};
 use crate::server::store::tables::forge::{self, Connection};
 use crate::server::store::tables::projects;
-use crate::server::store::{Effect, Error as StoreError, Tx};
+use crate::server::store::{Effect, Error as StoreError, Tx, View};
 use crate::server::time::Millis;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::collections::{BTreeMap, HashMap};
@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 /// Repositories of one host that are looked at at once.
 const OF_ONE_HOST: usize = 2;
 /// Repositories that are looked at at once.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 32;
 /// The longest wait after failures, unless looks are further apart anyway.
 const LONGEST: Duration = Duration::from_secs(15 * 60);
 /// The longest time without a look for projects that are due.
@@ -55,7 +55,7 @@ pub(super) async fn run(state: Shared) {
     }
 }
 
-/// Looks at every project that is due, and waits for none of them. Returns when the next one is due.
+/// Begins to look at every project that is due. Returns when the next one is due.
 async fn look_at_due(
     state: &Shared,
     room: &Arc<Semaphore>,
@@ -111,11 +111,52 @@ async fn look(state: &Shared, hosts: &Hosts, id: &ProjectId) -> Result<(), Store
             state.store.write(move |tx| forge::set_polled(tx, &id, Some(&why), next)).await
         }
         Ok(listed) => {
+            let steps = steps(state, &project, &listed).await?;
             let write = move |tx: &Tx<'_>| {
-                note(tx, &project, &connection, &listed, now)?;
+                note(tx, &project, &connection, &listed, &steps, now)?;
                 forge::set_polled(tx, &project.id, None, next)
             };
             state.store.write(write).await
+        }
+    }
+}
+
+/// The commits that lead to where a branch is now, by the full name of the branch.
+type Steps = BTreeMap<String, Vec<String>>;
+
+/// Finds the commits of each branch that has moved, for projects that want each of them built.
+async fn steps(state: &Shared, project: &Project, listed: &[Listed]) -> Result<Steps, StoreError> {
+    let id = project.id.clone();
+    let read = move |view: &View| {
+        let wants = projects::settings(view, &id)?.is_some_and(|settings| settings.is_each_commit_built);
+        if wants { forge::refs(view, &id).map(Some) } else { Ok(None) }
+    };
+    let (Some(seen), Some(url)) = (state.store.read(read).await?, &project.repository_url) else {
+        return Ok(Steps::new());
+    };
+    let mut steps = Steps::new();
+    for one in listed.iter().filter(|one| one.name.starts_with("refs/heads/")) {
+        let Some(before) = seen.get(&one.name).filter(|before| **before != one.object) else { continue };
+        let mirrors = &state.settings.mirrors;
+        let found = mirrors.commits_between(project.id.as_str(), url, before, &one.object).await;
+        steps.extend(found.map(|found| (one.name.clone(), found)));
+    }
+    Ok(steps)
+}
+
+/// A push as the pushes of each of its commits.
+fn one_by_one(push: Push, steps: &Steps) -> Vec<Push> {
+    match steps.get(&push.reference).filter(|steps| steps.last() == Some(&push.after)) {
+        None => vec![push],
+        Some(commits) => {
+            let mut before = push.before.clone();
+            let step = |commit: &String| Push {
+                before: std::mem::replace(&mut before, commit.clone()),
+                after: commit.clone(),
+                commit: commit.clone(),
+                ..push.clone()
+            };
+            commits.iter().map(step).collect()
         }
     }
 }
@@ -148,6 +189,7 @@ fn note(
     project: &Project,
     connection: &Connection,
     listed: &[Listed],
+    steps: &Steps,
     now: Millis,
 ) -> Result<(), StoreError> {
     let seen = forge::refs(tx, &project.id)?;
@@ -160,18 +202,17 @@ fn note(
     if changes.is_empty() {
         return Ok(());
     }
-    let each = projects::settings(tx, &project.id)?.is_some_and(|settings| settings.is_each_commit_built);
     let new = NewDelivery {
         project: &project.id,
         delivery: &crate::server::ids::fresh_uuid(),
         source: DeliverySource::Poll,
-        event: if each { "refs, each commit" } else { "refs" },
+        event: "refs",
         verdict: Verdict::Accepted,
         sentence: &format!("{} of its refs differ from what was seen before", changes.len()),
     };
     let seq = deliveries::add(tx, &new, now)?;
     let of = Stored { seq, project, is_cloud: false, now };
-    for push in changes {
+    for push in changes.into_iter().flat_map(|push| one_by_one(push, steps)) {
         take(tx, &of, Event::Push(push))?;
     }
     tx.effect(Effect::ForgeWork);
@@ -252,6 +293,14 @@ mod tests {
             ]
         );
         assert!(differences(&seen, &[]).is_empty(), "an empty list deletes nothing");
+        let steps = Steps::from([(
+            "refs/heads/main".to_owned(),
+            vec!["b".to_owned(), "c".to_owned(), "d".to_owned()],
+        )]);
+        let all: Vec<Push> =
+            differences(&seen, &now).into_iter().flat_map(|push| one_by_one(push, &steps)).collect();
+        let main: Vec<_> = all[..3].iter().map(|push| format!("{} {}", push.before, push.after)).collect();
+        assert!(main == ["a b", "b c", "c d"] && all.len() == 6, "{main:?}");
     }
 
     #[test]

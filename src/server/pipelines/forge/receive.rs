@@ -3,7 +3,8 @@
 use crate::protocol::Secret;
 use crate::server::ids::{PipelineId, ProjectId};
 use crate::server::pipelines::forge::event::{Action, Event, Pull, Push};
-use crate::server::pipelines::forge::payload::{self, Repository};
+use crate::server::pipelines::forge::payload;
+use crate::server::pipelines::forge::payload::parts::{Delivery, Repository};
 use crate::server::pipelines::forge::rules::{self, Decision, Facts};
 use crate::server::pipelines::forge::signature::{Content, names, sender, verify};
 use crate::server::secrets::sealer::{Place, Sealer};
@@ -13,6 +14,7 @@ use crate::server::store::status::{DeliverySource, EventState, Forge, Verdict};
 use crate::server::store::tables::deliveries::{self, NewDelivery, NewEvent};
 use crate::server::store::tables::forge::{self, Connection, OpenPull};
 use crate::server::store::tables::projects::{self, ProjectSettings};
+use crate::server::store::tables::schedules;
 use crate::server::store::{Effect, Error as StoreError, Tx, View};
 use crate::server::time::Millis;
 use axum::http::HeaderMap;
@@ -141,12 +143,7 @@ fn not_stored(error: &StoreError) -> Received {
     Received::new(503, "the delivery cannot be stored now: send it again later")
 }
 
-fn read_delivery(
-    known: &Known,
-    headers: &HeaderMap,
-    body: &[u8],
-    event: &str,
-) -> Result<payload::Delivery, Refused> {
+fn read_delivery(known: &Known, headers: &HeaderMap, body: &[u8], event: &str) -> Result<Delivery, Refused> {
     let wanted = known.connection.forge;
     match sender(headers) {
         Some(forge) if forge == wanted => {}
@@ -197,13 +194,7 @@ fn check_repository(known: &Known, repository: &Repository) -> Result<(), String
     }
 }
 
-async fn store(
-    state: &Shared,
-    known: Known,
-    id: String,
-    event: String,
-    delivery: payload::Delivery,
-) -> Received {
+async fn store(state: &Shared, known: Known, id: String, event: String, delivery: Delivery) -> Received {
     let now = Millis::now();
     let write = move |tx: &Tx<'_>| {
         let project = &known.project;
@@ -329,6 +320,7 @@ fn decide(
                 facts.is_built |= deliveries::has_build_since(tx, project, &builds, since)?;
             }
         }
+        Event::Scheduled(_) => {}
     }
     Ok(rules::decide(settings, &facts, change))
 }
@@ -338,6 +330,7 @@ fn see(tx: &Tx<'_>, of: &Stored<'_>, change: &mut Event) -> Result<(), StoreErro
     match change {
         Event::Push(push) => see_push(tx, of, push),
         Event::Pull(pull) => see_pull(tx, of, pull),
+        Event::Scheduled(_) => Ok(()),
     }
 }
 
@@ -347,6 +340,9 @@ fn see_push(tx: &Tx<'_>, of: &Stored<'_>, push: &mut Push) -> Result<(), StoreEr
         return Ok(());
     }
     if push.is_deletion() {
+        if let Some(branch) = push.branch() {
+            schedules::set_of_branch(tx, project, branch, &[], of.now)?;
+        }
         return forge::see_ref(tx, project, &push.reference, None);
     }
     // One that does not go on from where the ref was seen last may be late: its commit is compared before it is built.

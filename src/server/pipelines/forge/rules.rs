@@ -37,6 +37,7 @@ pub(super) fn decide(settings: &ProjectSettings, facts: &Facts, event: &Event) -
     match event {
         Event::Push(push) => decide_push(settings, facts, push),
         Event::Pull(pull) => decide_pull(settings, facts, pull),
+        Event::Scheduled(_) => Decision::Start,
     }
 }
 

@@ -245,7 +245,8 @@ mod tests {
     fn the_vectors_of_every_forge_are_accepted_and_a_changed_digit_is_not() {
         const S: &str = "forge-secret-1";
         let with = |hex: &str| format!("sha256={hex}");
-        let cases: [(Forge, &'static str, String, (&str, &str), &[u8], &str); 8] = [
+        type Case<'c> = (Forge, &'static str, String, (&'static str, &'c str), &'c [u8], &'c str);
+        let cases: [Case<'_>; 8] = [
             (Forge::GitHub, "x-hub-signature-256", with(B1_SIGNED), JSON, B1, S),
             (Forge::BitbucketCloud, "x-hub-signature", with(B1_SIGNED), JSON, B1, S),
             (Forge::BitbucketDc, "x-hub-signature", with(B1_SIGNED), JSON, B1, S),

@@ -53,6 +53,14 @@ pub(super) fn of_event(event: &Event, before: Option<&str>) -> BTreeMap<String, 
             set("event.context.github.pr_url", json!(pull.url));
             &pull.actor
         }
+        Event::Scheduled(due) => {
+            for (name, value) in [("schedule.name", &due.name), ("schedule.id", &due.schedule)] {
+                if let Some(value) = value {
+                    set(name, json!(value));
+                }
+            }
+            return values;
+        }
     };
     if !actor.login.is_empty() {
         set("event.github.sender.login", json!(actor.login));

@@ -2,9 +2,9 @@
 //! after the other, those of several projects do not wait for each other.
 
 use crate::logging::record;
-use crate::server::ids::ProjectId;
+use crate::server::ids::{ProjectId, UserId};
 use crate::server::pipelines::create;
-use crate::server::pipelines::forge::event::{Event, Pull, Push};
+use crate::server::pipelines::forge::event::{Actor, Event, Pull, Push, Scheduled};
 use crate::server::pipelines::forge::rules::{SAYS_SKIP, filtered_paths, wants_paths};
 use crate::server::pipelines::forge::values;
 use crate::server::pipelines::repository::{Ask, Error as ReadError, PullRef, Read, Reference};
@@ -42,7 +42,8 @@ pub(super) async fn run(state: Shared) {
     let mut stopping = state.stopping.subscribe();
     let busy: Arc<Mutex<HashSet<ProjectId>>> = Arc::default();
     let room = Arc::new(Semaphore::new(AT_ONCE));
-    let mut swept = Millis(0);
+    // The first sweep comes after an hour: who starts has better things to do.
+    let mut swept = Millis::now();
     loop {
         let now = Millis::now();
         if now.since(swept) > Duration::from_secs(3600) {
@@ -162,14 +163,18 @@ struct About {
 }
 
 fn about(view: &View, project: &ProjectId, event: &Event) -> Result<Option<About>, StoreError> {
-    let (Some(found), Some(connection)) = (read::project(view, project)?, forge::connection(view, project)?)
-    else {
-        return Ok(None);
+    let Some(found) = read::project(view, project)? else { return Ok(None) };
+    // A schedule needs no forge.
+    let forge = match (forge::connection(view, project)?, event) {
+        (Some(connection), _) => connection.forge,
+        (None, Event::Scheduled(_)) => Forge::Git,
+        (None, _) => return Ok(None),
     };
     let (mut urls, mut base_revision) = (Vec::new(), None);
     let branch = match event {
         Event::Push(push) => push.branch().map(str::to_owned),
         Event::Pull(pull) => Some(pull.branch()),
+        Event::Scheduled(due) => due.branch.clone(),
     };
     if let Some(branch) = &branch {
         urls.extend(forge::pulls_of_branch(view, project, branch)?.into_iter().map(|pull| pull.url));
@@ -178,7 +183,7 @@ fn about(view: &View, project: &ProjectId, event: &Event) -> Result<Option<About
     Ok(Some(About {
         project: found,
         settings: projects::settings(view, project)?.unwrap_or_default(),
-        forge: connection.forge,
+        forge,
         urls,
         base_revision,
     }))
@@ -201,6 +206,7 @@ async fn work(state: &Shared, stored: &StoredEvent) -> Result<End, StoreError> {
     match &event {
         Event::Push(push) => work_push(state, stored, &event, push, &about, &url).await,
         Event::Pull(pull) => work_pull(state, stored, &event, pull, &about, &url).await,
+        Event::Scheduled(due) => work_scheduled(state, stored, &event, due, &about, &url).await,
     }
 }
 
@@ -296,6 +302,30 @@ async fn work_pull(
     start(state, stored, event, about, url, &reference, read).await
 }
 
+/// A schedule builds what its ref points to by now, whatever the message of the commit says.
+async fn work_scheduled(
+    state: &Shared,
+    stored: &StoredEvent,
+    event: &Event,
+    due: &Scheduled,
+    about: &About,
+    url: &str,
+) -> Result<End, StoreError> {
+    let reference = match (&due.branch, &due.tag) {
+        (None, Some(tag)) => Reference::Tag(tag.clone()),
+        (Some(branch), _) => Reference::Branch(branch.clone()),
+        (None, None) => Reference::Branch(about.project.default_branch.clone()),
+    };
+    let ask = Ask { config: path(&about.settings), ..Ask::from(&reference) };
+    match state.settings.mirrors.read_as(stored.project.as_str(), url, ask).await {
+        Ok(read) => start(state, stored, event, about, url, &reference, read).await,
+        Err(ReadError::UnknownRef(why)) => Ok(End::Skipped(why)),
+        // The next time comes soon enough.
+        Err(ReadError::Failed(why)) if stored.attempts >= 5 => Ok(End::Failed(why)),
+        Err(ReadError::Failed(why)) => Ok(End::Later(why)),
+    }
+}
+
 /// The repository cannot be read: tried again for a while, then a pipeline says why.
 async fn unread(
     state: &Shared,
@@ -348,32 +378,46 @@ fn made(
 }
 
 fn trigger_of(stored: &StoredEvent, event: &Event, about: &About) -> Trigger {
-    let actor = match event {
-        Event::Push(push) => &push.actor,
-        Event::Pull(pull) => &pull.actor,
+    let (actor, kind) = match event {
+        Event::Push(push) => (push.actor.clone(), TriggerType::Webhook),
+        Event::Pull(pull) => (pull.actor.clone(), TriggerType::Webhook),
+        Event::Scheduled(due) => {
+            (Actor { login: due.actor_login.clone(), avatar_url: None }, TriggerType::Scheduled)
+        }
     };
     let (name, action) = match event {
         Event::Push(_) => ("push", "push"),
         Event::Pull(pull) => ("pull_request", pull.action.as_str()),
+        Event::Scheduled(_) => ("schedule", "schedule"),
+    };
+    let (workflows, actor_id, parameters) = match event {
+        Event::Scheduled(due) => {
+            (due.workflows.clone(), due.actor_id.clone().map(UserId::from), due.parameters.clone())
+        }
+        _ => (None, None, BTreeMap::new()),
     };
     let is_fork = matches!(event, Event::Pull(pull) if pull.is_fork);
     let happened = Happened {
         pipeline: stored.pipeline.clone(),
         change: Some(stored.seq),
-        trigger: values::trigger_type(about.forge).to_owned(),
+        trigger: match kind {
+            TriggerType::Scheduled => "schedule".to_owned(),
+            _ => values::trigger_type(about.forge).to_owned(),
+        },
         event: name.to_owned(),
         action: action.to_owned(),
         values: values::of_event(event, about.base_revision.as_deref()),
         pull: values::pull_facts(event, &about.urls),
         actor_avatar: actor.avatar_url.clone(),
-        actor_id: None,
+        actor_id,
         is_untrusted: is_fork,
-        workflows: None,
+        workflows,
     };
     let file = path(&about.settings).unwrap_or_else(|| ".circleci/config.yml".to_owned());
     Trigger {
         actor: if actor.login.is_empty() { "unknown".to_owned() } else { actor.login.clone() },
         happened: Some(happened),
-        ..Trigger::new(&about.project.slug, &file, TriggerType::Webhook)
+        parameters,
+        ..Trigger::new(&about.project.slug, &file, kind)
     }
 }

@@ -1,14 +1,12 @@
 //! Questions to a repository that need no config: its refs, what changed between two commits, which came first.
 
 use super::git::Git;
-use super::{Error, FETCH, LOCAL, Mirrors, Reference, address, fetch};
+use super::{Error, FETCH, LOCAL, Mirrors, address};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes of the list of refs of one repository: some 100,000 of them.
 const MOST_LIST_BYTES: usize = 16 << 20;
-/// Bytes of the names of changed files.
-const MOST_NAME_BYTES: usize = 4 << 20;
 /// How long a list of refs may take.
 const LIST: Duration = Duration::from_secs(60);
 /// Commits that are looked back for the order of two.
@@ -71,22 +69,31 @@ impl Mirrors {
     }
 }
 
-/// The files that differ between two commits; `None` when the earlier one is not to be had.
-pub(super) async fn changed(
-    git: &Git,
-    url: &str,
-    since: &str,
-    revision: &str,
-    reference: &Reference,
-) -> Option<Vec<String>> {
-    let before = fetch(git, url, since, reference).await.ok()?;
-    let args = ["diff-tree", "-r", "-z", "--name-only", "--no-renames", &before, revision];
-    let listed = git.run(LOCAL, MOST_NAME_BYTES, &args).await.ok()?;
-    if listed.is_cut {
-        return None;
+/// Most commits of one push that are told one by one.
+const MOST_COMMITS: &str = "--max-count=20";
+
+impl Mirrors {
+    /// The commits that lead from one to another by first parents, the oldest first: the last 20 of them. `None` where
+    /// the history that is looked at (200 commits) does not tell.
+    pub async fn commits_between(
+        self: &Arc<Self>,
+        project: &str,
+        url: &str,
+        before: &str,
+        after: &str,
+    ) -> Option<Vec<String>> {
+        let protocol = address::check(url).ok()?;
+        let turn = self.turn(project);
+        let _alone = turn.lock().await;
+        let git = Git::new(self.folder.join(format!("{project}.git")), protocol);
+        git.prepare().await.ok()?;
+        git.run(FETCH, 0, &["fetch", "--quiet", "--no-tags", DEPTH, "--", url, after]).await.ok()?;
+        git.run(LOCAL, 0, &["merge-base", "--is-ancestor", before, after]).await.ok()?;
+        let range = format!("{before}..{after}");
+        let args = ["rev-list", "--first-parent", "--reverse", MOST_COMMITS, &range, "--"];
+        let listed = git.run(LOCAL, 8192, &args).await.ok()?;
+        Some(String::from_utf8_lossy(&listed.bytes).lines().map(str::to_owned).collect())
     }
-    let names = listed.bytes.split(|b| *b == 0).filter(|name| !name.is_empty());
-    Some(names.map(|name| String::from_utf8_lossy(name).into_owned()).collect())
 }
 
 fn parse(text: &str) -> Vec<Listed> {

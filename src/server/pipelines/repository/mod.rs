@@ -6,10 +6,9 @@
 
 pub mod address;
 mod git;
-mod look;
+pub mod look;
 
 use git::{Git, GitError};
-pub use look::Listed;
 use ring::digest::{SHA256, digest};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -25,7 +24,8 @@ const MOST_CONFIG_BYTES: usize = 8 << 20;
 const FETCH: Duration = Duration::from_secs(180);
 /// How long a command on the mirror may take.
 const LOCAL: Duration = Duration::from_secs(30);
-/// Bytes kept of a commit message, and characters of its subject.
+/// Bytes of the names of changed files, and of a commit message that are kept; characters of its subject.
+const MOST_NAME_BYTES: usize = 4 << 20;
 const MOST_MESSAGE_BYTES: usize = 16 * 1024;
 const MOST_SUBJECT_CHARS: usize = 500;
 
@@ -244,7 +244,7 @@ async fn read(git: &Git, url: &str, ask: &Ask) -> Result<Read, Error> {
     let path = ask.config.as_deref().unwrap_or(CONFIG);
     let config = config(git, url, reference, &commit.revision, path).await;
     let changed = match &ask.since {
-        Some(since) => look::changed(git, url, since, &commit.revision, reference).await,
+        Some(since) => changed(git, url, since, &commit.revision, reference).await,
         None => None,
     };
     Ok(Read { commit, config, changed })
@@ -348,6 +348,24 @@ fn parse_commit(bytes: &[u8]) -> Option<Commit> {
     let body = parts.next()?.trim_end().to_owned();
     let good = matches!(revision.len(), 40 | 64) && revision.bytes().all(|b| b.is_ascii_hexdigit());
     good.then_some(Commit { revision, author, subject, body })
+}
+
+/// The files that differ between two commits; `None` when the earlier one is not to be had.
+async fn changed(
+    git: &Git,
+    url: &str,
+    since: &str,
+    revision: &str,
+    reference: &Reference,
+) -> Option<Vec<String>> {
+    let before = fetch(git, url, since, reference).await.ok()?;
+    let args = ["diff-tree", "-r", "-z", "--name-only", "--no-renames", &before, revision];
+    let listed = git.run(LOCAL, MOST_NAME_BYTES, &args).await.ok()?;
+    if listed.is_cut {
+        return None;
+    }
+    let names = listed.bytes.split(|b| *b == 0).filter(|name| !name.is_empty());
+    Some(names.map(|name| String::from_utf8_lossy(name).into_owned()).collect())
 }
 
 #[cfg(test)]

@@ -212,6 +212,18 @@ pub fn see_ref(tx: &Tx<'_>, project: &ProjectId, name: &str, object: Option<&str
     Ok(())
 }
 
+/// Forgets where the refs of a project were seen: it is another repository from now on.
+pub fn forget_refs(tx: &Tx<'_>, project: &ProjectId) -> Result<(), Error> {
+    for sql in [
+        "DELETE FROM forge_refs WHERE project_id = ?1",
+        "DELETE FROM forge_pulls WHERE project_id = ?1",
+        "UPDATE forge_connections SET is_listed = 0 WHERE project_id = ?1",
+    ] {
+        tx.sql().prepare_cached(sql)?.execute([project])?;
+    }
+    Ok(())
+}
+
 /// An open pull request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenPull {

@@ -1,6 +1,6 @@
 //! Bitbucket Cloud and Bitbucket Data Center, which share little but the name. One event may hold several refs.
 
-use super::{Delivery, Repository, at, id, is_built, maybe, needed, nothing, number, text};
+use super::parts::{Delivery, Repository, at, id, is_built, maybe, needed, nothing, number, shown, text};
 use crate::server::pipelines::forge::event::{Action, Actor, Event, Pull, Push};
 use serde_json::Value;
 
@@ -24,7 +24,7 @@ pub(super) fn read_cloud(event: &str, value: &Value) -> Result<Delivery, String>
         "pullrequest:updated" => Action::Synchronize,
         "pullrequest:rejected" | "pullrequest:fulfilled" => Action::Closed,
         other => {
-            let remark = format!("events `{}` start nothing here", super::shown(other));
+            let remark = format!("events `{}` start nothing here", shown(other));
             return Ok(nothing(Some(repository), remark));
         }
     };
@@ -104,7 +104,7 @@ pub(super) fn read_dc(event: &str, value: &Value) -> Result<Delivery, String> {
         "pr:modified" => Action::Edited,
         other => {
             let repository = named(at(value, "repository")).ok();
-            return Ok(nothing(repository, format!("events `{}` start nothing here", super::shown(other))));
+            return Ok(nothing(repository, format!("events `{}` start nothing here", shown(other))));
         }
     };
     let about = at(value, "pullRequest");

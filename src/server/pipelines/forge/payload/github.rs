@@ -1,6 +1,8 @@
 //! GitHub, and Gitea and Forgejo, which took over its payloads.
 
-use super::{Delivery, Repository, at, brings_nothing, id, is_built, maybe, needed, nothing, number, text};
+use super::parts::{
+    Delivery, Repository, at, brings_nothing, id, is_built, maybe, needed, nothing, number, shown, text,
+};
 use crate::server::pipelines::forge::event::{Action, Actor, Event, Pull, Push};
 use crate::server::store::status::Forge;
 use serde_json::Value;
@@ -21,7 +23,7 @@ pub(super) fn read(event: &str, value: &Value, forge: Forge) -> Result<Delivery,
         "create" | "delete" if forge != Forge::GitHub => {
             Ok(nothing(repository, format!("`{event}` comes besides `push`, which counts")))
         }
-        other => Ok(nothing(repository, format!("events `{}` start nothing here", super::shown(other)))),
+        other => Ok(nothing(repository, format!("events `{}` start nothing here", shown(other)))),
     }
 }
 
@@ -34,10 +36,7 @@ fn push(value: &Value, repository: Option<Repository>) -> Result<Delivery, Strin
     let repository = repository.ok_or("it has no `repository`")?;
     let reference = needed(value, "ref")?;
     if !is_built(&reference) {
-        return Ok(nothing(
-            Some(repository),
-            format!("`{}` is no branch and no tag", super::shown(&reference)),
-        ));
+        return Ok(nothing(Some(repository), format!("`{}` is no branch and no tag", shown(&reference))));
     }
     let (before, after) = (needed(value, "before")?, needed(value, "after")?);
     // Of an annotated tag `after` is the tag's own object.
@@ -72,7 +71,7 @@ fn pull(value: &Value, repository: Option<Repository>) -> Result<Delivery, Strin
         "labeled" | "unlabeled" | "label_updated" | "label_cleared" => Action::Labeled,
         "edited" => Action::Edited,
         other => {
-            let remark = format!("`{}` of a pull request starts nothing", super::shown(other));
+            let remark = format!("`{}` of a pull request starts nothing", shown(other));
             return Ok(nothing(Some(repository), remark));
         }
     };
@@ -80,17 +79,17 @@ fn pull(value: &Value, repository: Option<Repository>) -> Result<Delivery, Strin
     let head_repository = at(value, "pull_request.head.repo");
     let base_id = maybe_id(value, &of("base.repo.id")).unwrap_or_else(|| repository.id.clone());
     let head_id = maybe_id(value, &of("head.repo.id"));
-    let number = number(value, "number").or_else(|_| super::number(value, &of("number")))?;
+    let pull_number = number(value, "number").or_else(|_| number(value, &of("number")))?;
     let pull = Pull {
         action,
-        number,
+        number: pull_number,
         title: text(value, &of("title")),
         url: text(value, &of("html_url")),
         head_branch: needed(value, &of("head.ref"))?,
         head: needed(value, &of("head.sha"))?,
         base_branch: text(value, &of("base.ref")),
         base: text(value, &of("base.sha")),
-        reference: Some(format!("refs/pull/{number}/head")),
+        reference: Some(format!("refs/pull/{pull_number}/head")),
         // A fork that was deleted is one as well.
         is_fork: head_repository.is_null() || head_id.is_none_or(|head| head != base_id),
         fork_owner: maybe(head_repository, "owner.login")

@@ -1,6 +1,8 @@
 //! GitLab.
 
-use super::{Delivery, Repository, at, brings_nothing, id, is_built, maybe, needed, nothing, number, text};
+use super::parts::{
+    Delivery, Repository, at, brings_nothing, id, is_built, maybe, needed, nothing, number, shown, text,
+};
 use crate::server::pipelines::forge::event::{Action, Actor, Event, Pull, Push};
 use serde_json::Value;
 
@@ -12,7 +14,7 @@ pub(super) fn read(value: &Value) -> Result<Delivery, String> {
     match kind.as_str() {
         "push" | "tag_push" => push(value, repository),
         "merge_request" => merge_request(value, repository),
-        other => Ok(nothing(repository, format!("events `{}` start nothing here", super::shown(other)))),
+        other => Ok(nothing(repository, format!("events `{}` start nothing here", shown(other)))),
     }
 }
 
@@ -20,10 +22,7 @@ fn push(value: &Value, repository: Option<Repository>) -> Result<Delivery, Strin
     let repository = repository.ok_or("it has no `project_id`")?;
     let reference = needed(value, "ref")?;
     if !is_built(&reference) {
-        return Ok(nothing(
-            Some(repository),
-            format!("`{}` is no branch and no tag", super::shown(&reference)),
-        ));
+        return Ok(nothing(Some(repository), format!("`{}` is no branch and no tag", shown(&reference))));
     }
     let (before, after) = (needed(value, "before")?, needed(value, "after")?);
     let commit = maybe(value, "checkout_sha").unwrap_or_else(|| after.clone());
@@ -57,7 +56,7 @@ fn merge_request(value: &Value, repository: Option<Repository>) -> Result<Delive
         "update" if !at(value, "changes.labels").is_null() => Action::Labeled,
         "update" => Action::Edited,
         other => {
-            let remark = format!("`{}` of a merge request starts nothing", super::shown(other));
+            let remark = format!("`{}` of a merge request starts nothing", shown(other));
             return Ok(nothing(Some(repository), remark));
         }
     };

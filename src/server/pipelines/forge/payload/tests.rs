@@ -18,14 +18,14 @@ fn of(forge: Forge, event: &str, text: &str) -> Delivery {
 fn push_of(forge: Forge, event: &str, text: &str) -> Push {
     match of(forge, event, text).changes.remove(0) {
         Event::Push(push) => push,
-        other => panic!("{other:?}"),
+        other => unreachable!("{other:?}"),
     }
 }
 
 fn pull_of(forge: Forge, event: &str, text: &str) -> Pull {
     match of(forge, event, text).changes.remove(0) {
         Event::Pull(pull) => pull,
-        other => panic!("{other:?}"),
+        other => unreachable!("{other:?}"),
     }
 }
 
@@ -155,7 +155,7 @@ fn the_hook_of_a_plain_server_tells_of_every_ref() {
         .iter()
         .map(|change| match change {
             Event::Push(push) => push.reference.as_str(),
-            Event::Pull(_) => "",
+            Event::Pull(_) | Event::Scheduled(_) => "",
         })
         .collect();
     assert_eq!(names, ["refs/heads/a;$(x)-é\"q", "refs/tags/v1"]);

@@ -1,0 +1,81 @@
+//! What the payloads of all forges are read with.
+
+use crate::server::pipelines::forge::event::{Event, is_zeros};
+use serde_json::Value;
+
+/// Longest text that is kept of a payload, in characters.
+const MOST_CHARS: usize = 4000;
+
+/// The repository that a delivery is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repository {
+    /// Its id on the forge.
+    pub id: String,
+    /// Its name there: `owner/name`.
+    pub full_name: String,
+}
+
+/// A delivery as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// The repository; a few events have none.
+    pub repository: Option<Repository>,
+    /// Its changes; empty when it asks for nothing.
+    pub changes: Vec<Event>,
+    /// The reason why it asks for nothing.
+    pub remark: String,
+}
+
+/// A text of a payload for messages.
+pub(super) fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(60).collect()
+}
+
+/// Follows keys with dots between them; null when there is nothing.
+pub(super) fn at<'v>(value: &'v Value, path: &str) -> &'v Value {
+    path.split('.').fold(value, |value, key| &value[key])
+}
+
+/// The text at a path; empty when there is none.
+pub(super) fn text(value: &Value, path: &str) -> String {
+    at(value, path).as_str().unwrap_or_default().chars().take(MOST_CHARS).collect()
+}
+
+/// The text at a path, if it is there and not empty.
+pub(super) fn maybe(value: &Value, path: &str) -> Option<String> {
+    Some(text(value, path)).filter(|text| !text.is_empty())
+}
+
+/// The text at a path, which must be there.
+pub(super) fn needed(value: &Value, path: &str) -> Result<String, String> {
+    maybe(value, path).ok_or_else(|| format!("it has no `{path}`"))
+}
+
+/// An id, which is a number or a text.
+pub(super) fn id(value: &Value, path: &str) -> Result<String, String> {
+    match at(value, path) {
+        Value::Number(number) => Ok(number.to_string()),
+        Value::String(text) if !text.is_empty() => Ok(text.chars().take(200).collect()),
+        _ => Err(format!("it has no `{path}`")),
+    }
+}
+
+/// The number at a path, which must be there.
+pub(super) fn number(value: &Value, path: &str) -> Result<u64, String> {
+    at(value, path).as_u64().ok_or_else(|| format!("it has no number `{path}`"))
+}
+
+/// A delivery that asks for nothing, for this reason.
+pub(super) fn nothing(repository: Option<Repository>, remark: impl Into<String>) -> Delivery {
+    Delivery { repository, changes: Vec::new(), remark: remark.into() }
+}
+
+/// Whether pipelines are made of a ref; others, such as notes and those of reviews, never are.
+pub(super) fn is_built(reference: &str) -> bool {
+    reference.starts_with("refs/heads/") || reference.starts_with("refs/tags/")
+}
+
+/// Whether a branch was made without a commit of its own.
+pub(super) fn brings_nothing(before: &str, is_branch: bool, commits: &Value) -> bool {
+    is_branch && is_zeros(before) && commits.as_array().is_some_and(Vec::is_empty)
+}

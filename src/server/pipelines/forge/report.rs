@@ -1,0 +1,404 @@
+//! Telling forges how it went: statuses of commits, from what has changed in the store to the forge's API.
+//!
+//! What is told is the present state of a job, never its history: what was overtaken is not sent. Nothing here holds up
+//! a build.
+
+use crate::http::caller::{LazyCaller, Outgoing};
+use crate::logging::record;
+use crate::protocol::Secret;
+use crate::server::ids::ProjectId;
+use crate::server::pipelines::forge::words::{self, PREFIX, Verdict, is_end};
+use crate::server::secrets::sealer::{Place, Sealer};
+use crate::server::state::{ServerSettings, Shared};
+use crate::server::store::read;
+use crate::server::store::status::{Forge, JobType};
+use crate::server::store::tables::forge::{self, Connection};
+use crate::server::store::tables::projects::{self, ProjectSettings};
+use crate::server::store::tables::reports::{self, Changed, JobFacts, PipelineFacts, Report};
+use crate::server::store::{Error as StoreError, Tx, View};
+use crate::server::time::Millis;
+use ring::digest::{SHA256, digest};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Between two looks for what has changed: a job that ends within it was never told to be running.
+const BETWEEN: Duration = Duration::from_millis(250);
+/// The longest time without a look.
+const IDLE: Duration = Duration::from_secs(60);
+/// Changes that are taken in one write.
+const BATCH: u32 = 200;
+/// How long a call may take.
+const CALL: Duration = Duration::from_secs(20);
+/// How long a forge is tried to be told.
+const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Between two calls that go by one token, where the forge minds.
+const BETWEEN_CALLS: Duration = Duration::from_secs(1);
+/// How long it is remembered what a forge was told.
+const KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+/// When a token may be used again, by its hash.
+type Tokens = Arc<Mutex<HashMap<Vec<u8>, Instant>>>;
+
+/// Works until the control plane stops.
+pub(super) async fn run(state: Shared) {
+    let caller = Arc::new(LazyCaller::default());
+    let mut stopping = state.stopping.subscribe();
+    let busy: Arc<Mutex<HashSet<ProjectId>>> = Arc::default();
+    let tokens = Tokens::default();
+    let mut swept = Instant::now();
+    loop {
+        let now = Millis::now();
+        let wait = match pass(&state, &caller, &busy, &tokens, now).await {
+            Ok(next) => next.map_or(IDLE, |next| next.since(now).clamp(BETWEEN, IDLE)),
+            Err(StoreError::Closed) => return,
+            Err(error) => {
+                log::error!("failed to look for what forges are to be told: {error}");
+                IDLE
+            }
+        };
+        if swept.elapsed() > Duration::from_secs(3600) {
+            swept = Instant::now();
+            let _ = state.store.write(move |tx| reports::delete_before(tx, now.minus(KEPT))).await;
+        }
+        tokio::select! {
+            () = state.hub.reports().notified() => {}
+            () = tokio::time::sleep(wait) => {}
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        }
+        tokio::select! {
+            () = tokio::time::sleep(BETWEEN) => {}
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        }
+    }
+}
+
+/// Turns what has changed into what is wanted, and has it sent. Returns when something is due next.
+async fn pass(
+    state: &Shared,
+    caller: &Arc<LazyCaller>,
+    busy: &Arc<Mutex<HashSet<ProjectId>>>,
+    tokens: &Tokens,
+    now: Millis,
+) -> Result<Option<Millis>, StoreError> {
+    while state.store.read(reports::has_changed).await? {
+        let settings = state.settings.clone();
+        state.store.write(move |tx| collect(tx, &settings, now)).await?;
+    }
+    let working: Vec<ProjectId> =
+        busy.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+    let due = state.store.read(move |view| reports::due(view, &working, now, BATCH)).await?;
+    if due.is_empty() {
+        return state.store.read(reports::next).await;
+    }
+    let mut by_project: BTreeMap<ProjectId, Vec<Report>> = BTreeMap::new();
+    for report in due {
+        by_project.entry(report.project.clone()).or_default().push(report);
+    }
+    for (project, due) in by_project {
+        busy.lock().unwrap_or_else(PoisonError::into_inner).insert(project.clone());
+        let (state, caller, busy, tokens) =
+            (state.clone(), Arc::clone(caller), Arc::clone(busy), Arc::clone(tokens));
+        tokio::spawn(async move {
+            if let Err(error) = tell_all(&state, &caller, &tokens, &project, due).await {
+                log::error!("failed to write down what a forge was told: {error}");
+            }
+            busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&project);
+            state.hub.reports().notify_one();
+        });
+    }
+    Ok(None)
+}
+
+/// Makes of what has changed what forges are to be told.
+fn collect(tx: &Tx<'_>, settings: &ServerSettings, now: Millis) -> Result<(), StoreError> {
+    for changed in reports::take_changed(tx, BATCH)? {
+        let report = match changed {
+            Changed::Job(job) => match reports::job_facts(tx, &job)? {
+                Some(facts) => of_job(tx, settings, &facts)?,
+                None => None,
+            },
+            Changed::Pipeline(pipeline) => match reports::pipeline_facts(tx, &pipeline)? {
+                Some(facts) => of_pipeline(tx, settings, &facts)?,
+                None => None,
+            },
+        };
+        if let Some(report) = report {
+            let is_news = report.state != "not_run"
+                || reports::is_known(tx, &report.project, &report.revision, &report.context)?;
+            if is_news {
+                reports::want(tx, &report, now)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The settings of a project that wants its statuses told, with its slug.
+fn wants(view: &View, project: &ProjectId) -> Result<Option<(ProjectSettings, String)>, StoreError> {
+    let settings = projects::settings(view, project)?.unwrap_or_default();
+    if !settings.can_set_github_status {
+        return Ok(None);
+    }
+    Ok(read::project_slug(view, project)?.map(|slug| (settings, slug)))
+}
+
+fn prefix(settings: &ProjectSettings) -> &str {
+    if settings.status_prefix.is_empty() { PREFIX } else { &settings.status_prefix }
+}
+
+fn of_job(view: &View, server: &ServerSettings, facts: &JobFacts) -> Result<Option<Report>, StoreError> {
+    let Some((settings, slug)) = wants(view, &facts.project)? else { return Ok(None) };
+    let Some(revision) = &facts.revision else { return Ok(None) };
+    if matches!(facts.kind, JobType::Lock | JobType::Unlock) {
+        return Ok(None);
+    }
+    let (name, state, description) = if settings.is_status_per_workflow {
+        let state = match facts.workflow_status.as_str() {
+            "failing" => "running",
+            "error" => "infrastructure_fail",
+            other => other,
+        };
+        (facts.workflow.clone(), state.to_owned(), in_words(state, None, None, None))
+    } else {
+        let name = match facts.kind {
+            JobType::Build => facts.name.clone(),
+            _ => format!("{}/{}", facts.workflow, facts.name),
+        };
+        let took = facts.started_at.zip(facts.stopped_at).map(|(from, to)| to.since(from));
+        let state = facts.status.as_str();
+        let text = in_words(state, took, facts.failed_step.as_deref(), facts.canceled_by.as_deref());
+        (name, state.to_owned(), text)
+    };
+    let url = match facts.number {
+        Some(number) => server.job_url(&slug, number),
+        None => format!("{}/{slug}", server.public_url),
+    };
+    Ok(Some(Report {
+        project: facts.project.clone(),
+        revision: revision.clone(),
+        context: format!("{}{name}", prefix(&settings)),
+        reference: facts.reference.clone(),
+        state,
+        description,
+        url,
+        sent_word: None,
+        sent_text: None,
+        attempts: 0,
+        since: Millis(0),
+    }))
+}
+
+fn of_pipeline(
+    view: &View,
+    server: &ServerSettings,
+    facts: &PipelineFacts,
+) -> Result<Option<Report>, StoreError> {
+    let Some((settings, slug)) = wants(view, &facts.project)? else { return Ok(None) };
+    let Some(revision) = &facts.revision else { return Ok(None) };
+    let errors: serde_json::Value = serde_json::from_str(&facts.errors).unwrap_or_default();
+    let first = errors[0]["message"].as_str().unwrap_or("the config has errors");
+    Ok(Some(Report {
+        project: facts.project.clone(),
+        revision: revision.clone(),
+        context: format!("{}config", prefix(&settings)),
+        reference: facts.reference.clone(),
+        state: "error".to_owned(),
+        description: first.lines().next().unwrap_or_default().to_owned(),
+        url: format!("{}/{slug}/{}", server.public_url, facts.number),
+        sent_word: None,
+        sent_text: None,
+        attempts: 0,
+        since: Millis(0),
+    }))
+}
+
+/// A state in words for people.
+fn in_words(state: &str, took: Option<Duration>, step: Option<&str>, by: Option<&str>) -> String {
+    match state {
+        "blocked" => "Waits for other jobs".to_owned(),
+        "queued" => "Queued".to_owned(),
+        "running" => "Running".to_owned(),
+        "on_hold" => "Waiting for approval".to_owned(),
+        "success" => match took.map(|took| took.as_secs()) {
+            None => "Passed".to_owned(),
+            Some(seconds) if seconds < 60 => format!("Passed in {seconds}s"),
+            Some(seconds) if seconds < 3600 => format!("Passed in {}m {}s", seconds / 60, seconds % 60),
+            Some(seconds) => format!("Passed in {}h {}m", seconds / 3600, seconds / 60 % 60),
+        },
+        "failed" => step.map_or_else(|| "Failed".to_owned(), |step| format!("Failed: {step}")),
+        "canceled" => by.map_or_else(|| "Canceled".to_owned(), |by| format!("Canceled by {by}")),
+        "not_run" => "Not run".to_owned(),
+        "unauthorized" => "Not authorized".to_owned(),
+        _ => "The runner could not do its part".to_owned(),
+    }
+}
+
+/// Where a project's forge is told, and by which token.
+struct Way {
+    connection: Connection,
+    api: String,
+    name: String,
+    token: Secret,
+}
+
+fn way(view: &View, sealer: &Sealer, project: &ProjectId) -> Result<Option<Way>, StoreError> {
+    let Some(connection) = forge::connection(view, project)? else { return Ok(None) };
+    let sealed = forge::secret(view, project, "token")?;
+    let token = sealed.and_then(|sealed| sealer.open(Place::Forge(project, "token"), &sealed).ok());
+    let slug = read::project_slug(view, project)?.unwrap_or_default();
+    let name = connection.full_name.clone().or_else(|| Some(slug.split_once('/')?.1.to_owned()));
+    Ok(match (connection.api_url.clone(), token, name) {
+        (Some(api), Some(token), Some(name)) if connection.token_message.is_none() => {
+            Some(Way { connection, api, name, token })
+        }
+        _ => None,
+    })
+}
+
+async fn tell_all(
+    state: &Shared,
+    caller: &Arc<LazyCaller>,
+    tokens: &Tokens,
+    project: &ProjectId,
+    due: Vec<Report>,
+) -> Result<(), StoreError> {
+    let (id, sealer) = (project.clone(), state.settings.sealer.clone());
+    let Some(way) = state.store.read(move |view| way(view, &sealer, &id)).await? else {
+        // A token that comes later tells of what changes from then on.
+        for report in due {
+            let why = Some("there is no token that may be used");
+            state.store.write(move |tx| reports::set_sent(tx, &report, None, why)).await?;
+        }
+        return Ok(());
+    };
+    for report in due {
+        if *state.stopping.borrow() {
+            return Ok(());
+        }
+        let key = report.clone();
+        let Some(report) = state.store.read(move |view| reports::again(view, &key)).await? else { continue };
+        if !tell(state, caller, tokens, &way, report).await? {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Tells one status. False when nothing more is to be told by this token for now.
+async fn tell(
+    state: &Shared,
+    caller: &Arc<LazyCaller>,
+    tokens: &Tokens,
+    way: &Way,
+    report: Report,
+) -> Result<bool, StoreError> {
+    let kind = way.connection.forge;
+    let word = words::word(kind, &report.state, report.sent_word.is_some());
+    let is_same = word.is_some()
+        && report.sent_word.as_deref() == word
+        && (!is_end(&report.state) || report.sent_text.as_deref() == Some(&report.description));
+    let Some(word) = word.filter(|_| !is_same) else {
+        state.store.write(move |tx| reports::set_sent(tx, &report, word, None)).await?;
+        return Ok(true);
+    };
+    if kind == Forge::GitHub {
+        take_turn(tokens, &way.token).await;
+    }
+    let call = words::call(kind, &way.api, &way.name, &report, word);
+    let (caller, headers) = (Arc::clone(caller), words::headers(kind, way.token.expose()));
+    let body = call.body.to_string();
+    let calling = tokio::task::spawn_blocking(move || {
+        let body = body.into_bytes();
+        caller.call(false, &Outgoing { method: "POST", url: &call.url, headers, body: &body, timeout: CALL })
+    });
+    let now = Millis::now();
+    let verdict = match calling.await {
+        Err(_) => return Ok(false),
+        Ok(Err(error)) => {
+            let seconds = (1u64 << report.attempts.min(9)).min(300);
+            Verdict::Later { seconds, whole: false, why: error.to_string() }
+        }
+        Ok(Ok(answer)) => {
+            let header = |name: &str| answer.header(name).map(str::to_owned);
+            let wait = words::asked_wait(header, now.0 / 1000);
+            words::verdict(kind, answer.status, &String::from_utf8_lossy(&answer.body), report.attempts, wait)
+        }
+    };
+    note(state, report, word, verdict, now).await
+}
+
+/// Waits until a token may be used again, and uses it.
+async fn take_turn(tokens: &Tokens, token: &Secret) {
+    let key = digest(&SHA256, token.expose().as_bytes()).as_ref().to_vec();
+    let at = {
+        let mut tokens = tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        tokens.retain(|_, next| *next > now);
+        let at = tokens.get(&key).copied().unwrap_or(now).max(now);
+        tokens.insert(key, at + BETWEEN_CALLS);
+        at
+    };
+    tokio::time::sleep_until(at).await;
+}
+
+async fn note(
+    state: &Shared,
+    report: Report,
+    word: &'static str,
+    verdict: Verdict,
+    now: Millis,
+) -> Result<bool, StoreError> {
+    let project = report.project.clone();
+    match verdict {
+        Verdict::Done => {
+            state.store.write(move |tx| reports::set_sent(tx, &report, Some(word), None)).await?;
+            Ok(true)
+        }
+        Verdict::Later { why, .. } if now.since(report.since) > PATIENCE => {
+            give_up(state, report, why).await?;
+            Ok(true)
+        }
+        Verdict::GiveUp(why) => {
+            give_up(state, report, why).await?;
+            Ok(true)
+        }
+        Verdict::BadToken(why) => {
+            record!(Warn, project = project.as_str(); "the token of a project is not used any more: {why}");
+            state.store.write(move |tx| forge::set_token_message(tx, &project, Some(&why))).await?;
+            Ok(false)
+        }
+        Verdict::Later { seconds, whole, why } => {
+            let until = now.plus(Duration::from_secs(seconds));
+            let write = move |tx: &Tx<'_>| {
+                reports::postpone(tx, &report, &why, until)?;
+                if whole { reports::postpone_all(tx, &report.project, until) } else { Ok(()) }
+            };
+            state.store.write(write).await?;
+            Ok(!whole)
+        }
+    }
+}
+
+async fn give_up(state: &Shared, report: Report, why: String) -> Result<(), StoreError> {
+    record!(Warn, project = report.project.as_str(), context = report.context.as_str(); "a forge was not told a status: {why}");
+    state.store.write(move |tx| reports::set_sent(tx, &report, None, Some(&why))).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_words;
+    use std::time::Duration;
+
+    #[test]
+    fn states_are_told_in_words() {
+        let passed = |seconds| in_words("success", Some(Duration::from_secs(seconds)), None, None);
+        assert_eq!(
+            (&*passed(5), &*passed(185), &*passed(7260)),
+            ("Passed in 5s", "Passed in 3m 5s", "Passed in 2h 1m")
+        );
+        assert_eq!(in_words("failed", None, Some("run tests"), None), "Failed: run tests");
+        assert_eq!(in_words("canceled", None, None, Some("ada")), "Canceled by ada");
+    }
+}

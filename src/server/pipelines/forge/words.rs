@@ -1,0 +1,319 @@
+//! What forges are told of a commit: names, words, texts and calls, each in the form that the forge takes. No IO.
+
+use crate::server::store::status::Forge;
+use crate::server::store::tables::reports::Report;
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use serde_json::{Value, json};
+
+/// The name that statuses begin with unless a project says otherwise.
+pub(super) const PREFIX: &str = "ci/circleci: ";
+/// Longest key of a status at Bitbucket Cloud, in characters.
+const BITBUCKET_KEY: usize = 40;
+
+/// The forge's word for one of our states; `None`: it is told nothing. `was_told` is whether it was told anything of the
+/// status before.
+pub(super) fn word(forge: Forge, state: &str, was_told: bool) -> Option<&'static str> {
+    use Forge::{BitbucketCloud, BitbucketDc, Forgejo, GitHub, GitLab, Gitea};
+    let pick = |github, gitlab, cloud, dc| match forge {
+        GitHub | Gitea | Forgejo => github,
+        GitLab => gitlab,
+        BitbucketCloud => cloud,
+        BitbucketDc => dc,
+        Forge::Git => "",
+    };
+    let word = match state {
+        "blocked" | "queued" | "on_hold" => pick("pending", "pending", "INPROGRESS", "INPROGRESS"),
+        "running" => pick("pending", "running", "INPROGRESS", "INPROGRESS"),
+        "success" => pick("success", "success", "SUCCESSFUL", "SUCCESSFUL"),
+        "failed" => pick("failure", "failed", "FAILED", "FAILED"),
+        "canceled" => pick("error", "canceled", "STOPPED", "CANCELLED"),
+        "not_run" if !was_told => return None,
+        "not_run" => pick("error", "canceled", "STOPPED", "CANCELLED"),
+        // A config that is wrong, a runner that could not, a context that may not be used.
+        _ => pick("error", "failed", "FAILED", "FAILED"),
+    };
+    (!word.is_empty()).then_some(word)
+}
+
+/// Whether a state is an end.
+pub(super) fn is_end(state: &str) -> bool {
+    !matches!(state, "blocked" | "queued" | "on_hold" | "running")
+}
+
+/// Cuts a text to so many characters, with a mark.
+pub(super) fn cut(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(most.saturating_sub(1)).collect();
+    format!("{kept}…")
+}
+
+/// A call of a forge's API.
+#[derive(Debug, PartialEq)]
+pub struct ApiCall {
+    /// The whole address.
+    pub url: String,
+    /// The body.
+    pub body: Value,
+}
+
+/// Headers that every call of an API has; the token is in the first.
+pub fn headers(forge: Forge, token: &str) -> Vec<(&'static str, String)> {
+    match forge {
+        Forge::GitHub => vec![
+            ("authorization", format!("Bearer {token}")),
+            ("accept", "application/vnd.github+json".to_owned()),
+            ("x-github-api-version", "2022-11-28".to_owned()),
+        ],
+        Forge::GitLab => vec![("private-token", token.to_owned())],
+        Forge::Gitea | Forge::Forgejo => vec![("authorization", format!("token {token}"))],
+        Forge::BitbucketCloud | Forge::BitbucketDc | Forge::Git => {
+            vec![("authorization", format!("Bearer {token}"))]
+        }
+    }
+}
+
+fn encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"._-~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+/// `owner/name` with each part as it stands in an address.
+fn path(full_name: &str) -> String {
+    full_name.split('/').map(encoded).collect::<Vec<_>>().join("/")
+}
+
+/// The call that tells a forge a status; `api` is the base of its API, `name` the repository there.
+pub(super) fn call(forge: Forge, api: &str, name: &str, report: &Report, word: &str) -> ApiCall {
+    let sha = &report.revision;
+    let (url, body) = match forge {
+        Forge::GitLab => (
+            format!("{api}/projects/{}/statuses/{sha}", encoded(name)),
+            json!({
+                "state": word, "name": cut(&report.context, 255), "description": cut(&report.description, 255),
+                "target_url": cut(&report.url, 255), "ref": cut(&report.reference, 255),
+            }),
+        ),
+        Forge::BitbucketCloud => {
+            let context = &report.context;
+            let key = if context.chars().count() <= BITBUCKET_KEY {
+                context.clone()
+            } else {
+                crate::system::hex(digest(&SHA1_FOR_LEGACY_USE_ONLY, context.as_bytes()).as_ref())
+            };
+            (
+                format!("{api}/repositories/{}/commit/{sha}/statuses/build", path(name)),
+                json!({
+                    "key": key, "state": word, "name": context, "description": report.description,
+                    "url": report.url, "refname": report.reference,
+                }),
+            )
+        }
+        Forge::BitbucketDc => {
+            let (project, repository) = name.split_once('/').unwrap_or((name, ""));
+            let (project, repository) = (encoded(project), encoded(repository));
+            (
+                format!("{api}/api/latest/projects/{project}/repos/{repository}/commits/{sha}/builds"),
+                json!({
+                    "key": cut(&report.context, 255), "state": word, "name": report.context,
+                    "description": report.description, "url": cut(&report.url, 450), "ref": report.reference,
+                }),
+            )
+        }
+        Forge::GitHub | Forge::Gitea | Forge::Forgejo | Forge::Git => (
+            format!("{api}/repos/{}/statuses/{sha}", path(name)),
+            json!({
+                "state": word, "target_url": report.url, "description": cut(&report.description, 140),
+                "context": report.context,
+            }),
+        ),
+    };
+    ApiCall { url, body }
+}
+
+/// The call that has a forge send the events of a repository here; `None`: this forge cannot be asked to.
+pub fn hook_call(forge: Forge, api: &str, name: &str, address: &str, secret: &str) -> Option<ApiCall> {
+    let config = json!({ "url": address, "content_type": "json", "secret": secret });
+    let (url, body) = match forge {
+        Forge::GitHub => (
+            format!("{api}/repos/{}/hooks", path(name)),
+            json!({ "name": "web", "active": true, "events": ["push", "pull_request"], "config": config }),
+        ),
+        Forge::Gitea | Forge::Forgejo => (
+            format!("{api}/repos/{}/hooks", path(name)),
+            json!({
+                "type": forge, "active": true, "events": ["push", "pull_request", "pull_request_sync"], "config": config,
+            }),
+        ),
+        Forge::GitLab => (
+            format!("{api}/projects/{}/hooks", encoded(name)),
+            json!({
+                "url": address, "token": secret, "push_events": true, "tag_push_events": true,
+                "merge_requests_events": true, "enable_ssl_verification": true,
+            }),
+        ),
+        Forge::BitbucketCloud => (
+            format!("{api}/repositories/{}/hooks", path(name)),
+            json!({
+                "description": "Runlet", "url": address, "active": true, "secret": secret,
+                "events": [
+                    "repo:push", "pullrequest:created", "pullrequest:updated", "pullrequest:fulfilled",
+                    "pullrequest:rejected",
+                ],
+            }),
+        ),
+        Forge::BitbucketDc => {
+            let (project, repository) = name.split_once('/').unwrap_or((name, ""));
+            (
+                format!(
+                    "{api}/api/latest/projects/{}/repos/{}/webhooks",
+                    encoded(project),
+                    encoded(repository)
+                ),
+                json!({
+                    "name": "Runlet", "url": address, "active": true, "configuration": { "secret": secret },
+                    "events": [
+                        "repo:refs_changed", "pr:opened", "pr:from_ref_updated", "pr:merged", "pr:declined", "pr:deleted",
+                    ],
+                }),
+            )
+        }
+        Forge::Git => return None,
+    };
+    Some(ApiCall { url, body })
+}
+
+/// What the answer to a status means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The forge has it.
+    Done,
+    /// It will never take it.
+    GiveUp(String),
+    /// The token opens nothing: no more of it until somebody changes it.
+    BadToken(String),
+    /// Later; `whole` is for everything that goes by this token.
+    Later { seconds: u64, whole: bool, why: String },
+}
+
+/// How long an answer asks to wait for: its headers, as far as they matter; `now` in seconds.
+pub(super) fn asked_wait(header: impl Fn(&str) -> Option<String>, now: u64) -> Option<u64> {
+    if let Some(seconds) = header("retry-after").and_then(|text| text.trim().parse::<u64>().ok()) {
+        return Some(seconds.clamp(1, 3600));
+    }
+    let is_spent = header("x-ratelimit-remaining").is_some_and(|left| left.trim() == "0")
+        || header("ratelimit-remaining").is_some_and(|left| left.trim() == "0");
+    let reset = header("x-ratelimit-reset").or_else(|| header("ratelimit-reset"))?;
+    let reset: u64 = reset.trim().parse().ok()?;
+    is_spent.then(|| reset.saturating_sub(now).clamp(1, 3600))
+}
+
+/// Reads an answer. `attempts` is how often it was tried before, `wait` what its headers ask for.
+pub(super) fn verdict(forge: Forge, status: u16, body: &str, attempts: u32, wait: Option<u64>) -> Verdict {
+    let said: String = body.chars().filter(|c| !c.is_control()).take(200).collect();
+    let why = format!("the forge answered {status}: {said}");
+    let doubled = (1u64 << attempts.min(9)).min(300);
+    match status {
+        200..=299 => Verdict::Done,
+        400 if forge == Forge::GitLab && body.contains("Cannot transition status via") => Verdict::Done,
+        403 | 429 if wait.is_some() || status == 429 => {
+            Verdict::Later { seconds: wait.unwrap_or(60.max(doubled)), whole: true, why }
+        }
+        403 if body.contains("secondary rate limit") => {
+            Verdict::Later { seconds: 60.max(doubled), whole: true, why }
+        }
+        401 | 403 => Verdict::BadToken(why),
+        // What was pushed may not be everywhere yet.
+        404 if attempts < 2 => {
+            Verdict::Later { seconds: if attempts == 0 { 10 } else { 60 }, whole: false, why }
+        }
+        409 => Verdict::Later { seconds: 1, whole: false, why },
+        400..=499 => Verdict::GiveUp(why),
+        _ => Verdict::Later { seconds: wait.unwrap_or(doubled), whole: false, why },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::time::Millis;
+
+    fn report(context: &str) -> Report {
+        Report {
+            project: "p".into(),
+            revision: "b".repeat(40),
+            context: context.to_owned(),
+            reference: "main".to_owned(),
+            state: "success".to_owned(),
+            description: "😀".repeat(200),
+            url: "https://ci.example/x".to_owned(),
+            sent_word: None,
+            sent_text: None,
+            attempts: 0,
+            since: Millis(0),
+        }
+    }
+
+    #[test]
+    fn every_forge_is_told_in_its_own_words_and_lengths() {
+        assert_eq!(word(Forge::GitHub, "running", true), Some("pending"));
+        assert_eq!(word(Forge::GitLab, "running", true), Some("running"));
+        assert_eq!(word(Forge::BitbucketCloud, "canceled", true), Some("STOPPED"));
+        assert_eq!(word(Forge::BitbucketDc, "canceled", true), Some("CANCELLED"));
+        assert_eq!(word(Forge::Gitea, "infrastructure_fail", true), Some("error"));
+        assert_eq!((word(Forge::GitHub, "not_run", false), word(Forge::Git, "success", true)), (None, None));
+        let github = call(Forge::GitHub, "https://api", "acme/app", &report("ci/circleci: build"), "success");
+        let text = github.body["description"].as_str().unwrap_or_default();
+        assert!(text.chars().count() == 140 && text.ends_with('…'));
+        assert!(github.url.ends_with("/repos/acme/app/statuses/bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"));
+        let gitlab = call(Forge::GitLab, "https://api", "grp/sub/app", &report("x"), "success");
+        assert!(gitlab.url.contains("/projects/grp%2Fsub%2Fapp/statuses/") && gitlab.body["ref"] == "main");
+        const LONG: &str = "ci/circleci: a-very-long-job-name-for-a-matrix-build";
+        let cloud = call(Forge::BitbucketCloud, "https://api", "acme/app", &report(LONG), "SUCCESSFUL");
+        assert_eq!(cloud.body["key"], "63bd74ab0de8f8ce22cfe1d7996b8e61702b3121");
+        assert_eq!(cloud.body["name"], LONG);
+        let short =
+            call(Forge::BitbucketCloud, "https://api", "acme/app", &report("ci/circleci: b"), "FAILED");
+        assert_eq!(short.body["key"], "ci/circleci: b");
+    }
+
+    #[test]
+    fn answers_say_what_to_do() {
+        let of = |status, body| verdict(Forge::GitHub, status, body, 0, None);
+        assert_eq!(of(201, ""), Verdict::Done);
+        let transition = r#"{"message":"Cannot transition status via :run from :running"}"#;
+        assert_eq!(verdict(Forge::GitLab, 400, transition, 0, None), Verdict::Done);
+        assert!(matches!(of(400, transition), Verdict::GiveUp(_)));
+        assert!(matches!(of(422, "maximum number of statuses"), Verdict::GiveUp(_)));
+        assert!(matches!(of(401, ""), Verdict::BadToken(_)));
+        assert!(matches!(
+            of(403, "You have exceeded a secondary rate limit"),
+            Verdict::Later { whole: true, seconds: 60, .. }
+        ));
+        let limited = verdict(Forge::GitHub, 403, "", 0, Some(30));
+        assert!(matches!(limited, Verdict::Later { whole: true, seconds: 30, .. }));
+        assert!(matches!(of(404, ""), Verdict::Later { seconds: 10, .. }));
+        assert!(matches!(verdict(Forge::GitHub, 404, "", 2, None), Verdict::GiveUp(_)));
+        assert!(matches!(verdict(Forge::GitHub, 502, "", 20, None), Verdict::Later { seconds: 300, .. }));
+    }
+
+    #[test]
+    fn headers_of_limits_are_understood() {
+        let wait = |all: &[(&str, &str)]| {
+            let header = |name: &str| all.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+            asked_wait(header, 1000)
+        };
+        assert_eq!(wait(&[("retry-after", "30")]), Some(30));
+        assert_eq!(wait(&[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1060")]), Some(60));
+        assert_eq!(wait(&[("x-ratelimit-remaining", "9"), ("x-ratelimit-reset", "1060")]), None);
+        assert_eq!(wait(&[]), None);
+    }
+}

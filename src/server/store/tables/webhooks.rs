@@ -1,0 +1,184 @@
+//! Webhooks that tell others of ended workflows and jobs, and what is on its way to them.
+//!
+//! Only SQLite: the triggers of `hooks.sql`, `json_each` for the list of busy webhooks.
+
+use crate::server::ids::{ProjectId, WebhookId};
+use crate::server::store::{Error, Tx, View};
+use crate::server::time::Millis;
+use rusqlite::{OptionalExtension, Row, params};
+
+/// Calls of a webhook that are kept once they are done, and that may wait.
+const MOST_KEPT: u32 = 100;
+const MOST_WAITING: u32 = 1000;
+
+/// A webhook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    /// Identifies it in URLs.
+    pub id: WebhookId,
+    /// The project whose ends it tells of.
+    pub project: ProjectId,
+    /// A name for people.
+    pub name: String,
+    /// The address that is called.
+    pub url: String,
+    /// The events that it is for.
+    pub events: Vec<String>,
+    /// Time of its making.
+    pub created_at: Millis,
+    /// Time of its last change.
+    pub updated_at: Millis,
+}
+
+const WEBHOOK: &str = "SELECT id, project_id, name, url, events, created_at_ms, updated_at_ms FROM webhooks";
+
+fn webhook_row(row: &Row<'_>) -> rusqlite::Result<(Webhook, String)> {
+    let webhook = Webhook {
+        id: row.get(0)?,
+        project: row.get(1)?,
+        name: row.get(2)?,
+        url: row.get(3)?,
+        events: Vec::new(),
+        created_at: row.get(5)?,
+        updated_at: row.get(6)?,
+    };
+    Ok((webhook, row.get(4)?))
+}
+
+fn with_events((webhook, events): (Webhook, String)) -> Result<Webhook, Error> {
+    Ok(Webhook { events: serde_json::from_str(&events)?, ..webhook })
+}
+
+/// Reads the webhooks of a project, oldest first.
+pub fn list(view: &View, project: &ProjectId) -> Result<Vec<Webhook>, Error> {
+    let mut query =
+        view.sql().prepare_cached(&format!("{WEBHOOK} WHERE project_id = ?1 ORDER BY created_at_ms, id"))?;
+    query.query_map([project], webhook_row)?.map(|row| with_events(row?)).collect()
+}
+
+/// Finds a webhook.
+pub fn find(view: &View, id: &WebhookId) -> Result<Option<Webhook>, Error> {
+    let mut query = view.sql().prepare_cached(&format!("{WEBHOOK} WHERE id = ?1"))?;
+    query.query_row([id], webhook_row).optional()?.map(with_events).transpose()
+}
+
+/// Adds a webhook, or changes it.
+pub fn set(tx: &Tx<'_>, webhook: &Webhook) -> Result<(), Error> {
+    tx.sql()
+        .prepare_cached(
+            "INSERT INTO webhooks (id, project_id, name, url, events, created_at_ms, updated_at_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT (id) DO UPDATE SET name = ?3, url = ?4, events = ?5, updated_at_ms = ?7, not_before_ms = 0",
+        )?
+        .execute(params![
+            webhook.id,
+            webhook.project,
+            webhook.name,
+            webhook.url,
+            serde_json::to_string(&webhook.events)?,
+            webhook.created_at,
+            webhook.updated_at
+        ])?;
+    Ok(())
+}
+
+/// Deletes a webhook with what is on its way. False when there is none.
+pub fn delete(tx: &Tx<'_>, id: &WebhookId) -> Result<bool, Error> {
+    Ok(tx.sql().prepare_cached("DELETE FROM webhooks WHERE id = ?1")?.execute([id])? > 0)
+}
+
+/// A call of a webhook.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Identifies it, also to whoever is called: the same at every try.
+    pub id: String,
+    /// The webhook.
+    pub webhook: WebhookId,
+    /// The event.
+    pub event: String,
+    /// The id of the workflow or the job.
+    pub subject: String,
+    /// Time of the event.
+    pub at: Millis,
+    /// The body, once it was made.
+    pub body: Option<String>,
+    /// `waiting`, `done` or `failed`.
+    pub state: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// What became of the last try.
+    pub message: String,
+}
+
+const CALL: &str =
+    "SELECT id, webhook_id, event, subject, at_ms, body, state, attempts, message FROM webhook_calls";
+
+fn call_row(row: &Row<'_>) -> rusqlite::Result<Call> {
+    Ok(Call {
+        id: row.get(0)?,
+        webhook: row.get(1)?,
+        event: row.get(2)?,
+        subject: row.get(3)?,
+        at: row.get(4)?,
+        body: row.get(5)?,
+        state: row.get(6)?,
+        attempts: row.get(7)?,
+        message: row.get(8)?,
+    })
+}
+
+/// The next call of each webhook whose time has come; none of the busy webhooks.
+pub fn due(view: &View, busy: &[WebhookId], now: Millis, most: u32) -> Result<Vec<Call>, Error> {
+    let mut query = view.sql().prepare_cached(&format!(
+        "{CALL} WHERE state = 'waiting' AND not_before_ms <= ?1
+            AND webhook_id NOT IN (SELECT value FROM json_each(?2)) ORDER BY at_ms LIMIT ?3"
+    ))?;
+    let busy = serde_json::to_string(busy)?;
+    let mut found: Vec<Call> = Vec::new();
+    for call in query.query_map(params![now, busy, most], call_row)? {
+        let call = call?;
+        if !found.iter().any(|other| other.webhook == call.webhook) {
+            found.push(call);
+        }
+    }
+    Ok(found)
+}
+
+/// The time of the next call of any webhook.
+pub fn next(view: &View) -> Result<Option<Millis>, Error> {
+    let sql = "SELECT min(not_before_ms) FROM webhook_calls WHERE state = 'waiting'";
+    Ok(view.sql().prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}
+
+/// Keeps the body of a call, which every try sends.
+pub fn set_body(tx: &Tx<'_>, call: &str, body: &str) -> Result<(), Error> {
+    let sql = "UPDATE webhook_calls SET body = ?2 WHERE id = ?1 AND body IS NULL";
+    tx.sql().prepare_cached(sql)?.execute([call, body])?;
+    Ok(())
+}
+
+/// Notes how a try ended; `again`: when the next one is due.
+pub fn set_tried(tx: &Tx<'_>, call: &Call, state: &str, message: &str, again: Millis) -> Result<(), Error> {
+    tx.sql()
+        .prepare_cached(
+            "UPDATE webhook_calls SET state = ?2, message = ?3, not_before_ms = ?4, attempts = attempts + 1 WHERE id = ?1",
+        )?
+        .execute(params![call.id, state, message, again])?;
+    // The newest are the log; of those that wait too many are a receiver that is gone.
+    for (condition, most) in [("state <> 'waiting'", MOST_KEPT), ("state = 'waiting'", MOST_WAITING)] {
+        tx.sql()
+            .prepare_cached(&format!(
+                "DELETE FROM webhook_calls WHERE id IN (SELECT id FROM webhook_calls WHERE webhook_id = ?1 AND {condition}
+                 ORDER BY at_ms DESC LIMIT -1 OFFSET ?2)"
+            ))?
+            .execute(params![call.webhook, most])?;
+    }
+    Ok(())
+}
+
+/// The newest calls of a webhook, newest first.
+pub fn calls_of(view: &View, webhook: &WebhookId, most: u32) -> Result<Vec<Call>, Error> {
+    let mut query =
+        view.sql().prepare_cached(&format!("{CALL} WHERE webhook_id = ?1 ORDER BY at_ms DESC LIMIT ?2"))?;
+    Ok(query.query_map(params![webhook, most], call_row)?.collect::<Result<_, _>>()?)
+}
