@@ -7,13 +7,17 @@
 mod check;
 mod child;
 mod death;
+mod earlier;
+mod error;
 mod group;
 mod lines;
 mod orphans;
 mod place;
+mod record;
 mod requests;
 mod state;
 pub(super) mod tools;
+mod watched;
 
 use super::board::{Board, State};
 use super::claims::{Claimed, Claims, GivenBackTask, Returned};
@@ -25,19 +29,20 @@ use crate::executor::scratch;
 use crate::http;
 use crate::logging::record;
 use crate::protocol::task_input::{Said, TaskEndpoint, TaskInput, task_exit};
-use crate::protocol::{GiveBackReason, Secret, Task, TaskId, TaskKind, duration};
+use crate::protocol::{GiveBackReason, Secret, Task, TaskKind, duration};
 use crate::system::clock::{Rfc3339, since_boot};
 use crate::system::proc;
 use child::{Agent, End};
 use death::Death;
+pub use error::Error;
 use group::Group;
 use orphans::{Markers, Sweep};
 use place::Place;
 pub(super) use place::{held_by, holder};
-use state::{OpenError, RunnerRecord, RunningTask};
-use std::fmt;
+use state::{RunnerRecord, RunningTask};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
+use watched::Watched;
 
 /// Variables that a task agent may need to reach the control plane, and that a prefix may take away.
 const PREFIX_VARIABLES: [&str; 9] = [
@@ -54,30 +59,6 @@ const PREFIX_VARIABLES: [&str; 9] = [
 
 /// Longest wait of a runner that asks for nothing: `runner.idle_timeout` counts meanwhile, and settings may be odd.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
-
-/// Why a runner could not begin.
-#[derive(Debug)]
-pub enum Error {
-    /// Trust, URL or proxy cannot be set up.
-    Http(http::Error),
-    /// Another runner of the same name runs on this host; the message names its pid.
-    Taken(String),
-    /// The settings do not fit what they name.
-    Settings(String),
-    /// The system refused something essential.
-    System(String),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Http(error) => error.fmt(f),
-            Error::Taken(message) | Error::Settings(message) | Error::System(message) => f.write_str(message),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
 
 /// Runs a machine runner until it is told to stop or has reason to end. Blocks; installs no signal
 /// handlers.
@@ -143,40 +124,6 @@ struct Runner {
     closed: Option<&'static str>,
 }
 
-struct Watched {
-    agent: Agent,
-    task: RunningTask,
-    /// For giving it back; unknown of the task of an earlier run.
-    token: Option<Secret>,
-    /// A decision of the runner to end it, for the report.
-    ended_because: Option<&'static str>,
-    /// The task agent has said so.
-    begun: bool,
-    /// The reason of the task agent for not beginning.
-    not_begun: Option<String>,
-    /// This agent sends what one that died has left; how the other one died.
-    rest: Option<Death>,
-    /// How it ended, in the words of the task agent.
-    outcome: Option<String>,
-    since: SystemTime,
-}
-
-impl Watched {
-    fn of(agent: Agent, task: RunningTask, token: Option<Secret>) -> Self {
-        Self {
-            agent,
-            task,
-            token,
-            ended_because: None,
-            begun: false,
-            not_begun: None,
-            rest: None,
-            outcome: None,
-            since: SystemTime::now(),
-        }
-    }
-}
-
 impl Runner {
     fn new(settings: Settings, stop: &Stop) -> Result<Self, Error> {
         let claims = Claims::new(&settings, stop, TaskKind::Machine).map_err(Error::Http)?;
@@ -185,7 +132,7 @@ impl Runner {
             None => tools::own_program()
                 .map_err(|error| Error::System(format!("cannot find this program: {error}")))?,
         };
-        let record = open_record(&settings)?;
+        let record = record::open(&settings)?;
         let place = settings
             .owns_process
             .then(|| place::take(&settings.working_directory, settings.state_directory.as_deref()));
@@ -648,85 +595,4 @@ impl Runner {
             remembered.nonce = crate::system::random_id();
         });
     }
-
-    /// The task of an earlier run that the record does not know of, as on a disk that took nothing. Without one what
-    /// is in the group was left behind.
-    fn find_forgotten(&mut self) -> Option<RunningTask> {
-        let found = orphans::find_agent(self.identity.as_deref()?);
-        let found = found.and_then(|(pid, task)| Some((pid, TaskId::new(task).ok()?)));
-        let task = |id: TaskId, agent| RunningTask {
-            markers: Markers { task: id.as_str().to_owned(), ..Markers::default() },
-            id,
-            job_name: String::new(),
-            resource_class: String::new(),
-            allocation: None,
-            claimed_since_boot_ms: None,
-            agent,
-        };
-        if let Some((pid, id)) = found {
-            record!(Warn, task_id = id, agent_pid = pid; "found a task agent that the record does not know of");
-            let found = task(id, Some(Agent::now(pid)));
-            self.record.change(|remembered| remembered.task = Some(found.clone()));
-            return Some(found);
-        }
-        if self.group.as_ref().is_some_and(|group| !group.members().is_empty()) {
-            let nobody = TaskId::new("unknown").ok()?;
-            self.sweep(&task(nobody, None), false);
-        }
-        None
-    }
-
-    /// Takes over the task of an earlier run.
-    fn adopt(&mut self) {
-        let found = self.record.remembered.task.clone().or_else(|| self.find_forgotten());
-        let Some(task) = found else { return };
-        self.claims.board.state(State::Running, &task.job_name);
-        let now = Instant::now();
-        let agent = task.agent.as_ref().and_then(Agent::find);
-        // The process is of this start of the system, so the time since then can be compared.
-        let age = agent
-            .as_ref()
-            .and(task.claimed_since_boot_ms)
-            .map_or(Duration::ZERO, |claimed| since_boot().saturating_sub(Duration::from_millis(claimed)));
-        self.claims.life.claimed(now.checked_sub(age).unwrap_or(now), now);
-        self.claims.board.begun(task.id.as_str(), &task.job_name, age);
-        match agent {
-            Some(agent) => {
-                record!(Info, task_id = task.id, agent_pid = agent.process().pid;
-                    "found the running task of an earlier run, waiting for it"
-                );
-                self.watched = Some(Watched::of(agent, task, None));
-            }
-            None => {
-                let message = "the task agent was gone when the runner started again";
-                record!(Warn, task_id = task.id; "{message}");
-                self.mourn(task, None, Death::of_earlier_run(message), true);
-            }
-        }
-    }
-}
-
-/// Opens the state; a directory that cannot be used costs the memory, not the runner.
-fn open_record(settings: &Settings) -> Result<RunnerRecord, Error> {
-    let Some(directory) = &settings.state_directory else { return Ok(RunnerRecord::forgetful()) };
-    let uid = rustix::process::geteuid().as_raw();
-    let fallback = std::env::temp_dir().join(format!("runlet-{uid}"));
-    let mut reasons = Vec::new();
-    for directory in [directory, &fallback] {
-        match RunnerRecord::open(directory, &settings.name) {
-            Ok(record) => {
-                if let Some(reason) = reasons.first() {
-                    log::warn!("{reason}; keeping state in `{}` instead", directory.display());
-                }
-                return Ok(record);
-            }
-            Err(OpenError::Taken(message)) => return Err(Error::Taken(message)),
-            Err(OpenError::Unusable(reason)) => reasons.push(reason),
-        }
-    }
-    log::warn!(
-        "{}; a runner restarted during a task will not know of it; set `runner.state_directory`",
-        reasons.join("; ")
-    );
-    Ok(RunnerRecord::forgetful())
 }

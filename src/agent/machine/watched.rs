@@ -1,0 +1,42 @@
+//! The task agent that a runner waits for.
+
+use super::child::Agent;
+use super::death::Death;
+use super::state::RunningTask;
+use crate::protocol::Secret;
+use std::time::SystemTime;
+
+/// A task agent that is waited for, and what it has said.
+pub(super) struct Watched {
+    pub(super) agent: Agent,
+    pub(super) task: RunningTask,
+    /// For giving it back; unknown of the task of an earlier run.
+    pub(super) token: Option<Secret>,
+    /// A decision of the runner to end it, for the report.
+    pub(super) ended_because: Option<&'static str>,
+    /// The task agent has said so.
+    pub(super) begun: bool,
+    /// The reason of the task agent for not beginning.
+    pub(super) not_begun: Option<String>,
+    /// This agent sends what one that died has left; how the other one died.
+    pub(super) rest: Option<Death>,
+    /// How it ended, in the words of the task agent.
+    pub(super) outcome: Option<String>,
+    pub(super) since: SystemTime,
+}
+
+impl Watched {
+    pub(super) fn of(agent: Agent, task: RunningTask, token: Option<Secret>) -> Self {
+        Self {
+            agent,
+            task,
+            token,
+            ended_because: None,
+            begun: false,
+            not_begun: None,
+            rest: None,
+            outcome: None,
+            since: SystemTime::now(),
+        }
+    }
+}
