@@ -102,7 +102,7 @@ impl Service {
 
     /// The end of a wait that may last until then: earlier where somebody wants to hear that it goes on.
     pub(super) fn until(&self, until: Option<Instant>) -> Option<Instant> {
-        if !self.is_watched && !(self.is_stopping && self.is_listening) {
+        if !(self.is_watched || self.is_stopping && self.is_listening) {
             return until;
         }
         let round = Instant::now() + ROUND;
