@@ -22,6 +22,7 @@ impl Runner {
             markers: Markers { task: id.as_str().to_owned(), ..Markers::default() },
             id,
             job_name: String::new(),
+            resource_class: String::new(),
             allocation: None,
             claimed_since_boot_ms: None,
             agent,
