@@ -21,8 +21,7 @@ use v2::{contexts, people, projects, triggers, variables};
 
 /// Builds the routes of all APIs.
 pub fn router(state: Shared) -> axum::Router {
-    let routes = axum::Router::new()
-        .merge(runner::router())
+    let of_people = axum::Router::new()
         .merge(audit::router())
         .merge(compile::router())
         .merge(orchestration::router())
@@ -40,21 +39,31 @@ pub fn router(state: Shared) -> axum::Router {
         .merge(variables::router())
         .merge(contexts::router())
         .merge(triggers::router())
+        .layer(middleware::from_fn_with_state(state.clone(), audit::record));
+    let routes = of_people
+        // No runner changes what is set up.
+        .merge(runner::router())
         .fallback(|| async { Failure::new(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .layer(middleware::from_fn_with_state(state.clone(), audit::record))
-        .layer(middleware::from_fn(shape::refusals))
-        .layer(middleware::from_fn(unread::drain))
-        .layer(middleware::from_fn_with_state(state.clone(), count))
+        .layer(middleware::from_fn_with_state(state.clone(), within))
         .with_state(state.clone());
     // A layer runs after the routing of its own router: slugs are rewritten by one around it.
-    axum::Router::new()
-        .fallback_service(routes)
-        .layer(middleware::from_fn_with_state(state, slug::rewrite))
-        .layer(middleware::from_fn(speaker::mark))
+    axum::Router::new().fallback_service(routes).layer(middleware::from_fn_with_state(state, around))
 }
 
-async fn count(State(state): State<Shared>, request: Request, next: Next) -> Response {
+// Each layer has a copy of what it wraps and a future of its own, and so has every call that is parked: there are few.
+
+/// What is done around every call whose path is as handlers know it.
+async fn within(State(state): State<Shared>, request: Request, next: Next) -> Response {
     state.requests.fetch_add(1, Ordering::Relaxed);
-    next.run(request).await
+    unread::drain_after(request, |request| runner::tell(request, |request| shape::refusals(request, next)))
+        .await
+}
+
+/// What is done before a call is routed, and with every answer.
+async fn around(State(state): State<Shared>, mut request: Request, next: Next) -> Response {
+    slug::rewrite(&state, &mut request).await;
+    let mut response = next.run(request).await;
+    speaker::mark_answer(&mut response);
+    response
 }

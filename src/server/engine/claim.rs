@@ -10,6 +10,7 @@ use crate::server::engine::handout::{self, Handed, Withheld};
 use crate::server::engine::task::{Claim, ClaimedAgain, DEFAULT_BUDGET, Machine};
 use crate::server::state::ServerSettings;
 use crate::server::store::status::{MessageKind, TaskState};
+use crate::server::store::tables::handout::described;
 use crate::server::store::tables::tasks::Asking;
 use crate::server::store::tables::{classes, instances, jobs, progress, tasks};
 use crate::server::store::{Effect, Error, Tx, new_id};
@@ -127,7 +128,8 @@ fn hand_out(
     settings: &ServerSettings,
     now: Millis,
 ) -> Result<Option<Vec<u8>>, Error> {
-    let (status, why) = match handout::variables(tx, &settings.sealer, &hand.row.job)? {
+    let found = described(tx, &hand.row.id)?;
+    let (status, why) = match handout::variables(tx, &settings.sealer, &found)? {
         Ok(variables) => {
             let task_token = new_token("rlt_")?;
             let claim = hand.task.claim_of().cloned();
@@ -135,7 +137,7 @@ fn hand_out(
             let (id, allocation) = (hand.row.id.clone(), claim.allocation);
             let handed =
                 Handed { id, token: task_token.clone(), allocation, variables, budget: claim.budget };
-            let described = handout::describe(tx, handed, settings)?;
+            let described = handout::describe(tx, found, handed, settings)?;
             let answer = serde_json::to_vec(&described)?;
             if answer.len() <= CLAIM_BYTES {
                 hand.row.token_hash = Some(token_hash(&task_token));

@@ -5,11 +5,10 @@ use crate::config::JobKind;
 use crate::protocol::{Secret, Source, Task, TaskId, Variable};
 use crate::server::auth::{new_token, token_hash};
 use crate::server::engine::task::LONGEST_BEGIN;
-use crate::server::ids::JobId;
 use crate::server::secrets::contexts;
 use crate::server::secrets::sealer::{Place, SealError, Sealer};
 use crate::server::state::ServerSettings;
-use crate::server::store::tables::handout::{self, Described, Revision};
+use crate::server::store::tables::handout::{Described, Revision};
 use crate::server::store::tables::keys;
 use crate::server::store::tables::variables::{self, SealedVariable};
 use crate::server::store::{Effect, Error, Tx, View};
@@ -28,23 +27,21 @@ pub enum Withheld {
     Unusable(String),
 }
 
-/// The variables of a task of the job: the project's, then those of its contexts in their order; of variables
+/// The variables of a task that is as described: the project's, then those of its contexts in their order; of variables
 /// with one name the last.
 pub fn variables(
     view: &View,
     sealer: &Sealer,
-    job: &JobId,
+    found: &Described,
 ) -> Result<Result<Vec<Variable>, Withheld>, Error> {
-    let contexts = match contexts::of_job(view, job)? {
+    let contexts = match contexts::of_names(view, &found.job, &found.definition.contexts)? {
         Ok(contexts) => contexts,
         Err(why) => return Ok(Err(Withheld::Unauthorized(why))),
     };
-    let Some(project) = handout::project_of(view, job)? else {
-        return Err(Error::Corrupt(format!("there is no job `{job}`")));
-    };
+    let project = &found.project;
     let mut opened = Opened::default();
-    for SealedVariable { name, sealed } in variables::list_sealed_of_project(view, &project)? {
-        let value = sealer.open(Place::Project(&project, &name), &sealed);
+    for SealedVariable { name, sealed } in variables::list_sealed_of_project(view, project)? {
+        let value = sealer.open(Place::Project(project, &name), &sealed);
         if let Err(why) = opened.add(name, value) {
             return Ok(Err(why));
         }
@@ -107,8 +104,12 @@ pub struct Handed {
 }
 
 /// Describes a task that is handed out, for its agent.
-pub fn describe(tx: &Tx<'_>, handed: Handed, settings: &ServerSettings) -> Result<Task, Error> {
-    let found = handout::described(tx, &handed.id)?;
+pub fn describe(
+    tx: &Tx<'_>,
+    found: Described,
+    handed: Handed,
+    settings: &ServerSettings,
+) -> Result<Task, Error> {
     let slug = format!("{}/{}/{}", found.vcs, found.org, found.repo);
     let job_url = settings.job_url(&slug, found.job_number);
     let mut built_in = built_in(&found, &job_url);

@@ -83,14 +83,18 @@ pub fn restrict(
 
 /// Finds the contexts of a job in their order, or says why the job may not have one of them.
 pub fn of_job(view: &View, job: &JobId) -> Result<Result<Vec<ContextId>, String>, Error> {
-    let names = contexts::list_names_of_job(view, job)?;
+    of_names(view, job, &contexts::list_names_of_job(view, job)?)
+}
+
+/// The same for a job whose contexts have been read.
+pub fn of_names(view: &View, job: &JobId, names: &[String]) -> Result<Result<Vec<ContextId>, String>, Error> {
     if names.is_empty() {
         return Ok(Ok(Vec::new()));
     }
     let facts = contexts::facts_of_job(view, job)?;
     let mut ids = Vec::new();
     for name in names {
-        let Some(context) = contexts::find_context_by_name(view, &facts.organisation, &name)? else {
+        let Some(context) = contexts::find_context_by_name(view, &facts.organisation, name)? else {
             if name == ALWAYS_THERE {
                 continue;
             }

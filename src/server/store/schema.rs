@@ -36,6 +36,7 @@ const MIGRATIONS: &[&str] = &[
     // As for the keys: every job that goes would have all files of test results read.
     "CREATE INDEX test_files_by_job ON test_files (job_id);",
     include_str!("sessions.sql"),
+    include_str!("small_outputs.sql"),
 ];
 
 /// The version of the schema that this program works with.

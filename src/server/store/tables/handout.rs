@@ -6,7 +6,6 @@ use crate::config::WorkflowJob;
 use crate::protocol::TaskId;
 use crate::server::ids::{JobId, OrganisationId, PipelineId, ProjectId, WorkflowId, WorkspaceId};
 use crate::server::store::{Error, View};
-use rusqlite::OptionalExtension;
 
 /// A task with everything around it that its agent is told of.
 #[derive(Clone, Debug)]
@@ -107,10 +106,4 @@ pub fn described(view: &View, task: &TaskId) -> Result<Described, Error> {
         org: row.get(21)?,
         repo: row.get(22)?,
     })
-}
-
-/// The project of a job.
-pub fn project_of(view: &View, job: &JobId) -> Result<Option<ProjectId>, Error> {
-    let mut query = view.sql().prepare_cached("SELECT project_id FROM jobs WHERE id = ?1")?;
-    Ok(query.query_row([job], |row| row.get(0)).optional()?)
 }

@@ -21,6 +21,7 @@ pub mod projects;
 pub mod results;
 pub mod serial;
 pub mod sessions;
+pub mod small_outputs;
 pub mod steps;
 pub mod tasks;
 pub mod variables;
