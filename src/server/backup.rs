@@ -9,12 +9,13 @@ use crate::protocol::TaskId;
 use crate::server::blobs::listing::StoredFile;
 use crate::server::blobs::{Blobs, Error as BlobError, write_private};
 use crate::server::data_folder::{DataFolder, FolderError};
+use crate::server::store::tables::small_outputs::{self, SmallOutput};
 use crate::server::store::{Error as StoreError, View, copy, inspect};
 use crate::server::time::Millis;
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -162,6 +163,7 @@ fn copy_all(from: &Path, to: &Path) -> Result<Copied, BackupError> {
         copied.kept = 0;
         copied.missing = copy_uploads(&source, &target, &view, &mut copied).map_err(|e| e.of(from))?;
         copy_outputs(&source, &target, &view, &mut copied).map_err(|e| e.of(from))?;
+        copy_new_rows(&target, &view, &live, &mut copied).map_err(|e| e.of(from))?;
         // What was forgotten, and removed, after the database was copied is not missed by a copy of now.
         if copied.missing.is_empty() || round == MOST_ROUNDS {
             break;
@@ -252,8 +254,15 @@ fn copy_uploads(
 
 /// Copies the output of the copied tasks. It only grows, and what grew while it was copied comes with the next backup.
 fn copy_outputs(source: &Blobs, target: &Blobs, view: &View, copied: &mut Copied) -> Result<(), Failed> {
-    for task in inspect::tasks_with_output(view)? {
-        let Ok(task) = TaskId::new(task) else { continue };
+    let kept = inspect::tasks_with_output(view)?;
+    // Most tasks have small outputs only, which are rows.
+    let mut with_files = Vec::new();
+    source.outputs.each_task(|task, _| {
+        if kept.contains(&task) {
+            with_files.extend(TaskId::new(task).ok());
+        }
+    })?;
+    for task in with_files {
         for (step, from) in source.outputs.files(&task)? {
             let Ok(step) = step.parse::<u32>() else { continue };
             let to = target.outputs.path(&task, step);
@@ -267,6 +276,30 @@ fn copy_outputs(source: &Blobs, target: &Blobs, view: &View, copied: &mut Copied
                 Err(BackupError::File(_, error)) if error.kind() == io::ErrorKind::NotFound => {}
                 other => other?,
             }
+        }
+    }
+    Ok(())
+}
+
+/// Copies small outputs that became rows after the database was copied: the copy has neither these rows, nor the files
+/// that they were before.
+fn copy_new_rows(target: &Blobs, view: &View, live: &View, copied: &mut Copied) -> Result<(), Failed> {
+    if !inspect::is_of_this_program(live)? {
+        return Ok(());
+    }
+    for task in inspect::open_task_ids(view)? {
+        for SmallOutput { step, bytes } in small_outputs::of_task(live, &task)? {
+            let path = target.outputs.path(&task, step);
+            if fs::metadata(&path).is_ok_and(|there| there.len() == bytes.len() as u64) {
+                continue;
+            }
+            if let Some(folder) = path.parent() {
+                fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at(folder))?;
+            }
+            let written = File::options().write(true).create(true).truncate(true).mode(0o600).open(&path);
+            written.and_then(|mut file| file.write_all(&bytes)).map_err(at(&path))?;
+            copied.files += 1;
+            copied.bytes += bytes.len() as u64;
         }
     }
     Ok(())
@@ -309,12 +342,23 @@ fn prune(target: &Blobs, view: &View) -> Result<(), Failed> {
         remove(&path)?;
     }
     let tasks = inspect::tasks_with_output(view)?;
-    let mut strays = Vec::new();
+    let (mut strays, mut kept) = (Vec::new(), Vec::new());
     target.outputs.each_task(|task, _| {
-        if !tasks.contains(&task) {
+        if tasks.contains(&task) {
+            kept.extend(TaskId::new(task).ok());
+        } else {
             strays.push(task);
         }
     })?;
+    // An earlier backup may have as files what are rows by now.
+    if inspect::is_of_this_program(view)? {
+        for task in kept {
+            let rows = small_outputs::of_task(view, &task)?;
+            if !rows.is_empty() {
+                target.outputs.remove_files(&task, rows.into_iter().map(|row| row.step));
+            }
+        }
+    }
     for task in strays.into_iter().filter_map(|task| TaskId::new(task).ok()) {
         target.outputs.remove(&task);
     }

@@ -3,12 +3,13 @@
 
 use crate::protocol::TaskId;
 use crate::server::blobs::listing::checksum;
-use crate::server::blobs::{Blobs, Error as BlobError};
+use crate::server::blobs::{Blobs, Error as BlobError, Rows};
 use crate::server::store::inspect::{self, Complete, Fault, Named, push};
 use crate::server::store::{Error as StoreError, View, copy};
 use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// How long files stay that nothing names: a day for their rows to come, and the hours between two sweeps.
@@ -79,7 +80,8 @@ pub(super) fn check(data: &Path, contents: bool, now: SystemTime) -> Result<Repo
     }
     let store = |error| CheckError::Store(data.to_owned(), error);
     let view = copy::open_read_only(&path).map_err(store)?;
-    let blobs = Blobs::existing(data, false);
+    let rows = small_outputs(&path).map_err(store)?;
+    let blobs = Blobs::existing(data, false).with_rows(rows);
     let Some(said) = copy::at_one_moment(&view, said).map_err(store)? else {
         let faults = copy::at_one_moment(&view, inspect::faults).map_err(store)?;
         return Ok(Report { faults, ..Report::default() });
@@ -109,6 +111,16 @@ pub(super) fn check(data: &Path, contents: bool, now: SystemTime) -> Result<Repo
         Unread::Store(error) => store(error),
     })?;
     Ok(report)
+}
+
+/// Small outputs that are rows, read on a connection of their own.
+fn small_outputs(database: &Path) -> Result<Rows, StoreError> {
+    let view = Mutex::new(copy::open_read_only(database)?);
+    Ok(Rows::read_by(move |task, step| {
+        let view = view.lock().unwrap_or_else(PoisonError::into_inner);
+        inspect::small_output(&view, task, step)
+            .map_err(|error| BlobError::Io(format!("failed to read output: {error}")))
+    }))
 }
 
 fn said(view: &View) -> Result<Option<Said>, StoreError> {
@@ -169,7 +181,7 @@ fn wrong_output(
     }
     if let Some(expected) = sha256.as_ref().filter(|_| contents) {
         *read_bytes += length;
-        if checksum(&blobs.outputs.path(task, *step), *length)? != *expected {
+        if blobs.outputs.open(task, *step)?.checksum(*length)? != *expected {
             return Ok(Some(format!(
                 "the output of step {step} of task {task} is not what its agent has sent: it has another checksum"
             )));

@@ -10,8 +10,7 @@ use crate::server::marked::Marked;
 use crate::server::patience::{self, Patience, Taken};
 use crate::server::state::Shared;
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Request};
-use axum::middleware::{self, Next};
+use axum::extract::ConnectInfo;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -61,35 +60,39 @@ pub fn raise_file_limit() {
 /// What every connection is served with.
 #[derive(Clone)]
 struct Serving {
-    router: axum::Router,
+    routers: Routers,
     tls: Option<Arc<Certificate>>,
     proxies: Arc<Proxies>,
 }
 
-/// Everything that is served: the API to programs, pages to people.
-fn router(state: Shared) -> axum::Router {
-    let api = crate::server::api::router(state.clone());
-    let choose = move |request: Request, next: Next| {
-        let api = api.clone();
-        async move {
-            let path = request.uri().path();
-            let is_api = path.starts_with("/api/") || ["/api", "/live", "/ready", "/metrics"].contains(&path);
-            if !is_api {
-                return next.run(request).await;
-            }
-            api.oneshot(request).await.unwrap_or_else(|never| match never {})
-        }
-    };
-    // Around the router of the pages: what it finds in a path must not reach the other.
-    axum::Router::new().fallback_service(crate::server::web::router(state)).layer(middleware::from_fn(choose))
+/// Everything that is served.
+#[derive(Clone)]
+struct Routers {
+    /// For programs.
+    api: axum::Router,
+    /// Pages, for people.
+    web: axum::Router,
+}
+
+impl Routers {
+    fn new(state: Shared) -> Self {
+        Self { api: crate::server::api::router(state.clone()), web: crate::server::web::router(state) }
+    }
+
+    /// The router of a path. Which one it is is said by the path as it came: what a page finds in its path does not reach the
+    /// API.
+    fn of(&self, path: &str) -> axum::Router {
+        let is_api = path.starts_with("/api/") || ["/api", "/live", "/ready", "/metrics"].contains(&path);
+        if is_api { self.api.clone() } else { self.web.clone() }
+    }
 }
 
 /// Serves until the control plane stops.
 pub async fn serve(socket: TcpListener, tls: Option<Arc<Certificate>>, proxies: Proxies, state: Shared) {
     let limits = Limits::of_files(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX));
     let connections = Connections::new(limits);
-    let router = router(state.clone());
-    let serving = Serving { router, tls, proxies: Arc::new(proxies) };
+    let routers = Routers::new(state.clone());
+    let serving = Serving { routers, tls, proxies: Arc::new(proxies) };
     let ending = GracefulShutdown::new();
     let mut stopping = state.stopping.subscribe();
     loop {
@@ -168,7 +171,7 @@ async fn converse(
         let client = serving.proxies.client(peer, request.headers());
         request.extensions_mut().insert(ConnectInfo(Peer(client)));
         request.extensions_mut().insert(Arc::clone(connection));
-        let router = serving.router.clone();
+        let router = serving.routers.of(request.uri().path());
         async move {
             let next =
                 |request| async { router.oneshot(request).await.unwrap_or_else(|never| match never {}) };

@@ -5,7 +5,7 @@ use crate::orbs::OrbSites;
 use crate::protocol::Secret;
 use crate::server::auth::{new_token, token_hash};
 use crate::server::backup;
-use crate::server::blobs::{Blobs, Error as BlobError, write_private};
+use crate::server::blobs::{Blobs, Error as BlobError, Rows, write_private};
 use crate::server::certificate::Certificate;
 use crate::server::clients::Proxies;
 use crate::server::data_folder::{DataFolder, FolderError};
@@ -23,6 +23,7 @@ use crate::server::secrets::sealer::{self, KeyError};
 use crate::server::state::{Elsewhere, Keeping, Only, Routing, ServerSettings, Shared, State};
 use crate::server::store::tables::classes::{self, Class, Token};
 use crate::server::store::tables::projects;
+use crate::server::store::tables::small_outputs;
 use crate::server::store::{Error as StoreError, Store};
 use crate::server::sweep;
 use crate::server::time::Millis;
@@ -193,6 +194,7 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
             .map_err(store_error)?;
     let blobs =
         Blobs::open(&data, options.durable).map_err(|error| StartError::Blobs(data.clone(), error))?;
+    let blobs = blobs.with_rows(small_outputs_of(&store));
     let key = options.secrets_key.clone().unwrap_or_else(|| data.join("secrets.key"));
     let sealer =
         store.read_blocking(|view| Ok(sealer::open_key(&key, view, options.durable))).map_err(store_error)?;
@@ -264,6 +266,17 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
         url,
         first_token,
         _folder: folder,
+    })
+}
+
+/// Small outputs that are complete are rows of the database.
+fn small_outputs_of(store: &Store) -> Rows {
+    let store = store.clone();
+    Rows::read_by(move |task, step| {
+        let found = store.read_blocking(|view| small_outputs::find(view, task, step));
+        found.map_err(|error| {
+            BlobError::Io(format!("failed to read the output of step {step} of task {task}: {error}"))
+        })
     })
 }
 

@@ -28,8 +28,7 @@ const SLOW: Duration = Duration::from_secs(2);
 
 /// Builds the routes of all APIs.
 pub fn router(state: Shared) -> axum::Router {
-    let routes = axum::Router::new()
-        .merge(runner::router())
+    let of_people = axum::Router::new()
         .merge(audit::router())
         .merge(compile::router())
         .merge(connections::router())
@@ -51,28 +50,30 @@ pub fn router(state: Shared) -> axum::Router {
         .merge(webhooks::router())
         .merge(contexts::router())
         .merge(triggers::router())
+        .layer(middleware::from_fn_with_state(state.clone(), audit::write_down));
+    let routes = of_people
+        // No runner changes what is set up.
+        .merge(runner::router())
         .fallback(|| async { Failure::new(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .layer(middleware::from_fn_with_state(state.clone(), audit::write_down))
-        .layer(middleware::from_fn(shape::refusals))
-        .layer(middleware::from_fn(unread::drain))
-        .layer(middleware::from_fn_with_state(state.clone(), measure))
+        .layer(middleware::from_fn_with_state(state.clone(), within))
         .with_state(state.clone());
     // A layer runs after the routing of its own router: slugs are rewritten by one around it.
-    axum::Router::new()
-        .fallback_service(routes)
-        .layer(middleware::from_fn_with_state(state, slug::rewrite))
-        .layer(middleware::from_fn(speaker::mark))
+    axum::Router::new().fallback_service(routes).layer(middleware::from_fn_with_state(state, around))
 }
 
-/// Counts calls by the time they take, and tells of slow ones. Those that ask to be held are not slow by that.
-async fn measure(State(state): State<Shared>, request: Request, next: Next) -> Response {
+/// What is done around every call whose path is as handlers know it: it is counted by the time it takes, and told of when
+/// it is slow. One that asks to be held is not slow by that.
+///
+/// Each layer has a copy of what it wraps and a future of its own, and so has every call that is parked: there are few.
+async fn within(State(state): State<Shared>, request: Request, next: Next) -> Response {
     state.requests.fetch_add(1, Ordering::Relaxed);
-    if request.uri().query().is_some_and(|query| query.contains("wait=")) {
-        return next.run(request).await;
-    }
-    let (method, path, started) = (request.method().clone(), request.uri().path().to_owned(), Instant::now());
-    let response = next.run(request).await;
+    let is_held = request.uri().query().is_some_and(|query| query.contains("wait="));
+    let call =
+        (!is_held).then(|| (request.method().clone(), request.uri().path().to_owned(), Instant::now()));
+    let around = |request| runner::tell(request, |request| shape::refusals(request, next));
+    let response = unread::drain_after(request, around).await;
+    let Some((method, path, started)) = call else { return response };
     let took = started.elapsed();
     state.latencies.note(took);
     if took >= SLOW {
@@ -80,5 +81,13 @@ async fn measure(State(state): State<Shared>, request: Request, next: Next) -> R
             "a call was slow"
         );
     }
+    response
+}
+
+/// What is done before a call is routed, and with every answer.
+async fn around(State(state): State<Shared>, mut request: Request, next: Next) -> Response {
+    slug::rewrite(&state, &mut request).await;
+    let mut response = next.run(request).await;
+    speaker::mark_answer(&mut response);
     response
 }

@@ -4,6 +4,9 @@ use crate::protocol::TaskId;
 use crate::server::blobs::disk::{Error, digest, io_error};
 use crate::server::blobs::objects::Objects;
 use crate::server::blobs::outputs::Outputs;
+use crate::server::blobs::stretch::Stretch;
+use crate::system::hex;
+use ring::digest::{Context, SHA256};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -85,6 +88,24 @@ impl Outputs {
             Some((entry.file_name().to_string_lossy().into_owned(), stored))
         });
         Ok(named.collect())
+    }
+}
+
+impl Stretch {
+    /// SHA-256 in lower-case hex of the first `length` bytes.
+    pub fn checksum(&self, length: u64) -> Result<String, Error> {
+        let mut context = Context::new(&SHA256);
+        let mut at = 0;
+        while at < length {
+            let most = usize::try_from(length - at).unwrap_or(usize::MAX).min(256 * 1024);
+            let bytes = self.read(at, most)?;
+            if bytes.is_empty() {
+                break;
+            }
+            context.update(&bytes);
+            at += bytes.len() as u64;
+        }
+        Ok(hex(context.finish().as_ref()))
     }
 }
 

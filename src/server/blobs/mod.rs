@@ -10,6 +10,8 @@ mod hole;
 pub mod listing;
 pub mod objects;
 pub mod outputs;
+mod rows;
+mod small;
 mod stretch;
 mod turns;
 
@@ -19,6 +21,7 @@ use std::path::Path;
 
 use self::disk::make_folder;
 pub use self::disk::{Error, Space, write_private};
+pub use self::rows::Rows;
 pub use self::stretch::Stretch;
 
 /// The bytes that the data folder holds besides the database. Cheap to clone.
@@ -38,6 +41,11 @@ impl Blobs {
             make_folder(&root.join(name))?;
         }
         Ok(Self::existing(root, durable))
+    }
+
+    /// The same bytes, where small outputs that are complete are rows.
+    pub fn with_rows(self, rows: Rows) -> Self {
+        Self { outputs: self.outputs.with_rows(rows), ..self }
     }
 
     /// How much of the disk is left.

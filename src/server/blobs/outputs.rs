@@ -1,8 +1,10 @@
-//! Output of steps: one file a step, written at offsets.
+//! Output of steps: one file a step, written at offsets; what is small becomes a row once it is complete (`small`).
 
 use crate::protocol::TaskId;
 use crate::server::blobs::disk::{Error, digest, io_error, make_folder, open_private, read_piece};
+use crate::server::blobs::rows::{Place, Rows, SMALL_BYTES};
 use crate::server::blobs::turns::{Turn, Turns};
+use crate::system::hex;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -27,6 +29,8 @@ pub struct Outputs {
     written: Arc<Mutex<HashMap<(TaskId, u32), Written>>>,
     /// A runner that gave a call up repeats it while the disk may still be busy with the first.
     turns: Turns<(TaskId, u32)>,
+    /// Where small outputs are that are complete; `None` where all are files.
+    rows: Option<Rows>,
 }
 
 /// State in memory of an output that is being written. It may be forgotten at any time.
@@ -36,6 +40,17 @@ struct Written {
     durable_to: u64,
     /// The bytes on the disk are not those of the runner: it sends them again, and they are written over from here.
     again_from: Option<u64>,
+}
+
+/// An output, compared with what its runner wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Checked {
+    /// It is all there, in its file, and durable.
+    Whole,
+    /// It is all there, and these bytes are to be kept as a row; the file is not waited for.
+    Small(Vec<u8>),
+    /// It is to be sent again from this offset on.
+    From(u64),
 }
 
 /// How far an output is stored.
@@ -49,7 +64,22 @@ pub struct Stored {
 
 impl Outputs {
     pub(super) fn at(root: &Path, durable: bool) -> Self {
-        Self { root: root.join("output"), durable, written: Arc::default(), turns: Turns::default() }
+        Self {
+            root: root.join("output"),
+            durable,
+            written: Arc::default(),
+            turns: Turns::default(),
+            rows: None,
+        }
+    }
+
+    /// The same outputs, of which small ones that are complete are rows.
+    pub(super) fn with_rows(self, rows: Rows) -> Self {
+        Self { rows: Some(rows), ..self }
+    }
+
+    pub(super) fn rows(&self) -> Option<&Rows> {
+        self.rows.as_ref()
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -121,17 +151,23 @@ impl Outputs {
 
     /// Length of a step's output; 0 when there is none.
     pub fn length(&self, task: &TaskId, step: u32) -> u64 {
-        fs::metadata(self.path(task, step)).map_or(0, |meta| meta.len())
+        match self.place(task, step) {
+            Ok(Place::Row(bytes)) => bytes.len() as u64,
+            Ok(Place::File(file)) => file.metadata().map_or(0, |meta| meta.len()),
+            Ok(Place::Nowhere) | Err(_) => 0,
+        }
     }
 
     /// Up to `most` bytes of a step's output at `from`.
     pub fn read(&self, task: &TaskId, step: u32, from: u64, most: usize) -> Result<Vec<u8>, Error> {
-        let path = self.path(task, step);
-        let file = match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other.map_err(io_error(&path))?,
-        };
-        read_piece(&file, from, most).map_err(io_error(&path))
+        match self.place(task, step)? {
+            Place::Nowhere => Ok(Vec::new()),
+            Place::File(file) => read_piece(&file, from, most).map_err(io_error(&self.path(task, step))),
+            Place::Row(bytes) => {
+                let from = usize::try_from(from).unwrap_or(usize::MAX).min(bytes.len());
+                Ok(bytes[from..].iter().copied().take(most).collect())
+            }
+        }
     }
 
     /// Removes the output of a task that is no more.
@@ -144,34 +180,46 @@ impl Outputs {
         }
     }
 
-    /// Compares a step's output with what the runner wrote and makes it durable; where nothing is durable, only its
-    /// length is compared. The offset to send
-    /// from when it differs: the bytes that are here stay until others take their place.
-    pub fn check(&self, task: &TaskId, step: u32, length: u64, sha256: &str) -> Result<Option<u64>, Error> {
+    /// Compares a step's output with what the runner wrote and makes it durable, unless it is to become a row. Where it
+    /// differs the bytes that are here stay until others take their place. Where nothing is durable, only its length is
+    /// compared.
+    pub fn check(&self, task: &TaskId, step: u32, length: u64, sha256: &str) -> Result<Checked, Error> {
         let _turn = self.turn(task, step);
         let path = self.path(task, step);
-        let stored = self.length(task, step);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && length == 0 => {
+                return Ok(Checked::Whole);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Checked::From(0)),
+            Err(error) => return Err(io_error(&path)(error)),
+        };
+        let stored = file.metadata().map_err(io_error(&path))?.len();
         if stored < length {
-            return Ok(Some(stored));
-        }
-        if length == 0 && stored == 0 {
-            return Ok(None);
+            return Ok(Checked::From(stored));
         }
         let key = (task.clone(), step);
         if !self.durable {
             // It was written on this host a moment ago, by this process: to read it again would find what was written.
             self.written().remove(&key);
-            return Ok(None);
+            return Ok(Checked::Whole);
         }
-        let file = File::open(&path).map_err(io_error(&path))?;
-        file.sync_data().map_err(io_error(&path))?;
         // More than the runner wrote: what lies beyond is nobody's.
-        if digest(&mut (&file).take(length)).map_err(io_error(&path))? == sha256 {
-            self.written().remove(&key);
-            return Ok(None);
+        if self.rows.is_some() && length <= SMALL_BYTES {
+            let bytes = read_piece(&file, 0, length as usize).map_err(io_error(&path))?;
+            if hex(ring::digest::digest(&ring::digest::SHA256, &bytes).as_ref()) == sha256 {
+                self.written().remove(&key);
+                return Ok(Checked::Small(bytes));
+            }
+        } else {
+            file.sync_data().map_err(io_error(&path))?;
+            if digest(&mut (&file).take(length)).map_err(io_error(&path))? == sha256 {
+                self.written().remove(&key);
+                return Ok(Checked::Whole);
+            }
         }
         self.written().insert(key, Written { durable_to: 0, again_from: Some(0) });
-        Ok(Some(0))
+        Ok(Checked::From(0))
     }
 
     /// An output is complete: it is made durable, and memory forgets it.
@@ -216,8 +264,8 @@ mod tests {
         assert!(matches!(append(5, b"x"), Err(Error::Gap { stored: 3 })));
         assert_eq!(output.read(&task, 0, 1, 10).unwrap(), b"bc");
         assert_eq!(output.read(&task, 9, 0, 10).unwrap(), b"");
-        assert_eq!(output.check(&task, 0, 3, ABC).unwrap(), None);
-        assert_eq!(output.check(&task, 0, 4, ABC).unwrap(), Some(3));
+        assert_eq!(output.check(&task, 0, 3, ABC).unwrap(), Checked::Whole);
+        assert_eq!(output.check(&task, 0, 4, ABC).unwrap(), Checked::From(3));
     }
 
     #[test]
@@ -235,13 +283,13 @@ mod tests {
         let output = Blobs::open(dir.path(), true).unwrap().outputs;
         let task = TaskId::new("t").unwrap();
         output.append(&task, 0, 0, b"axyz").unwrap();
-        assert_eq!(output.check(&task, 0, 3, ABC).unwrap(), Some(0));
+        assert_eq!(output.check(&task, 0, 3, ABC).unwrap(), Checked::From(0));
         assert_eq!(output.read(&task, 0, 0, 10).unwrap(), b"axyz");
         assert!(matches!(output.append(&task, 0, 1, b"b"), Err(Error::Gap { stored: 0 })));
         assert_eq!(output.append(&task, 0, 0, b"ab").unwrap().offset, 2);
         assert_eq!(output.read(&task, 0, 0, 10).unwrap(), b"abyz");
         assert_eq!(output.append(&task, 0, 1, b"bc").unwrap().offset, 3);
-        assert_eq!(output.check(&task, 0, 3, ABC).unwrap(), None);
+        assert_eq!(output.check(&task, 0, 3, ABC).unwrap(), Checked::Whole);
     }
 
     #[test]

@@ -1,19 +1,20 @@
-//! A file that was opened to be read piece by piece: its length is that of the moment at which it was opened,
+//! An output or an upload that was opened to be read piece by piece: its length is that of the moment at which it was opened,
 //! and whoever reads it holds one piece at a time.
 
 use crate::protocol::TaskId;
 use crate::server::blobs::disk::{Error, io_error, read_piece};
 use crate::server::blobs::objects::Objects;
 use crate::server::blobs::outputs::Outputs;
+use crate::server::blobs::rows::Place;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
-/// Bytes of a file from its beginning to where it ended when it was opened.
+/// Bytes of an output or an upload from its beginning to where it ended when it was opened.
 #[derive(Debug)]
 pub struct Stretch {
-    /// `None` is a step that has written nothing.
-    file: Option<File>,
+    /// Nowhere is a step that has written nothing.
+    place: Place,
     path: PathBuf,
     length: u64,
 }
@@ -22,12 +23,10 @@ impl Outputs {
     /// Opens a step's output; one that nobody has sent anything of is empty.
     pub fn open(&self, task: &TaskId, step: u32) -> Result<Stretch, Error> {
         let path = self.path(task, step);
-        match File::open(&path) {
-            Ok(file) => Stretch::of(file, path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Ok(Stretch { file: None, path, length: 0 })
-            }
-            Err(error) => Err(read_error(&path, &error)),
+        match self.place(task, step)? {
+            Place::File(file) => Stretch::of(file, path),
+            Place::Row(bytes) => Ok(Stretch { length: bytes.len() as u64, place: Place::Row(bytes), path }),
+            Place::Nowhere => Ok(Stretch { place: Place::Nowhere, path, length: 0 }),
         }
     }
 }
@@ -48,7 +47,7 @@ impl Objects {
 impl Stretch {
     fn of(file: File, path: PathBuf) -> Result<Self, Error> {
         let length = file.metadata().map_err(|error| read_error(&path, &error))?.len();
-        Ok(Self { file: Some(file), path, length })
+        Ok(Self { place: Place::File(file), path, length })
     }
 
     /// Size in bytes, at the moment at which it was opened.
@@ -60,7 +59,15 @@ impl Stretch {
     /// error: the rest was promised.
     pub fn read(&self, from: u64, most: usize) -> Result<Vec<u8>, Error> {
         let left = usize::try_from(self.length.saturating_sub(from)).unwrap_or(most);
-        let Some(file) = self.file.as_ref().filter(|_| left > 0) else { return Ok(Vec::new()) };
+        let file = match &self.place {
+            Place::File(file) if left > 0 => file,
+            Place::Row(bytes) if left > 0 => {
+                // It is as long as it says.
+                let from = bytes.len() - left;
+                return Ok(bytes[from..][..most.min(left)].to_vec());
+            }
+            _ => return Ok(Vec::new()),
+        };
         let bytes = read_piece(file, from, most.min(left)).map_err(io_error(&self.path))?;
         if bytes.is_empty() {
             let why = "it has become shorter while it was read";

@@ -10,6 +10,7 @@ use crate::server::engine::handout::{self, Handed, Withheld};
 use crate::server::engine::task::{Claim, ClaimedAgain, DEFAULT_BUDGET, Machine, Refused};
 use crate::server::state::ServerSettings;
 use crate::server::store::status::{MessageKind, TaskState};
+use crate::server::store::tables::handout::described;
 use crate::server::store::tables::tasks::Asking;
 use crate::server::store::tables::{classes, fleet, instances, jobs, progress, tasks};
 use crate::server::store::{Effect, Error, Tx, new_id};
@@ -134,7 +135,8 @@ fn hand_out(
     settings: &ServerSettings,
     now: Millis,
 ) -> Result<Option<Vec<u8>>, Error> {
-    let (status, why) = match handout::variables(tx, &settings.sealer, &hand.row.job)? {
+    let found = described(tx, &hand.row.id)?;
+    let (status, why) = match handout::variables(tx, &settings.sealer, &found)? {
         Ok(variables) => {
             let task_token = new_token("rlt_")?;
             let claim = hand.task.claim_of().cloned();
@@ -143,7 +145,7 @@ fn hand_out(
             let handed =
                 Handed { id, token: task_token.clone(), allocation, variables, budget: claim.budget };
             let in_containers = claimer.request.takes.contains(&TaskKind::Container);
-            let described = handout::describe(tx, handed, in_containers, settings)?;
+            let described = handout::describe(tx, found, handed, in_containers, settings)?;
             let answer = serde_json::to_vec(&described)?;
             if answer.len() <= CLAIM_BYTES {
                 hand.row.token_hash = Some(token_hash(&task_token));
@@ -190,11 +192,12 @@ pub fn fetch(
         Ok(claim) => claim.clone(),
         Err(refused) => return Ok(Err(refused)),
     };
-    match handout::variables(tx, &settings.sealer, &hand.row.job)? {
+    let found = described(tx, id)?;
+    match handout::variables(tx, &settings.sealer, &found)? {
         Ok(variables) => {
             let (id, allocation, budget) = (id.clone(), claim.allocation, claim.budget);
             let handed = Handed { id, token, allocation, variables, budget };
-            Ok(Ok(serde_json::to_vec(&handout::describe(tx, handed, false, settings)?)?))
+            Ok(Ok(serde_json::to_vec(&handout::describe(tx, found, handed, false, settings)?)?))
         }
         Err(why) => {
             let (status, why) = withheld(why);

@@ -5,11 +5,10 @@ use crate::config::{Executor, Image, JobKind};
 use crate::protocol::{Container, Login, Secret, Source, Task, TaskId, Variable};
 use crate::server::auth::{new_token, token_hash};
 use crate::server::engine::task::LONGEST_BEGIN;
-use crate::server::ids::JobId;
 use crate::server::secrets::contexts;
 use crate::server::secrets::sealer::{Place, SealError, Sealer};
 use crate::server::state::ServerSettings;
-use crate::server::store::tables::handout::{self, Described, Revision};
+use crate::server::store::tables::handout::{Described, Revision};
 use crate::server::store::tables::keys;
 use crate::server::store::tables::pipelines::PullFacts;
 use crate::server::store::tables::trust;
@@ -31,27 +30,24 @@ pub enum Withheld {
     Unusable(String),
 }
 
-/// The variables of a task of the job: the project's, then those of its contexts in their order; of variables
+/// The variables of a task that is as described: the project's, then those of its contexts in their order; of variables
 /// with one name the last.
 pub fn variables(
     view: &View,
     sealer: &Sealer,
-    job: &JobId,
+    found: &Described,
 ) -> Result<Result<Vec<Variable>, Withheld>, Error> {
-    let contexts = match contexts::of_job(view, job)? {
+    let contexts = match contexts::of_names(view, &found.job, &found.definition.contexts)? {
         Ok(contexts) => contexts,
         Err(why) => return Ok(Err(Withheld::Unauthorized(why))),
     };
-    let Some(project) = handout::project_of(view, job)? else {
-        return Err(Error::Corrupt(format!("there is no job `{job}`")));
-    };
+    let project = &found.project;
     let mut opened = Opened::default();
-    let is_kept_from = trust::fork_of_job(view, job)?.is_some_and(|fork| !fork.gets_secrets);
-    if is_kept_from {
+    if trust::fork_of_job(view, &found.job)?.is_some_and(|fork| !fork.gets_secrets) {
         return Ok(Ok(Vec::new()));
     }
-    for SealedVariable { name, sealed } in variables::list_sealed_of_project(view, &project)? {
-        let value = sealer.open(Place::Project(&project, &name), &sealed);
+    for SealedVariable { name, sealed } in variables::list_sealed_of_project(view, project)? {
+        let value = sealer.open(Place::Project(project, &name), &sealed);
         if let Err(why) = opened.add(name, value) {
             return Ok(Err(why));
         }
@@ -127,11 +123,11 @@ pub struct HandedOut {
 /// Describes a task that is handed out, for its agent, and with `in_containers` for a runner that starts its containers.
 pub fn describe(
     tx: &Tx<'_>,
+    found: Described,
     handed: Handed,
     in_containers: bool,
     settings: &ServerSettings,
 ) -> Result<HandedOut, Error> {
-    let found = handout::described(tx, &handed.id)?;
     let slug = format!("{}/{}/{}", found.vcs, found.org, found.repo);
     let job_url = settings.job_url(&slug, found.job_number);
     let mut built_in = built_in(&found, &job_url);

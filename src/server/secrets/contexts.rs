@@ -159,24 +159,32 @@ pub fn restrict(
 
 /// Finds the contexts of a job in their order, or says why the job may not have one of them.
 pub fn of_job(view: &View, job: &JobId) -> Result<Result<Vec<ContextId>, Unauthorized>, Error> {
-    let names = contexts::list_names_of_job(view, job)?;
+    of_names(view, job, &contexts::list_names_of_job(view, job)?)
+}
+
+/// The same for a job whose contexts have been read.
+pub fn of_names(
+    view: &View,
+    job: &JobId,
+    names: &[String],
+) -> Result<Result<Vec<ContextId>, Unauthorized>, Error> {
     if names.is_empty() {
         return Ok(Ok(Vec::new()));
     }
     if trust::fork_of_job(view, job)?.is_some_and(|fork| !fork.gets_secrets) {
-        return Ok(Err(Unauthorized::OfFork { contexts: names }));
+        return Ok(Err(Unauthorized::OfFork { contexts: names.to_vec() }));
     }
     let facts = contexts::facts_of_job(view, job)?;
     let mut ids = Vec::new();
     for name in names {
-        let Some(context) = contexts::find_context_by_name(view, &facts.organisation, &name)? else {
+        let Some(context) = contexts::find_context_by_name(view, &facts.organisation, name)? else {
             if name == ALWAYS_THERE {
                 continue;
             }
-            return Ok(Err(Unauthorized::Unknown { context: name, owner: facts.owner_slug }));
+            return Ok(Err(Unauthorized::Unknown { context: name.clone(), owner: facts.owner_slug }));
         };
         if let Err(by) = allows(&contexts::list_restrictions(view, &context.id)?, &facts) {
-            return Ok(Err(Unauthorized::Restricted { context: name, by }));
+            return Ok(Err(Unauthorized::Restricted { context: name.clone(), by }));
         }
         ids.push(context.id);
     }

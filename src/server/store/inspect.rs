@@ -3,6 +3,7 @@
 //! SQLite only: `integrity_check`, `foreign_key_check`, `total` and `group_concat`.
 
 use crate::protocol::TaskId;
+use crate::server::store::tables::small_outputs;
 use crate::server::store::{Error, View, schema};
 use rusqlite::OptionalExtension;
 use std::collections::HashSet;
@@ -230,6 +231,21 @@ pub fn has_output(view: &View, task: &str) -> Result<bool, Error> {
     let mut query =
         view.sql().prepare_cached("SELECT 1 FROM tasks WHERE id = ?1 AND output_gone_at_ms IS NULL")?;
     Ok(query.exists([task])?)
+}
+
+/// The output of a step that is a row; `None` where it is none, and in a database whose schema has no such rows.
+pub fn small_output(view: &View, task: &TaskId, step: u32) -> Result<Option<Vec<u8>>, Error> {
+    if !is_of_this_program(view)? {
+        return Ok(None);
+    }
+    small_outputs::find(view, task, step)
+}
+
+/// The tasks that have not ended.
+pub fn open_task_ids(view: &View) -> Result<Vec<TaskId>, Error> {
+    let mut query = view.sql().prepare("SELECT id FROM tasks WHERE stopped_at_ms IS NULL")?;
+    let rows = query.query_map([], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// How many tasks have not ended.

@@ -11,7 +11,7 @@
 //! - the pragmas and transactions of this file, of `writer` and of `scene`, and `user_version` in `schema`;
 //! - in the schema: `STRICT` tables whose booleans are integers, `WITHOUT ROWID`, `AUTOINCREMENT` and `INTEGER PRIMARY
 //!   KEY`, whose order is the order in which rows came;
-//! - `INSERT OR IGNORE` and `INSERT OR REPLACE`: `tables/archives`, `results`, `steps`, `jobs_with_tests`;
+//! - `INSERT OR IGNORE` and `INSERT OR REPLACE`: `tables/archives`, `results`, `steps`, `small_outputs`, `jobs_with_tests`;
 //! - triggers: `reports.sql` and `hooks.sql`, for `tables/reports` and `tables/webhooks`;
 //! - `json_each` for lists that are given: `tables/deliveries`, `schedules`, `reports`, `webhooks`;
 //! - functions on JSON: `tables/jobs`, `read/job`, `read/pipeline`, `read/watch`; `group_concat`: `read/pipeline`;
@@ -24,6 +24,8 @@ pub mod copy;
 mod error;
 mod file;
 pub mod inspect;
+#[cfg(test)]
+mod plans;
 pub mod read;
 #[cfg(test)]
 pub mod scene;
@@ -46,6 +48,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Most reads that run at once; further ones wait.
 const MAX_READERS: usize = 8;
+
+/// Most memory of the pages that the writer keeps, in KiB.
+const WRITER_CACHE_KIB: i64 = 32 * 1024;
 
 /// The database. Cheap to clone.
 #[derive(Clone)]
@@ -74,6 +79,8 @@ impl Store {
         // Before the change of the journal, which would wait as well.
         connection.pragma_update(None, "synchronous", if durable { "FULL" } else { "OFF" })?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
+        // Rows have ids by chance: what a million tasks have of pages would be read again and again.
+        connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
         copy::before_migration(&connection, path)?;
         schema::migrate(&connection)?;
         let writer = writer::Writer::start(View::new(connection), on_commit)
@@ -143,6 +150,19 @@ impl Store {
         reading.await.map_err(|_| Error::Closed)?
     }
 
+    /// Runs a query of a single statement that an index answers, such as who holds a token. That takes less than handing it to
+    /// another thread does, so it is run on this one, where a connection is free; else as [`Store::read`] does.
+    pub async fn look_up<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&View) -> Result<T, Error> + Send + 'static,
+    {
+        match Arc::clone(&self.readers.permits).try_acquire_owned() {
+            Ok(_permit) => self.readers.run_one(work),
+            Err(_) => self.read(work).await,
+        }
+    }
+
     /// Whether the database can be read; the error says why not.
     pub async fn check(&self) -> Result<(), Error> {
         self.read(|view| Ok(view.sql().query_row("SELECT 1", [], |_| Ok(()))?)).await
@@ -162,23 +182,39 @@ impl Store {
 }
 
 impl Readers {
-    fn run<T>(&self, work: impl FnOnce(&View) -> Result<T, Error>) -> Result<T, Error> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let connection = match idle {
-            Some(connection) => connection,
-            None => {
-                let connection = connect(&self.path)?;
-                connection.pragma_update(None, "query_only", true)?;
-                View::new(connection)
-            }
-        };
-        // One transaction, so that several queries of one read see the same state.
-        connection.sql().execute_batch("BEGIN")?;
-        let result = work(&connection);
-        let ended = connection.sql().execute_batch("COMMIT");
-        if ended.is_ok() {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+    fn take(&self) -> Result<View, Error> {
+        if let Some(connection) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+            return Ok(connection);
         }
+        let connection = connect(&self.path)?;
+        connection.pragma_update(None, "query_only", true)?;
+        Ok(View::new(connection))
+    }
+
+    fn give_back(&self, connection: View) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        // Threads that block may be more.
+        if idle.len() < MAX_READERS {
+            idle.push(connection);
+        }
+    }
+
+    fn run<T>(&self, work: impl FnOnce(&View) -> Result<T, Error>) -> Result<T, Error> {
+        let connection = self.take()?;
+        // One transaction, so that several queries of one read see the same state.
+        connection.run("BEGIN")?;
+        let result = work(&connection);
+        if connection.run("COMMIT").is_ok() {
+            self.give_back(connection);
+        }
+        result
+    }
+
+    /// Each statement sees a state of its own.
+    fn run_one<T>(&self, work: impl FnOnce(&View) -> Result<T, Error>) -> Result<T, Error> {
+        let connection = self.take()?;
+        let result = work(&connection);
+        self.give_back(connection);
         result
     }
 }

@@ -46,6 +46,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("reports.sql"),
     include_str!("hooks.sql"),
     include_str!("schedules.sql"),
+    include_str!("small_outputs.sql"),
 ];
 
 /// The version of the schema that this program works with.

@@ -13,6 +13,11 @@ impl View {
         Self(connection)
     }
 
+    /// Runs a statement without values and rows, such as the begin of a transaction, and keeps it compiled.
+    pub(in crate::server::store) fn run(&self, sql: &str) -> rusqlite::Result<()> {
+        self.0.prepare_cached(sql)?.execute([]).map(drop)
+    }
+
     /// The connection, for the statements of this room.
     pub(in crate::server::store) fn sql(&self) -> &Connection {
         &self.0

@@ -180,6 +180,7 @@ impl Writer {
 
 fn run(connection: &View, queue: &Receiver<Work>, on_commit: &dyn Fn(Vec<Effect>)) {
     while let Ok(first) = queue.recv() {
+        // What comes while the first is at work is of the group, too.
         let group = std::iter::once(first).chain(queue.try_iter()).take(MAX_GROUP);
         commit_group(connection, group, on_commit);
     }
@@ -188,16 +189,16 @@ fn run(connection: &View, queue: &Receiver<Work>, on_commit: &dyn Fn(Vec<Effect>
 fn commit_group(connection: &View, group: impl Iterator<Item = Work>, on_commit: &dyn Fn(Vec<Effect>)) {
     let mut answers = Vec::new();
     let mut effects = Vec::new();
-    let mut failure = connection.sql().execute_batch("BEGIN IMMEDIATE").err().map(Failed::of);
+    let mut failure = connection.run("BEGIN IMMEDIATE").err().map(Failed::of);
     for work in group {
         let tx = Tx::new(connection);
         if failure.is_none() {
-            failure = connection.sql().execute_batch("SAVEPOINT work").err().map(Failed::of);
+            failure = connection.run("SAVEPOINT work").err().map(Failed::of);
         }
         let (keep, answer) = work(failure.is_none().then_some(&tx));
         if failure.is_none() {
-            let end = if keep { "RELEASE work" } else { "ROLLBACK TO work; RELEASE work" };
-            failure = connection.sql().execute_batch(end).err().map(Failed::of);
+            let undone = if keep { Ok(()) } else { connection.run("ROLLBACK TO work") };
+            failure = undone.and_then(|()| connection.run("RELEASE work")).err().map(Failed::of);
         }
         if keep {
             effects.append(&mut tx.take_effects());
@@ -205,7 +206,7 @@ fn commit_group(connection: &View, group: impl Iterator<Item = Work>, on_commit:
         answers.push(answer);
     }
     if failure.is_none() {
-        failure = connection.sql().execute_batch("COMMIT").err().map(Failed::of);
+        failure = connection.run("COMMIT").err().map(Failed::of);
     }
     if let Some(failed) = &failure {
         let help = if failed.no_space { "; make space where the data folder is" } else { "" };
@@ -219,5 +220,62 @@ fn commit_group(connection: &View, group: impl Iterator<Item = Work>, on_commit:
     }
     for answer in answers {
         answer(failure.as_ref());
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
+mod tests {
+    use super::*;
+    use crate::server::store::{copy, schema};
+    use std::sync::mpsc;
+
+    /// Adds users, all of one call or none.
+    fn add(logins: &'static [&'static str]) -> impl FnOnce(&Tx<'_>) -> Result<(), Error> + Send {
+        move |tx| {
+            for login in logins {
+                tx.effect(Effect::Changed((*login).to_owned()));
+                tx.sql().execute("INSERT INTO users VALUES (?1, ?1, ?1, 0, 0)", [login])?;
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn work_that_fails_is_undone_by_itself_whether_it_is_alone_or_in_a_group() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        schema::migrate(&connection).unwrap();
+        let (announce, announced) = mpsc::channel();
+        let on_commit = move |effects| announce.send(effects).unwrap();
+        let writer = Writer::start(View::new(connection), on_commit).unwrap();
+        let (answer, answers) = mpsc::channel();
+        let submit = |logins| {
+            let answer = answer.clone();
+            writer.submit(add(logins), move |result| answer.send(result.is_ok()).unwrap()).unwrap();
+        };
+        // Each alone: the next comes when the one before was answered.
+        let alone = [(&["ada"][..], true), (&["bob", "ada"], false), (&["eve"], true)];
+        for (logins, is_kept) in alone {
+            submit(logins);
+            assert_eq!(answers.recv().unwrap(), is_kept, "{logins:?}");
+        }
+        // All others wait while one is at work.
+        let (go_on, held) = mpsc::channel::<()>();
+        let hold = move |_: &Tx<'_>| Ok(held.recv().is_err());
+        writer.submit(hold, |_: Result<bool, Error>| ()).unwrap();
+        for logins in [&["kim"][..], &["leo", "kim"], &["mia"]] {
+            submit(logins);
+        }
+        drop(go_on);
+        assert_eq!([(); 3].map(|()| answers.recv().unwrap()), [true, false, true]);
+        writer.close();
+        let view = copy::open_read_only(&path).unwrap();
+        let count = |sql: &str| view.sql().query_row(sql, [], |row| row.get::<_, u32>(0)).unwrap();
+        assert_eq!(count("SELECT count(*) FROM users WHERE login IN ('ada', 'eve', 'kim', 'mia')"), 4);
+        assert_eq!(count("SELECT count(*) FROM users"), 4);
+        let told: Vec<Effect> = announced.try_iter().flatten().collect();
+        assert_eq!(told, ["ada", "eve", "kim", "mia"].map(|login| Effect::Changed(login.to_owned())));
     }
 }

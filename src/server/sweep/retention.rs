@@ -7,6 +7,7 @@ use crate::server::blobs::{self, Blobs};
 use crate::server::state::{Quota as Limits, Shared};
 use crate::server::store::tables::archives;
 use crate::server::store::tables::keeping::{self, Quota, Used};
+use crate::server::store::tables::small_outputs::{self, SmallOutput};
 use crate::server::store::{Error, Tx, inspect};
 use crate::server::time::Millis;
 use std::time::{Duration, SystemTime};
@@ -14,6 +15,8 @@ use std::time::{Duration, SystemTime};
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long uploads and output stay that no row names: their row may be about to be written.
 const UNNAMED: Duration = DAY;
+/// How long after its end a task has sent the last of its output for certain.
+const SILENT: Duration = Duration::from_secs(25 * 60 * 60);
 /// Most rows that one step takes.
 const STEP: u32 = 500;
 /// Between two steps, for the writes of others.
@@ -204,7 +207,8 @@ async fn remove_unnamed_uploads(state: &Shared) {
     }
 }
 
-/// Output whose task went while a control plane was killed.
+/// Output whose task went while a control plane was killed; and small outputs of tasks from which nothing comes any more,
+/// which become rows: those of tasks that ended by silence or a cancel, and what earlier versions and a stop have left.
 async fn remove_unnamed_outputs(state: &Shared) {
     let since = SystemTime::now() - UNNAMED;
     let blobs = state.blobs.clone();
@@ -219,20 +223,54 @@ async fn remove_unnamed_outputs(state: &Shared) {
     });
     for some in told(old.await).unwrap_or_default().chunks(STEP as usize) {
         let some = some.to_vec();
-        let strays = state.store.read(move |view| {
-            let mut strays = Vec::new();
+        let found = state.store.read(move |view| {
+            let (mut strays, mut silent) = (Vec::new(), Vec::new());
             for task in some {
                 if !inspect::has_output(view, task.as_str())? {
                     strays.push(task);
+                } else if keeping::is_silent_since(view, &task, Millis::now().minus(SILENT))? {
+                    silent.push(task);
                 }
             }
-            Ok(strays)
+            Ok((strays, silent))
         });
-        let Ok(strays) = strays.await else { return };
+        let Ok((strays, silent)) = found.await else { return };
         if !strays.is_empty() {
             remove_outputs(state, strays).await;
         }
+        keep_as_rows(state, silent).await;
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Makes the small outputs of tasks rows, and removes their files.
+async fn keep_as_rows(state: &Shared, tasks: Vec<TaskId>) {
+    for task in tasks {
+        let (blobs, id) = (state.blobs.clone(), task.clone());
+        let small = blocking(move || blobs.outputs.small_files(&id)).await;
+        let Some(small) = told(small).filter(|small| !small.is_empty()) else { continue };
+        let (steps, id): (Vec<u32>, _) = (small.iter().map(|(step, _)| *step).collect(), task.clone());
+        let kept = state.store.write(move |tx| {
+            // It may have gone meanwhile.
+            if inspect::has_output(tx, id.as_str())? {
+                for (step, bytes) in small {
+                    small_outputs::insert_missing(tx, &id, &SmallOutput { step, bytes })?;
+                }
+            }
+            Ok(())
+        });
+        match kept.await {
+            Ok(()) => {
+                let blobs = state.blobs.clone();
+                let removed = blocking(move || {
+                    blobs.outputs.remove_files(&task, steps);
+                    Ok(())
+                });
+                told(removed.await);
+            }
+            Err(Error::Closed) => return,
+            Err(error) => return log::error!("failed to keep small outputs as rows: {error}"),
+        }
     }
 }
 
@@ -261,8 +299,10 @@ mod tests {
     use super::*;
     use crate::protocol::{Archive, CacheRecord, FindCache, TaskId};
     use crate::server::engine::archives::{find_cache, save_cache};
+    use crate::server::run::ServerOptions;
     use crate::server::state::Routing;
     use crate::server::store::tables::projects::ensure_project;
+    use crate::server::store::tables::tasks;
     use crate::server::store::{Store, scene};
 
     const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -342,5 +382,31 @@ workflows: {w: {jobs: [j]}}";
             Ok(())
         };
         store.write_blocking(check).unwrap();
+    }
+
+    #[test]
+    fn what_a_canceled_task_has_sent_of_small_outputs_becomes_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = ServerOptions::new(dir.path().to_owned());
+        (options.listen, options.durable) = (std::net::SocketAddr::from(([127, 0, 0, 1], 0)), false);
+        let running = crate::server::run::start(options).map_err(|error| error.to_string()).unwrap();
+        let state = running.state.clone();
+        let made = state.store.write_blocking(|tx| {
+            let (task, _) = task(tx);
+            let row = tasks::find(tx, &task)?.unwrap();
+            crate::server::engine::commit::task::cancel(tx, row, Millis(1))?;
+            Ok(task)
+        });
+        let task = made.unwrap();
+        let large = vec![b'a'; 100_000];
+        state.blobs.outputs.append(&task, 1, 0, b"abc").unwrap();
+        state.blobs.outputs.append(&task, 2, 0, &large).unwrap();
+        let folder = dir.path().join("output").join(task.as_str());
+        std::fs::File::open(&folder).unwrap().set_modified(SystemTime::now() - 3 * DAY).unwrap();
+        tokio::runtime::Runtime::new().unwrap().block_on(sweep_once(&state));
+        assert!(!folder.join("1").exists() && folder.join("2").exists());
+        assert_eq!(state.blobs.outputs.read(&task, 1, 0, 10).unwrap(), b"abc");
+        assert_eq!(state.blobs.outputs.read(&task, 2, 0, usize::MAX).unwrap(), large);
+        running.stop();
     }
 }

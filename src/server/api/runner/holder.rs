@@ -14,7 +14,6 @@ use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use axum::extract::{FromRequestParts, Request};
 use axum::http::{HeaderValue, StatusCode, request::Parts};
-use axum::middleware::Next;
 use axum::response::Response;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,11 +25,14 @@ pub(super) struct News {
     ended: AtomicBool,
 }
 
-/// Puts the news of the task on the answer, whatever it is.
-pub(super) async fn tell(mut request: Request, next: Next) -> Response {
+/// Runs the call of a runner, and puts the news of the task on the answer, whatever it is.
+pub(in crate::server::api) async fn tell<F>(mut request: Request, next: impl FnOnce(Request) -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
     let news = Arc::new(News::default());
     request.extensions_mut().insert(Arc::clone(&news));
-    let mut response = next.run(request).await;
+    let mut response = next(request).await;
     let word = if news.ended.load(Ordering::Relaxed) {
         TASK_ENDED
     } else if news.cancel.load(Ordering::Relaxed) {
@@ -94,12 +96,12 @@ impl FromRequestParts<Shared> for Holder {
 }
 
 impl Holder {
-    /// Renews the lease where that changes anything.
+    /// Renews the lease where that changes anything that counts.
     async fn renew(&mut self, state: &Shared) -> Answer<()> {
         let lease = state.settings.lease();
         let mut renewed = self.hand.task.clone();
         let _ = renewed.call(Call::Heartbeat, lease, Millis::now());
-        if renewed != self.hand.task {
+        if renewed != self.hand.task && !renewed.is_hardly_renewed(&self.hand.task, lease) {
             let id = self.id.clone();
             let written = state.store.write(move |tx| {
                 // What came in between decides; the refusal is looked for by whoever needs it.
@@ -156,7 +158,8 @@ impl Holder {
     /// Confirms that bytes that are on the disk by now were taken while the task took them.
     pub(super) async fn took(&self, state: &Shared, call: Call) -> Answer<Taken> {
         let id = self.id.clone();
-        let read = state.store.read(move |view| task::read_for(view, &id, call, Millis::now(), |_| Ok(())));
+        let read =
+            state.store.look_up(move |view| task::read_for(view, &id, call, Millis::now(), |_| Ok(())));
         self.decided(read.await?.map(|(taken, ())| taken))
     }
 

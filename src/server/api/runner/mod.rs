@@ -10,9 +10,11 @@ mod task;
 mod test_results;
 mod uploads;
 
+pub(in crate::server::api) use self::holder::tell;
+
 use crate::server::state::Shared;
+use axum::Router;
 use axum::routing::{get, patch, post};
-use axum::{Router, middleware};
 
 /// Serves the paths of this file.
 pub fn router() -> Router<Shared> {
@@ -35,5 +37,4 @@ pub fn router() -> Router<Shared> {
         .route(&format!("{task}/artifacts"), post(uploads::artifact))
         .merge(archives::router())
         .merge(test_results::router())
-        .layer(middleware::from_fn(holder::tell))
 }

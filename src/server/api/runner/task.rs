@@ -10,10 +10,12 @@ use crate::server::api::runner::query::{Numbers, number, wait_of};
 use crate::server::api::shared::failure::{Answer, Failure, blocking};
 use crate::server::api::shared::input::Path;
 use crate::server::auth;
+use crate::server::blobs::outputs::Checked;
 use crate::server::engine::claim;
-use crate::server::engine::commit::task::{self, Recorded};
+use crate::server::engine::commit::task::{self, FoundOutputs, Recorded};
 use crate::server::engine::task::{Call, Refused, Taken};
 use crate::server::state::Shared;
+use crate::server::store::tables::small_outputs::SmallOutput;
 use crate::server::time::Millis;
 use axum::Json;
 use axum::body::Bytes;
@@ -155,8 +157,8 @@ pub(super) async fn finish(
     // What has ended is answered by the machine alone: nothing is looked for, and nothing is marked.
     let steps = if task.takes(Call::Other).is_ok() { request.steps.clone() } else { Vec::new() };
     let (blobs, id) = (state.blobs.clone(), task.id.clone());
-    let missing = blocking(move || {
-        let mut missing = Vec::new();
+    let outputs = blocking(move || {
+        let mut outputs = FoundOutputs::default();
         for step in &steps {
             if step.sha256.is_empty() {
                 let missing = blobs.outputs.end_with_hole(&id, step.step, step.length)?;
@@ -168,16 +170,25 @@ pub(super) async fn finish(
                 }
                 continue;
             }
-            if let Some(offset) = blobs.outputs.check(&id, step.step, step.length, &step.sha256)? {
-                missing.push((step.step, offset));
+            match blobs.outputs.check(&id, step.step, step.length, &step.sha256)? {
+                Checked::Whole => {}
+                Checked::Small(bytes) => outputs.small.push(SmallOutput { step: step.step, bytes }),
+                Checked::From(offset) => outputs.missing.push((step.step, offset)),
             }
         }
-        Ok(missing)
+        Ok(outputs)
     });
-    let (missing, id, lease) = (missing.await?, task.id.clone(), state.settings.lease());
+    let (outputs, id, lease) = (outputs.await?, task.id.clone(), state.settings.lease());
+    let small: Vec<u32> = outputs.small.iter().map(|output| output.step).collect();
     let answer =
-        state.store.write(move |tx| task::finish(tx, &id, &request, missing, lease, Millis::now())).await?;
-    Ok(Json(answer.map_err(|why| task.refused(why))?))
+        state.store.write(move |tx| task::finish(tx, &id, &request, outputs, lease, Millis::now())).await?;
+    let answer = answer.map_err(|why| task.refused(why))?;
+    if answer == FinishAnswer::Confirmed && !small.is_empty() {
+        // They are rows by now. Nobody waits for this; what a stop leaves undone is done by the sweep.
+        let (blobs, id) = (state.blobs.clone(), task.id.clone());
+        tokio::task::spawn_blocking(move || blobs.outputs.remove_files(&id, small));
+    }
+    Ok(Json(answer))
 }
 
 /// Puts a task back that has not begun.

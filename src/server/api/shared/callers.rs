@@ -27,7 +27,7 @@ pub async fn holder_of<T: Send + 'static>(
     if tokens.is_empty() {
         return Ok(None);
     }
-    let found = state.store.read(move |view| find(view, &tokens)).await?;
+    let found = state.store.look_up(move |view| find(view, &tokens)).await?;
     let connection = parts.extensions.get::<Arc<Connection>>();
     match connection {
         Some(connection) if found.is_some() => connection.set_known(),

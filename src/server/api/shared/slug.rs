@@ -7,10 +7,8 @@
 use crate::server::state::Shared;
 use crate::server::store::read::{self, Organisation, Project};
 use crate::server::store::{Error, View};
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::Uri;
-use axum::middleware::Next;
-use axum::response::Response;
 
 /// The path in which the slug of an organisation follows.
 const ORGANISATION: &str = "/api/v2/organization/";
@@ -61,15 +59,15 @@ pub fn short_slug(slug: &str) -> String {
 }
 
 /// Rewrites the path of a request where a slug stands in it.
-pub async fn rewrite(State(state): State<Shared>, mut request: Request, next: Next) -> Response {
+pub async fn rewrite(state: &Shared, request: &mut Request) {
     if let Some((prefix, rest)) = split(request.uri().path()) {
         let found = match Named::of(prefix, rest) {
             Named::Segments(path) => Some(path),
             Named::Project { id, owner, tail } => {
-                slug_of_project(&state, id, owner).await.map(|slug| format!("{slug}{tail}"))
+                slug_of_project(state, id, owner).await.map(|slug| format!("{slug}{tail}"))
             }
             Named::Organisation { id, tail } => {
-                slug_of_organisation(&state, id).await.map(|slug| format!("{slug}{tail}"))
+                slug_of_organisation(state, id).await.map(|slug| format!("{slug}{tail}"))
             }
         };
         if let Some(found) = found.filter(|found| found != rest) {
@@ -80,7 +78,6 @@ pub async fn rewrite(State(state): State<Shared>, mut request: Request, next: Ne
             }
         }
     }
-    next.run(request).await
 }
 
 fn split(path: &str) -> Option<(&str, &str)> {

@@ -13,9 +13,14 @@ pub const HEADER: &str = "runlet-protocol";
 /// Runs the call, and marks the answer.
 pub async fn mark(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
+    mark_answer(&mut response);
+    response
+}
+
+/// Marks an answer.
+pub fn mark_answer(response: &mut Response) {
     let version = HeaderValue::from(PROTOCOL_VERSION);
     response.headers_mut().insert(HeaderName::from_static(HEADER), version);
-    response
 }
 
 #[cfg(test)]

@@ -23,14 +23,22 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs the call, and reads what is left.
 pub async fn drain(request: Request, next: Next) -> Response {
+    drain_after(request, |request| next.run(request)).await
+}
+
+/// The same around any future.
+pub async fn drain_after<F>(request: Request, next: impl FnOnce(Request) -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
     // A client that asks first whether to send has sent nothing, and need not.
     if request.body().is_end_stream() || request.headers().contains_key(header::EXPECT) {
-        return next.run(request).await;
+        return next(request).await;
     }
     let (parts, body) = request.into_parts();
     let shared = Shared(Arc::new(Mutex::new(Some(body.into_data_stream()))));
     let body = Body::from_stream(shared.clone());
-    let response = next.run(Request::from_parts(parts, body)).await;
+    let response = next(Request::from_parts(parts, body)).await;
     let _ = tokio::time::timeout(PATIENCE, rest(shared)).await;
     response
 }

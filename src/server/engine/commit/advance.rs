@@ -39,10 +39,12 @@ fn advance(tx: &Tx<'_>, workflow: &WorkflowId, ripple: &mut Ripple, now: Millis)
         return Ok(());
     }
     let (ids, mut nodes) = nodes::of_workflow(tx, workflow)?;
+    let mut has_changed = false;
     // A cancelled workflow starts nothing more.
     if !progress.is_canceled {
         loop {
             let decisions = graph::advance(&nodes);
+            has_changed |= !decisions.is_empty();
             for &(index, decision) in &decisions {
                 let obstacle = graph::obstacle(&nodes, index);
                 let node = &mut nodes[index];
@@ -65,9 +67,13 @@ fn advance(tx: &Tx<'_>, workflow: &WorkflowId, ripple: &mut Ripple, now: Millis)
         }
     }
     // A job may have come to hold a key that was given back meanwhile.
-    let (_, nodes) = nodes::of_workflow(tx, workflow)?;
+    if has_changed {
+        (_, nodes) = nodes::of_workflow(tx, workflow)?;
+    }
     let status = graph::workflow_status(&nodes, progress.is_canceled);
-    workflows::set_status(tx, workflow, status, status.is_terminal().then_some(now))?;
+    if status != progress.status {
+        workflows::set_status(tx, workflow, status, status.is_terminal().then_some(now))?;
+    }
     tx.effect(Effect::Changed(progress.pipeline.into()));
     // What an agent that nobody hears may still be doing must not be done beside it: see `task::fence_gone`.
     if status.is_terminal() && !tasks::is_workflow_fenced(tx, workflow)? {

@@ -14,6 +14,7 @@ use crate::server::engine::task::{
 };
 use crate::server::ids::JobId;
 use crate::server::store::status::{MessageKind, StepState, TaskState};
+use crate::server::store::tables::small_outputs::{self, SmallOutput};
 use crate::server::store::tables::tasks::{self, TaskRow};
 use crate::server::store::tables::{classes, fleet, progress, steps, workflows};
 use crate::server::store::{Effect, Error, Tx, View, new_id};
@@ -67,7 +68,11 @@ impl InHand {
                 self.row.message = Some(message.clone());
             }
         }
-        tasks::update(tx, &self.row)?;
+        if self.task.claim_of() == self.was.claim_of() {
+            tasks::update_after_claim(tx, &self.row)?;
+        } else {
+            tasks::update(tx, &self.row)?;
+        }
         then.into_iter().try_for_each(|consequence| self.follow(tx, consequence, now))
     }
 
@@ -350,12 +355,21 @@ pub fn beside(
     Ok(Ok(taken))
 }
 
-/// The end of a task by its agent. `missing` lists the outputs that are not there, with the offset to send from.
+/// The outputs of a task that its agent has finished, as the disk has them.
+#[derive(Clone, Debug, Default)]
+pub struct FoundOutputs {
+    /// Those that are not there, with the offset to send from.
+    pub missing: Vec<(u32, u64)>,
+    /// Those that are whole and small: they are kept as rows.
+    pub small: Vec<SmallOutput>,
+}
+
+/// The end of a task by its agent.
 pub fn finish(
     tx: &Tx<'_>,
     id: &TaskId,
     request: &FinishRequest,
-    missing: Vec<(u32, u64)>,
+    outputs: FoundOutputs,
     lease: Duration,
     now: Millis,
 ) -> Decided<FinishAnswer> {
@@ -365,13 +379,17 @@ pub fn finish(
     match finished.task.finish(TaskState::from(request.status), message.as_deref(), now) {
         Err(Step { answer: refused, then }) => finished.keep(tx, then, now).map(|()| Err(refused)),
         Ok(Step { answer: Finished::Before, .. }) => Ok(Ok(FinishAnswer::Confirmed)),
-        Ok(_) if finished.row.next_event < request.events || !missing.is_empty() => {
+        Ok(_) if finished.row.next_event < request.events || !outputs.missing.is_empty() => {
             let next_event = finished.row.next_event;
             let step = hand.task.call(Call::Other, lease, now);
-            Ok(decided(tx, hand, step, now)?.map(|_| FinishAnswer::Incomplete { next_event, steps: missing }))
+            Ok(decided(tx, hand, step, now)?
+                .map(|_| FinishAnswer::Incomplete { next_event, steps: outputs.missing }))
         }
         Ok(Step { then, .. }) => {
             steps::set_lengths(tx, id, &request.steps)?;
+            for output in &outputs.small {
+                small_outputs::insert(tx, id, output)?;
+            }
             finished.keep(tx, then, now)?;
             Ok(Ok(FinishAnswer::Confirmed))
         }

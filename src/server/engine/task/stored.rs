@@ -113,6 +113,22 @@ impl Task {
         }
         renewed == *self
     }
+
+    /// Whether there is no more news in a renewal than a tenth of a lease: nothing is written for that, so that most calls
+    /// of an agent cost no commit of their own.
+    pub fn is_hardly_renewed(&self, was: &Self, lease: Duration) -> bool {
+        let (Some(now), Some(before)) = (lease_of(&self.state), lease_of(&was.state)) else { return false };
+        self.is_renewed(was) && now.since(before) < lease / 10
+    }
+}
+
+/// Time at which the lease is over, in the states that have one.
+fn lease_of(state: &State) -> Option<Millis> {
+    match state {
+        State::Claimed { lease_until, .. } => Some(*lease_until),
+        State::Running(work) => Some(work.lease_until),
+        State::Queued | State::Unreachable { .. } | State::Ended(_) => None,
+    }
 }
 
 fn begun(row: &mut TaskRow, work: &Work, now: Millis) {

@@ -7,7 +7,6 @@ use crate::protocol::TaskId;
 use crate::server::ids::{JobId, OrganisationId, PipelineId, ProjectId, WorkflowId, WorkspaceId};
 use crate::server::store::tables::pipelines::PullFacts;
 use crate::server::store::{Error, View};
-use rusqlite::OptionalExtension;
 
 /// A task with everything around it that its agent is told of.
 #[derive(Clone, Debug)]
@@ -111,10 +110,4 @@ pub fn described(view: &View, task: &TaskId) -> Result<Described, Error> {
         repo: row.get(22)?,
         pull: row.get::<_, Option<String>>(23)?.map(|text| serde_json::from_str(&text)).transpose()?,
     })
-}
-
-/// The project of a job.
-pub fn project_of(view: &View, job: &JobId) -> Result<Option<ProjectId>, Error> {
-    let mut query = view.sql().prepare_cached("SELECT project_id FROM jobs WHERE id = ?1")?;
-    Ok(query.query_row([job], |row| row.get(0)).optional()?)
 }

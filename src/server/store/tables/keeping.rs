@@ -5,6 +5,7 @@
 
 use crate::protocol::TaskId;
 use crate::server::ids::{JobId, PipelineId, ProjectId};
+use crate::server::store::tables::small_outputs;
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{ToSql, params};
@@ -59,8 +60,15 @@ pub fn give_up_outputs(tx: &Tx<'_>, before: Millis, now: Millis, most: u32) -> R
     let mut gone = tx.sql().prepare_cached("UPDATE tasks SET output_gone_at_ms = ?2 WHERE id = ?1")?;
     for task in &tasks {
         gone.execute(params![task, now])?;
+        small_outputs::delete_of_task(tx, task)?;
     }
     Ok(tasks)
+}
+
+/// Whether a task ended before a time and nothing of it may be at work.
+pub fn is_silent_since(view: &View, task: &TaskId, before: Millis) -> Result<bool, Error> {
+    let sql = "SELECT 1 FROM tasks WHERE id = ?1 AND stopped_at_ms < ?2 AND fence_until_ms IS NULL";
+    Ok(view.sql().prepare_cached(sql)?.exists(params![task, before])?)
 }
 
 /// Forgets up to `most` test results of a job that ended before a time, or the last that is left of them. Returns how many

@@ -26,6 +26,7 @@ pub mod results;
 pub mod schedules;
 pub mod serial;
 pub mod sessions;
+pub mod small_outputs;
 pub mod steps;
 pub mod tasks;
 pub mod trust;

@@ -1,7 +1,7 @@
 //! Tasks: one row for each attempt at a node of a job. What a row may become is decided by `engine::task`; every
 //! statement that changes one is here.
 //!
-//! Only SQLite: `IS` between values that may be null, `max` of two values, `STRICT` integers as booleans.
+//! Only SQLite: `INDEXED BY`, without which it looks at all that runs, or at all there is; `IS` between values that may be null, `max` of two values, `STRICT` integers as booleans.
 
 use crate::protocol::{TaskId, TaskKind};
 use crate::server::ids::{ClassTokenId, JobId, PipelineId, ProjectId, WorkflowId};
@@ -262,7 +262,8 @@ pub fn of_earlier_boots(
     let [claimed, running, unreachable] = TaskState::HELD_BY_A_RUNNER;
     let mut rows = all(
         view,
-        "WHERE status IN (?1, ?2, ?3) AND resource_class = ?4 AND machine_id = ?5 AND boot_id <> ?6",
+        "INDEXED BY tasks_by_machine WHERE status IN (?1, ?2, ?3) AND resource_class = ?4 AND machine_id = ?5
+            AND boot_id <> ?6 AND stopped_at_ms IS NULL",
         params![claimed, running, unreachable, class, machine_id, boot_id],
     )?;
     rows.extend(all(
@@ -277,7 +278,8 @@ pub fn of_earlier_boots(
 pub fn begun_of_runner(view: &View, class: &str, name: &str) -> Result<Vec<TaskRow>, Error> {
     all(
         view,
-        "WHERE status IN (?1, ?2) AND resource_class = ?3 AND runner_name = ?4",
+        "INDEXED BY tasks_by_runner WHERE status IN (?1, ?2) AND resource_class = ?3 AND runner_name = ?4
+            AND stopped_at_ms IS NULL",
         params![TaskState::Running, TaskState::Unreachable, class, name],
     )
 }
@@ -299,7 +301,7 @@ pub fn timed(view: &View) -> Result<Vec<TaskRow>, Error> {
     let [claimed, running, unreachable] = TaskState::HELD_BY_A_RUNNER;
     let mut timed =
         all(view, "WHERE status IN (?1, ?2, ?3) ORDER BY seq", params![claimed, running, unreachable])?;
-    timed.extend(all(view, "WHERE fence_until_ms IS NOT NULL ORDER BY seq", [])?);
+    timed.extend(all(view, "INDEXED BY tasks_fenced WHERE fence_until_ms IS NOT NULL ORDER BY seq", [])?);
     Ok(timed)
 }
 
@@ -453,7 +455,36 @@ pub fn insert_again(tx: &Tx<'_>, row: &TaskRow) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes everything of a row that changes in its life.
+/// Writes everything of a row that changes in the life of its task after the claim. What the claim has written stays, and
+/// with it the indexes of tokens, nonces and runners.
+pub fn update_after_claim(tx: &Tx<'_>, row: &TaskRow) -> Result<(), Error> {
+    tx.sql()
+        .prepare_cached(
+            "UPDATE tasks SET status = ?2, lease_until_ms = ?3, begin_until_ms = ?4, agent = ?5, unreachable_since_ms = ?6,
+                is_canceled = ?7, is_held = ?8, next_event = ?9, started_at_ms = ?10, stopped_at_ms = ?11, ended_by = ?12,
+                fence_until_ms = ?13, message = ?14, not_before_ms = ?15 WHERE id = ?1",
+        )?
+        .execute(params![
+            row.id,
+            row.status,
+            row.lease_until,
+            row.begin_until,
+            row.agent,
+            row.unreachable_since,
+            row.is_canceled,
+            row.is_held,
+            row.next_event,
+            row.started_at,
+            row.stopped_at,
+            row.ended_by,
+            row.fence_until,
+            row.message,
+            row.not_before
+        ])?;
+    Ok(())
+}
+
+/// Writes everything of a row that changes in the life of its task, its claim included.
 pub fn update(tx: &Tx<'_>, row: &TaskRow) -> Result<(), Error> {
     tx.sql()
         .prepare_cached(

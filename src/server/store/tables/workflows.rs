@@ -99,15 +99,22 @@ pub struct Progress {
     pub is_canceled: bool,
     /// Whether nothing happens to it any more.
     pub has_ended: bool,
+    /// Its status.
+    pub status: WorkflowStatus,
 }
 
 /// Reads how far a workflow is; an error when there is none.
 pub fn progress(view: &View, workflow: &WorkflowId) -> Result<Progress, Error> {
     let mut query = view.sql().prepare_cached(
-        "SELECT pipeline_id, is_canceled, stopped_at_ms IS NOT NULL FROM workflows WHERE id = ?1",
+        "SELECT pipeline_id, is_canceled, stopped_at_ms IS NOT NULL, status FROM workflows WHERE id = ?1",
     )?;
     Ok(query.query_row([workflow], |row| {
-        Ok(Progress { pipeline: row.get(0)?, is_canceled: row.get(1)?, has_ended: row.get(2)? })
+        Ok(Progress {
+            pipeline: row.get(0)?,
+            is_canceled: row.get(1)?,
+            has_ended: row.get(2)?,
+            status: row.get(3)?,
+        })
     })?)
 }
 
