@@ -2,6 +2,7 @@
 //! without faults raises no alarm.
 
 use crate::support::control_plane::ControlPlane;
+use crate::support::emulated;
 use crate::support::pki::{self, Authority};
 use crate::support::ports;
 use crate::support::proxy::Proxy;
@@ -246,7 +247,11 @@ fn is_bad(finding: &Value) -> bool {
 /// Each takes up to three seconds, mostly of waiting: they run side by side.
 #[test]
 fn planted_faults_are_found_each_by_its_check() {
-    let faults = faults();
+    let mut faults = faults();
+    if emulated() {
+        // qemu-user starts programs by a fork: one that is missing looks like one that ends with exit code 127.
+        faults.retain(|fault| fault.id != "ssh" && fault.words != "`/nonexistent/sudo` cannot be started");
+    }
     assert!(faults.len() >= 30);
     let next = std::sync::atomic::AtomicUsize::new(0);
     let missed = std::sync::Mutex::new(Vec::new());
