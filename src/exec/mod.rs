@@ -12,6 +12,7 @@ mod repository;
 mod results;
 mod signals;
 mod snapshot;
+mod style;
 mod tell;
 mod watch;
 

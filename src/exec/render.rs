@@ -1,11 +1,11 @@
-//! The screen of a person while a pipeline runs: watch events in, text out. No IO, time passed in.
+//! The screen of a person while a pipeline runs: watch events in, text out. Time is passed in.
 //!
 //! Lines carry the name of their job when there are several. On a terminal there is colour and one
 //! progress line at the bottom; elsewhere the lines are plain and nothing is ever redrawn.
 
+use super::style::{Style, much, seconds};
 use crate::protocol::WatchEvent;
 use crate::server::RUNS_HERE;
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A line that is still without its end is written out at this length, in bytes.
@@ -14,15 +14,6 @@ const LONGEST_LINE: usize = 64 * 1024;
 const TAIL_BYTES: usize = 16 * 1024;
 /// So many lines of a failed step are shown once more at the end.
 const TAIL_LINES: usize = 20;
-
-/// How to draw.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Style {
-    /// Colours, and a progress line.
-    pub terminal: bool,
-    /// Columns of the terminal.
-    pub width: usize,
-}
 
 /// The terminal or file that a run is shown on.
 pub(super) struct Screen {
@@ -206,6 +197,11 @@ impl Screen {
         }
     }
 
+    /// How it is drawn.
+    pub(super) fn style(&self) -> Style {
+        self.style
+    }
+
     /// The failed steps of the jobs that count, with the end of what they said.
     pub(super) fn failures(&self) -> String {
         let mut text = Vec::new();
@@ -229,13 +225,13 @@ impl Screen {
                 let code = step.exit_code.map_or_else(String::new, |code| format!(" with exit code {code}"));
                 let head =
                     format!("{}{node}: `{title}` {}{code}", self.name_of(job), step.status.replace('_', " "));
-                text.extend_from_slice(self.paint("1;31", &head).as_bytes());
+                text.extend_from_slice(self.style.paint("1;31", &head).as_bytes());
                 text.push(b'\n');
                 let lines: Vec<&[u8]> = step.tail.trim_ascii_end().split(|&byte| byte == b'\n').collect();
                 for line in &lines[lines.len().saturating_sub(TAIL_LINES)..] {
                     text.extend_from_slice(b"    ");
-                    text.extend_from_slice(&self.shown_line(line));
-                    text.extend_from_slice(self.end_of_line());
+                    text.extend_from_slice(&self.style.shown_line(line));
+                    text.extend_from_slice(self.style.end_of_line());
                 }
                 let said = |why: &&String| !step.tail.trim_ascii_end().ends_with(why.trim_end().as_bytes());
                 if let Some(why) = step.message.as_ref().filter(said) {
@@ -285,7 +281,7 @@ impl Screen {
             text.push_str(&format!("  {} {seconds}s", self.name_of(job)));
         }
         let shown: String = text.chars().take(self.style.width.saturating_sub(1)).collect();
-        Some(self.paint("2", &shown))
+        Some(self.style.paint("2", &shown))
     }
 
     fn job_changed(&mut self, id: &str) {
@@ -300,11 +296,11 @@ impl Screen {
             false => format!(": {why}"),
         });
         let text = match job.status.as_str() {
-            "success" => self.paint("32", &format!("= success{took}")),
+            "success" => self.style.paint("32", &format!("= success{took}")),
             "running" | "blocked" | "queued" | "not_running" => return,
-            "not_run" => self.paint("2", &format!("= not run{why}")),
-            "on_hold" => self.paint("33", "= waits for approval"),
-            other => self.paint("31", &format!("= {}{took}{why}", other.replace('_', " "))),
+            "not_run" => self.style.paint("2", &format!("= not run{why}")),
+            "on_hold" => self.style.paint("33", "= waits for approval"),
+            other => self.style.paint("31", &format!("= {}{took}{why}", other.replace('_', " "))),
         };
         self.line(id, 0, text.as_bytes());
     }
@@ -317,7 +313,7 @@ impl Screen {
         }
         let Some(view) = self.steps.get(key).filter(|view| view.headed) else { return };
         let text = format!("> {} (continued)", view.name.lines().next().unwrap_or_default());
-        let text = self.paint("1", &text);
+        let text = self.style.paint("1", &text);
         self.current.insert(node, key.2);
         self.line(&key.0, key.1, text.as_bytes());
     }
@@ -327,7 +323,7 @@ impl Screen {
         view.headed = true;
         let title = view.name.lines().next().unwrap_or_default().to_owned();
         let more = if view.name.lines().count() > 1 { " ..." } else { "" };
-        let text = self.paint("1", &format!("> {title}{more}"));
+        let text = self.style.paint("1", &format!("> {title}{more}"));
         self.current.insert((key.0.clone(), key.1), key.2);
         self.line(&key.0, key.1, text.as_bytes());
     }
@@ -357,12 +353,14 @@ impl Screen {
         }
         let text = match status.as_str() {
             "success" if kind == "spinup_environment" => return,
-            "success" => self.paint("32", &format!("  ok {took}")),
-            "not_run" => self.paint("2", &format!("- {} (skipped)", name.lines().next().unwrap_or_default())),
+            "success" => self.style.paint("32", &format!("  ok {took}")),
+            "not_run" => {
+                self.style.paint("2", &format!("- {} (skipped)", name.lines().next().unwrap_or_default()))
+            }
             other => {
                 let code = exit_code.map_or_else(String::new, |code| format!(" with exit code {code}"));
                 let why = why.map_or_else(String::new, |why| format!(": {why}"));
-                self.paint("31", &format!("  {}{code} after {took}{why}", other.replace('_', " ")))
+                self.style.paint("31", &format!("  {}{code} after {took}{why}", other.replace('_', " ")))
             }
         };
         self.line(&key.0, key.1, text.as_bytes());
@@ -402,23 +400,8 @@ impl Screen {
     }
 
     fn output_line(&mut self, label: &[u8], line: &[u8]) {
-        let line = self.shown_line(line);
+        let line = self.style.shown_line(line);
         self.labelled(label, &line);
-    }
-
-    /// Ends a line and its colours.
-    pub(super) fn end_of_line(&self) -> &'static [u8] {
-        if self.style.terminal { b"\x1b[0m\n" } else { b"\n" }
-    }
-
-    pub(super) fn shown_line<'a>(&self, line: &'a [u8]) -> Cow<'a, [u8]> {
-        if !self.style.terminal {
-            return Cow::Borrowed(line);
-        }
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        // A redrawn line ends as its last state; other control sequences would fight the progress line.
-        let last = memchr::memrchr(b'\r', line).map_or(line, |at| &line[at + 1..]);
-        Cow::Owned(only_colours(last))
     }
 
     fn line(&mut self, id: &str, execution: u32, text: &[u8]) {
@@ -437,7 +420,7 @@ impl Screen {
             self.jobs.get(id).map_or(("?".to_owned(), 1), |job| (self.name_of(job), job.nodes));
         let label = if nodes > 1 { format!("{name}#{execution}") } else { name };
         let colour = 34 + self.order.iter().position(|known| known == id).unwrap_or(0) % 3;
-        format!("{} ", self.paint(&colour.to_string(), &format!("{label:width$} |"))).into_bytes()
+        format!("{} ", self.style.paint(&colour.to_string(), &format!("{label:width$} |"))).into_bytes()
     }
 
     fn labelled(&mut self, label: &[u8], text: &[u8]) {
@@ -448,50 +431,6 @@ impl Screen {
         }
         self.out.push(b'\n');
     }
-
-    fn paint(&self, code: &str, text: &str) -> String {
-        if self.style.terminal { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
-    }
-}
-
-/// `0.4s`, `12.0s`, `3m5s`.
-pub(super) fn seconds(ms: u64) -> String {
-    if ms >= 60_000 {
-        format!("{}m{}s", ms / 60_000, ms / 1000 % 60)
-    } else {
-        format!("{}.{}s", ms / 1000, ms / 100 % 10)
-    }
-}
-
-/// How much a step wrote, when that is remarkable.
-fn much(bytes: u64) -> String {
-    match bytes >> 20 {
-        0 => String::new(),
-        mib => format!(", {mib} MiB of output"),
-    }
-}
-
-/// Removes control sequences other than colours and control characters other than tabs.
-fn only_colours(line: &[u8]) -> Vec<u8> {
-    let mut clean = Vec::with_capacity(line.len());
-    let mut rest = line;
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        if byte != 0x1b {
-            if byte >= 0x20 && byte != 0x7f || byte == b'\t' {
-                clean.push(byte);
-            }
-            continue;
-        }
-        let Some(sequence) = tail.strip_prefix(b"[") else { continue };
-        let Some(end) = sequence.iter().position(|b| (0x40..=0x7e).contains(b)) else { return clean };
-        if sequence[end] == b'm' {
-            clean.extend_from_slice(b"\x1b[");
-            clean.extend_from_slice(&sequence[..=end]);
-        }
-        rest = &sequence[end + 1..];
-    }
-    clean
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The results that stay: artifacts and test results in a folder, and the summary table.
 
-use super::render::{Screen, seconds};
+use super::render::Screen;
+use super::style::seconds;
 use crate::http::{Body, Client, Request};
 use crate::protocol::Secret;
 use serde::Deserialize;
@@ -208,9 +209,10 @@ impl Test {
         let place = self.file.iter().chain(Some(&self.classname).filter(|class| !class.is_empty()));
         let place: String = place.map(|part| format!("{part} ")).collect();
         // Tests write what they like: colours end with their line, and a line has an end.
+        let style = screen.style();
         let clean = |line: &str| {
             let line: String = line.chars().take(LONGEST_LINE).collect();
-            let shown = [&screen.shown_line(line.as_bytes()), screen.end_of_line()].concat();
+            let shown = [&style.shown_line(line.as_bytes()), style.end_of_line()].concat();
             String::from_utf8_lossy(&shown).into_owned()
         };
         let mut lines = self.message.lines();
@@ -311,7 +313,7 @@ mod tests {
 
     #[test]
     fn what_a_test_says_keeps_its_colours_and_moves_nothing() {
-        let screen = Screen::new(crate::exec::render::Style { terminal: true, width: 80 });
+        let screen = Screen::new(crate::exec::style::Style { terminal: true, width: 80 });
         let message = format!("\x1b[31mred\x1b[2J\n{}", "x".repeat(2 * LONGEST_LINE));
         let test: Test = serde_json::from_value(serde_json::json!({
             "name": "t\x07", "classname": "c", "result": "failure", "message": message

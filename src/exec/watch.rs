@@ -1,8 +1,9 @@
 //! The pipeline while it runs: drawn, cancelled by signals, approved by people.
 
 use super::options::Options;
-use super::render::{Screen, Style};
+use super::render::Screen;
 use super::signals::Interrupts;
+use super::style::Style;
 use crate::http::{Body, Client, Request};
 use crate::outcome::Failure;
 use crate::protocol::{Secret, WatchEvent};

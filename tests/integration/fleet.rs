@@ -61,7 +61,7 @@ fn runners_are_listed_paused_and_let_go_on() {
     server.admin(&["runner", "resume", "acme/linux"], "");
     wait_row(&server, &["lpar1", "busy", "build"]);
     // The folder comes with the task agent.
-    let go = server.folder.path().join("lpar1/work/go");
+    let go = server.folder.path().join("lpar1").join("work").join("go");
     poll("the working directory", || std::fs::write(&go, "").map_err(|error| error.to_string()));
     assert_eq!(server.ended(&pipeline)[0]["status"], "success");
     server.admin_fails(&["runner", "pause", "acme/linux", "nobody"], 5, "no runner `nobody`");
