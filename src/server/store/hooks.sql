@@ -6,8 +6,7 @@ CREATE TABLE webhooks (
     url           TEXT NOT NULL,
     events        TEXT NOT NULL,             -- JSON list
     created_at_ms INTEGER NOT NULL,
-    updated_at_ms INTEGER NOT NULL,
-    not_before_ms INTEGER NOT NULL DEFAULT 0 -- nothing is sent to it before
+    updated_at_ms INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX webhooks_by_project ON webhooks (project_id);
 

@@ -1,6 +1,6 @@
 //! Webhooks that tell others of ended workflows and jobs, and what is on its way to them.
 //!
-//! Only SQLite: the triggers of `hooks.sql`, `json_each` for the list of busy webhooks.
+//! Only SQLite: the triggers of `hooks.sql`, `json_each` for the list of busy webhooks, the `id` beside `min(at_ms)`.
 
 use crate::server::ids::{ProjectId, WebhookId};
 use crate::server::store::{Error, Tx, View};
@@ -68,7 +68,7 @@ pub fn set(tx: &Tx<'_>, webhook: &Webhook) -> Result<(), Error> {
         .prepare_cached(
             "INSERT INTO webhooks (id, project_id, name, url, events, created_at_ms, updated_at_ms)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-             ON CONFLICT (id) DO UPDATE SET name = ?3, url = ?4, events = ?5, updated_at_ms = ?7, not_before_ms = 0",
+             ON CONFLICT (id) DO UPDATE SET name = ?3, url = ?4, events = ?5, updated_at_ms = ?7",
         )?
         .execute(params![
             webhook.id,
@@ -129,19 +129,14 @@ fn call_row(row: &Row<'_>) -> rusqlite::Result<Call> {
 
 /// The next call of each webhook whose time has come; none of the busy webhooks.
 pub fn due(view: &View, busy: &[WebhookId], now: Millis, most: u32) -> Result<Vec<Call>, Error> {
+    // One of each webhook: however much waits for a receiver that is gone, the others are not behind it.
     let mut query = view.sql().prepare_cached(&format!(
-        "{CALL} WHERE state = 'waiting' AND not_before_ms <= ?1
-            AND webhook_id NOT IN (SELECT value FROM json_each(?2)) ORDER BY at_ms LIMIT ?3"
+        "{CALL} WHERE id IN (SELECT id FROM (SELECT id, min(at_ms) FROM webhook_calls
+            WHERE state = 'waiting' AND not_before_ms <= ?1 AND webhook_id NOT IN (SELECT value FROM json_each(?2))
+            GROUP BY webhook_id)) ORDER BY at_ms LIMIT ?3"
     ))?;
     let busy = serde_json::to_string(busy)?;
-    let mut found: Vec<Call> = Vec::new();
-    for call in query.query_map(params![now, busy, most], call_row)? {
-        let call = call?;
-        if !found.iter().any(|other| other.webhook == call.webhook) {
-            found.push(call);
-        }
-    }
-    Ok(found)
+    Ok(query.query_map(params![now, busy, most], call_row)?.collect::<Result<_, _>>()?)
 }
 
 /// The time of the next call of any webhook.
@@ -181,4 +176,52 @@ pub fn calls_of(view: &View, webhook: &WebhookId, most: u32) -> Result<Vec<Call>
     let mut query =
         view.sql().prepare_cached(&format!("{CALL} WHERE webhook_id = ?1 ORDER BY at_ms DESC LIMIT ?2"))?;
     Ok(query.query_map(params![webhook, most], call_row)?.collect::<Result<_, _>>()?)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
+mod tests {
+    use super::*;
+    use crate::server::store::Store;
+    use crate::server::store::tables::projects::ensure_project;
+
+    #[test]
+    fn a_webhook_with_much_to_send_holds_up_no_other_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("db"), false, |_| ()).unwrap();
+        let ids: Vec<WebhookId> = store
+            .write_blocking(|tx| {
+                let project = ensure_project(tx, "gh/acme/app", None, Millis(0))?.project;
+                let mut ids = Vec::new();
+                for (calls, at) in [(10, 1), (2, 100)] {
+                    let webhook = Webhook {
+                        id: WebhookId::fresh(),
+                        project: project.clone(),
+                        name: "n".to_owned(),
+                        url: "https://example.com".to_owned(),
+                        events: Vec::new(),
+                        created_at: Millis(0),
+                        updated_at: Millis(0),
+                    };
+                    set(tx, &webhook)?;
+                    for n in 0..calls {
+                        tx.sql()
+                            .prepare_cached(
+                                "INSERT INTO webhook_calls (id, webhook_id, event, subject, at_ms, state, not_before_ms)
+                                 VALUES (?1 || '-' || ?2, ?1, 'job-completed', 's', ?2, 'waiting', 0)",
+                            )?
+                            .execute(params![webhook.id, at + n])?;
+                    }
+                    ids.push(webhook.id);
+                }
+                Ok(ids)
+            })
+            .unwrap();
+        let due = |busy: &[WebhookId]| -> Vec<(WebhookId, Millis)> {
+            let found = store.read_blocking(|view| due(view, busy, Millis(1000), 4)).unwrap();
+            found.into_iter().map(|call| (call.webhook, call.at)).collect()
+        };
+        assert_eq!(due(&[]), [(ids[0].clone(), Millis(1)), (ids[1].clone(), Millis(100))]);
+        assert_eq!(due(&ids[..1]), [(ids[1].clone(), Millis(100))]);
+    }
 }
