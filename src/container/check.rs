@@ -47,7 +47,7 @@ pub(super) fn missing_rights(kube: &Kube) -> Result<Vec<String>, Fault> {
     let mut missing = Vec::new();
     for (resource, verbs) in RIGHTS {
         for verb in verbs {
-            if !kube.may(verb, resource, false)? {
+            if !kube.may(verb, resource)? {
                 missing.push(format!("{verb} {resource}"));
             }
         }

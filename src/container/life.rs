@@ -13,8 +13,8 @@
 use super::judge::{Trouble, Verdict};
 use std::time::{Duration, Instant};
 
-/// A quota without room is asked again after this long.
-const FULL_PAUSE: Duration = Duration::from_secs(30);
+/// A quota without room is asked again after this long; claims pause as long, also where the account lacks a right.
+pub(super) const FULL_PAUSE: Duration = Duration::from_secs(30);
 /// It may be full for so long.
 const FULL_PATIENCE: Duration = Duration::from_secs(300);
 /// A pod that somebody deletes is gone after this long, or its node is.
@@ -159,6 +159,8 @@ impl Life {
                 self.state = State::Running;
                 Vec::new()
             }
+            // What runs does not go back: the agent in the pod answers for the task.
+            Verdict::Waits { .. } if self.state == State::Running => Vec::new(),
             Verdict::Waits { trouble, .. } => {
                 // The creation may not have been answered yet.
                 let known = match &self.state {
@@ -285,6 +287,10 @@ mod tests {
         assert_eq!(life.tick(None, now + LEASE / 3), [Act::Heartbeat]);
         assert_eq!(life.seen(&Verdict::Runs, false, now), []);
         // From then on the agent in the pod speaks for the task.
+        assert_eq!(life.tick(None, now + LEASE * 3), []);
+        assert_eq!(life.over(), []);
+        // A node that starts anew may take back for a while what it has told.
+        assert_eq!(life.seen(&waits(None), false, now), []);
         assert_eq!(life.tick(None, now + LEASE * 3), []);
         assert_eq!(life.over(), []);
         assert_eq!(life.seen(&Verdict::Done, false, now), CLEAN);

@@ -69,6 +69,11 @@ pub(super) fn login_name(name: &str) -> String {
     format!("{name}-pull")
 }
 
+/// The name of the pod that a secret belongs to.
+pub(super) fn pod_of(secret: &str) -> &str {
+    secret.strip_suffix("-pull").unwrap_or(secret)
+}
+
 /// Makes the objects. The error is for the job: no pod can be made of this.
 pub(super) fn objects(
     settings: &Settings,

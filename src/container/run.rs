@@ -4,9 +4,9 @@
 use super::api::{Pod, Seen, watch};
 use super::claims::Claiming;
 use super::judge::{Verdict, judge};
-use super::life::{Act, Created, Life};
+use super::life::{Act, Created, FULL_PAUSE, Life};
 use super::logs;
-use super::manifest::{ALLOCATION, CLASS, MANAGED, MANAGER, TASK, name_of};
+use super::manifest::{ALLOCATION, CLASS, MANAGED, MANAGER, TASK, name_of, pod_of};
 use super::plane::Claimed;
 use super::settings::Class;
 use super::slots::{Slot, Slots};
@@ -33,8 +33,6 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_
 const PATIENCE: Duration = Duration::from_secs(600);
 /// A pod may be made to wait for the API server this long.
 const CREATE_PATIENCE: Duration = Duration::from_secs(120);
-/// Claims pause this long when the cluster has no room, or the account lacks a right.
-const FULL_PAUSE: Duration = Duration::from_secs(30);
 /// A pod that was deleted is gone after this long, unless its node is lost.
 const LEAVING: Duration = Duration::from_secs(300);
 /// The lease of a task that was found: until it is known, an ordinary one.
@@ -251,9 +249,10 @@ impl Runner {
         let now = Instant::now();
         for (pod, token) in found.orphans {
             let meta = &pod.metadata;
-            // A node that does not end a pod is asked again in time, and then not asked any more.
-            let leaves = self.leaving.get(&meta.name).is_some_and(|since| since.elapsed() < LEAVING);
-            if leaves || self.tasks.contains_key(&meta.name) || self.kept.contains(&meta.name) {
+            if self.leaves(&meta.name)
+                || self.tasks.contains_key(&meta.name)
+                || self.kept.contains(&meta.name)
+            {
                 continue;
             }
             let annotation = |key: &str| meta.annotations.get(key).cloned().unwrap_or_default();
@@ -280,7 +279,7 @@ impl Runner {
             self.seen(&pod, now);
         }
         for pod in found.old {
-            if !self.tasks.contains_key(&pod.metadata.name) {
+            if !self.leaves(&pod.metadata.name) && !self.tasks.contains_key(&pod.metadata.name) {
                 log::warn!(
                     "deleting the pod `{}`: it is older than `gc.threshold`, and no agent looks after it",
                     pod.metadata.name
@@ -289,12 +288,16 @@ impl Runner {
             }
         }
         for secret in found.secrets {
-            let owner = secret.strip_suffix("-pull").unwrap_or(&secret);
-            if !self.tasks.contains_key(owner) {
+            if !self.tasks.contains_key(pod_of(&secret)) {
                 log::info!("deleting the secret `{secret}`, which belongs to no pod");
                 self.clear(&secret, "", Act::DeleteSecrets);
             }
         }
+    }
+
+    /// Whether a pod was deleted just now. A node that does not end one is asked again in time, and then not asked any more.
+    fn leaves(&self, name: &str) -> bool {
+        self.leaving.get(name).is_some_and(|since| since.elapsed() < LEAVING)
     }
 
     /// Deletes something that belongs to no task, once: the next sweep finds what is left.

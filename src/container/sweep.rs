@@ -1,7 +1,7 @@
 //! Looks for what was left behind: pods of agents that are gone, pods that are too old, secrets without a pod.
 
 use super::api::{Fault, Pod};
-use super::manifest::{INSTANCE, KEY, MANAGED, MANAGER, PRIMARY};
+use super::manifest::{INSTANCE, KEY, MANAGED, MANAGER, PRIMARY, pod_of};
 use super::work::Tools;
 use crate::protocol::Secret;
 use crate::protocol::pod_task::PodTask;
@@ -24,7 +24,7 @@ pub(super) struct Found {
 #[derive(Default)]
 pub(super) struct Memory {
     bare: HashSet<String>,
-    /// It is not the first one: this agent knows its pods.
+    /// It is not the one at the start: this agent knows its pods.
     knows_own: bool,
 }
 
@@ -51,15 +51,11 @@ pub(super) fn once(tools: &Tools, memory: &mut Memory) -> Result<Found, Fault> {
     let secrets = tools.kube.secrets(&label)?.items;
     let pods = tools.kube.pods(&label)?.items;
     let names: HashSet<&str> = pods.iter().map(|pod| pod.metadata.name.as_str()).collect();
-    let owner = |name: &str| name.strip_suffix("-pull").unwrap_or(name).to_owned();
-    let bare = secrets
-        .iter()
-        .map(|secret| &secret.metadata.name)
-        .filter(|name| !names.contains(owner(name).as_str()));
+    let bare =
+        secrets.iter().map(|secret| &secret.metadata.name).filter(|name| !names.contains(pod_of(name)));
     let bare: HashSet<String> = bare.cloned().collect();
     let mut found = Found { secrets: bare.intersection(&memory.bare).cloned().collect(), ..Found::default() };
     memory.bare = bare;
-    let knows_own = std::mem::replace(&mut memory.knows_own, true);
     let mut alive: HashMap<String, bool> = HashMap::new();
     let own = &tools.settings.instance;
     for pod in pods {
@@ -74,12 +70,14 @@ pub(super) fn once(tools: &Tools, memory: &mut Memory) -> Result<Found, Fault> {
                         there
                     }
                 });
+        // Those that this agent looks after are spared by it.
+        if is_old(tools, &pod) {
+            found.old.push(pod.clone());
+        }
         if is_orphan {
-            let needs_none = has_started(&pod) || (knows_own && instance == *own);
+            let needs_none = has_started(&pod) || (memory.knows_own && instance == *own);
             let token = if needs_none { None } else { token_of(tools, &pod.metadata.name)? };
             found.orphans.push((pod, token));
-        } else if is_old(tools, &pod) {
-            found.old.push(pod);
         }
     }
     Ok(found)

@@ -292,6 +292,33 @@ fn what_hangs_is_told_in_the_job_and_what_cannot_heal_ends_it() {
     poll("the pod to go", || if cluster.objects("pods").is_empty() { Ok(()) } else { Err(String::new()) });
 }
 
+#[test]
+fn a_pod_that_is_kept_goes_when_it_is_old() {
+    let (server, token) = start();
+    let cluster = Cluster::without_kubelet();
+    let kept =
+        |threshold| [("KUBE_DISABLE_POD_DELETION_ON_TASK_CLEANUP", "true"), ("KUBE_GC_THRESHOLD", threshold)];
+    let agent = Agent::start_as(&server, &cluster, &token, "agent-1", &kept("5h5m"));
+    let pipeline = server.trigger(CONFIG);
+    let pod = poll("a pod", || cluster.objects("pods").pop().ok_or_else(|| "none".to_owned()));
+    let waiting = json!({ "reason": "InvalidImageName", "message": "couldn't parse image name" });
+    let status = json!({ "name": "container-0", "state": { "waiting": waiting } });
+    cluster.set_status(
+        pod["metadata"]["name"].as_str().unwrap(),
+        json!({ "phase": "Pending", "containerStatuses": [status] }),
+    );
+    until(&server, &pipeline, "infrastructure_fail");
+    poll(
+        "its secret to go",
+        || if cluster.objects("secrets").is_empty() { Ok(()) } else { Err(String::new()) },
+    );
+    assert_eq!(cluster.objects("pods").len(), 1);
+    drop(agent);
+    // The one that comes after finds it, and has nothing to do for it but this.
+    let _agent = Agent::start_as(&server, &cluster, &token, "agent-1", &kept("1s"));
+    empty(&cluster);
+}
+
 /// How many tasks; a person may ask for more.
 fn many(usual: usize) -> usize {
     std::env::var("RUNLET_PODS").ok().and_then(|count| count.parse().ok()).unwrap_or(usual)

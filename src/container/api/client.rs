@@ -3,7 +3,7 @@
 use super::fault::Fault;
 use super::objects::{Event, List, Pod, Secret};
 use crate::container::settings::Cluster;
-use crate::http::{self, Client, Endpoint, Exchange, retry};
+use crate::http::{self, Client, Endpoint, Exchange, encoded, retry};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::io::Read;
@@ -162,7 +162,7 @@ impl Kube {
         format!("/api/v1/namespaces/{}/{kind}{slash}{name}", self.namespace)
     }
 
-    /// All objects with these labels, page by page; `None` starts again where a page has expired.
+    /// All objects that a query selects, page by page; from the beginning where a page has expired.
     fn list<T: DeserializeOwned>(&self, path: &str, query: &str) -> Result<List<T>, Fault> {
         let mut all = List::default();
         loop {
@@ -208,19 +208,19 @@ impl Kube {
 
     /// Pods with a label.
     pub(in crate::container) fn pods(&self, label: &str) -> Result<List<Pod>, Fault> {
-        self.list(&self.path("pods", ""), &format!("&labelSelector={}", escape(label)))
+        self.list(&self.path("pods", ""), &format!("&labelSelector={}", encoded(label)))
     }
 
     /// Secrets with a label.
     pub(in crate::container) fn secrets(&self, label: &str) -> Result<List<Secret>, Fault> {
-        self.list(&self.path("secrets", ""), &format!("&labelSelector={}", escape(label)))
+        self.list(&self.path("secrets", ""), &format!("&labelSelector={}", encoded(label)))
     }
 
     /// Events about an object.
     pub(in crate::container) fn events(&self, uid: &str) -> Result<List<Event>, Fault> {
         self.list(
             &self.path("events", ""),
-            &format!("&fieldSelector={}", escape(&format!("involvedObject.uid={uid}"))),
+            &format!("&fieldSelector={}", encoded(&format!("involvedObject.uid={uid}"))),
         )
     }
 
@@ -249,7 +249,7 @@ impl Kube {
         since: Option<&str>,
         timeout: Duration,
     ) -> Result<Box<dyn Read + Send>, Fault> {
-        let since = since.map_or_else(String::new, |since| format!("&sinceTime={}", escape(since)));
+        let since = since.map_or_else(String::new, |since| format!("&sinceTime={}", encoded(since)));
         let query = format!("container={container}&follow=true&timestamps=true{since}");
         let path = format!("{}/log?{query}", self.path("pods", pod));
         self.open("GET", &path, b"", timeout).map(|answer| answer.body)
@@ -265,24 +265,18 @@ impl Kube {
         let path = format!(
             "{}?watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={version}&labelSelector={}",
             self.path("pods", ""),
-            escape(label)
+            encoded(label)
         );
         // A connection that has died without a word is noticed by this.
         let timeout = Duration::from_secs(seconds + 15);
         self.open("GET", &path, b"", timeout).map(|answer| answer.body)
     }
 
-    /// Asks whether this account may do something; the error says why that is not known.
-    pub(in crate::container) fn may(
-        &self,
-        verb: &str,
-        resource: &str,
-        cluster_wide: bool,
-    ) -> Result<bool, Fault> {
+    /// Asks whether this account may do something in the namespace; the error says why that is not known.
+    pub(in crate::container) fn may(&self, verb: &str, resource: &str) -> Result<bool, Fault> {
         let (resource, sub) = resource.split_once('/').unwrap_or((resource, ""));
-        let namespace = if cluster_wide { "" } else { self.namespace.as_str() };
         let attributes =
-            json!({ "verb": verb, "resource": resource, "subresource": sub, "namespace": namespace });
+            json!({ "verb": verb, "resource": resource, "subresource": sub, "namespace": self.namespace });
         let review = json!({ "kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1",
             "spec": { "resourceAttributes": attributes } });
         let answer: Value =
@@ -307,16 +301,4 @@ fn read_token(file: &std::path::Path) -> Result<String, Fault> {
         ))
     })?;
     Ok(text.trim().to_owned())
-}
-
-/// A text as a part of a query.
-fn escape(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
-            other => out.push_str(&format!("%{other:02X}")),
-        }
-    }
-    out
 }

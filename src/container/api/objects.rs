@@ -20,8 +20,6 @@ pub(in crate::container) struct Meta {
     #[serde(deserialize_with = "or_default")]
     pub(in crate::container) resource_version: String,
     #[serde(deserialize_with = "or_default")]
-    pub(in crate::container) labels: BTreeMap<String, String>,
-    #[serde(deserialize_with = "or_default")]
     pub(in crate::container) annotations: BTreeMap<String, String>,
     #[serde(deserialize_with = "or_default")]
     pub(in crate::container) creation_timestamp: String,
@@ -101,7 +99,7 @@ pub(in crate::container) struct PodStatus {
     pub(in crate::container) container_statuses: Vec<ContainerStatus>,
 }
 
-/// A condition of a pod or a node.
+/// A condition of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub(in crate::container) struct Condition {
@@ -189,7 +187,7 @@ mod tests {
 
     #[test]
     fn nulls_and_unknown_fields_are_nothing() {
-        let text = r#"{"kind":"Pod","metadata":{"name":"p","labels":null,"new":1},"spec":{"containers":null},"status":null}"#;
+        let text = r#"{"kind":"Pod","metadata":{"name":"p","annotations":null,"new":1},"spec":{"containers":null},"status":null}"#;
         let pod: Pod = serde_json::from_str(text).unwrap();
         assert_eq!((pod.metadata.name.as_str(), pod.status.phase.as_str()), ("p", ""));
         let list: List<Pod> = serde_json::from_str(r#"{"metadata":{"continue":"x"},"items":null}"#).unwrap();

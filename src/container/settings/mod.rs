@@ -3,7 +3,6 @@
 //! `yaml` reads text, `schema` checks pod templates, `resolve` makes [`Settings`] of both. Nothing here does more than
 //! read files.
 
-mod durations;
 mod resolve;
 mod schema;
 mod types;

@@ -2,11 +2,11 @@
 
 use super::schema::{Schema, describe, unknown};
 use super::types::{Class, Cluster, Gc, Settings};
-use super::{durations, yaml};
+use super::yaml;
 use crate::container::services::Rules;
 use crate::http::Endpoint;
 use crate::logging::{self, Format};
-use crate::protocol::{ResourceClass, Secret};
+use crate::protocol::{ResourceClass, Secret, duration};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -162,7 +162,8 @@ impl Reader<'_> {
         match self.get(key) {
             None => Ok(default),
             Some((path, value)) => {
-                let time = value.as_str().and_then(durations::parse).filter(|time| !time.is_zero());
+                let time =
+                    value.as_str().and_then(|text| duration::parse(text).ok()).filter(|time| !time.is_zero());
                 time.ok_or_else(|| {
                     format!("`{path}` must be a time such as `5h` or `1m30s`, not {}", describe(&value))
                 })
@@ -203,7 +204,7 @@ fn resolve(values: &Value, variable: Variables<'_>) -> Result<Settings, String> 
         }
     }
     let own = AGENT.into_iter().map(|(name, _)| name).filter(|name| !name.contains('.'));
-    known(&agent, "agent", own.chain(CHART).chain(MAPS).chain(["gc"]))?;
+    known(&agent, "agent", own.chain(CHART).chain(MAPS))?;
     for (old, new, inner) in [
         ("loggingLevel", "log", "level"),
         ("kubeGCEnabled", "gc", "enabled"),
@@ -244,8 +245,7 @@ fn resolve(values: &Value, variable: Variables<'_>) -> Result<Settings, String> 
         threshold: reader.time("gc.threshold", Duration::from_secs(5 * 3600 + 300))?,
         interval: reader.time("gc.interval", Duration::from_secs(180))?,
     };
-    let gc = Some(gc).filter(|_| reader.boolean("gc.enabled", true).unwrap_or(true));
-    reader.boolean("gc.enabled", true)?;
+    let gc = reader.boolean("gc.enabled", true)?.then_some(gc);
     if gc.is_some_and(|gc| gc.threshold <= max_run_time) {
         warnings.push("`agent.gc.threshold` is not above `agent.maxRunTime`: pods of long tasks would be collected while they run; they are spared as long as this agent knows of them".to_owned());
     }

@@ -1,9 +1,9 @@
 //! Checks a pod template before any pod is made of it: fields that exist, of the right type. What Kubernetes says of
 //! values comes with the first task.
 
+use crate::system::suggest::nearest;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 /// The types, as the file describes them.
 pub(super) struct Schema(BTreeMap<&'static str, Vec<(&'static str, &'static str)>>);
@@ -63,33 +63,9 @@ fn join(path: &str, key: &str) -> String {
 
 /// The error of a key that does not exist, with the nearest that does.
 pub(super) fn unknown<'a>(key: &str, path: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let mut message = format!("`{}` is not known", join(path, key));
-    let near = known.map(|name| (distance(key, name), name)).min();
-    match near {
-        Some((distance, name)) if distance <= 1 + key.len() / 4 => {
-            let _ = write!(message, " (did you mean `{name}`?)");
-        }
-        _ => {}
-    }
-    message
-}
-
-/// Edits that lead from one word to the other, without regard to case.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b) = (a.to_ascii_lowercase().into_bytes(), b.to_ascii_lowercase().into_bytes());
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut before = i;
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-        for (j, y) in b.iter().enumerate() {
-            let change = before + usize::from(x != y);
-            before = row[j + 1];
-            row[j + 1] = change.min(before + 1).min(row[j] + 1);
-        }
-    }
-    row.last().copied().unwrap_or_default()
+    let meant = nearest(key, &known.collect::<Vec<_>>());
+    let meant = meant.map_or_else(String::new, |name| format!(" (did you mean `{name}`?)"));
+    format!("`{}` is not known{meant}", join(path, key))
 }
 
 /// A value as a phrase.
