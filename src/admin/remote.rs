@@ -1,6 +1,7 @@
 //! The control plane as `runlet admin` sees it: calls, pages, and failures in its user's words.
 
 use super::arguments::Arguments;
+pub(super) use crate::http::encoded as encode;
 use crate::http::{Body, Client, Endpoint, Error, Request};
 use crate::outcome::{Failure, exit};
 use crate::protocol::Secret;
@@ -135,19 +136,6 @@ fn failure(error: Error) -> Failure {
     ];
     let message = names.iter().fold(message, |message, (setting, option)| message.replace(setting, option));
     Failure { code, message: message.chars().filter(|c| !c.is_control() || *c == '\n').collect() }
-}
-
-/// Percent-encodes one part of a path or a query.
-pub(super) fn encode(text: &str) -> String {
-    let mut encoded = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
 }
 
 /// Checks `VCS/ORGANIZATION/REPOSITORY` and makes it a part of a path.

@@ -18,6 +18,19 @@ pub struct Endpoint {
 /// Set to `1`, it lets tokens travel to another host over plain HTTP.
 pub const ALLOW_PLAINTEXT: &str = "RUNLET_ALLOW_PLAINTEXT";
 
+/// The text with all but unreserved characters as `%XX`, which any part of an address or of a header takes.
+pub fn encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"._-~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
 /// Checks the base URL; the error says what is wrong with it.
 pub fn check_url(url: &str) -> Result<Uri, Error> {
     let wrong = |why: &str| {

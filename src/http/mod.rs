@@ -23,7 +23,7 @@ pub mod tls;
 mod known_answers;
 
 pub use client::{Body, Client, MAX_ANSWER_BYTES, MAX_IDLE, Request, Response, TaskNews};
-pub use endpoint::{ALLOW_PLAINTEXT, Endpoint, check_url};
+pub use endpoint::{ALLOW_PLAINTEXT, Endpoint, check_url, encoded};
 pub use error::Error;
 #[cfg(feature = "kubernetes")]
 pub use exchange::{Answer, Exchange};

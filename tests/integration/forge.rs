@@ -234,6 +234,25 @@ fn a_push_is_built_once_and_whoever_cannot_sign_builds_nothing() {
     assert!(server.last().1.contains("has no branch `gone`"));
     assert_eq!(server.pipelines().len(), 3);
 
+    // What was skipped is tried again, and what never starts anything is not.
+    let replay = |word: &str| {
+        let items = server.worked_off();
+        let said =
+            |item: &&Value| item["changes"][0]["message"].as_str().is_some_and(|why| why.contains(word));
+        let id = &items.iter().find(said).unwrap_or_else(|| panic!("{items:?}"))["id"];
+        server.answer("POST", &format!("{PROJECT}/deliveries/{id}/replay"), None)
+    };
+    let (status, answer) = replay("was deleted");
+    assert!(
+        status == 409 && answer["message"].as_str().unwrap().contains("`refs/heads/old` was deleted"),
+        "{answer}"
+    );
+    work.git(&["branch", "gone", &third]);
+    let (status, answer) = replay("has no branch `gone`");
+    assert_eq!((status, &answer["changes"]), (200, &json!(1)), "{answer}");
+    server.worked_off();
+    assert_eq!(server.pipelines().len(), 4);
+
     // A new secret, and the one before it while the forge does not know it.
     let rotated = server.connect(json!({ "rotate_secret": true }));
     for secret in [&hook.secret, &rotated.secret] {

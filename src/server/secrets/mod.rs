@@ -3,5 +3,6 @@
 //! `sealer` knows the key; `variables` and `contexts` what may be stored and used.
 
 pub mod contexts;
+pub mod forge;
 pub mod sealer;
 pub mod variables;

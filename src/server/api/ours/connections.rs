@@ -3,14 +3,15 @@
 use crate::http::caller::{Caller, Outgoing};
 use crate::protocol::Secret;
 use crate::server::api::ours::hooks;
-use crate::server::api::shared::failure::{Answer, Failure, bad};
+use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
 use crate::server::api::shared::input::{Body, Path, Words, message};
 use crate::server::api::shared::lookup::{Slug, project};
 use crate::server::api::shared::vocabulary::time;
 use crate::server::auth::{Administrator, Person, new_token};
-use crate::server::pipelines::forge::words::{headers, hook_call};
+use crate::server::pipelines::forge::receive::{Replayed, replay as replay_changes};
+use crate::server::pipelines::forge::words::{answered, headers, hook_call};
 use crate::server::pipelines::repository::Reference;
-use crate::server::secrets::sealer::{Place, Sealer};
+use crate::server::secrets::forge as secrets;
 use crate::server::state::Shared;
 use crate::server::store::read::Project;
 use crate::server::store::status::Forge;
@@ -171,20 +172,6 @@ fn usual_api(forge: Forge) -> Option<String> {
     }
 }
 
-/// Keeps a secret of a connection, sealed.
-fn keep(
-    tx: &Tx<'_>,
-    sealer: &Sealer,
-    project: &crate::server::ids::ProjectId,
-    name: &str,
-    value: &Secret,
-    now: Millis,
-) -> Result<(), StoreError> {
-    let fail = |why| StoreError::Corrupt(format!("the secret `{name}` cannot be sealed: {why}"));
-    let sealed = sealer.seal(Place::Forge(project, name), value).map_err(fail)?;
-    forge::set_secret(tx, project, name, &sealed, now)
-}
-
 async fn connect(
     State(state): State<Shared>,
     Administrator(_): Administrator,
@@ -233,22 +220,22 @@ async fn connect(
             token_message: None,
         };
         forge::connect(tx, &connection, now)?;
-        let old = forge::secret(tx, &of.id, "hook")?;
+        let old = secrets::open(tx, &sealer, &of.id, "hook")?;
         let mut secret = None;
         if old.is_none() || wanted.rotates {
-            if let Some(Ok(old)) = old.map(|old| sealer.open(Place::Forge(&of.id, "hook"), &old)) {
+            if let Some(Ok(old)) = old {
                 // Both hold until the forge was told.
-                keep(tx, &sealer, &of.id, "hook-before", &old, now)?;
+                secrets::keep(tx, &sealer, &of.id, "hook-before", &old, now)?;
             }
             let fresh = Secret::new(fresh);
-            keep(tx, &sealer, &of.id, "hook", &fresh, now)?;
+            secrets::keep(tx, &sealer, &of.id, "hook", &fresh, now)?;
             secret = Some(fresh);
         }
         match &wanted.token {
             Some(token) if token.expose().is_empty() => {
                 forge::delete_secret(tx, &of.id, "token")?;
             }
-            Some(token) => keep(tx, &sealer, &of.id, "token", token, now)?,
+            Some(token) => secrets::keep(tx, &sealer, &of.id, "token", token, now)?,
             None => {}
         }
         tx.effect(Effect::PollWork);
@@ -270,10 +257,7 @@ async fn connect(
 async fn set_hook(state: &Shared, project: &Project) -> Answer<String> {
     let (id, sealer) = (project.id.clone(), state.settings.sealer.clone());
     let read = move |view: &crate::server::store::View| {
-        let open = |name: &str| {
-            let sealed = forge::secret(view, &id, name)?;
-            Ok::<_, StoreError>(sealed.and_then(|sealed| sealer.open(Place::Forge(&id, name), &sealed).ok()))
-        };
+        let open = |name: &str| secrets::open(view, &sealer, &id, name).map(|found| found?.ok());
         Ok((forge::connection(view, &id)?, open("hook")?, open("token")?))
     };
     let (Some(connection), Some(secret), Some(token)) = state.store.read(read).await? else {
@@ -282,8 +266,7 @@ async fn set_hook(state: &Shared, project: &Project) -> Answer<String> {
     let Some(api) = &connection.api_url else {
         return Ok("it was not set: say where the API of the forge is (`--api URL`)".to_owned());
     };
-    let slug = project.slug.split_once('/').map_or("", |(_, name)| name);
-    let name = connection.full_name.as_deref().unwrap_or(slug);
+    let name = connection.name_there(&project.slug).unwrap_or_default();
     let address = hooks::address(&state.settings.public_url, &project.id);
     let Some(call) = hook_call(connection.forge, api, name, &address, secret.expose()) else {
         return Ok(
@@ -299,9 +282,7 @@ async fn set_hook(state: &Shared, project: &Project) -> Answer<String> {
     let said = match calling.await {
         Ok(Ok(answer)) if (200..300).contains(&answer.status) => "it was set".to_owned(),
         Ok(Ok(answer)) => {
-            let text = String::from_utf8_lossy(&answer.body);
-            let text: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
-            format!("it was not set: the forge answered {}: {text}", answer.status)
+            format!("it was not set: {}", answered(answer.status, &String::from_utf8_lossy(&answer.body)))
         }
         Ok(Err(error)) => format!("it was not set: {error}"),
         Err(_) => return Err(Failure::internal()),
@@ -389,15 +370,14 @@ async fn replay(
     Path((vcs, org, repo, delivery)): Path<(String, String, String, i64)>,
 ) -> Answer<Json<Value>> {
     let project = project(&state, (vcs, org, repo)).await?;
-    let write = move |tx: &Tx<'_>| {
-        let count = deliveries::replay(tx, &project.id, delivery, Millis::now())?;
-        tx.effect(Effect::ForgeWork);
-        Ok(count)
-    };
+    let write = move |tx: &Tx<'_>| replay_changes(tx, &project, delivery, Millis::now());
     match state.store.write(write).await? {
-        0 => Err(Failure::not_found(format!(
+        Replayed { waiting: 0, left: None } => Err(Failure::not_found(format!(
             "there is no delivery {delivery} of this project with a change that started nothing"
         ))),
-        count => Ok(Json(json!({ "message": "Accepted.", "changes": count }))),
+        Replayed { waiting: 0, left: Some(why) } => {
+            Err(conflict(format!("delivery {delivery} starts nothing now either: {why}")))
+        }
+        Replayed { waiting, .. } => Ok(Json(json!({ "message": "Accepted.", "changes": waiting }))),
     }
 }

@@ -1,9 +1,10 @@
 //! Bytes that jobs left: output of steps, artifacts. They are streamed from their files.
 
+use crate::http::encoded;
 use crate::protocol::TaskId;
 use crate::server::api::shared::failure::{Answer, Failure, bad, blocking};
 use crate::server::api::shared::input::{Path, Words};
-use crate::server::api::shared::lookup::{encoded, job_of, one};
+use crate::server::api::shared::lookup::{job_of, one};
 use crate::server::api::shared::range::{self, Wanted};
 use crate::server::api::shared::uses::used;
 use crate::server::api::shared::{link, stream};

@@ -1,5 +1,6 @@
 //! Looks up the things that paths and queries name, and makes the addresses under which clients find them again.
 
+use crate::http::encoded;
 use crate::server::api::shared::failure::{Answer, Failure, bad};
 use crate::server::api::shared::slug::{organisation_named, short_vcs};
 use crate::server::ids::{JobId, OrganisationId, ProjectId, WorkflowId};
@@ -97,17 +98,4 @@ pub fn job_url(state: &Shared, job: &Job) -> String {
 pub fn artifact_url(state: &Shared, artifact: &Artifact) -> String {
     let segments: Vec<String> = artifact.path.split('/').map(encoded).collect();
     format!("{}/api/v3/artifacts/{}/{}", state.settings.public_url, artifact.id, segments.join("/"))
-}
-
-/// The text with all but unreserved characters as `%XX`, which any part of an address or of a header takes.
-pub fn encoded(text: &str) -> String {
-    let mut encoded = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"._-~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
 }

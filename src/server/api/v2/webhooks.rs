@@ -8,7 +8,8 @@ use crate::server::api::shared::paging::{page, whole};
 use crate::server::auth::Administrator;
 use crate::server::ids::{ProjectId, WebhookId};
 use crate::server::pipelines::forge::outgoing::secret_name;
-use crate::server::secrets::sealer::{Place, Sealer, hint};
+use crate::server::secrets::forge as secrets;
+use crate::server::secrets::sealer::{Sealer, hint};
 use crate::server::state::Shared;
 use crate::server::store::tables::forge;
 use crate::server::store::tables::webhooks::{self, Call, Webhook};
@@ -49,9 +50,7 @@ fn shown(webhook: &Webhook, secret: Option<&Secret>) -> Value {
 }
 
 fn secret_of(view: &View, sealer: &Sealer, webhook: &Webhook) -> Result<Option<Secret>, StoreError> {
-    let name = secret_name(&webhook.id);
-    let sealed = forge::secret(view, &webhook.project, &name)?;
-    Ok(sealed.and_then(|sealed| sealer.open(Place::Forge(&webhook.project, &name), &sealed).ok()))
+    Ok(secrets::open(view, sealer, &webhook.project, &secret_name(&webhook.id))?.and_then(Result::ok))
 }
 
 async fn list(State(state): State<Shared>, _admin: Administrator, words: Words) -> Answer<Json<Value>> {
@@ -130,11 +129,7 @@ fn store(tx: &Tx<'_>, sealer: &Sealer, webhook: &Webhook, secret: Option<&Secret
         Some(secret) if secret.expose().is_empty() => {
             forge::delete_secret(tx, &webhook.project, &name)?;
         }
-        Some(secret) => {
-            let fail = |why| StoreError::Corrupt(format!("the signing secret cannot be sealed: {why}"));
-            let sealed = sealer.seal(Place::Forge(&webhook.project, &name), secret).map_err(fail)?;
-            forge::set_secret(tx, &webhook.project, &name, &sealed, webhook.updated_at)?;
-        }
+        Some(secret) => secrets::keep(tx, sealer, &webhook.project, &name, secret, webhook.updated_at)?,
     }
     Ok(())
 }

@@ -198,6 +198,9 @@ impl Event {
     }
 }
 
+/// The id of no object, of the usual length.
+pub const NO_OBJECT: &str = "0000000000000000000000000000000000000000";
+
 /// Whether an id is the one of no object, of whatever length.
 pub fn is_zeros(id: &str) -> bool {
     !id.is_empty() && id.bytes().all(|b| b == b'0')

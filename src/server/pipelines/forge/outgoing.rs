@@ -4,11 +4,11 @@
 use crate::http::caller::{LazyCaller, Outgoing};
 use crate::protocol::Secret;
 use crate::server::ids::WebhookId;
-use crate::server::secrets::sealer::{Place, Sealer};
+use crate::server::secrets::forge as secrets;
+use crate::server::secrets::sealer::Sealer;
 use crate::server::state::{ServerSettings, Shared};
 use crate::server::store::read::{self, Job, Pipeline, Workflow};
 use crate::server::store::status::JobStatus;
-use crate::server::store::tables::forge;
 use crate::server::store::tables::webhooks::{self, Call, Webhook};
 use crate::server::store::{Error as StoreError, View};
 use crate::server::time::Millis;
@@ -110,13 +110,10 @@ fn ready(
 ) -> Result<Option<Ready>, StoreError> {
     let Some(webhook) = webhooks::find(view, &call.webhook)? else { return Ok(None) };
     let name = secret_name(&webhook.id);
-    let secret = match forge::secret(view, &webhook.project, &name)? {
-        None => None,
-        Some(sealed) => match sealer.open(Place::Forge(&webhook.project, &name), &sealed) {
-            Ok(secret) => Some(secret),
-            // What should be signed is not sent without a signature.
-            Err(_) => return Ok(None),
-        },
+    let secret = match secrets::open(view, sealer, &webhook.project, &name)?.transpose() {
+        Ok(secret) => secret,
+        // What should be signed is not sent without a signature.
+        Err(_) => return Ok(None),
     };
     let body = match &call.body {
         Some(body) => body.clone(),

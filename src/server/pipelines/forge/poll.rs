@@ -2,7 +2,7 @@
 
 use crate::logging::record;
 use crate::server::ids::ProjectId;
-use crate::server::pipelines::forge::event::{Actor, Event, Push};
+use crate::server::pipelines::forge::event::{Actor, Event, NO_OBJECT, Push};
 use crate::server::pipelines::forge::receive::{Stored, take};
 use crate::server::pipelines::repository::look::Listed;
 use crate::server::state::Shared;
@@ -27,8 +27,6 @@ const AT_ONCE: usize = 32;
 const LONGEST: Duration = Duration::from_secs(15 * 60);
 /// The longest time without a look for projects that are due.
 const IDLE: Duration = Duration::from_secs(30);
-/// Length of an id of no object.
-const NONE: &str = "0000000000000000000000000000000000000000";
 
 /// Limits of how many look at once, by host.
 type Hosts = Arc<Mutex<HashMap<String, Arc<Semaphore>>>>;
@@ -231,7 +229,7 @@ fn differences(seen: &BTreeMap<String, String>, listed: &[Listed]) -> Vec<Push> 
         }
         changes.push(Push {
             reference: one.name.clone(),
-            before: before.cloned().unwrap_or_else(|| NONE.to_owned()),
+            before: before.cloned().unwrap_or_else(|| NO_OBJECT.to_owned()),
             after: one.object.clone(),
             commit: one.commit.clone(),
             actor: actor.clone(),
@@ -245,8 +243,8 @@ fn differences(seen: &BTreeMap<String, String>, listed: &[Listed]) -> Vec<Push> 
             changes.push(Push {
                 reference: name.clone(),
                 before: before.clone(),
-                after: NONE.to_owned(),
-                commit: NONE.to_owned(),
+                after: NO_OBJECT.to_owned(),
+                commit: NO_OBJECT.to_owned(),
                 actor: actor.clone(),
                 ..Push::default()
             });
@@ -289,7 +287,7 @@ mod tests {
                 "refs/heads/main a d".to_owned(),
                 "refs/heads/new 0 a".to_owned(),
                 "refs/tags/v2 0 d".to_owned(),
-                format!("refs/heads/old b {NONE}")
+                format!("refs/heads/old b {NO_OBJECT}")
             ]
         );
         assert!(differences(&seen, &[]).is_empty(), "an empty list deletes nothing");

@@ -7,7 +7,8 @@ use crate::server::pipelines::forge::payload;
 use crate::server::pipelines::forge::payload::parts::{Delivery, Repository};
 use crate::server::pipelines::forge::rules::{self, Decision, Facts};
 use crate::server::pipelines::forge::signature::{Content, names, sender, verify};
-use crate::server::secrets::sealer::{Place, Sealer};
+use crate::server::secrets::forge as secrets;
+use crate::server::secrets::sealer::Sealer;
 use crate::server::state::Shared;
 use crate::server::store::read::{self, Project};
 use crate::server::store::status::{DeliverySource, EventState, Forge, Verdict};
@@ -60,14 +61,12 @@ struct Known {
 fn known(view: &View, sealer: &Sealer, project: &ProjectId) -> Result<Option<Known>, StoreError> {
     let Some(connection) = forge::connection(view, project)? else { return Ok(None) };
     let Some(project) = read::project(view, project)? else { return Ok(None) };
-    let mut secrets = Vec::new();
+    let mut known = Vec::new();
     for name in ["hook", "hook-before"] {
-        if let Some(sealed) = forge::secret(view, &project.id, name)? {
-            // One that cannot be opened believes nobody; the start of the control plane says so.
-            secrets.extend(sealer.open(Place::Forge(&project.id, name), &sealed));
-        }
+        // One that cannot be opened believes nobody; the start of the control plane says so.
+        known.extend(secrets::open(view, sealer, &project.id, name)?.and_then(Result::ok));
     }
-    Ok(Some(Known { project, connection, secrets }))
+    Ok(Some(Known { project, connection, secrets: known }))
 }
 
 /// A delivery that is not taken.
@@ -275,7 +274,7 @@ pub(super) fn take(tx: &Tx<'_>, of: &Stored<'_>, mut change: Event) -> Result<Ta
         Decision::Skip("the same change was told of within the last 10 minutes".to_owned())
     } else {
         see(tx, of, &mut change)?;
-        decide(tx, of, &settings, &change, since)?
+        decide(tx, of.project, &settings, &change, since)?
     };
     let (event_state, sentence) = match &decision {
         Decision::Start => (EventState::Waiting, ""),
@@ -299,15 +298,47 @@ pub(super) fn take(tx: &Tx<'_>, of: &Stored<'_>, mut change: Event) -> Result<Ta
     })
 }
 
+/// The changes of a delivery that started nothing, when they are asked for again.
+pub struct Replayed {
+    /// The number of those that wait to be worked off again.
+    pub waiting: usize,
+    /// The reason why the last other one starts nothing by now either.
+    pub left: Option<String>,
+}
+
+/// Has the changes of a delivery that started nothing be worked off again, those that the rules let start something now.
+pub fn replay(tx: &Tx<'_>, project: &Project, delivery: i64, now: Millis) -> Result<Replayed, StoreError> {
+    let settings = projects::settings(tx, &project.id)?.unwrap_or_default();
+    let mut replayed = Replayed { waiting: 0, left: None };
+    for stored in deliveries::without_pipeline(tx, &project.id, delivery)? {
+        // One that cannot be read is said to be so by whoever works it off.
+        let decision = match serde_json::from_str::<Event>(&stored.event) {
+            Ok(change) => decide(tx, project, &settings, &change, now.minus(SAME))?,
+            Err(_) => Decision::Start,
+        };
+        match decision {
+            Decision::Start => {
+                deliveries::replay(tx, stored.seq, now)?;
+                replayed.waiting += 1;
+            }
+            Decision::Skip(why) => replayed.left = Some(why),
+        }
+    }
+    if replayed.waiting > 0 {
+        tx.effect(Effect::ForgeWork);
+    }
+    Ok(replayed)
+}
+
 fn decide(
     tx: &Tx<'_>,
-    of: &Stored<'_>,
+    project: &Project,
     settings: &ProjectSettings,
     change: &Event,
     since: Millis,
 ) -> Result<Decision, StoreError> {
-    let project = &of.project.id;
-    let mut facts = Facts { default_branch: of.project.default_branch.clone(), ..Facts::default() };
+    let mut facts = Facts { default_branch: project.default_branch.clone(), ..Facts::default() };
+    let project = &project.id;
     match change {
         Event::Push(push) => {
             if let (Some(branch), true) = (push.branch(), settings.is_build_prs_only) {

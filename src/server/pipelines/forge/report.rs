@@ -8,7 +8,8 @@ use crate::logging::record;
 use crate::protocol::Secret;
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::words::{self, PREFIX, Verdict, is_end};
-use crate::server::secrets::sealer::{Place, Sealer};
+use crate::server::secrets::forge as secrets;
+use crate::server::secrets::sealer::Sealer;
 use crate::server::state::{ServerSettings, Shared};
 use crate::server::store::read;
 use crate::server::store::status::{Forge, JobType};
@@ -245,10 +246,9 @@ struct Way {
 
 fn way(view: &View, sealer: &Sealer, project: &ProjectId) -> Result<Option<Way>, StoreError> {
     let Some(connection) = forge::connection(view, project)? else { return Ok(None) };
-    let sealed = forge::secret(view, project, "token")?;
-    let token = sealed.and_then(|sealed| sealer.open(Place::Forge(project, "token"), &sealed).ok());
+    let token = secrets::open(view, sealer, project, "token")?.and_then(Result::ok);
     let slug = read::project_slug(view, project)?.unwrap_or_default();
-    let name = connection.full_name.clone().or_else(|| Some(slug.split_once('/')?.1.to_owned()));
+    let name = connection.name_there(&slug).map(str::to_owned);
     Ok(match (connection.api_url.clone(), token, name) {
         (Some(api), Some(token), Some(name)) if connection.token_message.is_none() => {
             Some(Way { connection, api, name, token })
@@ -317,7 +317,7 @@ async fn tell(
     let verdict = match calling.await {
         Err(_) => return Ok(false),
         Ok(Err(error)) => {
-            let seconds = (1u64 << report.attempts.min(9)).min(300);
+            let seconds = words::doubled(report.attempts);
             Verdict::Later { seconds, whole: false, why: error.to_string() }
         }
         Ok(Ok(answer)) => {

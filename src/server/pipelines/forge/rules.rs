@@ -3,6 +3,7 @@
 use crate::config::Pattern;
 use crate::server::pipelines::compile::fits;
 use crate::server::pipelines::forge::event::{Action, Event, Pull, Push};
+use crate::server::pipelines::repository::Commit;
 use crate::server::store::tables::projects::ProjectSettings;
 
 /// Most entries of a list in the settings.
@@ -132,19 +133,14 @@ pub(super) fn wants_paths(settings: &ProjectSettings) -> bool {
 }
 
 fn check_message(message: Option<&str>) -> Decision {
-    let (subject, body) = message.map_or(("", ""), |text| text.split_once('\n').unwrap_or((text, "")));
-    if says_skip(subject, body) { skip(SAYS_SKIP) } else { Decision::Start }
+    let message = message.unwrap_or_default();
+    let (subject, body) = message.split_once('\n').unwrap_or((message, ""));
+    let (subject, body) = (subject.to_owned(), body.trim_start().to_owned());
+    if (Commit { subject, body, ..Commit::default() }).skips_ci() { skip(SAYS_SKIP) } else { Decision::Start }
 }
 
 /// The sentence about a commit that is not to be built.
 pub(super) const SAYS_SKIP: &str = "the message of the commit says `[skip ci]`";
-
-fn says_skip(subject: &str, body: &str) -> bool {
-    [subject, body.trim_start()].into_iter().any(|text| {
-        let start: String = text.chars().take(250).collect();
-        start.contains("[skip ci]") || start.contains("[ci skip]")
-    })
-}
 
 /// Whether a branch is what a regular expression says, as a whole. One that is none matches nothing.
 fn matches(pattern: &str, branch: &str) -> bool {

@@ -1,5 +1,6 @@
 //! What forges are told of a commit: names, words, texts and calls, each in the form that the forge takes. No IO.
 
+use crate::http::encoded;
 use crate::server::store::status::Forge;
 use crate::server::store::tables::reports::Report;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
@@ -72,18 +73,6 @@ pub fn headers(forge: Forge, token: &str) -> Vec<(&'static str, String)> {
             vec![("authorization", format!("Bearer {token}"))]
         }
     }
-}
-
-fn encoded(text: &str) -> String {
-    let mut encoded = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"._-~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
 }
 
 /// `owner/name` with each part as it stands in an address.
@@ -216,11 +205,20 @@ pub(super) fn asked_wait(header: impl Fn(&str) -> Option<String>, now: u64) -> O
     is_spent.then(|| reset.saturating_sub(now).clamp(1, 3600))
 }
 
+/// The answer of a forge as a phrase, with the beginning of its body.
+pub fn answered(status: u16, body: &str) -> String {
+    let said: String = body.chars().filter(|c| !c.is_control()).take(200).collect();
+    format!("the forge answered {status}: {said}")
+}
+
+/// Seconds to wait after so many tries, where the forge asks for no time of its own.
+pub(super) fn doubled(attempts: u32) -> u64 {
+    (1u64 << attempts.min(9)).min(300)
+}
+
 /// Reads an answer. `attempts` is how often it was tried before, `wait` what its headers ask for.
 pub(super) fn verdict(forge: Forge, status: u16, body: &str, attempts: u32, wait: Option<u64>) -> Verdict {
-    let said: String = body.chars().filter(|c| !c.is_control()).take(200).collect();
-    let why = format!("the forge answered {status}: {said}");
-    let doubled = (1u64 << attempts.min(9)).min(300);
+    let (why, doubled) = (answered(status, body), doubled(attempts));
     match status {
         200..=299 => Verdict::Done,
         400 if forge == Forge::GitLab && body.contains("Cannot transition status via") => Verdict::Done,

@@ -215,13 +215,22 @@ pub fn postpone_event(tx: &Tx<'_>, seq: i64, sentence: &str, until: Millis) -> R
     Ok(())
 }
 
-/// Has the changes of a delivery that started nothing be worked off again, as new ones. Returns how many.
-pub fn replay(tx: &Tx<'_>, project: &ProjectId, delivery: i64, now: Millis) -> Result<usize, Error> {
+/// The changes of a delivery to a project that started nothing, in their order.
+pub fn without_pipeline(view: &View, project: &ProjectId, delivery: i64) -> Result<Vec<StoredEvent>, Error> {
+    let mut query = view.sql().prepare_cached(&format!(
+        "{EVENT} WHERE delivery_seq = ?2 AND project_id = ?1 AND state IN ('skipped', 'failed') ORDER BY seq"
+    ))?;
+    Ok(query.query_map(params![project, delivery], event_row)?.collect::<Result<_, _>>()?)
+}
+
+/// Has a change that started nothing be worked off again, as a new one.
+pub fn replay(tx: &Tx<'_>, seq: i64, now: Millis) -> Result<(), Error> {
     let mut query = tx.sql().prepare_cached(
-        "UPDATE forge_events SET state = 'waiting', not_before_ms = ?3, attempts = 0, sentence = 'waits to be tried again'
-         WHERE delivery_seq = ?2 AND project_id = ?1 AND state IN ('skipped', 'failed')",
+        "UPDATE forge_events SET state = 'waiting', not_before_ms = ?2, attempts = 0, sentence = 'waits to be tried again'
+         WHERE seq = ?1 AND state IN ('skipped', 'failed')",
     )?;
-    Ok(query.execute(params![project, delivery, now])?)
+    query.execute(params![seq, now])?;
+    Ok(())
 }
 
 /// The newest deliveries of a project, newest first.

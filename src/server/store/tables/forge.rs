@@ -34,6 +34,13 @@ pub struct Connection {
     pub token_message: Option<String>,
 }
 
+impl Connection {
+    /// The name of the repository there; as long as that is not known, the one in the slug of the project.
+    pub fn name_there<'n>(&'n self, slug: &'n str) -> Option<&'n str> {
+        self.full_name.as_deref().or_else(|| Some(slug.split_once('/')?.1))
+    }
+}
+
 const CONNECTION: &str =
     "SELECT project_id, forge, repository, full_name, api_url, poll_ms, poll_failures, poll_message,
     is_listed, token_message FROM forge_connections";
@@ -83,12 +90,12 @@ pub fn connect(tx: &Tx<'_>, connection: &Connection, now: Millis) -> Result<(), 
 
 /// Ends a connection with all that belongs to it. False when there is none.
 pub fn disconnect(tx: &Tx<'_>, project: &ProjectId) -> Result<bool, Error> {
-    for table in ["forge_refs", "forge_pulls", "forge_deliveries"] {
-        tx.sql().prepare_cached(&format!("DELETE FROM {table} WHERE project_id = ?1"))?.execute([project])?;
+    forget_refs(tx, project)?;
+    let sql = "DELETE FROM forge_deliveries WHERE project_id = ?1";
+    tx.sql().prepare_cached(sql)?.execute([project])?;
+    for name in ["hook", "hook-before", "token"] {
+        delete_secret(tx, project, name)?;
     }
-    delete_secret(tx, project, "hook")?;
-    delete_secret(tx, project, "hook-before")?;
-    delete_secret(tx, project, "token")?;
     let sql = "DELETE FROM forge_connections WHERE project_id = ?1";
     Ok(tx.sql().prepare_cached(sql)?.execute([project])? > 0)
 }

@@ -1,11 +1,8 @@
 //! Bitbucket Cloud and Bitbucket Data Center, which share little but the name. One event may hold several refs.
 
 use super::parts::{Delivery, Repository, at, id, is_built, maybe, needed, nothing, number, shown, text};
-use crate::server::pipelines::forge::event::{Action, Actor, Event, Pull, Push};
+use crate::server::pipelines::forge::event::{Action, Actor, Event, NO_OBJECT, Pull, Push};
 use serde_json::Value;
-
-/// Stands for no commit; the id of none.
-const NONE: &str = "0000000000000000000000000000000000000000";
 
 fn done(repository: Repository, changes: Vec<Event>, remark: &str) -> Delivery {
     let remark = if changes.is_empty() { remark.to_owned() } else { String::new() };
@@ -68,8 +65,8 @@ fn cloud_push(value: &Value, repository: Repository, actor: Actor) -> Result<Del
             "tag" | "annotated_tag" => "tags",
             _ => continue,
         };
-        let before = maybe(old, "target.hash").unwrap_or_else(|| NONE.to_owned());
-        let after = maybe(new, "target.hash").unwrap_or_else(|| NONE.to_owned());
+        let before = maybe(old, "target.hash").unwrap_or_else(|| NO_OBJECT.to_owned());
+        let after = maybe(new, "target.hash").unwrap_or_else(|| NO_OBJECT.to_owned());
         pushes.push(Event::Push(Push {
             reference: format!("refs/{folder}/{}", needed(about, "name")?),
             before,
@@ -141,7 +138,7 @@ fn dc_push(value: &Value, repository: Repository, actor: Actor) -> Result<Delive
             continue;
         }
         let is_deletion = change["type"] == "DELETE";
-        let after = if is_deletion { NONE.to_owned() } else { needed(change, "toHash")? };
+        let after = if is_deletion { NO_OBJECT.to_owned() } else { needed(change, "toHash")? };
         pushes.push(Event::Push(Push {
             reference,
             before: needed(change, "fromHash")?,
