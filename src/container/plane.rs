@@ -41,7 +41,9 @@ pub(super) fn claim(
     // The error of a parser may quote its input, which holds secrets.
     serde_json::from_slice(&answer).map(Some).map_err(|error| {
         let column = error.column();
-        Error::Undecodable(format!("the answer to a claim is not what a control plane says (column {column})"))
+        Error::Undecodable(format!(
+            "the answer to a claim is not what a control plane says (column {column})"
+        ))
     })
 }
 

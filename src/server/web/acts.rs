@@ -172,11 +172,7 @@ async fn rerun(
     act.done(&sent, work).await
 }
 
-async fn end_job(
-    act: Act,
-    Path(path): Path<Numbered>,
-    Form(sent): Form<Sent>,
-) -> Answer<Response> {
+async fn end_job(act: Act, Path(path): Path<Numbered>, Form(sent): Form<Sent>) -> Answer<Response> {
     let (state, person, page) = (act.state(), act.person(), act.page(1));
     let work = async move {
         let job = job_of(&state, path).await?;
