@@ -210,6 +210,25 @@ fn a_job_survives_upgrades_of_its_runner() {
 }
 
 #[test]
+fn a_runner_has_started_before_anybody_hears_of_a_task_that_died_with_the_one_before() {
+    let server = ControlPlane::start();
+    let (manager, machine) = managed(Machine::new(&server.url()).task_agent(PATIENT));
+    server.offer(&task("sm-9"));
+    let mut runner = machine.start();
+    let agent = runner.wait_file("pid").parse().ok().and_then(rustix::process::Pid::from_raw).unwrap();
+    server.answer("/rest", 503, "{}");
+    runner.signal(Signal::KILL);
+    assert_eq!(runner.wait(), None);
+    rustix::process::kill_process(agent, Signal::KILL).unwrap();
+    let runner = runner.start_again();
+    manager.wait("STATUS=answering for task sm-9");
+    assert_eq!(manager.heard().matches("READY=1").count(), 2);
+    runner.wait_log("cannot ask for the rest of the task yet");
+    server.behave();
+    server.wait_parked();
+}
+
+#[test]
 fn settings_are_read_again_and_the_log_is_opened_again() {
     let server = ControlPlane::start();
     server.offer(&task("hup-1"));
