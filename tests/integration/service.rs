@@ -269,10 +269,26 @@ fn settings_are_read_again_and_the_log_is_opened_again() {
     assert!(done.is_some() && done < read, "{written}");
     assert!(!fs::read_to_string(&old).unwrap().contains("read again"));
 
-    // Wrong ones change nothing.
+    // Wrong ones change nothing, also where the request comes during a short task, whose runner has a connection left.
+    server.wait_parked();
+    for name in ["go", "pid"] {
+        fs::remove_file(runner.machine.path(name)).unwrap();
+    }
+    server.offer(&task("hup-2"));
+    runner.wait_file("pid");
     fs::write(&settings, "runner: {mode: sometimes}\n").unwrap();
     runner.signal(Signal::HUP);
+    poll("a second request to wait for the task", || {
+        let log = fs::read_to_string(&log).unwrap_or_default();
+        if log.matches("the settings are read again after the running task").count() == 2 {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    });
+    runner.machine.file("go", "");
     wait_log("the settings stay as they were: ");
+    server.wait_parked();
     // A parked claim makes way for others, and for a level of the log.
     fs::write(&settings, text.replace("class-token", "third-token") + "  level: debug\n").unwrap();
     runner.signal(Signal::HUP);
