@@ -6,7 +6,7 @@ use super::table::Table;
 use super::verb::{Act, Said, UnknownVerb, find, not_found, text};
 use crate::outcome::{Failure, exit};
 use crate::protocol::duration;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::IsTerminal;
 
 pub(super) const CLASSES: &str = "/api/v3/runner/resource";
@@ -54,12 +54,25 @@ fn seconds(text: &str) -> Result<u64, Failure> {
         .map_err(|why| Failure::usage(format!("`{text}`: {why}")))
 }
 
+fn on_or_off(arguments: &mut Arguments) -> Result<bool, Failure> {
+    match arguments.word("on or off")?.as_str() {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        other => Err(Failure::usage(format!("`{other}` is neither `on` nor `off`"))),
+    }
+}
+
+/// Changes terms of a class.
+fn change(remote: &Remote, name: &str, terms: Value) -> Result<Value, Failure> {
+    let path = format!("{CLASSES}/{}", id_of(remote, name)?);
+    remote.call("PATCH", &path, Some(terms))
+}
+
 fn set_budget(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
     let (name, budget) = (arguments.word("NAMESPACE/NAME")?, arguments.maybe_word());
     let budget = budget.map(|text| seconds(&text)).transpose()?;
     arguments.finish()?;
-    let path = format!("{CLASSES}/{}", id_of(remote, &name)?);
-    let answer = remote.call("PATCH", &path, Some(json!({ "budget_seconds": budget })))?;
+    let answer = change(remote, &name, json!({ "budget_seconds": budget }))?;
     Ok(Said::Done(
         format!("changed the budget of {name}; it counts for tasks that are claimed from now on"),
         answer,
@@ -67,15 +80,9 @@ fn set_budget(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failur
 }
 
 fn set_unsafe_retries(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
-    let (name, wanted) = (arguments.word("NAMESPACE/NAME")?, arguments.word("on or off")?);
-    let wanted = match wanted.as_str() {
-        "on" => true,
-        "off" => false,
-        other => return Err(Failure::usage(format!("`{other}` is neither `on` nor `off`"))),
-    };
+    let (name, wanted) = (arguments.word("NAMESPACE/NAME")?, on_or_off(arguments)?);
     arguments.finish()?;
-    let path = format!("{CLASSES}/{}", id_of(remote, &name)?);
-    let answer = remote.call("PATCH", &path, Some(json!({ "unsafe_retries": wanted })))?;
+    let answer = change(remote, &name, json!({ "unsafe_retries": wanted }))?;
     let told = if wanted {
         "runs again when the infrastructure fails under it, 3 times at most: its steps may run twice"
     } else {
@@ -88,15 +95,9 @@ fn set_unsafe_retries(arguments: &mut Arguments, remote: &Remote) -> Result<Said
 }
 
 fn set_untrusted(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
-    let (name, wanted) = (arguments.word("NAMESPACE/NAME")?, arguments.word("on or off")?);
-    let wanted = match wanted.as_str() {
-        "on" => true,
-        "off" => false,
-        other => return Err(Failure::usage(format!("`{other}` is neither `on` nor `off`"))),
-    };
+    let (name, wanted) = (arguments.word("NAMESPACE/NAME")?, on_or_off(arguments)?);
     arguments.finish()?;
-    let path = format!("{CLASSES}/{}", id_of(remote, &name)?);
-    let answer = remote.call("PATCH", &path, Some(json!({ "takes_untrusted": wanted })))?;
+    let answer = change(remote, &name, json!({ "takes_untrusted": wanted }))?;
     let told = if wanted {
         "takes jobs of pull requests from forks: what strangers wrote runs on its hosts"
     } else {
@@ -109,8 +110,7 @@ fn set_wait(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure>
     let (class, limit) = (arguments.word("NAMESPACE/NAME")?, arguments.maybe_word());
     let limit = limit.map(|text| seconds(&text)).transpose()?;
     arguments.finish()?;
-    let path = format!("{CLASSES}/{}", id_of(remote, &class)?);
-    let answer = remote.call("PATCH", &path, Some(json!({ "wait_limit_seconds": limit })))?;
+    let answer = change(remote, &class, json!({ "wait_limit_seconds": limit }))?;
     let told = match limit {
         Some(limit) => format!("a job that no runner of {class} takes within {} ends", shown_seconds(limit)),
         None => format!("jobs may wait for a runner of {class} for as long as it takes"),

@@ -6,14 +6,16 @@
 use crate::server::api::shared::acts::{approve, cancel_job, cancel_workflow, run_workflow_again};
 use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::api::shared::lookup::{Numbered, job_of, one, project, unknown_workflow};
-use crate::server::auth::Peer;
+use crate::server::auth::{Peer, Person};
 use crate::server::ids::{JobId, WorkflowId};
+use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read;
 use crate::server::web::record::record;
 use crate::server::web::session::Visitor;
 use crate::server::web::shared::Web;
-use axum::extract::{ConnectInfo, Path, State};
+use axum::extract::{ConnectInfo, FromRequestParts, Path};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::post;
@@ -61,18 +63,39 @@ struct Act {
     visitor: Visitor,
     peer: Peer,
     path: String,
+    headers: HeaderMap,
+}
+
+impl FromRequestParts<Web> for Act {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Response> {
+        let visitor = Visitor::from_request_parts(parts, web).await.map_err(IntoResponse::into_response)?;
+        let ConnectInfo(peer) =
+            ConnectInfo::<Peer>::from_request_parts(parts, web).await.map_err(IntoResponse::into_response)?;
+        let (path, headers) = (parts.uri.path().to_owned(), parts.headers.clone());
+        Ok(Self { web: web.clone(), visitor, peer, path, headers })
+    }
 }
 
 impl Act {
+    fn state(&self) -> Shared {
+        self.web.state.clone()
+    }
+
+    fn person(&self) -> Person {
+        self.visitor.person.clone()
+    }
+
+    /// The page above the address of the form, by this many parts.
+    fn page(&self, parts: usize) -> String {
+        above(&self.path, parts).to_owned()
+    }
+
     /// Checks where the form comes from, writes it down, does what it is for, and leads to a page.
-    async fn done(
-        self,
-        headers: &HeaderMap,
-        sent: &Sent,
-        act: impl Future<Output = Answer<String>>,
-    ) -> Answer<Response> {
-        let Self { web, visitor, peer, path } = self;
-        visitor.secret.check(headers, &sent.field, &web.state.settings.public_url)?;
+    async fn done(self, sent: &Sent, act: impl Future<Output = Answer<String>>) -> Answer<Response> {
+        let Self { web, visitor, peer, path, headers } = self;
+        visitor.secret.check(&headers, &sent.field, &web.state.settings.public_url)?;
         let detail = match sent.from.as_str() {
             "" => json!({}),
             from => json!({ "from": from }),
@@ -87,100 +110,76 @@ impl Act {
 }
 
 /// The workflow of an address, if it is there.
-async fn find(web: &Web, path: Numbered, id: WorkflowId) -> Answer<WorkflowId> {
+async fn find(state: &Shared, path: Numbered, id: WorkflowId) -> Answer<WorkflowId> {
     let (vcs, org, repo, number) = path;
-    let project = project(&web.state, (vcs, org, repo)).await?;
+    let project = project(state, (vcs, org, repo)).await?;
     let (what, wanted) = (unknown_workflow(&id), id.clone());
     let read = move |view: &View| {
         let found = read::workflow(view, &wanted)?;
         Ok(found.filter(|found| found.project.id == project.id && found.pipeline_number == number))
     };
-    one(&web.state, what, read).await?;
+    one(state, what, read).await?;
     Ok(id)
 }
 
 type OfWorkflow = (String, String, String, i64, WorkflowId);
 
 async fn cancel(
-    State(web): State<Web>,
-    visitor: Visitor,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    headers: HeaderMap,
-    uri: Uri,
+    act: Act,
     Path((vcs, org, repo, number, id)): Path<OfWorkflow>,
     Form(sent): Form<Sent>,
 ) -> Answer<Response> {
-    let (state, person) = (web.state.clone(), visitor.person.clone());
-    let (of, page) = (web.clone(), above(uri.path(), 1).to_owned());
-    let act = async move {
-        let id = find(&of, (vcs, org, repo, number), id).await?;
+    let (state, person, page) = (act.state(), act.person(), act.page(1));
+    let work = async move {
+        let id = find(&state, (vcs, org, repo, number), id).await?;
         cancel_workflow(&state, id, person).await?;
         Ok(page)
     };
-    Act { web, visitor, peer, path: uri.path().to_owned() }.done(&headers, &sent, act).await
+    act.done(&sent, work).await
 }
 
 async fn give(
-    State(web): State<Web>,
-    visitor: Visitor,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    headers: HeaderMap,
-    uri: Uri,
+    act: Act,
     Path((vcs, org, repo, number, id, job)): Path<(String, String, String, i64, WorkflowId, JobId)>,
     Form(sent): Form<Sent>,
 ) -> Answer<Response> {
-    let (state, person) = (web.state.clone(), visitor.person.clone());
-    let (of, page) = (web.clone(), above(uri.path(), 2).to_owned());
-    let act = async move {
-        let id = find(&of, (vcs, org, repo, number), id).await?;
+    let (state, person, page) = (act.state(), act.person(), act.page(2));
+    let work = async move {
+        let id = find(&state, (vcs, org, repo, number), id).await?;
         approve(&state, id, job, person).await?;
         Ok(page)
     };
-    Act { web, visitor, peer, path: uri.path().to_owned() }.done(&headers, &sent, act).await
+    act.done(&sent, work).await
 }
 
 async fn rerun(
-    State(web): State<Web>,
-    visitor: Visitor,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    headers: HeaderMap,
-    uri: Uri,
+    act: Act,
     Path((vcs, org, repo, number, id)): Path<OfWorkflow>,
     Form(sent): Form<Sent>,
 ) -> Answer<Response> {
-    let (state, person) = (web.state.clone(), visitor.person.clone());
-    let (of, pipeline) = (web.clone(), above(uri.path(), 2).to_owned());
+    let (state, person, pipeline) = (act.state(), act.person(), act.page(2));
     let from = sent.from.clone();
-    let act = async move {
+    let work = async move {
         let only_failed = match from.as_str() {
             "failed" => true,
             "start" => false,
             _ => return Err(Failure::new(StatusCode::BAD_REQUEST, "`from` is `failed` or `start`")),
         };
-        let id = find(&of, (vcs, org, repo, number), id).await?;
+        let id = find(&state, (vcs, org, repo, number), id).await?;
         let made = run_workflow_again(&state, id, only_failed, person).await?;
         Ok(format!("{pipeline}/{made}"))
     };
-    Act { web, visitor, peer, path: uri.path().to_owned() }.done(&headers, &sent, act).await
+    act.done(&sent, work).await
 }
 
-async fn end_job(
-    State(web): State<Web>,
-    visitor: Visitor,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    headers: HeaderMap,
-    uri: Uri,
-    Path(path): Path<Numbered>,
-    Form(sent): Form<Sent>,
-) -> Answer<Response> {
-    let (state, person) = (web.state.clone(), visitor.person.clone());
-    let page = above(uri.path(), 1).to_owned();
-    let act = async move {
+async fn end_job(act: Act, Path(path): Path<Numbered>, Form(sent): Form<Sent>) -> Answer<Response> {
+    let (state, person, page) = (act.state(), act.person(), act.page(1));
+    let work = async move {
         let job = job_of(&state, path).await?;
         cancel_job(&state, job.id, person).await?;
         Ok(page)
     };
-    Act { web, visitor, peer, path: uri.path().to_owned() }.done(&headers, &sent, act).await
+    act.done(&sent, work).await
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! share lies in a folder of the pod; paths below it are replaced in arguments and variables.
 
 use super::Shared;
+use crate::support::processes;
 use crate::support::runner::RUNLET;
 use base64::Engine;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -116,17 +117,17 @@ impl Run {
             let is_gone =
                 !self.shared.lock().all("pods").iter().any(|pod| pod["metadata"]["uid"] == self.uid.as_str());
             if over || is_gone {
-                signal(&children, Signal::KILL);
+                end(&children);
             } else if ends && deadline.is_none() {
                 deadline = Some(Instant::now() + Duration::from_secs(20));
                 signal(&children, Signal::TERM);
             } else if deadline.is_some_and(|deadline| Instant::now() > deadline) {
-                signal(&children, Signal::KILL);
+                end(&children);
             }
             std::thread::sleep(LOOK);
         }
         // The last process of a namespace takes the others with it; services are stopped.
-        signal(&children, Signal::KILL);
+        end(&children);
         for (name, mut child) in children {
             child.wait().unwrap();
             states
@@ -239,6 +240,27 @@ fn signal(children: &[(String, Child)], signal: Signal) {
         // It may have ended a moment ago.
         let _ = Pid::from_raw(child.id() as i32).map(|pid| kill_process_group(pid, signal));
     }
+}
+
+fn end(children: &[(String, Child)]) {
+    children.iter().filter_map(|(_, child)| Pid::from_raw(child.id() as i32)).for_each(end_all);
+}
+
+/// Ends the first process of a container and all that descend from it, as the end of a namespace of processes does.
+pub(super) fn end_all(first: Pid) {
+    // Held still, it reaps nobody and starts nothing meanwhile.
+    let _ = kill_process_group(first, Signal::STOP);
+    let all = processes::all();
+    let mut below = vec![first.as_raw_nonzero().get().unsigned_abs()];
+    let mut seen = 0;
+    while let Some(&parent) = below.get(seen) {
+        below.extend(all.iter().filter(|process| process.parent == parent).map(|process| process.pid));
+        seen += 1;
+    }
+    for pid in below.into_iter().rev() {
+        processes::signal(pid, Signal::KILL);
+    }
+    let _ = kill_process_group(first, Signal::KILL);
 }
 
 fn name_of(container: &Value) -> String {

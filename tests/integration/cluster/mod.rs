@@ -126,7 +126,7 @@ impl Drop for Cluster {
         let mut state = self.shared.lock();
         state.over = true;
         state.processes.iter().for_each(|pid| {
-            let _ = rustix::process::kill_process_group(*pid, rustix::process::Signal::KILL);
+            kubelet::end_all(*pid);
         });
         drop(state);
         self.shared.changed.notify_all();
