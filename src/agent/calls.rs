@@ -1,4 +1,4 @@
-//! The runner's own calls to the control plane: claim, give back, lost.
+//! The calls of every runner to the control plane: claim, give back, lost.
 
 use crate::http::{Body, Client, Error, Request};
 use crate::protocol::{
@@ -14,7 +14,7 @@ const MARGIN: Duration = Duration::from_secs(20);
 /// Path of [`about`].
 pub(super) const ABOUT: &str = "/api/v3/runner/self";
 /// For a call that is answered at once.
-const SHORT: Duration = Duration::from_secs(30);
+pub(crate) const SHORT: Duration = Duration::from_secs(30);
 
 /// Answer to a claim.
 #[derive(Debug)]
@@ -34,13 +34,13 @@ pub(super) enum Answered {
     },
 }
 
-/// Asks for a task. The nonce makes a repetition harmless.
-pub(super) fn claim(
+/// Asks for a task, as the control plane writes it. The nonce makes a repetition harmless.
+pub(crate) fn ask(
     client: &Client,
     token: &Secret,
     body: &ClaimRequest,
     wait: Duration,
-) -> Result<Answered, Error> {
+) -> Result<Option<Vec<u8>>, Error> {
     let body = encode(body)?;
     let path = format!("/api/v3/runner/claim?wait={}", wait.as_secs());
     let request = Request {
@@ -52,9 +52,19 @@ pub(super) fn claim(
     };
     let response = client.send(&request)?;
     if response.status == 204 {
-        return Ok(Answered::Nothing);
+        return Ok(None);
     }
-    let body = response.raw(&request, client.url())?;
+    response.raw(&request, client.url()).map(Some)
+}
+
+/// Asks for a task that this machine may run.
+pub(super) fn claim(
+    client: &Client,
+    token: &Secret,
+    body: &ClaimRequest,
+    wait: Duration,
+) -> Result<Answered, Error> {
+    let Some(body) = ask(client, token, body, wait)? else { return Ok(Answered::Nothing) };
     let error = match serde_json::from_slice(&body) {
         Ok(task) => return Ok(Answered::Task(Box::new(task))),
         Err(error) => error.to_string(),
@@ -78,7 +88,7 @@ fn unreadable(body: &[u8]) -> Option<(HeldTask, Secret)> {
 }
 
 /// Asks whose the token is, and who answers. Bytes of `padding` come back.
-pub(super) fn about(
+pub(crate) fn about(
     client: &Client,
     token: &Secret,
     name: &str,
@@ -90,7 +100,7 @@ pub(super) fn about(
 }
 
 /// Reports that a task's agent is gone. Harmless when the task has ended.
-pub(super) fn lost(
+pub(crate) fn lost(
     client: &Client,
     token: &Secret,
     id: &TaskId,
@@ -118,7 +128,7 @@ pub(super) fn rest(
 }
 
 /// Gives a task back that has not begun. `token` is the task's. False when it had ended before, whatever by.
-pub(super) fn give_back(
+pub(crate) fn give_back(
     client: &Client,
     id: &TaskId,
     token: &Secret,
@@ -140,7 +150,7 @@ pub(super) fn give_back(
 }
 
 /// Ends a task for good that has not begun. `token` is the task's.
-pub(super) fn fail(client: &Client, token: &Secret, allocation: &str, message: &str) -> Result<(), Error> {
+pub(crate) fn fail(client: &Client, token: &Secret, allocation: &str, message: &str) -> Result<(), Error> {
     use base64::Engine;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_millis());
     let message = base64::engine::general_purpose::STANDARD.encode(message);
@@ -152,10 +162,12 @@ pub(super) fn fail(client: &Client, token: &Secret, allocation: &str, message: &
     }
 }
 
-fn post<'a>(path: &'a str, token: &'a Secret, body: &'a [u8]) -> Request<'a> {
+/// A call that is answered at once.
+pub(crate) fn post<'a>(path: &'a str, token: &'a Secret, body: &'a [u8]) -> Request<'a> {
     Request { method: "POST", path, token: Some(token), body: Body::Json(body), timeout: SHORT }
 }
 
-fn encode<T: Serialize>(body: &T) -> Result<Vec<u8>, Error> {
+/// A body as JSON.
+pub(crate) fn encode<T: Serialize>(body: &T) -> Result<Vec<u8>, Error> {
     serde_json::to_vec(body).map_err(|error| Error::Setup(format!("cannot write JSON: {error}")))
 }

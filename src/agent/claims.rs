@@ -40,9 +40,8 @@ pub(super) struct Claims {
     token: Secret,
     /// The claim but for its nonce.
     request: ClaimRequest,
-    /// For reports; claims have a sibling of their own, which a stop request closes.
+    /// For reports; claims have a sibling of their own, which a stop request closes and `stop` keeps.
     pub(super) client: Client,
-    claims: Option<Arc<Client>>,
     /// Shows others what comes of claims.
     pub(super) board: Board,
     /// The reason of a pause.
@@ -75,18 +74,7 @@ impl Claims {
         let token = settings.token.clone();
         let board = Board::new(&settings.name, &settings.endpoint.url);
         let trouble = String::new();
-        Ok(Self {
-            life,
-            stop,
-            level: Level::Run,
-            token,
-            request,
-            client,
-            claims: None,
-            board,
-            trouble,
-            kept_until: None,
-        })
+        Ok(Self { life, stop, level: Level::Run, token, request, client, board, trouble, kept_until: None })
     }
 
     /// The class of the token, as the control plane says it; `None` when it cannot be asked now.
@@ -103,7 +91,6 @@ impl Claims {
     /// Takes other settings, for the same name.
     pub(super) fn reset(&mut self, settings: &Settings) -> Result<(), http::Error> {
         self.client = Client::of_runner(&settings.endpoint)?;
-        self.claims = None;
         self.kept_until = None;
         self.stop.release();
         self.token = settings.token.clone();
@@ -175,8 +162,7 @@ impl Claims {
             Err(error) => {
                 log::debug!("a claim failed: {error}");
                 if self.hear().is_some() || self.stop.leaves() || self.stop.reloads() != reloads {
-                    // Cut by a request to this runner. A closed client is of no further use.
-                    self.claims = None;
+                    // Cut by a request to this runner.
                     return Claimed::Nothing;
                 }
                 self.failed(&error, started)
@@ -188,18 +174,17 @@ impl Claims {
     pub(super) fn close_idle(&mut self) {
         if self.kept_until.is_some_and(|until| Instant::now() >= until) {
             self.kept_until = None;
-            self.claims = None;
             self.stop.release();
         }
     }
 
-    fn claims_client(&mut self) -> Result<Arc<Client>, http::Error> {
-        if let Some(claims) = &self.claims {
-            return Ok(claims.clone());
+    /// The client of the last claim, or a new one if a request has closed it.
+    fn claims_client(&self) -> Result<Arc<Client>, http::Error> {
+        if let Some(claims) = self.stop.guarded() {
+            return Ok(claims);
         }
         let claims = Arc::new(self.client.sibling()?);
         self.stop.guard(claims.clone());
-        self.claims = Some(claims.clone());
         Ok(claims)
     }
 

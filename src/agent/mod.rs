@@ -5,7 +5,7 @@
 //! processes and knows nothing of what they do, nor of the server.
 
 mod board;
-mod calls;
+pub(crate) mod calls;
 mod claims;
 pub mod doctor;
 mod gates;

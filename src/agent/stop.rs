@@ -167,6 +167,12 @@ impl StopListener {
         }
     }
 
+    /// The guarded client, while it is open.
+    pub(super) fn guarded(&self) -> Option<Arc<Client>> {
+        let inner = self.stop.lock();
+        inner.listeners.iter().find(|listener| listener.id == self.id)?.claims.clone()
+    }
+
     /// Forgets the guarded client, so that its connections can be closed.
     pub(super) fn release(&self) {
         let mut inner = self.stop.lock();

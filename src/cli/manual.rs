@@ -6,8 +6,8 @@
 use super::commands::{COMMANDS, Command, HELP, HELP_OF_RUNNER};
 use crate::outcome::Failure;
 
-/// The commands of the runner-only build.
-const OF_RUNNER: [&str; 3] = ["machine", "task", "tool"];
+/// The commands of the runner-only build that have a page; `config` there is one of the settings alone.
+const OF_RUNNER: [&str; 6] = ["machine", "doctor", "status", "task", "pod", "tool"];
 
 /// The names of the pages, a line each; only those of the runner, or all.
 pub(super) fn pages(of_runner: bool) -> String {
@@ -137,7 +137,17 @@ mod tests {
             assert!(page.contains(".SH SYNOPSIS\n.nf\n"), "{page}");
             assert!(!page.contains(".nf\n.fi"), "no usage: {page}");
         }
-        assert_eq!(pages(true), "runlet\nrunlet-machine\nrunlet-task\nrunlet-tool\n");
+        let heads = lines(HELP_OF_RUNNER).filter_map(|line| match line {
+            Line::Entry(head, _) => {
+                head.split(' ').next().filter(|name| name.starts_with(char::is_alphabetic))
+            }
+            _ => None,
+        });
+        let of_runner: String = heads
+            .filter(|name| !["config", "help"].contains(name))
+            .map(|name| format!("runlet-{name}\n"))
+            .collect();
+        assert_eq!(pages(true), format!("runlet\n{of_runner}"));
         assert!(page("runlet-nothing").is_err());
     }
 }

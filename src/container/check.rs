@@ -1,10 +1,10 @@
 //! What the runner needs before it can work: rights of its account, tokens of its classes.
 
 use super::api::{Fault, Kube};
-use super::plane;
 use super::settings::{Class, Settings};
+use crate::agent::calls;
 use crate::http::{Client, Error};
-use crate::protocol::{Secret, TaskId};
+use crate::protocol::Secret;
 
 /// Rights in the namespace, as verbs of a resource.
 const RIGHTS: [(&str, &[&str]); 4] = [
@@ -55,11 +55,11 @@ pub(super) fn missing_rights(kube: &Kube) -> Result<Vec<String>, Fault> {
     Ok(missing)
 }
 
-/// One call with the token of a class that changes nothing. The error says what is wrong.
-pub(super) fn class_token(client: &Client, token: &Secret) -> Result<(), String> {
-    let none = TaskId::new("00000000-0000-0000-0000-000000000000").map_err(|error| error.to_string())?;
-    match plane::lost(client, token, &none, "", "check of the runner's settings") {
-        Ok(_) => Ok(()),
+/// Asks whose the token is, which is to be that of `class`. The error says what is wrong.
+pub(super) fn class_token(client: &Client, token: &Secret, name: &str, class: &str) -> Result<(), String> {
+    match calls::about(client, token, name, 0, calls::SHORT) {
+        Ok(about) if about.resource_class == class => Ok(()),
+        Ok(about) => Err(format!("the token is of the resource class `{}`", about.resource_class)),
         Err(Error::Refused { status: 401, .. }) => {
             Err("the control plane does not know its token".to_owned())
         }

@@ -11,6 +11,7 @@ use super::services::choose;
 use super::settings::{Class, Settings};
 use crate::protocol::pod_task::{PodTask, SHARED, VARIABLE};
 use crate::protocol::{Container, Words};
+use crate::system::shell;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -329,29 +330,10 @@ fn words(given: Option<&Words>) -> Result<Vec<String>, String> {
     match given {
         None => Ok(Vec::new()),
         Some(Words::List(list)) => Ok(list.clone()),
-        Some(Words::Line(line)) => split(line).ok_or_else(|| format!("`{line}` has an unclosed quote")),
-    }
-}
-
-fn split(line: &str) -> Option<Vec<String>> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    let mut chars = line.chars();
-    while let Some(c) = chars.next() {
-        match (quote, c) {
-            (Some(q), c) if c == q => quote = None,
-            (None, '"' | '\'') => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            (None, c) if c.is_whitespace() => words.extend(word.take()),
-            (None | Some('"'), '\\') => word.get_or_insert_default().extend(chars.next()),
-            (_, c) => word.get_or_insert_default().push(c),
+        Some(Words::Line(line)) => {
+            shell::words(line).map_err(|quote| format!("`{line}` has an unclosed {quote}"))
         }
     }
-    words.extend(word);
-    quote.is_none().then_some(words)
 }
 
 fn is_host_name(name: &str) -> bool {

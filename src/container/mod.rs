@@ -142,7 +142,7 @@ fn check_all(settings: &Settings, kube: &Kube) -> Outcome {
     match (check::tokens(settings, kube), Client::of_runner(&settings.endpoint)) {
         (Ok(classes), Ok(client)) => {
             for (class, token) in classes {
-                match check::class_token(&client, &token) {
+                match check::class_token(&client, &token, &settings.name, &class.name.to_string()) {
                     Ok(()) => drop(print(&format!("ok: token of `{}`\n", class.name))?),
                     Err(why) => wrong.push(format!("`{}`: {why}", class.name)),
                 }

@@ -1,19 +1,15 @@
 //! Calls to the control plane: claims, and what is said of a task that has no agent (yet).
 
+use crate::agent::calls::{self, SHORT, encode, post};
 use crate::http::{Body, Client, Error, Request};
 use crate::protocol::{
-    Beside, ClaimRequest, Container, FIRST_BESIDE, GiveBack, GiveBackReason, LostTask, OutputAnswer,
-    RefusalCode, Secret, TaskId, Variable,
+    Beside, ClaimRequest, Container, FIRST_BESIDE, GiveBackReason, OutputAnswer, RefusalCode, Secret, TaskId,
+    Variable,
 };
+use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
-
-/// How much longer than it asks to be parked a claim may take.
-const MARGIN: Duration = Duration::from_secs(20);
-/// For a call that is answered at once.
-const SHORT: Duration = Duration::from_secs(30);
+use std::time::Duration;
 
 /// A claimed task, as far as it concerns whoever starts its pod: the agent in the pod gets the rest by itself.
 #[derive(Clone, Debug, Deserialize)]
@@ -41,20 +37,14 @@ pub(super) fn claim(
     body: &ClaimRequest,
     wait: Duration,
 ) -> Result<Option<Claimed>, Error> {
-    let body = encode(body)?;
-    let path = format!("/api/v3/runner/claim?wait={}", wait.as_secs());
-    let request = Request {
-        method: "POST",
-        path: &path,
-        token: Some(token),
-        body: Body::Json(&body),
-        timeout: wait + MARGIN,
-    };
-    let response = client.send(&request)?;
-    if response.status == 204 {
-        return Ok(None);
-    }
-    response.decode(&request, client.url()).map(Some)
+    let Some(answer) = calls::ask(client, token, body, wait)? else { return Ok(None) };
+    // The error of a parser may quote its input, which holds secrets.
+    serde_json::from_slice(&answer).map(Some).map_err(|error| {
+        let column = error.column();
+        Error::Undecodable(format!(
+            "the answer to a claim is not what a control plane says (column {column})"
+        ))
+    })
 }
 
 /// What became of a call with the token of a task.
@@ -85,7 +75,7 @@ pub(super) fn heartbeat(client: &Client, id: &TaskId, token: &Secret) -> Result<
     heard(client.json::<IgnoredAny>(&post(&path, token, b"{}")))
 }
 
-/// Gives a task back that has not begun.
+/// Gives a task back that has not begun. One that has ended has been given back as well.
 pub(super) fn give_back(
     client: &Client,
     id: &TaskId,
@@ -93,23 +83,12 @@ pub(super) fn give_back(
     message: &str,
     pause: Duration,
 ) -> Result<Heard, Error> {
-    let body = encode(&GiveBack {
-        task_id: id.clone(),
-        task_token: token.clone(),
-        reason: GiveBackReason::Host,
-        message: Some(message.to_owned()),
-        pause_seconds: u32::try_from(pause.as_secs()).unwrap_or(u32::MAX),
-    })?;
-    heard(client.json::<IgnoredAny>(&post("/api/v3/runner/unclaim", token, &body)))
+    heard(calls::give_back(client, id, token, GiveBackReason::Host, message, pause))
 }
 
 /// Ends a task for good.
 pub(super) fn fail(client: &Client, token: &Secret, allocation: &str, message: &str) -> Result<Heard, Error> {
-    use base64::Engine;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    let message = base64::engine::general_purpose::STANDARD.encode(message);
-    let body = serde_json::json!({ "allocation": allocation, "timestamp": now, "message": message });
-    heard(client.json::<IgnoredAny>(&post("/api/v2/task/event/fail", token, &encode(&body)?)))
+    heard(calls::fail(client, token, allocation, message))
 }
 
 /// Reports that the pod of a task is gone. `class` is the token of its class.
@@ -120,15 +99,9 @@ pub(super) fn lost(
     allocation: &str,
     message: &str,
 ) -> Result<Heard, Error> {
-    let body = encode(&LostTask {
-        id: id.clone(),
-        allocation: Some(allocation.to_owned()),
-        message: message.to_owned(),
-    })?;
-    let path = format!("/api/v3/runner/tasks/{id}/lost");
-    match client.json::<IgnoredAny>(&post(&path, class, &body)) {
+    match calls::lost(client, class, id, Some(allocation), message) {
         Err(Error::Refused { status: 404 | 409, .. }) => Ok(Heard::Over),
-        answer => answer.map(|_| Heard::Yes),
+        answer => answer.map(|()| Heard::Yes),
     }
 }
 
@@ -170,12 +143,4 @@ pub(super) fn output(
         Err(Error::Refused { status: 400..=499, .. }) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-fn post<'a>(path: &'a str, token: &'a Secret, body: &'a [u8]) -> Request<'a> {
-    Request { method: "POST", path, token: Some(token), body: Body::Json(body), timeout: SHORT }
-}
-
-fn encode<T: Serialize>(body: &T) -> Result<Vec<u8>, Error> {
-    serde_json::to_vec(body).map_err(|error| Error::Setup(format!("cannot write JSON: {error}")))
 }

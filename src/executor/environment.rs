@@ -1,6 +1,7 @@
 //! The environment of a step, and the words of a shell. Values in, values out.
 
 use crate::protocol::{Run, Task};
+use crate::system::shell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -87,29 +88,9 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// Splits a shell setting into words: white space separates, single and double quotes and backslashes
-/// protect. The error is a sentence for people.
+/// The words of a shell setting; at least one. The error is a sentence for people.
 pub fn words(line: &str) -> Result<Vec<String>, String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    let mut chars = line.chars();
-    while let Some(c) = chars.next() {
-        match (quote, c) {
-            (Some(q), c) if c == q => quote = None,
-            (None, '"' | '\'') => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            (None, c) if c.is_whitespace() => words.extend(word.take()),
-            (None | Some('"'), '\\') => word.get_or_insert_default().extend(chars.next()),
-            (_, c) => word.get_or_insert_default().push(c),
-        }
-    }
-    if let Some(quote) = quote {
-        return Err(format!("the shell `{line}` has an unclosed {quote}"));
-    }
-    words.extend(word);
+    let words = shell::words(line).map_err(|quote| format!("the shell `{line}` has an unclosed {quote}"))?;
     if words.is_empty() { Err("the shell is empty".to_owned()) } else { Ok(words) }
 }
 

@@ -64,7 +64,7 @@ impl TaskRun {
 
     /// The folder with `circleci-agent` for the PATH: the runner's, or links of our own where this user, who is that of a
     /// prefix perhaps, cannot run what is in there.
-    fn tools(&self) -> Option<PathBuf> {
+    pub(super) fn tools(&self) -> Option<PathBuf> {
         let runs = |folder: &Path| {
             rustix::fs::access(folder.join("circleci-agent"), rustix::fs::Access::EXEC_OK).is_ok()
         };

@@ -1,5 +1,5 @@
 //! The private folder of a task in the hands of its steps: one that a step has removed, as by emptying `/tmp`, is made
-//! anew for the next, with what `$BASH_ENV` held.
+//! anew for the next, with what `$BASH_ENV` held and the commands for jobs.
 
 use super::end::StepEnd;
 use super::output::log::StepLog;
@@ -44,6 +44,8 @@ impl TaskRun {
             io::copy(held, &mut file)?;
         }
         super::leave_endpoint(&self.input, &self.scratch);
+        // The PATH of the job may name the one that was in there.
+        self.tools();
         Ok(())
     }
 }

@@ -201,7 +201,7 @@ impl Init {
             if self.signals.pending().any(|signal| signal != SIGCHLD) {
                 return Err("the pod was told to stop before the task had begun".to_owned());
             }
-            reap(None);
+            self.reap(None);
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());
@@ -265,10 +265,23 @@ impl Init {
         }
     }
 
+    /// Takes in all children that have ended; the end of `child`, if it is among them.
+    fn reap(&mut self, child: Option<Pid>) -> Option<End> {
+        let mut found = None;
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            // Its number may be another process's from now on.
+            self.entrypoint = self.entrypoint.filter(|entrypoint| *entrypoint != pid);
+            if Some(pid) == child {
+                found = Some(end_of(status));
+            }
+        }
+        found
+    }
+
     /// Waits for the end of a child, passes signals on, and reaps everything else.
     fn wait(&mut self, child: Pid) -> End {
         loop {
-            if let Some(end) = reap(Some(child)) {
+            if let Some(end) = self.reap(Some(child)) {
                 return end;
             }
             for number in self.signals.wait() {
@@ -276,7 +289,7 @@ impl Init {
                     continue;
                 };
                 for pid in [Some(child), self.entrypoint].into_iter().flatten() {
-                    // It may have ended a moment ago.
+                    // It may have ended a moment ago, and is not reaped yet: the number is still its own.
                     let _ = kill_process(pid, signal);
                 }
             }
@@ -292,17 +305,6 @@ fn is_over(error: &Error) -> bool {
 fn is_writable(folder: &Path) -> bool {
     let probe = folder.join(format!(".runlet-{}", crate::system::random_id()));
     fs::write(&probe, "").and_then(|()| fs::remove_file(&probe)).is_ok()
-}
-
-/// Takes in all children that have ended; the end of `child`, if it is among them.
-fn reap(child: Option<Pid>) -> Option<End> {
-    let mut found = None;
-    while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-        if Some(pid) == child {
-            found = Some(end_of(status));
-        }
-    }
-    found
 }
 
 fn end_of(status: WaitStatus) -> End {

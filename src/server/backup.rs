@@ -158,12 +158,13 @@ fn copy_all(from: &Path, to: &Path) -> Result<Copied, BackupError> {
     let mut copied = Copied::default();
     for round in 1.. {
         remove(&fresh)?;
+        let with_files = with_files(&source)?;
         copy::copy(&live, &fresh).map_err(store)?;
         let view = copy::open_read_only(&fresh).map_err(store)?;
         copied.kept = 0;
         copied.missing = copy_uploads(&source, &target, &view, &mut copied).map_err(|e| e.of(from))?;
         copy_outputs(&source, &target, &view, &mut copied).map_err(|e| e.of(from))?;
-        copy_new_rows(&target, &view, &live, &mut copied).map_err(|e| e.of(from))?;
+        copy_new_rows(&target, &view, &live, with_files, &mut copied).map_err(|e| e.of(from))?;
         // What was forgotten, and removed, after the database was copied is not missed by a copy of now.
         if copied.missing.is_empty() || round == MOST_ROUNDS {
             break;
@@ -252,16 +253,18 @@ fn copy_uploads(
     Ok(missing)
 }
 
+/// The tasks that have output in files.
+fn with_files(source: &Blobs) -> Result<Vec<TaskId>, BlobError> {
+    let mut tasks = Vec::new();
+    source.outputs.each_task(|task, _| tasks.extend(TaskId::new(task).ok()))?;
+    Ok(tasks)
+}
+
 /// Copies the output of the copied tasks. It only grows, and what grew while it was copied comes with the next backup.
 fn copy_outputs(source: &Blobs, target: &Blobs, view: &View, copied: &mut Copied) -> Result<(), Failed> {
     let kept = inspect::tasks_with_output(view)?;
     // Most tasks have small outputs only, which are rows.
-    let mut with_files = Vec::new();
-    source.outputs.each_task(|task, _| {
-        if kept.contains(&task) {
-            with_files.extend(TaskId::new(task).ok());
-        }
-    })?;
+    let with_files = with_files(source)?.into_iter().filter(|task| kept.contains(task.as_str()));
     for task in with_files {
         for (step, from) in source.outputs.files(&task)? {
             let Ok(step) = step.parse::<u32>() else { continue };
@@ -282,13 +285,22 @@ fn copy_outputs(source: &Blobs, target: &Blobs, view: &View, copied: &mut Copied
 }
 
 /// Copies small outputs that became rows after the database was copied: the copy has neither these rows, nor the files
-/// that they were before.
-fn copy_new_rows(target: &Blobs, view: &View, live: &View, copied: &mut Copied) -> Result<(), Failed> {
+/// that they were before. They are of tasks that had not ended, or that had files `with_files` when it was about to be copied.
+fn copy_new_rows(
+    target: &Blobs,
+    view: &View,
+    live: &View,
+    with_files: Vec<TaskId>,
+    copied: &mut Copied,
+) -> Result<(), Failed> {
     if !inspect::is_of_this_program(live)? {
         return Ok(());
     }
-    for task in inspect::open_task_ids(view)? {
+    for task in inspect::open_task_ids(view)?.into_iter().chain(with_files) {
         for SmallOutput { step, bytes } in small_outputs::of_task(live, &task)? {
+            if small_outputs::find(view, &task, step)?.is_some() {
+                continue;
+            }
             let path = target.outputs.path(&task, step);
             if fs::metadata(&path).is_ok_and(|there| there.len() == bytes.len() as u64) {
                 continue;
@@ -378,4 +390,45 @@ fn remove(path: &Path) -> Result<(), BackupError> {
 fn sync(folder: &Path) -> Result<(), BackupError> {
     let opened = File::open(folder).map_err(at(folder))?;
     rustix::fs::syncfs(&opened).map_err(|errno| BackupError::File(folder.to_owned(), errno.into()))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test without its folder should fail loudly")]
+mod tests {
+    use super::*;
+    use crate::server::store::tables::projects::ensure_project;
+    use crate::server::store::{Store, Tx, scene};
+
+    #[test]
+    fn an_output_that_becomes_a_row_while_it_is_copied_is_in_the_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let [from, to] = ["from", "to"].map(|name| dir.path().join(name));
+        let [source, target] = [&from, &to].map(|folder| Blobs::open(folder, false).unwrap());
+        let store = Store::open(&from.join("runlet.db"), false, |_| ()).unwrap();
+        let ended = |tx: &Tx<'_>| {
+            ensure_project(tx, "gh/acme/app", None, Millis(0))?;
+            scene::insert_ended_task(tx)
+        };
+        let task = store.write_blocking(ended).unwrap();
+        source.outputs.append(&task, 1, 0, b"abc").unwrap();
+        source.outputs.append(&task, 2, 0, b"row before").unwrap();
+        let row = |step: u32, bytes: &[u8]| {
+            let (id, output) = (task.clone(), SmallOutput { step, bytes: bytes.to_vec() });
+            store.write_blocking(move |tx| small_outputs::insert(tx, &id, &output)).unwrap();
+            source.outputs.remove_files(&task, [step]);
+        };
+        row(2, b"row before");
+        let with_files = with_files(&source).unwrap();
+        let live = copy::open_read_only(&from.join("runlet.db")).unwrap();
+        copy::copy(&live, &to.join("runlet.db")).unwrap();
+        // The sweep, as long after the end of a task that was canceled.
+        row(1, b"abc");
+        let view = copy::open_read_only(&to.join("runlet.db")).unwrap();
+        let mut copied = Copied::default();
+        let done = copy_outputs(&source, &target, &view, &mut copied)
+            .and_then(|()| copy_new_rows(&target, &view, &live, with_files, &mut copied));
+        assert!(done.is_ok());
+        assert_eq!(target.outputs.read(&task, 1, 0, 9).unwrap(), b"abc");
+        assert_eq!((copied.files, copied.bytes), (1, 3), "what was a row is in the database");
+    }
 }

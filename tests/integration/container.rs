@@ -196,7 +196,8 @@ fn what_the_api_server_does_wrong_costs_a_task_nothing() {
     until(&server, &pipeline, "success");
     empty(&cluster);
     let made = cluster.calls().iter().filter(|call| *call == "POST /api/v1/namespaces/ci/pods").count();
-    assert_eq!(made, 4, "{:?}", cluster.calls());
+    // Three that fail and one that finds the pod there, whose answer the cut may have taken.
+    assert!((4..=5).contains(&made), "{:?}", cluster.calls());
 }
 
 #[test]

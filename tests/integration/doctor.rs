@@ -313,6 +313,22 @@ fn a_host_without_faults_raises_no_alarm_and_learns_its_class() {
 }
 
 #[test]
+fn a_prefix_is_looked_at_without_the_secrets_of_the_runner() {
+    let server = ControlPlane::start();
+    let machine = prefixed(&server, "env > \"$0.seen\"; exec \"$@\"")
+        .variable("CIRCLECI_RUNNER_API_AUTH_TOKEN", "class-token")
+        .variable("CREDENTIALS_DIRECTORY", "/credentials");
+    let (code, found, _) = examine(&machine);
+    assert_eq!(code, Some(0), "{found:?}");
+    assert!(found.iter().any(|one| one["id"] == "command_prefix" && one["result"] == "ok"), "{found:?}");
+    let seen = fs::read_to_string(machine.path("prefix.sh.seen")).unwrap();
+    assert!(
+        seen.contains("HOME=") && !seen.contains("class-token") && !seen.contains("CREDENTIALS"),
+        "{seen}"
+    );
+}
+
+#[test]
 fn without_a_network_everything_else_is_looked_at() {
     let machine = Machine::new(&format!("http://{}", ports::hold().address()));
     let (code, found, _) = examine(&machine);

@@ -71,7 +71,7 @@ fn what_a_killed_task_agent_has_left_is_sent_and_the_runner_hears_of_the_kill() 
     server.project();
     let rogue = Rogue::of(&server, "a/b");
     let agent = server.folder.path().join("agent");
-    let kill = format!("[{{run: 'echo $PPID $$ > {}; echo last words; sleep 600'}}]", agent.display());
+    let kill = format!("[{{run: 'echo last $((40 + 2)); echo $PPID $$ > {}; sleep 600'}}]", agent.display());
     let pipeline = server.trigger(&config(&kill));
     let (task, mut command) = pod(&server, &rogue, "n-1", json!({}));
     let mut first = command.spawn().unwrap();
@@ -81,11 +81,17 @@ fn what_a_killed_task_agent_has_left_is_sent_and_the_runner_hears_of_the_kill() 
         if pids.len() == 2 { Ok(pids) } else { Err(text) }
     });
     let kill = |pid: i32| kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    // Heard by the agent, in its spool or sent already: what is still in a pipe dies with its reader.
+    poll("the last words", || {
+        let found =
+            Command::new("grep").args(["-rqa", "last 42"]).arg(server.folder.path()).status().unwrap();
+        if found.success() { Ok(()) } else { Err(String::new()) }
+    });
     kill(pids[0]);
     assert_eq!(first.wait().unwrap().code(), Some(1));
     // In a pod it ends with the first process.
     kill(pids[1]);
-    assert!(output(&server, &pipeline).contains("last words"));
+    assert!(output(&server, &pipeline).contains("last 42"));
     assert_eq!(job(&server, &pipeline)["status"], "running");
     let lost = json!({ "id": task["id"], "allocation": task["allocation"], "message": "OOMKilled" });
     let path = format!("/api/v3/runner/tasks/{}/lost", task["id"].as_str().unwrap());

@@ -210,6 +210,25 @@ fn a_job_survives_upgrades_of_its_runner() {
 }
 
 #[test]
+fn a_runner_has_started_before_anybody_hears_of_a_task_that_died_with_the_one_before() {
+    let server = ControlPlane::start();
+    let (manager, machine) = managed(Machine::new(&server.url()).task_agent(PATIENT));
+    server.offer(&task("sm-9"));
+    let mut runner = machine.start();
+    let agent = runner.wait_file("pid").parse().ok().and_then(rustix::process::Pid::from_raw).unwrap();
+    server.answer("/rest", 503, "{}");
+    runner.signal(Signal::KILL);
+    assert_eq!(runner.wait(), None);
+    rustix::process::kill_process(agent, Signal::KILL).unwrap();
+    let runner = runner.start_again();
+    manager.wait("STATUS=answering for task sm-9");
+    assert_eq!(manager.heard().matches("READY=1").count(), 2);
+    runner.wait_log("cannot ask for the rest of the task yet");
+    server.behave();
+    server.wait_parked();
+}
+
+#[test]
 fn settings_are_read_again_and_the_log_is_opened_again() {
     let server = ControlPlane::start();
     server.offer(&task("hup-1"));
@@ -250,10 +269,26 @@ fn settings_are_read_again_and_the_log_is_opened_again() {
     assert!(done.is_some() && done < read, "{written}");
     assert!(!fs::read_to_string(&old).unwrap().contains("read again"));
 
-    // Wrong ones change nothing.
+    // Wrong ones change nothing, also where the request comes during a short task, whose runner has a connection left.
+    server.wait_parked();
+    for name in ["go", "pid"] {
+        fs::remove_file(runner.machine.path(name)).unwrap();
+    }
+    server.offer(&task("hup-2"));
+    runner.wait_file("pid");
     fs::write(&settings, "runner: {mode: sometimes}\n").unwrap();
     runner.signal(Signal::HUP);
+    poll("a second request to wait for the task", || {
+        let log = fs::read_to_string(&log).unwrap_or_default();
+        if log.matches("the settings are read again after the running task").count() == 2 {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    });
+    runner.machine.file("go", "");
     wait_log("the settings stay as they were: ");
+    server.wait_parked();
     // A parked claim makes way for others, and for a level of the log.
     fs::write(&settings, text.replace("class-token", "third-token") + "  level: debug\n").unwrap();
     runner.signal(Signal::HUP);

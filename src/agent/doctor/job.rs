@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 /// For the prefix to start, and for the look itself.
@@ -26,15 +26,9 @@ pub(super) fn look(settings: &Settings, found: &mut Findings) {
             return found.add("job", Level::Skipped, text, "mount /proc, or call the program by its path");
         }
     };
-    let mut words = settings.command_prefix.iter();
-    let has_prefix = !settings.command_prefix.is_empty();
-    let mut command = Command::new(words.next().map_or(program.as_os_str(), |word| word.as_ref()));
-    command.args(words);
-    if has_prefix {
-        command.arg(&program);
-    }
-    command.arg("task").process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let id = if has_prefix { "command_prefix" } else { "job" };
+    let mut command = machine::agent_command(settings, &program);
+    command.process_group(0);
+    let id = if settings.command_prefix.is_empty() { "job" } else { "command_prefix" };
     match command.spawn() {
         Ok(mut child) => {
             examine(settings, &mut child, id, found);
@@ -45,7 +39,7 @@ pub(super) fn look(settings: &Settings, found: &mut Findings) {
             let _ = child.wait();
         }
         Err(error) => {
-            let first = settings.command_prefix.first().map_or("this program", String::as_str);
+            let first = command.get_program().to_string_lossy();
             let text = format!("`{first}` cannot be started: {error}");
             found.add(id, Level::Fail, text, "install it, or correct runner.command_prefix");
         }

@@ -12,6 +12,7 @@ use crate::protocol::task_input::Said;
 use crate::system::proc::{boot_id, stat};
 use crate::system::service;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use std::ffi::OsStr;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -85,6 +86,19 @@ impl End {
     }
 }
 
+/// The command `program task`, wrapped in the command prefix, with pipes to and from it. Whatever it runs as the user of
+/// jobs, it has none of the variables that are meant for the runner alone.
+pub(in crate::agent) fn command(settings: &Settings, program: &Path) -> Command {
+    let task = [program.as_os_str(), OsStr::new("task")];
+    let mut words = settings.command_prefix.iter().map(OsStr::new).chain(task);
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for name in token_variables().chain(service::VARIABLES) {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// Starts the task agent `program task`, wrapped in the command prefix. It gets nothing to read yet.
 /// The error says what could not be started.
 pub(super) fn start(
@@ -94,19 +108,12 @@ pub(super) fn start(
     identity: Option<&str>,
     group: Option<&Group>,
 ) -> Result<Agent, String> {
-    let mut words = settings.command_prefix.iter();
     let wrapped = !settings.command_prefix.is_empty();
-    let first = words.next().map_or(program.as_os_str(), |word| word.as_ref());
-    let mut command = Command::new(first);
-    command.args(words);
+    let mut command = command(settings, program);
     if wrapped {
-        command.arg(program).process_group(0);
-    }
-    command.arg("task").stdin(Stdio::piped());
-    let errors = if wrapped { Stdio::piped() } else { settings.logging.stdio() };
-    command.stdout(Stdio::piped()).stderr(errors);
-    for name in token_variables().chain(service::VARIABLES) {
-        command.env_remove(name);
+        command.process_group(0);
+    } else {
+        command.stderr(settings.logging.stdio());
     }
     command.env(TASK_VARIABLE, task.as_str()).env(RUNNER_VARIABLE, identity.unwrap_or_default());
     // It worked before, and where it does not any more the task is not to suffer.
@@ -115,7 +122,8 @@ pub(super) fn start(
     }
     let mut child = command.spawn().map_err(|error| {
         let setting = if wrapped { "; check `runner.command_prefix`" } else { "" };
-        format!("cannot start the task agent: `{}`: {error}{setting}", first.to_string_lossy())
+        let first = command.get_program().to_string_lossy();
+        format!("cannot start the task agent: `{first}`: {error}{setting}")
     })?;
     let pid = Pid::from_raw(child.id() as i32).ok_or("the task agent has no process id")?;
     let lines = child.stdout.take().and_then(|out| Lines::of(out.into()));

@@ -45,6 +45,8 @@ impl Runner {
         let found = self.record.remembered.task.clone().or_else(|| self.find_forgotten());
         let Some(task) = found else { return };
         self.claims.board.state(State::Running, &task.job_name);
+        // It may take until the control plane can be reached, and no start of a service may take that long.
+        self.service.round(|| format!("answering for task {} of an earlier run", task.id));
         let now = Instant::now();
         let agent = task.agent.as_ref().and_then(Agent::find);
         // The process is of this start of the system, so the time since then can be compared.

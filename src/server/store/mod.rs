@@ -16,7 +16,7 @@
 //! - `json_each` for lists that are given: `tables/deliveries`, `schedules`, `reports`, `webhooks`;
 //! - functions on JSON: `tables/jobs`, `read/job`, `read/pipeline`, `read/watch`; `group_concat`: `read/pipeline`;
 //! - `rowid` in `tables/archives`, `instr` in `tables/progress`, `HAVING` with a name of the result in
-//!   `tables/jobs_with_tests`, `IS` and `max` of two values in `tables/tasks`.
+//!   `tables/jobs_with_tests`, `IS` and `max` of two values in `tables/tasks`, `INDEXED BY` there and in `tables/fleet`.
 //!
 //! The header of each file says the same of that file. `RETURNING` and `ON CONFLICT` are PostgreSQL's, too.
 

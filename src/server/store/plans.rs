@@ -8,6 +8,7 @@ use rusqlite::Connection;
 const SOURCES: &[(&str, &str)] = &[
     ("classes", include_str!("tables/classes.rs")),
     ("contexts", include_str!("tables/contexts.rs")),
+    ("fleet", include_str!("tables/fleet.rs")),
     ("handout", include_str!("tables/handout.rs")),
     ("instances", include_str!("tables/instances.rs")),
     ("jobs", include_str!("tables/jobs.rs")),
@@ -17,6 +18,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("small_outputs", include_str!("tables/small_outputs.rs")),
     ("steps", include_str!("tables/steps.rs")),
     ("tasks", include_str!("tables/tasks.rs")),
+    ("trust", include_str!("tables/trust.rs")),
     ("variables", include_str!("tables/variables.rs")),
     ("workflows", include_str!("tables/workflows.rs")),
 ];

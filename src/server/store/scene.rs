@@ -87,6 +87,21 @@ pub fn keys_in_use(view: &View) -> Result<u64, Error> {
     one(view, "SELECT count(*) FROM serial_claims", [])
 }
 
+/// Makes a pipeline of the only project with a job `j` that has ended, and its task `t`.
+pub fn insert_ended_task(tx: &Tx<'_>) -> Result<TaskId, Error> {
+    insert_pipeline(tx, 1, "main", Millis(0))?;
+    tx.sql().execute_batch(
+        "INSERT INTO workflows SELECT 'w', id, project_id, 'w', 0, 'success', 0, 0, 9, NULL, 0, NULL, NULL, 0, 0, NULL, 'w', 0, 'w' FROM pipelines;
+         INSERT INTO jobs (id, workflow_id, pipeline_id, project_id, position, name, kind, definition, requires,
+            status, parallelism, messages, waits_for_lock, created_at_ms, stopped_at_ms)
+         SELECT 'j', 'w', id, project_id, 0, 'j', 'build', '{}', '[]', 'success', 1, '[]', 0, 0, 9 FROM pipelines;
+         INSERT INTO tasks (id, job_id, pipeline_id, project_id, node_index, attempt, resource_class, status,
+            is_canceled, unclaims, next_event, queued_at_ms, started_at_ms, stopped_at_ms, ended_by)
+         SELECT 't', 'j', pipeline_id, project_id, 0, 1, 'a/b', 'success', 0, 0, 0, 0, 6, 9, 'finish' FROM jobs;",
+    )?;
+    one(tx, "SELECT id FROM tasks", [])
+}
+
 /// Makes an artifact of the only task, at the beginning of time.
 pub fn insert_artifact(tx: &Tx<'_>, sha256: &str) -> Result<(), Error> {
     tx.sql().execute(

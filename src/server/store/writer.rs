@@ -22,7 +22,7 @@ pub enum Effect {
     Changed(String),
     /// A task entered the queue of this resource class.
     Queued(String),
-    /// A task entered the queue of this resource class that one of its runners should not get at once.
+    /// A task entered the queue of this resource class that one of its runners should not get at once, or lets pass by.
     QueuedForOthers(String),
     /// Cancel was asked for on a claimed task.
     Cancel(TaskId),

@@ -250,16 +250,7 @@ fn end(children: &[(String, Child)]) {
 pub(super) fn end_all(first: Pid) {
     // Held still, it reaps nobody and starts nothing meanwhile.
     let _ = kill_process_group(first, Signal::STOP);
-    let all = processes::all();
-    let mut below = vec![first.as_raw_nonzero().get().unsigned_abs()];
-    let mut seen = 0;
-    while let Some(&parent) = below.get(seen) {
-        below.extend(all.iter().filter(|process| process.parent == parent).map(|process| process.pid));
-        seen += 1;
-    }
-    for pid in below.into_iter().rev() {
-        processes::signal(pid, Signal::KILL);
-    }
+    processes::end_below(first.as_raw_nonzero().get().unsigned_abs());
     let _ = kill_process_group(first, Signal::KILL);
 }
 

@@ -85,19 +85,23 @@ pub(crate) fn marked(name: &str, value: &str) -> Vec<Process> {
 /// look for a control plane that is gone for an hour.
 pub(crate) fn end(child: &mut Child) {
     if matches!(child.try_wait(), Ok(None)) {
-        let all = all();
-        let mut family = vec![child.id()];
-        let mut next = 0;
-        while let Some(&parent) = family.get(next) {
-            family.extend(all.iter().filter(|process| process.parent == parent).map(|process| process.pid));
-            next += 1;
-        }
-        for pid in family {
-            // It may have ended by now.
-            let _ = kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL);
-        }
+        end_below(child.id());
     }
     let _ = child.wait();
+}
+
+/// Ends a process without mercy, and all that descends from it. Each may have ended by itself before.
+pub(crate) fn end_below(first: u32) {
+    let all = all();
+    let mut family = vec![first];
+    let mut next = 0;
+    while let Some(&parent) = family.get(next) {
+        family.extend(all.iter().filter(|process| process.parent == parent).map(|process| process.pid));
+        next += 1;
+    }
+    for pid in family {
+        let _ = kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL);
+    }
 }
 
 /// Waits for the end of a child that was told to end.

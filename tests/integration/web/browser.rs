@@ -1,6 +1,7 @@
 //! Chromium without a screen, driven by chromedriver over HTTP (WebDriver).
 
 use crate::server::ANSWER;
+use crate::support::poll;
 use runlet::http::{Body, Client, Endpoint, Request};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
@@ -54,14 +55,19 @@ impl Browser {
     }
 
     fn call(&self, method: &'static str, path: &str, body: Option<Value>) -> Value {
+        self.ask(method, path, body).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// The value of an answer, or that of a refusal.
+    fn ask(&self, method: &'static str, path: &str, body: Option<Value>) -> Result<Value, Value> {
         let path = format!("/session{}{path}", self.session);
         let bytes = body.map(|body| body.to_string().into_bytes());
         let body = bytes.as_deref().map_or(Body::Empty, Body::Json);
         let request = Request { method, path: &path, token: None, body, timeout: ANSWER };
         let answer = self.client.send(&request).unwrap();
         let mut value: Value = serde_json::from_slice(&answer.body).unwrap();
-        assert_eq!(answer.status, 200, "{path}: {value}");
-        value["value"].take()
+        let value = value["value"].take();
+        if answer.status == 200 { Ok(value) } else { Err(value) }
     }
 
     pub(super) fn open(&self, url: &str) {
@@ -87,9 +93,20 @@ impl Browser {
         self.call("POST", &format!("{}/value", self.find(selector)), Some(json!({ "text": text })));
     }
 
-    /// Clicks, and waits for the page that it leads to.
+    /// Clicks, and waits for the page that it leads to: the driver's answer may come before the way there begins.
     pub(super) fn click(&self, selector: &str) {
+        let page = self.find("html");
         self.call("POST", &format!("{}/click", self.find(selector)), Some(json!({})));
+        poll("the page that the click leads to", || match self.ask("GET", &format!("{page}/name"), None) {
+            Ok(_) => Err(format!("{} is shown", self.address())),
+            Err(gone) if gone["error"] == "stale element reference" => Ok(()),
+            Err(other) => Err(other.to_string()),
+        });
+        let state = json!({ "script": "return document.readyState", "args": [] });
+        poll("the whole page", || match self.ask("POST", "/execute/sync", Some(state.clone())) {
+            Ok(state) if state == "complete" => Ok(()),
+            Ok(other) | Err(other) => Err(other.to_string()),
+        });
     }
 
     /// Runs a script of the driver's, which the page's policy does not concern.

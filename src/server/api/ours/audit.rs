@@ -1,8 +1,8 @@
 //! The audit log: every call by which a person changes what is set up is written down before it is made, and how it
 //! was answered afterwards.
 //!
-//! All calls that change something are taken for such, but for those of runners and of everyday work (`EVERYDAY`): a new
-//! call is in the log unless somebody decides otherwise. Of its body only what `TOLD` names is kept.
+//! All calls that change something are taken for such, but for those of everyday work (`EVERYDAY`): a new call is in the log
+//! unless somebody decides otherwise. Calls of runners do not come by here. Of a body only what `TOLD` names is kept.
 
 use crate::logging::record;
 use crate::protocol::limits::BODY_BYTES;
@@ -21,12 +21,8 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
 
-/// Words of paths: of runners, and of what people do with pipelines.
-const EVERYDAY: [&str; 17] = [
-    "tasks",
-    "claim",
-    "unclaim",
-    "event",
+/// Words of paths of what people do with pipelines.
+const EVERYDAY: [&str; 13] = [
     "pipeline",
     "workflow",
     "workflows",
@@ -215,7 +211,6 @@ mod tests {
             assert!(is_act(&Method::POST, path) && !is_act(&Method::GET, path), "{path}");
         }
         for path in [
-            "/api/v3/runner/tasks/{id}/events",
             "/api/v2/project/{vcs}/{org}/{repo}/pipeline",
             "/api/v2/workflow/{id}/approve/{job}",
             "/api/v3/runs/search",

@@ -22,16 +22,17 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
 use axum::{Json, Router};
 use serde_json::{Value, json};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// A runner that was silent this long is no longer listed.
 const FORGOTTEN: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// Budgets that a class may have, in seconds. Late output is taken for a day.
-const BUDGETS: std::ops::RangeInclusive<u64> = 60..=24 * 60 * 60;
+const BUDGETS: RangeInclusive<u64> = 60..=24 * 60 * 60;
 
 /// Longest waits of tasks that a class may have, in seconds.
-const WAIT_LIMITS: std::ops::RangeInclusive<u64> = 60..=90 * 24 * 60 * 60;
+const WAIT_LIMITS: RangeInclusive<u64> = 60..=90 * 24 * 60 * 60;
 
 /// Serves the paths of this file.
 pub fn router() -> Router<Shared> {
@@ -71,13 +72,10 @@ async fn instances(State(state): State<Shared>, _person: Person, words: Words) -
 async fn change_instance(
     State(state): State<Shared>,
     _admin: Administrator,
-    Body(body): Body,
+    body: Body,
 ) -> Answer<Json<Value>> {
-    let word = |name: &str| {
-        body[name].as_str().map(str::to_owned).ok_or_else(|| bad(format!("`{name}` is missing")))
-    };
-    let (class, name) = (word("resource_class")?, word("name")?);
-    let paused = body["is_paused"].as_bool().ok_or_else(|| bad("`is_paused` is true or false"))?;
+    let (class, name) = (body.text("resource_class")?.to_owned(), body.text("name")?.to_owned());
+    let paused = flag(&body.0, "is_paused")?.ok_or_else(|| bad("`is_paused` is missing"))?;
     let unknown = Failure::not_found(format!("no runner `{name}` of `{class}` was ever seen"));
     let changed = state.store.write(move |tx| {
         tx.effect(Effect::QueuedForOthers(class.clone()));
@@ -173,27 +171,39 @@ fn note(body: &Body, name: &str) -> Answer<String> {
     Ok(text.to_owned())
 }
 
+/// A field that is true or false; `None` where the body does not name it.
+fn flag(body: &Value, name: &str) -> Answer<Option<bool>> {
+    match body.get(name) {
+        None => Ok(None),
+        Some(Value::Bool(wanted)) => Ok(Some(*wanted)),
+        Some(given) => Err(bad(format!("`{name}` is true or false, not `{given}`"))),
+    }
+}
+
+/// A field that is a number of seconds, or null for none; `None` where the body does not name it.
+fn seconds(body: &Value, name: &str, allowed: &RangeInclusive<u64>) -> Answer<Option<Option<u64>>> {
+    match body.get(name).map(|given| (given, given.as_u64())) {
+        None => Ok(None),
+        Some((Value::Null, _)) => Ok(Some(None)),
+        Some((_, Some(seconds))) if allowed.contains(&seconds) => Ok(Some(Some(seconds))),
+        Some((given, _)) => {
+            let (least, most) = (allowed.start(), allowed.end());
+            Err(bad(format!("`{name}` is a number from {least} to {most}, not `{given}`")))
+        }
+    }
+}
+
 /// The terms of a class as a body has them: `budget_seconds`, how long a task may be silent once it has begun (null is as
 /// usual), and `unsafe_retries`, whether what the infrastructure ended after its begin runs again (null is no). What the
 /// body does not name stays.
 fn terms(body: &Value, was: Terms) -> Answer<Terms> {
-    let budget_ms = match body.get("budget_seconds").map(|given| (given, given.as_u64())) {
+    let budget_ms = match seconds(body, "budget_seconds", &BUDGETS)? {
         None => was.budget_ms,
-        Some((Value::Null, _)) => None,
-        Some((_, Some(seconds))) if BUDGETS.contains(&seconds) => Some(seconds * 1000),
-        Some((given, _)) => {
-            return Err(bad(format!(
-                "`budget_seconds` is a number from {} to {}, not `{given}`",
-                BUDGETS.start(),
-                BUDGETS.end()
-            )));
-        }
+        Some(seconds) => seconds.map(|seconds| seconds * 1000),
     };
     let unsafe_retries = match body.get("unsafe_retries") {
-        None => was.unsafe_retries,
         Some(Value::Null) => false,
-        Some(Value::Bool(wanted)) => *wanted,
-        Some(given) => return Err(bad(format!("`unsafe_retries` is true or false, not `{given}`"))),
+        _ => flag(body, "unsafe_retries")?.unwrap_or(was.unsafe_retries),
     };
     Ok(Terms { budget_ms, unsafe_retries })
 }
@@ -204,33 +214,13 @@ async fn change_class(
     Path(id): Path<ResourceClassId>,
     Body(body): Body,
 ) -> Answer<Json<Value>> {
-    let takes_untrusted = match body.get("takes_untrusted") {
-        None => None,
-        Some(Value::Bool(takes)) => Some(*takes),
-        Some(given) => return Err(bad(format!("`takes_untrusted` is true or false, not `{given}`"))),
-    };
     let known = ["budget_seconds", "unsafe_retries", "takes_untrusted", "is_paused", "wait_limit_seconds"];
     if known.iter().all(|name| body.get(name).is_none()) {
         let message = "`budget_seconds` (a number, or null for the usual budget), `unsafe_retries`, `takes_untrusted` and `is_paused` (true or false) and `wait_limit_seconds` (a number, or null for no limit) are missing: give one of them";
         return Err(bad(message));
     }
-    let pause = match body.get("is_paused") {
-        None => None,
-        Some(wanted) => Some(wanted.as_bool().ok_or_else(|| bad("`is_paused` is true or false"))?),
-    };
-    let limit = match body.get("wait_limit_seconds") {
-        None => None,
-        Some(Value::Null) => Some(None),
-        Some(given) => match given.as_u64().filter(|seconds| WAIT_LIMITS.contains(seconds)) {
-            Some(seconds) => Some(Some(Duration::from_secs(seconds))),
-            None => {
-                let (least, most) = (WAIT_LIMITS.start(), WAIT_LIMITS.end());
-                return Err(bad(format!(
-                    "`wait_limit_seconds` is a number from {least} to {most}, not `{given}`"
-                )));
-            }
-        },
-    };
+    let (takes_untrusted, pause) = (flag(&body, "takes_untrusted")?, flag(&body, "is_paused")?);
+    let limit = seconds(&body, "wait_limit_seconds", &WAIT_LIMITS)?;
     // What is wrong with the values does not depend on the class.
     terms(&body, Terms::default())?;
     let unknown = Failure::not_found(format!("there is no resource class with the id `{id}`"));
@@ -241,7 +231,7 @@ async fn change_class(
             classes::set_takes_untrusted(tx, &id, takes)?;
         }
         if let Some(limit) = limit {
-            fleet::set_wait_limit(tx, &id, limit)?;
+            fleet::set_wait_limit(tx, &id, limit.map(Duration::from_secs))?;
         }
         if let Some(pause) = pause {
             fleet::pause_class(tx, &id, pause)?;

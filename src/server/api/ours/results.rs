@@ -141,8 +141,8 @@ async fn condensed(
     Ok(text(stretch, from, end))
 }
 
-/// The shape that scripts for version 1.1 read: pieces of output whose messages make the whole. Output is kept without
-/// times: its one piece has that of the beginning of its step.
+/// The shape that scripts for version 1.1 read: pieces of output whose messages make the whole. It is one piece here, with the
+/// time at which its step began.
 async fn linked_output(State(state): State<Shared>, Path(link): Path<String>) -> Answer<Response> {
     let (task, step) = link::open(&state, &link).ok_or_else(|| {
         Failure::not_found("this address of an output is not valid any more: ask for the build again")

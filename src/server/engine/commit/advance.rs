@@ -1,6 +1,6 @@
 //! Brings workflows up to date: jobs that can start start, those that cannot are given up, and workflows come to rest.
 
-use crate::server::engine::commit::job::{close_job, end_job, say, set_status};
+use crate::server::engine::commit::job::{close_job, end_job, say, set_status, waking};
 use crate::server::engine::commit::ripple::Ripple;
 use crate::server::engine::commit::{nodes, rerun, serial};
 use crate::server::engine::graph::{self, Decision};
@@ -173,6 +173,7 @@ fn queue_job(tx: &Tx<'_>, job: &JobId, ripple: &mut Ripple, now: Millis) -> Resu
         );
         say(tx, job, MessageKind::Warning, &message)?;
     }
+    let waking = waking(tx, class, now)?;
     for node in 0..to_queue.parallelism {
         let new = NewTask {
             job,
@@ -184,7 +185,7 @@ fn queue_job(tx: &Tx<'_>, job: &JobId, ripple: &mut Ripple, now: Millis) -> Resu
             not_before: fence.as_ref().map(|fence| fence.until),
         };
         tasks::insert_first(tx, new, now)?;
-        tx.effect(Effect::Queued(class.clone()));
+        tx.effect(waking.clone());
     }
     Ok(JobStatus::Queued)
 }

@@ -4,8 +4,8 @@ use crate::server::engine::commit::ripple::Ripple;
 use crate::server::engine::commit::serial;
 use crate::server::ids::JobId;
 use crate::server::store::status::{JobStatus, MessageKind};
-use crate::server::store::tables::jobs;
-use crate::server::store::{Error, Tx};
+use crate::server::store::tables::{instances, jobs};
+use crate::server::store::{Effect, Error, Tx, View};
 use crate::server::time::Millis;
 
 /// Sets the status of a job that goes on.
@@ -41,4 +41,59 @@ pub(super) fn close_job(
 /// Adds a message that people see with the job.
 pub(super) fn say(tx: &Tx<'_>, job: &JobId, kind: MessageKind, message: &str) -> Result<(), Error> {
     jobs::add_message(tx, job, kind, message)
+}
+
+/// Has a runner of the class look at its queue, where a task waits: each of them if the first that is woken may let the
+/// task pass by.
+pub(super) fn waking(view: &View, class: &str, now: Millis) -> Result<Effect, Error> {
+    let (all, class) = (instances::do_differ(view, class, now)?, class.to_owned());
+    Ok(if all { Effect::QueuedForOthers(class) } else { Effect::Queued(class) })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
+mod tests {
+    use super::*;
+    use crate::protocol::{ClaimRequest, TaskKind};
+    use crate::server::store::tables::fleet;
+    use crate::server::store::{Store, scene};
+
+    #[test]
+    fn all_runners_are_woken_where_the_first_may_let_the_task_pass_by() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("db"), false, |_| ()).unwrap();
+        let check = |tx: &Tx<'_>| {
+            scene::insert_class(tx)?;
+            let seen = |name: &str, takes: TaskKind, now: u64| {
+                let request = ClaimRequest {
+                    name: name.to_owned(),
+                    hostname: String::new(),
+                    version: String::new(),
+                    os: String::new(),
+                    arch: String::new(),
+                    nonce: String::new(),
+                    machine_id: None,
+                    boot_id: None,
+                    takes: vec![takes],
+                    resource_class: None,
+                };
+                instances::seen(tx, &"c".into(), &request, "", Millis(now))
+            };
+            let woken = |now: u64| waking(tx, "a/b", Millis(now));
+            let (one, all) = (Effect::Queued("a/b".to_owned()), Effect::QueuedForOthers("a/b".to_owned()));
+            assert_eq!(woken(0)?, one, "nobody is there");
+            seen("x", TaskKind::Machine, 1)?;
+            seen("y", TaskKind::Machine, 1)?;
+            assert_eq!(woken(2)?, one);
+            fleet::pause_runner(tx, "a/b", "x", true)?;
+            assert_eq!(woken(2)?, all, "one is paused");
+            fleet::pause_runner(tx, "a/b", "x", false)?;
+            seen("pods", TaskKind::Container, 200_000)?;
+            assert_eq!(woken(200_000)?, one, "the others are long gone");
+            seen("x", TaskKind::Machine, 200_000)?;
+            assert_eq!(woken(200_000)?, all, "they take different kinds");
+            Ok(())
+        };
+        store.write_blocking(check).unwrap();
+    }
 }

@@ -5,7 +5,7 @@ use crate::protocol::{
     BeginRequest, Beside, Event, EventKind, FinishAnswer, FinishRequest, GiveBack, LostTask, TaskId, duration,
 };
 use crate::server::engine::commit::advance::settle;
-use crate::server::engine::commit::job::{close_job, end_job, say, set_status};
+use crate::server::engine::commit::job::{close_job, end_job, say, set_status, waking};
 use crate::server::engine::commit::ripple::Ripple;
 use crate::server::engine::commit::{rerun, serial};
 use crate::server::engine::graph;
@@ -97,7 +97,7 @@ impl InHand {
                 tx.effect(Effect::Changed(row.pipeline.to_string()));
             }
             Consequence::FenceGone => fence_gone(tx, &row.job, now)?,
-            Consequence::Released => tx.effect(Effect::Queued(row.resource_class.clone())),
+            Consequence::Released => tx.effect(waking(tx, &row.resource_class, now)?),
         }
         Ok(())
     }
@@ -167,7 +167,7 @@ fn again(tx: &Tx<'_>, row: &TaskRow, next: NextAttempt, now: Millis) -> Result<(
         let then = hand.task.class_deleted(&class, now);
         return hand.keep(tx, then, now);
     }
-    tx.effect(if is_for_others { Effect::QueuedForOthers(class) } else { Effect::Queued(class) });
+    tx.effect(if is_for_others { Effect::QueuedForOthers(class) } else { waking(tx, &class, now)? });
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `receive` takes what a forge sends: `signature` believes it, `payload` reads it, `rules` decide, and the store keeps
 //! it before the forge is answered. `work` makes the pipelines. `poll` finds what no forge told of. `schedule` what is due by
-//! its `timetable`. `report` tells the forge how it went, in its own `words`; `outgoing` tells whom people want told.
+//! its `timetable`; all of them in `rounds`. `report` tells the forge how it went, in its own `words`; `outgoing` tells whom people want told.
 
 pub mod event;
 pub mod outgoing;
@@ -10,6 +10,7 @@ pub mod payload;
 mod poll;
 pub mod receive;
 mod report;
+mod rounds;
 pub mod rules;
 pub mod schedule;
 pub mod signature;
@@ -19,6 +20,8 @@ pub mod words;
 mod work;
 
 use crate::server::state::Shared;
+use rounds::Rounds;
+use std::time::Duration;
 
 /// Does all of this room's work that nobody waits for, until the control plane stops.
 pub async fn run(state: Shared) {
@@ -27,6 +30,31 @@ pub async fn run(state: Shared) {
         poll::run(state.clone()),
         schedule::run(state.clone()),
         report::run(state.clone()),
-        outgoing::run(state)
+        outgoing::run(state.clone()),
+        forget(state)
     );
+}
+
+/// Forgets every hour what is old; not at once, who starts has better things to do.
+async fn forget(state: Shared) {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let mut is_start = true;
+    let rounds = Rounds {
+        what: "forget what is old of forges",
+        woken: None,
+        idle: HOUR,
+        least: HOUR,
+        pause: Duration::ZERO,
+    };
+    let round = |now| {
+        let (state, is_start) = (&state, std::mem::take(&mut is_start));
+        async move {
+            if !is_start {
+                work::forget(state, now).await?;
+                report::forget(state, now).await?;
+            }
+            Ok(None)
+        }
+    };
+    rounds.run(&state, round).await;
 }

@@ -4,6 +4,7 @@
 use crate::http::caller::{LazyCaller, Outgoing};
 use crate::protocol::Secret;
 use crate::server::ids::WebhookId;
+use crate::server::pipelines::forge::rounds::{Busy, Rounds};
 use crate::server::secrets::forge as secrets;
 use crate::server::secrets::sealer::Sealer;
 use crate::server::state::{ServerSettings, Shared};
@@ -14,8 +15,7 @@ use crate::server::store::{Error as StoreError, View};
 use crate::server::time::Millis;
 use ring::hmac::{HMAC_SHA256, Key, sign};
 use serde_json::{Value, json};
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Between two looks for what has ended.
@@ -43,52 +43,36 @@ pub fn secret_name(webhook: &WebhookId) -> String {
 
 /// Works until the control plane stops.
 pub(super) async fn run(state: Shared) {
-    let callers = Arc::new(Callers::default());
-    let mut stopping = state.stopping.subscribe();
-    let busy: Arc<Mutex<HashSet<WebhookId>>> = Arc::default();
-    loop {
-        let now = Millis::now();
-        let wait = match pass(&state, &callers, &busy, now).await {
-            Ok(next) => next.map_or(IDLE, |next| next.since(now).clamp(BETWEEN, IDLE)),
-            Err(StoreError::Closed) => return,
-            Err(error) => {
-                log::error!("failed to look for webhooks to call: {error}");
-                IDLE
-            }
-        };
-        tokio::select! {
-            () = state.hub.webhooks().notified() => {}
-            () = tokio::time::sleep(wait) => {}
-            _ = stopping.wait_for(|stopping| *stopping) => return,
-        }
-        tokio::select! {
-            () = tokio::time::sleep(BETWEEN) => {}
-            _ = stopping.wait_for(|stopping| *stopping) => return,
-        }
-    }
+    let (callers, busy) = (Arc::new(Callers::default()), Busy::new());
+    let rounds = Rounds {
+        what: "look for webhooks to call",
+        woken: Some(state.hub.webhooks()),
+        idle: IDLE,
+        least: BETWEEN,
+        pause: BETWEEN,
+    };
+    rounds.run(&state, |now| pass(&state, &callers, &busy, now)).await;
 }
 
 async fn pass(
     state: &Shared,
     callers: &Arc<Callers>,
-    busy: &Arc<Mutex<HashSet<WebhookId>>>,
+    busy: &Busy<WebhookId>,
     now: Millis,
 ) -> Result<Option<Millis>, StoreError> {
-    let working: Vec<WebhookId> =
-        busy.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+    let working = busy.list();
     let due = state.store.read(move |view| webhooks::due(view, &working, now, BATCH)).await?;
     if due.is_empty() {
         return state.store.read(webhooks::next).await;
     }
     for call in due {
-        busy.lock().unwrap_or_else(PoisonError::into_inner).insert(call.webhook.clone());
-        let (state, callers, busy) = (state.clone(), Arc::clone(callers), Arc::clone(busy));
+        let at_work = busy.enter(call.webhook.clone());
+        let (state, callers) = (state.clone(), Arc::clone(callers));
         tokio::spawn(async move {
-            let webhook = call.webhook.clone();
             if let Err(error) = try_once(&state, &callers, call).await {
                 log::error!("failed to write down how the call of a webhook went: {error}");
             }
-            busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&webhook);
+            drop(at_work);
             state.hub.webhooks().notify_one();
         });
     }

@@ -4,6 +4,7 @@ use crate::logging::record;
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::event::{Actor, Event, NO_OBJECT, Push};
 use crate::server::pipelines::forge::receive::{Stored, take};
+use crate::server::pipelines::forge::rounds::Rounds;
 use crate::server::pipelines::repository::look::Listed;
 use crate::server::state::Shared;
 use crate::server::store::read::{self, Project};
@@ -33,24 +34,15 @@ type Hosts = Arc<Mutex<HashMap<String, Arc<Semaphore>>>>;
 
 /// Looks until the control plane stops.
 pub(super) async fn run(state: Shared) {
-    let mut stopping = state.stopping.subscribe();
     let (room, hosts) = (Arc::new(Semaphore::new(AT_ONCE)), Hosts::default());
-    loop {
-        let now = Millis::now();
-        let next = match look_at_due(&state, &room, &hosts, now).await {
-            Ok(next) => next.map_or(IDLE, |next| next.since(now).clamp(Duration::from_millis(50), IDLE)),
-            Err(StoreError::Closed) => return,
-            Err(error) => {
-                log::error!("failed to find the projects whose refs are to be looked at: {error}");
-                IDLE
-            }
-        };
-        tokio::select! {
-            () = tokio::time::sleep(next) => {}
-            () = state.hub.polls().notified() => {}
-            _ = stopping.wait_for(|stopping| *stopping) => return,
-        }
-    }
+    let rounds = Rounds {
+        what: "find the projects whose refs are to be looked at",
+        woken: Some(state.hub.polls()),
+        idle: IDLE,
+        least: Duration::from_millis(50),
+        pause: Duration::ZERO,
+    };
+    rounds.run(&state, |now| look_at_due(&state, &room, &hosts, now)).await;
 }
 
 /// Begins to look at every project that is due. Returns when the next one is due.

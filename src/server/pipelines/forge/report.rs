@@ -7,6 +7,7 @@ use crate::http::caller::{LazyCaller, Outgoing};
 use crate::logging::record;
 use crate::protocol::Secret;
 use crate::server::ids::ProjectId;
+use crate::server::pipelines::forge::rounds::{Busy, Rounds};
 use crate::server::pipelines::forge::words::{self, PREFIX, Verdict, is_end};
 use crate::server::secrets::forge as secrets;
 use crate::server::secrets::sealer::Sealer;
@@ -19,7 +20,7 @@ use crate::server::store::tables::reports::{self, Changed, JobFacts, PipelineFac
 use crate::server::store::{Error as StoreError, Tx, View};
 use crate::server::time::Millis;
 use ring::digest::{SHA256, digest};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -44,42 +45,27 @@ type Tokens = Arc<Mutex<HashMap<Vec<u8>, Instant>>>;
 
 /// Works until the control plane stops.
 pub(super) async fn run(state: Shared) {
-    let caller = Arc::new(LazyCaller::default());
-    let mut stopping = state.stopping.subscribe();
-    let busy: Arc<Mutex<HashSet<ProjectId>>> = Arc::default();
-    let tokens = Tokens::default();
-    let mut swept = Instant::now();
-    loop {
-        let now = Millis::now();
-        let wait = match pass(&state, &caller, &busy, &tokens, now).await {
-            Ok(next) => next.map_or(IDLE, |next| next.since(now).clamp(BETWEEN, IDLE)),
-            Err(StoreError::Closed) => return,
-            Err(error) => {
-                log::error!("failed to look for what forges are to be told: {error}");
-                IDLE
-            }
-        };
-        if swept.elapsed() > Duration::from_secs(3600) {
-            swept = Instant::now();
-            let _ = state.store.write(move |tx| reports::delete_before(tx, now.minus(KEPT))).await;
-        }
-        tokio::select! {
-            () = state.hub.reports().notified() => {}
-            () = tokio::time::sleep(wait) => {}
-            _ = stopping.wait_for(|stopping| *stopping) => return,
-        }
-        tokio::select! {
-            () = tokio::time::sleep(BETWEEN) => {}
-            _ = stopping.wait_for(|stopping| *stopping) => return,
-        }
-    }
+    let (caller, busy, tokens) = (Arc::new(LazyCaller::default()), Busy::new(), Tokens::default());
+    let rounds = Rounds {
+        what: "look for what forges are to be told",
+        woken: Some(state.hub.reports()),
+        idle: IDLE,
+        least: BETWEEN,
+        pause: BETWEEN,
+    };
+    rounds.run(&state, |now| pass(&state, &caller, &busy, &tokens, now)).await;
+}
+
+/// Forgets what forges were told long ago.
+pub(super) async fn forget(state: &Shared, now: Millis) -> Result<(), StoreError> {
+    state.store.write(move |tx| reports::delete_before(tx, now.minus(KEPT))).await
 }
 
 /// Turns what has changed into what is wanted, and has it sent. Returns when something is due next.
 async fn pass(
     state: &Shared,
     caller: &Arc<LazyCaller>,
-    busy: &Arc<Mutex<HashSet<ProjectId>>>,
+    busy: &Busy<ProjectId>,
     tokens: &Tokens,
     now: Millis,
 ) -> Result<Option<Millis>, StoreError> {
@@ -87,8 +73,7 @@ async fn pass(
         let settings = state.settings.clone();
         state.store.write(move |tx| collect(tx, &settings, now)).await?;
     }
-    let working: Vec<ProjectId> =
-        busy.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+    let working = busy.list();
     let due = state.store.read(move |view| reports::due(view, &working, now, BATCH)).await?;
     if due.is_empty() {
         return state.store.read(reports::next).await;
@@ -98,14 +83,13 @@ async fn pass(
         by_project.entry(report.project.clone()).or_default().push(report);
     }
     for (project, due) in by_project {
-        busy.lock().unwrap_or_else(PoisonError::into_inner).insert(project.clone());
-        let (state, caller, busy, tokens) =
-            (state.clone(), Arc::clone(caller), Arc::clone(busy), Arc::clone(tokens));
+        let at_work = busy.enter(project.clone());
+        let (state, caller, tokens) = (state.clone(), Arc::clone(caller), Arc::clone(tokens));
         tokio::spawn(async move {
             if let Err(error) = tell_all(&state, &caller, &tokens, &project, due).await {
                 log::error!("failed to write down what a forge was told: {error}");
             }
-            busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&project);
+            drop(at_work);
             state.hub.reports().notify_one();
         });
     }

@@ -3,6 +3,7 @@
 
 use crate::server::ids::{PipelineId, ProjectId};
 use crate::server::pipelines::forge::event::{Event, Scheduled};
+use crate::server::pipelines::forge::rounds::Rounds;
 use crate::server::pipelines::forge::timetable::{self, Cron};
 use crate::server::state::Shared;
 use crate::server::store::status::{DeliverySource, EventState, Verdict};
@@ -18,18 +19,14 @@ const TICK: Duration = Duration::from_secs(10);
 
 /// Works until the control plane stops.
 pub(super) async fn run(state: Shared) {
-    let mut stopping = state.stopping.subscribe();
-    loop {
-        match tick_once(&state, Millis::now()).await {
-            Ok(()) => {}
-            Err(StoreError::Closed) => return,
-            Err(error) => log::error!("failed to look for schedules that are due: {error}"),
-        }
-        tokio::select! {
-            () = tokio::time::sleep(TICK) => {}
-            _ = stopping.wait_for(|stopping| *stopping) => return,
-        }
-    }
+    let rounds = Rounds {
+        what: "look for schedules that are due",
+        woken: None,
+        idle: TICK,
+        least: TICK,
+        pause: Duration::ZERO,
+    };
+    rounds.run(&state, |now| tick_once(&state, now)).await;
 }
 
 /// Everything that is due at a time.
@@ -50,12 +47,12 @@ fn due(view: &View, now: Millis) -> Result<Due, StoreError> {
     Ok(Due { schedules: schedules.collect(), branches: branches.collect() })
 }
 
-async fn tick_once(state: &Shared, now: Millis) -> Result<(), StoreError> {
+async fn tick_once(state: &Shared, now: Millis) -> Result<Option<Millis>, StoreError> {
     let found = state.store.read(move |view| due(view, now)).await?;
     if found.schedules.is_empty() && found.branches.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
-    state.store.write(move |tx| note(tx, found, now)).await
+    state.store.write(move |tx| note(tx, found, now)).await.map(|()| None)
 }
 
 fn note(tx: &Tx<'_>, found: Due, now: Millis) -> Result<(), StoreError> {

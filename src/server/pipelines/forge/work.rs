@@ -5,6 +5,7 @@ use crate::logging::record;
 use crate::server::ids::{ProjectId, UserId};
 use crate::server::pipelines::create;
 use crate::server::pipelines::forge::event::{Actor, Event, Pull, Push, Scheduled};
+use crate::server::pipelines::forge::rounds::{Busy, Rounds};
 use crate::server::pipelines::forge::rules::{SAYS_SKIP, filtered_paths, wants_paths};
 use crate::server::pipelines::forge::values;
 use crate::server::pipelines::repository::{Ask, Error as ReadError, PullRef, Read, Reference};
@@ -18,8 +19,8 @@ use crate::server::store::tables::forge;
 use crate::server::store::tables::projects::{self, ProjectSettings};
 use crate::server::store::{Error as StoreError, View};
 use crate::server::time::Millis;
-use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -39,41 +40,24 @@ const FORGOTTEN: u32 = 500;
 
 /// Works until the control plane stops.
 pub(super) async fn run(state: Shared) {
-    let mut stopping = state.stopping.subscribe();
-    let busy: Arc<Mutex<HashSet<ProjectId>>> = Arc::default();
-    let room = Arc::new(Semaphore::new(AT_ONCE));
-    // The first sweep comes after an hour: who starts has better things to do.
-    let mut swept = Millis::now();
-    loop {
-        let now = Millis::now();
-        if now.since(swept) > Duration::from_secs(3600) {
-            swept = now;
-            sweep(&state, now).await;
-        }
-        let wait = match hand_out(&state, &busy, &room, now).await {
-            Ok(next) => next.map_or(IDLE, |next| next.since(now).max(Duration::from_millis(20)).min(IDLE)),
-            Err(StoreError::Closed) => return,
-            Err(error) => {
-                log::error!("failed to look for changes that wait: {error}");
-                IDLE
-            }
-        };
-        tokio::select! {
-            () = state.hub.forge().notified() => {}
-            () = tokio::time::sleep(wait) => {}
-            _ = stopping.wait_for(|stopping| *stopping) => return,
-        }
-    }
+    let (busy, room) = (Busy::new(), Arc::new(Semaphore::new(AT_ONCE)));
+    let rounds = Rounds {
+        what: "look for changes that wait",
+        woken: Some(state.hub.forge()),
+        idle: IDLE,
+        least: Duration::from_millis(20),
+        pause: Duration::ZERO,
+    };
+    rounds.run(&state, |now| hand_out(&state, &busy, &room, now)).await;
 }
 
-/// Forgets what is old.
-async fn sweep(state: &Shared, now: Millis) {
+/// Forgets old deliveries.
+pub(super) async fn forget(state: &Shared, now: Millis) -> Result<(), StoreError> {
+    let before = now.minus(KEPT);
     loop {
-        let before = now.minus(KEPT);
-        match state.store.write(move |tx| deliveries::delete_before(tx, before, FORGOTTEN)).await {
-            Ok(count) if count == FORGOTTEN as usize => {}
-            Ok(_) | Err(StoreError::Closed) => return,
-            Err(error) => return log::error!("failed to forget old deliveries: {error}"),
+        let count = state.store.write(move |tx| deliveries::delete_before(tx, before, FORGOTTEN)).await?;
+        if count < FORGOTTEN as usize {
+            return Ok(());
         }
     }
 }
@@ -81,12 +65,11 @@ async fn sweep(state: &Shared, now: Millis) {
 /// Starts work for the projects that have some. Returns when there is more, as far as is known.
 async fn hand_out(
     state: &Shared,
-    busy: &Arc<Mutex<HashSet<ProjectId>>>,
+    busy: &Busy<ProjectId>,
     room: &Arc<Semaphore>,
     now: Millis,
 ) -> Result<Option<Millis>, StoreError> {
-    let working: Vec<ProjectId> =
-        busy.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+    let working = busy.list();
     let found = state.store.read(move |view| deliveries::due_events(view, &working, now, BATCH)).await?;
     let is_idle = found.is_empty();
     let mut by_project: BTreeMap<ProjectId, Vec<StoredEvent>> = BTreeMap::new();
@@ -96,8 +79,8 @@ async fn hand_out(
     for (project, events) in by_project {
         // One that frees its place wakes this loop.
         let Ok(permit) = Arc::clone(room).try_acquire_owned() else { return Ok(None) };
-        busy.lock().unwrap_or_else(PoisonError::into_inner).insert(project.clone());
-        let (state, busy) = (state.clone(), Arc::clone(busy));
+        let at_work = busy.enter(project);
+        let state = state.clone();
         tokio::spawn(async move {
             for event in events {
                 if *state.stopping.borrow() {
@@ -106,7 +89,7 @@ async fn hand_out(
                 work_once(&state, &event).await;
             }
             drop(permit);
-            busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&project);
+            drop(at_work);
             state.hub.forge().notify_one();
         });
     }

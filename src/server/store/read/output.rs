@@ -65,7 +65,7 @@ pub fn step_output(
     Ok(row.optional()?)
 }
 
-/// The time at which a step of a task began; its output has no times of its own.
+/// The time at which a step of a task began: also while it runs, when nobody has told the times of its output.
 pub fn step_started_at(view: &View, task: &TaskId, step: u32) -> Result<Option<Millis>, Error> {
     let mut query =
         view.sql().prepare_cached("SELECT started_at_ms FROM steps WHERE task_id = ?1 AND step = ?2")?;

@@ -1,7 +1,7 @@
 //! Runners and classes as their operators see them: what a runner is at, whether it or its class is kept from getting
 //! tasks, and how long tasks may wait for one.
 //!
-//! Only SQLite: nothing.
+//! Only SQLite: `INDEXED BY`, without which it looks at all that runs.
 
 use crate::server::ids::{JobId, ResourceClassId};
 use crate::server::store::status::TaskState;
@@ -68,8 +68,9 @@ pub fn at_work(view: &View, class: &str, name: &str) -> Result<AtWork, Error> {
     )?;
     let is_paused = query.query_row([class, name], |row| row.get(0)).optional()?.unwrap_or(false);
     let mut query = view.sql().prepare_cached(
-        "SELECT t.id, t.job_id, j.name FROM tasks t JOIN jobs j ON j.id = t.job_id
-         WHERE t.resource_class = ?1 AND t.runner_name = ?2 AND t.status IN (?3, ?4, ?5) LIMIT 1",
+        "SELECT t.id, t.job_id, j.name FROM tasks t INDEXED BY tasks_by_runner JOIN jobs j ON j.id = t.job_id
+         WHERE t.resource_class = ?1 AND t.runner_name = ?2 AND t.status IN (?3, ?4, ?5) AND t.stopped_at_ms IS NULL
+         LIMIT 1",
     )?;
     let [claimed, running, unreachable] = TaskState::HELD_BY_A_RUNNER;
     let task = query.query_row(params![class, name, claimed, running, unreachable], |row| {

@@ -69,3 +69,14 @@ pub fn has_others(view: &View, class: &ResourceClassId, name: &str, now: Millis)
     )?;
     Ok(query.exists(params![class, name, now.minus(ONLINE)])?)
 }
+
+/// Whether a runner of the class may let a task pass by that another one would take: it is paused, or they differ in the
+/// kinds of tasks that they take.
+pub fn do_differ(view: &View, class: &str, now: Millis) -> Result<bool, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT coalesce(max(i.is_paused) OR min(i.takes) <> max(i.takes), 0)
+         FROM runner_instances i JOIN resource_classes c ON c.id = i.resource_class_id
+         WHERE c.name = ?1 AND i.last_connected_ms > ?2",
+    )?;
+    Ok(query.query_row(params![class, now.minus(ONLINE)], |row| row.get(0))?)
+}

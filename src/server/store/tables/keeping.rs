@@ -200,16 +200,7 @@ mod tests {
         let store = Store::open(&dir.path().join("db"), false, |_| ()).unwrap();
         let done = store.write_blocking(move |tx| {
             crate::server::store::tables::projects::ensure_project(tx, "gh/acme/app", None, Millis(0))?;
-            scene::insert_pipeline(tx, 1, "main", Millis(0))?;
-            tx.sql().execute_batch(
-                "INSERT INTO workflows SELECT 'w', id, project_id, 'w', 0, 'success', 0, 0, 9, NULL, 0, NULL, NULL, 0, 0, NULL, 'w', 0, 'w' FROM pipelines;
-                 INSERT INTO jobs (id, workflow_id, pipeline_id, project_id, position, name, kind, definition, requires,
-                    status, parallelism, messages, waits_for_lock, created_at_ms, stopped_at_ms)
-                 SELECT 'j', 'w', id, project_id, 0, 'j', 'build', '{}', '[]', 'success', 1, '[]', 0, 0, 9 FROM pipelines;
-                 INSERT INTO tasks (id, job_id, pipeline_id, project_id, node_index, attempt, resource_class, status,
-                    is_canceled, unclaims, next_event, queued_at_ms, started_at_ms, stopped_at_ms, ended_by)
-                 SELECT 't', 'j', pipeline_id, project_id, 0, 1, 'a/b', 'success', 0, 0, 0, 0, 6, 9, 'finish' FROM jobs;",
-            )?;
+            scene::insert_ended_task(tx)?;
             work(tx)
         });
         done.unwrap();
