@@ -27,8 +27,10 @@ pub(super) fn follow(remote: &Remote, pipeline: &str, out: &mut impl Write) -> R
             .map_err(|e| lost(pipeline, &format!("an event of it cannot be read: {e}")))?;
         let text = view.event(event);
         // Whoever reads may have gone away: the pipeline goes on all the same.
-        if !text.is_empty() && out.write_all(&text).and_then(|()| out.flush()).is_err() {
-            return Ok(exit::FAILED);
+        if !text.is_empty() {
+            out.write_all(&text).and_then(|()| out.flush()).map_err(|error| {
+                lost(pipeline, &format!("they cannot be written to standard output: {error}"))
+            })?;
         }
         if view.has_ended {
             return Ok(view.exit_code());

@@ -72,7 +72,10 @@ pub fn command(args: Vec<OsString>) -> Outcome {
             url = options.public_url.as_deref().unwrap_or(&running.url)
         ));
     }
-    crate::outcome::print(&text)?;
+    // Its log may be elsewhere, and the token is in its file: a full disk below its output keeps nobody from starting.
+    if let Err(failure) = crate::outcome::print(&text) {
+        log::error!("{}", failure.message);
+    }
     service::tell(&format!("READY=1\nSTATUS=listening on {}", running.url));
     running.report_progress();
     // One iterator: what it has taken notice of and not told would be lost with it.

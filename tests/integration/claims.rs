@@ -2,6 +2,7 @@
 
 use crate::faults::{Rogue, until};
 use crate::server::{ANSWER, Server};
+use crate::storage::{faults, upkeep};
 use runlet::protocol::Secret;
 use runlet::protocol::limits::HEADER_BYTES;
 use serde_json::{Value, json};
@@ -389,4 +390,52 @@ fn a_class_that_is_deleted_ends_what_waits_for_it() {
     let job = self::job(&server, &claimed);
     assert_eq!(job["status"], "failed");
     assert!(messages(&server, &job).contains("was deleted"), "{}", messages(&server, &job));
+}
+
+#[test]
+fn what_an_agent_leaves_out_is_no_success_and_spoils_no_backup() {
+    let server = Server::start();
+    server.project();
+    let rogue = Rogue::of(&server, "a/b");
+    let finished = json!([{ "number": 1, "at_ms": 2, "event": "step_finished", "step": 1, "status": "success",
+        "exit_code": 0, "output_bytes": 10 }]);
+    // Nobody has the rest of the output any more; a step has not ended; a step with output is not named.
+    for (nonce, ends, steps, status, message) in [
+        ("n-1", true, json!([{ "step": 1, "length": 10, "sha256": "" }]), "success", ""),
+        (
+            "n-2",
+            false,
+            json!([{ "step": 1, "length": 0, "sha256": "" }]),
+            "infrastructure_fail",
+            "had not ended",
+        ),
+        ("n-3", true, json!([]), "infrastructure_fail", "did not account for 10 bytes of output of step 1"),
+    ] {
+        let pipeline = server.trigger(&until(Path::new("/")));
+        let task = Played::claim(&server, &rogue, nonce);
+        assert_eq!(task.begin("agent").0, 200);
+        assert_eq!(task.call("POST", "events", &task.started(0, 1)).0, 200);
+        if ends {
+            assert_eq!(task.call("PATCH", "steps/1/output?offset=0", &json!("x")).0, 200);
+            assert_eq!(task.call("POST", "events", &finished).0, 200);
+        }
+        let too_long = json!([{ "step": 1, "length": u64::MAX, "sha256": "" }]);
+        let events = if ends { 2 } else { 1 };
+        let finish = |steps: &Value| {
+            task.call("POST", "finish", &json!({ "status": "success", "events": events, "steps": steps }))
+        };
+        assert_eq!(finish(&too_long).0, 413);
+        let (code, _, answer) = finish(&steps);
+        assert_eq!((code, &answer["answer"]), (200, &json!("confirmed")), "{answer}");
+        let job = job(&server, &pipeline);
+        let shown = if status == "success" { status } else { "infrastructure_fail" };
+        assert_eq!(job["status"], shown, "{job}");
+        assert!(messages(&server, &job).contains(message), "{}", messages(&server, &job));
+    }
+    assert_eq!(faults(&server.data()), []);
+    let copy = server.folder.path().join("backup");
+    let backup = upkeep("backup", &[Path::new("--data"), &server.data(), &copy]);
+    assert!(backup.status.success(), "{}", String::from_utf8_lossy(&backup.stderr));
+    let restored = upkeep("restore", &[Path::new("--data"), &server.folder.path().join("restored"), &copy]);
+    assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
 }

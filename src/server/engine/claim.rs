@@ -55,7 +55,7 @@ pub fn claim(
     let (token, request) = (&claimer.token, &claimer.request);
     instances::seen(tx, &token.class_id, request, &claimer.ip, now)?;
     if let (Some(machine), Some(boot)) = (&request.machine_id, &request.boot_id) {
-        task::host_restarted(tx, &token.class, machine, boot, now)?;
+        task::host_restarted(tx, &token.class, machine, boot, &request.name, now)?;
     }
     if let Some(row) = tasks::find_by_nonce(tx, &token.id, &request.nonce)? {
         let mut hand = InHand::of(row)?;

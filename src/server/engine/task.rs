@@ -191,10 +191,11 @@ impl Task {
             State::Claimed { claim, lease_until, begin_until } => {
                 let is_first_version = claim.protocol < 2;
                 match call {
-                    Call::Events { .. } if is_first_version => return Ok(self.start(None, lease, now)),
-                    Call::Output { is_spin_up: false } | Call::Events { is_spin_up: false } | Call::Other
-                        if !is_first_version =>
-                    {
+                    // Its first word of what it does is its begin.
+                    Call::Events { .. } | Call::Output { .. } | Call::Other if is_first_version => {
+                        return Ok(self.start(None, lease, now));
+                    }
+                    Call::Output { is_spin_up: false } | Call::Events { is_spin_up: false } | Call::Other => {
                         return Err(Refused::NotBegun);
                     }
                     _ => {}
@@ -228,7 +229,11 @@ impl Task {
     fn takes_late(&self, now: Millis) -> bool {
         let State::Ended(end) = &self.state else { return false };
         let without_its_agent = match end.by {
-            EndedBy::Finish | EndedBy::GivenBack | EndedBy::HandOut | EndedBy::ClassDeleted => false,
+            EndedBy::Finish
+            | EndedBy::GivenBack
+            | EndedBy::Lapsed
+            | EndedBy::HandOut
+            | EndedBy::ClassDeleted => false,
             EndedBy::Silence
             | EndedBy::Lost
             | EndedBy::Cancel
@@ -255,15 +260,15 @@ impl Task {
         match &self.state {
             State::Claimed { claim, .. } => {
                 let runner = claim.runner.clone();
-                Ok(self.back_to_the_queue(&runner, returned, now))
+                Ok(self.back_to_the_queue(&runner, returned, EndedBy::GivenBack, now))
             }
-            State::Ended(End { had_begun: false, by: EndedBy::GivenBack, status, .. }) => {
-                Ok(Step::of(if *status == TaskState::Retried {
-                    GivenBack::Queued
-                } else {
-                    GivenBack::Failed
-                }))
-            }
+            State::Ended(End {
+                had_begun: false, by: EndedBy::GivenBack | EndedBy::Lapsed, status, ..
+            }) => Ok(Step::of(if *status == TaskState::Retried {
+                GivenBack::Queued
+            } else {
+                GivenBack::Failed
+            })),
             State::Ended(End { had_begun: false, by: EndedBy::Cancel, .. }) => {
                 Ok(Step::of(GivenBack::Canceled))
             }
@@ -271,7 +276,13 @@ impl Task {
         }
     }
 
-    fn back_to_the_queue(&mut self, runner: &str, returned: &Returned<'_>, now: Millis) -> Step<GivenBack> {
+    fn back_to_the_queue(
+        &mut self,
+        runner: &str,
+        returned: &Returned<'_>,
+        by: EndedBy,
+        now: Millis,
+    ) -> Step<GivenBack> {
         if self.cancel_asked {
             return Step::then(
                 GivenBack::Canceled,
@@ -294,14 +305,14 @@ impl Task {
                 "no runner could begin this task; the last one, `{runner}`, gave it back: {}",
                 returned.message
             );
-            let then = self.end(TaskState::InfrastructureFail, EndedBy::GivenBack, Some(message), now);
+            let then = self.end(TaskState::InfrastructureFail, by, Some(message), now);
             return Step::then(GivenBack::Failed, then);
         }
         let avoid = (!returned.pause.is_zero())
             .then(|| Avoid { runner: runner.to_owned(), until: now.plus(returned.pause) });
         // What waits for an administrator goes on waiting.
         let is_held = self.is_held;
-        let mut then = self.end(TaskState::Retried, EndedBy::GivenBack, None, now);
+        let mut then = self.end(TaskState::Retried, by, None, now);
         then.push(Consequence::Again(NextAttempt { counts, avoid, is_held }));
         Step::then(GivenBack::Queued, then)
     }
@@ -334,7 +345,8 @@ impl Task {
         now: Millis,
     ) -> Result<Step<Finished>, Step<Refused>> {
         match &mut self.state {
-            State::Claimed { claim, .. } if claim.protocol < 2 => {}
+            // It may fail before its first event, which would be its begin.
+            State::Claimed { claim, .. } if claim.protocol < 2 && status != TaskState::Success => {}
             State::Running(_) | State::Unreachable { .. } => {}
             State::Ended(end) if end.by == EndedBy::Finish => return Ok(Step::of(Finished::Before)),
             _ => {
@@ -371,7 +383,7 @@ impl Task {
             State::Queued => Err(Refused::Queued),
             State::Claimed { .. } => {
                 let returned = Returned { reason: GiveBackReason::Runner, message, pause: Duration::ZERO };
-                Ok(self.back_to_the_queue(&runner, &returned, now).then)
+                Ok(self.back_to_the_queue(&runner, &returned, EndedBy::GivenBack, now).then)
             }
             State::Running(_) | State::Unreachable { .. } => Ok(self.fail(EndedBy::Lost, message, now)),
             State::Ended(_) => Ok(self.confirm_stopped()),
@@ -391,16 +403,22 @@ impl Task {
         }
     }
 
-    /// The machine of its claim was started again: nothing that ran there runs any more.
-    pub fn host_restarted(&mut self, now: Millis) -> Vec<Consequence> {
-        let message = "the host was restarted while it had this task";
+    /// The machine of its claim was started again, as the claim of a runner says: nothing that ran there runs any more.
+    pub fn host_restarted(&mut self, told_by: &str, now: Millis) -> Vec<Consequence> {
+        let mut message = "the host was restarted while it had this task".to_owned();
+        let runner = self.claim_of().map(|claim| claim.runner.clone()).unwrap_or_default();
+        if runner != told_by {
+            message += &format!(
+                " (the runner `{told_by}` says so, which has the machine id of `{runner}`; hosts that are copies of each other need ids of their own: see systemd-machine-id-setup)"
+            );
+        }
         match &self.state {
-            State::Claimed { claim, .. } => {
-                let runner = claim.runner.clone();
-                let returned = Returned { reason: GiveBackReason::Runner, message, pause: Duration::ZERO };
-                self.back_to_the_queue(&runner, &returned, now).then
+            State::Claimed { .. } => {
+                let returned =
+                    Returned { reason: GiveBackReason::Runner, message: &message, pause: Duration::ZERO };
+                self.back_to_the_queue(&runner, &returned, EndedBy::Lapsed, now).then
             }
-            State::Running(_) | State::Unreachable { .. } => self.fail(EndedBy::HostRestart, message, now),
+            State::Running(_) | State::Unreachable { .. } => self.fail(EndedBy::HostRestart, &message, now),
             State::Queued => Vec::new(),
             State::Ended(_) => self.confirm_stopped(),
         }
@@ -421,7 +439,7 @@ impl Task {
                 let runner = claim.runner.clone();
                 let returned =
                     Returned { reason: GiveBackReason::Runner, message: &message, pause: Duration::ZERO };
-                self.back_to_the_queue(&runner, &returned, now).then
+                self.back_to_the_queue(&runner, &returned, EndedBy::Lapsed, now).then
             }
             State::Running(work) if now > work.lease_until => self.silent(work.clone(), lease, now),
             State::Unreachable { work, .. } if now > work.fence() => {

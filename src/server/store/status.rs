@@ -189,8 +189,10 @@ words! {
     EndedBy {
         /// Its agent, when everything was reported.
         Finish = "finish",
-        /// Its runner gave it back, or it lapsed, before it had begun.
+        /// Its runner gave it back before it had begun.
         GivenBack = "given_back",
+        /// The claim ran out before it had begun: silence, the begin limit, or a new start of the machine.
+        Lapsed = "lapsed",
         /// The control plane, when its agent had been silent for too long.
         Silence = "silence",
         /// Its runner, which found the agent gone.
@@ -214,6 +216,9 @@ impl EndedBy {
         match self {
             Self::Finish => "as its own agent reported",
             Self::GivenBack => "because its runner gave it back before it had begun",
+            Self::Lapsed => {
+                "because it had not begun when its runner was not heard of any more, its time to begin was over or its host was restarted"
+            }
             Self::Silence => "because its agent was not heard of for too long",
             Self::Lost => "because its runner found the agent gone",
             Self::Cancel => "because it was cancelled",

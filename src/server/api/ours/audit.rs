@@ -39,7 +39,7 @@ const EVERYDAY: [&str; 13] = [
     "deliveries",
 ];
 /// Fields of bodies that are kept: names, and none that may hold a secret.
-const TOLD: [&str; 29] = [
+const TOLD: [&str; 30] = [
     "name",
     "login",
     "is_admin",
@@ -51,6 +51,7 @@ const TOLD: [&str; 29] = [
     "org_id",
     "organization_id",
     "budget_seconds",
+    "unsafe_retries",
     "is_paused",
     "wait_limit_seconds",
     "vcs_type",

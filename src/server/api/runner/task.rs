@@ -117,8 +117,7 @@ pub(super) async fn output(
     let call = Call::Output { is_spin_up: step == 0 || step >= FIRST_BESIDE };
     task.takes(call)?;
     let offset = number(&query, "offset")?;
-    // The runner keeps to the limit; its marker lines may come on top.
-    let most = state.settings.max_step_output_bytes.saturating_add(1024 * 1024);
+    let most = longest_output(&state);
     if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > most) {
         let why = format!(
             "{} bytes at {offset} go beyond the {most} that are kept of a step's output",
@@ -133,6 +132,11 @@ pub(super) async fn output(
     // The body may have been long in coming: what became of the task meanwhile decides.
     let Taken { cancel, .. } = task.took(&state, call).await?;
     Ok(Json(OutputAnswer { offset: stored.offset, durable_to: stored.durable_to, cancel }))
+}
+
+/// Most bytes of a step's output. The runner keeps to the limit of its task; its marker lines may come on top.
+fn longest_output(state: &Shared) -> u64 {
+    state.settings.max_step_output_bytes.saturating_add(1024 * 1024)
 }
 
 /// Stores events in order.
@@ -154,6 +158,14 @@ pub(super) async fn finish(
     task: Holder,
     Json(request): Json<FinishRequest>,
 ) -> Answer<Json<FinishAnswer>> {
+    let most = longest_output(&state);
+    if let Some(step) = request.steps.iter().find(|step| step.length > most) {
+        let why = format!(
+            "the output of step {} has {} bytes as its agent says, and {most} are kept of a step's output",
+            step.step, step.length
+        );
+        return Err(Failure::coded(StatusCode::PAYLOAD_TOO_LARGE, RefusalCode::TooLarge, why));
+    }
     // What has ended is answered by the machine alone: nothing is looked for, and nothing is marked.
     let steps = if task.takes(Call::Other).is_ok() { request.steps.clone() } else { Vec::new() };
     let (blobs, id) = (state.blobs.clone(), task.id.clone());
@@ -168,6 +180,7 @@ pub(super) async fn finish(
                         "output is missing that was stored here before"
                     );
                 }
+                outputs.kept.push((step.step, blobs.outputs.length(&id, step.step)));
                 continue;
             }
             match blobs.outputs.check(&id, step.step, step.length, &step.sha256)? {

@@ -5,7 +5,8 @@
 //! first shape and leaves the failure with the response, and [`shape`](super::shape) renders it again where a
 //! client of version 3 asked.
 
-use crate::protocol::{Refusal, RefusalCode};
+use crate::protocol::limits::BODY_BYTES;
+use crate::protocol::{MAX_CHUNK_BYTES, Refusal, RefusalCode};
 use crate::server::blobs;
 use crate::server::store::Error as StoreError;
 use axum::body::Body;
@@ -46,6 +47,15 @@ impl Failure {
     /// A refusal with a code for programs.
     pub fn coded(status: StatusCode, code: RefusalCode, message: impl Into<String>) -> Self {
         Self { status, refusal: Refusal::coded(code, message) }
+    }
+
+    /// 413 for a body over the limit of its call.
+    pub fn too_long() -> Self {
+        let why = format!(
+            "the body is longer than it may be: {BODY_BYTES} bytes, and {} for a config that is only compiled",
+            4 * MAX_CHUNK_BYTES
+        );
+        Self::coded(StatusCode::PAYLOAD_TOO_LARGE, RefusalCode::TooLarge, why)
     }
 
     /// 409 with the offset to send from.

@@ -55,9 +55,10 @@ impl FromRequest<Shared> for Body {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &Shared) -> Result<Self, Failure> {
-        let bytes = Bytes::from_request(request, state)
-            .await
-            .map_err(|error| Failure::new(error.status(), format!("the body cannot be read: {error}")))?;
+        let bytes = Bytes::from_request(request, state).await.map_err(|error| match error.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Failure::too_long(),
+            status => Failure::new(status, format!("the body was cut off, or is no body: {error}")),
+        })?;
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self(Value::Null));
         }

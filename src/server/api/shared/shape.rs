@@ -43,6 +43,9 @@ fn of_path(path: &str) -> Shape {
 fn framework(status: StatusCode, body: &[u8]) -> Failure {
     let text = String::from_utf8_lossy(body);
     let text = text.trim();
+    if status == StatusCode::PAYLOAD_TOO_LARGE {
+        return Failure::too_long();
+    }
     let title = status.canonical_reason().unwrap_or("Refused");
     Failure::new(status, if text.is_empty() { title } else { text })
 }

@@ -360,6 +360,8 @@ pub fn beside(
 pub struct FoundOutputs {
     /// Those that are not there, with the offset to send from.
     pub missing: Vec<(u32, u64)>,
+    /// Those that nobody has whole any more, with the length of what is kept in their place.
+    pub kept: Vec<(u32, u64)>,
     /// Those that are whole and small: they are kept as rows.
     pub small: Vec<SmallOutput>,
 }
@@ -375,8 +377,15 @@ pub fn finish(
 ) -> Decided<FinishAnswer> {
     let mut hand = InHand::known(tx, id)?;
     let mut finished = hand.clone();
-    let message = request.message.as_deref().map(shortened);
-    match finished.task.finish(TaskState::from(request.status), message.as_deref(), now) {
+    let (mut status, mut message) =
+        (TaskState::from(request.status), request.message.as_deref().map(shortened));
+    if status == TaskState::Success && finished.row.next_event >= request.events {
+        // Whatever its agent has overlooked: a success is shown only where everything is known of.
+        if let Some(why) = steps::unaccounted(tx, id, &request.steps)? {
+            (status, message) = (TaskState::InfrastructureFail, Some(why));
+        }
+    }
+    match finished.task.finish(status, message.as_deref(), now) {
         Err(Step { answer: refused, then }) => finished.keep(tx, then, now).map(|()| Err(refused)),
         Ok(Step { answer: Finished::Before, .. }) => Ok(Ok(FinishAnswer::Confirmed)),
         Ok(_) if finished.row.next_event < request.events || !outputs.missing.is_empty() => {
@@ -386,7 +395,7 @@ pub fn finish(
                 .map(|_| FinishAnswer::Incomplete { next_event, steps: outputs.missing }))
         }
         Ok(Step { then, .. }) => {
-            steps::set_lengths(tx, id, &request.steps)?;
+            steps::set_lengths(tx, id, &request.steps, &outputs.kept)?;
             for output in &outputs.small {
                 small_outputs::insert(tx, id, output)?;
             }
@@ -406,7 +415,11 @@ pub fn give_back(tx: &Tx<'_>, request: &GiveBack, now: Millis) -> Decided<GivenB
         pause: Duration::from_secs(request.pause_seconds.into()),
     };
     let step = hand.task.give_back(&returned, now);
-    decided(tx, hand, step, now)
+    let class = hand.row.resource_class.clone();
+    let given = decided(tx, hand, step, now)?;
+    // What goes back to the queue of a class that is gone has ended there.
+    let is_over = given == Ok(GivenBack::Queued) && !classes::is_known(tx, &class)?;
+    Ok(if is_over { Ok(GivenBack::Failed) } else { given })
 }
 
 /// Refusal of a runner's word about a task that is not there for it.
@@ -472,11 +485,12 @@ pub fn host_restarted(
     class: &str,
     machine_id: &str,
     boot_id: &str,
+    told_by: &str,
     now: Millis,
 ) -> Result<(), Error> {
     for row in tasks::of_earlier_boots(tx, class, machine_id, boot_id)? {
         let mut hand = InHand::of(row)?;
-        let then = hand.task.host_restarted(now);
+        let then = hand.task.host_restarted(told_by, now);
         hand.keep(tx, then, now)?;
     }
     Ok(())

@@ -504,7 +504,7 @@ fn a_rerun_waits_for_the_fence_of_what_it_replaces() {
                     (hand.row.machine_id, hand.row.boot_id) =
                         (Some(machine.to_owned()), Some("boot-1".to_owned()));
                     tasks::update(tx, &hand.row)?;
-                    task::host_restarted(tx, "a/b", machine, boot, Millis(3 * MINUTE))
+                    task::host_restarted(tx, "a/b", machine, boot, "r", Millis(3 * MINUTE))
                 });
             }
         }

@@ -466,7 +466,7 @@ impl World {
                 continue;
             }
             self.agents.iter_mut().filter(|agent| agent.attempt == at).for_each(|agent| agent.is_dead = true);
-            let then = self.task(at).host_restarted(now);
+            let then = self.task(at).host_restarted(&machine, now);
             let _ = self.model(at).lost(EndedBy::HostRestart, now.0);
             self.follow(at, then);
         }

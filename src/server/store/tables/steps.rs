@@ -4,7 +4,7 @@
 
 use crate::protocol::{Beside, Event, EventKind, FIRST_BESIDE, StepSummary, TaskId};
 use crate::server::store::status::StepState;
-use crate::server::store::{Error, Tx};
+use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::params;
 
@@ -90,13 +90,47 @@ pub fn close_running(tx: &Tx<'_>, task: &TaskId, status: StepState, now: Millis)
     Ok(())
 }
 
-/// Stores how long the whole outputs are, and their checksums.
-pub fn set_lengths(tx: &Tx<'_>, task: &TaskId, steps: &[StepSummary]) -> Result<(), Error> {
+/// Stores how long the whole outputs are, and their checksums. Those in `kept` have that length, and no checksum of
+/// their agent: the steps that it does not name, none of either.
+pub fn set_lengths(
+    tx: &Tx<'_>,
+    task: &TaskId,
+    steps: &[StepSummary],
+    kept: &[(u32, u64)],
+) -> Result<(), Error> {
+    let mut forget = tx.sql().prepare_cached("UPDATE steps SET output_bytes = NULL WHERE task_id = ?1")?;
+    forget.execute([task])?;
     let mut update = tx.sql().prepare_cached(
         "UPDATE steps SET output_bytes = ?3, output_sha256 = ?4 WHERE task_id = ?1 AND step = ?2",
     )?;
     for step in steps {
-        update.execute(params![task, step.step, stored(step.length), step.sha256])?;
+        let kept = kept.iter().find(|(kept, _)| *kept == step.step);
+        let (length, sha256) = kept.map_or((step.length, Some(&step.sha256)), |(_, length)| (*length, None));
+        update.execute(params![task, step.step, stored(length), sha256])?;
     }
     Ok(())
+}
+
+/// The reason why a task cannot have succeeded, though its agent says so: a step that has not ended, or whose output
+/// is not among what the agent reports as whole.
+pub fn unaccounted(view: &View, task: &TaskId, reported: &[StepSummary]) -> Result<Option<String>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT step, name, status, coalesce(output_bytes, 0) FROM steps WHERE task_id = ?1 AND step < ?2 ORDER BY step",
+    )?;
+    let mut rows = query.query(params![task, FIRST_BESIDE])?;
+    while let Some(row) = rows.next()? {
+        let (step, name, status): (u32, String, StepState) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        if status == StepState::Running {
+            return Ok(Some(format!(
+                "the task agent said that the job had succeeded, but step {step} (`{name}`) had not ended"
+            )));
+        }
+        let bytes: i64 = row.get(3)?;
+        if bytes > 0 && !reported.iter().any(|reported| reported.step == step) {
+            return Ok(Some(format!(
+                "the task agent said that the job had succeeded, but did not account for {bytes} bytes of output of step {step} (`{name}`)"
+            )));
+        }
+    }
+    Ok(None)
 }

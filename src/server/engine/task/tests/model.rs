@@ -134,9 +134,9 @@ impl Model {
         self.again
     }
 
-    fn back(&mut self, kind: Try, now: u64) {
-        if !self.try_again(kind, EndedBy::GivenBack, now) {
-            self.end(TaskState::InfrastructureFail, EndedBy::GivenBack, now);
+    fn back(&mut self, kind: Try, by: EndedBy, now: u64) {
+        if !self.try_again(kind, by, now) {
+            self.end(TaskState::InfrastructureFail, by, now);
         }
         self.is_held &= self.again;
     }
@@ -153,8 +153,10 @@ impl Model {
 
     fn late(&self, now: u64) -> bool {
         let Phase::Ended(_, by) = &self.phase else { return false };
-        let by_itself =
-            matches!(by, EndedBy::Finish | EndedBy::GivenBack | EndedBy::HandOut | EndedBy::ClassDeleted);
+        let by_itself = matches!(
+            by,
+            EndedBy::Finish | EndedBy::GivenBack | EndedBy::Lapsed | EndedBy::HandOut | EndedBy::ClassDeleted
+        );
         self.was_claimed && !by_itself && now.saturating_sub(self.ended_at) < LATE
     }
 
@@ -206,10 +208,10 @@ impl Model {
     pub(super) fn call(&mut self, call: Call, now: u64) -> Result<bool, No> {
         match self.phase {
             Phase::Claimed => match call {
-                Call::Events { .. } if self.is_first_version => self.starts(None, now),
-                Call::Output { is_spin_up: false } | Call::Events { is_spin_up: false } | Call::Other
-                    if !self.is_first_version =>
-                {
+                Call::Events { .. } | Call::Output { .. } | Call::Other if self.is_first_version => {
+                    self.starts(None, now);
+                }
+                Call::Output { is_spin_up: false } | Call::Events { is_spin_up: false } | Call::Other => {
                     return Err(No::NotBegun);
                 }
                 _ => self.renews = Some(now),
@@ -234,10 +236,10 @@ impl Model {
                     GiveBackReason::Runner => Try::Runner,
                     GiveBackReason::Host => Try::Host,
                 };
-                self.back(kind, now);
+                self.back(kind, EndedBy::GivenBack, now);
                 Ok(if self.again { GivenBack::Queued } else { GivenBack::Failed })
             }
-            Phase::Ended(status, EndedBy::GivenBack) => {
+            Phase::Ended(status, EndedBy::GivenBack | EndedBy::Lapsed) => {
                 Ok(if status == TaskState::Retried { GivenBack::Queued } else { GivenBack::Failed })
             }
             Phase::Ended(_, EndedBy::Cancel) if self.begun_by.is_none() => Ok(GivenBack::Canceled),
@@ -261,7 +263,7 @@ impl Model {
 
     pub(super) fn finish(&mut self, status: TaskState, now: u64) -> Result<Finished, No> {
         let may_finish = match self.phase {
-            Phase::Claimed => self.is_first_version,
+            Phase::Claimed => self.is_first_version && status != TaskState::Success,
             Phase::Running | Phase::Unreachable => true,
             Phase::Ended(_, EndedBy::Finish) => return Ok(Finished::Before),
             Phase::Queued | Phase::Ended(..) => false,
@@ -283,7 +285,10 @@ impl Model {
     pub(super) fn lost(&mut self, by: EndedBy, now: u64) -> Result<(), No> {
         match self.phase {
             Phase::Queued => return Err(No::Queued),
-            Phase::Claimed => self.back(Try::Runner, now),
+            Phase::Claimed => {
+                let by = if by == EndedBy::Lost { EndedBy::GivenBack } else { EndedBy::Lapsed };
+                self.back(Try::Runner, by, now);
+            }
             Phase::Running | Phase::Unreachable => self.fail(by, now),
             Phase::Ended(..) => self.fence = None,
         }
@@ -296,7 +301,9 @@ impl Model {
         match self.phase {
             Phase::Ended(..) => self.fence = self.fence.filter(|fence| now <= *fence),
             _ if self.is_held => {}
-            Phase::Claimed if now > self.lease || now > self.begin_limit => self.back(Try::Runner, now),
+            Phase::Claimed if now > self.lease || now > self.begin_limit => {
+                self.back(Try::Runner, EndedBy::Lapsed, now);
+            }
             Phase::Running if now > self.lease && self.is_canceled => {
                 self.fence = Some(fence);
                 self.end(TaskState::Canceled, EndedBy::Cancel, now);
