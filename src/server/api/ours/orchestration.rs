@@ -135,6 +135,7 @@ async fn continue_pipeline(State(state): State<Shared>, bytes: Bytes) -> Answer<
     use continuation::Refused;
     continuation::continue_pipeline(&state, request).await.map_err(|refused| match refused {
         Refused::Store(error) => Failure::from(error),
+        Refused::NoOrbs(_) => Failure::new(StatusCode::SERVICE_UNAVAILABLE, refused.to_string()),
         Refused::UnknownKey => Failure::new(StatusCode::NOT_FOUND, refused.to_string()),
         _ => bad(refused.to_string()),
     })?;
