@@ -6,7 +6,7 @@
 
 mod model;
 
-use self::model::{BUDGET, LEASE, Model, No, Phase, Try};
+use self::model::{BUDGET, Follows, LEASE, Model, Phase, Try};
 use super::*;
 use crate::server::engine::commit::clock::{Moment, was_listening};
 use proptest::prelude::any;
@@ -149,7 +149,7 @@ impl World {
     fn release(&mut self, at: usize) {
         let then = self.task(at).confirm_stopped();
         self.stored.attempts[at].is_released |= !then.is_empty();
-        self.model(at).fence = None;
+        self.model(at).release_fence();
         self.follow(at, then);
     }
 
@@ -177,13 +177,11 @@ impl World {
 
     /// Carries out what follows from a change of an attempt, and compares it with the table.
     fn follow(&mut self, at: usize, then: Vec<Consequence>) {
-        let again = std::mem::take(&mut self.model(at).again);
-        let mut followed = false;
+        let follows: Vec<Follows> = then.iter().map(Follows::from).collect();
+        assert_eq!(follows, std::mem::take(&mut self.model(at).then), "{:?}", self.stored.attempts[at]);
         for consequence in then {
             let Consequence::Again(next) = consequence else { continue };
-            followed = true;
-            let avoid = next.avoid.as_ref().map(|avoid| (avoid.runner.clone(), avoid.until.0));
-            let model = self.model(at).next(avoid);
+            let model = self.model(at).next();
             let tries = |kind| model.tries.get(&kind).copied().unwrap_or(0);
             assert_eq!(
                 (next.counts.by_runners, next.counts.by_hosts, next.counts.unsafe_retries),
@@ -194,8 +192,8 @@ impl World {
             let (counts, is_held, avoid) = (next.counts, next.is_held, next.avoid);
             let run = self.stored.attempts[at].run;
             self.add(run, Task { counts, is_held, avoid, ..Task::fresh() }, model);
+            self.agree(self.stored.attempts.len() - 1);
         }
-        assert_eq!(followed, again, "a further attempt of {:?}", self.stored.attempts[at]);
         self.agree(at);
         self.assert_stopped(at);
         // Fences move and go: those that wait for them are told.
@@ -203,9 +201,10 @@ impl World {
             let Attempt { run, model, .. } = &self.stored.attempts[at];
             if model.phase == Phase::Queued && model.waits_for.is_some() {
                 let fence = self.fence_before(*run);
-                let then = self.task(at).wait_for_fence(fence.map(Millis));
-                assert!(then.len() <= 1 && !then.iter().any(|then| *then != Consequence::Released));
-                self.model(at).waits_for = fence;
+                let then: Vec<Follows> =
+                    self.task(at).wait_for_fence(fence.map(Millis)).iter().map(Follows::from).collect();
+                self.model(at).wait_for(fence);
+                assert_eq!(then, std::mem::take(&mut self.model(at).then));
                 self.agree(at);
             }
         }
@@ -220,7 +219,7 @@ impl World {
     fn happen(&mut self, [what, who, how]: [u8; 3]) {
         let at = usize::from(who) % self.stored.attempts.len();
         let agent = if self.agents.is_empty() { None } else { Some(usize::from(who) % self.agents.len()) };
-        match what % 24 {
+        match what % 26 {
             0..=2 => self.pass(u64::from(how) * 1_000),
             3 => self.pass(u64::from(how) * 4_000),
             4..=6 => self.claim(who, how),
@@ -242,6 +241,8 @@ impl World {
             21 => self.rerun(how),
             22 if how < 64 => self.backup = Some(self.stored.clone()),
             22 if how < 96 => self.restore(),
+            23 => self.claim_again(at),
+            24 => self.refuse(agent),
             _ => self.tick(),
         }
     }
@@ -304,23 +305,36 @@ impl World {
         let expected = self.model(at).may_claim(&runner, others, now.0);
         let claim = Claim {
             allocation: allocation.clone(),
-            runner,
+            runner: runner.clone(),
             machine,
             protocol,
             budget: Duration::from_millis(BUDGET),
             retries_unsafely: retries,
         };
-        assert_eq!(self.task(at).claim(claim, others, LEASE_TIME, now).is_ok(), expected);
-        if !expected {
+        assert_eq!(self.task(at).claim(claim, others, LEASE_TIME, now), expected);
+        if expected.is_err() {
             return;
         }
-        self.model(at).claim(is_first_version, retries, now.0);
+        self.model(at).claim(&runner, &allocation, is_first_version, retries, now.0);
         self.agent(at, allocation, is_first_version);
-        // The answer is lost now and then, and the same task is handed out again: two agents have it.
         if how & 4 == 0 {
-            let allocation = format!("allocation-{}", self.agents.len());
-            assert_eq!(self.task(at).claim_again(&allocation, LEASE_TIME, now), ClaimedAgain::Again);
-            assert!(self.model(at).claim_again(now.0));
+            self.claim_again(at);
+        }
+        self.follow(at, Vec::new());
+    }
+
+    /// The answer to a claim was lost, and the runner asks with the same nonce: two agents have the task then.
+    fn claim_again(&mut self, at: usize) {
+        let Some(claim) = self.task(at).claim_of() else { return };
+        let (is_first_version, now) = (claim.protocol < 2, self.now());
+        let allocation = format!("allocation-{}", self.agents.len());
+        let ended = matches!(self.model(at).phase, Phase::Ended(..));
+        let expected = match self.model(at).claim_again(&allocation, now.0) {
+            true => ClaimedAgain::Again,
+            false => ClaimedAgain::Holds { ended },
+        };
+        assert_eq!(self.task(at).claim_again(&allocation, LEASE_TIME, now), expected);
+        if expected == ClaimedAgain::Again {
             self.agent(at, allocation, is_first_version);
         }
         self.follow(at, Vec::new());
@@ -357,7 +371,7 @@ impl World {
         let now = self.now();
         let begun = self.task(at).begin(&id, LEASE_TIME, now);
         let expected = self.model(at).begin(&id, now.0);
-        assert_eq!(begun.as_ref().map(|_| ()).map_err(|no| No::from(*no)), expected);
+        assert_eq!(begun.as_ref().map(|_| ()).map_err(|no| *no), expected);
         let Ok(step) = begun else {
             self.agents[agent].is_dead = true;
             return self.follow(at, Vec::new());
@@ -386,7 +400,7 @@ impl World {
         let now = self.now();
         let called = self.task(at).call(call, LEASE_TIME, now);
         let expected = self.model(at).call(call, now.0);
-        assert_eq!(called.as_ref().map(|step| step.answer.late).map_err(|no| No::from(*no)), expected);
+        assert_eq!(called.as_ref().map(|step| step.answer.late).map_err(|no| *no), expected);
         match called {
             Ok(step) => {
                 assert_eq!(step.answer.cancel, self.model(at).is_canceled, "whether it hears of the cancel");
@@ -412,8 +426,8 @@ impl World {
         let returned = Returned { reason, message: "m", pause: Duration::from_secs(u64::from(how)) };
         let now = self.now();
         let given = self.task(at).give_back(&returned, now);
-        let expected = self.model(at).give_back(reason, now.0);
-        assert_eq!(given.as_ref().map(|step| step.answer).map_err(|no| No::from(*no)), expected);
+        let expected = self.model(at).give_back(reason, u64::from(how) * 1_000, now.0);
+        assert_eq!(given.as_ref().map(|step| step.answer).map_err(|no| *no), expected);
         self.agents[agent].is_dead |= given.is_ok();
         self.follow(at, given.map(|step| step.then).unwrap_or_default());
     }
@@ -430,7 +444,7 @@ impl World {
         let now = self.now();
         let finished = self.task(at).finish(status, None, now);
         let expected = self.model(at).finish(status, now.0);
-        assert_eq!(finished.as_ref().map(|step| step.answer).map_err(|no| No::from(no.answer)), expected);
+        assert_eq!(finished.as_ref().map(|step| step.answer).map_err(|no| no.answer), expected);
         self.follow(at, finished.map(|step| step.then).unwrap_or_else(|no| no.then));
     }
 
@@ -450,11 +464,25 @@ impl World {
                     self.model(at).lost(EndedBy::Lost, now.0),
                 )
             } else {
-                (self.task(at).lost(Some(&allocation), "gone", now), Err(No::AnotherAllocation))
+                (self.task(at).lost(Some(&allocation), "gone", now), Err(Refused::AnotherAllocation))
             };
-            assert_eq!(lost.as_ref().map(|_| ()).map_err(|no| No::from(*no)), expected);
+            assert_eq!(lost.as_ref().map(|_| ()).map_err(|no| *no), expected);
             self.follow(at, lost.unwrap_or_default());
         }
+    }
+
+    /// A runner does not run what it got, such as by a rule, and says so when nothing of it runs.
+    fn refuse(&mut self, agent: Option<usize>) {
+        let Some((agent, at)) = self.speaker(agent) else { return };
+        self.agents[agent].works = false;
+        if self.agents.iter().any(|other| other.attempt == at && other.works_at(self.real)) {
+            return;
+        }
+        let now = self.now();
+        let failed = self.task(at).failed("no", now);
+        let expected = self.model(at).failed(now.0);
+        assert_eq!(failed.as_ref().map(|step| step.answer).map_err(|no| *no), expected);
+        self.follow(at, failed.map(|step| step.then).unwrap_or_default());
     }
 
     /// A host starts again: everything on it is gone, and its runner says so with its next claim.
