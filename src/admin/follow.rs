@@ -48,7 +48,7 @@ fn lost(pipeline: &str, why: &str) -> Failure {
 /// A step record: job, parallel node, number.
 type Step = (String, u32, u32);
 
-/// What was told so far.
+/// State of the pipeline as it was told so far.
 #[derive(Default)]
 struct View {
     /// Status of each workflow that was not run again.

@@ -13,7 +13,7 @@ const STUCK: Duration = Duration::from_secs(600);
 /// Upper ends of the durations that tasks are counted by, in seconds.
 pub(super) const DURATIONS: [u64; 7] = [30, 60, 300, 900, 3600, 7200, 18_000];
 
-/// What a runner is at.
+/// Present work of a runner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum State {

@@ -80,7 +80,7 @@ pub(super) fn claim(
     Ok(Answered::Unreadable { task, token, why })
 }
 
-/// What it takes to give the task of an answer back.
+/// Finds the task of an answer that cannot be read, and the token to give it back with.
 fn unreadable(body: &[u8]) -> Option<(HeldTask, Secret)> {
     let task = serde_json::from_slice(body).ok()?;
     let RestAnswer { token } = serde_json::from_slice(body).ok()?;

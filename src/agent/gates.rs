@@ -1,4 +1,4 @@
-//! What keeps a runner from asking for tasks though it could: hours of the operator, the load of the host, a disk that
+//! Reasons of a runner not to ask for tasks though it could: hours of the operator, the load of the host, a disk that
 //! is nearly full. Looked at before each claim; a running task is left alone.
 
 use std::fmt::Write;

@@ -364,7 +364,7 @@ mod tests {
         assert!(read_all(&flipped).unwrap_err().to_string().contains("checksum"));
     }
 
-    /// Whatever it is for, the host's tar must be able to read what is written here.
+    /// The host's tar must be able to read every archive that is written here.
     #[test]
     fn the_tar_of_the_host_reads_it() {
         let long = [b"d/".to_vec(), vec![b'n'; 180]].concat();

@@ -71,7 +71,7 @@ impl Executor {
         }
     }
 
-    /// What of it no container runner can do, as a phrase that names the key of the config.
+    /// Names a part of it that no container runner can do, as a phrase that names the key of the config.
     pub fn refused_in_containers(&self) -> Option<String> {
         let Executor::Docker { images } = self else { return None };
         let asks = images.iter().find(|image| !image.aws_auth.is_empty())?;
@@ -110,7 +110,7 @@ impl Executor {
         }
     }
 
-    /// What of it has no effect when its steps run on the host of a machine runner instead: a phrase for each.
+    /// Names the parts that have no effect when its steps run on the host of a machine runner instead: a phrase for each.
     pub fn ignored_on_host(&self) -> Vec<String> {
         match self {
             Executor::Machine => Vec::new(),

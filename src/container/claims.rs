@@ -22,7 +22,7 @@ pub(super) struct Claiming {
     pub(super) token: Secret,
     /// For claims alone: closed to end them.
     pub(super) client: Arc<Client>,
-    /// Where slots come from.
+    /// Source of slots.
     pub(super) slots: Slots,
     /// Set when no further claim is to be made.
     pub(super) stopping: Arc<AtomicBool>,

@@ -45,7 +45,7 @@ const MOST_SECRET_BYTES: usize = 1024 * 1024;
 pub(super) struct Objects {
     /// Name of the pod, and of its secret.
     pub(super) name: String,
-    /// What the pod is told.
+    /// Secret that tells the pod of its task.
     pub(super) secret: Value,
     /// Logins of registries.
     pub(super) login: Option<Value>,
@@ -124,7 +124,7 @@ pub(super) fn objects(
         }
         all.push(Value::Object(second(&base, service, n + 1)));
     }
-    // What the template has beside goes on as it is.
+    // Containers that the template has beside go on as they are.
     all.append(&mut containers);
     spec.insert("containers".to_owned(), Value::Array(all));
     let mut inits = vec![init(init_image, settings)];

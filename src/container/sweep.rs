@@ -9,7 +9,7 @@ use crate::system::clock::unix_time;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
-/// What a sweep has found.
+/// Findings of a sweep.
 #[derive(Default)]
 pub(super) struct Found {
     /// Pods of this agent before its restart, and of agents that are gone; with the tokens of their tasks.
@@ -20,7 +20,7 @@ pub(super) struct Found {
     pub(super) secrets: Vec<String>,
 }
 
-/// What a sweep remembers of the one before.
+/// Memory of a sweep of the one before.
 #[derive(Default)]
 pub(super) struct Memory {
     bare: HashSet<String>,

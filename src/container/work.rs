@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// What the workers need.
+/// Connections and settings of the workers.
 pub(super) struct Tools {
     pub(super) settings: Settings,
     pub(super) kube: Kube,
@@ -49,7 +49,7 @@ impl Subject {
     }
 }
 
-/// Something to do for a task.
+/// Order to a worker.
 pub(super) enum Job {
     Act(Act),
     /// Create, with what is needed for that.
@@ -64,7 +64,7 @@ pub(super) enum Job {
     Events,
 }
 
-/// What became of it.
+/// Outcome of an order.
 pub(super) enum Did {
     /// It is done.
     Done,

@@ -53,7 +53,7 @@ pub(super) fn watch(
         let mut next = watcher.next(LOOK).map_err(|WatchEnded| {
             Failure::new("lost sight of the pipeline: its control plane has stopped")
         })?;
-        // What has gathered meanwhile is drawn in one go, unless it is very much.
+        // News that have gathered meanwhile are drawn in one go, unless they are very many.
         while let Some(Told { event, output }) = next {
             ended = event == WatchEvent::End;
             screen.event(event, &output);

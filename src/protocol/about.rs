@@ -1,4 +1,4 @@
-//! Who is calling whom: what a runner learns of its token and its control plane before it claims, and of its way there.
+//! Introduction of a runner: what it learns of its token and its control plane before it claims, and of its way there.
 
 use serde::{Deserialize, Serialize};
 

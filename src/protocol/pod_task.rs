@@ -1,4 +1,4 @@
-//! What the first process of a pod is told: one JSON document in the variable [`VARIABLE`], out of a secret of the
+//! Message to the first process of a pod: one JSON document in the variable [`VARIABLE`], out of a secret of the
 //! cluster. It fetches the task itself, since a secret has a megabyte at most.
 
 use super::{Secret, TaskId};

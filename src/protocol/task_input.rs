@@ -141,14 +141,14 @@ pub struct Probe {
 /// The input of a probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeInput {
-    /// What to look at.
+    /// Orders for the look.
     pub runlet_probe: Probe,
 }
 
 /// The line that a probe writes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeAnswer {
-    /// What it found.
+    /// Findings of the look.
     pub runlet_probe: Vec<Finding>,
 }
 

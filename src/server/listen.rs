@@ -57,7 +57,7 @@ pub fn raise_file_limit() {
     }
 }
 
-/// What every connection is served with.
+/// Parts that serve every connection.
 #[derive(Clone)]
 struct Serving {
     routers: Routers,

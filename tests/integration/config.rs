@@ -149,7 +149,7 @@ fn messages(diagnostics: &[Diagnostic]) -> String {
     text.replace(&*folder().join("orbs").to_string_lossy(), "ORBS")
 }
 
-/// What a section should say, from what the compiler did.
+/// Text of a section as the compiler would have it.
 fn actual(section: &str, result: &Result<Compiled, Diagnostics>) -> Option<String> {
     use runlet::config::Severity::{Error, Warning};
     let of = |all: &[Diagnostic], severity| {
@@ -206,7 +206,7 @@ fn check(case: &Case) -> Result<(), String> {
     if !warned && !compiled.warnings.is_empty() {
         return Err(format!("unexpected warnings:\n{}", messages(&compiled.warnings)));
     }
-    // What was compiled is itself a config, and compiles to the same.
+    // The compiled text is itself a config, and compiles to the same.
     let again = Circumstances { parameters: BTreeMap::new(), ..circumstances }.compile(&compiled.processed);
     match again {
         Ok(again) => {
@@ -292,7 +292,7 @@ fn every_acceptance_case_is_tried_somewhere() {
 
 fn bless() {
     for (path, cases) in corpus() {
-        // What stands before the first case is kept.
+        // Lines before the first case are kept.
         let mut text = std::fs::read_to_string(&path).unwrap();
         text.truncate(text.find("=== ").unwrap_or(0));
         for case in cases {

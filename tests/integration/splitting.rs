@@ -121,7 +121,7 @@ fn tool(words: &[&str], input: &str) -> (Option<i32>, String, String) {
         .env_remove("CIRCLE_NODE_TOTAL");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // Who refuses its options reads nothing.
+    // A command that refuses its options reads nothing.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let output = child.wait_with_output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();

@@ -111,7 +111,7 @@ struct Runner {
     watched: Option<Watched>,
     /// The mark of what belongs to this runner and no other.
     identity: Option<String>,
-    /// What its tasks start is in it.
+    /// Control group of the processes of its tasks.
     group: Option<Group>,
     /// Orphans of its tasks become its children.
     adopts: bool,

@@ -21,7 +21,7 @@ pub(crate) fn one_environment(read: NodeReader<'_>, level: &Map, label: &str) ->
     false
 }
 
-/// What the steps of a job run in, and the resource class: `namespace/name` of runners of one's own, a word of the
+/// Executor of the steps of a job, and the resource class: `namespace/name` of runners of one's own, a word of the
 /// hosted service, or nothing where the config names none.
 pub(crate) struct Place {
     pub(crate) executor: Executor,

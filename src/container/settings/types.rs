@@ -1,4 +1,4 @@
-//! What the runner is told, as types.
+//! Settings of the runner, as types.
 
 use crate::container::services::Rules;
 use crate::http::Endpoint;

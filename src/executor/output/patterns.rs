@@ -150,7 +150,7 @@ mod tests {
         for text in [r#""id":1"#, r#""id": 1"#, "7", r#""of":"#] {
             assert!(!patterns.iter().any(|pattern| pattern == text), "{text}");
         }
-        // Whatever it was, it is the same in one line.
+        // A value of any kind is the same in one line.
         let of_one_line = of(&close);
         assert!(of_one_line.contains(&wide) && of_one_line.contains(&key.to_owned()));
         assert_eq!(of("[not json").len(), 1);

@@ -29,7 +29,7 @@ pub struct Outputs {
     written: Arc<Mutex<HashMap<(TaskId, u32), Written>>>,
     /// A runner that gave a call up repeats it while the disk may still be busy with the first.
     turns: Turns<(TaskId, u32)>,
-    /// Where small outputs are that are complete; `None` where all are files.
+    /// Rows of small outputs that are complete; `None` where all are files.
     rows: Option<Rows>,
 }
 

@@ -112,10 +112,10 @@ pub struct Handed {
 /// A task as it is handed out.
 #[derive(Clone, Debug, Serialize)]
 pub struct HandedOut {
-    /// What its agent runs.
+    /// Task for its agent.
     #[serde(flatten)]
     pub task: Task,
-    /// What its runner starts first; nothing for a runner that starts none.
+    /// Containers that its runner starts first; nothing for a runner that starts none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub containers: Vec<Container>,
 }

@@ -299,7 +299,7 @@ impl Task {
         }
         let avoid = (!returned.pause.is_zero())
             .then(|| Avoid { runner: runner.to_owned(), until: now.plus(returned.pause) });
-        // What waits for an administrator goes on waiting.
+        // A task that waits for an administrator goes on waiting.
         let is_held = self.is_held;
         let mut then = self.end(TaskState::Retried, EndedBy::GivenBack, None, now);
         then.push(Consequence::Again(NextAttempt { counts, avoid, is_held }));
@@ -338,7 +338,7 @@ impl Task {
             State::Running(_) | State::Unreachable { .. } => {}
             State::Ended(end) if end.by == EndedBy::Finish => return Ok(Step::of(Finished::Before)),
             _ => {
-                // Whatever it wanted to say, it says that it has stopped.
+                // The call says at least that the agent has stopped.
                 let then = self.confirm_stopped();
                 return Err(Step::then(self.refusal(now), then));
             }

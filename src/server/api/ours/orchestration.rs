@@ -199,7 +199,7 @@ async fn update_settings(
     body: Body,
 ) -> Answer<Json<Value>> {
     let changes = body.0.as_object().ok_or_else(|| bad("the body must be an object of settings"))?;
-    // What is wrong with the values does not depend on the project.
+    // Values that are wrong are so for every project.
     changed(&ProjectSettings::default(), changes)?;
     let (unknown, changes) = (unknown_project(&id), changes.clone());
     let changed = state.store.write(move |tx| {

@@ -154,7 +154,7 @@ pub(super) async fn finish(
     task: Holder,
     Json(request): Json<FinishRequest>,
 ) -> Answer<Json<FinishAnswer>> {
-    // What has ended is answered by the machine alone: nothing is looked for, and nothing is marked.
+    // A task that has ended is answered by the machine alone: nothing is looked for, and nothing is marked.
     let steps = if task.takes(Call::Other).is_ok() { request.steps.clone() } else { Vec::new() };
     let (blobs, id) = (state.blobs.clone(), task.id.clone());
     let outputs = blocking(move || {

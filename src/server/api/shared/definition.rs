@@ -32,7 +32,7 @@ pub fn one_only(what: &str) -> Failure {
     ))
 }
 
-/// Where a definition reads from: the provider, and the repository by its full name and what identifies it. Version 3
+/// Source of a definition: the provider, and the repository by its full name and what identifies it. Version 3
 /// spells the repository out in flat fields.
 pub struct Source {
     /// `github`, `bitbucket` or `circleci`.

@@ -512,7 +512,7 @@ impl World {
         }
         for agent in &mut self.agents {
             let known = self.stored.attempts.get(agent.attempt);
-            // What runs for a task that had not begun, has ended or is not there is forgotten: administrators answer
+            // Agents of a task that had not begun, has ended or is not there are forgotten: administrators answer
             // for it.
             let phase = known.map(|attempt| &attempt.model.phase);
             agent.is_overruled |= !matches!(phase, Some(Phase::Running | Phase::Unreachable));

@@ -1,4 +1,4 @@
-//! What a forge sends: believed, read, decided about and stored before it is answered. Nothing is fetched here.
+//! Deliveries of forges: believed, read, decided about and stored before they are answered. Nothing is fetched here.
 
 use crate::protocol::Secret;
 use crate::server::ids::{PipelineId, ProjectId};
@@ -255,7 +255,7 @@ pub(super) struct Stored<'a> {
     pub(super) now: Millis,
 }
 
-/// What becomes of a change for now.
+/// Fate of a change for now.
 pub(super) enum Taken {
     /// It waits to be worked off; this is the id that its pipeline gets.
     Waits(PipelineId),

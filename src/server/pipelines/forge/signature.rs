@@ -1,4 +1,4 @@
-//! Who sent a delivery, and whether to believe it: the headers of each forge. No IO; time is an argument.
+//! Senders of deliveries, and whether to believe them: the headers of each forge. No IO; time is an argument.
 
 use crate::protocol::Secret;
 use crate::server::store::status::Forge;

@@ -98,7 +98,7 @@ async fn hand_out(
     if is_idle { state.store.read(deliveries::next_event).await } else { Ok(None) }
 }
 
-/// What became of a change.
+/// End of the work on a change.
 enum End {
     /// Its pipeline was made, and the change is done with it.
     Started,
@@ -138,7 +138,7 @@ async fn work_once(state: &Shared, stored: &StoredEvent) {
     }
 }
 
-/// What is known of a project when a change of it is worked off.
+/// Facts about a project when a change of it is worked off.
 struct About {
     project: Project,
     settings: ProjectSettings,

@@ -30,7 +30,7 @@ pub struct Act {
     pub method: String,
     /// Path, without a query.
     pub path: String,
-    /// What was wanted, as a JSON object; never a secret.
+    /// Wish of the caller, as a JSON object; never a secret.
     pub detail: String,
     /// HTTP status of the answer, once there is one.
     pub status: Option<u16>,

@@ -19,7 +19,7 @@ pub struct Class {
     pub description: String,
     /// How long a task that has begun may be silent, where it is not as usual, in milliseconds.
     pub budget_ms: Option<u64>,
-    /// What the infrastructure ended after its begin runs again.
+    /// Tasks that the infrastructure ended after their begin run again.
     pub unsafe_retries: bool,
 }
 
@@ -28,7 +28,7 @@ pub struct Class {
 pub struct Terms {
     /// How long a task that has begun may be silent, where it is not as usual, in milliseconds.
     pub budget_ms: Option<u64>,
-    /// What the infrastructure ended after its begin runs again.
+    /// Tasks that the infrastructure ended after their begin run again.
     pub unsafe_retries: bool,
 }
 

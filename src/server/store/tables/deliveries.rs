@@ -128,7 +128,7 @@ pub struct NewEvent<'a> {
     pub delivery: i64,
     /// Its project.
     pub project: &'a ProjectId,
-    /// What has the same key within minutes is the same change.
+    /// Changes with the same key within minutes are the same change.
     pub key: &'a str,
     /// Branch and commit that it would build.
     pub builds: Option<&'a str>,

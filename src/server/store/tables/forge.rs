@@ -240,7 +240,7 @@ pub struct OpenPull {
     pub branch: String,
     /// The commit that it is at.
     pub head: String,
-    /// Where people look at it.
+    /// Address of its page at the forge.
     pub url: String,
     /// Whether it comes from another repository.
     pub is_fork: bool,

@@ -8,7 +8,7 @@ use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};
 
-/// What has changed.
+/// Kind of a change that is reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Changed {
     /// The status of a job.
@@ -142,7 +142,7 @@ pub struct Report {
     pub state: String,
     /// A text for people.
     pub description: String,
-    /// Where they look at it.
+    /// Address of the page that people are sent to.
     pub url: String,
     /// The forge's word that it was told last.
     pub sent_word: Option<String>,

@@ -106,7 +106,7 @@ pub struct Call {
     pub state: String,
     /// How often it was tried.
     pub attempts: u32,
-    /// What became of the last try.
+    /// Result of the last try.
     pub message: String,
 }
 
