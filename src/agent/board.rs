@@ -82,7 +82,7 @@ pub(super) struct Report {
     /// Seconds since 1970, here and below.
     pub(super) started: u64,
     pub(super) state: State,
-    /// In words.
+    /// Reason of the state, in words for people.
     pub(super) reason: String,
     pub(super) since: u64,
     pub(super) task: Option<Running>,

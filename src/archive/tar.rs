@@ -17,7 +17,7 @@ const OCTAL_MAX: u64 = 0o777_7777_7777;
 pub enum Kind {
     /// A file; its bytes follow.
     File,
-    /// A folder.
+    /// Folder, without the files in it.
     Folder,
     /// A symbolic link to this target.
     Symlink(Vec<u8>),

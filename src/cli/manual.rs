@@ -41,9 +41,9 @@ pub(super) enum Line<'a> {
     Entry(&'a str, &'a str),
     /// Meaning of an entry, continued.
     More(&'a str),
-    /// Usage.
+    /// Line of usage.
     Usage(&'a str),
-    /// Anything else.
+    /// Line of any other kind.
     Text(&'a str),
     Empty,
 }

@@ -18,7 +18,7 @@ const REFUSED: Duration = Duration::from_secs(60);
 
 /// A class that is claimed for.
 pub(super) struct Claiming {
-    /// Its token.
+    /// Token of the class.
     pub(super) token: Secret,
     /// For claims alone: closed to end them.
     pub(super) client: Arc<Client>,

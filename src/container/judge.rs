@@ -28,7 +28,7 @@ pub(super) enum Verdict {
 pub(super) struct Trouble {
     /// The reason as a word.
     pub(super) reason: String,
-    /// For people.
+    /// Message for people.
     pub(super) message: String,
     /// How long it may last.
     pub(super) patience: Duration,

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 /// Label of all objects, as CircleCI's own agent has it, so that what people have written for that goes on working.
 pub(super) const MANAGED: &str = "app.kubernetes.io/managed-by";
-/// Its value.
+/// Value of that label on all objects of this runner.
 pub(super) const MANAGER: &str = "circleci-container-agent";
 /// Annotations that say whose an object is.
 pub(super) const TASK: &str = "runlet.dev/task";
@@ -49,7 +49,7 @@ pub(super) struct Objects {
     pub(super) secret: Value,
     /// Logins of registries.
     pub(super) login: Option<Value>,
-    /// The pod.
+    /// Pod that runs the task.
     pub(super) pod: Value,
 }
 

@@ -50,7 +50,7 @@ pub(super) enum Event {
     Did(String, Did),
     /// The sweep has found something.
     Found(Found),
-    /// A signal.
+    /// Signal to stop.
     Stop,
 }
 
@@ -59,7 +59,7 @@ struct Work {
     job: Job,
 }
 
-/// The runner.
+/// Loop that owns all tasks.
 pub(super) struct Runner {
     tools: Arc<Tools>,
     tasks: HashMap<String, Tracked>,

@@ -44,7 +44,7 @@ pub(super) fn forever(tools: &Tools, interval: Duration, tell: impl Fn(Found) ->
     }
 }
 
-/// Looks once.
+/// Looks once, and returns what nobody looks after: secrets only when two looks in a row have found them.
 pub(super) fn once(tools: &Tools, memory: &mut Memory) -> Result<Found, Fault> {
     let label = format!("{MANAGED}={MANAGER}");
     // Secrets first: one that is made afterwards is not missed among the pods.
@@ -116,7 +116,7 @@ fn is_old(tools: &Tools, pod: &Pod) -> bool {
     made.and_then(|made| SystemTime::now().duration_since(made).ok()).is_some_and(|age| age > gc.threshold)
 }
 
-/// Reads `2026-01-31T12:00:00Z`.
+/// Reads a time such as `2026-01-31T12:00:00Z`.
 fn moment(text: &str) -> Option<SystemTime> {
     let mut parts = text.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u64>);
     let mut part = || parts.next()?.ok();

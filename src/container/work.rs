@@ -72,7 +72,7 @@ pub(super) enum Did {
     Over,
     /// It failed, and may succeed later; a sentence for people, and how long to wait at least.
     Again(String, Duration),
-    /// The creation.
+    /// Outcome of a creation.
     Created(Created),
     /// The account lacks a right; said of a creation, which was refused for it.
     LacksRight(String),
@@ -83,7 +83,7 @@ pub(super) enum Did {
 }
 
 impl Tools {
-    /// Does it.
+    /// Carries out an order, and says what came of it.
     pub(super) fn work(&self, subject: &Subject, job: &Job) -> Did {
         match job {
             Job::Create(class, task) => self.create(subject, class, task),

@@ -152,7 +152,7 @@ fn exec(options: &Options) -> Outcome {
 struct Place {
     /// The folder that is run.
     root: PathBuf,
-    /// The config.
+    /// Config to run, by its path.
     file: PathBuf,
 }
 

@@ -49,9 +49,9 @@ pub(super) enum Name {
 /// A branch or a tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Named {
-    /// A branch.
+    /// Branch, by its short name.
     Branch(String),
-    /// A tag.
+    /// Tag, by its short name.
     Tag(String),
 }
 

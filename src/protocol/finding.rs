@@ -31,7 +31,7 @@ impl Level {
     }
 }
 
-/// One fact.
+/// Fact about the host, how bad it is, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// The check, in a word that stays the same.

@@ -34,7 +34,7 @@ pub struct TaskInput {
     /// The task is stopped as timed out after this long; 0 is no limit.
     #[serde(default)]
     pub max_run_time_ms: u64,
-    /// `runner.name`.
+    /// Name of the runner, `runner.name`.
     pub runner_name: String,
     /// Version of the runner that claimed the task.
     pub runner_version: String,

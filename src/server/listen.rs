@@ -68,7 +68,7 @@ struct Serving {
 /// Everything that is served.
 #[derive(Clone)]
 struct Routers {
-    /// For programs.
+    /// Routes for programs: the API and the calls of runners.
     api: axum::Router,
     /// Pages, for people.
     web: axum::Router,

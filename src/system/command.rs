@@ -14,9 +14,9 @@ const MOST_OUTPUT: u64 = 64 * 1024;
 pub struct Said {
     /// Exit code; `None`: a signal.
     pub code: Option<i32>,
-    /// Standard output.
+    /// Text on standard output.
     pub out: String,
-    /// Standard error.
+    /// Text on standard error.
     pub err: String,
 }
 

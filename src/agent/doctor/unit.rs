@@ -6,7 +6,7 @@ use crate::system::command;
 use std::process::Command;
 use std::time::Duration;
 
-/// For `systemctl`.
+/// Time that `systemctl` has for an answer.
 const SHORT: Duration = Duration::from_secs(3);
 /// Time that a stop needs beside the longest task.
 const MARGIN: Duration = Duration::from_secs(120);

@@ -85,7 +85,7 @@ impl<'a> Sources<'a> {
         }
     }
 
-    /// A variable.
+    /// Returns the value of a variable; an empty one is none.
     pub(super) fn variable(&self, name: &str) -> Option<String> {
         (self.environment)(name).filter(|value| !value.trim().is_empty())
     }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 /// Events and output of one task.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    /// As JSON.
+    /// Events as JSON, by their number.
     events: Vec<Vec<u8>>,
     stored_events: usize,
     steps: BTreeMap<u32, Output>,

@@ -25,7 +25,7 @@ impl Secrets {
     }
 }
 
-/// One stream.
+/// Redactor of one stream.
 pub struct Redactor {
     secrets: Secrets,
     /// Those that are looked for.

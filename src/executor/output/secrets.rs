@@ -42,7 +42,7 @@ struct State {
 /// Secrets as they are looked for.
 pub(super) struct Set {
     pub(super) automaton: Automaton,
-    /// In bytes.
+    /// Longest gap within a form of any value, in bytes.
     pub(super) longest_gap: usize,
 }
 

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(super) struct Found {
     /// Name in the store: relative, `/` between parts.
     pub name: String,
-    /// The file.
+    /// Path of the file, as it was found.
     pub path: PathBuf,
 }
 

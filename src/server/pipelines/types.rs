@@ -47,11 +47,11 @@ pub struct Happened {
     pub pipeline: PipelineId,
     /// The stored change that is done with it.
     pub change: Option<i64>,
-    /// `pipeline.trigger.type`.
+    /// Value of `pipeline.trigger.type`.
     pub trigger: String,
-    /// `pipeline.event.name`.
+    /// Value of `pipeline.event.name`.
     pub event: String,
-    /// `pipeline.event.action`.
+    /// Value of `pipeline.event.action`.
     pub action: String,
     /// Further values, by full name.
     pub values: BTreeMap<String, Value>,

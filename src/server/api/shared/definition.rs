@@ -37,7 +37,7 @@ pub fn one_only(what: &str) -> Failure {
 pub struct Source {
     /// `github`, `bitbucket` or `circleci`.
     pub provider: String,
-    /// `org/repo`.
+    /// Full name of the repository: `org/repo`.
     pub full_name: String,
     /// The address that git fetches from; of a project without a repository its slug.
     pub external_id: String,

@@ -14,7 +14,7 @@ pub struct Actor {
     pub avatar_url: Option<String>,
 }
 
-/// A change.
+/// Change of a repository, or a time that has come, for which pipelines are made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Event {
@@ -33,7 +33,7 @@ pub struct Scheduled {
     pub due_ms: u64,
     /// The id of the schedule; `None`: it stands in the config of the branch.
     pub schedule: Option<String>,
-    /// Its name.
+    /// Name of the schedule, where it has one.
     pub name: Option<String>,
     /// The branch to build; the default one unless a tag is named.
     pub branch: Option<String>,
@@ -45,7 +45,7 @@ pub struct Scheduled {
     pub parameters: BTreeMap<String, Value>,
     /// The id of the person in whose name it runs.
     pub actor_id: Option<String>,
-    /// Their login.
+    /// Login of the person in whose name it runs.
     pub actor_login: String,
 }
 
@@ -135,7 +135,7 @@ pub struct Pull {
     pub action: Action,
     /// Its number in the repository.
     pub number: u64,
-    /// Its title.
+    /// Title of the pull request, as text.
     pub title: String,
     /// Address of its page at the forge.
     pub url: String,

@@ -32,7 +32,7 @@ pub const MOST_BODY_BYTES: usize = 25_000_000;
 /// The answer to a forge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// HTTP status.
+    /// Status of the answer to the forge.
     pub status: u16,
     /// Sentence for people who look at the forge's own log.
     pub message: String,
@@ -247,7 +247,7 @@ fn counted(count: usize, noun: &str) -> String {
 pub(super) struct Stored<'a> {
     /// Its place in the list.
     pub(super) seq: i64,
-    /// Its project.
+    /// Project that the delivery is for.
     pub(super) project: &'a Project,
     /// Whether its forge tells of edits as of new heads.
     pub(super) is_cloud: bool,

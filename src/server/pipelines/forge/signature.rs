@@ -73,7 +73,7 @@ impl<'a> Content<'a> {
         }
     }
 
-    /// The JSON.
+    /// Returns the JSON, out of the form that some forges wrap it in.
     pub fn json(&self) -> &[u8] {
         self.payload.as_deref().unwrap_or(self.body)
     }

@@ -55,7 +55,7 @@ pub(super) fn cut(text: &str, most: usize) -> String {
 pub struct ApiCall {
     /// The whole address.
     pub url: String,
-    /// The body.
+    /// JSON that is sent.
     pub body: Value,
 }
 

@@ -13,7 +13,7 @@ const KEPT: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 /// Most acts that are kept.
 pub const MOST: i64 = 100_000;
 
-/// An act.
+/// Act of a person, as the audit log keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Act {
     /// Time at which it was done.

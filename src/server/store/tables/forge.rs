@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 /// How a project is connected to its forge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
-    /// The project.
+    /// Project that is connected.
     pub project: ProjectId,
     /// The kind of the forge.
     pub forge: Forge,

@@ -3,7 +3,7 @@
 use crate::server::time::Millis;
 use serde_json::{Value, json};
 
-/// One run.
+/// Run of a workflow or job, as far as metrics need it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Run {
     /// Whether it succeeded or failed; one that was cancelled or has not ended did neither.
