@@ -56,7 +56,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
 }
 
 fn exec(options: &Options) -> Outcome {
-    let Place { root, file } = Place::find(options)?;
+    let ConfigPlace { root, file } = ConfigPlace::find(options)?;
     let config = std::fs::read_to_string(&file).map_err(|e| {
         Failure::usage(format!(
             "failed to read the config `{}`: {e} (name another with `--config`)",
@@ -149,14 +149,14 @@ fn exec(options: &Options) -> Outcome {
 }
 
 /// Folders and files of the person.
-struct Place {
+struct ConfigPlace {
     /// The folder that is run.
     root: PathBuf,
     /// Config to run, by its path.
     file: PathBuf,
 }
 
-impl Place {
+impl ConfigPlace {
     /// The folder that was named, or the first above it with a config, inside of the repository.
     fn find(options: &Options) -> Result<Self, Failure> {
         let named = std::fs::canonicalize(&options.path).map_err(|e| {
