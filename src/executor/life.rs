@@ -236,6 +236,10 @@ mod tests {
         life.answered(at(1750));
         assert!(!life.steps_may_run(at(1750)), "a fence stays");
         assert_eq!(life.silence(at(1760)), Duration::from_secs(10));
+        // Nobody has looked at the clock between the fence and the answer.
+        let mut life = running();
+        life.answered(at(880));
+        assert!(!life.steps_may_run(at(880)), "the answer came too late");
     }
 
     #[test]

@@ -163,12 +163,9 @@ impl Task {
             {
                 Err(Refused::AnotherAgent)
             }
-            _ => self.call(Call::Heartbeat, lease, now).and_then(|step| self.not_late(step, now)),
+            // A call of that kind is never taken late.
+            _ => self.call(Call::Heartbeat, lease, now),
         }
-    }
-
-    fn not_late(&self, step: Step<Taken>, now: Millis) -> Result<Step<Taken>, Refused> {
-        if step.answer.late { Err(self.refusal(now)) } else { Ok(step) }
     }
 
     fn start(&mut self, agent: Option<String>, lease: Duration, now: Millis) -> Step<Taken> {
