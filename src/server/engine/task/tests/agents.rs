@@ -41,14 +41,15 @@ impl World {
             return;
         }
         self.model(at).claim(&runner, &allocation, is_first_version, retries, now.0);
-        self.agent(at, allocation, is_first_version);
+        self.agent(at, allocation.clone(), is_first_version);
+        // Two agents have the same token now and then.
         if how & 4 == 0 {
-            self.claim_again(at);
+            self.agent(at, allocation, is_first_version);
         }
         self.follow(at, Vec::new());
     }
 
-    /// The answer to a claim was lost, and the runner asks with the same nonce: two agents have the task then.
+    /// The answer to a claim was lost, and the runner asks with the same nonce: it gets another token.
     pub(super) fn claim_again(&mut self, at: usize) {
         let Some(claim) = self.task(at).claim_of() else { return };
         let (is_first_version, now) = (claim.protocol < 2, self.now());
@@ -73,8 +74,17 @@ impl World {
         self.agents.push(agent);
     }
 
-    /// An agent that may speak, and its attempt. One whose attempt was forgotten hears so, and stops.
+    /// An agent that may speak, and its attempt. The token of one whose task was claimed again, or whose claim was
+    /// forgotten, is known no more: it hears so, and stops.
     pub(super) fn speaker(&mut self, agent: Option<usize>) -> Option<(usize, usize)> {
+        let (agent, attempt) = self.living(agent)?;
+        let allocation = self.task(attempt).claim_of().map(|claim| claim.allocation.clone());
+        self.agents[agent].is_dead |= allocation.as_ref() != Some(&self.agents[agent].allocation);
+        (!self.agents[agent].is_dead).then_some((agent, attempt))
+    }
+
+    /// An agent that lives, and its attempt, where that is there.
+    fn living(&mut self, agent: Option<usize>) -> Option<(usize, usize)> {
         let agent = agent.filter(|agent| !self.agents[*agent].is_dead)?;
         let attempt = self.agents[agent].attempt;
         self.agents[agent].is_dead |= attempt >= self.stored.attempts.len();
@@ -175,7 +185,7 @@ impl World {
 
     /// An agent dies; its runner may see that and say so.
     pub(super) fn die(&mut self, agent: Option<usize>, how: u8) {
-        let Some((agent, at)) = self.speaker(agent) else { return };
+        let Some((agent, at)) = self.living(agent) else { return };
         self.agents[agent].is_dead = true;
         // Another agent of the same claim is another runner's business: it says nothing for it.
         let alone = !self.agents.iter().any(|other| other.attempt == at && other.works_at(self.real));
