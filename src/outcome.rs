@@ -20,6 +20,11 @@ impl Failure {
         Self { code: exit::FAILED, message: message.into() }
     }
 
+    /// The failure of a command whose standard output does not take what it prints.
+    pub fn unwritten(error: &io::Error) -> Self {
+        Self::new(format!("failed to write to standard output: {error}"))
+    }
+
     /// A failure because of wrong arguments.
     pub fn usage(message: impl Into<String>) -> Self {
         Self { code: exit::USAGE, message: message.into() }
@@ -34,11 +39,14 @@ impl From<lexopt::Error> for Failure {
 
 /// Prints to standard output. A reader that has gone away (`runlet ... | head`) is no failure; a full disk is.
 pub fn print(text: &str) -> Outcome {
+    print_bytes(text.as_bytes())
+}
+
+/// Prints bytes, as [`print`] prints text.
+pub fn print_bytes(bytes: &[u8]) -> Outcome {
     let mut output = io::stdout().lock();
-    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::new(format!("failed to write to standard output: {error}")))
-        }
+    match output.write_all(bytes).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::unwritten(&error)),
         _ => Ok(exit::OK),
     }
 }

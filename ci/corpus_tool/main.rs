@@ -184,7 +184,7 @@ impl Circumstances {
     }
 }
 
-/// What was said of one config, each message once, with its place before it.
+/// Messages about one config, each once, with its place before it.
 #[derive(Default)]
 struct Outcome {
     errors: Vec<String>,

@@ -1,7 +1,7 @@
 //! Orbs that have whatever is used of them. The compiler says what it misses, and the stub gets it, until
 //! nothing more is missed. One stub stands for all orbs: it has the elements of all.
 
-use runlet::config::{Diagnostic, OrbSource};
+use runlet::config::{Diagnostic, OrbError, OrbSource};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -20,11 +20,11 @@ struct Parameter {
 }
 
 impl OrbSource for Stubs {
-    fn resolve(&self, reference: &str) -> Result<(String, String), String> {
+    fn resolve(&self, reference: &str) -> Result<(String, String), OrbError> {
         Ok((reference.to_owned(), self.text()))
     }
 
-    fn fetch(&self, _url: &str) -> Result<String, String> {
+    fn fetch(&self, _url: &str) -> Result<String, OrbError> {
         Ok(self.text())
     }
 }

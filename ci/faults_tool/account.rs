@@ -1,4 +1,4 @@
-//! What is wrong with the ends of jobs: bytes that are missing or there twice, statuses, steps that ran twice.
+//! Faults of the ends of jobs: bytes that are missing or there twice, statuses, steps that ran twice.
 
 use crate::plane::Plane;
 use crate::work::{self, FIRST, Printing, SECOND};
@@ -49,7 +49,7 @@ pub(crate) fn not_exercised(rows: &[(String, Count)]) -> Vec<&str> {
     rows.iter().filter(|(_, count)| count.times == 0).map(|(name, _)| name.as_str()).collect()
 }
 
-/// What was done to jobs on purpose, and what the least is that must be known of them.
+/// Deeds to jobs on purpose, and the least that must be known of them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Done {
     /// Jobs whose task agent was killed, or stopped by its fence: they may end as infrastructure failures.
@@ -116,7 +116,7 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// What the control plane tells people of a job's end.
+/// Messages of the control plane about a job's end.
 fn told(job: &Value) -> String {
     let attributes = &job["data"]["attributes"];
     let text = if attributes.is_null() { job.to_string() } else { attributes.to_string() };

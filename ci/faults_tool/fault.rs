@@ -50,7 +50,7 @@ impl Call {
     }
 }
 
-/// What a line does with one call.
+/// Deed of a line to one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hurt {
     /// The call waits before it is passed on.
@@ -77,7 +77,7 @@ pub(crate) enum Hurt {
     Lost,
 }
 
-/// What a kill ends.
+/// Victim of a kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Victim {
     Server,
@@ -95,7 +95,7 @@ pub(crate) enum Disk {
     Spool,
 }
 
-/// Where runners live among the control groups.
+/// Place of runners among the control groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Room {
     /// Nowhere: no control group is to be had.

@@ -26,12 +26,12 @@ pub(crate) fn on_disk(program: &Path, disk: Option<(&Path, &str)>) -> Command {
     command
 }
 
-/// Where a runner lives among the control groups.
+/// Place of a runner among the control groups.
 #[derive(Clone, Debug)]
 pub(crate) enum Home {
-    /// Where this program does.
+    /// The group of this program.
     Usual,
-    /// Where no group is to be had.
+    /// No group is to be had.
     Bare,
     /// In this group.
     Group(PathBuf),
@@ -236,7 +236,7 @@ pub(crate) struct Process {
     pub(crate) line: String,
 }
 
-/// What runs because of the runners of a row: marked by their environment or by their command line.
+/// Processes that run because of the runners of a row: marked by their environment or by their command line.
 pub(crate) fn processes_of(row: &Path) -> Vec<Process> {
     let variable = format!("{MARK}={}", row.display()).into_bytes();
     let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();

@@ -58,7 +58,7 @@ pub(crate) struct Cut {
     pub(crate) length: Duration,
 }
 
-/// Where in a call the line is cut.
+/// Place in a call at which the line is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// The control plane does not hear of the call.
@@ -183,7 +183,7 @@ impl Shared {
         }
     }
 
-    /// What happens to this call, and its number among those of its kind.
+    /// Decides about this call; returns its number among those of its kind as well.
     fn decide(&self, call: Call) -> (u64, Option<Hurt>) {
         let mut state = self.lock();
         let seen = state.seen.entry(call).or_default();

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 /// Rows that are played at the same time unless `--parallel` says otherwise.
 const PARALLEL: usize = 6;
-/// What a row takes beside the time of its faults, roughly: starts, and the end of what was hurt last.
+/// Time that a row takes beside that of its faults, roughly: starts, and the end of what was hurt last.
 const AROUND_SECONDS: u64 = 7;
 /// In so long every fault is there.
 const LONG_SECONDS: u64 = 600;

@@ -187,7 +187,7 @@ impl Plane {
         Ok(jobs["items"].as_array().cloned())
     }
 
-    /// What a step of a job has written.
+    /// Output of a step of a job.
     pub(crate) fn output(&self, job: &Value, step: u32) -> Result<Vec<u8>, String> {
         let id = job["id"].as_str().unwrap_or_default();
         let path = format!("/api/v3/jobs/{id}/stdout?filter%5Bexecution%5D=0&filter%5Bstep_num%5D={step}");

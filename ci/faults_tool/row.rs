@@ -186,7 +186,7 @@ impl<'a> Scene<'a> {
         drop(quiet);
     }
 
-    /// What a step had written before it was killed went into a pipe that its agent reads to the end.
+    /// Output of a step before it was killed went into a pipe that its agent reads to the end.
     fn hold_written(&self, name: &str, done: &mut Done) {
         let job = format!("{name}a");
         if done.step_killed.contains(&job) && !done.agent_killed.contains(&job) {
@@ -318,7 +318,7 @@ impl<'a> Scene<'a> {
                 Victim::Runner => host.kill(),
                 Victim::Agent => match agent {
                     Some(agent) => {
-                        // Whose it is, by the environment of what it has started.
+                        // Owner of the task, by the environment of what it has started.
                         let jobs = jobs_below(agent.pid);
                         let held = host::kill_agent(agent.pid);
                         let mut done = lock(&self.done);

@@ -18,7 +18,7 @@ impl Message {
     }
 }
 
-/// Where the body of a message ends.
+/// End of the body of a message.
 enum Body {
     Bytes(usize),
     Chunks,

@@ -13,7 +13,7 @@ pub(crate) struct Printing {
     pub(crate) lines: u32,
 }
 
-/// What the first job of a pipeline prints, and the second.
+/// Output of the first job of a pipeline, and of the second.
 pub(crate) const FIRST: [Printing; 3] = [
     Printing { record: 1, lines: 600 },
     Printing { record: 2, lines: 20 },

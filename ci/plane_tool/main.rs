@@ -1,4 +1,4 @@
-//! What a control plane costs: a real one is driven by calls of its protocol, without any runner, and its processor time,
+//! Costs of a control plane: a real one is driven by calls of its protocol, without any runner, and its processor time,
 //! its answers, its memory and its disk are measured. `ci/bench-plane` runs it.
 
 mod caller;
@@ -69,7 +69,7 @@ fn parse() -> Result<Options, String> {
     Ok(options)
 }
 
-/// What tasks cost while so many are stored.
+/// Cost of tasks while so many are stored.
 struct Cost {
     stored: u64,
     cpu_us: f64,
@@ -191,7 +191,7 @@ fn one_by_one(plane: &Plane, count: u64) -> Result<Vec<Duration>, String> {
     Ok(all)
 }
 
-/// What a durable write of a page takes here, of which every call that binds has one.
+/// Time that a durable write of a page takes here, of which every call that binds has one.
 fn commit_time(folder: &Path) -> Result<Duration, String> {
     use std::io::Write;
     let path = folder.join("commits");

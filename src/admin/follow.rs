@@ -5,13 +5,14 @@ use crate::outcome::{Failure, exit};
 use crate::protocol::WatchEvent;
 use base64::Engine;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 
 /// Longest line of the stream: an event of output has less than half a megabyte.
 const LONGEST_LINE: u64 = 4 * 1024 * 1024;
 
 /// Prints a pipeline until all of its workflows have ended. Returns the exit code for it.
-pub(super) fn follow(remote: &Remote, pipeline: &str, out: &mut impl Write) -> Result<u8, Failure> {
+pub(super) fn follow(remote: &Remote, pipeline: &str) -> Result<u8, Failure> {
+    let mut out = std::io::stdout().lock();
     let path = format!("/api/v3/runs/{}/events", encode(pipeline));
     let mut lines = BufReader::new(remote.open(&path)?);
     let mut view = View::default();
@@ -26,11 +27,11 @@ pub(super) fn follow(remote: &Remote, pipeline: &str, out: &mut impl Write) -> R
         let event = serde_json::from_slice(data)
             .map_err(|e| lost(pipeline, &format!("an event of it cannot be read: {e}")))?;
         let text = view.event(event);
-        // Whoever reads may have gone away: the pipeline goes on all the same.
-        if !text.is_empty() {
-            out.write_all(&text).and_then(|()| out.flush()).map_err(|error| {
-                lost(pipeline, &format!("they cannot be written to standard output: {error}"))
-            })?;
+        match out.write_all(&text).and_then(|()| out.flush()) {
+            Ok(()) => {}
+            // A reader that has gone away wants no more: the pipeline goes on all the same.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(exit::FAILED),
+            Err(error) => return Err(Failure::unwritten(&error)),
         }
         if view.has_ended {
             return Ok(view.exit_code());
@@ -47,7 +48,7 @@ fn lost(pipeline: &str, why: &str) -> Failure {
 /// A step record: job, parallel node, number.
 type Step = (String, u32, u32);
 
-/// What was told so far.
+/// State of the pipeline as it was told so far.
 #[derive(Default)]
 struct View {
     /// Status of each workflow that was not run again.

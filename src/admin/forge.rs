@@ -144,7 +144,7 @@ pub(super) fn settings(arguments: &mut Arguments, remote: &Remote) -> Result<Sai
     while let Some(word) = arguments.maybe_word() {
         let (name, value) =
             word.split_once('=').ok_or_else(|| Failure::usage(format!("`{word}` is not NAME=VALUE")))?;
-        // What is no JSON is a text; a list is written with commas.
+        // Text that is no JSON is text; a list is written with commas.
         let value = serde_json::from_str(value).unwrap_or_else(|_| json!(value));
         changes.insert(name.to_owned(), value);
     }

@@ -57,16 +57,19 @@ fn trigger(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> 
     // The answer to a trigger does not say what became of its config.
     let pipeline = remote.call("GET", &format!("/api/v2/pipeline/{}", encode(id)), None)?;
     if pipeline["state"] == "errored" {
-        let errors = pipeline["errors"].as_array().into_iter().flatten();
-        let errors: Vec<&str> = errors.filter_map(|error| error["message"].as_str()).collect();
-        let message = format!("pipeline {number} ({id}) has errors:\n{}", errors.join("\n"));
-        return Err(Failure { code: exit::INVALID_CONFIG, message });
+        let errors = || pipeline["errors"].as_array().into_iter().flatten();
+        // A config that could not be got, or whose orbs could not, is not called invalid.
+        let is_invalid = errors().any(|error| error["type"] != "config-fetch");
+        let code = if is_invalid { exit::INVALID_CONFIG } else { exit::FAILED };
+        let told: Vec<&str> = errors().filter_map(|error| error["message"].as_str()).collect();
+        let message = format!("pipeline {number} ({id}) has errors:\n{}", told.join("\n"));
+        return Err(Failure { code, message });
     }
     let made =
         format!("pipeline {number} of {slug} was made ({id}): {}", remote.page(&format!("{path}/{number}")));
     if follows {
         crate::outcome::print(&format!("{made}\n"))?;
-        return follow(remote, id, &mut std::io::stdout().lock()).map(Said::Shown);
+        return follow(remote, id).map(Said::Shown);
     }
     Ok(Said::Done(made, pipeline))
 }
@@ -74,7 +77,7 @@ fn trigger(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> 
 fn follow_one(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
     let id = arguments.word("ID")?;
     arguments.finish()?;
-    follow(remote, &id, &mut std::io::stdout().lock()).map(Said::Shown)
+    follow(remote, &id).map(Said::Shown)
 }
 
 fn show(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {

@@ -63,10 +63,20 @@ impl Remote {
         path: &str,
         body: Option<Value>,
     ) -> Result<Value, Failure> {
+        self.attempt(method, path, body).map_err(failure)
+    }
+
+    /// Makes one call, for a command that goes on after some refusals; [`failure`] ends it after the others.
+    pub(super) fn attempt(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<Value, Error> {
         let bytes = body.map(|body| body.to_string().into_bytes());
         let body = bytes.as_deref().map_or(Body::Empty, Body::Json);
         let request = Request { method, path, token: Some(&self.token), body, timeout: TIMEOUT };
-        self.client.json(&request).map_err(failure)
+        self.client.json(&request)
     }
 
     /// The address of the control plane, and the authority that it is trusted by.
@@ -107,7 +117,7 @@ impl Remote {
 }
 
 /// Turns a failed call into a failure of the command, with the exit code for it.
-fn failure(error: Error) -> Failure {
+pub(super) fn failure(error: Error) -> Failure {
     let (code, message) = match &error {
         Error::Refused { status, refusal, message, .. } => {
             let said =

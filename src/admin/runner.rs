@@ -1,10 +1,11 @@
 //! Resource classes and the tokens of their runners.
 
 use super::arguments::Arguments;
-use super::remote::{Remote, encode};
+use super::remote::{Remote, encode, failure};
 use super::table::Table;
 use super::verb::{Act, Said, UnknownVerb, find, not_found, text};
-use crate::outcome::{Failure, exit};
+use crate::http::Error;
+use crate::outcome::Failure;
 use crate::protocol::duration;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
@@ -154,10 +155,13 @@ fn delete_class(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Fail
     let by_force = || remote.call("DELETE", &format!("{path}/force"), None);
     let answer = match force {
         true => by_force()?,
-        false => match remote.call("DELETE", &path, None) {
-            // Somebody at a terminal is asked; a program has to say that it means it.
-            Err(refused) if refused.code == exit::REFUSED && agrees(&refused.message) => by_force()?,
-            other => other?,
+        false => match remote.attempt("DELETE", &path, None) {
+            // A person at a terminal is asked about a class that is still needed; a program has to say that it means it.
+            Err(needed @ Error::Refused { status: 409, .. }) => {
+                let needed = failure(needed);
+                if agrees(&needed.message) { by_force()? } else { return Err(needed) }
+            }
+            other => other.map_err(failure)?,
         },
     };
     Ok(Said::Done(format!("deleted the resource class {name}"), answer))

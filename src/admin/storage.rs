@@ -1,4 +1,4 @@
-//! What fills the disk of the control plane.
+//! Use of the disk of the control plane.
 
 use super::arguments::Arguments;
 use super::remote::Remote;

@@ -13,7 +13,7 @@ const STUCK: Duration = Duration::from_secs(600);
 /// Upper ends of the durations that tasks are counted by, in seconds.
 pub(super) const DURATIONS: [u64; 7] = [30, 60, 300, 900, 3600, 7200, 18_000];
 
-/// What a runner is at.
+/// Present work of a runner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum State {
@@ -56,7 +56,7 @@ pub(super) struct Decision {
 
 /// The task that runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Running {
+pub(super) struct CurrentTask {
     pub(super) id: String,
     pub(super) job: String,
     /// Seconds since 1970.
@@ -82,10 +82,10 @@ pub(super) struct Report {
     /// Seconds since 1970, here and below.
     pub(super) started: u64,
     pub(super) state: State,
-    /// In words.
+    /// Reason of the state, in words for people.
     pub(super) reason: String,
     pub(super) since: u64,
-    pub(super) task: Option<Running>,
+    pub(super) task: Option<CurrentTask>,
     /// The last answer of the control plane to a claim.
     pub(super) last_contact: Option<u64>,
     pub(super) decisions: VecDeque<Decision>,
@@ -179,7 +179,7 @@ impl Board {
     pub(super) fn begun(&self, id: &str, job: &str, age: Duration) {
         let mut inner = self.lock();
         let now = seconds();
-        inner.report.task = Some(Running {
+        inner.report.task = Some(CurrentTask {
             id: id.to_owned(),
             job: job.to_owned(),
             since: now.saturating_sub(age.as_secs()),

@@ -19,15 +19,15 @@ pub(crate) const SHORT: Duration = Duration::from_secs(30);
 /// Answer to a claim.
 #[derive(Debug)]
 pub(super) enum Answered {
-    /// A task.
+    /// Task that the runner has now.
     Task(Box<Task>),
     /// None came up in time.
     Nothing,
     /// A task that this runner cannot read, such as one with a kind of step that it does not know.
     Unreadable {
-        /// The task.
+        /// Task that is given back.
         task: HeldTask,
-        /// Its token.
+        /// Token of the task.
         token: Secret,
         /// The reason, for people.
         why: String,
@@ -80,7 +80,7 @@ pub(super) fn claim(
     Ok(Answered::Unreadable { task, token, why })
 }
 
-/// What it takes to give the task of an answer back.
+/// Finds the task of an answer that cannot be read, and the token to give it back with.
 fn unreadable(body: &[u8]) -> Option<(HeldTask, Secret)> {
     let task = serde_json::from_slice(body).ok()?;
     let RestAnswer { token } = serde_json::from_slice(body).ok()?;

@@ -329,7 +329,7 @@ fn limits(settings: &Settings) -> Limits {
     Limits { mode: settings.mode, idle_timeout: settings.idle_timeout, max_run_time: settings.max_run_time }
 }
 
-/// What came of giving a task back.
+/// Outcome of giving a task back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Returned {
     /// It had not begun, and is another runner's now.

@@ -1,4 +1,4 @@
-//! What keeps a runner from asking for tasks though it could: hours of the operator, the load of the host, a disk that
+//! Reasons of a runner not to ask for tasks though it could: hours of the operator, the load of the host, a disk that
 //! is nearly full. Looked at before each claim; a running task is left alone.
 
 use std::fmt::Write;
@@ -14,7 +14,7 @@ const MINUTES_OF_DAY: u64 = 24 * 60;
 pub struct Gates {
     /// `runner.max_load`, in hundredths: the load of the last minute.
     pub max_load: Option<u32>,
-    /// `runner.quiet_hours`.
+    /// Hours without claims, `runner.quiet_hours`.
     pub quiet_hours: Vec<Hours>,
     /// `runner.min_free_disk`: of the file system with the working directory.
     pub min_free_disk: Option<Room>,
@@ -25,7 +25,7 @@ pub struct Gates {
 pub enum Room {
     /// Part of the whole.
     Percent(u8),
-    /// Bytes.
+    /// Room in bytes.
     Bytes(u64),
 }
 
@@ -41,7 +41,7 @@ pub struct Hours {
 /// The reason for asking for nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Closed {
-    /// For people.
+    /// Reason, for people.
     pub(super) why: String,
     /// The same in a word.
     pub(super) kind: &'static str,

@@ -201,7 +201,7 @@ impl Lifecycle {
     /// The settings have changed.
     pub(super) fn limit(&mut self, limits: Limits) {
         self.limits = limits;
-        // What was away may have another address now.
+        // A control plane that was away may have another address now.
         self.not_before = None;
     }
 

@@ -9,11 +9,11 @@ use crate::system::fits;
 pub struct Rules {
     /// `runner.allow_projects`: `ORGANIZATION/REPOSITORY`.
     pub allow_projects: Vec<String>,
-    /// `runner.deny_projects`.
+    /// Projects whose tasks are refused, `runner.deny_projects`.
     pub deny_projects: Vec<String>,
     /// `runner.allow_branches`: names of branches, and `refs/tags/NAME`.
     pub allow_branches: Vec<String>,
-    /// `runner.deny_branches`.
+    /// Branches whose tasks are refused, `runner.deny_branches`.
     pub deny_branches: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What the service manager is told about a runner: that it is ready, what it is at, that it stops and how long that may
+//! Messages to the service manager: that the runner is ready, what it is at, that it stops and how long that may
 //! take, and that it makes progress. Without a service manager nothing happens here.
 //!
 //! Progress is that of the runner's own loop, which comes round by itself whatever the network does: a control plane
@@ -20,7 +20,7 @@ const STUCK: Duration = Duration::from_secs(60 * 60);
 /// The service manager, as one runner speaks to it.
 pub(super) struct Service {
     is_listening: bool,
-    /// What it was told last.
+    /// Last message to it.
     told: String,
     begun: Instant,
     /// Seconds from the beginning to the last round.

@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(packed(from.path()).0, archive);
         let to = tempfile::tempdir().unwrap();
         fs::remove_dir_all(from.path().join("left-out")).unwrap();
-        // What is in the way: a link where a file belongs, a file where a folder does.
+        // Obstacles: a link where a file belongs, a file where a folder does.
         symlink("/etc/passwd", to.path().join("a")).unwrap();
         fs::write(to.path().join("empty"), "").unwrap();
         for _ in 0..2 {

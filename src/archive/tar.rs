@@ -17,7 +17,7 @@ const OCTAL_MAX: u64 = 0o777_7777_7777;
 pub enum Kind {
     /// A file; its bytes follow.
     File,
-    /// A folder.
+    /// Folder, without the files in it.
     Folder,
     /// A symbolic link to this target.
     Symlink(Vec<u8>),
@@ -364,7 +364,7 @@ mod tests {
         assert!(read_all(&flipped).unwrap_err().to_string().contains("checksum"));
     }
 
-    /// Whatever it is for, the host's tar must be able to read what is written here.
+    /// The host's tar must be able to read every archive that is written here.
     #[test]
     fn the_tar_of_the_host_reads_it() {
         let long = [b"d/".to_vec(), vec![b'n'; 180]].concat();

@@ -52,7 +52,7 @@ pub fn unpack(archive: impl Read, target: &mut dyn Target) -> Result<Unpacked, E
         }
     }
     state.finish_folders();
-    // What comes after the end of the archive is read as well: it is part of what is checked.
+    // Bytes after the end of the archive are read as well: they are part of what is checked.
     io::copy(&mut reader.into_inner(), &mut io::sink()).map_err(|e| Error::Failed(read_error(&e)))?;
     Ok(done)
 }

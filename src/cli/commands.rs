@@ -5,7 +5,7 @@ use crate::outcome::{Failure, Outcome, exit};
 use crate::system::suggest::nearest;
 use std::ffi::OsString;
 
-/// `runlet --help`.
+/// Text of `runlet --help`.
 #[cfg(feature = "server")]
 pub(super) const HELP: &str = include_str!("help.txt");
 #[cfg(not(feature = "server"))]

@@ -15,7 +15,7 @@ pub(super) fn of(shell: &str) -> Result<String, Failure> {
     }
 }
 
-/// What may follow the words so far, for all that is known: `admin token` -> `create`, `list`, `delete`.
+/// Gathers the words that may follow the words so far: `admin token` -> `create`, `list`, `delete`.
 fn tree() -> BTreeMap<String, BTreeSet<&'static str>> {
     let mut tree: BTreeMap<String, BTreeSet<&'static str>> = BTreeMap::new();
     let names = || COMMANDS.iter().map(|command| command.name);

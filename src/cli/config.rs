@@ -35,7 +35,7 @@ Options:
   --json                        prints the result as JSON
   --help                        prints this text
 
-Exit codes: 0 valid, 7 not valid, 2 wrong usage, 1 the file cannot be read.
+Exit codes: 0 valid, 7 not valid, 2 wrong usage, 1 the file cannot be read or an orb not be fetched.
 ";
 
 const DEFAULT_FILE: &str = ".circleci/config.yml";
@@ -185,6 +185,7 @@ impl Unreadable {
             message: failure.message,
             excerpt: String::new(),
             notes: Vec::new(),
+            may_pass: false,
         };
         print(&(json(&[diagnostic], None, arguments.verb).to_string() + "\n"))?;
         Ok(failure.code)
@@ -218,7 +219,12 @@ fn report(arguments: &Arguments, file: &str, result: Result<Compiled, Diagnostic
         Ok(compiled) => (&compiled.warnings, Some(compiled)),
         Err(diagnostics) => (&diagnostics.0, None),
     };
-    let code = if compiled.is_some() { exit::OK } else { exit::INVALID_CONFIG };
+    let code = match &result {
+        Ok(_) => exit::OK,
+        // One that may compile the next time is not called invalid.
+        Err(errors) if errors.may_pass() => exit::FAILED,
+        Err(_) => exit::INVALID_CONFIG,
+    };
     if arguments.json {
         print(&(json(diagnostics, compiled, arguments.verb).to_string() + "\n"))?;
         return Ok(code);

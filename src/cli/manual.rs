@@ -39,11 +39,11 @@ pub(super) fn page(name: &str) -> Result<String, Failure> {
 pub(super) enum Line<'a> {
     /// A command or an option, and the first line of what it means.
     Entry(&'a str, &'a str),
-    /// What an entry means, continued.
+    /// Meaning of an entry, continued.
     More(&'a str),
-    /// Usage.
+    /// Line of usage.
     Usage(&'a str),
-    /// Anything else.
+    /// Line of any other kind.
     Text(&'a str),
     Empty,
 }

@@ -88,7 +88,7 @@ pub enum JobKind {
     Build {
         /// Resource class, environment and steps.
         job: Box<Job>,
-        /// What they run in.
+        /// Executor that they run in.
         #[serde(default)]
         executor: Executor,
     },

@@ -20,6 +20,9 @@ pub struct Diagnostic {
     pub excerpt: String,
     /// The invocations that led there, innermost first.
     pub notes: Vec<Note>,
+    /// The same config may be valid the next time: an orb could not be fetched. Not written where it is false.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub may_pass: bool,
 }
 
 /// A place that led to the one of the message.
@@ -48,6 +51,14 @@ pub enum Severity {
 /// All messages about a config; never empty when returned as an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostics(pub Vec<Diagnostic>);
+
+impl Diagnostics {
+    /// Whether the same config may be valid the next time: all that is wrong is that orbs could not be fetched.
+    pub fn may_pass(&self) -> bool {
+        let mut errors = self.0.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
+        errors.all(|error| error.may_pass)
+    }
+}
 
 impl Diagnostic {
     /// The message for a terminal: severity and text, place, the line with a caret under the column,
@@ -132,6 +143,7 @@ mod tests {
             message: "unknown key `commnd`".into(),
             excerpt: "\t\trun: {commnd: x}".into(),
             notes: vec![],
+            may_pass: false,
         };
         let rendered = diagnostic.render();
         assert!(rendered.ends_with("12 | \t\trun: {commnd: x}\n   | \t\t   ^\n"), "{rendered}");
@@ -147,6 +159,7 @@ mod tests {
             message: "here".into(),
             excerpt: format!("{}X{}", "a".repeat(1000), "b".repeat(1000)),
             notes: vec![],
+            may_pass: false,
         };
         let rendered = diagnostic.render();
         let lines: Vec<_> = rendered.lines().collect();

@@ -24,16 +24,16 @@ pub enum Executor {
     },
     /// A virtual machine of the hosted service.
     HostedMachine {
-        /// Its image.
+        /// Image of the machine, where the config names one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         image: Option<String>,
-        /// `docker_layer_caching`.
+        /// Value of `docker_layer_caching`.
         #[serde(default)]
         layer_caching: bool,
     },
 }
 
-/// A container.
+/// Container of a job: the first runs its steps, the others are services.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Image {
     /// Reference of the image.
@@ -50,7 +50,7 @@ pub struct Image {
     /// User that its processes run as.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Literal values.
+    /// Variables with their literal values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, String>,
     /// Login of the registry, by key.
@@ -71,7 +71,7 @@ impl Executor {
         }
     }
 
-    /// What of it no container runner can do, as a phrase that names the key of the config.
+    /// Names a part of it that no container runner can do, as a phrase that names the key of the config.
     pub fn refused_in_containers(&self) -> Option<String> {
         let Executor::Docker { images } = self else { return None };
         let asks = images.iter().find(|image| !image.aws_auth.is_empty())?;
@@ -110,7 +110,7 @@ impl Executor {
         }
     }
 
-    /// What of it has no effect when its steps run on the host of a machine runner instead: a phrase for each.
+    /// Names the parts that have no effect when its steps run on the host of a machine runner instead: a phrase for each.
     pub fn ignored_on_host(&self) -> Vec<String> {
         match self {
             Executor::Machine => Vec::new(),

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Everything that a config is compiled with.
 pub struct Input<'a> {
@@ -24,11 +25,33 @@ pub struct Input<'a> {
     pub default_resource_class: Option<&'a str>,
 }
 
+/// Reason why there is no text of an orb, as a sentence for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OrbError {
+    /// The source does not have it, or may not get it: so it will be again.
+    Missing(String),
+    /// It could not be fetched this time, which says nothing about the config that imports it.
+    Unreachable(String),
+}
+
+impl From<String> for OrbError {
+    fn from(why: String) -> Self {
+        OrbError::Missing(why)
+    }
+}
+
+impl fmt::Display for OrbError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OrbError::Missing(why) | OrbError::Unreachable(why) => f.write_str(why),
+        }
+    }
+}
+
 /// Finds the text of a registry orb.
 pub trait OrbSource {
-    /// Resolves `namespace/orb@version` to the exact reference and the text of the orb. The error is a
-    /// sentence for people.
-    fn resolve(&self, reference: &str) -> Result<(String, String), String>;
+    /// Resolves `namespace/orb@version` to the exact reference and the text of the orb.
+    fn resolve(&self, reference: &str) -> Result<(String, String), OrbError>;
 
     /// Place of the text of a resolved orb, for messages about it, such as a path; `None` leaves the exact
     /// reference.
@@ -37,10 +60,10 @@ pub trait OrbSource {
     }
 
     /// Gets the text of an orb given by URL; only a source that has a list of allowed URLs overrides it.
-    fn fetch(&self, url: &str) -> Result<String, String> {
-        Err(format!(
+    fn fetch(&self, url: &str) -> Result<String, OrbError> {
+        Err(OrbError::Missing(format!(
             "the orb `{url}` is given by URL, which is not allowed here: allow its address (`--allow-orb-url`), or put it into the folder of orbs and refer to it as `namespace/orb@1.2.3`"
-        ))
+        )))
     }
 }
 
@@ -48,9 +71,9 @@ pub trait OrbSource {
 pub struct NoOrbs;
 
 impl OrbSource for NoOrbs {
-    fn resolve(&self, reference: &str) -> Result<(String, String), String> {
-        Err(format!(
+    fn resolve(&self, reference: &str) -> Result<(String, String), OrbError> {
+        Err(OrbError::Missing(format!(
             "unknown orb '{reference}': no folder of orbs is configured (put its text into `DIR/{reference}.yml`, as `circleci orb source {reference}` prints it, and say `--orbs DIR`)"
-        ))
+        )))
     }
 }

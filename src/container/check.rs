@@ -1,4 +1,4 @@
-//! What the runner needs before it can work: rights of its account, tokens of its classes.
+//! Conditions for the work of the runner: rights of its account, tokens of its classes.
 
 use super::api::{Fault, Kube};
 use super::settings::{Class, Settings};

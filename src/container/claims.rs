@@ -18,11 +18,11 @@ const REFUSED: Duration = Duration::from_secs(60);
 
 /// A class that is claimed for.
 pub(super) struct Claiming {
-    /// Its token.
+    /// Token of the class.
     pub(super) token: Secret,
     /// For claims alone: closed to end them.
     pub(super) client: Arc<Client>,
-    /// Where slots come from.
+    /// Source of slots.
     pub(super) slots: Slots,
     /// Set when no further claim is to be made.
     pub(super) stopping: Arc<AtomicBool>,

@@ -1,11 +1,11 @@
-//! What a pod is, for its task: values in, values out. Only containers that this runner defined count; others may have
+//! Meaning of a pod for its task: values in, values out. Only containers that this runner defined count; others may have
 //! been put in by a mesh, and neither hold a task up nor end it.
 
 use super::api::{ContainerStatus, Pod, Terminated};
 use super::manifest::{INIT, PRIMARY};
 use std::time::Duration;
 
-/// What a pod is, for its task.
+/// Meaning of a pod for its task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// The container of the steps does not run yet.
@@ -28,7 +28,7 @@ pub(super) enum Verdict {
 pub(super) struct Trouble {
     /// The reason as a word.
     pub(super) reason: String,
-    /// For people.
+    /// Message for people.
     pub(super) message: String,
     /// How long it may last.
     pub(super) patience: Duration,

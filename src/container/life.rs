@@ -20,7 +20,7 @@ const FULL_PATIENCE: Duration = Duration::from_secs(300);
 /// A pod that somebody deletes is gone after this long, or its node is.
 const DELETED_PATIENCE: Duration = Duration::from_secs(120);
 
-/// Something to do. One at a time is done for each task, in this order.
+/// Act for a task. One at a time is done for each, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Act {
     /// Make secrets and pod.
@@ -44,7 +44,7 @@ pub(super) enum Act {
     Forget,
 }
 
-/// What became of the creation.
+/// Outcome of a creation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Created {
     /// The pod is there.
@@ -159,7 +159,7 @@ impl Life {
                 self.state = State::Running;
                 Vec::new()
             }
-            // What runs does not go back: the agent in the pod answers for the task.
+            // A task that runs does not go back: the agent in the pod answers for it.
             Verdict::Waits { .. } if self.state == State::Running => Vec::new(),
             Verdict::Waits { trouble, .. } => {
                 // The creation may not have been answered yet.

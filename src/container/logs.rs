@@ -245,7 +245,7 @@ mod tests {
             "2026-01-01T00:00:01.6Z c\n",
         ];
         assert_eq!(read(&again), ["b2\n", "c\n"]);
-        // What comes out of order in one connection is no repetition.
+        // A line that comes out of order in one connection is no repetition.
         assert_eq!(
             read(&["2026-01-01T00:00:01.6Z c\n", "2026-01-01T00:00:02Z d\n", "2026-01-01T00:00:01.9Z e\n"]),
             ["d\n", "e\n"]

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 /// Label of all objects, as CircleCI's own agent has it, so that what people have written for that goes on working.
 pub(super) const MANAGED: &str = "app.kubernetes.io/managed-by";
-/// Its value.
+/// Value of that label on all objects of this runner.
 pub(super) const MANAGER: &str = "circleci-container-agent";
 /// Annotations that say whose an object is.
 pub(super) const TASK: &str = "runlet.dev/task";
@@ -45,11 +45,11 @@ const MOST_SECRET_BYTES: usize = 1024 * 1024;
 pub(super) struct Objects {
     /// Name of the pod, and of its secret.
     pub(super) name: String,
-    /// What the pod is told.
+    /// Secret that tells the pod of its task.
     pub(super) secret: Value,
     /// Logins of registries.
     pub(super) login: Option<Value>,
-    /// The pod.
+    /// Pod that runs the task.
     pub(super) pod: Value,
 }
 
@@ -124,7 +124,7 @@ pub(super) fn objects(
         }
         all.push(Value::Object(second(&base, service, n + 1)));
     }
-    // What the template has beside goes on as it is.
+    // Containers that the template has beside go on as they are.
     all.append(&mut containers);
     spec.insert("containers".to_owned(), Value::Array(all));
     let mut inits = vec![init(init_image, settings)];

@@ -125,7 +125,7 @@ fn own_image(settings: &Settings, kube: &Kube) -> Result<String, String> {
         .ok_or_else(|| format!("{what}, and the pod `{}` has none", settings.instance))
 }
 
-/// `--check`.
+/// Runs `--check`: says of each condition whether it holds.
 fn check_all(settings: &Settings, kube: &Kube) -> Outcome {
     let mut wrong = Vec::new();
     match check::missing_rights(kube) {

@@ -47,7 +47,7 @@ pub(super) fn claim(
     })
 }
 
-/// What became of a call with the token of a task.
+/// Outcome of a call with the token of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Heard {
     /// The task is this runner's.

@@ -29,7 +29,7 @@ const WORKERS: usize = 8;
 const TICK: Duration = Duration::from_millis(200);
 /// Waits before something is tried again: first and longest.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
-/// What cannot be done for so long is left to the leases of the control plane and the sweep.
+/// Acts that cannot be done for so long are left to the leases of the control plane and the sweep.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// A pod may be made to wait for the API server this long.
 const CREATE_PATIENCE: Duration = Duration::from_secs(120);
@@ -40,7 +40,7 @@ const FOUND_LEASE: Duration = Duration::from_secs(60);
 /// Small threads: none goes deep.
 const STACK: usize = 256 * 1024;
 
-/// What happened.
+/// Event for the loop that owns the tasks.
 pub(super) enum Event {
     /// A task was claimed.
     Claimed(usize, Box<Claimed>, Slot),
@@ -50,7 +50,7 @@ pub(super) enum Event {
     Did(String, Did),
     /// The sweep has found something.
     Found(Found),
-    /// A signal.
+    /// Signal to stop.
     Stop,
 }
 
@@ -59,7 +59,7 @@ struct Work {
     job: Job,
 }
 
-/// The runner.
+/// Loop that owns all tasks.
 pub(super) struct Runner {
     tools: Arc<Tools>,
     tasks: HashMap<String, Tracked>,

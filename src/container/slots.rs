@@ -20,7 +20,7 @@ struct Room {
 pub(super) struct Slot(Slots);
 
 impl Slots {
-    /// This many.
+    /// Makes room for this many tasks at once.
     pub(super) fn new(count: usize) -> Self {
         let room = Room { free: count, owed: 0, paused_until: None, closed: false };
         Self(Arc::new((Mutex::new(room), Condvar::new())))

@@ -64,7 +64,7 @@ impl Story {
         !self.silent && (!self.text.is_empty() || matches!(self.ended, Some((_, false))))
     }
 
-    /// What is to be said: text at its offset, and the record where that begins or ends.
+    /// Returns the next words for the control plane: text at its offset, and the record where that begins or ends.
     pub(super) fn unsaid(&self) -> (u64, String, Option<Beside>) {
         let ended = self
             .ended
@@ -89,7 +89,7 @@ impl Story {
             return self.text.clear();
         };
         self.opened = true;
-        // What came while it was on its way stays.
+        // Text that came while it was on its way stays.
         let taken =
             usize::try_from(stored.saturating_sub(self.offset)).unwrap_or(usize::MAX).min(self.text.len());
         if self.text.is_char_boundary(taken) {

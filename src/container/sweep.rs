@@ -9,7 +9,7 @@ use crate::system::clock::unix_time;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
-/// What a sweep has found.
+/// Findings of a sweep.
 #[derive(Default)]
 pub(super) struct Found {
     /// Pods of this agent before its restart, and of agents that are gone; with the tokens of their tasks.
@@ -20,7 +20,7 @@ pub(super) struct Found {
     pub(super) secrets: Vec<String>,
 }
 
-/// What a sweep remembers of the one before.
+/// Memory of a sweep of the one before.
 #[derive(Default)]
 pub(super) struct Memory {
     bare: HashSet<String>,
@@ -44,7 +44,7 @@ pub(super) fn forever(tools: &Tools, interval: Duration, tell: impl Fn(Found) ->
     }
 }
 
-/// Looks once.
+/// Looks once, and returns what nobody looks after: secrets only when two looks in a row have found them.
 pub(super) fn once(tools: &Tools, memory: &mut Memory) -> Result<Found, Fault> {
     let label = format!("{MANAGED}={MANAGER}");
     // Secrets first: one that is made afterwards is not missed among the pods.
@@ -116,7 +116,7 @@ fn is_old(tools: &Tools, pod: &Pod) -> bool {
     made.and_then(|made| SystemTime::now().duration_since(made).ok()).is_some_and(|age| age > gc.threshold)
 }
 
-/// Reads `2026-01-31T12:00:00Z`.
+/// Reads a time such as `2026-01-31T12:00:00Z`.
 fn moment(text: &str) -> Option<SystemTime> {
     let mut parts = text.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u64>);
     let mut part = || parts.next()?.ok();

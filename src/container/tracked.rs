@@ -26,7 +26,7 @@ pub(super) struct Tracked {
     pub(super) claimed: Option<(Class, Box<Claimed>)>,
     pub(super) claimed_at: Instant,
     pub(super) acts: VecDeque<Act>,
-    /// What a worker does, since when, and how often it was tried.
+    /// Act of a worker, since when, and how often it was tried.
     pub(super) current: Option<(Doing, Instant, u32)>,
     /// Tried again from then on.
     pub(super) again_at: Option<Instant>,
@@ -58,7 +58,7 @@ pub(super) enum Doing {
     Events,
 }
 
-/// What is to be done next.
+/// Next act for a task.
 pub(super) enum Next {
     /// Nothing, or something is being done.
     Nothing,

@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// What the workers need.
+/// Connections and settings of the workers.
 pub(super) struct Tools {
     pub(super) settings: Settings,
     pub(super) kube: Kube,
@@ -49,7 +49,7 @@ impl Subject {
     }
 }
 
-/// Something to do for a task.
+/// Order to a worker.
 pub(super) enum Job {
     Act(Act),
     /// Create, with what is needed for that.
@@ -64,7 +64,7 @@ pub(super) enum Job {
     Events,
 }
 
-/// What became of it.
+/// Outcome of an order.
 pub(super) enum Did {
     /// It is done.
     Done,
@@ -72,7 +72,7 @@ pub(super) enum Did {
     Over,
     /// It failed, and may succeed later; a sentence for people, and how long to wait at least.
     Again(String, Duration),
-    /// The creation.
+    /// Outcome of a creation.
     Created(Created),
     /// The account lacks a right; said of a creation, which was refused for it.
     LacksRight(String),
@@ -83,7 +83,7 @@ pub(super) enum Did {
 }
 
 impl Tools {
-    /// Does it.
+    /// Carries out an order, and says what came of it.
     pub(super) fn work(&self, subject: &Subject, job: &Job) -> Did {
         match job {
             Job::Create(class, task) => self.create(subject, class, task),

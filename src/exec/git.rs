@@ -52,7 +52,7 @@ pub(super) fn git(directory: &Path, environment: &[(&str, OsString)]) -> Git {
 }
 
 impl Git {
-    /// Adds arguments.
+    /// Adds arguments, after those that are there.
     pub(super) fn args<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(mut self, args: I) -> Self {
         self.0.args(args);
         self

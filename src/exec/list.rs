@@ -24,7 +24,7 @@ pub(super) fn beside(file: &Path, root: &Path) -> Vec<String> {
 /// The list, as text for people. `continued` are configs that a setup config may go on with.
 pub(super) fn text(preview: &Preview, options: &Options, trigger: &Trigger, continued: &[String]) -> String {
     let compiled = &preview.compiled;
-    // Who asks for a part of the config is told of that part.
+    // A person who asks for a part of the config is told of that part.
     let is_part = options.workflow.is_some() || !options.jobs.is_empty();
     let mut text = String::new();
     if compiled.setup {

@@ -56,7 +56,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
 }
 
 fn exec(options: &Options) -> Outcome {
-    let Place { root, file } = Place::find(options)?;
+    let ConfigPlace { root, file } = ConfigPlace::find(options)?;
     let config = std::fs::read_to_string(&file).map_err(|e| {
         Failure::usage(format!(
             "failed to read the config `{}`: {e} (name another with `--config`)",
@@ -149,14 +149,14 @@ fn exec(options: &Options) -> Outcome {
 }
 
 /// Folders and files of the person.
-struct Place {
+struct ConfigPlace {
     /// The folder that is run.
     root: PathBuf,
-    /// The config.
+    /// Config to run, by its path.
     file: PathBuf,
 }
 
-impl Place {
+impl ConfigPlace {
     /// The folder that was named, or the first above it with a config, inside of the repository.
     fn find(options: &Options) -> Result<Self, Failure> {
         let named = std::fs::canonicalize(&options.path).map_err(|e| {
@@ -212,8 +212,7 @@ fn list(
     options: &Options,
     continued: &[String],
 ) -> Outcome {
-    let mut preview =
-        server::preview(server_options, trigger).map_err(|errors| invalid(&errors.to_string()))?;
+    let mut preview = server::preview(server_options, trigger).map_err(|errors| invalid(&errors))?;
     warn(&preview.compiled.warnings);
     // The jobs of a setup config choose those that are asked for.
     if !preview.compiled.setup {
@@ -232,8 +231,13 @@ fn warn(warnings: &[crate::config::Diagnostic]) {
     }
 }
 
-fn invalid(why: &str) -> Failure {
-    Failure { code: exit::INVALID_CONFIG, message: format!("the config is not valid:\n{why}") }
+fn invalid(errors: &crate::config::Diagnostics) -> Failure {
+    match errors.may_pass() {
+        true => Failure::new(format!("the config could not be compiled this time:\n{errors}")),
+        false => {
+            Failure { code: exit::INVALID_CONFIG, message: format!("the config is not valid:\n{errors}") }
+        }
+    }
 }
 
 fn run(
@@ -247,7 +251,10 @@ fn run(
     if interrupts.count() > 0 {
         return Ok(interrupts.code());
     }
-    let created = running.trigger(trigger).map_err(|error| Failure::usage(error.to_string()))?;
+    let created = running.trigger(trigger).map_err(|error| match error {
+        server::NotTriggered::NoSuch(_) => Failure::usage(error.to_string()),
+        _ => Failure::new(error.to_string()),
+    })?;
     warn(&created.warnings);
     if !created.made_contexts.is_empty() && options.env_files.is_empty() {
         tell(format_args!(
@@ -255,12 +262,13 @@ fn run(
             created.made_contexts.join(", ")
         ));
     }
-    if created.is_errored() {
-        return Err(invalid(&created.errors.map(|errors| errors.to_string()).unwrap_or_default()));
+    if let Some(errors) = &created.errors {
+        return Err(invalid(errors));
     }
     let client = Client::new(&Endpoint { url: running.url.clone(), ..Endpoint::default() });
     let client = client.map_err(|e| Failure::new(e.to_string()))?;
-    let screen = watch::watch(options, &client, person, running.watch(&created.id), interrupts)?;
+    let watch::Watched { screen, unwritten } =
+        watch::watch(options, &client, person, running.watch(&created.id), interrupts)?;
     for given in &options.approve {
         if !screen.jobs().any(|(_, job)| watch::fits(given, &job.name)) {
             tell(format_args!(
@@ -276,6 +284,9 @@ fn run(
         return Ok(exit::FAILED);
     }
     let summary = results::collect(&client, person, &screen, folder).map_err(Failure::new)?;
+    if let Some(failure) = unwritten {
+        return Err(failure);
+    }
     print(&summary.text)?;
     for lost in &summary.lost {
         tell(format_args!("runlet: {lost}"));

@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A temporary folder that goes away with its owner.
 pub(super) struct Scratch {
-    /// The folder.
+    /// Folder, which is removed when this is dropped.
     pub path: PathBuf,
     /// Every task agent has ended by itself, and with it what it had started: nobody is looked for.
     pub is_quiet: bool,

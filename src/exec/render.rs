@@ -34,7 +34,7 @@ pub(super) struct Screen {
 /// State of a job, as far as it was told.
 #[derive(Clone, Debug, Default)]
 pub(super) struct JobView {
-    /// Expanded name.
+    /// Name after expansion, which may differ from the one that the config writes.
     pub name: String,
     /// API v2 status.
     pub status: String,

@@ -32,7 +32,7 @@ pub(super) struct Repository {
     pub subject: String,
     /// URL of `origin`, without credentials.
     pub origin: Option<String>,
-    /// What an origin of this repository would hand out, as full names and commits: the branches that the origin
+    /// References that an origin of this repository would hand out, as full names and commits: the branches that the origin
     /// was seen to have, else those that are here, and the tags.
     pub references: Vec<(String, String)>,
 }
@@ -128,7 +128,7 @@ struct References {
     current: Option<String>,
     /// The branch that the origin calls its default.
     default: Option<String>,
-    /// What an origin would hand out.
+    /// References that an origin would hand out.
     all: Vec<(String, String)>,
 }
 

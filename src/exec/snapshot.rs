@@ -24,7 +24,7 @@ pub(super) struct Snapshot {
     pub is_partial: bool,
     /// Full id of the commit that holds the files.
     pub revision: String,
-    /// What names the commit in `repository`.
+    /// Name of the commit in `repository`.
     pub name: Named,
     /// Whether the branch is what the remote calls its default, or `main` or `master` where it says nothing.
     pub is_default_branch: bool,
@@ -36,7 +36,7 @@ pub(super) struct Snapshot {
     pub notes: Vec<String>,
 }
 
-/// What a commit is built as.
+/// Branch or tag that a commit is built as.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Name {
     /// The branch that is checked out.
@@ -49,9 +49,9 @@ pub(super) enum Name {
 /// A branch or a tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Named {
-    /// A branch.
+    /// Branch, by its short name.
     Branch(String),
-    /// A tag.
+    /// Tag, by its short name.
     Tag(String),
 }
 
@@ -238,7 +238,7 @@ impl Places<'_> {
         if large.is_empty() {
             return Ok(());
         }
-        // What the index remembers of a file would say that it has not changed.
+        // The index remembers facts about a file by which it would seem unchanged.
         for how in ["--force-remove", "--add"] {
             git(self.root, environment)
                 .args(["update-index", "-z", how, "--remove", "--stdin"])

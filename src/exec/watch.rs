@@ -10,7 +10,7 @@ use crate::protocol::{Secret, WatchEvent};
 pub(super) use crate::server::pipelines::compile::fits;
 use crate::server::{self, Told, WatchEnded, Watcher};
 use std::collections::BTreeMap;
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, ErrorKind, IsTerminal, Write};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
 
@@ -24,6 +24,14 @@ pub(super) fn is_approved(given: &[String], name: &str) -> bool {
     given.iter().any(|pattern| fits(pattern, name))
 }
 
+/// A pipeline that was watched.
+pub(super) struct Watched {
+    /// Everything that is known of it.
+    pub(super) screen: Screen,
+    /// Some of it could not be drawn, and not because the reader has gone away.
+    pub(super) unwritten: Option<Failure>,
+}
+
 /// Draws the pipeline until it has ended, waits for a person who is not here, or was interrupted for good.
 pub(super) fn watch(
     options: &Options,
@@ -31,7 +39,7 @@ pub(super) fn watch(
     person: &Secret,
     mut watcher: Watcher,
     interrupts: &Interrupts,
-) -> Result<Screen, Failure> {
+) -> Result<Watched, Failure> {
     let terminal = std::io::stdout().is_terminal()
         && !options.plain
         && std::env::var_os("NO_COLOR").is_none()
@@ -40,11 +48,12 @@ pub(super) fn watch(
     let mut told_interrupts = 0;
     let mut approvals = Approvals::new(options);
     let mut ended = false;
+    let mut unwritten = None;
     loop {
         let mut next = watcher.next(LOOK).map_err(|WatchEnded| {
             Failure::new("lost sight of the pipeline: its control plane has stopped")
         })?;
-        // What has gathered meanwhile is drawn in one go, unless it is very much.
+        // News that have gathered meanwhile are drawn in one go, unless they are very many.
         while let Some(Told { event, output }) = next {
             ended = event == WatchEvent::End;
             screen.event(event, &output);
@@ -60,12 +69,17 @@ pub(super) fn watch(
         }
         screen.resize(columns());
         let text = screen.take(server::time::Millis::now().0);
-        // A reader that has gone away does not stop the pipeline.
+        // Neither a reader that has gone away stops the pipeline, nor a full disk.
         let mut out = std::io::stdout().lock();
-        let _ = out.write_all(&text).and_then(|()| out.flush());
+        match out.write_all(&text).and_then(|()| out.flush()) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe && unwritten.is_none() => {
+                unwritten = Some(Failure::unwritten(&error));
+            }
+            _ => {}
+        }
         drop(out);
         if ended || interrupts.count() > 1 {
-            return Ok(screen);
+            return Ok(Watched { screen, unwritten });
         }
         if told_interrupts > 0 && !approvals.is_closed {
             approvals.is_closed = true;
@@ -76,7 +90,7 @@ pub(super) fn watch(
             }
         }
         if is_held(&screen) && approvals.ask(&screen, client, person) {
-            return Ok(screen);
+            return Ok(Watched { screen, unwritten });
         }
     }
 }
@@ -154,8 +168,9 @@ impl Approvals {
             let is_approved = |id: &str| self.settled.get(id) == Some(&true);
             return !screen.jobs().any(|(id, job)| job.status == "on_hold" && is_approved(id));
         };
-        print!("`{}` waits for approval. Approve it? [y/N] ", job.name);
-        let _ = std::io::stdout().flush();
+        let mut out = std::io::stdout().lock();
+        let _ = write!(out, "`{}` waits for approval. Approve it? [y/N] ", job.name);
+        let _ = out.flush();
         let (sender, receiver) = channel();
         let read = move || {
             let mut line = String::new();

@@ -236,6 +236,10 @@ mod tests {
         life.answered(at(1750));
         assert!(!life.steps_may_run(at(1750)), "a fence stays");
         assert_eq!(life.silence(at(1760)), Duration::from_secs(10));
+        // Nobody has looked at the clock between the fence and the answer.
+        let mut life = running();
+        life.answered(at(880));
+        assert!(!life.steps_may_run(at(880)), "the answer came too late");
     }
 
     #[test]
@@ -287,6 +291,31 @@ mod tests {
         life.answered(at(100));
         life.begun();
         assert!(life.steps_may_run(at(100)));
+    }
+
+    #[test]
+    fn short_times_are_shared_and_words_that_come_again_change_nothing() {
+        let limits = LifeLimits { budget: Duration::from_secs(40), begin: Duration::from_secs(10) };
+        let mut life = Life::new(limits, at(0));
+        life.ready();
+        assert_eq!(life.begin_is_late(at(4)), None);
+        assert!(life.begin_is_late(at(5)).is_some_and(|why| why.contains("cannot be reached")));
+        life.answered(at(4));
+        life.begun();
+        life.ready();
+        assert_eq!(life.next_change(), Some(at(24)), "stopping has the second half of the budget");
+        // Answers of several threads come in any order.
+        life.answered(at(20));
+        life.answered(at(10));
+        assert_eq!((life.silence(at(30)), life.phase(at(39))), (Duration::from_secs(10), Phase::Running));
+        assert_eq!(life.phase(at(40)), Phase::Fenced);
+        life.told_to_stop(at(41));
+        assert_eq!(life.next_change(), Some(at(40) + DELIVERY), "the steps are being stopped already");
+        assert!(life.clone().is_over(at(40) + DELIVERY), "steps that do not end are not waited for");
+        life.steps_ended(at(50));
+        life.told_to_stop(at(60));
+        life.told_to_stop(at(70));
+        assert_eq!(life.next_change(), Some(at(80)));
     }
 
     /// The control plane's half, as far as it matters here: it grants one beginning, and ends a task that it has

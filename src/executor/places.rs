@@ -26,7 +26,7 @@ struct Confined {
     /// A folder that the config would have elsewhere: its working directory, or one above that which belongs
     /// to the job as well.
     named: PathBuf,
-    /// Where that folder is.
+    /// Folder that it was put into.
     moved: PathBuf,
 }
 
@@ -59,7 +59,7 @@ impl Places {
     /// directory. Variables are not expanded.
     pub fn of(&self, path: &str) -> PathBuf {
         let found = resolve(path, &self.directory, &self.home);
-        // What is below the working directory by its own name is below where that was put. A home that is
+        // A path below the working directory by its own name is below the folder it was put into. A home that is
         // one remains the home as well: tools keep their things there.
         let moved = self.confined.as_ref().filter(|confined| !self.home.starts_with(&confined.named));
         match moved.and_then(|confined| Some((confined, found.strip_prefix(&confined.named).ok()?))) {

@@ -104,7 +104,7 @@ pub fn group_is_gone(group: Pid) -> bool {
 /// A process that descends from this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Descendant {
-    /// Process id.
+    /// Id of the process.
     pub pid: i32,
     /// Arguments, or the name of the program in brackets.
     pub command: String,

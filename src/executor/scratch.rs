@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// A folder of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// What its steps and the agent need while it runs.
+    /// Files that its steps and the agent need while it runs.
     Private,
     /// Its output until the control plane has it.
     Spool,

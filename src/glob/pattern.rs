@@ -23,7 +23,7 @@ const MOST_ALTERNATIVES: usize = 1000;
 /// Most braces and `**` that are taken apart: nested ones make more work than alternatives.
 const MOST_STEPS: usize = 4 * MOST_ALTERNATIVES;
 
-/// Whatever braces and `**` within a name stand for.
+/// Patterns that braces and `**` within a name stand for.
 pub(super) type Alternatives = Vec<Alternative>;
 
 /// A pattern without braces.

@@ -31,7 +31,7 @@ impl LazyCaller {
     }
 }
 
-/// One call.
+/// Call to any server, without the protocol's headers.
 #[derive(Clone, Debug)]
 pub struct Outgoing<'a> {
     /// `GET`, `POST`, ...
@@ -49,7 +49,7 @@ pub struct Outgoing<'a> {
 /// An answer of any status.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// HTTP status.
+    /// Status of the answer.
     pub status: u16,
     /// Headers with lower-case names.
     pub headers: Vec<(String, String)>,

@@ -29,7 +29,7 @@ const BMP_STRING: u8 = 0x1e;
 const VERSION: u8 = 0xa0;
 const BIT_STRING: u8 = 0x03;
 const INTEGER: u8 = 0x02;
-/// `rsaEncryption`.
+/// Object id of `rsaEncryption`.
 const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
 
 /// Reads a DER certificate.

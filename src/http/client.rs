@@ -39,15 +39,15 @@ pub struct Client {
 /// Content of a call.
 #[derive(Clone, Copy, Debug)]
 pub enum Body<'a> {
-    /// No body.
+    /// No body at all.
     Empty,
     /// A JSON document.
     Json(&'a [u8]),
-    /// Raw bytes.
+    /// Bytes as they are.
     Bytes(&'a [u8]),
 }
 
-/// One call.
+/// Call to a control plane.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// `GET`, `POST`, `PUT`, `PATCH` or `DELETE`.
@@ -65,7 +65,7 @@ pub struct Request<'a> {
 /// A complete answer of any status.
 #[derive(Clone, Debug)]
 pub struct Response {
-    /// HTTP status.
+    /// Status of the answer.
     pub status: u16,
     /// `Retry-After`, counted from now.
     pub retry_after: Option<Duration>,

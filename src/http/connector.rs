@@ -169,7 +169,7 @@ impl fmt::Display for Handshake {
 
 impl std::error::Error for Handshake {}
 
-/// What was there, or a socket.
+/// The connection that was there, or a socket.
 type Opened<In> = Option<Either<In, Box<dyn Transport>>>;
 
 /// Looks the name up and opens the socket.

@@ -15,7 +15,7 @@ pub enum Error {
     Unanswered(String),
     /// An answer came that refuses the call.
     Refused {
-        /// HTTP status.
+        /// Status of the answer.
         status: u16,
         /// `Retry-After`, counted from now.
         retry_after: Option<Duration>,

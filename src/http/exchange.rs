@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 /// How long a name look-up and a connection may take, each.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A call.
+/// Call to a server that is no control plane.
 #[derive(Clone, Copy, Debug)]
 pub struct Exchange<'a> {
     /// `GET`, `POST`, `DELETE`, ...
@@ -27,11 +27,11 @@ pub struct Exchange<'a> {
 
 /// An answer whose body was not read yet.
 pub struct Answer {
-    /// HTTP status.
+    /// Status of the answer.
     pub status: u16,
     /// `Retry-After`, counted from now.
     pub retry_after: Option<Duration>,
-    /// The body.
+    /// Body, read as it arrives.
     pub body: Box<dyn Read + Send>,
 }
 

@@ -10,7 +10,7 @@ use ureq::http::Uri;
 /// A proxy and where it was named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Choice {
-    /// `http://[user:password@]host:port`.
+    /// Address with its login: `http://[user:password@]host:port`.
     pub(super) url: String,
     /// The variable, for messages.
     pub(super) variable: &'static str,

@@ -12,12 +12,12 @@ use std::time::{Duration, SystemTime};
 pub(super) struct Rejected {
     /// The owner of the certificate, when it is not the server's own but one that leads to it.
     pub(super) of: Option<String>,
-    /// Its issuer.
+    /// Name of its issuer.
     pub(super) issuer: String,
     pub(super) why: Why,
 }
 
-/// The fault.
+/// Fault of a certificate.
 #[derive(Debug)]
 pub(super) enum Why {
     /// Nobody trusted vouches for it.

@@ -267,7 +267,7 @@ mod tests {
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
     use std::time::Duration;
 
-    /// 2026-11-25.
+    /// Time of the tests: 2026-11-25.
     const NOW: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(1_795_600_000));
 
     /// The message about this chain, the server's own certificate first, by a host with this `ca_file`.

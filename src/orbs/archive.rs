@@ -37,7 +37,7 @@ pub(super) fn read(path: &Path) -> Result<BTreeMap<String, String>, String> {
     Ok(orbs)
 }
 
-/// What a file that cannot be read may be, by how it begins.
+/// Guesses the kind of a file that cannot be read by how it begins.
 fn looks_like(begins: &[u8]) -> &'static str {
     match begins {
         [0x1f, 0x8b, ..] => "this one is packed with gzip: unpack it with `gunzip` first",

@@ -2,7 +2,7 @@
 //! mirror the orbs they use.
 
 use super::archive;
-use crate::config::{OrbReference, OrbSource, OrbVersion, SOURCE_BYTES};
+use crate::config::{OrbError, OrbReference, OrbSource, OrbVersion, SOURCE_BYTES};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -70,7 +70,7 @@ impl OrbFolder {
 }
 
 impl OrbSource for OrbFolder {
-    fn resolve(&self, text: &str) -> Result<(String, String), String> {
+    fn resolve(&self, text: &str) -> Result<(String, String), OrbError> {
         let reference = OrbReference::parse(text)?;
         let versions = self.versions(&reference)?;
         let newest = versions
@@ -94,7 +94,7 @@ impl OrbSource for OrbFolder {
             } else {
                 format!("versions in `{folder}`: {}", known.join(", "))
             };
-            return Err(format!("unknown orb '{text}': {known}"));
+            return Err(format!("unknown orb '{text}': {known}").into());
         };
         let exact = format!("{}/{}@{version}", reference.namespace, reference.name);
         let text = self.text(&reference, &version)?;
@@ -140,7 +140,7 @@ mod tests {
             assert!(text.contains(exact));
         }
         for missing in ["acme/tools@3", "acme/tools@dev:other", "acme/other@1.0.0", "nobody/tools@1"] {
-            let message = orbs.resolve(missing).unwrap_err();
+            let message = orbs.resolve(missing).unwrap_err().to_string();
             assert!(message.contains("unknown orb"), "{message}");
         }
     }

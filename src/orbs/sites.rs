@@ -3,7 +3,7 @@
 
 use super::builtin;
 use super::folder::OrbFolder;
-use crate::config::{NoOrbs, OrbReference, OrbSource, SOURCE_BYTES};
+use crate::config::{NoOrbs, OrbError, OrbReference, OrbSource, SOURCE_BYTES};
 use crate::http::{Body, Client, Endpoint, Error, Request};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -65,7 +65,7 @@ impl OrbSites {
 }
 
 impl OrbSource for OrbSites {
-    fn resolve(&self, reference: &str) -> Result<(String, String), String> {
+    fn resolve(&self, reference: &str) -> Result<(String, String), OrbError> {
         let found = match &self.folder {
             Some(folder) => folder.resolve(reference),
             None => NoOrbs.resolve(reference),
@@ -81,16 +81,16 @@ impl OrbSource for OrbSites {
         self.folder.as_ref().and_then(|folder| folder.place(exact))
     }
 
-    fn fetch(&self, url: &str) -> Result<String, String> {
+    fn fetch(&self, url: &str) -> Result<String, OrbError> {
         if self.allowed.is_empty() {
             return NoOrbs.fetch(url);
         }
         let climbs = url.split(['/', '?', '#']).any(|part| matches!(part, ".." | ".")) || url.contains('%');
         if climbs || !self.allowed.iter().any(|prefix| url.starts_with(prefix.as_str())) {
-            return Err(format!(
+            return Err(OrbError::Missing(format!(
                 "the orb `{url}` is not below an allowed address (allowed: {})",
                 self.allowed.join(", ")
-            ));
+            )));
         }
         if let Some(text) = self.remembered(url) {
             return Ok(text);
@@ -100,17 +100,22 @@ impl OrbSource for OrbSites {
         let client = Client::new(&Endpoint { url: base.to_owned(), ..Endpoint::default() })
             .map_err(|error| format!("failed to fetch the orb `{url}`: {error}"))?;
         let request = Request { method: "GET", path, token: None, body: Body::Empty, timeout: TIMEOUT };
-        let answer = client.send(&request).map_err(|error| match error {
-            Error::Refused { status, .. } => {
-                format!("failed to fetch the orb `{url}`: the server answered {status}, and redirects are not followed")
-            }
-            error => format!("failed to fetch the orb `{url}`: {error}"),
+        let answer = client.send(&request).map_err(|error| {
+            let kind = if error.is_retryable() { OrbError::Unreachable } else { OrbError::Missing };
+            kind(match error {
+                Error::Refused { status, .. } => format!(
+                    "failed to fetch the orb `{url}`: the server answered {status}, and redirects are not followed"
+                ),
+                error => format!("failed to fetch the orb `{url}`: {error}"),
+            })
         })?;
         if answer.status != 200 {
-            return Err(format!("failed to fetch the orb `{url}`: the server answered {}", answer.status));
+            return Err(
+                format!("failed to fetch the orb `{url}`: the server answered {}", answer.status).into()
+            );
         }
         if answer.body.len() > SOURCE_BYTES {
-            return Err(format!("the orb `{url}` is longer than {} bytes", SOURCE_BYTES));
+            return Err(format!("the orb `{url}` is longer than {} bytes", SOURCE_BYTES).into());
         }
         let text =
             String::from_utf8(answer.body).map_err(|_| format!("the orb `{url}` is not UTF-8 text"))?;
@@ -127,7 +132,13 @@ mod tests {
     #[test]
     fn only_what_is_below_an_allowed_address_is_fetched() {
         let mut sites = OrbSites::default();
-        assert!(sites.fetch("https://good.example/orbs/x.yml").unwrap_err().contains("not allowed here"));
+        assert!(
+            sites
+                .fetch("https://good.example/orbs/x.yml")
+                .unwrap_err()
+                .to_string()
+                .contains("not allowed here")
+        );
         for bad in
             ["http://good.example/", "https://good.example", "https:///x", "https://a@good.example/", "x"]
         {
@@ -141,7 +152,7 @@ mod tests {
             "https://good.example/orbs/%2e%2e/x.yml",
             "http://good.example/orbs/x.yml",
         ] {
-            let why = sites.fetch(stranger).unwrap_err();
+            let why = sites.fetch(stranger).unwrap_err().to_string();
             assert!(
                 why.contains("not below an allowed address (allowed: https://good.example/orbs/)"),
                 "{why}"

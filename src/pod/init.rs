@@ -55,7 +55,7 @@ pub(super) fn run() -> Outcome {
     crate::logging::init(&options).map_err(Failure::new)?;
     let signals = Signals::new([SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGQUIT]);
     let signals = signals.map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))?;
-    // Where an init of the image is the first process, it would get the orphans.
+    // An init of the image, where that is the first process, would get the orphans.
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     let ready = Arc::new(AtomicBool::new(false));
     crate::system::probes::serve(PROBES, Arc::clone(&ready));

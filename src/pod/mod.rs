@@ -46,7 +46,7 @@ fn install(folder: &Path) -> Result<(), Failure> {
     let target = folder.join("runlet");
     fs::create_dir_all(folder).map_err(|error| failed("the folder cannot be made", error))?;
     fs::copy(own, &target).map_err(|error| failed("this program cannot be copied", error))?;
-    // Whoever the containers run as.
+    // Containers run as any user.
     let modes = fs::Permissions::from_mode(0o755);
     fs::set_permissions(&target, modes).map_err(|error| failed("the mode cannot be set", error))?;
     for name in ["circleci-agent", "circleci"] {

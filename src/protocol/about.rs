@@ -1,11 +1,11 @@
-//! Who is calling whom: what a runner learns of its token and its control plane before it claims, and of its way there.
+//! Introduction of a runner: what it learns of its token and its control plane before it claims, and of its way there.
 
 use serde::{Deserialize, Serialize};
 
 /// Body of `POST /api/v3/runner/self` (resource class token). Nothing changes by it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AboutRequest {
-    /// `runner.name`.
+    /// Name of the runner, `runner.name`.
     pub name: String,
     /// Comes back: whether large calls arrive.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -35,7 +35,7 @@ pub struct AboutAnswer {
 /// A runner as the control plane saw it last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeenRunner {
-    /// Its host.
+    /// Name of its host.
     pub hostname: String,
     /// Time since it asked for work.
     pub seconds_ago: u64,

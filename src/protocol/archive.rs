@@ -33,7 +33,7 @@ pub struct Cache {
     pub id: String,
     /// The whole key.
     pub key: String,
-    /// What is unpacked: tar in LZ4.
+    /// Archive to unpack: tar in LZ4.
     pub archive: Archive,
     /// When it was saved, in Unix milliseconds.
     pub created_at_ms: u64,
@@ -102,6 +102,6 @@ pub struct Layer {
     pub job: usize,
     /// Node of the job: nodes run at the same time, too.
     pub node_index: u32,
-    /// What is unpacked: tar in LZ4.
+    /// Archive to unpack: tar in LZ4.
     pub archive: Archive,
 }

@@ -22,7 +22,7 @@ pub struct Container {
     /// User that its processes run as: a name, a number, or `user:group`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Literal values.
+    /// Variables with their literal values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, String>,
     /// Login of its registry, variables replaced.
@@ -33,7 +33,7 @@ pub struct Container {
 /// Login of a registry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Login {
-    /// The user.
+    /// Name of the user at the registry.
     pub username: String,
     /// The password, or a token.
     pub password: Secret,
@@ -62,7 +62,7 @@ pub const MOST_BESIDE: u32 = 64;
 pub struct Beside {
     /// Title, secrets masked.
     pub name: String,
-    /// `task_lifecycle`, `service`.
+    /// Kind of the record: `task_lifecycle` or `service`.
     pub kind: String,
     /// Unix time in milliseconds by the runner's clock.
     pub at_ms: u64,

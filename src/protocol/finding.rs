@@ -1,4 +1,4 @@
-//! What was found out about a host or its surroundings: one fact, how bad it is, and what to do.
+//! Findings about a host or its surroundings: one fact each, how bad it is, and what to do.
 
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +31,7 @@ impl Level {
     }
 }
 
-/// One fact.
+/// Fact about the host, how bad it is, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// The check, in a word that stays the same.
@@ -40,7 +40,7 @@ pub struct Finding {
     pub result: Level,
     /// The fact, for people.
     pub evidence: String,
-    /// What to do; empty where there is nothing to do.
+    /// Advice; empty where there is nothing to do.
     pub advice: String,
 }
 

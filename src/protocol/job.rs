@@ -33,7 +33,7 @@ pub struct Step {
     pub name: String,
     /// When to run it, given what happened before. Never absent: defaults are the compiler's.
     pub when: When,
-    /// The action.
+    /// Kind of the step, with its fields.
     #[serde(flatten)]
     pub action: Action,
 }

@@ -1,4 +1,4 @@
-//! What the first process of a pod is told: one JSON document in the variable [`VARIABLE`], out of a secret of the
+//! Message to the first process of a pod: one JSON document in the variable [`VARIABLE`], out of a secret of the
 //! cluster. It fetches the task itself, since a secret has a megabyte at most.
 
 use super::{Secret, TaskId};
@@ -13,9 +13,9 @@ pub const SHARED: &str = "/opt/circleci";
 /// The task of a pod.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PodTask {
-    /// The task.
+    /// Id of the task.
     pub id: TaskId,
-    /// Its token.
+    /// Token of the task, which nothing else may be asked with.
     pub token: Secret,
     /// The control plane.
     pub url: String,
@@ -24,7 +24,7 @@ pub struct PodTask {
     pub ca: Option<String>,
     /// Name of the runner.
     pub runner_name: String,
-    /// Its version.
+    /// Version of the runner, for the spin-up record.
     pub runner_version: String,
     /// The task is stopped after this long.
     pub max_run_time_ms: u64,

@@ -32,7 +32,7 @@ impl ResourceClass {
         Ok(Self(text.to_owned()))
     }
 
-    /// `namespace/name`.
+    /// Returns the full name, `namespace/name`.
     pub fn as_str(&self) -> &str {
         &self.0
     }

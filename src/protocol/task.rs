@@ -103,7 +103,7 @@ fn fifteen_minutes() -> u32 {
 /// A project or context variable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Variable {
-    /// `[A-Za-z_][A-Za-z0-9_]*`.
+    /// Name, which matches `[A-Za-z_][A-Za-z0-9_]*`.
     pub name: String,
     /// Masked in output, subject to the rules of the executor's redactor.
     pub value: Secret,

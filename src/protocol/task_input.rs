@@ -34,7 +34,7 @@ pub struct TaskInput {
     /// The task is stopped as timed out after this long; 0 is no limit.
     #[serde(default)]
     pub max_run_time_ms: u64,
-    /// `runner.name`.
+    /// Name of the runner, `runner.name`.
     pub runner_name: String,
     /// Version of the runner that claimed the task.
     pub runner_version: String,
@@ -141,14 +141,14 @@ pub struct Probe {
 /// The input of a probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeInput {
-    /// What to look at.
+    /// Orders for the look.
     pub runlet_probe: Probe,
 }
 
 /// The line that a probe writes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeAnswer {
-    /// What it found.
+    /// Findings of the look.
     pub runlet_probe: Vec<Finding>,
 }
 

@@ -12,13 +12,13 @@ use std::collections::BTreeMap;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TestTimings {
-    /// By `testcase@file`, else that of the suite.
+    /// Seconds by `testcase@file`, else that of the suite.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub filename: BTreeMap<String, f64>,
-    /// By `testcase@classname`.
+    /// Seconds by `testcase@classname`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub classname: BTreeMap<String, f64>,
-    /// By `testcase@name`.
+    /// Seconds by `testcase@name`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub testname: BTreeMap<String, f64>,
 }

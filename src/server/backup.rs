@@ -165,7 +165,7 @@ fn copy_all(from: &Path, to: &Path) -> Result<Copied, BackupError> {
         copied.missing = copy_uploads(&source, &target, &view, &mut copied).map_err(|e| e.of(from))?;
         copy_outputs(&source, &target, &view, &mut copied).map_err(|e| e.of(from))?;
         copy_new_rows(&target, &view, &live, with_files, &mut copied).map_err(|e| e.of(from))?;
-        // What was forgotten, and removed, after the database was copied is not missed by a copy of now.
+        // Removals after the database was copied, of bytes that it had forgotten, are not missed by a copy of now.
         if copied.missing.is_empty() || round == MOST_ROUNDS {
             break;
         }

@@ -18,7 +18,7 @@ const GRACE: Duration = Duration::from_secs(30 * 60 * 60);
 /// The result of a check.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    /// What is wrong; at most fifty of a kind.
+    /// Faults; at most fifty of a kind.
     pub(super) faults: Vec<Fault>,
     /// Uploads that were looked at.
     pub(super) uploads: usize,
@@ -63,7 +63,7 @@ impl From<BlobError> for CheckError {
     }
 }
 
-/// What the rows said at one moment.
+/// Contents of the rows at one moment.
 struct Said {
     faults: Vec<Fault>,
     named: Vec<Named>,
@@ -138,7 +138,7 @@ fn said(view: &View) -> Result<Option<Said>, StoreError> {
     }))
 }
 
-/// What is wrong with an upload that a row names.
+/// Looks for a fault of an upload that a row names.
 fn wrong_upload(
     blobs: &Blobs,
     named: &Named,
@@ -165,7 +165,7 @@ fn wrong_upload(
     Ok(None)
 }
 
-/// What is wrong with an output that its agent reported as complete.
+/// Looks for a fault of an output that its agent reported as complete.
 fn wrong_output(
     blobs: &Blobs,
     output: &Complete,

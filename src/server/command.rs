@@ -1,4 +1,4 @@
-//! `runlet server`.
+//! `runlet server`: its arguments, its settings, and its run from the start to a signal.
 
 use crate::outcome::{Failure, Outcome, exit};
 use crate::server::api::shared::slug::short_slug;
@@ -146,7 +146,7 @@ fn parse(args: Vec<OsString>) -> Result<Option<ServerOptions>, Failure> {
 /// The shortest time that anything is kept: what comes late for a task that has ended is taken for a day.
 const SHORTEST: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 
-/// Reads `--keep`.
+/// Reads `--keep KIND=TIME` into the limits of age.
 fn keep(keeping: &mut Keeping, text: &str) -> Result<(), Failure> {
     let fail = |why: &str| Failure::usage(format!("`--keep {text}`: {why}"));
     let (kind, duration) =
@@ -177,7 +177,7 @@ fn keep(keeping: &mut Keeping, text: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Reads `--quota`.
+/// Reads `--quota KIND[:SLUG]=SIZE` into the limits of use.
 fn quota(keeping: &mut Keeping, text: &str) -> Result<(), Failure> {
     let fail = |why: &str| Failure::usage(format!("`--quota {text}`: {why}"));
     let (kind, size) = text

@@ -133,7 +133,7 @@ fn close_to_others(path: &Path) {
         }
     }
     if was_open {
-        // Whoever was in a folder, or had linked a file to elsewhere, keeps that way until the file itself is closed.
+        // A stranger who was in a folder, or had linked a file elsewhere, keeps that way until the file is closed.
         for name in FOLDERS {
             close_all_in(&path.join(name));
         }

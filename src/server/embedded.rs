@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 /// A config as a control plane would run it.
 pub struct Preview {
-    /// What would run, or would have, and what is left out.
+    /// Jobs that would run, or would have, and those that are left out.
     pub compiled: Compiled,
     routing: Routing,
 }

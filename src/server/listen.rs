@@ -57,7 +57,7 @@ pub fn raise_file_limit() {
     }
 }
 
-/// What every connection is served with.
+/// Parts that serve every connection.
 #[derive(Clone)]
 struct Serving {
     routers: Routers,
@@ -68,7 +68,7 @@ struct Serving {
 /// Everything that is served.
 #[derive(Clone)]
 struct Routers {
-    /// For programs.
+    /// Routes for programs: the API and the calls of runners.
     api: axum::Router,
     /// Pages, for people.
     web: axum::Router,

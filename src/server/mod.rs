@@ -36,6 +36,7 @@ pub use command::{HELP, command};
 pub use data_folder::FolderError;
 pub use embedded::{Preview, SetError, preview};
 pub use live::watch::Told;
+pub use pipelines::types::Error as NotTriggered;
 pub use run::{KeepError, Running, ServerOptions, StartError, WatchEnded, Watcher, start};
 
 /// Beginning of the message of a job that was left out because it wants to run elsewhere.

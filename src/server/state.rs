@@ -158,7 +158,7 @@ pub struct Routing {
     pub elsewhere: Elsewhere,
 }
 
-/// What becomes of jobs that run elsewhere only: in containers, on Macs or machines of the hosted service.
+/// Treatment of jobs that run elsewhere only: in containers, on Macs or machines of the hosted service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Elsewhere {
     /// They fail when their turn comes: a workflow that skipped its tests is no success.

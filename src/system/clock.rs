@@ -38,7 +38,7 @@ pub fn unix_time(year: u64, month: u64, day: u64, hour: u64, minute: u64, second
 /// Shows a time as `2026-11-25T04:05:06Z`, or with milliseconds. Times before 1970 are shown as 1970.
 #[derive(Clone, Copy, Debug)]
 pub struct Rfc3339 {
-    /// The time.
+    /// Time that is written.
     pub time: SystemTime,
     /// Whether to show them.
     pub milliseconds: bool,

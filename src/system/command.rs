@@ -14,9 +14,9 @@ const MOST_OUTPUT: u64 = 64 * 1024;
 pub struct Said {
     /// Exit code; `None`: a signal.
     pub code: Option<i32>,
-    /// Standard output.
+    /// Text on standard output.
     pub out: String,
-    /// Standard error.
+    /// Text on standard error.
     pub err: String,
 }
 
@@ -46,7 +46,7 @@ pub fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<i32>> {
     }
 }
 
-/// What is in a pipe now. Whoever else holds its other end is not waited for.
+/// Reads all that is in a pipe now. Other processes that hold its other end are not waited for.
 pub fn text<P: Read + std::os::fd::AsFd>(pipe: Option<P>) -> String {
     let mut bytes = Vec::new();
     if let Some(mut pipe) = pipe {

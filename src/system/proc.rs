@@ -10,13 +10,13 @@ const LONGEST_COMMAND: usize = 200;
 /// The facts of a process that are needed here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
-    /// Process id.
+    /// Id of the process.
     pub pid: i32,
     /// Process id of the parent.
     pub parent: i32,
-    /// Process group.
+    /// Id of its process group.
     pub group: i32,
-    /// Session.
+    /// Id of its session.
     pub session: i32,
     /// True when it has ended and waits to be reaped.
     pub zombie: bool,

@@ -11,9 +11,9 @@ pub mod subst;
 pub(crate) mod suite;
 mod usage;
 
-use crate::outcome::{Failure, Outcome, exit};
+use crate::outcome::{Failure, Outcome, exit, print_bytes};
 use std::ffi::OsString;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 use usage::usage;
 
@@ -134,9 +134,7 @@ fn substitute(args: &[&str]) -> Outcome {
     if !args.is_empty() {
         out.push(b'\n');
     }
-    // A reader that has gone away is no failure.
-    let _ = std::io::stdout().write_all(&out);
-    Ok(exit::OK)
+    print_bytes(&out)
 }
 
 #[cfg(test)]

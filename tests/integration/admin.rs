@@ -21,7 +21,7 @@ impl Server {
         child.wait_with_output().unwrap()
     }
 
-    /// What a command that succeeds prints.
+    /// Runs a command that has to succeed. Returns all that it prints.
     pub(crate) fn admin(&self, args: &[&str], stdin: &str) -> String {
         let output = self.admin_output(args, stdin);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -34,7 +34,7 @@ workflows:
       - fail: {requires: [gate]}
 ";
 
-/// What curl got: status, headers in lower case, body.
+/// Answer to a call of curl: status, headers in lower case, body.
 pub(crate) struct Got {
     pub(crate) status: u16,
     pub(crate) headers: String,

@@ -127,7 +127,7 @@ pub(crate) fn job(server: &Server, pipeline: &str) -> Value {
     server.call("GET", &path, None)["items"][0].clone()
 }
 
-/// What people are told with the job.
+/// Messages that people see with the job.
 pub(crate) fn messages(server: &Server, job: &Value) -> String {
     let path = format!("/api/v2/project/{}/job/{}", job["project_slug"].as_str().unwrap(), job["job_number"]);
     server.call("GET", &path, None)["messages"].to_string()
@@ -225,7 +225,7 @@ fn what_is_lost_is_lost_by_its_allocation_and_its_output_comes_late() {
     let ended =
         json!([{ "number": 1, "at_ms": 2, "event": "step_finished", "step": 1, "status": "success" }]);
     assert_eq!(task.call("POST", "events", &ended).0, 200);
-    // Whatever an agent says last, no step of a task that has ended runs, and any time and length can be shown.
+    // No step of a task that has ended runs, whatever its agent says last, and any time and length can be shown.
     let mut mad = task.started(2, 2);
     mad[0]["at_ms"] = json!(u64::MAX);
     mad.as_array_mut().unwrap().push(json!({ "number": 3, "at_ms": 3, "event": "step_finished", "step": 1,

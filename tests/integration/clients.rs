@@ -1,4 +1,4 @@
-//! What public clients met beyond reading one pipeline: builds of version 1.1 started and sought, downloads, insights,
+//! Needs of public clients beyond reading one pipeline: builds of version 1.1 started and sought, downloads, insights,
 //! names and ids in every form, and refusals of what would be misunderstood.
 
 use crate::api::Got;

@@ -149,7 +149,7 @@ fn messages(diagnostics: &[Diagnostic]) -> String {
     text.replace(&*folder().join("orbs").to_string_lossy(), "ORBS")
 }
 
-/// What a section should say, from what the compiler did.
+/// Text of a section as the compiler would have it.
 fn actual(section: &str, result: &Result<Compiled, Diagnostics>) -> Option<String> {
     use runlet::config::Severity::{Error, Warning};
     let of = |all: &[Diagnostic], severity| {
@@ -206,7 +206,7 @@ fn check(case: &Case) -> Result<(), String> {
     if !warned && !compiled.warnings.is_empty() {
         return Err(format!("unexpected warnings:\n{}", messages(&compiled.warnings)));
     }
-    // What was compiled is itself a config, and compiles to the same.
+    // The compiled text is itself a config, and compiles to the same.
     let again = Circumstances { parameters: BTreeMap::new(), ..circumstances }.compile(&compiled.processed);
     match again {
         Ok(again) => {
@@ -292,7 +292,7 @@ fn every_acceptance_case_is_tried_somewhere() {
 
 fn bless() {
     for (path, cases) in corpus() {
-        // What stands before the first case is kept.
+        // Lines before the first case are kept.
         let mut text = std::fs::read_to_string(&path).unwrap();
         text.truncate(text.find("=== ").unwrap_or(0));
         for case in cases {
@@ -547,6 +547,58 @@ fn a_full_standard_output_is_an_error_and_a_closed_pipe_is_none() {
 }
 
 #[test]
+fn every_command_that_prints_fails_when_standard_output_is_full() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("x.txt"), "x").unwrap();
+    std::fs::create_dir(folder.path().join("orb")).unwrap();
+    std::fs::write(folder.path().join("orb/@orb.yml"), "version: 2.1\n").unwrap();
+    let circleci = folder.path().join(".circleci");
+    std::fs::create_dir(&circleci).unwrap();
+    let config = "{version: 2.1, jobs: {build: {machine: true, resource_class: a/b, steps: [{run: 'true'}]}}, workflows: {w: {jobs: [build]}}}";
+    std::fs::write(circleci.join("config.yml"), config).unwrap();
+    for words in [
+        "--help",
+        "--version",
+        "help",
+        "help server",
+        "help --man-pages",
+        "help --completions bash",
+        "config --help",
+        "config validate",
+        "config validate --json",
+        "config process",
+        "orb pack orb",
+        "exec --help",
+        "exec --list",
+        "exec --plain",
+        "server --help",
+        "admin --help",
+        "machine --help",
+        "task --help",
+        "doctor --help",
+        "doctor --config none.yaml --json",
+        "status --help",
+        "container --help",
+        "tool --help",
+        "tool env subst x",
+        "tool tests glob *.txt",
+        "tool tests split --index=0 --total=1 x.txt",
+    ] {
+        let Ok(full) = std::fs::File::options().write(true).open("/dev/full") else { return };
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_runlet"));
+        command.args(words.split(' ')).current_dir(folder.path()).env("TMPDIR", folder.path());
+        command.env("XDG_CACHE_HOME", folder.path()).stdin(std::process::Stdio::null());
+        let output = command.stdout(full).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.code() == Some(1) && error.contains("failed to write to standard output"),
+            "{words}: {:?} {error}",
+            output.status
+        );
+    }
+}
+
+#[test]
 fn orbs_are_fetched_from_allowed_addresses_only() {
     use crate::support::{control_plane::ControlPlane, pki};
     let authority = pki::Authority::new("Acme Root");
@@ -577,4 +629,8 @@ fn orbs_are_fetched_from_allowed_addresses_only() {
     server.answer("/orbs/tools.yml", 404, "{}");
     let (code, text) = process(&format!("{}/orbs/", server.url()));
     assert!(code == Some(7) && text.contains("the server answered 404"), "{text}");
+    // Nobody can tell whether the config is valid.
+    server.answer("/orbs/tools.yml", 503, "{}");
+    let (code, text) = process(&format!("{}/orbs/", server.url()));
+    assert!(code == Some(1) && text.contains("the server answered 503"), "{text}");
 }

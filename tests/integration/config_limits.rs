@@ -1,6 +1,6 @@
 //! The limits of the compiler: what is just within works, what is above is an error that names the limit.
 
-use runlet::config::{Input, OrbSource, compile};
+use runlet::config::{Input, OrbError, OrbSource, compile};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 struct Orbs(BTreeMap<String, String>);
 
 impl OrbSource for Orbs {
-    fn resolve(&self, reference: &str) -> Result<(String, String), String> {
+    fn resolve(&self, reference: &str) -> Result<(String, String), OrbError> {
         self.fetch(reference).map(|text| (reference.to_owned(), text))
     }
 
-    fn fetch(&self, url: &str) -> Result<String, String> {
-        self.0.get(url).cloned().ok_or_else(|| format!("there is no `{url}`"))
+    fn fetch(&self, url: &str) -> Result<String, OrbError> {
+        self.0.get(url).cloned().ok_or_else(|| format!("there is no `{url}`").into())
     }
 }
 

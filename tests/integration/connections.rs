@@ -116,7 +116,7 @@ fn guesses_are_slow_and_logged_and_keep_no_good_token_out() {
     let text = std::fs::read_to_string(&log).unwrap();
     assert!(text.contains("were refused client=127.0.0.1 count=1"), "{text}");
 
-    // What the proxy says counts.
+    // The word of the proxy counts.
     let mut stream = TcpStream::connect(address_of(&server)).unwrap();
     stream
         .write_all(b"GET /api/v2/me HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 6.6.6.6, 192.0.2.9\r\nCircle-Token: rlp_x\r\nConnection: close\r\n\r\n")

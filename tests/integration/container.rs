@@ -356,7 +356,7 @@ fn many_tasks_at_once_cost_four_calls_each_and_one_watch() {
     let writes = count("POST /api/v1/namespaces/ci/") + count("DELETE");
     println!("{tasks} tasks: {memory}, {writes} writes, {} calls", calls.len());
     assert_eq!(writes, 4 * tasks);
-    // What is asked for at a start and by the sweep does not grow with the tasks.
+    // Calls at a start and by the sweep do not grow with the tasks.
     assert_eq!(count("GET /api/v1/namespaces/ci/pods/"), 0, "{calls:?}");
 }
 

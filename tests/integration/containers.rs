@@ -98,7 +98,7 @@ fn a_runner_keeps_records_beside_those_of_the_task_and_they_bind_nothing() {
     assert_eq!((status, &answer["outcome"]), (200, &json!("queued")), "{answer}");
     assert_eq!(say(0, json!({})), 409);
 
-    // What its runner leaves open ends with the task, in whose success it has no part.
+    // A record that its runner leaves open ends with the task, in whose success it has no part.
     let (_, task) = claim(&server, &rogue, "n-2", &["container"]);
     let task = Played::of(&server, &rogue, &task);
     let service = json!({ "name": "redis:7", "kind": "service", "at_ms": 1 });

@@ -170,7 +170,7 @@ fn faults() -> Vec<Fault> {
         fault("status_socket", "warn", "the group of status.group does not exist", |s| {
             host(s).variable("CIRCLECI_RUNNER_STATUS_GROUP", "no-such-group")
         }),
-        // What keeps it from claiming.
+        // Gates that keep it from claiming.
         fault("gates", "warn", "quiet hours", |s| {
             host(s).variable("CIRCLECI_RUNNER_QUIET_HOURS", "00:00-12:00 12:00-00:00")
         }),
@@ -201,7 +201,7 @@ fn faults() -> Vec<Fault> {
             prefixed(s, "echo 'sudo: The \"no new privileges\" flag is set' >&2; exit 1")
         }),
         fault("command_prefix", "fail", "must start the words that follow it", |s| prefixed(s, "echo done")),
-        // What jobs find.
+        // Findings for jobs.
         fault("working_directory", "fail", "cannot be made", |s| {
             host(s).variable("CIRCLECI_RUNNER_WORK_DIR", "/dev/null/work")
         }),

@@ -278,7 +278,7 @@ fn jobs_see_the_real_history_and_the_real_origin() {
         .says("mine\n")
         .says(&format!("\n{}\n", origin.display()))
         .says(&format!("repository {}\n", origin.display()));
-    // What a job pushes stays here.
+    // A push by a job stays here.
     assert_eq!(git(&origin, "branch --list pushed"), "");
     assert_eq!(git(&clone, "branch --list pushed"), "");
 }

@@ -1,4 +1,4 @@
-//! What promises that nothing is lost, on networks and hosts that lose things: real runners and a real
+//! Promises that nothing is lost, on networks and hosts that lose things: real runners and a real
 //! control plane with a bad line between them, or killed in the middle.
 
 use crate::server::{ANSWER, Runner, Server};
@@ -320,7 +320,7 @@ fn claims_offsets_and_checksums_are_held_to() {
         assert_eq!((status, &refused["answer"]), (200, &json!("incomplete")), "{length} {refused}");
         assert_eq!(rogue.send("POST", &heartbeat, &task, Body::Json(b"{}")).0, 200, "the task is not over");
     }
-    // What differed is sent again, from where the answer said.
+    // Bytes that differed are sent again, from where the answer said.
     rogue.send("PATCH", &output(0), &task, Body::Bytes(b"hello"));
     assert_eq!(finish(right, 5).1["answer"], "confirmed");
     let (status, over) = rogue.send("POST", &heartbeat, &task, Body::Json(b"{}"));

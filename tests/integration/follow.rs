@@ -126,7 +126,7 @@ fn the_end_of_a_step_is_shown_after_its_last_byte() {
         }
         assert!(follower.join().unwrap() == bytes, "what was followed differs from what was sent");
     });
-    // Whoever comes later sees the end as well, wherever it begins.
+    // A watcher who comes later sees the end as well, wherever it begins.
     assert_eq!(ask(&server, &job, 0, bytes.len()), Some((Vec::new(), true)));
     assert_eq!(ask(&server, &job, 0, usize::MAX), Some((Vec::new(), true)));
 

@@ -71,7 +71,7 @@ impl Server {
         self.call("GET", &format!("{PROJECT}/pipeline"), None)["items"].as_array().unwrap().clone()
     }
 
-    /// What became of the last delivery that has changes, once all of them are worked off.
+    /// Changes of the last delivery that has some, once all of them are worked off.
     pub(crate) fn worked_off(&self) -> Vec<Value> {
         poll("the deliveries to be worked off", || {
             let listed = self.call("GET", &format!("{PROJECT}/deliveries"), None);
@@ -234,7 +234,7 @@ fn a_push_is_built_once_and_whoever_cannot_sign_builds_nothing() {
     assert!(server.last().1.contains("has no branch `gone`"));
     assert_eq!(server.pipelines().len(), 3);
 
-    // What was skipped is tried again, and what never starts anything is not.
+    // A change that was skipped is tried again, and one that never starts anything is not.
     let replay = |word: &str| {
         let items = server.worked_off();
         let said =

@@ -27,7 +27,7 @@ impl Call {
     }
 }
 
-/// What a fake answers: a status, headers, a body.
+/// Answer of a fake: a status, headers, a body.
 type Answer = (u16, &'static str, String);
 
 /// A service that takes calls and writes them down. It lives as long as the test's process.

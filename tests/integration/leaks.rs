@@ -1,4 +1,4 @@
-//! What a job could tell, hold up or reach that it should not: secrets in whatever is stored, paths that are no files,
+//! Things that a job should not tell, hold up or reach: secrets in whatever is stored, paths that are no files,
 //! links out of its folders, the memory of the runner; and the operator's rules and log about who does what.
 
 use crate::secrets::files_with;
@@ -248,7 +248,7 @@ head -c 1 /proc/$$/environ > /dev/null && head -c 1 /proc/$$/maps > /dev/null &&
     assert!(!said.contains("reached environ") && !said.contains("reached mem"), "{said}");
     assert_eq!(said.matches("there is ").count(), 2, "{said}");
     assert!(said.ends_with("reached its own\n") && said.matches("reached").count() == 1, "{said}");
-    // What outlives its step is found and ended all the same.
+    // A process that outlives its step is found and ended all the same.
     assert!(server.output("private", 3).contains("`sleep 600`"), "{:?}", server.events("private"));
 }
 

@@ -1,4 +1,4 @@
-//! What tasks leave behind: found whoever was killed, at a cost that does not grow with the host's processes.
+//! Remains of tasks: found whoever was killed, at a cost that does not grow with the host's processes.
 
 use crate::support::control_plane::ControlPlane;
 use crate::support::processes::{child_with, coming_child_with, signal};

@@ -433,7 +433,7 @@ fn log_lines_are_objects_or_text_or_nothing_and_may_go_to_a_file() {
     assert!(text.contains("ERROR no") && !text.contains("starting agent"), "{text}");
 }
 
-/// What the log holds of the runner and of its task agent, which is told the same.
+/// Returns the log of the runner and of its task agent, which is told the same.
 fn log_of_a_task(format: &str) -> String {
     let server = ControlPlane::start();
     // The task agent speaks up when a call fails.

@@ -13,7 +13,7 @@ mod archives;
 // The rules of a claim over the real API, with a runner that the test plays itself.
 #[cfg(feature = "server")]
 mod claims;
-// What public clients met: builds of version 1.1, downloads, insights, names and ids.
+// Needs of public clients: builds of version 1.1, downloads, insights, names and ids.
 #[cfg(feature = "server")]
 mod clients;
 // The config compiler against its corpus, and against damaged configs.
@@ -62,15 +62,15 @@ mod forge_back;
 mod full_disk;
 // Hosts that withhold what a runner is used to.
 mod hostile;
-// What tasks leave behind, whoever was killed.
+// Remains of tasks, whoever was killed.
 mod leftovers;
 // A control plane that is killed again and again.
 #[cfg(feature = "server")]
 mod kills;
-// What a job could tell, hold up or reach that it should not.
+// Things that a job should not tell, hold up or reach.
 #[cfg(feature = "server")]
 mod leaks;
-// What `runlet doctor` finds on hosts with planted faults.
+// Findings of `runlet doctor` on hosts with planted faults.
 mod doctor;
 // Runners as operators see them from the control plane; its log and its metrics.
 #[cfg(feature = "server")]
@@ -86,7 +86,7 @@ mod people;
 // The whole road over TLS, with a runner of any architecture.
 #[cfg(feature = "server")]
 mod road;
-// What is decided while nobody is heard: calls overtaken by an end, retries, fences, restored backups.
+// Decisions while nobody is heard: calls overtaken by an end, retries, fences, restored backups.
 #[cfg(feature = "server")]
 mod outages;
 // The orbs that are built in, archives of orbs, and what packs them.
@@ -104,13 +104,13 @@ mod scenarios;
 // Variables and contexts: sealed, handed out, masked.
 #[cfg(feature = "server")]
 mod secrets;
-// What `runlet exec` shows and leaves, to the letter.
+// Screens and remains of `runlet exec`, to the letter.
 #[cfg(feature = "server")]
 mod transcripts;
 // The control plane with real machine runners.
 #[cfg(feature = "server")]
 mod server;
-// What a service manager is told, asks for and gives; upgrades during a task.
+// Messages to a service manager, and from it; upgrades during a task.
 mod service;
 // Output on its way: spools that are full, emptied or left behind.
 mod spool;
@@ -122,9 +122,9 @@ mod splitting;
 // A control plane that is told to stop.
 #[cfg(feature = "server")]
 mod stop;
-// What a runner shows of itself, and what keeps it from claiming.
+// Status of a runner, and the gates that keep it from claiming.
 mod status;
-// What the modules share: a fake control plane, certificates, a proxy, the runner as a process.
+// Parts that the modules share: a fake control plane, certificates, a proxy, the runner as a process.
 mod support;
 // Private authorities, bad certificates, client certificates, proxies.
 mod trust;

@@ -1,4 +1,4 @@
-//! What is decided while nobody is heard, over the real API: calls that an end overtakes, retries after the begin,
+//! Decisions while nobody is heard, over the real API: calls that an end overtakes, retries after the begin,
 //! fences, and a control plane that was restored from a backup.
 
 use crate::admin::parsed;
@@ -65,7 +65,7 @@ fn an_end_that_overtakes_a_call_decides_about_it() {
     ];
     let begun: Vec<_> =
         calls.iter().map(|(method, rest, body, _)| half(&task, &server, method, rest, body)).collect();
-    // Whatever the control plane has done by now: the end comes before the bodies are complete.
+    // The end comes before the bodies are complete, whatever the control plane has done by now.
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(task.lost(&task.allocation), 200);
     for (mut connection, (method, rest, body, expected)) in begun.into_iter().zip(&calls) {
@@ -229,11 +229,11 @@ fn what_a_restored_backup_says_waits_for_an_administrator_and_then_for_its_fence
         assert!(task["job_url"].as_str().unwrap().ends_with(&number), "{task}");
     };
     runs(&waiting[0], "n-6", "boot-1");
-    // Whoever insists knows it, too.
+    // A person who insists knows it, too.
     runs(&again(&workflows[2], &json!({ "force": true })), "n-7", "boot-1");
     // The machine was started again: nothing of before runs there.
     runs(&waiting[1], "n-8", "boot-2");
-    // What waited in the backup waits until it is released.
+    // A task that waited in the backup waits until it is released.
     server.admin(&["task", "release", ids[3]], "");
     runs(&job_of(&server, &workflows[3]), "n-9", "boot-2");
     server.admin_fails(&["task", "release", ids[3]], 5, "is held");

@@ -70,7 +70,7 @@ impl Server {
         id
     }
 
-    /// What a step of a job wrote.
+    /// Output of a step of a job.
     pub(crate) fn output(&self, job: &Value, step: u32) -> String {
         let id = job["id"].as_str().unwrap();
         let path = format!("/api/v3/jobs/{id}/stdout?filter%5Bexecution%5D=0&filter%5Bstep_num%5D={step}");
@@ -231,7 +231,7 @@ fn jobs_without_their_context_are_unauthorized() {
     server.call("DELETE", &rule, None);
     let group = restrict("group", "11111111-2222-4333-8444-555555555555");
     run("unauthorized");
-    // Who may not use a context has nothing to approve with it.
+    // A person who may not use a context has nothing to approve with it.
     let hold = TWO_JOBS.replace("build: {context: deploy}", "build: {context: deploy, type: approval}");
     let jobs = server.ended(&server.trigger(&hold));
     assert_eq!((&jobs[0]["status"], &jobs[1]["status"]), (&json!("unauthorized"), &json!("not_run")));

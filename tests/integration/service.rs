@@ -380,7 +380,7 @@ fn a_control_plane_says_that_it_listens_and_shows_a_new_certificate() {
             if log.contains(text) { Ok(()) } else { Err(log) }
         });
     };
-    // What is not there, or does not fit, changes nothing.
+    // A file that is not there, or does not fit, changes nothing.
     fs::write(path("key.pem"), "").unwrap();
     signal(plane.0.id(), Signal::HUP);
     wait_log("the certificate stays what it was");

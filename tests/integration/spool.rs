@@ -179,7 +179,7 @@ fn a_step_that_removes_the_private_folder_leaves_the_next_one_its_environment() 
     let first = "echo 'export A=kept' >> \"$BASH_ENV\"; rm -r \"$(dirname \"$BASH_ENV\")\"";
     let second = "echo \"A=$A\"; echo hunter2 | circleci-agent secret add; echo hunter2";
     server.offer(&task_of("s-16", &[first, second, "rm \"$BASH_ENV\"", "echo \"A=[$A]\""]));
-    // Where the runner has no place for the commands of jobs, they are in the private folder as well.
+    // The commands of jobs are in the private folder as well where the runner has no place for them.
     let machine = Machine::new(&server.url()).setting("task_agent_directory", "/dev/null/none");
     let mut runner = machine.setting("mode", "single-task").start();
     assert_eq!(ended(&server, &mut runner, "s-16")["status"], "success", "{}", runner.log());

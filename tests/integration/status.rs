@@ -1,4 +1,4 @@
-//! What a runner shows of itself while it works, what keeps it from claiming, and what its log and its jobs are told.
+//! Status of a runner while it works, the gates that keep it from claiming, and what its log and its jobs are told.
 
 use crate::support::control_plane::ControlPlane;
 use crate::support::poll;
@@ -112,7 +112,7 @@ fn a_token_of_another_class_is_refused() {
     assert_eq!(runner.wait(), Some(2));
     assert!(runner.log().contains("is of the resource class `acme/linux`, but"), "{}", runner.log());
     assert_eq!(server.claims(), 0);
-    // Where the class cannot be asked for, the claim says which one is wanted.
+    // A class that cannot be asked for is told as the one that the claim wants.
     server.answer("/runner/self", 404, "{}");
     let mut runner = wrong().start();
     assert_eq!(server.wait_for("claim?wait=50").json()["resource_class"], "acme/arm");

@@ -16,7 +16,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 
-/// What parked calls ask for, in seconds: as much as runners do.
+/// Seconds that parked calls ask for: as many as runners do.
 const PARKED: u64 = 50;
 
 const ONE: &str = "\
@@ -110,7 +110,7 @@ fn who_waits_is_answered_and_everything_is_found_again() {
     idler.read_exact(&mut [0]).unwrap();
     let _half = said(&server, "POST /api/v2/user HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{");
 
-    // What is left of a lease is extended by a heartbeat once it is less than two thirds.
+    // The rest of a lease is extended by a heartbeat once it is less than two thirds.
     let claimed = age(&server, &task);
     let made = std::thread::scope(|scope| {
         let parked = scope.spawn(|| {
@@ -177,7 +177,7 @@ fn who_waits_is_answered_and_everything_is_found_again() {
         let path = format!("/api/v2/pipeline/{}/workflow", found["id"].as_str().unwrap());
         assert_eq!(server.call("GET", &path, None)["items"].as_array().unwrap().len(), 1, "{found}");
     }
-    // What ran all the while comes to its end.
+    // The task that ran all the while comes to its end.
     std::fs::write(go, "").unwrap();
     let jobs = server.ended(&pipeline);
     assert_eq!(jobs[0]["status"], "success", "{jobs:?}");

@@ -38,7 +38,7 @@ pub(crate) fn upkeep(verb: &str, args: &[&Path]) -> Output {
     command.output().unwrap()
 }
 
-/// What is wrong with a data folder: pairs of kind and sentence.
+/// Faults of a data folder: pairs of kind and sentence.
 pub(crate) fn faults(data: &Path) -> Vec<(String, String)> {
     let output = upkeep("check", &[Path::new("--data"), data, Path::new("--json")]);
     let told = String::from_utf8(output.stdout).unwrap();
@@ -172,7 +172,7 @@ fn a_backup_under_load_is_whole_and_comes_back_held() {
         told
     };
     let first = server.trigger(WORK);
-    // Whatever the jobs are at: before, in the middle, and after.
+    // Copies at every stage of the jobs: before, in the middle, and after.
     let mut pipelines = vec![first.clone()];
     for _ in 0..4 {
         back_up();

@@ -27,7 +27,7 @@ fn lines(path: &Path) -> Vec<String> {
     fs::read_to_string(path).map(|text| text.lines().map(str::to_owned).collect()).unwrap_or_default()
 }
 
-/// What varies from run to run, as words.
+/// Replaces the parts that vary from run to run by words.
 fn steady(text: &str, place: &Path) -> String {
     let mut text = text.replace(&*place.to_string_lossy(), "PLACE");
     for (pattern, word) in [
@@ -44,7 +44,7 @@ fn steady(text: &str, place: &Path) -> String {
         // Times of files are in their archive as well.
         (r"[0-9]+ bytes compressed", "SIZE compressed"),
         (r"(found the cache `[^`]*`) \([0-9]+ bytes\)", "$1 (SIZE)"),
-        // Where a line without end is broken depends on how it arrived.
+        // A line without end is broken depending on how it arrived.
         (r"(?:x{1000,}\n)+(?:x+\n)?", "LONG LINE\n"),
         (r"PRIVATE/work-[0-9]+", "JOBDIR"),
     ] {

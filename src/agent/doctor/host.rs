@@ -1,4 +1,4 @@
-//! What this host gives to the runner itself: its folders and locks, limits, control groups, clock, and what else of the
+//! Look at the host for the runner itself: its folders and locks, limits, control groups, clock, and what else of the
 //! system decides whether jobs run.
 
 use crate::agent::gates::bytes_text;
@@ -249,7 +249,7 @@ fn system(found: &mut Findings) {
     containers(found);
 }
 
-/// What rootless containers need, where there is a tool for them.
+/// Looks for the needs of rootless containers, where there is a tool for them.
 fn containers(found: &mut Findings) {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let has = |program: &str| std::env::split_paths(&path).any(|folder| folder.join(program).is_file());

@@ -1,4 +1,4 @@
-//! What jobs find here: a look by the task agent's program, started behind `runner.command_prefix` as a task is. On the way
+//! Look at the host for jobs, by the task agent's program, started behind `runner.command_prefix` as a task is. On the way
 //! it is seen whether the prefix keeps its contract: standard input and output, signals and the exit code.
 
 use crate::agent::machine;
@@ -32,7 +32,7 @@ pub(super) fn look(settings: &Settings, found: &mut Findings) {
     match command.spawn() {
         Ok(mut child) => {
             examine(settings, &mut child, id, found);
-            // What a prefix has left behind is in its group.
+            // Processes that a prefix has left behind are in its group.
             if let Some(pid) = Pid::from_raw(child.id() as i32) {
                 let _ = kill_process_group(pid, Signal::KILL);
             }
@@ -93,7 +93,7 @@ fn examine(settings: &Settings, child: &mut Child, id: &str, found: &mut Finding
     found.add(id, Level::Fail, text, advice);
 }
 
-/// What it means that no look was made.
+/// Explains that no look was made.
 fn silent(line: Option<String>, ended: std::io::Result<Option<i32>>, said: &str) -> (String, &'static str) {
     let said = match (said.lines().last(), line) {
         (Some(last), _) => format!(": {last}"),

@@ -48,7 +48,7 @@ pub(super) fn look(settings: &Settings, found: &mut Findings) {
     }
 }
 
-/// What variables of proxies get wrong.
+/// Looks for mistakes in the variables of proxies.
 fn variables(found: &mut Findings) {
     for name in ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"] {
         let get = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());

@@ -6,9 +6,9 @@ use crate::system::command;
 use std::process::Command;
 use std::time::Duration;
 
-/// For `systemctl`.
+/// Time that `systemctl` has for an answer.
 const SHORT: Duration = Duration::from_secs(3);
-/// What a stop needs beside the longest task.
+/// Time that a stop needs beside the longest task.
 const MARGIN: Duration = Duration::from_secs(120);
 const PROPERTIES: &str =
     "TimeoutStopUSec,KillMode,OOMPolicy,Delegate,Restart,NoNewPrivileges,TasksMax,LoadState";

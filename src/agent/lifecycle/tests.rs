@@ -308,7 +308,7 @@ fn what_a_task_that_ran_too_long_has_said_is_delivered_without_a_limit() {
     scene.runner.delivers();
     let mut scene = scene.after(100_000);
     assert_eq!(scene.next(), Next::Watch(None));
-    // Whoever stops the runner a second time wants that to end, too.
+    // A person who stops the runner a second time wants that to end, too.
     let mut scene = scene.told(Level::Drain).told(Level::Cancel);
     assert_eq!(scene.next(), Next::Term(Why::Cancelled));
     scene.runner.delivers();

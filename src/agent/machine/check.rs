@@ -23,7 +23,7 @@ pub(super) fn at_start(settings: &Settings) {
     }
 }
 
-/// What is wrong with the folders of tasks, for this user: those of the user behind a prefix cannot be judged.
+/// Looks for faults of the folders of tasks, for this user: those of the user behind a prefix cannot be judged.
 fn problems(settings: &Settings) -> Vec<String> {
     if !settings.command_prefix.is_empty() {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! What an earlier run of the runner has left: its record, and the task that it had.
+//! Remains of an earlier run of the runner: its record, and the task that it had.
 
 use super::Runner;
 use super::child::Agent;

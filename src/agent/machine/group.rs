@@ -14,10 +14,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Where the hierarchies are mounted, as every system has them.
+/// Folder that the hierarchies are mounted at, as every system has them.
 const MOUNTED: &str = "/sys/fs/cgroup";
 
-/// Where a runner stands whose tasks are limited: a group that gives limits to others has no members itself.
+/// Group of a runner whose tasks are limited: one that gives limits to others has no members itself.
 const SUPERVISOR: &str = "runlet-supervisor";
 
 /// The group of one runner.

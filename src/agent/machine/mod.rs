@@ -38,7 +38,7 @@ use death::Death;
 pub use error::Error;
 use group::Group;
 use orphans::{Markers, Sweep};
-use place::Place;
+use place::PlaceLock;
 pub(super) use place::{held_by, holder};
 use state::{RunnerRecord, RunningTask};
 use std::path::PathBuf;
@@ -111,7 +111,7 @@ struct Runner {
     watched: Option<Watched>,
     /// The mark of what belongs to this runner and no other.
     identity: Option<String>,
-    /// What its tasks start is in it.
+    /// Control group of the processes of its tasks.
     group: Option<Group>,
     /// Orphans of its tasks become its children.
     adopts: bool,
@@ -120,7 +120,7 @@ struct Runner {
     reloads: u32,
     reload_waits: bool,
     /// Nobody else works in its working directory.
-    place: Option<Place>,
+    place: Option<PlaceLock>,
     /// The reason for asking for nothing that was told.
     closed: Option<&'static str>,
 }

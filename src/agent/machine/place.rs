@@ -11,12 +11,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Held by this process.
-pub(super) struct Place {
+pub(super) struct PlaceLock {
     _locks: Vec<File>,
 }
 
 /// Takes the locks of a working directory. The error names who has it, for people.
-pub(super) fn take(working_directory: &Path, state_directory: Option<&Path>) -> Result<Place, String> {
+pub(super) fn take(working_directory: &Path, state_directory: Option<&Path>) -> Result<PlaceLock, String> {
     let mut held = Vec::new();
     for path in files(working_directory, state_directory) {
         let Some(mut file) = open(&path) else { continue };
@@ -32,7 +32,7 @@ pub(super) fn take(working_directory: &Path, state_directory: Option<&Path>) -> 
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
         held.push(file);
     }
-    Ok(Place { _locks: held })
+    Ok(PlaceLock { _locks: held })
 }
 
 /// The process that holds a working directory, if any does.

@@ -76,7 +76,7 @@ impl Runner {
             return;
         }
         if is_new {
-            // Where it is may have changed as well; the old place first, whatever the settings say.
+            // Its place may have changed as well; the old place first, whatever the settings say.
             if let Err(why) = logging::reopen(&self.settings.logging) {
                 log::error!("the log stays where it was: {why}");
             }
@@ -118,7 +118,7 @@ impl Runner {
 }
 
 impl Watched {
-    /// What is going on, for the status.
+    /// Describes the present work, for the status.
     fn text(&self) -> String {
         let since = Rfc3339 { time: self.since, milliseconds: false };
         let RunningTask { id, job_name, resource_class, .. } = &self.task;

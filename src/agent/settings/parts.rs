@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// What the tasks of a runner may take of the host; `None` is no limit. `runner.quota.*`.
+/// Limits of the tasks of a runner on the host; `None` is no limit. `runner.quota.*`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quotas {
     /// Memory in bytes.

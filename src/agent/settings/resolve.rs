@@ -25,7 +25,7 @@ const MASK_FORMS: [&str; 3] = ["base64", "url", "json"];
 pub enum Mode {
     /// Claim the next one.
     Continuous,
-    /// Exit.
+    /// Runs one task and exits.
     SingleTask,
 }
 
@@ -129,7 +129,7 @@ impl Settings {
 /// Facts of the host that [`resolve`] needs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Host {
-    /// Host name.
+    /// Name of the host.
     pub name: String,
     /// `HOME`.
     pub home: Option<String>,

@@ -1,4 +1,4 @@
-//! Where values of settings come from: a variable, a line of the file, or nowhere. Every wrong value is written down,
+//! Sources of values of settings: a variable, a line of the file, or nowhere. Every wrong value is written down,
 //! so that all of them are told at once.
 
 use super::file::{self, Entry, Value};
@@ -85,7 +85,7 @@ impl<'a> Sources<'a> {
         }
     }
 
-    /// A variable.
+    /// Returns the value of a variable; an empty one is none.
     pub(super) fn variable(&self, name: &str) -> Option<String> {
         (self.environment)(name).filter(|value| !value.trim().is_empty())
     }

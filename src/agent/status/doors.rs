@@ -81,7 +81,7 @@ impl Doors {
         self.socket.as_ref().map(|(_, path)| path.clone())
     }
 
-    /// What to wait for.
+    /// Returns the sockets to wait for.
     pub(in crate::agent) fn waits(&self) -> Vec<BorrowedFd<'_>> {
         let socket = self.socket.as_ref().map(|(socket, _)| socket.as_fd());
         socket.into_iter().chain(self.listener.as_ref().map(AsFd::as_fd)).collect()
@@ -176,7 +176,7 @@ pub(super) fn folders(state_directory: Option<&Path>) -> Vec<PathBuf> {
     folders
 }
 
-/// Where the socket of a runner may be: the named place only, or else the first folder that can be written to.
+/// Lists the places for the socket of a runner: the named one only, or else the first folder that can be written to.
 pub(super) fn candidates(settings: &Settings) -> Vec<PathBuf> {
     match &settings.status.socket {
         Some(path) => vec![path.clone()],

@@ -1,4 +1,4 @@
-//! What a runner does, for others to see: the ways to its board: a local socket (`runlet status`),
+//! Work of a runner, for others to see: the ways to its board: a local socket (`runlet status`),
 //! `/live`, `/ready` and `/metrics` over HTTP, and a file of metrics. All of them only read; none knows a token.
 
 mod ask;

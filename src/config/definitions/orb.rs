@@ -3,6 +3,7 @@
 use super::orb_reference::OrbReference;
 use super::package::{Element, Package};
 use super::sections;
+use crate::config::input::OrbError;
 use crate::config::language::{Language, Scope};
 use crate::config::limits;
 use crate::config::session::present;
@@ -48,7 +49,7 @@ struct Loader<'c> {
     /// Exact references of the orbs that are being read, outermost first.
     importing: Vec<String>,
     /// Orbs that the source does not have, with what it says of each.
-    missing: Vec<(Pos, String)>,
+    missing: Vec<(Pos, OrbError)>,
 }
 
 impl Loader<'_> {
@@ -101,14 +102,19 @@ impl Loader<'_> {
     fn report_missing(&mut self) {
         let Some((pos, first)) = self.missing.first() else { return };
         let message = match self.missing.len() {
-            1 => first.clone(),
+            1 => first.to_string(),
             count => {
                 let list =
                     self.missing.iter().map(|(pos, message)| format!("\nline {}: {message}", pos.line));
                 format!("{count} orbs cannot be imported:{}", list.collect::<String>())
             }
         };
-        self.language.report.error(*pos, message);
+        // One that is missing for good makes the config invalid, whatever becomes of the others.
+        if self.missing.iter().all(|(_, why)| matches!(why, OrbError::Unreachable(_))) {
+            self.language.report.passing_error(*pos, message);
+        } else {
+            self.language.report.error(*pos, message);
+        }
     }
 
     fn orb(&mut self, entry: &Entry, package: usize, depth: usize) -> Option<usize> {
@@ -185,11 +191,11 @@ impl Loader<'_> {
         let result = if is_url {
             self.url_orbs += 1;
             if self.url_orbs > limits::URL_ORBS || depth >= limits::URL_ORB_DEPTH {
-                Err(format!(
+                Err(OrbError::Missing(format!(
                     "more than {} orbs are given by URL, or nested deeper than {} levels",
                     limits::URL_ORBS,
                     limits::URL_ORB_DEPTH
-                ))
+                )))
             } else {
                 self.language.input.orbs.fetch(reference).map(|text| (reference.to_owned(), text))
             }
@@ -198,9 +204,9 @@ impl Loader<'_> {
         };
         match result {
             Ok(found) => Some(found),
-            Err(message) => {
-                if !self.missing.iter().any(|(_, known)| *known == message) {
-                    self.missing.push((pos, message));
+            Err(why) => {
+                if !self.missing.iter().any(|(_, known)| *known == why) {
+                    self.missing.push((pos, why));
                 }
                 None
             }

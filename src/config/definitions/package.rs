@@ -36,7 +36,7 @@ pub(crate) enum DefinitionBody {
         map: Rc<Map>,
         parameters: Declarations,
     },
-    /// `name: alias/element`.
+    /// Another name for an element of an orb: `name: alias/element`.
     Alias(Rc<str>),
 }
 

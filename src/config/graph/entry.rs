@@ -182,7 +182,7 @@ impl Workflows<'_> {
         })
     }
 
-    /// Reads `requires`.
+    /// Reads `requires`: a list of names, each with the statuses that it accepts.
     pub(crate) fn requirements(
         &self,
         node: Option<&Node>,

@@ -18,7 +18,7 @@ use std::rc::Rc;
 impl Workflows<'_> {
     /// Warns about mistakes in elements of the config that were not used.
     pub(crate) fn check_unused(&mut self) {
-        // Where expansion was given up, it is not known what is used.
+        // Uses are not known where expansion was given up.
         if self.budget.is_exhausted() {
             return;
         }

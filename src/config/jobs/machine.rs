@@ -21,9 +21,9 @@ pub(crate) fn one_environment(read: NodeReader<'_>, level: &Map, label: &str) ->
     false
 }
 
-/// What the steps of a job run in, and the resource class: `namespace/name` of runners of one's own, a word of the
+/// Executor of the steps of a job, and the resource class: `namespace/name` of runners of one's own, a word of the
 /// hosted service, or nothing where the config names none.
-pub(crate) struct Place {
+pub(crate) struct JobPlace {
     pub(crate) executor: Executor,
     pub(crate) resource_class: String,
 }
@@ -36,7 +36,7 @@ pub(crate) fn place(
     levels: &[&Map],
     label: &str,
     pos: Pos,
-) -> Option<Place> {
+) -> Option<JobPlace> {
     let mut found = None;
     for level in levels {
         if !one_environment(read, level, label) {
@@ -70,16 +70,16 @@ pub(crate) fn place(
     }
     let place = match &*environment.key {
         "docker" => {
-            Place { executor: containers::docker(read, &environment.value, label)?, resource_class: class }
+            JobPlace { executor: containers::docker(read, &environment.value, label)?, resource_class: class }
         }
-        "macos" => Place { executor: macos(read, &environment.value, label)?, resource_class: class },
+        "macos" => JobPlace { executor: macos(read, &environment.value, label)?, resource_class: class },
         _ => {
             let executor = machine(read, &environment.value, is_own, &class, label)?;
             match (&executor, default) {
                 (Executor::HostedMachine { image: None, .. }, Some(default)) => {
-                    Place { executor: Executor::Machine, resource_class: default.to_owned() }
+                    JobPlace { executor: Executor::Machine, resource_class: default.to_owned() }
                 }
-                _ => Place { executor, resource_class: class },
+                _ => JobPlace { executor, resource_class: class },
             }
         }
     };

@@ -68,15 +68,21 @@ impl Report {
     /// Reports an error: the config is not valid.
     pub(crate) fn error(&self, pos: Pos, message: impl Into<String>) {
         self.errors.set(self.errors.get() + 1);
-        self.add(Severity::Error, pos, message.into());
+        self.add(Severity::Error, pos, message.into(), false);
+    }
+
+    /// Reports an error that may be gone the next time, with the same config.
+    pub(crate) fn passing_error(&self, pos: Pos, message: String) {
+        self.errors.set(self.errors.get() + 1);
+        self.add(Severity::Error, pos, message, true);
     }
 
     /// Reports a warning: the config can be used all the same.
     pub(crate) fn warn(&self, pos: Pos, message: impl Into<String>) {
-        self.add(Severity::Warning, pos, message.into());
+        self.add(Severity::Warning, pos, message.into(), false);
     }
 
-    fn add(&self, severity: Severity, pos: Pos, message: String) {
+    fn add(&self, severity: Severity, pos: Pos, message: String, may_pass: bool) {
         let (severity, message) = match (&*self.rehearsal.borrow(), severity) {
             (Some(label), Severity::Error) => {
                 (Severity::Warning, format!("{label} is not used, but has a mistake: {message}"))
@@ -103,7 +109,7 @@ impl Report {
         let (file, line, column) = place(pos);
         let text = files.get(pos.file as usize).map_or("", |file| file.line(pos.line));
         let excerpt = text.chars().take(4096).collect();
-        messages.list.push(Diagnostic { severity, file, line, column, message, excerpt, notes });
+        messages.list.push(Diagnostic { severity, file, line, column, message, excerpt, notes, may_pass });
     }
 
     /// Whether as many messages of a severity were found as are shown: others need not be put into words.

@@ -65,7 +65,7 @@ impl Emitter {
         let _ = writeln!(self.out, " {value}");
     }
 
-    /// `- text`.
+    /// Writes an item of a list, `- text`.
     pub(crate) fn string_item(&mut self, text: &str) {
         self.start();
         self.out.push_str("- ");

@@ -87,7 +87,7 @@ impl Kube {
                 return Ok(answer);
             }
             let mut text = Vec::new();
-            // What was read of a refusal is enough.
+            // The part of a refusal that was read is enough.
             let _ = (&mut answer.body).take(64 * 1024).read_to_end(&mut text);
             if answer.status == 401 && again {
                 again = false;
@@ -285,7 +285,7 @@ impl Kube {
     }
 }
 
-/// What is gone already, or is another object by now, was deleted.
+/// Takes an object that is gone already, or is another one by now, for deleted.
 fn gone(answer: Result<Value, Fault>) -> Result<(), Fault> {
     match answer {
         Err(fault) if fault.is_missing() || fault.status() == Some(409) => Ok(()),

@@ -10,7 +10,7 @@ use std::time::Duration;
 pub(in crate::container) enum Fault {
     /// An answer that refuses the call.
     Refused {
-        /// HTTP status.
+        /// Status of the answer.
         status: u16,
         /// The word of the API server; empty in several of its answers.
         reason: String,

@@ -51,7 +51,7 @@ pub(in crate::container) struct ListMeta {
     pub(in crate::container) next: String,
 }
 
-/// A pod.
+/// Pod, with the fields that are looked at.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub(in crate::container) struct Pod {
@@ -155,7 +155,7 @@ pub(in crate::container) struct Terminated {
     pub(in crate::container) message: String,
 }
 
-/// A secret.
+/// Secret, with its data in base64.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub(in crate::container) struct Secret {

@@ -59,7 +59,7 @@ pub(in crate::container) fn watch(kube: &Kube, label: &str, tell: impl Fn(Seen) 
                 (End::GoOn(list.metadata.resource_version), tell(Seen::All(list.items)))
             }),
             Some(from) => {
-                // Whatever ends watches at once is not to be asked without a pause.
+                // A server that ends watches at once is not asked without a pause.
                 std::thread::sleep(BETWEEN);
                 follow(kube, label, from, listed + RELIST, &tell)
             }

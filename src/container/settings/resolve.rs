@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Where a pod finds what it needs to talk to the API server.
+/// Folder in which a pod finds the means to talk to the API server.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Keys of `agent` that the runner reads, with the variable that wins.

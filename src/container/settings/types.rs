@@ -1,4 +1,4 @@
-//! What the runner is told, as types.
+//! Settings of the runner, as types.
 
 use crate::container::services::Rules;
 use crate::http::Endpoint;
@@ -25,7 +25,7 @@ pub(in crate::container) struct Settings {
     pub(in crate::container) max_run_time: Duration,
     /// Collection of what was left behind; `None` when it is switched off.
     pub(in crate::container) gc: Option<Gc>,
-    /// The cluster.
+    /// Cluster that the pods run in.
     pub(in crate::container) cluster: Cluster,
     /// Identifies this agent among the others of the namespace: the name of its pod.
     pub(in crate::container) instance: String,
@@ -48,7 +48,7 @@ pub(in crate::container) struct Settings {
 /// A resource class.
 #[derive(Clone, Debug)]
 pub(in crate::container) struct Class {
-    /// `namespace/name`.
+    /// Full name, `namespace/name`.
     pub(in crate::container) name: ResourceClass,
     /// Its token, as far as it is known without the cluster.
     pub(in crate::container) token: Option<Secret>,

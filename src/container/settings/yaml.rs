@@ -3,7 +3,7 @@
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput};
 use serde_json::{Map, Number, Value};
 
-/// Deepest nesting.
+/// Deepest nesting of a values file.
 const MAX_DEPTH: usize = 40;
 
 /// Reads the text; the error is `line:column: reason`.

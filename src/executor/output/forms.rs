@@ -49,7 +49,7 @@ impl Forms {
     }
 }
 
-/// What is always in the base64 of a text that the value is in, wherever it begins there; in both alphabets. Broken
+/// Returns the part of the base64 of a text with the value in it that is always there; in both alphabets. Broken
 /// into lines, where the value is the beginning of the text.
 fn base64(value: &str) -> Vec<String> {
     let mut texts = Vec::new();
@@ -166,7 +166,7 @@ mod tests {
             prop_assume!(value.len() >= 6);
             let encoded = STANDARD.encode([&before, value, &after].concat());
             let masked = secrets(value).mask(&encoded);
-            // What is left has at most the characters before and after, and those that are the value's in part.
+            // The rest has at most the characters before and after, and those that are the value's in part.
             let most = (before.len() * 8).div_ceil(6) + (after.len() * 8).div_ceil(6) + 1 + 4 + "****".len();
             prop_assert!(masked.contains("****") && masked.len() <= most, "{encoded}: {masked}");
         }

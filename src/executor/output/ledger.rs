@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 /// Events and output of one task.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    /// As JSON.
+    /// Events as JSON, by their number.
     events: Vec<Vec<u8>>,
     stored_events: usize,
     steps: BTreeMap<u32, Output>,
@@ -69,7 +69,7 @@ impl Ledger {
         self.steps.insert(step, Output::default());
     }
 
-    /// What makes the output of a step so long came at this Unix time in milliseconds.
+    /// Notes that the output of a step became so long at this Unix time in milliseconds.
     pub(super) fn came(&mut self, step: u32, length: u64, at_ms: u64) {
         if let Some(output) = self.steps.get_mut(&step).filter(|output| output.length < length) {
             output.times.came(output.length, at_ms);

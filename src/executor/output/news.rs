@@ -1,4 +1,4 @@
-//! What the control plane says of the task beside the answers to calls: that somebody wants it to end, that it has
+//! News of the task beside the answers to calls: that somebody wants it to end, that it has
 //! ended there, or that its calls are refused.
 
 use super::report::{Reporter, Wish};

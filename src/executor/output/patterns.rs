@@ -13,7 +13,7 @@
 use super::automaton::{FILTERED, folded};
 use super::forms::{Forms, json};
 
-/// In characters.
+/// Characters of the shortest value that is masked.
 const SHORTEST_SECRET: usize = 4;
 
 // A character has at least one byte.
@@ -38,7 +38,7 @@ pub(super) fn of(value: &str, forms: Forms) -> Vec<Vec<u8>> {
     texts.into_iter().filter(|text| is_secret(text)).map(String::into_bytes).collect()
 }
 
-/// In bytes.
+/// Returns the longest gap that a form of the value may have within, in bytes.
 pub(super) fn longest_gap(value: &str) -> usize {
     value.split(|c| !is_space(c)).map(str::len).max().unwrap_or_default()
 }
@@ -150,7 +150,7 @@ mod tests {
         for text in [r#""id":1"#, r#""id": 1"#, "7", r#""of":"#] {
             assert!(!patterns.iter().any(|pattern| pattern == text), "{text}");
         }
-        // Whatever it was, it is the same in one line.
+        // A value of any kind is the same in one line.
         let of_one_line = of(&close);
         assert!(of_one_line.contains(&wide) && of_one_line.contains(&key.to_owned()));
         assert_eq!(of("[not json").len(), 1);

@@ -25,7 +25,7 @@ impl Secrets {
     }
 }
 
-/// One stream.
+/// Redactor of one stream.
 pub struct Redactor {
     secrets: Secrets,
     /// Those that are looked for.
@@ -52,7 +52,7 @@ impl Redactor {
     pub fn push(&mut self, piece: &[u8], out: &mut Vec<u8>) {
         let set = self.secrets.now();
         if !Arc::ptr_eq(&self.set, &set) {
-            // What is held back is looked at anew, for the old ones as well.
+            // Bytes that are held back are looked at anew, for the old ones as well.
             (self.set, self.prefix) = (set, ROOT);
             self.found.clear();
         }

@@ -96,7 +96,7 @@ pub(super) struct State {
     pub(super) lost_output: Option<String>,
     /// A step waits for room in the spool.
     pub(super) starved: bool,
-    /// What is stored for good gives its room back. Some file systems cannot.
+    /// Output that is stored for good gives its room back. Some file systems cannot.
     pub(super) frees: bool,
     /// Output that does not fit is dropped instead of waited for.
     pub(super) drops: bool,

@@ -1,7 +1,7 @@
 //! The values of a task that are masked, which may become more while it runs: a step adds one by
 //! `circleci-agent secret add`, which appends it to a file of the task's private folder.
 //!
-//! What a step prints after that command has ended is masked: the file is looked at whenever output was read, so
+//! Output after that command has ended is masked: the file is looked at whenever output was read, so
 //! after the value was added.
 
 use super::automaton::Automaton;
@@ -42,7 +42,7 @@ struct State {
 /// Secrets as they are looked for.
 pub(super) struct Set {
     pub(super) automaton: Automaton,
-    /// In bytes.
+    /// Longest gap within a form of any value, in bytes.
     pub(super) longest_gap: usize,
 }
 

@@ -19,7 +19,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What the name of a tail ends with.
+/// End of the name of a tail.
 pub(super) const TAIL: &str = "tail";
 /// How much of the tail is moved at a time.
 const MOVED: usize = 64 * 1024;
@@ -169,7 +169,7 @@ impl Spool {
         if bytes.is_empty() {
             return Ok(0);
         }
-        // What a step has cut off would come back as zeros when more is written behind it.
+        // Bytes that a step has cut off would come back as zeros when more is written behind them.
         let there = self.file.metadata()?.len();
         if there < self.length {
             let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);

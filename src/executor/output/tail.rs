@@ -103,7 +103,7 @@ fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     use rustix::fs::{FallocateFlags, fallocate};
     match fallocate(file, FallocateFlags::empty(), 0, bytes) {
         Err(error) if is_full(&error.into()) => Err(error.into()),
-        // Where that cannot be asked for, the writing will show.
+        // The writing will show it on a system that cannot be asked.
         _ => Ok(()),
     }
 }

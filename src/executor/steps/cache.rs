@@ -229,7 +229,7 @@ impl Target for Restored<'_> {
     }
 }
 
-/// What cache keys refer to in a task.
+/// Values that cache keys refer to in a task.
 struct TaskValues<'t> {
     places: Places,
     secrets: Secrets,

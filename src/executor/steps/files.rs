@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(super) struct Found {
     /// Name in the store: relative, `/` between parts.
     pub name: String,
-    /// The file.
+    /// Path of the file, as it was found.
     pub path: PathBuf,
 }
 
@@ -135,7 +135,7 @@ impl<'a> Walk<'a> {
             if is_link && !self.follow {
                 return Ok(Some("a link to a folder"));
             }
-            // Whatever holds one of the folders that this is in comes back to here.
+            // A link to a folder that this is in comes back to here.
             if is_link && self.inside.iter().any(|folder| folder.starts_with(&target)) {
                 return Ok(Some("a link that leads in a circle"));
             }

@@ -14,7 +14,7 @@ const CDATA: &[u8] = b"<![CDATA[";
 const COMMENT: &[u8] = b"<!--";
 const DOCTYPE: &[u8] = b"<!DOCTYPE";
 
-/// What the next byte is a part of.
+/// Part of the document that the next byte is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Text,

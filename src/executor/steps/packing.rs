@@ -19,7 +19,7 @@ pub(super) struct Uploaded {
     pub(super) summary: String,
 }
 
-/// What is packed.
+/// Function that adds the files of an archive.
 type Add = dyn FnOnce(&mut Packer<'_, lz4::Writer<File>>) -> Result<(), pack::Error> + Send;
 
 /// Why there is none.

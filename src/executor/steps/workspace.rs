@@ -184,7 +184,7 @@ fn persisted(root: &Path, paths: &[String]) -> Result<Vec<String>, String> {
     }
     names.sort();
     names.dedup();
-    // What is below a folder that is there as a whole would be stored twice.
+    // Files below a folder that is there as a whole would be stored twice.
     let mut kept: Vec<String> = Vec::new();
     for name in names {
         let covered = kept.iter().rev().any(|folder| {

@@ -62,7 +62,7 @@ pub fn router(state: Shared) -> axum::Router {
     axum::Router::new().fallback_service(routes).layer(middleware::from_fn_with_state(state, around))
 }
 
-/// What is done around every call whose path is as handlers know it: it is counted by the time it takes, and told of when
+/// Measures every call whose path is as handlers know it: it is counted by the time it takes, and told of when
 /// it is slow. One that asks to be held is not slow by that.
 ///
 /// Each layer has a copy of what it wraps and a future of its own, and so has every call that is parked: there are few.
@@ -84,7 +84,7 @@ async fn within(State(state): State<Shared>, request: Request, next: Next) -> Re
     response
 }
 
-/// What is done before a call is routed, and with every answer.
+/// Prepares a call before it is routed, and completes every answer.
 async fn around(State(state): State<Shared>, mut request: Request, next: Next) -> Response {
     slug::rewrite(&state, &mut request).await;
     let mut response = next.run(request).await;

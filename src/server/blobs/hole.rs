@@ -24,7 +24,7 @@ impl Outputs {
         let fail = io_error(&path);
         let tail = read_piece(&file, stored.saturating_sub(LONGEST_MARK), LONGEST_MARK as usize);
         let tail = tail.map_err(&fail)?;
-        // What stands before the mark that was written by the same call before.
+        // Bytes before the mark that was written by the same call before.
         let marked = (0..=tail.len() as u64).map(|back| (back, length.saturating_sub(stored - back)));
         let before = marked.filter(|(_, missing)| *missing > 0);
         let mut before = before.filter(|(back, missing)| {

@@ -15,7 +15,7 @@ use std::time::SystemTime;
 /// A file that is stored.
 #[derive(Clone, Debug)]
 pub struct StoredFile {
-    /// Where it is.
+    /// Path of the file.
     pub path: PathBuf,
     /// Size in bytes.
     pub length: u64,

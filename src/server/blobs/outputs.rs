@@ -2,7 +2,7 @@
 
 use crate::protocol::TaskId;
 use crate::server::blobs::disk::{Error, digest, io_error, make_folder, open_private, read_piece};
-use crate::server::blobs::rows::{Place, Rows, SMALL_BYTES};
+use crate::server::blobs::rows::{OutputPlace, Rows, SMALL_BYTES};
 use crate::server::blobs::turns::{Turn, Turns};
 use crate::system::hex;
 use std::collections::HashMap;
@@ -29,7 +29,7 @@ pub struct Outputs {
     written: Arc<Mutex<HashMap<(TaskId, u32), Written>>>,
     /// A runner that gave a call up repeats it while the disk may still be busy with the first.
     turns: Turns<(TaskId, u32)>,
-    /// Where small outputs are that are complete; `None` where all are files.
+    /// Rows of small outputs that are complete; `None` where all are files.
     rows: Option<Rows>,
 }
 
@@ -152,18 +152,20 @@ impl Outputs {
     /// Length of a step's output; 0 when there is none.
     pub fn length(&self, task: &TaskId, step: u32) -> u64 {
         match self.place(task, step) {
-            Ok(Place::Row(bytes)) => bytes.len() as u64,
-            Ok(Place::File(file)) => file.metadata().map_or(0, |meta| meta.len()),
-            Ok(Place::Nowhere) | Err(_) => 0,
+            Ok(OutputPlace::Row(bytes)) => bytes.len() as u64,
+            Ok(OutputPlace::File(file)) => file.metadata().map_or(0, |meta| meta.len()),
+            Ok(OutputPlace::Nowhere) | Err(_) => 0,
         }
     }
 
     /// Up to `most` bytes of a step's output at `from`.
     pub fn read(&self, task: &TaskId, step: u32, from: u64, most: usize) -> Result<Vec<u8>, Error> {
         match self.place(task, step)? {
-            Place::Nowhere => Ok(Vec::new()),
-            Place::File(file) => read_piece(&file, from, most).map_err(io_error(&self.path(task, step))),
-            Place::Row(bytes) => {
+            OutputPlace::Nowhere => Ok(Vec::new()),
+            OutputPlace::File(file) => {
+                read_piece(&file, from, most).map_err(io_error(&self.path(task, step)))
+            }
+            OutputPlace::Row(bytes) => {
                 let from = usize::try_from(from).unwrap_or(usize::MAX).min(bytes.len());
                 Ok(bytes[from..].iter().copied().take(most).collect())
             }

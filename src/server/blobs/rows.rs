@@ -38,7 +38,7 @@ impl fmt::Debug for Rows {
 
 /// The place of an output.
 #[derive(Debug)]
-pub(super) enum Place {
+pub(super) enum OutputPlace {
     /// Nothing was written.
     Nowhere,
     /// A file, which may be growing.

@@ -6,7 +6,7 @@
 use crate::protocol::TaskId;
 use crate::server::blobs::disk::{Error, io_error, read_piece};
 use crate::server::blobs::outputs::Outputs;
-use crate::server::blobs::rows::{Place, SMALL_BYTES};
+use crate::server::blobs::rows::{OutputPlace, SMALL_BYTES};
 use std::fs::{self, File};
 use std::io;
 
@@ -19,16 +19,16 @@ impl Outputs {
     }
 
     /// Finds an output.
-    pub(super) fn place(&self, task: &TaskId, step: u32) -> Result<Place, Error> {
+    pub(super) fn place(&self, task: &TaskId, step: u32) -> Result<OutputPlace, Error> {
         if let Some(bytes) = self.row(task, step)? {
-            return Ok(Place::Row(bytes));
+            return Ok(OutputPlace::Row(bytes));
         }
         let path = self.path(task, step);
         match File::open(&path) {
-            Ok(file) => Ok(Place::File(file)),
+            Ok(file) => Ok(OutputPlace::File(file)),
             // It may have become a row since.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Ok(self.row(task, step)?.map_or(Place::Nowhere, Place::Row))
+                Ok(self.row(task, step)?.map_or(OutputPlace::Nowhere, OutputPlace::Row))
             }
             Err(error) => Err(Error::Io(format!("failed to read `{}`: {error}", path.display()))),
         }

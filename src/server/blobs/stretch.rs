@@ -5,7 +5,7 @@ use crate::protocol::TaskId;
 use crate::server::blobs::disk::{Error, io_error, read_piece};
 use crate::server::blobs::objects::Objects;
 use crate::server::blobs::outputs::Outputs;
-use crate::server::blobs::rows::Place;
+use crate::server::blobs::rows::OutputPlace;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use std::path::PathBuf;
 #[derive(Debug)]
 pub struct Stretch {
     /// Nowhere is a step that has written nothing.
-    place: Place,
+    place: OutputPlace,
     path: PathBuf,
     length: u64,
 }
@@ -24,9 +24,11 @@ impl Outputs {
     pub fn open(&self, task: &TaskId, step: u32) -> Result<Stretch, Error> {
         let path = self.path(task, step);
         match self.place(task, step)? {
-            Place::File(file) => Stretch::of(file, path),
-            Place::Row(bytes) => Ok(Stretch { length: bytes.len() as u64, place: Place::Row(bytes), path }),
-            Place::Nowhere => Ok(Stretch { place: Place::Nowhere, path, length: 0 }),
+            OutputPlace::File(file) => Stretch::of(file, path),
+            OutputPlace::Row(bytes) => {
+                Ok(Stretch { length: bytes.len() as u64, place: OutputPlace::Row(bytes), path })
+            }
+            OutputPlace::Nowhere => Ok(Stretch { place: OutputPlace::Nowhere, path, length: 0 }),
         }
     }
 }
@@ -47,7 +49,7 @@ impl Objects {
 impl Stretch {
     fn of(file: File, path: PathBuf) -> Result<Self, Error> {
         let length = file.metadata().map_err(|error| read_error(&path, &error))?.len();
-        Ok(Self { place: Place::File(file), path, length })
+        Ok(Self { place: OutputPlace::File(file), path, length })
     }
 
     /// Size in bytes, at the moment at which it was opened.
@@ -60,8 +62,8 @@ impl Stretch {
     pub fn read(&self, from: u64, most: usize) -> Result<Vec<u8>, Error> {
         let left = usize::try_from(self.length.saturating_sub(from)).unwrap_or(most);
         let file = match &self.place {
-            Place::File(file) if left > 0 => file,
-            Place::Row(bytes) if left > 0 => {
+            OutputPlace::File(file) if left > 0 => file,
+            OutputPlace::Row(bytes) if left > 0 => {
                 // It is as long as it says.
                 let from = bytes.len() - left;
                 return Ok(bytes[from..][..most.min(left)].to_vec());

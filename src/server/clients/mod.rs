@@ -1,4 +1,4 @@
-//! Whoever is connected: how many may be that have not shown a token, how long they may take, from which address they
+//! Clients that are connected: how many may be without having shown a token, how long they may take, from where they
 //! come, and what follows when a token is refused.
 //!
 //! A connection is unknown until a token that it shows is accepted. All limits are on unknown ones: whatever strangers

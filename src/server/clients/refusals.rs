@@ -21,7 +21,7 @@ const TELL: Duration = Duration::from_secs(60);
 /// Most addresses that are remembered.
 const MOST_ADDRESSES: usize = 10_000;
 
-/// What is remembered of an address.
+/// Memory of an address.
 #[derive(Debug)]
 struct Address {
     /// Refusals, of which one is forgotten each second.

@@ -16,7 +16,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The first character of the keys of caches that are a fork's own. No job's key begins with it.
 pub const FORK_MARK: char = '\u{1}';
 
-/// What stands before the keys of the caches of a pipeline: nothing, but for those of forks that get no secrets. They
+/// Returns the prefix of the cache keys of a pipeline: nothing, but for those of forks that get no secrets. They
 /// neither read nor fill the caches that others trust.
 pub fn cache_scope(view: &View, pipeline: &PipelineId) -> Result<String, Error> {
     let fork = trust::fork_of_pipeline(view, pipeline)?.filter(|fork| !fork.gets_secrets);
@@ -82,7 +82,7 @@ pub fn workspace(view: &View, job: &JobId, now: Millis) -> Result<Workspace, Err
     let Some(own) = jobs.iter().position(|row| row.id == *job) else { return Ok(Workspace::default()) };
     let upstream = upstream(&jobs);
     let mut order: Vec<usize> = upstream[own].clone();
-    // Whoever has more jobs upstream than another is not among those upstream of it.
+    // A job with more jobs upstream than another is not among those upstream of it.
     order.sort_by_key(|at| (upstream[*at].len(), *at));
     let mut found = Workspace::default();
     let mut places: HashMap<usize, usize> = HashMap::new();

@@ -56,7 +56,7 @@ pub fn advance(nodes: &[Node]) -> Vec<(usize, Decision)> {
                 statuses[index] = JobStatus::NotRun;
                 decisions.push((index, Decision::NotRun));
             } else if met {
-                // Where that leads (a no-op succeeds, a lock may wait) is for the caller to find out.
+                // The caller finds out where that leads (a no-op succeeds, a lock may wait).
                 statuses[index] = JobStatus::Queued;
                 decisions.push((index, Decision::Start));
             }

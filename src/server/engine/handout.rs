@@ -6,7 +6,7 @@ use crate::protocol::{Container, Login, Secret, Source, Task, TaskId, Variable};
 use crate::server::auth::{new_token, token_hash};
 use crate::server::engine::task::LONGEST_BEGIN;
 use crate::server::secrets::contexts;
-use crate::server::secrets::sealer::{Place, SealError, Sealer};
+use crate::server::secrets::sealer::{SealError, SealedFor, Sealer};
 use crate::server::state::ServerSettings;
 use crate::server::store::tables::handout::{Described, Revision};
 use crate::server::store::tables::keys;
@@ -47,14 +47,14 @@ pub fn variables(
         return Ok(Ok(Vec::new()));
     }
     for SealedVariable { name, sealed } in variables::list_sealed_of_project(view, project)? {
-        let value = sealer.open(Place::Project(project, &name), &sealed);
+        let value = sealer.open(SealedFor::Project(project, &name), &sealed);
         if let Err(why) = opened.add(name, value) {
             return Ok(Err(why));
         }
     }
     for context in contexts {
         for SealedVariable { name, sealed } in variables::list_sealed_of_context(view, &context)? {
-            let value = sealer.open(Place::Context(&context, &name), &sealed);
+            let value = sealer.open(SealedFor::Context(&context, &name), &sealed);
             if let Err(why) = opened.add(name, value) {
                 return Ok(Err(why));
             }
@@ -112,10 +112,10 @@ pub struct Handed {
 /// A task as it is handed out.
 #[derive(Clone, Debug, Serialize)]
 pub struct HandedOut {
-    /// What its agent runs.
+    /// Task for its agent.
     #[serde(flatten)]
     pub task: Task,
-    /// What its runner starts first; nothing for a runner that starts none.
+    /// Containers that its runner starts first; nothing for a runner that starts none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub containers: Vec<Container>,
 }

@@ -67,7 +67,7 @@ pub fn of<'a>(kind: &'a JobKind, routing: &'a Routing) -> Placement<'a> {
     }
 }
 
-/// What a job that wants to run elsewhere goes without on the host.
+/// Names the things that a job which wants to run elsewhere goes without on the host.
 fn remark(executor: &Executor) -> Option<String> {
     if *executor == Executor::Machine {
         return None;

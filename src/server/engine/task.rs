@@ -163,12 +163,9 @@ impl Task {
             {
                 Err(Refused::AnotherAgent)
             }
-            _ => self.call(Call::Heartbeat, lease, now).and_then(|step| self.not_late(step, now)),
+            // A call of that kind is never taken late.
+            _ => self.call(Call::Heartbeat, lease, now),
         }
-    }
-
-    fn not_late(&self, step: Step<Taken>, now: Millis) -> Result<Step<Taken>, Refused> {
-        if step.answer.late { Err(self.refusal(now)) } else { Ok(step) }
     }
 
     fn start(&mut self, agent: Option<String>, lease: Duration, now: Millis) -> Step<Taken> {
@@ -310,7 +307,7 @@ impl Task {
         }
         let avoid = (!returned.pause.is_zero())
             .then(|| Avoid { runner: runner.to_owned(), until: now.plus(returned.pause) });
-        // What waits for an administrator goes on waiting.
+        // A task that waits for an administrator goes on waiting.
         let is_held = self.is_held;
         let mut then = self.end(TaskState::Retried, by, None, now);
         then.push(Consequence::Again(NextAttempt { counts, avoid, is_held }));
@@ -350,7 +347,7 @@ impl Task {
             State::Running(_) | State::Unreachable { .. } => {}
             State::Ended(end) if end.by == EndedBy::Finish => return Ok(Step::of(Finished::Before)),
             _ => {
-                // Whatever it wanted to say, it says that it has stopped.
+                // The call says at least that the agent has stopped.
                 let then = self.confirm_stopped();
                 return Err(Step::then(self.refusal(now), then));
             }

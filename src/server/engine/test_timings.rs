@@ -120,7 +120,7 @@ mod tests {
             all.push(of("some")?);
             scene::stop_job(tx, "running")?;
             all.push(of("later")?);
-            // What was chosen stays.
+            // The choice stays.
             all.push(jobs_with_tests::chosen(tx, &"some".into())?.map(String::from).unwrap_or_default());
             Ok(all)
         });

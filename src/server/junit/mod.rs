@@ -44,7 +44,7 @@ pub struct Cases<R: Read> {
     open: Vec<(String, Option<String>)>,
     has_root: bool,
     is_over: bool,
-    /// What ends the reading after the test that was given last.
+    /// Fault that ends the reading after the test that was given last.
     fatal: Option<Unreadable>,
     /// The first mistake that reading went on after, and its offset.
     mistake: Option<(String, u64)>,
@@ -578,7 +578,7 @@ mod tests {
         let cases = parse(xml).expect("valid");
         assert_eq!(cases[0].message, "AssertionError: 3 != 4\n\nTraceback:\n  File");
         assert_eq!(cases[1].message, "x: more");
-        // What says nothing more has its type at least.
+        // A failure that says nothing more has its type at least.
         assert_eq!([&*cases[2].message, &*cases[3].message], ["OSError", "OSError"]);
     }
 

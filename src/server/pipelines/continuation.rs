@@ -45,6 +45,8 @@ pub(in crate::server) enum Refused {
     Conflict,
     /// The second config does not compile.
     Invalid(config::Diagnostics),
+    /// Orbs of the second config cannot be fetched now.
+    NoOrbs(config::Diagnostics),
     /// The store said no.
     Store(StoreError),
 }
@@ -68,6 +70,7 @@ impl fmt::Display for Refused {
             }
             Refused::NoSuch(why) => f.write_str(why),
             Refused::Conflict => f.write_str("Conflicting pipeline parameters."),
+            Refused::NoOrbs(errors) => write!(f, "the config to continue with could not be compiled: {errors}"),
             Refused::Invalid(errors) => write!(f, "the config to continue with is not valid: {errors}"),
             Refused::Store(error) => error.fmt(f),
         }
@@ -99,7 +102,9 @@ pub(in crate::server) async fn continue_pipeline(
     let settings = state.settings.clone();
     let compiling = tokio::task::spawn_blocking(move || (compile(&settings, &source), source.config));
     let (compiled, source) = compiling.await.map_err(|_| StoreError::Closed)?;
-    let mut compiled = compiled.map_err(Refused::Invalid)?;
+    let mut compiled = compiled.map_err(|errors| {
+        if errors.may_pass() { Refused::NoOrbs(errors) } else { Refused::Invalid(errors) }
+    })?;
     if compiled.setup {
         return Err(Refused::Setup);
     }

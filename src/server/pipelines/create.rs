@@ -40,6 +40,7 @@ pub async fn create(state: &Shared, trigger: Trigger) -> Result<Created, Error> 
                 }
                 (Some(compiled), None)
             }
+            Err(errors) if trigger.waits_for_orbs && errors.may_pass() => return Err(Error::NoOrbs(errors)),
             Err(errors) => (None, Some(errors)),
         },
     };
@@ -82,6 +83,11 @@ async fn compile_apart(
     compiling.await.map_err(|_| StoreError::Closed)
 }
 
+/// The word for a mistake among the errors of a pipeline: what may pass is no mistake in the config.
+fn kind(mistake: &crate::config::Diagnostic) -> &'static str {
+    if mistake.may_pass { "config-fetch" } else { "config" }
+}
+
 /// A pipeline that is about to be stored, with everything that it is made of.
 struct New {
     created: Created,
@@ -96,8 +102,9 @@ fn insert(tx: &Tx<'_>, new: &New, routing: &Routing) -> Result<Vec<String>, Stor
     let (created, trigger, compiled) = (&new.created, &new.trigger, new.compiled.as_ref());
     let now = created.created_at;
     let mistakes = created.errors.iter().flat_map(|errors| &errors.0);
-    let mut errors: Vec<PipelineError> =
-        mistakes.map(|mistake| PipelineError { kind: "config", message: mistake.among_errors() }).collect();
+    let mut errors: Vec<PipelineError> = mistakes
+        .map(|mistake| PipelineError { kind: kind(mistake), message: mistake.among_errors() })
+        .collect();
     errors.extend(
         trigger.fetch_error.iter().map(|why| PipelineError { kind: "config-fetch", message: why.clone() }),
     );

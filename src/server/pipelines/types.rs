@@ -30,6 +30,8 @@ pub struct Trigger {
     pub trigger_type: TriggerType,
     /// The config came with the trigger, not from a repository.
     pub is_sent_along: bool,
+    /// It is tried again where orbs cannot be fetched: there is no pipeline then, rather than an errored one.
+    pub waits_for_orbs: bool,
     /// The reason why there is no config: the pipeline is made errored.
     pub fetch_error: Option<String>,
     /// Contexts that do not exist are made, without variables.
@@ -45,11 +47,11 @@ pub struct Happened {
     pub pipeline: PipelineId,
     /// The stored change that is done with it.
     pub change: Option<i64>,
-    /// `pipeline.trigger.type`.
+    /// Value of `pipeline.trigger.type`.
     pub trigger: String,
-    /// `pipeline.event.name`.
+    /// Value of `pipeline.event.name`.
     pub event: String,
-    /// `pipeline.event.action`.
+    /// Value of `pipeline.event.action`.
     pub action: String,
     /// Further values, by full name.
     pub values: BTreeMap<String, Value>,
@@ -79,6 +81,7 @@ impl Trigger {
             actor: String::new(),
             trigger_type,
             is_sent_along: false,
+            waits_for_orbs: false,
             fetch_error: None,
             make_contexts: false,
             happened: None,
@@ -142,13 +145,6 @@ pub struct Created {
     pub made_contexts: Vec<String>,
 }
 
-impl Created {
-    /// Whether it has no workflows because of errors.
-    pub fn is_errored(&self) -> bool {
-        self.state == PipelineState::Errored
-    }
-}
-
 /// The reason why there is no pipeline.
 #[derive(Debug)]
 pub enum Error {
@@ -156,6 +152,8 @@ pub enum Error {
     NoProject(String),
     /// The trigger asks for a workflow or job that the config does not have.
     NoSuch(String),
+    /// Orbs of the config cannot be fetched now, and the trigger waits for them.
+    NoOrbs(config::Diagnostics),
     /// The store said no.
     Store(StoreError),
 }
@@ -165,6 +163,7 @@ impl std::fmt::Display for Error {
         match self {
             Error::NoProject(slug) => write!(f, "there is no project `{slug}` here"),
             Error::NoSuch(why) => f.write_str(why),
+            Error::NoOrbs(errors) => errors.fmt(f),
             Error::Store(error) => error.fmt(f),
         }
     }

@@ -50,7 +50,7 @@ pub enum Unauthorized {
     Restricted {
         /// Name of the context.
         context: String,
-        /// The restriction.
+        /// Restriction that keeps the job out.
         by: Restricted,
     },
 }

@@ -2,7 +2,7 @@
 
 use crate::protocol::Secret;
 use crate::server::ids::ProjectId;
-use crate::server::secrets::sealer::{Place, SealError, Sealer};
+use crate::server::secrets::sealer::{SealError, SealedFor, Sealer};
 use crate::server::store::tables::forge;
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
@@ -15,7 +15,7 @@ pub fn open(
     name: &str,
 ) -> Result<Option<Result<Secret, SealError>>, Error> {
     let sealed = forge::secret(view, project, name)?;
-    Ok(sealed.map(|sealed| sealer.open(Place::Forge(project, name), &sealed)))
+    Ok(sealed.map(|sealed| sealer.open(SealedFor::Forge(project, name), &sealed)))
 }
 
 /// Keeps a secret of a project, sealed, in place of one of the same name.
@@ -28,6 +28,6 @@ pub fn keep(
     now: Millis,
 ) -> Result<(), Error> {
     let fail = |why: SealError| Error::Corrupt(format!("the secret `{name}` cannot be sealed: {why}"));
-    let sealed = sealer.seal(Place::Forge(project, name), value).map_err(fail)?;
+    let sealed = sealer.seal(SealedFor::Forge(project, name), value).map_err(fail)?;
     forge::set_secret(tx, project, name, &sealed, now)
 }

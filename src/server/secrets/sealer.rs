@@ -28,7 +28,7 @@ const MOST_KEY_FILE_BYTES: u64 = 256;
 
 /// The place of a sealed value: it can be opened for this place only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place<'a> {
+pub enum SealedFor<'a> {
     /// The variable of this name of the project.
     Project(&'a ProjectId, &'a str),
     /// The variable of this name of the context.
@@ -39,14 +39,14 @@ pub enum Place<'a> {
     Link,
 }
 
-impl Place<'_> {
+impl SealedFor<'_> {
     /// Lengths stand before the texts, so that no two places read the same.
     fn associated_data(&self) -> Vec<u8> {
         let (table, owner, name) = match self {
-            Place::Project(owner, name) => ("project_variables", owner.as_str(), *name),
-            Place::Context(owner, name) => ("context_variables", owner.as_str(), *name),
-            Place::Forge(owner, name) => ("forge_secrets", owner.as_str(), *name),
-            Place::Link => ("link", "", ""),
+            SealedFor::Project(owner, name) => ("project_variables", owner.as_str(), *name),
+            SealedFor::Context(owner, name) => ("context_variables", owner.as_str(), *name),
+            SealedFor::Forge(owner, name) => ("forge_secrets", owner.as_str(), *name),
+            SealedFor::Link => ("link", "", ""),
         };
         let mut data = b"runlet sealed value".to_vec();
         for part in [table, owner, name] {
@@ -102,7 +102,7 @@ impl Sealer {
     }
 
     /// Seals a value for one place.
-    pub fn seal(&self, place: Place<'_>, value: &Secret) -> Result<Vec<u8>, SealError> {
+    pub fn seal(&self, place: SealedFor<'_>, value: &Secret) -> Result<Vec<u8>, SealError> {
         let mut nonce = [0u8; NONCE_LEN];
         SystemRandom::new().fill(&mut nonce).map_err(|_| SealError::NoRandomness)?;
         let mut text = value.expose().as_bytes().to_vec();
@@ -121,7 +121,7 @@ impl Sealer {
     }
 
     /// Opens what [`Sealer::seal`] made for the same place.
-    pub fn open(&self, place: Place<'_>, sealed: &[u8]) -> Result<Secret, SealError> {
+    pub fn open(&self, place: SealedFor<'_>, sealed: &[u8]) -> Result<Secret, SealError> {
         let rest = sealed.strip_prefix(&[FORMAT]).ok_or(SealError::Damaged)?;
         let (fingerprint, rest) = rest.split_at_checked(FINGERPRINT_LEN).ok_or(SealError::Damaged)?;
         if fingerprint != self.fingerprint {
@@ -224,9 +224,9 @@ pub fn open_key(path: &Path, view: &View, durable: bool) -> Result<Sealer, KeyEr
     };
     for (owner, variable) in &sealed {
         let (place, owner) = match owner {
-            Owner::Project(id) => (Place::Project(id, &variable.name), id.as_str()),
-            Owner::Context(id) => (Place::Context(id, &variable.name), id.as_str()),
-            Owner::Forge(id) => (Place::Forge(id, &variable.name), id.as_str()),
+            Owner::Project(id) => (SealedFor::Project(id, &variable.name), id.as_str()),
+            Owner::Context(id) => (SealedFor::Context(id, &variable.name), id.as_str()),
+            Owner::Forge(id) => (SealedFor::Forge(id, &variable.name), id.as_str()),
         };
         match sealer.open(place, &variable.sealed) {
             Ok(_) => {}
@@ -307,22 +307,22 @@ mod tests {
         fn what_is_sealed_opens_in_its_place_only(value in ".{0,200}", owner in "[a-c]{1,3}", name in "[A-C]{1,3}") {
             let (sealer, value) = (sealer(1), Secret::new(value));
             let (project, context) = (ProjectId::from(&*owner), ContextId::from(&*owner));
-            let sealed = sealer.seal(Place::Project(&project, &name), &value).unwrap();
-            prop_assert_eq!(sealer.open(Place::Project(&project, &name), &sealed).unwrap(), value);
-            prop_assert_eq!(sealer.open(Place::Context(&context, &name), &sealed), Err(SealError::Damaged));
+            let sealed = sealer.seal(SealedFor::Project(&project, &name), &value).unwrap();
+            prop_assert_eq!(sealer.open(SealedFor::Project(&project, &name), &sealed).unwrap(), value);
+            prop_assert_eq!(sealer.open(SealedFor::Context(&context, &name), &sealed), Err(SealError::Damaged));
             let longer = format!("{name}X");
-            prop_assert_eq!(sealer.open(Place::Project(&project, &longer), &sealed), Err(SealError::Damaged));
+            prop_assert_eq!(sealer.open(SealedFor::Project(&project, &longer), &sealed), Err(SealError::Damaged));
         }
 
         #[test]
         fn any_changed_byte_is_noticed(value in "[a-z]{1,40}", at in 0usize..1000, with in 1u8..) {
             let (sealer, project) = (sealer(1), ProjectId::from("p"));
-            let mut sealed = sealer.seal(Place::Project(&project, "N"), &Secret::new(value)).unwrap();
+            let mut sealed = sealer.seal(SealedFor::Project(&project, "N"), &Secret::new(value)).unwrap();
             let at = at % sealed.len();
             sealed[at] ^= with;
-            prop_assert!(sealer.open(Place::Project(&project, "N"), &sealed).is_err());
+            prop_assert!(sealer.open(SealedFor::Project(&project, "N"), &sealed).is_err());
             sealed.truncate(at);
-            prop_assert!(sealer.open(Place::Project(&project, "N"), &sealed).is_err());
+            prop_assert!(sealer.open(SealedFor::Project(&project, "N"), &sealed).is_err());
         }
 
         #[test]
@@ -337,7 +337,7 @@ mod tests {
     #[test]
     fn sealing_twice_differs_and_another_key_is_named() {
         let context = ContextId::from("c");
-        let (place, value) = (Place::Context(&context, "N"), Secret::new("hunter22"));
+        let (place, value) = (SealedFor::Context(&context, "N"), Secret::new("hunter22"));
         let first = sealer(1).seal(place, &value).unwrap();
         assert_ne!(first, sealer(1).seal(place, &value).unwrap());
         assert!(!first.windows(8).any(|part| part == b"hunter22"));
@@ -358,7 +358,7 @@ mod tests {
         store
             .write_blocking(move |tx| {
                 let project = ensure_project(tx, "gh/acme/r", None, Millis(0))?.project;
-                let sealed = made.seal(Place::Project(&project, "N"), &Secret::new("v")).unwrap();
+                let sealed = made.seal(SealedFor::Project(&project, "N"), &Secret::new("v")).unwrap();
                 set_of_project(tx, &project, &SealedVariable { name: "N".into(), sealed }, "xxxx", Millis(0))
             })
             .unwrap();

@@ -2,7 +2,7 @@
 
 use crate::protocol::Secret;
 use crate::server::ids::{ContextId, ProjectId};
-use crate::server::secrets::sealer::{Place, SealError, Sealer, hint};
+use crate::server::secrets::sealer::{SealError, SealedFor, Sealer, hint};
 use crate::server::store::tables::variables::{self, SealedVariable, ShownVariable};
 use crate::server::store::{Error, Tx};
 use crate::server::time::Millis;
@@ -56,7 +56,7 @@ pub fn set_of_project(
     if variables::count_others_of_project(tx, project, name)? >= MOST_PER_PROJECT {
         return Ok(None);
     }
-    let sealed = seal(sealer, Place::Project(project, name), name, value)?;
+    let sealed = seal(sealer, SealedFor::Project(project, name), name, value)?;
     variables::set_of_project(tx, project, &sealed, &hint(value), now).map(Some)
 }
 
@@ -72,11 +72,11 @@ pub fn set_of_context(
     if variables::count_others_of_context(tx, context, name)? >= MOST_PER_CONTEXT {
         return Ok(None);
     }
-    let sealed = seal(sealer, Place::Context(context, name), name, value)?;
+    let sealed = seal(sealer, SealedFor::Context(context, name), name, value)?;
     variables::set_of_context(tx, context, &sealed, &hint(value), now).map(Some)
 }
 
-fn seal(sealer: &Sealer, place: Place<'_>, name: &str, value: &Secret) -> Result<SealedVariable, Error> {
+fn seal(sealer: &Sealer, place: SealedFor<'_>, name: &str, value: &Secret) -> Result<SealedVariable, Error> {
     let fail = |why: SealError| Error::Corrupt(format!("the variable `{name}` cannot be sealed: {why}"));
     Ok(SealedVariable { name: name.to_owned(), sealed: sealer.seal(place, value).map_err(fail)? })
 }

@@ -1,4 +1,4 @@
-//! What must be true of the rows, whatever happened to the process that wrote them; and what the rows say of files.
+//! Rules about the rows that hold whatever happened to the process that wrote them, and what rows say of files.
 //!
 //! SQLite only: `integrity_check`, `foreign_key_check`, `total` and `group_concat`.
 
@@ -27,7 +27,7 @@ const RULES: &[(&str, &str)] = &[
         "SELECT 'node ' || node_index || ' of job ' || job_id || ' has ' || count(*) || ' tasks that have not ended'
          FROM tasks WHERE stopped_at_ms IS NULL GROUP BY job_id, node_index HAVING count(*) > 1",
     ),
-    // What had begun is not begun again, unless its class asked for that.
+    // A task that had begun is not begun again, unless its class asked for that.
     (
         "task-twice",
         "SELECT 'node ' || node_index || ' of job ' || job_id || ' has begun ' || count(started_at_ms) || ' times'

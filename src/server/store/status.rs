@@ -74,7 +74,7 @@ words! {
         Success = "success",
         /// A job runs or can run.
         Running = "running",
-        /// Never ran.
+        /// Ended without a run: its workflow had nothing to do.
         NotRun = "not_run",
         /// Ended with a failed job.
         Failed = "failed",
@@ -118,7 +118,7 @@ words! {
         Success = "success",
         /// A step failed, it could not be started, or its time limit passed.
         Failed = "failed",
-        /// Cancelled.
+        /// Ended by a person or by a newer pipeline.
         Canceled = "canceled",
         /// Can never run, or was skipped.
         NotRun = "not_run",
@@ -158,7 +158,7 @@ words! {
         Success = "success",
         /// A step failed.
         Failed = "failed",
-        /// Cancelled.
+        /// Ended by a person or by a newer pipeline, before it was through.
         Canceled = "canceled",
         /// The time limit passed.
         Timedout = "timedout",
@@ -351,11 +351,11 @@ words! {
         GitHub = "github",
         /// GitLab, in the cloud or self-managed.
         GitLab = "gitlab",
-        /// Gitea.
+        /// Gitea, self-hosted or not.
         Gitea = "gitea",
-        /// Forgejo.
+        /// Forgejo, whose API is that of Gitea.
         Forgejo = "forgejo",
-        /// Bitbucket Cloud.
+        /// Bitbucket Cloud; Data Center has another API.
         BitbucketCloud = "bitbucket_cloud",
         /// Bitbucket Data Center.
         BitbucketDc = "bitbucket_dc",

@@ -180,7 +180,7 @@ impl Writer {
 
 fn run(connection: &View, queue: &Receiver<Work>, on_commit: &dyn Fn(Vec<Effect>)) {
     while let Ok(first) = queue.recv() {
-        // What comes while the first is at work is of the group, too.
+        // Writes that come while the first is at work are of the group, too.
         let group = std::iter::once(first).chain(queue.try_iter()).take(MAX_GROUP);
         commit_group(connection, group, on_commit);
     }

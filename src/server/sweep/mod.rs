@@ -34,7 +34,7 @@ pub(super) async fn run(state: Shared) {
                 Err(error) => log::error!("failed to renew the leases of running tasks: {error}"),
             }
         }
-        // What fails from here on, this write included, is for the next pass.
+        // Writes that fail from here on, this one included, are for the next pass.
         failed_writes = failed;
         passed = Some(now);
         tokio::select! {

@@ -198,7 +198,7 @@ async fn remove_unnamed_uploads(state: &Shared) {
             Err(error) => return log::error!("failed to look for uploads that nothing names: {error}"),
         };
         let blobs = state.blobs.clone();
-        // Whoever asks for one of them now keeps it: that is looked at again for each.
+        // A task that asks for one of them now keeps it: that is looked at again for each.
         removed += told(blocking(move || remove(&blobs, &unnamed, since)).await).unwrap_or(0);
         tokio::time::sleep(PAUSE).await;
     }

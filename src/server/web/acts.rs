@@ -48,7 +48,7 @@ fn above(path: &str, parts: usize) -> &str {
     (0..parts).fold(path, |path, _| path.rsplit_once('/').map_or("", |(above, _)| above))
 }
 
-/// Whoever comes by such an address in another way, after signing in for one, gets the page.
+/// Sends a person who comes by such an address in another way, after signing in for one, to its page.
 async fn back(uri: Uri) -> Redirect {
     Redirect::to(above(uri.path(), 1))
 }
@@ -100,7 +100,7 @@ impl Act {
             "" => json!({}),
             from => json!({ "from": from }),
         };
-        // What cannot be written down is not done.
+        // An act that cannot be written down is not done.
         let note = record(&web, &visitor.person, &peer, &path, &detail).await?;
         let outcome = act.await;
         let status = outcome.as_ref().map_or_else(Failure::status, |_| StatusCode::SEE_OTHER);

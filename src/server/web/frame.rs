@@ -5,7 +5,7 @@ use crate::server::time::Millis;
 use crate::server::web::session::{Secret, Visitor};
 use crate::server::web::{shown, style};
 
-/// What the frame of a page shows.
+/// Contents of the frame of a page.
 pub(super) struct Head {
     /// Title of the window.
     pub(super) title: String,

@@ -5,7 +5,7 @@ use crate::server::store::status::JobStatus;
 use crate::server::web::shown::{self, Mark};
 use std::collections::{HashMap, HashSet};
 
-/// One row.
+/// Row of the table: one job, or one run of a job.
 pub(super) struct JobRow {
     /// Its id, which is the anchor on the page of the workflow.
     pub(super) id: String,
@@ -29,7 +29,7 @@ pub(super) struct JobRow {
     pub(super) is_waiting: bool,
 }
 
-/// Deepest indent.
+/// Deepest indent of a row, in steps: deeper graphs stay on the screen.
 const DEEPEST: usize = 6;
 
 /// The rows of the jobs of one workflow.

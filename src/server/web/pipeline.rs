@@ -39,7 +39,7 @@ struct Shown {
     workflows: Vec<Section>,
     /// Whether this is the page of one workflow.
     is_workflow: bool,
-    /// What forms prove with where they come from.
+    /// Field by which forms prove where they come from.
     field: String,
 }
 

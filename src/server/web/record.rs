@@ -1,4 +1,4 @@
-//! What people do on pages, in the audit log: logins, and the forms that change something.
+//! Acts of people on pages, in the audit log: logins, and the forms that change something.
 
 use crate::server::api::shared::failure::Answer;
 use crate::server::auth::{Peer, Person};

@@ -107,7 +107,7 @@ async fn tests(
     let count = |result| tests.iter().filter(|test| test.result == result).count();
     let (failed, passed, skipped) =
         (count(TestResult::Failure), count(TestResult::Success), count(TestResult::Skipped));
-    // Who comes here wants the failures; without any, all.
+    // People come here for the failures; without any, all are shown.
     let is_all = !wanted.all.is_empty() || failed == 0;
     tests.retain(|test| is_all || test.result == TestResult::Failure);
     tests.sort_by_key(|test| test.result != TestResult::Failure);

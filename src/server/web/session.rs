@@ -163,7 +163,7 @@ pub(super) async fn sign_out(web: &Web, visitor: &Visitor, peer: &Peer) -> Answe
     Ok(write.await?)
 }
 
-/// Who is signed in.
+/// Person who is signed in.
 pub(super) struct Visitor {
     /// Person whose token opened the session.
     pub(super) person: Person,

@@ -1,11 +1,11 @@
-//! What the handlers of pages share.
+//! State that the handlers of pages share.
 
 use crate::server::state::Shared;
 use crate::server::web::failures::Failures;
 use axum::extract::FromRef;
 use std::sync::Arc;
 
-/// What the handlers of pages share.
+/// State that the handlers of pages share.
 #[derive(Clone)]
 pub(super) struct Web {
     /// The state of the control plane.

@@ -120,7 +120,7 @@ mod tests {
         assert_eq!((again.status(), &again.headers()[header::ETAG]), (StatusCode::NOT_MODIFIED, &name));
         assert!(to_bytes(again.into_body(), usize::MAX).await.unwrap().is_empty());
         assert_eq!(travel(&known, page("changed", "2")).await.status(), StatusCode::OK);
-        // What is refused, and what is no page, goes as it is.
+        // Refusals go as they are, and so does everything that is no page.
         let refused = Response::builder().status(StatusCode::NOT_FOUND).body(Body::from("no")).unwrap();
         assert!(travel(&known, refused).await.headers().get(header::ETAG).is_none());
     }

@@ -1,8 +1,7 @@
 //! `tests glob`: the files that match patterns.
 
-use super::speak;
 use crate::glob::{Dialect, find};
-use crate::outcome::{Failure, Outcome};
+use crate::outcome::{self, Failure, Outcome};
 use crate::tool::usage::usage;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -26,7 +25,7 @@ pub(super) fn print(patterns: &[&str]) -> Outcome {
     if patterns.is_empty() {
         return Err(usage("`tests glob` takes one or more patterns, quoted against the shell".to_owned()));
     }
-    speak::print(&found(Path::new("."), patterns)?)
+    outcome::print(&found(Path::new("."), patterns)?)
 }
 
 fn found(root: &Path, patterns: &[&str]) -> Result<String, Failure> {

@@ -1,9 +1,9 @@
 //! `tests split`: the share of one node. All nodes compute alike, so their shares fit together.
 
 use super::options::{By, Options};
-use super::speak::{self, say};
+use super::speak::say;
 use super::{names, weights};
-use crate::outcome::{Failure, Outcome};
+use crate::outcome::{self, Failure, Outcome};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ffi::OsString;
@@ -19,7 +19,7 @@ pub(super) fn print(options: &Options, variable: &dyn Fn(&str) -> Option<OsStrin
         out.push_str(name);
         out.push('\n');
     }
-    speak::print(&out)
+    outcome::print(&out)
 }
 
 /// Message for when there is nothing to split.

@@ -35,7 +35,7 @@ pub(crate) fn failed(scratch: &Path) -> PathBuf {
 /// Result of the search.
 #[derive(Debug, PartialEq)]
 pub(super) enum Found {
-    /// As [`TestTimings`](crate::protocol::TestTimings).
+    /// Timings, as [`TestTimings`](crate::protocol::TestTimings).
     Timings(Value),
     /// There are none, for any node; with the reason.
     Nothing(String),

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 
 /// Microseconds of a name without timing when nothing else was asked for.
 const UNKNOWN: u64 = 1000;
-/// What stands in the place of a secret.
+/// Text in the place of a secret.
 const MASK: &str = "****";
 /// Names that are listed in a warning.
 const MOST_LISTED: usize = 5;

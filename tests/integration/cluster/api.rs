@@ -330,7 +330,7 @@ fn selectors(query: &HashMap<String, String>) -> (String, String) {
 
 fn list(state: &State, kind: &str, namespace: Option<&str>, query: &HashMap<String, String>) -> Reply {
     let (labels, fields) = selectors(query);
-    // What is wrong with a selector is wrong without any object, too.
+    // A selector that is wrong is so without any object, too.
     if let Err(why) =
         select::has_labels(&json!({}), &labels).and_then(|_| select::has_fields(&json!({}), &fields))
     {

@@ -32,7 +32,7 @@ pub(crate) struct Reply {
 pub(crate) enum Body {
     Json(Value),
     Text(String),
-    /// What changes, until the time is over.
+    /// Changes, until the time is over.
     Watch(Watch),
     /// The output of a container, from a time on, while it comes.
     Log(Log),

@@ -26,7 +26,7 @@ pub(super) fn start(shared: &Arc<Shared>) {
             }
             for pod in state.all("pods") {
                 let uid = pod["metadata"]["uid"].as_str().unwrap().to_owned();
-                // What has no containers of ours is another's: the pod of an agent, say.
+                // A pod that has no containers of ours is another's: the pod of an agent, say.
                 if pod["spec"]["initContainers"].is_null() || state.running.contains_key(&uid) {
                     continue;
                 }

@@ -136,7 +136,7 @@ fn found<'a>(seen: &'a Seen, job: &str, title: &str) -> &'a crate::support::seen
 fn titles(job: &SeenJob) -> String {
     let own = ["spinup_environment", "cleanup"];
     let mut steps: Vec<_> = job.steps.iter().filter(|step| !own.contains(&step.kind.as_str())).collect();
-    // Who comes late is told of a step in the background where it ended.
+    // A watcher who comes late is told of a step in the background where it ended.
     steps.sort_by_key(|step| (step.execution, step.record));
     let titles = steps.into_iter().map(|step| match step.attempt {
         1 => step.name.clone(),

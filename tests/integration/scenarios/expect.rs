@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
-    /// What stands before the colon, by words; a title is one word.
+    /// Words before the colon; a title is one word.
     pub(crate) words: Vec<String>,
     pub(crate) value: String,
     pub(crate) number: usize,

@@ -63,7 +63,7 @@ fn every_scenario_ends_as_it_says() {
     assert!(failures.is_empty(), "{} scenarios failed\n{}", failures.len(), failures.join("\n\n"));
 }
 
-/// What a scenario has to work with.
+/// Means of a scenario.
 struct Stage<'a> {
     server: &'a Server,
     name: &'a str,

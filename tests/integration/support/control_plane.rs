@@ -26,7 +26,7 @@ impl Recorded {
     }
 }
 
-/// What to answer instead of the ordinary answer.
+/// Answer instead of the ordinary one.
 #[derive(Clone)]
 pub(crate) struct Canned {
     pub(crate) status: u16,
@@ -49,7 +49,7 @@ struct State {
     canned: Vec<(String, Canned)>,
     parked: usize,
     over: bool,
-    /// Something in between answers larger bodies with this status.
+    /// Limit of a proxy in between, and its status for larger bodies.
     body_limit: Option<(usize, u16)>,
 }
 
@@ -125,7 +125,7 @@ impl ControlPlane {
         self.can(path, Canned { status, body: body.to_owned(), ours: false, stalls: false });
     }
 
-    /// Something in between answers bodies of more bytes than this with a status of its own.
+    /// Puts a proxy in between that answers bodies of more bytes than this with a status of its own.
     pub(crate) fn limit_bodies(&self, bytes: usize, status: u16) {
         lock(&self.shared).body_limit = Some((bytes, status));
     }

@@ -1,4 +1,4 @@
-//! What the tests share: a control plane that plays its part badly on request, a builder of tasks,
+//! Parts that the tests share: a control plane that plays its part badly on request, a builder of tasks,
 //! and the runner as a process.
 
 pub(crate) mod control_plane;

@@ -47,7 +47,7 @@ pub(crate) fn lines_with(texts: &[&str]) -> Vec<String> {
     lines.filter(|line| texts.iter().any(|text| line.contains(text))).collect()
 }
 
-/// What each of the processes below `root` is doing, one line for a thread: state, system call, and the kernel's
+/// Describes each of the processes below `root`, one line for a thread: state, system call, and the kernel's
 /// function that it waits in. For the message of a test that waits in vain.
 pub(crate) fn doings_below(root: u32) -> String {
     let (all, mut told, mut below) = (all(), String::new(), vec![root]);

@@ -242,7 +242,7 @@ pub(crate) fn task_of(id: &str, commands: &[&str]) -> Task {
     task
 }
 
-/// What follows the id of a task. A runner ends every process that carries the id of its task, whoever
+/// Suffix of the ids of tasks. A runner ends every process that carries the id of its task, whoever
 /// started it: those of another test program, too, if it used the same.
 pub(crate) fn id_suffix() -> String {
     format!("-{}", std::process::id())

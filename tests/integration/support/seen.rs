@@ -1,4 +1,4 @@
-//! What a watcher sees of a pipeline, gathered from its event stream to the end.
+//! View of a watcher on a pipeline, gathered from its event stream to the end.
 
 use crate::server::Server;
 use base64::Engine;

@@ -217,7 +217,7 @@ impl ControlPlane {
         seen.into_values().collect()
     }
 
-    /// What a step record printed.
+    /// Output of a step record.
     pub(crate) fn output(&self, id: &str, record: u32) -> String {
         let call = format!("/tasks/{id}/steps/{record}/output?");
         let mut bytes = Vec::new();

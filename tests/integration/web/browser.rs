@@ -114,7 +114,7 @@ impl Browser {
         self.call("POST", "/execute/sync", Some(json!({ "script": script, "args": [] })))
     }
 
-    /// What the browser found wrong with the pages so far: broken policies, scripts, resources that are not there.
+    /// Complaints of the browser about the pages so far: broken policies, scripts, resources that are not there.
     pub(super) fn console(&self) -> Vec<String> {
         let entries = self.call("POST", "/se/log", Some(json!({ "type": "browser" })));
         let is_fault = |entry: &&Value| matches!(entry["level"].as_str(), Some("SEVERE" | "WARNING"));

@@ -35,7 +35,7 @@ fn buttons_do_what_they_say_and_are_written_down() {
     let page_of = format!("/gh/acme/hello/1/{id}");
     let mut reader = Reader::new(server.client.url());
 
-    // Who is not signed in is led to the page, and a form of nobody changes nothing.
+    // A person who is not signed in is led to the page, and a form of nobody changes nothing.
     let cancel = format!("{page_of}/cancel");
     let away = reader.post(&cancel, &[], &[]);
     assert_eq!((away.status, away.header("location")), (303, format!("/login?next={cancel}")));

@@ -236,7 +236,7 @@ fn a_browser_shows_what_is_there_and_finds_no_fault() {
     assert_eq!(browser.address(), address, "the login leads to where one wanted to go");
     assert!(browser.title().starts_with("✗ hello build #"), "{}", browser.title());
 
-    // What the job wrote is text: as written over, coloured by the style sheet, and no element of its own.
+    // The output of the job is text: as written over, coloured by the style sheet, and no element of its own.
     let log = browser.run("return document.querySelector('pre.rows').textContent");
     let shown = "100%\n<img src=x onerror=alert(1)></pre><script>document.title=\"taken\"</script>\nFAIL here https://example.com/a?b=1&c.\n";
     assert!(log.as_str().unwrap().starts_with(shown), "{log}");

@@ -297,7 +297,7 @@ fn a_service_manager_names_places_the_instance_and_a_token() {
     assert_eq!(settings.name, "big-iron-two");
     assert_eq!(settings.working_directory, Path::new("/var/lib/runlet/two/workdir"));
     assert_eq!(settings.state_directory.as_deref(), Some(Path::new("/var/lib/runlet/two/state")));
-    // What the operator wrote counts more.
+    // The operator's own word counts more.
     let settings = resolved(
         "api: {auth_token: abc, url: 'https://ci.example'}\nrunner: {name: mine, working_directory: /w}\n",
     );

@@ -90,7 +90,7 @@ pub async fn write_down(State(state): State<Shared>, request: Request, next: Nex
         return next.run(request).await;
     }
     let (mut parts, body) = request.into_parts();
-    // Who cannot say who they are is refused, and changes nothing.
+    // Callers who cannot say who they are are refused, and change nothing.
     let Ok(person) = Person::from_request_parts(&mut parts, &state).await else {
         return next.run(Request::from_parts(parts, body)).await;
     };
@@ -115,7 +115,7 @@ pub async fn write_down(State(state): State<Shared>, request: Request, next: Nex
     };
     let seq = match state.store.write(move |tx| audit::add(tx, &act)).await {
         Ok(seq) => seq,
-        // What cannot be written down is not done.
+        // An act that cannot be written down is not done.
         Err(error) => return Failure::from(error).into_response(),
     };
     let response = next.run(Request::from_parts(parts, Body::from(bytes))).await;
@@ -140,7 +140,7 @@ fn is_act(method: &Method, path: &str) -> bool {
         && !path.split('/').any(|word| EVERYDAY.contains(&word))
 }
 
-/// What is kept of a body.
+/// Picks the part of a body that is kept.
 fn told(body: &Bytes) -> Map<String, Value> {
     let fields = match serde_json::from_slice(body) {
         Ok(Value::Object(fields)) => fields,

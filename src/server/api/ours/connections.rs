@@ -76,7 +76,7 @@ async fn show(
     Ok(Json(found(&state, &project).await?))
 }
 
-/// What is wanted of a connection; what is absent stays as it is.
+/// Wishes for a connection; parts that are absent stay as they are.
 struct Wanted {
     forge: Option<Forge>,
     api_url: Option<String>,
@@ -290,7 +290,7 @@ async fn set_hook(state: &Shared, project: &Project) -> Answer<String> {
     Ok(said)
 }
 
-/// What the repository of a project looks like from here.
+/// Looks at the repository of a project from here.
 async fn look(state: &Shared, project: &Project) -> Value {
     let branch = &project.default_branch;
     let Some(url) = &project.repository_url else {

@@ -221,7 +221,7 @@ async fn change_class(
     }
     let (takes_untrusted, pause) = (flag(&body, "takes_untrusted")?, flag(&body, "is_paused")?);
     let limit = seconds(&body, "wait_limit_seconds", &WAIT_LIMITS)?;
-    // What is wrong with the values does not depend on the class.
+    // Values that are wrong are so for every class.
     terms(&body, Terms::default())?;
     let unknown = Failure::not_found(format!("there is no resource class with the id `{id}`"));
     let changed = state.store.write(move |tx| {
@@ -282,7 +282,7 @@ async fn remove_class(
     removed.await?
 }
 
-/// What still needs a class, which only force removes.
+/// Names the things that still need a class, which only force removes.
 fn obstacle(view: &View, id: &ResourceClassId) -> Result<Option<String>, Error> {
     let Some(name) = classes::name(view, id)? else { return Ok(None) };
     let waiting = classes::count_tasks(view, &name, TaskState::Queued)?;

@@ -135,6 +135,7 @@ async fn continue_pipeline(State(state): State<Shared>, bytes: Bytes) -> Answer<
     use continuation::Refused;
     continuation::continue_pipeline(&state, request).await.map_err(|refused| match refused {
         Refused::Store(error) => Failure::from(error),
+        Refused::NoOrbs(_) => Failure::new(StatusCode::SERVICE_UNAVAILABLE, refused.to_string()),
         Refused::UnknownKey => Failure::new(StatusCode::NOT_FOUND, refused.to_string()),
         _ => bad(refused.to_string()),
     })?;
@@ -198,7 +199,7 @@ async fn update_settings(
     body: Body,
 ) -> Answer<Json<Value>> {
     let changes = body.0.as_object().ok_or_else(|| bad("the body must be an object of settings"))?;
-    // What is wrong with the values does not depend on the project.
+    // Values that are wrong are so for every project.
     changed(&ProjectSettings::default(), changes)?;
     let (unknown, changes) = (unknown_project(&id), changes.clone());
     let changed = state.store.write(move |tx| {

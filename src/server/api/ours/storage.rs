@@ -1,4 +1,4 @@
-//! What fills the disk, for administrators.
+//! Use of the disk, for administrators.
 
 use crate::server::api::shared::failure::{Answer, blocking};
 use crate::server::auth::Administrator;

@@ -1,4 +1,4 @@
-//! Who is calling whom: a runner asks before its first claim, and `runlet doctor` whenever it likes. Nothing changes by it.
+//! Introduction of a runner: it asks before its first claim, `runlet doctor` whenever it likes. Nothing changes by it.
 
 use crate::protocol::{AboutAnswer, AboutRequest, SeenRunner};
 use crate::server::api::shared::callers::Protocol;

@@ -70,7 +70,7 @@ pub(super) async fn claim(
             }
             Some(Claimed::Nothing { again_at }) => again_at,
             None => {
-                // Whatever woke this claim is for another one.
+                // The task that woke this claim is for another one.
                 notify.notify_one();
                 return Err(no_class_token());
             }

@@ -104,7 +104,7 @@ impl Holder {
         if renewed != self.hand.task && !renewed.is_hardly_renewed(&self.hand.task, lease) {
             let id = self.id.clone();
             let written = state.store.write(move |tx| {
-                // What came in between decides; the refusal is looked for by whoever needs it.
+                // The state by then decides; the refusal is looked for by those who need it.
                 let _ = task::call(tx, &id, Call::Heartbeat, lease, Millis::now())?;
                 InHand::find(tx, &id)
             });

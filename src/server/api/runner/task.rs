@@ -166,7 +166,7 @@ pub(super) async fn finish(
         );
         return Err(Failure::coded(StatusCode::PAYLOAD_TOO_LARGE, RefusalCode::TooLarge, why));
     }
-    // What has ended is answered by the machine alone: nothing is looked for, and nothing is marked.
+    // A task that has ended is answered by the machine alone: nothing is looked for, and nothing is marked.
     let steps = if task.takes(Call::Other).is_ok() { request.steps.clone() } else { Vec::new() };
     let (blobs, id) = (state.blobs.clone(), task.id.clone());
     let outputs = blocking(move || {

@@ -83,6 +83,7 @@ pub async fn trigger_pipeline(
         Err(triggers::Error::Pipeline(error)) => Err(match error {
             types::Error::NoProject(_) => Failure::not_found(error.to_string()),
             types::Error::NoSuch(why) => bad(why),
+            types::Error::NoOrbs(_) => Failure::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
             types::Error::Store(error) => error.into(),
         }),
     }

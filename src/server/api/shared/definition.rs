@@ -32,12 +32,12 @@ pub fn one_only(what: &str) -> Failure {
     ))
 }
 
-/// Where a definition reads from: the provider, and the repository by its full name and what identifies it. Version 3
+/// Source of a definition: the provider, and the repository by its full name and what identifies it. Version 3
 /// spells the repository out in flat fields.
 pub struct Source {
     /// `github`, `bitbucket` or `circleci`.
     pub provider: String,
-    /// `org/repo`.
+    /// Full name of the repository: `org/repo`.
     pub full_name: String,
     /// The address that git fetches from; of a project without a repository its slug.
     pub external_id: String,

@@ -19,7 +19,7 @@ use std::time::SystemTime;
 /// Query parameters by name.
 pub type Words = Query<HashMap<String, String>>;
 
-/// What the variable segments of a path say. A path with a word where a number belongs names nothing: 404.
+/// Variable segments of a path. A path with a word where a number belongs names nothing: 404.
 pub struct Path<T>(pub T);
 
 impl<T: DeserializeOwned + Send> FromRequestParts<Shared> for Path<T> {

@@ -2,7 +2,7 @@
 
 use crate::protocol::{Secret, TaskId};
 use crate::server::api::shared::failure::{Answer, Failure};
-use crate::server::secrets::sealer::Place;
+use crate::server::secrets::sealer::SealedFor;
 use crate::server::state::Shared;
 use crate::server::time::Millis;
 use axum::http::StatusCode;
@@ -19,7 +19,7 @@ pub fn output_url(state: &Shared, task: &TaskId, step: u32) -> Answer<String> {
     let sealed = state
         .settings
         .sealer
-        .seal(Place::Link, &claim)
+        .seal(SealedFor::Link, &claim)
         .map_err(|error| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     Ok(format!("{}/api/v1.1/output/{}", state.settings.public_url, URL_SAFE_NO_PAD.encode(sealed)))
 }
@@ -27,7 +27,7 @@ pub fn output_url(state: &Shared, task: &TaskId, step: u32) -> Answer<String> {
 /// Reads the last segment of an address: the task and its step, if it was made here and still works.
 pub fn open(state: &Shared, link: &str) -> Option<(TaskId, u32)> {
     let sealed = URL_SAFE_NO_PAD.decode(link).ok()?;
-    let claim = state.settings.sealer.open(Place::Link, &sealed).ok()?;
+    let claim = state.settings.sealer.open(SealedFor::Link, &sealed).ok()?;
     let mut words = claim.expose().split(' ');
     let task = TaskId::new(words.next()?).ok()?;
     let step = words.next()?.parse().ok()?;

@@ -4,7 +4,7 @@
 
 use axum::http::{HeaderMap, header};
 
-/// What is sent of a file.
+/// Part of a file that is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// All of it, with 200.

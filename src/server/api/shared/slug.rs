@@ -72,7 +72,7 @@ pub async fn rewrite(state: &Shared, request: &mut Request) {
         };
         if let Some(found) = found.filter(|found| found != rest) {
             let query = request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
-            // What cannot be a path any more finds nothing as it is.
+            // A text that cannot be a path any more finds nothing as it is.
             if let Ok(uri) = format!("{prefix}{found}{query}").parse::<Uri>() {
                 *request.uri_mut() = uri;
             }
@@ -84,7 +84,7 @@ fn split(path: &str) -> Option<(&str, &str)> {
     PREFIXES.iter().find_map(|prefix| Some((*prefix, path.strip_prefix(prefix)?)))
 }
 
-/// What the rest of a path after its prefix begins with. Ids are in lower case; a tail is empty or begins with a slash.
+/// Begin of a path after its prefix. Ids are in lower case; a tail is empty or begins with a slash.
 #[derive(Debug, PartialEq, Eq)]
 enum Named {
     /// The segments of a slug, made alike, and all that follows.

@@ -55,7 +55,7 @@ async fn list(
     page(items.collect(), &words)
 }
 
-/// What a body says of a schedule; what it does not name stays. Who asks may be the one in whose name it runs.
+/// Reads a schedule from a body; parts without a name in it stay. The caller may be the one in whose name it runs.
 fn described(body: &Body, was: Schedule, person: &Person) -> Answer<Schedule> {
     let mut schedule = was;
     if !body.0.is_object() {

@@ -69,7 +69,7 @@ async fn list(State(state): State<Shared>, _admin: Administrator, words: Words) 
     page(items.into_iter().enumerate().map(|(at, item)| (format!("{at:04}"), item)).collect(), &words)
 }
 
-/// What a body says of a webhook; what it does not name stays.
+/// Reads a webhook from a body; parts without a name in it stay.
 fn described(body: &Body, was: Webhook) -> Answer<(Webhook, Option<Secret>)> {
     let mut webhook = was;
     if !body.0.is_object() {

@@ -1,6 +1,6 @@
 //! The filter of a search: terms `name == "value"` joined by ` and `.
 
-/// One term.
+/// Term of a filter: a field has to have this value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Term {
     /// Name of a field, such as `pipeline.status`.

@@ -1,4 +1,4 @@
-//! What the command line looks up by name: namespaces of resource classes, and its own releases.
+//! Names that the command line looks up: namespaces of resource classes, and its own releases.
 
 use crate::protocol::ResourceClass;
 use crate::server::api::shared::failure::{Answer, Failure, bad};

@@ -75,7 +75,7 @@ fn advance(tx: &Tx<'_>, workflow: &WorkflowId, ripple: &mut Ripple, now: Millis)
         workflows::set_status(tx, workflow, status, status.is_terminal().then_some(now))?;
     }
     tx.effect(Effect::Changed(progress.pipeline.into()));
-    // What an agent that nobody hears may still be doing must not be done beside it: see `task::fence_gone`.
+    // An agent that nobody hears may still be at work, and nothing is done beside it: see `task::fence_gone`.
     if status.is_terminal() && !tasks::is_workflow_fenced(tx, workflow)? {
         serial::leave_all(tx, workflow, ripple, now)?;
         rerun::automatically(tx, workflow, status, ripple, now)?;

@@ -116,7 +116,7 @@ pub(super) fn create(
     let again = match scope {
         Scope::All => vec![true; nodes.len()],
         Scope::Failed => {
-            // What never ran because of a failure depends on it, and so runs again as well.
+            // A job that never ran because of a failure depends on it, and so runs again as well.
             let again = graph::run_again(&nodes, |index| {
                 let status = nodes[index].status;
                 status.is_failure() || matches!(status, JobStatus::Canceled | JobStatus::Unauthorized)

@@ -129,7 +129,7 @@ impl InHand {
 
 /// Ends the steps of a task that has ended: what its agent says of them late replaces this.
 fn close_steps(tx: &Tx<'_>, row: &TaskRow, now: Millis) -> Result<(), Error> {
-    // What a runner keeps beside ends with the task, and is no failure of a task that has none.
+    // A record that a runner keeps beside ends with the task, and is no failure of a task that has none.
     if !matches!(row.status, TaskState::Canceled | TaskState::InfrastructureFail) {
         steps::close_beside(tx, &row.id, now)?;
     }
@@ -332,7 +332,7 @@ fn record(
     Ok(Ok(Recorded::Next { next, taken }))
 }
 
-/// What a runner says of a record of its own. It binds nothing, and is taken as long as output is.
+/// Takes the word of a runner about a record of its own. It binds nothing, and is taken as long as output is.
 pub fn beside(
     tx: &Tx<'_>,
     id: &TaskId,

@@ -209,7 +209,7 @@ pub enum NotClaimable {
     NotQueued,
     /// An administrator must release it first.
     Held,
-    /// What it replaces may still be at work.
+    /// The task that it replaces may still be at work.
     Fenced,
     /// It may be claimed by this runner from this time on.
     Before(Millis),

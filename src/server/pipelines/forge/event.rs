@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Who did something, as the forge knows them.
+/// Author of an event, as the forge knows them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {
     /// Their login; empty when the forge told none.
@@ -14,13 +14,13 @@ pub struct Actor {
     pub avatar_url: Option<String>,
 }
 
-/// A change.
+/// Change of a repository, or a time that has come, for which pipelines are made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Event {
     /// A branch or tag was moved, made or deleted.
     Push(Push),
-    /// Something happened to a pull request.
+    /// Change of a pull request.
     Pull(Pull),
     /// A schedule is due.
     Scheduled(Scheduled),
@@ -33,7 +33,7 @@ pub struct Scheduled {
     pub due_ms: u64,
     /// The id of the schedule; `None`: it stands in the config of the branch.
     pub schedule: Option<String>,
-    /// Its name.
+    /// Name of the schedule, where it has one.
     pub name: Option<String>,
     /// The branch to build; the default one unless a tag is named.
     pub branch: Option<String>,
@@ -45,7 +45,7 @@ pub struct Scheduled {
     pub parameters: BTreeMap<String, Value>,
     /// The id of the person in whose name it runs.
     pub actor_id: Option<String>,
-    /// Their login.
+    /// Login of the person in whose name it runs.
     pub actor_login: String,
 }
 
@@ -72,7 +72,7 @@ pub struct Push {
     /// The object that the ref was seen at, where this does not go on from it: it may have come late.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub late_for: Option<String>,
-    /// Who pushed.
+    /// Author of the push.
     pub actor: Actor,
 }
 
@@ -93,7 +93,7 @@ impl Push {
     }
 }
 
-/// What happened to a pull request.
+/// Kind of a change of a pull request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
@@ -131,13 +131,13 @@ impl Action {
 /// A pull request, and what happened to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pull {
-    /// What happened.
+    /// Kind of the change.
     pub action: Action,
     /// Its number in the repository.
     pub number: u64,
-    /// Its title.
+    /// Title of the pull request, as text.
     pub title: String,
-    /// Where people look at it.
+    /// Address of its page at the forge.
     pub url: String,
     /// The branch that it comes from.
     pub head_branch: String,
@@ -161,7 +161,7 @@ pub struct Pull {
     pub is_merged: bool,
     /// Login of its author.
     pub author: String,
-    /// Who did it.
+    /// Author of the change.
     pub actor: Actor,
 }
 
@@ -173,7 +173,7 @@ impl Pull {
 }
 
 impl Event {
-    /// What has the same key within minutes is the same change.
+    /// Makes a key: changes with the same one within minutes are the same change.
     pub fn key(&self) -> String {
         match self {
             Event::Push(push) => format!("{} {} {}", push.reference, push.before, push.after),

@@ -96,7 +96,7 @@ fn ready(
     let name = secret_name(&webhook.id);
     let secret = match secrets::open(view, sealer, &webhook.project, &name)?.transpose() {
         Ok(secret) => secret,
-        // What should be signed is not sent without a signature.
+        // A call that should be signed is not sent without a signature.
         Err(_) => return Ok(None),
     };
     let body = match &call.body {
@@ -161,7 +161,7 @@ fn is_allowed(hosts: &[String], url: &str) -> bool {
     })
 }
 
-/// What is told of an event; `None`: it is gone.
+/// Gathers the body of a call about an event; `None`: it is gone.
 fn payload(
     view: &View,
     settings: &ServerSettings,

@@ -92,7 +92,7 @@ async fn look(state: &Shared, hosts: &Hosts, id: &ProjectId) -> Result<(), Store
     let now = Millis::now();
     let next = next_look(&connection, listed.is_err(), now);
     match listed {
-        // What cannot be listed is not taken for deleted.
+        // A repository that cannot be listed is not taken for an empty one.
         Err(why) => {
             if connection.poll_failures == 0 {
                 record!(Warn, project = project.slug.as_str(); "{why}");

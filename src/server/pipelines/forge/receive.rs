@@ -1,4 +1,4 @@
-//! What a forge sends: believed, read, decided about and stored before it is answered. Nothing is fetched here.
+//! Deliveries of forges: believed, read, decided about and stored before they are answered. Nothing is fetched here.
 
 use crate::protocol::Secret;
 use crate::server::ids::{PipelineId, ProjectId};
@@ -32,7 +32,7 @@ pub const MOST_BODY_BYTES: usize = 25_000_000;
 /// The answer to a forge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// HTTP status.
+    /// Status of the answer to the forge.
     pub status: u16,
     /// Sentence for people who look at the forge's own log.
     pub message: String,
@@ -247,7 +247,7 @@ fn counted(count: usize, noun: &str) -> String {
 pub(super) struct Stored<'a> {
     /// Its place in the list.
     pub(super) seq: i64,
-    /// Its project.
+    /// Project that the delivery is for.
     pub(super) project: &'a Project,
     /// Whether its forge tells of edits as of new heads.
     pub(super) is_cloud: bool,
@@ -255,7 +255,7 @@ pub(super) struct Stored<'a> {
     pub(super) now: Millis,
 }
 
-/// What becomes of a change for now.
+/// Fate of a change for now.
 pub(super) enum Taken {
     /// It waits to be worked off; this is the id that its pipeline gets.
     Waits(PipelineId),

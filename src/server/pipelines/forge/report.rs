@@ -1,6 +1,6 @@
 //! Telling forges how it went: statuses of commits, from what has changed in the store to the forge's API.
 //!
-//! What is told is the present state of a job, never its history: what was overtaken is not sent. Nothing here holds up
+//! Forges are told the present state of a job, never its history: a state that was overtaken is not sent. Nothing here
 //! a build.
 
 use crate::http::caller::{LazyCaller, Outgoing};
@@ -220,7 +220,7 @@ fn in_words(state: &str, took: Option<Duration>, step: Option<&str>, by: Option<
     }
 }
 
-/// Where a project's forge is told, and by which token.
+/// Address of a project's forge, and the token for it.
 struct Way {
     connection: Connection,
     api: String,

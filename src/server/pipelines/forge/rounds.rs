@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 /// When a loop looks again.
 pub(super) struct Rounds<'a> {
-    /// What a round does, for the log: `look for changes that wait`.
+    /// Purpose of a round, for the log: `look for changes that wait`.
     pub what: &'static str,
     /// Wakes it before its time.
     pub woken: Option<&'a Notify>,

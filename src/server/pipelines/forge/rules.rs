@@ -9,7 +9,7 @@ use crate::server::store::tables::projects::ProjectSettings;
 /// Most entries of a list in the settings.
 const MOST_ENTRIES: usize = 100;
 
-/// What is known when a change comes.
+/// Facts that are known when a change comes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Facts {
     /// The default branch of the project.
@@ -20,7 +20,7 @@ pub(super) struct Facts {
     pub(super) is_built: bool,
 }
 
-/// What is to be done about a change.
+/// Decision about a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
     /// It gets a pipeline, unless its commit says otherwise.

@@ -1,4 +1,4 @@
-//! Who sent a delivery, and whether to believe it: the headers of each forge. No IO; time is an argument.
+//! Senders of deliveries, and whether to believe them: the headers of each forge. No IO; time is an argument.
 
 use crate::protocol::Secret;
 use crate::server::store::status::Forge;
@@ -73,7 +73,7 @@ impl<'a> Content<'a> {
         }
     }
 
-    /// The JSON.
+    /// Returns the JSON, out of the form that some forges wrap it in.
     pub fn json(&self) -> &[u8] {
         self.payload.as_deref().unwrap_or(self.body)
     }

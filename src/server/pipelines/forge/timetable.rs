@@ -78,7 +78,7 @@ impl Cron {
     fn is_due(&self, at: Moment) -> bool {
         let has = |set: u64, value: u32| set & (1 << value) != 0;
         let (day, weekday) = (has(self.days, at.day), has(self.weekdays, at.weekday));
-        // Where both are restricted, either will do.
+        // Either will do when both are restricted.
         let is_day = if self.has_days && self.has_weekdays { day || weekday } else { day && weekday };
         has(self.minutes, at.minute) && has(self.hours, at.hour) && has(self.months, at.month) && is_day
     }

@@ -78,7 +78,7 @@ pub(super) fn of_revision(values: &mut BTreeMap<String, Value>, revision: &Revis
     }
 }
 
-/// What jobs are told of pull requests; `urls` are those of the open ones from the branch.
+/// Gathers the facts about pull requests for jobs; `urls` are those of the open ones from the branch.
 pub(super) fn pull_facts(event: &Event, urls: &[String]) -> Option<PullFacts> {
     let facts = match event {
         Event::Pull(pull) if pull.is_fork => PullFacts {

@@ -1,4 +1,4 @@
-//! What forges are told of a commit: names, words, texts and calls, each in the form that the forge takes. No IO.
+//! Words to forges about a commit: names, texts and calls, each in the form that the forge takes. No IO.
 
 use crate::http::encoded;
 use crate::server::store::status::Forge;
@@ -55,7 +55,7 @@ pub(super) fn cut(text: &str, most: usize) -> String {
 pub struct ApiCall {
     /// The whole address.
     pub url: String,
-    /// The body.
+    /// JSON that is sent.
     pub body: Value,
 }
 
@@ -180,7 +180,7 @@ pub fn hook_call(forge: Forge, api: &str, name: &str, address: &str, secret: &st
     Some(ApiCall { url, body })
 }
 
-/// What the answer to a status means.
+/// Meaning of the answer to a status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// The forge has it.
@@ -229,7 +229,7 @@ pub(super) fn verdict(forge: Forge, status: u16, body: &str, attempts: u32, wait
             Verdict::Later { seconds: 60.max(doubled), whole: true, why }
         }
         401 | 403 => Verdict::BadToken(why),
-        // What was pushed may not be everywhere yet.
+        // A push may not have reached all machines of the forge yet.
         404 if attempts < 2 => {
             Verdict::Later { seconds: if attempts == 0 { 10 } else { 60 }, whole: false, why }
         }

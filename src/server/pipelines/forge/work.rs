@@ -33,6 +33,8 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Waits before another try, in seconds, where a repository cannot be read; then the pipeline says why there is none.
 /// Together some two hours: an outage of a forge is no reason to lose a push.
 const AGAIN_SECONDS: [u64; 14] = [2, 5, 15, 30, 60, 120, 300, 600, 900, 900, 900, 900, 900, 900];
+/// Tries of a change whose config imports orbs that cannot be fetched, some four minutes; then its pipeline is errored.
+const ORB_TRIES: u32 = 6;
 /// How long deliveries are kept: longer than any forge sends one again.
 const KEPT: Duration = Duration::from_secs(8 * 24 * 60 * 60);
 /// Deliveries that are forgotten in one write.
@@ -96,7 +98,7 @@ async fn hand_out(
     if is_idle { state.store.read(deliveries::next_event).await } else { Ok(None) }
 }
 
-/// What became of a change.
+/// End of the work on a change.
 enum End {
     /// Its pipeline was made, and the change is done with it.
     Started,
@@ -136,7 +138,7 @@ async fn work_once(state: &Shared, stored: &StoredEvent) {
     }
 }
 
-/// What is known of a project when a change of it is worked off.
+/// Facts about a project when a change of it is worked off.
 struct About {
     project: Project,
     settings: ProjectSettings,
@@ -335,6 +337,7 @@ async fn start(
     read: Read,
 ) -> Result<End, StoreError> {
     let mut trigger = trigger_of(stored, event, about);
+    trigger.waits_for_orbs = stored.attempts < ORB_TRIES;
     let revision = revision(url, reference, &read.commit, &about.project.default_branch);
     if let Some(happened) = trigger.happened.as_mut() {
         values::of_revision(&mut happened.values, &revision);
@@ -356,6 +359,7 @@ fn made(
     match result {
         Ok(_) => Ok(End::Started),
         Err(Error::Store(error)) => Err(error),
+        Err(Error::NoOrbs(errors)) => Ok(End::Later(errors.to_string())),
         Err(error) => Ok(End::Failed(error.to_string())),
     }
 }

@@ -49,7 +49,7 @@ pub struct PullRef {
     pub branch: String,
 }
 
-/// What is wanted of a repository.
+/// Question to a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
     /// The ref to read.

@@ -15,7 +15,7 @@ use crate::server::store::{Error, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};
 
-/// A job.
+/// Job of a workflow, as the API and the pages show it.
 #[derive(Clone, Debug)]
 pub struct Job {
     /// Identifies it in URLs.

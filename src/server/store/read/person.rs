@@ -4,7 +4,7 @@ use crate::server::ids::UserId;
 use crate::server::store::{Error, View};
 use rusqlite::OptionalExtension;
 
-/// A person.
+/// Person, without their tokens.
 #[derive(Clone, Debug)]
 pub struct PersonRow {
     /// Identifies them in URLs.

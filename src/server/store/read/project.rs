@@ -115,7 +115,7 @@ impl ProjectRef {
         })
     }
 
-    /// `vcs/org/repo`.
+    /// Returns the slug, `vcs/org/repo`.
     pub fn slug(&self) -> String {
         format!("{}/{}/{}", self.vcs, self.org, self.repo)
     }

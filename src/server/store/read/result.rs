@@ -5,7 +5,7 @@ use crate::server::store::status::TestResult;
 use crate::server::store::{Error, View};
 use rusqlite::OptionalExtension;
 
-/// An artifact.
+/// File that a job left for people.
 #[derive(Clone, Debug)]
 pub struct Artifact {
     /// Identifies it in URLs.

@@ -1,4 +1,4 @@
-//! What fills the disk, by project and kind.
+//! Use of the disk, by project and kind.
 //!
 //! Only SQLite: `page_count` and `page_size`.
 

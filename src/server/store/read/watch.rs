@@ -21,7 +21,7 @@ pub struct Present {
     pub steps: Vec<WatchedStep>,
 }
 
-/// A workflow.
+/// Workflow of a watched pipeline.
 #[derive(Clone, Debug)]
 pub struct WatchedWorkflow {
     /// Id that events name the workflow by.
@@ -36,7 +36,7 @@ pub struct WatchedWorkflow {
     pub rerun_of: Option<WorkflowId>,
 }
 
-/// A job.
+/// Job of a watched workflow.
 #[derive(Clone, Debug)]
 pub struct WatchedJob {
     /// Id that events name the job by.

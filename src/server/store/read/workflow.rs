@@ -7,7 +7,7 @@ use crate::server::store::{Error, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};
 
-/// A workflow.
+/// Workflow of a pipeline, as the API and the pages show it.
 #[derive(Clone, Debug)]
 pub struct Workflow {
     /// Identifies it in URLs.

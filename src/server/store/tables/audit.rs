@@ -13,7 +13,7 @@ const KEPT: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 /// Most acts that are kept.
 pub const MOST: i64 = 100_000;
 
-/// An act.
+/// Act of a person, as the audit log keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Act {
     /// Time at which it was done.
@@ -30,7 +30,7 @@ pub struct Act {
     pub method: String,
     /// Path, without a query.
     pub path: String,
-    /// What was wanted, as a JSON object; never a secret.
+    /// Wish of the caller, as a JSON object; never a secret.
     pub detail: String,
     /// HTTP status of the answer, once there is one.
     pub status: Option<u16>,

@@ -13,13 +13,13 @@ use rusqlite::{OptionalExtension, params};
 pub struct Class {
     /// Identifies it in URLs.
     pub id: ResourceClassId,
-    /// `namespace/name`; unique.
+    /// Full name, `namespace/name`; unique.
     pub name: String,
     /// A note for people.
     pub description: String,
     /// How long a task that has begun may be silent, where it is not as usual, in milliseconds.
     pub budget_ms: Option<u64>,
-    /// What the infrastructure ended after its begin runs again.
+    /// Tasks that the infrastructure ended after their begin run again.
     pub unsafe_retries: bool,
 }
 
@@ -28,7 +28,7 @@ pub struct Class {
 pub struct Terms {
     /// How long a task that has begun may be silent, where it is not as usual, in milliseconds.
     pub budget_ms: Option<u64>,
-    /// What the infrastructure ended after its begin runs again.
+    /// Tasks that the infrastructure ended after their begin run again.
     pub unsafe_retries: bool,
 }
 
@@ -50,7 +50,7 @@ pub struct ClassOfToken {
     pub token: ClassTokenId,
     /// Class whose queue the token opens.
     pub class: ResourceClassId,
-    /// `namespace/name`.
+    /// Full name, `namespace/name`.
     pub name: String,
 }
 
@@ -78,7 +78,7 @@ pub struct Instance {
 /// The number of tasks of a class in one state.
 #[derive(Clone, Debug)]
 pub struct QueueLength {
-    /// `namespace/name`.
+    /// Full name of the class, `namespace/name`.
     pub class: String,
     /// State of the tasks that are counted.
     pub state: TaskState,

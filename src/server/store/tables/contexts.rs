@@ -10,7 +10,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// A context.
+/// Context of an organisation: variables that jobs may be given.
 #[derive(Clone, Debug)]
 pub struct Context {
     /// Identifies it in URLs.
@@ -41,7 +41,7 @@ pub struct JobFacts {
     pub project: ProjectId,
     /// The owner of its project.
     pub organisation: OrganisationId,
-    /// `vcs/org`.
+    /// Organisation of its project, as `vcs/org`.
     pub owner_slug: String,
     /// `pipeline.*` values of its pipeline, by full name.
     pub values: Map<String, Value>,

@@ -52,13 +52,13 @@ pub struct Delivery {
 pub struct StoredEvent {
     /// Identifies it; changes are worked off in this order.
     pub seq: i64,
-    /// Its project.
+    /// Project whose repository changed.
     pub project: ProjectId,
     /// JSON of the change.
     pub event: String,
     /// Time of its coming.
     pub at: Millis,
-    /// Its state.
+    /// How far the change is worked off.
     pub state: EventState,
     /// How often it was tried.
     pub attempts: u32,
@@ -126,15 +126,15 @@ pub fn last_refused(view: &View, project: &ProjectId) -> Result<Option<Millis>, 
 pub struct NewEvent<'a> {
     /// The delivery that it came in.
     pub delivery: i64,
-    /// Its project.
+    /// Project whose repository changed.
     pub project: &'a ProjectId,
-    /// What has the same key within minutes is the same change.
+    /// Changes with the same key within minutes are the same change.
     pub key: &'a str,
     /// Branch and commit that it would build.
     pub builds: Option<&'a str>,
     /// JSON of it.
     pub event: &'a str,
-    /// Its state.
+    /// State that it is stored in: waiting, or decided already.
     pub state: EventState,
     /// A sentence about what became of it, where that is decided.
     pub sentence: &'a str,

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 /// How a project is connected to its forge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
-    /// The project.
+    /// Project that is connected.
     pub project: ProjectId,
     /// The kind of the forge.
     pub forge: Forge,
@@ -240,7 +240,7 @@ pub struct OpenPull {
     pub branch: String,
     /// The commit that it is at.
     pub head: String,
-    /// Where people look at it.
+    /// Address of its page at the forge.
     pub url: String,
     /// Whether it comes from another repository.
     pub is_fork: bool,

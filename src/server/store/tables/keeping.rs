@@ -1,4 +1,4 @@
-//! What goes because it is old, or because its project has too much of it: a few rows at a time, so that no other write
+//! Removal of rows that are old, or of projects with too many of them, a few at a time, so that no other write
 //! waits long.
 //!
 //! SQLite only: `rowid`, the running sum of a window, and DELETE ... RETURNING.
@@ -127,7 +127,7 @@ pub fn delete_part_of_pipeline(
     Ok((tasks, false))
 }
 
-/// What a project has of one kind.
+/// Use of one kind by one project.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Used {
     /// Id of the project.
@@ -138,7 +138,7 @@ pub struct Used {
     pub bytes: u64,
 }
 
-/// What each project has, of those that have something.
+/// Returns the use of each project that has something.
 pub fn used_by_projects(view: &View, quota: Quota) -> Result<Vec<Used>, Error> {
     let table = quota.table();
     let sql = format!(

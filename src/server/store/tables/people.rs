@@ -7,7 +7,7 @@ use crate::server::store::{Effect, Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};
 
-/// A person.
+/// Person or program that has tokens of its own.
 #[derive(Clone, Debug)]
 pub struct User {
     /// Identifies them in URLs.

@@ -28,7 +28,7 @@ pub struct ProjectSettings {
     pub can_pass_secrets_to_fork_pr_jobs: bool,
     /// Whether the forge is told how jobs go.
     pub can_set_github_status: bool,
-    /// What the names of those statuses begin with; empty: `ci/circleci: `.
+    /// Begin of the names of those statuses; empty: `ci/circleci: `.
     pub status_prefix: String,
     /// Whether there is one status for each workflow, and not for each job.
     pub is_status_per_workflow: bool,

@@ -8,7 +8,7 @@ use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};
 
-/// What has changed.
+/// Kind of a change that is reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Changed {
     /// The status of a job.
@@ -37,7 +37,7 @@ pub fn take_changed(tx: &Tx<'_>, most: u32) -> Result<Vec<Changed>, Error> {
 /// A job, as far as a forge is told of it.
 #[derive(Clone, Debug)]
 pub struct JobFacts {
-    /// Its project.
+    /// Project whose forge is told.
     pub project: ProjectId,
     /// Name of the job.
     pub name: String,
@@ -45,11 +45,11 @@ pub struct JobFacts {
     pub workflow: String,
     /// Status of its workflow, as a word.
     pub workflow_status: String,
-    /// Its kind.
+    /// Kind of the job, as its workflow has it.
     pub kind: JobType,
-    /// Its status.
+    /// Status at the moment of the look.
     pub status: JobStatus,
-    /// Its number.
+    /// Number in the project, which its page has.
     pub number: Option<i64>,
     /// Name of the step that failed.
     pub failed_step: Option<String>,
@@ -59,7 +59,7 @@ pub struct JobFacts {
     pub started_at: Option<Millis>,
     /// Time of its end.
     pub stopped_at: Option<Millis>,
-    /// The commit.
+    /// Full id of the commit, where it is of one.
     pub revision: Option<String>,
     /// The branch or the tag.
     pub reference: String,
@@ -98,13 +98,13 @@ pub fn job_facts(view: &View, job: &JobId) -> Result<Option<JobFacts>, Error> {
 /// A pipeline that has errors, as far as a forge is told of it.
 #[derive(Clone, Debug)]
 pub struct PipelineFacts {
-    /// Its project.
+    /// Project whose forge is told.
     pub project: ProjectId,
-    /// Its number.
+    /// Number in the project.
     pub number: i64,
     /// JSON of its errors.
     pub errors: String,
-    /// The commit.
+    /// Full id of the commit, where it is of one.
     pub revision: Option<String>,
     /// The branch or the tag.
     pub reference: String,
@@ -130,9 +130,9 @@ pub fn pipeline_facts(view: &View, pipeline: &PipelineId) -> Result<Option<Pipel
 /// A status of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// The project.
+    /// Project whose forge is told.
     pub project: ProjectId,
-    /// The commit.
+    /// Full id of the commit that the status is of.
     pub revision: String,
     /// The name of the status.
     pub context: String,
@@ -142,7 +142,7 @@ pub struct Report {
     pub state: String,
     /// A text for people.
     pub description: String,
-    /// Where they look at it.
+    /// Address of the page that people are sent to.
     pub url: String,
     /// The forge's word that it was told last.
     pub sent_word: Option<String>,

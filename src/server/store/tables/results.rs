@@ -9,7 +9,7 @@ use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, params};
 
-/// One test.
+/// Result of one test of a job.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TestCase {
     /// The name of the test.

@@ -34,19 +34,19 @@ pub struct Timetable {
 pub struct Schedule {
     /// Identifies it in URLs.
     pub id: ScheduleId,
-    /// Its project.
+    /// Project whose pipelines it makes.
     pub project: ProjectId,
     /// A name for people.
     pub name: String,
     /// A text for people.
     pub description: String,
-    /// Its times.
+    /// Times at which it is due.
     pub timetable: Timetable,
     /// Parameters of its pipelines, with `branch` or `tag`.
     pub parameters: BTreeMap<String, Value>,
     /// The person in whose name it runs; `None`: the system.
     pub actor: Option<UserId>,
-    /// Their login.
+    /// Login of the person in whose name it runs.
     pub actor_login: String,
     /// Time of its making.
     pub created_at: Millis,
@@ -145,13 +145,13 @@ pub fn set_last(tx: &Tx<'_>, id: &ScheduleId, at: Millis) -> Result<bool, Error>
 /// A schedule in the config of a branch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BranchSchedule {
-    /// The project.
+    /// Project of the config that has it.
     pub project: ProjectId,
-    /// The branch.
+    /// Branch whose newest config has it.
     pub branch: String,
     /// The workflow that it runs.
     pub workflow: String,
-    /// Its times.
+    /// Times at which it is due, as the config writes them: five fields of cron.
     pub cron: String,
     /// The last time that counted.
     pub last: Millis,

@@ -189,10 +189,10 @@ pub struct Asking<'a> {
 const MACHINE: Kind = Kind(TaskKind::Machine);
 const CONTAINER: Kind = Kind(TaskKind::Container);
 
-/// What waits in the queue that somebody asks for, and is of a kind that it takes: `?1`, `?2`, `?6` to `?9`.
+/// Tasks in a queue that somebody asks for, of a kind that it takes: `?1`, `?2`, `?6` to `?9`.
 const WAITING: &str = "status = ?1 AND resource_class = ?2 AND NOT is_held AND not_before_ms IS NULL
     AND (kind = ?6 AND ?7 OR kind = ?8 AND ?9)";
-/// What another runner is to have first: `?3` to `?5`.
+/// Tasks that another runner is to have first: `?3` to `?5`.
 const AVOIDED: &str = "?4 AND avoid_runner IS ?5 AND avoid_until_ms > ?3";
 
 impl Asking<'_> {

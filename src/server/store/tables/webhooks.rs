@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension, Row, params};
 const MOST_KEPT: u32 = 100;
 const MOST_WAITING: u32 = 1000;
 
-/// A webhook.
+/// Webhook of a project: an address that is told of events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Webhook {
     /// Identifies it in URLs.
@@ -92,9 +92,9 @@ pub fn delete(tx: &Tx<'_>, id: &WebhookId) -> Result<bool, Error> {
 pub struct Call {
     /// Identifies it, also to whoever is called: the same at every try.
     pub id: String,
-    /// The webhook.
+    /// Webhook that is to be called.
     pub webhook: WebhookId,
-    /// The event.
+    /// Name of the event, such as `workflow-completed`.
     pub event: String,
     /// The id of the workflow or the job.
     pub subject: String,
@@ -106,7 +106,7 @@ pub struct Call {
     pub state: String,
     /// How often it was tried.
     pub attempts: u32,
-    /// What became of the last try.
+    /// Result of the last try.
     pub message: String,
 }
 

@@ -99,7 +99,7 @@ pub struct Progress {
     pub is_canceled: bool,
     /// Whether nothing happens to it any more.
     pub has_ended: bool,
-    /// Its status.
+    /// Status of the workflow as a whole.
     pub status: WorkflowStatus,
 }
 

@@ -1,9 +1,9 @@
-//! What many runs say together: how many ended well, how long they took, how soon a failure was over.
+//! Sums over many runs: how many ended well, how long they took, how soon a failure was over.
 
 use crate::server::time::Millis;
 use serde_json::{Value, json};
 
-/// One run.
+/// Run of a workflow or job, as far as metrics need it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Run {
     /// Whether it succeeded or failed; one that was cancelled or has not ended did neither.
@@ -82,7 +82,7 @@ impl Metrics {
         })
     }
 
-    /// What jobs have. Nothing costs credits here.
+    /// Shows the metrics of a job. Nothing costs credits here.
     pub(super) fn of_job(&self) -> Value {
         json!({
             "total_runs": self.total, "successful_runs": self.good, "failed_runs": self.bad,
@@ -91,7 +91,7 @@ impl Metrics {
         })
     }
 
-    /// What workflows have beside it.
+    /// Shows the metrics of a workflow, which has some beside those of a job.
     pub(super) fn of_workflow(&self) -> Value {
         let mut shown = self.of_job();
         shown["mttr"] = json!(self.mttr);

@@ -34,7 +34,7 @@ fn given<'w>(words: &'w Words, name: &str) -> Option<&'w str> {
 
 impl Period {
     fn until(now: Millis, time: Duration) -> Self {
-        // What was made in this very moment counts.
+        // Runs that were made in this very moment count.
         let to = now.plus(Duration::from_millis(1));
         Self { from: to.minus(time), to }
     }

@@ -2,8 +2,9 @@
 //! nothing with the machine but its words, and takes from it only which lease a call has got, within bounds.
 
 use crate::protocol::{GiveBackReason, GivenBack};
-use crate::server::engine::task::{Call, Finished, Refused, State, Task};
+use crate::server::engine::task::{Call, Consequence, Finished, NotClaimable, Refused, State, Task};
 use crate::server::store::status::{EndedBy, TaskState};
+use crate::server::time::Millis;
 use std::collections::BTreeMap;
 
 pub(super) const LEASE: u64 = 60_000;
@@ -39,26 +40,29 @@ pub(super) enum Phase {
     Ended(TaskState, EndedBy),
 }
 
-/// Refusals by their kind.
+/// Consequences by their kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum No {
-    Queued,
-    Ended { late: bool },
-    AnotherAgent,
-    NotBegun,
+pub(super) enum Follows {
     Begun,
-    AnotherAllocation,
+    CancelAsked,
+    /// Whether people are told why.
+    Ended(bool),
+    Again,
+    Said,
+    FenceGone,
+    Released,
 }
 
-impl From<Refused> for No {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Queued => No::Queued,
-            Refused::Ended { late, .. } => No::Ended { late },
-            Refused::AnotherAgent => No::AnotherAgent,
-            Refused::NotBegun => No::NotBegun,
-            Refused::Begun => No::Begun,
-            Refused::AnotherAllocation => No::AnotherAllocation,
+impl From<&Consequence> for Follows {
+    fn from(consequence: &Consequence) -> Self {
+        match consequence {
+            Consequence::Begun => Follows::Begun,
+            Consequence::CancelAsked => Follows::CancelAsked,
+            Consequence::Ended(message) => Follows::Ended(message.is_some()),
+            Consequence::Again(_) => Follows::Again,
+            Consequence::Say(_) => Follows::Said,
+            Consequence::FenceGone => Follows::FenceGone,
+            Consequence::Released => Follows::Released,
         }
     }
 }
@@ -74,13 +78,18 @@ pub(super) struct Model {
     pub(super) waits_for: Option<u64>,
     /// Its own fence, as long as it stands.
     pub(super) fence: Option<u64>,
-    /// A further attempt has followed from the last event.
-    pub(super) again: bool,
+    /// Consequences of the last event.
+    pub(super) then: Vec<Follows>,
+    /// The runner that has just given it back with a pause, and until when the next attempt is not for it.
+    pause: Option<(String, u64)>,
     avoid: Option<(String, u64)>,
+    runner: String,
+    /// Its claim: none before the first.
+    allocation: Option<String>,
     begun_by: Option<String>,
     is_first_version: bool,
     retries: bool,
-    was_claimed: bool,
+    since: u64,
     lease: u64,
     begin_limit: u64,
     ended_at: u64,
@@ -97,12 +106,15 @@ impl Model {
             is_held: false,
             waits_for: None,
             fence: None,
-            again: false,
+            then: Vec::new(),
+            pause: None,
             avoid: None,
+            runner: String::new(),
+            allocation: None,
             begun_by: None,
             is_first_version: false,
             retries: false,
-            was_claimed: false,
+            since: 0,
             lease: 0,
             begin_limit: 0,
             ended_at: 0,
@@ -111,44 +123,57 @@ impl Model {
     }
 
     /// The attempt after this one.
-    pub(super) fn next(&self, avoid: Option<(String, u64)>) -> Self {
-        Self { avoid, is_held: self.is_held, ..Self::new(self.tries.clone()) }
+    pub(super) fn next(&self) -> Self {
+        Self { avoid: self.pause.clone(), is_held: self.is_held, ..Self::new(self.tries.clone()) }
     }
 
-    fn end(&mut self, status: TaskState, by: EndedBy, now: u64) {
+    fn end(&mut self, status: TaskState, by: EndedBy, is_told: bool, now: u64) {
         (self.phase, self.ended_at) = (Phase::Ended(status, by), now);
+        self.then.push(Follows::Ended(is_told));
     }
 
     fn fenced(&mut self, lease: u64) {
         self.fence = Some(lease + BUDGET + MARGIN);
     }
 
+    fn unfenced(&mut self) {
+        if self.fence.take().is_some() {
+            self.then.push(Follows::FenceGone);
+        }
+    }
+
     /// Tries once more, unless that was done as often as it is done.
     fn try_again(&mut self, kind: Try, by: EndedBy, now: u64) -> bool {
         let so_often = self.tries.entry(kind).or_default();
-        self.again = *so_often < kind.most();
-        if self.again {
+        let again = *so_often < kind.most();
+        if again {
             *so_often += 1;
-            self.end(TaskState::Retried, by, now);
+            self.end(TaskState::Retried, by, false, now);
+            if kind == Try::Unsafe {
+                self.then.push(Follows::Said);
+            }
+            self.then.push(Follows::Again);
         }
-        self.again
+        again
     }
 
-    fn back(&mut self, kind: Try, by: EndedBy, now: u64) {
-        if !self.try_again(kind, by, now) {
-            self.end(TaskState::InfrastructureFail, by, now);
+    fn back(&mut self, kind: Try, by: EndedBy, now: u64) -> bool {
+        let again = self.try_again(kind, by, now);
+        if !again {
+            self.end(TaskState::InfrastructureFail, by, true, now);
         }
-        self.is_held &= self.again;
+        self.is_held &= again;
+        again
     }
 
     /// The infrastructure ends what had begun.
     fn fail(&mut self, by: EndedBy, now: u64) {
         if self.is_canceled {
-            self.end(TaskState::Canceled, by, now);
+            self.end(TaskState::Canceled, by, false, now);
         } else if !(self.retries && self.try_again(Try::Unsafe, by, now)) {
-            self.end(TaskState::InfrastructureFail, by, now);
+            self.end(TaskState::InfrastructureFail, by, true, now);
         }
-        self.is_held &= self.again;
+        self.is_held &= self.then.contains(&Follows::Again);
     }
 
     fn late(&self, now: u64) -> bool {
@@ -157,32 +182,47 @@ impl Model {
             by,
             EndedBy::Finish | EndedBy::GivenBack | EndedBy::Lapsed | EndedBy::HandOut | EndedBy::ClassDeleted
         );
-        self.was_claimed && !by_itself && now.saturating_sub(self.ended_at) < LATE
+        self.allocation.is_some() && !by_itself && now.saturating_sub(self.ended_at) < LATE
     }
 
-    fn no(&self, now: u64) -> No {
+    fn no(&self, now: u64) -> Refused {
         match self.phase {
-            Phase::Queued => No::Queued,
-            Phase::Claimed => No::NotBegun,
-            Phase::Running | Phase::Unreachable => No::Begun,
-            Phase::Ended(..) => No::Ended { late: self.late(now) },
+            Phase::Queued => Refused::Queued,
+            Phase::Claimed => Refused::NotBegun,
+            Phase::Running | Phase::Unreachable => Refused::Begun,
+            Phase::Ended(status, by) => Refused::Ended { status, by, late: self.late(now) },
         }
     }
 
-    pub(super) fn may_claim(&self, runner: &str, others: bool, now: u64) -> bool {
-        let avoided =
-            self.avoid.as_ref().is_some_and(|(name, until)| others && name == runner && now < *until);
-        self.phase == Phase::Queued && !self.is_held && self.waits_for.is_none() && !avoided
+    pub(super) fn may_claim(&self, runner: &str, others: bool, now: u64) -> Result<(), NotClaimable> {
+        match &self.avoid {
+            _ if self.phase != Phase::Queued => Err(NotClaimable::NotQueued),
+            _ if self.is_held => Err(NotClaimable::Held),
+            _ if self.waits_for.is_some() => Err(NotClaimable::Fenced),
+            Some((name, until)) if others && name == runner && now < *until => {
+                Err(NotClaimable::Before(Millis(*until)))
+            }
+            _ => Ok(()),
+        }
     }
 
-    pub(super) fn claim(&mut self, is_first_version: bool, retries: bool, now: u64) {
+    pub(super) fn claim(
+        &mut self,
+        runner: &str,
+        allocation: &str,
+        is_first_version: bool,
+        retries: bool,
+        now: u64,
+    ) {
         (self.phase, self.is_first_version, self.retries) = (Phase::Claimed, is_first_version, retries);
-        (self.was_claimed, self.begin_limit, self.lease) = (true, now + BEGIN, now + LEASE);
+        (self.begin_limit, self.lease) = (now + BEGIN, now + LEASE);
+        (self.runner, self.allocation) = (runner.to_owned(), Some(allocation.to_owned()));
     }
 
-    pub(super) fn claim_again(&mut self, now: u64) -> bool {
+    pub(super) fn claim_again(&mut self, allocation: &str, now: u64) -> bool {
         if self.phase == Phase::Claimed {
             self.lease = self.lease.max((now + LEASE).min(self.begin_limit));
+            self.allocation = Some(allocation.to_owned());
         }
         self.phase == Phase::Claimed
     }
@@ -190,35 +230,40 @@ impl Model {
     fn starts(&mut self, agent: Option<&str>, now: u64) {
         (self.phase, self.begun_by, self.renews) =
             (Phase::Running, Some(agent.unwrap_or_default().to_owned()), Some(now));
+        self.then.push(Follows::Begun);
     }
 
-    pub(super) fn begin(&mut self, agent: &str, now: u64) -> Result<(), No> {
+    /// A call of the agent that works: people are told when it was not heard of before.
+    fn heard(&mut self, now: u64) {
+        if self.phase == Phase::Unreachable {
+            self.then.push(Follows::Said);
+        }
+        (self.phase, self.renews) = (Phase::Running, Some(now));
+    }
+
+    pub(super) fn begin(&mut self, agent: &str, now: u64) -> Result<(), Refused> {
         match self.phase {
             Phase::Claimed => self.starts(Some(agent), now),
-            Phase::Running | Phase::Unreachable if self.begun_by.as_deref() == Some(agent) => {
-                (self.phase, self.renews) = (Phase::Running, Some(now));
-            }
-            Phase::Running | Phase::Unreachable => return Err(No::AnotherAgent),
+            Phase::Running | Phase::Unreachable if self.begun_by.as_deref() == Some(agent) => self.heard(now),
+            Phase::Running | Phase::Unreachable => return Err(Refused::AnotherAgent),
             Phase::Queued | Phase::Ended(..) => return Err(self.no(now)),
         }
         Ok(())
     }
 
     /// Whether the call came late, when it is taken.
-    pub(super) fn call(&mut self, call: Call, now: u64) -> Result<bool, No> {
+    pub(super) fn call(&mut self, call: Call, now: u64) -> Result<bool, Refused> {
         match self.phase {
             Phase::Claimed => match call {
                 Call::Events { .. } | Call::Output { .. } | Call::Other if self.is_first_version => {
                     self.starts(None, now);
                 }
                 Call::Output { is_spin_up: false } | Call::Events { is_spin_up: false } | Call::Other => {
-                    return Err(No::NotBegun);
+                    return Err(Refused::NotBegun);
                 }
                 _ => self.renews = Some(now),
             },
-            Phase::Running | Phase::Unreachable => {
-                (self.phase, self.renews) = (Phase::Running, Some(now));
-            }
+            Phase::Running | Phase::Unreachable => self.heard(now),
             Phase::Ended(..)
                 if matches!(call, Call::Output { .. } | Call::Events { .. }) && self.late(now) =>
             {
@@ -229,15 +274,24 @@ impl Model {
         Ok(false)
     }
 
-    pub(super) fn give_back(&mut self, reason: GiveBackReason, now: u64) -> Result<GivenBack, No> {
+    pub(super) fn give_back(
+        &mut self,
+        reason: GiveBackReason,
+        pause: u64,
+        now: u64,
+    ) -> Result<GivenBack, Refused> {
         match self.phase {
             Phase::Claimed => {
                 let kind = match reason {
                     GiveBackReason::Runner => Try::Runner,
                     GiveBackReason::Host => Try::Host,
                 };
-                self.back(kind, EndedBy::GivenBack, now);
-                Ok(if self.again { GivenBack::Queued } else { GivenBack::Failed })
+                self.pause = (pause > 0).then(|| (self.runner.clone(), now + pause));
+                Ok(if self.back(kind, EndedBy::GivenBack, now) {
+                    GivenBack::Queued
+                } else {
+                    GivenBack::Failed
+                })
             }
             Phase::Ended(status, EndedBy::GivenBack | EndedBy::Lapsed) => {
                 Ok(if status == TaskState::Retried { GivenBack::Queued } else { GivenBack::Failed })
@@ -249,11 +303,12 @@ impl Model {
 
     pub(super) fn cancel(&mut self, now: u64) {
         match self.phase {
-            Phase::Queued | Phase::Claimed => self.end(TaskState::Canceled, EndedBy::Cancel, now),
-            Phase::Running => {}
+            Phase::Queued | Phase::Claimed => self.end(TaskState::Canceled, EndedBy::Cancel, false, now),
+            Phase::Running if self.is_canceled => {}
+            Phase::Running => self.then.push(Follows::CancelAsked),
             Phase::Unreachable => {
                 self.fenced(self.lease);
-                self.end(TaskState::Canceled, EndedBy::Cancel, now);
+                self.end(TaskState::Canceled, EndedBy::Cancel, false, now);
             }
             Phase::Ended(..) => return,
         }
@@ -261,7 +316,7 @@ impl Model {
         self.is_held &= !matches!(self.phase, Phase::Ended(..));
     }
 
-    pub(super) fn finish(&mut self, status: TaskState, now: u64) -> Result<Finished, No> {
+    pub(super) fn finish(&mut self, status: TaskState, now: u64) -> Result<Finished, Refused> {
         let may_finish = match self.phase {
             Phase::Claimed => self.is_first_version && status != TaskState::Success,
             Phase::Running | Phase::Unreachable => true,
@@ -269,46 +324,66 @@ impl Model {
             Phase::Queued | Phase::Ended(..) => false,
         };
         if !may_finish {
-            self.fence = None;
+            self.unfenced();
             return Err(self.no(now));
         }
         if status == TaskState::InfrastructureFail && self.phase != Phase::Claimed {
             self.fail(EndedBy::Finish, now);
         } else {
+            let is_told = status == TaskState::InfrastructureFail && !self.is_canceled;
             let status = if self.is_canceled { TaskState::Canceled } else { status };
-            self.end(status, EndedBy::Finish, now);
+            self.end(status, EndedBy::Finish, is_told, now);
             self.is_held = false;
         }
         Ok(Finished::Now)
     }
 
-    pub(super) fn lost(&mut self, by: EndedBy, now: u64) -> Result<(), No> {
+    pub(super) fn lost(&mut self, by: EndedBy, now: u64) -> Result<(), Refused> {
         match self.phase {
-            Phase::Queued => return Err(No::Queued),
+            Phase::Queued => return Err(Refused::Queued),
             Phase::Claimed => {
                 let by = if by == EndedBy::Lost { EndedBy::GivenBack } else { EndedBy::Lapsed };
                 self.back(Try::Runner, by, now);
             }
             Phase::Running | Phase::Unreachable => self.fail(by, now),
-            Phase::Ended(..) => self.fence = None,
+            Phase::Ended(..) => self.unfenced(),
         }
         Ok(())
+    }
+
+    /// Its runner does not run it, for good: nothing of it is tried again.
+    pub(super) fn failed(&mut self, now: u64) -> Result<(), Refused> {
+        match self.phase {
+            Phase::Claimed | Phase::Running | Phase::Unreachable => {
+                let canceled = self.is_canceled;
+                let status = if canceled { TaskState::Canceled } else { TaskState::InfrastructureFail };
+                self.end(status, EndedBy::Finish, true, now);
+                self.is_held = false;
+                Ok(())
+            }
+            Phase::Ended(_, EndedBy::Finish) => Ok(()),
+            Phase::Queued | Phase::Ended(..) => Err(self.no(now)),
+        }
     }
 
     /// Time has passed, and runners could be heard.
     pub(super) fn tick(&mut self, now: u64) {
         let fence = self.lease + BUDGET + MARGIN;
         match self.phase {
-            Phase::Ended(..) => self.fence = self.fence.filter(|fence| now <= *fence),
+            Phase::Ended(..) if self.fence.is_some_and(|fence| now > fence) => self.unfenced(),
+            Phase::Ended(..) => {}
             _ if self.is_held => {}
             Phase::Claimed if now > self.lease || now > self.begin_limit => {
                 self.back(Try::Runner, EndedBy::Lapsed, now);
             }
             Phase::Running if now > self.lease && self.is_canceled => {
                 self.fence = Some(fence);
-                self.end(TaskState::Canceled, EndedBy::Cancel, now);
+                self.end(TaskState::Canceled, EndedBy::Cancel, false, now);
             }
-            Phase::Running if now > self.lease => self.phase = Phase::Unreachable,
+            Phase::Running if now > self.lease => {
+                (self.phase, self.since) = (Phase::Unreachable, self.lease.saturating_sub(LEASE));
+                self.then.push(Follows::Said);
+            }
             Phase::Unreachable if now > fence => self.fail(EndedBy::Silence, now),
             _ => {}
         }
@@ -336,6 +411,9 @@ impl Model {
     pub(super) fn release(&mut self, now: u64) {
         if std::mem::take(&mut self.is_held) {
             self.rebase(now);
+            if self.phase == Phase::Queued {
+                self.then.push(Follows::Released);
+            }
         }
     }
 
@@ -347,15 +425,29 @@ impl Model {
             self.fenced(self.lease.max(now));
         }
         let status = if self.is_canceled { TaskState::Canceled } else { TaskState::InfrastructureFail };
-        self.end(status, EndedBy::Administrator, now);
+        self.end(status, EndedBy::Administrator, true, now);
     }
 
     /// Nobody can get it.
     pub(super) fn withhold(&mut self, by: EndedBy, now: u64) {
         if self.phase == Phase::Queued || self.phase == Phase::Claimed && by == EndedBy::HandOut {
             self.is_held = false;
-            self.end(TaskState::Failed, by, now);
+            self.end(TaskState::Failed, by, true, now);
         }
+    }
+
+    /// A person, a rerun or its own runner says that nothing of it runs.
+    pub(super) fn release_fence(&mut self) {
+        self.unfenced();
+    }
+
+    /// The fence that it waits for was moved, or is gone.
+    pub(super) fn wait_for(&mut self, fence: Option<u64>) {
+        if self.phase == Phase::Queued && self.waits_for.take().is_some() && fence.is_none() && !self.is_held
+        {
+            self.then.push(Follows::Released);
+        }
+        self.waits_for = fence;
     }
 
     /// The machine must say the same after every event.
@@ -374,6 +466,17 @@ impl Model {
         assert_eq!(phase, self.phase, "the table says otherwise: {self:?}");
         let flags = (task.cancel_asked, task.is_held, task.not_before.map(|time| time.0), fence);
         assert_eq!(flags, (self.is_canceled, self.is_held, self.waits_for, self.fence), "{self:?}");
+        let avoid = task.avoid.as_ref().map(|avoid| (avoid.runner.clone(), avoid.until.0));
+        assert_eq!(avoid, self.avoid, "{self:?}");
+        let claim = task.claim_of().map(|claim| (&claim.runner, &claim.allocation));
+        assert_eq!(claim, self.allocation.as_ref().map(|allocation| (&self.runner, allocation)), "{self:?}");
+        match &task.state {
+            State::Unreachable { since, .. } => assert_eq!(since.0, self.since, "{self:?}"),
+            State::Ended(end) => {
+                assert_eq!((end.at.0, end.had_begun), (self.ended_at, self.begun_by.is_some()), "{self:?}");
+            }
+            State::Queued | State::Claimed { .. } | State::Running(_) => {}
+        }
         if let Some(lease) = lease {
             let cap = begin_limit.unwrap_or(u64::MAX);
             let (least, most) = match self.renews.take() {

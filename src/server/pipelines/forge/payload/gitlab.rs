@@ -1,4 +1,4 @@
-//! GitLab.
+//! Payloads of GitLab: pushes, tags and merge requests.
 
 use super::parts::{
     Delivery, Repository, at, brings_nothing, id, is_built, maybe, needed, nothing, number, shown, text,

@@ -1,4 +1,4 @@
-//! What the payloads of all forges are read with.
+//! Readers of fields that the payloads of all forges have.
 
 use crate::server::pipelines::forge::event::{Event, is_zeros};
 use serde_json::Value;
