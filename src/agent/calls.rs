@@ -3,7 +3,7 @@
 use crate::http::{Body, Client, Error, Request};
 use crate::protocol::{
     AboutAnswer, AboutRequest, ClaimRequest, GiveBack, GiveBackAnswer, GiveBackReason, GivenBack, HeldTask,
-    LostTask, RefusalCode, RestAnswer, Secret, Task, TaskId,
+    LostTask, RefusalCode, RestAnswer, Secret, Task, TaskId, json,
 };
 use serde::Serialize;
 use serde::de::IgnoredAny;
@@ -65,7 +65,7 @@ pub(super) fn claim(
     wait: Duration,
 ) -> Result<Answered, Error> {
     let Some(body) = ask(client, token, body, wait)? else { return Ok(Answered::Nothing) };
-    let error = match serde_json::from_slice(&body) {
+    let error = match json::read(&body) {
         Ok(task) => return Ok(Answered::Task(Box::new(task))),
         Err(error) => error.to_string(),
     };
@@ -82,8 +82,8 @@ pub(super) fn claim(
 
 /// Finds the task of an answer that cannot be read, and the token to give it back with.
 fn unreadable(body: &[u8]) -> Option<(HeldTask, Secret)> {
-    let task = serde_json::from_slice(body).ok()?;
-    let RestAnswer { token } = serde_json::from_slice(body).ok()?;
+    let task = json::read(body).ok()?;
+    let RestAnswer { token } = json::read(body).ok()?;
     Some((task, token))
 }
 

@@ -25,6 +25,7 @@ pub use stop::{Level, Stop};
 
 use crate::logging;
 use crate::outcome::{Failure, Outcome, exit};
+use crate::system::threads;
 use lexopt::Arg::{Long, Short};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
@@ -110,8 +111,7 @@ fn listen_outside(stop: &Stop, mut doors: Doors) -> Result<(), Failure> {
     let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, all);
     let mut signals = delivery.map_err(failure)?;
     let stop = stop.clone();
-    let thread = std::thread::Builder::new().name("signals".to_owned()).stack_size(256 * 1024);
-    let listening = thread.spawn(move || {
+    let listening = threads::start_small("signals", 256 * 1024, move || {
         loop {
             let waits = doors.waits();
             let mut all = vec![PollFd::new(signals.get_read(), PollFlags::IN)];

@@ -4,7 +4,7 @@
 //! Progress is that of the runner's own loop, which comes round by itself whatever the network does: a control plane
 //! that is away for days is no reason to start a runner again.
 
-use crate::system::service;
+use crate::system::{service, threads};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -62,9 +62,7 @@ impl Service {
                 std::thread::sleep(time / 2);
             }
         };
-        let thread = std::thread::Builder::new().name("watchdog".to_owned()).stack_size(64 * 1024);
-        let started = thread.spawn(report);
-        started
+        threads::start_small("watchdog", 64 * 1024, report)
             .inspect_err(|error| log::warn!("cannot report progress to the service manager: {error}"))
             .is_ok()
     }

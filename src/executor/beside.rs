@@ -3,6 +3,7 @@
 use super::child::Message;
 use super::end::{ChildEnd, StepEnd, end_of};
 use super::task::TaskRun;
+use crate::system::threads;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -36,7 +37,7 @@ impl TaskRun {
             says.store(true, Ordering::SeqCst);
             let _ = sender.send(Message::Done);
         };
-        let started = std::thread::Builder::new().name("work".into()).spawn(run);
+        let started = threads::start("work", run);
         started.map_err(|error| StepEnd::failed(format!("cannot start a thread for the step: {error}")))?;
         let mut until = None;
         loop {

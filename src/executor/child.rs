@@ -3,6 +3,7 @@
 
 use super::output::log::StepLog;
 use super::process::{self, Ended};
+use crate::system::threads;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal};
 use std::fs::File;
@@ -137,8 +138,8 @@ impl StepChild {
             process::signal_group(running.group, Signal::KILL);
             error
         };
-        std::thread::Builder::new().name(format!("output-{step}")).spawn(drain).map_err(kill)?;
-        std::thread::Builder::new().name(format!("wait-{step}")).spawn(wait).map_err(kill)?;
+        threads::start(&format!("output-{step}"), drain).map_err(kill)?;
+        threads::start(&format!("wait-{step}"), wait).map_err(kill)?;
         Ok(running)
     }
 

@@ -27,8 +27,9 @@ mod timings_fetch;
 use crate::http::{Client, Endpoint};
 use crate::logging::{self, Format};
 use crate::outcome::{Failure, Outcome, exit};
-use crate::protocol::Secret;
 use crate::protocol::task_input::{PROBE_BEGINS, ProbeInput, Said, TaskInput, task_exit};
+use crate::protocol::{Secret, json};
+use crate::system::threads;
 use begin::Beginning;
 use child::Message;
 use output::forms::Forms;
@@ -92,12 +93,9 @@ fn read_input() -> Result<Vec<u8>, String> {
 
 fn decode<T: serde::de::DeserializeOwned>(text: &[u8]) -> Result<T, String> {
     // The error of a parser may quote its input, which holds tokens: only the place is told.
-    serde_json::from_slice(text).map_err(|e| {
-        format!(
-            "failed to read the task on standard input: not what a runner writes (line {}, column {})",
-            e.line(),
-            e.column()
-        )
+    json::read(text).map_err(|error| {
+        let place = json::place(&error);
+        format!("failed to read the task on standard input: not what a runner writes ({place})")
     })
 }
 
@@ -284,7 +282,7 @@ fn forward_signals(sender: mpsc::Sender<Message>, reporter: Reporter) -> std::io
             }
         }
     };
-    std::thread::Builder::new().name("signals".into()).spawn(forward)?;
+    threads::start("signals", forward)?;
     Ok(())
 }
 

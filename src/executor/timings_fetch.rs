@@ -6,6 +6,7 @@
 use super::output::report::Reporter;
 use crate::http::Body;
 use crate::protocol::Task;
+use crate::system::threads;
 use crate::tool::suite::timings_source::{failed, fetched, offered};
 use serde_json::Value;
 use std::fs;
@@ -40,7 +41,7 @@ impl Fetch {
                 }
             }
         };
-        if let Err(error) = std::thread::Builder::new().name("timings".into()).spawn(work) {
+        if let Err(error) = threads::start("timings", work) {
             leave(scratch, Err(format!("failed to start a thread: {error}")));
         }
         Self { over }

@@ -4,7 +4,7 @@ use super::endpoint::{ALLOW_PLAINTEXT, Endpoint, check_url};
 use super::error::Error;
 use super::{connector, explain, proxy, retry, tls};
 use crate::protocol::{
-    PROTOCOL_HEADER, PROTOCOL_VERSION, Refusal, Secret, TASK_CANCEL, TASK_ENDED, TASK_HEADER, limits,
+    PROTOCOL_HEADER, PROTOCOL_VERSION, Refusal, Secret, TASK_CANCEL, TASK_ENDED, TASK_HEADER, json, limits,
 };
 use std::io::Read;
 use std::sync::Arc;
@@ -307,6 +307,20 @@ fn agent(
     Ok(ureq::Agent::with_parts(config, connector::chain(tls), connector::Later::default()))
 }
 
+/// The body of a 2xx answer, decoded. The error says what was called.
+pub fn decode<A: serde::de::DeserializeOwned>(
+    body: &[u8],
+    request: &Request<'_>,
+    url: &str,
+) -> Result<A, Error> {
+    json::read(body).map_err(|error| undecodable(request, url, &error))
+}
+
+fn undecodable(request: &Request<'_>, url: &str, error: &serde_json::Error) -> Error {
+    let what = format!("{} `{url}{}`", request.method, request.path);
+    Error::Undecodable(format!("the answer to {what} is not what a control plane says: {error}"))
+}
+
 impl Response {
     /// Decodes a 2xx answer as JSON. Any other status, or another body, is an error that says what was
     /// called.
@@ -315,13 +329,7 @@ impl Response {
         request: &Request<'_>,
         url: &str,
     ) -> Result<A, Error> {
-        let what = format!("{} `{url}{}`", request.method, request.path);
-        if (200..300).contains(&self.status) {
-            return serde_json::from_slice(&self.body).map_err(|e| {
-                Error::Undecodable(format!("the answer to {what} is not what a control plane says: {e}"))
-            });
-        }
-        Err(self.refused(request, url))
+        decode(&self.raw(request, url)?, request, url)
     }
 
     /// The body of a 2xx answer as it is; any other status is an error.
@@ -334,7 +342,7 @@ impl Response {
 
     fn refused(self, request: &Request<'_>, url: &str) -> Error {
         let what = format!("{} `{url}{}`", request.method, request.path);
-        let refusal: Option<Refusal> = serde_json::from_slice(&self.body).ok();
+        let refusal: Option<Refusal> = json::read(&self.body).ok();
         let why = refusal.as_ref().map_or_else(String::new, |r| format!(": {}", r.message));
         Error::Refused {
             status: self.status,

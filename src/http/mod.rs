@@ -22,7 +22,7 @@ pub mod tls;
 #[cfg(test)]
 mod known_answers;
 
-pub use client::{Body, Client, MAX_ANSWER_BYTES, MAX_IDLE, Request, Response, TaskNews};
+pub use client::{Body, Client, MAX_ANSWER_BYTES, MAX_IDLE, Request, Response, TaskNews, decode};
 pub use endpoint::{ALLOW_PLAINTEXT, Endpoint, check_url, encoded};
 pub use error::Error;
 #[cfg(feature = "kubernetes")]

@@ -10,7 +10,7 @@ use crate::http::{Body, Client, Endpoint, Error, Request, retry};
 use crate::outcome::{Failure, Outcome, exit};
 use crate::protocol::pod_task::{PodTask, SHARED, VARIABLE};
 use crate::protocol::task_input::{TaskEndpoint, TaskInput, task_exit};
-use crate::protocol::{RefusalCode, Task};
+use crate::protocol::{RefusalCode, Task, json};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -43,8 +43,8 @@ pub(super) fn run() -> Outcome {
     let text = std::env::var(VARIABLE)
         .map_err(|_| Failure::usage(format!("`runlet pod run` finds its task in the variable {VARIABLE}")))?;
     // The error of a parser may quote its input, which holds the token.
-    let pod: PodTask = serde_json::from_str(&text).map_err(|error| {
-        Failure::usage(format!("{VARIABLE} is not what a runner writes (column {})", error.column()))
+    let pod: PodTask = json::read(text.as_bytes()).map_err(|error| {
+        Failure::usage(format!("{VARIABLE} is not what a runner writes ({})", json::place(&error)))
     })?;
     let level = pod.log_level.as_deref().and_then(|level| crate::logging::parse_level(level).ok());
     let options = crate::logging::Options {

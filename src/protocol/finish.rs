@@ -60,7 +60,7 @@ pub struct StepSummary {
 
 /// Answer to a finish request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "answer", rename_all = "snake_case")]
+#[serde(tag = "answer", rename_all = "snake_case", try_from = "FinishForm")]
 pub enum FinishAnswer {
     /// Everything is there and the task has ended.
     Confirmed,
@@ -71,4 +71,33 @@ pub enum FinishAnswer {
         /// Steps whose output is short or differs, with the offset to send from (0 to start over).
         steps: Vec<(u32, u64)>,
     },
+}
+
+/// The answer as it is read: a reader of what has a tag would be in the runner for this alone.
+#[derive(Deserialize)]
+struct FinishForm {
+    answer: FinishWord,
+    next_event: Option<u64>,
+    steps: Option<Vec<(u32, u64)>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum FinishWord {
+    Confirmed,
+    Incomplete,
+}
+
+impl TryFrom<FinishForm> for FinishAnswer {
+    type Error = &'static str;
+
+    fn try_from(form: FinishForm) -> Result<Self, &'static str> {
+        Ok(match form.answer {
+            FinishWord::Confirmed => Self::Confirmed,
+            FinishWord::Incomplete => Self::Incomplete {
+                next_event: form.next_event.ok_or("missing field `next_event`")?,
+                steps: form.steps.ok_or("missing field `steps`")?,
+            },
+        })
+    }
 }

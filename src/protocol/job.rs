@@ -26,8 +26,8 @@ pub struct Job {
     pub cache_retention_days: Option<u32>,
 }
 
-/// One step as compiled.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// One step as compiled. `step_form` reads it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Step {
     /// Title for people; never empty.
     pub name: String,
@@ -51,7 +51,7 @@ pub enum When {
 }
 
 /// Action of a step. Paths are as written: relative to the working directory, `~` for the home.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Action {
     /// A shell command.
@@ -68,7 +68,7 @@ pub enum Action {
         /// File or folder.
         path: String,
         /// Name or prefix in the store; `None` derives it from `path`.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         destination: Option<String>,
     },
     /// Uploads JUnit XML.
@@ -164,32 +164,27 @@ impl From<CheckoutMethod> for CheckoutForm {
 }
 
 /// A `run` step.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Run {
     /// Text given to one invocation of the shell; never empty.
     pub command: String,
     /// Overrides the shell of the job.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub shell: Option<String>,
     /// Literal values, this step only.
-    #[serde(default)]
     pub environment: BTreeMap<String, String>,
     /// Start it and go on.
-    #[serde(default)]
     pub background: bool,
     /// Relative to the directory of the job.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub working_directory: Option<String>,
     /// Kill the step after this long without a byte of output.
     pub no_output_timeout_ms: u64,
     /// Further attempts after a failure, 0 to 5.
-    #[serde(default)]
     pub max_auto_reruns: u32,
     /// Pause before each further attempt.
-    #[serde(default)]
     pub auto_rerun_delay_ms: u64,
     /// True for the deprecated `deploy` step: only node 0 runs it.
-    #[serde(default)]
     pub first_node_only: bool,
 }
 

@@ -106,7 +106,7 @@ impl Said {
 
     /// Reads a line; `None` when something else wrote it.
     pub fn read(line: &str) -> Option<(Self, Option<String>)> {
-        let said: SaidLine = serde_json::from_str(line).ok()?;
+        let said: SaidLine = super::json::read(line.as_bytes()).ok()?;
         Some((said.runlet_task, said.message))
     }
 }

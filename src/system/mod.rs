@@ -1,5 +1,5 @@
-//! Small facts about the system that every room may use: time, locks, processes, probes, the service manager, the
-//! shell, mistyped words, hexadecimal.
+//! Small facts about the system that every room may use: time, locks, processes, threads, probes, the service
+//! manager, the shell, mistyped words, hexadecimal.
 
 pub mod clock;
 pub mod command;
@@ -9,6 +9,7 @@ pub mod proc;
 pub mod service;
 pub mod shell;
 pub mod suggest;
+pub mod threads;
 
 use std::time::SystemTime;
 

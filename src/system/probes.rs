@@ -1,5 +1,6 @@
 //! Answers to the probes of a pod, on a thread of its own: `/live`, and `/ready` when something is set.
 
+use super::threads;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
@@ -15,8 +16,8 @@ pub fn serve(address: &str, ready: Arc<AtomicBool>) {
     let listener =
         TcpListener::bind(address).or_else(|_| TcpListener::bind(address.replace("[::]", "0.0.0.0")));
     let started = listener.and_then(|listener| {
-        let thread = std::thread::Builder::new().name("probes".to_owned()).stack_size(64 * 1024);
-        thread.spawn(move || listener.incoming().flatten().for_each(|probe| drop(answer(probe, &ready))))
+        let work = move || listener.incoming().flatten().for_each(|probe| drop(answer(probe, &ready)));
+        threads::start_small("probes", 64 * 1024, work)
     });
     if let Err(error) = started {
         log::warn!("probes are not answered at {address}: {error}");

@@ -5,6 +5,7 @@
 
 use super::halt::TASK_DATA;
 use crate::http::{Body, Client, Endpoint, Request};
+use crate::protocol::json;
 use crate::protocol::task_input::TaskEndpoint;
 use serde::Serialize;
 use serde_json::Value;
@@ -54,7 +55,7 @@ pub(super) fn go_on(
     let file = endpoint_file(Path::new(&scratch));
     let text = std::fs::read(&file)
         .map_err(|e| format!("cannot continue the pipeline: failed to read `{}`: {e}", file.display()))?;
-    let place: TaskEndpoint = serde_json::from_slice(&text)
+    let place: TaskEndpoint = json::read(&text)
         .map_err(|e| format!("cannot continue the pipeline: `{}` is damaged: {e}", file.display()))?;
     let client = Client::new(&Endpoint {
         url: place.url,
@@ -77,8 +78,8 @@ pub(super) fn go_on(
 
 fn parse_parameters(given: &str) -> Result<Value, String> {
     let text = if given.trim_start().starts_with('{') { given.to_owned() } else { read(given)? };
-    let value: Value =
-        serde_json::from_str(&text).map_err(|e| format!("the parameters in `{given}` are not JSON: {e}"))?;
+    let value =
+        json::tree(text.as_bytes()).map_err(|e| format!("the parameters in `{given}` are not JSON: {e}"))?;
     if value.is_object() {
         Ok(value)
     } else {

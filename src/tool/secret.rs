@@ -5,6 +5,7 @@
 
 use super::halt::TASK_DATA;
 use crate::outcome::exit;
+use crate::protocol::json;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
@@ -25,7 +26,7 @@ pub(crate) fn file(folder: &Path) -> PathBuf {
 pub(crate) fn values(bytes: &[u8]) -> (Vec<String>, u64) {
     let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
     let lines = bytes[..end].split(|byte| *byte == b'\n');
-    (lines.filter_map(|line| serde_json::from_slice(line).ok()).collect(), end as u64)
+    (lines.filter_map(|line| json::read(line).ok()).collect(), end as u64)
 }
 
 /// Adds the value that `input` holds, by the variables of the step.

@@ -4,6 +4,7 @@
 use crate::agent::machine;
 use crate::agent::settings::Settings;
 use crate::protocol::finding::{Findings, Level};
+use crate::protocol::json;
 use crate::protocol::task_input::{PROBE_EXIT, Probe, ProbeAnswer, ProbeInput};
 use crate::system::command;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -57,7 +58,7 @@ fn examine(settings: &Settings, child: &mut Child, id: &str, found: &mut Finding
         let _ = stdin.write_all(&input);
     }
     let line = first_line(child);
-    let answer = line.as_deref().and_then(|line| serde_json::from_str::<ProbeAnswer>(line).ok());
+    let answer = line.as_deref().and_then(|line| json::read::<ProbeAnswer>(line.as_bytes()).ok());
     let Some(answer) = answer else {
         let ended = command::wait(child, END);
         let said = command::text(child.stderr.take());

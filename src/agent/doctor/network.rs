@@ -5,8 +5,8 @@ use crate::agent::{calls, lifecycle};
 use crate::http::{Client, Error, check_url};
 use crate::protocol::finding::{Findings, Level};
 use crate::protocol::{AboutAnswer, RefusalCode, Secret, TaskId};
+use crate::system::threads;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
 /// For a name, for each address, and for a call.
@@ -75,22 +75,18 @@ fn connect(url: &str, found: &mut Findings) -> bool {
     let Ok(uri) = check_url(url) else { return true };
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
     let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
-    let (sender, receiver) = mpsc::channel();
     let (name, started) = (host.clone(), Instant::now());
     // The system's look-up cannot be given a time.
-    std::thread::spawn(move || {
-        let addresses = (name.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<SocketAddr>>);
-        let _ = sender.send(addresses);
-    });
+    let look = move || (name.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<SocketAddr>>);
     let servers = || {
         let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let servers: Vec<&str> =
             text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")).collect();
         if servers.is_empty() { " none".to_owned() } else { servers.concat() }
     };
-    let addresses = match receiver.recv_timeout(NAME) {
-        Ok(Ok(addresses)) if !addresses.is_empty() => addresses,
-        Ok(answer) => {
+    let addresses = match threads::within("name", NAME, look) {
+        Some(Ok(addresses)) if !addresses.is_empty() => addresses,
+        Some(answer) => {
             let why = answer.err().map_or_else(|| "no address".to_owned(), |error| error.to_string());
             let text = format!("`{host}` cannot be looked up: {why} (name servers:{})", servers());
             found.add(
@@ -101,7 +97,7 @@ fn connect(url: &str, found: &mut Findings) -> bool {
             );
             return false;
         }
-        Err(_) => {
+        None => {
             let text =
                 format!("no answer for `{host}` within {} s (name servers:{})", NAME.as_secs(), servers());
             found.add("name", Level::Fail, text, "check the name servers in /etc/resolv.conf");

@@ -10,7 +10,7 @@ use crate::logging::{self, record};
 use crate::protocol::TaskId;
 use crate::protocol::task_input::Said;
 use crate::system::proc::{boot_id, stat};
-use crate::system::service;
+use crate::system::{service, threads};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::ffi::OsStr;
 use std::io::Write;
@@ -189,8 +189,7 @@ impl Agent {
         if fits {
             return write();
         }
-        let feeder = std::thread::Builder::new().name("task input".to_owned()).stack_size(64 * 1024);
-        match feeder.spawn(write) {
+        match threads::start_small("task input", 64 * 1024, write) {
             Ok(thread) => self.feeder = Some(thread),
             // The agent sees the end of its input and exits; that is reported as its end.
             Err(error) => log::error!("cannot start a thread to hand over the task: {error}"),

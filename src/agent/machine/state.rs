@@ -6,7 +6,7 @@
 //! What is forgotten need not be synced: a runner that remembers a task too much asks for it and is told that it
 //! has ended. Where the disk takes nothing the operator finds an error in the log, and the task runs all the same.
 
-use crate::protocol::TaskId;
+use crate::protocol::{TaskId, json};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, Write};
@@ -184,7 +184,7 @@ fn read(path: &Path) -> Remembered {
             return Remembered::default();
         }
     }
-    serde_json::from_slice(&text).unwrap_or_else(|error| {
+    json::read(&text).unwrap_or_else(|error| {
         log::warn!("`{}` is damaged ({error}); starting without it", path.display());
         Remembered::default()
     })

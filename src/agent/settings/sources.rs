@@ -71,6 +71,7 @@ impl<'a> Sources<'a> {
     }
 
     /// Writes a problem down.
+    #[inline(never)]
     pub(super) fn wrong(&self, problem: String) {
         self.problems.borrow_mut().push(problem);
     }
@@ -116,12 +117,16 @@ impl<'a> Sources<'a> {
 
     /// The value of a key as text, and whatever is made of it. One that is wrong counts as not given.
     pub(super) fn read<T>(&self, key: &'static str, reader: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let (given, text) = self.single(key)?;
+        reader(&text).map_err(|why| self.wrong(given.wrong(&why))).ok()
+    }
+
+    /// A value, which is to be a single one, and its text. Apart, since every key has a reader of its own.
+    #[inline(never)]
+    fn single(&self, key: &'static str) -> Option<(Given, String)> {
         let given = self.get(key)?;
-        let read = match given.text() {
-            Ok(text) => reader(text).map_err(|why| given.wrong(&why)),
-            Err(why) => Err(why),
-        };
-        read.map_err(|why| self.wrong(why)).ok()
+        let text = given.text().map(str::to_owned);
+        Some((given, text.map_err(|why| self.wrong(why)).ok()?))
     }
 
     /// The value of a key as a list: of the file, a JSON list, or words as in a shell.

@@ -3,6 +3,7 @@
 //! The reasons complete the sentence "`key` is `value` (...)"; whoever calls them adds key and place.
 
 use crate::agent::gates::Room;
+use crate::protocol::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -125,8 +126,7 @@ pub(in crate::agent) fn listen(text: &str) -> Result<SocketAddr, String> {
 /// A list in one variable: a JSON list of strings, or words as a shell would split them.
 pub(super) fn list(text: &str) -> Result<Vec<String>, String> {
     if text.trim_start().starts_with('[') {
-        return serde_json::from_slice(text.as_bytes())
-            .map_err(|_| "expected a JSON list of strings".to_owned());
+        return json::read(text.as_bytes()).map_err(|_| "expected a JSON list of strings".to_owned());
     }
     let mut words: Vec<String> = Vec::new();
     let mut word: Option<String> = None;

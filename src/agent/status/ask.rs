@@ -4,7 +4,7 @@ use super::doors::{candidates, folders};
 use crate::agent::board::{Report, seconds};
 use crate::agent::settings;
 use crate::outcome::{Failure, Outcome, exit, print};
-use crate::protocol::duration;
+use crate::protocol::{duration, json};
 use crate::system::clock::Rfc3339;
 use lexopt::Arg::{Long, Short, Value};
 use std::ffi::OsString;
@@ -105,7 +105,7 @@ fn ask(socket: &Path) -> std::io::Result<(String, Report)> {
     caller.set_read_timeout(Some(PATIENCE))?;
     let mut text = String::new();
     caller.take(MOST).read_to_string(&mut text)?;
-    let report = serde_json::from_slice(text.as_bytes());
+    let report = json::read(text.as_bytes());
     report
         .map(|report| (text, report))
         .map_err(|_| std::io::Error::new(ErrorKind::InvalidData, "what answers is no runner of this version"))

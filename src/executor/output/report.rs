@@ -8,7 +8,7 @@ use super::ledger::Ledger;
 use super::spool::SpoolReader;
 use crate::executor::life::{Life, LifeLimits, Phase};
 use crate::http::retry::{Backoff, random};
-use crate::http::{Body, Client, Error, Request, Response, TaskNews};
+use crate::http::{Body, Client, Error, Request, Response, TaskNews, decode};
 use crate::protocol::{
     BeginAnswer, EventKind, FinishAnswer, FinishRequest, GiveBack, GiveBackAnswer, GiveBackReason,
     RefusalCode, Secret, Task, TaskId, TaskStatus,
@@ -530,13 +530,17 @@ impl Reporter {
         client: &Client,
         request: &Request<'_>,
     ) -> Result<A, Error> {
-        let answer = self.answer(client, request)?.decode(request, client.url());
-        if let Err(error) = &answer {
+        decode(&self.body_by(client, request)?, request, client.url())
+    }
+
+    fn body_by(&self, client: &Client, request: &Request<'_>) -> Result<Vec<u8>, Error> {
+        let body = self.answer(client, request)?.raw(request, client.url());
+        if let Err(error) = &body {
             if error.code() == Some(RefusalCode::TaskEnded) {
                 self.ended(error.refusal().is_some_and(|refusal| refusal.late));
             }
         }
-        answer
+        body
     }
 
     /// One call. Whatever the answer says, it counts as one, and may bring news.

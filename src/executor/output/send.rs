@@ -11,6 +11,7 @@ use crate::http::retry::{Backoff, random};
 use crate::http::{Body, Client, Error, Request, TaskNews};
 use crate::protocol::{EventsAnswer, HeartbeatAnswer, OutputAnswer, RefusalCode, Task};
 use crate::system::clock::since_boot;
+use crate::system::threads;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -24,13 +25,13 @@ const WORTH_FREEING: u64 = 64 * 1024;
 /// Starts the thread of the heartbeats and the one that sends events and output.
 pub(in crate::executor) fn start(reporter: &Reporter, task: &Task) -> Result<(), Error> {
     let heartbeats = reporter.0.client.sibling()?;
-    let threads = |error: std::io::Error| Error::Setup(format!("failed to start a thread: {error}"));
+    let failure = |error: std::io::Error| Error::Setup(format!("failed to start a thread: {error}"));
     let sender = reporter.clone();
     let work = move || sender.send_loop();
-    std::thread::Builder::new().name("upload".into()).spawn(work).map_err(threads)?;
+    threads::start("upload", work).map_err(failure)?;
     let (beat, wait, lease) = (reporter.clone(), task.heartbeat_wait_seconds, task.lease_seconds);
     let work = move || beat.heartbeat_loop(&heartbeats, wait, lease);
-    std::thread::Builder::new().name("heartbeat".into()).spawn(work).map(drop).map_err(threads)
+    threads::start("heartbeat", work).map(drop).map_err(failure)
 }
 
 impl Reporter {

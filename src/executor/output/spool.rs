@@ -359,6 +359,11 @@ mod tests {
         written(&mut spool, b"123456789");
         spool.end().unwrap();
         assert_eq!(all(&spool), mark(3, ""));
+        // A limit that has no quarter leaves no room for the end.
+        let mut spool = Spool::create(&folder.path().join("3"), 3).unwrap();
+        written(&mut spool, b"1234");
+        spool.end().unwrap();
+        assert!(all(&spool).starts_with("123\n[1 bytes of output were dropped here"));
     }
 
     #[test]

@@ -29,8 +29,12 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    /// A tail of so many bytes, or of as many as the disk has room for; `None` when that is next to nothing.
+    /// A tail of so many bytes, or of as many as the disk has room for; `None` when that is next to nothing, or it is
+    /// to hold none.
     pub(super) fn create(path: &Path, bytes: u64) -> Option<Self> {
+        if bytes == 0 {
+            return None;
+        }
         let mut room = bytes;
         loop {
             let made = File::options().read(true).write(true).create(true).truncate(true).open(path);

@@ -5,6 +5,7 @@ use super::speak::say;
 use super::{names, split};
 use crate::outcome::{Failure, Outcome, exit};
 use crate::system::shell::default_shell;
+use crate::system::threads;
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -63,10 +64,7 @@ fn feed(command: &str, input: String, verbose: bool) -> Result<u8, String> {
             }
             _ => {}
         };
-        std::thread::Builder::new()
-            .name("names".into())
-            .spawn(write)
-            .map_err(|e| format!("failed to start a thread: {e}"))?;
+        threads::start("names", write).map_err(|e| format!("failed to start a thread: {e}"))?;
     }
     let status = child.wait().map_err(|e| format!("failed to wait for the command: {e}"))?;
     Ok(code_of(status))

@@ -4,6 +4,7 @@
 //! scratch directory before the first step, fetches while steps run, and renames what came to [`fetched`],
 //! or writes why nothing came to [`failed`].
 
+use crate::protocol::json;
 use crate::tool::halt::TASK_DATA;
 use serde_json::Value;
 use std::ffi::OsString;
@@ -96,7 +97,7 @@ fn read(file: &Path) -> Result<Value, String> {
     if text.len() as u64 > LONGEST {
         return Err(fail(format!("longer than {LONGEST} bytes")));
     }
-    match serde_json::from_slice(&text) {
+    match json::tree(&text) {
         Ok(timings @ Value::Object(_)) => Ok(timings),
         Ok(_) => Err("it is no JSON object".to_owned()),
         Err(error) => Err(error.to_string()),
