@@ -4,6 +4,7 @@
 //! reports to the control plane by itself. The machine runner starts it and only waits. Nothing here
 //! knows of claims or settings.
 
+mod access;
 mod begin;
 mod beside;
 pub mod child;
@@ -150,7 +151,7 @@ fn run(input: TaskInput) -> Outcome {
             scratch::remove_working_directory(task.places.cleaned());
         }
     }
-    scratch::remove(&scratch);
+    scratch::remove_private(&task.input.task.id, &scratch);
     leave(&reporter, &spool, matches!(beginning, Beginning::Begun));
     Ok(code)
 }

@@ -297,7 +297,9 @@ mod tests {
             assert!(check_token(token).is_err(), "{token}");
         }
         assert!(check_username("x-token-auth").is_ok() && check_username("a\nb").is_err());
-        assert!(check_hosts("# one\n\n[h]:22 ssh-ed25519 AAAA\n@cert-authority *.h ssh-rsa AAAA x\n").is_ok());
+        assert!(
+            check_hosts("# one\n\n[h]:22 ssh-ed25519 AAAA\n@cert-authority *.h ssh-rsa AAAA x\n").is_ok()
+        );
         for hosts in ["h", "h ssh-rsa", "h ssh-rsa !!", "-----BEGIN OPENSSH PRIVATE KEY-----"] {
             assert!(check_hosts(hosts).is_err(), "{hosts}");
         }

@@ -162,13 +162,19 @@ mod tests {
             let text = std::fs::read_to_string(&file).unwrap();
             let given = std::fs::read_to_string(format!("{file}.pub")).unwrap();
             let read = read(&text.replace('\n', "\r\n"), "x").unwrap();
-            assert_eq!((read.public.as_str(), read.private.expose()), (given.trim(), text.as_str()), "{kind}");
+            assert_eq!(
+                (read.public.as_str(), read.private.expose()),
+                (given.trim(), text.as_str()),
+                "{kind}"
+            );
         }
         keygen(&["-q", "-p", "-P", "", "-N", "a phrase", "-f", &at("rsa")]);
         let locked = std::fs::read_to_string(at("rsa")).unwrap();
         assert!(read(&locked, "x").unwrap_err().contains("passphrase"));
         keygen(&["-q", "-p", "-P", "", "-N", "", "-m", "PEM", "-f", &at("ecdsa")]);
-        assert!(read(&std::fs::read_to_string(at("ecdsa")).unwrap(), "x").unwrap_err().contains("ssh-keygen"));
+        assert!(
+            read(&std::fs::read_to_string(at("ecdsa")).unwrap(), "x").unwrap_err().contains("ssh-keygen")
+        );
     }
 
     proptest! {

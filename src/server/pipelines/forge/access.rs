@@ -17,7 +17,9 @@ pub fn open_mirrors(state: &Shared) {
                 Ok(Err(why)) => {
                     record!(Warn, project = project.as_str(); "git gets no keys for a repository: {why}");
                 }
-                Err(error) => log::error!("failed to read the keys of the repository of `{project}`: {error}"),
+                Err(error) => {
+                    log::error!("failed to read the keys of the repository of `{project}`: {error}")
+                }
             }
             Vec::new()
         }
