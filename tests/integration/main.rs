@@ -92,6 +92,9 @@ mod outages;
 // The orbs that are built in, archives of orbs, and what packs them.
 #[cfg(feature = "server")]
 mod orbs;
+// Repositories that let in only whoever has a key or a token.
+#[cfg(feature = "server")]
+mod private;
 // Why a job did not run, or waits, in every API and on the terminal.
 #[cfg(feature = "server")]
 mod reasons;
