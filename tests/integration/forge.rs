@@ -104,6 +104,11 @@ impl Connected<'_> {
         send(self.server, &self.path, &headers, body.as_bytes())
     }
 
+    /// The path of its address, and its secret.
+    pub(crate) fn parts(self) -> (String, String) {
+        (self.path, self.secret)
+    }
+
     /// A delivery that starts a pipeline; its id.
     pub(crate) fn github_started(&self, event: &str, id: &str, body: &Value) -> String {
         let answer = self.github(event, id, body);

@@ -72,6 +72,9 @@ mod kills;
 mod leaks;
 // What `runlet doctor` finds on hosts with planted faults.
 mod doctor;
+// Deliveries of forges while the control plane is killed.
+#[cfg(feature = "server")]
+mod deliveries;
 // Runners as operators see them from the control plane; its log and its metrics.
 #[cfg(feature = "server")]
 mod fleet;
