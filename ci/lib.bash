@@ -213,6 +213,8 @@ install_test_tools() {
     command -v git >/dev/null || missing+=(git)
     command -v curl >/dev/null || missing+=(curl)
     command -v cc >/dev/null || missing+=(gcc libc6-dev)
+    # Repositories behind it are fetched from.
+    [ -x /usr/sbin/sshd ] || missing+=(openssh-server)
     # It counts what a task opens.
     command -v strace >/dev/null || missing+=(strace)
     # The web page is looked at in it. Of the cross builds' tests none does.

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Read};
 
 /// Options without a value.
-const FLAGS: [&str; 9] = [
+const FLAGS: [&str; 14] = [
     "json",
     "force",
     "exact",
@@ -18,15 +18,21 @@ const FLAGS: [&str; 9] = [
     "rotate-secret",
     "set-hook",
     "with-token",
+    "with-key",
+    "with-known-hosts",
+    "new-key",
+    "delete-token",
+    "bearer",
 ];
 /// Options with a value.
-const VALUES: [&str; 26] = [
+const VALUES: [&str; 28] = [
     "api",
     "budget",
     "branch",
     "ca-file",
     "config",
     "default-branch",
+    "delete-key",
     "description",
     "forge",
     "group",
@@ -47,6 +53,7 @@ const VALUES: [&str; 26] = [
     "server",
     "tag",
     "user",
+    "username",
 ];
 /// Longest value that is read from standard input, in bytes; the API's own limit is lower and names itself.
 const MOST_VALUE_BYTES: u64 = 1 << 20;

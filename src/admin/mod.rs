@@ -3,6 +3,7 @@
 //! Everything goes through the API with a personal token, so it works from any host. Secrets come from
 //! standard input, a file or the environment, never from arguments: those are visible to others.
 
+mod access;
 mod arguments;
 mod audit;
 mod context;
@@ -74,6 +75,11 @@ Projects; SLUG is VCS/ORGANIZATION/REPOSITORY, such as gh/acme/app
                                                      --with-token: reads a token for its API from standard input;
                                                      --set-hook: makes the webhook there by that token
   project disconnect SLUG
+  project access SLUG [--new-key | --with-key | --with-token [--username NAME] [--bearer] | --with-known-hosts]
+                      [--delete-key FINGERPRINT] [--delete-token]
+                                                     shows or changes what lets git into its repository: a key for
+                                                     ssh, made here or given, a token for HTTPS, known hosts; what is
+                                                     given comes from standard input
   project deliveries SLUG [--replay ID]              what came from the forge, and what became of it
   project hook SLUG                                  prints the post-receive hook of a plain git server
   variable set SLUG NAME                             the value is read from standard input

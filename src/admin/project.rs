@@ -1,5 +1,6 @@
 //! Projects and their variables.
 
+use super::access;
 use super::arguments::Arguments;
 use super::forge;
 use super::remote::{Remote, encode, owner_path, slug_path};
@@ -10,11 +11,12 @@ use serde_json::{Value, json};
 
 /// Finds a verb of `project`.
 pub(super) fn project(verb: &str) -> Result<Act, UnknownVerb> {
-    let verbs: [(&str, Act); 9] = [
+    let verbs: [(&str, Act); 10] = [
         ("create", create),
         ("list", list),
         ("set-repository", set_repository),
         ("delete", delete),
+        ("access", access::access),
         ("settings", forge::settings),
         ("connect", forge::connect),
         ("disconnect", forge::disconnect),

@@ -128,6 +128,7 @@ mod tests {
                 .chain([Variable { name: "BAR".into(), value: Secret::new("prj") }])
                 .collect(),
             mask: vec![],
+            git_files: vec![],
             source: None,
             has_test_timings: false,
             begin_seconds: 600,

@@ -4,6 +4,7 @@
 //! reports to the control plane by itself. The machine runner starts it and only waits. Nothing here
 //! knows of claims or settings.
 
+mod access;
 mod begin;
 mod beside;
 pub mod child;
@@ -148,7 +149,7 @@ fn run(input: TaskInput) -> Outcome {
             scratch::remove_working_directory(task.places.cleaned());
         }
     }
-    scratch::remove(&scratch);
+    scratch::remove_private(&task.input.task.id, &scratch);
     leave(&reporter, &spool, matches!(beginning, Beginning::Begun));
     Ok(code)
 }
@@ -220,7 +221,9 @@ fn secrets_of(input: &TaskInput, scratch: &std::path::Path) -> Secrets {
     let task = &input.task;
     let mut further = task.mask.clone();
     further.push(task.token.clone());
-    if let Some(user_info) = task.source.as_ref().and_then(|source| user_info(&source.repository_url)) {
+    // Over ssh it is the name of a user, which is no secret.
+    let url = task.source.as_ref().map(|source| source.repository_url.as_str());
+    if let Some(user_info) = url.filter(|url| !url.starts_with("ssh:")).and_then(user_info) {
         let password = user_info.split_once(':').map_or(user_info, |(_, password)| password);
         if password != "git" {
             further.extend(as_written_and_meant(password));

@@ -1,5 +1,5 @@
 //! The private folder of a task in the hands of its steps: one that a step has removed, as by emptying `/tmp`, is made
-//! anew for the next, with what `$BASH_ENV` held and the commands for jobs.
+//! anew for the next, with what `$BASH_ENV` held, the commands for jobs and the keys for git.
 
 use super::end::StepEnd;
 use super::output::log::StepLog;
@@ -43,6 +43,7 @@ impl TaskRun {
             held.rewind()?;
             io::copy(held, &mut file)?;
         }
+        self.write_git_files()?;
         super::leave_endpoint(&self.input, &self.scratch);
         // The PATH of the job may name the one that was in there.
         self.tools();

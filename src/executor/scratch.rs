@@ -77,12 +77,31 @@ pub(super) fn left_spool(input: &TaskInput) -> Option<PathBuf> {
 
 /// Removes the private folder of a task whose agent was killed, and its spool only if nobody wants that.
 pub fn remove_left_behind(task: &TaskId, working_directory: &Path, spool_too: bool) {
+    remove_ssh_folder(task);
     for kind in [Kind::Private, Kind::Spool] {
         for folder in candidates(task, Some(working_directory), kind) {
             if folder.is_dir() && (kind == Kind::Private || spool_too) {
                 remove(&folder);
             }
         }
+    }
+}
+
+/// Removes the folders of a task that hold what nobody else may see.
+pub(super) fn remove_private(task: &TaskId, private: &Path) {
+    remove(private);
+    remove_ssh_folder(task);
+}
+
+/// The folder of a task beside the keys of the user.
+pub(super) fn ssh_folder(task: &TaskId) -> PathBuf {
+    home().join(".ssh").join(name_of(task, Kind::Private))
+}
+
+fn remove_ssh_folder(task: &TaskId) {
+    let folder = ssh_folder(task);
+    if folder.is_dir() {
+        remove(&folder);
     }
 }
 

@@ -32,6 +32,10 @@ pub struct Task {
     /// Further values to mask in output (continuation key and the like).
     #[serde(default)]
     pub mask: Vec<Secret>,
+    /// Files that let git into the repository, by their names in a folder of the task, which `@FOLDER@` in them stands
+    /// for; `config` is one that git is told to read. They go with the task.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub git_files: Vec<Variable>,
     /// The revision that `checkout` fetches; `None` when the project has no repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
@@ -80,6 +84,7 @@ impl Task {
             built_in: BTreeMap::new(),
             variables: Vec::new(),
             mask: Vec::new(),
+            git_files: Vec::new(),
             source: None,
             has_test_timings: false,
             lease_seconds: 60,

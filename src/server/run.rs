@@ -248,6 +248,7 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
         requests: Default::default(),
         output_bytes: Default::default(),
     });
+    forge::access::open_mirrors(&state);
     let serving = {
         let _inside = runtime.enter();
         runtime.spawn(sweep::run(state.clone()));

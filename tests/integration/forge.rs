@@ -104,6 +104,19 @@ impl Connected<'_> {
         send(self.server, &self.path, &headers, body.as_bytes())
     }
 
+    /// The path of its address, and its secret.
+    pub(crate) fn parts(self) -> (String, String) {
+        (self.path, self.secret)
+    }
+
+    /// A delivery that starts a pipeline; its id.
+    pub(crate) fn github_started(&self, event: &str, id: &str, body: &Value) -> String {
+        let answer = self.github(event, id, body);
+        assert_eq!(answer.status, 202, "{}", answer.body);
+        self.server.worked_off();
+        answer.body["pipelines"][0].as_str().unwrap().to_owned()
+    }
+
     fn push(&self, id: &str, reference: &str, before: &str, after: &str) -> Answer {
         self.github("push", id, &push(reference, before, after))
     }
@@ -120,7 +133,7 @@ pub(crate) fn push(reference: &str, before: &str, after: &str) -> Value {
     })
 }
 
-fn pull(action: &str, number: u64, head: &str, repository: u64) -> Value {
+pub(crate) fn pull(action: &str, number: u64, head: &str, repository: u64) -> Value {
     json!({
         "action": action, "number": number,
         "pull_request": {

@@ -72,6 +72,9 @@ mod kills;
 mod leaks;
 // Findings of `runlet doctor` on hosts with planted faults.
 mod doctor;
+// Deliveries of forges while the control plane is killed.
+#[cfg(feature = "server")]
+mod deliveries;
 // Runners as operators see them from the control plane; its log and its metrics.
 #[cfg(feature = "server")]
 mod fleet;
@@ -92,6 +95,9 @@ mod outages;
 // The orbs that are built in, archives of orbs, and what packs them.
 #[cfg(feature = "server")]
 mod orbs;
+// Repositories that let in only whoever has a key or a token.
+#[cfg(feature = "server")]
+mod private;
 // Why a job did not run, or waits, in every API and on the terminal.
 #[cfg(feature = "server")]
 mod reasons;

@@ -205,11 +205,11 @@ fn wrong_triggers_are_refused_and_lost_repositories_seen() {
     let why = pipeline["errors"][0]["message"].as_str().unwrap_or_default();
     assert!(why.starts_with("failed to fetch `refs/heads/main`") && pipeline["state"] == "errored", "{why}");
     for url in
-        ["/etc", "ext::sh -c id", "https://token@example.com/x", "file:///a/../b", "http://example.com/x"]
+        ["/etc", "ext::sh -c id", "https://hunter2@example.com/x", "file:///a/../b", "http://example.com/x"]
     {
         let (status, answer) =
             server.answer("PATCH", "/api/v2/project/gh/acme/hello", Some(json!({ "repository_url": url })));
-        assert!(status == 400 && !answer["message"].as_str().unwrap().contains("token"), "{url}: {answer}");
+        assert!(status == 400 && !answer["message"].as_str().unwrap().contains("hunter2"), "{url}: {answer}");
     }
 }
 

@@ -312,10 +312,15 @@ impl TaskRun {
         if let Some(above) = fs::canonicalize(directory).ok().as_deref().and_then(Path::parent) {
             command.env("GIT_CEILING_DIRECTORIES", above);
         }
-        if !self.environment.contains_key("GIT_SSH_COMMAND") {
+        if !self.has_git_file("ssh_config") && !self.environment.contains_key("GIT_SSH_COMMAND") {
             command.env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes");
         }
-        command.current_dir(directory).args(SETTINGS).args(args);
+        command.current_dir(directory).args(SETTINGS);
+        if let Some(config) = self.git_config() {
+            // Gits older than 2.31 do not look at what the environment says of it.
+            command.arg("-c").arg(format!("include.path={}", config.display()));
+        }
+        command.args(args);
         command
     }
 

@@ -15,13 +15,14 @@ use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use ours::{
-    audit, compile, connections, held, hooks, inventory, operator, orchestration, results, storage, watch,
+    access, audit, compile, connections, held, hooks, inventory, operator, orchestration, results, storage,
+    watch,
 };
 use shared::failure::Failure;
 use shared::{shape, slug, speaker, unread};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use v2::{contexts, people, projects, schedules, triggers, variables, webhooks};
+use v2::{checkout_keys, contexts, people, projects, schedules, triggers, variables, webhooks};
 
 /// A call that takes longer is told of in the log.
 const SLOW: Duration = Duration::from_secs(2);
@@ -29,6 +30,7 @@ const SLOW: Duration = Duration::from_secs(2);
 /// Builds the routes of all APIs.
 pub fn router(state: Shared) -> axum::Router {
     let of_people = axum::Router::new()
+        .merge(access::router())
         .merge(audit::router())
         .merge(compile::router())
         .merge(connections::router())
@@ -48,6 +50,7 @@ pub fn router(state: Shared) -> axum::Router {
         .merge(variables::router())
         .merge(schedules::router())
         .merge(webhooks::router())
+        .merge(checkout_keys::router())
         .merge(contexts::router())
         .merge(triggers::router())
         .layer(middleware::from_fn_with_state(state.clone(), audit::write_down));

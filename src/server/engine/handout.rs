@@ -5,10 +5,13 @@ use crate::config::{Executor, Image, JobKind};
 use crate::protocol::{Container, Login, Secret, Source, Task, TaskId, Variable};
 use crate::server::auth::{new_token, token_hash};
 use crate::server::engine::task::LONGEST_BEGIN;
+use crate::server::secrets::access;
 use crate::server::secrets::contexts;
 use crate::server::secrets::sealer::{SealError, SealedFor, Sealer};
 use crate::server::state::ServerSettings;
+use crate::server::store::status::MessageKind;
 use crate::server::store::tables::handout::{Described, Revision};
+use crate::server::store::tables::jobs;
 use crate::server::store::tables::keys;
 use crate::server::store::tables::pipelines::PullFacts;
 use crate::server::store::tables::trust;
@@ -139,6 +142,7 @@ pub fn describe(
         mask.push(Secret::new(key.clone()));
         built_in.insert("CIRCLE_CONTINUATION_KEY".to_owned(), key);
     }
+    let git_files = git_files(tx, &found, settings, &mut mask)?;
     let JobKind::Build { job, executor } = found.definition.kind else {
         return Err(Error::Corrupt(format!("the task `{}` is of a job without steps", handed.id)));
     };
@@ -161,6 +165,7 @@ pub fn describe(
         built_in,
         variables: handed.variables,
         mask,
+        git_files,
         source: source(found.revision),
         has_test_timings: found.has_test_timings,
         lease_seconds: settings.lease_seconds,
@@ -171,6 +176,32 @@ pub fn describe(
         max_artifact_bytes: settings.max_artifact_bytes,
     };
     Ok(HandedOut { task, containers })
+}
+
+/// Files that let git into the repository of the project; none for a pull request from a fork, whatever else it is given.
+fn git_files(
+    tx: &Tx<'_>,
+    found: &Described,
+    settings: &ServerSettings,
+    mask: &mut Vec<Secret>,
+) -> Result<Vec<Variable>, Error> {
+    let Some(url) = &found.revision.repository_url else { return Ok(Vec::new()) };
+    if trust::fork_of_job(tx, &found.job)?.is_some() {
+        return Ok(Vec::new());
+    }
+    match access::open(tx, &settings.sealer, &found.project)? {
+        Ok(access) => {
+            mask.extend(access.masked());
+            Ok(access.files(url))
+        }
+        Err(why) => {
+            let message = format!(
+                "git gets no keys for the repository of the project: {why} (set them again with `runlet admin project access`)"
+            );
+            jobs::add_message(tx, &found.job, MessageKind::Warning, &message)?;
+            Ok(Vec::new())
+        }
+    }
 }
 
 /// A container as its runner starts it. A login is written with names of variables, which are replaced here; one that

@@ -1,8 +1,12 @@
 //! Values that jobs get and nobody reads back: sealed, by project and by context.
 //!
-//! `sealer` knows the key; `variables` and `contexts` what may be stored and used.
+//! `sealer` knows the key; `variables` and `contexts` what may be stored and used; `forge` what belongs to the forge of a
+//! project, and `access` what lets git into its repository.
 
+pub mod access;
 pub mod contexts;
 pub mod forge;
+mod md5;
 pub mod sealer;
+pub mod ssh_key;
 pub mod variables;

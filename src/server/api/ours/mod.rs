@@ -1,6 +1,7 @@
 //! Calls that are Runlet's own, or that extend the public APIs: the inventory of runners, results, event
 //! streams, compiling, and what operators ask.
 
+pub mod access;
 pub mod audit;
 pub mod compile;
 pub mod connections;

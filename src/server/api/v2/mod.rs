@@ -2,6 +2,7 @@
 //! `pipelines`, `workflows`, `jobs`, `insights`, `definitions` and `about`; the rest sets things up.
 
 mod about;
+pub mod checkout_keys;
 pub mod contexts;
 mod definitions;
 mod insights;

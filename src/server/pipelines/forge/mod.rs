@@ -2,8 +2,10 @@
 //!
 //! `receive` takes what a forge sends: `signature` believes it, `payload` reads it, `rules` decide, and the store keeps
 //! it before the forge is answered. `work` makes the pipelines. `poll` finds what no forge told of. `schedule` what is due by
-//! its `timetable`; all of them in `rounds`. `report` tells the forge how it went, in its own `words`; `outgoing` tells whom people want told.
+//! its `timetable`; all of them in `rounds`. `report` tells the forge how it went, in its own `words`; `outgoing` tells whom people want told;
+//! `access` lets git in.
 
+pub mod access;
 pub mod event;
 pub mod outgoing;
 pub mod payload;

@@ -76,7 +76,7 @@ pub fn check(address: &str) -> Result<Protocol, String> {
         (Protocol::Ssh, Some(user)) if is_user(user) => {}
         _ => {
             return Err(
-                "the address of a repository must not contain a login or a password: configure a git credential helper for the user of the control plane, or use `ssh://`"
+                "the address of a repository must not contain a login or a password: give the project a token (`runlet admin project access`), or use `ssh://`"
                     .to_owned(),
             );
         }

@@ -1,5 +1,6 @@
 //! One git command: no shell, no questions, a deadline, bounded output.
 
+use crate::server::pipelines::repository::access::Files;
 use crate::server::pipelines::repository::address::Protocol;
 use std::ffi::OsString;
 use std::fmt;
@@ -90,11 +91,12 @@ fn for_people(said: &str) -> String {
 pub(super) struct Git {
     folder: PathBuf,
     protocol: Protocol,
+    access: Option<Files>,
 }
 
 impl Git {
-    pub(super) fn new(folder: PathBuf, protocol: Protocol) -> Self {
-        Self { folder, protocol }
+    pub(super) fn new(folder: PathBuf, protocol: Protocol, access: Option<Files>) -> Self {
+        Self { folder, protocol, access }
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -135,12 +137,18 @@ impl Git {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("git");
         command.env_clear();
+        let has_ssh = self.access.as_ref().is_some_and(Files::has_ssh);
         for name in PASSED_ON {
+            // The keys of the project come before those that the host has for everything.
+            if has_ssh && name.starts_with("GIT_SSH") {
+                continue;
+            }
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
         }
-        if std::env::var_os("GIT_SSH_COMMAND").is_none() && std::env::var_os("GIT_SSH").is_none() {
+        if !has_ssh && std::env::var_os("GIT_SSH_COMMAND").is_none() && std::env::var_os("GIT_SSH").is_none()
+        {
             command.env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes -oConnectTimeout=20");
         }
         let mut folder = OsString::from("--git-dir=");
@@ -170,6 +178,7 @@ impl Git {
                 "http.lowSpeedTime=60",
             ])
             .args(["-c", "submodule.recurse=false", "-c", "fetch.recurseSubmodules=false"])
+            .args(self.access.iter().flat_map(|files| ["-c".to_owned(), files.setting()]))
             .args(args)
             .current_dir("/")
             .stdin(Stdio::null())
@@ -261,7 +270,7 @@ mod tests {
     #[tokio::test]
     async fn time_and_output_are_bounded() {
         let folder = tempfile::tempdir().expect("a folder");
-        let git = Git::new(folder.path().join("m.git"), Protocol::File);
+        let git = Git::new(folder.path().join("m.git"), Protocol::File, None);
         assert!(git.prepare().await.expect("git works"));
         assert!(!git.prepare().await.expect("git works"));
         let said = git.run(Duration::from_secs(300), 3, &["--version"]).await.expect("git works");

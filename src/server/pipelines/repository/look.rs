@@ -1,6 +1,5 @@
 //! Questions to a repository that need no config: its refs, what changed between two commits, which came first.
 
-use super::git::Git;
 use super::{Error, FETCH, LOCAL, Mirrors, address};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +26,7 @@ impl Mirrors {
     /// Lists the branches and tags of a repository. The error is a sentence for people.
     pub async fn list_refs(self: &Arc<Self>, project: &str, url: &str) -> Result<Vec<Listed>, String> {
         let protocol = address::check(url)?;
-        let git = Git::new(self.folder.join(format!("{project}.git")), protocol);
+        let git = self.git(project, url, protocol).await?;
         let failed = |error| format!("failed to list the refs of `{url}`: {error}");
         {
             let turn = self.turn(project);
@@ -58,7 +57,7 @@ impl Mirrors {
         let protocol = address::check(url).map_err(Error::Failed)?;
         let turn = self.turn(project);
         let _alone = turn.lock().await;
-        let git = Git::new(self.folder.join(format!("{project}.git")), protocol);
+        let git = self.git(project, url, protocol).await.map_err(Error::Failed)?;
         let failed = |error| Error::Failed(format!("failed to compare commits of `{url}`: {error}"));
         git.prepare().await.map_err(failed)?;
         let fetch = ["fetch", "--quiet", "--no-tags", DEPTH, "--", url, newer];
@@ -85,7 +84,7 @@ impl Mirrors {
         let protocol = address::check(url).ok()?;
         let turn = self.turn(project);
         let _alone = turn.lock().await;
-        let git = Git::new(self.folder.join(format!("{project}.git")), protocol);
+        let git = self.git(project, url, protocol).await.ok()?;
         git.prepare().await.ok()?;
         git.run(FETCH, 0, &["fetch", "--quiet", "--no-tags", DEPTH, "--", url, after]).await.ok()?;
         git.run(LOCAL, 0, &["merge-base", "--is-ancestor", before, after]).await.ok()?;

@@ -4,10 +4,13 @@
 //! it may use the protocol of the registered address and no other. Reads of one project come one after
 //! the other; those of different projects do not wait for each other. `triggers` calls this.
 
+mod access;
 pub mod address;
 mod git;
 pub mod look;
 
+use crate::protocol::Variable;
+use address::Protocol;
 use git::{Git, GitError};
 use ring::digest::{SHA256, digest};
 use std::collections::HashMap;
@@ -137,6 +140,7 @@ pub struct Mirrors {
     folder: PathBuf,
     busy: Mutex<HashMap<String, Turn>>,
     fetches: AtomicU64,
+    opener: access::Opener,
 }
 
 /// A turn on one mirror: its holder works alone. It remembers the last read while others wait.
@@ -154,7 +158,26 @@ struct Recent {
 impl Mirrors {
     /// Keeps mirrors below `folder`, which is made when it is needed.
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder, busy: Mutex::default(), fetches: AtomicU64::new(0) }
+        access::clear(&folder);
+        let (busy, fetches, opener) = Default::default();
+        Self { folder, busy, fetches, opener }
+    }
+
+    /// Has git let into repositories by the files that `find` finds, by the id of the project and the address.
+    pub fn open_by<F>(&self, find: impl Fn(String, String) -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = Vec<Variable>> + Send + 'static,
+    {
+        self.opener.set(Box::new(move |project, url| -> access::Finding { Box::pin(find(project, url)) }));
+    }
+
+    /// Git on the mirror of a project, let into its repository.
+    async fn git(&self, project: &str, url: &str, protocol: Protocol) -> Result<Git, String> {
+        let opened = self.opener.open(&self.folder, project, url).await;
+        let opened = opened.map_err(|error| {
+            format!("failed to write the keys of `{url}` below `{}`: {error}", self.folder.display())
+        })?;
+        Ok(Git::new(self.folder.join(format!("{project}.git")), protocol, opened))
     }
 
     fn turn(&self, project: &str) -> Turn {
@@ -190,9 +213,10 @@ impl Mirrors {
             }
             let began = Instant::now();
             mirrors.fetches.fetch_add(1, Ordering::Relaxed);
-            let folder = mirrors.folder.join(format!("{project}.git"));
-            let git = Git::new(folder, protocol);
-            let read = read(&git, &url, &ask).await;
+            let read = match mirrors.git(&project, &url, protocol).await {
+                Ok(git) => read(&git, &url, &ask).await,
+                Err(why) => Err(Error::Failed(why)),
+            };
             *recent = Some(Recent { url, ask, began, read: read.clone() });
             read
         };
