@@ -65,7 +65,8 @@ that name such a folder themselves reach the real one. Nothing listens beyond lo
 
   --list                        list workflows and jobs, and why some do not run; run nothing
   --job NAME                    only this job and the jobs it requires (repeatable); `*` and `?` stand
-                                for other characters, `test` is all jobs of the matrix `test`
+                                for other characters, `test` is all jobs of the matrix `test`, or the
+                                jobs of other names that `test` runs as
   --workflow NAME               only this workflow
   --approve NAME                give this approval (repeatable, `*` is every one); without it a
                                 terminal is asked

@@ -148,7 +148,7 @@ impl Workflows<'_> {
         }
         let draft = Draft {
             space: around.space,
-            written: member.map_or_else(|| label.as_str().into(), |(_, alias)| alias.clone()),
+            job: Some(entry.job.clone()),
             alias: member.map(|(_, alias)| alias.clone()),
             prefix: around.prefix.clone(),
             wanted,
