@@ -79,7 +79,8 @@ that name such a folder themselves reach the real one. Nothing listens beyond lo
   --no-cache                    begin without the caches of earlier runs, and keep none
   --concurrency N               jobs at the same time (default: the number of processors, at most 4)
   --config FILE                 another config file
-  --orbs DIR                    folder or archive of orb files, `namespace/name@version.yml`
+  --orbs DIR                    folder or archive of orb files, `namespace/name@version.yml`; jobs
+                                that want an orb which is not there do not run
   --allow-orb-url PREFIX        fetch orbs given by a URL that begins so: https://HOST/PATH (repeatable)
   --on-host                     run jobs that want containers, a Mac or a machine of the hosted service on
                                 this host, without their images and services; else they do not run
