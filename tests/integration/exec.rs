@@ -336,9 +336,11 @@ fn a_workspace_of_the_whole_home_leaves_the_home_alone() {
 jobs:
   one:
     machine: true
+    working_directory: ~/project
     steps: [checkout, {run: 'echo built > made; echo other > precious'}, {persist_to_workspace: {root: ~/, paths: [./project]}}]
   two:
     machine: true
+    working_directory: ~/project
     steps: [{attach_workspace: {at: ~/}}, {run: 'cat made precious'}, {store_artifacts: {path: ~/project/made}}]
 workflows: {w: {jobs: [one, {two: {requires: [one]}}]}}
 ";
