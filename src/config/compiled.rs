@@ -66,9 +66,13 @@ pub struct LeftOut {
 pub struct WorkflowJob {
     /// Name, unique within the workflow.
     pub name: String,
-    /// Name of the entry in the config, which the members of a matrix share. Known where it was compiled only.
+    /// Names of the entry in the config: the one before numbers, and that of its matrix. Known where it was
+    /// compiled only.
     #[serde(skip)]
-    pub written: String,
+    pub written: Vec<String>,
+    /// Name of the job that the entry is of; empty for the ends of job groups. Known where it was compiled only.
+    #[serde(skip)]
+    pub job: String,
     /// The work of the job when its turn comes.
     pub kind: JobKind,
     /// Jobs of this workflow that it waits for.

@@ -31,6 +31,11 @@ pub enum Executor {
         #[serde(default)]
         layer_caching: bool,
     },
+    /// Not known: the job wants orbs that are missing, where they may be.
+    MissingOrbs {
+        /// As the config refers to them; never empty.
+        references: Vec<String>,
+    },
 }
 
 /// Container of a job: the first runs its steps, the others are services.
@@ -67,7 +72,22 @@ impl Executor {
         match self {
             Executor::Machine => Some(TaskKind::Machine),
             Executor::Docker { .. } => ResourceClass::new(resource_class).ok().map(|_| TaskKind::Container),
-            Executor::Macos { .. } | Executor::HostedMachine { .. } => None,
+            Executor::Macos { .. } | Executor::HostedMachine { .. } | Executor::MissingOrbs { .. } => None,
+        }
+    }
+
+    /// Whether the steps of the job are known.
+    pub fn is_known(&self) -> bool {
+        !matches!(self, Executor::MissingOrbs { .. })
+    }
+
+    /// The keys of a config that give such a job to runners of one's own, as a phrase.
+    pub fn for_own_runners(&self) -> &'static str {
+        match self {
+            Executor::Docker { .. } => {
+                "`resource_class: namespace/name`, and `machine: true` instead of `docker` where they are machine runners"
+            }
+            _ => "`machine: true` and `resource_class: namespace/name`",
         }
     }
 
@@ -81,12 +101,13 @@ impl Executor {
         ))
     }
 
-    /// The key of the config that names it: `machine`, `docker` or `macos`.
+    /// The key of the config that names it: `machine`, `docker`, `macos`, or `orbs`.
     pub fn word(&self) -> &'static str {
         match self {
             Executor::Machine | Executor::HostedMachine { .. } => "machine",
             Executor::Docker { .. } => "docker",
             Executor::Macos { .. } => "macos",
+            Executor::MissingOrbs { .. } => "orbs",
         }
     }
 
@@ -107,13 +128,20 @@ impl Executor {
             Executor::HostedMachine { image, .. } => {
                 named("a virtual machine", image.as_deref().into_iter().chain(class).collect())
             }
+            Executor::MissingOrbs { references } => {
+                let names = format!("`{}`", references.join("`, `"));
+                match references.len() {
+                    1 => format!("the orb {names}, which is not here"),
+                    _ => format!("the orbs {names}, which are not here"),
+                }
+            }
         }
     }
 
     /// Names the parts that have no effect when its steps run on the host of a machine runner instead: a phrase for each.
     pub fn ignored_on_host(&self) -> Vec<String> {
         match self {
-            Executor::Machine => Vec::new(),
+            Executor::Machine | Executor::MissingOrbs { .. } => Vec::new(),
             Executor::Docker { images } => {
                 let mut ignored = Vec::new();
                 if let [first, services @ ..] = images.as_slice() {

@@ -53,6 +53,12 @@ pub trait OrbSource {
     /// Resolves `namespace/orb@version` to the exact reference and the text of the orb.
     fn resolve(&self, reference: &str) -> Result<(String, String), OrbError>;
 
+    /// Whether a config may want orbs that are not here: that is a warning then, and its jobs that want one are jobs
+    /// that no runner takes.
+    fn may_be_missing(&self) -> bool {
+        false
+    }
+
     /// Place of the text of a resolved orb, for messages about it, such as a path; `None` leaves the exact
     /// reference.
     fn place(&self, _exact: &str) -> Option<String> {

@@ -273,7 +273,9 @@ fn write_build(out: &mut Emitter, job: &Job, executor: &Executor) {
 
 fn write_executor(out: &mut Emitter, executor: &Executor) {
     match executor {
-        Executor::Machine | Executor::HostedMachine { image: None, layer_caching: false } => {
+        Executor::Machine
+        | Executor::HostedMachine { image: None, layer_caching: false }
+        | Executor::MissingOrbs { .. } => {
             out.plain("machine", true);
         }
         Executor::HostedMachine { image, layer_caching } => {

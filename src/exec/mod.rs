@@ -81,6 +81,7 @@ fn exec(options: &Options) -> Outcome {
     server_options.default_resource_class = Some(CLASS.to_owned());
     server_options.is_for_this_host(options.on_host);
     server_options.orbs = options.orbs.clone();
+    server_options.orbs.let_be_missing();
     server_options.only.workflow.clone_from(&options.workflow);
     server_options.only.jobs.clone_from(&options.jobs);
     server_options.max_step_output_bytes = 4 << 30;

@@ -65,7 +65,8 @@ that name such a folder themselves reach the real one. Nothing listens beyond lo
 
   --list                        list workflows and jobs, and why some do not run; run nothing
   --job NAME                    only this job and the jobs it requires (repeatable); `*` and `?` stand
-                                for other characters, `test` is all jobs of the matrix `test`
+                                for other characters, `test` is all jobs of the matrix `test`, or the
+                                jobs of other names that `test` runs as
   --workflow NAME               only this workflow
   --approve NAME                give this approval (repeatable, `*` is every one); without it a
                                 terminal is asked
@@ -78,7 +79,8 @@ that name such a folder themselves reach the real one. Nothing listens beyond lo
   --no-cache                    begin without the caches of earlier runs, and keep none
   --concurrency N               jobs at the same time (default: the number of processors, at most 4)
   --config FILE                 another config file
-  --orbs DIR                    folder or archive of orb files, `namespace/name@version.yml`
+  --orbs DIR                    folder or archive of orb files, `namespace/name@version.yml`; jobs
+                                that want an orb which is not there do not run
   --allow-orb-url PREFIX        fetch orbs given by a URL that begins so: https://HOST/PATH (repeatable)
   --on-host                     run jobs that want containers, a Mac or a machine of the hosted service on
                                 this host, without their images and services; else they do not run

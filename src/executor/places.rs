@@ -68,6 +68,32 @@ impl Places {
         }
     }
 
+    /// A path of the config made absolute as the config means it, also where the job is elsewhere.
+    pub fn named(&self, path: &str) -> PathBuf {
+        resolve(path, &self.directory, &self.home)
+    }
+
+    /// The folder that a workspace is attached to. The home of a confined job is where its own folder is: nothing is
+    /// unpacked over what a person has at home.
+    pub fn attached(&self, path: &str) -> PathBuf {
+        let found = self.of(path);
+        match &self.confined {
+            Some(confined) if found == self.home => confined.root.clone(),
+            _ => found,
+        }
+    }
+
+    /// The root that `paths` are persisted from: as [`Places::attached`], unless all of them are at home only. Asks
+    /// the disk.
+    pub fn persisted(&self, root: &str, paths: &[String]) -> PathBuf {
+        let (own, home) = (self.attached(root), self.of(root));
+        let is_at_home = |path: &String| {
+            let first = Path::new(path).components().find(|part| matches!(part, Component::Normal(_)));
+            first.is_some_and(|first| !own.join(first).exists() && home.join(first).exists())
+        };
+        if paths.iter().all(is_at_home) { home } else { own }
+    }
+
     /// The folder that is removed after the job, where the runner cleans up.
     pub fn cleaned(&self) -> &Path {
         self.confined.as_ref().map_or(&self.directory, |confined| &confined.root)
@@ -211,6 +237,30 @@ mod tests {
         assert_eq!(part.of("~/project/Frontend/x"), Path::new("/w/project/Frontend/x"));
         assert_eq!(part.of("~/other"), Path::new("/h/other"));
         assert_eq!(places("/tmp/x/y", true).of("/tmp/out"), Path::new("/tmp/out"));
+        assert_eq!(project.named("~/project/out"), Path::new("/h/project/out"));
+    }
+
+    #[test]
+    fn a_workspace_of_the_home_is_where_the_folder_of_a_confined_job_is() {
+        for path in ["~", "~/", "/h"] {
+            assert_eq!(places("~/project", true).attached(path), Path::new("/w"), "{path}");
+            assert_eq!(places("~/project", false).attached(path), Path::new("/h"), "{path}");
+        }
+        assert_eq!(places("~/project", true).attached("~/out"), Path::new("/h/out"));
+        let folder = tempfile::tempdir().unwrap();
+        let (home, base) = (folder.path().join("h"), folder.path().join("w"));
+        for path in ["h/project", "h/.tool", "w/project"] {
+            std::fs::create_dir_all(folder.path().join(path)).unwrap();
+        }
+        let places = Places::new("~/project", Some(&base), home.clone(), true);
+        let of = |paths: &[&str]| {
+            let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
+            places.persisted("~", &paths)
+        };
+        for paths in [&["./project"][..], &["project/*"], &["."], &["*"], &["project", ".tool"]] {
+            assert_eq!(of(paths), base, "{paths:?}");
+        }
+        assert_eq!(of(&[".tool"]), home);
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub struct OrbSites {
     folder: Option<OrbFolder>,
     allowed: Vec<String>,
     fetched: Arc<Mutex<HashMap<String, (Instant, String)>>>,
+    may_be_missing: bool,
 }
 
 impl OrbSites {
@@ -48,6 +49,11 @@ impl OrbSites {
         }
         self.allowed.push(prefix.to_owned());
         Ok(())
+    }
+
+    /// Lets configs want orbs that are not here: the jobs that want one do not run, and the others do.
+    pub fn let_be_missing(&mut self) {
+        self.may_be_missing = true;
     }
 
     fn remembered(&self, url: &str) -> Option<String> {
@@ -75,6 +81,10 @@ impl OrbSource for OrbSites {
             let (exact, text) = builtin::find(&parsed.namespace, &parsed.name).ok_or(missing)?;
             Ok((exact, text.to_owned()))
         })
+    }
+
+    fn may_be_missing(&self) -> bool {
+        self.may_be_missing
     }
 
     fn place(&self, exact: &str) -> Option<String> {

@@ -222,6 +222,7 @@ fn check(case: &Case) -> Result<(), String> {
             let first_jobs = compiled.workflows.iter().flat_map(|workflow| &workflow.jobs);
             for (job, first) in again_jobs.zip(first_jobs) {
                 job.written.clone_from(&first.written);
+                job.job.clone_from(&first.job);
             }
             if workflows != compiled.workflows || again.setup != compiled.setup {
                 return Err(format!("compiled again, the jobs change:\n{}", compiled.processed));

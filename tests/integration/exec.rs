@@ -331,6 +331,31 @@ fn jobs_that_work_where_the_repository_is_leave_it_alone() {
 }
 
 #[test]
+fn a_workspace_of_the_whole_home_leaves_the_home_alone() {
+    let config = "version: 2.1
+jobs:
+  one:
+    machine: true
+    working_directory: ~/project
+    steps: [checkout, {run: 'echo built > made; echo other > precious'}, {persist_to_workspace: {root: ~/, paths: [./project]}}]
+  two:
+    machine: true
+    working_directory: ~/project
+    steps: [{attach_workspace: {at: ~/}}, {run: 'cat made precious'}, {store_artifacts: {path: ~/project/made}}]
+workflows: {w: {jobs: [one, {two: {requires: [one]}}]}}
+";
+    let home = home_with_project(config);
+    let project = home.path().join("project");
+    let place = project.display().to_string();
+    exec_at_home(home.path(), &[])
+        .exits(0)
+        .says("built")
+        .says(&format!("stored `{}/made`", place.trim_start_matches('/')));
+    assert!(!project.join("made").exists());
+    assert_eq!(fs::read_to_string(project.join("precious")).unwrap(), "not committed\n");
+}
+
+#[test]
 fn a_checkout_does_not_take_over_the_repository_itself() {
     let config = "version: 2.1\njobs: {build: {machine: true, steps: [checkout: {path: ~/project}]}}\n";
     let home = home_with_project(config);

@@ -181,6 +181,65 @@ fn a_list_says_what_cannot_run_here_and_shows_the_part_that_is_asked_for() {
 }
 
 #[test]
+fn a_job_is_found_by_every_name_that_the_config_has_for_it() {
+    let folder = folder(
+        "version: 2.1\njobs:\n  unit: {parameters: {o: {type: string}}, machine: true, steps: [run: 'true']}\nworkflows:\n  w:\n    jobs:\n      - unit: {name: test, matrix: {alias: all, parameters: {o: [a, b]}}}\n      - unit: {name: test-last, o: c}\n",
+    );
+    let list = |job: &str| {
+        let output = command(folder.path(), &["--list", "--job", job]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let matrix = "workflow w\n  test-1\n  test-2\n";
+    assert_eq!([list("test"), list("all"), list("test-?")], [matrix; 3]);
+    assert_eq!(list("test-last"), "workflow w\n  test-last\n");
+    // Nothing is called so: it is what they all are.
+    assert_eq!(list("unit"), format!("{matrix}  test-last\n"));
+}
+
+#[test]
+fn a_job_that_wants_a_missing_orb_does_not_keep_the_others_from_running() {
+    let folder = folder(
+        "version: 2.1
+orbs: {codecov: codecov/codecov@5.2.1, node: circleci/node@5}
+commands: {upload: {steps: [codecov/upload: {file: x}]}}
+jobs:
+  test: {machine: true, steps: [run: echo word-is-tested]}
+  report: {machine: true, steps: [run: echo word-is-reported, upload]}
+  boxed: {executor: node/default, steps: [run: echo word-is-boxed]}
+  linked: node/run
+workflows:
+  w: {jobs: [test, {report: {requires: [test]}}, boxed, linked, {node/test: {name: far}}, {test: {name: after, requires: [far]}}]}
+",
+    );
+    for flags in [&[][..], &["--on-host"]] {
+        exec(folder.path(), flags)
+            .exits(8)
+            .says("word-is-tested")
+            .never_says("word-is-reported")
+            .never_says("word-is-boxed")
+            .says("2 orbs cannot be imported, and jobs that want one of them do not run")
+            .says("report: cannot run here: it wants the orb `codecov/codecov@5.2.1`, which is not here")
+            .says("far: cannot run here: it wants the orb `circleci/node@5`, which is not here")
+            .says("after: it waits for `success` of `far`");
+    }
+    exec(folder.path(), &["--job", "test"]).exits(0);
+    let list = command(folder.path(), &["--list"]).output().unwrap();
+    let list = String::from_utf8_lossy(&list.stdout);
+    for job in ["boxed", "linked", "far"] {
+        let line = format!("  {job}: cannot run here: it wants the orb `circleci/node@5`, which is not here");
+        assert!(list.contains(&line), "{list}");
+    }
+    // A mistake of the config itself is one all the same.
+    let wrong = fs::read_to_string(folder.path().join(".circleci/config.yml")).unwrap();
+    fs::write(
+        folder.path().join(".circleci/config.yml"),
+        wrong.replace("[run: echo word-is-boxed]", "[cehckout]"),
+    )
+    .unwrap();
+    exec(folder.path(), &[]).exits(7).says("did you mean `checkout`?");
+}
+
+#[test]
 fn jobs_of_a_config_that_is_continued_can_be_chosen() {
     let setup = "version: 2.1\nsetup: true\njobs:\n  choose:\n    machine: true\n    steps: [checkout, {run: circleci-agent pipeline continue next.yml || circleci-agent pipeline continue --help}]\nworkflows: {s: {jobs: [choose]}}\n";
     let next = GRAPH.replace("  never:", "  setup-ed:");

@@ -25,21 +25,15 @@ fn run(folder: &Path, args: &[&str]) -> (i32, String, String) {
 #[test]
 fn path_filtering_sets_parameters_by_what_has_changed() {
     let folder = tempfile::tempdir().unwrap();
-    let place = folder.path().display();
-    let config = format!(
-        r##"version: 2.1
+    let config = r##"version: 2.1
 setup: true
-orbs: {{path-filtering: circleci/path-filtering@1.3.0}}
+orbs: {path-filtering: circleci/path-filtering@1.3.0}
 workflows:
   setup:
     jobs:
       - path-filtering/filter:
           base-revision: $BASE
           config-path: next.yml
-          output-path: {place}/parameters.json
-          config-list-path: {place}/configs
-          files-changed-path: {place}/changed
-          generated-config-path: {place}/generated.yml
           exclude: files/no.*
           before_set_params_script: |
             git config user.name x; git config user.email x@y
@@ -53,8 +47,7 @@ workflows:
             files/.* text "two words"
             files/ part true
             README number 7
-"##
-    );
+"##;
     let next = r#"version: 2.1
 parameters:
   code: {type: boolean, default: false}
@@ -68,9 +61,12 @@ jobs:
     steps: [run: echo "code << pipeline.parameters.code >> docs << pipeline.parameters.docs >> part << pipeline.parameters.part >> number << pipeline.parameters.number >> text << pipeline.parameters.text >>"]
 workflows: {w: {jobs: [continued]}}
 "#;
-    write(folder.path(), &[("repository/.circleci/config.yml", &config), ("repository/next.yml", next)]);
+    write(folder.path(), &[("repository/.circleci/config.yml", config), ("repository/next.yml", next)]);
     let (code, said, complained) = run(folder.path(), &["exec", "repository"]);
     assert_eq!(code, 0, "{said}{complained}");
+    // Jobs of two pipelines on one host do not write into each other's files.
+    let (_, compiled, _) = run(folder.path(), &["config", "process", "repository/.circleci/config.yml"]);
+    assert!(compiled.contains("CONFIG_LIST:") && !compiled.contains(": /tmp/"), "{compiled}");
     for line in [
         "changed: files/a.rs\n",
         r#"{"code": true, "text": "two words"}"#,

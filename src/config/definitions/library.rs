@@ -39,11 +39,13 @@ pub(crate) struct Library<'c> {
     /// The config first, then the orbs it uses.
     packages: Vec<Package>,
     used: RefCell<HashSet<(Element, usize, Rc<str>)>>,
+    /// References of missing orbs that were wanted.
+    wanted: RefCell<Vec<Rc<str>>>,
 }
 
 impl<'c> Library<'c> {
     pub(crate) fn new(report: &'c Report, packages: Vec<Package>) -> Self {
-        Self { report, packages, used: RefCell::default() }
+        Self { report, packages, used: RefCell::default(), wanted: RefCell::default() }
     }
 
     /// Whether a package has a command of this name itself; it then hides the built-in step.
@@ -102,11 +104,24 @@ impl<'c> Library<'c> {
         pos: Pos,
     ) -> Option<String> {
         let known = self.packages.get(package)?;
-        let alias = reference.split_once('/').map(|(alias, _)| alias);
-        if alias.is_some_and(|alias| known.broken_orbs.contains(alias)) {
+        let target = match known.table(element).get(reference).map(|definition| &definition.body) {
+            Some(DefinitionBody::Alias(target)) => &**target,
+            _ => reference,
+        };
+        let broken = target.split_once('/').and_then(|(alias, _)| known.broken_orbs.get(alias));
+        if let Some(missing) = broken {
+            self.wanted.borrow_mut().extend(missing.clone());
             return None;
         }
         Some(self.message_of_missing(known, element, reference, pos))
+    }
+
+    /// References of missing orbs that were wanted since the last call.
+    pub(crate) fn take_wanted(&self) -> Vec<String> {
+        let mut wanted: Vec<String> = self.wanted.take().iter().map(ToString::to_string).collect();
+        wanted.sort();
+        wanted.dedup();
+        wanted
     }
 
     fn message_of_missing(&self, known: &Package, element: Element, reference: &str, pos: Pos) -> String {

@@ -8,7 +8,7 @@ use crate::config::language::{Language, Scope};
 use crate::config::limits;
 use crate::config::session::present;
 use crate::config::values::{Entry, Map, Pos};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 const ORB_KEYS: &[&str] =
@@ -32,6 +32,7 @@ pub(crate) fn packages(language: &Language<'_>, root: &Map) -> Packages {
         url_orbs: 0,
         importing: Vec::new(),
         missing: Vec::new(),
+        left_out: None,
     };
     let index = loader.reserve_package();
     loader.fill_package(index, root, 0);
@@ -50,6 +51,8 @@ struct Loader<'c> {
     importing: Vec<String>,
     /// Orbs that the source does not have, with what it says of each.
     missing: Vec<(Pos, OrbError)>,
+    /// Reference of the orb that was looked for last, where it is missing and may be.
+    left_out: Option<Rc<str>>,
 }
 
 impl Loader<'_> {
@@ -73,8 +76,8 @@ impl Loader<'_> {
         root: &Map,
         package: usize,
         depth: usize,
-    ) -> (HashMap<Rc<str>, usize>, HashSet<Rc<str>>) {
-        let (mut orbs, mut broken) = (HashMap::new(), HashSet::new());
+    ) -> (HashMap<Rc<str>, usize>, HashMap<Rc<str>, Option<Rc<str>>>) {
+        let (mut orbs, mut broken) = (HashMap::new(), HashMap::new());
         let Some(node) = present(root, "orbs") else { return (orbs, broken) };
         let Some(map) = self.language.read.expect_map(node, "`orbs`") else { return (orbs, broken) };
         for entry in &map.entries {
@@ -91,7 +94,7 @@ impl Loader<'_> {
                     orbs.insert(entry.key.clone(), index);
                 }
                 None => {
-                    broken.insert(entry.key.clone());
+                    broken.insert(entry.key.clone(), self.left_out.take());
                 }
             }
         }
@@ -101,19 +104,23 @@ impl Loader<'_> {
     /// Reports the orbs that are missing, several as one list: whoever mirrors orbs needs all of them.
     fn report_missing(&mut self) {
         let Some((pos, first)) = self.missing.first() else { return };
+        let may_be = self.language.input.orbs.may_be_missing();
         let message = match self.missing.len() {
+            1 if may_be => format!("{first}; jobs that want it do not run"),
             1 => first.to_string(),
             count => {
                 let list =
                     self.missing.iter().map(|(pos, message)| format!("\nline {}: {message}", pos.line));
-                format!("{count} orbs cannot be imported:{}", list.collect::<String>())
+                let then = if may_be { ", and jobs that want one of them do not run" } else { "" };
+                format!("{count} orbs cannot be imported{then}:{}", list.collect::<String>())
             }
         };
         // One that is missing for good makes the config invalid, whatever becomes of the others.
-        if self.missing.iter().all(|(_, why)| matches!(why, OrbError::Unreachable(_))) {
-            self.language.report.passing_error(*pos, message);
-        } else {
-            self.language.report.error(*pos, message);
+        let may_pass = self.missing.iter().all(|(_, why)| matches!(why, OrbError::Unreachable(_)));
+        match (may_be, may_pass) {
+            (true, _) => self.language.report.warn(*pos, message),
+            (false, true) => self.language.report.passing_error(*pos, message),
+            (false, false) => self.language.report.error(*pos, message),
         }
     }
 
@@ -208,6 +215,7 @@ impl Loader<'_> {
                 if !self.missing.iter().any(|(_, known)| *known == why) {
                     self.missing.push((pos, why));
                 }
+                self.left_out = self.language.input.orbs.may_be_missing().then(|| reference.into());
                 None
             }
         }

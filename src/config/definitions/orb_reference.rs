@@ -46,7 +46,9 @@ impl OrbReference {
                 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b))
         };
         if !is_name(namespace) || !is_name(name) {
-            return fail("a name starts with a lower-case letter and has only those, digits, `_` and `-`");
+            return fail(
+                "a name has two characters or more, starts with a lower-case letter, and has only those, digits, `_` and `-`",
+            );
         }
         let Some(version) = OrbVersion::parse(version) else {
             return fail("a version is `1.2.3`, `1.2`, `1`, `volatile` or `dev:label`");

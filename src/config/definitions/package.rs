@@ -2,7 +2,7 @@
 
 use super::parameters::{Declarations, Owner};
 use crate::config::values::{Map, Pos};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 /// The definitions of a config or an orb.
@@ -13,8 +13,9 @@ pub(crate) struct Package {
     pub(crate) jobs: Definitions,
     /// Alias of an imported orb to its index.
     pub(crate) orbs: HashMap<Rc<str>, usize>,
-    /// Aliases of orbs that could not be imported, which was reported: nothing is said about their uses.
-    pub(crate) broken_orbs: HashSet<Rc<str>>,
+    /// Aliases of orbs that could not be imported, which was reported: nothing is said about their uses. Those that
+    /// may be missing have their reference.
+    pub(crate) broken_orbs: HashMap<Rc<str>, Option<Rc<str>>>,
 }
 
 pub(crate) type Definitions = HashMap<Rc<str>, Rc<Definition>>;

@@ -15,8 +15,8 @@ pub(crate) struct Draft {
     pub(crate) pos: Pos,
     /// Name before numbering, as the config calls it within its space.
     pub(crate) label: String,
-    /// Name as `requires` may have it for all members of its matrix.
-    pub(crate) written: Rc<str>,
+    /// Name of its job, as the entry begins.
+    pub(crate) job: Option<Rc<str>>,
     /// Name of the whole matrix.
     pub(crate) alias: Option<Rc<str>>,
     /// Beginning of its name inside of a job group.
@@ -41,7 +41,7 @@ impl Draft {
             entry,
             space: 0,
             pos,
-            written: label.as_str().into(),
+            job: None,
             label,
             alias: None,
             prefix: String::new(),
@@ -70,7 +70,7 @@ impl Draft {
             space: _,
             pos: _,
             label,
-            written: _,
+            job: _,
             alias: _,
             prefix,
             kind: _,

@@ -43,7 +43,8 @@ pub(crate) fn build(
             .collect();
         jobs.push(WorkflowJob {
             name: names[index].clone(),
-            written: draft.written.to_string(),
+            written: std::iter::once(draft.label).chain(draft.alias.map(|alias| alias.to_string())).collect(),
+            job: draft.job.map(|job| job.to_string()).unwrap_or_default(),
             kind: draft.kind,
             requires,
             contexts: draft.contexts,

@@ -135,7 +135,9 @@ impl Workflows<'_> {
             }
             _ => None,
         };
+        self.expander.library.take_wanted();
         let kind = self.entry_kind(entry, member.map(|(member, _)| member), scope, around, &what);
+        let kind = kind.or_else(|| self.expander.without_orbs(entry.pos));
         // An entry that could not be compiled still has a name that others may require.
         let label = label.unwrap_or_else(|| entry.job.to_string());
         let wanted = wanted.unwrap_or_default();
@@ -148,7 +150,7 @@ impl Workflows<'_> {
         }
         let draft = Draft {
             space: around.space,
-            written: member.map_or_else(|| label.as_str().into(), |(_, alias)| alias.clone()),
+            job: Some(entry.job.clone()),
             alias: member.map(|(_, alias)| alias.clone()),
             prefix: around.prefix.clone(),
             wanted,

@@ -71,6 +71,26 @@ impl Expander<'_> {
         kind.filter(|_| self.report.errors() == before)
     }
 
+    /// A job that could not be compiled, if that is because of orbs that may be missing.
+    pub(crate) fn without_orbs(&self, pos: Pos) -> Option<JobKind> {
+        let references = self.library.take_wanted();
+        if references.is_empty() {
+            return None;
+        }
+        let executor = Executor::MissingOrbs { references };
+        let job = Job {
+            resource_class: self.language.input.default_resource_class.unwrap_or_default().to_owned(),
+            shell: None,
+            working_directory: None,
+            environment: BTreeMap::new(),
+            parallelism: 1,
+            steps: Vec::new(),
+            cache_retention_days: None,
+        };
+        let cost = cost::job(&job) + cost::executor(&executor);
+        self.budget.spend(pos, 0, cost).then(|| JobKind::Build { job: Box::new(job), executor })
+    }
+
     /// A job in the scope of its parameters.
     pub(crate) fn job_body(
         &mut self,

@@ -86,7 +86,7 @@ pub(crate) fn place(
     let needs = place.executor.task_kind(&place.resource_class);
     if needs.is_none() && default.is_none() {
         let what = place.executor.describe(&place.resource_class);
-        read.report.warn(environment.key_pos, format!("{label} wants {what} of the hosted service: no runner takes it, and it fails when its turn comes (on runners of your own it needs `machine: true` and `resource_class: namespace/name`)"));
+        read.report.warn(environment.key_pos, format!("{label} wants {what} of the hosted service: no runner takes it, and it fails when its turn comes (on runners of your own it needs {})", place.executor.for_own_runners()));
     }
     Some(place)
 }

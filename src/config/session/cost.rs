@@ -47,6 +47,7 @@ pub(crate) fn executor(executor: &Executor) -> usize {
         Executor::Macos { xcode } => optional(xcode),
         Executor::HostedMachine { image, layer_caching: _ } => optional(image),
         Executor::Docker { images } => images.iter().map(container).sum(),
+        Executor::MissingOrbs { references } => list(references),
     }
 }
 

@@ -33,8 +33,11 @@ impl TaskRun {
         log: &StepLog,
     ) -> Result<StepEnd, StepEnd> {
         let target = self.places.of(path);
-        let written =
-            if path.starts_with('~') { target.to_string_lossy().into_owned() } else { path.to_owned() };
+        let written = if path.starts_with('~') {
+            self.places.named(path).to_string_lossy().into_owned()
+        } else {
+            path.to_owned()
+        };
         let destination = destination.map(str::to_owned);
         let list = move |target: &Path| files::artifacts(target, &written, destination.as_deref());
         let Some(listing) = self.list(&target, log, list)? else { return Ok(StepEnd::success()) };

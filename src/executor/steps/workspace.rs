@@ -37,15 +37,16 @@ impl TaskRun {
         paths: &[String],
         log: &StepLog,
     ) -> Result<StepEnd, StepEnd> {
-        let root = self.places.of(root);
-        let (places, from, paths) = (self.places.clone(), root.clone(), paths.to_owned());
-        let names = self.beside(move |_| {
+        let (places, root, paths) = (self.places.clone(), root.to_owned(), paths.to_owned());
+        let found = self.beside(move |_| {
+            let from = places.persisted(&root, &paths);
             stays_inside(&places, &from, &from)?;
             let names = persisted(&from, &paths)?;
             names.iter().try_for_each(|name| stays_inside(&places, &from, &from.join(name)))?;
-            Ok::<_, String>(names)
+            Ok::<_, String>((from, names))
         })?;
-        let (names, from) = (names.map_err(StepEnd::failed)?, root.clone());
+        let (root, names) = found.map_err(StepEnd::failed)?;
+        let from = root.clone();
         let uploaded = self.upload_packed(log, move |packer| {
             names.iter().try_for_each(|name| packer.add(&from.join(name), name.as_bytes()))
         });
@@ -79,7 +80,7 @@ impl TaskRun {
     }
 
     fn try_attach(&mut self, at: &str, log: &StepLog) -> Result<StepEnd, StepEnd> {
-        let at = self.places.of(at);
+        let at = self.places.attached(at);
         let (reporter, places, to) = (self.reporter.clone(), self.places.clone(), at.clone());
         let workspace = self.beside(move |_| {
             let workspace: Workspace = reporter

@@ -41,7 +41,7 @@ pub fn of<'a>(kind: &'a JobKind, routing: &'a Routing) -> Placement<'a> {
     let class = job.resource_class.as_str();
     let task_kind = match (executor.task_kind(class), routing.elsewhere) {
         (Some(TaskKind::Container), Elsewhere::Skip) => None,
-        (_, Elsewhere::OnHost) => Some(TaskKind::Machine),
+        (_, Elsewhere::OnHost) if executor.is_known() => Some(TaskKind::Machine),
         (kind, _) => kind,
     };
     let refused = executor.refused_in_containers().filter(|_| task_kind == Some(TaskKind::Container));
@@ -53,6 +53,7 @@ pub fn of<'a>(kind: &'a JobKind, routing: &'a Routing) -> Placement<'a> {
             };
         }
         let status = match routing.elsewhere {
+            Elsewhere::Skip | Elsewhere::OnHost if !executor.is_known() => JobStatus::NotRun,
             Elsewhere::Skip => JobStatus::NotRun,
             Elsewhere::Fail | Elsewhere::OnHost => JobStatus::Failed,
         };
@@ -69,7 +70,7 @@ pub fn of<'a>(kind: &'a JobKind, routing: &'a Routing) -> Placement<'a> {
 
 /// Names the things that a job which wants to run elsewhere goes without on the host.
 fn remark(executor: &Executor) -> Option<String> {
-    if *executor == Executor::Machine {
+    if *executor == Executor::Machine || !executor.is_known() {
         return None;
     }
     let ignored = executor.ignored_on_host();
@@ -83,11 +84,15 @@ fn remark(executor: &Executor) -> Option<String> {
 fn reason(executor: &Executor, class: &str, elsewhere: Elsewhere) -> String {
     let what = executor.describe(class);
     match elsewhere {
+        Elsewhere::Skip | Elsewhere::OnHost if !executor.is_known() => {
+            format!("{CANNOT_RUN_HERE}it wants {what} (`--orbs`)")
+        }
         Elsewhere::Skip => {
             format!("{CANNOT_RUN_HERE}it wants {what} (`--on-host` runs its steps on this host)")
         }
         Elsewhere::Fail | Elsewhere::OnHost => format!(
-            "no runner can take this job: it wants {what} of the hosted service (for runners of your own write `machine: true` and `resource_class: namespace/name`)"
+            "no runner can take this job: it wants {what} of the hosted service (for runners of your own write {})",
+            executor.for_own_runners()
         ),
     }
 }
@@ -114,6 +119,19 @@ mod tests {
 
     fn docker() -> Executor {
         Executor::Docker { images: vec![Image { image: "cimg/go:1.25".to_owned(), ..Image::default() }] }
+    }
+
+    #[test]
+    fn a_job_without_its_orbs_runs_nowhere() {
+        for elsewhere in [Elsewhere::Skip, Elsewhere::OnHost] {
+            let routing = Routing { route_all_to: Some("runlet/exec".to_owned()), elsewhere };
+            let kind = build(Executor::MissingOrbs { references: vec!["acme/x1@1".to_owned()] }, "a/b");
+            let place = of(&kind, &routing);
+            let end = place.cannot_run.expect("an end");
+            let why = "cannot run here: it wants the orb `acme/x1@1`, which is not here (`--orbs`)";
+            assert_eq!((end.status, &*end.message), (JobStatus::NotRun, why));
+            assert_eq!(place.remark, None);
+        }
     }
 
     #[test]

@@ -127,7 +127,13 @@ pub fn narrow(compiled: &mut Compiled, only: &Only) -> Result<(), String> {
         return Ok(());
     }
     let all = || compiled.workflows.iter().flat_map(|workflow| &workflow.jobs);
-    if let Some(unknown) = only.jobs.iter().find(|wanted| !all().any(|job| is_wanted(wanted, job))) {
+    // Jobs that have other names are found by what they are only where nothing is called so.
+    let named: Vec<bool> = only.jobs.iter().map(|wanted| all().any(|job| is_called(wanted, job))).collect();
+    let is_wanted = |(wanted, named): (&String, &bool), job: &WorkflowJob| {
+        is_called(wanted, job) || (!named && fits(wanted, &job.job))
+    };
+    let unknown = only.jobs.iter().zip(&named).find(|wanted| !all().any(|job| is_wanted(*wanted, job)));
+    if let Some((unknown, _)) = unknown {
         let mut known: Vec<&str> = Vec::new();
         for job in all().filter(|job| !known.contains(&&*job.name)).collect::<Vec<_>>() {
             known.push(&job.name);
@@ -135,7 +141,7 @@ pub fn narrow(compiled: &mut Compiled, only: &Only) -> Result<(), String> {
         return Err(format!("there is no job `{unknown}` to run (jobs that apply: {})", known.join(", ")));
     }
     for workflow in &mut compiled.workflows {
-        let wanted = |job: &&WorkflowJob| only.jobs.iter().any(|name| is_wanted(name, job));
+        let wanted = |job: &&WorkflowJob| only.jobs.iter().zip(&named).any(|wanted| is_wanted(wanted, job));
         let mut kept: Vec<String> = workflow.jobs.iter().filter(wanted).map(|job| job.name.clone()).collect();
         let mut at = 0;
         while let Some(name) = kept.get(at).cloned() {
@@ -153,8 +159,8 @@ pub fn narrow(compiled: &mut Compiled, only: &Only) -> Result<(), String> {
     Ok(())
 }
 
-fn is_wanted(pattern: &str, job: &WorkflowJob) -> bool {
-    fits(pattern, &job.name) || fits(pattern, &job.written)
+fn is_called(pattern: &str, job: &WorkflowJob) -> bool {
+    fits(pattern, &job.name) || job.written.iter().any(|name| fits(pattern, name))
 }
 
 /// Whether a name is what a pattern says: `*` is any text, `?` any character.
