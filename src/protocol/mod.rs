@@ -20,6 +20,7 @@ pub mod resource_class;
 pub mod secret;
 pub mod task;
 pub mod task_input;
+pub mod times;
 pub mod timings;
 pub mod transfer;
 pub mod watch;

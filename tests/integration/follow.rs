@@ -142,14 +142,14 @@ fn the_end_of_a_step_is_shown_after_its_last_byte() {
 }
 
 #[test]
-fn a_step_that_has_ended_tells_when_each_of_its_lines_came() {
+fn a_step_tells_when_each_of_its_lines_came() {
     let server = Server::start();
     server.project();
     let _runner = server.runner("one", &server.class_token("a/b"));
     let go = server.folder.path().join("go");
     let pipeline = server.trigger(&until(&go));
     // The runner has read the first line by now; the second comes later by more than marks are apart.
-    server.wait_output(&pipeline, 1, "begun");
+    let running = server.wait_output(&pipeline, 1, "begun");
     std::thread::sleep(Duration::from_millis(150));
     std::fs::write(&go, "").unwrap();
     let ended = server.ended(&pipeline);
