@@ -52,8 +52,9 @@ impl Row<'_> {
     fn pause_ms(&self) -> u32 {
         match self.fault {
             _ if self.spares_young_agents() => 700,
-            // So that a control plane or a runner is killed several times within one job.
-            Fault::Kill(victims) if self.goal.is_some() && !victims.contains(&Victim::Step) => 200,
+            // So that a control plane or a runner is killed several times within one job, and a step is still there when it
+            // was found among the processes of a busy machine.
+            Fault::Kill(_) if self.goal.is_some() => 200,
             _ => 40,
         }
     }
@@ -321,6 +322,8 @@ impl<'a> Scene<'a> {
     /// when one of them is not there: then nothing is killed.
     fn kill_once(&self, victims: &[Victim], roll: u64, down: Duration) -> bool {
         let host = &self.hosts[roll as usize % self.hosts.len()];
+        // Taken before anybody is looked for: processes that are known for long may be others by now.
+        let quiet = victims.contains(&Victim::Server).then(|| lock(&self.quiet));
         let processes = if victims == [Victim::Server] || victims == [Victim::Runner] {
             Vec::new()
         } else {
@@ -343,19 +346,17 @@ impl<'a> Scene<'a> {
         let is_there = |victim: &Victim| match victim {
             Victim::Server | Victim::Runner => true,
             Victim::Agent => agent.is_some(),
-            Victim::Step => step.is_some(),
+            Victim::Step => {
+                step.is_some_and(|(step, job)| job_of_process(step.pid).as_deref() == Some(job.as_str()))
+            }
         };
         if !victims.iter().all(is_there) {
             return false;
         }
-        let mut quiet = None;
         for (victim, killed) in victims.iter().flat_map(|victim| self.killed_of(*victim)) {
             killed.fetch_add(1, Ordering::Relaxed);
             match victim {
-                Victim::Server => {
-                    quiet = Some(lock(&self.quiet));
-                    self.plane.kill();
-                }
+                Victim::Server => self.plane.kill(),
                 Victim::Runner => host.kill(),
                 Victim::Agent => {
                     if let Some(agent) = agent {
@@ -374,7 +375,9 @@ impl<'a> Scene<'a> {
                     }
                 }
                 Victim::Step => {
-                    if let Some((step, job)) = step {
+                    if let Some((step, job)) =
+                        step.filter(|(step, job)| job_of_process(step.pid).as_ref() == Some(job))
+                    {
                         lock(&self.done).step_killed.insert(job.clone());
                         host::signal(step.pid, Signal::KILL);
                     }
