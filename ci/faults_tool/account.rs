@@ -19,6 +19,10 @@ pub(crate) struct Count {
     pub(crate) processes_left: u64,
     pub(crate) wrong_status: u64,
     pub(crate) steps_twice: u64,
+    /// How often each part was killed, in the order of `Victim::NAMED`.
+    pub(crate) killed: [u64; 4],
+    /// How often the network was hurt.
+    pub(crate) network: u64,
     /// Each finding in words.
     pub(crate) findings: Vec<String>,
 }
@@ -34,6 +38,8 @@ impl Count {
         self.processes_left += part.processes_left;
         self.wrong_status += part.wrong_status;
         self.steps_twice += part.steps_twice;
+        self.killed.iter_mut().zip(part.killed).for_each(|(sum, part)| *sum += part);
+        self.network += part.network;
         self.findings.extend(part.findings);
     }
 

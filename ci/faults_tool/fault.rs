@@ -86,6 +86,16 @@ pub(crate) enum Victim {
     Step,
 }
 
+impl Victim {
+    /// All of them, as people call them.
+    pub(crate) const NAMED: [(Victim, &str); 4] = [
+        (Victim::Server, "control plane"),
+        (Victim::Runner, "runner"),
+        (Victim::Agent, "task agent"),
+        (Victim::Step, "step"),
+    ];
+}
+
 /// A disk that is full for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Disk {
@@ -137,8 +147,32 @@ impl Fault {
     pub(crate) fn victims(self) -> Option<&'static [Victim]> {
         match self {
             Fault::Kill(victims) | Fault::Daemons(victims, _) => Some(victims),
+            // The call that this row loses is made for an agent that was killed.
+            Fault::Calls(Some(Call::Lost), _) => Some(AGENT),
             Fault::Refuse | Fault::Vanish | Fault::Calls(..) | Fault::Full(_) => None,
         }
+    }
+
+    /// Whether it is one of the network.
+    pub(crate) fn is_of_network(self) -> bool {
+        matches!(self, Fault::Refuse | Fault::Vanish | Fault::Calls(..))
+    }
+
+    /// How often it is to be there, so that of all rows together every part is killed so many times, alone and in
+    /// pairs, and the network hurt so many times. `None`: this row has no part in it.
+    pub(crate) fn goal(self, kills: u64, network: u64) -> Option<u64> {
+        let goal = match self {
+            // Each part is killed in four rows: alone, and beside each of the others.
+            Fault::Kill(_) => kills.div_ceil(4),
+            Fault::Daemons(..) | Fault::Full(_) => kills.div_ceil(50),
+            // Whole lines, calls that are rare, and calls of which each takes a minute.
+            Fault::Refuse | Fault::Vanish | Fault::Calls(None, &[Hurt::Stall]) | Fault::Calls(Some(_), _) => {
+                network.div_ceil(100)
+            }
+            // Eleven rows.
+            Fault::Calls(None, _) => network.div_ceil(11),
+        };
+        (goal > 0).then_some(goal)
     }
 }
 
@@ -191,4 +225,25 @@ pub(crate) fn all() -> Vec<(String, Fault)> {
             .map(|(call, name)| (format!("lost-{name}"), Fault::Calls(Some(*call), &[Hurt::Lost]))),
     );
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_goals_of_all_rows_come_to_what_was_asked_for() {
+        let all: Vec<Fault> = all().into_iter().map(|(_, fault)| fault).collect();
+        for (victim, name) in Victim::NAMED {
+            let rows =
+                all.iter().filter(|fault| matches!(fault, Fault::Kill(victims) if victims.contains(&victim)));
+            let kills: u64 = rows.filter_map(|fault| fault.goal(1_000, 5_000)).sum();
+            assert!(kills >= 1_000, "{kills} of {name}");
+        }
+        let network = all.iter().filter(|fault| fault.is_of_network());
+        let faults: u64 = network.filter_map(|fault| fault.goal(1_000, 5_000)).sum();
+        assert!((5_000..7_000).contains(&faults), "{faults}");
+        assert!(all.iter().all(|fault| fault.goal(1_000, 5_000).is_some()));
+        assert!(all.iter().all(|fault| fault.goal(0, 5_000).is_some() == fault.is_of_network()));
+    }
 }

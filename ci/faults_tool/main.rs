@@ -14,12 +14,12 @@ mod wire;
 mod work;
 
 use account::Count;
-use fault::Fault;
+use fault::{Fault, Hurt, Victim};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Rows that are played at the same time unless `--parallel` says otherwise.
 const PARALLEL: usize = 6;
@@ -27,11 +27,15 @@ const PARALLEL: usize = 6;
 const AROUND_SECONDS: u64 = 7;
 /// In so long every fault is there.
 const LONG_SECONDS: u64 = 600;
+/// Longest that a run takes which goes on until faults were there so often.
+const GOALS_SECONDS: u64 = 3_600;
 
 struct Options {
     program: PathBuf,
     seed: u64,
-    seconds: u64,
+    seconds: Option<u64>,
+    kills: u64,
+    network: u64,
     jobs: usize,
     parallel: usize,
     faults: Vec<String>,
@@ -42,7 +46,28 @@ struct Options {
 impl Options {
     /// Whether a fault that was never there is a failure: there was time for all of them, or it was asked for.
     fn wants_all(&self) -> bool {
-        self.all || self.outages || self.seconds >= LONG_SECONDS
+        self.all || self.outages || self.has_goals() || self.seconds() >= LONG_SECONDS
+    }
+
+    /// Whether rows go on until their faults were there so often, rather than for their share of the time.
+    fn has_goals(&self) -> bool {
+        self.kills + self.network > 0
+    }
+
+    fn seconds(&self) -> u64 {
+        self.seconds.unwrap_or(if self.has_goals() { GOALS_SECONDS } else { 180 })
+    }
+
+    /// Runners of a row. Many where each fault takes long: a task agent has to get old enough, or a call hangs.
+    fn runners(&self, fault: Fault) -> usize {
+        let is_slow = fault.victims().is_some_and(|victims| victims.contains(&Victim::Agent))
+            || fault == Fault::Calls(None, &[Hurt::Stall]);
+        match (self.jobs, self.has_goals()) {
+            (0, true) if is_slow => 10,
+            (0, true) => 4,
+            (0, false) => 3,
+            (jobs, _) => jobs,
+        }
     }
 }
 
@@ -107,7 +132,9 @@ fn parse() -> Result<Options, String> {
     let mut options = Options {
         program: PathBuf::new(),
         seed: dice::fresh_seed(),
-        seconds: 180,
+        seconds: None,
+        kills: 0,
+        network: 0,
         jobs: 0,
         parallel: PARALLEL,
         faults: Vec::new(),
@@ -128,7 +155,9 @@ fn parse() -> Result<Options, String> {
                     .map_err(|error| format!("failed to find `{program}`: {error}"))?;
             }
             "--seed" => options.seed = number(value()?)?,
-            "--seconds" => options.seconds = number(value()?)?,
+            "--seconds" => options.seconds = Some(number(value()?)?),
+            "--kills" => options.kills = number(value()?)?,
+            "--network" => options.network = number(value()?)?,
             "--jobs" => options.jobs = number(value()?)? as usize,
             "--parallel" => options.parallel = (number(value()?)? as usize).max(1),
             "--fault" => options.faults.push(value()?),
@@ -147,23 +176,42 @@ fn play(options: &Options, folder: &Path) -> Result<Vec<(String, Count)>, String
         let names: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
         return Err(format!("unknown fault `{unknown}` (known faults: {})", names.join(", ")));
     }
-    let faults: Vec<(String, Fault)> = all.into_iter().filter(|(name, _)| wanted(name)).collect();
-    let rounds = faults.len().div_ceil(options.parallel) as u64;
-    let seconds = (options.seconds / rounds).saturating_sub(AROUND_SECONDS).max(3);
-    let runners = if options.jobs == 0 { 3 } else { options.jobs };
-    println!("faults: seed {} ({seconds} s of each of {} faults)", options.seed, faults.len());
+    let goal = |fault: Fault| fault.goal(options.kills, options.network);
+    let has_part = |fault: Fault| !options.has_goals() || goal(fault).is_some();
+    let faults = all.into_iter().filter(|(name, fault)| wanted(name) && has_part(*fault));
+    let faults: Vec<(String, Fault)> = faults.collect();
+    let rounds = faults.len().div_ceil(options.parallel).max(1) as u64;
+    let seconds = (options.seconds() / rounds).saturating_sub(AROUND_SECONDS).max(3);
+    let end = Instant::now() + Duration::from_secs(options.seconds());
+    if options.has_goals() {
+        println!(
+            "faults: seed {} ({} kills of each part and {} faults of the network, in {} rows)",
+            options.seed,
+            options.kills,
+            options.network,
+            faults.len()
+        );
+    } else {
+        println!("faults: seed {} ({seconds} s of each of {} faults)", options.seed, faults.len());
+    }
     let (next, rows) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..options.parallel {
             scope.spawn(|| {
                 while let Some((name, fault)) = faults.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let time = if options.has_goals() {
+                        end.saturating_duration_since(Instant::now())
+                    } else {
+                        Duration::from_secs(seconds)
+                    };
                     let row = row::Row {
                         program: &options.program,
                         name,
                         fault: *fault,
                         seed: options.seed,
-                        time: Duration::from_secs(seconds),
-                        runners,
+                        time,
+                        goal: goal(*fault),
+                        runners: options.runners(*fault),
                         folder: folder.join(name),
                     };
                     let count = row::play(&row).unwrap_or_else(|why| Count {

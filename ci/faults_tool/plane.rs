@@ -173,6 +173,31 @@ impl Plane {
         created["id"].as_str().map(str::to_owned).ok_or_else(|| format!("no pipeline: {created}"))
     }
 
+    /// What `runlet server check` finds in its data.
+    pub(crate) fn faults_of_data(&self) -> Option<String> {
+        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Child::id);
+        let mut command = match (self.disk, child) {
+            // Where its disk is there.
+            (Some(_), Some(pid)) => {
+                let mut command = Command::new("nsenter");
+                command.args(["--user", "--mount", "--preserve-credentials", "--target", &pid.to_string()]);
+                command.arg(&self.program);
+                command
+            }
+            _ => Command::new(&self.program),
+        };
+        let output = command.args(["server", "check", "--data"]).arg(self.folder.join("data")).output();
+        match output {
+            Ok(output) if output.status.success() => None,
+            Ok(output) => {
+                let (out, err) =
+                    (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+                Some(format!("`runlet server check`: {}", format!("{out} {err}").replace('\n', "; ")))
+            }
+            Err(error) => Some(format!("failed to run `runlet server check`: {error}")),
+        }
+    }
+
     /// The jobs of a pipeline, when they have all ended.
     pub(crate) fn jobs(&self, pipeline: &str) -> Result<Option<Vec<Value>>, String> {
         let found = self.call("GET", &format!("/api/v2/pipeline/{pipeline}/workflow"), None)?;

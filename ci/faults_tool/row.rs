@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,8 @@ pub(crate) struct Row<'a> {
     pub(crate) seed: u64,
     /// How long faults happen.
     pub(crate) time: Duration,
+    /// How often the fault is to be there at most.
+    pub(crate) goal: Option<u64>,
     /// How many runners work at the same time.
     pub(crate) runners: usize,
     /// Folder that is kept when something is wrong.
@@ -44,6 +46,17 @@ impl Row<'_> {
         let Some(victims) = self.fault.victims() else { return false };
         let dies_alone = victims.contains(&Victim::Agent) && !victims.contains(&Victim::Runner);
         dies_alone && self.time >= Duration::from_secs(60)
+    }
+
+    /// Pause between pieces of the first step of a job: twenty of them are long enough for what is to happen to it.
+    fn pause_ms(&self) -> u32 {
+        match self.fault {
+            _ if self.spares_young_agents() => 700,
+            // So that a control plane or a runner is killed several times within one job, and a step is still there when it
+            // was found among the processes of a busy machine.
+            Fault::Kill(_) if self.goal.is_some() => 200,
+            _ => 40,
+        }
     }
 }
 
@@ -59,7 +72,9 @@ struct Scene<'a> {
     quiet: Mutex<()>,
     over: AtomicBool,
     /// Kills and full disks; the line counts its own.
-    times: std::sync::atomic::AtomicU64,
+    times: AtomicU64,
+    /// How often each part was killed, in the order of `Victim::NAMED`.
+    killed: [AtomicU64; 4],
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -78,7 +93,7 @@ pub(crate) fn play(row: &Row<'_>) -> Result<Count, String> {
             Fault::Daemons(..) => Leaves::Daemon,
             Fault::Refuse | Fault::Vanish | Fault::Calls(..) | Fault::Full(_) => Leaves::Nothing,
         },
-        pause_ms: if row.spares_young_agents() { 700 } else { 40 },
+        pause_ms: row.pause_ms(),
         pieces: 20,
     };
     let mut open = Vec::new();
@@ -90,7 +105,9 @@ pub(crate) fn play(row: &Row<'_>) -> Result<Count, String> {
     });
     scene.line.hurt(None);
     scene.line.turn(Way::Open);
-    count.times = scene.times.load(Ordering::Relaxed) + scene.line.times();
+    count.times = scene.times();
+    count.network = scene.line.times();
+    count.killed = scene.killed.each_ref().map(|times| times.load(Ordering::Relaxed));
     scene.end(open, &mut count)?;
     Ok(count)
 }
@@ -136,8 +153,19 @@ impl<'a> Scene<'a> {
             done: Mutex::new(Done { may_lose: row.fault == Fault::Full(Disk::Spool), ..Done::default() }),
             quiet: Mutex::new(()),
             over: AtomicBool::new(false),
-            times: Default::default(),
+            times: AtomicU64::new(0),
+            killed: Default::default(),
         })
+    }
+
+    /// How often the fault was there. One that is made of a call counts by its calls.
+    fn times(&self) -> u64 {
+        let kills = if self.row.fault.is_of_network() { 0 } else { self.times.load(Ordering::Relaxed) };
+        kills + self.line.times()
+    }
+
+    fn has_enough(&self) -> bool {
+        self.row.goal.is_some_and(|goal| self.times() >= goal)
     }
 
     /// Keeps every runner busy until the time of the row is over; what has ended is checked, what has not stays
@@ -145,8 +173,9 @@ impl<'a> Scene<'a> {
     fn keep_busy(&self, style: &Style<'_>, open: &mut Vec<(String, String)>, count: &mut Count) {
         let began = Instant::now();
         let mut number = 0;
-        while began.elapsed() < self.row.time {
-            if open.len() < self.row.runners * 2 {
+        while began.elapsed() < self.row.time && !self.has_enough() {
+            // One of the two jobs of a pipeline at a time, and a few that wait.
+            if open.len() < self.row.runners + self.row.runners.div_ceil(2) {
                 let name = format!("p{number}");
                 number += 1;
                 let config = work::config(&name, style);
@@ -167,10 +196,11 @@ impl<'a> Scene<'a> {
 
     /// Checks the pipelines that have ended.
     fn take_ended(&self, open: &mut Vec<(String, String)>, count: &mut Count) {
-        let quiet = lock(&self.quiet);
         open.retain(|(name, pipeline)| match self.plane.jobs(pipeline) {
             Ok(None) => true,
             Ok(Some(jobs)) => {
+                // A kill waits for what it has to write down.
+                let _quiet = lock(&self.quiet);
                 let mut done = lock(&self.done);
                 self.hold_written(name, &mut done);
                 if let Err(why) = account::check(&self.plane, name, &jobs, &mut done, count) {
@@ -183,7 +213,6 @@ impl<'a> Scene<'a> {
                 false
             }
         });
-        drop(quiet);
     }
 
     /// Output of a step before it was killed went into a pipe that its agent reads to the end.
@@ -209,6 +238,7 @@ impl<'a> Scene<'a> {
             count.findings.push(format!("{name} (pipeline {pipeline}) has not ended"));
         }
         account::check_ledger(&self.row.folder, count);
+        count.findings.extend(self.plane.faults_of_data());
         for host in &self.hosts {
             let left = host.folders_left();
             if left > 0 && open.is_empty() {
@@ -276,18 +306,24 @@ impl<'a> Scene<'a> {
     fn kill_again(&self, victims: &[Victim]) {
         for number in 0.. {
             self.pause(self.dice.between(4 * number, 50, 1_600));
-            if self.is_over() {
-                return;
-            }
             let roll = self.dice.roll(4 * number + 1);
             let down = Duration::from_millis(self.dice.between(4 * number + 2, 0, 600));
-            self.kill_once(victims, roll, down);
+            while !self.is_over() && !self.kill_once(victims, roll, down) {
+                // The next job is on its way.
+                self.pause(100);
+            }
+            if self.is_over() || self.has_enough() {
+                return;
+            }
         }
     }
 
-    /// Kills one of each, at the same time as far as one thread can, and starts again what is to be started.
-    fn kill_once(&self, victims: &[Victim], roll: u64, down: Duration) {
+    /// Kills one of each, at the same time as far as one thread can, and starts again what is to be started. False
+    /// when one of them is not there: then nothing is killed.
+    fn kill_once(&self, victims: &[Victim], roll: u64, down: Duration) -> bool {
         let host = &self.hosts[roll as usize % self.hosts.len()];
+        // Taken before anybody is looked for: processes that are known for long may be others by now.
+        let quiet = victims.contains(&Victim::Server).then(|| lock(&self.quiet));
         let processes = if victims == [Victim::Server] || victims == [Victim::Runner] {
             Vec::new()
         } else {
@@ -307,17 +343,23 @@ impl<'a> Scene<'a> {
             (true, Some((step, _))) => agents.iter().find(|agent| agent.pid == step.parent).copied(),
             _ => agents.get((roll >> 8) as usize % agents.len().max(1)).copied(),
         };
-        let mut quiet = None;
-        let mut killed = true;
-        for victim in victims {
+        let is_there = |victim: &Victim| match victim {
+            Victim::Server | Victim::Runner => true,
+            Victim::Agent => agent.is_some(),
+            Victim::Step => {
+                step.is_some_and(|(step, job)| job_of_process(step.pid).as_deref() == Some(job.as_str()))
+            }
+        };
+        if !victims.iter().all(is_there) {
+            return false;
+        }
+        for (victim, killed) in victims.iter().flat_map(|victim| self.killed_of(*victim)) {
+            killed.fetch_add(1, Ordering::Relaxed);
             match victim {
-                Victim::Server => {
-                    quiet = Some(lock(&self.quiet));
-                    self.plane.kill();
-                }
+                Victim::Server => self.plane.kill(),
                 Victim::Runner => host.kill(),
-                Victim::Agent => match agent {
-                    Some(agent) => {
+                Victim::Agent => {
+                    if let Some(agent) = agent {
                         // Owner of the task, by the environment of what it has started.
                         let jobs = jobs_below(agent.pid);
                         let held = host::kill_agent(agent.pid);
@@ -331,18 +373,18 @@ impl<'a> Scene<'a> {
                             *known = length.max(*known);
                         }
                     }
-                    None => killed = false,
-                },
-                Victim::Step => match step {
-                    Some((step, job)) => {
+                }
+                Victim::Step => {
+                    if let Some((step, job)) =
+                        step.filter(|(step, job)| job_of_process(step.pid).as_ref() == Some(job))
+                    {
                         lock(&self.done).step_killed.insert(job.clone());
                         host::signal(step.pid, Signal::KILL);
                     }
-                    None => killed = false,
-                },
+                }
             }
         }
-        self.times.fetch_add(u64::from(killed), Ordering::Relaxed);
+        self.times.fetch_add(1, Ordering::Relaxed);
         std::thread::sleep(down);
         if victims.contains(&Victim::Server) {
             self.plane.rise_again();
@@ -351,6 +393,13 @@ impl<'a> Scene<'a> {
         if victims.contains(&Victim::Runner) {
             host.rise_again();
         }
+        true
+    }
+
+    /// A victim with its count.
+    fn killed_of(&self, victim: Victim) -> Option<(Victim, &AtomicU64)> {
+        let all = Victim::NAMED.iter().zip(&self.killed);
+        all.map(|((one, _), times)| (*one, times)).find(|(one, _)| *one == victim)
     }
 
     fn fill_again(&self, disk: Disk) {

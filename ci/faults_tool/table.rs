@@ -1,6 +1,7 @@
 //! The table that people read.
 
 use crate::account::Count;
+use crate::fault::Victim;
 
 const HEAD: [&str; 9] = [
     "fault",
@@ -51,6 +52,9 @@ pub(crate) fn print(rows: &[(String, Count)]) {
             println!("| {} |", rules.collect::<Vec<_>>().join(" | "));
         }
     }
+    let killed = Victim::NAMED.iter().zip(sum.killed).map(|((_, name), times)| format!("{name} {times}"));
+    let killed = killed.collect::<Vec<_>>().join(", ");
+    println!("killed: {killed}; the network was hurt {} times", sum.network);
     for (name, count) in rows {
         for finding in &count.findings {
             println!("{name}: {finding}");

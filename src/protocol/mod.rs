@@ -22,6 +22,7 @@ pub mod secret;
 mod step_form;
 pub mod task;
 pub mod task_input;
+pub mod times;
 pub mod timings;
 pub mod transfer;
 pub mod watch;

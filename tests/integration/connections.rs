@@ -142,7 +142,20 @@ fn call_once(address: SocketAddr, token: &str) -> u16 {
 #[test]
 fn guessers_that_come_again_at_once_cut_no_fresh_connection_of_who_has_a_token() {
     let server = with_files(256);
-    let (address, token) = (address_of(&server), server.token.expose().to_owned());
+    // A machine that takes longer than half a second to read a call cuts one or the other: then that round says nothing.
+    poll("a round in which hardly anybody was cut", || {
+        let (answered, cut, guesses) = beside_guessers(&server);
+        if cut <= 6 {
+            Ok(())
+        } else {
+            Err(format!("{cut} were cut and {answered} answered beside {guesses} guesses"))
+        }
+    });
+}
+
+/// Calls with a token beside guessers that come again at once: how many were answered, and how many cut; and guesses.
+fn beside_guessers(server: &Server) -> (usize, usize, usize) {
+    let (address, token) = (address_of(server), server.token.expose().to_owned());
     let is_over = AtomicBool::new(false);
     let mut answers = Vec::new();
     let guesses: Vec<u16> = std::thread::scope(|scope| {
@@ -162,8 +175,7 @@ fn guessers_that_come_again_at_once_cut_no_fresh_connection_of_who_has_a_token()
     let cut = answers.iter().filter(|status| **status == 0).count();
     assert!(guesses.iter().all(|status| [0, 401].contains(status)), "{guesses:?}");
     assert!(answers.iter().all(|status| [0, 200].contains(status)), "{answers:?}");
-    // A machine that takes longer than half a second to read a call may have cut one or the other.
-    assert!(cut <= 6, "{cut} of 120 were cut beside {} guesses", guesses.len());
+    (answers.len() - cut, cut, guesses.len())
 }
 
 #[test]

@@ -1,12 +1,11 @@
 //! The end of a task agent that had not reported: what is said of it, and how often somebody tries to send what it left.
 
 use super::child::End;
+use crate::protocol::TaskId;
 use std::time::Duration;
 
-/// How often the sending of what a task agent has left is begun, should it be killed as well.
-const MOST_RESTS: u32 = 5;
-/// Between two of these: a host that is short of memory has time to recover.
-pub(super) const REST_PAUSE: Duration = Duration::from_secs(1);
+/// How often the sending of what a task agent has left is begun, should it be killed as well: over three minutes and more.
+const MOST_RESTS: u32 = 10;
 
 /// The end of a task agent that had not reported.
 #[derive(Debug)]
@@ -45,5 +44,33 @@ impl Death {
     /// Whether one more agent may be started to send what is left.
     pub(super) fn may_try_again(&self) -> bool {
         self.rests < MOST_RESTS
+    }
+
+    /// Nobody tries any more: what is said of that, also to people who look at the job.
+    pub(super) fn leaves(&mut self, id: &TaskId) -> String {
+        let left = format!("what it has not sent stays in a folder `runlet-output-{id}`");
+        self.message = format!("{}; {left} of its host", self.message);
+        left
+    }
+
+    /// Pause before the next one: a host that is short of memory has time to recover, longer each time.
+    pub(super) fn rest_pause(&self) -> Duration {
+        Duration::from_secs(1 << self.rests.saturating_sub(1).min(5))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sending_of_what_is_left_is_given_minutes() {
+        let mut death = Death::of_earlier_run("gone");
+        let mut waited = Duration::ZERO;
+        while death.may_try_again() {
+            death.rests += 1;
+            waited += death.rest_pause();
+        }
+        assert!((180..300).contains(&waited.as_secs()), "{waited:?}");
     }
 }

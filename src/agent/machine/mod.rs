@@ -504,18 +504,19 @@ impl Runner {
     }
 
     /// An agent that sends what another one has left may be killed like any other: then the next one goes on.
-    fn rest_ended(&mut self, watched: Watched, end: End, death: Death) {
+    fn rest_ended(&mut self, watched: Watched, end: End, mut death: Death) {
         let id = &watched.task.id;
         if matches!(end.code(), Some(task_exit::REPORTED | task_exit::NOT_REPORTED)) {
             return self.answer_for(&watched.task, &death);
         }
         let why = format!("the agent that sends what the task agent has left died ({})", end.text());
         if !death.may_try_again() || self.claims.stop.level() == Level::Cancel {
-            record!(Error, task_id = id; "{why}: what it has not sent stays in a folder `runlet-output-{id}`");
+            let left = death.leaves(id);
+            record!(Error, task_id = id; "{why}: {left}");
             return self.answer_for(&watched.task, &death);
         }
         record!(Warn, task_id = id; "{why}, trying again");
-        self.claims.stop.pause(death::REST_PAUSE);
+        self.claims.stop.pause(death.rest_pause());
         self.mourn(watched.task, watched.token, death, true);
     }
 

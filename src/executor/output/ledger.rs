@@ -2,9 +2,9 @@
 //! No IO: answers come in, the next thing to send comes out. Proven against a control plane that loses answers,
 //! restarts and forgets what it had not synced.
 
-use super::times::Times;
 use crate::protocol::event::cut;
 use crate::protocol::limits::{EVENT_BATCH_BYTES, EVENT_TEXT_BYTES};
+use crate::protocol::times::Times;
 use crate::protocol::{Event, EventKind, FinishRequest, StepSummary, TaskStatus};
 use std::collections::BTreeMap;
 

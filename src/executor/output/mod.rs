@@ -15,4 +15,3 @@ pub mod secrets;
 pub(super) mod send;
 pub mod spool;
 pub(in crate::executor) mod tail;
-mod times;

@@ -1,6 +1,7 @@
 //! Output of steps: one file a step, written at offsets; what is small becomes a row once it is complete (`small`).
 
 use crate::protocol::TaskId;
+use crate::protocol::times::Times;
 use crate::server::blobs::disk::{Error, digest, io_error, make_folder, open_private, read_piece};
 use crate::server::blobs::rows::{OutputPlace, Rows, SMALL_BYTES};
 use crate::server::blobs::turns::{Turn, Turns};
@@ -34,12 +35,14 @@ pub struct Outputs {
 }
 
 /// State in memory of an output that is being written. It may be forgotten at any time.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Written {
     /// Bytes below would survive a power cut.
     durable_to: u64,
     /// The bytes on the disk are not those of the runner: it sends them again, and they are written over from here.
     again_from: Option<u64>,
+    /// When it arrived.
+    times: Times,
 }
 
 /// An output, compared with what its runner wrote.
@@ -114,39 +117,63 @@ impl Outputs {
     /// Stores output at an offset. Bytes that are stored already are skipped; the file is the truth, so nothing else
     /// needs to be written per chunk. No bytes at all ask for the disk to be waited for.
     pub fn append(&self, task: &TaskId, step: u32, offset: u64, bytes: &[u8]) -> Result<Stored, Error> {
+        self.append_at(task, step, offset, bytes, None)
+    }
+
+    /// The same for bytes that have arrived at this Unix time in milliseconds, which [`Outputs::times`] tells.
+    pub fn append_at(
+        &self,
+        task: &TaskId,
+        step: u32,
+        offset: u64,
+        bytes: &[u8],
+        at_ms: Option<u64>,
+    ) -> Result<Stored, Error> {
         let _turn = self.turn(task, step);
         let (path, file, length) = self.open_to_write(task, step)?;
         let fail = io_error(&path);
         let key = (task.clone(), step);
-        let mut written = self.written().get(&key).copied().unwrap_or_default();
-        let stored = written.again_from.unwrap_or(length);
+        let known = self.written().get(&key).map(|known| (known.durable_to, known.again_from));
+        let (mut durable_to, again_from) = known.unwrap_or_default();
+        let stored = again_from.unwrap_or(length);
         if offset > stored {
             return Err(Error::Gap { stored });
         }
         let skip = usize::try_from(stored - offset).unwrap_or(usize::MAX).min(bytes.len());
         let new = &bytes[skip..];
         file.write_all_at(new, stored).map_err(|error| {
-            if written.again_from.is_none() {
+            if again_from.is_none() {
                 // A half-written tail would be taken for the real bytes later.
                 let _ = file.set_len(length);
             }
             fail(error)
         })?;
         let end = stored + new.len() as u64;
-        written.again_from = written.again_from.and(Some(end)).filter(|end| *end < length);
+        let again_from = again_from.and(Some(end)).filter(|end| *end < length);
         if !self.durable {
             // Nobody waits for a disk here; to keep more would fill the other side's for nothing.
-            written.durable_to = end;
-        } else if bytes.is_empty() || end - written.durable_to.min(end) >= MOST_UNSYNCED_BYTES {
+            durable_to = end;
+        } else if bytes.is_empty() || end - durable_to.min(end) >= MOST_UNSYNCED_BYTES {
             file.sync_data().map_err(&fail)?;
-            written.durable_to = end;
+            durable_to = end;
         }
         let mut all = self.written();
         if all.len() >= MOST_WRITTEN {
             all.clear();
         }
-        all.insert(key, written);
-        Ok(Stored { offset: end, durable_to: written.durable_to })
+        let written = all.entry(key).or_default();
+        (written.durable_to, written.again_from) = (durable_to, again_from);
+        if let Some(at_ms) = at_ms.filter(|_| !new.is_empty()) {
+            written.times.came(stored, at_ms);
+        }
+        Ok(Stored { offset: end, durable_to })
+    }
+
+    /// When the output of a step that runs has arrived: offsets in bytes, each with the Unix time in milliseconds of
+    /// what begins there. What came before this process began has none.
+    pub fn times(&self, task: &TaskId, step: u32) -> Vec<(u64, u64)> {
+        let all = self.written();
+        all.get(&(task.clone(), step)).map(|written| written.times.marks().to_vec()).unwrap_or_default()
     }
 
     /// Length of a step's output; 0 when there is none.
@@ -220,7 +247,7 @@ impl Outputs {
                 return Ok(Checked::Whole);
             }
         }
-        self.written().insert(key, Written { durable_to: 0, again_from: Some(0) });
+        self.written().insert(key, Written { again_from: Some(0), ..Written::default() });
         Ok(Checked::From(0))
     }
 
@@ -277,6 +304,22 @@ mod tests {
         let task = TaskId::new("t").unwrap();
         assert_eq!(output.append(&task, 0, 0, b"abc").unwrap(), Stored { offset: 3, durable_to: 0 });
         assert_eq!(output.append(&task, 0, 3, b"").unwrap(), Stored { offset: 3, durable_to: 3 });
+    }
+
+    #[test]
+    fn times_are_known_while_an_output_grows() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = Blobs::open(dir.path(), true).unwrap().outputs;
+        let task = TaskId::new("t").unwrap();
+        let append = |offset, bytes, at_ms| output.append_at(&task, 0, offset, bytes, Some(at_ms)).unwrap();
+        append(0, b"abc", 1_000);
+        append(0, b"abcd", 2_000);
+        append(0, b"abcd", 3_000);
+        assert_eq!(output.times(&task, 0), [(0, 1_000), (3, 2_000)], "what is sent again has come before");
+        assert_eq!(output.times(&task, 1), []);
+        let abcd = "88d4266fd4e6338d13b845fcf289579d209c897823b9217da3e161936f031589";
+        output.check(&task, 0, 4, abcd).unwrap();
+        assert_eq!(output.times(&task, 0), [], "memory forgets what is complete");
     }
 
     #[test]

@@ -15,6 +15,7 @@
 mod stored;
 #[cfg(test)]
 mod tests;
+mod told;
 mod words;
 
 use words::renewed;
@@ -225,19 +226,7 @@ impl Task {
     /// Whether output and events come late, and are taken.
     fn takes_late(&self, now: Millis) -> bool {
         let State::Ended(end) = &self.state else { return false };
-        let without_its_agent = match end.by {
-            EndedBy::Finish
-            | EndedBy::GivenBack
-            | EndedBy::Lapsed
-            | EndedBy::HandOut
-            | EndedBy::ClassDeleted => false,
-            EndedBy::Silence
-            | EndedBy::Lost
-            | EndedBy::Cancel
-            | EndedBy::HostRestart
-            | EndedBy::Administrator => true,
-        };
-        without_its_agent && end.claim.is_some() && now.since(end.at) < LATE
+        end.by.is_without_agent() && end.claim.is_some() && now.since(end.at) < LATE
     }
 
     /// The refusal of a call that came at the wrong time.
@@ -298,10 +287,9 @@ impl Task {
             }
         };
         if too_often {
-            let message = format!(
-                "no runner could begin this task; the last one, `{runner}`, gave it back: {}",
-                returned.message
-            );
+            let why = returned.message;
+            let message =
+                format!("no runner could begin this task; the last one, `{runner}`, gave it back: {why}");
             let then = self.end(TaskState::InfrastructureFail, by, Some(message), now);
             return Step::then(GivenBack::Failed, then);
         }
@@ -356,9 +344,11 @@ impl Task {
             _ if self.cancel_asked => {
                 self.end(TaskState::Canceled, EndedBy::Finish, message.map(str::to_owned), now)
             }
-            TaskState::InfrastructureFail => {
-                self.fail(EndedBy::Finish, message.unwrap_or("the runner could not do its part"), now)
-            }
+            TaskState::InfrastructureFail => self.fail(
+                EndedBy::Finish,
+                message.unwrap_or("the runner could not do its part, and did not say why"),
+                now,
+            ),
             status => self.end(status, EndedBy::Finish, message.map(str::to_owned), now),
         };
         Ok(Step::then(Finished::Now, then))
@@ -402,20 +392,14 @@ impl Task {
 
     /// The machine of its claim was started again, as the claim of a runner says: nothing that ran there runs any more.
     pub fn host_restarted(&mut self, told_by: &str, now: Millis) -> Vec<Consequence> {
-        let mut message = "the host was restarted while it had this task".to_owned();
         let runner = self.claim_of().map(|claim| claim.runner.clone()).unwrap_or_default();
-        if runner != told_by {
-            message += &format!(
-                " (the runner `{told_by}` says so, which has the machine id of `{runner}`; hosts that are copies of each other need ids of their own: see systemd-machine-id-setup)"
-            );
-        }
+        let message = &told::host_restarted(&runner, told_by);
         match &self.state {
             State::Claimed { .. } => {
-                let returned =
-                    Returned { reason: GiveBackReason::Runner, message: &message, pause: Duration::ZERO };
+                let returned = Returned { reason: GiveBackReason::Runner, message, pause: Duration::ZERO };
                 self.back_to_the_queue(&runner, &returned, EndedBy::Lapsed, now).then
             }
-            State::Running(_) | State::Unreachable { .. } => self.fail(EndedBy::HostRestart, &message, now),
+            State::Running(_) | State::Unreachable { .. } => self.fail(EndedBy::HostRestart, message, now),
             State::Queued => Vec::new(),
             State::Ended(_) => self.confirm_stopped(),
         }
@@ -439,9 +423,9 @@ impl Task {
                 self.back_to_the_queue(&runner, &returned, EndedBy::Lapsed, now).then
             }
             State::Running(work) if now > work.lease_until => self.silent(work.clone(), lease, now),
-            State::Unreachable { work, .. } if now > work.fence() => {
+            State::Unreachable { work, since } if now > work.fence() => {
                 let message = format!(
-                    "the runner `{}` was not heard of any more while the task ran: it was stopped, or lost the network",
+                    "the runner `{}` has not been heard of since {since}: it was stopped, or lost the network",
                     work.claim.runner
                 );
                 self.fail(EndedBy::Silence, &message, now)
@@ -497,13 +481,9 @@ impl Task {
     }
 
     fn withhold(&mut self, status: TaskState, by: EndedBy, message: String, now: Millis) -> Vec<Consequence> {
-        match self.state {
-            State::Queued | State::Claimed { .. } if by == EndedBy::HandOut => {
-                self.end(status, by, Some(message), now)
-            }
-            State::Queued => self.end(status, by, Some(message), now),
-            _ => Vec::new(),
-        }
+        let is_claimed = matches!(self.state, State::Claimed { .. });
+        let is_withheld = self.state == State::Queued || is_claimed && by == EndedBy::HandOut;
+        if is_withheld { self.end(status, by, Some(message), now) } else { Vec::new() }
     }
 
     /// A backup was restored: what it says of this task may be old.
@@ -554,19 +534,18 @@ impl Task {
         if self.cancel_asked {
             return self.end(TaskState::Canceled, by, None, now);
         }
-        let wants_retries = match &self.state {
-            State::Running(work) | State::Unreachable { work, .. } => work.claim.retries_unsafely,
-            State::Queued | State::Claimed { .. } | State::Ended(_) => false,
+        let (wants_retries, runner) = match &self.state {
+            State::Running(Work { claim, .. }) | State::Unreachable { work: Work { claim, .. }, .. } => {
+                (claim.retries_unsafely, claim.runner.clone())
+            }
+            State::Queued | State::Claimed { .. } | State::Ended(_) => (false, String::new()),
         };
         if wants_retries && self.counts.unsafe_retries < MOST_UNSAFE_RETRIES {
             let counts = Counts { unsafe_retries: self.counts.unsafe_retries + 1, ..self.counts };
             let is_held = self.is_held;
             let mut then = self.end(TaskState::Retried, by, None, now);
-            let said = format!(
-                "{message}; the task had begun, and runs again because its resource class wants unsafe retries ({} of {MOST_UNSAFE_RETRIES})",
-                counts.unsafe_retries
-            );
-            then.push(Consequence::Say(said));
+            let times = (counts.unsafe_retries, MOST_UNSAFE_RETRIES);
+            then.push(Consequence::Say(told::unsafe_retry(message, &runner, times, now)));
             then.push(Consequence::Again(NextAttempt { counts, avoid: None, is_held }));
             return then;
         }
@@ -597,6 +576,8 @@ impl Task {
     ) -> Vec<Consequence> {
         let had_begun = matches!(self.state, State::Running(_) | State::Unreachable { .. });
         let claim = self.claim_of().cloned();
+        let runner = claim.as_ref().map(|claim| claim.runner.as_str());
+        let message = message.map(|message| told::end(&message, (by, status), runner, now));
         self.is_held = false;
         self.state = State::Ended(End { status, by, at: now, claim, had_begun, fence_until: None });
         vec![Consequence::Ended(message)]

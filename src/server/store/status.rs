@@ -211,6 +211,14 @@ words! {
 }
 
 impl EndedBy {
+    /// Whether it came without a word of an agent that may have begun: what that has to say is taken late.
+    pub fn is_without_agent(self) -> bool {
+        match self {
+            Self::Finish | Self::GivenBack | Self::Lapsed | Self::HandOut | Self::ClassDeleted => false,
+            Self::Silence | Self::Lost | Self::Cancel | Self::HostRestart | Self::Administrator => true,
+        }
+    }
+
     /// The end in words, as part of a sentence.
     pub fn told(self) -> &'static str {
         match self {

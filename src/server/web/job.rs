@@ -156,11 +156,6 @@ async fn open(web: &Web, attempt: &Attempt, step: &StepRow) -> Answer<Stretch> {
     blocking(move || blobs.outputs.open(&task, step)).await
 }
 
-async fn output_times(web: &Web, attempt: &Attempt, step: &StepRow) -> Answer<Vec<(u64, Millis)>> {
-    let (task, step) = (attempt.task.clone(), step.step);
-    Ok(web.state.store.read(move |view| read::output_times(view, &task, step)).await?)
-}
-
 async fn show(
     State(web): State<Web>,
     visitor: Visitor,
@@ -260,7 +255,7 @@ async fn chosen_step(web: &Web, attempt: &Attempt, step: &StepRow, wanted: Wante
     let rows = format!("{}&amp;from=", query.replace('&', "&amp;"));
     let times = match wanted.time {
         None => Vec::new(),
-        Some(_) => output_times(web, attempt, step).await?,
+        Some(_) => stream::output_times(&web.state, &attempt.task, step.step).await?,
     };
     let stamps = match wanted.time {
         Some(Time::Since) => Stamps::since(times, step.started_at),
@@ -347,7 +342,7 @@ async fn text(web: &Web, path: Numbered, wanted: Wanted) -> Answer<Response> {
         (header::CONTENT_DISPOSITION, format!("inline; filename*=UTF-8''{}", shown::path_part(&name))),
     ];
     if wanted.time.is_some() {
-        let times = output_times(web, attempt, step).await?;
+        let times = stream::output_times(&web.state, &attempt.task, step.step).await?;
         return Ok((headers, stream::stamped(stretch, times)).into_response());
     }
     let length = [(header::CONTENT_LENGTH, stretch.length().to_string())];

@@ -122,7 +122,10 @@ impl Machine {
         command.args(words).args(verb).arg("--config").arg(config).stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
-            if name.to_ascii_lowercase().ends_with("_proxy") || name.starts_with("SSL_CERT") {
+            if name.to_ascii_lowercase().ends_with("_proxy")
+                || name.starts_with("SSL_CERT")
+                || name == "TMPDIR"
+            {
                 command.env_remove(name);
             }
         }

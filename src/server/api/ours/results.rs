@@ -89,8 +89,7 @@ async fn stdout(
     // In this order: all that was complete when it was looked at is in the file that is opened afterwards.
     let StepOutput { task, step, extent, .. } = output_of(&state, id, &words).await?;
     if words.get("timestamps").is_some_and(|wanted| wanted == "true") {
-        let of = task.clone();
-        let times = state.store.read(move |view| read::output_times(view, &of, step)).await?;
+        let times = stream::output_times(&state, &task, step).await?;
         return Ok((PLAIN, stream::stamped(open(&state, task, step).await?, times)).into_response());
     }
     let stretch = open(&state, task, step).await?;

@@ -126,8 +126,8 @@ pub(super) async fn output(
         return Err(Failure::coded(StatusCode::PAYLOAD_TOO_LARGE, RefusalCode::TooLarge, why));
     }
     state.output_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-    let (blobs, id) = (state.blobs.clone(), task.id.clone());
-    let stored = blocking(move || blobs.outputs.append(&id, step, offset, &bytes)).await?;
+    let (blobs, id, now) = (state.blobs.clone(), task.id.clone(), Millis::now());
+    let stored = blocking(move || blobs.outputs.append_at(&id, step, offset, &bytes, Some(now.0))).await?;
     state.hub.wrote(task.pipeline.as_str());
     // The body may have been long in coming: what became of the task meanwhile decides.
     let Taken { cancel, .. } = task.took(&state, call).await?;

@@ -3,8 +3,11 @@
 //! A piece is read when the connection has taken the one before it. A client that hangs up drops the stream,
 //! and nothing more is read.
 
-use crate::server::api::shared::failure::blocking;
+use crate::protocol::TaskId;
+use crate::server::api::shared::failure::{Answer, blocking};
 use crate::server::blobs::Stretch;
+use crate::server::state::Shared;
+use crate::server::store::read;
 use crate::server::time::Millis;
 use axum::body::{Body, Bytes};
 use futures_util::{Stream, StreamExt};
@@ -33,6 +36,17 @@ pub fn in_json(stretch: Stretch, before: String, after: String) -> Body {
     let whole =
         futures_util::stream::iter([Ok(before)]).chain(text).chain(futures_util::stream::iter([Ok(after)]));
     Body::from_stream(whole)
+}
+
+/// When the output of a step came: offsets in bytes, with the time of what begins there. While it runs, these are the times
+/// at which it arrived here; at its end the runner tells its own.
+pub async fn output_times(state: &Shared, task: &TaskId, step: u32) -> Answer<Vec<(u64, Millis)>> {
+    // In this order: at the end memory forgets what the rows have by then.
+    let arrived = state.blobs.outputs.times(task, step);
+    let task = task.clone();
+    let told = state.store.read(move |view| read::output_times(view, &task, step)).await?;
+    let arrived = arrived.into_iter().map(|(offset, at_ms)| (offset, Millis(at_ms)));
+    Ok(if told.is_empty() { arrived.collect() } else { told })
 }
 
 /// The whole file as text whose lines begin with the times at which they came, where `times` tells: offsets with the time of

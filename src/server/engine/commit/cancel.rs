@@ -115,7 +115,10 @@ pub fn expire_waits_once(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
     let waiting = serial::waiting_since_before(tx, now.minus(LONGEST_WAIT))?;
     for wait in &waiting {
         let mut ripple = Ripple::default();
-        let why = format!("cancelled: it waited longer than 5 hours for the serial group `{}`", wait.key);
+        let why = format!(
+            "cancelled at {now}: it waited longer than 5 hours for the serial group `{}`; rerun the workflow when what holds the group has ended",
+            wait.key
+        );
         say(tx, &wait.job, MessageKind::Error, &why)?;
         end_job(tx, &wait.job, JobStatus::Canceled, &mut ripple, now)?;
         ripple.touch(wait.workflow.clone());

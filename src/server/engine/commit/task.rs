@@ -505,7 +505,7 @@ pub fn waited_too_long(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
         let mut hand = InHand::of(row)?;
         let limit = duration::format(limit);
         let why = format!(
-            "no runner of `{class}` took the job within {limit}, which is as long as jobs may wait there"
+            "no runner of `{class}` took the job within {limit}, which is as long as jobs may wait there (`runlet admin runner list {class}` tells why)"
         );
         let then = hand.task.refuse(TaskState::InfrastructureFail, &why, now);
         hand.keep(tx, then, now)?;

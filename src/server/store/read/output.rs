@@ -72,7 +72,7 @@ pub fn step_started_at(view: &View, task: &TaskId, step: u32) -> Result<Option<M
     Ok(query.query_row(params![task, step], |row| row.get(0)).optional()?)
 }
 
-/// When the output of a step came: offsets in bytes, and the time of what begins there. Empty while nobody has told.
+/// When the output of a step came: offsets in bytes, and the time of what begins there. Empty before the end of the step, when its runner tells.
 pub fn output_times(view: &View, task: &TaskId, step: u32) -> Result<Vec<(u64, Millis)>, Error> {
     let mut query =
         view.sql().prepare_cached("SELECT output_times FROM steps WHERE task_id = ?1 AND step = ?2")?;

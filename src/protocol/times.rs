@@ -1,5 +1,6 @@
 //! When the output of a step came: marks of offset and time, as close as their number allows. A step that prints for
-//! long has fewer of them in a minute than one that is short.
+//! long has fewer of them in a minute than one that is short. The runner marks what it reads, and the control plane what
+//! arrives: its marks are shown until the step has ended and the runner has told its own.
 
 use crate::protocol::limits::OUTPUT_TIMES;
 
@@ -7,8 +8,8 @@ use crate::protocol::limits::OUTPUT_TIMES;
 const CLOSEST_MS: u64 = 100;
 
 /// The marks of one output.
-#[derive(Debug)]
-pub(super) struct Times {
+#[derive(Clone, Debug)]
+pub struct Times {
     /// Offsets in bytes, each with the Unix time in milliseconds at which what begins there came.
     marks: Vec<(u64, u64)>,
     /// Least time between two marks, in milliseconds.
@@ -23,7 +24,7 @@ impl Default for Times {
 
 impl Times {
     /// Output from `offset` on has come at this Unix time in milliseconds. A clock that was set back is waited for.
-    pub(super) fn came(&mut self, offset: u64, at_ms: u64) {
+    pub fn came(&mut self, offset: u64, at_ms: u64) {
         let due = self.marks.last().is_none_or(|(_, last)| at_ms >= last.saturating_add(self.apart_ms));
         if !due {
             return;
@@ -40,7 +41,7 @@ impl Times {
     }
 
     /// The marks so far.
-    pub(super) fn marks(&self) -> &[(u64, u64)] {
+    pub fn marks(&self) -> &[(u64, u64)] {
         &self.marks
     }
 }

@@ -1,0 +1,103 @@
+//! The end of a task in one sentence, where it is not the end of its job's own commands: the event, its time and place,
+//! and what people can do about it.
+
+use crate::server::store::status::{EndedBy, TaskState};
+use crate::server::time::Millis;
+
+/// The sentence of an end; that of an agent that has run the job to its own end stays as it is.
+pub(super) fn end(
+    message: &str,
+    (by, status): (EndedBy, TaskState),
+    runner: Option<&str>,
+    now: Millis,
+) -> String {
+    let Some(advice) = advice(by, status) else { return message.to_owned() };
+    let place = runner.filter(|runner| !message.contains(&format!("`{runner}`")));
+    let place = place.map_or_else(String::new, |runner| format!(" on the runner `{runner}`"));
+    format!("{message}; that was at {now}{place}: {advice}")
+}
+
+/// The sentence of an end after which the task runs again, because its class wants that.
+pub(super) fn unsafe_retry(message: &str, runner: &str, times: (u32, u32), now: Millis) -> String {
+    format!(
+        "{message}; that was at {now} on the runner `{runner}`: the task had begun, and runs again because its resource class wants unsafe retries ({} of {})",
+        times.0, times.1
+    )
+}
+
+/// The sentence of a new start of the host that had a task, as a claim of the runner `told_by` says.
+pub(super) fn host_restarted(runner: &str, told_by: &str) -> String {
+    let message = "the host was restarted while it had this task";
+    if runner == told_by {
+        return message.to_owned();
+    }
+    format!(
+        "{message} (the runner `{told_by}` says so, which has the machine id of `{runner}`; hosts that are copies of each other need ids of their own: see systemd-machine-id-setup)"
+    )
+}
+
+fn advice(by: EndedBy, status: TaskState) -> Option<&'static str> {
+    match by {
+        EndedBy::Finish if status == TaskState::InfrastructureFail => {
+            Some("see to that runner and its host, then rerun the workflow from what failed")
+        }
+        EndedBy::Finish | EndedBy::Cancel => None,
+        EndedBy::GivenBack | EndedBy::Lapsed => Some(
+            "`runlet doctor` on the hosts of this class tells what is wrong there; then rerun the workflow from what failed",
+        ),
+        EndedBy::Silence => Some(
+            "see whether its host runs and reaches this control plane (`runlet doctor` there), then rerun the workflow from what failed",
+        ),
+        EndedBy::Lost => Some(
+            "see the log of that runner, and whether its host ran out of memory or disk, then rerun the workflow from what failed",
+        ),
+        EndedBy::HostRestart => Some("rerun the workflow from what failed"),
+        EndedBy::HandOut => Some("rerun the workflow from what failed when that is mended"),
+        EndedBy::ClassDeleted => Some(
+            "make the class again with `runlet admin resource-class create` or name another one, then rerun the workflow",
+        ),
+        EndedBy::Administrator => Some("rerun the workflow if it is still wanted"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_that_is_not_the_jobs_own_says_when_and_where_and_what_to_do() {
+        let at = Millis(1_000);
+        let all = [
+            EndedBy::Finish,
+            EndedBy::GivenBack,
+            EndedBy::Lapsed,
+            EndedBy::Silence,
+            EndedBy::Lost,
+            EndedBy::Cancel,
+            EndedBy::HostRestart,
+            EndedBy::HandOut,
+            EndedBy::ClassDeleted,
+            EndedBy::Administrator,
+        ];
+        for by in all {
+            let told = end("it broke", (by, TaskState::InfrastructureFail), Some("r1"), at);
+            let is_own = by == EndedBy::Cancel;
+            let begins =
+                told.starts_with("it broke; that was at 1970-01-01T00:00:01.000Z on the runner `r1`: ");
+            assert_eq!(begins, !is_own, "{told}");
+            assert_eq!(told.contains("rerun the workflow"), !is_own, "{told}");
+        }
+        let own = (EndedBy::Finish, TaskState::Failed);
+        assert_eq!(end("exited with code 1", own, Some("r1"), at), "exited with code 1");
+        let named = end(
+            "the runner `r1` is silent",
+            (EndedBy::Silence, TaskState::InfrastructureFail),
+            Some("r1"),
+            at,
+        );
+        assert!(
+            named.starts_with("the runner `r1` is silent; that was at 1970-01-01T00:00:01.000Z: see"),
+            "{named}"
+        );
+    }
+}
