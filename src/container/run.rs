@@ -7,6 +7,7 @@ use super::judge::{Verdict, judge};
 use super::life::{Act, Created, FULL_PAUSE, Life};
 use super::logs;
 use super::manifest::{ALLOCATION, CLASS, MANAGED, MANAGER, TASK, name_of, pod_of};
+use super::nodes::{self, Watched};
 use super::plane::Claimed;
 use super::settings::Class;
 use super::slots::{Slot, Slots};
@@ -130,6 +131,13 @@ impl Runner {
                 sweep::forever(&tools, gc.interval, |found| sender.send(Event::Found(found)).is_ok())
             })?;
         }
+        let gates: Vec<_> = self.classes.iter().map(|_| Arc::new(AtomicBool::new(false))).collect();
+        if let Some(checker) = self.tools.settings.checker {
+            let classes = self.classes.iter().zip(&gates);
+            let classes = classes.map(|((class, _), gate)| Watched::new(class, Arc::clone(gate))).collect();
+            let (tools, stopping) = (Arc::clone(&self.tools), Arc::clone(&self.stopping));
+            spawn("nodes", move || nodes::forever(&tools.kube, checker, classes, &stopping))?;
+        }
         for (n, (class, token)) in self.classes.iter().enumerate() {
             let client = self.tools.plane.sibling().map(Arc::new).map_err(|error| error.to_string())?;
             self.claims.push(Arc::clone(&client));
@@ -138,6 +146,7 @@ impl Runner {
                 client,
                 slots: self.slots.clone(),
                 stopping: Arc::clone(&self.stopping),
+                is_closed: Arc::clone(&gates[n]),
             };
             let (tools, sender, name) =
                 (Arc::clone(&self.tools), self.sender.clone(), class.name.to_string());
