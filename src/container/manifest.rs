@@ -35,8 +35,11 @@ pub(super) const INIT: &str = "runlet-init";
 const VOLUME: &str = "runlet-shared";
 /// Grace of a pod: what a task agent takes to stop its steps.
 const GRACE_SECONDS: i64 = 45;
-/// Longer than a task may wait for its begin and take to stop: the end that the node itself makes.
-const DEADLINE_MARGIN: Duration = Duration::from_secs(1200);
+/// What a task takes to stop, and more: beyond that, the longest wait for its begin and the longest task, the node itself
+/// makes an end.
+const DEADLINE_MARGIN: Duration = Duration::from_secs(600);
+/// A task waits for its begin as long as that, where nothing else is said.
+const USUAL_BEGIN_SECONDS: u32 = 600;
 /// Largest secret, in bytes.
 const MOST_SECRET_BYTES: usize = 1024 * 1024;
 
@@ -145,7 +148,8 @@ pub(super) fn objects(
         push(&mut spec, "imagePullSecrets", json!({ "name": login_name(&name) }));
     }
     spec.insert("restartPolicy".to_owned(), json!("Never"));
-    let deadline = (settings.max_run_time + DEADLINE_MARGIN).as_secs();
+    let begin = Duration::from_secs(task.begin_seconds.max(USUAL_BEGIN_SECONDS).into());
+    let deadline = (settings.max_run_time + begin + DEADLINE_MARGIN).as_secs();
     for (key, value) in [
         ("activeDeadlineSeconds", json!(deadline)),
         ("automountServiceAccountToken", json!(false)),

@@ -39,7 +39,7 @@ const EVERYDAY: [&str; 13] = [
     "deliveries",
 ];
 /// Fields of bodies that are kept: names, and none that may hold a secret.
-const TOLD: [&str; 29] = [
+const TOLD: [&str; 30] = [
     "name",
     "login",
     "is_admin",
@@ -53,6 +53,7 @@ const TOLD: [&str; 29] = [
     "budget_seconds",
     "is_paused",
     "wait_limit_seconds",
+    "begin_limit_seconds",
     "vcs_type",
     "default_branch",
     "repository_url",

@@ -310,7 +310,7 @@ impl World {
             budget: Duration::from_millis(BUDGET),
             retries_unsafely: retries,
         };
-        assert_eq!(self.task(at).claim(claim, others, LEASE_TIME, now).is_ok(), expected);
+        assert_eq!(self.task(at).claim(claim, others, LEASE_TIME, LONGEST_BEGIN, now).is_ok(), expected);
         if !expected {
             return;
         }
