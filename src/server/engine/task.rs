@@ -428,9 +428,7 @@ impl Task {
                     "the runner was not heard of any more"
                 };
                 let runner = claim.runner.clone();
-                let message = message.to_owned();
-                let returned =
-                    Returned { reason: GiveBackReason::Runner, message: &message, pause: Duration::ZERO };
+                let returned = Returned { reason: GiveBackReason::Runner, message, pause: Duration::ZERO };
                 self.back_to_the_queue(&runner, &returned, now).then
             }
             State::Running(work) if now > work.lease_until => self.silent(work.clone(), lease, now),
