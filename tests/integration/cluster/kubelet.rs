@@ -59,6 +59,8 @@ impl Run {
     fn run(&self) {
         self.change(|pod| pod["spec"]["nodeName"] = json!("node-a"));
         self.status("Pending", &[("runlet-init", waiting("PodInitializing"))], &[]);
+        let delay = self.shared.lock().knobs.kubelet_delay;
+        std::thread::sleep(delay);
         for init in self.list("initContainers") {
             let mut child = match self.start(&init) {
                 Ok(child) => child,
@@ -71,6 +73,9 @@ impl Run {
             if code != 0 {
                 return self.finish("Failed", vec![(name_of(&init), terminated(code, "Error", ""))]);
             }
+        }
+        if self.is_evicted() {
+            return self.finish("Failed", Vec::new());
         }
         let mut states: Vec<(String, Value)> = Vec::new();
         let mut children: Vec<(String, Child)> = Vec::new();
@@ -116,7 +121,7 @@ impl Run {
             };
             let is_gone =
                 !self.shared.lock().all("pods").iter().any(|pod| pod["metadata"]["uid"] == self.uid.as_str());
-            if over || is_gone {
+            if over || is_gone || self.is_evicted() {
                 end(&children);
             } else if ends && deadline.is_none() {
                 deadline = Some(Instant::now() + Duration::from_secs(20));
@@ -140,8 +145,19 @@ impl Run {
         self.finish(if is_bad { "Failed" } else { "Succeeded" }, states);
     }
 
+    fn is_evicted(&self) -> bool {
+        self.shared.lock().evicted.contains(&self.uid)
+    }
+
     fn finish(&self, phase: &str, states: Vec<(String, Value)>) {
-        self.say(phase, &states);
+        if self.is_evicted() {
+            let message = "The node was low on resource: memory.";
+            let condition = json!({ "type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet", "message": message });
+            let status = json!({ "phase": "Failed", "reason": "Evicted", "message": message, "conditions": [condition] });
+            self.change(|pod| pod["status"] = status);
+        } else {
+            self.say(phase, &states);
+        }
         let mut state = self.shared.lock();
         if state.running.get(&self.uid) == Some(&true) {
             state.remove("pods", &self.name);
