@@ -130,7 +130,7 @@ pub(super) fn objects(
     // What the template has beside goes on as it is.
     all.append(&mut containers);
     spec.insert("containers".to_owned(), Value::Array(all));
-    let mut inits = vec![init(init_image, settings)];
+    let mut inits = vec![init(init_image, settings, &template)];
     inits.append(&mut as_list(spec.remove("initContainers")));
     spec.insert("initContainers".to_owned(), Value::Array(inits));
     push(&mut spec, "volumes", json!({ "name": VOLUME, "emptyDir": {} }));
@@ -245,9 +245,15 @@ fn mount() -> Value {
     json!({ "name": VOLUME, "mountPath": SHARED })
 }
 
-fn init(image: &str, settings: &Settings) -> Value {
-    json!({ "name": INIT, "image": image, "args": ["pod", "install", format!("{SHARED}/bin")],
-        "resources": settings.init_resources, "volumeMounts": [mount()] })
+/// The init container: under the policy that the template is written for, but with no more than it needs.
+fn init(image: &str, settings: &Settings, template: &Map<String, Value>) -> Value {
+    let mut init = json!({ "name": INIT, "image": image, "args": ["pod", "install", format!("{SHARED}/bin")],
+        "resources": settings.init_resources, "volumeMounts": [mount()] });
+    let security = as_map(template.get("securityContext"));
+    if !security.is_empty() && security.get("privileged") != Some(&json!(true)) {
+        init["securityContext"] = Value::Object(security);
+    }
+    init
 }
 
 /// The container of the steps.
@@ -366,3 +372,6 @@ fn push(spec: &mut Map<String, Value>, key: &str, value: Value) {
     list.push(value);
     spec.insert(key.to_owned(), Value::Array(list));
 }
+
+#[cfg(test)]
+mod tests;

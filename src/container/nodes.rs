@@ -46,17 +46,22 @@ impl Watched {
     }
 }
 
-/// Looks again and again, until the runner stops. What cannot be asked changes nothing.
+/// Looks once. What cannot be asked changes nothing.
+pub(super) fn once(kube: &Kube, checker: Checker, classes: &mut [Watched]) {
+    match kube.nodes() {
+        Ok(nodes) => classes.iter_mut().for_each(|class| class.look(&nodes, checker.threshold)),
+        Err(fault) => log::warn!("cannot look at the nodes of the cluster: {fault}"),
+    }
+}
+
+/// Looks again and again, until the runner stops.
 pub(super) fn forever(kube: &Kube, checker: Checker, mut classes: Vec<Watched>, stopping: &AtomicBool) {
     while !stopping.load(Ordering::Relaxed) {
-        match kube.nodes() {
-            Ok(nodes) => classes.iter_mut().for_each(|class| class.look(&nodes, checker.threshold)),
-            Err(fault) => log::warn!("cannot look at the nodes of the cluster: {fault}"),
-        }
         let until = Instant::now() + checker.interval;
         while !stopping.load(Ordering::Relaxed) && Instant::now() < until {
             std::thread::sleep(checker.interval.min(Duration::from_millis(200)));
         }
+        once(kube, checker, &mut classes);
     }
 }
 

@@ -134,7 +134,10 @@ impl Runner {
         let gates: Vec<_> = self.classes.iter().map(|_| Arc::new(AtomicBool::new(false))).collect();
         if let Some(checker) = self.tools.settings.checker {
             let classes = self.classes.iter().zip(&gates);
-            let classes = classes.map(|((class, _), gate)| Watched::new(class, Arc::clone(gate))).collect();
+            let mut classes: Vec<_> =
+                classes.map(|((class, _), gate)| Watched::new(class, Arc::clone(gate))).collect();
+            // Before the first claim, which would wait for a task otherwise.
+            nodes::once(&self.tools.kube, checker, &mut classes);
             let (tools, stopping) = (Arc::clone(&self.tools), Arc::clone(&self.stopping));
             spawn("nodes", move || nodes::forever(&tools.kube, checker, classes, &stopping))?;
         }
@@ -421,11 +424,15 @@ impl Runner {
                 if created == Created::Yes {
                     record!(Info, task_id = task.subject.id, milliseconds = task.claimed_at.elapsed().as_millis(); "created the pod");
                     task.claimed = None;
-                } else if let Created::Full(why) | Created::Refused(why) | Created::Away(why) = &created {
+                } else if let Created::Full(why)
+                | Created::Refused(why)
+                | Created::Leaving(why)
+                | Created::Away(why) = &created
+                {
                     task.story.tell_news(why);
                     record!(Warn, task_id = task.subject.id; "the pod cannot be created: {why}");
                 }
-                if matches!(created, Created::Full(_)) {
+                if matches!(created, Created::Full(_) | Created::Leaving(_)) {
                     self.slots.pause(now + FULL_PAUSE);
                 }
                 acts = task.life.created(created, now);

@@ -246,6 +246,7 @@ fn a_pod_that_is_gone_is_an_infrastructure_failure_and_a_refused_one_says_why() 
             && said.contains("spec.containers[1].image: Invalid value"),
         "{said}"
     );
+    assert_eq!(said.matches("error creating task pod").count(), 1, "{said}");
     empty(&cluster);
 }
 

@@ -40,6 +40,9 @@ mod recorded;
 // What a container runner costs, by hand.
 #[cfg(all(feature = "server", feature = "kubernetes"))]
 mod pods_bench;
+// Images, clusters and classes that make it hard for the container runner.
+#[cfg(all(feature = "server", feature = "kubernetes"))]
+mod pods_hard;
 // Two container runners in a cluster that breaks by dice.
 #[cfg(all(feature = "server", feature = "kubernetes"))]
 mod pods_faults;

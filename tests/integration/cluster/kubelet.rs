@@ -201,7 +201,46 @@ impl Run {
         text.replace(SHARED, &self.folder.join("shared").to_string_lossy()).replace("$$(", "$(")
     }
 
+    /// A root with nothing in it but what a runtime puts there, and the libraries of the program where it needs any.
+    fn root(&self) -> PathBuf {
+        let root = self.folder.join("root");
+        for folder in ["opt/circleci", "proc", "dev", "etc"] {
+            std::fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        std::fs::write(root.join("dev/null"), "").unwrap();
+        std::fs::write(root.join("etc/hostname"), format!("{}\n", self.name)).unwrap();
+        let libraries = Command::new("ldd").arg(RUNLET).output().unwrap().stdout;
+        let libraries = String::from_utf8_lossy(&libraries).into_owned();
+        for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
+            let place = root.join(library.trim_start_matches('/'));
+            std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+            std::fs::copy(library, place).unwrap();
+        }
+        root
+    }
+
+    /// Starts a container in a root of its own, as the first process of a namespace.
+    fn start_in_root(&self, container: &Value) -> Result<Child, String> {
+        let root = self.root();
+        let mut command = private();
+        let script = "mount --bind \"$2\" \"$1/opt/circleci\" && mount --bind /dev/null \"$1/dev/null\" && mount -t proc proc \"$1/proc\" || exit 126; root=$1; shift 2; exec chroot \"$root\" \"$@\"";
+        command.args(["sh", "-c", script, "sh"]).arg(&root).arg(self.folder.join("shared"));
+        for word in container["command"].as_array().into_iter().flatten() {
+            command.arg(word.as_str().unwrap());
+        }
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", "/");
+        for variable in container["env"].as_array().into_iter().flatten() {
+            command.env(variable["name"].as_str().unwrap(), self.raw(variable)?);
+        }
+        let log = std::fs::File::create(self.folder.join(name_of(container))).unwrap();
+        command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command.spawn().map_err(|error| format!("exec: \"unshare\": {error}"))
+    }
+
     fn start(&self, container: &Value) -> Result<Child, String> {
+        if self.shared.lock().knobs.private_roots && name_of(container) != "runlet-init" {
+            return self.start_in_root(container);
+        }
         let words = |key: &str| -> Vec<String> {
             container[key]
                 .as_array()
@@ -232,16 +271,20 @@ impl Run {
 
     /// The value of a variable, out of its secret if it is there in time.
     fn value(&self, variable: &Value) -> Result<String, String> {
+        self.raw(variable).map(|text| self.here(&text))
+    }
+
+    fn raw(&self, variable: &Value) -> Result<String, String> {
         let source = &variable["valueFrom"]["secretKeyRef"];
         let (Some(name), Some(key)) = (source["name"].as_str(), source["key"].as_str()) else {
-            return Ok(self.here(variable["value"].as_str().unwrap_or_default()));
+            return Ok(variable["value"].as_str().unwrap_or_default().to_owned());
         };
         let secret =
             self.shared.lock().get("secrets", name).cloned().ok_or(format!("secret \"{name}\" not found"))?;
         let text =
             secret["data"][key].as_str().ok_or(format!("couldn't find key {key} in Secret ci/{name}"))?;
         let bytes = base64::engine::general_purpose::STANDARD.decode(text).unwrap();
-        Ok(self.here(&String::from_utf8(bytes).unwrap()))
+        Ok(String::from_utf8(bytes).unwrap())
     }
 
     fn hook(&self, container: &Value) {
@@ -249,6 +292,21 @@ impl Run {
         let words: Vec<String> = words.iter().map(|word| self.here(word.as_str().unwrap())).collect();
         assert!(Command::new(&words[0]).args(&words[1..]).status().unwrap().success());
     }
+}
+
+/// A command in namespaces of its own, whose processes end with it.
+fn private() -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child"]);
+    command
+}
+
+/// Whether this host lets its users have namespaces.
+pub(super) fn has_private_roots() -> bool {
+    let mut probe = private();
+    probe.args(["sh", "-c", "mount -t proc proc /proc && mount --bind /dev/null /dev/null"]);
+    let answer = probe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    answer.is_ok_and(|status| status.success())
 }
 
 fn signal(children: &[(String, Child)], signal: Signal) {

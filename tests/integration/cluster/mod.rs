@@ -53,6 +53,13 @@ impl Cluster {
         cluster
     }
 
+    /// With roots of their own for the containers, where this host allows that.
+    pub(crate) fn with_private_roots() -> Option<Self> {
+        let cluster = kubelet::has_private_roots().then(Self::start)?;
+        cluster.knobs(|knobs| knobs.private_roots = true);
+        Some(cluster)
+    }
+
     /// Pods stay as they are until the test says what became of them.
     pub(crate) fn without_kubelet() -> Self {
         let folder = tempfile::tempdir().unwrap();
