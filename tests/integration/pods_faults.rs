@@ -195,6 +195,7 @@ fn no_task_is_lost_or_runs_twice_whatever_happens_to_agents_pods_and_the_api_ser
     let seed = std::env::var("RUNLET_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     let (server, token) = start();
     let cluster = Cluster::start();
+    cluster.knobs(|knobs| knobs.installs_once = true);
     let folder = server.folder.path().join("ran");
     std::fs::create_dir(&folder).unwrap();
     let started = Instant::now();

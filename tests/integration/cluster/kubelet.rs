@@ -61,7 +61,8 @@ impl Run {
         self.status("Pending", &[("runlet-init", waiting("PodInitializing"))], &[]);
         let delay = self.shared.lock().knobs.kubelet_delay;
         std::thread::sleep(delay);
-        for init in self.list("initContainers") {
+        let is_installed = self.shared.lock().knobs.installs_once && self.link();
+        for init in self.list("initContainers").into_iter().filter(|_| !is_installed) {
             let mut child = match self.start(&init) {
                 Ok(child) => child,
                 Err(why) => {
@@ -73,6 +74,9 @@ impl Run {
             if code != 0 {
                 return self.finish("Failed", vec![(name_of(&init), terminated(code, "Error", ""))]);
             }
+        }
+        if !is_installed && self.shared.lock().knobs.installs_once {
+            self.keep();
         }
         if self.is_evicted() {
             return self.finish("Failed", Vec::new());
@@ -145,6 +149,25 @@ impl Run {
         self.finish(if is_bad { "Failed" } else { "Succeeded" }, states);
     }
 
+    /// Gives the pod what another one has installed. False when none has.
+    fn link(&self) -> bool {
+        let (installed, own) = (self.shared.folder.join("installed"), self.folder.join("shared/bin"));
+        let Ok(files) = std::fs::read_dir(&installed) else { return false };
+        std::fs::create_dir_all(&own).unwrap();
+        for file in files {
+            let file = file.unwrap();
+            std::fs::hard_link(file.path(), own.join(file.file_name())).unwrap();
+        }
+        true
+    }
+
+    /// Keeps what this pod has installed for others.
+    fn keep(&self) {
+        let (own, installed) = (self.folder.join("shared/bin"), self.shared.folder.join("installed"));
+        // Several may be first; one of them is enough.
+        let _ = std::fs::rename(&own, &installed).map(|()| self.link());
+    }
+
     fn is_evicted(&self) -> bool {
         self.shared.lock().evicted.contains(&self.uid)
     }
@@ -164,6 +187,8 @@ impl Run {
         }
         drop(state);
         self.shared.changed.notify_all();
+        // It goes with its pod, but for what containers have printed.
+        let _ = std::fs::remove_dir_all(self.folder.join("shared"));
     }
 
     fn say(&self, phase: &str, states: &[(String, Value)]) {

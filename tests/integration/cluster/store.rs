@@ -22,6 +22,8 @@ pub(crate) struct Knobs {
     pub(crate) away: bool,
     /// The namespace is being deleted: nothing new is taken.
     pub(crate) is_terminating: bool,
+    /// The first init container installs the program, and the pods after it get links to that: a build for tests is large.
+    pub(crate) installs_once: bool,
     /// Containers run in roots of their own with nothing in them but the shared folder, as `FROM scratch` gives them.
     pub(crate) private_roots: bool,
     /// Between the node of a pod and the start of its first container.
