@@ -225,6 +225,8 @@ fn a_runner_has_started_before_anybody_hears_of_a_task_that_died_with_the_one_be
     assert_eq!(manager.heard().matches("READY=1").count(), 2);
     runner.wait_log("cannot ask for the rest of the task yet");
     server.behave();
+    // The agent that sends the rest is this patient one as well.
+    runner.machine.file("go", "");
     server.wait_parked();
 }
 

@@ -57,8 +57,10 @@ impl Machine {
         self
     }
 
-    /// A key below `runner`.
+    /// A key below `runner`, in place of what it was.
     pub(crate) fn setting(mut self, key: &str, value: &str) -> Self {
+        let start = format!("  {key}: ");
+        self.runner = self.runner.split_inclusive('\n').filter(|line| !line.starts_with(&start)).collect();
         self.runner += &format!("  {key}: {value}\n");
         self
     }
