@@ -90,7 +90,7 @@ pub(crate) fn until(server: &Server, pipeline: &str, status: &str) -> Value {
 }
 
 /// The steps of the job as version 1.1 shows them: name, status, output.
-pub(crate) fn steps(server: &Server, pipeline: &str) -> Vec<(String, String, String)> {
+fn steps(server: &Server, pipeline: &str) -> Vec<(String, String, String)> {
     let number = job(server, pipeline)["job_number"].as_u64().unwrap();
     let build = server.call("GET", &format!("/api/v1.1/project/gh/acme/hello/{number}"), None);
     let steps = build["steps"].as_array().unwrap().iter();
