@@ -69,15 +69,10 @@ fn used(pid: u32) -> (u64, u64) {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
     let memory = line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or_default();
     let stat = read("stat");
-    let numbers: Vec<u64> = stat
-        .rsplit(')')
-        .next()
-        .unwrap_or_default()
-        .split_whitespace()
-        .filter_map(|word| word.parse().ok())
-        .collect();
-    // User and system time are the 14th and 15th word; two before them in this list are words and the name.
-    let ticks = numbers.get(10).zip(numbers.get(11)).map_or(0, |(user, system)| user + system);
+    // User and system time are the 14th and 15th word; the name, which may have spaces, is the 2nd.
+    let words: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let number = |at: usize| words.get(at).and_then(|word| word.parse::<u64>().ok()).unwrap_or_default();
+    let ticks = number(11) + number(12);
     (memory, ticks * 10)
 }
 
