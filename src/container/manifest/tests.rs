@@ -62,7 +62,7 @@ fn names_of_any_length_fit_everywhere() {
         { "image": "c", "name": "not_a_host" }
     ]);
     let built_in = json!({ "CIRCLE_BRANCH": "feat/\u{e4} b", "CIRCLE_PROJECT_REPONAME": long });
-    let more = json!({ "id": long, "allocation": long, "job_name": long, "containers": images, "built_in": built_in });
+    let more = json!({ "id": "x".repeat(64), "allocation": long, "job_name": long, "containers": images, "built_in": built_in });
     let made = made(json!({}), more);
     assert!(made.name.len() <= 63 && login_name(&made.name).len() <= 63, "{}", made.name);
     // Labels take 63 letters of an alphabet; what people write goes into annotations.
