@@ -41,6 +41,8 @@ Runners
                                                      is lost: for jobs that may run twice
   resource-class set-untrusted NAMESPACE/NAME on|off  whether jobs of pull requests from forks may run on it
   resource-class set-wait NAMESPACE/NAME [DURATION]  how long a job may wait for a runner; for ever unless given
+  resource-class set-begin NAMESPACE/NAME [DURATION]
+                                        how long a claimed task may take to begin; 10 minutes unless given
   resource-class list [--namespace NAMESPACE]
   resource-class delete NAMESPACE/NAME [--force]     --force: with its tokens, and ends what waits for it
   token create NAMESPACE/NAME [--nickname TEXT]      prints the token, once

@@ -22,6 +22,7 @@ pub(super) fn class(verb: &str) -> Result<Act, UnknownVerb> {
             ("set-unsafe-retries", set_unsafe_retries),
             ("set-untrusted", set_untrusted),
             ("set-wait", set_wait),
+            ("set-begin", set_begin),
             ("list", list_classes),
             ("delete", delete_class),
         ],
@@ -117,6 +118,20 @@ fn set_wait(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure>
         None => format!("jobs may wait for a runner of {class} for as long as it takes"),
     };
     Ok(Said::Done(told, answer))
+}
+
+fn set_begin(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+    let (class, limit) = (arguments.word("NAMESPACE/NAME")?, arguments.maybe_word());
+    let limit = limit.map(|text| seconds(&text)).transpose()?;
+    arguments.finish()?;
+    let answer = change(remote, &class, json!({ "begin_limit_seconds": limit }))?;
+    let limit = limit.map_or("10m".to_owned(), shown_seconds);
+    Ok(Said::Done(
+        format!(
+            "a task of {class} goes back to its queue when it has not begun {limit} after its claim; it counts for tasks that are claimed from now on"
+        ),
+        answer,
+    ))
 }
 
 /// The id of a class by its name, as part of a path.

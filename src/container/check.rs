@@ -43,8 +43,11 @@ pub(super) fn tokens(settings: &Settings, kube: &Kube) -> Result<Vec<(Class, Sec
 }
 
 /// Rights that the account lacks, for people.
-pub(super) fn missing_rights(kube: &Kube) -> Result<Vec<String>, Fault> {
+pub(super) fn missing_rights(settings: &Settings, kube: &Kube) -> Result<Vec<String>, Fault> {
     let mut missing = Vec::new();
+    if settings.checker.is_some() && !kube.may_in_cluster("list", "nodes")? {
+        missing.push("list nodes of the cluster".to_owned());
+    }
     for (resource, verbs) in RIGHTS {
         for verb in verbs {
             if !kube.may(verb, resource)? {

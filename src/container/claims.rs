@@ -16,6 +16,9 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from
 /// Pause after a refusal that will not pass by itself.
 const REFUSED: Duration = Duration::from_secs(60);
 
+/// How often it is looked whether a class that no node fits is open again.
+const CLOSED: Duration = Duration::from_millis(200);
+
 /// A class that is claimed for.
 pub(super) struct Claiming {
     /// Token of the class.
@@ -26,6 +29,8 @@ pub(super) struct Claiming {
     pub(super) slots: Slots,
     /// Set when no further claim is to be made.
     pub(super) stopping: Arc<AtomicBool>,
+    /// Set while no node of the cluster fits the pods of the class.
+    pub(super) is_closed: Arc<AtomicBool>,
 }
 
 impl Claiming {
@@ -45,7 +50,11 @@ impl Claiming {
         };
         let mut window = PAUSES.0;
         let mut told = false;
-        while let Some(slot) = self.slots.take() {
+        loop {
+            while self.is_closed.load(Ordering::Relaxed) && !self.stopping.load(Ordering::Relaxed) {
+                self.pause(CLOSED);
+            }
+            let Some(slot) = self.slots.take() else { return };
             match plane::claim(&self.client, &self.token, &request, PARK) {
                 Ok(task) => {
                     if std::mem::take(&mut told) {

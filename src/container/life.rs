@@ -55,6 +55,8 @@ pub(super) enum Created {
     Refused(String),
     /// The API server could not be reached for long.
     Away(String),
+    /// The namespace is being deleted.
+    Leaving(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,6 +140,9 @@ impl Life {
             Created::Refused(why) => self.close(Some(Act::Fail(format!(
                 "could not start task containers: error creating task pod: {why}"
             )))),
+            Created::Leaving(why) => {
+                self.close(Some(Act::GiveBack(format!("the namespace of the pods goes: {why}"))))
+            }
             Created::Away(why) => self.close(Some(Act::GiveBack(format!(
                 "the API server of the cluster cannot be reached: {why}"
             )))),
@@ -318,6 +323,10 @@ mod tests {
             life.created(full(), late)[0],
             Act::GiveBack("the cluster has no room for the pod: q".to_owned())
         );
+        let (mut life, _) = Life::claimed(LEASE, false, now);
+        let why = "the namespace of the pods goes: x".to_owned();
+        let leaving = life.created(Created::Leaving("x".to_owned()), now);
+        assert_eq!(leaving, then_clean(Act::GiveBack(why)));
         let (mut life, _) = Life::claimed(LEASE, false, now);
         let why = "could not start task containers: error creating task pod: no".to_owned();
         assert_eq!(life.created(Created::Refused("no".to_owned()), now), then_clean(Act::Fail(why)));

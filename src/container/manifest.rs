@@ -35,8 +35,11 @@ pub(super) const INIT: &str = "runlet-init";
 const VOLUME: &str = "runlet-shared";
 /// Grace of a pod: what a task agent takes to stop its steps.
 const GRACE_SECONDS: i64 = 45;
-/// Longer than a task may wait for its begin and take to stop: the end that the node itself makes.
-const DEADLINE_MARGIN: Duration = Duration::from_secs(1200);
+/// What a task takes to stop, and more: beyond that, the longest wait for its begin and the longest task, the node itself
+/// makes an end.
+const DEADLINE_MARGIN: Duration = Duration::from_secs(600);
+/// A task waits for its begin as long as that, where nothing else is said.
+const USUAL_BEGIN_SECONDS: u32 = 600;
 /// Largest secret, in bytes.
 const MOST_SECRET_BYTES: usize = 1024 * 1024;
 
@@ -127,7 +130,7 @@ pub(super) fn objects(
     // Containers that the template has beside go on as they are.
     all.append(&mut containers);
     spec.insert("containers".to_owned(), Value::Array(all));
-    let mut inits = vec![init(init_image, settings)];
+    let mut inits = vec![init(init_image, settings, &template)];
     inits.append(&mut as_list(spec.remove("initContainers")));
     spec.insert("initContainers".to_owned(), Value::Array(inits));
     push(&mut spec, "volumes", json!({ "name": VOLUME, "emptyDir": {} }));
@@ -145,7 +148,8 @@ pub(super) fn objects(
         push(&mut spec, "imagePullSecrets", json!({ "name": login_name(&name) }));
     }
     spec.insert("restartPolicy".to_owned(), json!("Never"));
-    let deadline = (settings.max_run_time + DEADLINE_MARGIN).as_secs();
+    let begin = Duration::from_secs(task.begin_seconds.max(USUAL_BEGIN_SECONDS).into());
+    let deadline = (settings.max_run_time + begin + DEADLINE_MARGIN).as_secs();
     for (key, value) in [
         ("activeDeadlineSeconds", json!(deadline)),
         ("automountServiceAccountToken", json!(false)),
@@ -241,9 +245,15 @@ fn mount() -> Value {
     json!({ "name": VOLUME, "mountPath": SHARED })
 }
 
-fn init(image: &str, settings: &Settings) -> Value {
-    json!({ "name": INIT, "image": image, "args": ["pod", "install", format!("{SHARED}/bin")],
-        "resources": settings.init_resources, "volumeMounts": [mount()] })
+/// The init container: under the policy that the template is written for, but with no more than it needs.
+fn init(image: &str, settings: &Settings, template: &Map<String, Value>) -> Value {
+    let mut init = json!({ "name": INIT, "image": image, "args": ["pod", "install", format!("{SHARED}/bin")],
+        "resources": settings.init_resources, "volumeMounts": [mount()] });
+    let security = as_map(template.get("securityContext"));
+    if !security.is_empty() && security.get("privileged") != Some(&json!(true)) {
+        init["securityContext"] = Value::Object(security);
+    }
+    init
 }
 
 /// The container of the steps.
@@ -362,3 +372,6 @@ fn push(spec: &mut Map<String, Value>, key: &str, value: Value) {
     list.push(value);
     spec.insert(key.to_owned(), Value::Array(list));
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 //!                                        ^        ^      ^               |
 //!  watch (one for the namespace) --pods--+        |      +--what became--+
 //!  sweep (pods and secrets left behind) ----------+
+//!  nodes (whether there are any for a class) --closes--> claims
 //! ```
 //!
 //! `life` decides what happens to a task, `judge` what a pod says, `manifest` what is created; none of them does IO. The
@@ -17,6 +18,7 @@ mod judge;
 mod life;
 mod logs;
 mod manifest;
+mod nodes;
 mod plane;
 mod run;
 mod services;
@@ -89,7 +91,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
 fn prepare(settings: Settings, kube: Kube) -> Result<(Tools, Vec<(Class, Secret)>), String> {
     let plane = Client::of_busy_runner(&settings.endpoint, CONNECTIONS).map_err(|error| error.to_string())?;
     let classes = check::tokens(&settings, &kube)?;
-    match check::missing_rights(&kube) {
+    match check::missing_rights(&settings, &kube) {
         Ok(missing) if missing.is_empty() => {}
         Ok(missing) => return Err(lacks(&settings, &missing)),
         Err(fault) => log::warn!("the rights of the service account could not be checked: {fault}"),
@@ -106,7 +108,7 @@ fn prepare(settings: Settings, kube: Kube) -> Result<(Tools, Vec<(Class, Secret)
 
 fn lacks(settings: &Settings, missing: &[String]) -> String {
     format!(
-        "the service account lacks rights in the namespace `{}`: {} (the chart's Role grants them: `rbac.create`)",
+        "the service account lacks rights in the namespace `{}`: {} (the chart's roles grant them: `rbac.create`)",
         settings.cluster.namespace,
         missing.join(", ")
     )
@@ -128,7 +130,7 @@ fn own_image(settings: &Settings, kube: &Kube) -> Result<String, String> {
 /// Runs `--check`: says of each condition whether it holds.
 fn check_all(settings: &Settings, kube: &Kube) -> Outcome {
     let mut wrong = Vec::new();
-    match check::missing_rights(kube) {
+    match check::missing_rights(settings, kube) {
         Ok(missing) if missing.is_empty() => print("ok: rights of the service account\n")?,
         Ok(missing) => {
             wrong.push(lacks(settings, &missing));

@@ -20,6 +20,9 @@ pub(super) struct Claimed {
     pub(super) job_name: String,
     pub(super) job_url: String,
     pub(super) lease_seconds: u32,
+    /// How long its pod may wait for its start.
+    #[serde(default)]
+    pub(super) begin_seconds: u32,
     #[serde(default)]
     pub(super) built_in: BTreeMap<String, String>,
     #[serde(default)]

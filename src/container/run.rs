@@ -7,6 +7,7 @@ use super::judge::{Verdict, judge};
 use super::life::{Act, Created, FULL_PAUSE, Life};
 use super::logs;
 use super::manifest::{ALLOCATION, CLASS, MANAGED, MANAGER, TASK, name_of, pod_of};
+use super::nodes::{self, Watched};
 use super::plane::Claimed;
 use super::settings::Class;
 use super::slots::{Slot, Slots};
@@ -130,6 +131,16 @@ impl Runner {
                 sweep::forever(&tools, gc.interval, |found| sender.send(Event::Found(found)).is_ok())
             })?;
         }
+        let gates: Vec<_> = self.classes.iter().map(|_| Arc::new(AtomicBool::new(false))).collect();
+        if let Some(checker) = self.tools.settings.checker {
+            let classes = self.classes.iter().zip(&gates);
+            let mut classes: Vec<_> =
+                classes.map(|((class, _), gate)| Watched::new(class, Arc::clone(gate))).collect();
+            // Before the first claim, which would wait for a task otherwise.
+            nodes::once(&self.tools.kube, checker, &mut classes);
+            let (tools, stopping) = (Arc::clone(&self.tools), Arc::clone(&self.stopping));
+            spawn("nodes", move || nodes::forever(&tools.kube, checker, classes, &stopping))?;
+        }
         for (n, (class, token)) in self.classes.iter().enumerate() {
             let client = self.tools.plane.sibling().map(Arc::new).map_err(|error| error.to_string())?;
             self.claims.push(Arc::clone(&client));
@@ -138,6 +149,7 @@ impl Runner {
                 client,
                 slots: self.slots.clone(),
                 stopping: Arc::clone(&self.stopping),
+                is_closed: Arc::clone(&gates[n]),
             };
             let (tools, sender, name) =
                 (Arc::clone(&self.tools), self.sender.clone(), class.name.to_string());
@@ -412,11 +424,15 @@ impl Runner {
                 if created == Created::Yes {
                     record!(Info, task_id = task.subject.id, milliseconds = task.claimed_at.elapsed().as_millis(); "created the pod");
                     task.claimed = None;
-                } else if let Created::Full(why) | Created::Refused(why) | Created::Away(why) = &created {
+                } else if let Created::Full(why)
+                | Created::Refused(why)
+                | Created::Leaving(why)
+                | Created::Away(why) = &created
+                {
                     task.story.tell_news(why);
                     record!(Warn, task_id = task.subject.id; "the pod cannot be created: {why}");
                 }
-                if matches!(created, Created::Full(_)) {
+                if matches!(created, Created::Full(_) | Created::Leaving(_)) {
                     self.slots.pause(now + FULL_PAUSE);
                 }
                 acts = task.life.created(created, now);

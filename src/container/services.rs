@@ -2,16 +2,19 @@
 //!
 //! A more specific kind of match wins; of one kind, the rule of the class. No rule at all: as the primary container.
 
+use regex_lite::Regex;
 use serde_json::{Map, Value, json};
 
 /// Kinds of match, best first.
 const KINDS: [&str; 4] = ["exact", "prefix", "pattern", "default"];
 
 /// Rules of one scope.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Rules {
     exact: Map<String, Value>,
     prefix: Map<String, Value>,
+    /// Longest first: of two that fit, it says the most.
+    patterns: Vec<(Regex, Value)>,
     default: Option<Value>,
 }
 
@@ -44,18 +47,16 @@ impl Rules {
                     check(value, &at)?;
                     rules.default = Some(value.clone());
                 }
-                "exact" | "prefix" => {
+                "exact" | "prefix" | "pattern" => {
                     let Some(map) = value.as_object() else {
                         return Err(format!("`{at}` must be a map of images"));
                     };
                     map.iter().try_for_each(|(image, spec)| check(spec, &format!("{at}.{image}")))?;
-                    let place = if kind == "exact" { &mut rules.exact } else { &mut rules.prefix };
-                    place.clone_from(map);
-                }
-                "pattern" => {
-                    return Err(format!(
-                        "`{at}`: rules by regular expression are not available in this version; use `exact` or `prefix`"
-                    ));
+                    match kind.as_str() {
+                        "exact" => rules.exact.clone_from(map),
+                        "prefix" => rules.prefix.clone_from(map),
+                        _ => rules.patterns = patterns(map, &at)?,
+                    }
                 }
                 _ => return Err(format!("`{at}` is not known (known: {})", KINDS.join(", "))),
             }
@@ -71,10 +72,24 @@ impl Rules {
                 let fitting = self.prefix.iter().filter(|(prefix, _)| image.starts_with(prefix.as_str()));
                 fitting.max_by_key(|(prefix, _)| prefix.len()).map(|(_, spec)| spec)
             }
+            "pattern" => {
+                self.patterns.iter().find(|(pattern, _)| pattern.is_match(image)).map(|(_, spec)| spec)
+            }
             "default" => self.default.as_ref(),
             _ => None,
         }
     }
+}
+
+fn patterns(map: &Map<String, Value>, at: &str) -> Result<Vec<(Regex, Value)>, String> {
+    let mut patterns = Vec::new();
+    for (text, spec) in map {
+        let pattern = Regex::new(text)
+            .map_err(|error| format!("`{at}.{text}` is not a regular expression: {error}"))?;
+        patterns.push((pattern, spec.clone()));
+    }
+    patterns.sort_by_key(|(pattern, _)| std::cmp::Reverse(pattern.as_str().len()));
+    Ok(patterns)
 }
 
 /// The spec of a service of this image.
@@ -113,8 +128,33 @@ mod tests {
             assert_eq!(chosen.reason, json!({ "selectionScope": scope, "imageMatchType": kind }), "{image}");
         }
         assert_eq!(choose(&Rules::default(), &Rules::default(), "x"), None);
-        let error = Rules::read(Some(&json!({ "pattern": {} })), "agent.serviceContainers", &|_, _| Ok(()))
-            .unwrap_err();
-        assert!(error.contains("`agent.serviceContainers.pattern`"), "{error}");
+    }
+
+    #[test]
+    fn a_pattern_stands_between_a_prefix_and_the_default() {
+        let read = |value: Value| Rules::read(Some(&value), "s", &|_, _| Ok(()));
+        let class = read(json!({ "prefix": { "postgres:1": { "n": 1 } }, "default": { "n": 2 } })).unwrap();
+        let global = read(json!({ "pattern": {
+            "postgres": { "n": 3 }, "^(registry\\.acme\\.com/)?postgres(:\\d+)?$": { "n": 4 }, "(?i)REDIS": { "n": 5 }
+        } }))
+        .unwrap();
+        for (image, n, kind) in [
+            ("postgres:16", 1, "prefix"),
+            ("postgres:9", 4, "pattern"),
+            ("registry.acme.com/postgres", 4, "pattern"),
+            ("cimg/postgres:9-node", 3, "pattern"),
+            ("cimg/redis", 5, "pattern"),
+            ("mysql", 2, "default"),
+        ] {
+            let chosen = choose(&class, &global, image).unwrap();
+            assert_eq!(
+                (chosen.spec["n"].as_i64(), &chosen.reason["imageMatchType"]),
+                (Some(n), &json!(kind))
+            );
+        }
+        let error = read(json!({ "pattern": { "a(b": {} } })).unwrap_err();
+        assert!(error.contains("`s.pattern.a(b` is not a regular expression"), "{error}");
+        let error = read(json!({ "patern": {} })).unwrap_err();
+        assert!(error.contains("`s.patern` is not known"), "{error}");
     }
 }

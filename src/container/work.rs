@@ -213,6 +213,7 @@ impl Tools {
 fn refused(fault: &Fault) -> Did {
     match fault {
         _ if fault.is_passing() => again(fault),
+        _ if fault.is_leaving() => Did::Created(Created::Leaving(fault.to_string())),
         _ if fault.is_full() => Did::Created(Created::Full(fault.to_string())),
         _ if fault.lacks_right() || fault.status() == Some(401) => Did::LacksRight(fault.to_string()),
         _ => Did::Created(Created::Refused(fault.to_string())),

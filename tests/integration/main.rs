@@ -34,6 +34,19 @@ mod containers;
 // The program inside a pod.
 #[cfg(feature = "server")]
 mod pods;
+// The fake cluster, held to what a real one said.
+#[cfg(all(feature = "server", feature = "kubernetes"))]
+mod recorded;
+// What a container runner costs, by hand.
+#[cfg(all(feature = "server", feature = "kubernetes"))]
+mod pods_bench;
+// Images, clusters and classes that make it hard for the container runner.
+#[cfg(all(feature = "server", feature = "kubernetes"))]
+mod pods_hard;
+// Two container runners in a cluster that breaks by dice.
+#[cfg(all(feature = "server", feature = "kubernetes"))]
+mod pods_faults;
+
 // The limits of the config compiler.
 #[cfg(feature = "server")]
 mod config_limits;

@@ -1,7 +1,7 @@
 //! Calls to the API server: the token of the service account, which changes under way, and repetition of what passes.
 
 use super::fault::Fault;
-use super::objects::{Event, List, Pod, Secret};
+use super::objects::{Event, List, Node, Pod, Secret};
 use crate::container::settings::Cluster;
 use crate::http::{self, Client, Endpoint, Exchange, encoded, retry};
 use serde::de::DeserializeOwned;
@@ -216,6 +216,11 @@ impl Kube {
         self.list(&self.path("secrets", ""), &format!("&labelSelector={}", encoded(label)))
     }
 
+    /// All nodes of the cluster.
+    pub(in crate::container) fn nodes(&self) -> Result<Vec<Node>, Fault> {
+        self.list("/api/v1/nodes", "").map(|list| list.items)
+    }
+
     /// Events about an object.
     pub(in crate::container) fn events(&self, uid: &str) -> Result<List<Event>, Fault> {
         self.list(
@@ -274,9 +279,18 @@ impl Kube {
 
     /// Asks whether this account may do something in the namespace; the error says why that is not known.
     pub(in crate::container) fn may(&self, verb: &str, resource: &str) -> Result<bool, Fault> {
+        self.review(verb, resource, &self.namespace)
+    }
+
+    /// The same for what stands in no namespace.
+    pub(in crate::container) fn may_in_cluster(&self, verb: &str, resource: &str) -> Result<bool, Fault> {
+        self.review(verb, resource, "")
+    }
+
+    fn review(&self, verb: &str, resource: &str, namespace: &str) -> Result<bool, Fault> {
         let (resource, sub) = resource.split_once('/').unwrap_or((resource, ""));
         let attributes =
-            json!({ "verb": verb, "resource": resource, "subresource": sub, "namespace": self.namespace });
+            json!({ "verb": verb, "resource": resource, "subresource": sub, "namespace": namespace });
         let review = json!({ "kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1",
             "spec": { "resourceAttributes": attributes } });
         let answer: Value =

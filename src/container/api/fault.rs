@@ -65,6 +65,11 @@ impl Fault {
         matches!(self, Fault::Refused { status: 403, message, .. } if message.contains("exceeded quota"))
     }
 
+    /// The namespace is being deleted: it takes nothing any more.
+    pub(in crate::container) fn is_leaving(&self) -> bool {
+        matches!(self, Fault::Refused { status: 403, message, .. } if message.contains("because it is being terminated"))
+    }
+
     /// The account of this agent lacks a right.
     pub(in crate::container) fn lacks_right(&self) -> bool {
         matches!(self, Fault::Refused { status: 403, message, .. } if message.contains(" cannot "))
@@ -137,6 +142,11 @@ mod tests {
             r#"{"reason":"Forbidden","message":"pods is forbidden: User \"u\" cannot create resource \"pods\" in API group \"\""}"#,
         );
         assert!(role.lacks_right() && !role.is_full() && !role.is_passing());
+        let leaving = fault(
+            403,
+            r#"{"reason":"Forbidden","message":"pods \"p\" is forbidden: unable to create new content in namespace ci because it is being terminated"}"#,
+        );
+        assert!(leaving.is_leaving() && !leaving.lacks_right() && !leaving.is_passing());
         let flow = fault(429, "Too many requests, please try again later.\n");
         assert!(
             flow.is_passing()

@@ -7,5 +7,5 @@ mod watch;
 
 pub(super) use client::Kube;
 pub(super) use fault::Fault;
-pub(super) use objects::{ContainerStatus, Pod, Terminated};
+pub(super) use objects::{ContainerStatus, Node, Pod, Terminated};
 pub(super) use watch::{Seen, watch};

@@ -180,6 +180,24 @@ pub(in crate::container) struct Event {
     pub(in crate::container) message: String,
 }
 
+/// A node of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(in crate::container) struct Node {
+    #[serde(deserialize_with = "or_default")]
+    pub(in crate::container) metadata: NodeMeta,
+}
+
+/// Metadata of a node: other objects are not asked for their labels.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(in crate::container) struct NodeMeta {
+    #[serde(deserialize_with = "or_default")]
+    pub(in crate::container) name: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(in crate::container) labels: BTreeMap<String, String>,
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used)]
 mod tests {

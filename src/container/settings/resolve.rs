@@ -1,7 +1,7 @@
 //! From the texts of file and variables to [`Settings`], with errors that name the path of what is wrong.
 
 use super::schema::{Schema, describe, unknown};
-use super::types::{Class, Cluster, Gc, Settings};
+use super::types::{Checker, Class, Cluster, Gc, Settings};
 use super::yaml;
 use crate::container::services::Rules;
 use crate::http::Endpoint;
@@ -15,7 +15,7 @@ use std::time::Duration;
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Keys of `agent` that the runner reads, with the variable that wins.
-const AGENT: [(&str, &str); 11] = [
+const AGENT: [(&str, &str); 13] = [
     ("runnerAPI", "RUNNER_API"),
     ("name", "AGENT_NAME"),
     ("maxRunTime", "MAX_RUN_TIME"),
@@ -24,6 +24,8 @@ const AGENT: [(&str, &str); 11] = [
     ("gc.threshold", "KUBE_GC_THRESHOLD"),
     ("gc.interval", "KUBE_GC_INTERVAL"),
     ("constraintChecker.enable", "CHECK_ENABLED"),
+    ("constraintChecker.threshold", "CHECK_THRESHOLD"),
+    ("constraintChecker.interval", "CHECK_INTERVAL"),
     ("log.level", "O11Y_LEVEL"),
     ("log.format", "O11Y_FORMAT"),
     ("ssh.enabled", "KUBE_SSH_IS_ENABLED"),
@@ -249,9 +251,11 @@ fn resolve(values: &Value, variable: Variables<'_>) -> Result<Settings, String> 
     if gc.is_some_and(|gc| gc.threshold <= max_run_time) {
         warnings.push("`agent.gc.threshold` is not above `agent.maxRunTime`: pods of long tasks would be collected while they run; they are spared as long as this agent knows of them".to_owned());
     }
-    if reader.boolean("constraintChecker.enable", false)? {
-        return Err("`agent.constraintChecker.enable`: the constraint checker is not available in this version; a pod that no node can take says so in its job".to_owned());
-    }
+    let checker = Checker {
+        threshold: reader.number("constraintChecker.threshold", 3)?,
+        interval: reader.time("constraintChecker.interval", Duration::from_secs(15 * 60))?,
+    };
+    let checker = reader.boolean("constraintChecker.enable", false)?.then_some(checker);
     let level = reader.text("log.level")?.unwrap_or_else(|| "info".to_owned());
     let format = reader.text("log.format")?.unwrap_or_else(|| "json".to_owned());
     let logging = logging::Options {
@@ -277,6 +281,7 @@ fn resolve(values: &Value, variable: Variables<'_>) -> Result<Settings, String> 
         max_concurrent_tasks: reader.number("maxConcurrentTasks", 20)? as usize,
         max_run_time,
         gc,
+        checker,
         cluster: cluster(variable)?,
         instance: instance.unwrap_or_else(|| "container-agent".to_owned()),
         init_image,
@@ -423,6 +428,10 @@ mod tests {
         assert_eq!(settings.gc.unwrap().threshold, Duration::from_secs(6 * 3600));
         assert_eq!(settings.cluster.url, "https://[fd00::1]:443");
         assert_eq!(settings.cluster.namespace, "ci");
+        assert_eq!(settings.checker, None);
+        let checker = [("CHECK_ENABLED", "true"), ("CHECK_INTERVAL", "1m")];
+        let settings_of_checker = with(VALUES, &checker).unwrap().checker;
+        assert_eq!(settings_of_checker, Some(Checker { threshold: 3, interval: Duration::from_secs(60) }));
         let names: Vec<_> = settings.classes.iter().map(|class| class.name.to_string()).collect();
         assert_eq!(names, ["acme/big", "acme/linux"]);
         assert_eq!(settings.classes[1].template, json!({ "spec": { "nodeSelector": { "disk": "ssd" } } }));
@@ -468,6 +477,16 @@ mod tests {
                 class("{}"),
                 &[("MAX_CONCURRENT_TASKS", "0")],
                 "`MAX_CONCURRENT_TASKS` must be a whole number from 1, not the text `0`",
+            ),
+            (
+                class("{serviceContainers: {pattern: {'a(b': {}}}}"),
+                &[],
+                "`agent.resourceClasses.a/b.serviceContainers.pattern.a(b` is not a regular expression",
+            ),
+            (
+                class("{}"),
+                &[("CHECK_THRESHOLD", "often")],
+                "`CHECK_THRESHOLD` must be a whole number from 1, not the text `often`",
             ),
             (class("{}"), &[("KUBE_SSH_IS_ENABLED", "true")], "`agent.ssh.enabled`: reruns with SSH"),
             (class("{}"), &[("RUNNER_API", "")], "`agent.runnerAPI` (or the variable RUNNER_API) is missing"),

@@ -25,6 +25,8 @@ pub(in crate::container) struct Settings {
     pub(in crate::container) max_run_time: Duration,
     /// Collection of what was left behind; `None` when it is switched off.
     pub(in crate::container) gc: Option<Gc>,
+    /// Looks at the nodes of the cluster; `None` when that is switched off.
+    pub(in crate::container) checker: Option<Checker>,
     /// Cluster that the pods run in.
     pub(in crate::container) cluster: Cluster,
     /// Identifies this agent among the others of the namespace: the name of its pod.
@@ -63,6 +65,15 @@ pub(in crate::container) struct Class {
 pub(in crate::container) struct Gc {
     /// They are taken when they are as old as this.
     pub(in crate::container) threshold: Duration,
+    /// Between two looks.
+    pub(in crate::container) interval: Duration,
+}
+
+/// Looks whether there are nodes for the pods of each class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::container) struct Checker {
+    /// So many looks in a row without a node end the claims of a class.
+    pub(in crate::container) threshold: u32,
     /// Between two looks.
     pub(in crate::container) interval: Duration,
 }

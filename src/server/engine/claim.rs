@@ -7,7 +7,7 @@ use crate::server::auth::ClassToken;
 use crate::server::auth::{new_token, token_hash};
 use crate::server::engine::commit::task::{self, InHand};
 use crate::server::engine::handout::{self, Handed, Withheld};
-use crate::server::engine::task::{Claim, ClaimedAgain, DEFAULT_BUDGET, Machine, Refused};
+use crate::server::engine::task::{Claim, ClaimedAgain, DEFAULT_BUDGET, LONGEST_BEGIN, Machine, Refused};
 use crate::server::state::ServerSettings;
 use crate::server::store::status::{MessageKind, TaskState};
 use crate::server::store::tables::handout::described;
@@ -93,7 +93,8 @@ pub fn claim(
             budget: terms.budget_ms.map_or(DEFAULT_BUDGET, Duration::from_millis),
             retries_unsafely: terms.unsafe_retries,
         };
-        if let Err(why) = hand.task.claim(claim, others, settings.lease(), now) {
+        let begin = terms.begin_ms.map_or(LONGEST_BEGIN, Duration::from_millis);
+        if let Err(why) = hand.task.claim(claim, others, settings.lease(), begin, now) {
             return Err(Error::Corrupt(format!("the task `{}` stands in a queue: {why:?}", hand.row.id)));
         }
         if let Some(answer) = hand_out(tx, hand, claimer, settings, now)? {
@@ -142,8 +143,8 @@ fn hand_out(
             let claim = hand.task.claim_of().cloned();
             let claim = claim.ok_or_else(|| Error::Corrupt(format!("`{}` is not claimed", hand.row.id)))?;
             let (id, allocation) = (hand.row.id.clone(), claim.allocation);
-            let handed =
-                Handed { id, token: task_token.clone(), allocation, variables, budget: claim.budget };
+            let (token, budget, begin) = (task_token.clone(), claim.budget, hand.task.begin_left(now));
+            let handed = Handed { id, token, allocation, variables, budget, begin };
             let in_containers = claimer.request.takes.contains(&TaskKind::Container);
             let described = handout::describe(tx, found, handed, in_containers, settings)?;
             let answer = serde_json::to_vec(&described)?;
@@ -196,7 +197,8 @@ pub fn fetch(
     match handout::variables(tx, &settings.sealer, &found)? {
         Ok(variables) => {
             let (id, allocation, budget) = (id.clone(), claim.allocation, claim.budget);
-            let handed = Handed { id, token, allocation, variables, budget };
+            let handed =
+                Handed { id, token, allocation, variables, budget, begin: hand.task.begin_left(now) };
             Ok(Ok(serde_json::to_vec(&handout::describe(tx, found, handed, false, settings)?)?))
         }
         Err(why) => {

@@ -4,7 +4,6 @@
 use crate::config::{Executor, Image, JobKind};
 use crate::protocol::{Container, Login, Secret, Source, Task, TaskId, Variable};
 use crate::server::auth::{new_token, token_hash};
-use crate::server::engine::task::LONGEST_BEGIN;
 use crate::server::secrets::access;
 use crate::server::secrets::contexts;
 use crate::server::secrets::sealer::{SealError, SealedFor, Sealer};
@@ -110,6 +109,8 @@ pub struct Handed {
     pub variables: Vec<Variable>,
     /// How long it may be silent once it has begun.
     pub budget: Duration,
+    /// How long it may take to begin from now on.
+    pub begin: Duration,
 }
 
 /// A task as it is handed out.
@@ -169,7 +170,7 @@ pub fn describe(
         source: source(found.revision),
         has_test_timings: found.has_test_timings,
         lease_seconds: settings.lease_seconds,
-        begin_seconds: LONGEST_BEGIN.as_secs() as u32,
+        begin_seconds: handed.begin.as_secs() as u32,
         budget_seconds: handed.budget.as_secs() as u32,
         heartbeat_wait_seconds: settings.heartbeat_wait_seconds,
         max_step_output_bytes: settings.max_step_output_bytes,

@@ -37,7 +37,7 @@ pub const MOST_GIVEN_BACK_BY_HOSTS: u32 = 10;
 pub const MOST_UNSAFE_RETRIES: u32 = 3;
 /// A task that has begun may be silent this long, unless its class says otherwise.
 pub const DEFAULT_BUDGET: Duration = Duration::from_secs(15 * 60);
-/// A claimed task that has not begun by then goes back to its queue.
+/// A claimed task that has not begun by then goes back to its queue, unless its class says otherwise.
 pub const LONGEST_BEGIN: Duration = Duration::from_secs(10 * 60);
 /// Output and events of a task that ended without its agent are taken this long.
 pub const LATE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -128,19 +128,28 @@ impl Task {
         }
     }
 
-    /// A runner claims it.
+    /// A runner claims it, and may take as long as `begin` to begin it.
     pub fn claim(
         &mut self,
         claim: Claim,
         others: bool,
         lease: Duration,
+        begin: Duration,
         now: Millis,
     ) -> Result<(), NotClaimable> {
         self.claimable(&claim.runner, others, now)?;
-        let begin_until = now.plus(LONGEST_BEGIN);
+        let begin_until = now.plus(begin);
         self.state =
             State::Claimed { claim, lease_until: renewed(now, lease, now).min(begin_until), begin_until };
         Ok(())
+    }
+
+    /// How long it may still take to begin; nothing of one that is not claimed.
+    pub fn begin_left(&self, now: Millis) -> Duration {
+        match &self.state {
+            State::Claimed { begin_until, .. } => begin_until.since(now),
+            _ => Duration::ZERO,
+        }
     }
 
     /// A claim with the nonce that this task was given to. `allocation` replaces the one that nobody heard of.
@@ -412,14 +421,9 @@ impl Task {
         }
         match &self.state {
             State::Claimed { claim, lease_until, begin_until } if now > *lease_until.min(begin_until) => {
-                let message = if now > *begin_until {
-                    format!("it had not begun {} minutes after the claim", LONGEST_BEGIN.as_secs() / 60)
-                } else {
-                    "the runner was not heard of any more".to_owned()
-                };
+                let message = told::lapsed(now > *begin_until);
                 let runner = claim.runner.clone();
-                let returned =
-                    Returned { reason: GiveBackReason::Runner, message: &message, pause: Duration::ZERO };
+                let returned = Returned { reason: GiveBackReason::Runner, message, pause: Duration::ZERO };
                 self.back_to_the_queue(&runner, &returned, EndedBy::Lapsed, now).then
             }
             State::Running(work) if now > work.lease_until => self.silent(work.clone(), lease, now),

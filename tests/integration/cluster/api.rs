@@ -1,13 +1,18 @@
 //! The answers of the API server: who calls, what is asked for, and the rules of each.
 
 use super::http::{Asked, Body, Log, Reply, Watch};
-use super::store::{State, kinded, now, word};
+use super::store::{State, kinded, later, word};
 use super::valid::Cause;
-use super::{Shared, TOKEN, USER, select, valid};
+use super::{ADMIN, Shared, TOKEN, USER, options, select, valid};
 use base64::Engine;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::path::Path;
+
+/// Who may do everything.
+const ADMINISTRATOR: &str = "admin";
+/// Longest body of a request, in bytes.
+const MOST_BYTES: usize = 3 * 1024 * 1024;
 
 const KINDS: [&str; 4] = ["pods", "secrets", "events", "nodes"];
 
@@ -44,7 +49,7 @@ fn overridden(state: &mut State, asked: &Asked, folder: &Path) -> Reply {
     ordinary(state, asked, folder)
 }
 
-fn failure(code: u16, reason: &str, message: &str, details: Option<Value>) -> Reply {
+pub(super) fn failure(code: u16, reason: &str, message: &str, details: Option<Value>) -> Reply {
     let mut body = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message });
     if !reason.is_empty() {
         body["reason"] = json!(reason);
@@ -65,7 +70,7 @@ fn unsupported() -> Reply {
     failure(404, "NotFound", "the server could not find the requested resource", Some(json!({})))
 }
 
-fn bad(message: &str) -> Reply {
+pub(super) fn bad(message: &str) -> Reply {
     failure(400, "BadRequest", message, None)
 }
 
@@ -99,6 +104,7 @@ fn ordinary(state: &mut State, asked: &Asked, folder: &Path) -> Reply {
     let user = match &asked.token {
         None => "system:anonymous",
         Some(token) if *token == taken => USER,
+        Some(token) if token == ADMIN => ADMINISTRATOR,
         Some(_) => return failure(401, "Unauthorized", "Unauthorized", None),
     };
     let path = asked.path.split('?').next().unwrap_or_default();
@@ -108,6 +114,14 @@ fn ordinary(state: &mut State, asked: &Asked, folder: &Path) -> Reply {
             200,
             json!({ "major": "1", "minor": "36", "gitVersion": "v1.36.2", "platform": "linux/amd64" }),
         ),
+        ["livez" | "readyz" | "healthz"] => Reply::text(200, "ok"),
+        ["apis", "events.k8s.io", "v1", "namespaces", namespace, "events"] if user != ADMINISTRATOR => {
+            let message = format!(
+                "events.events.k8s.io is forbidden: User \"{user}\" cannot list resource \"events\" in API group \"events.k8s.io\" in the namespace \"{namespace}\""
+            );
+            let details = json!({ "group": "events.k8s.io", "kind": "events" });
+            failure(403, "Forbidden", &message, Some(details))
+        }
         ["apis", "authorization.k8s.io", "v1", "selfsubjectaccessreviews"] if asked.method == "POST" => {
             review(state, asked)
         }
@@ -115,7 +129,12 @@ fn ordinary(state: &mut State, asked: &Asked, folder: &Path) -> Reply {
             resource(state, asked, user, Some(namespace), rest, folder)
         }
         ["api", "v1", rest @ ..] if !rest.is_empty() => resource(state, asked, user, None, rest, folder),
-        _ => Reply::text(404, "404 page not found\n"),
+        ["api" | "apis", ..] => Reply::text(404, "404 page not found\n"),
+        _ if user == ADMINISTRATOR => Reply::text(404, "404 page not found\n"),
+        _ => {
+            let message = format!("forbidden: User \"{user}\" cannot get path \"{path}\"");
+            failure(403, "Forbidden", &message, Some(json!({})))
+        }
     }
 }
 
@@ -124,7 +143,8 @@ fn review(state: &State, asked: &Asked) -> Reply {
     let attributes = &review["spec"]["resourceAttributes"];
     let word = |key: &str| attributes[key].as_str().unwrap_or_default();
     let asked = format!("{} {}", word("verb"), word("resource"));
-    let mut status = json!({ "allowed": !state.knobs.denied.contains(&asked) && word("namespace") == "ci" });
+    let is_here = word("namespace") == "ci" || word("resource") == "nodes";
+    let mut status = json!({ "allowed": !state.knobs.denied.contains(&asked) && is_here });
     if status["allowed"] == true {
         status["reason"] = json!(
             "RBAC: allowed by RoleBinding \"runlet-agent/ci\" of Role \"runlet-agent\" to ServiceAccount \"runlet-agent/ci\""
@@ -165,11 +185,14 @@ fn resource(
         _ => "patch",
     };
     let resource = sub.map_or(kind.to_owned(), |sub| format!("{kind}/{sub}"));
+    let is_here = namespace == Some("ci") || kind == "nodes";
     let granted = user == USER
+        && is_here
+        && sub.is_none_or(|sub| sub == "log")
         && !matches!(verb, "update" | "patch" | "deletecollection")
         && !state.knobs.denied.contains(&format!("{verb} {resource}"));
     // Rights come before existence and validation.
-    if !granted {
+    if !granted && user != ADMINISTRATOR {
         let what = name.map_or(kind.to_owned(), |name| format!("{kind} \"{name}\""));
         let place = namespace.map_or("at the cluster scope".to_owned(), |namespace| {
             format!("in the namespace \"{namespace}\"")
@@ -185,7 +208,7 @@ fn resource(
         return failure(403, "Forbidden", &message, Some(Value::Object(details)));
     }
     match (verb, name) {
-        ("create", Some(_)) => failure(
+        ("create", Some(_)) | ("update" | "patch", None) => failure(
             405,
             "MethodNotAllowed",
             "the server does not allow this method on the requested resource",
@@ -212,21 +235,46 @@ fn refused(kind: &str, name: &str, causes: &[Cause]) -> Reply {
         .iter()
         .map(|(field, reason, message)| json!({ "reason": reason, "message": message, "field": field }))
         .collect();
-    let details = json!({ "name": name, "kind": word, "causes": listed });
+    let mut details = json!({ "kind": word, "causes": listed });
+    if !name.is_empty() {
+        details["name"] = json!(name);
+    }
     failure(422, "Invalid", &format!("{word} \"{name}\" is invalid: {all}"), Some(details))
 }
 
 fn create(state: &mut State, asked: &Asked, kind: &str, namespace: &str) -> Reply {
+    if asked.body.len() > MOST_BYTES {
+        let message = format!("Request entity too large: limit is {MOST_BYTES}");
+        return failure(413, "RequestEntityTooLarge", &message, None);
+    }
     let mut object: Value = match serde_json::from_slice(&asked.body) {
         Ok(object) => object,
         Err(_) => {
             let text = String::from_utf8_lossy(&asked.body);
+            let text = if text.is_empty() { "<empty>".into() } else { text };
             return bad(&format!(
                 "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: unexpected end of JSON input ({text})",
                 word(kind)
             ));
         }
     };
+    let kind_word = word(kind);
+    let given = |key: &str, usual: &str| object[key].as_str().unwrap_or(usual).to_owned();
+    let (given_kind, version) = (given("kind", kind_word), given("apiVersion", "v1"));
+    let start = format!("{given_kind} in version \"{version}\" cannot be handled as a {kind_word}: ");
+    if version != "v1" {
+        return bad(&format!(
+            "{start}no kind \"{given_kind}\" is registered for version \"{version}\" in scheme \"k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30\""
+        ));
+    }
+    if given_kind != kind_word {
+        return bad(&format!(
+            "{start}converting (v1.{given_kind}) to (core.{kind_word}): unknown conversion"
+        ));
+    }
+    if object["metadata"]["resourceVersion"].is_string() {
+        return failure(500, "", "resourceVersion should not be set on objects to be created", None);
+    }
     if object["metadata"]["namespace"].as_str().is_some_and(|given| given != namespace) {
         return bad("the namespace of the provided object does not match the namespace sent on the request");
     }
@@ -244,6 +292,14 @@ fn create(state: &mut State, asked: &Asked, kind: &str, namespace: &str) -> Repl
     };
     if !causes.is_empty() {
         return refused(kind, &name, &causes);
+    }
+    if state.knobs.is_terminating {
+        let message = format!(
+            "{kind} \"{name}\" is forbidden: unable to create new content in namespace {namespace} because it is being terminated"
+        );
+        let cause = json!({ "reason": "NamespaceTerminating", "message": format!("namespace {namespace} is being terminated"), "field": "metadata.namespace" });
+        let details = json!({ "name": name, "kind": kind, "causes": [cause] });
+        return failure(403, "Forbidden", &message, Some(details));
     }
     if let Some(there) = state.get(kind, &name) {
         let prefix =
@@ -290,6 +346,22 @@ fn delete(
         );
         return failure(409, "Conflict", &message, Some(json!({ "name": name, "kind": word })));
     }
+    let version = object["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+    if let Some(wanted) =
+        options["preconditions"]["resourceVersion"].as_str().filter(|wanted| *wanted != version)
+    {
+        let word = word(kind);
+        let message = format!(
+            "Operation cannot be fulfilled on {word} \"{name}\": the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({version}). The object might have been modified"
+        );
+        return failure(409, "Conflict", &message, Some(json!({ "name": name, "kind": word })));
+    }
+    if let Err(refusal) = options::of_delete(query) {
+        return refusal;
+    }
+    if query.get("dryRun").is_some_and(|value| value == "All") {
+        return Reply::json(200, kinded(kind, object));
+    }
     if kind != "pods" {
         state.remove(kind, name);
         let details = json!({ "name": name, "kind": kind, "uid": uid });
@@ -307,14 +379,19 @@ fn delete(
     } else {
         0
     };
+    let grace = if grace < 0 { 1 } else { grace };
+    // Once it is marked, a grace may become shorter and nothing else.
+    let before = object["metadata"]["deletionGracePeriodSeconds"].as_i64();
+    if before.is_some_and(|before| grace >= before && given.is_none_or(|given| given >= before)) {
+        return Reply::json(200, kinded("pods", object));
+    }
     let marked = state.change("pods", name, |pod| {
-        if pod["metadata"]["deletionTimestamp"].is_null() {
-            pod["metadata"]["generation"] = json!(2);
-            pod["metadata"]["deletionTimestamp"] = json!(now());
-        }
+        pod["metadata"]["generation"] = json!(2);
+        pod["metadata"]["deletionTimestamp"] = json!(later(grace.unsigned_abs()));
         pod["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
     });
-    if grace == 0 {
+    let is_held = object["metadata"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
+    if grace == 0 && !is_held {
         state.remove("pods", name);
     }
     if let Some(ends) = state.running.get_mut(&uid) {
@@ -332,9 +409,12 @@ fn list(state: &State, kind: &str, namespace: Option<&str>, query: &HashMap<Stri
     let (labels, fields) = selectors(query);
     // A selector that is wrong is so without any object, too.
     if let Err(why) =
-        select::has_labels(&json!({}), &labels).and_then(|_| select::has_fields(&json!({}), &fields))
+        select::has_labels(&json!({}), &labels).and_then(|_| select::has_fields(kind, &json!({}), &fields))
     {
         return bad(&why);
+    }
+    if let Err(refusal) = options::of_list(query, state.version()) {
+        return refusal;
     }
     let base64 = base64::engine::general_purpose::URL_SAFE_NO_PAD;
     let after = match query.get("continue") {
@@ -347,13 +427,14 @@ fn list(state: &State, kind: &str, namespace: Option<&str>, query: &HashMap<Stri
                     "invalid continue token: continue key is not valid: invalid character 'i' looking for beginning of value",
                 );
             };
-            read["start"].as_str().unwrap_or_default().to_owned()
+            // A key as the storage has it, and whatever comes after it.
+            read["start"].as_str().unwrap_or_default().trim_matches(['/', '\0']).to_owned()
         }
     };
     let all = if namespace.is_none_or(|namespace| namespace == "ci") { state.all(kind) } else { Vec::new() };
     let fits = |object: &Value| {
         select::has_labels(object, &labels).unwrap_or(false)
-            && select::has_fields(object, &fields).unwrap_or(false)
+            && select::has_fields(kind, object, &fields).unwrap_or(false)
     };
     let mut found: Vec<Value> = all
         .into_iter()
@@ -361,13 +442,19 @@ fn list(state: &State, kind: &str, namespace: Option<&str>, query: &HashMap<Stri
         .filter(fits)
         .collect();
     let mut metadata = json!({ "resourceVersion": state.version().to_string() });
-    let limit = query.get("limit").and_then(|limit| limit.parse::<usize>().ok()).filter(|limit| *limit > 0);
+    // What comes from the cache comes whole.
+    let from_cache = query.get("resourceVersion").is_some_and(|version| version == "0");
+    let limit = query
+        .get("limit")
+        .filter(|_| !from_cache)
+        .and_then(|limit| limit.parse::<usize>().ok())
+        .filter(|limit| *limit > 0);
     if let Some(limit) = limit.filter(|limit| *limit < found.len()) {
         let left = found.len() - limit;
         found.truncate(limit);
-        let start = found[limit - 1]["metadata"]["name"].clone();
-        metadata["continue"] =
-            json!(base64.encode(json!({ "v": "meta.k8s.io/v1", "start": start }).to_string()));
+        let start = format!("/{}\0", found[limit - 1]["metadata"]["name"].as_str().unwrap_or_default());
+        let next = json!({ "v": "meta.k8s.io/v1", "rv": state.version(), "start": start });
+        metadata["continue"] = json!(base64.encode(next.to_string()));
         if labels.is_empty() && fields.is_empty() {
             metadata["remainingItemCount"] = json!(left);
         }
@@ -380,15 +467,20 @@ fn list(state: &State, kind: &str, namespace: Option<&str>, query: &HashMap<Stri
 
 fn watch(state: &State, kind: &str, query: &HashMap<String, String>) -> Reply {
     let (labels, fields) = selectors(query);
-    if let Err(why) = select::has_fields(&json!({}), &fields) {
+    if let Err(why) = select::has_fields(kind, &json!({}), &fields) {
         return bad(&why);
+    }
+    if let Err(refusal) = options::of_watch(query) {
+        return refusal;
     }
     let from = match query.get("resourceVersion").map(String::as_str) {
         None | Some("" | "0") => 0,
         Some(text) => match text.parse() {
             Ok(from) => from,
             Err(_) => {
-                let message = format!("strconv.ParseUint: parsing \"{text}\": invalid syntax");
+                let message = format!(
+                    "resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"
+                );
                 return failure(500, "", &message, None);
             }
         },
@@ -402,6 +494,9 @@ fn watch(state: &State, kind: &str, query: &HashMap<String, String>) -> Reply {
 
 fn log(state: &State, name: &str, query: &HashMap<String, String>, folder: &Path) -> Reply {
     let Some(pod) = state.get("pods", name) else { return missing("pods", name) };
+    if let Err(refusal) = options::of_log(name, query) {
+        return refusal;
+    }
     let names = |list: &str| -> Vec<String> {
         let containers = pod["spec"][list].as_array().into_iter().flatten();
         containers.filter_map(|container| container["name"].as_str().map(str::to_owned)).collect()

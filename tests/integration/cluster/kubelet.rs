@@ -59,7 +59,10 @@ impl Run {
     fn run(&self) {
         self.change(|pod| pod["spec"]["nodeName"] = json!("node-a"));
         self.status("Pending", &[("runlet-init", waiting("PodInitializing"))], &[]);
-        for init in self.list("initContainers") {
+        let delay = self.shared.lock().knobs.kubelet_delay;
+        std::thread::sleep(delay);
+        let is_installed = self.shared.lock().knobs.installs_once && self.link();
+        for init in self.list("initContainers").into_iter().filter(|_| !is_installed) {
             let mut child = match self.start(&init) {
                 Ok(child) => child,
                 Err(why) => {
@@ -71,6 +74,12 @@ impl Run {
             if code != 0 {
                 return self.finish("Failed", vec![(name_of(&init), terminated(code, "Error", ""))]);
             }
+        }
+        if !is_installed && self.shared.lock().knobs.installs_once {
+            self.keep();
+        }
+        if self.is_evicted() {
+            return self.finish("Failed", Vec::new());
         }
         let mut states: Vec<(String, Value)> = Vec::new();
         let mut children: Vec<(String, Child)> = Vec::new();
@@ -116,7 +125,7 @@ impl Run {
             };
             let is_gone =
                 !self.shared.lock().all("pods").iter().any(|pod| pod["metadata"]["uid"] == self.uid.as_str());
-            if over || is_gone {
+            if over || is_gone || self.is_evicted() {
                 end(&children);
             } else if ends && deadline.is_none() {
                 deadline = Some(Instant::now() + Duration::from_secs(20));
@@ -140,14 +149,46 @@ impl Run {
         self.finish(if is_bad { "Failed" } else { "Succeeded" }, states);
     }
 
+    /// Gives the pod what another one has installed. False when none has.
+    fn link(&self) -> bool {
+        let (installed, own) = (self.shared.folder.join("installed"), self.folder.join("shared/bin"));
+        let Ok(files) = std::fs::read_dir(&installed) else { return false };
+        std::fs::create_dir_all(&own).unwrap();
+        for file in files {
+            let file = file.unwrap();
+            std::fs::hard_link(file.path(), own.join(file.file_name())).unwrap();
+        }
+        true
+    }
+
+    /// Keeps what this pod has installed for others.
+    fn keep(&self) {
+        let (own, installed) = (self.folder.join("shared/bin"), self.shared.folder.join("installed"));
+        // Several may be first; one of them is enough.
+        let _ = std::fs::rename(&own, &installed).map(|()| self.link());
+    }
+
+    fn is_evicted(&self) -> bool {
+        self.shared.lock().evicted.contains(&self.uid)
+    }
+
     fn finish(&self, phase: &str, states: Vec<(String, Value)>) {
-        self.say(phase, &states);
+        if self.is_evicted() {
+            let message = "The node was low on resource: memory.";
+            let condition = json!({ "type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet", "message": message });
+            let status = json!({ "phase": "Failed", "reason": "Evicted", "message": message, "conditions": [condition] });
+            self.change(|pod| pod["status"] = status);
+        } else {
+            self.say(phase, &states);
+        }
         let mut state = self.shared.lock();
         if state.running.get(&self.uid) == Some(&true) {
             state.remove("pods", &self.name);
         }
         drop(state);
         self.shared.changed.notify_all();
+        // It goes with its pod, but for what containers have printed.
+        let _ = std::fs::remove_dir_all(self.folder.join("shared"));
     }
 
     fn say(&self, phase: &str, states: &[(String, Value)]) {
@@ -185,7 +226,46 @@ impl Run {
         text.replace(SHARED, &self.folder.join("shared").to_string_lossy()).replace("$$(", "$(")
     }
 
+    /// A root with nothing in it but what a runtime puts there, and the libraries of the program where it needs any.
+    fn root(&self) -> PathBuf {
+        let root = self.folder.join("root");
+        for folder in ["opt/circleci", "proc", "dev", "etc"] {
+            std::fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        std::fs::write(root.join("dev/null"), "").unwrap();
+        std::fs::write(root.join("etc/hostname"), format!("{}\n", self.name)).unwrap();
+        let libraries = Command::new("ldd").arg(RUNLET).output().unwrap().stdout;
+        let libraries = String::from_utf8_lossy(&libraries).into_owned();
+        for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
+            let place = root.join(library.trim_start_matches('/'));
+            std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+            std::fs::copy(library, place).unwrap();
+        }
+        root
+    }
+
+    /// Starts a container in a root of its own, as the first process of a namespace.
+    fn start_in_root(&self, container: &Value) -> Result<Child, String> {
+        let root = self.root();
+        let mut command = private();
+        let script = "mount --bind \"$2\" \"$1/opt/circleci\" && mount --bind /dev/null \"$1/dev/null\" && mount -t proc proc \"$1/proc\" || exit 126; root=$1; shift 2; exec chroot \"$root\" \"$@\"";
+        command.args(["sh", "-c", script, "sh"]).arg(&root).arg(self.folder.join("shared"));
+        for word in container["command"].as_array().into_iter().flatten() {
+            command.arg(word.as_str().unwrap());
+        }
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", "/");
+        for variable in container["env"].as_array().into_iter().flatten() {
+            command.env(variable["name"].as_str().unwrap(), self.raw(variable)?);
+        }
+        let log = std::fs::File::create(self.folder.join(name_of(container))).unwrap();
+        command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command.spawn().map_err(|error| format!("exec: \"unshare\": {error}"))
+    }
+
     fn start(&self, container: &Value) -> Result<Child, String> {
+        if self.shared.lock().knobs.private_roots && name_of(container) != "runlet-init" {
+            return self.start_in_root(container);
+        }
         let words = |key: &str| -> Vec<String> {
             container[key]
                 .as_array()
@@ -216,16 +296,20 @@ impl Run {
 
     /// The value of a variable, out of its secret if it is there in time.
     fn value(&self, variable: &Value) -> Result<String, String> {
+        self.raw(variable).map(|text| self.here(&text))
+    }
+
+    fn raw(&self, variable: &Value) -> Result<String, String> {
         let source = &variable["valueFrom"]["secretKeyRef"];
         let (Some(name), Some(key)) = (source["name"].as_str(), source["key"].as_str()) else {
-            return Ok(self.here(variable["value"].as_str().unwrap_or_default()));
+            return Ok(variable["value"].as_str().unwrap_or_default().to_owned());
         };
         let secret =
             self.shared.lock().get("secrets", name).cloned().ok_or(format!("secret \"{name}\" not found"))?;
         let text =
             secret["data"][key].as_str().ok_or(format!("couldn't find key {key} in Secret ci/{name}"))?;
         let bytes = base64::engine::general_purpose::STANDARD.decode(text).unwrap();
-        Ok(self.here(&String::from_utf8(bytes).unwrap()))
+        Ok(String::from_utf8(bytes).unwrap())
     }
 
     fn hook(&self, container: &Value) {
@@ -233,6 +317,21 @@ impl Run {
         let words: Vec<String> = words.iter().map(|word| self.here(word.as_str().unwrap())).collect();
         assert!(Command::new(&words[0]).args(&words[1..]).status().unwrap().success());
     }
+}
+
+/// A command in namespaces of its own, whose processes end with it.
+fn private() -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child"]);
+    command
+}
+
+/// Whether this host lets its users have namespaces.
+pub(super) fn has_private_roots() -> bool {
+    let mut probe = private();
+    probe.args(["sh", "-c", "mount -t proc proc /proc && mount --bind /dev/null /dev/null"]);
+    let answer = probe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    answer.is_ok_and(|status| status.success())
 }
 
 fn signal(children: &[(String, Child)], signal: Signal) {

@@ -4,11 +4,12 @@
 mod api;
 mod http;
 mod kubelet;
+mod options;
 mod select;
 mod store;
 mod valid;
 
-pub(crate) use http::{Asked, Body, Reply};
+pub(crate) use http::{Asked, Body, Reply, Watch};
 pub(crate) use store::Knobs;
 
 use crate::support::pki::{Authority, server};
@@ -39,6 +40,8 @@ impl Shared {
 
 /// The token of the service account of the runner.
 pub(crate) const TOKEN: &str = "token-of-the-runner";
+/// The token of somebody who may do everything.
+pub(crate) const ADMIN: &str = "token-of-an-administrator";
 /// The user that it is.
 pub(crate) const USER: &str = "system:serviceaccount:ci:runlet-agent";
 
@@ -48,6 +51,13 @@ impl Cluster {
         let cluster = Self::without_kubelet();
         kubelet::start(&cluster.shared);
         cluster
+    }
+
+    /// With roots of their own for the containers, where this host allows that.
+    pub(crate) fn with_private_roots() -> Option<Self> {
+        let cluster = kubelet::has_private_roots().then(Self::start)?;
+        cluster.knobs(|knobs| knobs.private_roots = true);
+        Some(cluster)
     }
 
     /// Pods stay as they are until the test says what became of them.
@@ -86,6 +96,29 @@ impl Cluster {
         self.shared.changed.notify_all();
     }
 
+    /// The version of the newest change.
+    pub(crate) fn version(&self) -> u64 {
+        self.shared.lock().version()
+    }
+
+    /// Replaces an object, as another client would.
+    pub(crate) fn replace(&self, kind: &str, name: &str, object: &Value) {
+        self.shared.lock().change(kind, name, |there| {
+            for part in ["labels", "annotations"] {
+                there["metadata"][part] = object["metadata"][part].clone();
+            }
+            for part in ["spec", "status"] {
+                there[part] = object[part].clone();
+            }
+        });
+        self.shared.changed.notify_all();
+    }
+
+    /// What a watch is told of what has happened already.
+    pub(crate) fn told(&self, watch: &Watch) -> Vec<Value> {
+        self.shared.lock().changes(watch, watch.from).0
+    }
+
     /// Changes the status of a pod, as a kubelet does.
     pub(crate) fn set_status(&self, pod: &str, status: Value) {
         self.shared.lock().change("pods", pod, |pod| pod["status"] = status);
@@ -95,6 +128,13 @@ impl Cluster {
     /// Removes a pod without asking anybody.
     pub(crate) fn vanish(&self, pod: &str) {
         self.shared.lock().remove("pods", pod);
+        self.shared.changed.notify_all();
+    }
+
+    /// Ends a pod as a node does that is short of something: its processes are killed, and the object stays.
+    pub(crate) fn evict(&self, pod: &Value) {
+        let uid = pod["metadata"]["uid"].as_str().unwrap().to_owned();
+        self.shared.lock().evicted.insert(uid);
         self.shared.changed.notify_all();
     }
 

@@ -2,25 +2,40 @@
 
 use serde_json::Value;
 
-/// Fields that pods and events can be selected by.
-const FIELDS: [&str; 10] = [
-    "metadata.name",
-    "metadata.namespace",
-    "spec.nodeName",
-    "spec.restartPolicy",
-    "spec.schedulerName",
-    "spec.serviceAccountName",
-    "status.phase",
-    "status.podIP",
-    "involvedObject.uid",
-    "involvedObject.name",
-];
+/// Fields that objects of a kind can be selected by, beside their names.
+fn fields(kind: &str) -> &'static [&'static str] {
+    match kind {
+        "pods" => &[
+            "spec.nodeName",
+            "spec.host",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+        ],
+        "events" => &[
+            "involvedObject.kind",
+            "involvedObject.namespace",
+            "involvedObject.name",
+            "involvedObject.uid",
+            "reason",
+            "type",
+        ],
+        "secrets" => &["type"],
+        _ => &["spec.unschedulable"],
+    }
+}
 
 /// Whether an object has the labels of a selector. The error is a message of the API server.
 pub(super) fn has_labels(object: &Value, selector: &str) -> Result<bool, String> {
     let label = |key: &str| object["metadata"]["labels"][key.trim()].as_str();
     for part in split(selector) {
         let part = part.trim();
+        if part.starts_with('=') {
+            return Err("found '=', expected: !, identifier, or 'end of string'".to_owned());
+        }
         let fits = if let Some((key, values)) = part.split_once(" notin ") {
             !label(key).is_some_and(|value| list(values).contains(&value))
         } else if let Some((key, values)) = part.split_once(" in ") {
@@ -31,7 +46,13 @@ pub(super) fn has_labels(object: &Value, selector: &str) -> Result<bool, String>
             if value.starts_with('(') {
                 return Err("unable to parse requirement: found '(', expected: identifier".to_owned());
             }
+            if let Some((_, rest)) = value.split_once(' ') {
+                return Err(format!("found '{rest}', expected: ',' or 'end of string'"));
+            }
             label(key) == Some(value)
+        } else if let Some((key, value)) = part.split_once('>') {
+            let number = |text: &str| text.trim().parse::<i64>().ok();
+            label(key).and_then(number).zip(number(value)).is_some_and(|(label, value)| label > value)
         } else if let Some(key) = part.strip_prefix('!') {
             label(key).is_none()
         } else {
@@ -69,7 +90,7 @@ fn list(values: &str) -> Vec<&str> {
 }
 
 /// Whether an object has the fields of a selector.
-pub(super) fn has_fields(object: &Value, selector: &str) -> Result<bool, String> {
+pub(super) fn has_fields(kind: &str, object: &Value, selector: &str) -> Result<bool, String> {
     for part in selector.split(',').filter(|part| !part.is_empty()) {
         let (key, value, wanted) = if let Some((key, value)) = part.split_once("!=") {
             (key, value, false)
@@ -78,10 +99,16 @@ pub(super) fn has_fields(object: &Value, selector: &str) -> Result<bool, String>
         } else {
             return Err(format!("invalid selector: '{part}'; can't understand '{part}'"));
         };
-        if !FIELDS.contains(&key) {
+        if !matches!(key, "metadata.name" | "metadata.namespace") && !fields(kind).contains(&key) {
             return Err(format!("field label not supported: {key}"));
         }
-        let found = key.split('.').fold(object, |object, part| &object[part]).as_str().unwrap_or_default();
+        let path = if key == "spec.host" { "spec.nodeName" } else { key };
+        let found = match path.split('.').fold(object, |object, part| &object[part]) {
+            Value::String(text) => text.as_str(),
+            Value::Bool(true) => "true",
+            _ if matches!(key, "spec.hostNetwork" | "spec.unschedulable") => "false",
+            _ => "",
+        };
         if (found == value) != wanted {
             return Ok(false);
         }

@@ -3,8 +3,8 @@
 use super::http::Watch;
 use super::select;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap};
-use std::time::SystemTime;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::{Duration, SystemTime};
 
 /// How the cluster behaves.
 #[derive(Debug, Default)]
@@ -20,6 +20,14 @@ pub(crate) struct Knobs {
     pub(crate) quota: Option<usize>,
     /// Everything is answered with 503.
     pub(crate) away: bool,
+    /// The namespace is being deleted: nothing new is taken.
+    pub(crate) is_terminating: bool,
+    /// The first init container installs the program, and the pods after it get links to that: a build for tests is large.
+    pub(crate) installs_once: bool,
+    /// Containers run in roots of their own with nothing in them but the shared folder, as `FROM scratch` gives them.
+    pub(crate) private_roots: bool,
+    /// Between the node of a pod and the start of its first container.
+    pub(crate) kubelet_delay: Duration,
 }
 
 /// The state of the cluster.
@@ -37,6 +45,8 @@ pub(super) struct State {
     pub(super) processes: Vec<rustix::process::Pid>,
     /// Pods that the kubelet looks after, by uid, with whether they are to end.
     pub(super) running: HashMap<String, bool>,
+    /// Pods that their node has ended for want of something, by uid.
+    pub(super) evicted: HashSet<String>,
 }
 
 struct Change {
@@ -48,7 +58,13 @@ struct Change {
 
 /// Now, as the API server writes it.
 pub(super) fn now() -> String {
-    runlet::system::clock::Rfc3339 { time: SystemTime::now(), milliseconds: false }.to_string()
+    later(0)
+}
+
+/// A time from now, in seconds.
+pub(super) fn later(seconds: u64) -> String {
+    let time = SystemTime::now() + Duration::from_secs(seconds);
+    runlet::system::clock::Rfc3339 { time, milliseconds: false }.to_string()
 }
 
 impl State {
@@ -65,6 +81,7 @@ impl State {
             over: false,
             processes: Vec::new(),
             running: HashMap::new(),
+            evicted: HashSet::new(),
         }
     }
 
@@ -149,7 +166,7 @@ impl State {
         let fits = |object: &Option<Value>| {
             object.as_ref().is_some_and(|object| {
                 select::has_labels(object, &watch.labels).unwrap_or(false)
-                    && select::has_fields(object, &watch.fields).unwrap_or(false)
+                    && select::has_fields(&watch.kind, object, &watch.fields).unwrap_or(false)
             })
         };
         let new = self.history.iter().filter(|change| change.version > from && change.kind == watch.kind);

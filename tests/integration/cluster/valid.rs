@@ -6,13 +6,28 @@ const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower ca
 const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 const KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
 const VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+const LABEL_KEY: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 const MOST_SECRET_BYTES: usize = 1_048_576;
+const MOST_ANNOTATION_BYTES: usize = 262_144;
 
 /// A fault: field, reason, message.
 pub(super) type Cause = (String, &'static str, String);
 
 fn invalid(field: &str, value: &str, why: &str) -> Cause {
     (field.to_owned(), "FieldValueInvalid", format!("Invalid value: \"{value}\": {why}"))
+}
+
+fn required(field: &str, why: &str) -> Cause {
+    let more = if why.is_empty() { String::new() } else { format!(": {why}") };
+    (field.to_owned(), "FieldValueRequired", format!("Required value{more}"))
+}
+
+/// A value that is none of a few words.
+fn unsupported(causes: &mut Vec<Cause>, field: &str, value: &Value, words: &[&str]) {
+    let Some(given) = value.as_str().filter(|given| !words.contains(given)) else { return };
+    let words: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+    let message = format!("Unsupported value: \"{given}\": supported values: {}", words.join(", "));
+    causes.push((field.to_owned(), "FieldValueNotSupported", message));
 }
 
 fn is_label(text: &str) -> bool {
@@ -24,18 +39,26 @@ fn is_label(text: &str) -> bool {
 
 fn metadata(object: &Value, causes: &mut Vec<Cause>) {
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    if !name.split('.').all(is_label) {
+    if name.is_empty() {
+        causes.push(required("metadata.name", "name or generateName is required"));
+    } else if !name.split('.').all(is_label) {
         causes.push(invalid("metadata.name", name, SUBDOMAIN));
     } else if name.len() > 253 {
-        causes.push((
-            "metadata.name".to_owned(),
-            "FieldValueTooLong",
-            "Too long: may not be more than 253 bytes".to_owned(),
-        ));
+        causes.push(invalid("metadata.name", name, "must be no more than 253 characters"));
     }
-    for value in object["metadata"]["labels"].as_object().into_iter().flat_map(|labels| labels.values()) {
+    let annotations = object["metadata"]["annotations"].as_object().into_iter().flatten();
+    let bytes: usize =
+        annotations.map(|(key, value)| key.len() + value.as_str().unwrap_or_default().len()).sum();
+    if bytes > MOST_ANNOTATION_BYTES {
+        let message = format!("Too long: may not be more than {MOST_ANNOTATION_BYTES} bytes");
+        causes.push(("metadata.annotations".to_owned(), "FieldValueTooLong", message));
+    }
+    for (key, value) in object["metadata"]["labels"].as_object().into_iter().flatten() {
         let value = value.as_str().unwrap_or_default();
         let inside = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if !key.rsplit('/').next().unwrap_or_default().chars().all(inside) {
+            causes.push(invalid("metadata.labels", key, LABEL_KEY));
+        }
         let ends = |text: &str| {
             text.starts_with(|c: char| c.is_ascii_alphanumeric())
                 && text.ends_with(|c: char| c.is_ascii_alphanumeric())
@@ -52,10 +75,9 @@ fn metadata(object: &Value, causes: &mut Vec<Cause>) {
 pub(super) fn pod(pod: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     metadata(pod, &mut causes);
-    let required = |field: &str| (field.to_owned(), "FieldValueRequired", "Required value".to_owned());
     let containers = pod["spec"]["containers"].as_array().cloned().unwrap_or_default();
     if containers.is_empty() {
-        causes.push(required("spec.containers"));
+        causes.push(required("spec.containers", ""));
     }
     let volumes: Vec<&str> = pod["spec"]["volumes"]
         .as_array()
@@ -79,7 +101,7 @@ pub(super) fn pod(pod: &Value) -> Vec<Cause> {
         names.push(name);
         let image = container["image"].as_str().unwrap_or_default();
         if image.is_empty() {
-            causes.push(required(&format!("{at}.image")));
+            causes.push(required(&format!("{at}.image"), ""));
         } else if image.trim() != image {
             causes.push(invalid(
                 &format!("{at}.image"),
@@ -87,6 +109,19 @@ pub(super) fn pod(pod: &Value) -> Vec<Cause> {
                 "must not have leading or trailing whitespace",
             ));
         }
+        let policy = format!("{at}.imagePullPolicy");
+        unsupported(
+            &mut causes,
+            &policy,
+            &container["imagePullPolicy"],
+            &["Always", "IfNotPresent", "Never"],
+        );
+        for (m, variable) in container["env"].as_array().into_iter().flatten().enumerate() {
+            if variable["name"].as_str().unwrap_or_default().is_empty() {
+                causes.push(required(&format!("{at}.env[{m}].name"), ""));
+            }
+        }
+        let mut paths = Vec::new();
         for (m, mount) in container["volumeMounts"].as_array().into_iter().flatten().enumerate() {
             let name = mount["name"].as_str().unwrap_or_default();
             if !volumes.contains(&name) {
@@ -96,13 +131,27 @@ pub(super) fn pod(pod: &Value) -> Vec<Cause> {
                     format!("Not found: \"{name}\""),
                 ));
             }
+            let path = mount["mountPath"].as_str().unwrap_or_default();
+            if paths.contains(&path) {
+                causes.push(invalid(&format!("{at}.volumeMounts[{m}].mountPath"), path, "must be unique"));
+            }
+            paths.push(path);
         }
     }
-    if pod["spec"]["activeDeadlineSeconds"].as_i64().is_some_and(|seconds| seconds < 1) {
-        causes.push(invalid(
-            "spec.activeDeadlineSeconds",
-            "0",
-            "must be between 1 and 2147483647, inclusive",
+    unsupported(
+        &mut causes,
+        "spec.restartPolicy",
+        &pod["spec"]["restartPolicy"],
+        &["Always", "OnFailure", "Never"],
+    );
+    if let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.split('.').all(is_label)) {
+        causes.push(invalid("spec.nodeName", node, SUBDOMAIN));
+    }
+    if let Some(seconds) = pod["spec"]["activeDeadlineSeconds"].as_i64().filter(|seconds| *seconds < 1) {
+        causes.push((
+            "spec.activeDeadlineSeconds".to_owned(),
+            "FieldValueInvalid",
+            format!("Invalid value: {seconds}: must be between 1 and 2147483647, inclusive"),
         ));
     }
     causes
@@ -127,11 +176,17 @@ pub(super) fn pod_defaults(pod: &mut Value) {
             spec[key] = value;
         }
     }
+    if spec["terminationGracePeriodSeconds"].as_i64().is_some_and(|grace| grace < 0) {
+        spec["terminationGracePeriodSeconds"] = json!(1);
+    }
     for list in ["initContainers", "containers"] {
         for container in spec[list].as_array_mut().into_iter().flatten() {
             let image = container["image"].as_str().unwrap_or_default();
-            let latest = image.ends_with(":latest")
-                || !image.rsplit('/').next().unwrap_or_default().contains([':', '@']);
+            // A name that cannot be read has no tag that could be the latest.
+            let is_name = !image.contains(char::is_whitespace);
+            let latest = is_name
+                && (image.ends_with(":latest")
+                    || !image.rsplit('/').next().unwrap_or_default().contains([':', '@']));
             for (key, value) in [
                 ("resources", json!({})),
                 ("terminationMessagePath", json!("/dev/termination-log")),

@@ -39,7 +39,7 @@ const EVERYDAY: [&str; 13] = [
     "deliveries",
 ];
 /// Fields of bodies that are kept: names, and none that may hold a secret.
-const TOLD: [&str; 30] = [
+const TOLD: [&str; 31] = [
     "name",
     "login",
     "is_admin",
@@ -54,6 +54,7 @@ const TOLD: [&str; 30] = [
     "unsafe_retries",
     "is_paused",
     "wait_limit_seconds",
+    "begin_limit_seconds",
     "vcs_type",
     "default_branch",
     "repository_url",

@@ -31,6 +31,9 @@ const FORGOTTEN: Duration = Duration::from_secs(12 * 60 * 60);
 /// Budgets that a class may have, in seconds. Late output is taken for a day.
 const BUDGETS: RangeInclusive<u64> = 60..=24 * 60 * 60;
 
+/// Times from the claim of a task to its begin that a class may allow, in seconds.
+const BEGIN_LIMITS: RangeInclusive<u64> = 60..=24 * 60 * 60;
+
 /// Longest waits of tasks that a class may have, in seconds.
 const WAIT_LIMITS: RangeInclusive<u64> = 60..=90 * 24 * 60 * 60;
 
@@ -141,6 +144,7 @@ async fn list_classes(State(state): State<Shared>, _person: Person, words: Words
         shown["takes_untrusted"] = json!(untrusted.contains(&class.id));
         shown["is_paused"] = json!(fleet.is_paused);
         shown["wait_limit_seconds"] = json!(fleet.wait_limit_ms.map(|ms| ms / 1000));
+        shown["begin_limit_seconds"] = json!(fleet.begin_limit_ms.map(|ms| ms / 1000));
         shown["waiting"] = json!(fleet.waiting);
         shown["oldest_wait_seconds"] = json!(fleet.oldest.map(|oldest| now.since(oldest).as_secs()));
         shown["online"] = json!(fleet.online);
@@ -154,10 +158,18 @@ async fn create_class(State(state): State<Shared>, _admin: Administrator, body: 
     let name = ResourceClass::new(body.0["resource_class"].as_str().unwrap_or_default()).map_err(bad)?;
     let description = note(&body, "description")?;
     let (id, terms) = (ResourceClassId::fresh(), terms(&body.0, Terms::default())?);
-    let Terms { budget_ms, unsafe_retries } = terms;
+    let Terms { budget_ms, unsafe_retries, begin_ms } = terms;
     let class = Class { id, name: name.as_str().to_owned(), description, budget_ms, unsafe_retries };
-    let answer = shown_class(&class);
-    let is_new = state.store.write(move |tx| classes::add_class(tx, &class, Millis::now())).await?;
+    let mut answer = shown_class(&class);
+    answer["begin_limit_seconds"] = json!(begin_ms.map(|ms| ms / 1000));
+    let added = state.store.write(move |tx| {
+        let is_new = classes::add_class(tx, &class, Millis::now())?;
+        if is_new {
+            classes::set_terms(tx, &class.id, terms)?;
+        }
+        Ok(is_new)
+    });
+    let is_new = added.await?;
     if !is_new {
         return Err(conflict(format!("the resource class `{name}` exists already")));
     }
@@ -194,18 +206,17 @@ fn seconds(body: &Value, name: &str, allowed: &RangeInclusive<u64>) -> Answer<Op
 }
 
 /// The terms of a class as a body has them: `budget_seconds`, how long a task may be silent once it has begun (null is as
-/// usual), and `unsafe_retries`, whether what the infrastructure ended after its begin runs again (null is no). What the
-/// body does not name stays.
+/// usual), `begin_limit_seconds`, how long a claimed task may take to begin (null is as usual), and `unsafe_retries`,
+/// whether what the infrastructure ended after its begin runs again (null is no). What the body does not name stays.
 fn terms(body: &Value, was: Terms) -> Answer<Terms> {
-    let budget_ms = match seconds(body, "budget_seconds", &BUDGETS)? {
-        None => was.budget_ms,
-        Some(seconds) => seconds.map(|seconds| seconds * 1000),
-    };
+    let ms = |seconds: Option<u64>| seconds.map(|seconds| seconds * 1000);
+    let budget_ms = seconds(body, "budget_seconds", &BUDGETS)?.map_or(was.budget_ms, ms);
+    let begin_ms = seconds(body, "begin_limit_seconds", &BEGIN_LIMITS)?.map_or(was.begin_ms, ms);
     let unsafe_retries = match body.get("unsafe_retries") {
         Some(Value::Null) => false,
         _ => flag(body, "unsafe_retries")?.unwrap_or(was.unsafe_retries),
     };
-    Ok(Terms { budget_ms, unsafe_retries })
+    Ok(Terms { budget_ms, unsafe_retries, begin_ms })
 }
 
 async fn change_class(
@@ -214,9 +225,16 @@ async fn change_class(
     Path(id): Path<ResourceClassId>,
     Body(body): Body,
 ) -> Answer<Json<Value>> {
-    let known = ["budget_seconds", "unsafe_retries", "takes_untrusted", "is_paused", "wait_limit_seconds"];
+    let known = [
+        "budget_seconds",
+        "unsafe_retries",
+        "takes_untrusted",
+        "is_paused",
+        "wait_limit_seconds",
+        "begin_limit_seconds",
+    ];
     if known.iter().all(|name| body.get(name).is_none()) {
-        let message = "`budget_seconds` (a number, or null for the usual budget), `unsafe_retries`, `takes_untrusted` and `is_paused` (true or false) and `wait_limit_seconds` (a number, or null for no limit) are missing: give one of them";
+        let message = "`budget_seconds` (a number, or null for the usual budget), `unsafe_retries`, `takes_untrusted` and `is_paused` (true or false), `wait_limit_seconds` (a number, or null for no limit) and `begin_limit_seconds` (a number, or null for the usual limit) are missing: give one of them";
         return Err(bad(message));
     }
     let (takes_untrusted, pause) = (flag(&body, "takes_untrusted")?, flag(&body, "is_paused")?);

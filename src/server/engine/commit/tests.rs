@@ -5,7 +5,7 @@ use super::*;
 use crate::config;
 use crate::protocol::{GiveBack, GiveBackReason, GivenBack, LostTask, Secret, TaskId, TaskKind};
 use crate::server::engine::commit::task::{self, InHand};
-use crate::server::engine::task::{Call, Claim, FENCE_MARGIN};
+use crate::server::engine::task::{Call, Claim, FENCE_MARGIN, LONGEST_BEGIN};
 use crate::server::store::status::TaskState;
 use crate::server::store::tables::projects::ensure_project;
 use crate::server::store::tables::tasks::{self, Asking};
@@ -120,7 +120,7 @@ fn begun(tx: &Tx<'_>, id: &TaskId, now: u64) -> Result<(), Error> {
     let (allocation, runner) = ("allocation".to_owned(), "one".to_owned());
     let claim =
         Claim { allocation, runner, machine: None, protocol: 2, budget: BUDGET, retries_unsafely: false };
-    hand.task.claim(claim, false, LEASE, Millis(now)).unwrap();
+    hand.task.claim(claim, false, LEASE, LONGEST_BEGIN, Millis(now)).unwrap();
     let then = hand.task.begin("agent", LEASE, Millis(now)).unwrap().then;
     hand.keep(tx, then, Millis(now))
 }
@@ -565,7 +565,7 @@ fn what_was_given_back_goes_to_another_runner_while_there_is_one() {
         let (allocation, runner) = ("allocation".to_owned(), "one".to_owned());
         let claim =
             Claim { allocation, runner, machine: None, protocol: 2, budget: BUDGET, retries_unsafely: false };
-        hand.task.claim(claim, false, LEASE, Millis(0)).unwrap();
+        hand.task.claim(claim, false, LEASE, LONGEST_BEGIN, Millis(0)).unwrap();
         let id = hand.row.id.clone();
         hand.write(tx, Millis(0))?;
         let request = GiveBack {

@@ -36,6 +36,14 @@ pub(super) fn host_restarted(runner: &str, told_by: &str) -> String {
     )
 }
 
+/// The sentence of a claim that ran out before the task began.
+pub(super) fn lapsed(is_too_late: bool) -> &'static str {
+    match is_too_late {
+        true => "it had not begun in the time that its class allows after a claim",
+        false => "the runner was not heard of any more",
+    }
+}
+
 fn advice(by: EndedBy, status: TaskState) -> Option<&'static str> {
     match by {
         EndedBy::Finish if status == TaskState::InfrastructureFail => {

@@ -30,6 +30,8 @@ pub struct Terms {
     pub budget_ms: Option<u64>,
     /// Tasks that the infrastructure ended after their begin run again.
     pub unsafe_retries: bool,
+    /// How long a task may take from its claim to its begin, where it is not as usual, in milliseconds.
+    pub begin_ms: Option<u64>,
 }
 
 /// A token of a resource class, without its secret.
@@ -136,18 +138,22 @@ pub fn is_known(view: &View, class: &str) -> Result<bool, Error> {
 
 /// The terms of a class; `None` when there is no such class.
 pub fn terms(view: &View, class: &ResourceClassId) -> Result<Option<Terms>, Error> {
-    let mut query =
-        view.sql().prepare_cached("SELECT budget_ms, unsafe_retries FROM resource_classes WHERE id = ?1")?;
-    let found =
-        query.query_row([class], |row| Ok(Terms { budget_ms: row.get(0)?, unsafe_retries: row.get(1)? }));
+    let mut query = view.sql().prepare_cached(
+        "SELECT budget_ms, unsafe_retries, begin_limit_ms FROM resource_classes WHERE id = ?1",
+    )?;
+    let found = query.query_row([class], |row| {
+        Ok(Terms { budget_ms: row.get(0)?, unsafe_retries: row.get(1)?, begin_ms: row.get(2)? })
+    });
     Ok(found.optional()?)
 }
 
 /// Sets the terms of later claims of a class.
 pub fn set_terms(tx: &Tx<'_>, class: &ResourceClassId, terms: Terms) -> Result<(), Error> {
     tx.sql()
-        .prepare_cached("UPDATE resource_classes SET budget_ms = ?2, unsafe_retries = ?3 WHERE id = ?1")?
-        .execute(params![class, terms.budget_ms, terms.unsafe_retries])?;
+        .prepare_cached(
+            "UPDATE resource_classes SET budget_ms = ?2, unsafe_retries = ?3, begin_limit_ms = ?4 WHERE id = ?1",
+        )?
+        .execute(params![class, terms.budget_ms, terms.unsafe_retries, terms.begin_ms])?;
     Ok(())
 }
 

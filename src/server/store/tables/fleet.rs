@@ -22,6 +22,8 @@ pub struct Fleet {
     pub is_paused: bool,
     /// Longest time that a task may wait, in milliseconds.
     pub wait_limit_ms: Option<u64>,
+    /// How long a task may take from its claim to its begin, where it is not as usual, in milliseconds.
+    pub begin_limit_ms: Option<u64>,
     /// Tasks that wait.
     pub waiting: u64,
     /// Time at which the oldest of them entered the queue.
@@ -45,7 +47,8 @@ pub fn fleet(view: &View, id: &ResourceClassId, now: Millis) -> Result<Fleet, Er
         "SELECT c.is_paused, c.wait_limit_ms,
             (SELECT count(*) FROM tasks t WHERE t.resource_class = c.name AND t.status = ?2),
             (SELECT min(t.queued_at_ms) FROM tasks t WHERE t.resource_class = c.name AND t.status = ?2),
-            (SELECT count(*) FROM runner_instances i WHERE i.resource_class_id = c.id AND i.last_connected_ms > ?3)
+            (SELECT count(*) FROM runner_instances i WHERE i.resource_class_id = c.id AND i.last_connected_ms > ?3),
+            c.begin_limit_ms
          FROM resource_classes c WHERE c.id = ?1",
     )?;
     let found = query.query_row(params![id, TaskState::Queued, now.minus(ONLINE)], |row| {
@@ -55,6 +58,7 @@ pub fn fleet(view: &View, id: &ResourceClassId, now: Millis) -> Result<Fleet, Er
             waiting: row.get(2)?,
             oldest: row.get(3)?,
             online: row.get(4)?,
+            begin_limit_ms: row.get(5)?,
         })
     });
     Ok(found.optional()?.unwrap_or_default())

@@ -3,6 +3,7 @@
 use super::model::{BUDGET, Phase};
 use super::world::{Agent, LEASE_TIME, World};
 use crate::protocol::GiveBackReason;
+use crate::server::engine::task::LONGEST_BEGIN;
 use crate::server::engine::task::{Call, Claim, ClaimedAgain, Machine, Refused, Returned, Taken};
 use crate::server::store::status::{EndedBy, TaskState};
 use std::time::Duration;
@@ -36,7 +37,7 @@ impl World {
             budget: Duration::from_millis(BUDGET),
             retries_unsafely: retries,
         };
-        assert_eq!(self.task(at).claim(claim, others, LEASE_TIME, now), expected);
+        assert_eq!(self.task(at).claim(claim, others, LEASE_TIME, LONGEST_BEGIN, now), expected);
         if expected.is_err() {
             return;
         }
