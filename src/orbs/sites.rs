@@ -120,9 +120,12 @@ impl OrbSource for OrbSites {
             })
         })?;
         if answer.status != 200 {
-            return Err(
-                format!("failed to fetch the orb `{url}`: the server answered {}", answer.status).into()
-            );
+            let passes = matches!(answer.status, 408 | 425 | 429 | 500..=599);
+            let kind = if passes { OrbError::Unreachable } else { OrbError::Missing };
+            return Err(kind(format!(
+                "failed to fetch the orb `{url}`: the server answered {}",
+                answer.status
+            )));
         }
         if answer.body.len() > SOURCE_BYTES {
             return Err(format!("the orb `{url}` is longer than {} bytes", SOURCE_BYTES).into());

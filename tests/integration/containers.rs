@@ -61,6 +61,11 @@ fn a_job_in_containers_goes_to_a_runner_that_starts_them() {
     let (status, fetched) = get(&server, &path, token);
     let mut told = task.clone();
     told.as_object_mut().unwrap().remove("containers");
+    // The time that is left to begin, by now.
+    let left =
+        |task: &mut Value| task.as_object_mut().unwrap().remove("begin_seconds").unwrap().as_u64().unwrap();
+    let mut fetched = fetched;
+    assert!(left(&mut fetched) <= left(&mut told));
     assert_eq!((status, &fetched), (200, &told));
     assert_eq!(get(&server, &path, rogue.class.expose()).0, 401);
 

@@ -132,8 +132,11 @@ fn output_that_nobody_has_any_more_is_marked_and_the_end_is_taken() {
     assert_eq!(task.call("POST", "events", &task.started(0, 1)).0, 200);
     let path = format!("/api/v3/runner/tasks/{}/steps/1/output?offset=0", task.id);
     assert_eq!(call(&server, "PATCH", &path, &task.token, b"hello").0, 200);
+    let finished = json!([{ "number": 1, "at_ms": 2, "event": "step_finished", "step": 1, "status": "success",
+        "exit_code": 0, "output_bytes": 1200 }]);
+    assert_eq!(task.call("POST", "events", &finished).0, 200);
     // The runner gave the room back that these bytes took; the control plane has lost some of them since.
-    let end = |sha256: &str| json!({ "status": "success", "events": 1, "steps": [{ "step": 1, "length": 1200, "sha256": sha256 }] });
+    let end = |sha256: &str| json!({ "status": "success", "events": 2, "steps": [{ "step": 1, "length": 1200, "sha256": sha256 }] });
     assert_eq!(task.call("POST", "finish", &end(HELLO)).2["answer"], "incomplete", "it may come yet");
     for _ in 0..2 {
         assert_eq!(task.call("POST", "finish", &end("")).2["answer"], "confirmed");

@@ -40,6 +40,11 @@ pub(crate) fn packages(language: &Language<'_>, root: &Map) -> Packages {
     Packages { list: loader.packages, resolved_orbs: loader.resolved_orbs }
 }
 
+/// Packages of orbs, by the names that they are imported under.
+type Imported = HashMap<Rc<str>, usize>;
+/// Names of orbs that could not be imported, with the reference of one that may be missing.
+type Broken = HashMap<Rc<str>, Option<Rc<str>>>;
+
 struct Loader<'c> {
     language: &'c Language<'c>,
     packages: Vec<Package>,
@@ -71,12 +76,7 @@ impl Loader<'_> {
     }
 
     /// The orbs of a package, and the names of those that could not be imported.
-    fn orbs(
-        &mut self,
-        root: &Map,
-        package: usize,
-        depth: usize,
-    ) -> (HashMap<Rc<str>, usize>, HashMap<Rc<str>, Option<Rc<str>>>) {
+    fn orbs(&mut self, root: &Map, package: usize, depth: usize) -> (Imported, Broken) {
         let (mut orbs, mut broken) = (HashMap::new(), HashMap::new());
         let Some(node) = present(root, "orbs") else { return (orbs, broken) };
         let Some(map) = self.language.read.expect_map(node, "`orbs`") else { return (orbs, broken) };
