@@ -42,7 +42,7 @@ pub fn print(text: &str) -> Outcome {
     print_bytes(text.as_bytes())
 }
 
-/// Prints bytes, as [`print`] prints text.
+/// Prints bytes, as [`print()`] prints text.
 pub fn print_bytes(bytes: &[u8]) -> Outcome {
     let mut output = io::stdout().lock();
     match output.write_all(bytes).and_then(|()| output.flush()) {
