@@ -3,7 +3,7 @@
 use crate::config::language::{EvaluationError, Value};
 use crate::config::syntax::parse;
 use crate::config::syntax::template;
-use crate::config::{Compiled, Diagnostics, Input, NoOrbs, compile};
+use crate::config::{Compiled, Diagnostics, Input, NoOrbs, Workflow, compile};
 use std::collections::BTreeMap;
 
 /// Compiles a text by itself: no parameters, values or orbs.
@@ -18,6 +18,15 @@ pub fn compile_text(source: &str) -> Result<Compiled, Diagnostics> {
         orbs: &NoOrbs,
         default_resource_class: None,
     })
+}
+
+/// The workflows without the names that the text gave their jobs, which are gone from what it is compiled to.
+pub fn without_names(mut workflows: Vec<Workflow>) -> Vec<Workflow> {
+    for job in workflows.iter_mut().flat_map(|workflow| &mut workflow.jobs) {
+        job.written.clear();
+        job.job.clear();
+    }
+    workflows
 }
 
 /// Parses and evaluates an expression in which every name has some value, and cuts the text at its
