@@ -24,6 +24,13 @@ impl Work {
         format!("file://{}", self.0.display())
     }
 
+    /// Writes a file of the work tree.
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        let path = self.0.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
     pub(crate) fn git(&self, args: &[&str]) -> String {
         let mut command = Command::new("git");
         command.current_dir(&self.0).args(args).env("GIT_CONFIG_GLOBAL", "/dev/null");
@@ -45,8 +52,7 @@ impl Work {
 
     /// Commits a config, and returns the id of the commit.
     pub(crate) fn commit_config(&self, config: &str, message: &str) -> String {
-        std::fs::create_dir_all(self.0.join(".circleci")).unwrap();
-        std::fs::write(self.0.join(".circleci/config.yml"), config).unwrap();
+        self.write(".circleci/config.yml", config);
         self.git(&["add", "."]);
         self.git(&["commit", "--quiet", "--allow-empty", "-m", message]);
         self.git(&["rev-parse", "HEAD"])
