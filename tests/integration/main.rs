@@ -49,7 +49,6 @@ mod pods_faults;
 
 // The limits of the config compiler.
 #[cfg(feature = "server")]
-mod config_command;
 mod config_limits;
 // The beginning of a task, its fence, and what is delivered late.
 mod beginning;

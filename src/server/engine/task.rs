@@ -296,9 +296,7 @@ impl Task {
             }
         };
         if too_often {
-            let why = returned.message;
-            let message =
-                format!("no runner could begin this task; the last one, `{runner}`, gave it back: {why}");
+            let message = told::never_begun(runner, by, returned.message);
             let then = self.end(TaskState::InfrastructureFail, by, Some(message), now);
             return Step::then(GivenBack::Failed, then);
         }

@@ -36,6 +36,15 @@ pub(super) fn host_restarted(runner: &str, told_by: &str) -> String {
     )
 }
 
+/// The sentence of a task that was claimed as often as it is, and never began.
+pub(super) fn never_begun(runner: &str, by: EndedBy, why: &str) -> String {
+    let last = match by {
+        EndedBy::Lapsed => "did not",
+        _ => "gave it back",
+    };
+    format!("no runner could begin this task; the last one, `{runner}`, {last}: {why}")
+}
+
 /// The sentence of a claim that ran out before the task began.
 pub(super) fn lapsed(is_too_late: bool) -> &'static str {
     match is_too_late {
@@ -96,6 +105,8 @@ mod tests {
             assert_eq!(told.contains("rerun the workflow"), !is_own, "{told}");
         }
         let own = (EndedBy::Finish, TaskState::Failed);
+        let lapsed = never_begun("r1", EndedBy::Lapsed, lapsed(false));
+        assert!(lapsed.ends_with("`r1`, did not: the runner was not heard of any more"), "{lapsed}");
         assert_eq!(end("exited with code 1", own, Some("r1"), at), "exited with code 1");
         let named = end(
             "the runner `r1` is silent",
