@@ -195,6 +195,6 @@ mod tests {
             split(r#"'a b' "c \" d" e\ f """#).as_deref(),
             Ok(&["a b", "c \" d", "e f", ""].map(String::from)[..])
         );
-        assert!(split("'open").is_err() && split("  ").is_err());
+        assert!(split("'open").is_err() && split("sh \\").is_err() && split("  ").is_err());
     }
 }
