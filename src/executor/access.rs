@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 impl TaskRun {
     /// The folder of the files.
-    fn access_folder(&self) -> PathBuf {
+    pub(super) fn access_folder(&self) -> PathBuf {
         match self.input.use_home_ssh_dir_for_checkout_keys {
             true => scratch::ssh_folder(&self.input.task.id),
             false => self.scratch.join("git"),
@@ -58,7 +58,7 @@ impl TaskRun {
         for (name, value) in [
             (format!("GIT_CONFIG_KEY_{at}"), "include.path".to_owned()),
             (format!("GIT_CONFIG_VALUE_{at}"), config),
-            ("GIT_CONFIG_COUNT".to_owned(), (at + 1).to_string()),
+            ("GIT_CONFIG_COUNT".to_owned(), at.saturating_add(1).to_string()),
         ] {
             self.environment.insert(name, value);
         }

@@ -105,19 +105,9 @@ mod tests {
 
     fn task() -> Task {
         Task {
-            id: TaskId::new("1").expect("valid"),
-            token: Secret::new("t"),
-            allocation: String::new(),
-            job_name: "j".into(),
-            job_url: String::new(),
             job: Job {
-                resource_class: "a/b".into(),
-                shell: None,
-                working_directory: None,
                 environment: map(&[("FOO", "job"), ("ONLY_JOB", "$HOME/bin")]),
-                parallelism: 1,
-                steps: vec![],
-                cache_retention_days: None,
+                ..Job::without_steps("a/b".into())
             },
             node_index: 1,
             node_total: 2,
@@ -127,16 +117,7 @@ mod tests {
                 .into_iter()
                 .chain([Variable { name: "BAR".into(), value: Secret::new("prj") }])
                 .collect(),
-            mask: vec![],
-            git_files: vec![],
-            source: None,
-            has_test_timings: false,
-            begin_seconds: 600,
-            budget_seconds: 900,
-            lease_seconds: 60,
-            heartbeat_wait_seconds: 20,
-            max_step_output_bytes: 1,
-            max_artifact_bytes: 1,
+            ..Task::without_steps(TaskId::new("1").expect("valid"), Secret::new("t"), "j".into())
         }
     }
 
@@ -214,6 +195,6 @@ mod tests {
             split(r#"'a b' "c \" d" e\ f """#).as_deref(),
             Ok(&["a b", "c \" d", "e f", ""].map(String::from)[..])
         );
-        assert!(split("'open").is_err() && split("  ").is_err());
+        assert!(split("'open").is_err() && split("sh \\").is_err() && split("  ").is_err());
     }
 }

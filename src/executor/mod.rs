@@ -156,6 +156,8 @@ fn run(input: TaskInput) -> Outcome {
 
 /// Sends what an earlier agent of the task has left.
 fn deliver_rest(input: &TaskInput, reporter: &Reporter) -> u8 {
+    // The runner has tried. Behind a prefix it knows neither the home nor TMPDIR of the user, and may not remove files.
+    scratch::remove_left_behind(&input.task.id, input.working_directory.as_deref(), false);
     let Some(spool) = scratch::left_spool(input) else { return task_exit::REPORTED };
     if let Err(error) = reporter.deliver_rest(&spool) {
         ::log::error!("failed to read `{}`: {error}", spool.display());

@@ -38,7 +38,7 @@ impl TaskRun {
         };
         self.environment = environment::of_job(text_variables(), &self.input.task, &own);
         std::fs::write(&bash_env, "").map_err(|error| self.unwritable(&bash_env, &error))?;
-        self.write_git_files().map_err(|error| self.unwritable(&self.scratch, &error))?;
+        self.write_git_files().map_err(|error| self.unwritable(&self.access_folder(), &error))?;
         self.tell_git();
         self.spoiled = self.take_folder()?.err();
         self.find_shell()?;

@@ -76,10 +76,10 @@ pub(super) fn left_spool(input: &TaskInput) -> Option<PathBuf> {
 }
 
 /// Removes the private folder of a task whose agent was killed, and its spool only if nobody wants that.
-pub fn remove_left_behind(task: &TaskId, working_directory: &Path, spool_too: bool) {
+pub fn remove_left_behind(task: &TaskId, working_directory: Option<&Path>, spool_too: bool) {
     remove_ssh_folder(task);
     for kind in [Kind::Private, Kind::Spool] {
-        for folder in candidates(task, Some(working_directory), kind) {
+        for folder in candidates(task, working_directory, kind) {
             if folder.is_dir() && (kind == Kind::Private || spool_too) {
                 remove(&folder);
             }

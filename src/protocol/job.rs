@@ -26,6 +26,21 @@ pub struct Job {
     pub cache_retention_days: Option<u32>,
 }
 
+impl Job {
+    /// A job of one task with nothing in it, for a resource class.
+    pub fn without_steps(resource_class: String) -> Self {
+        Self {
+            resource_class,
+            shell: None,
+            working_directory: None,
+            environment: BTreeMap::new(),
+            parallelism: 1,
+            steps: Vec::new(),
+            cache_retention_days: None,
+        }
+    }
+}
+
 /// One step as compiled. `step_form` reads it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Step {

@@ -63,22 +63,13 @@ pub struct Task {
 impl Task {
     /// A task without anything to run, for an agent that sends what another one has left.
     pub fn without_steps(id: TaskId, token: Secret, job_name: String) -> Self {
-        let job = Job {
-            resource_class: String::new(),
-            shell: None,
-            working_directory: None,
-            environment: BTreeMap::new(),
-            parallelism: 1,
-            steps: Vec::new(),
-            cache_retention_days: None,
-        };
         Self {
             id,
             token,
             allocation: String::new(),
             job_name,
             job_url: String::new(),
-            job,
+            job: Job::without_steps(String::new()),
             node_index: 0,
             node_total: 1,
             built_in: BTreeMap::new(),

@@ -11,8 +11,8 @@ pub fn default_shell(bash_exists: bool) -> &'static str {
     }
 }
 
-/// Splits a command line into words: white space separates, single and double quotes and backslashes protect. The error is
-/// the quote that is not closed.
+/// Splits a command line into words: white space separates, single and double quotes and backslashes protect. The
+/// error is the quote that is not closed, or the backslash with nothing behind it.
 pub fn words(line: &str) -> Result<Vec<String>, char> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -26,7 +26,7 @@ pub fn words(line: &str) -> Result<Vec<String>, char> {
                 word.get_or_insert_default();
             }
             (None, c) if c.is_whitespace() => words.extend(word.take()),
-            (None | Some('"'), '\\') => word.get_or_insert_default().extend(chars.next()),
+            (None | Some('"'), '\\') => word.get_or_insert_default().push(chars.next().ok_or(c)?),
             (_, c) => word.get_or_insert_default().push(c),
         }
     }

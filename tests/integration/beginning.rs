@@ -5,7 +5,7 @@ use crate::support::pki::{self, Authority};
 use crate::support::poll;
 use crate::support::runner::{Machine, Running, id_suffix, task_of};
 use runlet::protocol::limits::{CLAIM_BYTES, EVENT_BATCH_BYTES, EVENT_COMMAND_BYTES};
-use runlet::protocol::{PROTOCOL_HEADER, Task};
+use runlet::protocol::{PROTOCOL_HEADER, Secret, Task, Variable};
 use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 use std::fs;
@@ -156,6 +156,38 @@ fn a_working_directory_is_waited_for_and_given_up_with_the_name_of_its_holder() 
     assert_eq!(runner.wait(), Some(0));
     assert_eq!(count(&server, "/begin"), 0);
     assert!(runner.log().contains("pausing for 1s"), "{}", runner.log());
+}
+
+/// A task that lets git into its repository.
+fn with_git_config(id: &str) -> Task {
+    let config = Variable { name: "config".to_owned(), value: Secret::new("[core]\n") };
+    Task { git_files: vec![config], ..task_of(id, &["echo hello"]) }
+}
+
+#[test]
+fn a_home_that_takes_no_keys_for_git_is_named() {
+    let server = ControlPlane::start();
+    server.offer(&with_git_config("b-15"));
+    let machine = single(&server).setting("use_home_ssh_dir_for_checkout_keys", "true");
+    let home = machine.path("home");
+    fs::create_dir(&home).unwrap();
+    fs::write(home.join(".ssh"), "").unwrap();
+    let mut runner = machine.variable("HOME", &home.display().to_string()).start();
+    let back = server.wait_for("/unclaim").json();
+    let message = back["message"].as_str().unwrap();
+    assert!(message.contains(&home.join(".ssh/runlet-task-b-15").display().to_string()), "{message}");
+    assert_eq!(runner.wait(), Some(0));
+}
+
+#[test]
+fn a_count_of_settings_that_git_would_not_take_ends_no_task_agent() {
+    let server = ControlPlane::start();
+    let mut task = with_git_config("b-16");
+    task.job.environment.insert("GIT_CONFIG_COUNT".to_owned(), u32::MAX.to_string());
+    server.offer(&task);
+    let mut runner = single(&server).start();
+    assert_eq!(server.wait_finished("b-16")["status"], "success", "{}", runner.log());
+    assert_eq!(runner.wait(), Some(0));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::support::control_plane::ControlPlane;
 use crate::support::poll;
 use crate::support::processes::{coming_child_with, signal};
 use crate::support::runner::{Machine, Running, task_of};
-use runlet::protocol::Action;
+use runlet::protocol::{Action, Secret, Variable};
 use rustix::process::Signal;
 use std::fs;
 use std::path::PathBuf;
@@ -284,6 +284,27 @@ fn what_is_left_is_sent_though_the_agent_that_sends_it_is_killed_as_well() {
     server.behave();
     assert_eq!(runner.wait(), Some(0));
     assert_rest_came_before_lost(&server, &runner, "s-9");
+}
+
+/// The prefix stands for one that changes the user: the runner knows nothing of that home.
+#[test]
+fn keys_in_the_home_behind_a_prefix_go_with_a_task_agent_that_is_killed() {
+    let server = ControlPlane::start();
+    let machine = Machine::new(&server.url()).setting("mode", "single-task");
+    let (home, pid) = (machine.path("behind"), machine.path("pid"));
+    fs::create_dir(&home).unwrap();
+    let mut task = task_of("s-17", &[&format!("echo $$ > '{}'; sleep 600", pid.display())]);
+    task.git_files = vec![Variable { name: "config".to_owned(), value: Secret::new("[core]\n") }];
+    server.offer(&task);
+    let machine = machine.setting("use_home_ssh_dir_for_checkout_keys", "true");
+    let mut runner = machine.setting("command_prefix", &format!("[env, 'HOME={}']", home.display())).start();
+    runner.wait_file("pid");
+    let keys = || fs::read_dir(home.join(".ssh")).map_or(0, Iterator::count);
+    assert_eq!(keys(), 1);
+    signal(coming_child_with(runner.pid() as u32, "task"), Signal::KILL);
+    assert_eq!(runner.wait(), Some(0));
+    server.wait_for("/tasks/s-17/lost");
+    assert_eq!(keys(), 0, "{}", runner.log());
 }
 
 #[test]

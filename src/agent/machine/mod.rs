@@ -436,7 +436,7 @@ impl Runner {
             }
             (_, Some(why), Some(token)) => {
                 self.sweep(&watched.task, true);
-                scratch::remove_left_behind(id, &self.settings.working_directory, true);
+                scratch::remove_left_behind(id, Some(&self.settings.working_directory), true);
                 if self.settings.cleanup_working_directory && watched.not_begun.is_none() {
                     scratch::remove_left_working_directory(&self.settings.working_directory);
                 }
@@ -484,7 +484,7 @@ impl Runner {
             None => self.claims.rest(&task.id, task.allocation.as_deref(), &death.message),
         };
         let is_worthless = !death.spool_stays && (!has_rest || wanted && token == Ok(None));
-        scratch::remove_left_behind(&task.id, &self.settings.working_directory, is_worthless);
+        scratch::remove_left_behind(&task.id, Some(&self.settings.working_directory), is_worthless);
         if let Ok(Some(token)) = token {
             let id = task.id.clone();
             let rest = Task::without_steps(id.clone(), token.clone(), task.job_name.clone());

@@ -4,6 +4,7 @@
 
 use crate::agent::gates::Room;
 use crate::protocol::json;
+use crate::system::shell;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -128,30 +129,7 @@ pub(super) fn list(text: &str) -> Result<Vec<String>, String> {
     if text.trim_start().starts_with('[') {
         return json::read(text.as_bytes()).map_err(|_| "expected a JSON list of strings".to_owned());
     }
-    let mut words: Vec<String> = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    let mut characters = text.chars();
-    let unfinished = || "it ends within a quote".to_owned();
-    while let Some(c) = characters.next() {
-        match (quote, c) {
-            (Some(open), c) if c == open => quote = None,
-            (Some('\''), c) => word.get_or_insert_default().push(c),
-            (_, '\\') => word.get_or_insert_default().push(characters.next().ok_or_else(unfinished)?),
-            (Some(_), c) => word.get_or_insert_default().push(c),
-            (None, '\'' | '"') => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            (None, c) if c.is_whitespace() => words.extend(word.take()),
-            (None, c) => word.get_or_insert_default().push(c),
-        }
-    }
-    if quote.is_some() {
-        return Err(unfinished());
-    }
-    words.extend(word);
-    Ok(words)
+    shell::words(text).map_err(|_| "it ends within a quote".to_owned())
 }
 
 #[cfg(test)]

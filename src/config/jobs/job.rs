@@ -78,15 +78,8 @@ impl Expander<'_> {
             return None;
         }
         let executor = Executor::MissingOrbs { references };
-        let job = Job {
-            resource_class: self.language.input.default_resource_class.unwrap_or_default().to_owned(),
-            shell: None,
-            working_directory: None,
-            environment: BTreeMap::new(),
-            parallelism: 1,
-            steps: Vec::new(),
-            cache_retention_days: None,
-        };
+        let class = self.language.input.default_resource_class.unwrap_or_default();
+        let job = Job::without_steps(class.to_owned());
         let cost = cost::job(&job) + cost::executor(&executor);
         self.budget.spend(pos, 0, cost).then(|| JobKind::Build { job: Box::new(job), executor })
     }

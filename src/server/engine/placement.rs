@@ -105,15 +105,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn build(executor: Executor, class: &str) -> JobKind {
-        let job = Job {
-            resource_class: class.to_owned(),
-            shell: None,
-            working_directory: None,
-            environment: BTreeMap::new(),
-            parallelism: 2,
-            steps: Vec::new(),
-            cache_retention_days: None,
-        };
+        let job = Job { parallelism: 2, ..Job::without_steps(class.to_owned()) };
         JobKind::Build { job: Box::new(job), executor }
     }
 
