@@ -385,3 +385,27 @@ fn a_deploy_key_opens_repositories_over_ssh_once_the_host_is_known() {
     let (status, _) = server.answer("GET", &format!("{keys}/{}", of(&newer)), None);
     assert_eq!(status, 404);
 }
+
+#[test]
+fn wishes_that_nobody_can_mean_are_refused_and_change_nothing() {
+    let server = Server::start();
+    server.project();
+    let access = format!("{PROJECT}/access");
+    for (path, wanted, why) in [
+        (
+            "access",
+            json!({ "token": TOKEN, "is_bearer": "yes" }),
+            "`is_bearer` is true or false, not `\"yes\"`",
+        ),
+        ("access", json!({ "new_key": 1 }), "`new_key` is true or false"),
+        ("access", json!({ "new_key": true, "private_key": "x" }), "exclude each other"),
+        ("access", json!({ "new-key": true }), "`new-key` says nothing about access (known: new_key, "),
+        ("connection", json!({ "forge": "github", "set_hook": "no" }), "`set_hook` is true or false"),
+        ("connection", json!({ "forge": "github", "rotate_secret": 1 }), "`rotate_secret` is true or false"),
+    ] {
+        let (status, refused) = server.answer("PUT", &format!("{PROJECT}/{path}"), Some(wanted));
+        assert!(status == 400 && refused["message"].as_str().unwrap().contains(why), "{refused}");
+    }
+    let shown = server.call("GET", &access, None);
+    assert!(shown["keys"] == json!([]) && shown["has_token"] == false, "{shown}");
+}
