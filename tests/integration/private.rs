@@ -406,6 +406,12 @@ fn wishes_that_nobody_can_mean_are_refused_and_change_nothing() {
         let (status, refused) = server.answer("PUT", &format!("{PROJECT}/{path}"), Some(wanted));
         assert!(status == 400 && refused["message"].as_str().unwrap().contains(why), "{refused}");
     }
+    let path = format!("{PROJECT}/checkout-key?digest=sha1");
+    let (status, refused) = server.answer("POST", &path, Some(json!({ "type": "deploy-key" })));
+    assert!(
+        status == 400 && refused["message"].as_str().unwrap().contains("`digest` is md5 or"),
+        "{refused}"
+    );
     let shown = server.call("GET", &access, None);
     assert!(shown["keys"] == json!([]) && shown["has_token"] == false, "{shown}");
 }
