@@ -5,7 +5,7 @@
 
 use crate::claims::call;
 use crate::cluster::Cluster;
-use crate::container::{Agent, empty, program};
+use crate::container::{Agent, config_of, empty, program};
 use crate::server::Server;
 use crate::support::poll;
 use base64::Engine;
@@ -95,11 +95,8 @@ fn measure(tasks: usize, delay: Duration) -> Row {
         if watches > 2 { Ok(()) } else { Err(watches.to_string()) }
     });
     let (before, idle_ms) = (cluster.calls().len(), used(agent.0.id()).1);
-    let config = format!(
-        "version: 2.1\njobs: {{build: {{docker: [{{image: 'cimg/base:1'}}], resource_class: a/b, parallelism: {tasks}, steps: [{{run: 'true'}}]}}}}\nworkflows: {{w: {{jobs: [build]}}}}\n"
-    );
     let started = Instant::now();
-    let pipeline = server.trigger(&config);
+    let pipeline = server.trigger(&config_of(tasks, "true"));
     let (begun, over) = (Mutex::new(Vec::new()), AtomicBool::new(false));
     let mut row = Row::default();
     std::thread::scope(|scope| {
