@@ -1,4 +1,4 @@
-//! What a container runner costs: how long its tasks wait for it, and what it asks of the API server. The agents in the
+//! Costs of a container runner: how long its tasks wait for it, and what it asks of the API server. The agents in the
 //! pods are played here, so that nothing but the runner, the control plane and the fake cluster has work to do.
 //!
 //! By hand, with a build for speed: `ci/bench-pods`.
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 /// Tasks of the rows: those of the published benchmark of CircleCI's own runner, and more than a runner has at once.
 const ROWS: [usize; 5] = [20, 40, 64, 128, 300];
 
-/// What was measured of a row.
+/// Measurements of a row.
 #[derive(Default)]
 struct Row {
     /// From the trigger to the begin, in milliseconds.

@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 const PROJECT: &str = "/api/v2/project/gh/acme/hello";
-/// What opens the repositories over HTTP.
+/// Token that opens the repositories over HTTP.
 const TOKEN: &str = "hunter2-of-the-forge";
 
 /// A server of bare repositories that lets in whoever shows this header.
@@ -32,7 +32,7 @@ impl HttpGit {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (root, authorization) = (root.clone(), authorization.clone());
-                // Who hangs up in the middle is no concern of the others.
+                // A client that hangs up in the middle is no concern of the others.
                 thread::spawn(move || serve(stream, &root, &authorization));
             }
         });
@@ -115,8 +115,8 @@ fn config(script: &str) -> String {
     .to_string()
 }
 
-/// What a job does that fetches by itself, and looks whether what lets it in can be seen anywhere. `needle` is in no text
-/// of the script as it is looked for.
+/// Script of a job that fetches by itself, and looks whether anything that lets it in can be seen anywhere. `needle` is in
+/// no text of the script as it is looked for.
 fn script(needle: &str) -> String {
     let (first, rest) = needle.split_at(4);
     format!(
