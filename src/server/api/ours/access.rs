@@ -51,7 +51,7 @@ async fn show(
 
 /// The name that goes with a token where none is given: some forges mind it.
 fn usual_username(slug: &str) -> &'static str {
-    if slug.starts_with("bb/") || slug.starts_with("bitbucket/") { "x-token-auth" } else { "x-access-token" }
+    if slug.starts_with("bb/") { "x-token-auth" } else { "x-access-token" }
 }
 
 /// Wishes for the access; parts that are absent stay as they are.
