@@ -1,4 +1,4 @@
-//! What lets git into the repository of a project.
+//! Access of git to the repository of a project.
 
 use super::arguments::Arguments;
 use super::remote::{Remote, slug_path};

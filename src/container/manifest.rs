@@ -35,7 +35,7 @@ pub(super) const INIT: &str = "runlet-init";
 const VOLUME: &str = "runlet-shared";
 /// Grace of a pod: what a task agent takes to stop its steps.
 const GRACE_SECONDS: i64 = 45;
-/// What a task takes to stop, and more: beyond that, the longest wait for its begin and the longest task, the node itself
+/// Time that a task takes to stop, and more: beyond that, the longest wait for its begin and the longest task, the node itself
 /// makes an end.
 const DEADLINE_MARGIN: Duration = Duration::from_secs(600);
 /// A task waits for its begin as long as that, where nothing else is said.

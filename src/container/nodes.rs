@@ -1,8 +1,8 @@
 //! The constraint checker: whether the cluster has a node for the pods of each class, looked at now and then. A class that
 //! has none several times in a row claims no more until one is there, so that its tasks wait where other agents find them.
 //!
-//! What counts is what people write to choose nodes: `nodeName`, `nodeSelector`, and the expressions of a required node
-//! affinity. Whether a node has room, or takes pods at all, changes by the minute and is left to the scheduler.
+//! Fields that count are those by which people choose nodes: `nodeName`, `nodeSelector`, and the expressions of a required
+//! node affinity. Whether a node has room, or takes pods at all, changes by the minute and is left to the scheduler.
 
 use super::api::{Kube, Node};
 use super::settings::{Checker, Class};

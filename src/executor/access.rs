@@ -2,10 +2,9 @@
 
 use super::scratch;
 use super::task::TaskRun;
-use std::fs::{DirBuilder, File};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use crate::system::git_files;
+use std::io;
+use std::path::PathBuf;
 
 impl TaskRun {
     /// The folder of the files.
@@ -32,21 +31,8 @@ impl TaskRun {
             return Ok(());
         }
         let folder = self.access_folder();
-        let path = folder.to_string_lossy();
-        // Git, ssh and a shell read it, with quotes of their own around it.
-        if path.contains(['\'', '"', '\\', '%', '$', '`']) {
-            return Err(io::Error::other("signs in its path mean something to git and ssh"));
-        }
-        DirBuilder::new().mode(0o700).recursive(true).create(&folder)?;
-        for file in &self.input.task.git_files {
-            // A name alone: it leads nowhere else.
-            let Some(name) = Path::new(&file.name).file_name() else { continue };
-            let mut options = File::options();
-            let options = options.write(true).create(true).truncate(true).mode(0o600);
-            let text = file.value.expose().replace("@FOLDER@", &path);
-            options.open(folder.join(name))?.write_all(text.as_bytes())?;
-        }
-        Ok(())
+        let files = self.input.task.git_files.iter();
+        git_files::write(&folder, files.map(|file| (file.name.as_str(), file.value.expose())))
     }
 
     /// Tells every git of the job of the config, besides what the environment tells it anyway.

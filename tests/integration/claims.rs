@@ -1,7 +1,7 @@
 //! The rules of a claim over the real API: what begins, goes back, is cancelled, lost, repeated and late.
 
 use crate::faults::{Rogue, until};
-use crate::server::{ANSWER, Server};
+use crate::server::Server;
 use crate::storage::{faults, upkeep};
 use runlet::protocol::Secret;
 use runlet::protocol::limits::HEADER_BYTES;
@@ -251,8 +251,7 @@ fn what_is_lost_is_lost_by_its_allocation_and_its_output_comes_late() {
 
 /// Lets so many seconds pass since a task ended, as the database has it.
 fn since_its_end(server: &Server, task: &Played<'_>, seconds: i64) {
-    let database = rusqlite::Connection::open(server.data().join("runlet.db")).unwrap();
-    database.busy_timeout(ANSWER).unwrap();
+    let database = server.database();
     let aged = "UPDATE tasks SET stopped_at_ms = (unixepoch() - ?2) * 1000 WHERE id = ?1";
     assert_eq!(database.execute(aged, (&task.id, seconds)).unwrap(), 1);
 }

@@ -82,6 +82,19 @@ pub(crate) fn empty(cluster: &Cluster) {
     });
 }
 
+/// The pod of a task, once it is there.
+pub(crate) fn a_pod(cluster: &Cluster) -> Value {
+    poll("a pod", || cluster.objects("pods").pop().ok_or_else(|| "none".to_owned()))
+}
+
+/// Has the image of the steps be refused by the node of a pod, for good.
+fn refuse_image(cluster: &Cluster, pod: &Value) {
+    let waiting = json!({ "reason": "InvalidImageName", "message": "couldn't parse image name" });
+    let status = json!({ "name": "container-0", "state": { "waiting": waiting } });
+    let name = pod["metadata"]["name"].as_str().unwrap();
+    cluster.set_status(name, json!({ "phase": "Pending", "containerStatuses": [status] }));
+}
+
 pub(crate) fn until(server: &Server, pipeline: &str, status: &str) -> Value {
     poll(&format!("a job that is `{status}`"), || {
         let job = job(server, pipeline);
@@ -256,7 +269,7 @@ fn a_cancel_before_the_begin_deletes_the_pod() {
     let cluster = Cluster::without_kubelet();
     let _agent = Agent::start_as(&server, &cluster, &token, "agent-1", &[]);
     let pipeline = server.trigger(CONFIG);
-    let pod = poll("a pod", || cluster.objects("pods").pop().ok_or_else(|| "none".to_owned()));
+    let pod = a_pod(&cluster);
     let container = &pod["spec"]["containers"][0];
     assert_eq!(
         (container["name"].as_str(), pod["spec"]["restartPolicy"].as_str()),
@@ -275,7 +288,7 @@ fn what_hangs_is_told_in_the_job_and_what_cannot_heal_ends_it() {
     cluster.knobs(|knobs| knobs.quota = Some(1));
     let _agent = Agent::start(&server, &cluster, &token);
     let pipeline = server.trigger(CONFIG);
-    let pod = poll("a pod", || cluster.objects("pods").pop().ok_or_else(|| "none".to_owned()));
+    let pod = a_pod(&cluster);
     let name = pod["metadata"]["name"].as_str().unwrap();
     let condition = json!({ "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available" });
     cluster.set_status(name, json!({ "phase": "Pending", "conditions": [condition] }));
@@ -290,9 +303,7 @@ fn what_hangs_is_told_in_the_job_and_what_cannot_heal_ends_it() {
     // A second task has no room, which is told as well and costs nobody an attempt.
     let second = server.trigger(CONFIG);
     lifecycle(&second, "exceeded quota");
-    let waiting = json!({ "reason": "InvalidImageName", "message": "couldn't parse image name" });
-    let status = json!({ "name": "container-0", "state": { "waiting": waiting } });
-    cluster.set_status(name, json!({ "phase": "Pending", "containerStatuses": [status] }));
+    refuse_image(&cluster, &pod);
     let job = until(&server, &pipeline, "infrastructure_fail");
     let said = messages(&server, &job);
     assert!(said.contains("InvalidImageName: `cimg/base:1`: couldn't parse image name"), "{said}");
@@ -307,13 +318,8 @@ fn a_pod_that_is_kept_goes_when_it_is_old() {
         |threshold| [("KUBE_DISABLE_POD_DELETION_ON_TASK_CLEANUP", "true"), ("KUBE_GC_THRESHOLD", threshold)];
     let agent = Agent::start_as(&server, &cluster, &token, "agent-1", &kept("5h5m"));
     let pipeline = server.trigger(CONFIG);
-    let pod = poll("a pod", || cluster.objects("pods").pop().ok_or_else(|| "none".to_owned()));
-    let waiting = json!({ "reason": "InvalidImageName", "message": "couldn't parse image name" });
-    let status = json!({ "name": "container-0", "state": { "waiting": waiting } });
-    cluster.set_status(
-        pod["metadata"]["name"].as_str().unwrap(),
-        json!({ "phase": "Pending", "containerStatuses": [status] }),
-    );
+    let pod = a_pod(&cluster);
+    refuse_image(&cluster, &pod);
     until(&server, &pipeline, "infrastructure_fail");
     poll(
         "its secret to go",
@@ -331,7 +337,8 @@ pub(crate) fn many(usual: usize) -> usize {
     std::env::var("RUNLET_PODS").ok().and_then(|count| count.parse().ok()).unwrap_or(usual)
 }
 
-fn config_of(tasks: usize, step: &str) -> String {
+/// A config whose only job runs a step in so many tasks.
+pub(crate) fn config_of(tasks: usize, step: &str) -> String {
     format!(
         "version: 2.1\njobs: {{build: {{docker: [{{image: 'cimg/base:1'}}], resource_class: a/b, parallelism: {tasks}, steps: [{{run: '{step}'}}]}}}}\nworkflows: {{w: {{jobs: [build]}}}}\n"
     )

@@ -1,11 +1,11 @@
-//! What a container runner costs: how long its tasks wait for it, and what it asks of the API server. The agents in the
+//! Costs of a container runner: how long its tasks wait for it, and what it asks of the API server. The agents in the
 //! pods are played here, so that nothing but the runner, the control plane and the fake cluster has work to do.
 //!
 //! By hand, with a build for speed: `ci/bench-pods`.
 
 use crate::claims::call;
 use crate::cluster::Cluster;
-use crate::container::{Agent, empty, program};
+use crate::container::{Agent, config_of, empty, program};
 use crate::server::Server;
 use crate::support::poll;
 use base64::Engine;
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 /// Tasks of the rows: those of the published benchmark of CircleCI's own runner, and more than a runner has at once.
 const ROWS: [usize; 5] = [20, 40, 64, 128, 300];
 
-/// What was measured of a row.
+/// Measurements of a row.
 #[derive(Default)]
 struct Row {
     /// From the trigger to the begin, in milliseconds.
@@ -95,11 +95,8 @@ fn measure(tasks: usize, delay: Duration) -> Row {
         if watches > 2 { Ok(()) } else { Err(watches.to_string()) }
     });
     let (before, idle_ms) = (cluster.calls().len(), used(agent.0.id()).1);
-    let config = format!(
-        "version: 2.1\njobs: {{build: {{docker: [{{image: 'cimg/base:1'}}], resource_class: a/b, parallelism: {tasks}, steps: [{{run: 'true'}}]}}}}\nworkflows: {{w: {{jobs: [build]}}}}\n"
-    );
     let started = Instant::now();
-    let pipeline = server.trigger(&config);
+    let pipeline = server.trigger(&config_of(tasks, "true"));
     let (begun, over) = (Mutex::new(Vec::new()), AtomicBool::new(false));
     let mut row = Row::default();
     std::thread::scope(|scope| {

@@ -73,7 +73,7 @@ impl Chaos<'_> {
         self.cluster.knobs(|knobs| knobs.next.push(answer));
     }
 
-    /// Something goes wrong.
+    /// Has one thing go wrong, by the dice.
     fn strike(&mut self) {
         const PODS: &str = "POST /api/v1/namespaces/ci/pods";
         const SECRETS: &str = "POST /api/v1/namespaces/ci/secrets";
@@ -242,7 +242,7 @@ fn no_task_is_lost_or_runs_twice_whatever_happens_to_agents_pods_and_the_api_ser
     assert_eq!(jobs.len(), pipelines.len() * JOBS);
     assert!(lost.is_empty() && twice.is_empty(), "lost: {lost:?}; twice: {twice:?}");
     assert_eq!(success + declared, jobs.len(), "{jobs:?}");
-    // What had begun when its node ended it is said to have failed, and nothing else is.
+    // A job that had begun when its node ended it is said to have failed, and no other is.
     let evicted = chaos.faults.get("pod evicted").copied().unwrap_or_default();
     assert!(declared as u64 <= evicted, "{declared} failures of {evicted} evictions");
 }

@@ -2,7 +2,7 @@
 
 use crate::claims::{job, messages};
 use crate::cluster::Cluster;
-use crate::container::{Agent, command, empty, start, until};
+use crate::container::{Agent, a_pod, command, empty, start, until};
 use crate::support::poll;
 use serde_json::{Value, json};
 use std::process::Stdio;
@@ -59,7 +59,7 @@ fn a_class_that_no_node_fits_claims_nothing_until_one_does() {
     assert!(cluster.objects("pods").is_empty());
     assert_eq!(job(&server, &pipeline)["started_at"], Value::Null);
     node("b", "s390x");
-    poll("a pod", || cluster.objects("pods").pop().ok_or_else(|| "none".to_owned()));
+    a_pod(&cluster);
     crate::claims::cancel(&server, &pipeline);
     until(&server, &pipeline, "canceled");
     empty(&cluster);
@@ -73,8 +73,7 @@ fn a_namespace_that_goes_costs_no_task_its_life() {
     let _agent = Agent::start_as(&server, &cluster, &token, "agent-1", &[]);
     let pipeline = server.trigger(CONFIG);
     // It is given back, for want of a host: an agent of another namespace may have it.
-    let database = rusqlite::Connection::open(server.data().join("runlet.db")).unwrap();
-    database.busy_timeout(std::time::Duration::from_secs(60)).unwrap();
+    let database = server.database();
     poll("the task to come back", || {
         let count = |row: &rusqlite::Row<'_>| row.get::<_, u32>(0);
         match database.query_row("SELECT sum(host_unclaims) FROM tasks", [], count).unwrap() {
@@ -100,7 +99,7 @@ fn a_class_may_let_its_pods_wait_for_long() {
     let cluster = Cluster::without_kubelet();
     let _agent = Agent::start_as(&server, &cluster, &token, "agent-1", &[("MAX_RUN_TIME", "1h")]);
     let pipeline = server.trigger(CONFIG);
-    let pod = poll("a pod", || cluster.objects("pods").pop().ok_or_else(|| "none".to_owned()));
+    let pod = a_pod(&cluster);
     // The longest wait, the longest task, and what a task takes to stop.
     assert_eq!(pod["spec"]["activeDeadlineSeconds"], 7200 + 3600 + 600);
     crate::claims::cancel(&server, &pipeline);

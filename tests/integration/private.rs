@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 const PROJECT: &str = "/api/v2/project/gh/acme/hello";
-/// What opens the repositories over HTTP.
+/// Token that opens the repositories over HTTP.
 const TOKEN: &str = "hunter2-of-the-forge";
 
 /// A server of bare repositories that lets in whoever shows this header.
@@ -32,7 +32,7 @@ impl HttpGit {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (root, authorization) = (root.clone(), authorization.clone());
-                // Who hangs up in the middle is no concern of the others.
+                // A client that hangs up in the middle is no concern of the others.
                 thread::spawn(move || serve(stream, &root, &authorization));
             }
         });
@@ -115,8 +115,8 @@ fn config(script: &str) -> String {
     .to_string()
 }
 
-/// What a job does that fetches by itself, and looks whether what lets it in can be seen anywhere. `needle` is in no text
-/// of the script as it is looked for.
+/// Script of a job that fetches by itself, and looks whether anything that lets it in can be seen anywhere. `needle` is in
+/// no text of the script as it is looked for.
 fn script(needle: &str) -> String {
     let (first, rest) = needle.split_at(4);
     format!(
@@ -384,4 +384,34 @@ fn a_deploy_key_opens_repositories_over_ssh_once_the_host_is_known() {
     assert_eq!(status, 200);
     let (status, _) = server.answer("GET", &format!("{keys}/{}", of(&newer)), None);
     assert_eq!(status, 404);
+}
+
+#[test]
+fn wishes_that_nobody_can_mean_are_refused_and_change_nothing() {
+    let server = Server::start();
+    server.project();
+    let access = format!("{PROJECT}/access");
+    for (path, wanted, why) in [
+        (
+            "access",
+            json!({ "token": TOKEN, "is_bearer": "yes" }),
+            "`is_bearer` is true or false, not `\"yes\"`",
+        ),
+        ("access", json!({ "new_key": 1 }), "`new_key` is true or false"),
+        ("access", json!({ "new_key": true, "private_key": "x" }), "exclude each other"),
+        ("access", json!({ "new-key": true }), "`new-key` says nothing about access (known: new_key, "),
+        ("connection", json!({ "forge": "github", "set_hook": "no" }), "`set_hook` is true or false"),
+        ("connection", json!({ "forge": "github", "rotate_secret": 1 }), "`rotate_secret` is true or false"),
+    ] {
+        let (status, refused) = server.answer("PUT", &format!("{PROJECT}/{path}"), Some(wanted));
+        assert!(status == 400 && refused["message"].as_str().unwrap().contains(why), "{refused}");
+    }
+    let path = format!("{PROJECT}/checkout-key?digest=sha1");
+    let (status, refused) = server.answer("POST", &path, Some(json!({ "type": "deploy-key" })));
+    assert!(
+        status == 400 && refused["message"].as_str().unwrap().contains("`digest` is md5 or"),
+        "{refused}"
+    );
+    let shown = server.call("GET", &access, None);
+    assert!(shown["keys"] == json!([]) && shown["has_token"] == false, "{shown}");
 }

@@ -362,8 +362,7 @@ fn swapped_rows_do_not_open() {
     let _runner = server.runner("r", &token);
     server.variable("A", "value-of-a");
     server.variable("B", "value-of-b");
-    let database = rusqlite::Connection::open(server.folder.path().join("data/runlet.db")).unwrap();
-    database.busy_timeout(ANSWER).unwrap();
+    let database = server.database();
     database
         .execute("UPDATE project_variables SET sealed = (SELECT sealed FROM project_variables WHERE name = 'A') WHERE name = 'B'", [])
         .unwrap();

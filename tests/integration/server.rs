@@ -107,6 +107,13 @@ impl Server {
         self.folder.path().join("data")
     }
 
+    /// The database, beside the control plane that has it open.
+    pub(crate) fn database(&self) -> rusqlite::Connection {
+        let database = rusqlite::Connection::open(self.data().join("runlet.db")).unwrap();
+        database.busy_timeout(ANSWER).unwrap();
+        database
+    }
+
     pub(crate) fn class_token(&self, class: &str) -> String {
         self.call("POST", "/api/v3/runner/resource", Some(json!({ "resource_class": class })));
         let token = self.call(

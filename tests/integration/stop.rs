@@ -61,22 +61,16 @@ fn trigger_until_gone(server: &Server) -> Vec<String> {
     made
 }
 
-fn database(server: &Server) -> rusqlite::Connection {
-    let database = rusqlite::Connection::open(server.data().join("runlet.db")).unwrap();
-    database.busy_timeout(ANSWER).unwrap();
-    database
-}
-
 /// Lets half of what a task is held for pass.
 fn age(server: &Server, task: &Value) -> i64 {
     let aged = "UPDATE tasks SET lease_until_ms = (lease_until_ms + unixepoch() * 1000) / 2 WHERE id = ?1";
-    assert_eq!(database(server).execute(aged, [task["id"].as_str().unwrap()]).unwrap(), 1);
+    assert_eq!(server.database().execute(aged, [task["id"].as_str().unwrap()]).unwrap(), 1);
     lease(server, task)
 }
 
 /// How long a task is held, as the database has it.
 fn lease(server: &Server, task: &Value) -> i64 {
-    let database = database(server);
+    let database = server.database();
     let lease = "SELECT lease_until_ms FROM tasks WHERE id = ?1";
     database.query_row(lease, [task["id"].as_str().unwrap()], |row| row.get(0)).unwrap()
 }

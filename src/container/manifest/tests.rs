@@ -1,4 +1,4 @@
-//! What is created of a task, and what nothing can be made of.
+//! Objects that are created of a task, and tasks that nothing can be made of.
 #![expect(clippy::unwrap_used, reason = "a test that cannot read what it has written should fail loudly")]
 
 use super::*;

@@ -7,6 +7,7 @@ use crate::protocol::{Secret, Variable};
 use crate::server::ids::ProjectId;
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
+use crate::system::git_files::FOLDER;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -19,8 +20,6 @@ const MOST_HOSTS_BYTES: usize = 64 * 1024;
 const NAME: &str = "access";
 /// The file that git is told to read.
 const CONFIG: &str = "config";
-/// What stands in the files for the folder that they are in.
-const FOLDER: &str = "@FOLDER@";
 
 /// Keys of hosts that many repositories are on, as their owners publish them.
 const WELL_KNOWN: [&str; 6] = [

@@ -91,7 +91,7 @@ pub fn read(text: &str, comment: &str) -> Result<Pair, &'static str> {
     }
     rest = rest.get(4..).unwrap_or_default();
     let public = take(&mut rest).ok_or(WRONG)?;
-    // Whatever the kind, the public half begins with its name.
+    // The public half begins with the name of its kind, whichever that is.
     let name = take(&mut { public }).ok_or(WRONG)?;
     if name.is_empty() || !name.iter().all(|b| b.is_ascii_graphic()) {
         return Err(WRONG);

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Who may do everything.
+/// The user who may do everything.
 const ADMINISTRATOR: &str = "admin";
 /// Longest body of a request, in bytes.
 const MOST_BYTES: usize = 3 * 1024 * 1024;
@@ -442,7 +442,7 @@ fn list(state: &State, kind: &str, namespace: Option<&str>, query: &HashMap<Stri
         .filter(fits)
         .collect();
     let mut metadata = json!({ "resourceVersion": state.version().to_string() });
-    // What comes from the cache comes whole.
+    // A list out of the cache comes whole.
     let from_cache = query.get("resourceVersion").is_some_and(|version| version == "0");
     let limit = query
         .get("limit")

@@ -59,8 +59,6 @@ impl Run {
     fn run(&self) {
         self.change(|pod| pod["spec"]["nodeName"] = json!("node-a"));
         self.status("Pending", &[("runlet-init", waiting("PodInitializing"))], &[]);
-        let delay = self.shared.lock().knobs.kubelet_delay;
-        std::thread::sleep(delay);
         let is_installed = self.shared.lock().knobs.installs_once && self.link();
         for init in self.list("initContainers").into_iter().filter(|_| !is_installed) {
             let mut child = match self.start(&init) {

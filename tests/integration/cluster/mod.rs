@@ -114,7 +114,7 @@ impl Cluster {
         self.shared.changed.notify_all();
     }
 
-    /// What a watch is told of what has happened already.
+    /// Lines that a watch is told of changes that have happened already.
     pub(crate) fn told(&self, watch: &Watch) -> Vec<Value> {
         self.shared.lock().changes(watch, watch.from).0
     }

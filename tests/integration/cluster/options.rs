@@ -1,4 +1,4 @@
-//! What may stand in the query of a call, and the refusals of what may not.
+//! Options in the query of a call, and the refusals of those that may not stand there.
 
 use super::api::{bad, failure};
 use super::http::Reply;

@@ -26,8 +26,6 @@ pub(crate) struct Knobs {
     pub(crate) installs_once: bool,
     /// Containers run in roots of their own with nothing in them but the shared folder, as `FROM scratch` gives them.
     pub(crate) private_roots: bool,
-    /// Between the node of a pod and the start of its first container.
-    pub(crate) kubelet_delay: Duration,
 }
 
 /// The state of the cluster.

@@ -7,9 +7,10 @@ use crate::server::api::shared::lookup::{Slug, project};
 use crate::server::api::shared::vocabulary::time;
 use crate::server::api::v2::checkout_keys::{access_of, add, change_access, delete, fresh};
 use crate::server::auth::Administrator;
-use crate::server::secrets::access::{Access, KeyKind, Login, check_hosts, check_token, check_username};
+use crate::server::secrets::access::{Access, Key, KeyKind, Login, check_hosts, check_token, check_username};
 use crate::server::secrets::ssh_key::{Pair, fingerprints, read};
 use crate::server::state::Shared;
+use crate::server::store::read::Project;
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
@@ -24,7 +25,7 @@ const KNOWN: [&str; 7] =
     ["new_key", "private_key", "delete_key", "token", "username", "is_bearer", "known_hosts"];
 
 fn shown(access: &Access) -> Value {
-    let show = |key: &crate::server::secrets::access::Key| {
+    let show = |key: &Key| {
         let (md5, sha256) = fingerprints(&key.public);
         json!({
             "public_key": key.public, "fingerprint": sha256, "md5": md5, "type": key.kind,
@@ -50,10 +51,10 @@ async fn show(
 
 /// The name that goes with a token where none is given: some forges mind it.
 fn usual_username(slug: &str) -> &'static str {
-    if slug.starts_with("bb/") || slug.starts_with("bitbucket/") { "x-token-auth" } else { "x-access-token" }
+    if slug.starts_with("bb/") { "x-token-auth" } else { "x-access-token" }
 }
 
-/// What is wanted of the access; what is absent stays as it is.
+/// Wishes for the access; parts that are absent stay as they are.
 #[derive(Default)]
 struct Wanted {
     key: Option<Pair>,
@@ -63,24 +64,29 @@ struct Wanted {
     known_hosts: Option<String>,
 }
 
-fn wanted(body: &Body, slug: &str) -> Answer<Wanted> {
+fn wanted(body: &Body, project: &Project) -> Answer<Wanted> {
+    let slug = &project.slug;
     let Some(fields) = body.0.as_object() else { return Err(bad("the body must be an object")) };
-    if let Some(unknown) = fields.keys().find(|name| !KNOWN.contains(&name.as_str())) {
-        return Err(bad(format!("`{unknown}` says nothing about access (known: {})", KNOWN.join(", "))));
-    }
+    body.check_names("access", &KNOWN)?;
     let mut wanted =
         Wanted { deleted: body.optional_text("delete_key")?.map(str::to_owned), ..Wanted::default() };
+    if body.is_set("new_key")? {
+        wanted.key = Some(fresh(project)?);
+    }
     if let Some(text) = body.optional_text("private_key")? {
+        if wanted.key.is_some() {
+            return Err(bad("`new_key` and `private_key` exclude each other: give one of them"));
+        }
         let pair = read(text, &format!("runlet {slug}"));
         wanted.key = Some(pair.map_err(|why| bad(format!("`private_key` cannot be used: {why}")))?);
     }
     if let Some(token) = body.optional_text("token")?.map(str::trim) {
         let username = body.optional_text("username")?.unwrap_or(usual_username(slug));
+        let is_bearer = body.is_set("is_bearer")?;
         check_username(username).map_err(|why| bad(format!("`username` cannot be used: {why}")))?;
         wanted.login = Some(None);
         if !token.is_empty() {
             check_token(token).map_err(|why| bad(format!("`token` cannot be used: {why}")))?;
-            let is_bearer = body.0["is_bearer"] == true;
             let login = Login { username: username.to_owned(), token: Secret::new(token), is_bearer };
             wanted.login = Some(Some(login));
         }
@@ -101,10 +107,7 @@ async fn change(
     body: Body,
 ) -> Answer<Json<Value>> {
     let project = project(&state, slug).await?;
-    let mut wanted = wanted(&body, &project.slug)?;
-    if body.0["new_key"] == true {
-        wanted.key = Some(fresh(&project)?);
-    }
+    let wanted = wanted(&body, &project)?;
     let slug = project.slug.clone();
     let change = move |access: &mut Access| {
         if let Some(fingerprint) = &wanted.deleted {

@@ -100,17 +100,10 @@ const KNOWN: [&str; 8] = [
 ];
 
 fn wanted(body: &Body) -> Answer<Wanted> {
-    let fields = match &body.0 {
-        Value::Null => serde_json::Map::new(),
-        Value::Object(fields) => fields.clone(),
-        _ => return Err(bad("the body must be an object")),
-    };
-    if let Some(unknown) = fields.keys().find(|name| !KNOWN.contains(&name.as_str())) {
-        return Err(bad(format!(
-            "`{unknown}` says nothing about a connection (known: {})",
-            KNOWN.join(", ")
-        )));
+    if !body.0.is_null() && !body.0.is_object() {
+        return Err(bad("the body must be an object"));
     }
+    body.check_names("a connection", &KNOWN)?;
     let text = |name: &str| Ok::<_, Failure>(body.optional_text(name)?.map(str::to_owned));
     let forge = match text("forge")? {
         None => None,
@@ -145,8 +138,8 @@ fn wanted(body: &Body) -> Answer<Wanted> {
         repository_name: text("repository_name")?,
         poll_ms,
         token: token.map(Secret::new),
-        rotates: body.0["rotate_secret"] == true,
-        sets_hook: body.0["set_hook"] == true,
+        rotates: body.is_set("rotate_secret")?,
+        sets_hook: body.is_set("set_hook")?,
     })
 }
 

@@ -78,7 +78,7 @@ async fn change_instance(
     body: Body,
 ) -> Answer<Json<Value>> {
     let (class, name) = (body.text("resource_class")?.to_owned(), body.text("name")?.to_owned());
-    let paused = flag(&body.0, "is_paused")?.ok_or_else(|| bad("`is_paused` is missing"))?;
+    let paused = body.flag("is_paused")?.ok_or_else(|| bad("`is_paused` is missing"))?;
     let unknown = Failure::not_found(format!("no runner `{name}` of `{class}` was ever seen"));
     let changed = state.store.write(move |tx| {
         tx.effect(Effect::QueuedForOthers(class.clone()));
@@ -157,7 +157,7 @@ async fn list_classes(State(state): State<Shared>, _person: Person, words: Words
 async fn create_class(State(state): State<Shared>, _admin: Administrator, body: Body) -> Answer<Response> {
     let name = ResourceClass::new(body.0["resource_class"].as_str().unwrap_or_default()).map_err(bad)?;
     let description = note(&body, "description")?;
-    let (id, terms) = (ResourceClassId::fresh(), terms(&body.0, Terms::default())?);
+    let (id, terms) = (ResourceClassId::fresh(), terms(&body, Terms::default())?);
     let Terms { budget_ms, unsafe_retries, begin_ms } = terms;
     let class = Class { id, name: name.as_str().to_owned(), description, budget_ms, unsafe_retries };
     let mut answer = shown_class(&class);
@@ -183,18 +183,9 @@ fn note(body: &Body, name: &str) -> Answer<String> {
     Ok(text.to_owned())
 }
 
-/// A field that is true or false; `None` where the body does not name it.
-fn flag(body: &Value, name: &str) -> Answer<Option<bool>> {
-    match body.get(name) {
-        None => Ok(None),
-        Some(Value::Bool(wanted)) => Ok(Some(*wanted)),
-        Some(given) => Err(bad(format!("`{name}` is true or false, not `{given}`"))),
-    }
-}
-
 /// A field that is a number of seconds, or null for none; `None` where the body does not name it.
-fn seconds(body: &Value, name: &str, allowed: &RangeInclusive<u64>) -> Answer<Option<Option<u64>>> {
-    match body.get(name).map(|given| (given, given.as_u64())) {
+fn seconds(body: &Body, name: &str, allowed: &RangeInclusive<u64>) -> Answer<Option<Option<u64>>> {
+    match body.0.get(name).map(|given| (given, given.as_u64())) {
         None => Ok(None),
         Some((Value::Null, _)) => Ok(Some(None)),
         Some((_, Some(seconds))) if allowed.contains(&seconds) => Ok(Some(Some(seconds))),
@@ -208,13 +199,13 @@ fn seconds(body: &Value, name: &str, allowed: &RangeInclusive<u64>) -> Answer<Op
 /// The terms of a class as a body has them: `budget_seconds`, how long a task may be silent once it has begun (null is as
 /// usual), `begin_limit_seconds`, how long a claimed task may take to begin (null is as usual), and `unsafe_retries`,
 /// whether what the infrastructure ended after its begin runs again (null is no). What the body does not name stays.
-fn terms(body: &Value, was: Terms) -> Answer<Terms> {
+fn terms(body: &Body, was: Terms) -> Answer<Terms> {
     let ms = |seconds: Option<u64>| seconds.map(|seconds| seconds * 1000);
     let budget_ms = seconds(body, "budget_seconds", &BUDGETS)?.map_or(was.budget_ms, ms);
     let begin_ms = seconds(body, "begin_limit_seconds", &BEGIN_LIMITS)?.map_or(was.begin_ms, ms);
-    let unsafe_retries = match body.get("unsafe_retries") {
+    let unsafe_retries = match body.0.get("unsafe_retries") {
         Some(Value::Null) => false,
-        _ => flag(body, "unsafe_retries")?.unwrap_or(was.unsafe_retries),
+        _ => body.flag("unsafe_retries")?.unwrap_or(was.unsafe_retries),
     };
     Ok(Terms { budget_ms, unsafe_retries, begin_ms })
 }
@@ -223,7 +214,7 @@ async fn change_class(
     State(state): State<Shared>,
     _admin: Administrator,
     Path(id): Path<ResourceClassId>,
-    Body(body): Body,
+    body: Body,
 ) -> Answer<Json<Value>> {
     let known = [
         "budget_seconds",
@@ -233,11 +224,11 @@ async fn change_class(
         "wait_limit_seconds",
         "begin_limit_seconds",
     ];
-    if known.iter().all(|name| body.get(name).is_none()) {
+    if known.iter().all(|name| body.0.get(name).is_none()) {
         let message = "`budget_seconds` (a number, or null for the usual budget), `unsafe_retries`, `takes_untrusted` and `is_paused` (true or false), `wait_limit_seconds` (a number, or null for no limit) and `begin_limit_seconds` (a number, or null for the usual limit) are missing: give one of them";
         return Err(bad(message));
     }
-    let (takes_untrusted, pause) = (flag(&body, "takes_untrusted")?, flag(&body, "is_paused")?);
+    let (takes_untrusted, pause) = (body.flag("takes_untrusted")?, body.flag("is_paused")?);
     let limit = seconds(&body, "wait_limit_seconds", &WAIT_LIMITS)?;
     // Values that are wrong are so for every class.
     terms(&body, Terms::default())?;

@@ -34,31 +34,18 @@ pub fn router() -> Router<Shared> {
         )
 }
 
-/// Reads a body of a rerun that may be absent or null, which asks for all; `known` are the names that it may have. One
+/// Checks a body of a rerun that may be absent or null, which asks for all; `known` are the names that it may have. One
 /// that asks for something else must not run everything again.
-fn wishes(body: Value, known: &[&str]) -> Answer<Map<String, Value>> {
-    let wishes = match body {
-        Value::Null => Map::new(),
-        Value::Object(wishes) => wishes,
-        _ => return Err(bad("the body must be an object, or absent to run everything again")),
-    };
-    match wishes.keys().find(|name| !known.contains(&name.as_str())) {
-        Some(name) => Err(bad(format!("`{name}` says nothing about a rerun (known: {})", known.join(", ")))),
-        None => Ok(wishes),
+fn check_wishes(body: &Body, known: &[&str]) -> Answer<()> {
+    if !body.0.is_null() && !body.0.is_object() {
+        return Err(bad("the body must be an object, or absent to run everything again"));
     }
-}
-
-/// A flag; absent and null are no.
-fn flag(wishes: &Map<String, Value>, name: &str) -> Answer<bool> {
-    match wishes.get(name) {
-        None | Some(Value::Null) => Ok(false),
-        Some(flag) => flag.as_bool().ok_or_else(|| bad(format!("`{name}` must be true or false"))),
-    }
+    body.check_names("a rerun", known)
 }
 
 /// The jobs that a rerun names, if it names any.
-fn named(wishes: &Map<String, Value>) -> Answer<Option<Vec<JobId>>> {
-    let list = match wishes.get("jobs") {
+fn named(wishes: &Body) -> Answer<Option<Vec<JobId>>> {
+    let list = match wishes.0.get("jobs") {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::Array(list)) => list,
         Some(_) => return Err(bad("`jobs` must be a list of the ids of jobs")),
@@ -78,15 +65,15 @@ async fn rerun_v2(
     State(state): State<Shared>,
     person: Person,
     Path(id): Path<WorkflowId>,
-    Body(body): Body,
+    wishes: Body,
 ) -> Answer<Response> {
     // A published client misspells the second.
-    let wishes = wishes(body, &["from_failed", "fromFailed", "jobs", "sparse_tree", "enable_ssh", "force"])?;
-    if flag(&wishes, "enable_ssh")? {
+    check_wishes(&wishes, &["from_failed", "fromFailed", "jobs", "sparse_tree", "enable_ssh", "force"])?;
+    if wishes.is_set("enable_ssh")? {
         return Err(bad("reruns with SSH are not available on this control plane: leave `enable_ssh` out"));
     }
-    let is_from_failed = flag(&wishes, "from_failed")? || flag(&wishes, "fromFailed")?;
-    let is_sparse = flag(&wishes, "sparse_tree")?;
+    let is_from_failed = wishes.is_set("from_failed")? || wishes.is_set("fromFailed")?;
+    let is_sparse = wishes.is_set("sparse_tree")?;
     let scope = match (is_from_failed, named(&wishes)?) {
         (true, Some(_)) => {
             return Err(bad("`from_failed` and `jobs` exclude each other: give one of them"));
@@ -96,7 +83,7 @@ async fn rerun_v2(
         (false, Some(jobs)) => Scope::Jobs(jobs),
         (false, None) => Scope::All,
     };
-    let id = run_again(&state, id, scope, flag(&wishes, "force")?, person).await?;
+    let id = run_again(&state, id, scope, wishes.is_set("force")?, person).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "workflow_id": id }))).into_response())
 }
 
@@ -104,11 +91,11 @@ async fn rerun_v3(
     State(state): State<Shared>,
     person: Person,
     Path(id): Path<WorkflowId>,
-    Body(body): Body,
+    wishes: Body,
 ) -> Answer<Response> {
-    let wishes = wishes(body, &["is_from_failed", "force"])?;
-    let scope = if flag(&wishes, "is_from_failed")? { Scope::Failed } else { Scope::All };
-    let id = run_again(&state, id, scope, flag(&wishes, "force")?, person).await?;
+    check_wishes(&wishes, &["is_from_failed", "force"])?;
+    let scope = if wishes.is_set("is_from_failed")? { Scope::Failed } else { Scope::All };
+    let id = run_again(&state, id, scope, wishes.is_set("force")?, person).await?;
     let location = [(header::LOCATION, format!("/api/v3/workflows/{id}"))];
     Ok((StatusCode::CREATED, location, Json(json!({ "data": { "id": id } }))).into_response())
 }

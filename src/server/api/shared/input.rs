@@ -81,6 +81,32 @@ impl Body {
             _ => self.text(name).map(Some),
         }
     }
+
+    /// A field that is true or false; `None` where the body does not name it. Null is neither.
+    pub fn flag(&self, name: &str) -> Answer<Option<bool>> {
+        match self.0.get(name) {
+            None => Ok(None),
+            Some(Value::Bool(wanted)) => Ok(Some(*wanted)),
+            Some(given) => Err(bad(format!("`{name}` is true or false, not `{given}`"))),
+        }
+    }
+
+    /// Whether a field is true; absent and null are no.
+    pub fn is_set(&self, name: &str) -> Answer<bool> {
+        if self.0[name].is_null() { Ok(false) } else { Ok(self.flag(name)? == Some(true)) }
+    }
+
+    /// Refuses fields that are not known: one that is misspelled must not be taken for absent. `about` is what the known
+    /// ones say something about, for people.
+    pub fn check_names(&self, about: &str, known: &[&str]) -> Answer<()> {
+        let mut names = self.0.as_object().into_iter().flat_map(serde_json::Map::keys);
+        match names.find(|name| !known.contains(&name.as_str())) {
+            Some(name) => {
+                Err(bad(format!("`{name}` says nothing about {about} (known: {})", known.join(", "))))
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// Reads a time that the client calls `name`; one before 1970 is 1970.

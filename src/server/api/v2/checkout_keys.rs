@@ -34,17 +34,21 @@ pub fn router() -> Router<Shared> {
         .route(&format!("{v1}/{{fingerprint}}"), get(one_v1).delete(remove))
 }
 
-fn shown(key: &Key, is_first: bool, words: &Words) -> Answer<Value> {
+/// Whether a query asks for fingerprints by SHA-256, rather than by MD5.
+fn wants_sha256(words: &Words) -> Answer<bool> {
+    match words.get("digest").map(String::as_str) {
+        None | Some("md5") => Ok(false),
+        Some("sha256") => Ok(true),
+        Some(other) => Err(bad(format!("`digest` is md5 or sha256, not `{other}`"))),
+    }
+}
+
+fn shown(key: &Key, is_first: bool, by_sha256: bool) -> Value {
     let (md5, sha256) = fingerprints(&key.public);
-    let fingerprint = match words.get("digest").map(String::as_str) {
-        None | Some("md5") => md5,
-        Some("sha256") => sha256,
-        Some(other) => return Err(bad(format!("`digest` is md5 or sha256, not `{other}`"))),
-    };
-    Ok(json!({
-        "public-key": key.public, "type": key.kind, "fingerprint": fingerprint, "preferred": is_first,
-        "created-at": time(Some(key.created_at)),
-    }))
+    json!({
+        "public-key": key.public, "type": key.kind, "fingerprint": if by_sha256 { sha256 } else { md5 },
+        "preferred": is_first, "created-at": time(Some(key.created_at)),
+    })
 }
 
 /// As version 1.1 writes it.
@@ -132,11 +136,10 @@ async fn list(
     Path(slug): Path<Slug>,
     words: Words,
 ) -> Answer<Json<Value>> {
+    let by_sha256 = wants_sha256(&words)?;
     let project = project(&state, slug).await?;
     let keys = access_of(&state, &project).await?.keys;
-    let items: Answer<Vec<Value>> =
-        keys.iter().enumerate().map(|(at, key)| shown(key, at == 0, &words)).collect();
-    Ok(whole(items?))
+    Ok(whole(keys.iter().enumerate().map(|(at, key)| shown(key, at == 0, by_sha256)).collect()))
 }
 
 async fn list_v1(
@@ -162,8 +165,9 @@ async fn one(
     Path(path): Path<Fingerprint>,
     words: Words,
 ) -> Answer<Json<Value>> {
+    let by_sha256 = wants_sha256(&words)?;
     let (key, is_first) = found(&state, path).await?;
-    shown(&key, is_first, &words).map(Json)
+    Ok(Json(shown(&key, is_first, by_sha256)))
 }
 
 async fn one_v1(
@@ -194,8 +198,10 @@ async fn create(
     words: Words,
     body: Body,
 ) -> Answer<Response> {
+    // Before the key is made: a caller who is refused has none.
+    let by_sha256 = wants_sha256(&words)?;
     let key = made(&state, slug, &body).await?;
-    Ok((StatusCode::CREATED, Json(shown(&key, true, &words)?)).into_response())
+    Ok((StatusCode::CREATED, Json(shown(&key, true, by_sha256))).into_response())
 }
 
 async fn create_v1(

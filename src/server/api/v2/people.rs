@@ -59,10 +59,7 @@ async fn list(State(state): State<Shared>, _admin: Administrator, words: Words) 
 async fn create(State(state): State<Shared>, _admin: Administrator, body: Body) -> Answer<Response> {
     let login = body.text("login")?.to_owned();
     let name = body.optional_text("name")?.filter(|name| !name.is_empty()).unwrap_or(&login).to_owned();
-    let is_admin = match &body.0["is_admin"] {
-        Value::Null => false,
-        flag => flag.as_bool().ok_or_else(|| bad("`is_admin` must be true or false"))?,
-    };
+    let is_admin = body.is_set("is_admin")?;
     people::check_login(&login).and_then(|()| people::check_text("name", &name)).map_err(bad)?;
     let taken = conflict(format!("there is a user `{login}` already"));
     let made =

@@ -1,9 +1,9 @@
 //! From a push to a pipeline, and from its result back to the forge.
 //!
 //! `receive` takes what a forge sends: `signature` believes it, `payload` reads it, `rules` decide, and the store keeps
-//! it before the forge is answered. `work` makes the pipelines. `poll` finds what no forge told of. `schedule` what is due by
-//! its `timetable`; all of them in `rounds`. `report` tells the forge how it went, in its own `words`; `outgoing` tells whom people want told;
-//! `access` lets git in.
+//! it before the forge is answered. `work` makes the pipelines. `poll` finds what no forge told of, `schedule` what is due
+//! by its `timetable`. `report` tells the forge how it went, in its own `words`; `outgoing` tells whom people want told.
+//! All of these that wait for their time do so in `rounds`. `access` lets git in.
 
 pub mod access;
 pub mod event;

@@ -1,7 +1,7 @@
 //! Telling forges how it went: statuses of commits, from what has changed in the store to the forge's API.
 //!
 //! Forges are told the present state of a job, never its history: a state that was overtaken is not sent. Nothing here
-//! a build.
+//! holds up a build.
 
 use crate::http::caller::{LazyCaller, Outgoing};
 use crate::logging::record;

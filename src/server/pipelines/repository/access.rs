@@ -1,10 +1,10 @@
 //! Access of the control plane's own git to repositories: files that are made for one use of a mirror.
 
 use crate::protocol::Variable;
+use crate::system::git_files;
 use std::fmt;
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::OnceLock;
@@ -47,7 +47,8 @@ impl Opener {
         }
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let made = Files { folder: folder.join(format!("{PREFIX}{number}")) };
-        made.write(&files)?;
+        let files = files.iter().map(|file| (file.name.as_str(), file.value.expose()));
+        git_files::write(&made.folder, files)?;
         Ok(Some(made))
     }
 }
@@ -68,22 +69,6 @@ pub(super) struct Files {
 }
 
 impl Files {
-    fn write(&self, files: &[Variable]) -> io::Result<()> {
-        let path = self.folder.to_string_lossy();
-        if path.contains(['\'', '"', '\\', '%', '$', '`']) {
-            return Err(io::Error::other("signs in its path mean something to git and ssh"));
-        }
-        DirBuilder::new().mode(0o700).recursive(true).create(&self.folder)?;
-        for file in files {
-            let Some(name) = Path::new(&file.name).file_name() else { continue };
-            let mut options = File::options();
-            let options = options.write(true).create_new(true).mode(0o600);
-            let text = file.value.expose().replace("@FOLDER@", &path);
-            options.open(self.folder.join(name))?.write_all(text.as_bytes())?;
-        }
-        Ok(())
-    }
-
     /// The setting that git is given.
     pub(super) fn setting(&self) -> String {
         format!("include.path={}", self.folder.join("config").display())
