@@ -15,6 +15,7 @@ use crate::server::engine::task::{
 use crate::server::ids::JobId;
 use crate::server::store::status::{MessageKind, StepState, TaskState};
 use crate::server::store::tables::small_outputs::{self, SmallOutput};
+use crate::server::store::tables::steps::Unaccounted;
 use crate::server::store::tables::tasks::{self, TaskRow};
 use crate::server::store::tables::{classes, fleet, progress, steps, workflows};
 use crate::server::store::{Effect, Error, Tx, View, new_id};
@@ -379,11 +380,13 @@ pub fn finish(
     let mut finished = hand.clone();
     let (mut status, mut message) =
         (TaskState::from(request.status), request.message.as_deref().map(shortened));
-    if status == TaskState::Success && finished.row.next_event >= request.events {
+    let mut unaccounted = Vec::new();
+    if finished.row.next_event >= request.events && outputs.missing.is_empty() {
+        unaccounted = steps::unaccounted(tx, id, &request.steps)?;
+    }
+    if let (TaskState::Success, Some(step)) = (status, unaccounted.first()) {
         // Whatever its agent has overlooked: a success is shown only where everything is known of.
-        if let Some(why) = steps::unaccounted(tx, id, &request.steps)? {
-            (status, message) = (TaskState::InfrastructureFail, Some(why));
-        }
+        (status, message) = (TaskState::InfrastructureFail, Some(overlooked(step)));
     }
     match finished.task.finish(status, message.as_deref(), now) {
         Err(Step { answer: refused, then }) => finished.keep(tx, then, now).map(|()| Err(refused)),
@@ -395,7 +398,7 @@ pub fn finish(
                 .map(|_| FinishAnswer::Incomplete { next_event, steps: outputs.missing }))
         }
         Ok(Step { then, .. }) => {
-            steps::set_lengths(tx, id, &request.steps, &outputs.kept)?;
+            steps::set_lengths(tx, id, &request.steps, &outputs.kept, &unaccounted)?;
             for output in &outputs.small {
                 small_outputs::insert(tx, id, output)?;
             }
@@ -403,6 +406,16 @@ pub fn finish(
             Ok(Ok(FinishAnswer::Confirmed))
         }
     }
+}
+
+/// The reason why a task cannot have succeeded, though its agent says so.
+fn overlooked(step: &Unaccounted) -> String {
+    let Unaccounted { step, name, bytes } = step;
+    let what = match bytes {
+        None => format!("step {step} (`{name}`) had not ended"),
+        Some(bytes) => format!("it did not account for {bytes} bytes of output of step {step} (`{name}`)"),
+    };
+    format!("the task agent said that the job had succeeded, but {what}")
 }
 
 /// A runner gives a task back that has not begun.

@@ -90,47 +90,53 @@ pub fn close_running(tx: &Tx<'_>, task: &TaskId, status: StepState, now: Millis)
     Ok(())
 }
 
+/// A step record that its agent has left out of its last word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unaccounted {
+    /// Number of the record.
+    pub step: u32,
+    /// Name that people see.
+    pub name: String,
+    /// Bytes of output that its end told of and the last word does not; none where it has not ended.
+    pub bytes: Option<u64>,
+}
+
+/// The steps of a task that have not ended, and those with output that is not among what its agent reports as whole.
+pub fn unaccounted(view: &View, task: &TaskId, reported: &[StepSummary]) -> Result<Vec<Unaccounted>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT step, name, status, coalesce(output_bytes, 0) FROM steps WHERE task_id = ?1 AND step < ?2 ORDER BY step",
+    )?;
+    let mut rows = query.query(params![task, FIRST_BESIDE])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (step, status, bytes): (u32, StepState, i64) = (row.get(0)?, row.get(2)?, row.get(3)?);
+        let bytes = (status != StepState::Running).then_some(bytes.unsigned_abs());
+        if bytes.is_none_or(|bytes| bytes > 0 && !reported.iter().any(|reported| reported.step == step)) {
+            found.push(Unaccounted { step, name: row.get(1)?, bytes });
+        }
+    }
+    Ok(found)
+}
+
 /// Stores how long the whole outputs are, and their checksums. Those in `kept` have that length, and no checksum of
-/// their agent: the steps that it does not name, none of either.
+/// their agent; nobody knows the length of those that are unaccounted for.
 pub fn set_lengths(
     tx: &Tx<'_>,
     task: &TaskId,
     steps: &[StepSummary],
     kept: &[(u32, u64)],
+    unaccounted: &[Unaccounted],
 ) -> Result<(), Error> {
-    let mut forget = tx.sql().prepare_cached("UPDATE steps SET output_bytes = NULL WHERE task_id = ?1")?;
-    forget.execute([task])?;
     let mut update = tx.sql().prepare_cached(
         "UPDATE steps SET output_bytes = ?3, output_sha256 = ?4 WHERE task_id = ?1 AND step = ?2",
     )?;
+    for one in unaccounted {
+        update.execute(params![task, one.step, None::<i64>, None::<&str>])?;
+    }
     for step in steps {
         let kept = kept.iter().find(|(kept, _)| *kept == step.step);
         let (length, sha256) = kept.map_or((step.length, Some(&step.sha256)), |(_, length)| (*length, None));
         update.execute(params![task, step.step, stored(length), sha256])?;
     }
     Ok(())
-}
-
-/// The reason why a task cannot have succeeded, though its agent says so: a step that has not ended, or whose output
-/// is not among what the agent reports as whole.
-pub fn unaccounted(view: &View, task: &TaskId, reported: &[StepSummary]) -> Result<Option<String>, Error> {
-    let mut query = view.sql().prepare_cached(
-        "SELECT step, name, status, coalesce(output_bytes, 0) FROM steps WHERE task_id = ?1 AND step < ?2 ORDER BY step",
-    )?;
-    let mut rows = query.query(params![task, FIRST_BESIDE])?;
-    while let Some(row) = rows.next()? {
-        let (step, name, status): (u32, String, StepState) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        if status == StepState::Running {
-            return Ok(Some(format!(
-                "the task agent said that the job had succeeded, but step {step} (`{name}`) had not ended"
-            )));
-        }
-        let bytes: i64 = row.get(3)?;
-        if bytes > 0 && !reported.iter().any(|reported| reported.step == step) {
-            return Ok(Some(format!(
-                "the task agent said that the job had succeeded, but did not account for {bytes} bytes of output of step {step} (`{name}`)"
-            )));
-        }
-    }
-    Ok(None)
 }
