@@ -206,7 +206,10 @@ orbs:
   tools: {orbs: {node: circleci/node@5}, jobs: {run: node/run}}
 commands: {upload: {steps: [codecov/upload: {file: x}]}}
 jobs:
-  test: {machine: true, steps: [run: echo word-is-tested]}
+  test:
+    parameters: {after: {type: steps, default: [codecov/upload]}, reports: {type: boolean, default: false}}
+    machine: true
+    steps: [run: echo word-is-tested, when: {condition: << parameters.reports >>, steps: << parameters.after >>}]
   report: {machine: true, steps: [run: echo word-is-reported, upload]}
   boxed: {executor: node/default, steps: [run: echo word-is-boxed]}
   linked: node/run
@@ -220,6 +223,7 @@ workflows:
       - node/test: {name: far}
       - test: {name: after, requires: [far]}
       - test: {name: around, post-steps: [codecov/upload]}
+      - test: {name: reported, reports: true}
       - tools/run: {name: through}
 ",
     );
@@ -233,6 +237,7 @@ workflows:
             .says("report: cannot run here: it wants the orb `codecov/codecov@5.2.1`, which is not here")
             .says("far: cannot run here: it wants the orb `circleci/node@5`, which is not here")
             .says("around: cannot run here: it wants the orb `codecov/codecov@5.2.1`, which is not here")
+            .says("reported: cannot run here: it wants the orb `codecov/codecov@5.2.1`, which is not here")
             .says("after: it waits for `success` of `far`");
     }
     exec(folder.path(), &["--job", "test"]).exits(0);

@@ -65,11 +65,11 @@ impl Expander<'_> {
         if self.report.is_rehearsal() {
             return Some(JobKind::NoOp);
         }
-        let is_whole = bound.complete && pre.is_some() && post.is_some();
+        let is_whole = pre.is_some() && post.is_some();
         let (pre, post) = (pre.unwrap_or_default(), post.unwrap_or_default());
         let kind = self.report.within(pos, label, || self.job_body(definition, map, &inner, pre, post));
-        // With a mistake in the arguments, or without an orb that they want, the body was compiled only for the mistakes
-        // in it.
+        // With a mistake in the arguments, or steps around it of a missing orb, the body was compiled only for the mistakes
+        // in it. An argument of such an orb counts where it is used.
         kind.filter(|_| is_whole && self.report.errors() == before)
     }
 
