@@ -87,7 +87,7 @@ pub(crate) enum Victim {
 }
 
 impl Victim {
-    /// All of them, as people call them.
+    /// All of them in their order, as people call them.
     pub(crate) const NAMED: [(Victim, &str); 4] = [
         (Victim::Server, "control plane"),
         (Victim::Runner, "runner"),

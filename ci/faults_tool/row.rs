@@ -3,7 +3,7 @@
 use crate::account::{self, Count, Done};
 use crate::dice::Dice;
 use crate::fault::{Call, Disk, Fault, Hurt, Room, Victim};
-use crate::host::{self, Home, Host, HostOptions};
+use crate::host::{self, Home, Host, HostOptions, Process};
 use crate::line::{Line, Plan, Way};
 use crate::plane::Plane;
 use crate::work::{self, Leaves, Style};
@@ -73,7 +73,7 @@ struct Scene<'a> {
     over: AtomicBool,
     /// Kills and full disks; the line counts its own.
     times: AtomicU64,
-    /// How often each part was killed, in the order of `Victim::NAMED`.
+    /// How often each part was killed, by its number as a `Victim`.
     killed: [AtomicU64; 4],
 }
 
@@ -343,18 +343,16 @@ impl<'a> Scene<'a> {
             (true, Some((step, _))) => agents.iter().find(|agent| agent.pid == step.parent).copied(),
             _ => agents.get((roll >> 8) as usize % agents.len().max(1)).copied(),
         };
+        let is_same = |(step, job): &&(&Process, String)| job_of_process(step.pid).as_ref() == Some(job);
         let is_there = |victim: &Victim| match victim {
             Victim::Server | Victim::Runner => true,
             Victim::Agent => agent.is_some(),
-            Victim::Step => {
-                step.is_some_and(|(step, job)| job_of_process(step.pid).as_deref() == Some(job.as_str()))
-            }
+            Victim::Step => step.is_some_and(|step| is_same(&step)),
         };
         if !victims.iter().all(is_there) {
             return false;
         }
-        for (victim, killed) in victims.iter().flat_map(|victim| self.killed_of(*victim)) {
-            killed.fetch_add(1, Ordering::Relaxed);
+        for victim in victims {
             match victim {
                 Victim::Server => self.plane.kill(),
                 Victim::Runner => host.kill(),
@@ -375,14 +373,13 @@ impl<'a> Scene<'a> {
                     }
                 }
                 Victim::Step => {
-                    if let Some((step, job)) =
-                        step.filter(|(step, job)| job_of_process(step.pid).as_ref() == Some(job))
-                    {
-                        lock(&self.done).step_killed.insert(job.clone());
-                        host::signal(step.pid, Signal::KILL);
-                    }
+                    // It may have ended while the others were killed.
+                    let Some((step, job)) = step.filter(is_same) else { continue };
+                    lock(&self.done).step_killed.insert(job.clone());
+                    host::signal(step.pid, Signal::KILL);
                 }
             }
+            self.killed[*victim as usize].fetch_add(1, Ordering::Relaxed);
         }
         self.times.fetch_add(1, Ordering::Relaxed);
         std::thread::sleep(down);
@@ -394,12 +391,6 @@ impl<'a> Scene<'a> {
             host.rise_again();
         }
         true
-    }
-
-    /// A victim with its count.
-    fn killed_of(&self, victim: Victim) -> Option<(Victim, &AtomicU64)> {
-        let all = Victim::NAMED.iter().zip(&self.killed);
-        all.map(|((one, _), times)| (*one, times)).find(|(one, _)| *one == victim)
     }
 
     fn fill_again(&self, disk: Disk) {

@@ -233,12 +233,7 @@ fn warn(warnings: &[crate::config::Diagnostic]) {
 }
 
 fn invalid(errors: &crate::config::Diagnostics) -> Failure {
-    match errors.may_pass() {
-        true => Failure::new(format!("the config could not be compiled this time:\n{errors}")),
-        false => {
-            Failure { code: exit::INVALID_CONFIG, message: format!("the config is not valid:\n{errors}") }
-        }
-    }
+    Failure { code: exit::INVALID_CONFIG, message: format!("the config is not valid:\n{errors}") }
 }
 
 fn run(

@@ -5,12 +5,12 @@ use super::render::Screen;
 use super::signals::Interrupts;
 use super::style::Style;
 use crate::http::{Body, Client, Request};
-use crate::outcome::Failure;
+use crate::outcome::{Failure, print_bytes};
 use crate::protocol::{Secret, WatchEvent};
 pub(super) use crate::server::pipelines::compile::fits;
 use crate::server::{self, Told, WatchEnded, Watcher};
 use std::collections::BTreeMap;
-use std::io::{BufRead, ErrorKind, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal, Write};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
 
@@ -68,16 +68,9 @@ pub(super) fn watch(
             screen.note(note);
         }
         screen.resize(columns());
-        let text = screen.take(server::time::Millis::now().0);
         // Neither a reader that has gone away stops the pipeline, nor a full disk.
-        let mut out = std::io::stdout().lock();
-        match out.write_all(&text).and_then(|()| out.flush()) {
-            Err(error) if error.kind() != ErrorKind::BrokenPipe && unwritten.is_none() => {
-                unwritten = Some(Failure::unwritten(&error));
-            }
-            _ => {}
-        }
-        drop(out);
+        let drawn = print_bytes(&screen.take(server::time::Millis::now().0));
+        unwritten = unwritten.or(drawn.err());
         if ended || interrupts.count() > 1 {
             return Ok(Watched { screen, unwritten });
         }

@@ -200,15 +200,31 @@ fn a_job_is_found_by_every_name_that_the_config_has_for_it() {
 fn a_job_that_wants_a_missing_orb_does_not_keep_the_others_from_running() {
     let folder = folder(
         "version: 2.1
-orbs: {codecov: codecov/codecov@5.2.1, node: circleci/node@5}
+orbs:
+  codecov: codecov/codecov@5.2.1
+  node: circleci/node@5
+  tools: {orbs: {node: circleci/node@5}, jobs: {run: node/run}}
 commands: {upload: {steps: [codecov/upload: {file: x}]}}
 jobs:
-  test: {machine: true, steps: [run: echo word-is-tested]}
+  test:
+    parameters: {after: {type: steps, default: [codecov/upload]}, reports: {type: boolean, default: false}}
+    machine: true
+    steps: [run: echo word-is-tested, when: {condition: << parameters.reports >>, steps: << parameters.after >>}]
   report: {machine: true, steps: [run: echo word-is-reported, upload]}
   boxed: {executor: node/default, steps: [run: echo word-is-boxed]}
   linked: node/run
 workflows:
-  w: {jobs: [test, {report: {requires: [test]}}, boxed, linked, {node/test: {name: far}}, {test: {name: after, requires: [far]}}]}
+  w:
+    jobs:
+      - test
+      - report: {requires: [test]}
+      - boxed
+      - linked
+      - node/test: {name: far}
+      - test: {name: after, requires: [far]}
+      - test: {name: around, post-steps: [codecov/upload]}
+      - test: {name: reported, reports: true}
+      - tools/run: {name: through}
 ",
     );
     for flags in [&[][..], &["--on-host"]] {
@@ -220,12 +236,14 @@ workflows:
             .says("2 orbs cannot be imported, and jobs that want one of them do not run")
             .says("report: cannot run here: it wants the orb `codecov/codecov@5.2.1`, which is not here")
             .says("far: cannot run here: it wants the orb `circleci/node@5`, which is not here")
+            .says("around: cannot run here: it wants the orb `codecov/codecov@5.2.1`, which is not here")
+            .says("reported: cannot run here: it wants the orb `codecov/codecov@5.2.1`, which is not here")
             .says("after: it waits for `success` of `far`");
     }
     exec(folder.path(), &["--job", "test"]).exits(0);
     let list = command(folder.path(), &["--list"]).output().unwrap();
     let list = String::from_utf8_lossy(&list.stdout);
-    for job in ["boxed", "linked", "far"] {
+    for job in ["boxed", "linked", "far", "through"] {
         let line = format!("  {job}: cannot run here: it wants the orb `circleci/node@5`, which is not here");
         assert!(list.contains(&line), "{list}");
     }

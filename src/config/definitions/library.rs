@@ -76,13 +76,23 @@ impl<'c> Library<'c> {
 
     /// Finds an element by `name` or `alias/name`, through declared aliases. `None` when there is none.
     pub(crate) fn find(&self, element: Element, reference: &str, package: usize) -> Option<Rc<Definition>> {
-        let mut found = self.look(element, reference, package)?;
+        let found = self.look(element, reference, package)?;
+        match found.body {
+            DefinitionBody::Alias(_) => self.end_of(element, found).ok(),
+            _ => Some(found),
+        }
+    }
+
+    /// Follows aliases to what they stand for; the error is the last one, which leads to nothing.
+    fn end_of(&self, element: Element, first: Rc<Definition>) -> Result<Rc<Definition>, Rc<Definition>> {
+        let mut found = first;
         // A chain of aliases is short; a ring of them ends here.
         for _ in 0..16 {
-            let DefinitionBody::Alias(target) = &found.body else { return Some(found) };
-            found = self.look(element, target, found.package)?;
+            let DefinitionBody::Alias(target) = &found.body else { return Ok(found) };
+            let Some(next) = self.look(element, target, found.package) else { break };
+            found = next;
         }
-        None
+        Err(found)
     }
 
     fn look(&self, element: Element, reference: &str, package: usize) -> Option<Rc<Definition>> {
@@ -104,11 +114,16 @@ impl<'c> Library<'c> {
         pos: Pos,
     ) -> Option<String> {
         let known = self.packages.get(package)?;
-        let target = match known.table(element).get(reference).map(|definition| &definition.body) {
-            Some(DefinitionBody::Alias(target)) => &**target,
-            _ => reference,
+        // An alias stands for what its package means by it, which may be an orb that uses others.
+        let alias =
+            self.look(element, reference, package).and_then(|first| self.end_of(element, first).err());
+        let (user, target) = match alias.as_deref() {
+            Some(Definition { body: DefinitionBody::Alias(target), package, .. }) => {
+                (self.packages.get(*package)?, &**target)
+            }
+            _ => (known, reference),
         };
-        let broken = target.split_once('/').and_then(|(alias, _)| known.broken_orbs.get(alias));
+        let broken = target.split_once('/').and_then(|(alias, _)| user.broken_orbs.get(alias));
         if let Some(missing) = broken {
             self.wanted.borrow_mut().extend(missing.clone());
             return None;

@@ -65,10 +65,12 @@ impl Expander<'_> {
         if self.report.is_rehearsal() {
             return Some(JobKind::NoOp);
         }
+        let is_whole = pre.is_some() && post.is_some();
         let (pre, post) = (pre.unwrap_or_default(), post.unwrap_or_default());
         let kind = self.report.within(pos, label, || self.job_body(definition, map, &inner, pre, post));
-        // With a mistake in the arguments, the body was compiled only for the mistakes in it.
-        kind.filter(|_| self.report.errors() == before)
+        // With a mistake in the arguments, or steps around it of a missing orb, the body was compiled only for the mistakes
+        // in it. An argument of such an orb counts where it is used.
+        kind.filter(|_| is_whole && self.report.errors() == before)
     }
 
     /// A job that could not be compiled, if that is because of orbs that may be missing.

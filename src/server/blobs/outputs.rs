@@ -21,7 +21,7 @@ const MOST_WRITTEN: usize = 20_000;
 
 /// The folder of output. Cheap to clone.
 ///
-/// Every function waits for the disk, apart from [`Outputs::lengths`].
+/// Every function waits for the disk, apart from [`Outputs::lengths`] and [`Outputs::times`].
 #[derive(Clone, Debug)]
 pub struct Outputs {
     root: PathBuf,

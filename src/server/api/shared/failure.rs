@@ -52,7 +52,7 @@ impl Failure {
     /// 413 for a body over the limit of its call.
     pub fn too_long() -> Self {
         let why = format!(
-            "the body is longer than it may be: {BODY_BYTES} bytes, and {} for a config that is only compiled",
+            "the body is longer than it may be: {BODY_BYTES} bytes, and {} for a config that is compiled or continued with",
             4 * MAX_CHUNK_BYTES
         );
         Self::coded(StatusCode::PAYLOAD_TOO_LARGE, RefusalCode::TooLarge, why)
