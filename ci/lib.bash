@@ -207,6 +207,15 @@ apt_install_locked() {
     rm -f "$log"
 }
 
+# side_by_side: how many tests run at once, unless RUST_TEST_THREADS says so. Most of a test's time is waiting for
+# programs, so that one test for each core leaves half of them idle: 332 s instead of 138 s with three on two cores.
+side_by_side() {
+    local cores most
+    cores=$(getconf _NPROCESSORS_ONLN)
+    most=$((cores > 12 ? cores : 12))
+    export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((cores * 3 < most ? cores * 3 : most))}
+}
+
 # install_test_tools: what the tests drive, where it is missing and this is a Debian machine.
 install_test_tools() {
     local missing=()
