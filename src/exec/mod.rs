@@ -25,7 +25,7 @@ use crate::protocol::Secret;
 use crate::protocol::task_input::LocalSource;
 
 use crate::server::pipelines::types::{ConfigOrigin, Revision, Trigger};
-use crate::server::{self, CANNOT_RUN_HERE, Running, ServerOptions};
+use crate::server::{self, Running, ServerOptions};
 use caches::Caches;
 pub use options::HELP;
 use options::{Asked, Options};
@@ -301,9 +301,7 @@ fn run(
             waiting.join(", ")
         ))?;
     }
-    let left_out = screen
-        .jobs()
-        .any(|(_, job)| job.message.as_ref().is_some_and(|why| why.starts_with(CANNOT_RUN_HERE)));
+    let left_out = screen.jobs().any(|(_, job)| job.cannot_run);
     let good = summary.lost.is_empty() && screen.workflow_statuses().all(|status| status == "success");
     Ok(match (good, left_out) {
         (false, _) => exit::FAILED,
