@@ -67,8 +67,8 @@ impl Places {
     }
 
     /// A path of the config made absolute: `~` is the home, anything relative is below the working
-    /// directory. Variables are not expanded. What a confined job has not made itself among the things that tools
-    /// keep at home is the user's. Asks the disk about that.
+    /// directory. Variables are not expanded. Things that tools keep at home are, for a confined job, those of the
+    /// user, unless the job has made its own. Asks the disk about that.
     pub fn of(&self, path: &str) -> PathBuf {
         let Some(confined) = &self.confined else { return self.named(path) };
         let found = resolve(&at_home(path, &confined.person), &self.directory, &self.home);
@@ -76,7 +76,8 @@ impl Places {
             let first = rest.components().next().map(Component::as_os_str).unwrap_or_default();
             let is_own =
                 || confined.root.join(first).symlink_metadata().is_ok_and(|about| !about.is_symlink());
-            let is_persons = self.has_own_home() && is_of_tools(first) && !is_own();
+            let is_there = || confined.person.join(first).symlink_metadata().is_ok();
+            let is_persons = self.has_own_home() && is_of_tools(first) && !is_own() && is_there();
             return if is_persons { confined.person.join(rest) } else { found };
         }
         // A path below the working directory by its own name is below the folder it was put into. A home that is
@@ -93,7 +94,7 @@ impl Places {
         let Some(confined) = self.confined.as_ref().filter(|_| self.has_own_home()) else { return };
         for entry in fs::read_dir(&confined.person).into_iter().flatten().flatten() {
             let link = confined.root.join(entry.file_name());
-            if is_of_tools(&entry.file_name()) && entry.path() != confined.root {
+            if is_of_tools(&entry.file_name()) {
                 // One that is there already stays.
                 let _ = std::os::unix::fs::symlink(entry.path(), link);
             }
@@ -309,7 +310,7 @@ mod tests {
         assert_eq!(project.of("~/project/out"), Path::new("/w/project/out"));
         assert_eq!(project.of("/h/project"), Path::new("/w/project"));
         assert_eq!(project.of("out"), Path::new("/w/project/out"));
-        assert_eq!(project.of("~/.cargo"), Path::new("/h/.cargo"));
+        assert_eq!(project.of("~/.cargo"), Path::new("/w/.cargo"));
         assert_eq!(places("~", true).of("~/.cargo"), Path::new("/h/.cargo"));
         let part = places("~/project/Backend", true);
         assert_eq!(part.directory, Path::new("/w/project/Backend"));
@@ -356,10 +357,10 @@ mod tests {
         assert_eq!((job.home.as_path(), job.has_own_home()), (&*root, true));
         // What is missing in the job's is that of the user before and after a link is made.
         for _ in 0..2 {
-            for path in [".cargo/registry", "go/pkg", ".new", ".gitconfig"] {
+            for path in [".cargo/registry", ".cargo/new", "go/pkg", ".gitconfig"] {
                 assert_eq!(job.of(&format!("~/{path}")), home.join(path), "{path}");
             }
-            for path in ["", "work", "project/.cargo", ".made/x", "out"] {
+            for path in ["", "work", "project/.cargo", ".made/x", ".new", "out"] {
                 assert_eq!(job.of(&format!("~/{path}")), root.join(path), "{path}");
             }
             job.link_home();
@@ -387,12 +388,12 @@ mod tests {
             let places = places(written, true);
             assert_eq!(places.directory, Path::new("/w/project"));
             assert_eq!(places.of("/home/circleci/project/out"), Path::new("/w/project/out"));
-            assert_eq!(places.of("/home/circleci/.npm"), Path::new("/h/.npm"));
+            assert_eq!(places.of("/home/circleci/.npm"), Path::new("/w/.npm"));
             assert_eq!(places.of("/rootless"), Path::new("/rootless"));
         }
         assert_eq!(places("~/project", false).of("/root/x"), Path::new("/root/x"));
-        let own = Places::new("/root/project", Some(Path::new("/w")), "/root".into(), true);
-        assert_eq!(own.of("/root/.npm"), Path::new("/root/.npm"));
+        let root = Places::new("/root/project", Some(Path::new("/w")), "/root".into(), true);
+        assert_eq!(root.of("/root/x"), Path::new("/root/x"));
     }
 
     #[test]
@@ -433,7 +434,8 @@ mod tests {
         for path in ["~/project", "new/deep", "."] {
             assert_eq!(places.may_check_out(&places.of(path)), Ok(()), "{path}");
         }
-        for path in ["~/repository", "../../h/repository", "../link/repository", "../link/new", "/"] {
+        let repository = home.join("repository").display().to_string();
+        for path in [&*repository, "../../h/repository", "../link/repository", "../link/new", "/"] {
             assert!(places.may_check_out(&places.of(path)).is_err(), "{path}");
         }
     }

@@ -163,6 +163,7 @@ fn a_list_says_what_cannot_run_here_and_shows_the_part_that_is_asked_for() {
     let here = list(&[]);
     let reason = "\n  boxed: cannot run here: it wants containers (`cimg/base:1`) (`--on-host` ";
     assert!(here.contains("\n  native\n") && here.contains(reason), "{here}");
+    assert!(here.contains("\n  last (after boxed): does not run, since `boxed` cannot\n"), "{here}");
     let on_host = list(&["--on-host", "--job", "last"]);
     let expected =
         "workflow w\n  boxed: runs on this host, without the image `cimg/base:1`\n  last (after boxed)\n";
