@@ -128,8 +128,11 @@ fn zero_means_that_what_was_asked_for_ran() {
 #[test]
 fn a_list_says_what_runs_and_why_other_things_do_not() {
     let folder = folder(GRAPH);
-    // From a folder below, as the config is found from there, too.
     fs::create_dir_all(folder.path().join("deep/er")).unwrap();
+    // What stands above a folder that is in no repository is not its.
+    exec(&folder.path().join("deep/er"), &["--list"]).exits(2).says("deep/er/.circleci/config.yml");
+    git(folder.path(), "init -qb main");
+    // From a folder below, as the config is found from there, too.
     let expected = "workflow w
   say--O0
   say--O2
