@@ -42,4 +42,6 @@ pub mod protocol;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod system;
+#[cfg(feature = "server")]
+pub mod terminal;
 pub mod tool;

@@ -3,9 +3,10 @@
 use super::remote::{Remote, encode};
 use crate::outcome::{Failure, exit};
 use crate::protocol::WatchEvent;
+use crate::terminal::{self, Lines, each_line, plain};
 use base64::Engine;
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::collections::{BTreeMap, HashSet};
+use std::io::{BufRead, BufReader, ErrorKind, IsTerminal, Write};
 
 /// Longest line of the stream: an event of output has less than half a megabyte.
 const LONGEST_LINE: u64 = 4 * 1024 * 1024;
@@ -15,7 +16,7 @@ pub(super) fn follow(remote: &Remote, pipeline: &str) -> Result<u8, Failure> {
     let mut out = std::io::stdout().lock();
     let path = format!("/api/v3/runs/{}/events", encode(pipeline));
     let mut lines = BufReader::new(remote.open(&path)?);
-    let mut view = View::default();
+    let mut view = View { terminal: out.is_terminal(), ..View::default() };
     loop {
         let mut line = Vec::new();
         let read = std::io::Read::take(&mut lines, LONGEST_LINE).read_until(b'\n', &mut line);
@@ -23,10 +24,23 @@ pub(super) fn follow(remote: &Remote, pipeline: &str) -> Result<u8, Failure> {
         if read == 0 {
             return Err(lost(pipeline, "the control plane closed it"));
         }
-        let Some(data) = line.strip_prefix(b"data:") else { continue };
-        let event = serde_json::from_slice(data)
-            .map_err(|e| lost(pipeline, &format!("an event of it cannot be read: {e}")))?;
-        let text = view.event(event);
+        let text = if let Some(data) = line.strip_prefix(b"data:") {
+            let mut event = serde_json::from_slice(data)
+                .map_err(|e| lost(pipeline, &format!("an event of it cannot be read: {e}")))?;
+            if let WatchEvent::Job { id, status, message: message @ None, .. } = &mut event {
+                *message = if status == "queued" { reason(remote, id)? } else { None };
+            }
+            view.event(event)
+        } else if line.starts_with(b":") {
+            // It has been quiet for a while: a runner that was there may be gone.
+            let mut text = Vec::new();
+            for id in view.unexplained() {
+                text.extend(reason(remote, &id)?.map(|why| view.explained(&id, why)).unwrap_or_default());
+            }
+            text
+        } else {
+            continue;
+        };
         match out.write_all(&text).and_then(|()| out.flush()) {
             Ok(()) => {}
             // A reader that has gone away wants no more: the pipeline goes on all the same.
@@ -37,6 +51,14 @@ pub(super) fn follow(remote: &Remote, pipeline: &str) -> Result<u8, Failure> {
             return Ok(view.exit_code());
         }
     }
+}
+
+/// Why a job waits, which the control plane works out when it is asked; `None` where a runner is about to take it.
+fn reason(remote: &Remote, job: &str) -> Result<Option<String>, Failure> {
+    let told = remote.call("GET", &format!("/api/v3/jobs/{}", encode(job)), None)?;
+    let attributes = &told["data"]["attributes"];
+    let last = attributes["messages"].as_array().and_then(|messages| messages.last());
+    Ok(last.and_then(|message| message["message"].as_str()).map(str::to_owned))
 }
 
 fn lost(pipeline: &str, why: &str) -> Failure {
@@ -55,13 +77,15 @@ struct View {
     workflows: BTreeMap<String, String>,
     replaced: HashSet<String>,
     /// Name, status and message of each job.
-    jobs: HashMap<String, (String, String, Option<String>)>,
-    steps: HashMap<Step, (String, String)>,
+    jobs: BTreeMap<String, (String, String, Option<String>)>,
+    steps: BTreeMap<Step, (String, String)>,
     /// Output of each step that waits for the end of its line.
-    partial: HashMap<Step, Vec<u8>>,
+    partial: BTreeMap<Step, Lines>,
     /// Records of how runners prepared, which say nothing of the job.
     hidden: HashSet<Step>,
     has_ended: bool,
+    /// Somebody's terminal is written to, and no file.
+    terminal: bool,
 }
 
 impl View {
@@ -74,10 +98,9 @@ impl View {
                 self.workflows.insert(id, status);
             }
             WatchEvent::Job { id, name, status, message, .. } => {
-                let now = (name.clone(), status.clone(), message.clone());
-                if self.jobs.get(&id) != Some(&now) && status != "blocked" {
-                    let why = message.map_or_else(String::new, |why| format!(": {why}"));
-                    out = format!("{name}: {}{why}\n", status.replace('_', " ")).into_bytes();
+                let now = (plain(&name), status, message.as_deref().map(plain));
+                if self.jobs.get(&id) != Some(&now) && now.1 != "blocked" {
+                    out = told(&now);
                 }
                 self.jobs.insert(id, now);
             }
@@ -87,6 +110,7 @@ impl View {
                     self.hidden.insert(key);
                     return out;
                 }
+                let (name, message) = (plain(&name), message.as_deref().map(plain));
                 let job = self.label(&key);
                 let known = self.steps.insert(key.clone(), (name.clone(), status.clone()));
                 let title = name.lines().next().unwrap_or_default().to_owned();
@@ -94,8 +118,11 @@ impl View {
                     out.extend(format!("{job} > {title}\n").into_bytes());
                 }
                 let is_new = known.is_none_or(|(_, before)| before != status);
-                if is_new && !matches!(status.as_str(), "running" | "success" | "not_run") {
+                if status != "running" {
+                    // The end of a step is told after all of its output.
                     out.extend(self.rest(&key));
+                }
+                if is_new && !matches!(status.as_str(), "running" | "success" | "not_run") {
                     let code = exit_code.map_or_else(String::new, |code| format!(" with exit code {code}"));
                     let why = message.map_or_else(String::new, |why| format!(": {why}"));
                     let status = status.replace('_', " ");
@@ -132,25 +159,34 @@ impl View {
 
     /// Whole lines of output, with the name of their job.
     fn output(&mut self, key: &Step, bytes: &[u8]) -> Vec<u8> {
-        let label = format!("{} | ", self.label(key)).into_bytes();
-        let partial = self.partial.entry(key.clone()).or_default();
-        partial.extend_from_slice(bytes);
-        let whole = partial.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let lines: Vec<u8> = partial.drain(..whole).collect();
-        lines
-            .split_inclusive(|byte| *byte == b'\n')
-            .flat_map(|line| [label.as_slice(), line].concat())
-            .collect()
+        let (label, terminal) = (self.label(key), self.terminal);
+        let mut out = Vec::new();
+        let whole = |whole: &[u8]| each_line(whole, |line| out.extend(labelled(&label, line, terminal)));
+        self.partial.entry(key.clone()).or_default().add(bytes, whole);
+        out
     }
 
     /// The last line of a step, which has no end.
     fn rest(&mut self, key: &Step) -> Vec<u8> {
-        match self.partial.remove(key) {
-            Some(rest) if !rest.is_empty() => {
-                [format!("{} | ", self.label(key)).as_bytes(), &rest, b"\n"].concat()
-            }
+        match self.partial.remove(key).map(|mut lines| lines.rest()) {
+            Some(rest) if !rest.is_empty() => labelled(&self.label(key), &rest, self.terminal),
             _ => Vec::new(),
         }
+    }
+
+    /// Jobs that wait, nobody has said for what.
+    fn unexplained(&self) -> Vec<String> {
+        let waits = |(_, (_, status, why)): &(&String, &(String, String, Option<String>))| {
+            status == "queued" && why.is_none()
+        };
+        self.jobs.iter().filter(waits).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// The line of a job that waits, with its reason.
+    fn explained(&mut self, id: &str, why: String) -> Vec<u8> {
+        let Some(job) = self.jobs.get_mut(id) else { return Vec::new() };
+        job.2 = Some(plain(&why));
+        told(job)
     }
 
     /// A pipeline in which nothing ran has not done what anybody wanted of it.
@@ -161,6 +197,20 @@ impl View {
         } else {
             exit::FAILED
         }
+    }
+}
+
+/// The line of a job: its name, status and reason.
+fn told((name, status, why): &(String, String, Option<String>)) -> Vec<u8> {
+    let why = why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+    format!("{name}: {}{why}\n", status.replace('_', " ")).into_bytes()
+}
+
+/// A line of output; a file gets it as it is.
+fn labelled(label: &str, line: &[u8], terminal: bool) -> Vec<u8> {
+    match terminal {
+        true => [label.as_bytes(), b" | ", &terminal::line(line), b"\x1b[0m\n"].concat(),
+        false => [label.as_bytes(), b" | ", line, b"\n"].concat(),
     }
 }
 
@@ -231,6 +281,32 @@ mod tests {
             "build: running\nbuild > make\nbuild | one\nbuild | two\nbuild | three\nbuild > make: failed with exit code 2\nbuild: failed: why\n"
         );
         assert_eq!((view.has_ended, view.exit_code()), (true, exit::FAILED));
+    }
+
+    #[test]
+    fn a_last_line_without_an_end_comes_before_what_is_next() {
+        let mut view = View::default();
+        let events =
+            [job("running", None), step("running"), output("one"), step("success"), job("success", None)];
+        let text: Vec<u8> = events.into_iter().flat_map(|event| view.event(event)).collect();
+        assert_eq!(
+            String::from_utf8_lossy(&text),
+            "build: running\nbuild > make\nbuild | one\nbuild: success\n"
+        );
+    }
+
+    #[test]
+    fn a_terminal_gets_no_foreign_control_sequences_and_reasons_once() {
+        let mut view = View { terminal: true, ..View::default() };
+        let mut text = view.event(job("queued", None));
+        assert_eq!(view.unexplained(), ["j"]);
+        text.extend(view.explained("j", "no runner\x1b]0;x\x07".to_owned()));
+        assert_eq!(view.unexplained(), [""; 0]);
+        text.extend(view.event(output("a\x1b[2J\x1b[31mb\x07\n")));
+        assert_eq!(
+            String::from_utf8_lossy(&text),
+            "build: queued\nbuild: queued: no runner\u{fffd}]0;x\u{fffd}\nbuild | a\x1b[31mb\x1b[0m\n"
+        );
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod task;
 mod verb;
 
 use crate::outcome::{Failure, Outcome, print};
+use crate::terminal::plain;
 use arguments::Arguments;
 use remote::Remote;
 use serde_json::Value;
@@ -149,10 +150,18 @@ pub fn command(args: Vec<OsString>) -> Outcome {
     })?;
     let (json, remote) = (arguments.flag("json"), Remote::new(&mut arguments)?);
     arguments.command = format!("{noun} {verb}");
-    match act(&mut arguments, &remote)? {
+    // Failures quote what the control plane answers, and that quotes others.
+    let clean = |failure: Failure| Failure { message: plain(&failure.message), ..failure };
+    match act(&mut arguments, &remote).map_err(clean)? {
+        Said::Failed(failure, answer) => {
+            if json {
+                print(&pretty(&answer))?;
+            }
+            Err(clean(failure))
+        }
         Said::Done(_, answer) | Said::Secret(_, answer) if json => print(&pretty(&answer)),
         Said::List(_, items) if json => print(&pretty(&Value::Array(items))),
-        Said::Done(text, _) => print(&format!("{text}\n")),
+        Said::Done(text, _) => print(&format!("{}\n", plain(&text))),
         Said::Secret(text, answer) => {
             // The secret alone is on standard output, so that it can go into a file.
             eprintln!("{text}");

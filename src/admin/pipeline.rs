@@ -63,7 +63,7 @@ fn trigger(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> 
         let code = if is_invalid { exit::INVALID_CONFIG } else { exit::FAILED };
         let told: Vec<&str> = errors().filter_map(|error| error["message"].as_str()).collect();
         let message = format!("pipeline {number} ({id}) has errors:\n{}", told.join("\n"));
-        return Err(Failure { code, message });
+        return Ok(Said::Failed(Failure { code, message }, pipeline));
     }
     let made =
         format!("pipeline {number} of {slug} was made ({id}): {}", remote.page(&format!("{path}/{number}")));

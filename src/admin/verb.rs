@@ -12,6 +12,8 @@ pub(super) enum Said {
     Done(String, Value),
     /// A sentence for the terminal, and an answer with a `token` that is shown once.
     Secret(String, Value),
+    /// A failure after the API has answered, and that answer.
+    Failed(Failure, Value),
     /// The exit code of what has been shown already.
     Shown(u8),
     /// Rows, and the items of the API.

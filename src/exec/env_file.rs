@@ -16,6 +16,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<(String, Secret)>, String> {
 /// The variables of a text; the error is the number of the line that is none.
 fn parse(text: &str) -> Result<Vec<(String, Secret)>, usize> {
     let mut found = Vec::new();
+    // Editors on Windows begin a file with a mark that nobody sees.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut lines = text.lines().enumerate();
     while let Some((at, line)) = lines.next() {
         let line = line.trim();
@@ -81,7 +83,7 @@ mod tests {
 
     #[test]
     fn values_are_read_as_such_files_are_written() {
-        let text = "# comment\n\nA=1\nexport B = two words # not this\nC='a # $x\nb'\nD=\"x\\n\\\"y\\\"\"\nE=\nF=a#b\n";
+        let text = "\u{feff}A=1\n# comment\n\nexport B = two words # not this\nC='a # $x\nb'\nD=\"x\\n\\\"y\\\"\"\nE=\nF=a#b\n";
         let found = parse(text).unwrap_or_default();
         let found: Vec<_> = found.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
         let expected =

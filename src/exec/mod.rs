@@ -2,6 +2,7 @@
 //! pipeline, on the working tree as it is; nothing is left but the results, and the caches of jobs.
 
 mod caches;
+mod embedded;
 mod env_file;
 mod git;
 mod list;
@@ -26,13 +27,15 @@ use crate::protocol::task_input::LocalSource;
 
 use crate::server::pipelines::types::{ConfigOrigin, Revision, Trigger};
 use crate::server::{self, Running, ServerOptions};
+use crate::terminal::plain;
 use caches::Caches;
 pub use options::HELP;
 use options::{Asked, Options};
 use remains::Scratch;
 use results::Folder;
 use signals::Interrupts;
-use snapshot::{Named, Snapshot};
+use snapshot::{Name, Named, Snapshot};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -69,6 +72,9 @@ fn exec(options: &Options) -> Outcome {
     let mut variables = Vec::new();
     for file in &options.env_files {
         variables.extend(env_file::read(file).map_err(Failure::usage)?);
+    }
+    if let Name::Given(name) = &options.name {
+        name.check(&root).map_err(Failure::usage)?;
     }
     let folder = Folder::open(options.artifacts.as_deref(), &root).map_err(Failure::usage)?;
     let interrupts =
@@ -213,12 +219,12 @@ fn list(
     if !preview.compiled.setup {
         preview.narrow(&server_options.only).map_err(Failure::usage)?;
     }
-    print(&list::text(&preview, options, trigger, continued))
+    print(&plain(&list::text(&preview, options, trigger, continued)))
 }
 
 /// Tells the warnings of a compilation: what several jobs use once.
 fn warn(warnings: &[crate::config::Diagnostic]) {
-    let mut told = std::collections::BTreeSet::new();
+    let mut told = BTreeSet::new();
     for warning in warnings.iter().map(ToString::to_string) {
         if told.insert(warning.clone()) {
             tell(format_args!("warning: {warning}"));
@@ -227,7 +233,7 @@ fn warn(warnings: &[crate::config::Diagnostic]) {
 }
 
 fn invalid(errors: &crate::config::Diagnostics) -> Failure {
-    Failure { code: exit::INVALID_CONFIG, message: format!("the config is not valid:\n{errors}") }
+    Failure { code: exit::INVALID_CONFIG, message: plain(&format!("the config is not valid:\n{errors}")) }
 }
 
 fn run(
@@ -284,7 +290,7 @@ fn run(
     if interrupts.count() > 0 {
         return Ok(interrupts.code());
     }
-    let waiting: Vec<String> = screen
+    let waiting: BTreeSet<String> = screen
         .jobs()
         .filter(|(_, job)| job.status == "on_hold")
         .map(|(_, job)| format!("`--approve {}`", job.name))
@@ -292,7 +298,7 @@ fn run(
     if !waiting.is_empty() {
         print(&format!(
             "not everything ran: jobs wait for an approval that was not given ({})\n",
-            waiting.join(", ")
+            waiting.into_iter().collect::<Vec<_>>().join(", ")
         ))?;
     }
     let left_out = screen.jobs().any(|(_, job)| job.cannot_run);

@@ -6,10 +6,9 @@
 use super::style::{Style, much, seconds};
 use crate::protocol::WatchEvent;
 use crate::server::RUNS_HERE;
+use crate::terminal::{Lines, each_line, plain};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// A line that is still without its end is written out at this length, in bytes.
-const LONGEST_LINE: usize = 64 * 1024;
 /// So much of a step's end is remembered, in bytes.
 const TAIL_BYTES: usize = 16 * 1024;
 /// So many lines of a failed step are shown once more at the end.
@@ -62,7 +61,7 @@ struct StepView {
     title: String,
     attempt: u32,
     started_at_ms: Option<u64>,
-    partial: Vec<u8>,
+    lines: Lines,
     bytes: u64,
     /// The end of the output.
     tail: Vec<u8>,
@@ -105,7 +104,7 @@ impl Screen {
     pub(super) fn event(&mut self, event: WatchEvent, output: &[u8]) {
         match event {
             WatchEvent::Workflow { id, name, status, rerun_of } => {
-                self.workflows.insert(id, (name, status));
+                self.workflows.insert(id, (plain(&name), status));
                 self.superseded.extend(rerun_of);
             }
             WatchEvent::Job {
@@ -123,12 +122,12 @@ impl Screen {
                 }
                 let view = self.jobs.entry(id.clone()).or_default();
                 let changed = view.status != status;
-                view.name = name;
+                view.name = plain(&name);
                 view.workflow_id = workflow_id;
                 view.status = status;
                 view.started_at_ms = started_at_ms;
                 view.ended_at_ms = ended_at_ms;
-                view.message = message;
+                view.message = message.as_deref().map(plain);
                 view.cannot_run = cannot_run;
                 if changed {
                     self.job_changed(&id);
@@ -151,6 +150,7 @@ impl Screen {
                 if let Some(job) = self.jobs.get_mut(&job_id).filter(|job| job.nodes <= execution) {
                     job.nodes = execution + 1;
                 }
+                let (name, message) = (plain(&name), message.as_deref().map(plain));
                 let key = (job_id, execution, step);
                 let view = self.steps.entry(key.clone()).or_default();
                 let ended = view.status != status && status != "running";
@@ -178,11 +178,11 @@ impl Screen {
                 view.bytes += output.len() as u64;
                 view.tail.extend_from_slice(&output[output.len().saturating_sub(TAIL_BYTES)..]);
                 view.tail.drain(..view.tail.len().saturating_sub(TAIL_BYTES));
-                let partial = std::mem::take(&mut view.partial);
+                let mut lines = std::mem::take(&mut view.lines);
                 self.resume(&key);
-                let rest = self.output(&key, partial, output);
+                self.output(&key, &mut lines, output);
                 if let Some(view) = self.steps.get_mut(&key) {
-                    view.partial = rest;
+                    view.lines = lines;
                 }
             }
             WatchEvent::End => {}
@@ -207,11 +207,6 @@ impl Screen {
             Some(workflow) => format!("{workflow}/{}", job.name),
             None => job.name.clone(),
         }
-    }
-
-    /// How it is drawn.
-    pub(super) fn style(&self) -> Style {
-        self.style
     }
 
     /// The failed steps of the jobs that count, with the end of what they said.
@@ -311,7 +306,11 @@ impl Screen {
             "success" => self.style.paint("32", &format!("= success{took}")),
             "running" | "blocked" | "queued" | "not_running" => return,
             "not_run" => self.style.paint("2", &format!("= not run{why}")),
-            "on_hold" => self.style.paint("33", "= waits for approval"),
+            "on_hold" => {
+                // The first of several jobs has no prefix yet, and an approval is given by its name.
+                let name = if self.is_alone() { format!("`{}` ", self.name_of(&job)) } else { String::new() };
+                self.style.paint("33", &format!("= {name}waits for approval"))
+            }
             other => self.style.paint("31", &format!("= {}{took}{why}", other.replace('_', " "))),
         };
         self.line(id, 0, text.as_bytes());
@@ -348,7 +347,7 @@ impl Screen {
         why: Option<&str>,
     ) {
         let Some(view) = self.steps.get_mut(key) else { return };
-        let partial = std::mem::take(&mut view.partial);
+        let partial = view.lines.rest();
         let took = match (view.started_at_ms, ended) {
             (Some(started), Some(ended)) => {
                 format!("{}{}", seconds(ended.saturating_sub(started)), much(view.bytes))
@@ -378,37 +377,15 @@ impl Screen {
         self.line(&key.0, key.1, text.as_bytes());
     }
 
-    /// Writes the whole lines of `partial` followed by `output`; returns what is left of the last one.
-    fn output(&mut self, key: &(String, u32, u32), mut partial: Vec<u8>, output: &[u8]) -> Vec<u8> {
+    /// Writes the lines that `output` makes whole.
+    fn output(&mut self, key: &(String, u32, u32), lines: &mut Lines, output: &[u8]) {
         let label = self.label(&key.0, key.1);
-        let mut rest = output;
-        if label.is_empty() && !self.style.terminal {
-            // Nothing is added to a line: everything up to the last end of a line goes out as it is.
-            if let Some(last) = memchr::memrchr(b'\n', rest) {
-                self.out.append(&mut partial);
-                self.out.extend_from_slice(&rest[..=last]);
-                rest = &rest[last + 1..];
-            }
-        } else {
-            while let Some(end) = memchr::memchr(b'\n', rest) {
-                if partial.is_empty() {
-                    self.output_line(&label, &rest[..end]);
-                } else {
-                    partial.extend_from_slice(&rest[..end]);
-                    self.output_line(&label, &partial);
-                    partial.clear();
-                }
-                rest = &rest[end + 1..];
-            }
-        }
-        partial.extend_from_slice(rest);
-        let mut from = 0;
-        while partial.len() - from > LONGEST_LINE {
-            self.output_line(&label, &partial[from..from + LONGEST_LINE]);
-            from += LONGEST_LINE;
-        }
-        partial.drain(..from);
-        partial
+        // Where nothing is added to a line, all go out as they are.
+        let as_it_is = label.is_empty() && !self.style.terminal;
+        lines.add(output, |whole| match as_it_is {
+            true => self.out.extend_from_slice(whole),
+            false => each_line(whole, |line| self.output_line(&label, line)),
+        });
     }
 
     fn output_line(&mut self, label: &[u8], line: &[u8]) {
@@ -421,9 +398,14 @@ impl Screen {
         self.labelled(&label, text);
     }
 
+    /// Whether all lines are of one job and node, as far as is known.
+    fn is_alone(&self) -> bool {
+        self.jobs.len() <= 1 && self.jobs.values().all(|job| job.nodes <= 1)
+    }
+
     /// The prefix of a job's lines; empty when there is only one.
     fn label(&self, id: &str, execution: u32) -> Vec<u8> {
-        if self.jobs.len() <= 1 && self.jobs.values().all(|job| job.nodes <= 1) {
+        if self.is_alone() {
             return Vec::new();
         }
         let names = self.jobs.values().map(|job| self.name_of(job).chars().count());
@@ -448,6 +430,7 @@ impl Screen {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::terminal::LONGEST_LINE;
 
     fn job(id: &str, status: &str) -> WatchEvent {
         let ended_at_ms = (status == "success" || status == "failed").then_some(2500);
@@ -552,6 +535,5 @@ mod tests {
         screen.event(step("a", "failed", Some(1)), b"");
         let text = self::text(&mut screen);
         assert!(text.ends_with("with exit code 1 after 0.4s, 2 MiB of output\n"));
-        assert!(screen.steps.values().all(|step| step.partial.len() <= LONGEST_LINE));
     }
 }

@@ -5,6 +5,7 @@
 //! steps of the jobs: it has the branches that the origin was seen to have, and the tags. When nothing is
 //! uncommitted, the commit is HEAD itself.
 
+use super::embedded;
 use super::git::{check, git, said};
 use super::repository::{Repository, together};
 use std::ffi::OsString;
@@ -14,6 +15,10 @@ use std::path::{Path, PathBuf};
 
 /// The branch of a detached HEAD: a pipeline has one.
 const DETACHED: &str = "detached";
+/// Arguments that take everything; of repositories inside it is told otherwise.
+const ADD: [&str; 4] = ["add", "--all", "--ignore-errors", "--no-warn-embedded-repo"];
+/// The end of git's sentence about a repository inside that has no commit yet; its files are taken otherwise.
+const NO_COMMIT: &str = "does not have a commit checked out";
 
 /// A frozen working tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +68,19 @@ impl Named {
             Named::Tag(name) => format!("refs/tags/{name}"),
         }
     }
+
+    /// Fails when git has no branch or tag of such a name; `folder` is one to run git in.
+    pub(super) fn check(&self, folder: &Path) -> Result<(), String> {
+        let (Named::Branch(name) | Named::Tag(name)) = self;
+        let is_good = git(folder, &[]).args(["check-ref-format", &self.reference()]).run("check a name")?;
+        // Commands of git take the one for an option, and the other for what is checked out.
+        if name.starts_with('-') || name == "HEAD" || !is_good.status.success() {
+            return Err(format!(
+                "`{name}` cannot be the name of a branch or tag (`git help check-ref-format` has the rules)"
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// Freezes the tree at `root` into `scratch` (an empty directory of ours), as a commit of the branch or tag `name`.
@@ -71,13 +89,7 @@ pub(super) fn take(root: &Path, scratch: &Path, name: &Name) -> Result<Snapshot,
     let mut notes = Vec::new();
     let own = found.as_ref().map_or_else(|| Some("main".to_owned()), |found| found.branch.clone());
     let name = match name {
-        Name::Given(given) => {
-            git(root, &[]).args(["check-ref-format", &given.reference()]).done("use that name").map_err(|_| {
-                let (Named::Branch(name) | Named::Tag(name)) = given;
-                format!("`{name}` cannot be the name of a branch or tag")
-            })?;
-            given.clone()
-        }
+        Name::Given(given) => given.clone(),
         Name::Own => Named::Branch(own.unwrap_or_else(|| {
             notes.push(format!(
                 "HEAD is detached: the pipeline is one of the branch `{DETACHED}` (say `--branch NAME` or `--tag NAME`)"
@@ -104,7 +116,17 @@ pub(super) fn take(root: &Path, scratch: &Path, name: &Name) -> Result<Snapshot,
     let reference = name.reference();
     let mut references = vec![(reference.clone(), revision.clone())];
     references.extend(whole.map(|whole| whole.references.clone()).unwrap_or_default());
-    let lines = together(references).into_iter().map(|(name, commit)| format!("{commit} {name}\n"));
+    let kept = together(references.iter().cloned());
+    let left_out =
+        references.iter().filter(|(other, _)| !kept.contains_key(other) && excludes(&reference, other));
+    for (other, _) in left_out {
+        notes.push(format!(
+            "jobs do not see `{}`: git cannot have it beside `{}`, which this is built as",
+            short(other),
+            short(&reference)
+        ));
+    }
+    let lines = kept.into_iter().map(|(name, commit)| format!("{commit} {name}\n"));
     write(&repository.join("packed-refs"), lines.collect::<String>().as_bytes())?;
     if let Named::Branch(_) = name {
         write(&repository.join("HEAD"), format!("ref: {reference}\n").as_bytes())?;
@@ -127,6 +149,16 @@ pub(super) fn take(root: &Path, scratch: &Path, name: &Name) -> Result<Snapshot,
         origin: found.and_then(|found| found.origin),
         notes,
     })
+}
+
+/// Whether one reference is a folder of the other: they cannot be there together.
+fn excludes(a: &str, b: &str) -> bool {
+    a.strip_prefix(b).or_else(|| b.strip_prefix(a)).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// The name of a branch or tag without the folder of its kind.
+fn short(reference: &str) -> &str {
+    reference.trim_start_matches("refs/heads/").trim_start_matches("refs/tags/")
 }
 
 /// Makes a bare repository without anything in it, as `git init` would: a program that is not started.
@@ -175,20 +207,23 @@ impl Places<'_> {
             environment.push(("GIT_WORK_TREE", root.as_os_str().to_owned()));
         }
         let record = "record the working tree";
+        let mut unborn = Vec::new();
         if let (Some(_), None) = (found, whole) {
             let listed = git(root, &[])
                 .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
                 .output("list the files of the working tree")?;
+            let files;
+            (unborn, files) = embedded::split(&listed);
             git(root, &environment)
                 .args(["update-index", "-z", "--add", "--remove", "--stdin"])
-                .input(&listed, record)?;
+                .input(&files, record)?;
         } else {
             // The user's index knows which files are unchanged: with a copy of it only changes are hashed.
             if let Some(found) = whole.filter(|found| found.index.exists()) {
                 fs::copy(&found.index, &self.index)
                     .map_err(|e| format!("failed to copy the index `{}`: {e}", found.index.display()))?;
             }
-            let add = || git(root, &environment).args(["add", "--all", "--ignore-errors"]).run(record);
+            let add = || git(root, &environment).args(ADD).run(record);
             let mut added = add()?;
             if added.status.code() == Some(128) && self.index.exists() {
                 // A damaged index: the files say what it could have said.
@@ -200,11 +235,22 @@ impl Places<'_> {
                 added = add()?;
             }
             match added.status.code() {
-                Some(1) => notes
-                    .push(format!("some files are left out, since git cannot read them: {}", said(&added))),
+                Some(1) => {
+                    let others = git(root, &environment)
+                        .args(["ls-files", "-z", "--others", "--exclude-standard"])
+                        .output("list the files that git did not take")?;
+                    unborn = embedded::split(&others).0;
+                    let said = said(&added);
+                    let lines = said.lines().filter(|line| !line.ends_with(NO_COMMIT));
+                    let said = lines.collect::<Vec<_>>().join("\n");
+                    if !said.is_empty() {
+                        notes.push(format!("some files are left out, since git cannot read them: {said}"));
+                    }
+                }
                 _ => check(record, &added)?,
             }
         }
+        notes.extend(embedded::record(root, &environment, unborn)?);
         if whole.is_some_and(|found| found.has_large_files) {
             self.take_large_files(&environment)?;
         }
@@ -394,6 +440,26 @@ mod tests {
         );
         let (_scratch, taken) = snapshot(&repo.path().join("sub"));
         assert_eq!(files(&taken), "a z one\n");
+    }
+
+    #[test]
+    fn names_that_git_does_not_have_are_refused_and_those_that_exclude_each_other_told() {
+        let repo = tempfile::tempdir().unwrap();
+        for name in ["bad name", "-x", "HEAD", "a..b", ""] {
+            assert!(Named::Branch(name.into()).check(repo.path()).is_err(), "{name}");
+        }
+        assert_eq!(Named::Tag("v/1.0".into()).check(repo.path()), Ok(()));
+        sh(
+            repo.path(),
+            "git init -qb main; git commit -q --allow-empty -m first; git update-ref refs/remotes/origin/release HEAD",
+        );
+        let scratch = tempfile::tempdir().unwrap();
+        let name = Name::Given(Named::Branch("release/1.0".into()));
+        let taken = take(&fs::canonicalize(repo.path()).unwrap(), scratch.path(), &name).unwrap();
+        assert_eq!(
+            taken.notes,
+            ["jobs do not see `release`: git cannot have it beside `release/1.0`, which this is built as"]
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A line of the screen: its colours, and what of foreign text may be in it; lengths of time and output in words.
 
+use crate::terminal;
 use std::borrow::Cow;
 
 /// How to draw.
@@ -27,10 +28,8 @@ impl Style {
         if !self.terminal {
             return Cow::Borrowed(line);
         }
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        // A redrawn line ends as its last state; other control sequences would fight the progress line.
-        let last = memchr::memrchr(b'\r', line).map_or(line, |at| &line[at + 1..]);
-        Cow::Owned(only_colours(last))
+        // Other control sequences would fight the progress line too.
+        Cow::Owned(terminal::line(line))
     }
 }
 
@@ -49,27 +48,4 @@ pub(super) fn much(bytes: u64) -> String {
         0 => String::new(),
         mib => format!(", {mib} MiB of output"),
     }
-}
-
-/// Removes control sequences other than colours and control characters other than tabs.
-fn only_colours(line: &[u8]) -> Vec<u8> {
-    let mut clean = Vec::with_capacity(line.len());
-    let mut rest = line;
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        if byte != 0x1b {
-            if byte >= 0x20 && byte != 0x7f || byte == b'\t' {
-                clean.push(byte);
-            }
-            continue;
-        }
-        let Some(sequence) = tail.strip_prefix(b"[") else { continue };
-        let Some(end) = sequence.iter().position(|b| (0x40..=0x7e).contains(b)) else { return clean };
-        if sequence[end] == b'm' {
-            clean.extend_from_slice(b"\x1b[");
-            clean.extend_from_slice(&sequence[..=end]);
-        }
-        rest = &sequence[end + 1..];
-    }
-    clean
 }

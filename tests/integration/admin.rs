@@ -6,16 +6,21 @@ use crate::support::pki::Authority;
 use crate::support::ports;
 use serde_json::{Value, json};
 use std::io::Write;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 impl Server {
-    pub(crate) fn admin_output(&self, args: &[&str], stdin: &str) -> Output {
+    /// A command that administers this server, with pipes.
+    pub(crate) fn admin_command(&self, args: &[&str]) -> Command {
         let token = self.folder.path().join("data/admin-token");
         let mut command = runlet();
         command.arg("admin").args(args).arg("--server").arg(self.client.url()).arg("--token-file").arg(token);
         command.env_remove("RUNLET_SERVER").env_remove("RUNLET_TOKEN");
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    pub(crate) fn admin_output(&self, args: &[&str], stdin: &str) -> Output {
+        let mut child = self.admin_command(args).spawn().unwrap();
         // A command that wants no input may have ended already.
         let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
         child.wait_with_output().unwrap()

@@ -121,8 +121,38 @@ fn zero_means_that_what_was_asked_for_ran() {
     exec(root, &["--workflow", "nightly"]).exits(1).says("nothing ran");
     exec(root, &["--job", "release", "--branch", "stable"]).exits(0).says("word-is-released on stable");
     exec(root, &["--job", "release", "--tag", "v1"]).exits(0).says("word-is-released on v1");
-    exec(root, &["--branch", "a..b"]).exits(1).says("`a..b` cannot be the name of a branch or tag");
+    for name in ["a..b", "-x", "HEAD"] {
+        let told = format!("`{name}` cannot be the name of a branch or tag");
+        exec(root, &[&format!("--branch={name}")]).exits(2).says(&told);
+    }
     exec(root, &["--job", "same"]).exits(0).says("other/same").says("more/same").never_says("w/");
+}
+
+#[test]
+fn an_approval_is_named_even_where_it_is_the_first_of_several() {
+    let folder = folder(
+        "version: 2.1
+workflows: {one: {jobs: [hold: {type: approval}]}, two: {jobs: [hold: {type: approval}]}}
+",
+    );
+    exec(folder.path(), &["--job", "hold"])
+        .exits(1)
+        .says("= `hold` waits for approval\n")
+        .says("two/hold | = waits for approval\n")
+        .says("(`--approve hold`)");
+}
+
+#[test]
+fn names_and_messages_of_tests_do_not_reach_the_terminal_as_commands() {
+    let xml = r"<testsuite><testcase name=\x22esc \033]0;pwn\007 \010\x22><failure message=\x22\001 \033[2J \033[31mred\033[0m\x22/></testcase></testsuite>";
+    let folder = folder(&steps(&format!(
+        "- run: mkdir r; printf '{xml}' > r/a.xml\n- store_test_results: {{path: r}}"
+    )));
+    exec(folder.path(), &["--plain"])
+        .says("2 texts of it had control characters, which were replaced")
+        .says("esc \u{fffd}]0;pwn\u{fffd} \u{fffd}: \u{fffd} \u{fffd}[2J red\n")
+        .never_says("\u{1b}")
+        .never_says("\u{7}");
 }
 
 #[test]

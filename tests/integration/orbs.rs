@@ -44,7 +44,7 @@ workflows:
             files/.*\.rs code true
             files/nothing docs true
             files/a\.rs text "first"
-            files/.* text "two words"
+            files/.* text "two \"words\" \\ é" next.yml
             files/ part true
             README number 7
 "##;
@@ -58,7 +58,7 @@ parameters:
 jobs:
   continued:
     machine: true
-    steps: [run: echo "code << pipeline.parameters.code >> docs << pipeline.parameters.docs >> part << pipeline.parameters.part >> number << pipeline.parameters.number >> text << pipeline.parameters.text >>"]
+    steps: [run: echo 'code << pipeline.parameters.code >> docs << pipeline.parameters.docs >> part << pipeline.parameters.part >> number << pipeline.parameters.number >> text << pipeline.parameters.text >>']
 workflows: {w: {jobs: [continued]}}
 "#;
     write(folder.path(), &[("repository/.circleci/config.yml", config), ("repository/next.yml", next)]);
@@ -69,12 +69,50 @@ workflows: {w: {jobs: [continued]}}
     assert!(compiled.contains("CONFIG_LIST:") && !compiled.contains(": /tmp/"), "{compiled}");
     for line in [
         "changed: files/a.rs\n",
-        r#"{"code": true, "text": "two words"}"#,
-        "code true docs false part false number 0 text two words\n",
+        r#"{"code": true, "text": "two \"words\" \\ é"}"#,
+        "code true docs false part false number 0 text two \"words\" \\ é\n",
     ] {
         assert!(said.contains(line), "`{line}` is not in {said}");
     }
     assert!(!said.contains("changed: files/nothing"), "it is excluded: {said}");
+}
+
+#[test]
+fn path_filtering_refuses_what_it_cannot_pass_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let yq = folder.path().join("bin/yq");
+    write(folder.path(), &[("repository/a.yml", ""), ("bin/yq", "#!/bin/sh\necho 'usage: yq [options]'\n")]);
+    std::fs::set_permissions(&yq, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", folder.path().join("bin").display(), std::env::var("PATH").unwrap());
+    for (mapping, told) in [
+        (r#"a.yml x "a"b"#, "is not: pattern, parameter, value (in a text, \\\" is a quote"),
+        (r#"a.yml x "a \x""#, "is not: pattern, parameter, value"),
+        (r#"a.yml x "open"#, "is not: pattern, parameter, value"),
+        (
+            "a.yml x true a.yml\n            a.yml y true b.yml",
+            "merged by version 4 of yq from https://github.com/mikefarah/yq, which",
+        ),
+    ] {
+        let config = format!(
+            "version: 2.1
+setup: true
+orbs: {{path-filtering: circleci/path-filtering@1.3.0}}
+workflows:
+  setup:
+    jobs:
+      - path-filtering/filter:
+          base-revision: main
+          mapping: |
+            {mapping}
+"
+        );
+        write(folder.path(), &[("repository/.circleci/config.yml", &config)]);
+        let mut command = runlet();
+        command.args(["exec", "--plain", "repository"]).current_dir(folder.path()).env("PATH", &path);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!((output.status.code(), said.contains(told)), (Some(1), true), "{mapping}: {said}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::faults::Rogue;
 use crate::server::Server;
 use serde_json::Value;
+use std::io::{BufRead, BufReader};
 
 /// A job as each API tells of it: version 1.1, 2 and 3.
 fn everywhere(server: &Server, number: i64) -> [Value; 3] {
@@ -89,6 +90,10 @@ workflows: {w: {jobs: [container, first, second]}}
     assert_told(&server, number("container"), "no runner of `a/b` that takes containers was ever seen");
     assert_told(&server, number("first"), "no runner of `a/b` was ever seen");
     assert_told(&server, number("second"), "2 tasks wait before it");
+    let builds = server.call("GET", "/api/v1.1/project/gh/acme/hello?limit=12", None);
+    let told = |build: &Value| build["messages"][0]["message"].as_str().map(str::to_owned);
+    let told: Vec<_> = builds.as_array().unwrap().iter().map(told).collect();
+    assert!(told.len() == 3 && told.iter().all(Option::is_some), "{told:?}");
     server.admin_fails(&["resource-class", "delete", "a/b"], 4, "3 tasks wait for a runner of `a/b`");
     let (status, task) = rogue.claim("one");
     assert_eq!((status, &task["job_name"]), (200, &"first".into()), "the container is not for it");
@@ -106,7 +111,7 @@ fn a_pipeline_is_followed_to_its_end() {
     let _runner = server.runner("r", &token);
     let file = server.folder.path().join("config.yml");
     let config = "version: 2.1
-jobs: {build: {machine: true, resource_class: a/b, steps: [run: 'seq 1 3', run: {name: second, command: exit 4}]}}
+jobs: {build: {machine: true, resource_class: a/b, steps: [run: 'seq 1 3', run: printf part, run: {name: second, command: exit 4}]}}
 workflows: {w: {jobs: [build]}}
 ";
     std::fs::write(&file, config).unwrap();
@@ -114,10 +119,44 @@ workflows: {w: {jobs: [build]}}
     let output = server.admin_output(&args, "");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("build > seq 1 3\nbuild | 1\nbuild | 2\nbuild | 3\nbuild > second\n"), "{said}");
+    assert!(said.contains("build > seq 1 3\nbuild | 1\nbuild | 2\nbuild | 3\nbuild > printf part\nbuild | part\nbuild > second\n"), "{said}");
     assert!(
         said.contains("build > second\nbuild | exited with code 4\nbuild > second: failed with exit code 4"),
         "{said}"
     );
     assert!(said.lines().last().is_some_and(|line| line.starts_with("build: failed")), "{said}");
+}
+
+#[test]
+fn who_follows_a_pipeline_is_told_why_its_jobs_wait() {
+    let server = Server::start();
+    server.project();
+    server.class_token("a/b");
+    let file = server.folder.path().join("config.yml");
+    let config = "version: 2.1
+jobs: {q: {machine: true, resource_class: a/b, steps: [run: never]}}
+workflows: {w: {jobs: [q]}}
+";
+    std::fs::write(&file, config).unwrap();
+    let args = ["pipeline", "trigger", "gh/acme/hello", "--config", file.to_str().unwrap(), "--follow"];
+    let mut child = server.admin_command(&args).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let line = lines.find(|line| line.starts_with("q: queued")).unwrap();
+    assert!(line.contains("no runner of `a/b` was ever seen"), "{line}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_pipeline_with_errors_is_told_in_json_too() {
+    let server = Server::start();
+    server.project();
+    let file = server.folder.path().join("config.yml");
+    std::fs::write(&file, "version: 2.1\nworkflows: {w: {jobs: [missing]}}\n").unwrap();
+    let args = ["pipeline", "trigger", "gh/acme/hello", "--config", file.to_str().unwrap(), "--json"];
+    let output = server.admin_output(&args, "");
+    assert_eq!(output.status.code(), Some(7));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["state"], "errored");
+    assert!(answer["errors"][0]["message"].as_str().unwrap().contains("missing"), "{answer}");
 }

@@ -1,7 +1,8 @@
 //! JUnit XML, as test runners of all kinds write it, read as a stream: one test at a time.
 //!
 //! Test runners write what tests print, whatever that is, and are killed in the middle of it. What can be read counts:
-//! an entity that XML does not know stays as it is, bytes that are no text are replaced, an element that is closed
+//! an entity that XML does not know stays as it is, bytes that are no text and control characters are replaced, since
+//! whoever opens a pull request writes tests and people read them on terminals; colours are taken out; an element that is closed
 //! wrongly ends where another proves that it is over. The last item says so.
 
 mod decode;
@@ -9,6 +10,7 @@ mod summary;
 
 use crate::server::store::status::TestResult;
 use crate::server::store::tables::results::TestCase;
+use crate::terminal::{without_colours, without_controls};
 use decode::Decoded;
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
@@ -26,7 +28,7 @@ pub struct Unreadable(String);
 
 impl fmt::Display for Unreadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&without_controls(&self.0))
     }
 }
 
@@ -50,6 +52,8 @@ pub struct Cases<R: Read> {
     mistake: Option<(String, u64)>,
     /// Texts with bytes that were replaced.
     replaced: u64,
+    /// Texts with control characters that were replaced.
+    controlled: u64,
 }
 
 /// One step through a file.
@@ -91,6 +95,7 @@ impl<R: Read + Seek> Cases<R> {
             fatal: None,
             mistake: None,
             replaced: 0,
+            controlled: 0,
         }
     }
 
@@ -280,12 +285,15 @@ impl<R: Read + Seek> Cases<R> {
             let place = self.place(offset);
             return Some(Unreadable(format!("read with mistakes: {what} (at {place})")));
         }
-        let texts = match self.replaced {
-            0 => return None,
-            1 => "1 text".to_owned(),
-            count => format!("{count} texts"),
+        let texts = |count: u64, what: &str| match count {
+            0 => None,
+            1 => Some(format!("1 text of it had {what}")),
+            count => Some(format!("{count} texts of it had {what}")),
         };
-        Some(Unreadable(format!("read, but {texts} of it had bytes that are no UTF-8, which were replaced")))
+        let found = [(self.replaced, "bytes that are no UTF-8"), (self.controlled, "control characters")];
+        let found: Vec<String> = found.into_iter().filter_map(|(count, what)| texts(count, what)).collect();
+        (!found.is_empty())
+            .then(|| Unreadable(format!("read, but {}, which were replaced", found.join(" and "))))
     }
 
     /// Line and column of an offset, in bytes from 1. Reads the source again: mistakes are rare, and the last
@@ -317,7 +325,13 @@ impl<R: Read + Seek> Iterator for Cases<R> {
         if self.is_over {
             return None;
         }
-        let next = self.next_case().transpose();
+        let mut next = self.next_case().transpose();
+        if let Some(Ok(case)) = &mut next {
+            let texts = [&mut case.name, &mut case.classname, &mut case.message];
+            for text in texts.into_iter().chain(&mut case.file) {
+                self.controlled += u64::from(clean(text));
+            }
+        }
         self.is_over = !matches!(next, Some(Ok(_)));
         next.or_else(|| self.remark().map(Err))
     }
@@ -368,13 +382,26 @@ fn open(tag: &BytesStart<'_>, is_empty: bool, replaced: &mut u64) -> Piece {
     Piece::Open { name: readable(tag.local_name().as_ref(), replaced), attributes, is_empty }
 }
 
-/// Bytes as text that every database can hold; counts those of which some had to be replaced.
+/// Bytes as text; counts those of which some had to be replaced.
 fn readable(bytes: &[u8], replaced: &mut u64) -> String {
     let text = String::from_utf8_lossy(bytes);
-    if matches!(text, Cow::Owned(_)) || text.contains('\0') {
-        *replaced += 1;
+    *replaced += u64::from(matches!(text, Cow::Owned(_)));
+    text.into_owned()
+}
+
+/// Leaves what every terminal and database can have; true when characters had to be replaced. The whole text is looked
+/// at, since an entity may be the first character of a colour.
+fn clean(text: &mut String) -> bool {
+    if let Cow::Owned(plain) = without_colours(text) {
+        *text = plain;
     }
-    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text.into_owned() }
+    match without_controls(text) {
+        Cow::Borrowed(_) => false,
+        Cow::Owned(clean) => {
+            *text = clean;
+            true
+        }
+    }
 }
 
 /// Replaces the entities that XML knows; others stay as they are.
@@ -411,8 +438,7 @@ fn entity(name: &str) -> Option<char> {
                 Some(digits) => u32::from_str_radix(digits, 16).ok()?,
                 None => digits.parse().ok()?,
             };
-            // Zero is a character that not every database can hold.
-            char::from_u32(code).map(|c| if c == '\0' { char::REPLACEMENT_CHARACTER } else { c })
+            char::from_u32(code)
         }
     }
 }
@@ -496,11 +522,14 @@ mod tests {
             <failure>\n \x1b[31mred\x00 &nbsp; & <![CDATA[<x>]]> &#65;&amp; \n</failure></testcase>
             <testcase name='b' name='c' broken/></testsuite>";
         let (cases, remark) = read(xml);
-        assert_eq!(cases[0].name, "a <b> &nbsp; \u{1b}[1m & c A\u{fffd}");
-        assert_eq!(cases[0].classname, "\u{1b}\u{fffd}");
-        assert_eq!(cases[0].message, "\u{1b}[31mred\u{fffd} &nbsp; & <x> A&");
+        assert_eq!(cases[0].name, "a <b> &nbsp;  & c A\u{fffd}");
+        assert_eq!(cases[0].classname, "\u{fffd}\u{fffd}");
+        assert_eq!(cases[0].message, "red\u{fffd} &nbsp; & <x> A&");
         assert_eq!(cases[1].name, "b");
-        assert_eq!(remark, "read, but 2 texts of it had bytes that are no UTF-8, which were replaced");
+        assert_eq!(
+            remark,
+            "read, but 1 text of it had bytes that are no UTF-8 and 3 texts of it had control characters, which were replaced"
+        );
     }
 
     #[test]

@@ -80,8 +80,9 @@ async fn list(
     let wanted = Recent { project, branch, statuses: statuses(words)?, with_artifacts: false };
     let read = move |view: &View| {
         let mut found = Vec::new();
-        for job in read::recent_jobs(view, &wanted, offset, limit)? {
+        for mut job in read::recent_jobs(view, &wanted, offset, limit)? {
             if let Some(pipeline) = read::pipeline(view, &job.pipeline_id)? {
+                read::explain_waiting(view, &mut job, Millis::now())?;
                 found.push((job, pipeline));
             }
         }

@@ -1,0 +1,188 @@
+//! Repositories inside the working tree: git records each as a commit that a job has nowhere to get from, unless
+//! `.gitmodules` says where. Files of the others take part as files; of a submodule it is told what does not.
+
+use super::git::{Git, git};
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+const RECORD: &str = "record the repositories inside the working tree";
+
+/// Puts the files of the repositories below `root` that are no submodules into the index that `environment` names, in
+/// place of their commits. `unborn` are folders of repositories that git could not put there, relative to `root`.
+/// Returns sentences for the person about submodules.
+pub(super) fn record(
+    root: &Path,
+    environment: &[(&str, OsString)],
+    unborn: Vec<Vec<u8>>,
+) -> Result<Vec<String>, String> {
+    let staged = git(root, environment).args(["ls-files", "-z", "--stage"]).output(RECORD)?;
+    let links = items(&staged).filter(|entry| entry.starts_with(b"160000 "));
+    let links: Vec<&[u8]> = links.filter_map(|entry| entry.splitn(2, |byte| *byte == b'\t').nth(1)).collect();
+    if links.is_empty() && unborn.is_empty() {
+        return Ok(Vec::new());
+    }
+    let submodules = submodules(root)?;
+    let mut notes = Vec::new();
+    let (mut replaced, mut files) = (Vec::new(), Vec::new());
+    for path in links {
+        let folder = root.join(OsStr::from_bytes(path));
+        // The folder of a submodule that is not checked out is empty.
+        if !is_repository(&folder) {
+            continue;
+        }
+        if !submodules.contains(path) {
+            replaced.extend_from_slice(path);
+            replaced.push(0);
+            list(root, path, &mut files)?;
+        } else if !reading(&folder).args(["status", "--porcelain"]).output("look at a submodule")?.is_empty()
+        {
+            notes.push(format!(
+                "the submodule `{}` has changes that are not committed: jobs get its commit, without them",
+                String::from_utf8_lossy(path)
+            ));
+        }
+    }
+    for path in unborn {
+        list(root, &path, &mut files)?;
+    }
+    if !replaced.is_empty() {
+        let remove = git(root, environment).args(["update-index", "-z", "--force-remove", "--stdin"]);
+        remove.input(&replaced, RECORD)?;
+    }
+    git(root, environment)
+        .args(["update-index", "-z", "--add", "--remove", "--stdin"])
+        .input(&files, RECORD)?;
+    Ok(notes)
+}
+
+/// Splits a list of git: with trailing slashes the repositories inside that it has no commit of, and the files.
+pub(super) fn split(listed: &[u8]) -> (Vec<Vec<u8>>, Vec<u8>) {
+    let (mut repositories, mut files) = (Vec::new(), Vec::new());
+    for path in items(listed) {
+        match path.strip_suffix(b"/") {
+            Some(folder) => repositories.push(folder.to_owned()),
+            None => files.extend([path, b"\0"].concat()),
+        }
+    }
+    (repositories, files)
+}
+
+/// Adds the files of the repository in `folder`, and of those inside of it, as paths below `root`.
+fn list(root: &Path, folder: &[u8], files: &mut Vec<u8>) -> Result<(), String> {
+    let arguments = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+    let listed = reading(&root.join(OsStr::from_bytes(folder))).args(arguments).output(RECORD)?;
+    for name in items(&listed) {
+        let path = [folder, b"/", name.strip_suffix(b"/").unwrap_or(name)].concat();
+        let place = root.join(OsStr::from_bytes(&path));
+        if !place.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+            files.extend_from_slice(&path);
+            files.push(0);
+        } else if is_repository(&place) {
+            list(root, &path, files)?;
+        }
+    }
+    Ok(())
+}
+
+/// Paths that `.gitmodules` names.
+fn submodules(root: &Path) -> Result<BTreeSet<Vec<u8>>, String> {
+    if !root.join(".gitmodules").is_file() {
+        return Ok(BTreeSet::new());
+    }
+    let arguments = ["config", "--null", "--file", ".gitmodules", "--get-regexp", r"^submodule\..*\.path$"];
+    let found = git(root, &[]).args(arguments).run("read `.gitmodules`")?;
+    let paths = items(&found.stdout).filter_map(|setting| setting.splitn(2, |byte| *byte == b'\n').nth(1));
+    Ok(paths.map(|path| path.strip_suffix(b"/").unwrap_or(path).to_owned()).collect())
+}
+
+fn is_repository(folder: &Path) -> bool {
+    folder.join(".git").symlink_metadata().is_ok()
+}
+
+/// A command in a repository of the user, which is not written to: not even what its index knows of files.
+fn reading(folder: &Path) -> Git {
+    git(folder, &[("GIT_OPTIONAL_LOCKS", "0".into())])
+}
+
+fn items(listed: &[u8]) -> impl Iterator<Item = &[u8]> {
+    listed.split(|byte| *byte == 0).filter(|item| !item.is_empty())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot set up its files should fail loudly")]
+mod tests {
+    use super::super::snapshot::{Name, Snapshot, take};
+    use std::fs;
+    use std::path::Path;
+    use std::process::Command;
+
+    fn sh(directory: &Path, script: &str) -> String {
+        let output = Command::new("sh")
+            .args(["-ec", script])
+            .current_dir(directory)
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .envs([("GIT_AUTHOR_NAME", "t"), ("GIT_AUTHOR_EMAIL", "t@t")])
+            .envs([("GIT_COMMITTER_NAME", "t"), ("GIT_COMMITTER_EMAIL", "t@t")])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn taken(root: &Path) -> (tempfile::TempDir, Snapshot) {
+        let scratch = tempfile::tempdir().unwrap();
+        let taken = take(&fs::canonicalize(root).unwrap(), scratch.path(), &Name::Own).unwrap();
+        (scratch, taken)
+    }
+
+    const TREE: &str = "git ls-tree -r --format='%(objectmode) %(path)' HEAD";
+    /// A repository inside with a commit, uncommitted changes, another repository and one without a commit.
+    const INSIDE: &str =
+        "mkdir inner; cd inner; git init -qb main; echo '*.o' > .gitignore; echo one > a; echo x > gone
+        git add .; git commit -qm one; rm gone; echo two > a; echo new > 'b c'; echo no > x.o
+        mkdir deep; cd deep; git init -qb main; echo d > d; git add .; git commit -qm d; cd ..
+        mkdir unborn; cd unborn; git init -qb main; echo u > u; cd ../..
+        mkdir empty; cd empty; git init -qb main; echo e > e; cd ..";
+    const FILES: &str = "100644 empty/e\n100644 inner/.gitignore\n100644 inner/a\n100644 inner/b c\n100644 inner/deep/d\n100644 inner/unborn/u\n";
+
+    #[test]
+    fn files_of_repositories_inside_take_part() {
+        // A repository, a folder inside of one, and a folder in none.
+        for (setup, folder) in [
+            ("git init -qb main; git commit -q --allow-empty -m first", "."),
+            ("git init -qb main; git commit -q --allow-empty -m first; mkdir sub", "sub"),
+            ("mkdir none", "none"),
+        ] {
+            let place = tempfile::tempdir().unwrap();
+            sh(place.path(), &format!("{setup}; cd {folder}; {INSIDE}"));
+            let (_scratch, taken) = taken(&place.path().join(folder));
+            assert_eq!(sh(&taken.repository, TREE), FILES, "{setup}");
+            assert_eq!(sh(&taken.repository, "git show HEAD:inner/a"), "two\n");
+            assert_eq!(taken.notes, Vec::<String>::new(), "{setup}");
+        }
+    }
+
+    #[test]
+    fn a_submodule_stays_one_and_its_changes_are_named() {
+        let place = tempfile::tempdir().unwrap();
+        sh(
+            place.path(),
+            "git init -qb main lib; cd lib; echo l > l; git add .; git commit -qm l; cd ..
+             git init -qb main x; cd x
+             git -c protocol.file.allow=always submodule --quiet add ../lib lib; git commit -qm first",
+        );
+        let repo = place.path().join("x");
+        let (_scratch, clean) = taken(&repo);
+        assert_eq!(clean.revision, sh(&repo, "git rev-parse HEAD").trim());
+        assert_eq!(clean.notes, Vec::<String>::new());
+        sh(&repo, "echo more > lib/l");
+        let (_scratch, changed) = taken(&repo);
+        assert_eq!(sh(&changed.repository, TREE), "100644 .gitmodules\n160000 lib\n");
+        assert_eq!(
+            changed.notes,
+            ["the submodule `lib` has changes that are not committed: jobs get its commit, without them"]
+        );
+    }
+}
