@@ -15,29 +15,30 @@ const PROJECT: &str = "/api/v2/project/gh/acme/hello";
 
 /// A call that a fake was sent.
 #[derive(Clone, Debug)]
-struct Call {
-    path: String,
-    headers: HashMap<String, String>,
-    body: String,
+pub(crate) struct Call {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: String,
 }
 
 impl Call {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
     }
 }
 
 /// Answer of a fake: a status, headers, a body.
-type Answer = (u16, &'static str, String);
+pub(crate) type Answer = (u16, &'static str, String);
 
 /// A service that takes calls and writes them down. It lives as long as the test's process.
-struct Fake {
-    address: SocketAddr,
+pub(crate) struct Fake {
+    pub(crate) address: SocketAddr,
     calls: Arc<Mutex<Vec<Call>>>,
 }
 
 impl Fake {
-    fn start(answer: impl Fn(&Call) -> Answer + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(answer: impl Fn(&Call) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, calls) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<Call>>>::default());
         let kept = Arc::clone(&calls);
@@ -56,11 +57,11 @@ impl Fake {
         Self { address, calls }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    fn calls(&self) -> Vec<Call> {
+    pub(crate) fn calls(&self) -> Vec<Call> {
         self.calls.lock().unwrap().clone()
     }
 }
@@ -69,7 +70,8 @@ fn read(stream: &TcpStream) -> Option<Call> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
-    let path = line.split(' ').nth(1)?.to_owned();
+    let mut words = line.split(' ');
+    let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
     let mut headers = HashMap::new();
     loop {
         let mut line = String::new();
@@ -80,7 +82,7 @@ fn read(stream: &TcpStream) -> Option<Call> {
     let length = headers.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(Call { path, headers, body: String::from_utf8(body).ok()? })
+    Some(Call { method, path, headers, body: String::from_utf8(body).ok()? })
 }
 
 /// GitHub's hooks and statuses, as strict as it is. The second call meets a limit.

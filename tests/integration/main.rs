@@ -67,6 +67,9 @@ mod follow;
 // From a push to a pipeline.
 #[cfg(feature = "server")]
 mod forge;
+// GitHub Apps: words that are signed, tokens that are got by them, and what goes by these.
+#[cfg(feature = "server")]
+mod github_app;
 // From a result back to a forge.
 #[cfg(feature = "server")]
 mod forge_back;

@@ -6,7 +6,7 @@ use crate::protocol::{ClaimRequest, HeldTask, TaskId, TaskKind};
 use crate::server::auth::ClassToken;
 use crate::server::auth::{new_token, token_hash};
 use crate::server::engine::commit::task::{self, InHand};
-use crate::server::engine::handout::{self, Handed, Withheld};
+use crate::server::engine::handout::{self, Description, Handed, Unopened, Withheld};
 use crate::server::engine::task::{Claim, ClaimedAgain, DEFAULT_BUDGET, LONGEST_BEGIN, Machine, Refused};
 use crate::server::state::ServerSettings;
 use crate::server::store::status::{MessageKind, TaskState};
@@ -33,8 +33,8 @@ pub struct Claimer {
 /// The answer to a claim.
 #[derive(Clone, Debug)]
 pub enum Claimed {
-    /// A task, as JSON of [`Task`](crate::protocol::Task).
-    Task(Vec<u8>),
+    /// A task.
+    Task(Answer),
     /// The nonce has got a task before, which has begun or ended since.
     Holds(HeldTask),
     /// There is none for this runner.
@@ -42,6 +42,24 @@ pub enum Claimed {
         /// One that waits may be claimed by it from then on.
         again_at: Option<Millis>,
     },
+}
+
+/// A task as its agent is told of it.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// JSON of [`Task`](crate::protocol::Task).
+    Whole(Vec<u8>),
+    /// It is whole once it has a token for git.
+    Unopened(Box<Unopened>),
+}
+
+impl Answer {
+    fn of(described: Description, text: Vec<u8>) -> Self {
+        match described {
+            Description::Whole(_) => Answer::Whole(text),
+            Description::Unopened(unopened) => Answer::Unopened(unopened),
+        }
+    }
 }
 
 /// The oldest task of the class that waits, or the one that this claim was given before when the answer
@@ -135,7 +153,7 @@ fn hand_out(
     claimer: &Claimer,
     settings: &ServerSettings,
     now: Millis,
-) -> Result<Option<Vec<u8>>, Error> {
+) -> Result<Option<Answer>, Error> {
     let found = described(tx, &hand.row.id)?;
     let (status, why) = match handout::variables(tx, &settings.sealer, &found)? {
         Ok(variables) => {
@@ -147,13 +165,13 @@ fn hand_out(
             let handed = Handed { id, token, allocation, variables, budget, begin };
             let in_containers = claimer.request.takes.contains(&TaskKind::Container);
             let described = handout::describe(tx, found, handed, in_containers, settings)?;
-            let answer = serde_json::to_vec(&described)?;
-            if answer.len() <= CLAIM_BYTES {
+            let answer = described.text()?;
+            if answer.len() + described.left_bytes() <= CLAIM_BYTES {
                 hand.row.token_hash = Some(token_hash(&task_token));
                 hand.row.nonce = Some(claimer.request.nonce.clone());
                 hand.row.claimed_with = Some(claimer.token.id.clone());
                 hand.write(tx, now)?;
-                return Ok(Some(answer));
+                return Ok(Some(Answer::of(described, answer)));
             }
             let why = format!(
                 "the task cannot be handed out: its steps and variables have {} bytes as JSON, the limit is {CLAIM_BYTES}",
@@ -177,7 +195,7 @@ fn withheld(why: Withheld) -> (TaskState, String) {
     }
 }
 
-/// The task of this token once more, as JSON of [`Task`](crate::protocol::Task), for an agent that was told no more than
+/// The task of this token once more, for an agent that was told no more than
 /// the token. One whose variables are withheld by now ends, and that is the refusal.
 pub fn fetch(
     tx: &Tx<'_>,
@@ -185,7 +203,7 @@ pub fn fetch(
     token: String,
     settings: &ServerSettings,
     now: Millis,
-) -> Result<Result<Vec<u8>, Refused>, Error> {
+) -> Result<Result<Answer, Refused>, Error> {
     let Some(mut hand) = InHand::find(tx, id)? else {
         return Err(Error::Corrupt(format!("the task `{id}` is gone")));
     };
@@ -199,7 +217,9 @@ pub fn fetch(
             let (id, allocation, budget) = (id.clone(), claim.allocation, claim.budget);
             let handed =
                 Handed { id, token, allocation, variables, budget, begin: hand.task.begin_left(now) };
-            Ok(Ok(serde_json::to_vec(&handout::describe(tx, found, handed, false, settings)?)?))
+            let described = handout::describe(tx, found, handed, false, settings)?;
+            let text = described.text()?;
+            Ok(Ok(Answer::of(described, text)))
         }
         Err(why) => {
             let (status, why) = withheld(why);

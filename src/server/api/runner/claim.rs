@@ -10,6 +10,7 @@ use crate::server::auth::Peer;
 use crate::server::engine::claim::{self, Claimed, Claimer};
 use crate::server::engine::commit::rest;
 use crate::server::engine::commit::task::{self, NotLost};
+use crate::server::pipelines::forge::access::open_task;
 use crate::server::state::Shared;
 use crate::server::time::Millis;
 use axum::Json;
@@ -58,7 +59,7 @@ pub(super) async fn claim(
         });
         let again_at = match claimed.await? {
             Some(Claimed::Task(answer)) => {
-                return Ok(([(header::CONTENT_TYPE, "application/json")], answer).into_response());
+                return told(&state, answer).await;
             }
             Some(Claimed::Holds(held)) => {
                 let what = if held.ended { "has ended" } else { "has begun" };
@@ -87,6 +88,15 @@ pub(super) async fn claim(
             () = state.stopped() => return Ok(StatusCode::NO_CONTENT.into_response()),
         }
     }
+}
+
+/// Tells the agent of a task what it is, with the token for git that is got for it now, if it needs one.
+pub(super) async fn told(state: &Shared, answer: claim::Answer) -> Answer<Response> {
+    let text = match answer {
+        claim::Answer::Whole(text) => text,
+        claim::Answer::Unopened(unopened) => open_task(state, *unopened).await?,
+    };
+    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
 
 /// Refuses a claim whose words are kept with the runner, and are longer than any runner's.

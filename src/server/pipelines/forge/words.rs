@@ -76,7 +76,7 @@ pub fn headers(forge: Forge, token: &str) -> Vec<(&'static str, String)> {
 }
 
 /// `owner/name` with each part as it stands in an address.
-fn path(full_name: &str) -> String {
+pub(super) fn path(full_name: &str) -> String {
     full_name.split('/').map(encoded).collect::<Vec<_>>().join("/")
 }
 
