@@ -6,7 +6,7 @@
 //! All of these that wait for their time do so in `rounds`.
 //!
 //! `reach` is the way to the API of a forge, by a token of the project or by one of an `installation` of a GitHub App.
-//! `access` lets git in.
+//! `access` lets git in, `unchanged` spares `poll` what has not changed.
 
 pub mod access;
 pub mod event;
@@ -22,6 +22,7 @@ pub mod rules;
 pub mod schedule;
 pub mod signature;
 pub mod timetable;
+mod unchanged;
 mod values;
 pub mod words;
 mod work;
