@@ -84,6 +84,7 @@ Projects; SLUG is VCS/ORGANIZATION/REPOSITORY, such as gh/acme/app
                                                      ssh, made here or given, a token for HTTPS, known hosts; what is
                                                      given comes from standard input
   project deliveries SLUG [--replay ID]              what came from the forge, and what became of it
+  project statuses SLUG                              what the forge was told of commits, and what is in the way
   project hook SLUG                                  prints the post-receive hook of a plain git server
   variable set SLUG NAME                             the value is read from standard input
   variable list SLUG

@@ -6,7 +6,7 @@
 //! All of these that wait for their time do so in `rounds`.
 //!
 //! `reach` is the way to the API of a forge, by a token of the project or by one of an `installation` of a GitHub App.
-//! `access` lets git in, `unchanged` spares `poll` what has not changed.
+//! `access` lets git in, `round` tries the whole way there and back, `unchanged` spares `poll` what has not changed.
 
 pub mod access;
 pub mod event;
@@ -17,6 +17,7 @@ mod poll;
 mod reach;
 pub mod receive;
 mod report;
+pub mod round;
 mod rounds;
 pub mod rules;
 pub mod schedule;
@@ -24,7 +25,7 @@ pub mod signature;
 pub mod timetable;
 mod unchanged;
 mod values;
-pub mod words;
+mod words;
 mod work;
 
 use crate::server::state::Shared;
