@@ -352,6 +352,7 @@ impl<'a> Scene<'a> {
         if !victims.iter().all(is_there) {
             return false;
         }
+        let mut all = true;
         for victim in victims {
             match victim {
                 Victim::Server => self.plane.kill(),
@@ -374,14 +375,17 @@ impl<'a> Scene<'a> {
                 }
                 Victim::Step => {
                     // It may have ended while the others were killed.
-                    let Some((step, job)) = step.filter(is_same) else { continue };
+                    let Some((step, job)) = step.filter(is_same) else {
+                        all = false;
+                        continue;
+                    };
                     lock(&self.done).step_killed.insert(job.clone());
                     host::signal(step.pid, Signal::KILL);
                 }
             }
             self.killed[*victim as usize].fetch_add(1, Ordering::Relaxed);
         }
-        self.times.fetch_add(1, Ordering::Relaxed);
+        self.times.fetch_add(u64::from(all), Ordering::Relaxed);
         std::thread::sleep(down);
         if victims.contains(&Victim::Server) {
             self.plane.rise_again();

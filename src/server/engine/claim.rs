@@ -34,7 +34,7 @@ pub struct Claimer {
 #[derive(Clone, Debug)]
 pub enum Claimed {
     /// A task.
-    Task(Answer),
+    Task(HandedOut),
     /// The nonce has got a task before, which has begun or ended since.
     Holds(HeldTask),
     /// There is none for this runner.
@@ -60,6 +60,15 @@ impl Answer {
             Description::Unopened(unopened) => Answer::Unopened(unopened),
         }
     }
+}
+
+/// A task that is handed out.
+#[derive(Clone, Debug)]
+pub struct HandedOut {
+    /// The task.
+    pub answer: Answer,
+    /// Id and allocation, as [`CLAIMED_HEADER`](crate::protocol::CLAIMED_HEADER) has them.
+    pub claimed: String,
 }
 
 /// The oldest task of the class that waits, or the one that this claim was given before when the answer
@@ -153,7 +162,7 @@ fn hand_out(
     claimer: &Claimer,
     settings: &ServerSettings,
     now: Millis,
-) -> Result<Option<Answer>, Error> {
+) -> Result<Option<HandedOut>, Error> {
     let found = described(tx, &hand.row.id)?;
     let (status, why) = match handout::variables(tx, &settings.sealer, &found)? {
         Ok(variables) => {
@@ -161,6 +170,7 @@ fn hand_out(
             let claim = hand.task.claim_of().cloned();
             let claim = claim.ok_or_else(|| Error::Corrupt(format!("`{}` is not claimed", hand.row.id)))?;
             let (id, allocation) = (hand.row.id.clone(), claim.allocation);
+            let claimed = format!("{id} {allocation}");
             let (token, budget, begin) = (task_token.clone(), claim.budget, hand.task.begin_left(now));
             let handed = Handed { id, token, allocation, variables, budget, begin };
             let in_containers = claimer.request.takes.contains(&TaskKind::Container);
@@ -171,7 +181,8 @@ fn hand_out(
                 hand.row.nonce = Some(claimer.request.nonce.clone());
                 hand.row.claimed_with = Some(claimer.token.id.clone());
                 hand.write(tx, now)?;
-                return Ok(Some(Answer::of(described, answer)));
+                let answer = Answer::of(described, answer);
+                return Ok(Some(HandedOut { answer, claimed }));
             }
             let why = format!(
                 "the task cannot be handed out: its steps and variables have {} bytes as JSON, the limit is {CLAIM_BYTES}",

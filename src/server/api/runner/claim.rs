@@ -1,13 +1,13 @@
 //! Calls with the token of a resource class: claiming tasks, and saying that one is lost.
 
-use crate::protocol::{ClaimRequest, LostTask, Refusal, RefusalCode, RestAnswer};
+use crate::protocol::{CLAIMED_HEADER, ClaimRequest, LostTask, Refusal, RefusalCode, RestAnswer};
 use crate::server::api::runner::holder::refused;
 use crate::server::api::runner::query::{Numbers, wait_of};
 use crate::server::api::shared::callers::{Protocol, no_class_token};
 use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::auth::ClassToken;
 use crate::server::auth::Peer;
-use crate::server::engine::claim::{self, Claimed, Claimer};
+use crate::server::engine::claim::{self, Claimed, Claimer, HandedOut};
 use crate::server::engine::commit::rest;
 use crate::server::engine::commit::task::{self, NotLost};
 use crate::server::pipelines::forge::access::open_task;
@@ -15,7 +15,7 @@ use crate::server::state::Shared;
 use crate::server::time::Millis;
 use axum::Json;
 use axum::extract::{ConnectInfo, Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -58,8 +58,9 @@ pub(super) async fn claim(
             claim::claim(tx, &claimer, &settings, Millis::now()).map(Some)
         });
         let again_at = match claimed.await? {
-            Some(Claimed::Task(answer)) => {
-                return told(&state, answer).await;
+            Some(Claimed::Task(HandedOut { answer, claimed })) => {
+                let headers = [("Content-Type", "application/json"), (CLAIMED_HEADER, &claimed)];
+                return Ok((headers, whole(&state, answer).await?).into_response());
             }
             Some(Claimed::Holds(held)) => {
                 let what = if held.ended { "has ended" } else { "has begun" };
@@ -90,13 +91,12 @@ pub(super) async fn claim(
     }
 }
 
-/// Tells the agent of a task what it is, with the token for git that is got for it now, if it needs one.
-pub(super) async fn told(state: &Shared, answer: claim::Answer) -> Answer<Response> {
-    let text = match answer {
+/// A task as JSON, with the token for git that is got for it now, if it needs one.
+pub(super) async fn whole(state: &Shared, answer: claim::Answer) -> Answer<Vec<u8>> {
+    Ok(match answer {
         claim::Answer::Whole(text) => text,
         claim::Answer::Unopened(unopened) => open_task(state, *unopened).await?,
-    };
-    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
+    })
 }
 
 /// Refuses a claim whose words are kept with the runner, and are longer than any runner's.
