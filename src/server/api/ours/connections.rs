@@ -235,6 +235,8 @@ async fn connect(
         Ok(Ok(secret))
     };
     let secret = state.store.write(write).await??;
+    // Whoever connects it anew may have changed something at the forge.
+    state.installations.forget_refusals();
     let mut answer = found(&state, &project).await?;
     if let Some(secret) = secret {
         answer["secret"] = json!(secret.expose());

@@ -270,8 +270,10 @@ async fn tell(
     let is_same = word.is_some()
         && report.sent_word.as_deref() == word
         && (!is_end(&report.state) || report.sent_text.as_deref() == Some(&report.description));
-    let Some(word) = word.filter(|_| !is_same) else {
-        state.store.write(move |tx| reports::set_sent(tx, &report, word, None)).await?;
+    let is_refused = words::is_refused_after(kind, report.sent_word.as_deref(), word);
+    let Some(word) = word.filter(|_| !is_same && !is_refused) else {
+        let told = word.filter(|_| !is_refused);
+        state.store.write(move |tx| reports::set_sent(tx, &report, told, None)).await?;
         return Ok(true);
     };
     if kind == Forge::GitHub {

@@ -36,6 +36,12 @@ pub(super) fn word(forge: Forge, state: &str, was_told: bool) -> Option<&'static
     (!word.is_empty()).then_some(word)
 }
 
+/// Whether a forge refuses a word after the one that it was told last: GitLab knows no way back from running, which a new
+/// pipeline of the same commit would be as long as the end of the one before was not told.
+pub(super) fn is_refused_after(forge: Forge, last: Option<&str>, word: Option<&str>) -> bool {
+    forge == Forge::GitLab && last == Some("running") && word == Some("pending")
+}
+
 /// Whether a state is an end.
 pub(super) fn is_end(state: &str) -> bool {
     !matches!(state, "blocked" | "queued" | "on_hold" | "running")
@@ -313,6 +319,9 @@ mod tests {
         assert_eq!(word(Forge::BitbucketCloud, "canceled", true), Some("STOPPED"));
         assert_eq!(word(Forge::BitbucketDc, "canceled", true), Some("CANCELLED"));
         assert_eq!(word(Forge::Gitea, "infrastructure_fail", true), Some("error"));
+        assert!(is_refused_after(Forge::GitLab, Some("running"), Some("pending")));
+        assert!(!is_refused_after(Forge::GitLab, Some("success"), Some("pending")));
+        assert!(!is_refused_after(Forge::GitHub, Some("running"), Some("pending")));
         assert_eq!((word(Forge::GitHub, "not_run", false), word(Forge::Git, "success", true)), (None, None));
         let github = call(Forge::GitHub, "https://api", "acme/app", &report("ci/circleci: build"), "success");
         let text = github.body["description"].as_str().unwrap_or_default();
