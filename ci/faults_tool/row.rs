@@ -352,6 +352,7 @@ impl<'a> Scene<'a> {
         if !victims.iter().all(is_there) {
             return false;
         }
+        let mut all = true;
         for victim in victims {
             match victim {
                 Victim::Server => self.plane.kill(),
@@ -374,14 +375,17 @@ impl<'a> Scene<'a> {
                 }
                 Victim::Step => {
                     // It may have ended while the others were killed.
-                    let Some((step, job)) = step.filter(is_same) else { continue };
+                    let Some((step, job)) = step.filter(is_same) else {
+                        all = false;
+                        continue;
+                    };
                     lock(&self.done).step_killed.insert(job.clone());
                     host::signal(step.pid, Signal::KILL);
                 }
             }
             self.killed[*victim as usize].fetch_add(1, Ordering::Relaxed);
         }
-        self.times.fetch_add(1, Ordering::Relaxed);
+        self.times.fetch_add(u64::from(all), Ordering::Relaxed);
         std::thread::sleep(down);
         if victims.contains(&Victim::Server) {
             self.plane.rise_again();
@@ -436,11 +440,12 @@ fn jobs_below(agent: u32) -> Vec<String> {
     children.split_ascii_whitespace().filter_map(|pid| job_of_process(pid.parse().ok()?)).collect()
 }
 
-/// A prefix that puts a file in the place of the working directory every third time, so that tasks are given back.
+/// A prefix that puts a file in the place of the working directory the first time and every third one after it, so that
+/// tasks are given back.
 fn spoiling_prefix(folder: &Path) -> Result<PathBuf, String> {
     let path = folder.join("prefix");
     let text = format!(
-        "#!/bin/sh\necho >> '{0}.count'\nrm -rf work\n[ $(($(wc -l < '{0}.count') % 3)) != 0 ] || echo > work\nexec \"$@\"\n",
+        "#!/bin/sh\necho >> '{0}.count'\nrm -rf work\n[ $(($(wc -l < '{0}.count') % 3)) != 1 ] || echo > work\nexec \"$@\"\n",
         path.display()
     );
     let write = || {

@@ -4,7 +4,7 @@ use super::redactor::Redactor;
 use super::report::Reporter;
 use super::secrets::Secrets;
 use super::spool::Spool;
-use super::tail::is_full;
+use crate::system::fault::{self, is_full};
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -27,6 +27,9 @@ struct Open {
     /// The child whose output is taken; counted from 1.
     child: u64,
     children: u64,
+    /// Whether children are heard that tell of errors of the host's disk, and what the last one said.
+    hears: bool,
+    heard: Option<io::Error>,
 }
 
 impl StepLog {
@@ -61,6 +64,8 @@ impl StepLog {
             at_line_start: true,
             child: 0,
             children: 0,
+            hears: false,
+            heard: None,
         };
         Ok(Self(Arc::new(Mutex::new(Some(open))), step))
     }
@@ -72,6 +77,15 @@ impl StepLog {
         open.children += 1;
         open.child = open.children;
         open.child
+    }
+
+    /// The error of the host's disk that a child has told of since this was last asked. Only output after the first time is
+    /// looked at.
+    pub fn heard(&self) -> Option<io::Error> {
+        let mut guard = self.lock();
+        let open = guard.as_mut()?;
+        open.hears = true;
+        open.heard.take()
     }
 
     /// Ends the turn of a child.
@@ -87,6 +101,9 @@ impl StepLog {
         {
             let mut guard = self.lock();
             let Some(open) = guard.as_mut().filter(|open| open.child == child) else { return };
+            if open.hears {
+                open.heard = fault::of_disk(bytes).or(open.heard.take());
+            }
             open.redactor.push(bytes, &mut open.clean);
             if open.flush(self.1) {
                 return;

@@ -2,7 +2,7 @@
 
 use super::report::Reporter;
 use super::rest::EVENTS;
-use super::tail::is_full;
+use crate::system::fault::is_full;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;

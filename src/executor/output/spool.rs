@@ -289,8 +289,8 @@ fn free_below(_: &File, _: u64) -> bool {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot set up its files should fail loudly")]
 mod tests {
-    use super::super::tail::is_full;
     use super::*;
+    use crate::system::fault::is_full;
 
     fn written(spool: &mut Spool, mut bytes: &[u8]) {
         while !bytes.is_empty() {
