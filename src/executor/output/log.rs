@@ -11,6 +11,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// Longest that a step waits for a disk that cannot take so much as its log, in looks of a second.
+const MOST_WAITS: u32 = 60;
+
 /// Shared by the threads that read children's output and the one that ends the step. A step may have
 /// several children one after the other; what a child's descendants write when its turn is over is
 /// discarded, as is everything after [`StepLog::close`].
@@ -42,10 +45,13 @@ impl StepLog {
         reporter: &Reporter,
     ) -> io::Result<Self> {
         let path = folder.join(format!("step-{step}"));
-        let mut is_made = false;
+        let (mut is_made, mut waits) = (false, 0);
         let spool = loop {
             match Spool::create(&path, limit) {
-                Err(error) if is_full(&error) && reporter.waits_for_room() => reporter.wait_for_room(),
+                Err(error) if is_full(&error) && reporter.waits_for_room() && waits < MOST_WAITS => {
+                    waits += 1;
+                    reporter.wait_for_room();
+                }
                 // A step has removed it, as one that empties a temporary folder does.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !is_made => {
                     DirBuilder::new().mode(0o700).create(folder)?;
