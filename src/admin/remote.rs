@@ -136,7 +136,7 @@ pub(super) fn failure(error: Error) -> Failure {
         | Error::Unanswered(message)
         | Error::Undecodable(message)
         | Error::Foreign(message)
-        | Error::TooLong(message) => (exit::FAILED, message.clone()),
+        | Error::TooLong { message, .. } => (exit::FAILED, message.clone()),
     };
     // The client speaks to runners, whose settings have other names.
     let names = [

@@ -80,6 +80,12 @@ pub(super) fn claim(
     Ok(Answered::Unreadable { task, token, why })
 }
 
+/// The task of a [`CLAIMED_HEADER`](crate::protocol::CLAIMED_HEADER), and its allocation.
+pub(crate) fn claimed(header: &str) -> Option<(TaskId, &str)> {
+    let (id, allocation) = header.split_once(' ')?;
+    Some((TaskId::new(id).ok()?, allocation))
+}
+
 /// Finds the task of an answer that cannot be read, and the token to give it back with.
 fn unreadable(body: &[u8]) -> Option<(HeldTask, Secret)> {
     let task = json::read(body).ok()?;

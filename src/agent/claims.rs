@@ -198,8 +198,12 @@ impl Claims {
         tell(notice);
         self.board.claimed("failed");
         self.trouble = error.to_string();
-        // The same answer would come again for the same nonce; the task goes back when its lease lapses.
-        if matches!(error, http::Error::TooLong(_)) { Claimed::NonceSpent } else { Claimed::Nothing }
+        // The same answer would come again for the same nonce.
+        let http::Error::TooLong { claimed, .. } = error else { return Claimed::Nothing };
+        if let Some((task, allocation)) = claimed.as_deref().and_then(calls::claimed) {
+            self.lost(&task, Some(allocation), &self.trouble.clone());
+        }
+        Claimed::NonceSpent
     }
 
     /// This claim has got a task before, which nobody runs here: only a runner without a task claims.

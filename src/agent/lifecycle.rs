@@ -423,7 +423,7 @@ fn kind(error: &Error) -> u8 {
         Error::Refused { .. } if error.is_retryable() => 2,
         Error::Refused { .. } => 4,
         Error::Undecodable(_) | Error::Foreign(_) => 8,
-        Error::TooLong(_) => 16,
+        Error::TooLong { .. } => 16,
     }
 }
 
@@ -449,7 +449,7 @@ pub(super) fn advice(error: &Error) -> String {
         Error::Refused { status: 403, .. } => {
             "; the token may not claim tasks: `api.auth_token` must be a resource class token"
         }
-        Error::TooLong(_) => {
+        Error::TooLong { .. } => {
             "; its job or its variables are larger than a task may be: the task goes back to its queue, and other tasks are asked for"
         }
         Error::Refused { status: 404 | 405, refusal: None, .. } | Error::Undecodable(_) => {

@@ -3,6 +3,7 @@
 use super::plane::{self, Claimed};
 use super::settings::Settings;
 use super::slots::{Slot, Slots};
+use crate::agent::calls;
 use crate::http::{Client, Error, retry};
 use crate::protocol::{ClaimRequest, RefusalCode, Secret, TaskKind};
 use std::sync::Arc;
@@ -73,10 +74,13 @@ impl Claiming {
                 }
                 Err(error) => {
                     drop(slot);
+                    if let Error::TooLong { claimed: Some(claimed), .. } = &error {
+                        self.give_back(claimed, &error.to_string());
+                    }
                     if !std::mem::replace(&mut told, true) {
                         log::error!("cannot claim tasks for `{class}`, trying on quietly: {error}");
                     }
-                    if matches!(error, Error::Undecodable(_) | Error::TooLong(_)) {
+                    if matches!(error, Error::Undecodable(_) | Error::TooLong { .. }) {
                         request.nonce = crate::system::random_id();
                     }
                     let wait = if error.is_retryable() { window.mul_f64(retry::random()) } else { REFUSED };
@@ -84,6 +88,14 @@ impl Claiming {
                     self.pause(wait);
                 }
             }
+        }
+    }
+
+    /// Gives back the task whose claim cannot be read. Unheard, it goes back when its claim lapses.
+    fn give_back(&self, claimed: &str, why: &str) {
+        let Some((task, allocation)) = calls::claimed(claimed) else { return };
+        if let Err(error) = plane::lost(&self.client, &self.token, &task, allocation, why) {
+            log::warn!("cannot give back the task `{task}`: {error}");
         }
     }
 

@@ -4,7 +4,8 @@ use super::endpoint::{ALLOW_PLAINTEXT, Endpoint, check_url};
 use super::error::Error;
 use super::{connector, explain, proxy, retry, tls};
 use crate::protocol::{
-    PROTOCOL_HEADER, PROTOCOL_VERSION, Refusal, Secret, TASK_CANCEL, TASK_ENDED, TASK_HEADER, json, limits,
+    CLAIMED_HEADER, PROTOCOL_HEADER, PROTOCOL_VERSION, Refusal, Secret, TASK_CANCEL, TASK_ENDED, TASK_HEADER,
+    json, limits,
 };
 use std::io::Read;
 use std::sync::Arc;
@@ -232,6 +233,7 @@ impl Client {
                 ),
             });
         }
+        let claimed = header(CLAIMED_HEADER).map(str::to_owned);
         let mut body = Vec::new();
         let mut reader = answer.into_body().into_reader().take(MAX_ANSWER_BYTES as u64 + 1);
         reader.read_to_end(&mut body).map_err(|error| {
@@ -239,10 +241,11 @@ impl Client {
             Error::Unanswered(format!("failed to read the answer of `{url}`: {why}"))
         })?;
         if body.len() > MAX_ANSWER_BYTES {
-            return Err(Error::TooLong(format!(
+            let message = format!(
                 "the answer to {} `{url}` is longer than the {MAX_ANSWER_BYTES} bytes that an answer may have (CLAIM_BYTES)",
                 request.method
-            )));
+            );
+            return Err(Error::TooLong { message, claimed });
         }
         Ok(Response { status, retry_after, news, body })
     }

@@ -30,14 +30,19 @@ pub enum Error {
     /// protocol's header out of its answers. As good as no answer.
     Foreign(String),
     /// The answer is longer than any may be. It will be so again.
-    TooLong(String),
+    TooLong {
+        /// A sentence for people.
+        message: String,
+        /// The task that the answer hands out, as [`CLAIMED_HEADER`](crate::protocol::CLAIMED_HEADER) has it.
+        claimed: Option<String>,
+    },
 }
 
 impl Error {
     /// Whether the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Error::Setup(_) | Error::TooLong(_) => false,
+            Error::Setup(_) | Error::TooLong { .. } => false,
             Error::Transport(_) | Error::Unanswered(_) | Error::Undecodable(_) | Error::Foreign(_) => true,
             Error::Refused { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
         }
@@ -72,7 +77,7 @@ impl fmt::Display for Error {
             | Error::Unanswered(message)
             | Error::Undecodable(message)
             | Error::Foreign(message)
-            | Error::TooLong(message)
+            | Error::TooLong { message, .. }
             | Error::Refused { message, .. } => f.write_str(message),
         }
     }

@@ -73,4 +73,8 @@ pub const TASK_CANCEL: &str = "cancel";
 /// [`TASK_HEADER`]: the task has ended here, and this call was taken all the same: output and events that come late.
 pub const TASK_ENDED: &str = "ended";
 
+/// Header of the answer that hands out a task: its id and its allocation, with a space between. By them a runner gives
+/// back what it cannot read the answer of.
+pub const CLAIMED_HEADER: &str = "Runlet-Claimed";
+
 pub use limits::MAX_CHUNK_BYTES;

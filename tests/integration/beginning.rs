@@ -417,7 +417,8 @@ fn a_task_that_is_held_and_does_not_run_is_reported_lost() {
 #[test]
 fn a_claim_that_is_too_long_is_not_asked_for_again() {
     let server = ControlPlane::start();
-    server.answer("claim", 200, &format!("{{\"x\":\"{}\"}}", "x".repeat(CLAIM_BYTES)));
+    let id = format!("long{}", id_suffix());
+    server.hand_out(&format!("{id} al-1"), &format!("{{\"x\":\"{}\"}}", "x".repeat(CLAIM_BYTES)));
     let mut runner = Machine::new(&server.url()).start();
     let log = runner.wait_log("cannot claim tasks");
     assert!(
@@ -431,6 +432,12 @@ fn a_claim_that_is_too_long_is_not_asked_for_again() {
         let state: Value = serde_json::from_str(&text).unwrap_or_default();
         if state["nonce"].is_string() && state["nonce"] != asked { Ok(()) } else { Err(text) }
     });
+    let lost = server.wait_for("lost");
+    assert!(lost.path.contains(&id), "{}", lost.path);
+    let why = lost.json();
+    assert_eq!(why["allocation"], "al-1");
+    let message = why["message"].as_str().unwrap_or_default();
+    assert!(message.contains(&format!("longer than the {CLAIM_BYTES} bytes")), "{message}");
     // It pauses, and one request to stop ends it.
     runner.term();
     assert_eq!(runner.wait(), Some(0));

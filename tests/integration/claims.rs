@@ -53,6 +53,10 @@ pub(crate) fn claim(server: &Server, rogue: &Rogue, nonce: &str, boot: &str) -> 
     let (status, head, answer) =
         call(server, "POST", "/api/v3/runner/claim?wait=0", &rogue.class, body.to_string().as_bytes());
     assert!(head.contains("\r\nrunlet-protocol: 2"), "{head}");
+    if let (200, Some(id), Some(allocation)) = (status, answer["id"].as_str(), answer["allocation"].as_str())
+    {
+        assert!(head.contains(&format!("\r\nrunlet-claimed: {id} {allocation}\r\n")), "{head}");
+    }
     (status, answer)
 }
 

@@ -318,7 +318,8 @@ fn what_a_task_that_ran_too_long_has_said_is_delivered_without_a_limit() {
 #[test]
 fn an_answer_that_is_too_long_is_told_with_its_limit_and_not_asked_for_at_once() {
     let mut scene = idle();
-    let notice = scene.fails(&Error::TooLong("longer than the 16777216 bytes".into()));
+    let notice =
+        scene.fails(&Error::TooLong { message: "longer than the 16777216 bytes".into(), claimed: None });
     let told =
         matches!(&notice, Some(Notice::Away(why)) if why.contains("16777216") && why.contains("goes back"));
     assert!(told, "{notice:?}");

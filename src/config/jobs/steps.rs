@@ -78,6 +78,11 @@ impl Expander<'_> {
                 if let Data::Steps(_) = item.data {
                     return self.expand(&item, scope, out);
                 }
+                if item.is_null() {
+                    let message = "no step stands behind this `-`: write the name of one, or a map with one key";
+                    self.report.error(item.pos, message);
+                    return None;
+                }
                 let name = self.read.expect_text(&item, "a step")?;
                 self.invoke(&name, item.pos, None, scope, out)
             }

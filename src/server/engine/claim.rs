@@ -33,8 +33,8 @@ pub struct Claimer {
 /// The answer to a claim.
 #[derive(Clone, Debug)]
 pub enum Claimed {
-    /// A task, as JSON of [`Task`](crate::protocol::Task).
-    Task(Vec<u8>),
+    /// A task.
+    Task(HandedOut),
     /// The nonce has got a task before, which has begun or ended since.
     Holds(HeldTask),
     /// There is none for this runner.
@@ -42,6 +42,15 @@ pub enum Claimed {
         /// One that waits may be claimed by it from then on.
         again_at: Option<Millis>,
     },
+}
+
+/// A task that is handed out.
+#[derive(Clone, Debug)]
+pub struct HandedOut {
+    /// JSON of [`Task`](crate::protocol::Task).
+    pub answer: Vec<u8>,
+    /// Id and allocation, as [`CLAIMED_HEADER`](crate::protocol::CLAIMED_HEADER) has them.
+    pub claimed: String,
 }
 
 /// The oldest task of the class that waits, or the one that this claim was given before when the answer
@@ -134,7 +143,7 @@ fn hand_out(
     claimer: &Claimer,
     settings: &ServerSettings,
     now: Millis,
-) -> Result<Option<Vec<u8>>, Error> {
+) -> Result<Option<HandedOut>, Error> {
     let found = described(tx, &hand.row.id)?;
     let (status, why) = match handout::variables(tx, &settings.sealer, &found)? {
         Ok(variables) => {
@@ -143,6 +152,7 @@ fn hand_out(
             let claim = hand.task.claim_of().cloned();
             let claim = claim.ok_or_else(|| Error::Corrupt(format!("`{}` is not claimed", hand.row.id)))?;
             let (id, allocation) = (hand.row.id.clone(), claim.allocation);
+            let claimed = format!("{id} {allocation}");
             let (token, budget, begin) = (task_token.clone(), claim.budget, hand.task.begin_left(now));
             let handed = Handed { id, token, allocation, variables, budget, begin };
             let in_containers = claimer.request.takes.contains(&TaskKind::Container);
@@ -153,7 +163,7 @@ fn hand_out(
                 hand.row.nonce = Some(claimer.request.nonce.clone());
                 hand.row.claimed_with = Some(claimer.token.id.clone());
                 hand.write(tx, now)?;
-                return Ok(Some(answer));
+                return Ok(Some(HandedOut { answer, claimed }));
             }
             let why = format!(
                 "the task cannot be handed out: its steps and variables have {} bytes as JSON, the limit is {CLAIM_BYTES}",

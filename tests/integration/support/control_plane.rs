@@ -2,7 +2,7 @@
 //! records every request and answers as it is told.
 
 use super::task_calls::Tasks;
-use runlet::protocol::{PROTOCOL_HEADER, PROTOCOL_VERSION, TASK_HEADER, Task};
+use runlet::protocol::{CLAIMED_HEADER, PROTOCOL_HEADER, PROTOCOL_VERSION, TASK_HEADER, Task};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -35,6 +35,8 @@ pub(crate) struct Canned {
     ours: bool,
     /// Whether its last byte is held back.
     stalls: bool,
+    /// Further lines of its head.
+    head: String,
 }
 
 /// The status of a call that gets no answer.
@@ -117,12 +119,18 @@ impl ControlPlane {
 
     /// Answers calls whose path contains `path` so from now on.
     pub(crate) fn answer(&self, path: &str, status: u16, body: &str) {
-        self.can(path, Canned { status, body: body.to_owned(), ours: true, stalls: false });
+        self.can(
+            path,
+            Canned { status, body: body.to_owned(), ours: true, stalls: false, head: String::new() },
+        );
     }
 
     /// As [`ControlPlane::answer`], by something that stands between the runner and the control plane.
     pub(crate) fn intercept(&self, path: &str, status: u16, body: &str) {
-        self.can(path, Canned { status, body: body.to_owned(), ours: false, stalls: false });
+        self.can(
+            path,
+            Canned { status, body: body.to_owned(), ours: false, stalls: false, head: String::new() },
+        );
     }
 
     /// Puts a proxy in between that answers bodies of more bytes than this with a status of its own.
@@ -132,12 +140,24 @@ impl ControlPlane {
 
     /// Leaves calls whose path contains `path` without an answer until it behaves again.
     pub(crate) fn swallow(&self, path: &str) {
-        self.can(path, Canned { status: NO_ANSWER, body: String::new(), ours: true, stalls: false });
+        self.can(
+            path,
+            Canned { status: NO_ANSWER, body: String::new(), ours: true, stalls: false, head: String::new() },
+        );
+    }
+
+    /// As [`ControlPlane::answer`], with the header of an answer that hands out a task.
+    pub(crate) fn hand_out(&self, claimed: &str, body: &str) {
+        let head = format!("{CLAIMED_HEADER}: {claimed}\r\n");
+        self.can("claim", Canned { status: 200, body: body.to_owned(), ours: true, stalls: false, head });
     }
 
     /// As [`ControlPlane::answer`], but for the last byte, which is held back until it behaves again.
     pub(crate) fn stall(&self, path: &str, status: u16, body: &str) {
-        self.can(path, Canned { status, body: body.to_owned(), ours: true, stalls: true });
+        self.can(
+            path,
+            Canned { status, body: body.to_owned(), ours: true, stalls: true, head: String::new() },
+        );
     }
 
     fn can(&self, path: &str, canned: Canned) {
@@ -248,7 +268,7 @@ fn serve<S: Read + Write>(stream: S, shared: &(Mutex<State>, Condvar)) -> std::i
         }
         request.body = vec![0; length];
         stream.read_exact(&mut request.body)?;
-        let (Canned { status, body, ours, stalls }, news) = answer(request, shared);
+        let (Canned { status, body, ours, stalls, head: more }, news) = answer(request, shared);
         if lock(shared).over {
             return Ok(());
         }
@@ -266,7 +286,7 @@ fn serve<S: Read + Write>(stream: S, shared: &(Mutex<State>, Condvar)) -> std::i
         if let Some(news) = news {
             head += &format!("{TASK_HEADER}: {news}\r\n");
         }
-        head += "\r\n";
+        head += &format!("{more}\r\n");
         let out = stream.get_mut();
         out.write_all(head.as_bytes())?;
         if stalls {
@@ -298,12 +318,24 @@ fn answer(request: Recorded, shared: &(Mutex<State>, Condvar)) -> (Canned, Optio
     let path = request.path.clone();
     let mut state = lock(shared);
     if let Some((_, status)) = state.body_limit.filter(|(bytes, _)| request.body.len() > *bytes) {
-        return (Canned { status, body: "<html></html>".to_owned(), ours: false, stalls: false }, None);
+        return (
+            Canned {
+                status,
+                body: "<html></html>".to_owned(),
+                ours: false,
+                stalls: false,
+                head: String::new(),
+            },
+            None,
+        );
     }
     let canned_self = state.canned.iter().any(|(part, _)| path.contains(part));
     if path == ABOUT && !canned_self {
         // Asked once at the start, whatever a test is about.
-        return (Canned { status: 200, body: about(&request), ours: true, stalls: false }, None);
+        return (
+            Canned { status: 200, body: about(&request), ours: true, stalls: false, head: String::new() },
+            None,
+        );
     }
     state.requests.push(request);
     let canned = |state: &State| {
@@ -315,7 +347,7 @@ fn answer(request: Recorded, shared: &(Mutex<State>, Condvar)) -> (Canned, Optio
     if !path.contains("/runner/claim") {
         let request = state.requests.last().expect("it was just pushed").clone();
         let (status, body, news) = state.tasks.answer(&request);
-        return (Canned { status, body, ours: true, stalls: false }, news);
+        return (Canned { status, body, ours: true, stalls: false, head: String::new() }, news);
     }
     let wait = path.split_once("wait=").and_then(|(_, text)| text.parse().ok()).unwrap_or(0);
     let deadline = Instant::now() + Duration::from_secs(wait);
@@ -325,11 +357,17 @@ fn answer(request: Recorded, shared: &(Mutex<State>, Condvar)) -> (Canned, Optio
             break canned;
         }
         if let Some(task) = state.offered.pop_front() {
-            break Canned { status: 200, body: task, ours: true, stalls: false };
+            break Canned { status: 200, body: task, ours: true, stalls: false, head: String::new() };
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() || state.over {
-            break Canned { status: 204, body: String::new(), ours: true, stalls: false };
+            break Canned {
+                status: 204,
+                body: String::new(),
+                ours: true,
+                stalls: false,
+                head: String::new(),
+            };
         }
         state = shared.1.wait_timeout(state, left).unwrap_or_else(std::sync::PoisonError::into_inner).0;
     };

@@ -1,20 +1,20 @@
 //! Calls with the token of a resource class: claiming tasks, and saying that one is lost.
 
-use crate::protocol::{ClaimRequest, LostTask, Refusal, RefusalCode, RestAnswer};
+use crate::protocol::{CLAIMED_HEADER, ClaimRequest, LostTask, Refusal, RefusalCode, RestAnswer};
 use crate::server::api::runner::holder::refused;
 use crate::server::api::runner::query::{Numbers, wait_of};
 use crate::server::api::shared::callers::{Protocol, no_class_token};
 use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::auth::ClassToken;
 use crate::server::auth::Peer;
-use crate::server::engine::claim::{self, Claimed, Claimer};
+use crate::server::engine::claim::{self, Claimed, Claimer, HandedOut};
 use crate::server::engine::commit::rest;
 use crate::server::engine::commit::task::{self, NotLost};
 use crate::server::state::Shared;
 use crate::server::time::Millis;
 use axum::Json;
 use axum::extract::{ConnectInfo, Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -57,8 +57,9 @@ pub(super) async fn claim(
             claim::claim(tx, &claimer, &settings, Millis::now()).map(Some)
         });
         let again_at = match claimed.await? {
-            Some(Claimed::Task(answer)) => {
-                return Ok(([(header::CONTENT_TYPE, "application/json")], answer).into_response());
+            Some(Claimed::Task(HandedOut { answer, claimed })) => {
+                let headers = [("Content-Type", "application/json"), (CLAIMED_HEADER, &claimed)];
+                return Ok((headers, answer).into_response());
             }
             Some(Claimed::Holds(held)) => {
                 // What woke this claim, if anything did, is for another one.
