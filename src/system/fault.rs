@@ -29,7 +29,7 @@ pub fn of_disk(words: &[u8]) -> Option<io::Error> {
     let says = |text: &&str| words.windows(text.len()).any(|part| part == text.as_bytes());
     let texts = ["No space left on device", "Disk quota exceeded", "Input/output error"];
     let errors = [Errno::NOSPC, Errno::DQUOT, Errno::IO];
-    texts.iter().position(|text| says(&text)).map(|at| errors[at].into())
+    texts.iter().position(says).map(|at| errors[at].into())
 }
 
 /// The error of a disk that has no room or no files left, if the one of this path is such.

@@ -45,7 +45,7 @@ impl Spare {
 
     /// Gives back what lies below `offset`.
     pub(super) fn free(&self, offset: u64) {
-        super::spool::free_below(&self.file, offset);
+        free_below(&self.file, offset);
     }
 }
 
@@ -58,4 +58,16 @@ fn in_memory() -> Option<File> {
 #[cfg(not(target_os = "linux"))]
 fn in_memory() -> Option<File> {
     None
+}
+
+/// Takes the bytes below `offset` out of the file, whose length stays.
+#[cfg(target_os = "linux")]
+pub(super) fn free_below(file: &File, offset: u64) -> bool {
+    use rustix::fs::{FallocateFlags, fallocate};
+    fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, offset).is_ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn free_below(_: &File, _: u64) -> bool {
+    false
 }

@@ -9,7 +9,7 @@
 //! Nothing is synced: against the crash of a process the system's cache is enough, and on the slow disks of small
 //! hosts a sync of each step would cost more than many a step takes. A host that loses power loses the last seconds.
 
-use super::spare::Spare;
+use super::spare::{Spare, free_below};
 use super::tail::Tail;
 use ring::digest::{Context, SHA256};
 use rustix::io::Errno;
@@ -321,18 +321,6 @@ impl SpoolReader {
             false => crate::system::hex(self.digest.clone().finish().as_ref()),
         }
     }
-}
-
-/// Takes the bytes below `offset` out of the file, whose length stays.
-#[cfg(target_os = "linux")]
-pub(super) fn free_below(file: &File, offset: u64) -> bool {
-    use rustix::fs::{FallocateFlags, fallocate};
-    fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, offset).is_ok()
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(super) fn free_below(_: &File, _: u64) -> bool {
-    false
 }
 
 #[cfg(test)]
