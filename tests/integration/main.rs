@@ -82,6 +82,9 @@ mod forge_back;
 // A full disk under the control plane.
 #[cfg(feature = "server")]
 mod full_disk;
+// A full disk under a runner.
+#[cfg(feature = "server")]
+mod full_host;
 // Hosts that withhold what a runner is used to.
 mod hostile;
 // Remains of tasks, whoever was killed.

@@ -5,6 +5,7 @@ use crate::executor::end::{ChildEnd, StepEnd, end_of, exit_text};
 use crate::executor::output::log::StepLog;
 use crate::executor::task::TaskRun;
 use crate::protocol::{CheckoutMethod, Source, StepStatus};
+use crate::system::fault;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -81,8 +82,8 @@ impl TaskRun {
         log: &StepLog,
     ) -> Result<(), StepEnd> {
         let shown = directory.display();
-        fs::create_dir_all(directory)
-            .map_err(|e| StepEnd::failed(format!("failed to create `{shown}`: {e}")))?;
+        let make = |e| StepEnd::by_error(format!("failed to create `{shown}`"), &e);
+        fs::create_dir_all(directory).map_err(make)?;
         let repository = directory.join(".git");
         let existing = repository.symlink_metadata().is_ok();
         if !existing && !holds_nothing(directory, &self.places.directory) {
@@ -120,7 +121,7 @@ impl TaskRun {
                     true => fs::remove_dir_all(&repository),
                     false => fs::remove_file(&repository),
                 };
-                let why = |e| StepEnd::failed(format!("failed to remove `{}`: {e}", repository.display()));
+                let why = |e| StepEnd::by_error(format!("failed to remove `{}`", repository.display()), &e);
                 removed.map_err(why)?;
                 moved = self.fetch_and_move(record, directory, source, method, None, log);
             }
@@ -158,7 +159,7 @@ impl TaskRun {
             }
             self.git(record, directory, &init, log)?;
             if let Some(local) = &self.input.local_source {
-                share(&local.repository, &repository).map_err(StepEnd::failed)?;
+                share(&local.repository, &repository)?;
             }
         }
         let mut settings = vec![
@@ -320,12 +321,18 @@ impl TaskRun {
     fn git(&mut self, record: u32, directory: &Path, args: &[&str], log: &StepLog) -> Result<(), StepEnd> {
         let command = self.command(directory, args);
         let what = args.first().copied().unwrap_or_default();
+        // Nothing that was said before is meant.
+        log.heard();
         match self.child(record, log, command, Some(SILENCE)) {
             ChildEnd::Ended(ended) if ended.code == 0 => Ok(()),
-            ChildEnd::Ended(ended) => Err(StepEnd {
-                message: Some(format!("`git {what}` failed with exit code {}", ended.code)),
-                ..exit_text(ended)
-            }),
+            ChildEnd::Ended(ended) => {
+                let why = format!("`git {what}` failed with exit code {}", ended.code);
+                // Some of its messages do not say why a file could not be written.
+                Err(match log.heard().or_else(|| fault::full_at(directory)) {
+                    Some(error) => StepEnd { ended: Some(ended), ..StepEnd::by_error(why, &error) },
+                    None => StepEnd { message: Some(why), ..exit_text(ended) },
+                })
+            }
             ChildEnd::NotStarted(error) if error.kind() == io::ErrorKind::NotFound => Err(StepEnd::failed(
                 "cannot run `git`: it is not installed on this runner, and `checkout` needs it",
             )),
@@ -396,7 +403,7 @@ fn other_owner(path: &Path) -> Option<String> {
 }
 
 /// Lets a new repository use the objects of one on this host, and ends its history where that one's ends.
-fn share(source: &Path, repository: &Path) -> Result<(), String> {
+fn share(source: &Path, repository: &Path) -> Result<(), StepEnd> {
     let edge = source.join("shallow");
     let mut made = fs::write(
         repository.join("objects/info/alternates"),
@@ -405,7 +412,7 @@ fn share(source: &Path, repository: &Path) -> Result<(), String> {
     if made.is_ok() && edge.exists() {
         made = fs::copy(&edge, repository.join("shallow")).map(drop);
     }
-    made.map_err(|e| format!("failed to set up `{}`: {e}", repository.display()))
+    made.map_err(|e| StepEnd::by_error(format!("failed to set up `{}`", repository.display()), &e))
 }
 
 /// Removes the lock files of a repository that are older than the task, and tells of each. They are of a git

@@ -4,7 +4,7 @@ use crate::logging::record;
 use crate::protocol::limits::CLAIM_BYTES;
 use crate::protocol::{ClaimRequest, HeldTask, TaskId, TaskKind};
 use crate::server::auth::ClassToken;
-use crate::server::auth::{new_token, token_hash};
+use crate::server::auth::token_hash;
 use crate::server::engine::commit::task::{self, InHand};
 use crate::server::engine::handout::{self, Description, Handed, Unopened, Withheld};
 use crate::server::engine::task::{Claim, ClaimedAgain, DEFAULT_BUDGET, LONGEST_BEGIN, Machine, Refused};
@@ -86,8 +86,7 @@ pub fn claim(
     }
     if let Some(row) = tasks::find_by_nonce(tx, &token.id, &request.nonce)? {
         let mut hand = InHand::of(row)?;
-        let allocation = new_id();
-        match hand.task.claim_again(&allocation, settings.lease(), now) {
+        match hand.task.claim_again(settings.lease(), now) {
             ClaimedAgain::Again => {
                 if let Some(answer) = hand_out(tx, hand, claimer, settings, now)? {
                     return Ok(Claimed::Task(answer));
@@ -166,7 +165,8 @@ fn hand_out(
     let found = described(tx, &hand.row.id)?;
     let (status, why) = match handout::variables(tx, &settings.sealer, &found)? {
         Ok(variables) => {
-            let task_token = new_token("rlt_")?;
+            let words = ["claim", hand.row.id.as_str(), claimer.token.id.as_str(), &claimer.request.nonce];
+            let task_token = settings.sealer.task_token(&words);
             let claim = hand.task.claim_of().cloned();
             let claim = claim.ok_or_else(|| Error::Corrupt(format!("`{}` is not claimed", hand.row.id)))?;
             let (id, allocation) = (hand.row.id.clone(), claim.allocation);

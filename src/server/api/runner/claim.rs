@@ -63,6 +63,8 @@ pub(super) async fn claim(
                 return Ok((headers, whole(&state, answer).await?).into_response());
             }
             Some(Claimed::Holds(held)) => {
+                // What woke this claim, if anything did, is for another one.
+                notify.notify_one();
                 let what = if held.ended { "has ended" } else { "has begun" };
                 let message =
                     format!("this nonce got the task `{}` before, which {what}: draw another", held.id);
@@ -154,8 +156,9 @@ pub(super) async fn rest(
     Json(request): Json<LostTask>,
 ) -> Answer<Json<RestAnswer>> {
     is_of_path(&path, &request)?;
-    let id = request.id.clone();
-    let token = state.store.write(move |tx| rest::token_for(tx, &token.class, &request, Millis::now()));
+    let (id, sealer) = (request.id.clone(), state.settings.sealer.clone());
+    let token =
+        state.store.write(move |tx| rest::token_for(tx, &token.class, &request, &sealer, Millis::now()));
     match token.await? {
         Ok(token) => Ok(Json(RestAnswer { token })),
         Err(NotLost::Unknown) => {
