@@ -1,5 +1,6 @@
 //! The `checkout` step: real git, output in the step's log, nothing asked of anybody.
 
+use super::left;
 use crate::executor::end::{ChildEnd, StepEnd, end_of, exit_text};
 use crate::executor::output::log::StepLog;
 use crate::executor::task::TaskRun;
@@ -97,8 +98,18 @@ impl TaskRun {
                 Err(error) => log.note(&format!("failed to remove `{}`: {error}", path.display())),
             });
         }
-        let mut moved = self.fetch_and_move(record, directory, source, method, log);
         let owner = [directory, &repository].into_iter().find_map(other_owner);
+        let mut before = None;
+        if existing && owner.is_none() && left::is_left(&repository, self.began) {
+            // It says which files are the commit's, and which are to go.
+            before = self
+                .asks(directory, &["--git-dir=.git", "rev-parse", "--verify", "--quiet", "HEAD^{commit}"]);
+            left::strip(&repository).map_err(|e| {
+                StepEnd::failed(format!("failed to take over the repository `{}`: {e}", repository.display()))
+            })?;
+        }
+        let before = before.as_deref();
+        let mut moved = self.fetch_and_move(record, directory, source, method, before, log);
         if let (Err(Trouble::Git(end)), true, None, false) =
             (&moved, existing, &owner, is_locked(&repository))
         {
@@ -112,7 +123,7 @@ impl TaskRun {
                 };
                 let why = |e| StepEnd::by_error(format!("failed to remove `{}`", repository.display()), &e);
                 removed.map_err(why)?;
-                moved = self.fetch_and_move(record, directory, source, method, log);
+                moved = self.fetch_and_move(record, directory, source, method, None, log);
             }
         }
         moved.map_err(|(Trouble::Git(end) | Trouble::Gone(end))| match (owner, end.message.as_deref()) {
@@ -135,6 +146,7 @@ impl TaskRun {
         directory: &Path,
         source: &Source,
         method: CheckoutMethod,
+        before: Option<&str>,
         log: &StepLog,
     ) -> Result<(), Trouble> {
         let revision = &source.revision;
@@ -161,7 +173,9 @@ impl TaskRun {
         let pushed = local.as_ref().and_then(|local| local.repository.to_str());
         // The commit of a person's working tree is not for everybody.
         settings.extend(pushed.map(|url| ("remote.origin.pushurl", url)));
-        if local.as_ref().is_some_and(|local| local.is_partial) {
+        let is_partial =
+            local.as_ref().map_or_else(|| left::is_partial(&repository), |local| local.is_partial);
+        if is_partial {
             settings.extend([
                 ("remote.origin.promisor", "true"),
                 ("remote.origin.partialclonefilter", "blob:none"),
@@ -181,10 +195,12 @@ impl TaskRun {
         let ours = [format!("refs/heads/{branch}"), format!("refs/remotes/origin/{branch}")];
         self.clear_the_way(record, directory, &ours, log)?;
         let from = self.from(source).to_owned();
+        // By its name, a fetch that leaves blobs out makes no further remote.
+        let remote = if from == source.repository_url { "origin" } else { &from };
         let how = self.how(directory, method, is_local(&from));
         let mut fetch = vec!["fetch", "--quiet", "--force", "--no-tags"];
         fetch.extend(how.iter().map(String::as_str));
-        fetch.push(&from);
+        fetch.push(remote);
         if !matches!(method, CheckoutMethod::Shallow { .. }) {
             // Branches that are gone may stand in the way of new ones, as `release` in that of `release/1.0`.
             fetch.insert(1, "--prune");
@@ -193,10 +209,13 @@ impl TaskRun {
         let plain = fetch.len();
         fetch.push(&wanted);
         let fetched = self.git(record, directory, &fetch, log);
-        if !self.has_commit(directory, revision) {
+        let is_here = self.has_commit(directory, revision);
+        if !is_here || fetched.is_err() {
             // The branch has moved on past a shallow fetch, or is gone: many servers hand out a commit by name.
             fetch.truncate(plain);
-            fetch.push(revision);
+            if !is_here {
+                fetch.push(revision);
+            }
             self.git(record, directory, &fetch, log).map_err(|end| match fetched {
                 Err(first) => Trouble::Git(first),
                 Ok(()) => Trouble::Gone(StepEnd {
@@ -206,6 +225,11 @@ impl TaskRun {
                     ..end
                 }),
             })?;
+        }
+        if let Some(before) = before {
+            self.succeeds(directory, &["read-tree", before]);
+            // Files that are as they should be are not written again: what was built from them stays newer.
+            self.succeeds(directory, &["update-index", "-q", "--refresh"]);
         }
         let target: Vec<&str> = match (&source.branch, &source.tag) {
             (Some(branch), None) => vec!["checkout", "--quiet", "--force", "-B", branch, revision],
@@ -272,6 +296,14 @@ impl TaskRun {
 
     fn has_commit(&self, directory: &Path, revision: &str) -> bool {
         self.succeeds(directory, &["cat-file", "-e", &format!("{revision}^{{commit}}")])
+    }
+
+    /// A line that git answers, without a word in the log.
+    fn asks(&self, directory: &Path, args: &[&str]) -> Option<String> {
+        let mut command = self.command(directory, args);
+        let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+        let answer = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+        (output.status.success() && !answer.is_empty()).then_some(answer)
     }
 
     /// Asks git something that is answered at once, without a word in the log.

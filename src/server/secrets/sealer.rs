@@ -37,6 +37,8 @@ pub enum SealedFor<'a> {
     Context(&'a ContextId, &'a str),
     /// The secret of this name that belongs to the project's connection to its forge.
     Forge(&'a ProjectId, &'a str),
+    /// The GitHub App of the project or organisation with this id.
+    App(&'a str),
     /// An address that opens something for a while to whoever has it. Never stored.
     Link,
 }
@@ -48,6 +50,7 @@ impl SealedFor<'_> {
             SealedFor::Project(owner, name) => ("project_variables", owner.as_str(), *name),
             SealedFor::Context(owner, name) => ("context_variables", owner.as_str(), *name),
             SealedFor::Forge(owner, name) => ("forge_secrets", owner.as_str(), *name),
+            SealedFor::App(owner) => ("forge_apps", *owner, ""),
             SealedFor::Link => ("link", "", ""),
         };
         let mut data = b"runlet sealed value".to_vec();
@@ -241,6 +244,7 @@ pub fn open_key(path: &Path, view: &View, durable: bool) -> Result<Sealer, KeyEr
             Owner::Project(id) => (SealedFor::Project(id, &variable.name), id.as_str()),
             Owner::Context(id) => (SealedFor::Context(id, &variable.name), id.as_str()),
             Owner::Forge(id) => (SealedFor::Forge(id, &variable.name), id.as_str()),
+            Owner::App(id) => (SealedFor::App(id), id.as_str()),
         };
         match sealer.open(place, &variable.sealed) {
             Ok(_) => {}
