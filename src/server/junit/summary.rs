@@ -25,12 +25,15 @@ impl Told {
     }
 
     /// The attribute, which says in short what failed, and below it the text, unless one has the other in it. An
-    /// attribute that says nothing gives way to the line of the text that does; where there is neither, the type says
-    /// something at least.
+    /// attribute that says nothing gives way to the line of the text that does, and one that is a stack trace to its own;
+    /// where there is neither, the type says something at least.
     pub(super) fn message(self, test: &str) -> String {
         let attribute = self.attribute.unwrap_or_default();
         let (attribute, text) = (attribute.trim(), self.text.trim_end());
-        let wants = attribute.is_empty() || says_nothing(attribute);
+        let is_trace = attribute.starts_with(TRACEBACK);
+        let both = (is_trace && !text.contains(attribute)).then(|| format!("{attribute}\n\n{text}"));
+        let text = both.as_deref().unwrap_or(text).trim_end();
+        let wants = attribute.is_empty() || is_trace || says_nothing(attribute, test);
         let short = Some(text).filter(|_| wants).and_then(|text| line_of(text, test)).unwrap_or(attribute);
         let message = match (short.is_empty(), text.is_empty()) {
             (true, true) => self.kind.as_deref().unwrap_or_default().trim().to_owned(),
@@ -49,10 +52,12 @@ fn cut(text: &str, most: usize) -> &str {
     &text[..end.unwrap_or(0)]
 }
 
-/// Whether the `message` of a failure leaves open what went wrong.
-fn says_nothing(attribute: &str) -> bool {
+/// Whether the `message` of a failure of `test` leaves open what went wrong.
+fn says_nothing(attribute: &str, test: &str) -> bool {
     let plain = attribute.trim_end_matches(['.', ':', '!']).to_lowercase();
-    SAYS_NOTHING.contains(&plain.as_str()) || is_place_of_panic(attribute)
+    let is_name =
+        attribute.strip_prefix("failed ").is_some_and(|name| !test.is_empty() && name.ends_with(test));
+    SAYS_NOTHING.contains(&plain.as_str()) || is_name || is_place_of_panic(attribute)
 }
 
 /// The line of `text` that says what went wrong in the test `name`; `None` when there is only a stack trace, or
@@ -123,11 +128,13 @@ fn is_trace(line: &str) -> bool {
         "--- SKIP",
         "stack backtrace:",
         "goroutine ",
-        "FAIL",
-        "#",
+        "# ./",
         "Stack trace:",
+        "(in test file ",
+        "in test file ",
+        "(from function ",
     ];
-    begins.iter().any(|begin| line.starts_with(begin)) || is_place_of_panic(line)
+    line == "FAIL" || begins.iter().any(|begin| line.starts_with(begin)) || is_place_of_panic(line)
 }
 
 /// The line of Rust above the message of a panic; older ones have the message in it, in quotes.
@@ -223,6 +230,13 @@ mod tests {
                 "MyTest::testX with data set #0 (3, 4)\nFailed asserting that 3 is 4.",
                 "Failed asserting that 3 is 4.",
             ),
+            // Bats.
+            (
+                "t",
+                "(from function `check' in file a.bash, line 2,\n in test file a.bats, line 3)\n  `check 3' failed with status 4",
+                "`check 3' failed with status 4",
+            ),
+            ("t", "(in test file a.bats, line 3)\n  `[ 3 -eq 4 ]' failed", "`[ 3 -eq 4 ]' failed"),
             // Rust.
             (
                 "x",
@@ -243,8 +257,14 @@ mod tests {
             assert!(found.is_none() || found == Some(TRACEBACK), "{found:?}");
         }
         for nothing in ["Failed", "failed.", "error", "thread 'x' panicked at src/a.rs:1:2"] {
-            assert!(says_nothing(nothing), "{nothing}");
+            assert!(says_nothing(nothing, "t"), "{nothing}");
         }
-        assert!(!says_nothing("Failed asserting that 3 is 4") && !says_nothing("boom"));
+        assert!(!says_nothing("Failed asserting that 3 is 4", "") && !says_nothing("boom", "boom"));
+        assert!(says_nothing("failed tests::x", "x"));
+        let trace = format!("{TRACEBACK}\n  File\nAssertionError: 3 != 4");
+        for text in ["", "\n\nprinted"] {
+            let told = Told { text: text.trim().to_owned(), attribute: Some(trace.clone()), kind: None };
+            assert_eq!(told.message("t"), format!("AssertionError: 3 != 4\n\n{trace}{text}"));
+        }
     }
 }
