@@ -114,8 +114,11 @@ impl Machine {
     /// This command of the program, with the settings.
     fn command_of(&self, verb: &[&str]) -> Command {
         let text = format!("api:\n{}runner:\n{}logging:\n{}", self.api, self.runner, self.logging);
-        let config = self.file("config.yaml", &text);
-        fs::set_permissions(&config, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        // Whole at any time: a runner that was just started may be reading it.
+        let written = self.file("config.yaml.new", &text);
+        fs::set_permissions(&written, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let config = self.path("config.yaml");
+        fs::rename(&written, &config).unwrap();
         let mut words: Vec<_> = self.wrapper.iter().map(OsString::from).collect();
         words.push(self.program.clone().into());
         let mut command = Command::new(words.remove(0));
