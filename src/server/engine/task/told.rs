@@ -45,6 +45,12 @@ pub(super) fn never_begun(runner: &str, by: EndedBy, why: &str) -> String {
     format!("no runner could begin this task; the last one, `{runner}`, {last}: {why}")
 }
 
+/// The sentence of an attempt that never began, and is followed by another one.
+pub(super) fn back(runner: &str, by: EndedBy, why: &str) -> String {
+    let left = if by == EndedBy::Lapsed { "did not begin it" } else { "gave it back" };
+    format!("the runner `{runner}` {left}: {why}")
+}
+
 /// The sentence of a claim that ran out before the task began.
 pub(super) fn lapsed(is_too_late: bool) -> &'static str {
     match is_too_late {
