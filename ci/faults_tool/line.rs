@@ -183,22 +183,26 @@ impl Shared {
         }
     }
 
-    /// Decides about this call; returns its number among those of its kind as well.
-    fn decide(&self, call: Call) -> (u64, Option<Hurt>) {
+    /// Decides about this call; returns its number among those of its kind, and a roll, as well. Of one kind the first
+    /// call is hurt whatever the dice say: where such calls are rare there may be no other.
+    fn decide(&self, call: Call) -> (u64, Option<Hurt>, u64) {
         let mut state = self.lock();
         let seen = state.seen.entry(call).or_default();
         let number = *seen;
         *seen += 1;
-        let Some(plan) = state.plan.filter(|plan| plan.call.is_none_or(|only| only == call)) else {
-            return (number, None);
-        };
         let dice = self.dice.part(&format!("{call:?}"));
-        if dice.between(3 * number, 0, 100) >= plan.percent {
-            return (number, None);
+        let roll = dice.roll(3 * number + 2);
+        let Some(plan) = state.plan.filter(|plan| plan.call.is_none_or(|only| only == call)) else {
+            return (number, None, roll);
+        };
+        let is_first = plan.call.is_some() && self.hurt.load(Ordering::Relaxed) == 0;
+        if !is_first && dice.between(3 * number, 0, 100) >= plan.percent {
+            return (number, None, roll);
         }
         self.hurt.fetch_add(1, Ordering::Relaxed);
         let which = dice.between(3 * number + 1, 0, plan.hurts.len() as u64);
-        (number, plan.hurts.get(which as usize).copied())
+        // An odd one loses the answer, which is worse than the call.
+        (number, plan.hurts.get(which as usize).copied(), roll | u64::from(is_first))
     }
 
     /// Cuts the line if it is to be cut here.
@@ -262,8 +266,7 @@ impl Carrier {
         loop {
             let Some(request) = wire::read(&mut self.client, &mut rest)? else { return Ok(()) };
             let call = Call::of(request.first_line().get(1).copied().unwrap_or_default());
-            let (number, hurt) = self.shared.decide(call);
-            let roll = self.shared.dice.part(&format!("{call:?}")).roll(3 * number + 2);
+            let (number, hurt, roll) = self.shared.decide(call);
             self.shared.cut_here(call, number, Place::Before, self.address);
             if self.is_cut()? || !self.carry(&request, call, number, hurt, roll)? {
                 return Ok(());

@@ -440,11 +440,12 @@ fn jobs_below(agent: u32) -> Vec<String> {
     children.split_ascii_whitespace().filter_map(|pid| job_of_process(pid.parse().ok()?)).collect()
 }
 
-/// A prefix that puts a file in the place of the working directory every third time, so that tasks are given back.
+/// A prefix that puts a file in the place of the working directory the first time and every third one after it, so that
+/// tasks are given back.
 fn spoiling_prefix(folder: &Path) -> Result<PathBuf, String> {
     let path = folder.join("prefix");
     let text = format!(
-        "#!/bin/sh\necho >> '{0}.count'\nrm -rf work\n[ $(($(wc -l < '{0}.count') % 3)) != 0 ] || echo > work\nexec \"$@\"\n",
+        "#!/bin/sh\necho >> '{0}.count'\nrm -rf work\n[ $(($(wc -l < '{0}.count') % 3)) != 1 ] || echo > work\nexec \"$@\"\n",
         path.display()
     );
     let write = || {

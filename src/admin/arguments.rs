@@ -25,7 +25,7 @@ const FLAGS: [&str; 14] = [
     "bearer",
 ];
 /// Options with a value.
-const VALUES: [&str; 28] = [
+const VALUES: [&str; 29] = [
     "api",
     "budget",
     "branch",
@@ -36,6 +36,7 @@ const VALUES: [&str; 28] = [
     "description",
     "forge",
     "group",
+    "installation",
     "label",
     "limit",
     "name",

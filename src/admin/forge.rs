@@ -59,6 +59,17 @@ pub(super) fn connect(arguments: &mut Arguments, remote: &Remote) -> Result<Said
     let found = &answer["found"];
     line("default branch", text(found, "default_branch"));
     line("its commit", text(found, "revision"));
+    let theirs = text(found, "forge_default_branch");
+    if !theirs.is_empty() && theirs != text(found, "default_branch") {
+        line(
+            "but the forge says",
+            &format!(
+                "its default branch is `{theirs}` (`runlet admin project set-repository {slug} --default-branch {theirs}`)"
+            ),
+        );
+    }
+    line("version of the forge", text(found, "forge_version"));
+    line("the forge told nothing of the repository", text(found, "forge_message"));
     match (found["has_config"].as_bool(), text(found, "message")) {
         (Some(true), _) => line("config", "present"),
         (_, why) => line("but", why),
@@ -122,6 +133,31 @@ pub(super) fn deliveries(arguments: &mut Arguments, remote: &Remote) -> Result<S
             };
             row(&mut table, &format!("{} {what}", text(change, "name")));
         }
+    }
+    Ok(Said::List(table, items))
+}
+
+/// Lists what the forge of a project was told of commits, and what it could not be told.
+pub(super) fn statuses(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+    let slug = arguments.word("SLUG")?;
+    let path = format!("/api/v2/project/{}/statuses", slug_path(&slug)?);
+    arguments.finish()?;
+    let items = remote.list(&path)?;
+    let mut table = Table::new(&["COMMIT", "STATUS", "STATE", "TOLD", "SINCE", "WHAT IS IN THE WAY"]);
+    for item in &items {
+        let told = match item["is_due"].as_bool() {
+            Some(true) => format!("not yet, after {} tries", item["attempts"]),
+            _ => text(item, "told").to_owned(),
+        };
+        let revision: String = text(item, "revision").chars().take(10).collect();
+        table.row(&[
+            &revision,
+            text(item, "context"),
+            text(item, "state"),
+            &told,
+            text(item, "since"),
+            text(item, "message"),
+        ]);
     }
     Ok(Said::List(table, items))
 }

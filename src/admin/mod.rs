@@ -4,6 +4,7 @@
 //! standard input, a file or the environment, never from arguments: those are visible to others.
 
 mod access;
+mod app;
 mod arguments;
 mod audit;
 mod context;
@@ -83,6 +84,7 @@ Projects; SLUG is VCS/ORGANIZATION/REPOSITORY, such as gh/acme/app
                                                      ssh, made here or given, a token for HTTPS, known hosts; what is
                                                      given comes from standard input
   project deliveries SLUG [--replay ID]              what came from the forge, and what became of it
+  project statuses SLUG                              what the forge was told of commits, and what is in the way
   project hook SLUG                                  prints the post-receive hook of a plain git server
   variable set SLUG NAME                             the value is read from standard input
   variable list SLUG
@@ -100,6 +102,11 @@ Contexts; OWNER is VCS/ORGANIZATION
   context unset OWNER NAME VARIABLE
   context restrict OWNER NAME --project SLUG | --rule EXPRESSION | --group ID
   context unrestrict OWNER NAME ID
+
+GitHub Apps; OWNER is a SLUG, or VCS/ORGANIZATION for all of its projects that have none of their own
+  github-app set OWNER ID [--installation ID]        its private key is read from standard input
+  github-app show OWNER                              says what it may do, for a project
+  github-app delete OWNER
 
 Audit log
   audit [list] [--user LOGIN] [--limit N]            who changed what is set up, when, from where; newest first
@@ -136,10 +143,11 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         "variable" => project::variable(&verb),
         "pipeline" => pipeline::pipeline(&verb),
         "context" => context::context(&verb),
+        "github-app" => app::app(&verb),
         "audit" => audit::audit(&verb),
         _ => {
             return Err(Failure::usage(format!(
-                "unknown noun `{noun}` (known: resource-class, token, runner, task, storage, user, personal-token, project, variable, pipeline, context, audit); see `runlet admin --help`"
+                "unknown noun `{noun}` (known: resource-class, token, runner, task, storage, user, personal-token, project, variable, pipeline, context, github-app, audit); see `runlet admin --help`"
             )));
         }
     };

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 /// Finds a verb of `project`.
 pub(super) fn project(verb: &str) -> Result<Act, UnknownVerb> {
-    let verbs: [(&str, Act); 10] = [
+    let verbs: [(&str, Act); 11] = [
         ("create", create),
         ("list", list),
         ("set-repository", set_repository),
@@ -21,6 +21,7 @@ pub(super) fn project(verb: &str) -> Result<Act, UnknownVerb> {
         ("connect", forge::connect),
         ("disconnect", forge::disconnect),
         ("deliveries", forge::deliveries),
+        ("statuses", forge::statuses),
         ("hook", forge::hook),
     ];
     find(&verbs, verb)

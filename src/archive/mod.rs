@@ -34,8 +34,11 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
 pub enum Error {
     /// The task was stopped.
     Stopped,
-    /// A sentence for people.
+    /// The archive has no place for something where it is to go; a sentence for people.
     Failed(String),
+    /// The host could not write it, or the archive did not come whole: no fault of whoever asked for it. A sentence for
+    /// people.
+    Infrastructure(String),
 }
 
 #[cfg(test)]

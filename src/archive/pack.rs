@@ -3,6 +3,7 @@
 
 use super::open_regular;
 use super::tar::{self, Entry, Kind};
+use crate::system::fault::is_full;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
@@ -205,11 +206,6 @@ fn cannot_read(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
 
 /// Says that the archive itself could not be written.
 pub fn cannot_write(error: io::Error) -> Error {
-    let advice = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            " (TMPDIR of the runner names a larger one)"
-        }
-        _ => "",
-    };
+    let advice = if is_full(&error) { " (TMPDIR of the runner names a larger one)" } else { "" };
     Error::Unwritten(format!("cannot write the archive in the task's temporary folder: {error}{advice}"))
 }

@@ -3,6 +3,7 @@
 
 use super::Error;
 use super::tar::{Entry, Kind, Reader};
+use crate::system::fault;
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
@@ -43,7 +44,7 @@ pub fn unpack(archive: impl Read, target: &mut dyn Target) -> Result<Unpacked, E
         if state.target.is_stopped() {
             return Err(Error::Stopped);
         }
-        let entry = reader.next_entry().map_err(|e| Error::Failed(read_error(&e)))?;
+        let entry = reader.next_entry().map_err(unread)?;
         let Some(entry) = entry else { break };
         state.one(&entry, &mut reader)?;
         if entry.kind != Kind::Folder {
@@ -53,14 +54,25 @@ pub fn unpack(archive: impl Read, target: &mut dyn Target) -> Result<Unpacked, E
     }
     state.finish_folders();
     // Bytes after the end of the archive are read as well: they are part of what is checked.
-    io::copy(&mut reader.into_inner(), &mut io::sink()).map_err(|e| Error::Failed(read_error(&e)))?;
+    io::copy(&mut reader.into_inner(), &mut io::sink()).map_err(unread)?;
     Ok(done)
 }
 
-fn read_error(error: &io::Error) -> String {
-    match error.kind() {
+/// What is stored was checked when it came: that it does not come back is the fault of what keeps it.
+fn unread(error: io::Error) -> Error {
+    Error::Infrastructure(match error.kind() {
         io::ErrorKind::UnexpectedEof => "the archive ends in the middle".to_owned(),
         _ => error.to_string(),
+    })
+}
+
+fn unwritten(place: &Path) -> impl Fn(io::Error) -> Error + '_ {
+    move |error| {
+        let why = format!("cannot write `{}`: {error}", place.display());
+        match fault::advice(&error) {
+            Some(advice) => Error::Infrastructure(format!("{why} ({advice})")),
+            None => Error::Failed(why),
+        }
     }
 }
 
@@ -77,20 +89,19 @@ impl State<'_> {
         let is_folder = entry.kind == Kind::Folder;
         let shown = entry.path().display();
         let place = self.target.place(entry.path(), is_folder).map_err(Error::Failed)?;
-        let fail = |error: io::Error| Error::Failed(format!("cannot write `{}`: {error}", place.display()));
         if is_folder {
             self.check_inside(&place)?;
-            make_folder(&place).map_err(fail)?;
+            make_folder(&place).map_err(unwritten(&place))?;
             self.folders.push((place, entry.mode, entry.changed));
             return Ok(());
         }
         let parent = place.parent().unwrap_or(Path::new("/"));
         self.check_inside(parent)?;
-        make_folder(parent).map_err(fail)?;
+        make_folder(parent).map_err(unwritten(parent))?;
         match &entry.kind {
             Kind::File => write_file(&place, entry, content, self.target)?,
             Kind::Symlink(to) => {
-                writable(&place, || symlink(OsStr::from_bytes(to), &place)).map_err(fail)?;
+                writable(&place, || symlink(OsStr::from_bytes(to), &place)).map_err(unwritten(&place))?;
             }
             Kind::HardLink(to) => {
                 let first =
@@ -101,7 +112,7 @@ impl State<'_> {
                 }
                 let linked = writable(&place, || fs::hard_link(&first, &place));
                 // Some file systems have none.
-                linked.or_else(|_| fs::copy(&first, &place).map(drop)).map_err(fail)?;
+                linked.or_else(|_| fs::copy(&first, &place).map(drop)).map_err(unwritten(&place))?;
             }
             Kind::Folder => {}
         }
@@ -146,25 +157,25 @@ fn write_file(
     content: &mut impl Read,
     target: &mut dyn Target,
 ) -> Result<(), Error> {
-    let fail = |error: io::Error| Error::Failed(format!("cannot write `{}`: {error}", place.display()));
+    let fail = unwritten(place);
     let mut options = File::options();
     options.write(true).create_new(true).mode(entry.mode | 0o200);
-    let mut file = writable(place, || options.open(place)).map_err(fail)?;
+    let mut file = writable(place, || options.open(place)).map_err(&fail)?;
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let n = match content.read(&mut buffer) {
             Ok(0) => break,
             Ok(n) => n,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Error::Failed(read_error(&error))),
+            Err(error) => return Err(unread(error)),
         };
-        io::Write::write_all(&mut file, &buffer[..n]).map_err(fail)?;
+        io::Write::write_all(&mut file, &buffer[..n]).map_err(&fail)?;
         if target.is_stopped() {
             return Err(Error::Stopped);
         }
     }
     // The mask of the process counts for new files, not for those that were there before.
-    file.set_permissions(Permissions::from_mode(entry.mode)).map_err(fail)?;
+    file.set_permissions(Permissions::from_mode(entry.mode)).map_err(&fail)?;
     file.set_modified(time(entry.changed)).map_err(fail)
 }
 

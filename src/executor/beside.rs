@@ -38,7 +38,7 @@ impl TaskRun {
             let _ = sender.send(Message::Done);
         };
         let started = threads::start("work", run);
-        started.map_err(|error| StepEnd::failed(format!("cannot start a thread for the step: {error}")))?;
+        started.map_err(|error| StepEnd::by_error("cannot start a thread for the step", &error))?;
         let mut until = None;
         loop {
             // In this order: messages that were taken in may have told of the end.

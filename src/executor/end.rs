@@ -2,6 +2,8 @@
 
 use super::process::Ended;
 use crate::protocol::{StepStatus, duration};
+use crate::system::fault;
+use std::fmt::Display;
 use std::io;
 use std::time::Duration;
 
@@ -43,6 +45,14 @@ impl StepEnd {
         Self { status: StepStatus::InfrastructureFail, ended: None, message: Some(message.into()) }
     }
 
+    /// The system did not do `what`: the host's fault where the error is one of its own, else the job's.
+    pub fn by_error(what: impl Display, error: &io::Error) -> Self {
+        match fault::advice(error) {
+            Some(advice) => Self::of_host(format!("{what}: {error} ({advice})")),
+            None => Self::failed(format!("{what}: {error}")),
+        }
+    }
+
     /// A failure with its reason.
     pub fn failed(message: impl Into<String>) -> Self {
         Self { status: StepStatus::Failed, ended: None, message: Some(message.into()) }
@@ -75,7 +85,7 @@ pub fn exit_text(ended: Ended) -> StepEnd {
 pub(in crate::executor) fn end_of(child: ChildEnd) -> StepEnd {
     match child {
         ChildEnd::Ended(ended) => exit_text(ended),
-        ChildEnd::NotStarted(error) => StepEnd::failed(format!("cannot start the command: {error}")),
+        ChildEnd::NotStarted(error) => StepEnd::by_error("cannot start the command", &error),
         ChildEnd::Silent(limit) => StepEnd {
             status: StepStatus::Timedout,
             ended: None,

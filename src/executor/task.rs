@@ -278,10 +278,9 @@ impl TaskRun {
                 self.background.push(running);
                 StepEnd::success()
             }
-            Err(why) => {
-                log.note(&why);
+            Err(end) => {
+                end.message.iter().for_each(|why| log.note(why));
                 log.close();
-                let end = StepEnd::failed(why);
                 self.finished(record, &end);
                 end
             }

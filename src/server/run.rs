@@ -241,6 +241,7 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
         store,
         blobs,
         hub,
+        installations: Default::default(),
         settings,
         stopping: tokio::sync::watch::channel(false).0,
         refusals: Default::default(),

@@ -5,6 +5,7 @@ use crate::server::blobs::Blobs;
 use crate::server::clients::{Latencies, Refusals};
 use crate::server::live::hub::Hub;
 use crate::server::pipelines::repository::Mirrors;
+use crate::server::secrets::app::Installations;
 use crate::server::secrets::sealer::Sealer;
 use crate::server::store::Store;
 use std::collections::BTreeMap;
@@ -24,6 +25,8 @@ pub struct State {
     pub blobs: Blobs,
     /// Parked calls and watchers.
     pub hub: Arc<Hub>,
+    /// Tokens that were got by GitHub Apps.
+    pub installations: Installations,
     /// Settings, which the start decided for good.
     pub settings: ServerSettings,
     /// True once it stops: parked calls are answered.

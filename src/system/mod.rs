@@ -1,8 +1,9 @@
-//! Small facts about the system that every room may use: time, locks, processes, threads, probes, the service
-//! manager, the shell, files for git, mistyped words, hexadecimal.
+//! Small facts about the system that every room may use: time, faults of the host, locks, processes, threads, probes,
+//! the service manager, the shell, files for git, mistyped words, hexadecimal.
 
 pub mod clock;
 pub mod command;
+pub mod fault;
 pub mod git_files;
 pub mod locks;
 pub mod probes;

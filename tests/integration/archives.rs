@@ -114,7 +114,7 @@ fn an_archive_that_was_damaged_where_it_is_stored_is_refused() {
     for (bytes, why) in [(damaged, "archive"), (torn, "has lost a part of it"), (noise, "archive")] {
         std::fs::write(&files[0], bytes).unwrap();
         let jobs = server.ended(&server.trigger(RESTORE));
-        assert_eq!(jobs[0]["status"], "failed");
+        assert_eq!(jobs[0]["status"], "infrastructure_fail");
         let output = server.output(&jobs[0], 1);
         assert!(output.contains("failed to restore the cache `k`") && output.contains(why), "{output}");
     }

@@ -13,9 +13,9 @@ use std::process::Stdio;
 const PROJECT: &str = "/api/v2/project/gh/acme/hello";
 
 /// An answer to a delivery.
-struct Answer {
-    status: u16,
-    body: Value,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Value,
 }
 
 /// A project that is connected to a forge.
@@ -35,9 +35,12 @@ pub(crate) fn signed(secret: &str, body: &str) -> String {
     format!("sha256={}", hex(hmac::sign(&key, body.as_bytes()).as_ref()))
 }
 
-/// Sends a request as a forge does, with headers that our own client has no need of.
 fn send(server: &Server, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-    let address = server.client.url().trim_start_matches("http://");
+    send_to(server.client.url().trim_start_matches("http://"), path, headers, body)
+}
+
+/// Sends a request as a forge does, with headers that our own client has no need of.
+pub(crate) fn send_to(address: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(ANSWER)).unwrap();
     let mut head = format!("POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
@@ -60,7 +63,12 @@ fn send(server: &Server, path: &str, headers: &[(&str, &str)], body: &[u8]) -> A
 impl Server {
     /// Connects the project to a forge.
     pub(crate) fn connect(&self, wanted: Value) -> Connected<'_> {
-        let answer = self.call("PUT", &format!("{PROJECT}/connection"), Some(wanted));
+        self.connect_project(PROJECT, wanted)
+    }
+
+    /// The same for the project of another path.
+    pub(crate) fn connect_project(&self, project: &str, wanted: Value) -> Connected<'_> {
+        let answer = self.call("PUT", &format!("{project}/connection"), Some(wanted));
         let address = answer["address"].as_str().unwrap();
         let path = address.strip_prefix(self.client.url()).unwrap().to_owned();
         Connected { server: self, path, secret: answer["secret"].as_str().unwrap_or_default().to_owned() }
@@ -92,7 +100,7 @@ impl Server {
 }
 
 impl Connected<'_> {
-    fn github(&self, event: &str, id: &str, body: &Value) -> Answer {
+    pub(crate) fn github(&self, event: &str, id: &str, body: &Value) -> Answer {
         let body = body.to_string();
         let signature = signed(&self.secret, &body);
         let headers = [
@@ -102,6 +110,11 @@ impl Connected<'_> {
             ("X-Hub-Signature-256", &signature),
         ];
         send(self.server, &self.path, &headers, body.as_bytes())
+    }
+
+    /// Sends it something with these headers.
+    pub(crate) fn send(&self, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        send(self.server, &self.path, headers, body)
     }
 
     /// The path of its address, and its secret.
@@ -117,7 +130,7 @@ impl Connected<'_> {
         answer.body["pipelines"][0].as_str().unwrap().to_owned()
     }
 
-    fn push(&self, id: &str, reference: &str, before: &str, after: &str) -> Answer {
+    pub(crate) fn push(&self, id: &str, reference: &str, before: &str, after: &str) -> Answer {
         self.github("push", id, &push(reference, before, after))
     }
 }

@@ -1,6 +1,6 @@
 //! From a result back to a forge, and to whom people want told: over HTTP, to fakes that refuse what the real ones refuse.
 
-use crate::forge::{NONE, hex};
+use crate::forge::{NONE, hex, send_to, signed};
 use crate::repositories::Work;
 use crate::server::Server;
 use crate::support::poll;
@@ -15,29 +15,30 @@ const PROJECT: &str = "/api/v2/project/gh/acme/hello";
 
 /// A call that a fake was sent.
 #[derive(Clone, Debug)]
-struct Call {
-    path: String,
-    headers: HashMap<String, String>,
-    body: String,
+pub(crate) struct Call {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: String,
 }
 
 impl Call {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
     }
 }
 
 /// Answer of a fake: a status, headers, a body.
-type Answer = (u16, &'static str, String);
+pub(crate) type Answer = (u16, &'static str, String);
 
 /// A service that takes calls and writes them down. It lives as long as the test's process.
-struct Fake {
-    address: SocketAddr,
+pub(crate) struct Fake {
+    pub(crate) address: SocketAddr,
     calls: Arc<Mutex<Vec<Call>>>,
 }
 
 impl Fake {
-    fn start(answer: impl Fn(&Call) -> Answer + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(answer: impl Fn(&Call) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, calls) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<Call>>>::default());
         let kept = Arc::clone(&calls);
@@ -56,11 +57,11 @@ impl Fake {
         Self { address, calls }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    fn calls(&self) -> Vec<Call> {
+    pub(crate) fn calls(&self) -> Vec<Call> {
         self.calls.lock().unwrap().clone()
     }
 }
@@ -69,7 +70,8 @@ fn read(stream: &TcpStream) -> Option<Call> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
-    let path = line.split(' ').nth(1)?.to_owned();
+    let mut words = line.split(' ');
+    let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
     let mut headers = HashMap::new();
     loop {
         let mut line = String::new();
@@ -80,11 +82,34 @@ fn read(stream: &TcpStream) -> Option<Call> {
     let length = headers.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(Call { path, headers, body: String::from_utf8(body).ok()? })
+    Some(Call { method, path, headers, body: String::from_utf8(body).ok()? })
 }
 
-/// GitHub's hooks and statuses, as strict as it is. The second call meets a limit.
-fn github(call: &Call, told: &Mutex<u32>) -> Answer {
+/// GitHub's memory: the hook that it was asked for, how many statuses it was told.
+#[derive(Default)]
+struct Told {
+    hook: Value,
+    statuses: u32,
+}
+
+/// Sends the delivery by which GitHub tries a hook.
+fn ping(hook: &Value) {
+    let body = json!({ "zen": "Calm.", "hook_id": 5, "repository": { "id": 7, "full_name": "acme/hello" } })
+        .to_string();
+    let signature = signed(hook["secret"].as_str().unwrap(), &body);
+    let url = hook["url"].as_str().unwrap().trim_start_matches("http://");
+    let (address, path) = url.split_once('/').unwrap();
+    let headers = [
+        ("Content-Type", "application/json"),
+        ("X-GitHub-Event", "ping"),
+        ("X-GitHub-Delivery", "a-ping"),
+        ("X-Hub-Signature-256", &*signature),
+    ];
+    send_to(address, &format!("/{path}"), &headers, body.as_bytes());
+}
+
+/// GitHub's hooks and statuses, as strict as it is. The second status meets a limit.
+fn github(call: &Call, told: &Mutex<Told>) -> Answer {
     let refused = |status, why: &str| (status, "", json!({ "message": why }).to_string());
     if call.headers.get("authorization").map(String::as_str) != Some("Bearer ghs_token") {
         return refused(401, "Bad credentials");
@@ -93,14 +118,34 @@ fn github(call: &Call, told: &Mutex<u32>) -> Answer {
         return refused(403, "Request forbidden by administrative rules");
     }
     let mut told = told.lock().unwrap();
-    *told += 1;
-    if *told == 2 {
-        return (403, "Retry-After: 1\r\n", json!({ "message": "secondary rate limit" }).to_string());
+    match (&*call.method, &*call.path) {
+        ("GET", "/repos/acme/hello") => {
+            return (
+                200,
+                "X-GitHub-Enterprise-Version: 3.17.1\r\n",
+                json!({ "id": 7, "default_branch": "trunk" }).to_string(),
+            );
+        }
+        ("POST", "/repos/acme/hello/hooks") => {
+            let config = &call.json()["config"];
+            let is_whole = config["content_type"] == "json" && config["secret"].as_str().unwrap().len() > 32;
+            told.hook = config.clone();
+            return if is_whole {
+                (201, "", json!({ "id": 5 }).to_string())
+            } else {
+                refused(422, "Validation Failed")
+            };
+        }
+        ("POST", "/repos/acme/hello/hooks/5/pings") => {
+            let hook = told.hook.clone();
+            // It comes a moment after the answer.
+            std::thread::spawn(move || ping(&hook));
+            return (204, "", String::new());
+        }
+        _ => told.statuses += 1,
     }
-    if call.path == "/repos/acme/hello/hooks" {
-        let config = &call.json()["config"];
-        let is_whole = config["content_type"] == "json" && config["secret"].as_str().unwrap().len() > 32;
-        return if is_whole { (201, "", "{}".to_owned()) } else { refused(422, "Validation Failed") };
+    if told.statuses == 2 {
+        return (403, "Retry-After: 1\r\n", json!({ "message": "secondary rate limit" }).to_string());
     }
     let Some(sha) = call.path.strip_prefix("/repos/acme/hello/statuses/") else {
         return refused(404, "Not Found");
@@ -120,7 +165,7 @@ fn a_forge_is_told_of_each_job_and_of_a_config_that_is_wrong() {
     let work = Work::new(server.folder.path());
     let revision = work.commit("build", "first");
     server.register(&work.url());
-    let told = Mutex::new(0);
+    let told = Mutex::default();
     let fake = Fake::start(move |call| github(call, &told));
     let answer = server.call(
         "PUT",
@@ -129,7 +174,12 @@ fn a_forge_is_told_of_each_job_and_of_a_config_that_is_wrong() {
     );
     assert!(answer["has_token"] == true && !answer.to_string().contains("ghs_token"), "{answer}");
     let answer = server.call("PUT", &format!("{PROJECT}/connection"), Some(json!({ "set_hook": true })));
-    assert_eq!(answer["hook"], "it was set");
+    assert_eq!(answer["hook"], "it was set, and its test delivery came (`ping`)");
+    let found = &answer["found"];
+    assert_eq!(
+        (&found["forge_version"], &found["forge_default_branch"], &found["has_config"]),
+        (&json!("3.17.1"), &json!("trunk"), &json!(true))
+    );
     fake.calls.lock().unwrap().clear();
     let _runner = server.runner("r", &server.class_token("acme/linux"));
     let trigger = || {
@@ -144,9 +194,14 @@ fn a_forge_is_told_of_each_job_and_of_a_config_that_is_wrong() {
         };
         fake.calls().iter().filter_map(of).collect()
     };
+    let listed =
+        || server.call("GET", &format!("{PROJECT}/statuses"), None)["items"].as_array().unwrap().clone();
+    // Taken, and not only sent: the limit may have met it.
     poll("the end of the job to be told", || {
-        let states = states("ci/circleci: build");
-        if states.last().is_some_and(|last| last == "success") { Ok(()) } else { Err(format!("{states:?}")) }
+        let listed = listed();
+        let is_told =
+            |status: &Value| status["context"] == "ci/circleci: build" && status["told"] == "success";
+        if listed.iter().any(is_told) { Ok(()) } else { Err(format!("{listed:?}")) }
     });
     // The first was refused by a limit and came again, or was overtaken.
     let states_of_job = states("ci/circleci: build");
@@ -176,6 +231,15 @@ fn a_forge_is_told_of_each_job_and_of_a_config_that_is_wrong() {
         let why = shown["token_message"].as_str().unwrap_or_default();
         if why.contains("401") { Ok(()) } else { Err(shown.to_string()) }
     });
+    // The one that is still to be told says so when it is looked at; those that it was told before stay.
+    poll("the status to be given up", || {
+        let listed = listed();
+        let is_said =
+            |status: &Value| status["message"].as_str().is_some_and(|why| why.contains("not used any more"));
+        let is_over = listed.iter().all(|status| status["is_due"] == false);
+        if listed.iter().any(is_said) && is_over { Ok(()) } else { Err(format!("{listed:?}")) }
+    });
+    assert!(listed().iter().any(|status| status["told"] == "success" && status["message"].is_null()));
 }
 
 #[test]
@@ -191,6 +255,9 @@ fn gitlab_is_spared_what_it_refuses() {
     let fake = Fake::start(move |call| {
         if call.headers.get("private-token").map(String::as_str) != Some("glpat") {
             return (401, "", "{}".to_owned());
+        }
+        if call.method == "GET" {
+            return (404, "", "{}".to_owned());
         }
         let body = call.json();
         let (name, word) =

@@ -67,12 +67,24 @@ mod follow;
 // From a push to a pipeline.
 #[cfg(feature = "server")]
 mod forge;
+// From a push to a result, case by case.
+#[cfg(feature = "server")]
+mod forge_cases;
+// Forges that are down for an hour, and looks at refs that cost them nothing.
+#[cfg(feature = "server")]
+mod forge_outages;
+// GitHub Apps: words that are signed, tokens that are got by them, and what goes by these.
+#[cfg(feature = "server")]
+mod github_app;
 // From a result back to a forge.
 #[cfg(feature = "server")]
 mod forge_back;
 // A full disk under the control plane.
 #[cfg(feature = "server")]
 mod full_disk;
+// A full disk under a runner.
+#[cfg(feature = "server")]
+mod full_host;
 // Hosts that withhold what a runner is used to.
 mod hostile;
 // Remains of tasks, whoever was killed.

@@ -13,6 +13,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 const PROJECT: &str = "/api/v2/project/gh/acme/hello";
@@ -20,32 +22,37 @@ const PROJECT: &str = "/api/v2/project/gh/acme/hello";
 const TOKEN: &str = "hunter2-of-the-forge";
 
 /// A server of bare repositories that lets in whoever shows this header.
-struct HttpGit {
+pub(crate) struct HttpGit {
     address: SocketAddr,
+    /// Answers 500, whatever it is asked.
+    pub(crate) is_down: Arc<AtomicBool>,
 }
 
 impl HttpGit {
-    fn start(root: &Path, authorization: &str) -> Self {
+    pub(crate) fn start(root: &Path, authorization: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (root, authorization) = (root.to_owned(), authorization.to_owned());
+        let is_down = Arc::<AtomicBool>::default();
+        let down = Arc::clone(&is_down);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (root, authorization) = (root.clone(), authorization.clone());
+                let down = down.load(Ordering::Relaxed);
                 // A client that hangs up in the middle is no concern of the others.
-                thread::spawn(move || serve(stream, &root, &authorization));
+                thread::spawn(move || serve(stream, &root, &authorization, down));
             }
         });
-        Self { address }
+        Self { address, is_down }
     }
 
-    fn url(&self, name: &str) -> String {
+    pub(crate) fn url(&self, name: &str) -> String {
         format!("http://{}/{name}", self.address)
     }
 }
 
 /// Answers one request by the program that git has for it.
-fn serve(mut stream: TcpStream, root: &Path, authorization: &str) -> std::io::Result<()> {
+fn serve(mut stream: TcpStream, root: &Path, authorization: &str, is_down: bool) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut lines = Vec::new();
     loop {
@@ -74,6 +81,10 @@ fn serve(mut stream: TcpStream, root: &Path, authorization: &str) -> std::io::Re
     } else {
         let length = header("Content-Length").parse().unwrap_or(0);
         (&mut reader).take(length).read_to_end(&mut body)?;
+    }
+    if is_down {
+        let sorry = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        return stream.write_all(sorry.as_bytes());
     }
     if header("Authorization") != authorization {
         let refusal = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"git\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
@@ -160,7 +171,7 @@ impl Server {
     }
 
     /// The only job of a pipeline once it has ended, and the output of its last step.
-    fn looked(&self, pipeline: &str) -> (Value, String) {
+    pub(crate) fn looked(&self, pipeline: &str) -> (Value, String) {
         let job = self.ended(pipeline).remove(0);
         let id = job["id"].as_str().unwrap();
         let read = |step: u32| {
@@ -181,7 +192,7 @@ impl Server {
     }
 
     /// The id of a pipeline of the default branch, and why there is nothing in it.
-    fn triggered_now(&self) -> (String, String) {
+    pub(crate) fn triggered_now(&self) -> (String, String) {
         let created = self.call("POST", &format!("{PROJECT}/pipeline"), None);
         let id = created["id"].as_str().unwrap().to_owned();
         let pipeline = self.call("GET", &format!("/api/v2/pipeline/{id}"), None);

@@ -220,14 +220,19 @@ fn wrong_triggers_are_refused_and_lost_repositories_seen() {
 }
 
 impl Server {
+    /// Triggers a job with these steps in `directory`.
+    fn trigger_look(&self, branch: &str, directory: &str, steps: Value) -> Value {
+        let config = json!({ "version": 2.1, "jobs": { "look": { "machine": true, "resource_class": "acme/linux",
+            "working_directory": directory, "steps": steps } }, "workflows": { "w": { "jobs": ["look"] } } });
+        let body = json!({ "config": { "content": config.to_string() }, "checkout": { "branch": branch } });
+        self.triggered(RUN, body)
+    }
+
     /// Runs `script` after a checkout of `branch` in `directory` and expects the job to end as `status`; returns what
     /// the steps said.
     fn checked_out(&self, branch: &str, directory: &str, path: &str, script: &str, status: &str) -> String {
-        let config = json!({ "version": 2.1, "jobs": { "look": { "machine": true, "resource_class": "acme/linux",
-            "working_directory": directory, "steps": [{ "checkout": { "path": path } }, { "run": script }] } },
-            "workflows": { "w": { "jobs": ["look"] } } });
-        let body = json!({ "config": { "content": config.to_string() }, "checkout": { "branch": branch } });
-        let pipeline = self.triggered(RUN, body);
+        let steps = json!([{ "checkout": { "path": path } }, { "run": script }]);
+        let pipeline = self.trigger_look(branch, directory, steps);
         let job = self.ended(pipeline["id"].as_str().unwrap())[0].clone();
         let id = job["id"].as_str().unwrap();
         let said = |step: u32| {
@@ -303,8 +308,99 @@ fn what_an_earlier_job_left_does_not_decide_a_checkout() {
     }
 }
 
-/// Ends with the value, and what `git` started for it.
+#[test]
+fn settings_and_branches_of_earlier_jobs_have_no_say() {
+    let server = Server::start();
+    server.project();
+    let work = Work::new(server.folder.path());
+    work.write("d.txt", "good\n");
+    work.write("old.txt", "goes\n");
+    work.commit("main", "first");
+    work.git(&["switch", "--quiet", "-c", "release"]);
+    work.git(&["rm", "--quiet", "old.txt"]);
+    work.write("sub/c.txt", "third\n");
+    work.commit("release", "second");
+    work.git(&["config", "uploadpack.allowFilter", "true"]);
+    work.git(&["config", "uploadpack.allowAnySHA1InWant", "true"]);
+    let port = ports::hold();
+    let daemon = Daemon::serve(&work, &server, &port);
+    server.register(&format!("git://{}/work", port.address()));
+    let token = server.class_token("acme/linux");
+    let _runner = server.runner_that_keeps("r", &token);
+    let place = server.folder.path().join("place");
+    let directory = place.display().to_string();
+    let victim = server.folder.path().join("victim");
+    std::fs::create_dir(&victim).unwrap();
+    std::fs::write(victim.join("d.txt"), "precious").unwrap();
+    let look = "cat d.txt; ls -A; git status --short; git branch --format='%(refname:short)'; git remote; \
+        git log --format=%s";
+    let main = ".circleci\n.git\nd.txt\nold.txt\nmain\norigin\nfirst\n";
+    let release = ".circleci\n.git\nd.txt\nsub\nrelease\norigin\nsecond\nfirst\n";
+    let mut wanted = [("release", release), ("main", main)].into_iter().cycle();
+    server.checked_out("main", &directory, ".", "true", "success");
+    let stays = std::fs::metadata(place.join("d.txt")).unwrap().modified().unwrap();
+    for left in [
+        "git checkout -q -b foo; git branch spare",
+        &format!("git config core.worktree {}", victim.display()),
+        "git sparse-checkout set sub",
+        "git update-index --skip-worktree d.txt; echo bad > d.txt",
+        "echo '*.txt filter=evil' > .git/info/attributes; git config filter.evil.smudge 'sed s/^/EVIL/'; rm d.txt",
+        "git replace --graft HEAD",
+        "git config url.git://127.0.0.1:1/.insteadOf git://",
+        "git remote add other git://127.0.0.1:1/; git config remotes.default other",
+        "printf '#!/bin/sh\\nexit 1\\n' > .git/hooks/reference-transaction; chmod +x .git/hooks/*",
+        "git stash -q --include-untracked; git tag mine; git pack-refs --all",
+    ] {
+        let left_so = Command::new("sh").args(["-ec", left]).current_dir(&place).status().unwrap();
+        assert!(left_so.success(), "{left}");
+        let (branch, listed) = wanted.next().unwrap();
+        let said = server.checked_out(branch, &directory, ".", look, "success");
+        assert!(said.ends_with(&format!("good\n{listed}")), "{left}\n{said}");
+    }
+    assert_eq!(std::fs::read_to_string(victim.join("d.txt")).unwrap(), "precious");
+
+    // Files that are as they should be are not written again, so that what was built from them stays newer.
+    std::fs::remove_file(place.join("d.txt")).unwrap();
+    server.checked_out("main", &directory, ".", "true", "success");
+    let written = std::fs::metadata(place.join("d.txt")).unwrap().modified().unwrap();
+    server.checked_out("release", &directory, ".", "true", "success");
+    assert!(written > stays);
+    assert_eq!(std::fs::metadata(place.join("d.txt")).unwrap().modified().unwrap(), written);
+
+    // What is here already is no reason to go on when the origin does not answer.
+    let go = server.folder.path().join("go");
+    let wait = format!("until [ -e '{}' ]; do sleep 0.1; done", go.display());
+    let pipeline = server.trigger_look("release", &directory, json!([{ "run": wait }, "checkout"]));
+    drop(daemon);
+    std::fs::write(go, "").unwrap();
+    let job = server.ended(pipeline["id"].as_str().unwrap())[0].clone();
+    let path = format!(
+        "/api/v3/jobs/{}/stdout?filter%5Bexecution%5D=0&filter%5Bstep_num%5D=2",
+        job["id"].as_str().unwrap()
+    );
+    let said = String::from_utf8_lossy(&server.text(&path)).into_owned();
+    assert!(job["status"] == "failed" && said.contains("unable to connect"), "{job} {said}");
+}
+
+/// A `git daemon`. Ends with the value, and what `git` started for it.
 struct Daemon(Child);
+
+impl Daemon {
+    fn serve(work: &Work, server: &Server, port: &ports::Held) -> Self {
+        let mut command = Command::new("git");
+        command
+            .args(["daemon", "--export-all", "--listen=127.0.0.1", "--reuseaddr"])
+            .arg(format!("--port={}", port.address().port()))
+            .arg(format!("--base-path={}", work.0.parent().unwrap().display()))
+            .env("HOME", server.folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let daemon = Self(command.process_group(0).spawn().unwrap());
+        poll("the daemon", || std::net::TcpStream::connect(port.address()).map_err(|e| e.to_string()));
+        daemon
+    }
+}
 
 impl Drop for Daemon {
     fn drop(&mut self) {
@@ -322,17 +418,7 @@ fn triggers_at_once_through_a_daemon_all_count() {
     let revision = work.commit("main", "the main one");
     // The daemon cannot say which port it took.
     let port = ports::hold();
-    let mut command = Command::new("git");
-    command
-        .args(["daemon", "--export-all", "--listen=127.0.0.1", "--reuseaddr"])
-        .arg(format!("--port={}", port.address().port()))
-        .arg(format!("--base-path={}", work.0.parent().unwrap().display()))
-        .env("HOME", server.folder.path())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let _daemon = Daemon(command.process_group(0).spawn().unwrap());
-    poll("the daemon", || std::net::TcpStream::connect(port.address()).map_err(|e| e.to_string()));
+    let _daemon = Daemon::serve(&work, &server, &port);
     server.register(&format!("git://{}/work", port.address()));
     let numbers = std::thread::scope(|scope| {
         let trigger = || {

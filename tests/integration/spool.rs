@@ -84,7 +84,7 @@ fn output_is_dropped_with_a_mark_where_that_is_chosen() {
     server.behave();
     poll("the spool to be sent", || {
         let output = server.output("s-2", 1);
-        if output.len() > 200_000 { Ok(()) } else { Err(format!("{} bytes", output.len())) }
+        if output.len() > 400_000 { Ok(()) } else { Err(format!("{} bytes", output.len())) }
     });
     fs::write(&go, "").unwrap();
     assert_eq!(ended(&server, &mut runner, "s-2")["status"], "success", "{}", runner.log());

@@ -88,12 +88,19 @@ fn check_cron(text: &str) -> Result<(), String> {
         }
         if field.contains('/') {
             return Err(format!(
-                "steps such as `{field}` are not supported, list the values instead (0,15,30,45)"
+                "steps such as `{field}` for the {name} are not supported, list the values instead (0,15,30,45)"
             ));
         }
         if let Some((from, to)) = field.split_once('-') {
             if field.contains(',') {
-                return Err(format!("`{field}` has a range in a list, list the values instead"));
+                return Err(format!(
+                    "`{field}` for the {name} has a range in a list, list the values instead"
+                ));
+            }
+            if field.bytes().any(|b| b.is_ascii_alphabetic()) {
+                return Err(format!(
+                    "`{field}` is a range of names for the {name}, list them instead, or say it in numbers"
+                ));
             }
             match (number(from, name, least, most), number(to, name, least, most)) {
                 (Some(from), Some(to)) if from <= to => continue,
@@ -131,7 +138,7 @@ mod tests {
 
     #[test]
     fn schedules_have_five_plain_fields() {
-        for good in ["0 0 * * *", "0,15,30,45 8 1 1,7 MON,FRI", "5 9-17 * JAN 0", "0 0 1-5 * MON-FRI"] {
+        for good in ["0 0 * * *", "0,15,30,45 8 1 1,7 MON,FRI", "5 9-17 * JAN 0", "0 0 1-5 * 1-5"] {
             assert_eq!(check_cron(good), Ok(()), "{good}");
         }
         for bad in [
@@ -145,6 +152,15 @@ mod tests {
             "x 0 * * *",
         ] {
             assert!(check_cron(bad).is_err(), "{bad}");
+        }
+        for (bad, field) in [
+            ("*/5 * * * *", "minute"),
+            ("5 4 * * 1,3-5,6", "day of the week"),
+            ("0 0 * * Tue-Sat", "day of the week"),
+            ("0 0 * JAN-MAR *", "month"),
+        ] {
+            let said = check_cron(bad).err().unwrap_or_default();
+            assert!(said.contains(field), "{said}");
         }
     }
 }

@@ -79,7 +79,8 @@ impl Expander<'_> {
                     return self.expand(&item, scope, out);
                 }
                 if item.is_null() {
-                    let message = "no step stands behind this `-`: write the name of one, or a map with one key";
+                    let message =
+                        "no step stands behind this `-`: write the name of one, or a map with one key";
                     self.report.error(item.pos, message);
                     return None;
                 }

@@ -4,12 +4,15 @@ use super::redactor::Redactor;
 use super::report::Reporter;
 use super::secrets::Secrets;
 use super::spool::Spool;
-use super::tail::is_full;
+use crate::system::fault::{self, is_full};
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Longest that a step waits for a disk that cannot take so much as its log, in looks of a second.
+const MOST_WAITS: u32 = 60;
 
 /// Shared by the threads that read children's output and the one that ends the step. A step may have
 /// several children one after the other; what a child's descendants write when its turn is over is
@@ -27,6 +30,9 @@ struct Open {
     /// The child whose output is taken; counted from 1.
     child: u64,
     children: u64,
+    /// Whether children are heard that tell of errors of the host's disk, and what the last one said.
+    hears: bool,
+    heard: Option<io::Error>,
 }
 
 impl StepLog {
@@ -39,10 +45,13 @@ impl StepLog {
         reporter: &Reporter,
     ) -> io::Result<Self> {
         let path = folder.join(format!("step-{step}"));
-        let mut is_made = false;
+        let (mut is_made, mut waits) = (false, 0);
         let spool = loop {
             match Spool::create(&path, limit) {
-                Err(error) if is_full(&error) && reporter.waits_for_room() => reporter.wait_for_room(),
+                Err(error) if is_full(&error) && reporter.waits_for_room() && waits < MOST_WAITS => {
+                    waits += 1;
+                    reporter.wait_for_room();
+                }
                 // A step has removed it, as one that empties a temporary folder does.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !is_made => {
                     DirBuilder::new().mode(0o700).create(folder)?;
@@ -61,6 +70,8 @@ impl StepLog {
             at_line_start: true,
             child: 0,
             children: 0,
+            hears: false,
+            heard: None,
         };
         Ok(Self(Arc::new(Mutex::new(Some(open))), step))
     }
@@ -72,6 +83,15 @@ impl StepLog {
         open.children += 1;
         open.child = open.children;
         open.child
+    }
+
+    /// The error of the host's disk that a child has told of since this was last asked. Only output after the first time is
+    /// looked at.
+    pub fn heard(&self) -> Option<io::Error> {
+        let mut guard = self.lock();
+        let open = guard.as_mut()?;
+        open.hears = true;
+        open.heard.take()
     }
 
     /// Ends the turn of a child.
@@ -87,6 +107,9 @@ impl StepLog {
         {
             let mut guard = self.lock();
             let Some(open) = guard.as_mut().filter(|open| open.child == child) else { return };
+            if open.hears {
+                open.heard = fault::of_disk(bytes).or(open.heard.take());
+            }
             open.redactor.push(bytes, &mut open.clean);
             if open.flush(self.1) {
                 return;

@@ -13,5 +13,6 @@ pub(super) mod rest;
 mod room;
 pub mod secrets;
 pub(super) mod send;
+mod spare;
 pub mod spool;
-pub(in crate::executor) mod tail;
+mod tail;

@@ -96,6 +96,8 @@ pub(super) struct State {
     pub(super) lost_output: Option<String>,
     /// A step waits for room in the spool.
     pub(super) starved: bool,
+    /// How often the spool has given room back.
+    pub(super) room_given: u64,
     /// Output that is stored for good gives its room back. Some file systems cannot.
     pub(super) frees: bool,
     /// Output that does not fit is dropped instead of waited for.
@@ -141,6 +143,7 @@ impl Reporter {
             disowned: false,
             lost_output: None,
             starved: false,
+            room_given: 0,
             frees: true,
             drops: false,
         };
@@ -558,10 +561,8 @@ impl Reporter {
         backoff: &mut Backoff,
         goes_on: fn(&mut State) -> bool,
     ) -> Result<(), Error> {
-        let Some(wait) = backoff.after(&error, Instant::now(), random()) else { return Err(error) };
-        if !goes_on(&mut self.lock()) {
-            return Err(error);
-        }
+        let wait = backoff.after(&error, Instant::now(), random());
+        let Some(wait) = wait.filter(|_| goes_on(&mut self.lock())) else { return Err(error) };
         log::warn!("{error}; trying again in {} ms", wait.as_millis());
         self.pause(wait);
         if goes_on(&mut self.lock()) { Ok(()) } else { Err(error) }

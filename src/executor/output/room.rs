@@ -2,12 +2,13 @@
 
 use super::report::Reporter;
 use super::rest::EVENTS;
-use super::tail::is_full;
+use crate::system::fault::is_full;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
 /// How soon a step that waits for room looks again by itself.
 const LOOK: Duration = Duration::from_secs(1);
@@ -61,12 +62,19 @@ impl Reporter {
         state.frees && state.steps_go_on()
     }
 
-    /// Waits a moment for room in the spool.
+    /// Waits for room in the spool until some was given back, or a moment is over: others make room as well.
     pub fn wait_for_room(&self) {
         let mut state = self.lock();
         state.starved = true;
         self.0.changed.notify_all();
-        drop(self.0.changed.wait_timeout(state, LOOK));
+        let (before, until) = (state.room_given, Instant::now() + LOOK);
+        while state.room_given == before && state.frees && state.steps_go_on() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            state = self.0.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     /// Why output of a step is gone, if it is.

@@ -167,10 +167,12 @@ impl Reporter {
         let durable = state.ledger.output_durable(step, durable);
         let least = if state.starved { 1 } else { WORTH_FREEING };
         drop(state);
+        let before = reader().freed();
         let gives_back = reader().free(durable, least);
         let freed = reader().freed();
         let mut state = self.lock();
         state.ledger.output_freed(step, freed);
+        state.room_given += u64::from(freed > before);
         if !gives_back && std::mem::take(&mut state.frees) {
             log::warn!(
                 "the file system of the spool cannot give back the room of what was sent: a full spool loses output"

@@ -4,11 +4,12 @@
 //! The place of a byte in the file is its place in the output. What the control plane has for good is taken out
 //! again, as a hole, so that the disk holds only what is on its way. Of output beyond the limit the first three
 //! quarters are here and the last quarter in a `Tail`, which is appended when the step ends: errors stand at the
-//! end.
+//! end. While the disk takes nothing a little is kept in a `Spare`.
 //!
 //! Nothing is synced: against the crash of a process the system's cache is enough, and on the slow disks of small
 //! hosts a sync of each step would cost more than many a step takes. A host that loses power loses the last seconds.
 
+use super::spare::{Spare, free_below};
 use super::tail::Tail;
 use ring::digest::{Context, SHA256};
 use rustix::io::Errno;
@@ -17,20 +18,32 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// End of the name of a tail.
 pub(super) const TAIL: &str = "tail";
 /// How much of the tail is moved at a time.
 const MOVED: usize = 64 * 1024;
 
-/// Bytes that something on the host has taken out of the file; none when empty.
-type Gone = Arc<Mutex<Range<u64>>>;
+/// State of the file that both sides know.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Bytes that something on the host has taken out of the file; none when empty.
+    gone: Range<u64>,
+    /// Bytes below are not wanted any more.
+    freed: u64,
+    /// The place of what came while the disk was full.
+    spare: Option<Spare>,
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The writing side.
 pub struct Spool {
     file: File,
-    gone: Gone,
+    shared: Arc<Mutex<Shared>>,
     length: u64,
     /// Bytes that are kept at the front, and at the end.
     head: u64,
@@ -58,7 +71,7 @@ impl Spool {
     fn of(file: File, length: u64, path: &Path, limit: u64) -> Self {
         Self {
             file,
-            gone: Gone::default(),
+            shared: Arc::default(),
             length,
             head: limit - limit / 4,
             last: limit / 4,
@@ -85,7 +98,7 @@ impl Spool {
     pub fn reader(&self) -> io::Result<SpoolReader> {
         Ok(SpoolReader {
             file: self.file.try_clone()?,
-            gone: self.gone.clone(),
+            shared: self.shared.clone(),
             freed: 0,
             digest: Context::new(&SHA256),
             summed: 0,
@@ -169,21 +182,41 @@ impl Spool {
         if bytes.is_empty() {
             return Ok(0);
         }
+        let mut shared = lock(&self.shared);
         // Bytes that a step has cut off would come back as zeros when more is written behind them.
         let there = self.file.metadata()?.len();
-        if there < self.length {
-            let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
-            *gone = if gone.is_empty() { there } else { gone.start.min(there) }..self.length;
+        let meant = shared.spare.as_ref().map_or(self.length, |spare| spare.on_disk);
+        if there < meant {
+            let start = if shared.gone.is_empty() { there } else { shared.gone.start.min(there) };
+            shared.gone = start..meant;
         }
+        // The disk has its turn again when nothing in memory is wanted any more.
+        let spare = shared.spare.as_ref().filter(|_| shared.freed < self.length);
+        let taken = match spare {
+            Some(spare) => spare.write(bytes, self.length, shared.freed)?,
+            None => match self.write_to_disk(bytes) {
+                Ok(taken) => {
+                    shared.spare = None;
+                    taken
+                }
+                Err(error) => {
+                    let spare = Spare::instead(error, self.length, meant)?;
+                    let taken = spare.write(bytes, self.length, shared.freed)?;
+                    shared.spare = Some(spare);
+                    taken
+                }
+            },
+        };
+        self.length += taken as u64;
+        Ok(taken)
+    }
+
+    fn write_to_disk(&self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match self.file.write_at(bytes, self.length) {
                 Ok(0) => return Err(Errno::NOSPC.into()),
-                Ok(n) => {
-                    self.length += n as u64;
-                    return Ok(n);
-                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                written => return written,
             }
         }
     }
@@ -192,7 +225,7 @@ impl Spool {
 /// The reading side. It also sums what it reads for the first time.
 pub struct SpoolReader {
     file: File,
-    gone: Gone,
+    shared: Arc<Mutex<Shared>>,
     /// Bytes below are not there any more, since nobody needs them.
     freed: u64,
     digest: Context,
@@ -207,15 +240,25 @@ impl SpoolReader {
     pub fn read(&mut self, offset: u64, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
         let mut filled = 0;
+        let spare = lock(&self.shared).spare.clone();
         while filled < length {
-            match self.file.read_at(&mut bytes[filled..], offset + filled as u64) {
+            let at = offset + filled as u64;
+            let read = match &spare {
+                Some(spare) if at >= spare.start => spare.read(&mut bytes[filled..], at),
+                Some(spare) => {
+                    let before = usize::try_from(spare.start - at).unwrap_or(usize::MAX);
+                    self.file.read_at(&mut bytes[filled..length.min(filled.saturating_add(before))], at)
+                }
+                None => self.file.read_at(&mut bytes[filled..], at),
+            };
+            match read {
                 Ok(n @ 1..) => filled += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(0) | Err(_) => break,
             }
         }
         self.cover(&mut bytes[filled..]);
-        let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let gone = lock(&self.shared).gone.clone();
         let at = |place: u64| place.saturating_sub(offset).min(length as u64) as usize;
         self.cover(&mut bytes[at(gone.start)..at(gone.end)]);
         let end = offset + length as u64;
@@ -257,6 +300,12 @@ impl SpoolReader {
             return true;
         }
         self.freed = offset;
+        let spare = {
+            let mut shared = lock(&self.shared);
+            shared.freed = offset;
+            shared.spare.clone()
+        };
+        spare.iter().for_each(|spare| spare.free(offset));
         free_below(&self.file, offset)
     }
 
@@ -274,23 +323,11 @@ impl SpoolReader {
     }
 }
 
-/// Takes the bytes below `offset` out of the file, whose length stays.
-#[cfg(target_os = "linux")]
-fn free_below(file: &File, offset: u64) -> bool {
-    use rustix::fs::{FallocateFlags, fallocate};
-    fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, offset).is_ok()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn free_below(_: &File, _: u64) -> bool {
-    false
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot set up its files should fail loudly")]
 mod tests {
-    use super::super::tail::is_full;
     use super::*;
+    use crate::system::fault::is_full;
 
     fn written(spool: &mut Spool, mut bytes: &[u8]) {
         while !bytes.is_empty() {
@@ -387,13 +424,58 @@ mod tests {
         assert_eq!(all(&spool), format!("before\n{mark}\nafter"));
     }
 
+    /// A device that takes nothing stands for the disk.
     #[test]
-    fn a_full_disk_takes_nothing_and_says_so() {
-        let Ok(file) = File::options().read(true).write(true).open("/dev/full") else { return };
-        let mut spool = Spool::of(file, 0, Path::new("x"), 100);
-        assert!(is_full(&spool.write(b"abc").unwrap_err()));
-        assert_eq!(spool.length(), 0);
+    #[cfg(target_os = "linux")]
+    fn a_full_disk_leaves_a_little_room_in_memory() {
+        let file = File::options().read(true).write(true).open("/dev/full").unwrap();
+        let mut spool = Spool::of(file, 0, Path::new("x"), 1 << 30);
+        let mut reader = spool.reader().unwrap();
+        let bytes: Vec<u8> = (0..300_000u32).map(|n| n as u8).collect();
+        let mut at = 0;
+        let full = loop {
+            match spool.write(&bytes[at..]) {
+                Ok(taken) => at += taken,
+                Err(error) => break error,
+            }
+        };
+        assert!(is_full(&full) && (200_000..300_000).contains(&at), "{at} {full}");
+        assert_eq!(reader.read(0, at), &bytes[..at]);
+        // What is stored for good makes room, all of it or a part.
+        reader.free(100_000, 1);
+        written(&mut spool, &bytes[at..]);
+        assert_eq!(reader.read(100_000, 200_000), &bytes[100_000..]);
+        reader.free(300_000, 1);
+        written(&mut spool, b"more");
+        assert_eq!(reader.read(300_000, 4), b"more");
+        assert!(!reader.is_damaged());
         assert!(!is_full(&io::ErrorKind::PermissionDenied.into()));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_disk_that_has_room_again_has_its_turn_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0");
+        let mut spool = Spool::create(&path, 1000).unwrap();
+        let mut reader = spool.reader().unwrap();
+        written(&mut spool, b"disk,");
+        let full = File::options().read(true).write(true).open("/dev/full").unwrap();
+        let disk = std::mem::replace(&mut spool.file, full);
+        // A device has no length of its own.
+        let spare = Spare::instead(Errno::NOSPC.into(), 5, 0).unwrap();
+        lock(&spool.shared).spare = Some(spare);
+        written(&mut spool, b"memory,");
+        spool.file = disk;
+        lock(&spool.shared).spare.as_mut().unwrap().on_disk = 5;
+        written(&mut spool, b"still,");
+        assert_eq!(reader.read(0, 18), b"disk,memory,still,");
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 5);
+        reader.free(18, 1);
+        written(&mut spool, b"disk");
+        assert_eq!(reader.read(18, 4), b"disk");
+        assert!(!reader.is_damaged() && lock(&spool.shared).spare.is_none());
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 22);
     }
 
     #[test]
@@ -414,7 +496,7 @@ mod tests {
         );
         assert!(reader.is_damaged() && reader.sum().is_empty());
         // Before anything comes later, too.
-        let mut cut = SpoolReader { gone: Gone::default(), ..reader };
+        let mut cut = SpoolReader { shared: Arc::default(), ..reader };
         assert!(cut.read(300, 200).starts_with(b"later\n[195 bytes of output are gone: "));
     }
 

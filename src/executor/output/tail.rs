@@ -4,7 +4,6 @@
 //! It begins with two numbers of eight bytes, which a runner needs that comes upon it later: its room, and how much
 //! was written in all.
 
-use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -14,11 +13,6 @@ use std::path::Path;
 const FRONT: u64 = 16;
 /// Less room than this is not worth a file.
 const LEAST: u64 = 4 * 1024;
-
-/// Whether an error says that the disk takes no more for now.
-pub(in crate::executor) fn is_full(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::NOSPC | Errno::DQUOT))
-}
 
 /// The last bytes of an output.
 pub(super) struct Tail {
@@ -104,6 +98,7 @@ impl Tail {
 /// Takes the room on the disk before it is needed.
 #[cfg(target_os = "linux")]
 fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+    use crate::system::fault::is_full;
     use rustix::fs::{FallocateFlags, fallocate};
     match fallocate(file, FallocateFlags::empty(), 0, bytes) {
         Err(error) if is_full(&error.into()) => Err(error.into()),

@@ -139,6 +139,9 @@ impl TaskRun {
             Err((Error::Failed(why), key)) => {
                 Err(StepEnd::failed(format!("failed to restore the cache `{key}`: {why}")))
             }
+            Err((Error::Infrastructure(why), key)) => {
+                Err(StepEnd::of_host(format!("failed to restore the cache `{key}`: {why}")))
+            }
         }
     }
 

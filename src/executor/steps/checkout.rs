@@ -1,9 +1,11 @@
 //! The `checkout` step: real git, output in the step's log, nothing asked of anybody.
 
+use super::left;
 use crate::executor::end::{ChildEnd, StepEnd, end_of, exit_text};
 use crate::executor::output::log::StepLog;
 use crate::executor::task::TaskRun;
 use crate::protocol::{CheckoutMethod, Source, StepStatus};
+use crate::system::fault;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -80,8 +82,8 @@ impl TaskRun {
         log: &StepLog,
     ) -> Result<(), StepEnd> {
         let shown = directory.display();
-        fs::create_dir_all(directory)
-            .map_err(|e| StepEnd::failed(format!("failed to create `{shown}`: {e}")))?;
+        let make = |e| StepEnd::by_error(format!("failed to create `{shown}`"), &e);
+        fs::create_dir_all(directory).map_err(make)?;
         let repository = directory.join(".git");
         let existing = repository.symlink_metadata().is_ok();
         if !existing && !holds_nothing(directory, &self.places.directory) {
@@ -96,8 +98,18 @@ impl TaskRun {
                 Err(error) => log.note(&format!("failed to remove `{}`: {error}", path.display())),
             });
         }
-        let mut moved = self.fetch_and_move(record, directory, source, method, log);
         let owner = [directory, &repository].into_iter().find_map(other_owner);
+        let mut before = None;
+        if existing && owner.is_none() && left::is_left(&repository, self.began) {
+            // It says which files are the commit's, and which are to go.
+            before = self
+                .asks(directory, &["--git-dir=.git", "rev-parse", "--verify", "--quiet", "HEAD^{commit}"]);
+            left::strip(&repository).map_err(|e| {
+                StepEnd::failed(format!("failed to take over the repository `{}`: {e}", repository.display()))
+            })?;
+        }
+        let before = before.as_deref();
+        let mut moved = self.fetch_and_move(record, directory, source, method, before, log);
         if let (Err(Trouble::Git(end)), true, None, false) =
             (&moved, existing, &owner, is_locked(&repository))
         {
@@ -109,9 +121,9 @@ impl TaskRun {
                     true => fs::remove_dir_all(&repository),
                     false => fs::remove_file(&repository),
                 };
-                let why = |e| StepEnd::failed(format!("failed to remove `{}`: {e}", repository.display()));
+                let why = |e| StepEnd::by_error(format!("failed to remove `{}`", repository.display()), &e);
                 removed.map_err(why)?;
-                moved = self.fetch_and_move(record, directory, source, method, log);
+                moved = self.fetch_and_move(record, directory, source, method, None, log);
             }
         }
         moved.map_err(|(Trouble::Git(end) | Trouble::Gone(end))| match (owner, end.message.as_deref()) {
@@ -134,6 +146,7 @@ impl TaskRun {
         directory: &Path,
         source: &Source,
         method: CheckoutMethod,
+        before: Option<&str>,
         log: &StepLog,
     ) -> Result<(), Trouble> {
         let revision = &source.revision;
@@ -146,7 +159,7 @@ impl TaskRun {
             }
             self.git(record, directory, &init, log)?;
             if let Some(local) = &self.input.local_source {
-                share(&local.repository, &repository).map_err(StepEnd::failed)?;
+                share(&local.repository, &repository)?;
             }
         }
         let mut settings = vec![
@@ -160,7 +173,9 @@ impl TaskRun {
         let pushed = local.as_ref().and_then(|local| local.repository.to_str());
         // The commit of a person's working tree is not for everybody.
         settings.extend(pushed.map(|url| ("remote.origin.pushurl", url)));
-        if local.as_ref().is_some_and(|local| local.is_partial) {
+        let is_partial =
+            local.as_ref().map_or_else(|| left::is_partial(&repository), |local| local.is_partial);
+        if is_partial {
             settings.extend([
                 ("remote.origin.promisor", "true"),
                 ("remote.origin.partialclonefilter", "blob:none"),
@@ -180,10 +195,12 @@ impl TaskRun {
         let ours = [format!("refs/heads/{branch}"), format!("refs/remotes/origin/{branch}")];
         self.clear_the_way(record, directory, &ours, log)?;
         let from = self.from(source).to_owned();
+        // By its name, a fetch that leaves blobs out makes no further remote.
+        let remote = if from == source.repository_url { "origin" } else { &from };
         let how = self.how(directory, method, is_local(&from));
         let mut fetch = vec!["fetch", "--quiet", "--force", "--no-tags"];
         fetch.extend(how.iter().map(String::as_str));
-        fetch.push(&from);
+        fetch.push(remote);
         if !matches!(method, CheckoutMethod::Shallow { .. }) {
             // Branches that are gone may stand in the way of new ones, as `release` in that of `release/1.0`.
             fetch.insert(1, "--prune");
@@ -192,10 +209,13 @@ impl TaskRun {
         let plain = fetch.len();
         fetch.push(&wanted);
         let fetched = self.git(record, directory, &fetch, log);
-        if !self.has_commit(directory, revision) {
+        let is_here = self.has_commit(directory, revision);
+        if !is_here || fetched.is_err() {
             // The branch has moved on past a shallow fetch, or is gone: many servers hand out a commit by name.
             fetch.truncate(plain);
-            fetch.push(revision);
+            if !is_here {
+                fetch.push(revision);
+            }
             self.git(record, directory, &fetch, log).map_err(|end| match fetched {
                 Err(first) => Trouble::Git(first),
                 Ok(()) => Trouble::Gone(StepEnd {
@@ -205,6 +225,11 @@ impl TaskRun {
                     ..end
                 }),
             })?;
+        }
+        if let Some(before) = before {
+            self.succeeds(directory, &["read-tree", before]);
+            // Files that are as they should be are not written again: what was built from them stays newer.
+            self.succeeds(directory, &["update-index", "-q", "--refresh"]);
         }
         let target: Vec<&str> = match (&source.branch, &source.tag) {
             (Some(branch), None) => vec!["checkout", "--quiet", "--force", "-B", branch, revision],
@@ -273,6 +298,14 @@ impl TaskRun {
         self.succeeds(directory, &["cat-file", "-e", &format!("{revision}^{{commit}}")])
     }
 
+    /// A line that git answers, without a word in the log.
+    fn asks(&self, directory: &Path, args: &[&str]) -> Option<String> {
+        let mut command = self.command(directory, args);
+        let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+        let answer = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+        (output.status.success() && !answer.is_empty()).then_some(answer)
+    }
+
     /// Asks git something that is answered at once, without a word in the log.
     fn succeeds(&self, directory: &Path, args: &[&str]) -> bool {
         let mut command = self.command(directory, args);
@@ -288,12 +321,18 @@ impl TaskRun {
     fn git(&mut self, record: u32, directory: &Path, args: &[&str], log: &StepLog) -> Result<(), StepEnd> {
         let command = self.command(directory, args);
         let what = args.first().copied().unwrap_or_default();
+        // Nothing that was said before is meant.
+        log.heard();
         match self.child(record, log, command, Some(SILENCE)) {
             ChildEnd::Ended(ended) if ended.code == 0 => Ok(()),
-            ChildEnd::Ended(ended) => Err(StepEnd {
-                message: Some(format!("`git {what}` failed with exit code {}", ended.code)),
-                ..exit_text(ended)
-            }),
+            ChildEnd::Ended(ended) => {
+                let why = format!("`git {what}` failed with exit code {}", ended.code);
+                // Some of its messages do not say why a file could not be written.
+                Err(match log.heard().or_else(|| fault::full_at(directory)) {
+                    Some(error) => StepEnd { ended: Some(ended), ..StepEnd::by_error(why, &error) },
+                    None => StepEnd { message: Some(why), ..exit_text(ended) },
+                })
+            }
             ChildEnd::NotStarted(error) if error.kind() == io::ErrorKind::NotFound => Err(StepEnd::failed(
                 "cannot run `git`: it is not installed on this runner, and `checkout` needs it",
             )),
@@ -364,7 +403,7 @@ fn other_owner(path: &Path) -> Option<String> {
 }
 
 /// Lets a new repository use the objects of one on this host, and ends its history where that one's ends.
-fn share(source: &Path, repository: &Path) -> Result<(), String> {
+fn share(source: &Path, repository: &Path) -> Result<(), StepEnd> {
     let edge = source.join("shallow");
     let mut made = fs::write(
         repository.join("objects/info/alternates"),
@@ -373,7 +412,7 @@ fn share(source: &Path, repository: &Path) -> Result<(), String> {
     if made.is_ok() && edge.exists() {
         made = fs::copy(&edge, repository.join("shallow")).map(drop);
     }
-    made.map_err(|e| format!("failed to set up `{}`: {e}", repository.display()))
+    made.map_err(|e| StepEnd::by_error(format!("failed to set up `{}`", repository.display()), &e))
 }
 
 /// Removes the lock files of a repository that are older than the task, and tells of each. They are of a git

@@ -6,6 +6,7 @@ mod cache_key;
 mod checkout;
 mod download;
 mod files;
+mod left;
 mod masked_xml;
 pub(super) mod names;
 mod packing;

@@ -18,12 +18,12 @@ impl TaskRun {
     pub(super) fn run_step(&mut self, record: u32, run: &Run, log: &StepLog) -> StepEnd {
         let command = match self.shell_command(run, record) {
             Ok(command) => command,
-            Err(why) => return StepEnd::failed(why),
+            Err(end) => return end,
         };
         let silence = Duration::from_millis(run.no_output_timeout_ms);
         match self.child(record, log, command, (!silence.is_zero()).then_some(silence)) {
             ChildEnd::Ended(ended) if ended.code == 0 => StepEnd { ended: Some(ended), ..StepEnd::success() },
-            ChildEnd::NotStarted(error) => StepEnd::failed(self.explain_start(run, &error)),
+            ChildEnd::NotStarted(error) => self.explain_start(run, &error),
             other => end_of(other),
         }
     }
@@ -35,13 +35,14 @@ impl TaskRun {
     }
 
     /// The command that runs a `run` step.
-    pub(in crate::executor) fn shell_command(&self, run: &Run, record: u32) -> Result<Command, String> {
-        let words = environment::words(&self.shell_of(Some(run)))?;
+    pub(in crate::executor) fn shell_command(&self, run: &Run, record: u32) -> Result<Command, StepEnd> {
+        let words = environment::words(&self.shell_of(Some(run))).map_err(StepEnd::failed)?;
         let directory = run.working_directory.as_deref().unwrap_or(".");
         let directory = self.places.of(directory);
         // Or the system would blame the shell.
         if let Err(why) = may_enter(&directory) {
-            return Err(format!("the working directory `{}` {why}", directory.display()));
+            let why = format!("the working directory `{}` {why}", directory.display());
+            return Err(StepEnd::failed(why));
         }
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).current_dir(directory).env_clear();
@@ -52,16 +53,18 @@ impl TaskRun {
             .iter()
             .find(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0'))
         {
-            return Err(format!("the environment variable `{name}` cannot be passed to a process"));
+            let why = format!("the environment variable `{name}` cannot be passed to a process");
+            return Err(StepEnd::failed(why));
         }
         command.envs(environment);
         if run.command.contains('\0') {
-            return Err("the command contains a NUL character".to_owned());
+            return Err(StepEnd::failed("the command contains a NUL character"));
         }
         if run.command.len() > LONGEST_ARGUMENT {
             let script = self.scratch.join(format!("command-{record}"));
-            std::fs::write(&script, &run.command)
-                .map_err(|e| format!("failed to write the command to `{}`: {e}", script.display()))?;
+            std::fs::write(&script, &run.command).map_err(|error| {
+                StepEnd::by_error(format!("failed to write the command to `{}`", script.display()), &error)
+            })?;
             command.arg(script);
         } else {
             command.arg("-c").arg(&run.command);
@@ -70,21 +73,18 @@ impl TaskRun {
     }
 
     /// Why a shell did not start.
-    pub(in crate::executor) fn explain_start(&self, run: &Run, error: &io::Error) -> String {
+    pub(in crate::executor) fn explain_start(&self, run: &Run, error: &io::Error) -> StepEnd {
         let shell = self.shell_of(Some(run));
         let program = shell.split_whitespace().next().unwrap_or_default();
+        let what = format!("cannot start the shell `{program}`");
         match error.kind() {
-            io::ErrorKind::NotFound => {
-                format!(
-                    "cannot start the shell `{program}`: it is not installed on this runner (set `shell` to one that is)"
-                )
-            }
-            io::ErrorKind::ArgumentListTooLong => {
-                format!(
-                    "cannot start the shell `{program}`: the environment of the step is larger than the system allows"
-                )
-            }
-            _ => format!("cannot start the shell `{program}`: {error}"),
+            io::ErrorKind::NotFound => StepEnd::failed(format!(
+                "{what}: it is not installed on this runner (set `shell` to one that is)"
+            )),
+            io::ErrorKind::ArgumentListTooLong => StepEnd::failed(format!(
+                "{what}: the environment of the step is larger than the system allows"
+            )),
+            _ => StepEnd::by_error(what, error),
         }
     }
 }

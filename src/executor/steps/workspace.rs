@@ -85,16 +85,16 @@ impl TaskRun {
         let workspace = self.beside(move |_| {
             let workspace: Workspace = reporter
                 .call("GET", "workspace", Body::Empty)
-                .map_err(|why| format!("failed to ask for the workspace: {why}"))?;
-            stays_inside(&places, &to, &to)?;
+                .map_err(|why| StepEnd::failed(format!("failed to ask for the workspace: {why}")))?;
+            stays_inside(&places, &to, &to).map_err(StepEnd::failed)?;
             std::fs::create_dir_all(&to)
-                .map_err(|error| format!("cannot create `{}`: {error}", to.display()))?;
-            Ok::<_, String>(workspace)
+                .map_err(|error| StepEnd::by_error(format!("cannot create `{}`", to.display()), &error))?;
+            Ok::<_, StepEnd>(workspace)
         })?;
         let workspace = match workspace {
             Ok(workspace) => workspace,
             Err(_) if self.stopped().is_some() => return Err(self.stopped_end()),
-            Err(why) => return Err(StepEnd::failed(why)),
+            Err(end) => return Err(end),
         };
         if workspace.layers.is_empty() {
             log.note(
@@ -107,6 +107,7 @@ impl TaskRun {
             Ok(()) => Ok(StepEnd::success()),
             Err(Error::Stopped) => Err(self.stopped_end()),
             Err(Error::Failed(why)) => Err(StepEnd::failed(why)),
+            Err(Error::Infrastructure(why)) => Err(StepEnd::of_host(why)),
         }
     }
 }
@@ -126,6 +127,7 @@ fn attach(
             job.ok_or_else(|| Error::Failed("the control plane's list of layers makes no sense".to_owned()))?;
         let download = Download::new(reporter, format!("workspace/{}", layer.id), layer.archive.clone());
         let mut target = Attached { at, workspace, layer, owners: &mut owners, stop };
+        let failed = |why| format!("failed to attach what the job `{job}` persisted: {why}");
         match unpack::unpack(lz4::Reader::new(download), &mut target) {
             Ok(done) => log.note(&format!(
                 "attached {} of the job `{job}`, {}",
@@ -133,9 +135,8 @@ fn attach(
                 counted(done.bytes, "byte")
             )),
             Err(Error::Stopped) => return Err(Error::Stopped),
-            Err(Error::Failed(why)) => {
-                return Err(Error::Failed(format!("failed to attach what the job `{job}` persisted: {why}")));
-            }
+            Err(Error::Failed(why)) => return Err(Error::Failed(failed(why))),
+            Err(Error::Infrastructure(why)) => return Err(Error::Infrastructure(failed(why))),
         }
     }
     Ok(())

@@ -15,8 +15,8 @@ use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use ours::{
-    access, audit, compile, connections, held, hooks, inventory, operator, orchestration, results, storage,
-    watch,
+    access, apps, audit, compile, connections, held, hooks, inventory, operator, orchestration, results,
+    storage, watch,
 };
 use shared::failure::Failure;
 use shared::{shape, slug, speaker, unread};
@@ -31,6 +31,7 @@ const SLOW: Duration = Duration::from_secs(2);
 pub fn router(state: Shared) -> axum::Router {
     let of_people = axum::Router::new()
         .merge(access::router())
+        .merge(apps::router())
         .merge(audit::router())
         .merge(compile::router())
         .merge(connections::router())

@@ -4,9 +4,9 @@ use crate::logging::record;
 use crate::protocol::limits::CLAIM_BYTES;
 use crate::protocol::{ClaimRequest, HeldTask, TaskId, TaskKind};
 use crate::server::auth::ClassToken;
-use crate::server::auth::{new_token, token_hash};
+use crate::server::auth::token_hash;
 use crate::server::engine::commit::task::{self, InHand};
-use crate::server::engine::handout::{self, Handed, Withheld};
+use crate::server::engine::handout::{self, Description, Handed, Unopened, Withheld};
 use crate::server::engine::task::{Claim, ClaimedAgain, DEFAULT_BUDGET, LONGEST_BEGIN, Machine, Refused};
 use crate::server::state::ServerSettings;
 use crate::server::store::status::{MessageKind, TaskState};
@@ -44,11 +44,29 @@ pub enum Claimed {
     },
 }
 
+/// A task as its agent is told of it.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// JSON of [`Task`](crate::protocol::Task).
+    Whole(Vec<u8>),
+    /// It is whole once it has a token for git.
+    Unopened(Box<Unopened>),
+}
+
+impl Answer {
+    fn of(described: Description, text: Vec<u8>) -> Self {
+        match described {
+            Description::Whole(_) => Answer::Whole(text),
+            Description::Unopened(unopened) => Answer::Unopened(unopened),
+        }
+    }
+}
+
 /// A task that is handed out.
 #[derive(Clone, Debug)]
 pub struct HandedOut {
-    /// JSON of [`Task`](crate::protocol::Task).
-    pub answer: Vec<u8>,
+    /// The task.
+    pub answer: Answer,
     /// Id and allocation, as [`CLAIMED_HEADER`](crate::protocol::CLAIMED_HEADER) has them.
     pub claimed: String,
 }
@@ -68,8 +86,7 @@ pub fn claim(
     }
     if let Some(row) = tasks::find_by_nonce(tx, &token.id, &request.nonce)? {
         let mut hand = InHand::of(row)?;
-        let allocation = new_id();
-        match hand.task.claim_again(&allocation, settings.lease(), now) {
+        match hand.task.claim_again(settings.lease(), now) {
             ClaimedAgain::Again => {
                 if let Some(answer) = hand_out(tx, hand, claimer, settings, now)? {
                     return Ok(Claimed::Task(answer));
@@ -148,7 +165,8 @@ fn hand_out(
     let found = described(tx, &hand.row.id)?;
     let (status, why) = match handout::variables(tx, &settings.sealer, &found)? {
         Ok(variables) => {
-            let task_token = new_token("rlt_")?;
+            let words = ["claim", hand.row.id.as_str(), claimer.token.id.as_str(), &claimer.request.nonce];
+            let task_token = settings.sealer.task_token(&words);
             let claim = hand.task.claim_of().cloned();
             let claim = claim.ok_or_else(|| Error::Corrupt(format!("`{}` is not claimed", hand.row.id)))?;
             let (id, allocation) = (hand.row.id.clone(), claim.allocation);
@@ -157,12 +175,13 @@ fn hand_out(
             let handed = Handed { id, token, allocation, variables, budget, begin };
             let in_containers = claimer.request.takes.contains(&TaskKind::Container);
             let described = handout::describe(tx, found, handed, in_containers, settings)?;
-            let answer = serde_json::to_vec(&described)?;
-            if answer.len() <= CLAIM_BYTES {
+            let answer = described.text()?;
+            if answer.len() + described.left_bytes() <= CLAIM_BYTES {
                 hand.row.token_hash = Some(token_hash(&task_token));
                 hand.row.nonce = Some(claimer.request.nonce.clone());
                 hand.row.claimed_with = Some(claimer.token.id.clone());
                 hand.write(tx, now)?;
+                let answer = Answer::of(described, answer);
                 return Ok(Some(HandedOut { answer, claimed }));
             }
             let why = format!(
@@ -187,7 +206,7 @@ fn withheld(why: Withheld) -> (TaskState, String) {
     }
 }
 
-/// The task of this token once more, as JSON of [`Task`](crate::protocol::Task), for an agent that was told no more than
+/// The task of this token once more, for an agent that was told no more than
 /// the token. One whose variables are withheld by now ends, and that is the refusal.
 pub fn fetch(
     tx: &Tx<'_>,
@@ -195,7 +214,7 @@ pub fn fetch(
     token: String,
     settings: &ServerSettings,
     now: Millis,
-) -> Result<Result<Vec<u8>, Refused>, Error> {
+) -> Result<Result<Answer, Refused>, Error> {
     let Some(mut hand) = InHand::find(tx, id)? else {
         return Err(Error::Corrupt(format!("the task `{id}` is gone")));
     };
@@ -209,7 +228,9 @@ pub fn fetch(
             let (id, allocation, budget) = (id.clone(), claim.allocation, claim.budget);
             let handed =
                 Handed { id, token, allocation, variables, budget, begin: hand.task.begin_left(now) };
-            Ok(Ok(serde_json::to_vec(&handout::describe(tx, found, handed, false, settings)?)?))
+            let described = handout::describe(tx, found, handed, false, settings)?;
+            let text = described.text()?;
+            Ok(Ok(Answer::of(described, text)))
         }
         Err(why) => {
             let (status, why) = withheld(why);

@@ -4,11 +4,13 @@
 use crate::config::{Executor, Image, JobKind};
 use crate::protocol::{Container, Login, Secret, Source, Task, TaskId, Variable};
 use crate::server::auth::{new_token, token_hash};
+use crate::server::ids::{JobId, PipelineId, ProjectId};
 use crate::server::secrets::access;
 use crate::server::secrets::contexts;
 use crate::server::secrets::sealer::{SealError, SealedFor, Sealer};
 use crate::server::state::ServerSettings;
 use crate::server::store::status::MessageKind;
+use crate::server::store::tables::apps;
 use crate::server::store::tables::handout::{Described, Revision};
 use crate::server::store::tables::jobs;
 use crate::server::store::tables::keys;
@@ -113,6 +115,51 @@ pub struct Handed {
     pub begin: Duration,
 }
 
+/// A task that is told by what git gets in once a GitHub App has got it a token.
+#[derive(Clone, Debug)]
+pub struct Unopened {
+    /// The task without what lets git in.
+    pub handed: Box<HandedOut>,
+    /// What lets git in besides.
+    pub access: access::Access,
+    /// Address of the repository.
+    pub url: String,
+    /// Project whose App it is.
+    pub project: ProjectId,
+    /// Job that is told when there is no token.
+    pub job: JobId,
+    /// Pipeline of the job.
+    pub pipeline: PipelineId,
+}
+
+/// A description of a task.
+#[derive(Clone, Debug)]
+pub enum Description {
+    /// It is whole.
+    Whole(Box<HandedOut>),
+    /// It lacks a token, which no transaction waits for.
+    Unopened(Box<Unopened>),
+}
+
+/// Room in the answer to a claim for what lets git in: keys, known hosts, a token.
+const MOST_ACCESS_BYTES: usize = 256 * 1024;
+
+impl Description {
+    /// Bytes that may still come to its text.
+    pub fn left_bytes(&self) -> usize {
+        if matches!(self, Description::Unopened(_)) { MOST_ACCESS_BYTES } else { 0 }
+    }
+
+    /// As JSON, in which the token is not yet.
+    pub fn text(&self) -> Result<Vec<u8>, Error> {
+        let handed = match self {
+            Description::Whole(handed) => handed,
+            Description::Unopened(unopened) => &unopened.handed,
+        };
+        Ok(serde_json::to_vec(handed)?)
+    }
+}
+
 /// A task as it is handed out.
 #[derive(Clone, Debug, Serialize)]
 pub struct HandedOut {
@@ -131,7 +178,7 @@ pub fn describe(
     handed: Handed,
     in_containers: bool,
     settings: &ServerSettings,
-) -> Result<HandedOut, Error> {
+) -> Result<Description, Error> {
     let slug = format!("{}/{}/{}", found.vcs, found.org, found.repo);
     let job_url = settings.job_url(&slug, found.job_number);
     let mut built_in = built_in(&found, &job_url);
@@ -143,11 +190,14 @@ pub fn describe(
         mask.push(Secret::new(key.clone()));
         built_in.insert("CIRCLE_CONTINUATION_KEY".to_owned(), key);
     }
-    let git_files = git_files(tx, &found, settings, &mut mask)?;
+    let (git_files, later) = match opening(tx, &found, settings, &mut mask)? {
+        Opening::Files(files) => (files, None),
+        Opening::ByApp(access, url) => (Vec::new(), Some((access, url))),
+    };
     let JobKind::Build { job, executor } = found.definition.kind else {
         return Err(Error::Corrupt(format!("the task `{}` is of a job without steps", handed.id)));
     };
-    tx.effect(Effect::Changed(found.pipeline.into()));
+    tx.effect(Effect::Changed(found.pipeline.clone().into()));
     let containers = match executor {
         Executor::Docker { images } if in_containers => {
             images.into_iter().map(|image| container(image, &handed.variables)).collect()
@@ -176,31 +226,50 @@ pub fn describe(
         max_step_output_bytes: settings.max_step_output_bytes,
         max_artifact_bytes: settings.max_artifact_bytes,
     };
-    Ok(HandedOut { task, containers })
+    let handed = Box::new(HandedOut { task, containers });
+    Ok(match later {
+        Some((access, url)) => {
+            let (project, job, pipeline) = (found.project, found.job, found.pipeline);
+            Description::Unopened(Box::new(Unopened { handed, access, url, project, job, pipeline }))
+        }
+        None => Description::Whole(handed),
+    })
 }
 
-/// Files that let git into the repository of the project; none for a pull request from a fork, whatever else it is given.
-fn git_files(
+/// What lets git into a repository.
+enum Opening {
+    /// These files do.
+    Files(Vec<Variable>),
+    /// A GitHub App gets a login first, which this access is added to; with the address.
+    ByApp(access::Access, String),
+}
+
+/// Finds what lets git into the repository of the project; nothing for a pull request from a fork, whatever else it is given.
+fn opening(
     tx: &Tx<'_>,
     found: &Described,
     settings: &ServerSettings,
     mask: &mut Vec<Secret>,
-) -> Result<Vec<Variable>, Error> {
-    let Some(url) = &found.revision.repository_url else { return Ok(Vec::new()) };
+) -> Result<Opening, Error> {
+    let nothing = Opening::Files(Vec::new());
+    let Some(url) = &found.revision.repository_url else { return Ok(nothing) };
     if trust::fork_of_job(tx, &found.job)?.is_some() {
-        return Ok(Vec::new());
+        return Ok(nothing);
     }
     match access::open(tx, &settings.sealer, &found.project)? {
+        Ok(access) if access.login.is_none() && apps::owner_for(tx, &found.project)?.is_some() => {
+            Ok(Opening::ByApp(access, url.clone()))
+        }
         Ok(access) => {
             mask.extend(access.masked());
-            Ok(access.files(url))
+            Ok(Opening::Files(access.files(url)))
         }
         Err(why) => {
             let message = format!(
                 "git gets no keys for the repository of the project: {why} (set them again with `runlet admin project access`)"
             );
             jobs::add_message(tx, &found.job, MessageKind::Warning, &message)?;
-            Ok(Vec::new())
+            Ok(nothing)
         }
     }
 }

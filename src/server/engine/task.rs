@@ -152,11 +152,11 @@ impl Task {
         }
     }
 
-    /// A claim with the nonce that this task was given to. `allocation` replaces the one that nobody heard of.
-    pub fn claim_again(&mut self, allocation: &str, lease: Duration, now: Millis) -> ClaimedAgain {
+    /// A claim with the nonce that this task was given to. Nothing is replaced: the same call may have arrived twice, and
+    /// its runner may go by either answer.
+    pub fn claim_again(&mut self, lease: Duration, now: Millis) -> ClaimedAgain {
         match &mut self.state {
-            State::Claimed { claim, lease_until, begin_until } => {
-                claim.allocation = allocation.to_owned();
+            State::Claimed { lease_until, begin_until, .. } => {
                 *lease_until = (*lease_until).max(now.plus(lease).min(*begin_until));
                 ClaimedAgain::Again
             }

@@ -18,6 +18,8 @@ pub const MOST_KEYS: usize = 5;
 const MOST_HOSTS_BYTES: usize = 64 * 1024;
 /// The name under which all of it is sealed.
 const NAME: &str = "access";
+/// The name that goes with the token of a GitHub App, and with those of most people.
+pub const APP_USER: &str = "x-access-token";
 /// The file that git is told to read.
 const CONFIG: &str = "config";
 

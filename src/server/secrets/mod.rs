@@ -1,9 +1,10 @@
 //! Values that jobs get and nobody reads back: sealed, by project and by context.
 //!
 //! `sealer` knows the key; `variables` and `contexts` what may be stored and used; `forge` what belongs to the forge of a
-//! project, and `access` what lets git into its repository.
+//! project, `access` what lets git into its repository, and `app` what a GitHub App signs.
 
 pub mod access;
+pub mod app;
 pub mod contexts;
 pub mod forge;
 mod md5;

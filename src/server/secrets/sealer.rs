@@ -2,15 +2,17 @@
 //!
 //! A sealed value is bound to its place (table, owner, name), so rows cannot be swapped or renamed by
 //! whoever can write the database. `variables` seals when it stores, `handout` opens when a task is handed
-//! out; nothing else sees a value.
+//! out; nothing else sees a value. Tokens of tasks are made with the key as well.
 
 use crate::logging::record;
 use crate::protocol::Secret;
 use crate::server::ids::{ContextId, ProjectId};
 use crate::server::store::tables::variables::{Owner, list_all_sealed};
 use crate::server::store::{Error as StoreError, View};
+use crate::system::hex;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::digest::{SHA256, digest};
+use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::fmt;
 use std::fs::File;
@@ -35,6 +37,8 @@ pub enum SealedFor<'a> {
     Context(&'a ContextId, &'a str),
     /// The secret of this name that belongs to the project's connection to its forge.
     Forge(&'a ProjectId, &'a str),
+    /// The GitHub App of the project or organisation with this id.
+    App(&'a str),
     /// An address that opens something for a while to whoever has it. Never stored.
     Link,
 }
@@ -46,6 +50,7 @@ impl SealedFor<'_> {
             SealedFor::Project(owner, name) => ("project_variables", owner.as_str(), *name),
             SealedFor::Context(owner, name) => ("context_variables", owner.as_str(), *name),
             SealedFor::Forge(owner, name) => ("forge_secrets", owner.as_str(), *name),
+            SealedFor::App(owner) => ("forge_apps", *owner, ""),
             SealedFor::Link => ("link", "", ""),
         };
         let mut data = b"runlet sealed value".to_vec();
@@ -83,6 +88,7 @@ impl fmt::Display for SealError {
 /// The key in memory.
 pub struct Sealer {
     key: LessSafeKey,
+    tokens: hmac::Key,
     fingerprint: [u8; FINGERPRINT_LEN],
 }
 
@@ -94,11 +100,22 @@ impl fmt::Debug for Sealer {
 
 impl Sealer {
     fn of_key(key: &[u8; KEY_LEN]) -> Option<Self> {
-        let mut labelled = b"runlet key fingerprint".to_vec();
-        labelled.extend_from_slice(key);
+        let labelled = |label: &[u8]| digest(&SHA256, &[label, key].concat());
         let mut fingerprint = [0; FINGERPRINT_LEN];
-        fingerprint.copy_from_slice(&digest(&SHA256, &labelled).as_ref()[..FINGERPRINT_LEN]);
-        Some(Self { key: LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).ok()?), fingerprint })
+        fingerprint.copy_from_slice(&labelled(b"runlet key fingerprint").as_ref()[..FINGERPRINT_LEN]);
+        let tokens = hmac::Key::new(hmac::HMAC_SHA256, labelled(b"runlet key of task tokens").as_ref());
+        Some(Self { key: LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).ok()?), tokens, fingerprint })
+    }
+
+    /// The token of a task that belongs to these words, and to no others. The same words give the same token, so that of
+    /// a call that arrives twice either answer will do; without the key nobody can tell it.
+    pub fn task_token(&self, words: &[&str]) -> String {
+        let mut context = hmac::Context::with_key(&self.tokens);
+        for word in words {
+            context.update(&(word.len() as u64).to_be_bytes());
+            context.update(word.as_bytes());
+        }
+        format!("rlt_{}", hex(context.sign().as_ref()))
     }
 
     /// Seals a value for one place.
@@ -227,6 +244,7 @@ pub fn open_key(path: &Path, view: &View, durable: bool) -> Result<Sealer, KeyEr
             Owner::Project(id) => (SealedFor::Project(id, &variable.name), id.as_str()),
             Owner::Context(id) => (SealedFor::Context(id, &variable.name), id.as_str()),
             Owner::Forge(id) => (SealedFor::Forge(id, &variable.name), id.as_str()),
+            Owner::App(id) => (SealedFor::App(id), id.as_str()),
         };
         match sealer.open(place, &variable.sealed) {
             Ok(_) => {}

@@ -49,6 +49,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("small_outputs.sql"),
     // How long a claimed task may take to begin: pods wait for nodes.
     "ALTER TABLE resource_classes ADD COLUMN begin_limit_ms INTEGER;",
+    include_str!("apps.sql"),
 ];
 
 /// A version and its schema as one text. A new database begins with it: what the migrations up to there make of an

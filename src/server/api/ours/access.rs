@@ -7,7 +7,9 @@ use crate::server::api::shared::lookup::{Slug, project};
 use crate::server::api::shared::vocabulary::time;
 use crate::server::api::v2::checkout_keys::{access_of, add, change_access, delete, fresh};
 use crate::server::auth::Administrator;
-use crate::server::secrets::access::{Access, Key, KeyKind, Login, check_hosts, check_token, check_username};
+use crate::server::secrets::access::{
+    APP_USER, Access, Key, KeyKind, Login, check_hosts, check_token, check_username,
+};
 use crate::server::secrets::ssh_key::{Pair, fingerprints, read};
 use crate::server::state::Shared;
 use crate::server::store::read::Project;
@@ -51,7 +53,7 @@ async fn show(
 
 /// The name that goes with a token where none is given: some forges mind it.
 fn usual_username(slug: &str) -> &'static str {
-    if slug.starts_with("bb/") { "x-token-auth" } else { "x-access-token" }
+    if slug.starts_with("bb/") { "x-token-auth" } else { APP_USER }
 }
 
 /// Wishes for the access; parts that are absent stay as they are.

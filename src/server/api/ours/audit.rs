@@ -39,7 +39,7 @@ const EVERYDAY: [&str; 13] = [
     "deliveries",
 ];
 /// Fields of bodies that are kept: names, and none that may hold a secret.
-const TOLD: [&str; 31] = [
+const TOLD: [&str; 33] = [
     "name",
     "login",
     "is_admin",
@@ -71,6 +71,8 @@ const TOLD: [&str; 31] = [
     "rotate_secret",
     "takes_untrusted",
     "set_hook",
+    "app_id",
+    "installation_id",
 ];
 /// Longest text that is kept of a field, in characters.
 const LONGEST: usize = 200;

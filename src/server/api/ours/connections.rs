@@ -1,6 +1,5 @@
 //! How projects are connected to their forges: for administrators, but for the list of what came.
 
-use crate::http::caller::{Caller, Outgoing};
 use crate::protocol::Secret;
 use crate::server::api::ours::hooks;
 use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
@@ -9,7 +8,7 @@ use crate::server::api::shared::lookup::{Slug, project};
 use crate::server::api::shared::vocabulary::time;
 use crate::server::auth::{Administrator, Person, new_token};
 use crate::server::pipelines::forge::receive::{Replayed, replay as replay_changes};
-use crate::server::pipelines::forge::words::{answered, headers, hook_call};
+use crate::server::pipelines::forge::round::{About, about, set_hook};
 use crate::server::pipelines::repository::Reference;
 use crate::server::secrets::forge as secrets;
 use crate::server::state::Shared;
@@ -17,6 +16,7 @@ use crate::server::store::read::Project;
 use crate::server::store::status::Forge;
 use crate::server::store::tables::deliveries::{self, Delivery, StoredEvent};
 use crate::server::store::tables::forge::{self, Connection};
+use crate::server::store::tables::reports::{self, ShownReport};
 use crate::server::store::{Effect, Error as StoreError, Tx};
 use crate::server::time::Millis;
 use axum::extract::State;
@@ -24,7 +24,6 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
 /// Deliveries that are listed, and changes of each.
 const MOST_LISTED: u32 = 50;
@@ -38,6 +37,7 @@ pub fn router() -> Router<Shared> {
     Router::new()
         .route(&format!("{project}/connection"), get(show).put(connect).delete(disconnect))
         .route(&format!("{project}/deliveries"), get(list))
+        .route(&format!("{project}/statuses"), get(statuses))
         .route(&format!("{project}/deliveries/{{delivery}}/replay"), post(replay))
 }
 
@@ -235,56 +235,32 @@ async fn connect(
         Ok(Ok(secret))
     };
     let secret = state.store.write(write).await??;
+    // Whoever connects it anew may have changed something at the forge.
+    state.installations.forget_refusals();
     let mut answer = found(&state, &project).await?;
     if let Some(secret) = secret {
         answer["secret"] = json!(secret.expose());
     }
-    answer["found"] = look(&state, &project).await;
+    answer["found"] = look(&state, &project).await?;
     if sets_hook {
-        answer["hook"] = json!(set_hook(&state, &project).await?);
+        let address = hooks::address(&state.settings.public_url, &project.id);
+        answer["hook"] = json!(set_hook(&state, &project.id, &address).await?);
     }
     Ok(Json(answer))
 }
 
-/// Has the forge send its events here, by the token of the project. Returns a sentence about how it went.
-async fn set_hook(state: &Shared, project: &Project) -> Answer<String> {
-    let (id, sealer) = (project.id.clone(), state.settings.sealer.clone());
-    let read = move |view: &crate::server::store::View| {
-        let open = |name: &str| secrets::open(view, &sealer, &id, name).map(|found| found?.ok());
-        Ok((forge::connection(view, &id)?, open("hook")?, open("token")?))
-    };
-    let (Some(connection), Some(secret), Some(token)) = state.store.read(read).await? else {
-        return Ok("it was not set: there is no token (`--with-token`)".to_owned());
-    };
-    let Some(api) = &connection.api_url else {
-        return Ok("it was not set: say where the API of the forge is (`--api URL`)".to_owned());
-    };
-    let name = connection.name_there(&project.slug).unwrap_or_default();
-    let address = hooks::address(&state.settings.public_url, &project.id);
-    let Some(call) = hook_call(connection.forge, api, name, &address, secret.expose()) else {
-        return Ok(
-            "it was not set: `runlet admin project hook` prints the hook of a plain git server".to_owned()
-        );
-    };
-    let headers = headers(connection.forge, token.expose());
-    let calling = tokio::task::spawn_blocking(move || {
-        let body = call.body.to_string().into_bytes();
-        let (url, timeout) = (call.url.as_str(), Duration::from_secs(20));
-        Caller::new(false)?.call(&Outgoing { method: "POST", url, headers, body: &body, timeout })
-    });
-    let said = match calling.await {
-        Ok(Ok(answer)) if (200..300).contains(&answer.status) => "it was set".to_owned(),
-        Ok(Ok(answer)) => {
-            format!("it was not set: {}", answered(answer.status, &String::from_utf8_lossy(&answer.body)))
-        }
-        Ok(Err(error)) => format!("it was not set: {error}"),
-        Err(_) => return Err(Failure::internal()),
-    };
-    Ok(said)
+/// Asks the forge about the repository, and looks at it from here.
+async fn look(state: &Shared, project: &Project) -> Answer<Value> {
+    let mut found = look_by_git(state, project).await;
+    if let Some(About { default_branch, version, message }) = about(state, &project.id).await? {
+        found["forge_version"] = json!(version);
+        found["forge_default_branch"] = json!(default_branch);
+        found["forge_message"] = json!(message);
+    }
+    Ok(found)
 }
 
-/// Looks at the repository of a project from here.
-async fn look(state: &Shared, project: &Project) -> Value {
+async fn look_by_git(state: &Shared, project: &Project) -> Value {
     let branch = &project.default_branch;
     let Some(url) = &project.repository_url else {
         return json!({ "repository": null, "message": "the project has no repository: set it with `runlet admin project set-repository`" });
@@ -336,19 +312,48 @@ fn shown_delivery(delivery: &Delivery, changes: &[StoredEvent]) -> Value {
     })
 }
 
+fn shown_status(shown: &ShownReport) -> Value {
+    let report = &shown.report;
+    json!({
+        "revision": report.revision, "context": report.context, "ref": report.reference, "state": report.state,
+        "description": report.description, "url": report.url, "told": report.sent_word, "is_due": shown.is_due,
+        "attempts": report.attempts, "since": time(Some(report.since)), "message": shown.message,
+        "next_try_at": time(Some(shown.not_before).filter(|_| shown.is_due)),
+    })
+}
+
+fn most_of(words: &Words) -> Answer<u32> {
+    match words.get("limit") {
+        None => Ok(MOST_LISTED),
+        Some(word) => match word.parse::<u32>() {
+            Ok(most) => Ok(most.clamp(1, MOST_LISTED)),
+            Err(_) => Err(bad("`limit` is not a number that it can be")),
+        },
+    }
+}
+
+/// What the forge was told or is to be told of commits.
+async fn statuses(
+    State(state): State<Shared>,
+    _person: Person,
+    Path(slug): Path<Slug>,
+    words: Words,
+) -> Answer<Json<Value>> {
+    let (project, most) = (project(&state, slug).await?, most_of(&words)?);
+    let listed = state.store.read(move |view| reports::list(view, &project.id, most)).await?;
+    let items: Vec<Value> = listed.iter().map(shown_status).collect();
+    Ok(Json(json!({ "items": items, "next_page_token": null })))
+}
+
 async fn list(
     State(state): State<Shared>,
     _person: Person,
     Path(slug): Path<Slug>,
     words: Words,
 ) -> Answer<Json<Value>> {
-    let project = project(&state, slug).await?;
-    let most = match words.get("limit") {
-        None => MOST_LISTED,
-        Some(word) => word.parse().map_err(|_| bad("`limit` is not a number that it can be"))?,
-    };
+    let (project, most) = (project(&state, slug).await?, most_of(&words)?);
     let read = move |view: &crate::server::store::View| {
-        let listed = deliveries::list(view, &project.id, most.clamp(1, MOST_LISTED))?;
+        let listed = deliveries::list(view, &project.id, most)?;
         let with_changes = |delivery: &Delivery| {
             Ok(shown_delivery(delivery, &deliveries::events_of(view, delivery.seq, MOST_CHANGES)?))
         };

@@ -40,6 +40,10 @@ async fn take(State(state): State<Shared>, Path(project): Path<ProjectId>, reque
 
 fn answer(received: Received) -> Response {
     let status = StatusCode::from_u16(received.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let body = json!({ "message": received.message, "pipelines": received.pipelines });
+    let body = match status.is_success() {
+        true => json!({ "message": received.message, "pipelines": received.pipelines }),
+        // As every refusal has it.
+        false => json!({ "message": received.message }),
+    };
     (status, Json(body)).into_response()
 }

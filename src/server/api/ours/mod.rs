@@ -2,6 +2,7 @@
 //! streams, compiling, and what operators ask.
 
 pub mod access;
+pub mod apps;
 pub mod audit;
 pub mod compile;
 pub mod connections;

@@ -10,6 +10,7 @@ use crate::server::auth::Peer;
 use crate::server::engine::claim::{self, Claimed, Claimer, HandedOut};
 use crate::server::engine::commit::rest;
 use crate::server::engine::commit::task::{self, NotLost};
+use crate::server::pipelines::forge::access::open_task;
 use crate::server::state::Shared;
 use crate::server::time::Millis;
 use axum::Json;
@@ -59,9 +60,11 @@ pub(super) async fn claim(
         let again_at = match claimed.await? {
             Some(Claimed::Task(HandedOut { answer, claimed })) => {
                 let headers = [("Content-Type", "application/json"), (CLAIMED_HEADER, &claimed)];
-                return Ok((headers, answer).into_response());
+                return Ok((headers, whole(&state, answer).await?).into_response());
             }
             Some(Claimed::Holds(held)) => {
+                // What woke this claim, if anything did, is for another one.
+                notify.notify_one();
                 let what = if held.ended { "has ended" } else { "has begun" };
                 let message =
                     format!("this nonce got the task `{}` before, which {what}: draw another", held.id);
@@ -88,6 +91,14 @@ pub(super) async fn claim(
             () = state.stopped() => return Ok(StatusCode::NO_CONTENT.into_response()),
         }
     }
+}
+
+/// A task as JSON, with the token for git that is got for it now, if it needs one.
+pub(super) async fn whole(state: &Shared, answer: claim::Answer) -> Answer<Vec<u8>> {
+    Ok(match answer {
+        claim::Answer::Whole(text) => text,
+        claim::Answer::Unopened(unopened) => open_task(state, *unopened).await?,
+    })
 }
 
 /// Refuses a claim whose words are kept with the runner, and are longer than any runner's.
@@ -145,8 +156,9 @@ pub(super) async fn rest(
     Json(request): Json<LostTask>,
 ) -> Answer<Json<RestAnswer>> {
     is_of_path(&path, &request)?;
-    let id = request.id.clone();
-    let token = state.store.write(move |tx| rest::token_for(tx, &token.class, &request, Millis::now()));
+    let (id, sealer) = (request.id.clone(), state.settings.sealer.clone());
+    let token =
+        state.store.write(move |tx| rest::token_for(tx, &token.class, &request, &sealer, Millis::now()));
     match token.await? {
         Ok(token) => Ok(Json(RestAnswer { token })),
         Err(NotLost::Unknown) => {

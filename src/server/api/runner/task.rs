@@ -5,6 +5,7 @@ use crate::protocol::{
     BeginAnswer, BeginRequest, Event, EventsAnswer, FIRST_BESIDE, FinishAnswer, FinishRequest, GiveBack,
     GiveBackAnswer, HeartbeatAnswer, OutputAnswer, RefusalCode,
 };
+use crate::server::api::runner::claim::whole;
 use crate::server::api::runner::holder::Holder;
 use crate::server::api::runner::query::{Numbers, number, wait_of};
 use crate::server::api::shared::failure::{Answer, Failure, blocking};
@@ -31,8 +32,8 @@ pub(super) async fn fetch(State(state): State<Shared>, task: Holder, headers: He
     let token = token.unwrap_or_default().to_owned();
     let (id, settings) = (task.id.clone(), state.settings.clone());
     let fetched = state.store.write(move |tx| claim::fetch(tx, &id, token, &settings, Millis::now())).await?;
-    let answer = fetched.map_err(|why| task.refused(why))?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], answer).into_response())
+    let text = whole(&state, fetched.map_err(|why| task.refused(why))?).await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
 
 /// The commit point: answered once it is on the disk.

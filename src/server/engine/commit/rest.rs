@@ -1,18 +1,20 @@
 //! The rest of a task whose agent is gone: its runner sends what is left of the output, and needs a token for that.
 
 use crate::protocol::{LostTask, Secret};
-use crate::server::auth::{new_token, token_hash};
+use crate::server::auth::token_hash;
 use crate::server::engine::commit::task::{InHand, NotLost};
 use crate::server::engine::task::{Call, Refused};
+use crate::server::secrets::sealer::Sealer;
 use crate::server::store::{Error, Tx};
 use crate::server::time::Millis;
 use std::time::Duration;
 
-/// A fresh token of a task, in the place of that of its agent. Only of one whose output is taken (still, or late).
+/// Another token of a task, in the place of that of its agent. Only of one whose output is taken (still, or late).
 pub fn token_for(
     tx: &Tx<'_>,
     class: &str,
     request: &LostTask,
+    sealer: &Sealer,
     now: Millis,
 ) -> Result<Result<Secret, NotLost>, Error> {
     let Some(mut hand) = InHand::find(tx, &request.id)?.filter(|hand| hand.row.resource_class == class)
@@ -25,7 +27,8 @@ pub fn token_for(
     if let Err(refused) = hand.task.clone().call(Call::Output { is_spin_up: false }, Duration::ZERO, now) {
         return Ok(Err(NotLost::Refused(refused)));
     }
-    let token = new_token("rlt_")?;
+    let token =
+        sealer.task_token(&["rest", request.id.as_str(), request.allocation.as_deref().unwrap_or("")]);
     hand.row.token_hash = Some(token_hash(&token));
     hand.write(tx, now)?;
     Ok(Ok(Secret::new(token)))

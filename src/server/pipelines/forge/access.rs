@@ -1,27 +1,95 @@
-//! Access of the control plane's own git to the repositories of projects.
+//! Access of git to the repositories of projects: of the control plane's own, and of tasks whose token is got when they are
+//! handed out.
 
 use crate::logging::record;
+use crate::protocol::{Secret, Variable};
+use crate::server::engine::handout::Unopened;
 use crate::server::ids::ProjectId;
-use crate::server::secrets::access;
+use crate::server::pipelines::forge::installation;
+use crate::server::secrets::access::{self, APP_USER, Access, Login};
+use crate::server::secrets::app::Rights;
 use crate::server::state::Shared;
+use crate::server::store::status::MessageKind;
+use crate::server::store::tables::{forge, jobs};
+use crate::server::store::{Effect, Error, Tx};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Lets the mirrors into the repositories of projects by what is set for them.
 pub fn open_mirrors(state: &Shared) {
-    let (store, sealer) = (state.store.clone(), state.settings.sealer.clone());
+    // The state holds the mirrors, and these must not hold the state.
+    let weak = Arc::downgrade(state);
     state.settings.mirrors.open_by(move |project: String, url: String| {
-        let (store, sealer, project) = (store.clone(), sealer.clone(), ProjectId::from(project));
+        let (state, project) = (weak.upgrade(), ProjectId::from(project));
         async move {
-            let of = project.clone();
-            match store.read(move |view| access::open(view, &sealer, &of)).await {
-                Ok(Ok(access)) => return access.files(&url),
-                Ok(Err(why)) => {
-                    record!(Warn, project = project.as_str(); "git gets no keys for a repository: {why}");
-                }
-                Err(error) => {
-                    log::error!("failed to read the keys of the repository of `{project}`: {error}")
-                }
+            match state {
+                Some(state) => files(&state, &project, &url).await,
+                None => Vec::new(),
             }
-            Vec::new()
         }
     });
+}
+
+async fn files(state: &Shared, project: &ProjectId, url: &str) -> Vec<Variable> {
+    let (sealer, of) = (state.settings.sealer.clone(), project.clone());
+    let mut access = match state.store.read(move |view| access::open(view, &sealer, &of)).await {
+        Ok(Ok(access)) => access,
+        Ok(Err(why)) => {
+            record!(Warn, project = project.as_str(); "git gets no keys for a repository: {why}");
+            return Vec::new();
+        }
+        Err(error) => {
+            log::error!("failed to read the keys of the repository of `{project}`: {error}");
+            return Vec::new();
+        }
+    };
+    // Why there is no token was said where it was got; the forge says the rest.
+    if let Err(error) = let_in(state, project, url, installation::LAST, &mut access).await {
+        log::error!("failed to read the GitHub App of `{project}`: {error}");
+    }
+    access.files(url)
+}
+
+/// Adds the login that a GitHub App gets, where there is no other one. The inner error says why it got none.
+async fn let_in(
+    state: &Shared,
+    project: &ProjectId,
+    url: &str,
+    least: Duration,
+    access: &mut Access,
+) -> Result<Result<(), String>, Error> {
+    if access.login.is_some() {
+        return Ok(Ok(()));
+    }
+    let of = project.clone();
+    let connection = state.store.read(move |view| forge::connection(view, &of)).await?;
+    let api = connection.and_then(|connection| connection.api_url).unwrap_or_default();
+    if !installation::is_of_api(&api, url) {
+        return Ok(Ok(()));
+    }
+    Ok(match installation::token(state, project, Rights::Contents, least).await? {
+        Some(Ok(token)) => {
+            access.login = Some(Login { username: APP_USER.to_owned(), token, is_bearer: false });
+            Ok(())
+        }
+        Some(Err(why)) => Err(why),
+        None => Ok(()),
+    })
+}
+
+/// Completes a task that git is let in for by a GitHub App, and writes it as JSON. Without a token its job is told why.
+pub async fn open_task(state: &Shared, unopened: Unopened) -> Result<Vec<u8>, Error> {
+    let Unopened { mut handed, mut access, url, project, job, pipeline } = unopened;
+    if let Err(why) = let_in(state, &project, &url, installation::FOR_A_JOB, &mut access).await? {
+        let write = move |tx: &Tx<'_>| {
+            jobs::add_message(tx, &job, MessageKind::Warning, &why)?;
+            tx.effect(Effect::Changed(pipeline.into()));
+            Ok(())
+        };
+        state.store.write(write).await?;
+    }
+    let masked: Vec<Secret> = access.masked();
+    handed.task.mask.extend(masked);
+    handed.task.git_files = access.files(&url);
+    Ok(serde_json::to_vec(&handed)?)
 }

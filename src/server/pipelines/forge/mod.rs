@@ -3,22 +3,29 @@
 //! `receive` takes what a forge sends: `signature` believes it, `payload` reads it, `rules` decide, and the store keeps
 //! it before the forge is answered. `work` makes the pipelines. `poll` finds what no forge told of, `schedule` what is due
 //! by its `timetable`. `report` tells the forge how it went, in its own `words`; `outgoing` tells whom people want told.
-//! All of these that wait for their time do so in `rounds`. `access` lets git in.
+//! All of these that wait for their time do so in `rounds`.
+//!
+//! `reach` is the way to the API of a forge, by a token of the project or by one of an `installation` of a GitHub App.
+//! `access` lets git in, `round` tries the whole way there and back, `unchanged` spares `poll` what has not changed.
 
 pub mod access;
 pub mod event;
+pub mod installation;
 pub mod outgoing;
 pub mod payload;
 mod poll;
+mod reach;
 pub mod receive;
 mod report;
+pub mod round;
 mod rounds;
 pub mod rules;
 pub mod schedule;
 pub mod signature;
 pub mod timetable;
+mod unchanged;
 mod values;
-pub mod words;
+mod words;
 mod work;
 
 use crate::server::state::Shared;

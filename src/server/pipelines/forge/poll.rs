@@ -5,10 +5,11 @@ use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::event::{Actor, Event, NO_OBJECT, Push};
 use crate::server::pipelines::forge::receive::{Stored, take};
 use crate::server::pipelines::forge::rounds::Rounds;
+use crate::server::pipelines::forge::unchanged::{Asked, Unchanged};
 use crate::server::pipelines::repository::look::Listed;
 use crate::server::state::Shared;
 use crate::server::store::read::{self, Project};
-use crate::server::store::status::{DeliverySource, Verdict};
+use crate::server::store::status::{DeliverySource, Forge, Verdict};
 use crate::server::store::tables::deliveries::{self, NewDelivery};
 use crate::server::store::tables::forge::{self, Connection};
 use crate::server::store::tables::projects;
@@ -35,6 +36,7 @@ type Hosts = Arc<Mutex<HashMap<String, Arc<Semaphore>>>>;
 /// Looks until the control plane stops.
 pub(super) async fn run(state: Shared) {
     let (room, hosts) = (Arc::new(Semaphore::new(AT_ONCE)), Hosts::default());
+    let unchanged = Arc::new(Unchanged::default());
     let rounds = Rounds {
         what: "find the projects whose refs are to be looked at",
         woken: Some(state.hub.polls()),
@@ -42,7 +44,7 @@ pub(super) async fn run(state: Shared) {
         least: Duration::from_millis(50),
         pause: Duration::ZERO,
     };
-    rounds.run(&state, |now| look_at_due(&state, &room, &hosts, now)).await;
+    rounds.run(&state, |now| look_at_due(&state, &room, &hosts, &unchanged, now)).await;
 }
 
 /// Begins to look at every project that is due. Returns when the next one is due.
@@ -50,6 +52,7 @@ async fn look_at_due(
     state: &Shared,
     room: &Arc<Semaphore>,
     hosts: &Hosts,
+    unchanged: &Arc<Unchanged>,
     now: Millis,
 ) -> Result<Option<Millis>, StoreError> {
     let due = state.store.read(move |view| forge::due_polls(view, now, AT_ONCE as u32)).await?;
@@ -58,9 +61,9 @@ async fn look_at_due(
         // Due again after this at the earliest, whatever becomes of this look.
         let (id, later) = (project.clone(), now.plus(LONGEST));
         state.store.write(move |tx| forge::put_off_poll(tx, &id, later)).await?;
-        let (state, hosts) = (state.clone(), Arc::clone(hosts));
+        let (state, hosts, unchanged) = (state.clone(), Arc::clone(hosts), Arc::clone(unchanged));
         tokio::spawn(async move {
-            if let Err(error) = look(&state, &hosts, &project).await {
+            if let Err(error) = look(&state, &hosts, &unchanged, &project).await {
                 log::error!("failed to write down what a look at the refs of `{project}` found: {error}");
             }
             drop(permit);
@@ -69,7 +72,12 @@ async fn look_at_due(
     state.store.read(forge::next_poll).await
 }
 
-async fn look(state: &Shared, hosts: &Hosts, id: &ProjectId) -> Result<(), StoreError> {
+async fn look(
+    state: &Shared,
+    hosts: &Hosts,
+    unchanged: &Unchanged,
+    id: &ProjectId,
+) -> Result<(), StoreError> {
     let of = id.clone();
     let found = state
         .store
@@ -86,7 +94,18 @@ async fn look(state: &Shared, hosts: &Hosts, id: &ProjectId) -> Result<(), Store
                 Arc::clone(room.or_insert_with(|| Arc::new(Semaphore::new(OF_ONE_HOST))))
             };
             let Ok(_turn) = host.acquire_owned().await else { return Ok(()) };
-            state.settings.mirrors.list_refs(id.as_str(), url).await
+            let asked = match connection.forge {
+                Forge::GitHub if connection.is_listed => unchanged.ask(state, id, Millis::now()).await?,
+                _ => Asked::Look(None),
+            };
+            match asked {
+                Asked::Same => Ok(None),
+                Asked::Look(marks) => {
+                    let listed = state.settings.mirrors.list_refs(id.as_str(), url).await;
+                    unchanged.keep(id, marks.filter(|_| listed.is_ok()));
+                    listed.map(Some)
+                }
+            }
         }
     };
     let now = Millis::now();
@@ -100,7 +119,11 @@ async fn look(state: &Shared, hosts: &Hosts, id: &ProjectId) -> Result<(), Store
             let id = id.clone();
             state.store.write(move |tx| forge::set_polled(tx, &id, Some(&why), next)).await
         }
-        Ok(listed) => {
+        Ok(None) => {
+            let id = id.clone();
+            state.store.write(move |tx| forge::set_polled(tx, &id, None, next)).await
+        }
+        Ok(Some(listed)) => {
             let steps = steps(state, &project, &listed).await?;
             let write = move |tx: &Tx<'_>| {
                 note(tx, &project, &connection, &listed, &steps, now)?;
@@ -305,7 +328,7 @@ mod tests {
         }
         let connection = |failures| Connection {
             project: "p".into(),
-            forge: crate::server::store::status::Forge::Git,
+            forge: Forge::Git,
             repository: None,
             full_name: None,
             api_url: None,

@@ -155,6 +155,12 @@ fn read_delivery(known: &Known, headers: &HeaderMap, body: &[u8], event: &str) -
     let kind = "its content type is neither `application/json` nor `application/x-www-form-urlencoded`";
     let content = Content::of(headers, body).ok_or_else(|| Refused::new(415, kind))?;
     verify(wanted, headers, &content, &known.secrets, Millis::now()).map_err(|why| Refused::new(401, why))?;
+    if content.payload.as_ref().is_some_and(Vec::is_empty) {
+        return Err(Refused::new(
+            400,
+            "it is a form without the field `payload`: has the webhook the right content type?",
+        ));
+    }
     let delivery = payload::read(wanted, event, content.json()).map_err(|why| Refused::new(400, why))?;
     if let Some(repository) = &delivery.repository {
         check_repository(known, repository).map_err(|why| Refused::new(401, why))?;

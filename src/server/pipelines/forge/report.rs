@@ -3,18 +3,18 @@
 //! Forges are told the present state of a job, never its history: a state that was overtaken is not sent. Nothing here
 //! holds up a build.
 
-use crate::http::caller::{LazyCaller, Outgoing};
+use crate::http::caller::LazyCaller;
 use crate::logging::record;
 use crate::protocol::Secret;
 use crate::server::ids::ProjectId;
+use crate::server::pipelines::forge::reach::{Reach, Reached, reach};
 use crate::server::pipelines::forge::rounds::{Busy, Rounds};
 use crate::server::pipelines::forge::words::{self, PREFIX, Verdict, is_end};
-use crate::server::secrets::forge as secrets;
-use crate::server::secrets::sealer::Sealer;
+use crate::server::secrets::app::Rights;
 use crate::server::state::{ServerSettings, Shared};
 use crate::server::store::read;
 use crate::server::store::status::{Forge, JobType};
-use crate::server::store::tables::forge::{self, Connection};
+use crate::server::store::tables::forge;
 use crate::server::store::tables::projects::{self, ProjectSettings};
 use crate::server::store::tables::reports::{self, Changed, JobFacts, PipelineFacts, Report};
 use crate::server::store::{Error as StoreError, Tx, View};
@@ -31,12 +31,12 @@ const BETWEEN: Duration = Duration::from_millis(250);
 const IDLE: Duration = Duration::from_secs(60);
 /// Changes that are taken in one write.
 const BATCH: u32 = 200;
-/// How long a call may take.
-const CALL: Duration = Duration::from_secs(20);
 /// How long a forge is tried to be told.
 const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Between two calls that go by one token, where the forge minds.
 const BETWEEN_CALLS: Duration = Duration::from_secs(1);
+/// Wait after a GitHub App got no token that opens anything, in seconds.
+const NO_TOKEN_SECONDS: u64 = 300;
 /// How long it is remembered what a forge was told.
 const KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
@@ -220,27 +220,6 @@ fn in_words(state: &str, took: Option<Duration>, step: Option<&str>, by: Option<
     }
 }
 
-/// Address of a project's forge, and the token for it.
-struct Way {
-    connection: Connection,
-    api: String,
-    name: String,
-    token: Secret,
-}
-
-fn way(view: &View, sealer: &Sealer, project: &ProjectId) -> Result<Option<Way>, StoreError> {
-    let Some(connection) = forge::connection(view, project)? else { return Ok(None) };
-    let token = secrets::open(view, sealer, project, "token")?.and_then(Result::ok);
-    let slug = read::project_slug(view, project)?.unwrap_or_default();
-    let name = connection.name_there(&slug).map(str::to_owned);
-    Ok(match (connection.api_url.clone(), token, name) {
-        (Some(api), Some(token), Some(name)) if connection.token_message.is_none() => {
-            Some(Way { connection, api, name, token })
-        }
-        _ => None,
-    })
-}
-
 async fn tell_all(
     state: &Shared,
     caller: &Arc<LazyCaller>,
@@ -248,14 +227,22 @@ async fn tell_all(
     project: &ProjectId,
     due: Vec<Report>,
 ) -> Result<(), StoreError> {
-    let (id, sealer) = (project.clone(), state.settings.sealer.clone());
-    let Some(way) = state.store.read(move |view| way(view, &sealer, &id)).await? else {
-        // A token that comes later tells of what changes from then on.
-        for report in due {
-            let why = Some("there is no token that may be used");
-            state.store.write(move |tx| reports::set_sent(tx, &report, None, why)).await?;
+    let way = match reach(state, project, Rights::Statuses).await? {
+        Reach::Open(way) => way,
+        Reach::Later(why) => {
+            let mut due = due.into_iter();
+            let Some(first) = due.next() else { return Ok(()) };
+            let verdict = Verdict::Later { seconds: NO_TOKEN_SECONDS, whole: true, why };
+            return note(state, first, "", verdict, Millis::now()).await.map(drop);
         }
-        return Ok(());
+        Reach::Closed(why) => {
+            // A token that comes later tells of what changes from then on.
+            for report in due {
+                let why = why.clone();
+                state.store.write(move |tx| reports::set_sent(tx, &report, None, Some(&why))).await?;
+            }
+            return Ok(());
+        }
     };
     for report in due {
         if *state.stopping.borrow() {
@@ -275,7 +262,7 @@ async fn tell(
     state: &Shared,
     caller: &Arc<LazyCaller>,
     tokens: &Tokens,
-    way: &Way,
+    way: &Reached,
     report: Report,
 ) -> Result<bool, StoreError> {
     let kind = way.connection.forge;
@@ -283,32 +270,36 @@ async fn tell(
     let is_same = word.is_some()
         && report.sent_word.as_deref() == word
         && (!is_end(&report.state) || report.sent_text.as_deref() == Some(&report.description));
-    let Some(word) = word.filter(|_| !is_same) else {
-        state.store.write(move |tx| reports::set_sent(tx, &report, word, None)).await?;
+    let is_refused = words::is_refused_after(kind, report.sent_word.as_deref(), word);
+    let Some(word) = word.filter(|_| !is_same && !is_refused) else {
+        let told = word.filter(|_| !is_refused);
+        state.store.write(move |tx| reports::set_sent(tx, &report, told, None)).await?;
         return Ok(true);
     };
     if kind == Forge::GitHub {
         take_turn(tokens, &way.token).await;
     }
     let call = words::call(kind, &way.api, &way.name, &report, word);
-    let (caller, headers) = (Arc::clone(caller), words::headers(kind, way.token.expose()));
-    let body = call.body.to_string();
-    let calling = tokio::task::spawn_blocking(move || {
-        let body = body.into_bytes();
-        caller.call(false, &Outgoing { method: "POST", url: &call.url, headers, body: &body, timeout: CALL })
-    });
+    let called = way.call(caller, "POST", call.url, Vec::new(), Some(&call.body)).await;
     let now = Millis::now();
-    let verdict = match calling.await {
-        Err(_) => return Ok(false),
-        Ok(Err(error)) => {
+    let verdict = match called {
+        Err(error) => {
             let seconds = words::doubled(report.attempts);
             Verdict::Later { seconds, whole: false, why: error.to_string() }
         }
-        Ok(Ok(answer)) => {
+        Ok(answer) => {
             let header = |name: &str| answer.header(name).map(str::to_owned);
             let wait = words::asked_wait(header, now.0 / 1000);
             words::verdict(kind, answer.status, &String::from_utf8_lossy(&answer.body), report.attempts, wait)
         }
+    };
+    let verdict = match verdict {
+        // Another installation, other rights: the App may get a token that is better than this one.
+        Verdict::BadToken(why) if way.is_of_app => {
+            state.installations.forget(&way.token);
+            Verdict::Later { seconds: NO_TOKEN_SECONDS, whole: true, why }
+        }
+        other => other,
     };
     note(state, report, word, verdict, now).await
 }

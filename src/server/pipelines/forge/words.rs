@@ -36,6 +36,12 @@ pub(super) fn word(forge: Forge, state: &str, was_told: bool) -> Option<&'static
     (!word.is_empty()).then_some(word)
 }
 
+/// Whether a forge refuses a word after the one that it was told last: GitLab knows no way back from running, which a new
+/// pipeline of the same commit would be as long as the end of the one before was not told.
+pub(super) fn is_refused_after(forge: Forge, last: Option<&str>, word: Option<&str>) -> bool {
+    forge == Forge::GitLab && last == Some("running") && word == Some("pending")
+}
+
 /// Whether a state is an end.
 pub(super) fn is_end(state: &str) -> bool {
     !matches!(state, "blocked" | "queued" | "on_hold" | "running")
@@ -52,15 +58,15 @@ pub(super) fn cut(text: &str, most: usize) -> String {
 
 /// A call of a forge's API.
 #[derive(Debug, PartialEq)]
-pub struct ApiCall {
+pub(super) struct ApiCall {
     /// The whole address.
-    pub url: String,
+    pub(super) url: String,
     /// JSON that is sent.
-    pub body: Value,
+    pub(super) body: Value,
 }
 
 /// Headers that every call of an API has; the token is in the first.
-pub fn headers(forge: Forge, token: &str) -> Vec<(&'static str, String)> {
+pub(super) fn headers(forge: Forge, token: &str) -> Vec<(&'static str, String)> {
     match forge {
         Forge::GitHub => vec![
             ("authorization", format!("Bearer {token}")),
@@ -76,7 +82,7 @@ pub fn headers(forge: Forge, token: &str) -> Vec<(&'static str, String)> {
 }
 
 /// `owner/name` with each part as it stands in an address.
-fn path(full_name: &str) -> String {
+pub(super) fn path(full_name: &str) -> String {
     full_name.split('/').map(encoded).collect::<Vec<_>>().join("/")
 }
 
@@ -129,7 +135,7 @@ pub(super) fn call(forge: Forge, api: &str, name: &str, report: &Report, word: &
 }
 
 /// The call that has a forge send the events of a repository here; `None`: this forge cannot be asked to.
-pub fn hook_call(forge: Forge, api: &str, name: &str, address: &str, secret: &str) -> Option<ApiCall> {
+pub(super) fn hook_call(forge: Forge, api: &str, name: &str, address: &str, secret: &str) -> Option<ApiCall> {
     let config = json!({ "url": address, "content_type": "json", "secret": secret });
     let (url, body) = match forge {
         Forge::GitHub => (
@@ -180,6 +186,52 @@ pub fn hook_call(forge: Forge, api: &str, name: &str, address: &str, secret: &st
     Some(ApiCall { url, body })
 }
 
+/// Addresses at which a forge tells of itself and of a repository.
+#[derive(Debug, PartialEq)]
+pub(super) struct AboutCalls {
+    /// Tells of the repository.
+    pub(super) repository: String,
+    /// Place of the name of the default branch in what it tells, as a JSON pointer.
+    pub(super) branch_at: &'static str,
+    /// Tells the version in `version`; `None`: a header does, or nothing.
+    pub(super) version: Option<String>,
+}
+
+/// The calls that ask about a forge and a repository; `None`: this forge has no API.
+pub(super) fn about_calls(forge: Forge, api: &str, name: &str) -> Option<AboutCalls> {
+    let (repository, branch_at, version) = match forge {
+        Forge::GitHub => (format!("{api}/repos/{}", path(name)), "/default_branch", None),
+        Forge::Gitea | Forge::Forgejo => {
+            (format!("{api}/repos/{}", path(name)), "/default_branch", Some(format!("{api}/version")))
+        }
+        Forge::GitLab => {
+            (format!("{api}/projects/{}", encoded(name)), "/default_branch", Some(format!("{api}/version")))
+        }
+        Forge::BitbucketCloud => (format!("{api}/repositories/{}", path(name)), "/mainbranch/name", None),
+        Forge::BitbucketDc => {
+            let (project, repository) = name.split_once('/').unwrap_or((name, ""));
+            let (project, repository) = (encoded(project), encoded(repository));
+            (
+                format!("{api}/api/latest/projects/{project}/repos/{repository}/default-branch"),
+                "/displayId",
+                Some(format!("{api}/api/latest/application-properties")),
+            )
+        }
+        Forge::Git => return None,
+    };
+    Some(AboutCalls { repository, branch_at, version })
+}
+
+/// Address of the call that has a forge send a test delivery by a webhook; `None`: this forge sends none.
+pub(super) fn test_call(forge: Forge, api: &str, name: &str, hook: u64) -> Option<String> {
+    match forge {
+        Forge::GitHub => Some(format!("{api}/repos/{}/hooks/{hook}/pings", path(name))),
+        Forge::Gitea | Forge::Forgejo => Some(format!("{api}/repos/{}/hooks/{hook}/tests", path(name))),
+        Forge::GitLab => Some(format!("{api}/projects/{}/hooks/{hook}/test/push_events", encoded(name))),
+        Forge::BitbucketCloud | Forge::BitbucketDc | Forge::Git => None,
+    }
+}
+
 /// Meaning of the answer to a status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -206,7 +258,7 @@ pub(super) fn asked_wait(header: impl Fn(&str) -> Option<String>, now: u64) -> O
 }
 
 /// The answer of a forge as a phrase, with the beginning of its body.
-pub fn answered(status: u16, body: &str) -> String {
+pub(super) fn answered(status: u16, body: &str) -> String {
     let said: String = body.chars().filter(|c| !c.is_control()).take(200).collect();
     format!("the forge answered {status}: {said}")
 }
@@ -267,6 +319,9 @@ mod tests {
         assert_eq!(word(Forge::BitbucketCloud, "canceled", true), Some("STOPPED"));
         assert_eq!(word(Forge::BitbucketDc, "canceled", true), Some("CANCELLED"));
         assert_eq!(word(Forge::Gitea, "infrastructure_fail", true), Some("error"));
+        assert!(is_refused_after(Forge::GitLab, Some("running"), Some("pending")));
+        assert!(!is_refused_after(Forge::GitLab, Some("success"), Some("pending")));
+        assert!(!is_refused_after(Forge::GitHub, Some("running"), Some("pending")));
         assert_eq!((word(Forge::GitHub, "not_run", false), word(Forge::Git, "success", true)), (None, None));
         let github = call(Forge::GitHub, "https://api", "acme/app", &report("ci/circleci: build"), "success");
         let text = github.body["description"].as_str().unwrap_or_default();
@@ -281,6 +336,26 @@ mod tests {
         let short =
             call(Forge::BitbucketCloud, "https://api", "acme/app", &report("ci/circleci: b"), "FAILED");
         assert_eq!(short.body["key"], "ci/circleci: b");
+    }
+
+    #[test]
+    fn every_forge_is_asked_about_itself_where_it_answers() {
+        let of = |forge| {
+            about_calls(forge, "https://api", "acme/app").map(|calls| (calls.repository, calls.version))
+        };
+        let url = |path: &str| format!("https://api{path}");
+        assert_eq!(of(Forge::GitHub), Some((url("/repos/acme/app"), None)));
+        assert_eq!(of(Forge::GitLab), Some((url("/projects/acme%2Fapp"), Some(url("/version")))));
+        assert_eq!(of(Forge::Gitea), Some((url("/repos/acme/app"), Some(url("/version")))));
+        assert_eq!(of(Forge::BitbucketCloud), Some((url("/repositories/acme/app"), None)));
+        let dc = of(Forge::BitbucketDc).unwrap_or_default();
+        assert!(dc.0.ends_with("/projects/acme/repos/app/default-branch") && dc.1.is_some());
+        assert_eq!(of(Forge::Git), None);
+        let test = |forge| test_call(forge, "https://api", "acme/app", 5);
+        assert_eq!(test(Forge::GitHub), Some(url("/repos/acme/app/hooks/5/pings")));
+        assert_eq!(test(Forge::Forgejo), Some(url("/repos/acme/app/hooks/5/tests")));
+        assert_eq!(test(Forge::GitLab), Some(url("/projects/acme%2Fapp/hooks/5/test/push_events")));
+        assert_eq!(test(Forge::BitbucketCloud), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! and answered outside of this room. The header of each file lists the constructs in it that only SQLite
 //! knows.
 
+pub mod apps;
 pub mod archives;
 pub mod audit;
 pub mod classes;

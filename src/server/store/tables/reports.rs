@@ -257,6 +257,37 @@ pub fn set_sent(
     Ok(())
 }
 
+/// A status as people see it on its way.
+#[derive(Clone, Debug)]
+pub struct ShownReport {
+    /// The status.
+    pub report: Report,
+    /// Whether the forge is still to be told of it.
+    pub is_due: bool,
+    /// Time of the next try.
+    pub not_before: Millis,
+    /// The reason why it was not told, the last time.
+    pub message: Option<String>,
+}
+
+/// The statuses of a project, those that were wanted last first.
+pub fn list(view: &View, project: &ProjectId, most: u32) -> Result<Vec<ShownReport>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT project_id, revision, context, reference, state, description, url, sent_word, sent_text, attempts, since_ms,
+            is_due, not_before_ms, message
+         FROM forge_reports WHERE project_id = ?1 ORDER BY since_ms DESC, revision, context LIMIT ?2",
+    )?;
+    let rows = query.query_map(params![project, most], |row| {
+        Ok(ShownReport {
+            report: report_row(row)?,
+            is_due: row.get(11)?,
+            not_before: row.get(12)?,
+            message: row.get(13)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 /// Has a status told later.
 pub fn postpone(tx: &Tx<'_>, report: &Report, message: &str, until: Millis) -> Result<(), Error> {
     tx.sql()

@@ -3,6 +3,7 @@
 //! Only SQLite: nothing.
 
 use crate::server::ids::{ContextId, ProjectId};
+use crate::server::store::tables::apps;
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};
@@ -38,6 +39,8 @@ pub enum Owner {
     Context(ContextId),
     /// The connection of a project to its forge: a secret of it, which no job is given.
     Forge(ProjectId),
+    /// A project or an organisation, by its id: its GitHub App, which no job is given.
+    App(String),
 }
 
 fn shown_row(row: &Row<'_>) -> rusqlite::Result<ShownVariable> {
@@ -170,6 +173,9 @@ pub fn list_all_sealed(view: &View) -> Result<Vec<(Owner, SealedVariable)>, Erro
     let mut query = view.sql().prepare("SELECT name, sealed, project_id FROM forge_secrets")?;
     for row in query.query_map([], |row| Ok((Owner::Forge(row.get(2)?), sealed_row(row)?)))? {
         all.push(row?);
+    }
+    for (owner, sealed) in apps::list_all(view)? {
+        all.push((Owner::App(owner), SealedVariable { name: "github-app".to_owned(), sealed }));
     }
     Ok(all)
 }

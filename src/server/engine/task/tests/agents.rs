@@ -50,17 +50,18 @@ impl World {
         self.follow(at, Vec::new());
     }
 
-    /// The answer to a claim was lost, and the runner asks with the same nonce: it gets another token.
+    /// The answer to a claim was lost, and the runner asks with the same nonce, or one call arrives twice: the token is
+    /// the same.
     pub(super) fn claim_again(&mut self, at: usize) {
         let Some(claim) = self.task(at).claim_of() else { return };
-        let (is_first_version, now) = (claim.protocol < 2, self.now());
-        let allocation = format!("allocation-{}", self.agents.len());
+        let (is_first_version, allocation) = (claim.protocol < 2, claim.allocation.clone());
+        let now = self.now();
         let ended = matches!(self.model(at).phase, Phase::Ended(..));
-        let expected = match self.model(at).claim_again(&allocation, now.0) {
+        let expected = match self.model(at).claim_again(now.0) {
             true => ClaimedAgain::Again,
             false => ClaimedAgain::Holds { ended },
         };
-        assert_eq!(self.task(at).claim_again(&allocation, LEASE_TIME, now), expected);
+        assert_eq!(self.task(at).claim_again(LEASE_TIME, now), expected);
         if expected == ClaimedAgain::Again {
             self.agent(at, allocation, is_first_version);
         }
@@ -75,8 +76,8 @@ impl World {
         self.agents.push(agent);
     }
 
-    /// An agent that may speak, and its attempt. The token of one whose task was claimed again, or whose claim was
-    /// forgotten, is known no more: it hears so, and stops.
+    /// An agent that may speak, and its attempt. The token of one whose claim was forgotten is known no more: it hears so,
+    /// and stops.
     pub(super) fn speaker(&mut self, agent: Option<usize>) -> Option<(usize, usize)> {
         let (agent, attempt) = self.living(agent)?;
         let allocation = self.task(attempt).claim_of().map(|claim| claim.allocation.clone());

@@ -219,10 +219,9 @@ impl Model {
         (self.runner, self.allocation) = (runner.to_owned(), Some(allocation.to_owned()));
     }
 
-    pub(super) fn claim_again(&mut self, allocation: &str, now: u64) -> bool {
+    pub(super) fn claim_again(&mut self, now: u64) -> bool {
         if self.phase == Phase::Claimed {
             self.lease = self.lease.max((now + LEASE).min(self.begin_limit));
-            self.allocation = Some(allocation.to_owned());
         }
         self.phase == Phase::Claimed
     }

@@ -1,0 +1,142 @@
+//! A repository that an earlier task left where a job checks out.
+//!
+//! Its objects and what it knows of the origin save a fetch. Anything else could decide what the job gets: settings,
+//! filters, branches, replaced commits, an index that hides files.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::SystemTime;
+
+/// The parts of a `.git` that stay. `refs` and `packed-refs` lose what is not of the origin.
+const KEPT: [&str; 6] = ["objects", "refs", "packed-refs", "shallow", "modules", "lfs"];
+/// References that stay: a fetch says to the origin what is there already, and puts them right.
+const OF_ORIGIN: [&str; 2] = ["refs/remotes/origin/", "refs/tags/"];
+
+/// Whether nothing of this task has set up the repository: its settings, or the file that stands for it, are older,
+/// or there are none.
+pub(super) fn is_left(repository: &Path, began: SystemTime) -> bool {
+    let settings = if repository.is_dir() { repository.join("config") } else { repository.to_owned() };
+    let set_up = settings.symlink_metadata().and_then(|about| about.modified());
+    !set_up.is_ok_and(|modified| modified >= began)
+}
+
+/// Removes what is not to be taken over. Afterwards it is no repository until `git init` has completed it.
+pub(super) fn strip(repository: &Path) -> io::Result<()> {
+    if !repository.symlink_metadata()?.is_dir() {
+        // A link to a repository elsewhere, which stays as it is.
+        return fs::remove_file(repository);
+    }
+    retain(repository, &|name| KEPT.contains(&name))?;
+    let refs = repository.join("refs");
+    retain(&refs, &|name| name == "remotes" || name == "tags")?;
+    retain(&refs.join("remotes"), &|name| name == "origin")?;
+    let packed = repository.join("packed-refs");
+    match fs::read_to_string(&packed) {
+        Ok(text) => fs::write(&packed, of_origin(&text)),
+        // One that is damaged goes; the next fetch learns all of it anew.
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => fs::remove_file(&packed),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether objects were left out when they were fetched: git asks the origin for them when it wants them.
+pub(super) fn is_partial(repository: &Path) -> bool {
+    let packs = fs::read_dir(repository.join("objects/pack")).into_iter().flatten().flatten();
+    packs.into_iter().any(|pack| pack.path().extension().is_some_and(|kind| kind == "promisor"))
+}
+
+/// Removes the entries of a folder whose names are not wanted. A folder that is not there has none.
+fn retain(folder: &Path, wanted: &dyn Fn(&str) -> bool) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(wanted) {
+            continue;
+        }
+        match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
+}
+
+/// The lines of a `packed-refs` that are of the origin, with what stands below them (`^` and the tagged commit).
+fn of_origin(packed: &str) -> String {
+    let mut kept = String::new();
+    let mut keeps = false;
+    for line in packed.lines() {
+        if !line.starts_with('^') {
+            let name = line.split_once(' ').map(|(_, name)| name).unwrap_or_default();
+            keeps = line.starts_with('#') || OF_ORIGIN.iter().any(|place| name.starts_with(place));
+        }
+        if keeps {
+            kept += line;
+            kept.push('\n');
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_references_of_the_origin_stay_with_what_their_tags_are_of() {
+        let packed = "# pack-refs with: peeled fully-peeled sorted \n1a refs/heads/main\n2b refs/remotes/origin/main\n\
+            3c refs/remotes/other/main\n4d refs/replace/9\n^77\n5e refs/tags/v1\n^6f\n";
+        assert_eq!(
+            of_origin(packed),
+            "# pack-refs with: peeled fully-peeled sorted \n2b refs/remotes/origin/main\n5e refs/tags/v1\n^6f\n"
+        );
+    }
+
+    #[test]
+    fn only_objects_and_what_is_known_of_the_origin_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = folder.path().join(".git");
+        let files = [
+            "objects/aa/bb",
+            "refs/heads/main",
+            "refs/remotes/origin/deep/x",
+            "refs/remotes/git/y",
+            "refs/tags/v1",
+            "refs/replace/1",
+            "config",
+            "config.worktree",
+            "index",
+            "info/attributes",
+            "hooks/post-checkout",
+            "HEAD",
+            "modules/lib/HEAD",
+            "shallow",
+            "logs/HEAD",
+        ];
+        for file in files {
+            let path = repository.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x").unwrap();
+        }
+        strip(&repository).unwrap();
+        let is_there = |file: &&&str| repository.join(file).exists();
+        let kept: Vec<_> = files.iter().filter(is_there).copied().collect();
+        assert_eq!(
+            kept,
+            ["objects/aa/bb", "refs/remotes/origin/deep/x", "refs/tags/v1", "modules/lib/HEAD", "shallow"]
+        );
+        assert!(!is_partial(&repository));
+        fs::create_dir_all(repository.join("objects/pack")).unwrap();
+        fs::write(repository.join("objects/pack/p.promisor"), "").unwrap();
+        assert!(is_partial(&repository));
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&repository, &link).unwrap();
+        strip(&link).unwrap();
+        assert!(link.symlink_metadata().is_err() && repository.join("objects/aa/bb").exists());
+    }
+}

@@ -1,0 +1,220 @@
+//! Tokens of GitHub Apps: an App shows the forge a signed word and gets a token for one repository and some rights in it,
+//! which is kept until shortly before its end.
+
+use crate::http::caller::{Answer, Caller, Outgoing};
+use crate::http::retry::retry_after;
+use crate::logging::record;
+use crate::protocol::Secret;
+use crate::server::ids::ProjectId;
+use crate::server::pipelines::forge::words::{answered, headers, path};
+use crate::server::secrets::app::{self, App, Kept, Place, Rights};
+use crate::server::secrets::sealer::Sealer;
+use crate::server::state::Shared;
+use crate::server::store::read;
+use crate::server::store::status::Forge;
+use crate::server::store::tables::forge;
+use crate::server::store::{Error as StoreError, View};
+use crate::server::time::Millis;
+use serde_json::{Value, json};
+use std::time::{Duration, SystemTime};
+
+/// A token is not used in the last minutes of its time.
+pub const LAST: Duration = Duration::from_secs(5 * 60);
+/// A token that goes to a job has so much of its hour left at least.
+pub const FOR_A_JOB: Duration = Duration::from_secs(30 * 60);
+/// How long the forge is not asked again after it has refused.
+const AGAIN: Duration = Duration::from_secs(30);
+/// How long a call may take.
+const CALL: Duration = Duration::from_secs(10);
+/// Clocks that differ by more than this are told of: the forge minds.
+const APART: Duration = Duration::from_secs(60);
+
+/// A project that goes by an App, as far as it can.
+enum Found {
+    None,
+    Not(String),
+    App { app: App, place: Place },
+}
+
+fn find(view: &View, sealer: &Sealer, project: &ProjectId, rights: Rights) -> Result<Found, StoreError> {
+    let Some(found) = app::of_project(view, sealer, project)? else { return Ok(Found::None) };
+    let app::Found { owner, app } = found;
+    let app = match app {
+        Ok(app) => app,
+        Err(why) => return Ok(Found::Not(format!("the GitHub App cannot be opened: {why}; set it again"))),
+    };
+    let slug = read::project_slug(view, project)?.unwrap_or_default();
+    let connection = forge::connection(view, project)?.filter(|connection| connection.forge == Forge::GitHub);
+    let api = connection.as_ref().and_then(|connection| connection.api_url.clone());
+    let name = connection.as_ref().and_then(|connection| connection.name_there(&slug));
+    Ok(match (api, name) {
+        (Some(api), Some(name)) => {
+            let place = Place { owner: owner.id().to_owned(), api, repository: name.to_owned(), rights };
+            Found::App { app, place }
+        }
+        _ => Found::Not(format!(
+            "the GitHub App is not used, because the project is not connected to GitHub: `runlet admin project connect {slug}`"
+        )),
+    })
+}
+
+/// The token by which a project has these rights in its repository, good for as long as `least` at least; `None` where it
+/// goes by no App. The inner error is a sentence for people.
+pub async fn token(
+    state: &Shared,
+    project: &ProjectId,
+    rights: Rights,
+    least: Duration,
+) -> Result<Option<Result<Secret, String>>, StoreError> {
+    let (id, sealer) = (project.clone(), state.settings.sealer.clone());
+    let (app, place) = match state.store.read(move |view| find(view, &sealer, &id, rights)).await? {
+        Found::None => return Ok(None),
+        Found::Not(why) => return Ok(Some(Err(why))),
+        Found::App { app, place } => (app, place),
+    };
+    let cell = state.installations.cell(place.clone(), Millis::now());
+    // Whoever comes meanwhile waits for this one, and asks for none of its own.
+    let mut kept = cell.lock().await;
+    let now = Millis::now();
+    if let Some(kept) = kept.as_ref().filter(|kept| kept.app == app) {
+        let needed = if kept.token.is_ok() { now.plus(least) } else { now };
+        if kept.until > needed {
+            return Ok(Some(kept.token.clone()));
+        }
+    }
+    let (by, of) = (app.clone(), place);
+    let got = tokio::task::spawn_blocking(move || get(&by, &of, now)).await;
+    let got = got.unwrap_or_else(|_| Err("the call for a token was broken off".to_owned()));
+    let (token, until) = match got {
+        Ok((token, until)) => (Ok(token), until),
+        Err(why) => {
+            record!(Warn, project = project.as_str(); "{why}");
+            (Err(why), now.plus(AGAIN))
+        }
+    };
+    *kept = Some(Kept { app, token: token.clone(), until });
+    Ok(Some(token))
+}
+
+/// Whether a token of an API may be shown to whoever a repository is fetched from: to the same host only. GitHub's own
+/// API has a host of its own.
+pub fn is_of_api(api: &str, url: &str) -> bool {
+    let host = |text: &str| {
+        let rest = text.split_once("://").map_or("", |(_, rest)| rest);
+        let authority = rest.split('/').next().unwrap_or_default();
+        let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        let name = authority.rsplit_once(':').map_or(authority, |(name, _)| name);
+        name.to_ascii_lowercase()
+    };
+    let (of_api, of_url) = (host(api), host(url));
+    let is_web = url.starts_with("https://") || url.starts_with("http://");
+    is_web && !of_url.is_empty() && of_api.strip_prefix("api.").unwrap_or(&of_api) == of_url
+}
+
+/// Gets a token from the forge, with the end of its time.
+fn get(app: &App, place: &Place, now: Millis) -> Result<(Secret, Millis), String> {
+    let word = app.word(now)?;
+    let caller = Caller::new(false).map_err(|error| error.to_string())?;
+    let call = |method, path: &str, body: &[u8]| {
+        let (url, headers) = (format!("{}{path}", place.api), headers(Forge::GitHub, word.expose()));
+        caller
+            .call(&Outgoing { method, url: &url, headers, body, timeout: CALL })
+            .map_err(|error| error.to_string())
+    };
+    let installation = match &app.installation {
+        Some(id) => id.clone(),
+        None => {
+            let answer = call("GET", &format!("/repos/{}/installation", path(&place.repository)), b"")?;
+            let found: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+            match found["id"].as_u64().filter(|_| answer.status == 200) {
+                Some(id) => id.to_string(),
+                None => return Err(refused(app, place, &answer, true)),
+            }
+        }
+    };
+    let (permission, level) = place.rights.permission();
+    let short = place.repository.rsplit('/').next().unwrap_or_default();
+    let body = json!({ "repositories": [short], "permissions": { permission: level } }).to_string();
+    let path = format!("/app/installations/{installation}/access_tokens");
+    let answer = call("POST", &path, body.as_bytes())?;
+    let made: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let until = made["expires_at"].as_str().and_then(|text| humantime::parse_rfc3339_weak(text).ok());
+    let until = until.and_then(|until| until.duration_since(SystemTime::UNIX_EPOCH).ok());
+    match (answer.status, made["token"].as_str(), until) {
+        (200..=299, Some(token), Some(until)) => Ok((Secret::new(token), Millis(until.as_millis() as u64))),
+        _ => Err(refused(app, place, &answer, false)),
+    }
+}
+
+/// A refusal of the forge as a sentence about what to do.
+fn refused(app: &App, place: &Place, answer: &Answer, is_search: bool) -> String {
+    let (id, repository, rights) = (&app.id, &place.repository, place.rights.said());
+    let said = answered(answer.status, &String::from_utf8_lossy(&answer.body));
+    let advice = match answer.status {
+        401 => {
+            let date = answer.header("date").and_then(|date| retry_after(date, SystemTime::UNIX_EPOCH));
+            let here = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            match date.map(|there| there.abs_diff(here)).filter(|apart| *apart > APART) {
+                Some(apart) => {
+                    format!("the clock of this host and that of the forge are {} s apart: set it right", apart.as_secs())
+                }
+                None => "its id and its private key do not belong together, or the key was deleted: set both again".to_owned(),
+            }
+        }
+        403 => "the installation is suspended, or the forge limits it: look at the settings of the organisation there".to_owned(),
+        404 if is_search => {
+            format!("it is not installed on `{repository}`: install it there, with access to this repository")
+        }
+        404 => format!("there is no such installation of it on `{repository}`: leave the installation away to have it found"),
+        422 => format!("its installation has no access to `{repository}`, or not the permission `{rights}`: grant it in the settings of the App, and accept it where it is installed"),
+        _ => "it is tried again".to_owned(),
+    };
+    format!("the GitHub App {id} gets no token for `{repository}`: {said}; {advice}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_shown_to_the_host_of_its_api_only() {
+        for (api, url, is_same) in [
+            ("https://api.github.com", "https://github.com/acme/app.git", true),
+            ("https://api.acme.ghe.com", "https://acme.ghe.com/acme/app", true),
+            ("https://git.example:8443/api/v3", "https://x@GIT.example/acme/app", true),
+            ("http://127.0.0.1:1", "http://127.0.0.1:2/app.git", true),
+            ("https://api.github.com", "https://github.com.example/acme/app", false),
+            ("https://api.github.com", "https://github.com@example/acme/app", false),
+            ("https://api.github.com", "git@github.com:acme/app", false),
+            ("https://api.github.com", "file:///srv/app", false),
+        ] {
+            assert_eq!(is_of_api(api, url), is_same, "{api} {url}");
+        }
+    }
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        let app = App { id: "7".to_owned(), installation: None, key: Secret::new("") };
+        let place = Place {
+            owner: "o".to_owned(),
+            api: "https://api".to_owned(),
+            repository: "acme/app".to_owned(),
+            rights: Rights::Statuses,
+        };
+        let said = |status, date: Option<&str>, is_search| {
+            let headers = date.map(|date| ("date".to_owned(), date.to_owned())).into_iter().collect();
+            refused(
+                &app,
+                &place,
+                &Answer { status, headers, body: b"{\"message\":\"no\"}".to_vec() },
+                is_search,
+            )
+        };
+        assert!(said(401, Some("Sun, 06 Nov 1994 08:49:37 GMT"), true).contains("s apart"));
+        assert!(said(401, None, true).contains("private key"));
+        assert!(said(404, None, true).contains("not installed on `acme/app`"));
+        assert!(said(422, None, false).contains("`Commit statuses: Read and write`"));
+        let all = said(503, None, false);
+        assert!(all.contains("App 7") && all.contains("answered 503") && all.contains("again"), "{all}");
+    }
+}

@@ -1,0 +1,93 @@
+//! The way to the API of a project's forge: its address, the repository there, and a token, of the project itself or got by
+//! its GitHub App.
+
+use crate::http::Error;
+use crate::http::caller::{Answer, LazyCaller, Outgoing};
+use crate::protocol::Secret;
+use crate::server::ids::ProjectId;
+use crate::server::pipelines::forge::installation;
+use crate::server::pipelines::forge::words::headers;
+use crate::server::secrets::app::Rights;
+use crate::server::secrets::forge as secrets;
+use crate::server::state::Shared;
+use crate::server::store::tables::forge::{self, Connection};
+use crate::server::store::{Error as StoreError, View, read};
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a call may take.
+const CALL: Duration = Duration::from_secs(20);
+
+/// A forge that can be called for a project.
+#[derive(Clone, Debug)]
+pub(super) struct Reached {
+    /// How the project is connected to it.
+    pub(super) connection: Connection,
+    /// Base of its API.
+    pub(super) api: String,
+    /// Name of the repository there.
+    pub(super) name: String,
+    /// Token that opens it.
+    pub(super) token: Secret,
+    /// The token was got by a GitHub App: there is another one where this one opens nothing.
+    pub(super) is_of_app: bool,
+}
+
+/// A way to a forge, or the reason why there is none, as a phrase for people.
+pub(super) enum Reach {
+    /// It is open.
+    Open(Box<Reached>),
+    /// It is not before somebody changes how the project is connected.
+    Closed(String),
+    /// A GitHub App gets no token for now.
+    Later(String),
+}
+
+/// Finds the way to the forge of a project, with these rights where a GitHub App has to get them.
+pub(super) async fn reach(state: &Shared, project: &ProjectId, rights: Rights) -> Result<Reach, StoreError> {
+    let (id, sealer) = (project.clone(), state.settings.sealer.clone());
+    let read = move |view: &View| {
+        let token = secrets::open(view, &sealer, &id, "token")?.and_then(Result::ok);
+        let slug = read::project_slug(view, &id)?.unwrap_or_default();
+        Ok((forge::connection(view, &id)?, token, slug))
+    };
+    let (connection, own, slug) = state.store.read(read).await?;
+    let closed = |why: &str| Ok(Reach::Closed(why.to_owned()));
+    let Some(connection) = connection else { return closed("the project is connected to no forge") };
+    let (Some(api), Some(name)) = (&connection.api_url, connection.name_there(&slug)) else {
+        return closed("say where the API of the forge is (`--api URL`)");
+    };
+    let (api, name) = (api.clone(), name.to_owned());
+    if let Some(token) = own {
+        if let Some(why) = connection.token_message {
+            return Ok(Reach::Closed(format!("its token is not used any more: {why}")));
+        }
+        return Ok(Reach::Open(Box::new(Reached { connection, api, name, token, is_of_app: false })));
+    }
+    Ok(match installation::token(state, project, rights, installation::LAST).await? {
+        Some(Ok(token)) => Reach::Open(Box::new(Reached { connection, api, name, token, is_of_app: true })),
+        Some(Err(why)) => Reach::Later(why),
+        None => Reach::Closed("there is no token (`--with-token`) that may be used".to_owned()),
+    })
+}
+
+impl Reached {
+    /// Makes a call with further headers.
+    pub(super) async fn call(
+        &self,
+        caller: &Arc<LazyCaller>,
+        method: &'static str,
+        url: String,
+        more: Vec<(&'static str, String)>,
+        body: Option<&Value>,
+    ) -> Result<Answer, Error> {
+        let mut headers = headers(self.connection.forge, self.token.expose());
+        headers.extend(more);
+        let (caller, body) = (Arc::clone(caller), body.map(Value::to_string).unwrap_or_default());
+        let calling = tokio::task::spawn_blocking(move || {
+            caller.call(false, &Outgoing { method, url: &url, headers, body: body.as_bytes(), timeout: CALL })
+        });
+        calling.await.unwrap_or_else(|_| Err(Error::Transport("the call was broken off".to_owned())))
+    }
+}
