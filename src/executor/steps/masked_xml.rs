@@ -170,18 +170,19 @@ impl<W: Write> Masked<W> {
                 self.markup(Part::Tag, byte)
             }
             (Part::Text | Part::Value(_), byte) => self.text(byte),
-            (Part::Cdata, byte) => {
-                // Its end is looked for in what was read; it is no part of a secret.
+            // Brackets wait, since they may be its end: that is no part of a secret.
+            (Part::Cdata, b']') if self.last.len() < 2 => {
                 self.last.push(byte);
-                if self.last.ends_with(b"]]>") {
-                    let length = self.last.len() - 3;
-                    self.last.truncate(length);
-                    self.pass_last()?;
-                    self.part = Part::Text;
-                } else if self.last.len() > 2 && !self.last.ends_with(b"]]") {
-                    self.pass_last()?;
-                }
                 Ok(())
+            }
+            (Part::Cdata, b']') => self.pass(&[byte]),
+            (Part::Cdata, b'>') if self.last.len() == 2 => {
+                self.begin(Part::Text);
+                Ok(())
+            }
+            (Part::Cdata, byte) => {
+                self.pass_last()?;
+                self.pass(&[byte])
             }
             (Part::Tag, b'<') if self.declarations > 0 => {
                 self.declarations += 1;
@@ -447,6 +448,11 @@ mod tests {
             ("<f>XY12-more XY<b/>12</f><f m='XY12-more'/>XY12", "<f>**** XY<b/>12</f><f m='****'/>XY12"),
         ] {
             assert_eq!(masked(text, &["XY12-more"]), expected);
+        }
+        for length in 0..5 {
+            let (text, more) = (".".repeat(length), "]".repeat(length));
+            let cdata = format!("<a><![CDATA[{text}]]><b/><![CDATA[{more}]]></a>XY12-more");
+            assert_eq!(masked(&cdata, &["XY12-more"]), format!("<a>{text}<b/>{more}</a>****"));
         }
         let many = format!("<f>XY12{}-more</f>", "<b c=''/>".repeat(10_000));
         assert_eq!(masked(&many, &["XY12-more"]), many, "all of it comes, and nothing waits for ever");
