@@ -177,6 +177,7 @@ mod tests {
             started_at_ms: None,
             ended_at_ms: None,
             message: message.map(str::to_owned),
+            cannot_run: false,
         }
     }
 

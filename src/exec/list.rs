@@ -1,9 +1,10 @@
 //! `runlet exec --list`: workflows and jobs, and why some of them do not run.
 
 use super::options::Options;
-use crate::config::{Compiled, JobKind, WorkflowJob};
+use crate::config::{Compiled, JobKind, RequiredStatus, WorkflowJob};
 use crate::server::Preview;
 use crate::server::pipelines::types::Trigger;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Other configs beside the one that is listed, as paths below `root`: those that a setup config may go on with.
@@ -36,8 +37,11 @@ pub(super) fn text(preview: &Preview, options: &Options, trigger: &Trigger, cont
             false => ": does not run, since it has schedules",
         };
         text += &format!("workflow {}{never}\n", workflow.name);
+        let kept_back = kept_back(&workflow.jobs, preview);
         for job in &workflow.jobs {
-            text += &format!("  {}{}\n", job.name, about(job, preview, options));
+            let why = kept_back.get(job.name.as_str()).copied().flatten();
+            let why = why.map_or_else(String::new, |first| format!(": does not run, since `{first}` cannot"));
+            text += &format!("  {}{}{why}\n", job.name, about(job, preview, options));
         }
         for name in left_out(compiled, &workflow.name).flatten().filter(|_| !is_part) {
             text += &format!("  {name}: does not run, since its filters leave out {}\n", built(trigger));
@@ -63,6 +67,27 @@ pub(super) fn text(preview: &Preview, options: &Options, trigger: &Trigger, cont
         }
     }
     text
+}
+
+/// Jobs that do not run because of one that cannot run here, and that one's name; `None` for those that cannot
+/// themselves.
+fn kept_back<'a>(jobs: &'a [WorkflowJob], preview: &Preview) -> BTreeMap<&'a str, Option<&'a str>> {
+    let cannot = jobs.iter().filter(|job| preview.cannot_run(&job.kind));
+    let mut kept_back: BTreeMap<&str, Option<&str>> = cannot.map(|job| (job.name.as_str(), None)).collect();
+    loop {
+        let known = kept_back.len();
+        for job in jobs.iter().filter(|job| !preview.cannot_run(&job.kind)) {
+            let unmet = job.requires.iter().filter(|it| !it.statuses.contains(&RequiredStatus::NotRun));
+            let first =
+                unmet.filter_map(|it| Some((it.job.as_str(), *kept_back.get(it.job.as_str())?))).next();
+            if let Some((direct, first)) = first {
+                kept_back.insert(&job.name, Some(first.unwrap_or(direct)));
+            }
+        }
+        if kept_back.len() == known {
+            return kept_back;
+        }
+    }
 }
 
 fn left_out<'a>(compiled: &'a Compiled, workflow: &'a str) -> impl Iterator<Item = Option<&'a str>> {

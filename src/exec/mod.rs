@@ -25,7 +25,7 @@ use crate::protocol::Secret;
 use crate::protocol::task_input::LocalSource;
 
 use crate::server::pipelines::types::{ConfigOrigin, Revision, Trigger};
-use crate::server::{self, CANNOT_RUN_HERE, Running, ServerOptions};
+use crate::server::{self, Running, ServerOptions};
 use caches::Caches;
 pub use options::HELP;
 use options::{Asked, Options};
@@ -158,7 +158,8 @@ struct ConfigPlace {
 }
 
 impl ConfigPlace {
-    /// The folder that was named, or the first above it with a config, inside of the repository.
+    /// The folder that was named, or the first above it with a config, inside of the repository. Outside of one nothing
+    /// above is looked at: that may be the home, or a folder that others write to.
     fn find(options: &Options) -> Result<Self, Failure> {
         let named = std::fs::canonicalize(&options.path).map_err(|e| {
             Failure::usage(format!("cannot open the folder `{}`: {e}", options.path.display()))
@@ -166,17 +167,10 @@ impl ConfigPlace {
         if let Some(file) = &options.config {
             return Ok(Self { root: named, file: file.clone() });
         }
-        for folder in named.ancestors() {
-            let file = folder.join(CONFIG);
-            if file.exists() {
-                return Ok(Self { root: folder.to_owned(), file });
-            }
-            if folder.join(".git").exists() {
-                break;
-            }
-        }
-        let file = named.join(CONFIG);
-        Ok(Self { root: named, file })
+        let top = named.ancestors().find(|folder| folder.join(".git").exists()).unwrap_or(&named);
+        let mut within = named.ancestors().take_while(|folder| folder.starts_with(top));
+        let root = within.find(|folder| folder.join(CONFIG).exists()).unwrap_or(&named);
+        Ok(Self { root: root.to_owned(), file: root.join(CONFIG) })
     }
 }
 
@@ -301,9 +295,7 @@ fn run(
             waiting.join(", ")
         ))?;
     }
-    let left_out = screen
-        .jobs()
-        .any(|(_, job)| job.message.as_ref().is_some_and(|why| why.starts_with(CANNOT_RUN_HERE)));
+    let left_out = screen.jobs().any(|(_, job)| job.cannot_run);
     let good = summary.lost.is_empty() && screen.workflow_statuses().all(|status| status == "success");
     Ok(match (good, left_out) {
         (false, _) => exit::FAILED,

@@ -44,6 +44,8 @@ pub(super) struct JobView {
     pub ended_at_ms: Option<u64>,
     /// Why it ended this way.
     pub message: Option<String>,
+    /// Whether it ended because it cannot run here.
+    pub cannot_run: bool,
     /// Of its workflow.
     pub workflow_id: String,
     nodes: u32,
@@ -106,7 +108,16 @@ impl Screen {
                 self.workflows.insert(id, (name, status));
                 self.superseded.extend(rerun_of);
             }
-            WatchEvent::Job { id, workflow_id, name, status, started_at_ms, ended_at_ms, message } => {
+            WatchEvent::Job {
+                id,
+                workflow_id,
+                name,
+                status,
+                started_at_ms,
+                ended_at_ms,
+                message,
+                cannot_run,
+            } => {
                 if !self.jobs.contains_key(&id) {
                     self.order.push(id.clone());
                 }
@@ -118,6 +129,7 @@ impl Screen {
                 view.started_at_ms = started_at_ms;
                 view.ended_at_ms = ended_at_ms;
                 view.message = message;
+                view.cannot_run = cannot_run;
                 if changed {
                     self.job_changed(&id);
                 }
@@ -449,6 +461,7 @@ mod tests {
             started_at_ms: Some(1000),
             ended_at_ms,
             message: None,
+            cannot_run: false,
         }
     }
 

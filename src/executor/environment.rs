@@ -32,7 +32,7 @@ pub struct Own<'a> {
     pub working_directory: &'a str,
     /// Folder with `circleci-agent`, appended to `PATH`.
     pub tool_directory: Option<&'a Path>,
-    /// Home directory for when the runner's environment has none.
+    /// Home directory of the job.
     pub home: &'a Path,
 }
 
@@ -46,7 +46,7 @@ pub fn of_job(
     let mut environment = BTreeMap::new();
     // Inserted, not collected: that would bring a sort of its own into the small file.
     environment.extend(inherited.filter(|(name, _)| !is_private(name)));
-    environment.entry("HOME".to_owned()).or_insert_with(|| text(own.home));
+    environment.insert("HOME".to_owned(), text(own.home));
     let path =
         environment.entry("PATH".to_owned()).or_insert_with(|| "/usr/local/bin:/usr/bin:/bin".to_owned());
     if let Some(tools) = own.tool_directory {

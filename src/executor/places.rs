@@ -2,10 +2,18 @@
 //! paths out; only whether a checkout stays inside is asked of the disk.
 //!
 //! On a runner's host a job goes where it says, as whoever runs it may. `runlet exec` runs it on a person's
-//! own machine, where `~/project` may well be the work of years: there the job is *confined*, and its
-//! working directory is made below the runner's, whatever the config calls it.
+//! own machine, where `~/project` may well be the work of years: there the job is *confined*. Its working
+//! directory is made below the runner's, whatever the config calls it, and that folder is its home, with links to
+//! what tools keep in the person's.
 
+use std::borrow::Cow;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+
+/// Homes that configs of the hosted service name by their paths: no user of a confined job has anything there.
+const HOSTED_HOMES: [&str; 2] = ["/home/circleci", "/root"];
 
 /// The places of one job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,7 +22,7 @@ pub struct Places {
     pub directory: PathBuf,
     /// The same as steps are told (`CIRCLE_WORKING_DIRECTORY`): as the config writes it, where that leads there.
     pub told: String,
-    /// Home of the user.
+    /// Home of the job, as steps are told (`HOME`).
     pub home: PathBuf,
     confined: Option<Confined>,
 }
@@ -23,6 +31,8 @@ pub struct Places {
 struct Confined {
     /// The runner's own working directory: everything stays below it.
     root: PathBuf,
+    /// Home of the user.
+    person: PathBuf,
     /// A folder that the config would have elsewhere: its working directory, or one above that which belongs
     /// to the job as well.
     named: PathBuf,
@@ -35,42 +45,91 @@ impl Places {
     /// where it says nothing). A runner that confines its jobs has a `base`.
     pub fn new(written: &str, base: Option<&Path>, home: PathBuf, confine: bool) -> Self {
         let root = base.unwrap_or(&home).to_owned();
-        let named = resolve(written, &root, &home);
         if !confine {
-            return Self { directory: named, told: written.to_owned(), home, confined: None };
+            let directory = resolve(written, &root, &home);
+            return Self { directory, told: written.to_owned(), home, confined: None };
         }
+        let named = resolve(&at_home(written, &home), &root, &home);
         let rest = named.strip_prefix(&root).or_else(|_| named.strip_prefix(&home)).unwrap_or(&named);
         let kept = kept_inside(rest);
         let directory = root.join(&kept);
         let told = directory.to_string_lossy().into_owned();
-        let mut confined = Confined { root, named: named.clone(), moved: directory.clone() };
+        let (mut source, mut moved) = (named.clone(), directory.clone());
         // With `~/project/Backend`, all of `~/project` is the job's: it may well check out there.
         let above = named.strip_prefix(&home).ok().and_then(|rest| rest.components().next());
-        if let (Some(Component::Normal(first)), true) =
-            (above, rest == kept && !named.starts_with(&confined.root))
-        {
-            confined.named = home.join(first);
-            confined.moved = confined.root.join(first);
+        if let (Some(Component::Normal(first)), true) = (above, rest == kept && !named.starts_with(&root)) {
+            (source, moved) = (home.join(first), root.join(first));
         }
-        Self { directory, told, home, confined: Some(confined) }
+        // A job that works in all of its home finds its own files only there: it keeps that of the user as well.
+        let own = if directory == root { home.clone() } else { root.clone() };
+        let confined = Confined { root, person: home, named: source, moved };
+        Self { directory, told, home: own, confined: Some(confined) }
     }
 
     /// A path of the config made absolute: `~` is the home, anything relative is below the working
-    /// directory. Variables are not expanded.
+    /// directory. Variables are not expanded. Things that tools keep at home are, for a confined job, those of the
+    /// user, unless the job has made its own. Asks the disk about that.
     pub fn of(&self, path: &str) -> PathBuf {
-        let found = resolve(path, &self.directory, &self.home);
+        let Some(confined) = &self.confined else { return self.named(path) };
+        let found = resolve(&at_home(path, &confined.person), &self.directory, &self.home);
+        if let Ok(rest) = found.strip_prefix(&confined.root) {
+            let first = rest.components().next().map(Component::as_os_str).unwrap_or_default();
+            let is_own =
+                || confined.root.join(first).symlink_metadata().is_ok_and(|about| !about.is_symlink());
+            let is_there = || confined.person.join(first).symlink_metadata().is_ok();
+            let is_persons = self.has_own_home() && is_of_tools(first) && !is_own() && is_there();
+            return if is_persons { confined.person.join(rest) } else { found };
+        }
         // A path below the working directory by its own name is below the folder it was put into. A home that is
         // one remains the home as well: tools keep their things there.
-        let moved = self.confined.as_ref().filter(|confined| !self.home.starts_with(&confined.named));
-        match moved.and_then(|confined| Some((confined, found.strip_prefix(&confined.named).ok()?))) {
-            Some((confined, rest)) => confined.moved.join(rest),
-            None => found,
+        match found.strip_prefix(&confined.named) {
+            Ok(rest) if !confined.person.starts_with(&confined.named) => confined.moved.join(rest),
+            _ => found,
         }
+    }
+
+    /// Links what tools keep at the home of the user into that of a confined job, as far as the job has nothing of the
+    /// same name. Repeated before each step, since tools make such things.
+    pub fn link_home(&self) {
+        let Some(confined) = self.confined.as_ref().filter(|_| self.has_own_home()) else { return };
+        for entry in fs::read_dir(&confined.person).into_iter().flatten().flatten() {
+            let link = confined.root.join(entry.file_name());
+            if is_of_tools(&entry.file_name()) {
+                // One that is there already stays.
+                let _ = std::os::unix::fs::symlink(entry.path(), link);
+            }
+        }
+    }
+
+    /// Whether the job has a home that is not the user's.
+    pub fn has_own_home(&self) -> bool {
+        self.confined.as_ref().is_some_and(|confined| self.home == confined.root)
+    }
+
+    /// The paths that a path stands for where it is copied: the own home of a job without what is only linked there.
+    pub fn parts_of_home(&self, path: &str) -> Vec<String> {
+        if !self.has_own_home() || self.of(path) != self.home {
+            return vec![path.to_owned()];
+        }
+        let entries = fs::read_dir(&self.home).into_iter().flatten().flatten();
+        let own = entries.filter(|entry| !self.is_link_home(&entry.path()));
+        let mut paths: Vec<_> =
+            own.filter_map(|own| Some(format!("~/{}", own.file_name().to_str()?))).collect();
+        paths.sort();
+        paths
+    }
+
+    /// Whether the path is one of the links that [`Places::link_home`] makes.
+    pub fn is_link_home(&self, path: &Path) -> bool {
+        let Some(confined) = self.confined.as_ref().filter(|_| self.has_own_home()) else { return false };
+        let name = path.strip_prefix(&confined.root).unwrap_or(Path::new(""));
+        is_of_tools(name.as_os_str()) && fs::read_link(path).is_ok_and(|to| to == confined.person.join(name))
     }
 
     /// A path of the config made absolute as the config means it, also where the job is elsewhere.
     pub fn named(&self, path: &str) -> PathBuf {
-        resolve(path, &self.directory, &self.home)
+        let home = self.confined.as_ref().map_or(&self.home, |confined| &confined.person);
+        resolve(path, &self.directory, home)
     }
 
     /// The folder that a workspace is attached to. The home of a confined job is where its own folder is: nothing is
@@ -78,7 +137,7 @@ impl Places {
     pub fn attached(&self, path: &str) -> PathBuf {
         let found = self.of(path);
         match &self.confined {
-            Some(confined) if found == self.home => confined.root.clone(),
+            Some(confined) if found == confined.person => confined.root.clone(),
             _ => found,
         }
     }
@@ -86,12 +145,19 @@ impl Places {
     /// The root that `paths` are persisted from: as [`Places::attached`], unless all of them are at home only. Asks
     /// the disk.
     pub fn persisted(&self, root: &str, paths: &[String]) -> PathBuf {
-        let (own, home) = (self.attached(root), self.of(root));
+        let own = self.attached(root);
+        let Some(confined) = self.confined.as_ref().filter(|confined| own == confined.root) else {
+            return own;
+        };
         let is_at_home = |path: &String| {
             let first = Path::new(path).components().find(|part| matches!(part, Component::Normal(_)));
-            first.is_some_and(|first| !own.join(first).exists() && home.join(first).exists())
+            first.is_some_and(|first| {
+                let (here, there) = (own.join(first), confined.person.join(first));
+                let may_be = !self.has_own_home() || is_of_tools(first.as_os_str());
+                may_be && there.exists() && (!here.exists() || self.is_link_home(&here))
+            })
         };
-        if paths.iter().all(is_at_home) { home } else { own }
+        if paths.iter().all(is_at_home) { confined.person.clone() } else { own }
     }
 
     /// The folder that is removed after the job, where the runner cleans up.
@@ -128,6 +194,21 @@ impl Places {
             directory.display(),
             confined.root.display()
         ))
+    }
+}
+
+/// Whether a name at home is of something that tools keep there for every project: settings, keys, caches.
+fn is_of_tools(name: &OsStr) -> bool {
+    name.as_bytes().first() == Some(&b'.') || name == "go"
+}
+
+/// A path below a home of the hosted service as one below `~`, where nobody is at home there.
+fn at_home<'p>(path: &'p str, home: &Path) -> Cow<'p, str> {
+    let below =
+        |place: &str| path.strip_prefix(place).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    match HOSTED_HOMES.into_iter().filter(|place| home != Path::new(place)).find_map(below) {
+        Some(rest) => Cow::Owned(format!("~{rest}")),
+        None => Cow::Borrowed(path),
     }
 }
 
@@ -229,13 +310,13 @@ mod tests {
         assert_eq!(project.of("~/project/out"), Path::new("/w/project/out"));
         assert_eq!(project.of("/h/project"), Path::new("/w/project"));
         assert_eq!(project.of("out"), Path::new("/w/project/out"));
-        assert_eq!(project.of("~/.cargo"), Path::new("/h/.cargo"));
+        assert_eq!(project.of("~/.cargo"), Path::new("/w/.cargo"));
         assert_eq!(places("~", true).of("~/.cargo"), Path::new("/h/.cargo"));
         let part = places("~/project/Backend", true);
         assert_eq!(part.directory, Path::new("/w/project/Backend"));
         assert_eq!(part.of("~/project"), Path::new("/w/project"));
         assert_eq!(part.of("~/project/Frontend/x"), Path::new("/w/project/Frontend/x"));
-        assert_eq!(part.of("~/other"), Path::new("/h/other"));
+        assert_eq!(part.of("~/other"), Path::new("/w/other"));
         assert_eq!(places("/tmp/x/y", true).of("/tmp/out"), Path::new("/tmp/out"));
         assert_eq!(project.named("~/project/out"), Path::new("/h/project/out"));
     }
@@ -246,7 +327,7 @@ mod tests {
             assert_eq!(places("~/project", true).attached(path), Path::new("/w"), "{path}");
             assert_eq!(places("~/project", false).attached(path), Path::new("/h"), "{path}");
         }
-        assert_eq!(places("~/project", true).attached("~/out"), Path::new("/h/out"));
+        assert_eq!(places("~/project", true).attached("~/out"), Path::new("/w/out"));
         let folder = tempfile::tempdir().unwrap();
         let (home, base) = (folder.path().join("h"), folder.path().join("w"));
         for path in ["h/project", "h/.tool", "w/project"] {
@@ -261,6 +342,58 @@ mod tests {
             assert_eq!(of(paths), base, "{paths:?}");
         }
         assert_eq!(of(&[".tool"]), home);
+    }
+
+    #[test]
+    fn a_confined_job_has_a_home_with_what_tools_keep_in_the_users() {
+        let folder = tempfile::tempdir().unwrap();
+        let (home, root) = (folder.path().join("h"), folder.path().join("w"));
+        for path in ["h/.cargo/registry", "h/go/pkg", "h/work", "h/.made", "w/project", "w/.made"] {
+            std::fs::create_dir_all(folder.path().join(path)).unwrap();
+        }
+        std::fs::write(home.join(".gitconfig"), "").unwrap();
+        let places = |written: &str| Places::new(written, Some(&root), home.clone(), true);
+        let job = places("~/project");
+        assert_eq!((job.home.as_path(), job.has_own_home()), (&*root, true));
+        // What is missing in the job's is that of the user before and after a link is made.
+        for _ in 0..2 {
+            for path in [".cargo/registry", ".cargo/new", "go/pkg", ".gitconfig"] {
+                assert_eq!(job.of(&format!("~/{path}")), home.join(path), "{path}");
+            }
+            for path in ["", "work", "project/.cargo", ".made/x", ".new", "out"] {
+                assert_eq!(job.of(&format!("~/{path}")), root.join(path), "{path}");
+            }
+            job.link_home();
+        }
+        for path in [".cargo", "go", ".gitconfig"] {
+            assert_eq!(fs::read_link(root.join(path)).unwrap(), home.join(path));
+            assert!(job.is_link_home(&root.join(path)));
+        }
+        assert!(!root.join("work").exists() && !job.is_link_home(&root.join(".made")));
+        assert_eq!(job.parts_of_home("~"), ["~/.made", "~/project"]);
+        assert_eq!(job.parts_of_home("~/.cargo"), ["~/.cargo"]);
+        let persisted =
+            |paths: &[&str]| job.persisted("~", &paths.iter().map(|&p| p.into()).collect::<Vec<_>>());
+        assert_eq!((persisted(&[".cargo"]), persisted(&["work"])), (home.clone(), root.clone()));
+        // A job that works in all of its home has none beside it.
+        let whole = places("~");
+        assert_eq!((whole.home.as_path(), whole.directory.as_path()), (&*home, &*root));
+        assert_eq!(whole.of(".cargo"), root.join(".cargo"));
+        assert_eq!(Places::new("~/project", Some(&root), home.clone(), false).home, home);
+    }
+
+    #[test]
+    fn a_home_of_the_hosted_service_is_that_of_a_confined_job() {
+        for written in ["/home/circleci/project", "/root/project", "~/project"] {
+            let places = places(written, true);
+            assert_eq!(places.directory, Path::new("/w/project"));
+            assert_eq!(places.of("/home/circleci/project/out"), Path::new("/w/project/out"));
+            assert_eq!(places.of("/home/circleci/.npm"), Path::new("/w/.npm"));
+            assert_eq!(places.of("/rootless"), Path::new("/rootless"));
+        }
+        assert_eq!(places("~/project", false).of("/root/x"), Path::new("/root/x"));
+        let root = Places::new("/root/project", Some(Path::new("/w")), "/root".into(), true);
+        assert_eq!(root.of("/root/x"), Path::new("/root/x"));
     }
 
     #[test]
@@ -301,7 +434,8 @@ mod tests {
         for path in ["~/project", "new/deep", "."] {
             assert_eq!(places.may_check_out(&places.of(path)), Ok(()), "{path}");
         }
-        for path in ["~/repository", "../../h/repository", "../link/repository", "../link/new", "/"] {
+        let repository = home.join("repository").display().to_string();
+        for path in [&*repository, "../../h/repository", "../link/repository", "../link/new", "/"] {
             assert!(places.may_check_out(&places.of(path)).is_err(), "{path}");
         }
     }

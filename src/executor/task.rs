@@ -92,7 +92,9 @@ impl TaskRun {
         let limit = input.max_run_time_ms;
         let base = input.working_directory.as_deref();
         let written = input.task.job.working_directory.clone();
-        let written = written.or_else(|| base.map(|base| base.to_string_lossy().into_owned()));
+        // What a runner that confines its jobs works in is their home.
+        let own = base.filter(|_| !input.confine);
+        let written = written.or_else(|| own.map(|base| base.to_string_lossy().into_owned()));
         let written = written.unwrap_or_else(|| "~/project".to_owned());
         let places = Places::new(&written, base, home, input.confine);
         let deadline = (limit > 0).then(|| Instant::now() + Duration::from_millis(limit));
@@ -256,6 +258,7 @@ impl TaskRun {
             }
         };
         let ready = self.keep_private_folder(&log);
+        self.places.link_home();
         if matches!(&step.action, Action::Run(run) if run.background) && ready.is_ok() {
             return self.start_background(record, step, &log);
         }

@@ -41,6 +41,9 @@ pub enum WatchEvent {
         /// Why it ended this way, when there is something to say.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
+        /// It has ended because no runner may take it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        cannot_run: bool,
     },
     /// A step record appeared or changed.
     Step {

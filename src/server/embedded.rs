@@ -30,6 +30,11 @@ impl Preview {
         placement.cannot_run.map(|cannot| cannot.message).or(placement.remark)
     }
 
+    /// Whether no runner may take a job.
+    pub fn cannot_run(&self, kind: &JobKind) -> bool {
+        placement::of(kind, &self.routing).cannot_run.is_some()
+    }
+
     /// Keeps what was asked for; the error is a sentence for people.
     pub fn narrow(&mut self, only: &Only) -> Result<(), String> {
         narrow(&mut self.compiled, only)

@@ -39,7 +39,5 @@ pub use live::watch::Told;
 pub use pipelines::types::Error as NotTriggered;
 pub use run::{KeepError, Running, ServerOptions, StartError, WatchEnded, Watcher, start};
 
-/// Beginning of the message of a job that was left out because it wants to run elsewhere.
-pub const CANNOT_RUN_HERE: &str = engine::placement::CANNOT_RUN_HERE;
 /// Beginning of the message of a job that runs on this host instead of where it wants to.
 pub const RUNS_HERE: &str = engine::placement::RUNS_HERE;

@@ -292,7 +292,7 @@ pub(crate) fn git(folder: &Path, words: &str) -> String {
 
 fn exec_at_home(home: &Path, args: &[&str]) -> Ran {
     let Output { status, stdout, stderr } =
-        command(&home.join("project"), args).env("HOME", home).output().unwrap();
+        command(&home.join("project"), args).env("HOME", home).env_remove("GOPATH").output().unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     Ran { code: status.code().unwrap_or(-1), text }
 }
@@ -356,10 +356,72 @@ workflows: {w: {jobs: [one, {two: {requires: [one]}}]}}
 }
 
 #[test]
+fn a_home_of_the_job_stands_in_for_that_of_the_person() {
+    let config = r#"version: 2.1
+jobs:
+  one:
+    machine: true
+    steps:
+      - checkout
+      - run: |
+          test "$PWD" = "$HOME/project" && test "$CIRCLE_WORKING_DIRECTORY" = "$PWD"
+          cd ~/project && mkdir -p ~/project/out ~/out && echo made > ~/project/out/x && echo beside > ~/out/y
+          rm -rf ~/project/.circleci ~/.netrc ~/work && mkdir ~/.fresh && echo fresh > ~/.fresh/f
+      - run: {working_directory: ~/project/out, command: cat x}
+      - run: |
+          test "$(git config --global user.name)" = "Home Owner"
+          cat ~/.cargo/marker && echo added > ~/.cargo/added && ls "$GOPATH/pkg"
+      - store_artifacts: {path: ~/project/out, destination: tilde}
+      - store_artifacts: {path: /home/circleci/project/out, destination: hosted}
+      - store_artifacts: {path: ~/out, destination: beside}
+      - save_cache: {key: k, paths: [~/project/out, ~/.fresh, ~/.cargo/marker]}
+      - persist_to_workspace: {root: ~/project, paths: [out]}
+      - persist_to_workspace: {root: ~/, paths: [.]}
+  two:
+    machine: true
+    steps:
+      - attach_workspace: {at: '~'}
+      - run: cat ~/project/out/x ~/out/y out/x && rm -r ~/.fresh
+      - restore_cache: {key: k}
+      - run: cat ~/.fresh/f && test "$(git config --global user.name)" = "Home Owner"
+workflows: {w: {jobs: [one, {two: {requires: [one]}}]}}
+"#;
+    let home = home_with_project(config);
+    let at = |name: &str| home.path().join(name);
+    for folder in [".cargo", "go/pkg/mod", "work"] {
+        fs::create_dir_all(at(folder)).unwrap();
+    }
+    for (name, text) in [
+        (".gitconfig", "[user]\n\tname = Home Owner\n"),
+        (".cargo/marker", ""),
+        (".netrc", ""),
+        ("work/precious", ""),
+    ] {
+        fs::write(at(name), text).unwrap();
+    }
+    exec_at_home(home.path(), &[]).exits(0);
+    let artifacts = at("project/.runlet/artifacts/one");
+    for name in ["tilde/x", "hosted/x", "beside/y"] {
+        assert!(artifacts.join(name).is_file(), "{name}");
+    }
+    for kept in
+        ["project/.circleci/config.yml", "project/precious", "work/precious", ".netrc", ".cargo/added"]
+    {
+        assert!(at(kept).exists(), "{kept}");
+    }
+    for strange in ["project/out", "out", ".fresh"] {
+        assert!(!at(strange).exists(), "{strange}");
+    }
+}
+
+#[test]
 fn a_checkout_does_not_take_over_the_repository_itself() {
-    let config = "version: 2.1\njobs: {build: {machine: true, steps: [checkout: {path: ~/project}]}}\n";
+    let config = "version: 2.1\njobs: {build: {machine: true, working_directory: other, steps: [checkout: {path: PLACE}]}}\n";
     let home = home_with_project(config);
     let project = home.path().join("project");
+    fs::write(project.join(".circleci/config.yml"), config.replace("PLACE", &project.display().to_string()))
+        .unwrap();
+    git(&project, "commit -qam place");
     git(&project, "remote add origin https://example.com/o/r.git");
     let before = git(&project, "config --list --local");
     exec_at_home(home.path(), &[]).exits(1).says("cannot check out into").says("use a `path` below");

@@ -128,8 +128,11 @@ fn zero_means_that_what_was_asked_for_ran() {
 #[test]
 fn a_list_says_what_runs_and_why_other_things_do_not() {
     let folder = folder(GRAPH);
-    // From a folder below, as the config is found from there, too.
     fs::create_dir_all(folder.path().join("deep/er")).unwrap();
+    // What stands above a folder that is in no repository is not its.
+    exec(&folder.path().join("deep/er"), &["--list"]).exits(2).says("deep/er/.circleci/config.yml");
+    git(folder.path(), "init -qb main");
+    // From a folder below, as the config is found from there, too.
     let expected = "workflow w
   say--O0
   say--O2
@@ -163,6 +166,7 @@ fn a_list_says_what_cannot_run_here_and_shows_the_part_that_is_asked_for() {
     let here = list(&[]);
     let reason = "\n  boxed: cannot run here: it wants containers (`cimg/base:1`) (`--on-host` ";
     assert!(here.contains("\n  native\n") && here.contains(reason), "{here}");
+    assert!(here.contains("\n  last (after boxed): does not run, since `boxed` cannot\n"), "{here}");
     let on_host = list(&["--on-host", "--job", "last"]);
     let expected =
         "workflow w\n  boxed: runs on this host, without the image `cimg/base:1`\n  last (after boxed)\n";

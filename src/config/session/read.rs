@@ -87,7 +87,9 @@ impl NodeReader<'_> {
                 None
             }
             None => {
-                self.report.error(pos, format!("{what} has no `{key}`"));
+                let written = map.get(key).and_then(Node::as_scalar).filter(|scalar| &*scalar.text == "~");
+                let hint = written.map_or("", |_| " (a bare `~` is nothing in YAML: write `~/`)");
+                self.report.error(pos, format!("{what} has no `{key}`{hint}"));
                 None
             }
         }

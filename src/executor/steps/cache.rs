@@ -19,7 +19,6 @@ use crate::system::hex;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -43,7 +42,8 @@ impl TaskRun {
         }
         let (places, paths) = (self.places.clone(), paths.to_owned());
         let uploaded = self.upload_packed(log, move |packer| {
-            for path in &paths {
+            for path in paths.iter().flat_map(|path| places.parts_of_home(path)) {
+                let path = &path;
                 let place = places.of(path);
                 if let Err(error) = place.symlink_metadata() {
                     let why = match error.kind() {
@@ -195,8 +195,12 @@ fn restored_place(places: &Places, name: &Path) -> Option<PathBuf> {
         Ok(text) => Some(places.of(text)),
         // Only the part that the config names can lead elsewhere, and that is text.
         Err(_) => {
-            let base = places.of(std::str::from_utf8(prefix).ok()?);
-            Some(base.join(OsStr::from_bytes(rest)))
+            let (mut parts, mut written) = (parts, String::from_utf8_lossy(prefix).into_owned());
+            if let Some(first) = parts.clone().next().and_then(|first| first.as_os_str().to_str()) {
+                written.push_str(first);
+                parts.next();
+            }
+            Some(places.of(&written).join(parts))
         }
     }
 }

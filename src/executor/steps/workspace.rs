@@ -41,7 +41,7 @@ impl TaskRun {
         let found = self.beside(move |_| {
             let from = places.persisted(&root, &paths);
             stays_inside(&places, &from, &from)?;
-            let names = persisted(&from, &paths)?;
+            let names = without_links_home(&places, &from, persisted(&from, &paths)?)?;
             names.iter().try_for_each(|name| stays_inside(&places, &from, &from.join(name)))?;
             Ok::<_, String>((from, names))
         })?;
@@ -158,6 +158,17 @@ fn stays_inside(places: &Places, root: &Path, path: &Path) -> Result<(), String>
         path.display(),
         found.display()
     ))
+}
+
+/// Leaves out what is in the home of the job as a link only: nothing else of it is left when all of it is persisted.
+fn without_links_home(places: &Places, root: &Path, mut names: Vec<String>) -> Result<Vec<String>, String> {
+    if root == places.home && places.has_own_home() {
+        if names.iter().any(String::is_empty) {
+            names = persisted(root, &["*".to_owned()])?;
+        }
+        names.retain(|name| !places.is_link_home(&root.join(name)));
+    }
+    Ok(names)
 }
 
 /// Names to persist, below `root`. Every path must be there.

@@ -21,9 +21,6 @@ pub struct Placement<'a> {
     pub remark: Option<String>,
 }
 
-/// Beginning of the message of a job that [`Elsewhere::Skip`] leaves out: watchers know such jobs by it.
-pub const CANNOT_RUN_HERE: &str = "cannot run here: ";
-
 /// Beginning of the remark on a job that runs on the host instead of where it wants to.
 pub const RUNS_HERE: &str = "runs on this host";
 
@@ -85,10 +82,10 @@ fn reason(executor: &Executor, class: &str, elsewhere: Elsewhere) -> String {
     let what = executor.describe(class);
     match elsewhere {
         Elsewhere::Skip | Elsewhere::OnHost if !executor.is_known() => {
-            format!("{CANNOT_RUN_HERE}it wants {what} (`--orbs`)")
+            format!("cannot run here: it wants {what} (`--orbs`)")
         }
         Elsewhere::Skip => {
-            format!("{CANNOT_RUN_HERE}it wants {what} (`--on-host` runs its steps on this host)")
+            format!("cannot run here: it wants {what} (`--on-host` runs its steps on this host)")
         }
         Elsewhere::Fail | Elsewhere::OnHost => format!(
             "no runner can take this job: it wants {what} of the hosted service (for runners of your own write {})",

@@ -5,6 +5,7 @@
 //! wrongly ends where another proves that it is over. The last item says so.
 
 mod decode;
+mod summary;
 
 use crate::server::store::status::TestResult;
 use crate::server::store::tables::results::TestCase;
@@ -14,9 +15,8 @@ use quick_xml::events::{BytesStart, Event};
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{BufReader, Read, Seek};
+use summary::Told;
 
-/// Longest message that is kept, in bytes.
-const LONGEST_MESSAGE: usize = 64 * 1024;
 /// Most elements in each other: each takes memory.
 const DEEPEST: usize = 1000;
 
@@ -168,7 +168,7 @@ impl<R: Read + Seek> Cases<R> {
                         let Attributes { message, kind, .. } = attributes;
                         let new = Told { text: String::new(), attribute: message, kind };
                         if is_empty {
-                            case.message = new.message();
+                            case.message = new.message(&case.name);
                         } else {
                             told = Some(new);
                         }
@@ -186,7 +186,7 @@ impl<R: Read + Seek> Cases<R> {
                         inside.truncate(at);
                         if at == 0 {
                             if let Some(told) = told.take() {
-                                case.message = told.message();
+                                case.message = told.message(&case.name);
                             }
                         }
                     } else if name == "testcase" {
@@ -343,46 +343,9 @@ fn counts(known: TestResult, result: TestResult) -> bool {
 /// A test that ends before its failure is closed.
 fn with_message(case: TestCase, told: Option<Told>) -> TestCase {
     match told {
-        Some(told) => TestCase { message: told.message(), ..case },
+        Some(told) => TestCase { message: told.message(&case.name), ..case },
         None => case,
     }
-}
-
-/// Message of a failure or a skip.
-struct Told {
-    text: String,
-    attribute: Option<String>,
-    /// Its `type`: the name of an exception, as a rule.
-    kind: Option<String>,
-}
-
-impl Told {
-    /// Adds text as long as it is short enough.
-    fn add(&mut self, text: &str) {
-        let text = if self.text.is_empty() { text.trim_start() } else { text };
-        self.text.push_str(cut(text, LONGEST_MESSAGE - self.text.len()));
-    }
-
-    /// The attribute, which says in short what failed, and below it the text, unless one has the other in it. Where
-    /// there is neither, the type says something at least.
-    fn message(self) -> String {
-        let attribute = self.attribute.unwrap_or_default();
-        let (attribute, text) = (attribute.trim(), self.text.trim_end());
-        let message = match (attribute.is_empty(), text.is_empty()) {
-            (true, true) => self.kind.as_deref().unwrap_or_default().trim().to_owned(),
-            (true, false) => text.to_owned(),
-            (false, true) => attribute.to_owned(),
-            (false, false) if text.starts_with(attribute) => text.to_owned(),
-            (false, false) if attribute.contains(text) => attribute.to_owned(),
-            (false, false) => format!("{attribute}\n\n{text}"),
-        };
-        cut(&message, LONGEST_MESSAGE).to_owned()
-    }
-}
-
-fn cut(text: &str, most: usize) -> &str {
-    let end = (0..=most.min(text.len())).rev().find(|&at| text.is_char_boundary(at));
-    &text[..end.unwrap_or(0)]
 }
 
 fn open(tag: &BytesStart<'_>, is_empty: bool, replaced: &mut u64) -> Piece {
@@ -456,6 +419,7 @@ fn entity(name: &str) -> Option<char> {
 
 #[cfg(test)]
 mod tests {
+    use super::summary::LONGEST_MESSAGE;
     use super::*;
     use std::io::Cursor;
 
@@ -580,6 +544,11 @@ mod tests {
         assert_eq!(cases[1].message, "x: more");
         // A failure that says nothing more has its type at least.
         assert_eq!([&*cases[2].message, &*cases[3].message], ["OSError", "OSError"]);
+        let xml = b"<testsuite><testcase name='t'><failure message='Failed'>    x_test.go:7: no</failure></testcase>
+  <testcase><failure message='Failed'>x</failure></testcase></testsuite>";
+        let cases = parse(xml).expect("valid");
+        assert_eq!(cases[0].message, "no\n\nx_test.go:7: no");
+        assert_eq!(cases[1].message, "x");
     }
 
     #[test]

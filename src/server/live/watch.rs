@@ -193,10 +193,10 @@ fn is_ended_job(event: &WatchEvent) -> bool {
 /// A step or a job as it was while it ran; one that never ran, as it was before.
 fn started(event: &WatchEvent) -> WatchEvent {
     let mut event = event.clone();
-    if let WatchEvent::Job { status, started_at_ms, ended_at_ms, message, .. } = &mut event {
+    if let WatchEvent::Job { status, started_at_ms, ended_at_ms, message, cannot_run, .. } = &mut event {
         let before = if started_at_ms.is_some() { "running" } else { "blocked" };
         before.clone_into(status);
-        (*ended_at_ms, *message) = (None, None);
+        (*ended_at_ms, *message, *cannot_run) = (None, None, false);
     }
     if let WatchEvent::Step { status, exit_code, ended_at_ms, message, .. } = &mut event {
         if status != "not_run" {
@@ -237,6 +237,7 @@ fn events(present: Present) -> Events {
             started_at_ms: job.started_at.map(|at| at.0),
             ended_at_ms: job.stopped_at.map(|at| at.0),
             message: job.message,
+            cannot_run: job.cannot_run,
         };
         (Key::Thing(job.id.into()), event)
     });

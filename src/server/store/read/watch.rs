@@ -53,6 +53,8 @@ pub struct WatchedJob {
     pub stopped_at: Option<Millis>,
     /// The first sentence about how it went.
     pub message: Option<String>,
+    /// Whether it was to be queued, and ended because no runner may take it.
+    pub cannot_run: bool,
 }
 
 /// A step record.
@@ -96,7 +98,7 @@ pub fn present(view: &View, pipeline: &PipelineId) -> Result<Present, Error> {
     let workflows = query.query_map([pipeline], workflow)?.collect::<Result<_, _>>()?;
     let mut query = view.sql().prepare_cached(
         "SELECT j.id, j.workflow_id, j.name, j.status, j.started_at_ms, j.stopped_at_ms,
-            json_extract(j.messages, '$[#-1].message')
+            json_extract(j.messages, '$[#-1].message'), coalesce(j.status = j.cannot_run_status AND j.number IS NOT NULL, 0)
          FROM jobs j JOIN workflows w ON w.id = j.workflow_id WHERE j.pipeline_id = ?1 ORDER BY w.position, j.position",
     )?;
     let jobs = query.query_map([pipeline], job)?.collect::<Result<_, _>>()?;
@@ -129,6 +131,7 @@ fn job(row: &Row<'_>) -> rusqlite::Result<WatchedJob> {
         started_at: row.get(4)?,
         stopped_at: row.get(5)?,
         message: row.get(6)?,
+        cannot_run: row.get(7)?,
     })
 }
 
