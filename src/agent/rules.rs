@@ -11,7 +11,8 @@ pub struct Rules {
     pub allow_projects: Vec<String>,
     /// Projects whose tasks are refused, `runner.deny_projects`.
     pub deny_projects: Vec<String>,
-    /// `runner.allow_branches`: names of branches, and `refs/tags/NAME`.
+    /// `runner.allow_branches`: names of branches, and `refs/tags/NAME`. A branch whose own name begins with `refs/` is
+    /// `refs/heads/NAME`, so that none passes for a tag.
     pub allow_branches: Vec<String>,
     /// Branches whose tasks are refused, `runner.deny_branches`.
     pub deny_branches: Vec<String>,
@@ -25,7 +26,11 @@ impl Rules {
         // Forges do not tell apart what differs in upper and lower case only.
         let project = project.map(|(org, repo)| format!("{org}/{repo}").to_ascii_lowercase());
         let tag = known("CIRCLE_TAG").map(|tag| format!("refs/tags/{tag}"));
-        let branch = tag.or_else(|| known("CIRCLE_BRANCH").map(str::to_owned));
+        let of_branch = |branch: &str| match branch.starts_with("refs/") {
+            true => format!("refs/heads/{branch}"),
+            false => branch.to_owned(),
+        };
+        let branch = tag.or_else(|| known("CIRCLE_BRANCH").map(of_branch));
         let lists = [
             ("project", "projects", project, &self.deny_projects, &self.allow_projects),
             ("branch", "branches", branch, &self.deny_branches, &self.allow_branches),
@@ -35,7 +40,11 @@ impl Rules {
             let has = |pattern: &&String| name.is_some_and(|name| fits(pattern, "*", name));
             let shown =
                 name.map_or_else(|| format!("it has no {what}"), |name| format!("its {what} is `{name}`"));
-            if let Some(pattern) = denied.iter().find(has) {
+            // What is denied is so by its bare name, too.
+            let bare = name.and_then(|name| name.strip_prefix("refs/heads/"));
+            let denies =
+                |pattern: &&String| has(pattern) || bare.is_some_and(|bare| fits(pattern, "*", bare));
+            if let Some(pattern) = denied.iter().find(denies) {
                 return Some(format!("`runner.deny_{key}` has `{pattern}`, and {shown}"));
             }
             if !allowed.is_empty() && !allowed.iter().any(|pattern| has(&pattern)) {
@@ -100,7 +109,7 @@ mod tests {
             (
                 ("acme", "app"),
                 ("CIRCLE_BRANCH", "refs/tags"),
-                Some("`runner.allow_branches` does not allow it: its branch is `refs/tags`"),
+                Some("`runner.allow_branches` does not allow it: its branch is `refs/heads/refs/tags`"),
             ),
             (
                 ("acme", "app"),
@@ -112,6 +121,11 @@ mod tests {
                 ("CIRCLE_TAG", "main"),
                 Some("`runner.allow_branches` does not allow it: its branch is `refs/tags/main`"),
             ),
+            (
+                ("acme", "app"),
+                ("CIRCLE_BRANCH", "refs/tags/v1"),
+                Some("`runner.allow_branches` does not allow it: its branch is `refs/heads/refs/tags/v1`"),
+            ),
             (("acme", "app"), ("X", ""), Some("`runner.allow_branches` does not allow it: it has no branch")),
         ] {
             assert_eq!(rules.refuse(&of(project, branch)).as_deref(), rule);
@@ -120,5 +134,9 @@ mod tests {
         assert_eq!(Rules::default().refuse(&task(&[])), None);
         let denies = Rules { deny_branches: list(&["*"]), ..Rules::default() };
         assert_eq!(denies.refuse(&task(&[])), None, "what has no branch is on no denied one");
+        let denies = Rules { deny_branches: list(&["refs/tags/v*"]), ..Rules::default() };
+        assert!(denies.refuse(&of(("acme", "app"), ("CIRCLE_BRANCH", "refs/tags/v1"))).is_some());
+        assert!(denies.refuse(&of(("acme", "app"), ("CIRCLE_TAG", "v1"))).is_some());
+        assert!(denies.refuse(&of(("acme", "app"), ("CIRCLE_BRANCH", "v1"))).is_none());
     }
 }

@@ -110,7 +110,7 @@ impl TaskRun {
                 Err(error) => break Err(("create", error)),
                 Ok(None) if Instant::now() >= until => {
                     return Err(NotReady::Host(format!(
-                        "the working directory `{}` is in use by the task of {}: let runners of one host have a `runner.working_directory` each, or jobs a `working_directory` of their own",
+                        "the working directory `{}`, or one around or inside it, is in use by the task of {}: let runners of one host have a `runner.working_directory` each, or jobs a `working_directory` of their own",
                         path.display(),
                         folder::holder(&path)
                     )));
@@ -119,7 +119,7 @@ impl TaskRun {
             }
             if !std::mem::replace(&mut told, true) {
                 log::info!(
-                    "waiting for the working directory `{}`, in use by {}",
+                    "waiting for the working directory `{}`, which {} uses, or one around or inside it",
                     path.display(),
                     folder::holder(&path)
                 );

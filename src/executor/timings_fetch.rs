@@ -6,10 +6,11 @@
 use super::output::report::Reporter;
 use crate::http::Body;
 use crate::protocol::Task;
-use crate::system::threads;
+use crate::system::{opening, threads};
 use crate::tool::suite::timings_source::{failed, fetched, offered};
 use serde_json::Value;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -57,7 +58,8 @@ impl Fetch {
 fn leave(scratch: &Path, answer: Result<String, String>) {
     let write = |file: PathBuf, text: &str| {
         let part = file.with_extension("part");
-        fs::write(&part, text)
+        opening::create(&part)
+            .and_then(|mut part| part.write_all(text.as_bytes()))
             .and_then(|()| fs::rename(&part, &file))
             .map_err(|e| format!("failed to write `{}`: {e}", file.display()))
     };

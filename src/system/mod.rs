@@ -6,6 +6,7 @@ pub mod command;
 pub mod fault;
 pub mod git_files;
 pub mod locks;
+pub mod opening;
 pub mod probes;
 pub mod proc;
 pub mod service;

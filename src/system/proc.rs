@@ -20,6 +20,8 @@ pub struct Stat {
     pub session: i32,
     /// True when it has ended and waits to be reaped.
     pub zombie: bool,
+    /// True while a signal keeps it from running.
+    pub stopped: bool,
     /// In clock ticks since the start of the system.
     pub start_time: u64,
     /// Name of its program, as the kernel has it.
@@ -47,6 +49,7 @@ fn parse(pid: i32, text: &str) -> Option<Stat> {
         group: number(2)?,
         session: number(3)?,
         zombie: matches!(*fields.first()?, "Z" | "X"),
+        stopped: *fields.first()? == "T",
         start_time: fields.get(19)?.parse().ok()?,
         name: start.split_once('(').map_or_else(String::new, |(_, name)| name.to_owned()),
     })
@@ -141,13 +144,17 @@ fn is_private(pid: i32) -> bool {
     opened.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
-/// The process that holds a lock of `flock` on the folder or file of this number and has it open by this path.
-pub fn lock_holder(path: &std::path::Path, inode: u64) -> Option<i32> {
+/// The process that holds a lock of `flock` on the folder or file of this number and has it open by this path. The kind
+/// is `WRITE` for exclusive locks, `READ` for shared ones, and empty for both.
+pub fn lock_holder(path: &std::path::Path, inode: u64, kind: &str) -> Option<i32> {
     let locks = fs::read_to_string("/proc/locks").ok()?;
     // `1: FLOCK  ADVISORY  WRITE 708 fd:00:1234 0 EOF`; lines of those who wait have a `->`. The device is not that of
     // the file on some file systems (btrfs, overlays), so that the open files of the process decide, if they are shown.
     locks.lines().find_map(|line| {
-        let mut words = line.split_ascii_whitespace().skip(4);
+        let mut words = line.split_ascii_whitespace().skip(3);
+        if !words.next()?.starts_with(kind) {
+            return None;
+        }
         let pid = words.next()?.parse().ok()?;
         let is_it = words.next()?.rsplit(':').next()?.parse() == Ok(inode);
         (is_it && (holds(pid, path) || is_private(pid))).then_some(pid)
@@ -169,7 +176,8 @@ mod tests {
         let line = "42 (a) b (c) S 1 40 39 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 1 2";
         let stat = parse(42, line).unwrap();
         assert_eq!((stat.parent, stat.group, stat.session, stat.start_time), (1, 40, 39, 12345));
-        assert!(!stat.zombie);
+        assert!(!stat.zombie && !stat.stopped);
+        assert!(parse(42, &line.replace(") S 1", ") T 1")).unwrap().stopped);
         assert_eq!(stat.name, "a) b (c");
         assert!(parse(42, "42 (x) Z 1").is_none() && parse(42, "").is_none());
     }

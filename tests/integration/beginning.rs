@@ -158,6 +158,27 @@ fn a_working_directory_is_waited_for_and_given_up_with_the_name_of_its_holder() 
     assert!(runner.log().contains("pausing for 1s"), "{}", runner.log());
 }
 
+#[test]
+fn a_task_waits_for_one_that_works_around_its_directory_and_makes_nothing_there() {
+    let server = ControlPlane::start();
+    let machine = single(&server).setting("max_run_time", "4s");
+    let (outer, inner) = (machine.path("outer"), machine.path("outer/a/b"));
+    fs::create_dir(&outer).unwrap();
+    let held = fs::File::open(&outer).unwrap();
+    flock(&held, FlockOperation::NonBlockingLockExclusive).unwrap();
+    let mut task = task_of("b-20", &["echo never"]);
+    task.job.working_directory = Some(inner.display().to_string());
+    server.offer(&task);
+    let mut runner = machine.start();
+    let back = server.wait_for("/unclaim").json();
+    let message = back["message"].as_str().unwrap();
+    assert!(message.contains("or one around or inside it, is in use by the task of "), "{message}");
+    #[cfg(target_os = "linux")]
+    assert!(message.contains(&format!("pid {} (`", std::process::id())), "{message}");
+    assert_eq!(runner.wait(), Some(0));
+    assert_eq!((count(&server, "/begin"), fs::read_dir(&outer).unwrap().count()), (0, 0));
+}
+
 /// A task that lets git into its repository.
 fn with_git_config(id: &str) -> Task {
     let config = Variable { name: "config".to_owned(), value: Secret::new("[core]\n") };
@@ -199,7 +220,7 @@ fn a_prefix_that_takes_the_certificates_away_is_named() {
     let file = machine.file("ca.pem", &authority.pem).display().to_string();
     let mut runner = machine.variable("SSL_CERT_FILE", &file).start();
     let back = server.wait_for("/unclaim").json();
-    assert_eq!(back["reason"], "host");
+    assert_eq!(back["reason"], "runner", "it ends soon, since nothing mends itself");
     let message = back["message"].as_str().unwrap();
     for part in ["`runner.command_prefix`", "SSL_CERT_FILE", "certificate"] {
         assert!(message.contains(part), "{message}");

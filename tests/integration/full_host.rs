@@ -44,7 +44,7 @@ fn what_needs_more_room_than_the_host_has_is_no_fault_of_the_job() {
         assert_eq!(job["status"], "infrastructure_fail", "{jobs:?} {}", host.log());
         let said = messages(&server, job);
         // What happened, when, and what to do.
-        for part in ["out/bytes`: No space left", "that was at 20", "free some space", "see to that runner"] {
+        for part in ["out/bytes`: No space left", "told at 20", "free some space", "see to that runner"] {
             assert!(said.contains(part), "{part}: {said}");
         }
     }

@@ -2,7 +2,9 @@
 
 use crate::faults::Rogue;
 use crate::server::Server;
-use serde_json::Value;
+use runlet::http::Body;
+use runlet::protocol::Secret;
+use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 
 /// A job as each API tells of it: version 1.1, 2 and 3.
@@ -101,6 +103,44 @@ workflows: {w: {jobs: [container, first, second]}}
     assert_told(&server, number("second"), "all runners of `a/b` are busy (1); 1 task waits before it");
     server.admin(&["resource-class", "delete", "a/b", "--force"], "");
     assert_eq!(job(&server, &pipeline, "second")["status"], "failed");
+}
+
+#[test]
+fn a_job_that_was_given_back_says_why_until_it_runs() {
+    let server = Server::start();
+    server.project();
+    let rogue = Rogue::of(&server, "a/b");
+    let pipeline = server.trigger(
+        "version: 2.1
+jobs: {build: {machine: true, resource_class: a/b, steps: [run: never]}}
+workflows: {w: {jobs: [build]}}
+",
+    );
+    let number = job(&server, &pipeline, "build")["job_number"].as_i64().unwrap();
+    for (nonce, times, pause) in [("one", "once)", 0), ("two", "2 times; that runner pauses until 20", 300)] {
+        let (status, task) = rogue.claim(nonce);
+        assert_eq!(status, 200, "{task}");
+        let back = json!({
+            "task_id": task["id"], "task_token": task["token"], "reason": "host",
+            "message": "no shell is here", "pause_seconds": pause,
+        });
+        let body = back.to_string();
+        let token = Secret::new(task["token"].as_str().unwrap());
+        let (status, answer) =
+            rogue.send("POST", "/api/v3/runner/unclaim", &token, Body::Json(body.as_bytes()));
+        assert_eq!(status, 200, "{answer}");
+        let told =
+            format!("the runner `rogue` gave it back: no shell is here (runners have given it back {times}");
+        assert_told(&server, number, &told);
+        let table = server.admin(&["pipeline", "show", &pipeline], "");
+        assert!(table.contains("no shell is here"), "{table}");
+    }
+    let messages = everywhere(&server, number)[1]["messages"].to_string();
+    assert!(!messages.contains("is there: the last one"), "it pauses: {messages}");
+    let (status, task) = rogue.claim("three");
+    assert_eq!(status, 200, "{task}");
+    rogue.begin(&task);
+    assert_eq!(everywhere(&server, number)[1]["messages"].as_array().unwrap().len(), 0);
 }
 
 #[test]

@@ -189,6 +189,33 @@ fn a_step_that_removes_the_private_folder_leaves_the_next_one_its_environment() 
     assert_eq!(server.output("s-16", 4), "A=[]\n", "it was removed by itself");
 }
 
+/// Pipes stand where the agent keeps its events, and where the end of the output would go.
+#[test]
+fn what_a_step_puts_in_the_place_of_a_file_holds_nobody_up() {
+    let server = ControlPlane::start();
+    let command = "cd ../runlet-output-* && rm events && mkfifo events step-2.tail && echo first";
+    let mut task = task_of("s-17", &[command, "seq 1 20000", "echo next"]);
+    task.max_step_output_bytes = 20_000;
+    server.offer(&task);
+    let mut runner = Machine::new(&server.url()).setting("mode", "single-task").start();
+    assert_eq!(ended(&server, &mut runner, "s-17")["status"], "success", "{}", runner.log());
+    assert!(server.output("s-17", 2).ends_with("\n19999\n20000\n"), "the end is missing");
+    assert_eq!(server.output("s-17", 3), "next\n");
+}
+
+/// The rest of a task whose agent was killed: nobody waits for the other end of a pipe.
+#[test]
+fn a_pipe_among_what_an_agent_has_left_is_passed_over() {
+    let server = ControlPlane::start();
+    server.answer("/output", 503, "{}");
+    let command = "cd ../runlet-output-* && rm events && mkfifo events && kill -9 $PPID; sleep 600";
+    server.offer(&task_of("s-18", &[command]));
+    let mut runner = Machine::new(&server.url()).setting("mode", "single-task").start();
+    assert_eq!(runner.wait(), Some(0), "{}", runner.log());
+    let lost = server.wait_for("/lost").json();
+    assert!(lost["message"].as_str().unwrap().contains("the task agent died"), "{lost}");
+}
+
 /// A device that takes nothing stands where the masked copy of the report is written.
 #[test]
 fn a_report_for_which_the_host_has_no_room_is_no_success() {

@@ -101,15 +101,15 @@ fn sharing(settings: &Settings, found: &mut Findings) {
     if let Some(pid) = own {
         found.fine("runner", format!("the runner `{}` runs with pid {pid}", settings.name));
     }
-    match machine::held_by(&settings.working_directory, state) {
-        Some(pid) if own != Some(pid) => {
+    match machine::held_by(&settings.working_directory, state, own) {
+        Some(pid) => {
             let text = format!(
-                "`{}` is the working directory of the runner with pid {pid}",
+                "`{}` is the working directory of the runner with pid {pid}, or around or inside it",
                 settings.working_directory.display()
             );
             found.add("sharing", Level::Fail, text, "give each runner a runner.working_directory of its own");
         }
-        _ => found.fine("sharing", "no other runner has this working directory"),
+        None => found.fine("sharing", "no other runner has this working directory"),
     }
 }
 

@@ -26,6 +26,9 @@ const SLOW_POLL: Duration = Duration::from_secs(1);
 /// The same for a child of our own, whose end should not be noticed late.
 const CHILD_POLL: Duration = Duration::from_millis(200);
 
+/// How often it is looked at whether a step has stopped its task agent: before the lease of the task ends.
+const STOPPED_LOOK: Duration = Duration::from_secs(30);
+
 /// Longest last words that reach a job, in characters.
 const LONGEST_WORDS: usize = 300;
 
@@ -237,20 +240,27 @@ impl Agent {
         }
         let left = until.map(|at| at.saturating_duration_since(Instant::now()));
         let slice = match (&self.pidfd, &self.kind) {
-            (Some(_), _) => None,
-            (None, Kind::Child(_)) => Some(CHILD_POLL),
-            (None, Kind::Adopted(_)) => Some(SLOW_POLL),
+            (Some(_), _) => STOPPED_LOOK,
+            (None, Kind::Child(_)) => CHILD_POLL,
+            (None, Kind::Adopted(_)) => SLOW_POLL,
         };
-        let timeout = match (left, slice) {
-            (Some(left), Some(slice)) => Some(left.min(slice)),
-            (left, slice) => left.or(slice),
-        };
+        let timeout = left.map_or(slice, |left| left.min(slice));
         let mut also = Vec::new();
         also.extend(self.pidfd.as_ref().map(AsFd::as_fd));
         also.extend(self.lines.iter().chain(&self.errors).map(Lines::as_fd));
-        stop.wait(&also, timeout);
+        stop.wait(&also, Some(timeout));
         self.listen();
+        self.wake();
         self.ended().inspect(|_| self.listen())
+    }
+
+    /// Lets one go on that a step has stopped: it would hear neither of a cancel nor of the end of its time.
+    fn wake(&self) {
+        let pid = self.pid.as_raw_nonzero();
+        if stat(pid.get()).is_some_and(|stat| stat.stopped) {
+            record!(Warn, agent_pid = pid; "the task agent was stopped by a signal: it is let go on");
+            let _ = kill_process(self.pid, Signal::CONT);
+        }
     }
 
     fn ended(&mut self) -> Option<End> {
@@ -366,6 +376,21 @@ mod tests {
             agent.term();
             assert_eq!(wait(&mut agent).text(), "signal 15");
         }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn one_that_was_stopped_goes_on() {
+        let mut agent = sleeper();
+        let stop = Stop::new().listen().unwrap();
+        let is_stopped = || stat(agent.pid.as_raw_nonzero().get()).unwrap().stopped;
+        kill_process(agent.pid, Signal::STOP).unwrap();
+        while !is_stopped() {
+            std::thread::yield_now();
+        }
+        assert_eq!(agent.wait(Some(Instant::now()), &stop), None);
+        agent.term();
+        assert_eq!(wait(&mut agent).text(), "signal 15");
     }
 
     #[test]

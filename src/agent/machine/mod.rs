@@ -303,7 +303,7 @@ impl Runner {
         self.claims.board.state(State::Running, &task.job_name);
         match self.start(task, running, false) {
             Ok((agent, running)) => self.watched = Some(Watched::of(agent, running, Some(token))),
-            Err(why) => self.give_back(&back, &why),
+            Err(why) => self.give_back(&back, GiveBackReason::Host, &why),
         }
     }
 
@@ -333,10 +333,9 @@ impl Runner {
     }
 
     /// Gives a task back that cannot begin on this host, and pauses, so that other hosts have the queue.
-    fn give_back(&mut self, task: &GivenBackTask<'_>, why: &str) {
+    fn give_back(&mut self, task: &GivenBackTask<'_>, reason: GiveBackReason, why: &str) {
         record!(Error, task_id = task.id; "the task cannot begin on this host: {why}");
-        let pause = self.claims.life.host_pause();
-        self.claims.give_back(task, GiveBackReason::Host, why, pause);
+        self.claims.give_back(task, reason, why, self.claims.life.host_pause());
         self.pause(why);
     }
 
@@ -441,7 +440,8 @@ impl Runner {
                     scratch::remove_left_working_directory(&self.settings.working_directory);
                 }
                 let allocation = watched.task.allocation.as_deref();
-                self.give_back(&GivenBackTask { id, token, allocation }, &why);
+                let reason = watched.reason(!self.settings.command_prefix.is_empty());
+                self.give_back(&GivenBackTask { id, token, allocation }, reason, &why);
             }
             _ => self.bury(watched, end, code == Some(task_exit::NOT_REPORTED)),
         }
@@ -452,8 +452,8 @@ impl Runner {
         if self.settings.command_prefix.is_empty() {
             return why.to_owned();
         }
-        let mut names: Vec<&str> = PREFIX_VARIABLES.to_vec();
-        names.retain(|name| std::env::var_os(name).is_some());
+        let names =
+            Vec::from_iter(PREFIX_VARIABLES.into_iter().filter(|name| std::env::var_os(name).is_some()));
         let lost = match names.is_empty() {
             true => "the prefix changes the user or the environment".to_owned(),
             false => format!("the prefix may drop variables that this runner has: {}", names.join(", ")),

@@ -3,7 +3,7 @@
 use super::child::Agent;
 use super::death::Death;
 use super::state::RunningTask;
-use crate::protocol::Secret;
+use crate::protocol::{GiveBackReason, Secret};
 use std::time::SystemTime;
 
 /// A task agent that is waited for, and what it has said.
@@ -37,6 +37,15 @@ impl Watched {
             rest: None,
             outcome: None,
             since: SystemTime::now(),
+        }
+    }
+
+    /// The counter of a task that comes back unbegun. Where its agent runs, but not as a prefix lets it, nothing mends
+    /// itself: such a task goes round less often.
+    pub(super) fn reason(&self, has_prefix: bool) -> GiveBackReason {
+        match has_prefix && self.not_begun.is_some() {
+            true => GiveBackReason::Runner,
+            false => GiveBackReason::Host,
         }
     }
 }

@@ -69,6 +69,11 @@ impl Redactor {
         self.keep(text, decided);
     }
 
+    /// Bytes that are not decided yet.
+    pub(in crate::executor) fn held(&self) -> &[u8] {
+        &self.held
+    }
+
     /// The stream has ended: appends the rest.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         let text = std::mem::take(&mut self.held);

@@ -3,8 +3,9 @@
 use super::report::Reporter;
 use super::spool::Spool;
 use crate::system::clock::since_boot;
-use std::fs;
-use std::io;
+use crate::system::opening;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::Path;
 
 /// The file of the events, one a line.
@@ -26,7 +27,8 @@ impl Reporter {
     }
 
     fn take_over(&self, folder: &Path) -> io::Result<()> {
-        let events = fs::read(folder.join(EVENTS))?;
+        let mut events = Vec::new();
+        opening::open(&folder.join(EVENTS), File::options().read(true))?.read_to_end(&mut events)?;
         // The last line of one that died may lack its end.
         let whole = events.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
         for event in events[..whole].split(|byte| *byte == b'\n') {

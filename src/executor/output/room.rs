@@ -3,6 +3,7 @@
 use super::report::Reporter;
 use super::rest::EVENTS;
 use crate::system::fault::is_full;
+use crate::system::opening;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
@@ -30,7 +31,7 @@ impl Reporter {
             return;
         }
         // As before, a disk that takes nothing leaves less behind.
-        let made = File::create(folder.join(EVENTS)).and_then(|mut file| {
+        let made = opening::create(&folder.join(EVENTS)).and_then(|mut file| {
             file.write_all(&state.ledger.journal())?;
             Ok(file)
         });

@@ -8,6 +8,7 @@ use super::automaton::Automaton;
 use super::forms::Forms;
 use super::patterns;
 use crate::protocol::{Secret, Variable};
+use crate::system::opening;
 use crate::tool::secret::{MOST_BYTES, values};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -78,7 +79,8 @@ impl Secrets {
             }
             if length > state.seen && state.read < MOST_BYTES {
                 state.seen = length;
-                if let Err(error) = File::open(file).and_then(|file| state.read_more(file, self.0.forms)) {
+                let opened = opening::open(file, File::options().read(true));
+                if let Err(error) = opened.and_then(|file| state.read_more(file, self.0.forms)) {
                     log::warn!("cannot read the secrets that a step has added: {error}");
                 }
             }

@@ -11,6 +11,7 @@
 
 use super::spare::{Spare, free_below};
 use super::tail::Tail;
+use crate::system::opening;
 use ring::digest::{Context, SHA256};
 use rustix::io::Errno;
 use std::fs::File;
@@ -87,7 +88,7 @@ impl Spool {
 
     /// The spool of a task agent that is gone, with its tail where it belongs.
     pub(super) fn left_behind(path: &Path) -> io::Result<Self> {
-        let file = File::options().read(true).write(true).open(path)?;
+        let file = opening::open(path, File::options().read(true).write(true))?;
         let mut spool = Self::of(file.try_clone()?, file.metadata()?.len(), path, 0);
         spool.tail = Tail::open(&spool.tail_path).ok();
         spool.end()?;

@@ -4,6 +4,7 @@
 //! It begins with two numbers of eight bytes, which a runner needs that comes upon it later: its room, and how much
 //! was written in all.
 
+use crate::system::opening;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -31,8 +32,7 @@ impl Tail {
         }
         let mut room = bytes;
         loop {
-            let made = File::options().read(true).write(true).create(true).truncate(true).open(path);
-            let made = made.and_then(|file| reserve(&file, FRONT + room).map(|()| file));
+            let made = opening::create(path).and_then(|file| reserve(&file, FRONT + room).map(|()| file));
             match made {
                 Ok(file) => return Some(Self { file, room, written: 0, taken: 0 }),
                 Err(_) if room / 2 >= LEAST => room /= 2,
@@ -47,7 +47,7 @@ impl Tail {
 
     /// One that another process has left behind.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+        let file = opening::open(path, File::options().read(true))?;
         let mut front = [0; FRONT as usize];
         file.read_exact_at(&mut front, 0)?;
         let number =

@@ -8,8 +8,10 @@ use crate::http::{Body, Error};
 use crate::protocol::{MAX_CHUNK_BYTES, RefusalCode, UploadAnswer};
 use crate::system::hex;
 use ring::digest::{Context, Digest, SHA256};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -113,7 +115,7 @@ impl<'a> Walk<'a> {
             if self.seen > MOST_FILES {
                 return Err(io::Error::other(format!("there are more than {MOST_FILES} files and folders")));
             }
-            let name = clean_name(&format!("{prefix}/{}", entry.file_name().to_string_lossy()));
+            let name = clean_name(&format!("{prefix}/{}", text(&entry.file_name())));
             if let Some(why) = self.entry(&entry, &name)? {
                 self.listing.notes.push(format!("skipped `{name}`: {why}"));
             }
@@ -163,7 +165,17 @@ fn clean_name(text: &str) -> String {
 }
 
 fn file_name(path: &Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    path.file_name().map(text).unwrap_or_default()
+}
+
+/// A name as text: bytes that are none are written as `\xE9`, so that names stay apart.
+fn text(name: &OsStr) -> String {
+    let mut text = String::new();
+    for chunk in name.as_bytes().utf8_chunks() {
+        text.push_str(chunk.valid());
+        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02X}")));
+    }
+    text
 }
 
 /// Why a file did not arrive.
@@ -405,5 +417,17 @@ mod tests {
             (length, sum.as_str()),
             (3, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
         );
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn names_that_are_no_text_stay_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [&b"\xe8.txt"[..], b"\xe9.txt", "\u{e9}.txt".as_bytes()] {
+            fs::write(folder.path().join(OsStr::from_bytes(name)), "").unwrap();
+        }
+        let listing = artifacts(folder.path(), "out", None).unwrap();
+        let names: Vec<_> = listing.files.iter().map(|file| file.name.as_str()).collect();
+        assert_eq!(names, ["out/\u{e9}.txt", "out/\\xE8.txt", "out/\\xE9.txt"]);
     }
 }

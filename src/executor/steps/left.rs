@@ -84,6 +84,7 @@ fn of_origin(packed: &str) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot set up its files should fail loudly")]
 mod tests {
     use super::*;
 

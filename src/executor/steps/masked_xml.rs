@@ -1,5 +1,9 @@
 //! A report of tests with its secrets masked: in the values of its attributes and in its text, as they read without
-//! entities. Its markup stays, whatever a secret looks like, and so does what is no XML.
+//! entities. Its markup stays, whatever a secret looks like, and so does what is no XML; a section of CDATA becomes text
+//! like any other.
+//!
+//! Readers join the text around comments, instructions and elements: so does the search for secrets. Markup within what
+//! may be a secret waits until that is decided, and stands behind the mask if it is one.
 
 use crate::executor::output::redactor::Redactor;
 use crate::executor::output::secrets::Secrets;
@@ -8,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Longest entity that is one, in bytes.
 const LONGEST_ENTITY: usize = 12;
-/// Text is masked in pieces of about this many bytes.
+/// Text is masked in pieces of about this many bytes, and that much markup waits.
 const PIECE: usize = 16 * 1024;
 const CDATA: &[u8] = b"<![CDATA[";
 const COMMENT: &[u8] = b"<!--";
@@ -31,10 +35,16 @@ struct Masked<W> {
     part: Part,
     /// Declarations that are open, of a document type and inside of it.
     declarations: u32,
+    /// Of all text.
     redactor: Redactor,
+    /// Of one value of an attribute at a time.
+    values: Redactor,
     /// Text without entities, to be masked.
     plain: Vec<u8>,
-    clean: Vec<u8>,
+    /// The same of a value.
+    value: Vec<u8>,
+    /// Markup that waits: how many bytes of text before it are not decided yet.
+    marks: Vec<(usize, Vec<u8>)>,
     /// The last bytes of markup, or an entity up to here.
     last: Vec<u8>,
 }
@@ -46,14 +56,15 @@ pub(super) fn copy(
     secrets: &Secrets,
     stop: &AtomicBool,
 ) -> io::Result<bool> {
-    let redactor = Redactor::new(secrets.clone());
     let mut masked = Masked {
         out,
         part: Part::Text,
         declarations: 0,
-        redactor,
+        redactor: Redactor::new(secrets.clone()),
+        values: Redactor::new(secrets.clone()),
         plain: Vec::new(),
-        clean: Vec::new(),
+        value: Vec::new(),
+        marks: Vec::new(),
         last: Vec::new(),
     };
     let mut buffer = vec![0; 64 * 1024];
@@ -68,7 +79,9 @@ pub(super) fn copy(
             if let Some(wide) = wide {
                 wide.end(|byte| masked.byte(byte))?;
             }
-            masked.end_text()?;
+            masked.pass_last()?;
+            masked.mask_value(true)?;
+            masked.decide(true)?;
             masked.out.flush()?;
             return Ok(true);
         }
@@ -146,27 +159,30 @@ impl<W: Write> Masked<W> {
     fn byte(&mut self, byte: u8) -> io::Result<()> {
         match (self.part, byte) {
             (Part::Text, b'<') => {
-                self.end_text()?;
+                self.pass_last()?;
+                self.decide(false)?;
+                self.begin_mark();
                 self.markup(Part::Tag, byte)
             }
             (Part::Value(quote), byte) if byte == quote => {
-                self.end_text()?;
+                self.pass_last()?;
+                self.mask_value(true)?;
                 self.markup(Part::Tag, byte)
             }
             (Part::Text | Part::Value(_), byte) => self.text(byte),
-            (Part::Cdata, byte) => {
-                // Its end is looked for in what was read; it is no part of a secret.
+            // Brackets wait, since they may be its end: that is no part of a secret.
+            (Part::Cdata, b']') if self.last.len() < 2 => {
                 self.last.push(byte);
-                if self.last.ends_with(b"]]>") {
-                    let length = self.last.len() - 3;
-                    self.last.truncate(length);
-                    self.end_text()?;
-                    self.out.write_all(b"]]>")?;
-                    self.part = Part::Text;
-                } else if self.last.len() > 2 && !self.last.ends_with(b"]]") {
-                    self.pass_last()?;
-                }
                 Ok(())
+            }
+            (Part::Cdata, b']') => self.pass(&[byte]),
+            (Part::Cdata, b'>') if self.last.len() == 2 => {
+                self.begin(Part::Text);
+                Ok(())
+            }
+            (Part::Cdata, byte) => {
+                self.pass_last()?;
+                self.pass(&[byte])
             }
             (Part::Tag, b'<') if self.declarations > 0 => {
                 self.declarations += 1;
@@ -181,7 +197,13 @@ impl<W: Write> Masked<W> {
             (part, byte) => {
                 self.markup(part, byte)?;
                 match &self.last[..] {
-                    CDATA => self.begin(Part::Cdata),
+                    CDATA => {
+                        // Nothing of it was written: that much markup always waits.
+                        if let Some((_, mark)) = self.marks.last_mut() {
+                            mark.truncate(mark.len() - CDATA.len());
+                        }
+                        self.begin(Part::Cdata);
+                    }
                     COMMENT => self.begin(Part::Comment),
                     DOCTYPE if self.declarations == 0 => self.declarations = 1,
                     _ => {}
@@ -215,7 +237,29 @@ impl<W: Write> Masked<W> {
         if matches!(part, Part::Text | Part::Value(_)) {
             self.last.clear();
         }
-        self.out.write_all(&[byte])
+        self.mark(&[byte])
+    }
+
+    /// Markup begins behind the text up to here.
+    fn begin_mark(&mut self) {
+        let at = self.redactor.held().len();
+        if self.marks.last().is_none_or(|(last, _)| *last != at) {
+            self.marks.push((at, Vec::new()));
+        }
+    }
+
+    fn mark(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Some((_, mark)) = self.marks.last_mut() {
+            mark.extend_from_slice(bytes);
+        }
+        // Shorter, it may be the beginning of a section of CDATA.
+        let is_known = self.part != Part::Tag || self.last.len() == CDATA.len() && self.last != CDATA;
+        if is_known && self.marks.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > PIECE {
+            // Nothing is joined over so much markup.
+            self.decide(true)?;
+            self.begin_mark();
+        }
+        Ok(())
     }
 
     fn text(&mut self, byte: u8) -> io::Result<()> {
@@ -243,48 +287,81 @@ impl<W: Write> Masked<W> {
     }
 
     fn pass(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.plain.extend_from_slice(bytes);
-        if self.plain.len() < PIECE {
-            return Ok(());
-        }
-        self.redactor.push(&self.plain, &mut self.clean);
-        self.plain.clear();
-        self.write_clean()
-    }
-
-    fn end_text(&mut self) -> io::Result<()> {
-        self.pass_last()?;
-        if !self.plain.is_empty() {
-            self.redactor.push(&self.plain, &mut self.clean);
-            self.plain.clear();
-        }
-        self.redactor.finish(&mut self.clean);
-        self.write_clean()
-    }
-
-    fn write_clean(&mut self) -> io::Result<()> {
         let is_value = matches!(self.part, Part::Value(_));
-        for byte in self.clean.drain(..) {
-            let entity: &[u8] = match byte {
-                _ if self.part == Part::Cdata => b"",
-                b'&' => b"&amp;",
-                b'<' => b"&lt;",
-                b'>' => b"&gt;",
-                b'"' => b"&quot;",
-                b'\'' => b"&apos;",
-                b'\r' => b"&#13;",
-                b'\n' if is_value => b"&#10;",
-                b'\t' if is_value => b"&#9;",
-                _ => b"",
-            };
-            if entity.is_empty() {
-                self.out.write_all(&[byte])?;
-            } else {
-                self.out.write_all(entity)?;
-            }
+        let text = if is_value { &mut self.value } else { &mut self.plain };
+        text.extend_from_slice(bytes);
+        match is_value {
+            _ if text.len() < PIECE => Ok(()),
+            true => self.mask_value(false),
+            false => self.decide(false),
         }
-        Ok(())
     }
+
+    fn mask_value(&mut self, is_end: bool) -> io::Result<()> {
+        let mut clean = Vec::new();
+        self.values.push(&self.value, &mut clean);
+        self.value.clear();
+        if is_end {
+            self.values.finish(&mut clean);
+        }
+        self.mark(&escaped(&clean, true))
+    }
+
+    /// Masks what was read, and writes what is decided then: text and markup in their order. All of it, at an end.
+    fn decide(&mut self, is_end: bool) -> io::Result<()> {
+        let plain = std::mem::take(&mut self.plain);
+        let mut rest = &plain[..];
+        // Byte by byte behind markup that waits, so that it comes right behind a mask.
+        while self.marks.last().is_some_and(|(at, _)| *at > 0) && !rest.is_empty() {
+            let (byte, after) = rest.split_at(1);
+            self.push(byte, false)?;
+            rest = after;
+        }
+        self.push(rest, is_end)
+    }
+
+    fn push(&mut self, plain: &[u8], is_end: bool) -> io::Result<()> {
+        let before = [self.redactor.held(), plain].concat();
+        let mut clean = Vec::new();
+        self.redactor.push(plain, &mut clean);
+        if is_end {
+            self.redactor.finish(&mut clean);
+        }
+        let decided = before.len() - self.redactor.held().len();
+        let mut written = 0;
+        while self.marks.first().is_some_and(|(at, _)| *at <= decided) {
+            let (at, mark) = self.marks.remove(0);
+            // Up to the first mask both have the same bytes; behind it their places are not known.
+            let to = if clean.get(..at) == Some(&before[..at]) { at } else { clean.len() };
+            self.out.write_all(&escaped(&clean[written..to], false))?;
+            self.out.write_all(&mark)?;
+            written = to;
+        }
+        for (at, _) in &mut self.marks {
+            *at -= decided;
+        }
+        self.out.write_all(&escaped(&clean[written..], false))
+    }
+}
+
+/// Text with entities, for the value of an attribute or beside tags.
+fn escaped(text: &[u8], is_value: bool) -> Vec<u8> {
+    let mut escaped = Vec::with_capacity(text.len());
+    for byte in text {
+        let entity: &[u8] = match byte {
+            b'&' => b"&amp;",
+            b'<' => b"&lt;",
+            b'>' => b"&gt;",
+            b'\r' => b"&#13;",
+            b'"' if is_value => b"&quot;",
+            b'\'' if is_value => b"&apos;",
+            b'\n' if is_value => b"&#10;",
+            b'\t' if is_value => b"&#9;",
+            _ => std::slice::from_ref(byte),
+        };
+        escaped.extend_from_slice(entity);
+    }
+    escaped
 }
 
 /// The character of an entity, by what stands between `&` and `;`.
@@ -333,8 +410,8 @@ mod tests {
             (r#"<f m="a&lt;b&gt;&quot;c&#34;&amp;&apos;d&#x27;.">"#, r#"<f m="****.">"#),
             (r#"<f m='a&lt;b>"c"&amp;&apos;d&apos;'>"#, "<f m='****'>"),
             ("<f m=\"two&#10;lines\">a &amp; two\nlines</f>", "<f m=\"****\">a &amp; ****</f>"),
-            ("<o><![CDATA[a<b>\"c\"&'d']]]]></o>", "<o><![CDATA[****]]]]></o>"),
-            ("<o><![CDATA[]]x]]]]><![CDATA[]]></o>", "<o><![CDATA[****]]><![CDATA[]]></o>"),
+            ("<o><![CDATA[a<b>\"c\"&'d']]]]></o>", "<o>****]]</o>"),
+            ("<o><![CDATA[]]x]]]]><![CDATA[]]></o>", "<o>****</o>"),
             ("<!-- testcase \"testcase --><a/>testcase", "<!-- testcase \"testcase --><a/>****"),
             ("<!-- -- > testcase ->--><a b=\"testcase\"/>", "<!-- -- > testcase ->--><a b=\"****\"/>"),
             (
@@ -354,8 +431,31 @@ mod tests {
     #[test]
     fn without_secrets_in_it_a_report_means_the_same() {
         let text = "<a b=\"1 &lt; 2\n\" c='x \"y\"'>t &gt; u<![CDATA[<&>]]><!-- c --></a>";
-        let expected = "<a b=\"1 &lt; 2&#10;\" c='x &quot;y&quot;'>t &gt; u<![CDATA[<&>]]><!-- c --></a>";
+        let expected = "<a b=\"1 &lt; 2&#10;\" c='x &quot;y&quot;'>t &gt; u&lt;&amp;&gt;<!-- c --></a>";
         assert_eq!(masked(text, &["hunter22"]), expected);
+    }
+
+    #[test]
+    fn a_secret_is_found_in_text_as_readers_join_it() {
+        for (text, expected) in [
+            ("<f>token XY12-<![CDATA[more]]> refused</f>", "<f>token **** refused</f>"),
+            ("<f><![CDATA[XY12]]><![CDATA[-more]]></f>", "<f>****</f>"),
+            ("<f>XY12<!-- XY --><!-- 12 -->-more.</f>", "<f>****<!-- XY --><!-- 12 -->.</f>"),
+            ("<f>a XY1<?pi x?>2-more</f>", "<f>a ****<?pi x?></f>"),
+            ("<f>a XY<b c=\"XY12\">12-</b>more.</f>", "<f>a ****<b c=\"XY12\"></b>.</f>"),
+            ("<f>XY<b/>12-<i/>mor.</f>XY12<g/>", "<f>XY<b/>12-<i/>mor.</f>XY12<g/>"),
+            ("<f>XY&#49;<b/>2</f>-more", "<f>****<b/></f>"),
+            ("<f>XY12-more XY<b/>12</f><f m='XY12-more'/>XY12", "<f>**** XY<b/>12</f><f m='****'/>XY12"),
+        ] {
+            assert_eq!(masked(text, &["XY12-more"]), expected);
+        }
+        for length in 0..5 {
+            let (text, more) = (".".repeat(length), "]".repeat(length));
+            let cdata = format!("<a><![CDATA[{text}]]><b/><![CDATA[{more}]]></a>XY12-more");
+            assert_eq!(masked(&cdata, &["XY12-more"]), format!("<a>{text}<b/>{more}</a>****"));
+        }
+        let many = format!("<f>XY12{}-more</f>", "<b c=''/>".repeat(10_000));
+        assert_eq!(masked(&many, &["XY12-more"]), many, "all of it comes, and nothing waits for ever");
     }
 
     #[test]

@@ -5,8 +5,9 @@ use crate::executor::environment;
 use crate::executor::output::log::StepLog;
 use crate::executor::task::TaskRun;
 use crate::protocol::Run;
+use crate::system::opening;
 use crate::system::shell::default_shell;
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -62,7 +63,8 @@ impl TaskRun {
         }
         if run.command.len() > LONGEST_ARGUMENT {
             let script = self.scratch.join(format!("command-{record}"));
-            std::fs::write(&script, &run.command).map_err(|error| {
+            let made = opening::create(&script).and_then(|mut file| file.write_all(run.command.as_bytes()));
+            made.map_err(|error| {
                 StepEnd::by_error(format!("failed to write the command to `{}`", script.display()), &error)
             })?;
             command.arg(script);

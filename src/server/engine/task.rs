@@ -305,7 +305,8 @@ impl Task {
         // A task that waits for an administrator goes on waiting.
         let is_held = self.is_held;
         let mut then = self.end(TaskState::Retried, by, None, now);
-        then.push(Consequence::Again(NextAttempt { counts, avoid, is_held }));
+        let why = Some(told::back(runner, by, returned.message));
+        then.push(Consequence::Again(NextAttempt { counts, avoid, is_held, why }));
         Step::then(GivenBack::Queued, then)
     }
 
@@ -548,7 +549,7 @@ impl Task {
             let mut then = self.end(TaskState::Retried, by, None, now);
             let times = (counts.unsafe_retries, MOST_UNSAFE_RETRIES);
             then.push(Consequence::Say(told::unsafe_retry(message, &runner, times, now)));
-            then.push(Consequence::Again(NextAttempt { counts, avoid: None, is_held }));
+            then.push(Consequence::Again(NextAttempt { counts, avoid: None, is_held, why: None }));
             return then;
         }
         self.end(TaskState::InfrastructureFail, by, Some(message.to_owned()), now)

@@ -65,7 +65,9 @@ impl InHand {
             return tasks::renew(tx, &self.row);
         }
         for consequence in &then {
-            if let Consequence::Ended(Some(message)) = consequence {
+            if let Consequence::Ended(Some(message))
+            | Consequence::Again(NextAttempt { why: Some(message), .. }) = consequence
+            {
                 self.row.message = Some(message.clone());
             }
         }

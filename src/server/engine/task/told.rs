@@ -14,13 +14,21 @@ pub(super) fn end(
     let Some(advice) = advice(by, status) else { return message.to_owned() };
     let place = runner.filter(|runner| !message.contains(&format!("`{runner}`")));
     let place = place.map_or_else(String::new, |runner| format!(" on the runner `{runner}`"));
-    format!("{message}; that was at {now}{place}: {advice}")
+    format!("{message}; {} {now}{place}: {advice}", known(by))
+}
+
+/// How the time is called: of what others have seen only the time is known at which they told it.
+fn known(by: EndedBy) -> &'static str {
+    match by {
+        EndedBy::Finish | EndedBy::GivenBack | EndedBy::Lost | EndedBy::HostRestart => "told at",
+        _ => "that was at",
+    }
 }
 
 /// The sentence of an end after which the task runs again, because its class wants that.
 pub(super) fn unsafe_retry(message: &str, runner: &str, times: (u32, u32), now: Millis) -> String {
     format!(
-        "{message}; that was at {now} on the runner `{runner}`: the task had begun, and runs again because its resource class wants unsafe retries ({} of {})",
+        "{message}; known since {now}, on the runner `{runner}`: the task had begun, and runs again because its resource class wants unsafe retries ({} of {})",
         times.0, times.1
     )
 }
@@ -43,6 +51,12 @@ pub(super) fn never_begun(runner: &str, by: EndedBy, why: &str) -> String {
         _ => "gave it back",
     };
     format!("no runner could begin this task; the last one, `{runner}`, {last}: {why}")
+}
+
+/// The sentence of an attempt that never began, and is followed by another one.
+pub(super) fn back(runner: &str, by: EndedBy, why: &str) -> String {
+    let left = if by == EndedBy::Lapsed { "did not begin it" } else { "gave it back" };
+    format!("the runner `{runner}` {left}: {why}")
 }
 
 /// The sentence of a claim that ran out before the task began.
@@ -99,11 +113,14 @@ mod tests {
         for by in all {
             let told = end("it broke", (by, TaskState::InfrastructureFail), Some("r1"), at);
             let is_own = by == EndedBy::Cancel;
-            let begins =
-                told.starts_with("it broke; that was at 1970-01-01T00:00:01.000Z on the runner `r1`: ");
+            let begins = told.starts_with(&format!(
+                "it broke; {} 1970-01-01T00:00:01.000Z on the runner `r1`: ",
+                known(by)
+            ));
             assert_eq!(begins, !is_own, "{told}");
             assert_eq!(told.contains("rerun the workflow"), !is_own, "{told}");
         }
+        assert_eq!([known(EndedBy::Finish), known(EndedBy::Silence)], ["told at", "that was at"]);
         let own = (EndedBy::Finish, TaskState::Failed);
         let lapsed = never_begun("r1", EndedBy::Lapsed, lapsed(false));
         assert!(lapsed.ends_with("`r1`, did not: the runner was not heard of any more"), "{lapsed}");

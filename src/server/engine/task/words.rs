@@ -110,6 +110,8 @@ pub struct NextAttempt {
     pub avoid: Option<Avoid>,
     /// An administrator decides about it as about this one.
     pub is_held: bool,
+    /// Reason for people why this one never began, where it did not.
+    pub why: Option<String>,
 }
 
 /// Consequence of a decision, to be carried out in the same transaction.

@@ -12,20 +12,47 @@ use crate::server::store::{Error, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, params};
 
-/// Adds the reason why a job waits, if it does, to its messages.
+/// Adds the reasons why a job waits, if it does, to its messages.
 pub fn explain_waiting(view: &View, job: &mut Job, now: Millis) -> Result<(), Error> {
-    if let Some(message) = waiting(view, job, now)? {
-        job.messages.push(Message { kind: MessageKind::Warning.to_string(), message });
+    if job.status != JobStatus::Queued {
+        return Ok(());
     }
+    let back = given_back(view, &job.id, now)?;
+    let is_paused = back.as_ref().is_some_and(|back| back.is_paused);
+    let waits = waiting(view, job, is_paused, now)?;
+    let kind = MessageKind::Warning.to_string();
+    let told = back.map(|back| back.told).into_iter().chain(waits);
+    job.messages.extend(told.map(|message| Message { kind: kind.clone(), message }));
     Ok(())
 }
 
-/// The reason why a queued job has not begun, as a sentence for people; nothing for any other job, and where a runner is
-/// about to take it.
-fn waiting(view: &View, job: &Job, now: Millis) -> Result<Option<String>, Error> {
-    if job.status != JobStatus::Queued {
-        return Ok(None);
-    }
+/// The last attempt that a runner gave back before the task that waits.
+struct GivenBack {
+    told: String,
+    /// Its runner pauses: that it does not ask is no other reason.
+    is_paused: bool,
+}
+
+fn given_back(view: &View, job: &JobId, now: Millis) -> Result<Option<GivenBack>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT b.message, t.unclaims + t.host_unclaims, t.avoid_until_ms FROM tasks t
+         JOIN tasks b ON b.job_id = t.job_id AND b.node_index = t.node_index AND b.attempt = t.attempt - 1
+         WHERE t.job_id = ?1 AND t.status = ?2 AND b.message IS NOT NULL ORDER BY t.seq LIMIT 1",
+    )?;
+    let found = query.query_row(params![job, TaskState::Queued], |row| {
+        let (message, times, until): (String, u32, Option<Millis>) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let until = until.filter(|until| *until > now);
+        let pause = until.map_or_else(String::new, |until| format!("; that runner pauses until {until}"));
+        let times = if times == 1 { "once".to_owned() } else { format!("{times} times") };
+        let told = format!("{message} (runners have given it back {times}{pause})");
+        Ok(GivenBack { told, is_paused: until.is_some() })
+    });
+    Ok(found.optional()?)
+}
+
+/// The reason why a queued job has not begun, as a sentence for people; nothing where a runner is about to take it, or
+/// pauses after it gave it back.
+fn waiting(view: &View, job: &Job, is_paused: bool, now: Millis) -> Result<Option<String>, Error> {
     if let Some(key) = waits_for_key(view, &job.id)? {
         return Ok(Some(format!("waits for its turn in the serial group `{key}`")));
     }
@@ -51,7 +78,7 @@ fn waiting(view: &View, job: &Job, now: Millis) -> Result<Option<String>, Error>
     if let Some(at) = queued.not_before.filter(|at| *at > now) {
         return Ok(Some(format!("not before {at}: the runner that had it before may still be at work")));
     }
-    if runners.idle > 0 {
+    if runners.idle > 0 || is_paused && runners.busy == 0 {
         return Ok(None);
     }
     let ahead = count_ahead(view, class, queued.seq)?;

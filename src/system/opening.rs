@@ -1,0 +1,47 @@
+//! Files in places where a step may have put something else: a pipe that waits for its other end, a link.
+
+use rustix::fs::OFlags;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Opens a regular file and waits for nobody. Anything else is refused, links as well.
+pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    let file = options.custom_flags(flags.bits() as i32).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
+}
+
+/// Creates a file for reading and writing in the place of what is there, unless that is a folder.
+pub fn create(path: &Path) -> io::Result<File> {
+    let _ = fs::remove_file(path);
+    File::options().read(true).write(true).create_new(true).open(path)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_is_no_file_is_neither_waited_for_nor_followed() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        let folder = tempfile::tempdir().unwrap();
+        let (pipe, link, file) =
+            (folder.path().join("pipe"), folder.path().join("link"), folder.path().join("file"));
+        fs::write(&file, "text").unwrap();
+        symlink(&file, &link).unwrap();
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        for path in [&pipe, &link] {
+            assert!(open(path, File::options().read(true)).is_err());
+            assert!(open(path, File::options().write(true)).is_err());
+            assert!(create(path).unwrap().metadata().unwrap().is_file());
+        }
+        assert_eq!(fs::read(&file).unwrap(), b"text", "a link is replaced, not followed");
+        assert!(open(&file, File::options().read(true)).is_ok());
+        assert!(create(folder.path()).is_err());
+    }
+}
