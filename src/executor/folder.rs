@@ -25,6 +25,8 @@ pub(super) fn lock(path: &Path) -> io::Result<Option<FolderLock>> {
             return Ok(None);
         }
         fs::create_dir_all(path)?;
+        // With `..` at its end, the folder itself is among those that its text has above it.
+        held.clear();
         // The way to it may have changed, and lead through links.
         if real(path).and_then(|real| Some(share(real.parent()?, &mut held))) == Some(false) {
             return Ok(None);
@@ -130,6 +132,8 @@ mod tests {
             assert!(lock(&place.path().join("proj-2")).unwrap().is_some());
             drop(held);
         }
+        assert!(lock(&inner.join("..")).unwrap().is_some(), "it is not above itself");
+        assert!(lock(&place.path().join("new/..")).unwrap().is_some());
         let held = lock(&inner).unwrap().unwrap();
         assert!(lock(&outer.join("frontend")).unwrap().is_some(), "beside each other");
         drop(held);
