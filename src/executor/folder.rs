@@ -14,28 +14,37 @@ use std::path::{Path, PathBuf};
 
 /// A folder that this process holds, with those above it.
 #[derive(Debug)]
-pub(super) struct FolderLock(#[expect(dead_code, reason = "the locks end with the files")] Vec<File>);
+pub(super) struct FolderLock(Vec<File>);
+
+impl Drop for FolderLock {
+    /// Lets go at once: a process that is being started has a copy of every file until it becomes another program.
+    fn drop(&mut self) {
+        for file in &self.0 {
+            let _ = flock(file, FlockOperation::Unlock);
+        }
+    }
+}
 
 /// Makes the folder, with those above it, and takes its lock. `None` when another process has it, or one around or
 /// inside it; then nothing was made.
 pub(super) fn lock(path: &Path) -> io::Result<Option<FolderLock>> {
     loop {
-        let mut held = Vec::new();
-        if path.parent().is_some_and(|parent| !share(parent, &mut held)) {
+        let mut held = FolderLock(Vec::new());
+        if path.parent().is_some_and(|parent| !share(parent, &mut held.0)) {
             return Ok(None);
         }
         fs::create_dir_all(path)?;
         // With `..` at its end, the folder itself is among those that its text has above it.
-        held.clear();
+        held = FolderLock(Vec::new());
         // The way to it may have changed, and lead through links.
-        if real(path).and_then(|real| Some(share(real.parent()?, &mut held))) == Some(false) {
+        if real(path).and_then(|real| Some(share(real.parent()?, &mut held.0))) == Some(false) {
             return Ok(None);
         }
         let folder = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             // One that may be entered and written to, but not listed, cannot be opened, and steps can work there.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                return Ok(Some(FolderLock(held)));
+                return Ok(Some(held));
             }
             opened => opened?,
         };
@@ -46,15 +55,15 @@ pub(super) fn lock(path: &Path) -> io::Result<Option<FolderLock>> {
             Err(error) => {
                 // Some network file systems lock no folders; hosts that work alone there are not to suffer.
                 log::warn!("cannot lock `{}`: {error}; another task could work there, too", path.display());
-                return Ok(Some(FolderLock(held)));
+                return Ok(Some(held));
             }
         }
         // The process that held it may have removed it meanwhile: then the lock is on a folder that nobody can reach.
         let (own, named) = (folder.metadata()?, fs::metadata(path));
         match named {
             Ok(named) if (named.dev(), named.ino()) == (own.dev(), own.ino()) => {
-                held.push(folder);
-                return Ok(Some(FolderLock(held)));
+                held.0.push(folder);
+                return Ok(Some(held));
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
