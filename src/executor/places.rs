@@ -15,6 +15,10 @@ use std::path::{Component, Path, PathBuf};
 /// Homes that configs of the hosted service name by their paths: no user of a confined job has anything there.
 const HOSTED_HOMES: [&str; 2] = ["/home/circleci", "/root"];
 
+/// Whether jobs can be confined: by `runlet exec` alone, which the runner-only build does not have. Its file is smaller
+/// without what that takes.
+const CAN_CONFINE: bool = cfg!(feature = "server");
+
 /// The places of one job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Places {
@@ -45,7 +49,7 @@ impl Places {
     /// where it says nothing). A runner that confines its jobs has a `base`.
     pub fn new(written: &str, base: Option<&Path>, home: PathBuf, confine: bool) -> Self {
         let root = base.unwrap_or(&home).to_owned();
-        if !confine {
+        if !(CAN_CONFINE && confine) {
             let directory = resolve(written, &root, &home);
             return Self { directory, told: written.to_owned(), home, confined: None };
         }
@@ -66,11 +70,15 @@ impl Places {
         Self { directory, told, home: own, confined: Some(confined) }
     }
 
+    fn confined(&self) -> Option<&Confined> {
+        self.confined.as_ref().filter(|_| CAN_CONFINE)
+    }
+
     /// A path of the config made absolute: `~` is the home, anything relative is below the working
     /// directory. Variables are not expanded. Things that tools keep at home are, for a confined job, those of the
     /// user, unless the job has made its own. Asks the disk about that.
     pub fn of(&self, path: &str) -> PathBuf {
-        let Some(confined) = &self.confined else { return self.named(path) };
+        let Some(confined) = self.confined() else { return self.named(path) };
         let found = resolve(&at_home(path, &confined.person), &self.directory, &self.home);
         if let Ok(rest) = found.strip_prefix(&confined.root) {
             let first = rest.components().next().map(Component::as_os_str).unwrap_or_default();
@@ -91,7 +99,7 @@ impl Places {
     /// Links what tools keep at the home of the user into that of a confined job, as far as the job has nothing of the
     /// same name. Repeated before each step, since tools make such things.
     pub fn link_home(&self) {
-        let Some(confined) = self.confined.as_ref().filter(|_| self.has_own_home()) else { return };
+        let Some(confined) = self.confined().filter(|_| self.has_own_home()) else { return };
         for entry in fs::read_dir(&confined.person).into_iter().flatten().flatten() {
             let link = confined.root.join(entry.file_name());
             if is_of_tools(&entry.file_name()) {
@@ -103,7 +111,7 @@ impl Places {
 
     /// Whether the job has a home that is not the user's.
     pub fn has_own_home(&self) -> bool {
-        self.confined.as_ref().is_some_and(|confined| self.home == confined.root)
+        self.confined().is_some_and(|confined| self.home == confined.root)
     }
 
     /// The paths that a path stands for where it is copied: the own home of a job without what is only linked there.
@@ -121,14 +129,14 @@ impl Places {
 
     /// Whether the path is one of the links that [`Places::link_home`] makes.
     pub fn is_link_home(&self, path: &Path) -> bool {
-        let Some(confined) = self.confined.as_ref().filter(|_| self.has_own_home()) else { return false };
+        let Some(confined) = self.confined().filter(|_| self.has_own_home()) else { return false };
         let name = path.strip_prefix(&confined.root).unwrap_or(Path::new(""));
         is_of_tools(name.as_os_str()) && fs::read_link(path).is_ok_and(|to| to == confined.person.join(name))
     }
 
     /// A path of the config made absolute as the config means it, also where the job is elsewhere.
     pub fn named(&self, path: &str) -> PathBuf {
-        let home = self.confined.as_ref().map_or(&self.home, |confined| &confined.person);
+        let home = self.confined().map_or(&self.home, |confined| &confined.person);
         resolve(path, &self.directory, home)
     }
 
@@ -136,7 +144,7 @@ impl Places {
     /// unpacked over what a person has at home.
     pub fn attached(&self, path: &str) -> PathBuf {
         let found = self.of(path);
-        match &self.confined {
+        match self.confined() {
             Some(confined) if found == confined.person => confined.root.clone(),
             _ => found,
         }
@@ -146,7 +154,7 @@ impl Places {
     /// the disk.
     pub fn persisted(&self, root: &str, paths: &[String]) -> PathBuf {
         let own = self.attached(root);
-        let Some(confined) = self.confined.as_ref().filter(|confined| own == confined.root) else {
+        let Some(confined) = self.confined().filter(|confined| own == confined.root) else {
             return own;
         };
         let is_at_home = |path: &String| {
@@ -162,7 +170,7 @@ impl Places {
 
     /// The folder that is removed after the job, where the runner cleans up.
     pub fn cleaned(&self) -> &Path {
-        self.confined.as_ref().map_or(&self.directory, |confined| &confined.root)
+        self.confined().map_or(&self.directory, |confined| &confined.root)
     }
 
     /// Whether a path is below the working directory by its names: what stands there comes of the job, links too.
@@ -185,7 +193,7 @@ impl Places {
 
     /// Whether git may turn `directory` into a clone of the job's. The error is a sentence for people.
     pub fn may_check_out(&self, directory: &Path) -> Result<(), String> {
-        let Some(confined) = &self.confined else { return Ok(()) };
+        let Some(confined) = self.confined() else { return Ok(()) };
         if real(directory).starts_with(real(&confined.root)) {
             return Ok(());
         }
@@ -285,6 +293,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "server")]
     #[test]
     fn a_confined_job_stays_below_the_runners_directory() {
         for (written, expected) in [
@@ -304,6 +313,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "server")]
     #[test]
     fn a_confined_job_finds_its_directory_by_the_name_it_gave_it() {
         let project = places("~/project", true);
@@ -321,6 +331,7 @@ mod tests {
         assert_eq!(project.named("~/project/out"), Path::new("/h/project/out"));
     }
 
+    #[cfg(feature = "server")]
     #[test]
     fn a_workspace_of_the_home_is_where_the_folder_of_a_confined_job_is() {
         for path in ["~", "~/", "/h"] {
@@ -344,6 +355,7 @@ mod tests {
         assert_eq!(of(&[".tool"]), home);
     }
 
+    #[cfg(feature = "server")]
     #[test]
     fn a_confined_job_has_a_home_with_what_tools_keep_in_the_users() {
         let folder = tempfile::tempdir().unwrap();
@@ -382,6 +394,7 @@ mod tests {
         assert_eq!(Places::new("~/project", Some(&root), home.clone(), false).home, home);
     }
 
+    #[cfg(feature = "server")]
     #[test]
     fn a_home_of_the_hosted_service_is_that_of_a_confined_job() {
         for written in ["/home/circleci/project", "/root/project", "~/project"] {
@@ -423,6 +436,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "server")]
     #[test]
     fn a_confined_job_checks_out_inside_only() {
         let folder = tempfile::tempdir().unwrap();
