@@ -50,18 +50,21 @@ const LONGEST_INPUT: u64 = 64 * 1024 * 1024;
 pub const HELP: &str = "\
 Run one claimed task. The machine runner starts this; it is not meant for people.
 
-Usage: runlet task < INPUT
+Usage: runlet task [TASK [RUNNER]] < INPUT
 
-INPUT is JSON: the claim, its token, settings of the runner. TERM or INT stop the task. JSON lines on standard output
-tell the runner whether it has begun. Exit code 0: nothing is left to report; 75: the outcome could not be reported.
+TASK and RUNNER say in lists of processes whose it is, also to a runner that has lost its record. INPUT is JSON: the
+claim, its token, settings of the runner. TERM or INT stop the task. JSON lines on standard output tell the runner
+whether it has begun. Exit code 0: nothing is left to report; 75: the outcome could not be reported.
 ";
 
 /// Runs `runlet task` with the arguments after the command.
 pub fn command(args: Vec<OsString>) -> Outcome {
     match args.first().and_then(|arg| arg.to_str()) {
-        None => {}
         Some("--help" | "-h") => return crate::outcome::print(HELP),
-        Some(other) => return Err(Failure::usage(format!("`runlet task` takes no argument `{other}`"))),
+        Some(other) if other.starts_with('-') => {
+            return Err(Failure::usage(format!("`runlet task` takes no argument `{other}`")));
+        }
+        _ => {}
     }
     // Before any token is in its memory.
     crate::system::keep_memory_private();

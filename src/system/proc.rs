@@ -115,8 +115,7 @@ pub fn is_mounted() -> bool {
 
 /// Arguments of a process, or the name of its program in brackets when it has none; cut where it is long.
 pub fn command_line(process: &Stat) -> String {
-    let arguments = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
-    let mut command = String::from_utf8_lossy(&arguments).replace('\0', " ").trim_end().to_owned();
+    let mut command = arguments(process.pid).replace('\0', " ").trim_end().to_owned();
     if command.is_empty() {
         command = format!("[{}]", process.name);
     }
@@ -125,6 +124,12 @@ pub fn command_line(process: &Stat) -> String {
         command.truncate(cut);
     }
     command
+}
+
+/// Arguments of a process, with a zero byte after each; everybody may read them.
+pub fn arguments(pid: i32) -> String {
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&arguments).into_owned()
 }
 
 /// The environment that a process was started with, `name=value` with a zero byte after each.

@@ -5,11 +5,10 @@ use crate::secrets::files_with;
 use crate::server::{Runner, Server, runlet};
 use crate::support::control_plane::ControlPlane;
 use crate::support::processes;
-use crate::support::runner::{Machine, task_of};
+use crate::support::runner::{Machine, as_ordinary_user, task_of};
 use crate::support::seen::Seen;
 use serde_json::{Value, json};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// A control plane with a project and a runner with further settings and variables.
 fn stage(settings: &str, variables: &[(&str, &str)]) -> (Server, Runner) {
@@ -199,25 +198,6 @@ fn links_out_of_the_job_are_not_followed() {
         std::fs::read_dir(&outside).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["secret.xml"]);
     assert_eq!(files_with(&server.data(), &["outside-the-job"]), Vec::<String>::new());
-}
-
-/// The program that runs another one as an ordinary user, and the folder handed over to that user.
-fn as_ordinary_user(machine: Machine, folder: &Path) -> Option<Machine> {
-    if !rustix::process::geteuid().is_root() {
-        return Some(machine);
-    }
-    let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
-    let works = Command::new(user[0]).args(&user[1..]).arg("true").status();
-    if !works.is_ok_and(|status| status.success()) {
-        crate::hostile::skip("no other user can be had (`setpriv`)");
-        return None;
-    }
-    // The folder of the build may be closed to others.
-    let program = folder.join("runlet");
-    std::fs::copy(env!("CARGO_BIN_EXE_runlet"), &program).unwrap();
-    let script = format!("chown -R 65534:65534 \"$0\" && exec {} \"$@\"", user.join(" "));
-    let wrapper = ["/bin/sh", "-c", &script, &folder.display().to_string()];
-    Some(machine.program(&program).wrapper(&wrapper))
 }
 
 #[test]

@@ -2,10 +2,11 @@
 
 use crate::support::control_plane::ControlPlane;
 use crate::support::processes::{child_with, coming_child_with, signal};
-use crate::support::runner::{Machine, Running, task_of};
+use crate::support::runner::{Machine, Running, as_ordinary_user, task_of};
 use crate::support::{emulated, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
+use serde_json::json;
 use std::fs;
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
@@ -59,15 +60,27 @@ fn daemons_are_ended_after_a_kill_of_runner_and_agent() {
 
 #[test]
 fn a_runner_without_its_record_finds_the_agent_that_still_runs() {
+    let stale = json!({ "nonce": "n", "task": { "id": "o-1", "job_name": "build", "markers": { "task": "o-1" },
+        "agent": { "pid": i32::MAX, "start_time": 1, "boot_id": null } } });
+    // One that was cut, and one of the task before, as on a disk that took nothing.
+    for record in ["{".to_owned(), stale.to_string()] {
+        agent_is_found(&record);
+    }
+}
+
+/// As an ordinary user, who may not read the environment of a task agent.
+fn agent_is_found(record: &str) {
     let server = ControlPlane::start();
-    let machine = Machine::new(&server.url());
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().to_owned();
+    let Some(machine) = as_ordinary_user(Machine::at(folder, &server.url()), &place) else { return };
     let go = machine.path("go");
     let command = format!("echo begun; until test -e '{}'; do sleep 0.05; done", go.display());
     server.offer(&task_of("o-2", &[&command]));
     let runner = machine.start();
     poll("the step", || if server.output("o-2", 1) == "begun\n" { Ok(()) } else { Err(runner.log()) });
     runner.signal(Signal::KILL);
-    fs::write(runner.machine.path("state/machine-tester.json"), "{").unwrap();
+    fs::write(runner.machine.path("state/machine-tester.json"), record).unwrap();
     let runner = runner.crash_and_restart();
     runner.wait_log("found a task agent that the record does not know of");
     fs::write(&go, "").unwrap();

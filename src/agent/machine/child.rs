@@ -2,7 +2,7 @@
 
 use super::group::Group;
 use super::lines::Lines;
-use super::orphans::{RUNNER_VARIABLE, TASK_VARIABLE};
+use super::orphans::TASK_VARIABLE;
 use super::state::AgentProcess;
 use crate::agent::settings::{Settings, token_variables};
 use crate::agent::stop::StopListener;
@@ -118,7 +118,8 @@ pub(super) fn start(
     } else {
         command.stderr(settings.logging.stdio());
     }
-    command.env(TASK_VARIABLE, task.as_str()).env(RUNNER_VARIABLE, identity.unwrap_or_default());
+    // A runner that has lost its record finds it by its arguments.
+    command.arg(task.as_str()).args(identity).env(TASK_VARIABLE, task.as_str());
     // It worked before, and where it does not any more the task is not to suffer.
     if let Some(Err(error)) = group.map(Group::join) {
         log::warn!("cannot start the task agent in a control group of its own: {error}");

@@ -3,7 +3,7 @@
 use super::Runner;
 use super::child::Agent;
 use super::death::Death;
-use super::orphans::{self, Markers};
+use super::orphans;
 use super::state::RunningTask;
 use super::watched::Watched;
 use crate::agent::board::State;
@@ -13,42 +13,46 @@ use crate::system::clock::since_boot;
 use std::time::{Duration, Instant};
 
 impl Runner {
-    /// The task of an earlier run that the record does not know of, as on a disk that took nothing. Without one what
-    /// is in the group was left behind.
-    fn find_forgotten(&mut self) -> Option<RunningTask> {
-        let found = orphans::find_agent(self.identity.as_deref()?);
-        let found = found.and_then(|(pid, task)| Some((pid, TaskId::new(task).ok()?)));
-        let task = |id: TaskId, agent| RunningTask {
-            markers: Markers { task: id.as_str().to_owned(), ..Markers::default() },
-            id,
-            job_name: String::new(),
-            resource_class: String::new(),
-            allocation: None,
-            claimed_since_boot_ms: None,
-            agent,
-        };
-        if let Some((pid, id)) = found {
-            record!(Warn, task_id = id, agent_pid = pid; "found a task agent that the record does not know of");
-            let found = task(id, Some(Agent::now(pid)));
-            self.record.change(|remembered| remembered.task = Some(found.clone()));
-            return Some(found);
-        }
-        if self.group.as_ref().is_some_and(|group| !group.members().is_empty()) {
-            let nobody = TaskId::new("unknown").ok()?;
-            self.sweep(&task(nobody, None), false);
-        }
-        None
+    /// A task agent of an earlier run that the record does not know of, as on a disk that took nothing, and its task.
+    fn find_forgotten(&mut self) -> Option<(RunningTask, Agent)> {
+        let (pid, id) = orphans::find_agent(self.identity.as_deref()?)?;
+        let id = TaskId::new(id).ok()?;
+        let process = Agent::now(pid);
+        let agent = Agent::find(&process)?;
+        record!(Warn, task_id = id, agent_pid = pid; "found a task agent that the record does not know of");
+        let found = RunningTask { agent: Some(process), ..RunningTask::unknown(id) };
+        self.record.change(|remembered| remembered.task = Some(found.clone()));
+        Some((found, agent))
     }
 
-    /// Takes over the task of an earlier run.
+    /// The task of an earlier run, and its agent if that still runs. One that the record does not know of comes before
+    /// one that has gone: a runner has one task at a time, so that the record is the older one.
+    fn find_earlier(&mut self) -> Option<(RunningTask, Option<Agent>)> {
+        let recorded = self.record.remembered.task.clone();
+        let agent = recorded.as_ref().and_then(|task| Agent::find(task.agent.as_ref()?));
+        if agent.is_some() {
+            return recorded.map(|task| (task, agent));
+        }
+        match self.find_forgotten() {
+            Some((task, agent)) => Some((task, Some(agent))),
+            None => recorded.map(|task| (task, None)),
+        }
+    }
+
+    /// Takes over the task of an earlier run. Without one what is in the group was left behind.
     pub(super) fn adopt(&mut self) {
-        let found = self.record.remembered.task.clone().or_else(|| self.find_forgotten());
-        let Some(task) = found else { return };
+        let Some((task, agent)) = self.find_earlier() else {
+            let nobody = TaskId::new("unknown").ok();
+            let is_left = self.group.as_ref().is_some_and(|group| !group.members().is_empty());
+            if let Some(nobody) = nobody.filter(|_| is_left) {
+                self.sweep(&RunningTask::unknown(nobody), false);
+            }
+            return;
+        };
         self.claims.board.state(State::Running, &task.job_name);
         // It may take until the control plane can be reached, and no start of a service may take that long.
         self.service.round(|| format!("answering for task {} of an earlier run", task.id));
         let now = Instant::now();
-        let agent = task.agent.as_ref().and_then(Agent::find);
         // The process is of this start of the system, so the time since then can be compared.
         let age = agent
             .as_ref()

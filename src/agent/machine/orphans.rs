@@ -17,9 +17,6 @@ use std::time::{Duration, Instant};
 /// Set in the environment of the task agent; its steps inherit it unless a `command_prefix` cleans up.
 pub(in crate::agent) const TASK_VARIABLE: &str = "RUNLET_TASK_ID";
 
-/// Set for the task agent, and for nothing that it starts: the identity of its runner.
-pub(super) const RUNNER_VARIABLE: &str = "RUNLET_RUNNER";
-
 /// Variables of the control plane that, taken together, belong to one task alone.
 const BUILT_IN: [&str; 2] = ["CIRCLE_WORKFLOW_JOB_ID", "CIRCLE_NODE_INDEX"];
 
@@ -147,15 +144,15 @@ fn marked(sweep: &Sweep<'_>) -> Vec<Stat> {
 }
 
 /// A task agent that this runner has started in an earlier life, for one that remembers none: its process, and the
-/// task that its environment names. Costs a look at each process of the host.
+/// task. Both it and its runner are named by its arguments: its environment is kept private. Costs a look at each
+/// process of the host.
 pub(super) fn find_agent(runner: &str) -> Option<(i32, String)> {
     proc::all().filter(|stat| !stat.zombie).find_map(|stat| {
-        let environment = String::from_utf8_lossy(&proc::environment(stat.pid)?).into_owned();
-        let value = |name: &str| {
-            environment.split('\0').find_map(|variable| variable.strip_prefix(name)?.strip_prefix('='))
-        };
-        let task = value(TASK_VARIABLE)?;
-        (value(RUNNER_VARIABLE)? == runner).then(|| (stat.pid, task.to_owned()))
+        let arguments = proc::arguments(stat.pid);
+        let mut last = arguments.trim_end_matches('\0').rsplit('\0');
+        let is_of_runner = last.next() == Some(runner);
+        let task = last.next()?;
+        (is_of_runner && last.next() == Some("task")).then(|| (stat.pid, task.to_owned()))
     })
 }
 

@@ -47,6 +47,21 @@ pub(super) struct RunningTask {
     pub(super) agent: Option<AgentProcess>,
 }
 
+impl RunningTask {
+    /// One of which nothing but its id is known.
+    pub(super) fn unknown(id: TaskId) -> Self {
+        Self {
+            markers: super::orphans::Markers { task: id.as_str().to_owned(), ..Default::default() },
+            id,
+            job_name: String::new(),
+            resource_class: String::new(),
+            allocation: None,
+            claimed_since_boot_ms: None,
+            agent: None,
+        }
+    }
+}
+
 /// A process, told apart from a later one of the same number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct AgentProcess {

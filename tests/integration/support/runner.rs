@@ -226,6 +226,25 @@ fn wait_file(path: &Path, state: impl Fn() -> String) -> String {
     })
 }
 
+/// The program that runs another one as an ordinary user, and the folder handed over to that user.
+pub(crate) fn as_ordinary_user(machine: Machine, folder: &Path) -> Option<Machine> {
+    if !rustix::process::geteuid().is_root() {
+        return Some(machine);
+    }
+    let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let works = Command::new(user[0]).args(&user[1..]).arg("true").status();
+    if !works.is_ok_and(|status| status.success()) {
+        crate::hostile::skip("no other user can be had (`setpriv`)");
+        return None;
+    }
+    // The folder of the build may be closed to others.
+    let program = folder.join("runlet");
+    fs::copy(env!("CARGO_BIN_EXE_runlet"), &program).unwrap();
+    let script = format!("chown -R 65534:65534 \"$0\" && exec {} \"$@\"", user.join(" "));
+    let wrapper = ["/bin/sh", "-c", &script, &folder.display().to_string()];
+    Some(machine.program(&program).wrapper(&wrapper))
+}
+
 /// A task that runs these commands, a step each.
 pub(crate) fn task_of(id: &str, commands: &[&str]) -> Task {
     let mut task = task(id);
