@@ -82,7 +82,7 @@ impl TaskRun {
         log: &StepLog,
     ) -> Result<(), StepEnd> {
         let shown = directory.display();
-        let make = |e| StepEnd::by_error(format!("failed to create `{shown}`"), &e);
+        let make = |e| StepEnd::by_error(&format!("failed to create `{shown}`"), &e);
         fs::create_dir_all(directory).map_err(make)?;
         let repository = directory.join(".git");
         let existing = repository.symlink_metadata().is_ok();
@@ -98,7 +98,7 @@ impl TaskRun {
                 Err(error) => log.note(&format!("failed to remove `{}`: {error}", path.display())),
             });
         }
-        let cannot_remove = |e| StepEnd::by_error(format!("failed to remove `{}`", repository.display()), &e);
+        let cannot_remove = |e| StepEnd::by_error(&format!("failed to remove `{}`", repository.display()), &e);
         let owner = [directory, &repository].into_iter().find_map(other_owner);
         let mut before = None;
         if existing && owner.is_none() && left::is_left(&repository, self.began) {
@@ -315,7 +315,7 @@ impl TaskRun {
                 let why = format!("`git {what}` failed with exit code {}", ended.code);
                 // Some of its messages do not say why a file could not be written.
                 Err(match log.heard().or_else(|| fault::full_at(directory)) {
-                    Some(error) => StepEnd { ended: Some(ended), ..StepEnd::by_error(why, &error) },
+                    Some(error) => StepEnd { ended: Some(ended), ..StepEnd::by_error(&why, &error) },
                     None => StepEnd { message: Some(why), ..exit_text(ended) },
                 })
             }
@@ -398,7 +398,7 @@ fn share(source: &Path, repository: &Path) -> Result<(), StepEnd> {
     if made.is_ok() && edge.exists() {
         made = fs::copy(&edge, repository.join("shallow")).map(drop);
     }
-    made.map_err(|e| StepEnd::by_error(format!("failed to set up `{}`", repository.display()), &e))
+    made.map_err(|e| StepEnd::by_error(&format!("failed to set up `{}`", repository.display()), &e))
 }
 
 /// Removes the lock files of a repository that are older than the task, and tells of each. They are of a git

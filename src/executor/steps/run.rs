@@ -65,7 +65,7 @@ impl TaskRun {
             let script = self.scratch.join(format!("command-{record}"));
             let made = opening::create(&script).and_then(|mut file| file.write_all(run.command.as_bytes()));
             made.map_err(|error| {
-                StepEnd::by_error(format!("failed to write the command to `{}`", script.display()), &error)
+                StepEnd::by_error(&format!("failed to write the command to `{}`", script.display()), &error)
             })?;
             command.arg(script);
         } else {
@@ -86,7 +86,7 @@ impl TaskRun {
             io::ErrorKind::ArgumentListTooLong => StepEnd::failed(format!(
                 "{what}: the environment of the step is larger than the system allows"
             )),
-            _ => StepEnd::by_error(what, error),
+            _ => StepEnd::by_error(&what, error),
         }
     }
 }
