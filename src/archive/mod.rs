@@ -10,25 +10,6 @@ pub mod pack;
 pub mod tar;
 pub mod unpack;
 
-use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
-
-/// Opens a regular file for reading, and waits for nobody: neither for the other end of a pipe, nor for what a file of
-/// `/proc` may say one day. Anything else is refused.
-pub fn open_regular(path: &Path) -> io::Result<File> {
-    let refused = || io::Error::other("not a regular file");
-    // To open a device may do something by itself.
-    if !fs::metadata(path)?.is_file() {
-        return Err(refused());
-    }
-    let flags = (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits();
-    let file = File::options().read(true).custom_flags(flags as i32).open(path)?;
-    // It may have been replaced meanwhile.
-    if file.metadata()?.is_file() { Ok(file) } else { Err(refused()) }
-}
-
 /// Why nothing more is unpacked.
 #[derive(Debug)]
 pub enum Error {

@@ -1,9 +1,9 @@
 //! Files and folders to an archive: in the order of their names, links as links, files that are one on disk
 //! stored once.
 
-use super::open_regular;
 use super::tar::{self, Entry, Kind};
 use crate::system::fault::is_full;
+use crate::system::opening::open_regular;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};

@@ -3,7 +3,6 @@
 use super::process::Ended;
 use crate::protocol::{StepStatus, duration};
 use crate::system::fault;
-use std::fmt::Display;
 use std::io;
 use std::time::Duration;
 
@@ -46,7 +45,7 @@ impl StepEnd {
     }
 
     /// The system did not do `what`: the host's fault where the error is one of its own, else the job's.
-    pub fn by_error(what: impl Display, error: &io::Error) -> Self {
+    pub fn by_error(what: &str, error: &io::Error) -> Self {
         match fault::advice(error) {
             Some(advice) => Self::of_host(format!("{what}: {error} ({advice})")),
             None => Self::failed(format!("{what}: {error}")),

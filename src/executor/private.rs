@@ -4,7 +4,7 @@
 use super::end::StepEnd;
 use super::output::log::StepLog;
 use super::task::TaskRun;
-use crate::archive::open_regular;
+use crate::system::opening::open_regular;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Seek};
 use std::os::unix::fs::DirBuilderExt;

@@ -10,7 +10,6 @@ use crate::system::{opening, threads};
 use crate::tool::suite::timings_source::{failed, fetched, offered};
 use serde_json::Value;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -58,9 +57,8 @@ impl Fetch {
 fn leave(scratch: &Path, answer: Result<String, String>) {
     let write = |file: PathBuf, text: &str| {
         let part = file.with_extension("part");
-        opening::create(&part)
-            .and_then(|mut part| part.write_all(text.as_bytes()))
-            .and_then(|()| fs::rename(&part, &file))
+        opening::write(&part, text.as_bytes())
+            .and_then(|_| fs::rename(&part, &file))
             .map_err(|e| format!("failed to write `{}`: {e}", file.display()))
     };
     let why = match answer.and_then(|timings| write(fetched(scratch), &timings)) {

@@ -2,21 +2,46 @@
 
 use rustix::fs::OFlags;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Opens a regular file and waits for nobody. Anything else is refused, links as well.
 pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    open_with(path, options, OFlags::NOFOLLOW)
+}
+
+/// Opens a regular file for reading, where links may lead to it, and waits for nobody: neither for the other end of a
+/// pipe, nor for what a file of `/proc` may say one day. Anything else is refused.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    // To open a device may do something by itself.
+    if !fs::metadata(path)?.is_file() {
+        return Err(refused());
+    }
+    open_with(path, File::options().read(true), OFlags::empty())
+}
+
+fn open_with(path: &Path, options: &mut OpenOptions, flags: OFlags) -> io::Result<File> {
+    let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = options.custom_flags(flags.bits() as i32).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
+    if file.metadata()?.is_file() { Ok(file) } else { Err(refused()) }
+}
+
+fn refused() -> io::Error {
+    io::Error::other("not a regular file")
 }
 
 /// Creates a file for reading and writing in the place of what is there, unless that is a folder.
 pub fn create(path: &Path) -> io::Result<File> {
     let _ = fs::remove_file(path);
     File::options().read(true).write(true).create_new(true).open(path)
+}
+
+/// Writes a file as [`create`] makes it.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let mut file = create(path)?;
+    file.write_all(bytes)?;
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -38,7 +63,8 @@ mod tests {
         for path in [&pipe, &link] {
             assert!(open(path, File::options().read(true)).is_err());
             assert!(open(path, File::options().write(true)).is_err());
-            assert!(create(path).unwrap().metadata().unwrap().is_file());
+            assert_eq!(open_regular(path).is_ok(), path == &link);
+            assert!(write(path, b"other").unwrap().metadata().unwrap().is_file());
         }
         assert_eq!(fs::read(&file).unwrap(), b"text", "a link is replaced, not followed");
         assert!(open(&file, File::options().read(true)).is_ok());

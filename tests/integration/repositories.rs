@@ -276,6 +276,7 @@ fn what_an_earlier_job_left_does_not_decide_a_checkout() {
         "printf '' > .git/HEAD",
         "rm -r .git/objects; mkdir .git/objects",
         "rm -r .git; echo gitdir: /nowhere > .git",
+        "rm -r .git/refs; touch .git/refs",
         "echo '[' > .git/config",
     ] {
         let damaged = Command::new("sh").args(["-ec", damage]).current_dir(&place).status().unwrap();

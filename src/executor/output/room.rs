@@ -5,7 +5,7 @@ use super::rest::EVENTS;
 use crate::system::fault::is_full;
 use crate::system::opening;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::PoisonError;
@@ -31,11 +31,7 @@ impl Reporter {
             return;
         }
         // As before, a disk that takes nothing leaves less behind.
-        let made = opening::create(&folder.join(EVENTS)).and_then(|mut file| {
-            file.write_all(&state.ledger.journal())?;
-            Ok(file)
-        });
-        state.journal = made.ok();
+        state.journal = opening::write(&folder.join(EVENTS), &state.ledger.journal()).ok();
     }
 
     /// Output of a step is gone for good: the task cannot end as a success any more, unless that was chosen.

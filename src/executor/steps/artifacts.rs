@@ -3,12 +3,12 @@
 use super::Upload;
 use super::files::{self, Listing, UploadError};
 use super::masked_xml;
-use crate::archive::open_regular;
 use crate::executor::end::StepEnd;
 use crate::executor::output::log::{StepLog, counted};
 use crate::executor::task::TaskRun;
 use crate::protocol::{ArtifactRecord, TestResultsRecord};
 use crate::system::fault::is_full;
+use crate::system::opening::open_regular;
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::path::Path;

@@ -82,7 +82,7 @@ impl TaskRun {
         log: &StepLog,
     ) -> Result<(), StepEnd> {
         let shown = directory.display();
-        let make = |e| StepEnd::by_error(format!("failed to create `{shown}`"), &e);
+        let make = |e| StepEnd::by_error(&format!("failed to create `{shown}`"), &e);
         fs::create_dir_all(directory).map_err(make)?;
         let repository = directory.join(".git");
         let existing = repository.symlink_metadata().is_ok();
@@ -98,15 +98,17 @@ impl TaskRun {
                 Err(error) => log.note(&format!("failed to remove `{}`: {error}", path.display())),
             });
         }
+        let cannot_remove =
+            |e| StepEnd::by_error(&format!("failed to remove `{}`", repository.display()), &e);
         let owner = [directory, &repository].into_iter().find_map(other_owner);
         let mut before = None;
         if existing && owner.is_none() && left::is_left(&repository, self.began) {
             // It says which files are the commit's, and which are to go.
-            before = self
-                .asks(directory, &["--git-dir=.git", "rev-parse", "--verify", "--quiet", "HEAD^{commit}"]);
-            left::strip(&repository).map_err(|e| {
-                StepEnd::failed(format!("failed to take over the repository `{}`: {e}", repository.display()))
-            })?;
+            before = self.asks(directory, &["--git-dir=.git", "rev-parse", "--verify", "--quiet", "HEAD"]);
+            if let Err(error) = left::strip(&repository) {
+                log.note(&format!("The repository that was here cannot be used ({error}): making it anew"));
+                left::remove(&repository).map_err(cannot_remove)?;
+            }
         }
         let before = before.as_deref();
         let mut moved = self.fetch_and_move(record, directory, source, method, before, log);
@@ -117,12 +119,7 @@ impl TaskRun {
             let (failed, from) = (end.status == StepStatus::Failed, self.from(source).to_owned());
             if failed && self.git(record, Path::new("/"), &["ls-remote", &from, NO_REF], log).is_ok() {
                 log.note("The repository that was here cannot be used: making it anew");
-                let removed = match repository.symlink_metadata().is_ok_and(|about| about.is_dir()) {
-                    true => fs::remove_dir_all(&repository),
-                    false => fs::remove_file(&repository),
-                };
-                let why = |e| StepEnd::by_error(format!("failed to remove `{}`", repository.display()), &e);
-                removed.map_err(why)?;
+                left::remove(&repository).map_err(cannot_remove)?;
                 moved = self.fetch_and_move(record, directory, source, method, None, log);
             }
         }
@@ -258,12 +255,11 @@ impl TaskRun {
         ours: &[String],
         log: &StepLog,
     ) -> Result<(), StepEnd> {
-        let mut list =
-            self.command(directory, &["for-each-ref", "--format=%(refname)", "refs/heads", "refs/remotes"]);
-        let Ok(listed) = list.stdin(Stdio::null()).stderr(Stdio::null()).output() else { return Ok(()) };
+        let listed =
+            self.asks(directory, &["for-each-ref", "--format=%(refname)", "refs/heads", "refs/remotes"]);
         let below =
             |one: &str, other: &str| one.strip_prefix(other).is_some_and(|rest| rest.starts_with('/'));
-        for known in String::from_utf8_lossy(&listed.stdout).lines() {
+        for known in listed.unwrap_or_default().lines() {
             if ours.iter().any(|name| below(known, name) || below(name, known)) {
                 self.git(record, directory, &["update-ref", "--no-deref", "-d", known], log)?;
             }
@@ -277,10 +273,7 @@ impl TaskRun {
         let mut how = match method {
             CheckoutMethod::Shallow { depth } => vec![format!("--depth={depth}")],
             CheckoutMethod::Blobless if !local => {
-                let output = self.command(directory, &["version"]).stdin(Stdio::null()).output();
-                let version = output
-                    .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
-                    .unwrap_or_default();
+                let version = self.asks(directory, &["version"]).unwrap_or_default();
                 if blobless_works(&version) { vec!["--filter=blob:none".to_owned()] } else { vec![] }
             }
             CheckoutMethod::Blobless | CheckoutMethod::Full => vec![],
@@ -298,24 +291,18 @@ impl TaskRun {
         self.succeeds(directory, &["cat-file", "-e", &format!("{revision}^{{commit}}")])
     }
 
-    /// A line that git answers, without a word in the log.
+    /// Asks git something that is answered at once, without a word in the log. The answer without white space around
+    /// it; `None` when git fails.
     fn asks(&self, directory: &Path, args: &[&str]) -> Option<String> {
         let mut command = self.command(directory, args);
-        let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-        let answer = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-        (output.status.success() && !answer.is_empty()).then_some(answer)
+        // Without this a blobless clone would ask the server for a commit that it does not have.
+        command.env("GIT_NO_LAZY_FETCH", "1").stdin(Stdio::null()).stderr(Stdio::null());
+        let output = command.output().ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
-    /// Asks git something that is answered at once, without a word in the log.
     fn succeeds(&self, directory: &Path, args: &[&str]) -> bool {
-        let mut command = self.command(directory, args);
-        // Without this a blobless clone would ask the server for a commit that it does not have.
-        command
-            .env("GIT_NO_LAZY_FETCH", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
+        self.asks(directory, args).is_some()
     }
 
     fn git(&mut self, record: u32, directory: &Path, args: &[&str], log: &StepLog) -> Result<(), StepEnd> {
@@ -329,7 +316,7 @@ impl TaskRun {
                 let why = format!("`git {what}` failed with exit code {}", ended.code);
                 // Some of its messages do not say why a file could not be written.
                 Err(match log.heard().or_else(|| fault::full_at(directory)) {
-                    Some(error) => StepEnd { ended: Some(ended), ..StepEnd::by_error(why, &error) },
+                    Some(error) => StepEnd { ended: Some(ended), ..StepEnd::by_error(&why, &error) },
                     None => StepEnd { message: Some(why), ..exit_text(ended) },
                 })
             }
@@ -412,7 +399,7 @@ fn share(source: &Path, repository: &Path) -> Result<(), StepEnd> {
     if made.is_ok() && edge.exists() {
         made = fs::copy(&edge, repository.join("shallow")).map(drop);
     }
-    made.map_err(|e| StepEnd::by_error(format!("failed to set up `{}`", repository.display()), &e))
+    made.map_err(|e| StepEnd::by_error(&format!("failed to set up `{}`", repository.display()), &e))
 }
 
 /// Removes the lock files of a repository that are older than the task, and tells of each. They are of a git

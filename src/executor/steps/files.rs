@@ -1,12 +1,12 @@
 //! `store_artifacts` and `store_test_results`: which files, under which names, and their way to the
 //! control plane: SHA-256 first, then chunks that can be resumed, then a record that names the upload.
 
-use crate::archive::open_regular;
 use crate::executor::output::piece::PieceSize;
 use crate::executor::output::report::Reporter;
 use crate::http::{Body, Error};
 use crate::protocol::{MAX_CHUNK_BYTES, RefusalCode, UploadAnswer};
 use crate::system::hex;
+use crate::system::opening::open_regular;
 use ring::digest::{Context, Digest, SHA256};
 use std::ffi::OsStr;
 use std::fs;

@@ -25,7 +25,7 @@ pub(super) fn is_left(repository: &Path, began: SystemTime) -> bool {
 pub(super) fn strip(repository: &Path) -> io::Result<()> {
     if !repository.symlink_metadata()?.is_dir() {
         // A link to a repository elsewhere, which stays as it is.
-        return fs::remove_file(repository);
+        return remove(repository);
     }
     retain(repository, &|name| KEPT.contains(&name))?;
     let refs = repository.join("refs");
@@ -43,11 +43,20 @@ pub(super) fn strip(repository: &Path) -> io::Result<()> {
 
 /// Whether objects were left out when they were fetched: git asks the origin for them when it wants them.
 pub(super) fn is_partial(repository: &Path) -> bool {
-    let packs = fs::read_dir(repository.join("objects/pack")).into_iter().flatten().flatten();
-    packs.into_iter().any(|pack| pack.path().extension().is_some_and(|kind| kind == "promisor"))
+    let mut packs = fs::read_dir(repository.join("objects/pack")).into_iter().flatten().flatten();
+    packs.any(|pack| pack.path().extension().is_some_and(|kind| kind == "promisor"))
 }
 
-/// Removes the entries of a folder whose names are not wanted. A folder that is not there has none.
+/// Removes a folder with all in it, or a file, or a link as such.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    match path.symlink_metadata()?.is_dir() {
+        true => fs::remove_dir_all(path),
+        false => fs::remove_file(path),
+    }
+}
+
+/// Removes the entries of a folder whose names are not wanted, and links: parts of a repository elsewhere stay as they
+/// are. A folder that is not there has none.
 fn retain(folder: &Path, wanted: &dyn Fn(&str) -> bool) -> io::Result<()> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -55,12 +64,8 @@ fn retain(folder: &Path, wanted: &dyn Fn(&str) -> bool) -> io::Result<()> {
     };
     for entry in entries {
         let entry = entry?;
-        if entry.file_name().to_str().is_some_and(wanted) {
-            continue;
-        }
-        match entry.file_type()?.is_dir() {
-            true => fs::remove_dir_all(entry.path())?,
-            false => fs::remove_file(entry.path())?,
+        if entry.file_type()?.is_symlink() || !entry.file_name().to_str().is_some_and(wanted) {
+            remove(&entry.path())?;
         }
     }
     Ok(())
@@ -139,5 +144,17 @@ mod tests {
         std::os::unix::fs::symlink(&repository, &link).unwrap();
         strip(&link).unwrap();
         assert!(link.symlink_metadata().is_err() && repository.join("objects/aa/bb").exists());
+        // Parts may be elsewhere as well.
+        let shares = folder.path().join("shares");
+        fs::create_dir(&shares).unwrap();
+        fs::create_dir(repository.join("refs/heads")).unwrap();
+        fs::write(repository.join("packed-refs"), "1a refs/heads/main\n").unwrap();
+        for part in ["refs", "packed-refs"] {
+            std::os::unix::fs::symlink(repository.join(part), shares.join(part)).unwrap();
+        }
+        strip(&shares).unwrap();
+        assert_eq!(fs::read_dir(&shares).unwrap().count(), 0);
+        assert!(repository.join("refs/heads").exists());
+        assert_eq!(fs::read_to_string(repository.join("packed-refs")).unwrap(), "1a refs/heads/main\n");
     }
 }

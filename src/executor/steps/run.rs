@@ -7,7 +7,7 @@ use crate::executor::task::TaskRun;
 use crate::protocol::Run;
 use crate::system::opening;
 use crate::system::shell::default_shell;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -63,9 +63,8 @@ impl TaskRun {
         }
         if run.command.len() > LONGEST_ARGUMENT {
             let script = self.scratch.join(format!("command-{record}"));
-            let made = opening::create(&script).and_then(|mut file| file.write_all(run.command.as_bytes()));
-            made.map_err(|error| {
-                StepEnd::by_error(format!("failed to write the command to `{}`", script.display()), &error)
+            opening::write(&script, run.command.as_bytes()).map_err(|error| {
+                StepEnd::by_error(&format!("failed to write the command to `{}`", script.display()), &error)
             })?;
             command.arg(script);
         } else {
@@ -86,7 +85,7 @@ impl TaskRun {
             io::ErrorKind::ArgumentListTooLong => StepEnd::failed(format!(
                 "{what}: the environment of the step is larger than the system allows"
             )),
-            _ => StepEnd::by_error(what, error),
+            _ => StepEnd::by_error(&what, error),
         }
     }
 }

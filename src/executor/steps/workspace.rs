@@ -88,7 +88,7 @@ impl TaskRun {
                 .map_err(|why| StepEnd::failed(format!("failed to ask for the workspace: {why}")))?;
             stays_inside(&places, &to, &to).map_err(StepEnd::failed)?;
             std::fs::create_dir_all(&to)
-                .map_err(|error| StepEnd::by_error(format!("cannot create `{}`", to.display()), &error))?;
+                .map_err(|error| StepEnd::by_error(&format!("cannot create `{}`", to.display()), &error))?;
             Ok::<_, StepEnd>(workspace)
         })?;
         let workspace = match workspace {
