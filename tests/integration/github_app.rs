@@ -3,7 +3,8 @@
 use crate::forge_back::{Answer, Call, Fake};
 use crate::private::HttpGit;
 use crate::repositories::Work;
-use crate::server::{Server, runlet};
+use crate::secrets::files_with;
+use crate::server::Server;
 use crate::support::poll;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -12,9 +13,7 @@ use ring::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
-use std::io::Write;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -114,20 +113,6 @@ impl GitHub {
     }
 }
 
-/// Runs `runlet admin` with this on standard input; what it says.
-fn admin(server: &Server, args: &[&str], input: &str) -> (bool, String) {
-    let mut command = runlet();
-    command.arg("admin").args(args).args(["--server", server.client.url()]);
-    command.env("RUNLET_TOKEN", server.token.expose());
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    // One that is refused before it reads leaves its input.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let done = child.wait_with_output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (done.status.success(), format!("{}{}", text(&done.stdout), text(&done.stderr)))
-}
-
 /// A bare repository whose config checks out and fetches, and looks for the token; returns the folder around it.
 fn repository(server: &Server) -> std::path::PathBuf {
     let folder = server.folder.path().join("bare");
@@ -138,13 +123,6 @@ fn repository(server: &Server) -> std::path::PathBuf {
     work.commit_config(&config.to_string(), "main");
     work.git(&["clone", "--quiet", "--bare", ".", folder.join("app.git").to_str().unwrap()]);
     folder
-}
-
-fn holds(folder: &Path, needle: &str) -> bool {
-    let files = std::fs::read_dir(folder).unwrap().flatten().filter(|file| file.path().is_file());
-    files
-        .map(|file| std::fs::read(file.path()).unwrap())
-        .any(|bytes| bytes.windows(needle.len()).any(|part| part == needle.as_bytes()))
 }
 
 #[test]
@@ -168,14 +146,15 @@ fn an_app_gets_in_for_statuses_for_configs_and_for_jobs() {
     server.call("PUT", &format!("{PROJECT}/connection"), Some(json!({ "api_url": fake.url() })));
 
     // Set for all projects of the organisation; what it may do is said for each of them.
-    let (is_done, said) = admin(&server, &["github-app", "set", "gh/acme", "4711"], "ghp_a-token");
-    assert!(!is_done && said.contains("BEGIN RSA PRIVATE KEY"), "{said}");
-    let (is_done, said) = admin(&server, &["github-app", "set", "gh/acme", "4711"], &private);
-    assert!(is_done && said.contains("gh/acme goes by the GitHub App 4711"), "{said}");
-    assert!(!holds(&server.data(), "PRIVATE KEY"), "it is sealed");
+    let refused = server.admin_output(&["github-app", "set", "gh/acme", "4711"], "ghp_a-token");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("BEGIN RSA PRIVATE KEY"), "{said}");
+    let said = server.admin(&["github-app", "set", "gh/acme", "4711"], &private);
+    assert!(said.contains("gh/acme goes by the GitHub App 4711"), "{said}");
+    assert_eq!(files_with(&server.data(), &["PRIVATE KEY"]), [""; 0], "it is sealed");
     let of_project = format!("{PROJECT}/github-app");
     assert_eq!(server.answer("GET", &of_project, None).0, 404, "the project has none of its own");
-    let (_, said) = admin(&server, &["github-app", "set", "gh/acme/hello", "4711"], &private);
+    let said = server.admin(&["github-app", "set", "gh/acme/hello", "4711"], &private);
     assert!(said.contains("not installed on `acme/hello`"), "{said}");
     github.lock().unwrap().is_installed = true;
     let shown = server.call("GET", &of_project, None);
@@ -236,5 +215,5 @@ fn an_app_gets_in_for_statuses_for_configs_and_for_jobs() {
     let path = format!("{PROJECT}/job/{}", job["job_number"]);
     let messages = server.call("GET", &path, None)["messages"].to_string();
     assert!(messages.contains("the GitHub App 4711 gets no token"), "{messages}");
-    assert!(!holds(&server.data(), &token()), "no token is kept on the disk");
+    assert_eq!(files_with(&server.data(), &[&token()]), [""; 0], "no token is kept on the disk");
 }
