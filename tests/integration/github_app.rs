@@ -1,5 +1,6 @@
 //! GitHub Apps, to a fake that believes only what GitHub believes: for statuses, for the control plane's own git, for jobs.
 
+use crate::faults::Rogue;
 use crate::forge_back::{Answer, Call, Fake};
 use crate::private::HttpGit;
 use crate::repositories::Work;
@@ -10,6 +11,8 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::rsa::KeyPair;
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
+use runlet::http::Body;
+use runlet::protocol::Secret;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
@@ -169,8 +172,9 @@ fn an_app_gets_in_for_statuses_for_configs_and_for_jobs() {
     assert_eq!(server.call("DELETE", &of_project, None)["message"], "Deleted.");
 
     // By that of the organisation from here on.
-    let class = server.class_token("acme/linux");
-    let runner = server.runner("r", &class);
+    let rogue = Rogue::of(&server, "acme/linux");
+    let class = rogue.class.expose();
+    let runner = server.runner("r", class);
     let (pipeline, why) = server.triggered_now();
     assert_eq!(why, "");
     let (job, said) = server.looked(&pipeline);
@@ -209,11 +213,22 @@ fn an_app_gets_in_for_statuses_for_configs_and_for_jobs() {
     let wrong = json!({ "app_id": "4711", "private_key": key().0 });
     let shown = server.call("PUT", &of_project, Some(wrong));
     assert!(shown["statuses"].as_str().unwrap().contains("private key do not belong together"), "{shown}");
-    let _runner = server.runner("s", &class);
+    // However often the same runner asks.
+    let claims = [rogue.claim("one"), rogue.claim("one")];
+    assert!(claims.iter().all(|(status, task)| *status == 200 && task["git_files"].is_null()), "{claims:?}");
+    let task = &claims[1].1;
+    let back =
+        json!({ "task_id": task["id"], "task_token": task["token"], "reason": "runner", "message": "x" });
+    let back = back.to_string();
+    let token_of_task = Secret::new(task["token"].as_str().unwrap());
+    let (status, answer) =
+        rogue.send("POST", "/api/v3/runner/unclaim", &token_of_task, Body::Json(back.as_bytes()));
+    assert_eq!(status, 200, "{answer}");
+    let _runner = server.runner("s", class);
     let (job, said) = server.looked(&pipeline);
     assert!(job["status"] == "failed" && said.contains("could not read Username"), "{said}");
     let path = format!("{PROJECT}/job/{}", job["job_number"]);
     let messages = server.call("GET", &path, None)["messages"].to_string();
-    assert!(messages.contains("the GitHub App 4711 gets no token"), "{messages}");
+    assert_eq!(messages.matches("the GitHub App 4711 gets no token").count(), 1, "{messages}");
     assert_eq!(files_with(&server.data(), &[&token()]), [""; 0], "no token is kept on the disk");
 }

@@ -12,7 +12,7 @@ use crate::server::state::ServerSettings;
 use crate::server::store::status::{MessageKind, TaskState};
 use crate::server::store::tables::handout::described;
 use crate::server::store::tables::tasks::Asking;
-use crate::server::store::tables::{classes, fleet, instances, jobs, progress, tasks};
+use crate::server::store::tables::{classes, fleet, instances, jobs, tasks};
 use crate::server::store::{Effect, Error, Tx, new_id};
 use crate::server::time::Millis;
 use std::time::Duration;
@@ -125,11 +125,10 @@ fn tell_of_runners_with_one_name(tx: &Tx<'_>, claimer: &Claimer) -> Result<(), E
         let message = format!(
             "a runner named {name} asks for work while this task runs on one of that name: either two runners have the same name, or the task is lost and ends when it was not heard of for too long"
         );
-        if !progress::has_message(tx, &row.job, &message)? {
+        if jobs::add_message_once(tx, &row.job, MessageKind::Warning, &message)? {
             record!(Warn, runner = name.as_str(), task_id = row.id;
                 "a runner asks for work while a task runs under its name"
             );
-            jobs::add_message(tx, &row.job, MessageKind::Warning, &message)?;
             tx.effect(Effect::Changed(row.pipeline.to_string()));
         }
     }

@@ -258,7 +258,8 @@ fn opening(
             let message = format!(
                 "git gets no keys for the repository of the project: {why} (set them again with `runlet admin project access`)"
             );
-            jobs::add_message(tx, &found.job, MessageKind::Warning, &message)?;
+            // A task is described again for whoever asks again.
+            jobs::add_message_once(tx, &found.job, MessageKind::Warning, &message)?;
             Ok(nothing)
         }
     }
