@@ -68,7 +68,7 @@ async fn shown(state: &Shared, (owner, slug): (AppOwner, String)) -> Answer<Json
     };
     if let AppOwner::Project(project) = &owner {
         // Whoever asks may have changed something there.
-        state.installations.forget_refusals();
+        state.installations.forget_all();
         for (name, rights) in [("statuses", Rights::Statuses), ("contents", Rights::Contents)] {
             let got = installation::token(state, project, rights, LAST).await?;
             shown[name] = match got {
