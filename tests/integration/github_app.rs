@@ -236,4 +236,10 @@ fn an_app_gets_in_for_statuses_for_configs_and_for_jobs() {
     let messages = server.call("GET", &path, None)["messages"].to_string();
     assert_eq!(messages.matches("the GitHub App 4711 gets no token").count(), 1, "{messages}");
     assert_eq!(files_with(&server.data(), &[&token()]), [""; 0], "no token is kept on the disk");
+
+    // That of the organisation is none of a project at another forge.
+    server.call("DELETE", &of_project, None);
+    let elsewhere = json!({ "forge": "gitea", "api_url": fake.url() });
+    let answer = server.call("PUT", &format!("{PROJECT}/connection"), Some(elsewhere));
+    assert!(answer["forge"] == "gitea" && answer["found"]["forge_message"].is_null(), "{answer}");
 }
