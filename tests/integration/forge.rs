@@ -79,6 +79,19 @@ impl Server {
         self.call("GET", &format!("{PROJECT}/pipeline"), None)["items"].as_array().unwrap().clone()
     }
 
+    /// Changes settings of the project.
+    pub(crate) fn set(&self, settings: Value) {
+        let id = self.call("GET", PROJECT, None)["id"].as_str().unwrap().to_owned();
+        self.call("POST", &format!("/api/v3/projects/{id}/update-settings"), Some(settings));
+    }
+
+    /// Marks the only resource class for jobs of strangers.
+    pub(crate) fn takes_untrusted(&self) {
+        let classes = self.call("GET", "/api/v3/runner/resource", None);
+        let class = format!("/api/v3/runner/resource/{}", classes["items"][0]["id"].as_str().unwrap());
+        self.call("PATCH", &class, Some(json!({ "takes_untrusted": true })));
+    }
+
     /// Changes of the last delivery that has some, once all of them are worked off.
     pub(crate) fn worked_off(&self) -> Vec<Value> {
         poll("the deliveries to be worked off", || {
@@ -346,9 +359,7 @@ fn pull_requests_are_remembered_and_forks_are_kept_apart() {
     let id = started(&hook.github("pull_request", "f2", &pull("synchronize", 12, &theirs, 99)));
     let jobs = server.ended(&id);
     assert_eq!(jobs[0]["status"], "unauthorized", "the class is not marked for strangers");
-    let classes = server.call("GET", "/api/v3/runner/resource", None);
-    let class = format!("/api/v3/runner/resource/{}", classes["items"][0]["id"].as_str().unwrap());
-    server.call("PATCH", &class, Some(json!({ "takes_untrusted": true })));
+    server.takes_untrusted();
     assert_eq!(
         hook.github("pull_request", "f3", &pull("reopened", 12, &theirs, 99)).status,
         200,

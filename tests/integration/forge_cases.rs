@@ -30,11 +30,6 @@ impl Connected<'_> {
 }
 
 impl Server {
-    fn set(&self, settings: Value) {
-        let id = self.call("GET", PROJECT, None)["id"].as_str().unwrap().to_owned();
-        self.call("POST", &format!("/api/v3/projects/{id}/update-settings"), Some(settings));
-    }
-
     fn workflow_of(&self, pipeline: &str) -> Value {
         self.call("GET", &format!("/api/v2/pipeline/{pipeline}/workflow"), None)["items"][0].clone()
     }
@@ -128,9 +123,7 @@ fn strangers_get_no_context() {
     server.register(&work.url());
     server.set(json!({ "enable_building_fork_prs": true }));
     server.class_token("acme/linux");
-    let classes = server.call("GET", "/api/v3/runner/resource", None);
-    let class = format!("/api/v3/runner/resource/{}", classes["items"][0]["id"].as_str().unwrap());
-    server.call("PATCH", &class, Some(json!({ "takes_untrusted": true })));
+    server.takes_untrusted();
     let hook = server.connect(json!({}));
     let pipeline = started(&hook.github("pull_request", "f1", &pull("opened", 12, &theirs, 99)));
     server.worked_off();

@@ -1,20 +1,22 @@
 //! GitHub Apps, to a fake that believes only what GitHub believes: for statuses, for the control plane's own git, for jobs.
 
+use crate::faults::Rogue;
 use crate::forge_back::{Answer, Call, Fake};
 use crate::private::HttpGit;
 use crate::repositories::Work;
-use crate::server::{Server, runlet};
+use crate::secrets::files_with;
+use crate::server::Server;
 use crate::support::poll;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::rsa::KeyPair;
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
+use runlet::http::Body;
+use runlet::protocol::Secret;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
-use std::io::Write;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -114,20 +116,6 @@ impl GitHub {
     }
 }
 
-/// Runs `runlet admin` with this on standard input; what it says.
-fn admin(server: &Server, args: &[&str], input: &str) -> (bool, String) {
-    let mut command = runlet();
-    command.arg("admin").args(args).args(["--server", server.client.url()]);
-    command.env("RUNLET_TOKEN", server.token.expose());
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    // One that is refused before it reads leaves its input.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let done = child.wait_with_output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (done.status.success(), format!("{}{}", text(&done.stdout), text(&done.stderr)))
-}
-
 /// A bare repository whose config checks out and fetches, and looks for the token; returns the folder around it.
 fn repository(server: &Server) -> std::path::PathBuf {
     let folder = server.folder.path().join("bare");
@@ -138,13 +126,6 @@ fn repository(server: &Server) -> std::path::PathBuf {
     work.commit_config(&config.to_string(), "main");
     work.git(&["clone", "--quiet", "--bare", ".", folder.join("app.git").to_str().unwrap()]);
     folder
-}
-
-fn holds(folder: &Path, needle: &str) -> bool {
-    let files = std::fs::read_dir(folder).unwrap().flatten().filter(|file| file.path().is_file());
-    files
-        .map(|file| std::fs::read(file.path()).unwrap())
-        .any(|bytes| bytes.windows(needle.len()).any(|part| part == needle.as_bytes()))
 }
 
 #[test]
@@ -168,14 +149,15 @@ fn an_app_gets_in_for_statuses_for_configs_and_for_jobs() {
     server.call("PUT", &format!("{PROJECT}/connection"), Some(json!({ "api_url": fake.url() })));
 
     // Set for all projects of the organisation; what it may do is said for each of them.
-    let (is_done, said) = admin(&server, &["github-app", "set", "gh/acme", "4711"], "ghp_a-token");
-    assert!(!is_done && said.contains("BEGIN RSA PRIVATE KEY"), "{said}");
-    let (is_done, said) = admin(&server, &["github-app", "set", "gh/acme", "4711"], &private);
-    assert!(is_done && said.contains("gh/acme goes by the GitHub App 4711"), "{said}");
-    assert!(!holds(&server.data(), "PRIVATE KEY"), "it is sealed");
+    let refused = server.admin_output(&["github-app", "set", "gh/acme", "4711"], "ghp_a-token");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("BEGIN RSA PRIVATE KEY"), "{said}");
+    let said = server.admin(&["github-app", "set", "gh/acme", "4711"], &private);
+    assert!(said.contains("gh/acme goes by the GitHub App 4711"), "{said}");
+    assert_eq!(files_with(&server.data(), &["PRIVATE KEY"]), [""; 0], "it is sealed");
     let of_project = format!("{PROJECT}/github-app");
     assert_eq!(server.answer("GET", &of_project, None).0, 404, "the project has none of its own");
-    let (_, said) = admin(&server, &["github-app", "set", "gh/acme/hello", "4711"], &private);
+    let said = server.admin(&["github-app", "set", "gh/acme/hello", "4711"], &private);
     assert!(said.contains("not installed on `acme/hello`"), "{said}");
     github.lock().unwrap().is_installed = true;
     let shown = server.call("GET", &of_project, None);
@@ -187,11 +169,17 @@ fn an_app_gets_in_for_statuses_for_configs_and_for_jobs() {
     github.lock().unwrap().granted = vec!["contents: read", "statuses: write"];
     let shown = server.call("GET", &of_project, None);
     assert_eq!((&shown["contents"], &shown["statuses"]), (&json!("granted"), &json!("granted")));
+    // What was granted and is no more is not told from memory.
+    github.lock().unwrap().granted.clear();
+    let shown = server.call("GET", &of_project, None);
+    assert!(shown["contents"].as_str().unwrap().contains("`Contents: Read-only`"), "{shown}");
+    github.lock().unwrap().granted = vec!["contents: read", "statuses: write"];
     assert_eq!(server.call("DELETE", &of_project, None)["message"], "Deleted.");
 
     // By that of the organisation from here on.
-    let class = server.class_token("acme/linux");
-    let runner = server.runner("r", &class);
+    let rogue = Rogue::of(&server, "acme/linux");
+    let class = rogue.class.expose();
+    let runner = server.runner("r", class);
     let (pipeline, why) = server.triggered_now();
     assert_eq!(why, "");
     let (job, said) = server.looked(&pipeline);
@@ -230,11 +218,28 @@ fn an_app_gets_in_for_statuses_for_configs_and_for_jobs() {
     let wrong = json!({ "app_id": "4711", "private_key": key().0 });
     let shown = server.call("PUT", &of_project, Some(wrong));
     assert!(shown["statuses"].as_str().unwrap().contains("private key do not belong together"), "{shown}");
-    let _runner = server.runner("s", &class);
+    // However often the same runner asks.
+    let claims = [rogue.claim("one"), rogue.claim("one")];
+    assert!(claims.iter().all(|(status, task)| *status == 200 && task["git_files"].is_null()), "{claims:?}");
+    let task = &claims[1].1;
+    let back =
+        json!({ "task_id": task["id"], "task_token": task["token"], "reason": "runner", "message": "x" });
+    let back = back.to_string();
+    let token_of_task = Secret::new(task["token"].as_str().unwrap());
+    let (status, answer) =
+        rogue.send("POST", "/api/v3/runner/unclaim", &token_of_task, Body::Json(back.as_bytes()));
+    assert_eq!(status, 200, "{answer}");
+    let _runner = server.runner("s", class);
     let (job, said) = server.looked(&pipeline);
     assert!(job["status"] == "failed" && said.contains("could not read Username"), "{said}");
     let path = format!("{PROJECT}/job/{}", job["job_number"]);
     let messages = server.call("GET", &path, None)["messages"].to_string();
-    assert!(messages.contains("the GitHub App 4711 gets no token"), "{messages}");
-    assert!(!holds(&server.data(), &token()), "no token is kept on the disk");
+    assert_eq!(messages.matches("the GitHub App 4711 gets no token").count(), 1, "{messages}");
+    assert_eq!(files_with(&server.data(), &[&token()]), [""; 0], "no token is kept on the disk");
+
+    // That of the organisation is none of a project at another forge.
+    server.call("DELETE", &of_project, None);
+    let elsewhere = json!({ "forge": "gitea", "api_url": fake.url() });
+    let answer = server.call("PUT", &format!("{PROJECT}/connection"), Some(elsewhere));
+    assert!(answer["forge"] == "gitea" && answer["found"]["forge_message"].is_null(), "{answer}");
 }

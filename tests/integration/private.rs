@@ -244,12 +244,8 @@ fn a_token_opens_repositories_of_its_host_and_is_seen_nowhere() {
     );
 
     // A pull request from a fork gets in nowhere, whatever else it is given.
-    let id = server.call("GET", PROJECT, None)["id"].as_str().unwrap().to_owned();
-    let settings = json!({ "enable_building_fork_prs": true, "can_pass_secrets_to_fork_pr_jobs": true });
-    server.call("POST", &format!("/api/v3/projects/{id}/update-settings"), Some(settings));
-    let classes = server.call("GET", "/api/v3/runner/resource", None);
-    let path = format!("/api/v3/runner/resource/{}", classes["items"][0]["id"].as_str().unwrap());
-    server.call("PATCH", &path, Some(json!({ "takes_untrusted": true })));
+    server.set(json!({ "enable_building_fork_prs": true, "can_pass_secrets_to_fork_pr_jobs": true }));
+    server.takes_untrusted();
     let hook = server.connect(json!({}));
     let pipeline = hook.github_started("pull_request", "f1", &pull("opened", 12, &head, 99));
     let (job, said) = server.looked(&pipeline);

@@ -129,8 +129,9 @@ workflows: {w: {jobs: [build]}}
         let (status, answer) =
             rogue.send("POST", "/api/v3/runner/unclaim", &token, Body::Json(body.as_bytes()));
         assert_eq!(status, 200, "{answer}");
-        let told =
-            format!("the runner `rogue` gave it back: no shell is here (runners have given it back {times}");
+        let told = format!(
+            "the runner `rogue` gave it back: no shell is here (it has come back from runners {times}"
+        );
         assert_told(&server, number, &told);
         let table = server.admin(&["pipeline", "show", &pipeline], "");
         assert!(table.contains("no shell is here"), "{table}");

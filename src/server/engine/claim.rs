@@ -6,13 +6,13 @@ use crate::protocol::{ClaimRequest, HeldTask, TaskId, TaskKind};
 use crate::server::auth::ClassToken;
 use crate::server::auth::token_hash;
 use crate::server::engine::commit::task::{self, InHand};
-use crate::server::engine::handout::{self, Description, Handed, Unopened, Withheld};
+use crate::server::engine::handout::{self, Description, Handed, Withheld};
 use crate::server::engine::task::{Claim, ClaimedAgain, DEFAULT_BUDGET, LONGEST_BEGIN, Machine, Refused};
 use crate::server::state::ServerSettings;
 use crate::server::store::status::{MessageKind, TaskState};
 use crate::server::store::tables::handout::described;
 use crate::server::store::tables::tasks::Asking;
-use crate::server::store::tables::{classes, fleet, instances, jobs, progress, tasks};
+use crate::server::store::tables::{classes, fleet, instances, jobs, tasks};
 use crate::server::store::{Effect, Error, Tx, new_id};
 use crate::server::time::Millis;
 use std::time::Duration;
@@ -44,29 +44,11 @@ pub enum Claimed {
     },
 }
 
-/// A task as its agent is told of it.
-#[derive(Clone, Debug)]
-pub enum Answer {
-    /// JSON of [`Task`](crate::protocol::Task).
-    Whole(Vec<u8>),
-    /// It is whole once it has a token for git.
-    Unopened(Box<Unopened>),
-}
-
-impl Answer {
-    fn of(described: Description, text: Vec<u8>) -> Self {
-        match described {
-            Description::Whole(_) => Answer::Whole(text),
-            Description::Unopened(unopened) => Answer::Unopened(unopened),
-        }
-    }
-}
-
 /// A task that is handed out.
 #[derive(Clone, Debug)]
 pub struct HandedOut {
     /// The task.
-    pub answer: Answer,
+    pub described: Description,
     /// Id and allocation, as [`CLAIMED_HEADER`](crate::protocol::CLAIMED_HEADER) has them.
     pub claimed: String,
 }
@@ -143,11 +125,10 @@ fn tell_of_runners_with_one_name(tx: &Tx<'_>, claimer: &Claimer) -> Result<(), E
         let message = format!(
             "a runner named {name} asks for work while this task runs on one of that name: either two runners have the same name, or the task is lost and ends when it was not heard of for too long"
         );
-        if !progress::has_message(tx, &row.job, &message)? {
+        if jobs::add_message_once(tx, &row.job, MessageKind::Warning, &message)? {
             record!(Warn, runner = name.as_str(), task_id = row.id;
                 "a runner asks for work while a task runs under its name"
             );
-            jobs::add_message(tx, &row.job, MessageKind::Warning, &message)?;
             tx.effect(Effect::Changed(row.pipeline.to_string()));
         }
     }
@@ -175,18 +156,16 @@ fn hand_out(
             let handed = Handed { id, token, allocation, variables, budget, begin };
             let in_containers = claimer.request.takes.contains(&TaskKind::Container);
             let described = handout::describe(tx, found, handed, in_containers, settings)?;
-            let answer = described.text()?;
-            if answer.len() + described.left_bytes() <= CLAIM_BYTES {
+            if described.most_bytes() <= CLAIM_BYTES {
                 hand.row.token_hash = Some(token_hash(&task_token));
                 hand.row.nonce = Some(claimer.request.nonce.clone());
                 hand.row.claimed_with = Some(claimer.token.id.clone());
                 hand.write(tx, now)?;
-                let answer = Answer::of(described, answer);
-                return Ok(Some(HandedOut { answer, claimed }));
+                return Ok(Some(HandedOut { described, claimed }));
             }
             let why = format!(
                 "the task cannot be handed out: its steps and variables have {} bytes as JSON, the limit is {CLAIM_BYTES}",
-                answer.len()
+                described.text.len()
             );
             (TaskState::InfrastructureFail, why)
         }
@@ -214,7 +193,7 @@ pub fn fetch(
     token: String,
     settings: &ServerSettings,
     now: Millis,
-) -> Result<Result<Answer, Refused>, Error> {
+) -> Result<Result<Description, Refused>, Error> {
     let Some(mut hand) = InHand::find(tx, id)? else {
         return Err(Error::Corrupt(format!("the task `{id}` is gone")));
     };
@@ -228,9 +207,7 @@ pub fn fetch(
             let (id, allocation, budget) = (id.clone(), claim.allocation, claim.budget);
             let handed =
                 Handed { id, token, allocation, variables, budget, begin: hand.task.begin_left(now) };
-            let described = handout::describe(tx, found, handed, false, settings)?;
-            let text = described.text()?;
-            Ok(Ok(Answer::of(described, text)))
+            handout::describe(tx, found, handed, false, settings).map(Ok)
         }
         Err(why) => {
             let (status, why) = withheld(why);

@@ -119,7 +119,7 @@ pub struct Handed {
 #[derive(Clone, Debug)]
 pub struct Unopened {
     /// The task without what lets git in.
-    pub handed: Box<HandedOut>,
+    pub handed: HandedOut,
     /// What lets git in besides.
     pub access: access::Access,
     /// Address of the repository.
@@ -132,31 +132,22 @@ pub struct Unopened {
     pub pipeline: PipelineId,
 }
 
-/// A description of a task.
+/// A task as its agent is told of it.
 #[derive(Clone, Debug)]
-pub enum Description {
-    /// It is whole.
-    Whole(Box<HandedOut>),
-    /// It lacks a token, which no transaction waits for.
-    Unopened(Box<Unopened>),
+pub struct Description {
+    /// JSON of [`Task`], in which a token that is still to be got is not yet.
+    pub text: Vec<u8>,
+    /// The same task where it lacks a token, which no transaction waits for.
+    pub unopened: Option<Box<Unopened>>,
 }
 
 /// Room in the answer to a claim for what lets git in: keys, known hosts, a token.
 const MOST_ACCESS_BYTES: usize = 256 * 1024;
 
 impl Description {
-    /// Bytes that may still come to its text.
-    pub fn left_bytes(&self) -> usize {
-        if matches!(self, Description::Unopened(_)) { MOST_ACCESS_BYTES } else { 0 }
-    }
-
-    /// As JSON, in which the token is not yet.
-    pub fn text(&self) -> Result<Vec<u8>, Error> {
-        let handed = match self {
-            Description::Whole(handed) => handed,
-            Description::Unopened(unopened) => &unopened.handed,
-        };
-        Ok(serde_json::to_vec(handed)?)
+    /// Bytes that its text has at most once it is whole.
+    pub fn most_bytes(&self) -> usize {
+        self.text.len() + if self.unopened.is_some() { MOST_ACCESS_BYTES } else { 0 }
     }
 }
 
@@ -226,14 +217,13 @@ pub fn describe(
         max_step_output_bytes: settings.max_step_output_bytes,
         max_artifact_bytes: settings.max_artifact_bytes,
     };
-    let handed = Box::new(HandedOut { task, containers });
-    Ok(match later {
-        Some((access, url)) => {
-            let (project, job, pipeline) = (found.project, found.job, found.pipeline);
-            Description::Unopened(Box::new(Unopened { handed, access, url, project, job, pipeline }))
-        }
-        None => Description::Whole(handed),
-    })
+    let handed = HandedOut { task, containers };
+    let text = serde_json::to_vec(&handed)?;
+    let unopened = later.map(|(access, url)| {
+        let (project, job, pipeline) = (found.project, found.job, found.pipeline);
+        Box::new(Unopened { handed, access, url, project, job, pipeline })
+    });
+    Ok(Description { text, unopened })
 }
 
 /// What lets git into a repository.
@@ -268,7 +258,8 @@ fn opening(
             let message = format!(
                 "git gets no keys for the repository of the project: {why} (set them again with `runlet admin project access`)"
             );
-            jobs::add_message(tx, &found.job, MessageKind::Warning, &message)?;
+            // A task is described again for whoever asks again.
+            jobs::add_message_once(tx, &found.job, MessageKind::Warning, &message)?;
             Ok(nothing)
         }
     }

@@ -184,7 +184,7 @@ fn ssh_config(host: &str, keys: &[String]) -> String {
 }
 
 /// The beginning of the addresses that a login for this one is good for, and the host. `None` where no login helps.
-fn place(url: &str) -> Option<(String, String)> {
+pub fn place(url: &str) -> Option<(String, String)> {
     let name = |authority: &str| {
         let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
         let bare = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {

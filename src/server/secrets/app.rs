@@ -195,12 +195,10 @@ impl Installations {
         Arc::clone(cells.entry(place).or_default())
     }
 
-    /// Forgets why there is no token: somebody has changed something.
-    pub fn forget_refusals(&self) {
-        let mut cells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        cells.retain(|_, cell| {
-            cell.try_lock().map_or(true, |kept| kept.as_ref().is_none_or(|kept| kept.token.is_ok()))
-        });
+    /// Forgets all of them: somebody may have changed something at the forge, after which what was refused is granted, or
+    /// what was granted opens nothing.
+    pub fn forget_all(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Forgets a token that opens nothing any more.
@@ -290,5 +288,10 @@ mod tests {
         assert!(has("a/b", 15));
         all.forget(&token);
         assert!(!has("a/b", 15));
+        let cell = all.cell(place("a/c"), Millis(0));
+        *cell.try_lock().unwrap() = Some(Kept { app: app(""), token: Ok(token), until: Millis(20) });
+        assert!(has("a/c", 15));
+        all.forget_all();
+        assert!(!has("a/c", 15), "though somebody holds it still");
     }
 }

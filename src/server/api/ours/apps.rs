@@ -3,7 +3,7 @@
 use crate::protocol::Secret;
 use crate::server::api::shared::failure::{Answer, Failure, bad};
 use crate::server::api::shared::input::{Body, Path, message};
-use crate::server::api::shared::lookup::{Slug, organisation, project};
+use crate::server::api::shared::lookup::{organisation, project};
 use crate::server::auth::Administrator;
 use crate::server::pipelines::forge::installation::{self, LAST};
 use crate::server::secrets::app::{self, App, Rights};
@@ -14,34 +14,50 @@ use crate::server::time::Millis;
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// Serves the paths of this file.
 pub fn router() -> Router<Shared> {
     Router::new()
-        .route(
-            "/api/v2/project/{vcs}/{org}/{repo}/github-app",
-            get(show_of_project).put(set_of_project).delete(delete_of_project),
-        )
-        .route(
-            "/api/v2/organization/{vcs}/{org}/github-app",
-            get(show_of_organisation).put(set_of_organisation).delete(delete_of_organisation),
-        )
+        .route("/api/v2/project/{vcs}/{org}/{repo}/github-app", get(show).put(set).delete(delete))
+        .route("/api/v2/organization/{vcs}/{org}/github-app", get(show).put(set).delete(delete))
 }
 
 const KNOWN: [&str; 3] = ["app_id", "installation_id", "private_key"];
 
-async fn of_project(state: &Shared, slug: Slug) -> Answer<(AppOwner, String)> {
-    let project = project(state, slug).await?;
-    Ok((AppOwner::Project(project.id), project.slug))
+/// The segments of a path that name a project or, without the last one, an organisation.
+#[derive(Deserialize)]
+struct Named {
+    vcs: String,
+    org: String,
+    repo: Option<String>,
 }
 
-async fn of_organisation(state: &Shared, (vcs, org): (String, String)) -> Answer<(AppOwner, String)> {
-    let slug = format!("{vcs}/{org}");
-    Ok((AppOwner::Organisation(organisation(state, None, Some(&slug)).await?), slug))
+/// Finds the owner that a path names, with its slug.
+async fn named(state: &Shared, Named { vcs, org, repo }: Named) -> Answer<(AppOwner, String)> {
+    match repo {
+        Some(repo) => {
+            let project = project(state, (vcs, org, repo)).await?;
+            Ok((AppOwner::Project(project.id), project.slug))
+        }
+        None => {
+            let slug = format!("{vcs}/{org}");
+            Ok((AppOwner::Organisation(organisation(state, None, Some(&slug)).await?), slug))
+        }
+    }
 }
 
-async fn show(state: &Shared, (owner, slug): (AppOwner, String)) -> Answer<Json<Value>> {
+async fn show(
+    State(state): State<Shared>,
+    Administrator(_): Administrator,
+    Path(path): Path<Named>,
+) -> Answer<Json<Value>> {
+    let owner = named(&state, path).await?;
+    shown(&state, owner).await
+}
+
+async fn shown(state: &Shared, (owner, slug): (AppOwner, String)) -> Answer<Json<Value>> {
     let (sealer, of) = (state.settings.sealer.clone(), owner.clone());
     let found = state.store.read(move |view| app::of_owner(view, &sealer, &of)).await?;
     let none =
@@ -52,7 +68,7 @@ async fn show(state: &Shared, (owner, slug): (AppOwner, String)) -> Answer<Json<
     };
     if let AppOwner::Project(project) = &owner {
         // Whoever asks may have changed something there.
-        state.installations.forget_refusals();
+        state.installations.forget_all();
         for (name, rights) in [("statuses", Rights::Statuses), ("contents", Rights::Contents)] {
             let got = installation::token(state, project, rights, LAST).await?;
             shown[name] = match got {
@@ -65,7 +81,13 @@ async fn show(state: &Shared, (owner, slug): (AppOwner, String)) -> Answer<Json<
     Ok(Json(shown))
 }
 
-async fn set(state: &Shared, of: (AppOwner, String), body: Body) -> Answer<Json<Value>> {
+async fn set(
+    State(state): State<Shared>,
+    Administrator(_): Administrator,
+    Path(path): Path<Named>,
+    body: Body,
+) -> Answer<Json<Value>> {
+    let of = named(&state, path).await?;
     if !body.0.is_object() {
         return Err(bad("the body must be an object"));
     }
@@ -78,62 +100,17 @@ async fn set(state: &Shared, of: (AppOwner, String), body: Body) -> Answer<Json<
     app.check().map_err(bad)?;
     let (sealer, owner) = (state.settings.sealer.clone(), of.0.clone());
     state.store.write(move |tx: &Tx<'_>| app::keep(tx, &sealer, &owner, &app, Millis::now())).await?;
-    show(state, of).await
+    shown(&state, of).await
 }
 
-async fn delete(state: &Shared, (owner, slug): (AppOwner, String)) -> Answer<Json<Value>> {
+async fn delete(
+    State(state): State<Shared>,
+    Administrator(_): Administrator,
+    Path(path): Path<Named>,
+) -> Answer<Json<Value>> {
+    let (owner, slug) = named(&state, path).await?;
     if state.store.write(move |tx| apps::delete(tx, &owner)).await? {
         return Ok(message("Deleted."));
     }
     Err(Failure::not_found(format!("`{slug}` has no GitHub App")))
-}
-
-async fn show_of_project(
-    State(state): State<Shared>,
-    Administrator(_): Administrator,
-    Path(slug): Path<Slug>,
-) -> Answer<Json<Value>> {
-    show(&state, of_project(&state, slug).await?).await
-}
-
-async fn set_of_project(
-    State(state): State<Shared>,
-    Administrator(_): Administrator,
-    Path(slug): Path<Slug>,
-    body: Body,
-) -> Answer<Json<Value>> {
-    set(&state, of_project(&state, slug).await?, body).await
-}
-
-async fn delete_of_project(
-    State(state): State<Shared>,
-    Administrator(_): Administrator,
-    Path(slug): Path<Slug>,
-) -> Answer<Json<Value>> {
-    delete(&state, of_project(&state, slug).await?).await
-}
-
-async fn show_of_organisation(
-    State(state): State<Shared>,
-    Administrator(_): Administrator,
-    Path(owner): Path<(String, String)>,
-) -> Answer<Json<Value>> {
-    show(&state, of_organisation(&state, owner).await?).await
-}
-
-async fn set_of_organisation(
-    State(state): State<Shared>,
-    Administrator(_): Administrator,
-    Path(owner): Path<(String, String)>,
-    body: Body,
-) -> Answer<Json<Value>> {
-    set(&state, of_organisation(&state, owner).await?, body).await
-}
-
-async fn delete_of_organisation(
-    State(state): State<Shared>,
-    Administrator(_): Administrator,
-    Path(owner): Path<(String, String)>,
-) -> Answer<Json<Value>> {
-    delete(&state, of_organisation(&state, owner).await?).await
 }

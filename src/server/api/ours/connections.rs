@@ -236,7 +236,7 @@ async fn connect(
     };
     let secret = state.store.write(write).await??;
     // Whoever connects it anew may have changed something at the forge.
-    state.installations.forget_refusals();
+    state.installations.forget_all();
     let mut answer = found(&state, &project).await?;
     if let Some(secret) = secret {
         answer["secret"] = json!(secret.expose());

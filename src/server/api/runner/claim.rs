@@ -10,6 +10,7 @@ use crate::server::auth::Peer;
 use crate::server::engine::claim::{self, Claimed, Claimer, HandedOut};
 use crate::server::engine::commit::rest;
 use crate::server::engine::commit::task::{self, NotLost};
+use crate::server::engine::handout::Description;
 use crate::server::pipelines::forge::access::open_task;
 use crate::server::state::Shared;
 use crate::server::time::Millis;
@@ -58,9 +59,9 @@ pub(super) async fn claim(
             claim::claim(tx, &claimer, &settings, Millis::now()).map(Some)
         });
         let again_at = match claimed.await? {
-            Some(Claimed::Task(HandedOut { answer, claimed })) => {
+            Some(Claimed::Task(HandedOut { described, claimed })) => {
                 let headers = [("Content-Type", "application/json"), (CLAIMED_HEADER, &claimed)];
-                return Ok((headers, whole(&state, answer).await?).into_response());
+                return Ok((headers, whole(&state, described).await?).into_response());
             }
             Some(Claimed::Holds(held)) => {
                 // What woke this claim, if anything did, is for another one.
@@ -94,10 +95,10 @@ pub(super) async fn claim(
 }
 
 /// A task as JSON, with the token for git that is got for it now, if it needs one.
-pub(super) async fn whole(state: &Shared, answer: claim::Answer) -> Answer<Vec<u8>> {
-    Ok(match answer {
-        claim::Answer::Whole(text) => text,
-        claim::Answer::Unopened(unopened) => open_task(state, *unopened).await?,
+pub(super) async fn whole(state: &Shared, described: Description) -> Answer<Vec<u8>> {
+    Ok(match described.unopened {
+        None => described.text,
+        Some(unopened) => open_task(state, *unopened).await?,
     })
 }
 

@@ -82,8 +82,10 @@ pub async fn open_task(state: &Shared, unopened: Unopened) -> Result<Vec<u8>, Er
     let Unopened { mut handed, mut access, url, project, job, pipeline } = unopened;
     if let Err(why) = let_in(state, &project, &url, installation::FOR_A_JOB, &mut access).await? {
         let write = move |tx: &Tx<'_>| {
-            jobs::add_message(tx, &job, MessageKind::Warning, &why)?;
-            tx.effect(Effect::Changed(pipeline.into()));
+            // The same task is told to whoever asks again.
+            if jobs::add_message_once(tx, &job, MessageKind::Warning, &why)? {
+                tx.effect(Effect::Changed(pipeline.into()));
+            }
             Ok(())
         };
         state.store.write(write).await?;

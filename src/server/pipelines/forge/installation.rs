@@ -7,6 +7,7 @@ use crate::logging::record;
 use crate::protocol::Secret;
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::words::{answered, headers, path};
+use crate::server::secrets::access;
 use crate::server::secrets::app::{self, App, Kept, Place, Rights};
 use crate::server::secrets::sealer::Sealer;
 use crate::server::state::Shared;
@@ -99,13 +100,8 @@ pub async fn token(
 /// Whether a token of an API may be shown to whoever a repository is fetched from: to the same host only. GitHub's own
 /// API has a host of its own.
 pub fn is_of_api(api: &str, url: &str) -> bool {
-    let host = |text: &str| {
-        let rest = text.split_once("://").map_or("", |(_, rest)| rest);
-        let authority = rest.split('/').next().unwrap_or_default();
-        let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-        let name = authority.rsplit_once(':').map_or(authority, |(name, _)| name);
-        name.to_ascii_lowercase()
-    };
+    let host =
+        |text: &str| access::place(text).map_or_else(String::new, |(_, host)| host.to_ascii_lowercase());
     let (of_api, of_url) = (host(api), host(url));
     let is_web = url.starts_with("https://") || url.starts_with("http://");
     is_web && !of_url.is_empty() && of_api.strip_prefix("api.").unwrap_or(&of_api) == of_url

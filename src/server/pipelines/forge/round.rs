@@ -32,29 +32,19 @@ pub struct About {
     pub message: Option<String>,
 }
 
-async fn get(way: &Reached, caller: &Arc<LazyCaller>, url: String) -> Result<Answer, String> {
-    match way.call(caller, "GET", url, Vec::new(), None).await {
-        Ok(answer) if answer.status == 200 => Ok(answer),
-        Ok(answer) => Err(refusal(&answer)),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-async fn post(
+/// Makes a call; any answer but a good one is an error in words.
+async fn ask(
     way: &Reached,
     caller: &Arc<LazyCaller>,
+    method: &'static str,
     url: String,
     body: Option<&Value>,
 ) -> Result<Answer, String> {
-    match way.call(caller, "POST", url, Vec::new(), body).await {
+    match way.call(caller, method, url, Vec::new(), body).await {
         Ok(answer) if (200..300).contains(&answer.status) => Ok(answer),
-        Ok(answer) => Err(refusal(&answer)),
+        Ok(answer) => Err(answered(answer.status, &String::from_utf8_lossy(&answer.body))),
         Err(error) => Err(error.to_string()),
     }
-}
-
-fn refusal(answer: &Answer) -> String {
-    answered(answer.status, &String::from_utf8_lossy(&answer.body))
 }
 
 fn json(answer: &Answer) -> Value {
@@ -70,7 +60,7 @@ pub async fn about(state: &Shared, project: &ProjectId) -> Result<Option<About>,
     };
     let Some(calls) = about_calls(way.connection.forge, &way.api, &way.name) else { return Ok(None) };
     let (caller, mut about) = (Arc::<LazyCaller>::default(), About::default());
-    match get(&way, &caller, calls.repository).await {
+    match ask(&way, &caller, "GET", calls.repository, None).await {
         Ok(answer) => {
             let branch = json(&answer).pointer(calls.branch_at).and_then(Value::as_str).map(str::to_owned);
             about.default_branch = branch;
@@ -80,7 +70,7 @@ pub async fn about(state: &Shared, project: &ProjectId) -> Result<Option<About>,
     }
     if let Some(url) = calls.version {
         // A forge that keeps its version to itself is none the worse.
-        let said = get(&way, &caller, url).await.map(|answer| json(&answer)).unwrap_or_default();
+        let said = ask(&way, &caller, "GET", url, None).await.map(|answer| json(&answer)).unwrap_or_default();
         about.version = said["version"].as_str().map(str::to_owned);
     }
     Ok(Some(about))
@@ -105,7 +95,7 @@ pub async fn set_hook(state: &Shared, project: &ProjectId, address: &str) -> Res
     let Some(call) = hook_call(forge, &way.api, &way.name, address, secret.expose()) else {
         return not("`runlet admin project hook` prints the hook of a plain git server".to_owned());
     };
-    let made = match post(&way, &caller, call.url, Some(&call.body)).await {
+    let made = match ask(&way, &caller, "POST", call.url, Some(&call.body)).await {
         Ok(answer) => json(&answer),
         Err(why) => return not(why),
     };
@@ -113,7 +103,7 @@ pub async fn set_hook(state: &Shared, project: &ProjectId, address: &str) -> Res
     let Some(url) = test else {
         return Ok("it was set; this forge sends no test delivery when it is asked".to_owned());
     };
-    if let Err(why) = post(&way, &caller, url, None).await {
+    if let Err(why) = ask(&way, &caller, "POST", url, None).await {
         return Ok(format!("it was set, but there is no test delivery: {why}"));
     }
     Ok(match coming(state, project, last).await? {

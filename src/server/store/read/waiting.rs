@@ -26,7 +26,7 @@ pub fn explain_waiting(view: &View, job: &mut Job, now: Millis) -> Result<(), Er
     Ok(())
 }
 
-/// The last attempt that a runner gave back before the task that waits.
+/// The last attempt that a runner gave back, or did not begin, before the task that waits.
 struct GivenBack {
     told: String,
     /// Its runner pauses: that it does not ask is no other reason.
@@ -44,7 +44,7 @@ fn given_back(view: &View, job: &JobId, now: Millis) -> Result<Option<GivenBack>
         let until = until.filter(|until| *until > now);
         let pause = until.map_or_else(String::new, |until| format!("; that runner pauses until {until}"));
         let times = if times == 1 { "once".to_owned() } else { format!("{times} times") };
-        let told = format!("{message} (runners have given it back {times}{pause})");
+        let told = format!("{message} (it has come back from runners {times}{pause})");
         Ok(GivenBack { told, is_paused: until.is_some() })
     });
     Ok(found.optional()?)

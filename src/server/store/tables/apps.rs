@@ -56,14 +56,16 @@ pub fn delete(tx: &Tx<'_>, owner: &AppOwner) -> Result<bool, Error> {
     Ok(tx.sql().prepare_cached("DELETE FROM forge_apps WHERE owner_id = ?1")?.execute([owner.id()])? > 0)
 }
 
-/// Finds the owner of the App that a project goes by: the project, or its organisation.
+/// Finds the owner of the App that a project goes by: the project, or its organisation, whose App is of no use to a project
+/// at another forge.
 pub fn owner_for(view: &View, project: &ProjectId) -> Result<Option<AppOwner>, Error> {
     let mut query = view.sql().prepare_cached("SELECT 1 FROM forge_apps WHERE project_id = ?1")?;
     if query.exists([project])? {
         return Ok(Some(AppOwner::Project(project.clone())));
     }
     let mut query = view.sql().prepare_cached(
-        "SELECT a.organisation_id FROM projects p JOIN forge_apps a ON a.organisation_id = p.organisation_id WHERE p.id = ?1",
+        "SELECT a.organisation_id FROM projects p JOIN forge_apps a ON a.organisation_id = p.organisation_id
+         WHERE p.id = ?1 AND NOT EXISTS (SELECT 1 FROM forge_connections c WHERE c.project_id = p.id AND c.forge <> 'github')",
     )?;
     Ok(query.query_row([project], |row| row.get(0)).optional()?.map(AppOwner::Organisation))
 }

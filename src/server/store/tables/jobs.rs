@@ -317,6 +317,18 @@ pub fn add_message(tx: &Tx<'_>, job: &JobId, kind: MessageKind, message: &str) -
     Ok(())
 }
 
+/// Adds a message that people see with the job, unless it is there already. False when it is.
+pub fn add_message_once(tx: &Tx<'_>, job: &JobId, kind: MessageKind, message: &str) -> Result<bool, Error> {
+    // As it stands in the list.
+    let text = serde_json::to_string(message)?;
+    let mut query =
+        tx.sql().prepare_cached("SELECT 1 FROM jobs WHERE id = ?1 AND instr(messages, ?2) > 0")?;
+    if query.exists(params![job, text])? {
+        return Ok(false);
+    }
+    add_message(tx, job, kind, message).map(|()| true)
+}
+
 /// The job of a task as it was compiled, and its project; an error when there is no such task.
 pub fn definition_of_task(view: &View, task: &TaskId) -> Result<(ProjectId, WorkflowJob), Error> {
     let mut query = view.sql().prepare_cached(

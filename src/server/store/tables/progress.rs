@@ -53,12 +53,3 @@ pub fn standing(view: &View, job: &JobId) -> Result<Standing, Error> {
         })
     })?)
 }
-
-/// Whether the job has this message for people already.
-pub fn has_message(view: &View, job: &JobId, message: &str) -> Result<bool, Error> {
-    // As it stands in the list.
-    let message = serde_json::to_string(message)?;
-    let mut query =
-        view.sql().prepare_cached("SELECT 1 FROM jobs WHERE id = ?1 AND instr(messages, ?2) > 0")?;
-    Ok(query.exists(params![job, message])?)
-}
