@@ -113,28 +113,12 @@ fn items(listed: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot set up its files should fail loudly")]
 mod tests {
-    use super::super::snapshot::{Name, Snapshot, take};
-    use std::fs;
+    use crate::exec::example::{sh, snapshot};
+    use crate::exec::snapshot::{Name, Snapshot};
     use std::path::Path;
-    use std::process::Command;
-
-    fn sh(directory: &Path, script: &str) -> String {
-        let output = Command::new("sh")
-            .args(["-ec", script])
-            .current_dir(directory)
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .envs([("GIT_AUTHOR_NAME", "t"), ("GIT_AUTHOR_EMAIL", "t@t")])
-            .envs([("GIT_COMMITTER_NAME", "t"), ("GIT_COMMITTER_EMAIL", "t@t")])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
 
     fn taken(root: &Path) -> (tempfile::TempDir, Snapshot) {
-        let scratch = tempfile::tempdir().unwrap();
-        let taken = take(&fs::canonicalize(root).unwrap(), scratch.path(), &Name::Own).unwrap();
-        (scratch, taken)
+        snapshot(root, &Name::Own)
     }
 
     const TREE: &str = "git ls-tree -r --format='%(objectmode) %(path)' HEAD";

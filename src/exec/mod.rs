@@ -4,6 +4,8 @@
 mod caches;
 mod embedded;
 mod env_file;
+#[cfg(test)]
+mod example;
 mod git;
 mod list;
 mod options;

@@ -321,25 +321,10 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
 #[expect(clippy::unwrap_used, reason = "a test that cannot set up its files should fail loudly")]
 mod tests {
     use super::*;
-    use std::process::Command;
-
-    fn sh(directory: &Path, script: &str) -> String {
-        let output = Command::new("sh")
-            .args(["-ec", script])
-            .current_dir(directory)
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .envs([("GIT_AUTHOR_NAME", "t"), ("GIT_AUTHOR_EMAIL", "t@t")])
-            .envs([("GIT_COMMITTER_NAME", "t"), ("GIT_COMMITTER_EMAIL", "t@t")])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
+    use crate::exec::example::{self, sh};
 
     fn snapshot(root: &Path) -> (tempfile::TempDir, Snapshot) {
-        let scratch = tempfile::tempdir().unwrap();
-        let taken = take(&fs::canonicalize(root).unwrap(), scratch.path(), &Name::Own).unwrap();
-        (scratch, taken)
+        example::snapshot(root, &Name::Own)
     }
 
     fn files(taken: &Snapshot) -> String {
@@ -453,9 +438,8 @@ mod tests {
             repo.path(),
             "git init -qb main; git commit -q --allow-empty -m first; git update-ref refs/remotes/origin/release HEAD",
         );
-        let scratch = tempfile::tempdir().unwrap();
         let name = Name::Given(Named::Branch("release/1.0".into()));
-        let taken = take(&fs::canonicalize(repo.path()).unwrap(), scratch.path(), &name).unwrap();
+        let (_scratch, taken) = example::snapshot(repo.path(), &name);
         assert_eq!(
             taken.notes,
             ["jobs do not see `release`: git cannot have it beside `release/1.0`, which this is built as"]
