@@ -8,6 +8,7 @@
 use super::embedded;
 use super::git::{check, git, said};
 use super::repository::{Repository, together};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -117,9 +118,13 @@ pub(super) fn take(root: &Path, scratch: &Path, name: &Name) -> Result<Snapshot,
     let mut references = vec![(reference.clone(), revision.clone())];
     references.extend(whole.map(|whole| whole.references.clone()).unwrap_or_default());
     let kept = together(references.iter().cloned());
-    let left_out =
-        references.iter().filter(|(other, _)| !kept.contains_key(other) && excludes(&reference, other));
-    for (other, _) in left_out {
+    // A branch may be listed twice, as the origin has it and as it is here.
+    let left_out: BTreeSet<&str> = references
+        .iter()
+        .map(|(other, _)| other.as_str())
+        .filter(|other| !kept.contains_key(*other) && excludes(&reference, other))
+        .collect();
+    for other in left_out {
         notes.push(format!(
             "jobs do not see `{}`: git cannot have it beside `{}`, which this is built as",
             short(other),
@@ -436,7 +441,8 @@ mod tests {
         assert_eq!(Named::Tag("v/1.0".into()).check(repo.path()), Ok(()));
         sh(
             repo.path(),
-            "git init -qb main; git commit -q --allow-empty -m first; git update-ref refs/remotes/origin/release HEAD",
+            "git init -qb main; git commit -q --allow-empty -m first
+             git branch release; git update-ref refs/remotes/origin/release HEAD",
         );
         let name = Name::Given(Named::Branch("release/1.0".into()));
         let (_scratch, taken) = example::snapshot(repo.path(), &name);
