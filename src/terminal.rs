@@ -57,6 +57,11 @@ pub fn line(line: &[u8]) -> Vec<u8> {
     let mut clean = Vec::with_capacity(rest.len());
     while let Some((&byte, tail)) = rest.split_first() {
         rest = tail;
+        // The control characters that begin sequences in one character, as UTF-8 has them.
+        if let (0xc2, Some((0x80..=0x9f, after))) = (byte, tail.split_first()) {
+            rest = after;
+            continue;
+        }
         if byte != 0x1b {
             if byte >= 0x20 && byte != 0x7f || byte == b'\t' {
                 clean.push(byte);
@@ -128,6 +133,10 @@ mod tests {
     #[test]
     fn foreign_text_has_no_control_sequences() {
         assert_eq!(line(b"10%\r\x1b[2J\x1b[31mred\x07\x1b]0;t\x07\r"), b"\x1b[31mred]0;t");
+        assert_eq!(
+            line("\u{9b}2J\u{9d}0;t\u{9c} \u{a0}\u{db}é".as_bytes()),
+            "2J0;t \u{a0}\u{db}é".as_bytes()
+        );
         assert_eq!(
             plain("a\x1b[1;31mb\x1b[m \x1b[2J\x1b]0;t\x07\u{9b}\x7f\0\t\n"),
             "ab \u{fffd}[2J\u{fffd}]0;t\u{fffd}\u{fffd}\u{fffd}\u{fffd}\t\n"

@@ -4,6 +4,7 @@
 use crate::config::{self, Compiled, Diagnostic, Diagnostics, Input, Severity};
 use crate::orbs::OrbSites;
 use crate::outcome::{Failure, Outcome, exit, print};
+use crate::terminal::plain;
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::ValueExt;
 use std::collections::BTreeMap;
@@ -231,7 +232,8 @@ fn report(arguments: &Arguments, file: &str, result: Result<Compiled, Diagnostic
     }
     let mut text = String::new();
     for diagnostic in diagnostics {
-        text += &diagnostic.render();
+        // It quotes the config, which others may have written.
+        text += &plain(&diagnostic.render());
     }
     let _ = std::io::stderr().write_all(text.as_bytes());
     match compiled {

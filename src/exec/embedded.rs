@@ -19,7 +19,9 @@ pub(super) fn record(
 ) -> Result<Vec<String>, String> {
     let staged = git(root, environment).args(["ls-files", "-z", "--stage"]).output(RECORD)?;
     let links = items(&staged).filter(|entry| entry.starts_with(b"160000 "));
-    let links: Vec<&[u8]> = links.filter_map(|entry| entry.splitn(2, |byte| *byte == b'\t').nth(1)).collect();
+    let links = links.filter_map(|entry| entry.splitn(2, |byte| *byte == b'\t').nth(1));
+    // The folder of a submodule that is not checked out is empty.
+    let links: Vec<&[u8]> = links.filter(|path| is_repository(&root.join(OsStr::from_bytes(path)))).collect();
     if links.is_empty() && unborn.is_empty() {
         return Ok(Vec::new());
     }
@@ -27,17 +29,14 @@ pub(super) fn record(
     let mut notes = Vec::new();
     let (mut replaced, mut files) = (Vec::new(), Vec::new());
     for path in links {
-        let folder = root.join(OsStr::from_bytes(path));
-        // The folder of a submodule that is not checked out is empty.
-        if !is_repository(&folder) {
-            continue;
-        }
         if !submodules.contains(path) {
             replaced.extend_from_slice(path);
             replaced.push(0);
             list(root, path, &mut files)?;
-        } else if !reading(&folder).args(["status", "--porcelain"]).output("look at a submodule")?.is_empty()
-        {
+            continue;
+        }
+        let folder = root.join(OsStr::from_bytes(path));
+        if !reading(&folder).args(["status", "--porcelain"]).output("look at a submodule")?.is_empty() {
             notes.push(format!(
                 "the submodule `{}` has changes that are not committed: jobs get its commit, without them",
                 String::from_utf8_lossy(path)
@@ -51,9 +50,10 @@ pub(super) fn record(
         let remove = git(root, environment).args(["update-index", "-z", "--force-remove", "--stdin"]);
         remove.input(&replaced, RECORD)?;
     }
-    git(root, environment)
-        .args(["update-index", "-z", "--add", "--remove", "--stdin"])
-        .input(&files, RECORD)?;
+    if !files.is_empty() {
+        let add = git(root, environment).args(["update-index", "-z", "--add", "--remove", "--stdin"]);
+        add.input(&files, RECORD)?;
+    }
     Ok(notes)
 }
 
@@ -113,28 +113,12 @@ fn items(listed: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot set up its files should fail loudly")]
 mod tests {
-    use super::super::snapshot::{Name, Snapshot, take};
-    use std::fs;
+    use crate::exec::example::{sh, snapshot};
+    use crate::exec::snapshot::{Name, Snapshot};
     use std::path::Path;
-    use std::process::Command;
-
-    fn sh(directory: &Path, script: &str) -> String {
-        let output = Command::new("sh")
-            .args(["-ec", script])
-            .current_dir(directory)
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .envs([("GIT_AUTHOR_NAME", "t"), ("GIT_AUTHOR_EMAIL", "t@t")])
-            .envs([("GIT_COMMITTER_NAME", "t"), ("GIT_COMMITTER_EMAIL", "t@t")])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
 
     fn taken(root: &Path) -> (tempfile::TempDir, Snapshot) {
-        let scratch = tempfile::tempdir().unwrap();
-        let taken = take(&fs::canonicalize(root).unwrap(), scratch.path(), &Name::Own).unwrap();
-        (scratch, taken)
+        snapshot(root, &Name::Own)
     }
 
     const TREE: &str = "git ls-tree -r --format='%(objectmode) %(path)' HEAD";

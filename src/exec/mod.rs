@@ -4,6 +4,8 @@
 mod caches;
 mod embedded;
 mod env_file;
+#[cfg(test)]
+mod example;
 mod git;
 mod list;
 mod options;
@@ -49,7 +51,10 @@ const CONFIG: &str = ".circleci/config.yml";
 /// Runs `runlet exec` with the arguments after the command.
 pub fn command(args: Vec<OsString>) -> Outcome {
     match Options::parse(args)? {
-        Asked::Run(options) => exec(&options),
+        // Failures quote the config, which others may have written.
+        Asked::Run(options) => {
+            exec(&options).map_err(|failure| Failure { message: plain(&failure.message), ..failure })
+        }
         Asked::Help => print(options::HELP),
         Asked::Guard(folder) => {
             remains::guard(&folder);
@@ -233,7 +238,7 @@ fn warn(warnings: &[crate::config::Diagnostic]) {
 }
 
 fn invalid(errors: &crate::config::Diagnostics) -> Failure {
-    Failure { code: exit::INVALID_CONFIG, message: plain(&format!("the config is not valid:\n{errors}")) }
+    Failure { code: exit::INVALID_CONFIG, message: format!("the config is not valid:\n{errors}") }
 }
 
 fn run(

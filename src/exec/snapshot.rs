@@ -8,6 +8,7 @@
 use super::embedded;
 use super::git::{check, git, said};
 use super::repository::{Repository, together};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -117,9 +118,13 @@ pub(super) fn take(root: &Path, scratch: &Path, name: &Name) -> Result<Snapshot,
     let mut references = vec![(reference.clone(), revision.clone())];
     references.extend(whole.map(|whole| whole.references.clone()).unwrap_or_default());
     let kept = together(references.iter().cloned());
-    let left_out =
-        references.iter().filter(|(other, _)| !kept.contains_key(other) && excludes(&reference, other));
-    for (other, _) in left_out {
+    // A branch may be listed twice, as the origin has it and as it is here.
+    let left_out: BTreeSet<&str> = references
+        .iter()
+        .map(|(other, _)| other.as_str())
+        .filter(|other| !kept.contains_key(*other) && excludes(&reference, other))
+        .collect();
+    for other in left_out {
         notes.push(format!(
             "jobs do not see `{}`: git cannot have it beside `{}`, which this is built as",
             short(other),
@@ -321,25 +326,10 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
 #[expect(clippy::unwrap_used, reason = "a test that cannot set up its files should fail loudly")]
 mod tests {
     use super::*;
-    use std::process::Command;
-
-    fn sh(directory: &Path, script: &str) -> String {
-        let output = Command::new("sh")
-            .args(["-ec", script])
-            .current_dir(directory)
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .envs([("GIT_AUTHOR_NAME", "t"), ("GIT_AUTHOR_EMAIL", "t@t")])
-            .envs([("GIT_COMMITTER_NAME", "t"), ("GIT_COMMITTER_EMAIL", "t@t")])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
+    use crate::exec::example::{self, sh};
 
     fn snapshot(root: &Path) -> (tempfile::TempDir, Snapshot) {
-        let scratch = tempfile::tempdir().unwrap();
-        let taken = take(&fs::canonicalize(root).unwrap(), scratch.path(), &Name::Own).unwrap();
-        (scratch, taken)
+        example::snapshot(root, &Name::Own)
     }
 
     fn files(taken: &Snapshot) -> String {
@@ -451,11 +441,11 @@ mod tests {
         assert_eq!(Named::Tag("v/1.0".into()).check(repo.path()), Ok(()));
         sh(
             repo.path(),
-            "git init -qb main; git commit -q --allow-empty -m first; git update-ref refs/remotes/origin/release HEAD",
+            "git init -qb main; git commit -q --allow-empty -m first
+             git branch release; git update-ref refs/remotes/origin/release HEAD",
         );
-        let scratch = tempfile::tempdir().unwrap();
         let name = Name::Given(Named::Branch("release/1.0".into()));
-        let taken = take(&fs::canonicalize(repo.path()).unwrap(), scratch.path(), &name).unwrap();
+        let (_scratch, taken) = example::snapshot(repo.path(), &name);
         assert_eq!(
             taken.notes,
             ["jobs do not see `release`: git cannot have it beside `release/1.0`, which this is built as"]

@@ -153,6 +153,16 @@ fn names_and_messages_of_tests_do_not_reach_the_terminal_as_commands() {
         .says("esc \u{fffd}]0;pwn\u{fffd} \u{fffd}: \u{fffd} \u{fffd}[2J red\n")
         .never_says("\u{1b}")
         .never_says("\u{7}");
+    let named = self::folder(
+        "version: 2.1
+jobs: {build: {machine: true, steps: [run: 'true']}}
+workflows: {\"w\\e]0;pwn\\a\": {jobs: [build]}}
+",
+    );
+    exec(named.path(), &["--workflow", "other"])
+        .exits(2)
+        .says("(workflows that apply: w\u{fffd}]0;pwn\u{fffd})")
+        .never_says("\u{1b}");
 }
 
 #[test]
