@@ -86,10 +86,10 @@ pub(crate) fn check(
     let mut wanted =
         vec![(format!("{name}a"), FIRST.as_slice(), true), (format!("{name}b"), SECOND.as_slice(), false)];
     if done.splits {
-        wanted.push((format!("{name}c"), SPLIT.as_slice(), false));
+        wanted.push((format!("{name}c0"), SPLIT.as_slice(), false));
     }
     for (job_name, printing, is_first) in wanted {
-        let is_splitter = job_name.ends_with('c');
+        let is_splitter = job_name.ends_with("c0");
         let shown = if is_splitter { SPLITTER } else { job_name.as_str() };
         let Some(job) = jobs.iter().find(|job| job["name"] == shown) else {
             count.wrong_status += 1;

@@ -20,7 +20,7 @@ pub(crate) const FIRST: [Printing; 3] = [
     Printing { record: 7, lines: 12_000 },
 ];
 pub(crate) const SECOND: [Printing; 1] = [Printing { record: 3, lines: 300 }];
-/// Output of the one that splits tests.
+/// Output of each node of the one that splits tests.
 pub(crate) const SPLIT: [Printing; 1] = [Printing { record: 1, lines: 100 }];
 
 /// Name of the job that splits tests: the same in all pipelines, since earlier runs of it are what it goes by.
@@ -69,7 +69,8 @@ pub(crate) fn timings(class: &str) -> String {
     )
 }
 
-/// A pipeline of two jobs, `NAMEa` and `NAMEb`, and of `split` where its style says so, whose steps are of `NAMEc`.
+/// A pipeline of two jobs, `NAMEa` and `NAMEb`, and of `split` where its style says so, whose steps are of
+/// `NAMEc0` and `NAMEc1`.
 pub(crate) fn config(name: &str, style: &Style<'_>) -> String {
     let (first, second) = (format!("{name}a"), format!("{name}b"));
     let class = style.class;
@@ -106,17 +107,17 @@ pub(crate) fn config(name: &str, style: &Style<'_>) -> String {
     let mut splitter = "";
     if style.splits {
         splitter = ", split";
-        let _ = write!(text, "  {SPLITTER}:\n    machine: true\n    resource_class: {class}\n    steps:\n");
-        let third = format!("{name}c");
-        run(
-            &mut text,
-            &third,
-            SPLIT[0],
-            &format!(
-                "[ \"$(echo a.rb b.rb c.rb | circleci-agent tests split --split-by=timings --index=0 --total=2)\" = a.rb ]\nseq -f '{third}.1 %.0f' 1 {}\n",
-                SPLIT[0].lines
-            ),
+        let _ = write!(
+            text,
+            "  {SPLITTER}:\n    machine: true\n    resource_class: {class}\n    parallelism: 2\n    steps:\n"
         );
+        let third = format!("{name}c$CIRCLE_NODE_INDEX");
+        let lines = SPLIT[0].lines;
+        let share = "$(echo a.rb b.rb c.rb | circleci-agent tests split --split-by=timings)";
+        let command = format!(
+            "case $CIRCLE_NODE_INDEX in 0) wanted=a.rb ;; *) wanted='b.rb c.rb' ;; esac\n[ \"$(echo {share})\" = \"$wanted\" ]\nseq -f \"{third}.1 %.0f\" 1 {lines}\n"
+        );
+        run(&mut text, &third, SPLIT[0], &command);
     }
     let _ = writeln!(
         text,
