@@ -1,10 +1,22 @@
 //! Git as `exec` calls it: told nothing by the caller's environment, and running nothing but itself.
 
+use super::signals;
+use crate::system::proc;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::{OsStr, OsString};
-use std::io::Write;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Between two looks at signals while git runs.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+/// A signal of the terminal comes to git and to this process in any order; so long after git's it is waited for.
+const SIGNAL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Set inside hooks and by wrappers; they would point git at another repository.
 const FOREIGN: [&str; 8] = [
@@ -87,21 +99,20 @@ impl Git {
         Ok(String::from_utf8_lossy(&output).trim_end().to_owned())
     }
 
-    /// Runs it with `bytes` on its standard input.
-    pub(super) fn input(mut self, bytes: &[u8], what: &str) -> Result<(), String> {
-        let mut child = self
-            .0
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|e| start_failure(what, &e))?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // git that stopped reading says why on stderr, which is the better message.
-            let _ = stdin.write_all(bytes);
-        }
-        let output = child.wait_with_output().map_err(|e| start_failure(what, &e))?;
-        check(what, &output)
+    /// Runs it with `bytes` on its standard input. Returns its standard output.
+    pub(super) fn input(mut self, bytes: &[u8], what: &str) -> Result<Vec<u8>, String> {
+        let pipes = self.0.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = pipes.spawn().map_err(|e| start_failure(what, &e))?;
+        let stdin = child.stdin.take();
+        let output = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                // git that stopped reading says why on stderr, which is the better message.
+                stdin.map(|mut stdin| stdin.write_all(bytes))
+            });
+            Started(child).end(what)
+        })?;
+        check(what, &output)?;
+        Ok(output.stdout)
     }
 }
 
@@ -109,9 +120,59 @@ impl Git {
 pub(super) struct Started(Child);
 
 impl Started {
-    /// Waits for its end, whatever comes of it.
-    pub(super) fn end(self, what: &str) -> Result<Output, String> {
-        self.0.wait_with_output().map_err(|e| format!("failed to {what}: lost sight of `git`: {e}"))
+    /// Waits for its end. What it answers holds however it ended, unless a signal has ended it; one that ends this
+    /// process ends it too.
+    pub(super) fn end(mut self, what: &str) -> Result<Output, String> {
+        let ended = self.wait().map_err(|e| format!("failed to {what}: lost sight of `git`: {e}"));
+        if !matches!(ended, Ok(Some(_))) {
+            self.kill();
+        }
+        let output = ended?.ok_or_else(|| format!("failed to {what}: interrupted"))?;
+        let Some(signal) = output.status.signal() else { return Ok(output) };
+        let deadline = Instant::now() + SIGNAL_PATIENCE;
+        while !signals::is_ended() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Err(format!("failed to {what}: the signal {signal} has ended `git` (run it once more)"))
+    }
+
+    /// Gathers its output until it ends; `None` when this process is to end before.
+    fn wait(&mut self) -> io::Result<Option<Output>> {
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let (mut out, mut err) = (self.0.stdout.take(), self.0.stderr.take());
+        let mut bytes = vec![0; 1 << 16];
+        while out.is_some() || err.is_some() {
+            let open = out.iter().map(AsFd::as_fd).chain(err.iter().map(AsFd::as_fd));
+            let mut open: Vec<PollFd> = open.map(|pipe| PollFd::from_borrowed_fd(pipe, PollFlags::IN)).collect();
+            match poll(&mut open, Some(&LOOK)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let ready: Vec<bool> = open.iter().map(|pipe| !pipe.revents().is_empty()).collect();
+            if signals::is_ended() {
+                return Ok(None);
+            }
+            let is_out_ready = out.is_some() && ready.first() == Some(&true);
+            if ready.last() == Some(&true) && err.is_some() {
+                take(&mut err, &mut stderr, &mut bytes)?;
+            }
+            if is_out_ready {
+                take(&mut out, &mut stdout, &mut bytes)?;
+            }
+        }
+        let status: ExitStatus = self.0.wait()?;
+        Ok(Some(Output { status, stdout, stderr }))
+    }
+
+    /// Ends it and what it has started, such as filters.
+    fn kill(&mut self) {
+        for process in proc::descendants(self.0.id() as i32) {
+            if let Some(pid) = Pid::from_raw(process.pid) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 
     /// Waits for its standard output as text; `None` when it failed.
@@ -142,6 +203,17 @@ pub(super) fn rev_parse(root: &Path, questions: &[&[&str]]) -> Result<Result<Vec
         answers.push(OsString::from_vec(answer));
     }
     Ok(Ok(answers))
+}
+
+/// Reads once from a pipe that has something to say, or is at its end and is closed then.
+fn take<R: Read>(pipe: &mut Option<R>, into: &mut Vec<u8>, bytes: &mut [u8]) -> io::Result<()> {
+    match pipe.as_mut().map_or(Ok(0), |pipe| pipe.read(bytes)) {
+        Ok(0) => *pipe = None,
+        Ok(count) => into.extend_from_slice(&bytes[..count]),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
 }
 
 fn start_failure(what: &str, error: &std::io::Error) -> String {

@@ -109,7 +109,15 @@ fn exec(options: &Options) -> Outcome {
             None => None,
         };
         Ok(snapshot)
-    })?;
+    });
+    // What git was told to stop for is no fault of the repository.
+    if interrupts.count() > 0 {
+        if let Some(running) = running {
+            running.stop();
+        }
+        return Ok(interrupts.code());
+    }
+    let snapshot: Snapshot = snapshot?;
     for note in &snapshot.notes {
         tell(format_args!("note: {note}"));
     }

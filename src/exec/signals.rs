@@ -1,12 +1,13 @@
 //! Signals that end a run.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 /// Counts Ctrl-C, TERM and the terminal going away.
-pub(super) struct Interrupts(Arc<Heard>);
+pub(super) struct Interrupts(&'static Heard);
 
-#[derive(Default)]
+/// Signals are sent to the process, and whatever it waits for asks here.
+static HEARD: Heard = Heard { count: AtomicU32::new(0), first: AtomicI32::new(0) };
+
 struct Heard {
     count: AtomicU32,
     first: AtomicI32,
@@ -16,18 +17,16 @@ impl Interrupts {
     /// Begins to listen.
     pub(super) fn start() -> std::io::Result<Self> {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-        let heard = Arc::new(Heard::default());
         let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
-        let here = Arc::clone(&heard);
         let wait = move || {
             for signal in signals.forever() {
-                if here.count.fetch_add(1, Ordering::SeqCst) == 0 {
-                    here.first.store(signal, Ordering::SeqCst);
-                }
+                // The code of a signal that counts is known.
+                let _ = HEARD.first.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst);
+                HEARD.count.fetch_add(1, Ordering::SeqCst);
             }
         };
         std::thread::Builder::new().name("signals".into()).spawn(wait)?;
-        Ok(Self(heard))
+        Ok(Self(&HEARD))
     }
 
     /// Signals so far.
@@ -40,4 +39,9 @@ impl Interrupts {
         let first = self.0.first.load(Ordering::SeqCst);
         u8::try_from(128 + first).unwrap_or(crate::outcome::exit::INTERRUPTED)
     }
+}
+
+/// Whether a signal has ended the run of this process.
+pub(super) fn is_ended() -> bool {
+    HEARD.count.load(Ordering::SeqCst) > 0
 }
