@@ -143,7 +143,8 @@ impl Started {
         let mut bytes = vec![0; 1 << 16];
         while out.is_some() || err.is_some() {
             let open = out.iter().map(AsFd::as_fd).chain(err.iter().map(AsFd::as_fd));
-            let mut open: Vec<PollFd> = open.map(|pipe| PollFd::from_borrowed_fd(pipe, PollFlags::IN)).collect();
+            let mut open: Vec<PollFd> =
+                open.map(|pipe| PollFd::from_borrowed_fd(pipe, PollFlags::IN)).collect();
             match poll(&mut open, Some(&LOOK)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),

@@ -95,6 +95,11 @@ impl Screen {
         self.workflows.iter().filter(counts).map(|(_, (_, status))| status.as_str())
     }
 
+    /// Names of the workflows.
+    pub(super) fn workflow_names(&self) -> impl Iterator<Item = &str> {
+        self.workflows.values().map(|(name, _)| name.as_str())
+    }
+
     /// Ids of the workflows.
     pub(super) fn workflow_ids(&self) -> impl Iterator<Item = &str> {
         self.workflows.keys().map(String::as_str)

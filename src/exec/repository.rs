@@ -35,6 +35,8 @@ pub(super) struct Repository {
     /// References that an origin of this repository would hand out, as full names and commits: the branches that the origin
     /// was seen to have, else those that are here, and the tags.
     pub references: Vec<(String, String)>,
+    /// Full names of references that are left out, since their objects are not there.
+    pub broken: Vec<String>,
 }
 
 impl Repository {
@@ -68,17 +70,18 @@ impl Repository {
         let (lfs, format) = (answer(), answer());
         let ask = |args: &[&str]| git(root, &[]).args(args).start("read the repository");
         let head = ask(&["log", "-1", "--format=%H%n%T%n%s"])?;
-        let references = ask(&[
-            "for-each-ref",
-            "--format=%(HEAD)%(objectname) %(refname) %(symref)",
-            "refs/remotes/origin",
-            "refs/heads",
-            "refs/tags",
-        ])?;
+        let kinds = ["refs/remotes/origin", "refs/heads", "refs/tags"];
+        // To tell the type of an object git has to find it.
+        let fields = "--format=%(HEAD)%(objectname) %(refname) %(symref) %(objecttype)";
+        let references = ask(&[&["for-each-ref", fields][..], &kinds].concat())?;
         let remotes = ask(&["config", "--null", "--get-regexp", r"^remote\."])?;
         let head = head.text("read HEAD")?.unwrap_or_default();
-        let references =
-            References::read(&references.text("list the branches and tags")?.unwrap_or_default());
+        let mut broken = Vec::new();
+        let references = match references.text("list the branches and tags")? {
+            Some(listed) => listed,
+            None => sound(root, &kinds, &mut broken)?,
+        };
+        let references = References::read(&references);
         let remotes =
             Remotes::read(&remotes.text("read the settings of the repository")?.unwrap_or_default());
         let mut head = head.lines().map(|line| (!line.is_empty()).then(|| line.to_owned()));
@@ -105,6 +108,7 @@ impl Repository {
             branch,
             default_branch: references.default,
             references: references.all,
+            broken,
             subject: subject.unwrap_or_default(),
             origin: remotes.origin.map(|url| origin_url(&url, &top)),
             top,
@@ -119,6 +123,33 @@ impl Repository {
             Err(error) => Err(format!("failed to read `{}`: {error}", self.shallow.display())),
         }
     }
+}
+
+/// Lists references like [`References::read`] takes them, of those kinds and without those whose objects are not there:
+/// these are added to `broken`.
+fn sound(root: &Path, kinds: &[&str], broken: &mut Vec<String>) -> Result<String, String> {
+    let what = "list the branches and tags";
+    let format = "--format=%(HEAD)%(objectname) %(refname) %(symref)";
+    let listed = git(root, &[]).args(["for-each-ref", format]).args(kinds).output(what)?;
+    let listed = String::from_utf8_lossy(&listed).into_owned();
+    let words = |line: &str| -> Vec<String> {
+        line.trim_start_matches(['*', ' ']).split(' ').map(str::to_owned).collect()
+    };
+    let objects: String = listed.lines().map(|line| words(line).swap_remove(0) + "\n").collect();
+    // A server that promised objects has none of these either: such a reference would not be here.
+    let found = git(root, &[("GIT_NO_LAZY_FETCH", "1".into())])
+        .args(["cat-file", "--batch-check"])
+        .input(objects.as_bytes(), what)?;
+    let found = String::from_utf8_lossy(&found).into_owned();
+    let mut kept = String::new();
+    for (line, object) in listed.lines().zip(found.lines()) {
+        if object.ends_with(" missing") {
+            broken.extend(words(line).into_iter().nth(1));
+        } else {
+            kept.push_str(&format!("{line}\n"));
+        }
+    }
+    Ok(kept)
 }
 
 /// References, as `git for-each-ref` lists them.

@@ -9,7 +9,7 @@ use super::embedded;
 use super::git::{check, git, said};
 use super::repository::{Repository, together};
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -98,6 +98,9 @@ pub(super) fn take(root: &Path, scratch: &Path, name: &Name) -> Result<Snapshot,
             DETACHED.to_owned()
         })),
     };
+    if let Some(found) = &found {
+        notes.extend(remarks(found, root));
+    }
     let repository = scratch.join("source.git");
     init(&repository, found.as_ref().and_then(|found| found.object_format.as_deref()))?;
     let objects = scratch.join("objects");
@@ -154,6 +157,24 @@ pub(super) fn take(root: &Path, scratch: &Path, name: &Name) -> Result<Snapshot,
         origin: found.and_then(|found| found.origin),
         notes,
     })
+}
+
+/// What jobs do not get of a repository, a sentence each.
+fn remarks(found: &Repository, root: &Path) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if found.top != root {
+        let (folder, top) = (root.display(), found.top.display());
+        remarks.push(format!(
+            "`{folder}` is a folder inside the repository `{top}`: jobs get its files alone, as one commit without history (for all of it: `runlet exec {top} --config FILE`)"
+        ));
+    }
+    if !found.broken.is_empty() && found.top == root {
+        remarks.push(format!(
+            "jobs do not see {}: what they point at is not in the repository (`git fsck` tells more)",
+            found.broken.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        ));
+    }
+    remarks
 }
 
 /// Whether one reference is a folder of the other: they cannot be there together.
@@ -227,6 +248,7 @@ impl Places<'_> {
             if let Some(found) = whole.filter(|found| found.index.exists()) {
                 fs::copy(&found.index, &self.index)
                     .map_err(|e| format!("failed to copy the index `{}`: {e}", found.index.display()))?;
+                self.take_hidden_files(&environment)?;
             }
             let add = || git(root, &environment).args(ADD).run(record);
             let mut added = add()?;
@@ -280,6 +302,37 @@ impl Places<'_> {
 }
 
 impl Places<'_> {
+    /// Takes in what the index is told not to look at, where it is there: the tree is taken as it is. A file that is
+    /// absent from a sparse working tree stays what it was.
+    fn take_hidden_files(&self, environment: &[(&str, OsString)]) -> Result<(), String> {
+        let record = "record the files that the index does not look at";
+        // A damaged index is dealt with later.
+        let listed = git(self.root, environment).args(["ls-files", "-v", "-z"]).run(record)?;
+        let (mut unchanged, mut skipped) = (Vec::new(), Vec::new());
+        for entry in listed.stdout.split(|&byte| byte == 0) {
+            let [tag, b' ', path @ ..] = entry else { continue };
+            let is_there = || self.root.join(OsStr::from_bytes(path)).symlink_metadata().is_ok();
+            let is_skipped = matches!(tag, b'S' | b's');
+            if is_skipped && is_there() {
+                skipped.extend([path, b"\0"].concat());
+            }
+            if tag.is_ascii_lowercase() && (!is_skipped || is_there()) {
+                unchanged.extend([path, b"\0"].concat());
+            }
+        }
+        // Outside of the part that a sparse working tree has, `add` would pass a file by.
+        let all = [unchanged.as_slice(), &skipped].concat();
+        for (how, paths) in
+            [("--no-assume-unchanged", &unchanged), ("--no-skip-worktree", &skipped), ("--remove", &all)]
+        {
+            if !paths.is_empty() {
+                let update = git(self.root, environment).args(["update-index", "-z", how, "--stdin"]);
+                update.input(paths, record)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes the content of files of git LFS in, for which the index has pointers: jobs have nowhere to get it from.
     fn take_large_files(&self, environment: &[(&str, OsString)]) -> Result<(), String> {
         let record = "record the large files";
@@ -430,6 +483,48 @@ mod tests {
         );
         let (_scratch, taken) = snapshot(&repo.path().join("sub"));
         assert_eq!(files(&taken), "a z one\n");
+        assert!(
+            taken.notes.iter().any(|note| note.contains("one commit without history")),
+            "{:?}",
+            taken.notes
+        );
+    }
+
+    #[test]
+    fn files_that_the_index_does_not_look_at_are_taken_as_they_are() {
+        let repo = tempfile::tempdir().unwrap();
+        sh(
+            repo.path(),
+            "git init -qb main; for f in a b c d e; do echo one > $f; done; git add .; git commit -qm first
+             git update-index --assume-unchanged a c; git update-index --skip-worktree b d c
+             for f in a b c; do echo two > $f; done; rm d",
+        );
+        let (_scratch, taken) = snapshot(repo.path());
+        let shown =
+            sh(&taken.repository, "git ls-tree --name-only main; git show main:a main:b main:c main:d");
+        assert_eq!(shown, "a\nb\nc\nd\ne\ntwo\ntwo\ntwo\none\n");
+        assert_eq!(sh(repo.path(), "git ls-files -v"), "h a\nS b\ns c\nS d\nH e\n");
+    }
+
+    #[test]
+    fn references_whose_objects_are_gone_are_left_out_and_named() {
+        let repo = tempfile::tempdir().unwrap();
+        sh(
+            repo.path(),
+            "git init -qb main; echo one > a; git add .; git commit -qm first; git tag good
+             mkdir -p .git/refs/remotes/origin; for name in tags/gone heads/lost remotes/origin/away
+             do echo 1234567890123456789012345678901234567890 > .git/refs/$name; done",
+        );
+        let (_scratch, taken) = snapshot(repo.path());
+        assert_eq!(files(&taken), "a one\n");
+        let kept = sh(&taken.repository, "git for-each-ref --format='%(refname)'");
+        assert_eq!(kept, "refs/heads/main\nrefs/tags/good\n");
+        assert_eq!(
+            taken.notes,
+            [
+                "jobs do not see `refs/heads/lost`, `refs/remotes/origin/away`, `refs/tags/gone`: what they point at is not in the repository (`git fsck` tells more)"
+            ]
+        );
     }
 
     #[test]

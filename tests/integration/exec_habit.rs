@@ -117,6 +117,10 @@ fn zero_means_that_what_was_asked_for_ran() {
     exec(root, &["--job", "*--O2", "--approve", "hol"]).exits(0).says("`--approve hol` is for no job");
     exec(root, &["--job", "*--O2"]).exits(0).says("word-is--O2").never_says("word-is--O0");
     exec(root, &["--job", "nothing*"]).exits(2).says("there is no job `nothing*` to run (jobs that apply: ");
+    exec(root, &["--workflow", "never"]).exits(2).says(
+        "the workflow `never` does not run: its condition does not hold (`when` or `unless`) (workflows that apply: w, other, more)",
+    );
+    exec(root, &["--workflow", "none"]).exits(2).says("(workflows that apply: w, other, more)");
     // Nothing of this workflow is for this branch.
     exec(root, &["--workflow", "nightly"]).exits(1).says("nothing ran");
     exec(root, &["--job", "release", "--branch", "stable"]).exits(0).says("word-is-released on stable");
@@ -311,6 +315,64 @@ fn jobs_of_a_config_that_is_continued_can_be_chosen() {
         .exits(0)
         .says("word-is--O0")
         .never_says("word-is--O2");
+}
+
+#[test]
+fn what_a_setup_workflow_does_not_go_on_to_is_not_there() {
+    let folder = folder(
+        "version: 2.1\nsetup: true\njobs: {choose: {machine: true, steps: [run: echo word-is-setup]}}\nworkflows: {s: {jobs: [choose]}}\n",
+    );
+    let why = "the setup workflow did not continue the pipeline";
+    exec(folder.path(), &[]).exits(0);
+    exec(folder.path(), &["--job", "choose"]).exits(0).never_says(why);
+    exec(folder.path(), &["--job", "nope"])
+        .exits(2)
+        .says("word-is-setup")
+        .says(&format!("there is no job `nope`: {why}"));
+    exec(folder.path(), &["--workflow", "nope"])
+        .exits(2)
+        .says(&format!("there is no workflow `nope`: {why}"));
+}
+
+#[test]
+fn a_signal_while_sources_are_prepared_ends_the_run() {
+    use rustix::process::{Pid, kill_process, kill_process_group};
+    use std::os::unix::process::CommandExt;
+    for (test, signal, to_all, args) in [
+        (45, Signal::INT, true, &[][..]),
+        (46, Signal::TERM, false, &[]),
+        (47, Signal::INT, true, &["--list"]),
+    ] {
+        let (mark, folder) = (mark(test), folder(&steps("- run: 'true'")));
+        let (places, begun) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
+        // Git waits for a filter, which says that it has begun.
+        git(folder.path(), "init -qb main");
+        let filter = folder.path().join("filter");
+        let script = format!("#!/bin/sh\necho begun > '{}'; exec sleep {mark}\n", begun.path().display());
+        fs::write(&filter, script).unwrap();
+        fs::set_permissions(&filter, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        git(folder.path(), &format!("config filter.slow.clean {}", filter.display()));
+        fs::write(folder.path().join(".gitattributes"), "*.slow filter=slow\n").unwrap();
+        fs::write(folder.path().join("x.slow"), "x").unwrap();
+        let mut command = command(folder.path(), args);
+        command.env("TMPDIR", places.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let child = command.spawn().unwrap();
+        poll("the beginning of the filter", || match fs::metadata(begun.path()).unwrap().len() {
+            0 => Err(String::new()),
+            _ => Ok(()),
+        });
+        let pid = Pid::from_raw(child.id() as i32).unwrap();
+        if to_all { kill_process_group(pid, signal) } else { kill_process(pid, signal) }.unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(128 + signal.as_raw()), "{said}");
+        assert!(output.stdout.is_empty() && !said.contains("git said"), "{said}");
+        assert_eq!(fs::read_dir(places.path()).unwrap().count(), 0);
+        poll("the end of the filter", || {
+            let left = processes::lines_with(&[&format!("sleep {mark}")]);
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        });
+    }
 }
 
 #[test]

@@ -114,9 +114,20 @@ pub(in crate::server) fn pipeline_values(
 /// sentence for people.
 pub fn narrow(compiled: &mut Compiled, only: &Only) -> Result<(), String> {
     if let Some(wanted) = &only.workflow {
-        let known: Vec<_> = compiled.workflows.iter().map(|workflow| workflow.name.clone()).collect();
+        let known: Vec<_> = applying(compiled).map(|workflow| workflow.name.clone()).collect();
         compiled.workflows.retain(|workflow| fits(wanted, &workflow.name));
         if compiled.workflows.is_empty() {
+            if let Some(part) = compiled.left_out.iter().find(|part| fits(wanted, &part.workflow)) {
+                let why = match part.job {
+                    None => "its condition does not hold (`when` or `unless`)",
+                    Some(_) => "the filters of all its jobs leave out what is built",
+                };
+                return Err(format!(
+                    "the workflow `{}` does not run: {why} (workflows that apply: {})",
+                    part.workflow,
+                    known.join(", ")
+                ));
+            }
             return Err(format!(
                 "there is no workflow `{wanted}` to run (workflows that apply: {})",
                 known.join(", ")
@@ -157,6 +168,11 @@ pub fn narrow(compiled: &mut Compiled, only: &Only) -> Result<(), String> {
     }
     compiled.workflows.retain(|workflow| !workflow.jobs.is_empty());
     Ok(())
+}
+
+/// Workflows that a pipeline of now runs.
+fn applying(compiled: &Compiled) -> impl Iterator<Item = &crate::config::Workflow> {
+    compiled.workflows.iter().filter(|workflow| workflow.schedules.is_empty())
 }
 
 fn is_called(pattern: &str, job: &WorkflowJob) -> bool {
