@@ -52,7 +52,10 @@ fn a_single_task_is_claimed_run_and_left() {
     assert_eq!(input["runner_name"], "tester");
     assert_eq!(input["tool_directory"], serde_json::Value::Null, "a home is not for another user");
     let argv = runner.wait_file("argv");
-    assert_eq!(argv, format!("{RUNLET} task"));
+    let id = input["task"]["id"].as_str().unwrap();
+    let (program, runner_identity) = argv.rsplit_once(' ').unwrap();
+    assert_eq!(program, format!("{RUNLET} task {id}"));
+    assert!(runner_identity.starts_with("tester-"), "{argv}");
     let environment = runner.wait_file("env");
     for secret in ["variable-token", "class-token", "task-token"] {
         assert!(!environment.contains(secret), "{environment}");
