@@ -1,7 +1,7 @@
 //! Faults of the ends of jobs: bytes that are missing or there twice, statuses, steps that ran twice.
 
 use crate::plane::Plane;
-use crate::work::{self, FIRST, Printing, SECOND};
+use crate::work::{self, FIRST, Printing, SECOND, SPLIT, SPLITTER};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -64,6 +64,10 @@ pub(crate) struct Done {
     pub(crate) unknown_agents: u64,
     /// Jobs whose step was killed: they may fail.
     pub(crate) step_killed: BTreeSet<String>,
+    /// Jobs that runners refuse: they must end as infrastructure failures, without a step.
+    pub(crate) refused: BTreeSet<String>,
+    /// Every pipeline has a job that splits tests.
+    pub(crate) splits: bool,
     /// Bytes of the output of steps that were in the runner's keeping when it was hurt.
     pub(crate) held: BTreeMap<String, u64>,
     /// Output may be lost where the log says so, in an infrastructure failure.
@@ -79,23 +83,30 @@ pub(crate) fn check(
     count: &mut Count,
 ) -> Result<(), String> {
     let mut first_succeeded = false;
-    for (job_name, printing, is_first) in
-        [(format!("{name}a"), FIRST.as_slice(), true), (format!("{name}b"), SECOND.as_slice(), false)]
-    {
-        let Some(job) = jobs.iter().find(|job| job["name"] == job_name.as_str()) else {
+    let mut wanted =
+        vec![(format!("{name}a"), FIRST.as_slice(), true), (format!("{name}b"), SECOND.as_slice(), false)];
+    if done.splits {
+        wanted.push((format!("{name}c0"), SPLIT.as_slice(), false));
+    }
+    for (job_name, printing, is_first) in wanted {
+        let is_splitter = job_name.ends_with("c0");
+        let shown = if is_splitter { SPLITTER } else { job_name.as_str() };
+        let Some(job) = jobs.iter().find(|job| job["name"] == shown) else {
             count.wrong_status += 1;
             count.findings.push(format!("{job_name} is not there"));
             continue;
         };
         let status = job["status"].as_str().unwrap_or("none");
-        if !is_first && !first_succeeded && status == "not_run" {
+        if !is_first && !is_splitter && !first_succeeded && status == "not_run" {
             continue;
         }
         count.jobs += 1;
         if is_first {
             first_succeeded = status == "success";
         }
-        let whole = status == "success";
+        let is_refused = done.refused.contains(&job_name);
+        let whole = status == "success" && !is_refused;
+        let by_rule = is_refused && status == "infrastructure_fail";
         let by_agent = status == "infrastructure_fail"
             && (done.may_lose || done.agent_killed.contains(&job_name) || {
                 let known = done.unknown_agents > 0;
@@ -104,7 +115,7 @@ pub(crate) fn check(
             });
         // Steps need space for archives, too, and say that they have none.
         let by_step = status == "failed" && (done.may_lose || done.step_killed.contains(&job_name));
-        if by_agent || by_step {
+        if by_rule || !is_refused && (by_agent || by_step) {
             count.declared += 1;
         } else if !whole {
             count.wrong_status += 1;

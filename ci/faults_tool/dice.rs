@@ -38,3 +38,18 @@ pub(crate) fn fresh_seed() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     mix(u64::from(since.subsec_nanos()) ^ since.as_secs() ^ u64::from(std::process::id())) % 1_000_000
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_decides_whatever_ran_before_and_on_whatever_machine() {
+        let dice = Dice::new(7, "x");
+        let rolls: Vec<u64> = (0..3).map(|number| dice.roll(number)).collect();
+        assert_eq!(rolls, [0xe9fa_2149_0a8c_28c1, 0x10d2_dc6c_78d6_2c0d, 0xefb2_7b23_70a7_8a69]);
+        assert_eq!(dice.between(1, 10, 20), 10 + rolls[1] % 10);
+        assert_ne!(Dice::new(8, "x").roll(0), rolls[0]);
+        assert_ne!(dice.part("line").roll(0), rolls[0]);
+    }
+}

@@ -11,17 +11,21 @@ pub(crate) enum Call {
     Finish,
     Unclaim,
     Lost,
+    Rest,
+    Fail,
+    Myself,
     Uploads,
     Artifacts,
     Caches,
     Workspace,
     TestResults,
+    TestTimings,
     Other,
 }
 
 impl Call {
     /// All that can be lost by name.
-    pub(crate) const NAMED: [(Call, &str); 13] = [
+    pub(crate) const NAMED: [(Call, &str); 17] = [
         (Call::Claim, "claim"),
         (Call::Begin, "begin"),
         (Call::Output, "output"),
@@ -30,21 +34,27 @@ impl Call {
         (Call::Finish, "finish"),
         (Call::Unclaim, "unclaim"),
         (Call::Lost, "lost"),
+        (Call::Rest, "rest"),
+        (Call::Fail, "fail"),
+        (Call::Myself, "self"),
         (Call::Uploads, "uploads"),
         (Call::Artifacts, "artifacts"),
         (Call::Caches, "caches"),
         (Call::Workspace, "workspace"),
         (Call::TestResults, "test-results"),
+        (Call::TestTimings, "test-timings"),
     ];
 
     /// The kind of a call to this path.
     pub(crate) fn of(path: &str) -> Self {
         let path = path.split('?').next().unwrap_or_default();
-        let words: Vec<&str> = path.trim_start_matches("/api/v3/runner/").split('/').collect();
+        let words: Vec<&str> = path.trim_start_matches('/').split('/').collect();
         let word = match words.as_slice() {
-            ["tasks", _, "steps", ..] => "output",
-            ["tasks", _, word, ..] | [word, ..] => word,
-            [] => "",
+            ["api", "v3", "runner", "tasks", _, "steps", ..] => "output",
+            ["api", "v3", "runner", "tasks", _, word, ..]
+            | ["api", "v3", "runner", word, ..]
+            | ["api", "v2", "task", "event", word] => word,
+            _ => "",
         };
         Self::NAMED.iter().find(|(_, name)| *name == word).map_or(Call::Other, |(call, _)| *call)
     }
@@ -147,8 +157,11 @@ impl Fault {
     pub(crate) fn victims(self) -> Option<&'static [Victim]> {
         match self {
             Fault::Kill(victims) | Fault::Daemons(victims, _) => Some(victims),
-            // The call that this row loses is made for an agent that was killed.
+            // The calls that these rows lose are made for an agent that was killed, for one whose runner has lost its
+            // task's token with its own life, and at the start of a runner.
             Fault::Calls(Some(Call::Lost), _) => Some(AGENT),
+            Fault::Calls(Some(Call::Rest), _) => Some(RUNNER_AGENT),
+            Fault::Calls(Some(Call::Myself), _) => Some(RUNNER),
             Fault::Refuse | Fault::Vanish | Fault::Calls(..) | Fault::Full(_) => None,
         }
     }
@@ -228,8 +241,49 @@ pub(crate) fn all() -> Vec<(String, Fault)> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
+
+    /// Calls of runners in clusters only, which pods_faults.rs of the integration tests breaks: a pod that reads its task,
+    /// and containers beside the steps.
+    const OF_CLUSTERS: [&str; 2] = ["/api/v3/runner/tasks/{id}", "/api/v3/runner/tasks/{id}/beside/{n}"];
+
+    /// The paths of the runner API, as the files that serve it spell them.
+    fn routes() -> BTreeSet<String> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/server/api/runner");
+        let mut routes = BTreeSet::new();
+        for file in std::fs::read_dir(folder).unwrap() {
+            let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            for call in text.split(".route(").skip(1) {
+                let path = call.split(',').next().unwrap();
+                let path =
+                    path.trim().trim_start_matches("&format!(").trim_end_matches(')').trim_matches('"');
+                let task = "/api/v3/runner/tasks/{id}";
+                let path = if path == "task" { task.to_owned() } else { path.replace("{task}", task) };
+                routes.insert(path.replace("{{", "{").replace("}}", "}"));
+            }
+        }
+        routes
+    }
+
+    #[test]
+    fn every_call_of_a_runner_has_its_row_and_every_row_its_call() {
+        let routes = routes();
+        assert!(routes.len() > 20 && OF_CLUSTERS.iter().all(|path| routes.contains(*path)), "{routes:?}");
+        let mut seen = BTreeSet::new();
+        for path in &routes {
+            assert!(path.starts_with("/api/"), "a path that cannot be read: `{path}`");
+            let call = Call::of(path);
+            let is_named = Call::NAMED.iter().any(|(named, _)| *named == call);
+            assert_eq!(is_named, !OF_CLUSTERS.contains(&path.as_str()), "`{path}` is {call:?}");
+            seen.insert(call);
+        }
+        for (call, name) in Call::NAMED {
+            assert!(seen.contains(&call), "no path is of the call `{name}`");
+        }
+    }
 
     #[test]
     fn the_goals_of_all_rows_come_to_what_was_asked_for() {

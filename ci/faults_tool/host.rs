@@ -111,6 +111,8 @@ pub(crate) struct HostOptions<'a> {
     pub(crate) address: SocketAddr,
     /// The task agent is started through this.
     pub(crate) prefix: Option<&'a Path>,
+    /// A project whose jobs it refuses: `ORGANIZATION/REPOSITORY`.
+    pub(crate) denied: Option<&'a str>,
     /// Size of the file system that holds the spool.
     pub(crate) disk: Option<&'static str>,
     pub(crate) home: &'a Home,
@@ -122,8 +124,10 @@ impl Host {
         let prefix = options
             .prefix
             .map_or_else(String::new, |path| format!("  command_prefix: [\"{}\"]\n", path.display()));
+        let denied =
+            options.denied.map_or_else(String::new, |project| format!("  deny_projects: [\"{project}\"]\n"));
         let text = format!(
-            "api:\n  url: http://{}\n  auth_token: {}\nrunner:\n  name: {}\n  working_directory: {dir}/work\n  state_directory: {dir}/state\n  task_agent_directory: {dir}/bin\n  cleanup_working_directory: true\n{prefix}",
+            "api:\n  url: http://{}\n  auth_token: {}\nrunner:\n  name: {}\n  working_directory: {dir}/work\n  state_directory: {dir}/state\n  task_agent_directory: {dir}/bin\n  cleanup_working_directory: true\n{prefix}{denied}",
             options.address,
             options.token,
             options.name,

@@ -94,17 +94,7 @@ pub(crate) struct Line {
 
 impl Line {
     pub(crate) fn to(upstream: SocketAddr, dice: Dice) -> io::Result<Self> {
-        let state = State {
-            way: Way::Open,
-            plan: None,
-            cut: None,
-            cut_at: None,
-            seen: BTreeMap::new(),
-            open: Vec::new(),
-            over: false,
-        };
-        let shared = Arc::new(Shared { upstream, dice, state: Mutex::new(state), hurt: AtomicU64::new(0) });
-        let line = Self { shared, port: Port::hold()? };
+        let line = Self { shared: Arc::new(Shared::new(upstream, dice)), port: Port::hold()? };
         listen(&line.shared, line.port.address)?;
         Ok(line)
     }
@@ -150,6 +140,19 @@ impl Drop for Line {
 }
 
 impl Shared {
+    fn new(upstream: SocketAddr, dice: Dice) -> Self {
+        let state = State {
+            way: Way::Open,
+            plan: None,
+            cut: None,
+            cut_at: None,
+            seen: BTreeMap::new(),
+            open: Vec::new(),
+            over: false,
+        };
+        Self { upstream, dice, state: Mutex::new(state), hurt: AtomicU64::new(0) }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -422,5 +425,52 @@ impl Carrier {
         );
         self.client.write_all(text.as_bytes())?;
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HURTS: &[Hurt] = &[Hurt::Delay, Hurt::Truncate, Hurt::Lost];
+
+    /// Deeds to these calls, in the order in which they come.
+    fn deeds(seed: u64, plan: Plan, calls: &[Call]) -> Vec<(u64, Option<Hurt>, u64)> {
+        let shared = Shared::new(SocketAddr::from(([127, 0, 0, 1], 0)), Dice::new(seed, "row").part("line"));
+        shared.lock().plan = Some(plan);
+        calls.iter().map(|call| shared.decide(*call)).collect()
+    }
+
+    #[test]
+    fn a_seed_repeats_what_happens_to_the_calls_of_a_row() {
+        let plan = Plan { call: None, hurts: HURTS, percent: 50 };
+        let claims = [Call::Claim; 12];
+        let first = deeds(7, plan, &claims);
+        let kinds: String = first
+            .iter()
+            .map(|(_, hurt, _)| match hurt {
+                None => '.',
+                Some(Hurt::Delay) => 'd',
+                Some(Hurt::Truncate) => 't',
+                Some(_) => 'l',
+            })
+            .collect();
+        assert_eq!(kinds, "..d..t..tl..");
+        assert_eq!(deeds(7, plan, &claims), first);
+        assert_ne!(deeds(8, plan, &claims), first);
+        // Calls of another kind in between change nothing: threads of a run come in another order each time.
+        let mixed = [Call::Claim, Call::Output, Call::Output].repeat(12);
+        let mixed: Vec<_> = deeds(7, plan, &mixed).into_iter().step_by(3).collect();
+        assert_eq!(mixed, first);
+    }
+
+    #[test]
+    fn the_first_call_of_a_kind_that_may_be_rare_is_hurt_and_other_kinds_are_not() {
+        let plan = Plan { call: Some(Call::Rest), hurts: HURTS, percent: 0 };
+        let found = deeds(7, plan, &[Call::Output, Call::Rest, Call::Rest]);
+        let hurt: Vec<bool> = found.iter().map(|(_, hurt, _)| hurt.is_some()).collect();
+        assert_eq!(hurt, [false, true, false]);
+        // Its answer is lost, not the call.
+        assert_eq!(found[1].2 % 2, 1);
     }
 }

@@ -5,7 +5,7 @@ use crate::dice::Dice;
 use crate::fault::Call;
 use crate::host::{self, Home, Host, HostOptions};
 use crate::line::{Cut, Line, Place, Way};
-use crate::plane::Plane;
+use crate::plane::{PROJECT, Plane};
 use crate::work::{self, Leaves, Style};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -116,8 +116,8 @@ impl Cell<'_> {
         let (_, call, skip, place) = self.moment;
         line.cut(Cut { call, skip, place, way: self.way, length: Duration::from_secs(self.seconds) });
         let start = |name: &str, address| {
-            let options =
-                HostOptions { name, token: &token, address, prefix: None, disk: None, home: &Home::Usual };
+            let (prefix, denied, disk, home) = (None, None, None, &Home::Usual);
+            let options = HostOptions { name, token: &token, address, prefix, denied, disk, home };
             Host::start(self.program, &self.folder, &options)
         };
         let host = start("r0", line.address())?;
@@ -128,9 +128,10 @@ impl Cell<'_> {
             pause_ms: if self.is_too_long { 500 } else { 150 },
             // Such a task is still at work when its fence comes.
             pieces: if self.is_too_long { 1_000 } else { 20 },
+            splits: false,
         };
         let name = format!("p{}", self.number);
-        let pipeline = self.plane.trigger(&work::config(&name, &style))?;
+        let pipeline = self.plane.trigger(PROJECT, &work::config(&name, &style))?;
         let began = Instant::now();
         while line.cut_at().is_none() {
             if began.elapsed() > Duration::from_secs(180) {

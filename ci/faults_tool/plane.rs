@@ -13,7 +13,10 @@ use std::time::{Duration, Instant};
 
 /// Longest that a start may take.
 const START: Duration = Duration::from_secs(60);
-const PROJECT: &str = "/api/v2/project/gh/acme/faults";
+/// Project of the pipelines.
+pub(crate) const PROJECT: &str = "faults";
+/// Project of those whose jobs a runner may refuse.
+pub(crate) const DENIED: &str = "denied";
 
 pub(crate) struct Plane {
     program: PathBuf,
@@ -53,7 +56,9 @@ impl Plane {
                 _ => std::thread::sleep(Duration::from_millis(20)),
             }
         };
-        plane.call("POST", "/api/v2/organization/gh/acme/project", Some(json!({ "name": "faults" })))?;
+        for name in [PROJECT, DENIED] {
+            plane.call("POST", "/api/v2/organization/gh/acme/project", Some(json!({ "name": name })))?;
+        }
         Ok(plane)
     }
 
@@ -166,10 +171,11 @@ impl Plane {
         Err(format!("failed to set a budget: {}", String::from_utf8_lossy(&output.stderr)))
     }
 
-    /// Runs a config; its pipeline.
-    pub(crate) fn trigger(&self, config: &str) -> Result<String, String> {
+    /// Runs a config in a project; its pipeline.
+    pub(crate) fn trigger(&self, project: &str, config: &str) -> Result<String, String> {
         let body = json!({ "config": { "content": config } });
-        let created = self.call("POST", &format!("{PROJECT}/pipeline/run"), Some(body))?;
+        let created =
+            self.call("POST", &format!("/api/v2/project/gh/acme/{project}/pipeline/run"), Some(body))?;
         created["id"].as_str().map(str::to_owned).ok_or_else(|| format!("no pipeline: {created}"))
     }
 

@@ -5,7 +5,7 @@ use crate::dice::Dice;
 use crate::fault::{Call, Disk, Fault, Hurt, Room, Victim};
 use crate::host::{self, Home, Host, HostOptions, Process};
 use crate::line::{Line, Plan, Way};
-use crate::plane::Plane;
+use crate::plane::{DENIED, PROJECT, Plane};
 use crate::work::{self, Leaves, Style};
 use rustix::process::Signal;
 use std::fs::{self, File};
@@ -46,6 +46,16 @@ impl Row<'_> {
         let Some(victims) = self.fault.victims() else { return false };
         let dies_alone = victims.contains(&Victim::Agent) && !victims.contains(&Victim::Runner);
         dies_alone && self.time >= Duration::from_secs(60)
+    }
+
+    /// Whether its jobs ask what tests took.
+    fn splits(&self) -> bool {
+        matches!(self.fault, Fault::Calls(Some(Call::TestTimings), _))
+    }
+
+    /// Whether its runners refuse some of its jobs.
+    fn refuses(&self) -> bool {
+        matches!(self.fault, Fault::Calls(Some(Call::Fail), _))
     }
 
     /// Pause between pieces of the first step of a job: twenty of them are long enough for what is to happen to it.
@@ -95,7 +105,11 @@ pub(crate) fn play(row: &Row<'_>) -> Result<Count, String> {
         },
         pause_ms: row.pause_ms(),
         pieces: 20,
+        splits: row.splits(),
     };
+    if style.splits {
+        scene.store_timings()?;
+    }
     let mut open = Vec::new();
     std::thread::scope(|scope| {
         let troubles = scope.spawn(|| scene.trouble());
@@ -134,12 +148,15 @@ impl<'a> Scene<'a> {
             Fault::Daemons(_, Room::Bare) => Home::Bare,
             _ => Home::Usual,
         };
+        let denied = row.refuses().then(|| format!("acme/{DENIED}"));
         let hosts = (0..row.runners).map(|number| {
             let name = format!("r{number}");
             let address = line.address();
             let disk = disk(Disk::Spool);
             let prefix = prefix.as_deref();
-            let options = HostOptions { name: &name, token: &token, address, prefix, disk, home: &home };
+            let denied = denied.as_deref();
+            let options =
+                HostOptions { name: &name, token: &token, address, prefix, denied, disk, home: &home };
             Host::start(row.program, &row.folder, &options)
         });
         let hosts = hosts.collect::<Result<_, _>>()?;
@@ -150,7 +167,11 @@ impl<'a> Scene<'a> {
             line,
             hosts,
             home,
-            done: Mutex::new(Done { may_lose: row.fault == Fault::Full(Disk::Spool), ..Done::default() }),
+            done: Mutex::new(Done {
+                may_lose: row.fault == Fault::Full(Disk::Spool),
+                splits: row.splits(),
+                ..Done::default()
+            }),
             quiet: Mutex::new(()),
             over: AtomicBool::new(false),
             times: AtomicU64::new(0),
@@ -168,6 +189,22 @@ impl<'a> Scene<'a> {
         self.row.goal.is_some_and(|goal| self.times() >= goal)
     }
 
+    /// Stores what tests took before anything is hurt: which run a job goes by is decided when it is queued.
+    fn store_timings(&self) -> Result<(), String> {
+        let pipeline = self.plane.trigger(PROJECT, &work::timings(CLASS))?;
+        let began = Instant::now();
+        loop {
+            match self.plane.jobs(&pipeline)? {
+                Some(jobs) if jobs.iter().all(|job| job["status"] == "success") => return Ok(()),
+                Some(jobs) => return Err(format!("no test timings were stored: {jobs:?}")),
+                None if began.elapsed() > LONGEST_END => {
+                    return Err(format!("the pipeline {pipeline} that stores test timings has not ended"));
+                }
+                None => std::thread::sleep(Duration::from_millis(50)),
+            }
+        }
+    }
+
     /// Keeps every runner busy until the time of the row is over; what has ended is checked, what has not stays
     /// in `open`.
     fn keep_busy(&self, style: &Style<'_>, open: &mut Vec<(String, String)>, count: &mut Count) {
@@ -177,10 +214,16 @@ impl<'a> Scene<'a> {
             // One of the two jobs of a pipeline at a time, and a few that wait.
             if open.len() < self.row.runners + self.row.runners.div_ceil(2) {
                 let name = format!("p{number}");
+                // Every third one, so that those between them have a runner that has just refused a job.
+                let is_refused = self.row.refuses() && number % 3 == 0;
                 number += 1;
+                let project = if is_refused { DENIED } else { PROJECT };
+                if is_refused {
+                    lock(&self.done).refused.insert(format!("{name}a"));
+                }
                 let config = work::config(&name, style);
                 let quiet = lock(&self.quiet);
-                match self.plane.trigger(&config) {
+                match self.plane.trigger(project, &config) {
                     Ok(pipeline) => open.push((name, pipeline)),
                     // A full disk refuses, and says so.
                     Err(why) if self.row.fault == Fault::Full(Disk::Data) && why.contains(": 507 ") => {}
@@ -282,8 +325,8 @@ impl<'a> Scene<'a> {
                     22
                 };
                 self.line.hurt(Some(Plan { call, hurts, percent }));
-                if call == Some(Call::Lost) {
-                    self.kill_again(&[Victim::Agent]);
+                if let Some(victims) = self.row.fault.victims() {
+                    self.kill_again(victims);
                 }
             }
             Fault::Kill(victims) | Fault::Daemons(victims, _) => self.kill_again(victims),

@@ -20,6 +20,11 @@ pub(crate) const FIRST: [Printing; 3] = [
     Printing { record: 7, lines: 12_000 },
 ];
 pub(crate) const SECOND: [Printing; 1] = [Printing { record: 3, lines: 300 }];
+/// Output of each node of the one that splits tests.
+pub(crate) const SPLIT: [Printing; 1] = [Printing { record: 1, lines: 100 }];
+
+/// Name of the job that splits tests: the same in all pipelines, since earlier runs of it are what it goes by.
+pub(crate) const SPLITTER: &str = "split";
 
 /// How the command line of a process begins that a step leaves behind.
 pub(crate) const LEFT: &str = "/bin/sh -c while :;";
@@ -49,9 +54,23 @@ pub(crate) struct Style<'a> {
     pub(crate) pause_ms: u32,
     /// Pieces of the first step; each is a twentieth of its lines, and those beyond print nothing new.
     pub(crate) pieces: u32,
+    /// A third job splits tests by what they took: [`timings`] has to have run before.
+    pub(crate) splits: bool,
 }
 
-/// A pipeline of two jobs, `NAMEa` and `NAMEb`.
+/// A pipeline that stores what tests took: `a.rb` as long as all others together.
+pub(crate) fn timings(class: &str) -> String {
+    let case = |name: &str, seconds: u32| {
+        format!("<testcase name=\"{name}\" file=\"{name}.rb\" time=\"{seconds}\"/>")
+    };
+    let cases = [case("a", 9), case("b", 4), case("c", 5)].concat();
+    format!(
+        "version: 2.1\njobs:\n  {SPLITTER}:\n    machine: true\n    resource_class: {class}\n    steps:\n      - run: echo '<testsuite>{cases}</testsuite>' > t.xml\n      - store_test_results: {{path: t.xml}}\nworkflows: {{w: {{jobs: [{SPLITTER}]}}}}\n"
+    )
+}
+
+/// A pipeline of two jobs, `NAMEa` and `NAMEb`, and of `split` where its style says so, whose steps are of
+/// `NAMEc0` and `NAMEc1`.
 pub(crate) fn config(name: &str, style: &Style<'_>) -> String {
     let (first, second) = (format!("{name}a"), format!("{name}b"));
     let class = style.class;
@@ -85,7 +104,25 @@ pub(crate) fn config(name: &str, style: &Style<'_>) -> String {
             SECOND[0].lines
         ),
     );
-    let _ = writeln!(text, "workflows: {{w: {{jobs: [{first}, {{{second}: {{requires: [{first}]}}}}]}}}}");
+    let mut splitter = "";
+    if style.splits {
+        splitter = ", split";
+        let _ = write!(
+            text,
+            "  {SPLITTER}:\n    machine: true\n    resource_class: {class}\n    parallelism: 2\n    steps:\n"
+        );
+        let third = format!("{name}c$CIRCLE_NODE_INDEX");
+        let lines = SPLIT[0].lines;
+        let share = "$(echo a.rb b.rb c.rb | circleci-agent tests split --split-by=timings)";
+        let command = format!(
+            "case $CIRCLE_NODE_INDEX in 0) wanted=a.rb ;; *) wanted='b.rb c.rb' ;; esac\n[ \"$(echo {share})\" = \"$wanted\" ]\nseq -f \"{third}.1 %.0f\" 1 {lines}\n"
+        );
+        run(&mut text, &third, SPLIT[0], &command);
+    }
+    let _ = writeln!(
+        text,
+        "workflows: {{w: {{jobs: [{first}, {{{second}: {{requires: [{first}]}}}}{splitter}]}}}}"
+    );
     text.replace("LEDGER", &style.folder.join("ledger").display().to_string())
         .replace("WROTE", &style.folder.join("wrote").display().to_string())
 }
