@@ -17,9 +17,14 @@ use std::time::{Duration, Instant};
 
 /// A control plane that may have so many files open.
 fn with_files(limit: u32) -> Server {
+    limited(&format!("ulimit -n {limit}"))
+}
+
+/// A control plane behind this command of a shell.
+fn limited(limit: &str) -> Server {
     let mut command = Command::new("/bin/sh");
     command
-        .args(["-c", &format!("ulimit -n {limit}; exec \"$@\""), "sh"])
+        .args(["-c", &format!("{limit}; exec \"$@\""), "sh"])
         .arg(runlet().get_program())
         .stderr(Stdio::null());
     Server::start_by(command, &[])
@@ -58,6 +63,14 @@ fn is_open(stream: &mut TcpStream) -> bool {
 }
 
 const SMALL: &str = "version: 2.1\njobs: {small: {machine: true, resource_class: a/b, steps: [{run: echo small}]}}\nworkflows: {w: {jobs: [small]}}\n";
+
+#[test]
+fn as_many_files_may_be_open_as_the_hard_limit_allows() {
+    let server = limited("ulimit -Sn 256 && ulimit -Hn 1000");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.child.id())).unwrap();
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    assert_eq!(files.split_ascii_whitespace().take(2).collect::<Vec<_>>(), ["1000", "1000"], "{limits}");
+}
 
 #[test]
 fn strangers_keep_nobody_out() {
