@@ -6,7 +6,7 @@ use super::environment::{self, Own};
 use super::folder;
 use super::task::TaskRun;
 use crate::protocol::{Action, StepStatus};
-use std::io;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -61,6 +61,9 @@ impl TaskRun {
         let log = log.map_err(|error| self.unwritable(&self.spool, &error))?;
         let lines: Vec<&str> = lines.iter().chain(&self.spoiled).map(String::as_str).collect();
         log.note(&lines.join("\n"));
+        if !log.is_on_disk() {
+            return Err(self.unwritable(&self.spool, &"the disk is full"));
+        }
         log.close();
         if let Some(why) = self.reporter.lost_output() {
             return Err(NotReady::Host(why));
@@ -89,7 +92,7 @@ impl TaskRun {
         Some(own)
     }
 
-    fn unwritable(&self, path: &Path, error: &io::Error) -> NotReady {
+    fn unwritable(&self, path: &Path, error: &dyn Display) -> NotReady {
         NotReady::Host(format!(
             "failed to write in `{}`: {error} (free some space, or set TMPDIR to a larger place)",
             path.display()

@@ -5,7 +5,7 @@ use crate::support::pki::{self, Authority};
 use crate::support::poll;
 use crate::support::runner::{Machine, Running, id_suffix, task_of};
 use runlet::protocol::limits::{CLAIM_BYTES, EVENT_BATCH_BYTES, EVENT_COMMAND_BYTES};
-use runlet::protocol::{PROTOCOL_HEADER, Secret, Task, Variable};
+use runlet::protocol::{Action, PROTOCOL_HEADER, Secret, Step, Task, Variable};
 use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 use std::fs;
@@ -369,6 +369,28 @@ fn a_cancel_arrives_with_any_answer() {
     server.cancel("f-3");
     assert_eq!(server.wait_finished("f-3")["status"], "canceled");
     assert_eq!(runner.wait(), Some(0));
+}
+
+#[test]
+fn a_cancel_does_not_wait_for_an_upload_that_gets_no_answer() {
+    let artifact = Action::StoreArtifacts { path: "file".to_owned(), destination: None };
+    let cache = Action::SaveCache { key: "v1".to_owned(), paths: vec!["file".to_owned()] };
+    for (id, action) in [("f-6", artifact), ("f-7", cache)] {
+        let server = ControlPlane::start();
+        server.answer("/caches/find", 200, r#"{"cache":null}"#);
+        server.answer("/uploads/", 200, r#"{"offset":0}"#);
+        server.swallow("&offset=0");
+        let mut task = lively(id, &["echo hello > file"]);
+        task.job.steps.push(Step { action, ..task.job.steps[0].clone() });
+        server.offer(&task);
+        let mut runner = single(&server).start();
+        server.wait_for("&offset=0");
+        server.cancel(id);
+        let end = server.wait_for(&format!("/tasks/{id}/finish"));
+        assert_eq!(end.json()["status"], "canceled", "{} {}", end.json(), runner.log());
+        assert_eq!(end.held, 1, "the upload was waited for: {}", runner.log());
+        assert_eq!(runner.wait(), Some(0));
+    }
 }
 
 #[test]

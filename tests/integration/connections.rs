@@ -2,20 +2,29 @@
 
 use crate::faults::address_of;
 use crate::server::{ANSWER, Server, runlet};
+use crate::support::pki::Authority;
 use crate::support::poll;
 use runlet::http::{Body, Client, Endpoint, Request};
 use runlet::protocol::Secret;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A control plane that may have so many files open.
 fn with_files(limit: u32) -> Server {
+    limited(&format!("ulimit -n {limit}"))
+}
+
+/// A control plane behind this command of a shell.
+fn limited(limit: &str) -> Server {
     let mut command = Command::new("/bin/sh");
     command
-        .args(["-c", &format!("ulimit -n {limit}; exec \"$@\""), "sh"])
+        .args(["-c", &format!("{limit}; exec \"$@\""), "sh"])
         .arg(runlet().get_program())
         .stderr(Stdio::null());
     Server::start_by(command, &[])
@@ -40,7 +49,28 @@ fn strangers(address: SocketAddr, count: usize) -> Vec<TcpStream> {
     (0..count).map(connect).collect()
 }
 
+/// Whether the other side has not closed it yet; what has come is thrown away.
+fn is_open(stream: &mut TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let mut buffer = [0; 65536];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return false,
+            Ok(_) => {}
+            Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
+        }
+    }
+}
+
 const SMALL: &str = "version: 2.1\njobs: {small: {machine: true, resource_class: a/b, steps: [{run: echo small}]}}\nworkflows: {w: {jobs: [small]}}\n";
+
+#[test]
+fn as_many_files_may_be_open_as_the_hard_limit_allows() {
+    let server = limited("ulimit -Sn 256 && ulimit -Hn 1000");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.child.id())).unwrap();
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    assert_eq!(files.split_ascii_whitespace().take(2).collect::<Vec<_>>(), ["1000", "1000"], "{limits}");
+}
 
 #[test]
 fn strangers_keep_nobody_out() {
@@ -67,19 +97,91 @@ fn strangers_keep_nobody_out() {
         for stream in &mut crowd {
             let _ = stream.write_all(b"x");
         }
-        crowd.retain_mut(|stream| {
-            stream.set_nonblocking(true).unwrap();
-            let mut buffer = [0; 65536];
-            loop {
-                match stream.read(&mut buffer) {
-                    Ok(0) => return false,
-                    Ok(_) => {}
-                    Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
-                }
-            }
-        });
+        crowd.retain_mut(is_open);
         if crowd.is_empty() { Ok(()) } else { Err(format!("{} are left", crowd.len())) }
     });
+}
+
+/// The client's side of TLS with a server of this authority.
+fn tls_client(authority: &Authority) -> rustls::ClientConnection {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap()).unwrap();
+    let builder = rustls::ClientConfig::builder_with_provider(runlet::http::tls::provider());
+    let builder = builder.with_safe_default_protocol_versions().unwrap();
+    let config = builder.with_root_certificates(roots).with_no_client_auth();
+    rustls::ClientConnection::new(Arc::new(config), "127.0.0.1".try_into().unwrap()).unwrap()
+}
+
+#[test]
+fn handshakes_that_do_not_end_and_what_is_quiet_behind_them_are_closed_beside_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let authority = Authority::new("private");
+    let issued = authority.issue("127.0.0.1", |_| ());
+    let (certificate, key) = (file("cert.pem", &issued.certificate), file("key.pem", &issued.key));
+    let ca = file("ca.pem", &authority.pem);
+    let server = Server::start_with(&["--tls-cert", &certificate, "--tls-key", &key], Some(&ca));
+    let address: SocketAddr = server.client.url().strip_prefix("https://").unwrap().parse().unwrap();
+
+    // A connection of somebody with a token, which is as quiet as the others, stays.
+    let since = Instant::now();
+    let mut known = rustls::StreamOwned::new(tls_client(&authority), TcpStream::connect(address).unwrap());
+    let call =
+        format!("GET /api/v2/me HTTP/1.1\r\nHost: x\r\nCircle-Token: {}\r\n\r\n", server.token.expose());
+    let mut call_again = || {
+        known.write_all(call.as_bytes()).unwrap();
+        let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
+        while !answer.ends_with(b"}") {
+            let length = known.read(&mut buffer).unwrap();
+            assert!(length > 0, "closed after {:?}", String::from_utf8_lossy(&answer));
+            answer.extend_from_slice(&buffer[..length]);
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    };
+    call_again();
+    let mut hello = Vec::new();
+    tls_client(&authority).write_tls(&mut hello).unwrap();
+    let mut crowd: Vec<TcpStream> = (0..200)
+        .map(|number| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            match number % 4 {
+                // Silent from the start.
+                0 => {}
+                // The beginning of a handshake.
+                1 => stream.write_all(&hello[..hello.len() / 2]).unwrap(),
+                // A whole one, and nothing behind it, or half a head.
+                kind => {
+                    let mut tls = rustls::StreamOwned::new(tls_client(&authority), stream);
+                    tls.conn.complete_io(&mut tls.sock).unwrap();
+                    if kind == 3 {
+                        tls.write_all(b"GET /live HTTP/1.1\r\nHost: x\r\n").unwrap();
+                    }
+                    stream = tls.sock;
+                }
+            }
+            stream
+        })
+        .collect();
+    poll("the end of all strangers", || {
+        let endpoint = Endpoint {
+            url: server.client.url().to_owned(),
+            ca_file: Some(ca.clone().into()),
+            ..Endpoint::default()
+        };
+        let request =
+            Request { method: "GET", path: "/live", token: None, body: Body::Empty, timeout: ANSWER };
+        assert_eq!(Client::new(&endpoint).unwrap().send(&request).unwrap().status, 200);
+        crowd.retain_mut(is_open);
+        if crowd.is_empty() { Ok(()) } else { Err(format!("{} are left", crowd.len())) }
+    });
+    // It may be quiet for 75 s, and was for longer than any stranger; a machine that took so long says nothing.
+    if since.elapsed() < Duration::from_secs(60) {
+        call_again();
+    }
 }
 
 #[test]

@@ -366,3 +366,42 @@ fn a_second_runner_on_a_working_directory_is_refused_and_found() {
     first.term();
     assert_eq!(first.wait(), Some(0));
 }
+
+/// A file stands where the working directory would be made, which holds off root as well.
+fn with_blocked_folder(server: &ControlPlane) -> Machine {
+    let machine = host(server);
+    let work = machine.file("blocked", "").join("work").display().to_string();
+    machine.setting("working_directory", &work)
+}
+
+fn log_of_a_start(server: &ControlPlane, machine: Machine) -> String {
+    let mut runner = machine.start();
+    server.wait_parked();
+    runner.term();
+    assert_eq!(runner.wait(), Some(0));
+    runner.log()
+}
+
+#[test]
+fn a_start_says_before_there_is_a_task_why_none_will_begin() {
+    let prefixed: fn(&ControlPlane) -> Machine = |s| host(s).setting("command_prefix", "[/nonexistent]");
+    for (plant, told, checked) in [
+        (with_blocked_folder as fn(&ControlPlane) -> Machine, "blocked`: it is no folder", "cannot be made"),
+        (
+            prefixed,
+            "`/nonexistent` of `runner.command_prefix` is no program",
+            "`/nonexistent` cannot be started",
+        ),
+    ] {
+        let server = ControlPlane::start();
+        let log = log_of_a_start(&server, plant(&server));
+        let is_it = |line: &str| line.contains("not begin here: ") && line.contains(told);
+        assert!(log.lines().any(is_it), "{told}: {log}");
+        let (status, text) = plant(&server).check();
+        assert!(emulated() || text.contains(checked), "{checked}: {text}");
+        assert!(!status.success() && text.contains("this runner cannot work here as it is"), "{text}");
+    }
+    let server = ControlPlane::start();
+    let log = log_of_a_start(&server, host(&server));
+    assert!(!log.contains("cannot be used") && !log.contains("will not begin here"), "{log}");
+}

@@ -148,6 +148,9 @@ mod spool;
 // The data folder: checked, backed up, restored.
 #[cfg(feature = "server")]
 mod storage;
+// Quotas and retention, beside what runs.
+#[cfg(feature = "server")]
+mod keeping;
 // Tests of a job, shared among its parallel nodes.
 mod splitting;
 // A control plane that is told to stop.

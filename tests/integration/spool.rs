@@ -4,12 +4,14 @@
 use crate::hostile::{has_namespaces, inside, machine};
 use crate::support::control_plane::ControlPlane;
 use crate::support::poll;
-use crate::support::processes::{coming_child_with, signal};
+use crate::support::processes::{coming_child_with, end, end_below, signal, wait_end};
 use crate::support::runner::{Machine, Running, task_of};
 use runlet::protocol::{Action, Secret, Variable};
 use rustix::process::Signal;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 
 fn numbers(last: u32) -> String {
     (1..=last).map(|n| format!("{n}\n")).collect()
@@ -60,6 +62,27 @@ fn a_full_spool_is_waited_for_and_nothing_is_lost() {
     assert_eq!(ended(&server, &mut runner, "s-1")["status"], "success", "{}", runner.log());
     assert!(server.output("s-1", 1) == numbers(200_000), "the output differs");
     assert_eq!(server.output("s-1", 2), "next\n");
+}
+
+#[test]
+fn a_task_does_not_begin_on_a_spool_that_is_full() {
+    if !has_namespaces() {
+        return;
+    }
+    let server = ControlPlane::start();
+    let machine = machine(&server.url()).setting("mode", "single-task");
+    let (spool, ran) = (machine.path("spool"), machine.path("ran"));
+    fs::create_dir(&spool).unwrap();
+    let shown = spool.display();
+    let script =
+        format!("mount -t tmpfs -o size=64k none '{shown}'; ! head -c 1m /dev/zero > '{shown}/full'");
+    server.offer(&task_of("s-19", &[&format!("touch '{}'", ran.display())]));
+    let mut runner = inside(machine, &script).variable("TMPDIR", &shown.to_string()).start();
+    assert_eq!(runner.wait(), Some(0), "{}", runner.log());
+    let log = runner.log();
+    let paths: Vec<_> = server.requests().into_iter().map(|request| request.path).collect();
+    assert!(paths.iter().any(|path| path.ends_with("/unclaim")), "{paths:?} {log}");
+    assert!(!paths.iter().any(|path| path.ends_with("/begin")) && !ran.exists(), "{paths:?} {log}");
 }
 
 #[test]
@@ -388,6 +411,72 @@ fn what_runner_and_agent_have_not_sent_when_both_were_killed_is_sent_by_the_next
     let runner = runner.crash_and_restart();
     assert_rest_came_before_lost(&server, &runner, "s-7");
     assert_eq!(server.wait_for("/tasks/s-7/rest").token, "class-token");
+}
+
+/// A process that has nothing to do with any task, and is a session of its own, and its child.
+struct Stranger(Child, u32);
+
+impl Stranger {
+    /// With `script`, which starts the child and prints its number.
+    fn start(script: &str) -> Self {
+        let mut leader =
+            Command::new("setsid").args(["sh", "-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(leader.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self(leader, line.trim().parse().unwrap())
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        end_below(self.1);
+        end(&mut self.0);
+    }
+}
+
+/// The state of a process and when it was started, in clock ticks since boot.
+fn state_and_start(pid: u32) -> Option<(char, u64)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+    Some((fields[0].chars().next()?, fields[19].parse().ok()?))
+}
+
+/// The number of the task agent is that of a stranger after the reboot: of a process that runs, and of one that has ended
+/// and left its session behind.
+#[test]
+fn after_a_reboot_the_rest_is_sent_and_nobody_is_taken_for_the_task_agent() {
+    for (id, script) in [("s-20", "sleep 600 & echo $!; wait"), ("s-21", "sleep 600 & echo $!")] {
+        let server = ControlPlane::start();
+        let (runner, agent) = printed_and_unsent(&server, id, Machine::new(&server.url()));
+        runner.signal(Signal::KILL);
+        end_below(agent);
+        server.behave();
+        let mut stranger = Stranger::start(script);
+        if !script.ends_with("wait") {
+            wait_end(&mut stranger.0);
+        }
+        let leader = stranger.0.id();
+        let state = "state/machine-tester.json";
+        let text = fs::read_to_string(runner.machine.path(state)).unwrap();
+        let mut record: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!(record["task"]["agent"]["boot_id"].is_string(), "{text}");
+        record["task"]["agent"] = serde_json::json!({
+            "pid": leader, "start_time": state_and_start(leader).map_or(1, |it| it.1), "boot_id": "another",
+        });
+        runner.machine.file(state, &record.to_string());
+        let runner = runner.crash_and_restart();
+        let log = poll("a word about the task", || match runner.log() {
+            log if log.contains("gone when the runner started again") || log.contains("found the") => Ok(log),
+            log => Err(log),
+        });
+        assert!(!log.contains("found the running task"), "{log}");
+        assert_rest_came_before_lost(&server, &runner, id);
+        server.wait_parked();
+        let log = runner.log();
+        assert!(!log.contains("killed a process"), "{log}");
+        let lives = |pid: u32| matches!(state_and_start(pid), Some(('S' | 'R' | 'D', _)));
+        assert!(lives(stranger.1) && lives(leader) == script.ends_with("wait"), "{log}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! system decides whether jobs run.
 
 use crate::agent::gates::bytes_text;
-use crate::agent::machine;
+use crate::agent::machine::{self, writable};
 use crate::agent::settings::Settings;
 use crate::agent::status;
 use crate::protocol::finding::{Findings, Level};
@@ -44,13 +44,6 @@ pub(super) fn look(settings: &Settings, found: &mut Findings) {
 }
 
 fn folders(settings: &Settings, found: &mut Findings) {
-    let writable = |folder: &Path| {
-        let there = folder.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-        let is_folder = if there.is_dir() { Ok(()) } else { Err("it is no folder".to_owned()) };
-        let write =
-            rustix::fs::access(there, rustix::fs::Access::WRITE_OK).map_err(|error| error.to_string());
-        is_folder.and(write).map_err(|why| format!("`{}`: {why}", there.display()))
-    };
     if let Some(folder) = &settings.state_directory {
         match writable(folder) {
             Ok(()) => found.fine("state_directory", format!("`{}` can be written to", folder.display())),

@@ -66,9 +66,10 @@ fn finds_prefix(settings: &Settings) -> Result<(), String> {
     Err(format!("`{first}` of `runner.command_prefix` is no program that can be run; is it installed?"))
 }
 
-/// Whether the directory, or the nearest one above it that exists, lets this user write.
-fn writable(directory: &Path) -> Result<(), String> {
+/// Whether the directory, or what is nearest above it, is a folder that lets this user write; why not.
+pub(in crate::agent) fn writable(directory: &Path) -> Result<(), String> {
     let existing = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-    rustix::fs::access(existing, rustix::fs::Access::WRITE_OK)
-        .map_err(|error| format!("`{}`: {error}", existing.display()))
+    let is_folder = if existing.is_dir() { Ok(()) } else { Err("it is no folder".to_owned()) };
+    let write = rustix::fs::access(existing, rustix::fs::Access::WRITE_OK).map_err(|error| error.to_string());
+    is_folder.and(write).map_err(|why| format!("`{}`: {why}", existing.display()))
 }

@@ -32,6 +32,7 @@ use crate::protocol::task_input::{Said, TaskEndpoint, TaskInput, task_exit};
 use crate::protocol::{GiveBackReason, Secret, Task, TaskKind, duration};
 use crate::system::clock::{Rfc3339, since_boot};
 use crate::system::proc;
+pub(super) use check::writable;
 pub(super) use child::command as agent_command;
 use child::{Agent, End};
 use death::Death;

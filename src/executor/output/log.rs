@@ -133,6 +133,11 @@ impl StepLog {
         open.flush(self.1);
     }
 
+    /// Whether the disk has taken all of it so far; else some is in memory only.
+    pub fn is_on_disk(&self) -> bool {
+        self.lock().as_ref().is_none_or(|open| open.spool.is_on_disk())
+    }
+
     /// Does something while the log takes nothing, as on a disk that is slow.
     #[cfg(test)]
     pub(in crate::executor) fn held<T>(&self, work: impl FnOnce() -> T) -> T {

@@ -112,6 +112,11 @@ impl Spool {
         self.length
     }
 
+    /// Whether the disk has taken all output so far.
+    pub(super) fn is_on_disk(&self) -> bool {
+        lock(&self.shared).spare.is_none()
+    }
+
     /// Takes output; returns how many bytes of it were taken. An error when the disk takes nothing more.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.write_mark()?;

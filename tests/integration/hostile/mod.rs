@@ -1,8 +1,8 @@
 //! Hosts that withhold what a runner is used to: old kernels, read-only roots, no home, no name for the
 //! user, no certificates, no `/proc`, nothing but the program itself.
 //!
-//! The places are made with user and mount namespaces, which need no privilege on most systems. Where
-//! they cannot be made a test says so on standard error and passes; `ci/hostile` sets
+//! The places are made with user and mount namespaces, which need no privilege on most systems; control
+//! groups of version 1 need root. Where they cannot be made a test says so on standard error and passes; `ci/hostile` sets
 //! `RUNLET_HOSTILE_REQUIRED`, with which it fails instead. Certificates that are expired or for another
 //! host are in `trust`.
 
@@ -39,6 +39,12 @@ pub(crate) fn has_namespaces() -> bool {
         output.is_ok_and(|output| output.status.success())
     });
     works || skip("user and mount namespaces are not to be had (`unshare -Urm`)")
+}
+
+/// Whether system calls can be watched here.
+pub(crate) fn has_strace() -> bool {
+    let works = Command::new("strace").args(["-o", "/dev/null", "true"]).status();
+    works.is_ok_and(|status| status.success()) || skip("`strace` is not to be had (install it)")
 }
 
 /// A runner whose files are outside `/tmp`, for tests that take that away.

@@ -1,6 +1,7 @@
 //! Kernels without the younger system calls, and file systems that take nothing.
 
 use super::{find, has_namespaces, inside, machine, run_one, skip};
+use crate::leftovers::daemons_are_ended;
 use crate::support::control_plane::ControlPlane;
 use crate::support::emulated;
 use crate::support::runner::{RUNLET, task_of};
@@ -91,6 +92,26 @@ fn control_groups_are_not_needed() {
     assert_eq!(end["status"], "success", "{end} {log}");
     assert_eq!(server.output("cgroup-1", 1), "ran\n");
     assert!(emulated() || server.output("cgroup-1", 3).contains("sleep 1003"));
+}
+
+/// As a host whose groups are all of version 1. That of the runner is one that can freeze.
+const VERSION_1: &str = "mount -t tmpfs none /sys/fs/cgroup; mkdir /sys/fs/cgroup/freezer
+    mount -t cgroup -o freezer none /sys/fs/cgroup/freezer";
+
+#[test]
+fn control_groups_of_version_1_keep_what_a_task_left_behind() {
+    let unshare = ["unshare", "-m", "--propagation", "private", "/bin/sh", "-ec"];
+    let made = Command::new(unshare[0]).args(&unshare[1..]).arg(VERSION_1).output();
+    if !made.is_ok_and(|made| made.status.success()) {
+        skip(
+            "control groups of version 1 cannot be mounted here: that needs root, and a kernel that has their `freezer`",
+        );
+        return;
+    }
+    let server = ControlPlane::start();
+    let script = format!("{VERSION_1}\nexec \"$@\"");
+    let machine = machine(&server.url()).wrapper(&[&unshare[..], &[&script, "sh"]].concat());
+    assert!(daemons_are_ended(&server, machine, "cgroup-2", true), "the runner has made no control group");
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub(crate) struct Recorded {
     pub(crate) path: String,
     pub(crate) token: String,
     pub(crate) body: Vec<u8>,
+    /// Calls without an answer whose clients were still waiting when it arrived.
+    pub(crate) held: usize,
 }
 
 impl Recorded {
@@ -50,6 +52,8 @@ struct State {
     /// Applies to paths that contain the text.
     canned: Vec<(String, Canned)>,
     parked: usize,
+    /// Connections of calls that get no answer.
+    held: Vec<TcpStream>,
     over: bool,
     /// Limit of a proxy in between, and its status for larger bodies.
     body_limit: Option<(usize, u16)>,
@@ -90,9 +94,10 @@ impl ControlPlane {
                 let (shared, tls) = (for_server.clone(), tls.clone());
                 let Ok(socket) = socket else { continue };
                 std::thread::spawn(move || {
+                    let Ok(beside) = socket.try_clone() else { return };
                     let _ = match tls {
-                        None => serve(socket, &shared),
-                        Some(tls) => serve_tls(socket, tls, &shared),
+                        None => serve(socket, &beside, &shared),
+                        Some(tls) => serve_tls(socket, &beside, tls, &shared),
                     };
                 });
             }
@@ -222,6 +227,7 @@ fn lock(shared: &(Mutex<State>, Condvar)) -> MutexGuard<'_, State> {
 
 fn serve_tls(
     mut socket: TcpStream,
+    beside: &TcpStream,
     tls: Arc<ServerConfig>,
     shared: &(Mutex<State>, Condvar),
 ) -> std::io::Result<()> {
@@ -234,10 +240,21 @@ fn serve_tls(
             return Err(error);
         }
     }
-    serve(StreamOwned::new(connection, socket), shared)
+    serve(StreamOwned::new(connection, socket), beside, shared)
 }
 
-fn serve<S: Read + Write>(stream: S, shared: &(Mutex<State>, Condvar)) -> std::io::Result<()> {
+/// Whether the client waits for more on a connection on which it has said everything.
+fn is_open(connection: &TcpStream) -> bool {
+    let would_block = |error: std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
+    connection.peek(&mut [0]).is_err_and(would_block)
+}
+
+/// `beside` is the connection under the stream.
+fn serve<S: Read + Write>(
+    stream: S,
+    beside: &TcpStream,
+    shared: &(Mutex<State>, Condvar),
+) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
         if stream.fill_buf()?.first().is_some_and(|byte| !byte.is_ascii_alphabetic()) {
@@ -254,6 +271,7 @@ fn serve<S: Read + Write>(stream: S, shared: &(Mutex<State>, Condvar)) -> std::i
             path: path.replace(&format!("{}/", super::runner::id_suffix()), "/"),
             token: String::new(),
             body: Vec::new(),
+            held: 0,
         };
         let mut length = 0;
         loop {
@@ -268,14 +286,17 @@ fn serve<S: Read + Write>(stream: S, shared: &(Mutex<State>, Condvar)) -> std::i
         }
         request.body = vec![0; length];
         stream.read_exact(&mut request.body)?;
+        request.held = lock(shared).held.iter().filter(|connection| is_open(connection)).count();
         let (Canned { status, body, ours, stalls, head: more }, news) = answer(request, shared);
         if lock(shared).over {
             return Ok(());
         }
         let misbehaves = |state: &mut State| !state.over && !state.canned.is_empty();
         if status == NO_ANSWER {
+            beside.set_nonblocking(true)?;
+            lock(shared).held.push(beside.try_clone()?);
             drop(shared.1.wait_while(lock(shared), misbehaves));
-            return Ok(());
+            return beside.shutdown(std::net::Shutdown::Both);
         }
         let length =
             if status == 204 { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
