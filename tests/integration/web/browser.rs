@@ -70,8 +70,13 @@ impl Browser {
         if answer.status == 200 { Ok(value) } else { Err(value) }
     }
 
+    /// The driver answers on a busy machine before the whole page is there.
     pub(super) fn open(&self, url: &str) {
         self.call("POST", "/url", Some(json!({ "url": url })));
+        poll("the whole page", || match self.run("return document.readyState") {
+            state if state == "complete" => Ok(()),
+            state => Err(state.to_string()),
+        });
     }
 
     pub(super) fn address(&self) -> String {
