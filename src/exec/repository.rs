@@ -30,7 +30,7 @@ pub(super) struct Repository {
     pub default_branch: Option<String>,
     /// Subject line of HEAD.
     pub subject: String,
-    /// URL of `origin`, without credentials.
+    /// URL of the remote that jobs know as their origin, without credentials.
     pub origin: Option<String>,
     /// References that an origin of this repository would hand out, as full names and commits: the branches that the origin
     /// was seen to have, else those that are here, and the tags.
@@ -70,20 +70,21 @@ impl Repository {
         let (lfs, format) = (answer(), answer());
         let ask = |args: &[&str]| git(root, &[]).args(args).start("read the repository");
         let head = ask(&["log", "-1", "--format=%H%n%T%n%s"])?;
-        let kinds = ["refs/remotes/origin", "refs/heads", "refs/tags"];
+        let kinds = ["refs/remotes", "refs/heads", "refs/tags"];
         // To tell the type of an object git has to find it.
         let fields = "--format=%(HEAD)%(objectname) %(refname) %(symref) %(objecttype)";
         let references = ask(&[&["for-each-ref", fields][..], &kinds].concat())?;
-        let remotes = ask(&["config", "--null", "--get-regexp", r"^remote\."])?;
+        let remotes = ask(&["config", "--null", "--get-regexp", r"^(remote|branch)\."])?;
         let head = head.text("read HEAD")?.unwrap_or_default();
         let mut broken = Vec::new();
         let references = match references.text("list the branches and tags")? {
             Some(listed) => listed,
             None => sound(root, &kinds, &mut broken)?,
         };
-        let references = References::read(&references);
         let remotes =
             Remotes::read(&remotes.text("read the settings of the repository")?.unwrap_or_default());
+        let (remote, origin) = remotes.origin(current(&references)).unzip();
+        let references = References::read(&references, remote.unwrap_or(ORIGIN));
         let mut head = head.lines().map(|line| (!line.is_empty()).then(|| line.to_owned()));
         let (commit, tree, subject) = (head.next().flatten(), head.next().flatten(), head.next().flatten());
         let branch = match commit {
@@ -110,7 +111,7 @@ impl Repository {
             references: references.all,
             broken,
             subject: subject.unwrap_or_default(),
-            origin: remotes.origin.map(|url| origin_url(&url, &top)),
+            origin: origin.map(|url| origin_url(url, &top)),
             top,
         }))
     }
@@ -152,6 +153,9 @@ fn sound(root: &Path, kinds: &[&str], broken: &mut Vec<String>) -> Result<String
     Ok(kept)
 }
 
+/// The remote that a clone has.
+const ORIGIN: &str = "origin";
+
 /// References, as `git for-each-ref` lists them.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct References {
@@ -163,26 +167,31 @@ struct References {
     all: Vec<(String, String)>,
 }
 
+/// The branch that is checked out, among listed references.
+fn current(listed: &str) -> Option<&str> {
+    let name = listed.lines().find_map(|line| line.strip_prefix('*'))?.split(' ').nth(1)?;
+    name.strip_prefix("refs/heads/")
+}
+
 impl References {
-    fn read(listed: &str) -> Self {
-        let mut read = Self::default();
+    /// `remote` is the name of the remote that jobs know as their origin.
+    fn read(listed: &str, remote: &str) -> Self {
+        let current = current(listed).map(str::to_owned);
+        let mut read = Self { current, ..Self::default() };
         let (mut own, mut tags) = (Vec::new(), Vec::new());
+        let seen = format!("refs/remotes/{remote}/");
         for line in listed.lines() {
-            let is_current = line.starts_with('*');
             let mut words = line.trim_start_matches(['*', ' ']).split(' ');
             let (Some(commit), Some(name)) = (words.next(), words.next()) else { continue };
             let named = |kind: &str, short: &str| (format!("refs/{kind}/{short}"), commit.to_owned());
-            if let Some(short) = name.strip_prefix("refs/remotes/origin/") {
+            if let Some(short) = name.strip_prefix(&seen) {
                 if short == "HEAD" {
-                    let target = words.next().and_then(|target| target.strip_prefix("refs/remotes/origin/"));
+                    let target = words.next().and_then(|target| target.strip_prefix(&seen));
                     read.default = target.map(str::to_owned);
                 } else {
                     read.all.push(named("heads", short));
                 }
             } else if let Some(short) = name.strip_prefix("refs/heads/") {
-                if is_current {
-                    read.current = Some(short.to_owned());
-                }
                 own.push(named("heads", short));
             } else if let Some(short) = name.strip_prefix("refs/tags/") {
                 tags.push(named("tags", short));
@@ -193,11 +202,13 @@ impl References {
     }
 }
 
-/// Settings of the remotes, as `git config --null` lists them.
+/// Settings of the remotes and of branches, as `git config --null` lists them.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Remotes {
-    /// URL of `origin`.
-    origin: Option<String>,
+    /// First URL of each, by name.
+    urls: BTreeMap<String, String>,
+    /// The remote of each branch that has one.
+    of_branches: BTreeMap<String, String>,
     /// Some remote has promised objects that are not here.
     is_partial: bool,
 }
@@ -207,12 +218,25 @@ impl Remotes {
         let mut read = Self::default();
         for setting in listed.split('\0') {
             let Some((name, value)) = setting.split_once('\n') else { continue };
-            if name == "remote.origin.url" {
-                read.origin = Some(value.to_owned());
+            let middle =
+                |kind: &str, key: &str| name.strip_prefix(kind)?.strip_suffix(key).map(str::to_owned);
+            if let Some(remote) = middle("remote.", ".url") {
+                read.urls.entry(remote).or_insert_with(|| value.to_owned());
+            } else if let Some(branch) = middle("branch.", ".remote") {
+                read.of_branches.insert(branch, value.to_owned());
             }
-            read.is_partial |= name.ends_with(".promisor");
+            read.is_partial |= name.starts_with("remote.") && name.ends_with(".promisor");
         }
         read
+    }
+
+    /// Name and URL of the remote that jobs know as their origin: that of this name, else that of the branch that is
+    /// checked out, else the only one.
+    fn origin(&self, branch: Option<&str>) -> Option<(&str, &str)> {
+        let of_branch = branch.and_then(|branch| self.of_branches.get(branch)).map(String::as_str);
+        let only = self.urls.keys().map(String::as_str).filter(|_| self.urls.len() == 1);
+        let mut names = [ORIGIN].into_iter().chain(of_branch).chain(only);
+        names.find_map(|name| self.urls.get_key_value(name)).map(|(name, url)| (name.as_str(), url.as_str()))
     }
 }
 
@@ -268,7 +292,8 @@ mod tests {
     #[test]
     fn references_and_settings_are_read_as_git_lists_them() {
         let read = References::read(
-            " a1 refs/heads/x \n*b2 refs/heads/release/1.0 \n c3 refs/remotes/origin/HEAD refs/remotes/origin/trunk\n c3 refs/remotes/origin/trunk \n d4 refs/tags/v1 \n",
+            " a1 refs/heads/x \n*b2 refs/heads/release/1.0 \n c3 refs/remotes/origin/HEAD refs/remotes/origin/trunk\n c3 refs/remotes/origin/trunk \n e5 refs/remotes/up/y \n d4 refs/tags/v1 \n",
+            "origin",
         );
         assert_eq!(read.current.as_deref(), Some("release/1.0"));
         assert_eq!(read.default.as_deref(), Some("trunk"));
@@ -277,8 +302,14 @@ mod tests {
             all,
             ["refs/heads/trunk=c3", "refs/heads/x=a1", "refs/heads/release/1.0=b2", "refs/tags/v1=d4"]
         );
-        let remotes = Remotes::read("remote.up.url\na\0remote.origin.url\nb\0remote.up.promisor\ntrue\0");
-        assert_eq!(remotes, Remotes { origin: Some("b".to_owned()), is_partial: true });
+        let of = |listed: &str| Remotes::read(&listed.replace('|', "\0").replace('=', "\n"));
+        let up = of("remote.up.url=a|remote.up.url=other|remote.up.promisor=true|branch.x.remote=far|");
+        assert!(up.is_partial);
+        assert_eq!((up.origin(None), up.origin(Some("x"))), (Some(("up", "a")), Some(("up", "a"))));
+        let two = of("remote.up.url=a|remote.a.b.url=c|branch.x.y.remote=a.b|branch.z.remote=.|");
+        assert_eq!((two.origin(Some("x.y")), two.origin(Some("z"))), (Some(("a.b", "c")), None));
+        let three = of("remote.up.url=a|remote.origin.url=b|branch.x.remote=up|");
+        assert_eq!((three.is_partial, three.origin(Some("x"))), (false, Some(("origin", "b"))));
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub(super) struct Snapshot {
     pub is_default_branch: bool,
     /// Subject line of HEAD; empty outside a repository.
     pub subject: String,
-    /// URL of `origin`, without credentials.
+    /// URL of the remote that jobs know as their origin, without credentials.
     pub origin: Option<String>,
     /// Sentences for the person: what is not as it seems.
     pub notes: Vec<String>,

@@ -455,12 +455,18 @@ fn jobs_see_the_real_history_and_the_real_origin() {
         "git describe --tags\ntest \"$(git merge-base origin/main HEAD)\" = \"$(git rev-parse v1^{commit})\"\ngit diff --name-only origin/main...\ngit rev-parse --verify -q origin/release/1.0\ngit remote get-url origin\necho repository $CIRCLE_REPOSITORY_URL\ngit -c protocol.file.allow=always submodule --quiet update --init\ntest -e sub/.circleci/config.yml\ngit switch -q main\ngit push -q origin HEAD:refs/heads/pushed",
     );
     let origin = fs::canonicalize(place.path()).unwrap().join("origin");
-    exec(&clone, &[])
-        .exits(0)
-        .says("v1-1-g")
-        .says("mine\n")
-        .says(&format!("\n{}\n", origin.display()))
-        .says(&format!("repository {}\n", origin.display()));
+    // People have called it otherwise, too.
+    for name in ["origin", "upstream"] {
+        if name != "origin" {
+            git(&clone, &format!("remote rename origin {name}"));
+        }
+        exec(&clone, &[])
+            .exits(0)
+            .says("v1-1-g")
+            .says("mine\n")
+            .says(&format!("\n{}\n", origin.display()))
+            .says(&format!("repository {}\n", origin.display()));
+    }
     // A push by a job stays here.
     assert_eq!(git(&origin, "branch --list pushed"), "");
     assert_eq!(git(&clone, "branch --list pushed"), "");
