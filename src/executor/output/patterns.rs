@@ -6,7 +6,8 @@
 //! - `\n` in a value begins a line too: `echo` of some shells prints it as one, and so does what reads a
 //!   key from JSON.
 //! - A value of several lines is a string of JSON, too, and one that is a document of JSON counts in one line, by its
-//!   members and by its strings of several lines: whatever reads it lays it out anew.
+//!   members and by its strings of several lines, as they stand there and as they are: whatever reads it lays it out
+//!   anew.
 //! - Values shorter than four characters and the words of booleans are in every text, and so are lines
 //!   with nothing but brackets and punctuation of a language.
 
@@ -77,7 +78,13 @@ fn of_document(value: &str) -> Vec<String> {
             '"' if !in_string => (in_string, string) = (true, String::new()),
             '"' if !is_escaped => {
                 in_string = false;
-                texts.extend(Some(std::mem::take(&mut string)).filter(|string| string.contains("\\n")));
+                let string = std::mem::take(&mut string);
+                if string.contains("\\n") {
+                    // As `jq -r` prints it: its first line has nothing of the document before it.
+                    let plain = serde_json::from_str(&format!("\"{string}\"")).unwrap_or_default();
+                    texts.extend(serde_json::Value::as_str(&plain).into_iter().flat_map(with_lines));
+                    texts.push(string);
+                }
             }
             _ => string.push(c),
         }
@@ -149,6 +156,11 @@ mod tests {
         }
         for text in [r#""id":1"#, r#""id": 1"#, "7", r#""of":"#] {
             assert!(!patterns.iter().any(|pattern| pattern == text), "{text}");
+        }
+        // Its strings count by their own lines.
+        let patterns = of(r#"{"host":"h","pgpass":"db1:u:\u0046IRST\ndb2:u:SECOND\ndb3:u:LAST"}"#);
+        for text in ["db1:u:FIRST", "db2:u:SECOND", "db3:u:LAST", "db1:u:FIRST db2:u:SECOND db3:u:LAST"] {
+            assert!(patterns.iter().any(|pattern| pattern == text), "{text} in {patterns:#?}");
         }
         // A value of any kind is the same in one line.
         let of_one_line = of(&close);
