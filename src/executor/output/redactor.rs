@@ -74,6 +74,11 @@ impl Redactor {
         &self.held
     }
 
+    /// How many of these belong to a mask that was written.
+    pub(in crate::executor) fn masked(&self) -> usize {
+        self.masked
+    }
+
     /// The stream has ended: appends the rest.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         let text = std::mem::take(&mut self.held);

@@ -321,6 +321,8 @@ impl<W: Write> Masked<W> {
     }
 
     fn push(&mut self, plain: &[u8], is_end: bool) -> io::Result<()> {
+        // What waits behind a mask, since it may begin another secret, is in that mask unless more comes of it.
+        let masked = self.redactor.masked();
         let before = [self.redactor.held(), plain].concat();
         let mut clean = Vec::new();
         self.redactor.push(plain, &mut clean);
@@ -332,7 +334,8 @@ impl<W: Write> Masked<W> {
         while self.marks.first().is_some_and(|(at, _)| *at <= decided) {
             let (at, mark) = self.marks.remove(0);
             // Up to the first mask both have the same bytes; behind it their places are not known.
-            let to = if clean.get(..at) == Some(&before[..at]) { at } else { clean.len() };
+            let shown = &before[masked.min(at)..at];
+            let to = if clean.starts_with(shown) { shown.len() } else { clean.len() };
             self.out.write_all(&escaped(&clean[written..to], false))?;
             self.out.write_all(&mark)?;
             written = to;
@@ -433,6 +436,14 @@ mod tests {
         let text = "<a b=\"1 &lt; 2\n\" c='x \"y\"'>t &gt; u<![CDATA[<&>]]><!-- c --></a>";
         let expected = "<a b=\"1 &lt; 2&#10;\" c='x &quot;y&quot;'>t &gt; u&lt;&amp;&gt;<!-- c --></a>";
         assert_eq!(masked(text, &["hunter22"]), expected);
+    }
+
+    #[test]
+    fn a_secret_that_ends_as_it_begins_takes_nothing_of_the_next_text() {
+        let text = "<a>42 != q7wertyuq</a><b>57 != q7wertyuq</b><c>of q7wertyuq</c><d>Pass</d>";
+        let expected = "<a>42 != ****</a><b>57 != ****</b><c>of ****</c><d>Pass</d>";
+        assert_eq!(masked(text, &["q7wertyuq"]), expected);
+        assert_eq!(masked("<a>x q7wertyuq</a>7wertyuq y", &["q7wertyuq"]), "<a>x ****</a> y");
     }
 
     #[test]
