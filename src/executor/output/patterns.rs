@@ -81,7 +81,8 @@ fn of_document(value: &str) -> Vec<String> {
                 let string = std::mem::take(&mut string);
                 if string.contains("\\n") {
                     // As `jq -r` prints it: its first line has nothing of the document before it.
-                    let plain = serde_json::from_str(&format!("\"{string}\"")).unwrap_or_default();
+                    let plain =
+                        serde_json::from_slice(format!("\"{string}\"").as_bytes()).unwrap_or_default();
                     texts.extend(serde_json::Value::as_str(&plain).into_iter().flat_map(with_lines));
                     texts.push(string);
                 }
