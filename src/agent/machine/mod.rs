@@ -4,10 +4,12 @@
 //! A task agent outlives the runner; a restarted runner finds it by the state file, waits for it and
 //! answers for it. Called by `runlet machine` and, several at a time, by `runlet exec`.
 
+mod begin;
 mod check;
 mod child;
 mod death;
 mod earlier;
+mod ended;
 mod error;
 mod group;
 mod lines;
@@ -20,44 +22,26 @@ pub(super) mod tools;
 mod watched;
 
 use super::board::{Board, State};
-use super::claims::{Claimed, Claims, GivenBackTask, Returned};
+use super::claims::{Claimed, Claims};
 use super::lifecycle::{ExitReason, Next};
 use super::service::Service;
 use super::settings::{Mode, Settings};
-use super::stop::{Level, Stop};
-use crate::executor::scratch;
-use crate::http;
+use super::stop::Stop;
 use crate::logging::record;
-use crate::protocol::task_input::{Said, TaskEndpoint, TaskInput, task_exit};
-use crate::protocol::{GiveBackReason, Secret, Task, TaskKind, duration};
-use crate::system::clock::{Rfc3339, since_boot};
+use crate::protocol::TaskKind;
+use crate::protocol::task_input::Said;
+use crate::system::clock::Rfc3339;
 use crate::system::proc;
 pub(super) use check::writable;
 pub(super) use child::command as agent_command;
-use child::{Agent, End};
-use death::Death;
 pub use error::Error;
 use group::Group;
-use orphans::{Markers, Sweep};
 use place::PlaceLock;
 pub(super) use place::{held_by, holder};
-use state::{RunnerRecord, RunningTask};
+use state::RunnerRecord;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 use watched::Watched;
-
-/// Variables that a task agent may need to reach the control plane, and that a prefix may take away.
-const PREFIX_VARIABLES: [&str; 9] = [
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "HTTPS_PROXY",
-    "https_proxy",
-    "HTTP_PROXY",
-    "http_proxy",
-    "ALL_PROXY",
-    "all_proxy",
-    http::ALLOW_PLAINTEXT,
-];
 
 /// Longest wait of a runner that asks for nothing: `runner.idle_timeout` counts meanwhile, and settings may be odd.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
@@ -271,117 +255,6 @@ impl Runner {
         }
     }
 
-    /// Starts the task agent of a claimed task.
-    fn begin(&mut self, task: Task) {
-        let (id, token, allocation) = (task.id.clone(), task.token.clone(), task.allocation.clone());
-        let back = GivenBackTask { id: &id, token: &token, allocation: Some(&allocation) };
-        if self.claims.stop.level() == Level::Cancel {
-            let why = format!("the runner `{}` stops", self.settings.name);
-            self.claims.give_back(&back, GiveBackReason::Runner, &why, Duration::ZERO);
-            self.forget();
-            self.claims.life.ended(Instant::now());
-            return;
-        }
-        if let Some(rule) = self.settings.rules.refuse(&task) {
-            let why = format!("the runner `{}` does not run this job: {rule}", self.settings.name);
-            record!(Warn, task_id = id; "ended a task by a rule: {rule}");
-            self.claims.board.refused(id.as_str(), &rule);
-            self.claims.board.ended("refused");
-            self.claims.refuse(&back, &why);
-            self.forget();
-            self.claims.life.ended(Instant::now());
-            return;
-        }
-        let running = RunningTask {
-            id: id.clone(),
-            job_name: task.job_name.clone(),
-            resource_class: task.job.resource_class.clone(),
-            markers: Markers::of(&task),
-            allocation: Some(allocation.clone()),
-            claimed_since_boot_ms: u64::try_from(since_boot().as_millis()).ok(),
-            agent: None,
-        };
-        self.claims.board.state(State::Running, &task.job_name);
-        match self.start(task, running, false) {
-            Ok((agent, running)) => self.watched = Some(Watched::of(agent, running, Some(token))),
-            Err(why) => self.give_back(&back, GiveBackReason::Host, &why),
-        }
-    }
-
-    /// Starts a task agent, and remembers it.
-    fn start(
-        &mut self,
-        task: Task,
-        mut running: RunningTask,
-        rest: bool,
-    ) -> Result<(Agent, RunningTask), String> {
-        let input = self.input(task, rest)?;
-        let mut agent = child::start(
-            &self.settings,
-            &self.program,
-            &running.id,
-            self.identity.as_deref(),
-            self.group.as_ref(),
-        )?;
-        let process = agent.process();
-        record!(Info, task_id = running.id, agent_pid = process.pid; "task agent started");
-        running.agent = Some(process);
-        // Before it is given its task: whoever comes after this runner knows of it.
-        self.record.change(|remembered| remembered.task = Some(running.clone()));
-        agent.feed(input);
-        self.record.sync();
-        Ok((agent, running))
-    }
-
-    /// Gives a task back that cannot begin on this host, and pauses, so that other hosts have the queue.
-    fn give_back(&mut self, task: &GivenBackTask<'_>, reason: GiveBackReason, why: &str) {
-        record!(Error, task_id = task.id; "the task cannot begin on this host: {why}");
-        self.claims.give_back(task, reason, why, self.claims.life.host_pause());
-        self.pause(why);
-    }
-
-    fn pause(&mut self, why: &str) {
-        self.claims.board.ended("given_back");
-        self.claims.trouble = why.to_owned();
-        self.forget();
-        let pause = self.claims.life.not_begun(Instant::now());
-        log::warn!(
-            "pausing for {}, since a task could not begin on this host: {why}",
-            duration::format(pause)
-        );
-    }
-
-    /// The document for the task agent's standard input.
-    fn input(&self, task: Task, rest: bool) -> Result<Vec<u8>, String> {
-        let endpoint = &self.settings.endpoint;
-        let (certificate, key) = endpoint.client_certificate.clone().unzip();
-        let input = TaskInput {
-            endpoint: TaskEndpoint {
-                url: endpoint.url.clone(),
-                ca_file: endpoint.ca_file.clone(),
-                client_certificate_file: certificate,
-                client_key_file: key,
-            },
-            working_directory: Some(self.settings.working_directory.clone()),
-            cleanup_working_directory: self.settings.cleanup_working_directory,
-            confine: self.settings.confine,
-            local_source: self.settings.local_source.clone(),
-            use_home_ssh_dir_for_checkout_keys: self.settings.use_home_ssh_dir_for_checkout_keys,
-            max_run_time_ms: u64::try_from(self.settings.max_run_time.as_millis()).unwrap_or(u64::MAX),
-            runner_name: self.settings.name.clone(),
-            runner_version: env!("CARGO_PKG_VERSION").to_owned(),
-            tool_directory: self.tool_directory.clone(),
-            log_level: Some(self.settings.logging.level.as_str().to_ascii_lowercase()),
-            log_format: Some(self.settings.logging.settled().name().to_owned()),
-            mask_forms: self.settings.mask_forms.clone(),
-            pause_seconds: u32::try_from(self.claims.life.host_pause().as_secs()).unwrap_or(u32::MAX),
-            drop_output: self.settings.drop_output_on_full_disk,
-            rest,
-            task,
-        };
-        serde_json::to_vec(&input).map_err(|error| format!("cannot write the task as JSON: {error}"))
-    }
-
     fn watch(&mut self, until: Option<Instant>) {
         let Some(watched) = &mut self.watched else {
             // The lifecycle only watches what was begun; if that ever breaks, it must not spin.
@@ -406,196 +279,8 @@ impl Runner {
             }
         }
         let Some(end) = end else { return };
-        let Some(mut watched) = self.watched.take() else { return };
-        if let Some(death) = watched.rest.take() {
-            return self.rest_ended(watched, end, death);
+        if let Some(watched) = self.watched.take() {
+            self.ended(watched, end);
         }
-        let id = &watched.task.id;
-        let code = end.code();
-        let not_begun = watched.not_begun.as_deref().filter(|_| !watched.begun);
-        let not_begun = match not_begun {
-            Some(why) => Some(self.explain_not_begun(why)),
-            None => self.explain_prefix(&watched, code, end),
-        };
-        let is_back = self.return_unheard(&watched, code);
-        match (code, not_begun.or(is_back), &watched.token) {
-            (Some(task_exit::REPORTED), None, _) => {
-                let outcome = watched.outcome.as_deref().unwrap_or("not known");
-                let took = duration::format(watched.since.elapsed().unwrap_or_default());
-                record!(Info, task_id = id, outcome = outcome, job = watched.task.job_name, took = took; "task done");
-                self.claims.board.ended(outcome);
-                self.sweep(&watched.task, false);
-                self.forget();
-                self.claims.life.ended(Instant::now());
-            }
-            // It was given back, by the task agent or just now.
-            (Some(task_exit::REPORTED), Some(why), _) => {
-                record!(Error, task_id = id; "the task was given back, since it cannot begin on this host: {why}");
-                self.sweep(&watched.task, false);
-                self.pause(&why);
-            }
-            (_, Some(why), Some(token)) => {
-                self.sweep(&watched.task, true);
-                scratch::remove_left_behind(id, Some(&self.settings.working_directory), true);
-                if self.settings.cleanup_working_directory && watched.not_begun.is_none() {
-                    scratch::remove_left_working_directory(&self.settings.working_directory);
-                }
-                let allocation = watched.task.allocation.as_deref();
-                let reason = watched.reason(!self.settings.command_prefix.is_empty());
-                self.give_back(&GivenBackTask { id, token, allocation }, reason, &why);
-            }
-            _ => self.bury(watched, end, code == Some(task_exit::NOT_REPORTED)),
-        }
-    }
-
-    /// The reason of a task agent that could not begin, with the setting that may be behind it.
-    fn explain_not_begun(&self, why: &str) -> String {
-        if self.settings.command_prefix.is_empty() {
-            return why.to_owned();
-        }
-        let names =
-            Vec::from_iter(PREFIX_VARIABLES.into_iter().filter(|name| std::env::var_os(name).is_some()));
-        let lost = match names.is_empty() {
-            true => "the prefix changes the user or the environment".to_owned(),
-            false => format!("the prefix may drop variables that this runner has: {}", names.join(", ")),
-        };
-        format!("the task agent behind `runner.command_prefix` says: {why} ({lost})")
-    }
-
-    /// Answers for a task whose agent ended without having reported.
-    fn bury(&mut self, watched: Watched, end: End, not_reported: bool) {
-        let id = &watched.task.id;
-        let death = Death::of(end, not_reported, watched.ended_because, watched.agent.last_words.as_deref());
-        match end {
-            End::Gone => record!(Info, task_id = id; "the task agent of an earlier run has ended"),
-            End::Exited(_) => record!(Warn, task_id = id; "{}", death.message),
-        }
-        // Of one that has not begun there is nothing to send, and one that could not report has tried for long.
-        let has_rest = (watched.begun || watched.token.is_none()) && !not_reported;
-        self.mourn(watched.task, watched.token, death, has_rest);
-    }
-
-    /// Sees to it that what the agent of a task has left is sent before the task is reported lost.
-    fn mourn(&mut self, task: RunningTask, token: Option<Secret>, mut death: Death, has_rest: bool) {
-        self.sweep(&task, true);
-        let wanted = has_rest && self.claims.stop.level() < Level::Cancel;
-        let token = match token {
-            _ if !wanted => Ok(None),
-            Some(token) => Ok(Some(token)),
-            None => self.claims.rest(&task.id, task.allocation.as_deref(), &death.message),
-        };
-        let is_worthless = !death.spool_stays && (!has_rest || wanted && token == Ok(None));
-        scratch::remove_left_behind(&task.id, Some(&self.settings.working_directory), is_worthless);
-        if let Ok(Some(token)) = token {
-            let id = task.id.clone();
-            let rest = Task::without_steps(id.clone(), token.clone(), task.job_name.clone());
-            match self.start(rest, task.clone(), true) {
-                Ok((agent, task)) => {
-                    record!(Info, task_id = id; "sending what the task agent has left");
-                    self.claims.life.delivers();
-                    death.rests += 1;
-                    self.watched =
-                        Some(Watched { rest: Some(death), ..Watched::of(agent, task, Some(token)) });
-                    return;
-                }
-                Err(why) => record!(Error, task_id = id; "cannot send what the task agent has left: {why}"),
-            }
-        }
-        self.answer_for(&task, &death);
-    }
-
-    /// An agent that sends what another one has left may be killed like any other: then the next one goes on.
-    fn rest_ended(&mut self, watched: Watched, end: End, mut death: Death) {
-        let id = &watched.task.id;
-        if matches!(end.code(), Some(task_exit::REPORTED | task_exit::NOT_REPORTED)) {
-            return self.answer_for(&watched.task, &death);
-        }
-        let why = format!("the agent that sends what the task agent has left died ({})", end.text());
-        if !death.may_try_again() || self.claims.stop.level() == Level::Cancel {
-            let left = death.leaves(id);
-            record!(Error, task_id = id; "{why}: {left}");
-            return self.answer_for(&watched.task, &death);
-        }
-        record!(Warn, task_id = id; "{why}, trying again");
-        self.claims.stop.pause(death.rest_pause());
-        self.mourn(watched.task, watched.token, death, true);
-    }
-
-    /// Reports a task whose agent is gone, and does what the agent would have done.
-    fn answer_for(&mut self, task: &RunningTask, death: &Death) {
-        self.sweep(task, false);
-        self.claims.lost(&task.id, task.allocation.as_deref(), &death.message);
-        if self.settings.cleanup_working_directory {
-            scratch::remove_left_working_directory(&self.settings.working_directory);
-        }
-        self.forget();
-        if !death.is_hosts_fault {
-            self.claims.life.ended(Instant::now());
-        } else if self.claims.life.lost(Instant::now()) {
-            log::warn!("pausing for a minute, since the task agent died at once on this host");
-        }
-    }
-
-    /// Why a prefix that ended before the task agent said anything is a fault of this host. Whether the task has begun
-    /// all the same, unheard, the control plane knows.
-    fn explain_prefix(&self, watched: &Watched, code: Option<u8>, end: End) -> Option<String> {
-        let prefix = self.settings.command_prefix.first()?;
-        let is_told = watched.begun || watched.ended_because.is_some();
-        // A signal may have met the task agent as well as the prefix.
-        let is_own = code.is_some_and(|code| code != task_exit::REPORTED && code != task_exit::NOT_REPORTED);
-        if is_told || !is_own {
-            return None;
-        }
-        let (end, words) = (end.text(), watched.agent.last_words.as_deref());
-        let said = words.map_or_else(String::new, |words| format!(", saying `{words}`"));
-        Some(format!(
-            "`{prefix}` ended before the task began ({end}){said}: check `runner.command_prefix`, and what it says in the log of the runner"
-        ))
-    }
-
-    /// Behind a prefix that ended well no task agent may ever have run. Where nothing was heard of one, the task is given
-    /// back, and the control plane knows whether there was something to give back: then this is why.
-    fn return_unheard(&mut self, watched: &Watched, code: Option<u8>) -> Option<String> {
-        let prefix = self.settings.command_prefix.first()?;
-        let token = watched.token.as_ref()?;
-        let is_heard = watched.begun || watched.not_begun.is_some() || watched.ended_because.is_some();
-        if is_heard || code != Some(task_exit::REPORTED) {
-            return None;
-        }
-        let why = format!(
-            "`{prefix}` ended with exit code 0, and no task agent was heard of: check that `runner.command_prefix` starts the command behind it, waits for its end, and leaves it its standard input and output"
-        );
-        let back = GivenBackTask { id: &watched.task.id, token, allocation: None };
-        let pause = self.claims.life.host_pause();
-        let returned = self.claims.try_give_back(&back, GiveBackReason::Host, &why, pause);
-        (returned == Returned::Back).then_some(why)
-    }
-
-    /// Ends what the task has left behind. `died`: its agent could not.
-    fn sweep(&self, task: &RunningTask, died: bool) {
-        let sweep = Sweep {
-            markers: &task.markers,
-            agent: task.agent.as_ref().filter(|agent| agent.is_of_this_boot()).map(|agent| agent.pid),
-            owns_children: self.adopts,
-            group: self.group.as_ref(),
-            // Without adoption nothing else proves that the agent has found everything.
-            everywhere: died || self.settings.owns_process && !self.adopts,
-        };
-        for process in orphans::sweep(&sweep) {
-            record!(Warn, task_id = task.id; "killed a process that the task left behind: {process}");
-        }
-    }
-
-    /// The task is dealt with: the next claim is a new one.
-    fn forget(&mut self) {
-        if self.claims.stop.leaves() {
-            // Perhaps nobody has heard of its end: the next runner asks.
-            return;
-        }
-        self.claims.board.ended("lost");
-        self.record.change(|remembered| {
-            remembered.task = None;
-            remembered.nonce = crate::system::random_id();
-        });
     }
 }
