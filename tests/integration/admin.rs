@@ -153,17 +153,9 @@ fn variables_and_contexts_take_values_from_standard_input() {
 #[test]
 fn a_private_authority_is_trusted_when_it_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
     let authority = Authority::new("private");
-    let issued = authority.issue("127.0.0.1", |_| ());
-    let (certificate, key) = (file("cert.pem", &issued.certificate), file("key.pem", &issued.key));
-    let ca = file("ca.pem", &authority.pem);
-    let server = Server::start_with(&["--tls-cert", &certificate, "--tls-key", &key], Some(&ca));
-    assert!(server.client.url().starts_with("https://"));
+    let server = Server::start_tls(&authority, folder.path());
+    let ca = folder.path().join("ca.pem").display().to_string();
     let output = server.admin_output(&["project", "list"], "");
     assert_eq!(output.status.code(), Some(1), "not trusted: {}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(server.admin(&["project", "list", "--ca-file", &ca], ""), "there are none\n");

@@ -115,16 +115,8 @@ fn tls_client(authority: &Authority) -> rustls::ClientConnection {
 #[test]
 fn handshakes_that_do_not_end_and_what_is_quiet_behind_them_are_closed_beside_others() {
     let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
     let authority = Authority::new("private");
-    let issued = authority.issue("127.0.0.1", |_| ());
-    let (certificate, key) = (file("cert.pem", &issued.certificate), file("key.pem", &issued.key));
-    let ca = file("ca.pem", &authority.pem);
-    let server = Server::start_with(&["--tls-cert", &certificate, "--tls-key", &key], Some(&ca));
+    let server = Server::start_tls(&authority, folder.path());
     let address: SocketAddr = server.client.url().strip_prefix("https://").unwrap().parse().unwrap();
 
     // A connection of somebody with a token, which is as quiet as the others, stays.
@@ -169,7 +161,7 @@ fn handshakes_that_do_not_end_and_what_is_quiet_behind_them_are_closed_beside_ot
     poll("the end of all strangers", || {
         let endpoint = Endpoint {
             url: server.client.url().to_owned(),
-            ca_file: Some(ca.clone().into()),
+            ca_file: Some(folder.path().join("ca.pem")),
             ..Endpoint::default()
         };
         let request =

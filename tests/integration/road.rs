@@ -43,21 +43,6 @@ jobs:
       - run: echo never
 "#;
 
-/// A control plane with a certificate of `authority`. The folder holds the files for its start.
-fn control_plane(authority: &Authority, folder: &Path) -> Server {
-    let issued = authority.issue("127.0.0.1", |_| {});
-    let write = |name: &str, text: &str| {
-        let path = folder.join(name);
-        fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
-    let (certificate, key) = (write("server.pem", &issued.certificate), write("server.key", &issued.key));
-    let ca_file = write("ca.pem", &authority.pem);
-    let server = Server::start_with(&["--tls-cert", &certificate, "--tls-key", &key], Some(&ca_file));
-    assert!(server.client.url().starts_with("https://"), "{}", server.client.url());
-    server
-}
-
 fn json(server: &Server, path: &str) -> Value {
     serde_json::from_slice(&server.text(path)).unwrap()
 }
@@ -117,7 +102,7 @@ fn a_pipeline_travels_over_tls_and_every_byte_arrives() {
     let arch = std::env::var("RUNLET_ROAD_ARCH").unwrap_or_else(|_| std::env::consts::ARCH.to_owned());
     let authority = Authority::new("Road Root");
     let folder = tempfile::tempdir().unwrap();
-    let server = control_plane(&authority, folder.path());
+    let server = Server::start_tls(&authority, folder.path());
     let source = folder.path().join("source");
     let (revision, sum_of_source) = repository(&source);
     let url = format!("file://{}", source.display());

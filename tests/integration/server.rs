@@ -1,5 +1,6 @@
 //! `runlet server` with real machine runners: what the terminal of `exec` does not show.
 
+use crate::support::pki::Authority;
 use crate::support::processes::{end, signal};
 use crate::support::seen::Seen;
 use crate::support::{DEADLINE, poll, poll_within};
@@ -43,6 +44,21 @@ impl Server {
     /// With further arguments, and the authority to trust.
     pub(crate) fn start_with(args: &[&str], ca_file: Option<&str>) -> Self {
         Self::start_trusting(runlet(), args, ca_file)
+    }
+
+    /// Over TLS, with a certificate of this authority, which is in the file `ca.pem` of the folder afterwards.
+    pub(crate) fn start_tls(authority: &Authority, folder: &Path) -> Self {
+        let issued = authority.issue("127.0.0.1", |_| ());
+        let write = |name: &str, text: &str| {
+            let path = folder.join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let (certificate, key) = (write("server.pem", &issued.certificate), write("server.key", &issued.key));
+        let ca_file = write("ca.pem", &authority.pem);
+        let server = Self::start_with(&["--tls-cert", &certificate, "--tls-key", &key], Some(&ca_file));
+        assert!(server.client.url().starts_with("https://"), "{}", server.client.url());
+        server
     }
 
     /// By a command of its own, to which the arguments of the program are added.
