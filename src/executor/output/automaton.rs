@@ -4,8 +4,8 @@
 //! It is the automaton of Aho and Corasick behind a filter: a table of bits says of the last four
 //! (folded) bytes whether any pattern begins with them, and only where one may, the automaton is walked.
 //! So the cost hardly depends on the number of patterns, and no text makes it grow with their length.
-//! Where no pattern has a space among its first four, nothing needs folding before a pattern has begun, and a
-//! table of three bytes is asked at every second place only: it knows both ways in which a beginning can lie there.
+//! Before that, a table of three bytes, unfolded, is asked at every second place only: it knows both ways in which a
+//! beginning can lie there, with all the white space that may stand in it.
 //! Nodes are numbered breadth first, so the children of a node are neighbours; 17 bytes hold one, and
 //! there are at most as many as the patterns have bytes.
 
@@ -23,7 +23,7 @@ const FILTER_BITS: u32 = 18;
 const FILTER_WORDS: usize = 1 << (FILTER_BITS - 6);
 
 /// The table of three bytes has two to this many bits.
-const COARSE_BITS: u32 = 17;
+const COARSE_BITS: u32 = 19;
 const COARSE_WORDS: usize = 1 << (COARSE_BITS - 6);
 
 /// Every byte with white space made a space.
@@ -37,8 +37,6 @@ const FOLDED: [u8; 256] = {
     folded
 };
 
-const TWO_SPACES: u16 = u16::from_le_bytes([b' '; 2]);
-
 /// The byte, or a space for any white space.
 pub(super) fn folded(byte: u8) -> u8 {
     FOLDED[usize::from(byte)]
@@ -48,9 +46,8 @@ pub(super) fn folded(byte: u8) -> u8 {
 pub(super) struct Automaton {
     /// One bit for each hash of the first bytes of a pattern.
     filter: Box<[u64; FILTER_WORDS]>,
-    /// One bit for each hash of the first three bytes of a pattern, and of the three behind the first; none
-    /// when a pattern has a space among its first four.
-    coarse: Option<Box<[u64; COARSE_WORDS]>>,
+    /// One bit for each hash of three unfolded bytes: the first of a pattern, and those behind the first.
+    coarse: Box<[u64; COARSE_WORDS]>,
     /// By node: its last byte.
     bytes: Vec<u8>,
     /// By node: its first child. The last child stands before the first one of the next node.
@@ -63,20 +60,22 @@ pub(super) struct Automaton {
     lengths: Vec<u32>,
 }
 
+/// White space, as it is before it is folded.
+const WHITE_SPACE: [u8; 6] = *b" \t\n\x0b\x0c\r";
+
 /// Where a search for beginnings of patterns is.
 pub(super) struct Search {
     /// The beginning that is looked at next.
     start: usize,
-    /// Behind the last byte that was read.
+    /// Behind the first four folded bytes of what was found, and these.
     pub(super) end: usize,
-    /// The last four folded bytes before `end`, the first one highest; fewer at first.
-    pub(super) last: u32,
+    pub(super) first: [u8; FILTERED],
 }
 
 impl Search {
     /// From this index of a text on.
     pub(super) fn from(start: usize) -> Self {
-        Self { start, end: start, last: 0 }
+        Self { start, end: start, first: [0; FILTERED] }
     }
 }
 
@@ -86,27 +85,20 @@ impl Automaton {
     pub(super) fn new(patterns: &[Vec<u8>]) -> Self {
         let mut new = Self {
             filter: Box::new([0; FILTER_WORDS]),
-            coarse: None,
+            coarse: Box::new([0; COARSE_WORDS]),
             bytes: vec![0],
             children: Vec::new(),
             fallbacks: vec![ROOT],
             found: vec![0],
             lengths: vec![0],
         };
-        let mut coarse = Box::new([0; COARSE_WORDS]);
-        let mut has_space = false;
         for pattern in patterns {
-            let first = pattern[..FILTERED].iter().fold(0, |bytes, &byte| bytes << 8 | u32::from(byte));
-            let (word, bit) = place(first, FILTER_BITS);
+            let first = &pattern[..FILTERED];
+            let (word, bit) =
+                place(first.iter().fold(0, |bytes, &byte| bytes << 8 | u32::from(byte)), FILTER_BITS);
             new.filter[word] |= 1 << bit;
-            for three in [first >> 8, first & 0xff_ffff] {
-                let (word, bit) = place(three, COARSE_BITS);
-                coarse[word] |= 1 << bit;
-            }
-            has_space |= pattern[..FILTERED].contains(&b' ');
-        }
-        if !has_space {
-            new.coarse = Some(coarse);
+            add_threes(&mut new.coarse, &first[..3], 0, 0);
+            add_threes(&mut new.coarse, &first[1..], 0, 0);
         }
         // The patterns that begin with each node of the present depth.
         let mut level = vec![(ROOT, patterns)];
@@ -188,61 +180,65 @@ impl Automaton {
         self.lengths[node as usize] as usize
     }
 
-    /// The next place where four folded bytes may begin a pattern: the search stands behind them. `false` at the
-    /// end of the text.
+    /// The next place where four folded bytes may begin a pattern. `false` at the end of the text.
     pub(super) fn filter(&self, text: &[u8], search: &mut Search) -> bool {
-        match &self.coarse {
-            Some(coarse) => self.filter_plain(coarse, text, search),
-            None => self.filter_folded(text, search),
-        }
-    }
-
-    /// As [`Automaton::filter`], where patterns begin with four bytes that are no white space.
-    fn filter_plain(&self, coarse: &[u64; COARSE_WORDS], text: &[u8], search: &mut Search) -> bool {
-        let four = |start: usize| {
-            let bytes = text.get(start..)?.first_chunk::<FILTERED>()?;
-            Some(u32::from_be_bytes(*bytes))
-        };
         let mut start = search.start;
-        while let Some(bytes) = four(start) {
-            // The last three of the four: the end of a beginning that lies here, the front of one a byte later.
-            let (word, bit) = place(bytes & 0xff_ffff, COARSE_BITS);
-            if coarse[word] >> bit & 1 != 0 {
-                for (start, bytes) in [(start, Some(bytes)), (start + 1, four(start + 1))] {
-                    let Some(bytes) = bytes.filter(|&bytes| self.may_begin(bytes)) else { continue };
-                    *search = Search { start: start + 1, end: start + FILTERED, last: bytes };
-                    return true;
+        while let Some(four) = text.get(start..).and_then(|text| text.first_chunk::<FILTERED>()) {
+            // The last three of the four: what is behind the first byte of a beginning that lies here, or the first
+            // of one that lies a byte further.
+            let (word, bit) = place(u32::from_be_bytes(*four) & 0xff_ffff, COARSE_BITS);
+            if self.coarse[word] >> bit & 1 != 0 {
+                for start in [start, start + 1] {
+                    let Some((first, end)) = first_folded(text, start) else { continue };
+                    let (word, bit) = place(u32::from_be_bytes(first), FILTER_BITS);
+                    if self.filter[word] >> bit & 1 != 0 {
+                        *search = Search { start: start + 1, end, first };
+                        return true;
+                    }
                 }
             }
             start += 2;
         }
         false
     }
+}
 
-    /// As [`Automaton::filter`], for any patterns.
-    fn filter_folded(&self, text: &[u8], search: &mut Search) -> bool {
-        let from = search.end;
-        for (index, &byte) in text[from..].iter().enumerate() {
-            let longer = search.last << 8 | u32::from(folded(byte));
-            // One comparison, which is true in runs only: a test of each byte by itself is guessed wrong
-            // at each word.
-            if longer as u16 == TWO_SPACES {
-                continue;
+/// The first folded bytes from `start` on, as many as are filtered, and the index behind them. `None` where there are
+/// fewer, and where no pattern begins since it is white space.
+fn first_folded(text: &[u8], start: usize) -> Option<([u8; FILTERED], usize)> {
+    let (mut first, mut count) = ([b' '; FILTERED], 0);
+    for (index, &byte) in text.get(start..)?.iter().enumerate() {
+        let byte = folded(byte);
+        if byte == b' ' && (count == 0 || first[count - 1] == byte) {
+            if count == 0 {
+                return None;
             }
-            search.last = longer;
-            if self.may_begin(longer) {
-                search.end = from + index + 1;
-                return true;
-            }
+            continue;
         }
-        false
+        first[count] = byte;
+        count += 1;
+        if count == FILTERED {
+            return Some((first, start + index + 1));
+        }
     }
+    None
+}
 
-    /// Whether a pattern may begin with these bytes, the first one highest.
-    #[inline]
-    fn may_begin(&self, bytes: u32) -> bool {
-        let (word, bit) = place(bytes, FILTER_BITS);
-        self.filter[word] >> bit & 1 != 0
+/// Adds to the coarse table all three bytes that a text with these folded ones may have: white space of any kind, and
+/// more of it. The highest are those that were chosen before, `count` of them.
+fn add_threes(coarse: &mut [u64; COARSE_WORDS], folded: &[u8], chosen: u32, count: usize) {
+    let Some((&byte, rest)) = folded.split_first().filter(|_| count < 3) else {
+        let (word, bit) = place(chosen, COARSE_BITS);
+        coarse[word] |= 1 << bit;
+        return;
+    };
+    if byte != b' ' {
+        return add_threes(coarse, rest, chosen << 8 | u32::from(byte), count + 1);
+    }
+    for space in WHITE_SPACE {
+        let chosen = chosen << 8 | u32::from(space);
+        add_threes(coarse, rest, chosen, count + 1);
+        add_threes(coarse, folded, chosen, count + 1);
     }
 }
 
@@ -281,16 +277,20 @@ mod tests {
 
     #[test]
     fn the_filter_lets_no_beginning_of_a_pattern_pass() {
-        let automaton = automaton(&["a bc", "wxyz and more"]);
-        let text = b"..a \n\tbc..wxyz";
-        let ends = ends(&automaton, text);
-        assert!(ends.contains(&(8, *b"a bc")) && ends.contains(&(14, *b"wxyz")), "{ends:?}");
+        let automaton = automaton(&["a bc", "d e f", "gh i", "jkl m", "wxyz and more"]);
+        for before in [&b"."[..], b"..", b"a ", b"d e"] {
+            let text = b"a \n\tbc.d\te \x0bf.gh\r\ni.jkl  m.a\x0cbcwxyz";
+            let expected =
+                [(6, b"a bc"), (11, b"d e "), (19, b"gh i"), (24, b"jkl "), (31, b"a bc"), (35, b"wxyz")];
+            let ends = ends(&automaton, &[before, text].concat());
+            assert_eq!(ends, expected.map(|(end, first)| (before.len() + end, *first)));
+        }
     }
 
     fn ends(automaton: &Automaton, text: &[u8]) -> Vec<(usize, [u8; 4])> {
         let (mut search, mut ends) = (Search::from(0), Vec::new());
         while automaton.filter(text, &mut search) {
-            ends.push((search.end, search.last.to_be_bytes()));
+            ends.push((search.end, search.first));
         }
         ends
     }

@@ -134,8 +134,7 @@ impl Pass<'_> {
     fn next(&self, automaton: &Automaton) -> Option<(usize, usize, Node)> {
         let mut search = Search::from(self.decided);
         while automaton.filter(self.text, &mut search) {
-            let first = search.last.to_be_bytes();
-            let node = first.iter().try_fold(ROOT, |node, &byte| automaton.child(node, byte));
+            let node = search.first.iter().try_fold(ROOT, |node, &byte| automaton.child(node, byte));
             let Some(node) = node else { continue };
             if let Some(start) = self.back(search.end, FILTERED) {
                 return Some((start, search.end, node));
