@@ -149,13 +149,13 @@ fn is_private(pid: i32) -> bool {
     opened.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
-/// The process that holds a lock of `flock` on the folder or file of this number and has it open by this path. The kind
+/// The processes that hold a lock of `flock` on the folder or file of this number and have it open by this path. The kind
 /// is `WRITE` for exclusive locks, `READ` for shared ones, and empty for both.
-pub fn lock_holder(path: &std::path::Path, inode: u64, kind: &str) -> Option<i32> {
-    let locks = fs::read_to_string("/proc/locks").ok()?;
+pub fn lock_holders(path: &std::path::Path, inode: u64, kind: &str) -> Vec<i32> {
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
     // `1: FLOCK  ADVISORY  WRITE 708 fd:00:1234 0 EOF`; lines of those who wait have a `->`. The device is not that of
     // the file on some file systems (btrfs, overlays), so that the open files of the process decide, if they are shown.
-    locks.lines().find_map(|line| {
+    let holder = |line: &str| {
         let mut words = line.split_ascii_whitespace().skip(3);
         if !words.next()?.starts_with(kind) {
             return None;
@@ -163,7 +163,8 @@ pub fn lock_holder(path: &std::path::Path, inode: u64, kind: &str) -> Option<i32
         let pid = words.next()?.parse().ok()?;
         let is_it = words.next()?.rsplit(':').next()?.parse() == Ok(inode);
         (is_it && (holds(pid, path) || is_private(pid))).then_some(pid)
-    })
+    };
+    locks.lines().filter_map(holder).collect()
 }
 
 /// The id of this start of the system.
