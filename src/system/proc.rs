@@ -132,6 +132,13 @@ pub fn arguments(pid: i32) -> String {
     String::from_utf8_lossy(&arguments).into_owned()
 }
 
+/// The user who started a process; everybody may read it, whatever the process keeps private.
+pub fn real_user(pid: i32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    users.split_ascii_whitespace().next()?.parse().ok()
+}
+
 /// The environment that a process was started with, `name=value` with a zero byte after each.
 pub fn environment(pid: i32) -> Option<Vec<u8>> {
     fs::read(format!("/proc/{pid}/environ")).ok()
