@@ -1,27 +1,68 @@
 //! The working directory of a task, held by one task at a time: a lock on the opened folder itself, so that it
-//! leaves nothing behind and ends with the task agent, however that ends.
+//! leaves nothing behind and ends with the task agent, however that ends; and its names, since a job may make the folder
+//! anew.
 //!
 //! The folders above it are held as well, shared with other tasks, so that no task works around or inside the folder of
 //! another one: its cleanup would remove what is in there.
 
+use super::folder_names::{self, FolderNames};
+use super::places::real;
 use crate::system::proc;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A folder that this process holds, with those above it.
 #[derive(Debug)]
-pub(super) struct FolderLock(Vec<File>);
+pub(super) struct FolderLock {
+    locks: Locks,
+    _names: FolderNames,
+}
 
-impl Drop for FolderLock {
+#[derive(Debug, Default)]
+struct Locks {
+    files: Vec<File>,
+    /// Device and number of the folder; `None` where it cannot be locked.
+    folder: Option<(u64, u64)>,
+}
+
+impl Drop for Locks {
     /// Lets go at once: a process that is being started has a copy of every file until it becomes another program.
     fn drop(&mut self) {
-        for file in &self.0 {
+        for file in &self.files {
             let _ = flock(file, FlockOperation::Unlock);
         }
+    }
+}
+
+/// Answer to an attempt at the locks of a folder.
+enum Attempt {
+    Held(Locks),
+    /// Another process has the folder, or one around or inside it.
+    Busy,
+    /// It is not there any more.
+    Gone,
+}
+
+impl FolderLock {
+    /// Sees to it that the lock is on what is at `path` now: a step may have made the folder anew. False when another
+    /// process has that. Nothing changes while there is nothing.
+    pub(super) fn renew(&mut self, path: &Path) -> io::Result<bool> {
+        let Some(folder) = self.locks.folder else { return Ok(true) };
+        if fs::metadata(path).is_ok_and(|now| number(&now) == folder) {
+            return Ok(true);
+        }
+        // First, since the new folder may be one of those that are held as folders above.
+        self.locks = Locks { files: Vec::new(), folder: Some(folder) };
+        match attempt(path)? {
+            Attempt::Held(locks) => self.locks = locks,
+            Attempt::Busy => return Ok(false),
+            Attempt::Gone => {}
+        }
+        Ok(true)
     }
 }
 
@@ -29,59 +70,76 @@ impl Drop for FolderLock {
 /// inside it; then nothing was made.
 pub(super) fn lock(path: &Path) -> io::Result<Option<FolderLock>> {
     loop {
-        let mut held = FolderLock(Vec::new());
-        if path.parent().is_some_and(|parent| !share(parent, &mut held.0)) {
+        let mut above = Locks::default();
+        if folder_names::are_held(&real(path))
+            || path.parent().is_some_and(|parent| !share(parent, &mut above.files))
+        {
             return Ok(None);
         }
         fs::create_dir_all(path)?;
         // With `..` at its end, the folder itself is among those that its text has above it.
-        held = FolderLock(Vec::new());
-        // The way to it may have changed, and lead through links.
-        if real(path).and_then(|real| Some(share(real.parent()?, &mut held.0))) == Some(false) {
+        drop(above);
+        let Some(names) = path
+            .canonicalize()
+            .map_or_else(|_| Some(FolderNames::default()), |real| FolderNames::take(&real))
+        else {
             return Ok(None);
-        }
-        let folder = match File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            // One that may be entered and written to, but not listed, cannot be opened, and steps can work there.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                return Ok(Some(held));
-            }
-            opened => opened?,
         };
-        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Ok(None),
-            Err(Errno::INTR) => continue,
-            Err(error) => {
-                // Some network file systems lock no folders; hosts that work alone there are not to suffer.
-                log::warn!("cannot lock `{}`: {error}; another task could work there, too", path.display());
-                return Ok(Some(held));
-            }
-        }
-        // The process that held it may have removed it meanwhile: then the lock is on a folder that nobody can reach.
-        let (own, named) = (folder.metadata()?, fs::metadata(path));
-        match named {
-            Ok(named) if (named.dev(), named.ino()) == (own.dev(), own.ino()) => {
-                held.0.push(folder);
-                return Ok(Some(held));
-            }
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+        match attempt(path)? {
+            Attempt::Held(locks) => return Ok(Some(FolderLock { locks, _names: names })),
+            Attempt::Busy => return Ok(None),
+            Attempt::Gone => {}
         }
     }
 }
 
-/// The path without links of a folder, or of the next one above it that is there.
-fn real(path: &Path) -> Option<PathBuf> {
-    path.ancestors().find_map(|folder| folder.canonicalize().ok())
+/// Takes the locks of a folder that is there, and of those above it.
+fn attempt(path: &Path) -> io::Result<Attempt> {
+    let mut held = Locks::default();
+    // The way to it may have changed, and lead through links.
+    if real(path).parent().is_some_and(|parent| !share(parent, &mut held.files)) {
+        return Ok(Attempt::Busy);
+    }
+    let folder = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Attempt::Gone),
+        // One that may be entered and written to, but not listed, cannot be opened, and steps can work there.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(Attempt::Held(held)),
+        opened => opened?,
+    };
+    loop {
+        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            Err(Errno::WOULDBLOCK) => return Ok(Attempt::Busy),
+            Err(Errno::INTR) => {}
+            Err(error) => {
+                // Some network file systems lock no folders; hosts that work alone there are not to suffer.
+                log::warn!("cannot lock `{}`: {error}; another task could work there, too", path.display());
+                return Ok(Attempt::Held(held));
+            }
+        }
+    }
+    // The process that held it may have removed it meanwhile: then the lock is on a folder that nobody can reach.
+    let own = number(&folder.metadata()?);
+    match fs::metadata(path) {
+        Ok(named) if number(&named) == own => {
+            held.files.push(folder);
+            held.folder = Some(own);
+            Ok(Attempt::Held(held))
+        }
+        Ok(_) => Ok(Attempt::Gone),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Attempt::Gone),
+        Err(error) => Err(error),
+    }
+}
+
+fn number(about: &Metadata) -> (u64, u64) {
+    (about.dev(), about.ino())
 }
 
 /// Takes the shared locks of a folder and of those above it. False when a task works in one of them. Those that cannot
 /// be opened or locked are passed over.
 fn share(folder: &Path, held: &mut Vec<File>) -> bool {
-    let real = real(folder).unwrap_or_default();
-    real.ancestors().all(|folder| {
+    real(folder).ancestors().all(|folder| {
         let Ok(folder) = File::open(folder) else { return true };
         let taken = flock(&folder, FlockOperation::NonBlockingLockShared);
         held.push(folder);
@@ -89,18 +147,29 @@ fn share(folder: &Path, held: &mut Vec<File>) -> bool {
     })
 }
 
-/// The process that holds the lock of a folder, or of one around or inside it, for people.
+/// The process that holds a folder, or one around or inside it, for people.
 pub(super) fn holder(path: &Path) -> String {
-    let real = real(path).unwrap_or_default();
+    let real = real(path);
+    let holders = |folder: &Path, kind| {
+        fs::metadata(folder)
+            .map_or_else(|_| Vec::new(), |about| proc::lock_holders(folder, about.ino(), kind))
+    };
     let pid = real.ancestors().find_map(|folder| {
         // A shared lock says that a task works inside: that matters here, and not above.
-        let kind = if folder == real && path.exists() { "" } else { "WRITE" };
-        proc::lock_holder(folder, fs::metadata(folder).ok()?.ino(), kind)
+        let kind = if folder == real { "" } else { "WRITE" };
+        holders(folder, kind).first().copied()
     });
-    match pid.and_then(proc::stat) {
-        Some(process) => format!("pid {} (`{}`)", process.pid, proc::command_line(&process)),
-        None => "another process".to_owned(),
+    let mut found = Vec::from_iter(pid);
+    if found.is_empty() {
+        // The job has made its folder anew, and its task agent is among those that hold the folder above.
+        let above = real.ancestors().skip(1).map(|folder| holders(folder, "READ"));
+        found = above.into_iter().find(|pids| !pids.is_empty()).unwrap_or_default();
+        found.retain(|&pid| proc::arguments(pid).split('\0').any(|word| word == "task"));
+        found.dedup();
     }
+    let told = |process: proc::Stat| format!("pid {} (`{}`)", process.pid, proc::command_line(&process));
+    let told = Vec::from_iter(found.into_iter().filter_map(proc::stat).map(told));
+    if told.is_empty() { "another process".to_owned() } else { told.join(" or ") }
 }
 
 #[cfg(test)]
@@ -116,11 +185,47 @@ mod tests {
         assert!(lock(&path).unwrap().is_none());
         #[cfg(target_os = "linux")]
         assert!(holder(&path).starts_with(&format!("pid {} (`", std::process::id())), "{}", holder(&path));
-        fs::remove_dir(&path).unwrap();
-        let again = lock(&path).unwrap();
-        assert!(again.is_some(), "the lock of a folder that is gone holds nobody up");
         drop(held);
-        assert!(lock(&path).unwrap().is_none());
+        assert!(lock(&path).unwrap().is_some());
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_folder_that_was_made_anew_is_still_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b");
+        let mut held = lock(&path).unwrap().unwrap();
+        for gone in [path.clone(), folder.path().join("a")] {
+            fs::remove_dir_all(&gone).unwrap();
+            assert!(lock(&path).unwrap().is_none() && lock(&folder.path().join("a")).unwrap().is_none());
+            assert!(!gone.exists(), "nothing is made in the place of another task");
+            assert!(held.renew(&path).unwrap(), "there is nothing");
+            fs::create_dir_all(&path).unwrap();
+            assert!(lock(&path).unwrap().is_none() && lock(&path.join("c")).unwrap().is_none());
+            assert!(held.renew(&path).unwrap());
+        }
+        drop(held);
+        assert!(lock(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn the_lock_of_a_folder_goes_over_to_what_is_in_its_place_unless_another_process_has_that() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w");
+        let exclusive = |path: &Path| {
+            let folder = File::open(path).unwrap();
+            flock(&folder, FlockOperation::NonBlockingLockExclusive).map(|()| folder)
+        };
+        let mut held = lock(&path).unwrap().unwrap();
+        assert!(exclusive(&path).is_err());
+        // As by another container, for which there are no names of this one.
+        fs::rename(&path, folder.path().join("old")).unwrap();
+        fs::create_dir(&path).unwrap();
+        let other = exclusive(&path).unwrap();
+        assert!(!held.renew(&path).unwrap() && !held.renew(&path).unwrap());
+        drop(other);
+        assert!(held.renew(&path).unwrap());
+        assert!(exclusive(&path).is_err());
     }
 
     #[test]

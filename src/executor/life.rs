@@ -161,6 +161,14 @@ impl Life {
         }
     }
 
+    /// The control plane has ended the task because it was cancelled, and the steps have ended: nobody waits for what they
+    /// have said, and a runner that could do other work waits no longer for it than for an answer.
+    pub fn cancelled_there(&mut self, now: Duration) {
+        if self.phase(now) == Phase::Delivering {
+            self.deliver_until = self.deliver_until.min(now + self.limits.budget);
+        }
+    }
+
     /// The agent is told to stop: a delivery is given a last moment.
     pub fn told_to_stop(&mut self, now: Duration) {
         if self.phase(now) == Phase::Delivering {
@@ -240,6 +248,18 @@ mod tests {
         let mut life = running();
         life.answered(at(880));
         assert!(!life.steps_may_run(at(880)), "the answer came too late");
+    }
+
+    #[test]
+    fn what_a_cancelled_task_has_said_is_delivered_for_its_budget() {
+        let mut life = running();
+        life.cancelled_there(at(15));
+        assert_eq!(life.phase(at(20)), Phase::Running, "its steps are still to be stopped");
+        life.steps_ended(at(20));
+        life.cancelled_there(at(30));
+        life.ended_there(true, at(30));
+        assert_eq!(life.phase(at(929)), Phase::Delivering);
+        assert_eq!(life.phase(at(930)), Phase::Over);
     }
 
     #[test]

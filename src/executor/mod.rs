@@ -13,6 +13,7 @@ pub mod environment;
 #[cfg(test)]
 mod example;
 mod folder;
+mod folder_names;
 pub mod life;
 pub mod output;
 pub mod places;
@@ -148,7 +149,7 @@ fn run(input: TaskInput) -> Outcome {
         fetch.stop();
         begin::say(Said::Ended, Some(status.word()));
         code = if reporter.finish(status, message) { task_exit::REPORTED } else { task_exit::NOT_REPORTED };
-        if cleans {
+        if cleans && task.holds_folder() {
             scratch::remove_working_directory(task.places.cleaned());
         }
     }

@@ -248,8 +248,8 @@ fn kept_inside(path: &Path) -> PathBuf {
     kept
 }
 
-/// The path without links, as far as it exists.
-fn real(path: &Path) -> PathBuf {
+/// The path without links, as far as it exists. Empty where it ends in `..` before that.
+pub(super) fn real(path: &Path) -> PathBuf {
     match (path.canonicalize(), path.parent(), path.file_name()) {
         (Ok(found), ..) => found,
         (Err(_), Some(parent), Some(name)) => real(parent).join(name),

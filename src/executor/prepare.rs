@@ -147,6 +147,35 @@ impl TaskRun {
         }
     }
 
+    /// Sees to it that the step that comes next works in a folder that no other task has. The end of the step otherwise.
+    pub(super) fn keep_folder(&mut self) -> Result<(), StepEnd> {
+        if self.folder.is_none() || self.holds_folder() {
+            return Ok(());
+        }
+        let path = &self.places.directory;
+        Err(StepEnd::of_host(format!(
+            "the working directory `{}` was made anew, and the task of {} works there now: let runners of one host have a `runner.working_directory` each, or jobs a `working_directory` of their own",
+            path.display(),
+            folder::holder(path)
+        )))
+    }
+
+    /// Whether the working directory, as it is now, is this task's and no other one's.
+    pub(super) fn holds_folder(&mut self) -> bool {
+        let Some(lock) = &mut self.folder else { return false };
+        let path = &self.places.directory;
+        let held = lock.renew(path);
+        match &held {
+            Ok(true) => {}
+            Ok(false) => {
+                log::warn!("another task has the working directory `{}`, which was made anew", path.display())
+            }
+            Err(error) => log::warn!("failed to lock the working directory `{}`: {error}", path.display()),
+        }
+        // What cannot be locked is worked in, as at the beginning.
+        !matches!(held, Ok(false))
+    }
+
     /// A host without any shell cannot do what jobs take for granted. A shell that a job names is its own affair.
     fn find_shell(&self) -> Result<(), NotReady> {
         let job = &self.input.task.job;

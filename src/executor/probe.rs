@@ -2,6 +2,7 @@
 //! with the same words. It is told on standard input, says what it found in one line on standard output, waits for TERM
 //! and ends with an exit code of its own, so that the way there and back is looked at as well.
 
+use super::scratch::{self, Kind};
 use crate::protocol::finding::{Findings, Level};
 use crate::protocol::task_input::{PROBE_EXIT, Probe, ProbeAnswer};
 use crate::system::command;
@@ -257,22 +258,20 @@ fn output_place(directory: &Path, found: &mut Findings) {
             found.add("temporary_folder", Level::Fail, text, "make it with mode 1777, or unset TMPDIR");
         }
     }
-    let writes = |place: &PathBuf| {
-        let file = place.join(format!(".runlet-probe-{}", std::process::id()));
-        let written = fs::write(&file, [b'x'; 4096]).is_ok();
-        let _ = fs::remove_file(&file);
-        written
-    };
-    match super::scratch::spool_places(directory).into_iter().find(|place| place.is_dir() && writes(place)) {
-        Some(place) => room("output", &place, found),
-        None => {
-            let text = "no folder takes the output of tasks";
-            found.add(
-                "output",
-                Level::Fail,
-                text,
-                "set TMPDIR to a folder that the user of jobs may write to",
-            );
+    for kind in [Kind::Spool, Kind::Private] {
+        let tried = scratch::try_places(directory, kind);
+        let id = if kind == Kind::Spool { "output" } else { "temporary_folder" };
+        let is_full = !tried.full.is_empty();
+        for full in tried.full {
+            found.add(id, Level::Fail, full, "make room there, or set TMPDIR to another folder");
+        }
+        match tried.place {
+            Some(place) if kind == Kind::Spool && !is_full => room(id, &place, found),
+            Some(_) => {}
+            None => {
+                let text = "no folder takes the output of tasks";
+                found.add(id, Level::Fail, text, "set TMPDIR to a folder that the user of jobs may write to");
+            }
         }
     }
 }

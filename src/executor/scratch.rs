@@ -3,6 +3,7 @@
 
 use crate::protocol::TaskId;
 use crate::protocol::task_input::TaskInput;
+use crate::system::fault;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// A folder of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     /// Files that its steps and the agent need while it runs.
     Private,
     /// Its output until the control plane has it.
@@ -20,21 +21,63 @@ pub(super) enum Kind {
 /// Creates a folder of the task: in the place that TMPDIR names; the private one else in the system's temporary
 /// folder, that of the spool beside the runner's working directory; and where that is missing or read-only, elsewhere.
 pub(super) fn create(input: &TaskInput, kind: Kind) -> Result<PathBuf, String> {
-    let mut why = Vec::new();
-    let beside = input.working_directory.as_deref().and_then(Path::parent);
+    let working_directory = input.working_directory.as_deref();
+    let beside = working_directory.and_then(Path::parent);
     // A confined job leaves nothing outside of the folders that are its runner's.
-    let first = beside.filter(|_| input.confine).map(|place| place.join(name_of(&input.task.id, kind)));
-    let others = candidates(&input.task.id, input.working_directory.as_deref(), kind);
-    for folder in first.into_iter().chain(others) {
+    let first = beside.filter(|_| input.confine).map(Path::to_owned);
+    let places = first.into_iter().chain(places(working_directory, kind));
+    let (made, passed) = make(places, &name_of(&input.task.id, kind));
+    made.ok_or_else(|| {
+        let why = passed.iter().map(|(folder, error)| format!("`{}`: {error}", folder.display()));
+        format!(
+            "failed to create a private folder for the task (set TMPDIR to a writable one): {}",
+            Vec::from_iter(why).join("; ")
+        )
+    })
+}
+
+/// Makes a folder of this name in the first place that takes it. The places before it come with their errors.
+fn make(places: impl Iterator<Item = PathBuf>, name: &str) -> (Option<PathBuf>, Vec<(PathBuf, io::Error)>) {
+    let mut passed = Vec::new();
+    for place in places {
+        let folder = place.join(name);
         match fs::DirBuilder::new().mode(0o700).create(&folder) {
-            Ok(()) => return Ok(folder),
-            Err(error) => why.push(format!("`{}`: {error}", folder.display())),
+            Ok(()) => return (Some(folder), passed),
+            Err(error) => passed.push((place, error)),
         }
     }
-    Err(format!(
-        "failed to create a private folder for the task (set TMPDIR to a writable one): {}",
-        why.join("; ")
-    ))
+    (None, passed)
+}
+
+/// The places of a task's folders, as they are now.
+#[derive(Debug, Default)]
+pub struct Tried {
+    /// Place that the folder of a task goes to; `None` when there is none.
+    pub place: Option<PathBuf>,
+    /// Sentences about places that are full: the one above, whose tasks cannot work, or one that is passed over for it.
+    pub full: Vec<String>,
+}
+
+/// Makes a folder as for a task, writes a little into it, and removes it again.
+pub fn try_places(working_directory: &Path, kind: Kind) -> Tried {
+    let (made, passed) =
+        make(places(Some(working_directory), kind), &format!("runlet-check-{}", crate::system::random_id()));
+    let mut full = passed;
+    if let Some(folder) = &made {
+        // A disk without room may take folders.
+        let written = fs::write(folder.join("file"), [b'x'; 4096]);
+        remove(folder);
+        full.extend(written.err().map(|error| (folder.clone(), error)));
+    }
+    full.retain(|(_, error)| fault::is_full(error));
+    let told = |(folder, error): (PathBuf, io::Error)| {
+        let place = if Some(&folder) == made.as_ref() { folder.parent().unwrap_or(&folder) } else { &folder };
+        let what = if kind == Kind::Spool { "the output" } else { "the private folders" };
+        let left = fault::left_at(place);
+        format!("`{}` cannot take {what} of tasks: {error}{left}", place.display())
+    };
+    let full = full.into_iter().map(told).collect();
+    Tried { place: made.as_deref().and_then(Path::parent).map(Path::to_owned), full }
 }
 
 /// Places for a folder of a task, best first.
@@ -52,11 +95,6 @@ fn places(working_directory: Option<&Path>, kind: Kind) -> impl Iterator<Item = 
         Kind::Spool => [named, beside, lasting, volatile, Some(home())],
     };
     places.into_iter().flatten()
-}
-
-/// Folders that take the output of tasks, best first.
-pub fn spool_places(working_directory: &Path) -> Vec<PathBuf> {
-    places(Some(working_directory), Kind::Spool).collect()
 }
 
 fn name_of(task: &TaskId, kind: Kind) -> String {

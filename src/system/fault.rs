@@ -42,6 +42,16 @@ pub fn full_at(path: &Path) -> Option<io::Error> {
     }
 }
 
+/// What a disk has left, behind an error of it, for people: ` (0 bytes and 12 inodes are left)`. Empty where it cannot be
+/// told.
+pub fn left_at(path: &Path) -> String {
+    let Ok(disk) = statvfs(path) else { return String::new() };
+    let bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+    // Some file systems count no files.
+    let inodes = if disk.f_files > 0 { format!(" and {} inodes", disk.f_favail) } else { String::new() };
+    format!(" ({bytes} bytes{inodes} are left)")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -132,6 +132,13 @@ pub fn arguments(pid: i32) -> String {
     String::from_utf8_lossy(&arguments).into_owned()
 }
 
+/// The user who started a process; everybody may read it, whatever the process keeps private.
+pub fn real_user(pid: i32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    users.split_ascii_whitespace().next()?.parse().ok()
+}
+
 /// The environment that a process was started with, `name=value` with a zero byte after each.
 pub fn environment(pid: i32) -> Option<Vec<u8>> {
     fs::read(format!("/proc/{pid}/environ")).ok()
@@ -149,13 +156,13 @@ fn is_private(pid: i32) -> bool {
     opened.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
-/// The process that holds a lock of `flock` on the folder or file of this number and has it open by this path. The kind
+/// The processes that hold a lock of `flock` on the folder or file of this number and have it open by this path. The kind
 /// is `WRITE` for exclusive locks, `READ` for shared ones, and empty for both.
-pub fn lock_holder(path: &std::path::Path, inode: u64, kind: &str) -> Option<i32> {
-    let locks = fs::read_to_string("/proc/locks").ok()?;
+pub fn lock_holders(path: &std::path::Path, inode: u64, kind: &str) -> Vec<i32> {
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
     // `1: FLOCK  ADVISORY  WRITE 708 fd:00:1234 0 EOF`; lines of those who wait have a `->`. The device is not that of
     // the file on some file systems (btrfs, overlays), so that the open files of the process decide, if they are shown.
-    locks.lines().find_map(|line| {
+    let holder = |line: &str| {
         let mut words = line.split_ascii_whitespace().skip(3);
         if !words.next()?.starts_with(kind) {
             return None;
@@ -163,7 +170,8 @@ pub fn lock_holder(path: &std::path::Path, inode: u64, kind: &str) -> Option<i32
         let pid = words.next()?.parse().ok()?;
         let is_it = words.next()?.rsplit(':').next()?.parse() == Ok(inode);
         (is_it && (holds(pid, path) || is_private(pid))).then_some(pid)
-    })
+    };
+    locks.lines().filter_map(holder).collect()
 }
 
 /// The id of this start of the system.

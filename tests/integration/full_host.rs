@@ -100,3 +100,36 @@ fn a_job_that_fills_the_disk_of_its_spool_ends_with_its_whole_log() {
         (&"success".into(), "next\n".to_owned())
     );
 }
+
+#[test]
+fn a_full_place_for_the_folders_of_tasks_is_named_by_the_check() {
+    if !has_namespaces() {
+        return;
+    }
+    let server = Server::start();
+    let token = server.class_token("a/b");
+    // Without room the agent still makes its folders there; without inodes it passes the place over.
+    for (options, fill, left) in [
+        (
+            "size=64k",
+            "! head -c 1000000 /dev/zero > fill",
+            "No space left on device (os error 28) (0 bytes and",
+        ),
+        ("nr_inodes=8", "for n in 1 2 3 4 5 6 7 8; do true > $n || break; done", "and 0 inodes are left)"),
+    ] {
+        let machine = machine(server.client.url());
+        let disk = machine.path("disk");
+        std::fs::create_dir(&disk).unwrap();
+        let shown = disk.display().to_string();
+        let script =
+            format!("mount -t tmpfs -o {options} none '{shown}'; (cd '{shown}'; {fill}) 2> /dev/null");
+        let machine = inside(machine, &script)
+            .variable("TMPDIR", &shown)
+            .variable("CIRCLECI_RUNNER_API_AUTH_TOKEN", &token);
+        let (code, text) = machine.check();
+        assert!(!code.success() && text.contains(left), "{text}");
+        for what in ["the output of tasks", "the private folders of tasks"] {
+            assert!(text.contains(&format!("`{shown}` cannot take {what}: ")), "{text}");
+        }
+    }
+}

@@ -108,6 +108,68 @@ fn agent_is_found(record: &str) {
     assert_eq!(server.claims(), 2, "it claimed while the task ran: {}", runner.log());
 }
 
+/// The names by which a task agent holds a folder are Linux's.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_working_directory_that_a_job_has_made_anew_is_no_other_ones() {
+    let server = ControlPlane::start();
+    let first = Machine::new(&server.url()).setting("cleanup_working_directory", "true");
+    let (work, go) = (first.path("work"), first.path("go"));
+    let shown = work.display();
+    let remake = format!(
+        "cd /; rm -rf '{shown}'; mkdir '{shown}'; touch '{shown}/own'; echo begun; until test -e '{}'; do sleep 0.05; done",
+        go.display()
+    );
+    server.offer(&task_of("w-1", &[&remake, "ls"]));
+    let first = first.setting("mode", "single-task").start();
+    poll("the step", || if server.output("w-1", 1) == "begun\n" { Ok(()) } else { Err(first.log()) });
+    let agent = coming_child_with(first.pid() as u32, "task");
+    first.signal(Signal::KILL);
+    // Of another name, with another state: it knows nothing of the first one.
+    let other = ControlPlane::start();
+    let second = Machine::new(&other.url())
+        .setting("name", "second")
+        .setting("max_run_time", "4s")
+        .setting("mode", "single-task")
+        .setting("working_directory", &shown.to_string());
+    other.offer(&task_of("w-2", &["echo never"]));
+    let mut second = second.start();
+    let back = other.wait_for("/unclaim").json();
+    let message = back["message"].as_str().unwrap();
+    assert!(message.contains(&format!("is in use by the task of pid {agent} (`")), "{message}");
+    assert_eq!(second.wait(), Some(0));
+    fs::write(&go, "").unwrap();
+    assert_eq!(server.wait_finished("w-1")["status"], "success");
+    assert_eq!(server.output("w-1", 2), "own\n");
+    poll("the end of the agent", || if is_gone(&agent.to_string()) { Ok(()) } else { Err(first.log()) });
+    assert!(!work.exists(), "it is cleaned up");
+}
+
+#[test]
+fn a_working_directory_that_another_process_has_made_its_own_is_left_to_it() {
+    let server = ControlPlane::start();
+    let machine = Machine::new(&server.url())
+        .setting("cleanup_working_directory", "true")
+        .setting("mode", "single-task");
+    let (work, go) = (machine.path("work"), machine.path("go"));
+    let command = format!("echo begun; until test -e '{}'; do sleep 0.05; done", go.display());
+    server.offer(&task_of("w-3", &[&command, "echo never"]));
+    let mut runner = machine.start();
+    poll("the step", || if server.output("w-3", 1) == "begun\n" { Ok(()) } else { Err(runner.log()) });
+    // As a task in a container, which sees the folder and not the names of this host.
+    fs::remove_dir(&work).unwrap();
+    fs::create_dir(&work).unwrap();
+    fs::write(work.join("theirs"), "").unwrap();
+    let held = fs::File::open(&work).unwrap();
+    flock(&held, FlockOperation::NonBlockingLockExclusive).unwrap();
+    fs::write(&go, "").unwrap();
+    let end = server.wait_finished("w-3");
+    assert_eq!(end["status"], "infrastructure_fail", "{end}");
+    assert!(end["message"].as_str().unwrap().contains("was made anew, and the task of "), "{end}");
+    assert_eq!(runner.wait(), Some(0));
+    assert!(work.join("theirs").exists());
+}
+
 #[test]
 fn a_working_directory_that_another_task_holds_is_left_alone() {
     let server = ControlPlane::start();

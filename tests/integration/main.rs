@@ -52,6 +52,8 @@ mod pods_faults;
 mod config_limits;
 // The beginning of a task, its fence, and what is delivered late.
 mod beginning;
+// A cancel while output hangs.
+mod cancel;
 // `runlet exec`: the whole road.
 #[cfg(feature = "server")]
 mod exec;

@@ -161,6 +161,37 @@ fn a_cancel_that_overtakes_a_call_is_on_its_answer() {
     assert!(head.contains("runlet-task: cancel"), "{head}");
 }
 
+#[test]
+fn a_cancelled_task_ends_when_its_steps_have_stopped_and_takes_the_rest_of_its_output() {
+    let (server, rogue, pipeline) = bench();
+    let task = Played::claim(&server, &rogue, "n-1");
+    assert_eq!(task.call("POST", "stopped", &json!({})).2["code"], "not_begun");
+    task.begin("agent-1");
+    assert_eq!(task.call("POST", "events", &task.started(0, 1)).0, 200);
+    let output = |offset: usize, bytes: &str| {
+        let path = format!("/api/v3/runner/tasks/{}/steps/1/output?offset={offset}", task.id);
+        call(&server, "PATCH", &path, &task.token, bytes.as_bytes())
+    };
+    assert_eq!(output(0, "first,").0, 200);
+    // Nobody has cancelled it: then it says nothing.
+    let (status, _, answer) = task.call("POST", "stopped", &json!({}));
+    assert_eq!((status, &answer["cancel"]), (200, &json!(false)));
+    cancel(&server, &pipeline);
+    assert_eq!(job(&server, &pipeline)["status"], "running");
+    let (status, _, answer) = task.call("POST", "stopped", &json!({}));
+    assert_eq!((status, &answer["cancel"]), (200, &json!(true)));
+    assert_eq!(job(&server, &pipeline)["status"], "canceled");
+    let (_, again) = claim(&server, &rogue, "n-2", "boot-1");
+    assert_eq!(again, json!(null), "there is no further attempt");
+    let (status, head, _) = output(6, "late");
+    assert!(status == 200 && head.contains("runlet-task: ended"), "{status} {head}");
+    let (status, _, refused) = task.call("POST", "stopped", &json!({}));
+    assert_eq!((status, &refused["code"], &refused["late"]), (409, &json!("task_ended"), &json!(true)));
+    assert_eq!(server.output(&job(&server, &pipeline), 1), "first,late");
+    // No fence: what replaces it may begin.
+    assert_eq!(release_anyway(&server, &job(&server, &pipeline)), 404);
+}
+
 /// A person runs a workflow again: status, answer.
 fn rerun(server: &Server, workflow: &str, body: &Value) -> (u16, Value) {
     let path = format!("/api/v2/workflow/{workflow}/rerun");

@@ -2,11 +2,14 @@
 //! that suffers. `runlet doctor` looks at everything.
 
 use crate::agent::settings::Settings;
-use crate::executor::scratch;
+use crate::executor::scratch::{self, Kind};
+use crate::system::fault;
 use std::path::{Path, PathBuf};
 
 /// Room below which a spool is soon full.
 const LEAST_ROOM_BYTES: u64 = 16 << 20;
+/// Files of a few tasks.
+const LEAST_INODES: u64 = 64;
 
 /// Warns in the log. A prefix is not run, and the control plane not asked.
 pub(super) fn at_start(settings: &Settings) {
@@ -33,23 +36,34 @@ fn problems(settings: &Settings) -> Vec<String> {
     if let Err(why) = writable(directory) {
         problems.push(format!("the working directory `{}` cannot be used: {why}", directory.display()));
     }
-    let places = scratch::spool_places(directory);
-    match places.iter().find(|place| place.is_dir() && writable(place).is_ok()) {
-        None => {
-            problems.push("no folder for the output of tasks can be written to; set TMPDIR to one".to_owned())
+    for kind in [Kind::Spool, Kind::Private] {
+        let tried = scratch::try_places(directory, kind);
+        let is_full = !tried.full.is_empty();
+        let advice = "make room there, or set TMPDIR to another folder";
+        problems.extend(tried.full.into_iter().map(|full| format!("{full}; {advice}")));
+        match tried.place {
+            None => problems.push(
+                "no folder for tasks and their output can be made; set TMPDIR to a place for them".to_owned(),
+            ),
+            Some(place) if kind == Kind::Spool && !is_full => problems.extend(little_room(&place)),
+            Some(_) => {}
         }
-        Some(place) => problems.extend(little_room(place)),
     }
+    // Both may go to one place.
+    problems.dedup();
     problems
 }
 
 fn little_room(place: &Path) -> Option<String> {
     let about = rustix::fs::statvfs(place).ok()?;
     let room = about.f_bavail.saturating_mul(about.f_frsize);
-    (room < LEAST_ROOM_BYTES).then(|| {
+    // Some file systems count no files.
+    let has_few_files = about.f_files > 0 && about.f_favail < LEAST_INODES;
+    (room < LEAST_ROOM_BYTES || has_few_files).then(|| {
         format!(
-            "the output of tasks goes to `{}`, which has {room} bytes of room: make some, or set TMPDIR to another folder",
-            place.display()
+            "the output of tasks goes to `{}`, which is nearly full{}: make room, or set TMPDIR to another folder",
+            place.display(),
+            fault::left_at(place)
         )
     })
 }

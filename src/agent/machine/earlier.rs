@@ -10,12 +10,15 @@ use crate::agent::board::State;
 use crate::logging::record;
 use crate::protocol::TaskId;
 use crate::system::clock::since_boot;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 impl Runner {
     /// A task agent of an earlier run that the record does not know of, as on a disk that took nothing, and its task.
     fn find_forgotten(&mut self) -> Option<(RunningTask, Agent)> {
-        let (pid, id) = orphans::find_agent(self.identity.as_deref()?)?;
+        let users = self.users_of_agents();
+        let (pid, id) = orphans::find_agent(self.identity.as_deref()?, &users, self.group.as_ref())?;
         let id = TaskId::new(id).ok()?;
         let process = Agent::now(pid);
         let agent = Agent::find(&process)?;
@@ -23,6 +26,17 @@ impl Runner {
         let found = RunningTask { agent: Some(process), ..RunningTask::unknown(id) };
         self.record.change(|remembered| remembered.task = Some(found.clone()));
         Some((found, agent))
+    }
+
+    /// The users that task agents of this runner may be of: its own; behind a prefix, which may change the user by way of
+    /// root, also root and whoever has the working directory, which is made by a task agent.
+    fn users_of_agents(&self) -> Vec<u32> {
+        let mut users = vec![rustix::process::getuid().as_raw()];
+        if !self.settings.command_prefix.is_empty() {
+            users.push(0);
+            users.extend(fs::metadata(&self.settings.working_directory).map(|about| about.uid()));
+        }
+        users
     }
 
     /// The task of an earlier run, and its agent if that still runs. One that the record does not know of comes before

@@ -146,13 +146,28 @@ fn marked(sweep: &Sweep<'_>) -> Vec<Stat> {
 /// A task agent that this runner has started in an earlier life, for one that remembers none: its process, and the
 /// task. Both it and its runner are named by its arguments: its environment is kept private. Costs a look at each
 /// process of the host.
-pub(super) fn find_agent(runner: &str) -> Option<(i32, String)> {
+///
+/// Anybody may give a process such arguments, so that only those of these users are believed, and members of the
+/// runner's control group, which nobody else may put a process into.
+pub(super) fn find_agent(runner: &str, users: &[u32], group: Option<&Group>) -> Option<(i32, String)> {
+    let is_believed = |pid: i32| {
+        proc::real_user(pid).is_some_and(|user| users.contains(&user))
+            || group.is_some_and(|group| group.members().contains(&pid))
+    };
     proc::all().filter(|stat| !stat.zombie).find_map(|stat| {
         let arguments = proc::arguments(stat.pid);
         let mut last = arguments.trim_end_matches('\0').rsplit('\0');
         let is_of_runner = last.next() == Some(runner);
         let task = last.next()?;
-        (is_of_runner && last.next() == Some("task")).then(|| (stat.pid, task.to_owned()))
+        let is_agent = is_of_runner && last.next() == Some("task");
+        if is_agent && !is_believed(stat.pid) {
+            log::warn!(
+                "pid {} has the arguments of a task agent of this runner and is of another user: it is passed over",
+                stat.pid
+            );
+            return None;
+        }
+        is_agent.then(|| (stat.pid, task.to_owned()))
     })
 }
 
@@ -160,6 +175,8 @@ pub(super) fn find_agent(runner: &str) -> Option<(i32, String)> {
 #[expect(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    #[cfg(target_os = "linux")]
+    use std::os::unix::process::CommandExt;
 
     fn markers() -> Markers {
         let built_in = [("CIRCLE_WORKFLOW_JOB_ID", "j"), ("CIRCLE_NODE_INDEX", "0")];
@@ -185,6 +202,27 @@ mod tests {
         }
         let unknown = Markers { task: "t".into(), ..Markers::default() };
         assert!(!unknown.match_environment(b"A=b\0"), "no marker is no match");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn an_agent_is_believed_by_its_user_only() {
+        let own = rustix::process::getuid().as_raw();
+        let runner = format!("r-{}", std::process::id());
+        let mut agent = std::process::Command::new("sh")
+            .args(["-c", "echo; exec sleep 600 & wait; :", "x", "task", "t-1", &runner])
+            .stdout(std::process::Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let pid = agent.id() as i32;
+        // It has its arguments once it has said something.
+        let _ = std::io::Read::read(agent.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        assert_eq!(find_agent(&runner, &[own], None), Some((pid, "t-1".to_owned())));
+        assert_eq!(find_agent(&runner, &[own + 1], None), None);
+        assert_eq!(find_agent("r-other", &[own], None), None);
+        rustix::process::kill_process_group(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+        agent.wait().unwrap();
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Output and events of a task: masked, kept on disk, and sent from there.
 
 mod automaton;
+mod ending;
 pub mod forms;
 mod ledger;
 pub mod log;

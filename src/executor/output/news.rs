@@ -56,6 +56,8 @@ impl Reporter {
                 state.told.get_or_insert(Wish::Cancel);
                 drop(state);
                 if first {
+                    // Whoever waits for the output to arrive is less patient now.
+                    self.0.changed.notify_all();
                     (self.0.wish)(Wish::Cancel);
                 }
             }

@@ -10,8 +10,8 @@ use crate::executor::life::{Life, LifeLimits, Phase};
 use crate::http::retry::{Backoff, random};
 use crate::http::{Body, Client, Error, Request, Response, TaskNews, decode};
 use crate::protocol::{
-    BeginAnswer, EventKind, FinishAnswer, FinishRequest, GiveBack, GiveBackAnswer, GiveBackReason,
-    RefusalCode, Secret, Task, TaskId, TaskStatus,
+    BeginAnswer, EventKind, FinishRequest, GiveBack, GiveBackAnswer, GiveBackReason, RefusalCode, Secret,
+    Task, TaskId, TaskStatus,
 };
 use crate::system::clock::since_boot;
 use serde::de::DeserializeOwned;
@@ -113,7 +113,7 @@ impl State {
         !self.life.is_over(since_boot())
     }
 
-    fn finish(&self, status: TaskStatus, message: Option<String>) -> FinishRequest {
+    pub(super) fn finish(&self, status: TaskStatus, message: Option<String>) -> FinishRequest {
         let sum =
             |reader: &Arc<Mutex<SpoolReader>>| reader.lock().unwrap_or_else(PoisonError::into_inner).sum();
         self.ledger.finish(status, message, |step| self.readers.get(&step).map(sum).unwrap_or_default())
@@ -346,74 +346,6 @@ impl Reporter {
         self.0.changed.notify_all();
     }
 
-    /// Sends what is left and ends the task. True when nothing is left to say: the control plane has confirmed
-    /// the end, or has ended the task before.
-    pub fn finish(&self, status: TaskStatus, message: Option<String>) -> bool {
-        self.lock().life.steps_ended(since_boot());
-        let mut misses = Backoff::new(Duration::from_secs(1), Duration::from_secs(30), Duration::MAX);
-        loop {
-            let Some(request) = self.settled(|state| match state.lost_output.clone() {
-                // A success whose log has holes is none.
-                Some(why) if status == TaskStatus::Success => {
-                    state.finish(TaskStatus::InfrastructureFail, Some(why))
-                }
-                _ => state.finish(status, message.clone()),
-            }) else {
-                return self.has_ended();
-            };
-            let body = serde_json::to_vec(&request).unwrap_or_default();
-            self.lock().finishing = true;
-            match self.deliver::<FinishAnswer>("POST", "finish", Body::Json(&body)) {
-                Ok(FinishAnswer::Confirmed) => {
-                    self.over();
-                    return true;
-                }
-                Ok(FinishAnswer::Incomplete { next_event, steps }) => {
-                    let wait = misses.again(random());
-                    log::warn!(
-                        "the control plane misses a part of the task ({} of its steps): sending it again in {} ms",
-                        steps.len(),
-                        wait.as_millis()
-                    );
-                    let mut state = self.lock();
-                    state.finishing = false;
-                    state.ledger.events_stored(next_event);
-                    for (step, offset) in steps {
-                        state.ledger.output_stored(step, offset);
-                    }
-                    drop(state);
-                    self.pause(wait);
-                }
-                Err(error) => {
-                    if !self.has_ended() {
-                        log::error!("failed to finish the task: {error}");
-                    }
-                    self.over();
-                    return self.has_ended();
-                }
-            }
-        }
-    }
-
-    /// Waits until everything is sent; `None` when that will not be.
-    pub(super) fn settled<T>(&self, then: impl FnOnce(&State) -> T) -> Option<T> {
-        let mut state = self.lock();
-        state.hurry = true;
-        self.0.changed.notify_all();
-        loop {
-            let now = since_boot();
-            if state.life.is_over(now) {
-                return None;
-            }
-            if state.ledger.is_even() {
-                return Some(then(&state));
-            }
-            let left = state.life.next_change().map_or(CALL_TIMEOUT, |at| at.saturating_sub(now));
-            let wait = left.min(CALL_TIMEOUT);
-            state = self.0.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
     /// One call of a step, tried again until it is answered or the steps are stopped. `path` follows `tasks/{id}/`.
     pub fn call<A: DeserializeOwned>(
         &self,
@@ -515,15 +447,15 @@ impl Reporter {
         self.answered_or_waited(answer, backoff, State::steps_go_on)
     }
 
-    fn path(&self, path: &str) -> String {
+    pub(super) fn path(&self, path: &str) -> String {
         format!("/api/v3/runner/tasks/{}/{path}", self.0.id)
     }
 
-    fn request<'r>(&'r self, method: &'static str, path: &'r str, body: Body<'r>) -> Request<'r> {
+    pub(super) fn request<'r>(&'r self, method: &'static str, path: &'r str, body: Body<'r>) -> Request<'r> {
         Request { method, path, token: Some(&self.0.token), body, timeout: CALL_TIMEOUT }
     }
 
-    fn ask<A: DeserializeOwned>(&self, request: &Request<'_>) -> Result<A, Error> {
+    pub(super) fn ask<A: DeserializeOwned>(&self, request: &Request<'_>) -> Result<A, Error> {
         self.ask_by(&self.0.client, request)
     }
 

@@ -12,6 +12,7 @@
 //! `commit::task` loads a task, applies one of these, and writes what became of it in the same transaction.
 //! docs/protocol.md tells the same for people who write runners.
 
+mod stopped;
 mod stored;
 #[cfg(test)]
 mod tests;
@@ -523,12 +524,6 @@ impl Task {
             Some(fence) => self.end_fenced(status, EndedBy::Administrator, message, fence, now),
             None => self.end(status, EndedBy::Administrator, message, now),
         }
-    }
-
-    /// Its agent has stopped: it says so itself or its runner does, its fence has passed, or a person knows it.
-    pub fn confirm_stopped(&mut self) -> Vec<Consequence> {
-        let State::Ended(end) = &mut self.state else { return Vec::new() };
-        if end.fence_until.take().is_some() { vec![Consequence::FenceGone] } else { Vec::new() }
     }
 
     /// The infrastructure failed under what had begun, and nothing of it runs any more: its fence has passed, or its

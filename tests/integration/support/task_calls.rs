@@ -148,6 +148,10 @@ impl Known {
                 json!({ "offset": *stored, "durable_to": *stored })
             }
             ("heartbeat", _) => json!({ "cancel": self.cancelled, "lease_seconds": 60 }),
+            ("stopped", _) => {
+                self.ended = self.cancelled.then_some(true);
+                json!({ "cancel": self.cancelled, "lease_seconds": 60 })
+            }
             ("finish", _) => {
                 let missing = |step: &&Value| {
                     let stored = self.output.get(&step["step"].to_string()).copied().unwrap_or(0);

@@ -30,6 +30,7 @@ pub fn router() -> Router<Shared> {
         .route(&format!("{task}/heartbeat"), post(task::heartbeat))
         .route(&format!("{task}/steps/{{step}}/output"), patch(task::output))
         .route(&format!("{task}/events"), post(task::events))
+        .route(&format!("{task}/stopped"), post(task::stopped))
         .route(&format!("{task}/finish"), post(task::finish))
         .route("/api/v3/runner/unclaim", post(task::give_back))
         .route("/api/v2/task/event/fail", post(task::fail))

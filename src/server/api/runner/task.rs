@@ -153,6 +153,14 @@ pub(super) async fn events(
     Ok(Json(EventsAnswer { next, cancel }))
 }
 
+/// Ends a cancelled task whose steps have stopped, though not everything is there.
+pub(super) async fn stopped(State(state): State<Shared>, task: Holder) -> Answer<Json<HeartbeatAnswer>> {
+    let (id, lease) = (task.id.clone(), state.settings.lease());
+    let stopped = state.store.write(move |tx| task::stopped(tx, &id, lease, Millis::now())).await?;
+    let Taken { cancel, .. } = task.decided(stopped)?;
+    Ok(Json(HeartbeatAnswer { cancel, lease_seconds: state.settings.lease_seconds }))
+}
+
 /// Ends the task, when everything is there.
 pub(super) async fn finish(
     State(state): State<Shared>,

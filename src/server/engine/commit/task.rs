@@ -410,6 +410,15 @@ pub fn finish(
     }
 }
 
+/// The steps of a task have stopped, as its agent says before everything of it has arrived.
+pub fn stopped(tx: &Tx<'_>, id: &TaskId, lease: Duration, now: Millis) -> Decided<Taken> {
+    let mut hand = InHand::known(tx, id)?;
+    match hand.task.stopped(lease, now) {
+        Ok(step) => decided(tx, hand, Ok(step), now),
+        Err(Step { answer: refused, then }) => hand.keep(tx, then, now).map(|()| Err(refused)),
+    }
+}
+
 /// The reason why a task cannot have succeeded, though its agent says so.
 fn overlooked(step: &Unaccounted) -> String {
     let Unaccounted { step, name, bytes } = step;

@@ -185,6 +185,20 @@ impl World {
         self.follow(at, finished.map(|step| step.then).unwrap_or_else(|no| no.then));
     }
 
+    /// The steps of an agent have stopped, and what they said is still on its way.
+    pub(super) fn stopped(&mut self, agent: Option<usize>) {
+        let Some((agent, at)) = self.speaker(agent) else { return };
+        if !self.agents[agent].works && !self.agents[agent].is_first_version {
+            return;
+        }
+        self.agents[agent].works = false;
+        let now = self.now();
+        let stopped = self.task(at).stopped(LEASE_TIME, now);
+        let expected = self.model(at).stopped(now.0);
+        assert_eq!(stopped.as_ref().map(|step| step.answer.late).map_err(|no| no.answer), expected);
+        self.follow(at, stopped.map(|step| step.then).unwrap_or_else(|no| no.then));
+    }
+
     /// An agent dies; its runner may see that and say so.
     pub(super) fn die(&mut self, agent: Option<usize>, how: u8) {
         let Some((agent, at)) = self.living(agent) else { return };

@@ -337,6 +337,22 @@ impl Model {
         Ok(Finished::Now)
     }
 
+    /// Its steps have stopped. A cancelled one ends by that, and its rest is late.
+    pub(super) fn stopped(&mut self, now: u64) -> Result<bool, Refused> {
+        match self.phase {
+            Phase::Running | Phase::Unreachable if self.is_canceled => {
+                self.end(TaskState::Canceled, EndedBy::Cancel, false, now);
+                self.is_held = false;
+                Ok(false)
+            }
+            Phase::Ended(..) => {
+                self.unfenced();
+                Err(self.no(now))
+            }
+            _ => self.call(Call::Other, now),
+        }
+    }
+
     pub(super) fn lost(&mut self, by: EndedBy, now: u64) -> Result<(), Refused> {
         match self.phase {
             Phase::Queued => return Err(Refused::Queued),

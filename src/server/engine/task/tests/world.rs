@@ -220,6 +220,7 @@ impl World {
             7..=9 => self.begin(agent, how),
             10..=12 => self.call(agent, how),
             13 => self.give_back(agent, how),
+            14 if how >= 160 => self.stopped(agent),
             14 => self.finish(agent, how),
             15 => self.die(agent, how),
             16 => {
