@@ -107,7 +107,7 @@ impl Room {
 impl Gates {
     /// The reason for which this host takes no task now.
     pub(super) fn closed(&self, working_directory: &Path, now: SystemTime) -> Option<Closed> {
-        let load = self.max_load.and_then(|_| std::fs::read_to_string("/proc/loadavg").ok());
+        let load = self.max_load.and_then(|_| crate::system::os::load());
         let room = self.min_free_disk.and_then(|_| room_of(working_directory));
         self.decide(now, load.as_deref(), room, working_directory)
     }

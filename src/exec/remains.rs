@@ -155,7 +155,7 @@ fn end_processes(folder: &Path) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let mut alive = false;
-        for process in proc::all().filter(|process| belongs(process.pid, folder)) {
+        for process in proc::all().filter(|process| belongs(process, folder)) {
             let Some(pid) = Pid::from_raw(process.pid) else { continue };
             alive = true;
             let _ = kill_process(pid, Signal::KILL);
@@ -169,11 +169,12 @@ fn end_processes(folder: &Path) {
     }
 }
 
-fn belongs(pid: i32, folder: &Path) -> bool {
+fn belongs(process: &proc::Stat, folder: &Path) -> bool {
+    let pid = process.pid;
     if pid == std::process::id() as i32 {
         return false;
     }
-    let Some(environment) = proc::environment(pid) else { return false };
+    let Some(environment) = proc::environment(process) else { return false };
     let is_task = environment.split(|byte| *byte == 0).any(|one| one.starts_with(b"RUNLET_TASK_ID="));
     let name = folder.as_os_str().as_bytes();
     is_task && (environment.windows(name.len()).any(|part| part == name) || has_open_below(pid, folder))

@@ -4,7 +4,7 @@
 //! The task agent is a child sub-reaper: a process that outlives its parent becomes its child and is
 //! found through /proc, whatever group or session it moved to.
 
-use crate::system::proc;
+use crate::system::{os, proc};
 use rustix::process::{Pid, Signal, WaitOptions};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -38,15 +38,16 @@ pub struct Ended {
 
 /// Starts `command` in a process group of its own, with no input. Returns the reading end of its output.
 pub fn start(mut command: Command) -> io::Result<(Process, File)> {
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let (reader, writer) = os::pipe()?;
     // Fewer and larger reads from a step that prints much; a system that refuses keeps its default.
-    let _ = rustix::pipe::fcntl_setpipe_size(&writer, PIPE_BYTES);
+    os::widen_pipe(&writer, PIPE_BYTES);
     let second = writer.try_clone()?;
     command.stdin(nothing()?).stdout(writer).stderr(second).process_group(0);
     let child = command.spawn()?;
     // The command owns the writing ends: the pipe would never close while it lives.
     drop(command);
     let pid = Pid::from_child(&child);
+    proc::remember_group(pid.as_raw_nonzero().get());
     Ok((Process { child, pid }, File::from(reader)))
 }
 
@@ -54,7 +55,7 @@ pub fn start(mut command: Command) -> io::Result<(Process, File)> {
 fn nothing() -> io::Result<Stdio> {
     match File::open("/dev/null") {
         Ok(file) => Ok(file.into()),
-        Err(_) => Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?.0.into()),
+        Err(_) => Ok(os::pipe()?.0.into()),
     }
 }
 
@@ -80,8 +81,10 @@ fn ended(status: ExitStatus) -> Ended {
 /// Makes this process the parent of orphaned descendants and the leader of a session, as far as the
 /// system allows.
 pub fn adopt_descendants() {
-    match rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
+    match os::adopt_orphans() {
         Ok(()) => ADOPTS.store(true, Ordering::Relaxed),
+        // Their groups are remembered instead.
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
         Err(error) => log::warn!("cannot become the reaper of orphaned processes: {error}"),
     }
     // Fails when it leads a group already: then a signal to the runner's group may reach it as well.
@@ -138,10 +141,7 @@ fn named(process: &proc::Stat) -> Descendant {
 
 /// The descendants of this process that hold the writing end of the pipe that `reader` reads.
 pub fn holders(reader: &File) -> Vec<Descendant> {
-    use std::os::fd::AsRawFd;
-    let own = std::fs::read_link(format!("/proc/self/fd/{}", reader.as_raw_fd()));
-    let Ok(pipe) = own else { return Vec::new() };
-    descendants().iter().filter(|process| proc::holds(process.pid, &pipe)).map(named).collect()
+    proc::holders(reader).iter().map(named).collect()
 }
 
 /// Ends every descendant: TERM, `grace`, KILL, until none is left or `patience` has passed. Returns what
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn a_group_is_gone_once_its_dead_are_reaped() {
         // Without it somebody else reaps what is left of the group, or nobody does.
-        if rustix::process::set_child_subreaper(Some(rustix::process::getpid())).is_err() {
+        if os::adopt_orphans().is_err() {
             return;
         }
         let (mut process, mut reader) = shell("sleep 600 & exit 0");

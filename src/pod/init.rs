@@ -56,7 +56,7 @@ pub(super) fn run() -> Outcome {
     let signals = Signals::new([SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGQUIT]);
     let signals = signals.map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))?;
     // An init of the image, where that is the first process, would get the orphans.
-    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+    let _ = crate::system::os::adopt_orphans();
     let ready = Arc::new(AtomicBool::new(false));
     crate::system::probes::serve(PROBES, Arc::clone(&ready));
     Init { pod, signals, ready, entrypoint: None }

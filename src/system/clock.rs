@@ -4,18 +4,9 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-/// Time since the start of the system in whole seconds, sleep included: leases and fences are measured by it, and
-/// nobody sets this clock. The call that tells it more finely would cost the small file 2 KB.
-#[cfg(target_os = "linux")]
+/// Time since the start of the system, sleep included: leases and fences are measured by it, and nobody sets this clock.
 pub fn since_boot() -> Duration {
-    Duration::from_secs(u64::try_from(rustix::system::sysinfo().uptime).unwrap_or_default())
-}
-
-/// Time since this process asked first. Sleep is not counted.
-#[cfg(not(target_os = "linux"))]
-pub fn since_boot() -> Duration {
-    static FIRST: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
-    FIRST.get_or_init(std::time::Instant::now).elapsed()
+    super::os::since_boot()
 }
 
 /// Days from 0000-03-01 to 1970-01-01. Years begin in March here, so that the leap day is the last of its year.

@@ -7,6 +7,7 @@ pub mod fault;
 pub mod git_files;
 pub mod locks;
 pub mod opening;
+pub mod os;
 pub mod probes;
 pub mod proc;
 pub mod service;
@@ -37,9 +38,7 @@ pub fn fits(pattern: &str, gap: &str, text: &str) -> bool {
 /// Keeps other processes of the same user out of this one's memory and environment, and out of core dumps: what it
 /// starts is told no secrets but by intent. A program that it starts begins without this.
 pub fn keep_memory_private() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
-    {
+    if let Err(error) = os::keep_memory_private() {
         log::debug!("cannot keep the memory of this process private: {error}");
     }
 }

@@ -5,7 +5,7 @@
 //! Without that variable nothing is said, and a manager that does not listen is no failure: work goes on.
 
 use std::io;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 /// Variables that a service manager sets for the process that it starts. What that process starts in turn must not
@@ -44,7 +44,7 @@ pub fn is_listening() -> bool {
 /// Tells the service manager lines of `KEY=value`.
 pub fn tell(lines: &str) {
     let Ok(address) = std::env::var("NOTIFY_SOCKET") else { return };
-    let sent = address_of(&address).and_then(|address| {
+    let sent = super::os::socket_address(&address).and_then(|address| {
         let socket = UnixDatagram::unbound()?;
         // A busy one may take its time, but one that does not read must not hold anything up for long.
         socket.set_write_timeout(Some(PATIENCE))?;
@@ -53,14 +53,6 @@ pub fn tell(lines: &str) {
     if let Err(error) = sent {
         log::debug!("cannot tell the service manager at `{address}`: {error}");
     }
-}
-
-fn address_of(text: &str) -> io::Result<SocketAddr> {
-    #[cfg(target_os = "linux")]
-    if let Some(name) = text.strip_prefix('@') {
-        return <SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name);
-    }
-    SocketAddr::from_pathname(text)
 }
 
 /// The time within which the service manager wants to hear of progress again and again; `None`: not at all.
@@ -80,16 +72,16 @@ pub fn logs_to_journal() -> bool {
 #[cfg(test)]
 #[expect(clippy::unwrap_used)]
 mod tests {
-    use super::*;
+    use crate::system::os::socket_address;
 
     #[test]
     fn addresses_are_paths_or_names_without_a_file() {
-        assert_eq!(address_of("/run/x").unwrap().as_pathname(), Some(std::path::Path::new("/run/x")));
-        assert!(address_of(&"x".repeat(200)).is_err());
+        assert_eq!(socket_address("/run/x").unwrap().as_pathname(), Some(std::path::Path::new("/run/x")));
+        assert!(socket_address(&"x".repeat(200)).is_err());
         #[cfg(target_os = "linux")]
         {
             use std::os::linux::net::SocketAddrExt;
-            let address = address_of("@runlet/x").unwrap();
+            let address = socket_address("@runlet/x").unwrap();
             assert_eq!(address.as_abstract_name(), Some(&b"runlet/x"[..]));
         }
     }

@@ -10,7 +10,7 @@ use crate::logging::{self, record};
 use crate::protocol::TaskId;
 use crate::protocol::task_input::Said;
 use crate::system::proc::{boot_id, stat};
-use crate::system::{service, threads};
+use crate::system::{os, service, threads};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::ffi::OsStr;
 use std::io::Write;
@@ -135,7 +135,7 @@ pub(super) fn start(
     Ok(Agent {
         kind: Kind::Child(child),
         pid,
-        pidfd: pidfd(pid),
+        pidfd: os::end_of(pid),
         lines,
         said: Vec::new(),
         errors,
@@ -164,7 +164,7 @@ impl Agent {
     pub(super) fn find(process: &AgentProcess) -> Option<Self> {
         let pid = Pid::from_raw(process.pid)?;
         // The pidfd comes first: once it is open, the number cannot pass to another process unseen.
-        let pidfd = pidfd(pid);
+        let pidfd = os::end_of(pid);
         let agent = Agent {
             kind: Kind::Adopted(process.clone()),
             pid,
@@ -184,7 +184,7 @@ impl Agent {
     pub(super) fn feed(&mut self, input: Vec<u8>) {
         let Kind::Child(child) = &mut self.kind else { return };
         let Some(mut stdin) = child.stdin.take() else { return };
-        let fits = rustix::pipe::fcntl_getpipe_size(&stdin).is_ok_and(|room| input.len() <= room);
+        let fits = os::pipe_room(&stdin).is_some_and(|room| input.len() <= room);
         let mut write = move || {
             if let Err(error) = stdin.write_all(&input) {
                 log::debug!("the task agent did not read its task: {error}");
@@ -295,16 +295,6 @@ impl Agent {
     }
 }
 
-#[cfg(target_os = "linux")]
-fn pidfd(pid: Pid) -> Option<OwnedFd> {
-    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn pidfd(_pid: Pid) -> Option<OwnedFd> {
-    None
-}
-
 fn is_alive(pid: Pid) -> bool {
     // EPERM is a living process of another user.
     rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH)
@@ -343,7 +333,7 @@ mod tests {
         Agent {
             kind: Kind::Child(child),
             pid,
-            pidfd: pidfd(pid),
+            pidfd: os::end_of(pid),
             lines: None,
             said: Vec::new(),
             errors: None,

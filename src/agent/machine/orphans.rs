@@ -7,6 +7,7 @@
 
 use super::group::Group;
 use crate::protocol::Task;
+use crate::system::os;
 use crate::system::proc::{self, Stat};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
@@ -15,7 +16,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Set in the environment of the task agent; its steps inherit it unless a `command_prefix` cleans up.
-pub(in crate::agent) const TASK_VARIABLE: &str = "RUNLET_TASK_ID";
+pub(in crate::agent) const TASK_VARIABLE: &str = proc::MARK;
 
 /// Variables of the control plane that, taken together, belong to one task alone.
 const BUILT_IN: [&str; 2] = ["CIRCLE_WORKFLOW_JOB_ID", "CIRCLE_NODE_INDEX"];
@@ -58,12 +59,11 @@ impl Markers {
 
 /// Makes this process the parent of orphans below it; false where the system cannot: they go to init.
 pub(super) fn become_reaper() -> bool {
-    #[cfg(target_os = "linux")]
-    match rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
-        Ok(()) => return true,
-        Err(error) => log::debug!("cannot become a sub-reaper: {error}"),
+    let adopted = os::adopt_orphans();
+    if let Err(error) = &adopted {
+        log::debug!("cannot become a sub-reaper: {error}");
     }
-    false
+    adopted.is_ok()
 }
 
 /// Marks of the task whose processes are to go.
@@ -137,7 +137,7 @@ fn marked(sweep: &Sweep<'_>) -> Vec<Stat> {
     let agent = sweep.agent.filter(|agent| proc::stat(*agent).is_none());
     let belongs = |stat: &Stat| {
         agent.is_some_and(|agent| stat.session == agent || stat.group == agent)
-            || proc::environment(stat.pid)
+            || proc::environment(stat)
                 .is_some_and(|environment| sweep.markers.match_environment(&environment))
     };
     proc::all().filter(|stat| stat.pid != own && !stat.zombie && belongs(stat)).collect()
@@ -155,7 +155,7 @@ pub(super) fn find_agent(runner: &str, users: &[u32], group: Option<&Group>) -> 
             || group.is_some_and(|group| group.members().contains(&pid))
     };
     proc::all().filter(|stat| !stat.zombie).find_map(|stat| {
-        let arguments = proc::arguments(stat.pid);
+        let arguments = proc::arguments(&stat);
         let mut last = arguments.trim_end_matches('\0').rsplit('\0');
         let is_of_runner = last.next() == Some(runner);
         let task = last.next()?;

@@ -2,6 +2,7 @@
 //! filled the disk itself to say so and to end. Without it such a job would wait for room that only its end can make.
 
 use crate::system::fault::is_full;
+use crate::system::os;
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
@@ -24,7 +25,7 @@ pub(super) struct Spare {
 impl Spare {
     /// One for what comes at `start`; `error` is that of the disk, and the answer where there is no memory either.
     pub(super) fn instead(error: io::Error, start: u64, on_disk: u64) -> io::Result<Self> {
-        match is_full(&error).then(in_memory).flatten() {
+        match is_full(&error).then(|| os::file_in_memory("runlet-output")).flatten() {
             Some(file) => Ok(Self { file: Arc::new(file), start, on_disk }),
             None => Err(error),
         }
@@ -45,29 +46,6 @@ impl Spare {
 
     /// Gives back what lies below `offset`.
     pub(super) fn free(&self, offset: u64) {
-        free_below(&self.file, offset);
+        os::free_below(&self.file, offset);
     }
-}
-
-#[cfg(target_os = "linux")]
-fn in_memory() -> Option<File> {
-    use rustix::fs::{MemfdFlags, memfd_create};
-    memfd_create("runlet-output", MemfdFlags::CLOEXEC).ok().map(File::from)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn in_memory() -> Option<File> {
-    None
-}
-
-/// Takes the bytes below `offset` out of the file, whose length stays.
-#[cfg(target_os = "linux")]
-pub(super) fn free_below(file: &File, offset: u64) -> bool {
-    use rustix::fs::{FallocateFlags, fallocate};
-    fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, offset).is_ok()
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(super) fn free_below(_: &File, _: u64) -> bool {
-    false
 }

@@ -9,9 +9,9 @@
 //! Nothing is synced: against the crash of a process the system's cache is enough, and on the slow disks of small
 //! hosts a sync of each step would cost more than many a step takes. A host that loses power loses the last seconds.
 
-use super::spare::{Spare, free_below};
+use super::spare::Spare;
 use super::tail::Tail;
-use crate::system::opening;
+use crate::system::{opening, os};
 use ring::digest::{Context, SHA256};
 use rustix::io::Errno;
 use std::fs::File;
@@ -318,7 +318,7 @@ impl SpoolReader {
             shared.spare.clone()
         };
         spare.iter().for_each(|spare| spare.free(offset));
-        free_below(&self.file, offset)
+        os::free_below(&self.file, offset)
     }
 
     /// Bytes below are not there any more.

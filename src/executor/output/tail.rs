@@ -4,7 +4,7 @@
 //! It begins with two numbers of eight bytes, which a runner needs that comes upon it later: its room, and how much
 //! was written in all.
 
-use crate::system::opening;
+use crate::system::{opening, os};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -32,7 +32,7 @@ impl Tail {
         }
         let mut room = bytes;
         loop {
-            let made = opening::create(path).and_then(|file| reserve(&file, FRONT + room).map(|()| file));
+            let made = opening::create(path).and_then(|file| os::reserve(&file, FRONT + room).map(|()| file));
             match made {
                 Ok(file) => return Some(Self { file, room, written: 0, taken: 0 }),
                 Err(_) if room / 2 >= LEAST => room /= 2,
@@ -93,23 +93,6 @@ impl Tail {
     pub(super) fn took(&mut self, bytes: usize) {
         self.taken += bytes as u64;
     }
-}
-
-/// Takes the room on the disk before it is needed.
-#[cfg(target_os = "linux")]
-fn reserve(file: &File, bytes: u64) -> io::Result<()> {
-    use crate::system::fault::is_full;
-    use rustix::fs::{FallocateFlags, fallocate};
-    match fallocate(file, FallocateFlags::empty(), 0, bytes) {
-        Err(error) if is_full(&error.into()) => Err(error.into()),
-        // The writing will show it on a system that cannot be asked.
-        _ => Ok(()),
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn reserve(_: &File, _: u64) -> io::Result<()> {
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,32 +1,9 @@
 //! Processes as `/proc` shows them. Where it is not mounted there are none to see.
 
+use super::facts::Stat;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-
-/// Longest command line that is told, in bytes.
-const LONGEST_COMMAND: usize = 200;
-
-/// The facts of a process that are needed here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stat {
-    /// Id of the process.
-    pub pid: i32,
-    /// Process id of the parent.
-    pub parent: i32,
-    /// Id of its process group.
-    pub group: i32,
-    /// Id of its session.
-    pub session: i32,
-    /// True when it has ended and waits to be reaped.
-    pub zombie: bool,
-    /// True while a signal keeps it from running.
-    pub stopped: bool,
-    /// In clock ticks since the start of the system.
-    pub start_time: u64,
-    /// Name of its program, as the kernel has it.
-    pub name: String,
-}
 
 /// The facts of a process; `None` when there is none of that number, or no `/proc`.
 pub fn stat(pid: i32) -> Option<Stat> {
@@ -52,6 +29,7 @@ fn parse(pid: i32, text: &str) -> Option<Stat> {
         stopped: *fields.first()? == "T",
         start_time: fields.get(19)?.parse().ok()?,
         name: start.split_once('(').map_or_else(String::new, |(_, name)| name.to_owned()),
+        told: (),
     })
 }
 
@@ -110,25 +88,15 @@ fn children(proc: &Path, pid: i32) -> Option<Vec<i32>> {
 
 /// Whether processes can be looked at: that needs `/proc`.
 pub fn is_mounted() -> bool {
-    !cfg!(target_os = "linux") || stat(std::process::id() as i32).is_some()
+    stat(std::process::id() as i32).is_some()
 }
 
-/// Arguments of a process, or the name of its program in brackets when it has none; cut where it is long.
-pub fn command_line(process: &Stat) -> String {
-    let mut command = arguments(process.pid).replace('\0', " ").trim_end().to_owned();
-    if command.is_empty() {
-        command = format!("[{}]", process.name);
-    }
-    if command.len() > LONGEST_COMMAND {
-        let cut = (0..=LONGEST_COMMAND).rev().find(|&at| command.is_char_boundary(at)).unwrap_or(0);
-        command.truncate(cut);
-    }
-    command
-}
+/// Remembers nothing: orphans are adopted, and so found by descent.
+pub fn remember_group(_: i32) {}
 
 /// Arguments of a process, with a zero byte after each; everybody may read them.
-pub fn arguments(pid: i32) -> String {
-    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+pub fn arguments(process: &Stat) -> String {
+    let arguments = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
     String::from_utf8_lossy(&arguments).into_owned()
 }
 
@@ -140,12 +108,22 @@ pub fn real_user(pid: i32) -> Option<u32> {
 }
 
 /// The environment that a process was started with, `name=value` with a zero byte after each.
-pub fn environment(pid: i32) -> Option<Vec<u8>> {
-    fs::read(format!("/proc/{pid}/environ")).ok()
+pub fn environment(process: &Stat) -> Option<Vec<u8>> {
+    fs::read(format!("/proc/{}/environ", process.pid)).ok()
+}
+
+/// The descendants of this process that hold the other end of the pipe that `reader` reads.
+pub fn holders(reader: &fs::File) -> Vec<Stat> {
+    use std::os::fd::AsRawFd;
+    let own = fs::read_link(format!("/proc/self/fd/{}", reader.as_raw_fd()));
+    let Ok(pipe) = own else { return Vec::new() };
+    let mut found = descendants(std::process::id() as i32);
+    found.retain(|process| holds(process.pid, &pipe));
+    found
 }
 
 /// Whether a process holds the file open that `link` names, as the links of `/proc/PID/fd` name it.
-pub fn holds(pid: i32, link: &std::path::Path) -> bool {
+fn holds(pid: i32, link: &std::path::Path) -> bool {
     let Ok(folder) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
     folder.flatten().any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == link))
 }
@@ -172,11 +150,6 @@ pub fn lock_holders(path: &std::path::Path, inode: u64, kind: &str) -> Vec<i32> 
         (is_it && (holds(pid, path) || is_private(pid))).then_some(pid)
     };
     locks.lines().filter_map(holder).collect()
-}
-
-/// The id of this start of the system.
-pub fn boot_id() -> Option<String> {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|text| text.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -234,11 +207,10 @@ mod tests {
     }
 
     #[test]
-    #[cfg(target_os = "linux")]
     fn the_own_process_is_there() {
         let own = stat(std::process::id() as i32).unwrap();
         assert_eq!(own.parent, rustix::process::getppid().unwrap().as_raw_nonzero().get());
-        assert!(!own.zombie && !command_line(&own).is_empty());
+        assert!(!own.zombie && !super::super::command_line(&own).is_empty());
         assert!(all().any(|process| process == own));
     }
 }

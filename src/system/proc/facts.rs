@@ -1,0 +1,43 @@
+//! What is known of a process.
+
+/// Variable in the environment of a task agent, and so of its steps: the id of their task.
+pub const MARK: &str = "RUNLET_TASK_ID";
+
+/// What is kept of a process beside its facts: nothing, where `/proc` tells it when it is wanted.
+#[cfg(target_os = "linux")]
+type Beside = ();
+#[cfg(not(target_os = "linux"))]
+type Beside = Told;
+
+/// What `ps` has told of a process beside its facts.
+#[cfg(any(test, not(target_os = "linux")))]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Arguments, with a space after each.
+    pub(super) arguments: String,
+    /// The environment, the same way; empty for processes of others.
+    pub(super) environment: String,
+}
+
+/// The facts of a process that are needed here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stat<T = Beside> {
+    /// Id of the process.
+    pub pid: i32,
+    /// Process id of the parent.
+    pub parent: i32,
+    /// Id of its process group.
+    pub group: i32,
+    /// Id of its session; 0 where that is not told.
+    pub session: i32,
+    /// True when it has ended and waits to be reaped.
+    pub zombie: bool,
+    /// True while a signal keeps it from running.
+    pub stopped: bool,
+    /// When it was started: in clock ticks since the start of the system on Linux, in Unix seconds elsewhere.
+    pub start_time: u64,
+    /// Name of its program, as the kernel has it.
+    pub name: String,
+    /// What the system has told beside that.
+    pub(super) told: T,
+}

@@ -1,0 +1,37 @@
+//! Processes of this host: from `/proc` on Linux, from `ps` elsewhere.
+
+pub mod facts;
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "linux")]
+use linux as system;
+
+#[cfg(not(target_os = "linux"))]
+mod ps;
+#[cfg(not(target_os = "linux"))]
+use ps as system;
+#[cfg(any(test, not(target_os = "linux")))]
+mod table;
+
+pub use system::{
+    all, arguments, descendants, environment, holders, is_mounted, lock_holder, remember_group, stat,
+};
+
+pub use super::os::boot_id;
+pub use facts::{MARK, Stat};
+
+/// Longest command line that is told, in bytes.
+const LONGEST_COMMAND: usize = 200;
+
+/// Arguments of a process, or the name of its program in brackets when it has none; cut where it is long.
+pub fn command_line(process: &Stat) -> String {
+    let mut command = arguments(process).replace('\0', " ").trim_end().to_owned();
+    if command.is_empty() {
+        command = format!("[{}]", process.name);
+    }
+    if command.len() > LONGEST_COMMAND {
+        let cut = (0..=LONGEST_COMMAND).rev().find(|&at| command.is_char_boundary(at)).unwrap_or(0);
+        command.truncate(cut);
+    }
+    command
+}
