@@ -14,7 +14,8 @@ use ps as system;
 mod table;
 
 pub use system::{
-    all, arguments, descendants, environment, holders, is_mounted, lock_holder, remember_group, stat,
+    all, arguments, descendants, environment, holders, is_mounted, lock_holders, real_user, remember_group,
+    stat,
 };
 
 pub use super::os::boot_id;
