@@ -22,13 +22,13 @@ mod watch;
 use crate::agent::machine;
 use crate::agent::settings::Settings;
 use crate::agent::{Level, Stop};
-use crate::http::{Body, Client, Endpoint, Request};
+use crate::http::{Client, Endpoint};
 use crate::outcome::{Failure, Outcome, exit, print};
 use crate::protocol::Secret;
 use crate::protocol::task_input::LocalSource;
 
 use crate::server::pipelines::types::{ConfigOrigin, Revision, Trigger};
-use crate::server::{self, Running, ServerOptions};
+use crate::server::{self, Running, ServerOptions, Sought};
 use crate::terminal::plain;
 use caches::Caches;
 pub use options::HELP;
@@ -314,13 +314,17 @@ fn run(
             waiting.into_iter().collect::<Vec<_>>().join(", ")
         ))?;
     }
-    let missing = never_came(options, &screen, &client, person, &created.id.to_string())?;
+    let sought = running.sought();
+    let was_refused = sought.refusal.is_some();
+    let missing = never_came(sought);
     if let Some(missing) = &missing {
-        print(&format!("there is no {missing}: the setup workflow did not continue the pipeline\n"))?;
+        print(&format!("{missing}\n"))?;
     }
     let left_out = screen.jobs().any(|(_, job)| job.cannot_run);
     let good = summary.lost.is_empty() && screen.workflow_statuses().all(|status| status == "success");
     Ok(match (good, left_out) {
+        // The job that sent the refused config has failed of just that.
+        _ if was_refused => exit::USAGE,
         (false, _) => exit::FAILED,
         (true, true) => exit::INCOMPLETE,
         (true, false) if missing.is_some() => exit::USAGE,
@@ -328,29 +332,14 @@ fn run(
     })
 }
 
-/// What was asked for and never came to be, as the beginning of a sentence: a setup config may not have it, and a second
-/// one that has not is refused.
-fn never_came(
-    options: &Options,
-    screen: &render::Screen,
-    client: &Client,
-    person: &Secret,
-    pipeline: &str,
-) -> Result<Option<String>, Failure> {
-    if options.jobs.is_empty() && options.workflow.is_none() {
-        return Ok(None);
-    }
-    let (path, timeout) = (format!("/api/v2/pipeline/{pipeline}"), std::time::Duration::from_secs(60));
-    let request = Request { method: "GET", path: &path, token: Some(person), body: Body::Empty, timeout };
-    let about: serde_json::Value = client.json(&request).map_err(|e| Failure::new(e.to_string()))?;
-    if about["state"] != "setup" {
-        return Ok(None);
-    }
-    let mut workflows = options.workflow.iter();
-    let workflow = workflows.find(|wanted| !screen.workflow_names().any(|name| watch::fits(wanted, name)));
-    let mut jobs = options.jobs.iter();
-    let job = jobs.find(|wanted| !screen.jobs().any(|(_, job)| watch::fits(wanted, &job.name)));
-    Ok(workflow.map(|name| format!("workflow `{name}`")).or(job.map(|name| format!("job `{name}`"))))
+/// Why something that was asked for never came to be: a setup config may not have it, and one that is to follow is
+/// refused when it has not either.
+fn never_came(sought: Sought) -> Option<String> {
+    let Sought { missing, refusal } = sought;
+    let workflow = missing.workflow.map(|name| format!("workflow `{name}`"));
+    let missing = workflow.or_else(|| Some(format!("job `{}`", missing.jobs.first()?)));
+    let why = |missing| format!("there is no {missing}: the setup workflow did not continue the pipeline");
+    refusal.or(missing.map(why))
 }
 
 /// `gh/org/repo` from the origin when it says so, else a slug of this host.
