@@ -198,7 +198,8 @@ fn trigger(snapshot: &Snapshot, slug: &str, file_name: &str) -> Trigger {
         Named::Branch(name) => (Some(name), None),
         Named::Tag(name) => (None, Some(name)),
     };
-    let origin = snapshot.origin.clone();
+    let own = snapshot.own_origin.as_ref().map(|own| own.display().to_string());
+    let origin = snapshot.origin.clone().or(own);
     Trigger {
         revision: Some(Revision {
             repository_url: origin.unwrap_or_else(|| format!("file://{}", snapshot.repository.display())),
