@@ -198,7 +198,7 @@ fn start(
     input: &TaskInput,
     messages: &mpsc::Sender<Message>,
 ) -> Result<Reporter, String> {
-    let client = Client::of_runner(endpoint).map_err(|e| e.to_string())?;
+    let client = Client::of_runner(endpoint).and_then(Client::of_output).map_err(|e| e.to_string())?;
     let wishes = messages.clone();
     let reporter = Reporter::new(client, &input.task, move |wish| {
         // The task may be over already; then nobody needs to know.

@@ -23,6 +23,8 @@ const MOST_IDLE: usize = 2;
 
 /// Per connection and direction. Large enough to fill TLS records, small enough for a parked runner.
 const BUFFER_BYTES: usize = 16 * 1024;
+/// The same of what a task sends: each turn of the buffer is two calls of the system and wakes the other side.
+const OUTPUT_BYTES: usize = 128 * 1024;
 
 /// A client of one control plane. Cheap to share between threads.
 pub struct Client {
@@ -119,7 +121,7 @@ impl Client {
     ) -> Result<Self, Error> {
         let url = endpoint.url.trim_end_matches('/').to_owned();
         let host = check_url(&url)?.host().unwrap_or_default().to_owned();
-        let agent = agent(tls.clone(), proxy.as_ref(), connections)?;
+        let agent = agent(tls.clone(), proxy.as_ref(), connections, BUFFER_BYTES)?;
         Ok(Self { agent, url, host, tls, proxy, connections, strict: false })
     }
 
@@ -142,10 +144,16 @@ impl Client {
         Ok(Self { strict: true, ..Self::new(endpoint)? })
     }
 
+    /// The same with connections that give the system many bytes at a time, for one that sends a lot. Siblings do not.
+    pub fn of_output(self) -> Result<Self, Error> {
+        let agent = agent(self.tls.clone(), self.proxy.as_ref(), self.connections, OUTPUT_BYTES)?;
+        Ok(Self { agent, ..self })
+    }
+
     /// Another client of the same control plane with connections of its own; trust is shared.
     pub fn sibling(&self) -> Result<Self, Error> {
         Ok(Self {
-            agent: agent(self.tls.clone(), self.proxy.as_ref(), self.connections)?,
+            agent: agent(self.tls.clone(), self.proxy.as_ref(), self.connections, BUFFER_BYTES)?,
             url: self.url.clone(),
             host: self.host.clone(),
             tls: self.tls.clone(),
@@ -288,6 +296,7 @@ fn agent(
     tls: Option<Arc<rustls::ClientConfig>>,
     proxy: Option<&proxy::Choice>,
     connections: usize,
+    output: usize,
 ) -> Result<ureq::Agent, Error> {
     let proxy = match proxy {
         None => None,
@@ -304,7 +313,7 @@ fn agent(
         .max_idle_connections_per_host(connections)
         .max_response_header_size(limits::HEADER_BYTES)
         .input_buffer_size(BUFFER_BYTES)
-        .output_buffer_size(BUFFER_BYTES)
+        .output_buffer_size(output)
         .user_agent(concat!("runlet/", env!("CARGO_PKG_VERSION")))
         .build();
     Ok(ureq::Agent::with_parts(config, connector::chain(tls), connector::Later::default()))

@@ -1,5 +1,6 @@
 //! The folder of everything that the control plane keeps: made, closed to others, and taken by one process.
 
+use crate::system::locks::{self, Lock};
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -75,7 +76,7 @@ impl std::error::Error for FolderError {}
 pub(super) struct DataFolder {
     /// Absolute path: git is started in folders of its own, where a relative one would lead elsewhere.
     pub(super) path: PathBuf,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl DataFolder {
@@ -91,9 +92,7 @@ impl DataFolder {
         let name = path.join("lock");
         let lock = File::options().create(true).truncate(false).write(true).mode(0o600).open(&name);
         let lock = lock.map_err(|error| FolderError::Lock(name, error))?;
-        if !crate::system::locks::take(&lock) {
-            return Err(FolderError::Taken(path));
-        }
+        let Ok(lock) = locks::take(lock) else { return Err(FolderError::Taken(path)) };
         close_to_others(&path);
         Ok(Self { path, _lock: lock })
     }

@@ -4,6 +4,7 @@
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fs::File;
+use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 /// How long a lock may be held by someone who is about to let go of it: a process that was just forked
@@ -13,9 +14,28 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two tries.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Takes the lock of a file, which ends with the file. False when somebody else has it and keeps it.
-pub fn take(file: &File) -> bool {
-    take_within(file, PATIENCE)
+/// A file whose lock this process has. It ends with this value, even while a process that was just forked still
+/// holds the file.
+#[derive(Debug)]
+pub struct Lock(File);
+
+impl Deref for Lock {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+/// Takes the lock of a file. The file comes back when somebody else has its lock and keeps it.
+pub fn take(file: File) -> Result<Lock, File> {
+    if take_within(&file, PATIENCE) { Ok(Lock(file)) } else { Err(file) }
 }
 
 /// Whether nobody has the lock of a file. It is not kept.
@@ -42,17 +62,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_lock_ends_with_its_value_whoever_still_holds_the_file() {
+        let file = tempfile::tempfile().unwrap();
+        let forked = file.try_clone().unwrap();
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&forked));
+        let other = File::open(path).unwrap();
+        let lock = take(file).unwrap();
+        assert!(!is_free(&other));
+        drop(lock);
+        assert!(is_free(&other));
+    }
+
+    #[test]
     fn a_lock_that_is_let_go_soon_is_waited_for() {
         let folder = tempfile::tempdir().unwrap();
         let open = || File::options().create(true).append(true).open(folder.path().join("lock")).unwrap();
-        let (first, second) = (open(), open());
-        assert!(take(&first));
+        let (first, second, third) = (open(), open(), open());
+        let lock = take(first).unwrap();
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| take_within(&second, Duration::from_secs(300)));
             std::thread::sleep(3 * LOOK);
-            flock(&first, FlockOperation::Unlock).unwrap();
+            drop(lock);
             assert!(waiting.join().unwrap());
         });
-        assert!(!take_within(&first, LOOK), "the other one keeps it");
+        assert!(!take_within(&third, LOOK), "the other one keeps it");
     }
 }

@@ -4,7 +4,8 @@
 //! It is a file beside the working directory, since that may be removed after a task, and one in the state directory,
 //! since what is beside may not be written to.
 
-use crate::system::{hex, locks};
+use crate::system::hex;
+use crate::system::locks::{self, Lock};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -15,7 +16,7 @@ const LONGEST_TEXT: u64 = 8192;
 
 /// Held by this process.
 pub(super) struct PlaceLock {
-    _locks: Vec<File>,
+    _locks: Vec<Lock>,
 }
 
 /// Takes the locks of a working directory. The error names who has it, or one around or inside it, for people.
@@ -30,14 +31,12 @@ pub(super) fn take(working_directory: &Path, state_directory: Option<&Path>) -> 
     };
     let mut held = Vec::new();
     for path in files(working_directory, state_directory) {
-        let Some(mut file) = open(&path) else { continue };
-        if !locks::take(&file) {
-            return Err(taken(&path));
-        }
+        let Some(file) = open(&path) else { continue };
+        let Ok(lock) = locks::take(file) else { return Err(taken(&path)) };
         // An older text, or none, only makes a message poorer.
         let text = format!("{}\n{}\n", std::process::id(), real(working_directory).display());
-        let _ = file.set_len(0).and_then(|()| file.write_all(text.as_bytes()));
-        held.push(file);
+        let _ = lock.set_len(0).and_then(|()| (&*lock).write_all(text.as_bytes()));
+        held.push(lock);
     }
     let own = std::process::id();
     let mut near = near(working_directory, state_directory).into_iter();

@@ -7,6 +7,7 @@
 //! has ended. Where the disk takes nothing the operator finds an error in the log, and the task runs all the same.
 
 use crate::protocol::{TaskId, json};
+use crate::system::locks::{self, Lock};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, Write};
@@ -85,7 +86,7 @@ pub(super) struct RunnerRecord {
 struct RecordFile {
     file: PathBuf,
     /// Held as long as the runner lives; closed on exec, so a task agent does not hold it.
-    lock: File,
+    lock: Lock,
     name: String,
 }
 
@@ -119,7 +120,7 @@ impl RunnerRecord {
             return Err(unusable("not using", &"it belongs to another user"));
         }
         let lock_path = directory.join(format!("machine-{name}.lock"));
-        let mut lock = OpenOptions::new()
+        let lock = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
@@ -127,21 +128,22 @@ impl RunnerRecord {
             .mode(0o600)
             .open(&lock_path)
             .map_err(|error| unusable("cannot write to", &error))?;
-        if !crate::system::locks::take(&lock) {
+        let lock = locks::take(lock).map_err(|held| {
             let mut holder = String::new();
             // An unreadable number only makes the message poorer.
-            let _ = (&mut lock).take(32).read_to_string(&mut holder);
+            let _ = held.take(32).read_to_string(&mut holder);
             let holder = holder.trim();
             let holder = if holder.is_empty() { String::new() } else { format!(" (pid {holder})") };
-            return Err(OpenError::Taken(format!(
+            OpenError::Taken(format!(
                 "a runner named `{name}` is running on this host already{holder}; stop it, or give this one another `runner.name` (lock: `{}`)",
                 lock_path.display()
-            )));
-        }
+            ))
+        })?;
+        let mut text: &File = &lock;
         let written = lock
             .set_len(0)
-            .and_then(|()| lock.rewind())
-            .and_then(|()| writeln!(lock, "{}", std::process::id()));
+            .and_then(|()| text.rewind())
+            .and_then(|()| writeln!(text, "{}", std::process::id()));
         written.map_err(|error| unusable("cannot write to", &error))?;
         let file = directory.join(format!("machine-{name}.json"));
         let remembered = read(&file);

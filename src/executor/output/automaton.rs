@@ -4,6 +4,8 @@
 //! It is the automaton of Aho and Corasick behind a filter: a table of bits says of the last four
 //! (folded) bytes whether any pattern begins with them, and only where one may, the automaton is walked.
 //! So the cost hardly depends on the number of patterns, and no text makes it grow with their length.
+//! Where no pattern has a space among its first four, nothing needs folding before a pattern has begun, and a
+//! table of three bytes is asked at every second place only: it knows both ways in which a beginning can lie there.
 //! Nodes are numbered breadth first, so the children of a node are neighbours; 17 bytes hold one, and
 //! there are at most as many as the patterns have bytes.
 
@@ -19,6 +21,10 @@ pub(super) const FILTERED: usize = 4;
 /// The filter has two to this many bits.
 const FILTER_BITS: u32 = 18;
 const FILTER_WORDS: usize = 1 << (FILTER_BITS - 6);
+
+/// The table of three bytes has two to this many bits.
+const COARSE_BITS: u32 = 17;
+const COARSE_WORDS: usize = 1 << (COARSE_BITS - 6);
 
 /// Every byte with white space made a space.
 const FOLDED: [u8; 256] = {
@@ -42,6 +48,9 @@ pub(super) fn folded(byte: u8) -> u8 {
 pub(super) struct Automaton {
     /// One bit for each hash of the first bytes of a pattern.
     filter: Box<[u64; FILTER_WORDS]>,
+    /// One bit for each hash of the first three bytes of a pattern, and of the three behind the first; none
+    /// when a pattern has a space among its first four.
+    coarse: Option<Box<[u64; COARSE_WORDS]>>,
     /// By node: its last byte.
     bytes: Vec<u8>,
     /// By node: its first child. The last child stands before the first one of the next node.
@@ -54,22 +63,50 @@ pub(super) struct Automaton {
     lengths: Vec<u32>,
 }
 
+/// Where a search for beginnings of patterns is.
+pub(super) struct Search {
+    /// The beginning that is looked at next.
+    start: usize,
+    /// Behind the last byte that was read.
+    pub(super) end: usize,
+    /// The last four folded bytes before `end`, the first one highest; fewer at first.
+    pub(super) last: u32,
+}
+
+impl Search {
+    /// From this index of a text on.
+    pub(super) fn from(start: usize) -> Self {
+        Self { start, end: start, last: 0 }
+    }
+}
+
 impl Automaton {
     /// Patterns are sorted, differ, have at least [`FILTERED`] bytes, and are folded: no white space but
     /// single spaces, and none at their ends.
     pub(super) fn new(patterns: &[Vec<u8>]) -> Self {
         let mut new = Self {
             filter: Box::new([0; FILTER_WORDS]),
+            coarse: None,
             bytes: vec![0],
             children: Vec::new(),
             fallbacks: vec![ROOT],
             found: vec![0],
             lengths: vec![0],
         };
+        let mut coarse = Box::new([0; COARSE_WORDS]);
+        let mut has_space = false;
         for pattern in patterns {
             let first = pattern[..FILTERED].iter().fold(0, |bytes, &byte| bytes << 8 | u32::from(byte));
-            let (word, bit) = place(first);
+            let (word, bit) = place(first, FILTER_BITS);
             new.filter[word] |= 1 << bit;
+            for three in [first >> 8, first & 0xff_ffff] {
+                let (word, bit) = place(three, COARSE_BITS);
+                coarse[word] |= 1 << bit;
+            }
+            has_space |= pattern[..FILTERED].contains(&b' ');
+        }
+        if !has_space {
+            new.coarse = Some(coarse);
         }
         // The patterns that begin with each node of the present depth.
         let mut level = vec![(ROOT, patterns)];
@@ -151,34 +188,68 @@ impl Automaton {
         self.lengths[node as usize] as usize
     }
 
-    /// The next place where four folded bytes may begin a pattern: moves `at` behind them and leaves them in
-    /// `last`, which is 0 at first. `false` at the end of the text.
-    pub(super) fn filter(&self, text: &[u8], at: &mut usize, last: &mut u32) -> bool {
-        let mut bytes = *last;
-        let from = *at;
+    /// The next place where four folded bytes may begin a pattern: the search stands behind them. `false` at the
+    /// end of the text.
+    pub(super) fn filter(&self, text: &[u8], search: &mut Search) -> bool {
+        match &self.coarse {
+            Some(coarse) => self.filter_plain(coarse, text, search),
+            None => self.filter_folded(text, search),
+        }
+    }
+
+    /// As [`Automaton::filter`], where patterns begin with four bytes that are no white space.
+    fn filter_plain(&self, coarse: &[u64; COARSE_WORDS], text: &[u8], search: &mut Search) -> bool {
+        let four = |start: usize| {
+            let bytes = text.get(start..)?.first_chunk::<FILTERED>()?;
+            Some(u32::from_be_bytes(*bytes))
+        };
+        let mut start = search.start;
+        while let Some(bytes) = four(start) {
+            // The last three of the four: the end of a beginning that lies here, the front of one a byte later.
+            let (word, bit) = place(bytes & 0xff_ffff, COARSE_BITS);
+            if coarse[word] >> bit & 1 != 0 {
+                for (start, bytes) in [(start, Some(bytes)), (start + 1, four(start + 1))] {
+                    let Some(bytes) = bytes.filter(|&bytes| self.may_begin(bytes)) else { continue };
+                    *search = Search { start: start + 1, end: start + FILTERED, last: bytes };
+                    return true;
+                }
+            }
+            start += 2;
+        }
+        false
+    }
+
+    /// As [`Automaton::filter`], for any patterns.
+    fn filter_folded(&self, text: &[u8], search: &mut Search) -> bool {
+        let from = search.end;
         for (index, &byte) in text[from..].iter().enumerate() {
-            let byte = u32::from(FOLDED[usize::from(byte)]);
-            let longer = bytes << 8 | byte;
+            let longer = search.last << 8 | u32::from(folded(byte));
             // One comparison, which is true in runs only: a test of each byte by itself is guessed wrong
             // at each word.
             if longer as u16 == TWO_SPACES {
                 continue;
             }
-            bytes = longer;
-            let (word, bit) = place(bytes);
-            if self.filter[word] >> bit & 1 != 0 {
-                (*at, *last) = (from + index + 1, bytes);
+            search.last = longer;
+            if self.may_begin(longer) {
+                search.end = from + index + 1;
                 return true;
             }
         }
         false
     }
+
+    /// Whether a pattern may begin with these bytes, the first one highest.
+    #[inline]
+    fn may_begin(&self, bytes: u32) -> bool {
+        let (word, bit) = place(bytes, FILTER_BITS);
+        self.filter[word] >> bit & 1 != 0
+    }
 }
 
-/// The word and the bit of the filter for four bytes.
+/// The word and the bit of some bytes in a table of two to this many bits.
 #[inline]
-fn place(bytes: u32) -> (usize, u32) {
-    let hash = bytes.wrapping_mul(0x9e37_79b1) >> (32 - FILTER_BITS);
+fn place(bytes: u32, bits: u32) -> (usize, u32) {
+    let hash = bytes.wrapping_mul(0x9e37_79b1) >> (32 - bits);
     ((hash >> 6) as usize, hash & 63)
 }
 
@@ -212,17 +283,33 @@ mod tests {
     fn the_filter_lets_no_beginning_of_a_pattern_pass() {
         let automaton = automaton(&["a bc", "wxyz and more"]);
         let text = b"..a \n\tbc..wxyz";
-        let (mut at, mut last, mut ends) = (0, 0, Vec::new());
-        while automaton.filter(text, &mut at, &mut last) {
-            ends.push((at, last.to_be_bytes()));
-        }
+        let ends = ends(&automaton, text);
         assert!(ends.contains(&(8, *b"a bc")) && ends.contains(&(14, *b"wxyz")), "{ends:?}");
+    }
+
+    fn ends(automaton: &Automaton, text: &[u8]) -> Vec<(usize, [u8; 4])> {
+        let (mut search, mut ends) = (Search::from(0), Vec::new());
+        while automaton.filter(text, &mut search) {
+            ends.push((search.end, search.last.to_be_bytes()));
+        }
+        ends
+    }
+
+    #[test]
+    fn beginnings_are_found_at_odd_and_even_places_and_up_to_the_end() {
+        let automaton = automaton(&["abab", "baba", "wxyz"]);
+        for before in 0..4 {
+            let text = [&b"...."[..before], b"ababa-wxyz"].concat();
+            let expected = [(4, *b"abab"), (5, *b"baba"), (10, *b"wxyz")];
+            assert_eq!(ends(&automaton, &text), expected.map(|(end, four)| (before + end, four)));
+        }
+        assert!(ends(&automaton, b"xyz").is_empty() && ends(&automaton, b"").is_empty());
     }
 
     #[test]
     fn without_patterns_nothing_begins() {
         let automaton = automaton(&[]);
         assert!(automaton.is_empty() && automaton.is_leaf(ROOT));
-        assert!(!automaton.filter(b"any text", &mut 0, &mut 0));
+        assert!(!automaton.filter(b"any text", &mut Search::from(0)));
     }
 }

@@ -5,7 +5,7 @@
 //! Only what could still become a secret is held back, so at most one byte less than the longest occurrence
 //! waits here.
 
-use super::automaton::{Automaton, FILTERED, Node, ROOT, folded};
+use super::automaton::{Automaton, FILTERED, Node, ROOT, Search, folded};
 pub use super::secrets::Secrets;
 use super::secrets::Set;
 use std::collections::VecDeque;
@@ -132,12 +132,13 @@ impl Pass<'_> {
 
     /// The next first bytes of a secret, as many as are filtered: beginning, end and node.
     fn next(&self, automaton: &Automaton) -> Option<(usize, usize, Node)> {
-        let (mut end, mut last) = (self.decided, 0);
-        while automaton.filter(self.text, &mut end, &mut last) {
-            let node = last.to_be_bytes().iter().try_fold(ROOT, |node, &byte| automaton.child(node, byte));
+        let mut search = Search::from(self.decided);
+        while automaton.filter(self.text, &mut search) {
+            let first = search.last.to_be_bytes();
+            let node = first.iter().try_fold(ROOT, |node, &byte| automaton.child(node, byte));
             let Some(node) = node else { continue };
-            if let Some(start) = self.back(end, FILTERED) {
-                return Some((start, end, node));
+            if let Some(start) = self.back(search.end, FILTERED) {
+                return Some((start, search.end, node));
             }
         }
         None

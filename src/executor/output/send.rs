@@ -88,6 +88,7 @@ impl Reporter {
         // A control plane that answers without taking anything must not be asked in a tight loop.
         let mut idle = Backoff::new(Duration::from_millis(200), Duration::from_secs(30), Duration::MAX);
         let mut broken = Self::patience();
+        let mut bytes = Vec::new();
         loop {
             let (events, piece) = {
                 let mut state = self.lock();
@@ -101,7 +102,7 @@ impl Reporter {
             };
             let progress = match (events, piece) {
                 (Some(body), _) => self.send_events(&body)?,
-                (None, Some(piece)) => self.send_piece(piece, size, &mut broken)?,
+                (None, Some(piece)) => self.send_piece(piece, size, &mut broken, &mut bytes)?,
                 (None, None) => break,
             };
             if progress {
@@ -132,18 +133,25 @@ impl Reporter {
         Ok(state.ledger.stored_events() > before)
     }
 
-    /// Tries once to send a piece of output. False when the control plane answered and took nothing of it.
-    fn send_piece(&self, piece: Piece, size: &mut PieceSize, broken: &mut Backoff) -> Result<bool, Error> {
+    /// Tries once to send a piece of output, by way of `bytes`. False when the control plane answered and took nothing
+    /// of it.
+    fn send_piece(
+        &self,
+        piece: Piece,
+        size: &mut PieceSize,
+        broken: &mut Backoff,
+        bytes: &mut Vec<u8>,
+    ) -> Result<bool, Error> {
         let step = piece.step;
         let reader = self.lock().readers.get(&step).cloned();
         let Some(reader) = reader else { return Ok(false) };
         let reader = || reader.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = reader().read(piece.offset, piece.length);
+        reader().read_into(bytes, piece.offset, piece.length);
         if reader().is_damaged() {
             self.lost(format!("output of step {step} is gone: something on the host, such as a step, took it out of the runner's spool"));
         }
         let path = format!("steps/{step}/output?offset={}", piece.offset);
-        let (stored, durable) = match self.deliver_once("PATCH", &path, Body::Bytes(&bytes), broken) {
+        let (stored, durable) = match self.deliver_once("PATCH", &path, Body::Bytes(bytes), broken) {
             Ok(Some(OutputAnswer { offset, durable_to, cancel })) => {
                 broken.succeeded();
                 if piece.length >= size.bytes() {

@@ -241,10 +241,17 @@ pub struct SpoolReader {
 }
 
 impl SpoolReader {
-    /// Reads `length` bytes at `offset`, which were written before. In the place of what is not there any more,
-    /// because a step emptied the file, stands a line that says so.
+    /// Reads `length` bytes at `offset`, which were written before.
     pub fn read(&mut self, offset: u64, length: usize) -> Vec<u8> {
-        let mut bytes = vec![0; length];
+        let mut bytes = Vec::new();
+        self.read_into(&mut bytes, offset, length);
+        bytes
+    }
+
+    /// Makes `bytes` the `length` bytes at `offset`, which were written before. In the place of what is not there any
+    /// more, because a step emptied the file, stands a line that says so.
+    pub fn read_into(&mut self, bytes: &mut Vec<u8>, offset: u64, length: usize) {
+        bytes.resize(length, 0);
         let mut filled = 0;
         let spare = lock(&self.shared).spare.clone();
         while filled < length {
@@ -273,7 +280,6 @@ impl SpoolReader {
             self.digest.update(&bytes[new..]);
             self.summed = end;
         }
-        bytes
     }
 
     /// Writes into the place of missing bytes that they are missing.
