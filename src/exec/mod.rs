@@ -28,7 +28,7 @@ use crate::protocol::Secret;
 use crate::protocol::task_input::LocalSource;
 
 use crate::server::pipelines::types::{ConfigOrigin, Revision, Trigger};
-use crate::server::{self, Running, ServerOptions, Sought};
+use crate::server::{self, NeverCame, Running, ServerOptions};
 use crate::terminal::plain;
 use caches::Caches;
 pub use options::HELP;
@@ -315,32 +315,20 @@ fn run(
             waiting.into_iter().collect::<Vec<_>>().join(", ")
         ))?;
     }
-    let sought = running.sought();
-    let was_refused = sought.refusal.is_some();
-    let missing = never_came(sought);
-    if let Some(missing) = &missing {
-        print(&format!("{missing}\n"))?;
+    let never_came = running.never_came();
+    if let Some(NeverCame::Missing(why) | NeverCame::Refused(why)) = &never_came {
+        print(&format!("{}\n", plain(why)))?;
     }
     let left_out = screen.jobs().any(|(_, job)| job.cannot_run);
     let good = summary.lost.is_empty() && screen.workflow_statuses().all(|status| status == "success");
     Ok(match (good, left_out) {
         // The job that sent the refused config has failed of just that.
-        _ if was_refused => exit::USAGE,
+        _ if matches!(never_came, Some(NeverCame::Refused(_))) => exit::USAGE,
         (false, _) => exit::FAILED,
         (true, true) => exit::INCOMPLETE,
-        (true, false) if missing.is_some() => exit::USAGE,
+        (true, false) if never_came.is_some() => exit::USAGE,
         (true, false) => exit::OK,
     })
-}
-
-/// Why something that was asked for never came to be: a setup config may not have it, and one that is to follow is
-/// refused when it has not either.
-fn never_came(sought: Sought) -> Option<String> {
-    let Sought { missing, refusal } = sought;
-    let workflow = missing.workflow.map(|name| format!("workflow `{name}`"));
-    let missing = workflow.or_else(|| Some(format!("job `{}`", missing.jobs.first()?)));
-    let why = |missing| format!("there is no {missing}: the setup workflow did not continue the pipeline");
-    refusal.or(missing.map(why))
 }
 
 /// `gh/org/repo` from the origin when it says so, else a slug of this host.

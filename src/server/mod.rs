@@ -34,11 +34,10 @@ pub mod web;
 
 pub use command::{HELP, command};
 pub use data_folder::FolderError;
-pub use embedded::{Preview, SetError, preview};
+pub use embedded::{NeverCame, Preview, SetError, preview};
 pub use live::watch::Told;
 pub use pipelines::types::Error as NotTriggered;
 pub use run::{KeepError, Running, ServerOptions, StartError, WatchEnded, Watcher, start};
-pub use state::Sought;
 
 /// Beginning of the message of a job that runs on this host instead of where it wants to.
 pub const RUNS_HERE: &str = engine::placement::RUNS_HERE;

@@ -20,7 +20,7 @@ use crate::server::pipelines::forge;
 use crate::server::pipelines::repository::Mirrors;
 use crate::server::pipelines::types::{Created, Error as PipelineError, Trigger};
 use crate::server::secrets::sealer::{self, KeyError};
-use crate::server::state::{Elsewhere, Keeping, Only, Routing, ServerSettings, Shared, Sought, State};
+use crate::server::state::{Elsewhere, Keeping, Only, Routing, ServerSettings, Shared, State};
 use crate::server::store::tables::classes::{self, Class, Token};
 use crate::server::store::tables::projects;
 use crate::server::store::tables::small_outputs;
@@ -32,7 +32,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Options of a start.
@@ -315,11 +315,6 @@ impl Running {
     /// Creates a pipeline.
     pub fn trigger(&self, trigger: Trigger) -> Result<Created, PipelineError> {
         self.runtime.block_on(create::create(&self.state, trigger))
-    }
-
-    /// What became of the part of the config that was to run.
-    pub fn sought(&self) -> Sought {
-        self.state.sought.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Watches a pipeline from within this process: no encoding, and large pieces of output.
