@@ -78,6 +78,8 @@ struct View {
     replaced: HashSet<String>,
     /// Name, status and message of each job.
     jobs: BTreeMap<String, (String, String, Option<String>)>,
+    /// Jobs of several nodes: lines name theirs.
+    parallel: HashSet<String>,
     steps: BTreeMap<Step, (String, String)>,
     /// Output of each step that waits for the end of its line.
     partial: BTreeMap<Step, Lines>,
@@ -97,7 +99,10 @@ impl View {
                 self.replaced.extend(rerun_of);
                 self.workflows.insert(id, status);
             }
-            WatchEvent::Job { id, name, status, message, .. } => {
+            WatchEvent::Job { id, name, status, parallelism, message, .. } => {
+                if parallelism > 1 {
+                    self.parallel.insert(id.clone());
+                }
                 let now = (plain(&name), status, message.as_deref().map(plain));
                 if self.jobs.get(&id) != Some(&now) && now.1 != "blocked" {
                     out = told(&now);
@@ -154,7 +159,10 @@ impl View {
 
     fn label(&self, (job, execution, _): &Step) -> String {
         let name = self.jobs.get(job).map_or("?", |(name, ..)| name.as_str());
-        if *execution == 0 { name.to_owned() } else { format!("{name} [{execution}]") }
+        match *execution == 0 && !self.parallel.contains(job) {
+            true => name.to_owned(),
+            false => format!("{name} [{execution}]"),
+        }
     }
 
     /// Whole lines of output, with the name of their job.
@@ -224,6 +232,7 @@ mod tests {
             workflow_id: "w".into(),
             name: "build".into(),
             status: status.into(),
+            parallelism: 1,
             started_at_ms: None,
             ended_at_ms: None,
             message: message.map(str::to_owned),
@@ -281,6 +290,20 @@ mod tests {
             "build: running\nbuild > make\nbuild | one\nbuild | two\nbuild | three\nbuild > make: failed with exit code 2\nbuild: failed: why\n"
         );
         assert_eq!((view.has_ended, view.exit_code()), (true, exit::FAILED));
+    }
+
+    #[test]
+    fn lines_of_several_nodes_name_theirs_from_the_first_on() {
+        let mut view = View::default();
+        let mut parallel = job("running", None);
+        if let WatchEvent::Job { parallelism, .. } = &mut parallel {
+            *parallelism = 2;
+        }
+        let text: Vec<u8> = [parallel, step("running"), output("one\n")]
+            .into_iter()
+            .flat_map(|event| view.event(event))
+            .collect();
+        assert_eq!(String::from_utf8_lossy(&text), "build: running\nbuild [0] > make\nbuild [0] | one\n");
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub(super) fn record(
                 String::from_utf8_lossy(path)
             ));
         }
+        notes.extend(unpushed(&folder, &String::from_utf8_lossy(path))?);
     }
     for path in unborn {
         list(root, &path, &mut files)?;
@@ -55,6 +56,21 @@ pub(super) fn record(
         add.input(&files, RECORD)?;
     }
     Ok(notes)
+}
+
+/// A sentence about a submodule whose commit its origin is not known to have: jobs fetch it from there.
+fn unpushed(folder: &Path, name: &str) -> Result<Option<String>, String> {
+    let look = "look at a submodule";
+    let known = ["for-each-ref", "--count=1", "--contains", "HEAD", "refs/remotes", "refs/tags"];
+    // Without a commit there is none to push.
+    let found = reading(folder).args(known).run(look)?;
+    if !found.status.success() || !found.stdout.is_empty() {
+        return Ok(None);
+    }
+    let commit = reading(folder).args(["rev-parse", "HEAD"]).line(look)?;
+    Ok(Some(format!(
+        "the submodule `{name}` is at the commit {commit}, which its origin is not known to have: jobs that fetch it will not find it (push it from `{name}`, or fetch there if it was pushed from elsewhere)"
+    )))
 }
 
 /// Splits a list of git: with trailing slashes the repositories inside that it has no commit of, and the files.
@@ -161,6 +177,15 @@ mod tests {
         let (_scratch, clean) = taken(&repo);
         assert_eq!(clean.revision, sh(&repo, "git rev-parse HEAD").trim());
         assert_eq!(clean.notes, Vec::<String>::new());
+        sh(&repo.join("lib"), "git commit -q --allow-empty -m mine");
+        let (_scratch, unpushed) = taken(&repo);
+        let commit = sh(&repo.join("lib"), "git rev-parse HEAD");
+        let expected = format!(
+            "the submodule `lib` is at the commit {}, which its origin is not known to have: jobs that fetch it will not find it (push it from `lib`, or fetch there if it was pushed from elsewhere)",
+            commit.trim()
+        );
+        assert_eq!(unpushed.notes, [expected]);
+        sh(&repo.join("lib"), "git reset -q --hard HEAD^");
         sh(&repo, "echo more > lib/l");
         let (_scratch, changed) = taken(&repo);
         assert_eq!(sh(&changed.repository, TREE), "100644 .gitmodules\n160000 lib\n");

@@ -22,13 +22,13 @@ mod watch;
 use crate::agent::machine;
 use crate::agent::settings::Settings;
 use crate::agent::{Level, Stop};
-use crate::http::{Body, Client, Endpoint, Request};
+use crate::http::{Client, Endpoint};
 use crate::outcome::{Failure, Outcome, exit, print};
 use crate::protocol::Secret;
 use crate::protocol::task_input::LocalSource;
 
 use crate::server::pipelines::types::{ConfigOrigin, Revision, Trigger};
-use crate::server::{self, Running, ServerOptions};
+use crate::server::{self, NeverCame, Running, ServerOptions};
 use crate::terminal::plain;
 use caches::Caches;
 pub use options::HELP;
@@ -198,7 +198,8 @@ fn trigger(snapshot: &Snapshot, slug: &str, file_name: &str) -> Trigger {
         Named::Branch(name) => (Some(name), None),
         Named::Tag(name) => (None, Some(name)),
     };
-    let origin = snapshot.origin.clone();
+    let own = snapshot.own_origin.as_ref().map(|own| own.display().to_string());
+    let origin = snapshot.origin.clone().or(own);
     Trigger {
         revision: Some(Revision {
             repository_url: origin.unwrap_or_else(|| format!("file://{}", snapshot.repository.display())),
@@ -314,43 +315,20 @@ fn run(
             waiting.into_iter().collect::<Vec<_>>().join(", ")
         ))?;
     }
-    let missing = never_came(options, &screen, &client, person, &created.id.to_string())?;
-    if let Some(missing) = &missing {
-        print(&format!("there is no {missing}: the setup workflow did not continue the pipeline\n"))?;
+    let never_came = running.never_came();
+    if let Some(NeverCame::Missing(why) | NeverCame::Refused(why)) = &never_came {
+        print(&format!("{}\n", plain(why)))?;
     }
     let left_out = screen.jobs().any(|(_, job)| job.cannot_run);
     let good = summary.lost.is_empty() && screen.workflow_statuses().all(|status| status == "success");
     Ok(match (good, left_out) {
+        // The job that sent the refused config has failed of just that.
+        _ if matches!(never_came, Some(NeverCame::Refused(_))) => exit::USAGE,
         (false, _) => exit::FAILED,
         (true, true) => exit::INCOMPLETE,
-        (true, false) if missing.is_some() => exit::USAGE,
+        (true, false) if never_came.is_some() => exit::USAGE,
         (true, false) => exit::OK,
     })
-}
-
-/// What was asked for and never came to be, as the beginning of a sentence: a setup config may not have it, and a second
-/// one that has not is refused.
-fn never_came(
-    options: &Options,
-    screen: &render::Screen,
-    client: &Client,
-    person: &Secret,
-    pipeline: &str,
-) -> Result<Option<String>, Failure> {
-    if options.jobs.is_empty() && options.workflow.is_none() {
-        return Ok(None);
-    }
-    let (path, timeout) = (format!("/api/v2/pipeline/{pipeline}"), std::time::Duration::from_secs(60));
-    let request = Request { method: "GET", path: &path, token: Some(person), body: Body::Empty, timeout };
-    let about: serde_json::Value = client.json(&request).map_err(|e| Failure::new(e.to_string()))?;
-    if about["state"] != "setup" {
-        return Ok(None);
-    }
-    let mut workflows = options.workflow.iter();
-    let workflow = workflows.find(|wanted| !screen.workflow_names().any(|name| watch::fits(wanted, name)));
-    let mut jobs = options.jobs.iter();
-    let job = jobs.find(|wanted| !screen.jobs().any(|(_, job)| watch::fits(wanted, &job.name)));
-    Ok(workflow.map(|name| format!("workflow `{name}`")).or(job.map(|name| format!("job `{name}`"))))
 }
 
 /// `gh/org/repo` from the origin when it says so, else a slug of this host.

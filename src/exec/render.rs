@@ -95,11 +95,6 @@ impl Screen {
         self.workflows.iter().filter(counts).map(|(_, (_, status))| status.as_str())
     }
 
-    /// Names of the workflows.
-    pub(super) fn workflow_names(&self) -> impl Iterator<Item = &str> {
-        self.workflows.values().map(|(name, _)| name.as_str())
-    }
-
     /// Ids of the workflows.
     pub(super) fn workflow_ids(&self) -> impl Iterator<Item = &str> {
         self.workflows.keys().map(String::as_str)
@@ -117,6 +112,7 @@ impl Screen {
                 workflow_id,
                 name,
                 status,
+                parallelism,
                 started_at_ms,
                 ended_at_ms,
                 message,
@@ -134,6 +130,7 @@ impl Screen {
                 view.ended_at_ms = ended_at_ms;
                 view.message = message.as_deref().map(plain);
                 view.cannot_run = cannot_run;
+                view.nodes = parallelism;
                 if changed {
                     self.job_changed(&id);
                 }
@@ -152,9 +149,6 @@ impl Screen {
                 message,
                 ..
             } => {
-                if let Some(job) = self.jobs.get_mut(&job_id).filter(|job| job.nodes <= execution) {
-                    job.nodes = execution + 1;
-                }
                 let (name, message) = (plain(&name), message.as_deref().map(plain));
                 let key = (job_id, execution, step);
                 let view = self.steps.entry(key.clone()).or_default();
@@ -318,7 +312,7 @@ impl Screen {
             }
             other => self.style.paint("31", &format!("= {}{took}{why}", other.replace('_', " "))),
         };
-        self.line(id, 0, text.as_bytes());
+        self.line(id, None, text.as_bytes());
     }
 
     /// Says which step the next line belongs to, when it is not the one of the line before.
@@ -331,7 +325,7 @@ impl Screen {
         let text = format!("> {} (continued)", view.name.lines().next().unwrap_or_default());
         let text = self.style.paint("1", &text);
         self.current.insert(node, key.2);
-        self.line(&key.0, key.1, text.as_bytes());
+        self.line(&key.0, Some(key.1), text.as_bytes());
     }
 
     fn head(&mut self, key: &(String, u32, u32)) {
@@ -341,7 +335,7 @@ impl Screen {
         let more = if view.name.lines().count() > 1 { " ..." } else { "" };
         let text = self.style.paint("1", &format!("> {title}{more}"));
         self.current.insert((key.0.clone(), key.1), key.2);
-        self.line(&key.0, key.1, text.as_bytes());
+        self.line(&key.0, Some(key.1), text.as_bytes());
     }
 
     fn step_ended(
@@ -364,7 +358,7 @@ impl Screen {
         let (status, kind, name) = (view.status.clone(), view.kind.clone(), view.name.clone());
         self.resume(key);
         if !partial.is_empty() {
-            let label = self.label(&key.0, key.1);
+            let label = self.label(&key.0, Some(key.1));
             self.output_line(&label, &partial);
         }
         let text = match status.as_str() {
@@ -379,12 +373,12 @@ impl Screen {
                 self.style.paint("31", &format!("  {}{code} after {took}{why}", other.replace('_', " ")))
             }
         };
-        self.line(&key.0, key.1, text.as_bytes());
+        self.line(&key.0, Some(key.1), text.as_bytes());
     }
 
     /// Writes the lines that `output` makes whole.
     fn output(&mut self, key: &(String, u32, u32), lines: &mut Lines, output: &[u8]) {
-        let label = self.label(&key.0, key.1);
+        let label = self.label(&key.0, Some(key.1));
         // Where nothing is added to a line, all go out as they are.
         let as_it_is = label.is_empty() && !self.style.terminal;
         lines.add(output, |whole| match as_it_is {
@@ -398,7 +392,7 @@ impl Screen {
         self.labelled(label, &line);
     }
 
-    fn line(&mut self, id: &str, execution: u32, text: &[u8]) {
+    fn line(&mut self, id: &str, execution: Option<u32>, text: &[u8]) {
         let label = self.label(id, execution);
         self.labelled(&label, text);
     }
@@ -408,16 +402,18 @@ impl Screen {
         self.jobs.len() <= 1 && self.jobs.values().all(|job| job.nodes <= 1)
     }
 
-    /// The prefix of a job's lines; empty when there is only one.
-    fn label(&self, id: &str, execution: u32) -> Vec<u8> {
+    /// The prefix of the lines of a job, or of one of its nodes; empty when there is only one.
+    fn label(&self, id: &str, execution: Option<u32>) -> Vec<u8> {
         if self.is_alone() {
             return Vec::new();
         }
-        let names = self.jobs.values().map(|job| self.name_of(job).chars().count());
-        let width = names.max().unwrap_or(0).min(30);
-        let (name, nodes) =
-            self.jobs.get(id).map_or(("?".to_owned(), 1), |job| (self.name_of(job), job.nodes));
-        let label = if nodes > 1 { format!("{name}#{execution}") } else { name };
+        let label = |job: &JobView, execution: Option<u32>| match execution.filter(|_| job.nodes > 1) {
+            Some(execution) => format!("{}#{execution}", self.name_of(job)),
+            None => self.name_of(job),
+        };
+        let longest = self.jobs.values().map(|job| label(job, job.nodes.checked_sub(1)).chars().count());
+        let width = longest.max().unwrap_or(0).min(30);
+        let label = self.jobs.get(id).map_or("?".to_owned(), |job| label(job, execution));
         let colour = 34 + self.order.iter().position(|known| known == id).unwrap_or(0) % 3;
         format!("{} ", self.style.paint(&colour.to_string(), &format!("{label:width$} |"))).into_bytes()
     }
@@ -446,6 +442,7 @@ mod tests {
             workflow_id,
             name,
             status: status.to_owned(),
+            parallelism: 1,
             started_at_ms: Some(1000),
             ended_at_ms,
             message: None,
@@ -510,6 +507,24 @@ mod tests {
         output(&mut screen, "a", b"x\n");
         screen.event(job("bb", "success"), b"");
         assert_eq!(text(&mut screen), "job-a  | > make ...\njob-a  | x\njob-bb | = success in 1.5s\n");
+    }
+
+    #[test]
+    fn lines_of_several_nodes_name_theirs_from_the_first_on() {
+        let mut screen = Screen::new(Style { terminal: false, width: 80 });
+        for status in ["running", "success"] {
+            let mut told = job("a", status);
+            if let WatchEvent::Job { parallelism, .. } = &mut told {
+                *parallelism = 11;
+            }
+            screen.event(told, b"");
+            if status == "running" {
+                screen.event(step("a", "running", None), b"");
+                output(&mut screen, "a", b"x\n");
+            }
+        }
+        let expected = "job-a#0  | > make ...\njob-a#0  | x\njob-a    | = success in 1.5s\n";
+        assert_eq!(text(&mut screen), expected);
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub(super) struct Snapshot {
     pub subject: String,
     /// URL of the remote that jobs know as their origin, without credentials.
     pub origin: Option<String>,
+    /// The repository itself, where it has submodules and no remote: git takes their relative addresses from there.
+    pub own_origin: Option<PathBuf>,
     /// Sentences for the person: what is not as it seems.
     pub notes: Vec<String>,
 }
@@ -147,8 +149,10 @@ pub(super) fn take(root: &Path, scratch: &Path, name: &Name) -> Result<Snapshot,
         }
         Named::Tag(_) => false,
     };
+    let is_base = whole.is_some_and(|found| found.origin.is_none()) && root.join(".gitmodules").is_file();
     Ok(Snapshot {
         repository,
+        own_origin: is_base.then(|| root.to_owned()),
         is_partial: whole.is_some_and(|found| found.is_partial),
         revision,
         name,

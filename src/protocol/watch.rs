@@ -32,6 +32,9 @@ pub enum WatchEvent {
         name: String,
         /// `blocked`, `queued`, `running`, `success`, `failed`, `on_hold`, ... as in API v2.
         status: String,
+        /// Number of parallel nodes; 0 from a control plane that does not say.
+        #[serde(default)]
+        parallelism: u32,
         /// Unix time in milliseconds.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         started_at_ms: Option<u64>,

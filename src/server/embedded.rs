@@ -15,6 +15,7 @@ use crate::server::store::tables::{archives, projects};
 use crate::server::time::Millis;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 /// A config as a control plane would run it.
 pub struct Preview {
@@ -80,7 +81,28 @@ impl fmt::Display for SetError {
 
 impl std::error::Error for SetError {}
 
+/// Why a part of the config that was asked for never came to be; sentences for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NeverCame {
+    /// The setup config does not have it, and no other config followed.
+    Missing(String),
+    /// A config that was to follow was refused, since it has no such part that runs.
+    Refused(String),
+}
+
 impl Running {
+    /// The reason why something that was asked for never came to be; `None` when all of it did.
+    pub fn never_came(&self) -> Option<NeverCame> {
+        let sought = self.state.sought.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(why) = &sought.refusal {
+            return Some(NeverCame::Refused(why.clone()));
+        }
+        let workflow = sought.missing.workflow.as_ref().map(|name| format!("workflow `{name}`"));
+        let missing = workflow.or_else(|| Some(format!("job `{}`", sought.missing.jobs.first()?)))?;
+        let why = format!("there is no {missing}: the setup workflow did not continue the pipeline");
+        Some(NeverCame::Missing(why))
+    }
+
     /// Sets a variable of the project `slug`: jobs have it in their environment, and its value is masked.
     pub fn set_variable(&self, slug: &str, name: &str, value: Secret) -> Result<(), SetError> {
         variables::check_name(name)

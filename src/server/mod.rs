@@ -34,7 +34,7 @@ pub mod web;
 
 pub use command::{HELP, command};
 pub use data_folder::FolderError;
-pub use embedded::{Preview, SetError, preview};
+pub use embedded::{NeverCame, Preview, SetError, preview};
 pub use live::watch::Told;
 pub use pipelines::types::Error as NotTriggered;
 pub use run::{KeepError, Running, ServerOptions, StartError, WatchEnded, Watcher, start};

@@ -243,6 +243,7 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
         hub,
         installations: Default::default(),
         settings,
+        sought: Default::default(),
         stopping: tokio::sync::watch::channel(false).0,
         refusals: Default::default(),
         latencies: Default::default(),

@@ -9,8 +9,8 @@ use crate::server::secrets::app::Installations;
 use crate::server::secrets::sealer::Sealer;
 use crate::server::store::Store;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -29,6 +29,8 @@ pub struct State {
     pub installations: Installations,
     /// Settings, which the start decided for good.
     pub settings: ServerSettings,
+    /// The part of a config that is still looked for.
+    pub sought: Mutex<Sought>,
     /// True once it stops: parked calls are answered.
     pub stopping: watch::Sender<bool>,
     /// Refused tokens, by the address of who showed them.
@@ -180,4 +182,21 @@ pub struct Only {
     pub workflow: Option<String>,
     /// Names of jobs, as expanded or as the config has them before a matrix; with these run what they require.
     pub jobs: Vec<String>,
+}
+
+impl Only {
+    /// Whether it is no part but all of the config.
+    pub fn is_empty(&self) -> bool {
+        self.workflow.is_none() && self.jobs.is_empty()
+    }
+}
+
+/// What became of the part that is to run ([`ServerSettings::only`]): that of the one pipeline of a control plane which
+/// has such a part.
+#[derive(Clone, Debug, Default)]
+pub struct Sought {
+    /// The part that a setup config does not have, until a config that has it follows.
+    pub missing: Only,
+    /// The reason why a config that was to follow was refused: it has no such part that runs.
+    pub refusal: Option<String>,
 }

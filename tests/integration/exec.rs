@@ -241,6 +241,20 @@ fn an_interrupt_cancels_and_leaves_nothing() {
 }
 
 #[test]
+fn every_line_of_a_parallel_job_names_its_node() {
+    let folder = folder(
+        "version: 2.1\njobs: {build: {machine: true, parallelism: 2, steps: [run: echo node-$CIRCLE_NODE_INDEX]}}\nworkflows: {w: {jobs: [build]}}\n",
+    );
+    let output = command(folder.path(), &["--concurrency", "1"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let told = said.split("\n\njob ").next().unwrap();
+    assert!(told.lines().all(|line| line.starts_with("build")), "{said}");
+    for line in ["build#0 | node-0\n", "build#1 | node-1\n", "build   | = success in "] {
+        assert!(said.contains(line), "{said}");
+    }
+}
+
+#[test]
 fn contexts_are_empty_and_said_to_be() {
     let folder = folder(
         "version: 2.1\njobs:\n  build:\n    machine: true\n    steps: [run: 'echo \"<$FROM_CONTEXT>\"']\nworkflows:\n  w:\n    jobs:\n      - build: {context: [deploy, org-global]}\n",

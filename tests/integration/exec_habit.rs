@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 /// Two jobs behind each other, a matrix, an approval, filters, a schedule, and a job of a name that two workflows have.
-const GRAPH: &str = "version: 2.1
+pub(crate) const GRAPH: &str = "version: 2.1
 jobs:
   say:
     parameters: {word: {type: string, default: plain}}
@@ -121,8 +121,9 @@ fn zero_means_that_what_was_asked_for_ran() {
         "the workflow `never` does not run: its condition does not hold (`when` or `unless`) (workflows that apply: w, other, more)",
     );
     exec(root, &["--workflow", "none"]).exits(2).says("(workflows that apply: w, other, more)");
-    // Nothing of this workflow is for this branch.
-    exec(root, &["--workflow", "nightly"]).exits(1).says("nothing ran");
+    exec(root, &["--workflow", "nightly"]).exits(2).says(
+        "there is no workflow `nightly` to run (workflows that apply: w, other, more); `nightly` has schedules, and runs by them alone",
+    );
     exec(root, &["--job", "release", "--branch", "stable"]).exits(0).says("word-is-released on stable");
     exec(root, &["--job", "release", "--tag", "v1"]).exits(0).says("word-is-released on v1");
     for name in ["a..b", "-x", "HEAD"] {
@@ -306,35 +307,6 @@ workflows:
 }
 
 #[test]
-fn jobs_of_a_config_that_is_continued_can_be_chosen() {
-    let setup = "version: 2.1\nsetup: true\njobs:\n  choose:\n    machine: true\n    steps: [checkout, {run: circleci-agent pipeline continue next.yml || circleci-agent pipeline continue --help}]\nworkflows: {s: {jobs: [choose]}}\n";
-    let next = GRAPH.replace("  never:", "  setup-ed:");
-    let folder = folder(setup);
-    fs::write(folder.path().join("next.yml"), next).unwrap();
-    exec(folder.path(), &["--workflow", "w", "--job", "say--O0"])
-        .exits(0)
-        .says("word-is--O0")
-        .never_says("word-is--O2");
-}
-
-#[test]
-fn what_a_setup_workflow_does_not_go_on_to_is_not_there() {
-    let folder = folder(
-        "version: 2.1\nsetup: true\njobs: {choose: {machine: true, steps: [run: echo word-is-setup]}}\nworkflows: {s: {jobs: [choose]}}\n",
-    );
-    let why = "the setup workflow did not continue the pipeline";
-    exec(folder.path(), &[]).exits(0);
-    exec(folder.path(), &["--job", "choose"]).exits(0).never_says(why);
-    exec(folder.path(), &["--job", "nope"])
-        .exits(2)
-        .says("word-is-setup")
-        .says(&format!("there is no job `nope`: {why}"));
-    exec(folder.path(), &["--workflow", "nope"])
-        .exits(2)
-        .says(&format!("there is no workflow `nope`: {why}"));
-}
-
-#[test]
 fn a_signal_while_sources_are_prepared_ends_the_run() {
     use rustix::process::{Pid, kill_process, kill_process_group};
     use std::os::unix::process::CommandExt;
@@ -470,6 +442,22 @@ fn jobs_see_the_real_history_and_the_real_origin() {
     // A push by a job stays here.
     assert_eq!(git(&origin, "branch --list pushed"), "");
     assert_eq!(git(&clone, "branch --list pushed"), "");
+}
+
+#[test]
+fn submodules_of_a_repository_without_a_remote_are_found_beside_it() {
+    let place = tempfile::tempdir().unwrap();
+    let update = "git -c protocol.file.allow=always submodule --quiet update --init\ncat sub/mine";
+    let clone = cloned(place.path(), update);
+    fs::write(place.path().join("beside/mine"), "word-is-beside\n").unwrap();
+    git(&place.path().join("beside"), "add mine");
+    git(&place.path().join("beside"), "commit -qm mine");
+    git(&clone, "-c protocol.file.allow=always submodule --quiet update --init --remote");
+    git(&clone, "commit -qam submodule");
+    git(&clone, "remote remove origin");
+    git(&clone, "branch -D main");
+    fs::remove_dir_all(place.path().join("origin")).unwrap();
+    exec(&clone, &[]).exits(0).says("word-is-beside");
 }
 
 #[test]

@@ -60,6 +60,12 @@ mod exec;
 // `runlet exec` every day: what ends it, what it asks for, what it keeps.
 #[cfg(feature = "server")]
 mod exec_habit;
+// `runlet exec` of a setup config.
+#[cfg(feature = "server")]
+mod exec_setup;
+// `runlet exec` at a terminal.
+#[cfg(feature = "server")]
+mod exec_terminal;
 // Bad lines, and processes that are killed in the middle.
 #[cfg(feature = "server")]
 mod faults;

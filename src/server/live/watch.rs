@@ -234,6 +234,7 @@ fn events(present: Present) -> Events {
             workflow_id: job.workflow_id.into(),
             name: job.name,
             status: job.status.to_string(),
+            parallelism: job.parallelism,
             started_at_ms: job.started_at.map(|at| at.0),
             ended_at_ms: job.stopped_at.map(|at| at.0),
             message: job.message,

@@ -110,6 +110,38 @@ pub(in crate::server) fn pipeline_values(
     values
 }
 
+/// Keeps what is wanted, of the workflows that a pipeline of now runs; the error is a sentence for people.
+pub(in crate::server) fn narrow_to_run(compiled: &mut Compiled, only: &Only) -> Result<(), String> {
+    if only.is_empty() {
+        return Ok(());
+    }
+    let mut whole = compiled.clone();
+    compiled.workflows.retain(|workflow| workflow.schedules.is_empty());
+    narrow(compiled, only).map_err(|why| match narrow(&mut whole, only) {
+        Err(_) => why,
+        Ok(()) => {
+            let names = whole.workflows.iter().filter(|workflow| !workflow.schedules.is_empty());
+            let names: Vec<String> = names.map(|workflow| format!("`{}`", workflow.name)).collect();
+            format!("{why}; {} has schedules, and runs by them alone", names.join(", "))
+        }
+    })
+}
+
+/// The part of what is wanted that a config does not have.
+pub(in crate::server) fn missing(compiled: &Compiled, only: &Only) -> Only {
+    let workflow = only.workflow.as_ref();
+    let has_workflow = |wanted: &String| compiled.workflows.iter().any(|one| fits(wanted, &one.name));
+    if workflow.is_some_and(|wanted| !has_workflow(wanted)) {
+        // Jobs are looked for in that workflow alone.
+        return only.clone();
+    }
+    let is_missing = |wanted: &&String| {
+        let one = Only { workflow: only.workflow.clone(), jobs: vec![(*wanted).clone()] };
+        narrow(&mut compiled.clone(), &one).is_err()
+    };
+    Only { workflow: None, jobs: only.jobs.iter().filter(is_missing).cloned().collect() }
+}
+
 /// Keeps only the wanted workflows, and the wanted jobs with everything that they require; the error is a
 /// sentence for people.
 pub fn narrow(compiled: &mut Compiled, only: &Only) -> Result<(), String> {

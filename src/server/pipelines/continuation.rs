@@ -4,14 +4,15 @@
 use crate::config::{self, Compiled};
 use crate::server::auth::token_hash;
 use crate::server::engine::commit;
-use crate::server::pipelines::compile::{Source, compile, narrow};
-use crate::server::state::{Routing, Shared};
+use crate::server::pipelines::compile::{Source, compile, narrow_to_run};
+use crate::server::state::{Routing, Shared, Sought};
 use crate::server::store::tables::pipelines::{self, Pending, SecondConfig};
 use crate::server::store::{Effect, Error as StoreError, Tx};
 use crate::server::time::Millis;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 /// A pipeline can be continued this long after its creation.
@@ -108,7 +109,17 @@ pub(in crate::server) async fn continue_pipeline(
     if compiled.setup {
         return Err(Refused::Setup);
     }
-    narrow(&mut compiled, &state.settings.only).map_err(Refused::NoSuch)?;
+    if !state.settings.only.is_empty() {
+        let mut sought = state.sought.lock().unwrap_or_else(PoisonError::into_inner);
+        if sought.missing.is_empty() {
+            // The setup workflow had all of it.
+            compiled.workflows.clear();
+        } else if let Err(why) = narrow_to_run(&mut compiled, &sought.missing) {
+            sought.refusal = Some(why.clone());
+            return Err(Refused::NoSuch(why));
+        }
+        *sought = Sought::default();
+    }
     let routing = state.settings.routing.clone();
     let commit = move |tx: &Tx<'_>| commit(tx, &pending, &source, &compiled, &routing, Millis::now());
     if state.store.write(commit).await? { Ok(()) } else { Err(Refused::Already) }

@@ -3,7 +3,7 @@
 use crate::config::{Compiled, NamePattern};
 use crate::server::engine::commit;
 use crate::server::ids::{PipelineId, ProjectId};
-use crate::server::pipelines::compile::{Source, compile, narrow, pipeline_values};
+use crate::server::pipelines::compile::{Source, compile, missing, narrow_to_run, pipeline_values};
 use crate::server::pipelines::types::{Created, Error, Trigger};
 use crate::server::secrets::contexts;
 use crate::server::state::{Routing, Shared};
@@ -16,6 +16,7 @@ use crate::server::store::{Effect, Error as StoreError, Tx};
 use crate::server::time::Millis;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 
 /// Creates a pipeline. An invalid config makes an errored one, which is not an error here.
 pub async fn create(state: &Shared, trigger: Trigger) -> Result<Created, Error> {
@@ -31,11 +32,15 @@ pub async fn create(state: &Shared, trigger: Trigger) -> Result<Created, Error> 
         Some(_) => (None, None),
         None => match compile_apart(state, &trigger, &values).await? {
             Ok(mut compiled) => {
+                let only = &state.settings.only;
                 let mut part = compiled.clone();
-                match narrow(&mut part, &state.settings.only) {
+                match narrow_to_run(&mut part, only) {
                     Ok(()) => compiled = part,
                     // The config that it goes on with may have it.
-                    Err(_) if compiled.setup => {}
+                    Err(_) if compiled.setup => {
+                        let missing = missing(&compiled, only);
+                        state.sought.lock().unwrap_or_else(PoisonError::into_inner).missing = missing;
+                    }
                     Err(why) => return Err(Error::NoSuch(why)),
                 }
                 (Some(compiled), None)

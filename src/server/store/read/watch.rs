@@ -47,6 +47,8 @@ pub struct WatchedJob {
     pub name: String,
     /// Status at the moment of the look.
     pub status: JobStatus,
+    /// Number of parallel nodes.
+    pub parallelism: u32,
     /// Time at which a runner began.
     pub started_at: Option<Millis>,
     /// Time at which it ended.
@@ -98,7 +100,8 @@ pub fn present(view: &View, pipeline: &PipelineId) -> Result<Present, Error> {
     let workflows = query.query_map([pipeline], workflow)?.collect::<Result<_, _>>()?;
     let mut query = view.sql().prepare_cached(
         "SELECT j.id, j.workflow_id, j.name, j.status, j.started_at_ms, j.stopped_at_ms,
-            json_extract(j.messages, '$[#-1].message'), coalesce(j.status = j.cannot_run_status AND j.number IS NOT NULL, 0)
+            json_extract(j.messages, '$[#-1].message'), coalesce(j.status = j.cannot_run_status AND j.number IS NOT NULL, 0),
+            j.parallelism
          FROM jobs j JOIN workflows w ON w.id = j.workflow_id WHERE j.pipeline_id = ?1 ORDER BY w.position, j.position",
     )?;
     let jobs = query.query_map([pipeline], job)?.collect::<Result<_, _>>()?;
@@ -132,6 +135,7 @@ fn job(row: &Row<'_>) -> rusqlite::Result<WatchedJob> {
         stopped_at: row.get(5)?,
         message: row.get(6)?,
         cannot_run: row.get(7)?,
+        parallelism: row.get(8)?,
     })
 }
 
