@@ -159,16 +159,17 @@ pub(super) fn holder(path: &Path) -> String {
         let kind = if folder == real { "" } else { "WRITE" };
         holders(folder, kind).first().copied()
     });
-    let mut found = Vec::from_iter(pid);
+    let mut found: Vec<proc::Stat> = pid.and_then(proc::stat).into_iter().collect();
     if found.is_empty() {
         // The job has made its folder anew, and its task agent is among those that hold the folder above.
         let above = real.ancestors().skip(1).map(|folder| holders(folder, "READ"));
-        found = above.into_iter().find(|pids| !pids.is_empty()).unwrap_or_default();
-        found.retain(|&pid| proc::arguments(pid).split('\0').any(|word| word == "task"));
-        found.dedup();
+        let mut pids = above.into_iter().find(|pids| !pids.is_empty()).unwrap_or_default();
+        pids.dedup();
+        found.extend(pids.into_iter().filter_map(proc::stat));
+        found.retain(|process| proc::arguments(process).split('\0').any(|word| word == "task"));
     }
-    let told = |process: proc::Stat| format!("pid {} (`{}`)", process.pid, proc::command_line(&process));
-    let told = Vec::from_iter(found.into_iter().filter_map(proc::stat).map(told));
+    let told = |process: &proc::Stat| format!("pid {} (`{}`)", process.pid, proc::command_line(process));
+    let told = Vec::from_iter(found.iter().map(told));
     if told.is_empty() { "another process".to_owned() } else { told.join(" or ") }
 }
 
