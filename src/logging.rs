@@ -1,7 +1,7 @@
 //! The operator's log: one line a record, to standard error or a file.
 //!
 //! Every role that runs for long (`machine`, `task`, `server`) calls [`init`] once; everything else
-//! only uses the macros of `log`. A message reads well alone; ids and counts are given as fields (`record!`),
+//! only uses the macros of `log`, and `record!`. A message reads well alone; ids and counts are given as fields (`record!`),
 //! which follow the message as `key=value` and are members of their own in the `json` format. Job output never comes
 //! here.
 
@@ -211,8 +211,12 @@ thread_local! {
 }
 
 /// Writes a record with fields: `record!(Info, task_id = id, agent_pid = pid; "task agent started")`. Values are
-/// whatever can be displayed; the message is as for the macros of `log`, which are for records without fields.
+/// whatever can be displayed; the message is as for the macros of `log`, which are for records without fields. Those of
+/// `debug` are written by this one, too (`record!(Debug; "...")`): release builds leave out what `log` has of that level.
 macro_rules! record {
+    ($level:ident; $($message:tt)+) => {
+        $crate::logging::say(::log::Level::$level, &[], ::core::format_args!($($message)+))
+    };
     ($level:ident, $($key:ident = $value:expr),+; $($message:tt)+) => {
         $crate::logging::say(
             ::log::Level::$level,

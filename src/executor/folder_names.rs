@@ -110,7 +110,7 @@ mod linux {
                 Ok(socket) => Some(Some(Self { _socket: socket })),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
                 Err(error) => {
-                    log::debug!("cannot hold the name of a folder: {error}");
+                    crate::logging::record!(Debug; "cannot hold the name of a folder: {error}");
                     Some(None)
                 }
             }
@@ -141,7 +141,7 @@ mod nowhere {
 
     impl Name {
         pub(super) fn take(key: &Key, _place: u32) -> Option<Option<Self>> {
-            log::debug!("no name for the folder {} on this system", hex(key));
+            crate::logging::record!(Debug; "no name for the folder {} on this system", hex(key));
             Some(None)
         }
 

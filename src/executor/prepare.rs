@@ -88,7 +88,10 @@ impl TaskRun {
         let link = |name: &str| std::os::unix::fs::symlink(&program, own.join(name));
         let made =
             std::fs::create_dir(&own).and_then(|()| link("circleci-agent")).and_then(|()| link("circleci"));
-        made.inspect_err(|error| log::debug!("no in-job commands in `{}`: {error}", own.display())).ok()?;
+        made.inspect_err(
+            |error| crate::logging::record!(Debug; "no in-job commands in `{}`: {error}", own.display()),
+        )
+        .ok()?;
         Some(own)
     }
 

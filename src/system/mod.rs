@@ -39,7 +39,7 @@ pub fn fits(pattern: &str, gap: &str, text: &str) -> bool {
 /// starts is told no secrets but by intent. A program that it starts begins without this.
 pub fn keep_memory_private() {
     if let Err(error) = os::keep_memory_private() {
-        log::debug!("cannot keep the memory of this process private: {error}");
+        log::info!("cannot keep the memory of this process private: {error}");
     }
 }
 

@@ -51,7 +51,7 @@ pub fn tell(lines: &str) {
         socket.send_to_addr(lines.as_bytes(), &address)
     });
     if let Err(error) = sent {
-        log::debug!("cannot tell the service manager at `{address}`: {error}");
+        log::info!("cannot tell the service manager at `{address}`: {error}");
     }
 }
 

@@ -61,7 +61,7 @@ impl Markers {
 pub(super) fn become_reaper() -> bool {
     let adopted = os::adopt_orphans();
     if let Err(error) = &adopted {
-        log::debug!("cannot become a sub-reaper: {error}");
+        crate::logging::record!(Debug; "cannot become a sub-reaper: {error}");
     }
     adopted.is_ok()
 }
@@ -92,7 +92,7 @@ pub(super) fn sweep(sweep: &Sweep<'_>) -> Vec<String> {
             ended.entry(stat.pid).or_insert_with(|| proc::command_line(stat));
             let process = Pid::from_raw(stat.pid);
             if let Some(Err(error)) = process.map(|process| kill_process(process, Signal::KILL)) {
-                log::debug!("cannot kill pid {}: {error}", stat.pid);
+                crate::logging::record!(Debug; "cannot kill pid {}: {error}", stat.pid);
             }
         }
         if found.is_empty() || Instant::now() >= deadline {

@@ -35,7 +35,7 @@ pub(super) fn prepare(settings: &Settings, program: &Path) -> Option<PathBuf> {
     match linked {
         Ok(()) => Some(directory.clone()),
         Err(error) => {
-            log::debug!("no in-job commands in `{}`: {error}", directory.display());
+            crate::logging::record!(Debug; "no in-job commands in `{}`: {error}", directory.display());
             None
         }
     }

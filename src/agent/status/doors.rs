@@ -40,7 +40,7 @@ impl Doors {
         let mut socket = None;
         for path in candidates(settings) {
             if UnixStream::connect(&path).is_ok() {
-                log::debug!("another runner of this name answers at `{}`", path.display());
+                crate::logging::record!(Debug; "another runner of this name answers at `{}`", path.display());
                 break;
             }
             match bind(&path, &settings.status) {
@@ -48,7 +48,9 @@ impl Doors {
                     socket = Some((listener, path));
                     break;
                 }
-                Err(error) => log::debug!("no status socket at `{}`: {error}", path.display()),
+                Err(error) => {
+                    crate::logging::record!(Debug; "no status socket at `{}`: {error}", path.display())
+                }
             }
         }
         if socket.is_none() {

@@ -151,7 +151,7 @@ impl Kube {
             };
             let wait =
                 window.mul_f64(retry::random()).max(fault.retry_after().unwrap_or_default().min(WINDOW.1));
-            log::debug!("{method} `{path}`: {fault}; trying again in {} ms", wait.as_millis());
+            crate::logging::record!(Debug; "{method} `{path}`: {fault}; trying again in {} ms", wait.as_millis());
             std::thread::sleep(wait);
             window = (window * 2).min(WINDOW.1);
         }

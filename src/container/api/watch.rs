@@ -108,7 +108,7 @@ fn follow(
         let Ok(said) = serde_json::from_slice::<Line>(&line) else { continue };
         if said.kind == "ERROR" {
             let text = said.object.to_string();
-            log::debug!("the watch ended: {text}");
+            crate::logging::record!(Debug; "the watch ended: {text}");
             let code = said.object["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(500);
             if code == 410 {
                 return Ok((End::Relist, true));

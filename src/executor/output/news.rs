@@ -40,8 +40,9 @@ impl Reporter {
         drop(state);
         self.0.changed.notify_all();
         if first {
-            let level = if expected || disowned { log::Level::Debug } else { log::Level::Warn };
-            log::log!(level, "the task has ended at the control plane");
+            if !expected && !disowned {
+                log::warn!("the task has ended at the control plane");
+            }
             (self.0.wish)(Wish::Ended);
         }
     }
