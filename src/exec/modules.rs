@@ -80,7 +80,8 @@ impl Submodule<'_> {
         let is_own = fs::canonicalize(&self.folder).is_ok_and(|folder| folder == found.top);
         let commit = self.commit;
         let exists = ["cat-file", "-e", &format!("{commit}^{{commit}}")];
-        if !is_own || !read(&self.folder).args(exists).run(LOOK)?.status.success() {
+        let is_head = found.head.as_ref().is_some_and(|(head, _)| head == commit);
+        if !is_own || !(is_head || read(&self.folder).args(exists).run(LOOK)?.status.success()) {
             return Ok(None);
         }
         layout::init(module, false, found.object_format.as_deref())?;
@@ -121,8 +122,12 @@ impl Submodule<'_> {
 
     /// Prepares the submodules of its commit, as far as they are checked out.
     fn inner(&self, module: &Path) -> Result<Vec<String>, String> {
-        let names = names(&self.folder, &["--blob", &format!("{}:.gitmodules", self.commit)])?;
         let mut notes = Vec::new();
+        // Most have none: git is not asked then.
+        if self.folder.join(".gitmodules").symlink_metadata().is_err() {
+            return Ok(notes);
+        }
+        let names = names(&self.folder, &["--blob", &format!("{}:.gitmodules", self.commit)])?;
         if names.is_empty() {
             return Ok(notes);
         }
