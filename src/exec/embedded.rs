@@ -1,8 +1,9 @@
 //! Repositories inside the working tree: git records each as a commit that a job has nowhere to get from, unless
-//! `.gitmodules` says where. Files of the others take part as files; of a submodule it is told what does not.
+//! `.gitmodules` says where. Files of the others take part as files; of a submodule the commit does, and it is told
+//! what does not.
 
-use super::git::{Git, git};
-use std::collections::BTreeSet;
+use super::git::{git, items, reading};
+use super::modules::{self, Submodule};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -11,38 +12,43 @@ const RECORD: &str = "record the repositories inside the working tree";
 
 /// Puts the files of the repositories below `root` that are no submodules into the index that `environment` names, in
 /// place of their commits. `unborn` are folders of repositories that git could not put there, relative to `root`.
-/// Returns sentences for the person about submodules.
+/// Commits of submodules are made ready for jobs below `modules`. Returns sentences for the person about submodules.
 pub(super) fn record(
     root: &Path,
     environment: &[(&str, OsString)],
     unborn: Vec<Vec<u8>>,
+    modules: &Path,
 ) -> Result<Vec<String>, String> {
     let staged = git(root, environment).args(["ls-files", "-z", "--stage"]).output(RECORD)?;
-    let links = items(&staged).filter(|entry| entry.starts_with(b"160000 "));
-    let links = links.filter_map(|entry| entry.splitn(2, |byte| *byte == b'\t').nth(1));
     // The folder of a submodule that is not checked out is empty.
-    let links: Vec<&[u8]> = links.filter(|path| is_repository(&root.join(OsStr::from_bytes(path)))).collect();
+    let links: Vec<(&str, &[u8])> = modules::links(&staged)
+        .filter(|(_, path)| is_repository(&root.join(OsStr::from_bytes(path))))
+        .collect();
     if links.is_empty() && unborn.is_empty() {
         return Ok(Vec::new());
     }
-    let submodules = submodules(root)?;
+    let names = match root.join(".gitmodules").is_file() {
+        true => modules::names(root, &["--file", ".gitmodules"])?,
+        false => modules::Names::new(),
+    };
     let mut notes = Vec::new();
     let (mut replaced, mut files) = (Vec::new(), Vec::new());
-    for path in links {
-        if !submodules.contains(path) {
+    for (commit, path) in links {
+        let Some(name) = names.get(path) else {
             replaced.extend_from_slice(path);
             replaced.push(0);
             list(root, path, &mut files)?;
             continue;
-        }
+        };
         let folder = root.join(OsStr::from_bytes(path));
+        let shown = String::from_utf8_lossy(path);
         if !reading(&folder).args(["status", "--porcelain"]).output("look at a submodule")?.is_empty() {
             notes.push(format!(
-                "the submodule `{}` has changes that are not committed: jobs get its commit, without them",
-                String::from_utf8_lossy(path)
+                "the submodule `{shown}` has changes that are not committed: jobs get its commit, without them"
             ));
         }
-        notes.extend(unpushed(&folder, &String::from_utf8_lossy(path))?);
+        let submodule = Submodule { folder, commit, shown: &shown };
+        notes.extend(submodule.prepare_as(name, &names, modules)?);
     }
     for path in unborn {
         list(root, &path, &mut files)?;
@@ -56,21 +62,6 @@ pub(super) fn record(
         add.input(&files, RECORD)?;
     }
     Ok(notes)
-}
-
-/// A sentence about a submodule whose commit its origin is not known to have: jobs fetch it from there.
-fn unpushed(folder: &Path, name: &str) -> Result<Option<String>, String> {
-    let look = "look at a submodule";
-    let known = ["for-each-ref", "--count=1", "--contains", "HEAD", "refs/remotes", "refs/tags"];
-    // Without a commit there is none to push.
-    let found = reading(folder).args(known).run(look)?;
-    if !found.status.success() || !found.stdout.is_empty() {
-        return Ok(None);
-    }
-    let commit = reading(folder).args(["rev-parse", "HEAD"]).line(look)?;
-    Ok(Some(format!(
-        "the submodule `{name}` is at the commit {commit}, which its origin is not known to have: jobs that fetch it will not find it (push it from `{name}`, or fetch there if it was pushed from elsewhere)"
-    )))
 }
 
 /// Splits a list of git: with trailing slashes the repositories inside that it has no commit of, and the files.
@@ -102,28 +93,8 @@ fn list(root: &Path, folder: &[u8], files: &mut Vec<u8>) -> Result<(), String> {
     Ok(())
 }
 
-/// Paths that `.gitmodules` names.
-fn submodules(root: &Path) -> Result<BTreeSet<Vec<u8>>, String> {
-    if !root.join(".gitmodules").is_file() {
-        return Ok(BTreeSet::new());
-    }
-    let arguments = ["config", "--null", "--file", ".gitmodules", "--get-regexp", r"^submodule\..*\.path$"];
-    let found = git(root, &[]).args(arguments).run("read `.gitmodules`")?;
-    let paths = items(&found.stdout).filter_map(|setting| setting.splitn(2, |byte| *byte == b'\n').nth(1));
-    Ok(paths.map(|path| path.strip_suffix(b"/").unwrap_or(path).to_owned()).collect())
-}
-
 fn is_repository(folder: &Path) -> bool {
     folder.join(".git").symlink_metadata().is_ok()
-}
-
-/// A command in a repository of the user, which is not written to: not even what its index knows of files.
-fn reading(folder: &Path) -> Git {
-    git(folder, &[("GIT_OPTIONAL_LOCKS", "0".into())])
-}
-
-fn items(listed: &[u8]) -> impl Iterator<Item = &[u8]> {
-    listed.split(|byte| *byte == 0).filter(|item| !item.is_empty())
 }
 
 #[cfg(test)]
@@ -179,12 +150,7 @@ mod tests {
         assert_eq!(clean.notes, Vec::<String>::new());
         sh(&repo.join("lib"), "git commit -q --allow-empty -m mine");
         let (_scratch, unpushed) = taken(&repo);
-        let commit = sh(&repo.join("lib"), "git rev-parse HEAD");
-        let expected = format!(
-            "the submodule `lib` is at the commit {}, which its origin is not known to have: jobs that fetch it will not find it (push it from `lib`, or fetch there if it was pushed from elsewhere)",
-            commit.trim()
-        );
-        assert_eq!(unpushed.notes, [expected]);
+        assert_eq!(unpushed.notes, Vec::<String>::new());
         sh(&repo.join("lib"), "git reset -q --hard HEAD^");
         sh(&repo, "echo more > lib/l");
         let (_scratch, changed) = taken(&repo);

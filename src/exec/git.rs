@@ -63,6 +63,16 @@ pub(super) fn git(directory: &Path, environment: &[(&str, OsString)]) -> Git {
     Git(command)
 }
 
+/// A command in a repository of the user, which is not written to: not even what its index knows of files.
+pub(super) fn reading(folder: &Path) -> Git {
+    git(folder, &[("GIT_OPTIONAL_LOCKS", "0".into())])
+}
+
+/// The items of a list that git ends with zero bytes.
+pub(super) fn items(listed: &[u8]) -> impl Iterator<Item = &[u8]> {
+    listed.split(|byte| *byte == 0).filter(|item| !item.is_empty())
+}
+
 impl Git {
     /// Adds arguments, after those that are there.
     pub(super) fn args<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(mut self, args: I) -> Self {

@@ -7,7 +7,9 @@ mod env_file;
 #[cfg(test)]
 mod example;
 mod git;
+mod layout;
 mod list;
+mod modules;
 mod options;
 mod remains;
 mod render;

@@ -7,6 +7,7 @@
 
 use super::embedded;
 use super::git::{check, git, said};
+use super::layout::{self, alternate, write};
 use super::repository::{Repository, together};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -104,7 +105,7 @@ pub(super) fn take(root: &Path, scratch: &Path, name: &Name) -> Result<Snapshot,
         notes.extend(remarks(found, root));
     }
     let repository = scratch.join("source.git");
-    init(&repository, found.as_ref().and_then(|found| found.object_format.as_deref()))?;
+    layout::init(&repository, true, found.as_ref().and_then(|found| found.object_format.as_deref()))?;
     let objects = scratch.join("objects");
     fs::create_dir(&objects).map_err(|e| format!("failed to create `{}`: {e}", objects.display()))?;
 
@@ -191,22 +192,6 @@ fn short(reference: &str) -> &str {
     reference.trim_start_matches("refs/heads/").trim_start_matches("refs/tags/")
 }
 
-/// Makes a bare repository without anything in it, as `git init` would: a program that is not started.
-fn init(repository: &Path, object_format: Option<&str>) -> Result<(), String> {
-    for folder in ["objects/info", "objects/pack", "refs/heads", "refs/tags"] {
-        let folder = repository.join(folder);
-        fs::create_dir_all(&folder).map_err(|e| format!("failed to create `{}`: {e}", folder.display()))?;
-    }
-    let config = match object_format.filter(|format| *format != "sha1") {
-        None => "[core]\n\trepositoryformatversion = 0\n\tbare = true\n".to_owned(),
-        Some(format) => format!(
-            "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n\tobjectformat = {format}\n"
-        ),
-    };
-    write(&repository.join("config"), config.as_bytes())?;
-    write(&repository.join("HEAD"), b"ref: refs/heads/main\n")
-}
-
 /// Folders that a commit is made in.
 struct Places<'a> {
     /// The working tree.
@@ -281,7 +266,7 @@ impl Places<'_> {
                 _ => check(record, &added)?,
             }
         }
-        notes.extend(embedded::record(root, &environment, unborn)?);
+        notes.extend(embedded::record(root, &environment, unborn, &self.repository.join("modules"))?);
         if whole.is_some_and(|found| found.has_large_files) {
             self.take_large_files(&environment)?;
         }
@@ -354,29 +339,6 @@ impl Places<'_> {
         }
         Ok(())
     }
-}
-
-/// A line of git's list of further object folders. Relative paths would be looked up from the bare repository.
-fn alternate(folder: &Path) -> Vec<u8> {
-    let path = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
-    let path = path.as_os_str().as_bytes();
-    if !path.contains(&b'\n') {
-        return [path, b"\n"].concat();
-    }
-    let mut line = vec![b'"'];
-    for &byte in path {
-        match byte {
-            b'\n' => line.extend(b"\\n"),
-            b'"' | b'\\' => line.extend([b'\\', byte]),
-            _ => line.push(byte),
-        }
-    }
-    line.extend(b"\"\n");
-    line
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
-    fs::write(path, bytes).map_err(|e| format!("failed to write `{}`: {e}", path.display()))
 }
 
 #[cfg(test)]

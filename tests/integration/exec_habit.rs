@@ -461,6 +461,39 @@ fn submodules_of_a_repository_without_a_remote_are_found_beside_it() {
 }
 
 #[test]
+fn submodules_come_at_commits_that_were_never_pushed_and_the_persons_stay_as_they_are() {
+    let place = tempfile::tempdir().unwrap();
+    let script = "git submodule --quiet update --init\ncat sub/mine\ngit -C sub remote get-url origin\ncd sub\ngit log --format=%s origin/main..\ngit commit -q --allow-empty -m job\ngit repack -qadfl\ngit gc -q --prune=now\ngit prune\ngit fsck\necho the-end";
+    let clone = cloned(place.path(), script);
+    git(&clone, "-c protocol.file.allow=always submodule --quiet update --init");
+    fs::write(clone.join("sub/mine"), "word-is-mine\n").unwrap();
+    git(&clone.join("sub"), "add mine");
+    git(&clone.join("sub"), "commit -qm unpushed");
+    // Nobody is left to fetch it from.
+    fs::remove_dir_all(place.path().join("beside")).unwrap();
+    let state = || {
+        let mut files = Vec::new();
+        let mut folders = vec![clone.join(".git/modules")];
+        while let Some(folder) = folders.pop() {
+            for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false => files.push((fs::read(&path).unwrap(), path)),
+                }
+            }
+        }
+        files.sort();
+        files
+    };
+    let before = state();
+    let beside = fs::canonicalize(place.path()).unwrap().join("beside");
+    let ran = exec(&clone, &[]).exits(0);
+    let ran = ran.says("word-is-mine\n").says(&format!("{}\nunpushed\n", beside.display())).says("the-end\n");
+    assert!(!ran.text.contains("note: the submodule"), "{}", ran.text);
+    assert!(state() == before, "the submodule's repository must not change");
+}
+
+#[test]
 fn repositories_of_all_kinds_run_and_stay_as_they_are() {
     let place = tempfile::tempdir().unwrap();
     let script = "git log -1 --format=%s; ls";

@@ -389,7 +389,8 @@ fn other_owner(path: &Path) -> Option<String> {
     })
 }
 
-/// Lets a new repository use the objects of one on this host, and ends its history where that one's ends.
+/// Lets a new repository use the objects of one on this host, and ends its history where that one's ends. Its
+/// submodules come with it, as far as they are prepared there.
 fn share(source: &Path, repository: &Path) -> Result<(), StepEnd> {
     let edge = source.join("shallow");
     let mut made = fs::write(
@@ -399,7 +400,33 @@ fn share(source: &Path, repository: &Path) -> Result<(), StepEnd> {
     if made.is_ok() && edge.exists() {
         made = fs::copy(&edge, repository.join("shallow")).map(drop);
     }
+    made = made.and_then(|()| add(&source.join("modules"), &repository.join("modules")));
     made.map_err(|e| StepEnd::by_error(&format!("failed to set up `{}`", repository.display()), &e))
+}
+
+/// Adds the files of a folder, if there is one, to another. Of a submodule that an earlier job left what is there stays:
+/// it learns which commit is wanted, and where further objects are.
+fn add(from: &Path, to: &Path) -> io::Result<()> {
+    let Ok(entries) = fs::read_dir(from) else { return Ok(()) };
+    fs::create_dir_all(to)?;
+    for entry in entries {
+        let (from, to) = {
+            let entry = entry?;
+            (entry.path(), to.join(entry.file_name()))
+        };
+        if from.is_dir() {
+            add(&from, &to)?;
+        } else if !to.exists() || to.ends_with("refs/runlet/source") {
+            fs::copy(&from, &to)?;
+        } else if to.ends_with("objects/info/alternates") || to.ends_with("shallow") {
+            let (lines, mut all) = (fs::read(&from)?, fs::read(&to)?);
+            if !all.ends_with(&lines) {
+                all.extend(lines);
+                fs::write(&to, all)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Removes the lock files of a repository that are older than the task, and tells of each. They are of a git
@@ -474,6 +501,41 @@ mod tests {
         assert!(is_locked(folder.path()));
         fs::remove_file(folder.path().join("shallow.lock")).unwrap();
         assert!(!is_locked(folder.path()));
+    }
+
+    #[test]
+    fn what_an_earlier_job_left_of_a_submodule_stays_and_learns_of_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        add(&from, &to).unwrap();
+        assert!(!to.exists());
+        let write = |place: &Path, files: &[(&str, &str)]| {
+            for (name, text) in files {
+                let path = place.join("lib").join(name);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+        };
+        let prepared = [
+            ("HEAD", "new"),
+            ("config", "new"),
+            ("objects/info/alternates", "/new\n"),
+            ("shallow", "2b\n"),
+            ("refs/runlet/source", "new"),
+        ];
+        write(&from, &prepared);
+        let left = [
+            ("HEAD", "old"),
+            ("objects/info/alternates", "/old\n"),
+            ("shallow", "1a\n"),
+            ("refs/runlet/source", "old"),
+        ];
+        write(&to, &left);
+        for _again in 0..2 {
+            add(&from, &to).unwrap();
+            let now = prepared.map(|(name, _)| fs::read_to_string(to.join("lib").join(name)).unwrap());
+            assert_eq!(now, ["old", "new", "/old\n/new\n", "1a\n2b\n", "new"]);
+        }
     }
 
     #[test]
