@@ -320,8 +320,9 @@ impl Task {
             }
             State::Unreachable { work, .. } => {
                 let fence = work.fence();
+                let message = told::canceled_unheard(&work.claim.runner, fence, now);
                 self.cancel_asked = true;
-                self.end_fenced(TaskState::Canceled, EndedBy::Cancel, None, fence, now)
+                self.end_fenced(TaskState::Canceled, EndedBy::Cancel, Some(message), fence, now)
             }
             State::Running(_) if !self.cancel_asked => {
                 self.cancel_asked = true;
@@ -442,7 +443,8 @@ impl Task {
     fn silent(&mut self, work: Work, lease: Duration, now: Millis) -> Vec<Consequence> {
         if self.cancel_asked {
             let fence = work.fence();
-            return self.end_fenced(TaskState::Canceled, EndedBy::Cancel, None, fence, now);
+            let message = told::canceled_unheard(&work.claim.runner, fence, now);
+            return self.end_fenced(TaskState::Canceled, EndedBy::Cancel, Some(message), fence, now);
         }
         let since = work.lease_until.minus(lease);
         let message = format!(

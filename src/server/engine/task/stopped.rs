@@ -1,6 +1,6 @@
 //! The word that the steps of a task have stopped.
 
-use super::{Call, Refused, State, Step, Taken, Task};
+use super::{Call, Refused, State, Step, Taken, Task, told};
 use crate::server::engine::task::Consequence;
 use crate::server::store::status::{EndedBy, TaskState};
 use crate::server::time::Millis;
@@ -12,8 +12,9 @@ impl Task {
     /// there.
     pub fn stopped(&mut self, lease: Duration, now: Millis) -> Result<Step<Taken>, Step<Refused>> {
         match &self.state {
-            State::Running(_) | State::Unreachable { .. } if self.cancel_asked => {
-                let then = self.end(TaskState::Canceled, EndedBy::Cancel, None, now);
+            State::Running(work) | State::Unreachable { work, .. } if self.cancel_asked => {
+                let message = told::stopped(&work.claim.runner, now);
+                let then = self.end(TaskState::Canceled, EndedBy::Cancel, Some(message), now);
                 Ok(Step::then(Taken { late: false, cancel: true }, then))
             }
             State::Ended(_) => {

@@ -33,6 +33,20 @@ pub(super) fn unsafe_retry(message: &str, runner: &str, times: (u32, u32), now: 
     )
 }
 
+/// The sentence of a cancelled task whose steps have stopped before all that they had said was here.
+pub(super) fn stopped(runner: &str, now: Millis) -> String {
+    format!(
+        "the job was canceled, and its steps stopped before {now} on the runner `{runner}`: the rest of its log follows when the line to that runner lets it through"
+    )
+}
+
+/// The sentence of a cancelled task whose agent does not answer. It keeps its steps running until the fence at most.
+pub(super) fn canceled_unheard(runner: &str, fence: Millis, now: Millis) -> String {
+    format!(
+        "the job was canceled and counts as ended since {now}, while nothing is heard of the runner `{runner}`: its steps are stopped when that hears of it, or by themselves before {fence}; the rest of its log follows when it is back"
+    )
+}
+
 /// The sentence of a new start of the host that had a task, as a claim of the runner `told_by` says.
 pub(super) fn host_restarted(runner: &str, told_by: &str) -> String {
     let message = "the host was restarted while it had this task";

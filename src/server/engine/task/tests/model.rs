@@ -307,7 +307,7 @@ impl Model {
             Phase::Running => self.then.push(Follows::CancelAsked),
             Phase::Unreachable => {
                 self.fenced(self.lease);
-                self.end(TaskState::Canceled, EndedBy::Cancel, false, now);
+                self.end(TaskState::Canceled, EndedBy::Cancel, true, now);
             }
             Phase::Ended(..) => return,
         }
@@ -341,7 +341,7 @@ impl Model {
     pub(super) fn stopped(&mut self, now: u64) -> Result<bool, Refused> {
         match self.phase {
             Phase::Running | Phase::Unreachable if self.is_canceled => {
-                self.end(TaskState::Canceled, EndedBy::Cancel, false, now);
+                self.end(TaskState::Canceled, EndedBy::Cancel, true, now);
                 self.is_held = false;
                 Ok(false)
             }
@@ -393,7 +393,7 @@ impl Model {
             }
             Phase::Running if now > self.lease && self.is_canceled => {
                 self.fence = Some(fence);
-                self.end(TaskState::Canceled, EndedBy::Cancel, false, now);
+                self.end(TaskState::Canceled, EndedBy::Cancel, true, now);
             }
             Phase::Running if now > self.lease => {
                 (self.phase, self.since) = (Phase::Unreachable, self.lease.saturating_sub(LEASE));
