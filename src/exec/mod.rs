@@ -322,7 +322,7 @@ fn run(
         print(&format!("{}\n", plain(why)))?;
     }
     let left_out = screen.jobs().any(|(_, job)| job.cannot_run);
-    let good = summary.lost.is_empty() && screen.workflow_statuses().all(|status| status == "success");
+    let good = summary.lost.is_empty() && screen.workflow_statuses().all(|(_, status)| status == "success");
     Ok(match (good, left_out) {
         // The job that sent the refused config has failed of just that.
         _ if matches!(never_came, Some(NeverCame::Refused(_))) => exit::USAGE,

@@ -89,10 +89,10 @@ impl Screen {
         all.filter(|(_, job)| !self.superseded.contains(&job.workflow_id))
     }
 
-    /// Statuses of the workflows that count: those that were not run again.
-    pub(super) fn workflow_statuses(&self) -> impl Iterator<Item = &str> {
+    /// Ids and statuses of the workflows that count: those that were not run again.
+    pub(super) fn workflow_statuses(&self) -> impl Iterator<Item = (&str, &str)> {
         let counts = |(id, _): &(&String, &(String, String))| !self.superseded.contains(*id);
-        self.workflows.iter().filter(counts).map(|(_, (_, status))| status.as_str())
+        self.workflows.iter().filter(counts).map(|(id, (_, status))| (id.as_str(), status.as_str()))
     }
 
     /// Ids of the workflows.

@@ -53,6 +53,7 @@ pub(super) fn watch(
         let mut next = watcher.next(LOOK).map_err(|WatchEnded| {
             Failure::new("lost sight of the pipeline: its control plane has stopped")
         })?;
+        let is_quiet = next.is_none();
         // News that have gathered meanwhile are drawn in one go, unless they are very many.
         while let Some(Told { event, output }) = next {
             ended = event == WatchEvent::End;
@@ -82,7 +83,7 @@ pub(super) fn watch(
                 }
             }
         }
-        if is_held(&screen) && approvals.ask(&screen, client, person) {
+        if is_quiet && is_held(&screen) && approvals.ask(&screen, client, person) {
             return Ok(Watched { screen, unwritten });
         }
     }
@@ -90,11 +91,13 @@ pub(super) fn watch(
 
 /// Whether nothing goes on without a person.
 fn is_held(screen: &Screen) -> bool {
-    // Jobs are told after their workflow: one that runs has its end still to come.
+    // Jobs are told after their workflow: one that runs has its end still to come, one that is held its jobs.
     let rests = |status: &str| !matches!(status, "running" | "queued" | "failing");
-    screen.workflow_statuses().all(rests)
-        && screen.workflow_statuses().any(|status| status == "on_hold")
-        && screen.jobs().any(|(_, job)| job.status == "on_hold")
+    let waits = |id: &str| screen.jobs().any(|(_, job)| job.workflow_id == id && job.status == "on_hold");
+    let mut held = screen.workflow_statuses().filter(|(_, status)| *status == "on_hold").peekable();
+    held.peek().is_some()
+        && held.all(|(id, _)| waits(id))
+        && screen.workflow_statuses().all(|(_, status)| rests(status))
         && screen.jobs().all(|(_, job)| rests(&job.status))
 }
 
