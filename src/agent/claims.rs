@@ -83,9 +83,7 @@ impl Claims {
         let client = self.client.sibling().ok()?;
         let answer = calls::about(&client, &self.token, &self.request.name, 0, CLASS_PATIENCE);
         answer
-            .inspect_err(
-                |error| crate::logging::record!(Debug; "cannot ask for the class of the token: {error}"),
-            )
+            .inspect_err(|error| record!(Debug; "cannot ask for the class of the token: {error}"))
             .ok()
             .map(|answer| answer.resource_class)
     }
@@ -162,7 +160,7 @@ impl Claims {
                 Claimed::NonceSpent
             }
             Err(error) => {
-                crate::logging::record!(Debug; "a claim failed: {error}");
+                record!(Debug; "a claim failed: {error}");
                 if self.hear().is_some() || self.stop.leaves() || self.stop.reloads() != reloads {
                     // Cut by a request to this runner.
                     return Claimed::Nothing;

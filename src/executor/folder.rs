@@ -7,8 +7,8 @@
 
 use super::folder_names::{self, FolderNames};
 use super::places::real;
+use crate::system::locks::{self, Lock, Share};
 use crate::system::proc;
-use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -24,18 +24,9 @@ pub(super) struct FolderLock {
 
 #[derive(Debug, Default)]
 struct Locks {
-    files: Vec<File>,
+    all: Vec<Lock>,
     /// Device and number of the folder; `None` where it cannot be locked.
     folder: Option<(u64, u64)>,
-}
-
-impl Drop for Locks {
-    /// Lets go at once: a process that is being started has a copy of every file until it becomes another program.
-    fn drop(&mut self) {
-        for file in &self.files {
-            let _ = flock(file, FlockOperation::Unlock);
-        }
-    }
 }
 
 /// Answer to an attempt at the locks of a folder.
@@ -56,7 +47,7 @@ impl FolderLock {
             return Ok(true);
         }
         // First, since the new folder may be one of those that are held as folders above.
-        self.locks = Locks { files: Vec::new(), folder: Some(folder) };
+        self.locks = Locks { all: Vec::new(), folder: Some(folder) };
         match attempt(path)? {
             Attempt::Held(locks) => self.locks = locks,
             Attempt::Busy => return Ok(false),
@@ -72,7 +63,7 @@ pub(super) fn lock(path: &Path) -> io::Result<Option<FolderLock>> {
     loop {
         let mut above = Locks::default();
         if folder_names::are_held(&real(path))
-            || path.parent().is_some_and(|parent| !share(parent, &mut above.files))
+            || path.parent().is_some_and(|parent| !share(parent, &mut above.all))
         {
             return Ok(None);
         }
@@ -97,7 +88,7 @@ pub(super) fn lock(path: &Path) -> io::Result<Option<FolderLock>> {
 fn attempt(path: &Path) -> io::Result<Attempt> {
     let mut held = Locks::default();
     // The way to it may have changed, and lead through links.
-    if real(path).parent().is_some_and(|parent| !share(parent, &mut held.files)) {
+    if real(path).parent().is_some_and(|parent| !share(parent, &mut held.all)) {
         return Ok(Attempt::Busy);
     }
     let folder = match File::open(path) {
@@ -106,23 +97,20 @@ fn attempt(path: &Path) -> io::Result<Attempt> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(Attempt::Held(held)),
         opened => opened?,
     };
-    loop {
-        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => break,
-            Err(Errno::WOULDBLOCK) => return Ok(Attempt::Busy),
-            Err(Errno::INTR) => {}
-            Err(error) => {
-                // Some network file systems lock no folders; hosts that work alone there are not to suffer.
-                log::warn!("cannot lock `{}`: {error}; another task could work there, too", path.display());
-                return Ok(Attempt::Held(held));
-            }
+    let folder = match locks::try_take(folder, Share::Alone) {
+        Ok(folder) => folder,
+        Err(Errno::WOULDBLOCK) => return Ok(Attempt::Busy),
+        Err(error) => {
+            // Some network file systems lock no folders; hosts that work alone there are not to suffer.
+            log::warn!("cannot lock `{}`: {error}; another task could work there, too", path.display());
+            return Ok(Attempt::Held(held));
         }
-    }
+    };
     // The process that held it may have removed it meanwhile: then the lock is on a folder that nobody can reach.
     let own = number(&folder.metadata()?);
     match fs::metadata(path) {
         Ok(named) if number(&named) == own => {
-            held.files.push(folder);
+            held.all.push(folder);
             held.folder = Some(own);
             Ok(Attempt::Held(held))
         }
@@ -138,12 +126,13 @@ fn number(about: &Metadata) -> (u64, u64) {
 
 /// Takes the shared locks of a folder and of those above it. False when a task works in one of them. Those that cannot
 /// be opened or locked are passed over.
-fn share(folder: &Path, held: &mut Vec<File>) -> bool {
+fn share(folder: &Path, held: &mut Vec<Lock>) -> bool {
     real(folder).ancestors().all(|folder| {
         let Ok(folder) = File::open(folder) else { return true };
-        let taken = flock(&folder, FlockOperation::NonBlockingLockShared);
-        held.push(folder);
-        taken != Err(Errno::WOULDBLOCK)
+        let taken = locks::try_take(folder, Share::WithOthers);
+        let is_free = !matches!(taken, Err(Errno::WOULDBLOCK));
+        held.extend(taken);
+        is_free
     })
 }
 
@@ -215,7 +204,7 @@ mod tests {
         let path = folder.path().join("w");
         let exclusive = |path: &Path| {
             let folder = File::open(path).unwrap();
-            flock(&folder, FlockOperation::NonBlockingLockExclusive).map(|()| folder)
+            locks::try_take(folder, Share::Alone)
         };
         let mut held = lock(&path).unwrap().unwrap();
         assert!(exclusive(&path).is_err());

@@ -45,18 +45,20 @@ impl FolderNames {
 
 /// Whether a task works around or inside a folder.
 fn are_in_use(folder: &Path) -> bool {
-    let own = by_path(folder);
-    is_around(folder) || (1..=MOST_INSIDE).any(|place| Name::is_held(&own, place))
-}
-
-/// Whether a task works in a folder above this one.
-fn is_around(folder: &Path) -> bool {
-    folder.ancestors().skip(1).flat_map(keys).any(|key| Name::is_held(&key, 0))
+    Name::is_one_held(around_and_inside(folder))
 }
 
 /// Whether a task works in a folder, around or inside it. Nothing is taken.
 pub(super) fn are_held(folder: &Path) -> bool {
-    keys(folder).iter().any(|key| Name::is_held(key, 0)) || are_in_use(folder)
+    let own = keys(folder).into_iter().map(|key| (key, 0));
+    Name::is_one_held(own.chain(around_and_inside(folder)))
+}
+
+/// Names that tasks have which work in a folder above this one, or below it.
+fn around_and_inside(folder: &Path) -> impl Iterator<Item = (Key, u32)> {
+    let own = by_path(folder);
+    let around = folder.ancestors().skip(1).flat_map(keys).map(|key| (key, 0));
+    around.chain((1..=MOST_INSIDE).map(move |place| (own, place)))
 }
 
 fn keys(folder: &Path) -> Vec<Key> {
@@ -93,6 +95,7 @@ use linux::Name;
 #[cfg(target_os = "linux")]
 mod linux {
     use super::{Key, hex};
+    use crate::logging::record;
     use std::io;
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -110,16 +113,16 @@ mod linux {
                 Ok(socket) => Some(Some(Self { _socket: socket })),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
                 Err(error) => {
-                    crate::logging::record!(Debug; "cannot hold the name of a folder: {error}");
+                    record!(Debug; "cannot hold the name of a folder: {error}");
                     Some(None)
                 }
             }
         }
 
-        /// Whether a process holds a name.
-        pub(super) fn is_held(key: &Key, place: u32) -> bool {
+        /// Whether a process holds one of these names.
+        pub(super) fn is_one_held(mut names: impl Iterator<Item = (Key, u32)>) -> bool {
             let Ok(asking) = UnixDatagram::unbound() else { return false };
-            address(key, place).and_then(|address| asking.connect_addr(&address)).is_ok()
+            names.any(|(key, place)| address(&key, place).and_then(|at| asking.connect_addr(&at)).is_ok())
         }
     }
 
@@ -134,6 +137,7 @@ use nowhere::Name;
 #[cfg(not(target_os = "linux"))]
 mod nowhere {
     use super::{Key, hex};
+    use crate::logging::record;
 
     /// A system without such names.
     #[derive(Debug)]
@@ -141,11 +145,11 @@ mod nowhere {
 
     impl Name {
         pub(super) fn take(key: &Key, _place: u32) -> Option<Option<Self>> {
-            crate::logging::record!(Debug; "no name for the folder {} on this system", hex(key));
+            record!(Debug; "no name for the folder {} on this system", hex(key));
             Some(None)
         }
 
-        pub(super) fn is_held(_key: &Key, _place: u32) -> bool {
+        pub(super) fn is_one_held(_: impl Iterator<Item = (Key, u32)>) -> bool {
             false
         }
     }

@@ -5,6 +5,7 @@ use super::end::{StepEnd, StopReason};
 use super::environment::{self, Own};
 use super::folder;
 use super::task::TaskRun;
+use crate::logging::record;
 use crate::protocol::{Action, StepStatus};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -88,10 +89,8 @@ impl TaskRun {
         let link = |name: &str| std::os::unix::fs::symlink(&program, own.join(name));
         let made =
             std::fs::create_dir(&own).and_then(|()| link("circleci-agent")).and_then(|()| link("circleci"));
-        made.inspect_err(
-            |error| crate::logging::record!(Debug; "no in-job commands in `{}`: {error}", own.display()),
-        )
-        .ok()?;
+        made.inspect_err(|error| record!(Debug; "no in-job commands in `{}`: {error}", own.display()))
+            .ok()?;
         Some(own)
     }
 

@@ -195,7 +195,7 @@ async fn shake_hands(stream: TcpStream, tls: Option<TlsAcceptor>) -> Option<Box<
     match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
         Ok(Ok(stream)) => Some(Box::new(stream)),
         Ok(Err(error)) => {
-            crate::logging::record!(Debug; "a TLS handshake failed: {error}");
+            record!(Debug; "a TLS handshake failed: {error}");
             None
         }
         Err(_) => None,

@@ -1,5 +1,5 @@
 //! Locks that keep a second process off the same files: the machine runner's state, the control plane's
-//! data.
+//! data, the folder of a task.
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -33,6 +33,29 @@ impl Drop for Lock {
     }
 }
 
+/// How a lock is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// By nobody else.
+    Alone,
+    /// By all who hold it with others.
+    WithOthers,
+}
+
+/// Takes the lock of a file or folder at once. [`Errno::WOULDBLOCK`] when somebody else has it; other errors are of file
+/// systems that lock nothing.
+pub fn try_take(file: File, share: Share) -> Result<Lock, Errno> {
+    try_lock(&file, share).map(|()| Lock(file))
+}
+
+fn try_lock(file: &File, share: Share) -> Result<(), Errno> {
+    let operation = match share {
+        Share::Alone => FlockOperation::NonBlockingLockExclusive,
+        Share::WithOthers => FlockOperation::NonBlockingLockShared,
+    };
+    rustix::io::retry_on_intr(|| flock(file, operation))
+}
+
 /// Takes the lock of a file. The file comes back when somebody else has its lock and keeps it.
 pub fn take(file: File) -> Result<Lock, File> {
     if take_within(&file, PATIENCE) { Ok(Lock(file)) } else { Err(file) }
@@ -40,7 +63,7 @@ pub fn take(file: File) -> Result<Lock, File> {
 
 /// Whether nobody has the lock of a file. It is not kept.
 pub fn is_free(file: &File) -> bool {
-    let is_free = flock(file, FlockOperation::NonBlockingLockShared).is_ok();
+    let is_free = try_lock(file, Share::WithOthers).is_ok();
     let _ = flock(file, FlockOperation::Unlock);
     is_free
 }
@@ -48,9 +71,9 @@ pub fn is_free(file: &File) -> bool {
 fn take_within(file: &File, patience: Duration) -> bool {
     let deadline = Instant::now() + patience;
     loop {
-        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        match try_lock(file, Share::Alone) {
             Ok(()) => return true,
-            Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < deadline => std::thread::sleep(LOOK),
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(LOOK),
             Err(_) => return false,
         }
     }

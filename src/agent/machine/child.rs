@@ -187,7 +187,7 @@ impl Agent {
         let fits = os::pipe_room(&stdin).is_some_and(|room| input.len() <= room);
         let mut write = move || {
             if let Err(error) = stdin.write_all(&input) {
-                crate::logging::record!(Debug; "the task agent did not read its task: {error}");
+                record!(Debug; "the task agent did not read its task: {error}");
             }
         };
         if fits {

@@ -6,6 +6,7 @@
 //! variables in its environment.
 
 use super::group::Group;
+use crate::logging::record;
 use crate::protocol::Task;
 use crate::system::os;
 use crate::system::proc::{self, Stat};
@@ -61,7 +62,7 @@ impl Markers {
 pub(super) fn become_reaper() -> bool {
     let adopted = os::adopt_orphans();
     if let Err(error) = &adopted {
-        crate::logging::record!(Debug; "cannot become a sub-reaper: {error}");
+        record!(Debug; "cannot become a sub-reaper: {error}");
     }
     adopted.is_ok()
 }
@@ -92,7 +93,7 @@ pub(super) fn sweep(sweep: &Sweep<'_>) -> Vec<String> {
             ended.entry(stat.pid).or_insert_with(|| proc::command_line(stat));
             let process = Pid::from_raw(stat.pid);
             if let Some(Err(error)) = process.map(|process| kill_process(process, Signal::KILL)) {
-                crate::logging::record!(Debug; "cannot kill pid {}: {error}", stat.pid);
+                record!(Debug; "cannot kill pid {}: {error}", stat.pid);
             }
         }
         if found.is_empty() || Instant::now() >= deadline {

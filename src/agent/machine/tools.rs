@@ -2,6 +2,7 @@
 //! running program. Best effort: without it the task agent makes a directory of its own.
 
 use crate::agent::settings::Settings;
+use crate::logging::record;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -35,7 +36,7 @@ pub(super) fn prepare(settings: &Settings, program: &Path) -> Option<PathBuf> {
     match linked {
         Ok(()) => Some(directory.clone()),
         Err(error) => {
-            crate::logging::record!(Debug; "no in-job commands in `{}`: {error}", directory.display());
+            record!(Debug; "no in-job commands in `{}`: {error}", directory.display());
             None
         }
     }

@@ -6,6 +6,7 @@
 use super::metrics;
 use crate::agent::board::Board;
 use crate::agent::settings::{Settings, Status};
+use crate::logging::record;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
@@ -40,7 +41,7 @@ impl Doors {
         let mut socket = None;
         for path in candidates(settings) {
             if UnixStream::connect(&path).is_ok() {
-                crate::logging::record!(Debug; "another runner of this name answers at `{}`", path.display());
+                record!(Debug; "another runner of this name answers at `{}`", path.display());
                 break;
             }
             match bind(&path, &settings.status) {
@@ -49,7 +50,7 @@ impl Doors {
                     break;
                 }
                 Err(error) => {
-                    crate::logging::record!(Debug; "no status socket at `{}`: {error}", path.display())
+                    record!(Debug; "no status socket at `{}`: {error}", path.display())
                 }
             }
         }

@@ -4,6 +4,7 @@ use super::fault::Fault;
 use super::objects::{Event, List, Node, Pod, Secret};
 use crate::container::settings::Cluster;
 use crate::http::{self, Client, Endpoint, Exchange, encoded, retry};
+use crate::logging::record;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::io::Read;
@@ -151,7 +152,7 @@ impl Kube {
             };
             let wait =
                 window.mul_f64(retry::random()).max(fault.retry_after().unwrap_or_default().min(WINDOW.1));
-            crate::logging::record!(Debug; "{method} `{path}`: {fault}; trying again in {} ms", wait.as_millis());
+            record!(Debug; "{method} `{path}`: {fault}; trying again in {} ms", wait.as_millis());
             std::thread::sleep(wait);
             window = (window * 2).min(WINDOW.1);
         }

@@ -4,6 +4,7 @@
 use super::client::Kube;
 use super::fault::Fault;
 use super::objects::Pod;
+use crate::logging::record;
 use serde::Deserialize;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
@@ -108,7 +109,7 @@ fn follow(
         let Ok(said) = serde_json::from_slice::<Line>(&line) else { continue };
         if said.kind == "ERROR" {
             let text = said.object.to_string();
-            crate::logging::record!(Debug; "the watch ended: {text}");
+            record!(Debug; "the watch ended: {text}");
             let code = said.object["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(500);
             if code == 410 {
                 return Ok((End::Relist, true));
