@@ -7,8 +7,10 @@ use crate::support::runner::{Machine, task_of};
 
 #[test]
 fn a_cancelled_task_ends_although_its_output_hangs_and_nothing_of_that_is_lost() {
-    // The steps run, or have ended, when the cancel comes.
-    for (id, last) in [("c-1", "exec sleep 600"), ("c-2", "true")] {
+    // The steps run, or have ended, when the cancel comes; and what says that they have stopped may be lost.
+    for (id, last, is_lost) in
+        [("c-1", "exec sleep 600", false), ("c-2", "true", false), ("c-3", "exec sleep 600", true)]
+    {
         let server = ControlPlane::start();
         let machine = Machine::new(&server.url()).setting("mode", "single-task");
         let go = machine.path("go");
@@ -21,8 +23,12 @@ fn a_cancelled_task_ends_although_its_output_hangs_and_nothing_of_that_is_lost()
         std::fs::write(&go, "").unwrap();
         let hung = format!("/tasks/{id}/steps/1/output?offset=6");
         server.wait_for(&hung);
+        if is_lost {
+            server.intercept("/stopped", 503, "");
+        }
         server.cancel(id);
         server.wait_for(&format!("/tasks/{id}/stopped"));
+        server.release("/stopped");
         runner.wait_log("the cancelled task has ended; what is left of its output is still sent");
         server.behave();
         assert_eq!(runner.wait(), Some(0));

@@ -186,6 +186,12 @@ impl ControlPlane {
         self.shared.1.notify_all();
     }
 
+    /// Takes back what was said of `path` alone.
+    pub(crate) fn release(&self, path: &str) {
+        lock(&self.shared).canned.retain(|(part, _)| part != path);
+        self.shared.1.notify_all();
+    }
+
     pub(crate) fn requests(&self) -> Vec<Recorded> {
         lock(&self.shared).requests.clone()
     }
