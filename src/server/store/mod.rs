@@ -24,6 +24,7 @@ pub mod copy;
 mod error;
 mod file;
 pub mod inspect;
+mod json;
 #[cfg(test)]
 mod plans;
 pub mod read;

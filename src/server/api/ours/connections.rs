@@ -292,7 +292,7 @@ async fn disconnect(
 }
 
 fn shown_change(change: &StoredEvent) -> Value {
-    let event: Value = serde_json::from_str(&change.event).unwrap_or_default();
+    let event = &change.event;
     let name = match event["kind"].as_str() {
         Some("pull") => format!("pull request {}", event["number"]),
         _ => event["reference"].as_str().unwrap_or_default().to_owned(),
