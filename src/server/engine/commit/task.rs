@@ -1,6 +1,7 @@
 //! Changes of a task, in the store: loads it, lets the machine decide, writes what became of it, and carries
 //! out what follows, all in the caller's transaction.
 
+use crate::protocol::limits::MESSAGE_BYTES;
 use crate::protocol::{
     BeginRequest, Beside, Event, EventKind, FinishAnswer, FinishRequest, GiveBack, LostTask, TaskId, duration,
 };
@@ -10,20 +11,16 @@ use crate::server::engine::commit::ripple::Ripple;
 use crate::server::engine::commit::{rerun, serial};
 use crate::server::engine::graph;
 use crate::server::engine::task::{
-    Call, Consequence, Finished, GivenBack, NextAttempt, Refused, Returned, Step, Taken, Task,
+    Call, Consequence, Finished, GivenBack, NextAttempt, Refused, Report, Returned, Step, Taken, Task,
 };
 use crate::server::ids::JobId;
 use crate::server::store::status::{MessageKind, StepState, TaskState};
 use crate::server::store::tables::small_outputs::{self, SmallOutput};
-use crate::server::store::tables::steps::Unaccounted;
 use crate::server::store::tables::tasks::{self, TaskRow};
 use crate::server::store::tables::{classes, fleet, progress, steps, workflows};
 use crate::server::store::{Effect, Error, Tx, View, new_id};
 use crate::server::time::Millis;
 use std::time::Duration;
-
-/// Longest message for people that a runner may send along, in bytes.
-const LONGEST_MESSAGE: usize = 4096;
 
 /// A task and its row, in the hand of a transaction.
 #[derive(Clone, Debug)]
@@ -221,6 +218,13 @@ pub fn call(tx: &Tx<'_>, id: &TaskId, call: Call, lease: Duration, now: Millis) 
     decided(tx, hand, step, now)
 }
 
+/// A call of the agent whose bytes or rows are still to come, or that only reads.
+pub fn announce(tx: &Tx<'_>, id: &TaskId, call: Call, lease: Duration, now: Millis) -> Decided<Taken> {
+    let mut hand = InHand::known(tx, id)?;
+    let step = hand.task.announce(call, lease, now);
+    decided(tx, hand, step, now)
+}
+
 /// A call of the agent that writes `work` as well: what the machine says of the task and what is written are one
 /// commit, so that nothing is written for a task that ended in between. Nothing is written where it refuses.
 pub fn call_and<T>(
@@ -379,32 +383,29 @@ pub fn finish(
     now: Millis,
 ) -> Decided<FinishAnswer> {
     let mut hand = InHand::known(tx, id)?;
-    let mut finished = hand.clone();
-    let (mut status, mut message) =
-        (TaskState::from(request.status), request.message.as_deref().map(shortened));
-    let mut unaccounted = Vec::new();
-    if finished.row.next_event >= request.events && outputs.missing.is_empty() {
-        unaccounted = steps::unaccounted(tx, id, &request.steps)?;
-    }
-    if let (TaskState::Success, Some(step)) = (status, unaccounted.first()) {
-        // Whatever its agent has overlooked: a success is shown only where everything is known of.
-        (status, message) = (TaskState::InfrastructureFail, Some(overlooked(step)));
-    }
-    match finished.task.finish(status, message.as_deref(), now) {
-        Err(Step { answer: refused, then }) => finished.keep(tx, then, now).map(|()| Err(refused)),
+    let message = request.message.as_deref().map(shortened);
+    let next_event = hand.row.next_event;
+    let is_complete = next_event >= request.events && outputs.missing.is_empty();
+    let unaccounted = if is_complete { steps::unaccounted(tx, id, &request.steps)? } else { Vec::new() };
+    let report = Report {
+        status: TaskState::from(request.status),
+        message: message.as_deref(),
+        is_complete,
+        overlooked: unaccounted.first(),
+    };
+    match hand.task.finish(&report, lease, now) {
+        Err(Step { answer: refused, then }) => hand.keep(tx, then, now).map(|()| Err(refused)),
         Ok(Step { answer: Finished::Before, .. }) => Ok(Ok(FinishAnswer::Confirmed)),
-        Ok(_) if finished.row.next_event < request.events || !outputs.missing.is_empty() => {
-            let next_event = finished.row.next_event;
-            let step = hand.task.call(Call::Other, lease, now);
-            Ok(decided(tx, hand, step, now)?
-                .map(|_| FinishAnswer::Incomplete { next_event, steps: outputs.missing }))
+        Ok(Step { answer: Finished::Incomplete, then }) => {
+            hand.keep(tx, then, now)?;
+            Ok(Ok(FinishAnswer::Incomplete { next_event, steps: outputs.missing }))
         }
-        Ok(Step { then, .. }) => {
+        Ok(Step { answer: Finished::Now, then }) => {
             steps::set_lengths(tx, id, &request.steps, &outputs.kept, &unaccounted)?;
             for output in &outputs.small {
                 small_outputs::insert(tx, id, output)?;
             }
-            finished.keep(tx, then, now)?;
+            hand.keep(tx, then, now)?;
             Ok(Ok(FinishAnswer::Confirmed))
         }
     }
@@ -417,16 +418,6 @@ pub fn stopped(tx: &Tx<'_>, id: &TaskId, lease: Duration, now: Millis) -> Decide
         Ok(step) => decided(tx, hand, Ok(step), now),
         Err(Step { answer: refused, then }) => hand.keep(tx, then, now).map(|()| Err(refused)),
     }
-}
-
-/// The reason why a task cannot have succeeded, though its agent says so.
-fn overlooked(step: &Unaccounted) -> String {
-    let Unaccounted { step, name, bytes } = step;
-    let what = match bytes {
-        None => format!("step {step} (`{name}`) had not ended"),
-        Some(bytes) => format!("it did not account for {bytes} bytes of output of step {step} (`{name}`)"),
-    };
-    format!("the task agent said that the job had succeeded, but {what}")
 }
 
 /// A runner gives a task back that has not begun.
@@ -476,7 +467,7 @@ pub fn fail(tx: &Tx<'_>, id: &TaskId, message: &str, now: Millis) -> Decided<()>
 
 /// Cuts what goes into a row and into the job's messages.
 fn shortened(message: &str) -> String {
-    let end = (0..=LONGEST_MESSAGE.min(message.len())).rev().find(|end| message.is_char_boundary(*end));
+    let end = (0..=MESSAGE_BYTES.min(message.len())).rev().find(|end| message.is_char_boundary(*end));
     match end.filter(|end| *end < message.len()) {
         Some(end) => format!("{} [...]", &message[..end]),
         None => message.to_owned(),

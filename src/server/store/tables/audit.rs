@@ -1,6 +1,6 @@
 //! The audit log: acts of people that change what is set up. People and tokens in it may be gone.
 //!
-//! SQLite only: nothing.
+//! Only SQLite: `last_insert_rowid` for the number of an act (elsewhere RETURNING).
 
 use crate::server::ids::{PersonalTokenId, UserId};
 use crate::server::store::json::Json;

@@ -1,6 +1,7 @@
 //! Webhooks that tell others of ended workflows and jobs, and what is on its way to them.
 //!
-//! Only SQLite: the triggers of `hooks.sql`, `json_each` for the list of busy webhooks, the `id` beside `min(at_ms)`.
+//! Only SQLite: the triggers of `hooks.sql`, `json_each` for the list of busy webhooks, the `id` beside `min(at_ms)`,
+//! `LIMIT -1` with OFFSET.
 
 use crate::server::ids::{ProjectId, WebhookId};
 use crate::server::store::json::Json;
