@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// after a call for that in vain, and half of what such a call may take.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What became of the wait for everything to be sent.
+/// The end of the wait for everything to be sent.
 pub(super) enum Settled<T> {
     Sent(T),
     /// It will not be sent any more.

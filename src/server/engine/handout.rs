@@ -118,7 +118,7 @@ pub struct Handed {
 pub struct Unopened {
     /// The task without what lets git in.
     pub handed: HandedOut,
-    /// What lets git in besides.
+    /// Files that let git in besides.
     pub access: access::Access,
     /// Address of the repository.
     pub url: String,
@@ -224,7 +224,7 @@ pub fn describe(
     Ok(Description { text, unopened })
 }
 
-/// What lets git into a repository.
+/// The files that let git into a repository.
 enum Opening {
     /// These files do.
     Files(Vec<Variable>),

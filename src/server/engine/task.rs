@@ -23,8 +23,8 @@ use words::renewed;
 pub use words::{
     Avoid, Call, Claim, ClaimedAgain, Consequence, Counts, DEFAULT_BUDGET, End, FENCE_MARGIN, Finished,
     GivenBack, LATE, LONGEST_BEGIN, MOST_GIVEN_BACK_BY_HOSTS, MOST_GIVEN_BACK_BY_RUNNERS,
-    MOST_UNSAFE_RETRIES, Machine, NextAttempt, NotClaimable, Refused, Report, Returned, State, Step, Taken,
-    Task, Work,
+    MOST_UNSAFE_RETRIES, Machine, NextAttempt, NotClaimable, Refused, Report, Returned, State, Taken, Task,
+    Transition, Work,
 };
 
 use crate::protocol::GiveBackReason;
@@ -33,18 +33,6 @@ use crate::server::time::Millis;
 use std::time::Duration;
 
 impl Task {
-    /// A first attempt.
-    pub fn fresh() -> Self {
-        Self {
-            state: State::Queued,
-            cancel_asked: false,
-            is_held: false,
-            counts: Counts::default(),
-            avoid: None,
-            not_before: None,
-        }
-    }
-
     /// The fence of what it replaces stands until then, was moved, or is gone.
     pub fn wait_for_fence(&mut self, fence: Option<Millis>) -> Vec<Consequence> {
         if self.state != State::Queued || self.not_before == fence {
@@ -118,7 +106,7 @@ impl Task {
     }
 
     /// The commit point: nothing on the host can fail any more before the first step.
-    pub fn begin(&mut self, agent: &str, lease: Duration, now: Millis) -> Result<Step<Taken>, Refused> {
+    pub fn begin(&mut self, agent: &str, lease: Duration, now: Millis) -> Result<Transition<Taken>, Refused> {
         match &self.state {
             State::Claimed { .. } => Ok(self.start(Some(agent.to_owned()), lease, now)),
             State::Running(work) | State::Unreachable { work, .. }
@@ -131,13 +119,13 @@ impl Task {
         }
     }
 
-    fn start(&mut self, agent: Option<String>, lease: Duration, now: Millis) -> Step<Taken> {
+    fn start(&mut self, agent: Option<String>, lease: Duration, now: Millis) -> Transition<Taken> {
         let State::Claimed { claim, lease_until, .. } = &self.state else {
-            return Step::of(self.taken());
+            return Transition::of(self.taken());
         };
         let lease_until = renewed(*lease_until, lease, now);
         self.state = State::Running(Work { claim: claim.clone(), agent, lease_until });
-        Step::then(self.taken(), [Consequence::Begun])
+        Transition::then(self.taken(), [Consequence::Begun])
     }
 
     fn taken(&self) -> Taken {
@@ -145,7 +133,7 @@ impl Task {
     }
 
     /// A call of its agent: the lease is renewed, and an unreachable task runs again.
-    pub fn call(&mut self, call: Call, lease: Duration, now: Millis) -> Result<Step<Taken>, Refused> {
+    pub fn call(&mut self, call: Call, lease: Duration, now: Millis) -> Result<Transition<Taken>, Refused> {
         match &mut self.state {
             State::Queued => Err(Refused::Queued),
             State::Claimed { claim, lease_until, begin_until } => {
@@ -161,11 +149,11 @@ impl Task {
                     _ => {}
                 }
                 *lease_until = (*lease_until).max(renewed(*lease_until, lease, now).min(*begin_until));
-                Ok(Step::of(self.taken()))
+                Ok(Transition::of(self.taken()))
             }
             State::Running(work) => {
                 work.lease_until = renewed(work.lease_until, lease, now);
-                Ok(Step::of(self.taken()))
+                Ok(Transition::of(self.taken()))
             }
             State::Unreachable { work, since } => {
                 let back = format!(
@@ -174,11 +162,11 @@ impl Task {
                 );
                 let lease_until = renewed(work.lease_until, lease, now);
                 self.state = State::Running(Work { lease_until, ..work.clone() });
-                Ok(Step::then(self.taken(), [Consequence::Say(back)]))
+                Ok(Transition::then(self.taken(), [Consequence::Say(back)]))
             }
             State::Ended(_) => match call {
                 Call::Output { .. } | Call::Events { .. } if self.takes_late(now) => {
-                    Ok(Step::of(Taken { late: true, cancel: self.cancel_asked }))
+                    Ok(Transition::of(Taken { late: true, cancel: self.cancel_asked }))
                 }
                 _ => Err(self.refusal(now)),
             },
@@ -187,11 +175,16 @@ impl Task {
 
     /// A call whose bytes or rows are still to come, or that only reads: its lease is renewed where the call would be
     /// taken. It begins nothing, and one that is refused changes nothing.
-    pub fn announce(&mut self, call: Call, lease: Duration, now: Millis) -> Result<Step<Taken>, Refused> {
+    pub fn announce(
+        &mut self,
+        call: Call,
+        lease: Duration,
+        now: Millis,
+    ) -> Result<Transition<Taken>, Refused> {
         let answer = self.clone().call(call, lease, now)?.answer;
         // Of a task that has ended, what is taken late renews nothing.
         let then = self.call(Call::Heartbeat, lease, now).map(|step| step.then).unwrap_or_default();
-        Ok(Step { answer, then })
+        Ok(Transition { answer, then })
     }
 
     /// Whether output and events come late, and are taken.
@@ -213,7 +206,11 @@ impl Task {
     }
 
     /// Its runner gives it back before it has begun. The same call again gets the same answer.
-    pub fn give_back(&mut self, returned: &Returned<'_>, now: Millis) -> Result<Step<GivenBack>, Refused> {
+    pub fn give_back(
+        &mut self,
+        returned: &Returned<'_>,
+        now: Millis,
+    ) -> Result<Transition<GivenBack>, Refused> {
         match &self.state {
             State::Claimed { claim, .. } => {
                 let runner = claim.runner.clone();
@@ -221,13 +218,13 @@ impl Task {
             }
             State::Ended(End {
                 had_begun: false, by: EndedBy::GivenBack | EndedBy::Lapsed, status, ..
-            }) => Ok(Step::of(if *status == TaskState::Retried {
+            }) => Ok(Transition::of(if *status == TaskState::Retried {
                 GivenBack::Queued
             } else {
                 GivenBack::Failed
             })),
             State::Ended(End { had_begun: false, by: EndedBy::Cancel, .. }) => {
-                Ok(Step::of(GivenBack::Canceled))
+                Ok(Transition::of(GivenBack::Canceled))
             }
             _ => Err(self.refusal(now)),
         }
@@ -239,9 +236,9 @@ impl Task {
         returned: &Returned<'_>,
         by: EndedBy,
         now: Millis,
-    ) -> Step<GivenBack> {
+    ) -> Transition<GivenBack> {
         if self.cancel_asked {
-            return Step::then(
+            return Transition::then(
                 GivenBack::Canceled,
                 self.end(TaskState::Canceled, EndedBy::Cancel, None, now),
             );
@@ -260,7 +257,7 @@ impl Task {
         if too_often {
             let message = told::never_begun(runner, by, returned.message);
             let then = self.end(TaskState::InfrastructureFail, by, Some(message), now);
-            return Step::then(GivenBack::Failed, then);
+            return Transition::then(GivenBack::Failed, then);
         }
         let avoid = (!returned.pause.is_zero())
             .then(|| Avoid { runner: runner.to_owned(), until: now.plus(returned.pause) });
@@ -269,7 +266,7 @@ impl Task {
         let mut then = self.end(TaskState::Retried, by, None, now);
         let why = Some(told::back(runner, by, returned.message));
         then.push(Consequence::Again(NextAttempt { counts, avoid, is_held, why }));
-        Step::then(GivenBack::Queued, then)
+        Transition::then(GivenBack::Queued, then)
     }
 
     /// A person wants it to end.
@@ -300,7 +297,7 @@ impl Task {
         report: &Report<'_>,
         lease: Duration,
         now: Millis,
-    ) -> Result<Step<Finished>, Step<Refused>> {
+    ) -> Result<Transition<Finished>, Transition<Refused>> {
         let overlooked =
             report.overlooked.filter(|_| report.status == TaskState::Success).map(told::overlooked);
         let (status, message) = match &overlooked {
@@ -311,16 +308,16 @@ impl Task {
             // It may fail before its first event, which would be its begin.
             State::Claimed { claim, .. } if claim.protocol < 2 && status != TaskState::Success => {}
             State::Running(_) | State::Unreachable { .. } => {}
-            State::Ended(end) if end.by == EndedBy::Finish => return Ok(Step::of(Finished::Before)),
+            State::Ended(end) if end.by == EndedBy::Finish => return Ok(Transition::of(Finished::Before)),
             _ => {
                 // The call says at least that the agent has stopped.
                 let then = self.confirm_stopped();
-                return Err(Step::then(self.refusal(now), then));
+                return Err(Transition::then(self.refusal(now), then));
             }
         }
         if !report.is_complete {
-            let step = self.call(Call::Other, lease, now).map_err(Step::of)?;
-            return Ok(Step::then(Finished::Incomplete, step.then));
+            let step = self.call(Call::Other, lease, now).map_err(Transition::of)?;
+            return Ok(Transition::then(Finished::Incomplete, step.then));
         }
         let then = match status {
             _ if self.cancel_asked => {
@@ -333,25 +330,29 @@ impl Task {
             ),
             status => self.end(status, EndedBy::Finish, message.map(str::to_owned), now),
         };
-        Ok(Step::then(Finished::Now, then))
+        Ok(Transition::then(Finished::Now, then))
     }
 
     /// Its agent says that the steps have stopped, while what they have said is still on its way. One that was cancelled
     /// ends by that, without a fence, and takes the rest late. Of any other the call says no more than that its agent is
     /// there.
-    pub fn stopped(&mut self, lease: Duration, now: Millis) -> Result<Step<Taken>, Step<Refused>> {
+    pub fn stopped(
+        &mut self,
+        lease: Duration,
+        now: Millis,
+    ) -> Result<Transition<Taken>, Transition<Refused>> {
         match &self.state {
             State::Running(work) | State::Unreachable { work, .. } if self.cancel_asked => {
                 let message = told::stopped(&work.claim.runner, now);
                 let then = self.end(TaskState::Canceled, EndedBy::Cancel, Some(message), now);
-                Ok(Step::then(Taken { late: false, cancel: true }, then))
+                Ok(Transition::then(Taken { late: false, cancel: true }, then))
             }
             State::Ended(_) => {
                 let then = self.confirm_stopped();
-                Err(Step::then(self.refusal(now), then))
+                Err(Transition::then(self.refusal(now), then))
             }
             State::Running(_) | State::Unreachable { .. } | State::Queued | State::Claimed { .. } => {
-                self.call(Call::Other, lease, now).map_err(Step::of)
+                self.call(Call::Other, lease, now).map_err(Transition::of)
             }
         }
     }
@@ -386,14 +387,14 @@ impl Task {
     }
 
     /// Its runner says that it cannot be run, for good. A cancel wins.
-    pub fn failed(&mut self, message: &str, now: Millis) -> Result<Step<()>, Refused> {
+    pub fn failed(&mut self, message: &str, now: Millis) -> Result<Transition<()>, Refused> {
         match &self.state {
             State::Claimed { .. } | State::Running(_) | State::Unreachable { .. } => {
                 let status =
                     if self.cancel_asked { TaskState::Canceled } else { TaskState::InfrastructureFail };
-                Ok(Step::then((), self.end(status, EndedBy::Finish, Some(message.to_owned()), now)))
+                Ok(Transition::then((), self.end(status, EndedBy::Finish, Some(message.to_owned()), now)))
             }
-            State::Ended(end) if end.by == EndedBy::Finish => Ok(Step::of(())),
+            State::Ended(end) if end.by == EndedBy::Finish => Ok(Transition::of(())),
             State::Queued | State::Ended(_) => Err(self.refusal(now)),
         }
     }

@@ -1,4 +1,4 @@
-//! What the files of this room say of themselves holds: statements spell no state, and each file's header names the
+//! The files of this room keep to what they say of themselves: statements spell no state, and each file's header names the
 //! constructs in it that only SQLite knows.
 
 use crate::server::store::status::*;
@@ -47,7 +47,8 @@ fn files() -> Vec<(String, String, String)> {
             let path = entry.unwrap().path();
             let name = path.strip_prefix(&room).unwrap().to_string_lossy().into_owned();
             // Tests, and the schema, whose words and constructs are those of a released version.
-            let is_ours = !["house.rs", "plans.rs", "scene.rs", "schema.rs", "mod.rs"].contains(&name.as_str());
+            let is_ours =
+                !["house.rs", "plans.rs", "scene.rs", "schema.rs", "mod.rs"].contains(&name.as_str());
             if path.extension().is_none_or(|kind| kind != "rs") || !is_ours {
                 continue;
             }

@@ -22,10 +22,10 @@
 pub mod copy;
 mod error;
 mod file;
-pub mod inspect;
-mod json;
 #[cfg(test)]
 mod house;
+pub mod inspect;
+mod json;
 #[cfg(test)]
 mod plans;
 pub mod read;

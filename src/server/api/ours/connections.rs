@@ -235,7 +235,7 @@ async fn connect(
         Ok(Ok(secret))
     };
     let secret = state.store.write(write).await??;
-    // Whoever connects it anew may have changed something at the forge.
+    // The person who connects it anew may have changed something at the forge.
     state.installations.forget_all();
     let mut answer = found(&state, &project).await?;
     if let Some(secret) = secret {
@@ -332,7 +332,7 @@ fn most_of(words: &Words) -> Answer<u32> {
     }
 }
 
-/// What the forge was told or is to be told of commits.
+/// Statuses of commits that the forge was told or is to be told.
 async fn statuses(
     State(state): State<Shared>,
     _person: Person,

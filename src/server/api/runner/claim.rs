@@ -62,7 +62,7 @@ pub(super) async fn claim(
                 return Ok((headers, whole(&state, described).await?).into_response());
             }
             Some(Claimed::Holds(held)) => {
-                // What woke this claim, if anything did, is for another one.
+                // The task that woke this claim, if one did, is for another one.
                 notify.notify_one();
                 let what = if held.ended { "has ended" } else { "has begun" };
                 let message =

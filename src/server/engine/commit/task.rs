@@ -11,7 +11,7 @@ use crate::server::engine::commit::ripple::Ripple;
 use crate::server::engine::commit::{rerun, serial};
 use crate::server::engine::graph;
 use crate::server::engine::task::{
-    Call, Consequence, Finished, GivenBack, NextAttempt, Refused, Report, Returned, Step, Taken, Task,
+    Call, Consequence, Finished, GivenBack, NextAttempt, Refused, Report, Returned, Taken, Task, Transition,
 };
 use crate::server::ids::JobId;
 use crate::server::store::status::{MessageKind, StepState, TaskState};
@@ -204,9 +204,9 @@ pub(super) fn fence_moved(tx: &Tx<'_>, job: &JobId, now: Millis) -> Result<(), E
 /// An answer of a call that the machine may have refused.
 pub type Decided<A> = Result<Result<A, Refused>, Error>;
 
-fn decided<A>(tx: &Tx<'_>, hand: InHand, step: Result<Step<A>, Refused>, now: Millis) -> Decided<A> {
+fn decided<A>(tx: &Tx<'_>, hand: InHand, step: Result<Transition<A>, Refused>, now: Millis) -> Decided<A> {
     match step {
-        Ok(Step { answer, then }) => hand.keep(tx, then, now).map(|()| Ok(answer)),
+        Ok(Transition { answer, then }) => hand.keep(tx, then, now).map(|()| Ok(answer)),
         Err(refused) => Ok(Err(refused)),
     }
 }
@@ -309,11 +309,11 @@ fn is_spin_up(event: &Event) -> bool {
 fn record(
     tx: &Tx<'_>,
     mut hand: InHand,
-    step: Result<Step<Taken>, Refused>,
+    step: Result<Transition<Taken>, Refused>,
     events: &[Event],
     now: Millis,
 ) -> Decided<Recorded> {
-    let Step { answer: taken, then } = match step {
+    let Transition { answer: taken, then } = match step {
         Ok(step) => step,
         Err(refused) => return Ok(Err(refused)),
     };
@@ -349,10 +349,11 @@ pub fn beside(
     now: Millis,
 ) -> Decided<Taken> {
     let mut hand = InHand::known(tx, id)?;
-    let Step { answer: taken, then } = match hand.task.call(Call::Events { is_spin_up: true }, lease, now) {
-        Ok(step) => step,
-        Err(refused) => return Ok(Err(refused)),
-    };
+    let Transition { answer: taken, then } =
+        match hand.task.call(Call::Events { is_spin_up: true }, lease, now) {
+            Ok(step) => step,
+            Err(refused) => return Ok(Err(refused)),
+        };
     steps::record_beside(tx, id, record, beside)?;
     if taken.late {
         close_steps(tx, &hand.row, now)?;
@@ -394,13 +395,13 @@ pub fn finish(
         overlooked: unaccounted.first(),
     };
     match hand.task.finish(&report, lease, now) {
-        Err(Step { answer: refused, then }) => hand.keep(tx, then, now).map(|()| Err(refused)),
-        Ok(Step { answer: Finished::Before, .. }) => Ok(Ok(FinishAnswer::Confirmed)),
-        Ok(Step { answer: Finished::Incomplete, then }) => {
+        Err(Transition { answer: refused, then }) => hand.keep(tx, then, now).map(|()| Err(refused)),
+        Ok(Transition { answer: Finished::Before, .. }) => Ok(Ok(FinishAnswer::Confirmed)),
+        Ok(Transition { answer: Finished::Incomplete, then }) => {
             hand.keep(tx, then, now)?;
             Ok(Ok(FinishAnswer::Incomplete { next_event, steps: outputs.missing }))
         }
-        Ok(Step { answer: Finished::Now, then }) => {
+        Ok(Transition { answer: Finished::Now, then }) => {
             steps::set_lengths(tx, id, &request.steps, &outputs.kept, &unaccounted)?;
             for output in &outputs.small {
                 small_outputs::insert(tx, id, output)?;
@@ -416,7 +417,7 @@ pub fn stopped(tx: &Tx<'_>, id: &TaskId, lease: Duration, now: Millis) -> Decide
     let mut hand = InHand::known(tx, id)?;
     match hand.task.stopped(lease, now) {
         Ok(step) => decided(tx, hand, Ok(step), now),
-        Err(Step { answer: refused, then }) => hand.keep(tx, then, now).map(|()| Err(refused)),
+        Err(Transition { answer: refused, then }) => hand.keep(tx, then, now).map(|()| Err(refused)),
     }
 }
 
@@ -432,7 +433,7 @@ pub fn give_back(tx: &Tx<'_>, request: &GiveBack, now: Millis) -> Decided<GivenB
     let step = hand.task.give_back(&returned, now);
     let class = hand.row.resource_class.clone();
     let given = decided(tx, hand, step, now)?;
-    // What goes back to the queue of a class that is gone has ended there.
+    // A task that goes back to the queue of a class that is gone has ended there.
     let is_over = given == Ok(GivenBack::Queued) && !classes::is_known(tx, &class)?;
     Ok(if is_over { Ok(GivenBack::Failed) } else { given })
 }

@@ -41,6 +41,20 @@ pub struct Task {
     pub not_before: Option<Millis>,
 }
 
+impl Task {
+    /// A first attempt.
+    pub fn fresh() -> Self {
+        Self {
+            state: State::Queued,
+            cancel_asked: false,
+            is_held: false,
+            counts: Counts::default(),
+            avoid: None,
+            not_before: None,
+        }
+    }
+}
+
 /// State of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
@@ -194,14 +208,14 @@ pub enum Consequence {
 
 /// An answer, and what must follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step<A> {
+pub struct Transition<A> {
     /// The answer to the caller.
     pub answer: A,
     /// Consequences, in the order in which they are carried out.
     pub then: Vec<Consequence>,
 }
 
-impl<A> Step<A> {
+impl<A> Transition<A> {
     pub(super) fn of(answer: A) -> Self {
         Self { answer, then: Vec::new() }
     }
@@ -323,7 +337,7 @@ pub enum Finished {
     Now,
     /// It had ended by the same call before.
     Before,
-    /// Something of it has not arrived: it goes on.
+    /// A part of it has not arrived: it goes on.
     Incomplete,
 }
 

@@ -11,7 +11,7 @@ use crate::server::state::{ServerSettings, Shared};
 use crate::server::store::read::{self, Job, Pipeline, Workflow};
 use crate::server::store::status::CallState;
 use crate::server::store::status::JobStatus;
-use crate::server::store::tables::webhooks::{self, Call, Webhook};
+use crate::server::store::tables::webhooks::{self, Webhook, WebhookCall};
 use crate::server::store::{Error as StoreError, View};
 use crate::server::time::Millis;
 use ring::hmac::{HMAC_SHA256, Key, sign};
@@ -91,7 +91,7 @@ fn ready(
     view: &View,
     settings: &ServerSettings,
     sealer: &Sealer,
-    call: &Call,
+    call: &WebhookCall,
 ) -> Result<Option<Ready>, StoreError> {
     let Some(webhook) = webhooks::find(view, &call.webhook)? else { return Ok(None) };
     let name = secret_name(&webhook.id);
@@ -110,7 +110,7 @@ fn ready(
     Ok(Some(Ready { webhook, secret, body }))
 }
 
-async fn try_once(state: &Shared, callers: &Arc<Callers>, call: Call) -> Result<(), StoreError> {
+async fn try_once(state: &Shared, callers: &Arc<Callers>, call: WebhookCall) -> Result<(), StoreError> {
     let (settings, of) = (state.settings.clone(), call.clone());
     let read = move |view: &View| ready(view, &settings, &settings.sealer, &of);
     let Some(Ready { webhook, secret, body }) = state.store.read(read).await? else {
@@ -169,7 +169,7 @@ fn is_allowed(hosts: &[String], url: &str) -> bool {
 fn payload(
     view: &View,
     settings: &ServerSettings,
-    call: &Call,
+    call: &WebhookCall,
     webhook: &Webhook,
 ) -> Result<Option<Value>, StoreError> {
     let job = match call.event.as_str() {

@@ -87,7 +87,7 @@ pub fn delete(tx: &Tx<'_>, id: &WebhookId) -> Result<bool, Error> {
 
 /// A call of a webhook.
 #[derive(Clone, Debug)]
-pub struct Call {
+pub struct WebhookCall {
     /// Identifies it, also to whoever is called: the same at every try.
     pub id: String,
     /// Webhook that is to be called.
@@ -111,8 +111,8 @@ pub struct Call {
 const CALL: &str =
     "SELECT id, webhook_id, event, subject, at_ms, body, state, attempts, message FROM webhook_calls";
 
-fn call_row(row: &Row<'_>) -> rusqlite::Result<Call> {
-    Ok(Call {
+fn call_row(row: &Row<'_>) -> rusqlite::Result<WebhookCall> {
+    Ok(WebhookCall {
         id: row.get(0)?,
         webhook: row.get(1)?,
         event: row.get(2)?,
@@ -144,7 +144,7 @@ fn next_sql() -> String {
 }
 
 /// The next call of each webhook whose time has come; none of the busy webhooks.
-pub fn due(view: &View, busy: &[WebhookId], now: Millis, most: u32) -> Result<Vec<Call>, Error> {
+pub fn due(view: &View, busy: &[WebhookId], now: Millis, most: u32) -> Result<Vec<WebhookCall>, Error> {
     // One of each webhook: however much waits for a receiver that is gone, the others are not behind it.
     let mut query = view.sql().prepare_cached(&due_sql())?;
     let busy = serde_json::to_string(busy)?;
@@ -166,7 +166,7 @@ pub fn set_body(tx: &Tx<'_>, call: &str, body: &str) -> Result<(), Error> {
 /// Notes how a try ended; `again`: when the next one is due.
 pub fn set_tried(
     tx: &Tx<'_>,
-    call: &Call,
+    call: &WebhookCall,
     state: CallState,
     message: &str,
     again: Millis,
@@ -189,7 +189,7 @@ pub fn set_tried(
 }
 
 /// The newest calls of a webhook, newest first.
-pub fn calls_of(view: &View, webhook: &WebhookId, most: u32) -> Result<Vec<Call>, Error> {
+pub fn calls_of(view: &View, webhook: &WebhookId, most: u32) -> Result<Vec<WebhookCall>, Error> {
     let mut query =
         view.sql().prepare_cached(&format!("{CALL} WHERE webhook_id = ?1 ORDER BY at_ms DESC LIMIT ?2"))?;
     Ok(query.query_map(params![webhook, most], call_row)?.collect::<Result<_, _>>()?)
