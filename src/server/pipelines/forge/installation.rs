@@ -102,7 +102,7 @@ pub async fn token(
 /// API has a host of its own.
 pub fn is_of_api(api: &str, url: &str) -> bool {
     let host =
-        |text: &str| access::scope(text).map_or_else(String::new, |(_, host)| host.to_ascii_lowercase());
+        |text: &str| access::place(text).map_or_else(String::new, |(_, host)| host.to_ascii_lowercase());
     let (of_api, of_url) = (host(api), host(url));
     let is_web = url.starts_with("https://") || url.starts_with("http://");
     is_web && !of_url.is_empty() && of_api.strip_prefix("api.").unwrap_or(&of_api) == of_url
