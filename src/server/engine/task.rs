@@ -298,8 +298,8 @@ impl Task {
         lease: Duration,
         now: Millis,
     ) -> Result<Transition<Finished>, Transition<Refused>> {
-        let overlooked =
-            report.overlooked.filter(|_| report.status == TaskState::Success).map(told::overlooked);
+        let counts = report.status == TaskState::Success && !self.cancel_asked;
+        let overlooked = report.overlooked.filter(|_| counts).map(told::overlooked);
         let (status, message) = match &overlooked {
             Some(why) => (TaskState::InfrastructureFail, Some(why.as_str())),
             None => (report.status, report.message),

@@ -73,7 +73,8 @@ pub(super) fn assert_uses(sql: &str, index: &str) {
     let given = rusqlite::params_from_iter((0..query.parameter_count()).map(|_| "x"));
     let steps = query.query_map(given, |row| row.get::<_, String>(3)).unwrap();
     let plan: Vec<String> = steps.map(Result::unwrap).collect();
-    assert!(plan.iter().any(|step| step.contains(&format!("INDEX {index} "))), "{sql}: {plan:?}");
+    let is_used = |step: &String| format!("{step} ").contains(&format!(" INDEX {index} "));
+    assert!(plan.iter().any(is_used), "{sql}: {plan:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Deliveries of forges, and the changes in them that wait to be worked off.
 //!
-//! Only SQLite: `json_each` for the list of busy projects, `LIMIT -1` with OFFSET, `last_insert_rowid` for the number of a
+//! Only SQLite: `json_each` for the list of busy projects, `LIMIT -1` with OFFSET, `INDEXED BY`, without which all changes
+//! there are would be looked at, `last_insert_rowid` for the number of a
 //! delivery (elsewhere RETURNING). Changes are JSON in a text column.
 
 use crate::server::ids::{PipelineId, ProjectId};
@@ -102,7 +103,7 @@ fn waiting() -> String {
 
 fn due_sql() -> String {
     format!(
-        "{EVENT} WHERE {} AND not_before_ms <= ?1 AND project_id NOT IN (SELECT value FROM json_each(?2))
+        "{EVENT} INDEXED BY forge_events_waiting WHERE {} AND not_before_ms <= ?1 AND project_id NOT IN (SELECT value FROM json_each(?2))
          ORDER BY seq LIMIT ?3",
         waiting()
     )
