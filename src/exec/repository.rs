@@ -1,6 +1,7 @@
 //! The repository around a folder, as git tells of it; it is only read.
 
 use super::git::{git, rev_parse, said};
+use super::settings;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
@@ -35,6 +36,8 @@ pub(super) struct Repository {
     /// References that an origin of this repository would hand out, as full names and commits: the branches that the origin
     /// was seen to have, else those that are here, and the tags.
     pub references: Vec<(String, String)>,
+    /// Settings of its own by which git reaches the origin, as the text of a config; empty when there are none.
+    pub settings: String,
     /// Full names of references that are left out, since their objects are not there.
     pub broken: Vec<String>,
 }
@@ -74,17 +77,28 @@ impl Repository {
         // To tell the type of an object git has to find it.
         let fields = "--format=%(HEAD)%(objectname) %(refname) %(symref) %(objecttype)";
         let references = ask(&[&["for-each-ref", fields][..], &kinds].concat())?;
-        let remotes = ask(&["config", "--null", "--get-regexp", r"^(remote|branch)\."])?;
+        let scoped = ask(&["config", "--null", "--show-scope", "--get-regexp", settings::KEYS])?;
         let head = head.text("read HEAD")?.unwrap_or_default();
         let mut broken = Vec::new();
         let references = match references.text("list the branches and tags")? {
             Some(listed) => listed,
             None => sound(root, &kinds, &mut broken)?,
         };
-        let remotes =
-            Remotes::read(&remotes.text("read the settings of the repository")?.unwrap_or_default());
+        let what = "read the settings of the repository";
+        let scoped = scoped.end(what)?;
+        let listed = String::from_utf8_lossy(&scoped.stdout);
+        let (all, own) = match scoped.status.code() {
+            // git before 2.26 does not know of scopes.
+            Some(129) => {
+                let all = ask(&["config", "--null", "--get-regexp", settings::KEYS])?;
+                (all.text(what)?.unwrap_or_default(), Vec::new())
+            }
+            _ => settings::by_scope(&listed),
+        };
+        let remotes = Remotes::read(&all);
         let (remote, origin) = remotes.origin(current(&references)).unzip();
-        let references = References::read(&references, remote.unwrap_or(ORIGIN));
+        let remote = remote.unwrap_or(ORIGIN);
+        let references = References::read(&references, remote);
         let mut head = head.lines().map(|line| (!line.is_empty()).then(|| line.to_owned()));
         let (commit, tree, subject) = (head.next().flatten(), head.next().flatten(), head.next().flatten());
         let branch = match commit {
@@ -109,6 +123,7 @@ impl Repository {
             branch,
             default_branch: references.default,
             references: references.all,
+            settings: settings::text(&own, remote, &top, std::env::home_dir().as_deref()),
             broken,
             subject: subject.unwrap_or_default(),
             origin: origin.map(|url| origin_url(url, &top)),
