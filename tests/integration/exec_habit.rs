@@ -548,10 +548,11 @@ fn repositories_of_all_kinds_run_and_stay_as_they_are() {
     fs::create_dir_all(empty.join(".circleci")).unwrap();
     fs::copy(clone.join(".circleci/config.yml"), empty.join(".circleci/config.yml")).unwrap();
     git(&empty, "init -qb main");
-    // One inside of it that has no commit either cannot be recorded, and does not stop the rest.
+    // One inside of it that has no commit either cannot be recorded, and does not stop the rest. It has no files, and
+    // what git would say of line ends is of no interest.
     fs::create_dir(empty.join("inner")).unwrap();
     git(&empty.join("inner"), "init -q");
-    assert!(run(&empty, &[]).contains("some files are left out"));
+    assert!(!run(&empty, &[]).contains("left out"));
     // A sparse one keeps what is not there.
     git(place.path(), "clone -q --sparse origin sparse");
     let sparse = place.path().join("sparse");
