@@ -79,7 +79,7 @@ impl Submodule<'_> {
     /// Makes `module` a repository with the objects of the submodule and what is known of its origin; `None` when the
     /// commit is not there, or git refuses the repository.
     fn prepare(&self, module: &Path) -> Result<Option<Vec<String>>, String> {
-        let Ok(Some(found)) = Repository::find(&self.folder) else { return Ok(None) };
+        let Ok(Some(found)) = Repository::of_module(&self.folder) else { return Ok(None) };
         let is_own = fs::canonicalize(&self.folder).is_ok_and(|folder| folder == found.top);
         let commit = self.commit;
         let exists = ["cat-file", "-e", &format!("{commit}^{{commit}}")];

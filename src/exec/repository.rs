@@ -23,7 +23,7 @@ pub(super) struct Repository {
     pub object_format: Option<String>,
     /// Some of its objects are on a server only.
     pub is_partial: bool,
-    /// The commit that is checked out, and its tree; `None` before the first one.
+    /// The commit that is checked out, and its tree, which is empty where it was not asked for; `None` before the first one.
     pub head: Option<(String, String)>,
     /// The branch that is checked out; `None` when HEAD is detached.
     pub branch: Option<String>,
@@ -45,15 +45,27 @@ pub(super) struct Repository {
 impl Repository {
     /// `None` when `root` is in no repository; an error when it is in one that git refuses.
     pub(super) fn find(root: &Path) -> Result<Option<Self>, String> {
-        let questions: [&[&str]; 6] = [
+        Self::read(root, false)
+    }
+
+    /// Like [`Self::find`], with one call of git less: without the subject and the tree of HEAD, and an error where there
+    /// is no commit yet.
+    pub(super) fn of_module(folder: &Path) -> Result<Option<Self>, String> {
+        Self::read(folder, true)
+    }
+
+    fn read(root: &Path, is_module: bool) -> Result<Option<Self>, String> {
+        let questions: [&[&str]; 7] = [
             &["--show-toplevel"],
             &["--git-path", "objects"],
             &["--git-path", "index"],
             &["--git-path", "shallow"],
             &["--git-path", "lfs"],
             &["--show-object-format"],
+            &["HEAD^{commit}"],
         ];
-        let answers = match rev_parse(root, &questions)? {
+        let asked = questions.len() - usize::from(!is_module);
+        let answers = match rev_parse(root, &questions[..asked])? {
             Ok(answers) => answers,
             Err(found) => {
                 let refused = root.ancestors().find(|folder| folder.join(".git").symlink_metadata().is_ok());
@@ -70,15 +82,18 @@ impl Repository {
         let mut answers = answers.into_iter();
         let mut answer = || answers.next().unwrap_or_default();
         let (top, objects, index, shallow) = (answer(), answer(), answer(), answer());
-        let (lfs, format) = (answer(), answer());
+        let (lfs, format, commit) = (answer(), answer(), answer());
         let ask = |args: &[&str]| git(root, &[]).args(args).start("read the repository");
-        let head = ask(&["log", "-1", "--format=%H%n%T%n%s"])?;
+        let log = (!is_module).then(|| ask(&["log", "-1", "--format=%H%n%T%n%s"])).transpose()?;
         let kinds = ["refs/remotes", "refs/heads", "refs/tags"];
         // To tell the type of an object git has to find it.
         let fields = "--format=%(HEAD)%(objectname) %(refname) %(symref) %(objecttype)";
         let references = ask(&[&["for-each-ref", fields][..], &kinds].concat())?;
         let scoped = ask(&["config", "--null", "--show-scope", "--get-regexp", settings::KEYS])?;
-        let head = head.text("read HEAD")?.unwrap_or_default();
+        let head = match log {
+            Some(log) => log.text("read HEAD")?.unwrap_or_default(),
+            None => format!("{}\n\n", commit.to_string_lossy()),
+        };
         let mut broken = Vec::new();
         let references = match references.text("list the branches and tags")? {
             Some(listed) => listed,
@@ -119,7 +134,7 @@ impl Repository {
             // git before 2.25 knows only one and echoes the question.
             object_format: format.into_string().ok().filter(|name| !name.starts_with('-')),
             is_partial: remotes.is_partial,
-            head: commit.zip(tree),
+            head: commit.map(|commit| (commit, tree.unwrap_or_default())),
             branch,
             default_branch: references.default,
             references: references.all,
