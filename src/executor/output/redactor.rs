@@ -265,6 +265,7 @@ impl Pass<'_> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::protocol::Secret;
