@@ -165,18 +165,28 @@ pub(super) fn holder(path: &Path) -> String {
 #[cfg(test)]
 #[expect(clippy::unwrap_used)]
 mod tests {
+    use super::folder_names::soon;
     use super::*;
+
+    /// Takes a folder that nobody holds, if need be in a moment.
+    fn take(path: &Path) -> FolderLock {
+        soon(|| lock(path).unwrap()).unwrap()
+    }
+
+    fn is_free(path: &Path) -> bool {
+        soon(|| lock(path).unwrap()).is_some()
+    }
 
     #[test]
     fn a_folder_is_held_by_one_and_its_holder_is_known() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b");
-        let held = lock(&path).unwrap().unwrap();
+        let held = take(&path);
         assert!(lock(&path).unwrap().is_none());
         #[cfg(target_os = "linux")]
         assert!(holder(&path).starts_with(&format!("pid {} (`", std::process::id())), "{}", holder(&path));
         drop(held);
-        assert!(lock(&path).unwrap().is_some());
+        assert!(is_free(&path));
     }
 
     #[test]
@@ -184,7 +194,7 @@ mod tests {
     fn a_folder_that_was_made_anew_is_still_held() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b");
-        let mut held = lock(&path).unwrap().unwrap();
+        let mut held = take(&path);
         for gone in [path.clone(), folder.path().join("a")] {
             fs::remove_dir_all(&gone).unwrap();
             assert!(lock(&path).unwrap().is_none() && lock(&folder.path().join("a")).unwrap().is_none());
@@ -195,7 +205,7 @@ mod tests {
             assert!(held.renew(&path).unwrap());
         }
         drop(held);
-        assert!(lock(&path).unwrap().is_some());
+        assert!(is_free(&path));
     }
 
     #[test]
@@ -206,7 +216,7 @@ mod tests {
             let folder = File::open(path).unwrap();
             locks::try_take(folder, Share::Alone)
         };
-        let mut held = lock(&path).unwrap().unwrap();
+        let mut held = take(&path);
         assert!(exclusive(&path).is_err());
         // As by another container, for which there are no names of this one.
         fs::rename(&path, folder.path().join("old")).unwrap();
@@ -225,7 +235,7 @@ mod tests {
         std::os::unix::fs::symlink(&outer, place.path().join("link")).unwrap();
         let own = format!("pid {} (`", std::process::id());
         for (first, others) in [(&outer, ["proj/backend", "link/backend"]), (&inner, ["proj", "link"])] {
-            let held = lock(first).unwrap().unwrap();
+            let held = take(first);
             for other in others {
                 let other = place.path().join(other);
                 assert!(lock(&other).unwrap().is_none(), "{}", other.display());
@@ -233,14 +243,14 @@ mod tests {
                 assert!(holder(&other).starts_with(&own), "{}", holder(&other));
             }
             assert!(first == &inner || !inner.exists(), "nothing is made in the folder of another task");
-            assert!(lock(&place.path().join("proj-2")).unwrap().is_some());
+            assert!(is_free(&place.path().join("proj-2")));
             drop(held);
         }
-        assert!(lock(&inner.join("..")).unwrap().is_some(), "it is not above itself");
-        assert!(lock(&place.path().join("new/..")).unwrap().is_some());
-        let held = lock(&inner).unwrap().unwrap();
-        assert!(lock(&outer.join("frontend")).unwrap().is_some(), "beside each other");
+        assert!(is_free(&inner.join("..")), "it is not above itself");
+        assert!(is_free(&place.path().join("new/..")));
+        let held = take(&inner);
+        assert!(is_free(&outer.join("frontend")), "beside each other");
         drop(held);
-        assert!(lock(&outer).unwrap().is_some());
+        assert!(is_free(&outer));
     }
 }
