@@ -4,7 +4,11 @@ use crate::plane::Plane;
 use crate::work::{self, FIRST, Printing, SECOND, SPLIT, SPLITTER};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// Longest that output of a cancelled job may take to arrive behind its end.
+const LONGEST_LATE: Duration = Duration::from_secs(300);
 
 /// A row of the table, or a part of one.
 #[derive(Clone, Debug, Default)]
@@ -12,7 +16,7 @@ pub(crate) struct Count {
     /// How often the fault was there.
     pub(crate) times: u64,
     pub(crate) jobs: u64,
-    /// Jobs that ended by the fault, as is said of it: their agent or their step was killed.
+    /// Jobs that ended by the fault, as is said of it: their agent or their step was killed, or they were cancelled.
     pub(crate) declared: u64,
     pub(crate) bytes_lost: u64,
     pub(crate) bytes_twice: u64,
@@ -72,6 +76,19 @@ pub(crate) struct Done {
     pub(crate) held: BTreeMap<String, u64>,
     /// Output may be lost where the log says so, in an infrastructure failure.
     pub(crate) may_lose: bool,
+    /// Pipelines that were cancelled, and when that had been answered.
+    pub(crate) cancelled: BTreeMap<String, SystemTime>,
+    /// Longest that a job may take to end after its cancel.
+    pub(crate) longest_cancel: Duration,
+    /// Folder of what steps say of themselves beside their output.
+    pub(crate) wrote: PathBuf,
+}
+
+impl Done {
+    /// Whether output of a cancelled pipeline may still be on its way.
+    pub(crate) fn may_come(&self, name: &str) -> bool {
+        self.cancelled.get(name).is_some_and(|at| at.elapsed().is_ok_and(|since| since < LONGEST_LATE))
+    }
 }
 
 /// Looks at everything that a pipeline left.
@@ -105,6 +122,11 @@ pub(crate) fn check(
             first_succeeded = status == "success";
         }
         let is_refused = done.refused.contains(&job_name);
+        let cancelled = done.cancelled.get(name).copied();
+        let is_cancelled = cancelled.is_some() && matches!(status, "canceled" | "not_run");
+        if let Some(at) = cancelled {
+            check_cancelled(job, &job_name, at, is_cancelled, done, count);
+        }
         let whole = status == "success" && !is_refused;
         let by_rule = is_refused && status == "infrastructure_fail";
         let by_agent = status == "infrastructure_fail"
@@ -115,7 +137,7 @@ pub(crate) fn check(
             });
         // Steps need space for archives, too, and say that they have none.
         let by_step = status == "failed" && (done.may_lose || done.step_killed.contains(&job_name));
-        if by_rule || !is_refused && (by_agent || by_step) {
+        if by_rule || is_cancelled || !is_refused && (by_agent || by_step) {
             count.declared += 1;
         } else if !whole {
             count.wrong_status += 1;
@@ -131,6 +153,37 @@ pub(crate) fn check(
         }
     }
     Ok(())
+}
+
+/// Looks at the end of a job whose cancel was answered then: it is its own only where it came before, the cancel's comes
+/// soon, and no step begins behind it.
+fn check_cancelled(
+    job: &Value,
+    name: &str,
+    at: SystemTime,
+    is_cancelled: bool,
+    done: &Done,
+    count: &mut Count,
+) {
+    let stopped = job["stopped_at"].as_str().and_then(|text| humantime::parse_rfc3339(text).ok());
+    let Some(stopped) = stopped else { return };
+    // The control plane tells milliseconds.
+    let late = stopped.duration_since(at).unwrap_or_default();
+    if !is_cancelled && late > Duration::from_millis(1) {
+        count.wrong_status += 1;
+        count.findings.push(format!("{name} ended as its own {late:?} behind its cancel"));
+    }
+    if late > done.longest_cancel {
+        count.findings.push(format!("{name} ended {late:?} behind its cancel"));
+    }
+    for step in 0..10 {
+        let began =
+            done.wrote.join(format!("{name}.{step}.began")).metadata().and_then(|file| file.modified());
+        let behind = began.ok().and_then(|began| began.duration_since(stopped).ok()).unwrap_or_default();
+        if behind > Duration::from_millis(20) {
+            count.findings.push(format!("{name}.{step} began {behind:?} behind the end of its job"));
+        }
+    }
 }
 
 /// Messages of the control plane about a job's end.

@@ -85,6 +85,8 @@ pub(crate) enum Hurt {
     Foreign(u16),
     /// The call, or its answer, is lost.
     Lost,
+    /// The call is taken and goes nowhere, and the connection stays.
+    Swallow,
 }
 
 /// Victim of a kill.
@@ -139,6 +141,9 @@ pub(crate) enum Fault {
     Daemons(&'static [Victim], Room),
     /// A disk is full for a while, again and again.
     Full(Disk),
+    /// Jobs are cancelled, while some calls of a kind, or of every kind, are hurt; without any hurts, while packets are
+    /// swallowed.
+    Cancel(Option<Call>, &'static [Hurt]),
 }
 
 const SERVER: &[Victim] = &[Victim::Server];
@@ -152,6 +157,10 @@ const RUNNER_AGENT: &[Victim] = &[Victim::Runner, Victim::Agent];
 const RUNNER_STEP: &[Victim] = &[Victim::Runner, Victim::Step];
 const AGENT_STEP: &[Victim] = &[Victim::Agent, Victim::Step];
 
+/// Hurts that end soon, together.
+const SHORT: &[Hurt] =
+    &[Hurt::Delay, Hurt::Truncate, Hurt::ResetBefore, Hurt::ResetAfter, Hurt::Lost, Hurt::Status(503)];
+
 impl Fault {
     /// The processes that it kills.
     pub(crate) fn victims(self) -> Option<&'static [Victim]> {
@@ -162,7 +171,7 @@ impl Fault {
             Fault::Calls(Some(Call::Lost), _) => Some(AGENT),
             Fault::Calls(Some(Call::Rest), _) => Some(RUNNER_AGENT),
             Fault::Calls(Some(Call::Myself), _) => Some(RUNNER),
-            Fault::Refuse | Fault::Vanish | Fault::Calls(..) | Fault::Full(_) => None,
+            Fault::Refuse | Fault::Vanish | Fault::Calls(..) | Fault::Full(_) | Fault::Cancel(..) => None,
         }
     }
 
@@ -177,7 +186,7 @@ impl Fault {
         let goal = match self {
             // Each part is killed in four rows: alone, and beside each of the others.
             Fault::Kill(_) => kills.div_ceil(4),
-            Fault::Daemons(..) | Fault::Full(_) => kills.div_ceil(50),
+            Fault::Daemons(..) | Fault::Full(_) | Fault::Cancel(..) => kills.div_ceil(50),
             // Whole lines, calls that are rare, and calls of which each takes a minute.
             Fault::Refuse | Fault::Vanish | Fault::Calls(None, &[Hurt::Stall]) | Fault::Calls(Some(_), _) => {
                 network.div_ceil(100)
@@ -195,6 +204,12 @@ pub(crate) fn all() -> Vec<(String, Fault)> {
     let mut all: Vec<(String, Fault)> = [
         ("vanish", Fault::Vanish),
         ("stall", calls(&[Hurt::Stall])),
+        ("cancel-vanish", Fault::Cancel(None, &[])),
+        ("cancel-stall", Fault::Cancel(None, &[Hurt::Stall, Hurt::Swallow])),
+        ("cancel-output", Fault::Cancel(Some(Call::Output), &[Hurt::Stall, Hurt::Swallow])),
+        ("cancel-uploads", Fault::Cancel(Some(Call::Uploads), &[Hurt::Stall, Hurt::Swallow])),
+        ("cancel-finish", Fault::Cancel(Some(Call::Finish), &[Hurt::Stall, Hurt::Swallow])),
+        ("cancel", Fault::Cancel(None, SHORT)),
         ("kill-runner-agent", Fault::Kill(RUNNER_AGENT)),
         ("kill-agent", Fault::Kill(AGENT)),
         ("kill-server-agent", Fault::Kill(SERVER_AGENT)),

@@ -320,6 +320,7 @@ impl Carrier {
                 return Ok(false);
             }
             Some(Hurt::Lost) if roll % 2 == 0 => return Ok(false),
+            Some(Hurt::Swallow) => return self.silence().map(|()| false),
             Some(Hurt::Status(status)) => {
                 return self.say(status, "application/json", "{\"message\":\"not now\"}", roll % 2 == 0);
             }

@@ -61,10 +61,11 @@ impl Options {
     /// Runners of a row. Many where each fault takes long: a task agent has to get old enough, or a call hangs.
     fn runners(&self, fault: Fault) -> usize {
         let is_slow = fault.victims().is_some_and(|victims| victims.contains(&Victim::Agent))
-            || fault == Fault::Calls(None, &[Hurt::Stall]);
+            || matches!(fault, Fault::Calls(None, [Hurt::Stall]) | Fault::Cancel(_, [Hurt::Stall, ..]));
         match (self.jobs, self.has_goals()) {
             (0, true) if is_slow => 10,
             (0, true) => 4,
+            (0, false) if matches!(fault, Fault::Cancel(_, [Hurt::Stall, ..])) => 6,
             (0, false) => 3,
             (jobs, _) => jobs,
         }

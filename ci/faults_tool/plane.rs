@@ -218,6 +218,17 @@ impl Plane {
         Ok(jobs["items"].as_array().cloned())
     }
 
+    /// Cancels what has not ended of a pipeline. False when it had ended.
+    pub(crate) fn cancel(&self, pipeline: &str) -> Result<bool, String> {
+        let found = self.call("GET", &format!("/api/v2/pipeline/{pipeline}/workflow"), None)?;
+        let workflow = &found["items"][0];
+        if !workflow["stopped_at"].is_null() {
+            return Ok(false);
+        }
+        let id = workflow["id"].as_str().ok_or_else(|| format!("pipeline {pipeline} has no workflow"))?;
+        self.call("POST", &format!("/api/v2/workflow/{id}/cancel"), None).map(|_| true)
+    }
+
     /// Output of a step of a job.
     pub(crate) fn output(&self, job: &Value, step: u32) -> Result<Vec<u8>, String> {
         let id = job["id"].as_str().unwrap_or_default();

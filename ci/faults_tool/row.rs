@@ -14,7 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 const CLASS: &str = "acme/faults";
 /// Longest that jobs may take to end after the last fault: a call that hangs, a lease, a budget's backoff.
@@ -58,6 +58,12 @@ impl Row<'_> {
         matches!(self.fault, Fault::Calls(Some(Call::Fail), _))
     }
 
+    /// Longest that a job may take to end after its cancel. Where heartbeats pass it is heard of at once, and said to have
+    /// ended by a call that passes as well; otherwise a heartbeat may hang, and then what is said.
+    fn longest_cancel(&self) -> Duration {
+        Duration::from_secs(if matches!(self.fault, Fault::Cancel(Some(_), _)) { 40 } else { 150 })
+    }
+
     /// Pause between pieces of the first step of a job: twenty of them are long enough for what is to happen to it.
     fn pause_ms(&self) -> u32 {
         match self.fault {
@@ -78,6 +84,8 @@ struct Scene<'a> {
     hosts: Vec<Host>,
     home: Home,
     done: Mutex<Done>,
+    /// Pipelines that are to be cancelled.
+    to_cancel: Mutex<Vec<ToCancel>>,
     /// Held while the control plane must not be killed: what it was asked is to be known.
     quiet: Mutex<()>,
     over: AtomicBool,
@@ -85,6 +93,16 @@ struct Scene<'a> {
     times: AtomicU64,
     /// How often each part was killed, by its number as a `Victim`.
     killed: [AtomicU64; 4],
+}
+
+/// A pipeline that is to be cancelled: behind a moment of its own, a while after that.
+struct ToCancel {
+    name: String,
+    pipeline: String,
+    /// The step of its first job that has to have begun.
+    behind: Option<u32>,
+    since: Instant,
+    wait: Duration,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -99,7 +117,7 @@ pub(crate) fn play(row: &Row<'_>) -> Result<Count, String> {
         folder: &row.folder,
         class: CLASS,
         leaves: match row.fault {
-            Fault::Kill(_) => Leaves::Session,
+            Fault::Kill(_) | Fault::Cancel(..) => Leaves::Session,
             Fault::Daemons(..) => Leaves::Daemon,
             Fault::Refuse | Fault::Vanish | Fault::Calls(..) | Fault::Full(_) => Leaves::Nothing,
         },
@@ -170,8 +188,11 @@ impl<'a> Scene<'a> {
             done: Mutex::new(Done {
                 may_lose: row.fault == Fault::Full(Disk::Spool),
                 splits: row.splits(),
+                wrote: row.folder.join("wrote"),
+                longest_cancel: row.longest_cancel(),
                 ..Done::default()
             }),
+            to_cancel: Mutex::default(),
             quiet: Mutex::new(()),
             over: AtomicBool::new(false),
             times: AtomicU64::new(0),
@@ -181,8 +202,12 @@ impl<'a> Scene<'a> {
 
     /// How often the fault was there. One that is made of a call counts by its calls.
     fn times(&self) -> u64 {
-        let kills = if self.row.fault.is_of_network() { 0 } else { self.times.load(Ordering::Relaxed) };
-        kills + self.line.times()
+        let times = self.times.load(Ordering::Relaxed);
+        match self.row.fault {
+            Fault::Cancel(..) => times,
+            fault if fault.is_of_network() => self.line.times(),
+            _ => times + self.line.times(),
+        }
     }
 
     fn has_enough(&self) -> bool {
@@ -224,7 +249,10 @@ impl<'a> Scene<'a> {
                 let config = work::config(&name, style);
                 let quiet = lock(&self.quiet);
                 match self.plane.trigger(project, &config) {
-                    Ok(pipeline) => open.push((name, pipeline)),
+                    Ok(pipeline) => {
+                        self.note_cancel(number, &name, &pipeline);
+                        open.push((name, pipeline));
+                    }
                     // A full disk refuses, and says so.
                     Err(why) if self.row.fault == Fault::Full(Disk::Data) && why.contains(": 507 ") => {}
                     Err(why) => count.findings.push(format!("a trigger failed: {why}")),
@@ -246,9 +274,15 @@ impl<'a> Scene<'a> {
                 let _quiet = lock(&self.quiet);
                 let mut done = lock(&self.done);
                 self.hold_written(name, &mut done);
-                if let Err(why) = account::check(&self.plane, name, &jobs, &mut done, count) {
+                let (mut after, mut part) = (done.clone(), Count::default());
+                if let Err(why) = account::check(&self.plane, name, &jobs, &mut after, &mut part) {
                     count.findings.push(format!("{name} cannot be checked: {why}"));
                 }
+                if part.bytes_lost > 0 && done.may_come(name) {
+                    return true;
+                }
+                *done = after;
+                count.add(part);
                 false
             }
             Err(why) => {
@@ -261,7 +295,8 @@ impl<'a> Scene<'a> {
     /// Output of a step before it was killed went into a pipe that its agent reads to the end.
     fn hold_written(&self, name: &str, done: &mut Done) {
         let job = format!("{name}a");
-        if done.step_killed.contains(&job) && !done.agent_killed.contains(&job) {
+        let is_cancelled = done.cancelled.contains_key(name);
+        if (is_cancelled || done.step_killed.contains(&job)) && !done.agent_killed.contains(&job) {
             let step = format!("{job}.1");
             let written = fs::read_to_string(self.row.folder.join("wrote").join(&step)).unwrap_or_default();
             let lines = written.trim().parse().unwrap_or(0);
@@ -331,6 +366,62 @@ impl<'a> Scene<'a> {
             }
             Fault::Kill(victims) | Fault::Daemons(victims, _) => self.kill_again(victims),
             Fault::Full(disk) => self.fill_again(disk),
+            Fault::Cancel(None, []) => std::thread::scope(|scope| {
+                scope.spawn(|| self.cut_again(Way::Vanish, 100, 2_000, 2_000, 12_000));
+                self.cancel_again();
+            }),
+            Fault::Cancel(call, hurts) => {
+                let percent = match (call, hurts.contains(&Hurt::Stall)) {
+                    (Some(_), _) => 60,
+                    (None, true) => 6,
+                    (None, false) => 22,
+                };
+                self.line.hurt(Some(Plan { call, hurts, percent }));
+                self.cancel_again();
+            }
+        }
+    }
+
+    /// Chooses when a pipeline is cancelled: a while after its trigger, or after its first job has begun its last step
+    /// before or behind the uploads. Every fourth one is let be.
+    fn note_cancel(&self, number: u64, name: &str, pipeline: &str) {
+        let roll = self.dice.roll(2 * number);
+        if !matches!(self.row.fault, Fault::Cancel(..)) || roll % 4 == 3 {
+            return;
+        }
+        let (behind, most_ms) = [(None, 4_000), (Some(2), 300), (Some(7), 600)][roll as usize % 4];
+        let wait = Duration::from_millis(self.dice.between(2 * number + 1, 0, most_ms));
+        let (name, pipeline) = (name.to_owned(), pipeline.to_owned());
+        lock(&self.to_cancel).push(ToCancel { name, pipeline, behind, since: Instant::now(), wait });
+    }
+
+    fn cancel_again(&self) {
+        while !self.is_over() && !self.has_enough() {
+            let mut all = std::mem::take(&mut *lock(&self.to_cancel));
+            all.retain_mut(|one| {
+                if let Some(step) = one.behind {
+                    let began = self.row.folder.join(format!("wrote/{}a.{step}.began", one.name));
+                    if !began.exists() {
+                        return true;
+                    }
+                    (one.behind, one.since) = (None, Instant::now());
+                }
+                if one.since.elapsed() < one.wait {
+                    return true;
+                }
+                let _quiet = lock(&self.quiet);
+                match self.plane.cancel(&one.pipeline) {
+                    Ok(false) => {}
+                    Ok(true) => {
+                        lock(&self.done).cancelled.insert(one.name.clone(), SystemTime::now());
+                        self.times.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Err(why) => eprintln!("faults: {} cannot be cancelled: {why}", one.name),
+                }
+                false
+            });
+            lock(&self.to_cancel).append(&mut all);
+            self.pause(10);
         }
     }
 

@@ -130,7 +130,7 @@ pub(crate) fn config(name: &str, style: &Style<'_>) -> String {
 fn run(text: &mut String, job: &str, step: Printing, command: &str) {
     let _ = writeln!(
         text,
-        "      - run:\n          command: |\n            echo {job}.{} >> LEDGER",
+        "      - run:\n          command: |\n            echo {job}.{0} >> LEDGER\n            : > WROTE/{job}.{0}.began",
         step.record
     );
     for line in command.lines() {

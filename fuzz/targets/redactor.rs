@@ -1,4 +1,5 @@
-//! Pieces change nothing, no value stays readable, and white space in the text makes no difference.
+//! Pieces change nothing, no value stays readable, and white space in the text makes no difference. A string that is a
+//! password in a document of JSON stays readable in no layout and no spelling of the document.
 //!
 //! The input is `PIECES|VALUE|VALUE|...|TEXT`: each byte of the first part is the length of a piece.
 #![no_main]
@@ -27,6 +28,24 @@ fuzz_target!(|input: &str| {
         // Counted as the product does: a run of white space is one character.
         if fold(value).chars().count() >= 4 && !is_common && !value.contains('*') {
             assert!(!whole.contains(value), "`{value}` stands in `{whole}`");
+        }
+    }
+    // The value as a password of a document, and the document as others write it.
+    if let Some(password) = values.first().map(|value| value.trim()).filter(|password| {
+        let is_folded = password.split(|c| !is_space(c)).all(|gap| gap.len() <= LONGEST_GAP);
+        fold(password).chars().count() >= 6
+            && is_folded
+            && !password.contains('*')
+            && !password.contains("://")
+    }) {
+        let (minimal, ascii) = (escaped(password, false), escaped(password, true));
+        for (written, others) in [(&minimal, [&ascii, &minimal]), (&ascii, [&minimal, &ascii])] {
+            let document = Secret::new(format!(r#"{{"kind":"x","password":"{written}"}}"#));
+            let secrets = Secrets::new(&[], &[document]);
+            for text in others.into_iter().map(|text| text.trim()).chain([password]) {
+                let whole = secrets.mask(&format!("{{\n  \"password\":   \"{text}\"\n}} {text}"));
+                assert!(!whole.contains(text), "`{text}` stands in `{whole}`");
+            }
         }
     }
     if text.split(|c| !is_space(c)).all(|gap| gap.len() <= LONGEST_GAP) {
@@ -64,4 +83,26 @@ fn fold(text: &str) -> String {
         }
     }
     folded
+}
+
+/// As a string of JSON without its quotes, in ASCII or not.
+fn escaped(text: &str, is_ascii: bool) -> String {
+    let mut written = String::new();
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => written.extend(['\\', c]),
+            '\n' => written.push_str("\\n"),
+            '\r' => written.push_str("\\r"),
+            '\t' => written.push_str("\\t"),
+            '\u{8}' => written.push_str("\\b"),
+            '\u{c}' => written.push_str("\\f"),
+            c if c < ' ' || is_ascii && !c.is_ascii() => {
+                c.encode_utf16(&mut [0; 2])
+                    .iter()
+                    .for_each(|unit| written.push_str(&format!("\\u{unit:04x}")));
+            }
+            c => written.push(c),
+        }
+    }
+    written
 }

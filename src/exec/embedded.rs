@@ -5,19 +5,25 @@
 use super::git::{git, items, reading};
 use super::modules::{self, Submodule};
 use std::ffi::{OsStr, OsString};
+use std::num::NonZero;
 use std::os::unix::ffi::OsStrExt;
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 const RECORD: &str = "record the repositories inside the working tree";
 
 /// Puts the files of the repositories below `root` that are no submodules into the index that `environment` names, in
 /// place of their commits. `unborn` are folders of repositories that git could not put there, relative to `root`.
-/// Commits of submodules are made ready for jobs below `modules`. Returns sentences for the person about submodules.
+/// Commits of submodules are made ready for jobs below `modules`, and their settings of git below `settings`. Returns
+/// sentences for the person about submodules.
 pub(super) fn record(
     root: &Path,
     environment: &[(&str, OsString)],
     unborn: Vec<Vec<u8>>,
     modules: &Path,
+    settings: &Path,
 ) -> Result<Vec<String>, String> {
     let staged = git(root, environment).args(["ls-files", "-z", "--stage"]).output(RECORD)?;
     // The folder of a submodule that is not checked out is empty.
@@ -31,7 +37,7 @@ pub(super) fn record(
         true => modules::names(root, &["--file", ".gitmodules"])?,
         false => modules::Names::new(),
     };
-    let mut notes = Vec::new();
+    let mut submodules = Vec::new();
     let (mut replaced, mut files) = (Vec::new(), Vec::new());
     for (commit, path) in links {
         let Some(name) = names.get(path) else {
@@ -41,15 +47,23 @@ pub(super) fn record(
             continue;
         };
         let folder = root.join(OsStr::from_bytes(path));
-        let shown = String::from_utf8_lossy(path);
-        if !reading(&folder).args(["status", "--porcelain"]).output("look at a submodule")?.is_empty() {
+        let shown = String::from_utf8_lossy(path).into_owned();
+        let settings = settings.join(submodules.len().to_string());
+        submodules.push((name, Submodule { folder, commit, shown, settings }));
+    }
+    let prepared = side_by_side(&submodules, |(name, submodule)| {
+        let mut notes = Vec::new();
+        let status = reading(&submodule.folder).args(["status", "--porcelain"]);
+        if !status.output("look at a submodule")?.is_empty() {
             notes.push(format!(
-                "the submodule `{shown}` has changes that are not committed: jobs get its commit, without them"
+                "the submodule `{}` has changes that are not committed: jobs get its commit, without them",
+                submodule.shown
             ));
         }
-        let submodule = Submodule { folder, commit, shown: &shown };
         notes.extend(submodule.prepare_as(name, &names, modules)?);
-    }
+        Ok(notes)
+    });
+    let notes: Vec<Vec<String>> = prepared.into_iter().collect::<Result<_, String>>()?;
     for path in unborn {
         list(root, &path, &mut files)?;
     }
@@ -61,7 +75,34 @@ pub(super) fn record(
         let add = git(root, environment).args(["update-index", "-z", "--add", "--remove", "--stdin"]);
         add.input(&files, RECORD)?;
     }
-    Ok(notes)
+    Ok(notes.concat())
+}
+
+/// Does some work for each of the items, as many at a time as this host has processors. The results are in the order of
+/// the items.
+fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let take = || {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(at) else { return done };
+            done.push((at, work(item)));
+        }
+    };
+    let most = thread::available_parallelism().map_or(1, NonZero::get).min(items.len());
+    let mut done = thread::scope(|scope| {
+        // Where no thread can be had, this one does the rest.
+        let others: Vec<_> =
+            (1..most).filter_map(|_| thread::Builder::new().spawn_scoped(scope, take).ok()).collect();
+        let mut done = take();
+        for other in others {
+            done.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+        done
+    });
+    done.sort_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Splits a list of git: with trailing slashes the repositories inside that it has no commit of, and the files.
@@ -103,6 +144,17 @@ mod tests {
     use crate::exec::example::{sh, snapshot};
     use crate::exec::snapshot::{Name, Snapshot};
     use std::path::Path;
+
+    #[test]
+    fn work_that_is_done_side_by_side_is_in_order() {
+        let items: Vec<u64> = (0..200).collect();
+        let done = super::side_by_side(&items, |item| {
+            std::thread::sleep(std::time::Duration::from_micros(item % 7 * 100));
+            item * 2
+        });
+        assert_eq!(done, items.iter().map(|item| item * 2).collect::<Vec<_>>());
+        assert!(super::side_by_side(&[], |(): &()| ()).is_empty());
+    }
 
     fn taken(root: &Path) -> (tempfile::TempDir, Snapshot) {
         snapshot(root, &Name::Own)

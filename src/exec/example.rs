@@ -22,6 +22,6 @@ pub(super) fn sh(directory: &Path, script: &str) -> String {
 pub(super) fn snapshot(root: &Path, name: &Name) -> (tempfile::TempDir, Snapshot) {
     let scratch = tempfile::tempdir().expect("a folder");
     let root = std::fs::canonicalize(root).expect("the tree");
-    let taken = take(&root, scratch.path(), name).expect("a snapshot");
+    let taken = take(&root, scratch.path(), name, true).expect("a snapshot");
     (scratch, taken)
 }

@@ -18,8 +18,8 @@ const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 /// A signal of the terminal comes to git and to this process in any order; so long after git's it is waited for.
 const SIGNAL_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Set inside hooks and by wrappers; they would point git at another repository.
-const FOREIGN: [&str; 8] = [
+/// Set inside hooks and by wrappers; they would point git at another repository, or change what names of files mean.
+const FOREIGN: [&str; 18] = [
     "GIT_DIR",
     "GIT_WORK_TREE",
     "GIT_INDEX_FILE",
@@ -28,16 +28,29 @@ const FOREIGN: [&str; 8] = [
     "GIT_COMMON_DIR",
     "GIT_PREFIX",
     "GIT_SHALLOW_FILE",
+    "GIT_GRAFT_FILE",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_NAMESPACE",
+    "GIT_ATTR_SOURCE",
+    "GIT_CONFIG",
+    "GIT_QUARANTINE_PATH",
+    "GIT_LITERAL_PATHSPECS",
+    "GIT_GLOB_PATHSPECS",
+    "GIT_NOGLOB_PATHSPECS",
+    "GIT_ICASE_PATHSPECS",
 ];
 
 /// Settings for every call. A repository of another owner (mounted, root's) is only read here; hooks, a monitor of
 /// the file system and the filter of large files would write to it. Objects that are made are thrown
-/// away soon: to compress them takes longer than to write them.
-const SETTINGS: [&str; 9] = [
+/// away soon: to compress them takes longer than to write them. Files are taken wherever they are, also in a part
+/// that a sparse working tree leaves out, and with line ends that the person would not commit.
+const SETTINGS: [&str; 11] = [
     "safe.directory=*",
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "core.splitIndex=false",
+    "core.sparseCheckout=false",
+    "core.safecrlf=false",
     "log.showSignature=false",
     "core.looseCompression=0",
     "filter.lfs.clean=",
@@ -56,6 +69,8 @@ pub(super) fn git(directory: &Path, environment: &[(&str, OsString)]) -> Git {
         command.env_remove(name);
     }
     command.env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C").env("GIT_DEFAULT_REF_FORMAT", "files");
+    // Jobs see commits as they are: one that is shown in place of HEAD is not what they check out.
+    command.env("GIT_NO_REPLACE_OBJECTS", "1");
     for setting in SETTINGS {
         command.args(["-c", setting]);
     }

@@ -15,6 +15,7 @@ mod remains;
 mod render;
 mod repository;
 mod results;
+mod settings;
 mod signals;
 mod snapshot;
 mod style;
@@ -104,7 +105,8 @@ fn exec(options: &Options) -> Outcome {
     let snapshot = std::thread::scope(|scope| {
         // Git works on the files while the control plane comes up.
         let starting = (!options.list).then(|| scope.spawn(|| server::start(server_options.clone())));
-        let snapshot = snapshot::take(&root, &scratch.path, &options.name).map_err(Failure::new)?;
+        let snapshot =
+            snapshot::take(&root, &scratch.path, &options.name, !options.list).map_err(Failure::new)?;
         running = match starting.map(|starting| starting.join()) {
             Some(Ok(started)) => Some(started.map_err(|error| Failure::new(error.to_string()))?),
             Some(Err(_)) => return Err(Failure::new("the control plane died while it was started")),

@@ -4,6 +4,7 @@
 use super::git::{Git, git, items};
 use super::layout::{self, alternate, write};
 use super::repository::{Repository, together};
+use super::settings::{self, quoted};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
@@ -45,7 +46,9 @@ pub(super) struct Submodule<'a> {
     /// The commit that the repository around it wants.
     pub commit: &'a str,
     /// Its path, for the person.
-    pub shown: &'a str,
+    pub shown: String,
+    /// The folder that its settings of git are put into.
+    pub settings: PathBuf,
 }
 
 impl Submodule<'_> {
@@ -76,7 +79,7 @@ impl Submodule<'_> {
     /// Makes `module` a repository with the objects of the submodule and what is known of its origin; `None` when the
     /// commit is not there, or git refuses the repository.
     fn prepare(&self, module: &Path) -> Result<Option<Vec<String>>, String> {
-        let Ok(Some(found)) = Repository::find(&self.folder) else { return Ok(None) };
+        let Ok(Some(found)) = Repository::of_module(&self.folder) else { return Ok(None) };
         let is_own = fs::canonicalize(&self.folder).is_ok_and(|folder| folder == found.top);
         let commit = self.commit;
         let exists = ["cat-file", "-e", &format!("{commit}^{{commit}}")];
@@ -96,6 +99,11 @@ impl Submodule<'_> {
             if found.is_partial {
                 config += "\tpromisor = true\n\tpartialclonefilter = blob:none\n";
             }
+        }
+        if !found.settings.is_empty() {
+            settings::write(&found.settings, &self.settings)?;
+            let file = self.settings.join("config");
+            config += &format!("[include]\n\tpath = {}\n", quoted(&file.to_string_lossy()));
         }
         write(&path, config.as_bytes())?;
         write(&module.join("objects/info/alternates"), &alternate(&found.objects))?;
@@ -134,11 +142,12 @@ impl Submodule<'_> {
         let paths = names.keys().map(|path| OsStr::from_bytes(path));
         let listed =
             read(&self.folder).args(["ls-tree", "-z", self.commit, "--"]).args(paths).output(LOOK)?;
-        for (commit, path) in links(&listed) {
+        for (at, (commit, path)) in links(&listed).enumerate() {
             let folder = self.folder.join(OsStr::from_bytes(path));
             if let (Some(name), Ok(_)) = (names.get(path), folder.join(".git").symlink_metadata()) {
                 let shown = format!("{}/{}", self.shown, String::from_utf8_lossy(path));
-                let inner = Submodule { folder, commit, shown: &shown };
+                let settings = self.settings.join(at.to_string());
+                let inner = Submodule { folder, commit, shown, settings };
                 notes.extend(inner.prepare_as(name, &names, &module.join("modules"))?);
             }
         }
@@ -152,7 +161,7 @@ impl Submodule<'_> {
         if found.status.success() && !found.stdout.is_empty() {
             return Ok(None);
         }
-        let (name, commit) = (self.shown, self.commit);
+        let (name, commit) = (&self.shown, self.commit);
         Ok(Some(format!(
             "the submodule `{name}` is at the commit {commit}, which its origin is not known to have: jobs that fetch it will not find it (push it from `{name}`, or fetch there if it was pushed from elsewhere)"
         )))
@@ -170,11 +179,6 @@ fn reference(module: &Path, name: &str, line: &str) -> Result<(), String> {
     let folder = path.parent().unwrap_or(module);
     fs::create_dir_all(folder).map_err(|e| format!("failed to create `{}`: {e}", folder.display()))?;
     write(&path, line.as_bytes())
-}
-
-/// A value as the settings of git have it.
-fn quoted(value: &str) -> String {
-    format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The repository around a folder, as git tells of it; it is only read.
 
 use super::git::{git, rev_parse, said};
+use super::settings;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
@@ -22,7 +23,7 @@ pub(super) struct Repository {
     pub object_format: Option<String>,
     /// Some of its objects are on a server only.
     pub is_partial: bool,
-    /// The commit that is checked out, and its tree; `None` before the first one.
+    /// The commit that is checked out, and its tree, which is empty where it was not asked for; `None` before the first one.
     pub head: Option<(String, String)>,
     /// The branch that is checked out; `None` when HEAD is detached.
     pub branch: Option<String>,
@@ -35,6 +36,8 @@ pub(super) struct Repository {
     /// References that an origin of this repository would hand out, as full names and commits: the branches that the origin
     /// was seen to have, else those that are here, and the tags.
     pub references: Vec<(String, String)>,
+    /// Settings of its own by which git reaches the origin, as the text of a config; empty when there are none.
+    pub settings: String,
     /// Full names of references that are left out, since their objects are not there.
     pub broken: Vec<String>,
 }
@@ -42,15 +45,27 @@ pub(super) struct Repository {
 impl Repository {
     /// `None` when `root` is in no repository; an error when it is in one that git refuses.
     pub(super) fn find(root: &Path) -> Result<Option<Self>, String> {
-        let questions: [&[&str]; 6] = [
+        Self::read(root, false)
+    }
+
+    /// Like [`Self::find`], with one call of git less: without the subject and the tree of HEAD, and an error where there
+    /// is no commit yet.
+    pub(super) fn of_module(folder: &Path) -> Result<Option<Self>, String> {
+        Self::read(folder, true)
+    }
+
+    fn read(root: &Path, is_module: bool) -> Result<Option<Self>, String> {
+        let questions: [&[&str]; 7] = [
             &["--show-toplevel"],
             &["--git-path", "objects"],
             &["--git-path", "index"],
             &["--git-path", "shallow"],
             &["--git-path", "lfs"],
             &["--show-object-format"],
+            &["HEAD^{commit}"],
         ];
-        let answers = match rev_parse(root, &questions)? {
+        let asked = questions.len() - usize::from(!is_module);
+        let answers = match rev_parse(root, &questions[..asked])? {
             Ok(answers) => answers,
             Err(found) => {
                 let refused = root.ancestors().find(|folder| folder.join(".git").symlink_metadata().is_ok());
@@ -67,24 +82,38 @@ impl Repository {
         let mut answers = answers.into_iter();
         let mut answer = || answers.next().unwrap_or_default();
         let (top, objects, index, shallow) = (answer(), answer(), answer(), answer());
-        let (lfs, format) = (answer(), answer());
+        let (lfs, format, commit) = (answer(), answer(), answer());
         let ask = |args: &[&str]| git(root, &[]).args(args).start("read the repository");
-        let head = ask(&["log", "-1", "--format=%H%n%T%n%s"])?;
+        let log = (!is_module).then(|| ask(&["log", "-1", "--format=%H%n%T%n%s"])).transpose()?;
         let kinds = ["refs/remotes", "refs/heads", "refs/tags"];
         // To tell the type of an object git has to find it.
         let fields = "--format=%(HEAD)%(objectname) %(refname) %(symref) %(objecttype)";
         let references = ask(&[&["for-each-ref", fields][..], &kinds].concat())?;
-        let remotes = ask(&["config", "--null", "--get-regexp", r"^(remote|branch)\."])?;
-        let head = head.text("read HEAD")?.unwrap_or_default();
+        let scoped = ask(&["config", "--null", "--show-scope", "--get-regexp", settings::KEYS])?;
+        let head = match log {
+            Some(log) => log.text("read HEAD")?.unwrap_or_default(),
+            None => format!("{}\n\n", commit.to_string_lossy()),
+        };
         let mut broken = Vec::new();
         let references = match references.text("list the branches and tags")? {
             Some(listed) => listed,
             None => sound(root, &kinds, &mut broken)?,
         };
-        let remotes =
-            Remotes::read(&remotes.text("read the settings of the repository")?.unwrap_or_default());
+        let what = "read the settings of the repository";
+        let scoped = scoped.end(what)?;
+        let listed = String::from_utf8_lossy(&scoped.stdout);
+        let (all, own) = match scoped.status.code() {
+            // git before 2.26 does not know of scopes.
+            Some(129) => {
+                let all = ask(&["config", "--null", "--get-regexp", settings::KEYS])?;
+                (all.text(what)?.unwrap_or_default(), Vec::new())
+            }
+            _ => settings::by_scope(&listed),
+        };
+        let remotes = Remotes::read(&all);
         let (remote, origin) = remotes.origin(current(&references)).unzip();
-        let references = References::read(&references, remote.unwrap_or(ORIGIN));
+        let remote = remote.unwrap_or(ORIGIN);
+        let references = References::read(&references, remote);
         let mut head = head.lines().map(|line| (!line.is_empty()).then(|| line.to_owned()));
         let (commit, tree, subject) = (head.next().flatten(), head.next().flatten(), head.next().flatten());
         let branch = match commit {
@@ -105,10 +134,11 @@ impl Repository {
             // git before 2.25 knows only one and echoes the question.
             object_format: format.into_string().ok().filter(|name| !name.starts_with('-')),
             is_partial: remotes.is_partial,
-            head: commit.zip(tree),
+            head: commit.map(|commit| (commit, tree.unwrap_or_default())),
             branch,
             default_branch: references.default,
             references: references.all,
+            settings: settings::text(&own, remote, &top, std::env::home_dir().as_deref()),
             broken,
             subject: subject.unwrap_or_default(),
             origin: origin.map(|url| origin_url(url, &top)),

@@ -9,9 +9,12 @@ use super::embedded;
 use super::git::{check, git, said};
 use super::layout::{self, alternate, write};
 use super::repository::{Repository, together};
+use super::settings;
+use crate::protocol::task_input::LocalSource;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +24,9 @@ const DETACHED: &str = "detached";
 const ADD: [&str; 4] = ["add", "--all", "--ignore-errors", "--no-warn-embedded-repo"];
 /// The end of git's sentence about a repository inside that has no commit yet; its files are taken otherwise.
 const NO_COMMIT: &str = "does not have a commit checked out";
+
+/// Part of its sentence about a folder that it cannot look into.
+const UNSEEN: &str = "could not open directory";
 
 /// A frozen working tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,8 +93,9 @@ impl Named {
     }
 }
 
-/// Freezes the tree at `root` into `scratch` (an empty directory of ours), as a commit of the branch or tag `name`.
-pub(super) fn take(root: &Path, scratch: &Path, name: &Name) -> Result<Snapshot, String> {
+/// Freezes the tree at `root` into `scratch` (an empty directory of ours), as a commit of the branch or tag `name`. When it is
+/// not `for_jobs` the files are not looked at: the revision is that of HEAD.
+pub(super) fn take(root: &Path, scratch: &Path, name: &Name, for_jobs: bool) -> Result<Snapshot, String> {
     let found = Repository::find(root)?;
     let mut notes = Vec::new();
     let own = found.as_ref().map_or_else(|| Some("main".to_owned()), |found| found.branch.clone());
@@ -111,7 +118,14 @@ pub(super) fn take(root: &Path, scratch: &Path, name: &Name) -> Result<Snapshot,
 
     let whole = found.as_ref().filter(|found| found.top == root);
     let places = Places { root, repository: &repository, objects: &objects, index: scratch.join("index") };
-    let revision = places.commit(found.as_ref(), whole, &mut notes)?;
+    let head = found.as_ref().and_then(|found| found.head.as_ref());
+    let revision = match for_jobs {
+        true => places.commit(found.as_ref(), whole, &mut notes)?,
+        false => head.map_or_else(|| "0".repeat(40), |(head, _)| head.clone()),
+    };
+    if let Some(text) = found.as_ref().map(|found| &found.settings).filter(|text| !text.is_empty()) {
+        settings::write(text, &LocalSource::settings(&repository))?;
+    }
 
     let mut alternates = vec![objects.as_path()];
     alternates.extend(found.as_ref().map(|found| found.objects.as_path()));
@@ -182,6 +196,21 @@ fn remarks(found: &Repository, root: &Path) -> Vec<String> {
     remarks
 }
 
+/// Copies an index with its age: of files that are not older git looks at the content, since they may have changed at the
+/// moment when it was written.
+fn copy_index(from: &Path, to: &Path) -> io::Result<()> {
+    let modified = fs::metadata(from)?.modified()?;
+    fs::copy(from, to)?;
+    File::open(to)?.set_modified(modified)
+}
+
+/// Notes what git said of files that it did not take, if it said anything.
+fn note_left_out(said: &[&str], notes: &mut Vec<String>) {
+    if !said.is_empty() {
+        notes.push(format!("some files are left out, since git cannot read them: {}", said.join("\n")));
+    }
+}
+
 /// Whether one reference is a folder of the other: they cannot be there together.
 fn excludes(a: &str, b: &str) -> bool {
     a.strip_prefix(b).or_else(|| b.strip_prefix(a)).is_some_and(|rest| rest.starts_with('/'))
@@ -235,11 +264,14 @@ impl Places<'_> {
         } else {
             // The user's index knows which files are unchanged: with a copy of it only changes are hashed.
             if let Some(found) = whole.filter(|found| found.index.exists()) {
-                fs::copy(&found.index, &self.index)
+                copy_index(&found.index, &self.index)
                     .map_err(|e| format!("failed to copy the index `{}`: {e}", found.index.display()))?;
                 self.take_hidden_files(&environment)?;
             }
-            let add = || git(root, &environment).args(ADD).run(record);
+            // A repository may come from a system where names differ by more than their case.
+            let is_exact = whole.is_some() && root.join(".GIT").symlink_metadata().is_err();
+            let exact: &[&str] = if is_exact { &["-c", "core.ignoreCase=false"] } else { &[] };
+            let add = || git(root, &environment).args(exact).args(ADD).run(record);
             let mut added = add()?;
             if added.status.code() == Some(128) && self.index.exists() {
                 // A damaged index: the files say what it could have said.
@@ -250,23 +282,26 @@ impl Places<'_> {
                 }
                 added = add()?;
             }
+            let said = said(&added);
             match added.status.code() {
+                // A folder that it cannot look into it passes by.
+                Some(0) => {
+                    let unseen: Vec<&str> = said.lines().filter(|line| line.contains(UNSEEN)).collect();
+                    note_left_out(&unseen, notes);
+                }
                 Some(1) => {
                     let others = git(root, &environment)
                         .args(["ls-files", "-z", "--others", "--exclude-standard"])
                         .output("list the files that git did not take")?;
                     unborn = embedded::split(&others).0;
-                    let said = said(&added);
                     let lines = said.lines().filter(|line| !line.ends_with(NO_COMMIT));
-                    let said = lines.collect::<Vec<_>>().join("\n");
-                    if !said.is_empty() {
-                        notes.push(format!("some files are left out, since git cannot read them: {said}"));
-                    }
+                    note_left_out(&lines.collect::<Vec<_>>(), notes);
                 }
                 _ => check(record, &added)?,
             }
         }
-        notes.extend(embedded::record(root, &environment, unborn, &self.repository.join("modules"))?);
+        let (modules, settings) = (self.repository.join("modules"), LocalSource::settings(self.repository));
+        notes.extend(embedded::record(root, &environment, unborn, &modules, &settings)?);
         if whole.is_some_and(|found| found.has_large_files) {
             self.take_large_files(&environment)?;
         }
@@ -309,7 +344,6 @@ impl Places<'_> {
                 unchanged.extend([path, b"\0"].concat());
             }
         }
-        // Outside of the part that a sparse working tree has, `add` would pass a file by.
         let all = [unchanged.as_slice(), &skipped].concat();
         for (how, paths) in
             [("--no-assume-unchanged", &unchanged), ("--no-skip-worktree", &skipped), ("--remove", &all)]
@@ -383,6 +417,19 @@ mod tests {
         let after =
             sh(repo.path(), "git status --porcelain; find .git -type f | sort; cat .git/index | cksum");
         assert_eq!(before, after, "the user's repository must not change");
+    }
+
+    #[test]
+    fn a_file_that_changed_when_the_index_was_written_is_taken_as_it_is() {
+        let repo = tempfile::tempdir().unwrap();
+        sh(
+            repo.path(),
+            "git init -qb main; git config core.trustctime false; echo one > a; touch -d 2020-01-01 a; git add a
+             git commit -qm first; touch -d 2020-01-01 .git/index; echo two > a; touch -d 2020-01-01 a",
+        );
+        let (_scratch, taken) = snapshot(repo.path());
+        assert_eq!(files(&taken), "a two\n");
+        assert_eq!(sh(repo.path(), "git status --porcelain"), " M a\n");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::path::Path;
 /// job's branch, tag, pull request and tokens are none of this one's.
 const PRIVATE_PREFIXES: [&str; 4] = ["CIRCLE_", "CIRCLECI_", "LAUNCH_AGENT_", "RUNLET_"];
 /// Those of git are set for hooks: they would lead every git of the job into the repository of the hook.
-const PRIVATE_NAMES: [&str; 9] = [
+const PRIVATE_NAMES: [&str; 13] = [
     "CI",
     "CIRCLECI",
     "BASH_ENV",
@@ -20,6 +20,10 @@ const PRIVATE_NAMES: [&str; 9] = [
     "GIT_INDEX_FILE",
     "GIT_OBJECT_DIRECTORY",
     "GIT_PREFIX",
+    "GIT_COMMON_DIR",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_NAMESPACE",
+    "GIT_QUARANTINE_PATH",
 ];
 
 /// Values that the agent itself adds.

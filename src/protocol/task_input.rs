@@ -7,7 +7,7 @@
 use super::Task;
 use super::finding::Finding;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Everything the task agent needs to know.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -73,6 +73,14 @@ pub struct LocalSource {
     pub repository: PathBuf,
     /// Some of its objects are at the origin only.
     pub is_partial: bool,
+}
+
+impl LocalSource {
+    /// The folder, inside of such a repository, of what git is told of the origin that it stands in for: in its file `config`,
+    /// if there is any. It may hold secrets, so a checkout names it and does not copy it.
+    pub fn settings(repository: &Path) -> PathBuf {
+        repository.join("settings")
+    }
 }
 
 /// A line that the task agent writes to its standard output, for the runner: `{"runlet_task": "begun"}`. Other lines

@@ -4,6 +4,7 @@
 use crate::support::control_plane::ControlPlane;
 use crate::support::poll;
 use crate::support::runner::{Machine, task_of};
+use runlet::protocol::{Action, Step};
 
 #[test]
 fn a_cancelled_task_ends_although_its_output_hangs_and_nothing_of_that_is_lost() {
@@ -39,5 +40,66 @@ fn a_cancelled_task_ends_although_its_output_hangs_and_nothing_of_that_is_lost()
         let again = calls.iter().rposition(|call| call.path.ends_with(&hung)).unwrap();
         assert!(stopped < again, "it was sent again behind the end");
         assert!(runner.log().contains("outcome="), "{}", runner.log());
+    }
+}
+
+#[test]
+fn a_cancelled_task_ends_although_its_finish_hangs() {
+    // What says that the steps have stopped may be lost, too; or the task ends otherwise, and its fence waits for that word.
+    for (id, is_lost, is_cancelled) in [("f-1", false, true), ("f-2", true, true), ("f-3", false, false)] {
+        let server = ControlPlane::start();
+        server.swallow("/finish");
+        let machine = Machine::new(&server.url()).setting("mode", "single-task");
+        server.offer(&task_of(id, &["echo done"]));
+        let mut runner = machine.start();
+        server.wait_for(&format!("/tasks/{id}/finish"));
+        if is_lost {
+            server.intercept("/stopped", 503, "");
+        }
+        if is_cancelled {
+            server.cancel(id);
+        } else {
+            server.end(id, true);
+        }
+        server.wait_for(&format!("/tasks/{id}/stopped"));
+        server.release("/stopped");
+        // Its agent waits for nothing more: the finish is still without an answer.
+        assert_eq!(runner.wait(), Some(0), "{}", runner.log());
+        assert_eq!(server.output(id, 1), "done\n");
+        assert!(runner.log().contains("outcome="), "{}", runner.log());
+    }
+}
+
+#[test]
+fn a_cancelled_task_ends_although_an_upload_hangs_and_then_its_events_or_its_finish() {
+    let upload = |path: &str, action: fn(String) -> Action| (path.to_owned(), action);
+    let artifact: fn(String) -> Action = |path| Action::StoreArtifacts { path, destination: None };
+    let results: fn(String) -> Action = |path| Action::StoreTestResults { path };
+    for (n, (hangs, action)) in
+        [upload("/uploads", artifact), upload("/artifacts", artifact), upload("/test-results", results)]
+            .into_iter()
+            .enumerate()
+    {
+        for (m, then) in ["/events", "/finish"].into_iter().enumerate() {
+            let id = format!("u-{n}-{m}");
+            let server = ControlPlane::start();
+            let machine = Machine::new(&server.url()).setting("mode", "single-task");
+            let file = machine.file("results.xml", "<testsuite><testcase name='a'/></testsuite>");
+            let mut task = task_of(&id, &["true"]);
+            let step = task.job.steps[0].clone();
+            task.job.steps.push(Step { action: action(file.display().to_string()), ..step });
+            server.swallow(&hangs);
+            server.offer(&task);
+            let mut runner = machine.start();
+            poll("the upload", || {
+                let calls = server.requests();
+                if calls.iter().any(|call| call.path.contains(&hangs)) { Ok(()) } else { Err(runner.log()) }
+            });
+            server.swallow(then);
+            server.cancel(&id);
+            server.wait_for(&format!("/tasks/{id}/stopped"));
+            server.behave();
+            assert_eq!(runner.wait(), Some(0), "{hangs} {then}: {}", runner.log());
+        }
     }
 }

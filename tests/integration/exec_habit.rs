@@ -310,11 +310,7 @@ workflows:
 fn a_signal_while_sources_are_prepared_ends_the_run() {
     use rustix::process::{Pid, kill_process, kill_process_group};
     use std::os::unix::process::CommandExt;
-    for (test, signal, to_all, args) in [
-        (45, Signal::INT, true, &[][..]),
-        (46, Signal::TERM, false, &[]),
-        (47, Signal::INT, true, &["--list"]),
-    ] {
+    for (test, signal, to_all) in [(45, Signal::INT, true), (46, Signal::TERM, false)] {
         let (mark, folder) = (mark(test), folder(&steps("- run: 'true'")));
         let (places, begun) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
         // Git waits for a filter, which says that it has begun.
@@ -326,7 +322,7 @@ fn a_signal_while_sources_are_prepared_ends_the_run() {
         git(folder.path(), &format!("config filter.slow.clean {}", filter.display()));
         fs::write(folder.path().join(".gitattributes"), "*.slow filter=slow\n").unwrap();
         fs::write(folder.path().join("x.slow"), "x").unwrap();
-        let mut command = command(folder.path(), args);
+        let mut command = command(folder.path(), &[]);
         command.env("TMPDIR", places.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let child = command.spawn().unwrap();
         poll("the beginning of the filter", || match fs::metadata(begun.path()).unwrap().len() {
@@ -552,10 +548,11 @@ fn repositories_of_all_kinds_run_and_stay_as_they_are() {
     fs::create_dir_all(empty.join(".circleci")).unwrap();
     fs::copy(clone.join(".circleci/config.yml"), empty.join(".circleci/config.yml")).unwrap();
     git(&empty, "init -qb main");
-    // One inside of it that has no commit either cannot be recorded, and does not stop the rest.
+    // One inside of it that has no commit either cannot be recorded, and does not stop the rest. It has no files, and
+    // what git would say of line ends is of no interest.
     fs::create_dir(empty.join("inner")).unwrap();
     git(&empty.join("inner"), "init -q");
-    assert!(run(&empty, &[]).contains("some files are left out"));
+    assert!(!run(&empty, &[]).contains("left out"));
     // A sparse one keeps what is not there.
     git(place.path(), "clone -q --sparse origin sparse");
     let sparse = place.path().join("sparse");

@@ -133,3 +133,45 @@ fn a_full_place_for_the_folders_of_tasks_is_named_by_the_check() {
         }
     }
 }
+
+#[test]
+fn a_full_place_for_what_the_runner_keeps_of_itself_is_named_by_the_check_and_the_start() {
+    if !has_namespaces() {
+        return;
+    }
+    let server = Server::start();
+    let token = server.class_token("a/b");
+    let no_files = "for n in 1 2 3 4 5 6 7 8; do true > $n || break; done";
+    for (options, fill, left) in [
+        ("size=64k", "! head -c 1000000 /dev/zero > fill", "nearly full (0 bytes"),
+        // The log was begun before, and can be written to.
+        ("nr_inodes=8", no_files, "and 0 inodes are left)"),
+    ] {
+        for key in ["state_directory", "log"] {
+            let machine = machine(server.client.url());
+            let disk = machine.path("disk");
+            std::fs::create_dir(&disk).unwrap();
+            let shown = disk.display().to_string();
+            let script = format!(
+                "mount -t tmpfs -o {options} none '{shown}'; (cd '{shown}'; true > log; {fill}) 2> /dev/null"
+            );
+            let log = format!("file: {shown}/log");
+            let machine = inside(machine, &script).variable("CIRCLECI_RUNNER_API_AUTH_TOKEN", &token);
+            let (machine, named) = match key {
+                "log" => (machine.logging(&["format: text", &log]), "logging.file"),
+                _ => (machine.setting(key, &shown), "runner.state_directory"),
+            };
+            let (_, text, _) = machine.ask(&["doctor"]);
+            let is_told = |line: &str| line.contains(key) && line.contains(&shown) && line.contains(left);
+            assert!(text.lines().any(is_told), "{named}: {text}");
+            let (_, text, _) = machine.ask(&["machine", "--check"]);
+            assert!(text.lines().any(is_told), "{named}: {text}");
+            let runner = machine.start();
+            // What a log without room does not take is on standard error.
+            if named != "logging.file" || left.contains("bytes") {
+                let said = runner.wait_log(&format!("`{named}` may not be written: `{shown}"));
+                assert!(said.contains(left), "{said}");
+            }
+        }
+    }
+}

@@ -60,6 +60,9 @@ mod exec;
 // `runlet exec` every day: what ends it, what it asks for, what it keeps.
 #[cfg(feature = "server")]
 mod exec_habit;
+// `runlet exec` in repositories that are set up in ways of their own.
+#[cfg(feature = "server")]
+mod exec_repositories;
 // `runlet exec` of a setup config.
 #[cfg(feature = "server")]
 mod exec_setup;

@@ -2,7 +2,7 @@
 //! system decides whether jobs run.
 
 use crate::agent::gates::bytes_text;
-use crate::agent::machine::{self, writable};
+use crate::agent::machine::{self, takes, writable};
 use crate::agent::settings::Settings;
 use crate::agent::status;
 use crate::protocol::finding::{Findings, Level};
@@ -49,7 +49,7 @@ fn folders(settings: &Settings, found: &mut Findings) {
             Ok(()) => found.fine("state_directory", format!("`{}` can be written to", folder.display())),
             Err(why) => {
                 let text = format!("`{}` cannot be used, {why}", folder.display());
-                let advice = "set runner.state_directory: a runner that is restarted during a task does not know of it";
+                let advice = "make room there, or set runner.state_directory: a runner that is restarted during a task does not know of it";
                 found.add("state_directory", Level::Warn, text, advice);
             }
         }
@@ -62,13 +62,8 @@ fn folders(settings: &Settings, found: &mut Findings) {
         let Some(file) = file else { continue };
         let folder = file.parent().unwrap_or(Path::new("/"));
         let usable = match (file.exists(), folder.is_dir()) {
-            (true, _) => writable(file).or_else(|why| {
-                if file.is_file() && rustix::fs::access(file, rustix::fs::Access::WRITE_OK).is_ok() {
-                    Ok(())
-                } else {
-                    Err(why)
-                }
-            }),
+            (true, _) if file.is_file() => takes(file),
+            (true, _) => writable(file),
             (false, true) => writable(folder),
             (false, false) => Err(format!("the folder `{}` does not exist", folder.display())),
         };
@@ -76,7 +71,12 @@ fn folders(settings: &Settings, found: &mut Findings) {
             Ok(()) => found.fine(id, format!("`{}` can be written to", file.display())),
             Err(why) => {
                 let text = format!("`{}` ({key}) cannot be written: {why}", file.display());
-                found.add(id, Level::Fail, text, "make the folder, and give it to the runner's user");
+                found.add(
+                    id,
+                    Level::Fail,
+                    text,
+                    "make the folder, or room in it, and give it to the runner's user",
+                );
             }
         }
     }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 /// Room below which a spool is soon full.
 const LEAST_ROOM_BYTES: u64 = 16 << 20;
+/// Room below which files of the runner itself, such as its record of a task, may not be kept.
+const LEAST_OWN_BYTES: u64 = 1 << 20;
 /// Files of a few tasks.
 const LEAST_INODES: u64 = 64;
 
@@ -17,6 +19,13 @@ pub(super) fn at_start(settings: &Settings) {
         log::warn!(
             "the runner is root, and so are its jobs: give it a user of its own, or its jobs by `runner.command_prefix`"
         );
+    }
+    let own =
+        [("runner.state_directory", &settings.state_directory), ("logging.file", &settings.logging.file)];
+    for (key, path) in own {
+        if let Some(Err(why)) = path.as_deref().filter(|path| path.exists()).map(takes) {
+            log::warn!("`{key}` may not be written: {why}; make room there, or name another place");
+        }
     }
     for problem in problems(settings) {
         log::warn!("tasks may not begin here: {problem}");
@@ -55,17 +64,20 @@ fn problems(settings: &Settings) -> Vec<String> {
 }
 
 fn little_room(place: &Path) -> Option<String> {
-    let about = rustix::fs::statvfs(place).ok()?;
+    let full = nearly_full(place, LEAST_ROOM_BYTES)?;
+    let place = place.display();
+    Some(format!(
+        "the output of tasks goes to `{place}`, which is {full}: make room, or set TMPDIR to another folder"
+    ))
+}
+
+/// Says so if the file system of this path has less room than that, or hardly any files.
+fn nearly_full(path: &Path, least: u64) -> Option<String> {
+    let about = rustix::fs::statvfs(path).ok()?;
     let room = about.f_bavail.saturating_mul(about.f_frsize);
     // Some file systems count no files.
     let has_few_files = about.f_files > 0 && about.f_favail < LEAST_INODES;
-    (room < LEAST_ROOM_BYTES || has_few_files).then(|| {
-        format!(
-            "the output of tasks goes to `{}`, which is nearly full{}: make room, or set TMPDIR to another folder",
-            place.display(),
-            fault::left_at(place)
-        )
-    })
+    (room < least || has_few_files).then(|| format!("nearly full{}", fault::left_at(path)))
 }
 
 /// Whether the first word of the command prefix is a program. Nothing is run: a prefix may do more than one expects.
@@ -80,10 +92,19 @@ fn finds_prefix(settings: &Settings) -> Result<(), String> {
     Err(format!("`{first}` of `runner.command_prefix` is no program that can be run; is it installed?"))
 }
 
-/// Whether the directory, or what is nearest above it, is a folder that lets this user write; why not.
+/// Whether the directory, or what is nearest above it, is a folder that lets this user write and has room; why not.
 pub(in crate::agent) fn writable(directory: &Path) -> Result<(), String> {
     let existing = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-    let is_folder = if existing.is_dir() { Ok(()) } else { Err("it is no folder".to_owned()) };
-    let write = rustix::fs::access(existing, rustix::fs::Access::WRITE_OK).map_err(|error| error.to_string());
-    is_folder.and(write).map_err(|why| format!("`{}`: {why}", existing.display()))
+    if existing.is_dir() {
+        takes(existing)
+    } else {
+        Err(format!("`{}`: it is no folder", existing.display()))
+    }
+}
+
+/// Whether what is there lets this user write, and has room for what a runner writes of itself; why not.
+pub(in crate::agent) fn takes(path: &Path) -> Result<(), String> {
+    let write = rustix::fs::access(path, rustix::fs::Access::WRITE_OK).map_err(|error| error.to_string());
+    let room = nearly_full(path, LEAST_OWN_BYTES).map_or(Ok(()), Err);
+    write.and(room).map_err(|why| format!("`{}`: {why}", path.display()))
 }

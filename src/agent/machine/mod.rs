@@ -32,7 +32,7 @@ use crate::protocol::TaskKind;
 use crate::protocol::task_input::Said;
 use crate::system::clock::Rfc3339;
 use crate::system::proc;
-pub(super) use check::writable;
+pub(super) use check::{takes, writable};
 pub(super) use child::command as agent_command;
 pub use error::Error;
 use group::Group;

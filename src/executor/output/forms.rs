@@ -9,6 +9,23 @@ const LINES: [usize; 2] = [76, 64];
 /// Characters that a URL may keep besides letters, digits, and `-._~`: by the strictest encoder, by those that leave
 /// paths whole, and by the one of JavaScript.
 const KEPT: [&[u8]; 3] = [b"", b"/", b"!'()*"];
+const DIGITS: [&[u8; 16]; 2] = [b"0123456789ABCDEF", b"0123456789abcdef"];
+
+/// How encoders of JSON write a string: the characters that they escape besides those that must be, with DEL for all that
+/// are not ASCII, and their digits.
+pub(super) type Spelling = (&'static str, &'static [u8; 16]);
+
+/// As most encoders; in ASCII alone, as Python's; as Go's; with `\/`, as PHP's, which is in ASCII unless told otherwise; as
+/// Gson; as that of .NET.
+pub(super) const SPELLINGS: [Spelling; 7] = [
+    ("", DIGITS[1]),
+    ("\u{7f}", DIGITS[1]),
+    ("<>&", DIGITS[1]),
+    ("/", DIGITS[1]),
+    ("\u{7f}/", DIGITS[1]),
+    ("<>&='", DIGITS[1]),
+    ("\u{7f}\"<>&'+`", DIGITS[0]),
+];
 
 /// The forms to look for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,7 +53,7 @@ impl Forms {
         }
         if self.url {
             for kept in KEPT {
-                for digits in [b"0123456789ABCDEF", b"0123456789abcdef"] {
+                for digits in DIGITS {
                     texts.extend([false, true].map(|plus| percent(value, kept, digits, plus)));
                 }
             }
@@ -86,34 +103,39 @@ fn percent(value: &str, kept: &[u8], digits: &[u8; 16], plus: bool) -> String {
     text
 }
 
-/// As most encoders write it; in ASCII alone, as Python's does; with `\u003c`, as Go's does; with `\/`, as PHP's does.
-pub(super) fn json(value: &str) -> [String; 4] {
-    ["", "\u{7f}", "<>&", "/"].map(|also| {
-        let mut text = String::new();
-        for c in value.chars() {
-            let short = match c {
-                '"' | '\\' => Some(c),
-                '/' if also == "/" => Some(c),
-                '\n' => Some('n'),
-                '\r' => Some('r'),
-                '\t' => Some('t'),
-                '\u{8}' => Some('b'),
-                '\u{c}' => Some('f'),
-                _ => None,
-            };
-            let is_escaped = c < ' ' || also.contains(c) || also == "\u{7f}" && !c.is_ascii();
-            match short {
-                Some(short) => text.extend(['\\', short]),
-                None if is_escaped => {
-                    for unit in c.encode_utf16(&mut [0; 2]) {
-                        text.push_str(&format!("\\u{unit:04x}"));
-                    }
-                }
-                None => text.push(c),
+/// As a string of JSON in every spelling, without its quotes.
+pub(super) fn json(value: &str) -> impl Iterator<Item = String> {
+    SPELLINGS.iter().map(|spelling| spelled(value, spelling))
+}
+
+/// As a string of JSON, without its quotes.
+pub(super) fn spelled(value: &str, (also, digits): &Spelling) -> String {
+    let mut text = String::new();
+    for c in value.chars() {
+        let is_escaped = c < ' ' || also.contains(c) || !c.is_ascii() && also.starts_with('\u{7f}');
+        let short = match c {
+            '"' if !is_escaped => c,
+            '\\' => c,
+            '/' => c,
+            '\n' => 'n',
+            '\r' => 'r',
+            '\t' => 't',
+            '\u{8}' => 'b',
+            '\u{c}' => 'f',
+            _ => '\0',
+        };
+        if short != '\0' && (is_escaped || short != '/') {
+            text.extend(['\\', short]);
+        } else if is_escaped {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                text.push_str("\\u");
+                text.extend([12, 8, 4, 0].map(|bits| char::from(digits[usize::from(*unit >> bits & 15)])));
             }
+        } else {
+            text.push(c);
         }
-        text
-    })
+    }
+    text
 }
 
 #[cfg(test)]
@@ -140,6 +162,8 @@ mod tests {
             r#"pass word/\"\u00fc<\n+x"#,
             r#"pass word/\"ü\u003c\n+x"#,
             r#"pass word\/\"ü<\n+x"#,
+            r#"pass word\/\"\u00fc<\n+x"#,
+            r#"pass word/\u0022\u00FC\u003C\n\u002Bx"#,
         ] {
             assert_eq!(secrets.mask(&format!("a={text}&b")), "a=****&b");
         }

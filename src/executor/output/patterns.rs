@@ -6,16 +6,24 @@
 //! - `\n` in a value begins a line too: `echo` of some shells prints it as one, and so does what reads a
 //!   key from JSON.
 //! - A value of several lines is a string of JSON, too, and one that is a document of JSON counts in one line, by its
-//!   members and by its strings of several lines, as they stand there and as they are: whatever reads it lays it out
-//!   anew.
+//!   members, and by those of its strings that have several lines or are secret by name or look, as they stand there, as
+//!   they are and as others spell them: whatever reads it lays it out anew.
 //! - Values shorter than four characters and the words of booleans are in every text, and so are lines
 //!   with nothing but brackets and punctuation of a language.
 
 use super::automaton::{FILTERED, folded};
-use super::forms::{Forms, json};
+use super::forms::{Forms, SPELLINGS, Spelling, json, spelled};
 
 /// Characters of the shortest value that is masked.
 const SHORTEST_SECRET: usize = 4;
+/// Longest document that is looked for in other spellings than its own, in bytes.
+const LONGEST_SPELLED: usize = 32 << 10;
+/// Ends of the names of members whose strings are secret, whatever they look like, and the fewest bytes that they have.
+const SECRET_NAMES: [&str; 7] =
+    ["password", "passphrase", "passwd", "pwd", "pass", "secret", "connectionstring"];
+const SECRET_BYTES: usize = 6;
+/// Parts of the names of members whose strings are secret if they are no mere words.
+const TELLING_NAMES: [&str; 4] = ["key", "token", "auth", "cred"];
 
 // A character has at least one byte.
 const _: () = assert!(SHORTEST_SECRET >= FILTERED);
@@ -49,50 +57,101 @@ fn with_lines(value: &str) -> Vec<String> {
     std::iter::once(fold(value)).chain(lines).collect()
 }
 
-/// The texts of what looks like a document of JSON: of its members and as a whole, without white space and with a space
-/// behind each comma and colon; and the strings with an end of a line in them.
+/// The texts of what looks like a document of JSON: as a whole and of its members, without white space and with a space
+/// behind each comma and colon; of its strings that are secret by themselves; and what differs of these where a tool
+/// reads the document and writes it with other escapes.
 fn of_document(value: &str) -> Vec<String> {
     let value = value.trim_matches(is_space);
     if !value.starts_with(['{', '[']) || !value.ends_with(['}', ']']) {
         return Vec::new();
     }
     let mut texts = Vec::new();
-    let (mut wholes, mut members) = (<[String; 2]>::default(), <[String; 2]>::default());
-    let (mut in_string, mut is_escaped, mut string) = (false, false, String::new());
+    let others = if value.len() <= LONGEST_SPELLED { SPELLINGS.len() } else { 0 };
+    for number in 0..=others {
+        read_document(value, number.checked_sub(1).and_then(|at| SPELLINGS.get(at)), &mut texts);
+    }
+    texts.iter().map(|text| fold(text)).collect()
+}
+
+/// Reads a document as it is written, or as another spelling has it; then only members and strings that differ count.
+fn read_document(value: &str, spelling: Option<&Spelling>, texts: &mut Vec<String>) {
+    // All of it, and the present member; both without and with spaces.
+    let mut so_far = <[String; 4]>::default();
+    let (mut in_string, mut is_escaped, mut differs) = (false, false, spelling.is_none());
+    let (mut string, mut name, mut last) = (String::new(), String::new(), None::<(String, String)>);
     for c in value.chars().filter(|&c| !is_space(c) || c == ' ') {
-        let is_end = !in_string && "{}[],".contains(c);
-        if c == ' ' && !in_string {
+        if in_string && (c != '"' || is_escaped) {
+            string.push(c);
+            is_escaped = c == '\\' && !is_escaped;
             continue;
         }
-        wholes.iter_mut().for_each(|text| text.push(c));
-        if is_end {
-            texts.extend(members.iter_mut().map(std::mem::take).filter(|member| is_telling(member)));
-        } else {
-            members.iter_mut().for_each(|text| text.push(c));
-        }
-        if !in_string && ",:".contains(c) {
-            wholes[1].push(' ');
-            members[1].push(' ');
-        }
-        match c {
-            '"' if !in_string => (in_string, string) = (true, String::new()),
-            '"' if !is_escaped => {
-                in_string = false;
-                let string = std::mem::take(&mut string);
-                if string.contains("\\n") {
-                    // As `jq -r` prints it: its first line has nothing of the document before it.
-                    let plain =
-                        serde_json::from_slice(format!("\"{string}\"").as_bytes()).unwrap_or_default();
-                    texts.extend(serde_json::Value::as_str(&plain).into_iter().flat_map(with_lines));
-                    texts.push(string);
-                }
+        if c == '"' {
+            in_string = !in_string;
+            if !in_string {
+                let written = std::mem::take(&mut string);
+                let meant = serde_json::from_slice(format!("\"{written}\"").as_bytes()).unwrap_or_default();
+                let meant = serde_json::Value::as_str(&meant).unwrap_or(&written).to_owned();
+                let text = spelling.map_or_else(|| written.clone(), |spelling| spelled(&meant, spelling));
+                differs |= text != written;
+                so_far.iter_mut().for_each(|so_far| so_far.push_str(&text));
+                last = Some((meant, text));
             }
-            _ => string.push(c),
+        } else if c == ' ' {
+            continue;
+        } else if let Some((meant, text)) = last.take() {
+            if c == ':' {
+                name = meant.to_ascii_lowercase();
+            } else if meant.contains(['\n', '\r']) || is_hidden(&name, &meant) {
+                // As `jq -r` prints it: its first line has nothing of the document before it.
+                texts.extend(with_lines(&meant));
+                texts.push(text);
+            }
         }
-        is_escaped = in_string && c == '\\' && !is_escaped;
+        let is_end = "{}[],".contains(c);
+        for (at, text) in so_far.iter_mut().enumerate() {
+            if at > 1 && is_end {
+                let member = std::mem::take(text);
+                if differs && is_telling(&member) {
+                    texts.push(member);
+                }
+            } else {
+                text.push(c);
+            }
+            if at % 2 == 1 && ",:".contains(c) {
+                text.push(' ');
+            }
+        }
+        differs &= !is_end || spelling.is_none();
     }
-    texts.extend(wholes);
-    texts.iter().map(|text| fold(text)).collect()
+    if spelling.is_none() && !in_string {
+        texts.extend(so_far.into_iter().take(2));
+    }
+}
+
+/// Whether a string of a document is secret by itself, wherever it stands. A document names its kind, projects and
+/// addresses, too, which are in many texts.
+fn is_hidden(name: &str, text: &str) -> bool {
+    if text.contains("://") {
+        return text.contains('@');
+    }
+    let mut kinds = 0u8;
+    for byte in text.bytes() {
+        kinds |= match byte {
+            b'a'..=b'z' => 1,
+            b'A'..=b'Z' => 2,
+            b'0'..=b'9' => 4,
+            b' ' | b'-' | b'.' | b'/' | b':' | b'@' | b'_' => 0,
+            _ => 8,
+        };
+    }
+    let (length, is_long) = (text.len(), text.len() >= 16);
+    if SECRET_NAMES.iter().any(|end| name.ends_with(end)) {
+        length >= SECRET_BYTES
+    } else if TELLING_NAMES.iter().any(|part| name.contains(part)) {
+        kinds.count_ones() > 1 && (is_long || length >= 8 && kinds > 3)
+    } else {
+        is_long && kinds & 7 == 7 && !text.contains([' ', ':'])
+    }
 }
 
 fn is_space(c: char) -> bool {
@@ -167,6 +226,72 @@ mod tests {
         let of_one_line = of(&close);
         assert!(of_one_line.contains(&wide) && of_one_line.contains(&key.to_owned()));
         assert_eq!(of("[not json").len(), 1);
+    }
+
+    #[test]
+    fn strings_of_a_document_count_by_their_names_or_their_looks() {
+        let document = r#"{
+            "type": "service_account", "project_id": "my-project-123456", "private_key_id": "0f1e2d3c4b5a69788796a5b4",
+            "client_email": "robot@my-project-123456.iam.gserviceaccount.com", "client_id": "123456789012345678901",
+            "auth_uri": "https://accounts.google.com/o/oauth2/auth", "token_type": "Bearer", "sort_key": "createdAt",
+            "db": {"user": "deploy", "password": "letters", "pin_pass": "abc", "url": "db://me:pw@host/x"},
+            "tokens": ["abcd1234", "release"], "other": "aB3aB3aB3aB3aB3aB3", "role": "arn:aws:iam::123456789012:role/Deploy"
+        }"#;
+        let patterns = of(document);
+        let has = |text: &&str| patterns.iter().any(|pattern| pattern == text);
+        let hidden =
+            ["0f1e2d3c4b5a69788796a5b4", "letters", "db://me:pw@host/x", "abcd1234", "aB3aB3aB3aB3aB3aB3"];
+        let shown = [
+            "service_account",
+            "my-project-123456",
+            "robot@my-project-123456.iam.gserviceaccount.com",
+            "123456789012345678901",
+            "https://accounts.google.com/o/oauth2/auth",
+            "Bearer",
+            "createdAt",
+            "deploy",
+            "abc",
+            "release",
+            "arn:aws:iam::123456789012:role/Deploy",
+            "password",
+            "private_key_id",
+        ];
+        assert_eq!(hidden.iter().find(|text| !has(text)), None, "{patterns:#?}");
+        assert_eq!(shown.iter().find(|text| has(text)), None, "{patterns:#?}");
+    }
+
+    #[test]
+    fn members_and_strings_of_a_document_count_as_others_spell_them() {
+        let patterns = of(r#"{"note":"a\u003db\/c\u00f6","plain":"some text","password":"q\"<ü/="}"#);
+        for text in [
+            r#""note":"a=b/cö""#,
+            r#""note": "a=b/c\u00f6""#,
+            r#""note": "a=b\/cö""#,
+            r#""note": "a\u003db/cö""#,
+            r#""note": "a=b/c\u00F6""#,
+            r#"q"<ü/="#,
+            r#"q\"<ü/="#,
+            r#"q\"<\u00fc/="#,
+            r#"q\"\u003cü/="#,
+            r#"q\"<\u00fc\/="#,
+            r#"q\"\u003cü/\u003d"#,
+            r#"q\u0022\u003C\u00FC/="#,
+        ] {
+            assert!(patterns.iter().any(|pattern| pattern == text), "{text} in {patterns:#?}");
+        }
+        let count = patterns.iter().filter(|pattern| pattern.starts_with("\"plain")).count();
+        assert_eq!(count, 2, "nothing of it is spelled otherwise: {patterns:#?}");
+    }
+
+    #[test]
+    fn what_is_no_whole_document_has_no_part_of_it_as_a_whole() {
+        for value in [r#"{"a": "b}"#, r#"{"a": "\"}"#, r#"["\u12"]"#, "{\"\"}", "{{{{]"] {
+            let patterns = of(value);
+            assert!(patterns.contains(&value.to_owned()) && patterns.len() < 6, "{value}: {patterns:#?}");
+        }
+        // The work for a long one is bounded.
+        let long = format!(r#"{{"password":"{}\u003d"}}"#, "x".repeat(super::LONGEST_SPELLED));
+        assert!(of(&long).len() < 12);
     }
 
     #[test]

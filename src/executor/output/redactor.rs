@@ -265,6 +265,7 @@ impl Pass<'_> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::protocol::Secret;
@@ -300,7 +301,10 @@ mod tests {
 
     /// All occurrences looked for at each byte, then each stretch of overlapping ones replaced.
     fn oracle(values: &[&str], text: &[u8]) -> Vec<u8> {
-        let patterns = words(values);
+        masked(&words(values), text)
+    }
+
+    fn masked(patterns: &[Vec<&str>], text: &[u8]) -> Vec<u8> {
         let mut stretches: Vec<(usize, usize)> = Vec::new();
         for start in 0..text.len() {
             let ends = patterns.iter().filter_map(|words| end_of(words, &text[start..]));
@@ -372,6 +376,83 @@ mod tests {
             redactor.finish(&mut out);
             let expected = oracle(&values, text.as_bytes());
             prop_assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&expected));
+        }
+    }
+
+    /// A string of JSON as an encoder writes it that escapes these characters too, or all that are not ASCII.
+    fn json(text: &str, also: &str, is_ascii: bool, upper: bool) -> String {
+        let mut written = String::new();
+        for c in text.chars() {
+            if c == '/' && also.contains(c) {
+                written += "\\/";
+            } else if also.contains(c) || is_ascii && !c.is_ascii() {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    let (low, high) = (format!("\\u{unit:04x}"), format!("\\u{unit:04X}"));
+                    written += if upper { &high } else { &low };
+                }
+            } else {
+                let quoted = serde_json::to_string(&c).unwrap();
+                written += &quoted[1..quoted.len() - 1];
+            }
+        }
+        format!("\"{written}\"")
+    }
+
+    proptest! {
+        #[test]
+        fn a_document_shows_no_secret_however_it_is_written_again(
+            password in "[a-z0-9<>&=/'\"\\\\ öß€😀\t]{6,30}",
+            key in proptest::collection::vec("[A-Za-z0-9+/=ö]{8,20}", 2..5),
+            (kind, count) in ("[a-z_]{4,12}", 0u32..99),
+            (first, then) in (0usize..7, 0usize..7),
+            (layout, cuts) in (0usize..3, proptest::collection::vec(1usize..40, 0..30)),
+        ) {
+            let password = password.trim();
+            prop_assume!(password.chars().filter(|c| !c.is_whitespace()).count() >= 6);
+            let key = key.join("\n") + "\n";
+            let encoders: [&dyn Fn(&str) -> String; 7] = [
+                &|text| json(text, "", false, false),
+                &|text| json(text, "", true, false),
+                &|text| json(text, "<>&", false, false),
+                &|text| json(text, "/", false, false),
+                &|text| json(text, "/", true, false),
+                &|text| json(text, "<>&='", false, false),
+                &|text| json(text, "<>&'+`\"", true, true),
+            ];
+            let write = |encoder: usize, layout: usize| {
+                let (line, colon) = [("", ":"), (" ", ": "), ("\n    ", ": ")][layout];
+                let string = encoders[encoder];
+                format!(
+                    "{{\"type\"{colon}{},{line}\"of\"{colon}[{count},{line}{{\"password\"{colon}{},{line}\"private\"{colon}{}}}]}}",
+                    string(&kind), string(password), string(&key),
+                )
+            };
+            let document = write(first, (layout + 1) % 3);
+            let secrets = secrets(&[&document]);
+            // What tools print of it: all, or the strings, with and without escapes.
+            let text = [write(then, layout), password.to_owned(), key.clone(), encoders[then](password)].join("\n");
+            let mut redactor = Redactor::new(secrets.clone());
+            let mut out = Vec::new();
+            let mut rest = text.as_bytes();
+            for cut in cuts {
+                let (piece, tail) = rest.split_at(cut.min(rest.len()));
+                redactor.push(piece, &mut out);
+                rest = tail;
+            }
+            redactor.push(rest, &mut out);
+            redactor.finish(&mut out);
+            let patterns = super::super::patterns::of(&document, super::super::forms::Forms::default());
+            let patterns: Vec<Vec<&str>> =
+                patterns.iter().map(|text| std::str::from_utf8(text).unwrap().split(' ').collect()).collect();
+            let (out, whole) = (String::from_utf8(out).unwrap(), masked(&patterns, text.as_bytes()));
+            prop_assert_eq!(&out, &String::from_utf8(whole).unwrap());
+            let written = encoders[then](password);
+            for secret in [password, written.trim_matches('"').trim()].into_iter().chain(key.lines()) {
+                prop_assert!(!out.contains(secret), "{} of {} in {}", secret, document, out);
+            }
+            // Its kind is in many texts.
+            prop_assume!(![password, &key].iter().any(|secret| secret.contains(&kind)));
+            prop_assert_eq!(secrets.mask(&format!(". {kind} .")), format!(". {kind} ."));
         }
     }
 

@@ -87,6 +87,8 @@ pub(super) struct State {
     pub(super) told: Option<Wish>,
     /// The agent was told to stop: calls of steps are not repeated.
     stops: bool,
+    /// The end that is to be said when everything else has arrived.
+    pub(super) end: Option<(TaskStatus, Option<String>)>,
     /// The end is on its way to the control plane.
     pub(super) finishing: bool,
     /// The control plane takes nothing more.
@@ -138,6 +140,7 @@ impl Reporter {
             hurry: false,
             told: None,
             stops: false,
+            end: None,
             finishing: false,
             refused: false,
             disowned: false,

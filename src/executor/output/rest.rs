@@ -22,7 +22,7 @@ impl Reporter {
             state.life.begun();
             state.life.steps_ended(since_boot());
         }
-        self.settled(None, |_| ());
+        self.settles(None);
         Ok(())
     }
 

@@ -59,7 +59,7 @@ impl Reporter {
             }
             // Before the beginning nothing is sent: the beginning carries it.
             let may_send = !matches!(phase, Phase::Preparing | Phase::Beginning);
-            if !may_send || state.ledger.is_even() && !state.starved {
+            if !may_send || state.ledger.is_even() && !state.starved && state.end.is_none() {
                 state.first_unsent = None;
                 state.hurry &= !may_send;
                 // A delivery that is given up is noticed by the clock.
@@ -87,6 +87,7 @@ impl Reporter {
     fn send_all(&self, size: &mut PieceSize) -> Result<(), Error> {
         // A control plane that answers without taking anything must not be asked in a tight loop.
         let mut idle = Backoff::new(Duration::from_millis(200), Duration::from_secs(30), Duration::MAX);
+        let mut misses = Backoff::new(Duration::from_secs(1), Duration::from_secs(30), Duration::MAX);
         let mut broken = Self::patience();
         let mut bytes = Vec::new();
         loop {
@@ -103,7 +104,8 @@ impl Reporter {
             let progress = match (events, piece) {
                 (Some(body), _) => self.send_events(&body)?,
                 (None, Some(piece)) => self.send_piece(piece, size, &mut broken, &mut bytes)?,
-                (None, None) => break,
+                (None, None) if self.send_end(&mut misses)? => break,
+                (None, None) => true,
             };
             if progress {
                 idle.succeeded();

@@ -4,6 +4,7 @@ use super::left;
 use crate::executor::end::{ChildEnd, StepEnd, end_of, exit_text};
 use crate::executor::output::log::StepLog;
 use crate::executor::task::TaskRun;
+use crate::protocol::task_input::LocalSource;
 use crate::protocol::{CheckoutMethod, Source, StepStatus};
 use crate::system::fault;
 use std::fs;
@@ -137,6 +138,12 @@ impl TaskRun {
         local.unwrap_or(&source.repository_url)
     }
 
+    /// The file with what git is told of the origin that a repository on this host stands in for.
+    fn own_settings(&self) -> Option<PathBuf> {
+        let local = self.input.local_source.as_ref()?;
+        Some(LocalSource::settings(&local.repository).join("config")).filter(|file| file.exists())
+    }
+
     fn fetch_and_move(
         &mut self,
         record: u32,
@@ -170,6 +177,8 @@ impl TaskRun {
         let pushed = local.as_ref().and_then(|local| local.repository.to_str());
         // The commit of a person's working tree is not for everybody.
         settings.extend(pushed.map(|url| ("remote.origin.pushurl", url)));
+        let own = self.own_settings();
+        settings.extend(own.as_ref().and_then(|file| file.to_str()).map(|file| ("include.path", file)));
         let is_partial =
             local.as_ref().map_or_else(|| left::is_partial(&repository), |local| local.is_partial);
         if is_partial {
@@ -338,7 +347,8 @@ impl TaskRun {
         if let Some(above) = fs::canonicalize(directory).ok().as_deref().and_then(Path::parent) {
             command.env("GIT_CEILING_DIRECTORIES", above);
         }
-        if !self.has_git_file("ssh_config") && !self.environment.contains_key("GIT_SSH_COMMAND") {
+        let has_own = self.has_git_file("ssh_config") || self.own_settings().is_some();
+        if !has_own && !self.environment.contains_key("GIT_SSH_COMMAND") {
             command.env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes");
         }
         command.current_dir(directory).args(SETTINGS);

@@ -162,6 +162,7 @@ impl Known {
                 self.ended = Some(false);
                 json!({ "answer": "confirmed" })
             }
+            (upload, _) if upload.starts_with("uploads/") => json!({ "offset": number(query, "length") }),
             _ => json!({}),
         };
         (200, answer.to_string(), news)

@@ -37,7 +37,7 @@ pub(super) fn unsafe_retry(message: &str, runner: &str, times: (u32, u32), now: 
 /// The sentence of a cancelled task whose steps have stopped before all that they had said was here.
 pub(super) fn stopped(runner: &str, now: Millis) -> String {
     format!(
-        "the job was canceled, and its steps stopped before {now} on the runner `{runner}`: the rest of its log follows when the line to that runner lets it through"
+        "the job was canceled, and its steps had stopped by {now} on the runner `{runner}`: what is not here yet of its log follows when the line to that runner lets it through"
     )
 }
 
