@@ -1,6 +1,6 @@
 //! The working directory of a task, held by one task at a time: a lock on the opened folder itself, so that it
 //! leaves nothing behind and ends with the task agent, however that ends; and its names, since a job may make the folder
-//! anew.
+//! anew, and its steps may outlive an agent that was killed.
 //!
 //! The folders above it are held as well, shared with other tasks, so that no task works around or inside the folder of
 //! another one: its cleanup would remove what is in there.
@@ -8,7 +8,6 @@
 use super::folder_names::{self, FolderNames};
 use super::places::real;
 use crate::system::locks::{self, Lock, Share};
-use crate::system::proc;
 use rustix::io::Errno;
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -19,7 +18,7 @@ use std::path::Path;
 #[derive(Debug)]
 pub(super) struct FolderLock {
     locks: Locks,
-    _names: FolderNames,
+    names: FolderNames,
 }
 
 #[derive(Debug, Default)]
@@ -39,6 +38,12 @@ enum Attempt {
 }
 
 impl FolderLock {
+    /// Has whatever this process starts from now on hold the folder as well. The end of this value lets go of it, and
+    /// with a process that is killed it is held until all that it has started has ended, too.
+    pub(super) fn hand_on(&mut self) {
+        self.names.hand_on();
+    }
+
     /// Sees to it that the lock is on what is at `path` now: a step may have made the folder anew. False when another
     /// process has that. Nothing changes while there is nothing.
     pub(super) fn renew(&mut self, path: &Path) -> io::Result<bool> {
@@ -77,7 +82,7 @@ pub(super) fn lock(path: &Path) -> io::Result<Option<FolderLock>> {
             return Ok(None);
         };
         match attempt(path)? {
-            Attempt::Held(locks) => return Ok(Some(FolderLock { locks, _names: names })),
+            Attempt::Held(locks) => return Ok(Some(FolderLock { locks, names })),
             Attempt::Busy => return Ok(None),
             Attempt::Gone => {}
         }
@@ -136,30 +141,9 @@ fn share(folder: &Path, held: &mut Vec<Lock>) -> bool {
     })
 }
 
-/// The process that holds a folder, or one around or inside it, for people.
+/// Those who hold a folder, or one around or inside it, for people.
 pub(super) fn holder(path: &Path) -> String {
-    let real = real(path);
-    let holders = |folder: &Path, kind| {
-        fs::metadata(folder)
-            .map_or_else(|_| Vec::new(), |about| proc::lock_holders(folder, about.ino(), kind))
-    };
-    let pid = real.ancestors().find_map(|folder| {
-        // A shared lock says that a task works inside: that matters here, and not above.
-        let kind = if folder == real { "" } else { "WRITE" };
-        holders(folder, kind).first().copied()
-    });
-    let mut found: Vec<proc::Stat> = pid.and_then(proc::stat).into_iter().collect();
-    if found.is_empty() {
-        // The job has made its folder anew, and its task agent is among those that hold the folder above.
-        let above = real.ancestors().skip(1).map(|folder| holders(folder, "READ"));
-        let mut pids = above.into_iter().find(|pids| !pids.is_empty()).unwrap_or_default();
-        pids.dedup();
-        found.extend(pids.into_iter().filter_map(proc::stat));
-        found.retain(|process| proc::arguments(process).split('\0').any(|word| word == "task"));
-    }
-    let told = |process: &proc::Stat| format!("pid {} (`{}`)", process.pid, proc::command_line(process));
-    let told = Vec::from_iter(found.iter().map(told));
-    if told.is_empty() { "another process".to_owned() } else { told.join(" or ") }
+    folder_names::holder(&real(path))
 }
 
 #[cfg(test)]

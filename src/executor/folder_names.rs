@@ -1,92 +1,122 @@
-//! Names that a task agent holds on its host for the folder that it works in. A lock on a folder is on what is there now:
-//! a job that removes its working directory and makes it again leaves that lock behind, and a name it does not.
+//! Names that a task agent holds on its host for the folder that it works in. A lock on a folder is on what is there now,
+//! and ends with the agent: a job that removes its working directory and makes it again leaves that lock behind, and what
+//! outlives an agent that was killed has none.
 //!
 //! A name is the address of a socket of no file (`abstract`): it needs no place that anybody could empty, no rights of
-//! the users behind a prefix, and ends with its process. There are none but on Linux, and none between the network
-//! namespaces of containers; there the lock of the folder has to do, which is renewed before each step.
+//! the users behind a prefix, and ends with the last process that has the socket. There are none but on Linux, and none
+//! between the network namespaces of containers; there the lock of the folder has to do, which is renewed before each step.
 //!
-//! A folder is named by its path, and by the folder above it together with its own name there, so that it is the same
-//! behind a bind mount.
+//! A folder has two. One is made of the folder above it together with its own name there, so that it is the same behind a
+//! bind mount; one process can have it. The other one is its path with the task agent, for everybody to read, and whatever
+//! the agent starts inherits its socket: a single descriptor that leads nowhere. A locked folder would be a way out for
+//! what a step keeps in a root of its own.
 
-use crate::system::hex;
+use crate::system::{hex, proc};
 use ring::digest::{Context, SHA256};
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Tasks that are known to work inside of one folder, at most. More of them have the locks of folders alone.
-const MOST_INSIDE: u32 = 64;
+/// Begins the name that tells who works in a folder: `runlet-in-PID-START/PATH`.
+const WORKED_IN: &str = "runlet-in-";
+/// Longest path that is told, in bytes: a name has 107 in all. Of a longer one, tasks around it see the locks alone.
+const LONGEST_PATH: usize = 75;
 
 /// The names of a folder, as long as this lives.
 #[derive(Debug, Default)]
-pub(super) struct FolderNames(Vec<Name>);
-
-/// A digest by which a folder is known: of its path, or of its place on the disk.
-type Key = [u8; 16];
+pub(super) struct FolderNames {
+    _place: Option<Name>,
+    worked_in: Option<Name>,
+}
 
 impl FolderNames {
     /// Takes the names of a folder; the path has no links. `None` when another task works there, around or inside it.
     pub(super) fn take(folder: &Path) -> Option<Self> {
-        let mut held = Self::default();
-        for key in keys(folder) {
-            held.0.extend(Name::take(&key, 0)?);
-        }
-        for above in folder.ancestors().skip(1) {
-            let key = by_path(above);
-            // Those of other tasks are passed over; nothing where there are no names at all.
-            let free = (1..=MOST_INSIDE).find_map(|place| Name::take(&key, place)).flatten();
-            held.0.extend(free);
-        }
+        let place = by_place(folder).as_deref().map_or(Some(None), Name::take)?;
+        let own = worked_in(folder);
+        let worked_in = own.as_deref().map_or(Some(None), Name::take)?;
+        let held = Self { _place: place, worked_in };
         // Looked at when the own names are there for others to see: of two that come at once, one at least sees the other.
-        (!are_in_use(folder)).then_some(held)
+        (!are_in_use(folder, own.as_deref().unwrap_or_default())).then_some(held)
     }
-}
 
-/// Whether a task works around or inside a folder.
-fn are_in_use(folder: &Path) -> bool {
-    Name::is_one_held(around_and_inside(folder))
+    /// Has whatever this process starts from now on hold the folder as well, until this value is dropped.
+    pub(super) fn hand_on(&mut self) {
+        self.worked_in.iter_mut().for_each(Name::hand_on);
+    }
 }
 
 /// Whether a task works in a folder, around or inside it. Nothing is taken.
 pub(super) fn are_held(folder: &Path) -> bool {
-    let own = keys(folder).into_iter().map(|key| (key, 0));
-    Name::is_one_held(own.chain(around_and_inside(folder)))
+    by_place(folder).is_some_and(|name| Name::is_held(&name)) || are_in_use(folder, "")
 }
 
-/// Names that tasks have which work in a folder above this one, or below it.
-fn around_and_inside(folder: &Path) -> impl Iterator<Item = (Key, u32)> {
-    let own = by_path(folder);
-    let around = folder.ancestors().skip(1).flat_map(keys).map(|key| (key, 0));
-    around.chain((1..=MOST_INSIDE).map(move |place| (own, place)))
-}
-
-fn keys(folder: &Path) -> Vec<Key> {
-    let mut keys = vec![by_path(folder)];
-    keys.extend(by_place(folder));
-    keys
-}
-
-fn by_path(folder: &Path) -> Key {
-    digest(&[folder.as_os_str().as_bytes()])
+/// Whether another task than the own one works around or inside a folder.
+fn are_in_use(folder: &Path, own: &str) -> bool {
+    folder.ancestors().skip(1).filter_map(by_place).any(|name| Name::is_held(&name))
+        || workers(folder).iter().any(|worker| worker.name != own)
 }
 
 /// The folder above, whatever way leads there, and the name in it.
-fn by_place(folder: &Path) -> Option<Key> {
+fn by_place(folder: &Path) -> Option<String> {
     let above = fs::metadata(folder.parent()?).ok()?;
-    let name = folder.file_name()?.as_bytes();
-    Some(digest(&[&above.dev().to_le_bytes(), &above.ino().to_le_bytes(), name]))
+    let mut sum = Context::new(&SHA256);
+    sum.update(&above.dev().to_le_bytes());
+    sum.update(&above.ino().to_le_bytes());
+    sum.update(folder.file_name()?.as_encoded_bytes());
+    Some(format!("runlet-folder-{}", hex(&sum.finish().as_ref()[..16])))
 }
 
-fn digest(parts: &[&[u8]]) -> Key {
-    let mut sum = Context::new(&SHA256);
-    for part in parts {
-        sum.update(&part.len().to_le_bytes());
-        sum.update(part);
-    }
-    let mut key = Key::default();
-    key.copy_from_slice(&sum.finish().as_ref()[..16]);
-    key
+fn worked_in(folder: &Path) -> Option<String> {
+    let fits = |path: &&str| path.len() <= LONGEST_PATH && !path.contains(char::is_control);
+    let path = folder.to_str().filter(fits)?;
+    let own = proc::stat(std::process::id() as i32)?;
+    Some(format!("{WORKED_IN}{}-{}{path}", own.pid, own.start_time))
+}
+
+/// A task that works in a folder, or what is left of it.
+#[derive(Debug)]
+struct Worker {
+    name: String,
+    /// The socket as the links of `/proc/PID/fd` name it.
+    socket: String,
+}
+
+/// The tasks that work in a folder, around or inside it.
+fn workers(folder: &Path) -> Vec<Worker> {
+    let sockets = fs::read("/proc/self/net/unix").unwrap_or_default();
+    // `ffff8f1c: 00000002 00000000 00000000 0002 01 12345 @name`
+    let worker = |line: &str| {
+        let (facts, name) = line.split_once('@')?;
+        let inside = Path::new(&name[name.find('/')?..]);
+        let is_near =
+            name.starts_with(WORKED_IN) && (inside.starts_with(folder) || folder.starts_with(inside));
+        let socket = format!("socket:[{}]", facts.split_ascii_whitespace().nth(6)?);
+        // One that was let go is still there as long as a process has the socket.
+        (is_near && Name::is_held(name)).then(|| Worker { name: name.to_owned(), socket })
+    };
+    String::from_utf8_lossy(&sockets).lines().filter_map(worker).collect()
+}
+
+/// Those who work in a folder, around or inside it, for people.
+pub(super) fn holder(folder: &Path) -> String {
+    let told = |process: &proc::Stat| format!("pid {} (`{}`)", process.pid, proc::command_line(process));
+    let tell = |worker: Worker| {
+        let mut agent = worker.name[WORKED_IN.len()..].split(['-', '/']);
+        let pid = agent.next().and_then(|pid| pid.parse().ok());
+        if let Some(agent) = pid
+            .and_then(proc::stat)
+            .filter(|found| !found.zombie && agent.next() == Some(&found.start_time.to_string()))
+        {
+            return told(&agent);
+        }
+        let left = proc::all().filter(|process| proc::has_open(process.pid, Path::new(&worker.socket)));
+        let left = Vec::from_iter(left.map(|process| told(&process)));
+        let left = if left.is_empty() { "processes".to_owned() } else { left.join(", ") };
+        format!("a killed task agent, which left {left} running")
+    };
+    let told = Vec::from_iter(workers(folder).into_iter().map(tell));
+    if told.is_empty() { "another process".to_owned() } else { told.join(" or ") }
 }
 
 #[cfg(target_os = "linux")]
@@ -94,23 +124,24 @@ use linux::Name;
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use super::{Key, hex};
     use crate::logging::record;
     use std::io;
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixDatagram};
 
+    /// Descriptors below are those that scripts use by their numbers.
+    const FIRST_FREE: i32 = 100;
+
     /// A name that this process holds.
     #[derive(Debug)]
-    pub(super) struct Name {
-        _socket: UnixDatagram,
-    }
+    pub(super) struct Name(UnixDatagram);
 
     impl Name {
         /// Takes a name. `None` when another process has it; nothing in it where no names are to be had.
-        pub(super) fn take(key: &Key, place: u32) -> Option<Option<Self>> {
-            match address(key, place).and_then(|address| UnixDatagram::bind_addr(&address)) {
-                Ok(socket) => Some(Some(Self { _socket: socket })),
+        pub(super) fn take(name: &str) -> Option<Option<Self>> {
+            let address = SocketAddr::from_abstract_name(name);
+            match address.and_then(|address| UnixDatagram::bind_addr(&address)) {
+                Ok(socket) => Some(Some(Self(socket))),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
                 Err(error) => {
                     record!(Debug; "cannot hold the name of a folder: {error}");
@@ -119,15 +150,29 @@ mod linux {
             }
         }
 
-        /// Whether a process holds one of these names.
-        pub(super) fn is_one_held(mut names: impl Iterator<Item = (Key, u32)>) -> bool {
-            let Ok(asking) = UnixDatagram::unbound() else { return false };
-            names.any(|(key, place)| address(&key, place).and_then(|at| asking.connect_addr(&at)).is_ok())
+        /// Whether a process holds this name.
+        pub(super) fn is_held(name: &str) -> bool {
+            let address = SocketAddr::from_abstract_name(name);
+            address.and_then(|address| UnixDatagram::unbound()?.connect_addr(&address)).is_ok()
+        }
+
+        /// Has the programs that are started from now on hold it, too.
+        pub(super) fn hand_on(&mut self) {
+            use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
+            if let Ok(inherited) = fcntl_dupfd_cloexec(&self.0, FIRST_FREE) {
+                let _ = fcntl_setfd(&inherited, FdFlags::empty());
+                // The other descriptor is closed, and the name stays.
+                self.0 = inherited.into();
+            }
         }
     }
 
-    fn address(key: &Key, place: u32) -> io::Result<SocketAddr> {
-        SocketAddr::from_abstract_name(format!("runlet-folder-{}-{place}", hex(key)))
+    /// A process that was started may have the socket for years. One that is connected to itself takes no other
+    /// connection, which tells that it is held no more.
+    impl Drop for Name {
+        fn drop(&mut self) {
+            let _ = self.0.local_addr().and_then(|own| self.0.connect_addr(&own));
+        }
     }
 }
 
@@ -136,7 +181,6 @@ use nowhere::Name;
 
 #[cfg(not(target_os = "linux"))]
 mod nowhere {
-    use super::{Key, hex};
     use crate::logging::record;
 
     /// A system without such names.
@@ -144,14 +188,16 @@ mod nowhere {
     pub(super) struct Name;
 
     impl Name {
-        pub(super) fn take(key: &Key, _place: u32) -> Option<Option<Self>> {
-            record!(Debug; "no name for the folder {} on this system", hex(key));
+        pub(super) fn take(name: &str) -> Option<Option<Self>> {
+            record!(Debug; "no name `{name}` on this system");
             Some(None)
         }
 
-        pub(super) fn is_one_held(_: impl Iterator<Item = (Key, u32)>) -> bool {
+        pub(super) fn is_held(_: &str) -> bool {
             false
         }
+
+        pub(super) fn hand_on(&mut self) {}
     }
 }
 
@@ -202,5 +248,25 @@ mod tests {
         assert!(FolderNames::take(&place.path().join("other/w")).is_none());
         assert!(are_held(&place.path().join("other/w/below")));
         drop(held);
+    }
+
+    #[test]
+    fn a_folder_is_held_by_what_was_started_until_it_is_let_go() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().canonicalize().unwrap().join("w");
+        let mut held = FolderNames::take(&folder).unwrap();
+        held.hand_on();
+        let mut left = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        // The name of the place ends with the agent.
+        let mark = held.worked_in.take().unwrap();
+        drop(held);
+        for near in [&*folder, &folder.join("a"), place.path()] {
+            assert!(are_held(near), "{}", near.display());
+            assert!(FolderNames::take(near).is_none());
+        }
+        drop(mark);
+        assert!(!are_held(&folder), "it was let go, although there is a process that has it");
+        left.kill().unwrap();
+        left.wait().unwrap();
     }
 }

@@ -8,6 +8,7 @@ mod access;
 mod begin;
 mod beside;
 pub mod child;
+pub mod cleanup;
 pub mod end;
 pub mod environment;
 #[cfg(test)]
@@ -138,8 +139,8 @@ fn run(input: TaskInput) -> Outcome {
     };
     reporter.keep_in(&spool, input.drop_output);
     leave_endpoint(&input, &scratch);
-    let (secrets, cleans) = (secrets_of(&input, &scratch), input.cleanup_working_directory);
-    let (home, folders) = (scratch::home(), (scratch.clone(), spool.clone()));
+    let secrets = secrets_of(&input, &scratch);
+    let (home, folders) = (places::home(), (scratch.clone(), spool.clone()));
     let mut task = TaskRun::new(input, reporter.clone(), secrets, folders, home, (sender, receiver));
     let beginning = begin::begin(&mut task);
     let mut code = exit_code(&beginning);
@@ -149,9 +150,7 @@ fn run(input: TaskInput) -> Outcome {
         fetch.stop();
         begin::say(Said::Ended, Some(status.word()));
         code = if reporter.finish(status, message) { task_exit::REPORTED } else { task_exit::NOT_REPORTED };
-        if cleans && task.holds_folder() {
-            scratch::remove_working_directory(task.places.cleaned());
-        }
+        task.clean_up();
     }
     scratch::remove_private(&task.input.task.id, &scratch);
     leave(&reporter, &spool, matches!(beginning, Beginning::Begun));

@@ -1,6 +1,7 @@
 //! Everything that a host needs for a task, looked at before the task begins: its folder, made and locked; a
 //! shell; a spool that takes bytes. What is missing gives the task back, so that another host may have it.
 
+use super::cleanup::Before;
 use super::end::{StepEnd, StopReason};
 use super::environment::{self, Own};
 use super::folder;
@@ -133,8 +134,10 @@ impl TaskRun {
                 return Err(NotReady::Stopped(self.stopped().unwrap_or(StopReason::Runner)));
             }
         };
-        let usable = taken.and_then(|lock| {
+        let usable = taken.and_then(|mut lock| {
             use rustix::fs::{Access, access};
+            lock.hand_on();
+            self.before = Some(Before::of(self.places.cleaned()));
             self.folder = Some(lock);
             access(&path, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| ("use", error.into()))
         });

@@ -1,12 +1,14 @@
 //! The folders of a task beside its working directory: a private one, and that of the spool, which a reboot should
-//! not empty; the home directory; and cleaning up after the job.
+//! not empty.
 
+use super::cleanup;
+use super::places::home;
 use crate::protocol::TaskId;
 use crate::protocol::task_input::TaskInput;
 use crate::system::fault;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// A folder of a task.
@@ -145,78 +147,9 @@ fn remove_ssh_folder(task: &TaskId) {
 
 /// Removes a folder of a task.
 pub(super) fn remove(folder: &Path) {
-    if let Err(error) = fs::remove_dir_all(folder) {
+    // Whatever is mounted there was mounted by the job.
+    cleanup::detach(folder, &[]);
+    if let Err(error) = cleanup::remove(folder) {
         ::log::warn!("failed to remove `{}`: {error}", folder.display());
-    }
-}
-
-/// The home of the user; `/` when nothing says where it is.
-pub(super) fn home() -> PathBuf {
-    let named = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
-    named.or_else(from_passwd).unwrap_or_else(|| PathBuf::from("/"))
-}
-
-/// Looked up in the file itself: a static program cannot load the system's name services.
-fn from_passwd() -> Option<PathBuf> {
-    let uid = rustix::process::getuid().as_raw().to_string();
-    let text = fs::read_to_string("/etc/passwd").ok()?;
-    let line = text.lines().find(|line| line.split(':').nth(2) == Some(uid.as_str()))?;
-    line.split(':').nth(5).filter(|home| !home.is_empty()).map(PathBuf::from)
-}
-
-/// Removes the working directory of a task whose agent died, unless another task is at work there: it may have died
-/// while it waited for that.
-pub fn remove_left_working_directory(directory: &Path) {
-    if !directory.is_dir() {
-        return;
-    }
-    match super::folder::lock(directory) {
-        Ok(Some(_lock)) => remove_working_directory(directory),
-        Ok(None) => ::log::info!(
-            "not removing the working directory `{}`: another task is at work there",
-            directory.display()
-        ),
-        Err(error) => ::log::warn!("failed to lock the working directory `{}`: {error}", directory.display()),
-    }
-}
-
-/// Removes the working directory after the job. What cannot be removed is named in the runner's log.
-///
-/// A config may name any directory. Those that hold the home or this program are never removed, whatever
-/// way leads there (`~/x/..`, a link): they hold more than a job made.
-pub(super) fn remove_working_directory(directory: &Path) {
-    let real = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
-    let held = [home().canonicalize().ok(), std::env::current_exe().ok()];
-    if real.parent().is_none() || held.iter().flatten().any(|path| path.starts_with(&real)) {
-        ::log::warn!(
-            "not removing the working directory `{}`: the home or this program is in it",
-            directory.display()
-        );
-        return;
-    }
-    let removed = fs::remove_dir_all(directory).or_else(|error| match error.kind() {
-        io::ErrorKind::NotFound => Ok(()),
-        // A job may leave folders without write permission; those of this user can be opened up.
-        io::ErrorKind::PermissionDenied => {
-            open_up(directory);
-            fs::remove_dir_all(directory)
-        }
-        _ => Err(error),
-    });
-    if let Err(error) = removed {
-        ::log::warn!(
-            "failed to clean the working directory `{}`: {error} (files of another user must be removed by that user)",
-            directory.display()
-        );
-    }
-}
-
-fn open_up(directory: &Path) {
-    let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
-    let Ok(entries) = fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            open_up(&entry.path());
-        }
     }
 }

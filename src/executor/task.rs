@@ -3,6 +3,7 @@
 //! One thread runs this; children, heartbeat and signals speak to it through one channel.
 
 use super::child::{GRACE, Message, StepChild};
+use super::cleanup::{self, Before};
 use super::end::{ChildEnd, StepEnd, StopReason, exit_text};
 use super::folder::FolderLock;
 use super::life::Phase;
@@ -66,6 +67,8 @@ pub struct TaskRun {
     pub(super) names: Names,
     /// The lock of the working directory.
     pub(super) folder: Option<FolderLock>,
+    /// What is cleaned up after the job, as it was before.
+    pub(super) before: Option<Before>,
     /// Why the job cannot work although the host can.
     pub(super) spoiled: Option<String>,
 }
@@ -119,6 +122,7 @@ impl TaskRun {
             first: None,
             names: Names::default(),
             folder: None,
+            before: None,
             spoiled: None,
         }
     }
@@ -532,6 +536,15 @@ impl TaskRun {
         }
         running.log.close();
         self.finished(running.step, &end);
+    }
+
+    /// Removes the working directory, where the runner says so and no other task has it.
+    pub(super) fn clean_up(&mut self) {
+        if self.input.cleanup_working_directory && self.holds_folder() {
+            let cleaned = self.places.cleaned();
+            let is_own = self.input.working_directory.as_deref() == Some(cleaned);
+            cleanup::remove_working_directory(cleaned, self.before.as_ref(), is_own);
+        }
     }
 
     /// Nothing survives a task.

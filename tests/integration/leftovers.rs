@@ -145,6 +145,67 @@ fn a_working_directory_that_a_job_has_made_anew_is_no_other_ones() {
     assert!(!work.exists(), "it is cleaned up");
 }
 
+/// The names that steps hold after their agent are Linux's.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_working_directory_is_held_as_long_as_a_step_of_a_killed_agent_lives() {
+    let server = ControlPlane::start();
+    let first = Machine::new(&server.url()).setting("cleanup_working_directory", "true");
+    let work = first.path("work");
+    // Scripts use the lower descriptors as they like.
+    let command = "exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; echo $$ > pid; echo begun; while :; do : > alive; sleep 0.02; done";
+    server.offer(&task_of("h-1", &[command]));
+    let first = first.start();
+    poll("the step", || if server.output("h-1", 1) == "begun\n" { Ok(()) } else { Err(first.log()) });
+    let step = fs::read_to_string(work.join("pid")).unwrap().trim().to_owned();
+    let agent = coming_child_with(first.pid() as u32, "task");
+    first.signal(Signal::KILL);
+    signal(agent, Signal::KILL);
+    poll("the end of the agent", || if is_gone(&agent.to_string()) { Ok(()) } else { Err(first.log()) });
+    for place in ["work", "work/inner", ""] {
+        let other = ControlPlane::start();
+        let second = Machine::new(&other.url())
+            .setting("name", "second")
+            .setting("max_run_time", "2s")
+            .setting("mode", "single-task")
+            .setting("cleanup_working_directory", "true")
+            .setting("working_directory", first.machine.path(place).to_str().unwrap());
+        other.offer(&task_of("h-2", &["echo never"]));
+        let mut second = second.start();
+        let back = other.wait_for("/unclaim").json();
+        let message = back["message"].as_str().unwrap();
+        let told = format!("is in use by the task of a killed task agent, which left pid {step} (`");
+        assert!(message.contains(&told), "{message}");
+        assert_eq!(second.wait(), Some(0));
+        assert!(work.join("pid").exists() && !is_gone(&step), "{}", second.log());
+    }
+    // Its own runner ends what is left, and then the folder is free.
+    let mut first = first.crash_and_restart();
+    server.wait_parked();
+    assert!(is_gone(&step), "{}", first.log());
+    assert!(first.log().contains(&format!("left behind: pid {step} (")), "{}", first.log());
+    first.term();
+    assert_eq!(first.wait(), Some(0));
+    let server = ControlPlane::start();
+    let third = Machine::new(&server.url()).setting("working_directory", work.to_str().unwrap());
+    server.offer(&task_of("h-3", &["echo free"]));
+    let _third = third.setting("name", "third").start();
+    assert_eq!(server.wait_finished("h-3")["status"], "success");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_step_has_one_descriptor_of_its_agent_which_leads_nowhere() {
+    let server = ControlPlane::start();
+    server.offer(&task_of(
+        "f-1",
+        &["{ readlink /proc/self/fd/* || :; } | grep -v '^pipe:\\|^/dev/null\\|/proc/' | sed 's/[0-9]*//g'"],
+    ));
+    let _runner = Machine::new(&server.url()).start();
+    server.wait_finished("f-1");
+    assert_eq!(server.output("f-1", 1), "socket:[]\n");
+}
+
 #[test]
 fn a_working_directory_that_another_process_has_made_its_own_is_left_to_it() {
     let server = ControlPlane::start();

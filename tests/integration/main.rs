@@ -13,6 +13,8 @@ mod archives;
 // The rules of a claim over the real API, with a runner that the test plays itself.
 #[cfg(feature = "server")]
 mod claims;
+// Cleaning up after jobs.
+mod cleanup;
 // Needs of public clients: builds of version 1.1, downloads, insights, names and ids.
 #[cfg(feature = "server")]
 mod clients;

@@ -8,6 +8,7 @@ use super::watched::Watched;
 use crate::agent::board::State;
 use crate::agent::claims::GivenBackTask;
 use crate::agent::stop::Level;
+use crate::executor::cleanup::Before;
 use crate::logging::record;
 use crate::protocol::task_input::{TaskEndpoint, TaskInput};
 use crate::protocol::{GiveBackReason, Task, duration};
@@ -60,6 +61,9 @@ impl Runner {
         rest: bool,
     ) -> Result<(Agent, RunningTask), String> {
         let input = self.input(task, rest)?;
+        if !rest {
+            self.before = Some(Before::of(&self.settings.working_directory));
+        }
         let mut agent = child::start(
             &self.settings,
             &self.program,

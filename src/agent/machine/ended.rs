@@ -8,7 +8,7 @@ use super::state::RunningTask;
 use super::watched::Watched;
 use crate::agent::claims::{GivenBackTask, Returned};
 use crate::agent::stop::Level;
-use crate::executor::scratch;
+use crate::executor::{cleanup, scratch};
 use crate::http;
 use crate::logging::record;
 use crate::protocol::task_input::task_exit;
@@ -61,8 +61,8 @@ impl Runner {
             (_, Some(why), Some(token)) => {
                 self.sweep(&watched.task, true);
                 scratch::remove_left_behind(id, Some(&self.settings.working_directory), true);
-                if self.settings.cleanup_working_directory && watched.not_begun.is_none() {
-                    scratch::remove_left_working_directory(&self.settings.working_directory);
+                if watched.not_begun.is_none() {
+                    self.clean_up();
                 }
                 let allocation = watched.task.allocation.as_deref();
                 let reason = watched.reason(!self.settings.command_prefix.is_empty());
@@ -155,14 +155,19 @@ impl Runner {
     pub(super) fn answer_for(&mut self, task: &RunningTask, death: &Death) {
         self.sweep(task, false);
         self.claims.lost(&task.id, task.allocation.as_deref(), &death.message);
-        if self.settings.cleanup_working_directory {
-            scratch::remove_left_working_directory(&self.settings.working_directory);
-        }
+        self.clean_up();
         self.forget();
         if !death.is_hosts_fault {
             self.claims.life.ended(Instant::now());
         } else if self.claims.life.lost(Instant::now()) {
             log::warn!("pausing for a minute, since the task agent died at once on this host");
+        }
+    }
+
+    /// Removes the working directory where the task agent should have done it.
+    fn clean_up(&self) {
+        if self.settings.cleanup_working_directory {
+            cleanup::remove_left_working_directory(&self.settings.working_directory, self.before.as_ref());
         }
     }
 

@@ -27,6 +27,7 @@ use super::lifecycle::{ExitReason, Next};
 use super::service::Service;
 use super::settings::{Mode, Settings};
 use super::stop::Stop;
+use crate::executor::cleanup::Before;
 use crate::logging::record;
 use crate::protocol::TaskKind;
 use crate::protocol::task_input::Said;
@@ -94,6 +95,8 @@ struct Runner {
     program: PathBuf,
     tool_directory: Option<PathBuf>,
     watched: Option<Watched>,
+    /// The working directory before the task that this run of the runner has started.
+    before: Option<Before>,
     /// The mark of what belongs to this runner and no other.
     identity: Option<String>,
     /// Control group of the processes of its tasks.
@@ -158,6 +161,7 @@ impl Runner {
             program,
             tool_directory,
             watched: None,
+            before: None,
             identity,
             group,
             adopts,

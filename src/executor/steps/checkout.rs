@@ -1,6 +1,7 @@
 //! The `checkout` step: real git, output in the step's log, nothing asked of anybody.
 
 use super::left;
+use crate::executor::cleanup;
 use crate::executor::end::{ChildEnd, StepEnd, end_of, exit_text};
 use crate::executor::output::log::StepLog;
 use crate::executor::task::TaskRun;
@@ -108,7 +109,7 @@ impl TaskRun {
             before = self.asks(directory, &["--git-dir=.git", "rev-parse", "--verify", "--quiet", "HEAD"]);
             if let Err(error) = left::strip(&repository) {
                 log.note(&format!("The repository that was here cannot be used ({error}): making it anew"));
-                left::remove(&repository).map_err(cannot_remove)?;
+                cleanup::remove(&repository).map_err(cannot_remove)?;
             }
         }
         let before = before.as_deref();
@@ -120,7 +121,7 @@ impl TaskRun {
             let (failed, from) = (end.status == StepStatus::Failed, self.from(source).to_owned());
             if failed && self.git(record, Path::new("/"), &["ls-remote", &from, NO_REF], log).is_ok() {
                 log.note("The repository that was here cannot be used: making it anew");
-                left::remove(&repository).map_err(cannot_remove)?;
+                cleanup::remove(&repository).map_err(cannot_remove)?;
                 moved = self.fetch_and_move(record, directory, source, method, None, log);
             }
         }

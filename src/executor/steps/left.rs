@@ -3,6 +3,7 @@
 //! Its objects and what it knows of the origin save a fetch. Anything else could decide what the job gets: settings,
 //! filters, branches, replaced commits, an index that hides files.
 
+use crate::executor::cleanup::remove;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -45,14 +46,6 @@ pub(super) fn strip(repository: &Path) -> io::Result<()> {
 pub(super) fn is_partial(repository: &Path) -> bool {
     let mut packs = fs::read_dir(repository.join("objects/pack")).into_iter().flatten().flatten();
     packs.any(|pack| pack.path().extension().is_some_and(|kind| kind == "promisor"))
-}
-
-/// Removes a folder with all in it, or a file, or a link as such.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
-    match path.symlink_metadata()?.is_dir() {
-        true => fs::remove_dir_all(path),
-        false => fs::remove_file(path),
-    }
 }
 
 /// Removes the entries of a folder whose names are not wanted, and links: parts of a repository elsewhere stay as they

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 /// Time since the start of the system in whole seconds, sleep included. The call that tells it more finely would cost
@@ -39,6 +40,12 @@ pub fn adopt_orphans() -> io::Result<()> {
 /// A file that becomes readable when the process ends; `None`: it has to be looked at again and again.
 pub fn end_of(pid: Pid) -> Option<OwnedFd> {
     rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()
+}
+
+/// Takes off what is mounted at a path, at once; whoever is in there keeps it.
+pub fn detach(place: &Path) -> io::Result<()> {
+    use rustix::mount::{UnmountFlags, unmount};
+    Ok(unmount(place, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?)
 }
 
 /// A pipe, its reading end first, that programs do not inherit.

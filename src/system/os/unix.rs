@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -57,6 +58,11 @@ pub fn adopt_orphans() -> io::Result<()> {
 /// Nothing: a queue of kernel events would need unsafe code, so that processes are looked at.
 pub fn end_of(_: Pid) -> Option<OwnedFd> {
     None
+}
+
+/// Takes nothing off: mounts are not known there.
+pub fn detach(_: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// A pipe, its reading end first, that programs do not inherit. One that is started between the two calls does.

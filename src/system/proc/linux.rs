@@ -118,38 +118,14 @@ pub fn holders(reader: &fs::File) -> Vec<Stat> {
     let own = fs::read_link(format!("/proc/self/fd/{}", reader.as_raw_fd()));
     let Ok(pipe) = own else { return Vec::new() };
     let mut found = descendants(std::process::id() as i32);
-    found.retain(|process| holds(process.pid, &pipe));
+    found.retain(|process| has_open(process.pid, &pipe));
     found
 }
 
-/// Whether a process holds the file open that `link` names, as the links of `/proc/PID/fd` name it.
-fn holds(pid: i32, link: &std::path::Path) -> bool {
+/// Whether a process has the file open that `link` names, as the links of `/proc/PID/fd` name it.
+pub fn has_open(pid: i32, link: &Path) -> bool {
     let Ok(folder) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
     folder.flatten().any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == link))
-}
-
-/// Whether this user may not look at what a process has open: it is another user's, or keeps it private.
-fn is_private(pid: i32) -> bool {
-    let opened = fs::read_dir(format!("/proc/{pid}/fd"));
-    opened.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
-}
-
-/// The processes that hold a lock of `flock` on the folder or file of this number and have it open by this path. The kind
-/// is `WRITE` for exclusive locks, `READ` for shared ones, and empty for both.
-pub fn lock_holders(path: &std::path::Path, inode: u64, kind: &str) -> Vec<i32> {
-    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-    // `1: FLOCK  ADVISORY  WRITE 708 fd:00:1234 0 EOF`; lines of those who wait have a `->`. The device is not that of
-    // the file on some file systems (btrfs, overlays), so that the open files of the process decide, if they are shown.
-    let holder = |line: &str| {
-        let mut words = line.split_ascii_whitespace().skip(3);
-        if !words.next()?.starts_with(kind) {
-            return None;
-        }
-        let pid = words.next()?.parse().ok()?;
-        let is_it = words.next()?.rsplit(':').next()?.parse() == Ok(inode);
-        (is_it && (holds(pid, path) || is_private(pid))).then_some(pid)
-    };
-    locks.lines().filter_map(holder).collect()
 }
 
 #[cfg(test)]

@@ -14,8 +14,7 @@ use ps as system;
 mod table;
 
 pub use system::{
-    all, arguments, descendants, environment, holders, is_mounted, lock_holders, real_user, remember_group,
-    stat,
+    all, arguments, descendants, environment, has_open, holders, is_mounted, real_user, remember_group, stat,
 };
 
 pub use super::os::boot_id;

@@ -86,9 +86,9 @@ pub fn holders(_: &std::fs::File) -> Vec<Stat<Told>> {
     Vec::new()
 }
 
-/// Nothing is told of who holds a lock.
-pub fn lock_holders(_: &std::path::Path, _: u64, _: &str) -> Vec<i32> {
-    Vec::new()
+/// Nothing is told of what a process has open.
+pub fn has_open(_: i32, _: &std::path::Path) -> bool {
+    false
 }
 
 /// The user who started a process.
