@@ -46,8 +46,10 @@ fn one_delivery_may_tell_of_many_refs_and_of_commits_by_their_beginning() {
     server.project();
     let work = Work::new(server.folder.path());
     let first = work.commit("one", "one");
-    work.git(&["branch", "topic"]);
     let second = work.commit("two", "two");
+    work.git(&["switch", "--quiet", "-c", "topic"]);
+    let topic = work.commit("topic", "topic");
+    work.git(&["switch", "--quiet", "main"]);
     server.register(&work.url());
     let hook = server.connect(json!({ "forge": "bitbucket_cloud" }));
     let at = |name: &str, id: &str| json!({ "type": "branch", "name": name, "target": { "hash": id } });
@@ -56,7 +58,7 @@ fn one_delivery_may_tell_of_many_refs_and_of_commits_by_their_beginning() {
         "push": { "changes": [
             { "old": at("main", &first), "new": at("main", &second) },
             { "old": at("old", &first), "new": null, "closed": true },
-            { "old": at("topic", NONE), "new": at("topic", &first) },
+            { "old": at("topic", NONE), "new": at("topic", &topic) },
         ] },
         "repository": repository, "actor": { "display_name": "Ada" },
     });

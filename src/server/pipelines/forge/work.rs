@@ -392,6 +392,11 @@ async fn start(
     if let Some(happened) = trigger.happened.as_mut() {
         values::of_revision(&mut happened.values, &revision);
     }
+    let is_untold = matches!(event, Event::Push(push) if push.actor.login.is_empty());
+    if is_untold && !read.commit.author.is_empty() {
+        // Whoever looks at refs does not see who pushed, but who wrote it.
+        trigger.actor = read.commit.author.clone();
+    }
     trigger.revision = Some(revision);
     trigger.config_origin =
         Some(ConfigOrigin { reference: reference.full(), revision: read.commit.revision.clone() });
