@@ -142,9 +142,9 @@ pub async fn note_refused(state: &Shared, project: &ProjectId, id: &str, event: 
         }
         counts.insert(project.clone(), 0);
     }
-    let (state, project, event) = (state.clone(), project.clone(), event.to_owned());
+    let seq = note(state, project, id, event, refused.why.clone()).await;
+    let (state, project) = (state.clone(), project.clone());
     tokio::spawn(async move {
-        let seq = note(&state, &project, id, &event, refused.why.clone()).await;
         tokio::time::sleep(BETWEEN_REFUSED).await;
         let count = {
             let mut counts = state.not_believed.lock().unwrap_or_else(PoisonError::into_inner);
