@@ -286,11 +286,6 @@ mod tests {
         assert!(read("success,failed").is_ok_and(|statuses| statuses.0.len() == 2));
         assert!(read("success,wonderful").is_err());
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn a_fork_is_where_its_repository_is() {
