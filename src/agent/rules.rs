@@ -40,7 +40,7 @@ impl Rules {
             let has = |pattern: &&String| name.is_some_and(|name| fits(pattern, "*", name));
             let shown =
                 name.map_or_else(|| format!("it has no {what}"), |name| format!("its {what} is `{name}`"));
-            // What is denied is so by its bare name, too.
+            // A branch is denied by its bare name, too.
             let bare = name.and_then(|name| name.strip_prefix("refs/heads/"));
             let denies =
                 |pattern: &&String| has(pattern) || bare.is_some_and(|bare| fits(pattern, "*", bare));

@@ -58,7 +58,7 @@ pub fn unpack(archive: impl Read, target: &mut dyn Target) -> Result<Unpacked, E
     Ok(done)
 }
 
-/// What is stored was checked when it came: that it does not come back is the fault of what keeps it.
+/// A stored archive was checked when it came: that it does not come back is the fault of what keeps it.
 fn unread(error: io::Error) -> Error {
     Error::Infrastructure(match error.kind() {
         io::ErrorKind::UnexpectedEof => "the archive ends in the middle".to_owned(),

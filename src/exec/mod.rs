@@ -114,7 +114,7 @@ fn exec(options: &Options) -> Outcome {
         };
         Ok(snapshot)
     });
-    // What git was told to stop for is no fault of the repository.
+    // A stop that git was told is no fault of the repository.
     if interrupts.count() > 0 {
         if let Some(running) = running {
             running.stop();

@@ -379,7 +379,7 @@ impl Screen {
     /// Writes the lines that `output` makes whole.
     fn output(&mut self, key: &(String, u32, u32), lines: &mut Lines, output: &[u8]) {
         let label = self.label(&key.0, Some(key.1));
-        // Where nothing is added to a line, all go out as they are.
+        // All lines go out as they are where nothing is added to one.
         let as_it_is = label.is_empty() && !self.style.terminal;
         lines.add(output, |whole| match as_it_is {
             true => self.out.extend_from_slice(whole),

@@ -178,7 +178,7 @@ pub(super) fn take(root: &Path, scratch: &Path, name: &Name, for_jobs: bool) -> 
     })
 }
 
-/// What jobs do not get of a repository, a sentence each.
+/// Sentences about the parts of a repository that jobs do not get.
 fn remarks(found: &Repository, root: &Path) -> Vec<String> {
     let mut remarks = Vec::new();
     if found.top != root {

@@ -164,7 +164,7 @@ impl Approvals {
             let is_approved = |id: &str| self.settled.get(id) == Some(&true);
             return !screen.jobs().any(|(id, job)| job.status == "on_hold" && is_approved(id));
         };
-        // What was typed before was meant for something else.
+        // Keys that were typed before were meant for something else.
         let _ = rustix::termios::tcflush(std::io::stdin(), rustix::termios::QueueSelector::IFlush);
         let mut out = std::io::stdout().lock();
         let _ = write!(out, "`{}` waits for approval. Approve it? [y/N] ", job.name);

@@ -22,7 +22,7 @@ const MOST_INSIDE: u32 = 64;
 #[derive(Debug, Default)]
 pub(super) struct FolderNames(Vec<Name>);
 
-/// What a folder goes by.
+/// A digest by which a folder is known: of its path, or of its place on the disk.
 type Key = [u8; 16];
 
 impl FolderNames {
@@ -155,7 +155,7 @@ mod nowhere {
     }
 }
 
-/// What is to be had once nobody holds a folder that was let go of. A process that is just being started by another
+/// A wanted value that is there once nobody holds a folder that was let go of. A process that is just being started by another
 /// test has the sockets of this one until its program begins.
 #[cfg(test)]
 pub(super) fn soon<T>(mut wanted: impl FnMut() -> Option<T>) -> Option<T> {

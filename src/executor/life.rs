@@ -211,6 +211,7 @@ impl Life {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::system::seeded;
     use proptest::prelude::*;
 
     const LIMITS: LifeLimits =
@@ -352,37 +353,42 @@ mod tests {
     enum Happens {
         Wait(u64),
         Ready,
-        /// A call for the beginning; whether its answer arrives.
-        Begin(bool),
+        /// A call for the beginning; whether it arrives, and whether its answer does.
+        Begin(bool, bool),
         /// Any other call; whether it arrives, and whether its answer does.
         Call(bool, bool),
         EndThere,
+        /// An answer says that the task has ended and takes nothing any more.
+        OverThere,
+        /// An answer says that the cancelled task has ended with its steps.
+        CancelledThere,
         StepsEnded,
         ToldToStop,
     }
 
     fn happens() -> impl Strategy<Value = Happens> {
         prop_oneof![
-            3 => (1..500u64).prop_map(Happens::Wait),
-            1 => Just(Happens::Ready),
-            2 => any::<bool>().prop_map(Happens::Begin),
-            4 => (any::<bool>(), any::<bool>()).prop_map(|(there, back)| Happens::Call(there, back)),
-            1 => Just(Happens::EndThere),
-            1 => Just(Happens::StepsEnded),
-            1 => Just(Happens::ToldToStop),
+            6 => (1..500u64).prop_map(Happens::Wait),
+            2 => Just(Happens::Ready),
+            4 => (any::<bool>(), any::<bool>()).prop_map(|(there, back)| Happens::Begin(there, back)),
+            8 => (any::<bool>(), any::<bool>()).prop_map(|(there, back)| Happens::Call(there, back)),
+            2 => Just(Happens::EndThere),
+            1 => Just(Happens::OverThere),
+            2 => Just(Happens::CancelledThere),
+            2 => Just(Happens::StepsEnded),
+            2 => Just(Happens::ToldToStop),
         ]
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(10_000))]
-        #[test]
-        fn no_step_runs_before_the_beginning_or_behind_the_fence(story in prop::collection::vec(happens(), 0..40)) {
+    #[test]
+    fn no_step_runs_before_the_beginning_or_behind_the_fence() {
+        seeded::check(&prop::collection::vec(happens(), 0..40), |story| {
             let mut now = at(0);
             let mut life = Life::new(LIMITS, now);
             let mut plane = Plane { begun: false, answered: None, ended: None };
-            let (mut acknowledged, mut stopped) = (false, false);
+            let (mut acknowledged, mut stopped, mut heard, mut asked) = (false, false, false, false);
             for event in story {
-                let answer = |plane: &mut Plane, life: &mut Life, back: bool| {
+                let mut answer = |plane: &mut Plane, life: &mut Life, back: bool| {
                     // It ends by the clock whatever arrives later.
                     if plane.begun && plane.answered.is_some_and(|at| now >= at + LEASE + LIMITS.budget) {
                         plane.ended.get_or_insert(now);
@@ -391,6 +397,7 @@ mod tests {
                         plane.answered = Some(now);
                     }
                     if back {
+                        heard = true;
                         life.answered(now);
                         if plane.ended.is_some() {
                             life.ended_there(true, now);
@@ -400,19 +407,40 @@ mod tests {
                 match event {
                     Happens::Wait(seconds) => now += Duration::from_secs(seconds),
                     Happens::Ready => life.ready(),
-                    Happens::Begin(back) if life.phase(now) == Phase::Beginning => {
-                        plane.begun |= plane.ended.is_none();
-                        answer(&mut plane, &mut life, back);
-                        if back && plane.ended.is_none() {
+                    Happens::Begin(there, back) if life.phase(now) == Phase::Beginning => {
+                        if there {
+                            plane.begun |= plane.ended.is_none();
+                            answer(&mut plane, &mut life, back);
+                        }
+                        if there && back && plane.ended.is_none() {
                             life.begun();
                             acknowledged = true;
+                        } else if !(there && back) {
+                            life.may_have_begun();
+                            asked = true;
                         }
                     }
                     Happens::Call(true, back) if !life.is_over(now) => answer(&mut plane, &mut life, back),
-                    Happens::EndThere => { plane.ended.get_or_insert(now); }
-                    Happens::StepsEnded => { life.steps_ended(now); }
+                    Happens::EndThere => {
+                        plane.ended.get_or_insert(now);
+                    }
+                    Happens::OverThere => {
+                        plane.ended.get_or_insert(now);
+                        life.ended_there(false, now);
+                        prop_assert!(life.is_over(now), "what is not taken is not delivered");
+                    }
+                    Happens::CancelledThere => {
+                        let before = life.phase(now);
+                        life.cancelled_there(now);
+                        prop_assert_eq!(life.phase(now), before, "it stops nothing");
+                        let ends = life.next_change();
+                        prop_assert!(
+                            before != Phase::Delivering || ends.is_some_and(|at| at <= now + LIMITS.budget)
+                        );
+                    }
+                    Happens::StepsEnded => life.steps_ended(now),
                     Happens::ToldToStop => life.told_to_stop(now),
-                    Happens::Begin(_) | Happens::Call(..) => {}
+                    Happens::Begin(..) | Happens::Call(..) => {}
                 }
                 let runs = life.steps_may_run(now);
                 prop_assert!(!runs || acknowledged, "a step before the beginning");
@@ -421,10 +449,19 @@ mod tests {
                 if runs {
                     // A task that replaces this one begins after this.
                     let replaced = plane.answered.map(|at| at + LEASE + LIMITS.budget);
-                    prop_assert!(replaced.is_none_or(|at| now + STOP_GRACE <= at), "it overlaps what replaces it");
+                    prop_assert!(
+                        replaced.is_none_or(|at| now + STOP_GRACE <= at),
+                        "it overlaps what replaces it"
+                    );
                 }
-                prop_assert_eq!(life.next_change().is_some(), matches!(life.phase(now), Phase::Running | Phase::Fenced | Phase::Delivering));
+                let waited = now - at(0);
+                let longest = if asked { LIMITS.begin.max(LIMITS.budget) } else { LIMITS.begin };
+                let is_unheard = !heard && !asked && waited >= FIRST_ANSWER;
+                prop_assert_eq!(life.begin_is_late(now).is_some(), waited >= longest || is_unheard);
+                let changes = matches!(life.phase(now), Phase::Running | Phase::Fenced | Phase::Delivering);
+                prop_assert_eq!(life.next_change().is_some(), changes);
             }
-        }
+            Ok(())
+        });
     }
 }

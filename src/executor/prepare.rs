@@ -174,7 +174,7 @@ impl TaskRun {
             }
             Err(error) => log::warn!("failed to lock the working directory `{}`: {error}", path.display()),
         }
-        // What cannot be locked is worked in, as at the beginning.
+        // A folder that cannot be locked is worked in, as at the beginning.
         !matches!(held, Ok(false))
     }
 

@@ -250,7 +250,7 @@ impl Client {
         })?;
         if body.len() > MAX_ANSWER_BYTES {
             let message = format!(
-                "the answer to {} `{url}` is longer than the {MAX_ANSWER_BYTES} bytes that an answer may have (CLAIM_BYTES)",
+                "the answer to {} `{url}` is longer than the {MAX_ANSWER_BYTES} bytes that an answer may have",
                 request.method
             );
             return Err(Error::TooLong { message, claimed });

@@ -16,6 +16,8 @@ pub const EVENT_BATCH_BYTES: usize = 1024 * 1024;
 pub const MAX_CHUNK_BYTES: usize = 4 * 1024 * 1024;
 /// Largest body of any call, in bytes.
 pub const BODY_BYTES: usize = MAX_CHUNK_BYTES + 1024;
+/// Largest body of a call that compiles a config or continues a pipeline with one, in bytes: parameters come along.
+pub const CONFIG_BYTES: usize = 4 * MAX_CHUNK_BYTES;
 /// Largest compiled job as JSON, in bytes. A larger one is an error of its config.
 pub const JOB_BYTES: usize = 8 * 1024 * 1024;
 /// Largest answer to a claim, in bytes: the compiled job, the variables it gets, and what belongs to them. A task
@@ -23,6 +25,14 @@ pub const JOB_BYTES: usize = 8 * 1024 * 1024;
 pub const CLAIM_BYTES: usize = 16 * 1024 * 1024;
 /// Largest answer of a call other than a claim or raw bytes, in bytes.
 pub const ANSWER_BYTES: usize = 16 * 1024 * 1024;
+/// Longest message for people that a runner sends along, in bytes. Longer ones are cut, with a mark.
+pub const MESSAGE_BYTES: usize = 4096;
+/// Longest word by which a claim tells something of its runner, such as its name, in bytes.
+pub const WORD_BYTES: usize = 255;
+/// Longest id of a task agent, in bytes.
+pub const AGENT_ID_BYTES: usize = 64;
+/// Most bytes of the variables that one task gets, names and values.
+pub const VARIABLE_BYTES: usize = 4 * 1024 * 1024;
 /// Largest head of a request or an answer, in bytes.
 pub const HEADER_BYTES: usize = 64 * 1024;
 /// Largest artifact unless the control plane says otherwise, in bytes.
@@ -37,5 +47,6 @@ const _: () = {
     assert!(MAX_CHUNK_BYTES < BODY_BYTES);
     assert!(BODY_BYTES < JOB_BYTES);
     assert!(JOB_BYTES < CLAIM_BYTES);
+    assert!(VARIABLE_BYTES < CLAIM_BYTES - JOB_BYTES);
     assert!((ARTIFACT_BYTES as u128) < UPLOAD_BYTES as u128);
 };

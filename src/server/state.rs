@@ -195,7 +195,7 @@ impl Only {
     }
 }
 
-/// What became of the part that is to run ([`ServerSettings::only`]): that of the one pipeline of a control plane which
+/// The end of the part that is to run ([`ServerSettings::only`]): that of the one pipeline of a control plane which
 /// has such a part.
 #[derive(Clone, Debug, Default)]
 pub struct Sought {

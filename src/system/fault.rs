@@ -42,7 +42,7 @@ pub fn full_at(path: &Path) -> Option<io::Error> {
     }
 }
 
-/// What a disk has left, behind an error of it, for people: ` (0 bytes and 12 inodes are left)`. Empty where it cannot be
+/// The space that a disk has left, behind an error of it, for people: ` (0 bytes and 12 inodes are left)`. Empty where it cannot be
 /// told.
 pub fn left_at(path: &Path) -> String {
     let Ok(disk) = statvfs(path) else { return String::new() };

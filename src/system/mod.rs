@@ -10,6 +10,8 @@ pub mod opening;
 pub mod os;
 pub mod probes;
 pub mod proc;
+#[cfg(test)]
+pub mod seeded;
 pub mod service;
 pub mod shell;
 pub mod suggest;

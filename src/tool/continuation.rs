@@ -27,7 +27,7 @@ pub(crate) fn endpoint_file(scratch: &Path) -> PathBuf {
 
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct Call<'a> {
+struct Continuation<'a> {
     continuation_key: &'a str,
     configuration: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,7 +63,7 @@ pub(super) fn go_on(
         client_certificate: place.client_certificate_file.zip(place.client_key_file),
     })
     .map_err(|e| e.to_string())?;
-    let call = Call { continuation_key: &key, configuration: &configuration, parameters };
+    let call = Continuation { continuation_key: &key, configuration: &configuration, parameters };
     let body = serde_json::to_vec(&call).map_err(|e| e.to_string())?;
     let request = Request {
         method: "POST",

@@ -260,6 +260,69 @@ fn since_its_end(server: &Server, task: &Played<'_>, seconds: i64) {
     assert_eq!(database.execute(aged, (&task.id, seconds)).unwrap(), 1);
 }
 
+/// The end of the lease of a task, in milliseconds since 1970.
+fn lease_of(server: &Server, task: &Played<'_>) -> i64 {
+    let lease = "SELECT lease_until_ms FROM tasks WHERE id = ?1";
+    server.database().query_row(lease, [&task.id], |row| row.get(0)).unwrap()
+}
+
+/// Has the lease of a task end sooner or later, as the database has it.
+fn move_lease(server: &Server, task: &Played<'_>, by_ms: i64) -> i64 {
+    let moved =
+        "UPDATE tasks SET lease_until_ms = lease_until_ms + ?2 WHERE id = ?1 RETURNING lease_until_ms";
+    server.database().query_row(moved, (&task.id, by_ms), |row| row.get(0)).unwrap()
+}
+
+#[test]
+fn a_held_heartbeat_renews_the_lease_when_it_comes_and_when_it_goes() {
+    let (server, rogue, pipeline) = bench();
+    let task = Played::claim(&server, &rogue, "n-1");
+    task.begin("agent-1");
+    // Once the lease has nothing left, its renewal tells that the heartbeat is there; it is made short again while that
+    // is held, by a time that no renewal could come to by itself.
+    let short = move_lease(&server, &task, -30_000);
+    std::thread::scope(|scope| {
+        let held = scope.spawn(|| task.call("POST", "heartbeat?wait=55", &json!({})));
+        while lease_of(&server, &task) == short {
+            assert!(!held.is_finished(), "it was not held");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let came = lease_of(&server, &task);
+        move_lease(&server, &task, -30_000);
+        // Nothing is renewed by the cancel itself.
+        cancel(&server, &pipeline);
+        let (status, _, answer) = held.join().unwrap();
+        assert_eq!((status, &answer["cancel"]), (200, &json!(true)), "{answer}");
+        assert!(lease_of(&server, &task) > came, "it was renewed with the time at which the call came");
+    });
+    // A longer lease stays.
+    let long = move_lease(&server, &task, 600_000);
+    assert_eq!((task.heartbeat().0, lease_of(&server, &task)), (200, long));
+}
+
+#[test]
+fn a_call_that_is_refused_changes_nothing() {
+    let (server, rogue, pipeline) = bench();
+    let task = Played::claim(&server, &rogue, "n-1");
+    task.begin("agent-1");
+    let unreachable = "UPDATE tasks SET status = 'unreachable', unreachable_since_ms = 1 WHERE id = ?1";
+    server.database().execute(unreachable, [&task.id]).unwrap();
+    let lease = move_lease(&server, &task, -30_000);
+    let state = || -> String {
+        let state = "SELECT status FROM tasks WHERE id = ?1";
+        server.database().query_row(state, [&task.id], |row| row.get(0)).unwrap()
+    };
+    let (status, _, refused) = task.begin("agent-2");
+    assert_eq!((status, &refused["code"]), (409, &json!("task_ended")), "{refused}");
+    assert_eq!(task.call("POST", "events", &json!({ "no": "events" })).0, 422);
+    assert_eq!((state().as_str(), lease_of(&server, &task)), ("unreachable", lease));
+    assert!(!messages(&server, &job(&server, &pipeline)).contains("heard of again"));
+    // Its own agent is heard of again, by any call that is taken.
+    assert_eq!(task.call("GET", "workspace", &json!({})).0, 200);
+    assert!(state() == "running" && lease_of(&server, &task) > lease);
+    assert!(messages(&server, &job(&server, &pipeline)).contains("heard of again"));
+}
+
 #[test]
 fn what_comes_late_is_taken_for_a_day_and_no_longer() {
     let (server, rogue, pipeline) = bench();

@@ -3,7 +3,7 @@
 //!
 //! The state file never holds a token. It is written before a task agent is given its task, so that a later runner
 //! knows which task to answer for; also after a power cut, since it is synced while the agent makes itself ready.
-//! What is forgotten need not be synced: a runner that remembers a task too much asks for it and is told that it
+//! A task that is forgotten need not be synced: a runner that remembers a task too much asks for it and is told that it
 //! has ended. Where the disk takes nothing the operator finds an error in the log, and the task runs all the same.
 
 use crate::protocol::{TaskId, json};

@@ -127,7 +127,7 @@ pub(in crate::container) struct ContainerStatus {
 #[serde(default)]
 pub(in crate::container) struct ContainerState {
     pub(in crate::container) waiting: Option<Waiting>,
-    pub(in crate::container) running: Option<Running>,
+    pub(in crate::container) running: Option<IsRunning>,
     pub(in crate::container) terminated: Option<Terminated>,
 }
 
@@ -141,7 +141,7 @@ pub(in crate::container) struct Waiting {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-pub(in crate::container) struct Running {}
+pub(in crate::container) struct IsRunning {}
 
 /// The end of a container.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

@@ -63,7 +63,7 @@ pub(super) struct Automaton {
 /// White space, as it is before it is folded.
 const WHITE_SPACE: [u8; 6] = *b" \t\n\x0b\x0c\r";
 
-/// Where a search for beginnings of patterns is.
+/// The state of a search for beginnings of patterns.
 pub(super) struct Search {
     /// The beginning that is looked at next.
     start: usize,

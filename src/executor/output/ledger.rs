@@ -197,6 +197,7 @@ mod tests {
     use super::*;
     use crate::protocol::StepStatus;
     use crate::protocol::limits::{EVENT_BYTES, EVENT_COMMAND_BYTES};
+    use crate::system::seeded;
     use proptest::prelude::*;
 
     fn started(step: u32, name: &str, command: Option<&str>) -> EventKind {
@@ -381,10 +382,9 @@ mod tests {
         }
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(300))]
-        #[test]
-        fn a_rewind_never_loses_or_repeats_bytes(story in prop::collection::vec(happens(), 0..60)) {
+    #[test]
+    fn a_rewind_never_loses_or_repeats_bytes() {
+        seeded::check(&prop::collection::vec(happens(), 0..60), |story| {
             let (mut ledger, mut plane) = (Ledger::default(), Plane::default());
             let mut printed: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
             let (mut said, mut byte) = (0, 0u8);
@@ -396,10 +396,15 @@ mod tests {
                         ledger.event(said, started(step, "step", None));
                         said += 1;
                     }
-                    Happens::Print(step, n) => if let Some(bytes) = printed.get_mut(&step) {
-                        bytes.extend((0..n).map(|_| { byte = byte.wrapping_add(1); byte }));
-                        prop_assert!(ledger.grew(step, bytes.len() as u64));
-                    },
+                    Happens::Print(step, n) => {
+                        if let Some(bytes) = printed.get_mut(&step) {
+                            bytes.extend((0..n).map(|_| {
+                                byte = byte.wrapping_add(1);
+                                byte
+                            }));
+                            prop_assert!(ledger.grew(step, bytes.len() as u64));
+                        }
+                    }
                     Happens::End(step) if printed.contains_key(&step) => {
                         ledger.event(said, ended(step, "it ended"));
                         said += 1;
@@ -427,10 +432,14 @@ mod tests {
                     ledger.output_stored(summary.step, has);
                 }
             }
-            prop_assert_eq!(plane.events.iter().map(|event| event.at_ms).collect::<Vec<_>>(), (0..said).collect::<Vec<_>>());
+            prop_assert_eq!(
+                plane.events.iter().map(|event| event.at_ms).collect::<Vec<_>>(),
+                (0..said).collect::<Vec<_>>()
+            );
             plane.output.retain(|_, bytes| !bytes.is_empty());
             printed.retain(|_, bytes| !bytes.is_empty());
             prop_assert_eq!(plane.output, printed);
-        }
+            Ok(())
+        });
     }
 }

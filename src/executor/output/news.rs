@@ -57,7 +57,7 @@ impl Reporter {
                 state.told.get_or_insert(Wish::Cancel);
                 drop(state);
                 if first {
-                    // Whoever waits for the output to arrive is less patient now.
+                    // The wait for the output to arrive is shorter now.
                     self.0.changed.notify_all();
                     (self.0.wish)(Wish::Cancel);
                 }

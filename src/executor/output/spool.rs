@@ -453,7 +453,7 @@ mod tests {
         };
         assert!(is_full(&full) && (200_000..300_000).contains(&at), "{at} {full}");
         assert_eq!(reader.read(0, at), &bytes[..at]);
-        // What is stored for good makes room, all of it or a part.
+        // Output that is stored for good makes room, all of it or a part.
         reader.free(100_000, 1);
         written(&mut spool, &bytes[at..]);
         assert_eq!(reader.read(100_000, 200_000), &bytes[100_000..]);

@@ -321,7 +321,7 @@ impl<W: Write> Masked<W> {
     }
 
     fn push(&mut self, plain: &[u8], is_end: bool) -> io::Result<()> {
-        // What waits behind a mask, since it may begin another secret, is in that mask unless more comes of it.
+        // Text that waits behind a mask, since it may begin another secret, is in that mask unless more comes of it.
         let masked = self.redactor.masked();
         let before = [self.redactor.held(), plain].concat();
         let mut clean = Vec::new();

@@ -219,3 +219,60 @@ pub fn fetch(
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
+mod tests {
+    use super::*;
+    use crate::server::engine::task::{NotClaimable, Task};
+    use crate::server::store::tables::projects::ensure_project;
+    use crate::server::store::{Store, scene};
+    use proptest::prelude::*;
+
+    /// Whether a task can be claimed is said twice: by the machine, and by the statement that looks for one in a queue of
+    /// thousands. A task that the statement finds and the machine refuses would be an error of every claim.
+    #[test]
+    fn the_queue_finds_what_the_machine_lets_a_runner_claim() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("db"), false, |_| ()).unwrap();
+        let id = store.write_blocking(|tx| {
+            ensure_project(tx, "gh/acme/app", None, Millis(0))?;
+            scene::insert_ended_task(tx)
+        });
+        let id = id.unwrap();
+        let state = prop_oneof![4 => Just(TaskState::Queued), 1 => Just(TaskState::Retried)];
+        let kind = prop_oneof![Just(TaskKind::Machine), Just(TaskKind::Container)];
+        let takes = prop_oneof![
+            Just(vec![TaskKind::Machine]),
+            Just(vec![TaskKind::Container]),
+            Just(vec![TaskKind::Machine, TaskKind::Container])
+        ];
+        let rare = || prop::bool::weighted(0.2);
+        let avoid = prop::option::of((0..2u8, 8..12u64));
+        let task = (state, rare(), rare(), avoid, kind);
+        let runner = (any::<bool>(), takes, 8..12u64);
+        proptest!(ProptestConfig::with_cases(1000), |((state, is_held, is_fenced, avoid, kind) in task, (others, takes, now) in runner)| {
+            let (id, now) = (id.clone(), Millis(now));
+            let check = store.write_blocking(move |tx| {
+                let mut row = tasks::find(tx, &id)?.unwrap();
+                (row.status, row.is_held, row.kind) = (state, is_held, kind);
+                row.not_before = is_fenced.then_some(Millis(20));
+                (row.avoid_runner, row.avoid_until) =
+                    avoid.map(|(name, until)| (format!("runner-{name}"), Millis(until))).unzip();
+                scene::set_waiting(tx, &row)?;
+                let asking = Asking { class: &row.resource_class, runner: "runner-0", others, takes: &takes, now };
+                let found = tasks::first_queued(tx, asking)?.is_some();
+                let next = tasks::next_claimable_at(tx, asking)?;
+                let said = Task::of(&row)?.claimable("runner-0", others, now);
+                let is_taken = takes.contains(&kind);
+                let later = match said {
+                    Err(NotClaimable::Before(until)) if is_taken => Some(until),
+                    _ => None,
+                };
+                Ok(((found, next), (said.is_ok() && is_taken, later)))
+            });
+            let (found, said) = check.unwrap();
+            prop_assert_eq!(found, said);
+        });
+    }
+}

@@ -2,6 +2,7 @@
 //! contexts, and the key that continues a setup pipeline.
 
 use crate::config::{Executor, Image, JobKind};
+use crate::protocol::limits::VARIABLE_BYTES;
 use crate::protocol::{Container, Login, Secret, Source, Task, TaskId, Variable};
 use crate::server::auth::{new_token, token_hash};
 use crate::server::ids::{JobId, PipelineId, ProjectId};
@@ -21,9 +22,6 @@ use crate::server::store::{Effect, Error, Tx, View};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
-
-/// Bytes of all variables of one task: more than a process can be started with.
-const MOST_VARIABLE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Why a task gets no variables, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,9 +64,9 @@ pub fn variables(
     }
     let variables = opened.variables;
     let bytes: usize = variables.iter().map(|v| v.name.len() + v.value.expose().len()).sum();
-    if bytes > MOST_VARIABLE_BYTES {
+    if bytes > VARIABLE_BYTES {
         let why = format!(
-            "the variables of this job have {bytes} bytes together, the limit is {MOST_VARIABLE_BYTES}: use fewer contexts"
+            "the variables of this job have {bytes} bytes together, the limit is {VARIABLE_BYTES}: use fewer contexts"
         );
         return Ok(Err(Withheld::Unusable(why)));
     }
@@ -120,7 +118,7 @@ pub struct Handed {
 pub struct Unopened {
     /// The task without what lets git in.
     pub handed: HandedOut,
-    /// What lets git in besides.
+    /// Files that let git in besides.
     pub access: access::Access,
     /// Address of the repository.
     pub url: String,
@@ -226,7 +224,7 @@ pub fn describe(
     Ok(Description { text, unopened })
 }
 
-/// What lets git into a repository.
+/// The files that let git into a repository.
 enum Opening {
     /// These files do.
     Files(Vec<Variable>),

@@ -7,12 +7,12 @@
 //!       lapsed                         unreachable --budget over--> ended (infrastructure_fail)
 //! ```
 //!
-//! A [`Task`] is one attempt. Every call and every sweep that touches it is a method here; it changes the value,
-//! answers with a type, and names what must follow as [`Consequence`]s. Nothing here reads a clock or the store:
+//! A [`Task`] is one attempt. Every call and every sweep that touches it is a method of this file; it changes the value,
+//! answers with a type, and names what must follow as [`Consequence`]s. Beside it are only the types (`words`), the
+//! sentences for people (`told`) and the row that a task is read from and written to (`stored`). Nothing here reads a clock or the store:
 //! `commit::task` loads a task, applies one of these, and writes what became of it in the same transaction.
 //! docs/protocol.md tells the same for people who write runners.
 
-mod stopped;
 mod stored;
 #[cfg(test)]
 mod tests;
@@ -21,8 +21,10 @@ mod words;
 
 use words::renewed;
 pub use words::{
-    Avoid, Call, Claim, ClaimedAgain, Consequence, Counts, End, FENCE_MARGIN, Finished, GivenBack, Machine,
-    NextAttempt, NotClaimable, Refused, Returned, Step, Taken, Work,
+    Avoid, Call, Claim, ClaimedAgain, Consequence, Counts, DEFAULT_BUDGET, End, FENCE_MARGIN, Finished,
+    GivenBack, LATE, LONGEST_BEGIN, MOST_GIVEN_BACK_BY_HOSTS, MOST_GIVEN_BACK_BY_RUNNERS,
+    MOST_UNSAFE_RETRIES, Machine, NextAttempt, NotClaimable, Refused, Report, Returned, State, Taken, Task,
+    Transition, Work,
 };
 
 use crate::protocol::GiveBackReason;
@@ -30,77 +32,7 @@ use crate::server::store::status::{EndedBy, TaskState};
 use crate::server::time::Millis;
 use std::time::Duration;
 
-/// Times that runners may give a task back before it fails.
-pub const MOST_GIVEN_BACK_BY_RUNNERS: u32 = 3;
-/// Times that a task may come back because a host cannot work before it fails.
-pub const MOST_GIVEN_BACK_BY_HOSTS: u32 = 10;
-/// Times that what was lost after it began is queued again, where unsafe retries are wanted.
-pub const MOST_UNSAFE_RETRIES: u32 = 3;
-/// A task that has begun may be silent this long, unless its class says otherwise.
-pub const DEFAULT_BUDGET: Duration = Duration::from_secs(15 * 60);
-/// A claimed task that has not begun by then goes back to its queue, unless its class says otherwise.
-pub const LONGEST_BEGIN: Duration = Duration::from_secs(10 * 60);
-/// Output and events of a task that ended without its agent are taken this long.
-pub const LATE: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// One attempt at one node of a job.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Task {
-    /// State of the attempt.
-    pub state: State,
-    /// A person (or a newer pipeline) wants it to end, and its agent has not confirmed it yet.
-    pub cancel_asked: bool,
-    /// A restored backup: nothing happens by the clock, nobody claims it, until an administrator decides.
-    pub is_held: bool,
-    /// How often the work was tried in vain, over all attempts.
-    pub counts: Counts,
-    /// The runner that gave the attempt before back.
-    pub avoid: Option<Avoid>,
-    /// Not to be claimed while this fence stands, of what it replaces: until about then. That it is gone is said by
-    /// [`Task::wait_for_fence`], not by the clock: that may be wrong.
-    pub not_before: Option<Millis>,
-}
-
-/// State of a task.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
-    /// It waits for a runner of its class.
-    Queued,
-    /// A runner has it and has not begun.
-    Claimed {
-        /// The claim of the runner that has it.
-        claim: Claim,
-        /// It goes back to the queue after this.
-        lease_until: Millis,
-        /// It goes back to the queue after this, whatever is heard of it.
-        begin_until: Millis,
-    },
-    /// Its agent runs steps.
-    Running(Work),
-    /// Its agent has begun and was not heard of for a lease.
-    Unreachable {
-        /// The work that it had begun.
-        work: Work,
-        /// About when it was heard of for the last time.
-        since: Millis,
-    },
-    /// Nothing but late output changes it any more.
-    Ended(End),
-}
-
 impl Task {
-    /// A first attempt.
-    pub fn fresh() -> Self {
-        Self {
-            state: State::Queued,
-            cancel_asked: false,
-            is_held: false,
-            counts: Counts::default(),
-            avoid: None,
-            not_before: None,
-        }
-    }
-
     /// The fence of what it replaces stands until then, was moved, or is gone.
     pub fn wait_for_fence(&mut self, fence: Option<Millis>) -> Vec<Consequence> {
         if self.state != State::Queued || self.not_before == fence {
@@ -145,6 +77,14 @@ impl Task {
         Ok(())
     }
 
+    /// The claim of a task that its agent is about to begin, for an agent that asks what to run.
+    pub fn awaited(&self, now: Millis) -> Result<&Claim, Refused> {
+        match &self.state {
+            State::Claimed { claim, .. } => Ok(claim),
+            _ => Err(self.refusal(now)),
+        }
+    }
+
     /// How long it may still take to begin; nothing of one that is not claimed.
     pub fn begin_left(&self, now: Millis) -> Duration {
         match &self.state {
@@ -166,7 +106,7 @@ impl Task {
     }
 
     /// The commit point: nothing on the host can fail any more before the first step.
-    pub fn begin(&mut self, agent: &str, lease: Duration, now: Millis) -> Result<Step<Taken>, Refused> {
+    pub fn begin(&mut self, agent: &str, lease: Duration, now: Millis) -> Result<Transition<Taken>, Refused> {
         match &self.state {
             State::Claimed { .. } => Ok(self.start(Some(agent.to_owned()), lease, now)),
             State::Running(work) | State::Unreachable { work, .. }
@@ -179,13 +119,13 @@ impl Task {
         }
     }
 
-    fn start(&mut self, agent: Option<String>, lease: Duration, now: Millis) -> Step<Taken> {
+    fn start(&mut self, agent: Option<String>, lease: Duration, now: Millis) -> Transition<Taken> {
         let State::Claimed { claim, lease_until, .. } = &self.state else {
-            return Step::of(self.taken());
+            return Transition::of(self.taken());
         };
         let lease_until = renewed(*lease_until, lease, now);
         self.state = State::Running(Work { claim: claim.clone(), agent, lease_until });
-        Step::then(self.taken(), [Consequence::Begun])
+        Transition::then(self.taken(), [Consequence::Begun])
     }
 
     fn taken(&self) -> Taken {
@@ -193,7 +133,7 @@ impl Task {
     }
 
     /// A call of its agent: the lease is renewed, and an unreachable task runs again.
-    pub fn call(&mut self, call: Call, lease: Duration, now: Millis) -> Result<Step<Taken>, Refused> {
+    pub fn call(&mut self, call: Call, lease: Duration, now: Millis) -> Result<Transition<Taken>, Refused> {
         match &mut self.state {
             State::Queued => Err(Refused::Queued),
             State::Claimed { claim, lease_until, begin_until } => {
@@ -209,11 +149,11 @@ impl Task {
                     _ => {}
                 }
                 *lease_until = (*lease_until).max(renewed(*lease_until, lease, now).min(*begin_until));
-                Ok(Step::of(self.taken()))
+                Ok(Transition::of(self.taken()))
             }
             State::Running(work) => {
                 work.lease_until = renewed(work.lease_until, lease, now);
-                Ok(Step::of(self.taken()))
+                Ok(Transition::of(self.taken()))
             }
             State::Unreachable { work, since } => {
                 let back = format!(
@@ -222,15 +162,29 @@ impl Task {
                 );
                 let lease_until = renewed(work.lease_until, lease, now);
                 self.state = State::Running(Work { lease_until, ..work.clone() });
-                Ok(Step::then(self.taken(), [Consequence::Say(back)]))
+                Ok(Transition::then(self.taken(), [Consequence::Say(back)]))
             }
             State::Ended(_) => match call {
                 Call::Output { .. } | Call::Events { .. } if self.takes_late(now) => {
-                    Ok(Step::of(Taken { late: true, cancel: self.cancel_asked }))
+                    Ok(Transition::of(Taken { late: true, cancel: self.cancel_asked }))
                 }
                 _ => Err(self.refusal(now)),
             },
         }
+    }
+
+    /// A call whose bytes or rows are still to come, or that only reads: its lease is renewed where the call would be
+    /// taken. It begins nothing, and one that is refused changes nothing.
+    pub fn announce(
+        &mut self,
+        call: Call,
+        lease: Duration,
+        now: Millis,
+    ) -> Result<Transition<Taken>, Refused> {
+        let answer = self.clone().call(call, lease, now)?.answer;
+        // Of a task that has ended, what is taken late renews nothing.
+        let then = self.call(Call::Heartbeat, lease, now).map(|step| step.then).unwrap_or_default();
+        Ok(Transition { answer, then })
     }
 
     /// Whether output and events come late, and are taken.
@@ -252,7 +206,11 @@ impl Task {
     }
 
     /// Its runner gives it back before it has begun. The same call again gets the same answer.
-    pub fn give_back(&mut self, returned: &Returned<'_>, now: Millis) -> Result<Step<GivenBack>, Refused> {
+    pub fn give_back(
+        &mut self,
+        returned: &Returned<'_>,
+        now: Millis,
+    ) -> Result<Transition<GivenBack>, Refused> {
         match &self.state {
             State::Claimed { claim, .. } => {
                 let runner = claim.runner.clone();
@@ -260,13 +218,13 @@ impl Task {
             }
             State::Ended(End {
                 had_begun: false, by: EndedBy::GivenBack | EndedBy::Lapsed, status, ..
-            }) => Ok(Step::of(if *status == TaskState::Retried {
+            }) => Ok(Transition::of(if *status == TaskState::Retried {
                 GivenBack::Queued
             } else {
                 GivenBack::Failed
             })),
             State::Ended(End { had_begun: false, by: EndedBy::Cancel, .. }) => {
-                Ok(Step::of(GivenBack::Canceled))
+                Ok(Transition::of(GivenBack::Canceled))
             }
             _ => Err(self.refusal(now)),
         }
@@ -278,9 +236,9 @@ impl Task {
         returned: &Returned<'_>,
         by: EndedBy,
         now: Millis,
-    ) -> Step<GivenBack> {
+    ) -> Transition<GivenBack> {
         if self.cancel_asked {
-            return Step::then(
+            return Transition::then(
                 GivenBack::Canceled,
                 self.end(TaskState::Canceled, EndedBy::Cancel, None, now),
             );
@@ -299,7 +257,7 @@ impl Task {
         if too_often {
             let message = told::never_begun(runner, by, returned.message);
             let then = self.end(TaskState::InfrastructureFail, by, Some(message), now);
-            return Step::then(GivenBack::Failed, then);
+            return Transition::then(GivenBack::Failed, then);
         }
         let avoid = (!returned.pause.is_zero())
             .then(|| Avoid { runner: runner.to_owned(), until: now.plus(returned.pause) });
@@ -308,7 +266,7 @@ impl Task {
         let mut then = self.end(TaskState::Retried, by, None, now);
         let why = Some(told::back(runner, by, returned.message));
         then.push(Consequence::Again(NextAttempt { counts, avoid, is_held, why }));
-        Step::then(GivenBack::Queued, then)
+        Transition::then(GivenBack::Queued, then)
     }
 
     /// A person wants it to end.
@@ -332,23 +290,34 @@ impl Task {
         }
     }
 
-    /// Its agent has reported everything. A cancel that was asked for before wins.
+    /// Its agent has reported everything. A cancel that was asked for before wins, and a success is one only where
+    /// everything is known of.
     pub fn finish(
         &mut self,
-        status: TaskState,
-        message: Option<&str>,
+        report: &Report<'_>,
+        lease: Duration,
         now: Millis,
-    ) -> Result<Step<Finished>, Step<Refused>> {
+    ) -> Result<Transition<Finished>, Transition<Refused>> {
+        let counts = report.status == TaskState::Success && !self.cancel_asked;
+        let overlooked = report.overlooked.filter(|_| counts).map(told::overlooked);
+        let (status, message) = match &overlooked {
+            Some(why) => (TaskState::InfrastructureFail, Some(why.as_str())),
+            None => (report.status, report.message),
+        };
         match &mut self.state {
             // It may fail before its first event, which would be its begin.
             State::Claimed { claim, .. } if claim.protocol < 2 && status != TaskState::Success => {}
             State::Running(_) | State::Unreachable { .. } => {}
-            State::Ended(end) if end.by == EndedBy::Finish => return Ok(Step::of(Finished::Before)),
+            State::Ended(end) if end.by == EndedBy::Finish => return Ok(Transition::of(Finished::Before)),
             _ => {
                 // The call says at least that the agent has stopped.
                 let then = self.confirm_stopped();
-                return Err(Step::then(self.refusal(now), then));
+                return Err(Transition::then(self.refusal(now), then));
             }
+        }
+        if !report.is_complete {
+            let step = self.call(Call::Other, lease, now).map_err(Transition::of)?;
+            return Ok(Transition::then(Finished::Incomplete, step.then));
         }
         let then = match status {
             _ if self.cancel_asked => {
@@ -361,7 +330,37 @@ impl Task {
             ),
             status => self.end(status, EndedBy::Finish, message.map(str::to_owned), now),
         };
-        Ok(Step::then(Finished::Now, then))
+        Ok(Transition::then(Finished::Now, then))
+    }
+
+    /// Its agent says that the steps have stopped, while what they have said is still on its way. One that was cancelled
+    /// ends by that, without a fence, and takes the rest late. Of any other the call says no more than that its agent is
+    /// there.
+    pub fn stopped(
+        &mut self,
+        lease: Duration,
+        now: Millis,
+    ) -> Result<Transition<Taken>, Transition<Refused>> {
+        match &self.state {
+            State::Running(work) | State::Unreachable { work, .. } if self.cancel_asked => {
+                let message = told::stopped(&work.claim.runner, now);
+                let then = self.end(TaskState::Canceled, EndedBy::Cancel, Some(message), now);
+                Ok(Transition::then(Taken { late: false, cancel: true }, then))
+            }
+            State::Ended(_) => {
+                let then = self.confirm_stopped();
+                Err(Transition::then(self.refusal(now), then))
+            }
+            State::Running(_) | State::Unreachable { .. } | State::Queued | State::Claimed { .. } => {
+                self.call(Call::Other, lease, now).map_err(Transition::of)
+            }
+        }
+    }
+
+    /// Its agent has stopped: it says so itself or its runner does, its fence has passed, or a person knows it.
+    pub fn confirm_stopped(&mut self) -> Vec<Consequence> {
+        let State::Ended(end) = &mut self.state else { return Vec::new() };
+        if end.fence_until.take().is_some() { vec![Consequence::FenceGone] } else { Vec::new() }
     }
 
     /// Its runner found the task agent gone. Harmless when the task has ended.
@@ -388,14 +387,14 @@ impl Task {
     }
 
     /// Its runner says that it cannot be run, for good. A cancel wins.
-    pub fn failed(&mut self, message: &str, now: Millis) -> Result<Step<()>, Refused> {
+    pub fn failed(&mut self, message: &str, now: Millis) -> Result<Transition<()>, Refused> {
         match &self.state {
             State::Claimed { .. } | State::Running(_) | State::Unreachable { .. } => {
                 let status =
                     if self.cancel_asked { TaskState::Canceled } else { TaskState::InfrastructureFail };
-                Ok(Step::then((), self.end(status, EndedBy::Finish, Some(message.to_owned()), now)))
+                Ok(Transition::then((), self.end(status, EndedBy::Finish, Some(message.to_owned()), now)))
             }
-            State::Ended(end) if end.by == EndedBy::Finish => Ok(Step::of(())),
+            State::Ended(end) if end.by == EndedBy::Finish => Ok(Transition::of(())),
             State::Queued | State::Ended(_) => Err(self.refusal(now)),
         }
     }

@@ -120,7 +120,7 @@ fn is_name(line: &str, name: &str) -> bool {
     !name.is_empty() && test == name && !own.contains(' ')
 }
 
-/// What test runners and languages write around a failure.
+/// Words that test runners and languages write around a failure.
 fn is_trace(line: &str) -> bool {
     let begins = [
         "at ",

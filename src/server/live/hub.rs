@@ -114,11 +114,6 @@ impl Hub {
         &self.polls
     }
 
-    /// The number of tasks that calls were parked for and that have not ended.
-    pub fn tasks(&self) -> usize {
-        lock(&self.tasks).len()
-    }
-
     /// Changes whenever personal tokens are ended. It has changed at first: whoever asks must look once.
     pub fn revoked(&self) -> watch::Receiver<()> {
         let mut revoked = self.revoked.subscribe();
@@ -134,5 +129,27 @@ impl Hub {
             .entry(pipeline.to_owned())
             .or_insert_with(|| watch::channel(Version::default()).0)
             .subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_parked_calls_of_a_task_are_woken_by_its_cancel_and_forgotten_with_its_end() {
+        let hub = Hub::default();
+        let task = TaskId::new("task".to_owned()).unwrap_or_else(|error| unreachable!("{error}"));
+        for (effect, kept) in [(Effect::Cancel(task.clone()), 1), (Effect::Ended(task.clone()), 0)] {
+            let notify = hub.task(&task);
+            let mut woken = std::pin::pin!(notify.notified());
+            woken.as_mut().enable();
+            hub.committed(vec![effect]);
+            woken.await;
+            assert_eq!(lock(&hub.tasks).len(), kept);
+        }
+        // Nothing is kept for tasks that nobody waits for.
+        hub.committed(vec![Effect::Cancel(task.clone()), Effect::Ended(task)]);
+        assert!(lock(&hub.tasks).is_empty());
     }
 }

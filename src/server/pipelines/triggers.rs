@@ -33,7 +33,7 @@ pub struct Wanted {
 
 /// The result of a trigger.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum Triggered {
     /// A pipeline, maybe an errored one.
     Created(Created),
     /// The commit says that nothing is to be built.
@@ -71,7 +71,7 @@ pub async fn trigger(
     project: &Project,
     wanted: Wanted,
     actor: &str,
-) -> Result<Outcome, Error> {
+) -> Result<Triggered, Error> {
     check_sizes(&wanted.parameters).map_err(Error::Wrong)?;
     let is_sent_along = wanted.content.is_some();
     let mut trigger = Trigger {
@@ -92,7 +92,7 @@ pub async fn trigger(
         None => true,
     };
     if !wants_pipeline {
-        return Ok(Outcome::Skipped);
+        return Ok(Triggered::Skipped);
     }
     if trigger.fetch_error.is_none() {
         config::check_parameters(&trigger.config, &wanted.parameters)
@@ -101,7 +101,7 @@ pub async fn trigger(
     let (slug, actor) = (trigger.slug.clone(), trigger.actor.clone());
     let created = create::create(state, trigger).await.map_err(Error::Pipeline)?;
     record!(Info, pipeline_id = created.id, project = slug, number = created.number, user = actor; "a pipeline was triggered");
-    Ok(Outcome::Created(created))
+    Ok(Triggered::Created(created))
 }
 
 /// Fills in the config and the revision. False when the commit says that nothing is to be built.

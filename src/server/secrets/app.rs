@@ -72,7 +72,7 @@ impl App {
         })
     }
 
-    /// What the App shows the forge to be known: a JSON Web Token, signed with RS256, good for some minutes from `now`. The
+    /// The word that the App shows the forge to be known: a JSON Web Token, signed with RS256, good for some minutes from `now`. The
     /// error is a sentence for people.
     pub fn word(&self, now: Millis) -> Result<Secret, String> {
         let seconds = now.0 / 1000;
@@ -155,7 +155,7 @@ impl Rights {
 
 /// A token is for one repository and some rights in it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Place {
+pub struct AccessScope {
     /// Id of the owner of the App.
     pub owner: String,
     /// Base of the API that it is got from.
@@ -182,17 +182,17 @@ pub type Cell = Arc<tokio::sync::Mutex<Option<Kept>>>;
 
 /// The tokens that were got since the start.
 #[derive(Debug, Default)]
-pub struct Installations(Mutex<HashMap<Place, Cell>>);
+pub struct Installations(Mutex<HashMap<AccessScope, Cell>>);
 
 impl Installations {
     /// The cell of a place. Cells of tokens whose time is over go.
-    pub fn cell(&self, place: Place, now: Millis) -> Cell {
+    pub fn cell(&self, scope: AccessScope, now: Millis) -> Cell {
         let mut cells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         cells.retain(|_, cell| {
             Arc::strong_count(cell) > 1
                 || cell.try_lock().is_ok_and(|kept| kept.as_ref().is_some_and(|kept| kept.until > now))
         });
-        Arc::clone(cells.entry(place).or_default())
+        Arc::clone(cells.entry(scope).or_default())
     }
 
     /// Forgets all of them: somebody may have changed something at the forge, after which what was refused is granted, or
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn tokens_are_forgotten_when_their_time_is_over_or_they_open_nothing() {
-        let place = |repository: &str| Place {
+        let scope = |repository: &str| AccessScope {
             owner: "o".to_owned(),
             api: "https://api".to_owned(),
             repository: repository.to_owned(),
@@ -277,10 +277,10 @@ mod tests {
         let (all, token) = (Installations::default(), Secret::new("ghs_1"));
         for (repository, until) in [("a/a", 10), ("a/b", 20)] {
             let kept = Kept { app: app(""), token: Ok(token.clone()), until: Millis(until) };
-            *all.cell(place(repository), Millis(0)).try_lock().unwrap() = Some(kept);
+            *all.cell(scope(repository), Millis(0)).try_lock().unwrap() = Some(kept);
         }
         let has = |repository: &str, now: u64| {
-            all.cell(place(repository), Millis(now)).try_lock().unwrap().is_some()
+            all.cell(scope(repository), Millis(now)).try_lock().unwrap().is_some()
         };
         assert!(has("a/a", 5) && has("a/b", 5));
         assert!(has("a/b", 15) && !has("a/a", 15));
@@ -288,7 +288,7 @@ mod tests {
         assert!(has("a/b", 15));
         all.forget(&token);
         assert!(!has("a/b", 15));
-        let cell = all.cell(place("a/c"), Millis(0));
+        let cell = all.cell(scope("a/c"), Millis(0));
         *cell.try_lock().unwrap() = Some(Kept { app: app(""), token: Ok(token), until: Millis(20) });
         assert!(has("a/c", 15));
         all.forget_all();

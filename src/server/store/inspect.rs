@@ -3,6 +3,9 @@
 //! SQLite only: `integrity_check`, `foreign_key_check`, `total` and `group_concat`.
 
 use crate::protocol::TaskId;
+use crate::server::store::status::{
+    EndedBy, JobStatus, StepState, TaskState, Word, WorkflowStatus, literals,
+};
 use crate::server::store::tables::small_outputs;
 use crate::server::store::{Error, View, schema};
 use rusqlite::OptionalExtension;
@@ -20,7 +23,22 @@ pub struct Fault {
 /// Most faults of one kind that are told one by one.
 const MOST_OF_A_KIND: usize = 50;
 
-/// Statements that find what must not be; each row is the sentence about one fault.
+/// A list of states in a rule, and the states in it, as SQL has them.
+fn lists() -> [(&'static str, String); 6] {
+    let waits = [TaskState::Queued, TaskState::Claimed];
+    let begun = [TaskState::Running, TaskState::Unreachable];
+    [
+        ("{open_tasks}", literals(|state: TaskState| !state.is_terminal())),
+        ("{waiting_tasks}", literals(|state| waits.contains(&state))),
+        ("{begun_tasks}", literals(|state| begun.contains(&state))),
+        ("{open_jobs}", literals(|status: JobStatus| !status.is_terminal())),
+        ("{open_workflows}", literals(|status: WorkflowStatus| !status.is_terminal())),
+        ("{running_step}", StepState::Running.literal().to_owned()),
+    ]
+}
+
+/// Statements that find what must not be; each row is the sentence about one fault. Names in braces are those of
+/// [`lists`].
 const RULES: &[(&str, &str)] = &[
     (
         "task-twice",
@@ -46,27 +64,27 @@ const RULES: &[(&str, &str)] = &[
     (
         "status-back",
         "SELECT 'task ' || id || ' is ' || status || CASE WHEN stopped_at_ms IS NULL THEN ' and has no time of its end' ELSE ' and has a time of its end' END
-         FROM tasks WHERE (status IN ('queued', 'claimed', 'running', 'unreachable')) <> (stopped_at_ms IS NULL)",
+         FROM tasks WHERE (status IN ({open_tasks})) <> (stopped_at_ms IS NULL)",
     ),
     (
         "status-back",
         "SELECT 'task ' || id || ' is running and has not begun' FROM tasks
-         WHERE status IN ('running', 'unreachable') AND started_at_ms IS NULL",
+         WHERE status IN ({begun_tasks}) AND started_at_ms IS NULL",
     ),
     (
         "status-back",
         "SELECT 'task ' || id || ' waits in its queue and has begun' FROM tasks
-         WHERE status IN ('queued', 'claimed') AND started_at_ms IS NOT NULL",
+         WHERE status IN ({waiting_tasks}) AND started_at_ms IS NOT NULL",
     ),
     (
         "status-back",
         "SELECT 'job ' || id || ' is ' || status || CASE WHEN stopped_at_ms IS NULL THEN ' and has no time of its end' ELSE ' and has a time of its end' END
-         FROM jobs WHERE (status IN ('blocked', 'queued', 'running', 'on_hold')) <> (stopped_at_ms IS NULL)",
+         FROM jobs WHERE (status IN ({open_jobs})) <> (stopped_at_ms IS NULL)",
     ),
     (
         "status-back",
         "SELECT 'workflow ' || id || ' is ' || status || CASE WHEN stopped_at_ms IS NULL THEN ' and has no time of its end' ELSE ' and has a time of its end' END
-         FROM workflows WHERE (status IN ('running', 'failing', 'on_hold', 'queued')) <> (stopped_at_ms IS NULL)",
+         FROM workflows WHERE (status IN ({open_workflows})) <> (stopped_at_ms IS NULL)",
     ),
     (
         "status-back",
@@ -76,12 +94,12 @@ const RULES: &[(&str, &str)] = &[
     (
         "status-back",
         "SELECT 'step ' || s.step || ' of task ' || t.id || ' runs, and the task has ended' FROM steps s JOIN tasks t ON t.id = s.task_id
-         WHERE s.status = 'running' AND t.stopped_at_ms IS NOT NULL AND t.fence_until_ms IS NULL",
+         WHERE s.status = {running_step} AND t.stopped_at_ms IS NOT NULL AND t.fence_until_ms IS NULL",
     ),
     (
         "status-back",
         "SELECT 'step ' || step || ' of task ' || task_id || ' is ' || status || ' and has a time of its end' FROM steps
-         WHERE status = 'running' AND ended_at_ms IS NOT NULL",
+         WHERE status = {running_step} AND ended_at_ms IS NOT NULL",
     ),
     (
         "counter",
@@ -143,8 +161,10 @@ pub fn faults(view: &View) -> Result<Vec<Fault>, Error> {
             break;
         }
     }
-    for (kind, sql) in RULES {
-        let mut query = connection.prepare(sql)?;
+    let lists = lists();
+    for (kind, rule) in RULES {
+        let sql = lists.iter().fold((*rule).to_owned(), |sql, (name, list)| sql.replace(name, list));
+        let mut query = connection.prepare(&sql)?;
         let mut rows = query.query([])?;
         while let Some(row) = rows.next()? {
             if !push(&mut faults, kind, row.get(0)?) {
@@ -210,9 +230,9 @@ pub struct Complete {
 pub fn each_complete_output(view: &View, mut each: impl FnMut(Complete)) -> Result<(), Error> {
     let mut query = view.sql().prepare(
         "SELECT s.task_id, s.step, s.output_bytes, s.output_sha256 FROM steps s JOIN tasks t ON t.id = s.task_id
-         WHERE t.ended_by = 'finish' AND s.output_bytes > 0 AND t.output_gone_at_ms IS NULL",
+         WHERE t.ended_by = ?1 AND s.output_bytes > 0 AND t.output_gone_at_ms IS NULL",
     )?;
-    let mut rows = query.query([])?;
+    let mut rows = query.query([EndedBy::Finish])?;
     while let Some(row) = rows.next()? {
         each(Complete { task: row.get(0)?, step: row.get(1)?, length: row.get(2)?, sha256: row.get(3)? });
     }

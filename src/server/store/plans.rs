@@ -64,6 +64,19 @@ fn statements(source: &str) -> Vec<String> {
     whole.filter(|text| !text.contains('{')).collect()
 }
 
+/// Fails unless a statement is answered by the index of this name.
+#[expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
+pub(super) fn assert_uses(sql: &str, index: &str) {
+    let database = Connection::open_in_memory().unwrap();
+    schema::migrate(&database).unwrap();
+    let mut query = database.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+    let given = rusqlite::params_from_iter((0..query.parameter_count()).map(|_| "x"));
+    let steps = query.query_map(given, |row| row.get::<_, String>(3)).unwrap();
+    let plan: Vec<String> = steps.map(Result::unwrap).collect();
+    let is_used = |step: &String| format!("{step} ").contains(&format!(" INDEX {index} "));
+    assert!(plan.iter().any(is_used), "{sql}: {plan:?}");
+}
+
 #[test]
 #[expect(clippy::unwrap_used, clippy::panic, reason = "a test without its database should fail loudly")]
 fn no_statement_of_a_task_reads_all_that_is_stored() {

@@ -2,7 +2,8 @@
 
 use crate::protocol::TaskId;
 use crate::server::ids::{JobId, PipelineId, ProjectId, WorkflowId};
-use crate::server::store::status::WorkflowStatus;
+use crate::server::store::status::{Kind, WorkflowStatus};
+use crate::server::store::tables::tasks::TaskRow;
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::types::FromSql;
@@ -100,6 +101,15 @@ pub fn insert_ended_task(tx: &Tx<'_>) -> Result<TaskId, Error> {
          SELECT 't', 'j', pipeline_id, project_id, 0, 1, 'a/b', 'success', 0, 0, 0, 0, 6, 9, 'finish' FROM jobs;",
     )?;
     one(tx, "SELECT id FROM tasks", [])
+}
+
+/// Has the only task wait in its queue again, as a row says that it does.
+pub fn set_waiting(tx: &Tx<'_>, row: &TaskRow) -> Result<(), Error> {
+    tx.sql().execute(
+        "UPDATE tasks SET status = ?1, is_held = ?2, not_before_ms = ?3, avoid_runner = ?4, avoid_until_ms = ?5, kind = ?6",
+        params![row.status, row.is_held, row.not_before, row.avoid_runner, row.avoid_until, Kind(row.kind)],
+    )?;
+    Ok(())
 }
 
 /// Makes an artifact of the only task, at the beginning of time.

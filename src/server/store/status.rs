@@ -4,6 +4,25 @@ use crate::protocol::TaskKind;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use std::fmt;
 
+/// An enum that is stored as words.
+///
+/// Statements bind it. Its words stand in their text where a bound value will not do: an index on some of the rows only
+/// (`WHERE state = 'waiting'`) is used where the statement has the same text, and statements without values have
+/// nothing to bind. They come from here then, so that no statement spells a word.
+pub(in crate::server::store) trait Word: Copy + 'static {
+    /// All variants, in their order.
+    const ALL: &'static [Self];
+
+    /// The word as SQL has it, with its quotes.
+    fn literal(self) -> &'static str;
+}
+
+/// The words of the variants that `is_one` holds of, as SQL has them between the parentheses of `IN`.
+pub(in crate::server::store) fn literals<W: Word>(is_one: impl Fn(W) -> bool) -> String {
+    let words: Vec<&str> = W::ALL.iter().filter(|word| is_one(**word)).map(|word| word.literal()).collect();
+    words.join(", ")
+}
+
 /// Defines an enum whose variants are stored, printed and serialised as fixed words.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
@@ -22,6 +41,14 @@ macro_rules! words {
             /// Reads the word.
             pub fn parse(word: &str) -> Option<Self> {
                 match word { $($word => Some(Self::$variant),)+ _ => None }
+            }
+        }
+
+        impl Word for $name {
+            const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            fn literal(self) -> &'static str {
+                match self { $(Self::$variant => concat!("'", $word, "'"),)+ }
             }
         }
 
@@ -352,6 +379,13 @@ words! {
     }
 }
 
+impl TriggerType {
+    /// Whether a forge or a schedule asked, and no person by their own token.
+    pub fn is_automatic(self) -> bool {
+        matches!(self, Self::Webhook | Self::Scheduled)
+    }
+}
+
 words! {
     /// A forge: where repositories are kept, and what tells of pushes to them.
     Forge {
@@ -408,6 +442,94 @@ words! {
         Skipped = "skipped",
         /// It could not be worked off.
         Failed = "failed",
+    }
+}
+
+impl EventState {
+    /// States of a change that started nothing: it can be asked for again.
+    pub const STARTED_NOTHING: [Self; 2] = [Self::Skipped, Self::Failed];
+}
+
+words! {
+    /// The state of one call of a webhook.
+    CallState {
+        /// It waits for its first or its next try.
+        Waiting = "waiting",
+        /// Its receiver has taken it.
+        Done = "done",
+        /// It was given up.
+        Failed = "failed",
+    }
+}
+
+words! {
+    /// The state of a commit that a forge is told.
+    ReportState {
+        /// A job waits for others.
+        Blocked = "blocked",
+        /// Waits for a runner or for a serial group.
+        Queued = "queued",
+        /// A runner has it.
+        Running = "running",
+        /// Waits for a person.
+        OnHold = "on_hold",
+        /// Ended well.
+        Success = "success",
+        /// A step failed.
+        Failed = "failed",
+        /// Ended by a person or by a newer pipeline.
+        Canceled = "canceled",
+        /// Will not run.
+        NotRun = "not_run",
+        /// May not use a context.
+        Unauthorized = "unauthorized",
+        /// The runner could not do its part.
+        InfrastructureFail = "infrastructure_fail",
+        /// Ended for reasons nobody knows.
+        TerminatedUnknown = "terminated-unknown",
+        /// The config has errors.
+        Error = "error",
+    }
+}
+
+impl ReportState {
+    /// Whether it is an end.
+    pub fn is_end(self) -> bool {
+        !matches!(self, Self::Blocked | Self::Queued | Self::OnHold | Self::Running)
+    }
+}
+
+impl From<JobStatus> for ReportState {
+    fn from(status: JobStatus) -> Self {
+        match status {
+            JobStatus::Blocked => Self::Blocked,
+            JobStatus::Queued => Self::Queued,
+            JobStatus::Running => Self::Running,
+            JobStatus::OnHold => Self::OnHold,
+            JobStatus::Success => Self::Success,
+            JobStatus::Failed => Self::Failed,
+            JobStatus::Canceled => Self::Canceled,
+            JobStatus::NotRun => Self::NotRun,
+            JobStatus::Unauthorized => Self::Unauthorized,
+            JobStatus::InfrastructureFail => Self::InfrastructureFail,
+            JobStatus::TerminatedUnknown => Self::TerminatedUnknown,
+        }
+    }
+}
+
+impl From<WorkflowStatus> for ReportState {
+    fn from(status: WorkflowStatus) -> Self {
+        match status {
+            WorkflowStatus::Running | WorkflowStatus::Failing => Self::Running,
+            WorkflowStatus::Success => Self::Success,
+            WorkflowStatus::NotRun => Self::NotRun,
+            WorkflowStatus::Failed => Self::Failed,
+            WorkflowStatus::Error => Self::InfrastructureFail,
+            WorkflowStatus::OnHold => Self::OnHold,
+            WorkflowStatus::Canceled => Self::Canceled,
+            WorkflowStatus::Unauthorized => Self::Unauthorized,
+            WorkflowStatus::Queued => Self::Queued,
+        }
     }
 }
 

@@ -77,7 +77,7 @@ struct Shown {
     reasons: Vec<String>,
     facts: Vec<(&'static str, String)>,
     executions: Vec<Execution>,
-    steps: Vec<Step>,
+    steps: Vec<ShownStep>,
     chosen: Option<Chosen>,
     /// Why there is no log.
     silence: String,
@@ -92,7 +92,7 @@ struct Execution {
     is_chosen: bool,
 }
 
-struct Step {
+struct ShownStep {
     number: u32,
     address: String,
     name: String,
@@ -236,8 +236,8 @@ async fn by_id(web: &Web, id: JobId) -> Answer<Response> {
     Ok(Redirect::to(&address).into_response())
 }
 
-fn step_row(attempt: &Attempt, row: &StepRow, chosen: Option<&StepRow>, time: Option<Time>) -> Step {
-    Step {
+fn step_row(attempt: &Attempt, row: &StepRow, chosen: Option<&StepRow>, time: Option<Time>) -> ShownStep {
+    ShownStep {
         number: row.step,
         address: format!("?execution={}&step={}{}", attempt.node_index, row.step, Time::query(time)),
         name: row.name.clone(),

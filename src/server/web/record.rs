@@ -6,12 +6,12 @@ use crate::server::store::tables::audit::{self, Act};
 use crate::server::time::Millis;
 use crate::server::web::shared::Web;
 use axum::http::StatusCode;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// An act that was written down before it is done.
 pub(super) struct Note {
     seq: i64,
-    detail: String,
+    detail: Map<String, Value>,
 }
 
 /// An act of a person on a page, as it is about to be done.
@@ -24,7 +24,7 @@ pub(super) fn act(person: &Person, peer: &Peer, path: &str, detail: &Value) -> A
         address: peer.0.ip().to_string(),
         method: "POST".to_owned(),
         path: path.to_owned(),
-        detail: detail.to_string(),
+        detail: detail.as_object().cloned().unwrap_or_default(),
         status: None,
     }
 }

@@ -1,15 +1,15 @@
-//! What is known of a process.
+//! Facts about a process.
 
 /// Variable in the environment of a task agent, and so of its steps: the id of their task.
 pub const MARK: &str = "RUNLET_TASK_ID";
 
-/// What is kept of a process beside its facts: nothing, where `/proc` tells it when it is wanted.
+/// The part of a process that is kept beside its facts: nothing, where `/proc` tells it when it is wanted.
 #[cfg(target_os = "linux")]
 type Beside = ();
 #[cfg(not(target_os = "linux"))]
 type Beside = Told;
 
-/// What `ps` has told of a process beside its facts.
+/// The words of `ps` about a process beside its facts.
 #[cfg(any(test, not(target_os = "linux")))]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
@@ -38,6 +38,6 @@ pub struct Stat<T = Beside> {
     pub start_time: u64,
     /// Name of its program, as the kernel has it.
     pub name: String,
-    /// What the system has told beside that.
+    /// The words of the system beside that.
     pub(super) told: T,
 }

@@ -67,7 +67,7 @@ async fn shown(state: &Shared, (owner, slug): (AppOwner, String)) -> Answer<Json
         Err(why) => json!({ "message": format!("it cannot be opened: {why}; set it again") }),
     };
     if let AppOwner::Project(project) = &owner {
-        // Whoever asks may have changed something there.
+        // The person who asks may have changed something there.
         state.installations.forget_all();
         for (name, rights) in [("statuses", Rights::Statuses), ("contents", Rights::Contents)] {
             let got = installation::token(state, project, rights, LAST).await?;

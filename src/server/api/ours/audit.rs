@@ -113,7 +113,7 @@ pub async fn write_down(State(state): State<Shared>, request: Request, next: Nex
         address: client.clone(),
         method: method.to_string(),
         path: path.clone(),
-        detail: Value::from(detail.clone()).to_string(),
+        detail: detail.clone(),
         status: None,
     };
     let seq = match state.store.write(move |tx| audit::add(tx, &act)).await {
@@ -128,8 +128,8 @@ pub async fn write_down(State(state): State<Shared>, request: Request, next: Nex
         let answer: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         detail.extend(answer["id"].as_str().map(|id| ("id".to_owned(), json!(id))));
     }
-    let (status, detail) = (parts.status.as_u16(), Value::from(detail).to_string());
-    record!(Info, user = login, client = client, call = format_args!("{method} {path}"), status = status, detail = detail;
+    let (status, told) = (parts.status.as_u16(), Value::from(detail.clone()));
+    record!(Info, user = login, client = client, call = format_args!("{method} {path}"), status = status, detail = told.to_string();
         "the set-up was changed, or that was tried"
     );
     if let Err(error) = state.store.write(move |tx| audit::answered(tx, seq, status, &detail)).await {
@@ -192,10 +192,9 @@ async fn list(State(state): State<Shared>, _admin: Administrator, words: Words) 
 }
 
 fn shown(act: &Act) -> Value {
-    let detail: Value = serde_json::from_str(&act.detail).unwrap_or_default();
     json!({
         "at": act.at.to_string(), "user": act.login, "user_id": act.user, "token_id": act.token,
-        "address": act.address, "method": act.method, "path": act.path, "detail": detail, "status": act.status,
+        "address": act.address, "method": act.method, "path": act.path, "detail": act.detail, "status": act.status,
     })
 }
 

@@ -2,7 +2,7 @@
 //! `config process`. Nothing is stored, and no token is needed.
 
 use crate::config::{Compiled, Diagnostic, Diagnostics, Severity};
-use crate::protocol::MAX_CHUNK_BYTES;
+use crate::protocol::limits::CONFIG_BYTES;
 use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::ids::fresh_uuid;
 use crate::server::pipelines::compile::{self, Source};
@@ -23,7 +23,7 @@ pub fn router() -> Router<Shared> {
     Router::new()
         .route("/api/v2/compile-config-with-defaults", post(compile_v2))
         .route("/api/v3/configs/compile", post(compile_v3))
-        .layer(DefaultBodyLimit::max(4 * MAX_CHUNK_BYTES))
+        .layer(DefaultBodyLimit::max(CONFIG_BYTES))
 }
 
 /// Most configs that are compiled at once; further calls wait, so that strangers cannot take the machine.

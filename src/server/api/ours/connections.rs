@@ -245,7 +245,7 @@ async fn connect(
         Ok(Ok(secret))
     };
     let secret = state.store.write(write).await??;
-    // Whoever connects it anew may have changed something at the forge.
+    // The person who connects it anew may have changed something at the forge.
     state.installations.forget_all();
     let mut answer = found(&state, &project).await?;
     if let Some(secret) = secret {
@@ -302,7 +302,7 @@ async fn disconnect(
 }
 
 fn shown_change(change: &StoredEvent) -> Value {
-    let event: Value = serde_json::from_str(&change.event).unwrap_or_default();
+    let event = &change.event;
     let name = match event["kind"].as_str() {
         Some("pull") => format!("pull request {}", event["number"]),
         _ => event["reference"].as_str().unwrap_or_default().to_owned(),
@@ -342,7 +342,7 @@ fn most_of(words: &Words) -> Answer<u32> {
     }
 }
 
-/// What the forge was told or is to be told of commits.
+/// Statuses of commits that the forge was told or is to be told.
 async fn statuses(
     State(state): State<Shared>,
     _person: Person,

@@ -1,6 +1,6 @@
 //! Calls that move pipelines on: reruns and continuation; and the settings of projects that decide about it.
 
-use crate::protocol::MAX_CHUNK_BYTES;
+use crate::protocol::limits::CONFIG_BYTES;
 use crate::server::api::shared::acts::run_again;
 use crate::server::api::shared::failure::{Answer, Failure, bad};
 use crate::server::api::shared::input::{Body, Path, message};
@@ -30,7 +30,7 @@ pub fn router() -> Router<Shared> {
         .route("/api/v3/projects/{id}/update-settings", post(update_settings))
         .route(
             "/api/v2/pipeline/continue",
-            post(continue_pipeline).layer(DefaultBodyLimit::max(4 * MAX_CHUNK_BYTES)),
+            post(continue_pipeline).layer(DefaultBodyLimit::max(CONFIG_BYTES)),
         )
 }
 

@@ -43,7 +43,7 @@ async fn find_cache(
     task: Holder,
     Json(wanted): Json<FindCache>,
 ) -> Answer<Json<FoundCache>> {
-    let task = task.alive()?;
+    let task = task.alive(&state).await?;
     if wanted.keys.len() > MOST_KEYS {
         let message = format!("{} keys are more than the {MOST_KEYS} that are looked for", wanted.keys.len());
         return Err(Failure::new(StatusCode::BAD_REQUEST, message));
@@ -82,7 +82,7 @@ async fn save_cache(
     task: Holder,
     Json(record): Json<CacheRecord>,
 ) -> Answer<Json<CacheAnswer>> {
-    let task = task.alive()?;
+    let task = task.alive(&state).await?;
     check_key(&record.key)?;
     complete(&state, &record.archive.sha256, record.archive.length).await?;
     let (id, pipeline) = (task.id.clone(), task.pipeline.clone());
@@ -106,7 +106,7 @@ async fn save_layer(
     task: Holder,
     Json(record): Json<LayerRecord>,
 ) -> Answer<Json<Value>> {
-    let task = task.alive()?;
+    let task = task.alive(&state).await?;
     complete(&state, &record.archive.sha256, record.archive.length).await?;
     let id = task.id.clone();
     let kept = state.settings.keeping.workspaces;

@@ -1,5 +1,6 @@
 //! Calls with the token of a resource class: claiming tasks, and saying that one is lost.
 
+use crate::protocol::limits::WORD_BYTES;
 use crate::protocol::{CLAIMED_HEADER, ClaimRequest, LostTask, Refusal, RefusalCode, RestAnswer};
 use crate::server::api::runner::holder::refused;
 use crate::server::api::runner::query::{Numbers, wait_of};
@@ -21,9 +22,6 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::Instant;
-
-/// Longest name, nonce, version or id in a claim, in bytes.
-const LONGEST_WORD: usize = 255;
 
 /// Hands out a task, at once or when one comes up.
 pub(super) async fn claim(
@@ -64,7 +62,7 @@ pub(super) async fn claim(
                 return Ok((headers, whole(&state, described).await?).into_response());
             }
             Some(Claimed::Holds(held)) => {
-                // What woke this claim, if anything did, is for another one.
+                // The task that woke this claim, if one did, is for another one.
                 notify.notify_one();
                 let what = if held.ended { "has ended" } else { "has begun" };
                 let message =
@@ -107,13 +105,11 @@ fn check(request: &ClaimRequest) -> Answer<()> {
     let needed = [("name", &request.name), ("nonce", &request.nonce)];
     let facts = [&request.hostname, &request.version, &request.os, &request.arch];
     let ids = [&request.machine_id, &request.boot_id].into_iter().flatten();
-    if let Some((name, _)) = needed.iter().find(|(_, word)| !(1..=LONGEST_WORD).contains(&word.len())) {
-        return Err(Failure::new(StatusCode::BAD_REQUEST, format!("`{name}` has 1 to {LONGEST_WORD} bytes")));
+    if let Some((name, _)) = needed.iter().find(|(_, word)| !(1..=WORD_BYTES).contains(&word.len())) {
+        return Err(Failure::new(StatusCode::BAD_REQUEST, format!("`{name}` has 1 to {WORD_BYTES} bytes")));
     }
-    if facts.into_iter().chain(ids).any(|word| word.len() > LONGEST_WORD)
-        || request.takes.len() > LONGEST_WORD
-    {
-        let why = format!("what a claim says of its runner has at most {LONGEST_WORD} bytes each");
+    if facts.into_iter().chain(ids).any(|word| word.len() > WORD_BYTES) || request.takes.len() > WORD_BYTES {
+        let why = format!("what a claim says of its runner has at most {WORD_BYTES} bytes each");
         return Err(Failure::new(StatusCode::BAD_REQUEST, why));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The task agent behind a call: who it is by its token, what its call does to the lease, and what every answer to it
+//! The task agent behind a call: who it is by its token, what the machine says of its call, and what every answer to it
 //! says in `Runlet-Task`.
 
 use crate::protocol::{RefusalCode, TASK_CANCEL, TASK_ENDED, TASK_HEADER, TaskId};
@@ -47,7 +47,8 @@ where
 /// [`TASK_HEADER`] as the library wants it.
 const TASK_HEADER_NAME: axum::http::HeaderName = axum::http::HeaderName::from_static("runlet-task");
 
-/// A task by its token, as this call made it: the lease is renewed. The task in the path must be the token's.
+/// A task by its token, as it was when the call came in. The task in the path must be the token's. The lease is renewed by
+/// calls that the machine takes: a refused one, or one that cannot be read, changes nothing.
 #[derive(Debug)]
 pub(in crate::server::api) struct Holder {
     /// Task that the token of the call is for.
@@ -82,7 +83,7 @@ impl FromRequestParts<Shared> for Holder {
         }
         debug_assert!(TASK_HEADER_NAME.as_str().eq_ignore_ascii_case(TASK_HEADER));
         let news = parts.extensions.get::<Arc<News>>().cloned().unwrap_or_default();
-        let mut holder = Self {
+        let holder = Self {
             id: row.id.clone(),
             pipeline: row.pipeline.clone(),
             job: row.job.clone(),
@@ -90,43 +91,36 @@ impl FromRequestParts<Shared> for Holder {
             hand: InHand::of(row)?,
             news,
         };
-        holder.renew(state).await?;
+        holder.hear(holder.hand.task.cancel_asked);
         Ok(holder)
     }
 }
 
 impl Holder {
-    /// Renews the lease where that changes anything that counts.
-    async fn renew(&mut self, state: &Shared) -> Answer<()> {
-        let lease = state.settings.lease();
-        let mut renewed = self.hand.task.clone();
-        let _ = renewed.call(Call::Heartbeat, lease, Millis::now());
-        if renewed != self.hand.task && !renewed.is_hardly_renewed(&self.hand.task, lease) {
-            let id = self.id.clone();
-            let written = state.store.write(move |tx| {
-                // The state by then decides; the refusal is looked for by those who need it.
-                let _ = task::call(tx, &id, Call::Heartbeat, lease, Millis::now())?;
-                InHand::find(tx, &id)
-            });
-            if let Some(hand) = written.await? {
-                self.hand = hand;
-            }
-        }
-        self.hear(self.hand.task.cancel_asked);
-        Ok(())
-    }
-
     /// The answer will say that a cancel is asked for.
     pub(super) fn hear(&self, cancel: bool) {
         self.news.cancel.fetch_or(cancel, Ordering::Relaxed);
     }
 
-    /// Refuses early what would be refused in the end: before bytes go to the disk, or a file is looked for. What
-    /// counts is said by [`Holder::writes`] or [`Holder::reads`].
-    pub(super) fn takes(&self, call: Call) -> Answer<Taken> {
-        // The lease is renewed already: only the answer counts.
-        let step = self.hand.task.clone().call(call, std::time::Duration::ZERO, Millis::now());
-        self.decided(step.map(|step| step.answer))
+    /// Whether the machine would take the call, as the task was when the call came in.
+    pub(super) fn would_take(&self, call: Call) -> bool {
+        self.hand.task.clone().call(call, std::time::Duration::ZERO, Millis::now()).is_ok()
+    }
+
+    /// Renews the lease for a call that is taken, where that changes anything that counts, and refuses early what would
+    /// be refused in the end: before bytes go to the disk, or a file is looked for. What counts is said by
+    /// [`Holder::writes`] or [`Holder::reads`]. A call that is refused renews nothing.
+    pub(super) async fn takes(&self, state: &Shared, call: Call) -> Answer<Taken> {
+        let lease = state.settings.lease();
+        let mut task = self.hand.task.clone();
+        let step = task.announce(call, lease, Millis::now());
+        if task == self.hand.task || task.is_hardly_renewed(&self.hand.task, lease) {
+            return self.decided(step.map(|step| step.answer));
+        }
+        let id = self.id.clone();
+        // The state by then decides.
+        let write = move |tx: &Tx<'_>| task::announce(tx, &id, call, lease, Millis::now());
+        self.decided(state.store.write(write).await?)
     }
 
     /// Writes rows for the task, in one commit with the check that it still takes the call.
@@ -150,6 +144,7 @@ impl Holder {
         call: Call,
         work: impl FnOnce(&View) -> Result<T, Error> + Send + 'static,
     ) -> Answer<T> {
+        self.takes(state, call).await?;
         let id = self.id.clone();
         let read = state.store.read(move |view| task::read_for(view, &id, call, Millis::now(), work)).await?;
         self.answered(read)
@@ -186,8 +181,8 @@ impl Holder {
     }
 
     /// Refuses a task that has not begun or has ended.
-    pub(in crate::server::api) fn alive(self) -> Answer<Self> {
-        self.takes(Call::Other)?;
+    pub(in crate::server::api) async fn alive(self, state: &Shared) -> Answer<Self> {
+        self.takes(state, Call::Other).await?;
         Ok(self)
     }
 

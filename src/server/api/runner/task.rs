@@ -1,6 +1,7 @@
 //! Calls of a task agent in the life of its task: it begins, is there, tells what happens, ends.
 
 use crate::logging::record;
+use crate::protocol::limits::AGENT_ID_BYTES;
 use crate::protocol::{
     BeginAnswer, BeginRequest, Event, EventsAnswer, FIRST_BESIDE, FinishAnswer, FinishRequest, GiveBack,
     GiveBackAnswer, HeartbeatAnswer, OutputAnswer, RefusalCode,
@@ -32,7 +33,9 @@ pub(super) async fn fetch(State(state): State<Shared>, task: Holder, headers: He
     let token = token.unwrap_or_default().to_owned();
     let (id, settings) = (task.id.clone(), state.settings.clone());
     let fetched = state.store.write(move |tx| claim::fetch(tx, &id, token, &settings, Millis::now())).await?;
-    let text = whole(&state, fetched.map_err(|why| task.refused(why))?).await?;
+    let description = fetched.map_err(|why| task.refused(why))?;
+    task.takes(&state, Call::Heartbeat).await?;
+    let text = whole(&state, description).await?;
     Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
 
@@ -42,8 +45,11 @@ pub(super) async fn begin(
     task: Holder,
     Json(mut request): Json<BeginRequest>,
 ) -> Answer<Json<BeginAnswer>> {
-    if !(1..=64).contains(&request.agent.len()) {
-        return Err(Failure::new(StatusCode::BAD_REQUEST, "`agent` has 1 to 64 characters"));
+    if !(1..=AGENT_ID_BYTES).contains(&request.agent.len()) {
+        return Err(Failure::new(
+            StatusCode::BAD_REQUEST,
+            format!("`agent` has 1 to {AGENT_ID_BYTES} characters"),
+        ));
     }
     request.events.iter_mut().for_each(|event| event.kind.cut());
     let (id, lease, spin_up) = (task.id.clone(), state.settings.lease(), request.spin_up.clone());
@@ -116,7 +122,7 @@ pub(super) async fn output(
     bytes: Bytes,
 ) -> Answer<Json<OutputAnswer>> {
     let call = Call::Output { is_spin_up: step == 0 || step >= FIRST_BESIDE };
-    task.takes(call)?;
+    task.takes(&state, call).await?;
     let offset = number(&query, "offset")?;
     let most = longest_output(&state);
     if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > most) {
@@ -176,7 +182,7 @@ pub(super) async fn finish(
         return Err(Failure::coded(StatusCode::PAYLOAD_TOO_LARGE, RefusalCode::TooLarge, why));
     }
     // A task that has ended is answered by the machine alone: nothing is looked for, and nothing is marked.
-    let steps = if task.takes(Call::Other).is_ok() { request.steps.clone() } else { Vec::new() };
+    let steps = if task.would_take(Call::Other) { request.steps.clone() } else { Vec::new() };
     let (blobs, id) = (state.blobs.clone(), task.id.clone());
     let outputs = blocking(move || {
         let mut outputs = FoundOutputs::default();

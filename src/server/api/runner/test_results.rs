@@ -42,7 +42,7 @@ async fn test_results(
     task: Holder,
     Json(record): Json<TestResultsRecord>,
 ) -> Answer<Json<Value>> {
-    let task = task.alive()?;
+    let task = task.alive(&state).await?;
     complete(&state, &record.sha256, record.length).await?;
     let stopping = || Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the control plane is stopping");
     let reading = Reading::begin(&task.id, &record.path).ok_or_else(|| {

@@ -23,7 +23,7 @@ pub(super) async fn upload_offset(
     Path((_, sha256)): Path<(String, String)>,
     query: Numbers,
 ) -> Answer<Json<UploadAnswer>> {
-    let task = task.alive()?;
+    let task = task.alive(&state).await?;
     let length = upload_length(&query)?;
     let (blobs, id) = (state.blobs.clone(), task.id.clone());
     let offset = blocking(move || blobs.objects.offset(&id, &sha256, length)).await?;
@@ -39,7 +39,7 @@ pub(super) async fn upload(
     query: Numbers,
     bytes: Bytes,
 ) -> Answer<Json<UploadAnswer>> {
-    let task = task.alive()?;
+    let task = task.alive(&state).await?;
     let (length, offset) = (upload_length(&query)?, number(&query, "offset")?);
     debug_assert!(bytes.len() <= MAX_CHUNK_BYTES + 1024, "the router bounds bodies");
     let (blobs, id) = (state.blobs.clone(), task.id.clone());
@@ -80,7 +80,7 @@ pub(super) async fn artifact(
     task: Holder,
     Json(record): Json<ArtifactRecord>,
 ) -> Answer<Json<Value>> {
-    let task = task.alive()?;
+    let task = task.alive(&state).await?;
     let path_is_safe =
         record.path.len() <= 4096 && record.path.split('/').all(|part| !matches!(part, "" | "." | ".."));
     if !path_is_safe {

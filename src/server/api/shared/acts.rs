@@ -6,7 +6,7 @@ use crate::server::api::shared::lookup::unknown_workflow;
 use crate::server::auth::Person;
 use crate::server::engine::commit::{self, Refused, Scope};
 use crate::server::ids::{JobId, WorkflowId};
-use crate::server::pipelines::triggers::{self, Outcome, Wanted};
+use crate::server::pipelines::triggers::{self, Triggered, Wanted};
 use crate::server::pipelines::types::{self, Created};
 use crate::server::state::Shared;
 use crate::server::store::read::Project;
@@ -99,8 +99,8 @@ pub async fn trigger_pipeline(
     person: &Person,
 ) -> Answer<Option<Created>> {
     match triggers::trigger(state, project, wanted, &person.login).await {
-        Ok(Outcome::Created(created)) => Ok(Some(created)),
-        Ok(Outcome::Skipped) => Ok(None),
+        Ok(Triggered::Created(created)) => Ok(Some(created)),
+        Ok(Triggered::Skipped) => Ok(None),
         Err(triggers::Error::Wrong(why)) => Err(bad(why)),
         Err(triggers::Error::Pipeline(error)) => Err(match error {
             types::Error::NoProject(_) => Failure::not_found(error.to_string()),

@@ -5,8 +5,8 @@
 //! first shape and leaves the failure with the response, and [`shape`](super::shape) renders it again where a
 //! client of version 3 asked.
 
-use crate::protocol::limits::BODY_BYTES;
-use crate::protocol::{MAX_CHUNK_BYTES, Refusal, RefusalCode};
+use crate::protocol::limits::{BODY_BYTES, CONFIG_BYTES};
+use crate::protocol::{Refusal, RefusalCode};
 use crate::server::blobs;
 use crate::server::store::Error as StoreError;
 use axum::body::Body;
@@ -52,8 +52,7 @@ impl Failure {
     /// 413 for a body over the limit of its call.
     pub fn too_long() -> Self {
         let why = format!(
-            "the body is longer than it may be: {BODY_BYTES} bytes, and {} for a config that is compiled or continued with",
-            4 * MAX_CHUNK_BYTES
+            "the body is longer than this call takes: {CONFIG_BYTES} bytes where a config is compiled or continued with, and {BODY_BYTES} in any other call, such as the trigger of a pipeline with its config"
         );
         Self::coded(StatusCode::PAYLOAD_TOO_LARGE, RefusalCode::TooLarge, why)
     }

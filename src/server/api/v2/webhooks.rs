@@ -12,7 +12,7 @@ use crate::server::secrets::forge as secrets;
 use crate::server::secrets::sealer::{Sealer, hint};
 use crate::server::state::Shared;
 use crate::server::store::tables::forge;
-use crate::server::store::tables::webhooks::{self, Call, Webhook};
+use crate::server::store::tables::webhooks::{self, Webhook, WebhookCall};
 use crate::server::store::{Error as StoreError, Tx, View};
 use crate::server::time::Millis;
 use axum::extract::State;
@@ -217,7 +217,7 @@ async fn remove(
     Err(Failure::not_found("the webhook was deleted meanwhile"))
 }
 
-fn shown_call(call: &Call) -> Value {
+fn shown_call(call: &WebhookCall) -> Value {
     json!({
         "id": call.id, "type": call.event, "happened_at": call.at.to_string(), "state": call.state,
         "attempts": call.attempts, "message": call.message,

@@ -1,6 +1,7 @@
 //! Changes of a task, in the store: loads it, lets the machine decide, writes what became of it, and carries
 //! out what follows, all in the caller's transaction.
 
+use crate::protocol::limits::MESSAGE_BYTES;
 use crate::protocol::{
     BeginRequest, Beside, Event, EventKind, FinishAnswer, FinishRequest, GiveBack, LostTask, TaskId, duration,
 };
@@ -10,20 +11,16 @@ use crate::server::engine::commit::ripple::Ripple;
 use crate::server::engine::commit::{rerun, serial};
 use crate::server::engine::graph;
 use crate::server::engine::task::{
-    Call, Consequence, Finished, GivenBack, NextAttempt, Refused, Returned, Step, Taken, Task,
+    Call, Consequence, Finished, GivenBack, NextAttempt, Refused, Report, Returned, Taken, Task, Transition,
 };
 use crate::server::ids::JobId;
 use crate::server::store::status::{MessageKind, StepState, TaskState};
 use crate::server::store::tables::small_outputs::{self, SmallOutput};
-use crate::server::store::tables::steps::Unaccounted;
 use crate::server::store::tables::tasks::{self, TaskRow};
 use crate::server::store::tables::{classes, fleet, progress, steps, workflows};
 use crate::server::store::{Effect, Error, Tx, View, new_id};
 use crate::server::time::Millis;
 use std::time::Duration;
-
-/// Longest message for people that a runner may send along, in bytes.
-const LONGEST_MESSAGE: usize = 4096;
 
 /// A task and its row, in the hand of a transaction.
 #[derive(Clone, Debug)]
@@ -207,9 +204,9 @@ pub(super) fn fence_moved(tx: &Tx<'_>, job: &JobId, now: Millis) -> Result<(), E
 /// An answer of a call that the machine may have refused.
 pub type Decided<A> = Result<Result<A, Refused>, Error>;
 
-fn decided<A>(tx: &Tx<'_>, hand: InHand, step: Result<Step<A>, Refused>, now: Millis) -> Decided<A> {
+fn decided<A>(tx: &Tx<'_>, hand: InHand, step: Result<Transition<A>, Refused>, now: Millis) -> Decided<A> {
     match step {
-        Ok(Step { answer, then }) => hand.keep(tx, then, now).map(|()| Ok(answer)),
+        Ok(Transition { answer, then }) => hand.keep(tx, then, now).map(|()| Ok(answer)),
         Err(refused) => Ok(Err(refused)),
     }
 }
@@ -218,6 +215,13 @@ fn decided<A>(tx: &Tx<'_>, hand: InHand, step: Result<Step<A>, Refused>, now: Mi
 pub fn call(tx: &Tx<'_>, id: &TaskId, call: Call, lease: Duration, now: Millis) -> Decided<Taken> {
     let mut hand = InHand::known(tx, id)?;
     let step = hand.task.call(call, lease, now);
+    decided(tx, hand, step, now)
+}
+
+/// A call of the agent whose bytes or rows are still to come, or that only reads.
+pub fn announce(tx: &Tx<'_>, id: &TaskId, call: Call, lease: Duration, now: Millis) -> Decided<Taken> {
+    let mut hand = InHand::known(tx, id)?;
+    let step = hand.task.announce(call, lease, now);
     decided(tx, hand, step, now)
 }
 
@@ -305,11 +309,11 @@ fn is_spin_up(event: &Event) -> bool {
 fn record(
     tx: &Tx<'_>,
     mut hand: InHand,
-    step: Result<Step<Taken>, Refused>,
+    step: Result<Transition<Taken>, Refused>,
     events: &[Event],
     now: Millis,
 ) -> Decided<Recorded> {
-    let Step { answer: taken, then } = match step {
+    let Transition { answer: taken, then } = match step {
         Ok(step) => step,
         Err(refused) => return Ok(Err(refused)),
     };
@@ -345,10 +349,11 @@ pub fn beside(
     now: Millis,
 ) -> Decided<Taken> {
     let mut hand = InHand::known(tx, id)?;
-    let Step { answer: taken, then } = match hand.task.call(Call::Events { is_spin_up: true }, lease, now) {
-        Ok(step) => step,
-        Err(refused) => return Ok(Err(refused)),
-    };
+    let Transition { answer: taken, then } =
+        match hand.task.call(Call::Events { is_spin_up: true }, lease, now) {
+            Ok(step) => step,
+            Err(refused) => return Ok(Err(refused)),
+        };
     steps::record_beside(tx, id, record, beside)?;
     if taken.late {
         close_steps(tx, &hand.row, now)?;
@@ -379,32 +384,29 @@ pub fn finish(
     now: Millis,
 ) -> Decided<FinishAnswer> {
     let mut hand = InHand::known(tx, id)?;
-    let mut finished = hand.clone();
-    let (mut status, mut message) =
-        (TaskState::from(request.status), request.message.as_deref().map(shortened));
-    let mut unaccounted = Vec::new();
-    if finished.row.next_event >= request.events && outputs.missing.is_empty() {
-        unaccounted = steps::unaccounted(tx, id, &request.steps)?;
-    }
-    if let (TaskState::Success, Some(step)) = (status, unaccounted.first()) {
-        // Whatever its agent has overlooked: a success is shown only where everything is known of.
-        (status, message) = (TaskState::InfrastructureFail, Some(overlooked(step)));
-    }
-    match finished.task.finish(status, message.as_deref(), now) {
-        Err(Step { answer: refused, then }) => finished.keep(tx, then, now).map(|()| Err(refused)),
-        Ok(Step { answer: Finished::Before, .. }) => Ok(Ok(FinishAnswer::Confirmed)),
-        Ok(_) if finished.row.next_event < request.events || !outputs.missing.is_empty() => {
-            let next_event = finished.row.next_event;
-            let step = hand.task.call(Call::Other, lease, now);
-            Ok(decided(tx, hand, step, now)?
-                .map(|_| FinishAnswer::Incomplete { next_event, steps: outputs.missing }))
+    let message = request.message.as_deref().map(shortened);
+    let next_event = hand.row.next_event;
+    let is_complete = next_event >= request.events && outputs.missing.is_empty();
+    let unaccounted = if is_complete { steps::unaccounted(tx, id, &request.steps)? } else { Vec::new() };
+    let report = Report {
+        status: TaskState::from(request.status),
+        message: message.as_deref(),
+        is_complete,
+        overlooked: unaccounted.first(),
+    };
+    match hand.task.finish(&report, lease, now) {
+        Err(Transition { answer: refused, then }) => hand.keep(tx, then, now).map(|()| Err(refused)),
+        Ok(Transition { answer: Finished::Before, .. }) => Ok(Ok(FinishAnswer::Confirmed)),
+        Ok(Transition { answer: Finished::Incomplete, then }) => {
+            hand.keep(tx, then, now)?;
+            Ok(Ok(FinishAnswer::Incomplete { next_event, steps: outputs.missing }))
         }
-        Ok(Step { then, .. }) => {
+        Ok(Transition { answer: Finished::Now, then }) => {
             steps::set_lengths(tx, id, &request.steps, &outputs.kept, &unaccounted)?;
             for output in &outputs.small {
                 small_outputs::insert(tx, id, output)?;
             }
-            finished.keep(tx, then, now)?;
+            hand.keep(tx, then, now)?;
             Ok(Ok(FinishAnswer::Confirmed))
         }
     }
@@ -415,18 +417,8 @@ pub fn stopped(tx: &Tx<'_>, id: &TaskId, lease: Duration, now: Millis) -> Decide
     let mut hand = InHand::known(tx, id)?;
     match hand.task.stopped(lease, now) {
         Ok(step) => decided(tx, hand, Ok(step), now),
-        Err(Step { answer: refused, then }) => hand.keep(tx, then, now).map(|()| Err(refused)),
+        Err(Transition { answer: refused, then }) => hand.keep(tx, then, now).map(|()| Err(refused)),
     }
-}
-
-/// The reason why a task cannot have succeeded, though its agent says so.
-fn overlooked(step: &Unaccounted) -> String {
-    let Unaccounted { step, name, bytes } = step;
-    let what = match bytes {
-        None => format!("step {step} (`{name}`) had not ended"),
-        Some(bytes) => format!("it did not account for {bytes} bytes of output of step {step} (`{name}`)"),
-    };
-    format!("the task agent said that the job had succeeded, but {what}")
 }
 
 /// A runner gives a task back that has not begun.
@@ -441,7 +433,7 @@ pub fn give_back(tx: &Tx<'_>, request: &GiveBack, now: Millis) -> Decided<GivenB
     let step = hand.task.give_back(&returned, now);
     let class = hand.row.resource_class.clone();
     let given = decided(tx, hand, step, now)?;
-    // What goes back to the queue of a class that is gone has ended there.
+    // A task that goes back to the queue of a class that is gone has ended there.
     let is_over = given == Ok(GivenBack::Queued) && !classes::is_known(tx, &class)?;
     Ok(if is_over { Ok(GivenBack::Failed) } else { given })
 }
@@ -476,7 +468,7 @@ pub fn fail(tx: &Tx<'_>, id: &TaskId, message: &str, now: Millis) -> Decided<()>
 
 /// Cuts what goes into a row and into the job's messages.
 fn shortened(message: &str) -> String {
-    let end = (0..=LONGEST_MESSAGE.min(message.len())).rev().find(|end| message.is_char_boundary(*end));
+    let end = (0..=MESSAGE_BYTES.min(message.len())).rev().find(|end| message.is_char_boundary(*end));
     match end.filter(|end| *end < message.len()) {
         Some(end) => format!("{} [...]", &message[..end]),
         None => message.to_owned(),

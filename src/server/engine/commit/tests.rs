@@ -5,7 +5,7 @@ use super::*;
 use crate::config;
 use crate::protocol::{GiveBack, GiveBackReason, GivenBack, LostTask, Secret, TaskId, TaskKind};
 use crate::server::engine::commit::task::{self, InHand};
-use crate::server::engine::task::{Call, Claim, FENCE_MARGIN, LONGEST_BEGIN};
+use crate::server::engine::task::{Call, Claim, FENCE_MARGIN, LONGEST_BEGIN, Report};
 use crate::server::store::status::TaskState;
 use crate::server::store::tables::projects::ensure_project;
 use crate::server::store::tables::tasks::{self, Asking};
@@ -110,7 +110,8 @@ impl Bench {
 fn run(tx: &Tx<'_>, id: &TaskId, state: TaskState, now: u64) -> Result<(), Error> {
     begun(tx, id, now)?;
     let mut hand = InHand::find(tx, id)?.unwrap();
-    let then = hand.task.finish(state, None, Millis(now)).unwrap().then;
+    let report = Report { status: state, message: None, is_complete: true, overlooked: None };
+    let then = hand.task.finish(&report, LEASE, Millis(now)).unwrap().then;
     hand.keep(tx, then, Millis(now))
 }
 
@@ -361,7 +362,7 @@ impl Bench {
 const MINUTE: u64 = 60_000;
 
 #[test]
-fn renewed_leases_last_and_longer_ones_stay() {
+fn leases_that_begin_anew_last_and_longer_ones_stay() {
     let bench = Bench::new();
     let workflow = bench.pipeline(1, "x", &config(CHAIN), 0).remove(0);
     let id = bench.begin_build(&workflow, 0);

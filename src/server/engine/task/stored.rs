@@ -1,6 +1,6 @@
 //! A task as its row says, and the row as the task says.
 
-use crate::server::engine::task::{Avoid, Claim, Counts, End, Machine, Refused, State, Task, Work};
+use crate::server::engine::task::{Avoid, Claim, Counts, End, Machine, State, Task, Work};
 use crate::server::store::Error;
 use crate::server::store::status::{EndedBy, TaskState};
 use crate::server::store::tables::tasks::TaskRow;
@@ -8,14 +8,6 @@ use crate::server::time::Millis;
 use std::time::Duration;
 
 impl Task {
-    /// The claim of a task that its agent is about to begin, for an agent that asks what to run.
-    pub fn awaited(&self, now: Millis) -> Result<&Claim, Refused> {
-        match &self.state {
-            State::Claimed { claim, .. } => Ok(claim),
-            _ => Err(self.refusal(now)),
-        }
-    }
-
     /// The task of a row. The error names a row that nothing here has written.
     pub fn of(row: &TaskRow) -> Result<Self, Error> {
         let corrupt =

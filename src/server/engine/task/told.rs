@@ -2,6 +2,7 @@
 //! and what people can do about it.
 
 use crate::server::store::status::{EndedBy, TaskState};
+use crate::server::store::tables::steps::Unaccounted;
 use crate::server::time::Millis;
 
 /// The sentence of an end; that of an agent that has run the job to its own end stays as it is.
@@ -45,6 +46,16 @@ pub(super) fn canceled_unheard(runner: &str, fence: Millis, now: Millis) -> Stri
     format!(
         "the job was canceled and counts as ended since {now}, while nothing is heard of the runner `{runner}`: its steps are stopped when that hears of it, or by themselves before {fence}; the rest of its log follows when it is back"
     )
+}
+
+/// The reason why a task cannot have succeeded, though its agent says so.
+pub(super) fn overlooked(step: &Unaccounted) -> String {
+    let Unaccounted { step, name, bytes } = step;
+    let what = match bytes {
+        None => format!("step {step} (`{name}`) had not ended"),
+        Some(bytes) => format!("it did not account for {bytes} bytes of output of step {step} (`{name}`)"),
+    };
+    format!("the task agent said that the job had succeeded, but {what}")
 }
 
 /// The sentence of a new start of the host that had a task, as a claim of the runner `told_by` says.

@@ -1,13 +1,86 @@
-//! The words of the machine: a claim and its counters, what a call is answered, what follows from it.
+//! The words of the machine: a task and its states, a claim and its counters, what a call is answered, what follows from it.
 
 use crate::protocol::GiveBackReason;
 use crate::server::store::status::{EndedBy, TaskState};
+use crate::server::store::tables::steps::Unaccounted;
 use crate::server::time::Millis;
 use std::fmt;
 use std::time::Duration;
 
+/// Times that runners may give a task back before it fails.
+pub const MOST_GIVEN_BACK_BY_RUNNERS: u32 = 3;
+/// Times that a task may come back because a host cannot work before it fails.
+pub const MOST_GIVEN_BACK_BY_HOSTS: u32 = 10;
+/// Times that what was lost after it began is queued again, where unsafe retries are wanted.
+pub const MOST_UNSAFE_RETRIES: u32 = 3;
+/// A task that has begun may be silent this long, unless its class says otherwise.
+pub const DEFAULT_BUDGET: Duration = Duration::from_secs(15 * 60);
+/// A claimed task that has not begun by then goes back to its queue, unless its class says otherwise.
+pub const LONGEST_BEGIN: Duration = Duration::from_secs(10 * 60);
+/// Output and events of a task that ended without its agent are taken this long.
+pub const LATE: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Added to lease and budget before anything takes the place of a silent task: clocks run apart, answers take time.
 pub const FENCE_MARGIN: Duration = Duration::from_secs(30);
+
+/// One attempt at one node of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// State of the attempt.
+    pub state: State,
+    /// A person (or a newer pipeline) wants it to end, and its agent has not confirmed it yet.
+    pub cancel_asked: bool,
+    /// A restored backup: nothing happens by the clock, nobody claims it, until an administrator decides.
+    pub is_held: bool,
+    /// How often the work was tried in vain, over all attempts.
+    pub counts: Counts,
+    /// The runner that gave the attempt before back.
+    pub avoid: Option<Avoid>,
+    /// Not to be claimed while this fence stands, of what it replaces: until about then. That it is gone is said by
+    /// `Task::wait_for_fence`, not by the clock: that may be wrong.
+    pub not_before: Option<Millis>,
+}
+
+impl Task {
+    /// A first attempt.
+    pub fn fresh() -> Self {
+        Self {
+            state: State::Queued,
+            cancel_asked: false,
+            is_held: false,
+            counts: Counts::default(),
+            avoid: None,
+            not_before: None,
+        }
+    }
+}
+
+/// State of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It waits for a runner of its class.
+    Queued,
+    /// A runner has it and has not begun.
+    Claimed {
+        /// The claim of the runner that has it.
+        claim: Claim,
+        /// It goes back to the queue after this.
+        lease_until: Millis,
+        /// It goes back to the queue after this, whatever is heard of it.
+        begin_until: Millis,
+    },
+    /// Its agent runs steps.
+    Running(Work),
+    /// Its agent has begun and was not heard of for a lease.
+    Unreachable {
+        /// The work that it had begun.
+        work: Work,
+        /// About when it was heard of for the last time.
+        since: Millis,
+    },
+    /// Nothing but late output changes it any more.
+    Ended(End),
+}
 
 /// The hold of a runner on a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,14 +208,14 @@ pub enum Consequence {
 
 /// An answer, and what must follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step<A> {
+pub struct Transition<A> {
     /// The answer to the caller.
     pub answer: A,
     /// Consequences, in the order in which they are carried out.
     pub then: Vec<Consequence>,
 }
 
-impl<A> Step<A> {
+impl<A> Transition<A> {
     pub(super) fn of(answer: A) -> Self {
         Self { answer, then: Vec::new() }
     }
@@ -195,7 +268,7 @@ impl fmt::Display for Refused {
                 f.write_str("the task has not begun: `begin` comes before anything but its spin-up record")
             }
             Refused::Begun => {
-                f.write_str("the task has begun: it cannot be given back any more, only finish")
+                f.write_str("the task has begun: it is neither handed out nor given back any more, and goes on to its end")
             }
             Refused::AnotherAllocation => {
                 f.write_str("the task is held under another allocation: this one is over")
@@ -264,6 +337,21 @@ pub enum Finished {
     Now,
     /// It had ended by the same call before.
     Before,
+    /// A part of it has not arrived: it goes on.
+    Incomplete,
+}
+
+/// The last word of an agent about its task.
+#[derive(Clone, Debug)]
+pub struct Report<'a> {
+    /// Status that it gives the task.
+    pub status: TaskState,
+    /// A sentence for people.
+    pub message: Option<&'a str>,
+    /// All events and all output that it tells of are here.
+    pub is_complete: bool,
+    /// A step that it has not accounted for.
+    pub overlooked: Option<&'a Unaccounted>,
 }
 
 /// Reason and pause of a runner that gives a task back.

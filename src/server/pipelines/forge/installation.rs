@@ -8,7 +8,7 @@ use crate::protocol::Secret;
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::words::{answered, headers, path};
 use crate::server::secrets::access;
-use crate::server::secrets::app::{self, App, Kept, Place, Rights};
+use crate::server::secrets::app::{self, AccessScope, App, Kept, Rights};
 use crate::server::secrets::sealer::Sealer;
 use crate::server::state::Shared;
 use crate::server::store::read;
@@ -34,7 +34,7 @@ const APART: Duration = Duration::from_secs(60);
 enum Found {
     None,
     Not(String),
-    App { app: App, place: Place },
+    App { app: App, scope: AccessScope },
 }
 
 fn find(view: &View, sealer: &Sealer, project: &ProjectId, rights: Rights) -> Result<Found, StoreError> {
@@ -50,8 +50,9 @@ fn find(view: &View, sealer: &Sealer, project: &ProjectId, rights: Rights) -> Re
     let name = connection.as_ref().and_then(|connection| connection.name_there(&slug));
     Ok(match (api, name) {
         (Some(api), Some(name)) => {
-            let place = Place { owner: owner.id().to_owned(), api, repository: name.to_owned(), rights };
-            Found::App { app, place }
+            let scope =
+                AccessScope { owner: owner.id().to_owned(), api, repository: name.to_owned(), rights };
+            Found::App { app, scope }
         }
         _ => Found::Not(format!(
             "the GitHub App is not used, because the project is not connected to GitHub: `runlet admin project connect {slug}`"
@@ -68,13 +69,13 @@ pub async fn token(
     least: Duration,
 ) -> Result<Option<Result<Secret, String>>, StoreError> {
     let (id, sealer) = (project.clone(), state.settings.sealer.clone());
-    let (app, place) = match state.store.read(move |view| find(view, &sealer, &id, rights)).await? {
+    let (app, scope) = match state.store.read(move |view| find(view, &sealer, &id, rights)).await? {
         Found::None => return Ok(None),
         Found::Not(why) => return Ok(Some(Err(why))),
-        Found::App { app, place } => (app, place),
+        Found::App { app, scope } => (app, scope),
     };
-    let cell = state.installations.cell(place.clone(), Millis::now());
-    // Whoever comes meanwhile waits for this one, and asks for none of its own.
+    let cell = state.installations.cell(scope.clone(), Millis::now());
+    // Others that come meanwhile wait for this one, and ask for none of their own.
     let mut kept = cell.lock().await;
     let now = Millis::now();
     if let Some(kept) = kept.as_ref().filter(|kept| kept.app == app) {
@@ -83,7 +84,7 @@ pub async fn token(
             return Ok(Some(kept.token.clone()));
         }
     }
-    let (by, of) = (app.clone(), place);
+    let (by, of) = (app.clone(), scope);
     let got = tokio::task::spawn_blocking(move || get(&by, &of, now)).await;
     let got = got.unwrap_or_else(|_| Err("the call for a token was broken off".to_owned()));
     let (token, until) = match got {
@@ -108,11 +109,11 @@ pub fn is_of_api(api: &str, url: &str) -> bool {
 }
 
 /// Gets a token from the forge, with the end of its time.
-fn get(app: &App, place: &Place, now: Millis) -> Result<(Secret, Millis), String> {
+fn get(app: &App, scope: &AccessScope, now: Millis) -> Result<(Secret, Millis), String> {
     let word = app.word(now)?;
     let caller = Caller::new(false).map_err(|error| error.to_string())?;
     let call = |method, path: &str, body: &[u8]| {
-        let (url, headers) = (format!("{}{path}", place.api), headers(Forge::GitHub, word.expose()));
+        let (url, headers) = (format!("{}{path}", scope.api), headers(Forge::GitHub, word.expose()));
         caller
             .call(&Outgoing { method, url: &url, headers, body, timeout: CALL })
             .map_err(|error| error.to_string())
@@ -120,16 +121,16 @@ fn get(app: &App, place: &Place, now: Millis) -> Result<(Secret, Millis), String
     let installation = match &app.installation {
         Some(id) => id.clone(),
         None => {
-            let answer = call("GET", &format!("/repos/{}/installation", path(&place.repository)), b"")?;
+            let answer = call("GET", &format!("/repos/{}/installation", path(&scope.repository)), b"")?;
             let found: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
             match found["id"].as_u64().filter(|_| answer.status == 200) {
                 Some(id) => id.to_string(),
-                None => return Err(refused(app, place, &answer, true)),
+                None => return Err(refused(app, scope, &answer, true)),
             }
         }
     };
-    let (permission, level) = place.rights.permission();
-    let short = place.repository.rsplit('/').next().unwrap_or_default();
+    let (permission, level) = scope.rights.permission();
+    let short = scope.repository.rsplit('/').next().unwrap_or_default();
     let body = json!({ "repositories": [short], "permissions": { permission: level } }).to_string();
     let path = format!("/app/installations/{installation}/access_tokens");
     let answer = call("POST", &path, body.as_bytes())?;
@@ -138,13 +139,13 @@ fn get(app: &App, place: &Place, now: Millis) -> Result<(Secret, Millis), String
     let until = until.and_then(|until| until.duration_since(SystemTime::UNIX_EPOCH).ok());
     match (answer.status, made["token"].as_str(), until) {
         (200..=299, Some(token), Some(until)) => Ok((Secret::new(token), Millis(until.as_millis() as u64))),
-        _ => Err(refused(app, place, &answer, false)),
+        _ => Err(refused(app, scope, &answer, false)),
     }
 }
 
 /// A refusal of the forge as a sentence about what to do.
-fn refused(app: &App, place: &Place, answer: &Answer, is_search: bool) -> String {
-    let (id, repository, rights) = (&app.id, &place.repository, place.rights.said());
+fn refused(app: &App, scope: &AccessScope, answer: &Answer, is_search: bool) -> String {
+    let (id, repository, rights) = (&app.id, &scope.repository, scope.rights.said());
     let said = answered(answer.status, &String::from_utf8_lossy(&answer.body));
     let advice = match answer.status {
         401 => {
@@ -191,7 +192,7 @@ mod tests {
     #[test]
     fn refusals_say_what_to_do() {
         let app = App { id: "7".to_owned(), installation: None, key: Secret::new("") };
-        let place = Place {
+        let scope = AccessScope {
             owner: "o".to_owned(),
             api: "https://api".to_owned(),
             repository: "acme/app".to_owned(),
@@ -201,7 +202,7 @@ mod tests {
             let headers = date.map(|date| ("date".to_owned(), date.to_owned())).into_iter().collect();
             refused(
                 &app,
-                &place,
+                &scope,
                 &Answer { status, headers, body: b"{\"message\":\"no\"}".to_vec() },
                 is_search,
             )

@@ -9,8 +9,9 @@ use crate::server::secrets::forge as secrets;
 use crate::server::secrets::sealer::Sealer;
 use crate::server::state::{ServerSettings, Shared};
 use crate::server::store::read::{self, Job, Pipeline, Workflow};
+use crate::server::store::status::CallState;
 use crate::server::store::status::JobStatus;
-use crate::server::store::tables::webhooks::{self, Call, Webhook};
+use crate::server::store::tables::webhooks::{self, Webhook, WebhookCall};
 use crate::server::store::{Error as StoreError, View};
 use crate::server::time::Millis;
 use ring::hmac::{HMAC_SHA256, Key, sign};
@@ -90,7 +91,7 @@ fn ready(
     view: &View,
     settings: &ServerSettings,
     sealer: &Sealer,
-    call: &Call,
+    call: &WebhookCall,
 ) -> Result<Option<Ready>, StoreError> {
     let Some(webhook) = webhooks::find(view, &call.webhook)? else { return Ok(None) };
     let name = secret_name(&webhook.id);
@@ -109,12 +110,15 @@ fn ready(
     Ok(Some(Ready { webhook, secret, body }))
 }
 
-async fn try_once(state: &Shared, callers: &Arc<Callers>, call: Call) -> Result<(), StoreError> {
+async fn try_once(state: &Shared, callers: &Arc<Callers>, call: WebhookCall) -> Result<(), StoreError> {
     let (settings, of) = (state.settings.clone(), call.clone());
     let read = move |view: &View| ready(view, &settings, &settings.sealer, &of);
     let Some(Ready { webhook, secret, body }) = state.store.read(read).await? else {
         let why = "what it is about is gone, or its signing secret cannot be opened: set it again";
-        return state.store.write(move |tx| webhooks::set_tried(tx, &call, "failed", why, Millis(0))).await;
+        return state
+            .store
+            .write(move |tx| webhooks::set_tried(tx, &call, CallState::Failed, why, Millis(0)))
+            .await;
     };
     let (id, kept) = (call.id.clone(), body.clone());
     state.store.write(move |tx| webhooks::set_body(tx, &id, &kept)).await?;
@@ -135,12 +139,12 @@ async fn try_once(state: &Shared, callers: &Arc<Callers>, call: Call) -> Result<
         Ok(Ok(answer)) => ((200..300).contains(&answer.status), false, format!("answered {}", answer.status)),
     };
     let again = AGAIN_SECONDS.get(call.attempts as usize).filter(|_| !is_wrong);
-    let (word, at) = match (is_done, again) {
-        (true, _) => ("done", Millis(0)),
-        (false, Some(seconds)) => ("waiting", Millis::now().plus(Duration::from_secs(*seconds))),
-        (false, None) => ("failed", Millis(0)),
+    let (state_now, at) = match (is_done, again) {
+        (true, _) => (CallState::Done, Millis(0)),
+        (false, Some(seconds)) => (CallState::Waiting, Millis::now().plus(Duration::from_secs(*seconds))),
+        (false, None) => (CallState::Failed, Millis(0)),
     };
-    state.store.write(move |tx| webhooks::set_tried(tx, &call, word, &message, at)).await
+    state.store.write(move |tx| webhooks::set_tried(tx, &call, state_now, &message, at)).await
 }
 
 /// `v1=` and the hexadecimal HMAC-SHA256 of a body.
@@ -165,7 +169,7 @@ fn is_allowed(hosts: &[String], url: &str) -> bool {
 fn payload(
     view: &View,
     settings: &ServerSettings,
-    call: &Call,
+    call: &WebhookCall,
     webhook: &Webhook,
 ) -> Result<Option<Value>, StoreError> {
     let job = match call.event.as_str() {

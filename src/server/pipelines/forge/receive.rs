@@ -20,6 +20,7 @@ use crate::server::store::{Effect, Error as StoreError, Tx, View};
 use crate::server::time::Millis;
 use axum::http::HeaderMap;
 use ring::digest::{SHA256, digest};
+use serde::Deserialize as _;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -350,7 +351,7 @@ pub(super) fn take(tx: &Tx<'_>, of: &Stored<'_>, mut change: Event) -> Result<Ta
         project,
         key: &key,
         builds: builds.as_deref(),
-        event: &serde_json::to_string(&change)?,
+        event: &serde_json::to_value(&change)?,
         state: event_state,
         sentence,
         pipeline: &pipeline,
@@ -376,13 +377,13 @@ pub fn replay(tx: &Tx<'_>, project: &Project, delivery: i64, now: Millis) -> Res
     let mut replayed = Replayed { waiting: 0, left: None };
     for stored in deliveries::without_pipeline(tx, &project.id, delivery)? {
         // One that cannot be read is said to be so by whoever works it off.
-        let decision = match serde_json::from_str::<Event>(&stored.event) {
+        let decision = match Event::deserialize(&stored.event) {
             Ok(change) => decide(tx, project, &settings, &change, now.minus(SAME))?,
             Err(_) => Decision::Start,
         };
         match decision {
             Decision::Start => {
-                deliveries::replay(tx, stored.seq, now)?;
+                deliveries::replay(tx, stored.seq, "waits to be tried again", now)?;
                 replayed.waiting += 1;
             }
             Decision::Skip(why) => replayed.left = Some(why),

@@ -9,11 +9,11 @@ use crate::protocol::Secret;
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::reach::{Reach, Reached, reach};
 use crate::server::pipelines::forge::rounds::{Busy, Rounds};
-use crate::server::pipelines::forge::words::{self, PREFIX, Verdict, is_end};
+use crate::server::pipelines::forge::words::{self, PREFIX, Verdict};
 use crate::server::secrets::app::Rights;
 use crate::server::state::{ServerSettings, Shared};
 use crate::server::store::read;
-use crate::server::store::status::{Forge, JobType};
+use crate::server::store::status::{Forge, JobType, ReportState};
 use crate::server::store::tables::forge;
 use crate::server::store::tables::projects::{self, ProjectSettings};
 use crate::server::store::tables::reports::{self, Changed, JobFacts, PipelineFacts, Report};
@@ -110,7 +110,7 @@ fn collect(tx: &Tx<'_>, settings: &ServerSettings, now: Millis) -> Result<(), St
             },
         };
         if let Some(report) = report {
-            let is_news = report.state != "not_run"
+            let is_news = report.state != ReportState::NotRun
                 || reports::is_known(tx, &report.project, &report.revision, &report.context)?;
             if is_news {
                 reports::want(tx, &report, now)?;
@@ -140,21 +140,17 @@ fn of_job(view: &View, server: &ServerSettings, facts: &JobFacts) -> Result<Opti
         return Ok(None);
     }
     let (name, state, description) = if settings.is_status_per_workflow {
-        let state = match facts.workflow_status.as_str() {
-            "failing" => "running",
-            "error" => "infrastructure_fail",
-            other => other,
-        };
-        (facts.workflow.clone(), state.to_owned(), in_words(state, None, None, None))
+        let state = ReportState::from(facts.workflow_status);
+        (facts.workflow.clone(), state, in_words(state, None, None, None))
     } else {
         let name = match facts.kind {
             JobType::Build => facts.name.clone(),
             _ => format!("{}/{}", facts.workflow, facts.name),
         };
         let took = facts.started_at.zip(facts.stopped_at).map(|(from, to)| to.since(from));
-        let state = facts.status.as_str();
+        let state = ReportState::from(facts.status);
         let text = in_words(state, took, facts.failed_step.as_deref(), facts.canceled_by.as_deref());
-        (name, state.to_owned(), text)
+        (name, state, text)
     };
     let url = match facts.number {
         Some(number) => server.job_url(&slug, number),
@@ -182,14 +178,13 @@ fn of_pipeline(
 ) -> Result<Option<Report>, StoreError> {
     let Some((settings, slug)) = wants(view, &facts.project)? else { return Ok(None) };
     let Some(revision) = &facts.revision else { return Ok(None) };
-    let errors: serde_json::Value = serde_json::from_str(&facts.errors).unwrap_or_default();
-    let first = errors[0]["message"].as_str().unwrap_or("the config has errors");
+    let first = facts.errors.first().map_or("the config has errors", |error| error.message.as_str());
     Ok(Some(Report {
         project: facts.project.clone(),
         revision: revision.clone(),
         context: format!("{}config", prefix(&settings)),
         reference: facts.reference.clone(),
-        state: "error".to_owned(),
+        state: ReportState::Error,
         description: first.lines().next().unwrap_or_default().to_owned(),
         url: format!("{}/{slug}/{}", server.public_url, facts.number),
         sent_word: None,
@@ -200,23 +195,25 @@ fn of_pipeline(
 }
 
 /// A state in words for people.
-fn in_words(state: &str, took: Option<Duration>, step: Option<&str>, by: Option<&str>) -> String {
+fn in_words(state: ReportState, took: Option<Duration>, step: Option<&str>, by: Option<&str>) -> String {
     match state {
-        "blocked" => "Waits for other jobs".to_owned(),
-        "queued" => "Queued".to_owned(),
-        "running" => "Running".to_owned(),
-        "on_hold" => "Waiting for approval".to_owned(),
-        "success" => match took.map(|took| took.as_secs()) {
+        ReportState::Blocked => "Waits for other jobs".to_owned(),
+        ReportState::Queued => "Queued".to_owned(),
+        ReportState::Running => "Running".to_owned(),
+        ReportState::OnHold => "Waiting for approval".to_owned(),
+        ReportState::Success => match took.map(|took| took.as_secs()) {
             None => "Passed".to_owned(),
             Some(seconds) if seconds < 60 => format!("Passed in {seconds}s"),
             Some(seconds) if seconds < 3600 => format!("Passed in {}m {}s", seconds / 60, seconds % 60),
             Some(seconds) => format!("Passed in {}h {}m", seconds / 3600, seconds / 60 % 60),
         },
-        "failed" => step.map_or_else(|| "Failed".to_owned(), |step| format!("Failed: {step}")),
-        "canceled" => by.map_or_else(|| "Canceled".to_owned(), |by| format!("Canceled by {by}")),
-        "not_run" => "Not run".to_owned(),
-        "unauthorized" => "Not authorized".to_owned(),
-        _ => "The runner could not do its part".to_owned(),
+        ReportState::Failed => step.map_or_else(|| "Failed".to_owned(), |step| format!("Failed: {step}")),
+        ReportState::Canceled => by.map_or_else(|| "Canceled".to_owned(), |by| format!("Canceled by {by}")),
+        ReportState::NotRun => "Not run".to_owned(),
+        ReportState::Unauthorized => "Not authorized".to_owned(),
+        ReportState::InfrastructureFail | ReportState::TerminatedUnknown | ReportState::Error => {
+            "The runner could not do its part".to_owned()
+        }
     }
 }
 
@@ -266,10 +263,10 @@ async fn tell(
     report: Report,
 ) -> Result<bool, StoreError> {
     let kind = way.connection.forge;
-    let word = words::word(kind, &report.state, report.sent_word.is_some());
+    let word = words::word(kind, report.state, report.sent_word.is_some());
     let is_same = word.is_some()
         && report.sent_word.as_deref() == word
-        && (!is_end(&report.state) || report.sent_text.as_deref() == Some(&report.description));
+        && (!report.state.is_end() || report.sent_text.as_deref() == Some(&report.description));
     let is_refused = words::is_refused_after(kind, report.sent_word.as_deref(), word);
     let Some(word) = word.filter(|_| !is_same && !is_refused) else {
         let told = word.filter(|_| !is_refused);
@@ -369,17 +366,17 @@ async fn give_up(state: &Shared, report: Report, why: String) -> Result<(), Stor
 
 #[cfg(test)]
 mod tests {
-    use super::in_words;
+    use super::{ReportState, in_words};
     use std::time::Duration;
 
     #[test]
     fn states_are_told_in_words() {
-        let passed = |seconds| in_words("success", Some(Duration::from_secs(seconds)), None, None);
+        let passed = |seconds| in_words(ReportState::Success, Some(Duration::from_secs(seconds)), None, None);
         assert_eq!(
             (&*passed(5), &*passed(185), &*passed(7260)),
             ("Passed in 5s", "Passed in 3m 5s", "Passed in 2h 1m")
         );
-        assert_eq!(in_words("failed", None, Some("run tests"), None), "Failed: run tests");
-        assert_eq!(in_words("canceled", None, None, Some("ada")), "Canceled by ada");
+        assert_eq!(in_words(ReportState::Failed, None, Some("run tests"), None), "Failed: run tests");
+        assert_eq!(in_words(ReportState::Canceled, None, None, Some("ada")), "Canceled by ada");
     }
 }

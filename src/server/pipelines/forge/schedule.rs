@@ -127,7 +127,7 @@ fn add(tx: &Tx<'_>, project: &ProjectId, scheduled: Scheduled, now: Millis) -> R
         project,
         key: &event.key(),
         builds: None,
-        event: &serde_json::to_string(&event)?,
+        event: &serde_json::to_value(&event)?,
         state: EventState::Waiting,
         sentence: "",
         pipeline: &PipelineId::fresh(),
@@ -145,6 +145,7 @@ mod tests {
     use crate::server::store::Store;
     use crate::server::store::tables::projects::ensure_project;
     use crate::server::store::tables::schedules::Timetable;
+    use serde::Deserialize as _;
     use serde_json::json;
 
     const MINUTE_MS: u64 = 60_000;
@@ -190,8 +191,7 @@ mod tests {
         let waiting = || -> Vec<Scheduled> {
             let found =
                 store.read_blocking(|view| deliveries::due_events(view, &[], Millis(u64::MAX), 100)).unwrap();
-            let event = |stored: &deliveries::StoredEvent| match serde_json::from_str(&stored.event).unwrap()
-            {
+            let event = |stored: &deliveries::StoredEvent| match Event::deserialize(&stored.event).unwrap() {
                 Event::Scheduled(scheduled) => scheduled,
                 other => unreachable!("{other:?}"),
             };

@@ -1,7 +1,7 @@
 //! Words to forges about a commit: names, texts and calls, each in the form that the forge takes. No IO.
 
 use crate::http::encoded;
-use crate::server::store::status::Forge;
+use crate::server::store::status::{Forge, ReportState};
 use crate::server::store::tables::reports::Report;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ const BITBUCKET_KEY: usize = 40;
 
 /// The forge's word for one of our states; `None`: it is told nothing. `was_told` is whether it was told anything of the
 /// status before.
-pub(super) fn word(forge: Forge, state: &str, was_told: bool) -> Option<&'static str> {
+pub(super) fn word(forge: Forge, state: ReportState, was_told: bool) -> Option<&'static str> {
     use Forge::{BitbucketCloud, BitbucketDc, Forgejo, GitHub, GitLab, Gitea};
     let pick = |github, gitlab, cloud, dc| match forge {
         GitHub | Gitea | Forgejo => github,
@@ -22,16 +22,22 @@ pub(super) fn word(forge: Forge, state: &str, was_told: bool) -> Option<&'static
         BitbucketDc => dc,
         Forge::Git => "",
     };
+    use ReportState::{
+        Blocked, Canceled, Error, Failed, InfrastructureFail, NotRun, OnHold, Queued, Running, Success,
+        TerminatedUnknown, Unauthorized,
+    };
     let word = match state {
-        "blocked" | "queued" | "on_hold" => pick("pending", "pending", "INPROGRESS", "INPROGRESS"),
-        "running" => pick("pending", "running", "INPROGRESS", "INPROGRESS"),
-        "success" => pick("success", "success", "SUCCESSFUL", "SUCCESSFUL"),
-        "failed" => pick("failure", "failed", "FAILED", "FAILED"),
-        "canceled" => pick("error", "canceled", "STOPPED", "CANCELLED"),
-        "not_run" if !was_told => return None,
-        "not_run" => pick("error", "canceled", "STOPPED", "CANCELLED"),
+        Blocked | Queued | OnHold => pick("pending", "pending", "INPROGRESS", "INPROGRESS"),
+        Running => pick("pending", "running", "INPROGRESS", "INPROGRESS"),
+        Success => pick("success", "success", "SUCCESSFUL", "SUCCESSFUL"),
+        Failed => pick("failure", "failed", "FAILED", "FAILED"),
+        Canceled => pick("error", "canceled", "STOPPED", "CANCELLED"),
+        NotRun if !was_told => return None,
+        NotRun => pick("error", "canceled", "STOPPED", "CANCELLED"),
         // A config that is wrong, a runner that could not, a context that may not be used.
-        _ => pick("error", "failed", "FAILED", "FAILED"),
+        Unauthorized | InfrastructureFail | TerminatedUnknown | Error => {
+            pick("error", "failed", "FAILED", "FAILED")
+        }
     };
     (!word.is_empty()).then_some(word)
 }
@@ -40,11 +46,6 @@ pub(super) fn word(forge: Forge, state: &str, was_told: bool) -> Option<&'static
 /// pipeline of the same commit would be as long as the end of the one before was not told.
 pub(super) fn is_refused_after(forge: Forge, last: Option<&str>, word: Option<&str>) -> bool {
     forge == Forge::GitLab && last == Some("running") && word == Some("pending")
-}
-
-/// Whether a state is an end.
-pub(super) fn is_end(state: &str) -> bool {
-    !matches!(state, "blocked" | "queued" | "on_hold" | "running")
 }
 
 /// Cuts a text to so many characters, with a mark.
@@ -302,7 +303,7 @@ mod tests {
             revision: "b".repeat(40),
             context: context.to_owned(),
             reference: "main".to_owned(),
-            state: "success".to_owned(),
+            state: ReportState::Success,
             description: "😀".repeat(200),
             url: "https://ci.example/x".to_owned(),
             sent_word: None,
@@ -314,15 +315,18 @@ mod tests {
 
     #[test]
     fn every_forge_is_told_in_its_own_words_and_lengths() {
-        assert_eq!(word(Forge::GitHub, "running", true), Some("pending"));
-        assert_eq!(word(Forge::GitLab, "running", true), Some("running"));
-        assert_eq!(word(Forge::BitbucketCloud, "canceled", true), Some("STOPPED"));
-        assert_eq!(word(Forge::BitbucketDc, "canceled", true), Some("CANCELLED"));
-        assert_eq!(word(Forge::Gitea, "infrastructure_fail", true), Some("error"));
+        assert_eq!(word(Forge::GitHub, ReportState::Running, true), Some("pending"));
+        assert_eq!(word(Forge::GitLab, ReportState::Running, true), Some("running"));
+        assert_eq!(word(Forge::BitbucketCloud, ReportState::Canceled, true), Some("STOPPED"));
+        assert_eq!(word(Forge::BitbucketDc, ReportState::Canceled, true), Some("CANCELLED"));
+        assert_eq!(word(Forge::Gitea, ReportState::InfrastructureFail, true), Some("error"));
         assert!(is_refused_after(Forge::GitLab, Some("running"), Some("pending")));
         assert!(!is_refused_after(Forge::GitLab, Some("success"), Some("pending")));
         assert!(!is_refused_after(Forge::GitHub, Some("running"), Some("pending")));
-        assert_eq!((word(Forge::GitHub, "not_run", false), word(Forge::Git, "success", true)), (None, None));
+        assert_eq!(
+            (word(Forge::GitHub, ReportState::NotRun, false), word(Forge::Git, ReportState::Success, true)),
+            (None, None)
+        );
         let github = call(Forge::GitHub, "https://api", "acme/app", &report("ci/circleci: build"), "success");
         let text = github.body["description"].as_str().unwrap_or_default();
         assert!(text.chars().count() == 140 && text.ends_with('…'));

@@ -19,6 +19,7 @@ use crate::server::store::tables::forge;
 use crate::server::store::tables::projects::{self, ProjectSettings};
 use crate::server::store::{Error as StoreError, View};
 use crate::server::time::Millis;
+use serde::Deserialize as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -177,7 +178,7 @@ fn about(view: &View, project: &ProjectId, event: &Event) -> Result<Option<About
 }
 
 async fn work(state: &Shared, stored: &StoredEvent) -> Result<End, StoreError> {
-    let Ok(event) = serde_json::from_str::<Event>(&stored.event) else {
+    let Ok(event) = Event::deserialize(&stored.event) else {
         return Ok(End::Failed("it is stored in a form that this version cannot read".to_owned()));
     };
     let (id, of) = (stored.project.clone(), event.clone());

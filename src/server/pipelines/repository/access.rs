@@ -46,10 +46,15 @@ impl Opener {
             return Ok(None);
         }
         let number = self.count.fetch_add(1, Ordering::Relaxed);
-        let made = Files { folder: folder.join(format!("{PREFIX}{number}")) };
-        let files = files.iter().map(|file| (file.name.as_str(), file.value.expose()));
-        git_files::write(&made.folder, files)?;
-        Ok(Some(made))
+        let folder = Folder(folder.join(format!("{PREFIX}{number}")));
+        let has_ssh = files.iter().any(|file| file.name == "ssh_config");
+        let writing = tokio::task::spawn_blocking(move || {
+            let files = files.iter().map(|file| (file.name.as_str(), file.value.expose()));
+            git_files::write(&folder.0, files).map(|()| folder)
+        });
+        let folder = writing.await.map_err(io::Error::other)??;
+        let setting = format!("include.path={}", folder.0.join("config").display());
+        Ok(Some(Files { folder: Some(folder), setting, has_ssh }))
     }
 }
 
@@ -65,27 +70,77 @@ pub(super) fn clear(folder: &Path) {
 /// Files that are there until this is dropped.
 #[derive(Debug)]
 pub(super) struct Files {
-    folder: PathBuf,
+    /// There until it is dropped.
+    folder: Option<Folder>,
+    setting: String,
+    has_ssh: bool,
 }
+
+/// A folder that goes with its value.
+#[derive(Debug)]
+struct Folder(PathBuf);
 
 impl Files {
     /// The setting that git is given.
     pub(super) fn setting(&self) -> String {
-        format!("include.path={}", self.folder.join("config").display())
+        self.setting.clone()
     }
 
     /// Whether they say how ssh is started.
     pub(super) fn has_ssh(&self) -> bool {
-        self.folder.join("ssh_config").exists()
+        self.has_ssh
     }
 }
 
 impl Drop for Files {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.folder) {
+        let folder = self.folder.take();
+        // Async threads do not wait for the disk. A runtime that ends without running this drops it, which removes the
+        // folder as well.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn_blocking(move || drop(folder));
+        }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let Self(folder) = self;
+        if let Err(error) = fs::remove_dir_all(&*folder) {
             if error.kind() != io::ErrorKind::NotFound {
-                log::warn!("failed to remove `{}`: {error}", self.folder.display());
+                log::warn!("failed to remove `{}`: {error}", folder.display());
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test without its folder should fail loudly")]
+mod tests {
+    use super::*;
+    use crate::protocol::Secret;
+
+    #[test]
+    fn files_are_there_until_they_are_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let opener = Opener::default();
+        opener.set(Box::new(|_, _| {
+            Box::pin(async {
+                let file = |name: &str| Variable { name: name.to_owned(), value: Secret::new("text") };
+                vec![file("config"), file("ssh_config")]
+            })
+        }));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let files = runtime.block_on(opener.open(folder.path(), "project", "url")).unwrap().unwrap();
+        let made = folder.path().join("access-0");
+        assert!(
+            files.has_ssh()
+                && files.setting().contains("access-0/config")
+                && made.join("ssh_config").exists()
+        );
+        runtime.block_on(async { drop(files) });
+        // It ends what it was given, or drops it.
+        drop(runtime);
+        assert!(!made.exists());
     }
 }

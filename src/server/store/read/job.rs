@@ -8,7 +8,7 @@
 
 use crate::config::Requirement;
 use crate::server::ids::{JobId, PipelineId, ProjectId, UserId, WorkflowId, WorkspaceId};
-use crate::server::store::read::json::{Json, Message};
+use crate::server::store::json::{Json, Message};
 use crate::server::store::read::project::{PROJECT, ProjectRef};
 use crate::server::store::status::{JobStatus, JobType, TaskState};
 use crate::server::store::{Error, View};
@@ -75,7 +75,7 @@ fn query(rest: &str) -> String {
             j.resource_class, j.parallelism, j.messages, j.requires, j.definition -> '$.contexts', j.created_at_ms,
             j.queued_at_ms, j.started_at_ms, j.stopped_at_ms, j.canceled_by, j.approved_by, coalesce(j.reused_from, j.id),
             EXISTS (SELECT 1 FROM tasks t WHERE t.job_id = coalesce(j.reused_from, j.id) AND t.status = ?1),
-            coalesce(j.definition ->> '$.kind.executor.type', 'machine'), {PROJECT}
+            j.definition ->> '$.kind.executor.type', {PROJECT}
          FROM jobs j JOIN workflows w ON w.id = j.workflow_id JOIN projects r ON r.id = j.project_id {rest}"
     )
 }
@@ -105,7 +105,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Job> {
         approved_by: row.get(19)?,
         ran_as: row.get(20)?,
         ran_out_of_time: row.get(21)?,
-        executor: match row.get_ref(22)?.as_str()? {
+        executor: match row.get_ref(22)?.as_str_or_null()?.unwrap_or("machine") {
             // The hosted service has machines as well.
             "hosted_machine" => "machine".to_owned(),
             word => word.to_owned(),

@@ -8,7 +8,6 @@
 mod attempt;
 mod insight;
 mod job;
-mod json;
 mod organisation;
 mod output;
 mod person;
@@ -22,12 +21,12 @@ mod waiting;
 mod watch;
 mod workflow;
 
+pub use crate::server::store::json::Message;
 pub use attempt::{Attempt, StepRow, attempts};
 pub use insight::{
     Branches, FlakyTest, JobRun, Runs, WorkflowRun, branches, flaky_tests, job_runs, workflow_runs,
 };
 pub use job::{Job, Recent, job, job_by_number, jobs_of, recent_jobs};
-pub use json::Message;
 pub use organisation::{Organisation, organisation, organisation_by_name, organisations};
 pub use output::{Extent, StepOutput, output_times, step_output, step_started_at};
 pub use person::{PersonRow, person};

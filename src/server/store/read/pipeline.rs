@@ -4,7 +4,7 @@
 //! an array parameter).
 
 use crate::server::ids::{OrganisationId, PipelineId, ProjectId, UserId};
-use crate::server::store::read::json::{Json, Message};
+use crate::server::store::json::{Json, Message};
 use crate::server::store::read::project::{PROJECT, ProjectRef};
 use crate::server::store::read::run_status::RunStatus;
 use crate::server::store::status::{PipelineState, WorkflowStatus};

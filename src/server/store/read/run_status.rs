@@ -1,4 +1,4 @@
-//! The status of a pipeline's workflows together.
+//! The status of a pipeline's workflows together. Nothing here is SQLite's own.
 
 use crate::server::store::status::{PipelineState, WorkflowStatus};
 

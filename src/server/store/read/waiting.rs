@@ -4,8 +4,8 @@
 
 use crate::protocol::TaskKind;
 use crate::server::ids::JobId;
+use crate::server::store::json::Message;
 use crate::server::store::read::job::Job;
-use crate::server::store::read::json::Message;
 use crate::server::store::status::{JobStatus, Kind, MessageKind, TaskState};
 use crate::server::store::tables::instances::ONLINE;
 use crate::server::store::{Error, View};
@@ -153,6 +153,15 @@ struct Runners {
     last: Option<(String, Millis)>,
 }
 
+/// A runner of the class that takes tasks of the kind.
+struct Seen {
+    name: String,
+    /// Time of its last call.
+    at: Millis,
+    is_busy: bool,
+    is_paused: bool,
+}
+
 fn runners(view: &View, class: &str, kind: Kind, now: Millis) -> Result<Runners, Error> {
     let mut query = view.sql().prepare_cached(
         "SELECT i.name, i.last_connected_ms,
@@ -164,17 +173,17 @@ fn runners(view: &View, class: &str, kind: Kind, now: Millis) -> Result<Runners,
     )?;
     let [claimed, running, unreachable] = TaskState::HELD_BY_A_RUNNER;
     let values = params![class, kind, claimed, running, unreachable];
-    let seen = query.query_map(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
-    let seen: Vec<(String, Millis, bool, bool)> = seen.collect::<Result<_, _>>()?;
+    let seen = query.query_map(values, |row| {
+        Ok(Seen { name: row.get(0)?, at: row.get(1)?, is_busy: row.get(2)?, is_paused: row.get(3)? })
+    })?;
+    let seen: Vec<Seen> = seen.collect::<Result<_, _>>()?;
     let since = now.minus(ONLINE);
     let waits = |paused: bool| {
-        seen.iter()
-            .filter(|(_, at, is_busy, is_paused)| *at > since && !is_busy && *is_paused == paused)
-            .count()
+        seen.iter().filter(|one| one.at > since && !one.is_busy && one.is_paused == paused).count()
     };
     let (idle, paused) = (waits(false), waits(true));
-    let busy = seen.iter().filter(|(_, _, is_busy, _)| *is_busy).count();
-    Ok(Runners { idle, busy, paused, last: seen.into_iter().next().map(|(name, at, _, _)| (name, at)) })
+    let busy = seen.iter().filter(|one| one.is_busy).count();
+    Ok(Runners { idle, busy, paused, last: seen.into_iter().next().map(|one| (one.name, one.at)) })
 }
 
 fn count_ahead(view: &View, class: &str, seq: i64) -> Result<u64, Error> {

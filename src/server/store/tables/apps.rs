@@ -3,6 +3,7 @@
 //! Only SQLite: nothing.
 
 use crate::server::ids::{OrganisationId, ProjectId};
+use crate::server::store::status::Forge;
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, params};
@@ -65,9 +66,12 @@ pub fn owner_for(view: &View, project: &ProjectId) -> Result<Option<AppOwner>, E
     }
     let mut query = view.sql().prepare_cached(
         "SELECT a.organisation_id FROM projects p JOIN forge_apps a ON a.organisation_id = p.organisation_id
-         WHERE p.id = ?1 AND NOT EXISTS (SELECT 1 FROM forge_connections c WHERE c.project_id = p.id AND c.forge <> 'github')",
+         WHERE p.id = ?1 AND NOT EXISTS (SELECT 1 FROM forge_connections c WHERE c.project_id = p.id AND c.forge <> ?2)",
     )?;
-    Ok(query.query_row([project], |row| row.get(0)).optional()?.map(AppOwner::Organisation))
+    Ok(query
+        .query_row(params![project, Forge::GitHub], |row| row.get(0))
+        .optional()?
+        .map(AppOwner::Organisation))
 }
 
 /// Reads every App that is kept, with the id of its owner.

@@ -1,11 +1,13 @@
 //! The audit log: acts of people that change what is set up. People and tokens in it may be gone.
 //!
-//! SQLite only: nothing.
+//! Only SQLite: `last_insert_rowid` for the number of an act (elsewhere RETURNING).
 
 use crate::server::ids::{PersonalTokenId, UserId};
+use crate::server::store::json::Json;
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{Row, params};
+use serde_json::{Map, Value};
 use std::time::Duration;
 
 /// Acts are kept this long.
@@ -30,8 +32,8 @@ pub struct Act {
     pub method: String,
     /// Path, without a query.
     pub path: String,
-    /// Wish of the caller, as a JSON object; never a secret.
-    pub detail: String,
+    /// Wish of the caller; never a secret.
+    pub detail: Map<String, Value>,
     /// HTTP status of the answer, once there is one.
     pub status: Option<u16>,
 }
@@ -44,7 +46,8 @@ pub fn add(tx: &Tx<'_>, act: &Act) -> Result<i64, Error> {
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
         .execute(params![
-            act.at, act.user, act.login, act.token, act.address, act.method, act.path, act.detail, act.status
+            act.at, act.user, act.login, act.token, act.address, act.method, act.path,
+            serde_json::to_string(&act.detail)?, act.status
         ])?;
     let seq = tx.sql().last_insert_rowid();
     tx.sql()
@@ -54,10 +57,10 @@ pub fn add(tx: &Tx<'_>, act: &Act) -> Result<i64, Error> {
 }
 
 /// Says how an act was answered, and what was made by it.
-pub fn answered(tx: &Tx<'_>, seq: i64, status: u16, detail: &str) -> Result<(), Error> {
+pub fn answered(tx: &Tx<'_>, seq: i64, status: u16, detail: &Map<String, Value>) -> Result<(), Error> {
     tx.sql()
         .prepare_cached("UPDATE audit_events SET status = ?2, detail = ?3 WHERE seq = ?1")?
-        .execute(params![seq, status, detail])?;
+        .execute(params![seq, status, serde_json::to_string(detail)?])?;
     Ok(())
 }
 
@@ -70,7 +73,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<(i64, Act)> {
         address: row.get(5)?,
         method: row.get(6)?,
         path: row.get(7)?,
-        detail: row.get(8)?,
+        detail: row.get::<_, Json<_>>(8)?.0,
         status: row.get(9)?,
     };
     Ok((row.get(0)?, act))
@@ -103,7 +106,7 @@ mod tests {
             address: "::1".to_owned(),
             method: "POST".to_owned(),
             path: "/x".to_owned(),
-            detail: "{}".to_owned(),
+            detail: Map::new(),
             status: None,
         };
         let check = move |tx: &Tx<'_>| {
@@ -117,8 +120,10 @@ mod tests {
             let third = add(tx, &act(401, "ada"))?;
             assert_eq!(all(tx, None), [third, second]);
             assert_eq!(list(tx, third, None, 10)?.len(), 1);
-            answered(tx, third, 403, "{\"a\":1}")?;
-            assert_eq!(list(tx, i64::MAX, None, 1)?[0].1.status, Some(403));
+            let detail = Map::from_iter([("a".to_owned(), Value::from(1))]);
+            answered(tx, third, 403, &detail)?;
+            let (_, stored) = &list(tx, i64::MAX, None, 1)?[0];
+            assert_eq!((stored.status, &stored.detail), (Some(403), &detail));
             tx.sql()
                 .execute("UPDATE audit_events SET seq = seq + ?1 WHERE seq = ?2", params![MOST, third])?;
             let last = add(tx, &act(402, "ada"))?;

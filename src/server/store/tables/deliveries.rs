@@ -1,12 +1,16 @@
 //! Deliveries of forges, and the changes in them that wait to be worked off.
 //!
-//! Only SQLite: `json_each` for the list of busy projects, LIMIT -1 with OFFSET. Changes are JSON in a text column.
+//! Only SQLite: `json_each` for the list of busy projects, `LIMIT -1` with OFFSET, `INDEXED BY`, without which all changes
+//! there are would be looked at, `last_insert_rowid` for the number of a
+//! delivery (elsewhere RETURNING). Changes are JSON in a text column.
 
 use crate::server::ids::{PipelineId, ProjectId};
-use crate::server::store::status::{DeliverySource, EventState, Verdict};
+use crate::server::store::json::Json;
+use crate::server::store::status::{DeliverySource, EventState, Verdict, Word};
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};
+use serde_json::Value;
 
 /// Refused deliveries of a project that are kept: strangers must not fill the disk.
 const MOST_REFUSED: u32 = 50;
@@ -54,8 +58,8 @@ pub struct StoredEvent {
     pub seq: i64,
     /// Project whose repository changed.
     pub project: ProjectId,
-    /// JSON of the change.
-    pub event: String,
+    /// The change, in the form of whoever stored it.
+    pub event: Value,
     /// Time of its coming.
     pub at: Millis,
     /// How far the change is worked off.
@@ -75,7 +79,7 @@ fn event_row(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     Ok(StoredEvent {
         seq: row.get(0)?,
         project: row.get(1)?,
-        event: row.get(2)?,
+        event: row.get::<_, Json<_>>(2)?.0,
         at: row.get(3)?,
         state: row.get(4)?,
         attempts: row.get(5)?,
@@ -84,11 +88,34 @@ fn event_row(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     })
 }
 
+fn find_sql() -> String {
+    // The index knows of no others.
+    let refused = Verdict::Refused.literal();
+    format!(
+        "SELECT seq FROM forge_deliveries WHERE project_id = ?1 AND delivery = ?2 AND verdict <> {refused}"
+    )
+}
+
+/// Changes that wait, in the words of the index on them.
+fn waiting() -> String {
+    format!("state = {}", EventState::Waiting.literal())
+}
+
+fn due_sql() -> String {
+    format!(
+        "{EVENT} INDEXED BY forge_events_waiting WHERE {} AND not_before_ms <= ?1 AND project_id NOT IN (SELECT value FROM json_each(?2))
+         ORDER BY seq LIMIT ?3",
+        waiting()
+    )
+}
+
+fn next_sql() -> String {
+    format!("SELECT min(not_before_ms) FROM forge_events WHERE {}", waiting())
+}
+
 /// Finds a delivery by the forge's id of it, unless it was refused.
 pub fn find(view: &View, project: &ProjectId, delivery: &str) -> Result<Option<i64>, Error> {
-    let mut query = view.sql().prepare_cached(
-        "SELECT seq FROM forge_deliveries WHERE project_id = ?1 AND delivery = ?2 AND verdict <> 'refused'",
-    )?;
+    let mut query = view.sql().prepare_cached(&find_sql())?;
     Ok(query.query_row(params![project, delivery], |row| row.get(0)).optional()?)
 }
 
@@ -105,9 +132,9 @@ pub fn add(tx: &Tx<'_>, new: &NewDelivery<'_>, now: Millis) -> Result<i64, Error
         tx.sql()
             .prepare_cached(
                 "DELETE FROM forge_deliveries WHERE seq IN (SELECT seq FROM forge_deliveries
-                 WHERE project_id = ?1 AND verdict = 'refused' ORDER BY seq DESC LIMIT -1 OFFSET ?2)",
+                 WHERE project_id = ?1 AND verdict = ?3 ORDER BY seq DESC LIMIT -1 OFFSET ?2)",
             )?
-            .execute(params![new.project, MOST_REFUSED])?;
+            .execute(params![new.project, MOST_REFUSED, Verdict::Refused])?;
     }
     Ok(seq)
 }
@@ -130,8 +157,8 @@ pub struct NewEvent<'a> {
     pub key: &'a str,
     /// Branch and commit that it would build.
     pub builds: Option<&'a str>,
-    /// JSON of it.
-    pub event: &'a str,
+    /// The change itself: its form is for whoever works it off.
+    pub event: &'a Value,
     /// State that it is stored in: waiting, or decided already.
     pub state: EventState,
     /// A sentence about what became of it, where that is decided.
@@ -152,7 +179,7 @@ pub fn add_event(tx: &Tx<'_>, new: &NewEvent<'_>, now: Millis) -> Result<(), Err
             new.project,
             new.key,
             new.builds,
-            new.event,
+            new.event.to_string(),
             now,
             new.state,
             new.sentence,
@@ -173,9 +200,9 @@ pub fn has_key_since(view: &View, project: &ProjectId, key: &str, since: Millis)
 pub fn has_build_since(view: &View, project: &ProjectId, builds: &str, since: Millis) -> Result<bool, Error> {
     let mut query = view.sql().prepare_cached(
         "SELECT 1 FROM forge_events WHERE project_id = ?1 AND builds = ?2 AND at_ms >= ?3
-         AND state IN ('waiting', 'started')",
+         AND state IN (?4, ?5)",
     )?;
-    Ok(query.exists(params![project, builds, since])?)
+    Ok(query.exists(params![project, builds, since, EventState::Waiting, EventState::Started])?)
 }
 
 /// The changes that wait and whose time has come, in the order of their coming; none of the busy projects.
@@ -185,10 +212,7 @@ pub fn due_events(
     now: Millis,
     most: u32,
 ) -> Result<Vec<StoredEvent>, Error> {
-    let mut query = view.sql().prepare_cached(&format!(
-        "{EVENT} WHERE state = 'waiting' AND not_before_ms <= ?1
-         AND project_id NOT IN (SELECT value FROM json_each(?2)) ORDER BY seq LIMIT ?3"
-    ))?;
+    let mut query = view.sql().prepare_cached(&due_sql())?;
     let busy = serde_json::to_string(busy)?;
     Ok(query.query_map(params![now, busy, most], event_row)?.collect::<Result<_, _>>()?)
 }
@@ -204,14 +228,13 @@ pub fn events_since(view: &View, project: &ProjectId, seq: i64) -> Result<Vec<St
 
 /// The time at which the next waiting change may be tried.
 pub fn next_event(view: &View) -> Result<Option<Millis>, Error> {
-    let sql = "SELECT min(not_before_ms) FROM forge_events WHERE state = 'waiting'";
-    Ok(view.sql().prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+    Ok(view.sql().prepare_cached(&next_sql())?.query_row([], |row| row.get(0))?)
 }
 
 /// Notes what became of a change that waited. False when it waits no longer.
 pub fn finish_event(tx: &Tx<'_>, seq: i64, state: EventState, sentence: &str) -> Result<bool, Error> {
-    let sql = "UPDATE forge_events SET state = ?2, sentence = ?3 WHERE seq = ?1 AND state = 'waiting'";
-    Ok(tx.sql().prepare_cached(sql)?.execute(params![seq, state, sentence])? > 0)
+    let sql = "UPDATE forge_events SET state = ?2, sentence = ?3 WHERE seq = ?1 AND state = ?4";
+    Ok(tx.sql().prepare_cached(sql)?.execute(params![seq, state, sentence, EventState::Waiting])? > 0)
 }
 
 /// Has a change wait for another try.
@@ -225,18 +248,20 @@ pub fn postpone_event(tx: &Tx<'_>, seq: i64, sentence: &str, until: Millis) -> R
 /// The changes of a delivery to a project that started nothing, in their order.
 pub fn without_pipeline(view: &View, project: &ProjectId, delivery: i64) -> Result<Vec<StoredEvent>, Error> {
     let mut query = view.sql().prepare_cached(&format!(
-        "{EVENT} WHERE delivery_seq = ?2 AND project_id = ?1 AND state IN ('skipped', 'failed') ORDER BY seq"
+        "{EVENT} WHERE delivery_seq = ?2 AND project_id = ?1 AND state IN (?3, ?4) ORDER BY seq"
     ))?;
-    Ok(query.query_map(params![project, delivery], event_row)?.collect::<Result<_, _>>()?)
+    let [skipped, failed] = EventState::STARTED_NOTHING;
+    Ok(query.query_map(params![project, delivery, skipped, failed], event_row)?.collect::<Result<_, _>>()?)
 }
 
-/// Has a change that started nothing be worked off again, as a new one.
-pub fn replay(tx: &Tx<'_>, seq: i64, now: Millis) -> Result<(), Error> {
+/// Has a change that started nothing be worked off again, as a new one; `sentence` says so to people.
+pub fn replay(tx: &Tx<'_>, seq: i64, sentence: &str, now: Millis) -> Result<(), Error> {
     let mut query = tx.sql().prepare_cached(
-        "UPDATE forge_events SET state = 'waiting', not_before_ms = ?2, attempts = 0, sentence = 'waits to be tried again'
-         WHERE seq = ?1 AND state IN ('skipped', 'failed')",
+        "UPDATE forge_events SET state = ?3, not_before_ms = ?2, attempts = 0, sentence = ?4
+         WHERE seq = ?1 AND state IN (?5, ?6)",
     )?;
-    query.execute(params![seq, now])?;
+    let [skipped, failed] = EventState::STARTED_NOTHING;
+    query.execute(params![seq, now, EventState::Waiting, sentence, skipped, failed])?;
     Ok(())
 }
 
@@ -271,7 +296,20 @@ pub fn events_of(view: &View, delivery: i64, most: u32) -> Result<Vec<StoredEven
 pub fn delete_before(tx: &Tx<'_>, before: Millis, most: u32) -> Result<usize, Error> {
     let mut query = tx.sql().prepare_cached(
         "DELETE FROM forge_deliveries WHERE seq IN (SELECT seq FROM forge_deliveries d WHERE received_at_ms < ?1
-            AND NOT EXISTS (SELECT 1 FROM forge_events e WHERE e.delivery_seq = d.seq AND e.state = 'waiting') LIMIT ?2)",
+            AND NOT EXISTS (SELECT 1 FROM forge_events e WHERE e.delivery_seq = d.seq AND e.state = ?3) LIMIT ?2)",
     )?;
-    Ok(query.execute(params![before, most])?)
+    Ok(query.execute(params![before, most, EventState::Waiting])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::store::plans::assert_uses;
+
+    #[test]
+    fn what_waits_and_what_was_not_refused_is_found_by_its_index() {
+        assert_uses(&due_sql(), "forge_events_waiting");
+        assert_uses(&next_sql(), "forge_events_waiting");
+        assert_uses(&find_sql(), "forge_deliveries_by_id");
+    }
 }

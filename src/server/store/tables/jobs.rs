@@ -1,6 +1,6 @@
 //! Jobs of workflows: made, started, queued, ended.
 //!
-//! Only SQLite: `json_insert` adds a message to the list of a job; flags are integers.
+//! Only SQLite: `json_insert` adds a message to the list of a job, in which `instr` looks for it; flags are integers.
 
 use crate::config::{Requirement, WorkflowJob};
 use crate::protocol::{TaskId, TaskKind};

@@ -134,7 +134,7 @@ pub fn add_pipeline(tx: &Tx<'_>, new: &NewPipeline<'_>, now: Millis) -> Result<(
                 trigger_parameters, parameters, pipeline_values, errors, warnings, declared, actor_id, reference, pull,
                 actor_avatar, is_untrusted)
              VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-                CASE WHEN ?6 IN ('webhook', 'scheduled_pipeline') THEN ?25 ELSE (SELECT id FROM users WHERE login = ?7) END,
+                CASE WHEN ?26 THEN ?25 ELSE (SELECT id FROM users WHERE login = ?7) END,
                 ?21, ?22, ?23, ?24)",
         )?
         .execute(params![
@@ -163,6 +163,7 @@ pub fn add_pipeline(tx: &Tx<'_>, new: &NewPipeline<'_>, now: Millis) -> Result<(
             new.actor_avatar,
             new.is_untrusted,
             new.actor_id,
+            new.trigger_type.is_automatic(),
         ])?;
     tx.sql()
         .prepare_cached("INSERT INTO pipeline_configs (pipeline_id, source, processed) VALUES (?1, ?2, ?3)")?

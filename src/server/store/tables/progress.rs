@@ -1,6 +1,6 @@
 //! The job and the workflow of a task, as far as the task decides about them.
 //!
-//! Only SQLite: `instr`.
+//! Only SQLite: nothing.
 
 use crate::server::ids::{JobId, WorkflowId};
 use crate::server::store::status::{JobStatus, WorkflowStatus};

@@ -1,9 +1,11 @@
 //! Statuses of commits on their way to forges: what has changed, what is wanted, what was told.
 //!
-//! Only SQLite: the triggers of `reports.sql`, `json_each` for the list of busy projects.
+//! Only SQLite: the triggers of `reports.sql`, `json_each` for the list of busy projects, `max` of two values
+//! (elsewhere `greatest`).
 
 use crate::server::ids::{JobId, PipelineId, ProjectId};
-use crate::server::store::status::{JobStatus, JobType};
+use crate::server::store::json::{Json, Message};
+use crate::server::store::status::{JobStatus, JobType, ReportState, StepState, WorkflowStatus};
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};
@@ -43,8 +45,8 @@ pub struct JobFacts {
     pub name: String,
     /// Name of its workflow.
     pub workflow: String,
-    /// Status of its workflow, as a word.
-    pub workflow_status: String,
+    /// Status of its workflow.
+    pub workflow_status: WorkflowStatus,
     /// Kind of the job, as its workflow has it.
     pub kind: JobType,
     /// Status at the moment of the look.
@@ -70,12 +72,12 @@ pub fn job_facts(view: &View, job: &JobId) -> Result<Option<JobFacts>, Error> {
     let mut query = view.sql().prepare_cached(
         "SELECT j.project_id, j.name, w.name, w.status, j.kind, j.status, j.number,
             (SELECT s.name FROM tasks t JOIN steps s ON s.task_id = t.id
-             WHERE t.job_id = j.id AND s.status = 'failed' ORDER BY t.seq DESC, s.step LIMIT 1),
+             WHERE t.job_id = j.id AND s.status = ?2 ORDER BY t.seq DESC, s.step LIMIT 1),
             (SELECT u.login FROM users u WHERE u.id = j.canceled_by), j.started_at_ms, j.stopped_at_ms,
             p.revision, coalesce(p.branch, p.tag, '')
          FROM jobs j JOIN workflows w ON w.id = j.workflow_id JOIN pipelines p ON p.id = j.pipeline_id WHERE j.id = ?1",
     )?;
-    let row = query.query_row([job], |row| {
+    let row = query.query_row(params![job, StepState::Failed], |row| {
         Ok(JobFacts {
             project: row.get(0)?,
             name: row.get(1)?,
@@ -102,8 +104,8 @@ pub struct PipelineFacts {
     pub project: ProjectId,
     /// Number in the project.
     pub number: i64,
-    /// JSON of its errors.
-    pub errors: String,
+    /// Sentences about why it has no workflows.
+    pub errors: Vec<Message>,
     /// Full id of the commit, where it is of one.
     pub revision: Option<String>,
     /// The branch or the tag.
@@ -119,7 +121,7 @@ pub fn pipeline_facts(view: &View, pipeline: &PipelineId) -> Result<Option<Pipel
         Ok(PipelineFacts {
             project: row.get(0)?,
             number: row.get(1)?,
-            errors: row.get(2)?,
+            errors: row.get::<_, Json<_>>(2)?.0,
             revision: row.get(3)?,
             reference: row.get(4)?,
         })
@@ -138,8 +140,8 @@ pub struct Report {
     pub context: String,
     /// The branch or the tag.
     pub reference: String,
-    /// The wanted state, in our words.
-    pub state: String,
+    /// The wanted state.
+    pub state: ReportState,
     /// A text for people.
     pub description: String,
     /// Address of the page that people are sent to.

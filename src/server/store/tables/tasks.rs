@@ -1,7 +1,8 @@
 //! Tasks: one row for each attempt at a node of a job. What a row may become is decided by `engine::task`; every
 //! statement that changes one is here.
 //!
-//! Only SQLite: `INDEXED BY`, without which it looks at all that runs, or at all there is; `IS` between values that may be null, `max` of two values, `STRICT` integers as booleans.
+//! Only SQLite: `INDEXED BY`, without which it looks at all that runs, or at all there is; `IS` between values that may be
+//! null; `STRICT` integers as booleans.
 
 use crate::protocol::{TaskId, TaskKind};
 use crate::server::ids::{ClassTokenId, JobId, PipelineId, ProjectId, WorkflowId};

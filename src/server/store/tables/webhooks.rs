@@ -1,8 +1,11 @@
 //! Webhooks that tell others of ended workflows and jobs, and what is on its way to them.
 //!
-//! Only SQLite: the triggers of `hooks.sql`, `json_each` for the list of busy webhooks, the `id` beside `min(at_ms)`.
+//! Only SQLite: the triggers of `hooks.sql`, `json_each` for the list of busy webhooks, the `id` beside `min(at_ms)`,
+//! `LIMIT -1` with OFFSET.
 
 use crate::server::ids::{ProjectId, WebhookId};
+use crate::server::store::json::Json;
+use crate::server::store::status::{CallState, Word};
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};
@@ -32,34 +35,29 @@ pub struct Webhook {
 
 const WEBHOOK: &str = "SELECT id, project_id, name, url, events, created_at_ms, updated_at_ms FROM webhooks";
 
-fn webhook_row(row: &Row<'_>) -> rusqlite::Result<(Webhook, String)> {
-    let webhook = Webhook {
+fn webhook_row(row: &Row<'_>) -> rusqlite::Result<Webhook> {
+    Ok(Webhook {
         id: row.get(0)?,
         project: row.get(1)?,
         name: row.get(2)?,
         url: row.get(3)?,
-        events: Vec::new(),
+        events: row.get::<_, Json<_>>(4)?.0,
         created_at: row.get(5)?,
         updated_at: row.get(6)?,
-    };
-    Ok((webhook, row.get(4)?))
-}
-
-fn with_events((webhook, events): (Webhook, String)) -> Result<Webhook, Error> {
-    Ok(Webhook { events: serde_json::from_str(&events)?, ..webhook })
+    })
 }
 
 /// Reads the webhooks of a project, oldest first.
 pub fn list(view: &View, project: &ProjectId) -> Result<Vec<Webhook>, Error> {
     let mut query =
         view.sql().prepare_cached(&format!("{WEBHOOK} WHERE project_id = ?1 ORDER BY created_at_ms, id"))?;
-    query.query_map([project], webhook_row)?.map(|row| with_events(row?)).collect()
+    Ok(query.query_map([project], webhook_row)?.collect::<Result<_, _>>()?)
 }
 
 /// Finds a webhook.
 pub fn find(view: &View, id: &WebhookId) -> Result<Option<Webhook>, Error> {
     let mut query = view.sql().prepare_cached(&format!("{WEBHOOK} WHERE id = ?1"))?;
-    query.query_row([id], webhook_row).optional()?.map(with_events).transpose()
+    Ok(query.query_row([id], webhook_row).optional()?)
 }
 
 /// Adds a webhook, or changes it.
@@ -89,7 +87,7 @@ pub fn delete(tx: &Tx<'_>, id: &WebhookId) -> Result<bool, Error> {
 
 /// A call of a webhook.
 #[derive(Clone, Debug)]
-pub struct Call {
+pub struct WebhookCall {
     /// Identifies it, also to whoever is called: the same at every try.
     pub id: String,
     /// Webhook that is to be called.
@@ -102,8 +100,8 @@ pub struct Call {
     pub at: Millis,
     /// The body, once it was made.
     pub body: Option<String>,
-    /// `waiting`, `done` or `failed`.
-    pub state: String,
+    /// How far it is.
+    pub state: CallState,
     /// How often it was tried.
     pub attempts: u32,
     /// Result of the last try.
@@ -113,8 +111,8 @@ pub struct Call {
 const CALL: &str =
     "SELECT id, webhook_id, event, subject, at_ms, body, state, attempts, message FROM webhook_calls";
 
-fn call_row(row: &Row<'_>) -> rusqlite::Result<Call> {
-    Ok(Call {
+fn call_row(row: &Row<'_>) -> rusqlite::Result<WebhookCall> {
+    Ok(WebhookCall {
         id: row.get(0)?,
         webhook: row.get(1)?,
         event: row.get(2)?,
@@ -127,22 +125,35 @@ fn call_row(row: &Row<'_>) -> rusqlite::Result<Call> {
     })
 }
 
-/// The next call of each webhook whose time has come; none of the busy webhooks.
-pub fn due(view: &View, busy: &[WebhookId], now: Millis, most: u32) -> Result<Vec<Call>, Error> {
-    // One of each webhook: however much waits for a receiver that is gone, the others are not behind it.
-    let mut query = view.sql().prepare_cached(&format!(
+/// Calls that wait, in the words of the index on them.
+fn waiting() -> String {
+    format!("state = {}", CallState::Waiting.literal())
+}
+
+fn due_sql() -> String {
+    format!(
         "{CALL} WHERE id IN (SELECT id FROM (SELECT id, min(at_ms) FROM webhook_calls
-            WHERE state = 'waiting' AND not_before_ms <= ?1 AND webhook_id NOT IN (SELECT value FROM json_each(?2))
-            GROUP BY webhook_id)) ORDER BY at_ms LIMIT ?3"
-    ))?;
+            WHERE {} AND not_before_ms <= ?1 AND webhook_id NOT IN (SELECT value FROM json_each(?2))
+            GROUP BY webhook_id)) ORDER BY at_ms LIMIT ?3",
+        waiting()
+    )
+}
+
+fn next_sql() -> String {
+    format!("SELECT min(not_before_ms) FROM webhook_calls WHERE {}", waiting())
+}
+
+/// The next call of each webhook whose time has come; none of the busy webhooks.
+pub fn due(view: &View, busy: &[WebhookId], now: Millis, most: u32) -> Result<Vec<WebhookCall>, Error> {
+    // One of each webhook: however much waits for a receiver that is gone, the others are not behind it.
+    let mut query = view.sql().prepare_cached(&due_sql())?;
     let busy = serde_json::to_string(busy)?;
     Ok(query.query_map(params![now, busy, most], call_row)?.collect::<Result<_, _>>()?)
 }
 
 /// The time of the next call of any webhook.
 pub fn next(view: &View) -> Result<Option<Millis>, Error> {
-    let sql = "SELECT min(not_before_ms) FROM webhook_calls WHERE state = 'waiting'";
-    Ok(view.sql().prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+    Ok(view.sql().prepare_cached(&next_sql())?.query_row([], |row| row.get(0))?)
 }
 
 /// Keeps the body of a call, which every try sends.
@@ -153,26 +164,32 @@ pub fn set_body(tx: &Tx<'_>, call: &str, body: &str) -> Result<(), Error> {
 }
 
 /// Notes how a try ended; `again`: when the next one is due.
-pub fn set_tried(tx: &Tx<'_>, call: &Call, state: &str, message: &str, again: Millis) -> Result<(), Error> {
+pub fn set_tried(
+    tx: &Tx<'_>,
+    call: &WebhookCall,
+    state: CallState,
+    message: &str,
+    again: Millis,
+) -> Result<(), Error> {
     tx.sql()
         .prepare_cached(
             "UPDATE webhook_calls SET state = ?2, message = ?3, not_before_ms = ?4, attempts = attempts + 1 WHERE id = ?1",
         )?
         .execute(params![call.id, state, message, again])?;
     // The newest are the log; of those that wait too many are a receiver that is gone.
-    for (condition, most) in [("state <> 'waiting'", MOST_KEPT), ("state = 'waiting'", MOST_WAITING)] {
+    for (is_waiting, most) in [(false, MOST_KEPT), (true, MOST_WAITING)] {
         tx.sql()
-            .prepare_cached(&format!(
-                "DELETE FROM webhook_calls WHERE id IN (SELECT id FROM webhook_calls WHERE webhook_id = ?1 AND {condition}
-                 ORDER BY at_ms DESC LIMIT -1 OFFSET ?2)"
-            ))?
-            .execute(params![call.webhook, most])?;
+            .prepare_cached(
+                "DELETE FROM webhook_calls WHERE id IN (SELECT id FROM webhook_calls WHERE webhook_id = ?1
+                    AND (state = ?3) = ?4 ORDER BY at_ms DESC LIMIT -1 OFFSET ?2)",
+            )?
+            .execute(params![call.webhook, most, CallState::Waiting, is_waiting])?;
     }
     Ok(())
 }
 
 /// The newest calls of a webhook, newest first.
-pub fn calls_of(view: &View, webhook: &WebhookId, most: u32) -> Result<Vec<Call>, Error> {
+pub fn calls_of(view: &View, webhook: &WebhookId, most: u32) -> Result<Vec<WebhookCall>, Error> {
     let mut query =
         view.sql().prepare_cached(&format!("{CALL} WHERE webhook_id = ?1 ORDER BY at_ms DESC LIMIT ?2"))?;
     Ok(query.query_map(params![webhook, most], call_row)?.collect::<Result<_, _>>()?)
@@ -183,7 +200,15 @@ pub fn calls_of(view: &View, webhook: &WebhookId, most: u32) -> Result<Vec<Call>
 mod tests {
     use super::*;
     use crate::server::store::Store;
+    use crate::server::store::plans::assert_uses;
     use crate::server::store::tables::projects::ensure_project;
+
+    #[test]
+    fn what_waits_is_found_by_its_index() {
+        for sql in [due_sql(), next_sql()] {
+            assert_uses(&sql, "webhook_calls_waiting");
+        }
+    }
 
     #[test]
     fn a_webhook_with_much_to_send_holds_up_no_other_one() {

@@ -4,8 +4,9 @@ use super::model::{BUDGET, Phase};
 use super::world::{Agent, LEASE_TIME, World};
 use crate::protocol::GiveBackReason;
 use crate::server::engine::task::LONGEST_BEGIN;
-use crate::server::engine::task::{Call, Claim, ClaimedAgain, Machine, Refused, Returned, Taken};
+use crate::server::engine::task::{Call, Claim, ClaimedAgain, Machine, Refused, Report, Returned, Taken};
 use crate::server::store::status::{EndedBy, TaskState};
+use crate::server::store::tables::steps::Unaccounted;
 use std::time::Duration;
 
 impl World {
@@ -135,6 +136,13 @@ impl World {
             _ => Call::Other,
         };
         let now = self.now();
+        // Most calls ask before their bytes or rows are there, and those that only read ask no more than that.
+        if how & 64 == 0 {
+            let announced = self.task(at).announce(call, LEASE_TIME, now);
+            let expected = self.model(at).announce(call, now.0);
+            assert_eq!(announced.as_ref().map(|step| step.answer.late).map_err(|no| *no), expected);
+            self.follow(at, announced.map(|step| step.then).unwrap_or_default());
+        }
         let called = self.task(at).call(call, LEASE_TIME, now);
         let expected = self.model(at).call(call, now.0);
         assert_eq!(called.as_ref().map(|step| step.answer.late).map_err(|no| *no), expected);
@@ -169,6 +177,19 @@ impl World {
         self.follow(at, given.map(|step| step.then).unwrap_or_default());
     }
 
+    /// Hosts that cannot work give back what they get, one after the other.
+    pub(super) fn meet_bad_hosts(&mut self, how: u8) {
+        for _ in 0..how % 16 {
+            let (at, known) = (self.latest(), self.agents.len());
+            // One agent, and nobody else in the class whose turn it would be.
+            self.claim(at, 0, 6);
+            if self.agents.len() == known {
+                return;
+            }
+            self.give_back(Some(known), 1);
+        }
+    }
+
     pub(super) fn finish(&mut self, agent: Option<usize>, how: u8) {
         let Some((agent, at)) = self.speaker(agent) else { return };
         if !self.agents[agent].works && !self.agents[agent].is_first_version {
@@ -179,8 +200,12 @@ impl World {
         let status =
             [TaskState::Success, TaskState::Failed, TaskState::InfrastructureFail][usize::from(how % 3)];
         let now = self.now();
-        let finished = self.task(at).finish(status, None, now);
-        let expected = self.model(at).finish(status, now.0);
+        let step = Unaccounted { step: 1, name: "test".to_owned(), bytes: None };
+        let (is_complete, is_overlooked) = (how & 24 != 24, how & 48 == 48);
+        let overlooked = is_overlooked.then_some(&step);
+        let report = Report { status, message: None, is_complete, overlooked };
+        let finished = self.task(at).finish(&report, LEASE_TIME, now);
+        let expected = self.model(at).finish(status, is_complete, is_overlooked, now.0);
         assert_eq!(finished.as_ref().map(|step| step.answer).map_err(|no| no.answer), expected);
         self.follow(at, finished.map(|step| step.then).unwrap_or_else(|no| no.then));
     }

@@ -273,6 +273,17 @@ impl Model {
         Ok(false)
     }
 
+    /// A call that asks before it does anything: no more than its lease, and nothing where it is refused.
+    pub(super) fn announce(&mut self, call: Call, now: u64) -> Result<bool, Refused> {
+        let late = self.clone().call(call, now)?;
+        match self.phase {
+            Phase::Claimed => self.renews = Some(now),
+            Phase::Running | Phase::Unreachable => self.heard(now),
+            Phase::Queued | Phase::Ended(..) => {}
+        }
+        Ok(late)
+    }
+
     pub(super) fn give_back(
         &mut self,
         reason: GiveBackReason,
@@ -315,7 +326,17 @@ impl Model {
         self.is_held &= !matches!(self.phase, Phase::Ended(..));
     }
 
-    pub(super) fn finish(&mut self, status: TaskState, now: u64) -> Result<Finished, Refused> {
+    pub(super) fn finish(
+        &mut self,
+        status: TaskState,
+        is_complete: bool,
+        is_overlooked: bool,
+        now: u64,
+    ) -> Result<Finished, Refused> {
+        let status = match status {
+            TaskState::Success if is_overlooked => TaskState::InfrastructureFail,
+            status => status,
+        };
         let may_finish = match self.phase {
             Phase::Claimed => self.is_first_version && status != TaskState::Success,
             Phase::Running | Phase::Unreachable => true,
@@ -325,6 +346,10 @@ impl Model {
         if !may_finish {
             self.unfenced();
             return Err(self.no(now));
+        }
+        if !is_complete {
+            self.call(Call::Other, now)?;
+            return Ok(Finished::Incomplete);
         }
         if status == TaskState::InfrastructureFail && self.phase != Phase::Claimed {
             self.fail(EndedBy::Finish, now);

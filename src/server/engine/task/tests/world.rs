@@ -213,7 +213,7 @@ impl World {
     pub(super) fn happen(&mut self, [what, who, how]: [u8; 3]) {
         let at = usize::from(who) % self.stored.attempts.len();
         let agent = if self.agents.is_empty() { None } else { Some(usize::from(who) % self.agents.len()) };
-        match what % 34 {
+        match what % 35 {
             0..=2 => self.pass(u64::from(how) * 1_000),
             3 => self.pass(u64::from(how) * 4_000),
             4..=6 => self.claim(usize::from(how) % self.stored.attempts.len(), who, how),
@@ -244,6 +244,7 @@ impl World {
                 self.restore();
                 self.administrate(self.latest(), how);
             }
+            34 => self.meet_bad_hosts(how),
             _ => self.tick(),
         }
     }

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// A column whose text is JSON of `T`.
-pub(super) struct Json<T>(pub(super) T);
+pub(in crate::server::store) struct Json<T>(pub(in crate::server::store) T);
 
 impl<T: DeserializeOwned> FromSql for Json<T> {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
