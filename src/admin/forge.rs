@@ -79,7 +79,7 @@ pub(super) fn connect(arguments: &mut Arguments, remote: &Remote) -> Result<Said
         None => line("looks at the refs", "never (`--poll 5m` where no webhook gets through)"),
     }
     line("the webhook on the forge", text(&answer, "hook"));
-    line("the token is not used", text(&answer, "token_message"));
+    line("the token is not used any more (`--with-token` sets another)", text(&answer, "token_message"));
     Ok(Said::Done(said.trim_end().to_owned(), answer))
 }
 
@@ -146,7 +146,10 @@ pub(super) fn statuses(arguments: &mut Arguments, remote: &Remote) -> Result<Sai
     let mut table = Table::new(&["COMMIT", "STATUS", "STATE", "TOLD", "SINCE", "WHAT IS IN THE WAY"]);
     for item in &items {
         let told = match item["is_due"].as_bool() {
-            Some(true) => format!("not yet, after {} tries", item["attempts"]),
+            Some(true) => match item["attempts"].as_u64() {
+                Some(1) => "not yet, after 1 try".to_owned(),
+                tries => format!("not yet, after {} tries", tries.unwrap_or_default()),
+            },
             _ => text(item, "told").to_owned(),
         };
         let revision: String = text(item, "revision").chars().take(10).collect();

@@ -37,8 +37,18 @@ outer=$escapes
 escaped "$inner" 0
 signature=$(printf '%b' "$outer$escapes" | sha256)
 
-printf '%s' "$body" | curl --silent --show-error --max-time 5 --output /dev/null --data-binary @- \
+answer=$(printf '%s' "$body" | curl --silent --show-error --max-time 5 --write-out ' %{http_code}' --data-binary @- \
     --header 'Content-Type: application/json' --header 'X-Runlet-Event: push' \
-    --header "X-Runlet-Signature-256: sha256=$signature" "$address" ||
+    --header "X-Runlet-Signature-256: sha256=$signature" "$address") || {
     echo "runlet: the control plane was not told of this push"
+    exit 0
+}
+status=${answer##* }
+case $status in
+2??) ;;
+*)
+    why=$(printf '%s' "${answer% *}" | tr -d '\r\n' | sed -n 's/.*"message":"\([^"]*\)".*/\1/p')
+    echo "runlet: the control plane did not take this push ($status): ${why:-it said nothing}"
+    ;;
+esac
 exit 0

@@ -246,6 +246,7 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
         sought: Default::default(),
         stopping: tokio::sync::watch::channel(false).0,
         refusals: Default::default(),
+        not_believed: Default::default(),
         latencies: Default::default(),
         requests: Default::default(),
         output_bytes: Default::default(),

@@ -3,12 +3,13 @@
 use crate::orbs::OrbSites;
 use crate::server::blobs::Blobs;
 use crate::server::clients::{Latencies, Refusals};
+use crate::server::ids::ProjectId;
 use crate::server::live::hub::Hub;
 use crate::server::pipelines::repository::Mirrors;
 use crate::server::secrets::app::Installations;
 use crate::server::secrets::sealer::Sealer;
 use crate::server::store::Store;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -35,6 +36,9 @@ pub struct State {
     pub stopping: watch::Sender<bool>,
     /// Refused tokens, by the address of who showed them.
     pub refusals: Refusals,
+    /// Deliveries of forges that were not believed and are not written down one by one, by project, for a second after one
+    /// that is.
+    pub not_believed: Mutex<HashMap<ProjectId, u32>>,
     /// How long calls took.
     pub latencies: Latencies,
     /// Requests since the start.

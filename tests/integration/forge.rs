@@ -426,8 +426,9 @@ fn refs_are_looked_at_and_a_plain_server_tells_by_its_hook() {
     std::fs::write(bare.join("hooks/runlet.secret"), format!("{}\n", hook.secret)).unwrap();
     let before = server.pipelines().len();
     let odd = "a;$(x)-\"q";
-    work.git(&["branch", odd]);
     let pushed = work.commit("three", "three");
+    // Both bring it.
+    work.git(&["branch", odd]);
     work.git(&["push", "--quiet", bare.to_str().unwrap(), "main", odd]);
     let items = server.worked_off();
     assert_eq!(

@@ -231,13 +231,13 @@ fn a_forge_is_told_of_each_job_and_of_a_config_that_is_wrong() {
         let why = shown["token_message"].as_str().unwrap_or_default();
         if why.contains("401") { Ok(()) } else { Err(shown.to_string()) }
     });
-    // The one that is still to be told says so when it is looked at; those that it was told before stay.
-    poll("the status to be given up", || {
+    // The one that is still to be told says so, and waits; those that it was told before stay.
+    poll("the status to wait", || {
         let listed = listed();
-        let is_said =
-            |status: &Value| status["message"].as_str().is_some_and(|why| why.contains("not used any more"));
-        let is_over = listed.iter().all(|status| status["is_due"] == false);
-        if listed.iter().any(is_said) && is_over { Ok(()) } else { Err(format!("{listed:?}")) }
+        let is_said = |status: &Value| {
+            status["message"].as_str().is_some_and(|why| why.contains("401")) && status["is_due"] == true
+        };
+        if listed.iter().any(is_said) { Ok(()) } else { Err(format!("{listed:?}")) }
     });
     assert!(listed().iter().any(|status| status["told"] == "success" && status["message"].is_null()));
 }

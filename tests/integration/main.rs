@@ -86,6 +86,9 @@ mod forge_cases;
 // Forges that are down for an hour, and looks at refs that cost them nothing.
 #[cfg(feature = "server")]
 mod forge_outages;
+// Tokens that are refused, odd branches, authors who would approve their own changes.
+#[cfg(feature = "server")]
+mod forge_strangers;
 // GitHub Apps: words that are signed, tokens that are got by them, and what goes by these.
 #[cfg(feature = "server")]
 mod github_app;

@@ -20,7 +20,7 @@ workflows: {w: {jobs: [gate: {type: approval}, build: {requires: [gate]}]}}
 
 impl Server {
     /// Makes somebody with a token.
-    fn person(&self, login: &str, is_admin: bool) -> Secret {
+    pub(crate) fn person(&self, login: &str, is_admin: bool) -> Secret {
         self.call("POST", "/api/v2/user", Some(json!({ "login": login, "is_admin": is_admin })));
         let made =
             self.call("POST", "/api/v2/personal-token", Some(json!({ "user": login, "label": "first" })));

@@ -239,7 +239,10 @@ impl TaskRun {
             self.succeeds(directory, &["update-index", "-q", "--refresh"]);
         }
         let target: Vec<&str> = match (&source.branch, &source.tag) {
-            (Some(branch), None) => vec!["checkout", "--quiet", "--force", "-B", branch, revision],
+            // Git makes no branch here whose name begins with `-`, though it has them elsewhere.
+            (Some(branch), None) if !branch.starts_with('-') => {
+                vec!["checkout", "--quiet", "--force", "-B", branch, revision]
+            }
             _ => vec!["checkout", "--quiet", "--force", "--detach", revision],
         };
         let index = repository.join("index");

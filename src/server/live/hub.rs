@@ -54,7 +54,10 @@ impl Hub {
                 }
                 Effect::Ended(task) => self.forget_task(&task),
                 Effect::ForgeWork => self.forge.notify_one(),
-                Effect::PollWork => self.polls.notify_one(),
+                Effect::Connected => {
+                    self.polls.notify_one();
+                    self.reports.notify_one();
+                }
                 Effect::Revoked => self.revoked.send_modify(|()| {}),
             }
         }

@@ -30,8 +30,8 @@ pub enum Effect {
     Ended(TaskId),
     /// A change that a forge told of waits to be worked off.
     ForgeWork,
-    /// A project is to be looked at for news of its refs.
-    PollWork,
+    /// A project was connected: its refs are to be looked at, and its forge to be told what waits.
+    Connected,
     /// Personal tokens were revoked: whoever shows one that was accepted before is checked again.
     Revoked,
 }

@@ -175,6 +175,9 @@ async fn connect(
     let sets_hook = wanted.sets_hook;
     let project = project(&state, slug).await?;
     let (sealer, of, fresh) = (state.settings.sealer.clone(), project.clone(), new_token("rlh_")?);
+    // Whoever only looks does not shorten the wait that a forge has asked for.
+    let is_another_way =
+        wanted.token.is_some() || wanted.api_url.is_some() || wanted.repository_name.is_some();
     let write = move |tx: &Tx<'_>| {
         let now = Millis::now();
         let was = forge::connection(tx, &of.id)?;
@@ -227,11 +230,18 @@ async fn connect(
         match &wanted.token {
             Some(token) if token.expose().is_empty() => {
                 forge::delete_secret(tx, &of.id, "token")?;
+                forge::set_token_message(tx, &of.id, None)?;
             }
-            Some(token) => secrets::keep(tx, &sealer, &of.id, "token", token, now)?,
+            Some(token) => {
+                secrets::keep(tx, &sealer, &of.id, "token", token, now)?;
+                forge::set_token_message(tx, &of.id, None)?;
+            }
             None => {}
         }
-        tx.effect(Effect::PollWork);
+        if is_another_way {
+            reports::hurry(tx, &of.id, now)?;
+        }
+        tx.effect(Effect::Connected);
         Ok(Ok(secret))
     };
     let secret = state.store.write(write).await??;

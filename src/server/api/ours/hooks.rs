@@ -1,8 +1,9 @@
 //! Deliveries of forges to the address of a project. Whoever sends them is believed by their signature only.
 
+use crate::server::api::shared::failure::Failure;
 use crate::server::api::shared::input::Path;
 use crate::server::ids::ProjectId;
-use crate::server::pipelines::forge::receive::{self, MOST_BODY_BYTES, Received};
+use crate::server::pipelines::forge::receive::{self, MOST_BODY_BYTES, Received, Refused};
 use crate::server::state::Shared;
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
@@ -32,7 +33,7 @@ async fn take(State(state): State<Shared>, Path(project): Path<ProjectId>, reque
     };
     let Some(body) = body else {
         let why = format!("its body is longer than {MOST_BODY_BYTES} bytes, or was cut off");
-        receive::note_refused(&state, &project, "", "", why.clone()).await;
+        receive::note_refused(&state, &project, "", "", Refused::stranger(413, why.clone())).await;
         return answer(Received { status: 413, message: why, pipelines: Vec::new() });
     };
     answer(receive::receive(&state, &project, &parts.headers, &body).await)
@@ -40,10 +41,8 @@ async fn take(State(state): State<Shared>, Path(project): Path<ProjectId>, reque
 
 fn answer(received: Received) -> Response {
     let status = StatusCode::from_u16(received.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let body = match status.is_success() {
-        true => json!({ "message": received.message, "pipelines": received.pipelines }),
-        // As every refusal has it.
-        false => json!({ "message": received.message }),
-    };
-    (status, Json(body)).into_response()
+    if !status.is_success() {
+        return Failure::new(status, received.message).into_response();
+    }
+    (status, Json(json!({ "message": received.message, "pipelines": received.pipelines }))).into_response()
 }

@@ -10,6 +10,7 @@ use crate::server::pipelines::triggers::{self, Triggered, Wanted};
 use crate::server::pipelines::types::{self, Created};
 use crate::server::state::Shared;
 use crate::server::store::read::Project;
+use crate::server::store::tables::pipelines;
 use crate::server::time::Millis;
 use axum::http::StatusCode;
 
@@ -28,15 +29,35 @@ pub async fn cancel_workflow(state: &Shared, id: WorkflowId, person: Person) -> 
     if write.await? { Ok(()) } else { Err(Failure::not_found(unknown)) }
 }
 
-/// Gives an approval that waits in a workflow; 404 when it does not.
+/// Refuses whoever made the pull request from a fork that a workflow is of: what strangers wrote is let on by others.
+/// People are taken for those who have their login at the forge.
+async fn check_stranger(state: &Shared, id: &WorkflowId, person: &Person) -> Answer<()> {
+    if person.is_admin {
+        return Ok(());
+    }
+    let id = id.clone();
+    let strangers = state.store.read(move |view| pipelines::strangers(view, &id)).await?;
+    if strangers.iter().any(|login| login.eq_ignore_ascii_case(&person.login)) {
+        let why = format!(
+            "the pull request from a fork that this is of was made by `{}`: somebody else has to approve it or run it again",
+            person.login
+        );
+        return Err(Failure::new(StatusCode::FORBIDDEN, why));
+    }
+    Ok(())
+}
+
+/// Gives an approval that waits in a workflow; 404 when it does not, 403 to the author of a pull request from a fork.
 pub async fn approve(state: &Shared, id: WorkflowId, job: JobId, person: Person) -> Answer<()> {
+    check_stranger(state, &id, &person).await?;
     let what = format!("no approval `{job}` is waiting in the workflow `{id}`");
     let write = state.store.write(move |tx| commit::approve(tx, &id, &job, Some(&person.id), Millis::now()));
     if write.await? { Ok(()) } else { Err(Failure::not_found(what)) }
 }
 
 /// Runs jobs of a workflow again, in a new one, whose id is returned. `force` does so although jobs of the old one may
-/// be at work where nobody hears of them. Refusals: 404 for no such workflow, 409 for such jobs, 400 otherwise.
+/// be at work where nobody hears of them. Refusals: 404 for no such workflow, 409 for such jobs, 403 to the
+/// author of a pull request from a fork, 400 otherwise.
 pub async fn run_again(
     state: &Shared,
     id: WorkflowId,
@@ -44,6 +65,7 @@ pub async fn run_again(
     force: bool,
     person: Person,
 ) -> Answer<WorkflowId> {
+    check_stranger(state, &id, &person).await?;
     let write = state.store.write(move |tx| {
         let rerun = if force { commit::rerun_anyway } else { commit::rerun };
         rerun(tx, &id, &scope, Some(&person.id), Millis::now())

@@ -46,6 +46,9 @@ pub fn provider(vcs: &str) -> &'static str {
     match vcs {
         "gh" => "GitHub",
         "bb" => "Bitbucket",
+        "gl" | "gitlab" => "GitLab",
+        "gitea" => "Gitea",
+        "forgejo" => "Forgejo",
         _ => "CircleCI",
     }
 }

@@ -35,11 +35,22 @@ where
     if request.body().is_end_stream() || request.headers().contains_key(header::EXPECT) {
         return next(request).await;
     }
+    let length = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|text| text.to_str().ok()?.parse::<u64>().ok());
+    let is_endless = length.is_some_and(|length| length > MOST_BYTES as u64);
     let (parts, body) = request.into_parts();
     let shared = Shared(Arc::new(Mutex::new(Some(body.into_data_stream()))));
     let body = Body::from_stream(shared.clone());
     let response = next(Request::from_parts(parts, body)).await;
-    let _ = tokio::time::timeout(PATIENCE, rest(shared)).await;
+    let left = tokio::time::timeout(PATIENCE, rest(shared));
+    if is_endless {
+        // Its client may send nothing before it has the answer, and hears it although it sends.
+        tokio::spawn(left);
+    } else {
+        let _ = left.await;
+    }
     response
 }
 

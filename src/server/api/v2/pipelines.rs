@@ -46,7 +46,7 @@ fn show(pipeline: &Pipeline) -> Value {
     });
     if let (Some(url), Some(revision)) = (&pipeline.repository_url, &pipeline.revision) {
         let mut vcs = json!({
-            "provider_name": provider(&pipeline.project.vcs), "origin_repository_url": url, "target_repository_url": url,
+            "provider_name": provider(&pipeline.project.vcs), "origin_repository_url": pipeline.origin_url, "target_repository_url": url,
             "revision": revision,
         });
         for (name, value) in [("branch", &pipeline.branch), ("tag", &pipeline.tag)] {

@@ -35,7 +35,7 @@ fn show(run: &Pipeline) -> Value {
     let mut event = json!({ "type": run.trigger_type, "action": run.trigger_type });
     if let Some(revision) = &run.revision {
         let vcs = json!({
-            "branch": run.branch, "tag": run.tag, "revision": revision, "origin_repository_url": run.repository_url,
+            "branch": run.branch, "tag": run.tag, "revision": revision, "origin_repository_url": run.origin_url,
         });
         let mut vcs = with(Map::new(), vcs);
         if let Some(subject) = &run.subject {

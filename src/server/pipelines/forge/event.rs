@@ -63,6 +63,9 @@ pub struct Push {
     /// The branch was made at a commit that was there before.
     #[serde(default)]
     pub brings_nothing: bool,
+    /// Nobody told whether a branch that was made has commits of its own: git is asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_untold: bool,
     /// Only tries whether the hook works.
     #[serde(default)]
     pub is_test: bool,

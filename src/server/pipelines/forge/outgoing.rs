@@ -229,7 +229,7 @@ fn shown_pipeline(pipeline: &Pipeline) -> Value {
     });
     if let (Some(url), Some(revision)) = (&pipeline.repository_url, &pipeline.revision) {
         let mut vcs = json!({
-            "provider_name": pipeline.project.vcs, "origin_repository_url": url, "target_repository_url": url,
+            "provider_name": pipeline.project.vcs, "origin_repository_url": pipeline.origin_url, "target_repository_url": url,
             "revision": revision,
             "commit": {
                 "subject": pipeline.subject, "body": pipeline.body, "author": { "name": pipeline.author },

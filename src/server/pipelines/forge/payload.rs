@@ -33,10 +33,24 @@ pub fn read(forge: Forge, event: &str, json: &[u8]) -> Result<Delivery, String> 
     if read.changes.len() > MOST_CHANGES {
         return Err(format!("it has {} changes, the limit is {MOST_CHANGES}", read.changes.len()));
     }
-    for change in &read.changes {
-        check(change)?;
+    without_wrong_ones(read)
+}
+
+/// Leaves changes out that cannot be, so that others of the same delivery are built; an error when none is left.
+fn without_wrong_ones(mut read: Delivery) -> Result<Delivery, String> {
+    let mut wrong = None;
+    read.changes.retain(|change| match check(change) {
+        Ok(()) => true,
+        Err(why) => {
+            wrong.get_or_insert(why);
+            false
+        }
+    });
+    match wrong {
+        Some(why) if read.changes.is_empty() => Err(why),
+        Some(why) => Ok(Delivery { remark: why, ..read }),
+        None => Ok(read),
     }
-    Ok(read)
 }
 
 /// Checks the names and ids of a change, which git will be given.
@@ -81,6 +95,7 @@ fn plain(value: &Value) -> Result<Delivery, String> {
             before: needed(change, "before")?,
             commit: after.clone(),
             after,
+            is_untold: true,
             actor: actor.clone(),
             ..Push::default()
         };

@@ -247,6 +247,7 @@ fn differences(seen: &BTreeMap<String, String>, listed: &[Listed]) -> Vec<Push> 
             before: before.cloned().unwrap_or_else(|| NO_OBJECT.to_owned()),
             after: one.object.clone(),
             commit: one.commit.clone(),
+            is_untold: true,
             actor: actor.clone(),
             ..Push::default()
         });

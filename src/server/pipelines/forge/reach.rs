@@ -40,7 +40,7 @@ pub(super) enum Reach {
     Open(Box<Reached>),
     /// It is not before somebody changes how the project is connected.
     Closed(String),
-    /// A GitHub App gets no token for now.
+    /// Its token was refused, or a GitHub App gets none for now: what is to be told waits for another.
     Later(String),
 }
 
@@ -61,7 +61,8 @@ pub(super) async fn reach(state: &Shared, project: &ProjectId, rights: Rights) -
     let (api, name) = (api.clone(), name.to_owned());
     if let Some(token) = own {
         if let Some(why) = connection.token_message {
-            return Ok(Reach::Closed(format!("its token is not used any more: {why}")));
+            let why = format!("its token is not used any more: {why}; set it anew (`--with-token`)");
+            return Ok(Reach::Later(why));
         }
         return Ok(Reach::Open(Box::new(Reached { connection, api, name, token, is_of_app: false })));
     }

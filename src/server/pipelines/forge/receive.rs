@@ -21,12 +21,15 @@ use crate::server::time::Millis;
 use axum::http::HeaderMap;
 use ring::digest::{SHA256, digest};
 use serde::Deserialize as _;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 /// Changes that are alike within this time are the same one, told twice.
 const SAME: Duration = Duration::from_secs(10 * 60);
-/// Refused deliveries are written down no more often than this.
+/// Deliveries that are not believed are written down no more often than this.
 const BETWEEN_REFUSED: Duration = Duration::from_secs(1);
+/// Addresses whose deliveries are counted at a time, while they are not believed.
+const MOST_COUNTED: usize = 10_000;
 /// Largest body, in bytes.
 pub const MOST_BODY_BYTES: usize = 25_000_000;
 
@@ -71,14 +74,24 @@ fn known(view: &View, sealer: &Sealer, project: &ProjectId) -> Result<Option<Kno
 }
 
 /// A delivery that is not taken.
-struct Refused {
+pub struct Refused {
+    /// Status of the answer.
     status: u16,
+    /// The reason, as a sentence.
     why: String,
+    /// Whether it was signed with a secret of the project.
+    is_believed: bool,
 }
 
 impl Refused {
-    fn new(status: u16, why: impl Into<String>) -> Self {
-        Self { status, why: why.into() }
+    /// One that nobody knows who sent it.
+    pub fn stranger(status: u16, why: impl Into<String>) -> Self {
+        Self { status, why: why.into(), is_believed: false }
+    }
+
+    /// One that was signed as it should be.
+    fn signed(status: u16, why: impl Into<String>) -> Self {
+        Self { status, why: why.into(), is_believed: true }
     }
 }
 
@@ -105,23 +118,58 @@ pub async fn receive(state: &Shared, project: &ProjectId, headers: &HeaderMap, b
                 401 => Received::unauthorized(),
                 status => Received::new(status, refused.why.clone()),
             };
-            note_refused(state, project, &id, &event, refused.why).await;
+            note_refused(state, project, &id, &event, refused).await;
             answer
         }
     }
 }
 
-/// Writes down that a delivery was not taken: people look for the reason in the list of deliveries.
-pub async fn note_refused(state: &Shared, project: &ProjectId, id: &str, event: &str, why: String) {
-    let (project, id, event) = (project.clone(), id.to_owned(), event.to_owned());
-    let (of, now) = (project.clone(), Millis::now());
-    let last = state.store.read(move |view| deliveries::last_refused(view, &of)).await;
-    if !matches!(last, Ok(last) if last.is_none_or(|last| now.since(last) >= BETWEEN_REFUSED)) {
+/// Writes down that a delivery was not taken: people look for the reason in the list of deliveries. Those that were not
+/// believed are written down once a second, with how many others came: strangers must not keep the store busy.
+pub async fn note_refused(state: &Shared, project: &ProjectId, id: &str, event: &str, refused: Refused) {
+    let id = id.to_owned();
+    if refused.is_believed {
+        note(state, project, id, event, refused.why).await;
         return;
+    }
+    {
+        let mut counts = state.not_believed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(project) {
+            *count += 1;
+            return;
+        }
+        if counts.len() >= MOST_COUNTED {
+            return;
+        }
+        counts.insert(project.clone(), 0);
+    }
+    let seq = note(state, project, id, event, refused.why.clone()).await;
+    let (state, project) = (state.clone(), project.clone());
+    tokio::spawn(async move {
+        tokio::time::sleep(BETWEEN_REFUSED).await;
+        let count = {
+            let mut counts = state.not_believed.lock().unwrap_or_else(PoisonError::into_inner);
+            counts.remove(&project).unwrap_or_default()
+        };
+        let (Some(seq), true) = (seq, count > 0) else { return };
+        let sentence = format!("{} (and {count} more within a second that were not believed)", refused.why);
+        if let Err(error) = state.store.write(move |tx| deliveries::say(tx, seq, &sentence)).await {
+            log::warn!("failed to write down how many deliveries were refused: {error}");
+        }
+    });
+}
+
+/// Writes a refused delivery of a project down, if that is connected. Returns its place in the list.
+async fn note(state: &Shared, project: &ProjectId, id: String, event: &str, why: String) -> Option<i64> {
+    let (project, event, now) = (project.clone(), event.to_owned(), Millis::now());
+    let of = project.clone();
+    // Whoever guesses addresses costs no write.
+    if !matches!(state.store.read(move |view| forge::connection(view, &of)).await, Ok(Some(_))) {
+        return None;
     }
     let write = move |tx: &Tx<'_>| {
         if forge::connection(tx, &project)?.is_none() {
-            return Ok(());
+            return Ok(None);
         }
         let new = NewDelivery {
             project: &project,
@@ -131,11 +179,12 @@ pub async fn note_refused(state: &Shared, project: &ProjectId, id: &str, event: 
             verdict: Verdict::Refused,
             sentence: &why,
         };
-        deliveries::add(tx, &new, now).map(drop)
+        deliveries::add(tx, &new, now).map(Some)
     };
-    if let Err(error) = state.store.write(write).await {
+    state.store.write(write).await.unwrap_or_else(|error| {
         log::warn!("failed to write down that a delivery was refused: {error}");
-    }
+        None
+    })
 }
 
 fn not_stored(error: &StoreError) -> Received {
@@ -149,22 +198,29 @@ fn read_delivery(known: &Known, headers: &HeaderMap, body: &[u8], event: &str) -
         Some(forge) if forge == wanted => {}
         Some(other) => {
             let why = format!("it is of {other}, and this project is connected to {wanted}");
-            return Err(Refused::new(401, why));
+            return Err(Refused::stranger(401, why));
         }
-        None => return Err(Refused::new(401, "no header names an event of a forge")),
+        None => return Err(Refused::stranger(401, "no header names an event of a forge")),
     }
     let kind = "its content type is neither `application/json` nor `application/x-www-form-urlencoded`";
-    let content = Content::of(headers, body).ok_or_else(|| Refused::new(415, kind))?;
-    verify(wanted, headers, &content, &known.secrets, Millis::now()).map_err(|why| Refused::new(401, why))?;
+    let content = Content::of(headers, body);
+    let is_other = content.is_none();
+    // What is of no type that is read may be signed nevertheless.
+    let content = content.unwrap_or(Content { body, payload: None });
+    verify(wanted, headers, &content, &known.secrets, Millis::now())
+        .map_err(|why| Refused::stranger(401, why))?;
+    if is_other {
+        return Err(Refused::signed(415, kind));
+    }
     if content.payload.as_ref().is_some_and(Vec::is_empty) {
-        return Err(Refused::new(
+        return Err(Refused::signed(
             400,
             "it is a form without the field `payload`: has the webhook the right content type?",
         ));
     }
-    let delivery = payload::read(wanted, event, content.json()).map_err(|why| Refused::new(400, why))?;
+    let delivery = payload::read(wanted, event, content.json()).map_err(|why| Refused::signed(400, why))?;
     if let Some(repository) = &delivery.repository {
-        check_repository(known, repository).map_err(|why| Refused::new(401, why))?;
+        check_repository(known, repository).map_err(|why| Refused::signed(401, why))?;
     }
     Ok(delivery)
 }
@@ -214,7 +270,9 @@ async fn store(state: &Shared, known: Known, id: String, event: String, delivery
         let sentence = if delivery.changes.is_empty() {
             delivery.remark.clone()
         } else {
-            format!("{} of it", counted(delivery.changes.len(), "change"))
+            let taken = format!("{} of it", counted(delivery.changes.len(), "change"));
+            let left_out = &delivery.remark;
+            if left_out.is_empty() { taken } else { format!("{taken}; left out: {left_out}") }
         };
         let new = NewDelivery {
             project: &project.id,

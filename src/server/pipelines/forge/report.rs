@@ -35,7 +35,7 @@ const BATCH: u32 = 200;
 const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Between two calls that go by one token, where the forge minds.
 const BETWEEN_CALLS: Duration = Duration::from_secs(1);
-/// Wait after a GitHub App got no token that opens anything, in seconds.
+/// Wait while there is no token that opens anything, in seconds: one that is set ends it.
 const NO_TOKEN_SECONDS: u64 = 300;
 /// How long it is remembered what a forge was told.
 const KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
@@ -338,14 +338,20 @@ async fn note(
         }
         Verdict::BadToken(why) => {
             record!(Warn, project = project.as_str(); "the token of a project is not used any more: {why}");
-            state.store.write(move |tx| forge::set_token_message(tx, &project, Some(&why))).await?;
+            let until = now.plus(Duration::from_secs(NO_TOKEN_SECONDS));
+            let write = move |tx: &Tx<'_>| {
+                forge::set_token_message(tx, &project, Some(&why))?;
+                reports::postpone(tx, &report, &why, until)?;
+                reports::postpone_all(tx, &project, &why, until)
+            };
+            state.store.write(write).await?;
             Ok(false)
         }
         Verdict::Later { seconds, whole, why } => {
             let until = now.plus(Duration::from_secs(seconds));
             let write = move |tx: &Tx<'_>| {
                 reports::postpone(tx, &report, &why, until)?;
-                if whole { reports::postpone_all(tx, &report.project, until) } else { Ok(()) }
+                if whole { reports::postpone_all(tx, &report.project, &why, until) } else { Ok(()) }
             };
             state.store.write(write).await?;
             Ok(!whole)

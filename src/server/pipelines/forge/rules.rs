@@ -54,7 +54,7 @@ fn decide_push(settings: &ProjectSettings, facts: &Facts, push: &Push) -> Decisi
     }
     let Some(branch) = push.branch() else { return skip("it is no branch and no tag") };
     if push.brings_nothing && branch != facts.default_branch {
-        return skip(format!("the branch `{branch}` was made of a commit that was there before"));
+        return skip(made_of_known(branch));
     }
     if let Some(why) = filtered(settings, branch) {
         return skip(why);
@@ -92,6 +92,9 @@ fn decide_pull(settings: &ProjectSettings, facts: &Facts, pull: &Pull) -> Decisi
             }
             Some(_) => Decision::Start,
         };
+    }
+    if pull.action == Action::Closed {
+        return skip(format!("pull request {number} was closed, and is forgotten"));
     }
     if !settings.is_build_prs_only || !matches!(pull.action, Action::Opened | Action::Reopened) {
         return skip(format!("pull request {number} is remembered: pushes to its branch are what is built"));
@@ -139,6 +142,11 @@ fn check_message(message: Option<&str>) -> Decision {
     if (Commit { subject, body, ..Commit::default() }).skips_ci() { skip(SAYS_SKIP) } else { Decision::Start }
 }
 
+/// The sentence about a branch that was made without a commit of its own.
+pub(super) fn made_of_known(branch: &str) -> String {
+    format!("the branch `{branch}` was made of a commit that was there before")
+}
+
 /// The sentence about a commit that is not to be built.
 pub(super) const SAYS_SKIP: &str = "the message of the commit says `[skip ci]`";
 
@@ -160,7 +168,7 @@ pub fn check_settings(settings: &ProjectSettings) -> Result<(), String> {
         return Err(format!("a list of a setting has at most {MOST_ENTRIES} entries of at most 500 bytes"));
     }
     for pattern in &settings.pr_only_branch_overrides {
-        Pattern::new(pattern).map_err(|why| format!("`{pattern}` is not a regular expression: {why}"))?;
+        Pattern::new(pattern)?;
     }
     let path = &settings.config_path;
     let is_plain = path.is_empty()

@@ -47,6 +47,7 @@ pub(super) fn of_event(event: &Event, before: Option<&str>) -> BTreeMap<String, 
                 ("head.sha", json!(pull.head)),
                 ("base.ref", json!(pull.base_branch)),
                 ("base.sha", json!(pull.base)),
+                ("user.login", json!(pull.author)),
             ] {
                 set(&format!("event.github.pull_request.{name}"), value);
             }

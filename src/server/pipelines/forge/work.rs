@@ -6,7 +6,7 @@ use crate::server::ids::{ProjectId, UserId};
 use crate::server::pipelines::create;
 use crate::server::pipelines::forge::event::{Actor, Event, Pull, Push, Scheduled};
 use crate::server::pipelines::forge::rounds::{Busy, Rounds};
-use crate::server::pipelines::forge::rules::{SAYS_SKIP, filtered_paths, wants_paths};
+use crate::server::pipelines::forge::rules::{SAYS_SKIP, filtered_paths, made_of_known, wants_paths};
 use crate::server::pipelines::forge::values;
 use crate::server::pipelines::repository::{Ask, Error as ReadError, PullRef, Read, Reference};
 use crate::server::pipelines::triggers::revision;
@@ -36,6 +36,8 @@ const IDLE: Duration = Duration::from_secs(60);
 const AGAIN_SECONDS: [u64; 14] = [2, 5, 15, 30, 60, 120, 300, 600, 900, 900, 900, 900, 900, 900];
 /// Tries of a change whose config imports orbs that cannot be fetched, some four minutes; then its pipeline is errored.
 const ORB_TRIES: u32 = 6;
+/// Branches whose history is looked at for the commit that another one was made of.
+const MOST_TIPS: usize = 50;
 /// How long deliveries are kept: longer than any forge sends one again.
 const KEPT: Duration = Duration::from_secs(8 * 24 * 60 * 60);
 /// Deliveries that are forgotten in one write.
@@ -244,10 +246,58 @@ async fn work_push(
     if read.commit.skips_ci() {
         return Ok(End::Skipped(SAYS_SKIP.to_owned()));
     }
+    if let Some(branch) = push.branch().filter(|_| push.is_untold && super::event::is_zeros(&push.before))
+        && branch != about.project.default_branch
+        && was_there(state, stored, push, about, url, &read.commit.revision).await?
+    {
+        return Ok(End::Skipped(made_of_known(branch)));
+    }
     if let Some(why) = filtered_paths(&about.settings, read.changed.as_deref()) {
         return Ok(End::Skipped(why));
     }
     start(state, stored, event, about, url, &reference, read).await
+}
+
+/// Whether a commit was in the repository before the delivery that a branch at it came in: what the others were at by
+/// then is compared, the default one first.
+async fn was_there(
+    state: &Shared,
+    stored: &StoredEvent,
+    push: &Push,
+    about: &About,
+    url: &str,
+    commit: &str,
+) -> Result<bool, StoreError> {
+    let (id, seq) = (stored.project.clone(), stored.seq);
+    let read = move |view: &View| Ok((forge::refs(view, &id)?, deliveries::events_since(view, &id, seq)?));
+    let (mut refs, since) = state.store.read(read).await?;
+    let default = format!("refs/heads/{}", about.project.default_branch);
+    let mut is_default_known = refs.contains_key(&default);
+    for event in since {
+        let Ok(Event::Push(later)) = serde_json::from_str(&event) else { continue };
+        is_default_known |= later.reference == default;
+        match super::event::is_zeros(&later.before) {
+            true => refs.remove(&later.reference),
+            false => refs.insert(later.reference, later.before),
+        };
+    }
+    refs.remove(&push.reference);
+    let mirrors = &state.settings.mirrors;
+    if !is_default_known {
+        // No delivery told of it yet: it is where it has been all the time.
+        let ask = Ask::from(&Reference::Branch(about.project.default_branch.clone()));
+        if let Ok(read) = mirrors.read_as(stored.project.as_str(), url, ask).await {
+            refs.insert(default.clone(), read.commit.revision);
+        }
+    }
+    if refs.values().any(|object| object == commit) {
+        return Ok(true);
+    }
+    let first = refs.remove(&default);
+    let others = refs.into_iter().filter(|(name, _)| name.starts_with("refs/heads/"));
+    let tips: Vec<String> =
+        first.into_iter().chain(others.map(|(_, object)| object)).take(MOST_TIPS).collect();
+    Ok(mirrors.is_in_any(stored.project.as_str(), url, commit, &tips).await)
 }
 
 async fn work_pull(
@@ -342,6 +392,11 @@ async fn start(
     let revision = revision(url, reference, &read.commit, &about.project.default_branch);
     if let Some(happened) = trigger.happened.as_mut() {
         values::of_revision(&mut happened.values, &revision);
+    }
+    let is_untold = matches!(event, Event::Push(push) if push.actor.login.is_empty());
+    if is_untold && !read.commit.author.is_empty() {
+        // Whoever looks at refs does not see who pushed, but who wrote it.
+        trigger.actor = read.commit.author.clone();
     }
     trigger.revision = Some(revision);
     trigger.config_origin =

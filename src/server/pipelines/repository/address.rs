@@ -137,13 +137,13 @@ fn is_loopback(host: &str) -> bool {
         .any(|own| host.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with(':')))
 }
 
-/// Checks the name of a branch or tag by git's own rules; the error is a sentence for people.
+/// Checks the name of a branch or tag by git's own rules; the error is a sentence for people. It may begin with `-`: git
+/// is given full names only.
 pub fn check_ref(name: &str) -> Result<(), String> {
     let part_is_good = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock");
     let good = !name.is_empty()
         && name.len() <= MOST_REF_BYTES
         && name != "@"
-        && !name.starts_with('-')
         && !name.ends_with('.')
         && !name.contains("..")
         && !name.contains("@{")
@@ -172,7 +172,7 @@ mod tests {
                 prop_assert!(!address.chars().any(|c| c.is_control() || c == ' '));
             }
             if check_ref(&name).is_ok() {
-                prop_assert!(!name.starts_with('-') && !name.contains("..") && !name.contains(' '));
+                prop_assert!(!name.contains("..") && !name.contains(' '));
             }
         }
     }
@@ -227,11 +227,11 @@ mod tests {
 
     #[test]
     fn ref_names_follow_git() {
-        for good in ["main", "feature/x", "v1.2.3", "a-b", "ünï", "release@2"] {
+        for good in ["main", "feature/x", "v1.2.3", "a-b", "ünï", "release@2", "-x", "-/-"] {
             assert!(check_ref(good).is_ok(), "{good}");
         }
         for bad in [
-            "", "-x", "a..b", "a b", "a~1", "a^", "a:b", "a?", "a*", "[a", "a\\b", "/a", "a/", "a//b", ".a",
+            "", "a..b", "a b", "a~1", "a^", "a:b", "a?", "a*", "[a", "a\\b", "/a", "a/", "a//b", ".a",
             "a/.b", "a.lock", "a.lock/b", "a.", "@", "a@{1}", "a\u{7f}", "a\nb",
         ] {
             assert!(check_ref(bad).is_err(), "{bad}");

@@ -68,6 +68,42 @@ impl Mirrors {
     }
 }
 
+impl Mirrors {
+    /// Whether a commit is in the history of one of these (200 commits of each are looked at). False where that cannot be
+    /// told.
+    pub async fn is_in_any(
+        self: &Arc<Self>,
+        project: &str,
+        url: &str,
+        commit: &str,
+        tips: &[String],
+    ) -> bool {
+        if tips.is_empty() || tips.iter().any(|tip| tip == commit) {
+            return !tips.is_empty();
+        }
+        let Ok(protocol) = address::check(url) else { return false };
+        let turn = self.turn(project);
+        let _alone = turn.lock().await;
+        let Ok(git) = self.git(project, url, protocol).await else { return false };
+        if git.prepare().await.is_err() {
+            return false;
+        }
+        // One that is gone spoils the whole fetch: then the first has to do.
+        for tips in [tips, &tips[..1]] {
+            let mut fetch = vec!["fetch", "--quiet", "--no-tags", DEPTH, "--", url];
+            fetch.extend(tips.iter().map(String::as_str));
+            if git.run(FETCH, 0, &fetch).await.is_err() {
+                continue;
+            }
+            let mut left = vec!["rev-list", "--max-count=1", commit, "--not"];
+            left.extend(tips.iter().map(String::as_str));
+            left.push("--");
+            return git.run(LOCAL, 100, &left).await.is_ok_and(|left| left.bytes.is_empty());
+        }
+        false
+    }
+}
+
 /// Most commits of one push that are told one by one.
 const MOST_COMMITS: &str = "--max-count=20";
 

@@ -39,6 +39,8 @@ pub struct Pipeline {
     pub actor_avatar: Option<String>,
     /// URL that was checked out from.
     pub repository_url: Option<String>,
+    /// Address of the repository that the commit comes from: that of the fork, of a pull request from one.
+    pub origin_url: Option<String>,
     /// Commit, in full.
     pub revision: Option<String>,
     /// Branch; excludes a tag.
@@ -117,13 +119,14 @@ const SELECT: &str = "SELECT p.id, p.number, p.state, p.created_at_ms, p.updated
     p.actor_login, p.repository_url, p.revision, p.branch, p.tag, p.commit_subject, p.commit_body, p.commit_author,
     p.trigger_parameters, p.errors,
     (SELECT group_concat(w.status) FROM workflows w WHERE w.pipeline_id = p.id AND NOT EXISTS (
-        SELECT 1 FROM workflows again WHERE again.pipeline_id = p.id AND again.rerun_of = w.id)), p.actor_avatar";
+        SELECT 1 FROM workflows again WHERE again.pipeline_id = p.id AND again.rerun_of = w.id)), p.actor_avatar,
+    CASE WHEN p.is_untrusted = 1 THEN p.pull END";
 
 fn query(rest: &str) -> String {
     format!("{SELECT}, {PROJECT} FROM pipelines p JOIN projects r ON r.id = p.project_id {rest}")
 }
 
-const OWN_COLUMNS: usize = 19;
+const OWN_COLUMNS: usize = 20;
 
 /// Statuses of workflows with commas between them; null is none.
 struct Statuses(Vec<WorkflowStatus>);
@@ -151,6 +154,10 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Pipeline> {
         actor_id: row.get(6)?,
         actor_login: row.get(7)?,
         actor_avatar: row.get(18)?,
+        origin_url: match (row.get::<_, Option<String>>(8)?, row.get::<_, Option<String>>(19)?) {
+            (Some(url), Some(pull)) => fork_url(&url, &serde_json::from_str(&pull).unwrap_or_default()),
+            (url, _) => url,
+        },
         repository_url: row.get(8)?,
         revision: row.get(9)?,
         branch: row.get(10)?,
@@ -161,6 +168,15 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Pipeline> {
         trigger_parameters: row.get::<_, Json<_>>(15)?.0,
         errors: row.get::<_, Json<_>>(16)?.0,
     })
+}
+
+/// The address of a fork: it is where the repository is, by its own owner and name. `None` where those are not known.
+fn fork_url(url: &str, pull: &Value) -> Option<String> {
+    let (owner, name) = (pull["fork_owner"].as_str()?, pull["fork_name"].as_str()?);
+    let end = if url.ends_with(".git") { ".git" } else { "" };
+    let (before, _) = url.trim_end_matches('/').rsplit_once('/')?;
+    let at = before.rfind(['/', ':'])?;
+    Some(format!("{}{owner}/{name}{end}", &before[..=at]))
 }
 
 /// Finds a pipeline by its id.
@@ -269,5 +285,17 @@ mod tests {
         let read = |text: &str| Statuses::column_result(ValueRef::Text(text.as_bytes()));
         assert!(read("success,failed").is_ok_and(|statuses| statuses.0.len() == 2));
         assert!(read("success,wonderful").is_err());
+    }
+
+    #[test]
+    fn a_fork_is_where_its_repository_is() {
+        let pull = serde_json::json!({ "fork_owner": "eve", "fork_name": "theirs" });
+        for (url, fork) in [
+            ("https://forge.example/acme/app.git", "https://forge.example/eve/theirs.git"),
+            ("git@forge.example:acme/app", "git@forge.example:eve/theirs"),
+        ] {
+            assert_eq!(fork_url(url, &pull).as_deref(), Some(fork));
+            assert_eq!(fork_url(url, &Value::Null), None, "a fork that is gone");
+        }
     }
 }

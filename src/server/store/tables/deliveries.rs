@@ -139,13 +139,11 @@ pub fn add(tx: &Tx<'_>, new: &NewDelivery<'_>, now: Millis) -> Result<i64, Error
     Ok(seq)
 }
 
-/// The time of the last refused delivery of a project.
-pub fn last_refused(view: &View, project: &ProjectId) -> Result<Option<Millis>, Error> {
-    let mut query = view.sql().prepare_cached(
-        "SELECT received_at_ms FROM forge_deliveries WHERE project_id = ?1 AND verdict = ?2
-         ORDER BY seq DESC LIMIT 1",
-    )?;
-    Ok(query.query_row(params![project, Verdict::Refused], |row| row.get(0)).optional()?)
+/// Puts another sentence about a delivery.
+pub fn say(tx: &Tx<'_>, seq: i64, sentence: &str) -> Result<(), Error> {
+    let sql = "UPDATE forge_deliveries SET sentence = ?2 WHERE seq = ?1";
+    tx.sql().prepare_cached(sql)?.execute(params![seq, sentence])?;
+    Ok(())
 }
 
 /// A change that is about to be stored.
@@ -217,6 +215,15 @@ pub fn due_events(
     let mut query = view.sql().prepare_cached(&due_sql())?;
     let busy = serde_json::to_string(busy)?;
     Ok(query.query_map(params![now, busy, most], event_row)?.collect::<Result<_, _>>()?)
+}
+
+/// JSON of the changes that came with one or after it, the newest first.
+pub fn events_since(view: &View, project: &ProjectId, seq: i64) -> Result<Vec<String>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT event FROM forge_events WHERE project_id = ?1
+            AND delivery_seq >= (SELECT delivery_seq FROM forge_events WHERE seq = ?2) ORDER BY seq DESC",
+    )?;
+    Ok(query.query_map(params![project, seq], |row| row.get(0))?.collect::<Result<_, _>>()?)
 }
 
 /// The time at which the next waiting change may be tried.

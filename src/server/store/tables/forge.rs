@@ -66,7 +66,8 @@ pub fn connection(view: &View, project: &ProjectId) -> Result<Option<Connection>
     Ok(query.query_row([project], connection_row).optional()?)
 }
 
-/// Connects a project, or changes how it is connected. Its polling begins at `now`, at the latest.
+/// Connects a project, or changes how it is connected. Its polling begins at `now`, at the latest. A token that was
+/// refused stays so, unless it is shown to another forge or for another repository.
 pub fn connect(tx: &Tx<'_>, connection: &Connection, now: Millis) -> Result<(), Error> {
     tx.sql()
         .prepare_cached(
@@ -74,7 +75,8 @@ pub fn connect(tx: &Tx<'_>, connection: &Connection, now: Millis) -> Result<(), 
                 next_poll_ms)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?6)
              ON CONFLICT (project_id) DO UPDATE SET forge = ?2, repository = ?3, full_name = ?4, api_url = ?5,
-                poll_ms = ?7, next_poll_ms = ?6, poll_failures = 0, poll_message = NULL, token_message = NULL",
+                poll_ms = ?7, next_poll_ms = ?6, poll_failures = 0, poll_message = NULL,
+                token_message = CASE WHEN forge = ?2 AND api_url IS ?5 AND full_name IS ?4 THEN token_message END",
         )?
         .execute(params![
             connection.project,

@@ -3,11 +3,11 @@
 //! Only SQLite: nothing. Maps and lists are JSON in text columns.
 
 use crate::config::DeclaredParameter;
-use crate::server::ids::{PipelineId, ProjectId, UserId};
+use crate::server::ids::{PipelineId, ProjectId, UserId, WorkflowId};
 use crate::server::store::status::{PipelineState, TriggerType};
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -57,6 +57,27 @@ pub struct PullFacts {
     /// Short name of the fork.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fork_name: Option<String>,
+}
+
+/// The logins at the forge of whoever wrote what the pipeline of a workflow builds; none unless it is of a pull request
+/// from a fork.
+pub fn strangers(view: &View, workflow: &WorkflowId) -> Result<Vec<String>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT p.actor_login, p.pull, p.pipeline_values FROM workflows w JOIN pipelines p ON p.id = w.pipeline_id
+         WHERE w.id = ?1 AND p.is_untrusted = 1",
+    )?;
+    let row = query.query_row([workflow], |row| {
+        Ok((row.get(0)?, row.get::<_, Option<String>>(1)?, row.get::<_, String>(2)?))
+    });
+    let Some((actor, pull, values)) = row.optional()? else { return Ok(Vec::new()) };
+    let values: BTreeMap<String, Value> = serde_json::from_str(&values)?;
+    let author = values.get("pipeline.event.github.pull_request.user.login").and_then(Value::as_str);
+    let pull: Option<PullFacts> = pull.map(|pull| serde_json::from_str(&pull)).transpose()?;
+    // The namespace of a person is written with `~` by one forge.
+    let owner = pull.and_then(|pull| Some(pull.fork_owner?.trim_start_matches('~').to_owned()));
+    let known: Vec<String> =
+        author.map(str::to_owned).into_iter().chain(owner).filter(|login| !login.is_empty()).collect();
+    Ok(if known.is_empty() { vec![actor] } else { known })
 }
 
 /// A pipeline that is about to be stored.

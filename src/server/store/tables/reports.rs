@@ -301,13 +301,24 @@ pub fn postpone(tx: &Tx<'_>, report: &Report, message: &str, until: Millis) -> R
     Ok(())
 }
 
-/// Has all statuses of a project told later.
-pub fn postpone_all(tx: &Tx<'_>, project: &ProjectId, until: Millis) -> Result<(), Error> {
+/// Has all statuses of a project told later, for one reason.
+pub fn postpone_all(tx: &Tx<'_>, project: &ProjectId, message: &str, until: Millis) -> Result<(), Error> {
     tx.sql()
         .prepare_cached(
-            "UPDATE forge_reports SET not_before_ms = max(not_before_ms, ?2) WHERE project_id = ?1 AND is_due = 1",
+            "UPDATE forge_reports SET not_before_ms = max(not_before_ms, ?3), message = ?2
+             WHERE project_id = ?1 AND is_due = 1",
         )?
-        .execute(params![project, until])?;
+        .execute(params![project, message, until])?;
+    Ok(())
+}
+
+/// Has all statuses of a project that wait told at once: there may be a way to its forge now.
+pub fn hurry(tx: &Tx<'_>, project: &ProjectId, now: Millis) -> Result<(), Error> {
+    tx.sql()
+        .prepare_cached(
+            "UPDATE forge_reports SET not_before_ms = ?2, attempts = 0 WHERE project_id = ?1 AND is_due = 1",
+        )?
+        .execute(params![project, now])?;
     Ok(())
 }
 

@@ -72,11 +72,10 @@ fn cloud_push(value: &Value, repository: Repository, actor: Actor) -> Result<Del
             before,
             commit: after.clone(),
             after,
-            brings_nothing: false,
-            is_test: false,
+            is_untold: true,
             message: maybe(new, "target.message"),
-            late_for: None,
             actor: actor.clone(),
+            ..Push::default()
         }));
     }
     Ok(done(repository, pushes, "no branch or tag was changed"))
@@ -144,6 +143,7 @@ fn dc_push(value: &Value, repository: Repository, actor: Actor) -> Result<Delive
             before: needed(change, "fromHash")?,
             commit: after.clone(),
             after,
+            is_untold: true,
             actor: actor.clone(),
             ..Push::default()
         }));

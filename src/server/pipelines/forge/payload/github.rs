@@ -47,6 +47,7 @@ fn push(value: &Value, repository: Option<Repository>) -> Result<Delivery, Strin
     });
     let push = Push {
         brings_nothing: brings_nothing(&before, reference.starts_with("refs/heads/"), &value["commits"]),
+        is_untold: false,
         is_test: before == after,
         reference,
         before,

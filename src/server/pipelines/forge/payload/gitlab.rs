@@ -31,6 +31,7 @@ fn push(value: &Value, repository: Option<Repository>) -> Result<Delivery, Strin
         commits.and_then(|all| maybe(all.iter().find(|one| one["id"] == commit.as_str())?, "message"));
     let push = Push {
         brings_nothing: brings_nothing(&before, reference.starts_with("refs/heads/"), &value["commits"]),
+        is_untold: false,
         is_test: before == after,
         reference,
         before,
@@ -80,7 +81,11 @@ fn merge_request(value: &Value, repository: Option<Repository>) -> Result<Delive
         fork_name: some(name),
         is_draft: at(about, "draft") == true || at(about, "work_in_progress") == true,
         is_merged: word == "merge",
-        author: text(value, "user.username"),
+        // Of whoever made it the forge tells the id only.
+        author: match id(about, "author_id").ok() == id(value, "user.id").ok() {
+            true => text(value, "user.username"),
+            false => String::new(),
+        },
         actor: Actor { login: text(value, "user.username"), avatar_url: maybe(value, "user.avatar_url") },
     };
     Ok(Delivery { repository: Some(repository), changes: vec![Event::Pull(pull)], remark: String::new() })
