@@ -221,6 +221,9 @@ mod tests {
         assert_eq!(reference(Some("main"), Some("")), Ok(Some(Reference::Branch("main".into()))));
         assert_eq!(reference(None, Some("v1")), Ok(Some(Reference::Tag("v1".into()))));
         assert!(reference(Some("main"), Some("v1")).is_err());
-        assert!(reference(Some("--upload-pack=x"), None).is_err());
+        // Legal, and never an option: git is told `refs/heads/--upload-pack=x`.
+        let odd = "--upload-pack=x";
+        assert_eq!(reference(Some(odd), None), Ok(Some(Reference::Branch(odd.into()))));
+        assert!(reference(Some("a..b"), None).is_err());
     }
 }

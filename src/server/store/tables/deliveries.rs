@@ -1,8 +1,8 @@
 //! Deliveries of forges, and the changes in them that wait to be worked off.
 //!
 //! Only SQLite: `json_each` for the list of busy projects, `LIMIT -1` with OFFSET, `INDEXED BY`, without which all changes
-//! there are would be looked at, `last_insert_rowid` for the number of a
-//! delivery (elsewhere RETURNING). Changes are JSON in a text column.
+//! there are would be looked at, `last_insert_rowid` for the number of a delivery (elsewhere RETURNING). Changes are JSON
+//! in a text column.
 
 use crate::server::ids::{PipelineId, ProjectId};
 use crate::server::store::json::Json;
