@@ -8,10 +8,11 @@
 use super::folder_names::{self, FolderNames};
 use super::places::real;
 use crate::system::locks::{self, Lock, Share};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// A folder that this process holds, with those above it.
@@ -96,7 +97,7 @@ fn attempt(path: &Path) -> io::Result<Attempt> {
     if real(path).parent().is_some_and(|parent| !share(parent, &mut held.all)) {
         return Ok(Attempt::Busy);
     }
-    let folder = match File::open(path) {
+    let folder = match open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Attempt::Gone),
         // One that may be entered and written to, but not listed, cannot be opened, and steps can work there.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(Attempt::Held(held)),
@@ -125,6 +126,11 @@ fn attempt(path: &Path) -> io::Result<Attempt> {
     }
 }
 
+/// Opens what is at a path; does not wait for a writer of what a job may have put there, a fifo.
+fn open(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)
+}
+
 fn number(about: &Metadata) -> (u64, u64) {
     (about.dev(), about.ino())
 }
@@ -133,7 +139,7 @@ fn number(about: &Metadata) -> (u64, u64) {
 /// be opened or locked are passed over.
 fn share(folder: &Path, held: &mut Vec<Lock>) -> bool {
     real(folder).ancestors().all(|folder| {
-        let Ok(folder) = File::open(folder) else { return true };
+        let Ok(folder) = open(folder) else { return true };
         let taken = locks::try_take(folder, Share::WithOthers);
         let is_free = !matches!(taken, Err(Errno::WOULDBLOCK));
         held.extend(taken);
@@ -210,6 +216,16 @@ mod tests {
         drop(other);
         assert!(held.renew(&path).unwrap());
         assert!(exclusive(&path).is_err());
+    }
+
+    #[test]
+    fn a_fifo_in_the_place_of_the_folder_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w");
+        let mut held = take(&path);
+        fs::remove_dir(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let _ = held.renew(&path);
     }
 
     #[test]
