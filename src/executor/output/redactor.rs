@@ -304,6 +304,21 @@ mod tests {
         masked(&words(values), text)
     }
 
+    /// What becomes of a text that comes in pieces of these lengths, and the rest.
+    fn in_pieces(secrets: Secrets, text: &str, cuts: &[usize]) -> Vec<u8> {
+        let mut redactor = Redactor::new(secrets);
+        let mut out = Vec::new();
+        let mut rest = text.as_bytes();
+        for cut in cuts {
+            let (piece, tail) = rest.split_at((*cut).min(rest.len()));
+            redactor.push(piece, &mut out);
+            rest = tail;
+        }
+        redactor.push(rest, &mut out);
+        redactor.finish(&mut out);
+        out
+    }
+
     fn masked(patterns: &[Vec<&str>], text: &[u8]) -> Vec<u8> {
         let mut stretches: Vec<(usize, usize)> = Vec::new();
         for start in 0..text.len() {
@@ -364,16 +379,7 @@ mod tests {
                 let words: Vec<&str> = value[*from % (value.len() + 1)..].split_ascii_whitespace().collect();
                 words.join(gap) + noise
             }).collect();
-            let mut redactor = Redactor::new(secrets(&values));
-            let mut out = Vec::new();
-            let mut rest = text.as_bytes();
-            for cut in cuts {
-                let (piece, tail) = rest.split_at(cut.min(rest.len()));
-                redactor.push(piece, &mut out);
-                rest = tail;
-            }
-            redactor.push(rest, &mut out);
-            redactor.finish(&mut out);
+            let out = in_pieces(secrets(&values), &text, &cuts);
             let expected = oracle(&values, text.as_bytes());
             prop_assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&expected));
         }
@@ -431,16 +437,7 @@ mod tests {
             let secrets = secrets(&[&document]);
             // What tools print of it: all, or the strings, with and without escapes.
             let text = [write(then, layout), password.to_owned(), key.clone(), encoders[then](password)].join("\n");
-            let mut redactor = Redactor::new(secrets.clone());
-            let mut out = Vec::new();
-            let mut rest = text.as_bytes();
-            for cut in cuts {
-                let (piece, tail) = rest.split_at(cut.min(rest.len()));
-                redactor.push(piece, &mut out);
-                rest = tail;
-            }
-            redactor.push(rest, &mut out);
-            redactor.finish(&mut out);
+            let out = in_pieces(secrets.clone(), &text, &cuts);
             let patterns = super::super::patterns::of(&document, super::super::forms::Forms::default());
             let patterns: Vec<Vec<&str>> =
                 patterns.iter().map(|text| std::str::from_utf8(text).unwrap().split(' ').collect()).collect();
