@@ -40,7 +40,7 @@ pub(super) struct Claims {
     token: Secret,
     /// The claim but for its nonce.
     request: ClaimRequest,
-    /// For reports; claims have a sibling of their own, which a stop request closes and `stop` keeps.
+    /// Client for reports; claims have a sibling of their own, which a stop request closes and `stop` keeps.
     pub(super) client: Client,
     /// Shows others what comes of claims.
     pub(super) board: Board,
@@ -281,7 +281,7 @@ impl Claims {
         pause: Duration,
     ) -> Returned {
         let mut returned = Returned::Over;
-        // Of a task that has not begun nothing is lost when its lease lapses.
+        // Giving up is harmless: a task that has not begun is queued again when its lease lapses.
         let heard = self.until_heard("give the task back", task.id, Level::Drain, |client| {
             match calls::give_back(client, task.id, task.token, reason, message, pause) {
                 Err(error) if error.code() == Some(RefusalCode::Begun) => returned = Returned::Begun,

@@ -24,13 +24,13 @@ use std::time::{Duration, Instant};
 const CLAIM_WAIT: Duration = Duration::from_secs(50);
 /// A parked claim that is cut after this long was cut by something that limits idle connections.
 const CUT_AFTER: Duration = Duration::from_secs(10);
-/// Shortest wait to which such a thing can bring the runner down.
+/// Shortest wait that the runner goes down to because of a proxy that cuts idle connections.
 const MIN_CLAIM_WAIT: Duration = Duration::from_secs(5);
 /// Attempts are at most this far apart while the control plane is away.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// A control plane that answers a parked claim sooner does not park it (any more).
 const HASTY: Duration = Duration::from_secs(2);
-/// Between claims of which none is parked.
+/// Pause between claims of which none is parked.
 const HASTY_WAIT: Duration = Duration::from_secs(5);
 /// First pause of a host on which a task could not begin; it doubles with each further one.
 const HOST_PAUSE: Duration = Duration::from_secs(1);
@@ -58,7 +58,7 @@ impl Limits {
         self.max_run_time.clamp(Duration::from_secs(1), Duration::from_secs(60))
     }
 
-    /// From TERM to KILL. The task agent needs it to end the step, and to report.
+    /// Time from TERM to KILL. The task agent needs it to end the step, and to report.
     fn grace(&self) -> Duration {
         self.max_run_time.clamp(Duration::from_secs(1), Duration::from_secs(30))
     }

@@ -1,7 +1,7 @@
 //! Claims: a thread for each resource class, which asks as long as there is a slot.
 
 use super::plane::{self, Claimed};
-use super::settings::Settings;
+use super::settings::ContainerSettings;
 use super::slots::{Slot, Slots};
 use crate::agent::calls;
 use crate::http::{Client, Error, retry};
@@ -24,7 +24,7 @@ const CLOSED: Duration = Duration::from_millis(200);
 pub(super) struct Claiming {
     /// Token of the class.
     pub(super) token: Secret,
-    /// For claims alone: closed to end them.
+    /// Client for claims alone: closed to end them.
     pub(super) client: Arc<Client>,
     /// Source of slots.
     pub(super) slots: Slots,
@@ -36,7 +36,7 @@ pub(super) struct Claiming {
 
 impl Claiming {
     /// Claims until that is stopped; `tell` gets every task, with its slot.
-    pub(super) fn run(&self, settings: &Settings, class: &str, tell: impl Fn(Box<Claimed>, Slot)) {
+    pub(super) fn run(&self, settings: &ContainerSettings, class: &str, tell: impl Fn(Box<Claimed>, Slot)) {
         let mut request = ClaimRequest {
             name: settings.name.clone(),
             hostname: settings.instance.clone(),

@@ -9,7 +9,7 @@ use crate::system::threads;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant, SystemTime};
 
-/// For a name, for each address, and for a call.
+/// Longest wait for a name, for each address, and for a call.
 const NAME: Duration = Duration::from_secs(5);
 const ADDRESS: Duration = Duration::from_secs(3);
 const CALL: Duration = Duration::from_secs(8);
