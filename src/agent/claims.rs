@@ -4,14 +4,13 @@
 use super::board::Board;
 use super::calls::{self, Answered};
 use super::identity;
-use super::lifecycle::{Lifecycle, Limits, Notice};
+use super::lifecycle::{Lifecycle, Limits};
+use super::pace::Notice;
 use super::settings::Settings;
 use super::stop::{Level, Stop, StopListener};
 use crate::http::{self, Client, retry};
 use crate::logging::record;
-use crate::protocol::{
-    ClaimRequest, GiveBackReason, HeldTask, RefusalCode, Secret, Task, TaskId, TaskKind, duration,
-};
+use crate::protocol::{ClaimRequest, GiveBackReason, HeldTask, RefusalCode, Secret, Task, TaskId, TaskKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -355,15 +354,7 @@ pub(super) struct GivenBackTask<'a> {
 }
 
 fn tell(notice: Option<Notice>) {
-    match notice {
-        None => {}
-        Some(Notice::Away(why)) => log::error!("cannot claim tasks, trying on quietly: {why}"),
-        Some(Notice::Back(time)) => {
-            log::info!("claims are answered again after {}", duration::format(time));
-        }
-        Some(Notice::Shortened(wait)) => log::warn!(
-            "something between here and the control plane cuts calls that wait; asking every {} from now on",
-            duration::format(wait)
-        ),
+    if let Some(notice) = notice {
+        notice.tell("");
     }
 }
