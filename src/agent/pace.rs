@@ -11,9 +11,9 @@ pub(super) const CLAIM_WAIT: Duration = Duration::from_secs(50);
 /// A parked claim that is cut after this long was cut by something that limits idle connections.
 const CUT_AFTER: Duration = Duration::from_secs(10);
 /// Shortest wait that the runner goes down to because of a proxy that cuts idle connections.
-pub(super) const MIN_CLAIM_WAIT: Duration = Duration::from_secs(5);
+const MIN_CLAIM_WAIT: Duration = Duration::from_secs(5);
 /// Attempts are at most this far apart while the control plane is away.
-pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(60);
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// A control plane that answers a parked claim sooner does not park it (any more).
 const HASTY: Duration = Duration::from_secs(2);
 /// Pause between claims of which none is parked.

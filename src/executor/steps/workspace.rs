@@ -319,10 +319,10 @@ mod tests {
             jobs: vec![job(&[]), job(&[0])],
             layers: vec![layer(0, 0), layer(0, 0), layer(1, 0)],
         };
-        assert!(!may_conflict(chain));
+        assert!(!may_conflict(&chain));
         let fork = Workspace { jobs: vec![job(&[]), job(&[])], layers: vec![layer(0, 0), layer(1, 0)] };
-        assert!(may_conflict(fork));
+        assert!(may_conflict(&fork));
         let nodes = Workspace { jobs: vec![job(&[])], layers: vec![layer(0, 0), layer(0, 1)] };
-        assert!(may_conflict(nodes));
+        assert!(may_conflict(&nodes));
     }
 }
