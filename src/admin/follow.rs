@@ -69,7 +69,9 @@ fn shared_names(remote: &Remote, pipeline: &str) -> Result<HashSet<String>, Fail
         for job in remote.list(&format!("/api/v2/workflow/{}/job", encode(text(workflow, "id"))))? {
             let name = text(&job, "name");
             match seen.insert(name.to_owned(), of.to_owned()) {
-                Some(other) if other != of => drop(shared.insert(plain(name))),
+                Some(other) if other != of => {
+                    shared.insert(plain(name));
+                }
                 _ => {}
             }
         }

@@ -40,12 +40,14 @@ fn a_run_ends_where_jobs_wait_for_a_key_that_is_held_behind_an_approval() {
 jobs:
   job: {{machine: true, steps: [run: echo word-is-$((1 + 1))]}}
   bad: {{machine: true, steps: [run: exit 3]}}
+  take: {{type: lock, key: word}}
+  give: {{type: unlock, key: word}}
 workflows:
   first:
     jobs:
-      - take: {{type: lock, key: word}}
+      - take
       - hold: {{type: approval, requires: [take]}}
-      - give: {{type: unlock, key: word, requires: [hold]}}
+      - give: {{requires: [hold]}}
   second:
     jobs: [job: {{serial-group: word}}{beside}]
 "

@@ -165,7 +165,6 @@ fn no_answer_has_the_words_of_the_library_that_serves_it() {
         ("/api/v3/runner/claim", "text/plain", "{}", 415, "the body is not said to be JSON"),
         ("/api/v3/runner/claim", "application/json", "{", 400, "the body is not JSON"),
         ("/api/v2/me", "application/json", "{}", 405, "this path takes other methods: GET"),
-        ("/style.css", "application/json", "{}", 405, "this path takes other methods: GET"),
         ("/gh/acme/hello", "application/json", "{}", 405, "this path takes other methods: GET"),
     ] {
         let got = post(path, kind, body);

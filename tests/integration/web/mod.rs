@@ -87,7 +87,7 @@ fn an_address_that_is_none_is_told_in_our_words_to_whoever_asks() {
         for (path, status, why) in [
             ("/gh/acme/hello/one", 404, "`one` stands where a number belongs"),
             ("/gh/acme/hello/one/two", 404, "`one` stands where a number belongs"),
-            ("/gh/acme/hello/7/two", 404, "there is no"),
+            ("/gh/acme/hello/7/two", 404, "has no pipeline 7"),
             ("/gh/acme/hello/jobs/one/tests", 404, "`one` stands where a number belongs"),
             ("/gh/acme/hello/jobs/one", 404, "there is no job `one`"),
             ("/gh/acme/hello/jobs/1/artifacts/x/y", 404, "`x` stands where a number belongs"),

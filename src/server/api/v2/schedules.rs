@@ -132,6 +132,7 @@ async fn create(
     Path(slug): Path<Slug>,
     body: Body,
 ) -> Answer<Response> {
+    body.check_names("a schedule", &KNOWN)?;
     for needed in ["name", "timetable", "attribution-actor", "parameters"] {
         if body.0[needed].is_null() {
             return Err(bad(format!("`{needed}` is missing")));

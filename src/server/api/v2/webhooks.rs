@@ -151,6 +151,7 @@ fn store(tx: &Tx<'_>, sealer: &Sealer, webhook: &Webhook, secret: Option<&Secret
 }
 
 async fn create(State(state): State<Shared>, _admin: Administrator, body: Body) -> Answer<Response> {
+    body.check_names("a webhook", &KNOWN)?;
     for needed in ["name", "url", "events", "scope"] {
         if body.0[needed].is_null() {
             return Err(bad(format!("`{needed}` is missing")));
