@@ -188,8 +188,9 @@ fn targets(
     // Neither itself nor what is nothing itself can be meant.
     let can_be_meant = |other: &usize| drafts[*other].is_defined && drafts[*other].entry != draft.entry;
     let known = labels.iter().filter(|((at, _), drafts)| *at == space && drafts.iter().any(can_be_meant));
-    let known = known.map(|((_, name), _)| *name);
-    let choices = read.report.choices(Severity::Error, wanted.pos, "jobs", &wanted.name, known);
+    let known: Vec<&str> = known.map(|((_, name), _)| *name).collect();
+    let what = if known.is_empty() { "other jobs" } else { "jobs" };
+    let choices = read.report.choices(Severity::Error, wanted.pos, what, &wanted.name, known);
     Err(format!(
         "{} in workflow `{workflow}` requires unknown job `{}`{elsewhere}{choices}",
         draft.said(),

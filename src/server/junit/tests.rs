@@ -83,8 +83,8 @@ fn bytes_and_entities_that_xml_does_not_know_lose_nothing() {
     assert_eq!(cases[1].name, "b");
     assert_eq!(
         remark,
-        "read with mistakes: `testcase` has the attribute `name` twice: the first counts (at 4:13); \
-         `testcase` has a malformed attribute, such as one with quotation marks inside of its value: it counts as far as it can be read (at 4:13); \
+        "read with mistakes: `testcase` has the attribute `name` twice: the first counts (at 6:6); \
+         `testcase` has a malformed attribute, such as one with quotation marks inside of its value: it counts as far as it can be read (at 6:6); \
          read, but 1 text of it had bytes that are no UTF-8 and 3 texts of it had control characters, which were replaced"
     );
 }
@@ -256,8 +256,8 @@ fn nothing_that_may_have_failed_is_a_success() {
         ("<testcase name='a'><system-out>", vec![]),
         // A quotation mark too few: what it swallows is no success.
         (
-            "<testcase name='a><failure message='m'/></testcase><testcase name='b'/>",
-            vec![("a><failure message=", Failure, "")],
+            "<testcase name='a><failure message='m/></testcase><testcase name='b'/>",
+            vec![("a><failure message=", Failure, ""), ("b", Success, "")],
         ),
         ("<testcase name='a></testcase><testcase name='b'></testcase>", vec![]),
     ] {
