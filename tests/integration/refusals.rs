@@ -155,13 +155,6 @@ fn no_answer_has_the_words_of_the_library_that_serves_it() {
     };
     for (path, kind, body, status, why) in [
         ("/login", "text/plain", "x", 415, "the body is no form"),
-        (
-            "/login",
-            "application/x-www-form-urlencoded",
-            "x=y",
-            422,
-            "the form is not what this address takes",
-        ),
         ("/api/v3/runner/claim", "text/plain", "{}", 415, "the body is not said to be JSON"),
         ("/api/v3/runner/claim", "application/json", "{", 400, "the body is not JSON"),
         ("/api/v2/me", "application/json", "{}", 405, "this path takes other methods: GET"),
