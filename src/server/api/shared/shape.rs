@@ -46,9 +46,11 @@ fn framework(status: StatusCode, body: &[u8], allowed: Option<&str>) -> Failure 
     let kept = |(theirs, ours): &(&str, &str)| Some(format!("{ours}{}", text.trim().strip_prefix(*theirs)?));
     let message = match status {
         StatusCode::PAYLOAD_TOO_LARGE => return Failure::too_long(),
-        StatusCode::METHOD_NOT_ALLOWED => {
-            format!("this path takes other methods: {}", allowed.unwrap_or("none"))
-        }
+        // Where the framework adds them later they stand in the header alone.
+        StatusCode::METHOD_NOT_ALLOWED => allowed.map_or_else(
+            || "this path does not take the method of the call: `Allow` names those that it takes".to_owned(),
+            |methods| format!("this path takes other methods: {methods}"),
+        ),
         StatusCode::UNSUPPORTED_MEDIA_TYPE if text.contains("form-urlencoded") => {
             "the body is no form: send it as `application/x-www-form-urlencoded`".to_owned()
         }
