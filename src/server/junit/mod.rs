@@ -538,6 +538,8 @@ impl<R: Read + Seek> Iterator for Cases<R> {
         self.is_over = !matches!(next, Some(Ok(_)));
         match next {
             None => self.remark().map(|why| Err(Unreadable(why))),
+            // Nothing was read where there was no root.
+            Some(Err(why)) if !self.has_root => Some(Err(why)),
             Some(Err(Unreadable(why))) => Some(Err(Unreadable(match self.remark() {
                 Some(remark) => format!("{why}; what stands before was {remark}"),
                 None => why,
