@@ -1,10 +1,12 @@
 //! A pipeline as it happens, as plain lines: its jobs, their steps and output, the reasons of what did not run.
 
 use super::remote::{Remote, encode};
+use super::verb::text;
 use crate::outcome::{Failure, exit};
 use crate::protocol::WatchEvent;
 use crate::terminal::{self, Lines, each_line, plain};
 use base64::Engine;
+use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};
 use std::io::{BufRead, BufReader, ErrorKind, IsTerminal, Write};
 
@@ -16,7 +18,8 @@ pub(super) fn follow(remote: &Remote, pipeline: &str) -> Result<u8, Failure> {
     let mut out = std::io::stdout().lock();
     let path = format!("/api/v3/runs/{}/events", encode(pipeline));
     let mut lines = BufReader::new(remote.open(&path)?);
-    let mut view = View { terminal: out.is_terminal(), ..View::default() };
+    let shared = shared_names(remote, pipeline)?;
+    let mut view = View { terminal: out.is_terminal(), shared, ..View::default() };
     loop {
         let mut line = Vec::new();
         let read = std::io::Read::take(&mut lines, LONGEST_LINE).read_until(b'\n', &mut line);
@@ -30,7 +33,11 @@ pub(super) fn follow(remote: &Remote, pipeline: &str) -> Result<u8, Failure> {
             if let WatchEvent::Job { id, status, message: message @ None, .. } = &mut event {
                 *message = if status == "queued" { reason(remote, id)? } else { None };
             }
-            view.event(event)
+            let mut text = view.event(event);
+            if view.has_ended && view.workflows.is_empty() {
+                text.extend(nothing_ran(remote, pipeline)?.into_bytes());
+            }
+            text
         } else if line.starts_with(b":") {
             // It has been quiet for a while: a runner that was there may be gone.
             let mut text = Vec::new();
@@ -53,6 +60,44 @@ pub(super) fn follow(remote: &Remote, pipeline: &str) -> Result<u8, Failure> {
     }
 }
 
+/// Names that jobs of several workflows have: known before the first line, lines of such jobs name the workflow.
+fn shared_names(remote: &Remote, pipeline: &str) -> Result<HashSet<String>, Failure> {
+    let workflows = remote.list(&format!("/api/v2/pipeline/{}/workflow", encode(pipeline)))?;
+    let (mut seen, mut shared) = (BTreeMap::<String, String>::new(), HashSet::new());
+    for workflow in workflows.iter().filter(|_| workflows.len() > 1) {
+        let of = text(workflow, "name");
+        for job in remote.list(&format!("/api/v2/workflow/{}/job", encode(text(workflow, "id"))))? {
+            let name = text(&job, "name");
+            match seen.insert(name.to_owned(), of.to_owned()) {
+                Some(other) if other != of => {
+                    shared.insert(plain(name));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(shared)
+}
+
+/// What became of a pipeline without workflows.
+fn nothing_ran(remote: &Remote, pipeline: &str) -> Result<String, Failure> {
+    let told = remote.call("GET", &format!("/api/v2/pipeline/{}", encode(pipeline)), None)?;
+    Ok(plain(&why_nothing_ran(&told)))
+}
+
+fn why_nothing_ran(pipeline: &Value) -> String {
+    let errors: Vec<&str> =
+        pipeline["errors"].as_array().into_iter().flatten().map(|error| text(error, "message")).collect();
+    if !errors.is_empty() {
+        return format!("nothing ran: the pipeline has errors:\n{}\n", errors.join("\n"));
+    }
+    let named = |kind: &str| pipeline["vcs"][kind].as_str().map(|name| format!("the {kind} `{name}`"));
+    let what = named("tag").or_else(|| named("branch")).unwrap_or_else(|| "this pipeline".to_owned());
+    format!(
+        "nothing ran: no workflow of the config applies to {what} (filters and conditions leave all of them out)\n"
+    )
+}
+
 /// Why a job waits, which the control plane works out when it is asked; `None` where a runner is about to take it.
 fn reason(remote: &Remote, job: &str) -> Result<Option<String>, Failure> {
     let told = remote.call("GET", &format!("/api/v3/jobs/{}", encode(job)), None)?;
@@ -70,14 +115,26 @@ fn lost(pipeline: &str, why: &str) -> Failure {
 /// A step record: job, parallel node, number.
 type Step = (String, u32, u32);
 
+/// A job as it was told last.
+#[derive(Clone, PartialEq)]
+struct Job {
+    name: String,
+    /// Id of its workflow.
+    workflow: String,
+    status: String,
+    why: Option<String>,
+}
+
 /// State of the pipeline as it was told so far.
 #[derive(Default)]
 struct View {
-    /// Status of each workflow that was not run again.
-    workflows: BTreeMap<String, String>,
+    /// Name and status of each workflow.
+    workflows: BTreeMap<String, (String, String)>,
+    /// Workflows that were run again.
     replaced: HashSet<String>,
-    /// Name, status and message of each job.
-    jobs: BTreeMap<String, (String, String, Option<String>)>,
+    jobs: BTreeMap<String, Job>,
+    /// Names that jobs of several workflows have.
+    shared: HashSet<String>,
     /// Jobs of several nodes: lines name theirs.
     parallel: HashSet<String>,
     steps: BTreeMap<Step, (String, String)>,
@@ -95,17 +152,21 @@ impl View {
     fn event(&mut self, event: WatchEvent) -> Vec<u8> {
         let mut out = Vec::new();
         match event {
-            WatchEvent::Workflow { id, status, rerun_of, .. } => {
+            WatchEvent::Workflow { id, name, status, rerun_of } => {
                 self.replaced.extend(rerun_of);
-                self.workflows.insert(id, status);
+                self.workflows.insert(id, (plain(&name), status));
             }
-            WatchEvent::Job { id, name, status, parallelism, message, .. } => {
+            WatchEvent::Job { id, workflow_id, name, status, parallelism, message, .. } => {
                 if parallelism > 1 {
                     self.parallel.insert(id.clone());
                 }
-                let now = (plain(&name), status, message.as_deref().map(plain));
-                if self.jobs.get(&id) != Some(&now) && now.1 != "blocked" {
-                    out = told(&now);
+                let (name, why) = (plain(&name), message.as_deref().map(plain));
+                let now = Job { name, workflow: workflow_id, status, why };
+                if self.jobs.values().any(|other| other.name == now.name && self.differs(other, &now)) {
+                    self.shared.insert(now.name.clone());
+                }
+                if self.jobs.get(&id) != Some(&now) && now.status != "blocked" {
+                    out = self.told(&now);
                 }
                 self.jobs.insert(id, now);
             }
@@ -146,11 +207,6 @@ impl View {
                 for key in open {
                     out.extend(self.rest(&key));
                 }
-                if self.workflows.is_empty() {
-                    out.extend(
-                        b"nothing ran: no workflow of the config applies here, or the config is wrong\n",
-                    );
-                }
                 self.has_ended = true;
             }
         }
@@ -158,11 +214,34 @@ impl View {
     }
 
     fn label(&self, (job, execution, _): &Step) -> String {
-        let name = self.jobs.get(job).map_or("?", |(name, ..)| name.as_str());
+        let name = self.jobs.get(job).map_or_else(|| "?".to_owned(), |job| self.name_of(job));
         match *execution == 0 && !self.parallel.contains(job) {
-            true => name.to_owned(),
+            true => name,
             false => format!("{name} [{execution}]"),
         }
+    }
+
+    /// Name of the workflow of a job; that of a rerun is the same.
+    fn workflow(&self, job: &Job) -> Option<&str> {
+        self.workflows.get(&job.workflow).map(|(name, _)| name.as_str())
+    }
+
+    fn differs(&self, job: &Job, other: &Job) -> bool {
+        self.workflow(job) != self.workflow(other)
+    }
+
+    /// The name of a job, with that of its workflow where another workflow has one of the same name.
+    fn name_of(&self, job: &Job) -> String {
+        match self.workflow(job).filter(|_| self.shared.contains(&job.name)) {
+            Some(workflow) => format!("{workflow}/{}", job.name),
+            None => job.name.clone(),
+        }
+    }
+
+    /// The line of a job: its name, status and reason.
+    fn told(&self, job: &Job) -> Vec<u8> {
+        let why = job.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        format!("{}: {}{why}\n", self.name_of(job), job.status.replace('_', " ")).into_bytes()
     }
 
     /// Whole lines of output, with the name of their job.
@@ -184,34 +263,26 @@ impl View {
 
     /// Jobs that wait, nobody has said for what.
     fn unexplained(&self) -> Vec<String> {
-        let waits = |(_, (_, status, why)): &(&String, &(String, String, Option<String>))| {
-            status == "queued" && why.is_none()
-        };
-        self.jobs.iter().filter(waits).map(|(id, _)| id.clone()).collect()
+        let waits = |job: &Job| job.status == "queued" && job.why.is_none();
+        self.jobs.iter().filter(|(_, job)| waits(job)).map(|(id, _)| id.clone()).collect()
     }
 
     /// The line of a job that waits, with its reason.
     fn explained(&mut self, id: &str, why: String) -> Vec<u8> {
         let Some(job) = self.jobs.get_mut(id) else { return Vec::new() };
-        job.2 = Some(plain(&why));
-        told(job)
+        job.why = Some(plain(&why));
+        self.jobs.get(id).map(|job| self.told(job)).unwrap_or_default()
     }
 
     /// A pipeline in which nothing ran has not done what anybody wanted of it.
     fn exit_code(&self) -> u8 {
         let mut counted = self.workflows.iter().filter(|(id, _)| !self.replaced.contains(*id));
-        if !self.workflows.is_empty() && counted.all(|(_, status)| status == "success") {
+        if !self.workflows.is_empty() && counted.all(|(_, (_, status))| status == "success") {
             exit::OK
         } else {
             exit::FAILED
         }
     }
-}
-
-/// The line of a job: its name, status and reason.
-fn told((name, status, why): &(String, String, Option<String>)) -> Vec<u8> {
-    let why = why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
-    format!("{name}: {}{why}\n", status.replace('_', " ")).into_bytes()
 }
 
 /// A line of output; a file gets it as it is.
@@ -225,6 +296,7 @@ fn labelled(label: &str, line: &[u8], terminal: bool) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn job(status: &str, message: Option<&str>) -> WatchEvent {
         WatchEvent::Job {
@@ -335,7 +407,58 @@ mod tests {
     #[test]
     fn a_pipeline_without_workflows_is_no_success() {
         let mut view = View::default();
-        assert!(view.event(WatchEvent::End).starts_with(b"nothing ran: "));
+        assert_eq!((view.event(WatchEvent::End), view.has_ended), (Vec::new(), true));
         assert_eq!(view.exit_code(), exit::FAILED);
+        let told = |pipeline: Value| why_nothing_ran(&pipeline);
+        let errors = json!({ "errors": [{ "message": "a" }, { "message": "b" }], "vcs": { "tag": "v1" } });
+        assert_eq!(told(errors), "nothing ran: the pipeline has errors:\na\nb\n");
+        let tagged = told(json!({ "errors": [], "vcs": { "tag": "v1" } }));
+        assert!(
+            tagged.starts_with("nothing ran: no workflow of the config applies to the tag `v1` ("),
+            "{tagged}"
+        );
+        assert!(told(json!({ "vcs": { "branch": "x" } })).contains(" the branch `x` "));
+        assert!(told(json!({})).contains(" this pipeline "));
+    }
+
+    #[test]
+    fn jobs_of_one_name_in_two_workflows_are_told_apart_and_those_of_a_rerun_are_not() {
+        let mut view = View::default();
+        let workflow = |id: &str, name: &str, rerun_of: Option<&str>| WatchEvent::Workflow {
+            id: id.into(),
+            name: name.into(),
+            status: "running".into(),
+            rerun_of: rerun_of.map(str::to_owned),
+        };
+        let of = |workflow: &str, id: &str, event: WatchEvent| match event {
+            WatchEvent::Job { name, status, parallelism, cannot_run, .. } => WatchEvent::Job {
+                id: id.into(),
+                workflow_id: workflow.into(),
+                name,
+                status,
+                parallelism,
+                started_at_ms: None,
+                ended_at_ms: None,
+                message: None,
+                cannot_run,
+            },
+            other => other,
+        };
+        let events = [
+            workflow("w", "one", None),
+            workflow("again", "one", Some("w")),
+            of("w", "j", job("running", None)),
+            of("again", "k", job("running", None)),
+            workflow("v", "two", None),
+            of("v", "l", job("queued", None)),
+            step("running"),
+            output("x\n"),
+            of("w", "j", job("success", None)),
+        ];
+        let text: Vec<u8> = events.into_iter().flat_map(|event| view.event(event)).collect();
+        assert_eq!(
+            String::from_utf8_lossy(&text),
+            "build: running\nbuild: running\ntwo/build: queued\none/build > make\none/build | x\none/build: success\n"
+        );
     }
 }

@@ -59,6 +59,8 @@ pub struct LeftOut {
     pub workflow: String,
     /// Name of the job; `None` is the whole workflow, whose condition does not hold. A job goes by its filters.
     pub job: Option<String>,
+    /// Other names that the config has for the job: that of its matrix, and that of the job that the entry is of.
+    pub other_names: Vec<String>,
 }
 
 /// One job of the graph.

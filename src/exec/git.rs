@@ -40,12 +40,11 @@ const FOREIGN: [&str; 18] = [
     "GIT_ICASE_PATHSPECS",
 ];
 
-/// Settings for every call. A repository of another owner (mounted, root's) is only read here; hooks, a monitor of
-/// the file system and the filter of large files would write to it. Objects that are made are thrown
+/// Settings for every call. A repository of another owner is refused as git refuses it, since its settings are obeyed, unless the
+/// person has called it safe. Hooks, a monitor of the file system and the filter of large files would write to one. Objects that are made are thrown
 /// away soon: to compress them takes longer than to write them. Files are taken wherever they are, also in a part
 /// that a sparse working tree leaves out, and with line ends that the person would not commit.
-const SETTINGS: [&str; 11] = [
-    "safe.directory=*",
+const SETTINGS: [&str; 10] = [
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "core.splitIndex=false",

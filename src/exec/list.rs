@@ -3,7 +3,6 @@
 use super::options::Options;
 use crate::config::{Compiled, JobKind, RequiredStatus, WorkflowJob};
 use crate::server::Preview;
-use crate::server::pipelines::types::Trigger;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -23,7 +22,7 @@ pub(super) fn beside(file: &Path, root: &Path) -> Vec<String> {
 }
 
 /// The list, as text for people. `continued` are configs that a setup config may go on with.
-pub(super) fn text(preview: &Preview, options: &Options, trigger: &Trigger, continued: &[String]) -> String {
+pub(super) fn text(preview: &Preview, options: &Options, continued: &[String]) -> String {
     let compiled = &preview.compiled;
     // A person who asks for a part of the config is told of that part.
     let is_part = options.workflow.is_some() || !options.jobs.is_empty();
@@ -44,7 +43,7 @@ pub(super) fn text(preview: &Preview, options: &Options, trigger: &Trigger, cont
             text += &format!("  {}{}{why}\n", job.name, about(job, preview, options));
         }
         for name in left_out(compiled, &workflow.name).flatten().filter(|_| !is_part) {
-            text += &format!("  {name}: does not run, since its filters leave out {}\n", built(trigger));
+            text += &format!("  {name}: does not run, since its filters leave out {}\n", preview.built);
         }
     }
     if compiled.setup {
@@ -61,7 +60,7 @@ pub(super) fn text(preview: &Preview, options: &Options, trigger: &Trigger, cont
             shown.push(&part.workflow);
             let why = match part.job {
                 None => "since its condition does not hold (`when` or `unless`)".to_owned(),
-                Some(_) => format!("since the filters of all its jobs leave out {}", built(trigger)),
+                Some(_) => format!("since the filters of all its jobs leave out {}", preview.built),
             };
             text += &format!("workflow {}: does not run, {why}\n", part.workflow);
         }
@@ -111,13 +110,5 @@ fn about(job: &WorkflowJob, preview: &Preview, options: &Options) -> String {
     match preview.remark(&job.kind) {
         Some(remark) => text + ": " + &remark,
         None => text,
-    }
-}
-
-fn built(trigger: &Trigger) -> String {
-    match trigger.revision.as_ref().map(|revision| (&revision.branch, &revision.tag)) {
-        Some((_, Some(tag))) => format!("the tag `{tag}`"),
-        Some((Some(branch), _)) => format!("the branch `{branch}`"),
-        _ => "this revision".to_owned(),
     }
 }

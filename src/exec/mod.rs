@@ -44,10 +44,13 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tell::tell;
 
 /// The class that everything runs in.
 const CLASS: &str = "runlet/exec";
+/// Between two looks at signals while runners end.
+const LOOK: Duration = Duration::from_millis(20);
 /// The config of a repository.
 const CONFIG: &str = ".circleci/config.yml";
 
@@ -152,7 +155,7 @@ fn exec(options: &Options) -> Outcome {
 
     let outcome = run(options, &folder, &running, &person, trigger, &interrupts);
     let ended_early = outcome.is_err() || interrupts.count() > 0;
-    runners.stop(ended_early);
+    runners.stop(ended_early, &scratch, &interrupts);
     scratch.is_quiet = !ended_early;
     // A terminal that is gone refuses what is written to it; the signal says why.
     let outcome = match outcome {
@@ -237,7 +240,7 @@ fn list(
     if !preview.compiled.setup {
         preview.narrow(&server_options.only).map_err(Failure::usage)?;
     }
-    print(&plain(&list::text(&preview, options, trigger, continued)))
+    print(&plain(&list::text(&preview, options, continued)))
 }
 
 /// Tells the warnings of a compilation: what several jobs use once.
@@ -281,8 +284,10 @@ fn run(
     }
     let client = Client::new(&Endpoint { url: running.url.clone(), ..Endpoint::default() });
     let client = client.map_err(|e| Failure::new(e.to_string()))?;
+    // What cannot be read now may be at the next look.
+    let waits_for_people = || running.waits_for_people(&created.id).unwrap_or(false);
     let watch::Watched { screen, unwritten } =
-        watch::watch(options, &client, person, running.watch(&created.id), interrupts)?;
+        watch::watch(options, &client, person, running.watch(&created.id), &waits_for_people, interrupts)?;
     for given in &options.approve {
         if !screen.jobs().any(|(_, job)| watch::fits(given, &job.name)) {
             tell(format_args!(
@@ -389,8 +394,17 @@ impl Runners {
         Self { threads, stop }
     }
 
-    fn stop(self, cancel: bool) {
+    /// Ends them; a second signal ends what jobs have started without the time that one gives it.
+    fn stop(self, cancel: bool, scratch: &Scratch, interrupts: &Interrupts) {
         self.stop.request(if cancel { Level::Cancel } else { Level::Drain });
+        let mut is_killed = false;
+        while cancel && self.threads.iter().any(|thread| !thread.is_finished()) {
+            if interrupts.count() > 1 && !is_killed {
+                is_killed = true;
+                scratch.end_processes();
+            }
+            std::thread::sleep(LOOK);
+        }
         for thread in self.threads {
             let _ = thread.join();
         }

@@ -92,7 +92,7 @@ Exit code: 0 when everything that was asked for ran and succeeded, 1 when someth
 run, 2 for wrong arguments (also where a setup workflow does not go on to what was named, or what was
 named does not run), 7 for an invalid config, 8 when nothing failed but a job could not run here,
 130 when interrupted (129 when the terminal went away, 143 by TERM). Ctrl-C cancels the pipeline; a
-second one stops at once.
+second one kills what still runs.
 ";
 
 impl Options {

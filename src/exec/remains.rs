@@ -57,6 +57,11 @@ impl Scratch {
         });
         Ok(Self { path, is_quiet: false, guard: guard.ok(), _owned: owned })
     }
+
+    /// Kills whatever was started for jobs.
+    pub(super) fn end_processes(&self) {
+        end_processes(&self.path);
+    }
 }
 
 impl Drop for Scratch {

@@ -86,8 +86,8 @@ impl Repository {
         let ask = |args: &[&str]| git(root, &[]).args(args).start("read the repository");
         let log = (!is_module).then(|| ask(&["log", "-1", "--format=%H%n%T%n%s"])).transpose()?;
         let kinds = ["refs/remotes", "refs/heads", "refs/tags"];
-        // To tell the type of an object git has to find it.
-        let fields = "--format=%(HEAD)%(objectname) %(refname) %(symref) %(objecttype)";
+        // To tell the type of an object git has to find it, and what a tag is of.
+        let fields = "--format=%(HEAD)%(objectname) %(refname) %(symref) %(objecttype) %(*objecttype)";
         let references = ask(&[&["for-each-ref", fields][..], &kinds].concat())?;
         let scoped = ask(&["config", "--null", "--show-scope", "--get-regexp", settings::KEYS])?;
         let head = match log {
@@ -166,7 +166,7 @@ fn sound(root: &Path, kinds: &[&str], broken: &mut Vec<String>) -> Result<String
     let words = |line: &str| -> Vec<String> {
         line.trim_start_matches(['*', ' ']).split(' ').map(str::to_owned).collect()
     };
-    let objects: String = listed.lines().map(|line| words(line).swap_remove(0) + "\n").collect();
+    let objects: String = listed.lines().map(|line| words(line).swap_remove(0) + "^{}\n").collect();
     // A server that promised objects has none of these either: such a reference would not be here.
     let found = git(root, &[("GIT_NO_LAZY_FETCH", "1".into())])
         .args(["cat-file", "--batch-check"])

@@ -151,8 +151,7 @@ pub(super) fn take(root: &Path, scratch: &Path, name: &Name, for_jobs: bool) -> 
             short(&reference)
         ));
     }
-    let lines = kept.into_iter().map(|(name, commit)| format!("{commit} {name}\n"));
-    write(&repository.join("packed-refs"), lines.collect::<String>().as_bytes())?;
+    write(&repository.join("packed-refs"), layout::packed(&kept).as_bytes())?;
     if let Named::Branch(_) = name {
         write(&repository.join("HEAD"), format!("ref: {reference}\n").as_bytes())?;
     }
@@ -530,7 +529,7 @@ mod tests {
         );
         let (_scratch, taken) = snapshot(repo.path());
         assert_eq!(files(&taken), "a one\n");
-        let kept = sh(&taken.repository, "git for-each-ref --format='%(refname)'");
+        let kept = sh(&taken.repository, "git for-each-ref --format='%(refname)' refs/heads refs/tags");
         assert_eq!(kept, "refs/heads/main\nrefs/tags/good\n");
         assert_eq!(
             taken.notes,

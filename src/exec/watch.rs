@@ -19,6 +19,11 @@ const DRAW_BYTES: usize = 4 * 1024 * 1024;
 /// Pause between two looks at signals, and redraws of the progress line.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// Told after the first signal.
+const CANCELING: &str = "canceling (once more to stop at once)";
+/// Told after the second.
+pub(super) const STOPPING: &str = "stopping at once: what still runs is killed";
+
 /// Whether an approval is among those that were given beforehand.
 pub(super) fn is_approved(given: &[String], name: &str) -> bool {
     given.iter().any(|pattern| fits(pattern, name))
@@ -32,12 +37,14 @@ pub(super) struct Watched {
     pub(super) unwritten: Option<Failure>,
 }
 
-/// Draws the pipeline until it has ended, waits for a person who is not here, or was interrupted for good.
+/// Draws the pipeline until it has ended, waits for a person who is not here, or was interrupted for good. Whether nothing
+/// goes on without a person `waits_for_people` says: jobs that wait for a key of one that is held look like others.
 pub(super) fn watch(
     options: &Options,
     client: &Client,
     person: &Secret,
     mut watcher: Watcher,
+    waits_for_people: &dyn Fn() -> bool,
     interrupts: &Interrupts,
 ) -> Result<Watched, Failure> {
     let terminal = std::io::stdout().is_terminal()
@@ -62,8 +69,9 @@ pub(super) fn watch(
         }
         let mut notes = approvals.give(&screen, client, person);
         if interrupts.count() > told_interrupts {
+            let is_first = told_interrupts == 0 && interrupts.count() == 1;
             told_interrupts = interrupts.count();
-            notes.push("canceling (once more to stop at once)".to_owned());
+            notes.push(if is_first { CANCELING } else { STOPPING }.to_owned());
         }
         for note in &notes {
             screen.note(note);
@@ -83,22 +91,16 @@ pub(super) fn watch(
                 }
             }
         }
-        if is_quiet && is_held(&screen) && approvals.ask(&screen, client, person) {
+        if is_quiet && seems_held(&screen) && waits_for_people() && approvals.ask(&screen, client, person) {
             return Ok(Watched { screen, unwritten });
         }
     }
 }
 
-/// Whether nothing goes on without a person.
-fn is_held(screen: &Screen) -> bool {
-    // Jobs are told after their workflow: one that runs has its end still to come, one that is held its jobs.
-    let rests = |status: &str| !matches!(status, "running" | "queued" | "failing");
-    let waits = |id: &str| screen.jobs().any(|(_, job)| job.workflow_id == id && job.status == "on_hold");
-    let mut held = screen.workflow_statuses().filter(|(_, status)| *status == "on_hold").peekable();
-    held.peek().is_some()
-        && held.all(|(id, _)| waits(id))
-        && screen.workflow_statuses().all(|(_, status)| rests(status))
-        && screen.jobs().all(|(_, job)| rests(&job.status))
+/// Whether somebody is to approve something, and nothing runs, as far as was told.
+fn seems_held(screen: &Screen) -> bool {
+    screen.jobs().any(|(_, job)| job.status == "on_hold")
+        && screen.jobs().all(|(_, job)| job.status != "running")
 }
 
 /// Approvals: given beforehand, and asked for on a terminal.

@@ -76,6 +76,10 @@ pub struct LocalSource {
 }
 
 impl LocalSource {
+    /// Prefix of references, in such a repository, to the commits that it hands out: a git that borrows its objects may
+    /// take it that those are all there. Of the references beside other objects that it borrows this is not known.
+    pub const KNOWN: &str = "refs/runlet/known/";
+
     /// The folder, inside of such a repository, of what git is told of the origin that it stands in for: in its file `config`,
     /// if there is any. It may hold secrets, so a checkout names it and does not copy it.
     pub fn settings(repository: &Path) -> PathBuf {

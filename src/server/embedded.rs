@@ -5,14 +5,18 @@ use crate::protocol::{Cache, CacheRecord, Secret, TaskId};
 use crate::server::blobs::Error as BlobError;
 use crate::server::engine::placement;
 use crate::server::ids::PipelineId;
-use crate::server::pipelines::compile::{narrow, pipeline_values};
+use crate::server::pipelines::compile::{built, narrow, pipeline_values};
 use crate::server::pipelines::types::Trigger;
 use crate::server::run::{Running, ServerOptions};
 use crate::server::secrets::variables;
 use crate::server::state::{Only, Routing};
 use crate::server::store::Error as StoreError;
-use crate::server::store::tables::{archives, projects};
+use crate::server::store::read;
+use crate::server::store::status::JobStatus;
+use crate::server::store::tables::{archives, jobs, projects};
 use crate::server::time::Millis;
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
@@ -21,6 +25,8 @@ use std::sync::PoisonError;
 pub struct Preview {
     /// Jobs that would run, or would have, and those that are left out.
     pub compiled: Compiled,
+    /// Branch or tag that the pipeline is of, for people.
+    pub built: String,
     routing: Routing,
 }
 
@@ -38,23 +44,28 @@ impl Preview {
 
     /// Keeps what was asked for; the error is a sentence for people.
     pub fn narrow(&mut self, only: &Only) -> Result<(), String> {
-        narrow(&mut self.compiled, only)
+        narrow(&mut self.compiled, only, &self.built)
     }
 }
 
 /// Compiles the config of a trigger as a control plane with these options would. Nothing is stored.
 pub fn preview(options: &ServerOptions, trigger: &Trigger) -> Result<Preview, Diagnostics> {
-    let compiled = compile(options, trigger)?;
+    let values = pipeline_values(&PipelineId::fresh(), 1, trigger, Millis::now());
+    let compiled = compile(options, trigger, &values)?;
     let routing = Routing { route_all_to: options.route_all_to.clone(), elsewhere: options.elsewhere };
-    Ok(Preview { compiled, routing })
+    Ok(Preview { compiled, built: built(&values), routing })
 }
 
-fn compile(options: &ServerOptions, trigger: &Trigger) -> Result<Compiled, Diagnostics> {
+fn compile(
+    options: &ServerOptions,
+    trigger: &Trigger,
+    values: &BTreeMap<String, Value>,
+) -> Result<Compiled, Diagnostics> {
     crate::config::compile(&crate::config::Input {
         source: &trigger.config,
         file_name: &trigger.file_name,
         parameters: &trigger.parameters,
-        values: &pipeline_values(&PipelineId::fresh(), 1, trigger, Millis::now()),
+        values,
         stand_ins: &Default::default(),
         orbs: &options.orbs,
         default_resource_class: options.default_resource_class.as_deref(),
@@ -97,10 +108,32 @@ impl Running {
         if let Some(why) = &sought.refusal {
             return Some(NeverCame::Refused(why.clone()));
         }
+        if let Some(why) = &sought.left_out {
+            return Some(NeverCame::Missing(why.clone()));
+        }
         let workflow = sought.missing.workflow.as_ref().map(|name| format!("workflow `{name}`"));
         let missing = workflow.or_else(|| Some(format!("job `{}`", sought.missing.jobs.first()?)))?;
         let why = format!("there is no {missing}: the setup workflow did not continue the pipeline");
         Some(NeverCame::Missing(why))
+    }
+
+    /// Whether nothing of a pipeline goes on before a person approves something: no job runs or waits for a runner, and those
+    /// that wait for the key of a serial group wait for one that is held behind an approval.
+    pub fn waits_for_people(&self, pipeline: &PipelineId) -> Result<bool, StoreError> {
+        self.state.store.read_blocking(|view| {
+            let mut waits = false;
+            for workflow in read::workflows_of(view, pipeline)? {
+                for job in jobs::nodes(view, &workflow.id)? {
+                    let goes_on = job.status == JobStatus::Running
+                        || (job.status == JobStatus::Queued && !job.waits_for_key);
+                    if goes_on {
+                        return Ok(false);
+                    }
+                    waits |= job.status == JobStatus::OnHold;
+                }
+            }
+            Ok(waits)
+        })
     }
 
     /// Sets a variable of the project `slug`: jobs have it in their environment, and its value is masked.

@@ -201,6 +201,8 @@ impl Only {
 pub struct Sought {
     /// The part that a setup config does not have, until a config that has it follows.
     pub missing: Only,
+    /// The reason why it does not run in the setup config, which has it.
+    pub left_out: Option<String>,
     /// The reason why a config that was to follow was refused: it has no such part that runs.
     pub refusal: Option<String>,
 }

@@ -124,18 +124,18 @@ fn builds_are_started_sought_downloaded_and_added_up() {
     assert_eq!(third.status, 202);
     let third = third.json()["workflow_id"].as_str().unwrap().to_owned();
     server.ended(&first);
-    // Builds so far: 1 build failed, 2 build, 3 quick, 4 quick again.
-    let job = bench.got("/api/v2/project/gh/acme/hello/job/2");
+    // Builds so far: 1 build failed, 2 quick that did not run, 3 build, 4 quick, 5 quick again.
+    let job = bench.got("/api/v2/project/gh/acme/hello/job/3");
     assert_eq!(job["latest_workflow"]["id"], json!(third), "the last that has its result");
     assert_eq!(bench.got("/api/v2/project/gh/acme/hello/job/1")["latest_workflow"]["id"], json!(workflow));
 
     // The filter comes before the limit, and the branch is one of several segments.
-    assert_eq!(bench.numbers(""), [4, 3, 2, 1]);
+    assert_eq!(bench.numbers(""), [5, 4, 3, 2, 1]);
     assert_eq!(bench.numbers("?filter=failed&limit=1"), [1]);
-    assert_eq!(bench.numbers("?filter=successful&limit=2&offset=1"), [3, 2]);
+    assert_eq!(bench.numbers("?filter=successful&limit=2&offset=1"), [4, 3]);
     assert_eq!(bench.numbers("?filter=running"), [0; 0]);
-    assert_eq!(bench.numbers(&format!("/tree/{BRANCH}?filter=completed&limit=1")), [4]);
-    assert_eq!(bench.numbers("/tree/feature%2Fdeep%2Fx?limit=1"), [4]);
+    assert_eq!(bench.numbers(&format!("/tree/{BRANCH}?filter=completed&limit=1")), [5]);
+    assert_eq!(bench.numbers("/tree/feature%2Fdeep%2Fx?limit=1"), [5]);
     assert_eq!(bench.numbers("/tree/main"), [0; 0]);
     bench.refused(&server.get(&format!("{PROJECT}?filter=good")), 400, "successful");
 
@@ -248,6 +248,18 @@ fn insights(bench: &Bench, workflow: &str) {
     let rates: Vec<_> =
         tests["test_runs"].as_array().unwrap().iter().map(|run| run["success_rate"].as_f64()).collect();
     assert_eq!(rates, [Some(1.0), Some(0.5)]);
+    for (path, why) in [
+        ("workflows/ww", "no pipeline of the project has a workflow `ww` (known: w)"),
+        ("workflows/nope/summary", "no pipeline of the project has a workflow `nope` (known: w)"),
+        ("workflows/nope/jobs", "a workflow `nope`"),
+        ("workflows/nope/test-metrics", "a workflow `nope`"),
+        ("workflows/nope/jobs/build", "a workflow `nope`"),
+        ("workflows/w/jobs/biuld", "a job `biuld`, did you mean `build`? (known: build, quick)"),
+    ] {
+        bench.refused(&bench.server.get(&format!("{of}/{path}")), 404, why);
+    }
+    // Those that ran on another branch, or at another time, are known.
+    assert_eq!(bench.got(&format!("{of}/workflows/w/jobs/build"))["items"], json!([]));
     let refused = bench.server.get(&format!("{of}/workflows?reporting-window=ever"));
     bench.refused(&refused, 400, "last-90-days");
 }

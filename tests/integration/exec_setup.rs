@@ -80,7 +80,10 @@ fn what_does_not_run_in_the_config_that_follows_has_a_reason() {
     for (arguments, why) in [
         (["--workflow", "nightly"], "; `nightly` has schedules, and runs by them alone\n"),
         (["--workflow", "never"], "the workflow `never` does not run: its condition does not hold"),
-        (["--job", "release"], "there is no job `release` to run (jobs that apply: say--O0, "),
+        (
+            ["--job", "release"],
+            "the job `release` of the workflow `w` does not run: its filters leave out what is built, the branch `main` (jobs that apply: say--O0, ",
+        ),
         (["--job", "nope"], "there is no job `nope` to run (jobs that apply: say--O0, "),
     ] {
         let ran = exec(folder.path(), &arguments).exits(2).says("word-is-set-up").says(why);

@@ -59,6 +59,9 @@ mod cancel;
 // `runlet exec`: the whole road.
 #[cfg(feature = "server")]
 mod exec;
+// How runs of `runlet exec` end, and why.
+#[cfg(feature = "server")]
+mod exec_ends;
 // `runlet exec` every day: what ends it, what it asks for, what it keeps.
 #[cfg(feature = "server")]
 mod exec_habit;
@@ -142,6 +145,9 @@ mod private;
 // Why a job did not run, or waits, in every API and on the terminal.
 #[cfg(feature = "server")]
 mod reasons;
+// Calls that would be misunderstood.
+#[cfg(feature = "server")]
+mod refusals;
 // Reading configs from repositories.
 #[cfg(feature = "server")]
 mod repositories;

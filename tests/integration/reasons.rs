@@ -1,6 +1,7 @@
 //! Why a job did not run, or waits: the same words in every API and on the terminal.
 
 use crate::faults::Rogue;
+use crate::repositories::Work;
 use crate::server::Server;
 use runlet::http::Body;
 use runlet::protocol::Secret;
@@ -45,23 +46,29 @@ jobs:
   nowhere: {machine: true, resource_class: no/where, steps: [run: never]}
   secret: {machine: true, resource_class: a/b, steps: [run: never]}
   after: {machine: true, resource_class: a/b, steps: [run: never]}
-workflows: {w: {jobs: [here, container, nowhere, secret: {context: missing}, after: {requires: [container]}]}}
+workflows: {w: {jobs: [here, container, nowhere, secret: {context: missing}, after: {requires: [container]}, ask: {type: approval, requires: [after]}]}}
 ",
     );
     let _runner = server.runner("r", &token);
     let jobs = server.ended(&pipeline);
     let status = |name: &str| jobs.iter().find(|job| job["name"] == name).unwrap()["status"].clone();
     assert_eq!(status("here"), "success");
-    assert_eq!(status("after"), "not_run");
     for (name, ended, reason) in [
         ("container", "failed", "it wants containers (`cimg/go:1.25`) of the hosted service"),
         ("nowhere", "failed", "there is no such class here"),
         ("secret", "unauthorized", "`missing`"),
+        ("after", "not_run", "it waits for `success` of `container`, which ended as `failed`"),
     ] {
         assert_eq!(status(name), ended);
         let number = job(&server, &pipeline, name)["job_number"].as_i64().unwrap();
         assert_told(&server, number, reason);
     }
+    // Each has a number of its own; an approval has none, and tells why where it is listed.
+    let mut numbers: Vec<i64> = jobs.iter().filter_map(|job| job["job_number"].as_i64()).collect();
+    numbers.sort();
+    assert_eq!(numbers, [1, 2, 3, 4, 5]);
+    let ask = job(&server, &pipeline, "ask");
+    assert_eq!(ask["messages"][0]["message"], "it waits for `success` of `after`, which ended as `not_run`");
     let told = everywhere(&server, job(&server, &pipeline, "container")["job_number"].as_i64().unwrap());
     assert!(told[0]["fail_reason"].as_str().unwrap().contains("no runner can take this job"));
     assert_eq!(told[1]["executor"]["type"], "docker");
@@ -166,6 +173,45 @@ workflows: {w: {jobs: [build]}}
         "{said}"
     );
     assert!(said.lines().last().is_some_and(|line| line.starts_with("build: failed")), "{said}");
+}
+
+#[test]
+fn who_follows_two_workflows_with_a_job_of_one_name_tells_them_apart_from_the_first_line() {
+    let server = Server::start();
+    server.project();
+    let token = server.class_token("a/b");
+    let _runner = server.runner("r", &token);
+    let file = server.folder.path().join("config.yml");
+    let config = "version: 2.1
+jobs: {build: {machine: true, resource_class: a/b, steps: [run: echo said]}, other: {machine: true, resource_class: a/b, steps: [run: echo said]}}
+workflows: {one: {jobs: [build]}, two: {jobs: [build, other]}}
+";
+    std::fs::write(&file, config).unwrap();
+    let args = ["pipeline", "trigger", "gh/acme/hello", "--config", file.to_str().unwrap(), "--follow"];
+    let said = server.admin(&args, "");
+    for line in ["one/build: success", "two/build: success", "other: success", "one/build | said"] {
+        assert!(said.lines().any(|said| said == line), "{line} is missing: {said}");
+    }
+    assert!(!said.lines().any(|line| line.starts_with("build")), "{said}");
+}
+
+#[test]
+fn who_follows_a_pipeline_in_which_nothing_runs_is_told_why() {
+    let server = Server::start();
+    server.project();
+    let work = Work::new(server.folder.path());
+    let config = "version: 2.1
+jobs: {build: {machine: true, resource_class: a/b, steps: [run: never]}}
+workflows: {w: {jobs: [build: {filters: {tags: {ignore: /.*/}}}]}}
+";
+    work.commit_config(config, "first");
+    work.git(&["tag", "v1"]);
+    server.register(&work.url());
+    let output =
+        server.admin_output(&["pipeline", "trigger", "gh/acme/hello", "--tag", "v1", "--follow"], "");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("nothing ran: no workflow of the config applies to the tag `v1` ("), "{said}");
 }
 
 #[test]

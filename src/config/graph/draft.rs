@@ -22,6 +22,8 @@ pub(crate) struct Draft {
     /// Beginning of its name inside of a job group.
     pub(crate) prefix: String,
     pub(crate) kind: JobKind,
+    /// Whether there is such a job.
+    pub(crate) is_defined: bool,
     pub(crate) wanted: Vec<RequiresItem>,
     /// Further drafts that it waits for, by index: they hold a job group together.
     pub(crate) links: Vec<(usize, Vec<RequiredStatus>)>,
@@ -46,6 +48,7 @@ impl Draft {
             alias: None,
             prefix: String::new(),
             kind,
+            is_defined: true,
             wanted: Vec::new(),
             links: Vec::new(),
             members: None,
@@ -74,6 +77,7 @@ impl Draft {
             alias: _,
             prefix,
             kind: _,
+            is_defined: _,
             wanted: _,
             links: _,
             members: _,

@@ -185,8 +185,12 @@ fn targets(
         return Err(format!("{} in workflow `{workflow}` requires itself", draft.said()));
     }
     let elsewhere = if space == 0 { "" } else { " of the same job group" };
-    let known = labels.keys().filter(|(at, _)| *at == space).map(|(_, name)| *name);
-    let choices = read.report.choices(Severity::Error, wanted.pos, "jobs", &wanted.name, known);
+    // Neither itself nor what is nothing itself can be meant.
+    let can_be_meant = |other: &usize| drafts[*other].is_defined && drafts[*other].entry != draft.entry;
+    let known = labels.iter().filter(|((at, _), drafts)| *at == space && drafts.iter().any(can_be_meant));
+    let known: Vec<&str> = known.map(|((_, name), _)| *name).collect();
+    let what = if known.is_empty() { "other jobs" } else { "jobs" };
+    let choices = read.report.choices(Severity::Error, wanted.pos, what, &wanted.name, known);
     Err(format!(
         "{} in workflow `{workflow}` requires unknown job `{}`{elsewhere}{choices}",
         draft.said(),

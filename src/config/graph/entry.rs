@@ -146,7 +146,12 @@ impl Workflows<'_> {
             _ => Vec::new(),
         };
         if kept == Some(false) {
-            self.left_out.push(LeftOut { workflow: drafts.workflow.clone(), job: Some(label.clone()) });
+            let alias = member.map(|(_, alias)| alias.to_string());
+            self.left_out.push(LeftOut {
+                workflow: drafts.workflow.clone(),
+                job: Some(label.clone()),
+                other_names: alias.into_iter().chain([entry.job.to_string()]).collect(),
+            });
         }
         let draft = Draft {
             space: around.space,
@@ -158,6 +163,10 @@ impl Workflows<'_> {
             kept: kept.unwrap_or(true),
             contexts: contexts.unwrap_or_default(),
             serial_group,
+            is_defined: kind.is_some()
+                || options.get("type").is_some()
+                || entry.job.contains('/')
+                || self.expander.library.find(Element::Job, &entry.job, 0).is_some(),
             ..Draft::new(number, entry.pos, label, kind.unwrap_or(JobKind::NoOp))
         };
         if self.budget.spend(entry.pos, 0, draft.cost()) {

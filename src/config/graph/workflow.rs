@@ -46,7 +46,11 @@ impl Workflows<'_> {
             match self.applies(entry, body) {
                 Some(true) => {}
                 Some(false) => {
-                    self.left_out.push(LeftOut { workflow: name.to_string(), job: None });
+                    self.left_out.push(LeftOut {
+                        workflow: name.to_string(),
+                        job: None,
+                        other_names: Vec::new(),
+                    });
                     continue;
                 }
                 // The condition is wrong: nothing runs, but the mistakes further down are told as well.

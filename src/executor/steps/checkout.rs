@@ -176,8 +176,12 @@ impl TaskRun {
         ];
         let local = self.input.local_source.clone();
         let pushed = local.as_ref().and_then(|local| local.repository.to_str());
-        // The commit of a person's working tree is not for everybody.
-        settings.extend(pushed.map(|url| ("remote.origin.pushurl", url)));
+        if let Some(url) = pushed {
+            // The commit of a person's working tree is not for everybody; and of references that git looks for beside
+            // borrowed objects, the person's may lead nowhere.
+            settings
+                .extend([("remote.origin.pushurl", url), ("core.alternateRefsPrefixes", LocalSource::KNOWN)]);
+        }
         let own = self.own_settings();
         settings.extend(own.as_ref().and_then(|file| file.to_str()).map(|file| ("include.path", file)));
         let is_partial =

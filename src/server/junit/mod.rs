@@ -4,23 +4,38 @@
 //! an entity that XML does not know stays as it is, bytes that are no text and control characters are replaced, since
 //! whoever opens a pull request writes tests and people read them on terminals; colours are taken out; an element that is closed
 //! wrongly ends where another proves that it is over. The last item says so.
+//!
+//! A test counts as a success only where its whole element was read: what is cut off, torn or never closed could have been a
+//! failure, and is left out unless it is one. Whatever was guessed or left out is said, with its place.
 
 mod decode;
 mod summary;
+mod tag;
+#[cfg(test)]
+mod tests;
 
 use crate::server::store::status::TestResult;
 use crate::server::store::tables::results::TestCase;
 use crate::terminal::{without_colours, without_controls};
 use decode::Decoded;
 use quick_xml::Reader;
-use quick_xml::events::{BytesStart, Event};
+use quick_xml::events::Event;
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{BufReader, Read, Seek};
 use summary::Told;
+use tag::{Attributes, entity, readable, seconds, shown};
 
 /// Most elements in each other: each takes memory.
 const DEEPEST: usize = 1000;
+/// Mistakes that are told with their places; of others the number.
+const MOST_TOLD: usize = 5;
+/// Elements of a test whose content is output or about earlier tries, and no result.
+const NO_RESULT: [&str; 7] =
+    ["system-out", "system-err", "properties", "rerunFailure", "rerunError", "flakyFailure", "flakyError"];
+
+/// Names of elements that nobody documents, and that can mean nothing else.
+const MEANS_FAILURE: [&str; 3] = ["fail", "failed", "errored"];
 
 /// Why a file was not read, not to its end, or not as it is: a sentence for people, with a place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,20 +55,38 @@ impl std::error::Error for Unreadable {}
 pub struct Cases<R: Read> {
     reader: Reader<BufReader<Decoded<R>>>,
     buffer: Vec<u8>,
+    /// Offset at which the piece that was read last begins.
+    at: u64,
     /// A piece that was read before its turn.
     next: Option<Piece>,
-    /// Elements that are open, outside test cases, with the file that each names.
-    open: Vec<(String, Option<String>)>,
+    /// Elements that are open, outside test cases.
+    open: Vec<Around>,
     has_root: bool,
     is_over: bool,
+    /// Failing tests that were given.
+    failing: u64,
     /// Fault that ends the reading after the test that was given last.
     fatal: Option<Unreadable>,
-    /// The first mistake that reading went on after, and its offset.
-    mistake: Option<(String, u64)>,
+    /// The first mistakes that reading went on after, and their offsets.
+    mistakes: Vec<(String, u64)>,
+    /// How many there were beside those.
+    more_mistakes: u64,
     /// Texts with bytes that were replaced.
     replaced: u64,
     /// Texts with control characters that were replaced.
     controlled: u64,
+}
+
+/// An element outside of test cases, as a rule a suite.
+struct Around {
+    name: String,
+    /// Its own name, for people.
+    title: Option<String>,
+    /// File that it names.
+    file: Option<String>,
+    /// Failures that it counts, and how many there were when it began.
+    counted: u64,
+    failing_before: u64,
 }
 
 /// One step through a file.
@@ -63,17 +96,6 @@ enum Piece {
     Text(String),
     Other,
     End,
-}
-
-/// The attributes that count, wherever they stand.
-#[derive(Default)]
-struct Attributes {
-    name: Option<String>,
-    classname: Option<String>,
-    file: Option<String>,
-    time: Option<String>,
-    message: Option<String>,
-    kind: Option<String>,
 }
 
 impl<R: Read + Seek> Cases<R> {
@@ -88,12 +110,15 @@ impl<R: Read + Seek> Cases<R> {
         Self {
             reader,
             buffer: Vec::new(),
+            at: 0,
             next: None,
             open: Vec::new(),
             has_root: false,
             is_over: false,
+            failing: 0,
             fatal: None,
-            mistake: None,
+            mistakes: Vec::new(),
+            more_mistakes: 0,
             replaced: 0,
             controlled: 0,
         }
@@ -104,23 +129,45 @@ impl<R: Read + Seek> Cases<R> {
             return Err(why);
         }
         loop {
-            match self.step(false)? {
+            // Text is none of a report here, unless it is that of another element, such as output.
+            let is_stray = self.open.last().is_none_or(|around| is_suite(&around.name));
+            match self.step(is_stray)? {
                 Piece::Open { name, attributes, is_empty } => {
-                    if !self.has_root && !matches!(name.as_str(), "testsuites" | "testsuite") {
+                    if !self.has_root && !is_suite(&name) {
                         return Err(Unreadable(format!(
                             "not JUnit XML: the root is `{name}` (expected `testsuites` or `testsuite`)"
                         )));
                     }
+                    if self.has_root && self.open.is_empty() {
+                        self.note(format!("`{name}` stands behind the end of the root"));
+                    }
                     self.has_root = true;
-                    if name == "testcase" {
-                        return self.case(attributes, is_empty).map(Some);
-                    } else if !is_empty {
-                        self.check_depth(self.open.len())?;
-                        self.open.push((name, attributes.file));
+                    let result = result_of(&name);
+                    let found = if name == "testcase" {
+                        self.case(attributes, is_empty)?
+                    } else if result == TestResult::Failure && is_stray {
+                        self.failure_of_suite(&name, attributes, is_empty)?
+                    } else {
+                        self.enter(name, attributes, is_empty)?;
+                        None
+                    };
+                    if let Some(case) = found {
+                        self.failing += u64::from(case.result == TestResult::Failure);
+                        return Ok(Some(case));
                     }
                 }
                 Piece::Close(name) => self.close(&name),
-                Piece::Text(_) | Piece::Other => {}
+                Piece::Text(text) => {
+                    if !text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}').is_empty() {
+                        let place = match self.open.last() {
+                            Some(around) => format!("between the elements of `{}`", around.name),
+                            None if self.has_root => "behind the end of the root".to_owned(),
+                            None => "before the root".to_owned(),
+                        };
+                        self.note(format!("there is text {place}, which is left out"));
+                    }
+                }
+                Piece::Other => {}
                 Piece::End if !self.has_root => {
                     return Err(Unreadable("not valid XML: there is no element in it".to_owned()));
                 }
@@ -130,57 +177,154 @@ impl<R: Read + Seek> Cases<R> {
         }
     }
 
+    /// Opens an element outside test cases.
+    fn enter(&mut self, name: String, attributes: Attributes, is_empty: bool) -> Result<(), Unreadable> {
+        self.check_depth(self.open.len())?;
+        let Attributes { name: title, file, counted, .. } = attributes;
+        let counted = if is_suite(&name) { counted } else { 0 };
+        let around = Around { name, title, file, counted, failing_before: self.failing };
+        match is_empty {
+            true => self.leave(&around),
+            false => self.open.push(around),
+        }
+        Ok(())
+    }
+
+    /// Compares what an element outside test cases counts with what was found in it: a failure that cannot be seen was one
+    /// all the same.
+    fn leave(&mut self, around: &Around) {
+        let found = self.failing - around.failing_before;
+        if around.counted > found {
+            let title = around.title.as_ref().map_or_else(String::new, |title| format!(" `{title}`"));
+            self.note(format!(
+                "`{}`{title} counts {} failures and errors, of which {found} are in it: the others are not stored",
+                around.name, around.counted
+            ));
+        }
+    }
+
     /// Closes an element outside test cases, and those in it that were not closed.
     fn close(&mut self, name: &str) {
-        match self.open.iter().rposition(|(open, _)| open == name) {
+        match self.open.iter().rposition(|around| around.name == name) {
             Some(at) => {
                 if at + 1 < self.open.len() {
-                    self.note(format!("`{}` is not closed before `{name}` is", self.open[at + 1].0));
+                    self.note(format!("`{}` is not closed before `{name}` is", self.open[at + 1].name));
                 }
-                self.open.truncate(at);
+                for around in self.open.split_off(at).iter().rev() {
+                    self.leave(around);
+                }
             }
             None => self.note(format!("`{name}` is closed, and was not open")),
         }
     }
 
-    /// Reads a test case up to its end.
-    fn case(&mut self, own: Attributes, is_empty: bool) -> Result<TestCase, Unreadable> {
-        let seconds = own.time.unwrap_or_default().replace(',', "");
-        let seconds: f64 = seconds.trim().parse().unwrap_or(0.0);
+    /// A failure beside the tests of a suite: that of its setup, or of its whole program.
+    fn failure_of_suite(
+        &mut self,
+        element: &str,
+        attributes: Attributes,
+        is_empty: bool,
+    ) -> Result<Option<TestCase>, Unreadable> {
+        self.note(format!("`{element}` stands outside of a `testcase`: it is stored as a failed test"));
+        let suite = self.open.last().and_then(|around| around.title.clone()).unwrap_or_default();
+        let whole =
+            Attributes { name: Some(element.to_owned()), classname: Some(suite), ..Attributes::default() };
+        self.next = Some(Piece::Open { name: element.to_owned(), attributes, is_empty });
+        self.read_case(whole, Some(element))
+    }
+
+    /// Reads a test case up to its end; `None` when it is left out, since its result is not known.
+    fn case(&mut self, own: Attributes, is_empty: bool) -> Result<Option<TestCase>, Unreadable> {
+        if !is_empty {
+            return self.read_case(own, None);
+        }
+        let (case, is_torn) = self.begun(own);
+        Ok(self.known(case, is_torn))
+    }
+
+    /// The test, unless it could have failed where that was not read.
+    fn known(&mut self, case: TestCase, is_torn: bool) -> Option<TestCase> {
+        if !is_torn || case.result == TestResult::Failure {
+            return Some(case);
+        }
+        self.note(format!("the test `{}` is left out, since its result is not known", shown(&case.name)));
+        None
+    }
+
+    /// A test as its tag has it, and whether the tag is torn.
+    fn begun(&mut self, own: Attributes) -> (TestCase, bool) {
+        let name = own.name.unwrap_or_default();
+        let run_time = match seconds(own.time.as_deref().unwrap_or_default()) {
+            Some(seconds) => seconds,
+            None => {
+                let time = own.time.unwrap_or_default();
+                self.note(format!(
+                    "the `time` of the test `{}` is `{}`, which is no number of seconds: it counts as 0",
+                    shown(&name),
+                    shown(&time)
+                ));
+                0.0
+            }
+        };
         let mut case = TestCase {
-            name: own.name.unwrap_or_default(),
+            name,
             classname: own.classname.unwrap_or_default(),
-            file: own.file.or_else(|| self.open.iter().rev().find_map(|(_, file)| file.clone())),
-            run_time: if seconds.is_finite() && seconds >= 0.0 { seconds } else { 0.0 },
+            file: own.file.or_else(|| self.open.iter().rev().find_map(|around| around.file.clone())),
+            run_time,
             result: TestResult::Success,
             message: String::new(),
         };
-        if is_empty {
-            return Ok(case);
+        if own.has_failure {
+            case.result = TestResult::Failure;
+            case.message = own.message.unwrap_or_default();
+        } else if let Some(word) = own.says_failed {
+            case.result = TestResult::Failure;
+            case.message = word;
         }
-        // Elements below the test case, and the failure or the skip among them that is open.
-        let (mut inside, mut told): (Vec<String>, Option<Told>) = (Vec::new(), None);
+        (case, own.is_torn)
+    }
+
+    /// Reads what is in a test case, or in the one element `only` that stands for one.
+    fn read_case(&mut self, own: Attributes, only: Option<&str>) -> Result<Option<TestCase>, Unreadable> {
+        // What the tag says counts where no element says more.
+        let (mut case, mut is_torn) = self.begun(own);
+        let mut is_told = false;
+        // Elements below the test case, and the failure or the skip among them that is open, at a depth.
+        let (mut inside, mut told, mut told_at): (Vec<String>, Option<Told>, usize) = (Vec::new(), None, 0);
+        // A failure in an element that is no result, should that not be closed where it seems to be.
+        let mut hidden = false;
         loop {
             match self.step(told.is_some()) {
                 Ok(Piece::Open { name, attributes, is_empty }) if name == "testcase" => {
                     self.note("a `testcase` is not closed before the next one begins".to_owned());
                     self.next = Some(Piece::Open { name, attributes, is_empty });
-                    return Ok(with_message(case, told));
+                    is_torn = true;
+                    break;
                 }
                 Ok(Piece::Open { name, attributes, is_empty }) => {
-                    if inside.is_empty() && counts(case.result, result_of(&name)) {
-                        case.result = result_of(&name);
+                    is_torn |= attributes.is_torn;
+                    let result = result_of(&name);
+                    let is_output = inside.iter().any(|name| NO_RESULT.contains(&name.as_str()));
+                    hidden |= is_output && result == TestResult::Failure;
+                    let counts_here = inside.is_empty() || (result == TestResult::Failure && told.is_none());
+                    if counts_here
+                        && !is_output
+                        && (counts(case.result, result) || (!is_told && result == TestResult::Failure))
+                    {
+                        (case.result, is_told) = (result, true);
                         let Attributes { message, kind, .. } = attributes;
                         let new = Told { text: String::new(), attribute: message, kind };
                         if is_empty {
                             case.message = new.message(&case.name);
                         } else {
-                            told = Some(new);
+                            (told, told_at) = (Some(new), inside.len());
                         }
                     }
                     if !is_empty {
                         self.check_depth(inside.len())?;
                         inside.push(name);
+                    } else if inside.is_empty() && only.is_some() {
+                        break;
                     }
                 }
                 Ok(Piece::Close(name)) => {
@@ -189,20 +333,25 @@ impl<R: Read + Seek> Cases<R> {
                             self.note(format!("`{}` is not closed before `{name}` is", inside[at + 1]));
                         }
                         inside.truncate(at);
-                        if at == 0 {
-                            if let Some(told) = told.take() {
-                                case.message = told.message(&case.name);
-                            }
+                        if let Some(told) = told.take_if(|_| at <= told_at) {
+                            case.message = told.message(&case.name);
                         }
-                    } else if name == "testcase" {
+                        if at == 0 && only.is_some() {
+                            break;
+                        }
+                    } else if name == "testcase" && only.is_none() {
                         if let Some(open) = inside.first() {
                             self.note(format!("`{open}` is not closed before `testcase` is"));
+                            if hidden && case.result != TestResult::Failure {
+                                case.result = TestResult::Failure;
+                            }
                         }
-                        return Ok(with_message(case, told));
-                    } else if self.open.iter().any(|(open, _)| *open == name) {
+                        break;
+                    } else if self.open.iter().any(|around| around.name == name) {
                         self.note(format!("a `testcase` is not closed before `{name}` is"));
                         self.next = Some(Piece::Close(name));
-                        return Ok(with_message(case, told));
+                        is_torn = true;
+                        break;
                     } else {
                         self.note(format!("`{name}` is closed, and was not open"));
                     }
@@ -216,20 +365,26 @@ impl<R: Read + Seek> Cases<R> {
                 end @ (Ok(Piece::End) | Err(_)) => {
                     let why = end.err().unwrap_or_else(|| self.ends_early());
                     // A test that is cut off has a result only when its failure stands before the cut.
-                    if case.result == TestResult::Success {
+                    if case.result != TestResult::Failure {
                         return Err(why);
                     }
                     self.fatal = Some(why);
-                    return Ok(with_message(case, told));
+                    break;
                 }
             }
         }
+        // One that ends before its failure is closed.
+        if let Some(told) = told {
+            case.message = told.message(&case.name);
+        }
+        Ok(self.known(case, is_torn))
     }
 
-    /// Remembers the first mistake.
+    /// Remembers a mistake, at the place of the piece that was read last.
     fn note(&mut self, what: String) {
-        if self.mistake.is_none() {
-            self.mistake = Some((what, self.reader.buffer_position()));
+        match self.mistakes.len() < MOST_TOLD {
+            true => self.mistakes.push((what, self.at)),
+            false => self.more_mistakes += 1,
         }
     }
 
@@ -245,16 +400,37 @@ impl<R: Read + Seek> Cases<R> {
         if let Some(piece) = self.next.take() {
             return Ok(piece);
         }
-        self.buffer.clear();
-        let event = match self.reader.read_event_into(&mut self.buffer) {
-            Ok(event) => event,
-            Err(error) => return Err(self.mistake(&error)),
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        self.at = self.reader.buffer_position();
+        let piece = match self.reader.read_event_into(&mut buffer) {
+            Ok(event) => Ok(self.piece(event, wants_text)),
+            Err(error) => Err(self.mistake(&error)),
         };
+        self.buffer = buffer;
+        piece
+    }
+
+    fn piece(&mut self, event: Event<'_>, wants_text: bool) -> Piece {
         let replaced = &mut self.replaced;
-        Ok(match event {
-            Event::Start(tag) => open(&tag, false, replaced),
-            Event::Empty(tag) => open(&tag, true, replaced),
-            Event::End(tag) => Piece::Close(readable(tag.local_name().as_ref(), replaced)),
+        match event {
+            Event::Start(tag) => {
+                let read = tag::read(&tag, replaced);
+                self.opened(read, false)
+            }
+            Event::Empty(tag) => {
+                let read = tag::read(&tag, replaced);
+                self.opened(read, true)
+            }
+            Event::End(tag) => {
+                let name = readable(tag.local_name().as_ref(), replaced);
+                let small = name.to_ascii_lowercase();
+                Piece::Close(match MEANS_FAILURE.contains(&small.as_str()) {
+                    true => "failure".to_owned(),
+                    false if result_of(&small) != TestResult::Success || small == "testcase" => small,
+                    false => name,
+                })
+            }
             Event::Text(text) if wants_text => Piece::Text(readable(&text, replaced)),
             Event::CData(text) if wants_text => Piece::Text(readable(&text, replaced)),
             Event::GeneralRef(name) if wants_text => {
@@ -264,7 +440,24 @@ impl<R: Read + Seek> Cases<R> {
             Event::Eof => Piece::End,
             // A document type too: what it declares is not looked at, and its entities stay as they are.
             _ => Piece::Other,
-        })
+        }
+    }
+
+    fn opened(&mut self, tag: tag::Tag, is_empty: bool) -> Piece {
+        let tag::Tag { mut name, mut attributes, faults } = tag;
+        faults.into_iter().for_each(|fault| self.note(fault));
+        // Such names are nobody's, and must not hide a failure.
+        let small = name.to_ascii_lowercase();
+        let meant = if MEANS_FAILURE.contains(&small.as_str()) { "failure" } else { &small };
+        if meant != name && (result_of(meant) != TestResult::Success || meant == "testcase") {
+            self.note(format!("`{name}` is taken for `{meant}`"));
+            name = meant.to_owned();
+        }
+        if !name.starts_with(|c: char| c.is_alphabetic() || c == '_') {
+            self.note("a tag has no name".to_owned());
+            attributes.is_torn = true;
+        }
+        Piece::Open { name, attributes, is_empty }
     }
 
     fn mistake(&mut self, error: &quick_xml::Error) -> Unreadable {
@@ -279,11 +472,19 @@ impl<R: Read + Seek> Cases<R> {
         Unreadable(format!("not valid XML at {place}: it ends before its last element does"))
     }
 
-    /// The remark on a file that was read to its end, if there is one.
-    fn remark(&mut self) -> Option<Unreadable> {
-        if let Some((what, offset)) = self.mistake.take() {
-            let place = self.place(offset);
-            return Some(Unreadable(format!("read with mistakes: {what} (at {place})")));
+    /// The remark on what was read, if there is one.
+    fn remark(&mut self) -> Option<String> {
+        let mistakes = std::mem::take(&mut self.mistakes);
+        let mut told: Vec<String> = mistakes
+            .into_iter()
+            .map(|(what, offset)| format!("{what} (at {})", self.place(offset)))
+            .collect();
+        if self.more_mistakes > 0 {
+            told.push(format!("{} more", self.more_mistakes));
+        }
+        let mut remarks = Vec::new();
+        if !told.is_empty() {
+            remarks.push(format!("read with mistakes: {}", told.join("; ")));
         }
         let texts = |count: u64, what: &str| match count {
             0 => None,
@@ -292,8 +493,10 @@ impl<R: Read + Seek> Cases<R> {
         };
         let found = [(self.replaced, "bytes that are no UTF-8"), (self.controlled, "control characters")];
         let found: Vec<String> = found.into_iter().filter_map(|(count, what)| texts(count, what)).collect();
-        (!found.is_empty())
-            .then(|| Unreadable(format!("read, but {}, which were replaced", found.join(" and "))))
+        if !found.is_empty() {
+            remarks.push(format!("read, but {}, which were replaced", found.join(" and ")));
+        }
+        (!remarks.is_empty()).then(|| remarks.join("; "))
     }
 
     /// Line and column of an offset, in bytes from 1. Reads the source again: mistakes are rare, and the last
@@ -333,8 +536,21 @@ impl<R: Read + Seek> Iterator for Cases<R> {
             }
         }
         self.is_over = !matches!(next, Some(Ok(_)));
-        next.or_else(|| self.remark().map(Err))
+        match next {
+            None => self.remark().map(|why| Err(Unreadable(why))),
+            // Nothing was read where there was no root.
+            Some(Err(why)) if !self.has_root => Some(Err(why)),
+            Some(Err(Unreadable(why))) => Some(Err(Unreadable(match self.remark() {
+                Some(remark) => format!("{why}; what stands before was {remark}"),
+                None => why,
+            }))),
+            case => case,
+        }
     }
+}
+
+fn is_suite(element: &str) -> bool {
+    matches!(element, "testsuites" | "testsuite")
 }
 
 fn result_of(element: &str) -> TestResult {
@@ -354,41 +570,6 @@ fn counts(known: TestResult, result: TestResult) -> bool {
     }
 }
 
-/// A test that ends before its failure is closed.
-fn with_message(case: TestCase, told: Option<Told>) -> TestCase {
-    match told {
-        Some(told) => TestCase { message: told.message(&case.name), ..case },
-        None => case,
-    }
-}
-
-fn open(tag: &BytesStart<'_>, is_empty: bool, replaced: &mut u64) -> Piece {
-    let mut attributes = Attributes::default();
-    // One that is not well-formed is left out, and so is one that is there twice.
-    for attribute in tag.attributes().with_checks(false).flatten() {
-        let place = match attribute.key.as_ref() {
-            b"name" => &mut attributes.name,
-            b"classname" => &mut attributes.classname,
-            b"file" => &mut attributes.file,
-            b"time" => &mut attributes.time,
-            b"message" => &mut attributes.message,
-            b"type" => &mut attributes.kind,
-            _ => continue,
-        };
-        if place.is_none() {
-            *place = Some(unescape(&readable(&attribute.value, replaced)));
-        }
-    }
-    Piece::Open { name: readable(tag.local_name().as_ref(), replaced), attributes, is_empty }
-}
-
-/// Bytes as text; counts those of which some had to be replaced.
-fn readable(bytes: &[u8], replaced: &mut u64) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    *replaced += u64::from(matches!(text, Cow::Owned(_)));
-    text.into_owned()
-}
-
 /// Leaves what every terminal and database can have; true when characters had to be replaced. The whole text is looked
 /// at, since an entity may be the first character of a colour.
 fn clean(text: &mut String) -> bool {
@@ -401,193 +582,5 @@ fn clean(text: &mut String) -> bool {
             *text = clean;
             true
         }
-    }
-}
-
-/// Replaces the entities that XML knows; others stay as they are.
-fn unescape(raw: &str) -> String {
-    let mut text = String::with_capacity(raw.len());
-    let mut rest = raw;
-    while let Some(at) = rest.find('&') {
-        text.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        let known = rest.split_once(';').and_then(|(name, after)| Some((entity(name)?, after)));
-        match known {
-            Some((character, after)) => {
-                text.push(character);
-                rest = after;
-            }
-            None => text.push('&'),
-        }
-    }
-    text.push_str(rest);
-    text
-}
-
-/// The character that an entity stands for, without `&` and `;`.
-fn entity(name: &str) -> Option<char> {
-    match name {
-        "lt" => Some('<'),
-        "gt" => Some('>'),
-        "amp" => Some('&'),
-        "quot" => Some('"'),
-        "apos" => Some('\''),
-        _ => {
-            let digits = name.strip_prefix('#')?;
-            let code = match digits.strip_prefix('x') {
-                Some(digits) => u32::from_str_radix(digits, 16).ok()?,
-                None => digits.parse().ok()?,
-            };
-            char::from_u32(code)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::summary::LONGEST_MESSAGE;
-    use super::*;
-    use std::io::Cursor;
-
-    fn parse(xml: &[u8]) -> Result<Vec<TestCase>, String> {
-        Cases::new(Cursor::new(xml)).map(|case| case.map_err(|e| e.to_string())).collect()
-    }
-
-    /// The tests that are read, and what is said of the file.
-    fn read(xml: &[u8]) -> (Vec<TestCase>, String) {
-        let (mut cases, mut remark) = (Vec::new(), String::new());
-        for item in Cases::new(Cursor::new(xml)) {
-            assert_eq!(remark, "", "nothing follows what is said of the file");
-            match item {
-                Ok(case) => cases.push(case),
-                Err(why) => remark = why.to_string(),
-            }
-        }
-        (cases, remark)
-    }
-
-    fn names(cases: &[TestCase]) -> Vec<&str> {
-        cases.iter().map(|case| case.name.as_str()).collect()
-    }
-
-    #[test]
-    fn cases_are_read_from_nested_suites() {
-        let xml = br#"<testsuites><testsuite file="s.c"><testsuite>
-            <testcase classname="k" name="a" time="1,234.5"/>
-            <testcase name="b" file="t.c" time="x"><failure message="m">text</failure></testcase>
-            <testcase name="c"><skipped message="later"/></testcase>
-            <testcase><error message="boom"/></testcase>
-        </testsuite></testsuite></testsuites>"#;
-        let cases = parse(xml).expect("valid");
-        let brief: Vec<_> = cases.iter().map(|c| (c.name.as_str(), c.result, c.message.as_str())).collect();
-        assert_eq!(
-            brief,
-            [
-                ("a", TestResult::Success, ""),
-                ("b", TestResult::Failure, "m\n\ntext"),
-                ("c", TestResult::Skipped, "later"),
-                ("", TestResult::Failure, "boom"),
-            ]
-        );
-        assert_eq!((cases[0].run_time, cases[0].file.as_deref()), (1234.5, Some("s.c")));
-        assert_eq!((cases[1].run_time, cases[1].file.as_deref()), (0.0, Some("t.c")));
-    }
-
-    #[test]
-    fn a_suite_names_the_file_of_its_own_tests_only() {
-        let xml = br#"<testsuites><testsuite file="a.c"><testsuite file="b.c"><testcase/></testsuite><testcase/></testsuite>
-            <testsuite><properties><property/></properties><testcase/></testsuite></testsuites>"#;
-        let files: Vec<_> = parse(xml).expect("valid").into_iter().map(|case| case.file).collect();
-        assert_eq!(files, [Some("b.c".to_owned()), Some("a.c".to_owned()), None]);
-    }
-
-    #[test]
-    fn what_is_not_junit_is_explained() {
-        assert!(parse(b"<html/>").is_err_and(|e| e.contains("`html`")));
-        assert!(parse(b"").is_err() && parse(b"text").is_err());
-        let deep = format!("<testsuite>{}", "<a>".repeat(DEEPEST));
-        assert!(parse(deep.as_bytes()).is_err_and(|e| e.contains("in each other")));
-    }
-
-    #[test]
-    fn what_a_document_type_declares_stands_for_nothing() {
-        let xml = b"<!DOCTYPE x [<!ENTITY a 'aaaa'>]><testsuite><testcase name='&a;'/></testsuite>";
-        assert_eq!(parse(xml).expect("read")[0].name, "&a;");
-    }
-
-    #[test]
-    fn bytes_and_entities_that_xml_does_not_know_lose_nothing() {
-        let xml = b"\xef\xbb\xbf<?xml version=\"1.0\" encoding=\"UTF-8\"?><testsuite>
-            <testcase name=\"a &lt;b&gt; &nbsp; &#27;[1m & c &#x41;&#0;\" classname=\"\x1b\xff\">
-            <failure>\n \x1b[31mred\x00 &nbsp; & <![CDATA[<x>]]> &#65;&amp; \n</failure></testcase>
-            <testcase name='b' name='c' broken/></testsuite>";
-        let (cases, remark) = read(xml);
-        assert_eq!(cases[0].name, "a <b> &nbsp;  & c A\u{fffd}");
-        assert_eq!(cases[0].classname, "\u{fffd}\u{fffd}");
-        assert_eq!(cases[0].message, "red\u{fffd} &nbsp; & <x> A&");
-        assert_eq!(cases[1].name, "b");
-        assert_eq!(
-            remark,
-            "read, but 1 text of it had bytes that are no UTF-8 and 3 texts of it had control characters, which were replaced"
-        );
-    }
-
-    #[test]
-    fn the_tests_before_a_cut_count() {
-        let (cases, why) = read(b"<testsuite>\n<testcase name='a'/>\n<testcase name='b'>");
-        assert_eq!((names(&cases), why.contains("at 3:20: it ends")), (vec!["a"], true), "{why}");
-        let (cases, why) =
-            read(b"<testsuite><testcase name='a'/><testcase name='b'><failure message='no'>tra");
-        assert_eq!((names(&cases), why.contains("it ends")), (vec!["a", "b"], true), "{why}");
-        assert_eq!((cases[1].result, cases[1].message.as_str()), (TestResult::Failure, "no\n\ntra"));
-        let (cases, why) =
-            read(b"<testsuite><testcase name='b'><failure message='no'/></testcase><testcase na");
-        assert_eq!((names(&cases), why.contains("not valid XML at 1:")), (vec!["b"], true), "{why}");
-    }
-
-    #[test]
-    fn reading_goes_on_after_elements_that_are_closed_wrongly() {
-        let xml = b"<testsuites><testsuite file='f'>\n<testcase name='a'><failure>got <foo> & <br> here</failure></testcase>
-            <testcase name='b'><failure message='x'><testcase name='c'></testsuite><testcase name='d'/></testsuites>";
-        let (cases, remark) = read(xml);
-        assert_eq!(names(&cases), ["a", "b", "c", "d"]);
-        assert_eq!(cases[0].message, "got  &  here");
-        assert_eq!((cases[2].file.as_deref(), cases[3].file.as_deref()), (Some("f"), None));
-        assert!(
-            remark.starts_with("read with mistakes: `foo` is not closed before `failure` is (at 2:"),
-            "{remark}"
-        );
-        let (cases, remark) = read(b"<testsuite><testcase name='a'/>\n</testsuites>");
-        assert_eq!(names(&cases), ["a"]);
-        assert!(remark.contains("2:14: it ends"), "{remark}");
-    }
-
-    #[test]
-    fn the_summary_of_a_failure_is_what_its_attribute_says() {
-        let xml = b"<testsuite><testcase><failure message='AssertionError: 3 != 4'>Traceback:
-  File</failure></testcase><testcase><failure message='x'>x: more</failure></testcase>
-  <testcase><error type='OSError'/></testcase><testcase><error type='OSError' message=' '>
-  </error></testcase></testsuite>";
-        let cases = parse(xml).expect("valid");
-        assert_eq!(cases[0].message, "AssertionError: 3 != 4\n\nTraceback:\n  File");
-        assert_eq!(cases[1].message, "x: more");
-        // A failure that says nothing more has its type at least.
-        assert_eq!([&*cases[2].message, &*cases[3].message], ["OSError", "OSError"]);
-        let xml = b"<testsuite><testcase name='t'><failure message='Failed'>    x_test.go:7: no</failure></testcase>
-  <testcase><failure message='Failed'>x</failure></testcase></testsuite>";
-        let cases = parse(xml).expect("valid");
-        assert_eq!(cases[0].message, "no\n\nx_test.go:7: no");
-        assert_eq!(cases[1].message, "x");
-    }
-
-    #[test]
-    fn the_first_failure_counts_and_long_messages_are_cut() {
-        let long = "ö".repeat(LONGEST_MESSAGE);
-        let xml = format!(
-            "<testsuite><testcase><skipped>s</skipped><failure><p>{long}</p>more</failure><error>second</error></testcase></testsuite>"
-        );
-        let cases = parse(xml.as_bytes()).expect("valid");
-        assert_eq!(cases[0].result, TestResult::Failure);
-        assert_eq!(cases[0].message, "ö".repeat(LONGEST_MESSAGE / 2));
     }
 }

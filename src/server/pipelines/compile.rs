@@ -110,14 +110,29 @@ pub(in crate::server) fn pipeline_values(
     values
 }
 
-/// Keeps what is wanted, of the workflows that a pipeline of now runs; the error is a sentence for people.
-pub(in crate::server) fn narrow_to_run(compiled: &mut Compiled, only: &Only) -> Result<(), String> {
+/// What a pipeline with these `pipeline.*` values builds, for people.
+pub(in crate::server) fn built(values: &BTreeMap<String, Value>) -> String {
+    let text = |name: &str| values.get(name).and_then(Value::as_str);
+    match (text("pipeline.git.tag"), text("pipeline.git.branch")) {
+        (Some(tag), _) => format!("the tag `{tag}`"),
+        (None, Some(branch)) => format!("the branch `{branch}`"),
+        (None, None) => "this revision".to_owned(),
+    }
+}
+
+/// Keeps what is wanted, of the workflows that a pipeline of now runs; the error is a sentence for people. `built` is
+/// what the pipeline builds.
+pub(in crate::server) fn narrow_to_run(
+    compiled: &mut Compiled,
+    only: &Only,
+    built: &str,
+) -> Result<(), String> {
     if only.is_empty() {
         return Ok(());
     }
     let mut whole = compiled.clone();
     compiled.workflows.retain(|workflow| workflow.schedules.is_empty());
-    narrow(compiled, only).map_err(|why| match narrow(&mut whole, only) {
+    narrow(compiled, only, built).map_err(|why| match narrow(&mut whole, only, built) {
         Err(_) => why,
         Ok(()) => {
             let names = whole.workflows.iter().filter(|workflow| !workflow.schedules.is_empty());
@@ -127,32 +142,49 @@ pub(in crate::server) fn narrow_to_run(compiled: &mut Compiled, only: &Only) -> 
     })
 }
 
-/// The part of what is wanted that a config does not have.
-pub(in crate::server) fn missing(compiled: &Compiled, only: &Only) -> Only {
+/// The part of what is wanted that a config does not have, or does not run; why it does not run the first of it that it has.
+pub(in crate::server) fn missing(compiled: &Compiled, only: &Only, built: &str) -> (Only, Option<String>) {
     let workflow = only.workflow.as_ref();
     let has_workflow = |wanted: &String| compiled.workflows.iter().any(|one| fits(wanted, &one.name));
     if workflow.is_some_and(|wanted| !has_workflow(wanted)) {
         // Jobs are looked for in that workflow alone.
-        return only.clone();
+        let why = compiled.left_out.iter().any(|part| workflow.is_some_and(|it| fits(it, &part.workflow)));
+        let why = why.then(|| narrow(&mut compiled.clone(), only, built).err()).flatten();
+        return (only.clone(), why);
     }
     let is_missing = |wanted: &&String| {
         let one = Only { workflow: only.workflow.clone(), jobs: vec![(*wanted).clone()] };
-        narrow(&mut compiled.clone(), &one).is_err()
+        narrow(&mut compiled.clone(), &one, built).is_err()
     };
-    Only { workflow: None, jobs: only.jobs.iter().filter(is_missing).cloned().collect() }
+    let jobs: Vec<String> = only.jobs.iter().filter(is_missing).cloned().collect();
+    let why = jobs.iter().find_map(|job| left_out(compiled, workflow, job, built));
+    (Only { workflow: None, jobs }, why)
+}
+
+/// Why a job that is wanted does not run, where filters leave it out.
+fn left_out(compiled: &Compiled, workflow: Option<&String>, wanted: &str, built: &str) -> Option<String> {
+    let of_workflow = |of: &str| workflow.is_none_or(|pattern| fits(pattern, of));
+    let jobs = compiled.left_out.iter().filter(|part| of_workflow(&part.workflow));
+    let mut jobs = jobs.filter_map(|part| Some((part, part.job.as_ref()?)));
+    let (part, job) =
+        jobs.find(|(part, job)| fits(wanted, job) || part.other_names.iter().any(|name| fits(wanted, name)))?;
+    Some(format!(
+        "the job `{job}` of the workflow `{}` does not run: its filters leave out what is built, {built}",
+        part.workflow
+    ))
 }
 
 /// Keeps only the wanted workflows, and the wanted jobs with everything that they require; the error is a
-/// sentence for people.
-pub fn narrow(compiled: &mut Compiled, only: &Only) -> Result<(), String> {
+/// sentence for people. `built` is what the pipeline builds.
+pub fn narrow(compiled: &mut Compiled, only: &Only, built: &str) -> Result<(), String> {
     if let Some(wanted) = &only.workflow {
         let known: Vec<_> = applying(compiled).map(|workflow| workflow.name.clone()).collect();
         compiled.workflows.retain(|workflow| fits(wanted, &workflow.name));
         if compiled.workflows.is_empty() {
             if let Some(part) = compiled.left_out.iter().find(|part| fits(wanted, &part.workflow)) {
                 let why = match part.job {
-                    None => "its condition does not hold (`when` or `unless`)",
-                    Some(_) => "the filters of all its jobs leave out what is built",
+                    None => "its condition does not hold (`when` or `unless`)".to_owned(),
+                    Some(_) => format!("the filters of all its jobs leave out what is built, {built}"),
                 };
                 return Err(format!(
                     "the workflow `{}` does not run: {why} (workflows that apply: {})",
@@ -178,10 +210,14 @@ pub fn narrow(compiled: &mut Compiled, only: &Only) -> Result<(), String> {
     let unknown = only.jobs.iter().zip(&named).find(|wanted| !all().any(|job| is_wanted(*wanted, job)));
     if let Some((unknown, _)) = unknown {
         let mut known: Vec<&str> = Vec::new();
-        for job in all().filter(|job| !known.contains(&&*job.name)).collect::<Vec<_>>() {
-            known.push(&job.name);
+        for job in all() {
+            if !known.contains(&job.name.as_str()) {
+                known.push(&job.name);
+            }
         }
-        return Err(format!("there is no job `{unknown}` to run (jobs that apply: {})", known.join(", ")));
+        let why = left_out(compiled, only.workflow.as_ref(), unknown, built)
+            .unwrap_or_else(|| format!("there is no job `{unknown}` to run"));
+        return Err(format!("{why} (jobs that apply: {})", known.join(", ")));
     }
     for workflow in &mut compiled.workflows {
         let wanted = |job: &&WorkflowJob| only.jobs.iter().zip(&named).any(|wanted| is_wanted(wanted, job));

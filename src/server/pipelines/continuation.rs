@@ -4,7 +4,7 @@
 use crate::config::{self, Compiled};
 use crate::server::auth::token_hash;
 use crate::server::engine::commit;
-use crate::server::pipelines::compile::{Source, compile, narrow_to_run};
+use crate::server::pipelines::compile::{Source, built, compile, narrow_to_run};
 use crate::server::state::{Routing, Shared, Sought};
 use crate::server::store::tables::pipelines::{self, Pending, SecondConfig};
 use crate::server::store::{Effect, Error as StoreError, Tx};
@@ -114,7 +114,9 @@ pub(in crate::server) async fn continue_pipeline(
         if sought.missing.is_empty() {
             // The setup workflow had all of it.
             compiled.workflows.clear();
-        } else if let Err(why) = narrow_to_run(&mut compiled, &sought.missing) {
+        } else if let Err(why) = narrow_to_run(&mut compiled, &sought.missing, &built(&pending.values)) {
+            let of_setup = sought.left_out.as_ref().map(|why| format!("{why} (setup config); "));
+            let why = of_setup.unwrap_or_default() + &why;
             sought.refusal = Some(why.clone());
             return Err(Refused::NoSuch(why));
         }

@@ -3,10 +3,10 @@
 use crate::config::{Compiled, NamePattern};
 use crate::server::engine::commit;
 use crate::server::ids::{PipelineId, ProjectId};
-use crate::server::pipelines::compile::{Source, compile, missing, narrow_to_run, pipeline_values};
+use crate::server::pipelines::compile::{Source, built, compile, missing, narrow_to_run, pipeline_values};
 use crate::server::pipelines::types::{Created, Error, Trigger};
 use crate::server::secrets::contexts;
-use crate::server::state::{Routing, Shared};
+use crate::server::state::{Routing, Shared, Sought};
 use crate::server::store::status::{EventState, PipelineState};
 use crate::server::store::tables::deliveries;
 use crate::server::store::tables::pipelines::{NewPipeline, PipelineError, RevisionRow, add_pipeline};
@@ -34,12 +34,14 @@ pub async fn create(state: &Shared, trigger: Trigger) -> Result<Created, Error> 
             Ok(mut compiled) => {
                 let only = &state.settings.only;
                 let mut part = compiled.clone();
-                match narrow_to_run(&mut part, only) {
+                let built = built(&values);
+                match narrow_to_run(&mut part, only, &built) {
                     Ok(()) => compiled = part,
                     // The config that it goes on with may have it.
                     Err(_) if compiled.setup => {
-                        let missing = missing(&compiled, only);
-                        state.sought.lock().unwrap_or_else(PoisonError::into_inner).missing = missing;
+                        let (missing, left_out) = missing(&compiled, only, &built);
+                        let sought = Sought { missing, left_out, refusal: None };
+                        *state.sought.lock().unwrap_or_else(PoisonError::into_inner) = sought;
                     }
                     Err(why) => return Err(Error::NoSuch(why)),
                 }

@@ -5,6 +5,7 @@
 
 use crate::server::api::shared::acts::{approve, cancel_job, cancel_workflow, run_workflow_again};
 use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::api::shared::input::Path;
 use crate::server::api::shared::lookup::{Numbered, job_of, one, project, unknown_workflow};
 use crate::server::auth::{Peer, Person};
 use crate::server::ids::{JobId, WorkflowId};
@@ -14,7 +15,7 @@ use crate::server::store::read;
 use crate::server::web::record::record;
 use crate::server::web::session::Visitor;
 use crate::server::web::shared::Web;
-use axum::extract::{ConnectInfo, FromRequestParts, Path};
+use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Redirect, Response};

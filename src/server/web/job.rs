@@ -2,6 +2,7 @@
 
 use crate::server::api::shared::callers::bearer_of;
 use crate::server::api::shared::failure::{Answer, Failure, blocking};
+use crate::server::api::shared::input::Path;
 use crate::server::api::shared::lookup::{Numbered, job_by_id, job_of};
 use crate::server::api::shared::stream;
 use crate::server::auth::Person;
@@ -19,7 +20,7 @@ use crate::server::web::shared::Web;
 use crate::server::web::shown::{self, Mark, page};
 use askama::Template;
 use axum::Router;
-use axum::extract::{FromRequestParts, Path, Query, Request, State};
+use axum::extract::{FromRequestParts, Query, Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;

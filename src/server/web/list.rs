@@ -1,6 +1,7 @@
 //! The list of pipelines: of all projects, or of one.
 
 use crate::server::api::shared::failure::{Answer, bad};
+use crate::server::api::shared::input::Path;
 use crate::server::api::shared::lookup::{Slug, project};
 use crate::server::store::read::{self, Cursor, Filter, Pipeline, RunStatus, Workflow};
 use crate::server::store::tables::people;
@@ -10,7 +11,7 @@ use crate::server::web::shared::Web;
 use crate::server::web::shown::{self, Mark, page, query_value};
 use askama::Template;
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::response::Response;
 use axum::routing::get;
 use serde::Deserialize;

@@ -22,8 +22,8 @@ mod shown;
 mod style;
 mod wire;
 
-use crate::server::api::shared::failure::Failure;
-use crate::server::api::shared::{speaker, unread};
+use crate::server::api::shared::failure::{Failure, Shape};
+use crate::server::api::shared::{shape, speaker, unread};
 use crate::server::state::Shared;
 use askama::Template;
 use axum::extract::{Request, State};
@@ -87,7 +87,7 @@ async fn dress(State(web): State<Web>, request: Request, next: Next) -> Response
     let asks_for_page =
         accepted.filter_map(|kinds| kinds.to_str().ok()).any(|kinds| kinds.contains("text/html"));
     let asked = request.headers().clone();
-    let mut response = next.run(request).await;
+    let mut response = shape::own_words(next.run(request).await, Shape::Message).await;
     let status = response.status();
     let is_page = response
         .headers()

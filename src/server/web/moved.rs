@@ -1,10 +1,10 @@
 //! Addresses of the shape that CircleCI's web application has: links that tools print, and that stand in tickets.
 
+use crate::server::api::shared::input::Path;
 use crate::server::api::shared::slug::short_vcs;
 use crate::server::web::shared::Web;
 use crate::server::web::shown::path_part;
 use axum::Router;
-use axum::extract::Path;
 use axum::response::Redirect;
 use axum::routing::get;
 use std::collections::HashMap;

@@ -1,6 +1,7 @@
 //! One pipeline with its workflows, and one workflow with its jobs.
 
 use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::api::shared::input::Path;
 use crate::server::api::shared::lookup::{Numbered, one, project, unknown_workflow};
 use crate::server::ids::WorkflowId;
 use crate::server::store::read::{self, Job, Pipeline, Workflow};
@@ -14,7 +15,7 @@ use crate::server::web::shared::Web;
 use crate::server::web::shown::{self, Mark, page};
 use askama::Template;
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 

@@ -1,6 +1,7 @@
 //! Test results and artifacts of a job.
 
 use crate::server::api::shared::failure::{Answer, Failure, blocking};
+use crate::server::api::shared::input::Path;
 use crate::server::api::shared::lookup::{Numbered, artifacts_of, job_of, tests_of};
 use crate::server::api::shared::stream;
 use crate::server::store::read::{self, Artifact, Job, Test};
@@ -11,7 +12,7 @@ use crate::server::web::shared::Web;
 use crate::server::web::shown::{self, Mark, page, path_part};
 use askama::Template;
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;

@@ -1,9 +1,9 @@
 //! The style sheet, under an address that changes with it.
 
 use crate::server::api::shared::failure::Failure;
+use crate::server::api::shared::input::Path;
 use crate::server::web::shared::Web;
 use axum::Router;
-use axum::extract::Path;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;

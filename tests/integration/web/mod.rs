@@ -77,6 +77,38 @@ impl Scene {
 }
 
 #[test]
+fn an_address_that_is_none_is_told_in_our_words_to_whoever_asks() {
+    let server = Server::start();
+    server.project();
+    let mut reader = Reader::new(server.client.url());
+    reader.sign_in(server.token.expose(), "/");
+    for (accept, is_page) in [("text/html,*/*;q=0.8", true), ("*/*", false), ("application/json", false)] {
+        reader.accept = accept;
+        for (path, status, why) in [
+            ("/gh/acme/hello/one", 404, "`one` stands where a number belongs"),
+            ("/gh/acme/hello/one/two", 404, "`one` stands where a number belongs"),
+            ("/gh/acme/hello/7/two", 404, "has no pipeline 7"),
+            ("/gh/acme/hello/jobs/one/tests", 404, "`one` stands where a number belongs"),
+            ("/gh/acme/hello/jobs/one", 404, "there is no job `one`"),
+            ("/gh/acme/hello/jobs/1/artifacts/x/y", 404, "`x` stands where a number belongs"),
+            ("/gh/acme/hello/jobs/1?step=x", 400, "the query is not what this address takes: "),
+            ("/gh/acme/%ff", 400, "not UTF-8"),
+        ] {
+            let page = reader.get(path);
+            assert!(
+                page.status == status && page.text.contains(why),
+                "{path}: {} {}",
+                page.status,
+                page.text
+            );
+            assert!(!page.text.contains("deserialize") && !page.text.contains("Invalid"), "{}", page.text);
+            assert_eq!(page.text.contains("<title>"), is_page, "{path} {accept}: {}", page.text);
+            assert_eq!(page.text.starts_with("{\"message\":"), !is_page, "{path} {accept}: {}", page.text);
+        }
+    }
+}
+
+#[test]
 fn pages_are_whole_without_a_script() {
     let scene = Scene::play(&[]);
     let mut reader = Reader::new(scene.server.client.url());

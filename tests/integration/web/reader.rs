@@ -7,6 +7,8 @@ use std::net::TcpStream;
 #[derive(Clone)]
 pub(super) struct Reader {
     host: String,
+    /// The kinds of answers that it asks for.
+    pub(super) accept: &'static str,
     cookies: Vec<(String, String)>,
 }
 
@@ -33,7 +35,11 @@ impl Page {
 
 impl Reader {
     pub(super) fn new(url: &str) -> Self {
-        Self { host: url.trim_start_matches("http://").to_owned(), cookies: Vec::new() }
+        Self {
+            host: url.trim_start_matches("http://").to_owned(),
+            accept: "text/html,*/*;q=0.8",
+            cookies: Vec::new(),
+        }
     }
 
     pub(super) fn get(&mut self, path: &str) -> Page {
@@ -61,8 +67,8 @@ impl Reader {
 
     fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Page {
         let mut head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nAccept: text/html,*/*;q=0.8\r\nConnection: close\r\n",
-            self.host
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nAccept: {}\r\nConnection: close\r\n",
+            self.host, self.accept
         );
         let cookies: Vec<String> =
             self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();

@@ -77,6 +77,7 @@ async fn change_instance(
     _admin: Administrator,
     body: Body,
 ) -> Answer<Json<Value>> {
+    body.check_names("a runner", &["resource_class", "name", "is_paused"])?;
     let (class, name) = (body.text("resource_class")?.to_owned(), body.text("name")?.to_owned());
     let paused = body.flag("is_paused")?.ok_or_else(|| bad("`is_paused` is missing"))?;
     let unknown = Failure::not_found(format!("no runner `{name}` of `{class}` was ever seen"));
@@ -155,6 +156,15 @@ async fn list_classes(State(state): State<Shared>, _person: Person, words: Words
 }
 
 async fn create_class(State(state): State<Shared>, _admin: Administrator, body: Body) -> Answer<Response> {
+    let known = [
+        "resource_class",
+        "description",
+        "org_id",
+        "budget_seconds",
+        "begin_limit_seconds",
+        "unsafe_retries",
+    ];
+    body.check_names("a resource class", &known)?;
     let name = ResourceClass::new(body.0["resource_class"].as_str().unwrap_or_default()).map_err(bad)?;
     let description = note(&body, "description")?;
     let (id, terms) = (ResourceClassId::fresh(), terms(&body, Terms::default())?);
@@ -228,6 +238,7 @@ async fn change_class(
         let message = "`budget_seconds` (a number, or null for the usual budget), `unsafe_retries`, `takes_untrusted` and `is_paused` (true or false), `wait_limit_seconds` (a number, or null for no limit) and `begin_limit_seconds` (a number, or null for the usual limit) are missing: give one of them";
         return Err(bad(message));
     }
+    body.check_names("a resource class", &known)?;
     let (takes_untrusted, pause) = (body.flag("takes_untrusted")?, body.flag("is_paused")?);
     let limit = seconds(&body, "wait_limit_seconds", &WAIT_LIMITS)?;
     // Values that are wrong are so for every class.
@@ -321,6 +332,7 @@ async fn list_tokens(State(state): State<Shared>, _person: Person, words: Words)
 }
 
 async fn create_token(State(state): State<Shared>, _admin: Administrator, body: Body) -> Answer<Response> {
+    body.check_names("a token", &["resource_class", "nickname", "org_id"])?;
     let class = body.0["resource_class"].as_str().unwrap_or_default().to_owned();
     let nickname = note(&body, "nickname")?;
     let secret = new_token("rlc_")?;

@@ -11,7 +11,6 @@ use crate::server::pipelines::continuation::{self, Continuation};
 use crate::server::pipelines::forge::rules::check_settings;
 use crate::server::state::Shared;
 use crate::server::store::tables::projects::{self, ProjectSettings};
-use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -110,8 +109,9 @@ struct ContinueRequest {
 }
 
 /// Continues a pipeline. The key alone authorises: the scripts that call this have no other token.
-async fn continue_pipeline(State(state): State<Shared>, bytes: Bytes) -> Answer<Json<Value>> {
-    let request: ContinueRequest = serde_json::from_slice(&bytes).map_err(|e| {
+async fn continue_pipeline(State(state): State<Shared>, body: Body) -> Answer<Json<Value>> {
+    body.check_names("a continuation", &["continuation-key", "configuration", "parameters"])?;
+    let request: ContinueRequest = serde_json::from_value(body.0).map_err(|e| {
         bad(format!("the body is not what is expected (continuation-key, configuration, parameters): {e}"))
     })?;
     let request = Continuation {

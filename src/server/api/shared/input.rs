@@ -3,6 +3,7 @@
 use crate::server::api::shared::failure::{Answer, Failure, bad};
 use crate::server::state::Shared;
 use crate::server::time::Millis;
+use crate::system::suggest::nearest;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::path::ErrorKind;
@@ -19,13 +20,13 @@ use std::time::SystemTime;
 /// Query parameters by name.
 pub type Words = Query<HashMap<String, String>>;
 
-/// Variable segments of a path. A path with a word where a number belongs names nothing: 404.
+/// Variable segments of a path, of a call or a page. A path with a word where a number belongs names nothing: 404.
 pub struct Path<T>(pub T);
 
-impl<T: DeserializeOwned + Send> FromRequestParts<Shared> for Path<T> {
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
     type Rejection = Failure;
 
-    async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, Failure> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
         let read = axum::extract::Path::<T>::from_request_parts(parts, state).await;
         read.map(|axum::extract::Path(read)| Self(read)).map_err(|error| unreadable(&error))
     }
@@ -99,14 +100,24 @@ impl Body {
     /// Refuses fields that are not known: one that is misspelled must not be taken for absent. `about` is what the known
     /// ones say something about, for people.
     pub fn check_names(&self, about: &str, known: &[&str]) -> Answer<()> {
-        let mut names = self.0.as_object().into_iter().flat_map(serde_json::Map::keys);
-        match names.find(|name| !known.contains(&name.as_str())) {
-            Some(name) => {
-                Err(bad(format!("`{name}` says nothing about {about} (known: {})", known.join(", "))))
-            }
-            None => Ok(()),
-        }
+        check_names(&self.0, about, known)
     }
+}
+
+/// The same for an object inside of a body.
+pub fn check_names(object: &Value, about: &str, known: &[&str]) -> Answer<()> {
+    let mut names = object.as_object().into_iter().flat_map(serde_json::Map::keys);
+    match names.find(|name| !known.contains(&name.as_str())) {
+        Some(name) => Err(bad(unknown(name, about, known))),
+        None => Ok(()),
+    }
+}
+
+/// The sentence about a name that is not known, with the one that may be meant.
+pub fn unknown(name: &str, about: &str, known: &[&str]) -> String {
+    let meant = nearest(name, known).map(|near| format!(", did you mean `{near}`?")).unwrap_or_default();
+    let shown: String = name.chars().filter(|c| !c.is_control()).take(60).collect();
+    format!("`{shown}` says nothing about {about}{meant} (known: {})", known.join(", "))
 }
 
 /// Reads a time that the client calls `name`; one before 1970 is 1970.

@@ -15,22 +15,12 @@ const MOST_BYTES: usize = 64 * 1024;
 pub async fn refusals(request: Request, next: Next) -> Response {
     let shape = of_path(request.uri().path());
     let response = next.run(request).await;
-    let status = response.status();
-    if !status.is_client_error() && !status.is_server_error() {
-        return response;
-    }
     match response.extensions().get::<Failure>() {
-        Some(_) if shape == Shape::Message => response,
-        Some(failure) => {
+        Some(failure) if shape != Shape::Message => {
             let shaped = failure.clone().response(shape);
             with_headers(shaped, response.headers())
         }
-        // The framework answers in plain text, or with nothing.
-        None => {
-            let (parts, body) = response.into_parts();
-            let text = to_bytes(body, MOST_BYTES).await.unwrap_or_default();
-            with_headers(framework(status, &text).response(shape), &parts.headers)
-        }
+        _ => own_words(response, shape).await,
     }
 }
 
@@ -39,15 +29,59 @@ fn of_path(path: &str) -> Shape {
     if is_v3 { Shape::WithError } else { Shape::Message }
 }
 
-/// A refusal that the framework made.
-fn framework(status: StatusCode, body: &[u8]) -> Failure {
+/// Beginnings of the framework's sentences, and ours in their place; what follows says what is wrong, and is kept.
+const SAID: [(&str, &str); 6] = [
+    ("Failed to deserialize the JSON body into the target type", "the body is not what this call takes"),
+    ("Failed to parse the request body as JSON", "the body is not JSON"),
+    ("Failed to deserialize form body", "the form is not what this address takes"),
+    ("Failed to deserialize form", "the form is not what this address takes"),
+    ("Failed to deserialize query string", "the query is not what this address takes"),
+    ("Failed to buffer the request body", "the body was cut off"),
+];
+
+/// A refusal that the framework made, in words of this control plane. `allowed` are the methods of the path, where it
+/// does not take that of the call.
+fn framework(status: StatusCode, body: &[u8], allowed: Option<&str>) -> Failure {
     let text = String::from_utf8_lossy(body);
-    let text = text.trim();
-    if status == StatusCode::PAYLOAD_TOO_LARGE {
-        return Failure::too_long();
+    let kept = |(theirs, ours): &(&str, &str)| Some(format!("{ours}{}", text.trim().strip_prefix(*theirs)?));
+    let message = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => return Failure::too_long(),
+        // Where the framework adds them later they stand in the header alone.
+        StatusCode::METHOD_NOT_ALLOWED => allowed.map_or_else(
+            || "this path does not take the method of the call: `Allow` names those that it takes".to_owned(),
+            |methods| format!("this path takes other methods: {methods}"),
+        ),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE if text.contains("form-urlencoded") => {
+            "the body is no form: send it as `application/x-www-form-urlencoded`".to_owned()
+        }
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+            "the body is not said to be JSON: send `Content-Type: application/json`".to_owned()
+        }
+        status if status.is_server_error() => {
+            log::error!("a call could not be served: {}", text.trim());
+            return Failure::internal();
+        }
+        _ => SAID.iter().find_map(kept).unwrap_or_else(|| {
+            "the call cannot be read: its path, its query or its body is malformed".to_owned()
+        }),
+    };
+    Failure::new(status, message)
+}
+
+/// A refusal of the framework in words of this control plane; any other response as it is.
+pub async fn own_words(response: Response, shape: Shape) -> Response {
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    // The framework answers in plain text, or with nothing.
+    let is_ours = response.extensions().get::<Failure>().is_some()
+        || kind.is_some_and(|kind| !kind.as_bytes().starts_with(b"text/plain"));
+    if is_ours || !(status.is_client_error() || status.is_server_error()) {
+        return response;
     }
-    let title = status.canonical_reason().unwrap_or("Refused");
-    Failure::new(status, if text.is_empty() { title } else { text })
+    let (parts, body) = response.into_parts();
+    let text = to_bytes(body, MOST_BYTES).await.unwrap_or_default();
+    let allowed = parts.headers.get(header::ALLOW).and_then(|methods| methods.to_str().ok());
+    with_headers(framework(status, &text, allowed).response(shape), &parts.headers)
 }
 
 /// The response with the headers of another, but for those that say what its body is.
@@ -69,10 +103,21 @@ mod tests {
     use tower::ServiceExt;
 
     #[test]
-    fn the_framework_has_a_message_too() {
-        let shown = |body: &str| framework(StatusCode::NOT_FOUND, body.as_bytes()).body(Shape::Message);
-        assert_eq!(shown(""), r#"{"message":"Not Found"}"#);
-        assert_eq!(shown("no such thing\n"), r#"{"message":"no such thing"}"#);
+    fn the_framework_speaks_in_our_words() {
+        let said = |status: StatusCode, body: &str| {
+            framework(status, body.as_bytes(), Some("GET,HEAD")).message().to_owned()
+        };
+        let body =
+            "Failed to deserialize the JSON body into the target type: missing field `id` at line 1 column 2";
+        assert_eq!(
+            said(StatusCode::UNPROCESSABLE_ENTITY, body),
+            "the body is not what this call takes: missing field `id` at line 1 column 2"
+        );
+        let query = said(StatusCode::BAD_REQUEST, "Failed to deserialize query string: page: invalid digit");
+        assert_eq!(query, "the query is not what this address takes: page: invalid digit");
+        assert_eq!(said(StatusCode::METHOD_NOT_ALLOWED, ""), "this path takes other methods: GET,HEAD");
+        assert!(said(StatusCode::BAD_REQUEST, "Anything new").starts_with("the call cannot be read"));
+        assert!(said(StatusCode::INTERNAL_SERVER_ERROR, "Missing request extension").contains("its log"));
     }
 
     #[tokio::test]
@@ -81,14 +126,17 @@ mod tests {
         let router = axum::Router::new()
             .route("/api/v2/x", get(refuse))
             .route("/api/v3/x", get(refuse))
-            .route("/api/v3/plain", get(|| async { (StatusCode::BAD_REQUEST, "why") }))
+            .route(
+                "/api/v3/plain",
+                get(|| async { (StatusCode::BAD_REQUEST, "Failed to parse the request body as JSON: why") }),
+            )
             .layer(axum::middleware::from_fn(refusals));
         for (path, body) in [
             ("/api/v2/x", r#"{"message":"gone"}"#),
             ("/api/v3/x", r#"{"error":{"detail":"gone","id":"404","title":"Not Found"},"message":"gone"}"#),
             (
                 "/api/v3/plain",
-                r#"{"error":{"detail":"why","id":"400","title":"Bad Request"},"message":"why"}"#,
+                r#"{"error":{"detail":"the body is not JSON: why","id":"400","title":"Bad Request"},"message":"the body is not JSON: why"}"#,
             ),
         ] {
             let request = Request::get(path).body(axum::body::Body::empty()).unwrap();

@@ -49,6 +49,10 @@ fn check(body: &Body) -> Answer<()> {
     if !body.0.is_null() && !body.0.is_object() {
         return Err(bad("the body must be an object"));
     }
+    body.check_names("a build", &["branch", "revision", "tag", "parallel", "build_parameters"])?;
+    if !matches!(&body.0["parallel"], Value::Null | Value::Number(_)) {
+        return Err(bad("`parallel` must be a number"));
+    }
     if body.optional_text("revision")?.is_some_and(|revision| !revision.is_empty()) {
         return Err(bad("a build of a `revision` is not available here: build its branch or a `tag`"));
     }
@@ -75,10 +79,15 @@ async fn build(
 ) -> Answer<Json<Value>> {
     check(&body)?;
     let tag = body.optional_text("tag")?.filter(|tag| !tag.is_empty());
-    let branch = match (branch, tag) {
-        (_, Some(_)) => None,
-        (None, None) => body.optional_text("branch")?.map(str::to_owned),
-        (branch, None) => branch,
+    let given = body.optional_text("branch")?.filter(|branch| !branch.is_empty());
+    if let (Some(branch), Some(given)) = (&branch, given.filter(|given| branch.as_deref() != Some(*given))) {
+        return Err(bad(format!(
+            "the path names the branch `{branch}`, and `branch` of the body `{given}`: give one"
+        )));
+    }
+    let branch = match tag {
+        Some(_) => None,
+        None => branch.or_else(|| given.map(str::to_owned)),
     };
     let checkout = reference(branch.as_deref(), tag).map_err(bad)?;
     let project = project(&state, slug).await?;

@@ -3,7 +3,7 @@
 use crate::config;
 use crate::protocol::Secret;
 use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
-use crate::server::api::shared::input::{Body, Path, Words, message};
+use crate::server::api::shared::input::{Body, Path, Words, check_names, message};
 use crate::server::api::shared::lookup::organisation;
 use crate::server::api::shared::paging::page;
 use crate::server::api::shared::slug::short_vcs;
@@ -83,7 +83,9 @@ async fn list(State(state): State<Shared>, _person: Person, words: Words) -> Ans
 async fn create(State(state): State<Shared>, _admin: Administrator, body: Body) -> Answer<Json<Value>> {
     let name = body.text("name")?.to_owned();
     contexts::check_name(&name).map_err(bad)?;
+    body.check_names("a context", &["name", "owner"])?;
     let owner = &body.0["owner"];
+    check_names(owner, "`owner`", &["id", "slug", "type"])?;
     let owner = organisation(&state, owner["id"].as_str(), owner["slug"].as_str()).await?;
     let wanted = name.clone();
     let made = state.store.write(move |tx| contexts::create(tx, &owner, &wanted, Millis::now())).await?;

@@ -57,6 +57,7 @@ async fn list(State(state): State<Shared>, _admin: Administrator, words: Words) 
 }
 
 async fn create(State(state): State<Shared>, _admin: Administrator, body: Body) -> Answer<Response> {
+    body.check_names("a person", &["login", "name", "is_admin"])?;
     let login = body.text("login")?.to_owned();
     let name = body.optional_text("name")?.filter(|name| !name.is_empty()).unwrap_or(&login).to_owned();
     let is_admin = body.is_set("is_admin")?;
@@ -102,6 +103,7 @@ async fn tokens(State(state): State<Shared>, person: Person, words: Words) -> An
 }
 
 async fn create_token(State(state): State<Shared>, _admin: Administrator, body: Body) -> Answer<Response> {
+    body.check_names("a token", &["user", "label"])?;
     let named = body.text("user")?.to_owned();
     let label = body.optional_text("label")?.unwrap_or_default().to_owned();
     people::check_text("label", &label).map_err(bad)?;

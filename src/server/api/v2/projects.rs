@@ -93,6 +93,7 @@ async fn create_organisation(
     _admin: Administrator,
     body: Body,
 ) -> Answer<Response> {
+    body.check_names("an organisation", &["name", "vcs_type"])?;
     let (name, vcs) = (body.text("name")?.to_owned(), short_vcs(body.text("vcs_type")?).to_owned());
     check_part("version control system", &vcs)?;
     check_part("organisation", &name)?;
@@ -114,6 +115,7 @@ async fn create(
     Path((vcs, org)): Path<(String, String)>,
     body: Body,
 ) -> Answer<Response> {
+    body.check_names("a project", &["name", "repository_url", "default_branch"])?;
     let (vcs, name) = (short_vcs(&vcs).to_owned(), body.text("name")?.to_owned());
     check_part("version control system", &vcs)?;
     check_part("organisation", &org)?;
@@ -159,6 +161,7 @@ async fn change(
     if !body.0.is_object() {
         return Err(bad("the body must be an object with `repository_url`, `default_branch` or both"));
     }
+    body.check_names("a project", &["repository_url", "default_branch"])?;
     let before = project.repository_url.clone();
     if body.0.get("repository_url").is_some() {
         project.repository_url = repository(&body)?;

@@ -55,12 +55,27 @@ async fn list(
     page(items.collect(), &words)
 }
 
+/// Names in a body. Clients send back what they were shown.
+const KNOWN: [&str; 10] = [
+    "name",
+    "description",
+    "timetable",
+    "parameters",
+    "attribution-actor",
+    "id",
+    "created-at",
+    "updated-at",
+    "project-slug",
+    "actor",
+];
+
 /// Reads a schedule from a body; parts without a name in it stay. The caller may be the one in whose name it runs.
 fn described(body: &Body, was: Schedule, person: &Person) -> Answer<Schedule> {
     let mut schedule = was;
     if !body.0.is_object() {
         return Err(bad("the body must be an object"));
     }
+    body.check_names("a schedule", &KNOWN)?;
     if let Some(name) = body.optional_text("name")? {
         if name.trim().is_empty() || name.chars().count() > 200 || name.chars().any(char::is_control) {
             return Err(bad("`name` has 1 to 200 visible characters"));
@@ -117,6 +132,7 @@ async fn create(
     Path(slug): Path<Slug>,
     body: Body,
 ) -> Answer<Response> {
+    body.check_names("a schedule", &KNOWN)?;
     for needed in ["name", "timetable", "attribution-actor", "parameters"] {
         if body.0[needed].is_null() {
             return Err(bad(format!("`{needed}` is missing")));

@@ -3,7 +3,7 @@
 use crate::server::api::shared::acts::trigger_pipeline;
 use crate::server::api::shared::definition::{is_definition_of, unknown_definition};
 use crate::server::api::shared::failure::{Answer, bad};
-use crate::server::api::shared::input::{Body, Path, message};
+use crate::server::api::shared::input::{Body, Path, check_names, message};
 use crate::server::api::shared::lookup::project;
 use crate::server::auth::Person;
 use crate::server::pipelines::repository::Reference;
@@ -27,6 +27,7 @@ pub fn router() -> Router<Shared> {
 }
 
 async fn trigger(state: State<Shared>, person: Person, slug: Slug, body: Body) -> Answer<Response> {
+    body.check_names("a pipeline", &["branch", "tag", "parameters"])?;
     let wanted =
         Wanted { checkout: refs(&body.0, "")?, parameters: parameters(&body.0)?, ..Wanted::default() };
     create(state, person, slug, wanted).await
@@ -35,6 +36,9 @@ async fn trigger(state: State<Shared>, person: Person, slug: Slug, body: Body) -
 /// Starts a pipeline whose config and checkout may come from different refs. A project has one definition, which
 /// `definition_id` may name.
 async fn run(state: State<Shared>, person: Person, slug: Slug, body: Body) -> Answer<Response> {
+    body.check_names("a pipeline", &["definition_id", "config", "checkout", "parameters"])?;
+    check_names(&body.0["config"], "`config`", &["branch", "tag", "content"])?;
+    check_names(&body.0["checkout"], "`checkout`", &["branch", "tag"])?;
     if let Some(definition) = body.optional_text("definition_id")?.filter(|id| !id.is_empty()) {
         let project = project(&state, slug.0.clone()).await?;
         if !is_definition_of(definition, &project) {

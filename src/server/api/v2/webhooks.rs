@@ -69,12 +69,28 @@ async fn list(State(state): State<Shared>, _admin: Administrator, words: Words) 
     page(items.into_iter().enumerate().map(|(at, item)| (format!("{at:04}"), item)).collect(), &words)
 }
 
+/// Names in a body. Clients send back what they were shown, in both of its spellings.
+const KNOWN: [&str; 11] = [
+    "name",
+    "url",
+    "events",
+    "verify-tls",
+    "signing-secret",
+    "scope",
+    "id",
+    "created-at",
+    "created_at",
+    "updated-at",
+    "updated_at",
+];
+
 /// Reads a webhook from a body; parts without a name in it stay.
 fn described(body: &Body, was: Webhook) -> Answer<(Webhook, Option<Secret>)> {
     let mut webhook = was;
     if !body.0.is_object() {
         return Err(bad("the body must be an object"));
     }
+    body.check_names("a webhook", &KNOWN)?;
     if let Some(name) = body.optional_text("name")? {
         if name.trim().is_empty() || name.chars().count() > 200 || name.chars().any(char::is_control) {
             return Err(bad("`name` has 1 to 200 visible characters"));
@@ -135,6 +151,7 @@ fn store(tx: &Tx<'_>, sealer: &Sealer, webhook: &Webhook, secret: Option<&Secret
 }
 
 async fn create(State(state): State<Shared>, _admin: Administrator, body: Body) -> Answer<Response> {
+    body.check_names("a webhook", &KNOWN)?;
     for needed in ["name", "url", "events", "scope"] {
         if body.0[needed].is_null() {
             return Err(bad(format!("`{needed}` is missing")));

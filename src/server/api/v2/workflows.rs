@@ -100,6 +100,10 @@ async fn jobs(
         if job.kind == JobType::Approval {
             shown["approval_request_id"] = json!(job.id);
         }
+        // Approvals have no number by which more could be asked of them.
+        if !job.messages.is_empty() {
+            shown["messages"] = json!(job.messages);
+        }
         for (name, person) in [("canceled_by", &job.canceled_by), ("approved_by", &job.approved_by)] {
             if let Some(person) = person {
                 shown[name] = json!(person);

@@ -7,7 +7,7 @@ use crate::server::api::shared::definition::{
 use crate::server::api::shared::failure::Answer;
 use crate::server::api::shared::input::{Body, Path, Words};
 use crate::server::api::shared::lookup::project_by_id;
-use crate::server::api::v3::form::{entity, filter, list, needed};
+use crate::server::api::v3::form::{check_filters, entity, filter, list, needed_id};
 use crate::server::auth::{Administrator, Person};
 use crate::server::ids::ProjectId;
 use crate::server::state::Shared;
@@ -39,7 +39,8 @@ fn show(project: &Project) -> Value {
 }
 
 async fn definitions(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
-    let project = project_by_id(&state, needed(&words, "project_id")?.into()).await?;
+    check_filters(&words, &["project_id"])?;
+    let project = project_by_id(&state, needed_id(&words, "project_id")?).await?;
     Ok(list(vec![show(&project)], None))
 }
 
@@ -53,13 +54,11 @@ async fn definition(
 
 /// Those of a project, or of a definition, which has the id of its project.
 async fn triggers(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
+    check_filters(&words, &["project_id", "pipeline_id"])?;
     let definition = filter(&words, "pipeline_id");
-    let id = match (filter(&words, "project_id"), definition) {
-        (Some(project), _) => project,
-        (None, Some(definition)) => definition,
-        (None, None) => needed(&words, "project_id")?,
-    };
-    let project = project_by_id(&state, id.into()).await?;
+    let is_of_project = filter(&words, "project_id").is_some() || definition.is_none();
+    let id = needed_id(&words, if is_of_project { "project_id" } else { "pipeline_id" })?;
+    let project = project_by_id(&state, id).await?;
     match definition.filter(|id| !is_definition_of(id, &project)) {
         Some(unknown) => Err(unknown_definition(unknown, &project)),
         None => Ok(list(Vec::new(), None)),

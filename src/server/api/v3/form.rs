@@ -1,7 +1,7 @@
 //! The form of version 3: entities and lists in `data`, filters in brackets, no empty fields.
 
 use crate::server::api::shared::failure::{Answer, bad};
-use crate::server::api::shared::input::Words;
+use crate::server::api::shared::input::{Words, unknown};
 use axum::Json;
 use serde_json::{Map, Value, json};
 
@@ -23,6 +23,27 @@ pub(super) fn filter<'w>(words: &'w Words, name: &str) -> Option<&'w str> {
 /// `filter[name]` of a query, which must be there.
 pub(super) fn needed<'w>(words: &'w Words, name: &str) -> Answer<&'w str> {
     filter(words, name).ok_or_else(|| bad(format!("`filter[{name}]` is missing")))
+}
+
+/// An id that stands at `place`, as clients of version 3 have them: a UUID, which is compared in its usual form.
+pub(super) fn uuid<T: From<String>>(place: &str, text: &str) -> Answer<T> {
+    let shown: String = text.chars().filter(|c| !c.is_control()).take(60).collect();
+    let id = uuid::Uuid::parse_str(text).map_err(|_| bad(format!("`{place}` is a UUID, not `{shown}`")))?;
+    Ok(id.to_string().into())
+}
+
+/// `filter[name]` of a query, which must be there and an id.
+pub(super) fn needed_id<T: From<String>>(words: &Words, name: &str) -> Answer<T> {
+    uuid(&format!("filter[{name}]"), needed(words, name)?)
+}
+
+/// Refuses filters that are not known: what they leave out must not be shown.
+pub(super) fn check_filters(words: &Words, known: &[&str]) -> Answer<()> {
+    let named = words.keys().filter_map(|key| key.strip_prefix("filter[")?.strip_suffix(']'));
+    match named.filter(|name| !known.contains(name)).min() {
+        Some(name) => Err(bad(format!("`filter[{name}]`: {}", unknown(name, "what is listed", known)))),
+        None => Ok(()),
+    }
 }
 
 /// Puts fields into a map; null ones are left out, since clients cannot read empty ones.

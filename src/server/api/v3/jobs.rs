@@ -4,7 +4,7 @@ use crate::server::api::shared::failure::Answer;
 use crate::server::api::shared::input::{Path, Words};
 use crate::server::api::shared::lookup::{artifact_url, artifacts_of, job_by_id, one, tests_of};
 use crate::server::api::shared::vocabulary::{self, job_v3, step_v3, time};
-use crate::server::api::v3::form::{entity, list, needed, with};
+use crate::server::api::v3::form::{check_filters, entity, list, needed_id, with};
 use crate::server::auth::Person;
 use crate::server::ids::{JobId, WorkflowId};
 use crate::server::state::Shared;
@@ -41,7 +41,8 @@ fn attributes(job: &Job) -> Map<String, Value> {
 }
 
 async fn of_workflow(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
-    let workflow = WorkflowId::from(needed(&words, "workflow_id")?);
+    check_filters(&words, &["workflow_id"])?;
+    let workflow: WorkflowId = needed_id(&words, "workflow_id")?;
     let read = move |view: &View| {
         let mut jobs = read::jobs_of(view, &workflow)?;
         for job in &mut jobs {

@@ -4,9 +4,9 @@ use crate::server::api::shared::failure::{Answer, bad};
 use crate::server::api::shared::input::{Body, Path, Words};
 use crate::server::api::shared::lookup::{organisation, project_by_id};
 use crate::server::api::shared::slug::{organisation_named, project_named};
-use crate::server::api::v3::form::{entity, filter, list, needed};
+use crate::server::api::v3::form::{check_filters, entity, filter, list, needed, uuid};
 use crate::server::auth::{Administrator, Person};
-use crate::server::ids::{OrganisationId, ProjectId};
+use crate::server::ids::{OrganisationId, ProjectId, UserId};
 use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read::{self, Organisation, PersonRow, Project};
@@ -27,7 +27,11 @@ pub(super) fn router() -> Router<Shared> {
 }
 
 async fn users(State(state): State<Shared>, person: Person, words: Words) -> Answer<Json<Value>> {
+    check_filters(&words, &["user_id"])?;
     let wanted = needed(&words, "user_id")?;
+    if wanted != "me" {
+        uuid::<UserId>("filter[user_id]", wanted)?;
+    }
     if wanted != "me" && wanted != person.id.as_str() {
         return Ok(list(Vec::new(), None));
     }
@@ -37,6 +41,7 @@ async fn users(State(state): State<Shared>, person: Person, words: Words) -> Ans
 }
 
 async fn organisations(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
+    check_filters(&words, &["slug"])?;
     let slug = needed(&words, "slug")?.to_owned();
     let read = move |view: &View| organisation_named(view, &slug);
     let show =
@@ -54,7 +59,9 @@ fn show(project: &Project) -> Value {
 
 async fn projects(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
     let slug = filter(&words, "slug").map(str::to_owned);
-    let organisation = filter(&words, "org_id").map(OrganisationId::from);
+    check_filters(&words, &["slug", "org_id", "name"])?;
+    let organisation: Option<OrganisationId> =
+        filter(&words, "org_id").map(|id| uuid("filter[org_id]", id)).transpose()?;
     let name = filter(&words, "name").map(str::to_owned);
     let found: Vec<Project> = match (slug, organisation) {
         (Some(slug), _) => {

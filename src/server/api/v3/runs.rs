@@ -1,13 +1,13 @@
 //! Runs: one, those of a person, and a search.
 
 use crate::server::api::shared::failure::{Answer, bad};
-use crate::server::api::shared::input::{Body, Path, Words, moment};
+use crate::server::api::shared::input::{Body, Path, Words, check_names, moment};
 use crate::server::api::shared::lookup::one;
 use crate::server::api::shared::paging::cursor;
 use crate::server::api::shared::slug::provider;
 use crate::server::api::shared::vocabulary::run_v3;
 use crate::server::api::v3::filter::{Term, terms};
-use crate::server::api::v3::form::{entity, filter, list, needed, with};
+use crate::server::api::v3::form::{check_filters, entity, filter, list, needed, uuid, with};
 use crate::server::auth::Person;
 use crate::server::ids::PipelineId;
 use crate::server::state::Shared;
@@ -75,8 +75,11 @@ async fn by_id(
 }
 
 async fn of_person(State(state): State<Shared>, person: Person, words: Words) -> Answer<Json<Value>> {
-    let wanted = needed(&words, "user_id")?;
-    let actor = if wanted == "me" { person.id } else { wanted.into() };
+    check_filters(&words, &["user_id", "phase", "current_outcome", "from", "to"])?;
+    let actor = match needed(&words, "user_id")? {
+        "me" => person.id,
+        other => uuid("filter[user_id]", other)?,
+    };
     let mut wanted = Filter { actor: Some(actor), ..Filter::default() };
     wanted.from = filter(&words, "from").map(|text| moment("filter[from]", text)).transpose()?;
     wanted.to = filter(&words, "to").map(|text| moment("filter[to]", text)).transpose()?;
@@ -115,16 +118,21 @@ async fn of_person(State(state): State<Shared>, person: Person, words: Words) ->
 }
 
 async fn search(State(state): State<Shared>, _person: Person, body: Body) -> Answer<Json<Value>> {
+    body.check_names("a search", &["scope", "filter", "order_by", "page"])?;
+    let sought = body.optional_text("filter")?.unwrap_or_default();
     let body = &body.0;
     let scope = &body["scope"];
+    check_names(scope, "`scope`", &["project_ids", "from", "to"])?;
+    check_names(&body["page"], "`page`", &["cursor", "limit"])?;
     let ids =
         scope["project_ids"].as_array().ok_or_else(|| bad("`scope.project_ids` must be a list of ids"))?;
+    let ids = ids.iter().map(|id| uuid("scope.project_ids", id.as_str().unwrap_or_default()));
     let date = |name: &str| {
         let text = scope[name].as_str().filter(|text| !text.is_empty());
         text.map(|text| moment(&format!("scope.{name}"), text)).transpose()
     };
     let mut wanted = Filter {
-        projects: ids.iter().filter_map(Value::as_str).map(Into::into).collect(),
+        projects: ids.collect::<Answer<_>>()?,
         from: date("from")?,
         to: date("to")?,
         ..Filter::default()
@@ -133,7 +141,7 @@ async fn search(State(state): State<Shared>, _person: Person, body: Body) -> Ans
         return Ok(list(Vec::new(), None));
     }
     let mut status = None;
-    for Term { name, value } in terms(body["filter"].as_str().unwrap_or_default()).map_err(bad)? {
+    for Term { name, value } in terms(sought).map_err(bad)? {
         match name.as_str() {
             "pipeline.git.branch" => wanted.branch = Some(value),
             "pipeline.git.revision" => wanted.revision = Some(value),

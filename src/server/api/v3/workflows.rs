@@ -5,7 +5,7 @@ use crate::server::api::shared::failure::Answer;
 use crate::server::api::shared::input::{Path, Words};
 use crate::server::api::shared::lookup::workflow;
 use crate::server::api::shared::vocabulary::{time, workflow_v3};
-use crate::server::api::v3::form::{entity, list, needed};
+use crate::server::api::v3::form::{check_filters, entity, list, needed_id};
 use crate::server::auth::Person;
 use crate::server::ids::{PipelineId, WorkflowId};
 use crate::server::state::Shared;
@@ -39,7 +39,8 @@ fn show(workflow: &Workflow) -> Value {
 }
 
 async fn of_run(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
-    let run = PipelineId::from(needed(&words, "run_id")?);
+    check_filters(&words, &["run_id"])?;
+    let run: PipelineId = needed_id(&words, "run_id")?;
     let found = state.store.read(move |view| read::workflows_of(view, &run)).await?;
     Ok(list(found.iter().map(show).collect(), None))
 }

@@ -1,6 +1,6 @@
 //! Brings workflows up to date: jobs that can start start, those that cannot are given up, and workflows come to rest.
 
-use crate::server::engine::commit::job::{close_job, end_job, say, set_status, waking};
+use crate::server::engine::commit::job::{close_job, end_job, give_up, say, set_status, waking};
 use crate::server::engine::commit::ripple::Ripple;
 use crate::server::engine::commit::{nodes, rerun, serial};
 use crate::server::engine::graph::{self, Decision};
@@ -51,7 +51,7 @@ fn advance(tx: &Tx<'_>, workflow: &WorkflowId, ripple: &mut Ripple, now: Millis)
                 node.status = match decision {
                     Decision::NotRun => {
                         if let Some(why) = obstacle {
-                            say(tx, &ids[index], MessageKind::Warning, &why)?;
+                            give_up(tx, &ids[index], MessageKind::Warning, &why, now)?;
                         }
                         end_job(tx, &ids[index], JobStatus::NotRun, ripple, now)?
                     }
@@ -94,11 +94,7 @@ fn start_job(
 ) -> Result<JobStatus, Error> {
     // An approval opens what is behind it: whoever may not use its context may not have it waiting either.
     if let (JobType::Build | JobType::Approval, Err(why)) = (kind, contexts::of_job(tx, job)?) {
-        if kind == JobType::Build {
-            let number = jobs::take_number(tx, &jobs::project_of(tx, job)?)?;
-            jobs::set_queued(tx, job, number, JobStatus::Queued, now)?;
-        }
-        say(tx, job, MessageKind::Error, &why.to_string())?;
+        give_up(tx, job, MessageKind::Error, &why.to_string(), now)?;
         return end_job(tx, job, JobStatus::Unauthorized, ripple, now);
     }
     if let Some(key) = jobs::serial_key(tx, job)? {
@@ -110,7 +106,7 @@ fn start_job(
             serial::Turn::Taken => {}
             serial::Turn::TooLate => {
                 let why = format!("skipped: a newer pipeline came first to the serial group `{key}`");
-                say(tx, job, MessageKind::Warning, &why)?;
+                give_up(tx, job, MessageKind::Warning, &why, now)?;
                 return end_job(tx, job, JobStatus::NotRun, ripple, now);
             }
             serial::Turn::Waits => {
@@ -139,7 +135,6 @@ fn begin_job(
 
 fn queue_job(tx: &Tx<'_>, job: &JobId, ripple: &mut Ripple, now: Millis) -> Result<JobStatus, Error> {
     let to_queue = jobs::to_queue(tx, job)?;
-    // A job that people look for by its number has one, however it ends.
     let number = jobs::take_number(tx, &to_queue.project)?;
     jobs::set_queued(tx, job, number, JobStatus::Queued, now)?;
     if let Some(end) = &to_queue.cannot_run {

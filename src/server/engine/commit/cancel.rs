@@ -1,7 +1,7 @@
 //! Acts of people, newer pipelines and the clock on a workflow that runs: cancel it, cancel a job, approve one.
 
 use crate::server::engine::commit::advance::settle;
-use crate::server::engine::commit::job::{end_job, say};
+use crate::server::engine::commit::job::{end_job, give_up};
 use crate::server::engine::commit::rerun::OLDEST;
 use crate::server::engine::commit::ripple::Ripple;
 use crate::server::engine::commit::task;
@@ -119,7 +119,7 @@ pub fn expire_waits_once(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
             "cancelled at {now}: it waited longer than 5 hours for the serial group `{}`; rerun the workflow when what holds the group has ended",
             wait.key
         );
-        say(tx, &wait.job, MessageKind::Error, &why)?;
+        give_up(tx, &wait.job, MessageKind::Error, &why, now)?;
         end_job(tx, &wait.job, JobStatus::Canceled, &mut ripple, now)?;
         ripple.touch(wait.workflow.clone());
         settle(tx, ripple, now)?;

@@ -43,6 +43,18 @@ pub(super) fn say(tx: &Tx<'_>, job: &JobId, kind: MessageKind, message: &str) ->
     jobs::add_message(tx, job, kind, message)
 }
 
+/// Says why a job ends that was never queued. One that people look for by its number has one, however it ends.
+pub(super) fn give_up(
+    tx: &Tx<'_>,
+    job: &JobId,
+    kind: MessageKind,
+    why: &str,
+    now: Millis,
+) -> Result<(), Error> {
+    jobs::give_number(tx, job, now)?;
+    say(tx, job, kind, why)
+}
+
 /// Has a runner of the class look at its queue, where a task waits: each of them if the first that is woken may let the
 /// task pass by.
 pub(super) fn waking(view: &View, class: &str, now: Millis) -> Result<Effect, Error> {

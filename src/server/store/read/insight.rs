@@ -114,6 +114,20 @@ pub fn workflow_runs(view: &View, runs: &Runs, name: Option<&str>) -> Result<Vec
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// Names of the workflows of a project, or of the jobs with steps of one of them; the names that its newest pipelines have.
+pub fn known_names(view: &View, project: &ProjectId, workflow: Option<&str>) -> Result<Vec<String>, Error> {
+    let (name, more) = match workflow {
+        None => ("w.name", "WHERE ?4 IS NULL AND ?5 IS NOT NULL"),
+        Some(_) => ("j.name", "JOIN jobs j ON j.workflow_id = w.id WHERE w.name = ?4 AND j.kind = ?5"),
+    };
+    let mut query = view.sql().prepare_cached(&format!(
+        "SELECT DISTINCT {name} FROM {} p JOIN workflows w ON w.pipeline_id = p.id {more} ORDER BY 1",
+        recent()
+    ))?;
+    let names = query.query_map(params![project, Null, false, workflow, JobType::Build], |row| row.get(0))?;
+    Ok(names.collect::<Result<_, _>>()?)
+}
+
 /// Reads runs of the jobs of a workflow that have begun, newest first: of all, or of those of one name. A result that a
 /// rerun keeps is no run.
 pub fn job_runs(view: &View, runs: &Runs, workflow: &str, name: Option<&str>) -> Result<Vec<JobRun>, Error> {

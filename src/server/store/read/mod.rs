@@ -24,7 +24,8 @@ mod workflow;
 pub use crate::server::store::json::Message;
 pub use attempt::{Attempt, StepRow, attempts};
 pub use insight::{
-    Branches, FlakyTest, JobRun, Runs, WorkflowRun, branches, flaky_tests, job_runs, workflow_runs,
+    Branches, FlakyTest, JobRun, Runs, WorkflowRun, branches, flaky_tests, job_runs, known_names,
+    workflow_runs,
 };
 pub use job::{Job, Recent, job, job_by_number, jobs_of, recent_jobs};
 pub use organisation::{Organisation, organisation, organisation_by_name, organisations};

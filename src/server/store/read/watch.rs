@@ -100,7 +100,8 @@ pub fn present(view: &View, pipeline: &PipelineId) -> Result<Present, Error> {
     let workflows = query.query_map([pipeline], workflow)?.collect::<Result<_, _>>()?;
     let mut query = view.sql().prepare_cached(
         "SELECT j.id, j.workflow_id, j.name, j.status, j.started_at_ms, j.stopped_at_ms,
-            json_extract(j.messages, '$[#-1].message'), coalesce(j.status = j.cannot_run_status AND j.number IS NOT NULL, 0),
+            json_extract(j.messages, '$[#-1].message'), 
+            coalesce(j.status = j.cannot_run_status AND json_extract(j.messages, '$[#-1].message') = j.cannot_run_message, 0),
             j.parallelism
          FROM jobs j JOIN workflows w ON w.id = j.workflow_id WHERE j.pipeline_id = ?1 ORDER BY w.position, j.position",
     )?;

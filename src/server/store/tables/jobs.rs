@@ -226,18 +226,30 @@ pub fn to_queue(view: &View, job: &JobId) -> Result<ToQueue, Error> {
     })?)
 }
 
-/// The project of a job; an error when there is no such job.
-pub fn project_of(view: &View, job: &JobId) -> Result<ProjectId, Error> {
-    let mut query = view.sql().prepare_cached("SELECT project_id FROM jobs WHERE id = ?1")?;
-    Ok(query.query_row([job], |row| row.get(0))?)
-}
-
 /// Takes the next number of a job in the project.
 pub fn take_number(tx: &Tx<'_>, project: &ProjectId) -> Result<i64, Error> {
     let mut update = tx.sql().prepare_cached(
         "UPDATE projects SET next_job_number = next_job_number + 1 WHERE id = ?1 RETURNING next_job_number - 1",
     )?;
     Ok(update.query_row([project], |row| row.get(0))?)
+}
+
+/// Gives a job with steps that ends before it was queued a number, by which people find why; it has waited until now. One
+/// that has a number keeps it.
+pub fn give_number(tx: &Tx<'_>, job: &JobId, now: Millis) -> Result<(), Error> {
+    let mut query = tx
+        .sql()
+        .prepare_cached("SELECT project_id FROM jobs WHERE id = ?1 AND kind = ?2 AND number IS NULL")?;
+    let project: Option<ProjectId> =
+        query.query_row(params![job, JobType::Build], |row| row.get(0)).optional()?;
+    let Some(project) = project else { return Ok(()) };
+    let number = take_number(tx, &project)?;
+    tx.sql()
+        .prepare_cached(
+            "UPDATE jobs SET number = ?2, queued_at_ms = coalesce(queued_at_ms, ?3) WHERE id = ?1",
+        )?
+        .execute(params![job, number, now])?;
+    Ok(())
 }
 
 /// Gives a job its number and the time since when it waits for a runner.

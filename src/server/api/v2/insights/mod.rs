@@ -4,17 +4,19 @@ mod metrics;
 mod query;
 mod tests_of_runs;
 
-use crate::server::api::shared::failure::Answer;
+use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::api::shared::input::{Path, Words};
 use crate::server::api::shared::lookup::{Slug, project};
 use crate::server::api::shared::paging::{newest_first, page};
 use crate::server::api::shared::vocabulary::{time, workflow_v2};
 use crate::server::auth::Person;
+use crate::server::ids::ProjectId;
 use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read::{self, FlakyTest, JobRun, Runs, WorkflowRun};
 use crate::server::store::status::{JobStatus, WorkflowStatus};
 use crate::server::time::Millis;
+use crate::system::suggest::nearest;
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
@@ -69,6 +71,28 @@ async fn runs(state: &Shared, slug: Slug, words: &Words, period: &Period) -> Ans
     Ok(Runs { project: project.id, branches, from: period.from, to: period.to })
 }
 
+/// Refuses names that no pipeline has, where nothing was found by them: a workflow, and a job of it.
+async fn check_names(state: &Shared, project: &ProjectId, workflow: &str, job: Option<&str>) -> Answer<()> {
+    let (project, workflow, job) = (project.clone(), workflow.to_owned(), job.map(str::to_owned));
+    let read = move |view: &View| {
+        let workflows = read::known_names(view, &project, None)?;
+        if !workflows.contains(&workflow) {
+            return Ok(Some(unknown("workflow", &workflow, &workflows)));
+        }
+        let Some(job) = job else { return Ok(None) };
+        let jobs = read::known_names(view, &project, Some(&workflow))?;
+        Ok((!jobs.contains(&job)).then(|| unknown("job", &job, &jobs)))
+    };
+    state.store.read(read).await?.map_or(Ok(()), |why| Err(Failure::not_found(why)))
+}
+
+fn unknown(what: &str, name: &str, known: &[String]) -> String {
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    let meant = nearest(name, &known).map(|near| format!(", did you mean `{near}`?")).unwrap_or_default();
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    format!("no pipeline of the project has a {what} `{name}`{meant} (known: {known})")
+}
+
 /// Runs by a name, in its order, with their metrics.
 fn by_name<T>(
     runs: &[T],
@@ -110,7 +134,11 @@ async fn jobs(
 ) -> Answer<Json<Value>> {
     let period = Period::window(&words, Millis::now())?;
     let runs = runs(&state, (vcs, org, repo), &words, &period).await?;
+    let (project, name) = (runs.project.clone(), workflow.clone());
     let found = state.store.read(move |view| read::job_runs(view, &runs, &workflow, None)).await?;
+    if found.is_empty() {
+        check_names(&state, &project, &name, None).await?;
+    }
     let named = by_name(&found, |run| &run.name, of_job, period.days());
     page(named.into_iter().map(|(name, sums)| show_named(name, &sums, sums.of_job())).collect(), &words)
 }
@@ -123,7 +151,11 @@ async fn workflow_runs(
 ) -> Answer<Json<Value>> {
     let period = Period::dates(&words, Millis::now())?;
     let runs = runs(&state, (vcs, org, repo), &words, &period).await?;
+    let (project, name) = (runs.project.clone(), workflow.clone());
     let found = state.store.read(move |view| read::workflow_runs(view, &runs, Some(&workflow))).await?;
+    if found.is_empty() {
+        check_names(&state, &project, &name, None).await?;
+    }
     let ended = found.iter().filter_map(|run| Some((run, of_workflow(run).ended?)));
     let show = |(run, ended): (&WorkflowRun, Millis)| {
         let shown = json!({
@@ -144,7 +176,11 @@ async fn job_runs(
 ) -> Answer<Json<Value>> {
     let period = Period::dates(&words, Millis::now())?;
     let runs = runs(&state, (vcs, org, repo), &words, &period).await?;
+    let (project, name, of) = (runs.project.clone(), workflow.clone(), job.clone());
     let found = state.store.read(move |view| read::job_runs(view, &runs, &workflow, Some(&job))).await?;
+    if found.is_empty() {
+        check_names(&state, &project, &name, Some(&of)).await?;
+    }
     let ended = found.iter().filter(|run| run.stopped_at.is_some());
     let show = |run: &JobRun| {
         let duration = run.stopped_at.map(|stopped| stopped.since(run.started_at).as_secs());
@@ -168,7 +204,11 @@ async fn summary(
     let before = now.before();
     let mut runs = runs(&state, (vcs, org, repo), &words, &now).await?;
     runs.from = before.from;
+    let project = runs.project.clone();
     let found = state.store.read(move |view| read::workflow_runs(view, &runs, None)).await?;
+    if !found.iter().any(|run| run.name == workflow) {
+        check_names(&state, &project, &workflow, None).await?;
+    }
     let names: BTreeSet<&str> =
         found.iter().filter(|run| run.created_at >= now.from).map(|run| run.name.as_str()).collect();
     let within = |period: &Period| {
@@ -193,12 +233,15 @@ async fn test_metrics(
 ) -> Answer<Json<Value>> {
     let now = Millis::now();
     let runs = runs(&state, (vcs, org, repo), &words, &Period::window(&words, now)?).await?;
-    let name = workflow.clone();
+    let (name, project) = (workflow.clone(), runs.project.clone());
     let found = state.store.read(move |view| {
         let flaky = read::flaky_tests(view, &runs.project, now.minus(FLAKY_WITHIN))?;
         Ok((read::test_runs(view, &runs, &name)?, flaky))
     });
     let ((found, tests), flaky) = found.await?;
+    if found.is_empty() {
+        check_names(&state, &project, &workflow, None).await?;
+    }
     Ok(Json(tests_of_runs::shown(&found, &tests, &flaky, &workflow)))
 }
 
