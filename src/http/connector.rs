@@ -1,11 +1,10 @@
-//! How a connection is made: proxy tunnel or not, name look-up, socket, then TLS with our own trust.
+//! How a connection is made: name look-up, socket, then TLS with our own trust; `tunnel` makes the way through a proxy of it.
 //!
 //! The HTTP library brings the rest. Its own TLS connector is not used because it copies every
 //! trusted certificate and cannot be told who to name in an error. Its own look-up is not used
 //! because it comes before every call, in a thread, even when a connection is at hand: a parked
 //! runner would wake for nothing.
 
-use super::tunnel::Tunnel;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::fmt;
@@ -19,13 +18,8 @@ use ureq::unversioned::transport::{
     TransportAdapter,
 };
 
-/// The chain of connectors; without TLS settings only plain HTTP can be spoken.
-pub(super) fn chain(tls: Option<Arc<ClientConfig>>) -> impl Connector {
-    let tls = Tls(tls);
-    ().chain(Tunnel { dial: Dial::default(), tls: tls.clone() }).chain(Dial::default()).chain(tls)
-}
-
-/// The same, which connects to those addresses only that `may` lets it: whatever a name is looked up to.
+/// A chain of connectors without proxies, which connects to those addresses only that `may` lets it, whatever a name is
+/// looked up to.
 #[cfg(feature = "server")]
 pub(super) fn chain_to(tls: Option<Arc<ClientConfig>>, may: fn(IpAddr) -> bool) -> impl Connector {
     ().chain(Guarded(Dial::default(), may)).chain(Tls(tls))
@@ -80,8 +74,9 @@ pub(super) fn is_https(uri: &Uri) -> bool {
     uri.scheme_str() == Some("https")
 }
 
+/// Speaks TLS where the address says so.
 #[derive(Clone)]
-pub(super) struct Tls(Option<Arc<ClientConfig>>);
+pub(super) struct Tls(pub(super) Option<Arc<ClientConfig>>);
 
 impl<In: Transport> Connector<In> for Tls {
     type Out = Either<In, TlsTransport>;

@@ -6,18 +6,26 @@
 use super::connector::{Dial, Tls, is_https};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use rustls::ClientConfig;
 use std::fmt;
 use std::io::{Read, Write};
+use std::sync::Arc;
 use ureq::unversioned::transport::{ConnectionDetails, Connector, Either, Transport, TransportAdapter};
 
 /// Bytes of a proxy's answer that are read.
 const MOST_BYTES: usize = 16 * 1024;
 
+/// The chain of connectors: proxy or not, socket, TLS. Without settings for it only plain HTTP can be spoken.
+pub(super) fn chain(tls: Option<Arc<ClientConfig>>) -> impl Connector {
+    let tls = Tls(tls);
+    ().chain(Tunnel { dial: Dial::default(), tls: tls.clone() }).chain(Dial::default()).chain(tls)
+}
+
 /// Where there is a proxy, connects to it and has it connect to the host.
 #[derive(Debug)]
-pub(super) struct Tunnel {
-    pub(super) dial: Dial,
-    pub(super) tls: Tls,
+struct Tunnel {
+    dial: Dial,
+    tls: Tls,
 }
 
 impl<In: Transport> Connector<In> for Tunnel {
