@@ -117,7 +117,7 @@ built_by_cargo() {
 # No path of this machine reaches the file: it is the same bytes wherever it is built. A panic names its place by
 # library and file (`core/src/str/mod.rs`), since the paths of all places that may panic are in the file.
 cargo_for() {
-    local short triple=$TRIPLE gcc=$GNU-gcc key=$ENVKEY flags=$FLAGS options=()
+    local command=$1 short triple=$TRIPLE gcc=$GNU-gcc key=$ENVKEY flags=$FLAGS options=() last=()
     local sources=$CROSS_CACHE/rust-$SOURCE_SHORT/usr/src cargo_home=${CARGO_HOME:-$HOME/.cargo}
     short=$(compiler_for "$1")
     if [ "${LIBC:-gnu}" = musl ]; then
@@ -132,8 +132,9 @@ cargo_for() {
         # libraries, would be kept for messages that nobody reads. Strings and lists are shown as ever.
         flags+=' -Z fmt-debug=shallow'
         # Of two ways to keep values in registers the shorter; no computation is repeated on one way to save it on
-        # another. Together 5 KB of the file.
-        flags+=' -C llvm-args=-split-spill-mode=size -C llvm-args=-enable-pre=false'
+        # another. Together 7 KB of the file, 2 of them because only the compiler that makes one program of all libraries
+        # is told: it has less to work with where they have been compiled so before.
+        command=rustc last=(--bin runlet -- -C llvm-args=-split-spill-mode=size -C llvm-args=-enable-pre=false)
     elif [ "$short" = $SOURCE_SHORT ]; then
         # No standard library of Debian's for this one: built from its sources.
         options=(-Zbuild-std=std,panic_unwind,panic_abort,test)
@@ -153,7 +154,7 @@ cargo_for() {
         "CARGO_TARGET_${key}_LINKER=$gcc" "CARGO_TARGET_${key}_RUSTFLAGS=$flags" \
         "CC_${triple//-/_}=$gcc" "AR_${triple//-/_}=$GNU-ar" "CFLAGS_${triple//-/_}=${remap[*]}" \
         ${RUNNER:+"CARGO_TARGET_${key}_RUNNER=$RUNNER"} \
-        cargo "$1" "${options[@]}" --quiet --locked --no-default-features --target "$triple" "${@:2}"
+        cargo "$command" "${options[@]}" --quiet --locked --no-default-features --target "$triple" "${@:2}" "${last[@]}"
 }
 
 # as_root COMMAND...: through sudo where this is not root already.

@@ -4,7 +4,7 @@ use super::options::Options;
 use super::render::Screen;
 use super::signals::Interrupts;
 use super::style::Style;
-use crate::http::{Body, Client, Request};
+use crate::http::{Body, Client, Error, Request};
 use crate::outcome::{Failure, print_bytes};
 use crate::protocol::{Secret, WatchEvent};
 pub(super) use crate::server::pipelines::compile::fits;
@@ -56,6 +56,7 @@ pub(super) fn watch(
     let mut approvals = Approvals::new(options);
     let mut ended = false;
     let mut unwritten = None;
+    let mut to_cancel: Vec<String> = Vec::new();
     loop {
         let mut next = watcher.next(LOOK).map_err(|WatchEnded| {
             Failure::new("lost sight of the pipeline: its control plane has stopped")
@@ -85,12 +86,16 @@ pub(super) fn watch(
         }
         if told_interrupts > 0 && !approvals.is_closed {
             approvals.is_closed = true;
-            for id in screen.workflow_ids() {
-                if let Err(error) = post(client, person, &format!("/api/v2/workflow/{id}/cancel")) {
-                    super::tell::tell(format_args!("runlet: {error}"));
-                }
-            }
+            to_cancel = screen.workflow_ids().map(str::to_owned).collect();
         }
+        // What was not answered is asked again with the next look; what was refused is not.
+        to_cancel.retain(|id| match post(client, person, &format!("/api/v2/workflow/{id}/cancel")) {
+            Ok(()) => false,
+            Err(error) => {
+                super::tell::tell(format_args!("runlet: {error}"));
+                error.is_retryable()
+            }
+        });
         if is_quiet && seems_held(&screen) && waits_for_people() && approvals.ask(&screen, client, person) {
             return Ok(Watched { screen, unwritten });
         }
@@ -131,13 +136,21 @@ impl Approvals {
                 continue;
             }
             let approved = approve(client, person, &job.workflow_id, id);
-            self.settled.insert(id.to_owned(), approved.is_ok());
+            self.settle(id, Some(&approved));
             told.push(match approved {
                 Ok(()) => format!("approved `{}`, as `--approve` says", job.name),
                 Err(error) => format!("cannot approve `{}`: {error}", job.name),
             });
         }
         told
+    }
+
+    /// Remembers what became of an approval; `None`: the person did not want it. One that was not answered waits on.
+    fn settle(&mut self, id: &str, approved: Option<&Result<(), Error>>) {
+        match approved {
+            Some(Err(error)) if error.is_retryable() => {}
+            _ => drop(self.settled.insert(id.to_owned(), matches!(approved, Some(Ok(()))))),
+        }
     }
 
     /// Asks the person about the next approval that waits. True when nobody can be asked, or all was answered.
@@ -156,7 +169,8 @@ impl Approvals {
             if let Some(Err(error)) = &approved {
                 super::tell::tell(format_args!("runlet: cannot approve: {error}"));
             }
-            self.settled.insert(id.clone(), matches!(approved, Some(Ok(()))));
+            let id = id.clone();
+            self.settle(&id, approved.as_ref());
             self.asked = None;
             return false;
         }
@@ -185,14 +199,14 @@ impl Approvals {
     }
 }
 
-fn approve(client: &Client, person: &Secret, workflow: &str, job: &str) -> Result<(), String> {
+fn approve(client: &Client, person: &Secret, workflow: &str, job: &str) -> Result<(), Error> {
     post(client, person, &format!("/api/v2/workflow/{workflow}/approve/{job}"))
 }
 
-fn post(client: &Client, person: &Secret, path: &str) -> Result<(), String> {
+fn post(client: &Client, person: &Secret, path: &str) -> Result<(), Error> {
     let timeout = Duration::from_secs(10);
     let request = Request { method: "POST", path, token: Some(person), body: Body::Empty, timeout };
-    client.json::<serde_json::Value>(&request).map(drop).map_err(|error| error.to_string())
+    client.json::<serde_json::Value>(&request).map(drop)
 }
 
 /// Columns of the terminal: of the one that is written to, as it is now, unless the caller says otherwise.

@@ -4,7 +4,7 @@
 use super::client::MAX_ANSWER_BYTES;
 use super::endpoint::{ALLOW_PLAINTEXT, Endpoint};
 use super::error::Error;
-use super::{connector, explain, proxy, tls};
+use super::{connector, explain, proxy, tls, tunnel};
 use crate::protocol::limits;
 use std::io::Read;
 use std::net::IpAddr;
@@ -106,7 +106,7 @@ impl Caller {
             Some(choice) => {
                 let through = ureq::Proxy::new(&choice.url).map_err(|_| wrong("its proxy is not a URL"))?;
                 let config = config.proxy(Some(through)).build();
-                ureq::Agent::with_parts(config, connector::chain(tls), connector::Later::default())
+                ureq::Agent::with_parts(config, tunnel::chain(tls), connector::Later::default())
             }
             None if self.is_guarded => {
                 let config = config.proxy(None).build();
@@ -118,7 +118,7 @@ impl Caller {
             }
             None => {
                 let config = config.proxy(None).build();
-                ureq::Agent::with_parts(config, connector::chain(tls), connector::Later::default())
+                ureq::Agent::with_parts(config, tunnel::chain(tls), connector::Later::default())
             }
         };
         let mut builder = ureq::http::Request::builder().method(call.method).uri(call.url);

@@ -2,7 +2,7 @@
 
 use super::endpoint::{ALLOW_PLAINTEXT, Endpoint, check_url};
 use super::error::Error;
-use super::{connector, explain, proxy, retry, tls};
+use super::{connector, explain, proxy, retry, tls, tunnel};
 use crate::protocol::{
     CLAIMED_HEADER, PROTOCOL_HEADER, PROTOCOL_VERSION, Refusal, Secret, TASK_CANCEL, TASK_ENDED, TASK_HEADER,
     json, limits,
@@ -316,7 +316,7 @@ fn agent(
         .output_buffer_size(output)
         .user_agent(concat!("runlet/", env!("CARGO_PKG_VERSION")))
         .build();
-    Ok(ureq::Agent::with_parts(config, connector::chain(tls), connector::Later::default()))
+    Ok(ureq::Agent::with_parts(config, tunnel::chain(tls), connector::Later::default()))
 }
 
 /// The body of a 2xx answer, decoded. The error says what was called.

@@ -1,4 +1,4 @@
-//! How a connection is made: proxy tunnel or not, name look-up, socket, then TLS with our own trust.
+//! How a connection is made: name look-up, socket, then TLS with our own trust; `tunnel` makes the way through a proxy of it.
 //!
 //! The HTTP library brings the rest. Its own TLS connector is not used because it copies every
 //! trusted certificate and cannot be told who to name in an error. Its own look-up is not used
@@ -14,16 +14,12 @@ use std::sync::Arc;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
-    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout,
-    TcpConnector, Transport, TransportAdapter,
+    Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, TcpConnector, Transport,
+    TransportAdapter,
 };
 
-/// The chain of connectors; without TLS settings only plain HTTP can be spoken.
-pub(super) fn chain(tls: Option<Arc<ClientConfig>>) -> impl Connector {
-    ().chain(ConnectProxyConnector::default()).chain(Dial::default()).chain(Tls(tls))
-}
-
-/// The same, which connects to those addresses only that `may` lets it: whatever a name is looked up to.
+/// A chain of connectors without proxies, which connects to those addresses only that `may` lets it, whatever a name is
+/// looked up to.
 #[cfg(feature = "server")]
 pub(super) fn chain_to(tls: Option<Arc<ClientConfig>>, may: fn(IpAddr) -> bool) -> impl Connector {
     ().chain(Guarded(Dial::default(), may)).chain(Tls(tls))
@@ -43,7 +39,7 @@ impl<In: Transport> Connector<In> for Guarded {
         details: &ConnectionDetails,
         chained: Option<In>,
     ) -> Result<Option<Self::Out>, ureq::Error> {
-        let found = self.0.look_up(details)?;
+        let found = self.0.look_up(details.uri, details)?;
         if found.iter().any(|address| !(self.1)(address.ip())) {
             let host = details.uri.host().unwrap_or_default().to_owned();
             return Err(ureq::Error::Other(Box::new(Forbidden { host })));
@@ -73,7 +69,14 @@ impl fmt::Display for Forbidden {
 #[cfg(feature = "server")]
 impl std::error::Error for Forbidden {}
 
-struct Tls(Option<Arc<ClientConfig>>);
+/// Whether TLS is spoken to who has this address.
+pub(super) fn is_https(uri: &Uri) -> bool {
+    uri.scheme_str() == Some("https")
+}
+
+/// Speaks TLS where the address says so.
+#[derive(Clone)]
+pub(super) struct Tls(pub(super) Option<Arc<ClientConfig>>);
 
 impl<In: Transport> Connector<In> for Tls {
     type Out = Either<In, TlsTransport>;
@@ -84,18 +87,31 @@ impl<In: Transport> Connector<In> for Tls {
         chained: Option<In>,
     ) -> Result<Option<Self::Out>, ureq::Error> {
         let Some(transport) = chained else { return Ok(None) };
-        if !details.needs_tls() || transport.is_tls() {
+        // What a proxy speaks TLS for is inside that.
+        if !is_https(details.uri) {
             return Ok(Some(Either::A(transport)));
         }
-        let config = self.0.clone().ok_or(ureq::Error::TlsRequired)?;
-        // The way to the proxy is made by a configuration without one.
         let tunnelled = details.config.proxy().is_some();
-        let host = details.uri.host().unwrap_or_default();
+        Ok(Some(Either::B(self.open(transport.boxed(), details.uri, tunnelled, details)?)))
+    }
+}
+
+impl Tls {
+    /// Speaks TLS to who has this address.
+    pub(super) fn open(
+        &self,
+        transport: Box<dyn Transport>,
+        uri: &Uri,
+        tunnelled: bool,
+        details: &ConnectionDetails,
+    ) -> Result<TlsTransport, ureq::Error> {
+        let config = self.0.clone().ok_or(ureq::Error::TlsRequired)?;
+        let host = uri.host().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(host).map_err(|_| ureq::Error::Tls("not a host name"))?;
         let other = |error: rustls::Error| ureq::Error::Io(std::io::Error::other(error));
         let mut connection = ClientConnection::new(config, name).map_err(other)?;
-        let mut socket = TransportAdapter::new(transport.boxed(), details.current_time.clone());
+        let mut socket = TransportAdapter::new(transport, details.current_time.clone());
         socket.set_timeout(details.timeout);
         connection.complete_io(&mut socket).map_err(|error| match ureq::Error::from(error) {
             ureq::Error::Io(error) => ureq::Error::Other(Box::new(Handshake { tunnelled, error })),
@@ -103,7 +119,7 @@ impl<In: Transport> Connector<In> for Tls {
         })?;
         let sizes = (details.config.input_buffer_size(), details.config.output_buffer_size());
         let buffers = LazyBuffers::new(sizes.0, sizes.1);
-        Ok(Some(Either::B(TlsTransport { buffers, stream: StreamOwned::new(connection, socket) })))
+        Ok(TlsTransport { buffers, stream: StreamOwned::new(connection, socket) })
     }
 }
 
@@ -113,7 +129,7 @@ impl fmt::Debug for Tls {
     }
 }
 
-struct TlsTransport {
+pub(super) struct TlsTransport {
     buffers: LazyBuffers,
     stream: StreamOwned<ClientConnection, TransportAdapter>,
 }
@@ -174,7 +190,7 @@ type Opened<In> = Option<Either<In, Box<dyn Transport>>>;
 
 /// Looks the name up and opens the socket.
 #[derive(Debug, Default)]
-struct Dial {
+pub(super) struct Dial {
     tcp: TcpConnector,
     names: DefaultResolver,
 }
@@ -187,7 +203,8 @@ impl<In: Transport> Connector<In> for Dial {
         details: &ConnectionDetails,
         chained: Option<In>,
     ) -> Result<Option<Self::Out>, ureq::Error> {
-        let addresses = if chained.is_some() { self.names.empty() } else { self.look_up(details)? };
+        let addresses =
+            if chained.is_some() { self.names.empty() } else { self.look_up(details.uri, details)? };
         self.connect_to(addresses, details, chained)
     }
 }
@@ -199,11 +216,21 @@ impl Dial {
         details: &ConnectionDetails,
         chained: Option<In>,
     ) -> Result<Opened<In>, ureq::Error> {
-        if let Some(transport) = chained {
-            return Ok(Some(Either::A(transport)));
+        match chained {
+            Some(transport) => Ok(Some(Either::A(transport))),
+            None => Ok(self.open(addrs, details.uri, details)?.map(Either::B)),
         }
+    }
+
+    /// Opens a socket to who has this address.
+    pub(super) fn open(
+        &self,
+        addrs: ResolvedSocketAddrs,
+        uri: &Uri,
+        details: &ConnectionDetails,
+    ) -> Result<Option<Box<dyn Transport>>, ureq::Error> {
         let details = ConnectionDetails {
-            uri: details.uri,
+            uri,
             addrs,
             config: details.config,
             request_level: details.request_level,
@@ -215,18 +242,23 @@ impl Dial {
             register_shutdown: details.register_shutdown.clone(),
         };
         let opened = Connector::<Box<dyn Transport>>::connect(&self.tcp, &details, None)?;
-        Ok(opened.map(|socket| Either::B(Box::new(socket) as Box<dyn Transport>)))
+        Ok(opened.map(|socket| Box::new(socket) as Box<dyn Transport>))
     }
 
-    fn look_up(&self, details: &ConnectionDetails) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let host = details.uri.host().unwrap_or_default();
+    /// Looks up who has this address.
+    pub(super) fn look_up(
+        &self,
+        uri: &Uri,
+        details: &ConnectionDetails,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let host = uri.host().unwrap_or_default();
         if let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
-            let default = if details.needs_tls() { 443 } else { 80 };
+            let default = if is_https(uri) { 443 } else { 80 };
             let mut found = self.names.empty();
-            found.push(SocketAddr::new(address, details.uri.port_u16().unwrap_or(default)));
+            found.push(SocketAddr::new(address, uri.port_u16().unwrap_or(default)));
             return Ok(found);
         }
-        self.names.resolve(details.uri, details.config, details.timeout).map_err(|error| {
+        self.names.resolve(uri, details.config, details.timeout).map_err(|error| {
             let why = match &error {
                 ureq::Error::Io(error) => error.to_string(),
                 ureq::Error::HostNotFound => "it has no address".to_owned(),

@@ -3,6 +3,7 @@
 use super::connector::{Handshake, UnknownHost};
 use super::proxy::Choice;
 use super::rejected::{Rejected, Why};
+use super::tunnel::NoTunnel;
 use crate::system::clock::Rfc3339;
 use rustls::{AlertDescription, CertificateError};
 use std::fmt;
@@ -57,11 +58,13 @@ pub(super) fn transport(error: &ureq::Error, way: &Way<'_>) -> String {
         None => text,
     };
     match error {
-        ureq::Error::ConnectProxyFailed(why) => refused_by_proxy(why, proxy),
         ureq::Error::Timeout(timeout) => via(timed_out(*timeout, way.host)),
         ureq::Error::Other(other) => {
             if let Some(unknown) = other.downcast_ref::<UnknownHost>() {
                 return format!("{unknown}; check {} and the name servers of this host", near.setting());
+            }
+            if let Some(refusal) = other.downcast_ref::<NoTunnel>() {
+                return refused_by_proxy(refusal, proxy);
             }
             match other.downcast_ref::<Handshake>() {
                 Some(Handshake { tunnelled: false, error }) => io(error, near, way.presents),
@@ -81,13 +84,13 @@ pub(super) fn transport(error: &ureq::Error, way: &Way<'_>) -> String {
     }
 }
 
-fn refused_by_proxy(why: &str, proxy: Option<&Choice>) -> String {
+fn refused_by_proxy(why: &NoTunnel, proxy: Option<&Choice>) -> String {
     let Some(proxy) = proxy else { return format!("the proxy failed: {why}") };
     let shown = &proxy.shown;
-    if why.contains("407") && proxy.has_login {
+    if why.status == Some(407) && proxy.has_login {
         return format!("the proxy `{shown}` refused the login given in {} (407)", proxy.variable);
     }
-    if why.contains("407") {
+    if why.status == Some(407) {
         return format!(
             "the proxy `{shown}` demands a login (407); write it into {} as `http://user:password@{shown}`",
             proxy.variable
@@ -318,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_proxy_that_demands_a_login_is_told_apart_from_one_that_refuses_it() {
-        let error = ureq::Error::ConnectProxyFailed("proxy server responded 407/407".into());
+        let error = ureq::Error::Other(Box::new(NoTunnel { status: Some(407) }));
         let text = transport(&error, &way(Some(&proxy(false))));
         assert!(text.contains("demands a login (407); write it into HTTPS_PROXY"), "{text}");
         let text = transport(&error, &way(Some(&proxy(true))));

@@ -18,6 +18,7 @@ mod proxy;
 mod rejected;
 pub mod retry;
 pub mod tls;
+mod tunnel;
 
 #[cfg(test)]
 mod known_answers;

@@ -1,8 +1,7 @@
 //! Which proxy leads to the control plane: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`,
 //! in upper or lower case.
 //!
-//! Only the choice is made here; the environment is an argument. The tunnel itself (CONNECT, with
-//! Basic authentication when the URL has a login) is the HTTP library's.
+//! Only the choice is made here; the environment is an argument. The way through it is `tunnel`.
 
 use std::net::IpAddr;
 use ureq::http::Uri;

@@ -17,6 +17,7 @@ use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Longest text of a private key, in bytes.
@@ -166,13 +167,30 @@ pub struct AccessScope {
     pub rights: Rights,
 }
 
+/// The reason why an App gets no token, in a sentence for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoToken {
+    /// The forge refuses it, or the App cannot be used: a person has to change something.
+    Refused(String),
+    /// The forge gave no answer that counts: the next try may go better.
+    Unanswered(String),
+}
+
+impl fmt::Display for NoToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NoToken::Refused(why) | NoToken::Unanswered(why) => f.write_str(why),
+        }
+    }
+}
+
 /// A token that was got, or the reason why not.
 #[derive(Clone, Debug)]
 pub struct Kept {
     /// App by which it was got: with another one it counts for nothing.
     pub app: App,
-    /// The token, or a sentence about why there is none.
-    pub token: Result<Secret, String>,
+    /// The token, or why there is none.
+    pub token: Result<Secret, NoToken>,
     /// The end of its time, or the time of the next try.
     pub until: Millis,
 }

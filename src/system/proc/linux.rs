@@ -1,7 +1,6 @@
 //! Processes as `/proc` shows them. Where it is not mounted there are none to see.
 
 use super::facts::Stat;
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -58,19 +57,20 @@ fn descendants_in(proc: &Path, pid: i32) -> Vec<Stat> {
             found.extend(stat_in(proc, pid));
         }
     } else {
-        let all: Vec<Stat> = all_in(proc).collect();
-        let mut family = BTreeSet::from([pid]);
-        // Parents mostly stand before their children, so that there are few rounds.
-        loop {
-            let before = family.len();
-            family.extend(
-                all.iter().filter(|one| family.contains(&one.parent)).map(|one| one.pid).collect::<Vec<_>>(),
-            );
-            if family.len() == before {
-                break;
+        // What was found is taken out of the table: whatever it says of parents, this ends.
+        let mut all: Vec<Stat> = all_in(proc).filter(|one| one.pid != pid).collect();
+        let mut next = vec![pid];
+        while let Some(parent) = next.pop() {
+            let mut at = 0;
+            while at < all.len() {
+                if all[at].parent == parent {
+                    next.push(all[at].pid);
+                    found.push(all.swap_remove(at));
+                } else {
+                    at += 1;
+                }
             }
         }
-        found.extend(all.into_iter().filter(|one| one.pid != pid && family.contains(&one.pid)));
     }
     found.retain(|one| !one.zombie);
     found

@@ -3,7 +3,7 @@
 use crate::glob::{Dialect, find};
 use crate::outcome::{self, Failure, Outcome};
 use crate::tool::usage::usage;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Most files of one pattern.
@@ -29,14 +29,15 @@ pub(super) fn print(patterns: &[&str]) -> Outcome {
 }
 
 fn found(root: &Path, patterns: &[&str]) -> Result<String, Failure> {
-    let mut seen = BTreeSet::new();
+    // The kind of map that names are kept in as well: a set would be further code.
+    let mut seen: BTreeMap<String, String> = BTreeMap::new();
     let mut out = String::new();
     for pattern in patterns {
         for path in find(root, pattern, Dialect::Shell, MOST).map_err(Failure::new)? {
-            if !seen.contains(&path) {
+            if !seen.contains_key(path.as_str()) {
                 out.push_str(&path);
                 out.push('\n');
-                seen.insert(path);
+                seen.insert(path, String::new());
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The names of tests, from a file or standard input.
 
 use super::speak::say;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Read};
 use std::path::Path;
 
@@ -35,12 +35,13 @@ pub(super) fn read(file: Option<&Path>, verbose: bool) -> Result<Vec<String>, St
 }
 
 fn separate(text: &str) -> Vec<String> {
-    // Inserted, not collected: that would bring a sort of its own into the small file.
-    let mut names = BTreeSet::new();
+    // Inserted, not collected: that would bring a sort of its own into the small file. A map, as environments are, not a
+    // set, which nothing else there has.
+    let mut names = BTreeMap::new();
     for name in text.split_ascii_whitespace() {
-        names.insert(name.to_owned());
+        names.insert(name.to_owned(), String::new());
     }
-    names.into_iter().collect()
+    names.into_keys().collect()
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ async fn shown(state: &Shared, (owner, slug): (AppOwner, String)) -> Answer<Json
             let got = installation::token(state, project, rights, LAST).await?;
             shown[name] = match got {
                 Some(Ok(_)) => json!("granted"),
-                Some(Err(why)) => json!(why),
+                Some(Err(why)) => json!(why.to_string()),
                 None => Value::Null,
             };
         }

@@ -7,7 +7,7 @@ use crate::server::engine::handout::Unopened;
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::installation;
 use crate::server::secrets::access::{self, APP_USER, Access, Login};
-use crate::server::secrets::app::Rights;
+use crate::server::secrets::app::{NoToken, Rights};
 use crate::server::state::Shared;
 use crate::server::store::status::MessageKind;
 use crate::server::store::tables::{forge, jobs};
@@ -50,14 +50,14 @@ async fn files(state: &Shared, project: &ProjectId, url: &str) -> Vec<Variable> 
     access.files(url)
 }
 
-/// Adds the login that a GitHub App gets, where there is no other one. The inner error says why it got none.
+/// Adds the login that a GitHub App gets, where there is no other one.
 async fn let_in(
     state: &Shared,
     project: &ProjectId,
     url: &str,
     least: Duration,
     access: &mut Access,
-) -> Result<Result<(), String>, Error> {
+) -> Result<Result<(), NoToken>, Error> {
     if access.login.is_some() {
         return Ok(Ok(()));
     }
@@ -83,7 +83,7 @@ pub async fn open_task(state: &Shared, unopened: Unopened) -> Result<Vec<u8>, Er
     if let Err(why) = let_in(state, &project, &url, installation::FOR_A_JOB, &mut access).await? {
         let write = move |tx: &Tx<'_>| {
             // The same task is told to whoever asks again.
-            if jobs::add_message_once(tx, &job, MessageKind::Warning, &why)? {
+            if jobs::add_message_once(tx, &job, MessageKind::Warning, &why.to_string())? {
                 tx.effect(Effect::Changed(pipeline.into()));
             }
             Ok(())

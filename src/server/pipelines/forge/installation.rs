@@ -1,6 +1,7 @@
 //! Tokens of GitHub Apps: an App shows the forge a signed word and gets a token for one repository and some rights in it,
 //! which is kept until shortly before its end.
 
+use crate::http::Error;
 use crate::http::caller::{Answer, Caller, Outgoing};
 use crate::http::retry::retry_after;
 use crate::logging::record;
@@ -8,7 +9,7 @@ use crate::protocol::Secret;
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::words::{answered, headers, path};
 use crate::server::secrets::access;
-use crate::server::secrets::app::{self, AccessScope, App, Kept, Rights};
+use crate::server::secrets::app::{self, AccessScope, App, Kept, NoToken, Rights};
 use crate::server::secrets::sealer::Sealer;
 use crate::server::state::Shared;
 use crate::server::store::read;
@@ -23,8 +24,8 @@ use std::time::{Duration, SystemTime};
 pub const LAST: Duration = Duration::from_secs(5 * 60);
 /// A token that goes to a job has so much of its hour left at least.
 pub const FOR_A_JOB: Duration = Duration::from_secs(30 * 60);
-/// How long the forge is not asked again after it has refused.
-const AGAIN: Duration = Duration::from_secs(30);
+/// How long the forge is not asked again after it gave no token.
+pub const AGAIN: Duration = Duration::from_secs(30);
 /// How long a call may take.
 const CALL: Duration = Duration::from_secs(10);
 /// Clocks that differ by more than this are told of: the forge minds.
@@ -33,7 +34,7 @@ const APART: Duration = Duration::from_secs(60);
 /// A project that goes by an App, as far as it can.
 enum Found {
     None,
-    Not(String),
+    Not(NoToken),
     App { app: App, scope: AccessScope },
 }
 
@@ -42,7 +43,10 @@ fn find(view: &View, sealer: &Sealer, project: &ProjectId, rights: Rights) -> Re
     let app::Found { owner, app } = found;
     let app = match app {
         Ok(app) => app,
-        Err(why) => return Ok(Found::Not(format!("the GitHub App cannot be opened: {why}; set it again"))),
+        Err(why) => {
+            let why = format!("the GitHub App cannot be opened: {why}; set it again");
+            return Ok(Found::Not(NoToken::Refused(why)));
+        }
     };
     let slug = read::project_slug(view, project)?.unwrap_or_default();
     let connection = forge::connection(view, project)?.filter(|connection| connection.forge == Forge::GitHub);
@@ -54,20 +58,20 @@ fn find(view: &View, sealer: &Sealer, project: &ProjectId, rights: Rights) -> Re
                 AccessScope { owner: owner.id().to_owned(), api, repository: name.to_owned(), rights };
             Found::App { app, scope }
         }
-        _ => Found::Not(format!(
+        _ => Found::Not(NoToken::Refused(format!(
             "the GitHub App is not used, because the project is not connected to GitHub: `runlet admin project connect {slug}`"
-        )),
+        ))),
     })
 }
 
 /// The token by which a project has these rights in its repository, good for as long as `least` at least; `None` where it
-/// goes by no App. The inner error is a sentence for people.
+/// goes by no App.
 pub async fn token(
     state: &Shared,
     project: &ProjectId,
     rights: Rights,
     least: Duration,
-) -> Result<Option<Result<Secret, String>>, StoreError> {
+) -> Result<Option<Result<Secret, NoToken>>, StoreError> {
     let (id, sealer) = (project.clone(), state.settings.sealer.clone());
     let (app, scope) = match state.store.read(move |view| find(view, &sealer, &id, rights)).await? {
         Found::None => return Ok(None),
@@ -86,7 +90,8 @@ pub async fn token(
     }
     let (by, of) = (app.clone(), scope);
     let got = tokio::task::spawn_blocking(move || get(&by, &of, now)).await;
-    let got = got.unwrap_or_else(|_| Err("the call for a token was broken off".to_owned()));
+    let broken_off = |_| Err(NoToken::Unanswered("the call for a token was broken off".to_owned()));
+    let got = got.unwrap_or_else(broken_off);
     let (token, until) = match got {
         Ok((token, until)) => (Ok(token), until),
         Err(why) => {
@@ -109,14 +114,16 @@ pub fn is_of_api(api: &str, url: &str) -> bool {
 }
 
 /// Gets a token from the forge, with the end of its time.
-fn get(app: &App, scope: &AccessScope, now: Millis) -> Result<(Secret, Millis), String> {
-    let word = app.word(now)?;
-    let caller = Caller::new(false).map_err(|error| error.to_string())?;
+fn get(app: &App, scope: &AccessScope, now: Millis) -> Result<(Secret, Millis), NoToken> {
+    let word = app.word(now).map_err(NoToken::Refused)?;
+    let failed = |error: Error| match error.is_retryable() {
+        true => NoToken::Unanswered(error.to_string()),
+        false => NoToken::Refused(error.to_string()),
+    };
+    let caller = Caller::new(false).map_err(failed)?;
     let call = |method, path: &str, body: &[u8]| {
         let (url, headers) = (format!("{}{path}", scope.api), headers(Forge::GitHub, word.expose()));
-        caller
-            .call(&Outgoing { method, url: &url, headers, body, timeout: CALL })
-            .map_err(|error| error.to_string())
+        caller.call(&Outgoing { method, url: &url, headers, body, timeout: CALL }).map_err(failed)
     };
     let installation = match &app.installation {
         Some(id) => id.clone(),
@@ -143,8 +150,8 @@ fn get(app: &App, scope: &AccessScope, now: Millis) -> Result<(Secret, Millis), 
     }
 }
 
-/// A refusal of the forge as a sentence about what to do.
-fn refused(app: &App, scope: &AccessScope, answer: &Answer, is_search: bool) -> String {
+/// An answer of the forge without a token, as a sentence about what to do.
+fn refused(app: &App, scope: &AccessScope, answer: &Answer, is_search: bool) -> NoToken {
     let (id, repository, rights) = (&app.id, &scope.repository, scope.rights.said());
     let said = answered(answer.status, &String::from_utf8_lossy(&answer.body));
     let advice = match answer.status {
@@ -166,7 +173,12 @@ fn refused(app: &App, scope: &AccessScope, answer: &Answer, is_search: bool) -> 
         422 => format!("its installation has no access to `{repository}`, or not the permission `{rights}`: grant it in the settings of the App, and accept it where it is installed"),
         _ => "it is tried again".to_owned(),
     };
-    format!("the GitHub App {id} gets no token for `{repository}`: {said}; {advice}")
+    let why = format!("the GitHub App {id} gets no token for `{repository}`: {said}; {advice}");
+    if matches!(answer.status, 401 | 403 | 404 | 422) {
+        NoToken::Refused(why)
+    } else {
+        NoToken::Unanswered(why)
+    }
 }
 
 #[cfg(test)]
@@ -198,7 +210,7 @@ mod tests {
             repository: "acme/app".to_owned(),
             rights: Rights::Statuses,
         };
-        let said = |status, date: Option<&str>, is_search| {
+        let answer = |status, date: Option<&str>, is_search| {
             let headers = date.map(|date| ("date".to_owned(), date.to_owned())).into_iter().collect();
             refused(
                 &app,
@@ -207,11 +219,17 @@ mod tests {
                 is_search,
             )
         };
+        let said = |status, date, is_search| match answer(status, date, is_search) {
+            NoToken::Refused(why) => why,
+            NoToken::Unanswered(_) => "nobody has to change anything".to_owned(),
+        };
         assert!(said(401, Some("Sun, 06 Nov 1994 08:49:37 GMT"), true).contains("s apart"));
         assert!(said(401, None, true).contains("private key"));
         assert!(said(404, None, true).contains("not installed on `acme/app`"));
         assert!(said(422, None, false).contains("`Commit statuses: Read and write`"));
-        let all = said(503, None, false);
+        let answered = answer(503, None, false);
+        assert!(matches!(answered, NoToken::Unanswered(_)), "it may pass");
+        let all = answered.to_string();
         assert!(all.contains("App 7") && all.contains("answered 503") && all.contains("again"), "{all}");
     }
 }

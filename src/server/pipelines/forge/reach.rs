@@ -7,7 +7,7 @@ use crate::protocol::Secret;
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::installation;
 use crate::server::pipelines::forge::words::headers;
-use crate::server::secrets::app::Rights;
+use crate::server::secrets::app::{NoToken, Rights};
 use crate::server::secrets::forge as secrets;
 use crate::server::state::Shared;
 use crate::server::store::tables::forge::{self, Connection};
@@ -40,8 +40,10 @@ pub(super) enum Reach {
     Open(Box<Reached>),
     /// It is not before somebody changes how the project is connected.
     Closed(String),
-    /// Its token was refused, or a GitHub App gets none for now: what is to be told waits for another.
+    /// Its token was refused, or a GitHub App is refused one: what is to be told waits until somebody sets that right.
     Later(String),
+    /// A GitHub App was not answered when it asked for a token: soon it may be.
+    Away(String),
 }
 
 /// Finds the way to the forge of a project, with these rights where a GitHub App has to get them.
@@ -68,7 +70,8 @@ pub(super) async fn reach(state: &Shared, project: &ProjectId, rights: Rights) -
     }
     Ok(match installation::token(state, project, rights, installation::LAST).await? {
         Some(Ok(token)) => Reach::Open(Box::new(Reached { connection, api, name, token, is_of_app: true })),
-        Some(Err(why)) => Reach::Later(why),
+        Some(Err(NoToken::Refused(why))) => Reach::Later(why),
+        Some(Err(NoToken::Unanswered(why))) => Reach::Away(why),
         None => Reach::Closed("there is no token (`--with-token`) that may be used".to_owned()),
     })
 }

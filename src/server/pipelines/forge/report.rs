@@ -7,6 +7,7 @@ use crate::http::caller::LazyCaller;
 use crate::logging::record;
 use crate::protocol::Secret;
 use crate::server::ids::ProjectId;
+use crate::server::pipelines::forge::installation;
 use crate::server::pipelines::forge::reach::{Reach, Reached, reach};
 use crate::server::pipelines::forge::rounds::{Busy, Rounds};
 use crate::server::pipelines::forge::words::{self, PREFIX, Verdict};
@@ -226,11 +227,10 @@ async fn tell_all(
 ) -> Result<(), StoreError> {
     let way = match reach(state, project, Rights::Statuses).await? {
         Reach::Open(way) => way,
-        Reach::Later(why) => {
-            let mut due = due.into_iter();
-            let Some(first) = due.next() else { return Ok(()) };
-            let verdict = Verdict::Later { seconds: NO_TOKEN_SECONDS, whole: true, why };
-            return note(state, first, "", verdict, Millis::now()).await.map(drop);
+        Reach::Later(why) => return later(state, due, |_| NO_TOKEN_SECONDS, why).await,
+        Reach::Away(why) => {
+            let least = installation::AGAIN.as_secs();
+            return later(state, due, |attempts| words::doubled(attempts).max(least), why).await;
         }
         Reach::Closed(why) => {
             // A token that comes later tells of what changes from then on.
@@ -252,6 +252,18 @@ async fn tell_all(
         }
     }
     Ok(())
+}
+
+/// Postpones all that is due, by how often the first of it was tried.
+async fn later(
+    state: &Shared,
+    due: Vec<Report>,
+    seconds: impl Fn(u32) -> u64,
+    why: String,
+) -> Result<(), StoreError> {
+    let Some(first) = due.into_iter().next() else { return Ok(()) };
+    let verdict = Verdict::Later { seconds: seconds(first.attempts), whole: true, why };
+    note(state, first, "", verdict, Millis::now()).await.map(drop)
 }
 
 /// Tells one status. False when nothing more is to be told by this token for now.

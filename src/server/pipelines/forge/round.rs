@@ -55,7 +55,9 @@ fn json(answer: &Answer) -> Value {
 pub async fn about(state: &Shared, project: &ProjectId) -> Result<Option<About>, StoreError> {
     let way = match reach(state, project, Rights::Contents).await? {
         Reach::Open(way) => way,
-        Reach::Later(why) => return Ok(Some(About { message: Some(why), ..About::default() })),
+        Reach::Later(why) | Reach::Away(why) => {
+            return Ok(Some(About { message: Some(why), ..About::default() }));
+        }
         Reach::Closed(_) => return Ok(None),
     };
     let Some(calls) = about_calls(way.connection.forge, &way.api, &way.name) else { return Ok(None) };
@@ -89,7 +91,7 @@ pub async fn set_hook(state: &Shared, project: &ProjectId, address: &str) -> Res
     };
     let way = match reach(state, project, Rights::Hooks).await? {
         Reach::Open(way) => way,
-        Reach::Closed(why) | Reach::Later(why) => return not(why),
+        Reach::Closed(why) | Reach::Later(why) | Reach::Away(why) => return not(why),
     };
     let (forge, caller) = (way.connection.forge, Arc::<LazyCaller>::default());
     let Some(call) = hook_call(forge, &way.api, &way.name, address, secret.expose()) else {

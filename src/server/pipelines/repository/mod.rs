@@ -119,7 +119,7 @@ impl Commit {
 pub struct Read {
     /// The commit that the ref points to.
     pub commit: Commit,
-    /// The config, or why there is none.
+    /// The config, or a sentence about why the commit has none that can be used.
     pub config: Result<String, String>,
     /// The files that changed, where that was asked for and can be told.
     pub changed: Option<Vec<String>>,
@@ -266,7 +266,7 @@ async fn read(git: &Git, url: &str, ask: &Ask) -> Result<Read, Error> {
     let commit = parse_commit(&told.bytes)
         .ok_or_else(|| Error::Failed(format!("the mirror of `{url}` has no readable commit")))?;
     let path = ask.config.as_deref().unwrap_or(CONFIG);
-    let config = config(git, url, reference, &commit.revision, path).await;
+    let config = config(git, url, reference, &commit.revision, path).await?;
     let changed = match &ask.since {
         Some(since) => changed(git, url, since, &commit.revision, reference).await,
         None => None,
@@ -328,17 +328,19 @@ async fn fetch(git: &Git, url: &str, full: &str, reference: &Reference) -> Resul
     }
 }
 
+/// Reads the config at a commit. What is wrong with the commit stays so, and is the inner error; that git could not read
+/// it is the outer one, and may pass.
 async fn config(
     git: &Git,
     url: &str,
     reference: &Reference,
     revision: &str,
     path: &str,
-) -> Result<String, String> {
+) -> Result<Result<String, String>, Error> {
     let (kind, name) = reference.said();
     let at = format!("the {kind} `{name}` of the repository `{url}` (revision {revision})");
     let what = format!("the config `{path}` on {at}");
-    let failed = |error: GitError| format!("failed to read {what}: {error}");
+    let failed = |error: GitError| Error::Failed(format!("failed to read {what}: {error}"));
     let tree = ["ls-tree", "-l", "-z", "--full-tree", revision, "--", path];
     let listed = git.run(LOCAL, 4096, &tree).await.map_err(failed)?;
     let listed = String::from_utf8_lossy(&listed.bytes);
@@ -346,21 +348,21 @@ async fn config(
     let mut words = listed.split(['\t', '\0']).next().unwrap_or_default().split_ascii_whitespace();
     let (mode, kind, object, size) = (words.next(), words.next(), words.next(), words.next());
     match (mode, kind) {
-        (None, _) => return Err(format!("there is no `{path}` on {at}")),
-        (Some("120000"), _) => return Err(format!("{what} is a symbolic link, which is not followed")),
+        (None, _) => return Ok(Err(format!("there is no `{path}` on {at}"))),
+        (Some("120000"), _) => return Ok(Err(format!("{what} is a symbolic link, which is not followed"))),
         (_, Some("blob")) => {}
-        _ => return Err(format!("{what} is not a file")),
+        _ => return Ok(Err(format!("{what} is not a file"))),
     }
     let size: usize = size.and_then(|size| size.parse().ok()).unwrap_or(usize::MAX);
     if size > MOST_CONFIG_BYTES {
-        return Err(format!("{what} has {size} bytes, the limit is {MOST_CONFIG_BYTES}"));
+        return Ok(Err(format!("{what} has {size} bytes, the limit is {MOST_CONFIG_BYTES}")));
     }
     let blob = ["cat-file", "blob", object.unwrap_or_default()];
     let text = git.run(LOCAL, MOST_CONFIG_BYTES, &blob).await.map_err(failed)?;
     if text.is_cut {
-        return Err(format!("{what} changed while it was read"));
+        return Err(Error::Failed(format!("{what} changed while it was read")));
     }
-    String::from_utf8(text.bytes).map_err(|_| format!("{what} is not UTF-8 text"))
+    Ok(String::from_utf8(text.bytes).map_err(|_| format!("{what} is not UTF-8 text")))
 }
 
 fn parse_commit(bytes: &[u8]) -> Option<Commit> {

@@ -112,6 +112,12 @@ async fn what_is_no_config_is_named() {
 
     bench.commit(&"#".repeat(MOST_CONFIG_BYTES + 1), "large");
     assert!(bench.branch("main").await.unwrap().config.unwrap_err().contains("limit"));
+
+    // No fault of the commit's: git fails, and may not the next time.
+    let main = Reference::Branch("main".to_owned());
+    let outside = Ask { config: Some("../config.yml".to_owned()), ..Ask::from(&main) };
+    let failed = bench.mirrors.read_as("p", &bench.url(), outside).await;
+    assert!(matches!(&failed, Err(Error::Failed(why)) if why.contains("outside")), "{failed:?}");
 }
 
 #[tokio::test]
