@@ -144,14 +144,14 @@ fn dropped_output_goes_on_as_soon_as_there_is_room_again_although_none_is_sent()
         fill.display(),
         printed.display()
     );
-    let mut task = task_of("s-21", &[&command]);
+    let mut task = task_of("s-41", &[&command]);
     task.max_step_output_bytes = 10 << 20;
     server.offer(&task);
     let mut runner = machine.start();
     poll("the step to have printed", || if printed.exists() { Ok(()) } else { Err(runner.log()) });
     server.behave();
-    assert_eq!(ended(&server, &mut runner, "s-21")["status"], "success", "{}", runner.log());
-    let output = server.output("s-21", 1);
+    assert_eq!(ended(&server, &mut runner, "s-41")["status"], "success", "{}", runner.log());
+    let output = server.output("s-41", 1);
     let (said, printed) = output.split_once('\n').unwrap();
     assert!(said.contains("No space left"), "{said}");
     assert!(unmarked(printed, &(numbers(400_000) + &numbers(1000))).ends_with(&numbers(1000)));
@@ -170,16 +170,16 @@ fn steps_run_on_where_no_file_can_be_made_for_their_output() {
     let script = format!("mount -t tmpfs -o size=8m,nr_inodes=64 none '{shown}'");
     let fill =
         format!("n=0; while true > '{shown}/fill'$n; do n=$((n+1)); done 2> /dev/null; echo full; exit 3");
-    let mut task = task_of("s-22", &[&fill, "echo never", "seq 1 100000"]);
+    let mut task = task_of("s-42", &[&fill, "echo never", "seq 1 100000"]);
     task.job.steps[2].when = When::Always;
     task.max_step_output_bytes = 10 << 20;
     server.offer(&task);
     let mut runner = inside(machine, &script).variable("TMPDIR", &shown.to_string()).start();
-    let end = ended(&server, &mut runner, "s-22");
+    let end = ended(&server, &mut runner, "s-42");
     assert_eq!(end["status"], "failed", "{end} {}", runner.log());
     assert!(end["message"].as_str().unwrap().ends_with("exited with code 3"), "{end}");
-    assert!(server.output("s-22", 1).starts_with("full\n"));
-    assert!(server.output("s-22", 3) == numbers(100_000), "{}", runner.log());
+    assert!(server.output("s-42", 1).starts_with("full\n"));
+    assert!(server.output("s-42", 3) == numbers(100_000), "{}", runner.log());
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn a_cancel_is_heard_although_the_output_has_no_room() {
     let server = ControlPlane::start();
     server.answer("/output", 503, "{}");
     let machine = small_spool(&server.url(), "256k");
-    let mut task = task_of("s-23", &["seq 1 200000"]);
+    let mut task = task_of("s-43", &["seq 1 200000"]);
     task.max_step_output_bytes = 10 << 20;
     server.offer(&task);
     let mut runner = machine.start();
@@ -198,11 +198,11 @@ fn a_cancel_is_heard_although_the_output_has_no_room() {
         let tries = server.requests().iter().filter(|r| r.path.contains("/output")).count();
         if tries >= 4 { Ok(()) } else { Err(runner.log()) }
     });
-    server.cancel("s-23");
-    server.wait_for("/tasks/s-23/stopped");
+    server.cancel("s-43");
+    server.wait_for("/tasks/s-43/stopped");
     server.behave();
     assert_eq!(runner.wait(), Some(0), "{}", runner.log());
-    let output = server.output("s-23", 1);
+    let output = server.output("s-43", 1);
     let (front, mark) = output.split_once("\n[").unwrap();
     assert!(numbers(200_000).starts_with(front) && mark.contains("bytes of output were lost here"), "{mark}");
 }
