@@ -125,7 +125,7 @@ struct CurrentFile;
 impl Write for CurrentFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut *lock() {
-            // Where it takes nothing, such as on a full disk, others may still be watching.
+            // A file that takes nothing, such as one on a full disk, leaves those who may still be watching.
             Some(file) => file.write(bytes).or_else(|_| io::stderr().write(bytes)),
             None => Ok(bytes.len()),
         }

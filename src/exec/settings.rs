@@ -54,7 +54,7 @@ pub(super) fn text(own: &[&str], remote: &str, top: &Path, home: Option<&Path>) 
             "remote" => middle == Some(remote) && matches!(key, "proxy" | "proxyauthmethod" | "lfsurl"),
             _ => false,
         };
-        // What is no text was read as other characters than it has.
+        // A setting that is no text was read as other characters than it has.
         if !is_kept || setting.contains(char::REPLACEMENT_CHARACTER) {
             continue;
         }

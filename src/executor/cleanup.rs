@@ -4,6 +4,7 @@
 use super::folder;
 use super::places::{self, real};
 use crate::system::os;
+use rustix::fs::{Access, access};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -63,15 +64,19 @@ fn unescaped(word: &[u8]) -> PathBuf {
     OsString::from_vec(text).into()
 }
 
-/// Takes off what is mounted in a folder, or on it, and was not there before, as far as this user may.
-pub(super) fn detach(folder: &Path, before: &[Mount]) {
-    let folder = in_place(folder);
+/// Takes off what is mounted in a folder, or on it, and was not there before, as far as this user may. Returns the mounts
+/// that are there then: the table of a host may be long, and is read again only when it has changed.
+fn detach(folder: &Path, before: &[Mount]) -> Vec<Mount> {
+    let found = mounts(folder);
+    let mut is_changed = false;
     // The one that came last lies on top.
-    for mount in mounts(&folder).iter().rev() {
-        if mount.place.starts_with(&folder) && !before.contains(mount) && os::detach(&mount.place).is_ok() {
+    for mount in found.iter().rev() {
+        if mount.place.starts_with(folder) && !before.contains(mount) && os::detach(&mount.place).is_ok() {
             log::info!("detached `{}`, which the job had mounted", mount.place.display());
+            is_changed = true;
         }
     }
+    if is_changed { mounts(folder) } else { found }
 }
 
 /// The path without links, except for one at its end.
@@ -82,57 +87,84 @@ fn in_place(path: &Path) -> PathBuf {
     }
 }
 
-/// Removes a folder with all in it, or a file, or a link as such. What is mounted there stays, and is an error.
+/// Removes a folder with all in it, or a file, or a link as such. What is mounted there stays, and is an error, as is what
+/// cannot be removed; everything else goes.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
-    remove_without_mounts(&in_place(path), true)
+    let folder = in_place(path);
+    remove_without_mounts(&folder, true, mounts(&folder))
+}
+
+/// As [`remove`], with what the job has mounted there, as far as it can be taken off.
+pub(super) fn remove_with_mounts(path: &Path) -> io::Result<()> {
+    let folder = in_place(path);
+    remove_without_mounts(&folder, true, detach(&folder, &[]))
 }
 
 /// `itself`: not only what is in the folder, whose path has no links.
-fn remove_without_mounts(folder: &Path, itself: bool) -> io::Result<()> {
-    let mut kept = Vec::from_iter(mounts(folder).into_iter().map(|mount| mount.place));
+fn remove_without_mounts(folder: &Path, itself: bool, mounts: Vec<Mount>) -> io::Result<()> {
+    let mut kept = Vec::from_iter(mounts.into_iter().map(|mount| mount.place));
     kept.retain(|place| place.starts_with(folder));
-    let removes = |itself| remove_around(folder, &kept, itself);
     let itself = itself && kept.first().is_none_or(|place| place != folder);
-    removes(itself).or_else(|error| match error.kind() {
-        io::ErrorKind::NotFound => Ok(()),
-        // A job may leave folders without write permission; those of this user can be opened up.
-        io::ErrorKind::PermissionDenied => {
-            open_up(folder, &kept);
-            removes(itself)
-        }
-        _ => Err(error),
-    })?;
-    kept.retain(|place| place != folder);
-    if kept.is_empty() {
-        return Ok(());
+    let mut left = Left { kept, ..Left::default() };
+    left.remove(folder, itself);
+    if left.count > 1 {
+        left.tell(format!("{} more cannot be removed", left.count - 1));
     }
-    let kept = Vec::from_iter(kept.iter().map(|place| format!("`{}`", place.display())));
-    Err(io::Error::other(format!("{} is mounted there and stays", kept.join(", "))))
+    if left.text.is_empty() { Ok(()) } else { Err(io::Error::other(left.text)) }
 }
 
-fn remove_around(path: &Path, kept: &[PathBuf], itself: bool) -> io::Result<()> {
-    if itself && !kept.iter().any(|place| place.starts_with(path)) {
-        return match path.symlink_metadata()?.is_dir() {
-            true => fs::remove_dir_all(path),
-            false => fs::remove_file(path),
-        };
-    }
-    if itself && kept.iter().any(|place| place == path) {
-        return Ok(());
-    }
-    for entry in fs::read_dir(path)? {
-        remove_around(&entry?.path(), kept, true)?;
-    }
-    Ok(())
+/// All that is left where something was removed.
+#[derive(Default)]
+struct Left {
+    /// Mount points, which stay.
+    kept: Vec<PathBuf>,
+    /// For people: what is mounted there, and the first path that could not be removed, with its error.
+    text: String,
+    /// Paths that could not be removed.
+    count: usize,
 }
 
-fn open_up(directory: &Path, kept: &[PathBuf]) {
-    let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
-    let Ok(entries) = fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !kept.contains(&entry.path()) {
-            open_up(&entry.path(), kept);
+impl Left {
+    /// Removes what can be removed. `itself`: not only what is in the folder.
+    fn remove(&mut self, path: &Path, itself: bool) {
+        if itself && self.kept.iter().any(|place| place == path) {
+            return self.tell(format!("`{}` is mounted there and stays", path.display()));
         }
+        let goes = itself && !self.kept.iter().any(|place| place.starts_with(path));
+        match self.remove_around(path, goes) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                if self.count == 0 {
+                    self.tell(format!("`{}`: {error}", path.display()));
+                }
+                self.count += 1;
+            }
+            _ => {}
+        }
+    }
+
+    fn remove_around(&mut self, path: &Path, goes: bool) -> io::Result<()> {
+        if !path.symlink_metadata()?.is_dir() {
+            return if goes { fs::remove_file(path) } else { Ok(()) };
+        }
+        if goes && fs::remove_dir_all(path).is_ok() {
+            return Ok(());
+        }
+        // A job may leave folders without permissions; those of this user can be opened up.
+        if access(path, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK).is_err() {
+            let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+        }
+        let before = self.count;
+        for entry in fs::read_dir(path)?.flatten() {
+            self.remove(&entry.path(), true);
+        }
+        if goes && self.count == before { fs::remove_dir(path) } else { Ok(()) }
+    }
+
+    fn tell(&mut self, text: String) {
+        if !self.text.is_empty() {
+            self.text.push_str("; ");
+        }
+        self.text.push_str(&text);
     }
 }
 
@@ -185,19 +217,19 @@ pub(super) fn remove_working_directory(directory: &Path, before: Option<&Before>
         log::warn!("not removing the working directory `{shown}`: the home or this program is in it");
         return;
     }
-    before.iter().for_each(|before| detach(&real, &before.mounts));
-    let is_strange = |mount: &Mount| match before {
+    let found = before.map_or_else(|| mounts(&real), |before| detach(&real, &before.mounts));
+    let is_strange = |mount: &&Mount| match before {
         Some(before) => real.starts_with(&mount.place) && !before.mounts.contains(mount),
         None => mount.place == real,
     };
-    if let Some(mount) = mounts(&real).into_iter().find(is_strange) {
+    if let Some(mount) = found.iter().find(is_strange) {
         log::warn!(
             "not cleaning the working directory `{shown}`: a job may have mounted something at `{}` (umount it)",
             mount.place.display()
         );
-    } else if let Err(error) = remove_without_mounts(&real, link.is_none()) {
+    } else if let Err(error) = remove_without_mounts(&real, link.is_none(), found) {
         log::warn!(
-            "failed to clean the working directory `{shown}`: {error} (files of another user must be removed by that user)"
+            "failed to clean the working directory `{shown}`: {error} (remove what is left as its owner or as root)"
         );
     }
 }

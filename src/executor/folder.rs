@@ -67,21 +67,24 @@ impl FolderLock {
 /// inside it; then nothing was made.
 pub(super) fn lock(path: &Path) -> io::Result<Option<FolderLock>> {
     loop {
-        let mut above = Locks::default();
-        if folder_names::are_held(&real(path))
-            || path.parent().is_some_and(|parent| !share(parent, &mut above.all))
-        {
+        let (meant, mut above) = (real(path), Locks::default());
+        let Some(mut names) = FolderNames::take(&meant) else { return Ok(None) };
+        if path.parent().is_some_and(|parent| !share(parent, &mut above.all)) {
             return Ok(None);
         }
+        let is_new = !meant.parent().is_some_and(Path::exists);
         fs::create_dir_all(path)?;
         // With `..` at its end, the folder itself is among those that its text has above it.
         drop(above);
-        let Some(names) = path
-            .canonicalize()
-            .map_or_else(|_| Some(FolderNames::default()), |real| FolderNames::take(&real))
-        else {
-            return Ok(None);
-        };
+        // One whose parent was not there yet had no names.
+        let made = path.canonicalize().unwrap_or_else(|_| meant.clone());
+        if is_new || made != meant {
+            drop(names);
+            match FolderNames::take(&made) {
+                Some(taken) => names = taken,
+                None => return Ok(None),
+            }
+        }
         match attempt(path)? {
             Attempt::Held(locks) => return Ok(Some(FolderLock { locks, names })),
             Attempt::Busy => return Ok(None),

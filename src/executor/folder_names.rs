@@ -47,6 +47,7 @@ impl FolderNames {
 }
 
 /// Whether a task works in a folder, around or inside it. Nothing is taken.
+#[cfg(test)]
 pub(super) fn are_held(folder: &Path) -> bool {
     by_place(folder).is_some_and(|name| Name::is_held(&name)) || are_in_use(folder, "")
 }

@@ -381,7 +381,7 @@ mod tests {
         let places = |written: &str| Places::new(written, Some(&root), home.clone(), true);
         let job = places("~/project");
         assert_eq!((job.home.as_path(), job.has_own_home()), (&*root, true));
-        // What is missing in the job's is that of the user before and after a link is made.
+        // A file that the job's home lacks is that of the user, before and after a link is made.
         for _ in 0..2 {
             for path in [".cargo/registry", ".cargo/new", "go/pkg", ".gitconfig"] {
                 assert_eq!(job.of(&format!("~/{path}")), home.join(path), "{path}");

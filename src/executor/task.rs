@@ -67,7 +67,7 @@ pub struct TaskRun {
     pub(super) names: Names,
     /// The lock of the working directory.
     pub(super) folder: Option<FolderLock>,
-    /// What is cleaned up after the job, as it was before.
+    /// The folder that is cleaned up after the job, as it was before.
     pub(super) before: Option<Before>,
     /// Why the job cannot work although the host can.
     pub(super) spoiled: Option<String>,
@@ -95,7 +95,7 @@ impl TaskRun {
         let limit = input.max_run_time_ms;
         let base = input.working_directory.as_deref();
         let written = input.task.job.working_directory.clone();
-        // What a runner that confines its jobs works in is their home.
+        // The folder that a runner which confines its jobs works in is their home.
         let own = base.filter(|_| !input.confine);
         let written = written.or_else(|| own.map(|base| base.to_string_lossy().into_owned()));
         let written = written.unwrap_or_else(|| "~/project".to_owned());

@@ -1,6 +1,6 @@
 //! Cleaning up after jobs: what a job has mounted or linked in the place of its folders is not emptied.
 
-use crate::hostile::{has_namespaces, inside, machine};
+use crate::hostile::{has_namespaces, inside, machine, skip};
 use crate::support::control_plane::ControlPlane;
 use crate::support::poll;
 use crate::support::processes::{coming_child_with, signal};
@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 
 fn folder(machine: &Machine, name: &str) -> String {
     let folder = machine.path(name);
@@ -105,6 +106,34 @@ fn what_the_job_of_a_killed_agent_has_mounted_is_not_emptied() {
     server.wait_for("/lost");
     poll("the cleanup", || if work.exists() { Err(runner.log()) } else { Ok(()) });
     assert!(is_whole(&precious), "{}", runner.log());
+}
+
+/// Root alone may make files that root cannot remove.
+#[test]
+#[cfg(target_os = "linux")]
+fn all_but_what_cannot_be_removed_is_and_that_is_named() {
+    let server = ControlPlane::start();
+    let machine = Machine::new(&server.url());
+    let work = machine.path("work");
+    let job = "mkdir -p a/b c/d e/f; touch 0 a/b/kept a/b/left c/d/kept c/left e/f/left z; chmod 0 e/f; chattr +i a/b/kept c/d/kept || echo no";
+    let (_runner, said, log) = run(&server, machine, "i", &[job]);
+    if said[0].ends_with("no\n") {
+        skip("no file can be made immutable here (run the tests as root, on ext4)");
+        return;
+    }
+    let left = Command::new("find").arg(&work).output().unwrap();
+    Command::new("chattr").args(["-R", "-i"]).arg(&work).status().unwrap();
+    let left = String::from_utf8(left.stdout).unwrap();
+    let mut left: Vec<_> = left.lines().filter_map(|line| line.split("/work/").nth(1)).collect();
+    left.sort_unstable();
+    assert_eq!(left, ["a", "a/b", "a/b/kept", "c", "c/d", "c/d/kept"], "{log}");
+    let line = log.lines().find(|line| line.contains("failed to clean")).unwrap();
+    let named =
+        ["a/b/kept", "c/d/kept"].iter().filter(|name| line.contains(&format!("/work/{name}`: "))).count();
+    assert!(
+        named == 1 && line.contains("Operation not permitted (os error 1); 1 more cannot be removed ("),
+        "{line}"
+    );
 }
 
 #[test]

@@ -184,7 +184,12 @@ fn guesses_are_slow_and_logged_and_keep_no_good_token_out() {
     command.stderr(std::fs::File::create(&log).unwrap());
     let server = Server::start_by(command, &["--trusted-proxy", "127.0.0.0/8"]);
     let url = server.client.url().to_owned();
-    let began = Instant::now();
+    let counted = || {
+        let metrics = String::from_utf8(server.text("/metrics")).unwrap();
+        let line = metrics.lines().find(|line| line.starts_with("runlet_request_duration_seconds_count "));
+        line.unwrap().rsplit(' ').next().unwrap().parse::<u32>().unwrap()
+    };
+    let (before, began) = (counted(), Instant::now());
     std::thread::scope(|scope| {
         for thread in 0..8 {
             let url = url.clone();
@@ -207,8 +212,24 @@ fn guesses_are_slow_and_logged_and_keep_no_good_token_out() {
     });
     // Sixteen, of which the last six came half a second after each other.
     assert!(began.elapsed() >= Duration::from_secs(3), "{:?}", began.elapsed());
+    assert_eq!(counted() - before, 20 + 1, "what waits on purpose is not measured");
     let text = std::fs::read_to_string(&log).unwrap();
     assert!(text.contains("were refused client=127.0.0.1 count=1"), "{text}");
+    // Others wait for the body of a call that is refused anyhow.
+    let mut stream = TcpStream::connect(address_of(&server)).unwrap();
+    stream
+        .write_all(
+            b"POST /api/v2/nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n\r\n",
+        )
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(2200));
+    stream.write_all(b"{}").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    let text = std::fs::read_to_string(&log).unwrap();
+    let is_refused = |line: &str| line.contains("status=401") || line.contains("status=404");
+    assert!(!text.lines().any(|line| line.contains("a call was slow") && is_refused(line)), "{text}");
 
     // The word of the proxy counts.
     let mut stream = TcpStream::connect(address_of(&server)).unwrap();

@@ -9,7 +9,7 @@ use crate::support::proxy::Proxy;
 use crate::support::runner::Machine;
 use serde_json::{Value, json};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 /// A name that only a proxy can lead to.
 const FAR: &str = "https://ci.runlet.invalid";
@@ -84,6 +84,18 @@ fn faults() -> Vec<Fault> {
             fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
             machine.variable("CIRCLECI_RUNNER_API_AUTH_TOKEN_FILE", &file.display().to_string())
         }),
+        // The folders.
+        fault(
+            "working_directory",
+            "warn",
+            "work` is a link to `disk`: it is emptied after a job, but not after a kill",
+            |s| {
+                let machine = host(s).setting("cleanup_working_directory", "true");
+                fs::create_dir(machine.path("disk")).unwrap();
+                symlink("disk", machine.path("work")).unwrap();
+                machine
+            },
+        ),
         // The token and whoever answers.
         fault("token", "fail", "CIRCLECI_RESOURCE_CLASS is `acme/other`", |s| {
             host(s).variable("CIRCLECI_RESOURCE_CLASS", "acme/other")
@@ -374,6 +386,13 @@ fn with_blocked_folder(server: &ControlPlane) -> Machine {
     machine.setting("working_directory", &work)
 }
 
+/// The working directory is a link that leads nowhere.
+fn with_lost_folder(server: &ControlPlane) -> Machine {
+    let machine = host(server);
+    symlink("nowhere", machine.path("work")).unwrap();
+    machine
+}
+
 fn log_of_a_start(server: &ControlPlane, machine: Machine) -> String {
     let mut runner = machine.start();
     server.wait_parked();
@@ -387,6 +406,7 @@ fn a_start_says_before_there_is_a_task_why_none_will_begin() {
     let prefixed: fn(&ControlPlane) -> Machine = |s| host(s).setting("command_prefix", "[/nonexistent]");
     for (plant, told, checked) in [
         (with_blocked_folder as fn(&ControlPlane) -> Machine, "blocked`: it is no folder", "cannot be made"),
+        (with_lost_folder, "work`: it is no folder", "cannot be made"),
         (
             prefixed,
             "`/nonexistent` of `runner.command_prefix` is no program",

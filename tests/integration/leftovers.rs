@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use std::fs;
 use std::io::Read;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// Has itself and a child of its child outlive everything that could tell whose they are.
@@ -75,6 +76,37 @@ pub(crate) fn daemons_are_ended(
     runner.term();
     assert_eq!(runner.wait(), Some(0));
     has_group
+}
+
+#[test]
+fn a_runner_whose_working_directory_was_taken_answers_for_its_task_before_it_is_refused() {
+    let server = ControlPlane::start();
+    server.answer("/steps/1/output", 503, "{}");
+    let machine = Machine::new(&server.url()).setting("cleanup_working_directory", "true");
+    let work = machine.path("work").display().to_string();
+    let command = "echo $$ > ../pid.new; mv ../pid.new ../pid; touch kept; echo begun; exec sleep 300";
+    server.offer(&task_of("o-31", &[command]));
+    let runner = machine.start();
+    let step = runner.wait_file("pid");
+    server.wait_for("/tasks/o-31/steps/1/output?offset=0");
+    let agent = coming_child_with(runner.pid() as u32, "task");
+    runner.signal(Signal::KILL);
+    signal(agent, Signal::KILL);
+    server.behave();
+    poll("the end of both", || if is_gone(&agent.to_string()) { Ok(()) } else { Err(runner.log()) });
+    let other = ControlPlane::start();
+    let second =
+        Machine::new(&other.url()).setting("name", "second").setting("working_directory", &work).start();
+    other.wait_parked();
+    let mut runner = runner.crash_and_restart();
+    assert_eq!(runner.wait(), Some(1), "{}", runner.log());
+    let log = runner.log();
+    assert!(log.contains(&format!("is that of another runner with pid {}", second.pid())), "{log}");
+    assert!(is_gone(step.trim()), "{log}");
+    assert_eq!(server.output("o-31", 1), "begun\n", "{log}");
+    let claims = server.claims();
+    assert!(server.wait_for("/tasks/o-31/lost").json()["message"].is_string() && claims == 1, "{log}");
+    assert!(Path::new(&work).join("kept").exists(), "it is the other one's now: {log}");
 }
 
 #[test]
@@ -291,6 +323,9 @@ fn a_task_opens_as_many_files_of_processes_however_many_there_are() {
     let (mut few, mut many) = (opened_by_a_task(10), opened_by_a_task(3_000));
     // The task agent is looked at whenever it says something: lines that come together cost one look less.
     assert!(many.len().abs_diff(few.len()) < 10, "{few:?} {many:?}");
+    // These tables are as long as the host has sockets and mounts.
+    let read = |table: &str| few.iter().filter(|path| path.ends_with(table)).count();
+    assert_eq!((read("/net/unix"), read("/mountinfo")), (1, 4), "{few:?}");
     few.dedup();
     many.dedup();
     assert_eq!(few, many);

@@ -6,7 +6,7 @@ use crate::support::control_plane::ControlPlane;
 use crate::support::poll;
 use crate::support::processes::{coming_child_with, end, end_below, signal, wait_end};
 use crate::support::runner::{Machine, Running, task_of};
-use runlet::protocol::{Action, Secret, Variable};
+use runlet::protocol::{Action, Secret, Variable, When};
 use rustix::process::Signal;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -113,8 +113,12 @@ fn output_is_dropped_with_a_mark_where_that_is_chosen() {
     assert_eq!(ended(&server, &mut runner, "s-2")["status"], "success", "{}", runner.log());
     let output = server.output("s-2", 1);
     // Between what is lost there may be pieces for which there was room.
-    let all = numbers(100_000) + "last\n";
-    let (mut rest, mut at, mut marks) = (output.as_str(), 0, 0);
+    assert!(unmarked(&output, &(numbers(100_000) + "last\n")).ends_with("last\n"));
+}
+
+/// Output with marks of what is lost in it is all of this in order, and there are such marks. Returns the part behind the last.
+fn unmarked<'o>(output: &'o str, all: &str) -> &'o str {
+    let (mut rest, mut at, mut marks) = (output, 0, 0);
     while let Some((front, marked)) = rest.split_once("\n[") {
         let (mark, after) = marked.split_once("]\n").unwrap();
         assert!(mark.contains("bytes of output were lost here") && mark.contains("No space left"), "{mark}");
@@ -122,7 +126,85 @@ fn output_is_dropped_with_a_mark_where_that_is_chosen() {
         at += front.len() + mark.split(' ').next().unwrap().parse::<usize>().unwrap();
         (rest, marks) = (after, marks + 1);
     }
-    assert!(marks > 0 && rest == &all[at..] && rest.ends_with("last\n"), "{rest}");
+    assert!(marks > 0 && rest == &all[at..], "{marks} {rest}");
+    rest
+}
+
+#[test]
+fn dropped_output_goes_on_as_soon_as_there_is_room_again_although_none_is_sent() {
+    if !has_namespaces() {
+        return;
+    }
+    let server = ControlPlane::start();
+    server.answer("/output", 503, "{}");
+    let machine = small_spool(&server.url(), "8m").setting("drop_output_on_full_disk", "true");
+    let (printed, fill) = (machine.path("printed"), machine.path("spool/fill"));
+    let command = format!(
+        "head -c 20000000 /dev/zero > '{0}' || true; seq 1 400000; rm '{0}'; seq 1 1000; touch '{1}'",
+        fill.display(),
+        printed.display()
+    );
+    let mut task = task_of("s-41", &[&command]);
+    task.max_step_output_bytes = 10 << 20;
+    server.offer(&task);
+    let mut runner = machine.start();
+    poll("the step to have printed", || if printed.exists() { Ok(()) } else { Err(runner.log()) });
+    server.behave();
+    assert_eq!(ended(&server, &mut runner, "s-41")["status"], "success", "{}", runner.log());
+    let output = server.output("s-41", 1);
+    let (said, printed) = output.split_once('\n').unwrap();
+    assert!(said.contains("No space left"), "{said}");
+    assert!(unmarked(printed, &(numbers(400_000) + &numbers(1000))).ends_with(&numbers(1000)));
+}
+
+#[test]
+fn steps_run_on_where_no_file_can_be_made_for_their_output() {
+    if !has_namespaces() {
+        return;
+    }
+    let server = ControlPlane::start();
+    let machine = machine(&server.url()).setting("mode", "single-task");
+    let spool = machine.path("spool");
+    fs::create_dir(&spool).unwrap();
+    let shown = spool.display();
+    let script = format!("mount -t tmpfs -o size=8m,nr_inodes=64 none '{shown}'");
+    let fill =
+        format!("n=0; while true > '{shown}/fill'$n; do n=$((n+1)); done 2> /dev/null; echo full; exit 3");
+    let mut task = task_of("s-42", &[&fill, "echo never", "seq 1 100000"]);
+    task.job.steps[2].when = When::Always;
+    task.max_step_output_bytes = 10 << 20;
+    server.offer(&task);
+    let mut runner = inside(machine, &script).variable("TMPDIR", &shown.to_string()).start();
+    let end = ended(&server, &mut runner, "s-42");
+    assert_eq!(end["status"], "failed", "{end} {}", runner.log());
+    assert!(end["message"].as_str().unwrap().ends_with("exited with code 3"), "{end}");
+    assert!(server.output("s-42", 1).starts_with("full\n"));
+    assert!(server.output("s-42", 3) == numbers(100_000), "{}", runner.log());
+}
+
+#[test]
+fn a_cancel_is_heard_although_the_output_has_no_room() {
+    if !has_namespaces() {
+        return;
+    }
+    let server = ControlPlane::start();
+    server.answer("/output", 503, "{}");
+    let machine = small_spool(&server.url(), "256k");
+    let mut task = task_of("s-43", &["seq 1 200000"]);
+    task.max_step_output_bytes = 10 << 20;
+    server.offer(&task);
+    let mut runner = machine.start();
+    poll("some tries to send", || {
+        let tries = server.requests().iter().filter(|r| r.path.contains("/output")).count();
+        if tries >= 4 { Ok(()) } else { Err(runner.log()) }
+    });
+    server.cancel("s-43");
+    server.wait_for("/tasks/s-43/stopped");
+    server.behave();
+    assert_eq!(runner.wait(), Some(0), "{}", runner.log());
+    let output = server.output("s-43", 1);
+    let (front, mark) = output.split_once("\n[").unwrap();
+    assert!(numbers(200_000).starts_with(front) && mark.contains("bytes of output were lost here"), "{mark}");
 }
 
 #[test]

@@ -80,6 +80,16 @@ fn folders(settings: &Settings, found: &mut Findings) {
             }
         }
     }
+    let work = &settings.working_directory;
+    if let Some(target) = fs::read_link(work).ok().filter(|_| settings.cleanup_working_directory) {
+        let text = format!(
+            "`{}` is a link to `{}`: it is emptied after a job, but not after a kill of runner and task agent",
+            work.display(),
+            target.display()
+        );
+        let advice = "name the folder itself in runner.working_directory";
+        found.add("working_directory", Level::Warn, text, advice);
+    }
     if let Err(why) = status::check(settings) {
         found.add("status_socket", Level::Warn, why, "set status.socket to a path that the runner may make");
     }

@@ -94,7 +94,9 @@ fn finds_prefix(settings: &Settings) -> Result<(), String> {
 
 /// Whether the directory, or what is nearest above it, is a folder that lets this user write and has room; why not.
 pub(in crate::agent) fn writable(directory: &Path) -> Result<(), String> {
-    let existing = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    // A link that leads nowhere is in the way of a folder.
+    let existing = directory.ancestors().find(|path| path.is_symlink() || path.exists());
+    let existing = existing.unwrap_or(Path::new("/"));
     if existing.is_dir() {
         takes(existing)
     } else {

@@ -164,9 +164,10 @@ impl Runner {
         }
     }
 
-    /// Removes the working directory where the task agent should have done it.
+    /// Removes the working directory where the task agent should have done it, unless it is that of another runner now.
     fn clean_up(&self) {
-        if self.settings.cleanup_working_directory {
+        let is_own = self.place.is_some() || !self.settings.owns_process;
+        if self.settings.cleanup_working_directory && is_own {
             cleanup::remove_left_working_directory(&self.settings.working_directory, self.before.as_ref());
         }
     }

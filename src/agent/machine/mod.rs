@@ -75,7 +75,7 @@ pub(super) fn run_shown(settings: Settings, stop: &Stop, board: Board) -> Result
     if let Some(proxy) = runner.claims.client.proxy() {
         record!(Info, proxy = proxy; "calls go through a proxy");
     }
-    let reason = runner.run();
+    let reason = runner.run()?;
     match &reason {
         ExitReason::Stopped => log::info!("stopped as asked"),
         ExitReason::SingleTask => log::info!("exiting after one task (mode `single-task`)"),
@@ -109,6 +109,8 @@ struct Runner {
     reload_waits: bool,
     /// Nobody else works in its working directory.
     place: Option<PlaceLock>,
+    /// Why it ends before it asks for a task. First it answers for the one of an earlier run.
+    refusal: Option<Error>,
     /// The reason for asking for nothing that was told.
     closed: Option<&'static str>,
 }
@@ -122,10 +124,13 @@ impl Runner {
                 .map_err(|error| Error::System(format!("cannot find this program: {error}")))?,
         };
         let record = record::open(&settings)?;
-        let place = settings
+        let taken = settings
             .owns_process
             .then(|| place::take(&settings.working_directory, settings.state_directory.as_deref()));
-        let place = place.transpose().map_err(Error::Taken)?;
+        let (place, mut refusal) = match taken.transpose() {
+            Ok(place) => (place, None),
+            Err(why) => (None, Some(Error::Taken(why))),
+        };
         let adopts = settings.owns_process && orphans::become_reaper();
         // A process is in one group at a time.
         let identity = record.identity().filter(|_| settings.owns_process);
@@ -135,11 +140,11 @@ impl Runner {
                 Some(group) => group.limit(&settings.quotas),
                 None => Err("this runner may make no control group".to_owned()),
             };
-            limited.map_err(|why| {
-                Error::Settings(format!(
+            if let Err(why) = limited {
+                refusal = Some(Error::Settings(format!(
                     "`runner.quota` cannot be kept: {why}; set `Delegate=yes` in its unit, or remove it"
-                ))
-            })?;
+                )));
+            }
         }
         if settings.owns_process && group.is_none() {
             log::info!(
@@ -169,6 +174,7 @@ impl Runner {
             reloads,
             reload_waits: false,
             place,
+            refusal,
             closed: None,
         })
     }
@@ -187,14 +193,17 @@ impl Runner {
         Ok(class)
     }
 
-    fn run(&mut self) -> ExitReason {
+    fn run(&mut self) -> Result<ExitReason, Error> {
         self.adopt();
         loop {
             self.hear();
             let next = self.claims.life.next(Instant::now());
             self.tell(&next);
             match next {
-                Next::Claim(wait) => self.claim(wait),
+                Next::Claim(wait) => match self.refusal.take() {
+                    None => self.claim(wait),
+                    Some(refusal) => return Err(refusal),
+                },
                 Next::Sleep(time) => {
                     let until = Rfc3339 { time: SystemTime::now() + time, milliseconds: false };
                     let why = format!("until {until}: {}", self.claims.trouble);
@@ -217,7 +226,7 @@ impl Runner {
                         watched.agent.kill();
                     }
                 }
-                Next::Exit(reason) => return reason,
+                Next::Exit(reason) => return Ok(reason),
             }
         }
     }

@@ -11,9 +11,6 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Longest that a step waits for a disk that cannot take so much as its log, in looks of a second.
-const MOST_WAITS: u32 = 60;
-
 /// Shared by the threads that read children's output and the one that ends the step. A step may have
 /// several children one after the other; what a child's descendants write when its turn is over is
 /// discarded, as is everything after [`StepLog::close`].
@@ -45,21 +42,13 @@ impl StepLog {
         reporter: &Reporter,
     ) -> io::Result<Self> {
         let path = folder.join(format!("step-{step}"));
-        let (mut is_made, mut waits) = (false, 0);
-        let spool = loop {
-            match Spool::create(&path, limit) {
-                Err(error) if is_full(&error) && reporter.waits_for_room() && waits < MOST_WAITS => {
-                    waits += 1;
-                    reporter.wait_for_room();
-                }
-                // A step has removed it, as one that empties a temporary folder does.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && !is_made => {
-                    DirBuilder::new().mode(0o700).create(folder)?;
-                    is_made = true;
-                }
-                made => break made?,
-            }
-        };
+        let mut spool = Spool::create(&path, limit);
+        // A step has removed it, as one that empties a temporary folder does.
+        if spool.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            let made = DirBuilder::new().mode(0o700).create(folder);
+            spool = made.and_then(|()| Spool::create(&path, limit));
+        }
+        let spool = spool.or_else(|error| Spool::in_memory(error, &path, limit))?;
         reporter.mend_journal(folder);
         reporter.output_opened(step, spool.reader()?);
         let open = Open {
@@ -207,15 +196,13 @@ impl Open {
             return false;
         }
         let ended = self.spool.end();
-        self.reporter.output_grew(step, self.spool.length());
-        match ended {
-            Err(error) if is_full(&error) && self.reporter.waits_for_room() => false,
-            Err(error) => {
-                self.reporter.output_lost(0, &error);
-                true
-            }
-            Ok(()) => true,
+        let waits = ended.as_ref().is_err_and(|error| is_full(error) && self.reporter.waits_for_room());
+        if let Some(error) = ended.err().filter(|_| !waits) {
+            self.reporter.output_lost(0, &error);
+            self.spool.end_without_room();
         }
+        self.reporter.output_grew(step, self.spool.length());
+        !waits
     }
 }
 

@@ -304,7 +304,7 @@ mod tests {
         masked(&words(values), text)
     }
 
-    /// What becomes of a text that comes in pieces of these lengths, and the rest.
+    /// A text as it is shown that comes in pieces of these lengths, and the rest.
     fn in_pieces(secrets: Secrets, text: &str, cuts: &[usize]) -> Vec<u8> {
         let mut redactor = Redactor::new(secrets);
         let mut out = Vec::new();
@@ -435,7 +435,7 @@ mod tests {
             };
             let document = write(first, (layout + 1) % 3);
             let secrets = secrets(&[&document]);
-            // What tools print of it: all, or the strings, with and without escapes.
+            // Tools print all of it, or the strings, with and without escapes.
             let text = [write(then, layout), password.to_owned(), key.clone(), encoders[then](password)].join("\n");
             let out = in_pieces(secrets.clone(), &text, &cuts);
             let patterns = super::super::patterns::of(&document, super::super::forms::Forms::default());

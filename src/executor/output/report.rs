@@ -98,6 +98,8 @@ pub(super) struct State {
     pub(super) lost_output: Option<String>,
     /// A step waits for room in the spool.
     pub(super) starved: bool,
+    /// How often room was looked for in vain since the task was cancelled.
+    pub(super) vain_looks: u32,
     /// How often the spool has given room back.
     pub(super) room_given: u64,
     /// Output that is stored for good gives its room back. Some file systems cannot.
@@ -146,6 +148,7 @@ impl Reporter {
             disowned: false,
             lost_output: None,
             starved: false,
+            vain_looks: 0,
             room_given: 0,
             frees: true,
             drops: false,

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// How soon a step that waits for room looks again by itself.
 const LOOK: Duration = Duration::from_secs(1);
+/// So many looks in vain are enough in a task that is cancelled.
+const MOST_VAIN_LOOKS: u32 = 5;
 
 impl Reporter {
     /// Keeps the events in `folder`, too. `drops`: output that does not fit there is dropped instead of waited for.
@@ -37,7 +39,9 @@ impl Reporter {
     /// Output of a step is gone for good: the task cannot end as a success any more, unless that was chosen.
     pub fn output_lost(&self, bytes: usize, error: &io::Error) {
         if self.drops_output() && is_full(error) {
-            return;
+            // What is sent makes room.
+            self.lock().starved = true;
+            return self.0.changed.notify_all();
         }
         self.lost(format!(
             "{bytes} bytes of output were lost: the runner could not keep them on its disk: {error} (free some space, or set TMPDIR to a larger place)"
@@ -56,7 +60,7 @@ impl Reporter {
     /// Whether a full spool is waited for: there will be room when the control plane has taken what is there.
     pub fn waits_for_room(&self) -> bool {
         let mut state = self.lock();
-        state.frees && state.steps_go_on()
+        state.frees && state.vain_looks < MOST_VAIN_LOOKS && state.steps_go_on()
     }
 
     /// Waits for room in the spool until some was given back, or a moment is over: others make room as well.
@@ -68,6 +72,7 @@ impl Reporter {
         while state.room_given == before && state.frees && state.steps_go_on() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
+                state.vain_looks += u32::from(state.told.is_some());
                 return;
             }
             state = self.0.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;

@@ -4,12 +4,13 @@
 //! The place of a byte in the file is its place in the output. What the control plane has for good is taken out
 //! again, as a hole, so that the disk holds only what is on its way. Of output beyond the limit the first three
 //! quarters are here and the last quarter in a `Tail`, which is appended when the step ends: errors stand at the
-//! end. While the disk takes nothing a little is kept in a `Spare`.
+//! end. While the disk takes nothing a little is kept in a `Spare`, which goes to the disk as soon as that has room; of a
+//! step whose file cannot be made all passes through one.
 //!
 //! Nothing is synced: against the crash of a process the system's cache is enough, and on the slow disks of small
 //! hosts a sync of each step would cost more than many a step takes. A host that loses power loses the last seconds.
 
-use super::spare::Spare;
+use super::spare::{MOST, Spare};
 use super::tail::Tail;
 use crate::system::{opening, os};
 use ring::digest::{Context, SHA256};
@@ -60,6 +61,8 @@ pub struct Spool {
     mark: Vec<u8>,
     /// The end has come: the tail is being moved here.
     ends: bool,
+    /// Most bytes in memory.
+    most: u64,
 }
 
 impl Spool {
@@ -67,6 +70,14 @@ impl Spool {
     pub fn create(path: &Path, limit: u64) -> io::Result<Self> {
         let file = File::options().read(true).write(true).create_new(true).open(path)?;
         Ok(Self::of(file, 0, path, limit))
+    }
+
+    /// One in memory alone, where the disk has no room for the file; `error` is that of the disk.
+    pub(super) fn in_memory(error: io::Error, path: &Path, limit: u64) -> io::Result<Self> {
+        let spare = Spare { stays: true, ..Spare::instead(error, 0, 0)? };
+        let spool = Self::of(spare.file.try_clone()?, 0, path, limit);
+        lock(&spool.shared).spare = Some(spare);
+        Ok(spool)
     }
 
     fn of(file: File, length: u64, path: &Path, limit: u64) -> Self {
@@ -83,6 +94,7 @@ impl Spool {
             why_lost: String::new(),
             mark: Vec::new(),
             ends: false,
+            most: MOST,
         }
     }
 
@@ -166,13 +178,22 @@ impl Spool {
         Ok(())
     }
 
+    /// The end that nobody waits for any more: there is room in memory for a mark.
+    pub(super) fn end_without_room(&mut self) {
+        self.most = MOST + 4096;
+        let _ = self.end();
+    }
+
     fn write_mark(&mut self) -> io::Result<()> {
-        if self.lost > 0 {
-            let (lost, why) = (std::mem::take(&mut self.lost), &self.why_lost);
+        if self.lost > 0 && self.mark.is_empty() {
             let mark = format!(
-                "\n[{lost} bytes of output were lost here: the runner could not keep them on its disk: {why}]\n"
+                "\n[{} bytes of output were lost here: the runner could not keep them on its disk: {}]\n",
+                self.lost, self.why_lost
             );
-            self.mark.extend(mark.as_bytes());
+            // Of a mark without room nothing is kept: by then more may be lost.
+            let written = self.append(mark.as_bytes())?;
+            self.mark = mark.as_bytes()[written..].to_vec();
+            self.lost = 0;
         }
         while !self.mark.is_empty() {
             let mark = std::mem::take(&mut self.mark);
@@ -188,26 +209,36 @@ impl Spool {
         if bytes.is_empty() {
             return Ok(0);
         }
-        let mut shared = lock(&self.shared);
+        let mut guard = lock(&self.shared);
+        let shared = &mut *guard;
         // Bytes that a step has cut off would come back as zeros when more is written behind them.
         let there = self.file.metadata()?.len();
-        let meant = shared.spare.as_ref().map_or(self.length, |spare| spare.on_disk);
+        let mut meant = shared.spare.as_ref().map_or(self.length, |spare| spare.on_disk);
         if there < meant {
             let start = if shared.gone.is_empty() { there } else { shared.gone.start.min(there) };
             shared.gone = start..meant;
         }
-        // The disk has its turn again when nothing in memory is wanted any more.
-        let spare = shared.spare.as_ref().filter(|_| shared.freed < self.length);
-        let taken = match spare {
-            Some(spare) => spare.write(bytes, self.length, shared.freed)?,
-            None => match self.write_to_disk(bytes) {
-                Ok(taken) => {
-                    shared.spare = None;
-                    taken
+        // The disk has its turn again when it has taken what is still wanted of that in memory.
+        while let Some(spare) = shared.spare.as_mut().filter(|spare| !spare.stays) {
+            let from = spare.start.max(shared.freed);
+            let mut held = vec![0; usize::try_from(self.length - from).unwrap_or(MOVED).min(MOVED)];
+            let moved = spare.read(&mut held, from).and_then(|read| self.write_to_disk(&held[..read], from));
+            match moved {
+                _ if held.is_empty() => shared.spare = None,
+                Ok(moved) => {
+                    meant = from + moved as u64;
+                    (spare.start, spare.on_disk) = (meant, meant);
                 }
+                Err(_) => break,
+            }
+        }
+        let taken = match &shared.spare {
+            Some(spare) => spare.write(bytes, self.length, shared.freed, self.most)?,
+            None => match self.write_to_disk(bytes, self.length) {
+                Ok(taken) => taken,
                 Err(error) => {
                     let spare = Spare::instead(error, self.length, meant)?;
-                    let taken = spare.write(bytes, self.length, shared.freed)?;
+                    let taken = spare.write(bytes, self.length, shared.freed, self.most)?;
                     shared.spare = Some(spare);
                     taken
                 }
@@ -217,9 +248,9 @@ impl Spool {
         Ok(taken)
     }
 
-    fn write_to_disk(&self, bytes: &[u8]) -> io::Result<usize> {
+    fn write_to_disk(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
         loop {
-            match self.file.write_at(bytes, self.length) {
+            match self.file.write_at(bytes, at) {
                 Ok(0) => return Err(Errno::NOSPC.into()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 written => return written,
@@ -469,7 +500,7 @@ mod tests {
     fn a_disk_that_has_room_again_has_its_turn_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("0");
-        let mut spool = Spool::create(&path, 1000).unwrap();
+        let mut spool = Spool::create(&path, 1 << 30).unwrap();
         let mut reader = spool.reader().unwrap();
         written(&mut spool, b"disk,");
         let full = File::options().read(true).write(true).open("/dev/full").unwrap();
@@ -477,17 +508,41 @@ mod tests {
         // A device has no length of its own.
         let spare = Spare::instead(Errno::NOSPC.into(), 5, 0).unwrap();
         lock(&spool.shared).spare = Some(spare);
-        written(&mut spool, b"memory,");
+        written(&mut spool, &[b'm'; 100_000]);
+        let mut reading = SpoolReader { file: reader.file.try_clone().unwrap(), ..spool.reader().unwrap() };
+        reader.free(20, 1);
         spool.file = disk;
         lock(&spool.shared).spare.as_mut().unwrap().on_disk = 5;
-        written(&mut spool, b"still,");
-        assert_eq!(reader.read(0, 18), b"disk,memory,still,");
-        assert_eq!(std::fs::metadata(&path).unwrap().len(), 5);
-        reader.free(18, 1);
-        written(&mut spool, b"disk");
-        assert_eq!(reader.read(18, 4), b"disk");
-        assert!(!reader.is_damaged() && lock(&spool.shared).spare.is_none());
-        assert_eq!(std::fs::metadata(&path).unwrap().len(), 22);
+        assert_eq!(reading.read(100_000, 5), b"mmmmm");
+        written(&mut spool, b"disk again");
+        assert!(lock(&spool.shared).spare.is_none(), "nothing was sent, and there is room");
+        let on_disk = std::fs::read(&path).unwrap();
+        assert_eq!(on_disk[20..], [&[b'm'; 100_005 - 20][..], b"disk again"].concat());
+        assert_eq!(reader.read(100_000, 15), b"mmmmmdisk again");
+        assert!(!reader.is_damaged() && !reading.is_damaged());
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_is_lost_without_room_is_counted_in_one_mark_where_the_output_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut spool = Spool::create(&folder.path().join("0"), 1 << 30).unwrap();
+        let full = File::options().read(true).write(true).open("/dev/full").unwrap();
+        let disk = std::mem::replace(&mut spool.file, full);
+        written(&mut spool, &[b'm'; 256 * 1024]);
+        for _ in 0..1000 {
+            let error = spool.write(b"lost").unwrap_err();
+            spool.lose(4, &error);
+        }
+        assert!(spool.mark.is_empty(), "memory is bounded");
+        spool.file = disk;
+        written(&mut spool, b"after");
+        let all = all(&spool);
+        let behind = all.trim_start_matches('m');
+        assert!(
+            behind.starts_with("\n[4000 bytes of output were lost here: ") && behind.ends_with("]\nafter"),
+            "{behind}"
+        );
     }
 
     #[test]

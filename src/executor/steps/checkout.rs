@@ -100,8 +100,10 @@ impl TaskRun {
                 Err(error) => log.note(&format!("failed to remove `{}`: {error}", path.display())),
             });
         }
-        let cannot_remove =
-            |e| StepEnd::by_error(&format!("failed to remove `{}`", repository.display()), &e);
+        let cannot_remove = |e: io::Error| {
+            let e = fault::of_disk(e.to_string().as_bytes()).unwrap_or(e);
+            StepEnd::by_error(&format!("failed to remove `{}`", repository.display()), &e)
+        };
         let owner = [directory, &repository].into_iter().find_map(other_owner);
         let mut before = None;
         if existing && owner.is_none() && left::is_left(&repository, self.began) {

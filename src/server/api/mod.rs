@@ -67,7 +67,8 @@ pub fn router(state: Shared) -> axum::Router {
 }
 
 /// Measures every call whose path is as handlers know it: it is counted by the time it takes, and told of when
-/// it is slow. One that asks to be held is not slow by that.
+/// it is slow. One that asks to be held is not slow by that, nor one that is refused: the answer to a token that nobody has
+/// comes late on purpose, and strangers take their time to send what nobody reads.
 ///
 /// Each layer has a copy of what it wraps and a future of its own, and so has every call that is parked: there are few.
 async fn within(State(state): State<Shared>, request: Request, next: Next) -> Response {
@@ -78,10 +79,13 @@ async fn within(State(state): State<Shared>, request: Request, next: Next) -> Re
     let around = |request| runner::tell(request, |request| shape::refusals(request, next));
     let response = unread::drain_after(request, around).await;
     let Some((method, path, started)) = call else { return response };
-    let took = started.elapsed();
+    let (took, status) = (started.elapsed(), response.status());
+    if status == StatusCode::UNAUTHORIZED {
+        return response;
+    }
     state.latencies.note(took);
-    if took >= SLOW {
-        record!(Warn, call = format_args!("{method} {path}"), took_ms = took.as_millis(), status = response.status().as_u16();
+    if took >= SLOW && !status.is_client_error() {
+        record!(Warn, call = format_args!("{method} {path}"), took_ms = took.as_millis(), status = status.as_u16();
             "a call was slow"
         );
     }

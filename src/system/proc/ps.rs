@@ -27,7 +27,8 @@ pub fn stat(pid: i32) -> Option<Stat<Told>> {
 /// All processes of this host.
 pub fn all() -> impl Iterator<Item = Stat<Told>> {
     let mut all = table(&["-A"]);
-    // Where a line ends that has both cannot be told: it is the rest behind the one that has arguments alone.
+    // Of a line that has both nobody can tell where the arguments end: the environment is the rest behind the line that has
+    // arguments alone.
     let full = table(&["-A", "-E"]);
     add_environments(&mut all, &full);
     all.into_iter()

@@ -84,7 +84,7 @@ async fn metrics(State(state): State<Shared>) -> Answer<String> {
     let (classes, sum) = state.latencies.read();
     let name = "runlet_request_duration_seconds";
     text.push_str(&format!(
-        "# HELP {name} Calls that were not held, by the time they took.\n# TYPE {name} histogram\n"
+        "# HELP {name} Calls that were not held, nor refused for their token, by the time they took.\n# TYPE {name} histogram\n"
     ));
     for (end, count) in &classes {
         text.push_str(&format!("{name}_bucket{{le=\"{end}\"}} {count}\n"));
