@@ -92,7 +92,11 @@ fn strangers_push_nothing_out_of_the_list() {
     assert_eq!(hook.send(&[JSON, event, ("X-Hub-Signature-256", "sha256=00")], b"{}").status, 401);
     poll("a stranger to be listed", || {
         let listed = server.list_of("deliveries");
-        if listed.iter().any(|item| item["is_believed"] == false) { Ok(()) } else { Err(format!("{listed:?}")) }
+        if listed.iter().any(|item| item["is_believed"] == false) {
+            Ok(())
+        } else {
+            Err(format!("{listed:?}"))
+        }
     });
     // More than a minute of them, of which one a second is written down.
     let sql = format!(
@@ -103,7 +107,8 @@ fn strangers_push_nothing_out_of_the_list() {
     server.database().execute_batch(&sql).unwrap();
     let has = |name: &str| server.list_of("deliveries").iter().any(|item| item["delivery"] == name);
     assert!(has("mine") && has("odd"), "{:?}", server.list_of("deliveries"));
-    let strangers = || server.list_of("deliveries").iter().filter(|item| item["is_believed"] == false).count();
+    let strangers =
+        || server.list_of("deliveries").iter().filter(|item| item["is_believed"] == false).count();
     assert_eq!(strangers(), 10);
     // The next one that is written down takes away what is too much, and only of strangers.
     let rows = |which: &str| -> u32 {
@@ -214,7 +219,8 @@ fn schedules_run_each_time_once_over_kills() {
         server.start_again(&listen);
         poll("both to run", || {
             let all = of_schedules(&server);
-            let kinds: HashSet<bool> = all[counted..].iter().map(|(what, _)| what.contains("`often`")).collect();
+            let kinds: HashSet<bool> =
+                all[counted..].iter().map(|(what, _)| what.contains("`often`")).collect();
             if kinds.len() == 2 { Ok(()) } else { Err(format!("{all:?}")) }
         });
         server.worked_off();
@@ -227,8 +233,15 @@ fn schedules_run_each_time_once_over_kills() {
     // None is made between the two counts: the clock goes on.
     server.kill();
     let all = of_schedules(&server);
-    assert!(all.iter().filter(|(_, state)| state != "waiting").all(|(_, state)| state == "started"), "{all:?}");
+    assert!(
+        all.iter().filter(|(_, state)| state != "waiting").all(|(_, state)| state == "started"),
+        "{all:?}"
+    );
     let sql = "SELECT count(*) FROM pipelines WHERE trigger_type = 'scheduled_pipeline'";
     let made: usize = server.database().query_row(sql, [], |row| row.get(0)).unwrap();
-    assert_eq!(made, all.iter().filter(|(_, state)| state == "started").count(), "one pipeline for each time");
+    assert_eq!(
+        made,
+        all.iter().filter(|(_, state)| state == "started").count(),
+        "one pipeline for each time"
+    );
 }

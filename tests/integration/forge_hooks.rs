@@ -42,7 +42,8 @@ impl Kept {
         let id: Option<u64> = rest.strip_prefix('/').and_then(|id| id.split('/').next()?.parse().ok());
         match (&*call.method, id) {
             ("GET", None) if rest.ends_with("page=1") => {
-                let all: Vec<Value> = self.hooks.iter().map(|(id, hook)| shown(*id, hook, self.signs)).collect();
+                let all: Vec<Value> =
+                    self.hooks.iter().map(|(id, hook)| shown(*id, hook, self.signs)).collect();
                 (200, "", json!(all).to_string())
             }
             ("GET", None) => (200, "", "[]".to_owned()),
@@ -73,9 +74,11 @@ fn github(call: &Call, kept: &Forge) -> Answer {
             return refused(422, "Hook already exists on this repository");
         }
     }
-    kept.answer(call, list, |id, hook, _| {
-        json!({ "id": id, "config": { "url": hook["config"]["url"], "secret": "********" } })
-    })
+    kept.answer(
+        call,
+        list,
+        |id, hook, _| json!({ "id": id, "config": { "url": hook["config"]["url"], "secret": "********" } }),
+    )
 }
 
 /// Gitea, which changes anything of a webhook but its secret.
@@ -83,9 +86,11 @@ fn gitea(call: &Call, kept: &Forge) -> Answer {
     if call.method == "PATCH" {
         return refused(500, "its secret would stay what it was");
     }
-    kept.lock().unwrap().answer(call, "/repos/acme/hello/hooks", |id, hook, _| {
-        json!({ "id": id, "config": { "url": hook["config"]["url"] } })
-    })
+    kept.lock().unwrap().answer(
+        call,
+        "/repos/acme/hello/hooks",
+        |id, hook, _| json!({ "id": id, "config": { "url": hook["config"]["url"] } }),
+    )
 }
 
 /// GitLab, which ignores what it does not know, and says what it has.
@@ -116,18 +121,24 @@ impl Server {
 
 #[test]
 fn a_webhook_is_made_once_however_often_it_is_asked_for() {
-    for (name, answer) in [("github", github as fn(&Call, &Forge) -> Answer), ("gitea", gitea), ("gitlab", gitlab)] {
+    for (name, answer) in
+        [("github", github as fn(&Call, &Forge) -> Answer), ("gitea", gitea), ("gitlab", gitlab)]
+    {
         let server = Server::start();
         server.project();
         let (kept, fake) = start(answer);
         // Others of the repository, one of them with an address like ours.
-        for url in ["https://chat.example/hook", "https://ci.example/api/v3/hooks/00000000-0000-4000-8000-000000000000"] {
+        for url in [
+            "https://chat.example/hook",
+            "https://ci.example/api/v3/hooks/00000000-0000-4000-8000-000000000000",
+        ] {
             let mut kept = kept.lock().unwrap();
             kept.next += 1;
             let id = kept.next;
             kept.hooks.insert(id, json!({ "url": url, "config": { "url": url } }));
         }
-        let wanted = json!({ "forge": name, "api_url": fake.url(), "token": "t", "repository_name": "acme/hello" });
+        let wanted =
+            json!({ "forge": name, "api_url": fake.url(), "token": "t", "repository_name": "acme/hello" });
         let (is_set, said, first) = server.set_hook(wanted);
         assert!(is_set && said.starts_with("it was set"), "{name}: {said}");
         let secret = first["secret"].as_str().unwrap().to_owned();
@@ -177,10 +188,14 @@ fn a_token_that_may_not_make_webhooks_is_told_of_with_the_right_that_is_missing(
         assert!(answer["token_message"].is_null(), "{answer}");
     }
     // Whoever runs the command is told by its exit code as well, and loses nothing of what it says.
-    let output = server.admin_output(&["project", "connect", "gh/acme/hello", "--set-hook", "--rotate-secret"], "");
+    let output =
+        server.admin_output(&["project", "connect", "gh/acme/hello", "--set-hook", "--rotate-secret"], "");
     let (said, failed) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(1), "{said} {failed}");
-    assert!(said.contains("secret of the webhook (shown this once)") && said.contains("it was not set"), "{said}");
+    assert!(
+        said.contains("secret of the webhook (shown this once)") && said.contains("it was not set"),
+        "{said}"
+    );
     assert!(failed.contains("its webhook is not set"), "{failed}");
     kept.lock().unwrap().refuses = None;
     assert!(server.set_hook(json!({})).0);
@@ -201,9 +216,10 @@ fn a_gitlab_that_signs_is_believed_by_its_signing_token() {
     server.project();
     let hook = server.connect(json!({ "forge": "gitlab", "repository_name": "acme/hello" }));
     assert!(hook.secret.starts_with("whsec_"), "good for both fields of GitLab: {}", hook.secret);
-    let body = json!({ "object_kind": "push", "project_id": 15, "ref": "refs/heads/x", "before": "a", "after": "b",
+    let body =
+        json!({ "object_kind": "push", "project_id": 15, "ref": "refs/heads/x", "before": "a", "after": "b",
         "project": { "id": 15, "path_with_namespace": "acme/hello" }, "checkout_sha": null })
-    .to_string();
+        .to_string();
     let send = |token: &str, id: &str| {
         let (time, signature) = gitlab_signature(token, id, &body);
         let headers = [
@@ -219,7 +235,8 @@ fn a_gitlab_that_signs_is_believed_by_its_signing_token() {
     // One that GitLab has made, entered where it can be: both hold until the next one.
     let made = format!("whsec_{}", STANDARD.encode([7u8; 32]));
     assert_eq!(send(&made, "m2"), 401);
-    let output = server.admin_output(&["project", "connect", "gh/acme/hello", "--with-secret"], &format!("{made}\n"));
+    let output =
+        server.admin_output(&["project", "connect", "gh/acme/hello", "--with-secret"], &format!("{made}\n"));
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && !said.contains(&made) && !said.contains("shown this once"), "{said}");
     assert_eq!((send(&made, "m3"), send(&hook.secret, "m4")), (200, 200));
@@ -236,7 +253,8 @@ fn a_gitlab_that_signs_is_believed_by_its_signing_token() {
         let (status, answer) = server.answer("PUT", &format!("{PROJECT}/connection"), Some(wrong));
         assert!(status == 400 && answer["message"].as_str().unwrap().contains(why), "{answer}");
     }
-    let output = server.admin_output(&["project", "connect", "gh/acme/hello", "--with-secret", "--with-token"], "");
+    let output =
+        server.admin_output(&["project", "connect", "gh/acme/hello", "--with-secret", "--with-token"], "");
     assert_eq!(output.status.code(), Some(2));
 }
 
@@ -245,7 +263,8 @@ fn gitlab_is_asked_to_sign_and_shows_the_secret_where_it_cannot() {
     let server = Server::start();
     server.project();
     let (kept, fake) = start(gitlab);
-    let wanted = json!({ "forge": "gitlab", "api_url": fake.url(), "token": "t", "repository_name": "acme/hello" });
+    let wanted =
+        json!({ "forge": "gitlab", "api_url": fake.url(), "token": "t", "repository_name": "acme/hello" });
     let (is_set, said, answer) = server.set_hook(wanted);
     let secret = answer["secret"].clone();
     let ours = || kept.lock().unwrap().hooks.values().next().unwrap().clone();

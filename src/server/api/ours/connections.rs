@@ -7,8 +7,8 @@ use crate::server::api::shared::input::{Body, Path, Words, message};
 use crate::server::api::shared::lookup::{Slug, project};
 use crate::server::api::shared::vocabulary::time;
 use crate::server::auth::{Administrator, Person, new_token};
-use crate::server::pipelines::forge::receive::{Replayed, replay as replay_changes};
 use crate::server::pipelines::forge::hooks::SIGNING;
+use crate::server::pipelines::forge::receive::{Replayed, replay as replay_changes};
 use crate::server::pipelines::forge::round::{About, Hooked, about, set_hook};
 use crate::server::pipelines::repository::Reference;
 use crate::server::secrets::forge as secrets;
@@ -137,10 +137,13 @@ fn wanted(body: &Body) -> Answer<Wanted> {
     if token.as_deref().is_some_and(|token| token.len() > 8192 || token.bytes().any(|b| b < b' ')) {
         return Err(bad("`token` is no token: it is one line of at most 8192 bytes"));
     }
-    let secret = text("secret")?.map(|secret| check_secret(&secret).map(|()| Secret::new(secret))).transpose()?;
+    let secret =
+        text("secret")?.map(|secret| check_secret(&secret).map(|()| Secret::new(secret))).transpose()?;
     let rotates = body.is_set("rotate_secret")?;
     if rotates && secret.is_some() {
-        return Err(bad("`secret` is one that the forge has made, `rotate_secret` makes one here: give one of the two"));
+        return Err(bad(
+            "`secret` is one that the forge has made, `rotate_secret` makes one here: give one of the two",
+        ));
     }
     Ok(Wanted {
         forge,
@@ -162,7 +165,9 @@ fn check_secret(secret: &str) -> Answer<()> {
     }
     let key = secret.strip_prefix(SIGNING).map(|key| STANDARD.decode(key));
     if key.is_some_and(|key| !key.is_ok_and(|key| key.len() >= 16)) {
-        return Err(bad(format!("`secret` begins with `{SIGNING}` and is no signing token of GitLab: after it comes a key of at least 16 bytes in base64")));
+        return Err(bad(format!(
+            "`secret` begins with `{SIGNING}` and is no signing token of GitLab: after it comes a key of at least 16 bytes in base64"
+        )));
     }
     Ok(())
 }
@@ -254,7 +259,9 @@ async fn connect(
         let old = secrets::open(tx, &sealer, &of.id, "hook")?;
         let is_given = wanted.secret.is_some();
         let next = match wanted.secret {
-            Some(given) => Some(given).filter(|given| old.as_ref().is_none_or(|old| old.as_ref().ok() != Some(given))),
+            Some(given) => {
+                Some(given).filter(|given| old.as_ref().is_none_or(|old| old.as_ref().ok() != Some(given)))
+            }
             None if old.is_none() || wanted.rotates => Some(new_secret(kind, &fresh)),
             None => None,
         };

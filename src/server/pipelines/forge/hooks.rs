@@ -163,21 +163,29 @@ impl Hooks {
         let said = answered(status, body);
         let is_limit = status == 429 || body.to_ascii_lowercase().contains("rate limit");
         let rights = match self.forge {
-            Forge::GitHub if is_of_app => "grant the App `Webhooks: Read and write`, and accept it where it is installed",
+            Forge::GitHub if is_of_app => {
+                "grant the App `Webhooks: Read and write`, and accept it where it is installed"
+            }
             Forge::GitHub => {
                 "it needs `Webhooks: Read and write` (fine-grained) or `admin:repo_hook` (classic), of an administrator of the repository"
             }
             Forge::GitLab => "it needs the scope `api` and the role Maintainer",
-            Forge::Gitea | Forge::Forgejo => "it needs `write:repository`, of an administrator of the repository",
+            Forge::Gitea | Forge::Forgejo => {
+                "it needs `write:repository`, of an administrator of the repository"
+            }
             Forge::BitbucketCloud => "it needs the scope `webhook`",
             Forge::BitbucketDc | Forge::Git => "it needs the right to administer the repository",
         };
         match status {
             _ if is_limit => format!("{said}; try again later"),
-            401 => format!("{said}; the forge does not know the token, or its time is over: set another (`--with-token`)"),
+            401 => format!(
+                "{said}; the forge does not know the token, or its time is over: set another (`--with-token`)"
+            ),
             403 => format!("{said}; the token has no right to make webhooks: {rights}"),
             // What a token may not see is hidden from it.
-            404 => format!("{said}; there is no such repository there, or the token has no right to its webhooks: {rights}"),
+            404 => format!(
+                "{said}; there is no such repository there, or the token has no right to its webhooks: {rights}"
+            ),
             _ => said,
         }
     }

@@ -85,7 +85,10 @@ fn event_row(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     Ok(StoredEvent {
         seq: row.get(0)?,
         project: row.get(1)?,
-        event: row.get_ref(2)?.as_bytes().map_or(Value::Null, |text| serde_json::from_slice(text).unwrap_or_default()),
+        event: row
+            .get_ref(2)?
+            .as_bytes()
+            .map_or(Value::Null, |text| serde_json::from_slice(text).unwrap_or_default()),
         at: row.get(3)?,
         state: row.get(4)?,
         attempts: row.get(5)?,
