@@ -107,10 +107,12 @@ pub(super) fn holder(folder: &Path) -> String {
     let tell = |worker: Worker| {
         let mut agent = worker.name[WORKED_IN.len()..].split(['-', '/']);
         let pid = agent.next().and_then(|pid| pid.parse().ok());
-        if let Some(agent) = pid
-            .and_then(proc::stat)
-            .filter(|found| !found.zombie && agent.next() == Some(&found.start_time.to_string()))
-        {
+        // A process that is emulated may know another start of itself than the one that is seen from outside.
+        let is_same = |found: &proc::Stat| {
+            agent.next() == Some(&found.start_time.to_string())
+                || proc::has_open(found.pid, Path::new(&worker.socket))
+        };
+        if let Some(agent) = pid.and_then(proc::stat).filter(|found| !found.zombie).filter(is_same) {
             return told(&agent);
         }
         let left = proc::all().filter(|process| proc::has_open(process.pid, Path::new(&worker.socket)));
