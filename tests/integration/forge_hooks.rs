@@ -216,10 +216,9 @@ fn a_gitlab_that_signs_is_believed_by_its_signing_token() {
     server.project();
     let hook = server.connect(json!({ "forge": "gitlab", "repository_name": "acme/hello" }));
     assert!(hook.secret.starts_with("whsec_"), "good for both fields of GitLab: {}", hook.secret);
-    let body =
-        json!({ "object_kind": "push", "project_id": 15, "ref": "refs/heads/x", "before": "a", "after": "b",
-        "project": { "id": 15, "path_with_namespace": "acme/hello" }, "checkout_sha": null })
-        .to_string();
+    let body = json!({ "object_kind": "star", "project_id": 15,
+        "project": { "id": 15, "path_with_namespace": "acme/hello" } })
+    .to_string();
     let send = |token: &str, id: &str| {
         let (time, signature) = gitlab_signature(token, id, &body);
         let headers = [
