@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Read};
 
 /// Options without a value.
-const FLAGS: [&str; 14] = [
+const FLAGS: [&str; 15] = [
     "json",
     "force",
     "exact",
@@ -18,6 +18,7 @@ const FLAGS: [&str; 14] = [
     "rotate-secret",
     "set-hook",
     "with-token",
+    "with-secret",
     "with-key",
     "with-known-hosts",
     "new-key",

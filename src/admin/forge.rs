@@ -4,7 +4,7 @@ use super::arguments::Arguments;
 use super::remote::{Remote, slug_path};
 use super::table::Table;
 use super::verb::{Said, text};
-use crate::outcome::Failure;
+use crate::outcome::{Failure, exit};
 use serde_json::{Map, Value, json};
 
 /// The hook that a plain git server runs after each push; `ADDRESS` and `REPOSITORY` are put in.
@@ -41,11 +41,22 @@ pub(super) fn connect(arguments: &mut Arguments, remote: &Remote) -> Result<Said
     if arguments.flag("set-hook") {
         body.insert("set_hook".to_owned(), json!(true));
     }
-    if arguments.flag("with-token") {
-        let token = arguments.value_from_stdin()?;
-        body.insert("token".to_owned(), json!(token.expose()));
-    } else {
-        arguments.finish()?;
+    let given = match (arguments.flag("with-token"), arguments.flag("with-secret")) {
+        (true, true) => {
+            return Err(Failure::usage(
+                "`--with-token` and `--with-secret` both read standard input: run the command once for each",
+            ));
+        }
+        (true, false) => Some("token"),
+        (false, true) => Some("secret"),
+        (false, false) => None,
+    };
+    match given {
+        Some(field) => {
+            let value = arguments.value_from_stdin()?;
+            body.insert(field.to_owned(), json!(value.expose()));
+        }
+        None => arguments.finish()?,
     }
     let answer = remote.call("PUT", &format!("/api/v2/project/{path}/connection"), Some(body.into()))?;
     let mut said = format!("{slug} is connected to {}\n", text(&answer, "forge"));
@@ -80,7 +91,12 @@ pub(super) fn connect(arguments: &mut Arguments, remote: &Remote) -> Result<Said
     }
     line("the webhook on the forge", text(&answer, "hook"));
     line("the token is not used any more (`--with-token` sets another)", text(&answer, "token_message"));
-    Ok(Said::Done(said.trim_end().to_owned(), answer))
+    let said = said.trim_end().to_owned();
+    if answer["is_hook_set"] == json!(false) {
+        let message = format!("{slug} is connected, and its webhook is not set");
+        return Ok(Said::Partly(said, answer, Failure { code: exit::FAILED, message }));
+    }
+    Ok(Said::Done(said, answer))
 }
 
 /// Ends a connection.

@@ -73,10 +73,12 @@ Projects; SLUG is VCS/ORGANIZATION/REPOSITORY, such as gh/acme/app
   project set-repository SLUG [URL] [--default-branch NAME]
   project delete SLUG                                with its pipelines and variables
   project settings SLUG [NAME=VALUE]...              shows or changes what is built: pull requests, forks, paths
-  project connect SLUG [--forge KIND] [--api URL] [--poll DURATION|never] [--rotate-secret] [--with-token]
-                       [--repository-id ID] [--repository-name NAME] [--set-hook]
+  project connect SLUG [--forge KIND] [--api URL] [--poll DURATION|never] [--with-token | --with-secret]
+                       [--rotate-secret] [--repository-id ID] [--repository-name NAME] [--set-hook]
                                                      says where its forge sends webhooks, and with which secret;
                                                      --with-token: reads a token for its API from standard input;
+                                                     --with-secret: the same for a secret that the forge has made, such
+                                                     as a signing token of GitLab;
                                                      --set-hook: makes the webhook there by that token
   project disconnect SLUG
   project access SLUG [--new-key | --with-key | --with-token [--username NAME] [--bearer] | --with-known-hosts]
@@ -165,6 +167,10 @@ pub fn command(args: Vec<OsString>) -> Outcome {
             if json {
                 print(&pretty(&answer))?;
             }
+            Err(clean(failure))
+        }
+        Said::Partly(text, answer, failure) => {
+            print(&if json { pretty(&answer) } else { format!("{}\n", plain(&text)) })?;
             Err(clean(failure))
         }
         Said::Done(_, answer) | Said::Secret(_, answer) if json => print(&pretty(&answer)),

@@ -14,6 +14,8 @@ pub(super) enum Said {
     Secret(String, Value),
     /// A failure after the API has answered, and that answer.
     Failed(Failure, Value),
+    /// A sentence about what was done, the answer of the API, and a failure in a part of it.
+    Partly(String, Value, Failure),
     /// The exit code of what has been shown already.
     Shown(u8),
     /// Rows, and the items of the API.

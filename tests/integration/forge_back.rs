@@ -126,6 +126,7 @@ fn github(call: &Call, told: &Mutex<Told>) -> Answer {
                 json!({ "id": 7, "default_branch": "trunk" }).to_string(),
             );
         }
+        ("GET", "/repos/acme/hello/hooks?per_page=100&page=1") => return (200, "", "[]".to_owned()),
         ("POST", "/repos/acme/hello/hooks") => {
             let config = &call.json()["config"];
             let is_whole = config["content_type"] == "json" && config["secret"].as_str().unwrap().len() > 32;

@@ -92,6 +92,12 @@ mod forge_outages;
 // Tokens that are refused, odd branches, authors who would approve their own changes.
 #[cfg(feature = "server")]
 mod forge_strangers;
+// Webhooks that are made at a forge, and secrets that it has made.
+#[cfg(feature = "server")]
+mod forge_hooks;
+// What must harm nothing else of what comes from forges and goes to them.
+#[cfg(feature = "server")]
+mod forge_harm;
 // GitHub Apps: words that are signed, tokens that are got by them, and what goes by these.
 #[cfg(feature = "server")]
 mod github_app;

@@ -50,6 +50,9 @@ const MIGRATIONS: &[&str] = &[
     // How long a claimed task may take to begin: pods wait for nodes.
     "ALTER TABLE resource_classes ADD COLUMN begin_limit_ms INTEGER;",
     include_str!("apps.sql"),
+    // Deliveries of strangers, who push out of the list nothing but their own.
+    "ALTER TABLE forge_deliveries ADD COLUMN is_strange INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX forge_deliveries_refused ON forge_deliveries (project_id, is_strange, seq) WHERE verdict = 'refused';",
 ];
 
 /// A version and its schema as one text. A new database begins with it: what the migrations up to there make of an

@@ -7,8 +7,9 @@ use crate::server::api::shared::input::{Body, Path, Words, message};
 use crate::server::api::shared::lookup::{Slug, project};
 use crate::server::api::shared::vocabulary::time;
 use crate::server::auth::{Administrator, Person, new_token};
+use crate::server::pipelines::forge::hooks::SIGNING;
 use crate::server::pipelines::forge::receive::{Replayed, replay as replay_changes};
-use crate::server::pipelines::forge::round::{About, about, set_hook};
+use crate::server::pipelines::forge::round::{About, Hooked, about, set_hook};
 use crate::server::pipelines::repository::Reference;
 use crate::server::secrets::forge as secrets;
 use crate::server::state::Shared;
@@ -22,6 +23,9 @@ use crate::server::time::Millis;
 use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 use std::ops::RangeInclusive;
 
@@ -84,17 +88,19 @@ struct Wanted {
     repository_name: Option<String>,
     poll_ms: Option<Option<u64>>,
     token: Option<Secret>,
+    secret: Option<Secret>,
     rotates: bool,
     sets_hook: bool,
 }
 
-const KNOWN: [&str; 8] = [
+const KNOWN: [&str; 9] = [
     "forge",
     "api_url",
     "repository_id",
     "repository_name",
     "poll_seconds",
     "token",
+    "secret",
     "rotate_secret",
     "set_hook",
 ];
@@ -131,6 +137,14 @@ fn wanted(body: &Body) -> Answer<Wanted> {
     if token.as_deref().is_some_and(|token| token.len() > 8192 || token.bytes().any(|b| b < b' ')) {
         return Err(bad("`token` is no token: it is one line of at most 8192 bytes"));
     }
+    let secret =
+        text("secret")?.map(|secret| check_secret(&secret).map(|()| Secret::new(secret))).transpose()?;
+    let rotates = body.is_set("rotate_secret")?;
+    if rotates && secret.is_some() {
+        return Err(bad(
+            "`secret` is one that the forge has made, `rotate_secret` makes one here: give one of the two",
+        ));
+    }
     Ok(Wanted {
         forge,
         api_url,
@@ -138,9 +152,35 @@ fn wanted(body: &Body) -> Answer<Wanted> {
         repository_name: text("repository_name")?,
         poll_ms,
         token: token.map(Secret::new),
-        rotates: body.is_set("rotate_secret")?,
+        secret,
+        rotates,
         sets_hook: body.is_set("set_hook")?,
     })
+}
+
+/// Checks a secret that a forge, or somebody, has made. A signing token of GitLab is a key in base64.
+fn check_secret(secret: &str) -> Answer<()> {
+    if !(16..=512).contains(&secret.len()) || !secret.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(bad("`secret` is no secret of a webhook: it is one word of 16 to 512 characters"));
+    }
+    let key = secret.strip_prefix(SIGNING).map(|key| STANDARD.decode(key));
+    if key.is_some_and(|key| !key.is_ok_and(|key| key.len() >= 16)) {
+        return Err(bad(format!(
+            "`secret` begins with `{SIGNING}` and is no signing token of GitLab: after it comes a key of at least 16 bytes in base64"
+        )));
+    }
+    Ok(())
+}
+
+/// A new secret, in the form that a forge takes wherever it can be entered.
+fn new_secret(forge: Forge, fresh: &str) -> Secret {
+    match forge {
+        // Good for either of the two fields there.
+        Forge::GitLab => {
+            Secret::new(format!("{SIGNING}{}", STANDARD.encode(digest(&SHA256, fresh.as_bytes()))))
+        }
+        _ => Secret::new(fresh),
+    }
 }
 
 /// The forge that the first part of a slug stands for.
@@ -217,16 +257,23 @@ async fn connect(
         };
         forge::connect(tx, &connection, now)?;
         let old = secrets::open(tx, &sealer, &of.id, "hook")?;
-        let mut secret = None;
-        if old.is_none() || wanted.rotates {
+        let is_given = wanted.secret.is_some();
+        let next = match wanted.secret {
+            Some(given) => {
+                Some(given).filter(|given| old.as_ref().is_none_or(|old| old.as_ref().ok() != Some(given)))
+            }
+            None if old.is_none() || wanted.rotates => Some(new_secret(kind, &fresh)),
+            None => None,
+        };
+        if let Some(next) = &next {
             if let Some(Ok(old)) = old {
                 // Both hold until the forge was told.
                 secrets::keep(tx, &sealer, &of.id, "hook-before", &old, now)?;
             }
-            let fresh = Secret::new(fresh);
-            secrets::keep(tx, &sealer, &of.id, "hook", &fresh, now)?;
-            secret = Some(fresh);
+            secrets::keep(tx, &sealer, &of.id, "hook", next, now)?;
         }
+        // One that was given is known.
+        let secret = next.filter(|_| !is_given);
         match &wanted.token {
             Some(token) if token.expose().is_empty() => {
                 forge::delete_secret(tx, &of.id, "token")?;
@@ -254,7 +301,8 @@ async fn connect(
     answer["found"] = look(&state, &project).await?;
     if sets_hook {
         let address = hooks::address(&state.settings.public_url, &project.id);
-        answer["hook"] = json!(set_hook(&state, &project.id, &address).await?);
+        let Hooked { is_set, said } = set_hook(&state, &project.id, &address).await?;
+        (answer["hook"], answer["is_hook_set"]) = (json!(said), json!(is_set));
     }
     Ok(Json(answer))
 }
@@ -318,6 +366,7 @@ fn shown_delivery(delivery: &Delivery, changes: &[StoredEvent]) -> Value {
     json!({
         "id": delivery.seq, "delivery": delivery.delivery, "source": delivery.source, "event": delivery.event,
         "received_at": time(Some(delivery.received_at)), "verdict": delivery.verdict, "message": delivery.sentence,
+        "is_believed": !delivery.is_strange,
         "changes": changes.iter().map(shown_change).collect::<Vec<_>>(),
     })
 }

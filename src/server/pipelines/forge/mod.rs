@@ -6,10 +6,11 @@
 //! All of these that wait for their time do so in `rounds`.
 //!
 //! `reach` is the way to the API of a forge, by a token of the project or by one of an `installation` of a GitHub App.
-//! `access` lets git in, `round` tries the whole way there and back, `unchanged` spares `poll` what has not changed.
+//! `access` lets git in, `round` tries the whole way there and back by `hooks`, `unchanged` spares `poll` what has not changed.
 
 pub mod access;
 pub mod event;
+pub mod hooks;
 pub mod installation;
 pub mod outgoing;
 pub mod payload;

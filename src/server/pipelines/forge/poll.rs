@@ -221,6 +221,7 @@ fn note(
         source: DeliverySource::Poll,
         event: "refs",
         verdict: Verdict::Accepted,
+        is_strange: false,
         sentence: &format!("{} of its refs differ from what was seen before", changes.len()),
     };
     let seq = deliveries::add(tx, &new, now)?;

@@ -9,7 +9,9 @@ use crate::server::pipelines::forge::installation;
 use crate::server::pipelines::forge::words::headers;
 use crate::server::secrets::app::{NoToken, Rights};
 use crate::server::secrets::forge as secrets;
+use crate::server::secrets::sealer::Sealer;
 use crate::server::state::Shared;
+use crate::server::store::tables::apps;
 use crate::server::store::tables::forge::{self, Connection};
 use crate::server::store::{Error as StoreError, View, read};
 use serde_json::Value;
@@ -50,7 +52,7 @@ pub(super) enum Reach {
 pub(super) async fn reach(state: &Shared, project: &ProjectId, rights: Rights) -> Result<Reach, StoreError> {
     let (id, sealer) = (project.clone(), state.settings.sealer.clone());
     let read = move |view: &View| {
-        let token = secrets::open(view, &sealer, &id, "token")?.and_then(Result::ok);
+        let token = secrets::open(view, &sealer, &id, "token")?;
         let slug = read::project_slug(view, &id)?.unwrap_or_default();
         Ok((forge::connection(view, &id)?, token, slug))
     };
@@ -62,6 +64,13 @@ pub(super) async fn reach(state: &Shared, project: &ProjectId, rights: Rights) -
     };
     let (api, name) = (api.clone(), name.to_owned());
     if let Some(token) = own {
+        let token = match token {
+            Ok(token) => token,
+            Err(why) => {
+                let why = format!("its token cannot be opened: {why}; set it anew (`--with-token`)");
+                return Ok(Reach::Later(why));
+            }
+        };
         if let Some(why) = connection.token_message {
             let why = format!("its token is not used any more: {why}; set it anew (`--with-token`)");
             return Ok(Reach::Later(why));
@@ -76,7 +85,32 @@ pub(super) async fn reach(state: &Shared, project: &ProjectId, rights: Rights) -
     })
 }
 
+/// Whether a project has any way to its forge by now: one that was given none may have been connected meanwhile.
+pub(super) fn has_way(view: &View, project: &ProjectId) -> Result<bool, StoreError> {
+    let is_placed = forge::connection(view, project)?.is_some_and(|connection| connection.api_url.is_some());
+    Ok(is_placed
+        && (forge::secret(view, project, "token")?.is_some() || apps::owner_for(view, project)?.is_some()))
+}
+
 impl Reached {
+    /// Whether this is still the repository that the project is connected to.
+    pub(super) fn is_same_place(&self, view: &View) -> Result<bool, StoreError> {
+        let (was, now) = (&self.connection, forge::connection(view, &self.connection.project)?);
+        Ok(now.is_some_and(|now| {
+            now.forge == was.forge && now.api_url == was.api_url && now.full_name == was.full_name
+        }))
+    }
+
+    /// Whether this is still the way that the project would go: what a forge says to another token means nothing.
+    pub(super) fn is_same_way(&self, view: &View, sealer: &Sealer) -> Result<bool, StoreError> {
+        let own = secrets::open(view, sealer, &self.connection.project, "token")?;
+        let is_same_token = match own {
+            Some(own) => !self.is_of_app && own.is_ok_and(|own| own == self.token),
+            None => self.is_of_app,
+        };
+        Ok(is_same_token && self.is_same_place(view)?)
+    }
+
     /// Makes a call with further headers.
     pub(super) async fn call(
         &self,

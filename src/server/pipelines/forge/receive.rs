@@ -129,7 +129,12 @@ pub async fn receive(state: &Shared, project: &ProjectId, headers: &HeaderMap, b
 pub async fn note_refused(state: &Shared, project: &ProjectId, id: &str, event: &str, refused: Refused) {
     let id = id.to_owned();
     if refused.is_believed {
-        note(state, project, id, event, refused.why).await;
+        note(state, project, id, event, refused.why, false).await;
+        return;
+    }
+    // Whoever guesses addresses costs no write, and has no part in the count.
+    let of = project.clone();
+    if !matches!(state.store.read(move |view| forge::connection(view, &of)).await, Ok(Some(_))) {
         return;
     }
     {
@@ -143,7 +148,7 @@ pub async fn note_refused(state: &Shared, project: &ProjectId, id: &str, event: 
         }
         counts.insert(project.clone(), 0);
     }
-    let seq = note(state, project, id, event, refused.why.clone()).await;
+    let seq = note(state, project, id, event, refused.why.clone(), true).await;
     let (state, project) = (state.clone(), project.clone());
     tokio::spawn(async move {
         tokio::time::sleep(BETWEEN_REFUSED).await;
@@ -160,13 +165,15 @@ pub async fn note_refused(state: &Shared, project: &ProjectId, id: &str, event: 
 }
 
 /// Writes a refused delivery of a project down, if that is connected. Returns its place in the list.
-async fn note(state: &Shared, project: &ProjectId, id: String, event: &str, why: String) -> Option<i64> {
+async fn note(
+    state: &Shared,
+    project: &ProjectId,
+    id: String,
+    event: &str,
+    why: String,
+    is_strange: bool,
+) -> Option<i64> {
     let (project, event, now) = (project.clone(), event.to_owned(), Millis::now());
-    let of = project.clone();
-    // Whoever guesses addresses costs no write.
-    if !matches!(state.store.read(move |view| forge::connection(view, &of)).await, Ok(Some(_))) {
-        return None;
-    }
     let write = move |tx: &Tx<'_>| {
         if forge::connection(tx, &project)?.is_none() {
             return Ok(None);
@@ -177,6 +184,7 @@ async fn note(state: &Shared, project: &ProjectId, id: String, event: &str, why:
             source: DeliverySource::Webhook,
             event: &event,
             verdict: Verdict::Refused,
+            is_strange,
             sentence: &why,
         };
         deliveries::add(tx, &new, now).map(Some)
@@ -260,8 +268,12 @@ async fn store(state: &Shared, known: Known, id: String, event: String, delivery
     let now = Millis::now();
     let write = move |tx: &Tx<'_>| {
         let project = &known.project;
-        if deliveries::find(tx, &project.id, &id)?.is_some() {
-            return Ok(Received::new(200, "this delivery came before: nothing is done again"));
+        if let Some(before) = deliveries::find(tx, &project.id, &id)? {
+            if !deliveries::has_failed(tx, before)? {
+                return Ok(Received::new(200, "this delivery came before: nothing is done again"));
+            }
+            // A forge sends it again because somebody asked it to: what failed for good is taken anew.
+            deliveries::delete(tx, before)?;
         }
         if let Some(Repository { id, full_name }) = &delivery.repository {
             forge::pin(tx, &project.id, id, full_name)?;
@@ -280,6 +292,7 @@ async fn store(state: &Shared, known: Known, id: String, event: String, delivery
             source: DeliverySource::Webhook,
             event: &event,
             verdict,
+            is_strange: false,
             sentence: &sentence,
         };
         let seq = deliveries::add(tx, &new, now)?;

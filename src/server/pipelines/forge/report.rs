@@ -8,7 +8,7 @@ use crate::logging::record;
 use crate::protocol::Secret;
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::installation;
-use crate::server::pipelines::forge::reach::{Reach, Reached, reach};
+use crate::server::pipelines::forge::reach::{Reach, Reached, has_way, reach};
 use crate::server::pipelines::forge::rounds::{Busy, Rounds};
 use crate::server::pipelines::forge::words::{self, PREFIX, Verdict};
 use crate::server::secrets::app::Rights;
@@ -234,11 +234,15 @@ async fn tell_all(
         }
         Reach::Closed(why) => {
             // A token that comes later tells of what changes from then on.
-            for report in due {
-                let why = why.clone();
-                state.store.write(move |tx| reports::set_sent(tx, &report, None, Some(&why))).await?;
-            }
-            return Ok(());
+            let project = project.clone();
+            let write = move |tx: &Tx<'_>| {
+                // Unless it came just now: whoever set it wants these told.
+                if has_way(tx, &project)? {
+                    return Ok(());
+                }
+                due.iter().try_for_each(|report| reports::set_sent(tx, report, None, Some(&why)))
+            };
+            return state.store.write(write).await;
         }
     };
     for report in due {
@@ -263,7 +267,7 @@ async fn later(
 ) -> Result<(), StoreError> {
     let Some(first) = due.into_iter().next() else { return Ok(()) };
     let verdict = Verdict::Later { seconds: seconds(first.attempts), whole: true, why };
-    note(state, first, "", verdict, Millis::now()).await.map(drop)
+    note(state, None, first, "", verdict, Millis::now()).await.map(drop)
 }
 
 /// Tells one status. False when nothing more is to be told by this token for now.
@@ -306,11 +310,13 @@ async fn tell(
         // Another installation, other rights: the App may get a token that is better than this one.
         Verdict::BadToken(why) if way.is_of_app => {
             state.installations.forget(&way.token);
-            Verdict::Later { seconds: NO_TOKEN_SECONDS, whole: true, why }
+            // One that was kept may have been taken back, by whoever installed the App anew: the next one is got at once.
+            let seconds = if report.attempts == 0 { 1 } else { NO_TOKEN_SECONDS };
+            Verdict::Later { seconds, whole: true, why }
         }
         other => other,
     };
-    note(state, report, word, verdict, now).await
+    note(state, Some(way), report, word, verdict, now).await
 }
 
 /// Waits until a token may be used again, and uses it.
@@ -327,53 +333,68 @@ async fn take_turn(tokens: &Tokens, token: &Secret) {
     tokio::time::sleep_until(at).await;
 }
 
+/// Writes down what came of telling a status, by this way where there was one. Nothing is written where the project was
+/// connected anew meanwhile: the status is still to be told, by the new way. False when nothing more is to be told by this
+/// one for now.
 async fn note(
     state: &Shared,
+    way: Option<&Reached>,
     report: Report,
     word: &'static str,
     verdict: Verdict,
     now: Millis,
 ) -> Result<bool, StoreError> {
-    let project = report.project.clone();
-    match verdict {
-        Verdict::Done => {
-            state.store.write(move |tx| reports::set_sent(tx, &report, Some(word), None)).await?;
-            Ok(true)
+    let verdict = match verdict {
+        Verdict::Later { why, .. } if now.since(report.since) > PATIENCE => Verdict::GiveUp(why),
+        other => other,
+    };
+    let (way, sealer) = (way.cloned(), state.settings.sealer.clone());
+    let (of, said) = (report.clone(), verdict.clone());
+    let write = move |tx: &Tx<'_>| {
+        let holds = match (&way, &verdict) {
+            (None, _) => true,
+            // Whoever was told was told, by whichever token.
+            (Some(way), Verdict::Done) => way.is_same_place(tx)?,
+            (Some(way), _) => way.is_same_way(tx, &sealer)?,
+        };
+        if !holds {
+            return Ok(false);
         }
-        Verdict::Later { why, .. } if now.since(report.since) > PATIENCE => {
-            give_up(state, report, why).await?;
-            Ok(true)
+        match verdict {
+            Verdict::Done => reports::set_sent(tx, &report, Some(word), None)?,
+            Verdict::GiveUp(why) => reports::set_sent(tx, &report, None, Some(&why))?,
+            Verdict::BadToken(why) => {
+                let until = now.plus(Duration::from_secs(NO_TOKEN_SECONDS));
+                forge::set_token_message(tx, &report.project, Some(&why))?;
+                reports::postpone(tx, &report, &why, until)?;
+                reports::postpone_all(tx, &report.project, &why, until)?;
+            }
+            Verdict::Later { seconds, whole, why } => {
+                let until = now.plus(Duration::from_secs(seconds));
+                reports::postpone(tx, &report, &why, until)?;
+                if whole {
+                    reports::postpone_all(tx, &report.project, &why, until)?;
+                }
+            }
         }
+        Ok(true)
+    };
+    if !state.store.write(write).await? {
+        return Ok(false);
+    }
+    let project = of.project.as_str();
+    Ok(match said {
+        Verdict::Done => true,
         Verdict::GiveUp(why) => {
-            give_up(state, report, why).await?;
-            Ok(true)
+            record!(Warn, project = project, context = of.context.as_str(); "a forge was not told a status: {why}");
+            true
         }
         Verdict::BadToken(why) => {
-            record!(Warn, project = project.as_str(); "the token of a project is not used any more: {why}");
-            let until = now.plus(Duration::from_secs(NO_TOKEN_SECONDS));
-            let write = move |tx: &Tx<'_>| {
-                forge::set_token_message(tx, &project, Some(&why))?;
-                reports::postpone(tx, &report, &why, until)?;
-                reports::postpone_all(tx, &project, &why, until)
-            };
-            state.store.write(write).await?;
-            Ok(false)
+            record!(Warn, project = project; "the token of a project is not used any more: {why}");
+            false
         }
-        Verdict::Later { seconds, whole, why } => {
-            let until = now.plus(Duration::from_secs(seconds));
-            let write = move |tx: &Tx<'_>| {
-                reports::postpone(tx, &report, &why, until)?;
-                if whole { reports::postpone_all(tx, &report.project, &why, until) } else { Ok(()) }
-            };
-            state.store.write(write).await?;
-            Ok(!whole)
-        }
-    }
-}
-
-async fn give_up(state: &Shared, report: Report, why: String) -> Result<(), StoreError> {
-    record!(Warn, project = report.project.as_str(), context = report.context.as_str(); "a forge was not told a status: {why}");
-    state.store.write(move |tx| reports::set_sent(tx, &report, None, Some(&why))).await
+        Verdict::Later { whole, .. } => !whole,
+    })
 }
 
 #[cfg(test)]

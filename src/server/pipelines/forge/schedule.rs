@@ -1,7 +1,7 @@
 //! Schedules that are due: each of their times is noted and becomes a change that is worked off, in one transaction, so
 //! that it runs once whatever happens.
 
-use crate::server::ids::{PipelineId, ProjectId};
+use crate::server::ids::{PipelineId, ProjectId, ScheduleId};
 use crate::server::pipelines::forge::event::{Event, Scheduled};
 use crate::server::pipelines::forge::rounds::Rounds;
 use crate::server::pipelines::forge::timetable::{self, Cron};
@@ -11,7 +11,8 @@ use crate::server::store::tables::deliveries::{self, NewDelivery, NewEvent};
 use crate::server::store::tables::schedules::{self, BranchSchedule, Schedule};
 use crate::server::store::{Effect, Error as StoreError, Tx, View};
 use crate::server::time::Millis;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Pause between two looks at the clock.
@@ -26,17 +27,21 @@ pub(super) async fn run(state: Shared) {
         least: TICK,
         pause: Duration::ZERO,
     };
-    rounds.run(&state, |now| tick_once(&state, now)).await;
+    let said = Arc::<Mutex<HashSet<ScheduleId>>>::default();
+    rounds.run(&state, |now| tick_once(&state, Arc::clone(&said), now)).await;
 }
 
 /// Everything that is due at a time.
 struct Due {
+    /// Schedules of the API that nothing can be read of any more.
+    damaged: Vec<ScheduleId>,
     schedules: Vec<(Schedule, Millis)>,
     branches: Vec<(BranchSchedule, Millis)>,
 }
 
 fn due(view: &View, now: Millis) -> Result<Due, StoreError> {
-    let schedules = schedules::list(view, None)?.into_iter().filter_map(|schedule| {
+    let (readable, damaged) = schedules::list_readable(view)?;
+    let schedules = readable.into_iter().filter_map(|schedule| {
         let at = timetable::due(&schedule.timetable, schedule.id.as_str(), schedule.last, now)?;
         Some((schedule, at))
     });
@@ -44,11 +49,23 @@ fn due(view: &View, now: Millis) -> Result<Due, StoreError> {
         let at = Cron::parse(&schedule.cron)?.due(schedule.last, now)?;
         Some((schedule, at))
     });
-    Ok(Due { schedules: schedules.collect(), branches: branches.collect() })
+    Ok(Due { damaged, schedules: schedules.collect(), branches: branches.collect() })
 }
 
-async fn tick_once(state: &Shared, now: Millis) -> Result<Option<Millis>, StoreError> {
+/// Looks for what is due. One that is damaged is told of once: the others go on.
+async fn tick_once(
+    state: &Shared,
+    said: Arc<Mutex<HashSet<ScheduleId>>>,
+    now: Millis,
+) -> Result<Option<Millis>, StoreError> {
     let found = state.store.read(move |view| due(view, now)).await?;
+    for id in &found.damaged {
+        if said.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone()) {
+            log::error!(
+                "the schedule {id} is damaged in the database and does not run: make it anew (`/api/v2/project/SLUG/schedule`)"
+            );
+        }
+    }
     if found.schedules.is_empty() && found.branches.is_empty() {
         return Ok(None);
     }
@@ -118,6 +135,7 @@ fn add(tx: &Tx<'_>, project: &ProjectId, scheduled: Scheduled, now: Millis) -> R
         source: DeliverySource::Schedule,
         event: "schedule",
         verdict: Verdict::Accepted,
+        is_strange: false,
         sentence: &sentence,
     };
     let delivery = deliveries::add(tx, &new, now)?;
@@ -141,10 +159,10 @@ fn add(tx: &Tx<'_>, project: &ProjectId, scheduled: Scheduled, now: Millis) -> R
 #[expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
 mod tests {
     use super::*;
-    use crate::server::ids::ScheduleId;
     use crate::server::store::Store;
     use crate::server::store::tables::projects::ensure_project;
     use crate::server::store::tables::schedules::Timetable;
+    use proptest::prelude::*;
     use serde::Deserialize as _;
     use serde_json::json;
 
@@ -217,5 +235,124 @@ mod tests {
         assert_eq!(waiting().len(), 4, "one that stays does not run again");
         tick(12);
         assert_eq!(waiting().last().unwrap().workflows.as_deref(), Some(&["b".to_owned()][..]));
+    }
+
+    /// What happens to a control plane with schedules.
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// The clock goes on by so many minutes.
+        On(u64),
+        /// The clock is set back by so many minutes.
+        Back(u64),
+        /// It looks at the clock.
+        Look,
+        /// It looks, and dies before what it found is kept.
+        Die,
+        /// A push brings a config with the one list of times or with the other.
+        Push(bool),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0u64..20).prop_map(Step::On),
+            1 => (90u64..300).prop_map(Step::On),
+            1 => (1u64..30).prop_map(Step::Back),
+            6 => Just(Step::Look),
+            2 => Just(Step::Die),
+            1 => any::<bool>().prop_map(Step::Push),
+        ]
+    }
+
+    /// Minutes of the hour of either list, and as a config writes them.
+    const LISTS: [(&[u64], &str); 2] = [(&[0, 7, 20, 59], "0,7,20,59 * * * *"), (&[20, 21], "20-21 * * * *")];
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+        #[test]
+        fn each_time_runs_once_over_deaths_and_clocks_that_are_set(steps in prop::collection::vec(step(), 1..40)) {
+            let folder = tempfile::tempdir().unwrap();
+            let open = || Store::open(&folder.path().join("db"), false, |_| ()).unwrap();
+            let mut store = open();
+            let mut minute = 50_000u64;
+            let at = |minute: u64| Millis(minute * MINUTE_MS + 5_000);
+            let start = at(minute);
+            let all_days = ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"].map(str::to_owned).to_vec();
+            let push = |store: &Store, project: &ProjectId, list: usize, now: Millis| {
+                let (project, wanted) = (project.clone(), [("w".to_owned(), LISTS[list].1.to_owned())]);
+                store.write_blocking(move |tx| schedules::set_of_branch(tx, &project, "main", &wanted, now)).unwrap();
+            };
+            let project = store
+                .write_blocking(move |tx| {
+                    let project = ensure_project(tx, "gh/acme/app", None, Millis(0))?.project;
+                    let schedule = Schedule {
+                        id: ScheduleId::fresh(),
+                        project: project.clone(),
+                        name: "often".to_owned(),
+                        description: String::new(),
+                        timetable: Timetable {
+                            per_hour: 60,
+                            hours_of_day: (0..24).collect(),
+                            days_of_week: all_days,
+                            days_of_month: Vec::new(),
+                            months: Vec::new(),
+                        },
+                        parameters: BTreeMap::new(),
+                        actor: None,
+                        actor_login: SYSTEM.to_owned(),
+                        created_at: start,
+                        updated_at: start,
+                        last: start,
+                    };
+                    schedules::set(tx, &schedule)?;
+                    Ok(project)
+                })
+                .unwrap();
+            push(&store, &project, 0, start);
+            // The last minutes that counted, of the schedule of the API and of the one in the config, and all that ran.
+            let (mut last, mut list, mut ran) = ([minute, minute], 0, [Vec::new(), Vec::new()]);
+            for step in steps {
+                match step {
+                    Step::On(minutes) => minute += minutes,
+                    Step::Back(minutes) => minute -= minutes,
+                    Step::Push(other) => {
+                        push(&store, &project, usize::from(other), at(minute));
+                        if list != usize::from(other) {
+                            (list, last[1]) = (usize::from(other), minute);
+                        }
+                    }
+                    Step::Look => {
+                        let found = store.read_blocking(|view| due(view, at(minute))).unwrap();
+                        store.write_blocking(move |tx| note(tx, found, at(minute))).unwrap();
+                        for (of, minutes) in [(0, None), (1, Some(LISTS[list].0))] {
+                            // The last that fits of a quarter of an hour, if it is news.
+                            let fits = |m: &u64| minutes.is_none_or(|minutes| minutes.contains(&(m % 60)));
+                            let newest = (minute - 14..=minute).rev().find(fits);
+                            if let Some(newest) = newest.filter(|newest| *newest > last[of]) {
+                                last[of] = newest;
+                                ran[of].push(newest);
+                            }
+                        }
+                    }
+                    Step::Die => {
+                        let found = store.read_blocking(|view| due(view, at(minute))).unwrap();
+                        let died = store.write_blocking(move |tx| {
+                            note(tx, found, at(minute))?;
+                            Err::<(), _>(StoreError::Closed)
+                        });
+                        prop_assert!(died.is_err());
+                        drop(store);
+                        store = open();
+                    }
+                }
+                let found =
+                    store.read_blocking(|view| deliveries::due_events(view, &[], Millis(u64::MAX >> 1), 10_000)).unwrap();
+                let mut seen = [Vec::new(), Vec::new()];
+                for stored in found {
+                    let Ok(Event::Scheduled(scheduled)) = Event::deserialize(&stored.event) else { continue };
+                    seen[usize::from(scheduled.schedule.is_none())].push(scheduled.due_ms / MINUTE_MS);
+                }
+                prop_assert_eq!(&seen, &ran);
+            }
+        }
     }
 }

@@ -31,7 +31,7 @@ pub fn sender(headers: &HeaderMap) -> Option<Forge> {
 pub fn names(forge: Forge, headers: &HeaderMap) -> (String, Option<String>) {
     let (event, ids): (&str, &[&str]) = match forge {
         Forge::GitHub => ("x-github-event", &["x-github-delivery"]),
-        Forge::GitLab => ("x-gitlab-event", &["idempotency-key"]),
+        Forge::GitLab => ("x-gitlab-event", &["idempotency-key", "webhook-id"]),
         Forge::Gitea => ("x-gitea-event", &["x-gitea-delivery"]),
         Forge::Forgejo => ("x-forgejo-event", &["x-forgejo-delivery", "x-gitea-delivery"]),
         Forge::BitbucketCloud => ("x-event-key", &["x-request-uuid"]),

@@ -135,58 +135,6 @@ pub(super) fn call(forge: Forge, api: &str, name: &str, report: &Report, word: &
     ApiCall { url, body }
 }
 
-/// The call that has a forge send the events of a repository here; `None`: this forge cannot be asked to.
-pub(super) fn hook_call(forge: Forge, api: &str, name: &str, address: &str, secret: &str) -> Option<ApiCall> {
-    let config = json!({ "url": address, "content_type": "json", "secret": secret });
-    let (url, body) = match forge {
-        Forge::GitHub => (
-            format!("{api}/repos/{}/hooks", path(name)),
-            json!({ "name": "web", "active": true, "events": ["push", "pull_request"], "config": config }),
-        ),
-        Forge::Gitea | Forge::Forgejo => (
-            format!("{api}/repos/{}/hooks", path(name)),
-            json!({
-                "type": forge, "active": true, "events": ["push", "pull_request", "pull_request_sync"], "config": config,
-            }),
-        ),
-        Forge::GitLab => (
-            format!("{api}/projects/{}/hooks", encoded(name)),
-            json!({
-                "url": address, "token": secret, "push_events": true, "tag_push_events": true,
-                "merge_requests_events": true, "enable_ssl_verification": true,
-            }),
-        ),
-        Forge::BitbucketCloud => (
-            format!("{api}/repositories/{}/hooks", path(name)),
-            json!({
-                "description": "Runlet", "url": address, "active": true, "secret": secret,
-                "events": [
-                    "repo:push", "pullrequest:created", "pullrequest:updated", "pullrequest:fulfilled",
-                    "pullrequest:rejected",
-                ],
-            }),
-        ),
-        Forge::BitbucketDc => {
-            let (project, repository) = name.split_once('/').unwrap_or((name, ""));
-            (
-                format!(
-                    "{api}/api/latest/projects/{}/repos/{}/webhooks",
-                    encoded(project),
-                    encoded(repository)
-                ),
-                json!({
-                    "name": "Runlet", "url": address, "active": true, "configuration": { "secret": secret },
-                    "events": [
-                        "repo:refs_changed", "pr:opened", "pr:from_ref_updated", "pr:merged", "pr:declined", "pr:deleted",
-                    ],
-                }),
-            )
-        }
-        Forge::Git => return None,
-    };
-    Some(ApiCall { url, body })
-}
-
 /// Addresses at which a forge tells of itself and of a repository.
 #[derive(Debug, PartialEq)]
 pub(super) struct AboutCalls {
@@ -221,16 +169,6 @@ pub(super) fn about_calls(forge: Forge, api: &str, name: &str) -> Option<AboutCa
         Forge::Git => return None,
     };
     Some(AboutCalls { repository, branch_at, version })
-}
-
-/// Address of the call that has a forge send a test delivery by a webhook; `None`: this forge sends none.
-pub(super) fn test_call(forge: Forge, api: &str, name: &str, hook: u64) -> Option<String> {
-    match forge {
-        Forge::GitHub => Some(format!("{api}/repos/{}/hooks/{hook}/pings", path(name))),
-        Forge::Gitea | Forge::Forgejo => Some(format!("{api}/repos/{}/hooks/{hook}/tests", path(name))),
-        Forge::GitLab => Some(format!("{api}/projects/{}/hooks/{hook}/test/push_events", encoded(name))),
-        Forge::BitbucketCloud | Forge::BitbucketDc | Forge::Git => None,
-    }
 }
 
 /// Meaning of the answer to a status.
@@ -355,11 +293,6 @@ mod tests {
         let dc = of(Forge::BitbucketDc).unwrap_or_default();
         assert!(dc.0.ends_with("/projects/acme/repos/app/default-branch") && dc.1.is_some());
         assert_eq!(of(Forge::Git), None);
-        let test = |forge| test_call(forge, "https://api", "acme/app", 5);
-        assert_eq!(test(Forge::GitHub), Some(url("/repos/acme/app/hooks/5/pings")));
-        assert_eq!(test(Forge::Forgejo), Some(url("/repos/acme/app/hooks/5/tests")));
-        assert_eq!(test(Forge::GitLab), Some(url("/projects/acme%2Fapp/hooks/5/test/push_events")));
-        assert_eq!(test(Forge::BitbucketCloud), None);
     }
 
     #[test]

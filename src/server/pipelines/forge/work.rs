@@ -36,6 +36,8 @@ const IDLE: Duration = Duration::from_secs(60);
 const AGAIN_SECONDS: [u64; 14] = [2, 5, 15, 30, 60, 120, 300, 600, 900, 900, 900, 900, 900, 900];
 /// Tries of a change whose config imports orbs that cannot be fetched, some four minutes; then its pipeline is errored.
 const ORB_TRIES: u32 = 6;
+/// The sentence about a change that says nothing any more.
+const DAMAGED: &str = "it is damaged in the database, or a newer version has stored it: have the forge send the delivery again, or start a pipeline by hand";
 /// Branches whose history is looked at for the commit that another one was made of.
 const MOST_TIPS: usize = 50;
 /// How long deliveries are kept: longer than any forge sends one again.
@@ -179,7 +181,7 @@ fn about(view: &View, project: &ProjectId, event: &Event) -> Result<Option<About
 
 async fn work(state: &Shared, stored: &StoredEvent) -> Result<End, StoreError> {
     let Ok(event) = Event::deserialize(&stored.event) else {
-        return Ok(End::Failed("it is stored in a form that this version cannot read".to_owned()));
+        return Ok(End::Failed(DAMAGED.to_owned()));
     };
     let (id, of) = (stored.project.clone(), event.clone());
     let Some(about) = state.store.read(move |view| about(view, &id, &of)).await? else {

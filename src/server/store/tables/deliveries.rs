@@ -2,18 +2,20 @@
 //!
 //! Only SQLite: `json_each` for the list of busy projects, `LIMIT -1` with OFFSET, `INDEXED BY`, without which all changes
 //! there are would be looked at, `last_insert_rowid` for the number of a delivery (elsewhere RETURNING). Changes are JSON
-//! in a text column.
+//! in a text column: one that is damaged is read as null, so that it is in the way of no other.
 
 use crate::server::ids::{PipelineId, ProjectId};
-use crate::server::store::json::Json;
 use crate::server::store::status::{DeliverySource, EventState, Verdict, Word};
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};
 use serde_json::Value;
 
-/// Refused deliveries of a project that are kept: strangers must not fill the disk.
+/// Refused deliveries of a project that are kept.
 const MOST_REFUSED: u32 = 50;
+/// Deliveries of strangers to a project that are kept, and listed beside all others: strangers must neither fill the disk
+/// nor push out of the list what people look for.
+const MOST_OF_STRANGERS: u32 = 10;
 
 /// A delivery that is about to be stored.
 #[derive(Clone, Debug)]
@@ -28,6 +30,8 @@ pub struct NewDelivery<'a> {
     pub event: &'a str,
     /// The verdict on it.
     pub verdict: Verdict,
+    /// Whether nobody knows who sent it.
+    pub is_strange: bool,
     /// A sentence about it.
     pub sentence: &'a str,
 }
@@ -47,6 +51,8 @@ pub struct Delivery {
     pub received_at: Millis,
     /// The verdict on it.
     pub verdict: Verdict,
+    /// Whether nobody knows who sent it.
+    pub is_strange: bool,
     /// A sentence about it.
     pub sentence: String,
 }
@@ -58,7 +64,7 @@ pub struct StoredEvent {
     pub seq: i64,
     /// Project whose repository changed.
     pub project: ProjectId,
-    /// The change, in the form of whoever stored it.
+    /// The change, in the form of whoever stored it; null where it cannot be read any more.
     pub event: Value,
     /// Time of its coming.
     pub at: Millis,
@@ -79,7 +85,10 @@ fn event_row(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     Ok(StoredEvent {
         seq: row.get(0)?,
         project: row.get(1)?,
-        event: row.get::<_, Json<_>>(2)?.0,
+        event: row
+            .get_ref(2)?
+            .as_bytes()
+            .map_or(Value::Null, |text| serde_json::from_slice(text).unwrap_or_default()),
         at: row.get(3)?,
         state: row.get(4)?,
         attempts: row.get(5)?,
@@ -119,24 +128,52 @@ pub fn find(view: &View, project: &ProjectId, delivery: &str) -> Result<Option<i
     Ok(query.query_row(params![project, delivery], |row| row.get(0)).optional()?)
 }
 
+/// Whether nothing of a delivery was built or is going to be, and something of it failed.
+pub fn has_failed(view: &View, delivery: i64) -> Result<bool, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT coalesce(sum(state = ?2) > 0 AND sum(state IN (?3, ?4)) = 0, 0) FROM forge_events WHERE delivery_seq = ?1",
+    )?;
+    let states = params![delivery, EventState::Failed, EventState::Waiting, EventState::Started];
+    Ok(query.query_row(states, |row| row.get(0))?)
+}
+
+/// Forgets a delivery with its changes.
+pub fn delete(tx: &Tx<'_>, delivery: i64) -> Result<(), Error> {
+    tx.sql().prepare_cached("DELETE FROM forge_deliveries WHERE seq = ?1")?.execute([delivery])?;
+    Ok(())
+}
+
 /// Stores a delivery.
 pub fn add(tx: &Tx<'_>, new: &NewDelivery<'_>, now: Millis) -> Result<i64, Error> {
     tx.sql()
         .prepare_cached(
-            "INSERT INTO forge_deliveries (project_id, delivery, source, event, received_at_ms, verdict, sentence)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO forge_deliveries (project_id, delivery, source, event, received_at_ms, verdict, is_strange, sentence)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
-        .execute(params![new.project, new.delivery, new.source, new.event, now, new.verdict, new.sentence])?;
+        .execute(params![
+            new.project,
+            new.delivery,
+            new.source,
+            new.event,
+            now,
+            new.verdict,
+            new.is_strange,
+            new.sentence
+        ])?;
     let seq = tx.sql().last_insert_rowid();
     if new.verdict == Verdict::Refused {
-        tx.sql()
-            .prepare_cached(
-                "DELETE FROM forge_deliveries WHERE seq IN (SELECT seq FROM forge_deliveries
-                 WHERE project_id = ?1 AND verdict = ?3 ORDER BY seq DESC LIMIT -1 OFFSET ?2)",
-            )?
-            .execute(params![new.project, MOST_REFUSED, Verdict::Refused])?;
+        let most = if new.is_strange { MOST_OF_STRANGERS } else { MOST_REFUSED };
+        tx.sql().prepare_cached(&excess_sql())?.execute(params![new.project, new.is_strange, most])?;
     }
     Ok(seq)
+}
+
+fn excess_sql() -> String {
+    format!(
+        "DELETE FROM forge_deliveries WHERE seq IN (SELECT seq FROM forge_deliveries WHERE project_id = ?1
+         AND is_strange = ?2 AND verdict = {} ORDER BY seq DESC LIMIT -1 OFFSET ?3)",
+        Verdict::Refused.literal()
+    )
 }
 
 /// Puts another sentence about a delivery.
@@ -265,24 +302,40 @@ pub fn replay(tx: &Tx<'_>, seq: i64, sentence: &str, now: Millis) -> Result<(), 
     Ok(())
 }
 
-/// The newest deliveries of a project, newest first.
+fn list_sql(is_strange: bool) -> String {
+    let which = match is_strange {
+        true => format!("is_strange = 1 AND verdict = {}", Verdict::Refused.literal()),
+        false => "is_strange = 0".to_owned(),
+    };
+    format!(
+        "SELECT seq, delivery, source, event, received_at_ms, verdict, is_strange, sentence FROM forge_deliveries
+         WHERE project_id = ?1 AND {which} ORDER BY seq DESC LIMIT ?2"
+    )
+}
+
+/// The newest deliveries of a project, newest first, and among them the newest of strangers, which do not count.
 pub fn list(view: &View, project: &ProjectId, most: u32) -> Result<Vec<Delivery>, Error> {
-    let mut query = view.sql().prepare_cached(
-        "SELECT seq, delivery, source, event, received_at_ms, verdict, sentence FROM forge_deliveries
-         WHERE project_id = ?1 ORDER BY seq DESC LIMIT ?2",
-    )?;
-    let rows = query.query_map(params![project, most], |row| {
-        Ok(Delivery {
-            seq: row.get(0)?,
-            delivery: row.get(1)?,
-            source: row.get(2)?,
-            event: row.get(3)?,
-            received_at: row.get(4)?,
-            verdict: row.get(5)?,
-            sentence: row.get(6)?,
-        })
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let mut listed = Vec::new();
+    for (is_strange, most) in [(false, most), (true, most.min(MOST_OF_STRANGERS))] {
+        let mut query = view.sql().prepare_cached(&list_sql(is_strange))?;
+        let rows = query.query_map(params![project, most], |row| {
+            Ok(Delivery {
+                seq: row.get(0)?,
+                delivery: row.get(1)?,
+                source: row.get(2)?,
+                event: row.get(3)?,
+                received_at: row.get(4)?,
+                verdict: row.get(5)?,
+                is_strange: row.get(6)?,
+                sentence: row.get(7)?,
+            })
+        })?;
+        for row in rows {
+            listed.push(row?);
+        }
+    }
+    listed.sort_by_key(|delivery| std::cmp::Reverse(delivery.seq));
+    Ok(listed)
 }
 
 /// The changes of a delivery, in their order, at most so many.
@@ -311,5 +364,8 @@ mod tests {
         assert_uses(&due_sql(), "forge_events_waiting");
         assert_uses(&next_sql(), "forge_events_waiting");
         assert_uses(&find_sql(), "forge_deliveries_by_id");
+        assert_uses(&excess_sql(), "forge_deliveries_refused");
+        assert_uses(&list_sql(true), "forge_deliveries_refused");
+        assert_uses(&list_sql(false), "forge_deliveries_by_project");
     }
 }

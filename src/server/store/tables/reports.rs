@@ -121,7 +121,8 @@ pub fn pipeline_facts(view: &View, pipeline: &PipelineId) -> Result<Option<Pipel
         Ok(PipelineFacts {
             project: row.get(0)?,
             number: row.get(1)?,
-            errors: row.get::<_, Json<_>>(2)?.0,
+            // Sentences that are damaged are in the way of no other status.
+            errors: row.get::<_, Json<_>>(2).map(|errors| errors.0).unwrap_or_default(),
             revision: row.get(3)?,
             reference: row.get(4)?,
         })

@@ -99,6 +99,21 @@ pub fn list(view: &View, project: Option<&ProjectId>) -> Result<Vec<Schedule>, E
     query.query_map([project], schedule_row)?.map(|row| read(row?)).collect()
 }
 
+/// Reads all schedules that can be read, and the ids of those that are damaged.
+pub fn list_readable(view: &View) -> Result<(Vec<Schedule>, Vec<ScheduleId>), Error> {
+    let mut query = view.sql().prepare_cached(&format!("{SCHEDULE} ORDER BY created_at_ms, id"))?;
+    let (mut readable, mut damaged) = (Vec::new(), Vec::new());
+    for row in query.query_map([], schedule_row)? {
+        let row = row?;
+        let id = row.0.id.clone();
+        match read(row) {
+            Ok(schedule) => readable.push(schedule),
+            Err(_) => damaged.push(id),
+        }
+    }
+    Ok((readable, damaged))
+}
+
 /// Finds a schedule.
 pub fn find(view: &View, id: &ScheduleId) -> Result<Option<Schedule>, Error> {
     let mut query = view.sql().prepare_cached(&format!("{SCHEDULE} WHERE id = ?1"))?;
