@@ -101,7 +101,7 @@ pub(super) fn check(data: &Path, contents: bool, now: SystemTime) -> Result<Repo
     for output in &said.complete {
         report.outputs += 1;
         if let Some(fault) = wrong_output(&blobs, output, contents, &mut report.read_bytes)? {
-            if inspect::has_output(&view, output.task.as_str()).map_err(store)? {
+            if inspect::has_output(&view, &output.task).map_err(store)? {
                 push(&mut report.faults, "output", fault);
             }
         }
@@ -233,9 +233,11 @@ fn unnamed(
         })
         .map_err(Unread::Blobs)?;
     for task in folders {
-        let is_stray =
-            TaskId::new(&task).is_err() || !inspect::has_output(view, &task).map_err(Unread::Store)?;
-        if is_stray {
+        let is_kept = match TaskId::new(&task) {
+            Ok(id) => inspect::has_output(view, &id).map_err(Unread::Store)?,
+            Err(_) => false,
+        };
+        if !is_kept {
             let what = format!("there is output of `{task}`, which is no task whose output is kept");
             push(&mut report.faults, "unnamed", what);
         }

@@ -72,13 +72,13 @@ pub fn command(args: Vec<OsString>) -> Outcome {
             url = options.public_url.as_deref().unwrap_or(&running.url)
         ));
     }
-    // Its log may be elsewhere, and the token is in its file: a full disk below its output keeps nobody from starting.
+    // A full disk below standard output does not stop the start: the token is in its file.
     if let Err(failure) = crate::outcome::print(&text) {
         log::error!("{}", failure.message);
     }
     service::tell(&format!("READY=1\nSTATUS=listening on {}", running.url));
     running.report_progress();
-    // One iterator: what it has taken notice of and not told would be lost with it.
+    // One iterator for all signals: a second would lose those that the first has read.
     for _ in signals.forever().take_while(|signal| *signal == SIGHUP) {
         running.read_certificate_again();
     }

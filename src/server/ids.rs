@@ -91,6 +91,8 @@ ids! {
     LayerId,
     /// Identifies a webhook that tells others.
     WebhookId,
+    /// Identifies a call of such a webhook.
+    WebhookCallId,
     /// Identifies a schedule of the API.
     ScheduleId,
 }

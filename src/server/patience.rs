@@ -20,7 +20,7 @@ use tokio::time::{Instant, Sleep};
 /// How long a client may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
-    /// One that takes nothing of what it is sent for so long is cut off.
+    /// Time after which a client that takes nothing of its answer is cut off.
     take: Duration,
     /// The body of one that has shown no token must have come by then.
     body_of_unknown: Duration,

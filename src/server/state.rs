@@ -173,7 +173,7 @@ pub enum Elsewhere {
     /// They fail when their turn comes: a workflow that skipped its tests is no success.
     #[default]
     Fail,
-    /// They do not run, nor do those that need them. Containers are elsewhere as well, whatever their class.
+    /// Such jobs and those that require them are not run; a job in a container is one, whatever its class.
     Skip,
     /// Their steps run on the host of a machine runner.
     OnHost,

@@ -129,7 +129,7 @@ fn tell_of_runners_with_one_name(tx: &Tx<'_>, claimer: &Claimer) -> Result<(), E
             record!(Warn, runner = name.as_str(), task_id = row.id;
                 "a runner asks for work while a task runs under its name"
             );
-            tx.effect(Effect::Changed(row.pipeline.to_string()));
+            tx.effect(Effect::Changed(row.pipeline));
         }
     }
     Ok(())

@@ -186,7 +186,7 @@ pub fn describe(
     let JobKind::Build { job, executor } = found.definition.kind else {
         return Err(Error::Corrupt(format!("the task `{}` is of a job without steps", handed.id)));
     };
-    tx.effect(Effect::Changed(found.pipeline.clone().into()));
+    tx.effect(Effect::Changed(found.pipeline.clone()));
     let containers = match executor {
         Executor::Docker { images } if in_containers => {
             images.into_iter().map(|image| container(image, &handed.variables)).collect()

@@ -9,9 +9,9 @@
 //!
 //! A [`Task`] is one attempt. Every call and every sweep that touches it is a method of this file; it changes the value,
 //! answers with a type, and names what must follow as [`Consequence`]s. Beside it are only the types (`words`), the
-//! sentences for people (`told`) and the row that a task is read from and written to (`stored`). Nothing here reads a clock or the store:
-//! `commit::task` loads a task, applies one of these, and writes what became of it in the same transaction.
-//! docs/protocol.md tells the same for people who write runners.
+//! sentences for people (`told`) and the row that a task is read from and written to (`stored`). Nothing here reads a
+//! clock or the store: `commit::task` loads a task, applies one of these, and writes what became of it in the same
+//! transaction. docs/protocol.md tells the same for people who write runners.
 
 mod stored;
 #[cfg(test)]
@@ -19,7 +19,6 @@ mod tests;
 mod told;
 mod words;
 
-use words::renewed;
 pub use words::{
     Avoid, Call, Claim, ClaimedAgain, Consequence, Counts, DEFAULT_BUDGET, End, FENCE_MARGIN, Finished,
     GivenBack, LATE, LONGEST_BEGIN, MOST_GIVEN_BACK_BY_HOSTS, MOST_GIVEN_BACK_BY_RUNNERS,
@@ -33,7 +32,7 @@ use crate::server::time::Millis;
 use std::time::Duration;
 
 impl Task {
-    /// The fence of what it replaces stands until then, was moved, or is gone.
+    /// Sets, moves or clears the fence that this queued task waits for.
     pub fn wait_for_fence(&mut self, fence: Option<Millis>) -> Vec<Consequence> {
         if self.state != State::Queued || self.not_before == fence {
             return Vec::new();
@@ -85,14 +84,6 @@ impl Task {
         }
     }
 
-    /// How long it may still take to begin; nothing of one that is not claimed.
-    pub fn begin_left(&self, now: Millis) -> Duration {
-        match &self.state {
-            State::Claimed { begin_until, .. } => begin_until.since(now),
-            _ => Duration::ZERO,
-        }
-    }
-
     /// A claim with the nonce that this task was given to. Nothing is replaced: the same call may have arrived twice, and
     /// its runner may go by either answer.
     pub fn claim_again(&mut self, lease: Duration, now: Millis) -> ClaimedAgain {
@@ -128,10 +119,6 @@ impl Task {
         Transition::then(self.taken(), [Consequence::Begun])
     }
 
-    fn taken(&self) -> Taken {
-        Taken { late: false, cancel: self.cancel_asked }
-    }
-
     /// A call of its agent: the lease is renewed, and an unreachable task runs again.
     pub fn call(&mut self, call: Call, lease: Duration, now: Millis) -> Result<Transition<Taken>, Refused> {
         match &mut self.state {
@@ -139,7 +126,7 @@ impl Task {
             State::Claimed { claim, lease_until, begin_until } => {
                 let is_first_version = claim.protocol < 2;
                 match call {
-                    // Its first word of what it does is its begin.
+                    // In protocol 1 the first event, output or other call is the begin.
                     Call::Events { .. } | Call::Output { .. } | Call::Other if is_first_version => {
                         return Ok(self.start(None, lease, now));
                     }
@@ -156,10 +143,7 @@ impl Task {
                 Ok(Transition::of(self.taken()))
             }
             State::Unreachable { work, since } => {
-                let back = format!(
-                    "the runner `{}` is heard of again; it had not been since {since}",
-                    work.claim.runner
-                );
+                let back = told::heard_again(&work.claim.runner, *since);
                 let lease_until = renewed(work.lease_until, lease, now);
                 self.state = State::Running(Work { lease_until, ..work.clone() });
                 Ok(Transition::then(self.taken(), [Consequence::Say(back)]))
@@ -226,6 +210,9 @@ impl Task {
             State::Ended(End { had_begun: false, by: EndedBy::Cancel, .. }) => {
                 Ok(Transition::of(GivenBack::Canceled))
             }
+            State::Ended(End { by: EndedBy::ClassDeleted, claim: Some(_), .. }) => {
+                Ok(Transition::of(GivenBack::Failed))
+            }
             _ => Err(self.refusal(now)),
         }
     }
@@ -242,6 +229,11 @@ impl Task {
                 GivenBack::Canceled,
                 self.end(TaskState::Canceled, EndedBy::Cancel, None, now),
             );
+        }
+        if let Some(class) = &self.gone_class {
+            let message = Some(told::back_to_no_class(runner, by, returned.message, class));
+            let then = self.end(TaskState::Failed, EndedBy::ClassDeleted, message, now);
+            return Transition::then(GivenBack::Failed, then);
         }
         let mut counts = self.counts;
         let too_often = match returned.reason {
@@ -370,11 +362,8 @@ impl Task {
         message: &str,
         now: Millis,
     ) -> Result<Vec<Consequence>, Refused> {
-        let claim = self.claim_of();
-        if allocation.is_some_and(|given| claim.is_none_or(|claim| claim.allocation != given)) {
-            return Err(Refused::AnotherAllocation);
-        }
-        let runner = claim.map(|claim| claim.runner.clone()).unwrap_or_default();
+        allocation.map_or(Ok(()), |given| self.check_allocation(Some(given)))?;
+        let runner = self.claim_of().map(|claim| claim.runner.clone()).unwrap_or_default();
         match &self.state {
             State::Queued => Err(Refused::Queued),
             State::Claimed { .. } => {
@@ -386,8 +375,25 @@ impl Task {
         }
     }
 
+    /// Its runner sends what is left of the output of an agent that is gone: it may where output is taken, still or late.
+    pub fn rest(&self, allocation: Option<&str>, now: Millis) -> Result<(), Refused> {
+        self.check_allocation(allocation)?;
+        self.clone().call(Call::Output { is_spin_up: false }, Duration::ZERO, now).map(drop)
+    }
+
+    fn check_allocation(&self, allocation: Option<&str>) -> Result<(), Refused> {
+        let is_its_own = self.claim_of().is_some_and(|claim| Some(claim.allocation.as_str()) == allocation);
+        if is_its_own { Ok(()) } else { Err(Refused::AnotherAllocation) }
+    }
+
     /// Its runner says that it cannot be run, for good. A cancel wins.
-    pub fn failed(&mut self, message: &str, now: Millis) -> Result<Transition<()>, Refused> {
+    pub fn failed(
+        &mut self,
+        allocation: Option<&str>,
+        message: &str,
+        now: Millis,
+    ) -> Result<Transition<()>, Refused> {
+        self.check_allocation(allocation)?;
         match &self.state {
             State::Claimed { .. } | State::Running(_) | State::Unreachable { .. } => {
                 let status =
@@ -428,10 +434,7 @@ impl Task {
             }
             State::Running(work) if now > work.lease_until => self.silent(work.clone(), lease, now),
             State::Unreachable { work, since } if now > work.fence() => {
-                let message = format!(
-                    "the runner `{}` has not been heard of since {since}: it was stopped, or lost the network",
-                    work.claim.runner
-                );
+                let message = told::silent(&work.claim.runner, *since);
                 self.fail(EndedBy::Silence, &message, now)
             }
             State::Ended(End { fence_until: Some(fence), .. }) if now > *fence => self.confirm_stopped(),
@@ -446,11 +449,7 @@ impl Task {
             return self.end_fenced(TaskState::Canceled, EndedBy::Cancel, Some(message), fence, now);
         }
         let since = work.lease_until.minus(lease);
-        let message = format!(
-            "the runner `{}` has not been heard of since {since}: the job goes on when it is back, and fails when it is not within {} minutes",
-            work.claim.runner,
-            work.claim.budget.as_secs().div_ceil(60)
-        );
+        let message = told::unreachable(&work.claim.runner, since, work.claim.budget);
         self.state = State::Unreachable { work, since };
         vec![Consequence::Say(message)]
     }
@@ -475,9 +474,7 @@ impl Task {
 
     /// Its class is deleted: nobody will ever claim it. What runs keeps its token.
     pub fn class_deleted(&mut self, class: &str, now: Millis) -> Vec<Consequence> {
-        let message =
-            format!("the resource class `{class}` was deleted while the task waited for a runner of it");
-        self.withhold(TaskState::Failed, EndedBy::ClassDeleted, message, now)
+        self.withhold(TaskState::Failed, EndedBy::ClassDeleted, told::class_deleted(class), now)
     }
 
     /// It cannot be handed to anybody.
@@ -533,13 +530,10 @@ impl Task {
         if self.cancel_asked {
             return self.end(TaskState::Canceled, by, None, now);
         }
-        let (wants_retries, runner) = match &self.state {
-            State::Running(Work { claim, .. }) | State::Unreachable { work: Work { claim, .. }, .. } => {
-                (claim.retries_unsafely, claim.runner.clone())
-            }
-            State::Queued | State::Claimed { .. } | State::Ended(_) => (false, String::new()),
-        };
-        if wants_retries && self.counts.unsafe_retries < MOST_UNSAFE_RETRIES {
+        let may_retry = self.has_begun() && self.gone_class.is_none();
+        let is_one_left = may_retry && self.counts.unsafe_retries < MOST_UNSAFE_RETRIES;
+        if let Some(claim) = self.claim_of().filter(|claim| is_one_left && claim.retries_unsafely) {
+            let runner = claim.runner.clone();
             let counts = Counts { unsafe_retries: self.counts.unsafe_retries + 1, ..self.counts };
             let is_held = self.is_held;
             let mut then = self.end(TaskState::Retried, by, None, now);
@@ -573,7 +567,7 @@ impl Task {
         message: Option<String>,
         now: Millis,
     ) -> Vec<Consequence> {
-        let had_begun = matches!(self.state, State::Running(_) | State::Unreachable { .. });
+        let had_begun = self.has_begun();
         let claim = self.claim_of().cloned();
         let runner = claim.as_ref().map(|claim| claim.runner.as_str());
         let message = message.map(|message| told::end(&message, (by, status), runner, now));
@@ -581,14 +575,25 @@ impl Task {
         self.state = State::Ended(End { status, by, at: now, claim, had_begun, fence_until: None });
         vec![Consequence::Ended(message)]
     }
+}
 
-    /// The claim that holds it, or held it when it ended.
-    pub fn claim_of(&self) -> Option<&Claim> {
-        match &self.state {
-            State::Queued => None,
-            State::Claimed { claim, .. } => Some(claim),
-            State::Running(work) | State::Unreachable { work, .. } => Some(&work.claim),
-            State::Ended(end) => end.claim.as_ref(),
-        }
+impl Claim {
+    /// From here on an agent has certainly stopped its steps whose last answer was not later than the lease tells, or
+    /// than now.
+    fn fence(&self, lease_until: Millis, now: Millis) -> Millis {
+        lease_until.max(now).plus(self.budget).plus(FENCE_MARGIN)
     }
+}
+
+impl Work {
+    /// Time from which on its agent has certainly stopped its steps.
+    fn fence(&self) -> Millis {
+        self.lease_until.plus(self.claim.budget).plus(FENCE_MARGIN)
+    }
+}
+
+/// The end of a lease after a call. Never earlier than before; the same while more than two thirds are left, so that
+/// most calls write nothing.
+fn renewed(lease_until: Millis, lease: Duration, now: Millis) -> Millis {
+    if lease_until > now.plus(lease * 2 / 3) { lease_until } else { now.plus(lease) }
 }

@@ -39,7 +39,7 @@ impl Hub {
         for effect in effects {
             match effect {
                 Effect::Changed(pipeline) => {
-                    self.changed(&pipeline);
+                    self.changed(pipeline.as_str());
                     self.reports.notify_one();
                     self.webhooks.notify_one();
                 }

@@ -166,6 +166,6 @@ fn commit(
     for workflow in compiled.workflows.iter().filter(|workflow| workflow.schedules.is_empty()) {
         commit::create_workflow(tx, &pending.id, &pending.project, workflow, false, routing, now)?;
     }
-    tx.effect(Effect::Changed(pending.id.as_str().to_owned()));
+    tx.effect(Effect::Changed(pending.id.clone()));
     Ok(true)
 }

@@ -171,7 +171,7 @@ fn insert(tx: &Tx<'_>, new: &New, routing: &Routing) -> Result<Vec<String>, Stor
         note_schedules(tx, new, compiled, now)?;
     }
     commit::cancel_redundant(tx, &created.id, now)?;
-    tx.effect(Effect::Changed(created.id.as_str().to_owned()));
+    tx.effect(Effect::Changed(created.id.clone()));
     Ok(made_contexts)
 }
 

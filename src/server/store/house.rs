@@ -1,6 +1,7 @@
 //! The files of this room keep to what they say of themselves: statements spell no state, and each file's header names the
 //! constructs in it that only SQLite knows.
 
+use crate::protocol::TaskKind;
 use crate::server::store::status::*;
 use std::collections::BTreeSet;
 use std::fs;
@@ -37,6 +38,17 @@ fn has_scalar(code: &str, name: &str) -> bool {
     })
 }
 
+/// Flags are integers: those that a statement negates or compares.
+fn has_flag(code: &str) -> bool {
+    let compared = code.match_indices(" = ").any(|(at, _)| {
+        let name =
+            code[..at].rsplit(|c: char| !c.is_ascii_lowercase() && c != '_').next().unwrap_or_default();
+        let is_flag = name.starts_with("is_") || name == "takes_untrusted";
+        is_flag && code[at + 3..].starts_with(['0', '1'])
+    });
+    compared || code.contains("NOT is_")
+}
+
 /// The files with statements: name, header, code without comments and tests.
 #[expect(clippy::unwrap_used, reason = "a test without its sources should fail loudly")]
 fn files() -> Vec<(String, String, String)> {
@@ -71,7 +83,12 @@ fn headers_name_what_only_sqlite_knows_and_nothing_else() {
         let has_scalar = has_scalar(&code, "max") || has_scalar(&code, "min");
         let found = CONSTRUCTS.iter().map(|(sign, word)| (*word, code.contains(sign)));
         let has_rowid = code.replace("last_insert_rowid", "").contains("rowid");
-        for (word, is_used) in found.chain([("`max` of two values", has_scalar), ("`rowid`", has_rowid)]) {
+        let others = [
+            ("`max` of two values", has_scalar),
+            ("`rowid`", has_rowid),
+            ("flags are integers", has_flag(&code)),
+        ];
+        for (word, is_used) in found.chain(others) {
             if is_used != header.contains(word) {
                 let what = if is_used { "is used and not named" } else { "is named and not used" };
                 wrong.push(format!("{name}: {word} {what} in its header"));
@@ -84,8 +101,8 @@ fn headers_name_what_only_sqlite_knows_and_nothing_else() {
 #[test]
 fn statements_spell_no_state() {
     let mut words = BTreeSet::new();
-    fn all<W: Word>(words: &mut BTreeSet<&'static str>) {
-        words.extend(W::ALL.iter().map(|word| word.literal()));
+    fn all<W: Word>(words: &mut BTreeSet<String>) {
+        words.extend(W::ALL.iter().map(|word| word.literal().to_owned()));
     }
     all::<PipelineState>(&mut words);
     all::<WorkflowStatus>(&mut words);
@@ -103,9 +120,12 @@ fn statements_spell_no_state() {
     all::<DeliverySource>(&mut words);
     all::<RestrictionKind>(&mut words);
     all::<TestResult>(&mut words);
+    all::<MessageKind>(&mut words);
+    let kinds = [TaskKind::Machine, TaskKind::Container, TaskKind::Unknown];
+    words.extend(kinds.map(|kind| format!("'{}'", Kind(kind).word())));
     let mut spelled = Vec::new();
     for (name, _, code) in files() {
-        let found = words.iter().filter(|word| code.contains(**word));
+        let found = words.iter().filter(|word| code.contains(word.as_str()));
         spelled.extend(found.map(|word| format!("{name} has {word}: bind the state, or take its `literal`")));
     }
     assert!(spelled.is_empty(), "{}", spelled.join("\n"));

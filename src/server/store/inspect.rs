@@ -247,7 +247,7 @@ pub fn tasks_with_output(view: &View) -> Result<HashSet<String>, Error> {
 }
 
 /// Whether the output of a task is kept.
-pub fn has_output(view: &View, task: &str) -> Result<bool, Error> {
+pub fn has_output(view: &View, task: &TaskId) -> Result<bool, Error> {
     let mut query =
         view.sql().prepare_cached("SELECT 1 FROM tasks WHERE id = ?1 AND output_gone_at_ms IS NULL")?;
     Ok(query.exists([task])?)

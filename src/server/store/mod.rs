@@ -14,7 +14,8 @@
 //! - the triggers of the schema, which have states and events in their words, as its indexes on some of the rows do: both
 //!   are fixed with the version of the schema that has them, and tests find out when they and `status` part;
 //! - lists that are given as JSON (`json_each`), other functions on JSON, `INSERT OR ...`, `rowid` and `last_insert_rowid`,
-//!   `LIMIT -1`, `INDEXED BY`, `group_concat`, `instr`, `IS` between values, `max` of two values.
+//!   `LIMIT -1`, `INDEXED BY`, `group_concat`, `instr`, `IS` between values, `max` of two values;
+//! - flags that a statement negates or compares, as they are integers.
 //!
 //! The header of each file names those of that file; a test (`house`) compares the two. `RETURNING` and `ON CONFLICT` are
 //! PostgreSQL's, too.
@@ -45,10 +46,13 @@ pub use view::View;
 pub use writer::{Effect, Tx};
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Most reads that run at once; further ones wait.
+/// Most reads that run at once, and most connections that are open for them; further ones wait.
 const MAX_READERS: usize = 8;
 
 /// Most memory of the pages that the writer keeps, in KiB.
@@ -142,8 +146,7 @@ impl Store {
         F: FnOnce(&View) -> Result<T, Error> + Send + 'static,
     {
         let readers = Arc::clone(&self.readers);
-        let permit: OwnedSemaphorePermit =
-            Arc::clone(&readers.permits).acquire_owned().await.map_err(|_| Error::Closed)?;
+        let permit = readers.permit().await?;
         let reading = tokio::task::spawn_blocking(move || {
             // Held by the thread, not by the caller, who may be gone before the connection is free again.
             let _permit = permit;
@@ -153,17 +156,20 @@ impl Store {
     }
 
     /// Runs a query of a single statement that an index answers with one row, such as who holds a token. That takes less than
-    /// handing it to another thread does, so it is run on this one, where a connection is free; else as [`Store::read`] does.
-    /// It is the only call that an async thread waits in: for a few pages, which every call of the same token needs and the
-    /// system has in its memory, and for no lock, since readers of a write-ahead log wait for no writer.
+    /// handing it to another thread does, so it is run on this one, where an open connection is free; else as
+    /// [`Store::read`] does. It is the only call that an async thread waits in: for a few pages, which every call of the
+    /// same token needs and the system has in its memory, and for no lock, since readers of a write-ahead log wait for no
+    /// writer.
     pub async fn look_up<T, F>(&self, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnOnce(&View) -> Result<T, Error> + Send + 'static,
     {
-        match Arc::clone(&self.readers.permits).try_acquire_owned() {
-            Ok(_permit) => self.readers.run_one(work),
-            Err(_) => self.read(work).await,
+        let permit = self.readers.permits.try_acquire();
+        // One that has to be opened first would keep the thread waiting for the disk.
+        match permit.ok().and_then(|permit| Some((permit, self.readers.idle()?))) {
+            Some((_permit, connection)) => self.readers.run_one(connection, work),
+            None => self.read(work).await,
         }
     }
 
@@ -172,8 +178,10 @@ impl Store {
         self.read(|view| Ok(view.sql().query_row("SELECT 1", [], |_| Ok(()))?)).await
     }
 
-    /// [`Store::read`] for threads where blocking is allowed.
+    /// [`Store::read`] for threads where blocking is allowed: they wait in the same line. Not to be called by the work of
+    /// a read, which would wait for itself when all others do the same.
     pub fn read_blocking<T>(&self, work: impl FnOnce(&View) -> Result<T, Error>) -> Result<T, Error> {
+        let _permit = wait_for(self.readers.permit())?;
         self.readers.run(work)
     }
 
@@ -185,9 +193,37 @@ impl Store {
     }
 }
 
+/// Waits for a future on a thread where blocking is allowed, whether a runtime is there or not.
+fn wait_for<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
 impl Readers {
+    /// The right to one of the connections. It is held until the connection is given back.
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, Error> {
+        Arc::clone(&self.permits).acquire_owned().await.map_err(|_| Error::Closed)
+    }
+
+    /// An open connection that nobody uses.
+    fn idle(&self) -> Option<View> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
     fn take(&self) -> Result<View, Error> {
-        if let Some(connection) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+        if let Some(connection) = self.idle() {
             return Ok(connection);
         }
         let connection = connect(&self.path)?;
@@ -196,11 +232,7 @@ impl Readers {
     }
 
     fn give_back(&self, connection: View) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        // Threads that block may be more.
-        if idle.len() < MAX_READERS {
-            idle.push(connection);
-        }
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
     }
 
     fn run<T>(&self, work: impl FnOnce(&View) -> Result<T, Error>) -> Result<T, Error> {
@@ -215,8 +247,7 @@ impl Readers {
     }
 
     /// Each statement sees a state of its own.
-    fn run_one<T>(&self, work: impl FnOnce(&View) -> Result<T, Error>) -> Result<T, Error> {
-        let connection = self.take()?;
+    fn run_one<T>(&self, connection: View, work: impl FnOnce(&View) -> Result<T, Error>) -> Result<T, Error> {
         let result = work(&connection);
         self.give_back(connection);
         result
@@ -318,5 +349,49 @@ mod tests {
         drop(go_on);
         store.read(|_| Ok(())).await.unwrap();
         assert!(store.readers.idle.lock().unwrap().len() <= MAX_READERS);
+    }
+
+    #[tokio::test]
+    async fn reads_of_blocking_threads_count_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("db"), false, |_| ()).unwrap();
+        let (began, begun) = std::sync::mpsc::channel();
+        let (go_on, held) = std::sync::mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        let read = || {
+            let (store, began, held) = (store.clone(), began.clone(), Arc::clone(&held));
+            thread::spawn(move || {
+                store.read_blocking(|_| {
+                    began.send(()).unwrap();
+                    let _ = held.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    Ok(())
+                })
+            })
+        };
+        // Twice as many as may read at once: half of them wait.
+        let readers: Vec<_> = (0..2 * MAX_READERS).map(|_| read()).collect();
+        for _ in 0..MAX_READERS {
+            begun.recv().unwrap();
+        }
+        assert_eq!(store.readers.permits.available_permits(), 0, "eight connections are in use");
+        assert!(begun.try_recv().is_err());
+        let looked = store.look_up(|_| Ok(()));
+        drop(go_on);
+        for reader in readers {
+            reader.join().unwrap().unwrap();
+        }
+        looked.await.unwrap();
+        assert!(store.readers.idle.lock().unwrap().len() <= MAX_READERS);
+        store.close();
+        assert!(matches!(store.read_blocking(|_| Ok(())), Err(Error::Closed)));
+    }
+
+    #[tokio::test]
+    async fn no_connection_is_opened_on_an_async_thread() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("db"), false, |_| ()).unwrap();
+        let here = || store.look_up(|_| Ok(thread::current().id()));
+        assert_ne!(here().await.unwrap(), thread::current().id());
+        assert_eq!(here().await.unwrap(), thread::current().id(), "one is open by now");
     }
 }

@@ -22,6 +22,12 @@ pub fn insert_class(tx: &Tx<'_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// Gives the only resource class another name: to tasks it is gone.
+pub fn rename_class(tx: &Tx<'_>, name: &str) -> Result<(), Error> {
+    tx.sql().execute("UPDATE resource_classes SET name = ?1", [name])?;
+    Ok(())
+}
+
 /// The only project.
 pub fn project(view: &View) -> Result<ProjectId, Error> {
     one(view, "SELECT id FROM projects", [])

@@ -332,13 +332,20 @@ words! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind(pub TaskKind);
 
-impl ToSql for Kind {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::from(match self.0 {
+impl Kind {
+    /// The word that the database uses.
+    pub(in crate::server::store) fn word(self) -> &'static str {
+        match self.0 {
             TaskKind::Machine => "machine",
             TaskKind::Container => "container",
             TaskKind::Unknown => "unknown",
-        }))
+        }
+    }
+}
+
+impl ToSql for Kind {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::from(self.word()))
     }
 }
 
@@ -347,7 +354,8 @@ impl FromSql for Kind {
         Ok(Self(match value.as_str()? {
             "machine" => TaskKind::Machine,
             "container" => TaskKind::Container,
-            _ => TaskKind::Unknown,
+            "unknown" => TaskKind::Unknown,
+            _ => return Err(FromSqlError::InvalidType),
         }))
     }
 }

@@ -44,6 +44,18 @@ impl ToSql for Millis {
 
 impl FromSql for Millis {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        Ok(Self(u64::try_from(value.as_i64()?).unwrap_or(0)))
+        let stored = value.as_i64()?;
+        u64::try_from(stored).map(Self).map_err(|_| FromSqlError::OutOfRange(stored))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_before_all_times_is_damage() {
+        assert_eq!(Millis::column_result(ValueRef::Integer(7)), Ok(Millis(7)));
+        assert_eq!(Millis::column_result(ValueRef::Integer(-7)), Err(FromSqlError::OutOfRange(-7)));
     }
 }

@@ -5,6 +5,7 @@
 
 use super::{Error, View};
 use crate::protocol::TaskId;
+use crate::server::ids::PipelineId;
 use std::cell::RefCell;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,8 +19,8 @@ const MAX_GROUP: usize = 128;
 /// A change that others are told of once it is committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// A change of this pipeline (its id).
-    Changed(String),
+    /// A change of this pipeline.
+    Changed(PipelineId),
     /// A task entered the queue of this resource class.
     Queued(String),
     /// A task entered the queue of this resource class that one of its runners should not get at once, or lets pass by.
@@ -234,7 +235,7 @@ mod tests {
     fn add(logins: &'static [&'static str]) -> impl FnOnce(&Tx<'_>) -> Result<(), Error> + Send {
         move |tx| {
             for login in logins {
-                tx.effect(Effect::Changed((*login).to_owned()));
+                tx.effect(Effect::Changed((*login).into()));
                 tx.sql().execute("INSERT INTO users VALUES (?1, ?1, ?1, 0, 0)", [login])?;
             }
             Ok(())
@@ -276,6 +277,6 @@ mod tests {
         assert_eq!(count("SELECT count(*) FROM users WHERE login IN ('ada', 'eve', 'kim', 'mia')"), 4);
         assert_eq!(count("SELECT count(*) FROM users"), 4);
         let told: Vec<Effect> = announced.try_iter().flatten().collect();
-        assert_eq!(told, ["ada", "eve", "kim", "mia"].map(|login| Effect::Changed(login.to_owned())));
+        assert_eq!(told, ["ada", "eve", "kim", "mia"].map(|login| Effect::Changed(login.into())));
     }
 }

@@ -226,7 +226,7 @@ async fn remove_unnamed_outputs(state: &Shared) {
         let found = state.store.read(move |view| {
             let (mut strays, mut silent) = (Vec::new(), Vec::new());
             for task in some {
-                if !inspect::has_output(view, task.as_str())? {
+                if !inspect::has_output(view, &task)? {
                     strays.push(task);
                 } else if keeping::is_silent_since(view, &task, Millis::now().minus(SILENT))? {
                     silent.push(task);
@@ -252,7 +252,7 @@ async fn keep_as_rows(state: &Shared, tasks: Vec<TaskId>) {
         let (steps, id): (Vec<u32>, _) = (small.iter().map(|(step, _)| *step).collect(), task.clone());
         let kept = state.store.write(move |tx| {
             // It may have gone meanwhile.
-            if inspect::has_output(tx, id.as_str())? {
+            if inspect::has_output(tx, &id)? {
                 for (step, bytes) in small {
                     small_outputs::insert_missing(tx, &id, &SmallOutput { step, bytes })?;
                 }

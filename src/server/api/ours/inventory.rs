@@ -12,7 +12,7 @@ use crate::server::people;
 use crate::server::state::Shared;
 use crate::server::store::status::TaskState;
 use crate::server::store::tables::classes::{self, Class, Instance, Terms, Token};
-use crate::server::store::tables::fleet::{self, AtWork};
+use crate::server::store::tables::fleet::{self, AtWork, TaskAtWork};
 use crate::server::store::tables::instances::ONLINE;
 use crate::server::store::{Effect, Error, View};
 use crate::server::time::Millis;
@@ -94,7 +94,8 @@ fn shown_instance(instance: &Instance, work: &AtWork, now: Millis) -> Value {
         None if now.since(instance.last_connected) < ONLINE => "idle",
         None => "offline",
     };
-    let task = work.task.as_ref().map(|(id, job, name)| json!({ "id": id, "job_id": job, "job_name": name }));
+    let shown = |task: &TaskAtWork| json!({ "id": task.id, "job_id": task.job, "job_name": task.job_name });
+    let task = work.task.as_ref().map(shown);
     json!({
         "state": state, "is_paused": work.is_paused, "task": task,
         "resource_class": instance.class, "hostname": instance.hostname, "name": instance.name,

@@ -14,7 +14,7 @@ use crate::server::ids::{ArtifactId, JobId};
 use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read::{self, Content, StepOutput};
-use crate::server::store::tables::keeping::Quota;
+use crate::server::store::tables::keeping::Counted;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -202,7 +202,7 @@ async fn artifact(
         Some(path) => format!("there is no artifact `{id}` with the path `{path}`"),
         None => format!("there is no artifact `{id}`"),
     };
-    let used_id = id.to_string();
+    let used_id = id.clone();
     let read = move |view: &View| {
         let found = read::artifact_content(view, &id)?;
         Ok(found.filter(|content| path.is_none_or(|path| path == content.path)))
@@ -220,7 +220,7 @@ async fn artifact(
     };
     let blobs = state.blobs.clone();
     let stretch = blocking(move || blobs.objects.open(&sha256)).await?;
-    used(state, Quota::Artifacts, used_id).await?;
+    used(state, Counted::Artifact(used_id)).await?;
     // Never rendered in the browser: artifacts are whatever jobs make.
     let named = [
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),

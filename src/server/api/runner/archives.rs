@@ -12,9 +12,10 @@ use crate::server::api::shared::input::Path;
 use crate::server::api::shared::uses::used;
 use crate::server::engine::archives;
 use crate::server::engine::task::Call;
+use crate::server::ids::CacheId;
 use crate::server::state::Shared;
 use crate::server::store::tables::archives as rows;
-use crate::server::store::tables::keeping::Quota;
+use crate::server::store::tables::keeping::Counted;
 use crate::server::store::{Tx, View};
 use crate::server::time::Millis;
 use axum::body::Bytes;
@@ -115,14 +116,14 @@ async fn save_layer(
 async fn read_cache(
     State(state): State<Shared>,
     task: Holder,
-    Path((_, cache)): Path<(String, String)>,
+    Path((_, cache)): Path<(String, CacheId)>,
     query: Numbers,
 ) -> Answer<Bytes> {
     let (id, project) = (cache.clone(), task.project.clone());
-    let read = move |view: &View| rows::cache_archive(view, &cache.into(), &project);
+    let read = move |view: &View| rows::cache_archive(view, &cache, &project);
     let archive = task.reads(&state, Call::Other, read).await?;
     if archive.is_some() && number(&query, "offset")? == 0 {
-        used(&state, Quota::Caches, id).await?;
+        used(&state, Counted::Cache(id)).await?;
     }
     piece(&state, archive, &query).await
 }

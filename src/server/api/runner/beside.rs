@@ -1,5 +1,6 @@
 //! Records that a runner keeps beside those of the task agent: what becomes of a pod, the output of its services.
 
+use crate::protocol::event::cut;
 use crate::protocol::limits::{EVENT_TEXT_BYTES, RECORDS_BESIDE};
 use crate::protocol::{Beside, EventsAnswer, FIRST_BESIDE};
 use crate::server::api::runner::holder::Holder;
@@ -17,17 +18,14 @@ pub(super) async fn beside(
     State(state): State<Shared>,
     holder: Holder,
     Path((_, n)): Path<(String, u32)>,
-    Json(beside): Json<Beside>,
+    Json(mut beside): Json<Beside>,
 ) -> Answer<Json<EventsAnswer>> {
     if n >= RECORDS_BESIDE {
         let why = format!("a runner keeps at most {RECORDS_BESIDE} records beside those of the task");
         return Err(Failure::new(StatusCode::BAD_REQUEST, why));
     }
-    let texts = [Some(&beside.name), Some(&beside.kind), beside.message.as_ref()];
-    if texts.into_iter().flatten().any(|text| text.len() > EVENT_TEXT_BYTES) {
-        let why = format!("texts of a record have at most {EVENT_TEXT_BYTES} bytes");
-        return Err(Failure::new(StatusCode::BAD_REQUEST, why));
-    }
+    let texts = [Some(&mut beside.name), Some(&mut beside.kind), beside.message.as_mut()];
+    texts.into_iter().flatten().for_each(|text| cut(text, EVENT_TEXT_BYTES));
     let (id, lease) = (holder.id.clone(), state.settings.lease());
     let stored = state
         .store

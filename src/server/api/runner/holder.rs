@@ -114,7 +114,7 @@ impl Holder {
         let lease = state.settings.lease();
         let mut task = self.hand.task.clone();
         let step = task.announce(call, lease, Millis::now());
-        if task == self.hand.task || task.is_hardly_renewed(&self.hand.task, lease) {
+        if task == self.hand.task {
             return self.decided(step.map(|step| step.answer));
         }
         let id = self.id.clone();
@@ -189,11 +189,6 @@ impl Holder {
     /// Its parallel node.
     pub(super) fn node(&self) -> u32 {
         self.hand.row.node_index
-    }
-
-    /// Identifies its claim.
-    pub(super) fn allocation(&self) -> Option<&str> {
-        self.hand.row.allocation.as_deref()
     }
 }
 

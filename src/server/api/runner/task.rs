@@ -17,6 +17,7 @@ use crate::server::engine::claim;
 use crate::server::engine::commit::task::{self, FoundOutputs, Recorded};
 use crate::server::engine::task::{Call, Refused, Taken};
 use crate::server::state::Shared;
+use crate::server::store::Tx;
 use crate::server::store::tables::small_outputs::SmallOutput;
 use crate::server::time::Millis;
 use axum::Json;
@@ -182,9 +183,10 @@ pub(super) async fn finish(
         return Err(Failure::coded(StatusCode::PAYLOAD_TOO_LARGE, RefusalCode::TooLarge, why));
     }
     // A task that has ended is answered by the machine alone: nothing is looked for, and nothing is marked.
-    let steps = if task.would_take(Call::Other) { request.steps.clone() } else { Vec::new() };
+    let steps = task.would_take(Call::Other).then(|| request.steps.clone());
     let (blobs, id) = (state.blobs.clone(), task.id.clone());
     let outputs = blocking(move || {
+        let Some(steps) = steps else { return Ok(None) };
         let mut outputs = FoundOutputs::default();
         for step in &steps {
             if step.sha256.is_empty() {
@@ -204,10 +206,11 @@ pub(super) async fn finish(
                 Checked::From(offset) => outputs.missing.push((step.step, offset)),
             }
         }
-        Ok(outputs)
+        Ok(Some(outputs))
     });
     let (outputs, id, lease) = (outputs.await?, task.id.clone(), state.settings.lease());
-    let small: Vec<u32> = outputs.small.iter().map(|output| output.step).collect();
+    let small: Vec<u32> =
+        outputs.iter().flat_map(|outputs| &outputs.small).map(|output| output.step).collect();
     let answer =
         state.store.write(move |tx| task::finish(tx, &id, &request, outputs, lease, Millis::now())).await?;
     let answer = answer.map_err(|why| task.refused(why))?;
@@ -239,16 +242,17 @@ pub(super) async fn fail(
     Json(request): Json<Value>,
 ) -> Answer<Json<Value>> {
     use base64::Engine;
-    if request["allocation"].as_str() != task.allocation() {
-        return Err(Failure::not_found("this allocation is not of the task of this token"));
-    }
+    let allocation = request["allocation"].as_str().map(str::to_owned);
     let message = request["message"].as_str().unwrap_or_default();
     let message = base64::engine::general_purpose::STANDARD
         .decode(message)
         .map_err(|_| Failure::new(StatusCode::BAD_REQUEST, "`message` is not base64"))?;
     let message = String::from_utf8_lossy(&message).into_owned();
     let id = task.id.clone();
-    let failed = state.store.write(move |tx| task::fail(tx, &id, &message, Millis::now())).await?;
-    failed.map_err(|why| task.refused(why))?;
+    let fail = move |tx: &Tx<'_>| task::fail(tx, &id, allocation.as_deref(), &message, Millis::now());
+    state.store.write(fail).await?.map_err(|why| match why {
+        Refused::AnotherAllocation => Failure::not_found("this allocation is not of the task of this token"),
+        why => task.refused(why),
+    })?;
     Ok(Json(json!({ "message": "recorded" })))
 }

@@ -1,24 +1,50 @@
-//! Acts of people that calls of several versions ask for: starting a pipeline, cancelling a job or a workflow, giving
+//! Acts of people that calls of several versions ask for: starting a pipeline, cancelling it, a workflow or a job, giving
 //! an approval, running a workflow again. Each version has its own answer.
 
 use crate::server::api::shared::failure::{Answer, Failure, bad};
 use crate::server::api::shared::lookup::unknown_workflow;
 use crate::server::auth::Person;
-use crate::server::engine::commit::{self, Refused, Scope};
-use crate::server::ids::{JobId, WorkflowId};
+use crate::server::engine::commit::{self, Canceled, Refused, Scope};
+use crate::server::ids::{JobId, PipelineId, WorkflowId};
 use crate::server::pipelines::triggers::{self, Triggered, Wanted};
 use crate::server::pipelines::types::{self, Created};
 use crate::server::state::Shared;
-use crate::server::store::read::Project;
+use crate::server::store::read::{self, Project};
 use crate::server::store::tables::pipelines;
 use crate::server::time::Millis;
 use axum::http::StatusCode;
 
-/// Cancels a job. One that has ended stays as it is.
+/// Whoever asks for the end of what has ended has what they want.
+fn known(canceled: Canceled, unknown: String) -> Answer<()> {
+    match canceled {
+        Canceled::Now | Canceled::HadEnded => Ok(()),
+        Canceled::Unknown => Err(Failure::not_found(unknown)),
+    }
+}
+
+/// Cancels a job; 404 when there is no such job. One that has ended stays as it is.
 pub async fn cancel_job(state: &Shared, job: JobId, person: Person) -> Answer<()> {
+    let unknown = format!("there is no job `{job}`");
     let write = state.store.write(move |tx| commit::cancel_job(tx, &job, Some(&person.id), Millis::now()));
-    write.await?;
-    Ok(())
+    known(write.await?, unknown)
+}
+
+/// Cancels what has not ended in the workflows of a pipeline; 404 when there is no such pipeline.
+pub async fn cancel_pipeline(state: &Shared, id: PipelineId, person: Person) -> Answer<()> {
+    let unknown = format!("there is no pipeline `{id}`");
+    let write = state.store.write(move |tx| {
+        if !read::is_pipeline(tx, &id)? {
+            return Ok(Canceled::Unknown);
+        }
+        let mut canceled = Canceled::HadEnded;
+        for workflow in read::workflows_of(tx, &id)? {
+            if commit::cancel_workflow(tx, &workflow.id, Some(&person.id), Millis::now())? == Canceled::Now {
+                canceled = Canceled::Now;
+            }
+        }
+        Ok(canceled)
+    });
+    known(write.await?, unknown)
 }
 
 /// Cancels what has not ended in a workflow; 404 when there is no such workflow.
@@ -26,7 +52,7 @@ pub async fn cancel_workflow(state: &Shared, id: WorkflowId, person: Person) -> 
     let unknown = unknown_workflow(&id);
     let write =
         state.store.write(move |tx| commit::cancel_workflow(tx, &id, Some(&person.id), Millis::now()));
-    if write.await? { Ok(()) } else { Err(Failure::not_found(unknown)) }
+    known(write.await?, unknown)
 }
 
 /// Refuses whoever made the pull request from a fork that a workflow is of: what strangers wrote is let on by others.

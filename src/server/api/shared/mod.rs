@@ -16,4 +16,5 @@ pub mod speaker;
 pub mod stream;
 pub mod unread;
 pub mod uses;
+pub mod variables;
 pub mod vocabulary;

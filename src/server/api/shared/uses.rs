@@ -2,7 +2,7 @@
 
 use crate::server::api::shared::failure::Answer;
 use crate::server::state::Shared;
-use crate::server::store::tables::keeping::{self, Quota};
+use crate::server::store::tables::keeping::{self, Counted};
 use crate::server::time::Millis;
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use std::time::Duration;
 const ABOUT: Duration = Duration::from_secs(60 * 60);
 
 /// Notes that a cache or an artifact is read now.
-pub async fn used(state: &Shared, kind: Quota, id: String) -> Answer<()> {
+pub async fn used(state: &Shared, row: Counted) -> Answer<()> {
     let now = Millis::now();
-    let asked = id.clone();
-    if state.store.read(move |view| keeping::is_unused_since(view, kind, &asked, now.minus(ABOUT))).await? {
-        state.store.write(move |tx| keeping::set_used(tx, kind, &id, now)).await?;
+    let asked = row.clone();
+    if state.store.read(move |view| keeping::is_unused_since(view, &asked, now.minus(ABOUT))).await? {
+        state.store.write(move |tx| keeping::set_used(tx, &row, now)).await?;
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Pipeline definitions of a project, which has one, and their triggers, of which there are none: pipelines are started
-//! over the API.
+//! Pipeline definitions of a project, which has one, and their triggers, of which there are none: what starts pipelines
+//! besides this API (forges, schedules) is set up elsewhere.
 
 use crate::server::api::shared::definition::{
     FILE, NAME, Source, is_definition_of, one_only, unknown_definition,

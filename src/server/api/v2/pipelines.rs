@@ -1,16 +1,15 @@
 //! Pipelines: lists, one of them, its configs; and the end of all its workflows.
 
-use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::api::shared::acts::cancel_pipeline;
+use crate::server::api::shared::failure::Answer;
 use crate::server::api::shared::input::{Path, Words, accepted};
 use crate::server::api::shared::lookup::{Numbered, Slug, one, organisation, project};
 use crate::server::api::shared::paging::cursor;
 use crate::server::api::shared::slug::provider;
 use crate::server::auth::Person;
-use crate::server::engine::commit;
 use crate::server::ids::PipelineId;
 use crate::server::state::Shared;
 use crate::server::store::read::{self, Filter, Pipeline};
-use crate::server::time::Millis;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -140,15 +139,6 @@ async fn config(
 }
 
 async fn cancel(State(state): State<Shared>, person: Person, Path(id): Path<PipelineId>) -> Answer<Response> {
-    let what = format!("there is no pipeline `{id}`");
-    let write = state.store.write(move |tx| {
-        if !read::is_pipeline(tx, &id)? {
-            return Ok(false);
-        }
-        for workflow in read::workflows_of(tx, &id)? {
-            commit::cancel_workflow(tx, &workflow.id, Some(&person.id), Millis::now())?;
-        }
-        Ok(true)
-    });
-    if write.await? { Ok(accepted()) } else { Err(Failure::not_found(what)) }
+    cancel_pipeline(&state, id, person).await?;
+    Ok(accepted())
 }

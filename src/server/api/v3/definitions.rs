@@ -1,5 +1,5 @@
 //! Pipelines of version 3, which are definitions of pipelines: one for each project. And their triggers, of which there
-//! are none: pipelines are started over the API.
+//! are none: what starts pipelines besides this API (forges, schedules) is set up elsewhere.
 
 use crate::server::api::shared::definition::{
     FILE, NAME, Source, is_definition_of, one_only, unknown_definition,

@@ -4,11 +4,12 @@ use crate::server::engine::commit::job::{close_job, end_job, give_up, say, set_s
 use crate::server::engine::commit::ripple::Ripple;
 use crate::server::engine::commit::{nodes, rerun, serial};
 use crate::server::engine::graph::{self, Decision};
+use crate::server::engine::task::Task;
 use crate::server::engine::test_timings;
 use crate::server::ids::{JobId, WorkflowId};
 use crate::server::secrets::contexts;
 use crate::server::store::status::{JobStatus, JobType, MessageKind};
-use crate::server::store::tables::tasks::{self, NewTask};
+use crate::server::store::tables::tasks::{self, Place};
 use crate::server::store::tables::{jobs, workflows};
 use crate::server::store::{Effect, Error, Tx};
 use crate::server::time::Millis;
@@ -74,7 +75,7 @@ fn advance(tx: &Tx<'_>, workflow: &WorkflowId, ripple: &mut Ripple, now: Millis)
     if status != progress.status {
         workflows::set_status(tx, workflow, status, status.is_terminal().then_some(now))?;
     }
-    tx.effect(Effect::Changed(progress.pipeline.into()));
+    tx.effect(Effect::Changed(progress.pipeline));
     // An agent that nobody hears may still be at work, and nothing is done beside it: see `task::fence_gone`.
     if status.is_terminal() && !tasks::is_workflow_fenced(tx, workflow)? {
         serial::leave_all(tx, workflow, ripple, now)?;
@@ -168,18 +169,19 @@ fn queue_job(tx: &Tx<'_>, job: &JobId, ripple: &mut Ripple, now: Millis) -> Resu
         );
         say(tx, job, MessageKind::Warning, &message)?;
     }
+    let start = Task::first(fence.map(|fence| fence.until)).initial();
     let waking = waking(tx, class, now)?;
     for node in 0..to_queue.parallelism {
-        let new = NewTask {
+        let place = Place {
             job,
             pipeline: &to_queue.pipeline,
             project: &to_queue.project,
             node_index: node,
+            attempt: 1,
             resource_class: class,
             kind: to_queue.task_kind,
-            not_before: fence.as_ref().map(|fence| fence.until),
         };
-        tasks::insert_first(tx, new, now)?;
+        tasks::insert(tx, place, &start, now)?;
         tx.effect(waking.clone());
     }
     Ok(JobStatus::Queued)

@@ -15,16 +15,27 @@ use std::time::Duration;
 /// A job waits for its key no longer than this: 5 hours.
 const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60 * 60);
 
-/// Cancels a workflow: what has not begun ends now, what runs is told to stop. False when there is no
-/// such workflow; nothing happens to one that has ended.
+/// What a person wants to end, as a cancel found it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Canceled {
+    /// It had not ended: it ends now, or when its agent hears of it.
+    Now,
+    /// It had ended before, and stays as it is.
+    HadEnded,
+    /// There is no such thing.
+    Unknown,
+}
+
+/// Cancels a workflow: what has not begun ends now, what runs is told to stop.
 pub fn cancel_workflow(
     tx: &Tx<'_>,
     workflow: &WorkflowId,
     by: Option<&UserId>,
     now: Millis,
-) -> Result<bool, Error> {
+) -> Result<Canceled, Error> {
     if !workflows::mark_canceled(tx, workflow, by)? {
-        return workflows::exists(tx, workflow);
+        let is_known = workflows::exists(tx, workflow)?;
+        return Ok(if is_known { Canceled::HadEnded } else { Canceled::Unknown });
     }
     for job in jobs::unfinished(tx, workflow)? {
         stop_job(tx, &job, by, now)?;
@@ -32,19 +43,20 @@ pub fn cancel_workflow(
     let mut ripple = Ripple::default();
     ripple.touch(workflow.clone());
     settle(tx, ripple, now)?;
-    Ok(true)
+    Ok(Canceled::Now)
 }
 
-/// Cancels one job; the workflow goes on with what may follow. False when there is no such job.
-pub fn cancel_job(tx: &Tx<'_>, job: &JobId, by: Option<&UserId>, now: Millis) -> Result<bool, Error> {
-    let Some((workflow, has_ended)) = jobs::workflow_of(tx, job)? else { return Ok(false) };
-    if !has_ended {
-        stop_job(tx, job, by, now)?;
-        let mut ripple = Ripple::default();
-        ripple.touch(workflow);
-        settle(tx, ripple, now)?;
+/// Cancels one job; the workflow goes on with what may follow.
+pub fn cancel_job(tx: &Tx<'_>, job: &JobId, by: Option<&UserId>, now: Millis) -> Result<Canceled, Error> {
+    let Some((workflow, has_ended)) = jobs::workflow_of(tx, job)? else { return Ok(Canceled::Unknown) };
+    if has_ended {
+        return Ok(Canceled::HadEnded);
     }
-    Ok(true)
+    stop_job(tx, job, by, now)?;
+    let mut ripple = Ripple::default();
+    ripple.touch(workflow);
+    settle(tx, ripple, now)?;
+    Ok(Canceled::Now)
 }
 
 /// Stops one job that has not ended: at once when no runner has it, else through its runner.

@@ -8,6 +8,8 @@ mod advance;
 mod cancel;
 pub mod clock;
 mod job;
+#[cfg(test)]
+mod machine_tests;
 mod nodes;
 mod rerun;
 pub mod rest;
@@ -18,7 +20,8 @@ pub mod task;
 mod tests;
 
 pub use cancel::{
-    approve, cancel_forgotten_once, cancel_job, cancel_redundant, cancel_workflow, expire_waits_once,
+    Canceled, approve, cancel_forgotten_once, cancel_job, cancel_redundant, cancel_workflow,
+    expire_waits_once,
 };
 pub use rerun::{Refused, Scope};
 

@@ -44,7 +44,7 @@ pub enum Refused {
     NothingFailed,
     /// A job that is not of the workflow.
     NoSuchJob(JobId),
-    /// Runners of these jobs were not heard of for a while, and may be at work all the same.
+    /// Runners of these jobs were not heard of for a while, or have them as a restored backup says: they may be at work.
     Unreachable(Vec<String>),
 }
 
@@ -65,7 +65,7 @@ impl fmt::Display for Refused {
             Refused::NoSuchJob(job) => write!(f, "the job `{job}` is not of this workflow"),
             Refused::Unreachable(jobs) => write!(
                 f,
-                "the runner of `{}` cannot be reached and may still be at work: wait until its job has ended, or ask again with `\"force\": true`",
+                "the runner of `{}` cannot be reached, or has it as a restored backup says, and may still be at work: wait until the job has ended, or ask again with `\"force\": true`",
                 jobs.join("`, `")
             ),
         }

@@ -3,13 +3,11 @@
 use crate::protocol::{LostTask, Secret};
 use crate::server::auth::token_hash;
 use crate::server::engine::commit::task::{InHand, NotLost};
-use crate::server::engine::task::{Call, Refused};
 use crate::server::secrets::sealer::Sealer;
 use crate::server::store::{Error, Tx};
 use crate::server::time::Millis;
-use std::time::Duration;
 
-/// Another token of a task, in the place of that of its agent. Only of one whose output is taken (still, or late).
+/// Makes another token for a task whose agent is gone; the agent's own ends. Refused when output is not taken.
 pub fn token_for(
     tx: &Tx<'_>,
     class: &str,
@@ -21,10 +19,7 @@ pub fn token_for(
     else {
         return Ok(Err(NotLost::Unknown));
     };
-    if request.allocation.is_none() || request.allocation != hand.row.allocation {
-        return Ok(Err(NotLost::Refused(Refused::AnotherAllocation)));
-    }
-    if let Err(refused) = hand.task.clone().call(Call::Output { is_spin_up: false }, Duration::ZERO, now) {
+    if let Err(refused) = hand.task.rest(request.allocation.as_deref(), now) {
         return Ok(Err(NotLost::Refused(refused)));
     }
     let token =

@@ -16,9 +16,9 @@ use crate::server::engine::task::{
 use crate::server::ids::JobId;
 use crate::server::store::status::{MessageKind, StepState, TaskState};
 use crate::server::store::tables::small_outputs::{self, SmallOutput};
-use crate::server::store::tables::tasks::{self, TaskRow};
-use crate::server::store::tables::{classes, fleet, progress, steps, workflows};
-use crate::server::store::{Effect, Error, Tx, View, new_id};
+use crate::server::store::tables::tasks::{self, Place, TaskRow};
+use crate::server::store::tables::{fleet, progress, steps, workflows};
+use crate::server::store::{Effect, Error, Tx, View};
 use crate::server::time::Millis;
 use std::time::Duration;
 
@@ -87,14 +87,14 @@ impl InHand {
         match consequence {
             Consequence::Begun => {
                 progress::begin_job(tx, &row.job, now)?;
-                tx.effect(Effect::Changed(row.pipeline.to_string()));
+                tx.effect(Effect::Changed(row.pipeline.clone()));
             }
             Consequence::CancelAsked => tx.effect(Effect::Cancel(row.id.clone())),
             Consequence::Ended(message) => self.ended(tx, message.as_deref(), now)?,
-            Consequence::Again(next) => again(tx, row, next, now)?,
+            Consequence::Again(next) => again(tx, row, &next, now)?,
             Consequence::Say(message) => {
                 say(tx, &row.job, MessageKind::Warning, &message)?;
-                tx.effect(Effect::Changed(row.pipeline.to_string()));
+                tx.effect(Effect::Changed(row.pipeline.clone()));
             }
             Consequence::FenceGone => fence_gone(tx, &row.job, now)?,
             Consequence::Released => tx.effect(waking(tx, &row.resource_class, now)?),
@@ -139,34 +139,21 @@ fn close_steps(tx: &Tx<'_>, row: &TaskRow, now: Millis) -> Result<(), Error> {
 }
 
 /// A further attempt, under a new id: the token of the one before is dead.
-fn again(tx: &Tx<'_>, row: &TaskRow, next: NextAttempt, now: Millis) -> Result<(), Error> {
-    let is_for_others = next.avoid.is_some();
-    let (avoid_runner, avoid_until) = next.avoid.map(|avoid| (avoid.runner, avoid.until)).unzip();
-    let id = TaskId::new(new_id()).map_err(|error| Error::Corrupt(error.to_string()))?;
-    let attempt = TaskRow {
-        id,
+fn again(tx: &Tx<'_>, row: &TaskRow, next: &NextAttempt, now: Millis) -> Result<(), Error> {
+    let place = Place {
+        job: &row.job,
+        pipeline: &row.pipeline,
+        project: &row.project,
+        node_index: row.node_index,
         attempt: row.attempt + 1,
-        status: TaskState::Queued,
-        is_canceled: false,
-        given_back_by_runners: next.counts.by_runners,
-        given_back_by_hosts: next.counts.by_hosts,
-        unsafe_retries: next.counts.unsafe_retries,
-        avoid_runner,
-        avoid_until,
-        is_held: next.is_held,
-        queued_at: now,
-        ..row.clone()
+        resource_class: &row.resource_class,
+        kind: row.kind,
     };
-    tasks::insert_again(tx, &attempt)?;
+    tasks::insert(tx, place, &Task::further(next).initial(), now)?;
     // One that had begun waits again, and so does its job where nothing else of it runs.
     set_status(tx, &row.job, graph::job_status(&tasks::states_of_job(tx, &row.job)?))?;
     let class = row.resource_class.clone();
-    if !classes::is_known(tx, &class)? {
-        // Nobody can ever claim it.
-        let mut hand = InHand::known(tx, &attempt.id)?;
-        let then = hand.task.class_deleted(&class, now);
-        return hand.keep(tx, then, now);
-    }
+    let is_for_others = next.avoid.is_some();
     tx.effect(if is_for_others { Effect::QueuedForOthers(class) } else { waking(tx, &class, now)? });
     Ok(())
 }
@@ -333,7 +320,7 @@ fn record(
     }
     hand.row.next_event = next;
     if next > first {
-        tx.effect(Effect::Changed(hand.row.pipeline.to_string()));
+        tx.effect(Effect::Changed(hand.row.pipeline.clone()));
     }
     hand.keep(tx, then, now)?;
     Ok(Ok(Recorded::Next { next, taken }))
@@ -358,7 +345,7 @@ pub fn beside(
     if taken.late {
         close_steps(tx, &hand.row, now)?;
     }
-    tx.effect(Effect::Changed(hand.row.pipeline.to_string()));
+    tx.effect(Effect::Changed(hand.row.pipeline.clone()));
     hand.keep(tx, then, now)?;
     Ok(Ok(taken))
 }
@@ -374,19 +361,22 @@ pub struct FoundOutputs {
     pub small: Vec<SmallOutput>,
 }
 
-/// The end of a task by its agent.
+/// The end of a task by its agent. `outputs` is `None` where they were not looked at, because the call was to be refused as
+/// the task was by then: one that has begun meanwhile has to say it again.
 pub fn finish(
     tx: &Tx<'_>,
     id: &TaskId,
     request: &FinishRequest,
-    outputs: FoundOutputs,
+    outputs: Option<FoundOutputs>,
     lease: Duration,
     now: Millis,
 ) -> Decided<FinishAnswer> {
     let mut hand = InHand::known(tx, id)?;
     let message = request.message.as_deref().map(shortened);
     let next_event = hand.row.next_event;
-    let is_complete = next_event >= request.events && outputs.missing.is_empty();
+    let has_all = outputs.as_ref().is_some_and(|outputs| outputs.missing.is_empty());
+    let outputs = outputs.unwrap_or_default();
+    let is_complete = next_event >= request.events && has_all;
     let unaccounted = if is_complete { steps::unaccounted(tx, id, &request.steps)? } else { Vec::new() };
     let report = Report {
         status: TaskState::from(request.status),
@@ -431,11 +421,7 @@ pub fn give_back(tx: &Tx<'_>, request: &GiveBack, now: Millis) -> Decided<GivenB
         pause: Duration::from_secs(request.pause_seconds.into()),
     };
     let step = hand.task.give_back(&returned, now);
-    let class = hand.row.resource_class.clone();
-    let given = decided(tx, hand, step, now)?;
-    // A task that goes back to the queue of a class that is gone has ended there.
-    let is_over = given == Ok(GivenBack::Queued) && !classes::is_known(tx, &class)?;
-    Ok(if is_over { Ok(GivenBack::Failed) } else { given })
+    decided(tx, hand, step, now)
 }
 
 /// Refusal of a runner's word about a task that is not there for it.
@@ -460,9 +446,9 @@ pub fn lost(tx: &Tx<'_>, class: &str, request: &LostTask, now: Millis) -> Result
 }
 
 /// A runner says that the task could not be run (`task/event/fail` of the public API).
-pub fn fail(tx: &Tx<'_>, id: &TaskId, message: &str, now: Millis) -> Decided<()> {
+pub fn fail(tx: &Tx<'_>, id: &TaskId, allocation: Option<&str>, message: &str, now: Millis) -> Decided<()> {
     let mut hand = InHand::known(tx, id)?;
-    let step = hand.task.failed(&shortened(message), now);
+    let step = hand.task.failed(allocation, &shortened(message), now);
     decided(tx, hand, step, now)
 }
 
@@ -484,9 +470,8 @@ pub fn cancel(tx: &Tx<'_>, row: TaskRow, now: Millis) -> Result<(), Error> {
 
 /// A person says that the agents of the job's tasks are gone. Returns how many fences that took away.
 pub fn release_anyway(tx: &Tx<'_>, job: &JobId, now: Millis) -> Result<usize, Error> {
-    let fenced: Vec<TaskRow> = tasks::timed(tx)?.into_iter().filter(|row| row.job == *job).collect();
     let mut released = 0;
-    for row in fenced {
+    for row in tasks::fenced_of_job(tx, job)? {
         let mut hand = InHand::of(row)?;
         let then = hand.task.confirm_stopped();
         released += usize::from(!then.is_empty());

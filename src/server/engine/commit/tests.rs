@@ -324,9 +324,12 @@ fn one_job_can_be_cancelled_and_an_approval_refused() {
     );
     let workflow = bench.pipeline(1, "x", &text, 0).remove(0);
     let gate = bench.write(|tx| scene::job(tx, "gate"));
-    assert!(bench.write(move |tx| cancel_job(tx, &gate, None, Millis(1))));
+    let again = gate.clone();
+    assert_eq!(bench.write(move |tx| cancel_job(tx, &gate, None, Millis(1))), Canceled::Now);
+    assert_eq!(bench.write(move |tx| cancel_job(tx, &again, None, Millis(1))), Canceled::HadEnded);
     assert_eq!(bench.jobs(&workflow), "gate=canceled build=queued test=not_run alert=queued");
-    assert!(!bench.write(|tx| cancel_job(tx, &"no such job".into(), None, Millis(1))));
+    let unknown = bench.write(|tx| cancel_job(tx, &"no such job".into(), None, Millis(1)));
+    assert_eq!(unknown, Canceled::Unknown);
     let build = bench.write(|tx| scene::job(tx, "build"));
     bench.write(move |tx| cancel_job(tx, &build, None, Millis(2)));
     bench.end(&workflow, "alert", TaskState::Success, 3);

@@ -2,8 +2,8 @@
 
 use crate::server::engine::task::{Avoid, Claim, Counts, End, Machine, State, Task, Work};
 use crate::server::store::Error;
-use crate::server::store::status::{EndedBy, TaskState};
-use crate::server::store::tables::tasks::TaskRow;
+use crate::server::store::status::TaskState;
+use crate::server::store::tables::tasks::{Start, TaskRow};
 use crate::server::time::Millis;
 use std::time::Duration;
 
@@ -31,8 +31,8 @@ impl Task {
             },
             status => State::Ended(End {
                 status,
-                by: row.ended_by.unwrap_or(EndedBy::Lost),
-                at: row.stopped_at.unwrap_or_default(),
+                by: row.ended_by.ok_or_else(|| corrupt("the cause of its end"))?,
+                at: row.stopped_at.ok_or_else(|| corrupt("the time of its end"))?,
                 claim: claim_of(row),
                 had_begun: row.started_at.is_some(),
                 fence_until: row.fence_until,
@@ -50,7 +50,23 @@ impl Task {
             },
             avoid: avoid.map(|(runner, until)| Avoid { runner, until }),
             not_before: row.not_before,
+            gone_class: row.is_class_gone.then(|| row.resource_class.clone()),
         })
+    }
+
+    /// What its row begins with, of a task that nothing has happened to.
+    pub fn initial(&self) -> Start {
+        let (avoid_runner, avoid_until) =
+            self.avoid.as_ref().map(|avoid| (avoid.runner.clone(), avoid.until)).unzip();
+        Start {
+            is_held: self.is_held,
+            given_back_by_runners: self.counts.by_runners,
+            given_back_by_hosts: self.counts.by_hosts,
+            unsafe_retries: self.counts.unsafe_retries,
+            avoid_runner,
+            avoid_until,
+            not_before: self.not_before,
+        }
     }
 
     /// Writes into a row what changes in the life of a task.
@@ -104,22 +120,6 @@ impl Task {
             _ => return false,
         }
         renewed == *self
-    }
-
-    /// Whether there is no more news in a renewal than a tenth of a lease: nothing is written for that, so that most calls
-    /// of an agent cost no commit of their own.
-    pub fn is_hardly_renewed(&self, was: &Self, lease: Duration) -> bool {
-        let (Some(now), Some(before)) = (lease_of(&self.state), lease_of(&was.state)) else { return false };
-        self.is_renewed(was) && now.since(before) < lease / 10
-    }
-}
-
-/// Time at which the lease is over, in the states that have one.
-fn lease_of(state: &State) -> Option<Millis> {
-    match state {
-        State::Claimed { lease_until, .. } => Some(*lease_until),
-        State::Running(work) => Some(work.lease_until),
-        State::Queued | State::Unreachable { .. } | State::Ended(_) => None,
     }
 }
 

@@ -4,6 +4,7 @@
 use crate::server::store::status::{EndedBy, TaskState};
 use crate::server::store::tables::steps::Unaccounted;
 use crate::server::time::Millis;
+use std::time::Duration;
 
 /// The sentence of an end; that of an agent that has run the job to its own end stays as it is.
 pub(super) fn end(
@@ -58,6 +59,29 @@ pub(super) fn overlooked(step: &Unaccounted) -> String {
     format!("the task agent said that the job had succeeded, but {what}")
 }
 
+/// The sentence of a task of whose agent nothing is heard, while that may come back.
+pub(super) fn unreachable(runner: &str, since: Millis, budget: Duration) -> String {
+    format!(
+        "the runner `{runner}` has not been heard of since {since}: the job goes on when it is back, and fails when it is not within {} minutes",
+        budget.as_secs().div_ceil(60)
+    )
+}
+
+/// The sentence of a task whose agent is back.
+pub(super) fn heard_again(runner: &str, since: Millis) -> String {
+    format!("the runner `{runner}` is heard of again; it had not been since {since}")
+}
+
+/// The sentence of a task of whose agent nothing was heard for too long.
+pub(super) fn silent(runner: &str, since: Millis) -> String {
+    format!("the runner `{runner}` has not been heard of since {since}: it was stopped, or lost the network")
+}
+
+/// The sentence of a task that nobody will ever claim.
+pub(super) fn class_deleted(class: &str) -> String {
+    format!("the resource class `{class}` was deleted while the task waited for a runner of it")
+}
+
 /// The sentence of a new start of the host that had a task, as a claim of the runner `told_by` says.
 pub(super) fn host_restarted(runner: &str, told_by: &str) -> String {
     let message = "the host was restarted while it had this task";
@@ -82,6 +106,14 @@ pub(super) fn never_begun(runner: &str, by: EndedBy, why: &str) -> String {
 pub(super) fn back(runner: &str, by: EndedBy, why: &str) -> String {
     let left = if by == EndedBy::Lapsed { "did not begin it" } else { "gave it back" };
     format!("the runner `{runner}` {left}: {why}")
+}
+
+/// The sentence of a task that came back to the queue of a class that is gone.
+pub(super) fn back_to_no_class(runner: &str, by: EndedBy, why: &str, class: &str) -> String {
+    format!(
+        "{}; no other one can have it, as the resource class `{class}` was deleted",
+        back(runner, by, why)
+    )
 }
 
 /// The sentence of a claim that ran out before the task began.

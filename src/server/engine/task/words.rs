@@ -36,21 +36,57 @@ pub struct Task {
     pub counts: Counts,
     /// The runner that gave the attempt before back.
     pub avoid: Option<Avoid>,
-    /// Not to be claimed while this fence stands, of what it replaces: until about then. That it is gone is said by
-    /// `Task::wait_for_fence`, not by the clock: that may be wrong.
+    /// Estimated end of the fence of the task that this one replaces. While it is set nobody may claim this one; only
+    /// `wait_for_fence` clears it, never the clock.
     pub not_before: Option<Millis>,
+    /// The name of its resource class where that is deleted: nobody would take a further attempt from its queue.
+    pub gone_class: Option<String>,
 }
 
 impl Task {
-    /// A first attempt.
-    pub fn fresh() -> Self {
+    /// A first attempt, which may have to wait for the fence of what it replaces.
+    pub fn first(not_before: Option<Millis>) -> Self {
         Self {
             state: State::Queued,
             cancel_asked: false,
             is_held: false,
             counts: Counts::default(),
             avoid: None,
-            not_before: None,
+            not_before,
+            gone_class: None,
+        }
+    }
+
+    /// A further attempt.
+    pub fn further(next: &NextAttempt) -> Self {
+        Self { counts: next.counts, avoid: next.avoid.clone(), is_held: next.is_held, ..Self::first(None) }
+    }
+
+    /// Whether its agent has begun, and it has not ended.
+    pub(super) fn has_begun(&self) -> bool {
+        matches!(self.state, State::Running(_) | State::Unreachable { .. })
+    }
+
+    /// The answer to a call that came in time.
+    pub(super) fn taken(&self) -> Taken {
+        Taken { late: false, cancel: self.cancel_asked }
+    }
+
+    /// How long it may still take to begin; nothing of one that is not claimed.
+    pub fn begin_left(&self, now: Millis) -> Duration {
+        match &self.state {
+            State::Claimed { begin_until, .. } => begin_until.since(now),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// The claim that holds it, or held it when it ended.
+    pub fn claim_of(&self) -> Option<&Claim> {
+        match &self.state {
+            State::Queued => None,
+            State::Claimed { claim, .. } => Some(claim),
+            State::Running(work) | State::Unreachable { work, .. } => Some(&work.claim),
+            State::Ended(end) => end.claim.as_ref(),
         }
     }
 }
@@ -99,14 +135,6 @@ pub struct Claim {
     pub retries_unsafely: bool,
 }
 
-impl Claim {
-    /// From here on an agent has certainly stopped its steps whose last answer was not later than the lease tells, or
-    /// than now.
-    pub(super) fn fence(&self, lease_until: Millis, now: Millis) -> Millis {
-        lease_until.max(now).plus(self.budget).plus(FENCE_MARGIN)
-    }
-}
-
 /// One start of one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
@@ -125,13 +153,6 @@ pub struct Work {
     pub agent: Option<String>,
     /// Silence counts from here.
     pub lease_until: Millis,
-}
-
-impl Work {
-    /// Time from which on its agent has certainly stopped its steps.
-    pub(super) fn fence(&self) -> Millis {
-        self.lease_until.plus(self.claim.budget).plus(FENCE_MARGIN)
-    }
 }
 
 /// The end of a task.
@@ -363,10 +384,4 @@ pub struct Returned<'a> {
     pub message: &'a str,
     /// How long its runner pauses.
     pub pause: Duration,
-}
-
-/// The end of a lease after a call. Never earlier than before; the same while more than two thirds are left, so that
-/// most calls write nothing.
-pub(super) fn renewed(lease_until: Millis, lease: Duration, now: Millis) -> Millis {
-    if lease_until > now.plus(lease * 2 / 3) { lease_until } else { now.plus(lease) }
 }

@@ -84,7 +84,7 @@ pub async fn open_task(state: &Shared, unopened: Unopened) -> Result<Vec<u8>, Er
         let write = move |tx: &Tx<'_>| {
             // The same task is told to whoever asks again.
             if jobs::add_message_once(tx, &job, MessageKind::Warning, &why.to_string())? {
-                tx.effect(Effect::Changed(pipeline.into()));
+                tx.effect(Effect::Changed(pipeline));
             }
             Ok(())
         };

@@ -213,7 +213,7 @@ fn read_delivery(known: &Known, headers: &HeaderMap, body: &[u8], event: &str) -
     let kind = "its content type is neither `application/json` nor `application/x-www-form-urlencoded`";
     let content = Content::of(headers, body);
     let is_other = content.is_none();
-    // A body of no type that is read may be signed nevertheless.
+    // A body of another content type may still be signed correctly, so the signature is checked first.
     let content = content.unwrap_or(Content { body, payload: None });
     verify(wanted, headers, &content, &known.secrets, Millis::now())
         .map_err(|why| Refused::stranger(401, why))?;

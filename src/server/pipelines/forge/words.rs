@@ -142,7 +142,7 @@ pub(super) struct AboutCalls {
     pub(super) repository: String,
     /// Place of the name of the default branch in what it tells, as a JSON pointer.
     pub(super) branch_at: &'static str,
-    /// Tells the version in `version`; `None`: a header does, or nothing.
+    /// Path of the version in its answer; `None` when a header tells it, or nothing does.
     pub(super) version: Option<String>,
 }
 

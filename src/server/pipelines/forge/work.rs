@@ -271,12 +271,13 @@ async fn was_there(
     commit: &str,
 ) -> Result<bool, StoreError> {
     let (id, seq) = (stored.project.clone(), stored.seq);
-    let read = move |view: &View| Ok((forge::refs(view, &id)?, deliveries::events_since(view, &id, seq)?));
+    let read =
+        move |view: &View| Ok((forge::refs(view, &id)?, deliveries::events_since::<Event>(view, &id, seq)?));
     let (mut refs, since) = state.store.read(read).await?;
     let default = format!("refs/heads/{}", about.project.default_branch);
     let mut is_default_known = refs.contains_key(&default);
     for event in since {
-        let Ok(Event::Push(later)) = serde_json::from_str(&event) else { continue };
+        let Event::Push(later) = event else { continue };
         is_default_known |= later.reference == default;
         match super::event::is_zeros(&later.before) {
             true => refs.remove(&later.reference),

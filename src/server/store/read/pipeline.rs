@@ -1,13 +1,14 @@
 //! Pipelines, one and many.
 //!
 //! SQLite's own: `group_concat`, and `json_each` and `json_array_length` for the list of projects (elsewhere
-//! an array parameter).
+//! an array parameter); flags are integers.
 
 use crate::server::ids::{OrganisationId, PipelineId, ProjectId, UserId};
 use crate::server::store::json::{Json, Message};
 use crate::server::store::read::project::{PROJECT, ProjectRef};
 use crate::server::store::read::run_status::RunStatus;
 use crate::server::store::status::{PipelineState, WorkflowStatus};
+use crate::server::store::tables::pipelines::PullFacts;
 use crate::server::store::{Error, View};
 use crate::server::time::Millis;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
@@ -154,8 +155,8 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Pipeline> {
         actor_id: row.get(6)?,
         actor_login: row.get(7)?,
         actor_avatar: row.get(18)?,
-        origin_url: match (row.get::<_, Option<String>>(8)?, row.get::<_, Option<String>>(19)?) {
-            (Some(url), Some(pull)) => fork_url(&url, &serde_json::from_str(&pull).unwrap_or_default()),
+        origin_url: match (row.get::<_, Option<String>>(8)?, row.get::<_, Option<Json<PullFacts>>>(19)?) {
+            (Some(url), Some(Json(pull))) => fork_url(&url, &pull),
             (url, _) => url,
         },
         repository_url: row.get(8)?,
@@ -171,8 +172,8 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Pipeline> {
 }
 
 /// The address of a fork: it is where the repository is, by its own owner and name. `None` where those are not known.
-fn fork_url(url: &str, pull: &Value) -> Option<String> {
-    let (owner, name) = (pull["fork_owner"].as_str()?, pull["fork_name"].as_str()?);
+fn fork_url(url: &str, pull: &PullFacts) -> Option<String> {
+    let (owner, name) = (pull.fork_owner.as_ref()?, pull.fork_name.as_ref()?);
     let end = if url.ends_with(".git") { ".git" } else { "" };
     let (before, _) = url.trim_end_matches('/').rsplit_once('/')?;
     let at = before.rfind(['/', ':'])?;
@@ -268,8 +269,11 @@ pub fn configs(view: &View, pipeline: &PipelineId) -> Result<Option<Configs>, Er
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
 mod tests {
     use super::*;
+    use crate::server::store::tables::projects::ensure_project;
+    use crate::server::store::{Store, scene};
 
     #[test]
     fn cursors_come_back() {
@@ -289,13 +293,34 @@ mod tests {
 
     #[test]
     fn a_fork_is_where_its_repository_is() {
-        let pull = serde_json::json!({ "fork_owner": "eve", "fork_name": "theirs" });
+        let named = |name: &str| Some(name.to_owned());
+        let pull = PullFacts { fork_owner: named("eve"), fork_name: named("theirs"), ..PullFacts::default() };
         for (url, fork) in [
             ("https://forge.example/acme/app.git", "https://forge.example/eve/theirs.git"),
             ("git@forge.example:acme/app", "git@forge.example:eve/theirs"),
         ] {
             assert_eq!(fork_url(url, &pull).as_deref(), Some(fork));
-            assert_eq!(fork_url(url, &Value::Null), None, "a fork that is gone");
+            assert_eq!(fork_url(url, &PullFacts::default()), None, "a fork that is gone");
+        }
+    }
+
+    #[test]
+    fn damaged_facts_of_a_pull_request_are_an_error_and_not_a_fork_that_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("db"), false, |_| ()).unwrap();
+        for (pull, is_read) in
+            [(r#"{"urls": [], "fork_owner": "eve", "fork_name": "app"}"#, true), ("{", false)]
+        {
+            let read = store.write_blocking(move |tx| {
+                ensure_project(tx, "gh/acme/app", None, Millis(0))?;
+                tx.sql().execute("DELETE FROM pipelines", [])?;
+                let id = scene::insert_pipeline(tx, 1, "main", Millis(0))?;
+                let sql = "UPDATE pipelines SET repository_url = 'https://f.example/a/b', is_untrusted = 1, pull = ?1";
+                tx.sql().execute(sql, [pull])?;
+                Ok(pipeline(tx, &id).map(|found| found.map(|found| found.origin_url)))
+            });
+            let read = read.unwrap();
+            assert_eq!(read.is_ok(), is_read, "{read:?}");
         }
     }
 }

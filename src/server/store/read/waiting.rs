@@ -29,7 +29,7 @@ pub fn explain_waiting(view: &View, job: &mut Job, now: Millis) -> Result<(), Er
 /// The last attempt that a runner gave back, or did not begin, before the task that waits.
 struct GivenBack {
     told: String,
-    /// Its runner pauses: that it does not ask is no other reason.
+    /// Its runner pauses, which already explains why it does not ask.
     is_paused: bool,
 }
 
@@ -74,10 +74,12 @@ fn waiting(view: &View, job: &Job, is_paused: bool, now: Millis) -> Result<Optio
             "the resource class `{class}` is paused (`runlet admin runner resume {class}`)"
         )));
     }
-    let runners = runners(view, class, queued.kind, now)?;
-    if let Some(at) = queued.not_before.filter(|at| *at > now) {
-        return Ok(Some(format!("not before {at}: the runner that had it before may still be at work")));
+    if let Some(at) = queued.not_before {
+        return Ok(Some(format!(
+            "not before about {at}: the runner that had it before may still be at work"
+        )));
     }
+    let runners = runners(view, class, queued.kind, now)?;
     if runners.idle > 0 || is_paused && runners.busy == 0 {
         return Ok(None);
     }

@@ -15,8 +15,7 @@ use rusqlite::{OptionalExtension, Row, params};
 pub enum Match {
     /// All of it.
     Whole,
-    /// Its beginning. Of those that begin with a text the newest is found, even where one of them is that very
-    /// text.
+    /// Prefix: the newest cache whose key begins with the text, also where another has exactly that key.
     Beginning,
 }
 

@@ -1,6 +1,6 @@
 //! Resource classes, the tokens of their runners, the runners that were seen, and the length of their queues.
 //!
-//! Only SQLite: nothing. The counts of tasks are served by an index (`tasks_by_status`).
+//! Only SQLite: flags are integers. The counts of tasks are served by an index (`tasks_by_status`).
 
 use crate::server::ids::{ClassTokenId, ResourceClassId};
 use crate::server::store::status::TaskState;
@@ -128,12 +128,6 @@ pub fn list_classes(view: &View) -> Result<Vec<Class>, Error> {
 pub fn delete_class(tx: &Tx<'_>, class: &ResourceClassId) -> Result<Option<String>, Error> {
     let mut delete = tx.sql().prepare_cached("DELETE FROM resource_classes WHERE id = ?1 RETURNING name")?;
     Ok(delete.query_row([class], |row| row.get(0)).optional()?)
-}
-
-/// Whether there is a class of this name.
-pub fn is_known(view: &View, class: &str) -> Result<bool, Error> {
-    let mut query = view.sql().prepare_cached("SELECT 1 FROM resource_classes WHERE name = ?1")?;
-    Ok(query.exists([class])?)
 }
 
 /// The terms of a class; `None` when there is no such class.

@@ -9,6 +9,7 @@ use crate::server::store::status::{DeliverySource, EventState, Verdict, Word};
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// Refused deliveries of a project that are kept.
@@ -254,13 +255,19 @@ pub fn due_events(
     Ok(query.query_map(params![now, busy, most], event_row)?.collect::<Result<_, _>>()?)
 }
 
-/// JSON of the changes that came with one or after it, the newest first.
-pub fn events_since(view: &View, project: &ProjectId, seq: i64) -> Result<Vec<String>, Error> {
+/// The changes that came with one or after it, the newest first. `E` is the form of whoever stored them: one that cannot be
+/// read is an error.
+pub fn events_since<E: DeserializeOwned>(
+    view: &View,
+    project: &ProjectId,
+    seq: i64,
+) -> Result<Vec<E>, Error> {
     let mut query = view.sql().prepare_cached(
         "SELECT event FROM forge_events WHERE project_id = ?1
             AND delivery_seq >= (SELECT delivery_seq FROM forge_events WHERE seq = ?2) ORDER BY seq DESC",
     )?;
-    Ok(query.query_map(params![project, seq], |row| row.get(0))?.collect::<Result<_, _>>()?)
+    let events = query.query_map(params![project, seq], |row| Ok(row.get::<_, Json<E>>(0)?.0))?;
+    Ok(events.collect::<Result<_, _>>()?)
 }
 
 /// The time at which the next waiting change may be tried.
@@ -355,9 +362,12 @@ pub fn delete_before(tx: &Tx<'_>, before: Millis, most: u32) -> Result<usize, Er
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
 mod tests {
     use super::*;
+    use crate::server::store::Store;
     use crate::server::store::plans::assert_uses;
+    use crate::server::store::tables::projects::ensure_project;
 
     #[test]
     fn what_waits_and_what_was_not_refused_is_found_by_its_index() {
@@ -367,5 +377,26 @@ mod tests {
         assert_uses(&excess_sql(), "forge_deliveries_refused");
         assert_uses(&list_sql(true), "forge_deliveries_refused");
         assert_uses(&list_sql(false), "forge_deliveries_by_project");
+    }
+
+    #[test]
+    fn a_change_that_cannot_be_read_is_an_error_of_whoever_counts_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("db"), false, |_| ()).unwrap();
+        let counted = store.write_blocking(|tx| {
+            let project = ensure_project(tx, "gh/acme/app", None, Millis(0))?.project;
+            tx.sql().execute_batch(
+                "INSERT INTO forge_deliveries (project_id, delivery, source, event, received_at_ms, verdict, sentence)
+                 SELECT id, 'd', 'webhook', 'push', 0, 'accepted', '' FROM projects;
+                 INSERT INTO forge_events (delivery_seq, project_id, key, event, at_ms, not_before_ms, state, sentence)
+                 SELECT seq, project_id, 'k', '7', 0, 0, 'waiting', '' FROM forge_deliveries",
+            )?;
+            let seq = tx.sql().last_insert_rowid();
+            let mut counted = vec![events_since::<u8>(tx, &project, seq)?.len()];
+            tx.sql().execute("UPDATE forge_events SET event = '{'", [])?;
+            counted.extend(events_since::<u8>(tx, &project, seq).map(|events| events.len()));
+            Ok(counted)
+        });
+        assert_eq!(counted.unwrap(), [1]);
     }
 }

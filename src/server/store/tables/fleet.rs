@@ -1,8 +1,9 @@
 //! Runners and classes as their operators see them: what a runner is at, whether it or its class is kept from getting
 //! tasks, and how long tasks may wait for one.
 //!
-//! Only SQLite: `INDEXED BY`, without which it looks at all that runs.
+//! Only SQLite: `INDEXED BY`, without which it looks at all that runs; flags are integers.
 
+use crate::protocol::TaskId;
 use crate::server::ids::{JobId, ResourceClassId};
 use crate::server::store::status::TaskState;
 use crate::server::store::tables::instances::ONLINE;
@@ -37,8 +38,19 @@ pub struct Fleet {
 pub struct AtWork {
     /// It gets no tasks.
     pub is_paused: bool,
-    /// Its task, and the job of that.
-    pub task: Option<(String, JobId, String)>,
+    /// Its task.
+    pub task: Option<TaskAtWork>,
+}
+
+/// A task that a runner has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskAtWork {
+    /// Identifies the task.
+    pub id: TaskId,
+    /// Job that it is an attempt at.
+    pub job: JobId,
+    /// Name of the job.
+    pub job_name: String,
 }
 
 /// Reads a class.
@@ -78,7 +90,7 @@ pub fn at_work(view: &View, class: &str, name: &str) -> Result<AtWork, Error> {
     )?;
     let [claimed, running, unreachable] = TaskState::HELD_BY_A_RUNNER;
     let task = query.query_row(params![class, name, claimed, running, unreachable], |row| {
-        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        Ok(TaskAtWork { id: row.get(0)?, job: row.get(1)?, job_name: row.get(2)? })
     });
     Ok(AtWork { is_paused, task: task.optional()? })
 }

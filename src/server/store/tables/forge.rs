@@ -1,6 +1,6 @@
 //! Projects and their forges: connections, sealed secrets, refs as they were last seen, open pull requests.
 //!
-//! Only SQLite: `IS` between values that may be absent (elsewhere IS NOT DISTINCT FROM).
+//! Only SQLite: `IS` between values that may be absent (elsewhere IS NOT DISTINCT FROM); flags are integers.
 
 use crate::server::ids::ProjectId;
 use crate::server::store::status::Forge;

@@ -1,6 +1,6 @@
 //! Description of a task, over the tables that it comes from.
 //!
-//! Only SQLite: flags are integers.
+//! Only SQLite: nothing.
 
 use crate::config::WorkflowJob;
 use crate::protocol::TaskId;

@@ -1,6 +1,6 @@
 //! Runners that were seen.
 //!
-//! Only SQLite: nothing.
+//! Only SQLite: flags are integers.
 
 use crate::protocol::ClaimRequest;
 use crate::server::ids::ResourceClassId;

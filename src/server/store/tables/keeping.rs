@@ -4,7 +4,7 @@
 //! SQLite only: `rowid`, the running sum of a window, and DELETE ... RETURNING.
 
 use crate::protocol::TaskId;
-use crate::server::ids::{JobId, PipelineId, ProjectId};
+use crate::server::ids::{ArtifactId, CacheId, JobId, PipelineId, ProjectId};
 use crate::server::store::tables::small_outputs;
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
@@ -173,17 +173,35 @@ pub fn evict(tx: &Tx<'_>, quota: Quota, project: &ProjectId, bytes: u64, most: u
     Ok(evicted)
 }
 
+/// A row that counts against a quota.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// A cache.
+    Cache(CacheId),
+    /// An artifact.
+    Artifact(ArtifactId),
+}
+
+impl Counted {
+    fn place(&self) -> (&'static str, &str) {
+        match self {
+            Self::Cache(id) => (Quota::Caches.table(), id.as_str()),
+            Self::Artifact(id) => (Quota::Artifacts.table(), id.as_str()),
+        }
+    }
+}
+
 /// Notes that a cache or an artifact was read.
-pub fn set_used(tx: &Tx<'_>, quota: Quota, id: &str, now: Millis) -> Result<(), Error> {
-    let table = quota.table();
+pub fn set_used(tx: &Tx<'_>, row: &Counted, now: Millis) -> Result<(), Error> {
+    let (table, id) = row.place();
     let sql = format!("UPDATE {table} SET used_at_ms = ?2 WHERE id = ?1");
     tx.sql().prepare_cached(&sql)?.execute(params![id, now])?;
     Ok(())
 }
 
 /// Whether it was not noted since a time that a cache or an artifact was read.
-pub fn is_unused_since(view: &View, quota: Quota, id: &str, since: Millis) -> Result<bool, Error> {
-    let table = quota.table();
+pub fn is_unused_since(view: &View, row: &Counted, since: Millis) -> Result<bool, Error> {
+    let (table, id) = row.place();
     let sql = format!("SELECT 1 FROM {table} WHERE id = ?1 AND coalesce(used_at_ms, created_at_ms) < ?2");
     Ok(view.sql().prepare_cached(&sql)?.exists(params![id, since])?)
 }
@@ -223,9 +241,10 @@ mod tests {
             let used = Used { project: project.clone(), slug: "gh/acme/app".to_owned(), bytes: 40 };
             assert_eq!(used_by_projects(tx, Quota::Caches)?, [used]);
             assert_eq!(used_by_projects(tx, Quota::Artifacts)?, []);
-            assert!(is_unused_since(tx, Quota::Caches, "c", Millis(5))?);
-            set_used(tx, Quota::Caches, "c", Millis(8))?;
-            assert!(!is_unused_since(tx, Quota::Caches, "c", Millis(5))?);
+            let cache = Counted::Cache("c".into());
+            assert!(is_unused_since(tx, &cache, Millis(5))?);
+            set_used(tx, &cache, Millis(8))?;
+            assert!(!is_unused_since(tx, &cache, Millis(5))?);
             // One step takes one row only; the next one goes on.
             assert_eq!(evict(tx, Quota::Caches, &project, 15, 1)?, 10);
             assert_eq!(evict(tx, Quota::Caches, &project, 5, 500)?, 10);

@@ -1,6 +1,6 @@
 //! Pipelines and their configs: their making, and their continuation with a second config.
 //!
-//! Only SQLite: nothing. Maps and lists are JSON in text columns.
+//! Only SQLite: flags are integers. Maps and lists are JSON in text columns.
 
 use crate::config::DeclaredParameter;
 use crate::server::ids::{PipelineId, ProjectId, UserId, WorkflowId};

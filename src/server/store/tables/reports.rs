@@ -1,7 +1,7 @@
 //! Statuses of commits on their way to forges: what has changed, what is wanted, what was told.
 //!
 //! Only SQLite: the triggers of `reports.sql`, `json_each` for the list of busy projects, `max` of two values
-//! (elsewhere `greatest`).
+//! (elsewhere `greatest`); flags are integers.
 
 use crate::server::ids::{JobId, PipelineId, ProjectId};
 use crate::server::store::json::{Json, Message};

@@ -1,6 +1,6 @@
 //! Step records of tasks.
 //!
-//! Only SQLite: `INSERT OR IGNORE`, and `STRICT` integers as booleans.
+//! Only SQLite: `INSERT OR IGNORE`.
 
 use crate::protocol::{Beside, Event, EventKind, FIRST_BESIDE, StepSummary, TaskId};
 use crate::server::store::status::StepState;

@@ -2,7 +2,7 @@
 //! statement that changes one is here.
 //!
 //! Only SQLite: `INDEXED BY`, without which it looks at all that runs, or at all there is; `IS` between values that may be
-//! null; `STRICT` integers as booleans.
+//! null; flags are integers.
 
 use crate::protocol::{TaskId, TaskKind};
 use crate::server::ids::{ClassTokenId, JobId, PipelineId, ProjectId, WorkflowId};
@@ -92,13 +92,16 @@ pub struct TaskRow {
     pub fence_until: Option<Millis>,
     /// Why, for people.
     pub message: Option<String>,
+    /// Its resource class is there no more. No column: it is looked up when the row is read.
+    pub is_class_gone: bool,
 }
 
 const COLUMNS: &str = "id, job_id, pipeline_id, project_id, node_index, attempt, resource_class, status, token_hash,
     allocation, nonce, claimed_with, runner_name, machine_id, boot_id, protocol, budget_ms, lease_until_ms,
     begin_until_ms, agent, unreachable_since_ms, is_canceled, is_held, unclaims, host_unclaims, unsafe_retries,
     avoid_runner, avoid_until_ms, not_before_ms, next_event, queued_at_ms, claimed_at_ms, started_at_ms,
-    stopped_at_ms, ended_by, fence_until_ms, message, retries_unsafely, kind";
+    stopped_at_ms, ended_by, fence_until_ms, message, retries_unsafely, kind,
+    NOT EXISTS (SELECT 1 FROM resource_classes c WHERE c.name = tasks.resource_class)";
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
     Ok(TaskRow {
@@ -141,6 +144,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
         message: row.get(36)?,
         retries_unsafely: row.get(37)?,
         kind: row.get::<_, Kind>(38)?.0,
+        is_class_gone: row.get(39)?,
     })
 }
 
@@ -306,6 +310,11 @@ pub fn timed(view: &View) -> Result<Vec<TaskRow>, Error> {
     Ok(timed)
 }
 
+/// Tasks of a job whose fence stands.
+pub fn fenced_of_job(view: &View, job: &JobId) -> Result<Vec<TaskRow>, Error> {
+    all(view, "WHERE fence_until_ms IS NOT NULL AND job_id = ?1 ORDER BY seq", [job])
+}
+
 /// Tasks that have not ended, oldest first.
 pub fn open(view: &View) -> Result<Vec<TaskRow>, Error> {
     let [claimed, running, unreachable] = TaskState::HELD_BY_A_RUNNER;
@@ -385,7 +394,7 @@ pub fn waiting_for_fence(view: &View, job: &JobId) -> Result<Vec<TaskRow>, Error
 
 /// The node of a job that a new task is for.
 #[derive(Clone, Copy, Debug)]
-pub struct NewTask<'a> {
+pub struct Place<'a> {
     /// Job that the task will be an attempt at.
     pub job: &'a JobId,
     /// Pipeline of the job.
@@ -394,64 +403,60 @@ pub struct NewTask<'a> {
     pub project: &'a ProjectId,
     /// Parallel node, from 0.
     pub node_index: u32,
+    /// Number of the attempt, from 1.
+    pub attempt: u32,
     /// Resource class whose queue it is in.
     pub resource_class: &'a str,
     /// The kind of runner that it is for.
     pub kind: TaskKind,
-    /// Not to be claimed while the fence of what it replaces stands: until about then.
+}
+
+/// What a task has from the start, before anything happens to it.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// A restored backup: an administrator decides.
+    pub is_held: bool,
+    /// Times given back by runners, over all attempts.
+    pub given_back_by_runners: u32,
+    /// Times given back by hosts, over all attempts.
+    pub given_back_by_hosts: u32,
+    /// Times queued again after it had begun, over all attempts.
+    pub unsafe_retries: u32,
+    /// The runner that gave the attempt before back.
+    pub avoid_runner: Option<String>,
+    /// Time until which that runner does not get this one.
+    pub avoid_until: Option<Millis>,
+    /// Time about until which the fence of what it replaces stands: nobody gets it before.
     pub not_before: Option<Millis>,
 }
 
-/// Adds the first attempt at a node to the queue.
-pub fn insert_first(tx: &Tx<'_>, new: NewTask<'_>, now: Millis) -> Result<(), Error> {
-    tx.sql()
-        .prepare_cached(
-            "INSERT INTO tasks (id, job_id, pipeline_id, project_id, node_index, attempt, resource_class, status,
-                is_canceled, unclaims, next_event, queued_at_ms, not_before_ms, kind)
-             VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, 0, 0, 0, ?8, ?9, ?10)",
-        )?
-        .execute(params![
-            new_id(),
-            new.job,
-            new.pipeline,
-            new.project,
-            new.node_index,
-            new.resource_class,
-            TaskState::Queued,
-            now,
-            new.not_before,
-            Kind(new.kind)
-        ])?;
-    Ok(())
-}
-
-/// Adds a further attempt, as `row` says, to the queue. The row has an id of its own.
-pub fn insert_again(tx: &Tx<'_>, row: &TaskRow) -> Result<(), Error> {
+/// Adds an attempt at a node to the queue, under an id of its own.
+pub fn insert(tx: &Tx<'_>, place: Place<'_>, start: &Start, now: Millis) -> Result<(), Error> {
     tx.sql()
         .prepare_cached(
             "INSERT INTO tasks (id, job_id, pipeline_id, project_id, node_index, attempt, resource_class, status,
                 is_canceled, is_held, unclaims, host_unclaims, unsafe_retries, avoid_runner, avoid_until_ms,
-                next_event, queued_at_ms, kind)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, 0, ?16, ?17)",
+                not_before_ms, next_event, queued_at_ms, kind)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, ?10, ?11, ?12, ?13, ?14, ?15, 0, ?16, ?17)",
         )?
         .execute(params![
-            row.id,
-            row.job,
-            row.pipeline,
-            row.project,
-            row.node_index,
-            row.attempt,
-            row.resource_class,
-            row.status,
-            row.is_canceled,
-            row.is_held,
-            row.given_back_by_runners,
-            row.given_back_by_hosts,
-            row.unsafe_retries,
-            row.avoid_runner,
-            row.avoid_until,
-            row.queued_at,
-            Kind(row.kind)
+            new_id(),
+            place.job,
+            place.pipeline,
+            place.project,
+            place.node_index,
+            place.attempt,
+            place.resource_class,
+            TaskState::Queued,
+            start.is_held,
+            start.given_back_by_runners,
+            start.given_back_by_hosts,
+            start.unsafe_retries,
+            start.avoid_runner,
+            start.avoid_until,
+            start.not_before,
+            now,
+            Kind(place.kind)
         ])?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Pipelines of pull requests from forks: strangers wrote what they run.
 //!
-//! Only SQLite: nothing.
+//! Only SQLite: flags are integers.
 
 use crate::server::ids::{JobId, PipelineId};
 use crate::server::store::tables::projects::ProjectSettings;

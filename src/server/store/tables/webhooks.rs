@@ -3,7 +3,7 @@
 //! Only SQLite: the triggers of `hooks.sql`, `json_each` for the list of busy webhooks, the `id` beside `min(at_ms)`,
 //! `LIMIT -1` with OFFSET.
 
-use crate::server::ids::{ProjectId, WebhookId};
+use crate::server::ids::{ProjectId, WebhookCallId, WebhookId};
 use crate::server::store::json::Json;
 use crate::server::store::status::{CallState, Word};
 use crate::server::store::{Error, Tx, View};
@@ -89,7 +89,7 @@ pub fn delete(tx: &Tx<'_>, id: &WebhookId) -> Result<bool, Error> {
 #[derive(Clone, Debug)]
 pub struct WebhookCall {
     /// Identifies it, also to whoever is called: the same at every try.
-    pub id: String,
+    pub id: WebhookCallId,
     /// Webhook that is to be called.
     pub webhook: WebhookId,
     /// Name of the event, such as `workflow-completed`.
@@ -157,9 +157,9 @@ pub fn next(view: &View) -> Result<Option<Millis>, Error> {
 }
 
 /// Keeps the body of a call, which every try sends.
-pub fn set_body(tx: &Tx<'_>, call: &str, body: &str) -> Result<(), Error> {
+pub fn set_body(tx: &Tx<'_>, call: &WebhookCallId, body: &str) -> Result<(), Error> {
     let sql = "UPDATE webhook_calls SET body = ?2 WHERE id = ?1 AND body IS NULL";
-    tx.sql().prepare_cached(sql)?.execute([call, body])?;
+    tx.sql().prepare_cached(sql)?.execute(params![call, body])?;
     Ok(())
 }
 

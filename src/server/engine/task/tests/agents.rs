@@ -255,7 +255,13 @@ impl World {
             return;
         }
         let now = self.now();
-        let failed = self.task(at).failed("no", now);
+        let allocation = self.agents[agent].allocation.clone();
+        if self.task(at).claim_of().is_none_or(|claim| claim.allocation != allocation) {
+            let failed = self.task(at).failed(Some(&allocation), "no", now);
+            assert_eq!(failed.map(|step| step.answer), Err(Refused::AnotherAllocation));
+            return;
+        }
+        let failed = self.task(at).failed(Some(&allocation), "no", now);
         let expected = self.model(at).failed(now.0);
         assert_eq!(failed.as_ref().map(|step| step.answer).map_err(|no| *no), expected);
         self.follow(at, failed.map(|step| step.then).unwrap_or_default());

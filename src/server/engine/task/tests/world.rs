@@ -113,8 +113,7 @@ impl World {
         let run = self.stored.forced.len();
         self.stored.forced.push(forced);
         let fence = self.fence_before(run);
-        let (mut task, mut model) = (Task::fresh(), Model::new(BTreeMap::new()));
-        assert_eq!(task.wait_for_fence(fence.map(Millis)), Vec::new());
+        let (task, mut model) = (Task::first(fence.map(Millis)), Model::new(BTreeMap::new()));
         model.waits_for = fence;
         self.add(run, task, model);
     }
@@ -183,9 +182,8 @@ impl World {
             );
             // The attempt that ended is held no more, whatever its successor is.
             self.model(at).is_held = false;
-            let (counts, is_held, avoid) = (next.counts, next.is_held, next.avoid);
             let run = self.stored.attempts[at].run;
-            self.add(run, Task { counts, is_held, avoid, ..Task::fresh() }, model);
+            self.add(run, Task::further(&next), model);
             self.agree(self.stored.attempts.len() - 1);
         }
         self.agree(at);

@@ -81,7 +81,7 @@ fn merge_request(value: &Value, repository: Option<Repository>) -> Result<Delive
         fork_name: some(name),
         is_draft: at(about, "draft") == true || at(about, "work_in_progress") == true,
         is_merged: word == "merge",
-        // Of whoever made it the forge tells the id only.
+        // GitLab sends the author's id only; the name is known when the author is the event's user.
         author: match id(about, "author_id").ok() == id(value, "user.id").ok() {
             true => text(value, "user.username"),
             false => String::new(),

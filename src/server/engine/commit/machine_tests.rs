@@ -1,0 +1,206 @@
+//! What the machine says and what the store's statements say are one: attempts as rows, tasks that are due, the answer to
+//! a task that comes back, a finish of which nothing was looked at.
+#![expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
+
+use crate::protocol::{
+    FinishAnswer, FinishRequest, GiveBack, GiveBackReason, GivenBack, Secret, TaskId, TaskKind, TaskStatus,
+};
+use crate::server::engine::commit::task::{self, FoundOutputs, InHand};
+use crate::server::engine::task::{Avoid, Claim, Counts, LONGEST_BEGIN, NextAttempt, Task};
+use crate::server::store::read;
+use crate::server::store::status::{EndedBy, JobStatus, TaskState};
+use crate::server::store::tables::projects::ensure_project;
+use crate::server::store::tables::tasks::{self, Place, TaskRow};
+use crate::server::store::{Error, Store, Tx, scene};
+use crate::server::time::Millis;
+use proptest::prelude::*;
+use std::time::Duration;
+
+const LEASE: Duration = Duration::from_secs(60);
+
+/// A store with one task, which has ended.
+fn store() -> (tempfile::TempDir, Store, TaskId) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("db"), false, |_| ()).unwrap();
+    let id = store.write_blocking(|tx| {
+        ensure_project(tx, "gh/acme/app", None, Millis(0))?;
+        scene::insert_class(tx)?;
+        scene::insert_ended_task(tx)
+    });
+    (folder, store, id.unwrap())
+}
+
+/// Adds a further attempt at the node of a task, as the machine says.
+fn insert(tx: &Tx<'_>, of: &TaskRow, task: &Task) -> Result<TaskRow, Error> {
+    let place = Place {
+        job: &of.job,
+        pipeline: &of.pipeline,
+        project: &of.project,
+        node_index: of.node_index,
+        attempt: of.attempt + 1,
+        resource_class: &of.resource_class,
+        kind: TaskKind::Container,
+    };
+    tasks::insert(tx, place, &task.initial(), Millis(7))?;
+    Ok(tasks::open(tx)?.remove(0))
+}
+
+fn claim_of(runner: &str) -> Claim {
+    Claim {
+        allocation: "allocation".to_owned(),
+        runner: runner.to_owned(),
+        machine: None,
+        protocol: 2,
+        budget: Duration::from_secs(300),
+        retries_unsafely: false,
+    }
+}
+
+#[test]
+fn an_attempt_begins_as_the_machine_says() {
+    let next = NextAttempt {
+        counts: Counts { by_runners: 1, by_hosts: 2, unsafe_retries: 3 },
+        avoid: Some(Avoid { runner: "r".to_owned(), until: Millis(9) }),
+        is_held: true,
+        why: None,
+    };
+    for task in [Task::first(None), Task::first(Some(Millis(8))), Task::further(&next)] {
+        let (_folder, store, id) = store();
+        let expected = task.clone();
+        let row = store.write_blocking(move |tx| insert(tx, &tasks::find(tx, &id)?.unwrap(), &task)).unwrap();
+        assert_eq!(Task::of(&row).unwrap(), expected);
+        assert_eq!((row.attempt, row.kind, row.queued_at), (2, TaskKind::Container, Millis(7)));
+    }
+}
+
+#[test]
+fn people_read_of_a_fence_until_it_is_gone_whatever_the_clock_says() {
+    let (_folder, store, id) = store();
+    let told = store.write_blocking(move |tx| {
+        let row = insert(tx, &tasks::find(tx, &id)?.unwrap(), &Task::first(Some(Millis(8))))?;
+        let mut job = read::job(tx, &row.job)?.unwrap();
+        job.status = JobStatus::Queued;
+        read::explain_waiting(tx, &mut job, Millis(1_000_000))?;
+        Ok(job.messages)
+    });
+    let told = told.unwrap();
+    let expected =
+        "not before about 1970-01-01T00:00:00.008Z: the runner that had it before may still be at work";
+    assert_eq!(told.last().map(|told| told.message.as_str()), Some(expected), "{told:?}");
+}
+
+#[test]
+fn a_row_that_has_ended_without_a_cause_or_a_time_is_damage() {
+    let (_folder, store, id) = store();
+    let row = store.read_blocking(|view| tasks::find(view, &id)).unwrap().unwrap();
+    assert!(Task::of(&row).is_ok());
+    assert!(Task::of(&TaskRow { ended_by: None, ..row.clone() }).is_err());
+    assert!(Task::of(&TaskRow { stopped_at: None, ..row }).is_err());
+}
+
+#[test]
+fn whatever_time_changes_is_due() {
+    let (_folder, store, id) = store();
+    let state = prop_oneof![
+        Just(TaskState::Queued),
+        Just(TaskState::Claimed),
+        Just(TaskState::Running),
+        Just(TaskState::Unreachable),
+        Just(TaskState::Canceled),
+    ];
+    let time = || 0..400_u64;
+    let times = (time(), time(), prop::option::of(time()), time());
+    let flags = (prop::bool::weighted(0.2), prop::bool::weighted(0.2));
+    proptest!(ProptestConfig::with_cases(500), |(state in state, (lease, begin, fence, now) in times, (is_held, is_canceled) in flags)| {
+        let id = id.clone();
+        let (is_due, says) = store.write_blocking(move |tx| {
+            let mut row = tasks::find(tx, &id)?.unwrap();
+            let has_ended = state == TaskState::Canceled;
+            (row.status, row.is_held, row.is_canceled) = (state, is_held && !has_ended, is_canceled);
+            (row.allocation, row.runner_name) = (Some("a".to_owned()), Some("r".to_owned()));
+            (row.protocol, row.budget_ms) = (Some(2), Some(0));
+            // Fences are half a minute and the budget after the lease.
+            (row.lease_until, row.begin_until) = (Some(Millis(lease * 1000)), None);
+            if state == TaskState::Claimed {
+                row.begin_until = Some(Millis(begin * 1000));
+            }
+            row.unreachable_since = Some(Millis(0));
+            row.stopped_at = has_ended.then_some(Millis(0));
+            row.ended_by = has_ended.then_some(EndedBy::Cancel);
+            row.fence_until = fence.filter(|_| has_ended).map(|fence| Millis(fence * 1000));
+            tasks::update(tx, &row)?;
+            let now = Millis(now * 1000);
+            let is_due = tasks::due(tx, now)?.iter().any(|due| due.id == row.id);
+            Ok((is_due, !Task::of(&row)?.tick(LEASE, now).is_empty()))
+        }).unwrap();
+        // One that stays unreachable is looked at in every pass.
+        prop_assert!(is_due == says || is_due && state == TaskState::Unreachable, "{is_due} {says}");
+    });
+}
+
+#[test]
+fn what_comes_back_to_a_class_that_is_gone_has_failed_however_often_it_is_said() {
+    let (_folder, store, id) = store();
+    let answers = store.write_blocking(move |tx| {
+        let row = insert(tx, &tasks::find(tx, &id)?.unwrap(), &Task::first(None))?;
+        let mut hand = InHand::of(row)?;
+        let id = hand.row.id.clone();
+        hand.task.claim(claim_of("r"), false, LEASE, LONGEST_BEGIN, Millis(8)).unwrap();
+        hand.write(tx, Millis(8))?;
+        let request = GiveBack {
+            task_id: id.clone(),
+            task_token: Secret::new("t"),
+            reason: GiveBackReason::Host,
+            message: None,
+            pause_seconds: 0,
+        };
+        let mut answers = Vec::new();
+        scene::rename_class(tx, "a/gone")?;
+        answers.push(task::give_back(tx, &request, Millis(9))?);
+        // There is one of that name again: the answer stays.
+        scene::rename_class(tx, "a/b")?;
+        answers.push(task::give_back(tx, &request, Millis(10))?);
+        assert_eq!(tasks::open(tx)?.len(), 0, "nothing waits for ever");
+        assert_eq!(tasks::find(tx, &id)?.unwrap().status, TaskState::Failed);
+        Ok(answers)
+    });
+    assert_eq!(answers.unwrap(), [Ok(GivenBack::Failed), Ok(GivenBack::Failed)]);
+}
+
+#[test]
+fn the_answer_to_what_came_back_stays_when_its_class_goes() {
+    let (_folder, store, id) = store();
+    let answers = store.write_blocking(move |tx| {
+        let row = insert(tx, &tasks::find(tx, &id)?.unwrap(), &Task::first(None))?;
+        let mut hand = InHand::of(row)?;
+        let task_id = hand.row.id.clone();
+        hand.task.claim(claim_of("r"), false, LEASE, LONGEST_BEGIN, Millis(8)).unwrap();
+        hand.write(tx, Millis(8))?;
+        let (task_token, reason) = (Secret::new("t"), GiveBackReason::Host);
+        let request = GiveBack { task_id, task_token, reason, message: None, pause_seconds: 0 };
+        let first = task::give_back(tx, &request, Millis(9))?;
+        scene::rename_class(tx, "a/gone")?;
+        Ok([first, task::give_back(tx, &request, Millis(10))?])
+    });
+    assert_eq!(answers.unwrap(), [Ok(GivenBack::Queued), Ok(GivenBack::Queued)]);
+}
+
+#[test]
+fn a_finish_that_met_a_begin_is_said_again_since_no_output_was_looked_at() {
+    let (_folder, store, id) = store();
+    let answers = store.write_blocking(move |tx| {
+        let row = insert(tx, &tasks::find(tx, &id)?.unwrap(), &Task::first(None))?;
+        let mut hand = InHand::of(row)?;
+        let id = hand.row.id.clone();
+        hand.task.claim(claim_of("r"), false, LEASE, LONGEST_BEGIN, Millis(8)).unwrap();
+        hand.task.begin("agent", LEASE, Millis(8)).unwrap();
+        hand.write(tx, Millis(8))?;
+        let request =
+            FinishRequest { status: TaskStatus::Success, message: None, events: 0, steps: Vec::new() };
+        let unseen = task::finish(tx, &id, &request, None, LEASE, Millis(9))?;
+        let seen = task::finish(tx, &id, &request, Some(FoundOutputs::default()), LEASE, Millis(9))?;
+        Ok([unseen, seen])
+    });
+    let incomplete = FinishAnswer::Incomplete { next_event: 0, steps: Vec::new() };
+    assert_eq!(answers.unwrap(), [Ok(incomplete), Ok(FinishAnswer::Confirmed)]);
+}
