@@ -410,7 +410,11 @@ fn wishes_that_nobody_can_mean_are_refused_and_change_nothing() {
         ),
         ("access", json!({ "new_key": 1 }), "`new_key` is true or false"),
         ("access", json!({ "new_key": true, "private_key": "x" }), "exclude each other"),
-        ("access", json!({ "new-key": true }), "`new-key` says nothing about access (known: new_key, "),
+        (
+            "access",
+            json!({ "new-key": true }),
+            "`new-key` says nothing about access, did you mean `new_key`? (known: new_key, ",
+        ),
         ("connection", json!({ "forge": "github", "set_hook": "no" }), "`set_hook` is true or false"),
         ("connection", json!({ "forge": "github", "rotate_secret": 1 }), "`rotate_secret` is true or false"),
     ] {

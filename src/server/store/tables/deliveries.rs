@@ -5,6 +5,7 @@
 //! in a text column: one that is damaged is read as null, so that it is in the way of no other.
 
 use crate::server::ids::{PipelineId, ProjectId};
+use crate::server::store::json::Json;
 use crate::server::store::status::{DeliverySource, EventState, Verdict, Word};
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
