@@ -198,7 +198,7 @@ fn a_working_directory_is_held_as_long_as_a_step_of_a_killed_agent_lives() {
         let other = ControlPlane::start();
         let second = Machine::new(&other.url())
             .setting("name", "second")
-            .setting("max_run_time", "2s")
+            .setting("max_run_time", "6s")
             .setting("mode", "single-task")
             .setting("cleanup_working_directory", "true")
             .setting("working_directory", first.machine.path(place).to_str().unwrap());
