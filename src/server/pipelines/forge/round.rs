@@ -22,7 +22,7 @@ use tokio::time::Instant;
 const COMING: Duration = Duration::from_secs(10);
 /// Pages of the list of webhooks that are looked at.
 const MOST_PAGES: u32 = 10;
-/// Between two looks for it.
+/// Pause between two looks for it.
 const BETWEEN: Duration = Duration::from_millis(100);
 
 /// A forge's own words about a repository and about itself.

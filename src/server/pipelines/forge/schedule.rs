@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Between two looks at the clock.
+/// Pause between two looks at the clock.
 const TICK: Duration = Duration::from_secs(10);
 
 /// Works until the control plane stops.
