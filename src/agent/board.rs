@@ -95,7 +95,7 @@ pub(super) struct Report {
     pub(super) tasks: Vec<Count>,
     /// Tasks by duration: one number for each of [`DURATIONS`], and one for those that were longer.
     pub(super) durations: [u64; DURATIONS.len() + 1],
-    /// Of all tasks together, in seconds.
+    /// Duration of all tasks together, in seconds.
     pub(super) duration_sum: u64,
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 const MARGIN: Duration = Duration::from_secs(20);
 /// Path of [`about`].
 pub(super) const ABOUT: &str = "/api/v3/runner/self";
-/// For a call that is answered at once.
+/// Longest wait for a call that is answered at once.
 pub(crate) const SHORT: Duration = Duration::from_secs(30);
 
 /// Answer to a claim.

@@ -4,14 +4,13 @@
 use super::board::Board;
 use super::calls::{self, Answered};
 use super::identity;
-use super::lifecycle::{Lifecycle, Limits, Notice};
+use super::lifecycle::{Lifecycle, Limits};
+use super::pace::Notice;
 use super::settings::Settings;
 use super::stop::{Level, Stop, StopListener};
 use crate::http::{self, Client, retry};
 use crate::logging::record;
-use crate::protocol::{
-    ClaimRequest, GiveBackReason, HeldTask, RefusalCode, Secret, Task, TaskId, TaskKind, duration,
-};
+use crate::protocol::{ClaimRequest, GiveBackReason, HeldTask, RefusalCode, Secret, Task, TaskId, TaskKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,7 +39,7 @@ pub(super) struct Claims {
     token: Secret,
     /// The claim but for its nonce.
     request: ClaimRequest,
-    /// For reports; claims have a sibling of their own, which a stop request closes and `stop` keeps.
+    /// Client for reports; claims have a sibling of their own, which a stop request closes and `stop` keeps.
     pub(super) client: Client,
     /// Shows others what comes of claims.
     pub(super) board: Board,
@@ -281,7 +280,7 @@ impl Claims {
         pause: Duration,
     ) -> Returned {
         let mut returned = Returned::Over;
-        // Of a task that has not begun nothing is lost when its lease lapses.
+        // Giving up is harmless: a task that has not begun is queued again when its lease lapses.
         let heard = self.until_heard("give the task back", task.id, Level::Drain, |client| {
             match calls::give_back(client, task.id, task.token, reason, message, pause) {
                 Err(error) if error.code() == Some(RefusalCode::Begun) => returned = Returned::Begun,
@@ -355,15 +354,7 @@ pub(super) struct GivenBackTask<'a> {
 }
 
 fn tell(notice: Option<Notice>) {
-    match notice {
-        None => {}
-        Some(Notice::Away(why)) => log::error!("cannot claim tasks, trying on quietly: {why}"),
-        Some(Notice::Back(time)) => {
-            log::info!("claims are answered again after {}", duration::format(time));
-        }
-        Some(Notice::Shortened(wait)) => log::warn!(
-            "something between here and the control plane cuts calls that wait; asking every {} from now on",
-            duration::format(wait)
-        ),
+    if let Some(notice) = notice {
+        notice.tell("");
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-/// Between two looks at a host that is loaded or full.
+/// Pause between two looks at a host that is loaded or full.
 const LOOK: Duration = Duration::from_secs(15);
 const MINUTES_OF_DAY: u64 = 24 * 60;
 

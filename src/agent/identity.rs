@@ -4,7 +4,7 @@ use crate::system::hex;
 use ring::digest::{SHA256, digest};
 use std::fs;
 
-/// Says what the hash is for: the number itself is nobody's business, and other programs hash it otherwise.
+/// Hashed before the machine id, so that the id itself is not sent and hashes of other programs differ.
 const PREFIX: &str = "runlet machine id\n";
 
 /// The machine as 32 hexadecimal digits that stay the same over restarts; `None` where the system has no such

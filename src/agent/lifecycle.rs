@@ -13,25 +13,12 @@
 //!
 //! [`super::machine`] carries the decisions out.
 
+use super::pace::{CLAIM_WAIT, Notice, Pace};
 use super::settings::Mode;
 use super::stop::Level;
 use crate::http::Error;
-use crate::http::retry::Backoff;
-use crate::protocol::RefusalCode;
 use std::time::{Duration, Instant};
 
-/// Longest that a claim asks to be parked.
-const CLAIM_WAIT: Duration = Duration::from_secs(50);
-/// A parked claim that is cut after this long was cut by something that limits idle connections.
-const CUT_AFTER: Duration = Duration::from_secs(10);
-/// Shortest wait to which such a thing can bring the runner down.
-const MIN_CLAIM_WAIT: Duration = Duration::from_secs(5);
-/// Attempts are at most this far apart while the control plane is away.
-const MAX_BACKOFF: Duration = Duration::from_secs(60);
-/// A control plane that answers a parked claim sooner does not park it (any more).
-const HASTY: Duration = Duration::from_secs(2);
-/// Between claims of which none is parked.
-const HASTY_WAIT: Duration = Duration::from_secs(5);
 /// First pause of a host on which a task could not begin; it doubles with each further one.
 const HOST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest such pause.
@@ -40,9 +27,6 @@ const MAX_HOST_PAUSE: Duration = Duration::from_secs(300);
 const SICK_WAIT: Duration = Duration::from_secs(60);
 /// Age up to which a task agent counts as young.
 const YOUNG: Duration = Duration::from_secs(10);
-/// A refusal that only people can change is tried again this often at most.
-const REFUSED_WAIT: Duration = Duration::from_secs(60);
-
 /// The times that settings decide.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -58,7 +42,7 @@ impl Limits {
         self.max_run_time.clamp(Duration::from_secs(1), Duration::from_secs(60))
     }
 
-    /// From TERM to KILL. The task agent needs it to end the step, and to report.
+    /// Time from TERM to KILL. The task agent needs it to end the step, and to report.
     fn grace(&self) -> Duration {
         self.max_run_time.clamp(Duration::from_secs(1), Duration::from_secs(30))
     }
@@ -114,17 +98,6 @@ pub(super) enum Next {
     Exit(ExitReason),
 }
 
-/// A notice for the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Notice {
-    /// The control plane cannot be used; said once for each kind of cause.
-    Away(String),
-    /// It can be used again, after this long.
-    Back(Duration),
-    /// Parked calls are cut on the way; the wait is now this long.
-    Shortened(Duration),
-}
-
 #[derive(Clone, Debug)]
 enum State {
     Idle,
@@ -150,16 +123,7 @@ pub(super) struct Lifecycle {
     level: Level,
     drain_since: Option<Instant>,
     idle_since: Instant,
-    not_before: Option<Instant>,
-    backoff: Backoff,
-    away_since: Option<Instant>,
-    /// The kinds of cause that this absence was put down to, a bit each.
-    told: u8,
-    answered: bool,
-    claim_wait: Duration,
-    /// The wait that the last claim asked for.
-    asked: Duration,
-    cuts: u32,
+    pace: Pace,
     host_pause: Duration,
 }
 
@@ -171,14 +135,7 @@ impl Lifecycle {
             level: Level::Run,
             drain_since: None,
             idle_since: now,
-            not_before: None,
-            backoff: Backoff::new(Duration::from_secs(1), MAX_BACKOFF, Duration::MAX),
-            away_since: None,
-            told: 0,
-            answered: false,
-            claim_wait: CLAIM_WAIT,
-            asked: Duration::ZERO,
-            cuts: 0,
+            pace: Pace::new(CLAIM_WAIT),
             host_pause: HOST_PAUSE,
         }
     }
@@ -202,12 +159,12 @@ impl Lifecycle {
     pub(super) fn limit(&mut self, limits: Limits) {
         self.limits = limits;
         // A control plane that was away may have another address now.
-        self.not_before = None;
+        self.pace.hurry();
     }
 
     /// The time for which the control plane has been away, once that was told.
     pub(super) fn away(&self, now: Instant) -> Option<Duration> {
-        self.away_since.filter(|_| self.told != 0).map(|since| now.duration_since(since))
+        self.pace.away(now)
     }
 
     /// As [`Lifecycle::ended`], of a task agent that was lost. True when the runner pauses, lest it take
@@ -220,7 +177,7 @@ impl Lifecycle {
         self.ended(now);
         let pauses = young && matches!(self.state, State::Idle);
         if pauses {
-            self.not_before = Some(now + SICK_WAIT);
+            self.pace.pause(now, SICK_WAIT);
         }
         pauses
     }
@@ -251,26 +208,20 @@ impl Lifecycle {
     pub(super) fn not_begun(&mut self, now: Instant) -> Duration {
         self.ended(now);
         let pause = self.host_pause;
-        self.not_before = Some(now + pause);
+        self.pace.pause(now, pause);
         self.host_pause = (pause * 2).min(MAX_HOST_PAUSE);
         pause
     }
 
     /// The control plane answered a claim, parked since `started`, with 204.
     pub(super) fn nothing_came(&mut self, started: Instant, now: Instant, random: f64) -> Option<Notice> {
-        self.cuts = 0;
-        let notice = self.usable(now);
-        let parked = now.duration_since(started);
-        if parked < HASTY && parked < self.asked / 2 {
-            self.not_before = Some(now + HASTY_WAIT.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0));
-        }
-        notice
+        self.pace.nothing_came(started, now, random)
     }
 
     /// A task was claimed (or found running, then `since` lies in the past).
     pub(super) fn claimed(&mut self, since: Instant, now: Instant) -> Option<Notice> {
         self.state = State::Running { since, delivering: false };
-        self.usable(now)
+        self.pace.usable(now)
     }
 
     /// The task is over and dealt with. One that was found running after a restart counts as the one of
@@ -284,14 +235,6 @@ impl Lifecycle {
         };
     }
 
-    fn usable(&mut self, now: Instant) -> Option<Notice> {
-        self.backoff.succeeded();
-        self.not_before = None;
-        self.answered = true;
-        let away = self.away_since.take();
-        (std::mem::take(&mut self.told) != 0).then(|| Notice::Back(now.duration_since(away.unwrap_or(now))))
-    }
-
     /// A claim, parked since `started`, failed.
     pub(super) fn claim_failed(
         &mut self,
@@ -303,37 +246,10 @@ impl Lifecycle {
         if self.level >= Level::Drain {
             return None;
         }
-        let parked = now.duration_since(started);
-        if was_cut(error) && parked >= CUT_AFTER && self.answered {
-            self.cuts += 1;
-            if self.cuts == 1 {
-                return None;
-            }
-            self.cuts = 0;
-            self.claim_wait = (parked * 3 / 4).clamp(MIN_CLAIM_WAIT, CLAIM_WAIT);
-            return Some(Notice::Shortened(self.claim_wait));
-        }
-        if let Some(reason) = fatal(error) {
+        self.pace.failed(error, started, now, random).unwrap_or_else(|reason| {
             self.state = State::Over(ExitReason::Fatal(reason));
-            return None;
-        }
-        let first = self.away_since.is_none();
-        self.away_since.get_or_insert(now);
-        let wait = match self.backoff.after(error, now, random) {
-            Some(wait) => wait,
-            None => REFUSED_WAIT.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0),
-        };
-        self.not_before = Some(now + wait);
-        // A connection that grew stale while a task ran fails once; that is no news.
-        let stale = first && self.answered && matches!(error, Error::Transport(_) | Error::Unanswered(_));
-        if stale {
-            self.not_before = None;
-        }
-        if stale || self.told & kind(error) != 0 {
-            return None;
-        }
-        self.told |= kind(error);
-        Some(Notice::Away(advice(error)))
+            None
+        })
     }
 
     /// The next act. Asking does not change anything, except that a decision to signal is made once.
@@ -379,7 +295,7 @@ impl Lifecycle {
         if self.level >= Level::Drain {
             return Next::Exit(ExitReason::Stopped);
         }
-        let mut wait = self.claim_wait;
+        let mut wait = self.pace.longest();
         let mut left = Duration::MAX;
         if let Some(limit) = self.limits.idle_timeout {
             left = limit.saturating_sub(now.duration_since(self.idle_since));
@@ -391,13 +307,12 @@ impl Lifecycle {
                 Duration::from_secs(left.as_secs().saturating_add(u64::from(left.subsec_nanos() > 0)));
             wait = wait.min(ceiling);
         }
-        match self.not_before.map(|at| at.saturating_duration_since(now)) {
-            Some(rest) if !rest.is_zero() => Next::Sleep(rest.min(left)),
-            _ => {
-                self.asked = wait;
-                Next::Claim(wait)
-            }
+        let rest = self.pace.rest(now);
+        if !rest.is_zero() {
+            return Next::Sleep(rest.min(left));
         }
+        self.pace.asks(wait);
+        Next::Claim(wait)
     }
 }
 
@@ -406,58 +321,6 @@ fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     }
-}
-
-fn was_cut(error: &Error) -> bool {
-    match error {
-        Error::Transport(_) | Error::Unanswered(_) => true,
-        Error::Refused { status, .. } => matches!(status, 408 | 502 | 504 | 524),
-        _ => false,
-    }
-}
-
-/// Kinds of error that people act on differently; a bit each.
-fn kind(error: &Error) -> u8 {
-    match error {
-        Error::Setup(_) | Error::Transport(_) | Error::Unanswered(_) => 1,
-        Error::Refused { .. } if error.is_retryable() => 2,
-        Error::Refused { .. } => 4,
-        Error::Undecodable(_) | Error::Foreign(_) => 8,
-        Error::TooLong { .. } => 16,
-    }
-}
-
-/// Refusals that no waiting changes.
-fn fatal(error: &Error) -> Option<String> {
-    match error {
-        Error::Setup(message) => Some(message.clone()),
-        Error::Refused { refusal: Some(refusal), .. }
-            if refusal.code == Some(RefusalCode::ProtocolMismatch) =>
-        {
-            Some(refusal.message.clone())
-        }
-        _ => None,
-    }
-}
-
-/// The error, and what to do when that is known.
-pub(super) fn advice(error: &Error) -> String {
-    let hint = match error {
-        Error::Refused { status: 401, .. } => {
-            "; the resource class token is not known there: check `api.auth_token` and `api.url`, or create a new token"
-        }
-        Error::Refused { status: 403, .. } => {
-            "; the token may not claim tasks: `api.auth_token` must be a resource class token"
-        }
-        Error::TooLong { .. } => {
-            "; its job or its variables are larger than a task may be: the task goes back to its queue, and other tasks are asked for"
-        }
-        Error::Refused { status: 404 | 405, refusal: None, .. } | Error::Undecodable(_) => {
-            "; is `api.url` the address of a Runlet control plane?"
-        }
-        _ => "",
-    };
-    format!("{error}{hint}")
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod gates;
 mod identity;
 mod lifecycle;
 pub mod machine;
+pub(crate) mod pace;
 mod rules;
 mod service;
 pub mod settings;

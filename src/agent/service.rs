@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Between two rounds of the loop while somebody wants to hear of it.
+/// Pause between two rounds of the loop while somebody wants to hear of it.
 const ROUND: Duration = Duration::from_secs(30);
 /// Room for the next announcement of a stop that takes time.
 const EXTENSION: &str = "EXTEND_TIMEOUT_USEC=120000000";
@@ -31,7 +31,7 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// Of a runner that has the process for itself; another one has nothing to say to a service manager.
+    /// Finds the service manager of a runner that has the process for itself; another one has nothing to say to it.
     pub(super) fn new(owns_process: bool) -> Self {
         let (round, over, begun) = (Arc::default(), Arc::default(), Instant::now());
         let is_listening = owns_process && service::is_listening();

@@ -16,7 +16,7 @@ use std::time::Duration;
 /// How urgently a runner is to stop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Not at all.
+    /// Nobody wants a stop.
     #[default]
     Run,
     /// Claim nothing more; the running task may finish.

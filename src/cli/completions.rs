@@ -64,7 +64,7 @@ fn cases<'a>(table: impl Iterator<Item = (&'a str, &'a BTreeSet<&'static str>)>)
     table.map(case).collect()
 }
 
-/// For zsh as well, which has the functions of bash on demand, but other names of its own: `path` is one of them.
+/// Serves bash and zsh, which loads the functions of bash; avoids names that zsh reserves, such as `path`.
 fn bash() -> String {
     let (tree, options) = (tree(), all_options());
     let (words, options) = (

@@ -73,7 +73,7 @@ fn help(mut args: Vec<OsString>) -> Outcome {
     commands::run(command, args)
 }
 
-/// For packages: manual pages and completions, made of the same texts.
+/// Manual pages and completions for packages, made of the same texts.
 #[cfg(feature = "server")]
 fn written(args: &[OsString]) -> Result<Option<String>, crate::outcome::Failure> {
     let words: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();

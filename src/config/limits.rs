@@ -2,7 +2,7 @@
 //! none.
 
 /// Bytes of one source (a config or an orb).
-pub const SOURCE_BYTES: usize = 4 << 20;
+pub const SOURCE_BYTES: usize = crate::protocol::limits::SOURCE_BYTES;
 /// Values in one source once aliases are expanded.
 pub(crate) const YAML_NODES: usize = 500_000;
 /// Levels of nesting in one source, aliases included.
@@ -30,15 +30,15 @@ pub(crate) const MATRIX_JOBS: usize = 128;
 /// Different contexts of one config.
 pub(crate) const CONTEXTS: usize = 100;
 /// Characters of a context name.
-pub(crate) const CONTEXT_CHARS: usize = 200;
+pub const CONTEXT_CHARS: usize = 200;
 /// Characters of a serial group key.
 pub(crate) const SERIAL_GROUP_CHARS: usize = 512;
 /// Pipeline parameters given by one trigger.
-pub(crate) const GIVEN_PARAMETERS: usize = 100;
+pub const GIVEN_PARAMETERS: usize = 100;
 /// Characters of the name of a pipeline parameter.
-pub(crate) const PARAMETER_NAME_CHARS: usize = 128;
+pub const PARAMETER_NAME_CHARS: usize = 128;
 /// Characters of the value that a trigger gives for a pipeline parameter.
-pub(crate) const PARAMETER_VALUE_CHARS: usize = 512;
+pub const PARAMETER_VALUE_CHARS: usize = 512;
 /// Orbs of one config that are given by URL.
 pub(crate) const URL_ORBS: usize = 50;
 /// Levels of orbs that import orbs by URL.

@@ -51,4 +51,6 @@ pub use executor::{Executor, Image};
 pub use input::{Input, NoOrbs, OrbError, OrbSource};
 pub use language::pipeline::stand_ins;
 pub use language::{check_rule, rule_holds};
-pub use limits::SOURCE_BYTES;
+pub use limits::{
+    CONTEXT_CHARS, GIVEN_PARAMETERS, PARAMETER_NAME_CHARS, PARAMETER_VALUE_CHARS, SOURCE_BYTES,
+};

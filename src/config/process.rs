@@ -58,7 +58,7 @@ pub(crate) fn orbs_of_head(source: &str) -> BTreeMap<String, String> {
 /// Keys of jobs: the name of the workflow entry, unless another job has it already.
 struct Keys<'w> {
     jobs: Vec<(String, &'w JobKind)>,
-    /// For each workflow the key of each of its jobs.
+    /// Key of each job, by workflow.
     of: Vec<Vec<String>>,
 }
 

@@ -1,22 +1,18 @@
 //! Claims: a thread for each resource class, which asks as long as there is a slot.
 
 use super::plane::{self, Claimed};
-use super::settings::Settings;
+use super::settings::ContainerSettings;
 use super::slots::{Slot, Slots};
 use crate::agent::calls;
+use crate::agent::pace::{Notice, Pace};
 use crate::http::{Client, Error, retry};
 use crate::protocol::{ClaimRequest, RefusalCode, Secret, TaskKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How long a claim is parked.
+/// Longest that a claim asks to be parked: its slot is taken meanwhile, and other classes may need it.
 const PARK: Duration = Duration::from_secs(20);
-/// Pauses after claims that fail: first and longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// Pause after a refusal that will not pass by itself.
-const REFUSED: Duration = Duration::from_secs(60);
-
 /// How often it is looked whether a class that no node fits is open again.
 const CLOSED: Duration = Duration::from_millis(200);
 
@@ -24,7 +20,7 @@ const CLOSED: Duration = Duration::from_millis(200);
 pub(super) struct Claiming {
     /// Token of the class.
     pub(super) token: Secret,
-    /// For claims alone: closed to end them.
+    /// Client for claims alone: closed to end them.
     pub(super) client: Arc<Client>,
     /// Source of slots.
     pub(super) slots: Slots,
@@ -36,7 +32,7 @@ pub(super) struct Claiming {
 
 impl Claiming {
     /// Claims until that is stopped; `tell` gets every task, with its slot.
-    pub(super) fn run(&self, settings: &Settings, class: &str, tell: impl Fn(Box<Claimed>, Slot)) {
+    pub(super) fn run(&self, settings: &ContainerSettings, class: &str, tell: impl Fn(Box<Claimed>, Slot)) {
         let mut request = ClaimRequest {
             name: settings.name.clone(),
             hostname: settings.instance.clone(),
@@ -49,23 +45,25 @@ impl Claiming {
             takes: vec![TaskKind::Container],
             resource_class: None,
         };
-        let mut window = PAUSES.0;
-        let mut told = false;
+        let mut pace = Pace::new(PARK);
+        let whose = format!(" for `{class}`");
+        let say = |notice: Option<Notice>| notice.into_iter().for_each(|notice| notice.tell(&whose));
+        let mut is_hopeless = false;
         loop {
             while self.is_closed.load(Ordering::Relaxed) && !self.stopping.load(Ordering::Relaxed) {
                 self.pause(CLOSED);
             }
+            self.pause(pace.rest(Instant::now()));
             let Some(slot) = self.slots.take() else { return };
-            match plane::claim(&self.client, &self.token, &request, PARK) {
-                Ok(task) => {
-                    if std::mem::take(&mut told) {
-                        log::info!("claims for `{class}` are answered again");
-                    }
-                    window = PAUSES.0;
-                    if let Some(task) = task {
-                        request.nonce = crate::system::random_id();
-                        tell(Box::new(task), slot);
-                    }
+            let (started, wait) = (Instant::now(), pace.longest());
+            pace.asks(wait);
+            match plane::claim(&self.client, &self.token, &request, wait) {
+                Ok(None) => say(pace.nothing_came(started, Instant::now(), retry::random())),
+                Ok(Some(task)) => {
+                    say(pace.usable(Instant::now()));
+                    is_hopeless = false;
+                    request.nonce = crate::system::random_id();
+                    tell(Box::new(task), slot);
                 }
                 Err(_) if self.stopping.load(Ordering::Relaxed) => return,
                 // The answer was lost on the way, and its task is known here or comes back by its lease.
@@ -77,15 +75,17 @@ impl Claiming {
                     if let Error::TooLong { claimed: Some(claimed), .. } = &error {
                         self.give_back(claimed, &error.to_string());
                     }
-                    if !std::mem::replace(&mut told, true) {
-                        log::error!("cannot claim tasks for `{class}`, trying on quietly: {error}");
-                    }
                     if matches!(error, Error::Undecodable(_) | Error::TooLong { .. }) {
                         request.nonce = crate::system::random_id();
                     }
-                    let wait = if error.is_retryable() { window.mul_f64(retry::random()) } else { REFUSED };
-                    window = (window * 2).min(PAUSES.1);
-                    self.pause(wait);
+                    match pace.failed(&error, started, Instant::now(), retry::random()) {
+                        Ok(notice) => say(notice),
+                        // Runners of other classes go on; this one tries again now and then.
+                        Err(why) if !std::mem::replace(&mut is_hopeless, true) => {
+                            log::error!("cannot claim tasks{whose}, trying on quietly: {why}");
+                        }
+                        Err(_) => {}
+                    }
                 }
             }
         }

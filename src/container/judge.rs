@@ -10,9 +10,9 @@ use std::time::Duration;
 pub(super) enum Verdict {
     /// The container of the steps does not run yet.
     Waits {
-        /// For people: phase and reason.
+        /// Phase and reason, for people.
         what: String,
-        /// It will not come to more without help: how long to wait for that, and what to say then.
+        /// The pod is stuck: how long to wait, and the message afterwards.
         trouble: Option<Trouble>,
     },
     /// The container of the steps runs.
@@ -98,7 +98,7 @@ fn trouble(reason: &str, message: &str, image: &str) -> Option<Trouble> {
     let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
     let (patience, is_final) = match reason {
         "" | "PodInitializing" | "ContainerCreating" => return None,
-        // It heals when a registry is back, and does not when the name is wrong.
+        // A pull that fails passes when the registry is back, but not when the name of the image is wrong.
         "ErrImagePull" | "ImagePullBackOff" | "RegistryUnavailable" | "SignatureValidationFailed" => {
             (minutes(3), true)
         }

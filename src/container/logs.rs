@@ -14,9 +14,9 @@ use std::time::{Duration, SystemTime};
 
 /// One connection lasts so long at most.
 const FOLLOW: Duration = Duration::from_secs(240);
-/// Between two calls with output: what comes meanwhile goes together.
+/// Pause between two calls with output: what comes meanwhile goes together.
 const BETWEEN: Duration = Duration::from_millis(200);
-/// Between two tries to read a log.
+/// Pause between two tries to read a log.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Tries in a row without a line, after which there is no more to come: a node without a certificate takes a minute.
 const MOST_TRIES: u32 = 90;

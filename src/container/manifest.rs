@@ -8,7 +8,7 @@
 
 use super::plane::Claimed;
 use super::services::choose;
-use super::settings::{Class, Settings};
+use super::settings::{Class, ContainerSettings};
 use crate::protocol::pod_task::{PodTask, SHARED, VARIABLE};
 use crate::protocol::{Container, Words};
 use crate::system::shell;
@@ -80,7 +80,7 @@ pub(super) fn pod_of(secret: &str) -> &str {
 
 /// Makes the objects. The error is for the job: no pod can be made of this.
 pub(super) fn objects(
-    settings: &Settings,
+    settings: &ContainerSettings,
     class: &Class,
     init_image: &str,
     task: &Claimed,
@@ -167,7 +167,7 @@ pub(super) fn objects(
 
 /// The document of the secret.
 fn told(
-    settings: &Settings,
+    settings: &ContainerSettings,
     task: &Claimed,
     primary: &Container,
     wait_for: Vec<PathBuf>,
@@ -246,7 +246,7 @@ fn mount() -> Value {
 }
 
 /// The init container: under the policy that the template is written for, but with no more than it needs.
-fn init(image: &str, settings: &Settings, template: &Map<String, Value>) -> Value {
+fn init(image: &str, settings: &ContainerSettings, template: &Map<String, Value>) -> Value {
     let mut init = json!({ "name": INIT, "image": image, "args": ["pod", "install", format!("{SHARED}/bin")],
         "resources": settings.init_resources, "volumeMounts": [mount()] });
     let security = as_map(template.get("securityContext"));
@@ -260,7 +260,7 @@ fn init(image: &str, settings: &Settings, template: &Map<String, Value>) -> Valu
 fn first(
     template: &Map<String, Value>,
     container: &Container,
-    settings: &Settings,
+    settings: &ContainerSettings,
     secret: &str,
 ) -> Map<String, Value> {
     let mut spec = common(template, container, PRIMARY);

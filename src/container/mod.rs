@@ -35,7 +35,7 @@ use crate::outcome::{Failure, Outcome, exit, print};
 use crate::protocol::Secret;
 use api::Kube;
 use lexopt::Arg::{Long, Short};
-use settings::{Class, Settings};
+use settings::{Class, ContainerSettings};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -88,7 +88,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
 }
 
 /// Everything that is asked for before the first claim.
-fn prepare(settings: Settings, kube: Kube) -> Result<(Tools, Vec<(Class, Secret)>), String> {
+fn prepare(settings: ContainerSettings, kube: Kube) -> Result<(Tools, Vec<(Class, Secret)>), String> {
     let plane = Client::of_busy_runner(&settings.endpoint, CONNECTIONS).map_err(|error| error.to_string())?;
     let classes = check::tokens(&settings, &kube)?;
     match check::missing_rights(&settings, &kube) {
@@ -106,7 +106,7 @@ fn prepare(settings: Settings, kube: Kube) -> Result<(Tools, Vec<(Class, Secret)
     Ok((Tools { ca: ca.transpose()?, init_image, plane, kube, settings }, classes))
 }
 
-fn lacks(settings: &Settings, missing: &[String]) -> String {
+fn lacks(settings: &ContainerSettings, missing: &[String]) -> String {
     format!(
         "the service account lacks rights in the namespace `{}`: {} (the chart's roles grant them: `rbac.create`)",
         settings.cluster.namespace,
@@ -115,7 +115,7 @@ fn lacks(settings: &Settings, missing: &[String]) -> String {
 }
 
 /// The image that this agent runs from: it has this program in it, of this version.
-fn own_image(settings: &Settings, kube: &Kube) -> Result<String, String> {
+fn own_image(settings: &ContainerSettings, kube: &Kube) -> Result<String, String> {
     let what =
         "the image of the init container is not named (`orchestrator.image`, or KUBE_RUNNER_INIT_IMAGE)";
     let pod = kube
@@ -128,7 +128,7 @@ fn own_image(settings: &Settings, kube: &Kube) -> Result<String, String> {
 }
 
 /// Runs `--check`: says of each condition whether it holds.
-fn check_all(settings: &Settings, kube: &Kube) -> Outcome {
+fn check_all(settings: &ContainerSettings, kube: &Kube) -> Outcome {
     let mut wrong = Vec::new();
     match check::missing_rights(settings, kube) {
         Ok(missing) if missing.is_empty() => print("ok: rights of the service account\n")?,

@@ -11,7 +11,7 @@ const MOST_BYTES: usize = 256 * 1024;
 /// The record of a task.
 #[derive(Default)]
 pub(super) struct Story {
-    /// Not stored yet.
+    /// Text that is not stored yet.
     text: String,
     /// Bytes that are stored.
     offset: u64,
@@ -25,7 +25,7 @@ pub(super) struct Story {
 }
 
 impl Story {
-    /// Of a task that another agent has claimed: its record is that agent's.
+    /// Makes the story of a task that another agent has claimed: its record is that agent's.
     pub(super) fn of_another() -> Self {
         Self { silent: true, ..Self::default() }
     }
@@ -82,7 +82,7 @@ impl Story {
         (self.offset, self.text.clone(), record)
     }
 
-    /// So much is stored by now; nothing when no more is taken.
+    /// Notes how much is stored by now; nothing when no more is taken.
     pub(super) fn said(&mut self, stored: Option<u64>) {
         let Some(stored) = stored else {
             self.silent = true;

@@ -9,7 +9,8 @@ use super::slots::Slot;
 use super::story::Story;
 use super::work::{Job, Subject};
 use crate::executor::output::redactor::Secrets;
-use crate::protocol::{MOST_BESIDE, Secret};
+use crate::protocol::Secret;
+use crate::protocol::limits::RECORDS_BESIDE;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -135,7 +136,7 @@ pub(super) fn services_of(task: &Claimed) -> Vec<Service> {
     let services = task.containers.iter().enumerate().skip(1);
     let services =
         services.filter_map(|(n, container)| Some((u32::try_from(n).ok()?, container.image.clone())));
-    let services: Vec<_> = services.filter(|(n, _)| *n < MOST_BESIDE).collect();
+    let services: Vec<_> = services.filter(|(n, _)| *n < RECORDS_BESIDE).collect();
     if services.is_empty() {
         return Vec::new();
     }

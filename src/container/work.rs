@@ -4,7 +4,7 @@ use super::api::{Fault, Kube};
 use super::life::{Act, Created};
 use super::manifest::{self, ALLOCATION, login_name};
 use super::plane::{self, Claimed, Heard};
-use super::settings::{Class, Settings};
+use super::settings::{Class, ContainerSettings};
 use crate::http::{Client, Error};
 use crate::logging::record;
 use crate::protocol::{Beside, Secret, TaskId};
@@ -14,9 +14,9 @@ use std::time::Duration;
 
 /// Connections and settings of the workers.
 pub(super) struct Tools {
-    pub(super) settings: Settings,
+    pub(super) settings: ContainerSettings,
     pub(super) kube: Kube,
-    /// For everything but claims.
+    /// Client for everything but claims.
     pub(super) plane: Client,
     /// Image of the init container.
     pub(super) init_image: String,
@@ -35,7 +35,7 @@ pub(super) struct Subject {
     pub(super) class_token: Secret,
     /// Whether it has a secret of logins.
     pub(super) has_login: bool,
-    /// Of the pod, once it is there.
+    /// Uid of the pod, once it is there.
     pub(super) uid: Mutex<String>,
 }
 

@@ -105,7 +105,7 @@ fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) ->
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-/// Splits a list of git: with trailing slashes the repositories inside that it has no commit of, and the files.
+/// Splits git's list: paths with a trailing slash are inner repositories that it has no commit of, the rest are files.
 pub(super) fn split(listed: &[u8]) -> (Vec<Vec<u8>>, Vec<u8>) {
     let (mut repositories, mut files) = (Vec::new(), Vec::new());
     for path in items(listed) {

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// Between two looks at signals while git runs.
+/// Pause between two looks at signals while git runs.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 /// A signal of the terminal comes to git and to this process in any order; so long after git's it is waited for.
 const SIGNAL_PATIENCE: Duration = Duration::from_secs(1);
@@ -221,7 +221,7 @@ pub(super) fn rev_parse(root: &Path, questions: &[&[&str]]) -> Result<Result<Vec
     if lines.len() == questions.len() {
         return Ok(Ok(lines.into_iter().map(|line| OsString::from_vec(line.to_owned())).collect()));
     }
-    // A folder with a line break in its name: alone an answer is what stands before the last one.
+    // A path with a line break makes a common answer ambiguous: each question is asked alone.
     let mut answers = Vec::new();
     for question in questions {
         let mut answer = git(root, &[]).args(["rev-parse"]).args(*question).output(what)?;

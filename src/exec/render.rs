@@ -9,9 +9,9 @@ use crate::server::RUNS_HERE;
 use crate::terminal::{Lines, each_line, plain};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// So much of a step's end is remembered, in bytes.
+/// Bytes of a step's end that are remembered.
 const TAIL_BYTES: usize = 16 * 1024;
-/// So many lines of a failed step are shown once more at the end.
+/// Lines of a failed step that are shown once more at the end.
 const TAIL_LINES: usize = 20;
 
 /// The terminal or file that a run is shown on.
@@ -45,7 +45,7 @@ pub(super) struct JobView {
     pub message: Option<String>,
     /// Whether it ended because it cannot run here.
     pub cannot_run: bool,
-    /// Of its workflow.
+    /// Id of its workflow.
     pub workflow_id: String,
     nodes: u32,
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// This much text is drawn at once at most, about.
 const DRAW_BYTES: usize = 4 * 1024 * 1024;
-/// Between two looks at signals, and redraws of the progress line.
+/// Pause between two looks at signals, and redraws of the progress line.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Whether an approval is among those that were given beforehand.

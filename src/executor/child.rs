@@ -227,7 +227,7 @@ impl StepChild {
     /// a shell dies at once of a TERM whose real addressee still cleans up.
     pub fn escalate(&mut self, now: Instant) {
         let Some(at) = self.termed_at.filter(|_| self.settled_at.is_none()) else { return };
-        // Not before the child was waited for: until then it belongs to the group even when it is dead.
+        // Checked after the child was reaped: a zombie still counts as a member of its group.
         let gone = self.ended.is_some() && process::group_is_gone(self.group);
         // Past the grace, what was killed but does not go (it waits for a broken disk, or for a parent
         // elsewhere that never reaps it) holds the step no longer than an open pipe does.

@@ -210,7 +210,7 @@ fn start(
     Ok(reporter)
 }
 
-/// For the commands that steps call: where the control plane is, without any token.
+/// Tells the commands that steps call where the control plane is, without any token.
 fn leave_endpoint(input: &TaskInput, scratch: &Path) {
     let file = crate::tool::continuation::endpoint_file(scratch);
     let written =

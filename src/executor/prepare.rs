@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 /// How long another task may keep the working directory; half the run time of a task that may not take as long.
 const FOLDER_PATIENCE: Duration = Duration::from_secs(60);
-/// Between two tries to lock it.
+/// Pause between two tries to lock it.
 const FOLDER_LOOK: Duration = Duration::from_millis(200);
 
 /// Why a task cannot begin here.

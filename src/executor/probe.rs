@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 /// How long TERM is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// For a tool to say its version.
+/// Longest wait for a tool to say its version.
 const SHORT: Duration = Duration::from_secs(3);
 /// Free part and room of a file system below which jobs may soon stop.
 const LEAST_PERCENT: u64 = 5;

@@ -552,8 +552,8 @@ impl TaskRun {
         if !process::has_descendants() {
             return;
         }
-        // A job that is stopped owes what it started the time to clean up; one that has ended by itself
-        // has left behind what it did not care for.
+        // Processes left by a job that was stopped get the time to clean up; those of a job that ended by itself get
+        // little.
         let grace = if self.stop.is_some() { GRACE } else { LEFTOVER_GRACE };
         let found = process::end_descendants(grace, LEFTOVER_PATIENCE);
         if found.is_empty() {

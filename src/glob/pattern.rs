@@ -33,7 +33,7 @@ pub(super) struct Alternative {
     pub(super) absolute: bool,
     /// It ends with a slash.
     pub(super) folder: bool,
-    /// Between its slashes.
+    /// Parts between its slashes.
     pub(super) parts: Vec<Part>,
 }
 

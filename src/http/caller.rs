@@ -42,7 +42,7 @@ pub struct Outgoing<'a> {
     pub headers: Vec<(&'static str, String)>,
     /// JSON, or nothing.
     pub body: &'a [u8],
-    /// For the whole call, answer included.
+    /// Longest time for the whole call, answer included.
     pub timeout: Duration,
 }
 

@@ -61,7 +61,7 @@ pub struct Request<'a> {
     pub token: Option<&'a Secret>,
     /// Content of a call.
     pub body: Body<'a>,
-    /// For the whole call, answer included.
+    /// Longest time for the whole call, answer included.
     pub timeout: Duration,
 }
 
@@ -74,7 +74,7 @@ pub struct Response {
     pub retry_after: Option<Duration>,
     /// News of the task whose token the call had.
     pub news: Option<TaskNews>,
-    /// At most [`MAX_ANSWER_BYTES`].
+    /// Body of at most [`MAX_ANSWER_BYTES`].
     pub body: Vec<u8>,
 }
 
@@ -112,7 +112,7 @@ impl Client {
         Self::with_parts(endpoint, tls, proxy, MOST_IDLE)
     }
 
-    /// Of parts whose making was another's affair.
+    /// Makes a client of parts that others have made.
     pub(super) fn with_parts(
         endpoint: &Endpoint,
         tls: Option<Arc<rustls::ClientConfig>>,

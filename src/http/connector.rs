@@ -155,7 +155,7 @@ impl fmt::Debug for TlsTransport {
 /// TLS did not come about.
 #[derive(Debug)]
 pub(super) struct Handshake {
-    /// At the end of a proxy's tunnel, and not with the first host on the way.
+    /// Whether it is at the end of a proxy's tunnel, and not with the first host on the way.
     pub(super) tunnelled: bool,
     /// Why; most often an error of TLS inside.
     pub(super) error: std::io::Error,

@@ -21,7 +21,7 @@ pub struct Exchange<'a> {
     pub token: &'a str,
     /// JSON; empty for none.
     pub body: &'a [u8],
-    /// For everything until the body has ended.
+    /// Longest time for everything until the body has ended.
     pub timeout: Duration,
 }
 

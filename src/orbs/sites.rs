@@ -16,7 +16,7 @@ const MOST_PREFIXES: usize = 5;
 const FRESH: Duration = Duration::from_secs(300);
 /// Fetched orbs that are remembered.
 const MOST_REMEMBERED: usize = 100;
-/// For a whole fetch.
+/// Longest time of a whole fetch.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Sources of orbs. Clones share what was fetched.

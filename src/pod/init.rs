@@ -33,7 +33,7 @@ const START_PATIENCE: Duration = Duration::from_secs(600);
 const LOOK: Duration = Duration::from_millis(50);
 /// How often the claim is renewed meanwhile.
 const RENEW: Duration = Duration::from_secs(15);
-/// For a call that is answered at once.
+/// Longest wait for a call that is answered at once.
 const SHORT: Duration = Duration::from_secs(30);
 
 /// Runs the task of the environment.

@@ -6,9 +6,6 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Most characters of a cache key.
-pub const LONGEST_CACHE_KEY: usize = 900;
-
 /// Body of `POST .../caches/find`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FindCache {
@@ -42,16 +39,16 @@ pub struct Cache {
 /// The bytes of an archive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Archive {
-    /// Of the content, lower-case hex.
+    /// SHA-256 of the content, lower-case hex.
     pub sha256: String,
-    /// Of the archive as it is uploaded, compressed, in bytes.
+    /// Length of the archive as it is uploaded, compressed, in bytes.
     pub length: u64,
 }
 
 /// Body of `POST .../caches`: names a complete upload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheRecord {
-    /// Evaluated, 1 to [`LONGEST_CACHE_KEY`] characters.
+    /// Evaluated, 1 to [`CACHE_KEY_CHARS`](crate::protocol::limits::CACHE_KEY_CHARS) characters.
     pub key: String,
     /// A complete upload of the task: tar in LZ4.
     pub archive: Archive,
@@ -79,7 +76,7 @@ pub struct LayerRecord {
 pub struct Workspace {
     /// Jobs with layers, each after those it requires.
     pub jobs: Vec<LayerJob>,
-    /// In the order to apply them.
+    /// Layers in the order to apply them.
     pub layers: Vec<Layer>,
 }
 

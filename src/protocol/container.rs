@@ -52,9 +52,6 @@ pub enum Words {
 /// Number of the step record with which a runner's own begin: the first one is the *Task lifecycle*.
 pub const FIRST_BESIDE: u32 = 1 << 30;
 
-/// Number of records that a runner may keep beside those of the task agent.
-pub const MOST_BESIDE: u32 = 64;
-
 /// Body of `POST .../beside/{n}` (task token): a record that the runner keeps beside those of the task agent, before the
 /// task begins and after. It binds nothing. Its output goes to `steps/{FIRST_BESIDE + n}/output`. Saying it again is
 /// harmless.

@@ -61,7 +61,7 @@ pub enum When {
     OnSuccess,
     /// Only if an earlier step failed.
     OnFail,
-    /// In both cases.
+    /// Runs in both cases.
     Always,
 }
 

@@ -14,7 +14,7 @@ pub const EVENT_BYTES: usize = 192 * 1024;
 pub const EVENT_BATCH_BYTES: usize = 1024 * 1024;
 /// Largest body, in bytes, of one output or upload request. Larger data goes in several requests.
 pub const MAX_CHUNK_BYTES: usize = 4 * 1024 * 1024;
-/// Largest body of any call, in bytes.
+/// Largest body of any other call, in bytes.
 pub const BODY_BYTES: usize = MAX_CHUNK_BYTES + 1024;
 /// Largest body of a call that compiles a config or continues a pipeline with one, in bytes: parameters come along.
 pub const CONFIG_BYTES: usize = 4 * MAX_CHUNK_BYTES;
@@ -33,8 +33,20 @@ pub const WORD_BYTES: usize = 255;
 pub const AGENT_ID_BYTES: usize = 64;
 /// Most bytes of the variables that one task gets, names and values.
 pub const VARIABLE_BYTES: usize = 4 * 1024 * 1024;
-/// Largest head of a request or an answer, in bytes.
+/// Largest head of a request, in bytes.
 pub const HEADER_BYTES: usize = 64 * 1024;
+/// Largest config or orb as text, in bytes.
+pub const SOURCE_BYTES: usize = 4 * 1024 * 1024;
+/// Longest path of an artifact, in bytes.
+pub const ARTIFACT_PATH_BYTES: usize = 4096;
+/// Largest file of test results that is read, in bytes; larger ones are stored.
+pub const TEST_RESULTS_BYTES: u64 = 64 * 1024 * 1024;
+/// Longest key of a cache, in characters.
+pub const CACHE_KEY_CHARS: usize = 900;
+/// Most keys that one call looks for.
+pub const CACHE_KEYS: usize = 1000;
+/// Most records that a container runner keeps beside those of a task.
+pub const RECORDS_BESIDE: u32 = 64;
 /// Largest artifact unless the control plane says otherwise, in bytes.
 pub const ARTIFACT_BYTES: u64 = 3 * 1024 * 1024 * 1024;
 /// Largest upload of any kind, in bytes: caches have no limit of their own, and the disk is smaller than this.

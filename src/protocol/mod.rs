@@ -32,15 +32,14 @@ mod fixed_bytes;
 
 pub use about::{AboutAnswer, AboutRequest, SeenRunner};
 pub use archive::{
-    Archive, Cache, CacheAnswer, CacheRecord, FindCache, FoundCache, LONGEST_CACHE_KEY, Layer, LayerJob,
-    LayerRecord, Workspace,
+    Archive, Cache, CacheAnswer, CacheRecord, FindCache, FoundCache, Layer, LayerJob, LayerRecord, Workspace,
 };
 pub use claim::{
     BeginAnswer, BeginRequest, ClaimRequest, GiveBack, GiveBackAnswer, GiveBackReason, GivenBack, Heartbeat,
     HeartbeatAnswer, LostTask, RestAnswer, TaskKind,
 };
 #[cfg(any(feature = "server", feature = "kubernetes"))]
-pub use container::{Beside, Container, FIRST_BESIDE, Login, MOST_BESIDE, Words};
+pub use container::{Beside, Container, FIRST_BESIDE, Login, Words};
 pub use event::{Event, EventKind, EventsAnswer, StepStatus};
 pub use finish::{FinishAnswer, FinishRequest, StepSummary, TaskStatus};
 pub use id::TaskId;

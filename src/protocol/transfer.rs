@@ -35,9 +35,9 @@ pub struct UploadAnswer {
 pub struct ArtifactRecord {
     /// Relative, `/`-separated, no `.` or `..` parts. The last record of a path on a node wins.
     pub path: String,
-    /// Of the content, lower-case hex.
+    /// SHA-256 of the content, lower-case hex.
     pub sha256: String,
-    /// Of the whole artifact, in bytes.
+    /// Length of the whole artifact, in bytes.
     pub length: u64,
     /// The step record that stores it.
     pub step: u32,
@@ -48,9 +48,9 @@ pub struct ArtifactRecord {
 pub struct TestResultsRecord {
     /// Path relative to what the step named, for messages.
     pub path: String,
-    /// Of the content, lower-case hex.
+    /// SHA-256 of the content, lower-case hex.
     pub sha256: String,
-    /// Of the whole report, in bytes.
+    /// Length of the whole report, in bytes.
     pub length: u64,
     /// The step record that stores it.
     pub step: u32,
@@ -92,7 +92,7 @@ impl Refusal {
 pub struct HeldTask {
     /// Id of the task that this claim got.
     pub id: TaskId,
-    /// Of the claim.
+    /// Allocation that the claim made.
     pub allocation: String,
     /// Nothing more can become of it.
     #[serde(default)]

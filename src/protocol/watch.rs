@@ -14,7 +14,7 @@ pub enum WatchEvent {
     Workflow {
         /// Identifies it: a UUID.
         id: String,
-        /// From the config.
+        /// Name from the config.
         name: String,
         /// `running`, `success`, `failed`, `on_hold`, ... as in API v2.
         status: String,
@@ -26,7 +26,7 @@ pub enum WatchEvent {
     Job {
         /// Identifies it: a UUID.
         id: String,
-        /// Of the workflow.
+        /// Id of the workflow.
         workflow_id: String,
         /// As expanded in its workflow.
         name: String,

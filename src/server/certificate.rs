@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 use tokio_rustls::TlsAcceptor;
 
-/// Between two looks at the files.
+/// Pause between two looks at the files.
 const LOOK: Duration = Duration::from_secs(60);
 
 /// Times and lengths of both files, by which a change is noticed.
@@ -32,7 +32,7 @@ impl Certificate {
         Ok(Self { chain: chain.to_owned(), key: key.to_owned(), acceptor, stamp })
     }
 
-    /// For the next connection.
+    /// Returns the acceptor for the next connection.
     pub fn acceptor(&self) -> TlsAcceptor {
         self.acceptor.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

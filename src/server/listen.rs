@@ -32,10 +32,10 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const QUIET_OF_UNKNOWN: Duration = Duration::from_secs(10);
 /// The same for one that has: longer than proxies and our own client keep a connection that they do not use.
 const QUIET: Duration = Duration::from_secs(75);
-/// Between two looks at a quiet connection.
+/// Pause between two looks at a quiet connection.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Between two looks whether there is room for another connection.
+/// Pause between two looks whether there is room for another connection.
 const ROOM: Duration = Duration::from_millis(5);
 
 /// An accepted connection.

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Between two looks at a child.
+/// Pause between two looks at a child.
 const LOOK: Duration = Duration::from_millis(10);
 /// Most of an output that is read, in bytes.
 const MOST_OUTPUT: u64 = 64 * 1024;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// holds the files of its parent until it becomes the program that it was forked for, even when the
 /// parent has ended meanwhile.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Between two tries.
+/// Pause between two tries.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// A file whose lock this process has. It ends with this value, even while a process that was just forked still
@@ -36,9 +36,9 @@ impl Drop for Lock {
 /// How a lock is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
-    /// By nobody else.
+    /// Held by nobody else.
     Alone,
-    /// By all who hold it with others.
+    /// Held by all who hold it with others.
     WithOthers,
 }
 

@@ -1,5 +1,5 @@
-//! Threads, started in one way. What the standard library makes of a closure that it starts is a few kilobytes: with
-//! the work in a box there is one of it in the program.
+//! Starts threads by one function. The standard library compiles a few kilobytes for each type of closure that it
+//! starts; boxed work has one type.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

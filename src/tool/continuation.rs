@@ -18,7 +18,7 @@ use std::time::Duration;
 const KEY: &str = "CIRCLE_CONTINUATION_KEY";
 
 /// Longest config and longest parameters, in bytes.
-const LONGEST: u64 = 4 * 1024 * 1024;
+const LONGEST: u64 = crate::protocol::limits::SOURCE_BYTES as u64;
 
 /// The file of a scratch directory that says where the control plane is. It holds no token.
 pub(crate) fn endpoint_file(scratch: &Path) -> PathBuf {

@@ -22,7 +22,7 @@ pub(crate) fn file(folder: &Path) -> PathBuf {
     folder.join("secrets")
 }
 
-/// The values of whole lines, and how many bytes those have. What is none of ours is left out.
+/// Returns the values of complete lines and their length in bytes; lines that are not JSON strings are skipped.
 pub(crate) fn values(bytes: &[u8]) -> (Vec<String>, u64) {
     let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
     let lines = bytes[..end].split(|byte| *byte == b'\n');

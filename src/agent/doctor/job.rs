@@ -14,9 +14,9 @@ use std::os::unix::process::CommandExt;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-/// For the prefix to start, and for the look itself.
+/// Longest wait for the prefix to start, and for the look itself.
 const LOOK: Duration = Duration::from_secs(12);
-/// For TERM to arrive, and for the exit code.
+/// Longest wait for TERM to arrive, and for the exit code.
 const END: Duration = Duration::from_secs(3);
 
 pub(super) fn look(settings: &Settings, found: &mut Findings) {

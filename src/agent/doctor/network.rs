@@ -1,7 +1,7 @@
 //! The way to the control plane: names, proxy, connections, trust, the token, clocks, and whether large calls arrive.
 
 use crate::agent::settings::Settings;
-use crate::agent::{calls, lifecycle};
+use crate::agent::{calls, pace};
 use crate::http::{Client, Error, check_url};
 use crate::protocol::finding::{Findings, Level};
 use crate::protocol::{AboutAnswer, RefusalCode, Secret, TaskId};
@@ -9,7 +9,7 @@ use crate::system::threads;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant, SystemTime};
 
-/// For a name, for each address, and for a call.
+/// Longest wait for a name, for each address, and for a call.
 const NAME: Duration = Duration::from_secs(5);
 const ADDRESS: Duration = Duration::from_secs(3);
 const CALL: Duration = Duration::from_secs(8);
@@ -200,7 +200,7 @@ fn refused(settings: &Settings, client: &Client, error: &Error, found: &mut Find
                 Some(Ok(false)) => refused_token(error, found),
                 _ => {
                     let advice = "is api.url the address of a Runlet control plane, without a path that it does not serve?";
-                    found.add("control_plane", Level::Fail, lifecycle::advice(error), advice);
+                    found.add("control_plane", Level::Fail, pace::advice(error), advice);
                 }
             }
         }
@@ -212,12 +212,12 @@ fn refused(settings: &Settings, client: &Client, error: &Error, found: &mut Find
         Error::Refused { .. } => {
             found.add("control_plane", Level::Fail, error.to_string(), "try again later")
         }
-        _ => found.add("control_plane", Level::Fail, lifecycle::advice(error), ""),
+        _ => found.add("control_plane", Level::Fail, pace::advice(error), ""),
     }
 }
 
 fn refused_token(error: &Error, found: &mut Findings) {
-    found.add("token", Level::Fail, lifecycle::advice(error), "`runlet admin token create` makes one");
+    found.add("token", Level::Fail, pace::advice(error), "`runlet admin token create` makes one");
 }
 
 /// Asks a control plane that does not know the call of [`calls::about`]. One looks at the token before it looks at the

@@ -1,5 +1,6 @@
 use super::*;
-use crate::protocol::Refusal;
+use crate::agent::pace::REFUSED_WAIT;
+use crate::protocol::{Refusal, RefusalCode};
 
 /// A runner and its clock.
 struct Scene {

@@ -61,7 +61,7 @@ enum Kind {
 /// How a task agent ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// With this status.
+    /// Exited with this status.
     Exited(ExitStatus),
     /// Somehow: it was not our child.
     Gone,
@@ -76,7 +76,7 @@ impl End {
         }
     }
 
-    /// For people and for the control plane.
+    /// Tells the end, for people and for the control plane.
     pub(super) fn text(self) -> String {
         match self {
             End::Exited(status) => match (status.code(), status.signal()) {
@@ -120,7 +120,7 @@ pub(super) fn start(
     }
     // A runner that has lost its record finds it by its arguments.
     command.arg(task.as_str()).args(identity).env(TASK_VARIABLE, task.as_str());
-    // It worked before, and where it does not any more the task is not to suffer.
+    // A failure to join the group is only logged: the task runs without it.
     if let Some(Err(error)) = group.map(Group::join) {
         log::warn!("cannot start the task agent in a control group of its own: {error}");
     }

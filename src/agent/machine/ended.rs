@@ -94,7 +94,7 @@ impl Runner {
             End::Gone => record!(Info, task_id = id; "the task agent of an earlier run has ended"),
             End::Exited(_) => record!(Warn, task_id = id; "{}", death.message),
         }
-        // Of one that has not begun there is nothing to send, and one that could not report has tried for long.
+        // A task that has not begun has nothing to send, and an agent that could not report has already tried.
         let has_rest = (watched.begun || watched.token.is_none()) && !not_reported;
         self.mourn(watched.task, watched.token, death, has_rest);
     }

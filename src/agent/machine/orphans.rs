@@ -133,8 +133,8 @@ fn members(sweep: &Sweep<'_>) -> Vec<Stat> {
 
 fn marked(sweep: &Sweep<'_>) -> Vec<Stat> {
     let own = std::process::id() as i32;
-    // As long as members of a session remain, its number is not given away; a process that has the
-    // number shows that it was, and that the session and group of that number are somebody else's.
+    // A number is not given away while its session has members: a process with the agent's number means that the
+    // session and group of that number are not the agent's.
     let agent = sweep.agent.filter(|agent| proc::stat(*agent).is_none());
     let belongs = |stat: &Stat| {
         agent.is_some_and(|agent| stat.session == agent || stat.group == agent)

@@ -47,7 +47,7 @@ pub(super) fn take(working_directory: &Path, state_directory: Option<&Path>) -> 
     }
 }
 
-/// Another process than the own one that holds a working directory, or one around or inside it.
+/// Finds another process that holds a working directory, or one around or inside it.
 pub(in crate::agent) fn held_by(
     working_directory: &Path,
     state_directory: Option<&Path>,
@@ -113,7 +113,7 @@ fn files(working_directory: &Path, state_directory: Option<&Path>) -> Vec<PathBu
 fn open(path: &Path) -> Option<File> {
     let mut open = OpenOptions::new();
     open.read(true).write(true).create(true).truncate(false).mode(0o644);
-    // That of another user can be locked all the same.
+    // Another user's file cannot be written, but can be locked when it is opened for reading.
     open.open(path).or_else(|_| File::open(path)).ok()
 }
 

@@ -76,7 +76,7 @@ impl Runner {
             return;
         }
         if is_new {
-            // Its place may have changed as well; the old place first, whatever the settings say.
+            // The log file may have moved: the present place is opened anew before new settings are read.
             if let Err(why) = logging::reopen(&self.settings.logging) {
                 log::error!("the log stays where it was: {why}");
             }

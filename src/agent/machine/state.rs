@@ -20,7 +20,7 @@ const MAX_STATE_BYTES: u64 = 1024 * 1024;
 /// The content of the state file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Remembered {
-    /// Of the claim that is wanted: a claim whose answer was lost is answered again.
+    /// Nonce of the claim that is wanted: a claim whose answer was lost is answered again.
     pub(super) nonce: String,
     /// The task that runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,7 +37,7 @@ pub(super) struct RunningTask {
     pub(super) resource_class: String,
     /// Values of variables that processes of this task have in their environment.
     pub(super) markers: super::orphans::Markers,
-    /// Of the claim.
+    /// Allocation that the claim made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) allocation: Option<String>,
     /// When it was claimed, in milliseconds since the start of the system: a clock that nobody sets.
@@ -67,9 +67,9 @@ impl RunningTask {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct AgentProcess {
     pub(super) pid: i32,
-    /// In clock ticks since boot, from `/proc`.
+    /// Start in clock ticks since boot, from `/proc`.
     pub(super) start_time: Option<u64>,
-    /// Of the boot in which it was started.
+    /// Id of the boot in which it was started.
     pub(super) boot_id: Option<String>,
 }
 

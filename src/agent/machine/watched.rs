@@ -10,7 +10,7 @@ use std::time::SystemTime;
 pub(super) struct Watched {
     pub(super) agent: Agent,
     pub(super) task: RunningTask,
-    /// For giving it back; unknown of the task of an earlier run.
+    /// Token to give the task back with; unknown of the task of an earlier run.
     pub(super) token: Option<Secret>,
     /// A decision of the runner to end it, for the report.
     pub(super) ended_because: Option<&'static str>,

@@ -4,13 +4,11 @@
 
 use crate::agent::gates::Room;
 use crate::protocol::json;
+use crate::protocol::limits::WORD_BYTES;
 use crate::system::shell;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// Most characters of a runner's name.
-const MAX_NAME: usize = 255;
 
 /// The spellings of YAML and of Go.
 pub(super) fn boolean(text: &str) -> Result<bool, String> {
@@ -49,8 +47,8 @@ fn fits_name(c: char) -> bool {
 }
 
 pub(super) fn name(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > MAX_NAME {
-        return Err(format!("expected 1 to {MAX_NAME} characters"));
+    if text.is_empty() || text.len() > WORD_BYTES {
+        return Err(format!("expected 1 to {WORD_BYTES} characters"));
     }
     match text.chars().find(|c| !fits_name(*c)) {
         _ if text.trim_matches('.').is_empty() => Err("expected more than dots".to_owned()),
@@ -61,7 +59,7 @@ pub(super) fn name(text: &str) -> Result<String, String> {
 
 /// A host name as a runner's name: whatever does not fit becomes `-`.
 pub(super) fn name_of_host(host: &str) -> Option<String> {
-    let name: String = host.chars().take(MAX_NAME).map(|c| if fits_name(c) { c } else { '-' }).collect();
+    let name: String = host.chars().take(WORD_BYTES).map(|c| if fits_name(c) { c } else { '-' }).collect();
     (!name.is_empty() && name != "(none)").then_some(name)
 }
 

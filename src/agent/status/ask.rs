@@ -29,7 +29,7 @@ Usage: runlet status [NAME] [--config FILE] [--socket PATH] [--json]
 Exit codes: 0 every runner that was asked answered; 1 none did; 2 wrong usage.
 ";
 
-/// For a runner to answer.
+/// Longest wait for a runner to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest answer, in bytes.
 const MOST: u64 = 1 << 20;

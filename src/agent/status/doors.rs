@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 /// Longest path of a socket, in bytes.
 const LONGEST_PATH: usize = 107;
-/// Between two files of metrics.
+/// Pause between two files of metrics.
 const TEXTFILE: Duration = Duration::from_secs(30);
 /// How long a caller may take to ask, and to read.
 const PATIENCE: Duration = Duration::from_millis(500);

@@ -137,7 +137,7 @@ pub fn check_parameters(source: &str, given: &BTreeMap<String, Value>) -> Result
 }
 
 impl DeclaredType {
-    /// For a value that does not fit, a description of values that do.
+    /// Describes the values that fit, when this one does not.
     fn misfit(&self, value: &Value) -> Option<String> {
         let (fits, expected) = match self.kind.as_str() {
             "boolean" => (value.is_boolean(), "a boolean (`true` or `false`)"),

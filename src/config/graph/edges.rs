@@ -142,9 +142,9 @@ fn resolve(
 /// Drafts by what they can be called in each space.
 #[derive(Default)]
 struct Names<'d> {
-    /// By label and by alias.
+    /// Entries by label and by alias.
     labels: HashMap<(usize, &'d str), Vec<usize>>,
-    /// By final name.
+    /// Entries by final name.
     finals: HashMap<(usize, &'d str), usize>,
 }
 

@@ -80,7 +80,7 @@ impl Workflows<'_> {
             // Without members there is still a name to require: like one that filters dropped.
             _ => {
                 let prefix = around.prefix.clone();
-                // A name of the members counts as well, unless it takes a member to know it.
+                // `name` counts as well, unless it needs `matrix.`, which only a member has.
                 let name = present(&entry.options, "name").filter(|name| {
                     !name.as_scalar().is_some_and(|name| name.tagged() && name.text.contains("matrix."))
                 });

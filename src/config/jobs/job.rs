@@ -68,8 +68,8 @@ impl Expander<'_> {
         let is_whole = pre.is_some() && post.is_some();
         let (pre, post) = (pre.unwrap_or_default(), post.unwrap_or_default());
         let kind = self.report.within(pos, label, || self.job_body(definition, map, &inner, pre, post));
-        // With a mistake in the arguments, or steps around it of a missing orb, the body was compiled only for the mistakes
-        // in it. An argument of such an orb counts where it is used.
+        // When an argument is wrong, or steps around the job come from a missing orb, the body is compiled only to report
+        // its mistakes. An argument of such an orb counts where it is used.
         kind.filter(|_| is_whole && self.report.errors() == before)
     }
 

@@ -238,7 +238,7 @@ impl Translator<'_> {
                 Some('i' | 'm' | 's' | 'U') => flags.extend(c),
                 Some('-') if !flags.contains('-') => flags.push('-'),
                 Some(end @ (':' | ')')) if !flags.ends_with('-') => {
-                    // Without flags there is nothing to write; as a group, it is an empty one.
+                    // A group that sets no flags: `(?)` is dropped, `(?:` stays a plain group.
                     match (end, flags.is_empty()) {
                         (')', true) => {}
                         _ => {

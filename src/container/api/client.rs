@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// For a call other than a watch or a log.
+/// Longest time of a call other than a watch or a log.
 const SHORT: Duration = Duration::from_secs(30);
 /// The token file is read again after this long.
 const TOKEN_AGE: Duration = Duration::from_secs(60);

@@ -21,7 +21,7 @@ pub(in crate::container) enum Fault {
     },
     /// No answer. The call may have been heard.
     Unanswered(String),
-    /// Settings are wrong: trying again cannot help.
+    /// ContainerSettings are wrong: trying again cannot help.
     Setup(String),
 }
 
@@ -34,7 +34,7 @@ struct Status {
 }
 
 impl Fault {
-    /// Of an answer with a bad status.
+    /// Makes the fault of an answer with a bad status.
     pub(super) fn of(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
         let read: Status = serde_json::from_slice(body).unwrap_or_default();
         let text = || String::from_utf8_lossy(body).trim().chars().take(300).collect();

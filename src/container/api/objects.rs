@@ -161,7 +161,7 @@ pub(in crate::container) struct Terminated {
 pub(in crate::container) struct Secret {
     #[serde(deserialize_with = "or_default")]
     pub(in crate::container) metadata: Meta,
-    /// By key, as base64.
+    /// Values by key, as base64.
     #[serde(deserialize_with = "or_default")]
     pub(in crate::container) data: BTreeMap<String, String>,
 }

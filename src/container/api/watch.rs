@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const WATCH_SECONDS: u64 = 60;
 /// Everything is listed anew after this long, in case that a change was lost.
 const RELIST: Duration = Duration::from_secs(300);
-/// Between two watches.
+/// Pause between two watches.
 const BETWEEN: Duration = Duration::from_millis(50);
 /// Longest line of a watch, in bytes.
 const MOST_LINE: usize = 8 * 1024 * 1024;

@@ -8,8 +8,8 @@ use crate::http::Endpoint;
 use crate::logging::{self, Format};
 use crate::protocol::ResourceClass;
 
-fn settings() -> Settings {
-    Settings {
+fn settings() -> ContainerSettings {
+    ContainerSettings {
         name: "pods".to_owned(),
         endpoint: Endpoint { url: "https://ci".to_owned(), ca_file: None, client_certificate: None },
         classes: Vec::new(),

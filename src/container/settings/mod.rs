@@ -1,6 +1,6 @@
-//! Settings of the container runner: a values file, the config map of the chart, and variables, which win.
+//! ContainerSettings of the container runner: a values file, the config map of the chart, and variables, which win.
 //!
-//! `yaml` reads text, `schema` checks pod templates, `resolve` makes [`Settings`] of both. Nothing here does more than
+//! `yaml` reads text, `schema` checks pod templates, `resolve` makes [`ContainerSettings`] of both. Nothing here does more than
 //! read files.
 
 mod resolve;
@@ -9,4 +9,4 @@ mod types;
 mod yaml;
 
 pub(super) use resolve::load;
-pub(super) use types::{Checker, Class, Cluster, Settings};
+pub(super) use types::{Checker, Class, Cluster, ContainerSettings};

@@ -1,11 +1,12 @@
-//! From the texts of file and variables to [`Settings`], with errors that name the path of what is wrong.
+//! From the texts of file and variables to [`ContainerSettings`], with errors that name the path of what is wrong.
 
 use super::schema::{Schema, describe, unknown};
-use super::types::{Checker, Class, Cluster, Gc, Settings};
+use super::types::{Checker, Class, Cluster, ContainerSettings, Gc};
 use super::yaml;
 use crate::container::services::Rules;
 use crate::http::Endpoint;
 use crate::logging::{self, Format};
+use crate::protocol::limits::WORD_BYTES;
 use crate::protocol::{ResourceClass, Secret, duration};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -78,7 +79,7 @@ const CLASS: [&str; 5] = ["token", "metadata", "spec", "serviceContainers", "ena
 const PROXIES: [&str; 6] = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"];
 
 /// Reads the settings: the file, if one is named or the chart's variable names one, and the variables.
-pub(in crate::container) fn load(file: Option<&Path>) -> Result<Settings, String> {
+pub(in crate::container) fn load(file: Option<&Path>) -> Result<ContainerSettings, String> {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let named = file.map(Path::to_owned).or_else(|| variable("KUBE_TASK_POD_CONFIG").map(PathBuf::from));
     let values = match &named {
@@ -194,7 +195,7 @@ fn known<'a>(
 }
 
 /// Makes settings of a values file (or the config map of the chart) and variables.
-fn resolve(values: &Value, variable: Variables<'_>) -> Result<Settings, String> {
+fn resolve(values: &Value, variable: Variables<'_>) -> Result<ContainerSettings, String> {
     let top = map(Some(values), "the file")?;
     known(&top, "", TOP.into_iter())?;
     let mut agent = map(top.get("agent"), "agent")?;
@@ -242,6 +243,12 @@ fn resolve(values: &Value, variable: Variables<'_>) -> Result<Settings, String> 
     let instance = variable("KUBE_CONTAINER_AGENT_INSTANCE").or_else(|| variable("HOSTNAME"));
     let name =
         reader.text("name")?.or_else(|| instance.clone()).unwrap_or_else(|| "container-agent".to_owned());
+    if name.len() > WORD_BYTES {
+        return Err(format!(
+            "`agent.name` has {} bytes, the control plane takes at most {WORD_BYTES}",
+            name.len()
+        ));
+    }
     let max_run_time = reader.time("maxRunTime", Duration::from_secs(5 * 3600))?;
     let gc = Gc {
         threshold: reader.time("gc.threshold", Duration::from_secs(5 * 3600 + 300))?,
@@ -269,7 +276,7 @@ fn resolve(values: &Value, variable: Variables<'_>) -> Result<Settings, String> 
     )?;
     let (init_image, init_resources) = init(&top, variable)?;
     let proxy = PROXIES.iter().filter_map(|name| Some(((*name).to_owned(), variable(name)?)));
-    Ok(Settings {
+    Ok(ContainerSettings {
         name,
         endpoint: Endpoint {
             url,
@@ -399,7 +406,7 @@ fn cluster(variable: Variables<'_>) -> Result<Cluster, String> {
 mod tests {
     use super::*;
 
-    fn with(text: &str, variables: &[(&str, &str)]) -> Result<Settings, String> {
+    fn with(text: &str, variables: &[(&str, &str)]) -> Result<ContainerSettings, String> {
         let account = tempfile::tempdir().unwrap();
         std::fs::write(account.path().join("token"), "t").unwrap();
         std::fs::write(account.path().join("namespace"), "ci\n").unwrap();

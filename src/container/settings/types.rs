@@ -1,4 +1,4 @@
-//! Settings of the runner, as types.
+//! ContainerSettings of the runner, as types.
 
 use crate::container::services::Rules;
 use crate::http::Endpoint;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// Everything that the runner is told.
 #[derive(Clone, Debug)]
-pub(in crate::container) struct Settings {
+pub(in crate::container) struct ContainerSettings {
     /// Shown in the inventory.
     pub(in crate::container) name: String,
     /// The control plane.
@@ -65,23 +65,23 @@ pub(in crate::container) struct Class {
 pub(in crate::container) struct Gc {
     /// They are taken when they are as old as this.
     pub(in crate::container) threshold: Duration,
-    /// Between two looks.
+    /// Pause between two looks.
     pub(in crate::container) interval: Duration,
 }
 
 /// Looks whether there are nodes for the pods of each class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::container) struct Checker {
-    /// So many looks in a row without a node end the claims of a class.
+    /// Looks in a row without a node that end the claims of a class.
     pub(in crate::container) threshold: u32,
-    /// Between two looks.
+    /// Pause between two looks.
     pub(in crate::container) interval: Duration,
 }
 
 /// The cluster that this runs in.
 #[derive(Clone, Debug)]
 pub(in crate::container) struct Cluster {
-    /// Of the API server.
+    /// Address of the API server.
     pub(in crate::container) url: String,
     /// Namespace of the tasks.
     pub(in crate::container) namespace: String,

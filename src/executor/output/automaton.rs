@@ -48,15 +48,15 @@ pub(super) struct Automaton {
     filter: Box<[u64; FILTER_WORDS]>,
     /// One bit for each hash of three unfolded bytes: the first of a pattern, and those behind the first.
     coarse: Box<[u64; COARSE_WORDS]>,
-    /// By node: its last byte.
+    /// Last byte of each node.
     bytes: Vec<u8>,
-    /// By node: its first child. The last child stands before the first one of the next node.
+    /// First child of each node. The last child stands before the first one of the next node.
     children: Vec<Node>,
-    /// By node: the longest other node that it ends with.
+    /// The longest other node that each node ends with.
     fallbacks: Vec<Node>,
-    /// By node: length of the longest pattern that it ends with, or 0.
+    /// Length of the longest pattern that each node ends with, or 0.
     found: Vec<u32>,
-    /// By node: its length.
+    /// Length of each node.
     lengths: Vec<u32>,
 }
 
@@ -73,7 +73,7 @@ pub(super) struct Search {
 }
 
 impl Search {
-    /// From this index of a text on.
+    /// Begins at this index of a text.
     pub(super) fn from(start: usize) -> Self {
         Self { start, end: start, first: [0; FILTERED] }
     }
@@ -184,8 +184,8 @@ impl Automaton {
     pub(super) fn filter(&self, text: &[u8], search: &mut Search) -> bool {
         let mut start = search.start;
         while let Some(four) = text.get(start..).and_then(|text| text.first_chunk::<FILTERED>()) {
-            // The last three of the four: what is behind the first byte of a beginning that lies here, or the first
-            // of one that lies a byte further.
+            // Looks up the last three of four bytes: bytes 2 to 4 of a pattern that begins here, or 1 to 3 of one that
+            // begins a byte later.
             let (word, bit) = place(u32::from_be_bytes(*four) & 0xff_ffff, COARSE_BITS);
             if self.coarse[word] >> bit & 1 != 0 {
                 for start in [start, start + 1] {

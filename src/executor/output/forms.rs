@@ -39,7 +39,7 @@ pub struct Forms {
 }
 
 impl Forms {
-    /// By their names; others are left out.
+    /// Finds forms by their names; others are left out.
     pub fn named(names: &[String]) -> Self {
         let has = |wanted: &str| names.iter().any(|name| name == wanted);
         Self { base64: has("base64"), url: has("url"), json: has("json") }

@@ -380,7 +380,7 @@ impl Reporter {
         self.once(method, path, body, backoff, State::delivery_goes_on)
     }
 
-    /// For [`Reporter::attempt`]: the waits between attempts.
+    /// Returns the waits between attempts, for [`Reporter::attempt`].
     pub(in crate::executor) fn patience() -> Backoff {
         Backoff::new(Duration::from_millis(200), Duration::from_secs(30), Duration::MAX)
     }

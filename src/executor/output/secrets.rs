@@ -16,8 +16,8 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// In bytes: how much white space may stand where a secret has some, if the secret has not more itself.
-/// Room for a newline and a deep indentation; without an end, what is held back would have none.
+/// Most white space, in bytes, that may stand where a secret has some, if the secret has not more itself: a newline and
+/// a deep indentation. Without a limit the redactor would hold output back for ever.
 const LONGEST_GAP: usize = 64;
 
 /// The secrets to look for. Shared by the streams of a task.

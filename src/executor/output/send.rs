@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const GATHER: Duration = Duration::from_millis(250);
 /// The first heartbeat comes so long after the start of the agent: many a task has ended by then.
 const FIRST_HEARTBEAT: Duration = Duration::from_secs(1);
-/// So many bytes of the spool are worth a call to give back their room while nobody waits for it.
+/// Bytes of the spool that are worth a call to give back their room while nobody waits for it.
 const WORTH_FREEING: u64 = 64 * 1024;
 
 /// Starts the thread of the heartbeats and the one that sends events and output.

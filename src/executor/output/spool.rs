@@ -134,7 +134,7 @@ impl Spool {
         Ok(bytes.len())
     }
 
-    /// These bytes are lost where the output goes on. A mark will say so.
+    /// Counts bytes that could not be written; a mark where the output goes on will say how many.
     pub fn lose(&mut self, bytes: usize, why: &io::Error) {
         self.lost += bytes as u64;
         self.why_lost = why.to_string();

@@ -89,7 +89,7 @@ impl Tail {
         Ok(bytes)
     }
 
-    /// So many of them were taken.
+    /// Notes that so many of them were taken.
     pub(super) fn took(&mut self, bytes: usize) {
         self.taken += bytes as u64;
     }

@@ -1,7 +1,7 @@
 //! Templates of cache keys: text with `{{ ... }}`, evaluated when the step runs. Of Go's templates there is
 //! what keys use: fields (`.Branch`), `checksum`, `epoch` and `arch`, comments, and `{{-`, `-}}` to trim.
 
-use crate::protocol::LONGEST_CACHE_KEY;
+use crate::protocol::limits::CACHE_KEY_CHARS;
 
 /// Values that a key may refer to.
 pub(super) trait Values {
@@ -43,9 +43,9 @@ pub(super) fn render(template: &str, values: &dyn Values) -> Result<String, Stri
     key.push_str(if trim { rest.trim_start() } else { rest });
     match key.chars().count() {
         0 => Err(wrong("it is empty")),
-        1..=LONGEST_CACHE_KEY => Ok(key),
+        1..=CACHE_KEY_CHARS => Ok(key),
         length => {
-            Err(wrong(&format!("it has {length} characters, and at most {LONGEST_CACHE_KEY} are allowed")))
+            Err(wrong(&format!("it has {length} characters, and at most {CACHE_KEY_CHARS} are allowed")))
         }
     }
 }

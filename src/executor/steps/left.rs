@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 /// The parts of a `.git` that stay. `refs` and `packed-refs` lose what is not of the origin.
 const KEPT: [&str; 6] = ["objects", "refs", "packed-refs", "shallow", "modules", "lfs"];
-/// References that stay: a fetch says to the origin what is there already, and puts them right.
+/// References that cleaning keeps: the next fetch offers them to the origin, and corrects them.
 const OF_ORIGIN: [&str; 2] = ["refs/remotes/origin/", "refs/tags/"];
 
 /// Whether nothing of this task has set up the repository: its settings, or the file that stands for it, are older,

@@ -35,9 +35,9 @@ struct Masked<W> {
     part: Part,
     /// Declarations that are open, of a document type and inside of it.
     declarations: u32,
-    /// Of all text.
+    /// Redactor of all text.
     redactor: Redactor,
-    /// Of one value of an attribute at a time.
+    /// Redactor of one value of an attribute at a time.
     values: Redactor,
     /// Text without entities, to be masked.
     plain: Vec<u8>,

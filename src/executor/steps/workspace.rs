@@ -120,7 +120,7 @@ fn attach(
     log: &StepLog,
     stop: &AtomicBool,
 ) -> Result<(), Error> {
-    let mut owners = Owners { track: workspace.may_conflict(), by_file: BTreeMap::new() };
+    let mut owners = Owners { track: may_conflict(workspace), by_file: BTreeMap::new() };
     for layer in &workspace.layers {
         let job = workspace.jobs.get(layer.job).map(|job| &job.name);
         let job =
@@ -211,22 +211,20 @@ fn persisted(root: &Path, paths: &[String]) -> Result<Vec<String>, String> {
     Ok(kept)
 }
 
-impl Workspace {
-    /// Whether the layer `second` may hold a file that `first`, an earlier one, holds: it then replaces it.
-    fn follows(&self, first: &Layer, second: &Layer) -> bool {
-        if first.job == second.job {
-            return first.node_index == second.node_index;
-        }
-        self.jobs.get(second.job).is_some_and(|job| job.after.contains(&first.job))
+/// Whether the layer `second` may hold a file that `first`, an earlier one, holds: it then replaces it.
+fn follows(workspace: &Workspace, first: &Layer, second: &Layer) -> bool {
+    if first.job == second.job {
+        return first.node_index == second.node_index;
     }
+    workspace.jobs.get(second.job).is_some_and(|job| job.after.contains(&first.job))
+}
 
-    /// Whether any two layers come from jobs or nodes that may have run at the same time.
-    fn may_conflict(&self) -> bool {
-        let pairs = self.layers.iter().enumerate();
-        pairs
-            .flat_map(|(at, second)| self.layers[..at].iter().map(move |first| (first, second)))
-            .any(|(first, second)| !self.follows(first, second))
-    }
+/// Whether any two layers come from jobs or nodes that may have run at the same time.
+fn may_conflict(workspace: &Workspace) -> bool {
+    let pairs = workspace.layers.iter().enumerate();
+    pairs
+        .flat_map(|(at, second)| workspace.layers[..at].iter().map(move |first| (first, second)))
+        .any(|(first, second)| !follows(workspace, first, second))
 }
 
 /// Which layer a file has come from. Kept only where there can be a conflict: it takes memory.
@@ -250,7 +248,7 @@ impl Target for Attached<'_, '_> {
             inside.ok_or_else(|| format!("the archive is damaged: `{}` leaves it", name.display()))?;
         if !is_folder && self.owners.track {
             if let Some(first) = self.owners.by_file.insert(inside.clone(), self.layer) {
-                if !self.workspace.follows(first, self.layer) {
+                if !follows(self.workspace, first, self.layer) {
                     let name = |layer: &Layer| {
                         let name = self.workspace.jobs.get(layer.job).map_or("?", |job| &job.name);
                         format!("`{name}` (node {})", layer.node_index)
@@ -321,10 +319,10 @@ mod tests {
             jobs: vec![job(&[]), job(&[0])],
             layers: vec![layer(0, 0), layer(0, 0), layer(1, 0)],
         };
-        assert!(!chain.may_conflict());
+        assert!(!may_conflict(&chain));
         let fork = Workspace { jobs: vec![job(&[]), job(&[])], layers: vec![layer(0, 0), layer(1, 0)] };
-        assert!(fork.may_conflict());
+        assert!(may_conflict(&fork));
         let nodes = Workspace { jobs: vec![job(&[])], layers: vec![layer(0, 0), layer(0, 1)] };
-        assert!(nodes.may_conflict());
+        assert!(may_conflict(&nodes));
     }
 }

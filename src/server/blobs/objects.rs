@@ -16,7 +16,7 @@ pub struct Objects {
     durable: bool,
     /// Held while an object is looked for and marked as wanted; held alone while one is removed.
     removing: Arc<RwLock<()>>,
-    /// At the part of an upload that has come.
+    /// Turns at the part of an upload that has come.
     turns: Turns<PathBuf>,
 }
 

@@ -123,7 +123,7 @@ pub struct Connections {
     limits: Limits,
     count: AtomicUsize,
     next: AtomicUsize,
-    /// By their number: the oldest is the first.
+    /// Connections by their number: the oldest is the first.
     unknown: Mutex<BTreeMap<u64, std::sync::Weak<Connection>>>,
     /// Connections that were closed to make room, ever.
     evicted: AtomicUsize,

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 const FIRST: Duration = Duration::from_millis(200);
 /// Refusals in a short time before they come one after the other.
 const MOST_FREE: f64 = 10.0;
-/// Between two refusals of an address that had many.
+/// Pause between two refusals of an address that had many.
 const PACE: Duration = Duration::from_millis(500);
 /// A refusal is never later than this.
 const LATEST: Duration = Duration::from_secs(10);
-/// Between two lines of the log about one address.
+/// Pause between two lines of the log about one address.
 const TELL: Duration = Duration::from_secs(60);
 /// Most addresses that are remembered.
 const MOST_ADDRESSES: usize = 10_000;

@@ -105,7 +105,7 @@ pub fn workspace(view: &View, job: &JobId, now: Millis) -> Result<Workspace, Err
     Ok(found)
 }
 
-/// For each job the positions of all that it requires, directly or not.
+/// Lists for each job the positions of all that it requires, directly or not.
 fn upstream(jobs: &[Persisting]) -> Vec<Vec<usize>> {
     let by_name: HashMap<&str, usize> = jobs.iter().enumerate().map(|(at, job)| (&*job.name, at)).collect();
     let direct: Vec<Vec<usize>> = jobs

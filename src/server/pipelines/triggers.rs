@@ -1,7 +1,7 @@
 //! From what a caller asks for to a [`Trigger`]: reads the repository where there is one, checks the
 //! parameters against the config, and leaves the rest to `create`.
 
-use crate::config;
+use crate::config::{self, GIVEN_PARAMETERS, PARAMETER_NAME_CHARS, PARAMETER_VALUE_CHARS};
 use crate::logging::record;
 use crate::server::pipelines::create;
 use crate::server::pipelines::repository::address;
@@ -12,11 +12,6 @@ use crate::server::store::read::Project;
 use crate::server::store::status::TriggerType;
 use serde_json::Value;
 use std::collections::BTreeMap;
-
-/// Limits of the parameters of one trigger: how many, and characters of names and values.
-const MOST_PARAMETERS: usize = 100;
-const MOST_NAME_CHARS: usize = 128;
-const MOST_VALUE_CHARS: usize = 512;
 
 /// The wish of a caller.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -187,15 +182,15 @@ pub fn revision(url: &str, checkout: &Reference, commit: &Commit, default_branch
 
 /// Checks how many parameters there are, and how long; the error is a sentence for people.
 pub fn check_sizes(parameters: &BTreeMap<String, Value>) -> Result<(), String> {
-    if parameters.len() > MOST_PARAMETERS {
-        return Err(format!("{} parameters were given, the limit is {MOST_PARAMETERS}", parameters.len()));
+    if parameters.len() > GIVEN_PARAMETERS {
+        return Err(format!("{} parameters were given, the limit is {GIVEN_PARAMETERS}", parameters.len()));
     }
     for (name, value) in parameters {
-        if name.chars().count() > MOST_NAME_CHARS {
-            return Err(format!("the name of a parameter has at most {MOST_NAME_CHARS} characters"));
+        if name.chars().count() > PARAMETER_NAME_CHARS {
+            return Err(format!("the name of a parameter has at most {PARAMETER_NAME_CHARS} characters"));
         }
-        if value.as_str().is_some_and(|text| text.chars().count() > MOST_VALUE_CHARS) {
-            return Err(format!("the parameter `{name}` has more than {MOST_VALUE_CHARS} characters"));
+        if value.as_str().is_some_and(|text| text.chars().count() > PARAMETER_VALUE_CHARS) {
+            return Err(format!("the parameter `{name}` has more than {PARAMETER_VALUE_CHARS} characters"));
         }
     }
     Ok(())

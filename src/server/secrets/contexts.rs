@@ -4,7 +4,7 @@
 //! widen each other for projects and groups (any may match) and narrow each other for rules (all must
 //! hold); every kind that is present must be satisfied.
 
-use crate::config;
+use crate::config::{self, CONTEXT_CHARS};
 use crate::server::ids::{ContextId, JobId, OrganisationId, RestrictionId};
 use crate::server::store::status::RestrictionKind as Kind;
 use crate::server::store::tables::contexts::{self, Context, JobFacts, Restriction};
@@ -13,8 +13,6 @@ use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use std::fmt;
 
-/// Longest name, in characters.
-pub const MOST_NAME_CHARS: usize = 200;
 /// Most contexts of one organisation.
 pub const MOST_PER_ORGANISATION: usize = 500;
 /// Most restrictions of one context.
@@ -62,9 +60,9 @@ pub enum Restricted {
     ToProjects,
     /// To groups, of which there are none here.
     ToGroups,
-    /// By this rule, which does not hold.
+    /// Refused by this rule, which does not hold.
     ByRule(String),
-    /// By a rule that cannot be evaluated.
+    /// Refused by a rule that cannot be evaluated.
     ByDamagedRule {
         /// Text of the rule.
         rule: String,
@@ -111,9 +109,9 @@ pub fn check_name(name: &str) -> Result<(), String> {
     if name.trim().is_empty() || name.chars().any(char::is_control) {
         return Err("a context needs a name of visible characters".to_owned());
     }
-    if count > MOST_NAME_CHARS {
+    if count > CONTEXT_CHARS {
         return Err(format!(
-            "the name of a context has at most {MOST_NAME_CHARS} characters, this one has {count}"
+            "the name of a context has at most {CONTEXT_CHARS} characters, this one has {count}"
         ));
     }
     Ok(())

@@ -10,9 +10,9 @@ use crate::server::store::Error;
 use crate::server::time::Millis;
 use std::time::{Duration, Instant};
 
-/// Between two passes over what runs.
+/// Pause between two passes over what runs.
 const PASS: Duration = Duration::from_secs(5);
-/// Between two passes over what is old.
+/// Pause between two passes over what is old.
 const OLD_PASS: Duration = Duration::from_secs(60 * 60);
 
 /// Lets time pass for what runs, whether anybody asks or not; but not because this control plane was away, stopped

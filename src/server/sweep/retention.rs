@@ -19,7 +19,7 @@ const UNNAMED: Duration = DAY;
 const SILENT: Duration = Duration::from_secs(25 * 60 * 60);
 /// Most rows that one step takes.
 const STEP: u32 = 500;
-/// Between two steps, for the writes of others.
+/// Pause between two steps, for the writes of others.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Runs steps until one has nothing to do, or the control plane stops. Returns how much they did.

@@ -20,7 +20,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Of a page for whoever it is.
+    /// Makes the frame of a page for anybody, signed in or not.
     pub(super) fn of(title: impl Into<String>, visitor: Option<(&Person, &Secret)>) -> Self {
         Self {
             title: title.into(),
@@ -31,18 +31,18 @@ impl Head {
         }
     }
 
-    /// Of a page for who is signed in.
+    /// Makes the frame of a page for someone who is signed in.
     pub(super) fn for_visitor(title: impl Into<String>, visitor: &Visitor) -> Self {
         Self::of(title, Some((&visitor.person, &visitor.secret)))
     }
 
-    /// With the way to a project.
+    /// Adds the way to a project.
     pub(super) fn below_project(mut self, slug: &str) -> Self {
         self.crumbs.push((slug.to_owned(), format!("/{slug}")));
         self
     }
 
-    /// With one more thing on the way.
+    /// Adds one more link to the way.
     pub(super) fn below(mut self, name: impl Into<String>, address: impl Into<String>) -> Self {
         self.crumbs.push((name.into(), address.into()));
         self

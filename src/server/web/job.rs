@@ -47,9 +47,9 @@ struct Wanted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Time {
-    /// Of the day, UTC.
+    /// Time of the day, UTC.
     Clock,
-    /// Since the beginning of the step.
+    /// Time since the beginning of the step.
     Since,
 }
 

@@ -88,9 +88,9 @@ fn origin_of(url: &str) -> &str {
 /// cannot: text browsers drop what is only for TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cookie {
-    /// Of a login.
+    /// Session of a login.
     Login,
-    /// Of a browser that is about to sign in.
+    /// Session of a browser that is about to sign in.
     Visit,
 }
 

@@ -36,14 +36,14 @@ pub(super) struct Options {
     pub(super) total: u32,
     pub(super) by: By,
     pub(super) kind: Kind,
-    /// Of names without timing.
+    /// Assumed time of names without timing.
     pub(super) time_default: Duration,
     pub(super) timings_file: Option<PathBuf>,
     pub(super) show_counts: bool,
     pub(super) verbose: bool,
     /// Names are read from it; `None` is standard input. Of `split` only.
     pub(super) file: Option<PathBuf>,
-    /// Of `run` only.
+    /// Command, of `run` only.
     pub(super) command: String,
 }
 

@@ -1,8 +1,8 @@
 //! Caches and workspaces, as task agents call them: docs/protocol.md.
 
+use crate::protocol::limits::{CACHE_KEY_CHARS, CACHE_KEYS};
 use crate::protocol::{
-    Archive, Cache, CacheAnswer, CacheRecord, FindCache, FoundCache, LONGEST_CACHE_KEY, LayerRecord,
-    MAX_CHUNK_BYTES, Workspace,
+    Archive, Cache, CacheAnswer, CacheRecord, FindCache, FoundCache, LayerRecord, MAX_CHUNK_BYTES, Workspace,
 };
 use crate::server::api::runner::holder::Holder;
 use crate::server::api::runner::query::{Numbers, number};
@@ -25,9 +25,6 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-/// Most keys of one `restore_cache`.
-const MOST_KEYS: usize = 1000;
-
 /// Serves the paths of this file.
 pub(super) fn router() -> Router<Shared> {
     let task = "/api/v3/runner/tasks/{id}";
@@ -45,8 +42,9 @@ async fn find_cache(
     Json(wanted): Json<FindCache>,
 ) -> Answer<Json<FoundCache>> {
     let task = task.alive(&state).await?;
-    if wanted.keys.len() > MOST_KEYS {
-        let message = format!("{} keys are more than the {MOST_KEYS} that are looked for", wanted.keys.len());
+    if wanted.keys.len() > CACHE_KEYS {
+        let message =
+            format!("{} keys are more than the {CACHE_KEYS} that are looked for", wanted.keys.len());
         return Err(Failure::new(StatusCode::BAD_REQUEST, message));
     }
     wanted.keys.iter().try_for_each(|key| check_key(key))?;
@@ -71,10 +69,10 @@ fn check_key(key: &str) -> Answer<()> {
             "the key of a cache does not begin with a control character",
         ));
     }
-    if (1..=LONGEST_CACHE_KEY).contains(&key.chars().count()) {
+    if (1..=CACHE_KEY_CHARS).contains(&key.chars().count()) {
         return Ok(());
     }
-    let message = format!("a cache key has 1 to {LONGEST_CACHE_KEY} characters");
+    let message = format!("a cache key has 1 to {CACHE_KEY_CHARS} characters");
     Err(Failure::new(StatusCode::BAD_REQUEST, message))
 }
 

@@ -1,8 +1,8 @@
 //! Records that a runner keeps beside those of the task agent: what becomes of a pod, the output of its services.
 
 use crate::protocol::event::cut;
-use crate::protocol::limits::EVENT_TEXT_BYTES;
-use crate::protocol::{Beside, EventsAnswer, FIRST_BESIDE, MOST_BESIDE};
+use crate::protocol::limits::{EVENT_TEXT_BYTES, RECORDS_BESIDE};
+use crate::protocol::{Beside, EventsAnswer, FIRST_BESIDE};
 use crate::server::api::runner::holder::Holder;
 use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::api::shared::input::Path;
@@ -20,8 +20,8 @@ pub(super) async fn beside(
     Path((_, n)): Path<(String, u32)>,
     Json(mut beside): Json<Beside>,
 ) -> Answer<Json<EventsAnswer>> {
-    if n >= MOST_BESIDE {
-        let why = format!("a runner keeps at most {MOST_BESIDE} records beside those of the task");
+    if n >= RECORDS_BESIDE {
+        let why = format!("a runner keeps at most {RECORDS_BESIDE} records beside those of the task");
         return Err(Failure::new(StatusCode::BAD_REQUEST, why));
     }
     let texts = [Some(&mut beside.name), Some(&mut beside.kind), beside.message.as_mut()];

@@ -1,5 +1,6 @@
 //! Test results and the timings of earlier ones, as task agents call them: docs/protocol.md.
 
+use crate::protocol::limits::TEST_RESULTS_BYTES;
 use crate::protocol::{TaskId, TestResultsRecord, TestTimings};
 use crate::server::api::runner::holder::Holder;
 use crate::server::api::runner::uploads::complete;
@@ -20,8 +21,6 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
-/// Largest JUnit file that is read, in bytes.
-const LARGEST_JUNIT: u64 = 64 * 1024 * 1024;
 /// Tests that are stored at once: other writes have their turn in between.
 const BATCH: usize = 500;
 /// Files that are read at once: each may hold a text that is as long as a file.
@@ -92,8 +91,8 @@ fn read_file(state: &Server, holder: &Holder, record: &TestResultsRecord) -> Ans
     let mut is_first = true;
     loop {
         let mut batch = Vec::new();
-        if record.length > LARGEST_JUNIT {
-            file.message = Some(format!("it is larger than {LARGEST_JUNIT} bytes"));
+        if record.length > TEST_RESULTS_BYTES {
+            file.message = Some(format!("it is larger than {TEST_RESULTS_BYTES} bytes"));
         } else {
             for case in cases.by_ref().take(BATCH) {
                 match case {

@@ -1,6 +1,6 @@
 //! Files that a task agent stores: uploads in pieces, and the records that name them as artifacts.
 
-use crate::protocol::limits::UPLOAD_BYTES;
+use crate::protocol::limits::{ARTIFACT_PATH_BYTES, UPLOAD_BYTES};
 use crate::protocol::{ArtifactRecord, MAX_CHUNK_BYTES, RefusalCode, UploadAnswer};
 use crate::server::api::runner::holder::Holder;
 use crate::server::api::runner::query::{Numbers, number};
@@ -81,8 +81,8 @@ pub(super) async fn artifact(
     Json(record): Json<ArtifactRecord>,
 ) -> Answer<Json<Value>> {
     let task = task.alive(&state).await?;
-    let path_is_safe =
-        record.path.len() <= 4096 && record.path.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    let path_is_safe = record.path.len() <= ARTIFACT_PATH_BYTES
+        && record.path.split('/').all(|part| !matches!(part, "" | "." | ".."));
     if !path_is_safe {
         return Err(Failure::new(
             StatusCode::BAD_REQUEST,

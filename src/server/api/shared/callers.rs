@@ -43,7 +43,7 @@ pub async fn holder_of<T: Send + 'static>(
     Ok(found)
 }
 
-/// By any of the forms in which clients send a personal token.
+/// Finds the person by any of the forms in which clients send a personal token.
 impl FromRequestParts<Shared> for Person {
     type Rejection = Failure;
 

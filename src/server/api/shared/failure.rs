@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Between two lines of the log about a full disk.
+/// Pause between two lines of the log about a full disk.
 const FULL_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// The result of a handler.

@@ -15,9 +15,9 @@ const CLOCK_WAS_SET: Duration = Duration::from_secs(1);
 /// A moment by the clock, and by one that nobody sets.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
-    /// By the clock.
+    /// Time by the clock.
     pub at: Millis,
-    /// Since the control plane was started.
+    /// Time since the control plane was started.
     pub steady: Duration,
 }
 

@@ -34,18 +34,18 @@ pub struct InHand {
 }
 
 impl InHand {
-    /// Of a row that was read in this transaction.
+    /// Makes the task from a row that was read in this transaction.
     pub fn of(row: TaskRow) -> Result<Self, Error> {
         let task = Task::of(&row)?;
         Ok(Self { first_event: row.next_event, row, was: task.clone(), task })
     }
 
-    /// By the id.
+    /// Finds the task by its id.
     pub fn find(view: &View, id: &TaskId) -> Result<Option<Self>, Error> {
         tasks::find(view, id)?.map(Self::of).transpose()
     }
 
-    /// By an id that was read in this transaction, or that a token has proven.
+    /// Finds the task by an id that was read in this transaction, or that a token has proven.
     fn known(view: &View, id: &TaskId) -> Result<Self, Error> {
         Self::find(view, id)?.ok_or_else(|| Error::Corrupt(format!("the task `{id}` is gone")))
     }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Between two looks for what has ended.
+/// Pause between two looks for what has ended.
 const BETWEEN: Duration = Duration::from_millis(250);
 /// The longest time without a look.
 const IDLE: Duration = Duration::from_secs(60);

@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Between two looks for what has changed: a job that ends within it was never told to be running.
+/// Pause between two looks for what has changed: a job that ends within it was never told to be running.
 const BETWEEN: Duration = Duration::from_millis(250);
 /// The longest time without a look.
 const IDLE: Duration = Duration::from_secs(60);
@@ -33,7 +33,7 @@ const IDLE: Duration = Duration::from_secs(60);
 const BATCH: u32 = 200;
 /// How long a forge is tried to be told.
 const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
-/// Between two calls that go by one token, where the forge minds.
+/// Pause between two calls that go by one token, where the forge minds.
 const BETWEEN_CALLS: Duration = Duration::from_secs(1);
 /// Wait while there is no token that opens anything, in seconds: one that is set ends it.
 const NO_TOKEN_SECONDS: u64 = 300;

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 /// How long a test delivery is waited for: forges send it a moment later.
 const COMING: Duration = Duration::from_secs(10);
-/// Between two looks for it.
+/// Pause between two looks for it.
 const BETWEEN: Duration = Duration::from_millis(100);
 
 /// A forge's own words about a repository and about itself.

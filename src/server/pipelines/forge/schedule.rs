@@ -14,7 +14,7 @@ use crate::server::time::Millis;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Between two looks at the clock.
+/// Pause between two looks at the clock.
 const TICK: Duration = Duration::from_secs(10);
 
 /// Works until the control plane stops.

@@ -17,7 +17,7 @@ struct Moment {
     hour: u32,
     day: u32,
     month: u32,
-    /// From Sunday, 0.
+    /// Day of the week, Sunday is 0.
     weekday: u32,
 }
 

@@ -23,7 +23,7 @@ pub(super) const EXTENT: &str = "s.ended_at_ms IS NOT NULL,
     CASE WHEN t.stopped_at_ms IS NULL THEN coalesce(s.output_bytes, 0) ELSE 0 END";
 
 impl Extent {
-    /// From a row that has the columns of [`EXTENT`] from `at`.
+    /// Reads a row that has the columns of [`EXTENT`] from `at`.
     pub(super) fn from_row(row: &Row<'_>, at: usize) -> rusqlite::Result<Self> {
         Ok(Self { ended: row.get(at)?, awaited_bytes: row.get(at + 1)? })
     }

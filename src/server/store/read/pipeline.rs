@@ -110,7 +110,7 @@ impl Cursor {
 /// One page, newest first.
 #[derive(Clone, Debug)]
 pub struct Listed {
-    /// At most as many as were asked for.
+    /// Pipelines, at most as many as were asked for.
     pub items: Vec<Pipeline>,
     /// Beginning of the next page, if there is one.
     pub next: Option<Cursor>,

@@ -102,7 +102,7 @@ pub(super) const PROJECT: &str =
     "r.id, r.organisation_id, r.vcs, r.org, r.repo, r.repository_url, r.default_branch";
 
 impl ProjectRef {
-    /// From a row that has the columns of [`PROJECT`] from `at`.
+    /// Reads a row that has the columns of [`PROJECT`] from `at`.
     pub(super) fn from_row(row: &Row<'_>, at: usize) -> rusqlite::Result<Self> {
         Ok(Self {
             id: row.get(at)?,

@@ -152,7 +152,7 @@ pub struct Report {
     pub sent_text: Option<String>,
     /// How often it was tried.
     pub attempts: u32,
-    /// Since when it is to be told.
+    /// Time since when it is to be told.
     pub since: Millis,
 }
 

@@ -38,7 +38,7 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    /// Of runs in any order, within this many days.
+    /// Computes the metrics of runs in any order, within this many days.
     pub(super) fn of(runs: &[Run], days: f64) -> Self {
         let mut runs = runs.to_vec();
         runs.sort_by_key(|run| run.began);

@@ -51,7 +51,7 @@ impl Period {
         }
     }
 
-    /// From `start-date` to `end-date`.
+    /// Reads the span from `start-date` to `end-date`.
     pub(super) fn dates(words: &Words, now: Millis) -> Answer<Self> {
         let usual = Self::until(now, LONGEST);
         let date = |name: &str| given(words, name).map(|text| moment(name, text)).transpose();
