@@ -1,8 +1,9 @@
 //! Deliveries of forges, and the changes in them that wait to be worked off.
 //!
 //! Only SQLite: `json_each` for the list of busy projects, `LIMIT -1` with OFFSET, `INDEXED BY`, without which all changes
-//! there are would be looked at, `last_insert_rowid` for the number of a delivery (elsewhere RETURNING). Changes are JSON
-//! in a text column: one that is damaged is read as null, so that it is in the way of no other.
+//! there are would be looked at, `last_insert_rowid` for the number of a delivery (elsewhere RETURNING);
+//! flags are integers. Changes are JSON in a text column: one that is damaged is read as null, so that it is in the way of
+//! no other.
 
 use crate::server::ids::{PipelineId, ProjectId};
 use crate::server::store::json::Json;
@@ -389,8 +390,9 @@ mod tests {
             tx.sql().execute_batch(
                 "INSERT INTO forge_deliveries (project_id, delivery, source, event, received_at_ms, verdict, sentence)
                  SELECT id, 'd', 'webhook', 'push', 0, 'accepted', '' FROM projects;
-                 INSERT INTO forge_events (delivery_seq, project_id, key, event, at_ms, not_before_ms, state, sentence)
-                 SELECT seq, project_id, 'k', '7', 0, 0, 'waiting', '' FROM forge_deliveries",
+                 INSERT INTO forge_events (delivery_seq, project_id, key, event, at_ms, not_before_ms, state, sentence,
+                    pipeline_id)
+                 SELECT seq, project_id, 'k', '7', 0, 0, 'waiting', '', 'p' FROM forge_deliveries",
             )?;
             let seq = tx.sql().last_insert_rowid();
             let mut counted = vec![events_since::<u8>(tx, &project, seq)?.len()];
