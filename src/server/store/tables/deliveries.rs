@@ -332,8 +332,8 @@ mod tests {
             tx.sql().execute_batch(
                 "INSERT INTO forge_deliveries (project_id, delivery, source, event, received_at_ms, verdict, sentence)
                  SELECT id, 'd', 'webhook', 'push', 0, 'accepted', '' FROM projects;
-                 INSERT INTO forge_events (delivery_seq, project_id, key, event, at_ms, not_before_ms, state, sentence)
-                 SELECT seq, project_id, 'k', '7', 0, 0, 'waiting', '' FROM forge_deliveries",
+                 INSERT INTO forge_events (delivery_seq, project_id, key, event, at_ms, not_before_ms, state, sentence, pipeline_id)
+                 SELECT seq, project_id, 'k', '7', 0, 0, 'waiting', '', 'p' FROM forge_deliveries",
             )?;
             let seq = tx.sql().last_insert_rowid();
             let mut counted = vec![events_since::<u8>(tx, &project, seq)?.len()];
