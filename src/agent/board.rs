@@ -49,7 +49,7 @@ impl State {
 
 /// A decision and when it was made, in seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Decision {
+pub(super) struct PastDecision {
     pub(super) at: u64,
     pub(super) what: String,
 }
@@ -72,7 +72,7 @@ pub(super) struct Count {
 
 /// Everything on the board, as it is sent over the socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Report {
+pub(super) struct BoardReport {
     pub(super) name: String,
     pub(super) url: String,
     /// Empty while the control plane has not said it.
@@ -88,7 +88,7 @@ pub(super) struct Report {
     pub(super) task: Option<CurrentTask>,
     /// The last answer of the control plane to a claim.
     pub(super) last_contact: Option<u64>,
-    pub(super) decisions: VecDeque<Decision>,
+    pub(super) decisions: VecDeque<PastDecision>,
     /// Claims by what came of them.
     pub(super) claims: Vec<Count>,
     /// Tasks by how they ended.
@@ -100,7 +100,7 @@ pub(super) struct Report {
 }
 
 struct Inner {
-    report: Report,
+    report: BoardReport,
     round: Instant,
 }
 
@@ -111,7 +111,7 @@ pub(super) struct Board(Arc<Mutex<Inner>>);
 impl Board {
     pub(super) fn new(name: &str, url: &str) -> Self {
         let now = seconds();
-        let report = Report {
+        let report = BoardReport {
             name: name.to_owned(),
             url: url.to_owned(),
             resource_class: String::new(),
@@ -136,7 +136,7 @@ impl Board {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn report(&self) -> Report {
+    pub(super) fn report(&self) -> BoardReport {
         self.lock().report.clone()
     }
 
@@ -218,11 +218,11 @@ impl Board {
     }
 }
 
-fn decide(report: &mut Report, at: u64, what: String) {
+fn decide(report: &mut BoardReport, at: u64, what: String) {
     if report.decisions.len() == DECISIONS {
         report.decisions.pop_front();
     }
-    report.decisions.push_back(Decision { at, what });
+    report.decisions.push_back(PastDecision { at, what });
 }
 
 fn count(counts: &mut Vec<Count>, of: &str) {
@@ -263,6 +263,9 @@ mod tests {
         assert_eq!(report.decisions.len(), DECISIONS);
         assert_eq!(report.decisions.back().unwrap().what, "backing_off: 19");
         assert!(!board.is_ready());
-        assert_eq!(serde_json::from_str::<Report>(&serde_json::to_string(&report).unwrap()).unwrap(), report);
+        assert_eq!(
+            serde_json::from_str::<BoardReport>(&serde_json::to_string(&report).unwrap()).unwrap(),
+            report
+        );
     }
 }

@@ -17,7 +17,7 @@ const GRACE: Duration = Duration::from_secs(30 * 60 * 60);
 
 /// The result of a check.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(super) struct CheckReport {
     /// Faults; at most fifty of a kind.
     pub(super) faults: Vec<Fault>,
     /// Uploads that were looked at.
@@ -73,7 +73,7 @@ struct Said {
 }
 
 /// Checks a data folder. With `contents` every byte is read and compared with its checksum.
-pub(super) fn check(data: &Path, contents: bool, now: SystemTime) -> Result<Report, CheckError> {
+pub(super) fn check(data: &Path, contents: bool, now: SystemTime) -> Result<CheckReport, CheckError> {
     let path = data.join("runlet.db");
     if !path.is_file() {
         return Err(CheckError::NoDatabase(data.to_owned()));
@@ -84,9 +84,10 @@ pub(super) fn check(data: &Path, contents: bool, now: SystemTime) -> Result<Repo
     let blobs = Blobs::existing(data, false).with_rows(rows);
     let Some(said) = copy::at_one_moment(&view, said).map_err(store)? else {
         let faults = copy::at_one_moment(&view, inspect::faults).map_err(store)?;
-        return Ok(Report { faults, ..Report::default() });
+        return Ok(CheckReport { faults, ..CheckReport::default() });
     };
-    let mut report = Report { faults: said.faults, open_tasks: said.open_tasks, ..Report::default() };
+    let mut report =
+        CheckReport { faults: said.faults, open_tasks: said.open_tasks, ..CheckReport::default() };
     let mut known = HashSet::new();
     for named in &said.named {
         report.uploads += usize::from(known.insert(named.sha256.as_str()));
@@ -202,7 +203,7 @@ fn unnamed(
     tasks: &HashSet<String>,
     uploads: &HashSet<&str>,
     now: SystemTime,
-    report: &mut Report,
+    report: &mut CheckReport,
 ) -> Result<(), Unread> {
     let is_old = |modified: SystemTime| now.duration_since(modified).is_ok_and(|age| age > GRACE);
     let mut left = Vec::new();

@@ -5,7 +5,7 @@
 use crate::protocol::Secret;
 use crate::server::auth::{new_token, token_hash};
 use crate::server::ids::{PersonalTokenId, UserId};
-use crate::server::store::tables::people::{self, Token, User};
+use crate::server::store::tables::people::{self, PersonalTokenRow, User};
 use crate::server::store::{Error, Tx};
 use crate::server::time::Millis;
 
@@ -82,9 +82,14 @@ pub fn delete(tx: &Tx<'_>, named: &str) -> Result<Result<(), Kept>, Error> {
 }
 
 /// Makes a token of a person. Its secret is returned here and kept nowhere.
-pub fn create_token(tx: &Tx<'_>, user: &UserId, label: &str, now: Millis) -> Result<(Token, Secret), Error> {
+pub fn create_token(
+    tx: &Tx<'_>,
+    user: &UserId,
+    label: &str,
+    now: Millis,
+) -> Result<(PersonalTokenRow, Secret), Error> {
     let secret = new_token(PREFIX)?;
-    let token = Token { id: PersonalTokenId::fresh(), label: label.to_owned(), created_at: now };
+    let token = PersonalTokenRow { id: PersonalTokenId::fresh(), label: label.to_owned(), created_at: now };
     people::add_token(tx, user, &token, &token_hash(&secret))?;
     Ok((token, Secret::new(secret)))
 }

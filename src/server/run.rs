@@ -21,7 +21,7 @@ use crate::server::pipelines::repository::Mirrors;
 use crate::server::pipelines::types::{Created, Error as PipelineError, Trigger};
 use crate::server::secrets::sealer::{self, KeyError};
 use crate::server::state::{Elsewhere, Keeping, Only, Routing, ServerSettings, Shared, State};
-use crate::server::store::tables::classes::{self, Class, Token};
+use crate::server::store::tables::classes::{self, Class, ClassTokenRow};
 use crate::server::store::tables::projects;
 use crate::server::store::tables::small_outputs;
 use crate::server::store::{Error as StoreError, Store};
@@ -299,7 +299,7 @@ impl Running {
             };
             // One that exists already serves as well.
             classes::add_class(tx, &class, now)?;
-            let token = Token { id: ClassTokenId::fresh(), nickname, created_at: now };
+            let token = ClassTokenRow { id: ClassTokenId::fresh(), nickname, created_at: now };
             classes::add_token(tx, &class.name, &token, &token_hash(&secret))?;
             Ok(Secret::new(secret))
         })

@@ -2,7 +2,7 @@
 
 use crate::outcome::{Failure, Outcome, exit, print};
 use crate::server::backup::{self, Copied};
-use crate::server::check::{self, Report};
+use crate::server::check::{self, CheckReport};
 use crate::system::locks;
 use serde_json::json;
 use std::ffi::OsString;
@@ -134,7 +134,7 @@ fn check_folder(arguments: Arguments) -> Outcome {
     Ok(code)
 }
 
-fn checked(data: &Path, contents: bool) -> Result<Report, Failure> {
+fn checked(data: &Path, contents: bool) -> Result<CheckReport, Failure> {
     check::check(data, contents, swept_until(data)).map_err(|error| Failure::new(error.to_string()))
 }
 

@@ -1,7 +1,7 @@
 //! `runlet status`: asks runners of this host what they do.
 
 use super::doors::{candidates, folders};
-use crate::agent::board::{Report, seconds};
+use crate::agent::board::{BoardReport, seconds};
 use crate::agent::settings;
 use crate::outcome::{Failure, Outcome, exit, print};
 use crate::protocol::{duration, json};
@@ -100,7 +100,7 @@ fn all(name: Option<&str>) -> Vec<PathBuf> {
     found
 }
 
-fn ask(socket: &Path) -> std::io::Result<(String, Report)> {
+fn ask(socket: &Path) -> std::io::Result<(String, BoardReport)> {
     let caller = UnixStream::connect(socket)?;
     caller.set_read_timeout(Some(PATIENCE))?;
     let mut text = String::new();
@@ -111,7 +111,7 @@ fn ask(socket: &Path) -> std::io::Result<(String, Report)> {
         .map_err(|_| std::io::Error::new(ErrorKind::InvalidData, "what answers is no runner of this version"))
 }
 
-fn show(report: &Report, text: &mut String) {
+fn show(report: &BoardReport, text: &mut String) {
     let now = seconds();
     let ago = |at: u64| duration::format(Duration::from_secs(now.saturating_sub(at)));
     let reason = if report.reason.is_empty() { String::new() } else { format!(" ({})", report.reason) };

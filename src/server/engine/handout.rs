@@ -117,7 +117,7 @@ pub struct Handed {
 #[derive(Clone, Debug)]
 pub struct Unopened {
     /// The task without what lets git in.
-    pub handed: HandedOut,
+    pub handed: Handout,
     /// Files that let git in besides.
     pub access: access::Access,
     /// Address of the repository.
@@ -151,7 +151,7 @@ impl Description {
 
 /// A task as it is handed out.
 #[derive(Clone, Debug, Serialize)]
-pub struct HandedOut {
+pub struct Handout {
     /// Task for its agent.
     #[serde(flatten)]
     pub task: Task,
@@ -215,7 +215,7 @@ pub fn describe(
         max_step_output_bytes: settings.max_step_output_bytes,
         max_artifact_bytes: settings.max_artifact_bytes,
     };
-    let handed = HandedOut { task, containers };
+    let handed = Handout { task, containers };
     let text = serde_json::to_vec(&handed)?;
     let unopened = later.map(|(access, url)| {
         let (project, job, pipeline) = (found.project, found.job, found.pipeline);

@@ -31,7 +31,7 @@ pub(in crate::server) struct Continuation {
 
 /// The reason why a pipeline does not go on.
 #[derive(Debug)]
-pub(in crate::server) enum Refused {
+pub(in crate::server) enum NoContinuation {
     /// No pipeline was given this key.
     UnknownKey,
     /// The pipeline has gone on already.
@@ -52,28 +52,28 @@ pub(in crate::server) enum Refused {
     Store(StoreError),
 }
 
-impl From<StoreError> for Refused {
+impl From<StoreError> for NoContinuation {
     fn from(error: StoreError) -> Self {
-        Refused::Store(error)
+        NoContinuation::Store(error)
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for NoContinuation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refused::UnknownKey => f.write_str(
+            NoContinuation::UnknownKey => f.write_str(
                 "the continuation key is not known: use the value of CIRCLE_CONTINUATION_KEY in a job of the setup workflow",
             ),
-            Refused::Already => f.write_str("the pipeline has been continued already: that is possible once"),
-            Refused::TooLate => f.write_str("the pipeline is older than 6 hours: it can no longer be continued"),
-            Refused::Setup => {
+            NoContinuation::Already => f.write_str("the pipeline has been continued already: that is possible once"),
+            NoContinuation::TooLate => f.write_str("the pipeline is older than 6 hours: it can no longer be continued"),
+            NoContinuation::Setup => {
                 f.write_str("the config to continue with is itself a setup config: remove `setup: true` from it")
             }
-            Refused::NoSuch(why) => f.write_str(why),
-            Refused::Conflict => f.write_str("Conflicting pipeline parameters."),
-            Refused::NoOrbs(errors) => write!(f, "the config to continue with could not be compiled: {errors}"),
-            Refused::Invalid(errors) => write!(f, "the config to continue with is not valid: {errors}"),
-            Refused::Store(error) => error.fmt(f),
+            NoContinuation::NoSuch(why) => f.write_str(why),
+            NoContinuation::Conflict => f.write_str("Conflicting pipeline parameters."),
+            NoContinuation::NoOrbs(errors) => write!(f, "the config to continue with could not be compiled: {errors}"),
+            NoContinuation::Invalid(errors) => write!(f, "the config to continue with is not valid: {errors}"),
+            NoContinuation::Store(error) => error.fmt(f),
         }
     }
 }
@@ -83,15 +83,15 @@ impl fmt::Display for Refused {
 pub(in crate::server) async fn continue_pipeline(
     state: &Shared,
     request: Continuation,
-) -> Result<(), Refused> {
+) -> Result<(), NoContinuation> {
     let hash = token_hash(&request.key);
     let pending = state.store.read(move |view| pipelines::pipeline_of_key(view, &hash)).await?;
-    let pending = pending.ok_or(Refused::UnknownKey)?;
+    let pending = pending.ok_or(NoContinuation::UnknownKey)?;
     if pending.is_continued {
-        return Err(Refused::Already);
+        return Err(NoContinuation::Already);
     }
     if Millis::now().since(pending.created_at) > WINDOW {
-        return Err(Refused::TooLate);
+        return Err(NoContinuation::TooLate);
     }
     let source = Source {
         parameters: parameters(&pending, &request)?,
@@ -104,10 +104,10 @@ pub(in crate::server) async fn continue_pipeline(
     let compiling = tokio::task::spawn_blocking(move || (compile(&settings, &source), source.config));
     let (compiled, source) = compiling.await.map_err(|_| StoreError::Closed)?;
     let mut compiled = compiled.map_err(|errors| {
-        if errors.may_pass() { Refused::NoOrbs(errors) } else { Refused::Invalid(errors) }
+        if errors.may_pass() { NoContinuation::NoOrbs(errors) } else { NoContinuation::Invalid(errors) }
     })?;
     if compiled.setup {
-        return Err(Refused::Setup);
+        return Err(NoContinuation::Setup);
     }
     if !state.settings.only.is_empty() {
         let mut sought = state.sought.lock().unwrap_or_else(PoisonError::into_inner);
@@ -118,25 +118,25 @@ pub(in crate::server) async fn continue_pipeline(
             let of_setup = sought.left_out.as_ref().map(|why| format!("{why} (setup config); "));
             let why = of_setup.unwrap_or_default() + &why;
             sought.refusal = Some(why.clone());
-            return Err(Refused::NoSuch(why));
+            return Err(NoContinuation::NoSuch(why));
         }
         *sought = Sought::default();
     }
     let routing = state.settings.routing.clone();
     let commit = move |tx: &Tx<'_>| commit(tx, &pending, &source, &compiled, &routing, Millis::now());
-    if state.store.write(commit).await? { Ok(()) } else { Err(Refused::Already) }
+    if state.store.write(commit).await? { Ok(()) } else { Err(NoContinuation::Already) }
 }
 
 /// Gathers the parameters of the second config: those that the trigger gave still hold where it declares
 /// them; the job's own come on top.
-fn parameters(pending: &Pending, request: &Continuation) -> Result<BTreeMap<String, Value>, Refused> {
+fn parameters(pending: &Pending, request: &Continuation) -> Result<BTreeMap<String, Value>, NoContinuation> {
     let types = config::declared_types(&request.configuration).unwrap_or_default();
     let conflict = request.parameters.keys().any(|name| {
         types.contains_key(name)
             && pending.declared.get(name).is_some_and(|declared| declared.given_other_than_default)
     });
     if conflict {
-        return Err(Refused::Conflict);
+        return Err(NoContinuation::Conflict);
     }
     let kept = pending.given.iter().filter(|(name, _)| types.contains_key(*name));
     let mut parameters: BTreeMap<String, Value> = kept.map(|(k, v)| (k.clone(), v.clone())).collect();

@@ -4,7 +4,7 @@ use crate::protocol::TaskId;
 use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::api::shared::input::{Path, message};
 use crate::server::auth::{Administrator, Person};
-use crate::server::engine::commit::clock::{self, Verdict};
+use crate::server::engine::commit::clock::{self, HeldVerdict};
 use crate::server::engine::commit::task;
 use crate::server::ids::JobId;
 use crate::server::state::Shared;
@@ -38,17 +38,17 @@ async fn list(State(state): State<Shared>, _admin: Administrator) -> Answer<Json
 }
 
 async fn release(state: State<Shared>, _admin: Administrator, id: Path<TaskId>) -> Answer<Json<Value>> {
-    decide(state, id, Verdict::Release).await
+    decide(state, id, HeldVerdict::Release).await
 }
 
 async fn end(state: State<Shared>, _admin: Administrator, id: Path<TaskId>) -> Answer<Json<Value>> {
-    decide(state, id, Verdict::End).await
+    decide(state, id, HeldVerdict::End).await
 }
 
 async fn decide(
     State(state): State<Shared>,
     Path(id): Path<TaskId>,
-    verdict: Verdict,
+    verdict: HeldVerdict,
 ) -> Answer<Json<Value>> {
     let unknown = Failure::not_found(format!("no task with the id `{id}` is held"));
     let lease = state.settings.lease();

@@ -11,7 +11,7 @@ use crate::server::ids::{ClassTokenId, ResourceClassId};
 use crate::server::people;
 use crate::server::state::Shared;
 use crate::server::store::status::TaskState;
-use crate::server::store::tables::classes::{self, Class, Instance, Terms, Token};
+use crate::server::store::tables::classes::{self, Class, ClassTokenRow, Instance, Terms};
 use crate::server::store::tables::fleet::{self, AtWork, TaskAtWork};
 use crate::server::store::tables::instances::ONLINE;
 use crate::server::store::{Effect, Error, View};
@@ -317,7 +317,7 @@ fn obstacle(view: &View, id: &ResourceClassId) -> Result<Option<String>, Error> 
     Ok(has_tokens.then(|| "the class still has tokens: delete them first, or use `/force`".to_owned()))
 }
 
-fn shown_token(class: &str, token: &Token) -> Value {
+fn shown_token(class: &str, token: &ClassTokenRow) -> Value {
     json!({
         "id": token.id, "resource_class": class, "nickname": token.nickname,
         "created_at": token.created_at.to_string(),
@@ -337,7 +337,7 @@ async fn create_token(State(state): State<Shared>, _admin: Administrator, body: 
     let class = body.0["resource_class"].as_str().unwrap_or_default().to_owned();
     let nickname = note(&body, "nickname")?;
     let secret = new_token("rlc_")?;
-    let token = Token { id: ClassTokenId::fresh(), nickname, created_at: Millis::now() };
+    let token = ClassTokenRow { id: ClassTokenId::fresh(), nickname, created_at: Millis::now() };
     let mut answer = shown_token(&class, &token);
     answer["token"] = json!(secret);
     let unknown = Failure::not_found(format!("there is no resource class `{class}`"));

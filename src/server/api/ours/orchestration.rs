@@ -119,11 +119,11 @@ async fn continue_pipeline(State(state): State<Shared>, body: Body) -> Answer<Js
         configuration: request.configuration,
         parameters: request.parameters.unwrap_or_default(),
     };
-    use continuation::Refused;
+    use continuation::NoContinuation;
     continuation::continue_pipeline(&state, request).await.map_err(|refused| match refused {
-        Refused::Store(error) => Failure::from(error),
-        Refused::NoOrbs(_) => Failure::new(StatusCode::SERVICE_UNAVAILABLE, refused.to_string()),
-        Refused::UnknownKey => Failure::new(StatusCode::NOT_FOUND, refused.to_string()),
+        NoContinuation::Store(error) => Failure::from(error),
+        NoContinuation::NoOrbs(_) => Failure::new(StatusCode::SERVICE_UNAVAILABLE, refused.to_string()),
+        NoContinuation::UnknownKey => Failure::new(StatusCode::NOT_FOUND, refused.to_string()),
         _ => bad(refused.to_string()),
     })?;
     Ok(message("Accepted."))

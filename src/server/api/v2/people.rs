@@ -7,7 +7,7 @@ use crate::server::auth::{Administrator, Person};
 use crate::server::ids::PersonalTokenId;
 use crate::server::people::{self, Kept};
 use crate::server::state::Shared;
-use crate::server::store::tables::people::{self as table, Token, User};
+use crate::server::store::tables::people::{self as table, PersonalTokenRow, User};
 use crate::server::time::Millis;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -32,7 +32,7 @@ fn shown(user: &User) -> Value {
     })
 }
 
-fn shown_token(user: &User, token: &Token) -> Value {
+fn shown_token(user: &User, token: &PersonalTokenRow) -> Value {
     json!({
         "id": token.id, "user": user.login, "label": token.label, "created_at": token.created_at.to_string(),
     })
@@ -98,7 +98,7 @@ async fn tokens(State(state): State<Shared>, person: Person, words: Words) -> An
     let user = user(&state, named).await?;
     let id = user.id.clone();
     let tokens = state.store.read(move |c| table::list_tokens(c, &id)).await?;
-    let key = |token: &Token| format!("{:020} {}", token.created_at.0, token.id);
+    let key = |token: &PersonalTokenRow| format!("{:020} {}", token.created_at.0, token.id);
     page(tokens.iter().map(|token| (key(token), shown_token(&user, token))).collect(), &words)
 }
 

@@ -74,7 +74,7 @@ pub fn hold_all(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
 
 /// Decision of an administrator about a held task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum HeldVerdict {
     /// The task goes on where it was: in its queue, or with the agent that runs it.
     Release,
     /// The task ends: as canceled where that was asked for, else as an infrastructure failure.
@@ -85,14 +85,14 @@ pub enum Verdict {
 pub fn decide_held(
     tx: &Tx<'_>,
     id: &TaskId,
-    verdict: Verdict,
+    verdict: HeldVerdict,
     lease: Duration,
     now: Millis,
 ) -> Result<bool, Error> {
     let Some(mut hand) = InHand::find(tx, id)?.filter(|hand| hand.task.is_held) else { return Ok(false) };
     let then = match verdict {
-        Verdict::Release => hand.task.release(lease, now),
-        Verdict::End => hand.task.end_held(now),
+        HeldVerdict::Release => hand.task.release(lease, now),
+        HeldVerdict::End => hand.task.end_held(now),
     };
     hand.keep(tx, then, now)?;
     Ok(true)

@@ -549,9 +549,9 @@ fn what_a_backup_says_waits_for_an_administrator() {
         bench.write(move |tx| clock::decide_held(tx, &id, verdict, LEASE, Millis(HOUR)))
     };
     let waiting = held.iter().find(|held| **held != id).unwrap();
-    assert!(decide(waiting, clock::Verdict::Release) && !decide(waiting, clock::Verdict::End));
+    assert!(decide(waiting, clock::HeldVerdict::Release) && !decide(waiting, clock::HeldVerdict::End));
     assert!(bench.write(move |tx| tasks::first_queued(tx, asking(false))).is_some());
-    assert!(decide(&id, clock::Verdict::End));
+    assert!(decide(&id, clock::HeldVerdict::End));
     assert_eq!(bench.jobs(&workflow), "build=infrastructure_fail test=queued");
 }
 

@@ -5,7 +5,7 @@ use crate::server::ids::{PipelineId, ProjectId};
 use crate::server::pipelines::forge::event::{Action, Event, Pull, Push};
 use crate::server::pipelines::forge::payload;
 use crate::server::pipelines::forge::payload::parts::{Delivery, Repository};
-use crate::server::pipelines::forge::rules::{self, Decision, Facts};
+use crate::server::pipelines::forge::rules::{self, BuildDecision, Facts};
 use crate::server::pipelines::forge::signature::{Content, names, sender, verify};
 use crate::server::secrets::forge as secrets;
 use crate::server::secrets::sealer::Sealer;
@@ -349,14 +349,14 @@ pub(super) fn take(tx: &Tx<'_>, of: &Stored<'_>, mut change: Event) -> Result<Ta
     let since = of.now.minus(SAME);
     let pipeline = PipelineId::fresh();
     let decision = if deliveries::has_key_since(tx, project, &key, since)? {
-        Decision::Skip("the same change was told of within the last 10 minutes".to_owned())
+        BuildDecision::Skip("the same change was told of within the last 10 minutes".to_owned())
     } else {
         see(tx, of, &mut change)?;
         decide(tx, of.project, &settings, &change, since)?
     };
     let (event_state, sentence) = match &decision {
-        Decision::Start => (EventState::Waiting, ""),
-        Decision::Skip(why) => (EventState::Skipped, why.as_str()),
+        BuildDecision::Start => (EventState::Waiting, ""),
+        BuildDecision::Skip(why) => (EventState::Skipped, why.as_str()),
     };
     let builds = change.builds();
     let new = NewEvent {
@@ -371,8 +371,8 @@ pub(super) fn take(tx: &Tx<'_>, of: &Stored<'_>, mut change: Event) -> Result<Ta
     };
     deliveries::add_event(tx, &new, of.now)?;
     Ok(match decision {
-        Decision::Start => Taken::Waits(pipeline),
-        Decision::Skip(why) => Taken::Skipped(why),
+        BuildDecision::Start => Taken::Waits(pipeline),
+        BuildDecision::Skip(why) => Taken::Skipped(why),
     })
 }
 
@@ -392,14 +392,14 @@ pub fn replay(tx: &Tx<'_>, project: &Project, delivery: i64, now: Millis) -> Res
         // One that cannot be read is said to be so by whoever works it off.
         let decision = match Event::deserialize(&stored.event) {
             Ok(change) => decide(tx, project, &settings, &change, now.minus(SAME))?,
-            Err(_) => Decision::Start,
+            Err(_) => BuildDecision::Start,
         };
         match decision {
-            Decision::Start => {
+            BuildDecision::Start => {
                 deliveries::replay(tx, stored.seq, "waits to be tried again", now)?;
                 replayed.waiting += 1;
             }
-            Decision::Skip(why) => replayed.left = Some(why),
+            BuildDecision::Skip(why) => replayed.left = Some(why),
         }
     }
     if replayed.waiting > 0 {
@@ -414,7 +414,7 @@ fn decide(
     settings: &ProjectSettings,
     change: &Event,
     since: Millis,
-) -> Result<Decision, StoreError> {
+) -> Result<BuildDecision, StoreError> {
     let mut facts = Facts { default_branch: project.default_branch.clone(), ..Facts::default() };
     let project = &project.id;
     match change {

@@ -10,7 +10,7 @@ use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::installation;
 use crate::server::pipelines::forge::reach::{Reach, Reached, has_way, reach};
 use crate::server::pipelines::forge::rounds::{Busy, Rounds};
-use crate::server::pipelines::forge::words::{self, PREFIX, Verdict};
+use crate::server::pipelines::forge::words::{self, PREFIX, Reply};
 use crate::server::secrets::app::Rights;
 use crate::server::state::{ServerSettings, Shared};
 use crate::server::store::read;
@@ -266,7 +266,7 @@ async fn later(
     why: String,
 ) -> Result<(), StoreError> {
     let Some(first) = due.into_iter().next() else { return Ok(()) };
-    let verdict = Verdict::Later { seconds: seconds(first.attempts), whole: true, why };
+    let verdict = Reply::Later { seconds: seconds(first.attempts), whole: true, why };
     note(state, None, first, "", verdict, Millis::now()).await.map(drop)
 }
 
@@ -298,7 +298,7 @@ async fn tell(
     let verdict = match called {
         Err(error) => {
             let seconds = words::doubled(report.attempts);
-            Verdict::Later { seconds, whole: false, why: error.to_string() }
+            Reply::Later { seconds, whole: false, why: error.to_string() }
         }
         Ok(answer) => {
             let header = |name: &str| answer.header(name).map(str::to_owned);
@@ -308,11 +308,11 @@ async fn tell(
     };
     let verdict = match verdict {
         // Another installation, other rights: the App may get a token that is better than this one.
-        Verdict::BadToken(why) if way.is_of_app => {
+        Reply::BadToken(why) if way.is_of_app => {
             state.installations.forget(&way.token);
             // One that was kept may have been taken back, by whoever installed the App anew: the next one is got at once.
             let seconds = if report.attempts == 0 { 1 } else { NO_TOKEN_SECONDS };
-            Verdict::Later { seconds, whole: true, why }
+            Reply::Later { seconds, whole: true, why }
         }
         other => other,
     };
@@ -341,11 +341,11 @@ async fn note(
     way: Option<&Reached>,
     report: Report,
     word: &'static str,
-    verdict: Verdict,
+    verdict: Reply,
     now: Millis,
 ) -> Result<bool, StoreError> {
     let verdict = match verdict {
-        Verdict::Later { why, .. } if now.since(report.since) > PATIENCE => Verdict::GiveUp(why),
+        Reply::Later { why, .. } if now.since(report.since) > PATIENCE => Reply::GiveUp(why),
         other => other,
     };
     let (way, sealer) = (way.cloned(), state.settings.sealer.clone());
@@ -354,22 +354,22 @@ async fn note(
         let holds = match (&way, &verdict) {
             (None, _) => true,
             // Whoever was told was told, by whichever token.
-            (Some(way), Verdict::Done) => way.is_same_place(tx)?,
+            (Some(way), Reply::Done) => way.is_same_place(tx)?,
             (Some(way), _) => way.is_same_way(tx, &sealer)?,
         };
         if !holds {
             return Ok(false);
         }
         match verdict {
-            Verdict::Done => reports::set_sent(tx, &report, Some(word), None)?,
-            Verdict::GiveUp(why) => reports::set_sent(tx, &report, None, Some(&why))?,
-            Verdict::BadToken(why) => {
+            Reply::Done => reports::set_sent(tx, &report, Some(word), None)?,
+            Reply::GiveUp(why) => reports::set_sent(tx, &report, None, Some(&why))?,
+            Reply::BadToken(why) => {
                 let until = now.plus(Duration::from_secs(NO_TOKEN_SECONDS));
                 forge::set_token_message(tx, &report.project, Some(&why))?;
                 reports::postpone(tx, &report, &why, until)?;
                 reports::postpone_all(tx, &report.project, &why, until)?;
             }
-            Verdict::Later { seconds, whole, why } => {
+            Reply::Later { seconds, whole, why } => {
                 let until = now.plus(Duration::from_secs(seconds));
                 reports::postpone(tx, &report, &why, until)?;
                 if whole {
@@ -384,16 +384,16 @@ async fn note(
     }
     let project = of.project.as_str();
     Ok(match said {
-        Verdict::Done => true,
-        Verdict::GiveUp(why) => {
+        Reply::Done => true,
+        Reply::GiveUp(why) => {
             record!(Warn, project = project, context = of.context.as_str(); "a forge was not told a status: {why}");
             true
         }
-        Verdict::BadToken(why) => {
+        Reply::BadToken(why) => {
             record!(Warn, project = project; "the token of a project is not used any more: {why}");
             false
         }
-        Verdict::Later { whole, .. } => !whole,
+        Reply::Later { whole, .. } => !whole,
     })
 }
 

@@ -22,27 +22,27 @@ pub(super) struct Facts {
 
 /// Decision about a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Decision {
+pub(super) enum BuildDecision {
     /// It gets a pipeline, unless its commit says otherwise.
     Start,
     /// It gets none, for this reason.
     Skip(String),
 }
 
-fn skip(why: impl Into<String>) -> Decision {
-    Decision::Skip(why.into())
+fn skip(why: impl Into<String>) -> BuildDecision {
+    BuildDecision::Skip(why.into())
 }
 
 /// Decides about a change.
-pub(super) fn decide(settings: &ProjectSettings, facts: &Facts, event: &Event) -> Decision {
+pub(super) fn decide(settings: &ProjectSettings, facts: &Facts, event: &Event) -> BuildDecision {
     match event {
         Event::Push(push) => decide_push(settings, facts, push),
         Event::Pull(pull) => decide_pull(settings, facts, pull),
-        Event::Scheduled(_) => Decision::Start,
+        Event::Scheduled(_) => BuildDecision::Start,
     }
 }
 
-fn decide_push(settings: &ProjectSettings, facts: &Facts, push: &Push) -> Decision {
+fn decide_push(settings: &ProjectSettings, facts: &Facts, push: &Push) -> BuildDecision {
     if push.is_deletion() {
         return skip(format!("`{}` was deleted", push.reference));
     }
@@ -71,7 +71,7 @@ fn decide_push(settings: &ProjectSettings, facts: &Facts, push: &Push) -> Decisi
     check_message(push.message.as_deref())
 }
 
-fn decide_pull(settings: &ProjectSettings, facts: &Facts, pull: &Pull) -> Decision {
+fn decide_pull(settings: &ProjectSettings, facts: &Facts, pull: &Pull) -> BuildDecision {
     let number = pull.number;
     let has_new_head = matches!(pull.action, Action::Opened | Action::Reopened | Action::Synchronize);
     if pull.is_fork {
@@ -90,7 +90,7 @@ fn decide_pull(settings: &ProjectSettings, facts: &Facts, pull: &Pull) -> Decisi
             Some(_) if facts.is_built => {
                 skip(format!("pull request {number} is built at this commit already"))
             }
-            Some(_) => Decision::Start,
+            Some(_) => BuildDecision::Start,
         };
     }
     if pull.action == Action::Closed {
@@ -105,7 +105,7 @@ fn decide_pull(settings: &ProjectSettings, facts: &Facts, pull: &Pull) -> Decisi
     if facts.is_built {
         return skip(format!("the branch `{}` is built at this commit already", pull.head_branch));
     }
-    Decision::Start
+    BuildDecision::Start
 }
 
 /// The reason why the settings leave a branch out.
@@ -135,11 +135,15 @@ pub(super) fn wants_paths(settings: &ProjectSettings) -> bool {
     !settings.only_paths.is_empty() || !settings.ignore_paths.is_empty()
 }
 
-fn check_message(message: Option<&str>) -> Decision {
+fn check_message(message: Option<&str>) -> BuildDecision {
     let message = message.unwrap_or_default();
     let (subject, body) = message.split_once('\n').unwrap_or((message, ""));
     let (subject, body) = (subject.to_owned(), body.trim_start().to_owned());
-    if (Commit { subject, body, ..Commit::default() }).skips_ci() { skip(SAYS_SKIP) } else { Decision::Start }
+    if (Commit { subject, body, ..Commit::default() }).skips_ci() {
+        skip(SAYS_SKIP)
+    } else {
+        BuildDecision::Start
+    }
 }
 
 /// The sentence about a branch that was made without a commit of its own.
@@ -224,7 +228,7 @@ mod tests {
 
     fn starts(settings: &ProjectSettings, has_pull: bool, is_built: bool, event: &Event) -> bool {
         let facts = Facts { default_branch: "main".to_owned(), has_pull, is_built };
-        decide(settings, &facts, event) == Decision::Start
+        decide(settings, &facts, event) == BuildDecision::Start
     }
 
     #[test]

@@ -173,7 +173,7 @@ pub(super) fn about_calls(forge: Forge, api: &str, name: &str) -> Option<AboutCa
 
 /// Meaning of the answer to a status.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Reply {
     /// The forge has it.
     Done,
     /// It will never take it.
@@ -208,25 +208,25 @@ pub(super) fn doubled(attempts: u32) -> u64 {
 }
 
 /// Reads an answer. `attempts` is how often it was tried before, `wait` what its headers ask for.
-pub(super) fn verdict(forge: Forge, status: u16, body: &str, attempts: u32, wait: Option<u64>) -> Verdict {
+pub(super) fn verdict(forge: Forge, status: u16, body: &str, attempts: u32, wait: Option<u64>) -> Reply {
     let (why, doubled) = (answered(status, body), doubled(attempts));
     match status {
-        200..=299 => Verdict::Done,
-        400 if forge == Forge::GitLab && body.contains("Cannot transition status via") => Verdict::Done,
+        200..=299 => Reply::Done,
+        400 if forge == Forge::GitLab && body.contains("Cannot transition status via") => Reply::Done,
         403 | 429 if wait.is_some() || status == 429 => {
-            Verdict::Later { seconds: wait.unwrap_or(60.max(doubled)), whole: true, why }
+            Reply::Later { seconds: wait.unwrap_or(60.max(doubled)), whole: true, why }
         }
         403 if body.contains("secondary rate limit") => {
-            Verdict::Later { seconds: 60.max(doubled), whole: true, why }
+            Reply::Later { seconds: 60.max(doubled), whole: true, why }
         }
-        401 | 403 => Verdict::BadToken(why),
+        401 | 403 => Reply::BadToken(why),
         // A push may not have reached all machines of the forge yet.
         404 if attempts < 2 => {
-            Verdict::Later { seconds: if attempts == 0 { 10 } else { 60 }, whole: false, why }
+            Reply::Later { seconds: if attempts == 0 { 10 } else { 60 }, whole: false, why }
         }
-        409 => Verdict::Later { seconds: 1, whole: false, why },
-        400..=499 => Verdict::GiveUp(why),
-        _ => Verdict::Later { seconds: wait.unwrap_or(doubled), whole: false, why },
+        409 => Reply::Later { seconds: 1, whole: false, why },
+        400..=499 => Reply::GiveUp(why),
+        _ => Reply::Later { seconds: wait.unwrap_or(doubled), whole: false, why },
     }
 }
 
@@ -298,21 +298,21 @@ mod tests {
     #[test]
     fn answers_say_what_to_do() {
         let of = |status, body| verdict(Forge::GitHub, status, body, 0, None);
-        assert_eq!(of(201, ""), Verdict::Done);
+        assert_eq!(of(201, ""), Reply::Done);
         let transition = r#"{"message":"Cannot transition status via :run from :running"}"#;
-        assert_eq!(verdict(Forge::GitLab, 400, transition, 0, None), Verdict::Done);
-        assert!(matches!(of(400, transition), Verdict::GiveUp(_)));
-        assert!(matches!(of(422, "maximum number of statuses"), Verdict::GiveUp(_)));
-        assert!(matches!(of(401, ""), Verdict::BadToken(_)));
+        assert_eq!(verdict(Forge::GitLab, 400, transition, 0, None), Reply::Done);
+        assert!(matches!(of(400, transition), Reply::GiveUp(_)));
+        assert!(matches!(of(422, "maximum number of statuses"), Reply::GiveUp(_)));
+        assert!(matches!(of(401, ""), Reply::BadToken(_)));
         assert!(matches!(
             of(403, "You have exceeded a secondary rate limit"),
-            Verdict::Later { whole: true, seconds: 60, .. }
+            Reply::Later { whole: true, seconds: 60, .. }
         ));
         let limited = verdict(Forge::GitHub, 403, "", 0, Some(30));
-        assert!(matches!(limited, Verdict::Later { whole: true, seconds: 30, .. }));
-        assert!(matches!(of(404, ""), Verdict::Later { seconds: 10, .. }));
-        assert!(matches!(verdict(Forge::GitHub, 404, "", 2, None), Verdict::GiveUp(_)));
-        assert!(matches!(verdict(Forge::GitHub, 502, "", 20, None), Verdict::Later { seconds: 300, .. }));
+        assert!(matches!(limited, Reply::Later { whole: true, seconds: 30, .. }));
+        assert!(matches!(of(404, ""), Reply::Later { seconds: 10, .. }));
+        assert!(matches!(verdict(Forge::GitHub, 404, "", 2, None), Reply::GiveUp(_)));
+        assert!(matches!(verdict(Forge::GitHub, 502, "", 20, None), Reply::Later { seconds: 300, .. }));
     }
 
     #[test]

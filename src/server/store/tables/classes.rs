@@ -36,7 +36,7 @@ pub struct Terms {
 
 /// A token of a resource class, without its secret.
 #[derive(Clone, Debug)]
-pub struct Token {
+pub struct ClassTokenRow {
     /// Identifies it in URLs.
     pub id: ClassTokenId,
     /// A note for people about its use.
@@ -185,7 +185,7 @@ pub fn delete_tokens_of(tx: &Tx<'_>, class: &ResourceClassId) -> Result<(), Erro
 }
 
 /// Adds a token of the class with this name by the SHA-256 of its secret. False when there is no such class.
-pub fn add_token(tx: &Tx<'_>, class: &str, token: &Token, hash: &[u8]) -> Result<bool, Error> {
+pub fn add_token(tx: &Tx<'_>, class: &str, token: &ClassTokenRow, hash: &[u8]) -> Result<bool, Error> {
     let added = tx
         .sql()
         .prepare_cached(
@@ -197,13 +197,13 @@ pub fn add_token(tx: &Tx<'_>, class: &str, token: &Token, hash: &[u8]) -> Result
 }
 
 /// Reads the tokens of the class with this name, oldest first.
-pub fn list_tokens(view: &View, class: &str) -> Result<Vec<Token>, Error> {
+pub fn list_tokens(view: &View, class: &str) -> Result<Vec<ClassTokenRow>, Error> {
     let mut query = view.sql().prepare_cached(
         "SELECT t.id, t.nickname, t.created_at_ms FROM resource_class_tokens t
          JOIN resource_classes r ON r.id = t.resource_class_id WHERE r.name = ?1 ORDER BY t.created_at_ms",
     )?;
     let rows = query.query_map([class], |row| {
-        Ok(Token { id: row.get(0)?, nickname: row.get(1)?, created_at: row.get(2)? })
+        Ok(ClassTokenRow { id: row.get(0)?, nickname: row.get(1)?, created_at: row.get(2)? })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

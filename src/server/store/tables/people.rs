@@ -24,7 +24,7 @@ pub struct User {
 
 /// A personal token, without its secret.
 #[derive(Clone, Debug)]
-pub struct Token {
+pub struct PersonalTokenRow {
     /// Identifies it in URLs.
     pub id: PersonalTokenId,
     /// A note of its owner about its use.
@@ -104,7 +104,7 @@ pub fn is_other_administrator(view: &View, user: &UserId) -> Result<bool, Error>
 }
 
 /// Adds a token of a person by the SHA-256 of its secret.
-pub fn add_token(tx: &Tx<'_>, user: &UserId, token: &Token, hash: &[u8]) -> Result<(), Error> {
+pub fn add_token(tx: &Tx<'_>, user: &UserId, token: &PersonalTokenRow, hash: &[u8]) -> Result<(), Error> {
     tx.sql()
         .prepare_cached(
             "INSERT INTO personal_tokens (id, user_id, hash, label, created_at_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -114,11 +114,12 @@ pub fn add_token(tx: &Tx<'_>, user: &UserId, token: &Token, hash: &[u8]) -> Resu
 }
 
 /// Reads the tokens of a person, oldest first.
-pub fn list_tokens(view: &View, user: &UserId) -> Result<Vec<Token>, Error> {
+pub fn list_tokens(view: &View, user: &UserId) -> Result<Vec<PersonalTokenRow>, Error> {
     let mut query = view.sql().prepare_cached(
         "SELECT id, label, created_at_ms FROM personal_tokens WHERE user_id = ?1 ORDER BY created_at_ms, id",
     )?;
-    let row = |row: &Row<'_>| Ok(Token { id: row.get(0)?, label: row.get(1)?, created_at: row.get(2)? });
+    let row =
+        |row: &Row<'_>| Ok(PersonalTokenRow { id: row.get(0)?, label: row.get(1)?, created_at: row.get(2)? });
     Ok(query.query_map([user], row)?.collect::<Result<_, _>>()?)
 }
 

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
     use crate::server::ids::UserId;
     use crate::server::store::Store;
-    use crate::server::store::tables::people::{self, Token, User};
+    use crate::server::store::tables::people::{self, PersonalTokenRow, User};
 
     #[test]
     fn a_login_ends_by_time_by_its_person_and_with_its_token() {
@@ -98,7 +98,7 @@ mod tests {
                 let person =
                     User { id: user.clone(), login, name: String::new(), is_admin: false, created_at: at };
                 people::add_user(tx, &person)?;
-                let token = Token { id: id.clone(), label: String::new(), created_at: at };
+                let token = PersonalTokenRow { id: id.clone(), label: String::new(), created_at: at };
                 people::add_token(tx, &user, &token, b"token")?;
                 add_login(tx, b"old", &id, Millis(5), over(0, 0))?;
                 add_login(tx, b"one", &id, Millis(10), over(6, 0))?;
