@@ -59,7 +59,8 @@ pub struct LeftOut {
     pub workflow: String,
     /// Name of the job; `None` is the whole workflow, whose condition does not hold. A job goes by its filters.
     pub job: Option<String>,
-    /// Other names that the config has for the job: that of its matrix, and that of the job that the entry is of.
+    /// Other names that the config has for the job: that of its matrix, and that of the job that the entry is of. Of a
+    /// whole workflow, the names of its jobs as they are written.
     pub other_names: Vec<String>,
 }
 

@@ -43,6 +43,8 @@ pub(super) struct JobView {
     pub ended_at_ms: Option<u64>,
     /// Why it ended this way.
     pub message: Option<String>,
+    /// What it goes without on this host. A reason that comes later does not replace it.
+    pub remark: Option<String>,
     /// Whether it ended because it cannot run here.
     pub cannot_run: bool,
     /// Id of its workflow.
@@ -129,6 +131,8 @@ impl Screen {
                 view.started_at_ms = started_at_ms;
                 view.ended_at_ms = ended_at_ms;
                 view.message = message.as_deref().map(plain);
+                let remark = view.message.as_ref().filter(|why| why.starts_with(RUNS_HERE));
+                view.remark = remark.or(view.remark.as_ref()).cloned();
                 view.cannot_run = cannot_run;
                 view.nodes = parallelism;
                 if changed {
@@ -227,7 +231,7 @@ impl Screen {
                     continue;
                 }
                 let node = if job.nodes > 1 { format!("#{execution}") } else { String::new() };
-                let title = step.name.lines().next().unwrap_or_default();
+                let title = first_line(&step.name);
                 let code = step.exit_code.map_or_else(String::new, |code| format!(" with exit code {code}"));
                 let head =
                     format!("{}{node}: `{title}` {}{code}", self.name_of(job), step.status.replace('_', " "));
@@ -322,7 +326,7 @@ impl Screen {
             return;
         }
         let Some(view) = self.steps.get(key).filter(|view| view.headed) else { return };
-        let text = format!("> {} (continued)", view.name.lines().next().unwrap_or_default());
+        let text = format!("> {} (continued)", first_line(&view.name));
         let text = self.style.paint("1", &text);
         self.current.insert(node, key.2);
         self.line(&key.0, Some(key.1), text.as_bytes());
@@ -331,9 +335,8 @@ impl Screen {
     fn head(&mut self, key: &(String, u32, u32)) {
         let Some(view) = self.steps.get_mut(key).filter(|view| !view.headed) else { return };
         view.headed = true;
-        let title = view.name.lines().next().unwrap_or_default().to_owned();
-        let more = if view.name.lines().count() > 1 { " ..." } else { "" };
-        let text = self.style.paint("1", &format!("> {title}{more}"));
+        let title = first_line(&view.name);
+        let text = self.style.paint("1", &format!("> {title}"));
         self.current.insert((key.0.clone(), key.1), key.2);
         self.line(&key.0, Some(key.1), text.as_bytes());
     }
@@ -380,7 +383,7 @@ impl Screen {
     fn output(&mut self, key: &(String, u32, u32), lines: &mut Lines, output: &[u8]) {
         let label = self.label(&key.0, Some(key.1));
         // All lines go out as they are where nothing is added to one.
-        let as_it_is = label.is_empty() && !self.style.terminal;
+        let as_it_is = label.is_empty() && !self.style.terminal && !self.style.is_plain;
         lines.add(output, |whole| match as_it_is {
             true => self.out.extend_from_slice(whole),
             false => each_line(whole, |line| self.output_line(&label, line)),
@@ -426,6 +429,13 @@ impl Screen {
         }
         self.out.push(b'\n');
     }
+}
+
+/// The name of a step in one line: a command of several ends in dots.
+fn first_line(name: &str) -> String {
+    let mut lines = name.lines();
+    let first = lines.next().unwrap_or_default();
+    format!("{first}{}", lines.next().map_or("", |_| " ..."))
 }
 
 #[cfg(test)]
@@ -484,7 +494,7 @@ mod tests {
 
     #[test]
     fn one_job_has_no_prefix_and_partial_lines_wait() {
-        let mut screen = Screen::new(Style { terminal: false, width: 80 });
+        let mut screen = Screen::new(Style { terminal: false, is_plain: false, width: 80 });
         screen.event(job("a", "running"), b"");
         screen.event(step("a", "running", None), b"");
         output(&mut screen, "a", b"one\ntw");
@@ -500,7 +510,7 @@ mod tests {
 
     #[test]
     fn several_jobs_are_told_apart() {
-        let mut screen = Screen::new(Style { terminal: false, width: 80 });
+        let mut screen = Screen::new(Style { terminal: false, is_plain: false, width: 80 });
         screen.event(job("a", "running"), b"");
         screen.event(job("bb", "running"), b"");
         screen.event(step("a", "running", None), b"");
@@ -511,7 +521,7 @@ mod tests {
 
     #[test]
     fn lines_of_several_nodes_name_theirs_from_the_first_on() {
-        let mut screen = Screen::new(Style { terminal: false, width: 80 });
+        let mut screen = Screen::new(Style { terminal: false, is_plain: false, width: 80 });
         for status in ["running", "success"] {
             let mut told = job("a", status);
             if let WatchEvent::Job { parallelism, .. } = &mut told {
@@ -529,7 +539,7 @@ mod tests {
 
     #[test]
     fn a_terminal_gets_one_progress_line_and_no_foreign_control_sequences() {
-        let mut screen = Screen::new(Style { terminal: true, width: 20 });
+        let mut screen = Screen::new(Style { terminal: true, is_plain: false, width: 20 });
         screen.event(job("a", "running"), b"");
         screen.event(step("a", "running", None), b"");
         output(&mut screen, "a", b"10%\r\x1b[2J\x1b[31m100%\x07\r\n");
@@ -541,8 +551,19 @@ mod tests {
     }
 
     #[test]
+    fn a_terminal_without_colours_is_not_drawn_on_by_jobs_either() {
+        let mut screen = Screen::new(Style { terminal: false, is_plain: true, width: 80 });
+        screen.event(job("a", "running"), b"");
+        screen.event(step("a", "running", None), b"");
+        output(&mut screen, "a", b"\x1b[2J\x1b[H\x1b[31mred\x1b[0m\n");
+        screen.event(step("a", "failed", Some(2)), b"");
+        let all = text(&mut screen) + &screen.failures();
+        assert!(all.matches("red\n").count() == 2 && !all.contains('\x1b'), "{all:?}");
+    }
+
+    #[test]
     fn an_endless_line_is_written_in_pieces() {
-        let mut screen = Screen::new(Style { terminal: false, width: 80 });
+        let mut screen = Screen::new(Style { terminal: false, is_plain: false, width: 80 });
         screen.event(job("a", "running"), b"");
         screen.event(step("a", "running", None), b"");
         for _ in 0..3 {

@@ -175,6 +175,10 @@ pub(super) fn collect(
         failures
             .extend(tests.iter().filter(|test| test.result == "failure").map(|test| test.failure(&shown)));
         let kept = if artifacts.data.is_empty() { String::new() } else { artifacts.data.len().to_string() };
+        // What it went without may be why it failed.
+        if let Some(remark) = job.remark.as_ref().filter(|remark| job.message.as_ref() != Some(*remark)) {
+            reasons.push(format!("{shown}: {remark}\n"));
+        }
         // The end of a job that ran is told with its steps.
         if let Some(why) =
             job.message.as_ref().filter(|_| job.started_at_ms.is_none() || job.status == "success")

@@ -8,6 +8,8 @@ use std::borrow::Cow;
 pub(super) struct Style {
     /// Colours, and a progress line.
     pub terminal: bool,
+    /// A terminal whose owner wants neither: what jobs write must not draw on it either.
+    pub is_plain: bool,
     /// Columns of the terminal.
     pub width: usize,
 }
@@ -25,6 +27,10 @@ impl Style {
 
     /// A line of foreign text as a terminal may have it; a file gets it as it is.
     pub(super) fn shown_line(self, line: &[u8]) -> Cow<'_, [u8]> {
+        if self.is_plain {
+            let line = String::from_utf8_lossy(&terminal::line(line)).into_owned();
+            return Cow::Owned(terminal::without_colours(&line).into_owned().into_bytes());
+        }
         if !self.terminal {
             return Cow::Borrowed(line);
         }

@@ -47,11 +47,12 @@ pub(super) fn watch(
     waits_for_people: &dyn Fn() -> bool,
     interrupts: &Interrupts,
 ) -> Result<Watched, Failure> {
-    let terminal = std::io::stdout().is_terminal()
+    let is_terminal = std::io::stdout().is_terminal();
+    let terminal = is_terminal
         && !options.plain
         && std::env::var_os("NO_COLOR").is_none()
         && std::env::var("TERM").is_ok_and(|term| term != "dumb");
-    let mut screen = Screen::new(Style { terminal, width: columns() });
+    let mut screen = Screen::new(Style { terminal, is_plain: is_terminal && !terminal, width: columns() });
     let mut told_interrupts = 0;
     let mut approvals = Approvals::new(options);
     let mut ended = false;

@@ -146,7 +146,11 @@ impl TaskRun {
             let end = self.attempts(index, step);
             if end.status != StepStatus::Success && first_failure.is_none() {
                 let why = end.message.unwrap_or_else(|| "it failed".to_owned());
-                let title = step.name.lines().next().unwrap_or_default();
+                let mut lines = step.name.lines();
+                let mut title = lines.next().unwrap_or_default().to_owned();
+                if lines.next().is_some() {
+                    title.push_str(" ...");
+                }
                 let status = match end.status {
                     StepStatus::InfrastructureFail => TaskStatus::InfrastructureFail,
                     _ => TaskStatus::Failed,

@@ -178,6 +178,46 @@ workflows: {s: {jobs: [go, other: {filters: {branches: {only: stable}}}]}}
 }
 
 #[test]
+fn jobs_of_workflows_that_do_not_apply_and_of_several_workflows_are_found_by_name() {
+    let config = "version: 2.1
+jobs:
+  say: {machine: true, steps: [run: echo said]}
+  deep: {machine: true, steps: [run: echo said]}
+workflows:
+  nightly: {when: << pipeline.parameters.on >>, jobs: [deep, say: {name: late}]}
+  w: {jobs: [say]}
+  w2: {jobs: [say]}
+parameters: {on: {type: boolean, default: false}}
+";
+    let folder = folder(config);
+    let root = folder.path();
+    let why = "of the workflow `nightly` does not run: the condition of its workflow does not hold (`when` or `unless`)";
+    for name in ["deep", "late", "nightly/deep"] {
+        exec(root, &["--job", name]).exits(2).says(why).says("(jobs that apply: say)");
+    }
+    // As the lines of a run name them.
+    exec(root, &[]).exits(0).says("w/say").says("w2/say");
+    exec(root, &["--job", "w2/say"]).exits(0).says("> echo said\nsaid\n").never_says("w/say");
+    exec(root, &["--job", "w2/*"]).exits(0).says("> echo said\nsaid\n");
+    exec(root, &["--job", "w3/say"]).exits(2).says("there is no job `w3/say` to run");
+}
+
+#[test]
+fn a_job_on_this_host_that_fails_is_told_what_it_went_without_and_which_command_it_was() {
+    let config = "version: 2.1
+jobs:
+  psql:
+    docker: [{image: cimg/ruby:3.3}, {image: postgres:16}]
+    steps: [{run: \"echo first\\nexit 3\"}]
+workflows: {w: {jobs: [psql]}}
+";
+    let folder = folder(config);
+    let said = exec(folder.path(), &["--on-host"]).exits(1);
+    let said = said.says("psql: runs on this host, without the image `cimg/ruby:3.3`").says("postgres:16");
+    said.says("`echo first ...` failed with exit code 3");
+}
+
+#[test]
 fn a_repository_that_git_refuses_is_refused_with_its_advice_and_nothing_of_it_runs() {
     let folder = folder(&steps("- checkout\n- run: cat a"));
     let root = folder.path();

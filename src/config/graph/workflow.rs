@@ -49,7 +49,7 @@ impl Workflows<'_> {
                     self.left_out.push(LeftOut {
                         workflow: name.to_string(),
                         job: None,
-                        other_names: Vec::new(),
+                        other_names: job_names(body),
                     });
                     continue;
                 }
@@ -197,4 +197,26 @@ impl Workflows<'_> {
             schedules: Vec::new(),
         })
     }
+}
+
+/// Names of the jobs of a workflow as they are written, of entries and their `name`: it is not compiled.
+fn job_names(body: &Map) -> Vec<String> {
+    let mut names = Vec::new();
+    let Some(Data::Seq(jobs)) = body.entry("jobs").map(|entry| &entry.value.data) else { return names };
+    for item in &jobs.items {
+        match &item.data {
+            Data::Scalar(job) => names.push(job.text.to_string()),
+            Data::Map(entries) => {
+                for entry in &entries.entries {
+                    names.push(entry.key.to_string());
+                    if let Data::Map(options) = &entry.value.data {
+                        let name = options.entry("name").and_then(|name| name.value.as_scalar());
+                        names.extend(name.map(|name| name.text.to_string()));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    names
 }

@@ -1,6 +1,6 @@
 //! Compiling a config as this control plane is set up, and the values that it is compiled with.
 
-use crate::config::{self, Compiled, Diagnostics, WorkflowJob};
+use crate::config::{self, Compiled, Diagnostics, Workflow, WorkflowJob};
 use crate::server::ids::PipelineId;
 use crate::server::pipelines::types::Trigger;
 use crate::server::state::{Only, ServerSettings};
@@ -164,14 +164,18 @@ pub(in crate::server) fn missing(compiled: &Compiled, only: &Only, built: &str) 
 /// Why a job that is wanted does not run, where filters leave it out.
 fn left_out(compiled: &Compiled, workflow: Option<&String>, wanted: &str, built: &str) -> Option<String> {
     let of_workflow = |of: &str| workflow.is_none_or(|pattern| fits(pattern, of));
-    let jobs = compiled.left_out.iter().filter(|part| of_workflow(&part.workflow));
-    let mut jobs = jobs.filter_map(|part| Some((part, part.job.as_ref()?)));
-    let (part, job) =
-        jobs.find(|(part, job)| fits(wanted, job) || part.other_names.iter().any(|name| fits(wanted, name)))?;
-    Some(format!(
-        "the job `{job}` of the workflow `{}` does not run: its filters leave out what is built, {built}",
-        part.workflow
-    ))
+    let is_called = |of: &str, name: &str| fits(wanted, name) || fits(wanted, &format!("{of}/{name}"));
+    let mut parts = compiled.left_out.iter().filter(|part| of_workflow(&part.workflow)).filter_map(|part| {
+        let own = part.job.as_ref().filter(|job| is_called(&part.workflow, job));
+        let name = own.or_else(|| part.other_names.iter().find(|name| is_called(&part.workflow, name)))?;
+        Some((part, part.job.as_ref().unwrap_or(name)))
+    });
+    let (part, job) = parts.next()?;
+    let why = match part.job {
+        Some(_) => format!("its filters leave out what is built, {built}"),
+        None => "the condition of its workflow does not hold (`when` or `unless`)".to_owned(),
+    };
+    Some(format!("the job `{job}` of the workflow `{}` does not run: {why}", part.workflow))
 }
 
 /// Keeps only the wanted workflows, and the wanted jobs with everything that they require; the error is a
@@ -201,26 +205,31 @@ pub fn narrow(compiled: &mut Compiled, only: &Only, built: &str) -> Result<(), S
     if only.jobs.is_empty() {
         return Ok(());
     }
-    let all = || compiled.workflows.iter().flat_map(|workflow| &workflow.jobs);
+    let all = || compiled.workflows.iter().flat_map(jobs_of);
     // Jobs that have other names are found by what they are only where nothing is called so.
-    let named: Vec<bool> = only.jobs.iter().map(|wanted| all().any(|job| is_called(wanted, job))).collect();
-    let is_wanted = |(wanted, named): (&String, &bool), job: &WorkflowJob| {
-        is_called(wanted, job) || (!named && fits(wanted, &job.job))
+    let named: Vec<bool> =
+        only.jobs.iter().map(|wanted| all().any(|(of, job)| is_called(wanted, of, job))).collect();
+    let is_wanted = |(wanted, named): (&String, &bool), of: &str, job: &WorkflowJob| {
+        is_called(wanted, of, job) || (!named && fits(wanted, &job.job))
     };
-    let unknown = only.jobs.iter().zip(&named).find(|wanted| !all().any(|job| is_wanted(*wanted, job)));
+    let unknown =
+        only.jobs.iter().zip(&named).find(|wanted| !all().any(|(of, job)| is_wanted(*wanted, of, job)));
     if let Some((unknown, _)) = unknown {
         let mut known: Vec<&str> = Vec::new();
-        for job in all() {
+        for (_, job) in all() {
             if !known.contains(&job.name.as_str()) {
                 known.push(&job.name);
             }
         }
         let why = left_out(compiled, only.workflow.as_ref(), unknown, built)
             .unwrap_or_else(|| format!("there is no job `{unknown}` to run"));
-        return Err(format!("{why} (jobs that apply: {})", known.join(", ")));
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        return Err(format!("{why} (jobs that apply: {known})"));
     }
     for workflow in &mut compiled.workflows {
-        let wanted = |job: &&WorkflowJob| only.jobs.iter().zip(&named).any(|wanted| is_wanted(wanted, job));
+        let of = workflow.name.clone();
+        let wanted =
+            |job: &&WorkflowJob| only.jobs.iter().zip(&named).any(|wanted| is_wanted(wanted, &of, job));
         let mut kept: Vec<String> = workflow.jobs.iter().filter(wanted).map(|job| job.name.clone()).collect();
         let mut at = 0;
         while let Some(name) = kept.get(at).cloned() {
@@ -243,8 +252,15 @@ fn applying(compiled: &Compiled) -> impl Iterator<Item = &crate::config::Workflo
     compiled.workflows.iter().filter(|workflow| workflow.schedules.is_empty())
 }
 
-fn is_called(pattern: &str, job: &WorkflowJob) -> bool {
-    fits(pattern, &job.name) || job.written.iter().any(|name| fits(pattern, name))
+/// The jobs of a workflow, with its name.
+fn jobs_of(workflow: &Workflow) -> impl Iterator<Item = (&str, &WorkflowJob)> {
+    workflow.jobs.iter().map(|job| (workflow.name.as_str(), job))
+}
+
+/// Whether a job is called so, alone or as `WORKFLOW/JOB`.
+fn is_called(pattern: &str, workflow: &str, job: &WorkflowJob) -> bool {
+    let is_name = |name: &String| fits(pattern, name) || fits(pattern, &format!("{workflow}/{name}"));
+    is_name(&job.name) || job.written.iter().any(is_name)
 }
 
 /// Whether a name is what a pattern says: `*` is any text, `?` any character.
