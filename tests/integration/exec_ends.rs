@@ -218,6 +218,26 @@ workflows: {w: {jobs: [psql]}}
 }
 
 #[test]
+fn reports_of_one_name_from_several_steps_all_count() {
+    let folder = folder(&steps(
+        "- run: |
+    mkdir unit whole
+    echo '<testsuite><testcase classname=\"u\" name=\"ok\"/></testsuite>' > unit/results.xml
+    echo '<testsuite><testcase classname=\"i\" name=\"breaks\"><failure message=\"boom\"/></testcase>' > whole/results.xml
+    echo '<testcase classname=\"i\" name=\"b2\"/></testsuite>' >> whole/results.xml
+- store_test_results: {path: unit}
+- store_test_results: {path: whole}
+- store_test_results: {path: unit}",
+    ));
+    exec(folder.path(), &[])
+        .exits(0)
+        .says("stored `results.xml` (1 test)")
+        .says("stored `results.xml` (2 tests)")
+        .says("3 passed, 1 failed")
+        .says("boom");
+}
+
+#[test]
 fn a_repository_that_git_refuses_is_refused_with_its_advice_and_nothing_of_it_runs() {
     let folder = folder(&steps("- checkout\n- run: cat a"));
     let root = folder.path();

@@ -168,11 +168,12 @@ fn file_name(path: &Path) -> String {
     path.file_name().map(text).unwrap_or_default()
 }
 
-/// A name as text: bytes that are none are written as `\xE9`, so that names stay apart.
+/// A name as text: bytes that are none are written as `\xE9`, and a name that is spelled so as `\x5CxE9`, so that names stay
+/// apart.
 fn text(name: &OsStr) -> String {
     let mut text = String::new();
     for chunk in name.as_bytes().utf8_chunks() {
-        text.push_str(chunk.valid());
+        text.push_str(&chunk.valid().replace("\\x", "\\x5Cx"));
         chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02X}")));
     }
     text
@@ -423,11 +424,11 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn names_that_are_no_text_stay_apart() {
         let folder = tempfile::tempdir().unwrap();
-        for name in [&b"\xe8.txt"[..], b"\xe9.txt", "\u{e9}.txt".as_bytes()] {
+        for name in [&b"\xe8.txt"[..], b"\xe9.txt", "\u{e9}.txt".as_bytes(), b"\\xE9.txt"] {
             fs::write(folder.path().join(OsStr::from_bytes(name)), "").unwrap();
         }
         let listing = artifacts(folder.path(), "out", None).unwrap();
         let names: Vec<_> = listing.files.iter().map(|file| file.name.as_str()).collect();
-        assert_eq!(names, ["out/\u{e9}.txt", "out/\\xE8.txt", "out/\\xE9.txt"]);
+        assert_eq!(names, ["out/\\x5CxE9.txt", "out/\u{e9}.txt", "out/\\xE8.txt", "out/\\xE9.txt"]);
     }
 }

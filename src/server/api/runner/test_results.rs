@@ -82,9 +82,19 @@ impl Drop for Reading {
 /// last of them.
 fn read_file(state: &Server, holder: &Holder, record: &TestResultsRecord) -> Answer<TestFile> {
     let (task, job, lease) = (&holder.id, &holder.job, state.settings.lease());
-    // Named before: the answer was lost on the way.
-    if let Some(file) = state.store.read_blocking(|view| results::test_file(view, task, &record.path))? {
-        return Ok(file);
+    // Reports of several steps often have one name (`unit/results.xml`, `integration/results.xml`): none replaces another.
+    let mut record = record.clone();
+    let given = record.path.clone();
+    let mut same = 1;
+    while let Some((step, file)) =
+        state.store.read_blocking(|view| results::test_file(view, task, &record.path))?
+    {
+        // Named before: the answer was lost on the way.
+        if step == record.step {
+            return Ok(file);
+        }
+        same += 1;
+        record.path = numbered(&given, same);
     }
     let mut file = TestFile { tests: 0, message: None };
     let mut cases = Cases::new(state.blobs.objects.file(&record.sha256)?);
@@ -128,6 +138,15 @@ fn read_file(state: &Server, holder: &Holder, record: &TestResultsRecord) -> Ans
     }
 }
 
+/// The path of the `n`-th file of one name: `a/results.xml`, `a/results-2.xml`.
+fn numbered(path: &str, n: u32) -> String {
+    let begins = path.rfind('/').map_or(0, |slash| slash + 1);
+    match path[begins..].rfind('.').filter(|dot| *dot > 0) {
+        Some(dot) => format!("{}-{n}{}", &path[..begins + dot], &path[begins + dot..]),
+        None => format!("{path}-{n}"),
+    }
+}
+
 async fn timings(State(state): State<Shared>, task: Holder) -> Answer<Json<TestTimings>> {
     let job = task.job.clone();
     let found = task.reads(&state, Call::Other, move |view| test_timings::of_job(view, &job)).await?;
@@ -138,6 +157,13 @@ async fn timings(State(state): State<Shared>, task: Holder) -> Answer<Json<TestT
 #[expect(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_of_one_name_are_numbered() {
+        for (path, second) in [("r.xml", "r-2.xml"), ("a.b/r", "a.b/r-2"), ("a/.r", "a/.r-2"), ("", "-2")] {
+            assert_eq!(numbered(path, 2), second);
+        }
+    }
 
     /// Two calls at the same time, as a proxy makes that sends one twice: the second must neither wait for ever nor
     /// let a third in beside the first.

@@ -112,11 +112,17 @@ pub fn cancel_redundant(tx: &Tx<'_>, pipeline: &PipelineId, now: Millis) -> Resu
     Ok(older.len())
 }
 
-/// Cancels workflows that have not ended in 90 days: an approval that nobody gives, a class without runners.
-/// Returns how many.
+/// Cancels workflows that have not ended in 90 days: an approval that nobody gives, a class without runners. One of which
+/// a job runs is not forgotten: the clock was wrong when it was made. Returns how many.
 pub fn cancel_forgotten_once(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
     let forgotten = workflows::unfinished_before(tx, now.minus(OLDEST))?;
+    let why = format!(
+        "cancelled at {now}: the workflow had not ended for 90 days by the clock of the control plane; start a new pipeline"
+    );
     for workflow in &forgotten {
+        for job in jobs::unfinished(tx, workflow)? {
+            give_up(tx, &job, MessageKind::Error, &why, now)?;
+        }
         cancel_workflow(tx, workflow, None, now)?;
     }
     Ok(forgotten.len())

@@ -277,6 +277,15 @@ fn what_has_not_ended_in_90_days_is_canceled() {
     assert_eq!(bench.write(|tx| cancel_forgotten_once(tx, Millis(90 * 24 * HOUR + 1))), 1);
     assert_eq!(bench.status(&forgotten), WorkflowStatus::Canceled);
     assert_eq!(bench.jobs(&recent), "hold=on_hold build=blocked");
+    // A clock that is set right makes all old; what runs was made just now.
+    let runs = bench.pipeline(3, "x", &config("    jobs: [build]\n"), 0).remove(0);
+    let of = runs.clone();
+    bench.write(move |tx| {
+        let tasks = scene::unfinished_tasks(tx, &of.into(), "build")?;
+        tasks.iter().try_for_each(|task| begun(tx, task, 1))
+    });
+    assert_eq!(bench.write(|tx| cancel_forgotten_once(tx, Millis(90 * 24 * HOUR + 1))), 0);
+    assert_eq!(bench.status(&runs), WorkflowStatus::Running);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::server::ids::{ArtifactId, JobId, ProjectId};
 use crate::server::store::status::TestResult;
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Row, params};
 
 /// Result of one test of a job.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,14 +35,13 @@ pub struct TestFile {
     pub message: Option<String>,
 }
 
-/// A file that a task has named before.
-pub fn test_file(view: &View, task: &TaskId, path: &str) -> Result<Option<TestFile>, Error> {
+/// A file that a task has named before, and the number of the step that did.
+pub fn test_file(view: &View, task: &TaskId, path: &str) -> Result<Option<(u32, TestFile)>, Error> {
     let mut query = view
         .sql()
-        .prepare_cached("SELECT tests, message FROM test_files WHERE task_id = ?1 AND path = ?2")?;
-    let found =
-        query.query_row(params![task, path], |row| Ok(TestFile { tests: row.get(0)?, message: row.get(1)? }));
-    Ok(found.optional()?)
+        .prepare_cached("SELECT step, tests, message FROM test_files WHERE task_id = ?1 AND path = ?2")?;
+    let read = |row: &Row<'_>| Ok((row.get(0)?, TestFile { tests: row.get(1)?, message: row.get(2)? }));
+    Ok(query.query_row(params![task, path], read).optional()?)
 }
 
 /// Stores that a file was read.

@@ -3,7 +3,7 @@
 //! Only SQLite: flags are integers.
 
 use crate::server::ids::{PipelineId, ProjectId, UserId, WorkflowId, WorkspaceId};
-use crate::server::store::status::{TriggerType, WorkflowStatus};
+use crate::server::store::status::{JobStatus, TriggerType, WorkflowStatus};
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, params};
@@ -215,12 +215,13 @@ pub fn auto_reruns(view: &View, workflow: &WorkflowId) -> Result<AutoReruns, Err
     })?)
 }
 
-/// The workflows that have not ended and were made before a time.
+/// The workflows that have not ended, were made before a time, and of which nothing runs.
 pub fn unfinished_before(view: &View, before: Millis) -> Result<Vec<WorkflowId>, Error> {
-    let mut query = view
-        .sql()
-        .prepare_cached("SELECT id FROM workflows WHERE stopped_at_ms IS NULL AND created_at_ms < ?1")?;
-    let found = query.query_map([before], |row| row.get(0))?;
+    let mut query = view.sql().prepare_cached(
+        "SELECT id FROM workflows AS w WHERE stopped_at_ms IS NULL AND created_at_ms < ?1
+                AND NOT EXISTS (SELECT 1 FROM jobs WHERE workflow_id = w.id AND status = ?2)",
+    )?;
+    let found = query.query_map(params![before, JobStatus::Running], |row| row.get(0))?;
     Ok(found.collect::<Result<_, _>>()?)
 }
 
