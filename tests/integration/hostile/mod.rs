@@ -23,8 +23,9 @@ pub(crate) fn skip(why: &str) -> bool {
     tell_skipped(why)
 }
 
-/// Says it on standard error itself, which the test harness does not capture.
-fn tell_skipped(why: &str) -> bool {
+/// Says it on standard error itself, which the test harness does not capture. By itself for what no setting of a host
+/// gives, such as a file system that has no such thing.
+pub(crate) fn tell_skipped(why: &str) -> bool {
     let test = std::thread::current().name().unwrap_or_default().to_owned();
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
     false

@@ -86,11 +86,11 @@ fn read_file(state: &Server, holder: &Holder, record: &TestResultsRecord) -> Ans
     let mut record = record.clone();
     let given = record.path.clone();
     let mut same = 1;
-    while let Some((step, file)) =
-        state.store.read_blocking(|view| results::test_file(view, task, &record.path))?
+    while let Some((is_it, file)) =
+        state.store.read_blocking(|view| results::test_file(view, task, &record))?
     {
-        // Named before: the answer was lost on the way.
-        if step == record.step {
+        // Named before: the answer was lost on the way, or two steps name one file.
+        if is_it {
             return Ok(file);
         }
         same += 1;

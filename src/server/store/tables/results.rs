@@ -35,13 +35,21 @@ pub struct TestFile {
     pub message: Option<String>,
 }
 
-/// A file that a task has named before, and the number of the step that did.
-pub fn test_file(view: &View, task: &TaskId, path: &str) -> Result<Option<(u32, TestFile)>, Error> {
-    let mut query = view
-        .sql()
-        .prepare_cached("SELECT step, tests, message FROM test_files WHERE task_id = ?1 AND path = ?2")?;
-    let read = |row: &Row<'_>| Ok((row.get(0)?, TestFile { tests: row.get(1)?, message: row.get(2)? }));
-    Ok(query.query_row(params![task, path], read).optional()?)
+/// A file that a task has named before, and whether it is the one of this record: named by the same step, or of the same
+/// content.
+pub fn test_file(
+    view: &View,
+    task: &TaskId,
+    record: &TestResultsRecord,
+) -> Result<Option<(bool, TestFile)>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT step, sha256, tests, message FROM test_files WHERE task_id = ?1 AND path = ?2",
+    )?;
+    let read = |row: &Row<'_>| {
+        let is_it = row.get::<_, u32>(0)? == record.step || row.get::<_, String>(1)? == record.sha256;
+        Ok((is_it, TestFile { tests: row.get(2)?, message: row.get(3)? }))
+    };
+    Ok(query.query_row(params![task, record.path], read).optional()?)
 }
 
 /// Stores that a file was read.
