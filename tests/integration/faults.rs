@@ -1,7 +1,7 @@
 //! Promises that nothing is lost, on networks and hosts that lose things: real runners and a real
 //! control plane with a bad line between them, or killed in the middle.
 
-use crate::server::{ANSWER, Runner, Server};
+use crate::server::{ANSWER, Runner, Server, one_step};
 use crate::support::processes::{child_with, signal};
 use crate::support::{poll, ports};
 use runlet::http::{Body, Client, Endpoint, Request};
@@ -175,10 +175,7 @@ fn a_control_plane_that_is_killed_goes_on_where_it_was() {
 
 /// A job that lasts until the file is there.
 pub(crate) fn until(go: &Path) -> String {
-    let go = go.display();
-    format!(
-        "version: 2.1\njobs: {{build: {{machine: true, resource_class: a/b, steps: [{{run: 'echo begun; until test -e {go}; do sleep 0.05; done; echo ended'}}]}}}}\nworkflows: {{w: {{jobs: [build]}}}}\n"
-    )
+    one_step(&format!("echo begun; until test -e {}; do sleep 0.05; done; echo ended", go.display()))
 }
 
 fn task_agent_of(runner: &Runner) -> u32 {

@@ -171,8 +171,12 @@ mod transcripts;
 mod server;
 // Messages to a service manager, and from it; upgrades during a task.
 mod service;
-// Output on its way: spools that are full, emptied or left behind.
+// Output on its way: spools that are full, ...
 mod spool;
+// ... those that a step empties or removes, ...
+mod spool_harm;
+// ... and those that a killed task agent has left.
+mod spool_rest;
 // The data folder: checked, backed up, restored.
 #[cfg(feature = "server")]
 mod storage;

@@ -151,22 +151,26 @@ workflows: {w: {jobs: [build]}}
     assert_eq!(everywhere(&server, number)[1]["messages"].as_array().unwrap().len(), 0);
 }
 
-#[test]
-fn a_pipeline_is_followed_to_its_end() {
+/// The exit code and the output of whoever follows a pipeline of this config, beside a runner of the class `a/b`.
+fn followed(config: &str) -> (Option<i32>, String) {
     let server = Server::start();
     server.project();
-    let token = server.class_token("a/b");
-    let _runner = server.runner("r", &token);
+    let _runner = server.runner("r", &server.class_token("a/b"));
     let file = server.folder.path().join("config.yml");
+    std::fs::write(&file, config).unwrap();
+    let args = ["pipeline", "trigger", "gh/acme/hello", "--config", file.to_str().unwrap(), "--follow"];
+    let output = server.admin_output(&args, "");
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn a_pipeline_is_followed_to_its_end() {
     let config = "version: 2.1
 jobs: {build: {machine: true, resource_class: a/b, steps: [run: 'seq 1 3', run: printf part, run: {name: second, command: exit 4}]}}
 workflows: {w: {jobs: [build]}}
 ";
-    std::fs::write(&file, config).unwrap();
-    let args = ["pipeline", "trigger", "gh/acme/hello", "--config", file.to_str().unwrap(), "--follow"];
-    let output = server.admin_output(&args, "");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let (code, said) = followed(config);
+    assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("build > seq 1 3\nbuild | 1\nbuild | 2\nbuild | 3\nbuild > printf part\nbuild | part\nbuild > second\n"), "{said}");
     assert!(
         said.contains("build > second\nbuild | exited with code 4\nbuild > second: failed with exit code 4"),
@@ -177,18 +181,12 @@ workflows: {w: {jobs: [build]}}
 
 #[test]
 fn who_follows_two_workflows_with_a_job_of_one_name_tells_them_apart_from_the_first_line() {
-    let server = Server::start();
-    server.project();
-    let token = server.class_token("a/b");
-    let _runner = server.runner("r", &token);
-    let file = server.folder.path().join("config.yml");
     let config = "version: 2.1
 jobs: {build: {machine: true, resource_class: a/b, steps: [run: echo said]}, other: {machine: true, resource_class: a/b, steps: [run: echo said]}}
 workflows: {one: {jobs: [build]}, two: {jobs: [build, other]}}
 ";
-    std::fs::write(&file, config).unwrap();
-    let args = ["pipeline", "trigger", "gh/acme/hello", "--config", file.to_str().unwrap(), "--follow"];
-    let said = server.admin(&args, "");
+    let (code, said) = followed(config);
+    assert_eq!(code, Some(0), "{said}");
     for line in ["one/build: success", "two/build: success", "other: success", "one/build | said"] {
         assert!(said.lines().any(|said| said == line), "{line} is missing: {said}");
     }

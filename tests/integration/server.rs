@@ -442,3 +442,10 @@ fn configs_are_compiled_for_clients() {
     assert_eq!((status, &bad["data"]["attributes"]["outcome"]), (200, &json!("failed")));
     assert!(bad["meta"]["messages"][0]["title"].as_str().is_some_and(|title| !title.is_empty()), "{bad}");
 }
+
+/// A config of one job `build` of the class `a/b`, which runs this command; it has no quote in it.
+pub(crate) fn one_step(command: &str) -> String {
+    format!(
+        "version: 2.1\njobs: {{build: {{machine: true, resource_class: a/b, steps: [{{run: '{command}'}}]}}}}\nworkflows: {{w: {{jobs: [build]}}}}\n"
+    )
+}

@@ -32,28 +32,32 @@ fn store() -> (tempfile::TempDir, Store, TaskId) {
 
 /// Adds a further attempt at the node of a task, as the machine says.
 fn insert(tx: &Tx<'_>, of: &TaskRow, task: &Task) -> Result<TaskRow, Error> {
-    let place = Place {
-        job: &of.job,
-        pipeline: &of.pipeline,
-        project: &of.project,
-        node_index: of.node_index,
-        attempt: of.attempt + 1,
-        resource_class: &of.resource_class,
-        kind: TaskKind::Container,
-    };
+    let place = Place { kind: TaskKind::Container, ..Place::after(of) };
     tasks::insert(tx, place, &task.initial(), Millis(7))?;
     Ok(tasks::open(tx)?.remove(0))
 }
 
-fn claim_of(runner: &str) -> Claim {
-    Claim {
+/// A further attempt at the node of a task, claimed at 8 ms.
+fn claimed(tx: &Tx<'_>, of: &TaskId) -> Result<TaskId, Error> {
+    let row = insert(tx, &tasks::find(tx, of)?.unwrap(), &Task::first(None))?;
+    let (id, mut hand) = (row.id.clone(), InHand::of(row)?);
+    let claim = Claim {
         allocation: "allocation".to_owned(),
-        runner: runner.to_owned(),
+        runner: "r".to_owned(),
         machine: None,
         protocol: 2,
         budget: Duration::from_secs(300),
         retries_unsafely: false,
-    }
+    };
+    hand.task.claim(claim, false, LEASE, LONGEST_BEGIN, Millis(8)).unwrap();
+    hand.write(tx, Millis(8))?;
+    Ok(id)
+}
+
+/// The host of a task cannot work.
+fn given_back(task_id: TaskId) -> GiveBack {
+    let (task_token, reason) = (Secret::new("t"), GiveBackReason::Host);
+    GiveBack { task_id, task_token, reason, message: None, pause_seconds: 0 }
 }
 
 #[test]
@@ -142,18 +146,8 @@ fn whatever_time_changes_is_due() {
 fn what_comes_back_to_a_class_that_is_gone_has_failed_however_often_it_is_said() {
     let (_folder, store, id) = store();
     let answers = store.write_blocking(move |tx| {
-        let row = insert(tx, &tasks::find(tx, &id)?.unwrap(), &Task::first(None))?;
-        let mut hand = InHand::of(row)?;
-        let id = hand.row.id.clone();
-        hand.task.claim(claim_of("r"), false, LEASE, LONGEST_BEGIN, Millis(8)).unwrap();
-        hand.write(tx, Millis(8))?;
-        let request = GiveBack {
-            task_id: id.clone(),
-            task_token: Secret::new("t"),
-            reason: GiveBackReason::Host,
-            message: None,
-            pause_seconds: 0,
-        };
+        let id = claimed(tx, &id)?;
+        let request = given_back(id.clone());
         let mut answers = Vec::new();
         scene::rename_class(tx, "a/gone")?;
         answers.push(task::give_back(tx, &request, Millis(9))?);
@@ -171,13 +165,7 @@ fn what_comes_back_to_a_class_that_is_gone_has_failed_however_often_it_is_said()
 fn the_answer_to_what_came_back_stays_when_its_class_goes() {
     let (_folder, store, id) = store();
     let answers = store.write_blocking(move |tx| {
-        let row = insert(tx, &tasks::find(tx, &id)?.unwrap(), &Task::first(None))?;
-        let mut hand = InHand::of(row)?;
-        let task_id = hand.row.id.clone();
-        hand.task.claim(claim_of("r"), false, LEASE, LONGEST_BEGIN, Millis(8)).unwrap();
-        hand.write(tx, Millis(8))?;
-        let (task_token, reason) = (Secret::new("t"), GiveBackReason::Host);
-        let request = GiveBack { task_id, task_token, reason, message: None, pause_seconds: 0 };
+        let request = given_back(claimed(tx, &id)?);
         let first = task::give_back(tx, &request, Millis(9))?;
         scene::rename_class(tx, "a/gone")?;
         Ok([first, task::give_back(tx, &request, Millis(10))?])
@@ -189,10 +177,8 @@ fn the_answer_to_what_came_back_stays_when_its_class_goes() {
 fn a_finish_that_met_a_begin_is_said_again_since_no_output_was_looked_at() {
     let (_folder, store, id) = store();
     let answers = store.write_blocking(move |tx| {
-        let row = insert(tx, &tasks::find(tx, &id)?.unwrap(), &Task::first(None))?;
-        let mut hand = InHand::of(row)?;
-        let id = hand.row.id.clone();
-        hand.task.claim(claim_of("r"), false, LEASE, LONGEST_BEGIN, Millis(8)).unwrap();
+        let id = claimed(tx, &id)?;
+        let mut hand = InHand::find(tx, &id)?.unwrap();
         hand.task.begin("agent", LEASE, Millis(8)).unwrap();
         hand.write(tx, Millis(8))?;
         let request =

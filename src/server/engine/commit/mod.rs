@@ -7,6 +7,8 @@
 mod advance;
 mod cancel;
 pub mod clock;
+#[cfg(test)]
+mod fence_tests;
 mod job;
 #[cfg(test)]
 mod machine_tests;

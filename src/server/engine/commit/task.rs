@@ -140,16 +140,7 @@ fn close_steps(tx: &Tx<'_>, row: &TaskRow, now: Millis) -> Result<(), Error> {
 
 /// A further attempt, under a new id: the token of the one before is dead.
 fn again(tx: &Tx<'_>, row: &TaskRow, next: &NextAttempt, now: Millis) -> Result<(), Error> {
-    let place = Place {
-        job: &row.job,
-        pipeline: &row.pipeline,
-        project: &row.project,
-        node_index: row.node_index,
-        attempt: row.attempt + 1,
-        resource_class: &row.resource_class,
-        kind: row.kind,
-    };
-    tasks::insert(tx, place, &Task::further(next).initial(), now)?;
+    tasks::insert(tx, Place::after(row), &Task::further(next).initial(), now)?;
     // One that had begun waits again, and so does its job where nothing else of it runs.
     set_status(tx, &row.job, graph::job_status(&tasks::states_of_job(tx, &row.job)?))?;
     let class = row.resource_class.clone();

@@ -167,6 +167,30 @@ mod tests {
     use serde_json::json;
 
     const MINUTE_MS: u64 = 60_000;
+    const DAYS: [&str; 7] = ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"];
+
+    /// A schedule of the API, for every minute of these days.
+    fn every_minute(project: &ProjectId, days: &[&str], now: Millis) -> Schedule {
+        Schedule {
+            id: ScheduleId::fresh(),
+            project: project.clone(),
+            name: "often".to_owned(),
+            description: String::new(),
+            timetable: Timetable {
+                per_hour: 60,
+                hours_of_day: (0..24).collect(),
+                days_of_week: days.iter().map(|&day| day.to_owned()).collect(),
+                days_of_month: Vec::new(),
+                months: Vec::new(),
+            },
+            parameters: BTreeMap::new(),
+            actor: None,
+            actor_login: SYSTEM.to_owned(),
+            created_at: now,
+            updated_at: now,
+            last: now,
+        }
+    }
 
     #[test]
     fn each_time_becomes_one_change_and_workflows_of_a_branch_go_together() {
@@ -178,25 +202,9 @@ mod tests {
                 let every = [("a", "* * * * *"), ("b", "* * * * *"), ("c", "0 0 1 1 *")];
                 let every = every.map(|(workflow, cron)| (workflow.to_owned(), cron.to_owned()));
                 schedules::set_of_branch(tx, &project, "main", &every, Millis(0))?;
-                let schedule = Schedule {
-                    id: ScheduleId::fresh(),
-                    project: project.clone(),
-                    name: "often".to_owned(),
-                    description: String::new(),
-                    timetable: Timetable {
-                        per_hour: 60,
-                        hours_of_day: (0..24).collect(),
-                        days_of_week: ["THU", "FRI"].map(str::to_owned).to_vec(),
-                        days_of_month: Vec::new(),
-                        months: Vec::new(),
-                    },
-                    parameters: BTreeMap::from([("tag".to_owned(), json!("v1")), ("x".to_owned(), json!(1))]),
-                    actor: None,
-                    actor_login: SYSTEM.to_owned(),
-                    created_at: Millis(0),
-                    updated_at: Millis(0),
-                    last: Millis(0),
-                };
+                let parameters =
+                    BTreeMap::from([("tag".to_owned(), json!("v1")), ("x".to_owned(), json!(1))]);
+                let schedule = Schedule { parameters, ..every_minute(&project, &["THU", "FRI"], Millis(0)) };
                 schedules::set(tx, &schedule)?;
                 Ok(project)
             })
@@ -276,7 +284,6 @@ mod tests {
             let mut minute = 50_000u64;
             let at = |minute: u64| Millis(minute * MINUTE_MS + 5_000);
             let start = at(minute);
-            let all_days = ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"].map(str::to_owned).to_vec();
             let push = |store: &Store, project: &ProjectId, list: usize, now: Millis| {
                 let (project, wanted) = (project.clone(), [("w".to_owned(), LISTS[list].1.to_owned())]);
                 store.write_blocking(move |tx| schedules::set_of_branch(tx, &project, "main", &wanted, now)).unwrap();
@@ -284,25 +291,7 @@ mod tests {
             let project = store
                 .write_blocking(move |tx| {
                     let project = ensure_project(tx, "gh/acme/app", None, Millis(0))?.project;
-                    let schedule = Schedule {
-                        id: ScheduleId::fresh(),
-                        project: project.clone(),
-                        name: "often".to_owned(),
-                        description: String::new(),
-                        timetable: Timetable {
-                            per_hour: 60,
-                            hours_of_day: (0..24).collect(),
-                            days_of_week: all_days,
-                            days_of_month: Vec::new(),
-                            months: Vec::new(),
-                        },
-                        parameters: BTreeMap::new(),
-                        actor: None,
-                        actor_login: SYSTEM.to_owned(),
-                        created_at: start,
-                        updated_at: start,
-                        last: start,
-                    };
+                    let schedule = every_minute(&project, &DAYS, start);
                     schedules::set(tx, &schedule)?;
                     Ok(project)
                 })

@@ -411,6 +411,21 @@ pub struct Place<'a> {
     pub kind: TaskKind,
 }
 
+impl<'a> Place<'a> {
+    /// That of the attempt after this one.
+    pub fn after(row: &'a TaskRow) -> Self {
+        Self {
+            job: &row.job,
+            pipeline: &row.pipeline,
+            project: &row.project,
+            node_index: row.node_index,
+            attempt: row.attempt + 1,
+            resource_class: &row.resource_class,
+            kind: row.kind,
+        }
+    }
+}
+
 /// What a task has from the start, before anything happens to it.
 #[derive(Clone, Debug)]
 pub struct Start {

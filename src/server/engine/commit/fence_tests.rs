@@ -1,0 +1,239 @@
+//! What time does to tasks: leases, silence, fences, and what waits for them; classes that go, backups that are restored.
+#![expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
+
+use super::tests::{BUDGET, Bench, CHAIN, HOUR, LEASE, config};
+use super::*;
+use crate::protocol::{GiveBack, GiveBackReason, GivenBack, LostTask, Secret, TaskId, TaskKind};
+use crate::server::engine::commit::task::{self, InHand};
+use crate::server::engine::task::{Call, Claim, FENCE_MARGIN, LONGEST_BEGIN};
+use crate::server::store::status::TaskState;
+use crate::server::store::tables::tasks::{self, Asking};
+
+const MINUTE: u64 = 60_000;
+
+#[test]
+fn leases_that_begin_anew_last_and_longer_ones_stay() {
+    let bench = Bench::new();
+    let workflow = bench.pipeline(1, "x", &config(CHAIN), 0).remove(0);
+    let id = bench.begin_build(&workflow, 0);
+    let lease = |bench: &Bench| {
+        let id = id.clone();
+        bench.write(move |tx| Ok(InHand::find(tx, &id)?.unwrap().row.lease_until))
+    };
+    let rebase = |now| bench.write(move |tx| clock::rebase_once(tx, LEASE, Millis(now)));
+    assert_eq!(rebase(HOUR), 1);
+    assert_eq!(lease(&bench), Some(Millis(HOUR + MINUTE)));
+    rebase(HOUR - 1);
+    assert_eq!(lease(&bench), Some(Millis(HOUR + MINUTE)));
+    assert_eq!(bench.tick(HOUR + MINUTE), 0);
+}
+
+#[test]
+fn a_silent_task_is_unreachable_first_and_fails_when_its_budget_is_over() {
+    let bench = Bench::new();
+    let workflow = bench.pipeline(1, "x", &config(CHAIN), 0).remove(0);
+    let id = bench.begin_build(&workflow, 0);
+    assert_eq!((bench.tick(MINUTE), bench.tick(MINUTE + 1)), (0, 1));
+    assert_eq!(bench.state(&id), TaskState::Unreachable);
+    assert!(bench.jobs(&workflow).starts_with("build=running"), "{}", bench.jobs(&workflow));
+    assert!(bench.messages(&workflow).contains("has not been heard of since 1970-01-01T00:00:00"));
+    // It is heard of again, once; then never more.
+    let again = id.clone();
+    let taken =
+        bench.write(move |tx| task::call(tx, &again, Call::Heartbeat, LEASE, Millis(2 * MINUTE))).unwrap();
+    assert_eq!((taken.late, bench.state(&id)), (false, TaskState::Running));
+    assert_eq!(bench.messages(&workflow).matches("is heard of again").count(), 1);
+    bench.tick(4 * MINUTE);
+    let end = 3 * MINUTE + BUDGET.as_millis() as u64 + FENCE_MARGIN.as_millis() as u64;
+    // It is looked at in every pass, and nothing changes.
+    assert_eq!((bench.tick(end), bench.state(&id)), (0, TaskState::Unreachable));
+    assert_eq!((bench.tick(end + 1), bench.state(&id)), (1, TaskState::InfrastructureFail));
+    assert!(bench.jobs(&workflow).starts_with("build=infrastructure_fail"), "{}", bench.jobs(&workflow));
+}
+
+#[test]
+fn a_serial_group_waits_for_the_fence_of_what_nobody_hears() {
+    let bench = Bench::new();
+    let text = config("    jobs:\n      - build: {serial-group: production}\n");
+    let (first, second) =
+        (bench.pipeline(1, "x", &text, 0).remove(0), bench.pipeline(2, "x", &text, 0).remove(0));
+    let id = bench.begin_build(&first, 0);
+    bench.tick(2 * MINUTE);
+    let canceled = first.clone();
+    bench.write(move |tx| cancel_workflow(tx, &canceled.into(), None, Millis(2 * MINUTE)));
+    // The status comes at once, the key does not.
+    assert_eq!(
+        (bench.status(&first), bench.status(&second)),
+        (WorkflowStatus::Canceled, WorkflowStatus::Queued)
+    );
+    let fence = MINUTE + BUDGET.as_millis() as u64 + FENCE_MARGIN.as_millis() as u64;
+    bench.tick(fence);
+    assert_eq!(bench.status(&second), WorkflowStatus::Queued);
+    bench.tick(fence + 1);
+    assert_eq!(bench.status(&second), WorkflowStatus::Running);
+    assert_eq!(bench.state(&id), TaskState::Canceled);
+}
+
+#[test]
+fn whoever_knows_that_the_agent_has_stopped_takes_the_fence_away() {
+    let text = config("    jobs:\n      - build: {serial-group: production}\n");
+    for person in [false, true] {
+        let bench = Bench::new();
+        let (first, second) =
+            (bench.pipeline(1, "x", &text, 0).remove(0), bench.pipeline(2, "x", &text, 0).remove(0));
+        let id = bench.begin_build(&first, 0);
+        bench.tick(2 * MINUTE);
+        let canceled = first.clone();
+        bench.write(move |tx| cancel_workflow(tx, &canceled.into(), None, Millis(2 * MINUTE)));
+        assert_eq!(bench.status(&second), WorkflowStatus::Queued);
+        let confirmed = bench.write(move |tx| {
+            if person {
+                let job = InHand::find(tx, &id)?.unwrap().row.job;
+                return Ok(task::release_anyway(tx, &job, Millis(3 * MINUTE))? == 1);
+            }
+            let message = "gone".to_owned();
+            let request = LostTask { id, allocation: Some("allocation".to_owned()), message };
+            Ok(task::lost(tx, "a/b", &request, Millis(3 * MINUTE))?.is_ok())
+        });
+        assert!(confirmed);
+        assert_eq!(bench.status(&second), WorkflowStatus::Running, "{person}");
+    }
+}
+
+#[test]
+fn a_rerun_waits_for_the_fence_of_what_it_replaces() {
+    let text = config("    jobs: [build]\n");
+    let fence = MINUTE + BUDGET.as_millis() as u64 + FENCE_MARGIN.as_millis() as u64;
+    for (scope, way) in
+        [(Scope::All, 0), (Scope::Failed, 1), (Scope::All, 2), (Scope::All, 3), (Scope::All, 4)]
+    {
+        let bench = Bench::new();
+        let workflow = bench.pipeline(1, "x", &text, 0).remove(0);
+        let id = bench.begin_build(&workflow, 0);
+        bench.tick(2 * MINUTE);
+        let named = Refused::Unreachable(vec!["build".to_owned()]);
+        assert_eq!(bench.rerun(&workflow, Scope::All), Err(named), "it has not ended");
+        let canceled = workflow.clone();
+        bench.write(move |tx| cancel_workflow(tx, &canceled.into(), None, Millis(2 * MINUTE)));
+        let again = bench.rerun(&workflow, scope).unwrap();
+        let waits = |now| {
+            let takes = &[TaskKind::Machine];
+            let asking = Asking { class: "a/b", runner: "two", others: false, takes, now: Millis(now) };
+            bench.write(move |tx| Ok(tasks::first_queued(tx, asking)?.is_none()))
+        };
+        assert!(waits(2 * MINUTE) && bench.messages(&again).contains("release-anyway"), "{way}");
+        // The time alone says nothing: the clock may have been set.
+        assert!(waits(HOUR), "{way}");
+        match way {
+            0 => {
+                bench.tick(fence);
+                assert!(waits(fence));
+                bench.tick(fence + 1);
+            }
+            // It is moved when nobody could be heard.
+            1 => {
+                bench.write(|tx| clock::rebase_once(tx, LEASE, Millis(5 * MINUTE)));
+                bench.tick(5 * MINUTE + fence);
+                assert!(waits(5 * MINUTE + fence));
+                bench.tick(5 * MINUTE + fence + 1);
+            }
+            2 => {
+                let job = bench.write(move |tx| Ok(InHand::find(tx, &id)?.unwrap().row.job));
+                assert_eq!(bench.write(move |tx| task::release_anyway(tx, &job, Millis(3 * MINUTE))), 1);
+            }
+            3 => {
+                let forced = workflow.clone();
+                let made = bench
+                    .write(move |tx| rerun_anyway(tx, &forced.into(), &Scope::All, None, Millis(3 * MINUTE)));
+                assert!(made.is_ok());
+            }
+            _ => {
+                // As its runner says with the first claim after that.
+                bench.write(move |tx| {
+                    let (machine, boot) = ("machine", "boot-2");
+                    let mut hand = InHand::find(tx, &id)?.unwrap();
+                    (hand.row.machine_id, hand.row.boot_id) =
+                        (Some(machine.to_owned()), Some("boot-1".to_owned()));
+                    tasks::update(tx, &hand.row)?;
+                    task::host_restarted(tx, "a/b", machine, boot, "r", Millis(3 * MINUTE))
+                });
+            }
+        }
+        assert!(!waits(3 * MINUTE), "{way}");
+    }
+}
+
+#[test]
+fn tasks_of_a_deleted_class_end_with_the_reason() {
+    let bench = Bench::new();
+    let text = config("    jobs: [build, test]\n");
+    let workflow = bench.pipeline(1, "x", &text, 0).remove(0);
+    let id = bench.begin_build(&workflow, 0);
+    assert_eq!(bench.write(|tx| task::class_deleted(tx, "a/b", Millis(1))), 1);
+    assert_eq!(bench.jobs(&workflow), "build=running test=failed");
+    assert!(bench.messages(&workflow).contains("the resource class `a/b` was deleted"));
+    assert_eq!(bench.state(&id), TaskState::Running);
+}
+
+#[test]
+fn what_a_backup_says_waits_for_an_administrator() {
+    let bench = Bench::new();
+    let workflow = bench.pipeline(1, "x", &config("    jobs: [build, test]\n"), 0).remove(0);
+    let id = bench.begin_build(&workflow, 0);
+    assert_eq!(bench.write(|tx| clock::hold_all(tx, Millis(1))), 2);
+    assert_eq!((bench.tick(HOUR), bench.state(&id)), (0, TaskState::Running));
+    let asking = |others| Asking {
+        class: "a/b",
+        runner: "two",
+        others,
+        takes: &[TaskKind::Machine],
+        now: Millis(HOUR),
+    };
+    assert!(bench.write(move |tx| tasks::first_queued(tx, asking(false))).is_none());
+    let held = bench.write(|tx| Ok(tasks::open(tx)?.into_iter().map(|row| row.id).collect::<Vec<_>>()));
+    let decide = |id: &TaskId, verdict| {
+        let id = id.clone();
+        bench.write(move |tx| clock::decide_held(tx, &id, verdict, LEASE, Millis(HOUR)))
+    };
+    let waiting = held.iter().find(|held| **held != id).unwrap();
+    assert!(decide(waiting, clock::HeldVerdict::Release) && !decide(waiting, clock::HeldVerdict::End));
+    assert!(bench.write(move |tx| tasks::first_queued(tx, asking(false))).is_some());
+    assert!(decide(&id, clock::HeldVerdict::End));
+    assert_eq!(bench.jobs(&workflow), "build=infrastructure_fail test=queued");
+}
+
+#[test]
+fn what_was_given_back_goes_to_another_runner_while_there_is_one() {
+    let bench = Bench::new();
+    let workflow = bench.pipeline(1, "x", &config("    jobs: [build]\n"), 0).remove(0);
+    let next = |others| {
+        let asking =
+            Asking { class: "a/b", runner: "one", others, takes: &[TaskKind::Machine], now: Millis(MINUTE) };
+        bench.write(move |tx| Ok((tasks::first_queued(tx, asking)?, tasks::next_claimable_at(tx, asking)?)))
+    };
+    bench.write(|tx| {
+        let mut hand = InHand::of(tasks::open(tx)?.remove(0))?;
+        let (allocation, runner) = ("allocation".to_owned(), "one".to_owned());
+        let claim =
+            Claim { allocation, runner, machine: None, protocol: 2, budget: BUDGET, retries_unsafely: false };
+        hand.task.claim(claim, false, LEASE, LONGEST_BEGIN, Millis(0)).unwrap();
+        let id = hand.row.id.clone();
+        hand.write(tx, Millis(0))?;
+        let request = GiveBack {
+            task_id: id,
+            task_token: Secret::new("t"),
+            reason: GiveBackReason::Host,
+            message: Some("no space".to_owned()),
+            pause_seconds: 300,
+        };
+        assert_eq!(task::give_back(tx, &request, Millis(0))?, Ok(GivenBack::Queued));
+        assert_eq!(task::give_back(tx, &request, Millis(1))?, Ok(GivenBack::Queued), "the same answer again");
+        Ok(())
+    });
+    let (found, again_at) = next(true);
+    assert!(found.is_none());
+    assert_eq!(again_at, Some(Millis(5 * MINUTE)));
+    let found = next(false).0.unwrap();
+    assert_eq!((found.attempt, found.given_back_by_hosts, found.given_back_by_runners), (2, 1, 0));
+    assert_eq!(bench.jobs(&workflow), "build=queued");
+}
