@@ -46,12 +46,6 @@ impl FolderNames {
     }
 }
 
-/// Whether a task works in a folder, around or inside it. Nothing is taken.
-#[cfg(test)]
-pub(super) fn are_held(folder: &Path) -> bool {
-    by_place(folder).is_some_and(|name| Name::is_held(&name)) || are_in_use(folder, "")
-}
-
 /// Whether another task than the own one works around or inside a folder.
 fn are_in_use(folder: &Path, own: &str) -> bool {
     folder.ancestors().skip(1).filter_map(by_place).any(|name| Name::is_held(&name))
@@ -224,6 +218,11 @@ pub(super) fn soon<T>(mut wanted: impl FnMut() -> Option<T>) -> Option<T> {
 #[expect(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    /// Whether a task works in a folder, around or inside it. Nothing is taken.
+    fn are_held(folder: &Path) -> bool {
+        by_place(folder).is_some_and(|name| Name::is_held(&name)) || are_in_use(folder, "")
+    }
 
     #[test]
     fn names_are_of_one_task_around_and_inside_whatever_becomes_of_the_folder() {
