@@ -51,16 +51,22 @@ fn a_silent_task_is_unreachable_first_and_fails_when_its_budget_is_over() {
     assert!(bench.jobs(&workflow).starts_with("build=infrastructure_fail"), "{}", bench.jobs(&workflow));
 }
 
-#[test]
-fn a_serial_group_waits_for_the_fence_of_what_nobody_hears() {
+/// Two workflows of one serial group. Nobody hears of the task of the first one any more when it is cancelled, at two
+/// minutes.
+fn canceled_in_silence() -> (Bench, [String; 2], TaskId) {
     let bench = Bench::new();
     let text = config("    jobs:\n      - build: {serial-group: production}\n");
-    let (first, second) =
-        (bench.pipeline(1, "x", &text, 0).remove(0), bench.pipeline(2, "x", &text, 0).remove(0));
-    let id = bench.begin_build(&first, 0);
+    let workflows = [1, 2].map(|number| bench.pipeline(number, "x", &text, 0).remove(0));
+    let id = bench.begin_build(&workflows[0], 0);
     bench.tick(2 * MINUTE);
-    let canceled = first.clone();
+    let canceled = workflows[0].clone();
     bench.write(move |tx| cancel_workflow(tx, &canceled.into(), None, Millis(2 * MINUTE)));
+    (bench, workflows, id)
+}
+
+#[test]
+fn a_serial_group_waits_for_the_fence_of_what_nobody_hears() {
+    let (bench, [first, second], id) = canceled_in_silence();
     // The status comes at once, the key does not.
     assert_eq!(
         (bench.status(&first), bench.status(&second)),
@@ -76,15 +82,8 @@ fn a_serial_group_waits_for_the_fence_of_what_nobody_hears() {
 
 #[test]
 fn whoever_knows_that_the_agent_has_stopped_takes_the_fence_away() {
-    let text = config("    jobs:\n      - build: {serial-group: production}\n");
     for person in [false, true] {
-        let bench = Bench::new();
-        let (first, second) =
-            (bench.pipeline(1, "x", &text, 0).remove(0), bench.pipeline(2, "x", &text, 0).remove(0));
-        let id = bench.begin_build(&first, 0);
-        bench.tick(2 * MINUTE);
-        let canceled = first.clone();
-        bench.write(move |tx| cancel_workflow(tx, &canceled.into(), None, Millis(2 * MINUTE)));
+        let (bench, [_, second], id) = canceled_in_silence();
         assert_eq!(bench.status(&second), WorkflowStatus::Queued);
         let confirmed = bench.write(move |tx| {
             if person {
