@@ -61,8 +61,8 @@ Usage: runlet exec [PATH] [OPTIONS]
 PATH is the folder that holds .circleci/config.yml, or one below it in the same repository (default:
 this one). Uncommitted files take part, ignored files do not, and the repository itself is only read.
 Jobs run as you, on this host, each with a temporary folder as its home: `~/project` is in there, and so
-are links to what tools keep in yours (`~/.ssh`, `~/.cargo`, `~/go` and so on). Nothing listens beyond
-loopback.
+are the settings of your tools as copies, and links to what they keep (`~/.cargo`, `~/go`, `~/.ssh` and so on).
+Nothing listens beyond loopback.
 
   --list                        list workflows and jobs, and why some do not run; run nothing
   --job NAME                    only this job and the jobs it requires (repeatable); `*` and `?` stand

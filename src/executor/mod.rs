@@ -15,6 +15,7 @@ pub mod environment;
 mod example;
 mod folder;
 mod folder_names;
+mod home;
 pub mod life;
 pub mod output;
 pub mod places;

@@ -43,10 +43,10 @@ impl TaskRun {
         self.write_git_files().map_err(|error| self.unwritable(&self.access_folder(), &error))?;
         self.tell_git();
         self.spoiled = self.take_folder()?.err();
-        self.places.link_home();
+        self.places.lend_home();
         // Go keeps what it has built by the place of the sources, which a link in a temporary folder would change.
         let go = self.places.home.join("go");
-        if self.places.is_link_home(&go) {
+        if self.places.is_lent(&go) {
             let real = self.places.of("~/go").to_string_lossy().into_owned();
             self.environment.entry("GOPATH".to_owned()).or_insert(real);
         }

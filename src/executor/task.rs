@@ -266,7 +266,7 @@ impl TaskRun {
             }
         };
         let ready = self.keep_private_folder(&log).and_then(|()| self.keep_folder());
-        self.places.link_home();
+        self.places.lend_home();
         if matches!(&step.action, Action::Run(run) if run.background) && ready.is_ok() {
             return self.start_background(record, step, &log);
         }

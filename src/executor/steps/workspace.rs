@@ -166,7 +166,7 @@ fn without_links_home(places: &Places, root: &Path, mut names: Vec<String>) -> R
         if names.iter().any(String::is_empty) {
             names = persisted(root, &["*".to_owned()])?;
         }
-        names.retain(|name| !places.is_link_home(&root.join(name)));
+        names.retain(|name| !places.is_lent(&root.join(name)));
     }
     Ok(names)
 }
