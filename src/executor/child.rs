@@ -85,9 +85,10 @@ struct Taken {
 }
 
 impl StepChild {
-    /// Starts `command`; what happens to it arrives on `messages`.
-    pub fn start(step: u32, command: Command, log: &StepLog, messages: &Sender<Message>) -> io::Result<Self> {
+    /// Starts `command`, whose output goes to `log`; what happens to it arrives on `messages`.
+    pub fn start(command: Command, log: &StepLog, messages: &Sender<Message>) -> io::Result<Self> {
         let (mut child, reader) = process::start(command)?;
+        let step = log.step();
         let turn = log.begin_child();
         let started = Instant::now();
         let taken = Arc::new(Taken::default());
@@ -290,7 +291,7 @@ mod tests {
         let (sender, messages) = channel();
         let mut command = Command::new("sh");
         command.args(["-c", script]).current_dir(folder.path());
-        let running = StepChild::start(0, command, &log, &sender).unwrap();
+        let running = StepChild::start(command, &log, &sender).unwrap();
         Bench { folder, log, messages, running }
     }
 

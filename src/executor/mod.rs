@@ -5,16 +5,19 @@
 //! knows of claims or settings.
 
 mod access;
+mod background;
 mod begin;
 mod beside;
 pub mod child;
 pub mod cleanup;
+mod control;
 pub mod end;
 pub mod environment;
 #[cfg(test)]
 mod example;
 mod folder;
 mod folder_names;
+mod host;
 pub mod life;
 pub mod output;
 pub mod places;
@@ -22,6 +25,7 @@ mod prepare;
 mod private;
 mod probe;
 pub mod process;
+mod records;
 pub mod scratch;
 mod steps;
 pub mod task;
@@ -33,16 +37,21 @@ use crate::outcome::{Failure, Outcome, exit};
 use crate::protocol::task_input::{PROBE_BEGINS, ProbeInput, Said, TaskInput, task_exit};
 use crate::protocol::{Secret, json};
 use crate::system::threads;
+use background::Background;
 use begin::Beginning;
 use child::Message;
+use control::Control;
+use host::Host;
 use output::forms::Forms;
 use output::report::{Reporter, Wish};
 use output::secrets::Secrets;
+use records::Records;
 use scratch::Kind;
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::Path;
 use std::sync::mpsc;
+use std::time::Duration;
 use task::TaskRun;
 
 /// Longest input that is read, in bytes.
@@ -138,22 +147,28 @@ fn run(input: TaskInput) -> Outcome {
         Err(why) => return Ok(exit_code(&begin::failed(&reporter, why, input.pause_seconds))),
     };
     reporter.keep_in(&spool, input.drop_output);
-    leave_endpoint(&input, &scratch);
+    private::leave_endpoint(&input, &scratch);
     let secrets = secrets_of(&input, &scratch);
-    let (home, folders) = (places::home(), (scratch.clone(), spool.clone()));
-    let mut task = TaskRun::new(input, reporter.clone(), secrets, folders, home, (sender, receiver));
+    let background = Background::new(scratch.clone(), reporter.clone(), secrets.clone());
+    let limit = Duration::from_millis(input.max_run_time_ms);
+    let control = Control::new((sender, receiver), reporter.clone(), limit, background);
+    let records = Records::new(reporter, secrets, spool, input.task.max_step_output_bytes);
+    let host = Host::new(&input, scratch, places::home());
+    let mut task = TaskRun::new(input, host, control, records);
     let beginning = begin::begin(&mut task);
     let mut code = exit_code(&beginning);
     if matches!(beginning, Beginning::Begun) {
-        let fetch = timings_fetch::Fetch::start(&task.input.task, &scratch, &reporter);
+        let fetch =
+            timings_fetch::Fetch::start(&task.input.task, &task.host.private.path, &task.records.reporter);
         let (status, message) = task.run();
         fetch.stop();
         begin::say(Said::Ended, Some(status.word()));
-        code = if reporter.finish(status, message) { task_exit::REPORTED } else { task_exit::NOT_REPORTED };
-        task.clean_up();
+        let is_told = task.records.reporter.finish(status, message);
+        code = if is_told { task_exit::REPORTED } else { task_exit::NOT_REPORTED };
+        task.host.clean_up(&task.input);
     }
-    scratch::remove_private(&task.input.task.id, &scratch);
-    leave(&reporter, &spool, matches!(beginning, Beginning::Begun));
+    scratch::remove_private(&task.input.task.id, &task.host.private.path);
+    leave(&task.records.reporter, &task.records.spool, matches!(beginning, Beginning::Begun));
     Ok(code)
 }
 
@@ -208,16 +223,6 @@ fn start(
         .map_err(|e| format!("failed to handle signals: {e}"))?;
     output::send::start(&reporter, &input.task).map_err(|e| e.to_string())?;
     Ok(reporter)
-}
-
-/// Tells the commands that steps call where the control plane is, without any token.
-fn leave_endpoint(input: &TaskInput, scratch: &Path) {
-    let file = crate::tool::continuation::endpoint_file(scratch);
-    let written =
-        serde_json::to_vec(&input.endpoint).map_err(Into::into).and_then(|text| std::fs::write(&file, text));
-    if let Err(error) = written {
-        ::log::warn!("failed to write `{}`: {error}", file.display());
-    }
 }
 
 /// Values to mask: variables, what the control plane names, the task's token, credentials in the URL of the repository,

@@ -65,6 +65,11 @@ impl StepLog {
         Ok(Self(Arc::new(Mutex::new(Some(open))), step))
     }
 
+    /// Number of the step record.
+    pub fn step(&self) -> u32 {
+        self.1
+    }
+
     /// The turn of the next child. Its output is written by the number that is returned.
     pub fn begin_child(&self) -> u64 {
         let mut guard = self.lock();
