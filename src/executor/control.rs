@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// How often the fence is looked at: the clock that waits are measured by stands still while the host sleeps.
 const FENCE_LOOK: Duration = Duration::from_secs(10);
 
-/// What stops a task, and what it waits for.
+/// The waits of a task, and whatever stops it.
 pub(super) struct Control {
     messages: Receiver<Message>,
     /// For the threads that the task starts.

@@ -1,9 +1,9 @@
 //! The beginning of a task on this host: from its claim to the task agent that has it, or back to the queue.
 
-use super::Runner;
 use super::child::{self, Agent};
 use super::orphans::Markers;
 use super::state::RunningTask;
+use super::tasks::Tasks;
 use super::watched::Watched;
 use crate::agent::board::State;
 use crate::agent::claims::GivenBackTask;
@@ -15,7 +15,7 @@ use crate::protocol::{GiveBackReason, Task, duration};
 use crate::system::clock::since_boot;
 use std::time::{Duration, Instant};
 
-impl Runner {
+impl Tasks {
     /// Starts the task agent of a claimed task.
     pub(super) fn begin(&mut self, task: Task) {
         let (id, token, allocation) = (task.id.clone(), task.token.clone(), task.allocation.clone());
@@ -66,10 +66,10 @@ impl Runner {
         }
         let mut agent = child::start(
             &self.settings,
-            &self.program,
+            &self.agents.program,
             &running.id,
-            self.identity.as_deref(),
-            self.group.as_ref(),
+            self.agents.identity.as_deref(),
+            self.agents.group.as_ref(),
         )?;
         let process = agent.process();
         record!(Info, task_id = running.id, agent_pid = process.pid; "task agent started");
@@ -118,7 +118,7 @@ impl Runner {
             max_run_time_ms: u64::try_from(self.settings.max_run_time.as_millis()).unwrap_or(u64::MAX),
             runner_name: self.settings.name.clone(),
             runner_version: env!("CARGO_PKG_VERSION").to_owned(),
-            tool_directory: self.tool_directory.clone(),
+            tool_directory: self.agents.tool_directory.clone(),
             log_level: Some(self.settings.logging.level.as_str().to_ascii_lowercase()),
             log_format: Some(self.settings.logging.settled().name().to_owned()),
             mask_forms: self.settings.mask_forms.clone(),

@@ -1,10 +1,10 @@
 //! The end of a task agent: what it has left is ended and sent, and the task is reported or given back.
 
-use super::Runner;
 use super::child::End;
 use super::death::Death;
 use super::orphans::{self, Sweep};
 use super::state::RunningTask;
+use super::tasks::Tasks;
 use super::watched::Watched;
 use crate::agent::claims::{GivenBackTask, Returned};
 use crate::agent::stop::Level;
@@ -28,7 +28,7 @@ const PREFIX_VARIABLES: [&str; 9] = [
     http::ALLOW_PLAINTEXT,
 ];
 
-impl Runner {
+impl Tasks {
     /// Deals with the task of an agent that has ended.
     pub(super) fn ended(&mut self, mut watched: Watched, end: End) {
         if let Some(death) = watched.rest.take() {
@@ -212,10 +212,10 @@ impl Runner {
         let sweep = Sweep {
             markers: &task.markers,
             agent: task.agent.as_ref().filter(|agent| agent.is_of_this_boot()).map(|agent| agent.pid),
-            owns_children: self.adopts,
-            group: self.group.as_ref(),
+            owns_children: self.agents.adopts,
+            group: self.agents.group.as_ref(),
             // Without adoption nothing else proves that the agent has found everything.
-            everywhere: died || self.settings.owns_process && !self.adopts,
+            everywhere: died || self.settings.owns_process && !self.agents.adopts,
         };
         for process in orphans::sweep(&sweep) {
             record!(Warn, task_id = task.id; "killed a process that the task left behind: {process}");
