@@ -284,7 +284,7 @@ fn run(
     }
     let client = Client::new(&Endpoint { url: running.url.clone(), ..Endpoint::default() });
     let client = client.map_err(|e| Failure::new(e.to_string()))?;
-    // What cannot be read now may be at the next look.
+    // The next look may be able to read it.
     let waits_for_people = || running.waits_for_people(&created.id).unwrap_or(false);
     let watch::Watched { screen, unwritten } =
         watch::watch(options, &client, person, running.watch(&created.id), &waits_for_people, interrupts)?;

@@ -175,7 +175,7 @@ pub(super) fn collect(
         failures
             .extend(tests.iter().filter(|test| test.result == "failure").map(|test| test.failure(&shown)));
         let kept = if artifacts.data.is_empty() { String::new() } else { artifacts.data.len().to_string() };
-        // What it went without may be why it failed.
+        // It may have failed for something that it went without.
         if let Some(remark) = job.remark.as_ref().filter(|remark| job.message.as_ref() != Some(*remark)) {
             reasons.push(format!("{shown}: {remark}\n"));
         }

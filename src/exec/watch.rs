@@ -89,7 +89,7 @@ pub(super) fn watch(
             approvals.is_closed = true;
             to_cancel = screen.workflow_ids().map(str::to_owned).collect();
         }
-        // What was not answered is asked again with the next look; what was refused is not.
+        // A call without an answer is made again with the next look, a refused one is not.
         to_cancel.retain(|id| match post(client, person, &format!("/api/v2/workflow/{id}/cancel")) {
             Ok(()) => false,
             Err(error) => {

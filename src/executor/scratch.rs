@@ -147,7 +147,7 @@ fn remove_ssh_folder(task: &TaskId) {
 
 /// Removes a folder of a task.
 pub(super) fn remove(folder: &Path) {
-    // Whatever is mounted there was mounted by the job.
+    // Anything that is mounted there was mounted by the job.
     if let Err(error) = cleanup::remove_with_mounts(folder) {
         ::log::warn!("failed to remove `{}`: {error}", folder.display());
     }

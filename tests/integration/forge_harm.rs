@@ -1,4 +1,4 @@
-//! What must harm nothing else: a change that is damaged in the database, floods of deliveries that nobody signed, a token
+//! Events that must harm nothing else: a change that is damaged in the database, floods of deliveries that nobody signed, a token
 //! that is set while the one before it is refused, schedules of a control plane that is killed.
 
 use crate::forge::{NONE, signed};
@@ -52,7 +52,7 @@ fn a_change_that_is_damaged_ends_alone_and_comes_again_when_it_is_sent_again() {
     let damage = "UPDATE forge_events SET event = '{\"kind\":' WHERE key LIKE 'refs/heads/b %';
         UPDATE forge_events SET not_before_ms = 0";
     server.database().execute_batch(damage).unwrap();
-    // What comes next wakes those that wait.
+    // The next change wakes those that wait.
     assert_eq!(hook.push("d", "refs/heads/main", NONE, &commit).status, 202);
     let items = server.worked_off();
     let of = |id: &str| {

@@ -39,7 +39,7 @@ mod pods;
 // The fake cluster, held to what a real one said.
 #[cfg(all(feature = "server", feature = "kubernetes"))]
 mod recorded;
-// What a container runner costs, by hand.
+// The cost of a container runner, by hand.
 #[cfg(all(feature = "server", feature = "kubernetes"))]
 mod pods_bench;
 // Images, clusters and classes that make it hard for the container runner.
@@ -95,7 +95,7 @@ mod forge_strangers;
 // Webhooks that are made at a forge, and secrets that it has made.
 #[cfg(feature = "server")]
 mod forge_hooks;
-// What must harm nothing else of what comes from forges and goes to them.
+// Events from forges, and calls to them, that must harm nothing else.
 #[cfg(feature = "server")]
 mod forge_harm;
 // GitHub Apps: words that are signed, tokens that are got by them, and what goes by these.

@@ -39,7 +39,7 @@ impl Reporter {
     /// Output of a step is gone for good: the task cannot end as a success any more, unless that was chosen.
     pub fn output_lost(&self, bytes: usize, error: &io::Error) {
         if self.drops_output() && is_full(error) {
-            // What is sent makes room.
+            // Output that is sent makes room.
             self.lock().starved = true;
             return self.0.changed.notify_all();
         }

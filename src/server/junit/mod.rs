@@ -286,7 +286,7 @@ impl<R: Read + Seek> Cases<R> {
 
     /// Reads what is in a test case, or in the one element `only` that stands for one.
     fn read_case(&mut self, own: Attributes, only: Option<&str>) -> Result<Option<TestCase>, Unreadable> {
-        // What the tag says counts where no element says more.
+        // The words of the tag count where no element says more.
         let (mut case, mut is_torn) = self.begun(own);
         let mut is_told = false;
         // Elements below the test case, and the failure or the skip among them that is open, at a depth.

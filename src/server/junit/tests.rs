@@ -148,7 +148,7 @@ fn the_first_failure_counts_and_long_messages_are_cut() {
     assert_eq!(cases[0].message, "ö".repeat(LONGEST_MESSAGE / 2));
 }
 
-/// What is read of a broken file: each test with its result, and what is said.
+/// The reading of a broken file: each test with its result, and the remark.
 fn told(xml: &str) -> (Vec<(String, TestResult, String)>, String) {
     let (cases, remark) = read(xml.as_bytes());
     (cases.into_iter().map(|case| (case.name, case.result, case.message)).collect(), remark)
@@ -211,7 +211,7 @@ fn what_is_guessed_or_left_out_is_said_with_its_place() {
         cases.len() == 9 && remark.ends_with("; 4 more") && remark.matches("(at 1:").count() == 5,
         "{remark}"
     );
-    // What was said before a cut is said too.
+    // The text before a cut is given, too.
     let (_, remark) = told("<testsuite><testcase name=a/><testcase");
     assert!(
         remark.starts_with("not valid XML at 1:")

@@ -110,7 +110,7 @@ pub(in crate::server) fn pipeline_values(
     values
 }
 
-/// What a pipeline with these `pipeline.*` values builds, for people.
+/// The ref that a pipeline with these `pipeline.*` values builds, for people.
 pub(in crate::server) fn built(values: &BTreeMap<String, Value>) -> String {
     let text = |name: &str| values.get(name).and_then(Value::as_str);
     match (text("pipeline.git.tag"), text("pipeline.git.branch")) {

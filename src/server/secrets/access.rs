@@ -50,7 +50,7 @@ pub struct Access {
 /// A key for ssh.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Key {
-    /// Whose key it is on the forge.
+    /// Its holder on the forge.
     pub kind: KeyKind,
     /// The half that the forge is given, in one line.
     pub public: String,
@@ -60,7 +60,7 @@ pub struct Key {
     pub created_at: Millis,
 }
 
-/// Whose key it is on the forge. Git does not mind.
+/// The holder of a key on the forge. Git does not mind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeyKind {

@@ -215,7 +215,7 @@ async fn connect(
     let sets_hook = wanted.sets_hook;
     let project = project(&state, slug).await?;
     let (sealer, of, fresh) = (state.settings.sealer.clone(), project.clone(), new_token("rlh_")?);
-    // Whoever only looks does not shorten the wait that a forge has asked for.
+    // A mere look does not shorten the wait that a forge has asked for.
     let is_another_way =
         wanted.token.is_some() || wanted.api_url.is_some() || wanted.repository_name.is_some();
     let write = move |tx: &Tx<'_>| {

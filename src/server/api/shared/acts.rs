@@ -14,7 +14,7 @@ use crate::server::store::tables::pipelines;
 use crate::server::time::Millis;
 use axum::http::StatusCode;
 
-/// Whoever asks for the end of what has ended has what they want.
+/// The answer to a cancel. One of a thing that has ended already has got what it asks for.
 fn known(canceled: Canceled, unknown: String) -> Answer<()> {
     match canceled {
         Canceled::Now | Canceled::HadEnded => Ok(()),

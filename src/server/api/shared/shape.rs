@@ -46,7 +46,7 @@ fn framework(status: StatusCode, body: &[u8], allowed: Option<&str>) -> Failure 
     let kept = |(theirs, ours): &(&str, &str)| Some(format!("{ours}{}", text.trim().strip_prefix(*theirs)?));
     let message = match status {
         StatusCode::PAYLOAD_TOO_LARGE => return Failure::too_long(),
-        // Where the framework adds them later they stand in the header alone.
+        // The framework adds some later: those stand in the header alone.
         StatusCode::METHOD_NOT_ALLOWED => allowed.map_or_else(
             || "this path does not take the method of the call: `Allow` names those that it takes".to_owned(),
             |methods| format!("this path takes other methods: {methods}"),

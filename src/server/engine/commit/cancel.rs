@@ -15,7 +15,7 @@ use std::time::Duration;
 /// A job waits for its key no longer than this: 5 hours.
 const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60 * 60);
 
-/// What a person wants to end, as a cancel found it.
+/// State in which a cancel found the thing that a person wants to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Canceled {
     /// It had not ended: it ends now, or when its agent hears of it.

@@ -1,4 +1,4 @@
-//! What time does to tasks: leases, silence, fences, and what waits for them; classes that go, backups that are restored.
+//! The effects of time on tasks: leases, silence, fences, and what waits for them; classes that go, backups that are restored.
 #![expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
 
 use super::tests::{BUDGET, Bench, CHAIN, HOUR, LEASE, config};

@@ -54,7 +54,7 @@ impl Task {
         })
     }
 
-    /// What its row begins with, of a task that nothing has happened to.
+    /// The beginning of its row, for a task that nothing has happened to.
     pub fn initial(&self) -> Start {
         let (avoid_runner, avoid_until) =
             self.avoid.as_ref().map(|avoid| (avoid.runner.clone(), avoid.until)).unzip();

@@ -132,7 +132,7 @@ pub async fn note_refused(state: &Shared, project: &ProjectId, id: &str, event: 
         note(state, project, id, event, refused.why, false).await;
         return;
     }
-    // Whoever guesses addresses costs no write, and has no part in the count.
+    // A guessed address costs no write, and has no part in the count.
     let of = project.clone();
     if !matches!(state.store.read(move |view| forge::connection(view, &of)).await, Ok(Some(_))) {
         return;

@@ -353,7 +353,7 @@ async fn note(
     let write = move |tx: &Tx<'_>| {
         let holds = match (&way, &verdict) {
             (None, _) => true,
-            // Whoever was told was told, by whichever token.
+            // A status that a forge has taken counts, whichever token it came with.
             (Some(way), Reply::Done) => way.is_same_place(tx)?,
             (Some(way), _) => way.is_same_way(tx, &sealer)?,
         };

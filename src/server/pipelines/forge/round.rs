@@ -82,7 +82,7 @@ pub async fn about(state: &Shared, project: &ProjectId) -> Result<Option<About>,
     Ok(Some(about))
 }
 
-/// What became of the wish for a webhook.
+/// Outcome of the wish for a webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hooked {
     /// Whether it is there now.

@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(waiting().last().unwrap().workflows.as_deref(), Some(&["b".to_owned()][..]));
     }
 
-    /// What happens to a control plane with schedules.
+    /// An event in the life of a control plane with schedules.
     #[derive(Clone, Debug)]
     enum Step {
         /// The clock goes on by so many minutes.
