@@ -3,7 +3,7 @@
 use super::arguments::Arguments;
 use super::remote::{Remote, slug_path};
 use super::table::Table;
-use super::verb::{Said, text};
+use super::verb::{VerbAnswer, text};
 use crate::outcome::{Failure, exit};
 use serde_json::{Map, Value, json};
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 const HOOK: &str = include_str!("post-receive.sh");
 
 /// Connects a project to its forge, or changes how it is connected.
-pub(super) fn connect(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+pub(super) fn connect(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let slug = arguments.word("SLUG")?;
     let path = slug_path(&slug)?;
     let mut body = Map::new();
@@ -94,22 +94,22 @@ pub(super) fn connect(arguments: &mut Arguments, remote: &Remote) -> Result<Said
     let said = said.trim_end().to_owned();
     if answer["is_hook_set"] == json!(false) {
         let message = format!("{slug} is connected, and its webhook is not set");
-        return Ok(Said::Partly(said, answer, Failure { code: exit::FAILED, message }));
+        return Ok(VerbAnswer::Partly(said, answer, Failure { code: exit::FAILED, message }));
     }
-    Ok(Said::Done(said, answer))
+    Ok(VerbAnswer::Done(said, answer))
 }
 
 /// Ends a connection.
-pub(super) fn disconnect(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+pub(super) fn disconnect(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let slug = arguments.word("SLUG")?;
     let path = slug_path(&slug)?;
     arguments.finish()?;
     let answer = remote.call("DELETE", &format!("/api/v2/project/{path}/connection"), None)?;
-    Ok(Said::Done(format!("{slug} is connected to no forge any more; its webhook is refused"), answer))
+    Ok(VerbAnswer::Done(format!("{slug} is connected to no forge any more; its webhook is refused"), answer))
 }
 
 /// Lists what came from the forge of a project, or has one worked off again.
-pub(super) fn deliveries(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+pub(super) fn deliveries(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let slug = arguments.word("SLUG")?;
     let path = format!("/api/v2/project/{}/deliveries", slug_path(&slug)?);
     let replay = arguments.option("replay");
@@ -121,7 +121,7 @@ pub(super) fn deliveries(arguments: &mut Arguments, remote: &Remote) -> Result<S
             )));
         }
         let answer = remote.call("POST", &format!("{path}/{id}/replay"), None)?;
-        return Ok(Said::Done(format!("delivery {id} is worked off again"), answer));
+        return Ok(VerbAnswer::Done(format!("delivery {id} is worked off again"), answer));
     }
     let items = remote.list(&path)?;
     let mut table = Table::new(&["ID", "RECEIVED", "FROM", "EVENT", "VERDICT", "WHAT BECAME OF IT"]);
@@ -150,11 +150,11 @@ pub(super) fn deliveries(arguments: &mut Arguments, remote: &Remote) -> Result<S
             row(&mut table, &format!("{} {what}", text(change, "name")));
         }
     }
-    Ok(Said::List(table, items))
+    Ok(VerbAnswer::List(table, items))
 }
 
 /// Lists what the forge of a project was told of commits, and what it could not be told.
-pub(super) fn statuses(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+pub(super) fn statuses(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let slug = arguments.word("SLUG")?;
     let path = format!("/api/v2/project/{}/statuses", slug_path(&slug)?);
     arguments.finish()?;
@@ -178,21 +178,21 @@ pub(super) fn statuses(arguments: &mut Arguments, remote: &Remote) -> Result<Sai
             text(item, "message"),
         ]);
     }
-    Ok(Said::List(table, items))
+    Ok(VerbAnswer::List(table, items))
 }
 
 /// Prints the hook of a plain git server.
-pub(super) fn hook(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+pub(super) fn hook(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let slug = arguments.word("SLUG")?;
     let path = slug_path(&slug)?;
     arguments.finish()?;
     let answer = remote.call("GET", &format!("/api/v2/project/{path}/connection"), None)?;
     let script = HOOK.replace("@ADDRESS@", text(&answer, "address")).replace("@REPOSITORY@", &slug);
-    Ok(Said::Done(script.trim_end().to_owned(), json!({ "script": script })))
+    Ok(VerbAnswer::Done(script.trim_end().to_owned(), json!({ "script": script })))
 }
 
 /// Shows the settings of a project, or changes some.
-pub(super) fn settings(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+pub(super) fn settings(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let slug = arguments.word("SLUG")?;
     let path = slug_path(&slug)?;
     let mut changes = Map::new();
@@ -222,5 +222,5 @@ pub(super) fn settings(arguments: &mut Arguments, remote: &Remote) -> Result<Sai
     for (name, value) in answer["data"]["attributes"].as_object().into_iter().flatten() {
         table.row(&[name, &value.to_string()]);
     }
-    Ok(Said::List(table, vec![answer["data"]["attributes"].clone()]))
+    Ok(VerbAnswer::List(table, vec![answer["data"]["attributes"].clone()]))
 }

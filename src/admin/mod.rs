@@ -27,7 +27,7 @@ use arguments::Arguments;
 use remote::Remote;
 use serde_json::Value;
 use std::ffi::OsString;
-use verb::{Said, UnknownVerb};
+use verb::{UnknownVerb, VerbAnswer};
 
 /// `runlet admin --help`.
 pub const HELP: &str = "\
@@ -163,26 +163,26 @@ pub fn command(args: Vec<OsString>) -> Outcome {
     // Failures quote what the control plane answers, and that quotes others.
     let clean = |failure: Failure| Failure { message: plain(&failure.message), ..failure };
     match act(&mut arguments, &remote).map_err(clean)? {
-        Said::Failed(failure, answer) => {
+        VerbAnswer::Failed(failure, answer) => {
             if json {
                 print(&pretty(&answer))?;
             }
             Err(clean(failure))
         }
-        Said::Partly(text, answer, failure) => {
+        VerbAnswer::Partly(text, answer, failure) => {
             print(&if json { pretty(&answer) } else { format!("{}\n", plain(&text)) })?;
             Err(clean(failure))
         }
-        Said::Done(_, answer) | Said::Secret(_, answer) if json => print(&pretty(&answer)),
-        Said::List(_, items) if json => print(&pretty(&Value::Array(items))),
-        Said::Done(text, _) => print(&format!("{}\n", plain(&text))),
-        Said::Secret(text, answer) => {
+        VerbAnswer::Done(_, answer) | VerbAnswer::Secret(_, answer) if json => print(&pretty(&answer)),
+        VerbAnswer::List(_, items) if json => print(&pretty(&Value::Array(items))),
+        VerbAnswer::Done(text, _) => print(&format!("{}\n", plain(&text))),
+        VerbAnswer::Secret(text, answer) => {
             // The secret alone is on standard output, so that it can go into a file.
             eprintln!("{text}");
             print(&format!("{}\n", answer["token"].as_str().unwrap_or_default()))
         }
-        Said::List(table, _) => print(&table.render()),
-        Said::Shown(code) => Ok(code),
+        VerbAnswer::List(table, _) => print(&table.render()),
+        VerbAnswer::Shown(code) => Ok(code),
     }
 }
 

@@ -35,7 +35,7 @@ use crate::server::{self, NeverCame, Running, ServerOptions};
 use crate::terminal::plain;
 use caches::Caches;
 pub use options::HELP;
-use options::{Asked, Options};
+use options::{CommandLine, Options};
 use remains::Scratch;
 use results::Folder;
 use signals::Interrupts;
@@ -58,11 +58,11 @@ const CONFIG: &str = ".circleci/config.yml";
 pub fn command(args: Vec<OsString>) -> Outcome {
     match Options::parse(args)? {
         // Failures quote the config, which others may have written.
-        Asked::Run(options) => {
+        CommandLine::Run(options) => {
             exec(&options).map_err(|failure| Failure { message: plain(&failure.message), ..failure })
         }
-        Asked::Help => print(options::HELP),
-        Asked::Guard(folder) => {
+        CommandLine::Help => print(options::HELP),
+        CommandLine::Guard(folder) => {
             remains::guard(&folder);
             Ok(exit::OK)
         }
@@ -286,7 +286,7 @@ fn run(
     let client = client.map_err(|e| Failure::new(e.to_string()))?;
     // The next look may be able to read it.
     let waits_for_people = || running.waits_for_people(&created.id).unwrap_or(false);
-    let watch::Watched { screen, unwritten } =
+    let watch::WatchedPipeline { screen, unwritten } =
         watch::watch(options, &client, person, running.watch(&created.id), &waits_for_people, interrupts)?;
     for given in &options.approve {
         if !screen.jobs().any(|(_, job)| watch::fits(given, &job.name)) {

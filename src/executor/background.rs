@@ -1,6 +1,6 @@
 //! Steps that run beside those that follow them, to the end of the job at most.
 
-use super::child::{Message, StepChild};
+use super::child::{StepChild, TaskMessage};
 use super::end::{StepEnd, exit_text};
 use super::output::report::Reporter;
 use super::output::secrets::Secrets;
@@ -31,7 +31,7 @@ impl Background {
     }
 
     /// Takes notice of what happened to one of them.
-    pub(super) fn take(&mut self, message: &Message) {
+    pub(super) fn take(&mut self, message: &TaskMessage) {
         for running in &mut self.running {
             running.take(message);
         }

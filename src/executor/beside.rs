@@ -1,6 +1,6 @@
 //! Work of a step that may hang, on a slow disk or in a call, beside the thread that runs the steps and hears of stops.
 
-use super::child::Message;
+use super::child::TaskMessage;
 use super::control::Control;
 use super::end::{ChildEnd, StepEnd, end_of};
 use crate::system::threads;
@@ -37,7 +37,7 @@ fn wait_for(control: &mut Control, work: Box<dyn FnOnce(&AtomicBool) + Send>) ->
     let run = move || {
         work(&told);
         says.store(true, Ordering::SeqCst);
-        let _ = sender.send(Message::Done);
+        let _ = sender.send(TaskMessage::Done);
     };
     let started = threads::start("work", run);
     started.map_err(|error| StepEnd::by_error("cannot start a thread for the step", &error))?;
@@ -72,7 +72,7 @@ mod tests {
     use std::sync::mpsc::{self, Sender};
 
     /// A task whose control plane nobody asks, and the sender of its messages.
-    fn task() -> (Control, Sender<Message>) {
+    fn task() -> (Control, Sender<TaskMessage>) {
         let url = "http://127.0.0.1:1".to_owned();
         let client = Client::new(&Endpoint { url, ca_file: None, client_certificate: None });
         let task = crate::executor::example::task("1");
@@ -91,7 +91,7 @@ mod tests {
         let (never, nothing) = mpsc::channel::<()>();
         let begun = sender.clone();
         let hangs = move |_: &AtomicBool| {
-            let _ = begun.send(Message::Cancel);
+            let _ = begun.send(TaskMessage::Cancel);
             nothing.recv().is_ok()
         };
         let end = beside(&mut task, hangs).expect_err("it was stopped");

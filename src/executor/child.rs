@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// A message of the threads of a task to the one that runs the steps.
 #[derive(Debug)]
-pub enum Message {
+pub enum TaskMessage {
     /// The control plane cancelled the task: for a person, or for a newer pipeline.
     Cancel,
     /// A signal: the runner on this host is being stopped, and the task with it.
@@ -86,7 +86,7 @@ struct Taken {
 
 impl StepChild {
     /// Starts `command`, whose output goes to `log`; what happens to it arrives on `messages`.
-    pub fn start(command: Command, log: &StepLog, messages: &Sender<Message>) -> io::Result<Self> {
+    pub fn start(command: Command, log: &StepLog, messages: &Sender<TaskMessage>) -> io::Result<Self> {
         let (mut child, reader) = process::start(command)?;
         let step = log.step();
         let turn = log.begin_child();
@@ -127,13 +127,13 @@ impl StepChild {
                     Err(_) => break,
                 }
             }
-            let _ = sender.send(Message::Closed { step });
+            let _ = sender.send(TaskMessage::Closed { step });
         };
         let sender = messages.clone();
         let wait = move || {
             // It was started, so only a broken system fails to wait for it.
             let ended = child.wait().unwrap_or(Ended { code: 1, signal: None });
-            let _ = sender.send(Message::Exited { step, ended });
+            let _ = sender.send(TaskMessage::Exited { step, ended });
         };
         let kill = |error: io::Error| {
             process::signal_group(running.group, Signal::KILL);
@@ -145,16 +145,16 @@ impl StepChild {
     }
 
     /// Takes a message in, if it is about this child.
-    pub fn take(&mut self, message: &Message) {
+    pub fn take(&mut self, message: &TaskMessage) {
         match message {
-            Message::Exited { step, ended } if *step == self.step => {
+            TaskMessage::Exited { step, ended } if *step == self.step => {
                 self.ended = Some(*ended);
                 // Its descendants may go on, unless the whole group was told to end.
                 if self.termed_at.is_none() {
                     self.settle(Instant::now());
                 }
             }
-            Message::Closed { step } if *step == self.step => self.closed = true,
+            TaskMessage::Closed { step } if *step == self.step => self.closed = true,
             _ => {}
         }
     }
@@ -278,7 +278,7 @@ mod tests {
     struct Bench {
         folder: tempfile::TempDir,
         log: StepLog,
-        messages: Receiver<Message>,
+        messages: Receiver<TaskMessage>,
         running: StepChild,
     }
 

@@ -2,7 +2,7 @@
 //! hears of whatever stops the task, and of the ends of background steps.
 
 use super::background::Background;
-use super::child::{Message, StepChild};
+use super::child::{StepChild, TaskMessage};
 use super::end::{ChildEnd, StepEnd, StopReason, end_of};
 use super::life::Phase;
 use super::output::log::StepLog;
@@ -17,9 +17,9 @@ const FENCE_LOOK: Duration = Duration::from_secs(10);
 
 /// The waits of a task, and whatever stops it.
 pub(super) struct Control {
-    messages: Receiver<Message>,
+    messages: Receiver<TaskMessage>,
     /// For the threads that the task starts.
-    pub(super) sender: Sender<Message>,
+    pub(super) sender: Sender<TaskMessage>,
     /// It knows of the fence.
     reporter: Reporter,
     deadline: Option<Instant>,
@@ -32,7 +32,7 @@ pub(super) struct Control {
 impl Control {
     /// Nothing has stopped the task yet. A time limit of zero is none.
     pub(super) fn new(
-        (sender, messages): (Sender<Message>, Receiver<Message>),
+        (sender, messages): (Sender<TaskMessage>, Receiver<TaskMessage>),
         reporter: Reporter,
         limit: Duration,
         background: Background,
@@ -122,7 +122,7 @@ impl Control {
     }
 
     /// The next message, when there is one before it is time to wake.
-    pub(super) fn receive(&mut self, wake: Option<Instant>) -> Option<Message> {
+    pub(super) fn receive(&mut self, wake: Option<Instant>) -> Option<TaskMessage> {
         let message = match wake {
             Some(at) => self.messages.recv_timeout(at.saturating_duration_since(Instant::now())),
             None => self.messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -132,17 +132,17 @@ impl Control {
         Some(message)
     }
 
-    fn note(&mut self, message: &Message) {
+    fn note(&mut self, message: &TaskMessage) {
         match message {
             // A person who cancels wants no other result, whatever became of the runner meanwhile.
-            Message::Cancel if matches!(self.stop, None | Some(StopReason::Runner)) => {
+            TaskMessage::Cancel if matches!(self.stop, None | Some(StopReason::Runner)) => {
                 self.stop = Some(StopReason::Cancel);
             }
-            Message::Cancel => {}
-            Message::Terminate => self.stop = self.stop.or(Some(StopReason::Runner)),
-            Message::Ended => self.stop = Some(StopReason::Ended),
-            Message::Done => {}
-            Message::Exited { .. } | Message::Closed { .. } => self.background.take(message),
+            TaskMessage::Cancel => {}
+            TaskMessage::Terminate => self.stop = self.stop.or(Some(StopReason::Runner)),
+            TaskMessage::Ended => self.stop = Some(StopReason::Ended),
+            TaskMessage::Done => {}
+            TaskMessage::Exited { .. } | TaskMessage::Closed { .. } => self.background.take(message),
         }
     }
 

@@ -25,16 +25,16 @@ const LONGEST_PATH: usize = 75;
 /// The names of a folder, as long as this lives.
 #[derive(Debug, Default)]
 pub(super) struct FolderNames {
-    _place: Option<Name>,
-    worked_in: Option<Name>,
+    _place: Option<HeldName>,
+    worked_in: Option<HeldName>,
 }
 
 impl FolderNames {
     /// Takes the names of a folder; the path has no links. `None` when another task works there, around or inside it.
     pub(super) fn take(folder: &Path) -> Option<Self> {
-        let place = by_place(folder).as_deref().map_or(Some(None), Name::take)?;
+        let place = by_place(folder).as_deref().map_or(Some(None), HeldName::take)?;
         let own = worked_in(folder);
-        let worked_in = own.as_deref().map_or(Some(None), Name::take)?;
+        let worked_in = own.as_deref().map_or(Some(None), HeldName::take)?;
         let held = Self { _place: place, worked_in };
         // Looked at when the own names are there for others to see: of two that come at once, one at least sees the other.
         (!are_in_use(folder, own.as_deref().unwrap_or_default())).then_some(held)
@@ -42,13 +42,13 @@ impl FolderNames {
 
     /// Has whatever this process starts from now on hold the folder as well, until this value is dropped.
     pub(super) fn hand_on(&mut self) {
-        self.worked_in.iter_mut().for_each(Name::hand_on);
+        self.worked_in.iter_mut().for_each(HeldName::hand_on);
     }
 }
 
 /// Whether another task than the own one works around or inside a folder.
 fn are_in_use(folder: &Path, own: &str) -> bool {
-    folder.ancestors().skip(1).filter_map(by_place).any(|name| Name::is_held(&name))
+    folder.ancestors().skip(1).filter_map(by_place).any(|name| HeldName::is_held(&name))
         || workers(folder).iter().any(|worker| worker.name != own)
 }
 
@@ -91,7 +91,7 @@ fn workers(folder: &Path) -> Vec<Worker> {
             name.starts_with(WORKED_IN) && (inside.starts_with(folder) || folder.starts_with(inside));
         let socket = format!("socket:[{}]", facts.split_ascii_whitespace().nth(6)?);
         // One that was let go is still there as long as a process has the socket.
-        (is_near && Name::is_held(name)).then(|| Worker { name: name.to_owned(), socket })
+        (is_near && HeldName::is_held(name)).then(|| Worker { name: name.to_owned(), socket })
     };
     String::from_utf8_lossy(&sockets).lines().filter_map(worker).collect()
 }
@@ -120,7 +120,7 @@ pub(super) fn holder(folder: &Path) -> String {
 }
 
 #[cfg(target_os = "linux")]
-use linux::Name;
+use linux::HeldName;
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -134,9 +134,9 @@ mod linux {
 
     /// A name that this process holds.
     #[derive(Debug)]
-    pub(super) struct Name(UnixDatagram);
+    pub(super) struct HeldName(UnixDatagram);
 
-    impl Name {
+    impl HeldName {
         /// Takes a name. `None` when another process has it; nothing in it where no names are to be had.
         pub(super) fn take(name: &str) -> Option<Option<Self>> {
             let address = SocketAddr::from_abstract_name(name);
@@ -169,7 +169,7 @@ mod linux {
 
     /// A process that was started may have the socket for years. One that is connected to itself takes no other
     /// connection, which tells that it is held no more.
-    impl Drop for Name {
+    impl Drop for HeldName {
         fn drop(&mut self) {
             let _ = self.0.local_addr().and_then(|own| self.0.connect_addr(&own));
         }
@@ -177,7 +177,7 @@ mod linux {
 }
 
 #[cfg(not(target_os = "linux"))]
-use nowhere::Name;
+use nowhere::HeldName;
 
 #[cfg(not(target_os = "linux"))]
 mod nowhere {
@@ -185,9 +185,9 @@ mod nowhere {
 
     /// A system without such names.
     #[derive(Debug)]
-    pub(super) struct Name;
+    pub(super) struct HeldName;
 
-    impl Name {
+    impl HeldName {
         pub(super) fn take(name: &str) -> Option<Option<Self>> {
             record!(Debug; "no name `{name}` on this system");
             Some(None)
@@ -221,7 +221,7 @@ mod tests {
 
     /// Whether a task works in a folder, around or inside it. Nothing is taken.
     fn are_held(folder: &Path) -> bool {
-        by_place(folder).is_some_and(|name| Name::is_held(&name)) || are_in_use(folder, "")
+        by_place(folder).is_some_and(|name| HeldName::is_held(&name)) || are_in_use(folder, "")
     }
 
     #[test]

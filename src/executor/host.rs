@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 /// The place where the steps of a task run.
-pub(super) struct Host {
+pub(super) struct TaskHost {
     pub(super) private: PrivateFolder,
     /// Places that the paths of the job lead to.
     pub(super) places: Places,
@@ -25,7 +25,7 @@ pub(super) struct Host {
     pub(super) began: SystemTime,
 }
 
-impl Host {
+impl TaskHost {
     /// The host before anything is made ready on it; `home` is that of the user.
     pub(super) fn new(input: &TaskInput, private: PathBuf, home: PathBuf) -> Self {
         let base = input.working_directory.as_deref();

@@ -39,14 +39,14 @@ use crate::protocol::{Secret, json};
 use crate::system::threads;
 use background::Background;
 use begin::Beginning;
-use child::Message;
+use child::TaskMessage;
 use control::Control;
-use host::Host;
+use host::TaskHost;
 use output::forms::Forms;
 use output::report::{Reporter, Wish};
 use output::secrets::Secrets;
 use records::Records;
-use scratch::Kind;
+use scratch::FolderKind;
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::Path;
@@ -133,8 +133,8 @@ fn run(input: TaskInput) -> Outcome {
     if input.rest {
         return Ok(deliver_rest(&input, &reporter));
     }
-    let folders = scratch::create(&input, Kind::Private).and_then(|private| {
-        match scratch::create(&input, Kind::Spool) {
+    let folders = scratch::create(&input, FolderKind::Private).and_then(|private| {
+        match scratch::create(&input, FolderKind::Spool) {
             Ok(spool) => Ok((private, spool)),
             Err(why) => {
                 scratch::remove(&private);
@@ -153,7 +153,7 @@ fn run(input: TaskInput) -> Outcome {
     let limit = Duration::from_millis(input.max_run_time_ms);
     let control = Control::new((sender, receiver), reporter.clone(), limit, background);
     let records = Records::new(reporter, secrets, spool, input.task.max_step_output_bytes);
-    let host = Host::new(&input, scratch, places::home());
+    let host = TaskHost::new(&input, scratch, places::home());
     let mut task = TaskRun::new(input, host, control, records);
     let beginning = begin::begin(&mut task);
     let mut code = exit_code(&beginning);
@@ -211,13 +211,13 @@ fn exit_code(beginning: &Beginning) -> u8 {
 fn start(
     endpoint: &Endpoint,
     input: &TaskInput,
-    messages: &mpsc::Sender<Message>,
+    messages: &mpsc::Sender<TaskMessage>,
 ) -> Result<Reporter, String> {
     let client = Client::of_runner(endpoint).and_then(Client::of_output).map_err(|e| e.to_string())?;
     let wishes = messages.clone();
     let reporter = Reporter::new(client, &input.task, move |wish| {
         // The task may be over already; then nobody needs to know.
-        let _ = wishes.send(if wish == Wish::Cancel { Message::Cancel } else { Message::Ended });
+        let _ = wishes.send(if wish == Wish::Cancel { TaskMessage::Cancel } else { TaskMessage::Ended });
     });
     forward_signals(messages.clone(), reporter.clone())
         .map_err(|e| format!("failed to handle signals: {e}"))?;
@@ -279,7 +279,7 @@ fn user_info(url: &str) -> Option<&str> {
     Some(host.rsplit_once('@')?.0)
 }
 
-fn forward_signals(sender: mpsc::Sender<Message>, reporter: Reporter) -> std::io::Result<()> {
+fn forward_signals(sender: mpsc::Sender<TaskMessage>, reporter: Reporter) -> std::io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR2])?;
     let forward = move || {
@@ -290,7 +290,7 @@ fn forward_signals(sender: mpsc::Sender<Message>, reporter: Reporter) -> std::io
                 continue;
             }
             reporter.told_to_stop();
-            if sender.send(Message::Terminate).is_err() {
+            if sender.send(TaskMessage::Terminate).is_err() {
                 return;
             }
         }
@@ -303,7 +303,7 @@ fn forward_signals(sender: mpsc::Sender<Message>, reporter: Reporter) -> std::io
 fn init_logging(input: &TaskInput) {
     let level = input.log_level.as_deref().and_then(|level| logging::parse_level(level).ok());
     let format = input.log_format.as_deref().and_then(|format| Format::parse(format).ok());
-    let options = logging::Options {
+    let options = logging::LogOptions {
         level: level.unwrap_or(::log::LevelFilter::Info),
         format: format.unwrap_or(Format::Text),
         file: None,

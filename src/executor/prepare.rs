@@ -5,12 +5,12 @@ use super::cleanup::Before;
 use super::control::Control;
 use super::end::{StepEnd, StopReason};
 use super::environment::{self, Own};
-use super::host::Host;
+use super::host::TaskHost;
 use super::records::Records;
 use super::steps::run;
 use super::{access, folder, private};
 use crate::protocol::task_input::TaskInput;
-use crate::protocol::{Action, Job, StepStatus};
+use crate::protocol::{Job, StepAction, StepStatus};
 use std::fmt::Display;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ pub(super) enum NotReady {
 /// work although the host can, if so.
 pub(super) fn prepare(
     input: &TaskInput,
-    host: &mut Host,
+    host: &mut TaskHost,
     control: &mut Control,
     records: &mut Records,
 ) -> Result<Option<String>, NotReady> {
@@ -97,7 +97,7 @@ fn unwritable(path: &Path, error: &dyn Display) -> NotReady {
 /// of the config, which no other host would mend: the task begins, and fails with the inner error.
 fn take_folder(
     input: &TaskInput,
-    host: &mut Host,
+    host: &mut TaskHost,
     control: &mut Control,
 ) -> Result<Result<(), String>, NotReady> {
     let path = host.places.directory.clone();
@@ -149,7 +149,7 @@ fn take_folder(
 
 /// A host without any shell cannot do what jobs take for granted. A shell that a job names is its own affair.
 fn find_shell(job: &Job) -> Result<(), NotReady> {
-    let wants = |action: &Action| matches!(action, Action::Run(run) if run.shell.is_none());
+    let wants = |action: &StepAction| matches!(action, StepAction::Run(run) if run.shell.is_none());
     if job.shell.is_some() || !job.steps.iter().any(|step| wants(&step.action)) {
         return Ok(());
     }

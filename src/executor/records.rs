@@ -4,8 +4,8 @@ use super::end::StepEnd;
 use super::output::log::StepLog;
 use super::output::report::Reporter;
 use super::output::secrets::Secrets;
-use super::steps::names::Names;
-use crate::protocol::{Action, EventKind, Step, StepStatus};
+use super::steps::names::StoredNames;
+use crate::protocol::{EventKind, Step, StepAction, StepStatus};
 use std::io;
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ pub(super) struct Records {
     /// Folder of the output that is not sent yet.
     pub(super) spool: PathBuf,
     /// Names of stored files.
-    pub(super) names: Names,
+    pub(super) names: StoredNames,
     /// Most output of a record, in bytes.
     most_output: u64,
     /// The number of the record that is opened next.
@@ -28,7 +28,7 @@ pub(super) struct Records {
 impl Records {
     /// None yet.
     pub(super) fn new(reporter: Reporter, secrets: Secrets, spool: PathBuf, most_output: u64) -> Self {
-        Self { reporter, secrets, spool, names: Names::default(), most_output, next: 0 }
+        Self { reporter, secrets, spool, names: StoredNames::default(), most_output, next: 0 }
     }
 
     /// The number of the record that was opened last.
@@ -39,7 +39,7 @@ impl Records {
     /// Opens the record of an attempt at a step.
     pub(super) fn open_attempt(&mut self, index: usize, step: &Step, attempt: u32) -> io::Result<StepLog> {
         match &step.action {
-            Action::Run(run) => {
+            StepAction::Run(run) => {
                 let (command, reruns) = (Some(run.command.clone()), run.max_auto_reruns);
                 self.open(Some(index), &step.name, "run", command, attempt, reruns, run.background)
             }

@@ -5,13 +5,13 @@
 use super::child::{GRACE, StepChild};
 use super::control::Control;
 use super::end::{StepEnd, StopReason};
-use super::host::Host;
+use super::host::TaskHost;
 use super::output::log::StepLog;
 use super::process;
 use super::records::Records;
 use super::steps::{self, run};
 use crate::protocol::task_input::TaskInput;
-use crate::protocol::{Action, Step, StepStatus, TaskStatus, When, duration};
+use crate::protocol::{Step, StepAction, StepStatus, TaskStatus, When, duration};
 use std::io;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ const LEFTOVER_PATIENCE: Duration = Duration::from_secs(15);
 pub(super) struct TaskRun {
     /// The claim and the settings.
     pub(super) input: TaskInput,
-    pub(super) host: Host,
+    pub(super) host: TaskHost,
     pub(super) control: Control,
     pub(super) records: Records,
     /// The record of the first step, opened before the task begins: its start goes along with the beginning.
@@ -45,7 +45,7 @@ fn runs(when: When, failed: bool) -> bool {
 
 impl TaskRun {
     /// A task that nothing has been reported of yet.
-    pub(super) fn new(input: TaskInput, host: Host, control: Control, records: Records) -> Self {
+    pub(super) fn new(input: TaskInput, host: TaskHost, control: Control, records: Records) -> Self {
         Self { input, host, control, records, first: None, spoiled: None }
     }
 
@@ -100,8 +100,8 @@ impl TaskRun {
 
     /// Whether a step runs on this node, given what happened before it.
     fn wants(&self, step: &Step, failed: bool) -> bool {
-        let not_here =
-            matches!(&step.action, Action::Run(run) if run.first_node_only) && self.input.task.node_index > 0;
+        let not_here = matches!(&step.action, StepAction::Run(run) if run.first_node_only)
+            && self.input.task.node_index > 0;
         !not_here && runs(step.when, failed)
     }
 
@@ -139,7 +139,7 @@ impl TaskRun {
     /// A step with its automatic reruns.
     fn attempts(&mut self, index: usize, step: &Step) -> StepEnd {
         let (reruns, delay) = match &step.action {
-            Action::Run(run) => (run.max_auto_reruns, Duration::from_millis(run.auto_rerun_delay_ms)),
+            StepAction::Run(run) => (run.max_auto_reruns, Duration::from_millis(run.auto_rerun_delay_ms)),
             _ => (0, Duration::ZERO),
         };
         let mut attempt = 1;
@@ -174,7 +174,7 @@ impl TaskRun {
         let host = &mut self.host;
         let ready = host.private.keep(&self.input, &log).and_then(|()| host.keep_folder());
         host.places.link_home();
-        if matches!(&step.action, Action::Run(run) if run.background) && ready.is_ok() {
+        if matches!(&step.action, StepAction::Run(run) if run.background) && ready.is_ok() {
             return self.start_background(step, &log);
         }
         let act = |()| steps::act(&self.input, &self.host, &mut self.control, &mut self.records, step, &log);
@@ -188,7 +188,7 @@ impl TaskRun {
     }
 
     fn start_background(&mut self, step: &Step, log: &StepLog) -> StepEnd {
-        let Action::Run(run) = &step.action else { return StepEnd::success() };
+        let StepAction::Run(run) = &step.action else { return StepEnd::success() };
         let job = &self.input.task.job;
         let started = run::shell_command(job, &self.host, run, log.step()).and_then(|command| {
             StepChild::start(command, log, &self.control.sender).map_err(|e| run::explain_start(job, run, &e))

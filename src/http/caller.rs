@@ -25,7 +25,7 @@ pub struct LazyCaller(OnceLock<Result<Caller, String>>);
 
 impl LazyCaller {
     /// Makes one call, of a guarded caller or not: the first call decides. It blocks.
-    pub fn call(&self, is_guarded: bool, call: &Outgoing<'_>) -> Result<Answer, Error> {
+    pub fn call(&self, is_guarded: bool, call: &Outgoing<'_>) -> Result<AnyAnswer, Error> {
         let made = self.0.get_or_init(|| Caller::new(is_guarded).map_err(|error| error.to_string()));
         made.as_ref().map_err(|why| Error::Transport(why.clone()))?.call(call)
     }
@@ -48,7 +48,7 @@ pub struct Outgoing<'a> {
 
 /// An answer of any status.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct AnyAnswer {
     /// Status of the answer.
     pub status: u16,
     /// Headers with lower-case names.
@@ -57,7 +57,7 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-impl Answer {
+impl AnyAnswer {
     /// The value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
@@ -74,7 +74,7 @@ impl Caller {
     }
 
     /// Makes one call. It blocks.
-    pub fn call(&self, call: &Outgoing<'_>) -> Result<Answer, Error> {
+    pub fn call(&self, call: &Outgoing<'_>) -> Result<AnyAnswer, Error> {
         let shown = call.url.split(['?', '#']).next().unwrap_or_default();
         let wrong = |why: &str| Error::Setup(format!("`{shown}` cannot be called: {why}"));
         let uri: Uri = call.url.parse().map_err(|_| wrong("it is not a URL"))?;
@@ -148,7 +148,7 @@ impl Caller {
         let mut body = Vec::new();
         // The status is what counts; a body that is cut is no failure.
         let _ = answer.into_body().into_reader().take(MOST_BYTES).read_to_end(&mut body);
-        Ok(Answer { status, headers, body })
+        Ok(AnyAnswer { status, headers, body })
     }
 }
 

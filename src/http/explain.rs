@@ -2,7 +2,7 @@
 
 use super::connector::{Handshake, UnknownHost};
 use super::proxy::Choice;
-use super::rejected::{Rejected, Why};
+use super::rejected::{CertificateFault, Rejected};
 use super::tunnel::NoTunnel;
 use crate::system::clock::Rfc3339;
 use rustls::{AlertDescription, CertificateError};
@@ -227,7 +227,7 @@ fn certificate(error: &CertificateError, peer: Peer<'_>) -> String {
                     Some(owner) => format!("the certificate `{owner}`, which {peer} sends along,"),
                 };
                 match &rejected.why {
-                    Why::Other(error) => {
+                    CertificateFault::Other(error) => {
                         dated(error, &whose).unwrap_or_else(|| format!("{whose} {rejected}"))
                     }
                     _ => format!("{whose} {rejected}"),

@@ -47,7 +47,7 @@ pub(super) fn run() -> Outcome {
         Failure::usage(format!("{VARIABLE} is not what a runner writes ({})", json::place(&error)))
     })?;
     let level = pod.log_level.as_deref().and_then(|level| crate::logging::parse_level(level).ok());
-    let options = crate::logging::Options {
+    let options = crate::logging::LogOptions {
         level: level.unwrap_or(log::LevelFilter::Info),
         format: crate::logging::Format::Text,
         file: None,

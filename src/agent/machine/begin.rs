@@ -5,7 +5,7 @@ use super::orphans::Markers;
 use super::state::RunningTask;
 use super::tasks::Tasks;
 use super::watched::Watched;
-use crate::agent::board::State;
+use crate::agent::board::Activity;
 use crate::agent::claims::GivenBackTask;
 use crate::agent::stop::Level;
 use crate::executor::cleanup::Before;
@@ -46,7 +46,7 @@ impl Tasks {
             claimed_since_boot_ms: u64::try_from(since_boot().as_millis()).ok(),
             agent: None,
         };
-        self.claims.board.state(State::Running, &task.job_name);
+        self.claims.board.state(Activity::Running, &task.job_name);
         match self.start(task, running, false) {
             Ok((agent, running)) => self.watched = Some(Watched::of(agent, running, Some(token))),
             Err(why) => self.give_back(&back, GiveBackReason::Host, &why),

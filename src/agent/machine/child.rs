@@ -1,7 +1,7 @@
 //! The process of a task agent: started, waited for, signalled; or found again after a restart.
 
 use super::group::Group;
-use super::lines::Lines;
+use super::lines::PipeLines;
 use super::orphans::TASK_VARIABLE;
 use super::state::AgentProcess;
 use crate::agent::settings::{Settings, token_variables};
@@ -38,13 +38,13 @@ pub(super) struct Agent {
     pid: Pid,
     pidfd: Option<OwnedFd>,
     /// Its standard output, while it is open.
-    lines: Option<Lines>,
+    lines: Option<PipeLines>,
     said: Vec<(Said, Option<String>)>,
     /// The standard error of a wrapper, while it is open. It goes to the log as it is.
-    errors: Option<Lines>,
+    errors: Option<PipeLines>,
     /// The last line of that, or what a task agent said of its own fault.
     pub(super) last_words: Option<String>,
-    logging: logging::Options,
+    logging: logging::LogOptions,
     /// A wrapper has a process group of its own, so that a terminal's Ctrl-C does not reach it.
     has_group: bool,
     /// Hands over the task.
@@ -130,8 +130,8 @@ pub(super) fn start(
         format!("cannot start the task agent: `{first}`: {error}{setting}")
     })?;
     let pid = Pid::from_raw(child.id() as i32).ok_or("the task agent has no process id")?;
-    let lines = child.stdout.take().and_then(|out| Lines::of(out.into()));
-    let errors = child.stderr.take().and_then(|errors| Lines::of(errors.into()));
+    let lines = child.stdout.take().and_then(|out| PipeLines::of(out.into()));
+    let errors = child.stderr.take().and_then(|errors| PipeLines::of(errors.into()));
     Ok(Agent {
         kind: Kind::Child(child),
         pid,
@@ -173,7 +173,7 @@ impl Agent {
             said: Vec::new(),
             errors: None,
             last_words: None,
-            logging: logging::Options::default(),
+            logging: logging::LogOptions::default(),
             has_group: false,
             feeder: None,
         };
@@ -248,7 +248,7 @@ impl Agent {
         let timeout = left.map_or(slice, |left| left.min(slice));
         let mut also = Vec::new();
         also.extend(self.pidfd.as_ref().map(AsFd::as_fd));
-        also.extend(self.lines.iter().chain(&self.errors).map(Lines::as_fd));
+        also.extend(self.lines.iter().chain(&self.errors).map(PipeLines::as_fd));
         stop.wait(&also, Some(timeout));
         self.listen();
         self.wake();
@@ -338,7 +338,7 @@ mod tests {
             said: Vec::new(),
             errors: None,
             last_words: None,
-            logging: logging::Options::default(),
+            logging: logging::LogOptions::default(),
             has_group: false,
             feeder: None,
         }

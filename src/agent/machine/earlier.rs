@@ -6,7 +6,7 @@ use super::orphans;
 use super::state::RunningTask;
 use super::tasks::Tasks;
 use super::watched::Watched;
-use crate::agent::board::State;
+use crate::agent::board::Activity;
 use crate::agent::service::Service;
 use crate::logging::record;
 use crate::protocol::TaskId;
@@ -65,7 +65,7 @@ impl Tasks {
             }
             return;
         };
-        self.claims.board.state(State::Running, &task.job_name);
+        self.claims.board.state(Activity::Running, &task.job_name);
         // It may take until the control plane can be reached, and no start of a service may take that long.
         service.round(|| format!("answering for task {} of an earlier run", task.id));
         let now = Instant::now();

@@ -23,8 +23,8 @@ mod tasks;
 pub(super) mod tools;
 mod watched;
 
-use super::board::{Board, State};
-use super::claims::{Claimed, Claims};
+use super::board::{Activity, Board};
+use super::claims::{ClaimOutcome, Claims};
 use super::lifecycle::{ExitReason, Next};
 use super::service::Service;
 use super::settings::{Mode, Settings};
@@ -149,7 +149,7 @@ impl Runner {
                 Next::Sleep(time) => {
                     let until = Rfc3339 { time: SystemTime::now() + time, milliseconds: false };
                     let why = format!("until {until}: {}", self.tasks.claims.trouble);
-                    self.tasks.claims.board.state(State::BackingOff, why.trim_end_matches(": "));
+                    self.tasks.claims.board.state(Activity::BackingOff, why.trim_end_matches(": "));
                     self.tasks.claims.stop.pause(time);
                 }
                 Next::Watch(until) => self.watch(self.service.until(until)),
@@ -186,7 +186,7 @@ impl Runner {
             self.closed = kind;
         }
         let Some(closed) = closed else { return false };
-        self.tasks.claims.board.state(State::Closed, &closed.why);
+        self.tasks.claims.board.state(Activity::Closed, &closed.why);
         self.tasks.claims.stop.pause(closed.wait.min(LOOK_AGAIN));
         true
     }
@@ -197,7 +197,7 @@ impl Runner {
         }
         // A pause is over only when a claim is answered.
         if self.tasks.claims.trouble.is_empty() {
-            self.tasks.claims.board.state(State::Idle, "");
+            self.tasks.claims.board.state(Activity::Idle, "");
         }
         // Whole seconds are what the wire knows.
         let wait =
@@ -206,9 +206,9 @@ impl Runner {
             self.tasks.record.change(|remembered| remembered.nonce = crate::system::random_id());
         }
         match self.tasks.claims.claim(&self.tasks.record.remembered.nonce, wait) {
-            Claimed::Task(task) => self.tasks.begin(*task),
-            Claimed::Nothing => {}
-            Claimed::NonceSpent => self.tasks.forget(),
+            ClaimOutcome::Task(task) => self.tasks.begin(*task),
+            ClaimOutcome::Nothing => {}
+            ClaimOutcome::NonceSpent => self.tasks.forget(),
         }
     }
 

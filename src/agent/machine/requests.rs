@@ -5,7 +5,7 @@ use super::state::RunningTask;
 use super::tasks::Tasks;
 use super::watched::Watched;
 use super::{check, place, tools};
-use crate::agent::board::State;
+use crate::agent::board::Activity;
 use crate::agent::lifecycle::Next;
 use crate::agent::service::Service;
 use crate::agent::settings::{self, Settings};
@@ -89,7 +89,7 @@ pub(super) fn hear(service: &mut Service, reloads: &mut Reloads, tasks: &mut Tas
     let Tasks { settings, claims, watched, .. } = tasks;
     if claims.stop.level() >= Level::Drain {
         service.stopping();
-        claims.board.state(State::Draining, "it was told to stop");
+        claims.board.state(Activity::Draining, "it was told to stop");
     }
     match (claims.hear(), watched) {
         (Some(Level::Drain), Some(watched)) => record!(Info, task_id = watched.task.id;

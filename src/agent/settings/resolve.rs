@@ -1,6 +1,6 @@
 //! Text and variables in, checked settings out. No IO.
 
-use super::file::Value;
+use super::file::FileValue;
 use super::keys::{AUTH_TOKEN, AUTH_TOKEN_FILE};
 use super::parts::{Quotas, Status};
 use super::sources::{Given, Sources};
@@ -83,7 +83,7 @@ pub struct Settings {
     /// `status.*`.
     pub status: Status,
     /// `logging.*`.
-    pub logging: logging::Options,
+    pub logging: logging::LogOptions,
     /// Warnings for the operator, for the log once it is open.
     pub warnings: Vec<String>,
     /// The file that they were read from.
@@ -119,7 +119,7 @@ impl Settings {
             gates: Gates::default(),
             quotas: Quotas::default(),
             status: Status::default(),
-            logging: logging::Options::default(),
+            logging: logging::LogOptions::default(),
             warnings: Vec::new(),
             file: None,
         }
@@ -313,7 +313,7 @@ fn token(
             };
             Given {
                 key: AUTH_TOKEN_FILE,
-                value: Value::Text(path.to_string_lossy().into_owned()),
+                value: FileValue::Text(path.to_string_lossy().into_owned()),
                 place: String::new(),
                 what: "the credential `token`".to_owned(),
                 from_variable: true,

@@ -70,12 +70,12 @@ pub(super) struct Inner {
     pub(super) id: TaskId,
     pub(super) token: Secret,
     agent: String,
-    state: Mutex<State>,
+    state: Mutex<ReporterState>,
     pub(super) changed: Condvar,
     pub(super) wish: Box<dyn Fn(Wish) + Send + Sync>,
 }
 
-pub(super) struct State {
+pub(super) struct ReporterState {
     pub(super) life: Life,
     pub(super) ledger: Ledger,
     pub(super) readers: BTreeMap<u32, Arc<Mutex<SpoolReader>>>,
@@ -108,7 +108,7 @@ pub(super) struct State {
     pub(super) drops: bool,
 }
 
-impl State {
+impl ReporterState {
     pub(super) fn steps_go_on(&mut self) -> bool {
         !self.stops && self.life.steps_may_run(since_boot())
     }
@@ -132,7 +132,7 @@ impl Reporter {
             budget: Duration::from_secs(u64::from(task.budget_seconds)),
             begin: Duration::from_secs(u64::from(task.begin_seconds)),
         };
-        let state = State {
+        let state = ReporterState {
             life: Life::new(limits, since_boot()),
             ledger: Ledger::default(),
             readers: BTreeMap::new(),
@@ -199,7 +199,7 @@ impl Reporter {
     pub fn events(&self, kinds: impl IntoIterator<Item = EventKind>) {
         let at_ms = unix_ms();
         let mut state = self.lock();
-        let State { ledger, journal, .. } = &mut *state;
+        let ReporterState { ledger, journal, .. } = &mut *state;
         let mut lines = Vec::new();
         for kind in kinds {
             lines.extend(ledger.event(at_ms, kind));
@@ -359,7 +359,7 @@ impl Reporter {
         path: &str,
         body: Body<'_>,
     ) -> Result<A, Error> {
-        self.until_answered(method, path, body, State::steps_go_on)
+        self.until_answered(method, path, body, ReporterState::steps_go_on)
     }
 
     /// One call that outlives the steps, tried again until it is answered or the delivery is given up.
@@ -369,7 +369,7 @@ impl Reporter {
         path: &str,
         body: Body<'_>,
     ) -> Result<A, Error> {
-        self.until_answered(method, path, body, State::delivery_goes_on)
+        self.until_answered(method, path, body, ReporterState::delivery_goes_on)
     }
 
     /// One attempt at such a call. `None` after a failure that may pass, when its wait is over.
@@ -380,7 +380,7 @@ impl Reporter {
         body: Body<'_>,
         backoff: &mut Backoff,
     ) -> Result<Option<A>, Error> {
-        self.once(method, path, body, backoff, State::delivery_goes_on)
+        self.once(method, path, body, backoff, ReporterState::delivery_goes_on)
     }
 
     /// Returns the waits between attempts, for [`Reporter::attempt`].
@@ -397,7 +397,7 @@ impl Reporter {
         body: Body<'_>,
         backoff: &mut Backoff,
     ) -> Result<Option<A>, Error> {
-        self.once(method, path, body, backoff, State::steps_go_on)
+        self.once(method, path, body, backoff, ReporterState::steps_go_on)
     }
 
     fn until_answered<A: DeserializeOwned>(
@@ -405,7 +405,7 @@ impl Reporter {
         method: &'static str,
         path: &str,
         body: Body<'_>,
-        goes_on: fn(&mut State) -> bool,
+        goes_on: fn(&mut ReporterState) -> bool,
     ) -> Result<A, Error> {
         let mut backoff = Self::patience();
         loop {
@@ -421,7 +421,7 @@ impl Reporter {
         path: &str,
         body: Body<'_>,
         backoff: &mut Backoff,
-        goes_on: fn(&mut State) -> bool,
+        goes_on: fn(&mut ReporterState) -> bool,
     ) -> Result<Option<A>, Error> {
         let path = self.path(path);
         let answer = self.ask(&self.request(method, &path, body));
@@ -433,7 +433,7 @@ impl Reporter {
         &self,
         answer: Result<A, Error>,
         backoff: &mut Backoff,
-        goes_on: fn(&mut State) -> bool,
+        goes_on: fn(&mut ReporterState) -> bool,
     ) -> Result<Option<A>, Error> {
         match answer {
             Ok(answer) => Ok(Some(answer)),
@@ -450,7 +450,7 @@ impl Reporter {
         let path = self.path(path);
         let request = self.request("GET", &path, Body::Empty);
         let answer = self.answer(&self.0.client, &request).and_then(|r| r.raw(&request, self.0.client.url()));
-        self.answered_or_waited(answer, backoff, State::steps_go_on)
+        self.answered_or_waited(answer, backoff, ReporterState::steps_go_on)
     }
 
     pub(super) fn path(&self, path: &str) -> String {
@@ -497,7 +497,7 @@ impl Reporter {
         &self,
         error: Error,
         backoff: &mut Backoff,
-        goes_on: fn(&mut State) -> bool,
+        goes_on: fn(&mut ReporterState) -> bool,
     ) -> Result<(), Error> {
         let wait = backoff.after(&error, Instant::now(), random());
         let Some(wait) = wait.filter(|_| goes_on(&mut self.lock())) else { return Err(error) };
@@ -527,7 +527,7 @@ impl Reporter {
         }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, ReporterState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,7 +13,7 @@ use crate::archive::{Error, lz4};
 use crate::executor::beside::beside;
 use crate::executor::control::Control;
 use crate::executor::end::StepEnd;
-use crate::executor::host::Host;
+use crate::executor::host::TaskHost;
 use crate::executor::output::log::{StepLog, counted};
 use crate::executor::output::report::Reporter;
 use crate::executor::output::secrets::Secrets;
@@ -34,7 +34,7 @@ use std::time::SystemTime;
 /// `save_cache`.
 pub(super) fn save(
     task: &Task,
-    host: &Host,
+    host: &TaskHost,
     control: &mut Control,
     records: &Records,
     key: &str,
@@ -46,7 +46,7 @@ pub(super) fn save(
 
 fn try_save(
     task: &Task,
-    host: &Host,
+    host: &TaskHost,
     control: &mut Control,
     records: &Records,
     key: &str,

@@ -3,7 +3,7 @@
 use super::left;
 use crate::executor::control::Control;
 use crate::executor::end::{ChildEnd, StepEnd, end_of, exit_text};
-use crate::executor::host::Host;
+use crate::executor::host::TaskHost;
 use crate::executor::output::log::StepLog;
 use crate::executor::{access, cleanup};
 use crate::protocol::task_input::{LocalSource, TaskInput};
@@ -56,7 +56,7 @@ impl From<StepEnd> for Trouble {
 /// Checks the commit of the task out at `path`.
 pub(super) fn checkout(
     input: &TaskInput,
-    host: &Host,
+    host: &TaskHost,
     control: &mut Control,
     path: &str,
     method: CheckoutMethod,
@@ -78,7 +78,7 @@ pub(super) fn checkout(
 /// A checkout that is under way.
 struct Checkout<'a> {
     input: &'a TaskInput,
-    host: &'a Host,
+    host: &'a TaskHost,
     control: &'a mut Control,
     directory: &'a Path,
     source: &'a Source,

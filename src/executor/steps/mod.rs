@@ -18,16 +18,16 @@ mod workspace;
 
 use super::control::Control;
 use super::end::StepEnd;
-use super::host::Host;
+use super::host::TaskHost;
 use super::output::log::StepLog;
 use super::records::Records;
 use crate::protocol::task_input::TaskInput;
-use crate::protocol::{Action, Step};
+use crate::protocol::{Step, StepAction};
 
 /// Does what `step` says; its output is in `log`, its end is the answer.
 pub(super) fn act(
     input: &TaskInput,
-    host: &Host,
+    host: &TaskHost,
     control: &mut Control,
     records: &mut Records,
     step: &Step,
@@ -35,35 +35,35 @@ pub(super) fn act(
 ) -> StepEnd {
     let task = &input.task;
     match &step.action {
-        Action::Run(run) => run::run(&task.job, host, control, run, log),
-        Action::Checkout { path, method } => checkout::checkout(input, host, control, path, *method, log),
-        Action::StoreArtifacts { path, destination } => {
+        StepAction::Run(run) => run::run(&task.job, host, control, run, log),
+        StepAction::Checkout { path, method } => checkout::checkout(input, host, control, path, *method, log),
+        StepAction::StoreArtifacts { path, destination } => {
             let limit = task.max_artifact_bytes;
             artifacts::store(&host.places, control, records, limit, path, destination.as_deref(), log)
         }
-        Action::StoreTestResults { path } => {
+        StepAction::StoreTestResults { path } => {
             test_results::store(host, control, records, task.max_artifact_bytes, path, log)
         }
-        Action::SetupRemoteDocker => {
+        StepAction::SetupRemoteDocker => {
             log.note(
                 "there is no remote Docker on a machine runner: use the Docker of this host, if it has one",
             );
             StepEnd::success()
         }
-        Action::SaveCache { key, paths } => cache::save(task, host, control, records, key, paths, log),
-        Action::RestoreCache { keys } => cache::restore(task, &host.places, control, records, keys, log),
-        Action::PersistToWorkspace { root, paths } => {
+        StepAction::SaveCache { key, paths } => cache::save(task, host, control, records, key, paths, log),
+        StepAction::RestoreCache { keys } => cache::restore(task, &host.places, control, records, keys, log),
+        StepAction::PersistToWorkspace { root, paths } => {
             workspace::persist(host, control, &records.reporter, root, paths, log)
         }
-        Action::AttachWorkspace { at } => {
+        StepAction::AttachWorkspace { at } => {
             workspace::attach(&host.places, control, &records.reporter, at, log)
         }
-        Action::AddSshKeys { .. } if input.local_source.is_some() => {
+        StepAction::AddSshKeys { .. } if input.local_source.is_some() => {
             log.note("the keys of the project are not on this host: ssh uses your own");
             StepEnd::success()
         }
-        Action::AddSshKeys { .. } => unsupported("project SSH keys"),
-        Action::InstallSigningBundle => unsupported("signing bundles"),
+        StepAction::AddSshKeys { .. } => unsupported("project SSH keys"),
+        StepAction::InstallSigningBundle => unsupported("signing bundles"),
     }
 }
 

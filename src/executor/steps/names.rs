@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 /// The names of a task that were masked, and what they were.
 #[derive(Debug, Default)]
-pub(in crate::executor) struct Names(BTreeMap<String, String>);
+pub(in crate::executor) struct StoredNames(BTreeMap<String, String>);
 
-impl Names {
+impl StoredNames {
     /// The name for a file: the same one each time that it is asked for.
     pub(super) fn of(&mut self, name: &str, secrets: &Secrets) -> String {
         let masked = secrets.mask(name);
@@ -44,7 +44,7 @@ mod tests {
     #[test]
     fn names_that_are_equal_when_they_are_masked_are_numbered() {
         let secrets = Secrets::new(&[], &[Secret::new("hunter22"), Secret::new("swordfish")]);
-        let mut names = Names::default();
+        let mut names = StoredNames::default();
         for (name, stored) in [
             ("a/hunter22.tar.gz", "a/****.tar.gz"),
             ("a/swordfish.tar.gz", "a/****.tar-2.gz"),

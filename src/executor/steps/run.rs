@@ -3,7 +3,7 @@
 use crate::executor::control::Control;
 use crate::executor::end::{ChildEnd, StepEnd, end_of};
 use crate::executor::environment;
-use crate::executor::host::Host;
+use crate::executor::host::TaskHost;
 use crate::executor::output::log::StepLog;
 use crate::protocol::{Job, Run};
 use crate::system::opening;
@@ -17,7 +17,7 @@ use std::time::Duration;
 const LONGEST_ARGUMENT: usize = 100 * 1024;
 
 /// Runs the command to its end.
-pub(super) fn run(job: &Job, host: &Host, control: &mut Control, run: &Run, log: &StepLog) -> StepEnd {
+pub(super) fn run(job: &Job, host: &TaskHost, control: &mut Control, run: &Run, log: &StepLog) -> StepEnd {
     let command = match shell_command(job, host, run, log.step()) {
         Ok(command) => command,
         Err(end) => return end,
@@ -39,7 +39,7 @@ pub(in crate::executor) fn shell_of(job: &Job, run: Option<&Run>) -> String {
 /// The command that runs a `run` step.
 pub(in crate::executor) fn shell_command(
     job: &Job,
-    host: &Host,
+    host: &TaskHost,
     run: &Run,
     record: u32,
 ) -> Result<Command, StepEnd> {

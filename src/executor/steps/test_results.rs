@@ -6,7 +6,7 @@ use super::{listing, masked_xml};
 use crate::executor::beside::beside;
 use crate::executor::control::Control;
 use crate::executor::end::StepEnd;
-use crate::executor::host::Host;
+use crate::executor::host::TaskHost;
 use crate::executor::output::log::{StepLog, counted};
 use crate::executor::output::secrets::Secrets;
 use crate::executor::records::Records;
@@ -20,7 +20,7 @@ use std::sync::atomic::AtomicBool;
 
 /// `store_test_results`: uploads the reports at `path`, none of more than `limit` bytes.
 pub(super) fn store(
-    host: &Host,
+    host: &TaskHost,
     control: &mut Control,
     records: &mut Records,
     limit: u64,
@@ -31,7 +31,7 @@ pub(super) fn store(
 }
 
 fn try_store(
-    host: &Host,
+    host: &TaskHost,
     control: &mut Control,
     records: &mut Records,
     limit: u64,

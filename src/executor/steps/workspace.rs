@@ -8,7 +8,7 @@ use crate::archive::{Error, lz4};
 use crate::executor::beside::beside;
 use crate::executor::control::Control;
 use crate::executor::end::StepEnd;
-use crate::executor::host::Host;
+use crate::executor::host::TaskHost;
 use crate::executor::output::log::{StepLog, counted};
 use crate::executor::output::report::Reporter;
 use crate::executor::places::Places;
@@ -24,7 +24,7 @@ const MOST_MATCHES: usize = 100_000;
 
 /// `persist_to_workspace`.
 pub(super) fn persist(
-    host: &Host,
+    host: &TaskHost,
     control: &mut Control,
     reporter: &Reporter,
     root: &str,
@@ -35,7 +35,7 @@ pub(super) fn persist(
 }
 
 fn try_persist(
-    host: &Host,
+    host: &TaskHost,
     control: &mut Control,
     reporter: &Reporter,
     root: &str,

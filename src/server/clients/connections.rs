@@ -14,14 +14,14 @@ const TIME_TO_SHOW: Duration = Duration::from_millis(500);
 
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct ConnectionLimits {
     /// All of them.
     pub all: usize,
     /// Those that have shown no token.
     pub unknown: usize,
 }
 
-impl Limits {
+impl ConnectionLimits {
     /// Limits for a process that may have so many files open: some are for the database, output and uploads.
     pub fn of_files(files: u64) -> Self {
         let files = usize::try_from(files).unwrap_or(usize::MAX);
@@ -32,7 +32,7 @@ impl Limits {
 
 /// An accepted connection.
 #[derive(Debug)]
-pub struct Connection {
+pub struct AcceptedConnection {
     number: u64,
     peer: IpAddr,
     accepted: Instant,
@@ -48,7 +48,7 @@ pub struct Connection {
     goes: Notify,
 }
 
-impl Connection {
+impl AcceptedConnection {
     /// A token that it has shown was accepted.
     pub fn set_known(&self) {
         if !self.is_known.swap(true, Ordering::Relaxed) {
@@ -75,9 +75,9 @@ impl Connection {
     }
 
     /// Notes a call, until the value is dropped.
-    pub fn call(self: &Arc<Self>) -> Busy {
+    pub fn call(self: &Arc<Self>) -> BusyConnection {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        Busy(Arc::clone(self))
+        BusyConnection(Arc::clone(self))
     }
 
     /// How long no call was being answered.
@@ -99,7 +99,7 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl Drop for AcceptedConnection {
     fn drop(&mut self) {
         self.all.count.fetch_sub(1, Ordering::Relaxed);
         self.all.unknown().remove(&self.number);
@@ -108,9 +108,9 @@ impl Drop for Connection {
 
 /// A call that is being answered.
 #[derive(Debug)]
-pub struct Busy(Arc<Connection>);
+pub struct BusyConnection(Arc<AcceptedConnection>);
 
-impl Drop for Busy {
+impl Drop for BusyConnection {
     fn drop(&mut self) {
         *self.0.quiet_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.0.calls.fetch_sub(1, Ordering::Relaxed);
@@ -120,18 +120,18 @@ impl Drop for Busy {
 /// All connections of a control plane.
 #[derive(Debug)]
 pub struct Connections {
-    limits: Limits,
+    limits: ConnectionLimits,
     count: AtomicUsize,
     next: AtomicUsize,
     /// Connections by their number: the oldest is the first.
-    unknown: Mutex<BTreeMap<u64, std::sync::Weak<Connection>>>,
+    unknown: Mutex<BTreeMap<u64, std::sync::Weak<AcceptedConnection>>>,
     /// Connections that were closed to make room, ever.
     evicted: AtomicUsize,
 }
 
 impl Connections {
     /// No connection yet.
-    pub fn new(limits: Limits) -> Arc<Self> {
+    pub fn new(limits: ConnectionLimits) -> Arc<Self> {
         Arc::new(Self {
             limits,
             count: AtomicUsize::new(0),
@@ -141,7 +141,7 @@ impl Connections {
         })
     }
 
-    fn unknown(&self) -> MutexGuard<'_, BTreeMap<u64, std::sync::Weak<Connection>>> {
+    fn unknown(&self) -> MutexGuard<'_, BTreeMap<u64, std::sync::Weak<AcceptedConnection>>> {
         self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -157,7 +157,7 @@ impl Connections {
             }
         }
         self.count.fetch_add(1, Ordering::Relaxed);
-        let connection = Arc::new(Connection {
+        let connection = Arc::new(AcceptedConnection {
             number: self.next.fetch_add(1, Ordering::Relaxed) as u64,
             peer,
             accepted: now,
@@ -173,9 +173,9 @@ impl Connections {
     }
 
     /// The unknown connection that is the first to go.
-    fn oldest(&self) -> Option<Arc<Connection>> {
+    fn oldest(&self) -> Option<Arc<AcceptedConnection>> {
         // Dropped after the lock: the last reference to a connection takes the lock itself.
-        let alive: Vec<Arc<Connection>> =
+        let alive: Vec<Arc<AcceptedConnection>> =
             self.unknown().values().filter_map(std::sync::Weak::upgrade).collect();
         if let Some(refused) = alive.iter().find(|connection| connection.is_refused()) {
             return Some(Arc::clone(refused));
@@ -188,7 +188,7 @@ impl Connections {
         alive.into_iter().find(|connection| of_address[&connection.peer] == most)
     }
 
-    fn close(&self, oldest: &Connection) {
+    fn close(&self, oldest: &AcceptedConnection) {
         self.unknown().remove(&oldest.number);
         oldest.evict();
         let evicted = self.evicted.fetch_add(1, Ordering::Relaxed) + 1;
@@ -205,7 +205,7 @@ impl Connections {
 #[derive(Debug)]
 pub enum Admission {
     /// It is, and this is what is known of it.
-    In(Arc<Connection>),
+    In(Arc<AcceptedConnection>),
     /// All others are known: there is no room.
     Full,
     /// There is no room before another one has shown a token, or has had the time to.
@@ -220,13 +220,13 @@ mod tests {
         IpAddr::from([192, 0, 2, n])
     }
 
-    fn is_evicted(connection: &Connection) -> bool {
+    fn is_evicted(connection: &AcceptedConnection) -> bool {
         use futures_util::FutureExt;
         connection.evicted().now_or_never().is_some()
     }
 
     /// Takes one in at a time when everybody has had the time to show a token.
-    fn accept(all: &Arc<Connections>, n: u8, later: &mut Instant) -> Arc<Connection> {
+    fn accept(all: &Arc<Connections>, n: u8, later: &mut Instant) -> Arc<AcceptedConnection> {
         *later += TIME_TO_SHOW;
         match all.accept(address(n), *later) {
             Admission::In(connection) => connection,
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn the_oldest_unknown_one_of_the_busiest_address_goes() {
-        let all = Connections::new(Limits { all: 100, unknown: 4 });
+        let all = Connections::new(ConnectionLimits { all: 100, unknown: 4 });
         let mut now = Instant::now();
         let known = accept(&all, 1, &mut now);
         known.set_known();
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn whoever_guesses_goes_first() {
-        let all = Connections::new(Limits { all: 100, unknown: 3 });
+        let all = Connections::new(ConnectionLimits { all: 100, unknown: 3 });
         let mut now = Instant::now();
         let many: Vec<_> = (0..2).map(|_| accept(&all, 1, &mut now)).collect();
         let guesser = accept(&all, 2, &mut now);
@@ -261,12 +261,12 @@ mod tests {
 
     #[test]
     fn guessers_that_come_again_at_once_take_no_fresh_connection_of_their_neighbours() {
-        let all = Connections::new(Limits { all: 100, unknown: 8 });
+        let all = Connections::new(ConnectionLimits { all: 100, unknown: 8 });
         let mut now = Instant::now();
-        let mut guessers = Vec::<(Arc<Connection>, Instant)>::new();
+        let mut guessers = Vec::<(Arc<AcceptedConnection>, Instant)>::new();
         let (mut good, mut waited) = (0, 0);
         // A millisecond each: a guess is refused after thirty, a token that is known is seen after forty.
-        let mut fresh: Vec<(Arc<Connection>, Instant)> = Vec::new();
+        let mut fresh: Vec<(Arc<AcceptedConnection>, Instant)> = Vec::new();
         for turn in 0..5_000 {
             now += Duration::from_millis(1);
             for (connection, since) in &guessers {
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn known_ones_stay_and_fill_the_room() {
-        let all = Connections::new(Limits { all: 3, unknown: 2 });
+        let all = Connections::new(ConnectionLimits { all: 3, unknown: 2 });
         let mut now = Instant::now();
         let mut known: Vec<_> = (0..2).map(|_| accept(&all, 1, &mut now)).collect();
         known.iter().for_each(|one| one.set_known());
@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn a_connection_with_a_call_is_not_quiet() {
-        let all = Connections::new(Limits::of_files(256));
+        let all = Connections::new(ConnectionLimits::of_files(256));
         let connection = accept(&all, 1, &mut Instant::now());
         let later = Instant::now() + Duration::from_secs(60);
         assert!(connection.quiet(later) >= Duration::from_secs(59));
@@ -325,9 +325,9 @@ mod tests {
 
     #[test]
     fn limits_leave_files_for_the_rest() {
-        assert_eq!(Limits::of_files(256), Limits { all: 192, unknown: 96 });
-        assert_eq!(Limits::of_files(1024), Limits { all: 768, unknown: 384 });
-        assert_eq!(Limits::of_files(u64::MAX).unknown, 1024);
-        assert!(Limits::of_files(20).all >= 16);
+        assert_eq!(ConnectionLimits::of_files(256), ConnectionLimits { all: 192, unknown: 96 });
+        assert_eq!(ConnectionLimits::of_files(1024), ConnectionLimits { all: 768, unknown: 384 });
+        assert_eq!(ConnectionLimits::of_files(u64::MAX).unknown, 1024);
+        assert!(ConnectionLimits::of_files(20).all >= 16);
     }
 }

@@ -10,6 +10,6 @@ mod latencies;
 mod refusals;
 
 pub use addresses::{BadProxy, Proxies, Proxy};
-pub use connections::{Admission, Busy, Connection, Connections, Limits};
+pub use connections::{AcceptedConnection, Admission, BusyConnection, ConnectionLimits, Connections};
 pub use latencies::Latencies;
 pub use refusals::Refusals;

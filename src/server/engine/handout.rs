@@ -3,7 +3,7 @@
 
 use crate::config::{Executor, Image, JobKind};
 use crate::protocol::limits::VARIABLE_BYTES;
-use crate::protocol::{Container, Login, Secret, Source, Task, TaskId, Variable};
+use crate::protocol::{Container, RegistryLogin, Secret, Source, Task, TaskId, Variable};
 use crate::server::auth::{new_token, token_hash};
 use crate::server::ids::{JobId, PipelineId, ProjectId};
 use crate::server::secrets::access;
@@ -12,7 +12,7 @@ use crate::server::secrets::sealer::{SealError, SealedFor, Sealer};
 use crate::server::state::ServerSettings;
 use crate::server::store::status::MessageKind;
 use crate::server::store::tables::apps;
-use crate::server::store::tables::handout::{Described, Revision};
+use crate::server::store::tables::handout::{Described, PipelineRevision};
 use crate::server::store::tables::jobs;
 use crate::server::store::tables::keys;
 use crate::server::store::tables::pipelines::PullFacts;
@@ -268,7 +268,7 @@ fn opening(
 fn container(image: Image, variables: &[Variable]) -> Container {
     let part = |name: &str| image.auth.get(name).map(|text| with_variables(text, variables));
     let login = part("username").zip(part("password"));
-    let login = login.map(|(username, password)| Login { username, password: Secret::new(password) });
+    let login = login.map(|(username, password)| RegistryLogin { username, password: Secret::new(password) });
     Container {
         image: image.image,
         name: image.name,
@@ -348,7 +348,7 @@ fn of_pull(pull: &PullFacts) -> impl Iterator<Item = (String, String)> {
 }
 
 /// The revision that `checkout` fetches, when there is a repository.
-fn source(found: Revision) -> Option<Source> {
+fn source(found: PipelineRevision) -> Option<Source> {
     Some(Source {
         repository_url: found.repository_url?,
         revision: found.revision?,

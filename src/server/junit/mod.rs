@@ -23,7 +23,7 @@ use quick_xml::events::Event;
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{BufReader, Read, Seek};
-use summary::Told;
+use summary::CaseMessage;
 use tag::{Attributes, entity, readable, seconds, shown};
 
 /// Most elements in each other: each takes memory.
@@ -290,7 +290,8 @@ impl<R: Read + Seek> Cases<R> {
         let (mut case, mut is_torn) = self.begun(own);
         let mut is_told = false;
         // Elements below the test case, and the failure or the skip among them that is open, at a depth.
-        let (mut inside, mut told, mut told_at): (Vec<String>, Option<Told>, usize) = (Vec::new(), None, 0);
+        let (mut inside, mut told, mut told_at): (Vec<String>, Option<CaseMessage>, usize) =
+            (Vec::new(), None, 0);
         // A failure in an element that is no result, should that not be closed where it seems to be.
         let mut hidden = false;
         loop {
@@ -313,7 +314,7 @@ impl<R: Read + Seek> Cases<R> {
                     {
                         (case.result, is_told) = (result, true);
                         let Attributes { message, kind, .. } = attributes;
-                        let new = Told { text: String::new(), attribute: message, kind };
+                        let new = CaseMessage { text: String::new(), attribute: message, kind };
                         if is_empty {
                             case.message = new.message(&case.name);
                         } else {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 /// A config that is to be compiled.
 #[derive(Clone, Debug)]
-pub struct Source {
+pub struct ConfigSource {
     /// Text of the config.
     pub config: String,
     /// Name of the config in errors.
@@ -27,7 +27,7 @@ pub struct Source {
 /// allowed.
 pub(in crate::server) fn compile(
     settings: &ServerSettings,
-    source: &Source,
+    source: &ConfigSource,
 ) -> Result<Compiled, Diagnostics> {
     config::compile(&config::Input {
         source: &source.config,

@@ -38,10 +38,10 @@ const WELL_KNOWN: [&str; 6] = [
 pub struct Access {
     /// Keys for ssh, the newest first: all are offered, in this order.
     #[serde(default)]
-    pub keys: Vec<Key>,
+    pub keys: Vec<SshKey>,
     /// The login for HTTPS.
     #[serde(default)]
-    pub login: Option<Login>,
+    pub login: Option<GitLogin>,
     /// Lines of a `known_hosts`.
     #[serde(default)]
     pub known_hosts: String,
@@ -49,7 +49,7 @@ pub struct Access {
 
 /// A key for ssh.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Key {
+pub struct SshKey {
     /// Its holder on the forge.
     pub kind: KeyKind,
     /// The half that the forge is given, in one line.
@@ -72,7 +72,7 @@ pub enum KeyKind {
 
 /// A login for HTTPS.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Login {
+pub struct GitLogin {
     /// The name that goes with the token.
     pub username: String,
     /// The token.
@@ -130,11 +130,11 @@ impl Access {
         }
         // Helpers and headers of the host may be for the same address: an empty one forgets them.
         match &self.login {
-            Some(Login { token, is_bearer: true, .. }) => config.push_str(&format!(
+            Some(GitLogin { token, is_bearer: true, .. }) => config.push_str(&format!(
                 "[http \"{base}\"]\n\textraHeader =\n\textraHeader = \"Authorization: Bearer {}\"\n\tfollowRedirects = false\n",
                 token.expose()
             )),
-            Some(Login { username, token, .. }) => {
+            Some(GitLogin { username, token, .. }) => {
                 add("login", &format!("username={username}\npassword={}\n", token.expose()));
                 config.push_str(&format!(
                     "[credential \"{base}\"]\n\thelper =\n\thelper = \"!f() {{ test \\\"$1\\\" != get || cat '{FOLDER}/login'; }}; f\"\n"
@@ -247,7 +247,7 @@ mod tests {
     use super::*;
 
     fn with_login(is_bearer: bool) -> Access {
-        let login = Login { username: "bot".into(), token: Secret::new("hunter2"), is_bearer };
+        let login = GitLogin { username: "bot".into(), token: Secret::new("hunter2"), is_bearer };
         Access { login: Some(login), ..Access::default() }
     }
 
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn keys_are_for_their_host_and_hosts_are_always_checked() {
-        let key = |n: &str| Key {
+        let key = |n: &str| SshKey {
             kind: KeyKind::DeployKey,
             public: format!("ssh-ed25519 {n}"),
             private: Secret::new(n),

@@ -7,7 +7,7 @@
 use crate::logging::record;
 use crate::protocol::Secret;
 use crate::server::ids::{ContextId, ProjectId};
-use crate::server::store::tables::variables::{Owner, list_all_sealed};
+use crate::server::store::tables::variables::{VariableOwner, list_all_sealed};
 use crate::server::store::{Error as StoreError, View};
 use crate::system::hex;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -241,10 +241,10 @@ pub fn open_key(path: &Path, view: &View, durable: bool) -> Result<Sealer, KeyEr
     };
     for (owner, variable) in &sealed {
         let (place, owner) = match owner {
-            Owner::Project(id) => (SealedFor::Project(id, &variable.name), id.as_str()),
-            Owner::Context(id) => (SealedFor::Context(id, &variable.name), id.as_str()),
-            Owner::Forge(id) => (SealedFor::Forge(id, &variable.name), id.as_str()),
-            Owner::App(id) => (SealedFor::App(id), id.as_str()),
+            VariableOwner::Project(id) => (SealedFor::Project(id, &variable.name), id.as_str()),
+            VariableOwner::Context(id) => (SealedFor::Context(id, &variable.name), id.as_str()),
+            VariableOwner::Forge(id) => (SealedFor::Forge(id, &variable.name), id.as_str()),
+            VariableOwner::App(id) => (SealedFor::App(id), id.as_str()),
         };
         match sealer.open(place, &variable.sealed) {
             Ok(_) => {}

@@ -1,6 +1,6 @@
 //! Test results and artifacts of a job.
 
-use crate::server::api::shared::failure::{Answer, Failure, blocking};
+use crate::server::api::shared::failure::{Answer, ApiError, blocking};
 use crate::server::api::shared::input::Path;
 use crate::server::api::shared::lookup::{Numbered, artifacts_of, job_of, tests_of};
 use crate::server::api::shared::stream;
@@ -174,9 +174,9 @@ async fn artifact(
     let what = format!("the job {number} has no artifact `{path}` of execution {node}");
     let artifacts = artifacts_of(&web.state, job).await?;
     let found = artifacts.into_iter().find(|artifact| artifact.node_index == node && artifact.path == path);
-    let id = found.ok_or_else(|| Failure::not_found(&what))?.id;
+    let id = found.ok_or_else(|| ApiError::not_found(&what))?.id;
     let content = web.state.store.read(move |view| read::artifact_content(view, &id)).await?;
-    let content = content.ok_or_else(|| Failure::not_found(what))?;
+    let content = content.ok_or_else(|| ApiError::not_found(what))?;
     let blobs = web.state.blobs.clone();
     let stretch = blocking(move || blobs.objects.open(&content.sha256)).await?;
     let name = path_part(content.path.rsplit('/').next().unwrap_or_default());

@@ -1,6 +1,6 @@
 //! How things are shown: statuses as glyph, word and colour, times, durations, sizes, addresses.
 
-use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::api::shared::failure::{Answer, ApiError};
 use crate::server::store::read::{Pipeline, RunStatus};
 use crate::server::store::status::{JobStatus, StepState, TaskState, TestResult, WorkflowStatus};
 use crate::server::time::Millis;
@@ -13,7 +13,7 @@ use std::time::Duration;
 pub(super) fn page(template: &impl Template) -> Answer<Response> {
     let text = template.render().map_err(|error| {
         log::error!("failed to render a page: {error}");
-        Failure::internal()
+        ApiError::internal()
     })?;
     Ok(Html(text).into_response())
 }

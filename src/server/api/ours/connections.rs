@@ -2,8 +2,8 @@
 
 use crate::protocol::Secret;
 use crate::server::api::ours::hooks;
-use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
-use crate::server::api::shared::input::{Body, Path, Words, message};
+use crate::server::api::shared::failure::{Answer, ApiError, bad, conflict};
+use crate::server::api::shared::input::{JsonBody, Path, QueryWords, message};
 use crate::server::api::shared::lookup::{Slug, project};
 use crate::server::api::shared::vocabulary::time;
 use crate::server::auth::{Administrator, Person, new_token};
@@ -15,7 +15,7 @@ use crate::server::secrets::forge as secrets;
 use crate::server::state::Shared;
 use crate::server::store::read::Project;
 use crate::server::store::status::Forge;
-use crate::server::store::tables::deliveries::{self, Delivery, StoredEvent};
+use crate::server::store::tables::deliveries::{self, ShownDelivery, StoredEvent};
 use crate::server::store::tables::forge::{self, Connection};
 use crate::server::store::tables::reports::{self, ShownReport};
 use crate::server::store::{Effect, Error as StoreError, Tx};
@@ -63,7 +63,7 @@ async fn found(state: &Shared, project: &Project) -> Answer<Value> {
         Ok(Some((has("hook")?, has("token")?, connection)))
     };
     let (has_secret, has_token, connection) = state.store.read(read).await?.ok_or_else(|| {
-        Failure::not_found(format!(
+        ApiError::not_found(format!(
             "the project `{slug}` is not connected to a forge: `runlet admin project connect {slug}`",
             slug = project.slug
         ))
@@ -105,12 +105,12 @@ const KNOWN: [&str; 9] = [
     "set_hook",
 ];
 
-fn wanted(body: &Body) -> Answer<Wanted> {
+fn wanted(body: &JsonBody) -> Answer<Wanted> {
     if !body.0.is_null() && !body.0.is_object() {
         return Err(bad("the body must be an object"));
     }
     body.check_names("a connection", &KNOWN)?;
-    let text = |name: &str| Ok::<_, Failure>(body.optional_text(name)?.map(str::to_owned));
+    let text = |name: &str| Ok::<_, ApiError>(body.optional_text(name)?.map(str::to_owned));
     let forge = match text("forge")? {
         None => None,
         Some(word) => Some(Forge::parse(&word).ok_or_else(|| {
@@ -209,7 +209,7 @@ async fn connect(
     State(state): State<Shared>,
     Administrator(_): Administrator,
     Path(slug): Path<Slug>,
-    body: Body,
+    body: JsonBody,
 ) -> Answer<Json<Value>> {
     let wanted = wanted(&body)?;
     let sets_hook = wanted.sets_hook;
@@ -346,7 +346,7 @@ async fn disconnect(
     if state.store.write(move |tx| forge::disconnect(tx, &id)).await? {
         return Ok(message("Disconnected."));
     }
-    Err(Failure::not_found(format!("the project `{}` is not connected to a forge", project.slug)))
+    Err(ApiError::not_found(format!("the project `{}` is not connected to a forge", project.slug)))
 }
 
 fn shown_change(change: &StoredEvent) -> Value {
@@ -362,7 +362,7 @@ fn shown_change(change: &StoredEvent) -> Value {
     })
 }
 
-fn shown_delivery(delivery: &Delivery, changes: &[StoredEvent]) -> Value {
+fn shown_delivery(delivery: &ShownDelivery, changes: &[StoredEvent]) -> Value {
     json!({
         "id": delivery.seq, "delivery": delivery.delivery, "source": delivery.source, "event": delivery.event,
         "received_at": time(Some(delivery.received_at)), "verdict": delivery.verdict, "message": delivery.sentence,
@@ -381,7 +381,7 @@ fn shown_status(shown: &ShownReport) -> Value {
     })
 }
 
-fn most_of(words: &Words) -> Answer<u32> {
+fn most_of(words: &QueryWords) -> Answer<u32> {
     match words.get("limit") {
         None => Ok(MOST_LISTED),
         Some(word) => match word.parse::<u32>() {
@@ -396,7 +396,7 @@ async fn statuses(
     State(state): State<Shared>,
     _person: Person,
     Path(slug): Path<Slug>,
-    words: Words,
+    words: QueryWords,
 ) -> Answer<Json<Value>> {
     let (project, most) = (project(&state, slug).await?, most_of(&words)?);
     let listed = state.store.read(move |view| reports::list(view, &project.id, most)).await?;
@@ -408,12 +408,12 @@ async fn list(
     State(state): State<Shared>,
     _person: Person,
     Path(slug): Path<Slug>,
-    words: Words,
+    words: QueryWords,
 ) -> Answer<Json<Value>> {
     let (project, most) = (project(&state, slug).await?, most_of(&words)?);
     let read = move |view: &crate::server::store::View| {
         let listed = deliveries::list(view, &project.id, most)?;
-        let with_changes = |delivery: &Delivery| {
+        let with_changes = |delivery: &ShownDelivery| {
             Ok(shown_delivery(delivery, &deliveries::events_of(view, delivery.seq, MOST_CHANGES)?))
         };
         listed.iter().map(with_changes).collect::<Result<Vec<_>, StoreError>>()
@@ -429,7 +429,7 @@ async fn replay(
     let project = project(&state, (vcs, org, repo)).await?;
     let write = move |tx: &Tx<'_>| replay_changes(tx, &project, delivery, Millis::now());
     match state.store.write(write).await? {
-        Replayed { waiting: 0, left: None } => Err(Failure::not_found(format!(
+        Replayed { waiting: 0, left: None } => Err(ApiError::not_found(format!(
             "there is no delivery {delivery} of this project with a change that started nothing"
         ))),
         Replayed { waiting: 0, left: Some(why) } => {

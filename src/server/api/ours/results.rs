@@ -2,8 +2,8 @@
 
 use crate::http::encoded;
 use crate::protocol::TaskId;
-use crate::server::api::shared::failure::{Answer, Failure, bad, blocking};
-use crate::server::api::shared::input::{Path, Words};
+use crate::server::api::shared::failure::{Answer, ApiError, bad, blocking};
+use crate::server::api::shared::input::{Path, QueryWords};
 use crate::server::api::shared::lookup::{job_of, one};
 use crate::server::api::shared::range::{self, Wanted};
 use crate::server::api::shared::uses::used;
@@ -44,7 +44,7 @@ pub fn router() -> Router<Shared> {
 }
 
 /// Finds the step of a job that a query names.
-async fn output_of(state: &Shared, job: JobId, words: &Words) -> Answer<StepOutput> {
+async fn output_of(state: &Shared, job: JobId, words: &QueryWords) -> Answer<StepOutput> {
     let wanted = |name: &str| match words.get(name) {
         None => Ok(0),
         Some(text) => {
@@ -56,7 +56,7 @@ async fn output_of(state: &Shared, job: JobId, words: &Words) -> Answer<StepOutp
     let output = one(state, what, move |view| read::step_output(view, &job, execution, step)).await?;
     if output.is_gone {
         let why = "this output is older than the control plane keeps it, and has been removed";
-        return Err(Failure::new(StatusCode::GONE, why));
+        return Err(ApiError::new(StatusCode::GONE, why));
     }
     Ok(output)
 }
@@ -83,7 +83,7 @@ async fn stdout(
     State(state): State<Shared>,
     _person: Person,
     Path(id): Path<JobId>,
-    words: Words,
+    words: QueryWords,
     headers: HeaderMap,
 ) -> Answer<Response> {
     // In this order: all that was complete when it was looked at is in the file that is opened afterwards.
@@ -115,7 +115,7 @@ async fn stderr(
     State(state): State<Shared>,
     _person: Person,
     Path(id): Path<JobId>,
-    words: Words,
+    words: QueryWords,
 ) -> Answer<Response> {
     output_of(&state, id, &words).await?;
     Ok((PLAIN, Body::empty()).into_response())
@@ -126,7 +126,7 @@ async fn condensed(
     State(state): State<Shared>,
     _person: Person,
     Path(id): Path<JobId>,
-    words: Words,
+    words: QueryWords,
 ) -> Answer<Response> {
     let StepOutput { task, step, .. } = output_of(&state, id, &words).await?;
     let blobs = state.blobs.clone();
@@ -144,7 +144,7 @@ async fn condensed(
 /// time at which its step began.
 async fn linked_output(State(state): State<Shared>, Path(link): Path<String>) -> Answer<Response> {
     let (task, step) = link::open(&state, &link).ok_or_else(|| {
-        Failure::not_found("this address of an output is not valid any more: ask for the build again")
+        ApiError::not_found("this address of an output is not valid any more: ask for the build again")
     })?;
     let of = task.clone();
     let began = state.store.read(move |view| read::step_started_at(view, &of, step)).await?;
@@ -165,7 +165,7 @@ async fn raw(
     let attempts = state.store.read(move |view| read::attempts(view, &job.ran_as)).await?;
     let attempt = attempts.into_iter().find(|attempt| attempt.node_index == node);
     let known = attempt.filter(|attempt| attempt.steps.iter().any(|row| row.step == step));
-    let attempt = known.ok_or_else(|| Failure::not_found(what))?;
+    let attempt = known.ok_or_else(|| ApiError::not_found(what))?;
     if stream != "output" {
         return Ok(json(Body::from(r#""""#)));
     }
@@ -215,7 +215,7 @@ async fn artifact(
         Wanted::Outside => {
             let named = [(header::CONTENT_RANGE, range::content_range(None, length))];
             let why = format!("the artifact has {length} bytes, and the range begins after them");
-            return Ok((named, Failure::new(StatusCode::RANGE_NOT_SATISFIABLE, why)).into_response());
+            return Ok((named, ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, why)).into_response());
         }
     };
     let blobs = state.blobs.clone();

@@ -1,7 +1,7 @@
 //! Scheduled pipelines (v2).
 
-use crate::server::api::shared::failure::{Answer, Failure, bad};
-use crate::server::api::shared::input::{Body, Path, Words, message};
+use crate::server::api::shared::failure::{Answer, ApiError, bad};
+use crate::server::api::shared::input::{JsonBody, Path, QueryWords, message};
 use crate::server::api::shared::lookup::{Slug, one, project};
 use crate::server::api::shared::paging::page;
 use crate::server::auth::{Administrator, Person};
@@ -12,7 +12,7 @@ use crate::server::pipelines::triggers::{check_sizes, reference};
 use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read;
-use crate::server::store::tables::schedules::{self, Schedule, Timetable};
+use crate::server::store::tables::schedules::{self, ScheduledPipeline, Timetable};
 use crate::server::time::Millis;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -32,7 +32,7 @@ pub fn router() -> Router<Shared> {
         .route("/api/v2/schedule/{id}", get(one_of).patch(change).delete(remove))
 }
 
-fn shown(schedule: &Schedule, slug: &str) -> Value {
+fn shown(schedule: &ScheduledPipeline, slug: &str) -> Value {
     let (created, updated) = (schedule.created_at.to_string(), schedule.updated_at.to_string());
     let actor = json!({ "id": schedule.actor, "login": schedule.actor_login, "name": schedule.actor_login });
     json!({
@@ -46,7 +46,7 @@ async fn list(
     State(state): State<Shared>,
     _person: Person,
     Path(slug): Path<Slug>,
-    words: Words,
+    words: QueryWords,
 ) -> Answer<Json<Value>> {
     let project = project(&state, slug).await?;
     let id = project.id.clone();
@@ -70,7 +70,7 @@ const KNOWN: [&str; 10] = [
 ];
 
 /// Reads a schedule from a body; parts without a name in it stay. The caller may be the one in whose name it runs.
-fn described(body: &Body, was: Schedule, person: &Person) -> Answer<Schedule> {
+fn described(body: &JsonBody, was: ScheduledPipeline, person: &Person) -> Answer<ScheduledPipeline> {
     let mut schedule = was;
     if !body.0.is_object() {
         return Err(bad("the body must be an object"));
@@ -130,7 +130,7 @@ async fn create(
     State(state): State<Shared>,
     Administrator(person): Administrator,
     Path(slug): Path<Slug>,
-    body: Body,
+    body: JsonBody,
 ) -> Answer<Response> {
     body.check_names("a schedule", &KNOWN)?;
     for needed in ["name", "timetable", "attribution-actor", "parameters"] {
@@ -140,7 +140,7 @@ async fn create(
     }
     let project = project(&state, slug).await?;
     let now = Millis::now();
-    let fresh = Schedule {
+    let fresh = ScheduledPipeline {
         id: ScheduleId::fresh(),
         project: project.id,
         name: String::new(),
@@ -174,7 +174,7 @@ async fn create(
 }
 
 /// A schedule, and the slug of its project.
-async fn find(state: &Shared, id: ScheduleId) -> Answer<(Schedule, String)> {
+async fn find(state: &Shared, id: ScheduleId) -> Answer<(ScheduledPipeline, String)> {
     let what = format!("there is no schedule `{id}`");
     let read = move |view: &View| {
         let Some(schedule) = schedules::find(view, &id)? else { return Ok(None) };
@@ -197,7 +197,7 @@ async fn change(
     State(state): State<Shared>,
     Administrator(person): Administrator,
     Path(id): Path<ScheduleId>,
-    body: Body,
+    body: JsonBody,
 ) -> Answer<Json<Value>> {
     let (was, slug) = find(&state, id).await?;
     let mut schedule = described(&body, was.clone(), &person)?;
@@ -216,7 +216,7 @@ async fn remove(
     _admin: Administrator,
     Path(id): Path<ScheduleId>,
 ) -> Answer<Json<Value>> {
-    let unknown = Failure::not_found(format!("there is no schedule `{id}`"));
+    let unknown = ApiError::not_found(format!("there is no schedule `{id}`"));
     if state.store.write(move |tx| schedules::delete(tx, &id)).await? {
         return Ok(message("Schedule deleted."));
     }

@@ -6,7 +6,7 @@ use crate::protocol::{Secret, Variable};
 use crate::server::engine::handout::Unopened;
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::installation;
-use crate::server::secrets::access::{self, APP_USER, Access, Login};
+use crate::server::secrets::access::{self, APP_USER, Access, GitLogin};
 use crate::server::secrets::app::{NoToken, Rights};
 use crate::server::state::Shared;
 use crate::server::store::status::MessageKind;
@@ -69,7 +69,7 @@ async fn let_in(
     }
     Ok(match installation::token(state, project, Rights::Contents, least).await? {
         Some(Ok(token)) => {
-            access.login = Some(Login { username: APP_USER.to_owned(), token, is_bearer: false });
+            access.login = Some(GitLogin { username: APP_USER.to_owned(), token, is_bearer: false });
             Ok(())
         }
         Some(Err(why)) => Err(why),

@@ -2,14 +2,14 @@
 //! which is kept until shortly before its end.
 
 use crate::http::Error;
-use crate::http::caller::{Answer, Caller, Outgoing};
+use crate::http::caller::{AnyAnswer, Caller, Outgoing};
 use crate::http::retry::retry_after;
 use crate::logging::record;
 use crate::protocol::Secret;
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::words::{answered, headers, path};
 use crate::server::secrets::access;
-use crate::server::secrets::app::{self, AccessScope, App, Kept, NoToken, Rights};
+use crate::server::secrets::app::{self, AccessScope, App, KeptToken, NoToken, Rights};
 use crate::server::secrets::sealer::Sealer;
 use crate::server::state::Shared;
 use crate::server::store::read;
@@ -40,7 +40,7 @@ enum Found {
 
 fn find(view: &View, sealer: &Sealer, project: &ProjectId, rights: Rights) -> Result<Found, StoreError> {
     let Some(found) = app::of_project(view, sealer, project)? else { return Ok(Found::None) };
-    let app::Found { owner, app } = found;
+    let app::FoundApp { owner, app } = found;
     let app = match app {
         Ok(app) => app,
         Err(why) => {
@@ -99,7 +99,7 @@ pub async fn token(
             (Err(why), now.plus(AGAIN))
         }
     };
-    *kept = Some(Kept { app, token: token.clone(), until });
+    *kept = Some(KeptToken { app, token: token.clone(), until });
     Ok(Some(token))
 }
 
@@ -151,7 +151,7 @@ fn get(app: &App, scope: &AccessScope, now: Millis) -> Result<(Secret, Millis), 
 }
 
 /// An answer of the forge without a token, as a sentence about what to do.
-fn refused(app: &App, scope: &AccessScope, answer: &Answer, is_search: bool) -> NoToken {
+fn refused(app: &App, scope: &AccessScope, answer: &AnyAnswer, is_search: bool) -> NoToken {
     let (id, repository, rights) = (&app.id, &scope.repository, scope.rights.said());
     let said = answered(answer.status, &String::from_utf8_lossy(&answer.body));
     let advice = match answer.status {
@@ -215,7 +215,7 @@ mod tests {
             refused(
                 &app,
                 &scope,
-                &Answer { status, headers, body: b"{\"message\":\"no\"}".to_vec() },
+                &AnyAnswer { status, headers, body: b"{\"message\":\"no\"}".to_vec() },
                 is_search,
             )
         };

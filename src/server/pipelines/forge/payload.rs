@@ -8,7 +8,9 @@ mod gitlab;
 pub mod parts;
 
 use crate::server::pipelines::forge::event::{Actor, Event, Push, is_object};
-use crate::server::pipelines::forge::payload::parts::{Delivery, Repository, is_built, needed, shown, text};
+use crate::server::pipelines::forge::payload::parts::{
+    Delivery, ForgeRepository, is_built, needed, shown, text,
+};
 use crate::server::pipelines::repository::address::check_ref;
 use crate::server::store::status::Forge;
 use serde_json::Value;
@@ -84,7 +86,7 @@ fn check(change: &Event) -> Result<(), String> {
 /// The event of the post-receive hook that we print.
 fn plain(value: &Value) -> Result<Delivery, String> {
     let name = needed(value, "repository")?;
-    let repository = Some(Repository { id: name.clone(), full_name: name });
+    let repository = Some(ForgeRepository { id: name.clone(), full_name: name });
     let changes = value["changes"].as_array().ok_or("it has no list `changes`")?;
     let actor = Actor { login: text(value, "pusher"), avatar_url: None };
     let mut pushes = Vec::new();

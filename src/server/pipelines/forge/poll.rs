@@ -6,7 +6,7 @@ use crate::server::pipelines::forge::event::{Actor, Event, NO_OBJECT, Push};
 use crate::server::pipelines::forge::receive::{Stored, take};
 use crate::server::pipelines::forge::rounds::Rounds;
 use crate::server::pipelines::forge::unchanged::{Asked, Unchanged};
-use crate::server::pipelines::repository::look::Listed;
+use crate::server::pipelines::repository::look::ListedRef;
 use crate::server::state::Shared;
 use crate::server::store::read::{self, Project};
 use crate::server::store::status::{DeliverySource, Forge, Verdict};
@@ -138,7 +138,7 @@ async fn look(
 type Steps = BTreeMap<String, Vec<String>>;
 
 /// Finds the commits of each branch that has moved, for projects that want each of them built.
-async fn steps(state: &Shared, project: &Project, listed: &[Listed]) -> Result<Steps, StoreError> {
+async fn steps(state: &Shared, project: &Project, listed: &[ListedRef]) -> Result<Steps, StoreError> {
     let id = project.id.clone();
     let read = move |view: &View| {
         let wants = projects::settings(view, &id)?.is_some_and(|settings| settings.is_each_commit_built);
@@ -201,7 +201,7 @@ fn note(
     tx: &Tx<'_>,
     project: &Project,
     connection: &Connection,
-    listed: &[Listed],
+    listed: &[ListedRef],
     steps: &Steps,
     now: Millis,
 ) -> Result<(), StoreError> {
@@ -234,7 +234,7 @@ fn note(
 }
 
 /// The changes that lead from what was seen to what is there.
-fn differences(seen: &BTreeMap<String, String>, listed: &[Listed]) -> Vec<Push> {
+fn differences(seen: &BTreeMap<String, String>, listed: &[ListedRef]) -> Vec<Push> {
     let mut changes = Vec::new();
     let actor = Actor::default();
     for one in listed {
@@ -274,8 +274,8 @@ fn differences(seen: &BTreeMap<String, String>, listed: &[Listed]) -> Vec<Push> 
 mod tests {
     use super::*;
 
-    fn listed(name: &str, object: &str, commit: &str) -> Listed {
-        Listed { name: name.to_owned(), object: object.to_owned(), commit: commit.to_owned() }
+    fn listed(name: &str, object: &str, commit: &str) -> ListedRef {
+        ListedRef { name: name.to_owned(), object: object.to_owned(), commit: commit.to_owned() }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! its GitHub App.
 
 use crate::http::Error;
-use crate::http::caller::{Answer, LazyCaller, Outgoing};
+use crate::http::caller::{AnyAnswer, LazyCaller, Outgoing};
 use crate::protocol::Secret;
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::installation;
@@ -119,7 +119,7 @@ impl Reached {
         url: String,
         more: Vec<(&'static str, String)>,
         body: Option<&Value>,
-    ) -> Result<Answer, Error> {
+    ) -> Result<AnyAnswer, Error> {
         let mut headers = headers(self.connection.forge, self.token.expose());
         headers.extend(more);
         let (caller, body) = (Arc::clone(caller), body.map(Value::to_string).unwrap_or_default());

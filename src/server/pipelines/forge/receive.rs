@@ -4,9 +4,9 @@ use crate::protocol::Secret;
 use crate::server::ids::{PipelineId, ProjectId};
 use crate::server::pipelines::forge::event::{Action, Event, Pull, Push};
 use crate::server::pipelines::forge::payload;
-use crate::server::pipelines::forge::payload::parts::{Delivery, Repository};
+use crate::server::pipelines::forge::payload::parts::{Delivery, ForgeRepository};
 use crate::server::pipelines::forge::rules::{self, BuildDecision, Facts};
-use crate::server::pipelines::forge::signature::{Content, names, sender, verify};
+use crate::server::pipelines::forge::signature::{BodyContent, names, sender, verify};
 use crate::server::secrets::forge as secrets;
 use crate::server::secrets::sealer::Sealer;
 use crate::server::state::Shared;
@@ -102,7 +102,7 @@ pub async fn receive(state: &Shared, project: &ProjectId, headers: &HeaderMap, b
         Ok(Some(known)) => known,
         Ok(None) => {
             // As much work as for one that is there.
-            if let Some(content) = Content::of(headers, body) {
+            if let Some(content) = BodyContent::of(headers, body) {
                 let _ = verify(Forge::GitHub, headers, &content, &[Secret::new("none")], Millis::now());
             }
             return Received::unauthorized();
@@ -211,10 +211,10 @@ fn read_delivery(known: &Known, headers: &HeaderMap, body: &[u8], event: &str) -
         None => return Err(Refused::stranger(401, "no header names an event of a forge")),
     }
     let kind = "its content type is neither `application/json` nor `application/x-www-form-urlencoded`";
-    let content = Content::of(headers, body);
+    let content = BodyContent::of(headers, body);
     let is_other = content.is_none();
     // A body of another content type may still be signed correctly, so the signature is checked first.
-    let content = content.unwrap_or(Content { body, payload: None });
+    let content = content.unwrap_or(BodyContent { body, payload: None });
     verify(wanted, headers, &content, &known.secrets, Millis::now())
         .map_err(|why| Refused::stranger(401, why))?;
     if is_other {
@@ -235,8 +235,8 @@ fn read_delivery(known: &Known, headers: &HeaderMap, body: &[u8], event: &str) -
 
 /// A right secret of one project must not start another: the repository is the one of the first delivery, which has the
 /// name of the project or of its address.
-fn check_repository(known: &Known, repository: &Repository) -> Result<(), String> {
-    let Repository { id, full_name } = repository;
+fn check_repository(known: &Known, repository: &ForgeRepository) -> Result<(), String> {
+    let ForgeRepository { id, full_name } = repository;
     match &known.connection.repository {
         Some(wanted) if wanted == id => Ok(()),
         Some(wanted) => {
@@ -275,7 +275,7 @@ async fn store(state: &Shared, known: Known, id: String, event: String, delivery
             // A forge sends it again because somebody asked it to: what failed for good is taken anew.
             deliveries::delete(tx, before)?;
         }
-        if let Some(Repository { id, full_name }) = &delivery.repository {
+        if let Some(ForgeRepository { id, full_name }) = &delivery.repository {
             forge::pin(tx, &project.id, id, full_name)?;
         }
         let verdict = if delivery.changes.is_empty() { Verdict::Ignored } else { Verdict::Accepted };

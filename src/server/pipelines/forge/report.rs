@@ -17,7 +17,7 @@ use crate::server::store::read;
 use crate::server::store::status::{Forge, JobType, ReportState};
 use crate::server::store::tables::forge;
 use crate::server::store::tables::projects::{self, ProjectSettings};
-use crate::server::store::tables::reports::{self, Changed, JobFacts, PipelineFacts, Report};
+use crate::server::store::tables::reports::{self, Changed, CommitStatus, JobFacts, PipelineFacts};
 use crate::server::store::{Error as StoreError, Tx, View};
 use crate::server::time::Millis;
 use ring::digest::{SHA256, digest};
@@ -79,7 +79,7 @@ async fn pass(
     if due.is_empty() {
         return state.store.read(reports::next).await;
     }
-    let mut by_project: BTreeMap<ProjectId, Vec<Report>> = BTreeMap::new();
+    let mut by_project: BTreeMap<ProjectId, Vec<CommitStatus>> = BTreeMap::new();
     for report in due {
         by_project.entry(report.project.clone()).or_default().push(report);
     }
@@ -134,7 +134,11 @@ fn prefix(settings: &ProjectSettings) -> &str {
     if settings.status_prefix.is_empty() { PREFIX } else { &settings.status_prefix }
 }
 
-fn of_job(view: &View, server: &ServerSettings, facts: &JobFacts) -> Result<Option<Report>, StoreError> {
+fn of_job(
+    view: &View,
+    server: &ServerSettings,
+    facts: &JobFacts,
+) -> Result<Option<CommitStatus>, StoreError> {
     let Some((settings, slug)) = wants(view, &facts.project)? else { return Ok(None) };
     let Some(revision) = &facts.revision else { return Ok(None) };
     if matches!(facts.kind, JobType::Lock | JobType::Unlock) {
@@ -157,7 +161,7 @@ fn of_job(view: &View, server: &ServerSettings, facts: &JobFacts) -> Result<Opti
         Some(number) => server.job_url(&slug, number),
         None => format!("{}/{slug}", server.public_url),
     };
-    Ok(Some(Report {
+    Ok(Some(CommitStatus {
         project: facts.project.clone(),
         revision: revision.clone(),
         context: format!("{}{name}", prefix(&settings)),
@@ -176,11 +180,11 @@ fn of_pipeline(
     view: &View,
     server: &ServerSettings,
     facts: &PipelineFacts,
-) -> Result<Option<Report>, StoreError> {
+) -> Result<Option<CommitStatus>, StoreError> {
     let Some((settings, slug)) = wants(view, &facts.project)? else { return Ok(None) };
     let Some(revision) = &facts.revision else { return Ok(None) };
     let first = facts.errors.first().map_or("the config has errors", |error| error.message.as_str());
-    Ok(Some(Report {
+    Ok(Some(CommitStatus {
         project: facts.project.clone(),
         revision: revision.clone(),
         context: format!("{}config", prefix(&settings)),
@@ -223,7 +227,7 @@ async fn tell_all(
     caller: &Arc<LazyCaller>,
     tokens: &Tokens,
     project: &ProjectId,
-    due: Vec<Report>,
+    due: Vec<CommitStatus>,
 ) -> Result<(), StoreError> {
     let way = match reach(state, project, Rights::Statuses).await? {
         Reach::Open(way) => way,
@@ -261,7 +265,7 @@ async fn tell_all(
 /// Postpones all that is due, by how often the first of it was tried.
 async fn later(
     state: &Shared,
-    due: Vec<Report>,
+    due: Vec<CommitStatus>,
     seconds: impl Fn(u32) -> u64,
     why: String,
 ) -> Result<(), StoreError> {
@@ -276,7 +280,7 @@ async fn tell(
     caller: &Arc<LazyCaller>,
     tokens: &Tokens,
     way: &Reached,
-    report: Report,
+    report: CommitStatus,
 ) -> Result<bool, StoreError> {
     let kind = way.connection.forge;
     let word = words::word(kind, report.state, report.sent_word.is_some());
@@ -339,7 +343,7 @@ async fn take_turn(tokens: &Tokens, token: &Secret) {
 async fn note(
     state: &Shared,
     way: Option<&Reached>,
-    report: Report,
+    report: CommitStatus,
     word: &'static str,
     verdict: Reply,
     now: Millis,

@@ -1,7 +1,7 @@
 //! The round from here to a forge and back: what it says of itself and of a repository, the webhook that it is asked to
 //! make, and the test delivery that it is asked for.
 
-use crate::http::caller::{Answer, LazyCaller};
+use crate::http::caller::{AnyAnswer, LazyCaller};
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::hooks::{Hooks, id_of};
 use crate::server::pipelines::forge::reach::{Reach, Reached, reach};
@@ -10,7 +10,7 @@ use crate::server::secrets::app::Rights;
 use crate::server::secrets::forge as secrets;
 use crate::server::state::Shared;
 use crate::server::store::status::{DeliverySource, Verdict};
-use crate::server::store::tables::deliveries::{self, Delivery};
+use crate::server::store::tables::deliveries::{self, ShownDelivery};
 use crate::server::store::{Error as StoreError, View};
 use serde_json::Value;
 use std::fmt::Display;
@@ -43,7 +43,7 @@ async fn ask(
     method: &'static str,
     url: String,
     body: Option<&Value>,
-) -> Result<Answer, String> {
+) -> Result<AnyAnswer, String> {
     match way.call(caller, method, url, Vec::new(), body).await {
         Ok(answer) if (200..300).contains(&answer.status) => Ok(answer),
         Ok(answer) => Err(answered(answer.status, &String::from_utf8_lossy(&answer.body))),
@@ -51,7 +51,7 @@ async fn ask(
     }
 }
 
-fn json(answer: &Answer) -> Value {
+fn json(answer: &AnyAnswer) -> Value {
     serde_json::from_slice(&answer.body).unwrap_or_default()
 }
 
@@ -195,10 +195,10 @@ pub async fn set_hook(state: &Shared, project: &ProjectId, address: &str) -> Res
         return set(format!("{done}, but there is no test delivery: {why}"));
     }
     set(match coming(state, project, last).await? {
-        Some(Delivery { verdict: Verdict::Refused, sentence, .. }) => {
+        Some(ShownDelivery { verdict: Verdict::Refused, sentence, .. }) => {
             format!("{done}, and its test delivery was refused: {sentence}")
         }
-        Some(Delivery { event, .. }) => format!("{done}, and its test delivery came (`{event}`)"),
+        Some(ShownDelivery { event, .. }) => format!("{done}, and its test delivery came (`{event}`)"),
         None => format!(
             "{done}, but no test delivery came within {} s: can the forge reach {address}? (its own list of deliveries says)",
             COMING.as_secs()
@@ -207,12 +207,13 @@ pub async fn set_hook(state: &Shared, project: &ProjectId, address: &str) -> Res
 }
 
 /// Waits for the first delivery of a forge to a project after this one; where none came that was believed, one that was not.
-async fn coming(state: &Shared, project: &ProjectId, last: i64) -> Result<Option<Delivery>, StoreError> {
+async fn coming(state: &Shared, project: &ProjectId, last: i64) -> Result<Option<ShownDelivery>, StoreError> {
     let end = Instant::now() + COMING;
     loop {
         let id = project.clone();
         let listed = state.store.read(move |view| deliveries::list(view, &id, 10)).await?;
-        let is_it = |delivery: &Delivery| delivery.seq > last && delivery.source == DeliverySource::Webhook;
+        let is_it =
+            |delivery: &ShownDelivery| delivery.seq > last && delivery.source == DeliverySource::Webhook;
         let (strange, mut believed): (Vec<_>, Vec<_>) =
             listed.into_iter().filter(is_it).partition(|delivery| delivery.is_strange);
         let is_over = Instant::now() > end || *state.stopping.borrow();

@@ -8,7 +8,7 @@ use crate::server::pipelines::forge::timetable::{self, Cron};
 use crate::server::state::Shared;
 use crate::server::store::status::{DeliverySource, EventState, Verdict};
 use crate::server::store::tables::deliveries::{self, NewDelivery, NewEvent};
-use crate::server::store::tables::schedules::{self, BranchSchedule, Schedule};
+use crate::server::store::tables::schedules::{self, BranchSchedule, ScheduledPipeline};
 use crate::server::store::{Effect, Error as StoreError, Tx, View};
 use crate::server::time::Millis;
 use std::collections::{BTreeMap, HashSet};
@@ -35,7 +35,7 @@ pub(super) async fn run(state: Shared) {
 struct Due {
     /// Schedules of the API that nothing can be read of any more.
     damaged: Vec<ScheduleId>,
-    schedules: Vec<(Schedule, Millis)>,
+    schedules: Vec<(ScheduledPipeline, Millis)>,
     branches: Vec<(BranchSchedule, Millis)>,
 }
 
@@ -170,8 +170,8 @@ mod tests {
     const DAYS: [&str; 7] = ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"];
 
     /// A schedule of the API, for every minute of these days.
-    fn every_minute(project: &ProjectId, days: &[&str], now: Millis) -> Schedule {
-        Schedule {
+    fn every_minute(project: &ProjectId, days: &[&str], now: Millis) -> ScheduledPipeline {
+        ScheduledPipeline {
             id: ScheduleId::fresh(),
             project: project.clone(),
             name: "often".to_owned(),
@@ -204,7 +204,8 @@ mod tests {
                 schedules::set_of_branch(tx, &project, "main", &every, Millis(0))?;
                 let parameters =
                     BTreeMap::from([("tag".to_owned(), json!("v1")), ("x".to_owned(), json!(1))]);
-                let schedule = Schedule { parameters, ..every_minute(&project, &["THU", "FRI"], Millis(0)) };
+                let schedule =
+                    ScheduledPipeline { parameters, ..every_minute(&project, &["THU", "FRI"], Millis(0)) };
                 schedules::set(tx, &schedule)?;
                 Ok(project)
             })

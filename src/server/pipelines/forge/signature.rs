@@ -53,14 +53,14 @@ pub fn names(forge: Forge, headers: &HeaderMap) -> (String, Option<String>) {
 
 /// The content of a body: JSON, or a form with JSON in its field `payload`.
 #[derive(Debug)]
-pub struct Content<'a> {
+pub struct BodyContent<'a> {
     /// The body as it came.
     pub body: &'a [u8],
     /// The decoded `payload`, of a form.
     pub payload: Option<Vec<u8>>,
 }
 
-impl<'a> Content<'a> {
+impl<'a> BodyContent<'a> {
     /// Reads a body by its content type. `None` when it is another one.
     pub fn of(headers: &HeaderMap, body: &'a [u8]) -> Option<Self> {
         let kind = headers.get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
@@ -107,7 +107,7 @@ fn form_field(body: &[u8], name: &[u8]) -> Option<Vec<u8>> {
 pub fn verify(
     forge: Forge,
     headers: &HeaderMap,
-    content: &Content<'_>,
+    content: &BodyContent<'_>,
     secrets: &[Secret],
     now: Millis,
 ) -> Result<(), &'static str> {
@@ -235,7 +235,7 @@ mod tests {
 
     fn check(forge: Forge, all: &[(&'static str, &str)], body: &[u8], secret: &str) -> bool {
         let headers = headers(all);
-        let content = Content::of(&headers, body).unwrap();
+        let content = BodyContent::of(&headers, body).unwrap();
         // The one before it is still valid while the forge is told of the new one.
         let secrets = [Secret::new("another"), Secret::new(secret)];
         verify(forge, &headers, &content, &secrets, Millis(1_700_000_060_000)).is_ok()
@@ -304,7 +304,7 @@ mod tests {
         ));
         assert!(!check(Forge::GitLab, &all("1700000001", SIGNED), B1, SECRET));
         let headers = headers(&all("1700000000", SIGNED));
-        let content = Content::of(&headers, B1).unwrap();
+        let content = BodyContent::of(&headers, B1).unwrap();
         let later = |seconds: u64| {
             let now = Millis((1_700_000_000 + seconds) * 1000);
             verify(Forge::GitLab, &headers, &content, &[Secret::new(SECRET)], now)

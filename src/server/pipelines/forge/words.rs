@@ -2,7 +2,7 @@
 
 use crate::http::encoded;
 use crate::server::store::status::{Forge, ReportState};
-use crate::server::store::tables::reports::Report;
+use crate::server::store::tables::reports::CommitStatus;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use serde_json::{Value, json};
 
@@ -88,7 +88,7 @@ pub(super) fn path(full_name: &str) -> String {
 }
 
 /// The call that tells a forge a status; `api` is the base of its API, `name` the repository there.
-pub(super) fn call(forge: Forge, api: &str, name: &str, report: &Report, word: &str) -> ApiCall {
+pub(super) fn call(forge: Forge, api: &str, name: &str, report: &CommitStatus, word: &str) -> ApiCall {
     let sha = &report.revision;
     let (url, body) = match forge {
         Forge::GitLab => (
@@ -235,8 +235,8 @@ mod tests {
     use super::*;
     use crate::server::time::Millis;
 
-    fn report(context: &str) -> Report {
-        Report {
+    fn report(context: &str) -> CommitStatus {
+        CommitStatus {
             project: "p".into(),
             revision: "b".repeat(40),
             context: context.to_owned(),

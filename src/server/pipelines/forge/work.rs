@@ -412,7 +412,7 @@ async fn start(
 }
 
 fn made(
-    result: Result<crate::server::pipelines::types::Created, crate::server::pipelines::types::Error>,
+    result: Result<crate::server::pipelines::types::CreatedPipeline, crate::server::pipelines::types::Error>,
 ) -> Result<End, StoreError> {
     use crate::server::pipelines::types::Error;
     match result {

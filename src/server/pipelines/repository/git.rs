@@ -88,13 +88,13 @@ fn for_people(said: &str) -> String {
 
 /// Git on one mirror.
 #[derive(Debug)]
-pub(super) struct Git {
+pub(super) struct MirrorGit {
     folder: PathBuf,
     protocol: Protocol,
     access: Option<Files>,
 }
 
-impl Git {
+impl MirrorGit {
     pub(super) fn new(folder: PathBuf, protocol: Protocol, access: Option<Files>) -> Self {
         Self { folder, protocol, access }
     }
@@ -270,7 +270,7 @@ mod tests {
     #[tokio::test]
     async fn time_and_output_are_bounded() {
         let folder = tempfile::tempdir().expect("a folder");
-        let git = Git::new(folder.path().join("m.git"), Protocol::File, None);
+        let git = MirrorGit::new(folder.path().join("m.git"), Protocol::File, None);
         assert!(git.prepare().await.expect("git works"));
         assert!(!git.prepare().await.expect("git works"));
         let said = git.run(Duration::from_secs(300), 3, &["--version"]).await.expect("git works");

@@ -41,7 +41,7 @@ pub struct NewDelivery<'a> {
 
 /// A delivery as people see it.
 #[derive(Clone, Debug)]
-pub struct Delivery {
+pub struct ShownDelivery {
     /// Identifies it here.
     pub seq: i64,
     /// The forge's id of it.
@@ -323,12 +323,12 @@ fn list_sql(is_strange: bool) -> String {
 }
 
 /// The newest deliveries of a project, newest first, and among them the newest of strangers, which do not count.
-pub fn list(view: &View, project: &ProjectId, most: u32) -> Result<Vec<Delivery>, Error> {
+pub fn list(view: &View, project: &ProjectId, most: u32) -> Result<Vec<ShownDelivery>, Error> {
     let mut listed = Vec::new();
     for (is_strange, most) in [(false, most), (true, most.min(MOST_OF_STRANGERS))] {
         let mut query = view.sql().prepare_cached(&list_sql(is_strange))?;
         let rows = query.query_map(params![project, most], |row| {
-            Ok(Delivery {
+            Ok(ShownDelivery {
                 seq: row.get(0)?,
                 delivery: row.get(1)?,
                 source: row.get(2)?,

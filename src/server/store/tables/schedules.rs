@@ -31,7 +31,7 @@ pub struct Timetable {
 
 /// A scheduled pipeline of the API.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Schedule {
+pub struct ScheduledPipeline {
     /// Identifies it in URLs.
     pub id: ScheduleId,
     /// Project whose pipelines it makes.
@@ -61,7 +61,7 @@ const SCHEDULE: &str =
     updated_at_ms, last_ms FROM schedules";
 
 /// A row, with its texts of JSON.
-type Raw = (Schedule, String, String);
+type Raw = (ScheduledPipeline, String, String);
 
 fn schedule_row(row: &Row<'_>) -> rusqlite::Result<Raw> {
     let empty = Timetable {
@@ -71,7 +71,7 @@ fn schedule_row(row: &Row<'_>) -> rusqlite::Result<Raw> {
         days_of_month: Vec::new(),
         months: Vec::new(),
     };
-    let schedule = Schedule {
+    let schedule = ScheduledPipeline {
         id: row.get(0)?,
         project: row.get(1)?,
         name: row.get(2)?,
@@ -87,20 +87,20 @@ fn schedule_row(row: &Row<'_>) -> rusqlite::Result<Raw> {
     Ok((schedule, row.get(4)?, row.get(5)?))
 }
 
-fn read((schedule, timetable, parameters): Raw) -> Result<Schedule, Error> {
+fn read((schedule, timetable, parameters): Raw) -> Result<ScheduledPipeline, Error> {
     let timetable = serde_json::from_str(&timetable)?;
-    Ok(Schedule { timetable, parameters: serde_json::from_str(&parameters)?, ..schedule })
+    Ok(ScheduledPipeline { timetable, parameters: serde_json::from_str(&parameters)?, ..schedule })
 }
 
 /// Reads the schedules of a project, or of all, oldest first.
-pub fn list(view: &View, project: Option<&ProjectId>) -> Result<Vec<Schedule>, Error> {
+pub fn list(view: &View, project: Option<&ProjectId>) -> Result<Vec<ScheduledPipeline>, Error> {
     let sql = format!("{SCHEDULE} WHERE ?1 IS NULL OR project_id = ?1 ORDER BY created_at_ms, id");
     let mut query = view.sql().prepare_cached(&sql)?;
     query.query_map([project], schedule_row)?.map(|row| read(row?)).collect()
 }
 
 /// Reads all schedules that can be read, and the ids of those that are damaged.
-pub fn list_readable(view: &View) -> Result<(Vec<Schedule>, Vec<ScheduleId>), Error> {
+pub fn list_readable(view: &View) -> Result<(Vec<ScheduledPipeline>, Vec<ScheduleId>), Error> {
     let mut query = view.sql().prepare_cached(&format!("{SCHEDULE} ORDER BY created_at_ms, id"))?;
     let (mut readable, mut damaged) = (Vec::new(), Vec::new());
     for row in query.query_map([], schedule_row)? {
@@ -115,13 +115,13 @@ pub fn list_readable(view: &View) -> Result<(Vec<Schedule>, Vec<ScheduleId>), Er
 }
 
 /// Finds a schedule.
-pub fn find(view: &View, id: &ScheduleId) -> Result<Option<Schedule>, Error> {
+pub fn find(view: &View, id: &ScheduleId) -> Result<Option<ScheduledPipeline>, Error> {
     let mut query = view.sql().prepare_cached(&format!("{SCHEDULE} WHERE id = ?1"))?;
     query.query_row([id], schedule_row).optional()?.map(read).transpose()
 }
 
 /// Adds a schedule, or changes it.
-pub fn set(tx: &Tx<'_>, schedule: &Schedule) -> Result<(), Error> {
+pub fn set(tx: &Tx<'_>, schedule: &ScheduledPipeline) -> Result<(), Error> {
     tx.sql()
         .prepare_cached(
             "INSERT INTO schedules (id, project_id, name, description, timetable, parameters, actor_id, actor_login,

@@ -32,7 +32,7 @@ pub struct SealedVariable {
 
 /// The owner of a variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Owner {
+pub enum VariableOwner {
     /// A project: all of its jobs are given the variable.
     Project(ProjectId),
     /// A context: the jobs that use it are given the variable.
@@ -160,22 +160,22 @@ pub fn list_sealed_of_context(view: &View, context: &ContextId) -> Result<Vec<Se
 }
 
 /// Reads every value that is kept.
-pub fn list_all_sealed(view: &View) -> Result<Vec<(Owner, SealedVariable)>, Error> {
+pub fn list_all_sealed(view: &View) -> Result<Vec<(VariableOwner, SealedVariable)>, Error> {
     let mut all = Vec::new();
     let mut query = view.sql().prepare("SELECT name, sealed, project_id FROM project_variables")?;
-    for row in query.query_map([], |row| Ok((Owner::Project(row.get(2)?), sealed_row(row)?)))? {
+    for row in query.query_map([], |row| Ok((VariableOwner::Project(row.get(2)?), sealed_row(row)?)))? {
         all.push(row?);
     }
     let mut query = view.sql().prepare("SELECT name, sealed, context_id FROM context_variables")?;
-    for row in query.query_map([], |row| Ok((Owner::Context(row.get(2)?), sealed_row(row)?)))? {
+    for row in query.query_map([], |row| Ok((VariableOwner::Context(row.get(2)?), sealed_row(row)?)))? {
         all.push(row?);
     }
     let mut query = view.sql().prepare("SELECT name, sealed, project_id FROM forge_secrets")?;
-    for row in query.query_map([], |row| Ok((Owner::Forge(row.get(2)?), sealed_row(row)?)))? {
+    for row in query.query_map([], |row| Ok((VariableOwner::Forge(row.get(2)?), sealed_row(row)?)))? {
         all.push(row?);
     }
     for (owner, sealed) in apps::list_all(view)? {
-        all.push((Owner::App(owner), SealedVariable { name: "github-app".to_owned(), sealed }));
+        all.push((VariableOwner::App(owner), SealedVariable { name: "github-app".to_owned(), sealed }));
     }
     Ok(all)
 }

@@ -2,7 +2,7 @@
 
 use super::model::{BUDGET, Follows, LEASE, Model, Phase, Try};
 use crate::server::engine::commit::clock::{Moment, was_listening};
-use crate::server::engine::task::{Consequence, State, Task};
+use crate::server::engine::task::{Consequence, Stage, Task};
 use crate::server::store::status::{EndedBy, TaskState};
 use crate::server::time::Millis;
 use std::collections::BTreeMap;
@@ -358,7 +358,7 @@ impl World {
             let followed = attempts[at + 1..].iter().any(|later| later.run == attempt.run);
             let retried = matches!(attempt.model.phase, Phase::Ended(TaskState::Retried, _));
             assert_eq!(retried, followed, "attempt {at} of {attempts:?}");
-            if attempt.task.state == State::Queued {
+            if attempt.task.state == Stage::Queued {
                 assert_eq!(attempt.task.claimable("runner-0", false, now), Ok(()), "alone in its class");
                 let later = Millis(now.0 + 10_000_000);
                 assert_eq!(attempt.task.claimable("runner-0", true, later), Ok(()), "when the pause is over");
