@@ -6,10 +6,8 @@
 
 mod addresses;
 mod connections;
-mod latencies;
 mod refusals;
 
 pub use addresses::{BadProxy, Proxies, Proxy};
 pub use connections::{AcceptedConnection, Admission, BusyConnection, ConnectionLimits, Connections};
-pub use latencies::Latencies;
 pub use refusals::Refusals;

@@ -198,13 +198,8 @@ impl Task {
                 let runner = claim.runner.clone();
                 Ok(self.back_to_the_queue(&runner, returned, EndedBy::GivenBack, now))
             }
-            Stage::Ended(TaskEnd {
-                had_begun: false,
-                by: EndedBy::GivenBack | EndedBy::Lapsed,
-                status,
-                ..
-            }) => {
-                let is_retried = *status == TaskState::Retried;
+            Stage::Ended(end) if !end.had_begun && matches!(end.by, EndedBy::GivenBack | EndedBy::Lapsed) => {
+                let is_retried = end.status == TaskState::Retried;
                 Ok(Transition::of(if is_retried { GivenBack::Queued } else { GivenBack::Failed }))
             }
             Stage::Ended(TaskEnd { had_begun: false, by: EndedBy::Cancel, .. }) => {
