@@ -15,7 +15,7 @@ const TASK_ENDS: &[u64] =
 /// Figures of one start of the control plane: counters, which begin at 0 with it.
 #[derive(Debug)]
 pub struct Figures {
-    /// Calls.
+    /// Calls of every kind.
     pub requests: AtomicU64,
     /// Bytes of output of steps.
     pub output_bytes: AtomicU64,

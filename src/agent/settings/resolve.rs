@@ -131,7 +131,7 @@ impl Settings {
 pub(super) struct Host {
     /// Name of the host.
     pub name: String,
-    /// `HOME`.
+    /// Home of the user, from `HOME`.
     pub home: Option<String>,
     /// `XDG_STATE_HOME`.
     pub state_home: Option<String>,

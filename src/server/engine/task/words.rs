@@ -91,7 +91,7 @@ impl Task {
     }
 }
 
-/// State of a task.
+/// Stage that a task has come to, and what belongs to it there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// It waits for a runner of its class.
@@ -330,7 +330,7 @@ pub enum Call {
     Other,
 }
 
-/// The answer to a [`Call`].
+/// The answer to a [`Call`] that was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Passed {
     /// The task has ended, and the call was taken all the same.
