@@ -54,6 +54,10 @@ mod pods_faults;
 mod config_limits;
 // The beginning of a task, its fence, and what is delivered late.
 mod beginning;
+// Answers of something in between, and refusals in the middle of a task.
+mod between;
+// Prefixes that end before their task agent.
+mod prefixes;
 // A cancel while output hangs.
 mod cancel;
 // `runlet exec`: the whole road.

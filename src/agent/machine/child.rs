@@ -180,6 +180,15 @@ impl Agent {
         is_same(process).then_some(agent)
     }
 
+    /// Goes over from its wrapper, which has ended, to itself. What it says is heard as before.
+    pub(super) fn follow(&mut self, process: AgentProcess) {
+        let Some(pid) = Pid::from_raw(process.pid) else { return };
+        self.pid = pid;
+        self.pidfd = os::end_of(pid);
+        self.kind = Kind::Adopted(process);
+        self.has_group = false;
+    }
+
     /// Hands over the task. A wrapper may never read: a thread of its own writes what the pipe has no room for.
     pub(super) fn feed(&mut self, input: Vec<u8>) {
         let Kind::Child(child) = &mut self.kind else { return };

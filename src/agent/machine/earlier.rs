@@ -4,7 +4,7 @@ use super::Runner;
 use super::child::Agent;
 use super::death::Death;
 use super::orphans;
-use super::state::RunningTask;
+use super::state::{AgentProcess, RunningTask};
 use super::watched::Watched;
 use crate::agent::board::State;
 use crate::logging::record;
@@ -17,8 +17,7 @@ use std::time::{Duration, Instant};
 impl Runner {
     /// A task agent of an earlier run that the record does not know of, as on a disk that took nothing, and its task.
     fn find_forgotten(&mut self) -> Option<(RunningTask, Agent)> {
-        let users = self.users_of_agents();
-        let (pid, id) = orphans::find_agent(self.identity.as_deref()?, &users, self.group.as_ref())?;
+        let (pid, id) = self.find_agent()?;
         let id = TaskId::new(id).ok()?;
         let process = Agent::now(pid);
         let agent = Agent::find(&process)?;
@@ -26,6 +25,17 @@ impl Runner {
         let found = RunningTask { agent: Some(process), ..RunningTask::unknown(id) };
         self.record.change(|remembered| remembered.task = Some(found.clone()));
         Some((found, agent))
+    }
+
+    /// A task agent of this runner that is alive, and its task.
+    fn find_agent(&self) -> Option<(i32, String)> {
+        orphans::find_agent(self.identity.as_deref()?, &self.users_of_agents(), self.group.as_ref())
+    }
+
+    /// The living agent of a task. Costs a look at each process of the host.
+    pub(super) fn agent_of(&self, task: &TaskId) -> Option<AgentProcess> {
+        let (pid, _) = self.find_agent().filter(|(_, id)| id == task.as_str())?;
+        Some(Agent::now(pid))
     }
 
     /// The users that task agents of this runner may be of: its own; behind a prefix, which may change the user by way of
@@ -59,7 +69,7 @@ impl Runner {
             let nobody = TaskId::new("unknown").ok();
             let is_left = self.group.as_ref().is_some_and(|group| !group.members().is_empty());
             if let Some(nobody) = nobody.filter(|_| is_left) {
-                self.sweep(&RunningTask::unknown(nobody), false);
+                self.clear(&RunningTask::unknown(nobody), false, false);
             }
             return;
         };

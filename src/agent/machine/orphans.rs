@@ -23,7 +23,7 @@ pub(in crate::agent) const TASK_VARIABLE: &str = proc::MARK;
 const BUILT_IN: [&str; 2] = ["CIRCLE_WORKFLOW_JOB_ID", "CIRCLE_NODE_INDEX"];
 
 /// How long killed processes may take to be gone.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Values by which a process of a task is recognised.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
