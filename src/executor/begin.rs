@@ -114,9 +114,9 @@ fn stopped(task: &TaskRun, reason: StopReason) -> Beginning {
 
 /// The end of a task that is not this agent's any more.
 fn over(reporter: &Reporter) -> Beginning {
-    match reporter.is_disowned() {
-        true => Beginning::Failed("the control plane refuses its calls".to_owned()),
-        false => Beginning::Over,
+    match reporter.disowned() {
+        Some(why) => Beginning::Failed(format!("the control plane refuses its calls: {why}")),
+        None => Beginning::Over,
     }
 }
 

@@ -35,6 +35,7 @@ use crate::protocol::{Secret, json};
 use crate::system::threads;
 use begin::Beginning;
 use child::Message;
+use cleanup::MountTable;
 use output::forms::Forms;
 use output::report::{Reporter, Wish};
 use output::secrets::Secrets;
@@ -124,11 +125,12 @@ fn run(input: TaskInput) -> Outcome {
     if input.rest {
         return Ok(deliver_rest(&input, &reporter));
     }
+    let mounts = MountTable::open();
     let folders = scratch::create(&input, Kind::Private).and_then(|private| {
         match scratch::create(&input, Kind::Spool) {
             Ok(spool) => Ok((private, spool)),
             Err(why) => {
-                scratch::remove(&private);
+                scratch::remove(&private, Some(&mounts));
                 Err(why)
             }
         }
@@ -150,10 +152,13 @@ fn run(input: TaskInput) -> Outcome {
         fetch.stop();
         begin::say(Said::Ended, Some(status.word()));
         code = if reporter.finish(status, message) { task_exit::REPORTED } else { task_exit::NOT_REPORTED };
+        if let Some(why) = reporter.disowned() {
+            begin::say(Said::Words, Some(&why));
+        }
         task.clean_up();
     }
-    scratch::remove_private(&task.input.task.id, &scratch);
-    leave(&reporter, &spool, matches!(beginning, Beginning::Begun));
+    scratch::remove_private(&task.input.task.id, &scratch, &mounts);
+    leave(&reporter, &spool, matches!(beginning, Beginning::Begun), Some(&mounts));
     Ok(code)
 }
 
@@ -166,16 +171,16 @@ fn deliver_rest(input: &TaskInput, reporter: &Reporter) -> u8 {
         ::log::error!("failed to read `{}`: {error}", spool.display());
         return task_exit::NOT_REPORTED;
     }
-    let is_sent = leave(reporter, &spool, true);
+    let is_sent = leave(reporter, &spool, true, None);
     reporter.over();
     if is_sent { task_exit::REPORTED } else { task_exit::NOT_REPORTED }
 }
 
 /// Removes a spool, unless there is something in it that counts and was not sent.
-fn leave(reporter: &Reporter, spool: &Path, counts: bool) -> bool {
+fn leave(reporter: &Reporter, spool: &Path, counts: bool, since: Option<&MountTable>) -> bool {
     let is_sent = !counts || reporter.is_sent();
     if is_sent {
-        scratch::remove(spool);
+        scratch::remove(spool, since);
     } else {
         ::log::error!("what the task has said could not be sent and stays in `{}`", spool.display());
     }

@@ -55,8 +55,8 @@ pub struct TaskRun {
     /// A step asked that no further one begins.
     halted: bool,
     stop: Option<StopReason>,
-    /// How long the control plane had not answered when the steps were stopped for it.
-    silence: Duration,
+    /// What is said of the control plane's silence when the steps were stopped for it.
+    silence: String,
     deadline: Option<Instant>,
     /// When the task began, by the clock that files are dated with.
     pub(super) began: SystemTime,
@@ -115,7 +115,7 @@ impl TaskRun {
             background: Vec::new(),
             halted: false,
             stop: None,
-            silence: Duration::ZERO,
+            silence: String::new(),
             deadline,
             began: SystemTime::now(),
             records: 0,
@@ -167,7 +167,9 @@ impl TaskRun {
                 let why = "the job was canceled through the control plane";
                 (TaskStatus::Canceled, Some(why.to_owned()))
             }
-            (Some(StopReason::Unreachable), _) => (TaskStatus::InfrastructureFail, Some(self.silence_text())),
+            (Some(StopReason::Unreachable), _) => {
+                (TaskStatus::InfrastructureFail, Some(self.silence.clone()))
+            }
             (Some(StopReason::Runner), _) => (TaskStatus::InfrastructureFail, Some(self.runner_stop_text())),
             (Some(StopReason::TimeLimit), _) => (TaskStatus::Timedout, Some(self.time_limit_text())),
             (None, Some((status, why))) => (status, Some(why)),
@@ -208,10 +210,11 @@ impl TaskRun {
     }
 
     fn silence_text(&self) -> String {
-        let silence = Duration::from_secs(self.silence.as_secs());
+        let (silence, failure) = self.reporter.silence();
+        let failure = if failure.is_empty() { failure } else { format!("; the last call failed: {failure}") };
         format!(
-            "no answer from the control plane for {}: the steps were stopped, since it may have given the job to another runner (see to the network of the runner `{}`)",
-            duration::format(silence),
+            "no answer from the control plane for {}: the steps were stopped, since it may have given the job to another runner (see to the network of the runner `{}`{failure})",
+            duration::format(Duration::from_secs(silence.as_secs())),
             self.input.runner_name
         )
     }
@@ -438,7 +441,7 @@ impl TaskRun {
                 self.stop = Some(StopReason::Ended);
             } else {
                 self.stop = Some(StopReason::Unreachable);
-                self.silence = self.reporter.silence();
+                self.silence = self.silence_text();
             }
         }
     }

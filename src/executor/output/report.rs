@@ -93,8 +93,10 @@ pub(super) struct State {
     pub(super) finishing: bool,
     /// The control plane takes nothing more.
     pub(super) refused: bool,
-    /// It refuses calls for another reason than the end of the task, which it may still hold for running.
-    pub(super) disowned: bool,
+    /// How it refuses calls for another reason than the end of the task, which it may still hold for running.
+    pub(super) disowned: Option<String>,
+    /// How calls fail since it has answered.
+    failure: Option<String>,
     pub(super) lost_output: Option<String>,
     /// A step waits for room in the spool.
     pub(super) starved: bool,
@@ -145,7 +147,8 @@ impl Reporter {
             end: None,
             finishing: false,
             refused: false,
-            disowned: false,
+            disowned: None,
+            failure: None,
             lost_output: None,
             starved: false,
             vain_looks: 0,
@@ -185,9 +188,10 @@ impl Reporter {
         }
     }
 
-    /// How long the control plane has not answered.
-    pub fn silence(&self) -> Duration {
-        self.lock().life.silence(since_boot())
+    /// How long the control plane has not answered, and how calls fail since then.
+    pub fn silence(&self) -> (Duration, String) {
+        let state = self.lock();
+        (state.life.silence(since_boot()), state.failure.clone().unwrap_or_default())
     }
 
     /// Queues an event.
@@ -486,8 +490,12 @@ impl Reporter {
 
     /// One call. Whatever the answer says, it counts as one, and may bring news.
     fn answer(&self, client: &Client, request: &Request<'_>) -> Result<Response, Error> {
-        let response = client.send(request)?;
-        self.lock().life.answered(since_boot());
+        let sent = client.send(request);
+        let mut state = self.lock();
+        state.failure = sent.as_ref().err().map(Error::to_string);
+        let response = sent?;
+        state.life.answered(since_boot());
+        drop(state);
         self.news(response.news);
         Ok(response)
     }
