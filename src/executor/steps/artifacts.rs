@@ -55,6 +55,12 @@ impl TaskRun {
                     count += 1;
                     total += length;
                     log.note(&format!("stored `{name}` ({})", counted(length, "byte")));
+                    if let Some(before) = self.names.replaced(&name, &entry.sha256, &file.path) {
+                        log.note(&format!(
+                            "warning: this `{name}`, of `{}`, has replaced the one of `{before}`: the last file of a name is kept (set another `destination`)",
+                            file.path.display()
+                        ));
+                    }
                 }
                 Err(UploadError::Stopped) => return Err(self.stopped_end()),
                 Err(UploadError::TooLarge(length)) => {
