@@ -264,7 +264,7 @@ mod tests {
         let often = Duration::from_millis(1);
         is_cut(&connection(), short(|p| &mut p.body_of_unknown), slow(often)).await;
         let known = connection();
-        known.set_known();
+        known.set_known(&1);
         is_cut(&known, short(|p| &mut p.body), slow(often)).await;
         is_cut(&known, short(|p| &mut p.piece), slow(Duration::from_secs(10_000))).await;
     }

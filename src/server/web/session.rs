@@ -192,7 +192,7 @@ async fn find(parts: &Parts, web: &Web) -> Answer<Option<Visitor>> {
     let Some(Login { owner, used_at }) = found else { return Ok(None) };
     // A login that is over is no wrong token: its browser is only told to sign in again.
     if let Some(connection) = parts.extensions.get::<Arc<Connection>>() {
-        connection.set_known();
+        connection.set_known(&owner.user);
     }
     if now.since(used_at) >= NOTED {
         web.state.store.write(move |tx| sessions::use_login(tx, &hash, now)).await?;

@@ -5,10 +5,12 @@ use crate::server::api::shared::failure::{Answer, Failure};
 use crate::server::auth::{self, Administrator, ClassToken, Peer, Person};
 use crate::server::clients::Connection;
 use crate::server::state::Shared;
+use crate::server::store::tables::tasks::TaskRow;
 use crate::server::store::{Error as StoreError, View};
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::{HeaderValue, StatusCode, header, request::Parts};
 use base64::Engine;
+use std::hash::Hash;
 use std::sync::Arc;
 
 /// The bearer token of a request.
@@ -16,9 +18,33 @@ pub fn bearer_of(parts: &Parts) -> Option<&str> {
     auth::bearer(parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?)
 }
 
+/// What a token is looked up to.
+pub trait Holding {
+    /// Whose the connections are that show it: further tokens of one person or class are no further holder.
+    fn holder(&self) -> impl Hash;
+}
+
+impl Holding for Person {
+    fn holder(&self) -> impl Hash {
+        &self.id
+    }
+}
+
+impl Holding for ClassToken {
+    fn holder(&self) -> impl Hash {
+        &self.class_id
+    }
+}
+
+impl Holding for TaskRow {
+    fn holder(&self) -> impl Hash {
+        &self.id
+    }
+}
+
 /// Looks for the holder of the first of these tokens that has one. The connection is known from then on; the answer to
 /// tokens of which none has a holder comes late.
-pub async fn holder_of<T: Send + 'static>(
+pub async fn holder_of<T: Holding + Send + 'static>(
     parts: &Parts,
     state: &Shared,
     tokens: Vec<String>,
@@ -29,10 +55,10 @@ pub async fn holder_of<T: Send + 'static>(
     }
     let found = state.store.look_up(move |view| find(view, &tokens)).await?;
     let connection = parts.extensions.get::<Arc<Connection>>();
-    match connection {
-        Some(connection) if found.is_some() => connection.set_known(),
-        Some(connection) => connection.set_refused(),
-        None => {}
+    match (connection, &found) {
+        (Some(connection), Some(found)) => connection.set_known(&found.holder()),
+        (Some(connection), None) => connection.set_refused(),
+        (None, _) => {}
     }
     if found.is_some() {
         return Ok(found);
