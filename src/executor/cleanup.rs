@@ -4,10 +4,12 @@
 use super::folder;
 use super::places::{self, real};
 use crate::system::os;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access, access};
+use std::cell::Cell;
 use std::ffi::OsString;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -20,10 +22,52 @@ pub struct Before {
     /// Target of the link that it is.
     link: Option<PathBuf>,
     mounts: Vec<Mount>,
+    table: MountTable,
+}
+
+/// The mounts of this system, opened at some time. They may be thousands, of others: as long as the kernel says that they
+/// are the same nobody has to read them again.
+#[derive(Debug)]
+pub(super) struct MountTable {
+    file: Option<File>,
+    /// The kernel says it once.
+    is_changed: Cell<bool>,
+}
+
+impl MountTable {
+    pub(super) fn open() -> Self {
+        Self { file: File::open("/proc/self/mountinfo").ok(), is_changed: Cell::new(false) }
+    }
+
+    /// Whether nothing was mounted, or taken off, since it was opened. A kernel that does not tell has every file ready for
+    /// everything, which this one never is.
+    fn is_unchanged(&self) -> bool {
+        let Some(file) = self.file.as_ref().filter(|_| !self.is_changed.get()) else { return false };
+        let mut table = [PollFd::new(file, PollFlags::IN | PollFlags::OUT | PollFlags::PRI)];
+        let polled = poll(&mut table, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        self.is_changed.set(polled.is_err() || table[0].revents() != PollFlags::IN);
+        !self.is_changed.get()
+    }
+
+    /// The mount points in a folder, and those above it, in the order that they were mounted in. The path has no links.
+    fn read(&self, folder: &Path) -> Vec<Mount> {
+        let (mut found, mut text) = (Vec::new(), Vec::new());
+        // Where it cannot be read there is none.
+        let _ = self.file.as_ref().map(|mut file| file.read_to_end(&mut text));
+        // `36 35 98:0 /in/it /place rw,noatime master:1 - ext3 /dev/sda1 rw`
+        for line in text.split(|byte| *byte == b'\n') {
+            let words = Vec::from_iter(line.splitn(6, |byte| *byte == b' '));
+            let Some(place) = words.get(4).map(|word| unescaped(word)) else { continue };
+            if place.starts_with(folder) || folder.starts_with(&place) {
+                found.push(Mount { place, facts: words[..4].join(&b' ') });
+            }
+        }
+        found
+    }
 }
 
 /// A mount point.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mount {
     place: PathBuf,
     /// Number of the mount, that of the one below, device, and what of it is mounted.
@@ -33,23 +77,14 @@ pub(super) struct Mount {
 impl Before {
     /// As it is now.
     pub fn of(directory: &Path) -> Self {
-        let real = real(directory);
-        Self { link: fs::read_link(directory).ok(), mounts: mounts(&real), real }
+        let (real, table) = (real(directory), MountTable::open());
+        Self { link: fs::read_link(directory).ok(), mounts: table.read(&real), real, table }
     }
 }
 
-/// The mount points in a folder, and those above it, in the order that they were mounted in. The path has no links.
+/// The mount points in a folder, and those above it, as they are now.
 fn mounts(folder: &Path) -> Vec<Mount> {
-    let mut found = Vec::new();
-    // `36 35 98:0 /in/it /place rw,noatime master:1 - ext3 /dev/sda1 rw`
-    for line in fs::read("/proc/self/mountinfo").unwrap_or_default().split(|byte| *byte == b'\n') {
-        let words = Vec::from_iter(line.splitn(6, |byte| *byte == b' '));
-        let Some(place) = words.get(4).map(|word| unescaped(word)) else { continue };
-        if place.starts_with(folder) || folder.starts_with(&place) {
-            found.push(Mount { place, facts: words[..4].join(&b' ') });
-        }
-    }
-    found
+    MountTable::open().read(folder)
 }
 
 /// `\040` is a space.
@@ -94,10 +129,12 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     remove_without_mounts(&folder, true, mounts(&folder))
 }
 
-/// As [`remove`], with what the job has mounted there, as far as it can be taken off.
-pub(super) fn remove_with_mounts(path: &Path) -> io::Result<()> {
+/// As [`remove`], with what the job has mounted there, as far as it can be taken off. `since`: opened before the folder was
+/// made.
+pub(super) fn remove_with_mounts(path: &Path, since: Option<&MountTable>) -> io::Result<()> {
     let folder = in_place(path);
-    remove_without_mounts(&folder, true, detach(&folder, &[]))
+    let is_free = since.is_some_and(MountTable::is_unchanged);
+    remove_without_mounts(&folder, true, if is_free { Vec::new() } else { detach(&folder, &[]) })
 }
 
 /// `itself`: not only what is in the folder, whose path has no links.
@@ -217,7 +254,11 @@ pub(super) fn remove_working_directory(directory: &Path, before: Option<&Before>
         log::warn!("not removing the working directory `{shown}`: the home or this program is in it");
         return;
     }
-    let found = before.map_or_else(|| mounts(&real), |before| detach(&real, &before.mounts));
+    let found = match before {
+        Some(before) if before.table.is_unchanged() => before.mounts.clone(),
+        Some(before) => detach(&real, &before.mounts),
+        None => mounts(&real),
+    };
     let is_strange = |mount: &&Mount| match before {
         Some(before) => real.starts_with(&mount.place) && !before.mounts.contains(mount),
         None => mount.place == real,

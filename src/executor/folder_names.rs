@@ -78,6 +78,9 @@ struct Worker {
 }
 
 /// The tasks that work in a folder, around or inside it. None for a path that leads nowhere, which is empty.
+///
+/// A name can only be asked for by whoever knows it whole, and nobody knows which folders inside this one are worked in: they
+/// are found in the table of all sockets, which is read once for a task.
 fn workers(folder: &Path) -> Vec<Worker> {
     if folder.as_os_str().is_empty() {
         return Vec::new();

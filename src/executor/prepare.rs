@@ -137,7 +137,7 @@ impl TaskRun {
         let usable = taken.and_then(|mut lock| {
             use rustix::fs::{Access, access};
             lock.hand_on();
-            self.before = Some(Before::of(self.places.cleaned()));
+            self.before = self.input.cleanup_working_directory.then(|| Before::of(self.places.cleaned()));
             self.folder = Some(lock);
             access(&path, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| ("use", error.into()))
         });

@@ -1,7 +1,7 @@
 //! The folders of a task beside its working directory: a private one, and that of the spool, which a reboot should
 //! not empty.
 
-use super::cleanup;
+use super::cleanup::{self, MountTable};
 use super::places::home;
 use crate::protocol::TaskId;
 use crate::protocol::task_input::TaskInput;
@@ -68,7 +68,7 @@ pub fn try_places(working_directory: &Path, kind: Kind) -> Tried {
     if let Some(folder) = &made {
         // A disk without room may take folders.
         let written = fs::write(folder.join("file"), [b'x'; 4096]);
-        remove(folder);
+        remove(folder, None);
         full.extend(written.err().map(|error| (folder.clone(), error)));
     }
     full.retain(|(_, error)| fault::is_full(error));
@@ -117,20 +117,20 @@ pub(super) fn left_spool(input: &TaskInput) -> Option<PathBuf> {
 
 /// Removes the private folder of a task whose agent was killed, and its spool only if nobody wants that.
 pub fn remove_left_behind(task: &TaskId, working_directory: Option<&Path>, spool_too: bool) {
-    remove_ssh_folder(task);
+    remove_ssh_folder(task, None);
     for kind in [Kind::Private, Kind::Spool] {
         for folder in candidates(task, working_directory, kind) {
             if folder.is_dir() && (kind == Kind::Private || spool_too) {
-                remove(&folder);
+                remove(&folder, None);
             }
         }
     }
 }
 
-/// Removes the folders of a task that hold what nobody else may see.
-pub(super) fn remove_private(task: &TaskId, private: &Path) {
-    remove(private);
-    remove_ssh_folder(task);
+/// Removes the folders of a task that hold what nobody else may see, made since the mounts were opened.
+pub(super) fn remove_private(task: &TaskId, private: &Path, mounts: &MountTable) {
+    remove(private, Some(mounts));
+    remove_ssh_folder(task, Some(mounts));
 }
 
 /// The folder of a task beside the keys of the user.
@@ -138,17 +138,17 @@ pub(super) fn ssh_folder(task: &TaskId) -> PathBuf {
     home().join(".ssh").join(name_of(task, Kind::Private))
 }
 
-fn remove_ssh_folder(task: &TaskId) {
+fn remove_ssh_folder(task: &TaskId, since: Option<&MountTable>) {
     let folder = ssh_folder(task);
     if folder.is_dir() {
-        remove(&folder);
+        remove(&folder, since);
     }
 }
 
-/// Removes a folder of a task.
-pub(super) fn remove(folder: &Path) {
+/// Removes a folder of a task, made since the mounts were opened, if they were.
+pub(super) fn remove(folder: &Path, since: Option<&MountTable>) {
     // Whatever is mounted there was mounted by the job.
-    if let Err(error) = cleanup::remove_with_mounts(folder) {
+    if let Err(error) = cleanup::remove_with_mounts(folder, since) {
         ::log::warn!("failed to remove `{}`: {error}", folder.display());
     }
 }

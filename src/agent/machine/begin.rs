@@ -62,7 +62,8 @@ impl Runner {
     ) -> Result<(Agent, RunningTask), String> {
         let input = self.input(task, rest)?;
         if !rest {
-            self.before = Some(Before::of(&self.settings.working_directory));
+            let cleans = self.settings.cleanup_working_directory;
+            self.before = cleans.then(|| Before::of(&self.settings.working_directory));
         }
         let mut agent = child::start(
             &self.settings,
