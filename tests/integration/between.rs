@@ -50,7 +50,7 @@ fn a_redirect_is_no_answer_whoever_it_seems_to_be_of() {
 #[test]
 fn a_task_that_was_stopped_since_calls_are_redirected_says_so() {
     let server = ControlPlane::start();
-    let mut runner = running(&server, "r-2", 8);
+    let mut runner = running(&server, "r-2", 60);
     server.redirect("/tasks/r-2/", 307, "https://login.test/");
     runner.wait_file("stopped");
     server.behave();
