@@ -366,9 +366,12 @@ mod tests {
     fn known_ones_with_calls_stay_and_fill_the_room() {
         let all = Connections::new(Limits { all: 4, unknown: 2 });
         let mut now = Instant::now();
-        let mut known: Vec<_> = (0..3).map(|_| accept(&all, 1, &mut now)).collect();
+        let mut known = Vec::new();
+        for holder in [0, 1, 1] {
+            known.push(accept(&all, 1, &mut now));
+            known[known.len() - 1].set_known(&holder);
+        }
         let mut calls: Vec<_> = known.iter().map(Connection::call).collect();
-        (0..3).for_each(|holder| known[holder].set_known(&holder.min(1)));
         let stranger = accept(&all, 1, &mut now);
         assert!(matches!(all.accept(address(1), now), Admission::NotYet), "it has just come");
         let newcomer = accept(&all, 1, &mut now);
