@@ -244,7 +244,10 @@ impl StepChild {
         self.log.end_child(self.turn);
         if !self.closed {
             let holders = process::holders(&self.reader);
-            let named: Vec<_> = holders.iter().map(|p| format!("pid {} `{}`", p.pid, p.command)).collect();
+            let named: Vec<_> = holders
+                .iter()
+                .map(|p| format!("pid {} `{}`", p.pid, self.log.shortened(&p.command)))
+                .collect();
             let who = if named.is_empty() { "a process".to_owned() } else { named.join(", ") };
             self.log.note(&format!(
                 "[this step has ended, but {who} still holds its output open; what it writes from here on is dropped]"
@@ -282,11 +285,15 @@ mod tests {
     }
 
     fn run(script: &str) -> Bench {
+        run_with(script, &Secrets::default())
+    }
+
+    fn run_with(script: &str, secrets: &Secrets) -> Bench {
         let folder = tempfile::tempdir().unwrap();
         let endpoint = Endpoint { url: "http://127.0.0.1:9".to_owned(), ..Endpoint::default() };
         let client = Client::new(&endpoint).unwrap();
         let reporter = Reporter::new(client, &crate::executor::example::task("child-test"), |_| {});
-        let log = StepLog::open(folder.path(), 0, 1 << 30, &Secrets::default(), &reporter).unwrap();
+        let log = StepLog::open(folder.path(), 0, 1 << 30, secrets, &reporter).unwrap();
         let (sender, messages) = channel();
         let mut command = Command::new("sh");
         command.args(["-c", script]).current_dir(folder.path());
@@ -339,6 +346,28 @@ mod tests {
             std::thread::sleep(LOOK);
         }
         assert!(!bench.running.closed);
+    }
+
+    /// Where there is no `/proc` nobody is named.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_secret_in_the_arguments_of_whoever_holds_the_output_is_masked_wherever_it_stands() {
+        let value = "S3cr3t/Tok+en=Value#9xQ";
+        let secrets = Secrets::new(&[], &[crate::protocol::Secret::new(value)]);
+        // Long beginnings, so that some of them end where a text is cut.
+        for before in (80..200).step_by(11) {
+            let (begin, end) = ("p".repeat(before), "q".repeat(80));
+            let bench =
+                run_with(&format!("sh -c 'echo up; sleep 600; :' {begin} {value} {end} & wait $!"), &secrets);
+            while bench.output().is_empty() {
+                std::thread::sleep(LOOK);
+            }
+            bench.running.let_go();
+            bench.log.close();
+            let said = String::from_utf8(bench.output()).unwrap();
+            assert!(said.contains("still holds its output open"), "{said}");
+            assert!(!said.contains("S3cr"), "{said}");
+        }
     }
 
     /// A shell that dies of TERM at once, and what it started, which does `cleanup` then. Both are ready.

@@ -2,15 +2,12 @@
 //! of any folder of the host, and nothing behind a link that is not the operator's.
 
 use super::folder;
+use super::mounts::{Mount, MountTable, mounts};
 use super::places::{self, real};
 use crate::system::os;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access, access};
-use std::cell::Cell;
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::ffi::OsStringExt;
+use std::fs;
+use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -25,78 +22,14 @@ pub struct Before {
     table: MountTable,
 }
 
-/// The mounts of this system, opened at some time. They may be thousands, of others: as long as the kernel says that they
-/// are the same nobody has to read them again.
-#[derive(Debug)]
-pub(super) struct MountTable {
-    file: Option<File>,
-    /// The kernel says it once.
-    is_changed: Cell<bool>,
-}
-
-impl MountTable {
-    pub(super) fn open() -> Self {
-        Self { file: File::open("/proc/self/mountinfo").ok(), is_changed: Cell::new(false) }
-    }
-
-    /// Whether nothing was mounted, or taken off, since it was opened. A kernel that does not tell has every file ready for
-    /// everything, which this one never is.
-    fn is_unchanged(&self) -> bool {
-        let Some(file) = self.file.as_ref().filter(|_| !self.is_changed.get()) else { return false };
-        let mut table = [PollFd::new(file, PollFlags::IN | PollFlags::OUT | PollFlags::PRI)];
-        let polled = poll(&mut table, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
-        self.is_changed.set(polled.is_err() || table[0].revents() != PollFlags::IN);
-        !self.is_changed.get()
-    }
-
-    /// The mount points in a folder, and those above it, in the order that they were mounted in. The path has no links.
-    fn read(&self, folder: &Path) -> Vec<Mount> {
-        let (mut found, mut text) = (Vec::new(), Vec::new());
-        // Where it cannot be read there is none.
-        let _ = self.file.as_ref().map(|mut file| file.read_to_end(&mut text));
-        // `36 35 98:0 /in/it /place rw,noatime master:1 - ext3 /dev/sda1 rw`
-        for line in text.split(|byte| *byte == b'\n') {
-            let words = Vec::from_iter(line.splitn(6, |byte| *byte == b' '));
-            let Some(place) = words.get(4).map(|word| unescaped(word)) else { continue };
-            if place.starts_with(folder) || folder.starts_with(&place) {
-                found.push(Mount { place, facts: words[..4].join(&b' ') });
-            }
-        }
-        found
-    }
-}
-
-/// A mount point.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Mount {
-    place: PathBuf,
-    /// Number of the mount, that of the one below, device, and what of it is mounted.
-    facts: Vec<u8>,
-}
-
 impl Before {
     /// As it is now.
     pub fn of(directory: &Path) -> Self {
         let (real, table) = (real(directory), MountTable::open());
-        Self { link: fs::read_link(directory).ok(), mounts: table.read(&real), real, table }
+        let mut mounts = table.read(&real);
+        mounts.iter_mut().for_each(Mount::look);
+        Self { link: fs::read_link(directory).ok(), mounts, real, table }
     }
-}
-
-/// The mount points in a folder, and those above it, as they are now.
-fn mounts(folder: &Path) -> Vec<Mount> {
-    MountTable::open().read(folder)
-}
-
-/// `\040` is a space.
-fn unescaped(word: &[u8]) -> PathBuf {
-    let mut parts = word.split(|byte| *byte == b'\\');
-    let mut text = parts.next().unwrap_or_default().to_vec();
-    for part in parts {
-        let (digits, rest) = part.split_at(part.len().min(3));
-        text.push(digits.iter().fold(0, |byte, digit| byte << 3 | digit & 7));
-        text.extend(rest);
-    }
-    OsString::from_vec(text).into()
 }
 
 /// Takes off what is mounted in a folder, or on it, and was not there before, as far as this user may. Returns the mounts
@@ -106,7 +39,7 @@ fn detach(folder: &Path, before: &[Mount]) -> Vec<Mount> {
     let mut is_changed = false;
     // The one that came last lies on top.
     for mount in found.iter().rev() {
-        if mount.place.starts_with(folder) && !before.contains(mount) && os::detach(&mount.place).is_ok() {
+        if mount.place.starts_with(folder) && !mount.is_among(before) && os::detach(&mount.place).is_ok() {
             log::info!("detached `{}`, which the job had mounted", mount.place.display());
             is_changed = true;
         }
@@ -126,7 +59,7 @@ fn in_place(path: &Path) -> PathBuf {
 /// cannot be removed; everything else goes.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     let folder = in_place(path);
-    remove_without_mounts(&folder, true, mounts(&folder))
+    remove_without_mounts(&folder, true, mounts(&folder), false)
 }
 
 /// As [`remove`], with what the job has mounted there, as far as it can be taken off. `since`: opened before the folder was
@@ -134,13 +67,16 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 pub(super) fn remove_with_mounts(path: &Path, since: Option<&MountTable>) -> io::Result<()> {
     let folder = in_place(path);
     let is_free = since.is_some_and(MountTable::is_unchanged);
-    remove_without_mounts(&folder, true, if is_free { Vec::new() } else { detach(&folder, &[]) })
+    remove_without_mounts(&folder, true, if is_free { Vec::new() } else { detach(&folder, &[]) }, false)
 }
 
-/// `itself`: not only what is in the folder, whose path has no links.
-fn remove_without_mounts(folder: &Path, itself: bool, mounts: Vec<Mount>) -> io::Result<()> {
+/// `itself`: not only what is in the folder, whose path has no links. `is_shared`: tasks may have folders in it.
+fn remove_without_mounts(folder: &Path, itself: bool, mounts: Vec<Mount>, is_shared: bool) -> io::Result<()> {
     let mut kept = Vec::from_iter(mounts.into_iter().map(|mount| mount.place));
     kept.retain(|place| place.starts_with(folder));
+    if is_shared {
+        keep_held(folder, &mut kept);
+    }
     let itself = itself && kept.first().is_none_or(|place| place != folder);
     let mut left = Left { kept, ..Left::default() };
     left.remove(folder, itself);
@@ -150,10 +86,24 @@ fn remove_without_mounts(folder: &Path, itself: bool, mounts: Vec<Mount>) -> io:
     if left.text.is_empty() { Ok(()) } else { Err(io::Error::other(left.text)) }
 }
 
+/// Adds the folders in a folder that other tasks hold: one in a container sees it through a mount that nobody sees here.
+fn keep_held(folder: &Path, kept: &mut Vec<PathBuf>) {
+    let mut next = vec![folder.to_owned()];
+    while let Some(folder) = next.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) || kept.contains(&path) {
+                continue;
+            }
+            if folder::is_held(&path) { kept.push(path) } else { next.push(path) }
+        }
+    }
+}
+
 /// All that is left where something was removed.
 #[derive(Default)]
 struct Left {
-    /// Mount points, which stay.
+    /// Mount points and folders of other tasks, which stay.
     kept: Vec<PathBuf>,
     /// For people: what is mounted there, and the first path that could not be removed, with its error.
     text: String,
@@ -165,7 +115,8 @@ impl Left {
     /// Removes what can be removed. `itself`: not only what is in the folder.
     fn remove(&mut self, path: &Path, itself: bool) {
         if itself && self.kept.iter().any(|place| place == path) {
-            return self.tell(format!("`{}` is mounted there and stays", path.display()));
+            return self
+                .tell(format!("`{}` is mounted there, or held by another task, and stays", path.display()));
         }
         let goes = itself && !self.kept.iter().any(|place| place.starts_with(path));
         match self.remove_around(path, goes) {
@@ -260,7 +211,7 @@ pub(super) fn remove_working_directory(directory: &Path, before: Option<&Before>
         None => mounts(&real),
     };
     let is_strange = |mount: &&Mount| match before {
-        Some(before) => real.starts_with(&mount.place) && !before.mounts.contains(mount),
+        Some(before) => real.starts_with(&mount.place) && !mount.is_among(&before.mounts),
         None => mount.place == real,
     };
     if let Some(mount) = found.iter().find(is_strange) {
@@ -268,9 +219,60 @@ pub(super) fn remove_working_directory(directory: &Path, before: Option<&Before>
             "not cleaning the working directory `{shown}`: a job may have mounted something at `{}` (umount it)",
             mount.place.display()
         );
-    } else if let Err(error) = remove_without_mounts(&real, link.is_none(), found) {
+    } else if let Err(error) = remove_without_mounts(&real, link.is_none(), found, true) {
         log::warn!(
             "failed to clean the working directory `{shown}`: {error} (remove what is left as its owner or as root)"
         );
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::executor::mounts::in_namespace;
+    use crate::system::locks::{Share, try_take};
+
+    #[test]
+    fn a_mount_of_before_stays_whatever_the_job_calls_its_source() {
+        let test = "executor::cleanup::tests::a_mount_of_before_stays_whatever_the_job_calls_its_source";
+        let script = "mkdir -p src other work; mount --bind src work; mkdir work/m; mount --bind other work/m; touch other/theirs";
+        let Some(place) = in_namespace(test, script) else { return };
+        let work = place.join("work");
+        let before = Before::of(&work);
+        fs::rename(place.join("src"), place.join("src2")).unwrap();
+        fs::rename(place.join("other"), place.join("other2")).unwrap();
+        fs::write(work.join("left"), "").unwrap();
+        // What the job mounts itself goes, also what it has put over a mount of before.
+        let script = "mkdir work/own; for at in own m .; do mount --bind other2 work/$at; done";
+        let mounted = std::process::Command::new("sh").args(["-ec", script]).current_dir(&place).status();
+        assert!(mounted.unwrap().success());
+        remove_working_directory(&work, Some(&before), true);
+        assert_eq!(
+            mounts(&work).iter().filter(|mount| mount.is_among(&before.mounts)).count(),
+            before.mounts.len()
+        );
+        assert_eq!(mounts(&work).len(), before.mounts.len());
+        assert!(work.join("m/theirs").exists());
+        assert!(!work.join("left").exists() && !work.join("own").exists());
+    }
+
+    #[test]
+    fn a_folder_that_another_task_holds_is_not_emptied() {
+        let place = tempfile::tempdir().unwrap();
+        let work = place.path().join("work");
+        for folder in ["a/theirs/b", "a/c", "d"] {
+            fs::create_dir_all(work.join(folder)).unwrap();
+            fs::write(work.join(folder).join("file"), "").unwrap();
+        }
+        // As by a task in a container, whose names and mounts are not seen here.
+        let theirs = fs::File::open(work.join("a/theirs")).unwrap();
+        let held = try_take(theirs, Share::Alone).unwrap();
+        remove_working_directory(&work, Some(&Before::of(&work)), true);
+        assert!(work.join("a/theirs/b/file").exists());
+        assert!(!work.join("a/c").exists() && !work.join("d").exists());
+        drop(held);
+        remove_working_directory(&work, Some(&Before::of(&work)), true);
+        assert!(!work.exists());
     }
 }

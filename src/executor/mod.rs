@@ -16,6 +16,7 @@ mod example;
 mod folder;
 mod folder_names;
 pub mod life;
+mod mounts;
 pub mod output;
 pub mod places;
 mod prepare;
@@ -35,7 +36,7 @@ use crate::protocol::{Secret, json};
 use crate::system::threads;
 use begin::Beginning;
 use child::Message;
-use cleanup::MountTable;
+use mounts::MountTable;
 use output::forms::Forms;
 use output::report::{Reporter, Wish};
 use output::secrets::Secrets;
@@ -73,7 +74,8 @@ pub fn command(args: Vec<OsString>) -> Outcome {
     crate::system::keep_memory_private();
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("{panic}");
-        begin::say(Said::Words, Some(&panic.to_string()));
+        // Its text may quote what the job has given.
+        begin::say(Said::Words, panic.location().map(|place| format!("it panicked at {place}")).as_deref());
     }));
     let wrong = |why| Failure { code: exit::USAGE, message: why };
     let text = read_input().map_err(wrong)?;

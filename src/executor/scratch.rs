@@ -1,7 +1,8 @@
 //! The folders of a task beside its working directory: a private one, and that of the spool, which a reboot should
 //! not empty.
 
-use super::cleanup::{self, MountTable};
+use super::cleanup;
+use super::mounts::MountTable;
 use super::places::home;
 use crate::protocol::TaskId;
 use crate::protocol::task_input::TaskInput;

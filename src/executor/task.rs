@@ -146,7 +146,8 @@ impl TaskRun {
             let end = self.attempts(index, step);
             if end.status != StepStatus::Success && first_failure.is_none() {
                 let why = end.message.unwrap_or_else(|| "it failed".to_owned());
-                let mut lines = step.name.lines();
+                let name = self.secrets.mask(&step.name);
+                let mut lines = name.lines();
                 let mut title = lines.next().unwrap_or_default().to_owned();
                 if lines.next().is_some() {
                     title.push_str(" ...");
@@ -569,7 +570,7 @@ impl TaskRun {
         let step = self.records;
         if let Ok(log) = self.open(None, "Stop leftover processes", "cleanup", None, 1, 0, false) {
             for process in &found {
-                log.note(&format!("stopped pid {}: `{}`", process.pid, process.command));
+                log.note(&format!("stopped pid {}: `{}`", process.pid, log.shortened(&process.command)));
             }
             log.close();
         }

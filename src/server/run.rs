@@ -212,7 +212,7 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
         lease_seconds: 60,
         heartbeat_wait_seconds: 20,
         max_step_output_bytes: options.max_step_output_bytes,
-        max_artifact_bytes: 3 * 1024 * 1024 * 1024,
+        max_artifact_bytes: crate::protocol::limits::ARTIFACT_BYTES,
         only: options.only.clone(),
         keeping: options.keeping,
         orbs: options.orbs.clone(),

@@ -44,6 +44,9 @@ pub(super) struct Agent {
     errors: Option<Lines>,
     /// The last line of that, or what a task agent said of its own fault.
     pub(super) last_words: Option<String>,
+    /// Its task has begun: from then on its standard error may quote what the job has named, which nobody masks. It is for
+    /// the log of the runner alone.
+    is_quiet: bool,
     logging: logging::Options,
     /// A wrapper has a process group of its own, so that a terminal's Ctrl-C does not reach it.
     has_group: bool,
@@ -140,6 +143,7 @@ pub(super) fn start(
         said: Vec::new(),
         errors,
         last_words: None,
+        is_quiet: false,
         logging: settings.logging.clone(),
         has_group: wrapped,
         feeder: None,
@@ -173,6 +177,7 @@ impl Agent {
             said: Vec::new(),
             errors: None,
             last_words: None,
+            is_quiet: false,
             logging: logging::Options::default(),
             has_group: false,
             feeder: None,
@@ -224,7 +229,7 @@ impl Agent {
             for line in errors.read() {
                 logging::pass_on(&self.logging, &line);
                 let shown: String = line.chars().filter(|c| !c.is_control()).take(LONGEST_WORDS).collect();
-                self.last_words = Some(shown);
+                self.last_words = Some(shown).filter(|_| !self.is_quiet);
             }
             if errors.is_closed() {
                 self.errors = None;
@@ -233,7 +238,12 @@ impl Agent {
         let Some(lines) = &mut self.lines else { return };
         for line in lines.read() {
             match Said::read(&line) {
-                Some(said) => self.said.push(said),
+                Some(said) => {
+                    if said.0 == Said::Begun {
+                        (self.last_words, self.is_quiet) = (None, true);
+                    }
+                    self.said.push(said);
+                }
                 None => log::info!("the task agent, or what wraps it, says: {line}"),
             }
         }
@@ -347,10 +357,44 @@ mod tests {
             said: Vec::new(),
             errors: None,
             last_words: None,
+            is_quiet: false,
             logging: logging::Options::default(),
             has_group: false,
             feeder: None,
         }
+    }
+
+    #[test]
+    fn what_is_said_on_standard_error_once_the_task_has_begun_is_not_passed_on() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo early >&2; read go; echo late S3cr3t >&2"]);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (said, out) = os::pipe().unwrap();
+        let mut out = std::fs::File::from(out);
+        let mut agent = Agent {
+            lines: Lines::of(said),
+            errors: Lines::of(child.stderr.take().unwrap().into()),
+            ..sleeper()
+        };
+        let until = |agent: &mut Agent, wanted: &dyn Fn(&Agent) -> bool| {
+            let deadline = Instant::now() + Duration::from_secs(300);
+            while !wanted(agent) && Instant::now() < deadline {
+                agent.listen();
+                std::thread::yield_now();
+            }
+            assert!(wanted(agent));
+        };
+        until(&mut agent, &|agent| agent.last_words.as_deref() == Some("early"));
+        writeln!(out, "{}", Said::Begun.line(None)).unwrap();
+        until(&mut agent, &|agent| !agent.said.is_empty());
+        assert_eq!(agent.last_words, None);
+        child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+        until(&mut agent, &|agent| agent.errors.is_none());
+        assert_eq!(agent.last_words, None);
+        child.wait().unwrap();
+        agent.kill();
+        wait(&mut agent);
     }
 
     fn wait(agent: &mut Agent) -> End {

@@ -4,12 +4,16 @@ use super::redactor::Redactor;
 use super::report::Reporter;
 use super::secrets::Secrets;
 use super::spool::Spool;
+use crate::protocol::event::cut;
 use crate::system::fault::{self, is_full};
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Longest text of others that a note has, in bytes.
+const LONGEST_QUOTE: usize = 200;
 
 /// Shared by the threads that read children's output and the one that ends the step. A step may have
 /// several children one after the other; what a child's descendants write when its turn is over is
@@ -120,6 +124,13 @@ impl StepLog {
         open.clean.push(b'\n');
         // On a full disk it waits for what comes next.
         open.flush(self.1);
+    }
+
+    /// A long text for a note: masked as a whole and cut then, since nobody would know a part of a secret for one.
+    pub fn shortened(&self, text: &str) -> String {
+        let mut text = self.lock().as_ref().map_or_else(String::new, |open| open.redactor.secrets.mask(text));
+        cut(&mut text, LONGEST_QUOTE);
+        text
     }
 
     /// Whether the disk has taken all of it so far; else some is in memory only.

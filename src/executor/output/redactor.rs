@@ -27,7 +27,7 @@ impl Secrets {
 
 /// Redactor of one stream.
 pub struct Redactor {
-    secrets: Secrets,
+    pub(super) secrets: Secrets,
     /// Those that are looked for.
     set: Arc<Set>,
     /// Bytes that are not decided yet: the first may begin a secret.

@@ -225,10 +225,8 @@ impl Task {
         now: Millis,
     ) -> Transition<GivenBack> {
         if self.cancel_asked {
-            return Transition::then(
-                GivenBack::Canceled,
-                self.end(TaskState::Canceled, EndedBy::Cancel, None, now),
-            );
+            let then = self.end(TaskState::Canceled, EndedBy::Cancel, None, now);
+            return Transition::then(GivenBack::Canceled, then);
         }
         if let Some(class) = &self.gone_class {
             let message = Some(told::back_to_no_class(runner, by, returned.message, class));
@@ -313,13 +311,12 @@ impl Task {
         }
         let then = match status {
             _ if self.cancel_asked => {
-                self.end(TaskState::Canceled, EndedBy::Finish, message.map(str::to_owned), now)
+                let message = told::canceled_meanwhile(status, message, now);
+                self.end(TaskState::Canceled, EndedBy::Finish, message, now)
             }
-            TaskState::InfrastructureFail => self.fail(
-                EndedBy::Finish,
-                message.unwrap_or("the runner could not do its part, and did not say why"),
-                now,
-            ),
+            TaskState::InfrastructureFail => {
+                self.fail(EndedBy::Finish, message.unwrap_or(told::NO_REASON), now)
+            }
             status => self.end(status, EndedBy::Finish, message.map(str::to_owned), now),
         };
         Ok(Transition::then(Finished::Now, then))
@@ -396,9 +393,11 @@ impl Task {
         self.check_allocation(allocation)?;
         match &self.state {
             State::Claimed { .. } | State::Running(_) | State::Unreachable { .. } => {
-                let status =
-                    if self.cancel_asked { TaskState::Canceled } else { TaskState::InfrastructureFail };
-                Ok(Transition::then((), self.end(status, EndedBy::Finish, Some(message.to_owned()), now)))
+                let (status, told) = match self.cancel_asked {
+                    true => (TaskState::Canceled, told::canceled(self.has_begun(), Some(message), now)),
+                    false => (TaskState::InfrastructureFail, message.to_owned()),
+                };
+                Ok(Transition::then((), self.end(status, EndedBy::Finish, Some(told), now)))
             }
             State::Ended(end) if end.by == EndedBy::Finish => Ok(Transition::of(())),
             State::Queued | State::Ended(_) => Err(self.refusal(now)),
@@ -528,7 +527,8 @@ impl Task {
     /// agent or its runner says so. A cancel wins; where unsafe retries are wanted, it is queued again.
     fn fail(&mut self, by: EndedBy, message: &str, now: Millis) -> Vec<Consequence> {
         if self.cancel_asked {
-            return self.end(TaskState::Canceled, by, None, now);
+            let told = Some(told::canceled(self.has_begun(), Some(message), now));
+            return self.end(TaskState::Canceled, by, told, now);
         }
         let may_retry = self.has_begun() && self.gone_class.is_none();
         let is_one_left = may_retry && self.counts.unsafe_retries < MOST_UNSAFE_RETRIES;
@@ -570,6 +570,7 @@ impl Task {
         let had_begun = self.has_begun();
         let claim = self.claim_of().cloned();
         let runner = claim.as_ref().map(|claim| claim.runner.as_str());
+        let message = message.or_else(|| told::without_reason(status, had_begun, now));
         let message = message.map(|message| told::end(&message, (by, status), runner, now));
         self.is_held = false;
         self.state = State::Ended(End { status, by, at: now, claim, had_begun, fence_until: None });

@@ -1,7 +1,7 @@
 //! Acts of people, newer pipelines and the clock on a workflow that runs: cancel it, cancel a job, approve one.
 
 use crate::server::engine::commit::advance::settle;
-use crate::server::engine::commit::job::{end_job, give_up};
+use crate::server::engine::commit::job::{end_job, give_up, say};
 use crate::server::engine::commit::rerun::OLDEST;
 use crate::server::engine::commit::ripple::Ripple;
 use crate::server::engine::commit::task;
@@ -65,6 +65,7 @@ fn stop_job(tx: &Tx<'_>, job: &JobId, by: Option<&UserId>, now: Millis) -> Resul
     let open = tasks::open_of_job(tx, job)?;
     if open.is_empty() {
         let mut ripple = Ripple::default();
+        say(tx, job, MessageKind::Error, &format!("the job was canceled at {now}, before it was queued"))?;
         end_job(tx, job, JobStatus::Canceled, &mut ripple, now)?;
         return settle(tx, ripple, now);
     }

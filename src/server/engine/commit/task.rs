@@ -17,7 +17,7 @@ use crate::server::ids::JobId;
 use crate::server::store::status::{MessageKind, StepState, TaskState};
 use crate::server::store::tables::small_outputs::{self, SmallOutput};
 use crate::server::store::tables::tasks::{self, Place, TaskRow};
-use crate::server::store::tables::{fleet, progress, steps, workflows};
+use crate::server::store::tables::{fleet, jobs, progress, steps, workflows};
 use crate::server::store::{Effect, EndedTask, Error, Tx, View};
 use crate::server::time::Millis;
 use std::time::Duration;
@@ -112,7 +112,8 @@ impl InHand {
         }));
         close_steps(tx, row, now)?;
         if let Some(message) = message {
-            say(tx, &row.job, MessageKind::Error, message)?;
+            // Nodes that end together have one sentence.
+            jobs::add_message_once(tx, &row.job, MessageKind::Error, message)?;
         }
         if row.status == TaskState::Retried {
             return Ok(());

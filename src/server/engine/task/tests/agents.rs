@@ -197,8 +197,13 @@ impl World {
         }
         // It has stopped its steps before it says so.
         self.agents[agent].works = false;
-        let status =
-            [TaskState::Success, TaskState::Failed, TaskState::InfrastructureFail][usize::from(how % 3)];
+        let status = match how % 5 {
+            0 => TaskState::Success,
+            1 => TaskState::Failed,
+            2 => TaskState::InfrastructureFail,
+            3 => TaskState::Canceled,
+            _ => TaskState::Timedout,
+        };
         let now = self.now();
         let step = Unaccounted { step: 1, name: "test".to_owned(), bytes: None };
         let (is_complete, is_overlooked) = (how & 24 != 24, how & 48 == 48);

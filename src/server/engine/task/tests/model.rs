@@ -128,6 +128,8 @@ impl Model {
     }
 
     fn end(&mut self, status: TaskState, by: EndedBy, is_told: bool, now: u64) {
+        // Whoever sees such an end is told of it, whatever else happened.
+        let is_told = is_told || matches!(status, TaskState::Canceled | TaskState::Timedout);
         (self.phase, self.ended_at) = (Phase::Ended(status, by), now);
         self.then.push(Follows::Ended(is_told));
     }
