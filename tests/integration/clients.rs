@@ -181,6 +181,26 @@ fn downloads(bench: &Bench, url: &str) {
         let got = part(range, &more);
         assert_eq!((got.status, got.body.as_slice()), (status, body), "{range} {more}");
     }
+    for (known, is_it) in [
+        (tag.clone(), true),
+        (format!("\"other\", W/{tag}"), true),
+        ("*".to_owned(), true),
+        ("\"other\"".to_owned(), false),
+    ] {
+        let known = format!("If-None-Match: {known}");
+        for range in ["X: y", "Range: bytes=2-4"] {
+            let got = server.curl(path, &["-H", &token, "-H", &known, "-H", range]);
+            let status = if is_it {
+                304
+            } else if range == "X: y" {
+                200
+            } else {
+                206
+            };
+            assert_eq!((got.status, got.body.is_empty()), (status, is_it), "{known} {range}");
+            assert!(got.headers.contains(&tag), "{}", got.headers);
+        }
+    }
     assert!(part("bytes=2-4", "X: y").headers.contains("content-range: bytes 2-4/10"));
     let outside = part("bytes=10-", "X: y");
     assert!(outside.headers.contains("content-range: bytes */10"), "{}", outside.headers);

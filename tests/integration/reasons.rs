@@ -82,6 +82,49 @@ workflows: {w: {jobs: [here, container, nowhere, secret: {context: missing}, aft
 }
 
 #[test]
+fn a_job_that_is_cancelled_before_it_is_queued_has_a_number() {
+    let server = Server::start();
+    server.project();
+    server.class_token("a/b");
+    let pipeline = server.trigger(
+        "version: 2.1
+jobs:
+  one: {machine: true, resource_class: a/b, steps: [run: never]}
+workflows:
+  first: {jobs: [one: {name: first, serial-group: k}]}
+  w: {jobs: [one, one: {name: serial, serial-group: k}, ask: {type: approval}, one: {name: after, requires: [ask]}]}
+",
+    );
+    let workflows = server.call("GET", &format!("/api/v2/pipeline/{pipeline}/workflow"), None);
+    let items = workflows["items"].as_array().unwrap();
+    let id = items.iter().find(|found| found["name"] == "w").unwrap()["id"].as_str().unwrap();
+    server.call("POST", &format!("/api/v2/workflow/{id}/cancel"), None);
+    let jobs = server.call("GET", &format!("/api/v2/workflow/{id}/job"), None);
+    let jobs = jobs["items"].as_array().unwrap();
+    assert_eq!(jobs.len(), 4);
+    let mut numbers = Vec::new();
+    for job in jobs {
+        assert_eq!(job["status"], "canceled", "{job}");
+        let Some(number) = job["job_number"].as_i64() else {
+            assert_eq!(job["type"], "approval", "{job}");
+            continue;
+        };
+        numbers.push(number);
+        let [v1, v2, v3] = everywhere(&server, number);
+        assert_eq!(
+            (&v1["status"], &v2["status"], &v3["outcome"]),
+            (&"canceled".into(), &"canceled".into(), &"canceled".into())
+        );
+    }
+    numbers.sort();
+    let builds = server.call("GET", "/api/v1.1/project/gh/acme/hello?filter=completed", None);
+    let mut listed: Vec<i64> =
+        builds.as_array().unwrap().iter().map(|build| build["build_num"].as_i64().unwrap()).collect();
+    listed.sort();
+    assert_eq!((numbers.len(), listed), (3, numbers));
+}
+
+#[test]
 fn no_machine_runner_is_given_a_container_and_a_queued_job_says_why_it_waits() {
     let server = Server::start();
     server.project();

@@ -9,6 +9,7 @@
 //! failure, and is left out unless it is one. Whatever was guessed or left out is said, with its place.
 
 mod decode;
+mod place;
 mod summary;
 mod tag;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use crate::server::store::status::TestResult;
 use crate::server::store::tables::results::TestCase;
 use crate::terminal::{without_colours, without_controls};
 use decode::Decoded;
+use place::Spot;
 use quick_xml::Reader;
 use quick_xml::events::Event;
 use std::borrow::Cow;
@@ -238,12 +240,17 @@ impl<R: Read + Seek> Cases<R> {
         if !is_empty {
             return self.read_case(own, None);
         }
+        let line = own.line.clone();
         let (case, is_torn) = self.begun(own);
-        Ok(self.known(case, is_torn))
+        let spot = Spot { file: case.file.clone(), line };
+        Ok(self.known(case, is_torn, &[spot, Spot::default()]))
     }
 
-    /// The test, unless it could have failed where that was not read.
-    fn known(&mut self, case: TestCase, is_torn: bool) -> Option<TestCase> {
+    /// The test, unless it could have failed where that was not read. `spots` are those of its tag and of its failure.
+    fn known(&mut self, mut case: TestCase, is_torn: bool, spots: &[Spot; 2]) -> Option<TestCase> {
+        if case.result == TestResult::Failure {
+            case.place = place::of(&spots[0], &case.classname, &spots[1], &case.message);
+        }
         if !is_torn || case.result == TestResult::Failure {
             return Some(case);
         }
@@ -273,6 +280,7 @@ impl<R: Read + Seek> Cases<R> {
             run_time,
             result: TestResult::Success,
             message: String::new(),
+            place: None,
         };
         if own.has_failure {
             case.result = TestResult::Failure;
@@ -287,7 +295,9 @@ impl<R: Read + Seek> Cases<R> {
     /// Reads what is in a test case, or in the one element `only` that stands for one.
     fn read_case(&mut self, own: Attributes, only: Option<&str>) -> Result<Option<TestCase>, Unreadable> {
         // What the tag says counts where no element says more.
+        let line = own.line.clone();
         let (mut case, mut is_torn) = self.begun(own);
+        let mut spots = [Spot { file: case.file.clone(), line }, Spot::default()];
         let mut is_told = false;
         // Elements below the test case, and the failure or the skip among them that is open, at a depth.
         let (mut inside, mut told, mut told_at): (Vec<String>, Option<Told>, usize) = (Vec::new(), None, 0);
@@ -312,7 +322,8 @@ impl<R: Read + Seek> Cases<R> {
                         && (counts(case.result, result) || (!is_told && result == TestResult::Failure))
                     {
                         (case.result, is_told) = (result, true);
-                        let Attributes { message, kind, .. } = attributes;
+                        let Attributes { message, kind, file, line, .. } = attributes;
+                        spots[1] = Spot { file, line };
                         let new = Told { text: String::new(), attribute: message, kind };
                         if is_empty {
                             case.message = new.message(&case.name);
@@ -377,7 +388,7 @@ impl<R: Read + Seek> Cases<R> {
         if let Some(told) = told {
             case.message = told.message(&case.name);
         }
-        Ok(self.known(case, is_torn))
+        Ok(self.known(case, is_torn, &spots))
     }
 
     /// Remembers a mistake, at the place of the piece that was read last.
@@ -534,6 +545,9 @@ impl<R: Read + Seek> Iterator for Cases<R> {
             for text in texts.into_iter().chain(&mut case.file) {
                 self.controlled += u64::from(clean(text));
             }
+            case.place.iter_mut().for_each(|place| {
+                clean(place);
+            });
         }
         self.is_over = !matches!(next, Some(Ok(_)));
         match next {

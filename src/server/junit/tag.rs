@@ -10,6 +10,7 @@ pub(super) struct Attributes {
     pub(super) name: Option<String>,
     pub(super) classname: Option<String>,
     pub(super) file: Option<String>,
+    pub(super) line: Option<String>,
     pub(super) time: Option<String>,
     pub(super) message: Option<String>,
     /// `type`: the name of an exception, as a rule.
@@ -49,6 +50,7 @@ pub(super) fn read(tag: &BytesStart<'_>, replaced: &mut u64) -> Tag {
             b"name" => &mut attributes.name,
             b"classname" => &mut attributes.classname,
             b"file" => &mut attributes.file,
+            b"line" | b"lineno" => &mut attributes.line,
             b"time" => &mut attributes.time,
             b"message" => &mut attributes.message,
             b"type" => &mut attributes.kind,

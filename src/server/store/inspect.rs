@@ -297,7 +297,7 @@ mod tests {
         INSERT INTO steps (task_id, step, name, kind, attempt, max_auto_reruns, background, status, started_at_ms, ended_at_ms, output_bytes)
             VALUES ('done', 0, 's', 'run', 1, 0, 0, 'success', 6, 7, 3);
         INSERT INTO test_files VALUES ('done', 'done', 't.xml', 'sum', 0, 1, NULL);
-        INSERT INTO test_results VALUES (NULL, 'done', 'done', 't.xml', 'n', '', NULL, '', 'success', 1, '');
+        INSERT INTO test_results VALUES (NULL, 'done', 'done', 't.xml', 'n', '', NULL, '', 'success', 1, '', NULL);
         UPDATE projects SET next_pipeline_number = 2, next_job_number = 3;";
 
     /// Statements that break a promise each, and the word for it.

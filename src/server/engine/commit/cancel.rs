@@ -64,6 +64,7 @@ fn stop_job(tx: &Tx<'_>, job: &JobId, by: Option<&UserId>, now: Millis) -> Resul
     jobs::set_canceled_by(tx, job, by)?;
     let open = tasks::open_of_job(tx, job)?;
     if open.is_empty() {
+        jobs::give_number(tx, job, now)?;
         let mut ripple = Ripple::default();
         end_job(tx, job, JobStatus::Canceled, &mut ripple, now)?;
         return settle(tx, ripple, now);

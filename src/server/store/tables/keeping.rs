@@ -258,7 +258,7 @@ mod tests {
         with_rows(|tx| {
             for n in 0..5 {
                 tx.sql().execute(
-                    "INSERT INTO test_results VALUES (NULL, 'j', 't', 't.xml', ?1, '', NULL, '', 'success', 1, '')",
+                    "INSERT INTO test_results VALUES (NULL, 'j', 't', 't.xml', ?1, '', NULL, '', 'success', 1, '', NULL)",
                     [n.to_string()],
                 )?;
             }
