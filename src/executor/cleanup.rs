@@ -3,6 +3,7 @@
 
 use super::folder;
 use super::places::{self, real};
+use crate::protocol::task_input::TaskInput;
 use crate::system::os;
 use rustix::fs::{Access, access};
 use std::ffi::OsString;
@@ -182,6 +183,16 @@ pub fn remove_left_working_directory(directory: &Path, before: Option<&Before>) 
         ),
         Err(error) => log::warn!("failed to lock the working directory `{}`: {error}", directory.display()),
     }
+}
+
+/// Puts the folder of a confined job beside its place, for whoever has the job confined to remove: a tree of many files takes
+/// long. False when nothing has moved, as where the folder is a link or something is mounted in it.
+pub(super) fn put_aside(directory: &Path) -> bool {
+    let folder = in_place(directory);
+    let is_plain = folder.symlink_metadata().is_ok_and(|about| about.is_dir());
+    let is_free = || mounts(&folder).iter().all(|mount| !mount.place.starts_with(&folder));
+    let aside = folder.with_extension(format!("{}.{}", std::process::id(), TaskInput::ASIDE));
+    is_plain && is_free() && fs::rename(&folder, aside).is_ok()
 }
 
 /// Removes the working directory after the job. What cannot be removed is named in the runner's log. `is_own`: the

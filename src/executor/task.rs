@@ -10,7 +10,7 @@ use super::life::Phase;
 use super::output::log::StepLog;
 use super::output::report::Reporter;
 use super::output::secrets::Secrets;
-use super::places::Places;
+use super::places::{CAN_CONFINE, Places};
 use super::process::{self, Ended};
 use super::steps::names::Names;
 use crate::protocol::task_input::TaskInput;
@@ -546,6 +546,9 @@ impl TaskRun {
     pub(super) fn clean_up(&mut self) {
         if self.input.cleanup_working_directory && self.holds_folder() {
             let cleaned = self.places.cleaned();
+            if CAN_CONFINE && self.input.confine && cleanup::put_aside(cleaned) {
+                return;
+            }
             let is_own = self.input.working_directory.as_deref() == Some(cleaned);
             cleanup::remove_working_directory(cleaned, self.before.as_ref(), is_own);
         }

@@ -66,6 +66,12 @@ pub struct TaskInput {
     pub task: Task,
 }
 
+impl TaskInput {
+    /// Extension of what the working directory of a confined job becomes when the job has ended, beside its place: whoever
+    /// has the job confined removes it.
+    pub const ASIDE: &str = "done";
+}
+
 /// A repository on this host that stands in for the origin. Its objects are used where they are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocalSource {
