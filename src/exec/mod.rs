@@ -386,6 +386,7 @@ impl Runners {
             settings.cleanup_working_directory = true;
             settings.confine = true;
             settings.local_source = Some(source.clone());
+            settings.output_directory = Some(running.output_folder());
             settings.task_agent_directory = Some(scratch.join(format!("bin-{number}")));
             settings.logging.format = crate::logging::Format::None;
             let (stop, failures) = (stop.clone(), failures.clone());

@@ -138,6 +138,8 @@ fn run(input: TaskInput) -> Outcome {
         Err(why) => return Ok(exit_code(&begin::failed(&reporter, why, input.pause_seconds))),
     };
     reporter.keep_in(&spool, input.drop_output);
+    #[cfg(feature = "server")]
+    reporter.share(input.output_directory.as_deref().map(|folder| folder.join(input.task.id.as_str())));
     leave_endpoint(&input, &scratch);
     let secrets = secrets_of(&input, &scratch);
     let (home, folders) = (places::home(), (scratch.clone(), spool.clone()));

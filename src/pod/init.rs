@@ -217,6 +217,8 @@ impl Init {
             cleanup_working_directory: false,
             confine: false,
             local_source: None,
+            #[cfg(feature = "server")]
+            output_directory: None,
             use_home_ssh_dir_for_checkout_keys: false,
             max_run_time_ms: self.pod.max_run_time_ms,
             runner_name: self.pod.runner_name.clone(),

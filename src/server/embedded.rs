@@ -150,6 +150,12 @@ impl Running {
         })
     }
 
+    /// The folder of output: a runner of this host may write it there, as files with the numbers of steps in a folder with
+    /// the id of the task.
+    pub fn output_folder(&self) -> PathBuf {
+        self.state.blobs.outputs.folder().to_owned()
+    }
+
     /// The places of the failed tests of a job, in the order in which the API lists these: `file:line`, where a line is
     /// known.
     pub fn places_of_failed_tests(&self, job: &str) -> Result<Vec<Option<String>>, StoreError> {

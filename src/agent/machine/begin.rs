@@ -114,6 +114,8 @@ impl Runner {
             cleanup_working_directory: self.settings.cleanup_working_directory,
             confine: self.settings.confine,
             local_source: self.settings.local_source.clone(),
+            #[cfg(feature = "server")]
+            output_directory: self.settings.output_directory.clone(),
             use_home_ssh_dir_for_checkout_keys: self.settings.use_home_ssh_dir_for_checkout_keys,
             max_run_time_ms: u64::try_from(self.settings.max_run_time.as_millis()).unwrap_or(u64::MAX),
             runner_name: self.settings.name.clone(),

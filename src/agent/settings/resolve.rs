@@ -51,6 +51,9 @@ pub struct Settings {
     pub confine: bool,
     /// The repository that `checkout` takes commits from, whatever the task says. No key of the file sets it.
     pub local_source: Option<LocalSource>,
+    /// The folder in which a control plane of this host keeps output. No key of the file sets it.
+    #[cfg(feature = "server")]
+    pub output_directory: Option<PathBuf>,
     /// `runner.task_agent_directory`; holds `circleci-agent` and `circleci`. `None`: there is no home.
     pub task_agent_directory: Option<PathBuf>,
     /// `runner.command_prefix`.
@@ -104,6 +107,8 @@ impl Settings {
             drop_output_on_full_disk: false,
             confine: false,
             local_source: None,
+            #[cfg(feature = "server")]
+            output_directory: None,
             task_agent_directory: None,
             command_prefix: Vec::new(),
             use_home_ssh_dir_for_checkout_keys: false,

@@ -41,11 +41,15 @@ impl StepLog {
         secrets: &Secrets,
         reporter: &Reporter,
     ) -> io::Result<Self> {
-        let path = folder.join(format!("step-{step}"));
+        let shared = reporter.shared().map(|(folder, _)| folder);
+        let path = match &shared {
+            Some(shared) => shared.join(step.to_string()),
+            None => folder.join(format!("step-{step}")),
+        };
         let mut spool = Spool::create(&path, limit);
-        // A step has removed it, as one that empties a temporary folder does.
+        // A step has removed it, as one that empties a temporary folder does; or the control plane has nothing in it yet.
         if spool.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-            let made = DirBuilder::new().mode(0o700).create(folder);
+            let made = DirBuilder::new().mode(0o700).create(shared.as_deref().unwrap_or(folder));
             spool = made.and_then(|()| Spool::create(&path, limit));
         }
         let spool = spool.or_else(|error| Spool::in_memory(error, &path, limit))?;

@@ -18,6 +18,8 @@ use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
+#[cfg(feature = "server")]
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -106,6 +108,9 @@ pub(super) struct State {
     pub(super) frees: bool,
     /// Output that does not fit is dropped instead of waited for.
     pub(super) drops: bool,
+    /// Folder in which the control plane keeps output that is written there, and whether it looks for it.
+    #[cfg(feature = "server")]
+    pub(super) shared: Option<(PathBuf, bool)>,
 }
 
 impl State {
@@ -152,6 +157,8 @@ impl Reporter {
             room_given: 0,
             frees: true,
             drops: false,
+            #[cfg(feature = "server")]
+            shared: None,
         };
         let inner = Inner {
             client,

@@ -85,7 +85,8 @@ impl Outputs {
         self.rows.as_ref()
     }
 
-    pub(super) fn folder(&self) -> &Path {
+    /// The folder of all outputs.
+    pub fn folder(&self) -> &Path {
         &self.root
     }
 
