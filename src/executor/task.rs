@@ -143,6 +143,7 @@ impl TaskRun {
                 self.skip(index, step);
                 continue;
             }
+            self.take_over(&steps[index..]);
             let end = self.attempts(index, step);
             if end.status != StepStatus::Success && first_failure.is_none() {
                 let why = end.message.unwrap_or_else(|| "it failed".to_owned());

@@ -318,6 +318,19 @@ fn names_and_ids_are_known_in_every_form() {
             "{path}: {message}"
         );
     }
+    // Nor is one of more digits than any number has.
+    for (path, status) in [
+        ("/api/v2/project/gh/acme/hello/job/99999999999999999999", 404),
+        ("/api/v1.1/project/gh/acme/hello/99999999999999999999", 404),
+        ("/api/v1.1/project/gh/acme/hello?limit=99999999999999999999", 400),
+    ] {
+        let got = server.get(path);
+        let message = got.json()["message"].as_str().unwrap().to_owned();
+        assert!(
+            got.status == status && message.contains("as large as `99999999999999999999`"),
+            "{path}: {message}"
+        );
+    }
     definitions(&server, id);
     namespaces(&server, owner);
 }

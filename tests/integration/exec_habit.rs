@@ -287,7 +287,7 @@ workflows:
             .says("far: cannot run here: it wants the orb `circleci/node@5`, which is not here")
             .says("around: cannot run here: it wants the orb `codecov/codecov@5.2.1`, which is not here")
             .says("reported: cannot run here: it wants the orb `codecov/codecov@5.2.1`, which is not here")
-            .says("after: it waits for `success` of `far`");
+            .says("after: it requires `success` of `far`");
     }
     exec(folder.path(), &["--job", "test"]).exits(0);
     let list = command(folder.path(), &["--list"]).output().unwrap();

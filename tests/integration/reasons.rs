@@ -57,7 +57,7 @@ workflows: {w: {jobs: [here, container, nowhere, secret: {context: missing}, aft
         ("container", "failed", "it wants containers (`cimg/go:1.25`) of the hosted service"),
         ("nowhere", "failed", "there is no such class here"),
         ("secret", "unauthorized", "`missing`"),
-        ("after", "not_run", "it waits for `success` of `container`, which ended as `failed`"),
+        ("after", "not_run", "it requires `success` of `container`, which ended as `failed`"),
     ] {
         assert_eq!(status(name), ended);
         let number = job(&server, &pipeline, name)["job_number"].as_i64().unwrap();
@@ -68,7 +68,7 @@ workflows: {w: {jobs: [here, container, nowhere, secret: {context: missing}, aft
     numbers.sort();
     assert_eq!(numbers, [1, 2, 3, 4, 5]);
     let ask = job(&server, &pipeline, "ask");
-    assert_eq!(ask["messages"][0]["message"], "it waits for `success` of `after`, which ended as `not_run`");
+    assert_eq!(ask["messages"][0]["message"], "it requires `success` of `after`, which ended as `not_run`");
     let told = everywhere(&server, job(&server, &pipeline, "container")["job_number"].as_i64().unwrap());
     assert!(told[0]["fail_reason"].as_str().unwrap().contains("no runner can take this job"));
     assert_eq!(told[1]["executor"]["type"], "docker");
@@ -76,7 +76,7 @@ workflows: {w: {jobs: [here, container, nowhere, secret: {context: missing}, aft
     let row = |name: &str| table.lines().find(|line| line.contains(&format!(" {name} "))).unwrap();
     assert!(row("container").contains("no runner can take this job: it wants containers"), "{table}");
     assert!(
-        row("after").contains("it waits for `success` of `container`, which ended as `failed`"),
+        row("after").contains("it requires `success` of `container`, which ended as `failed`"),
         "{table}"
     );
 }

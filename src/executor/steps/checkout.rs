@@ -10,7 +10,6 @@ use crate::protocol::{CheckoutMethod, Source, StepStatus};
 use crate::system::fault;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
@@ -104,14 +103,23 @@ impl TaskRun {
             let e = fault::of_disk(e.to_string().as_bytes()).unwrap_or(e);
             StepEnd::by_error(&format!("failed to remove `{}`", repository.display()), &e)
         };
-        let owner = [directory, &repository].into_iter().find_map(other_owner);
+        let owner = [directory, &repository].into_iter().find_map(left::other_owner);
         let mut before = None;
-        if existing && owner.is_none() && left::is_left(&repository, self.began) {
-            // It says which files are the commit's, and which are to go.
-            before = self.asks(directory, &["--git-dir=.git", "rev-parse", "--verify", "--quiet", "HEAD"]);
-            if let Err(error) = left::strip(&repository) {
-                log.note(&format!("The repository that was here cannot be used ({error}): making it anew"));
-                cleanup::remove(&repository).map_err(cannot_remove)?;
+        if existing && owner.is_none() {
+            let is_old = left::is_old(&repository, self.began);
+            let settings = self.asks(directory, &["config", "--file=.git/config", "--list", "--name-only"]);
+            // A name outside of a section is no setting, though git goes on after it.
+            let keeps = !is_old && settings.is_some_and(|names| names.lines().all(|name| name.contains('.')));
+            if !keeps || left::is_set_aside(&repository) {
+                // It says which files are the commit's, and which are to go.
+                before =
+                    self.asks(directory, &["--git-dir=.git", "rev-parse", "--verify", "--quiet", "HEAD"]);
+                if let Err(error) = left::strip(&repository, keeps) {
+                    log.note(&format!(
+                        "The repository that was here cannot be used ({error}): making it anew"
+                    ));
+                    cleanup::remove(&repository).map_err(cannot_remove)?;
+                }
             }
         }
         let before = before.as_deref();
@@ -147,24 +155,23 @@ impl TaskRun {
         Some(LocalSource::settings(&local.repository).join("config")).filter(|file| file.exists())
     }
 
-    fn fetch_and_move(
+    /// Makes a repository, or completes one, and tells it of its origin.
+    pub(super) fn set_up(
         &mut self,
-        record: u32,
         directory: &Path,
         source: &Source,
-        method: CheckoutMethod,
-        before: Option<&str>,
-        log: &StepLog,
-    ) -> Result<(), Trouble> {
-        let revision = &source.revision;
+        git: &mut dyn FnMut(&mut Self, &[&str]) -> Result<(), StepEnd>,
+    ) -> Result<(), StepEnd> {
         let repository = directory.join(".git");
         // One that was killed while it was made is made again: that adds what is missing.
-        if !self.succeeds(directory, &["--git-dir=.git", "rev-parse", "--git-dir"]) {
+        if !repository.join("config").exists()
+            || !self.succeeds(directory, &["--git-dir=.git", "rev-parse", "--git-dir"])
+        {
             let mut init = vec!["init", "--quiet"];
-            if revision.len() == 64 {
+            if source.revision.len() == 64 {
                 init.push("--object-format=sha256");
             }
-            self.git(record, directory, &init, log)?;
+            git(self, &init)?;
             if let Some(local) = &self.input.local_source {
                 share(&local.repository, &repository)?;
             }
@@ -195,8 +202,23 @@ impl TaskRun {
             ]);
         }
         for (name, value) in settings {
-            self.git(record, directory, &["config", "--replace-all", name, value], log)?;
+            git(self, &["config", "--replace-all", name, value])?;
         }
+        Ok(())
+    }
+
+    fn fetch_and_move(
+        &mut self,
+        record: u32,
+        directory: &Path,
+        source: &Source,
+        method: CheckoutMethod,
+        before: Option<&str>,
+        log: &StepLog,
+    ) -> Result<(), Trouble> {
+        let revision = &source.revision;
+        let repository = directory.join(".git");
+        self.set_up(directory, source, &mut |task, args| task.git(record, directory, args, log))?;
 
         let wanted = match (&source.reference, &source.branch, &source.tag) {
             (Some(reference), ..) => format!("+{reference}:refs/runlet/source"),
@@ -312,7 +334,7 @@ impl TaskRun {
 
     /// Asks git something that is answered at once, without a word in the log. The answer without white space around
     /// it; `None` when git fails.
-    fn asks(&self, directory: &Path, args: &[&str]) -> Option<String> {
+    pub(super) fn asks(&self, directory: &Path, args: &[&str]) -> Option<String> {
         let mut command = self.command(directory, args);
         // Without this a blobless clone would ask the server for a commit that it does not have.
         command.env("GIT_NO_LAZY_FETCH", "1").stdin(Stdio::null()).stderr(Stdio::null());
@@ -395,17 +417,6 @@ fn holds_nothing(folder: &Path, working: &Path) -> bool {
                 && entry.file_type().is_ok_and(|kind| kind.is_dir())
                 && holds_nothing(&entry.path(), &working)
         })
-    })
-}
-
-/// A sentence about a file or folder that belongs to another user.
-fn other_owner(path: &Path) -> Option<String> {
-    let (owner, own) = (path.symlink_metadata().ok()?.uid(), rustix::process::geteuid().as_raw());
-    (owner != own).then(|| {
-        format!(
-            "`{}` is owned by another user (uid {owner}, and this runner has uid {own}): remove it, or give it to the runner's user",
-            path.display()
-        )
     })
 }
 

@@ -79,7 +79,7 @@ pub fn obstacle(nodes: &[Node], index: usize) -> Option<String> {
         let wanted: Vec<String> =
             requirement.statuses.iter().map(|status| format!("`{}`", word(*status))).collect();
         let ended = required.status;
-        Some(format!("it waits for {} of `{}`, which ended as `{ended}`", wanted.join(" or "), required.name))
+        Some(format!("it requires {} of `{}`, which ended as `{ended}`", wanted.join(" or "), required.name))
     })
 }
 
@@ -222,7 +222,7 @@ mod tests {
         assert!(decided.contains(&(1, Decision::NotRun)) && decided.contains(&(2, Decision::NotRun)));
         assert!(decided.contains(&(3, Decision::Start)) && decided.contains(&(4, Decision::Start)));
         let why = obstacle(&nodes, 1);
-        assert_eq!(why.as_deref(), Some("it waits for `success` of `build`, which ended as `failed`"));
+        assert_eq!(why.as_deref(), Some("it requires `success` of `build`, which ended as `failed`"));
         assert_eq!(obstacle(&nodes, 3), None);
     }
 

@@ -18,8 +18,8 @@ use crate::server::store::status::TestResult;
 use crate::server::store::tables::results::TestCase;
 use crate::terminal::{without_colours, without_controls};
 use decode::Decoded;
-use quick_xml::Reader;
 use quick_xml::events::Event;
+use quick_xml::{Error, Reader};
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{BufReader, Read, Seek};
@@ -65,7 +65,7 @@ pub struct Cases<R: Read> {
     is_over: bool,
     /// Failing tests that were given.
     failing: u64,
-    /// Fault that ends the reading after the test that was given last.
+    /// Fault that ends the reading after what was read last.
     fatal: Option<Unreadable>,
     /// The first mistakes that reading went on after, and their offsets.
     mistakes: Vec<(String, u64)>,
@@ -125,9 +125,6 @@ impl<R: Read + Seek> Cases<R> {
     }
 
     fn next_case(&mut self) -> Result<Option<TestCase>, Unreadable> {
-        if let Some(why) = self.fatal.take() {
-            return Err(why);
-        }
         loop {
             // Text is none of a report here, unless it is that of another element, such as output.
             let is_stray = self.open.last().is_none_or(|around| is_suite(&around.name));
@@ -247,7 +244,7 @@ impl<R: Read + Seek> Cases<R> {
         if !is_torn || case.result == TestResult::Failure {
             return Some(case);
         }
-        self.note(format!("the test `{}` is left out, since its result is not known", shown(&case.name)));
+        self.note(left_out(&case.name));
         None
     }
 
@@ -363,9 +360,10 @@ impl<R: Read + Seek> Cases<R> {
                 }
                 Ok(Piece::Other) => {}
                 end @ (Ok(Piece::End) | Err(_)) => {
-                    let why = end.err().unwrap_or_else(|| self.ends_early());
-                    // A test that is cut off has a result only when its failure stands before the cut.
+                    let mut why = end.err().unwrap_or_else(|| self.ends_early());
+                    // A test that is cut off has a result only when its failure begins before the cut.
                     if case.result != TestResult::Failure {
+                        why.0 += &format!("; {}", left_out(&case.name));
                         return Err(why);
                     }
                     self.fatal = Some(why);
@@ -400,12 +398,25 @@ impl<R: Read + Seek> Cases<R> {
         if let Some(piece) = self.next.take() {
             return Ok(piece);
         }
+        if let Some(why) = self.fatal.take() {
+            return Err(why);
+        }
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         self.at = self.reader.buffer_position();
         let piece = match self.reader.read_event_into(&mut buffer) {
             Ok(event) => Ok(self.piece(event, wants_text)),
-            Err(error) => Err(self.mistake(&error)),
+            Err(error) => {
+                let why = self.mistake(&error);
+                let cut = Some(&buffer).filter(|_| matches!(error, Error::Syntax(_)));
+                match cut.filter(|_| self.has_root).and_then(|tag| tag::cut_off(tag, &mut self.replaced)) {
+                    Some(tag) => {
+                        self.fatal = Some(why);
+                        Ok(self.opened(tag, true))
+                    }
+                    None => Err(why),
+                }
+            }
         };
         self.buffer = buffer;
         piece
@@ -460,7 +471,7 @@ impl<R: Read + Seek> Cases<R> {
         Piece::Open { name, attributes, is_empty }
     }
 
-    fn mistake(&mut self, error: &quick_xml::Error) -> Unreadable {
+    fn mistake(&mut self, error: &Error) -> Unreadable {
         let offset = self.reader.error_position();
         let place = self.place(offset);
         Unreadable(format!("not valid XML at {place}: {error}"))
@@ -547,6 +558,10 @@ impl<R: Read + Seek> Iterator for Cases<R> {
             case => case,
         }
     }
+}
+
+fn left_out(test: &str) -> String {
+    format!("the test `{}` is left out, since its result is not known", shown(test))
 }
 
 fn is_suite(element: &str) -> bool {

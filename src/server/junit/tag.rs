@@ -93,6 +93,27 @@ pub(super) fn read(tag: &BytesStart<'_>, replaced: &mut u64) -> Tag {
     Tag { name, attributes, faults }
 }
 
+/// Reads what a file has of a tag in which it ends; `None` when that shows no element that opens. A failure counts from its
+/// name on.
+pub(super) fn cut_off(raw: &[u8], replaced: &mut u64) -> Option<Tag> {
+    let text = readable(raw, replaced);
+    let text = text.strip_prefix('<')?;
+    let mut text = text.strip_suffix('/').unwrap_or(text).to_owned();
+    if !text.starts_with(|c: char| c.is_alphabetic() || c == '_') {
+        return None;
+    }
+    let open = text.chars().fold(None, |open, c| match open {
+        None if matches!(c, '"' | '\'') => Some(c),
+        Some(quote) if quote == c => None,
+        open => open,
+    });
+    text.extend(open);
+    let end = text.find(|c: char| c.is_ascii_whitespace() || c == '/').unwrap_or(text.len());
+    let mut tag = read(&BytesStart::from_content(text, end), replaced);
+    tag.attributes.is_torn = true;
+    Some(tag)
+}
+
 /// Whether a tag has other tags in it, and whether one of these is a failure. In an attribute that is well-formed a name
 /// such as `Result<error>` is none.
 fn swallowed(tag: &[u8], is_malformed: bool) -> (bool, bool) {

@@ -286,9 +286,12 @@ async fn chosen_step(web: &Web, attempt: &Attempt, step: &StepRow, wanted: Wante
 
 fn facts(job: &Job) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
-    facts.extend(job.resource_class.clone().map(|class| ("class", class)));
+    let class = job.resource_class.clone().filter(|class| !class.is_empty());
+    facts.extend(class.map(|class| ("class", class)));
     let begun = job.started_at.or(job.stopped_at);
-    facts.extend(job.queued_at.map(|queued| ("queued", shown::took(Some(queued), begun))));
+    // One that ends where it would have been queued never waited for a runner.
+    let queued = job.queued_at.filter(|queued| begun.is_none_or(|begun| begun != *queued));
+    facts.extend(queued.map(|queued| ("queued", shown::took(Some(queued), begun))));
     facts.extend(job.started_at.map(|at| ("started", format!("{} UTC", shown::moment(at)))));
     facts.extend(job.started_at.map(|_| ("took", shown::took(job.started_at, job.stopped_at))));
     if !job.contexts.is_empty() {

@@ -57,9 +57,9 @@ pub(super) fn line(test: &Test) -> TestLine {
     if message.len() < test.message.len() {
         message.push_str(" …");
     }
-    let seconds = Duration::try_from_secs_f64(test.run_time).unwrap_or_default();
+    let time = Duration::try_from_secs_f64(test.run_time).unwrap_or_default();
     let file = test.file.clone().unwrap_or_default();
-    TestLine { mark: test.result.into(), name, file, took: shown::span(seconds), message }
+    TestLine { mark: test.result.into(), name, file, took: shown::fine_span(time), message }
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -199,6 +199,23 @@ fn pages_are_whole_without_a_script() {
 }
 
 #[test]
+fn a_job_that_no_class_takes_was_never_queued() {
+    let server = Server::start();
+    server.project();
+    let pipeline = server.trigger(
+        "version: 2.1\njobs: {far: {docker: [{image: cimg/base}], steps: [run: never]}}\nworkflows: {w: {jobs: [far]}}\n",
+    );
+    server.ended(&pipeline);
+    let mut reader = Reader::new(server.client.url());
+    reader.sign_in(server.token.expose(), "/");
+    let page = reader.get("/gh/acme/hello/jobs/1");
+    assert!(page.status == 200 && page.text.contains("no runner can take this job"), "{}", page.text);
+    for fact in ["class", "queued"] {
+        assert!(!page.text.contains(&format!("<span class=\"faint\">{fact}</span>")), "{}", page.text);
+    }
+}
+
+#[test]
 fn logins_open_pages_and_nothing_else() {
     let scene = Server::start();
     scene.project();

@@ -6,8 +6,8 @@
 
 use crate::logging::record;
 use crate::protocol::limits::BODY_BYTES;
-use crate::server::api::shared::failure::{Answer, Failure, bad};
-use crate::server::api::shared::input::Words;
+use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::api::shared::input::{self, Words};
 use crate::server::auth::{Administrator, Peer, Person};
 use crate::server::state::Shared;
 use crate::server::store::tables::audit::{self, Act};
@@ -180,7 +180,7 @@ async fn list(State(state): State<Shared>, _admin: Administrator, words: Words) 
     let word = |name: &str| words.get(name).filter(|word| !word.is_empty());
     let number = |name: &str, default: i64| match word(name) {
         None => Ok(default),
-        Some(word) => word.parse().map_err(|_| bad(format!("`{name}` is not a number that it can be"))),
+        Some(word) => input::number(name, word),
     };
     let before = number("page-token", i64::MAX)?;
     let most = u32::try_from(number("limit", PAGE.into())?).unwrap_or(PAGE).clamp(1, PAGE);

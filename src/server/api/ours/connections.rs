@@ -3,7 +3,7 @@
 use crate::protocol::Secret;
 use crate::server::api::ours::hooks;
 use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
-use crate::server::api::shared::input::{Body, Path, Words, message};
+use crate::server::api::shared::input::{self, Body, Path, Words, message};
 use crate::server::api::shared::lookup::{Slug, project};
 use crate::server::api::shared::vocabulary::time;
 use crate::server::auth::{Administrator, Person, new_token};
@@ -384,10 +384,7 @@ fn shown_status(shown: &ShownReport) -> Value {
 fn most_of(words: &Words) -> Answer<u32> {
     match words.get("limit") {
         None => Ok(MOST_LISTED),
-        Some(word) => match word.parse::<u32>() {
-            Ok(most) => Ok(most.clamp(1, MOST_LISTED)),
-            Err(_) => Err(bad("`limit` is not a number that it can be")),
-        },
+        Some(word) => Ok(input::number::<u32>("limit", word)?.clamp(1, MOST_LISTED)),
     }
 }
 

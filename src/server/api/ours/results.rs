@@ -2,8 +2,8 @@
 
 use crate::http::encoded;
 use crate::protocol::TaskId;
-use crate::server::api::shared::failure::{Answer, Failure, bad, blocking};
-use crate::server::api::shared::input::{Path, Words};
+use crate::server::api::shared::failure::{Answer, Failure, blocking};
+use crate::server::api::shared::input::{self, Path, Words};
 use crate::server::api::shared::lookup::{job_of, one};
 use crate::server::api::shared::range::{self, Wanted};
 use crate::server::api::shared::uses::used;
@@ -47,9 +47,7 @@ pub fn router() -> Router<Shared> {
 async fn output_of(state: &Shared, job: JobId, words: &Words) -> Answer<StepOutput> {
     let wanted = |name: &str| match words.get(name) {
         None => Ok(0),
-        Some(text) => {
-            text.parse::<u32>().map_err(|_| bad(format!("`{name}` must be a number, not `{text}`")))
-        }
+        Some(text) => input::number::<u32>(name, text),
     };
     let (execution, step) = (wanted("filter[execution]")?, wanted("filter[step_num]")?);
     let what = format!("there is no step {step} in execution {execution} of the job `{job}`");

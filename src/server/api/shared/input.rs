@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::str::FromStr;
 use std::time::SystemTime;
 
 /// Query parameters by name.
@@ -40,13 +41,27 @@ fn unreadable(error: &PathRejection) -> Failure {
         | ErrorKind::ParseErrorAtIndex { value, .. }
         | ErrorKind::ParseErrorAtKey { value, .. } => {
             let shown: String = value.chars().filter(|c| !c.is_control()).take(60).collect();
-            Failure::not_found(format!(
-                "there is nothing at this path: `{shown}` stands where a number belongs"
-            ))
+            Failure::not_found(match is_number(value) {
+                true => format!("there is nothing at this path: no number here is as large as `{shown}`"),
+                false => format!("there is nothing at this path: `{shown}` stands where a number belongs"),
+            })
         }
         ErrorKind::InvalidUtf8InPathParam { .. } => bad("the path is not UTF-8 once its `%` are decoded"),
         _ => Failure::internal(),
     }
+}
+
+/// Whether a text that could not be read as a number is one all the same, of more digits than it can have.
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// A number of a query, which is called `name` there.
+pub fn number<N: FromStr>(name: &str, text: &str) -> Answer<N> {
+    text.parse().map_err(|_| match is_number(text) {
+        true => bad(format!("`{name}` cannot be as large as `{text}`")),
+        false => bad(format!("`{name}` must be a number, not `{text}`")),
+    })
 }
 
 /// A JSON body, whatever its content type says; an absent one is null.

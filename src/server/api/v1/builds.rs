@@ -2,7 +2,7 @@
 
 use crate::server::api::shared::acts::{cancel_job, run_again};
 use crate::server::api::shared::failure::{Answer, bad, blocking};
-use crate::server::api::shared::input::{Path, Words};
+use crate::server::api::shared::input::{self, Path, Words};
 use crate::server::api::shared::lookup::{
     Numbered, Slug, artifact_url, artifacts_of, job_of, one, project, tests_of,
 };
@@ -46,7 +46,7 @@ pub(super) fn router() -> Router<Shared> {
 fn window(words: &Words) -> Answer<(u32, u32)> {
     let number = |name: &str, default: u32| match words.get(name).filter(|text| !text.is_empty()) {
         None => Ok(default),
-        Some(text) => text.parse().map_err(|_| bad(format!("`{name}` must be a number, not `{text}`"))),
+        Some(text) => input::number(name, text),
     };
     Ok((number("offset", 0)?, number("limit", PAGE)?.min(MOST)))
 }

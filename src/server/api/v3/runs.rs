@@ -1,7 +1,7 @@
 //! Runs: one, those of a person, and a search.
 
 use crate::server::api::shared::failure::{Answer, bad};
-use crate::server::api::shared::input::{Body, Path, Words, check_names, moment};
+use crate::server::api::shared::input::{self, Body, Path, Words, check_names, moment};
 use crate::server::api::shared::lookup::one;
 use crate::server::api::shared::paging::cursor;
 use crate::server::api::shared::slug::provider;
@@ -88,9 +88,7 @@ async fn of_person(State(state): State<Shared>, person: Person, words: Words) ->
     let cursor = cursor(words.get("page[cursor]").map(String::as_str), "the cursor")?;
     let limit = match words.get("page[limit]") {
         None => PAGE,
-        Some(text) => {
-            text.parse().map_err(|_| bad(format!("`page[limit]` must be a number, not `{text}`")))?
-        }
+        Some(text) => input::number("page[limit]", text)?,
     };
     let limit = limit.clamp(1, MOST);
     let read = move |view: &View| {
