@@ -156,6 +156,29 @@ mod tests {
     }
 
     #[test]
+    fn settings_that_came_after_those_that_were_set_aside_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = folder.path().join(".git");
+        assert!(set_aside(&repository).is_err());
+        fs::create_dir(&repository).unwrap();
+        for name in ["config", "config.worktree", "HEAD", "index"] {
+            fs::write(repository.join(name), "left").unwrap();
+        }
+        fs::create_dir(repository.join("info")).unwrap();
+        fs::write(repository.join("info/grafts"), "left").unwrap();
+        let there = |name: &str| repository.join(name).exists();
+        assert!(!is_set_aside(&repository));
+        set_aside(&repository).unwrap();
+        assert!(is_set_aside(&repository) && there("HEAD") && there("index"));
+        assert!(!there("config") && !there("config.worktree") && !there("info"));
+        assert!(is_old(&repository, SystemTime::UNIX_EPOCH));
+        fs::write(repository.join("config"), "own").unwrap();
+        assert!(!is_old(&repository, SystemTime::UNIX_EPOCH));
+        strip(&repository, true).unwrap();
+        assert!(there("config") && !there("HEAD") && !there("index") && !is_set_aside(&repository));
+    }
+
+    #[test]
     fn only_objects_and_what_is_known_of_the_origin_stay() {
         let folder = tempfile::tempdir().unwrap();
         let repository = folder.path().join(".git");
