@@ -24,7 +24,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io::{BufReader, Read, Seek};
 use summary::Told;
-use tag::{Attributes, entity, readable, seconds, shown};
+use tag::{Attributes, entity, left_out, readable, seconds, shown};
 
 /// Most elements in each other: each takes memory.
 const DEEPEST: usize = 1000;
@@ -558,10 +558,6 @@ impl<R: Read + Seek> Iterator for Cases<R> {
             case => case,
         }
     }
-}
-
-fn left_out(test: &str) -> String {
-    format!("the test `{}` is left out, since its result is not known", shown(test))
 }
 
 fn is_suite(element: &str) -> bool {

@@ -186,6 +186,11 @@ pub(super) fn shown(text: &str) -> String {
     shown
 }
 
+/// The sentence about a test that is not stored.
+pub(super) fn left_out(test: &str) -> String {
+    format!("the test `{}` is left out, since its result is not known", shown(test))
+}
+
 /// A number of seconds, with points or commas as the place of the test runner writes them: what stands last in a number
 /// with both, or once in one with one of them, begins the fraction. Nothing is 0; `None` when it is no such number.
 pub(super) fn seconds(text: &str) -> Option<f64> {
