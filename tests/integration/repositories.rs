@@ -232,12 +232,12 @@ impl Server {
     /// the steps said.
     fn checked_out(&self, branch: &str, directory: &str, path: &str, script: &str, status: &str) -> String {
         let steps = json!([{ "checkout": { "path": path } }, { "run": script }]);
-        self.looked(branch, directory, steps, status).concat()
+        self.said_by_steps(branch, directory, steps, status).concat()
     }
 
     /// Runs steps in `directory` and expects the job to end as `status`; returns what each said, up to the first that
     /// fails there.
-    fn looked(&self, branch: &str, directory: &str, steps: Value, status: &str) -> Vec<String> {
+    fn said_by_steps(&self, branch: &str, directory: &str, steps: Value, status: &str) -> Vec<String> {
         let steps_before_failure = if status == "success" { steps.as_array().unwrap().len() } else { 1 };
         let pipeline = self.trigger_look(branch, directory, steps);
         let job = self.ended(pipeline["id"].as_str().unwrap())[0].clone();
@@ -428,7 +428,7 @@ fn what_a_step_sets_before_the_checkout_brings_nothing_of_an_earlier_job_back() 
         "echo garbage > .git/config",
     ] {
         left(script);
-        let said = server.looked("main", &directory, own.clone(), "success");
+        let said = server.said_by_steps("main", &directory, own.clone(), "success");
         assert_eq!(said[0], format!("second\n{}\n", work.url()), "{script}");
         assert!(said[2].ends_with(&all("CI")), "{script}\n{said:?}");
         assert!(!said.concat().contains("garbage"), "{script}\n{said:?}");
@@ -437,11 +437,11 @@ fn what_a_step_sets_before_the_checkout_brings_nothing_of_an_earlier_job_back() 
     // What is the job's own counts, wherever it checks out.
     left("git sparse-checkout set a");
     let sparse = json!([{ "run": "git sparse-checkout set b" }, "checkout", { "run": "ls" }]);
-    let said = server.looked("main", &directory, sparse, "success");
+    let said = server.said_by_steps("main", &directory, sparse, "success");
     assert!(said[2].ends_with("b\n") && !said[2].contains("a\nb"), "{said:?}");
     // But for settings that cannot be read, which are none.
     let damage = json!([{ "run": "echo garbage > .git/config" }, "checkout", { "run": look }]);
-    let said = server.looked("main", &directory, damage, "success");
+    let said = server.said_by_steps("main", &directory, damage, "success");
     assert!(said[2].ends_with(&all("nobody")) && !said.concat().contains("garbage"), "{said:?}");
 
     // A repository that comes out of an archive is as one that was left.
@@ -449,7 +449,7 @@ fn what_a_step_sets_before_the_checkout_brings_nothing_of_an_earlier_job_back() 
     let fresh = server.folder.path().join("fresh").display().to_string();
     let unpack = format!("cp -a '{directory}/.git' .");
     let steps = json!([{ "run": unpack }, { "run": "git config user.name CI" }, "checkout", { "run": look }]);
-    let said = server.looked("main", &fresh, steps, "success");
+    let said = server.said_by_steps("main", &fresh, steps, "success");
     assert!(said[3].ends_with(&all("CI")), "{said:?}");
 }
 
