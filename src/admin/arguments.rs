@@ -8,12 +8,13 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Read};
 
 /// Options without a value.
-const FLAGS: [&str; 15] = [
+const FLAGS: [&str; 16] = [
     "json",
     "force",
     "exact",
     "admin",
     "follow",
+    "for-jobs",
     "unsafe-retries",
     "rotate-secret",
     "set-hook",

@@ -90,7 +90,14 @@ pub(super) fn connect(arguments: &mut Arguments, remote: &Remote) -> Result<Said
         None => line("looks at the refs", "never (`--poll 5m` where no webhook gets through)"),
     }
     line("the webhook on the forge", text(&answer, "hook"));
-    line("the token is not used any more (`--with-token` sets another)", text(&answer, "token_message"));
+    let (whose, anew) = match text(&answer, "token_of") {
+        "organization" => ("the token of its organization", "runlet admin forge-token set"),
+        _ => ("the token", "--with-token"),
+    };
+    line(&format!("{whose} is not used any more (`{anew}` sets another)"), text(&answer, "token_message"));
+    if answer["token_of"] == json!("organization") {
+        line("shows the forge", whose);
+    }
     let said = said.trim_end().to_owned();
     if answer["is_hook_set"] == json!(false) {
         let message = format!("{slug} is connected, and its webhook is not set");

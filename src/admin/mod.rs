@@ -11,6 +11,7 @@ mod context;
 mod fleet;
 mod follow;
 mod forge;
+mod forge_token;
 mod people;
 mod pipeline;
 mod project;
@@ -106,6 +107,15 @@ Contexts; OWNER is VCS/ORGANIZATION
   context restrict OWNER NAME --project SLUG | --rule EXPRESSION | --group ID
   context unrestrict OWNER NAME ID
 
+Tokens of organizations for their forge; OWNER is VCS/ORGANIZATION
+  forge-token set OWNER [--forge KIND] [--api URL] [--username NAME] [--for-jobs]
+                                                     reads a token from standard input that the projects of OWNER go by
+                                                     that have none of their own, at the forge whose API is at URL only;
+                                                     --for-jobs: jobs get it for checkout, but those of forks
+  forge-token list                                   without the tokens
+  forge-token show OWNER                             says which projects go by it
+  forge-token delete OWNER
+
 GitHub Apps; OWNER is a SLUG, or VCS/ORGANIZATION for all of its projects that have none of their own
   github-app set OWNER ID [--installation ID]        its private key is read from standard input
   github-app show OWNER                              says what it may do, for a project
@@ -146,11 +156,12 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         "variable" => project::variable(&verb),
         "pipeline" => pipeline::pipeline(&verb),
         "context" => context::context(&verb),
+        "forge-token" => forge_token::forge_token(&verb),
         "github-app" => app::app(&verb),
         "audit" => audit::audit(&verb),
         _ => {
             return Err(Failure::usage(format!(
-                "unknown noun `{noun}` (known: resource-class, token, runner, task, storage, user, personal-token, project, variable, pipeline, context, github-app, audit); see `runlet admin --help`"
+                "unknown noun `{noun}` (known: resource-class, token, runner, task, storage, user, personal-token, project, variable, pipeline, context, forge-token, github-app, audit); see `runlet admin --help`"
             )));
         }
     };

@@ -95,6 +95,15 @@ mod forge_strangers;
 // Webhooks that are made at a forge, and secrets that it has made.
 #[cfg(feature = "server")]
 mod forge_hooks;
+// Pushes of the same commits, again and again.
+#[cfg(feature = "server")]
+mod forge_pushes;
+// What every forge is promised.
+#[cfg(feature = "server")]
+mod forge_promises;
+// Tokens of organisations for their forge.
+#[cfg(feature = "server")]
+mod forge_tokens;
 // What must harm nothing else of what comes from forges and goes to them.
 #[cfg(feature = "server")]
 mod forge_harm;

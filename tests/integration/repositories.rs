@@ -14,9 +14,14 @@ pub(crate) struct Work(PathBuf);
 
 impl Work {
     pub(crate) fn new(folder: &Path) -> Self {
+        Self::with(folder, &[])
+    }
+
+    /// One that is made with these arguments.
+    pub(crate) fn with(folder: &Path, args: &[&str]) -> Self {
         let work = Self(folder.join("repositories/work"));
         std::fs::create_dir_all(&work.0).unwrap();
-        work.git(&["init", "--quiet", "-b", "main"]);
+        work.git(&[&["init", "--quiet", "-b", "main"], args].concat());
         work
     }
 

@@ -16,7 +16,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use ours::{
     access, apps, audit, compile, connections, held, hooks, inventory, operator, orchestration, results,
-    storage, watch,
+    storage, tokens, watch,
 };
 use shared::failure::Failure;
 use shared::{shape, slug, speaker, unread};
@@ -42,6 +42,7 @@ pub fn router(state: Shared) -> axum::Router {
         .merge(held::router())
         .merge(results::router())
         .merge(storage::router())
+        .merge(tokens::router())
         .merge(v1::router())
         .merge(v2::router())
         .merge(v3::router())

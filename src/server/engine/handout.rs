@@ -9,9 +9,9 @@ use crate::server::ids::{JobId, PipelineId, ProjectId};
 use crate::server::secrets::access;
 use crate::server::secrets::contexts;
 use crate::server::secrets::sealer::{SealError, SealedFor, Sealer};
+use crate::server::secrets::tokens::{self, Beside, User};
 use crate::server::state::ServerSettings;
 use crate::server::store::status::MessageKind;
-use crate::server::store::tables::apps;
 use crate::server::store::tables::handout::{Described, Revision};
 use crate::server::store::tables::jobs;
 use crate::server::store::tables::keys;
@@ -245,10 +245,23 @@ fn opening(
         return Ok(nothing);
     }
     match access::open(tx, &settings.sealer, &found.project)? {
-        Ok(access) if access.login.is_none() && apps::owner_for(tx, &found.project)?.is_some() => {
-            Ok(Opening::ByApp(access, url.clone()))
-        }
-        Ok(access) => {
+        Ok(mut access) => {
+            if access.login.is_none() {
+                match tokens::beside(tx, &found.project, User::Jobs)? {
+                    Some(Beside::App) => return Ok(Opening::ByApp(access, url.clone())),
+                    Some(Beside::Organisation(token)) => match tokens::login(&settings.sealer, &token, url) {
+                        Some(Ok(login)) => access.login = Some(login),
+                        Some(Err(why)) => {
+                            let message = format!(
+                                "git gets no token of the organisation for the repository of the project: {why} (set it anew with `runlet admin forge-token set`)"
+                            );
+                            jobs::add_message_once(tx, &found.job, MessageKind::Warning, &message)?;
+                        }
+                        None => {}
+                    },
+                    None => {}
+                }
+            }
             mask.extend(access.masked());
             Ok(Opening::Files(access.files(url)))
         }

@@ -210,6 +210,15 @@ pub fn place(url: &str) -> Option<(String, String)> {
     }
 }
 
+/// Whether a token of an API may be shown to whoever a repository is fetched from: to the same host only. GitHub's own
+/// API has a host of its own.
+pub fn is_of_api(api: &str, url: &str) -> bool {
+    let host = |text: &str| place(text).map_or_else(String::new, |(_, host)| host.to_ascii_lowercase());
+    let (of_api, of_url) = (host(api), host(url));
+    let is_web = url.starts_with("https://") || url.starts_with("http://");
+    is_web && !of_url.is_empty() && of_api.strip_prefix("api.").unwrap_or(&of_api) == of_url
+}
+
 /// Checks a token; the error is a sentence for people.
 pub fn check_token(token: &str) -> Result<(), &'static str> {
     let fits = (1..=8192).contains(&token.len())
@@ -289,6 +298,22 @@ mod tests {
         assert!(config.starts_with(start) && config.contains("StrictHostKeyChecking yes"));
         assert_eq!((text(&files, "key-1"), text(&files, "key-2")), ("new", "old"));
         assert!(text(&files, "known_hosts").starts_with("github.com ssh-ed25519 "));
+    }
+
+    #[test]
+    fn a_token_is_shown_to_the_host_of_its_api_only() {
+        for (api, url, is_same) in [
+            ("https://api.github.com", "https://github.com/acme/app.git", true),
+            ("https://api.acme.ghe.com", "https://acme.ghe.com/acme/app", true),
+            ("https://git.example:8443/api/v3", "https://x@GIT.example/acme/app", true),
+            ("http://127.0.0.1:1", "http://127.0.0.1:2/app.git", true),
+            ("https://api.github.com", "https://github.com.example/acme/app", false),
+            ("https://api.github.com", "https://github.com@example/acme/app", false),
+            ("https://api.github.com", "git@github.com:acme/app", false),
+            ("https://api.github.com", "file:///srv/app", false),
+        ] {
+            assert_eq!(is_of_api(api, url), is_same, "{api} {url}");
+        }
     }
 
     #[test]

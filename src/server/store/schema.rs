@@ -53,6 +53,7 @@ const MIGRATIONS: &[&str] = &[
     // Deliveries of strangers, who push out of the list nothing but their own.
     "ALTER TABLE forge_deliveries ADD COLUMN is_strange INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX forge_deliveries_refused ON forge_deliveries (project_id, is_strange, seq) WHERE verdict = 'refused';",
+    include_str!("tokens.sql"),
 ];
 
 /// A version and its schema as one text. A new database begins with it: what the migrations up to there make of an

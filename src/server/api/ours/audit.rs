@@ -39,7 +39,7 @@ const EVERYDAY: [&str; 13] = [
     "deliveries",
 ];
 /// Fields of bodies that are kept: names, and none that may hold a secret.
-const TOLD: [&str; 33] = [
+const TOLD: [&str; 35] = [
     "name",
     "login",
     "is_admin",
@@ -73,6 +73,8 @@ const TOLD: [&str; 33] = [
     "set_hook",
     "app_id",
     "installation_id",
+    "for_jobs",
+    "username",
 ];
 /// Longest text that is kept of a field, in characters.
 const LONGEST: usize = 200;

@@ -7,18 +7,20 @@ use crate::server::api::shared::input::{Body, Path, Words, message};
 use crate::server::api::shared::lookup::{Slug, project};
 use crate::server::api::shared::vocabulary::time;
 use crate::server::auth::{Administrator, Person, new_token};
+use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::hooks::SIGNING;
 use crate::server::pipelines::forge::receive::{Replayed, replay as replay_changes};
 use crate::server::pipelines::forge::round::{About, Hooked, about, set_hook};
 use crate::server::pipelines::repository::Reference;
 use crate::server::secrets::forge as secrets;
+use crate::server::secrets::tokens::{self, Beside, User};
 use crate::server::state::Shared;
 use crate::server::store::read::Project;
 use crate::server::store::status::Forge;
 use crate::server::store::tables::deliveries::{self, Delivery, StoredEvent};
 use crate::server::store::tables::forge::{self, Connection};
 use crate::server::store::tables::reports::{self, ShownReport};
-use crate::server::store::{Effect, Error as StoreError, Tx};
+use crate::server::store::{Effect, Error as StoreError, Tx, View};
 use crate::server::time::Millis;
 use axum::extract::State;
 use axum::routing::{get, post};
@@ -45,30 +47,42 @@ pub fn router() -> Router<Shared> {
         .route(&format!("{project}/deliveries/{{delivery}}/replay"), post(replay))
 }
 
-fn shown(state: &Shared, connection: &Connection, has_secret: bool, has_token: bool) -> Value {
+/// The owner of what a project shows to the API of its forge.
+pub fn token_of(view: &View, project: &ProjectId) -> Result<Option<&'static str>, StoreError> {
+    if forge::secret(view, project, "token")?.is_some() {
+        return Ok(Some("project"));
+    }
+    Ok(tokens::beside(view, project, User::ControlPlane)?.map(|beside| match beside {
+        Beside::App => "github-app",
+        Beside::Organisation(_) => "organization",
+    }))
+}
+
+fn shown(state: &Shared, connection: &Connection, has_secret: bool, token_of: Option<&str>) -> Value {
     json!({
         "forge": connection.forge, "address": hooks::address(&state.settings.public_url, &connection.project),
         "repository_id": connection.repository, "repository_name": connection.full_name,
         "api_url": connection.api_url, "poll_seconds": connection.poll_ms.map(|ms| ms / 1000),
-        "poll_message": connection.poll_message, "has_secret": has_secret, "has_token": has_token,
-        "token_message": connection.token_message,
+        "poll_message": connection.poll_message, "has_secret": has_secret,
+        "has_token": token_of == Some("project"), "token_of": token_of, "token_message": connection.token_message,
     })
 }
 
+/// How a project is connected, as people see it.
 async fn found(state: &Shared, project: &Project) -> Answer<Value> {
     let id = project.id.clone();
-    let read = move |view: &crate::server::store::View| {
+    let read = move |view: &View| {
         let Some(connection) = forge::connection(view, &id)? else { return Ok(None) };
-        let has = |name| Ok::<_, StoreError>(forge::secret(view, &id, name)?.is_some());
-        Ok(Some((has("hook")?, has("token")?, connection)))
+        let has_secret = forge::secret(view, &id, "hook")?.is_some();
+        Ok(Some((has_secret, token_of(view, &id)?, connection)))
     };
-    let (has_secret, has_token, connection) = state.store.read(read).await?.ok_or_else(|| {
+    let (has_secret, token_of, connection) = state.store.read(read).await?.ok_or_else(|| {
         Failure::not_found(format!(
             "the project `{slug}` is not connected to a forge: `runlet admin project connect {slug}`",
             slug = project.slug
         ))
     })?;
-    Ok(shown(state, &connection, has_secret, has_token))
+    Ok(shown(state, &connection, has_secret, token_of))
 }
 
 async fn show(
@@ -184,7 +198,7 @@ fn new_secret(forge: Forge, fresh: &str) -> Secret {
 }
 
 /// The forge that the first part of a slug stands for.
-fn usual_forge(slug: &str) -> Option<Forge> {
+pub fn usual_forge(slug: &str) -> Option<Forge> {
     match slug.split('/').next().unwrap_or_default() {
         "gh" => Some(Forge::GitHub),
         "bb" => Some(Forge::BitbucketCloud),
@@ -197,7 +211,7 @@ fn usual_forge(slug: &str) -> Option<Forge> {
 }
 
 /// The base of the API of the forges that are in one place only.
-fn usual_api(forge: Forge) -> Option<String> {
+pub fn usual_api(forge: Forge) -> Option<String> {
     match forge {
         Forge::GitHub => Some("https://api.github.com".to_owned()),
         Forge::BitbucketCloud => Some("https://api.bitbucket.org/2.0".to_owned()),
@@ -411,7 +425,7 @@ async fn list(
     words: Words,
 ) -> Answer<Json<Value>> {
     let (project, most) = (project(&state, slug).await?, most_of(&words)?);
-    let read = move |view: &crate::server::store::View| {
+    let read = move |view: &View| {
         let listed = deliveries::list(view, &project.id, most)?;
         let with_changes = |delivery: &Delivery| {
             Ok(shown_delivery(delivery, &deliveries::events_of(view, delivery.seq, MOST_CHANGES)?))

@@ -1,6 +1,6 @@
 //! Scheduled pipelines (v2).
 
-use crate::server::api::shared::failure::{Answer, Failure, bad};
+use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
 use crate::server::api::shared::input::{Body, Path, Words, message};
 use crate::server::api::shared::lookup::{Slug, one, project};
 use crate::server::api::shared::paging::page;
@@ -12,7 +12,7 @@ use crate::server::pipelines::triggers::{check_sizes, reference};
 use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read;
-use crate::server::store::tables::schedules::{self, Schedule, Timetable};
+use crate::server::store::tables::schedules::{self, Damaged, Schedule, Timetable};
 use crate::server::time::Millis;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -50,9 +50,19 @@ async fn list(
 ) -> Answer<Json<Value>> {
     let project = project(&state, slug).await?;
     let id = project.id.clone();
-    let found = state.store.read(move |view| schedules::list(view, Some(&id))).await?;
+    let (found, damaged) = state.store.read(move |view| schedules::list(view, Some(&id))).await?;
     let items = found.iter().enumerate().map(|(at, one)| (format!("{at:04}"), shown(one, &project.slug)));
-    page(items.collect(), &words)
+    let Json(mut listed) = page(items.collect(), &words)?;
+    let shown = |one: &Damaged| json!({ "id": one.id, "name": one.name, "message": is_damaged(one) });
+    listed["damaged"] = damaged.iter().map(shown).collect();
+    Ok(Json(listed))
+}
+
+/// The sentence about a schedule that cannot be read.
+fn is_damaged(Damaged { id, name }: &Damaged) -> String {
+    format!(
+        "the schedule `{name}` ({id}) is damaged in the database and does not run: delete it and make it anew"
+    )
 }
 
 /// Names in a body. Clients send back what they were shown.
@@ -162,7 +172,7 @@ async fn create(
     let schedule = described(&body, fresh, &person)?;
     let answer = shown(&schedule, &project.slug);
     let added = state.store.write(move |tx| {
-        if schedules::list(tx, Some(&schedule.project))?.len() >= MOST {
+        if schedules::count(tx, &schedule.project)? >= MOST {
             return Ok(false);
         }
         schedules::set(tx, &schedule).map(|()| true)
@@ -177,11 +187,16 @@ async fn create(
 async fn find(state: &Shared, id: ScheduleId) -> Answer<(Schedule, String)> {
     let what = format!("there is no schedule `{id}`");
     let read = move |view: &View| {
-        let Some(schedule) = schedules::find(view, &id)? else { return Ok(None) };
-        let slug = read::project_slug(view, &schedule.project)?;
-        Ok(slug.map(|slug| (schedule, slug)))
+        Ok(match schedules::find(view, &id)? {
+            Some(Ok(schedule)) => {
+                let slug = read::project_slug(view, &schedule.project)?;
+                slug.map(|slug| Ok((schedule, slug)))
+            }
+            Some(Err(damaged)) => Some(Err(conflict(is_damaged(&damaged)))),
+            None => None,
+        })
     };
-    one(state, what, read).await
+    one(state, what, read).await?
 }
 
 async fn one_of(

@@ -8,7 +8,6 @@ use crate::logging::record;
 use crate::protocol::Secret;
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::words::{answered, headers, path};
-use crate::server::secrets::access;
 use crate::server::secrets::app::{self, AccessScope, App, Kept, NoToken, Rights};
 use crate::server::secrets::sealer::Sealer;
 use crate::server::state::Shared;
@@ -103,16 +102,6 @@ pub async fn token(
     Ok(Some(token))
 }
 
-/// Whether a token of an API may be shown to whoever a repository is fetched from: to the same host only. GitHub's own
-/// API has a host of its own.
-pub fn is_of_api(api: &str, url: &str) -> bool {
-    let host =
-        |text: &str| access::place(text).map_or_else(String::new, |(_, host)| host.to_ascii_lowercase());
-    let (of_api, of_url) = (host(api), host(url));
-    let is_web = url.starts_with("https://") || url.starts_with("http://");
-    is_web && !of_url.is_empty() && of_api.strip_prefix("api.").unwrap_or(&of_api) == of_url
-}
-
 /// Gets a token from the forge, with the end of its time.
 fn get(app: &App, scope: &AccessScope, now: Millis) -> Result<(Secret, Millis), NoToken> {
     let word = app.word(now).map_err(NoToken::Refused)?;
@@ -184,22 +173,6 @@ fn refused(app: &App, scope: &AccessScope, answer: &Answer, is_search: bool) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_token_is_shown_to_the_host_of_its_api_only() {
-        for (api, url, is_same) in [
-            ("https://api.github.com", "https://github.com/acme/app.git", true),
-            ("https://api.acme.ghe.com", "https://acme.ghe.com/acme/app", true),
-            ("https://git.example:8443/api/v3", "https://x@GIT.example/acme/app", true),
-            ("http://127.0.0.1:1", "http://127.0.0.1:2/app.git", true),
-            ("https://api.github.com", "https://github.com.example/acme/app", false),
-            ("https://api.github.com", "https://github.com@example/acme/app", false),
-            ("https://api.github.com", "git@github.com:acme/app", false),
-            ("https://api.github.com", "file:///srv/app", false),
-        ] {
-            assert_eq!(is_of_api(api, url), is_same, "{api} {url}");
-        }
-    }
 
     #[test]
     fn refusals_say_what_to_do() {

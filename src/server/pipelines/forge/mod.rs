@@ -1,7 +1,7 @@
 //! From a push to a pipeline, and from its result back to the forge.
 //!
 //! `receive` takes what a forge sends: `signature` believes it, `payload` reads it, `rules` decide, and the store keeps
-//! it before the forge is answered. `work` makes the pipelines. `poll` finds what no forge told of, `schedule` what is due
+//! it before the forge is answered; `copies` tells pushes from news of pushes that are known. `work` makes the pipelines. `poll` finds what no forge told of, `schedule` what is due
 //! by its `timetable`. `report` tells the forge how it went, in its own `words`; `outgoing` tells whom people want told.
 //! All of these that wait for their time do so in `rounds`.
 //!
@@ -9,6 +9,7 @@
 //! `access` lets git in, `round` tries the whole way there and back by `hooks`, `unchanged` spares `poll` what has not changed.
 
 pub mod access;
+mod copies;
 pub mod event;
 pub mod hooks;
 pub mod installation;

@@ -2,8 +2,8 @@
 
 use crate::logging::record;
 use crate::server::ids::ProjectId;
-use crate::server::pipelines::forge::event::{Actor, Event, NO_OBJECT, Push};
-use crate::server::pipelines::forge::receive::{Stored, take};
+use crate::server::pipelines::forge::event::{Actor, Event, NO_OBJECT, Push, Teller};
+use crate::server::pipelines::forge::receive::{SAME, Stored, take};
 use crate::server::pipelines::forge::rounds::Rounds;
 use crate::server::pipelines::forge::unchanged::{Asked, Unchanged};
 use crate::server::pipelines::repository::look::Listed;
@@ -81,9 +81,13 @@ async fn look(
     let of = id.clone();
     let found = state
         .store
-        .read(move |view| Ok(forge::connection(view, &of)?.zip(read::project(view, &of)?)))
+        .read(move |view| {
+            let last = deliveries::last_event(view)?;
+            let found = forge::connection(view, &of)?.zip(read::project(view, &of)?);
+            Ok(found.map(|(connection, project)| (connection, project, last)))
+        })
         .await?;
-    let Some((connection, project)) = found else { return Ok(()) };
+    let Some((connection, project, last)) = found else { return Ok(()) };
     let listed = match &project.repository_url {
         None => Err("the project has no repository to read from".to_owned()),
         Some(url) => {
@@ -126,7 +130,7 @@ async fn look(
         Ok(Some(listed)) => {
             let steps = steps(state, &project, &listed).await?;
             let write = move |tx: &Tx<'_>| {
-                note(tx, &project, &connection, &listed, &steps, now)?;
+                note(tx, &project, &connection, &Look { listed, steps, last }, now)?;
                 forge::set_polled(tx, &project.id, None, next)
             };
             state.store.write(write).await
@@ -196,20 +200,39 @@ fn host_of(url: &str) -> &str {
     rest.rsplit_once('@').map_or(rest, |(_, host)| host)
 }
 
+/// A look at the refs of a repository.
+struct Look {
+    /// The refs that are there.
+    listed: Vec<Listed>,
+    /// The commits between.
+    steps: Steps,
+    /// The place of the last change that was told of before it.
+    last: i64,
+}
+
 /// Compares what is there with what was seen before, and stores the changes. The first look finds no news.
 fn note(
     tx: &Tx<'_>,
     project: &Project,
     connection: &Connection,
-    listed: &[Listed],
-    steps: &Steps,
+    look: &Look,
     now: Millis,
 ) -> Result<(), StoreError> {
     let seen = forge::refs(tx, &project.id)?;
-    let changes = if connection.is_listed { differences(&seen, listed) } else { Vec::new() };
-    if !connection.is_listed {
-        for one in listed {
-            forge::see_ref(tx, &project.id, &one.name, Some(&one.object))?;
+    // What a webhook told meanwhile may be newer than the list: the next look compares it.
+    let is_news = |name: &str| deliveries::is_told_after(tx, &project.id, name, look.last).map(|told| !told);
+    let mut changes = Vec::new();
+    if connection.is_listed {
+        for push in differences(&seen, &look.listed) {
+            if is_news(&push.reference)? {
+                changes.push(push);
+            }
+        }
+    } else {
+        for one in &look.listed {
+            if is_news(&one.name)? {
+                forge::see_ref(tx, &project.id, &one.name, Some(&one.object))?;
+            }
         }
     }
     if changes.is_empty() {
@@ -225,8 +248,8 @@ fn note(
         sentence: &format!("{} of its refs differ from what was seen before", changes.len()),
     };
     let seq = deliveries::add(tx, &new, now)?;
-    let of = Stored { seq, project, is_cloud: false, now };
-    for push in changes.into_iter().flat_map(|push| one_by_one(push, steps)) {
+    let of = Stored { seq, project, is_cloud: false, by: Teller::Look, since: now.minus(SAME), now };
+    for push in changes.into_iter().flat_map(|push| one_by_one(push, &look.steps)) {
         take(tx, &of, Event::Push(push))?;
     }
     tx.effect(Effect::ForgeWork);

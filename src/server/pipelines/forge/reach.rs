@@ -1,5 +1,5 @@
-//! The way to the API of a project's forge: its address, the repository there, and a token, of the project itself or got by
-//! its GitHub App.
+//! The way to the API of a project's forge: its address, the repository there, and a token: of the project itself, of its
+//! organisation, or got by a GitHub App.
 
 use crate::http::Error;
 use crate::http::caller::{Answer, LazyCaller, Outgoing};
@@ -10,8 +10,8 @@ use crate::server::pipelines::forge::words::headers;
 use crate::server::secrets::app::{NoToken, Rights};
 use crate::server::secrets::forge as secrets;
 use crate::server::secrets::sealer::Sealer;
+use crate::server::secrets::tokens::{self, Beside, User};
 use crate::server::state::Shared;
-use crate::server::store::tables::apps;
 use crate::server::store::tables::forge::{self, Connection};
 use crate::server::store::{Error as StoreError, View, read};
 use serde_json::Value;
@@ -20,6 +20,17 @@ use std::time::Duration;
 
 /// How long a call may take.
 const CALL: Duration = Duration::from_secs(20);
+
+/// The owner of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// The project.
+    Project,
+    /// Its organisation.
+    Organisation,
+    /// A GitHub App, which gets another one where this one opens nothing.
+    App,
+}
 
 /// A forge that can be called for a project.
 #[derive(Clone, Debug)]
@@ -32,8 +43,8 @@ pub(super) struct Reached {
     pub(super) name: String,
     /// Token that opens it.
     pub(super) token: Secret,
-    /// The token was got by a GitHub App: there is another one where this one opens nothing.
-    pub(super) is_of_app: bool,
+    /// The owner of the token.
+    pub(super) by: By,
 }
 
 /// A way to a forge, or the reason why there is none, as a phrase for people.
@@ -53,32 +64,44 @@ pub(super) async fn reach(state: &Shared, project: &ProjectId, rights: Rights) -
     let (id, sealer) = (project.clone(), state.settings.sealer.clone());
     let read = move |view: &View| {
         let token = secrets::open(view, &sealer, &id, "token")?;
+        let token = match token {
+            Some(token) => Some((By::Project, token)),
+            None => match tokens::beside(view, &id, User::ControlPlane)? {
+                Some(Beside::Organisation(sealed)) => {
+                    Some((By::Organisation, tokens::open(&sealer, &sealed)))
+                }
+                Some(Beside::App) | None => None,
+            },
+        };
         let slug = read::project_slug(view, &id)?.unwrap_or_default();
         Ok((forge::connection(view, &id)?, token, slug))
     };
-    let (connection, own, slug) = state.store.read(read).await?;
+    let (connection, kept, slug) = state.store.read(read).await?;
     let closed = |why: &str| Ok(Reach::Closed(why.to_owned()));
     let Some(connection) = connection else { return closed("the project is connected to no forge") };
     let (Some(api), Some(name)) = (&connection.api_url, connection.name_there(&slug)) else {
         return closed("say where the API of the forge is (`--api URL`)");
     };
     let (api, name) = (api.clone(), name.to_owned());
-    if let Some(token) = own {
+    if let Some((by, token)) = kept {
+        let (whose, anew) = match by {
+            By::Organisation => ("the token of its organisation", "`runlet admin forge-token set`"),
+            By::Project | By::App => ("its token", "`--with-token`"),
+        };
         let token = match token {
             Ok(token) => token,
             Err(why) => {
-                let why = format!("its token cannot be opened: {why}; set it anew (`--with-token`)");
-                return Ok(Reach::Later(why));
+                return Ok(Reach::Later(format!("{whose} cannot be opened: {why}; set it anew ({anew})")));
             }
         };
         if let Some(why) = connection.token_message {
-            let why = format!("its token is not used any more: {why}; set it anew (`--with-token`)");
+            let why = format!("{whose} is not used any more: {why}; set it anew ({anew})");
             return Ok(Reach::Later(why));
         }
-        return Ok(Reach::Open(Box::new(Reached { connection, api, name, token, is_of_app: false })));
+        return Ok(Reach::Open(Box::new(Reached { connection, api, name, token, by })));
     }
     Ok(match installation::token(state, project, rights, installation::LAST).await? {
-        Some(Ok(token)) => Reach::Open(Box::new(Reached { connection, api, name, token, is_of_app: true })),
+        Some(Ok(token)) => Reach::Open(Box::new(Reached { connection, api, name, token, by: By::App })),
         Some(Err(NoToken::Refused(why))) => Reach::Later(why),
         Some(Err(NoToken::Unanswered(why))) => Reach::Away(why),
         None => Reach::Closed("there is no token (`--with-token`) that may be used".to_owned()),
@@ -89,7 +112,8 @@ pub(super) async fn reach(state: &Shared, project: &ProjectId, rights: Rights) -
 pub(super) fn has_way(view: &View, project: &ProjectId) -> Result<bool, StoreError> {
     let is_placed = forge::connection(view, project)?.is_some_and(|connection| connection.api_url.is_some());
     Ok(is_placed
-        && (forge::secret(view, project, "token")?.is_some() || apps::owner_for(view, project)?.is_some()))
+        && (forge::secret(view, project, "token")?.is_some()
+            || tokens::beside(view, project, User::ControlPlane)?.is_some()))
 }
 
 impl Reached {
@@ -103,11 +127,16 @@ impl Reached {
 
     /// Whether this is still the way that the project would go: what a forge says to another token means nothing.
     pub(super) fn is_same_way(&self, view: &View, sealer: &Sealer) -> Result<bool, StoreError> {
-        let own = secrets::open(view, sealer, &self.connection.project, "token")?;
-        let is_same_token = match own {
-            Some(own) => !self.is_of_app && own.is_ok_and(|own| own == self.token),
-            None => self.is_of_app,
+        let project = &self.connection.project;
+        let (by, token) = match secrets::open(view, sealer, project, "token")? {
+            Some(own) => (By::Project, own.ok()),
+            None => match tokens::beside(view, project, User::ControlPlane)? {
+                Some(Beside::Organisation(sealed)) => (By::Organisation, tokens::open(sealer, &sealed).ok()),
+                Some(Beside::App) => (By::App, Some(self.token.clone())),
+                None => return Ok(false),
+            },
         };
+        let is_same_token = by == self.by && token.as_ref() == Some(&self.token);
         Ok(is_same_token && self.is_same_place(view)?)
     }
 

@@ -8,7 +8,7 @@ use crate::logging::record;
 use crate::protocol::Secret;
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::installation;
-use crate::server::pipelines::forge::reach::{Reach, Reached, has_way, reach};
+use crate::server::pipelines::forge::reach::{By, Reach, Reached, has_way, reach};
 use crate::server::pipelines::forge::rounds::{Busy, Rounds};
 use crate::server::pipelines::forge::words::{self, PREFIX, Reply};
 use crate::server::secrets::app::Rights;
@@ -36,17 +36,58 @@ const BATCH: u32 = 200;
 const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Pause between two calls that go by one token, where the forge minds.
 const BETWEEN_CALLS: Duration = Duration::from_secs(1);
+/// The reason why a token is not used that another project goes by as well.
+const PAUSE: &str = "the forge has asked for a pause of this token, when it was told of another project";
 /// Wait while there is no token that opens anything, in seconds: one that is set ends it.
 const NO_TOKEN_SECONDS: u64 = 300;
 /// How long it is remembered what a forge was told.
 const KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// When a token may be used again, by its hash.
-type Tokens = Arc<Mutex<HashMap<Vec<u8>, Instant>>>;
+/// Tokens that are used, which several projects may share.
+#[derive(Default)]
+struct Tokens {
+    /// The time from which each may be used next, where the forge minds, by its hash.
+    turns: Mutex<HashMap<Vec<u8>, Instant>>,
+    /// The end of the pause that the forge has asked for, by the hash of the token.
+    pauses: Mutex<HashMap<Vec<u8>, Instant>>,
+}
+
+impl Tokens {
+    fn key(token: &Secret) -> Vec<u8> {
+        digest(&SHA256, token.expose().as_bytes()).as_ref().to_vec()
+    }
+
+    /// Waits until a token may be used again, and uses it.
+    async fn take_turn(&self, token: &Secret) {
+        let at = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            let (now, key) = (Instant::now(), Self::key(token));
+            turns.retain(|_, next| *next > now);
+            let at = turns.get(&key).copied().unwrap_or(now).max(now);
+            turns.insert(key, at + BETWEEN_CALLS);
+            at
+        };
+        tokio::time::sleep_until(at).await;
+    }
+
+    /// Has nobody use a token for a while.
+    fn pause(&self, token: &Secret, time: Duration) {
+        let until = Instant::now() + time;
+        self.pauses.lock().unwrap_or_else(PoisonError::into_inner).insert(Self::key(token), until);
+    }
+
+    /// The rest of the pause of a token.
+    fn rest(&self, token: &Secret) -> Option<Duration> {
+        let mut pauses = self.pauses.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        pauses.retain(|_, until| *until > now);
+        pauses.get(&Self::key(token)).map(|until| *until - now)
+    }
+}
 
 /// Works until the control plane stops.
 pub(super) async fn run(state: Shared) {
-    let (caller, busy, tokens) = (Arc::new(LazyCaller::default()), Busy::new(), Tokens::default());
+    let (caller, busy, tokens) = (Arc::new(LazyCaller::default()), Busy::new(), Arc::<Tokens>::default());
     let rounds = Rounds {
         what: "look for what forges are to be told",
         woken: Some(state.hub.reports()),
@@ -67,7 +108,7 @@ async fn pass(
     state: &Shared,
     caller: &Arc<LazyCaller>,
     busy: &Busy<ProjectId>,
-    tokens: &Tokens,
+    tokens: &Arc<Tokens>,
     now: Millis,
 ) -> Result<Option<Millis>, StoreError> {
     while state.store.read(reports::has_changed).await? {
@@ -221,7 +262,7 @@ fn in_words(state: ReportState, took: Option<Duration>, step: Option<&str>, by: 
 async fn tell_all(
     state: &Shared,
     caller: &Arc<LazyCaller>,
-    tokens: &Tokens,
+    tokens: &Arc<Tokens>,
     project: &ProjectId,
     due: Vec<Report>,
 ) -> Result<(), StoreError> {
@@ -274,7 +315,7 @@ async fn later(
 async fn tell(
     state: &Shared,
     caller: &Arc<LazyCaller>,
-    tokens: &Tokens,
+    tokens: &Arc<Tokens>,
     way: &Reached,
     report: Report,
 ) -> Result<bool, StoreError> {
@@ -290,7 +331,14 @@ async fn tell(
         return Ok(true);
     };
     if kind == Forge::GitHub {
-        take_turn(tokens, &way.token).await;
+        tokens.take_turn(&way.token).await;
+    }
+    if let Some(rest) = tokens.rest(&way.token) {
+        // Another project was told to wait; this one has not tried.
+        let (project, until) = (report.project, Millis::now().plus(rest));
+        let write = move |tx: &Tx<'_>| reports::postpone_all(tx, &project, PAUSE, until);
+        state.store.write(write).await?;
+        return Ok(false);
     }
     let call = words::call(kind, &way.api, &way.name, &report, word);
     let called = way.call(caller, "POST", call.url, Vec::new(), Some(&call.body)).await;
@@ -308,29 +356,19 @@ async fn tell(
     };
     let verdict = match verdict {
         // Another installation, other rights: the App may get a token that is better than this one.
-        Reply::BadToken(why) if way.is_of_app => {
+        Reply::BadToken(why) if way.by == By::App => {
             state.installations.forget(&way.token);
             // One that was kept may have been taken back, by whoever installed the App anew: the next one is got at once.
             let seconds = if report.attempts == 0 { 1 } else { NO_TOKEN_SECONDS };
             Reply::Later { seconds, whole: true, why }
         }
+        Reply::Later { seconds, whole: true, why } => {
+            tokens.pause(&way.token, Duration::from_secs(seconds));
+            Reply::Later { seconds, whole: true, why }
+        }
         other => other,
     };
     note(state, Some(way), report, word, verdict, now).await
-}
-
-/// Waits until a token may be used again, and uses it.
-async fn take_turn(tokens: &Tokens, token: &Secret) {
-    let key = digest(&SHA256, token.expose().as_bytes()).as_ref().to_vec();
-    let at = {
-        let mut tokens = tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        tokens.retain(|_, next| *next > now);
-        let at = tokens.get(&key).copied().unwrap_or(now).max(now);
-        tokens.insert(key, at + BETWEEN_CALLS);
-        at
-    };
-    tokio::time::sleep_until(at).await;
 }
 
 /// Writes down what came of telling a status, by this way where there was one. Nothing is written where the project was

@@ -4,7 +4,7 @@
 use crate::http::caller::{Answer, LazyCaller};
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::hooks::{Hooks, id_of};
-use crate::server::pipelines::forge::reach::{Reach, Reached, reach};
+use crate::server::pipelines::forge::reach::{By, Reach, Reached, reach};
 use crate::server::pipelines::forge::words::{about_calls, answered};
 use crate::server::secrets::app::Rights;
 use crate::server::secrets::forge as secrets;
@@ -111,7 +111,7 @@ impl Calls {
             Ok(answer) if (200..300).contains(&answer.status) => Ok(json(&answer)),
             Ok(answer) => {
                 let said = String::from_utf8_lossy(&answer.body);
-                Err(self.hooks.refused(answer.status, &said, self.way.is_of_app))
+                Err(self.hooks.refused(answer.status, &said, self.way.by == By::App))
             }
             Err(error) => Err(error.to_string()),
         }

@@ -27,6 +27,18 @@ pub fn sender(headers: &HeaderMap) -> Option<Forge> {
     Some(if is_cloud { Forge::BitbucketCloud } else { forge })
 }
 
+/// The forge's id of the webhook that it sends by, where it tells one.
+pub fn hook(forge: Forge, headers: &HeaderMap) -> Option<String> {
+    let name = match forge {
+        Forge::GitHub => "x-github-hook-id",
+        Forge::GitLab => "x-gitlab-webhook-uuid",
+        Forge::BitbucketCloud => "x-hook-uuid",
+        Forge::Gitea | Forge::Forgejo | Forge::BitbucketDc | Forge::Git => return None,
+    };
+    let id = headers.get(name)?.to_str().ok()?.trim();
+    (!id.is_empty()).then(|| id.chars().take(200).collect())
+}
+
 /// The forge's name of the event, and its id of the delivery where it sends one.
 pub fn names(forge: Forge, headers: &HeaderMap) -> (String, Option<String>) {
     let (event, ids): (&str, &[&str]) = match forge {

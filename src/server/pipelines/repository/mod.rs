@@ -282,7 +282,7 @@ async fn fetch(git: &Git, url: &str, full: &str, reference: &Reference) -> Resul
     let refspec = format!("+{full}:{target}");
     let failed = |error: &GitError| Error::Failed(format!("failed to fetch `{full}` from `{url}`: {error}"));
     let mut fresh = git.prepare().await.map_err(|error| failed(&error))?;
-    let mut deep = false;
+    let (mut deep, mut has_ids) = (false, false);
     loop {
         let mut args = vec!["fetch", "--quiet", "--force", "--no-tags"];
         if !deep {
@@ -306,6 +306,12 @@ async fn fetch(git: &Git, url: &str, full: &str, reference: &Reference) -> Resul
         }
         if !deep && error.says(&["does not support shallow", "does not support --depth"]) {
             deep = true;
+            continue;
+        }
+        if let (false, Some(format)) = (has_ids, error.other_ids()) {
+            remove(git.folder()).await;
+            git.prepare_as(&["--object-format", format]).await.map_err(|error| failed(&error))?;
+            (fresh, has_ids) = (true, true);
             continue;
         }
         if !fresh

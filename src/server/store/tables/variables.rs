@@ -2,8 +2,8 @@
 //!
 //! Only SQLite: nothing.
 
-use crate::server::ids::{ContextId, ProjectId};
-use crate::server::store::tables::apps;
+use crate::server::ids::{ContextId, OrganisationId, ProjectId};
+use crate::server::store::tables::{apps, tokens};
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};
@@ -41,6 +41,8 @@ pub enum Owner {
     Forge(ProjectId),
     /// A project or an organisation, by its id: its GitHub App, which no job is given.
     App(String),
+    /// An organisation, with the address that its token for a forge is shown to.
+    Organisation(OrganisationId, String),
 }
 
 fn shown_row(row: &Row<'_>) -> rusqlite::Result<ShownVariable> {
@@ -176,6 +178,10 @@ pub fn list_all_sealed(view: &View) -> Result<Vec<(Owner, SealedVariable)>, Erro
     }
     for (owner, sealed) in apps::list_all(view)? {
         all.push((Owner::App(owner), SealedVariable { name: "github-app".to_owned(), sealed }));
+    }
+    for token in tokens::list_all(view)? {
+        let owner = Owner::Organisation(token.organisation, token.api_url);
+        all.push((owner, SealedVariable { name: "forge-token".to_owned(), sealed: token.sealed }));
     }
     Ok(all)
 }

@@ -54,8 +54,8 @@ fn push(value: &Value, repository: Option<Repository>) -> Result<Delivery, Strin
         after,
         commit,
         message,
-        late_for: None,
         actor: actor(value),
+        ..Push::default()
     };
     Ok(Delivery { repository: Some(repository), changes: vec![Event::Push(push)], remark: String::new() })
 }

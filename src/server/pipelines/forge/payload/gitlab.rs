@@ -38,8 +38,8 @@ fn push(value: &Value, repository: Option<Repository>) -> Result<Delivery, Strin
         after,
         commit,
         message,
-        late_for: None,
         actor: Actor { login: text(value, "user_username"), avatar_url: maybe(value, "user_avatar") },
+        ..Push::default()
     };
     Ok(Delivery { repository: Some(repository), changes: vec![Event::Push(push)], remark: String::new() })
 }
