@@ -30,7 +30,7 @@ pub(super) fn access(arguments: &mut Arguments, remote: &Remote) -> Result<Said,
     match given.as_slice() {
         [] => arguments.finish()?,
         [field] => {
-            let value = arguments.value_from_stdin()?;
+            let value = arguments.secret_from_stdin()?;
             body.insert((*field).to_owned(), json!(value.expose()));
         }
         _ => {

@@ -45,7 +45,7 @@ fn set(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
     if let Some(id) = arguments.option("installation") {
         body["installation_id"] = json!(id);
     }
-    body["private_key"] = json!(arguments.value_from_stdin()?.expose());
+    body["private_key"] = json!(arguments.secret_from_stdin()?.expose());
     let answer = remote.call("PUT", &path, Some(body))?;
     Ok(Said::Done(said(&owner, &answer), answer))
 }

@@ -156,6 +156,19 @@ impl Arguments {
         }
     }
 
+    /// Reads a secret from standard input, such as a token or a key: there is none without a visible character, and
+    /// nothing is what a file or a variable holds that is not there.
+    pub(super) fn secret_from_stdin(&mut self) -> Result<Secret, Failure> {
+        let secret = self.value_from_stdin()?;
+        match secret.expose().trim().is_empty() {
+            true => Err(Failure::usage(format!(
+                "standard input is empty: `runlet admin {}` reads a secret from it, as in `... < FILE`; nothing was changed",
+                self.command
+            ))),
+            false => Ok(secret),
+        }
+    }
+
     /// Reads the value of a variable from standard input. One line end at its end is dropped unless `--exact`
     /// is given: `echo` and editors add it.
     pub(super) fn value_from_stdin(&mut self) -> Result<Secret, Failure> {

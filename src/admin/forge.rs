@@ -41,7 +41,16 @@ pub(super) fn connect(arguments: &mut Arguments, remote: &Remote) -> Result<Said
     if arguments.flag("set-hook") {
         body.insert("set_hook".to_owned(), json!(true));
     }
+    let deletes = arguments.flag("delete-token");
+    if deletes {
+        body.insert("token".to_owned(), json!(""));
+    }
     let given = match (arguments.flag("with-token"), arguments.flag("with-secret")) {
+        (true, _) if deletes => {
+            return Err(Failure::usage(
+                "`--delete-token` takes away the token that `--with-token` would set: give one of the two",
+            ));
+        }
         (true, true) => {
             return Err(Failure::usage(
                 "`--with-token` and `--with-secret` both read standard input: run the command once for each",
@@ -53,7 +62,7 @@ pub(super) fn connect(arguments: &mut Arguments, remote: &Remote) -> Result<Said
     };
     match given {
         Some(field) => {
-            let value = arguments.value_from_stdin()?;
+            let value = arguments.secret_from_stdin()?;
             body.insert(field.to_owned(), json!(value.expose()));
         }
         None => arguments.finish()?,
@@ -194,6 +203,13 @@ pub(super) fn hook(arguments: &mut Arguments, remote: &Remote) -> Result<Said, F
     let path = slug_path(&slug)?;
     arguments.finish()?;
     let answer = remote.call("GET", &format!("/api/v2/project/{path}/connection"), None)?;
+    let forge = text(&answer, "forge");
+    if forge != "git" {
+        // What the hook sends would be refused as that of another forge.
+        return Err(Failure::usage(format!(
+            "{slug} is connected to {forge}, which sends its own webhooks: the hook is for a plain git server (`runlet admin project connect {slug} --forge git`)"
+        )));
+    }
     let script = HOOK.replace("@ADDRESS@", text(&answer, "address")).replace("@REPOSITORY@", &slug);
     Ok(Said::Done(script.trim_end().to_owned(), json!({ "script": script })))
 }

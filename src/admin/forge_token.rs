@@ -53,7 +53,7 @@ fn set(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
             body[field] = json!(value);
         }
     }
-    body["token"] = json!(arguments.value_from_stdin()?.expose());
+    body["token"] = json!(arguments.secret_from_stdin()?.expose());
     let answer = remote.call("PUT", &path, Some(body))?;
     Ok(Said::Done(said(&owner, &answer), answer))
 }

@@ -75,12 +75,13 @@ Projects; SLUG is VCS/ORGANIZATION/REPOSITORY, such as gh/acme/app
   project delete SLUG                                with its pipelines and variables
   project settings SLUG [NAME=VALUE]...              shows or changes what is built: pull requests, forks, paths
   project connect SLUG [--forge KIND] [--api URL] [--poll DURATION|never] [--with-token | --with-secret]
-                       [--rotate-secret] [--repository-id ID] [--repository-name NAME] [--set-hook]
+                       [--rotate-secret] [--repository-id ID] [--repository-name NAME] [--set-hook] [--delete-token]
                                                      says where its forge sends webhooks, and with which secret;
                                                      --with-token: reads a token for its API from standard input;
                                                      --with-secret: the same for a secret that the forge has made, such
                                                      as a signing token of GitLab;
-                                                     --set-hook: makes the webhook there by that token
+                                                     --set-hook: makes the webhook there by that token;
+                                                     --delete-token: the project goes by none of its own any more
   project disconnect SLUG
   project access SLUG [--new-key | --with-key | --with-token [--username NAME] [--bearer] | --with-known-hosts]
                       [--delete-key FINGERPRINT] [--delete-token]
@@ -89,7 +90,7 @@ Projects; SLUG is VCS/ORGANIZATION/REPOSITORY, such as gh/acme/app
                                                      given comes from standard input
   project deliveries SLUG [--replay ID]              what came from the forge, and what became of it
   project statuses SLUG                              what the forge was told of commits, and what is in the way
-  project hook SLUG                                  prints the post-receive hook of a plain git server
+  project hook SLUG                                  prints the post-receive hook of a plain git server (--forge git)
   variable set SLUG NAME                             the value is read from standard input
   variable list SLUG
   variable delete SLUG NAME

@@ -260,7 +260,14 @@ impl Client {
 
     pub(super) fn explain(&self, error: &ureq::Error) -> String {
         let presents = self.tls.as_ref().is_some_and(|tls| tls.client_auth_cert_resolver.has_certs());
-        explain::transport(error, &explain::Way { host: &self.host, proxy: self.proxy.as_ref(), presents })
+        let way = explain::Way {
+            host: &self.host,
+            proxy: self.proxy.as_ref(),
+            presents,
+            #[cfg(feature = "server")]
+            is_other_service: false,
+        };
+        explain::transport(error, &way)
     }
 
     /// Gets `path` and returns its body for reading as it arrives. Any status but 200 is an error.

@@ -242,6 +242,7 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
         blobs,
         hub,
         installations: Default::default(),
+        paces: Default::default(),
         settings,
         sought: Default::default(),
         stopping: tokio::sync::watch::channel(false).0,

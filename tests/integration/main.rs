@@ -104,6 +104,12 @@ mod forge_promises;
 // Tokens of organisations for their forge.
 #[cfg(feature = "server")]
 mod forge_tokens;
+// What a forge asks of whoever calls it.
+#[cfg(feature = "server")]
+mod forge_paces;
+// What is said no to at once, and what is no reason to.
+#[cfg(feature = "server")]
+mod forge_refusals;
 // What must harm nothing else of what comes from forges and goes to them.
 #[cfg(feature = "server")]
 mod forge_harm;

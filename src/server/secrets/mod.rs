@@ -2,13 +2,14 @@
 //!
 //! `sealer` knows the key; `variables` and `contexts` what may be stored and used; `forge` what belongs to the forge of a
 //! project, `access` what lets git into its repository, `app` what a GitHub App
-//! signs, and `tokens` those of organisations.
+//! signs, `tokens` those of organisations, and `pace` how fast any of them may be used.
 
 pub mod access;
 pub mod app;
 pub mod contexts;
 pub mod forge;
 mod md5;
+pub mod pace;
 pub mod sealer;
 pub mod ssh_key;
 pub mod tokens;

@@ -1,5 +1,6 @@
 //! How projects are connected to their forges: for administrators, but for the list of what came.
 
+use crate::http::caller::check_address;
 use crate::protocol::Secret;
 use crate::server::api::ours::hooks;
 use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
@@ -12,6 +13,7 @@ use crate::server::pipelines::forge::hooks::SIGNING;
 use crate::server::pipelines::forge::receive::{Replayed, replay as replay_changes};
 use crate::server::pipelines::forge::round::{About, Hooked, about, set_hook};
 use crate::server::pipelines::repository::Reference;
+use crate::server::secrets::access::check_token;
 use crate::server::secrets::forge as secrets;
 use crate::server::secrets::tokens::{self, Beside, User};
 use crate::server::state::Shared;
@@ -134,7 +136,7 @@ fn wanted(body: &Body) -> Answer<Wanted> {
     };
     let api_url = text("api_url")?.map(|url| url.trim_end_matches('/').to_owned());
     if let Some(url) = api_url.as_deref().filter(|url| !url.is_empty()) {
-        crate::http::check_url(url).map_err(|error| bad(error.to_string()))?;
+        check_api(url)?;
     }
     let poll_ms = match body.0.get("poll_seconds") {
         None => None,
@@ -147,9 +149,9 @@ fn wanted(body: &Body) -> Answer<Wanted> {
             }
         },
     };
-    let token = text("token")?;
-    if token.as_deref().is_some_and(|token| token.len() > 8192 || token.bytes().any(|b| b < b' ')) {
-        return Err(bad("`token` is no token: it is one line of at most 8192 bytes"));
+    let token = text("token")?.map(|token| token.trim().to_owned());
+    if let Some(token) = token.as_deref().filter(|token| !token.is_empty()) {
+        check_token(token).map_err(|why| bad(format!("`token` cannot be used: {why}")))?;
     }
     let secret =
         text("secret")?.map(|secret| check_secret(&secret).map(|()| Secret::new(secret))).transpose()?;
@@ -170,6 +172,34 @@ fn wanted(body: &Body) -> Answer<Wanted> {
         rotates,
         sets_hook: body.is_set("set_hook")?,
     })
+}
+
+/// Checks the address of the API of a forge, as it will be called.
+pub fn check_api(url: &str) -> Answer<()> {
+    check_address(url).map_err(|why| {
+        bad(format!(
+            "`api_url` is the address of the API of the forge (`--api`), and this cannot be it: {why}"
+        ))
+    })
+}
+
+/// Checks the id of a repository, as a forge tells it in its deliveries.
+fn check_repository_id(forge: Forge, id: &str) -> Answer<()> {
+    let (is_one, form) = match forge {
+        Forge::GitHub | Forge::GitLab | Forge::Gitea | Forge::Forgejo | Forge::BitbucketDc => {
+            (id.len() <= 20 && id.bytes().all(|b| b.is_ascii_digit()), "a number, such as 4711")
+        }
+        Forge::BitbucketCloud => {
+            let inner = id.strip_prefix('{').and_then(|id| id.strip_suffix('}')).unwrap_or_default();
+            let is_one = inner.len() == 36 && inner.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+            (is_one, "a UUID in braces, such as {b2d6c8a0-1111-2222-3333-444455556666}")
+        }
+        Forge::Git => (true, ""),
+    };
+    match is_one {
+        true => Ok(()),
+        false => Err(bad(format!("`{id}` is no id of a repository at {forge}: there it is {form}"))),
+    }
 }
 
 /// Checks a secret that a forge, or somebody, has made. A signing token of GitLab is a key in base64.
@@ -243,6 +273,14 @@ async fn connect(
                 Forge::ALL.map(Forge::as_str).join(", ")
             ))));
         };
+        if let Some(Err(wrong)) = wanted
+            .repository_id
+            .as_deref()
+            .filter(|id| !id.is_empty())
+            .map(|id| check_repository_id(kind, id))
+        {
+            return Ok(Err(wrong));
+        }
         // Another forge knows the repository by another id.
         let stays = was.filter(|was| was.forge == kind);
         let some = |text: Option<String>| text.filter(|text| !text.is_empty());

@@ -1,7 +1,7 @@
 //! Tokens of organisations for the forge that their projects are at, for administrators; tokens go in only.
 
 use crate::protocol::Secret;
-use crate::server::api::ours::connections::{token_of, usual_api, usual_forge};
+use crate::server::api::ours::connections::{check_api, token_of, usual_api, usual_forge};
 use crate::server::api::shared::failure::{Answer, Failure, bad};
 use crate::server::api::shared::input::{Body, Path, message};
 use crate::server::api::shared::lookup::organisation;
@@ -130,7 +130,7 @@ fn wanted(body: &Body, organisation: OrganisationId, slug: &str) -> Answer<NewTo
             bad(format!("say where the API of the {forge} is that the token is for (`api_url`): it is shown nowhere else"))
         })?,
     };
-    crate::http::check_url(&api_url).map_err(|error| bad(error.to_string()))?;
+    check_api(&api_url)?;
     let usual = if forge == Forge::BitbucketCloud { "x-token-auth" } else { APP_USER };
     let username = body.optional_text("username")?.unwrap_or(usual);
     check_username(username).map_err(|why| bad(format!("`username` cannot be used: {why}")))?;

@@ -1,5 +1,6 @@
 //! Webhooks that tell others of ended workflows and jobs (v2). Changing them is for administrators.
 
+use crate::http::caller::check_way;
 use crate::protocol::Secret;
 use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
 use crate::server::api::shared::input::{Body, Path, Words, message};
@@ -133,6 +134,7 @@ fn checked(url: &str) -> Answer<String> {
     if !good || authority.is_empty() || authority.contains('@') {
         return Err(bad("`url` is not an address that can be called: https://HOST/PATH, without a login"));
     }
+    check_way(url).map_err(|why| bad(format!("`url` is not an address that can be called: {why}")))?;
     Ok(url.to_owned())
 }
 

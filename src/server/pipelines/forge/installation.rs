@@ -7,8 +7,10 @@ use crate::http::retry::retry_after;
 use crate::logging::record;
 use crate::protocol::Secret;
 use crate::server::ids::ProjectId;
+use crate::server::pipelines::forge::limits::pause;
 use crate::server::pipelines::forge::words::{answered, headers, path};
 use crate::server::secrets::app::{self, AccessScope, App, Kept, NoToken, Rights};
+use crate::server::secrets::pace::Pace;
 use crate::server::secrets::sealer::Sealer;
 use crate::server::state::Shared;
 use crate::server::store::read;
@@ -17,6 +19,7 @@ use crate::server::store::tables::forge;
 use crate::server::store::{Error as StoreError, View};
 use crate::server::time::Millis;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// A token is not used in the last minutes of its time.
@@ -87,8 +90,15 @@ pub async fn token(
             return Ok(Some(kept.token.clone()));
         }
     }
+    let pace = pace(state, &scope.api, &app.id, &scope.repository);
+    if let Some(rest) = pace.rest() {
+        let (id, seconds) = (&app.id, rest.as_secs() + 1);
+        let why =
+            format!("the forge has asked for a pause of the GitHub App {id}, which ends in {seconds} s");
+        return Ok(Some(Err(NoToken::Unanswered(why))));
+    }
     let (by, of) = (app.clone(), scope);
-    let got = tokio::task::spawn_blocking(move || get(&by, &of, now)).await;
+    let got = tokio::task::spawn_blocking(move || get(&by, &of, &pace, now)).await;
     let broken_off = |_| Err(NoToken::Unanswered("the call for a token was broken off".to_owned()));
     let got = got.unwrap_or_else(broken_off);
     let (token, until) = match got {
@@ -102,8 +112,14 @@ pub async fn token(
     Ok(Some(token))
 }
 
+/// The pace of an App at the account that a repository is of: limits are for all tokens of an installation.
+pub fn pace(state: &Shared, api: &str, app: &str, repository: &str) -> Arc<Pace> {
+    let account = repository.split('/').next().unwrap_or_default().to_ascii_lowercase();
+    state.paces.of(&[api, "app", app, &account])
+}
+
 /// Gets a token from the forge, with the end of its time.
-fn get(app: &App, scope: &AccessScope, now: Millis) -> Result<(Secret, Millis), NoToken> {
+fn get(app: &App, scope: &AccessScope, pace: &Pace, now: Millis) -> Result<(Secret, Millis), NoToken> {
     let word = app.word(now).map_err(NoToken::Refused)?;
     let failed = |error: Error| match error.is_retryable() {
         true => NoToken::Unanswered(error.to_string()),
@@ -112,7 +128,18 @@ fn get(app: &App, scope: &AccessScope, now: Millis) -> Result<(Secret, Millis), 
     let caller = Caller::new(false).map_err(failed)?;
     let call = |method, path: &str, body: &[u8]| {
         let (url, headers) = (format!("{}{path}", scope.api), headers(Forge::GitHub, word.expose()));
-        caller.call(&Outgoing { method, url: &url, headers, body, timeout: CALL }).map_err(failed)
+        let answer =
+            caller.call(&Outgoing { method, url: &url, headers, body, timeout: CALL }).map_err(failed)?;
+        match (pause(pace, &answer), answer.status) {
+            (Some(_), 400..) => {
+                let said = answered(answer.status, &String::from_utf8_lossy(&answer.body));
+                Err(NoToken::Unanswered(format!(
+                    "the GitHub App {} gets no token for `{}` now: {said}; it is tried again",
+                    app.id, scope.repository
+                )))
+            }
+            _ => Ok(answer),
+        }
     };
     let installation = match &app.installation {
         Some(id) => id.clone(),

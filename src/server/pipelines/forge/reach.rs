@@ -6,20 +6,28 @@ use crate::http::caller::{Answer, LazyCaller, Outgoing};
 use crate::protocol::Secret;
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::installation;
-use crate::server::pipelines::forge::words::headers;
-use crate::server::secrets::app::{NoToken, Rights};
+use crate::server::pipelines::forge::limits::pause;
+use crate::server::pipelines::forge::words::{headers, leads_on};
+use crate::server::secrets::app::{self, NoToken, Rights};
 use crate::server::secrets::forge as secrets;
+use crate::server::secrets::pace::Pace;
 use crate::server::secrets::sealer::Sealer;
 use crate::server::secrets::tokens::{self, Beside, User};
 use crate::server::state::Shared;
+use crate::server::store::status::Forge;
 use crate::server::store::tables::forge::{self, Connection};
 use crate::server::store::{Error as StoreError, View, read};
 use serde_json::Value;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a call may take.
 const CALL: Duration = Duration::from_secs(20);
+/// Time between the beginnings of two writes by one token, where the forge minds.
+const BETWEEN_WRITES: Duration = Duration::from_secs(1);
+/// Calls that one is made of at most, where the forge says that the repository is elsewhere.
+const MOST_CALLS: u32 = 4;
 
 /// The owner of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +53,30 @@ pub(super) struct Reached {
     pub(super) token: Secret,
     /// The owner of the token.
     pub(super) by: By,
+    /// How fast the token may be used there, which all share that go by it.
+    pub(super) pace: Arc<Pace>,
+}
+
+/// The reason why a call brought no answer.
+#[derive(Debug)]
+pub(super) enum NoAnswer {
+    /// It was not made: the forge has asked for a pause, which lasts so long.
+    Paused(Duration),
+    /// It failed.
+    Failed(Error),
+}
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NoAnswer::Paused(rest) => write!(
+                f,
+                "the forge has asked for a pause of this token, which ends in {} s",
+                rest.as_secs().saturating_add(1)
+            ),
+            NoAnswer::Failed(error) => fmt::Display::fmt(error, f),
+        }
+    }
 }
 
 /// A way to a forge, or the reason why there is none, as a phrase for people.
@@ -73,10 +105,14 @@ pub(super) async fn reach(state: &Shared, project: &ProjectId, rights: Rights) -
                 Some(Beside::App) | None => None,
             },
         };
+        let app = match &token {
+            Some(_) => None,
+            None => app::of_project(view, &sealer, &id)?.and_then(|found| found.app.ok()).map(|app| app.id),
+        };
         let slug = read::project_slug(view, &id)?.unwrap_or_default();
-        Ok((forge::connection(view, &id)?, token, slug))
+        Ok((forge::connection(view, &id)?, token, app, slug))
     };
-    let (connection, kept, slug) = state.store.read(read).await?;
+    let (connection, kept, app, slug) = state.store.read(read).await?;
     let closed = |why: &str| Ok(Reach::Closed(why.to_owned()));
     let Some(connection) = connection else { return closed("the project is connected to no forge") };
     let (Some(api), Some(name)) = (&connection.api_url, connection.name_there(&slug)) else {
@@ -98,10 +134,14 @@ pub(super) async fn reach(state: &Shared, project: &ProjectId, rights: Rights) -
             let why = format!("{whose} is not used any more: {why}; set it anew ({anew})");
             return Ok(Reach::Later(why));
         }
-        return Ok(Reach::Open(Box::new(Reached { connection, api, name, token, by })));
+        let pace = state.paces.of(&[&api, token.expose()]);
+        return Ok(Reach::Open(Box::new(Reached { connection, api, name, token, by, pace })));
     }
     Ok(match installation::token(state, project, rights, installation::LAST).await? {
-        Some(Ok(token)) => Reach::Open(Box::new(Reached { connection, api, name, token, by: By::App })),
+        Some(Ok(token)) => {
+            let pace = installation::pace(state, &api, &app.unwrap_or_default(), &name);
+            Reach::Open(Box::new(Reached { connection, api, name, token, by: By::App, pace }))
+        }
         Some(Err(NoToken::Refused(why))) => Reach::Later(why),
         Some(Err(NoToken::Unanswered(why))) => Reach::Away(why),
         None => Reach::Closed("there is no token (`--with-token`) that may be used".to_owned()),
@@ -140,21 +180,48 @@ impl Reached {
         Ok(is_same_token && self.is_same_place(view)?)
     }
 
-    /// Makes a call with further headers.
+    /// Makes a call with further headers, at the pace of the token: one write after another, and none of whatever kind
+    /// while the forge wants a pause.
     pub(super) async fn call(
         &self,
         caller: &Arc<LazyCaller>,
         method: &'static str,
-        url: String,
+        mut url: String,
         more: Vec<(&'static str, String)>,
         body: Option<&Value>,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Answer, NoAnswer> {
+        let between = match self.connection.forge {
+            Forge::GitHub => BETWEEN_WRITES,
+            _ => Duration::ZERO,
+        };
+        let _turn = match method {
+            "GET" => None,
+            _ => Some(self.pace.turn(between).await),
+        };
         let mut headers = headers(self.connection.forge, self.token.expose());
         headers.extend(more);
-        let (caller, body) = (Arc::clone(caller), body.map(Value::to_string).unwrap_or_default());
-        let calling = tokio::task::spawn_blocking(move || {
-            caller.call(false, &Outgoing { method, url: &url, headers, body: body.as_bytes(), timeout: CALL })
-        });
-        calling.await.unwrap_or_else(|_| Err(Error::Transport("the call was broken off".to_owned())))
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let mut calls = 0;
+        loop {
+            if let Some(rest) = self.pace.rest() {
+                return Err(NoAnswer::Paused(rest));
+            }
+            let (caller, to, headers, body) =
+                (Arc::clone(caller), url.clone(), headers.clone(), body.clone());
+            let calling = tokio::task::spawn_blocking(move || {
+                caller.call(
+                    false,
+                    &Outgoing { method, url: &to, headers, body: body.as_bytes(), timeout: CALL },
+                )
+            });
+            let broken_off = |_| Err(Error::Transport("the call was broken off".to_owned()));
+            let answer = calling.await.unwrap_or_else(broken_off).map_err(NoAnswer::Failed)?;
+            pause(&self.pace, &answer);
+            calls += 1;
+            match leads_on(method, &url, answer.status, answer.header("location")) {
+                Some(place) if calls < MOST_CALLS => url = place,
+                _ => return Ok(answer),
+            }
+        }
     }
 }

@@ -16,6 +16,7 @@ use crate::server::store::status::{DeliverySource, EventState, Forge, Verdict};
 use crate::server::store::tables::deliveries::{self, NewDelivery, NewEvent};
 use crate::server::store::tables::forge::{self, Connection, OpenPull};
 use crate::server::store::tables::projects::{self, ProjectSettings};
+use crate::server::store::tables::reports;
 use crate::server::store::tables::schedules;
 use crate::server::store::{Effect, Error as StoreError, Tx, View};
 use crate::server::time::Millis;
@@ -299,7 +300,13 @@ async fn store(state: &Shared, known: Known, sent: Sent, delivery: Delivery) -> 
             }
         }
         if let Some(Repository { id, full_name }) = &delivery.repository {
+            let is_known = known.connection.repository.is_some();
             forge::pin(tx, &project.id, id, full_name)?;
+            if is_known && !full_name.is_empty() && forge::rename(tx, &project.id, id, full_name)? {
+                // What the old name led nowhere with is told by the new one.
+                reports::hurry(tx, &project.id, now)?;
+                tx.effect(Effect::Connected);
+            }
         }
         let verdict = if delivery.changes.is_empty() { Verdict::Ignored } else { Verdict::Accepted };
         let sentence = if delivery.changes.is_empty() {

@@ -5,26 +5,23 @@
 
 use crate::http::caller::LazyCaller;
 use crate::logging::record;
-use crate::protocol::Secret;
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::installation;
-use crate::server::pipelines::forge::reach::{By, Reach, Reached, has_way, reach};
+use crate::server::pipelines::forge::reach::{By, NoAnswer, Reach, Reached, has_way, reach};
 use crate::server::pipelines::forge::rounds::{Busy, Rounds};
 use crate::server::pipelines::forge::words::{self, PREFIX, Reply};
 use crate::server::secrets::app::Rights;
 use crate::server::state::{ServerSettings, Shared};
 use crate::server::store::read;
-use crate::server::store::status::{Forge, JobType, ReportState};
+use crate::server::store::status::{JobType, ReportState};
 use crate::server::store::tables::forge;
 use crate::server::store::tables::projects::{self, ProjectSettings};
 use crate::server::store::tables::reports::{self, Changed, JobFacts, PipelineFacts, Report};
 use crate::server::store::{Error as StoreError, Tx, View};
 use crate::server::time::Millis;
-use ring::digest::{SHA256, digest};
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// Pause between two looks for what has changed: a job that ends within it was never told to be running.
 const BETWEEN: Duration = Duration::from_millis(250);
@@ -34,60 +31,16 @@ const IDLE: Duration = Duration::from_secs(60);
 const BATCH: u32 = 200;
 /// How long a forge is tried to be told.
 const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
-/// Pause between two calls that go by one token, where the forge minds.
-const BETWEEN_CALLS: Duration = Duration::from_secs(1);
-/// The reason why a token is not used that another project goes by as well.
-const PAUSE: &str = "the forge has asked for a pause of this token, when it was told of another project";
 /// Wait while there is no token that opens anything, in seconds: one that is set ends it.
 const NO_TOKEN_SECONDS: u64 = 300;
+/// Wait while a forge says that the repository is elsewhere, in seconds: a delivery by its new name ends it.
+const MOVED_SECONDS: u64 = 300;
 /// How long it is remembered what a forge was told.
 const KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// Tokens that are used, which several projects may share.
-#[derive(Default)]
-struct Tokens {
-    /// The time from which each may be used next, where the forge minds, by its hash.
-    turns: Mutex<HashMap<Vec<u8>, Instant>>,
-    /// The end of the pause that the forge has asked for, by the hash of the token.
-    pauses: Mutex<HashMap<Vec<u8>, Instant>>,
-}
-
-impl Tokens {
-    fn key(token: &Secret) -> Vec<u8> {
-        digest(&SHA256, token.expose().as_bytes()).as_ref().to_vec()
-    }
-
-    /// Waits until a token may be used again, and uses it.
-    async fn take_turn(&self, token: &Secret) {
-        let at = {
-            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-            let (now, key) = (Instant::now(), Self::key(token));
-            turns.retain(|_, next| *next > now);
-            let at = turns.get(&key).copied().unwrap_or(now).max(now);
-            turns.insert(key, at + BETWEEN_CALLS);
-            at
-        };
-        tokio::time::sleep_until(at).await;
-    }
-
-    /// Has nobody use a token for a while.
-    fn pause(&self, token: &Secret, time: Duration) {
-        let until = Instant::now() + time;
-        self.pauses.lock().unwrap_or_else(PoisonError::into_inner).insert(Self::key(token), until);
-    }
-
-    /// The rest of the pause of a token.
-    fn rest(&self, token: &Secret) -> Option<Duration> {
-        let mut pauses = self.pauses.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        pauses.retain(|_, until| *until > now);
-        pauses.get(&Self::key(token)).map(|until| *until - now)
-    }
-}
-
 /// Works until the control plane stops.
 pub(super) async fn run(state: Shared) {
-    let (caller, busy, tokens) = (Arc::new(LazyCaller::default()), Busy::new(), Arc::<Tokens>::default());
+    let (caller, busy) = (Arc::new(LazyCaller::default()), Busy::new());
     let rounds = Rounds {
         what: "look for what forges are to be told",
         woken: Some(state.hub.reports()),
@@ -95,7 +48,7 @@ pub(super) async fn run(state: Shared) {
         least: BETWEEN,
         pause: BETWEEN,
     };
-    rounds.run(&state, |now| pass(&state, &caller, &busy, &tokens, now)).await;
+    rounds.run(&state, |now| pass(&state, &caller, &busy, now)).await;
 }
 
 /// Forgets what forges were told long ago.
@@ -108,7 +61,6 @@ async fn pass(
     state: &Shared,
     caller: &Arc<LazyCaller>,
     busy: &Busy<ProjectId>,
-    tokens: &Arc<Tokens>,
     now: Millis,
 ) -> Result<Option<Millis>, StoreError> {
     while state.store.read(reports::has_changed).await? {
@@ -126,9 +78,9 @@ async fn pass(
     }
     for (project, due) in by_project {
         let at_work = busy.enter(project.clone());
-        let (state, caller, tokens) = (state.clone(), Arc::clone(caller), Arc::clone(tokens));
+        let (state, caller) = (state.clone(), Arc::clone(caller));
         tokio::spawn(async move {
-            if let Err(error) = tell_all(&state, &caller, &tokens, &project, due).await {
+            if let Err(error) = tell_all(&state, &caller, &project, due).await {
                 log::error!("failed to write down what a forge was told: {error}");
             }
             drop(at_work);
@@ -262,7 +214,6 @@ fn in_words(state: ReportState, took: Option<Duration>, step: Option<&str>, by: 
 async fn tell_all(
     state: &Shared,
     caller: &Arc<LazyCaller>,
-    tokens: &Arc<Tokens>,
     project: &ProjectId,
     due: Vec<Report>,
 ) -> Result<(), StoreError> {
@@ -292,7 +243,7 @@ async fn tell_all(
         }
         let key = report.clone();
         let Some(report) = state.store.read(move |view| reports::again(view, &key)).await? else { continue };
-        if !tell(state, caller, tokens, &way, report).await? {
+        if !tell(state, caller, &way, report).await? {
             return Ok(());
         }
     }
@@ -315,7 +266,6 @@ async fn later(
 async fn tell(
     state: &Shared,
     caller: &Arc<LazyCaller>,
-    tokens: &Arc<Tokens>,
     way: &Reached,
     report: Report,
 ) -> Result<bool, StoreError> {
@@ -330,28 +280,33 @@ async fn tell(
         state.store.write(move |tx| reports::set_sent(tx, &report, told, None)).await?;
         return Ok(true);
     };
-    if kind == Forge::GitHub {
-        tokens.take_turn(&way.token).await;
-    }
-    if let Some(rest) = tokens.rest(&way.token) {
-        // Another project was told to wait; this one has not tried.
-        let (project, until) = (report.project, Millis::now().plus(rest));
-        let write = move |tx: &Tx<'_>| reports::postpone_all(tx, &project, PAUSE, until);
-        state.store.write(write).await?;
-        return Ok(false);
-    }
     let call = words::call(kind, &way.api, &way.name, &report, word);
     let called = way.call(caller, "POST", call.url, Vec::new(), Some(&call.body)).await;
     let now = Millis::now();
     let verdict = match called {
-        Err(error) => {
+        Err(NoAnswer::Paused(rest)) => {
+            // It was not tried: whatever goes by this token waits.
+            let (project, until) = (report.project, now.plus(rest));
+            let why = NoAnswer::Paused(rest).to_string();
+            state.store.write(move |tx| reports::postpone_all(tx, &project, &why, until)).await?;
+            return Ok(false);
+        }
+        Err(NoAnswer::Failed(error)) => {
             let seconds = words::doubled(report.attempts);
             Reply::Later { seconds, whole: false, why: error.to_string() }
         }
+        Ok(answer) if (300..400).contains(&answer.status) => {
+            Reply::Later { seconds: MOVED_SECONDS, whole: true, why: words::said(&answer) }
+        }
         Ok(answer) => {
-            let header = |name: &str| answer.header(name).map(str::to_owned);
-            let wait = words::asked_wait(header, now.0 / 1000);
-            words::verdict(kind, answer.status, &String::from_utf8_lossy(&answer.body), report.attempts, wait)
+            let pause = way.pace.rest().map(|rest| rest.as_secs().max(1));
+            words::verdict(
+                kind,
+                answer.status,
+                &String::from_utf8_lossy(&answer.body),
+                report.attempts,
+                pause,
+            )
         }
     };
     let verdict = match verdict {
@@ -360,10 +315,6 @@ async fn tell(
             state.installations.forget(&way.token);
             // One that was kept may have been taken back, by whoever installed the App anew: the next one is got at once.
             let seconds = if report.attempts == 0 { 1 } else { NO_TOKEN_SECONDS };
-            Reply::Later { seconds, whole: true, why }
-        }
-        Reply::Later { seconds, whole: true, why } => {
-            tokens.pause(&way.token, Duration::from_secs(seconds));
             Reply::Later { seconds, whole: true, why }
         }
         other => other,

@@ -5,7 +5,7 @@ use crate::http::caller::{Answer, LazyCaller};
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::hooks::{Hooks, id_of};
 use crate::server::pipelines::forge::reach::{By, Reach, Reached, reach};
-use crate::server::pipelines::forge::words::{about_calls, answered};
+use crate::server::pipelines::forge::words::{about_calls, said};
 use crate::server::secrets::app::Rights;
 use crate::server::secrets::forge as secrets;
 use crate::server::state::Shared;
@@ -46,7 +46,7 @@ async fn ask(
 ) -> Result<Answer, String> {
     match way.call(caller, method, url, Vec::new(), body).await {
         Ok(answer) if (200..300).contains(&answer.status) => Ok(answer),
-        Ok(answer) => Err(answered(answer.status, &String::from_utf8_lossy(&answer.body))),
+        Ok(answer) => Err(said(&answer)),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -109,6 +109,7 @@ impl Calls {
     async fn make(&self, method: &'static str, url: String, body: Option<&Value>) -> Result<Value, String> {
         match self.way.call(&self.caller, method, url, Vec::new(), body).await {
             Ok(answer) if (200..300).contains(&answer.status) => Ok(json(&answer)),
+            Ok(answer) if answer.status < 400 => Err(said(&answer)),
             Ok(answer) => {
                 let said = String::from_utf8_lossy(&answer.body);
                 Err(self.hooks.refused(answer.status, &said, self.way.by == By::App))

@@ -56,6 +56,10 @@ fn merge_request(value: &Value, repository: Option<Repository>) -> Result<Delive
         "update" if at(value, "changes.draft.current") == false => Action::ReadyForReview,
         "update" if !at(value, "changes.labels").is_null() => Action::Labeled,
         "update" => Action::Edited,
+        "" => {
+            let remark = "an event of a merge request without an action starts nothing";
+            return Ok(nothing(Some(repository), remark));
+        }
         other => {
             let remark = format!("`{}` of a merge request starts nothing", shown(other));
             return Ok(nothing(Some(repository), remark));
@@ -71,8 +75,8 @@ fn merge_request(value: &Value, repository: Option<Repository>) -> Result<Delive
         number: iid,
         title: text(about, "title"),
         url: text(about, "url"),
-        head_branch: needed(about, "source_branch")?,
-        head: needed(about, "last_commit.id")?,
+        head_branch: text(about, "source_branch"),
+        head: text(about, "last_commit.id"),
         base_branch: text(about, "target_branch"),
         base: String::new(),
         reference: Some(format!("refs/merge-requests/{iid}/head")),
