@@ -48,7 +48,7 @@ const KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 struct Tokens {
     /// The time from which each may be used next, where the forge minds, by its hash.
     turns: Mutex<HashMap<Vec<u8>, Instant>>,
-    /// The end of the pause that the forge has asked for, by the hash of the token.
+    /// The end of the pause that a forge has asked for, by the hash of the token and its address.
     pauses: Mutex<HashMap<Vec<u8>, Instant>>,
 }
 
@@ -70,18 +70,22 @@ impl Tokens {
         tokio::time::sleep_until(at).await;
     }
 
-    /// Has nobody use a token for a while.
-    fn pause(&self, token: &Secret, time: Duration) {
-        let until = Instant::now() + time;
-        self.pauses.lock().unwrap_or_else(PoisonError::into_inner).insert(Self::key(token), until);
+    fn at_forge(way: &Reached) -> Vec<u8> {
+        digest(&SHA256, format!("{} {}", way.api, way.token.expose()).as_bytes()).as_ref().to_vec()
     }
 
-    /// The rest of the pause of a token.
-    fn rest(&self, token: &Secret) -> Option<Duration> {
+    /// Has nobody go this way for a while.
+    fn pause(&self, way: &Reached, time: Duration) {
+        let until = Instant::now() + time;
+        self.pauses.lock().unwrap_or_else(PoisonError::into_inner).insert(Self::at_forge(way), until);
+    }
+
+    /// The rest of the pause of a way.
+    fn rest(&self, way: &Reached) -> Option<Duration> {
         let mut pauses = self.pauses.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         pauses.retain(|_, until| *until > now);
-        pauses.get(&Self::key(token)).map(|until| *until - now)
+        pauses.get(&Self::at_forge(way)).map(|until| *until - now)
     }
 }
 
@@ -333,7 +337,7 @@ async fn tell(
     if kind == Forge::GitHub {
         tokens.take_turn(&way.token).await;
     }
-    if let Some(rest) = tokens.rest(&way.token) {
+    if let Some(rest) = tokens.rest(way) {
         // Another project was told to wait; this one has not tried.
         let (project, until) = (report.project, Millis::now().plus(rest));
         let write = move |tx: &Tx<'_>| reports::postpone_all(tx, &project, PAUSE, until);
@@ -363,7 +367,7 @@ async fn tell(
             Reply::Later { seconds, whole: true, why }
         }
         Reply::Later { seconds, whole: true, why } => {
-            tokens.pause(&way.token, Duration::from_secs(seconds));
+            tokens.pause(way, Duration::from_secs(seconds));
             Reply::Later { seconds, whole: true, why }
         }
         other => other,
