@@ -84,7 +84,7 @@ async fn let_in(
     project: &ProjectId,
     url: &str,
     least: Duration,
-    opening: &mut Access,
+    access: &mut Access,
 ) -> Result<Result<(), NoToken>, Error> {
     let of = project.clone();
     let connection = state.store.read(move |view| forge::connection(view, &of)).await?;
@@ -94,7 +94,7 @@ async fn let_in(
     }
     Ok(match installation::token(state, project, Rights::Contents, least).await? {
         Some(Ok(token)) => {
-            opening.login = Some(Login { username: APP_USER.to_owned(), token, is_bearer: false });
+            access.login = Some(Login { username: APP_USER.to_owned(), token, is_bearer: false });
             Ok(())
         }
         Some(Err(why)) => Err(why),

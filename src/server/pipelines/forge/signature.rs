@@ -301,7 +301,9 @@ mod tests {
     fn a_token_is_compared_whole_and_a_signed_time_holds_for_minutes() {
         let token =
             |given: &'static str| check(Forge::GitLab, &[("x-gitlab-token", given), JSON], B1, "se cret");
-        assert!(token("se cret") && !token("se cre") && !token("se crett") && !token(""));
+        assert!(
+            token("se cret") && !token("se cre") && !token("se crett") && !token("se cret ") && !token("")
+        );
         const SECRET: &str = "whsec_c2lnbmluZy1rZXktZm9yLXRlc3RzLW9ubHktMDEyMzQ1";
         const SIGNED: &str = "v1,Jz6tj60KQ9PCkAGPJ4TBGXVO/78GmDkzxNt/lfSInLo=";
         let all = |time: &'static str, signed: &'static str| {

@@ -97,6 +97,15 @@ fn tags_deletions_and_empty_branches_are_seen_for_what_they_are() {
 }
 
 #[test]
+fn the_message_is_that_of_the_newest_commit() {
+    let older = r#""commits":[{"id":"<a>","message":"Docs [skip ci]"},"#;
+    for (forge, event, text) in [(Forge::GitHub, "push", GH_PUSH), (Forge::GitLab, "Push Hook", GL_PUSH)] {
+        let message = push_of(forge, event, &text.replace(r#""commits":["#, older)).message.unwrap();
+        assert!(message.starts_with("Fix"), "{forge}: {message}");
+    }
+}
+
+#[test]
 fn pull_requests_of_every_forge_say_the_same() {
     let fork = pull_of(Forge::GitHub, "pull_request", GH_FORK);
     assert!(fork.is_fork && fork.action == Action::Synchronize && fork.branch() == "pull/12");
