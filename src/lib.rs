@@ -34,6 +34,7 @@ pub mod executor;
 pub mod glob;
 pub mod http;
 pub mod logging;
+pub mod metrics;
 #[cfg(feature = "server")]
 pub mod orbs;
 pub mod outcome;

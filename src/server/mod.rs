@@ -15,6 +15,7 @@ mod command;
 mod data_folder;
 mod embedded;
 pub mod engine;
+pub mod figures;
 pub mod ids;
 pub mod junit;
 pub mod listen;

@@ -186,7 +186,8 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
     let scheme = if tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{address}");
 
-    let hub = Arc::new(Hub::default());
+    let figures = Arc::default();
+    let hub = Arc::new(Hub::counting(Arc::clone(&figures)));
     let announce = Arc::clone(&hub);
     let store_error = |error: StoreError| StartError::Store(data.clone(), error);
     let store =
@@ -248,9 +249,7 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
         stopping: tokio::sync::watch::channel(false).0,
         refusals: Default::default(),
         not_believed: Default::default(),
-        latencies: Default::default(),
-        requests: Default::default(),
-        output_bytes: Default::default(),
+        figures,
     });
     forge::access::open_mirrors(&state);
     let serving = {

@@ -2,7 +2,8 @@
 
 use crate::orbs::OrbSites;
 use crate::server::blobs::Blobs;
-use crate::server::clients::{Latencies, Refusals};
+use crate::server::clients::Refusals;
+use crate::server::figures::Figures;
 use crate::server::ids::ProjectId;
 use crate::server::live::hub::Hub;
 use crate::server::pipelines::repository::Mirrors;
@@ -11,7 +12,6 @@ use crate::server::secrets::pace::Paces;
 use crate::server::secrets::sealer::Sealer;
 use crate::server::store::Store;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -42,12 +42,8 @@ pub struct State {
     /// Deliveries of forges that were not believed and are not written down one by one, by project, for a second after one
     /// that is.
     pub not_believed: Mutex<HashMap<ProjectId, u32>>,
-    /// How long calls took.
-    pub latencies: Latencies,
-    /// Requests since the start.
-    pub requests: AtomicU64,
-    /// Bytes of output since the start.
-    pub output_bytes: AtomicU64,
+    /// Figures since the start, for the metrics.
+    pub figures: Arc<Figures>,
 }
 
 impl State {

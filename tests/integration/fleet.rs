@@ -3,10 +3,11 @@
 
 use crate::claims::answer;
 use crate::faults::address_of;
-use crate::server::{Server, runlet, write_private};
+use crate::server::{Server, one_step, runlet, write_private};
 use crate::support::poll;
 use runlet::protocol::PROTOCOL_VERSION;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::TcpStream;
 use std::process::Stdio;
@@ -155,6 +156,80 @@ fn the_control_plane_tells_of_acts_and_triggers_as_objects_and_counts_calls() {
         assert!(metrics.lines().any(|found| found == line), "{line}\n{metrics}");
     }
     assert!(metrics.contains("runlet_oldest_wait_seconds{resource_class=\"acme/linux\"} "), "{metrics}");
+}
+
+/// The samples of a page of metrics, which is refused where a strict parser refuses it: a family without its two heads, or
+/// in two places; a sample twice; a histogram that falls, or whose last class is not its count.
+fn samples(page: &str) -> BTreeMap<String, f64> {
+    let (mut heads, mut all) = (Vec::<(String, String)>::new(), BTreeMap::new());
+    let mut last: Option<(String, f64)> = None;
+    assert!(page.ends_with('\n'));
+    for line in page.lines() {
+        if let Some(head) = line.strip_prefix("# HELP ") {
+            let name = head.split_once(' ').expect("help has a text").0.to_owned();
+            assert!(heads.iter().all(|(known, _)| *known != name), "{name} begins twice");
+            heads.push((name, String::new()));
+            continue;
+        }
+        let (family, kind) = heads.last_mut().expect("a head comes first");
+        if let Some(head) = line.strip_prefix("# TYPE ") {
+            assert_eq!(head.split_once(' ').map(|(name, _)| name), Some(family.as_str()));
+            *kind = head.split_once(' ').unwrap().1.to_owned();
+            assert!(["counter", "gauge", "histogram"].contains(&kind.as_str()), "{head}");
+            continue;
+        }
+        let (sample, value) = line.rsplit_once(' ').expect("a sample has a value");
+        let value: f64 = value.parse().unwrap_or_else(|_| panic!("{line}"));
+        let name = sample.split('{').next().unwrap();
+        let suffix = name.strip_prefix(family.as_str()).unwrap_or_else(|| panic!("{line} has no head"));
+        match kind.as_str() {
+            "histogram" => assert!(["_bucket", "_sum", "_count"].contains(&suffix), "{line}"),
+            "counter" => assert!(name.ends_with("_total") && suffix.is_empty(), "{line}"),
+            _ => assert_eq!(suffix, "", "{line}"),
+        }
+        if suffix == "_bucket" {
+            let smaller = last.take().filter(|(known, _)| known == family).map_or(0.0, |(_, value)| value);
+            assert!(smaller <= value, "{line}");
+            last = Some((family.clone(), value));
+        }
+        if suffix == "_count" {
+            assert_eq!(all.get(&format!("{family}_bucket{{le=\"+Inf\"}}")), Some(&value), "{line}");
+        }
+        assert!(all.insert(sample.to_owned(), value).is_none(), "{sample} stands twice");
+    }
+    all
+}
+
+#[test]
+fn the_control_plane_counts_how_tasks_ended_how_long_they_waited_and_ran() {
+    let server = Server::start();
+    server.project();
+    let token = server.class_token("a/b");
+    let count = |samples: &BTreeMap<String, f64>, status: &str| {
+        let name = format!("runlet_ended_tasks_total{{resource_class=\"a/b\",status=\"{status}\"}}");
+        samples.get(&name).copied()
+    };
+    let page = || samples(&String::from_utf8(server.text("/metrics")).unwrap());
+    let before = page();
+    assert_eq!((count(&before, "success"), before["runlet_task_run_seconds_count"]), (None, 0.0));
+    let waits = server.trigger(&one_step("true"));
+    let workflows = server.call("GET", &format!("/api/v2/pipeline/{waits}/workflow"), None);
+    let workflow = workflows["items"][0]["id"].as_str().unwrap();
+    server.call("POST", &format!("/api/v2/workflow/{workflow}/cancel"), None);
+    let _runner = server.runner_that_keeps("lpar1", &token);
+    for (command, status) in [("true", "success"), ("true", "success"), ("exit 3", "failed")] {
+        assert_eq!(server.ended(&server.trigger(&one_step(command)))[0]["status"], status);
+    }
+    let after = page();
+    let ends = ["success", "failed", "canceled", "infrastructure_fail"].map(|status| count(&after, status));
+    assert_eq!(ends, [Some(2.0), Some(1.0), Some(1.0), None], "{after:?}");
+    // The one that was cancelled never began.
+    assert_eq!(after["runlet_task_wait_seconds_count"], 3.0);
+    assert_eq!(after["runlet_task_run_seconds_count"], 3.0);
+    assert!(after["runlet_database_size_bytes"] > 0.0 && after["runlet_output_bytes_total"] >= 0.0);
+    for (name, value) in &before {
+        assert!(!name.contains("_total") || after[name] >= *value, "{name} fell");
+    }
 }
 
 #[test]

@@ -2,13 +2,13 @@
 //! end to these.
 
 use crate::agent::board::{Board, DURATIONS, STATES, seconds};
-use std::fmt::Write;
+use crate::metrics::Page;
 use std::path::Path;
 
 /// The page, given the file system of which folder is watched.
 pub(super) fn page(board: &Board, working_directory: &Path) -> String {
     let report = board.report();
-    let mut page = Page(String::new());
+    let mut page = Page::default();
     page.head("runlet_build_info", "gauge", "Version of the runner.");
     let labels = [
         ("version", report.version.as_str()),
@@ -50,30 +50,7 @@ pub(super) fn page(board: &Board, working_directory: &Path) -> String {
         page.one("runlet_working_directory_size_bytes", "gauge", "Size of its file system.", all);
         page.one("runlet_working_directory_free_bytes", "gauge", "Room left on it.", free);
     }
-    page.0
-}
-
-struct Page(String);
-
-impl Page {
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
-        // Writing to a string cannot fail.
-        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
-    }
-
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
-        self.0 += name;
-        for (n, (label, text)) in labels.iter().enumerate() {
-            let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let _ = write!(self.0, "{}{label}=\"{text}\"", if n == 0 { "{" } else { "," });
-        }
-        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
-    }
-
-    fn one(&mut self, name: &str, kind: &str, help: &str, value: u64) {
-        self.head(name, kind, help);
-        self.sample(name, &[], value);
-    }
+    page.text
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ pub fn router(state: Shared) -> axum::Router {
 ///
 /// Each layer has a copy of what it wraps and a future of its own, and so has every call that is parked: there are few.
 async fn within(State(state): State<Shared>, request: Request, next: Next) -> Response {
-    state.requests.fetch_add(1, Ordering::Relaxed);
+    state.figures.requests.fetch_add(1, Ordering::Relaxed);
     let is_held = request.uri().query().is_some_and(|query| query.contains("wait="));
     let call =
         (!is_held).then(|| (request.method().clone(), request.uri().path().to_owned(), Instant::now()));
@@ -84,7 +84,7 @@ async fn within(State(state): State<Shared>, request: Request, next: Next) -> Re
     if status == StatusCode::UNAUTHORIZED {
         return response;
     }
-    state.latencies.note(took);
+    state.figures.latencies.note(took);
     if took >= SLOW && !status.is_client_error() {
         record!(Warn, call = format_args!("{method} {path}"), took_ms = took.as_millis(), status = status.as_u16();
             "a call was slow"

@@ -6,10 +6,8 @@
 
 mod addresses;
 mod connections;
-mod latencies;
 mod refusals;
 
 pub use addresses::{BadProxy, Proxies, Proxy};
 pub use connections::{Admission, Busy, Connection, Connections, Limits};
-pub use latencies::Latencies;
 pub use refusals::Refusals;

@@ -160,6 +160,7 @@ fn hand_out(
                 hand.row.token_hash = Some(token_hash(&task_token));
                 hand.row.nonce = Some(claimer.request.nonce.clone());
                 hand.row.claimed_with = Some(claimer.token.id.clone());
+                tx.effect(Effect::Claimed(now.since(hand.row.queued_at)));
                 hand.write(tx, now)?;
                 return Ok(Some(HandedOut { described, claimed }));
             }

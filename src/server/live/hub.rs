@@ -1,6 +1,7 @@
 //! The waiting: parked claims, parked heartbeats, watchers. Told after each commit.
 
 use crate::protocol::TaskId;
+use crate::server::figures::Figures;
 use crate::server::store::Effect;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,6 +28,7 @@ pub struct Hub {
     polls: Notify,
     reports: Notify,
     webhooks: Notify,
+    figures: Arc<Figures>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -34,6 +36,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Hub {
+    /// Makes one that counts what was announced.
+    pub fn counting(figures: Arc<Figures>) -> Self {
+        Self { figures, ..Self::default() }
+    }
+
     /// Passes on what a transaction announced.
     pub fn committed(&self, effects: Vec<Effect>) {
         for effect in effects {
@@ -52,7 +59,11 @@ impl Hub {
                         notify.notify_waiters();
                     }
                 }
-                Effect::Ended(task) => self.forget_task(&task),
+                Effect::Ended(task) => {
+                    self.figures.ended(&task);
+                    self.forget_task(&task.id);
+                }
+                Effect::Claimed(waited) => self.figures.waits.note(waited),
                 Effect::ForgeWork => self.forge.notify_one(),
                 Effect::Connected => {
                     self.polls.notify_one();
@@ -135,12 +146,20 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::store::EndedTask;
+    use crate::server::store::status::TaskState;
 
     #[tokio::test]
     async fn the_parked_calls_of_a_task_are_woken_by_its_cancel_and_forgotten_with_its_end() {
         let hub = Hub::default();
         let task = TaskId::new("task".to_owned()).unwrap_or_else(|error| unreachable!("{error}"));
-        for (effect, kept) in [(Effect::Cancel(task.clone()), 1), (Effect::Ended(task.clone()), 0)] {
+        let ended = Effect::Ended(EndedTask {
+            id: task.clone(),
+            resource_class: "acme/linux".to_owned(),
+            status: TaskState::Success,
+            ran: None,
+        });
+        for (effect, kept) in [(Effect::Cancel(task.clone()), 1), (ended.clone(), 0)] {
             let notify = hub.task(&task);
             let mut woken = std::pin::pin!(notify.notified());
             woken.as_mut().enable();
@@ -149,7 +168,7 @@ mod tests {
             assert_eq!(lock(&hub.tasks).len(), kept);
         }
         // Nothing is kept for tasks that nobody waits for.
-        hub.committed(vec![Effect::Cancel(task.clone()), Effect::Ended(task)]);
+        hub.committed(vec![Effect::Cancel(task), ended]);
         assert!(lock(&hub.tasks).is_empty());
     }
 }

@@ -43,7 +43,7 @@ pub use crate::server::ids::fresh_uuid as new_id;
 pub use error::Error;
 use file::{connect, make_private};
 pub use view::View;
-pub use writer::{Effect, Tx};
+pub use writer::{Effect, EndedTask, Tx};
 
 use std::path::{Path, PathBuf};
 use std::pin::pin;

@@ -3,6 +3,7 @@
 //! It takes what is queued, runs each piece of work in a savepoint of one transaction, commits, and only
 //! then answers: a lone write waits for nobody, and a burst shares one commit.
 
+use super::status::TaskState;
 use super::{Error, View};
 use crate::protocol::TaskId;
 use crate::server::ids::PipelineId;
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Most pieces of work in one transaction: bounds how long the first of them waits.
 const MAX_GROUP: usize = 128;
@@ -28,13 +30,28 @@ pub enum Effect {
     /// Cancel was asked for on a claimed task.
     Cancel(TaskId),
     /// A claimed task has ended or went back to its queue: its token is dead.
-    Ended(TaskId),
+    Ended(EndedTask),
+    /// A runner took a task that had waited this long.
+    Claimed(Duration),
     /// A change that a forge told of waits to be worked off.
     ForgeWork,
     /// A project was connected: its refs are to be looked at, and its forge to be told what waits.
     Connected,
     /// Personal tokens were revoked: whoever shows one that was accepted before is checked again.
     Revoked,
+}
+
+/// The end of one attempt at a task, as others hear of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndedTask {
+    /// Identifies the attempt.
+    pub id: TaskId,
+    /// Resource class whose runner had it, or that it waited for.
+    pub resource_class: String,
+    /// How it ended; one that runs again is `retried`.
+    pub status: TaskState,
+    /// Time from its begin to its end; `None` for one that never began.
+    pub ran: Option<Duration>,
 }
 
 /// An open transaction. It is a [`View`] as well, so that functions that read take it.
@@ -49,10 +66,10 @@ impl<'a> Tx<'a> {
     }
 
     /// Announces something after the commit. The same effect in a row is announced once, except for
-    /// [`Effect::Queued`], of which each one wakes a runner.
+    /// [`Effect::Queued`], of which each one wakes a runner, and [`Effect::Claimed`], which are counted.
     pub fn effect(&self, effect: Effect) {
         let mut effects = self.effects.borrow_mut();
-        if matches!(effect, Effect::Queued(_)) || !effects.contains(&effect) {
+        if matches!(effect, Effect::Queued(_) | Effect::Claimed(_)) || !effects.contains(&effect) {
             effects.push(effect);
         }
     }

@@ -78,13 +78,14 @@ pub(in crate::server) async fn sweep_once(state: &Shared) {
 }
 
 async fn evict(state: &Shared, quota: Quota, limits: &Limits) {
-    if !limits.is_set() {
-        return;
-    }
     let used = match state.store.read(move |view| keeping::used_by_projects(view, quota)).await {
         Ok(used) => used,
         Err(error) => return log::error!("failed to compare projects with their quota: {error}"),
     };
+    state.figures.stored(quota.table(), used.iter().map(|used| used.bytes).sum());
+    if !limits.is_set() {
+        return;
+    }
     for Used { project, slug, bytes } in used {
         let mut left = bytes.saturating_sub(limits.bytes_of(&slug).unwrap_or(bytes));
         while left > 0 && !*state.stopping.borrow() {

@@ -82,7 +82,7 @@ struct Refused {
 /// Puts the headers on, sends what is not known yet, and makes pages of refusals for those who ask for pages: a program whose address is not
 /// quite right is refused as it is elsewhere.
 async fn dress(State(web): State<Web>, request: Request, next: Next) -> Response {
-    web.state.requests.fetch_add(1, Ordering::Relaxed);
+    web.state.figures.requests.fetch_add(1, Ordering::Relaxed);
     let accepted = request.headers().get_all(header::ACCEPT).iter();
     let asks_for_page =
         accepted.filter_map(|kinds| kinds.to_str().ok()).any(|kinds| kinds.contains("text/html"));

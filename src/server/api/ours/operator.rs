@@ -1,18 +1,20 @@
 //! Liveness, readiness and metrics, for the operator's tools. They need no token.
 
+use crate::metrics::Page;
 use crate::protocol::RefusalCode;
 use crate::server::api::shared::failure::{Answer, Failure, blocking};
+use crate::server::figures::Histogram;
 use crate::server::state::Shared;
-use crate::server::store::Error;
 use crate::server::store::tables::classes::{self, list_queue_lengths};
 use crate::server::store::tables::fleet::{self, Fleet};
+use crate::server::store::{Error, read};
 use crate::server::time::Millis;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Serves the paths of this file.
 pub fn router() -> Router<Shared> {
@@ -52,21 +54,26 @@ async fn metrics(State(state): State<Shared>) -> Answer<String> {
         let fleets = classes::list_classes(view)?
             .into_iter()
             .map(|class| Ok((class.name, fleet::fleet(view, &class.id, now)?)));
-        Ok((list_queue_lengths(view)?, fleets.collect::<Result<Vec<_>, Error>>()?))
+        let fleets = fleets.collect::<Result<Vec<_>, Error>>()?;
+        Ok((list_queue_lengths(view)?, fleets, read::database_bytes(view)?))
     });
-    let (queues, fleets) = read.await?;
+    let (queues, fleets, database) = read.await?;
     let blobs = state.blobs.clone();
     let space = blocking(move || blobs.space()).await?;
-    let mut text = format!(
-        "# HELP runlet_requests_total Calls since the start.\n# TYPE runlet_requests_total counter\nrunlet_requests_total {}\n# HELP runlet_output_bytes_total Output of steps since the start.\n# TYPE runlet_output_bytes_total counter\nrunlet_output_bytes_total {}\n# HELP runlet_tasks Tasks that have not ended.\n# TYPE runlet_tasks gauge\n",
-        state.requests.load(Ordering::Relaxed),
-        state.output_bytes.load(Ordering::Relaxed)
-    );
+    let figures = &state.figures;
+    let mut page = Page::default();
+    page.one("runlet_requests_total", "counter", "Calls since the start.", load(&figures.requests));
+    let help = "Output of steps since the start.";
+    page.one("runlet_output_bytes_total", "counter", help, load(&figures.output_bytes));
+    page.head("runlet_tasks", "gauge", "Tasks that have not ended.");
     for queue in queues {
-        text.push_str(&format!(
-            "runlet_tasks{{resource_class=\"{}\",status=\"{}\"}} {}\n",
-            queue.class, queue.state, queue.count
-        ));
+        let labels = [("resource_class", queue.class.as_str()), ("status", queue.state.as_str())];
+        page.sample("runlet_tasks", &labels, queue.count);
+    }
+    let name = "runlet_ended_tasks_total";
+    page.head(name, "counter", "Tasks that have ended since the start, by how; `retried` ones run again.");
+    for (class, status, count) in figures.ended_tasks() {
+        page.sample(name, &[("resource_class", class.as_str()), ("status", status)], count);
     }
     let gauges: [(&str, &str, OfClass); 3] = [
         ("runlet_oldest_wait_seconds", "Time for which the oldest task waits.", |fleet, now| {
@@ -76,26 +83,40 @@ async fn metrics(State(state): State<Shared>) -> Answer<String> {
         ("runlet_class_paused", "1 for a class that is paused.", |fleet, _| u64::from(fleet.is_paused)),
     ];
     for (name, help, value) in gauges {
-        text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n"));
+        page.head(name, "gauge", help);
         for (class, fleet) in &fleets {
-            text.push_str(&format!("{name}{{resource_class=\"{class}\"}} {}\n", value(fleet, now)));
+            page.sample(name, &[("resource_class", class)], value(fleet, now));
         }
     }
-    let (classes, sum) = state.latencies.read();
-    let name = "runlet_request_duration_seconds";
-    text.push_str(&format!(
-        "# HELP {name} Calls that were not held, nor refused for their token, by the time they took.\n# TYPE {name} histogram\n"
-    ));
+    let help = "Calls that were not held, nor refused for their token, by the time they took.";
+    histogram(&mut page, "runlet_request_duration_seconds", help, &figures.latencies);
+    let help = "Tasks that a runner took, by the time they had waited.";
+    histogram(&mut page, "runlet_task_wait_seconds", help, &figures.waits);
+    let help = "Tasks that had begun and have ended, by the time they ran.";
+    histogram(&mut page, "runlet_task_run_seconds", help, &figures.runs);
+    page.one("runlet_data_free_bytes", "gauge", "Room left for the data folder.", space.free_bytes);
+    page.one("runlet_data_size_bytes", "gauge", "Size of its file system.", space.total_bytes);
+    page.one("runlet_database_size_bytes", "gauge", "Size of the database.", database);
+    let help = "Bytes of uploads, as the last sweep of the data folder has found them.";
+    page.head("runlet_stored_bytes", "gauge", help);
+    for (kind, bytes) in figures.stored_bytes() {
+        page.sample("runlet_stored_bytes", &[("kind", kind)], bytes);
+    }
+    Ok(page.text)
+}
+
+fn load(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+fn histogram(page: &mut Page, name: &str, help: &str, figures: &Histogram) {
+    page.head(name, "histogram", help);
+    let (classes, sum) = figures.read();
+    let bucket = format!("{name}_bucket");
     for (end, count) in &classes {
-        text.push_str(&format!("{name}_bucket{{le=\"{end}\"}} {count}\n"));
+        page.sample(&bucket, &[("le", end)], *count);
     }
-    let count = classes.last().map_or(0, |(_, count)| *count);
-    text.push_str(&format!("{name}_sum {sum}\n{name}_count {count}\n"));
-    for (name, help, value) in [
-        ("runlet_data_free_bytes", "Room left for the data folder.", space.free_bytes),
-        ("runlet_data_size_bytes", "Size of its file system.", space.total_bytes),
-    ] {
-        text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n"));
-    }
-    Ok(text)
+    page.text.push_str(&format!("{name}_sum {sum}\n"));
+    let all = classes.last().map_or(0, |(_, count)| *count);
+    page.sample(&format!("{name}_count"), &[], all);
 }

@@ -58,7 +58,7 @@ pub(super) async fn begin(
     let (next, cancel) = recorded(&task, begun)?;
     let spin_up_bytes = match spin_up {
         Some(text) => {
-            state.output_bytes.fetch_add(text.len() as u64, Ordering::Relaxed);
+            state.figures.output_bytes.fetch_add(text.len() as u64, Ordering::Relaxed);
             let (blobs, id) = (state.blobs.clone(), task.id.clone());
             let stored = blocking(move || blobs.outputs.append(&id, 0, 0, text.as_bytes())).await?;
             state.hub.wrote(task.pipeline.as_str());
@@ -133,7 +133,7 @@ pub(super) async fn output(
         );
         return Err(Failure::coded(StatusCode::PAYLOAD_TOO_LARGE, RefusalCode::TooLarge, why));
     }
-    state.output_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    state.figures.output_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     let (blobs, id, now) = (state.blobs.clone(), task.id.clone(), Millis::now());
     let stored = blocking(move || blobs.outputs.append_at(&id, step, offset, &bytes, Some(now.0))).await?;
     state.hub.wrote(task.pipeline.as_str());

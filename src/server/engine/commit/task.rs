@@ -18,7 +18,7 @@ use crate::server::store::status::{MessageKind, StepState, TaskState};
 use crate::server::store::tables::small_outputs::{self, SmallOutput};
 use crate::server::store::tables::tasks::{self, Place, TaskRow};
 use crate::server::store::tables::{fleet, progress, steps, workflows};
-use crate::server::store::{Effect, Error, Tx, View};
+use crate::server::store::{Effect, EndedTask, Error, Tx, View};
 use crate::server::time::Millis;
 use std::time::Duration;
 
@@ -104,7 +104,12 @@ impl InHand {
 
     fn ended(&self, tx: &Tx<'_>, message: Option<&str>, now: Millis) -> Result<(), Error> {
         let row = &self.row;
-        tx.effect(Effect::Ended(row.id.clone()));
+        tx.effect(Effect::Ended(EndedTask {
+            id: row.id.clone(),
+            resource_class: row.resource_class.clone(),
+            status: row.status,
+            ran: row.started_at.map(|started| now.since(started)),
+        }));
         close_steps(tx, row, now)?;
         if let Some(message) = message {
             say(tx, &row.job, MessageKind::Error, message)?;
