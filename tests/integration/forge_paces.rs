@@ -31,7 +31,7 @@ impl Server {
         self.call("PUT", &format!("{project}/connection"), Some(wanted))
     }
 
-    fn trigger(&self, project: &str) {
+    fn builds_main(&self, project: &str) {
         self.call("POST", &format!("{project}/pipeline"), Some(json!({ "branch": "main" })));
     }
 
@@ -82,11 +82,11 @@ fn what_a_forge_asks_for_holds_every_call_of_a_token_and_none_of_another() {
     for project in [PROJECT, OTHER] {
         server.connected(project, json!({ "api_url": fake.url(), "token": "shared" }));
     }
-    server.trigger(PROJECT);
+    server.builds_main(PROJECT);
     server.is_told(PROJECT);
     let before = fake.calls().len();
     // Another commit, another project, another question: the token is what is held.
-    server.trigger(OTHER);
+    server.builds_main(OTHER);
     server.waits(OTHER, "asked for a pause of this token");
     let answer = server.connected(PROJECT, json!({}));
     let why = answer["found"]["forge_message"].as_str().unwrap_or_default();
@@ -113,7 +113,7 @@ fn a_pause_beyond_all_reason_is_one_and_a_start_learns_of_it_anew() {
         server.connected(project, json!({ "api_url": fake.url(), "token": "shared" }));
     };
     connect(&server, PROJECT);
-    server.trigger(PROJECT);
+    server.builds_main(PROJECT);
     server.waits(PROJECT, "answered 403");
     let shown = server.call("GET", &format!("{PROJECT}/connection"), None);
     assert!(shown["token_message"].is_null(), "a limit says nothing against the token: {shown}");
@@ -123,7 +123,7 @@ fn a_pause_beyond_all_reason_is_one_and_a_start_learns_of_it_anew() {
             &format!("version: 2.1\n# {number}\nworkflows: {{w: {{jobs: [hold: {{type: approval}}]}}}}\n"),
             "next",
         );
-        server.trigger(PROJECT);
+        server.builds_main(PROJECT);
     }
     poll("all of them to wait", || {
         let listed = server.call("GET", &format!("{PROJECT}/statuses"), None);
@@ -136,7 +136,7 @@ fn a_pause_beyond_all_reason_is_one_and_a_start_learns_of_it_anew() {
     server.child.wait().unwrap();
     server.start_again(&address);
     work.commit_config("version: 2.1\nworkflows: {w: {jobs: [held: {type: approval}]}}\n", "last");
-    server.trigger(PROJECT);
+    server.builds_main(PROJECT);
     server.waits(PROJECT, "answered 403");
     assert_eq!(posts.load(Ordering::SeqCst), 2, "one call, by which it is known again");
 }
@@ -161,8 +161,8 @@ fn writes_by_one_token_are_one_after_another() {
             json!({ "forge": "gitea", "api_url": fake.url(), "repository_name": "acme/hello", "token": "t" });
         server.connected(project, wanted);
     }
-    server.trigger(PROJECT);
-    server.trigger(OTHER);
+    server.builds_main(PROJECT);
+    server.builds_main(OTHER);
     server.is_told(PROJECT);
     server.is_told(OTHER);
     assert_eq!(most.load(Ordering::SeqCst), 1);
@@ -206,7 +206,7 @@ fn a_repository_that_has_moved_is_told_where_it_is() {
             &format!("version: 2.1\nworkflows: {{w: {{jobs: [{name}: {{type: approval}}]}}}}\n"),
             name,
         );
-        server.trigger(PROJECT);
+        server.builds_main(PROJECT);
     };
     *kept.lock().unwrap() = 301;
     trigger_next("second");

@@ -19,7 +19,7 @@ impl Server {
     }
 
     /// Runs a command that has to be refused as one that is wrong, and returns why.
-    fn refused(&self, args: &[&str], stdin: &str) -> String {
+    fn refused_command(&self, args: &[&str], stdin: &str) -> String {
         let output = self.admin_output(args, stdin);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stdout));
@@ -28,7 +28,7 @@ impl Server {
 }
 
 impl Connected<'_> {
-    fn cloud(&self, event: &str, id: &str, body: &Value) -> Answer {
+    fn of_cloud(&self, event: &str, id: &str, body: &Value) -> Answer {
         let body = body.to_string();
         let signature = signed(&self.secret, &body);
         let headers = [
@@ -95,14 +95,14 @@ fn a_pull_request_is_closed_by_its_number_whatever_else_is_gone() {
     for number in [8, 9] {
         let source =
             json!({ "branch": branch, "commit": { "hash": "bbbbbbbbbbbb" }, "repository": repository });
-        said(&hook.cloud("pullrequest:created", &format!("c{number}"), &pull(number, source)));
+        said(&hook.of_cloud("pullrequest:created", &format!("c{number}"), &pull(number, source)));
     }
     assert_eq!(server.open_pulls(), [8, 9]);
     let source = json!({ "branch": branch, "commit": null, "repository": null });
-    said(&hook.cloud("pullrequest:rejected", "e1", &pull(8, source)));
+    said(&hook.of_cloud("pullrequest:rejected", "e1", &pull(8, source)));
     assert_eq!(server.open_pulls(), [9]);
-    said(&hook.cloud("pullrequest:updated", "e2", &pull(9, json!({ "branch": null, "commit": null }))));
-    said(&hook.cloud("pullrequest:fulfilled", "e3", &pull(9, json!({ "branch": null, "commit": null }))));
+    said(&hook.of_cloud("pullrequest:updated", "e2", &pull(9, json!({ "branch": null, "commit": null }))));
+    said(&hook.of_cloud("pullrequest:fulfilled", "e3", &pull(9, json!({ "branch": null, "commit": null }))));
     assert_eq!(server.open_pulls(), [0; 0]);
 }
 
@@ -166,17 +166,17 @@ fn no_secret_is_no_secret_and_a_token_goes_when_it_is_told_to() {
         &["github-app", "set", "gh/acme", "7"],
     ] {
         for empty in ["", "\n", " \r\n\n"] {
-            let why = server.refused(args, empty);
+            let why = server.refused_command(args, empty);
             assert!(why.contains("standard input is empty"), "{args:?} {empty:?}: {why}");
         }
     }
     assert_eq!(has_token(), json!(true));
-    let why = server.refused(&["project", "connect", SLUG, "--with-token", "--delete-token"], "x");
+    let why = server.refused_command(&["project", "connect", SLUG, "--with-token", "--delete-token"], "x");
     assert!(why.contains("--delete-token"), "{why}");
     server.admin(&["project", "connect", SLUG, "--delete-token"], "");
     assert_eq!(has_token(), json!(false));
     for wrong in ["gh p", "ghp_\u{e9}", "two\nlines"] {
-        let why = server.refused(&["project", "connect", SLUG, "--with-token"], wrong);
+        let why = server.refused_command(&["project", "connect", SLUG, "--with-token"], wrong);
         assert!(why.contains("`token` cannot be used"), "{wrong:?}: {why}");
     }
 }
@@ -185,14 +185,14 @@ fn no_secret_is_no_secret_and_a_token_goes_when_it_is_told_to() {
 fn what_cannot_be_used_later_is_not_taken_now() {
     let server = Server::start();
     server.project();
-    let connect = |args: &[&str]| server.refused(&[&["project", "connect", SLUG], args].concat(), "");
+    let connect = |args: &[&str]| server.refused_command(&[&["project", "connect", SLUG], args].concat(), "");
     let why = connect(&["--api", "http://git.example/api/v3"]);
     assert!(why.contains("readable on the way") && why.contains("https://"), "{why}");
     for url in ["ftp://git.example", "https://user:pass@git.example", "https://git.example:99999"] {
         let why = connect(&["--api", url]);
         assert!(!why.contains("control plane") && why.contains("API of the forge"), "{url}: {why}");
     }
-    let why = server.refused(&["forge-token", "set", "gh/acme", "--api", "http://git.example"], "ghp_x");
+    let why = server.refused_command(&["forge-token", "set", "gh/acme", "--api", "http://git.example"], "ghp_x");
     assert!(why.contains("readable on the way"), "{why}");
     for (forge, id) in [
         ("github", "abc"),
@@ -210,6 +210,6 @@ fn what_cannot_be_used_later_is_not_taken_now() {
         server.admin(&["project", "connect", SLUG, "--forge", forge, "--repository-id", id], "");
     }
     server.admin(&["project", "connect", SLUG, "--forge", "github"], "");
-    let why = server.refused(&["project", "hook", SLUG], "");
+    let why = server.refused_command(&["project", "hook", SLUG], "");
     assert!(why.contains("--forge git") && why.contains("github"), "{why}");
 }
