@@ -16,7 +16,7 @@ const HOSTED_HOMES: [&str; 2] = ["/home/circleci", "/root"];
 
 /// Whether jobs can be confined: by `runlet exec` alone, which the runner-only build does not have. Its file is smaller
 /// without what that takes.
-const CAN_CONFINE: bool = cfg!(feature = "server");
+pub(super) const CAN_CONFINE: bool = cfg!(feature = "server");
 
 /// The places of one job.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 //! with the same words. It is told on standard input, says what it found in one line on standard output, waits for TERM
 //! and ends with an exit code of its own, so that the way there and back is looked at as well.
 
-use super::scratch::{self, Kind};
-use crate::protocol::finding::{Findings, Level};
+use super::scratch::{self, FolderKind};
+use crate::protocol::finding::{FindingLevel, Findings};
 use crate::protocol::task_input::{PROBE_EXIT, Probe, ProbeAnswer};
 use crate::system::command;
 use std::fs;
@@ -49,7 +49,12 @@ fn look(probe: &Probe) -> Findings {
         let command = folder.join("circleci-agent");
         if rustix::fs::access(&command, rustix::fs::Access::EXEC_OK).is_err() {
             let text = format!("`{}` cannot be run by jobs", command.display());
-            found.add("job_commands", Level::Note, text, "tasks make links of their own; nothing is lost");
+            found.add(
+                "job_commands",
+                FindingLevel::Note,
+                text,
+                "tasks make links of their own; nothing is lost",
+            );
         }
     }
     found
@@ -60,19 +65,29 @@ fn who(found: &mut Findings) {
     let home = std::env::var("HOME").unwrap_or_default();
     found.fine("job_user", format!("jobs run as uid {uid}, gid {gid}, HOME=`{home}`"));
     if home.is_empty() {
-        found.add("job_home", Level::Note, "jobs have no HOME", "it is `/` then; tools may want one");
+        found.add("job_home", FindingLevel::Note, "jobs have no HOME", "it is `/` then; tools may want one");
     } else if !Path::new(&home).is_dir() {
         let text = format!("the home `{home}` of jobs does not exist");
-        found.add("job_home", Level::Warn, text, "make it, or set HOME: ssh, git and caches live there");
+        found.add(
+            "job_home",
+            FindingLevel::Warn,
+            text,
+            "make it, or set HOME: ssh, git and caches live there",
+        );
     }
     let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022)).as_raw_mode();
     let text = format!("files of jobs are made with the umask {mask:04o}");
     match mask & 0o777 {
         0o077 | 0o177 | 0o777 => {
-            found.add("umask", Level::Warn, text, "packages and images get unreadable files: UMask=0022");
+            found.add(
+                "umask",
+                FindingLevel::Warn,
+                text,
+                "packages and images get unreadable files: UMask=0022",
+            );
         }
         mask if mask & 0o002 == 0 => {
-            found.add("umask", Level::Warn, text, "everyone may change files of jobs: UMask=0022");
+            found.add("umask", FindingLevel::Warn, text, "everyone may change files of jobs: UMask=0022");
         }
         _ => found.fine("umask", text),
     }
@@ -81,7 +96,7 @@ fn who(found: &mut Findings) {
         let text = "jobs have no PATH";
         found.add(
             "job_path",
-            Level::Note,
+            FindingLevel::Note,
             text,
             "it is /usr/local/bin:/usr/bin:/bin then; set PATH otherwise",
         );
@@ -95,7 +110,7 @@ fn who(found: &mut Findings) {
             let text = format!("the locale of jobs is `{locale}`, which is not UTF-8");
             found.add(
                 "locale",
-                Level::Warn,
+                FindingLevel::Warn,
                 text,
                 "set LANG=C.UTF-8: git and Python stumble over other names",
             );
@@ -110,7 +125,7 @@ fn working_directory(directory: &Path, found: &mut Findings) {
         let text = format!("`{}` cannot be made: {error}", directory.display());
         found.add(
             id,
-            Level::Fail,
+            FindingLevel::Fail,
             text,
             "give the user of jobs the folder above, or set runner.working_directory",
         );
@@ -136,7 +151,7 @@ fn working_directory(directory: &Path, found: &mut Findings) {
                 }
                 _ => "give the folder to the user of jobs, or set runner.working_directory",
             };
-            found.add(id, Level::Fail, text, advice);
+            found.add(id, FindingLevel::Fail, text, advice);
         }
     }
     let foreign = fs::read_dir(directory)
@@ -148,7 +163,7 @@ fn working_directory(directory: &Path, found: &mut Findings) {
         let text = format!("`{}` belongs to another user", entry.path().display());
         found.add(
             "leftovers",
-            Level::Warn,
+            FindingLevel::Warn,
             text,
             "jobs cannot remove it, and git refuses repositories of others: remove it",
         );
@@ -169,7 +184,7 @@ fn try_folder(folder: &Path, found: &mut Findings) -> Result<(), (&'static str, 
         let text = format!("new files are {} s off the clock of this host", skew.as_secs());
         found.add(
             "file_times",
-            Level::Warn,
+            FindingLevel::Warn,
             text,
             "set both clocks (NTP): make builds everything again, or nothing",
         );
@@ -178,7 +193,7 @@ fn try_folder(folder: &Path, found: &mut Findings) -> Result<(), (&'static str, 
     symlink(&other, &file).map_err(did("make a symbolic link"))?;
     if folder.join("B").exists() {
         let text = "the file system of jobs does not tell upper from lower case";
-        found.add("file_names", Level::Note, text, "repositories made on Linux may not fit");
+        found.add("file_names", FindingLevel::Note, text, "repositories made on Linux may not fit");
     }
     let script = folder.join("script");
     fs::write(&script, "#!/bin/sh\nexit 0\n").map_err(did("write a script"))?;
@@ -222,7 +237,7 @@ fn runs(file: &Path, found: &mut Findings) {
     let what = if file.ends_with("script") { "a script" } else { "a copied program" };
     found.add(
         "run_files",
-        Level::Fail,
+        FindingLevel::Fail,
         format!("{what} in the working directory cannot be run: {error}"),
         advice,
     );
@@ -237,7 +252,7 @@ fn room(id: &str, folder: &Path, found: &mut Findings) {
     if free < LEAST_BYTES || free / LEAST_PERCENT.max(1) < all / 100 && free < LEAST_BYTES * 20 {
         found.add(
             &id,
-            Level::Warn,
+            FindingLevel::Warn,
             text,
             "make room, or set runner.min_free_disk so that no task is claimed",
         );
@@ -247,7 +262,7 @@ fn room(id: &str, folder: &Path, found: &mut Findings) {
     // Some file systems count no inodes.
     if about.f_files > 0 && about.f_favail * 50 < about.f_files {
         let text = format!("`{}` has {} of {} inodes left", folder.display(), about.f_favail, about.f_files);
-        found.add(&id, Level::Warn, text, "remove small files there");
+        found.add(&id, FindingLevel::Warn, text, "remove small files there");
     }
 }
 
@@ -255,22 +270,32 @@ fn output_place(directory: &Path, found: &mut Findings) {
     if let Some(given) = std::env::var_os("TMPDIR").map(PathBuf::from) {
         if !given.is_dir() {
             let text = format!("TMPDIR is `{}`, which is no folder", given.display());
-            found.add("temporary_folder", Level::Fail, text, "make it with mode 1777, or unset TMPDIR");
+            found.add(
+                "temporary_folder",
+                FindingLevel::Fail,
+                text,
+                "make it with mode 1777, or unset TMPDIR",
+            );
         }
     }
-    for kind in [Kind::Spool, Kind::Private] {
+    for kind in [FolderKind::Spool, FolderKind::Private] {
         let tried = scratch::try_places(directory, kind);
-        let id = if kind == Kind::Spool { "output" } else { "temporary_folder" };
+        let id = if kind == FolderKind::Spool { "output" } else { "temporary_folder" };
         let is_full = !tried.full.is_empty();
         for full in tried.full {
-            found.add(id, Level::Fail, full, "make room there, or set TMPDIR to another folder");
+            found.add(id, FindingLevel::Fail, full, "make room there, or set TMPDIR to another folder");
         }
         match tried.place {
-            Some(place) if kind == Kind::Spool && !is_full => room(id, &place, found),
+            Some(place) if kind == FolderKind::Spool && !is_full => room(id, &place, found),
             Some(_) => {}
             None => {
                 let text = "no folder takes the output of tasks";
-                found.add(id, Level::Fail, text, "set TMPDIR to a folder that the user of jobs may write to");
+                found.add(
+                    id,
+                    FindingLevel::Fail,
+                    text,
+                    "set TMPDIR to a folder that the user of jobs may write to",
+                );
             }
         }
     }
@@ -288,28 +313,35 @@ fn tools(found: &mut Findings) {
                 text.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse::<u32>().ok());
             let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
             if version < (2, 18) {
-                found.add("git", Level::Warn, text, "checkout wants git 2.18 or newer");
+                found.add("git", FindingLevel::Warn, text, "checkout wants git 2.18 or newer");
             } else {
                 found.fine("git", text);
             }
         }
         _ => found.add(
             "git",
-            Level::Note,
+            FindingLevel::Note,
             "there is no git on the PATH of jobs",
             "the step `checkout` needs it",
         ),
     }
     if says(&["ssh", "-V"]).is_none() {
         let text = "there is no ssh on the PATH of jobs";
-        found.add("ssh", Level::Note, text, "repositories by ssh and deploy keys need it");
+        found.add("ssh", FindingLevel::Note, text, "repositories by ssh and deploy keys need it");
     }
     if says(&["bash", "--version"]).is_none() {
         let text = "there is no bash on the PATH of jobs";
-        found.add("shell", Level::Note, text, "steps run in `/bin/sh -eo pipefail`, if that knows pipefail");
+        found.add(
+            "shell",
+            FindingLevel::Note,
+            text,
+            "steps run in `/bin/sh -eo pipefail`, if that knows pipefail",
+        );
     }
     match says(&["/bin/sh", "-c", "exit 7"]) {
         Some((Some(7), _)) => found.fine("shell", "/bin/sh runs"),
-        _ => found.add("shell", Level::Fail, "/bin/sh does not run", "install a shell: steps need one"),
+        _ => {
+            found.add("shell", FindingLevel::Fail, "/bin/sh does not run", "install a shell: steps need one")
+        }
     }
 }
