@@ -184,7 +184,7 @@ impl TaskRun {
             return self.start_background(step, &log);
         }
         let act = |()| steps::act(&self.input, &self.host, &mut self.control, &mut self.records, step, &log);
-        let end = ready.map_or_else(|end| end, act);
+        let end = ready.and_then(act).unwrap_or_else(|end| end);
         if let Some(message) = &end.message {
             log.note(message);
         }

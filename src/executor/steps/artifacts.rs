@@ -19,18 +19,6 @@ pub(super) fn store(
     path: &str,
     destination: Option<&str>,
     log: &StepLog,
-) -> StepEnd {
-    try_store(places, control, records, limit, path, destination, log).unwrap_or_else(|end| end)
-}
-
-fn try_store(
-    places: &Places,
-    control: &mut Control,
-    records: &mut Records,
-    limit: u64,
-    path: &str,
-    destination: Option<&str>,
-    log: &StepLog,
 ) -> Result<StepEnd, StepEnd> {
     let target = places.of(path);
     let written = if path.starts_with('~') {

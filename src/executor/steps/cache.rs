@@ -40,18 +40,6 @@ pub(super) fn save(
     key: &str,
     paths: &[String],
     log: &StepLog,
-) -> StepEnd {
-    try_save(task, host, control, records, key, paths, log).unwrap_or_else(|end| end)
-}
-
-fn try_save(
-    task: &Task,
-    host: &TaskHost,
-    control: &mut Control,
-    records: &Records,
-    key: &str,
-    paths: &[String],
-    log: &StepLog,
 ) -> Result<StepEnd, StepEnd> {
     let key = keys(task, &host.places, control, &records.secrets, vec![key.to_owned()])?.remove(0);
     let reporter = &records.reporter;
@@ -127,17 +115,6 @@ fn not_saved(control: &mut Control, why: &str, log: &StepLog) -> StepEnd {
 
 /// `restore_cache`.
 pub(super) fn restore(
-    task: &Task,
-    places: &Places,
-    control: &mut Control,
-    records: &Records,
-    templates: &[String],
-    log: &StepLog,
-) -> StepEnd {
-    try_restore(task, places, control, records, templates, log).unwrap_or_else(|end| end)
-}
-
-fn try_restore(
     task: &Task,
     places: &Places,
     control: &mut Control,

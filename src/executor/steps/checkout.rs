@@ -60,19 +60,17 @@ pub(super) fn checkout(
     path: &str,
     method: CheckoutMethod,
     log: &StepLog,
-) -> StepEnd {
+) -> Result<StepEnd, StepEnd> {
     let Some(source) = &input.task.source else {
-        return StepEnd::failed(
+        return Err(StepEnd::failed(
             "this project has no repository to check out (register one, or remove the step)",
-        );
+        ));
     };
     let directory = host.places.of(path);
-    if let Err(why) = host.places.may_check_out(&directory) {
-        return StepEnd::failed(why);
-    }
+    host.places.may_check_out(&directory).map_err(StepEnd::failed)?;
     let tree = WorkTree { input, host, directory: &directory, source };
     let mut checkout = Checkout { tree, control, method, log };
-    checkout.run().map_or_else(|end| end, |()| StepEnd::success())
+    checkout.run().map(|()| StepEnd::success())
 }
 
 /// The folder that is checked out into, with its repository.

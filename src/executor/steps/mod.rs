@@ -26,7 +26,7 @@ use crate::protocol::task_input::TaskInput;
 use crate::protocol::{Step, StepAction};
 pub(super) use take_over::take_over;
 
-/// Does what `step` says; its output is in `log`, its end is the answer.
+/// Does what `step` says; its output is in `log`. The answer is its end: an error where it could not do it all.
 pub(super) fn act(
     input: &TaskInput,
     host: &TaskHost,
@@ -34,10 +34,10 @@ pub(super) fn act(
     records: &mut Records,
     step: &Step,
     log: &StepLog,
-) -> StepEnd {
+) -> Result<StepEnd, StepEnd> {
     let task = &input.task;
     match &step.action {
-        StepAction::Run(run) => run::run(&task.job, host, control, run, log),
+        StepAction::Run(run) => Ok(run::run(&task.job, host, control, run, log)),
         StepAction::Checkout { path, method } => checkout::checkout(input, host, control, path, *method, log),
         StepAction::StoreArtifacts { path, destination } => {
             let limit = task.max_artifact_bytes;
@@ -50,7 +50,7 @@ pub(super) fn act(
             log.note(
                 "there is no remote Docker on a machine runner: use the Docker of this host, if it has one",
             );
-            StepEnd::success()
+            Ok(StepEnd::success())
         }
         StepAction::SaveCache { key, paths } => cache::save(task, host, control, records, key, paths, log),
         StepAction::RestoreCache { keys } => cache::restore(task, &host.places, control, records, keys, log),
@@ -62,13 +62,13 @@ pub(super) fn act(
         }
         StepAction::AddSshKeys { .. } if input.local_source.is_some() => {
             log.note("the keys of the project are not on this host: ssh uses your own");
-            StepEnd::success()
+            Ok(StepEnd::success())
         }
         StepAction::AddSshKeys { .. } => unsupported("project SSH keys"),
         StepAction::InstallSigningBundle => unsupported("signing bundles"),
     }
 }
 
-fn unsupported(what: &str) -> StepEnd {
-    StepEnd::failed(format!("this version of the runner does not do {what} yet"))
+fn unsupported(what: &str) -> Result<StepEnd, StepEnd> {
+    Err(StepEnd::failed(format!("this version of the runner does not do {what} yet")))
 }

@@ -26,17 +26,6 @@ pub(super) fn store(
     limit: u64,
     path: &str,
     log: &StepLog,
-) -> StepEnd {
-    try_store(host, control, records, limit, path, log).unwrap_or_else(|end| end)
-}
-
-fn try_store(
-    host: &TaskHost,
-    control: &mut Control,
-    records: &mut Records,
-    limit: u64,
-    path: &str,
-    log: &StepLog,
 ) -> Result<StepEnd, StepEnd> {
     let target = host.places.of(path);
     let list = |target: &Path| {

@@ -30,17 +30,6 @@ pub(super) fn persist(
     root: &str,
     paths: &[String],
     log: &StepLog,
-) -> StepEnd {
-    try_persist(host, control, reporter, root, paths, log).unwrap_or_else(|end| end)
-}
-
-fn try_persist(
-    host: &TaskHost,
-    control: &mut Control,
-    reporter: &Reporter,
-    root: &str,
-    paths: &[String],
-    log: &StepLog,
 ) -> Result<StepEnd, StepEnd> {
     let (places, root, paths) = (host.places.clone(), root.to_owned(), paths.to_owned());
     let found = beside(control, move |_| {
@@ -82,16 +71,6 @@ fn try_persist(
 
 /// `attach_workspace`.
 pub(super) fn attach(
-    places: &Places,
-    control: &mut Control,
-    reporter: &Reporter,
-    at: &str,
-    log: &StepLog,
-) -> StepEnd {
-    try_attach(places, control, reporter, at, log).unwrap_or_else(|end| end)
-}
-
-fn try_attach(
     places: &Places,
     control: &mut Control,
     reporter: &Reporter,
