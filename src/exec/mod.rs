@@ -308,12 +308,12 @@ fn run(
         print("nothing ran: every workflow or job of the config is filtered out here (`--list` says why)\n")?;
         return Ok(exit::FAILED);
     }
-    let summary = results::collect(running, &client, person, &screen, folder).map_err(Failure::new)?;
+    let summary = results::collect(running, &client, person, &screen, folder);
     if let Some(failure) = unwritten {
         return Err(failure);
     }
     print(&summary.text)?;
-    for lost in &summary.lost {
+    for lost in summary.notes.iter().chain(&summary.lost) {
         tell(format_args!("runlet: {lost}"));
     }
     if interrupts.count() > 0 {
