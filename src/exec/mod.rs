@@ -137,7 +137,7 @@ fn exec(options: &Options) -> Outcome {
     };
     let person = running.first_token.clone().unwrap_or_else(|| Secret::new(""));
     running
-        .ensure_project(&slug, snapshot.origin.as_deref())
+        .ensure_project(&slug, snapshot.origin.as_deref(), snapshot.default_branch.as_deref())
         .map_err(|error| Failure::new(format!("failed to register the project: {error}")))?;
     for (name, value) in variables {
         running
