@@ -231,7 +231,7 @@ impl MirrorGit {
     }
 }
 
-/// Where git is. Looked for here and not by the standard library: a name that is looked for in another environment than
+/// The path of git. Looked for here and not by the standard library: a name that is looked for in another environment than
 /// this process's makes it copy the tables of all pages of the process, for each command.
 fn program() -> PathBuf {
     let paths = std::env::var_os("PATH").unwrap_or_default();
