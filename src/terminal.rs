@@ -68,15 +68,46 @@ pub fn line(line: &[u8]) -> Vec<u8> {
             }
             continue;
         }
-        let Some(sequence) = tail.strip_prefix(b"[") else { continue };
-        let Some(end) = sequence.iter().position(|b| (0x40..=0x7e).contains(b)) else { return clean };
-        if sequence[end] == b'm' {
-            clean.extend_from_slice(b"\x1b[");
-            clean.extend_from_slice(&sequence[..=end]);
-        }
-        rest = &sequence[end + 1..];
+        let Some((&kind, sequence)) = tail.split_first() else { return clean };
+        rest = match kind {
+            b'[' => {
+                let Some(end) = sequence.iter().position(|b| (0x40..=0x7e).contains(b)) else { return clean };
+                if sequence[end] == b'm' {
+                    clean.extend_from_slice(b"\x1b[");
+                    clean.extend_from_slice(&sequence[..=end]);
+                }
+                &sequence[end + 1..]
+            }
+            kind if begins_string(kind.into()) => {
+                let end = sequence.iter().take(LONGEST_STRING).position(|b| matches!(b, 0x07 | 0x1b));
+                let end = end.unwrap_or(sequence.len().min(LONGEST_STRING));
+                // What is no end of it begins something else.
+                match &sequence[end..] {
+                    [0x07, after @ ..] | [0x1b, b'\\', after @ ..] => after,
+                    after => after,
+                }
+            }
+            // One character of a sequence that selects a character set follows.
+            kind if selects_set(kind.into()) => sequence.get(1..).unwrap_or_default(),
+            b' '..=b'~' => sequence,
+            _ => tail,
+        };
     }
     clean
+}
+
+/// Longest text of a string sequence that is dropped with it, as in a title or the address of a link.
+pub const LONGEST_STRING: usize = 4096;
+
+/// Whether an escape and this begin a string, which ends with a bell or an escape and a backslash: commands to the
+/// operating system (OSC, `]`), device controls (DCS), and what terminals have no use for (SOS, PM, APC).
+pub fn begins_string(kind: char) -> bool {
+    matches!(kind, ']' | 'P' | 'X' | '^' | '_')
+}
+
+/// Whether an escape and this are followed by one character, which says which character set is meant.
+pub fn selects_set(kind: char) -> bool {
+    matches!(kind, ' ' | '#' | '%' | '(' | ')' | '*' | '+')
 }
 
 /// A text without colours and control characters, wherever it is shown.
@@ -132,7 +163,20 @@ mod tests {
 
     #[test]
     fn foreign_text_has_no_control_sequences() {
-        assert_eq!(line(b"10%\r\x1b[2J\x1b[31mred\x07\x1b]0;t\x07\r"), b"\x1b[31mred]0;t");
+        assert_eq!(line(b"10%\r\x1b[2J\x1b[31mred\x07\x1b]0;t\x07\r"), b"\x1b[31mred");
+        for (written, shown) in [
+            ("a\x1b]8;;https://x/\x1b\\link\x1b]8;;\x1b\\b", "alinkb"),
+            ("a\x1bP1;2|zz\x1b\\b\x1b_x\x07c\x1b^y\x1b\\d\x1bXz\x07e", "abcde"),
+            ("a\x1b(Bb\x1b=c\x1b7\u{e9}", "abc\u{e9}"),
+            ("a\x1b]0;t\x1b[31mb", "a\x1b[31mb"),
+            ("a\x1b]0;never ends", "a"),
+            ("a\x1b", "a"),
+            ("a\x1b\x1b[0mb\x1b\tc\x1b\u{e9}", "a\x1b[0mb\tc\u{e9}"),
+        ] {
+            assert_eq!(String::from_utf8_lossy(&line(written.as_bytes())), shown, "{written:?}");
+        }
+        let endless = format!("\x1b]0;{}", "z".repeat(5000));
+        assert_eq!(line(endless.as_bytes()).len(), 5000 + "0;".len() - LONGEST_STRING);
         assert_eq!(
             line("\u{9b}2J\u{9d}0;t\u{9c} \u{a0}\u{db}é".as_bytes()),
             "2J0;t \u{a0}\u{db}é".as_bytes()

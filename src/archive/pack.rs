@@ -65,12 +65,11 @@ impl<'s, W: Write> Packer<'s, W> {
         Ok(self.out)
     }
 
-    /// Adds what is at `path`, folders with all that is in them, under `name`. A link at the path itself is
-    /// followed: its target is what the config means. What cannot be read is left out, with a note.
+    /// Adds what is at `path`, folders with all that is in them, under `name`: links as links, but for one at the path of
+    /// the root, which has no name. What cannot be read is left out, with a note.
     pub fn add(&mut self, path: &Path, name: &[u8]) -> Result<(), Error> {
         // Depth is the file system's business: no recursion.
         let mut waiting = vec![(path.to_owned(), name.to_owned())];
-        let mut is_top = true;
         while let Some((path, name)) = waiting.pop() {
             if (self.stopped)() {
                 return Err(Error::Stopped);
@@ -78,19 +77,13 @@ impl<'s, W: Write> Packer<'s, W> {
             if path == self.left_out {
                 continue;
             }
-            let found = if is_top { fs::metadata(&path) } else { fs::symlink_metadata(&path) };
-            let about = match found {
-                Ok(about) => about,
+            let found = if name.is_empty() { fs::metadata(&path) } else { fs::symlink_metadata(&path) };
+            match found {
+                Ok(about) => self.add_one(&path, name, &about, &mut waiting)?,
                 // Gone since its folder was read.
-                Err(error) if !is_top && error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => {
-                    is_top = false;
-                    self.skip(&path, &error);
-                    continue;
-                }
-            };
-            is_top = false;
-            self.add_one(&path, name, &about, &mut waiting)?;
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => self.skip(&path, &error),
+            }
         }
         Ok(())
     }

@@ -137,7 +137,7 @@ fn exec(options: &Options) -> Outcome {
     };
     let person = running.first_token.clone().unwrap_or_else(|| Secret::new(""));
     running
-        .ensure_project(&slug, snapshot.origin.as_deref())
+        .ensure_project(&slug, snapshot.origin.as_deref(), snapshot.default_branch.as_deref())
         .map_err(|error| Failure::new(format!("failed to register the project: {error}")))?;
     for (name, value) in variables {
         running
@@ -308,12 +308,12 @@ fn run(
         print("nothing ran: every workflow or job of the config is filtered out here (`--list` says why)\n")?;
         return Ok(exit::FAILED);
     }
-    let summary = results::collect(running, &client, person, &screen, folder).map_err(Failure::new)?;
+    let summary = results::collect(running, &client, person, &screen, folder);
     if let Some(failure) = unwritten {
         return Err(failure);
     }
     print(&summary.text)?;
-    for lost in &summary.lost {
+    for lost in summary.notes.iter().chain(&summary.lost) {
         tell(format_args!("runlet: {lost}"));
     }
     if interrupts.count() > 0 {

@@ -25,6 +25,8 @@ pub(super) struct Screen {
     /// Workflows that were run again: what became of them no longer counts.
     superseded: BTreeSet<String>,
     progress_drawn: bool,
+    /// No progress line is drawn any more.
+    is_closed: bool,
     /// The step record that the last line of each job and node belongs to.
     current: HashMap<(String, u32), u32>,
     out: Vec<u8>,
@@ -80,6 +82,7 @@ impl Screen {
             workflows: BTreeMap::new(),
             superseded: BTreeSet::new(),
             progress_drawn: false,
+            is_closed: false,
             current: HashMap::new(),
             out: Vec::new(),
         }
@@ -281,7 +284,15 @@ impl Screen {
         text
     }
 
+    /// Draws no progress line any more: what comes next is not of this.
+    pub(super) fn close(&mut self) {
+        self.is_closed = true;
+    }
+
     fn progress(&self, now_ms: u64) -> Option<String> {
+        if self.is_closed {
+            return None;
+        }
         let running: Vec<_> = self.jobs().filter(|(_, job)| job.status == "running").collect();
         running.first()?;
         let done = self.jobs.values().filter(|job| job.ended_at_ms.is_some()).count();
@@ -548,6 +559,10 @@ mod tests {
         assert!(!first.contains("2J") && !first.contains("10%\r"), "{first:?}");
         assert!(first.ends_with("[0/1]  job-a 2s\x1b[0m"), "{first:?}");
         assert!(text(&mut screen).starts_with("\r\x1b[2K"));
+        screen.close();
+        screen.note("the end");
+        let last = text(&mut screen);
+        assert!(last.starts_with("\r\x1b[2K") && last.ends_with('\n'), "{last:?}");
     }
 
     #[test]

@@ -2,33 +2,15 @@
 
 use super::render::Screen;
 use super::style::seconds;
-use crate::http::{Body, Client, Request};
+use crate::http::Client;
 use crate::protocol::Secret;
-use crate::server::Running;
+use crate::server::{Running, StoredArtifact};
 use crate::terminal::plain;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, BufWriter, Write};
 use std::path::{Component, Path, PathBuf};
-use std::time::Duration;
-
-#[derive(Deserialize)]
-struct Artifacts {
-    data: Vec<Artifact>,
-}
-
-#[derive(Deserialize)]
-struct Artifact {
-    attributes: Attributes,
-}
-
-#[derive(Deserialize)]
-struct Attributes {
-    path: String,
-    url: String,
-    execution: u32,
-}
 
 #[derive(Deserialize)]
 struct Test {
@@ -120,70 +102,46 @@ pub(super) struct Summary {
     pub text: String,
     /// Results that could not be kept, a sentence each.
     pub lost: Vec<String>,
+    /// Sentences about what else went wrong while it was made: none of that is about how jobs ended.
+    pub notes: Vec<String>,
 }
 
-/// Fetches the results of all jobs into `folder` and sums them up. What an earlier run left there goes
-/// first: it would pass for results of this one.
+/// Puts the results of all jobs into `folder` and sums them up. What an earlier run left there goes first: it would pass
+/// for results of this one.
 pub(super) fn collect(
     running: &Running,
     client: &Client,
     token: &Secret,
     screen: &Screen,
     folder: &Folder,
-) -> Result<Summary, String> {
-    folder.clear()?;
+) -> Summary {
+    let mut collector = Collector {
+        running,
+        client,
+        token,
+        folder,
+        cleared: folder.clear(),
+        stored: 0,
+        lost: Vec::new(),
+        notes: Vec::new(),
+        failures: Vec::new(),
+        more_failures: 0,
+    };
+    if let Err(why) = &collector.cleared {
+        collector.notes.push(why.clone());
+    }
     let mut names = BTreeSet::new();
-    let mut lost = Vec::new();
     let mut table = vec![["job", "status", "time", "tests", "artifacts"].map(str::to_owned)];
-    let (mut failures, mut reasons) = (Vec::new(), Vec::new());
-    let mut stored = 0;
+    let mut reasons = Vec::new();
     for (id, job) in screen.jobs() {
         let took = match (job.started_at_ms, job.ended_at_ms) {
             (Some(started), Some(ended)) => seconds(ended.saturating_sub(started)),
             _ => String::new(),
         };
-        let artifacts: Artifacts = get(client, token, &format!("/api/v3/jobs/{id}/artifacts"))
-            .and_then(|bytes| serde_json::from_slice(&bytes).map_err(|e| e.to_string()))?;
         let shown = screen.name_of(job);
         let name = own_name(&shown, &mut names);
-        let place = folder.path.join(ARTIFACTS).join(&name);
-        let several = artifacts.data.iter().any(|artifact| artifact.attributes.execution > 0);
-        for artifact in &artifacts.data {
-            let Attributes { path, url, execution } = &artifact.attributes;
-            let place = if several { place.join(execution.to_string()) } else { place.clone() };
-            let kept = inside(&place, path)
-                .ok_or_else(|| "it would leave its folder".to_owned())
-                .and_then(|target| folder.prepare().and_then(|()| download(client, token, url, &target)));
-            match kept {
-                Ok(()) => stored += 1,
-                Err(why) => lost.push(format!("the artifact `{path}` of {} is not kept: {why}", job.name)),
-            }
-        }
-        let lines = get(client, token, &format!("/api/v3/jobs/{id}/tests"))?;
-        let mut tests: Vec<Test> = serde_json::Deserializer::from_slice(&lines)
-            .into_iter()
-            .collect::<Result<_, _>>()
-            .map_err(|e| e.to_string())?;
-        if !tests.is_empty() {
-            let target = folder.path.join(TEST_RESULTS).join(format!("{name}.ndjson"));
-            folder.prepare().and_then(|()| write(&target, &lines)).unwrap_or_else(|why| {
-                lost.push(format!("the test results of {} are not kept: {why}", job.name));
-            });
-        }
-        let count = |result: &str| tests.iter().filter(|test| test.result == result).count();
-        let mut counts = Vec::new();
-        for (result, word) in [("success", "passed"), ("failure", "failed"), ("skipped", "skipped")] {
-            if count(result) > 0 {
-                counts.push(format!("{} {word}", count(result)));
-            }
-        }
-        let failed = tests.iter_mut().filter(|test| test.result == "failure");
-        let places = running.places_of_failed_tests(id).map_err(|e| e.to_string())?;
-        failures.extend(failed.zip(places).map(|(test, place)| {
-            test.place = place;
-            test.failure(&shown)
-        }));
-        let kept = if artifacts.data.is_empty() { String::new() } else { artifacts.data.len().to_string() };
+        let kept = collector.artifacts(id, &shown, &name);
+        let counts = collector.tests(id, &shown, &name);
         // It may have failed for something that it went without.
         if let Some(remark) = job.remark.as_ref().filter(|remark| job.message.as_ref() != Some(*remark)) {
             reasons.push(format!("{shown}: {remark}\n"));
@@ -194,16 +152,15 @@ pub(super) fn collect(
         {
             reasons.push(format!("{shown}: {why}\n"));
         }
-        table.push([shown, job.status.replace('_', " "), took, counts.join(", "), kept]);
+        table.push([shown, job.status.replace('_', " "), took, counts, kept]);
     }
+    let Collector { failures, more_failures, stored, lost, notes, .. } = collector;
     let mut text = String::from("\n");
     text.push_str(&screen.failures());
-    let more = failures.len().saturating_sub(MOST_TESTS);
-    failures.truncate(MOST_TESTS);
     text.push_str(&failures.concat());
-    if more > 0 {
+    if more_failures > 0 {
         let place = folder.path.join(TEST_RESULTS);
-        text.push_str(&format!("and {more} failed tests more, in `{}`\n", place.display()));
+        text.push_str(&format!("and {more_failures} failed tests more, in `{}`\n", place.display()));
     }
     if text.len() > 1 {
         text.push('\n');
@@ -213,7 +170,87 @@ pub(super) fn collect(
     if stored > 0 {
         text.push_str(&format!("artifacts: {}\n", folder.path.join(ARTIFACTS).display()));
     }
-    Ok(Summary { text, lost })
+    Summary { text, lost, notes }
+}
+
+/// Takes results out of the control plane, job by job.
+struct Collector<'a> {
+    running: &'a Running,
+    client: &'a Client,
+    token: &'a Secret,
+    folder: &'a Folder,
+    /// Whether the folder can have results of this run.
+    cleared: Result<(), String>,
+    /// Artifacts that are kept.
+    stored: usize,
+    lost: Vec<String>,
+    notes: Vec<String>,
+    /// Messages of the first failed tests.
+    failures: Vec<String>,
+    /// Failed tests beyond these.
+    more_failures: usize,
+}
+
+impl Collector<'_> {
+    /// Makes the folder ready to keep something.
+    fn prepare(&self) -> Result<(), String> {
+        self.cleared.clone().and_then(|()| self.folder.prepare())
+    }
+
+    /// Keeps the artifacts of a job. Returns how many it has, in words.
+    fn artifacts(&mut self, id: &str, shown: &str, name: &str) -> String {
+        let artifacts = self.running.artifacts(id).unwrap_or_else(|error| {
+            self.notes.push(format!("failed to list the artifacts of {shown}: {error}"));
+            Vec::new()
+        });
+        let place = self.folder.path.join(ARTIFACTS).join(name);
+        let several = artifacts.iter().any(|artifact| artifact.execution > 0);
+        for StoredArtifact { path, url, execution } in &artifacts {
+            let place = if several { place.join(execution.to_string()) } else { place.clone() };
+            let kept = inside(&place, path).ok_or_else(|| "it would leave its folder".to_owned()).and_then(
+                |target| self.prepare().and_then(|()| download(self.client, self.token, url, &target)),
+            );
+            match kept {
+                Ok(()) => self.stored += 1,
+                Err(why) => self.lost.push(format!("the artifact `{path}` of {shown} is not kept: {why}")),
+            }
+        }
+        if artifacts.is_empty() { String::new() } else { artifacts.len().to_string() }
+    }
+
+    /// Keeps the test results of a job, and what the first failed ones said. Returns how many there are of each, in words.
+    fn tests(&mut self, id: &str, shown: &str, name: &str) -> String {
+        let target = self.folder.path.join(TEST_RESULTS).join(format!("{name}.ndjson"));
+        let mut file = None;
+        let mut counts = [("success", "passed", 0), ("failure", "failed", 0), ("skipped", "skipped", 0)];
+        let read = self.running.each_test(id, &mut |said, place| {
+            let file =
+                file.get_or_insert_with(|| self.prepare().and_then(|()| create(&target)).map(BufWriter::new));
+            if let Ok(out) = file {
+                if let Err(error) = writeln!(out, "{said}") {
+                    *file = Err(unwritten(&target)(error));
+                }
+            }
+            let Ok(test) = Test::deserialize(said) else { return };
+            for (result, _, count) in &mut counts {
+                *count += usize::from(test.result == *result);
+            }
+            match (test.result == "failure", self.failures.len() < MOST_TESTS) {
+                (true, true) => self.failures.push(Test { place, ..test }.failure(shown)),
+                (true, false) => self.more_failures += 1,
+                (false, _) => {}
+            }
+        });
+        if let Err(error) = read {
+            self.notes.push(format!("failed to read the test results of {shown}: {error}"));
+        }
+        let kept = file.map(|file| file.and_then(|mut out| out.flush().map_err(unwritten(&target))));
+        if let Some(Err(why)) = kept {
+            self.lost.push(format!("the test results of {shown} are not kept: {why}"));
+        }
+        let counts = counts.iter().filter(|(_, _, count)| *count > 0);
+        counts.map(|(_, word, count)| format!("{count} {word}")).collect::<Vec<_>>().join(", ")
+    }
 }
 
 impl Test {
@@ -254,34 +291,24 @@ fn draw(table: &[[String; 5]]) -> String {
     text
 }
 
-fn get(client: &Client, token: &Secret, path: &str) -> Result<Vec<u8>, String> {
-    let timeout = Duration::from_secs(60);
-    let request = Request { method: "GET", path, token: Some(token), body: Body::Empty, timeout };
-    let answer = client.send(&request).map_err(|e| e.to_string())?;
-    if answer.status == 200 {
-        Ok(answer.body)
-    } else {
-        Err(format!("GET `{path}` was refused with status {}", answer.status))
-    }
-}
-
 fn download(client: &Client, token: &Secret, url: &str, target: &Path) -> Result<(), String> {
     let mut body = client.open(url, token).map_err(|e| e.to_string())?;
-    let fail = |e: io::Error| format!("failed to write `{}`: {e}", target.display());
-    if let Some(parent) = target.parent() {
-        fs::create_dir_all(parent).map_err(fail)?;
-    }
-    let mut file = File::create(target).map_err(fail)?;
-    io::copy(&mut body, &mut file).map_err(fail)?;
-    Ok(())
+    let mut file = create(target)?;
+    io::copy(&mut body, &mut file).map(drop).map_err(unwritten(target))
 }
 
 fn write(target: &Path, bytes: &[u8]) -> Result<(), String> {
-    let fail = |e: io::Error| format!("failed to write `{}`: {e}", target.display());
-    if let Some(parent) = target.parent() {
-        fs::create_dir_all(parent).map_err(fail)?;
-    }
-    fs::write(target, bytes).map_err(fail)
+    create(target)?.write_all(bytes).map_err(unwritten(target))
+}
+
+/// Makes a file, and the folders that it is in.
+fn create(target: &Path) -> Result<File, String> {
+    let made = target.parent().map_or(Ok(()), fs::create_dir_all);
+    made.and_then(|()| File::create(target)).map_err(unwritten(target))
+}
+
+fn unwritten(target: &Path) -> impl Fn(io::Error) -> String + '_ {
+    move |error| format!("failed to write `{}`: {error}", target.display())
 }
 
 /// The path below `place`, unless it would leave it.

@@ -42,6 +42,8 @@ pub(super) struct Snapshot {
     pub name: Named,
     /// Whether the branch is what the remote calls its default, or `main` or `master` where it says nothing.
     pub is_default_branch: bool,
+    /// The branch that the origin calls its default, when that is known here.
+    pub default_branch: Option<String>,
     /// Subject line of HEAD; empty outside a repository.
     pub subject: String,
     /// URL of the remote that jobs know as their origin, without credentials.
@@ -172,6 +174,7 @@ pub(super) fn take(root: &Path, scratch: &Path, name: &Name, for_jobs: bool) -> 
         revision,
         name,
         is_default_branch,
+        default_branch: default.map(str::to_owned),
         subject: found.as_ref().map(|found| found.subject.clone()).unwrap_or_default(),
         origin: found.and_then(|found| found.origin),
         notes,

@@ -74,6 +74,9 @@ pub(super) fn watch(
             let is_first = told_interrupts == 0 && interrupts.count() == 1;
             told_interrupts = interrupts.count();
             notes.push(if is_first { CANCELING } else { STOPPING }.to_owned());
+            if interrupts.count() > 1 {
+                screen.close();
+            }
         }
         for note in &notes {
             screen.note(note);

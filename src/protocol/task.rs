@@ -121,4 +121,7 @@ pub struct Source {
     /// Full name of the ref that leads to `revision`, when it is known (`refs/heads/main`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
+    /// The branch that a clone would call the default one, as far as is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_branch: Option<String>,
 }

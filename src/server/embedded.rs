@@ -2,6 +2,8 @@
 
 use crate::config::{Compiled, Diagnostics, JobKind};
 use crate::protocol::{Cache, CacheRecord, Secret, TaskId};
+use crate::server::api::shared::lookup::artifact_url;
+use crate::server::api::shared::vocabulary;
 use crate::server::blobs::Error as BlobError;
 use crate::server::engine::placement;
 use crate::server::ids::PipelineId;
@@ -10,10 +12,10 @@ use crate::server::pipelines::types::Trigger;
 use crate::server::run::{Running, ServerOptions};
 use crate::server::secrets::variables;
 use crate::server::state::{Only, Routing};
-use crate::server::store::Error as StoreError;
-use crate::server::store::read;
-use crate::server::store::status::{JobStatus, TestResult};
+use crate::server::store::read::{self, Artifact};
+use crate::server::store::status::JobStatus;
 use crate::server::store::tables::{archives, jobs, projects};
+use crate::server::store::{Error as StoreError, View};
 use crate::server::time::Millis;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -115,6 +117,17 @@ pub enum NeverCame {
     Refused(String),
 }
 
+/// An artifact of a job.
+#[derive(Clone, Debug)]
+pub struct StoredArtifact {
+    /// Its name: relative, with `/` between parts.
+    pub path: String,
+    /// Address that it is fetched from.
+    pub url: String,
+    /// The node that stored it.
+    pub execution: u32,
+}
+
 impl Running {
     /// The reason why something that was asked for never came to be; `None` when all of it did.
     pub fn never_came(&self) -> Option<NeverCame> {
@@ -156,14 +169,30 @@ impl Running {
         self.state.blobs.outputs.folder().to_owned()
     }
 
-    /// The places of the failed tests of a job, in the order in which the API lists these: `file:line`, where a line is
-    /// known.
-    pub fn places_of_failed_tests(&self, job: &str) -> Result<Vec<Option<String>>, StoreError> {
+    /// The artifacts of a job. Jobs may have more of them than one answer of the API can hold.
+    pub fn artifacts(&self, job: &str) -> Result<Vec<StoredArtifact>, StoreError> {
+        let read = |view: &View| {
+            let Some(job) = read::job(view, &job.into())? else { return Ok(Vec::new()) };
+            read::artifacts(view, &job.ran_as)
+        };
+        let show = |artifact: Artifact| StoredArtifact {
+            url: artifact_url(&self.state, &artifact),
+            path: artifact.path,
+            execution: artifact.node_index,
+        };
+        Ok(self.state.store.read_blocking(read)?.into_iter().map(show).collect())
+    }
+
+    /// Gives each test result of a job on, in the order in which the API lists them: what the API says of it, and the place of
+    /// a failure, `file:line`, where a line is known. Jobs may have more of them than one answer of the API can hold.
+    pub fn each_test(
+        &self,
+        job: &str,
+        each: &mut dyn FnMut(&Value, Option<String>),
+    ) -> Result<(), StoreError> {
         self.state.store.read_blocking(|view| {
-            let ran_as = read::job(view, &job.into())?.map(|job| job.ran_as);
-            let tests = ran_as.map(|ran_as| read::tests(view, &ran_as)).transpose()?.unwrap_or_default();
-            let failed = tests.into_iter().filter(|test| test.result == TestResult::Failure);
-            Ok(failed.map(|test| test.place).collect())
+            let Some(job) = read::job(view, &job.into())? else { return Ok(()) };
+            read::each_test(view, &job.ran_as, |test| each(&vocabulary::test(&test), test.place))
         })
     }
 

@@ -35,7 +35,7 @@ pub mod web;
 
 pub use command::{HELP, command};
 pub use data_folder::FolderError;
-pub use embedded::{MOST_VARIABLES, NeverCame, Preview, SetError, check_variable, preview};
+pub use embedded::{MOST_VARIABLES, NeverCame, Preview, SetError, StoredArtifact, check_variable, preview};
 pub use live::watch::Notification;
 pub use pipelines::types::Error as NotTriggered;
 pub use run::{KeepError, Running, ServerOptions, StartError, WatchEnded, Watcher, start};

@@ -305,11 +305,21 @@ impl Running {
         })
     }
 
-    /// Makes sure that a project exists. `slug` is `vcs/org/repo`.
-    pub fn ensure_project(&self, slug: &str, repository_url: Option<&str>) -> Result<(), StoreError> {
+    /// Makes sure that a project exists. `slug` is `vcs/org/repo`; without a default branch it has the usual one.
+    pub fn ensure_project(
+        &self,
+        slug: &str,
+        repository_url: Option<&str>,
+        default_branch: Option<&str>,
+    ) -> Result<(), StoreError> {
         let (slug, url) = (slug.to_owned(), repository_url.map(str::to_owned));
+        let branch = default_branch.map(str::to_owned);
         self.state.store.write_blocking(move |tx| {
-            projects::ensure_project(tx, &slug, url.as_deref(), Millis::now()).map(drop)
+            let project = projects::ensure_project(tx, &slug, url.as_deref(), Millis::now())?.project;
+            match branch {
+                Some(branch) => projects::set_repository(tx, &project, url.as_deref(), &branch),
+                None => Ok(()),
+            }
         })
     }
 

@@ -220,6 +220,16 @@ fn version_3_reads_what_ran() {
     assert_eq!(search("pipeline.status == \"failed\"")["data"], json!([]));
     assert_eq!(search("pipeline.git.branch == \"x\" and pipeline.status == \"on_hold\"")["data"], json!([]));
     assert!(search("nonsense")["error"]["detail"].as_str().unwrap().contains("nonsense"));
+    let detail = |answer: Value| answer["error"]["detail"].as_str().unwrap_or_default().to_owned();
+    assert!(detail(search("pipeline.status == \"zzz\"")).contains("`zzz`: it is one of success, "));
+    for filter in ["phase", "current_outcome"] {
+        let answer = server.get(&format!("/api/v3/runs?filter[user_id]=me&filter[{filter}]=zzz"));
+        assert_eq!(answer.status, 400, "{filter}");
+        assert!(detail(answer.json()).contains("`zzz`: it is one of "), "{filter}");
+    }
+    assert_eq!(server.get("/api/v1.1/recent-builds?shallow=maybe").status, 400);
+    assert_eq!(server.get("/api/v1.1/recent-builds?shallow=true").status, 200);
+    assert_eq!(server.get("/api/v2/pipeline?org-slug=gh/acme&mine=maybe").status, 400);
     let mine = server.get("/api/v3/runs?filter[user_id]=me&filter[phase]=started&page[limit]=5").json();
     assert_eq!((&mine["data"][0]["id"], &mine["page"]["next"]), (&json!(pipeline), &Value::Null));
 

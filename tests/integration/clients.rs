@@ -282,6 +282,26 @@ fn insights(bench: &Bench, workflow: &str) {
     assert_eq!(bench.got(&format!("{of}/workflows/w/jobs/build"))["items"], json!([]));
     let refused = bench.server.get(&format!("{of}/workflows?reporting-window=ever"));
     bench.refused(&refused, 400, "last-90-days");
+    let future = "all-branches=true&start-date=2100-01-01T00:00:00Z&end-date=2101-01-01T00:00:00Z";
+    assert_eq!(bench.got(&format!("{of}/workflows?{future}"))["items"], json!([]));
+    assert_eq!(bench.got(&format!("{of}/workflows/w/jobs?{future}"))["items"], json!([]));
+    let summary = bench.got(&format!("{of}/workflows/w/summary?{future}"));
+    assert_eq!(summary["metrics"]["completed_runs"], json!(0));
+    let tests = bench.got(&format!("{of}/workflows/w/test-metrics?{future}"));
+    assert_eq!(tests["total_test_runs"], json!(0), "{tests}");
+    for path in [
+        "workflows",
+        "workflows/w",
+        "workflows/w/summary",
+        "workflows/w/jobs",
+        "workflows/w/jobs/build",
+        "workflows/w/test-metrics",
+        "branches",
+        "flaky-tests",
+    ] {
+        let refused = bench.server.get(&format!("{of}/{path}?start-date=garbage"));
+        bench.refused(&refused, 400, "`start-date`");
+    }
 }
 
 #[test]

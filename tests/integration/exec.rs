@@ -497,6 +497,32 @@ fn results_are_those_of_the_last_run_and_of_it_alone() {
 }
 
 #[test]
+fn a_job_may_have_more_test_results_than_one_answer_holds() {
+    let folder = folder(&steps(
+        "- run: |
+    head -c 63000 /dev/zero | tr '\\0' x > text
+    { echo '<testsuite>'; for i in $(seq 290); do echo \"<testcase name='t$i'><failure>$(cat text)</failure></testcase>\"; done; echo '</testsuite>'; } > t.xml
+- store_test_results: {path: t.xml}",
+    ));
+    exec(folder.path(), &[]).exits(0).says("290 failed").says("and 240 failed tests more");
+    let kept = fs::read_to_string(folder.path().join(".runlet/test-results/build.ndjson")).unwrap();
+    assert_eq!((kept.lines().count(), kept.len() > 16 << 20), (290, true));
+}
+
+#[test]
+fn results_of_an_earlier_run_that_cannot_be_removed_hide_nothing_and_change_no_end() {
+    let folder = folder(&steps("- run: echo 1 > f\n- store_artifacts: {path: f}"));
+    exec(folder.path(), &[]).exits(0);
+    let artifacts = folder.path().join(".runlet/artifacts");
+    fs::remove_dir_all(&artifacts).unwrap();
+    fs::write(&artifacts, "no folder").unwrap();
+    // What the job stored has no place then, and that is an error.
+    exec(folder.path(), &[]).exits(1).says("failed to remove the results").says("is not kept").says("job  ");
+    fs::write(folder.path().join(".circleci/config.yml"), steps("- run: echo 1 > f")).unwrap();
+    exec(folder.path(), &[]).exits(0).says("failed to remove the results").says("job  ");
+}
+
+#[test]
 fn an_artifact_that_cannot_be_kept_is_named_and_the_others_are_kept() {
     let folder = folder(&steps(
         "- run: mkdir d; echo 1 > f; echo 2 > d/sub; echo 3 > other\n- store_artifacts: {path: f, destination: g}\n- store_artifacts: {path: d, destination: g}\n- store_artifacts: {path: other}",

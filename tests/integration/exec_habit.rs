@@ -423,7 +423,7 @@ fn jobs_see_the_real_history_and_the_real_origin() {
     let place = tempfile::tempdir().unwrap();
     let clone = cloned(
         place.path(),
-        "git describe --tags\ntest \"$(git merge-base origin/main HEAD)\" = \"$(git rev-parse v1^{commit})\"\ngit diff --name-only origin/main...\ngit rev-parse --verify -q origin/release/1.0\ngit remote get-url origin\necho repository $CIRCLE_REPOSITORY_URL\ngit -c protocol.file.allow=always submodule --quiet update --init\ntest -e sub/.circleci/config.yml\ngit switch -q main\ngit push -q origin HEAD:refs/heads/pushed",
+        "git describe --tags\necho head $(git rev-parse --abbrev-ref origin/HEAD)\ntest \"$(git merge-base origin/main HEAD)\" = \"$(git rev-parse v1^{commit})\"\ngit diff --name-only origin/main...\ngit rev-parse --verify -q origin/release/1.0\ngit remote get-url origin\necho repository $CIRCLE_REPOSITORY_URL\ngit -c protocol.file.allow=always submodule --quiet update --init\ntest -e sub/.circleci/config.yml\ngit switch -q main\ngit push -q origin HEAD:refs/heads/pushed",
     );
     let origin = fs::canonicalize(place.path()).unwrap().join("origin");
     // People have called it otherwise, too.
@@ -434,6 +434,7 @@ fn jobs_see_the_real_history_and_the_real_origin() {
         exec(&clone, &[])
             .exits(0)
             .says("v1-1-g")
+            .says("head origin/main\n")
             .says("mine\n")
             .says(&format!("\n{}\n", origin.display()))
             .says(&format!("repository {}\n", origin.display()));

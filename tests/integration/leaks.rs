@@ -156,13 +156,13 @@ jobs:
     resource_class: a/b
     steps:
       - run: mkdir dep && echo x > dep/x && ln -s OUTSIDE out && ln -s OUTSIDE/secret.xml one.xml
-      - save_cache: {key: dep, paths: [dep, out]}
+      - save_cache: {key: dep, paths: [dep, out/secret.xml]}
       - store_artifacts: {path: out}
       - store_artifacts: {path: one.xml}
       - store_artifacts: {path: out/secret.xml}
       - store_test_results: {path: out}
       - persist_to_workspace: {root: ., paths: [dep]}
-      - persist_to_workspace: {root: ., paths: [out]}
+      - persist_to_workspace: {root: ., paths: [out/secret.xml]}
   restore:
     machine: true
     resource_class: a/b
@@ -197,6 +197,49 @@ fn links_out_of_the_job_are_not_followed() {
     let names: Vec<_> =
         std::fs::read_dir(&outside).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["secret.xml"]);
+    assert_eq!(files_with(&server.data(), &["outside-the-job"]), Vec::<String>::new());
+}
+
+/// Jobs persist and save links by their names and by patterns; the last one says where they lead.
+const NAMED_LINKS: &str = r#"
+jobs:
+  save:
+    machine: true
+    resource_class: a/b
+    steps:
+      - run: mkdir -p w/lib && echo x > w/lib/x && cd w && ln -s lib lib64 && ln -s OUTSIDE out && ln -s OUTSIDE/secret.xml one.xml && ln -s nothing gone
+      - persist_to_workspace: {root: w, paths: [lib, lib64, "*.xml", "lib64/*"]}
+      - persist_to_workspace: {root: ., paths: [w/out, w/gone]}
+      - save_cache: {key: links, paths: [w/out, w/gone, w/lib64]}
+  kept:
+    machine: true
+    resource_class: a/b
+    steps:
+      - attach_workspace: {at: .}
+      - restore_cache: {keys: [links]}
+      - run: readlink lib64 one.xml; cd w && readlink out gone lib64; ls ../lib ..
+workflows: {w: {jobs: [save, kept: {requires: [save]}]}}
+"#;
+
+#[test]
+fn a_link_that_is_named_is_stored_as_a_link() {
+    let (server, _runner) = stage("", &[]);
+    let outside = server.folder.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("secret.xml"), "outside-the-job").unwrap();
+    let outside = outside.display().to_string();
+    let seen = Seen::watch(&server, &server.trigger(&config(&NAMED_LINKS.replace("OUTSIDE", &outside))));
+    let output = outputs(&seen);
+    for part in [
+        "persisted 3 files with 2 bytes".to_owned(),
+        "persisted 2 files with 0 bytes".to_owned(),
+        "w/out` is a link, and saved as one".to_owned(),
+        format!(
+            "lib\n{outside}/secret.xml\n{outside}\nnothing\nlib\n..:\nlib\nlib64\none.xml\nw\n\n../lib:\nx\n"
+        ),
+    ] {
+        assert!(output.contains(&part), "no {part:?} in {seen}");
+    }
     assert_eq!(files_with(&server.data(), &["outside-the-job"]), Vec::<String>::new());
 }
 

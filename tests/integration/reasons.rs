@@ -141,6 +141,8 @@ workflows: {w: {jobs: [container, first, second]}}
     let number = |name: &str| job(&server, &pipeline, name)["job_number"].as_i64().unwrap();
     assert_told(&server, number("container"), "no runner of `a/b` that takes containers was ever seen");
     assert_told(&server, number("first"), "no runner of `a/b` was ever seen");
+    let listed = job(&server, &pipeline, "first")["messages"].to_string();
+    assert!(listed.contains("no runner of `a/b` was ever seen"), "{listed}");
     assert_told(&server, number("second"), "2 tasks wait before it");
     let builds = server.call("GET", "/api/v1.1/project/gh/acme/hello?limit=12", None);
     let told = |build: &Value| build["messages"][0]["message"].as_str().map(str::to_owned);

@@ -283,6 +283,9 @@ fn what_an_earlier_job_left_does_not_decide_a_checkout() {
     let said =
         server.checked_out("release/1.0", &directory, ".", "git describe --tags; git branch", "success");
     assert!(said.contains("v1\n* release/1.0\n"), "{said}");
+    let default = "git symbolic-ref refs/remotes/origin/HEAD; git rev-parse --abbrev-ref origin/HEAD";
+    let said = server.checked_out("release/1.0", &directory, ".", default, "success");
+    assert!(said.contains("refs/remotes/origin/main\norigin/main\n"), "{said}");
 
     for damage in [
         "echo damaged > .git/index",

@@ -24,7 +24,16 @@ impl Language<'_> {
             node.as_scalar().filter(|scalar| scalar.kind == ScalarKind::Str && !scalar.tagged())
         {
             match (parse(&scalar.text), of) {
-                (Ok(expression), ConditionOf::Step) if !expression.names_are_dotted() => {}
+                (Ok(expression), ConditionOf::Step) if !expression.names_are_dotted() => {
+                    let value = expression.evaluate(&mut |_| Err(()));
+                    if value.is_ok_and(|value| !value.is_truthy()) {
+                        let text = shorten(scalar.text.trim());
+                        let message = format!(
+                            "`{text}` is text here, which counts as true: an expression in the condition of a step has a name with a dot (for a condition that does not hold, write `false` without quotes)"
+                        );
+                        self.report.warn(node.pos, message);
+                    }
+                }
                 (Err(_), ConditionOf::Step) => {}
                 (Ok(expression), of) => {
                     let mut names = Vec::new();

@@ -64,10 +64,13 @@ pub(super) fn save(
                 packer.notes.push(format!("warning: {why}"));
                 continue;
             }
-            match places.led_out(&place) {
+            // A link of the job is saved as one, whatever it leads to.
+            let leads_on = place.is_symlink();
+            let is_link = leads_on && places.is_of_job(&place) && place != places.directory;
+            match places.led_out(if is_link { place.parent().unwrap_or(&place) } else { &place }) {
                 Some(to) if places.is_of_job(&place) => {
                     packer.notes.push(format!(
-                        "warning: skipped `{}`: a link leads from there to `{}`, out of the working directory (if that is meant, name it in the config)",
+                        "warning: skipped `{}`: a link leads from there to `{}`, out of the working directory (if that is meant, name that place)",
                         place.display(),
                         to.display()
                     ));
@@ -75,8 +78,12 @@ pub(super) fn save(
                 }
                 // A link that the host has there, to a larger disk, say.
                 Some(to) => packer.notes.push(format!("`{}` is `{}`", place.display(), to.display())),
+                None if is_link => {
+                    packer.notes.push(format!("`{}` is a link, and saved as one", place.display()))
+                }
                 None => {}
             }
+            let place = if leads_on && !is_link { place.canonicalize().unwrap_or(place) } else { place };
             packer.add(&place, archived_name(path).as_bytes())?;
         }
         Ok(())

@@ -308,6 +308,10 @@ impl Checkout<'_> {
                 }),
             })?;
         }
+        if let Some(default) = &source.default_branch {
+            // As a clone has it, where that branch has come along.
+            tree.succeeds(&["remote", "set-head", "--", "origin", default]);
+        }
         if let Some(before) = before {
             self.tree.succeeds(&["read-tree", before]);
             // Files that are as they should be are not written again: what was built from them stays newer.

@@ -20,7 +20,7 @@ pub(super) fn of(
     let (places, path) = (places.clone(), target.to_owned());
     let listing = beside(control, move |_| match places.led_out(&path) {
         Some(place) => Err(io::Error::other(format!(
-            "a link leads from there to `{}`, out of the job's folders (if that is meant, name it in the config)",
+            "a link leads from there to `{}`, out of the job's folders (if that is meant, name that place)",
             place.display()
         ))),
         None => list(&path),

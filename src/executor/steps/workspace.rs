@@ -136,8 +136,10 @@ fn unpack_layers(
     Ok(())
 }
 
-/// Refuses a path that a link leads out of the root and of the job's folders.
+/// Refuses a path that a link leads out of the root and of the job's folders. A link at the path itself leads nowhere: it is
+/// stored as a link.
 fn stays_inside(places: &Places, root: &Path, path: &Path) -> Result<(), String> {
+    let path = if path != root && path.is_symlink() { path.parent().unwrap_or(root) } else { path };
     let Ok(found) = path.canonicalize() else { return Ok(()) };
     let is_inside = |folder: &Path| folder.canonicalize().is_ok_and(|folder| found.starts_with(folder));
     let stays = match path == root {
@@ -148,7 +150,7 @@ fn stays_inside(places: &Places, root: &Path, path: &Path) -> Result<(), String>
         return Ok(());
     }
     Err(format!(
-        "a link leads from `{}` to `{}`, out of the job's folders (if that is meant, name it in the config)",
+        "a link leads from `{}` to `{}`, out of the job's folders (if that is meant, make it the root)",
         path.display(),
         found.display()
     ))

@@ -370,6 +370,7 @@ fn source(found: PipelineRevision) -> Option<Source> {
         branch: found.branch,
         tag: found.tag,
         reference: found.reference,
+        default_branch: Some(found.default_branch),
     })
 }
 

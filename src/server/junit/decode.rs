@@ -1,7 +1,7 @@
 //! A file of test results as UTF-8, whatever it was written in.
 //!
 //! Test runners on Windows write UTF-16 and Windows-1252, which is ISO 8859-1 with signs where that has control
-//! characters. Everything else is passed on as it is: the reader of the XML replaces what is no UTF-8.
+//! characters; ISO 8859-15 differs from that in eight more. Everything else is passed on as it is: the reader of the XML replaces what is no UTF-8.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -19,6 +19,7 @@ enum Encoding {
     Utf8,
     Utf16 { big_endian: bool },
     Windows1252,
+    Latin9,
 }
 
 /// Reads a source as UTF-8.
@@ -59,9 +60,10 @@ impl<R: Read> Decoded<R> {
         self.given = 0;
         match encoding {
             Encoding::Utf8 => std::mem::swap(&mut self.text, &mut self.raw),
-            Encoding::Windows1252 => {
+            Encoding::Windows1252 | Encoding::Latin9 => {
+                let character = if encoding == Encoding::Latin9 { latin9 } else { windows };
                 let mut text = String::with_capacity(self.raw.len() * 2);
-                text.extend(self.raw.drain(..).map(windows));
+                text.extend(self.raw.drain(..).map(character));
                 self.text = text.into_bytes();
             }
             Encoding::Utf16 { big_endian } => {
@@ -133,6 +135,21 @@ fn windows(byte: u8) -> char {
     }
 }
 
+/// ISO 8859-15: where ISO 8859-1 has signs that nobody missed, it has the euro and letters of French and Finnish.
+fn latin9(byte: u8) -> char {
+    match byte {
+        0xa4 => '€',
+        0xa6 => 'Š',
+        0xa8 => 'š',
+        0xb4 => 'Ž',
+        0xb8 => 'ž',
+        0xbc => 'Œ',
+        0xbd => 'œ',
+        0xbe => 'Ÿ',
+        byte => windows(byte),
+    }
+}
+
 /// The encoding that the first bytes show or the declaration names. A file that names one and holds UTF-8 is UTF-8:
 /// some test runners write the declaration without thinking.
 fn guess(raw: &[u8]) -> Encoding {
@@ -147,21 +164,19 @@ fn guess(raw: &[u8]) -> Encoding {
         let quoted = after.trim_start().strip_prefix('=')?.trim_start();
         Some(quoted.trim_start_matches(['"', '\'']).split(['"', '\'']).next()?.to_owned())
     });
-    const WINDOWS_NAMES: &[&str] = &[
-        "iso-8859-1",
-        "iso_8859-1",
-        "iso8859-1",
-        "latin1",
-        "latin-1",
-        "windows-1252",
-        "cp1252",
-        "iso-8859-15",
-    ];
-    let is_windows = declared.is_some_and(|name| WINDOWS_NAMES.contains(&&*name));
+    const WINDOWS_NAMES: &[&str] =
+        &["iso-8859-1", "iso_8859-1", "iso8859-1", "latin1", "latin-1", "windows-1252", "cp1252"];
+    const LATIN9_NAMES: &[&str] = &["iso-8859-15", "iso_8859-15", "iso8859-15", "latin9", "latin-9"];
+    let is_one_of = |names: &[&str]| declared.as_deref().is_some_and(|name| names.contains(&name));
+    let named = match () {
+        () if is_one_of(WINDOWS_NAMES) => Encoding::Windows1252,
+        () if is_one_of(LATIN9_NAMES) => Encoding::Latin9,
+        () => return Encoding::Utf8,
+    };
     // The end of the piece may cut a character.
     let is_text = std::str::from_utf8(raw).map_or_else(|error| error.error_len().is_none(), |_| true);
     let is_ascii = raw.is_ascii();
-    if is_windows && (is_ascii || !is_text) { Encoding::Windows1252 } else { Encoding::Utf8 }
+    if is_ascii || !is_text { named } else { Encoding::Utf8 }
 }
 
 #[cfg(test)]
@@ -201,6 +216,9 @@ mod tests {
         assert!(decoded(cut).ends_with("</a"));
         let latin = b"<?xml version='1.0' encoding='ISO-8859-1'?><a>h\xe4\xdflich \x80 \x81</a>";
         assert!(decoded(latin).ends_with("<a>häßlich € \u{fffd}</a>"));
+        let latin =
+            b"<?xml version='1.0' encoding='ISO-8859-15'?><a>\xa4 \xa6\xa8\xb4\xb8\xbc\xbd\xbe \xe4</a>";
+        assert!(decoded(latin).ends_with("<a>€ ŠšŽžŒœŸ ä</a>"));
     }
 
     #[test]

@@ -4,7 +4,16 @@
 /// Longest place that is kept, in bytes: a path as long as systems have them.
 const LONGEST: usize = 4096;
 /// Parts of paths of code that is nobody's own.
-const FOREIGN: [&str; 6] = ["node_modules", "site-packages", "dist-packages", "/vendor/", "/usr/", "/nix/"];
+const FOREIGN: [&str; 8] = [
+    "node_modules",
+    "site-packages",
+    "dist-packages",
+    "/vendor/",
+    "/usr/",
+    "/nix/",
+    "/rustc/",
+    "/registry/src/",
+];
 /// Characters that stand around a path.
 const AROUND: &str = "()[]{}<>\"'`,;=|";
 /// Parts of names that tests have.
@@ -41,13 +50,20 @@ pub(super) fn of(test: &Spot, classname: &str, failure: &Spot, text: &str) -> Op
             line.map(|line| format!("{file}:{line}"))
         }
         None => {
-            places(text).find(|(path, _)| is_of(path, classname)).map(|(path, line)| format!("{path}:{line}"))
+            let found = of_panic(text).or_else(|| places(text).find(|(path, _)| is_of(path, classname)));
+            found.map(|(path, line)| format!("{path}:{line}"))
         }
     });
     // Deno has the file as the class.
     let class = Some(classname).filter(|class| class.contains(['/', '\\']));
     let begins = Spot { file: file.map(str::to_owned), line: test.line.clone() };
     named.or_else(|| begins.shown(class)).filter(|place| place.len() <= LONGEST)
+}
+
+/// The place at which a thread of a program in Rust says that it has panicked, unless that is foreign code.
+fn of_panic(text: &str) -> Option<(&str, &str)> {
+    let mut said = text.lines().filter(|line| line.starts_with("thread '"));
+    said.find_map(|line| places(line.split_once(" panicked at ")?.1).last().filter(|(path, _)| is_own(path)))
 }
 
 /// Paths with lines in a text, in its order: `path:7`, `path:line 7`, `File "path", line 7`.
@@ -87,8 +103,12 @@ fn is_of(path: &str, classname: &str) -> bool {
     let stem = base(path).split('.').next().unwrap_or_default();
     let is_class = classname.rsplit(['.', '/', '\\', ':', '$']).any(|part| part == stem);
     let small = path.to_ascii_lowercase();
-    let is_foreign = FOREIGN.iter().any(|part| small.contains(part));
-    !is_foreign && (is_class || TESTS.iter().any(|part| small.contains(part)))
+    is_own(path) && (is_class || TESTS.iter().any(|part| small.contains(part)))
+}
+
+fn is_own(path: &str) -> bool {
+    let small = path.to_ascii_lowercase();
+    !FOREIGN.iter().any(|part| small.contains(part))
 }
 
 fn base(path: &str) -> &str {
@@ -189,6 +209,8 @@ mod tests {
             ("", "", "A.Calc", "   at A.Calc.Adds() in C:\\w\\Calc.cs:line 12", "C:\\w\\Calc.cs:12"),
             // Rust, ExUnit, Deno.
             ("", "", "x", "thread 'tests::x' panicked at tests/cli.rs:8:9:\nboom", "tests/cli.rs:8"),
+            ("", "", "crc", "thread 'tests::x' (7) panicked at src/lib.rs:7:5:\nboom", "src/lib.rs:7"),
+            ("", "", "crc", "thread 'x' panicked at 'no: a.txt:3', src/lib.rs:7:5", "src/lib.rs:7"),
             (
                 "test/x_test.exs:12",
                 "",

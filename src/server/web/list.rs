@@ -1,10 +1,11 @@
 //! The list of pipelines: of all projects, or of one.
 
 use crate::server::api::shared::failure::{Answer, bad};
-use crate::server::api::shared::input::Path;
+use crate::server::api::shared::input::{Path, moment};
 use crate::server::api::shared::lookup::{Slug, project};
 use crate::server::store::read::{self, Cursor, Filter, Pipeline, RunStatus, Workflow};
 use crate::server::store::tables::people;
+use crate::server::time::Millis;
 use crate::server::web::frame::Head;
 use crate::server::web::session::Visitor;
 use crate::server::web::shared::Web;
@@ -35,6 +36,9 @@ struct Wanted {
     status: String,
     #[serde(default)]
     by: String,
+    /// Pipelines that were created before this moment are left out.
+    #[serde(default)]
+    since: String,
     #[serde(default)]
     before: String,
 }
@@ -55,8 +59,8 @@ struct List {
 
 impl List {
     fn is_narrowed(&self) -> bool {
-        let Wanted { branch, status, by, before } = &self.wanted;
-        [branch, status, by, before].iter().any(|text| !text.is_empty())
+        let Wanted { branch, status, by, since, before } = &self.wanted;
+        [branch, status, by, since, before].iter().any(|text| !text.is_empty())
     }
 }
 
@@ -108,6 +112,20 @@ fn row(pipeline: Pipeline, workflows: Vec<Workflow>) -> Row {
     }
 }
 
+/// Reads a day, or a moment of one.
+fn since(text: &str) -> Answer<Millis> {
+    match text.len() {
+        // The text of a day.
+        10 => moment("since", &format!("{text} 00:00:00")),
+        _ => moment("since", text),
+    }
+    .map_err(|_| {
+        bad(format!(
+            "`since` is a day such as 2026-01-02, or a time such as 2026-01-02T03:04:05Z, not `{text}`"
+        ))
+    })
+}
+
 async fn all(State(web): State<Web>, visitor: Visitor, Query(wanted): Query<Wanted>) -> Answer<Response> {
     let projects = web.state.store.read(|view| read::projects_of_some(view, None)).await?;
     let projects = projects.into_iter().map(|project| project.slug).collect();
@@ -140,6 +158,7 @@ async fn show(
         let status = RunStatus::parse(&word);
         filter.status = Some(status.ok_or_else(|| bad(format!("`{word}` is not a status of a pipeline")))?);
     }
+    filter.from = given(&wanted.since).map(|text| since(&text)).transpose()?;
     let after = given(&wanted.before).map(|token| {
         Cursor::parse(&token).ok_or_else(|| bad("`before` is not of a link of this list: go back to it"))
     });
@@ -161,13 +180,15 @@ async fn show(
     });
     let (rows, next) = found.await?;
     let older = next.map(|cursor| {
-        let Wanted { branch, status, by, .. } = &wanted;
-        let query =
-            [("branch", branch.as_str()), ("status", status), ("by", by), ("before", &cursor.token())]
-                .iter()
-                .filter(|(_, value)| !value.is_empty())
-                .map(|(name, value)| format!("{name}={}", query_value(value)))
-                .collect::<Vec<_>>();
+        let Wanted { branch, status, by, since, .. } = &wanted;
+        let before = &cursor.token();
+        let words =
+            [("branch", branch), ("status", status), ("by", by), ("since", since), ("before", before)];
+        let query = words
+            .iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(name, value)| format!("{name}={}", query_value(value)))
+            .collect::<Vec<_>>();
         format!("?{}", query.join("&"))
     });
     let statuses = STATUSES.map(|word| (word, word == wanted.status)).to_vec();

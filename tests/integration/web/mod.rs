@@ -187,6 +187,13 @@ fn pages_are_whole_without_a_script() {
     assert!(reader.get("/gh/acme/hello?status=failing").text.contains("#1</a>"));
     assert!(reader.get("/gh/acme/hello?by=nobody").text.contains("No pipeline fits"));
     assert_eq!(reader.get("/gh/acme/hello?status=well").status, 400);
+    for since in ["2020-01-01", "2020-01-01T03:04:05Z"] {
+        assert!(reader.get(&format!("/gh/acme/hello?since={since}")).text.contains("#1</a>"), "{since}");
+    }
+    assert!(reader.get("/gh/acme/hello?since=2099-01-01").text.contains("No pipeline fits"));
+    for since in ["zzz", "2099-13-01", "0123456789"] {
+        assert_eq!(reader.get(&format!("/gh/acme/hello?since={since}")).status, 400, "{since}");
+    }
     let theirs = "/pipelines/github/acme/hello/1/workflows/x/jobs/";
     assert_eq!(reader.get(&format!("{theirs}{number}")).header("location"), address);
 

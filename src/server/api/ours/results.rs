@@ -83,7 +83,7 @@ async fn stdout(
 ) -> Answer<Response> {
     // In this order: all that was complete when it was looked at is in the file that is opened afterwards.
     let StepOutput { task, step, extent, .. } = output_of(&state, id, &words).await?;
-    if words.get("timestamps").is_some_and(|wanted| wanted == "true") {
+    if input::flag(&words, "timestamps")? {
         let times = stream::output_times(&state, &task, step).await?;
         return Ok((PLAIN, stream::stamped(open(&state, task, step).await?, times)).into_response());
     }

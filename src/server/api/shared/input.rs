@@ -64,6 +64,15 @@ pub fn number<N: FromStr>(name: &str, text: &str) -> Answer<N> {
     })
 }
 
+/// A parameter of a query that is true or false; absent and empty are no.
+pub fn flag(words: &QueryWords, name: &str) -> Answer<bool> {
+    match words.get(name).map(String::as_str) {
+        None | Some("" | "false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(word) => Err(bad(format!("`{name}` must be true or false, not `{word}`"))),
+    }
+}
+
 /// A JSON body, whatever its content type says; an absent one is null.
 pub struct JsonBody(pub Value);
 

@@ -27,6 +27,11 @@ fn outcome(word: &str) -> &str {
     }
 }
 
+/// Words of version 3 for `phase`; a run is never just created.
+pub const PHASES: [&str; 4] = ["created", "queued", "started", "ended"];
+/// Words of [`run_v3`] for `current_outcome`.
+pub const OUTCOMES: [&str; 6] = ["succeeded", "failed", "errored", "canceled", "unauthorized", "not_run"];
+
 /// `phase` and `current_outcome` of a run, which has no `outcome` even after its end.
 pub fn run_v3(status: RunStatus) -> Map<String, Value> {
     let mut fields = Map::new();
@@ -115,6 +120,7 @@ fn fields(phase: &str, name: &str, outcome: &str) -> Map<String, Value> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -132,6 +138,12 @@ mod tests {
         let failed = RunStatus::As(WorkflowStatus::Failed);
         assert_eq!(run(failed), json!({ "phase": "ended", "current_outcome": "failed" }));
         assert_eq!(run(RunStatus::Errored), json!({ "phase": "ended", "current_outcome": "errored" }));
+        for status in RunStatus::WORDS.map(|word| RunStatus::parse(word).unwrap()) {
+            let fields = run_v3(status);
+            assert!(PHASES.contains(&fields["phase"].as_str().unwrap()), "{status:?}");
+            let outcome = fields.get("current_outcome").and_then(Value::as_str);
+            assert!(outcome.is_none_or(|outcome| OUTCOMES.contains(&outcome)), "{status:?}");
+        }
         let job = |status| Value::from(job_v3(status));
         assert_eq!(job(JobStatus::Blocked), json!({ "phase": "created" }));
         assert_eq!(job(JobStatus::Failed), json!({ "phase": "ended", "outcome": "failed" }));

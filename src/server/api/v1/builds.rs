@@ -77,6 +77,8 @@ async fn list(
     words: &QueryWords,
 ) -> Answer<Json<Value>> {
     let (offset, limit) = window(words)?;
+    // Builds are short either way.
+    input::flag(words, "shallow")?;
     let wanted = Recent { project, branch, statuses: statuses(words)?, with_artifacts: false };
     let read = move |view: &View| {
         let mut found = Vec::new();

@@ -2,7 +2,7 @@
 
 use crate::server::api::shared::acts::cancel_pipeline;
 use crate::server::api::shared::failure::Answer;
-use crate::server::api::shared::input::{Path, QueryWords, accepted};
+use crate::server::api::shared::input::{Path, QueryWords, accepted, flag};
 use crate::server::api::shared::lookup::{Numbered, Slug, one, organisation, project};
 use crate::server::api::shared::paging::cursor;
 use crate::server::api::shared::slug::provider;
@@ -75,7 +75,7 @@ async fn all(State(state): State<Shared>, person: Person, words: QueryWords) -> 
         Some(slug) => Some(organisation(&state, None, Some(slug)).await?),
         None => None,
     };
-    let mine = words.get("mine").is_some_and(|mine| mine == "true");
+    let mine = flag(&words, "mine")?;
     let filter = Filter { organisation, actor: mine.then_some(person.id), ..Filter::default() };
     list(&state, filter, &words).await
 }

@@ -12,6 +12,7 @@ use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read::{self, Job, Workflow};
 use crate::server::store::status::JobType;
+use crate::server::time::Millis;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -84,7 +85,14 @@ async fn jobs(
 ) -> Answer<Json<Value>> {
     let what = unknown_workflow(&id);
     let read = move |view: &View| {
-        if read::is_workflow(view, &id)? { read::jobs_of(view, &id).map(Some) } else { Ok(None) }
+        if !read::is_workflow(view, &id)? {
+            return Ok(None);
+        }
+        let mut jobs = read::jobs_of(view, &id)?;
+        for job in &mut jobs {
+            read::explain_waiting(view, job, Millis::now())?;
+        }
+        Ok(Some(jobs))
     };
     let jobs = one(&state, what, read).await?;
     let dependencies = dependencies(&jobs);

@@ -5,7 +5,7 @@ use crate::server::api::shared::input::{self, JsonBody, Path, QueryWords, check_
 use crate::server::api::shared::lookup::one;
 use crate::server::api::shared::paging::cursor;
 use crate::server::api::shared::slug::provider;
-use crate::server::api::shared::vocabulary::run_v3;
+use crate::server::api::shared::vocabulary::{self, run_v3};
 use crate::server::api::v3::filter::{Term, terms};
 use crate::server::api::v3::form::{check_filters, entity, filter, list, needed, uuid, with};
 use crate::server::auth::Person;
@@ -74,6 +74,15 @@ async fn by_id(
     Ok(entity(show(&one(&state, what, move |view| read::pipeline(view, &id)).await?)))
 }
 
+/// `filter[name]` of a query, which is one of the words that are known, unless it is absent or empty.
+fn one_of(words: &QueryWords, name: &str, known: &[&'static str]) -> Answer<Option<&'static str>> {
+    let Some(word) = filter(words, name) else { return Ok(None) };
+    match known.iter().find(|known| **known == word) {
+        Some(known) => Ok(Some(known)),
+        None => Err(bad(format!("`filter[{name}]` cannot be `{word}`: it is one of {}", known.join(", ")))),
+    }
+}
+
 async fn of_person(State(state): State<Shared>, person: Person, words: QueryWords) -> Answer<Json<Value>> {
     check_filters(&words, &["user_id", "phase", "current_outcome", "from", "to"])?;
     let actor = match needed(&words, "user_id")? {
@@ -83,8 +92,8 @@ async fn of_person(State(state): State<Shared>, person: Person, words: QueryWord
     let mut wanted = Filter { actor: Some(actor), ..Filter::default() };
     wanted.from = filter(&words, "from").map(|text| moment("filter[from]", text)).transpose()?;
     wanted.to = filter(&words, "to").map(|text| moment("filter[to]", text)).transpose()?;
-    let phase = filter(&words, "phase").map(str::to_owned);
-    let outcome = filter(&words, "current_outcome").map(str::to_owned);
+    let phase = one_of(&words, "phase", &vocabulary::PHASES)?;
+    let outcome = one_of(&words, "current_outcome", &vocabulary::OUTCOMES)?;
     let cursor = cursor(words.get("page[cursor]").map(String::as_str), "the cursor")?;
     let limit = match words.get("page[limit]") {
         None => PAGE,
@@ -98,12 +107,10 @@ async fn of_person(State(state): State<Shared>, person: Person, words: QueryWord
             let page = read::pipelines(view, &wanted, cursor.as_ref(), limit)?;
             let fits = |run: &Pipeline| {
                 let fields = run_v3(run.status);
-                let is = |name: &str, wanted: &Option<String>| {
-                    wanted
-                        .as_ref()
-                        .is_none_or(|wanted| fields.get(name).and_then(Value::as_str) == Some(wanted))
+                let is = |name: &str, wanted: Option<&str>| {
+                    wanted.is_none_or(|wanted| fields.get(name).and_then(Value::as_str) == Some(wanted))
                 };
-                is("phase", &phase) && is("current_outcome", &outcome)
+                is("phase", phase) && is("current_outcome", outcome)
             };
             found.extend(page.items.into_iter().filter(|run| fits(run)));
             cursor = page.next;
@@ -157,9 +164,10 @@ async fn search(State(state): State<Shared>, _person: Person, body: JsonBody) ->
         return Err(bad(format!("`page.limit` can be at most {MOST}")));
     }
     if let Some(word) = status {
-        // No run has a status whose word is unknown.
-        let Some(status) = RunStatus::parse(&word) else { return Ok(list(Vec::new(), None)) };
-        wanted.status = Some(status);
+        let status = RunStatus::parse(&word);
+        wanted.status = Some(status.ok_or_else(|| {
+            bad(format!("`pipeline.status` cannot be `{word}`: it is one of {}", RunStatus::WORDS.join(", ")))
+        })?);
     }
     let read = move |view: &View| read::pipelines(view, &wanted, cursor.as_ref(), limit.max(1));
     Ok(show_page(&state.store.read(read).await?))

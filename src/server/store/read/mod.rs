@@ -37,7 +37,7 @@ pub use pipeline::{
 pub use project::{
     Project, ProjectRef, project, project_by_slug, project_refs, project_slug, projects_of, projects_of_some,
 };
-pub use result::{Artifact, Content, Test, artifact_content, artifacts, tests};
+pub use result::{Artifact, Content, Test, artifact_content, artifacts, each_test, tests};
 pub use run_status::RunStatus;
 pub use storage::{StorageUse, database_bytes, stored};
 pub use test_runs::{TestOverRuns, TestRun, test_runs};

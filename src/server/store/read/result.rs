@@ -71,6 +71,13 @@ pub struct Test {
 
 /// Reads the tests of a job. `ran_as` is that of [`Job`](super::Job).
 pub fn tests(view: &View, ran_as: &JobId) -> Result<Vec<Test>, Error> {
+    let mut tests = Vec::new();
+    each_test(view, ran_as, |test| tests.push(test))?;
+    Ok(tests)
+}
+
+/// Like [`tests`], one at a time.
+pub fn each_test(view: &View, ran_as: &JobId, mut each: impl FnMut(Test)) -> Result<(), Error> {
     let mut query = view.sql().prepare_cached(
         "SELECT name, classname, file, source, result, run_time, message, place FROM test_results WHERE job_id = ?1 ORDER BY id",
     )?;
@@ -86,5 +93,6 @@ pub fn tests(view: &View, ran_as: &JobId) -> Result<Vec<Test>, Error> {
             place: row.get(7)?,
         })
     })?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    rows.map(|row| row.map(&mut each)).collect::<Result<(), _>>()?;
+    Ok(())
 }

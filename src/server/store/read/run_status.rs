@@ -14,6 +14,20 @@ pub enum RunStatus {
 }
 
 impl RunStatus {
+    /// All of [`RunStatus::word`].
+    pub const WORDS: [&str; 10] = [
+        "success",
+        "failed",
+        "running",
+        "failing",
+        "on_hold",
+        "queued",
+        "canceled",
+        "unauthorized",
+        "error",
+        "not_run",
+    ];
+
     /// The status of a pipeline in this state with workflows of these statuses.
     pub(super) fn of(state: PipelineState, all: &[WorkflowStatus]) -> Self {
         use WorkflowStatus as W;
@@ -64,6 +78,17 @@ impl RunStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::store::status::Word;
+
+    #[test]
+    fn words_are_those_that_are_read() {
+        for status in WorkflowStatus::ALL {
+            assert!(RunStatus::WORDS.contains(&RunStatus::As(*status).word()), "{status}");
+        }
+        for word in RunStatus::WORDS {
+            assert_eq!(RunStatus::parse(word).map(RunStatus::word), Some(word));
+        }
+    }
 
     #[test]
     fn workflows_stand_together() {

@@ -66,6 +66,8 @@ pub struct PipelineRevision {
     pub tag: Option<String>,
     /// The full ref.
     pub reference: Option<String>,
+    /// The default branch of the project.
+    pub default_branch: String,
 }
 
 /// Reads what a task is described by; an error when there is no such task.
@@ -74,7 +76,7 @@ pub fn described(view: &View, task: &TaskId) -> Result<Described, Error> {
         "SELECT t.node_index, j.parallelism, j.id, j.name, j.number, j.definition, j.timings_of IS NOT NULL,
             w.id, w.workspace_id, w.is_setup, p.id, p.continued_at_ms IS NOT NULL, p.actor_login,
             p.repository_url, p.revision, p.branch, p.tag, p.reference,
-            r.id, r.organisation_id, r.vcs, r.org, r.repo, p.pull
+            r.id, r.organisation_id, r.vcs, r.org, r.repo, p.pull, r.default_branch
          FROM tasks t JOIN jobs j ON j.id = t.job_id JOIN workflows w ON w.id = j.workflow_id
             JOIN pipelines p ON p.id = t.pipeline_id JOIN projects r ON r.id = t.project_id WHERE t.id = ?1",
     )?;
@@ -102,6 +104,7 @@ pub fn described(view: &View, task: &TaskId) -> Result<Described, Error> {
             branch: row.get(15)?,
             tag: row.get(16)?,
             reference: row.get(17)?,
+            default_branch: row.get(24)?,
         },
         project: row.get(18)?,
         organisation: row.get(19)?,

@@ -5,6 +5,7 @@
 //! clear is kept: this is a log. State is kept between calls, so that a sequence may be cut anywhere.
 
 use crate::server::web::log::style::CharacterStyle;
+use crate::terminal::{LONGEST_STRING, begins_string, selects_set};
 use std::collections::VecDeque;
 
 /// Rows that the cursor can go back to.
@@ -13,9 +14,6 @@ pub(super) const WINDOW: usize = 100;
 const MOST_CELLS: usize = 4096;
 /// Longest parameters of a sequence, in characters; longer ones are dropped with their sequence.
 const MOST_PARAMETERS: usize = 256;
-/// Longest text of an operating system command, in characters; what follows is text again.
-const MOST_COMMAND: usize = 4096;
-
 /// One character and its style.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cell {
@@ -104,7 +102,7 @@ impl Terminal {
                 '\u{7}' => self.command(is_osc, &text),
                 '\u{1b}' => self.state = State::CommandEscape(is_osc, text),
                 '\n' => return self.text(c),
-                _ if text.len() >= MOST_COMMAND => return self.text(c),
+                _ if text.len() >= LONGEST_STRING => return self.text(c),
                 _ => self.state = State::Command(is_osc, text + c.encode_utf8(&mut [0; 4])),
             },
             State::CommandEscape(is_osc, text) if c == '\\' => self.command(is_osc, &text),
@@ -176,9 +174,9 @@ impl Terminal {
         self.state = match c {
             '[' => State::Control(String::new()),
             ']' => State::Command(true, String::new()),
-            'P' | 'X' | '^' | '_' => State::Command(false, String::new()),
+            c if begins_string(c) => State::Command(false, String::new()),
             '\u{1b}' => State::Escape,
-            ' ' | '#' | '%' | '(' | ')' | '*' | '+' => State::Skip,
+            c if selects_set(c) => State::Skip,
             _ => State::Text,
         };
     }
@@ -294,7 +292,7 @@ mod tests {
         let rows = terminal.end();
         assert_eq!((rows[0].cells.len(), rows[0].cut), (MOST_CELLS, 10_000 - MOST_CELLS as u64));
         assert_eq!((rows[1].number, rows[1].cells.len(), rows[1].cut), (8, 0, 1));
-        assert_eq!(rows[2].cells.len(), 5000 - MOST_COMMAND + "8;;".len());
+        assert_eq!(rows[2].cells.len(), 5000 - LONGEST_STRING + "8;;".len());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use metrics::{MeasuredRun, Metrics};
-use query::{Period, branches_of};
+use query::{Period, branches_of, no_period};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -119,7 +119,7 @@ async fn workflows(
     Path(slug): Path<Slug>,
     words: QueryWords,
 ) -> Answer<Json<Value>> {
-    let period = Period::window(&words, Millis::now())?;
+    let period = Period::of(&words, Millis::now())?;
     let runs = runs(&state, slug, &words, &period).await?;
     let found = state.store.read(move |view| read::workflow_runs(view, &runs, None)).await?;
     let named = by_name(&found, |run| &run.name, of_workflow, period.days());
@@ -132,7 +132,7 @@ async fn jobs(
     Path((vcs, org, repo, workflow)): Path<OfWorkflow>,
     words: QueryWords,
 ) -> Answer<Json<Value>> {
-    let period = Period::window(&words, Millis::now())?;
+    let period = Period::of(&words, Millis::now())?;
     let runs = runs(&state, (vcs, org, repo), &words, &period).await?;
     let (project, name) = (runs.project.clone(), workflow.clone());
     let found = state.store.read(move |view| read::job_runs(view, &runs, &workflow, None)).await?;
@@ -149,7 +149,7 @@ async fn workflow_runs(
     Path((vcs, org, repo, workflow)): Path<OfWorkflow>,
     words: QueryWords,
 ) -> Answer<Json<Value>> {
-    let period = Period::dates(&words, Millis::now())?;
+    let period = Period::of(&words, Millis::now())?;
     let runs = runs(&state, (vcs, org, repo), &words, &period).await?;
     let (project, name) = (runs.project.clone(), workflow.clone());
     let found = state.store.read(move |view| read::workflow_runs(view, &runs, Some(&workflow))).await?;
@@ -174,7 +174,7 @@ async fn job_runs(
     Path((vcs, org, repo, workflow, job)): Path<(String, String, String, String, String)>,
     words: QueryWords,
 ) -> Answer<Json<Value>> {
-    let period = Period::dates(&words, Millis::now())?;
+    let period = Period::of(&words, Millis::now())?;
     let runs = runs(&state, (vcs, org, repo), &words, &period).await?;
     let (project, name, of) = (runs.project.clone(), workflow.clone(), job.clone());
     let found = state.store.read(move |view| read::job_runs(view, &runs, &workflow, Some(&job))).await?;
@@ -200,7 +200,7 @@ async fn summary(
     Path((vcs, org, repo, workflow)): Path<OfWorkflow>,
     words: QueryWords,
 ) -> Answer<Json<Value>> {
-    let now = Period::window(&words, Millis::now())?;
+    let now = Period::of(&words, Millis::now())?;
     let before = now.before();
     let mut runs = runs(&state, (vcs, org, repo), &words, &now).await?;
     runs.from = before.from;
@@ -232,7 +232,7 @@ async fn test_metrics(
     words: QueryWords,
 ) -> Answer<Json<Value>> {
     let now = Millis::now();
-    let runs = runs(&state, (vcs, org, repo), &words, &Period::window(&words, now)?).await?;
+    let runs = runs(&state, (vcs, org, repo), &words, &Period::of(&words, now)?).await?;
     let (name, project) = (workflow.clone(), runs.project.clone());
     let found = state.store.read(move |view| {
         let flaky = read::flaky_tests(view, &runs.project, now.minus(FLAKY_WITHIN))?;
@@ -249,7 +249,9 @@ async fn branches(
     State(state): State<Shared>,
     _person: Person,
     Path(slug): Path<Slug>,
+    words: QueryWords,
 ) -> Answer<Json<Value>> {
+    no_period(&words, "branches are those of all pipelines that are stored")?;
     let project = project(&state, slug).await?;
     let id = project.id.clone();
     let found = state.store.read(move |view| read::branches(view, &id)).await?;
@@ -261,7 +263,9 @@ async fn flaky_tests(
     State(state): State<Shared>,
     _person: Person,
     Path(slug): Path<Slug>,
+    words: QueryWords,
 ) -> Answer<Json<Value>> {
+    no_period(&words, "flaky tests are those of the last 14 days")?;
     let project = project(&state, slug).await?;
     let since = Millis::now().minus(FLAKY_WITHIN);
     let found = state.store.read(move |view: &View| read::flaky_tests(view, &project.id, since)).await?;

@@ -1,7 +1,7 @@
 //! The time and the branches that a query of insights asks about.
 
 use crate::server::api::shared::failure::{Answer, bad};
-use crate::server::api::shared::input::{QueryWords, moment};
+use crate::server::api::shared::input::{QueryWords, flag, moment};
 use crate::server::store::read::Branches;
 use crate::server::time::Millis;
 use std::time::Duration;
@@ -39,26 +39,27 @@ impl Period {
         Self { from: to.minus(time), to }
     }
 
-    /// The one that `reporting-window` names.
-    pub(super) fn window(words: &QueryWords, now: Millis) -> Answer<Self> {
-        let Some(word) = given(words, "reporting-window") else { return Ok(Self::until(now, LONGEST)) };
-        match WINDOWS.iter().find(|(name, _)| *name == word) {
-            Some((_, hours)) => Ok(Self::until(now, Duration::from_secs(hours * 60 * 60))),
-            None => {
-                let known: Vec<&str> = WINDOWS.iter().map(|(name, _)| *name).collect();
-                Err(bad(format!("`reporting-window` cannot be `{word}`: it is one of {}", known.join(", "))))
-            }
-        }
-    }
-
-    /// Reads the span from `start-date` to `end-date`.
-    pub(super) fn dates(words: &QueryWords, now: Millis) -> Answer<Self> {
-        let usual = Self::until(now, LONGEST);
+    /// Reads the span that `reporting-window` names, or that from `start-date` to `end-date`.
+    pub(super) fn of(words: &QueryWords, now: Millis) -> Answer<Self> {
         let date = |name: &str| given(words, name).map(|text| moment(name, text)).transpose();
-        let to = date("end-date")?.unwrap_or(usual.to);
-        let from = date("start-date")?.unwrap_or(to.minus(LONGEST));
-        if from > to {
-            return Err(bad("`start-date` is after `end-date`"));
+        let (start, end) = (date("start-date")?, date("end-date")?);
+        if let Some(word) = given(words, "reporting-window") {
+            let Some((_, hours)) = WINDOWS.iter().find(|(name, _)| *name == word) else {
+                let known = WINDOWS.map(|(name, _)| name).join(", ");
+                return Err(bad(format!("`reporting-window` cannot be `{word}`: it is one of {known}")));
+            };
+            if start.is_some() || end.is_some() {
+                return Err(bad(
+                    "`reporting-window` and dates exclude each other: give it, or `start-date` and `end-date`",
+                ));
+            }
+            return Ok(Self::until(now, Duration::from_secs(hours * 60 * 60)));
+        }
+        let usual = Self::until(now, LONGEST);
+        let to = end.unwrap_or(usual.to);
+        let from = start.unwrap_or(to.minus(LONGEST));
+        if from >= to {
+            return Err(bad("`start-date` is not before `end-date`"));
         }
         Ok(Self { from, to })
     }
@@ -79,13 +80,18 @@ impl Period {
     }
 }
 
+/// Refuses a span of time where `what` are asked for, which are always of the same one.
+pub(super) fn no_period(words: &QueryWords, what: &str) -> Answer<()> {
+    let names = ["reporting-window", "start-date", "end-date"];
+    match names.into_iter().find(|name| given(words, name).is_some()) {
+        Some(name) => Err(bad(format!("`{name}` cannot be chosen here: {what}"))),
+        None => Ok(()),
+    }
+}
+
 /// The branches that `branch` and `all-branches` choose; neither is the default branch.
 pub(super) fn branches_of(words: &QueryWords, default: &str) -> Answer<Branches> {
-    let all = match given(words, "all-branches") {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(word) => return Err(bad(format!("`all-branches` must be true or false, not `{word}`"))),
-    };
+    let all = flag(words, "all-branches")?;
     match (given(words, "branch"), all) {
         (Some(_), true) => Err(bad("`branch` and `all-branches` exclude each other: give one of them")),
         (Some(branch), false) => Ok(Branches::Only(branch.to_owned())),
@@ -109,20 +115,19 @@ mod tests {
     #[test]
     fn times_are_read() {
         let now = Millis(1000 * DAY_MS);
-        let week = Period::window(&words(&[("reporting-window", "last-7-days")]), now).unwrap();
+        let week = Period::of(&words(&[("reporting-window", "last-7-days")]), now).unwrap();
         assert_eq!((week.days(), week.has(now)), (7.0, true));
         assert_eq!(week.before().to, week.from);
         assert_eq!(week.before().days(), 7.0);
-        assert_eq!(Period::window(&words(&[]), now).unwrap().days(), 90.0);
-        assert!(Period::window(&words(&[("reporting-window", "ever")]), now).is_err());
+        assert_eq!(Period::of(&words(&[]), now).unwrap().days(), 90.0);
+        assert!(Period::of(&words(&[("reporting-window", "ever")]), now).is_err());
         let dates = words(&[("start-date", "1970-01-02T00:00:00Z"), ("end-date", "1970-01-03T00:00:00Z")]);
-        assert_eq!(
-            Period::dates(&dates, now).unwrap(),
-            Period { from: Millis(DAY_MS), to: Millis(2 * DAY_MS) }
-        );
+        assert_eq!(Period::of(&dates, now).unwrap(), Period { from: Millis(DAY_MS), to: Millis(2 * DAY_MS) });
         let turned = words(&[("start-date", "1970-01-03T00:00:00Z"), ("end-date", "1970-01-02T00:00:00Z")]);
-        assert!(Period::dates(&turned, now).is_err());
-        assert!(Period::dates(&words(&[("start-date", "yesterday")]), now).is_err());
+        assert!(Period::of(&turned, now).is_err());
+        assert!(Period::of(&words(&[("start-date", "yesterday")]), now).is_err());
+        let both = words(&[("reporting-window", "last-7-days"), ("end-date", "1970-01-03T00:00:00Z")]);
+        assert!(Period::of(&both, now).is_err());
     }
 
     #[test]
