@@ -197,7 +197,7 @@ pub struct NewEvent<'a> {
     pub delivery: i64,
     /// Project whose repository changed.
     pub project: &'a ProjectId,
-    /// Changes with the same key within minutes are the same change; pushes may be.
+    /// Changes with the same key within minutes may be the same change.
     pub key: &'a str,
     /// Branch and commit that it would build.
     pub builds: Option<&'a str>,
@@ -248,7 +248,7 @@ pub fn leads_since(view: &View, project: &ProjectId, builds: &str, since: Millis
     Ok(query.exists(params![project, builds, since])?)
 }
 
-/// Keys of the pushes of one ref, whose name no other text of a key follows than after a space.
+/// Keys of the changes of one ref or pull request, whose name no other text of a key follows than after a space.
 fn keys_of_ref(reference: &str) -> (String, String) {
     (format!("{reference} "), format!("{reference}!"))
 }
@@ -291,13 +291,28 @@ pub fn is_told_after(view: &View, project: &ProjectId, reference: &str, seq: i64
     Ok(query.exists(params![project, first, end, seq])?)
 }
 
-/// Whether a change that builds this waits, or was built, since.
-pub fn has_build_since(view: &View, project: &ProjectId, builds: &str, since: Millis) -> Result<bool, Error> {
-    let mut query = view.sql().prepare_cached(
-        "SELECT 1 FROM forge_events WHERE project_id = ?1 AND builds = ?2 AND at_ms >= ?3
-         AND state IN (?4, ?5)",
-    )?;
-    Ok(query.exists(params![project, builds, since, EventState::Waiting, EventState::Started])?)
+fn building_sql() -> String {
+    format!(
+        "{EVENT} INDEXED BY forge_events_by_build WHERE project_id = ?1 AND builds >= ?2 AND builds < ?3
+         AND state IN (?4, ?5) ORDER BY seq DESC LIMIT ?6"
+    )
+}
+
+/// The changes that build a branch at a commit and wait, or were built, the newest first. Commits may be told by their first
+/// 12 digits only, and are compared by them; with none of them all of the branch are meant.
+pub fn building(
+    view: &View,
+    project: &ProjectId,
+    branch: &str,
+    commit: &str,
+) -> Result<Vec<StoredEvent>, Error> {
+    let first = format!("{branch} {}", commit.get(..12).unwrap_or(commit));
+    // Behind all hexadecimal digits.
+    let end = format!("{first}g");
+    let mut query = view.sql().prepare_cached(&building_sql())?;
+    let states = (EventState::Waiting, EventState::Started);
+    let rows = query.query_map(params![project, first, end, states.0, states.1, MOST_OF_A_REF], event_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// The changes that wait and whose time has come, in the order of their coming; none of the busy projects.
@@ -432,6 +447,7 @@ mod tests {
         assert_uses(&next_sql(), "forge_events_waiting");
         assert_uses(&find_sql(), "forge_deliveries_by_id");
         assert_uses(&of_ref_sql(), "forge_events_by_key");
+        assert_uses(&building_sql(), "forge_events_by_build");
         assert_uses(&excess_sql(), "forge_deliveries_refused");
         assert_uses(&list_sql(true), "forge_deliveries_refused");
         assert_uses(&list_sql(false), "forge_deliveries_by_project");

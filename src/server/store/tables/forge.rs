@@ -300,11 +300,11 @@ pub fn head_of_pull(view: &View, project: &ProjectId, number: u64) -> Result<Opt
     Ok(view.sql().prepare_cached(sql)?.query_row(params![project, number], |row| row.get(0)).optional()?)
 }
 
-/// Whether a pipeline of this branch and commit exists.
+/// Whether a pipeline of this branch and commit exists; the commit may be told by its first digits.
 pub fn has_pipeline(view: &View, project: &ProjectId, branch: &str, revision: &str) -> Result<bool, Error> {
     let mut query = view
         .sql()
-        .prepare_cached("SELECT 1 FROM pipelines WHERE project_id = ?1 AND branch = ?2 AND revision = ?3")?;
+        .prepare_cached("SELECT 1 FROM pipelines WHERE project_id = ?1 AND branch = ?2 AND revision >= ?3 AND revision < ?3 || 'g'")?;
     Ok(query.exists(params![project, branch, revision])?)
 }
 
