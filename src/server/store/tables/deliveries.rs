@@ -260,7 +260,7 @@ fn of_ref_sql() -> String {
     )
 }
 
-/// The changes of a ref that came since, the oldest first; the newest of them where they are very many.
+/// The changes of a ref or a pull request that came since, the oldest first; the newest of them where they are very many.
 pub fn of_ref(
     view: &View,
     project: &ProjectId,
@@ -417,11 +417,30 @@ pub fn list(view: &View, project: &ProjectId, most: u32) -> Result<Vec<ShownDeli
     Ok(listed)
 }
 
-/// The changes of a delivery, in their order, at most so many.
-pub fn events_of(view: &View, delivery: i64, most: u32) -> Result<Vec<StoredEvent>, Error> {
+/// The changes of a delivery, at most so many behind the first `passed`: those that failed before those that wait, then those
+/// that were skipped, those that have a pipeline last.
+pub fn events_of(view: &View, delivery: i64, passed: u32, most: u32) -> Result<Vec<StoredEvent>, Error> {
+    let mut query = view.sql().prepare_cached(&format!(
+        "{EVENT} WHERE delivery_seq = ?1 ORDER BY state <> ?4, state <> ?5, state <> ?6, seq LIMIT ?3 OFFSET ?2"
+    ))?;
+    let (failed, waiting, skipped) = (EventState::Failed, EventState::Waiting, EventState::Skipped);
+    let rows = query.query_map(params![delivery, passed, most, failed, waiting, skipped], event_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// How many changes of a delivery are in each state that some are in.
+pub fn count_by_state(view: &View, delivery: i64) -> Result<Vec<(EventState, u32)>, Error> {
+    let mut query = view
+        .sql()
+        .prepare_cached("SELECT state, count(*) FROM forge_events WHERE delivery_seq = ?1 GROUP BY state")?;
+    Ok(query.query_map([delivery], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?)
+}
+
+/// Whether a project has a delivery.
+pub fn is_of(view: &View, project: &ProjectId, delivery: i64) -> Result<bool, Error> {
     let mut query =
-        view.sql().prepare_cached(&format!("{EVENT} WHERE delivery_seq = ?1 ORDER BY seq LIMIT ?2"))?;
-    Ok(query.query_map(params![delivery, most], event_row)?.collect::<Result<_, _>>()?)
+        view.sql().prepare_cached("SELECT 1 FROM forge_deliveries WHERE seq = ?2 AND project_id = ?1")?;
+    Ok(query.exists(params![project, delivery])?)
 }
 
 /// Forgets deliveries that came before a time and hold nothing that waits. Returns how many.
