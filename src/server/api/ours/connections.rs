@@ -204,6 +204,27 @@ fn check_repository_id(forge: Forge, id: &str) -> Answer<()> {
     }
 }
 
+/// Checks the name of a repository, which stands in addresses of the forge.
+fn check_repository_name(forge: Forge, name: &str) -> Answer<()> {
+    let parts: Vec<&str> = name.split('/').collect();
+    let is_part = |part: &&str| {
+        !part.is_empty()
+            && !part.bytes().all(|b| b == b'.')
+            && !part.chars().any(|c| c.is_control() || c.is_whitespace() || "\\?#%:*[]".contains(c))
+    };
+    let is_count = match forge {
+        Forge::Git => true,
+        Forge::GitLab => parts.len() >= 2,
+        _ => parts.len() == 2,
+    };
+    match is_count && name.len() <= 500 && parts.iter().all(is_part) {
+        true => Ok(()),
+        false => {
+            Err(bad(format!("`{name}` is no name of a repository at {forge}: there it is such as acme/app")))
+        }
+    }
+}
+
 /// Checks a secret that a forge, or somebody, has made. A signing token of GitLab is a key in base64.
 fn check_secret(secret: &str) -> Answer<()> {
     if !(16..=512).contains(&secret.len()) || !secret.bytes().all(|b| b.is_ascii_graphic()) {
@@ -280,6 +301,11 @@ async fn connect(
             .as_deref()
             .filter(|id| !id.is_empty())
             .map(|id| check_repository_id(kind, id))
+        {
+            return Ok(Err(wrong));
+        }
+        if let Some(Err(wrong)) =
+            wanted.repository_name.as_deref().map(|name| check_repository_name(kind, name))
         {
             return Ok(Err(wrong));
         }
