@@ -99,6 +99,9 @@ pub(super) fn connect(arguments: &mut Arguments, remote: &Remote) -> Result<Verb
         None => line("looks at the refs", "never (`--poll 5m` where no webhook gets through)"),
     }
     line("the webhook on the forge", text(&answer, "hook"));
+    for warning in answer["warnings"].as_array().into_iter().flatten() {
+        line("but", warning.as_str().unwrap_or_default());
+    }
     let (whose, anew) = match text(&answer, "token_of") {
         "organization" => ("the token of its organization", "runlet admin forge-token set"),
         _ => ("the token", "--with-token"),
@@ -274,6 +277,9 @@ pub(super) fn settings(arguments: &mut Arguments, remote: &Remote) -> Result<Ver
     let mut table = Table::new(&["SETTING", "VALUE"]);
     for (name, value) in answer["data"]["attributes"].as_object().into_iter().flatten() {
         table.row(&[name, &value.to_string()]);
+    }
+    for warning in answer["warnings"].as_array().into_iter().flatten() {
+        table.row(&["but", warning.as_str().unwrap_or_default()]);
     }
     Ok(VerbAnswer::List(table, vec![answer["data"]["attributes"].clone()]))
 }
