@@ -99,6 +99,9 @@ pub(super) fn connect(arguments: &mut Arguments, remote: &Remote) -> Result<Verb
         None => line("looks at the refs", "never (`--poll 5m` where no webhook gets through)"),
     }
     line("the webhook on the forge", text(&answer, "hook"));
+    for warning in answer["warnings"].as_array().into_iter().flatten() {
+        line("but", warning.as_str().unwrap_or_default());
+    }
     let (whose, anew) = match text(&answer, "token_of") {
         "organization" => ("the token of its organization", "runlet admin forge-token set"),
         _ => ("the token", "--with-token"),
@@ -124,20 +127,48 @@ pub(super) fn disconnect(arguments: &mut Arguments, remote: &Remote) -> Result<V
     Ok(VerbAnswer::Done(format!("{slug} is connected to no forge any more; its webhook is refused"), answer))
 }
 
-/// Lists what came from the forge of a project, or has one worked off again.
+/// Checks an option that names a delivery.
+fn delivery(option: &str, id: String) -> Result<String, Failure> {
+    if id.is_empty() || !id.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(Failure::usage(format!(
+            "`--{option} {id}` is not the ID of a delivery, as the list shows it"
+        )));
+    }
+    Ok(id)
+}
+
+/// A change of a delivery, and what became of it.
+fn change(change: &Value) -> String {
+    match text(change, "message") {
+        "" => format!("{} {}", text(change, "name"), text(change, "state")),
+        why => format!("{} {}: {why}", text(change, "name"), text(change, "state")),
+    }
+}
+
+/// Lists what came from the forge of a project, or all changes of one delivery, or has one worked off again.
 pub(super) fn deliveries(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let slug = arguments.word("SLUG")?;
     let path = format!("/api/v2/project/{}/deliveries", slug_path(&slug)?);
-    let replay = arguments.option("replay");
+    let replay = arguments.option("replay").map(|id| delivery("replay", id)).transpose()?;
+    let all_of = arguments.option("changes").map(|id| delivery("changes", id)).transpose()?;
     arguments.finish()?;
-    if let Some(id) = replay {
-        if id.is_empty() || !id.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(Failure::usage(format!(
-                "`--replay {id}` is not the ID of a delivery, as the list shows it"
-            )));
+    match (replay, all_of) {
+        (Some(_), Some(_)) => {
+            return Err(Failure::usage(
+                "`--replay` has a delivery worked off again, `--changes` lists what it holds: give one of the two",
+            ));
         }
-        let answer = remote.call("POST", &format!("{path}/{id}/replay"), None)?;
-        return Ok(VerbAnswer::Done(format!("delivery {id} is worked off again"), answer));
+        (Some(id), None) => {
+            let answer = remote.call("POST", &format!("{path}/{id}/replay"), None)?;
+            return Ok(VerbAnswer::Done(format!("delivery {id} is worked off again"), answer));
+        }
+        (None, Some(id)) => {
+            let items = remote.list(&format!("{path}/{id}/changes"))?;
+            let mut table = Table::new(&["WHAT BECAME OF IT"]);
+            items.iter().for_each(|item| table.row(&[&change(item)]));
+            return Ok(VerbAnswer::List(table, items));
+        }
+        (None, None) => {}
     }
     let items = remote.list(&path)?;
     let mut table = Table::new(&["ID", "RECEIVED", "FROM", "EVENT", "VERDICT", "WHAT BECAME OF IT"]);
@@ -155,15 +186,17 @@ pub(super) fn deliveries(arguments: &mut Arguments, remote: &Remote) -> Result<V
                 what,
             ]);
         };
-        if changes.is_empty() {
-            row(&mut table, text(item, "message"));
+        let said = text(item, "message");
+        if changes.is_empty() || said.contains("left out: ") {
+            row(&mut table, said);
         }
-        for change in changes {
-            let what = match text(change, "message") {
-                "" => text(change, "state").to_owned(),
-                why => format!("{}: {why}", text(change, "state")),
-            };
-            row(&mut table, &format!("{} {what}", text(change, "name")));
+        changes.iter().for_each(|one| row(&mut table, &change(one)));
+        let left = item["change_count"].as_u64().unwrap_or_default().saturating_sub(changes.len() as u64);
+        if left > 0 {
+            let counts = item["changes_by_state"].as_object().into_iter().flatten();
+            let counts: Vec<String> = counts.map(|(state, count)| format!("{count} {state}")).collect();
+            let counts = counts.join(", ");
+            row(&mut table, &format!("and {left} more (in all {counts}): `--changes {id}` lists them"));
         }
     }
     Ok(VerbAnswer::List(table, items))
@@ -244,6 +277,9 @@ pub(super) fn settings(arguments: &mut Arguments, remote: &Remote) -> Result<Ver
     let mut table = Table::new(&["SETTING", "VALUE"]);
     for (name, value) in answer["data"]["attributes"].as_object().into_iter().flatten() {
         table.row(&[name, &value.to_string()]);
+    }
+    for warning in answer["warnings"].as_array().into_iter().flatten() {
+        table.row(&["but", warning.as_str().unwrap_or_default()]);
     }
     Ok(VerbAnswer::List(table, vec![answer["data"]["attributes"].clone()]))
 }

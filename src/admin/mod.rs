@@ -88,7 +88,9 @@ Projects; SLUG is VCS/ORGANIZATION/REPOSITORY, such as gh/acme/app
                                                      shows or changes what lets git into its repository: a key for
                                                      ssh, made here or given, a token for HTTPS, known hosts; what is
                                                      given comes from standard input
-  project deliveries SLUG [--replay ID]              what came from the forge, and what became of it
+  project deliveries SLUG [--changes ID | --replay ID]
+                                                     what came from the forge, and what became of it;
+                                                     --changes: of all that one of them holds
   project statuses SLUG                              what the forge was told of commits, and what is in the way
   project hook SLUG                                  prints the post-receive hook of a plain git server (--forge git)
   variable set SLUG NAME                             the value is read from standard input

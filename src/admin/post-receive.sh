@@ -27,7 +27,15 @@ escaped() {
         rest=${rest#??}
     done
 }
-secret=$(cat "$(dirname "$0")/runlet.secret") || exit 0
+not_told() {
+    echo "runlet: the control plane was not told of this push: $1"
+    exit 0
+}
+secret=$(cat "$(dirname "$0")/runlet.secret" 2>&1) || not_told "the hook cannot read its secret ($secret): it is what \`runlet admin project connect\` printed"
+[ -n "$secret" ] || not_told "$(dirname "$0")/runlet.secret is empty: put the secret there that \`runlet admin project connect\` printed"
+for tool in openssl curl; do
+    command -v "$tool" > /dev/null || not_told "\`$tool\` is not installed on this host"
+done
 zeros=0000000000000000000000000000000000000000000000000000000000000000
 key=$(printf '%s' "$secret" | sha256)$zeros
 escaped "$key" 54
@@ -39,10 +47,7 @@ signature=$(printf '%b' "$outer$escapes" | sha256)
 
 answer=$(printf '%s' "$body" | curl --silent --show-error --max-time 5 --write-out ' %{http_code}' --data-binary @- \
     --header 'Content-Type: application/json' --header 'X-Runlet-Event: push' \
-    --header "X-Runlet-Signature-256: sha256=$signature" "$address") || {
-    echo "runlet: the control plane was not told of this push"
-    exit 0
-}
+    --header "X-Runlet-Signature-256: sha256=$signature" "$address") || not_told "the call failed"
 status=${answer##* }
 case $status in
 2??) ;;

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use ureq::http::Uri;
+use ureq::http::uri::Authority;
 
 /// Calls services. Cheap to share between threads.
 pub struct Caller {
@@ -127,6 +128,12 @@ impl Caller {
             .allow_non_standard_methods(true)
             .build();
         let answer = agent.run(request).map_err(|error| {
+            // What an address is by its name it is the next time as well.
+            if let ureq::Error::Other(inner) = &error
+                && let Some(forbidden) = inner.downcast_ref::<connector::Forbidden>()
+            {
+                return wrong(&forbidden.to_string());
+            }
             let way =
                 explain::Way { host: &host, proxy: proxy.as_ref(), presents: false, is_other_service: true };
             let why = explain::transport(&error, &way);
@@ -156,9 +163,21 @@ fn check_scheme(uri: &Uri) -> Result<(), &'static str> {
     }
 }
 
+/// Checks the port of an address, if it has one. The URL parser keeps one that is no number to itself.
+fn check_port(url: &str, authority: &Authority) -> Result<(), String> {
+    let after_host = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, rest)| rest);
+    if after_host.len() > authority.host().len() && authority.port_u16().is_none_or(|port| port == 0) {
+        return Err(format!("the port of `{url}` is not a number from 1 to 65535"));
+    }
+    Ok(())
+}
+
 /// Checks that calls may be made to an address, as far as it shows; the error is a phrase for people.
 pub fn check_way(url: &str) -> Result<(), String> {
     let uri: Uri = url.parse().map_err(|_| format!("`{url}` is not a URL"))?;
+    if let Some(authority) = uri.authority() {
+        check_port(url, authority)?;
+    }
     check_scheme(&uri).map_err(|why| format!("`{url}`: {why}"))
 }
 
@@ -171,10 +190,7 @@ pub fn check_address(url: &str) -> Result<(), String> {
         // Not shown: the part before the `@` may be a password.
         return Err("it has a login in it".to_owned());
     }
-    // The URL parser keeps a port that is no number to itself.
-    if authority.as_str().len() > authority.host().len() && authority.port_u16().is_none() {
-        return Err(format!("the port of `{url}` is not a number up to 65535"));
-    }
+    check_port(url, authority)?;
     if uri.query().is_some() || url.contains('#') {
         return Err(format!("`{url}` has a query or a fragment"));
     }
@@ -196,17 +212,21 @@ pub fn is_public(address: IpAddr) -> bool {
                 || a >= 240
                 || a == 100 && (64..128).contains(&b)
                 || a == 192 && b == 0 && v4.octets()[2] == 0
+                // What once led to addresses of version 6.
+                || a == 192 && b == 88 && v4.octets()[2] == 99
                 || a == 198 && (18..20).contains(&b))
         }
         IpAddr::V6(v6) => {
             if let Some(v4) = v6.to_ipv4_mapped() {
                 return is_public(IpAddr::V4(v4));
             }
-            let first = v6.segments()[0];
-            // Global unicast, without what stands for addresses of version 4.
+            let [first, second, ..] = v6.segments();
+            // Global unicast, without what stands for addresses of version 4, what belongs to protocols, to measurements
+            // (2001::/23), and to documents (2001:db8::/32, 3fff::/20).
             (0x2000..0x4000).contains(&first)
                 && first != 0x2002
-                && !(first == 0x2001 && v6.segments()[1] == 0)
+                && !(first == 0x2001 && (second < 0x200 || second == 0xdb8))
+                && !(first == 0x3fff && second < 0x1000)
         }
     }
 }
@@ -234,10 +254,26 @@ mod tests {
             "::ffff:127.0.0.1",
             "2002:7f00:1::",
             "64:ff9b::7f00:1",
+            "192.0.2.1",
+            "192.88.99.1",
+            "2001::1",
+            "2001:2::1",
+            "2001:20::1",
+            "2001:db8::1",
+            "2001:db8:ffff::1",
+            "3fff:fff::1",
+            "5f00::1",
         ] {
             assert!(!address.parse().is_ok_and(is_public), "{address}");
         }
-        for address in ["1.1.1.1", "140.82.112.3", "2606:4700::1111", "::ffff:8.8.8.8"] {
+        for address in [
+            "1.1.1.1",
+            "140.82.112.3",
+            "2606:4700::1111",
+            "2001:4860::8888",
+            "3fff:1000::1",
+            "::ffff:8.8.8.8",
+        ] {
             assert!(address.parse().is_ok_and(is_public), "{address}");
         }
     }
@@ -253,12 +289,18 @@ mod tests {
             ("git.example/api", "URL"),
             ("https://bot:secret@git.example", "login"),
             ("https://git.example:99999", "port"),
+            ("https://git.example:0", "port"),
+            ("https://[2606:4700::1]:0/x", "port"),
             ("https://git.example/?a=b", "query"),
             ("https://git.example/#a", "fragment"),
         ] {
             let said = check_address(bad).err().unwrap_or_default();
             assert!(said.contains(why) && !said.contains("secret"), "{bad}: {said}");
         }
+        for bad in ["https://git.example:0/?a=b", "https://git.example:99999/x", "https://git.example:/x"] {
+            assert!(check_way(bad).is_err_and(|why| why.contains("port")), "{bad}");
+        }
+        assert_eq!(check_way("https://git.example:65535/?a=b"), Ok(()));
     }
 
     #[test]
@@ -289,8 +331,10 @@ mod tests {
                 timeout: Duration::from_secs(30),
             };
             let error = caller.as_ref().ok().and_then(|caller| caller.call(&call).err());
+            // Trying again cannot help.
+            let is_for_good = matches!(error, Some(Error::Setup(_)));
             let error = error.map(|error| error.to_string()).unwrap_or_default();
-            assert!(error.contains("not public"), "{url}: {error}");
+            assert!(error.contains("not public") && is_for_good, "{url}: {error}");
         }
     }
 }

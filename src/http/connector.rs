@@ -51,7 +51,7 @@ impl<In: Transport> Connector<In> for Guarded {
 /// The address of a host is one that must not be called.
 #[cfg(feature = "server")]
 #[derive(Debug)]
-struct Forbidden {
+pub(super) struct Forbidden {
     host: String,
 }
 

@@ -376,6 +376,12 @@ workflows: {{w: {{jobs: [hold: {{type: approval, name: {name}}}]}}}}
         server.connect(json!({})),
         server.connect_project(OTHER, json!({ "repository_name": "acme/hello" })),
     ];
+    // What is told of one would stand in the place of what was told of the other.
+    let warnings =
+        || server.call("PUT", &format!("{OTHER}/connection"), Some(json!({})))["warnings"].to_string();
+    assert!(warnings().contains("status_prefix") && warnings().contains("gh/acme/hello"), "{}", warnings());
+    server.settle(OTHER, json!({ "status_prefix": "ci/api: " }));
+    assert_eq!(warnings(), "[]");
     let mut round = 0;
     let mut pushed = |files: &[&str], branch: &str| -> [String; 2] {
         round += 1;

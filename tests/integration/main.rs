@@ -102,6 +102,9 @@ mod forge_hooks;
 // Pushes of the same commits, again and again.
 #[cfg(feature = "server")]
 mod forge_pushes;
+// Pull requests and pushes that tell of the same commits.
+#[cfg(feature = "server")]
+mod forge_pulls;
 // What every forge is promised.
 #[cfg(feature = "server")]
 mod forge_promises;

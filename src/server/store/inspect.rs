@@ -114,7 +114,13 @@ const RULES: &[(&str, &str)] = &[
     (
         "counter",
         "SELECT 'jobs ' || group_concat(id, ', ') || ' of project ' || project_id || ' have one number' FROM jobs
-         WHERE number IS NOT NULL GROUP BY project_id, number HAVING count(*) > 1",
+         WHERE number IS NOT NULL GROUP BY project_id, number HAVING count(DISTINCT coalesce(reused_from, id)) > 1",
+    ),
+    // A job that a rerun took over is the same job once more, and so has its number.
+    (
+        "counter",
+        "SELECT 'job ' || j.id || ' keeps the result of job ' || o.id || ' and has another number' FROM jobs j
+         JOIN jobs o ON o.id = j.reused_from WHERE j.number IS NOT o.number",
     ),
     (
         "counter",
@@ -282,13 +288,20 @@ mod tests {
     use crate::server::store::{Store, scene};
     use crate::server::time::Millis;
 
-    /// A workflow with a job whose only node had one attempt given back and one that has ended, and a job that runs.
+    /// A workflow with a job whose only node had one attempt given back and one that has ended, and a job that runs; two
+    /// reruns that took the first one over.
     const ROWS: &str = "
         INSERT INTO workflows SELECT 'w', id, project_id, 'w', 0, 'running', 0, 0, NULL, NULL, 0, NULL, NULL, 0, 0, NULL, 'w', 0, 'w' FROM pipelines;
         INSERT INTO jobs (id, workflow_id, pipeline_id, project_id, position, name, kind, definition, requires, number,
                 status, parallelism, messages, waits_for_lock, created_at_ms, stopped_at_ms)
             SELECT v.column1, 'w', id, project_id, v.column2, v.column1, 'build', '{}', '[]', v.column2, v.column3, 1, '[]', 0, 0, v.column4
             FROM pipelines, (VALUES ('done', 1, 'success', 9), ('runs', 2, 'running', NULL)) v;
+        INSERT INTO workflows SELECT v.column1, id, project_id, 'w', 0, 'success', 0, 9, NULL, NULL, 0, NULL, NULL, 0, 0, NULL, v.column1, 0, v.column1
+            FROM pipelines, (VALUES ('again'), ('thrice')) v;
+        INSERT INTO jobs (id, workflow_id, pipeline_id, project_id, position, name, kind, definition, requires, number,
+                status, parallelism, messages, waits_for_lock, created_at_ms, stopped_at_ms, reused_from)
+            SELECT 'kept-' || w.id, w.id, j.pipeline_id, j.project_id, length(w.id), 'done', 'build', '{}', '[]', 1, 'success', 1, '[]', 0, 0, 9, 'done'
+            FROM jobs j JOIN workflows w ON w.id IN ('again', 'thrice') WHERE j.id = 'done';
         INSERT INTO tasks (id, job_id, pipeline_id, project_id, node_index, attempt, resource_class, status, allocation,
                 is_canceled, unclaims, next_event, queued_at_ms, started_at_ms, stopped_at_ms, ended_by)
             SELECT v.column1, v.column2, pipeline_id, project_id, 0, v.column3, 'a/b', v.column4, v.column1, 0, 0, 0, 0, v.column5, v.column6, v.column7
@@ -321,6 +334,9 @@ mod tests {
         ("counter", "UPDATE projects SET next_pipeline_number = 1"),
         ("counter", "UPDATE projects SET next_job_number = 2"),
         ("counter", "UPDATE jobs SET number = 1"),
+        ("counter", "UPDATE jobs SET reused_from = NULL"),
+        ("counter", "UPDATE jobs SET number = 2 WHERE id = 'kept-again'"),
+        ("counter", "UPDATE jobs SET number = NULL WHERE id = 'kept-again'"),
         (
             "counter",
             "INSERT INTO serial_claims SELECT position, 'o', 'k', id, 'w', project_id, 1, 1, 0 FROM jobs",

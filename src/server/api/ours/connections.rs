@@ -10,15 +10,16 @@ use crate::server::api::shared::vocabulary::time;
 use crate::server::auth::{Administrator, Person, new_token};
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::hooks::SIGNING;
-use crate::server::pipelines::forge::receive::{Replayed, replay as replay_changes};
+use crate::server::pipelines::forge::report::shared_names;
 use crate::server::pipelines::forge::round::{About, Hooked, about, set_hook};
+use crate::server::pipelines::forge::take::{Replayed, replay as replay_changes};
 use crate::server::pipelines::repository::Reference;
 use crate::server::secrets::access::check_token;
 use crate::server::secrets::forge as secrets;
 use crate::server::secrets::tokens::{self, FallbackCredential, TokenUser};
 use crate::server::state::Shared;
 use crate::server::store::read::Project;
-use crate::server::store::status::Forge;
+use crate::server::store::status::{EventState, Forge};
 use crate::server::store::tables::deliveries::{self, ShownDelivery, StoredEvent};
 use crate::server::store::tables::forge::{self, Connection};
 use crate::server::store::tables::reports::{self, ShownReport};
@@ -30,12 +31,13 @@ use axum::{Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA256, digest};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::ops::RangeInclusive;
 
-/// Deliveries that are listed, and changes of each.
+/// Deliveries that are listed, changes of each, and changes of one delivery on a page.
 const MOST_LISTED: u32 = 50;
 const MOST_CHANGES: u32 = 20;
+const PAGE_OF_CHANGES: u32 = 1000;
 /// Time between two looks at the refs of a repository, in seconds.
 const POLL: RangeInclusive<u64> = 5..=7 * 24 * 60 * 60;
 
@@ -45,6 +47,7 @@ pub fn router() -> Router<Shared> {
     Router::new()
         .route(&format!("{project}/connection"), get(show).put(connect).delete(disconnect))
         .route(&format!("{project}/deliveries"), get(list))
+        .route(&format!("{project}/deliveries/{{delivery}}/changes"), get(list_changes))
         .route(&format!("{project}/statuses"), get(statuses))
         .route(&format!("{project}/deliveries/{{delivery}}/replay"), post(replay))
 }
@@ -202,6 +205,27 @@ fn check_repository_id(forge: Forge, id: &str) -> Answer<()> {
     }
 }
 
+/// Checks the name of a repository, which stands in addresses of the forge.
+fn check_repository_name(forge: Forge, name: &str) -> Answer<()> {
+    let parts: Vec<&str> = name.split('/').collect();
+    let is_part = |part: &&str| {
+        !part.is_empty()
+            && !part.bytes().all(|b| b == b'.')
+            && !part.chars().any(|c| c.is_control() || c.is_whitespace() || "\\?#%:*[]".contains(c))
+    };
+    let is_count = match forge {
+        Forge::Git => true,
+        Forge::GitLab => parts.len() >= 2,
+        _ => parts.len() == 2,
+    };
+    match is_count && name.len() <= 500 && parts.iter().all(is_part) {
+        true => Ok(()),
+        false => {
+            Err(bad(format!("`{name}` is no name of a repository at {forge}: there it is such as acme/app")))
+        }
+    }
+}
+
 /// Checks a secret that a forge, or somebody, has made. A signing token of GitLab is a key in base64.
 fn check_secret(secret: &str) -> Answer<()> {
     if !(16..=512).contains(&secret.len()) || !secret.bytes().all(|b| b.is_ascii_graphic()) {
@@ -281,6 +305,11 @@ async fn connect(
         {
             return Ok(Err(wrong));
         }
+        if let Some(Err(wrong)) =
+            wanted.repository_name.as_deref().map(|name| check_repository_name(kind, name))
+        {
+            return Ok(Err(wrong));
+        }
         // Another forge knows the repository by another id.
         let stays = was.filter(|was| was.forge == kind);
         let some = |text: Option<String>| text.filter(|text| !text.is_empty());
@@ -350,6 +379,8 @@ async fn connect(
     if let Some(secret) = secret {
         answer["secret"] = json!(secret.expose());
     }
+    let id = project.id.clone();
+    answer["warnings"] = json!(state.store.read(move |view| shared_names(view, &id)).await?);
     answer["found"] = look(&state, &project).await?;
     if sets_hook {
         let address = hooks::address(&state.settings.public_url, &project.id);
@@ -407,19 +438,22 @@ fn shown_change(change: &StoredEvent) -> Value {
         Some("pull") => format!("pull request {}", event["number"]),
         _ => event["reference"].as_str().unwrap_or_default().to_owned(),
     };
-    let is_started = change.state == crate::server::store::status::EventState::Started;
+    let is_started = change.state == EventState::Started;
     json!({
         "name": name, "state": change.state, "message": change.sentence, "attempts": change.attempts,
         "pipeline_id": is_started.then_some(&change.pipeline),
     })
 }
 
-fn shown_delivery(delivery: &ShownDelivery, changes: &[StoredEvent]) -> Value {
+fn shown_delivery(delivery: &ShownDelivery, changes: &[StoredEvent], counts: &[(EventState, u32)]) -> Value {
+    let by_state: Map<String, Value> =
+        counts.iter().map(|(state, count)| (state.as_str().to_owned(), json!(count))).collect();
     json!({
         "id": delivery.seq, "delivery": delivery.delivery, "source": delivery.source, "event": delivery.event,
         "received_at": time(Some(delivery.received_at)), "verdict": delivery.verdict, "message": delivery.sentence,
         "is_believed": !delivery.is_strange,
         "changes": changes.iter().map(shown_change).collect::<Vec<_>>(),
+        "change_count": counts.iter().map(|(_, count)| count).sum::<u32>(), "changes_by_state": by_state,
     })
 }
 
@@ -463,11 +497,40 @@ async fn list(
     let read = move |view: &View| {
         let listed = deliveries::list(view, &project.id, most)?;
         let with_changes = |delivery: &ShownDelivery| {
-            Ok(shown_delivery(delivery, &deliveries::events_of(view, delivery.seq, MOST_CHANGES)?))
+            let changes = deliveries::events_of(view, delivery.seq, 0, MOST_CHANGES)?;
+            Ok(shown_delivery(delivery, &changes, &deliveries::count_by_state(view, delivery.seq)?))
         };
         listed.iter().map(with_changes).collect::<Result<Vec<_>, StoreError>>()
     };
     Ok(Json(json!({ "items": state.store.read(read).await?, "next_page_token": null })))
+}
+
+/// All changes of one delivery, page by page, in the order of the list.
+async fn list_changes(
+    State(state): State<Shared>,
+    _person: Person,
+    Path((vcs, org, repo, delivery)): Path<(String, String, String, i64)>,
+    words: QueryWords,
+) -> Answer<Json<Value>> {
+    let project = project(&state, (vcs, org, repo)).await?;
+    let most = match words.get("limit") {
+        None => PAGE_OF_CHANGES,
+        Some(word) => input::number::<u32>("limit", word)?.clamp(1, PAGE_OF_CHANGES),
+    };
+    let passed = match words.get("page-token").filter(|token| !token.is_empty()) {
+        None => 0,
+        Some(token) => token.parse::<u32>().map_err(|_| bad("`page-token` is not one that was given out"))?,
+    };
+    let read = move |view: &View| match deliveries::is_of(view, &project.id, delivery)? {
+        true => deliveries::events_of(view, delivery, passed, most).map(Some),
+        false => Ok(None),
+    };
+    let Some(changes) = state.store.read(read).await? else {
+        return Err(ApiError::not_found(format!("there is no delivery {delivery} of this project")));
+    };
+    let next = (changes.len() == most as usize).then(|| passed.saturating_add(most).to_string());
+    let items: Vec<Value> = changes.iter().map(shown_change).collect();
+    Ok(Json(json!({ "items": items, "next_page_token": next })))
 }
 
 async fn replay(

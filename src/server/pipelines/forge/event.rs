@@ -49,7 +49,7 @@ pub struct Scheduled {
     pub actor_login: String,
 }
 
-/// Teller of a push.
+/// Teller of a push, or of what happened to a pull request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Teller {
@@ -62,7 +62,7 @@ pub enum Teller {
     Look,
 }
 
-/// How a push is known that was told of before.
+/// How a change is known that was told of before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Same {
@@ -104,6 +104,9 @@ pub struct Push {
     /// It was told of before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub same: Option<Same>,
+    /// It was left out because no pull request from its branch was known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lacks_pull: bool,
     /// Author of the push.
     pub actor: Actor,
 }
@@ -126,7 +129,7 @@ impl Push {
 }
 
 /// Kind of a change of a pull request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// It was made.
@@ -142,6 +145,7 @@ pub enum Action {
     /// A label was added or removed.
     Labeled,
     /// Its text or its base was changed, or something else of no matter.
+    #[default]
     Edited,
 }
 
@@ -161,7 +165,7 @@ impl Action {
 }
 
 /// A pull request, and what happened to it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pull {
     /// Kind of the change.
     pub action: Action,
@@ -175,6 +179,9 @@ pub struct Pull {
     pub head_branch: String,
     /// The commit that it is at; one forge tells the first 12 digits only.
     pub head: String,
+    /// The commit that it was at before, where it has another head now and the forge tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
     /// The branch that it goes to.
     pub base_branch: String,
     /// The commit of that branch, where the forge tells it.
@@ -191,6 +198,18 @@ pub struct Pull {
     pub is_draft: bool,
     /// Whether it was merged.
     pub is_merged: bool,
+    /// Whether it is closed, whatever else happened to it.
+    #[serde(default)]
+    pub is_closed: bool,
+    /// The teller of it.
+    #[serde(default)]
+    pub told_by: Teller,
+    /// It was told of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same: Option<Same>,
+    /// It stands for a push that was left out as long as this pull request was not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub answers_push: bool,
     /// Login of its author.
     pub author: String,
     /// Author of the change.
@@ -202,10 +221,15 @@ impl Pull {
     pub fn branch(&self) -> String {
         if self.is_fork { format!("pull/{}", self.number) } else { self.head_branch.clone() }
     }
+
+    /// Whether it is closed from now on.
+    pub fn closes(&self) -> bool {
+        self.is_closed || self.action == Action::Closed
+    }
 }
 
 impl Event {
-    /// Makes a key: changes with the same one within minutes are the same change, and pushes may be.
+    /// Makes a key: changes with the same one within minutes may be the same change.
     pub fn key(&self) -> String {
         match self {
             Event::Push(push) => format!("{} {} {}", push.reference, push.before, push.after),

@@ -1,7 +1,7 @@
 //! From a push to a pipeline, and from its result back to the forge.
 //!
-//! `receive` takes what a forge sends: `signature` believes it, `payload` reads it, `rules` decide, and the store keeps
-//! it before the forge is answered; `copies` tells pushes from news of pushes that are known. `work` makes the pipelines. `poll` finds what no forge told of, `schedule` what is due
+//! `receive` hears what a forge sends: `signature` believes it, `payload` reads it, `take` decides by the `rules`, and the
+//! store keeps it before the forge is answered; `copies` tells changes from news of changes that are known. `work` makes the pipelines. `poll` finds what no forge told of, `schedule` what is due
 //! by its `timetable`. `report` tells the forge how it went, in its own `words`; `outgoing` tells whom people want told.
 //! All of these that wait for their time do so in `rounds`.
 //!
@@ -20,12 +20,13 @@ pub mod payload;
 mod poll;
 mod reach;
 pub mod receive;
-mod report;
+pub mod report;
 pub mod round;
 mod rounds;
 pub mod rules;
 pub mod schedule;
 pub mod signature;
+pub mod take;
 pub mod timetable;
 mod unchanged;
 mod values;

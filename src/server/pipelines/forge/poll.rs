@@ -3,8 +3,8 @@
 use crate::logging::record;
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::event::{Actor, Event, NO_OBJECT, Push, Teller};
-use crate::server::pipelines::forge::receive::{SAME, Stored, take};
 use crate::server::pipelines::forge::rounds::Rounds;
+use crate::server::pipelines::forge::take::{SAME, Stored, take};
 use crate::server::pipelines::forge::unchanged::{Asked, Unchanged};
 use crate::server::pipelines::repository::look::ListedRef;
 use crate::server::state::Shared;

@@ -2,32 +2,26 @@
 
 use crate::protocol::Secret;
 use crate::server::ids::{PipelineId, ProjectId};
-use crate::server::pipelines::forge::copies;
-use crate::server::pipelines::forge::event::{Action, Event, Pull, Push, Same, Teller};
+use crate::server::pipelines::forge::event::{Event, Teller};
 use crate::server::pipelines::forge::payload;
 use crate::server::pipelines::forge::payload::parts::{Delivery, ForgeRepository};
-use crate::server::pipelines::forge::rules::{self, BuildDecision, Facts};
 use crate::server::pipelines::forge::signature::{BodyContent, hook, names, sender, verify};
+use crate::server::pipelines::forge::take::{SAME, Stored, Taken, take};
 use crate::server::secrets::forge as secrets;
 use crate::server::secrets::sealer::Sealer;
 use crate::server::state::Shared;
 use crate::server::store::read::{self, Project};
-use crate::server::store::status::{DeliverySource, EventState, Forge, Verdict};
-use crate::server::store::tables::deliveries::{self, NewDelivery, NewEvent};
-use crate::server::store::tables::forge::{self, Connection, OpenPull};
-use crate::server::store::tables::projects::{self, ProjectSettings};
+use crate::server::store::status::{DeliverySource, Forge, Verdict};
+use crate::server::store::tables::deliveries::{self, NewDelivery};
+use crate::server::store::tables::forge::{self, Connection};
 use crate::server::store::tables::reports;
-use crate::server::store::tables::schedules;
 use crate::server::store::{Effect, Error as StoreError, Tx, View};
 use crate::server::time::Millis;
 use axum::http::HeaderMap;
 use ring::digest::{SHA256, digest};
-use serde::Deserialize as _;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-/// Changes that are alike within this time are the same one, told twice; pushes unless `copies` says otherwise.
-pub(super) const SAME: Duration = Duration::from_secs(10 * 60);
 /// Deliveries that are not believed are written down no more often than this.
 const BETWEEN_REFUSED: Duration = Duration::from_secs(1);
 /// Addresses whose deliveries are counted at a time, while they are not believed.
@@ -351,205 +345,4 @@ async fn store(state: &Shared, known: Known, sent: Sent, delivery: Delivery) -> 
 
 fn counted(count: usize, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
-}
-
-/// The delivery that changes are taken from.
-pub(super) struct Stored<'a> {
-    /// Its place in the list.
-    pub(super) seq: i64,
-    /// Project that the delivery is for.
-    pub(super) project: &'a Project,
-    /// Whether its forge tells of edits as of new heads.
-    pub(super) is_cloud: bool,
-    /// The teller of its pushes.
-    pub(super) by: Teller,
-    /// Pushes that were told of since then may be the same.
-    pub(super) since: Millis,
-    /// The time of its coming.
-    pub(super) now: Millis,
-}
-
-/// Fate of a change for now.
-pub(super) enum Taken {
-    /// It waits to be worked off; this is the id that its pipeline gets.
-    Waits(PipelineId),
-    /// It needs no pipeline, for this reason.
-    Skipped(String),
-}
-
-/// Decides about a change and stores it, whatever was decided.
-pub(super) fn take(tx: &Tx<'_>, of: &Stored<'_>, mut change: Event) -> Result<Taken, StoreError> {
-    let project = &of.project.id;
-    let settings = projects::settings(tx, project)?.unwrap_or_default();
-    let key = change.key();
-    let since = of.now.minus(SAME);
-    let pipeline = PipelineId::fresh();
-    let is_known = match &mut change {
-        Event::Push(push) => {
-            push.told_by = of.by.clone();
-            push.same = told_before(tx, project, push, of.since)?;
-            if push.same.is_some() && of.by == Teller::Look {
-                // Whoever looks knows where it is, told or not.
-                let object = Some(push.after.as_str()).filter(|_| !push.is_deletion());
-                forge::see_ref(tx, project, &push.reference, object)?;
-            }
-            push.same.is_some()
-        }
-        _ => deliveries::has_key_since(tx, project, &key, since)?,
-    };
-    let decision = if is_known {
-        BuildDecision::Skip("the same change was told of before".to_owned())
-    } else {
-        see(tx, of, &mut change)?;
-        decide(tx, of.project, &settings, &change, since)?
-    };
-    let (event_state, sentence) = match &decision {
-        BuildDecision::Start => (EventState::Waiting, ""),
-        BuildDecision::Skip(why) => (EventState::Skipped, why.as_str()),
-    };
-    let builds = change.builds();
-    let new = NewEvent {
-        delivery: of.seq,
-        project,
-        key: &key,
-        builds: builds.as_deref(),
-        event: &serde_json::to_value(&change)?,
-        state: event_state,
-        sentence,
-        pipeline: &pipeline,
-    };
-    deliveries::add_event(tx, &new, of.now)?;
-    Ok(match decision {
-        BuildDecision::Start => Taken::Waits(pipeline),
-        BuildDecision::Skip(why) => Taken::Skipped(why),
-    })
-}
-
-/// How a push is known, if it was told of before.
-fn told_before(
-    view: &View,
-    project: &ProjectId,
-    push: &Push,
-    since: Millis,
-) -> Result<Option<Same>, StoreError> {
-    let change = Event::Push(push.clone());
-    let leads = |builds: String| deliveries::leads_since(view, project, &builds, since);
-    let is_like_another = deliveries::has_key_since(view, project, &change.key(), since)?
-        || change.builds().map(leads).transpose()?.unwrap_or_default();
-    if !is_like_another {
-        return Ok(None);
-    }
-    let stored = deliveries::of_ref(view, project, &push.reference, since)?;
-    let pushes = stored.iter().filter_map(|stored| match Event::deserialize(&stored.event) {
-        Ok(Event::Push(push)) => Some(push),
-        _ => None,
-    });
-    Ok(copies::same(&pushes.collect::<Vec<_>>(), push))
-}
-
-/// The changes of a delivery that started nothing, when they are asked for again.
-pub struct Replayed {
-    /// The number of those that wait to be worked off again.
-    pub waiting: usize,
-    /// The reason why the last other one starts nothing by now either.
-    pub left: Option<String>,
-}
-
-/// Has the changes of a delivery that started nothing be worked off again, those that the rules let start something now.
-pub fn replay(tx: &Tx<'_>, project: &Project, delivery: i64, now: Millis) -> Result<Replayed, StoreError> {
-    let settings = projects::settings(tx, &project.id)?.unwrap_or_default();
-    let mut replayed = Replayed { waiting: 0, left: None };
-    for stored in deliveries::without_pipeline(tx, &project.id, delivery)? {
-        // One that cannot be read is said to be so by whoever works it off.
-        let decision = match Event::deserialize(&stored.event) {
-            Ok(change) => decide(tx, project, &settings, &change, now.minus(SAME))?,
-            Err(_) => BuildDecision::Start,
-        };
-        match decision {
-            BuildDecision::Start => {
-                deliveries::replay(tx, stored.seq, "waits to be tried again", now)?;
-                replayed.waiting += 1;
-            }
-            BuildDecision::Skip(why) => replayed.left = Some(why),
-        }
-    }
-    if replayed.waiting > 0 {
-        tx.effect(Effect::ForgeWork);
-    }
-    Ok(replayed)
-}
-
-fn decide(
-    tx: &Tx<'_>,
-    project: &Project,
-    settings: &ProjectSettings,
-    change: &Event,
-    since: Millis,
-) -> Result<BuildDecision, StoreError> {
-    let mut facts = Facts { default_branch: project.default_branch.clone(), ..Facts::default() };
-    let project = &project.id;
-    match change {
-        Event::Push(push) => {
-            if let (Some(branch), true) = (push.branch(), settings.is_build_prs_only) {
-                facts.has_pull = !forge::pulls_of_branch(tx, project, branch)?.is_empty();
-            }
-        }
-        Event::Pull(pull) => {
-            facts.is_built = forge::has_pipeline(tx, project, &pull.branch(), &pull.head)?;
-            if let Some(builds) = change.builds() {
-                facts.is_built |= deliveries::has_build_since(tx, project, &builds, since)?;
-            }
-        }
-        Event::Scheduled(_) => {}
-    }
-    Ok(rules::decide(settings, &facts, change))
-}
-
-/// Notes what a change says of refs and pull requests, whether it is built or not.
-fn see(tx: &Tx<'_>, of: &Stored<'_>, change: &mut Event) -> Result<(), StoreError> {
-    match change {
-        Event::Push(push) => see_push(tx, of, push),
-        Event::Pull(pull) => see_pull(tx, of, pull),
-        Event::Scheduled(_) => Ok(()),
-    }
-}
-
-fn see_push(tx: &Tx<'_>, of: &Stored<'_>, push: &mut Push) -> Result<(), StoreError> {
-    let project = &of.project.id;
-    if push.is_test {
-        return Ok(());
-    }
-    if push.is_deletion() {
-        if let Some(branch) = push.branch() {
-            schedules::set_of_branch(tx, project, branch, &[], of.now)?;
-        }
-        return forge::see_ref(tx, project, &push.reference, None);
-    }
-    // One that does not go on from where the ref was seen last may be late: its commit is compared before it is built.
-    match forge::seen_ref(tx, project, &push.reference)? {
-        Some(seen) if seen != push.before && seen != push.after && push.branch().is_some() => {
-            push.late_for = Some(seen);
-            Ok(())
-        }
-        _ => forge::see_ref(tx, project, &push.reference, Some(&push.after)),
-    }
-}
-
-fn see_pull(tx: &Tx<'_>, of: &Stored<'_>, pull: &mut Pull) -> Result<(), StoreError> {
-    let project = &of.project.id;
-    if pull.action == Action::Closed {
-        return forge::close_pull(tx, project, pull.number);
-    }
-    let seen = forge::head_of_pull(tx, project, pull.number)?;
-    if of.is_cloud && pull.action == Action::Synchronize && seen.as_ref() == Some(&pull.head) {
-        pull.action = Action::Edited;
-    }
-    let open = OpenPull {
-        number: pull.number,
-        branch: pull.head_branch.clone(),
-        head: pull.head.clone(),
-        url: pull.url.clone(),
-        is_fork: pull.is_fork,
-    };
-    forge::open_pull(tx, project, &open)
 }

@@ -127,6 +127,24 @@ fn prefix(settings: &ProjectSettings) -> &str {
     if settings.status_prefix.is_empty() { PREFIX } else { &settings.status_prefix }
 }
 
+/// Sentences about other projects of the same repository whose statuses have the names that those of a project have: what
+/// is told of one stands in the place of what was told of the other.
+pub fn shared_names(view: &View, project: &ProjectId) -> Result<Vec<String>, StoreError> {
+    let Some((settings, slug)) = wants(view, project)? else { return Ok(Vec::new()) };
+    let mut sentences = Vec::new();
+    for other in forge::of_same_repository(view, project)? {
+        let Some((beside, other)) = wants(view, &other)? else { continue };
+        let shared = prefix(&settings);
+        if shared.eq_ignore_ascii_case(prefix(&beside)) {
+            let name = slug.rsplit('/').next().unwrap_or_default();
+            sentences.push(format!(
+                "`{other}` is of the same repository, and the names of its statuses begin with `{shared}` too: a job of one replaces what was said of a job of that name of the other. Set another `status_prefix`: `runlet admin project settings {slug} 'status_prefix=ci/{name}: '`"
+            ));
+        }
+    }
+    Ok(sentences)
+}
+
 fn of_job(
     view: &View,
     server: &ServerSettings,

@@ -18,6 +18,8 @@ pub(super) struct Facts {
     pub(super) has_pull: bool,
     /// Whether this branch and commit are built already, or about to be.
     pub(super) is_built: bool,
+    /// Whether a push to this commit was left out because its pull request was not known.
+    pub(super) is_left_out: bool,
 }
 
 /// Decision about a change.
@@ -27,6 +29,8 @@ pub(super) enum BuildDecision {
     Start,
     /// It gets none, for this reason.
     Skip(String),
+    /// It gets none as long as no pull request from its branch is known.
+    LeaveOut(String),
 }
 
 fn skip(why: impl Into<String>) -> BuildDecision {
@@ -65,9 +69,12 @@ fn decide_push(settings: &ProjectSettings, facts: &Facts, push: &Push) -> BuildD
         || facts.has_pull
         || settings.pr_only_branch_overrides.iter().any(|pattern| matches(pattern, branch));
     if !is_wanted {
-        return skip(format!(
+        return BuildDecision::LeaveOut(format!(
             "only branches with an open pull request are built here, and none of `{branch}` is known"
         ));
+    }
+    if facts.is_built {
+        return skip(built_by_pull(branch));
     }
     check_message(push.message.as_deref())
 }
@@ -81,7 +88,7 @@ fn decide_pull(settings: &ProjectSettings, facts: &Facts, pull: &Pull) -> BuildD
                 "pull request {number} comes from a fork, and those are not built here (`enable_building_fork_prs`)"
             ));
         }
-        if !has_new_head {
+        if !has_new_head || pull.closes() {
             return skip(format!("`{}` of pull request {number} starts nothing", pull.action.as_str()));
         }
         return match &pull.reference {
@@ -94,16 +101,18 @@ fn decide_pull(settings: &ProjectSettings, facts: &Facts, pull: &Pull) -> BuildD
             Some(_) => BuildDecision::Start,
         };
     }
-    if pull.action == Action::Closed {
+    if pull.closes() {
         return skip(format!("pull request {number} was closed, and is forgotten"));
     }
-    if !settings.is_build_prs_only || !matches!(pull.action, Action::Opened | Action::Reopened) {
+    let begins = matches!(pull.action, Action::Opened | Action::Reopened);
+    if !settings.is_build_prs_only || !(begins || facts.is_left_out) {
         return skip(format!("pull request {number} is remembered: pushes to its branch are what is built"));
     }
     if let Some(why) = filtered(settings, &pull.head_branch) {
         return skip(why);
     }
-    if facts.is_built {
+    // A push that was left out is one that nothing was built for, whatever was built of its commit before.
+    if facts.is_built && !facts.is_left_out {
         return skip(format!("the branch `{}` is built at this commit already", pull.head_branch));
     }
     BuildDecision::Start
@@ -146,6 +155,11 @@ fn check_message(message: Option<&str>) -> BuildDecision {
     } else {
         BuildDecision::Start
     }
+}
+
+/// The sentence about a push whose commit its pull request had built.
+pub(super) fn built_by_pull(branch: &str) -> String {
+    format!("the branch `{branch}` is built at this commit already, for its pull request")
 }
 
 /// The sentence about a branch that was made without a commit of its own.
@@ -225,11 +239,12 @@ mod tests {
             is_merged: false,
             author: "eve".to_owned(),
             actor: Actor::default(),
+            ..Pull::default()
         })
     }
 
     fn starts(settings: &ProjectSettings, has_pull: bool, is_built: bool, event: &Event) -> bool {
-        let facts = Facts { default_branch: "main".to_owned(), has_pull, is_built };
+        let facts = Facts { default_branch: "main".to_owned(), has_pull, is_built, ..Facts::default() };
         decide(settings, &facts, event) == BuildDecision::Start
     }
 
@@ -274,6 +289,15 @@ mod tests {
         assert!(starts(&prs, true, false, &pull(Action::Opened, false)));
         assert!(!starts(&prs, true, true, &pull(Action::Opened, false)), "built already");
         assert!(!starts(&prs, true, false, &pull(Action::Synchronize, false)), "the push does it");
+        assert!(!starts(&prs, true, true, &topic), "its pull request did it");
+        let left_out = Facts { is_left_out: true, is_built: true, ..Facts::default() };
+        for (action, is_built) in
+            [(Action::Synchronize, true), (Action::Labeled, true), (Action::Closed, false)]
+        {
+            let decision = decide(&prs, &left_out, &pull(action, false));
+            assert_eq!(decision == BuildDecision::Start, is_built, "{action:?}");
+        }
+        assert_ne!(decide(&usual, &left_out, &pull(Action::Synchronize, false)), BuildDecision::Start);
     }
 
     #[test]

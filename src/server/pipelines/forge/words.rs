@@ -4,7 +4,7 @@ use crate::http::caller::AnyAnswer;
 use crate::http::encoded;
 use crate::server::store::status::{Forge, ReportState};
 use crate::server::store::tables::reports::CommitStatus;
-use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use serde_json::{Value, json};
 
 /// The name that statuses begin with unless a project says otherwise.
@@ -58,6 +58,19 @@ pub(super) fn cut(text: &str, most: usize) -> String {
     format!("{kept}…")
 }
 
+/// Longest name of a status, in characters: what a longer one comes to differs by the forge, and no job needs it.
+const MOST_NAME: usize = 255;
+
+/// A name of a status that fits, and is another one than what any other name comes to.
+fn name_that_fits(name: &str) -> String {
+    if name.chars().count() <= MOST_NAME {
+        return name.to_owned();
+    }
+    let sum = crate::system::hex(&digest(&SHA256, name.as_bytes()).as_ref()[..6]);
+    let kept = cut(name, MOST_NAME - 1 - sum.len());
+    format!("{kept} {sum}")
+}
+
 /// A call of a forge's API.
 #[derive(Debug, PartialEq)]
 pub(super) struct ApiCall {
@@ -95,7 +108,7 @@ pub(super) fn call(forge: Forge, api: &str, name: &str, report: &CommitStatus, w
         Forge::GitLab => (
             format!("{api}/projects/{}/statuses/{sha}", encoded(name)),
             json!({
-                "state": word, "name": cut(&report.context, 255), "description": cut(&report.description, 255),
+                "state": word, "name": name_that_fits(&report.context), "description": cut(&report.description, 255),
                 "target_url": cut(&report.url, 255), "ref": cut(&report.reference, 255),
             }),
         ),
@@ -109,7 +122,7 @@ pub(super) fn call(forge: Forge, api: &str, name: &str, report: &CommitStatus, w
             (
                 format!("{api}/repositories/{}/commit/{sha}/statuses/build", path(name)),
                 json!({
-                    "key": key, "state": word, "name": context, "description": report.description,
+                    "key": key, "state": word, "name": name_that_fits(context), "description": report.description,
                     "url": report.url, "refname": report.reference,
                 }),
             )
@@ -120,7 +133,7 @@ pub(super) fn call(forge: Forge, api: &str, name: &str, report: &CommitStatus, w
             (
                 format!("{api}/api/latest/projects/{project}/repos/{repository}/commits/{sha}/builds"),
                 json!({
-                    "key": cut(&report.context, 255), "state": word, "name": report.context,
+                    "key": name_that_fits(&report.context), "state": word, "name": name_that_fits(&report.context),
                     "description": report.description, "url": cut(&report.url, 450), "ref": report.reference,
                 }),
             )
@@ -129,7 +142,7 @@ pub(super) fn call(forge: Forge, api: &str, name: &str, report: &CommitStatus, w
             format!("{api}/repos/{}/statuses/{sha}", path(name)),
             json!({
                 "state": word, "target_url": report.url, "description": cut(&report.description, 140),
-                "context": report.context,
+                "context": name_that_fits(&report.context),
             }),
         ),
     };
@@ -295,6 +308,29 @@ mod tests {
         let short =
             call(Forge::BitbucketCloud, "https://api", "acme/app", &report("ci/circleci: b"), "FAILED");
         assert_eq!(short.body["key"], "ci/circleci: b");
+    }
+
+    #[test]
+    fn long_names_fit_and_stay_apart() {
+        let long = format!("ci/circleci: {}", "é".repeat(300));
+        for (forge, field) in [
+            (Forge::GitHub, "context"),
+            (Forge::Gitea, "context"),
+            (Forge::Forgejo, "context"),
+            (Forge::GitLab, "name"),
+            (Forge::BitbucketCloud, "name"),
+            (Forge::BitbucketDc, "key"),
+            (Forge::BitbucketDc, "name"),
+        ] {
+            let named = |name: &str| {
+                let call = call(forge, "https://api", "acme/app", &report(name), "success");
+                call.body[field].as_str().unwrap_or_default().to_owned()
+            };
+            let names = [named(&long), named(&format!("{long}1")), named(&format!("{long}2"))];
+            assert!(names.iter().all(|name| name.chars().count() == 255), "{forge} {field}: {names:?}");
+            assert!(names[0] != names[1] && names[1] != names[2], "{forge} {field}: {names:?}");
+            assert_eq!(named(&long[..255]), long[..255]);
+        }
     }
 
     #[test]

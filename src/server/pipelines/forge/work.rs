@@ -6,7 +6,10 @@ use crate::server::ids::{ProjectId, UserId};
 use crate::server::pipelines::create;
 use crate::server::pipelines::forge::event::{Actor, Event, Pull, Push, Scheduled};
 use crate::server::pipelines::forge::rounds::{Busy, Rounds};
-use crate::server::pipelines::forge::rules::{SAYS_SKIP, filtered_paths, made_of_known, wants_paths};
+use crate::server::pipelines::forge::rules::{
+    SAYS_SKIP, built_by_pull, filtered_paths, made_of_known, wants_paths,
+};
+use crate::server::pipelines::forge::take::is_built_by_pull;
 use crate::server::pipelines::forge::values;
 use crate::server::pipelines::repository::{Ask, Error as ReadError, PullRef, Read, Reference};
 use crate::server::pipelines::triggers::revision;
@@ -217,6 +220,13 @@ async fn work_push(
         (None, Some(tag)) => Reference::Tag(tag.to_owned()),
         (None, None) => return Ok(End::Failed("it is no branch and no tag".to_owned())),
     };
+    // Its pull request may have waited as well when it came.
+    let (id, of, place) = (stored.project.clone(), push.clone(), stored.seq);
+    if let Some(branch) = push.branch()
+        && state.store.read(move |view| is_built_by_pull(view, &id, &of, Some(place))).await?
+    {
+        return Ok(End::Skipped(built_by_pull(branch)));
+    }
     let wants_paths = wants_paths(&about.settings) && push.branch().is_some();
     let since = about.base_revision.clone().unwrap_or_else(|| push.before.clone());
     let ask = Ask {
@@ -319,7 +329,8 @@ async fn work_pull(
         (_, false) => Reference::Branch(pull.head_branch.clone()),
     };
     let commit = Some(pull.head.clone()).filter(|head| super::event::is_object(head));
-    let ask = Ask { reference: reference.clone(), commit, config: path(&about.settings), since: None };
+    let since = about.base_revision.clone().filter(|_| !pull.is_fork && wants_paths(&about.settings));
+    let ask = Ask { reference: reference.clone(), commit, config: path(&about.settings), since };
     let read = match state.settings.mirrors.read_as(stored.project.as_str(), url, ask).await {
         Ok(read) => read,
         Err(ReadError::UnknownRef(why)) => return Ok(End::Skipped(why)),
@@ -332,9 +343,14 @@ async fn work_pull(
         if read.commit.skips_ci() {
             return Ok(End::Skipped(SAYS_SKIP.to_owned()));
         }
+        if let Some(why) = filtered_paths(&about.settings, read.changed.as_deref()) {
+            return Ok(End::Skipped(why));
+        }
         let (id, branch, head) =
             (stored.project.clone(), pull.head_branch.clone(), read.commit.revision.clone());
-        if state.store.read(move |view| forge::has_pipeline(view, &id, &branch, &head)).await? {
+        if !pull.answers_push
+            && state.store.read(move |view| forge::has_pipeline(view, &id, &branch, &head)).await?
+        {
             return Ok(End::Skipped("the branch is built at this commit already".to_owned()));
         }
     }

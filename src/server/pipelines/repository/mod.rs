@@ -128,7 +128,7 @@ pub struct Read {
 /// The reason why nothing was read, in sentences for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// The repository has no such branch or tag.
+    /// The repository has no such branch or tag, or none that leads to a commit: that stays so.
     UnknownRef(String),
     /// The repository cannot be reached or read, or git cannot be run.
     Failed(String),
@@ -245,7 +245,17 @@ async fn remove(folder: &Path) {
 async fn read(git: &MirrorGit, url: &str, ask: &Ask) -> Result<Read, Error> {
     let reference = &ask.reference;
     let mut target = fetch(git, url, &reference.full(), reference).await?;
-    let failed = |error: GitError| Error::Failed(format!("failed to read the mirror of `{url}`: {error}"));
+    let failed = |error: GitError| {
+        // Git may name anything by a tag, and Linux has one of a tree.
+        if error.says(&["expected commit type"]) {
+            let (what, name) = reference.said();
+            let kind = if error.says(&["dereferences to tree"]) { "a tree" } else { "a file" };
+            return Error::UnknownRef(format!(
+                "the {what} `{name}` of the repository `{url}` leads to {kind} and to no commit: there is nothing to build"
+            ));
+        }
+        Error::Failed(format!("failed to read the mirror of `{url}`: {error}"))
+    };
     if let Some(commit) = &ask.commit {
         let tip = git.run(LOCAL, 100, &["rev-parse", "--verify", &format!("{target}^{{commit}}")]).await;
         let tip = tip.map_err(failed)?;
@@ -304,6 +314,12 @@ async fn fetch(git: &MirrorGit, url: &str, full: &str, reference: &Reference) ->
                 )));
             }
             return Err(Error::UnknownRef(format!("the repository `{url}` has no {what} `{name}`")));
+        }
+        if error.says(&["invalid refspec"]) {
+            let (what, name) = reference.said();
+            return Err(Error::UnknownRef(format!(
+                "`{name}` cannot be the name of a {what}: git refuses it"
+            )));
         }
         if !deep && error.says(&["does not support shallow", "does not support --depth"]) {
             deep = true;
@@ -377,8 +393,9 @@ fn parse_commit(bytes: &[u8]) -> Option<Commit> {
     let mut parts = text.splitn(4, '\0');
     let revision = parts.next()?.to_owned();
     let author = parts.next()?.to_owned();
-    let subject = parts.next()?.chars().take(MOST_SUBJECT_CHARS).collect();
-    let body = parts.next()?.trim_end().to_owned();
+    // A subject that is longer than what is read of a commit leaves no room for the rest.
+    let subject = parts.next().unwrap_or_default().chars().take(MOST_SUBJECT_CHARS).collect();
+    let body = parts.next().unwrap_or_default().trim_end().to_owned();
     let good = matches!(revision.len(), 40 | 64) && revision.bytes().all(|b| b.is_ascii_hexdigit());
     good.then_some(Commit { revision, author, subject, body })
 }

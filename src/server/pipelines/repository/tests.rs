@@ -97,6 +97,30 @@ async fn branches_that_give_way_to_folders_and_tags_are_read() {
 }
 
 #[tokio::test]
+async fn what_stays_as_it_is_is_no_failure() {
+    let bench = Bench::new();
+    git(&bench.work(), &["tag", "tree", "HEAD^{tree}"]);
+    git(&bench.work(), &["tag", "-a", "noted", "-m", "noted", "HEAD^{tree}"]);
+    let blob = format!("HEAD:{CONFIG}");
+    git(&bench.work(), &["tag", "file", &blob]);
+    for (name, word) in [("tree", "a tree"), ("noted", "a tree"), ("file", "a file")] {
+        let reference = Reference::Tag(name.to_owned());
+        let object = git(&bench.work(), &["rev-parse", name]);
+        for commit in [None, Some(object)] {
+            let ask = Ask { commit, ..Ask::from(&reference) };
+            let read = bench.mirrors.read_as("p", &bench.url(), ask).await;
+            assert!(matches!(&read, Err(Error::UnknownRef(why)) if why.contains(word)), "{name}: {read:?}");
+        }
+    }
+    let odd = bench.branch("a^b").await;
+    assert!(matches!(&odd, Err(Error::UnknownRef(why)) if why.contains("git refuses it")), "{odd:?}");
+    // A subject without an end.
+    bench.commit("version: 2.1 # long\n", &"x".repeat(MOST_MESSAGE_BYTES + 1));
+    let read = bench.branch("main").await.unwrap();
+    assert_eq!((read.commit.subject.len(), read.commit.body.as_str()), (MOST_SUBJECT_CHARS, ""));
+}
+
+#[tokio::test]
 async fn what_is_no_config_is_named() {
     let bench = Bench::new();
     let config = bench.work().join(CONFIG);

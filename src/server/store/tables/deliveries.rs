@@ -197,7 +197,7 @@ pub struct NewEvent<'a> {
     pub delivery: i64,
     /// Project whose repository changed.
     pub project: &'a ProjectId,
-    /// Changes with the same key within minutes are the same change; pushes may be.
+    /// Changes with the same key within minutes may be the same change.
     pub key: &'a str,
     /// Branch and commit that it would build.
     pub builds: Option<&'a str>,
@@ -248,7 +248,7 @@ pub fn leads_since(view: &View, project: &ProjectId, builds: &str, since: Millis
     Ok(query.exists(params![project, builds, since])?)
 }
 
-/// Keys of the pushes of one ref, whose name no other text of a key follows than after a space.
+/// Keys of the changes of one ref or pull request, whose name no other text of a key follows than after a space.
 fn keys_of_ref(reference: &str) -> (String, String) {
     (format!("{reference} "), format!("{reference}!"))
 }
@@ -260,7 +260,7 @@ fn of_ref_sql() -> String {
     )
 }
 
-/// The changes of a ref that came since, the oldest first; the newest of them where they are very many.
+/// The changes of a ref or a pull request that came since, the oldest first; the newest of them where they are very many.
 pub fn of_ref(
     view: &View,
     project: &ProjectId,
@@ -291,13 +291,28 @@ pub fn is_told_after(view: &View, project: &ProjectId, reference: &str, seq: i64
     Ok(query.exists(params![project, first, end, seq])?)
 }
 
-/// Whether a change that builds this waits, or was built, since.
-pub fn has_build_since(view: &View, project: &ProjectId, builds: &str, since: Millis) -> Result<bool, Error> {
-    let mut query = view.sql().prepare_cached(
-        "SELECT 1 FROM forge_events WHERE project_id = ?1 AND builds = ?2 AND at_ms >= ?3
-         AND state IN (?4, ?5)",
-    )?;
-    Ok(query.exists(params![project, builds, since, EventState::Waiting, EventState::Started])?)
+fn building_sql() -> String {
+    format!(
+        "{EVENT} INDEXED BY forge_events_by_build WHERE project_id = ?1 AND builds >= ?2 AND builds < ?3
+         AND state IN (?4, ?5) ORDER BY seq DESC LIMIT ?6"
+    )
+}
+
+/// The changes that build a branch at a commit and wait, or were built, the newest first. Commits may be told by their first
+/// 12 digits only, and are compared by them; with none of them all of the branch are meant.
+pub fn building(
+    view: &View,
+    project: &ProjectId,
+    branch: &str,
+    commit: &str,
+) -> Result<Vec<StoredEvent>, Error> {
+    let first = format!("{branch} {}", commit.get(..12).unwrap_or(commit));
+    // Behind all hexadecimal digits.
+    let end = format!("{first}g");
+    let mut query = view.sql().prepare_cached(&building_sql())?;
+    let states = (EventState::Waiting, EventState::Started);
+    let rows = query.query_map(params![project, first, end, states.0, states.1, MOST_OF_A_REF], event_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// The changes that wait and whose time has come, in the order of their coming; none of the busy projects.
@@ -402,11 +417,30 @@ pub fn list(view: &View, project: &ProjectId, most: u32) -> Result<Vec<ShownDeli
     Ok(listed)
 }
 
-/// The changes of a delivery, in their order, at most so many.
-pub fn events_of(view: &View, delivery: i64, most: u32) -> Result<Vec<StoredEvent>, Error> {
+/// The changes of a delivery, at most so many behind the first `passed`: those that failed before those that wait, then those
+/// that were skipped, those that have a pipeline last.
+pub fn events_of(view: &View, delivery: i64, passed: u32, most: u32) -> Result<Vec<StoredEvent>, Error> {
+    let mut query = view.sql().prepare_cached(&format!(
+        "{EVENT} WHERE delivery_seq = ?1 ORDER BY state <> ?4, state <> ?5, state <> ?6, seq LIMIT ?3 OFFSET ?2"
+    ))?;
+    let (failed, waiting, skipped) = (EventState::Failed, EventState::Waiting, EventState::Skipped);
+    let rows = query.query_map(params![delivery, passed, most, failed, waiting, skipped], event_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// How many changes of a delivery are in each state that some are in.
+pub fn count_by_state(view: &View, delivery: i64) -> Result<Vec<(EventState, u32)>, Error> {
+    let mut query = view
+        .sql()
+        .prepare_cached("SELECT state, count(*) FROM forge_events WHERE delivery_seq = ?1 GROUP BY state")?;
+    Ok(query.query_map([delivery], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?)
+}
+
+/// Whether a project has a delivery.
+pub fn is_of(view: &View, project: &ProjectId, delivery: i64) -> Result<bool, Error> {
     let mut query =
-        view.sql().prepare_cached(&format!("{EVENT} WHERE delivery_seq = ?1 ORDER BY seq LIMIT ?2"))?;
-    Ok(query.query_map(params![delivery, most], event_row)?.collect::<Result<_, _>>()?)
+        view.sql().prepare_cached("SELECT 1 FROM forge_deliveries WHERE seq = ?2 AND project_id = ?1")?;
+    Ok(query.exists(params![project, delivery])?)
 }
 
 /// Forgets deliveries that came before a time and hold nothing that waits. Returns how many.
@@ -432,6 +466,7 @@ mod tests {
         assert_uses(&next_sql(), "forge_events_waiting");
         assert_uses(&find_sql(), "forge_deliveries_by_id");
         assert_uses(&of_ref_sql(), "forge_events_by_key");
+        assert_uses(&building_sql(), "forge_events_by_build");
         assert_uses(&excess_sql(), "forge_deliveries_refused");
         assert_uses(&list_sql(true), "forge_deliveries_refused");
         assert_uses(&list_sql(false), "forge_deliveries_by_project");

@@ -66,6 +66,19 @@ pub fn connection(view: &View, project: &ProjectId) -> Result<Option<Connection>
     Ok(query.query_row([project], connection_row).optional()?)
 }
 
+/// The other connected projects of the repository that a project is of: one at the same address, or one that their forge
+/// knows by the same id or name.
+pub fn of_same_repository(view: &View, project: &ProjectId) -> Result<Vec<ProjectId>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT o.project_id FROM forge_connections c JOIN projects p ON p.id = c.project_id
+         JOIN forge_connections o ON o.project_id <> c.project_id AND o.forge = c.forge AND o.api_url IS c.api_url
+         JOIN projects q ON q.id = o.project_id
+         WHERE c.project_id = ?1 AND (o.repository = c.repository OR lower(o.full_name) = lower(c.full_name)
+            OR rtrim(q.repository_url, '/') = rtrim(p.repository_url, '/')) ORDER BY q.vcs, q.org, q.repo",
+    )?;
+    Ok(query.query_map([project], |row| row.get(0))?.collect::<Result<_, _>>()?)
+}
+
 /// Connects a project, or changes how it is connected. Its polling begins at `now`, at the latest. A token that was
 /// refused stays so, unless it is shown to another forge or for another repository.
 pub fn connect(tx: &Tx<'_>, connection: &Connection, now: Millis) -> Result<(), Error> {
@@ -300,11 +313,11 @@ pub fn head_of_pull(view: &View, project: &ProjectId, number: u64) -> Result<Opt
     Ok(view.sql().prepare_cached(sql)?.query_row(params![project, number], |row| row.get(0)).optional()?)
 }
 
-/// Whether a pipeline of this branch and commit exists.
+/// Whether a pipeline of this branch and commit exists; the commit may be told by its first digits.
 pub fn has_pipeline(view: &View, project: &ProjectId, branch: &str, revision: &str) -> Result<bool, Error> {
     let mut query = view
         .sql()
-        .prepare_cached("SELECT 1 FROM pipelines WHERE project_id = ?1 AND branch = ?2 AND revision = ?3")?;
+        .prepare_cached("SELECT 1 FROM pipelines WHERE project_id = ?1 AND branch = ?2 AND revision >= ?3 AND revision < ?3 || 'g'")?;
     Ok(query.exists(params![project, branch, revision])?)
 }
 

@@ -11,6 +11,11 @@ fn done(repository: ForgeRepository, changes: Vec<Event>, remark: &str) -> Deliv
     Delivery { repository: Some(repository), changes, remark }
 }
 
+/// Whether a pull request is in another state than the open one, where its state is told.
+fn is_closed(about: &Value) -> bool {
+    maybe(about, "state").is_some_and(|state| state != "OPEN")
+}
+
 pub(super) fn read_cloud(event: &str, value: &Value) -> Result<Delivery, String> {
     let repository = ForgeRepository {
         id: id(value, "repository.uuid")?,
@@ -52,8 +57,10 @@ pub(super) fn read_cloud(event: &str, value: &Value) -> Result<Delivery, String>
         fork_name: name,
         is_draft: at(about, "draft") == true,
         is_merged: event == "pullrequest:fulfilled",
+        is_closed: is_closed(about),
         author: text(about, "author.nickname"),
         actor,
+        ..Pull::default()
     };
     Ok(done(repository, vec![Event::Pull(pull)], ""))
 }
@@ -126,8 +133,10 @@ pub(super) fn read_dc(event: &str, value: &Value) -> Result<Delivery, String> {
         fork_name: maybe(source, "slug"),
         is_draft: at(about, "draft") == true,
         is_merged: event == "pr:merged",
+        is_closed: is_closed(about),
         author: text(about, "author.user.name"),
         actor,
+        ..Pull::default()
     };
     Ok(done(repository, vec![Event::Pull(pull)], ""))
 }

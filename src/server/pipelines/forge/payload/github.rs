@@ -88,6 +88,7 @@ fn pull(value: &Value, repository: Option<ForgeRepository>) -> Result<Delivery, 
         url: text(value, &of("html_url")),
         head_branch: text(value, &of("head.ref")),
         head: text(value, &of("head.sha")),
+        before: maybe(value, "before").filter(|_| action == Action::Synchronize),
         base_branch: text(value, &of("base.ref")),
         base: text(value, &of("base.sha")),
         reference: Some(format!("refs/pull/{pull_number}/head")),
@@ -98,8 +99,10 @@ fn pull(value: &Value, repository: Option<ForgeRepository>) -> Result<Delivery, 
         fork_name: maybe(head_repository, "name"),
         is_draft: at(value, &of("draft")) == true,
         is_merged: at(value, &of("merged")) == true,
+        is_closed: at(value, &of("state")) == "closed",
         author: text(value, &of("user.login")),
         actor: actor(value),
+        ..Pull::default()
     };
     Ok(Delivery { repository: Some(repository), changes: vec![Event::Pull(pull)], remark: String::new() })
 }

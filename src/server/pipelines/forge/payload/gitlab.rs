@@ -77,6 +77,7 @@ fn merge_request(value: &Value, repository: Option<ForgeRepository>) -> Result<D
         url: text(about, "url"),
         head_branch: text(about, "source_branch"),
         head: text(about, "last_commit.id"),
+        before: maybe(about, "oldrev"),
         base_branch: text(about, "target_branch"),
         base: String::new(),
         reference: Some(format!("refs/merge-requests/{iid}/head")),
@@ -85,12 +86,14 @@ fn merge_request(value: &Value, repository: Option<ForgeRepository>) -> Result<D
         fork_name: some(name),
         is_draft: at(about, "draft") == true || at(about, "work_in_progress") == true,
         is_merged: word == "merge",
+        is_closed: matches!(text(about, "state").as_str(), "closed" | "merged"),
         // GitLab sends the author's id only; the name is known when the author is the event's user.
         author: match id(about, "author_id").ok() == id(value, "user.id").ok() {
             true => text(value, "user.username"),
             false => String::new(),
         },
         actor: Actor { login: text(value, "user.username"), avatar_url: maybe(value, "user.avatar_url") },
+        ..Pull::default()
     };
     Ok(Delivery { repository: Some(repository), changes: vec![Event::Pull(pull)], remark: String::new() })
 }
