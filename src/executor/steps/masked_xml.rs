@@ -1,6 +1,10 @@
 //! A report of tests with its secrets masked: in the values of its attributes and in its text, as they read without
-//! entities. Its markup stays, whatever a secret looks like, and so does what is no XML; a section of CDATA becomes text
-//! like any other.
+//! entities and colours. Its markup stays, whatever a secret looks like, and so does what is no XML; a section of CDATA
+//! becomes text like any other, and document types, which nobody reads, go.
+//!
+//! What the control plane reads in the copy is what was looked through here, also where a report is damaged: its reader
+//! finds a value where one is found here (with quotation marks or without), and the end of a tag where it is here. Quotation marks
+//! that stand elsewhere in a tag, and escapes that begin no colour, would mean something else there: they are replaced.
 //!
 //! Readers join the text around comments, instructions and elements: so does the search for secrets. Markup within what
 //! may be a secret waits until that is decided, and stands behind the mask if it is one.
@@ -23,18 +27,36 @@ const DOCTYPE: &[u8] = b"<!DOCTYPE";
 enum Part {
     Text,
     Cdata,
-    /// A tag, a comment or a declaration.
+    /// A tag, or the beginning of other markup.
     Tag,
     Comment,
-    /// The value of an attribute; its quotation mark.
+    Instruction,
+    /// A document type.
+    Doctype,
+    /// The value of an attribute; its quotation mark, or [`BARE`].
     Value(u8),
+}
+
+/// The quotation mark of a value that has none.
+const BARE: u8 = b' ';
+/// That of text.
+const TEXT: u8 = b'<';
+
+/// Place in a tag. That in a document type: before its declarations, within them, behind them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Name,
+    Before,
+    Key,
+    Behind,
+    /// Before the value.
+    Equals,
 }
 
 struct Masked<W> {
     out: W,
     part: Part,
-    /// Declarations that are open, of a document type and inside of it.
-    declarations: u32,
+    place: Place,
     /// Redactor of all text.
     redactor: Redactor,
     /// Redactor of one value of an attribute at a time.
@@ -59,7 +81,7 @@ pub(super) fn copy(
     let mut masked = Masked {
         out,
         part: Part::Text,
-        declarations: 0,
+        place: Place::Name,
         redactor: Redactor::new(secrets.clone()),
         values: Redactor::new(secrets.clone()),
         plain: Vec::new(),
@@ -80,7 +102,7 @@ pub(super) fn copy(
                 wide.end(|byte| masked.byte(byte))?;
             }
             masked.pass_last()?;
-            masked.mask_value(true)?;
+            masked.mask_value(Some(TEXT))?;
             masked.decide(true)?;
             masked.out.flush()?;
             return Ok(true);
@@ -157,17 +179,19 @@ impl Wide {
 
 impl<W: Write> Masked<W> {
     fn byte(&mut self, byte: u8) -> io::Result<()> {
+        let is_space = matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
         match (self.part, byte) {
             (Part::Text, b'<') => {
                 self.pass_last()?;
                 self.decide(false)?;
                 self.begin_mark();
+                self.place = Place::Name;
                 self.markup(Part::Tag, byte)
             }
-            (Part::Value(quote), byte) if byte == quote => {
+            (Part::Value(quote), _) if byte == quote || quote == BARE && (is_space || byte == b'>') => {
                 self.pass_last()?;
-                self.mask_value(true)?;
-                self.markup(Part::Tag, byte)
+                self.mask_value(Some(quote))?;
+                self.markup(if byte == b'>' { Part::Text } else { Part::Tag }, byte)
             }
             (Part::Text | Part::Value(_), byte) => self.text(byte),
             // Brackets wait, since they may be its end: that is no part of a secret.
@@ -184,32 +208,53 @@ impl<W: Write> Masked<W> {
                 self.pass_last()?;
                 self.pass(&[byte])
             }
-            (Part::Tag, b'<') if self.declarations > 0 => {
-                self.declarations += 1;
-                self.markup(Part::Tag, byte)
+            (Part::Doctype, b'>') if self.place != Place::Key => {
+                self.begin(Part::Text);
+                Ok(())
             }
-            (Part::Tag, b'>') => {
-                self.declarations = self.declarations.saturating_sub(1);
-                self.markup(if self.declarations > 0 { Part::Tag } else { Part::Text }, byte)
+            (Part::Doctype, _) => {
+                self.place = match (self.place, byte) {
+                    (_, b'[') => Place::Key,
+                    (Place::Key, b']') => Place::Behind,
+                    (Place::Behind, _) if !is_space => Place::Key,
+                    (place, _) => place,
+                };
+                Ok(())
             }
-            (Part::Tag, quote @ (b'"' | b'\'')) => self.markup(Part::Value(quote), byte),
-            (Part::Comment, b'>') if self.last.ends_with(b"--") => self.markup(Part::Text, byte),
-            (part, byte) => {
-                self.markup(part, byte)?;
-                match &self.last[..] {
-                    CDATA => {
+            (Part::Tag, b'>') => self.markup(Part::Text, byte),
+            (Part::Tag, _) if self.place == Place::Equals && !is_space => {
+                self.place = Place::Before;
+                match byte {
+                    b'"' | b'\'' => self.markup(Part::Value(byte), byte),
+                    _ => {
+                        self.begin(Part::Value(BARE));
+                        self.text(byte)
+                    }
+                }
+            }
+            (Part::Tag, _) => {
+                self.place = match (self.place, byte) {
+                    (Place::Name | Place::Before, _) if is_space => Place::Before,
+                    (Place::Key, _) if is_space => Place::Behind,
+                    (Place::Key | Place::Behind, b'=') => Place::Equals,
+                    (place, _) if is_space || place == Place::Name => place,
+                    _ => Place::Key,
+                };
+                self.markup(Part::Tag, if matches!(byte, b'"' | b'\'') { b'`' } else { byte })?;
+                if let Some(part) = begun(&self.last) {
+                    if matches!(part, Part::Cdata | Part::Doctype) {
                         // Nothing of it was written: that much markup always waits.
                         if let Some((_, mark)) = self.marks.last_mut() {
-                            mark.truncate(mark.len() - CDATA.len());
+                            mark.truncate(mark.len().saturating_sub(CDATA.len()));
                         }
-                        self.begin(Part::Cdata);
                     }
-                    COMMENT => self.begin(Part::Comment),
-                    DOCTYPE if self.declarations == 0 => self.declarations = 1,
-                    _ => {}
+                    self.begin(part);
                 }
                 Ok(())
             }
+            (Part::Comment, b'>') if self.last.ends_with(b"--") => self.markup(Part::Text, byte),
+            (Part::Instruction, b'>') if self.last.ends_with(b"?") => self.markup(Part::Text, byte),
+            (part, byte) => self.markup(part, byte),
         }
     }
 
@@ -226,7 +271,7 @@ impl<W: Write> Masked<W> {
         // The beginning of a tag, or the end of a comment.
         match self.part {
             Part::Tag if self.last.len() < CDATA.len() => self.last.push(byte),
-            Part::Comment => {
+            Part::Comment | Part::Instruction => {
                 if self.last.len() > 1 {
                     self.last.remove(0);
                 }
@@ -253,7 +298,8 @@ impl<W: Write> Masked<W> {
             mark.extend_from_slice(bytes);
         }
         // Shorter, it may be the beginning of a section of CDATA.
-        let is_known = self.part != Part::Tag || self.last.len() == CDATA.len() && self.last != CDATA;
+        let is_known =
+            self.part != Part::Tag || self.last.len() == CDATA.len() && begun(&self.last).is_none();
         if is_known && self.marks.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > PIECE {
             // Nothing is joined over so much markup.
             self.decide(true)?;
@@ -290,21 +336,40 @@ impl<W: Write> Masked<W> {
         let is_value = matches!(self.part, Part::Value(_));
         let text = if is_value { &mut self.value } else { &mut self.plain };
         text.extend_from_slice(bytes);
-        match is_value {
-            _ if text.len() < PIECE => Ok(()),
-            true => self.mask_value(false),
-            false => self.decide(false),
+        // A colour is no part of the text, wherever it stands: it goes with its last byte.
+        let colour = match text.split_last() {
+            Some((b'm', before)) => before
+                .iter()
+                .rposition(|byte| !matches!(byte, b'0'..=b';'))
+                .filter(|at| before[..=*at].ends_with(b"\x1b[")),
+            _ => None,
+        };
+        if let Some(at) = colour {
+            text.truncate(at - 1);
+        }
+        // No colour is open behind a letter.
+        let is_short = text.len() < PIECE || bytes.last() < Some(&b'a') && text.len() < 2 * PIECE;
+        match self.part {
+            _ if is_short => Ok(()),
+            Part::Value(_) => self.mask_value(None),
+            _ => self.decide(false),
         }
     }
 
-    fn mask_value(&mut self, is_end: bool) -> io::Result<()> {
+    /// Masks what was read of a value; `ends`: it was all of one with this quotation mark.
+    fn mask_value(&mut self, ends: Option<u8>) -> io::Result<()> {
         let mut clean = Vec::new();
         self.values.push(&self.value, &mut clean);
         self.value.clear();
-        if is_end {
+        if let Some(quote) = ends {
             self.values.finish(&mut clean);
+            // Without a value the next word would be one.
+            if quote == BARE && clean.is_empty() {
+                return self.mark(b"''");
+            }
         }
-        self.mark(&escaped(&clean, true))
+        let quote = if self.part == Part::Value(BARE) { BARE } else { b'"' };
+        self.mark(&escaped(&clean, quote))
     }
 
     /// Masks what was read, and writes what is decided then: text and markup in their order. All of it, at an end.
@@ -336,19 +401,30 @@ impl<W: Write> Masked<W> {
             // Up to the first mask both have the same bytes; behind it their places are not known.
             let shown = &before[masked.min(at)..at];
             let to = if clean.starts_with(shown) { shown.len() } else { clean.len() };
-            self.out.write_all(&escaped(&clean[written..to], false))?;
+            self.out.write_all(&escaped(&clean[written..to], TEXT))?;
             self.out.write_all(&mark)?;
             written = to;
         }
         for (at, _) in &mut self.marks {
             *at -= decided;
         }
-        self.out.write_all(&escaped(&clean[written..], false))
+        self.out.write_all(&escaped(&clean[written..], TEXT))
     }
 }
 
-/// Text with entities, for the value of an attribute or beside tags.
-fn escaped(text: &[u8], is_value: bool) -> Vec<u8> {
+/// Markup that begins by these first bytes, if it is no tag.
+fn begun(bytes: &[u8]) -> Option<Part> {
+    match bytes {
+        b"<?" => Some(Part::Instruction),
+        COMMENT => Some(Part::Comment),
+        CDATA => Some(Part::Cdata),
+        _ if bytes.eq_ignore_ascii_case(DOCTYPE) => Some(Part::Doctype),
+        _ => None,
+    }
+}
+
+/// Text with entities, for the value of an attribute that has this quotation mark, or beside tags.
+fn escaped(text: &[u8], quote: u8) -> Vec<u8> {
     let mut escaped = Vec::with_capacity(text.len());
     for byte in text {
         let entity: &[u8] = match byte {
@@ -356,10 +432,13 @@ fn escaped(text: &[u8], is_value: bool) -> Vec<u8> {
             b'<' => b"&lt;",
             b'>' => b"&gt;",
             b'\r' => b"&#13;",
-            b'"' if is_value => b"&quot;",
-            b'\'' if is_value => b"&apos;",
-            b'\n' if is_value => b"&#10;",
-            b'\t' if is_value => b"&#9;",
+            // It would make colours of what is behind markup; this one is replaced by whoever reads it.
+            0x1b => b"\x1a",
+            b'"' if quote != TEXT => b"&quot;",
+            b'\'' if quote != TEXT => b"&apos;",
+            b'\n' if quote != TEXT => b"&#10;",
+            b'\t' if quote != TEXT => b"&#9;",
+            b' ' if quote == BARE => b"&#32;",
             _ => std::slice::from_ref(byte),
         };
         escaped.extend_from_slice(entity);
@@ -388,98 +467,4 @@ fn meaning(name: &[u8]) -> Option<char> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use crate::protocol::Secret;
-
-    fn masked(text: &str, secrets: &[&str]) -> String {
-        masked_bytes(text.as_bytes(), secrets)
-    }
-
-    fn masked_bytes(mut text: &[u8], secrets: &[&str]) -> String {
-        let secrets: Vec<_> = secrets.iter().map(|value| Secret::new(*value)).collect();
-        let mut out = Vec::new();
-        let secrets = Secrets::new(&[], &secrets);
-        assert!(copy(&mut text, &mut out, &secrets, &AtomicBool::new(false)).unwrap());
-        String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn values_and_text_are_masked_and_markup_stays() {
-        let secrets = ["testcase", "a<b>\"c\"&'d'", "two\nlines", "12345", "]]x]]"];
-        for (text, expected) in [
-            (r#"<testcase name="x testcase y" time='12345'/>"#, r#"<testcase name="x **** y" time='****'/>"#),
-            (r#"<f m="a&lt;b&gt;&quot;c&#34;&amp;&apos;d&#x27;.">"#, r#"<f m="****.">"#),
-            (r#"<f m='a&lt;b>"c"&amp;&apos;d&apos;'>"#, "<f m='****'>"),
-            ("<f m=\"two&#10;lines\">a &amp; two\nlines</f>", "<f m=\"****\">a &amp; ****</f>"),
-            ("<o><![CDATA[a<b>\"c\"&'d']]]]></o>", "<o>****]]</o>"),
-            ("<o><![CDATA[]]x]]]]><![CDATA[]]></o>", "<o>****</o>"),
-            ("<!-- testcase \"testcase --><a/>testcase", "<!-- testcase \"testcase --><a/>****"),
-            ("<!-- -- > testcase ->--><a b=\"testcase\"/>", "<!-- -- > testcase ->--><a b=\"****\"/>"),
-            (
-                "<?xml version=\"1.0\"?>\n<a>&foo; &#xZ; & b</a>",
-                "<?xml version=\"1.0\"?>\n<a>&amp;foo; &amp;#xZ; &amp; b</a>",
-            ),
-            (
-                "<!DOCTYPE a [<!ENTITY b \"testcase\"> <!ELEMENT c (d)>]><a>testcase</a>",
-                "<!DOCTYPE a [<!ENTITY b \"****\"> <!ELEMENT c (d)>]><a>****</a>",
-            ),
-            ("no XML: testcase", "no XML: ****"),
-        ] {
-            assert_eq!(masked(text, &secrets), expected);
-        }
-    }
-
-    #[test]
-    fn without_secrets_in_it_a_report_means_the_same() {
-        let text = "<a b=\"1 &lt; 2\n\" c='x \"y\"'>t &gt; u<![CDATA[<&>]]><!-- c --></a>";
-        let expected = "<a b=\"1 &lt; 2&#10;\" c='x &quot;y&quot;'>t &gt; u&lt;&amp;&gt;<!-- c --></a>";
-        assert_eq!(masked(text, &["hunter22"]), expected);
-    }
-
-    #[test]
-    fn a_secret_that_ends_as_it_begins_takes_nothing_of_the_next_text() {
-        let text = "<a>42 != q7wertyuq</a><b>57 != q7wertyuq</b><c>of q7wertyuq</c><d>Pass</d>";
-        let expected = "<a>42 != ****</a><b>57 != ****</b><c>of ****</c><d>Pass</d>";
-        assert_eq!(masked(text, &["q7wertyuq"]), expected);
-        assert_eq!(masked("<a>x q7wertyuq</a>7wertyuq y", &["q7wertyuq"]), "<a>x ****</a> y");
-    }
-
-    #[test]
-    fn a_secret_is_found_in_text_as_readers_join_it() {
-        for (text, expected) in [
-            ("<f>token XY12-<![CDATA[more]]> refused</f>", "<f>token **** refused</f>"),
-            ("<f><![CDATA[XY12]]><![CDATA[-more]]></f>", "<f>****</f>"),
-            ("<f>XY12<!-- XY --><!-- 12 -->-more.</f>", "<f>****<!-- XY --><!-- 12 -->.</f>"),
-            ("<f>a XY1<?pi x?>2-more</f>", "<f>a ****<?pi x?></f>"),
-            ("<f>a XY<b c=\"XY12\">12-</b>more.</f>", "<f>a ****<b c=\"XY12\"></b>.</f>"),
-            ("<f>XY<b/>12-<i/>mor.</f>XY12<g/>", "<f>XY<b/>12-<i/>mor.</f>XY12<g/>"),
-            ("<f>XY&#49;<b/>2</f>-more", "<f>****<b/></f>"),
-            ("<f>XY12-more XY<b/>12</f><f m='XY12-more'/>XY12", "<f>**** XY<b/>12</f><f m='****'/>XY12"),
-        ] {
-            assert_eq!(masked(text, &["XY12-more"]), expected);
-        }
-        for length in 0..5 {
-            let (text, more) = (".".repeat(length), "]".repeat(length));
-            let cdata = format!("<a><![CDATA[{text}]]><b/><![CDATA[{more}]]></a>XY12-more");
-            assert_eq!(masked(&cdata, &["XY12-more"]), format!("<a>{text}<b/>{more}</a>****"));
-        }
-        let many = format!("<f>XY12{}-more</f>", "<b c=''/>".repeat(10_000));
-        assert_eq!(masked(&many, &["XY12-more"]), many, "all of it comes, and nothing waits for ever");
-    }
-
-    #[test]
-    fn utf_16_is_masked_and_read_as_utf_8() {
-        // Units of these have the bytes of `&`, `<` and `>`.
-        let text = "<a b=\"\u{126} \u{3e26} \u{4e3c} \u{1f600} hunter22\">hunter22</a>";
-        let expected = "<a b=\"\u{126} \u{3e26} \u{4e3c} \u{1f600} ****\">****</a>";
-        let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
-        let marked: Vec<u8> =
-            std::iter::once(0xfeff).chain(text.encode_utf16()).flat_map(u16::to_be_bytes).collect();
-        assert_eq!(masked_bytes(&little, &["hunter22"]), expected);
-        assert_eq!(masked_bytes(&marked, &["hunter22"]), format!("\u{feff}{expected}"));
-        let half = [little, vec![0x00, 0xd8, 0x3c]].concat();
-        assert_eq!(masked_bytes(&half, &["hunter22"]), format!("{expected}\u{fffd}"));
-    }
-}
+mod tests;
