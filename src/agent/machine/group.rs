@@ -10,8 +10,10 @@
 use crate::agent::settings::Quotas;
 use rustix::process::{Pid, Signal, kill_process};
 use std::cell::Cell;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Folder that the hierarchies are mounted at, as every system has them.
@@ -52,7 +54,7 @@ impl Group {
             // A group that may be made but not entered is of no use.
             match group.join() {
                 Ok(()) => {
-                    group.remove_former(name);
+                    group.remove_former();
                     Some(group)
                 }
                 Err(_) => {
@@ -64,12 +66,10 @@ impl Group {
     }
 
     /// Removes what is empty of killed lives of a runner of this name, which had other locks.
-    fn remove_former(&self, name: &str) {
-        let Some(runner) = runner_of(name) else { return };
+    fn remove_former(&self) {
+        let own = self.folder.file_name().and_then(runner_of);
         for entry in fs::read_dir(&self.own).into_iter().flatten().flatten() {
-            let group = entry.file_name();
-            let name = group.to_str().and_then(|group| group.strip_prefix("runlet-"));
-            if name.and_then(runner_of) == Some(runner) {
+            if own.is_some() && runner_of(&entry.file_name()) == own {
                 // One with members stays, as does the runner's own.
                 let _ = fs::remove_dir(entry.path());
             }
@@ -164,9 +164,11 @@ impl Drop for Group {
     }
 }
 
-/// The name of a runner in what it is known by: that, and two words about its lock.
-fn runner_of(name: &str) -> Option<&str> {
-    Some(name.rsplit_once('-')?.0.rsplit_once('-')?.0)
+/// The runner of a group, by the name of that: two words about its lock stand at the end.
+fn runner_of(group: &OsStr) -> Option<&[u8]> {
+    let group = group.as_bytes();
+    let lock = memchr::memrchr(b'-', group)?;
+    Some(&group[..memchr::memrchr(b'-', &group[..lock])?])
 }
 
 /// The groups of this process, the unified hierarchy first, then what can freeze.

@@ -27,10 +27,9 @@ const DOCTYPE: &[u8] = b"<!DOCTYPE";
 enum Part {
     Text,
     Cdata,
-    /// A tag, or the beginning of other markup.
+    /// A tag or an instruction, or the beginning of other markup.
     Tag,
     Comment,
-    Instruction,
     /// A document type.
     Doctype,
     /// The value of an attribute; its quotation mark, or [`BARE`].
@@ -42,13 +41,13 @@ const BARE: u8 = b' ';
 /// That of text.
 const TEXT: u8 = b'<';
 
-/// Place in a tag. That in a document type: before its declarations, within them, behind them.
+/// Place in a tag. In a document type: within its declarations, as it is in a key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Name,
     Before,
+    /// The name of an attribute, or what is behind it.
     Key,
-    Behind,
     /// Before the value.
     Equals,
 }
@@ -98,11 +97,14 @@ pub(super) fn copy(
             other => other?,
         };
         if n == 0 {
-            if let Some(wide) = wide {
-                wide.end(|byte| masked.byte(byte))?;
+            // Half of a character is none.
+            if wide.is_some_and(|wide| wide.first.is_some()) {
+                for byte in "\u{fffd}".bytes() {
+                    masked.byte(byte)?;
+                }
             }
             masked.pass_last()?;
-            masked.mask_value(Some(TEXT))?;
+            masked.mask_value(true)?;
             masked.decide(true)?;
             masked.out.flush()?;
             return Ok(true);
@@ -116,7 +118,11 @@ pub(super) fn copy(
         }
         for &byte in &buffer[..n] {
             match &mut wide {
-                Some(wide) => wide.byte(byte, |byte| masked.byte(byte))?,
+                Some(wide) => {
+                    for byte in wide.byte(byte).bytes() {
+                        masked.byte(byte)?;
+                    }
+                }
                 None => masked.byte(byte)?,
             }
         }
@@ -142,44 +148,28 @@ impl Wide {
         Some(Self { is_big_endian, half: None, first: None })
     }
 
-    fn byte(&mut self, byte: u8, write: impl FnMut(u8) -> io::Result<()>) -> io::Result<()> {
+    /// The characters that end with this byte.
+    fn byte(&mut self, byte: u8) -> String {
         let Some(half) = self.half.take() else {
             self.half = Some(byte);
-            return Ok(());
+            return String::new();
         };
         let unit = if self.is_big_endian {
             u16::from_be_bytes([half, byte])
         } else {
             u16::from_le_bytes([half, byte])
         };
-        match (self.first.take(), unit) {
-            (before, 0xd800..=0xdbff) => {
-                self.first = Some(unit);
-                Self::chars(before.into_iter(), write)
-            }
-            (before, unit) => Self::chars(before.into_iter().chain([unit]), write),
-        }
-    }
-
-    fn end(self, write: impl FnMut(u8) -> io::Result<()>) -> io::Result<()> {
-        Self::chars(self.first.into_iter(), write)
-    }
-
-    fn chars(
-        units: impl Iterator<Item = u16>,
-        mut write: impl FnMut(u8) -> io::Result<()>,
-    ) -> io::Result<()> {
-        for c in char::decode_utf16(units) {
-            let c = c.unwrap_or(char::REPLACEMENT_CHARACTER);
-            c.encode_utf8(&mut [0; 4]).bytes().try_for_each(&mut write)?;
-        }
-        Ok(())
+        let units = [self.first.unwrap_or_default(), unit];
+        let from = usize::from(self.first.is_none());
+        self.first = Some(unit).filter(|unit| matches!(unit, 0xd800..=0xdbff));
+        String::from_utf16_lossy(&units[from..1 + usize::from(self.first.is_none())])
     }
 }
 
 impl<W: Write> Masked<W> {
     fn byte(&mut self, byte: u8) -> io::Result<()> {
         let is_space = matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+        let is_quote = matches!(byte, b'"' | b'\'');
         match (self.part, byte) {
             (Part::Text, b'<') => {
                 self.pass_last()?;
@@ -190,7 +180,7 @@ impl<W: Write> Masked<W> {
             }
             (Part::Value(quote), _) if byte == quote || quote == BARE && (is_space || byte == b'>') => {
                 self.pass_last()?;
-                self.mask_value(Some(quote))?;
+                self.mask_value(true)?;
                 self.markup(if byte == b'>' { Part::Text } else { Part::Tag }, byte)
             }
             (Part::Text | Part::Value(_), byte) => self.text(byte),
@@ -208,52 +198,48 @@ impl<W: Write> Masked<W> {
                 self.pass_last()?;
                 self.pass(&[byte])
             }
-            (Part::Doctype, b'>') if self.place != Place::Key => {
-                self.begin(Part::Text);
-                Ok(())
-            }
-            (Part::Doctype, _) => {
-                self.place = match (self.place, byte) {
-                    (_, b'[') => Place::Key,
-                    (Place::Key, b']') => Place::Behind,
-                    (Place::Behind, _) if !is_space => Place::Key,
-                    (place, _) => place,
-                };
+            (Part::Doctype, byte) => {
+                match byte {
+                    b'>' if self.place == Place::Name => self.begin(Part::Text),
+                    b'[' => self.place = Place::Key,
+                    b']' => self.place = Place::Name,
+                    _ => {}
+                }
                 Ok(())
             }
             (Part::Tag, b'>') => self.markup(Part::Text, byte),
             (Part::Tag, _) if self.place == Place::Equals && !is_space => {
                 self.place = Place::Before;
-                match byte {
-                    b'"' | b'\'' => self.markup(Part::Value(byte), byte),
-                    _ => {
-                        self.begin(Part::Value(BARE));
-                        self.text(byte)
-                    }
+                if is_quote {
+                    return self.markup(Part::Value(byte), byte);
                 }
+                self.begin(Part::Value(BARE));
+                self.text(byte)
             }
             (Part::Tag, _) => {
-                self.place = match (self.place, byte) {
-                    (Place::Name | Place::Before, _) if is_space => Place::Before,
-                    (Place::Key, _) if is_space => Place::Behind,
-                    (Place::Key | Place::Behind, b'=') => Place::Equals,
-                    (place, _) if is_space || place == Place::Name => place,
-                    _ => Place::Key,
-                };
-                self.markup(Part::Tag, if matches!(byte, b'"' | b'\'') { b'`' } else { byte })?;
-                if let Some(part) = begun(&self.last) {
-                    if matches!(part, Part::Cdata | Part::Doctype) {
-                        // Nothing of it was written: that much markup always waits.
-                        if let Some((_, mark)) = self.marks.last_mut() {
-                            mark.truncate(mark.len().saturating_sub(CDATA.len()));
-                        }
-                    }
-                    self.begin(part);
+                match self.place {
+                    Place::Key if byte == b'=' => self.place = Place::Equals,
+                    Place::Name | Place::Before if is_space => self.place = Place::Before,
+                    Place::Before => self.place = Place::Key,
+                    _ => {}
                 }
+                self.markup(Part::Tag, if is_quote { b'`' } else { byte })?;
+                let part = match &self.last[..] {
+                    COMMENT => Part::Comment,
+                    CDATA => Part::Cdata,
+                    DOCTYPE => Part::Doctype,
+                    _ => return Ok(()),
+                };
+                if self.last.len() == CDATA.len() {
+                    // Nothing of it was written: that much markup always waits.
+                    if let Some((_, mark)) = self.marks.last_mut() {
+                        mark.truncate(mark.len().saturating_sub(CDATA.len()));
+                    }
+                }
+                self.begin(part);
                 Ok(())
             }
             (Part::Comment, b'>') if self.last.ends_with(b"--") => self.markup(Part::Text, byte),
-            (Part::Instruction, b'>') if self.last.ends_with(b"?") => self.markup(Part::Text, byte),
             (part, byte) => self.markup(part, byte),
         }
     }
@@ -271,7 +257,7 @@ impl<W: Write> Masked<W> {
         // The beginning of a tag, or the end of a comment.
         match self.part {
             Part::Tag if self.last.len() < CDATA.len() => self.last.push(byte),
-            Part::Comment | Part::Instruction => {
+            Part::Comment => {
                 if self.last.len() > 1 {
                     self.last.remove(0);
                 }
@@ -297,9 +283,8 @@ impl<W: Write> Masked<W> {
         if let Some((_, mark)) = self.marks.last_mut() {
             mark.extend_from_slice(bytes);
         }
-        // Shorter, it may be the beginning of a section of CDATA.
-        let is_known =
-            self.part != Part::Tag || self.last.len() == CDATA.len() && begun(&self.last).is_none();
+        // It may be the beginning of a section of CDATA.
+        let is_known = self.part != Part::Tag || self.last.get(1).is_some_and(|byte| *byte != b'!');
         if is_known && self.marks.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > PIECE {
             // Nothing is joined over so much markup.
             self.decide(true)?;
@@ -351,25 +336,25 @@ impl<W: Write> Masked<W> {
         let is_short = text.len() < PIECE || bytes.last() < Some(&b'a') && text.len() < 2 * PIECE;
         match self.part {
             _ if is_short => Ok(()),
-            Part::Value(_) => self.mask_value(None),
+            Part::Value(_) => self.mask_value(false),
             _ => self.decide(false),
         }
     }
 
-    /// Masks what was read of a value; `ends`: it was all of one with this quotation mark.
-    fn mask_value(&mut self, ends: Option<u8>) -> io::Result<()> {
+    fn mask_value(&mut self, is_end: bool) -> io::Result<()> {
         let mut clean = Vec::new();
         self.values.push(&self.value, &mut clean);
         self.value.clear();
-        if let Some(quote) = ends {
+        if is_end {
             self.values.finish(&mut clean);
-            // Without a value the next word would be one.
-            if quote == BARE && clean.is_empty() {
-                return self.mark(b"''");
-            }
         }
-        let quote = if self.part == Part::Value(BARE) { BARE } else { b'"' };
-        self.mark(&escaped(&clean, quote))
+        let Part::Value(quote) = self.part else { return Ok(()) };
+        let mut clean = escaped(&clean, quote);
+        if is_end && quote == BARE && clean.is_empty() {
+            // The next word would be the value.
+            clean.extend_from_slice(b"''");
+        }
+        self.mark(&clean)
     }
 
     /// Masks what was read, and writes what is decided then: text and markup in their order. All of it, at an end.
@@ -412,36 +397,24 @@ impl<W: Write> Masked<W> {
     }
 }
 
-/// Markup that begins by these first bytes, if it is no tag.
-fn begun(bytes: &[u8]) -> Option<Part> {
-    match bytes {
-        b"<?" => Some(Part::Instruction),
-        COMMENT => Some(Part::Comment),
-        CDATA => Some(Part::Cdata),
-        _ if bytes.eq_ignore_ascii_case(DOCTYPE) => Some(Part::Doctype),
-        _ => None,
-    }
-}
-
 /// Text with entities, for the value of an attribute that has this quotation mark, or beside tags.
 fn escaped(text: &[u8], quote: u8) -> Vec<u8> {
     let mut escaped = Vec::with_capacity(text.len());
-    for byte in text {
-        let entity: &[u8] = match byte {
-            b'&' => b"&amp;",
-            b'<' => b"&lt;",
-            b'>' => b"&gt;",
-            b'\r' => b"&#13;",
-            // It would make colours of what is behind markup; this one is replaced by whoever reads it.
-            0x1b => b"\x1a",
-            b'"' if quote != TEXT => b"&quot;",
-            b'\'' if quote != TEXT => b"&apos;",
-            b'\n' if quote != TEXT => b"&#10;",
-            b'\t' if quote != TEXT => b"&#9;",
-            b' ' if quote == BARE => b"&#32;",
-            _ => std::slice::from_ref(byte),
+    for &byte in text {
+        let is_special = match byte {
+            b'&' | b'<' | b'>' | b'\r' => true,
+            b'"' | b'\'' | b'\n' | b'\t' => quote != TEXT,
+            b' ' => quote == BARE,
+            _ => false,
         };
-        escaped.extend_from_slice(entity);
+        match byte {
+            _ if is_special => {
+                escaped.extend_from_slice(&[b'&', b'#', b'0' + byte / 10, b'0' + byte % 10, b';']);
+            }
+            // It would make colours of what is behind markup; this one is replaced by whoever reads it.
+            0x1b => escaped.push(0x1a),
+            _ => escaped.push(byte),
+        }
     }
     escaped
 }

@@ -80,7 +80,7 @@ pub(super) fn read(tag: &BytesStart<'_>, replaced: &mut u64) -> Tag {
     }
     // Runners that mask secrets write with entities what stands between two quotation marks, whichever are missing.
     let is_astray = strict.as_ref().is_some_and(|why| !matches!(why, AttrError::UnquotedValue(_)));
-    let plain = is_astray.then(|| String::from_utf8_lossy(tag).replace("&lt;", "<").replace("&gt;", ">"));
+    let plain = is_astray.then(|| String::from_utf8_lossy(tag).replace("&#60;", "<").replace("&#62;", ">"));
     let whole = plain.as_deref().map_or(&**tag, str::as_bytes);
     (attributes.is_torn, attributes.has_failure) = swallowed(whole, strict.is_some());
     if attributes.is_torn {

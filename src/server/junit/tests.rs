@@ -298,10 +298,10 @@ fn nothing_that_may_have_failed_is_a_success() {
         ("<testcase name='a'><system-out>", vec![]),
         // A quotation mark too few: what it swallows is no success, nor is it as a runner writes it that masks secrets.
         (
-            "<testcase name='a&gt;&lt;failure message='m/></testcase>",
+            "<testcase name='a&#62;&#60;failure message='m/></testcase>",
             vec![("a><failure message=", Failure, "")],
         ),
-        ("<testcase name='a&gt;&lt;/testcase&gt;&lt;testcase name='b`></testcase>", vec![]),
+        ("<testcase name='a&#62;&#60;/testcase&#62;&#60;testcase name='b`></testcase>", vec![]),
         (
             "<testcase name='a><failure message='m/></testcase><testcase name='b'/>",
             vec![("a><failure message=", Failure, ""), ("b", Success, "")],

@@ -23,14 +23,14 @@ fn values_and_text_are_masked_and_markup_stays() {
         (r#"<testcase name="x testcase y" time='12345'/>"#, r#"<testcase name="x **** y" time='****'/>"#),
         (r#"<f m="a&lt;b&gt;&quot;c&#34;&amp;&apos;d&#x27;.">"#, r#"<f m="****.">"#),
         (r#"<f m='a&lt;b>"c"&amp;&apos;d&apos;'>"#, "<f m='****'>"),
-        ("<f m=\"two&#10;lines\">a &amp; two\nlines</f>", "<f m=\"****\">a &amp; ****</f>"),
+        ("<f m=\"two&#10;lines\">a &amp; two\nlines</f>", "<f m=\"****\">a &#38; ****</f>"),
         ("<o><![CDATA[a<b>\"c\"&'d']]]]></o>", "<o>****]]</o>"),
         ("<o><![CDATA[]]x]]]]><![CDATA[]]></o>", "<o>****</o>"),
         ("<!-- testcase \"testcase --><a/>testcase", "<!-- testcase \"testcase --><a/>****"),
         ("<!-- -- > testcase ->--><a b=\"testcase\"/>", "<!-- -- > testcase ->--><a b=\"****\"/>"),
         (
             "<?xml version=\"1.0\"?>\n<a>&foo; &#xZ; & b</a>",
-            "<?xml version=\"1.0\"?>\n<a>&amp;foo; &amp;#xZ; &amp; b</a>",
+            "<?xml version=\"1.0\"?>\n<a>&#38;foo; &#38;#xZ; &#38; b</a>",
         ),
         (
             "<!DOCTYPE a [<!ENTITY b \"testcase\"> <!ELEMENT c (d)>]><a>testcase</a><!doctype b>",
@@ -45,7 +45,7 @@ fn values_and_text_are_masked_and_markup_stays() {
 #[test]
 fn without_secrets_in_it_a_report_means_the_same() {
     let text = "<a b=\"1 &lt; 2\n\" c='x \"y\"'>t &gt; u<![CDATA[<&>]]><!-- c --></a>";
-    let expected = "<a b=\"1 &lt; 2&#10;\" c='x &quot;y&quot;'>t &gt; u&lt;&amp;&gt;<!-- c --></a>";
+    let expected = "<a b=\"1 &#60; 2&#10;\" c='x &#34;y&#34;'>t &#62; u&#60;&#38;&#62;<!-- c --></a>";
     assert_eq!(masked(text, &["hunter22"]), expected);
 }
 
@@ -99,10 +99,9 @@ fn values_without_quotation_marks_are_masked_and_stray_marks_are_none() {
     for (text, expected) in [
         ("<t a=XY12-more b = XY12-more\n c=XY12-more/>", "<t a=**** b = ****\n c=****/>"),
         ("<t a=x&#32;XY12-more>XY12-more", "<t a=x&#32;****>****"),
-        ("<t a=x'XY12-more'>", "<t a=x&apos;****&apos;>"),
+        ("<t a=x'XY12-more'>", "<t a=x&#39;****&#39;>"),
         ("<t a=\"x\"XY12\" b=XY12-more \"c=\"XY12-more\">", "<t a=\"x\"XY12` b=**** `c=\"****\">"),
         ("<t =b=\"XY12-more\" a=\u{1b}[1m b>", "<t =b=\"****\" a='' b>"),
-        ("<?p a=\"?><t a=\"XY12-more\">", "<?p a=\"?><t a=\"****\">"),
         ("<t a=XY12-more", "<t a=****"),
     ] {
         assert_eq!(masked(text, &["XY12-more"]), expected);
