@@ -20,8 +20,8 @@ const CUTS: [(&str, u64, &str); 5] = [
     ("5 min", 300, "15m"),
     ("70 min of 2 h at 1/12", 350, "10m"),
 ];
-/// Longer than lease, budget and margin together.
-const TOO_LONG: (&str, u64, &str) = ("4 min of 1 min", 240, "1m");
+/// Longer than lease, budget and margins together.
+const TOO_LONG: (&str, u64, &str) = ("5 min of 1 min", 300, "1m");
 
 /// Moments of a task at which the line is cut: name, kind of call, how many pass before, and where in it.
 const MOMENTS: [(&str, Call, u64, Place); 7] = [

@@ -38,7 +38,9 @@ Usage: runlet admin NOUN VERB [ARGUMENTS] [OPTIONS]
 
 Runners
   resource-class create NAMESPACE/NAME [--description TEXT] [--budget DURATION] [--unsafe-retries]
-  resource-class set-budget NAMESPACE/NAME [DURATION]    how long a job may be out of reach; 15m unless given
+  resource-class set-budget NAMESPACE/NAME [DURATION]    how long the network of a job's runner may be away, from 1m
+                                        to 24h: a job goes on after that, and after more than 75 s more its steps
+                                        are stopped; 15m unless given
   resource-class set-unsafe-retries NAMESPACE/NAME on|off
                                                      a job that began runs again, 3 times at most, when its runner
                                                      is lost: for jobs that may run twice

@@ -26,7 +26,7 @@ impl Death {
     pub(super) fn of(end: End, not_reported: bool, ended_because: Option<&str>, words: Option<&str>) -> Self {
         let mut message = match not_reported {
             true => "the task agent could not report the outcome".to_owned(),
-            false => format!("the task agent died ({})", end.text()),
+            false => format!("the task agent died ({}), so the last output may be missing", end.text()),
         };
         if let Some(words) = words {
             message = format!("{message}, its last words were `{words}`");

@@ -111,7 +111,7 @@ impl Tasks {
                 self.watched = Some(Watched::of(agent, task, None));
             }
             None => {
-                let message = "the task agent was gone when the runner started again";
+                let message = "the task agent was gone when the runner started again, so the last output may be missing";
                 record!(Warn, task_id = task.id; "{message}");
                 self.mourn(task, None, Death::of_earlier_run(message), true);
             }

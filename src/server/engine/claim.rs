@@ -7,7 +7,9 @@ use crate::server::auth::ClassToken;
 use crate::server::auth::token_hash;
 use crate::server::engine::commit::task::{self, InHand};
 use crate::server::engine::handout::{self, Description, Handed, Withheld};
-use crate::server::engine::task::{Claim, ClaimedAgain, DEFAULT_BUDGET, Denied, LONGEST_BEGIN, Machine};
+use crate::server::engine::task::{
+    BUDGET_MARGIN, Claim, ClaimedAgain, DEFAULT_BUDGET, Denied, LONGEST_BEGIN, Machine,
+};
 use crate::server::state::ServerSettings;
 use crate::server::store::status::{MessageKind, TaskState};
 use crate::server::store::tables::handout::described;
@@ -98,7 +100,7 @@ pub fn claim(
             runner: request.name.clone(),
             machine: machine.map(|(id, boot)| Machine { id, boot }),
             protocol: claimer.protocol,
-            budget: terms.budget_ms.map_or(DEFAULT_BUDGET, Duration::from_millis),
+            budget: terms.budget_ms.map_or(DEFAULT_BUDGET, Duration::from_millis) + BUDGET_MARGIN,
             retries_unsafely: terms.unsafe_retries,
         };
         let begin = terms.begin_ms.map_or(LONGEST_BEGIN, Duration::from_millis);

@@ -20,10 +20,10 @@ mod told;
 mod words;
 
 pub use words::{
-    Avoid, Call, Claim, ClaimedAgain, Consequence, Counts, DEFAULT_BUDGET, Denied, FENCE_MARGIN,
-    FinishReport, Finished, GivenBack, GivingBack, LATE, LONGEST_BEGIN, MOST_GIVEN_BACK_BY_HOSTS,
-    MOST_GIVEN_BACK_BY_RUNNERS, MOST_UNSAFE_RETRIES, Machine, NextAttempt, NotClaimable, Passed, Stage, Task,
-    TaskEnd, Transition, Work,
+    Avoid, BUDGET_MARGIN, Call, Claim, ClaimedAgain, Consequence, Counts, DEFAULT_BUDGET, Denied,
+    FENCE_MARGIN, FinishReport, Finished, GivenBack, GivingBack, LATE, LONGEST_BEGIN,
+    MOST_GIVEN_BACK_BY_HOSTS, MOST_GIVEN_BACK_BY_RUNNERS, MOST_UNSAFE_RETRIES, Machine, NextAttempt,
+    NotClaimable, Passed, Stage, Task, TaskEnd, Transition, Work,
 };
 
 use crate::protocol::GiveBackReason;

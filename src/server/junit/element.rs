@@ -9,6 +9,61 @@ pub(super) const NO_RESULT: [&str; 7] =
 /// Names of elements that nobody documents, and that can mean nothing else.
 pub(super) const MEANS_FAILURE: [&str; 3] = ["fail", "failed", "errored"];
 
+/// Names of elements that sentences tell: those of JUnit XML, roots of other formats, and what text that is no XML may seem
+/// to have. What stands elsewhere is text of others, which is masked where it is a value or text, and not in a name.
+const TOLD: [&str; 42] = [
+    "testsuites",
+    "testsuite",
+    "testcase",
+    "failure",
+    "error",
+    "skipped",
+    "system-out",
+    "system-err",
+    "properties",
+    "property",
+    "rerunFailure",
+    "rerunError",
+    "flakyFailure",
+    "flakyError",
+    "fail",
+    "failed",
+    "errored",
+    "result",
+    "assemblies",
+    "assembly",
+    "TestRun",
+    "test-run",
+    "test-results",
+    "coverage",
+    "report",
+    "checkstyle",
+    "pmd",
+    "html",
+    "head",
+    "body",
+    "br",
+    "p",
+    "a",
+    "b",
+    "i",
+    "ul",
+    "li",
+    "svg",
+    "project",
+    "plist",
+    "rss",
+    "feed",
+];
+
+/// An element in a sentence: by its name where everybody has it.
+pub(super) fn named(element: &str) -> String {
+    match TOLD.iter().any(|name| name.eq_ignore_ascii_case(element)) {
+        true => format!("`{element}`"),
+        false => "an element".to_owned(),
+    }
+}
+
 /// Whether an element is a suite, or the root.
 pub(super) fn is_suite(element: &str) -> bool {
     matches!(element, "testsuites" | "testsuite")

@@ -20,7 +20,7 @@ use crate::server::store::status::TestResult;
 use crate::server::store::tables::results::TestCase;
 use crate::terminal::{without_colours, without_controls};
 use decode::Decoded;
-use element::{MEANS_FAILURE, NO_RESULT, counts, is_suite, result_of};
+use element::{MEANS_FAILURE, NO_RESULT, counts, is_suite, named, result_of};
 use place::Spot;
 use quick_xml::events::Event;
 use quick_xml::{Error, Reader};
@@ -129,11 +129,12 @@ impl<R: Read + Seek> Cases<R> {
                 Piece::Open { name, attributes, is_empty } => {
                     if !self.has_root && !is_suite(&name) {
                         return Err(Unreadable(format!(
-                            "not JUnit XML: the root is `{name}` (expected `testsuites` or `testsuite`)"
+                            "not JUnit XML: its root is {} (expected `testsuites` or `testsuite`)",
+                            named(&name)
                         )));
                     }
                     if self.has_root && self.open.is_empty() {
-                        self.note(format!("`{name}` stands behind the end of the root"));
+                        self.note(format!("{} stands behind the end of the root", named(&name)));
                     }
                     self.has_root = true;
                     let result = result_of(&name);
@@ -154,7 +155,7 @@ impl<R: Read + Seek> Cases<R> {
                 Piece::Text(text) => {
                     if !text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}').is_empty() {
                         let place = match self.open.last() {
-                            Some(around) => format!("between the elements of `{}`", around.name),
+                            Some(around) => format!("between the elements of {}", named(&around.name)),
                             None if self.has_root => "behind the end of the root".to_owned(),
                             None => "before the root".to_owned(),
                         };
@@ -191,8 +192,9 @@ impl<R: Read + Seek> Cases<R> {
         if around.counted > found {
             let title = around.title.as_ref().map_or_else(String::new, |title| format!(" `{title}`"));
             self.note(format!(
-                "`{}`{title} counts {} failures and errors, of which {found} are in it: the others are not stored",
-                around.name, around.counted
+                "{}{title} counts {} failures and errors, of which {found} are in it: the others are not stored",
+                named(&around.name),
+                around.counted
             ));
         }
     }
@@ -202,13 +204,14 @@ impl<R: Read + Seek> Cases<R> {
         match self.open.iter().rposition(|around| around.name == name) {
             Some(at) => {
                 if at + 1 < self.open.len() {
-                    self.note(format!("`{}` is not closed before `{name}` is", self.open[at + 1].name));
+                    let inner = named(&self.open[at + 1].name);
+                    self.note(format!("{inner} is not closed before {} is", named(name)));
                 }
                 for around in self.open.split_off(at).iter().rev() {
                     self.leave(around);
                 }
             }
-            None => self.note(format!("`{name}` is closed, and was not open")),
+            None => self.note(format!("{} is closed, and was not open", named(name))),
         }
     }
 
@@ -318,7 +321,8 @@ impl<R: Read + Seek> Cases<R> {
                         (case.result, is_told) = (result, true);
                         let Attributes { message, kind, file, line, .. } = *attributes;
                         spots[1] = Spot { file, line };
-                        let new = CaseMessage { text: String::new(), attribute: message, kind };
+                        let new =
+                            CaseMessage { text: String::new(), attribute: message, kind, is_cut: false };
                         if is_empty {
                             case.message = new.message(&case.name);
                         } else {
@@ -335,7 +339,8 @@ impl<R: Read + Seek> Cases<R> {
                 Ok(Piece::Close(name)) => {
                     if let Some(at) = inside.iter().rposition(|open| *open == name) {
                         if at + 1 < inside.len() {
-                            self.note(format!("`{}` is not closed before `{name}` is", inside[at + 1]));
+                            let inner = named(&inside[at + 1]);
+                            self.note(format!("{inner} is not closed before {} is", named(&name)));
                         }
                         inside.truncate(at);
                         if let Some(told) = told.take_if(|_| at <= told_at) {
@@ -346,19 +351,19 @@ impl<R: Read + Seek> Cases<R> {
                         }
                     } else if name == "testcase" && only.is_none() {
                         if let Some(open) = inside.first() {
-                            self.note(format!("`{open}` is not closed before `testcase` is"));
+                            self.note(format!("{} is not closed before `testcase` is", named(open)));
                             if hidden && case.result != TestResult::Failure {
                                 case.result = TestResult::Failure;
                             }
                         }
                         break;
                     } else if self.open.iter().any(|around| around.name == name) {
-                        self.note(format!("a `testcase` is not closed before `{name}` is"));
+                        self.note(format!("a `testcase` is not closed before {} is", named(&name)));
                         self.next = Some(Piece::Close(name));
                         is_torn = true;
                         break;
                     } else {
-                        self.note(format!("`{name}` is closed, and was not open"));
+                        self.note(format!("{} is closed, and was not open", named(&name)));
                     }
                 }
                 Ok(Piece::Text(text)) => {

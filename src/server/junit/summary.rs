@@ -17,13 +17,18 @@ pub(super) struct CaseMessage {
     pub attribute: Option<String>,
     /// Its `type`: the name of an exception, as a rule.
     pub kind: Option<String>,
+    /// There was more text than is kept: what comes behind it does not follow what is.
+    pub is_cut: bool,
 }
 
 impl CaseMessage {
     /// Adds text as long as it is short enough.
     pub(super) fn add(&mut self, text: &str) {
         let text = if self.text.is_empty() { text.trim_start() } else { text };
-        self.text.push_str(cut(text, LONGEST_MESSAGE - self.text.len()));
+        let text = if self.is_cut { "" } else { text };
+        let fits = cut(text, LONGEST_MESSAGE - self.text.len());
+        self.is_cut |= fits.len() < text.len();
+        self.text.push_str(fits);
     }
 
     /// The attribute, which says in short what failed, and below it the text, unless one has the other in it. An
@@ -253,14 +258,22 @@ mod tests {
         for (attribute, text) in
             [("\x1b[31mFailed\x1b[0m", "\x1b[2mboom\n at x"), ("boom", "\x1b[31mboom\x1b[0m\n at x")]
         {
-            let told =
-                CaseMessage { text: text.to_owned(), attribute: Some(attribute.to_owned()), kind: None };
+            let told = CaseMessage {
+                text: text.to_owned(),
+                attribute: Some(attribute.to_owned()),
+                kind: None,
+                is_cut: false,
+            };
             assert_eq!(told.message("t"), "boom\n at x");
         }
         let trace = format!("{TRACEBACK}\n  File\nAssertionError: 3 != 4");
         for text in ["", "\n\nprinted"] {
-            let told =
-                CaseMessage { text: text.trim().to_owned(), attribute: Some(trace.clone()), kind: None };
+            let told = CaseMessage {
+                text: text.trim().to_owned(),
+                attribute: Some(trace.clone()),
+                kind: None,
+                is_cut: false,
+            };
             assert_eq!(told.message("t"), format!("AssertionError: 3 != 4\n\n{trace}{text}"));
         }
     }

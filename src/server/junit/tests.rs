@@ -149,7 +149,7 @@ fn reading_goes_on_after_elements_that_are_closed_wrongly() {
     assert_eq!(cases[0].message, "got  &  here");
     assert_eq!((cases[1].file.as_deref(), cases[2].file.as_deref()), (Some("f"), None));
     assert!(
-        remark.starts_with("read with mistakes: `foo` is not closed before `failure` is (at 2:"),
+        remark.starts_with("read with mistakes: an element is not closed before `failure` is (at 2:"),
         "{remark}"
     );
     let (cases, remark) = read(b"<testsuite><testcase name='a'/>\n</testsuites>");
@@ -185,6 +185,9 @@ fn the_first_failure_counts_and_long_messages_are_cut() {
     let cases = parse(xml.as_bytes()).expect("valid");
     assert_eq!(cases[0].result, TestResult::Failure);
     assert_eq!(cases[0].message, "ö".repeat(LONGEST_MESSAGE / 2));
+    // What comes behind the cut would fit, and is no part of it.
+    let xml = format!("<testsuite><testcase><failure>a{long}<![CDATA[b]]></failure></testcase></testsuite>");
+    assert_eq!(parse(xml.as_bytes()).expect("valid")[0].message.len(), LONGEST_MESSAGE - 1);
 }
 
 /// The reading of a broken file: each test with its result, and the remark.
@@ -293,7 +296,12 @@ fn nothing_that_may_have_failed_is_a_success() {
             vec![("b", Failure, "m")],
         ),
         ("<testcase name='a'><system-out>", vec![]),
-        // A quotation mark too few: what it swallows is no success.
+        // A quotation mark too few: what it swallows is no success, nor is it as a runner writes it that masks secrets.
+        (
+            "<testcase name='a&#62;&#60;failure message='m/></testcase>",
+            vec![("a><failure message=", Failure, "")],
+        ),
+        ("<testcase name='a&#62;&#60;/testcase&#62;&#60;testcase name='b`></testcase>", vec![]),
         (
             "<testcase name='a><failure message='m/></testcase><testcase name='b'/>",
             vec![("a><failure message=", Failure, ""), ("b", Success, "")],
@@ -313,6 +321,27 @@ fn nothing_that_may_have_failed_is_a_success() {
     let (cases, _) =
         read(b"<testsuites><testsuite name='s' file='f'><error message='m'/></testsuite></testsuites>");
     assert_eq!((cases[0].classname.as_str(), cases[0].file.as_deref()), ("s", Some("f")));
+}
+
+/// A secret is masked where it is a value or text. No sentence about a file has other words of it.
+#[test]
+fn sentences_tell_no_names_of_others() {
+    for (inside, said) in [
+        ("</tok3n_ab>", "an element is closed, and was not open"),
+        ("<tok3n_ab><testcase name='t'/>", "an element is not closed before `testsuite` is"),
+        ("<testcase><tok3n_ab></testcase>", "an element is not closed before `testcase` is"),
+        ("<testcase></tok3n_ab></testcase>", "an element is closed, and was not open"),
+        ("<tok3n_ab name='a' name='b'/>", "an element has the attribute `name` twice"),
+        ("<tok3n_ab name=x/>", "an element has an attribute without"),
+        ("<tok3n_ab 'x/>", "an element has a malformed attribute"),
+        ("<tok3n_ab 'x <testcase name='b'/>", "the tag of an element does not end"),
+        ("</testsuite><tok3n_ab/><testsuite>", "an element stands behind the end of the root"),
+    ] {
+        let (_, remark) = told(&format!("<testsuite>{inside}</testsuite>"));
+        assert!(remark.contains(said) && !remark.contains("tok3n"), "{inside}: {remark}");
+    }
+    let (_, remark) = told("<tok3n_ab/>");
+    assert_eq!(remark, "not JUnit XML: its root is an element (expected `testsuites` or `testsuite`)");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::server::engine::task::{Avoid, Claim, Counts, LONGEST_BEGIN, NextAttem
 use crate::server::store::read;
 use crate::server::store::status::{EndedBy, JobStatus, TaskState};
 use crate::server::store::tables::projects::ensure_project;
+use crate::server::store::tables::steps;
 use crate::server::store::tables::tasks::{self, Place, TaskRow};
 use crate::server::store::{Error, Store, Tx, scene};
 use crate::server::time::Millis;
@@ -171,6 +172,37 @@ fn the_answer_to_what_came_back_stays_when_its_class_goes() {
         Ok([first, task::give_back(tx, &request, Millis(10))?])
     });
     assert_eq!(answers.unwrap(), [Ok(GivenBack::Queued), Ok(GivenBack::Queued)]);
+}
+
+/// A task that was stopped since nobody answered it says so when somebody does.
+#[test]
+fn a_failure_that_is_told_late_says_when_the_steps_had_ended() {
+    for (after, is_said) in [(59_000, false), (61_000, true)] {
+        let (_folder, store, id) = store();
+        let told = store.write_blocking(move |tx| {
+            let id = claimed(tx, &id)?;
+            let mut hand = InHand::find(tx, &id)?.unwrap();
+            hand.task.begin("agent", LEASE, Millis(8)).unwrap();
+            hand.write(tx, Millis(8))?;
+            let started = r#"{"number":0,"at_ms":8,"event":"step_started","step":1,"name":"s","kind":"run","attempt":1,"max_auto_reruns":0,"background":false}"#;
+            let ended = r#"{"number":1,"at_ms":9,"event":"step_finished","step":1,"status":"infrastructure_fail","output_bytes":0}"#;
+            for event in [started, ended] {
+                steps::record(tx, &id, &serde_json::from_str(event).unwrap())?;
+            }
+            let request = FinishRequest {
+                status: TaskStatus::InfrastructureFail,
+                message: Some("no answer".to_owned()),
+                events: 0,
+                steps: Vec::new(),
+            };
+            let found = Some(FoundOutputs::default());
+            assert_eq!(task::finish(tx, &id, &request, found, LEASE, Millis(9 + after))?, Ok(FinishAnswer::Confirmed));
+            Ok(InHand::find(tx, &id)?.unwrap().row.message)
+        });
+        let told = told.unwrap().unwrap();
+        let said = "no answer; the last of its steps had ended at 1970-01-01T00:00:00.009Z; told at 1970-01-01T00:01:01.009Z";
+        assert_eq!(told.contains(said), is_said, "{told}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use crate::protocol::limits::MESSAGE_BYTES;
 use crate::protocol::{
     BeginRequest, Beside, EventKind, FinishAnswer, FinishRequest, GiveBack, LostTask, TaskEvent, TaskId,
-    duration,
+    TaskStatus, duration,
 };
 use crate::server::engine::commit::advance::settle;
 use crate::server::engine::commit::job::{close_job, end_job, say, set_status, waking};
@@ -23,6 +23,9 @@ use crate::server::store::tables::{fleet, jobs, progress, steps, workflows};
 use crate::server::store::{Effect, EndedTask, Error, Tx, View};
 use crate::server::time::Millis;
 use std::time::Duration;
+
+/// A failure of the infrastructure that is told later than this after the last step says when that had ended.
+const TOLD_AT_ONCE: Duration = Duration::from_secs(60);
 
 /// A task and its row, in the hand of a transaction.
 #[derive(Clone, Debug)]
@@ -377,12 +380,19 @@ pub fn finish(
     now: Millis,
 ) -> Decided<FinishAnswer> {
     let mut hand = InHand::known(tx, id)?;
-    let message = request.message.as_deref().map(shortened);
+    let mut message = request.message.as_deref().map(shortened);
     let next_event = hand.row.next_event;
     let has_all = outputs.as_ref().is_some_and(|outputs| outputs.missing.is_empty());
     let outputs = outputs.unwrap_or_default();
     let is_complete = next_event >= request.events && has_all;
     let unaccounted = if is_complete { steps::unaccounted(tx, id, &request.steps)? } else { Vec::new() };
+    let is_late = |ended: &Millis| now.since(*ended) > TOLD_AT_ONCE;
+    if let Some(why) =
+        message.as_mut().filter(|_| is_complete && request.status == TaskStatus::InfrastructureFail)
+        && let Some(ended) = steps::last_end(tx, id)?.filter(is_late)
+    {
+        *why = format!("{why}; the last of its steps had ended at {ended}");
+    }
     let report = FinishReport {
         status: TaskState::from(request.status),
         message: message.as_deref(),

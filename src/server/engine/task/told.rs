@@ -1,6 +1,7 @@
 //! The end of a task in one sentence, where it is not the end of its job's own commands: the event, its time and place,
 //! and what people can do about it.
 
+use super::words::BUDGET_MARGIN;
 use crate::server::store::status::{EndedBy, TaskState};
 use crate::server::store::tables::steps::Unaccounted;
 use crate::server::time::Millis;
@@ -96,9 +97,13 @@ pub(super) fn overlooked(step: &Unaccounted) -> String {
 
 /// The sentence of a task of whose agent nothing is heard, while that may come back.
 pub(super) fn unreachable(runner: &str, since: Millis, budget: Duration) -> String {
+    let within = match budget.saturating_sub(BUDGET_MARGIN).as_secs() {
+        60 => "1 minute".to_owned(),
+        seconds if seconds % 60 == 0 => format!("{} minutes", seconds / 60),
+        seconds => format!("{seconds} seconds"),
+    };
     format!(
-        "the runner `{runner}` has not been heard of since {since}: the job goes on when it is back, and fails when it is not within {} minutes",
-        budget.as_secs().div_ceil(60)
+        "the runner `{runner}` has not been heard of since {since}: the job goes on when it is back, and fails when it is not within {within}"
     )
 }
 
@@ -217,6 +222,10 @@ mod tests {
         let lapsed = never_begun("r1", EndedBy::Lapsed, lapsed(false));
         assert!(lapsed.ends_with("`r1`, did not: the runner was not heard of any more"), "{lapsed}");
         assert_eq!(end("exited with code 1", own, Some("r1"), at), "exited with code 1");
+        for (budget, within) in [(60, "1 minute"), (90, "90 seconds"), (7200, "120 minutes")] {
+            let told = unreachable("r1", at, Duration::from_secs(budget) + BUDGET_MARGIN);
+            assert!(told.ends_with(&format!("fails when it is not within {within}")), "{told}");
+        }
         let named = end(
             "the runner `r1` is silent",
             (EndedBy::Silence, TaskState::InfrastructureFail),

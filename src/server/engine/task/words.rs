@@ -20,6 +20,12 @@ pub const LONGEST_BEGIN: Duration = Duration::from_secs(10 * 60);
 /// Output and events of a task that ended without its agent are taken this long.
 pub const LATE: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Added to the budget of a class for its tasks, so that a network that is away for no longer costs nothing. Agents count
+/// from the last answer: that of a heartbeat, 20 s before the cut at most. When the network is back, a call that hangs is
+/// given up 40 s after it was made, and the next one is made 15 s later at most. The last 30 s of what they are told are
+/// for stopping the steps.
+pub const BUDGET_MARGIN: Duration = Duration::from_secs(20 + 40 + 15 + 30);
+
 /// Added to lease and budget before anything takes the place of a silent task: clocks run apart, answers take time.
 pub const FENCE_MARGIN: Duration = Duration::from_secs(30);
 

@@ -118,6 +118,12 @@ pub fn unaccounted(view: &View, task: &TaskId, reported: &[StepSummary]) -> Resu
     Ok(found)
 }
 
+/// When the last step of a task ended, as its agent says.
+pub fn last_end(view: &View, task: &TaskId) -> Result<Option<Millis>, Error> {
+    let last = "SELECT max(ended_at_ms) FROM steps WHERE task_id = ?1 AND step < ?2";
+    Ok(view.sql().prepare_cached(last)?.query_row(params![task, FIRST_BESIDE], |row| row.get(0))?)
+}
+
 /// Stores how long the whole outputs are, and their checksums. Those in `kept` have that length, and no checksum of
 /// their agent; nobody knows the length of those that are unaccounted for.
 pub fn set_lengths(
