@@ -3,13 +3,10 @@
 
 use super::folder;
 use super::places::{self, real};
-use crate::system::os;
-use rustix::fs::{Access, access};
+use crate::system::os::{self, Access, OsStringExt, access, symlink};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 /// A working directory before its task: what was there is not the job's.
@@ -151,7 +148,7 @@ impl Left {
         }
         // A job may leave folders without permissions; those of this user can be opened up.
         if access(path, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK).is_err() {
-            let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+            let _ = os::set_mode(path, 0o700);
         }
         let before = self.count;
         for entry in fs::read_dir(path)?.flatten() {

@@ -8,11 +8,9 @@
 use super::folder_names::{self, FolderNames};
 use super::places::real;
 use crate::system::locks::{self, Lock, Share};
-use rustix::fs::OFlags;
-use rustix::io::Errno;
-use std::fs::{self, File, Metadata};
+use crate::system::os::{Errno, MetadataExt, about_folder, open_folder};
+use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// A folder that this process holds, with those above it.
@@ -100,7 +98,7 @@ fn attempt(path: &Path) -> io::Result<Attempt> {
     if real(path).parent().is_some_and(|parent| !share(parent, &mut held.all)) {
         return Ok(Attempt::Busy);
     }
-    let folder = match open(path) {
+    let folder = match open_folder(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Attempt::Gone),
         // One that may be entered and written to, but not listed, cannot be opened, and steps can work there.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(Attempt::Held(held)),
@@ -116,7 +114,7 @@ fn attempt(path: &Path) -> io::Result<Attempt> {
         }
     };
     // The process that held it may have removed it meanwhile: then the lock is on a folder that nobody can reach.
-    let own = number(&folder.metadata()?);
+    let own = number(&about_folder(&folder, path)?);
     match fs::metadata(path) {
         Ok(named) if number(&named) == own => {
             held.all.push(folder);
@@ -129,11 +127,6 @@ fn attempt(path: &Path) -> io::Result<Attempt> {
     }
 }
 
-/// Opens what is at a path; does not wait for a writer of what a job may have put there, a fifo.
-fn open(path: &Path) -> io::Result<File> {
-    File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)
-}
-
 fn number(about: &Metadata) -> (u64, u64) {
     (about.dev(), about.ino())
 }
@@ -142,7 +135,7 @@ fn number(about: &Metadata) -> (u64, u64) {
 /// be opened or locked are passed over.
 fn share(folder: &Path, held: &mut Vec<Lock>) -> bool {
     real(folder).ancestors().all(|folder| {
-        let Ok(folder) = open(folder) else { return true };
+        let Ok(folder) = open_folder(folder) else { return true };
         let taken = locks::try_take(folder, Share::WithOthers);
         let is_free = !matches!(taken, Err(Errno::WOULDBLOCK));
         held.extend(taken);
@@ -160,6 +153,7 @@ pub(super) fn holder(path: &Path) -> String {
 mod tests {
     use super::folder_names::soon;
     use super::*;
+    use std::fs::File;
 
     /// Takes a folder that nobody holds, if need be in a moment.
     fn take(path: &Path) -> FolderLock {

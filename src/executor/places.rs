@@ -6,10 +6,10 @@
 //! directory is made below the runner's, whatever the config calls it, and that folder is its home, with links to
 //! what tools keep in the person's.
 
+use crate::system::os::{self, OsStrExt};
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 /// Homes that configs of the hosted service name by their paths: no user of a confined job has anything there.
@@ -104,7 +104,7 @@ impl Places {
             let link = confined.root.join(entry.file_name());
             if is_of_tools(&entry.file_name()) {
                 // One that is there already stays.
-                let _ = std::os::unix::fs::symlink(entry.path(), link);
+                let _ = os::symlink(entry.path(), link);
             }
         }
     }
@@ -251,15 +251,7 @@ fn kept_inside(path: &Path) -> PathBuf {
 /// The home of the user; `/` when nothing says where it is.
 pub(super) fn home() -> PathBuf {
     let named = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
-    named.or_else(from_passwd).unwrap_or_else(|| PathBuf::from("/"))
-}
-
-/// Looked up in the file itself: a static program cannot load the system's name services.
-fn from_passwd() -> Option<PathBuf> {
-    let uid = rustix::process::getuid().as_raw().to_string();
-    let text = fs::read_to_string("/etc/passwd").ok()?;
-    let line = text.lines().find(|line| line.split(':').nth(2) == Some(uid.as_str()))?;
-    line.split(':').nth(5).filter(|home| !home.is_empty()).map(PathBuf::from)
+    named.or_else(os::home).unwrap_or_else(|| PathBuf::from("/"))
 }
 
 /// The path without links, as far as it exists. Empty where it ends in `..` before that.

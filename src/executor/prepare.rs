@@ -8,6 +8,8 @@ use super::folder;
 use super::task::TaskRun;
 use crate::logging::record;
 use crate::protocol::{Action, StepStatus};
+use crate::system::os::{Access, access, host_name, link_to_program, variable_name};
+use crate::system::shell;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -53,7 +55,7 @@ impl TaskRun {
         self.find_shell()?;
         let lines = [
             format!("runner: {} (version {})", self.input.runner_name, self.input.runner_version),
-            format!("host: {}, {} {}", hostname(), std::env::consts::OS, std::env::consts::ARCH),
+            format!("host: {}, {} {}", host_name(), std::env::consts::OS, std::env::consts::ARCH),
             format!("resource class: {}", self.input.task.job.resource_class),
             format!("working directory: {}", self.places.directory.display()),
             format!("shell: {}", self.shell_of(None)),
@@ -79,15 +81,13 @@ impl TaskRun {
     /// The folder with `circleci-agent` for the PATH: the runner's, or links of our own where this user, who is that of a
     /// prefix perhaps, cannot run what is in there.
     pub(super) fn tools(&self) -> Option<PathBuf> {
-        let runs = |folder: &Path| {
-            rustix::fs::access(folder.join("circleci-agent"), rustix::fs::Access::EXEC_OK).is_ok()
-        };
+        let runs = |folder: &Path| access(folder.join("circleci-agent"), Access::EXEC_OK).is_ok();
         let given = self.input.tool_directory.as_deref().filter(|folder| runs(folder));
         if let Some(given) = given {
             return Some(given.to_owned());
         }
         let (own, program) = (self.scratch.join("tools"), std::env::current_exe().ok()?);
-        let link = |name: &str| std::os::unix::fs::symlink(&program, own.join(name));
+        let link = |name: &str| link_to_program(&program, own.join(name));
         let made =
             std::fs::create_dir(&own).and_then(|()| link("circleci-agent")).and_then(|()| link("circleci"));
         made.inspect_err(|error| record!(Debug; "no in-job commands in `{}`: {error}", own.display()))
@@ -135,7 +135,6 @@ impl TaskRun {
             }
         };
         let usable = taken.and_then(|mut lock| {
-            use rustix::fs::{Access, access};
             lock.hand_on();
             self.before = Some(Before::of(self.places.cleaned()));
             self.folder = Some(lock);
@@ -190,21 +189,19 @@ impl TaskRun {
         }
         let shell = self.shell_of(None);
         let program = shell.split_whitespace().next().unwrap_or_default();
-        if Path::new(program).exists() {
+        if shell::is_there(program) {
             return Ok(());
         }
         Err(NotReady::Host(format!(
-            "there is no shell on this host: neither `/bin/bash` nor `{program}` exists (install one, or set `shell` in the job)"
+            "there is no shell on this host: {} (install one, or set `shell` in the job)",
+            shell::NO_SHELL
         )))
     }
 }
 
 /// Variables of this process that are text; others cannot be handed through JSON or to a shell safely.
 fn text_variables() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-}
-
-fn hostname() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    std::env::vars_os().filter_map(|(name, value)| {
+        Some((variable_name(name.into_string().ok()?), value.into_string().ok()?))
+    })
 }

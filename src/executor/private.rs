@@ -5,9 +5,9 @@ use super::end::StepEnd;
 use super::output::log::StepLog;
 use super::task::TaskRun;
 use crate::system::opening::open_regular;
+use crate::system::os::DirBuilderExt;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Seek};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
 impl TaskRun {

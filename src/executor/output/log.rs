@@ -5,9 +5,9 @@ use super::report::Reporter;
 use super::secrets::Secrets;
 use super::spool::Spool;
 use crate::system::fault::{self, is_full};
+use crate::system::os::DirBuilderExt;
 use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -8,9 +8,9 @@ use crate::executor::task::TaskRun;
 use crate::protocol::task_input::LocalSource;
 use crate::protocol::{CheckoutMethod, Source, StepStatus};
 use crate::system::fault;
+use crate::system::os::{MetadataExt, geteuid};
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
@@ -400,7 +400,7 @@ fn holds_nothing(folder: &Path, working: &Path) -> bool {
 
 /// A sentence about a file or folder that belongs to another user.
 fn other_owner(path: &Path) -> Option<String> {
-    let (owner, own) = (path.symlink_metadata().ok()?.uid(), rustix::process::geteuid().as_raw());
+    let (owner, own) = (path.symlink_metadata().ok()?.uid(), geteuid().as_raw());
     (owner != own).then(|| {
         format!(
             "`{}` is owned by another user (uid {owner}, and this runner has uid {own}): remove it, or give it to the runner's user",

@@ -1,4 +1,4 @@
-//! Calls of other Unix systems, made for macOS and type-checked for it (`ci/check-platforms`); never run there.
+//! Calls of other Unix systems than Linux, made for macOS and type-checked for it (`ci/check-platforms`); never run there.
 //!
 //! They do without what only Linux has: a process that ends is looked for every now and then, orphans go
 //! to the first process of the system, output of steps stays on the disk until its step is over, and a full disk is
