@@ -135,6 +135,10 @@ fn first_line(child: &mut Child) -> Option<String> {
         if matches!(ready, Ok(0)) {
             return None;
         }
+        // An interrupted wait is a short one: there may be nothing to read.
+        if ready.is_err() && Instant::now() < deadline {
+            continue;
+        }
         let mut bytes = [0; 4096];
         let read = out.read(&mut bytes).unwrap_or(0);
         text.extend(&bytes[..read]);
